@@ -1,0 +1,70 @@
+"""Everything that can go wrong, as one tree.
+
+    PilotlightError
+    ├── InvalidInputError          the caller's request, file or recipe is wrong
+    │   ├── MethodNotAllowedError  right route, wrong verb
+    │   └── TooLargeError          more bytes than the limit
+    ├── NotFoundError              no such route, model, version, alias or object
+    ├── UnsupportedError           a right request for something that is not built
+    ├── ConflictError              somebody else wrote first
+    │   ├── AlreadyExistsError     create-only put, and the object is there
+    │   └── ChangedError           compare-and-swap put, and the object has changed
+    └── UnavailableError           not now, or not here
+        ├── StoreError             the object store did not answer as it should
+        └── ModelRefusedError      the version's bytes are not what its manifest says, or do not open
+            └── DoesNotFitError    the version is larger than the memory it may use
+
+A message says what happened, with the value, and what to do. `pilotlight.api.router` is the one place that knows HTTP statuses.
+"""
+
+
+class PilotlightError(Exception):
+    """Whatever Pilotlight raises on purpose; its text is fit to be shown to the caller."""
+
+
+class InvalidInputError(PilotlightError):
+    """The caller sent something wrong and can mend it."""
+
+
+class MethodNotAllowedError(InvalidInputError):
+    """The route exists, but not for this verb."""
+
+
+class TooLargeError(InvalidInputError):
+    """The caller sent more bytes than the limit."""
+
+
+class NotFoundError(PilotlightError):
+    """There is nothing under that name."""
+
+
+class UnsupportedError(PilotlightError):
+    """The request is well formed and asks for something that is not built."""
+
+
+class ConflictError(PilotlightError):
+    """Somebody else wrote first; read again and decide anew."""
+
+
+class AlreadyExistsError(ConflictError):
+    """A create-only put found an object in its place."""
+
+
+class ChangedError(ConflictError):
+    """A compare-and-swap put found another e_tag than the one it was given."""
+
+
+class UnavailableError(PilotlightError):
+    """The request is right, but it cannot be served now."""
+
+
+class StoreError(UnavailableError):
+    """The object store failed, after its own retries."""
+
+
+class ModelRefusedError(UnavailableError):
+    """A version was not loaded: wrong hash, wrong size, or a graph that does not open."""
+
+
+class DoesNotFitError(ModelRefusedError):
+    """A version needs more memory than the function may spend on models."""
