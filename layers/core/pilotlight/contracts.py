@@ -44,9 +44,9 @@ class TensorSpec(Struct, frozen=True):
 
 
 class File(Struct, frozen=True):
-    """A file of a version: its path below the version's folder, its size in bytes, and its sha256 in hex."""
+    """A file of a version: its path, which never leaves the version's folder, its size in bytes, its sha256 in hex."""
 
-    path: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]  # never leaves the folder
+    path: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
     bytes: Annotated[int, Meta(ge=0)]
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
@@ -155,7 +155,7 @@ class Reference(Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> "Reference":
         """Read `name`, `name:3` or `name@alias`; `InvalidInputError` says what a reference looks like."""
-        name, mark, selector = re.fullmatch(r"([^:@]*)([:@]?)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]  # matches any text
+        name, mark, selector = re.split("([:@])", text, maxsplit=1) if re.search("[:@]", text) else (text, "", "")
         if mark and not selector:
             raise InvalidInputError(f"{text!r} ends in {mark!r}; write name, name:3 or name@alias.")
         if mark == ":" and not is_version(selector):

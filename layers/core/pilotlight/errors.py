@@ -14,7 +14,7 @@
         └── ModelRefusedError      the version's bytes are not what its manifest says, or do not open
             └── DoesNotFitError    the version is larger than the memory it may use
 
-A message says what happened, with the value, and what to do. `pilotlight.api.router` is the one place that knows HTTP statuses.
+A message says what happened, with the value, and what to do. `pilotlight.api.router` alone knows their HTTP statuses.
 """
 
 

@@ -1,0 +1,188 @@
+"""Object storage: one interface over S3 (and what speaks it), the disk, and memory.
+
+The only module that imports obstore. It moves bytes and knows nothing of models; paths are keys below the store's URL.
+Two conditional writes carry the whole registry: `create` (only if nothing is there) and `replace` (only if unchanged).
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError as ObstoreExistsError
+from obstore.exceptions import BaseError, PreconditionError
+from obstore.store import LocalStore, MemoryStore, S3Store
+
+from pilotlight.errors import AlreadyExistsError, ChangedError, InvalidInputError, NotFoundError, StoreError
+
+DEFAULT_URL = ".pilotlight/store"
+# Bounds a store that is away: the handler answers 503 well inside the gateway's 29 s.
+RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=10)}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as read: its bytes, and the e_tag that `replace` compares."""
+
+    data: bytes
+    e_tag: str
+
+
+class ObjectStore:
+    """Keys and bytes. Every method raises `StoreError` when the store does not answer as it should."""
+
+    def __init__(self, url: str, store: LocalStore | MemoryStore | S3Store) -> None:
+        self.url = url
+        self._store = store
+
+    def __repr__(self) -> str:
+        return f"open_store({self.url!r})"
+
+    def get(self, path: str) -> Stored:
+        """The whole object; `NotFoundError` when there is none."""
+        with self._translated(path):
+            result = obstore.get(self._store, path)
+            return Stored(bytes(result.bytes()), result.meta["e_tag"] or "")
+
+    def stream(self, path: str, chunk_bytes: int = 8 << 20) -> Iterator[memoryview]:
+        """The object's bytes in order, in chunks of about `chunk_bytes`; `NotFoundError` when there is none."""
+        with self._translated(path):
+            for chunk in obstore.get(self._store, path).stream(min_chunk_size=chunk_bytes):
+                yield memoryview(chunk)
+
+    def paths(self, prefix: str) -> Iterator[str]:
+        """The paths below the folder `prefix`, in no promised order."""
+        with self._translated(prefix):
+            for chunk in obstore.list(self._store, prefix):
+                yield from (meta["path"] for meta in chunk)
+
+    def folders(self, prefix: str) -> list[str]:
+        """The names of the folders directly below the folder `prefix`, sorted."""
+        with self._translated(prefix):
+            found = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
+            return sorted(folder.rstrip("/").rsplit("/", 1)[-1] for folder in found)
+
+    def put(self, path: str, data: bytes | Path) -> None:
+        """Write the object, over whatever was there; a `Path` goes up in parts. Readers see all of it or nothing."""
+        with self._translated(path):
+            obstore.put(self._store, path, data)
+
+    def create(self, path: str, data: bytes) -> None:
+        """Write the object only if there is none; `AlreadyExistsError` otherwise."""
+        with self._translated(path):
+            obstore.put(self._store, path, data, mode="create")
+
+    def replace(self, path: str, data: bytes, e_tag: str) -> None:
+        """Write the object only if its e_tag is still `e_tag`; `ChangedError` otherwise."""
+        with self._translated(path):
+            obstore.put(self._store, path, data, mode={"e_tag": e_tag})
+
+    def _translated(self, path: str) -> AbstractContextManager[None]:
+        return translated(self.url, path)
+
+
+class DiskStore(ObjectStore):
+    """A folder. obstore writes atomically and creates exclusively there; the compare-and-swap that it lacks is ours."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        with translated(url, ""):
+            folder.mkdir(parents=True, exist_ok=True)
+            super().__init__(url, LocalStore(folder))
+        self._folder = folder
+
+    def replace(self, path: str, data: bytes, e_tag: str) -> None:
+        """Compare and swap under a lock that all writers of this path take; the write itself is an atomic rename."""
+        with self._locked(path):
+            if self._current_e_tag(path) != e_tag:
+                raise ChangedError(f"{self.url}/{path} was changed by somebody else; read it again.")
+            self.put(path, data)
+
+    def _current_e_tag(self, path: str) -> str | None:
+        try:
+            with self._translated(path):
+                return obstore.head(self._store, path)["e_tag"]
+        except NotFoundError:
+            return None  # S3, too, calls a missing object a failed comparison
+
+    @contextmanager
+    def _locked(self, path: str) -> Iterator[None]:
+        """Hold the path's lock file. The kernel lets go of it when the process dies, so no lock is ever stale."""
+        locks = self._folder.with_name(self._folder.name + ".locks")  # beside the store: a listing shows objects only
+        with self._translated(path):
+            locks.mkdir(exist_ok=True)
+            with (locks / hashlib.sha256(path.encode()).hexdigest()).open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+
+
+def open_store(url: str) -> ObjectStore:
+    """Open `s3://bucket/prefix`, `file:///folder`, a plain folder path, or `memory://`.
+
+    S3 takes endpoint, region and credentials from the usual AWS_* variables, so that any S3-compatible server will do.
+    Raises `InvalidInputError` for another scheme and `StoreError` when the folder cannot be made.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "s3" and parts.netloc:
+        return ObjectStore(url.rstrip("/"), _s3(url))
+    if parts.scheme == "memory":
+        return ObjectStore("memory://", MemoryStore())
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
+        return DiskStore(url.rstrip("/"), Path(unquote(parts.path)))
+    if url and "://" not in url and not url.startswith(("s3:", "file:")):
+        return DiskStore(url.rstrip("/") or "/", Path(url).absolute())
+    raise InvalidInputError(f"{url!r} is not a store; use s3://bucket/prefix, file:///folder, a folder, or memory://.")
+
+
+def _s3(url: str) -> S3Store:
+    plain_http = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    options: Any = {"allow_http": plain_http}
+    if "AWS_ACCESS_KEY_ID" in os.environ or "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI" in os.environ:
+        return S3Store.from_url(url, client_options=options, retry_config=RETRIES)
+    return S3Store.from_url(url, client_options=options, retry_config=RETRIES, credential_provider=_profile())
+
+
+def _profile() -> Any:  # noqa: ANN401 - obstore's protocol for credential providers is private
+    """Credentials as the aws command finds them: profiles, SSO, instance roles. A Lambda has its own in the variables."""
+    from obstore.auth.boto3 import Boto3CredentialProvider  # boto3 takes 200 ms to import
+
+    return Boto3CredentialProvider()
+
+
+def download(store: ObjectStore, path: str, target: BinaryIO) -> tuple[int, str]:
+    """Copy an object into an open file; gives its size in bytes and its sha256 in hex, taken on the way."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in store.stream(path):
+        target.write(chunk)
+        digest.update(chunk)
+        size += len(chunk)
+    return size, digest.hexdigest()
+
+
+@contextmanager
+def translated(url: str, path: str) -> Iterator[None]:
+    """Turn the library's errors into ours, each with the place it happened."""
+    place = f"{url}/{path}"
+    try:
+        yield
+    except FileNotFoundError as exc:
+        raise NotFoundError(f"There is nothing at {place}.") from exc
+    except ObstoreExistsError as exc:
+        raise AlreadyExistsError(f"There is something at {place} already.") from exc
+    except PreconditionError as exc:
+        raise ChangedError(f"{place} was changed by somebody else; read it again.") from exc
+    except ValueError as exc:  # obstore's word for a path with `..` or control characters
+        raise InvalidInputError(f"{path!r} is not a path in a store: {first_line(exc)}") from exc
+    except (BaseError, OSError) as exc:
+        raise StoreError(f"The store failed at {place}: {first_line(exc)}") from exc
+
+
+def first_line(exc: BaseException) -> str:
+    """An error's first line; obstore prints its whole source after it."""
+    return str(exc).strip().split("\n", 1)[0]
