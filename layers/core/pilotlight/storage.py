@@ -149,7 +149,7 @@ def _s3(url: str) -> S3Store:
 
 
 def _profile() -> Any:  # noqa: ANN401 - obstore's protocol for credential providers is private
-    """Credentials as the aws command finds them: profiles, SSO, instance roles. A Lambda has its own in the variables."""
+    """Credentials as the aws command finds them, from profiles, SSO or an instance role; a Lambda has variables."""
     from obstore.auth.boto3 import Boto3CredentialProvider  # boto3 takes 200 ms to import
 
     return Boto3CredentialProvider()
