@@ -21,6 +21,7 @@ from pilotlight.contracts import (
     CANDIDATE,
     CHAMPION,
     AliasDocument,
+    Document,
     Draft,
     File,
     Manifest,
@@ -29,7 +30,7 @@ from pilotlight.contracts import (
     decode,
     encode,
 )
-from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
+from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, ModelRefusedError, NotFoundError
 from pilotlight.storage import ObjectStore
 
 Content = bytes | Path  # of a file of a version: in memory, or on disk
@@ -55,7 +56,7 @@ class Registry:
         """The commit record of a version; `NotFoundError` says which versions there are instead."""
         path = version_path(name, version, "manifest.json")
         try:
-            return decode(self.store.get(path).data, Manifest, path)
+            return self._read(path, Manifest)[0]
         except NotFoundError as exc:
             raise self._missing(name, f"version {version}") from exc
 
@@ -128,7 +129,7 @@ class Registry:
         try:
             self.store.create(path, encode(manifest))
         except AlreadyExistsError:
-            if decode(self.store.get(path).data, Manifest, path).nonce != manifest.nonce:
+            if self._read(path, Manifest)[0].nonce != manifest.nonce:
                 raise
 
     def _introduce(self, manifest: Manifest) -> None:
@@ -153,9 +154,15 @@ class Registry:
             return False
 
     def _alias(self, name: str, alias: str) -> tuple[AliasDocument, str]:
-        path = alias_path(name, alias)
+        return self._read(alias_path(name, alias), AliasDocument)
+
+    def _read(self, path: str, kind: type[Document]) -> tuple[Document, str]:
+        """A document and its e_tag; one that does not read is the store's fault, not the caller's."""
         stored = self.store.get(path)
-        return decode(stored.data, AliasDocument, path), stored.e_tag
+        try:
+            return decode(stored.data, kind, path), stored.e_tag
+        except InvalidInputError as exc:
+            raise ModelRefusedError(str(exc)) from exc
 
     def _missing(self, name: str, what: str) -> NotFoundError:
         versions = self.versions(name)

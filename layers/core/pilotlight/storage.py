@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -153,16 +153,6 @@ def _profile() -> Any:  # noqa: ANN401 - obstore's protocol for credential provi
     from obstore.auth.boto3 import Boto3CredentialProvider  # boto3 takes 200 ms to import
 
     return Boto3CredentialProvider()
-
-
-def download(store: ObjectStore, path: str, target: BinaryIO) -> tuple[int, str]:
-    """Copy an object into an open file; gives its size in bytes and its sha256 in hex, taken on the way."""
-    digest, size = hashlib.sha256(), 0
-    for chunk in store.stream(path):
-        target.write(chunk)
-        digest.update(chunk)
-        size += len(chunk)
-    return size, digest.hexdigest()
 
 
 @contextmanager

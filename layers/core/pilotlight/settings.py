@@ -1,0 +1,42 @@
+"""What the environment decides, read once into a frozen object when a handler is imported.
+
+Nothing else reads the environment for Pilotlight; tests build `Settings` directly.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from pilotlight.errors import InvalidInputError
+from pilotlight.storage import DEFAULT_URL
+
+VARIABLES = {
+    "store": "PILOTLIGHT_STORE",
+    "alias_seconds": "PILOTLIGHT_ALIAS_SECONDS",
+    "memory_mb": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",  # set by Lambda, by SAM and by the local gateway
+}
+
+
+class Settings(Struct, frozen=True):
+    """A handler's settings. `memory_mb` decides threads and the models' budget, which is half of it."""
+
+    store: str = DEFAULT_URL  # URL for `open_store`
+    alias_seconds: Annotated[float, Meta(ge=0)] = 10.0  # for how long an alias is trusted before it is read again
+    memory_mb: Annotated[int, Meta(ge=128, le=10240)] = 1769
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Read the variables that are set; `InvalidInputError` names the one that is wrong."""
+        found = {field: environment[name] for field, name in VARIABLES.items() if environment.get(name)}
+        try:
+            return msgspec.convert(found, cls, strict=False)
+        except msgspec.ValidationError as exc:
+            names = ", ".join(f"{VARIABLES[field]}={value!r}" for field, value in found.items())
+            raise InvalidInputError(f"Wrong setting among {names}: {exc}.") from exc
+
+    @property
+    def model_bytes(self) -> int:
+        """How many bytes of models may stay in memory: half, since opening one needs about its size again."""
+        return self.memory_mb * 1_000_000 // 2
