@@ -1,0 +1,77 @@
+"""One HTTP request and one response, as API Gateway's REST proxy integration puts them into Lambda events.
+
+It knows the event's form, not what is asked.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from pilotlight.errors import InvalidInputError
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as the handler sees it; header names are in lower case."""
+
+    method: str
+    resource: str  # the route as the template spells it: /v2/models/{model}
+    parameters: Mapping[str, str]  # of the path
+    headers: Mapping[str, str]
+    body: bytes
+    id: str
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any]) -> "Request":
+        """Read a REST proxy event; `InvalidInputError` when its body is not the base64 that it says it is."""
+        return cls(
+            method=event["httpMethod"],
+            resource=event["resource"],
+            parameters=event.get("pathParameters") or {},
+            headers={name.lower(): value for name, value in (event.get("headers") or {}).items()},
+            body=body_bytes(event.get("body"), encoded=bool(event.get("isBase64Encoded"))),
+            id=(event.get("requestContext") or {}).get("requestId", ""),
+        )
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer: a status, and a body of bytes that are text unless `binary`."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    binary: bool = False
+
+    @classmethod
+    def json(cls, content: object, status: int = 200, **headers: str) -> "Response":
+        """An answer in JSON; NaN and infinities become null, since JSON has no words for them."""
+        return cls(status, msgspec.json.encode(content), {"content-type": JSON, **headers})
+
+    def to_event(self) -> dict[str, Any]:
+        """The proxy integration's form of it."""
+        body = base64.b64encode(self.body) if self.binary else self.body
+        return {
+            "statusCode": self.status,
+            "headers": dict(self.headers),
+            "body": body.decode(),
+            "isBase64Encoded": self.binary,
+        }
+
+
+def body_bytes(body: str | None, *, encoded: bool) -> bytes:
+    """The body as it was sent: the gateway encodes all of them, SAM's local one only some."""
+    if body is None:
+        return b""
+    if not encoded:
+        return body.encode()
+    try:
+        return base64.b64decode(body, validate=True)
+    except binascii.Error as exc:
+        raise InvalidInputError(f"The event calls its body base64, but it is not: {exc}.") from exc

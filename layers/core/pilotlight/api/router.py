@@ -1,0 +1,79 @@
+"""From an event to the endpoint that answers it, and from an error to an HTTP status: the one place that knows them.
+
+The gateway has matched the path already, so a route is the template's spelling of it.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pilotlight.api.messages import Request, Response
+from pilotlight.errors import (
+    ConflictError,
+    InvalidInputError,
+    MethodNotAllowedError,
+    NotFoundError,
+    PilotlightError,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedError,
+)
+
+LOG = logging.getLogger("pilotlight.api")
+
+Endpoint = Callable[[Request], Response]
+Routes = Mapping[str, Mapping[str, Endpoint]]  # resource -> verb -> endpoint
+
+STATUSES: Mapping[type[PilotlightError], int] = {
+    InvalidInputError: 400,
+    MethodNotAllowedError: 405,
+    TooLargeError: 413,
+    NotFoundError: 404,
+    ConflictError: 409,
+    UnsupportedError: 501,
+    UnavailableError: 503,
+}
+
+
+class Router:
+    """A Lambda handler over a table of routes. Whatever goes wrong, it answers, in a body that V2 clients show."""
+
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+
+    def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
+        """Answer a REST proxy event."""
+        return self.answer(event).to_event()
+
+    def answer(self, event: Mapping[str, Any]) -> Response:
+        """Dispatch, and turn what is raised into its status and one sentence."""
+        try:
+            request = Request.from_event(event)
+            return self.endpoint(request)(request)
+        except PilotlightError as exc:
+            return failure(status_of(exc), str(exc))
+        except Exception:  # the last resort: a bug of ours must reach the log, and its words not the caller
+            LOG.exception("The handler failed on %s", event.get("path"))
+            return failure(500, "The server failed on this request; its log says why.")
+
+    def endpoint(self, request: Request) -> Endpoint:
+        """The endpoint for the request's route and verb; HEAD is answered as GET."""
+        verbs = self._routes.get(request.resource)
+        if verbs is None:
+            raise NotFoundError(f"There is no route {request.resource}; there are {', '.join(sorted(self._routes))}.")
+        verb = "GET" if request.method == "HEAD" else request.method
+        if verb not in verbs:
+            raise MethodNotAllowedError(
+                f"{request.method} is not a verb of {request.resource}; use {', '.join(verbs)}."
+            )
+        return verbs[verb]
+
+
+def status_of(error: PilotlightError) -> int:
+    """The status of the nearest ancestor in the table; 500 for an error that nobody put there."""
+    return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
+
+
+def failure(status: int, message: str) -> Response:
+    """The V2 error body."""
+    return Response.json({"error": message}, status)
