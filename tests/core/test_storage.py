@@ -1,0 +1,144 @@
+"""The same promises from every kind of store."""
+
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilotlight.errors import AlreadyExistsError, ChangedError, InvalidInputError, NotFoundError, StoreError
+from pilotlight.storage import ObjectStore, open_store
+
+
+def test_reads_what_was_put(store: ObjectStore) -> None:
+    store.put("a/b.bin", b"\x00\xff")
+    assert store.get("a/b.bin").data == b"\x00\xff"
+    assert b"".join(store.stream("a/b.bin")) == b"\x00\xff"
+
+
+def test_puts_a_file_in_parts(store: ObjectStore, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 50_000  # 12.8 MB: more than one part
+    (tmp_path / "big").write_bytes(content)
+    store.put("a/big", tmp_path / "big")
+    assert b"".join(store.stream("a/big", 1 << 20)) == content
+
+
+def test_put_replaces(store: ObjectStore) -> None:
+    store.put("a", b"1")
+    store.put("a", b"2")
+    assert store.get("a").data == b"2"
+
+
+def test_create_is_exclusive(store: ObjectStore) -> None:
+    store.create("a/b", b"first")
+    with pytest.raises(AlreadyExistsError, match="a/b already"):
+        store.create("a/b", b"second")
+    assert store.get("a/b").data == b"first"
+
+
+def test_replace_compares_and_swaps(store: ObjectStore) -> None:
+    store.put("a/b", b"1")
+    seen = store.get("a/b")
+    store.replace("a/b", b"2", seen.e_tag)
+    with pytest.raises(ChangedError, match="changed by somebody else"):
+        store.replace("a/b", b"3", seen.e_tag)
+    assert store.get("a/b").data == b"2"
+
+
+def test_replace_of_nothing_is_a_lost_comparison(store: ObjectStore) -> None:
+    with pytest.raises(ChangedError):
+        store.replace("a/b", b"1", '"0"')
+    with pytest.raises(NotFoundError):
+        store.get("a/b")
+
+
+def test_one_of_many_swaps_wins(store: ObjectStore) -> None:
+    store.put("counter", b"0")
+
+    def increment(_: int) -> None:
+        while True:
+            seen = store.get("counter")
+            try:
+                return store.replace("counter", b"%d" % (int(seen.data) + 1), seen.e_tag)
+            except ChangedError:
+                continue
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(increment, range(40)))
+    assert store.get("counter").data == b"40"
+
+
+def test_missing_objects_are_not_found(store: ObjectStore) -> None:
+    with pytest.raises(NotFoundError, match="nothing at .*a/b"):
+        store.get("a/b")
+    with pytest.raises(NotFoundError):
+        list(store.stream("a/b"))
+
+
+def test_lists_paths_and_folders(store: ObjectStore) -> None:
+    for path in ("models/b/versions/1/x", "models/a/versions/2/x", "models/ab/y"):
+        store.put(path, b"")
+    assert sorted(store.paths("models/a")) == ["models/a/versions/2/x"]
+    assert store.folders("models") == ["a", "ab", "b"]
+    assert list(store.paths("nothing")) == []
+    assert store.folders("nothing") == []
+
+
+@pytest.mark.parametrize("path", ["../secret", "a/../../secret", "a/./b"])
+def test_no_path_leaves_the_store(store: ObjectStore, path: str) -> None:
+    with pytest.raises(InvalidInputError, match="not a path in a store"):
+        store.get(path)
+
+
+@pytest.mark.parametrize("url", ["", "http://host/x", "s3:/bucket", "s3://", "file://host/x", "gs://bucket"])
+def test_unknown_urls_say_what_is_known(url: str) -> None:
+    with pytest.raises(InvalidInputError, match="use s3://bucket/prefix"):
+        open_store(url)
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="failed at"):
+        open_store(str(tmp_path / "file" / "store"))
+
+
+def test_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with pytest.raises(StoreError, match="s3://bucket/x"):
+        open_store("s3://bucket").get("x")
+
+
+@given(data=st.binary(max_size=4096), chunk=st.integers(1, 5000))
+def test_streams_any_bytes_in_any_chunks(data: bytes, chunk: int) -> None:
+    memory = open_store("memory://")
+    memory.put("x", data)
+    assert b"".join(memory.stream("x", chunk)) == data
+
+
+def increment_often(url: str, times: int) -> None:
+    store = open_store(url)
+    for _ in range(times):
+        while True:
+            seen = store.get("counter")
+            try:
+                store.replace("counter", b"%d" % (int(seen.data) + 1), seen.e_tag)
+                break
+            except ChangedError:
+                continue
+
+
+def test_disk_swaps_across_processes(tmp_path: Path) -> None:
+    url = str(tmp_path / "store")
+    open_store(url).put("counter", b"0")
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=increment_often, args=(url, 25)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
+    assert open_store(url).get("counter").data == b"100"

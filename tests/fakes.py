@@ -1,0 +1,87 @@
+"""Doubles that behave: models without training, a store that fails on command, a clock that waits for nobody."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pilotlight.contracts import Draft, Manifest, TensorSpec, Variant
+from pilotlight.errors import StoreError
+from pilotlight.registry import Registry
+from pilotlight.storage import ObjectStore, Stored, open_store
+
+MODELS = Path(__file__).parent / "models"
+ROW = (TensorSpec("x", "FP32", ("batch", 3)),), (TensorSpec("y", "FP32", ("batch", 3)),)
+
+
+def graph(name: str) -> bytes:
+    """One of the kept graphs."""
+    return (MODELS / f"{name}.onnx").read_bytes()
+
+
+def draft(
+    name: str = "double",
+    inputs: tuple[TensorSpec, ...] = ROW[0],
+    outputs: tuple[TensorSpec, ...] = ROW[1],
+) -> Draft:
+    """What a publisher says of a model whose only file is `model.onnx`."""
+    return Draft(name=name, inputs=inputs, outputs=outputs, variants={"fp32": Variant("model.onnx")}, serve="fp32")
+
+
+def publish(registry: Registry, name: str = "double", of: str = "double") -> Manifest:
+    """Publish the kept graph `of` as the next version of `name`."""
+    return registry.publish(draft(name), {"model.onnx": graph(of)})
+
+
+class FaultyStore(ObjectStore):
+    """A store in memory that fails, or bends what it reads, for the paths that contain a text."""
+
+    def __init__(self) -> None:
+        inner = open_store("memory://")
+        super().__init__(inner.url, inner._store)
+        self._faults: dict[str, Callable[[bytes], bytes]] = {}
+        self.reads: list[str] = []
+
+    def fail(self, text: str) -> None:
+        """From now on, reading a path that contains `text` fails as a store that is away does."""
+
+        def away(_: bytes) -> bytes:
+            raise StoreError(f"The store failed at {text}: connection refused")
+
+        self._faults[text] = away
+
+    def bend(self, text: str, change: Callable[[bytes], bytes]) -> None:
+        """From now on, what is read from a path that contains `text` is changed on the way."""
+        self._faults[text] = change
+
+    def heal(self) -> None:
+        """Answer rightly again."""
+        self._faults.clear()
+
+    def get(self, path: str) -> Stored:
+        self.reads.append(path)
+        stored = super().get(path)
+        return Stored(self._through(path, stored.data), stored.e_tag)
+
+    def stream(self, path: str, chunk_bytes: int = 8 << 20) -> Iterator[memoryview]:
+        self.reads.append(path)
+        whole = b"".join(super().stream(path, chunk_bytes))
+        yield memoryview(self._through(path, whole))
+
+    def _through(self, path: str, data: bytes) -> bytes:
+        for text, change in self._faults.items():
+            if text in path:
+                data = change(data)
+        return data
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def tick(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds

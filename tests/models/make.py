@@ -1,0 +1,72 @@
+"""Writes the graphs of this folder: `python -m tests.models.make`. They are kept, so that the tests need no onnx."""
+
+from pathlib import Path
+
+from onnx import TensorProto, helper, save
+
+FOLDER = Path(__file__).parent
+IR_VERSION, OPSET = 10, 18
+TYPES = {
+    "BOOL": TensorProto.BOOL,
+    "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+    "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "FP16": TensorProto.FLOAT16,
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
+    "BYTES": TensorProto.STRING,
+}
+
+
+def write(name: str, nodes: list[object], inputs: list[object], outputs: list[object]) -> None:
+    """Save one graph as `name`.onnx."""
+    graph = helper.make_graph(nodes, name, inputs, outputs)
+    model = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)])
+    save(model, FOLDER / f"{name}.onnx")
+
+
+def double() -> None:
+    """y = x + x, (batch, 3): the smallest model that can be told from another."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in "xy")
+    write("double", [helper.make_node("Add", ["x", "x"], ["y"])], [x], [y])
+
+
+def square() -> None:
+    """y = x * x, (batch, 3): the same signature as `double`, another answer."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in "xy")
+    write("square", [helper.make_node("Mul", ["x", "x"], ["y"])], [x], [y])
+
+
+def logarithm() -> None:
+    """y = log(x), (batch, 3): NaN and infinities come out of it."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in "xy")
+    write("logarithm", [helper.make_node("Log", ["x"], ["y"])], [x], [y])
+
+
+def echo(datatype: str) -> None:
+    """The input comes back, (rows, columns), in each datatype."""
+    x, y = (helper.make_tensor_value_info(name, TYPES[datatype], ["rows", "columns"]) for name in "xy")
+    write(f"echo-{datatype.lower()}", [helper.make_node("Identity", ["x"], ["y"])], [x], [y])
+
+
+def pair() -> None:
+    """Two inputs that share their batch, two outputs: total = left + right, left comes back as `same`."""
+    left, right, total, same = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2]) for name in ("left", "right", "total", "same")
+    )
+    nodes = [helper.make_node("Add", ["left", "right"], ["total"]), helper.make_node("Identity", ["left"], ["same"])]
+    write("pair", nodes, [left, right], [total, same])
+
+
+if __name__ == "__main__":
+    double()
+    square()
+    logarithm()
+    pair()
+    for name in TYPES:
+        echo(name)
