@@ -1,37 +1,86 @@
 """Stores of every kind, and moto's S3 on loopback."""
 
+import logging
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
 
 from pilotlight.registry import Registry
 from pilotlight.storage import ObjectStore, open_store
 
 
+class Serial:
+    """A WSGI application that takes one request at a time.
+
+    moto checks `If-Match` and writes in two steps, so that two threads may both pass the check; S3 does not.
+    """
+
+    def __init__(self, application: Any) -> None:  # noqa: ANN401 - moto is not typed
+        self._application = application
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:  # noqa: ANN401 - WSGI's own
+        with self._lock:
+            return list(self._application(environ, start_response))
+
+
+@contextmanager
+def moto_server(wrap: Callable[[Any], Any]) -> Iterator[str]:
+    """The address of an S3 that nobody shares with another test run."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else each failure prints every request
+    server = make_server("127.0.0.1", 0, wrap(DomainDispatcherApplication(create_backend_app)), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 @pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
-    """The address of an S3 that nobody shares with another test run."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    """moto's S3 with conditional writes as atomic as S3's."""
+    with moto_server(Serial) as url:
+        yield url
 
 
-@pytest.fixture
-def aws_environment(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The variables by which any AWS client, in this process or another, finds moto."""
-    variables = {
-        "AWS_ENDPOINT_URL": moto_url,
+@pytest.fixture(scope="session")
+def weak_moto_url() -> Iterator[str]:
+    """moto's S3 as it comes: two racing conditional writes may both succeed."""
+    with moto_server(lambda application: application) as url:
+        yield url
+
+
+def aws_variables(url: str) -> dict[str, str]:
+    """The variables by which any AWS client, in this process or another, finds a moto server."""
+    return {
+        "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
+
+
+def new_bucket(url: str) -> str:
+    """The URL of a prefix in a new bucket of a moto server that the environment points to."""
+    name = f"models-{uuid.uuid4().hex}"
+    boto3.client("s3", endpoint_url=url).create_bucket(Bucket=name)
+    return f"s3://{name}/some/prefix"
+
+
+@pytest.fixture
+def aws_environment(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment variables of a machine whose AWS is moto."""
+    variables = aws_variables(moto_url)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     return variables
@@ -40,9 +89,15 @@ def aws_environment(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str,
 @pytest.fixture
 def bucket_url(aws_environment: dict[str, str]) -> str:
     """A new bucket, with a prefix below it."""
-    name = f"models-{uuid.uuid4().hex}"
-    boto3.client("s3", endpoint_url=aws_environment["AWS_ENDPOINT_URL"]).create_bucket(Bucket=name)
-    return f"s3://{name}/some/prefix"
+    return new_bucket(aws_environment["AWS_ENDPOINT_URL"])
+
+
+@pytest.fixture
+def weak_bucket_url(weak_moto_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new bucket on a server whose conditional writes are not atomic."""
+    for name, value in aws_variables(weak_moto_url).items():
+        monkeypatch.setenv(name, value)
+    return new_bucket(weak_moto_url)
 
 
 @pytest.fixture(params=["memory", "disk", "s3"])

@@ -71,7 +71,7 @@ def test_one_of_many_swaps_wins(store: ObjectStore) -> None:
 
 
 def test_missing_objects_are_not_found(store: ObjectStore) -> None:
-    with pytest.raises(NotFoundError, match="nothing at .*a/b"):
+    with pytest.raises(NotFoundError, match=r"nothing at .*a/b"):
         store.get("a/b")
     with pytest.raises(NotFoundError):
         list(store.stream("a/b"))

@@ -158,8 +158,8 @@ class Reference(Struct, frozen=True):
         name, mark, selector = re.split("([:@])", text, maxsplit=1) if re.search("[:@]", text) else (text, "", "")
         if mark and not selector:
             raise InvalidInputError(f"{text!r} ends in {mark!r}; write name, name:3 or name@alias.")
-        if mark == ":" and not is_version(selector):
-            raise InvalidInputError(f"{selector!r} in {text!r} is not a version; versions are 1, 2, 3, ...")
+        if mark and is_version(selector) != (mark == ":"):
+            raise InvalidInputError(f"{selector!r} in {text!r} is wrong; versions, 1 2 3 ..., follow ':', aliases '@'.")
         return cls.select(name, selector or None)
 
     @classmethod
@@ -170,7 +170,7 @@ class Reference(Struct, frozen=True):
             return cls(name)
         if is_version(selector):
             return cls(name, int(selector))
-        return cls(name, None, check_name(selector, "version or alias"))
+        return cls(name, None, check_alias(selector))
 
     def __str__(self) -> str:
         return f"{self.name}:{self.version}" if self.version is not None else f"{self.name}@{self.alias}"
@@ -189,6 +189,13 @@ def check_name(name: str, what: str) -> str:
             f"and not {', '.join(sorted(RESERVED_NAMES))}."
         )
     return name
+
+
+def check_alias(alias: str) -> str:
+    """Give `alias` back, or raise `InvalidInputError`; digits alone would be mistaken for a version."""
+    if alias.isdecimal():
+        raise InvalidInputError(f"{alias!r} is neither a version (1, 2, 3, ...) nor an alias, which has letters too.")
+    return check_name(alias, "version or alias")
 
 
 def encode(document: Struct) -> bytes:

@@ -12,10 +12,12 @@ import hashlib
 import re
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from pilotlight.contracts import (
     CANDIDATE,
@@ -26,6 +28,7 @@ from pilotlight.contracts import (
     File,
     Manifest,
     Reference,
+    check_alias,
     check_name,
     decode,
     encode,
@@ -34,6 +37,14 @@ from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputErr
 from pilotlight.storage import ObjectStore
 
 Content = bytes | Path  # of a file of a version: in memory, or on disk
+
+
+class Claim(Struct, frozen=True):
+    """Who took a version's number; the nonce is that of the manifest to come."""
+
+    nonce: str
+    by: str
+    at: str  # RFC 3339, UTC
 
 
 class Registry:
@@ -86,9 +97,10 @@ class Registry:
         """
         check_name(draft.name, "model name")
         manifest = complete(draft, tuple(describe(path, content) for path, content in sorted(files.items())))
-        manifest = msgspec.structs.replace(manifest, version=self._claim(manifest))
-        for path, content in files.items():
-            self.store.put(version_path(manifest.name, manifest.version, path), content)
+        while not self._owns(manifest):
+            manifest = self._claim(manifest)
+            for path, content in files.items():
+                self.store.put(version_path(manifest.name, manifest.version, path), content)
         self._commit(manifest)
         self._introduce(manifest)
         return manifest
@@ -98,7 +110,7 @@ class Registry:
 
         The version must exist. The document remembers where the alias pointed before.
         """
-        check_name(alias, "alias")
+        check_alias(alias)
         self.manifest(name, version)
         try:
             document, e_tag = self._alias(name, alias)
@@ -110,21 +122,33 @@ class Registry:
             self.store.replace(alias_path(name, alias), encode(moved), e_tag)
         return moved
 
-    def _claim(self, manifest: Manifest) -> int:
+    def _claim(self, manifest: Manifest) -> Manifest:
         """Take the lowest number above all that were ever taken; a racer that is slower takes the next."""
         taken = self.store.folders(f"models/{manifest.name}/versions")
-        number = 1 + max((int(folder) for folder in taken if folder.isdecimal()), default=0)
+        version = 1 + max((int(folder) for folder in taken if folder.isdecimal()), default=0)
+        claim = encode(Claim(manifest.nonce, manifest.by, manifest.created))
         while True:
-            try:
-                claim = msgspec.json.encode({"by": manifest.by, "at": manifest.created, "nonce": manifest.nonce})
-                self.store.create(version_path(manifest.name, number, "claim.json"), claim)
-            except AlreadyExistsError:
-                number += 1
-            else:
-                return number
+            with suppress(AlreadyExistsError):
+                self.store.create(version_path(manifest.name, version, "claim.json"), claim)
+            claimed = msgspec.structs.replace(manifest, version=version)
+            if self._owns(claimed):
+                return claimed
+            version += 1
+
+    def _owns(self, manifest: Manifest) -> bool:
+        """Whether the claim on the version's number is this publisher's.
+
+        Read back because some S3-compatible servers let two racing create-only puts both succeed, moto's among them
+        (infra/decisions/0003), and because a client library may repeat a put whose answer got lost.
+        """
+        path = version_path(manifest.name, manifest.version, "claim.json")
+        try:
+            return self._read(path, Claim)[0].nonce == manifest.nonce
+        except NotFoundError:
+            return False
 
     def _commit(self, manifest: Manifest) -> None:
-        """Write the manifest; a put whose answer got lost is retried by the store and then finds itself there."""
+        """Write the manifest; a put whose answer got lost is repeated by the store and then finds itself there."""
         path = version_path(manifest.name, manifest.version, "manifest.json")
         try:
             self.store.create(path, encode(manifest))
