@@ -1,6 +1,7 @@
 """Stores of every kind, and moto's S3 on loopback."""
 
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from werkzeug.serving import make_server
 
 from pilotlight.registry import Registry
 from pilotlight.storage import ObjectStore, open_store
+
+os.environ["PILOTLIGHT_STORE"] = "memory://"  # handlers open their store when imported; no test may touch a real one
 
 
 class Serial:

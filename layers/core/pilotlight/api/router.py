@@ -63,9 +63,7 @@ class Router:
             raise NotFoundError(f"There is no route {request.resource}; there are {', '.join(sorted(self._routes))}.")
         verb = "GET" if request.method == "HEAD" else request.method
         if verb not in verbs:
-            raise MethodNotAllowedError(
-                f"{request.method} is not a verb of {request.resource}; use {', '.join(verbs)}."
-            )
+            raise MethodNotAllowedError(f"{request.resource} does not take {request.method}; use {', '.join(verbs)}.")
         return verbs[verb]
 
 

@@ -65,9 +65,7 @@ INFER_BODY = msgspec.json.Decoder(InferBody)
 def decode_infer(body: bytes, headers: Mapping[str, str], manifest: Manifest) -> InferRequest:
     """Read an infer request for the model of `manifest`; `InvalidInputError` says what was expected instead."""
     if BINARY_LENGTH_HEADER in headers:
-        raise UnsupportedError(
-            "Binary tensors are not served yet; send JSON tensors (tritonclient: binary_data=False)."
-        )
+        raise UnsupportedError("Binary tensors are not served yet; send JSON (tritonclient: binary_data=False).")
     request = decode_body(body)
     specs = {spec.name: spec for spec in manifest.inputs}
     tensors: dict[str, Array] = {}
@@ -125,9 +123,7 @@ def decode_tensor(given: InputBody, spec: TensorSpec) -> Array:
     data = decode_data(given, spec)
     array = to_array(data, given, spec)
     if array.ndim > 1 and list(array.shape) != given.shape:
-        raise InvalidInputError(
-            f"Input {given.name!r} nests as {list(array.shape)}, but says its shape is {given.shape}."
-        )
+        raise InvalidInputError(f"Input {given.name!r} nests as {list(array.shape)}, but its shape is {given.shape}.")
     if array.size != prod(given.shape):
         wanted = f"shape {given.shape} takes {prod(given.shape)}"
         raise InvalidInputError(f"Input {given.name!r} has {array.size} values, but {wanted}.")

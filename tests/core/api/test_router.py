@@ -1,0 +1,60 @@
+import inspect
+import json
+from typing import Any
+
+import pytest
+
+from pilotlight import errors
+from pilotlight.api.messages import Request, Response
+from pilotlight.api.router import STATUSES, Router, Routes, status_of
+
+EVENT: dict[str, Any] = {"httpMethod": "GET", "resource": "/here", "path": "/here"}
+ERRORS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.PilotlightError)]
+
+
+def fine(request: Request) -> Response:
+    return Response.json({"method": request.method})
+
+
+def answer(event: dict[str, Any], error: Exception | None = None) -> tuple[int, Any]:
+    def failing(_: Request) -> Response:
+        assert error is not None
+        raise error
+
+    routes: Routes = {"/here": {"GET": fine, "POST": fine}, "/fails": {"GET": failing}}
+    response = Router(routes)(EVENT | event, None)
+    return response["statusCode"], json.loads(response["body"])
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+def test_routes_answer(method: str) -> None:
+    assert answer({"httpMethod": method}) == (200, {"method": method})
+
+
+def test_wrong_verbs_name_the_right_ones() -> None:
+    assert answer({"httpMethod": "PUT"}) == (405, {"error": "/here does not take PUT; use GET, POST."})
+
+
+def test_unknown_routes_name_the_known_ones() -> None:
+    assert answer({"resource": "/there"}) == (404, {"error": "There is no route /there; there are /fails, /here."})
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_every_error_of_ours_has_a_status(kind: type[errors.PilotlightError]) -> None:
+    known = kind is errors.PilotlightError or status_of(kind("x")) != 500
+    assert known
+    assert answer({"resource": "/fails"}, kind("what to do")) == (status_of(kind("x")), {"error": "what to do"})
+
+
+def test_statuses_are_those_of_the_protocol() -> None:
+    assert set(STATUSES.values()) == {400, 404, 405, 409, 413, 501, 503}
+
+
+def test_a_bug_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    status, body = answer({"resource": "/fails"}, ZeroDivisionError("secret"))
+    assert (status, body) == (500, {"error": "The server failed on this request; its log says why."})
+    assert "secret" in caplog.text
+
+
+def test_a_bad_event_is_answered() -> None:
+    assert answer({"body": "%", "isBase64Encoded": True})[0] == 400

@@ -1,0 +1,193 @@
+"""The JSON form of the V2 protocol: what round-trips, and what is refused in which words."""
+
+import json
+import math
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from pilotlight.api import v2
+from pilotlight.contracts import Datatype, File, Manifest, TensorSpec
+from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedError
+from pilotlight.registry import complete
+from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.session import Array
+from tests import fakes
+
+IN_JSON: list[Datatype] = [name for name in get_args(Datatype) if name not in v2.IN_BINARY_ONLY]
+SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, max_side=4)
+
+
+def manifest(datatype: Datatype, dimensions: int = 2) -> Manifest:
+    shape = tuple(f"free_{number}" for number in range(dimensions))
+    inputs, outputs = (TensorSpec("x", datatype, shape),), (TensorSpec("y", datatype, shape),)
+    return complete(fakes.draft(inputs=inputs, outputs=outputs), (File("model.onnx", 1, "0" * 64),))
+
+
+FP32 = manifest("FP32")
+
+
+def body(data: object, shape: object, datatype: str = "FP32", **more: Any) -> bytes:  # noqa: ANN401 - any JSON
+    given = {"name": "x", "shape": shape, "datatype": datatype, "data": data}
+    return json.dumps({"inputs": [given], **more}).encode()
+
+
+def decode(raw: bytes, model: Manifest = FP32) -> Array:
+    return v2.decode_infer(raw, {}, model).tensors["x"]
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> tuple[Datatype, Array]:
+    datatype = draw(st.sampled_from(IN_JSON))
+    shape = draw(SHAPES)
+    if datatype == "BYTES":
+        size = math.prod(shape)
+        texts = draw(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=size, max_size=size))
+        return datatype, np.array(texts, object).reshape(shape)
+    dtype = NUMPY_DTYPES[datatype]
+    elements = arrays.from_dtype(dtype, allow_nan=False, allow_infinity=False)
+    return datatype, draw(arrays.arrays(dtype, shape, elements=elements))
+
+
+@given(tensors(), st.booleans())
+def test_every_datatype_round_trips_nested_and_flat(tensor: tuple[Datatype, Array], flat: bool) -> None:
+    datatype, array = tensor
+    model = manifest(datatype, array.ndim)
+    sent = body(array.ravel().tolist() if flat else array.tolist(), array.shape, datatype)
+    request = v2.decode_infer(sent, {}, model)
+    assert request.tensors["x"].dtype == array.dtype
+    assert request.tensors["x"].tolist() == array.tolist()
+    (output,) = v2.encode_infer(model, request, {"y": request.tensors["x"]})["outputs"]
+    assert output["shape"] == list(array.shape)
+    assert output["data"] == array.ravel().tolist()
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_refused_in_our_words(raw: bytes) -> None:
+    with pytest.raises(PilotlightError):
+        decode(raw)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(data=json_values, shape=st.lists(st.integers(-2, 5), max_size=4), datatype=st.sampled_from(IN_JSON))
+def test_any_data_decodes_to_its_shape_or_is_refused(data: object, shape: list[int], datatype: Datatype) -> None:
+    try:
+        array = decode(body(data, shape, datatype), manifest(datatype, len(shape)))
+    except PilotlightError:
+        return
+    assert list(array.shape) == shape
+
+
+@pytest.mark.parametrize(
+    ("raw", "hint"),
+    [
+        (b"", "not JSON"),
+        (b"image=1", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b"null", "Expected `object`, got `null`"),
+        (b"{}", "missing required field `inputs`"),
+        (b'{"inputs":{}}', r"Expected `array`, got `object` - at `\$\.inputs`"),
+        (b'{"inputs":[{"name":"x"}]}', r"missing required field `shape` - at `\$\.inputs\[0\]`"),
+        (b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32"}]}', "has no data"),
+        (body([1], [-1]), r"Expected `int` >= 0 - at `\$\.inputs\[0\]\.shape\[0\]`"),
+        (body([1], "1"), r"Expected `array`, got `str`"),
+        (body([1, 2], [1, 2], "FP64"), "'x' is 'FP64', expected FP32"),
+        (body([1, 2], [1, 2], "FLOAT"), "'x' is 'FLOAT', expected FP32"),
+        (body([1, 2, 3], [1, 2]), r"has 3 values, but shape \[1, 2\] takes 2"),
+        (body([], [1, 2]), r"has 0 values, but shape \[1, 2\] takes 2"),
+        (body([[1, 2], [3]], [2, 2]), "ragged"),
+        (body([[1, 2], 3], [2, 2]), r"data is not FP32: Expected `array`, got `int` - at `\$\[1\]`"),
+        (body([[1, 2]], [2, 1]), r"nests as \[1, 2\], but its shape is \[2, 1\]"),
+        (body([[[1]]], [1, 1]), "nests 3 deep"),
+        (body(["1", "2"], [1, 2]), r"Expected `float`, got `str` - at `\$\[0\]`"),
+        (body([1, None], [1, 2]), r"Expected `float`, got `null` - at `\$\[1\]`"),
+        (body([1, True], [1, 2]), r"Expected `float`, got `bool` - at `\$\[1\]`"),
+        (body([1, 1e39], [1, 2]), "beyond FP32's range"),
+        (body([1, float("nan")], [1, 2]), "not JSON .*no NaN"),
+        (body({"0": 1}, [1, 2]), "Expected `array`, got `object`"),
+        (body(1, [1, 1]), "Expected `array`, got `int`"),
+        (body([1], [2**62, 2**62]), "takes 21267647932558653966460912964485513216"),
+        (b'{"inputs":' + b"[" * 100_000, "got `array`"),
+        (b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":' + b"[" * 100_000, "not JSON"),
+        (body([1], [1]).replace(b"[1]}", b"[" * 900 + b"1" + b"]" * 900 + b"}"), "nests 900 deep"),
+        (body([1, 2], [1, 2]).replace(b'"x"', b'"z"'), r"'z' is not an input of double; its inputs are \['x'\]"),
+        (body([1, 2], [1, 2], outputs=[{"name": "q"}]), r"'q' is not an output of double; its outputs are \['y'\]"),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_was_expected(raw: bytes, hint: str) -> None:
+    with pytest.raises(InvalidInputError, match=hint):
+        decode(raw)
+
+
+def test_an_input_that_comes_twice_is_refused() -> None:
+    twice = json.loads(body([1, 2], [1, 2]))
+    twice["inputs"] *= 2
+    with pytest.raises(InvalidInputError, match="'x' is there twice"):
+        decode(json.dumps(twice).encode())
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data"),
+    [
+        ("UINT8", [256]),
+        ("UINT8", [-1]),
+        ("INT8", [128]),
+        ("UINT64", [2**64]),
+        ("INT64", [2**63]),
+        ("INT32", [1.5]),
+        ("BOOL", [1]),
+        ("BYTES", [1]),
+        ("FP64", ["1e400"]),
+    ],
+)
+def test_values_beyond_their_type_are_refused(datatype: Datatype, data: list[object]) -> None:
+    with pytest.raises(InvalidInputError, match=datatype):
+        decode(body(data, [1, 1], datatype), manifest(datatype))
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "BF16"])
+def test_half_precision_needs_the_binary_form(datatype: Datatype) -> None:
+    with pytest.raises(InvalidInputError, match="binary form only"):
+        decode(body([1], [1, 1], datatype), manifest(datatype))
+    with pytest.raises(InvalidInputError, match="binary form only"):
+        v2.encode_tensor(TensorSpec("y", datatype, (1,)), np.zeros(1))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"parameters": {"binary_data_output": True}},
+        {"parameters": {"sequence_id": 3}},
+        {"outputs": [{"name": "y", "parameters": {"binary_data": True}}]},
+        {"outputs": [{"name": "y", "parameters": {"classification": 2}}]},
+    ],
+)
+def test_extensions_that_are_not_built_are_refused_not_ignored(more: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedError, match="not served yet"):
+        decode(body([1, 2], [1, 2], **more))
+
+
+def test_binary_requests_say_how_to_send_json() -> None:
+    with pytest.raises(UnsupportedError, match="binary_data=False"):
+        v2.decode_infer(b"{}", {v2.BINARY_LENGTH_HEADER: "2"}, FP32)
+
+
+def test_unknown_parameters_pass() -> None:
+    assert decode(body([1, 2], [1, 2], parameters={"priority": 1, "binary_data_output": False})).tolist() == [[1, 2]]
+
+
+def test_the_id_comes_back_only_if_it_was_sent() -> None:
+    with_id, without = (v2.decode_infer(body([1, 2], [1, 2], **more), {}, FP32) for more in ({"id": "7"}, {}))
+    assert v2.encode_infer(FP32, with_id, {"y": np.zeros((1, 2))})["id"] == "7"
+    assert "id" not in v2.encode_infer(FP32, without, {"y": np.zeros((1, 2))})

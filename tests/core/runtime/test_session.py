@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pilotlight.contracts import TensorSpec
+from pilotlight.errors import InvalidInputError, ModelRefusedError
+from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.session import MB_PER_VCPU, open_session, session_options
+from tests.fakes import MODELS
+
+
+def test_reads_its_signature_from_the_graph() -> None:
+    session = open_session(str(MODELS / "pair.onnx"))
+    assert session.inputs == (TensorSpec("left", "FP32", ("batch", 2)), TensorSpec("right", "FP32", ("batch", 2)))
+    assert [spec.name for spec in session.outputs] == ["total", "same"]
+
+
+def test_runs_all_outputs_or_those_asked_for() -> None:
+    session = open_session(str(MODELS / "pair.onnx"))
+    feeds = {"left": np.array([[1, 2]], np.float32), "right": np.array([[3, 4]], np.float32)}
+    assert {name: array.tolist() for name, array in session.run(feeds).items()} == {"total": [[4, 6]], "same": [[1, 2]]}
+    assert list(session.run(feeds, ["same"])) == ["same"]
+
+
+@pytest.mark.parametrize("datatype", [name for name in NUMPY_DTYPES if name != "BYTES"])
+def test_every_datatype_passes_through(datatype: str) -> None:
+    session = open_session(str(MODELS / f"echo-{datatype.lower()}.onnx"))
+    array = np.array([[1, 0], [0, 1]], NUMPY_DTYPES[session.inputs[0].datatype])
+    (result,) = session.run({"x": array}).values()
+    assert result.dtype == array.dtype
+    assert result.tolist() == array.tolist()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x0a\x3a\x00", bytes(1000)])
+def test_what_is_no_graph_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(ModelRefusedError, match="cannot open the graph"):
+        open_session(str(tmp_path / "model.onnx"))
+
+
+def test_wrong_feeds_are_the_callers_fault() -> None:
+    session = open_session(str(MODELS / "double.onnx"))
+    with pytest.raises(InvalidInputError, match="refused the input"):
+        session.run({"x": np.zeros((1, 4), np.float32)})
+
+
+@pytest.mark.parametrize(("memory_mb", "threads"), [(128, 1), (MB_PER_VCPU, 1), (2 * MB_PER_VCPU, 2), (10_240, 6)])
+def test_threads_follow_memory(memory_mb: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert session_options(memory_mb).intra_op_num_threads == threads
+
+
+def test_no_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert session_options(10_240).intra_op_num_threads == 2

@@ -1,0 +1,44 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from pilotlight.errors import InvalidInputError
+from pilotlight.settings import VARIABLES, Settings
+
+TEMPLATE = Path(__file__).parents[2] / "template.yaml"
+
+
+def test_defaults_stand_alone() -> None:
+    assert Settings.from_environment({}) == Settings(store=".pilotlight/store", alias_seconds=10.0, memory_mb=1769)
+
+
+def test_variables_are_read() -> None:
+    found = Settings.from_environment(
+        {
+            "PILOTLIGHT_STORE": "s3://bucket",
+            "PILOTLIGHT_ALIAS_SECONDS": "2.5",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+        }
+    )
+    assert found == Settings("s3://bucket", 2.5, 512)
+    assert found.model_bytes == 256_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PILOTLIGHT_ALIAS_SECONDS", "soon"),
+        ("PILOTLIGHT_ALIAS_SECONDS", "-1"),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "much"),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "64"),
+    ],
+)
+def test_a_wrong_variable_is_named_with_its_value(name: str, value: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"{name}='{value}'"):
+        Settings.from_environment({name: value})
+
+
+def test_template_and_settings_know_the_same_variables() -> None:
+    in_template = set(re.findall(r"PILOTLIGHT_[A-Z_]+", TEMPLATE.read_text().split("Outputs:")[0]))
+    assert in_template == {name for name in VARIABLES.values() if name.startswith("PILOTLIGHT_")}

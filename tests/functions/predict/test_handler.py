@@ -1,0 +1,249 @@
+"""The predict function as Lambda calls it: events in, proxy answers out."""
+
+import base64
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from functions.predict.endpoints import Endpoints
+from functions.predict.handler import build
+from pilotlight.api.router import Router
+from pilotlight.contracts import TensorSpec
+from pilotlight.registry import Registry
+from pilotlight.runtime.catalog import Catalog
+from pilotlight.runtime.warm import WarmModels
+from pilotlight.settings import Settings
+from pilotlight.storage import open_store
+from tests import fakes
+
+ROOT = Path(__file__).parents[3]
+RECORDED = json.loads((ROOT / "tests/events/predict-digits.json").read_text())
+ROW = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
+
+
+class Function:
+    """The handler over a store, and what a caller sees of it."""
+
+    def __init__(self, store_url: str) -> None:
+        self.handle = build(Settings(store=store_url))
+
+    def __call__(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        answer = self.handle(event(method, path, raw), None)
+        return answer["statusCode"], json.loads(answer["body"])
+
+
+def event(method: str, path: str, body: bytes | None) -> dict[str, Any]:
+    """The recorded event with another call in it, routed as the gateway routes."""
+    resource, parameters = path, {}
+    for pattern in ("/v2/models/{model}/versions/{version}", "/v2/models/{model}"):
+        found = re.fullmatch(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", pattern) + "(/ready|/infer)?", path)
+        if found:
+            resource = pattern + (found[found.re.groups] or "")
+            parameters = found.groupdict()
+            break
+    encoded = base64.b64encode(body).decode() if body else None
+    changes = {"httpMethod": method, "path": path, "resource": resource, "pathParameters": parameters or None}
+    return {**RECORDED, **changes, "body": encoded, "isBase64Encoded": encoded is not None}
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    return str(tmp_path / "store")
+
+
+@pytest.fixture
+def registry(store_url: str) -> Registry:
+    registry = Registry(open_store(store_url))
+    fakes.publish(registry, of="double")
+    fakes.publish(registry, of="square")
+    return registry
+
+
+@pytest.fixture
+def call(registry: Registry, store_url: str) -> Function:
+    return Function(store_url)
+
+
+def infer(*inputs: object, **more: object) -> dict[str, object]:
+    return {"inputs": list(inputs), **more}
+
+
+def test_health(call: Function) -> None:
+    assert call("GET", "/v2/health/live") == (200, {"live": True})
+    assert call("GET", "/v2/health/ready") == (200, {"live": True, "ready": True})
+
+
+def test_server_metadata(call: Function) -> None:
+    status, body = call("GET", "/v2")
+    assert (status, body["name"], body["extensions"]) == (200, "pilotlight", [])
+    assert re.fullmatch(r"\d+\.\d+\.\d+", body["version"])
+
+
+def test_model_metadata(call: Function) -> None:
+    status, body = call("GET", "/v2/models/double")
+    assert status == 200
+    assert body == {
+        "name": "double",
+        "versions": ["1", "2"],
+        "platform": "onnxruntime_onnx",
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 3]}],
+    }
+    assert call("GET", "/v2/models/double/versions/2") == (200, body)
+    assert call("GET", "/v2/models") == (200, {"models": ["double"]})
+
+
+def test_model_ready(call: Function) -> None:
+    for path in ("/v2/models/double/ready", "/v2/models/double/versions/candidate/ready"):
+        assert call("GET", path) == (200, {"name": "double", "ready": True})
+
+
+@pytest.mark.parametrize(
+    ("path", "version", "data"),
+    [
+        ("/v2/models/double/infer", "1", [2, 4, 6]),
+        ("/v2/models/double/versions/1/infer", "1", [2, 4, 6]),
+        ("/v2/models/double/versions/champion/infer", "1", [2, 4, 6]),
+        ("/v2/models/double/versions/2/infer", "2", [1, 4, 9]),
+        ("/v2/models/double/versions/candidate/infer", "2", [1, 4, 9]),
+    ],
+)
+def test_infer_names_the_version_that_answered(call: Function, path: str, version: str, data: list[float]) -> None:
+    assert call("POST", path, infer(ROW, id="a")) == (
+        200,
+        {
+            "model_name": "double",
+            "model_version": version,
+            "id": "a",
+            "outputs": [{"name": "y", "datatype": "FP32", "shape": [1, 3], "data": data}],
+        },
+    )
+
+
+def test_nested_data_means_the_same(call: Function) -> None:
+    nested = infer(ROW | {"data": [[1, 2, 3]]})
+    assert call("POST", "/v2/models/double/infer", nested) == call("POST", "/v2/models/double/infer", infer(ROW))
+
+
+def test_one_batch_answers_as_many_singles(call: Function) -> None:
+    rows = [[1.5, -2, 0], [4, 5, 6], [0, 0, 0.25]]
+    _, batch = call("POST", "/v2/models/double/infer", infer(ROW | {"shape": [3, 3], "data": rows}))
+    singles = [call("POST", "/v2/models/double/infer", infer(ROW | {"data": row}))[1] for row in rows]
+    assert batch["outputs"][0]["data"] == [value for single in singles for value in single["outputs"][0]["data"]]
+
+
+def test_outputs_come_in_the_order_asked_for(call: Function, registry: Registry) -> None:
+    halves = [TensorSpec(name, "FP32", ("batch", 2)) for name in ("left", "right", "total", "same")]
+    draft = fakes.draft("pair", tuple(halves[:2]), tuple(halves[2:]))
+    registry.publish(draft, {"model.onnx": fakes.graph("pair")})
+    sides = [{"name": name, "shape": [1, 2], "datatype": "FP32", "data": [1, 2]} for name in ("right", "left")]
+    _, body = call("POST", "/v2/models/pair/infer", infer(*sides, outputs=[{"name": "same"}, {"name": "total"}]))
+    assert [(output["name"], output["data"]) for output in body["outputs"]] == [("same", [1, 2]), ("total", [2, 4])]
+    _, body = call("POST", "/v2/models/pair/infer", infer(*sides))
+    assert [output["name"] for output in body["outputs"]] == ["total", "same"]
+
+
+def test_nan_and_infinities_are_null(call: Function, registry: Registry) -> None:
+    registry.publish(fakes.draft("logarithm"), {"model.onnx": fakes.graph("logarithm")})
+    _, body = call("POST", "/v2/models/logarithm/infer", infer(ROW | {"data": [1, 0, -1]}))
+    assert body["outputs"][0]["data"] == [0, None, None]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "hint"),
+    [
+        ("GET", "/v2/models/nothing", 404, "There is no model 'nothing'"),
+        ("GET", "/v2/models/double/versions/9", 404, "has no version 9; it has 1, 2, candidate, champion"),
+        ("GET", "/v2/models/double/versions/staging", 404, "no version or alias 'staging'"),
+        ("GET", "/v2/models/double/versions/0", 400, "neither a version"),
+        ("GET", "/v2/models/a%20b", 400, "is not a model name"),
+        ("GET", "/v2/models/nothing/ready", 404, "There is no model"),
+        ("GET", "/v2/nowhere", 404, "There is no route"),
+        ("POST", "/v2/models/double", 405, "does not take POST; use GET"),
+        ("GET", "/v2/models/double/infer", 405, "does not take GET; use POST"),
+        ("DELETE", "/v2/health/live", 405, "use GET"),
+        ("POST", "/v2/models/nothing/infer", 404, "There is no model"),
+        ("POST", "/v2/models/double/versions/9/infer", 404, "has no version 9"),
+    ],
+)
+def test_what_is_not_there(call: Function, method: str, path: str, status: int, hint: str) -> None:
+    found, body = call(method, path, infer(ROW))
+    assert found == status
+    assert set(body) == {"error"}
+    assert hint in body["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        (b"", "not JSON"),
+        (b"x=1", "not JSON"),
+        ([], "Expected `object`"),
+        ({}, "`inputs`"),
+        (infer(), "'x' is missing"),
+        (infer(ROW, ROW | {"name": "z"}), "'z' is not an input"),
+        (infer(ROW | {"name": "image"}), "'image' is not an input of double; its inputs are ['x']"),
+        (infer(ROW | {"datatype": "INT64"}), "'INT64', expected FP32"),
+        (infer(ROW | {"shape": [3]}), "has shape [3], expected [batch, 3]"),
+        (infer(ROW | {"shape": [1, 2]}), "has 3 values"),
+        (infer(ROW | {"data": [[1, 2, 3], [4]]}), "ragged"),
+        (infer(ROW | {"data": [1, None, 3]}), "`null`"),
+        (infer(ROW | {"data": [1, float("nan"), 3]}), "no NaN"),
+        (infer(ROW | {"shape": [0, 3], "data": []}), "is empty; send at least one"),
+    ],
+)
+def test_bad_input_is_told_what_was_expected(call: Function, body: object, hint: str) -> None:
+    status, answer = call("POST", "/v2/models/double/infer", body)
+    assert status == 400
+    assert hint in answer["error"]
+
+
+def test_binary_requests_are_not_implemented_yet(call: Function) -> None:
+    request = event("POST", "/v2/models/double/infer", b"{}")
+    request["headers"] = request["headers"] | {"Inference-Header-Content-Length": "2"}
+    assert call.handle(request, None)["statusCode"] == 501
+
+
+def test_a_corrupt_version_is_refused_while_the_old_one_serves(call: Function, registry: Registry) -> None:
+    registry.store.put("models/double/versions/2/model.onnx", fakes.graph("square")[:-1])
+    registry.move("double", "champion", 2, by="test", reason="test")
+    status, body = call("POST", "/v2/models/double/infer", infer(ROW))
+    assert (status, body["model_version"], body["outputs"][0]["data"]) == (200, "1", [2, 4, 6])
+    status, body = call("POST", "/v2/models/double/versions/2/infer", infer(ROW))
+    assert (status, "double:2 is refused" in body["error"]) == (503, True)
+    assert call("GET", "/v2/models/double/versions/2/ready")[0] == 503
+
+
+def test_an_empty_store_is_a_fine_place_to_start(tmp_path: Path) -> None:
+    call = Function(str(tmp_path / "nothing yet"))
+    assert call("GET", "/v2/health/ready")[0] == 200
+    assert call("GET", "/v2/models") == (200, {"models": []})
+
+
+def test_a_store_that_is_away_is_503(registry: Registry) -> None:
+    store = fakes.FaultyStore()
+    fakes.publish(Registry(store))
+    catalog = Catalog(Registry(store), WarmModels(1000), memory_mb=1769, alias_seconds=10)
+    store.fail("models/")
+    routes = Endpoints(catalog).routes()
+    answer = Router(routes)(event("POST", "/v2/models/double/infer", b"{}"), None)
+    assert (answer["statusCode"], "connection refused" in answer["body"]) == (503, True)
+
+
+def test_the_template_has_the_routes_that_the_function_answers(call: Function) -> None:
+    paths = re.findall(r'Path: (?:"([^"]+)"|([^,}\s]+))', (ROOT / "template.yaml").read_text())
+    assert {quoted or bare for quoted, bare in paths} == set(call.handle._routes)
+
+
+def test_the_hot_path_imports_neither_boto3_nor_pydantic_nor_training() -> None:
+    heavy = ("boto3", "botocore", "pydantic", "aws_lambda_powertools", "torch", "onnx", "sklearn", "requests", "yaml")
+    code = f"import sys, functions.predict.handler; print([m for m in {heavy} if m in sys.modules])"
+    environment = {"PYTHONPATH": f"{ROOT / 'layers/core'}:{ROOT}", "PILOTLIGHT_STORE": "memory://"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
