@@ -1,0 +1,34 @@
+"""Where the command writes, results to standard output and the rest to standard error, and the options of all verbs."""
+
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+
+from pilotlight.registry import Registry
+from pilotlight.storage import DEFAULT_URL, open_store
+
+RESULTS = Console(highlight=False)
+ERRORS = Console(stderr=True, highlight=False)
+
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", envvar="PILOTLIGHT_STORE", metavar="URL", help="s3://bucket/prefix, file:///folder, a folder."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+UrlOption = Annotated[str, typer.Option("--url", metavar="URL", help="Of the server, with its stage if it has one.")]
+STORE = DEFAULT_URL
+URL = "http://127.0.0.1:8080"
+
+
+def registry(store: str) -> Registry:
+    """The registry in the store at that URL."""
+    return Registry(open_store(store))
+
+
+def print_json(content: Any) -> None:  # noqa: ANN401 - anything that JSON can say
+    """One JSON document on standard output, for scripts."""
+    typer.echo(msgspec.json.encode(content).decode())

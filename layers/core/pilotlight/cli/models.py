@@ -1,0 +1,70 @@
+"""`pilotlight models`: what is in the store."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pilotlight.cli.console import RESULTS, STORE, JsonOption, StoreOption, print_json, registry
+from pilotlight.contracts import AliasDocument, Manifest, check_name
+from pilotlight.errors import NotFoundError
+from pilotlight.registry import Registry
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A model; all of them if left out.")] = None,
+    store: StoreOption = STORE,
+    json: JsonOption = False,
+) -> None:
+    """Versions, aliases, metrics."""
+    found = registry(store)
+    names = found.models() if name is None else [check_name(name, "model name")]
+    described = [describe(found, each) for each in names]
+    if json:
+        print_json(described if name is None else described[0])
+    elif not described:
+        RESULTS.print(f"No models in {store} yet; `pilotlight train digits` makes one.", markup=False)
+    for model in [] if json else described:
+        RESULTS.print(table(model))
+
+
+def describe(found: Registry, name: str) -> dict[str, Any]:
+    """A model with its versions, newest first, and its aliases; `NotFoundError` when there is none."""
+    versions = found.versions(name)
+    if not versions:
+        raise NotFoundError(f"There is no model {name!r} in {found.store.url}; `pilotlight models` lists all.")
+    aliases = found.aliases(name)
+    manifests = [found.manifest(name, version) for version in reversed(versions)]
+    return {"name": name, "aliases": aliases, "versions": [summary(manifest, aliases) for manifest in manifests]}
+
+
+def summary(manifest: Manifest, aliases: dict[str, AliasDocument]) -> dict[str, Any]:
+    """A version in one line."""
+    return {
+        "version": str(manifest.version),
+        "aliases": [alias for alias, document in aliases.items() if document.version == manifest.version],
+        "serve": manifest.serve,
+        "bytes": manifest.graph.bytes,
+        "metrics": {precision: variant.metrics for precision, variant in manifest.variants.items()},
+        "created": manifest.created,
+        "by": manifest.by,
+    }
+
+
+def table(model: dict[str, Any]) -> Table:
+    """A model for people: the metrics of the variant that is served, and how far they are from fp32's."""
+    shown = Table(title=model["name"], title_justify="left", title_style="bold")
+    for column in ("version", "aliases", "served", "kB", "accuracy", "created", "by"):
+        shown.add_column(column, justify="right" if column in ("version", "kB", "accuracy") else "left")
+    for version in model["versions"]:
+        accuracy = version["metrics"][version["serve"]].get("accuracy")
+        shown.add_row(
+            version["version"],
+            ", ".join(version["aliases"]),
+            version["serve"],
+            f"{version['bytes'] / 1000:,.1f}",
+            "" if accuracy is None else f"{accuracy:.2%}",
+            version["created"][:19].replace("T", " "),
+            version["by"],
+        )
+    return shown

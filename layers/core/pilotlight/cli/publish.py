@@ -1,0 +1,57 @@
+"""`pilotlight publish`: an ONNX file becomes a version."""
+
+import getpass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pilotlight.cli.console import STORE, JsonOption, StoreOption, print_json, registry
+from pilotlight.contracts import Draft, Precision, Task, Variant
+from pilotlight.errors import InvalidInputError
+from pilotlight.runtime.files import memory_file, path_of
+from pilotlight.runtime.session import Session, open_session
+
+
+def publish(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The ONNX file, with its weights inside.")],
+    name: Annotated[str, typer.Option("--name", help="Of the model: letters, digits, dot, dash, underscore.")],
+    task: Annotated[Task, typer.Option("--task", help="tensor: arrays in, arrays out.")] = "tensor",
+    labels: Annotated[Path | None, typer.Option("--labels", help="A text file, one class per line.")] = None,
+    precision: Annotated[Precision, typer.Option("--precision", help="Of the weights in the file.")] = "fp32",
+    store: StoreOption = STORE,
+    json: JsonOption = False,
+) -> None:
+    """Make an ONNX file the model's next version, and print its reference."""
+    graph = read(path)
+    session = opened(graph)
+    file = f"model.{precision}.onnx"
+    draft = Draft(
+        name=name,
+        task=task,
+        inputs=session.inputs,
+        outputs=session.outputs,
+        labels=tuple(read(labels).decode().splitlines()) if labels else (),
+        variants={precision: Variant(file)},
+        serve=precision,
+        by=getpass.getuser(),
+    )
+    manifest = registry(store).publish(draft, {file: graph})
+    reference = f"{manifest.name}:{manifest.version}"
+    print_json({"reference": reference, "store": store}) if json else typer.echo(reference)
+
+
+def read(path: Path) -> bytes:
+    """A file's bytes; `InvalidInputError` when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise InvalidInputError(f"Cannot read {path}: {exc.strerror}.") from exc
+
+
+def opened(graph: bytes) -> Session:
+    """The graph, opened from memory as a handler opens it, away from the folder that it lay in."""
+    with memory_file() as file:
+        file.write(graph)
+        file.flush()
+        return open_session(path_of(file))

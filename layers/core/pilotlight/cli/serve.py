@@ -1,0 +1,47 @@
+"""`pilotlight serve`: the local gateway over template.yaml."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.logging import RichHandler
+
+from pilotlight.cli import checkout
+from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, print_json
+from pilotlight.local.gateway import Gateway
+
+
+def serve(
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")] = 8080,
+    store: StoreOption = STORE,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Environments per function.")] = os.cpu_count() or 1,
+    json: JsonOption = False,
+) -> None:
+    """Serve template.yaml's functions on this machine; print the URL when ready, and a line for each request."""
+    log = logging.getLogger("pilotlight.local")
+    log.addHandler(RichHandler(console=ERRORS, show_path=False, show_level=False))
+    log.setLevel(logging.INFO)
+
+    def ready(url: str) -> None:
+        print_json({"url": url, "store": store}) if json else typer.echo(f"Serving {store} at {url}/v2")
+
+    gateway(store, host=host, port=port, workers=workers).serve(ready)
+
+
+def gateway(store: str, *, host: str, port: int, workers: int) -> Gateway:
+    """The gateway over the checkout's template, whose functions read that store."""
+    return Gateway(
+        template=checkout.folder() / checkout.TEMPLATE,
+        host=host,
+        port=port,
+        workers=workers,
+        environment={"PILOTLIGHT_STORE": absolute(store)},
+    )
+
+
+def absolute(store: str) -> str:
+    """A store's URL as a process in another folder understands it."""
+    return store if "://" in store else str(Path(store).absolute())

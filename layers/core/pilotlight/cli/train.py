@@ -1,0 +1,37 @@
+"""`pilotlight train`: run a recipe on this machine.
+
+The job runs as a process of its own, `python -m functions.train`, as it does on AWS Batch: torch stays out of this one.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from pilotlight.cli import checkout
+from pilotlight.cli.console import STORE, JsonOption, StoreOption
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a recipe of record: digits.")],
+    changes: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="optimiser.learning_rate=0.01")] = [],  # noqa: B006 - typer reads it, nobody writes it
+    store: StoreOption = STORE,
+    json: JsonOption = False,
+) -> None:
+    """Run a recipe, publish a version, print its reference."""
+    raise typer.Exit(subprocess.call(command(recipe, store, changes, json=json), env=environment()))
+
+
+def command(recipe: str, store: str, changes: Sequence[str] = (), *, json: bool = False) -> list[str]:
+    """The training job's command line."""
+    settings = [word for change in changes for word in ("--set", change)]
+    return [sys.executable, "-m", "functions.train", recipe, *settings, "--store", store, *(["--json"] if json else [])]
+
+
+def environment() -> dict[str, str]:
+    """The environment for the job: ours, with the checkout on the path that modules are found by."""
+    paths = [str(checkout.folder()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

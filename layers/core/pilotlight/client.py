@@ -1,0 +1,183 @@
+"""A typed client of a Pilotlight server: the V2 protocol over HTTP, local or deployed.
+
+    client = Client("http://127.0.0.1:8080")
+    answer = client.infer("digits", [Tensor("image", "FP32", [1, 1, 8, 8], pixels)])
+    answer.output("logits").data
+
+It knows the protocol's JSON, not what serves it, and brings neither onnxruntime nor numpy.
+"""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx2
+import msgspec
+from msgspec import Struct
+
+from pilotlight.errors import (
+    InvalidInputError,
+    MethodNotAllowedError,
+    NotFoundError,
+    PilotlightError,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedError,
+)
+
+TIMEOUT_S = 30.0  # the gateway itself gives up after 29 s
+Answer = TypeVar("Answer", bound=Struct)
+
+RAISED: dict[int, type[PilotlightError]] = {
+    400: InvalidInputError,
+    404: NotFoundError,
+    405: MethodNotAllowedError,
+    413: TooLargeError,
+    501: UnsupportedError,
+}
+
+
+class Tensor(Struct, frozen=True):
+    """A tensor in JSON form: V2 datatype, shape, and its values flat, row by row; null is NaN or an infinity."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    data: Sequence[Any]
+
+
+class Inference(Struct, frozen=True):
+    """The answer to an infer request; `model_version` is the version that answered."""
+
+    model_name: str
+    model_version: str
+    outputs: list[Tensor]
+    id: str | None = None
+
+    def output(self, name: str) -> Tensor:
+        """The output of that name; `NotFoundError` when the answer has none."""
+        for output in self.outputs:
+            if output.name == name:
+                return output
+        raise NotFoundError(f"{self.model_name} answered without {name!r}; its outputs are {self.outputs}.")
+
+
+class TensorMetadata(Struct, frozen=True):
+    """An input or output as model metadata tells of it; -1 is a free dimension."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(Struct, frozen=True):
+    """What the server says of a model."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class ModelNames(Struct, frozen=True):
+    """The names of all models."""
+
+    models: list[str]
+
+
+class Client:
+    """A connection to the server at `url`, which may end in a stage: `https://host/prod`.
+
+    Every call raises the error of `pilotlight.errors` that fits the server's status, with the server's sentence, and
+    `UnavailableError` when nobody answers.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S, headers: dict[str, str] | None = None) -> None:
+        self.url = url.rstrip("/")
+        try:
+            self._http = httpx2.Client(base_url=self.url, timeout=timeout_s, headers=headers)
+        except httpx2.InvalidURL as exc:
+            raise InvalidInputError(
+                f"{url!r} is not a URL ({exc}); use http://host:port or https://host/stage."
+            ) from exc
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def ready(self) -> bool:
+        """Whether the server answers and reaches its store."""
+        try:
+            self._call("GET", "/v2/health/ready")
+        except UnavailableError:
+            return False
+        return True
+
+    def models(self) -> list[str]:
+        """The names of all models."""
+        return read(self._call("GET", "/v2/models"), ModelNames).models
+
+    def metadata(self, model: str, version: str | None = None) -> ModelMetadata:
+        """What the server says of a model, or of a version or alias of it."""
+        return read(self._call("GET", path(model, version)), ModelMetadata)
+
+    def infer(
+        self,
+        model: str,
+        inputs: Sequence[Tensor],
+        *,
+        version: str | None = None,
+        outputs: Sequence[str] = (),
+        id: str | None = None,  # noqa: A002 - the protocol's word
+    ) -> Inference:
+        """One inference; `version` may be a number or an alias, `outputs` names those that are wanted, else all."""
+        body: dict[str, Any] = {"inputs": inputs}
+        if outputs:
+            body["outputs"] = [{"name": name} for name in outputs]
+        if id is not None:
+            body["id"] = id
+        return read(self.infer_json(model, msgspec.json.encode(body), version=version), Inference)
+
+    def infer_json(self, model: str, body: bytes, *, version: str | None = None) -> bytes:
+        """The same with the request's and the answer's JSON as they are."""
+        return self._call("POST", path(model, version) + "/infer", body)
+
+    def _call(self, method: str, where: str, body: bytes | None = None) -> bytes:
+        headers = {"content-type": "application/json"} if body is not None else None
+        try:
+            response = self._http.request(method, where, content=body, headers=headers)
+        except httpx2.UnsupportedProtocol as exc:
+            raise InvalidInputError(f"{self.url!r} is not a URL; use http://host:port or https://host/stage.") from exc
+        except httpx2.TransportError as exc:
+            raise UnavailableError(f"Nothing answers at {self.url} ({exc}); is `pilotlight serve` running?") from exc
+        if response.status_code != httpx2.codes.OK:
+            raise RAISED.get(response.status_code, UnavailableError)(complaint(response))
+        return response.content
+
+
+def path(model: str, version: str | None) -> str:
+    """The path of a model, or of a version or alias of it."""
+    return f"/v2/models/{model}" + (f"/versions/{version}" if version is not None else "")
+
+
+def read(body: bytes, kind: type[Answer]) -> Answer:
+    """A body as what it should be; `UnavailableError` when the server does not speak V2."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.MsgspecError as exc:
+        raise UnavailableError(f"The server did not answer as V2 does: {exc}.") from exc
+
+
+def complaint(response: httpx2.Response) -> str:
+    """The server's sentence, or its status and the start of whatever it sent."""
+    try:
+        return str(msgspec.json.decode(response.content)["error"])
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return f"The server answered {response.status_code}: {response.text[:200]}"
