@@ -26,6 +26,7 @@ from pilotlight.errors import (
 )
 
 TIMEOUT_S = 30.0  # the gateway itself gives up after 29 s
+URL_FORMS = "use http://host:port or https://host/stage"
 Answer = TypeVar("Answer", bound=Struct)
 
 RAISED: dict[int, type[PilotlightError]] = {
@@ -98,9 +99,7 @@ class Client:
         try:
             self._http = httpx2.Client(base_url=self.url, timeout=timeout_s, headers=headers)
         except httpx2.InvalidURL as exc:
-            raise InvalidInputError(
-                f"{url!r} is not a URL ({exc}); use http://host:port or https://host/stage."
-            ) from exc
+            raise InvalidInputError(f"{url!r} is not a URL: {exc}; {URL_FORMS}.") from exc
 
     def __enter__(self) -> Self:
         return self
@@ -154,7 +153,7 @@ class Client:
         try:
             response = self._http.request(method, where, content=body, headers=headers)
         except httpx2.UnsupportedProtocol as exc:
-            raise InvalidInputError(f"{self.url!r} is not a URL; use http://host:port or https://host/stage.") from exc
+            raise InvalidInputError(f"{self.url!r} is not a URL; {URL_FORMS}.") from exc
         except httpx2.TransportError as exc:
             raise UnavailableError(f"Nothing answers at {self.url} ({exc}); is `pilotlight serve` running?") from exc
         if response.status_code != httpx2.codes.OK:

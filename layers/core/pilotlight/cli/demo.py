@@ -92,10 +92,8 @@ def evaluation(store: ObjectStore, manifest: Manifest) -> tuple[Pixels, list[int
 def send(client: Client, manifest: Manifest, images: Pixels, labels: list[int]) -> Served:
     """Ask for each digit by itself, as a caller would."""
     answers, milliseconds = [], []
-    shown = track(
-        images, f"Sending {len(images)} digits", console=ERRORS, transient=True, disable=not ERRORS.is_terminal
-    )
-    for image in shown:
+    quiet = not ERRORS.is_terminal
+    for image in track(images, f"Sending {len(images)} digits", console=ERRORS, transient=True, disable=quiet):
         started = time.perf_counter()
         tensor = Tensor("image", "FP32", [1, *image.shape], image.ravel().tolist())
         answer = client.infer(manifest.name, [tensor], version=str(manifest.version))

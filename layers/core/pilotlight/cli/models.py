@@ -54,7 +54,7 @@ def summary(manifest: Manifest, aliases: dict[str, AliasDocument]) -> dict[str, 
 def table(model: dict[str, Any]) -> Table:
     """A model for people: the metrics of the variant that is served, and how far they are from fp32's."""
     shown = Table(title=model["name"], title_justify="left", title_style="bold")
-    for column in ("version", "aliases", "served", "kB", "accuracy", "created", "by"):
+    for column in ("version", "aliases", "served", "kB", "accuracy", "created"):
         shown.add_column(column, justify="right" if column in ("version", "kB", "accuracy") else "left")
     for version in model["versions"]:
         accuracy = version["metrics"][version["serve"]].get("accuracy")
@@ -64,7 +64,6 @@ def table(model: dict[str, Any]) -> Table:
             version["serve"],
             f"{version['bytes'] / 1000:,.1f}",
             "" if accuracy is None else f"{accuracy:.2%}",
-            version["created"][:19].replace("T", " "),
-            version["by"],
+            version["created"][:16].replace("T", " "),
         )
     return shown

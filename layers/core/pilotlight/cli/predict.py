@@ -67,4 +67,4 @@ def show(answer: Inference) -> None:
     RESULTS.print(f"{answer.model_name}:{answer.model_version}", style="bold")
     for output in answer.outputs:
         values = ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in output.data)
-        RESULTS.print(f"{output.name} {output.datatype} {list(output.shape)}: {values}", markup=False)
+        RESULTS.print(f"{output.name} {output.datatype} {list(output.shape)}: {values}", markup=False, soft_wrap=True)

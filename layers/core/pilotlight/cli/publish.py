@@ -8,7 +8,7 @@ import typer
 
 from pilotlight.cli.console import STORE, JsonOption, StoreOption, print_json, registry
 from pilotlight.contracts import Draft, Precision, Task, Variant
-from pilotlight.errors import InvalidInputError
+from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime.files import memory_file, path_of
 from pilotlight.runtime.session import Session, open_session
 
@@ -24,7 +24,7 @@ def publish(
 ) -> None:
     """Make an ONNX file the model's next version, and print its reference."""
     graph = read(path)
-    session = opened(graph)
+    session = opened(graph, path)
     file = f"model.{precision}.onnx"
     draft = Draft(
         name=name,
@@ -49,9 +49,12 @@ def read(path: Path) -> bytes:
         raise InvalidInputError(f"Cannot read {path}: {exc.strerror}.") from exc
 
 
-def opened(graph: bytes) -> Session:
+def opened(graph: bytes, source: Path) -> Session:
     """The graph, opened from memory as a handler opens it, away from the folder that it lay in."""
     with memory_file() as file:
         file.write(graph)
         file.flush()
-        return open_session(path_of(file))
+        try:
+            return open_session(path_of(file))
+        except ModelRefusedError as exc:
+            raise InvalidInputError(f"{source} cannot be served: {exc}") from exc

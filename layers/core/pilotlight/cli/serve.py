@@ -26,7 +26,7 @@ def serve(
     log.setLevel(logging.INFO)
 
     def ready(url: str) -> None:
-        print_json({"url": url, "store": store}) if json else typer.echo(f"Serving {store} at {url}/v2")
+        print_json({"url": url, "store": store}) if json else typer.echo(f"Serving {store} at {url}")
 
     gateway(store, host=host, port=port, workers=workers).serve(ready)
 

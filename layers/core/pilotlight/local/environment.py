@@ -1,0 +1,229 @@
+"""One execution environment of a function: a process with a Lambda runtime client, watched and killed from outside.
+
+It keeps the function's own limits (memory, Timeout, init) and says in words why an environment ended. Which environment
+gets which request is the pool's business.
+"""
+
+import asyncio
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import psutil
+
+from pilotlight.local.limits import Limits
+from pilotlight.local.proxy import ACCOUNT_ID
+from pilotlight.local.runtime_api import Invocation, RuntimeApi
+from pilotlight.local.template import Function
+
+AWS_CLIENT = "awslambdaric"  # AWS's own runtime client; its wheels are for Linux
+OWN_CLIENT = "pilotlight.local.runtime_client"
+LOOPBACK = "127.0.0.1"
+MIB = 1024 * 1024
+# Of the gateway's own environment, a handler gets what finds programs, homes, certificates, proxies and clouds.
+INHERITED = frozenset({
+    "PATH", "HOME", "USER", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT", "TEMP", "TMP",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+})  # fmt: skip
+INHERITED_PREFIXES = ("AWS_", "LC_", "PILOTLIGHT_")
+NOT_INHERITED_PREFIX = "AWS_LAMBDA_"  # when the gateway itself runs on Lambda, or in an environment of another one
+
+log = logging.getLogger("pilotlight.local")
+
+
+def runtime_client() -> str:
+    """The module that talks to the Runtime API: AWS's where it is installed, else ours."""
+    return AWS_CLIENT if importlib.util.find_spec(AWS_CLIENT) else OWN_CLIENT
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the environments of one function are started."""
+
+    function: Function
+    root: Path
+    template: str  # its file name, for messages
+    client: str
+    overrides: Mapping[str, str]
+    limits: Limits
+
+    @property
+    def region(self) -> str:
+        """The region that the function believes to be in."""
+        return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+    @property
+    def arn(self) -> str:
+        """The function's ARN, with the account of AWS's examples."""
+        return f"arn:aws:lambda:{self.region}:{ACCOUNT_ID}:function:{self.function.logical_id}"
+
+    def command(self) -> list[str]:
+        """The program of an environment's process; -P keeps this package's folder off its `sys.path`."""
+        leash = str(Path(__file__).with_name("leash.py"))
+        return [sys.executable, "-P", leash, str(os.getpid()), self.client, self.function.handler]
+
+    def variables(self, runtime_api: str, tmp: str) -> dict[str, str]:
+        """Everything that is in `os.environ` of an environment."""
+        function = self.function
+        inherited = {name: value for name, value in os.environ.items() if _is_inherited(name)}
+        return {
+            **inherited,
+            "AWS_LAMBDA_RUNTIME_API": runtime_api,
+            "_HANDLER": function.handler,
+            "LAMBDA_TASK_ROOT": str(self.root),
+            "AWS_LAMBDA_FUNCTION_NAME": function.logical_id,
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
+            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.logical_id}",
+            "AWS_LAMBDA_LOG_STREAM_NAME": f"{time.strftime('%Y/%m/%d', time.gmtime())}/[$LATEST]{uuid4().hex}",
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "TZ": ":UTC",
+            "TMPDIR": tmp,
+            "PYTHONUNBUFFERED": "1",  # what a handler prints is seen even if it is killed
+            "PYTHONPATH": os.pathsep.join(map(str, self._python_path())),
+            **function.environment,
+            **self.overrides,
+        }
+
+    def _python_path(self) -> tuple[Path, ...]:
+        """The function's own, and for our runtime client the folder where it is found, last."""
+        own = (Path(__file__).parents[2],) if self.client == OWN_CLIENT else ()
+        return (*self.function.python_path, *own)
+
+
+def _is_inherited(name: str) -> bool:
+    return name in INHERITED or (name.startswith(INHERITED_PREFIXES) and not name.startswith(NOT_INHERITED_PREFIX))
+
+
+class Environment:
+    """A process, from its start to its end; `run` lasts as long as it does."""
+
+    def __init__(self, launch: Launch, on_free: Callable[["Environment"], None]) -> None:
+        self._launch = launch
+        self._function = launch.function
+        self._on_free = on_free
+        self._process: asyncio.subprocess.Process | None = None
+        self._memory: psutil.Process | None = None
+        self._api = RuntimeApi(
+            launch.function.logical_id, launch.arn, launch.function.timeout_s, launch.limits.answer_bytes, self
+        )
+        self._reason = ""  # why it ended, or is about to
+        self._busy_since = time.monotonic()
+        self._init_ms: float | None = None  # of an init that is over, until its first invocation has told it
+        self.initialised = False
+        self.free_since: float | None = None  # s, monotonic; None while it starts or works
+
+    async def run(self) -> str:
+        """Start the process, wait for its end, and say why it ended, as a sentence without its full stop."""
+        server = await asyncio.get_running_loop().create_server(self._api.connection, LOOPBACK, 0)
+        try:
+            with TemporaryDirectory(prefix="pilotlight-", ignore_cleanup_errors=True) as tmp:  # Lambda's own /tmp
+                return await self._live(f"{LOOPBACK}:{server.sockets[0].getsockname()[1]}", tmp)
+        except OSError as exc:
+            return self._sentence(f"could not be started: {exc}")
+        finally:
+            server.close()
+
+    async def _live(self, runtime_api: str, tmp: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *self._launch.command(),
+            cwd=self._launch.root,
+            env=self._launch.variables(runtime_api, tmp),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=sys.__stderr__,
+            stderr=sys.__stderr__,
+            start_new_session=True,  # Ctrl-C is for the gateway, and what a handler starts is killed with it
+        )
+        self._process, self._memory = process, psutil.Process(process.pid)
+        if self._reason:  # it was ended before it had begun
+            self._kill()
+        code = await process.wait()
+        self._kill()  # what it has started itself
+        return self._sentence(self._reason or self._exit_text(code))
+
+    def take(self, invocation: Invocation) -> None:
+        """Work on this next; only for an environment that is free."""
+        self.free_since = None
+        self._busy_since = time.monotonic()
+        invocation.cold_ms, self._init_ms = self._init_ms, None
+        self._api.give(invocation)
+
+    def unfinished(self) -> tuple[Invocation | None, bool]:
+        """What a dead environment leaves behind, and whether its handler has seen it."""
+        return self._api.invocation, self._api.delivered
+
+    def end(self, reason: str) -> None:
+        """Kill it; `run` returns soon after."""
+        self._reason = self._reason or reason
+        self._kill()
+
+    def check(self, now: float) -> None:
+        """End it when it works and has used more memory or time than its function may."""
+        if self.free_since is not None or self._memory is None:
+            return
+        function, init_s = self._function, self._launch.limits.init_s
+        used_mb, busy_s = _resident_bytes(self._memory) / MIB, now - self._busy_since
+        if used_mb > function.memory_mb:
+            self.end(f"used {used_mb:.0f} MB of {function.memory_mb} MB ({self._named('MemorySize')})")
+        elif self.initialised and busy_s > function.timeout_s:
+            self.end(f"timed out after {function.timeout_s} s ({self._named('Timeout')})")
+        elif busy_s > init_s + function.timeout_s:  # Lambda tries an init again, under the Timeout
+            self.end(f"was not initialised after {init_s:g} s and the {function.timeout_s} s of {self._named('Timeout')}")
+
+    def on_next(self) -> None:
+        """The runtime client asks for work."""
+        if not self.initialised:
+            self.initialised = True
+            self._init_ms = (time.monotonic() - self._busy_since) * 1000
+        if self._api.invocation is None and self.free_since is None:
+            self.on_done()
+
+    def on_done(self) -> None:
+        """The runtime client is through with its invocation."""
+        self.free_since = time.monotonic()
+        self._on_free(self)
+
+    def on_init_error(self, text: str) -> None:
+        """The handler could not be imported."""
+        self._reason = self._reason or f"could not be initialised: {text}"
+
+    def _kill(self) -> None:
+        if self._process is None:
+            return
+        try:
+            if sys.platform == "win32":
+                self._process.kill()
+            else:
+                os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            log.debug("%s: the process %d is gone already", self._function.logical_id, self._process.pid)
+
+    def _named(self, field: str) -> str:
+        return f"{field} of {self._function.logical_id} in {self._launch.template}"
+
+    def _sentence(self, reason: str) -> str:
+        return f"{self._function.logical_id} {reason}"
+
+    def _exit_text(self, code: int) -> str:
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        when = "while it was idle" if self.free_since else "during a request" if self.initialised else "during its init"
+        return f"{how} {when}; its last words are on the gateway's stderr"
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    try:
+        resident: int = process.memory_info().rss
+    except psutil.Error:  # it is ending, which `run` is about to hear
+        return 0
+    return resident

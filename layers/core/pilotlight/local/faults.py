@@ -1,0 +1,33 @@
+"""The errors that the gateway answers itself, as API Gateway would.
+
+It knows which GatewayResponse of a template words an error and which status that has by default, not how to send it.
+"""
+
+from dataclasses import dataclass
+
+from pilotlight.errors import PilotlightError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of API Gateway's kinds of error: its GatewayResponse, its usual status, and its `x-amzn-errortype`."""
+
+    response: str
+    status: int
+    error_type: str
+
+
+NO_ROUTE = Kind("MISSING_AUTHENTICATION_TOKEN", 403, "MissingAuthenticationTokenException")
+TOO_LARGE = Kind("REQUEST_TOO_LARGE", 413, "RequestTooLargeException")
+FAILED = Kind("DEFAULT_5XX", 502, "InternalServerErrorException")
+STOPPING = Kind("DEFAULT_5XX", 503, "ServiceUnavailableException")
+TIMED_OUT = Kind("INTEGRATION_TIMEOUT", 504, "InternalServerErrorException")
+CLIENT_GONE = Kind("DEFAULT_4XX", 499, "ClientGone")  # nobody reads this answer; nginx's number, for the access log
+
+
+class GatewayError(PilotlightError):
+    """The request ends here, with this kind of error and this text."""
+
+    def __init__(self, kind: Kind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind

@@ -1,0 +1,160 @@
+"""The gateway as a whole: one listening socket, one event loop, one pool of environments per function.
+
+Run it in the foreground with `serve`, or in a thread with `background`. This module knows what has to be started and
+stopped in which order; it is the only one that knows uvicorn.
+"""
+
+import concurrent.futures
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+
+from pilotlight.errors import InvalidInputError
+from pilotlight.local import template
+from pilotlight.local.environment import Environment, Launch, runtime_client
+from pilotlight.local.limits import Limits
+from pilotlight.local.pool import OnFree, Pool
+from pilotlight.local.rest_api import RestApi
+from pilotlight.local.template import Function, Stack
+
+KEEP_ALIVE_S = 65  # how long a client's idle connection is kept; longer than the 60 s for which clients pool theirs
+SHUTDOWN_S = 3  # how long a client may take to read what it was last sent
+
+OnReady = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """What to serve, where, and with how many environments per function.
+
+    Port 0 takes any free one. `environment` overrides the template's variables. `idle_s` is for how many seconds an
+    environment may be without work. `client` is the runtime client's module: AWS's where it is installed, else ours.
+    """
+
+    template: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    idle_s: float = 300.0
+    limits: Limits = field(default_factory=Limits)
+    client: str = field(default_factory=runtime_client)
+
+    def serve(self, on_ready: OnReady) -> None:
+        """Serve until SIGINT or SIGTERM; `on_ready` gets the URL. For the main thread.
+
+        `InvalidInputError` when the template is wrong or the port is taken.
+        """
+        server, listener = self._server(on_ready)
+        with _signals(server):
+            server.run(sockets=[listener])
+
+    @contextlib.contextmanager
+    def background(self) -> Iterator[str]:
+        """Serve from a thread for as long as the context lasts, and give the URL; errors are those of `serve`."""
+        ready: concurrent.futures.Future[str] = concurrent.futures.Future()
+        server, listener = self._server(ready.set_result)
+        with concurrent.futures.ThreadPoolExecutor(1, "pilotlight-gateway") as thread:
+            running = thread.submit(server.run, sockets=[listener])
+            running.add_done_callback(lambda _: ready.cancel())  # it has failed, if it is over before it is ready
+            try:
+                yield ready.result()
+            except concurrent.futures.CancelledError:
+                running.result()
+                raise
+            finally:
+                server.should_exit = True
+
+    def _server(self, on_ready: OnReady) -> "tuple[_Server, socket.socket]":
+        if self.workers < 1:
+            raise InvalidInputError(f"{self.workers} workers cannot serve anything; take 1 or more.")
+        stack = template.load(self.template)
+        pools = {name: self._pool(stack, function) for name, function in stack.functions.items()}
+        api = RestApi(stack, pools, self.limits)
+        listener = _listen(self.host, self.port)
+        return _Server(api, list(pools.values()), lambda: on_ready(_url(listener))), listener
+
+    def _pool(self, stack: Stack, function: Function) -> Pool:
+        launch = Launch(function, stack.root, self.template.name, self.client, self.environment, self.limits)
+
+        def make(on_free: OnFree) -> Environment:
+            return Environment(launch, on_free)
+
+        return Pool(make, self.workers, self.idle_s, self.limits)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, with the pools started before it and ended before it waits for requests in flight."""
+
+    def __init__(self, api: RestApi, pools: Sequence[Pool], on_started: Callable[[], None]) -> None:
+        config = uvicorn.Config(
+            api,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=SHUTDOWN_S,
+        )
+        super().__init__(config)
+        self._pools = pools
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start pools and listening, then tell."""
+        for pool in self._pools:
+            pool.start()
+        await super().startup(sockets)
+        self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the environments, which answers every request in flight, then the connections."""
+        for pool in self._pools:
+            await pool.stop()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing: uvicorn would raise the signal again when it is done, which ends the process before we are."""
+        yield
+
+
+@contextlib.contextmanager
+def _signals(server: uvicorn.Server) -> Iterator[None]:
+    """SIGINT and SIGTERM stop the server, and nothing else, while the context lasts."""
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; `InvalidInputError` says why there can be none."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as exc:
+        what = f"Cannot listen on port {port} of {host}: {exc}."
+        raise InvalidInputError(f"{what} Stop what uses it, or choose another port; 0 takes any free one.") from exc
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

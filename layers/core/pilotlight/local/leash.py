@@ -1,0 +1,37 @@
+"""Ties a process to the gateway that started it, then becomes the program that it was started for.
+
+    python leash.py GATEWAY_PID MODULE [ARGUMENT ...]
+
+On Linux the kernel kills it as soon as the gateway is gone, even if that was killed itself. Elsewhere a runtime client
+ends by itself once its long poll breaks. It runs in the environment's process, as a file, and imports nothing of ours.
+"""
+
+import os
+import runpy
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def tie(gateway_pid: int) -> None:
+    """Ask the kernel for SIGKILL at the gateway's death; exit at once when it has died already."""
+    if sys.platform != "linux":
+        return
+    import ctypes  # only linux needs it
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != gateway_pid:
+        sys.exit("The gateway that started this environment is gone.")
+
+
+def main(arguments: list[str]) -> None:
+    """Become the module that is named second, with the arguments that follow it."""
+    gateway_pid, module, *rest = arguments
+    tie(int(gateway_pid))
+    sys.argv = [module, *rest]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

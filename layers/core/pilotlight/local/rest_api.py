@@ -1,0 +1,140 @@
+"""The REST API as an ASGI application: it reads a request, finds its route and function, and sends the answer.
+
+It joins routes, translation and pools, words errors by the template's GatewayResponses, and writes one access line per
+request to the logger `pilotlight.local`. It knows neither processes nor the server that runs it.
+"""
+
+import asyncio
+import itertools
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+from uuid import uuid4
+
+from pilotlight.local.faults import CLIENT_GONE, NO_ROUTE, TOO_LARGE, GatewayError
+from pilotlight.local.limits import Limits
+from pilotlight.local.pool import Pool
+from pilotlight.local.proxy import Answer, Events, Request, decode
+from pilotlight.local.routes import Match, Routes
+from pilotlight.local.runtime_api import Invocation
+from pilotlight.local.template import GatewayResponse, Stack
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+AWS_BODY = '{"message":$context.error.messageString}'  # of an API without GatewayResponses
+SERVER_ERROR = 500  # the statuses from here on are not the client's fault
+UNWORDED = GatewayResponse(None, None)
+
+log = logging.getLogger("pilotlight.local")
+
+
+class RestApi:
+    """One API of one stack; `pools` by the logical id of their function."""
+
+    def __init__(self, stack: Stack, pools: Mapping[str, Pool], limits: Limits) -> None:
+        self._routes = Routes(stack.routes, stack.stage)
+        self._events = Events(stack, limits)
+        self._responses = stack.gateway_responses
+        self._pools = pools
+        self._limit = limits.body_bytes
+        self._id_head = str(uuid4())[:-12]
+        self._ids = itertools.count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        begun = time.perf_counter()
+        request_id = f"{self._id_head}{next(self._ids):012x}"  # looks like a UUID, at a tenth of the cost
+        invocation: Invocation | None = None
+        try:
+            match = self._match(scope)
+            invocation = await self._invocation(scope, receive, match, request_id)
+            answer = decode(await self._pools[match.route.function].answer(invocation))
+        except GatewayError as error:
+            log.log(logging.WARNING if error.kind.status >= SERVER_ERROR else logging.DEBUG, "%s", error)
+            answer = self._worded(error)
+        request_id_value = request_id.encode()
+        headers = [*answer.headers, (b"x-amzn-requestid", request_id_value), (b"x-amz-apigw-id", request_id_value)]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+        if log.isEnabledFor(logging.INFO):
+            took_ms = (time.perf_counter() - begun) * 1000
+            path = scope["raw_path"].decode("latin-1")  # still encoded, so that it cannot break the line
+            log.info("%s %s %d %.1f ms%s", scope["method"], path, answer.status, took_ms, _cold(invocation))
+
+    def _match(self, scope: Scope) -> Match:
+        match = self._routes.match(scope["method"], scope["raw_path"].decode("latin-1"))
+        if match is None:
+            raise GatewayError(NO_ROUTE, "Missing Authentication Token")
+        return match
+
+    async def _invocation(self, scope: Scope, receive: Receive, match: Match, request_id: str) -> Invocation:
+        """The event of a request that has been read in full."""
+        now = time.time()
+        request = Request(
+            method=scope["method"],
+            query=scope["query_string"],
+            headers=scope["headers"],
+            body=await self._body(receive),
+            source_ip=scope["client"][0] if scope["client"] else "",
+            protocol=f"HTTP/{scope['http_version']}",
+            request_id=request_id,
+            trace_id=f"Root=1-{int(now):08x}-{request_id.replace('-', '')[:24]}",
+            received=now,
+        )
+        event = self._events.encode(request, match)
+        outcome = asyncio.get_running_loop().create_future()
+        return Invocation(request_id, request.trace_id, event, outcome, lambda: _is_gone(receive))
+
+    async def _body(self, receive: Receive) -> bytes:
+        """The body of a request, refused as soon as it is known to be too large."""
+        chunks, size, more = [], 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise GatewayError(CLIENT_GONE, "The client went away before it had sent its body.")
+            chunk, more = message["body"], message["more_body"]
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > self._limit:
+                text = f"Request Too Long: the body is larger than the {self._limit} bytes that API Gateway takes."
+                raise GatewayError(TOO_LARGE, text)
+        return b"".join(chunks)
+
+    def _worded(self, error: GatewayError) -> Answer:
+        """An error as the template words it: by its own kind, else by DEFAULT_4XX or DEFAULT_5XX, else as AWS does."""
+        kind, message = error.kind, str(error)
+        own = self._responses.get(kind.response, UNWORDED)
+        default = self._responses.get("DEFAULT_4XX" if kind.status < SERVER_ERROR else "DEFAULT_5XX", UNWORDED)
+        body = own.body or default.body or AWS_BODY
+        body = body.replace("$context.error.messageString", json.dumps(message))
+        content = body.replace("$context.error.message", message).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(content)),
+            (b"x-amzn-errortype", kind.error_type.encode()),
+        ]
+        return Answer(own.status or default.status or kind.status, headers, content)
+
+
+def _is_gone(receive: Receive) -> bool:
+    """Whether the client has disconnected: one look at `receive`, whose next message can only say so.
+
+    A task that waits for that message would cost each request in line as much as its translation does.
+    """
+    step = receive()
+    try:
+        step.send(None)
+    except StopIteration:
+        return True
+    finally:
+        step.close()
+    return False
+
+
+def _cold(invocation: Invocation | None) -> str:
+    """As Lambda's REPORT line tells it: only with the first invocation of an environment."""
+    return "" if invocation is None or invocation.cold_ms is None else f" cold {invocation.cold_ms:.0f} ms"

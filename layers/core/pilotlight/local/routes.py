@@ -1,0 +1,108 @@
+"""API Gateway's way from a request's path to a route: static segments beat `{name}`, which beats `{name+}`.
+
+It takes `/v2/...` and, below the stage, `/prod/v2/...`; a trailing slash does not count. A resource is found first and
+its method second, so a resource without the method is "no such route", as on AWS. This module knows no HTTP.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from pilotlight.errors import InvalidInputError
+from pilotlight.local.template import Route
+
+
+class Match(NamedTuple):
+    """A route, the path that led to it without the stage and still encoded, and its decoded parameters."""
+
+    route: Route
+    path: str
+    parameters: dict[str, str]
+
+
+@dataclass(slots=True)
+class _Node:
+    """One segment of the known resources."""
+
+    static: dict[str, "_Node"] = field(default_factory=dict)
+    parameter: "_Node | None" = None
+    methods: dict[str, Route] = field(default_factory=dict)  # of the resource that ends here
+    proxy: dict[str, Route] = field(default_factory=dict)  # of the resource that takes all that follows
+
+
+Found = tuple[dict[str, Route], list[str]]  # the methods of a resource, and what its parameters stand for
+
+
+class Routes:
+    """The routes of one API, and its stage."""
+
+    def __init__(self, routes: Collection[Route], stage: str) -> None:
+        self._root = _Node()
+        self._names = {route: _names(route.resource) for route in routes}
+        self._stage = "/" + stage
+        for route in routes:
+            self._add(route)
+
+    def match(self, method: str, raw_path: str) -> Match | None:
+        """The route of a request, None when there is none; `raw_path` is percent-encoded as the client sent it."""
+        match = self._match(method, raw_path)
+        if match is None and (raw_path + "/").startswith(self._stage + "/"):
+            match = self._match(method, raw_path.removeprefix(self._stage) or "/")
+        return match
+
+    def _match(self, method: str, path: str) -> Match | None:
+        found = _find(self._root, _segments(path), 0, [])
+        if found is None:
+            return None
+        methods, values = found
+        route = methods.get(method) or methods.get("ANY")
+        if route is None:
+            return None
+        return Match(route, path, dict(zip(self._names[route], values, strict=True)))
+
+    def _add(self, route: Route) -> None:
+        node = self._root
+        for segment in route.resource.strip("/").split("/"):
+            if segment.startswith("{") and segment.endswith("+}"):
+                return _claim(node.proxy, route)
+            if segment.startswith("{"):
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+            else:
+                node = node.static.setdefault(segment, _Node())
+        return _claim(node.methods, route)
+
+
+def _claim(methods: dict[str, Route], route: Route) -> None:
+    other = methods.setdefault(route.method, route)
+    if other is not route:
+        raise InvalidInputError(
+            f"{route.method} {route.resource} of {route.function} is taken by {other.resource} of {other.function} "
+            "in the template; remove one of the two events."
+        )
+
+
+def _names(resource: str) -> list[str]:
+    return [segment.strip("{+}") for segment in resource.split("/") if segment.startswith("{")]
+
+
+def _segments(path: str) -> list[str]:
+    """Decoded one by one, so that an encoded slash stays inside its segment."""
+    segments = path.strip("/").split("/")
+    return [unquote(segment) for segment in segments] if "%" in path else segments
+
+
+def _find(node: _Node, segments: list[str], index: int, values: list[str]) -> Found | None:
+    """The most specific resource below `node` for the segments from `index` on."""
+    if index == len(segments):
+        return (node.methods, values) if node.methods else None
+    segment = segments[index]
+    found = None
+    if segment in node.static:
+        found = _find(node.static[segment], segments, index + 1, values)
+    if found is None and node.parameter is not None and segment:
+        found = _find(node.parameter, segments, index + 1, [*values, segment])
+    if found is None and node.proxy and segment:
+        found = (node.proxy, [*values, "/".join(segments[index:])])
+    return found

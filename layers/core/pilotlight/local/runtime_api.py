@@ -1,0 +1,225 @@
+"""The Lambda Runtime API, as one environment sees it: next invocation, its answer, its error, a failed init.
+
+A bare asyncio protocol instead of ASGI: this is two of the three HTTP exchanges of each request, a long poll may last
+for ever here, and nothing of it outlives the environment. Each environment has a port of its own, since
+AWS_LAMBDA_RUNTIME_API holds no more than host and port. This module knows no processes, pools or public requests.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+import httptools
+
+from pilotlight.local.faults import FAILED, GatewayError
+
+ERROR_CHARACTERS = 2000  # of an error's text; the whole of it is on stderr
+PREFIX = b"/2018-06-01/runtime/"
+
+
+@dataclass(slots=True, eq=False)
+class Invocation:
+    """One event on its way to a handler; `outcome` becomes the handler's JSON or a `GatewayError`."""
+
+    request_id: str
+    trace_id: str
+    event: bytes
+    outcome: "asyncio.Future[bytes]"
+    is_abandoned: Callable[[], bool]  # whether nobody waits for the outcome any more
+    cold_ms: float | None = None  # init time of the environment, when this was its first invocation
+
+    def finish(self, payload: bytes) -> None:
+        """Give the answer to whoever still waits for it."""
+        if not self.outcome.done():
+            self.outcome.set_result(payload)
+
+    def fail(self, error: GatewayError) -> None:
+        """Give the error to whoever still waits for an answer."""
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+
+
+class Owner(Protocol):
+    """Who is told what a runtime client does."""
+
+    def on_next(self) -> None:
+        """The client asks for work: its init is over, and so is the last invocation."""
+
+    def on_done(self) -> None:
+        """The invocation is answered, and the client will ask for the next one."""
+
+    def on_init_error(self, text: str) -> None:
+        """The handler could not be imported; the client is about to exit."""
+
+
+class RuntimeApi:
+    """What one environment is given and gives back."""
+
+    def __init__(self, function: str, arn: str, timeout_s: float, answer_bytes: int, owner: Owner) -> None:
+        self._function = function
+        self._arn = arn
+        self._timeout_s = timeout_s
+        self._limit = answer_bytes
+        self._owner = owner
+        self._parked: asyncio.Transport | None = None
+        self.invocation: Invocation | None = None
+        self.delivered = False  # whether the runtime client has seen `invocation`
+
+    def connection(self) -> asyncio.Protocol:
+        """A protocol for a new connection of the runtime client."""
+        return _Connection(self, self._limit)
+
+    def give(self, invocation: Invocation) -> None:
+        """Answer the client's long poll with this invocation, now or as soon as it asks."""
+        self.invocation, self.delivered = invocation, False
+        if self._parked is not None:
+            self._deliver(self._parked, invocation)
+
+    def forget(self, transport: asyncio.BaseTransport | None) -> None:
+        """A connection is gone; it takes no work any more."""
+        if self._parked is transport:
+            self._parked = None
+
+    def handle(self, call: "Call") -> bytes:
+        """Act on one call of the client; what it is answered, empty for a long poll."""
+        path = call.path.removeprefix(PREFIX).split(b"/")
+        match call.method, path:
+            case b"GET", [b"invocation", b"next"]:
+                return self._next(call.transport)
+            case b"POST", [b"invocation", request_id, b"response"]:
+                return self._response(request_id, call)
+            case b"POST", [b"invocation", request_id, b"error"]:
+                return self._error(request_id, call)
+            case b"POST", [b"init", b"error"]:
+                self._owner.on_init_error(_error_text(call))
+                return ACCEPTED
+        return _refusal(404, "NotFound", f"the Runtime API has no {call.method.decode()} {call.path.decode()}")
+
+    def _next(self, transport: asyncio.Transport) -> bytes:
+        self._parked = transport
+        self._owner.on_next()
+        if self._parked is transport and self.invocation is not None and not self.delivered:
+            self._deliver(transport, self.invocation)
+        return b""
+
+    def _deliver(self, transport: asyncio.Transport, invocation: Invocation) -> None:
+        self._parked, self.delivered = None, True
+        deadline_ms = (time.time() + self._timeout_s) * 1000
+        head = (
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+            f"Lambda-Runtime-Aws-Request-Id: {invocation.request_id}\r\n"
+            f"Lambda-Runtime-Deadline-Ms: {deadline_ms:.0f}\r\n"
+            f"Lambda-Runtime-Invoked-Function-Arn: {self._arn}\r\n"
+            f"Lambda-Runtime-Trace-Id: {invocation.trace_id}\r\n"
+            f"Content-Length: {len(invocation.event)}\r\n\r\n"
+        )
+        transport.writelines((head.encode(), invocation.event))
+
+    def _take(self, request_id: bytes) -> Invocation | None:
+        """The invocation that the client speaks of, if it is the one that it was given."""
+        invocation = self.invocation
+        if invocation is None or not self.delivered or invocation.request_id.encode() != request_id:
+            return None
+        self.invocation = None
+        return invocation
+
+    def _response(self, request_id: bytes, call: "Call") -> bytes:
+        invocation = self._take(request_id)
+        if invocation is None:
+            return STALE
+        if call.size > self._limit:
+            text = f"the answer of {self._function} is {call.size} bytes, and Lambda takes {self._limit} at most"
+            invocation.fail(GatewayError(FAILED, f"Internal server error: {text}. Answer with less, or in parts."))
+            return _refusal(413, "RequestEntityTooLarge", text)  # AWS's client exits now: it costs the environment
+        call.transport.write(ACCEPTED)  # first, since the client is waiting, and what follows takes longer
+        invocation.finish(call.body())
+        self._owner.on_done()
+        return b""
+
+    def _error(self, request_id: bytes, call: "Call") -> bytes:
+        invocation = self._take(request_id)
+        if invocation is None:
+            return STALE
+        text = f"Internal server error: {self._function} failed with {_error_text(call)}."
+        invocation.fail(GatewayError(FAILED, text))
+        self._owner.on_done()
+        return ACCEPTED
+
+
+@dataclass(slots=True)
+class Call:
+    """One request of the runtime client; `size` counts its body even where that was too large to be kept."""
+
+    transport: asyncio.Transport
+    method: bytes = b""
+    path: bytes = b""
+    size: int = 0
+    chunks: list[bytes] = field(default_factory=list)
+
+    def body(self) -> bytes:
+        """The whole body."""
+        return self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection of a runtime client; it sends one request at a time."""
+
+    def __init__(self, api: RuntimeApi, limit: int) -> None:
+        self._api = api
+        self._limit = limit
+        self._parser = httptools.HttpRequestParser(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # create_server gives no other kind
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._api.forget(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._transport.close()
+
+    def on_message_begin(self) -> None:
+        self._call = Call(self._transport)
+
+    def on_url(self, url: bytes) -> None:
+        self._call.path += url
+
+    def on_body(self, body: bytes) -> None:
+        self._call.size += len(body)
+        if self._call.size <= self._limit:
+            self._call.chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        self._call.method = self._parser.get_method()
+        answer = self._api.handle(self._call)
+        if answer:
+            self._transport.write(answer)
+
+
+def _error_text(call: Call) -> str:
+    """`ValueError: what was wrong`, of the report that a client posts."""
+    try:
+        report = json.loads(call.body())
+        return f"{report['errorType']}: {report['errorMessage']}"[:ERROR_CHARACTERS]
+    except (ValueError, KeyError, TypeError):
+        return f"a report that cannot be read: {call.body()[:200]!r}"
+
+
+def _answer(status: str, document: dict[str, str]) -> bytes:
+    body = json.dumps(document)
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return (head + body).encode()
+
+
+def _refusal(status: int, error_type: str, message: str) -> bytes:
+    return _answer(f"{status} Refused", {"errorMessage": message, "errorType": error_type})
+
+
+ACCEPTED = _answer("202 Accepted", {"status": "OK"})
+STALE = _refusal(400, "InvalidRequestID", "this is not the request that the environment was given")

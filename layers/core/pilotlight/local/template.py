@@ -1,0 +1,192 @@
+"""What the gateway needs of template.yaml: functions with their limits, routes, and how the API words its errors.
+
+Only functions with an event of `Type: Api` are read, since nothing else is reachable over HTTP. The task root is the
+template's folder, so a Handler is named as it is in the checkout. This module starts nothing and matches no paths.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pilotlight.errors import InvalidInputError, UnsupportedError
+from pilotlight.local import intrinsics
+from pilotlight.local.intrinsics import Unknown, scalar
+
+DEFAULT_MEMORY_MB = 128  # Lambda's
+DEFAULT_TIMEOUT_S = 3  # Lambda's
+IMPLICIT_STAGE = "Prod"  # SAM's, for an API that the template does not declare
+
+
+@dataclass(frozen=True)
+class Function:
+    """A handler and its limits; `environment` holds the variables whose values are known before a deploy."""
+
+    logical_id: str
+    handler: str
+    memory_mb: int
+    timeout_s: int
+    environment: Mapping[str, str]
+    python_path: tuple[Path, ...]  # what stands for /var/task and /opt/python
+
+
+@dataclass(frozen=True)
+class Route:
+    """One event of `Type: Api`: `method` in capitals or ANY, `resource` as written, `function` by logical id."""
+
+    method: str
+    resource: str
+    function: str
+
+
+@dataclass(frozen=True)
+class GatewayResponse:
+    """How an API words one kind of error; None leaves the default."""
+
+    status: int | None
+    body: str | None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The part of a template that can be served."""
+
+    functions: Mapping[str, Function]
+    routes: tuple[Route, ...]
+    stage: str
+    gateway_responses: Mapping[str, GatewayResponse]
+    binary_media_types: frozenset[str]
+    root: Path
+
+
+def load(path: Path) -> Stack:
+    """Read a template; `InvalidInputError` says what is wrong with it, where, and what to do."""
+    path = path.resolve()
+    return _Template(path, intrinsics.read(path)).stack()
+
+
+class _Template:
+    """A template that is being read; it keeps the path for its error messages."""
+
+    def __init__(self, path: Path, document: Mapping[str, Any]) -> None:
+        self._path = path
+        self._resources = self._mapping(document.get("Resources"), "Resources")
+        self._globals = self._mapping(document.get("Globals") or {}, "Globals")
+
+    def stack(self) -> Stack:
+        events = {name: list(self._events(name)) for name in self._of_type("AWS::Serverless::Function")}
+        routes = tuple(self._route(name, event, where) for name in events for event, where in events[name])
+        if not routes:
+            raise self._wrong("Resources", "no function has an event of Type: Api; add one")
+        api = self._api()
+        return Stack(
+            functions={name: self._function(name) for name in events if events[name]},
+            routes=routes,
+            stage=scalar(self._known(api.get("StageName", IMPLICIT_STAGE), "StageName of the API")),
+            gateway_responses=self._gateway_responses(api),
+            binary_media_types=frozenset(str(kind).replace("~1", "/") for kind in api.get("BinaryMediaTypes") or ()),
+            root=self._path.parent,
+        )
+
+    def _of_type(self, kind: str) -> list[str]:
+        return [name for name, resource in self._resources.items() if self._mapping(resource, name).get("Type") == kind]
+
+    def _properties(self, name: str) -> dict[str, Any]:
+        return self._mapping(self._resources[name].get("Properties") or {}, f"Properties of {name}")
+
+    def _api(self) -> dict[str, Any]:
+        """The properties of the one API, those of Globals below them."""
+        names = self._of_type("AWS::Serverless::Api")
+        if len(names) > 1:
+            raise UnsupportedError(f"{self._path} has the APIs {', '.join(names)}; the local gateway serves one.")
+        shared = self._mapping(self._globals.get("Api") or {}, "Globals.Api")
+        return {**shared, **(self._properties(names[0]) if names else {})}
+
+    def _gateway_responses(self, api: Mapping[str, Any]) -> dict[str, GatewayResponse]:
+        responses = self._mapping(api.get("GatewayResponses") or {}, "GatewayResponses")
+        return {kind: self._gateway_response(kind, spec) for kind, spec in responses.items()}
+
+    def _gateway_response(self, kind: str, spec: object) -> GatewayResponse:
+        spec = self._mapping(spec, f"GatewayResponses.{kind}")
+        bodies = self._mapping(spec.get("ResponseTemplates") or {}, f"ResponseTemplates of {kind}")
+        status = spec.get("StatusCode")
+        return GatewayResponse(
+            status=None if status is None else self._whole(status, f"StatusCode of {kind}"),
+            body=bodies.get("application/json"),
+        )
+
+    def _events(self, name: str) -> Iterator[tuple[dict[str, Any], str]]:
+        """Properties of a function's Api events, and where each stands."""
+        events = self._mapping(self._properties(name).get("Events") or {}, f"Events of {name}")
+        for event_name, event in events.items():
+            where = f"event {event_name} of {name}"
+            event = self._mapping(event, where)
+            if event.get("Type") == "Api":
+                yield self._mapping(event.get("Properties"), where), where
+
+    def _route(self, function: str, event: Mapping[str, Any], where: str) -> Route:
+        resource = self._known(event.get("Path"), f"Path of {where}")
+        method = self._known(event.get("Method"), f"Method of {where}")
+        if not (isinstance(resource, str) and resource.startswith("/") and isinstance(method, str)):
+            raise self._wrong(where, f"Path {resource!r} and Method {method!r} are no route; write /x and GET")
+        return Route(method.upper().replace("X-AMAZON-APIGATEWAY-ANY-METHOD", "ANY"), resource, function)
+
+    def _function(self, name: str) -> Function:
+        shared = self._mapping(self._globals.get("Function") or {}, "Globals.Function")
+        own = self._properties(name)
+        merged = {**shared, **own}
+        handler = self._known(merged.get("Handler"), f"Handler of {name}")
+        if not isinstance(handler, str):
+            raise self._wrong(name, f"Handler is {handler!r}; write Handler: folder.module.function")
+        return Function(
+            logical_id=name,
+            handler=handler,
+            memory_mb=self._whole(merged.get("MemorySize", DEFAULT_MEMORY_MB), f"MemorySize of {name}"),
+            timeout_s=self._whole(merged.get("Timeout", DEFAULT_TIMEOUT_S), f"Timeout of {name}"),
+            environment=self._variables(name, shared, own) | self._logging(merged),
+            python_path=(self._path.parent, *self._layers([*shared.get("Layers", ()), *own.get("Layers", ())])),
+        )
+
+    def _variables(self, name: str, *levels: Mapping[str, Any]) -> dict[str, str]:
+        """The variables of Globals and of the function, without those that depend on real resources."""
+        merged: dict[str, Any] = {}
+        for level in levels:
+            where = f"Environment of {name}"
+            merged |= self._mapping(self._mapping(level.get("Environment") or {}, where).get("Variables") or {}, where)
+        return {key: scalar(value) for key, value in merged.items() if not isinstance(value, Unknown)}
+
+    def _logging(self, function: Mapping[str, Any]) -> dict[str, str]:
+        """What Lambda tells its runtime client about `LoggingConfig`: JSON lines instead of text."""
+        config = self._mapping(function.get("LoggingConfig") or {}, "LoggingConfig")
+        names = {"LogFormat": "AWS_LAMBDA_LOG_FORMAT", "ApplicationLogLevel": "AWS_LAMBDA_LOG_LEVEL"}
+        return {names[key]: scalar(value) for key, value in config.items() if key in names}
+
+    def _layers(self, references: list[object]) -> Iterator[Path]:
+        """Folders of the layers that this template builds; a layer by ARN is not here, and left out."""
+        known = {f"!Ref {name}": name for name in self._of_type("AWS::Serverless::LayerVersion")}
+        for reference in references:
+            name = known.get(reference.text) if isinstance(reference, Unknown) else None
+            if name is not None:
+                content = self._known(self._properties(name).get("ContentUri"), f"ContentUri of {name}")
+                yield self._path.parent / str(content)
+
+    def _mapping(self, node: object, where: str) -> dict[str, Any]:
+        if not isinstance(node, dict):
+            raise self._wrong(where, f"a mapping belongs here, not {node!r}")
+        return node
+
+    def _known(self, value: object, where: str) -> object:
+        if isinstance(value, Unknown):
+            raise self._wrong(where, f"{value.text} is known only on AWS; write a value, or a parameter with a Default")
+        if value is None:
+            raise self._wrong(where, "it is missing")
+        return value
+
+    def _whole(self, value: object, where: str) -> int:
+        try:
+            return int(scalar(self._known(value, where)))
+        except ValueError as exc:
+            raise self._wrong(where, f"{value!r} is not a whole number") from exc
+
+    def _wrong(self, where: str, what: str) -> InvalidInputError:
+        return InvalidInputError(f"{self._path}: {where}: {what}.")
