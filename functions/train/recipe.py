@@ -1,0 +1,231 @@
+"""The recipe: the one file that describes a training run, checked before anything heavy is imported.
+
+It knows the words of a recipe and their limits, not what they do: `data`, `model`, `optimiser` and `schedule` each keep
+a registry of functions under these words. A second architecture, optimiser or schedule makes its field here a union
+that is told apart by the word.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pilotlight.contracts import NAME_PATTERN, RESERVED_NAMES
+from pilotlight.errors import InvalidInputError
+
+FOLDER = Path(__file__).with_name("recipes")  # the recipes of record, known by their bare names
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Options(BaseModel):
+    """A part of a recipe: frozen, every key known, `yes` is no number and `.inf` no learning rate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Fractions(Options):
+    """How the examples are shared out; the three sum to one."""
+
+    train: Share
+    validation: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, validation and test must sum to 1, not to {total:.6g}")
+        return self
+
+
+class DataOptions(Options):
+    """The data set and its split. The split has its own seed: runs of other seeds stay comparable on one test set."""
+
+    name: Literal["digits"]
+    seed: Seed = 0
+    fractions: Fractions
+    calibration: Count = 256  # examples of the training set that the quantizer sees
+
+
+class CnnOptions(Options):
+    """Blocks of 3x3 convolution, batch normalisation and ReLU, one per entry of `channels`, then two dense layers."""
+
+    architecture: Literal["cnn"]
+    channels: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
+    hidden: Count
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class AdamOptions(Options):
+    """Adam, with the paper's defaults."""
+
+    name: Literal["adam"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+
+
+class CosineOptions(Options):
+    """Linear warm-up over the first share of all steps, then half a cosine down to `floor` times the learning rate."""
+
+    name: Literal["cosine"]
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class StoppingOptions(Options):
+    """Stop after `patience` epochs in which the validation loss fell by no more than `min_delta`; keep the best."""
+
+    patience: Count
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+
+
+class ExportOptions(Options):
+    """The ONNX opset, and the largest |difference| of a logit between graph and model that is let through."""
+
+    opset: Annotated[int, Field(ge=18, le=23)] = 20
+    tolerance: Annotated[float, Field(gt=0)] = 1e-4
+
+
+class QuantizationOptions(Options):
+    """How the int8 variant is made, and how many points of test accuracy it may lose and still be served."""
+
+    scheme: Literal["static"]
+    budget: Annotated[float, Field(ge=0, le=100)] = 0.5  # percentage points
+
+
+class Recipe(Options):
+    """A training run, complete: on the same kind of CPU, the same recipe gives the same weights bit for bit."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    licence: str | None = None
+    seed: Seed = 0
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1  # of the CPU; another number sums in another order
+    data: DataOptions
+    model: CnnOptions
+    optimiser: AdamOptions
+    schedule: CosineOptions
+    batch_size: Annotated[int, Field(ge=2)]  # batch normalisation has no variance over one
+    epochs: Count
+    early_stopping: StoppingOptions
+    export: ExportOptions = ExportOptions()
+    quantization: QuantizationOptions
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, name: str) -> str:
+        if name in RESERVED_NAMES:
+            raise ValueError(f"it must not be one of {', '.join(sorted(RESERVED_NAMES))}")
+        return name
+
+
+class Loader(yaml.SafeLoader):
+    """YAML in which `1e-4` is a number, as in YAML 1.2 and to everybody who writes a learning rate."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from a YAML file, or by the bare name of a recipe of record, and apply `key.path=value` to it.
+
+    `InvalidInputError` says in one sentence what is wrong, where, and what is allowed.
+    """
+    tree = parse(read(find(path)), path)
+    if not isinstance(tree, dict):
+        raise InvalidInputError(f"{path} is not a recipe: it must map keys to values.")
+    for override in overrides:
+        assign(tree, override)
+    return check(tree, path)
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, defaults written out; `load` reads it back as the same recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def find(path: str) -> Path:
+    """The file that is meant: a recipe of record when `path` is its bare name, `path` itself otherwise."""
+    known = {file.stem: file for file in sorted(FOLDER.glob("*.yaml"))}
+    file = known.get(path, Path(path))
+    if not file.is_file():
+        raise InvalidInputError(f"There is no recipe {path!r}: give a YAML file, or one of {', '.join(known)}.")
+    return file
+
+
+def read(file: Path) -> str:
+    """The file's text."""
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidInputError(f"{file} cannot be read as text: {exc}.") from exc
+
+
+def parse(text: str, source: str) -> Any:  # noqa: ANN401 - YAML is anything until it is checked
+    """The text as YAML."""
+    try:
+        return yaml.load(text, Loader)  # noqa: S506 - Loader is a SafeLoader
+    except yaml.MarkedYAMLError as exc:
+        line = exc.problem_mark.line + 1 if exc.problem_mark else 1
+        raise InvalidInputError(f"{source} is not YAML: {exc.problem} in line {line}.") from exc
+    except yaml.YAMLError as exc:
+        raise InvalidInputError(f"{source} is not YAML: {' '.join(str(exc).split())}.") from exc
+
+
+def assign(tree: dict[str, Any], override: str) -> None:
+    """Set one value deep in the tree; keys that do not exist are made, for `check` to refuse by their full path."""
+    path, mark, text = override.partition("=")
+    if not (path and mark):
+        raise InvalidInputError(f"--set {override!r} is not KEY=VALUE, as in optimiser.learning_rate=0.01.")
+    *parents, last = path.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise InvalidInputError(f"--set {override!r} reaches below {parent!r}, which has no keys.")
+    tree[last] = parse(text, f"--set {override!r}")
+
+
+def check(tree: dict[str, Any], source: str) -> Recipe:
+    """The tree as a recipe. Checked as JSON, whose strict mode knows lists and numbers but takes no `yes` for a 1."""
+    try:
+        text = json.dumps(tree, default=str)
+    except (TypeError, ValueError) as exc:
+        raise InvalidInputError(
+            f"{source} is not a recipe: its keys must be words, and nothing may hold itself."
+        ) from exc
+    try:
+        return Recipe.model_validate_json(text, strict=True)
+    except ValidationError as exc:
+        raise InvalidInputError(f"{source}: {sentence(exc)}.") from exc
+
+
+def sentence(error: ValidationError) -> str:
+    """The first of pydantic's complaints as: key path, value, what is allowed; the others as a count."""
+    first, *others = error.errors(include_url=False)
+    path = ".".join(map(str, first["loc"]))
+    complaint = re.sub("^(Input|String|Tuple) should", "it must", first["msg"].removeprefix("Value error, "))
+    if first["type"] == "extra_forbidden":
+        said = f"there is no key {path!r}; {allowed(first['loc'][:-1])}"
+    elif first["type"] == "missing":
+        said = f"the key {path!r} is missing"
+    elif first["type"] == "model_type":
+        said = f"{path} is {json.dumps(first['input'])}; {allowed(first['loc'])}"
+    else:
+        said = f"{path} is {json.dumps(first['input'])}; {complaint}"
+    return said + (f" (and {len(others)} more)" if others else "")
+
+
+def allowed(path: tuple[int | str, ...]) -> str:
+    """Which keys there are below a key path of a recipe."""
+    part: Any = Recipe
+    for key in path:
+        part = part.model_fields[str(key)].annotation
+    return f"{'.'.join(map(str, path)) or 'a recipe'} takes {', '.join(part.model_fields)}"
