@@ -1,0 +1,83 @@
+"""`python -m functions.train RECIPE`: read the command line, run the recipe, print the reference of what came out.
+
+Standard output carries the result alone, so that a script can take it; what a person reads goes to standard error.
+Exit codes: 0 published, 1 not published, 2 the command line or the recipe is wrong.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+from rich.console import Console
+
+from functions.train.recipe import load
+from pilotlight.errors import InvalidInputError, PilotlightError
+from pilotlight.storage import DEFAULT_URL, open_store
+
+if TYPE_CHECKING:
+    from functions.train.run import Outcome
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        outcome = train(options)
+    except PilotlightError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 2 if isinstance(exc, InvalidInputError) else 1
+    sys.stdout.write(f"{as_json(outcome, options.store) if options.json else outcome.reference}\n")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of the command line."""
+    words = argparse.ArgumentParser(prog="python -m functions.train", description="Run a recipe and publish a version.")
+    words.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the bare name of a recipe of record: digits")
+    words.add_argument(
+        "--set", metavar="KEY=VALUE", action="extend", nargs="+", default=[], help="optimiser.learning_rate=0.01"
+    )
+    words.add_argument(
+        "--store",
+        metavar="URL",
+        default=os.environ.get("PILOTLIGHT_STORE") or DEFAULT_URL,
+        help="where to publish: s3://bucket/prefix, file:///folder or a folder; %(default)s unless given",
+    )
+    words.add_argument("--json", action="store_true", help="print the reference, the metrics and the report as JSON")
+    return words
+
+
+def train(options: argparse.Namespace) -> "Outcome":
+    """Check everything that is quickly checked, then run."""
+    recipe = load(options.recipe, options.set)
+    store = open_store(options.store)
+    from functions.train.progress import Progress  # these bring torch: seconds that a typo in a recipe need not wait
+    from functions.train.report import table
+    from functions.train.run import run
+
+    console = Console(stderr=True)
+    outcome = run(recipe, store, Progress(console))
+    console.print(table(outcome.report))
+    return outcome
+
+
+def as_json(outcome: "Outcome", store: str) -> str:
+    """The outcome for scripts, in one line."""
+    variants = outcome.manifest.variants
+    said = {
+        "reference": str(outcome.reference),
+        "store": store,
+        "run": outcome.run,
+        "metrics": {precision: variant.metrics for precision, variant in variants.items()},
+        "report": msgspec.to_builtins(outcome.report),
+        "seconds": outcome.seconds,
+    }
+    return json.dumps(said)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""Which code made a version."""
+
+import os
+import subprocess
+from pathlib import Path
+
+
+def revision() -> str:
+    """The git commit of this code, with `-dirty` when tracked files differ from it.
+
+    The image holds no repository; there, the build's argument REVISION says it. `unknown` when nothing does.
+    """
+    named = os.environ.get("PILOTLIGHT_REVISION", "")
+    return named or described(Path(__file__).parent) or "unknown"
+
+
+def described(folder: Path) -> str:
+    """What git says of the commit that a folder is at; nothing without git or a repository."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,139 @@
+"""One training run from start to end, in the order of the laboratory protocol."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import nn
+
+from functions.train import curves, data, golden, model, parity, report
+from functions.train.data import Splits
+from functions.train.evaluate import Score, score
+from functions.train.export import export
+from functions.train.journal import Journal
+from functions.train.loop import Epoch, History, predict, seeded, train
+from functions.train.progress import Progress
+from functions.train.publish import Product, publish
+from functions.train.quantize import quantize
+from functions.train.recipe import Recipe
+from functions.train.revision import revision
+from pilotlight.contracts import Manifest, Precision, Reference, Training, encode
+from pilotlight.registry import Registry
+from pilotlight.runtime.session import open_session
+from pilotlight.storage import ObjectStore
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that ended well."""
+
+    reference: Reference
+    run: str  # its folder below runs/ in the store
+    manifest: Manifest
+    report: report.Report
+    history: History
+    seconds: dict[str, float]  # of each stage
+
+
+def run(recipe: Recipe, store: ObjectStore, progress: Progress) -> Outcome:
+    """Train, evaluate, export, check, quantize, measure and publish what a recipe describes.
+
+    Nothing is visible in the registry unless every stage succeeds. Long on purpose: the protocol reads downwards.
+    """
+    journal = Journal(store, recipe)
+    with progress.stage("data") as say:
+        splits = data.split(data.load(recipe.data), recipe.data)
+        say(f"{recipe.data.name}: {sizes(splits)}")
+    with progress.stage("train") as say:
+        network, history = fit(recipe, splits, journal, progress)
+        say(f"{len(history.epochs)} epochs on {device_name()}, kept epoch {history.best.number}")
+    with progress.stage("evaluate") as say:
+        result = score(predict(network, splits.test.images), splits.test.labels, splits.test.classes)
+        picture = curves.draw(history, title(recipe, result, len(splits.test)))
+        journal.curves(picture)
+        say(f"{result.accuracy:.2%} of the test set right")
+    with TemporaryDirectory(prefix="pilotlight-train-") as folder:
+        graphs: dict[Precision, Path] = {kind: Path(folder, f"model.{kind}.onnx") for kind in ("fp32", "int8")}
+        with progress.stage("export") as say:
+            opset = export(network, splits.train.images, recipe.export, graphs["fp32"])
+            say(f"opset {opset}, {graphs['fp32'].stat().st_size:,} bytes")
+        with progress.stage("parity") as say:
+            agreed = parity.check(network, graphs["fp32"], splits.validation.images, recipe.export.tolerance)
+            say(f"within {agreed.max_abs:.2g} of the model at batches {', '.join(map(str, agreed.batches))}")
+        with progress.stage("quantize") as say:
+            quantize(graphs["fp32"], splits.calibration.images, recipe.quantization, graphs["int8"])
+            say(f"{graphs['int8'].stat().st_size:,} bytes, {len(splits.calibration)} training examples to calibrate")
+        with progress.stage("report") as say:
+            measured = report.compare(graphs, splits.test, splits.calibration, recipe.quantization.budget)
+            say(measured.verdict)
+        with progress.stage("golden") as say:
+            recorded = golden.record(graphs[measured.serve], measured.serve, splits.test)
+            golden.replay(encode(recorded), graphs[measured.serve])
+            say(f"{len(recorded.exchanges)} requests recorded and repeated")
+        with progress.stage("publish") as say:
+            session = open_session(str(graphs["fp32"]))
+            product = Product(
+                recipe=recipe,
+                run=journal.run,
+                graphs=graphs,
+                inputs=session.inputs,
+                outputs=session.outputs,
+                opset=opset,
+                parity=agreed,
+                report=measured,
+                golden=recorded,
+                test=splits.test,
+                curves=picture,
+                training=provenance(recipe, splits, progress.seconds["train"]),
+            )
+            manifest = publish(product, Registry(store))
+            say(f"{manifest.name}:{manifest.version} in {store.url}")
+    return Outcome(
+        Reference(manifest.name, manifest.version), journal.run, manifest, measured, history, dict(progress.seconds)
+    )
+
+
+def sizes(splits: Splits) -> str:
+    """How many examples each set has."""
+    sets = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    return ", ".join(f"{len(part):,} {name}" for name, part in sets.items())
+
+
+def fit(recipe: Recipe, splits: Splits, journal: Journal, progress: Progress) -> tuple[nn.Module, History]:
+    """A model of the recipe's architecture, trained where there is a GPU on it, and the history of its epochs."""
+    with seeded(recipe.seed):
+        network = model.build(recipe.model, splits.train).to(device())
+
+    def watch(epoch: Epoch) -> None:
+        journal.epoch(epoch)
+        progress.epoch(epoch, recipe.epochs)
+
+    return network, train(network, splits, recipe, watch)
+
+
+def provenance(recipe: Recipe, splits: Splits, wall_s: float) -> Training:
+    """Where the version comes from, enough to train it again."""
+    return Training(
+        recipe=recipe.model_dump(mode="json"),
+        data_sha256=splits.sha256,
+        seed=recipe.seed,
+        revision=revision(),
+        device=device_name(),
+        wall_s=wall_s,
+    )
+
+
+def title(recipe: Recipe, result: Score, examples: int) -> str:
+    """The headline of the learning curves: what came out."""
+    return f"{recipe.name}: {result.accuracy:.1%} of {examples} test examples right"
+
+
+def device() -> torch.device:
+    """The first GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name() -> str:
+    """The device as the manifest names it."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
