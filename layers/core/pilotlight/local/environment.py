@@ -179,7 +179,9 @@ class Environment:
         elif self.initialised and busy_s > function.timeout_s:
             self.end(f"timed out after {function.timeout_s} s ({self._named('Timeout')})")
         elif busy_s > init_s + function.timeout_s:  # Lambda tries an init again, under the Timeout
-            self.end(f"was not initialised after {init_s:g} s and the {function.timeout_s} s of {self._named('Timeout')}")
+            self.end(
+                f"was not initialised after {init_s:g} s and the {function.timeout_s} s of {self._named('Timeout')}"
+            )
 
     def on_next(self) -> None:
         """The runtime client asks for work."""

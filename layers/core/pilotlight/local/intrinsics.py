@@ -29,7 +29,7 @@ class Unknown:
     text: str
 
 
-class _Loader(SafeLoader):
+class TemplateLoader(SafeLoader):
     """Safe YAML plus the short forms of intrinsic functions."""
 
 
@@ -45,27 +45,35 @@ def _long_form(loader: SafeLoader, suffix: str, node: yaml.Node) -> dict[str, An
     return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
 
 
-_Loader.add_multi_constructor("!", _long_form)
+TemplateLoader.add_multi_constructor("!", _long_form)
 
 
 def read(path: Path) -> dict[str, Any]:
     """The template as nested dicts, parameters' defaults filled in; `InvalidInputError` when it cannot be read."""
     try:
-        document = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506  # _Loader is a SafeLoader
+        document = yaml.load(path.read_bytes(), Loader=TemplateLoader)  # noqa: S506  # TemplateLoader is a SafeLoader
     except OSError as exc:
         raise InvalidInputError(
             f"Cannot read the template {path}: {exc.strerror}. Run this in the folder of template.yaml."
         ) from exc
     except yaml.YAMLError as exc:
-        raise InvalidInputError(f"{path} is not YAML: {' '.join(str(exc).split())}.") from exc
+        raise InvalidInputError(f"{path} is not YAML: {_problem(exc)}.") from exc
     if not isinstance(document, dict):
         raise InvalidInputError(f"{path} is not a CloudFormation template: it holds no mapping with Resources.")
     resolved: dict[str, Any] = resolve(document, _defaults(document))
     return resolved
 
 
+def _problem(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem} in line {error.problem_mark.line + 1}"
+    return " ".join(str(error).split())
+
+
 def _defaults(document: Mapping[str, Any]) -> dict[str, Any]:
-    declared = document.get("Parameters") or {}
+    declared = document.get("Parameters")
+    if not isinstance(declared, dict):
+        return {}
     return {name: spec["Default"] for name, spec in declared.items() if isinstance(spec, dict) and "Default" in spec}
 
 
@@ -78,7 +86,7 @@ def resolve(node: Any, parameters: Mapping[str, Any]) -> Any:  # noqa: ANN401  #
     if len(node) == 1:
         name, argument = next(iter(node.items()))
         if name == "Ref":
-            return parameters.get(argument, Unknown(f"!Ref {argument}"))
+            return parameters.get(str(argument), Unknown(f"!Ref {argument}"))
         if isinstance(name, str) and name.startswith("Fn::"):
             return _substitute(argument, parameters) if name == "Fn::Sub" else Unknown(f"!{name[4:]} {argument}")
     return {key: resolve(value, parameters) for key, value in node.items()}
@@ -90,7 +98,7 @@ def _substitute(argument: Any, parameters: Mapping[str, Any]) -> str | Unknown: 
         case str() as text:
             known = dict(parameters)
         case [str() as text, dict() as own]:
-            known = {**parameters, **resolve(own, parameters)}
+            known = {**parameters, **{name: resolve(value, parameters) for name, value in own.items()}}
         case _:
             return Unknown(f"!Sub {argument}")
     for literal, name in _PLACE.findall(text):

@@ -8,28 +8,51 @@ starts nothing itself: it is given a way to make an environment, and knows neith
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Protocol
 
-from pilotlight.local.environment import Environment
 from pilotlight.local.faults import CLIENT_GONE, FAILED, STOPPING, TIMED_OUT, GatewayError
 from pilotlight.local.limits import Limits
 from pilotlight.local.runtime_api import Invocation
 
-OnFree = Callable[[Environment], None]
-
 log = logging.getLogger("pilotlight.local")
+
+
+class Worker(Protocol):
+    """An environment, as far as the pool knows it."""
+
+    initialised: bool
+    free_since: float | None  # s, monotonic; None while it starts or works
+
+    async def run(self) -> str:
+        """Last as long as it does, and say why it ended."""
+
+    def take(self, invocation: Invocation) -> None:
+        """Work on this; only for one that is free."""
+
+    def unfinished(self) -> tuple[Invocation | None, bool]:
+        """What it left undone when it ended, and whether its handler has seen it."""
+
+    def check(self, now: float) -> None:
+        """End it when it uses more than it may."""
+
+    def end(self, reason: str) -> None:
+        """Make `run` return soon."""
+
+
+OnFree = Callable[[Worker], None]
 
 
 class Pool:
     """Up to `workers` environments; `idle_s` is how long one may be free."""
 
-    def __init__(self, make: Callable[[OnFree], Environment], workers: int, idle_s: float, limits: Limits) -> None:
+    def __init__(self, make: Callable[[OnFree], Worker], workers: int, idle_s: float, limits: Limits) -> None:
         self._make = make
         self._workers = workers
         self._idle_s = idle_s
         self._limits = limits
-        self._running: dict[Environment, asyncio.Task[None]] = {}
-        self._free: list[Environment] = []  # the most recently used last
+        self._running: dict[Worker, asyncio.Task[None]] = {}
+        self._free: list[Worker] = []  # the most recently used last
         self._line: dict[str, Invocation] = {}  # by request id, the first to come first
         self._watching: asyncio.Task[None] | None = None
         self._stopping = False
@@ -37,6 +60,11 @@ class Pool:
     def start(self) -> None:
         """Begin to watch the environments; wants a running loop."""
         self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    @property
+    def environments(self) -> Collection[Worker]:
+        """Those that have been started and have not ended."""
+        return self._running.keys()
 
     async def stop(self) -> None:
         """End every environment, and wait until all of them are gone."""
@@ -81,7 +109,7 @@ class Pool:
             environment = self._make(self._on_free)
             self._running[environment] = asyncio.get_running_loop().create_task(self._keep(environment))
 
-    def _on_free(self, environment: Environment) -> None:
+    def _on_free(self, environment: Worker) -> None:
         while self._line:
             invocation = self._line.pop(next(iter(self._line)))
             if not invocation.is_abandoned():
@@ -89,7 +117,7 @@ class Pool:
             invocation.fail(GatewayError(CLIENT_GONE, "The client went away before its turn."))
         return self._free.append(environment)
 
-    async def _keep(self, environment: Environment) -> None:
+    async def _keep(self, environment: Worker) -> None:
         """Run an environment to its end, and see to what it leaves behind."""
         reason = await environment.run()
         del self._running[environment]
@@ -99,7 +127,7 @@ class Pool:
         if not self._stopping:
             self._grow()
 
-    def _bury(self, environment: Environment, reason: str) -> None:
+    def _bury(self, environment: Worker, reason: str) -> None:
         """Fail the invocation that died with it; one that it had not been shown goes to the head of the line."""
         error = _stopping() if self._stopping else GatewayError(FAILED, f"Internal server error: {reason}.")
         invocation, delivered = environment.unfinished()

@@ -84,7 +84,9 @@ class _Template:
             routes=routes,
             stage=scalar(self._known(api.get("StageName", IMPLICIT_STAGE), "StageName of the API")),
             gateway_responses=self._gateway_responses(api),
-            binary_media_types=frozenset(str(kind).replace("~1", "/") for kind in api.get("BinaryMediaTypes") or ()),
+            binary_media_types=frozenset(
+                str(kind).replace("~1", "/") for kind in self._list(api.get("BinaryMediaTypes"), "BinaryMediaTypes")
+            ),
             root=self._path.parent,
         )
 
@@ -109,11 +111,10 @@ class _Template:
     def _gateway_response(self, kind: str, spec: object) -> GatewayResponse:
         spec = self._mapping(spec, f"GatewayResponses.{kind}")
         bodies = self._mapping(spec.get("ResponseTemplates") or {}, f"ResponseTemplates of {kind}")
-        status = spec.get("StatusCode")
-        return GatewayResponse(
-            status=None if status is None else self._whole(status, f"StatusCode of {kind}"),
-            body=bodies.get("application/json"),
-        )
+        status, body = spec.get("StatusCode"), bodies.get("application/json")
+        if not isinstance(body, str | None):
+            raise self._wrong(f"ResponseTemplates of {kind}", f"application/json is {body!r}, not a text; quote it")
+        return GatewayResponse(None if status is None else self._whole(status, f"StatusCode of {kind}"), body)
 
     def _events(self, name: str) -> Iterator[tuple[dict[str, Any], str]]:
         """Properties of a function's Api events, and where each stands."""
@@ -144,7 +145,7 @@ class _Template:
             memory_mb=self._whole(merged.get("MemorySize", DEFAULT_MEMORY_MB), f"MemorySize of {name}"),
             timeout_s=self._whole(merged.get("Timeout", DEFAULT_TIMEOUT_S), f"Timeout of {name}"),
             environment=self._variables(name, shared, own) | self._logging(merged),
-            python_path=(self._path.parent, *self._layers([*shared.get("Layers", ()), *own.get("Layers", ())])),
+            python_path=(self._path.parent, *self._layers(name, shared, own)),
         )
 
     def _variables(self, name: str, *levels: Mapping[str, Any]) -> dict[str, str]:
@@ -161,8 +162,9 @@ class _Template:
         names = {"LogFormat": "AWS_LAMBDA_LOG_FORMAT", "ApplicationLogLevel": "AWS_LAMBDA_LOG_LEVEL"}
         return {names[key]: scalar(value) for key, value in config.items() if key in names}
 
-    def _layers(self, references: list[object]) -> Iterator[Path]:
+    def _layers(self, function: str, *levels: Mapping[str, Any]) -> Iterator[Path]:
         """Folders of the layers that this template builds; a layer by ARN is not here, and left out."""
+        references = [item for level in levels for item in self._list(level.get("Layers"), f"Layers of {function}")]
         known = {f"!Ref {name}": name for name in self._of_type("AWS::Serverless::LayerVersion")}
         for reference in references:
             name = known.get(reference.text) if isinstance(reference, Unknown) else None
@@ -174,6 +176,11 @@ class _Template:
         if not isinstance(node, dict):
             raise self._wrong(where, f"a mapping belongs here, not {node!r}")
         return node
+
+    def _list(self, node: object, where: str) -> list[Any]:
+        if not isinstance(node, list | None):
+            raise self._wrong(where, f"a list belongs here, not {node!r}")
+        return node or []
 
     def _known(self, value: object, where: str) -> object:
         if isinstance(value, Unknown):
