@@ -1,0 +1,3 @@
+"""A handler whose import fails."""
+
+raise RuntimeError("the model is missing")

@@ -1,0 +1,83 @@
+"""How an environment is started; what becomes of it is told by the tests of the gateway."""
+
+import asyncio
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pilotlight.local.environment import AWS_CLIENT, OWN_CLIENT, Environment, Launch, runtime_client
+from pilotlight.local.limits import Limits
+from pilotlight.local.template import Function
+
+FUNCTION = Function("F", "handlers.handle", 512, 3, {"A": "template", "B": "template"}, (Path("/task"), Path("/layer")))
+LAUNCH = Launch(FUNCTION, Path("/task"), "template.yaml", AWS_CLIENT, {"B": "caller"}, Limits())
+
+
+def variables(launch: Launch = LAUNCH) -> dict[str, str]:
+    return launch.variables("127.0.0.1:1", "/its/tmp")
+
+
+def test_handlers_see_what_lambda_gives_them() -> None:
+    given = variables()
+    assert given["AWS_LAMBDA_RUNTIME_API"] == "127.0.0.1:1"
+    assert given["PYTHONPATH"] == "/task:/layer"
+    assert (given["A"], given["B"]) == ("template", "caller")
+    assert given["TMPDIR"] == "/its/tmp"
+
+
+def test_little_is_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    inherited = {"AWS_PROFILE": "me", "PILOTLIGHT_STORE": "file:///store", "LC_ALL": "C", "HOME": "/home/me"}
+    private = {
+        "SECRET": "x",
+        "PYTHONPATH": "/mine",
+        "AWS_LAMBDA_FUNCTION_NAME": "outer",
+        "AWS_LAMBDA_MAX_CONCURRENCY": "2",
+    }
+    for name, value in (inherited | private).items():
+        monkeypatch.setenv(name, value)
+    given = variables()
+    assert given.items() >= inherited.items()
+    assert not given.items() & private.items()
+
+
+def test_region_is_kept_or_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    assert variables()["AWS_REGION"] == "us-east-1"
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    assert variables()["AWS_REGION"] == "eu-west-1"
+    assert LAUNCH.arn == "arn:aws:lambda:eu-west-1:123456789012:function:F"
+
+
+def test_our_runtime_client_is_found_without_a_layer() -> None:
+    path = variables(replace(LAUNCH, client=OWN_CLIENT))["PYTHONPATH"].split(":")
+    assert path[:2] == ["/task", "/layer"]
+    assert (Path(path[2]) / "pilotlight/local/runtime_client.py").exists()
+
+
+def test_awss_client_is_taken_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert runtime_client() == AWS_CLIENT
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert runtime_client() == OWN_CLIENT
+
+
+def test_process_that_cannot_be_started_is_told(tmp_path: Path) -> None:
+    launch = replace(LAUNCH, root=tmp_path / "gone")
+
+    async def run() -> str:
+        return await Environment(launch, lambda _: None).run()
+
+    assert asyncio.run(run()).startswith("F could not be started: ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
+def test_environment_that_is_ended_before_it_has_begun(tmp_path: Path) -> None:
+    async def run() -> str:
+        environment = Environment(replace(LAUNCH, root=tmp_path, client=OWN_CLIENT), lambda _: None)
+        environment.end("was not wanted")
+        return await environment.run()
+
+    assert asyncio.run(run()) == "F was not wanted"

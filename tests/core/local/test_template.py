@@ -1,0 +1,201 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedError
+from pilotlight.local import intrinsics, template
+from pilotlight.local.template import Function, GatewayResponse, Route, Stack
+
+REPOSITORY = Path(__file__).parents[3]
+Load = Callable[[str], Stack]
+
+MINIMAL = """
+Resources:
+  F:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: handlers.handle
+      Events: {E: {Type: Api, Properties: {Path: /x, Method: get}}}
+"""
+
+COMPLETE = """
+Parameters:
+  Memory: {Type: Number, Default: 512}
+  Stage: {Type: String, Default: live}
+  Fast: {Type: String, Default: true}
+  Unset: {Type: String}
+Globals:
+  Function:
+    Timeout: 7
+    MemorySize: 1024
+    Layers: [!Ref Shared]
+    LoggingConfig: {LogFormat: JSON}
+    Environment: {Variables: {A: global, B: global}}
+  Api:
+    BinaryMediaTypes: [image~1png]
+Resources:
+  Api:
+    Type: AWS::Serverless::Api
+    Properties:
+      StageName: !Ref Stage
+      GatewayResponses:
+        DEFAULT_5XX: {StatusCode: "599", ResponseTemplates: {application/json: "{}"}}
+  F:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: handlers.handle
+      MemorySize: !Ref Memory
+      Layers: [!Ref Own, "arn:aws:lambda:eu-west-1:123456789012:layer:other:1"]
+      Environment:
+        Variables:
+          B: own
+          FAST: !Ref Fast
+          TEXT: !Sub "${Stage}-${!Literal}-${Memory}"
+          LOCAL: !Sub ["${Stage}-${x}", {x: 1}]
+          BUCKET: !Sub "s3://${Bucket}"
+          ARN: !GetAtt Bucket.Arn
+          REGION: !Ref AWS::Region
+          UNSET: !Ref Unset
+          JOINED: {"Fn::Join": ["-", [a, b]]}
+      Events:
+        One: {Type: Api, Properties: {RestApiId: !Ref Api, Path: /x, Method: x-amazon-apigateway-any-method}}
+        Two: {Type: Api, Properties: {RestApiId: !Ref Api, Path: "/x/{id}", Method: post}}
+        Queue: {Type: SQS, Properties: {Queue: !GetAtt Queue.Arn}}
+  OnlyQueue:
+    Type: AWS::Serverless::Function
+    Properties: {PackageType: Image, Events: {Q: {Type: SQS, Properties: {Queue: x}}}}
+  Shared: {Type: AWS::Serverless::LayerVersion, Properties: {ContentUri: layers/shared}}
+  Own: {Type: AWS::Serverless::LayerVersion, Properties: {ContentUri: layers/own}}
+  Bucket: {Type: AWS::S3::Bucket}
+"""
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    def load(text: str) -> Stack:
+        path = tmp_path / "template.yaml"
+        path.write_text(text)
+        return template.load(path)
+
+    return load
+
+
+def test_repository_template() -> None:
+    stack = template.load(REPOSITORY / "template.yaml")
+    function = stack.functions["PredictFunction"]
+    assert stack.root == REPOSITORY
+    assert stack.stage == "prod"
+    assert stack.binary_media_types == {"*/*"}
+    assert function.handler == "functions.predict.handler.handle"
+    assert function.memory_mb == 1769
+    assert function.timeout_s == 28
+    assert set(function.python_path) >= {REPOSITORY, REPOSITORY / "layers/core"}
+    assert "PILOTLIGHT_STORE" not in function.environment  # it names a bucket that only a deploy makes
+    assert Route("ANY", "/v2/models/{model}/infer", "PredictFunction") in stack.routes
+    assert stack.gateway_responses["MISSING_AUTHENTICATION_TOKEN"].status == 404
+
+
+def test_defaults_are_those_of_lambda_and_sam(load: Load, tmp_path: Path) -> None:
+    stack = load(MINIMAL)
+    assert stack.functions == {"F": Function("F", "handlers.handle", 128, 3, {}, (tmp_path,))}
+    assert stack.routes == (Route("GET", "/x", "F"),)
+    assert (stack.stage, stack.binary_media_types, stack.gateway_responses) == ("Prod", frozenset(), {})
+
+
+def test_globals_parameters_and_layers(load: Load, tmp_path: Path) -> None:
+    stack = load(COMPLETE)
+    function = stack.functions["F"]
+    assert list(stack.functions) == ["F"]
+    assert (function.memory_mb, function.timeout_s) == (512, 7)
+    assert function.python_path == (tmp_path, tmp_path / "layers/shared", tmp_path / "layers/own")
+    assert stack.routes == (Route("ANY", "/x", "F"), Route("POST", "/x/{id}", "F"))
+    assert stack.stage == "live"
+    assert stack.binary_media_types == {"image/png"}
+    assert stack.gateway_responses == {"DEFAULT_5XX": GatewayResponse(599, "{}")}
+
+
+def test_variables_that_need_a_deploy_are_left_out(load: Load) -> None:
+    assert load(COMPLETE).functions["F"].environment == {
+        "A": "global",
+        "B": "own",
+        "FAST": "true",
+        "TEXT": "live-${Literal}-512",
+        "LOCAL": "live-1",
+        "AWS_LAMBDA_LOG_FORMAT": "JSON",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "is not YAML: did not find expected node content in line 2"),
+        ("", "is not a CloudFormation template"),
+        ("- a", "is not a CloudFormation template"),
+        ("Resources: []", "Resources: a mapping belongs here"),
+        ("Resources: {}", "no function has an event of Type: Api"),
+        ("Resources: {F: null}", "F: a mapping belongs here, not None"),
+        (MINIMAL.replace("Handler: handlers.handle", "Runtime: python3.13"), "Handler of F: it is missing"),
+        (MINIMAL.replace("handlers.handle", "7"), "F: Handler is 7; write"),
+        (
+            MINIMAL.replace("Handler:", "MemorySize: big\n      Handler:"),
+            "MemorySize of F: 'big' is not a whole number",
+        ),
+        (MINIMAL.replace("Handler:", "Timeout: !Ref T\n      Handler:"), "Timeout of F: !Ref T is known only on AWS"),
+        (MINIMAL.replace("Handler:", "Timeout: !Sub {}\n      Handler:"), "Timeout of F: !Sub {} is known only on AWS"),
+        (MINIMAL.replace("Path: /x, ", ""), "Path of event E of F: it is missing"),
+        (MINIMAL.replace("Path: /x", "Path: x"), "Path 'x' and Method 'get' are no route"),
+        (MINIMAL.replace("{E:", "[E:").replace("get}}}", "get}}]"), "Events of F: a mapping belongs here"),
+        (COMPLETE.replace("ContentUri: layers/own", "Description: x"), "ContentUri of Own: it is missing"),
+        (MINIMAL.replace("Handler:", "Layers: x\n      Handler:"), "Layers of F: a list belongs here, not 'x'"),
+        (COMPLETE.replace('"{}"}', "{}}"), "ResponseTemplates of DEFAULT_5XX: application/json is {}, not a text"),
+        (COMPLETE.replace('"599"', "often"), "StatusCode of DEFAULT_5XX: 'often' is not a whole number"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(load: Load, text: str, says: str) -> None:
+    with pytest.raises(InvalidInputError, match=says):
+        load(text)
+
+
+junk: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, 7, 1.5, "", "text", [], ["a"], [[]], {}, {"a": 1}, {"Ref": "x"}, {"Fn::Sub": ["x"]}]
+)
+
+
+def places(node: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every node below `node`."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # each example overwrites the one file
+@given(st.data())
+def test_junk_anywhere_is_read_or_refused_in_words(load: Load, data: st.DataObject) -> None:
+    document = yaml.load(COMPLETE, intrinsics.TemplateLoader)  # noqa: S506  # a SafeLoader
+    load(json.dumps(document))
+    *path, last = data.draw(st.sampled_from(list(places(document))))
+    node = document
+    for key in path:
+        node = node[key]
+    node[last] = data.draw(junk)
+    try:
+        load(json.dumps(document))
+    except PilotlightError as exc:
+        assert "template.yaml" in str(exc)  # noqa: PT017  # either outcome is right
+
+
+def test_two_apis_are_not_built(load: Load) -> None:
+    with pytest.raises(UnsupportedError, match="the APIs Api, Other"):
+        load(COMPLETE + "  Other: {Type: AWS::Serverless::Api}\n")
+
+
+def test_missing_template_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=f"Cannot read the template {tmp_path}/template.yaml: No such file"):
+        template.load(tmp_path / "template.yaml")
