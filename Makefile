@@ -1,13 +1,16 @@
-# Five targets; each sets up what it needs, none relies on another having run.
-# `make demo` installs the training extra, `make test` the development one on top of it.
+# Each target sets up what it needs; none relies on another having run.
+# `demo` and `serve` install the training extra, `test`, `lint` and `bench` the development one on top of it.
 
 PYTHON ?= python3
+RUNTIME_PYTHON ?= python3.13  # Lambda's
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := -m pip install --quiet --disable-pip-version-check --constraint infra/constraints.txt
 LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layers/core/pilotlight/local/requirements.txt
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint infra/constraints.txt
 
-.PHONY: demo serve test lint bench
+.PHONY: demo serve test lint bench test-runtime package test-sam
+
+# --- what people run -------------------------------------------------------------------------------------------------
 
 demo: $(VENV)/with-train
 	$(BIN)/pilotlight demo
@@ -28,16 +31,41 @@ lint: $(VENV)/with-dev
 bench: $(VENV)/with-dev
 	$(BIN)/python -m tests.benchmarks
 
+# --- what needs more than python: Lambda's python3.13, the SAM CLI, Docker -------------------------------------------
+
+test-runtime: .venv-runtime/ready  # core and handlers on Lambda's python, without torch, onnx and scikit-learn
+	.venv-runtime/bin/python -m pytest tests/core tests/functions/predict
+
+package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build
+	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam build --config-file infra/samconfig.toml
+	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 sam validate --lint
+
+test-sam: $(VENV)/with-dev package  # the package under the SAM CLI; needs Docker and the runtime's image
+	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(BIN)/python -m pytest tests/e2e
+
+# --- set-up ----------------------------------------------------------------------------------------------------------
+
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Pilotlight needs python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Pilotlight needs python 3.11 or newer, and $(PYTHON) is older; try: make PYTHON=python3.13" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/with-train: $(VENV)/bin/python $(LISTS) functions/train/requirements.txt
-	@echo "Installing what training and serving need into $(VENV) (once)."
-	$(PIP) --editable '.[train]'
+	@echo "Installing what training and serving need into $(VENV), once."
+	$(BIN)/python $(PIP) --editable '.[train]'
 	@touch $@
 
 $(VENV)/with-dev: $(VENV)/with-train tests/requirements.txt tests/requirements-runtime.txt
-	@echo "Installing what tests and linters need into $(VENV) (once)."
-	$(PIP) --editable '.[train,dev]'
+	@echo "Installing what tests and linters need into $(VENV), once."
+	$(BIN)/python $(PIP) --editable '.[train,dev]'
+	@touch $@
+
+.venv-runtime/ready: layers/deps/requirements.txt tests/requirements-runtime.txt
+	$(RUNTIME_PYTHON) -m venv --clear .venv-runtime
+	.venv-runtime/bin/python $(PIP) -r layers/deps/requirements.txt -r tests/requirements-runtime.txt
+	@touch $@
+
+.venv-sam/ready: infra/requirements-sam.txt
+	$(PYTHON) -m venv --clear .venv-sam
+	.venv-sam/bin/python -m pip install --quiet --disable-pip-version-check -r infra/requirements-sam.txt
 	@touch $@

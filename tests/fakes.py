@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from pilotlight.contracts import Draft, Manifest, TensorSpec, Variant
+import numpy as np
+
+from pilotlight.contracts import Draft, Manifest, TensorSpec, Variant, decode
 from pilotlight.errors import StoreError
 from pilotlight.registry import Registry
 from pilotlight.storage import ObjectStore, Stored, open_store
@@ -29,6 +32,19 @@ def draft(
 def publish(registry: Registry, name: str = "double", of: str = "double") -> Manifest:
     """Publish the kept graph `of` as the next version of `name`."""
     return registry.publish(draft(name), {"model.onnx": graph(of)})
+
+
+def publish_digits(registry: Registry) -> Manifest:
+    """Publish the kept digits model: the real one, trained by the recipe of record."""
+    folder = MODELS / "digits"
+    kept = decode((folder / "draft.json").read_bytes(), Draft, "draft.json")
+    return registry.publish(kept, {path.name: path for path in folder.iterdir() if path.name != "draft.json"})
+
+
+def digits() -> tuple[Any, list[int]]:
+    """The test set of the digits model: images (N, 1, 8, 8) as scanned, and labels."""
+    with np.load(MODELS / "digits" / "evaluation.npz", allow_pickle=False) as arrays:
+        return arrays["image"], arrays["label"].tolist()
 
 
 class FaultyStore(ObjectStore):

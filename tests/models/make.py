@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from onnx import TensorProto, helper, save
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, save
 
 FOLDER = Path(__file__).parent
 IR_VERSION, OPSET = 10, 18
@@ -23,7 +23,7 @@ TYPES = {
 }
 
 
-def write(name: str, nodes: list[object], inputs: list[object], outputs: list[object]) -> None:
+def write(name: str, nodes: list[NodeProto], inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]) -> None:
     """Save one graph as `name`.onnx."""
     graph = helper.make_graph(nodes, name, inputs, outputs)
     model = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)])
@@ -56,9 +56,8 @@ def echo(datatype: str) -> None:
 
 def pair() -> None:
     """Two inputs that share their batch, two outputs: total = left + right, left comes back as `same`."""
-    left, right, total, same = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2]) for name in ("left", "right", "total", "same")
-    )
+    names = ("left", "right", "total", "same")
+    left, right, total, same = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 2]) for n in names)
     nodes = [helper.make_node("Add", ["left", "right"], ["total"]), helper.make_node("Identity", ["left"], ["same"])]
     write("pair", nodes, [left, right], [total, same])
 

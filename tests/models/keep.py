@@ -1,0 +1,29 @@
+"""Keeps the newest digits version of a store for the tests: `python -m tests.models.keep .pilotlight/store`."""
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from pilotlight.contracts import CANDIDATE, Draft, Reference, encode
+from pilotlight.registry import Registry, version_path
+from pilotlight.storage import open_store
+
+FOLDER = Path(__file__).parent / "digits"
+KEPT = ("model.int8.onnx", "golden.json", "evaluation.npz")
+
+
+def keep(registry: Registry) -> None:
+    """Write the served graph, its golden requests, its test set, and the draft that publishes them again."""
+    manifest = registry.manifest("digits", registry.resolve(Reference("digits", None, CANDIDATE)))
+    draft = msgspec.convert(msgspec.to_builtins(manifest), Draft)
+    draft = msgspec.structs.replace(draft, variants={"int8": draft.variants["int8"]}, report=None)
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / "draft.json").write_bytes(encode(draft))
+    for file in KEPT:
+        path = version_path(manifest.name, manifest.version, file)
+        (FOLDER / file).write_bytes(registry.store.get(path).data)
+
+
+if __name__ == "__main__":
+    keep(Registry(open_store(sys.argv[1])))
