@@ -22,7 +22,6 @@ import pytest
 
 import pilotlight.local
 from pilotlight.errors import InvalidInputError
-from pilotlight.local.environment import OWN_CLIENT
 from pilotlight.local.gateway import Gateway
 from pilotlight.local.limits import Limits
 from tests.core.local.http_client import ask, connected, get
@@ -364,15 +363,15 @@ SERVE = """
 import sys
 from pathlib import Path
 from pilotlight.local.gateway import Gateway
-Gateway(Path(sys.argv[1]), port=0, workers=2, client=sys.argv[2]).serve(lambda url: print(url, flush=True))
+Gateway(Path(sys.argv[1]), port=0, workers=2).serve(lambda url: print(url, flush=True))
 print("served", flush=True)
 """
 
 
 @contextmanager
-def served(stack: Path, client: str) -> "Iterator[tuple[subprocess.Popen[str], str]]":
+def served(stack: Path) -> "Iterator[tuple[subprocess.Popen[str], str]]":
     source = str(Path(pilotlight.local.__file__).parents[2])
-    command = [sys.executable, "-c", SERVE, str(stack), client]
+    command = [sys.executable, "-c", SERVE, str(stack)]
     environ = {**os.environ, "PYTHONPATH": source}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -402,7 +401,7 @@ def hang(url: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_gateway_and_environments(stack: Path, number: signal.Signals) -> None:
-    with served(stack, OWN_CLIENT) as (process, url):
+    with served(stack) as (process, url):
         pids = environments(url)
         process.send_signal(number)
         output, _ = process.communicate(timeout=WAIT_S)
@@ -412,7 +411,7 @@ def test_signal_ends_gateway_and_environments(stack: Path, number: signal.Signal
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
 def test_environments_die_with_a_killed_gateway(stack: Path) -> None:
-    with served(stack, OWN_CLIENT) as (process, url):
+    with served(stack) as (process, url):
         pids = environments(url)
         process.kill()
         process.wait()

@@ -5,6 +5,7 @@ gets which request is the pool's business.
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import logging
 import os
@@ -114,7 +115,6 @@ class Environment:
         self._function = launch.function
         self._on_free = on_free
         self._process: asyncio.subprocess.Process | None = None
-        self._memory: psutil.Process | None = None
         self._api = RuntimeApi(
             launch.function.logical_id, launch.arn, launch.function.timeout_s, launch.limits.answer_bytes, self
         )
@@ -126,17 +126,20 @@ class Environment:
 
     async def run(self) -> str:
         """Start the process, wait for its end, and say why it ended, as a sentence without its full stop."""
-        server = await asyncio.get_running_loop().create_server(self._api.connection, LOOPBACK, 0)
         try:
-            with TemporaryDirectory(prefix="pilotlight-", ignore_cleanup_errors=True) as tmp:  # Lambda's own /tmp
-                return await self._live(f"{LOOPBACK}:{server.sockets[0].getsockname()[1]}", tmp)
+            server = await asyncio.get_running_loop().create_server(self._api.connection, LOOPBACK, 0)
+            with (
+                contextlib.closing(server),
+                TemporaryDirectory(prefix="pilotlight-", ignore_cleanup_errors=True) as tmp,
+            ):
+                code = await self._live(f"{LOOPBACK}:{server.sockets[0].getsockname()[1]}", tmp)
         except OSError as exc:
             return self._sentence(f"could not be started: {exc}")
-        finally:
-            server.close()
+        return self._sentence(self._reason or self._exit_text(code))
 
-    async def _live(self, runtime_api: str, tmp: str) -> str:
-        process = await asyncio.create_subprocess_exec(
+    async def _live(self, runtime_api: str, tmp: str) -> int:
+        """The exit code of a process whose Runtime API is at `runtime_api`, and whose /tmp, as on Lambda, is `tmp`."""
+        self._process = await asyncio.create_subprocess_exec(
             *self._launch.command(),
             cwd=self._launch.root,
             env=self._launch.variables(runtime_api, tmp),
@@ -145,12 +148,11 @@ class Environment:
             stderr=sys.__stderr__,
             start_new_session=True,  # Ctrl-C is for the gateway, and what a handler starts is killed with it
         )
-        self._process, self._memory = process, psutil.Process(process.pid)
         if self._reason:  # it was ended before it had begun
             self._kill()
-        code = await process.wait()
+        code = await self._process.wait()
         self._kill()  # what it has started itself
-        return self._sentence(self._reason or self._exit_text(code))
+        return code
 
     def take(self, invocation: Invocation) -> None:
         """Work on this next; only for an environment that is free."""
@@ -170,10 +172,10 @@ class Environment:
 
     def check(self, now: float) -> None:
         """End it when it works and has used more memory or time than its function may."""
-        if self.free_since is not None or self._memory is None:
+        if self.free_since is not None or self._process is None:
             return
         function, init_s = self._function, self._launch.limits.init_s
-        used_mb, busy_s = _resident_bytes(self._memory) / MIB, now - self._busy_since
+        used_mb, busy_s = _resident_bytes(self._process.pid) / MIB, now - self._busy_since
         if used_mb > function.memory_mb:
             self.end(f"used {used_mb:.0f} MB of {function.memory_mb} MB ({self._named('MemorySize')})")
         elif self.initialised and busy_s > function.timeout_s:
@@ -218,14 +220,19 @@ class Environment:
         return f"{self._function.logical_id} {reason}"
 
     def _exit_text(self, code: int) -> str:
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        how = f"was ended by {_signal_name(-code)}" if code < 0 else f"exited with code {code}"
         when = "while it was idle" if self.free_since else "during a request" if self.initialised else "during its init"
         return f"{how} {when}; its last words are on the gateway's stderr"
 
 
-def _resident_bytes(process: psutil.Process) -> int:
+def _signal_name(number: int) -> str:
+    return next((known.name for known in signal.Signals if known == number), f"signal {number}")
+
+
+def _resident_bytes(pid: int) -> int:
+    """Without the processes that it has started, since to find those means to look at every process there is."""
     try:
-        resident: int = process.memory_info().rss
+        resident: int = psutil.Process(pid).memory_info().rss
     except psutil.Error:  # it is ending, which `run` is about to hear
         return 0
     return resident
