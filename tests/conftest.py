@@ -36,13 +36,13 @@ class Serial:
 
 
 @contextmanager
-def moto_server(wrap: Callable[[Any], Any]) -> Iterator[str]:
-    """The address of an S3 that nobody shares with another test run."""
+def moto_server(wrap: Callable[[Any], Any], host: str = "127.0.0.1") -> Iterator[str]:
+    """The address of an S3 that nobody shares with another test run; all servers of a process share their buckets."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else each failure prints every request
-    server = make_server("127.0.0.1", 0, wrap(DomainDispatcherApplication(create_backend_app)), threaded=True)
+    server = make_server(host, 0, wrap(DomainDispatcherApplication(create_backend_app)), threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield f"http://{host}:{server.server_port}"
     server.shutdown()
     thread.join()
     server.server_close()

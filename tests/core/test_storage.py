@@ -98,6 +98,25 @@ def test_unknown_urls_say_what_is_known(url: str) -> None:
         open_store(url)
 
 
+def test_the_url_may_name_the_server(moto_url: str, bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    store = open_store(f"{bucket_url}?endpoint={moto_url}")
+    store.create("a", b"1")
+    assert store.get("a").data == b"1"
+    assert store.url == bucket_url
+
+
+@pytest.mark.parametrize("endpoint", ["http://", "host:9000", "ftp://host"])
+def test_a_server_that_is_no_url_is_refused(endpoint: str) -> None:
+    with pytest.raises(InvalidInputError, match="is not an endpoint for s3://bucket"):
+        open_store(f"s3://bucket?endpoint={endpoint}")
+
+
+def test_other_options_of_the_url_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"takes no region; .* endpoint=http"):
+        open_store("s3://bucket?region=moon")
+
+
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="failed at"):

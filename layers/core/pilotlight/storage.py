@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError as ObstoreExistsError
@@ -23,6 +23,8 @@ from obstore.store import LocalStore, MemoryStore, S3Store
 from pilotlight.errors import AlreadyExistsError, ChangedError, InvalidInputError, NotFoundError, StoreError
 
 DEFAULT_URL = ".pilotlight/store"
+# By one of these obstore finds credentials itself, as in every Lambda and container of AWS.
+CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"}
 # Bounds a store that is away: the handler answers 503 well inside the gateway's 29 s.
 RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=10)}
 
@@ -125,12 +127,13 @@ class DiskStore(ObjectStore):
 def open_store(url: str) -> ObjectStore:
     """Open `s3://bucket/prefix`, `file:///folder`, a plain folder path, or `memory://`.
 
-    S3 takes endpoint, region and credentials from the usual AWS_* variables, so that any S3-compatible server will do.
-    Raises `InvalidInputError` for another scheme and `StoreError` when the folder cannot be made.
+    S3 takes region and credentials from the usual AWS_* variables. `s3://bucket?endpoint=http://host:9000`, or the
+    variable AWS_ENDPOINT_URL, names another server that speaks S3. Raises `InvalidInputError` for another scheme and
+    `StoreError` when the folder cannot be made.
     """
     parts = urlsplit(url)
     if parts.scheme == "s3" and parts.netloc:
-        return ObjectStore(url.rstrip("/"), _s3(url))
+        return _s3(f"s3://{parts.netloc}{parts.path.rstrip('/')}", parts.query)
     if parts.scheme == "memory":
         return ObjectStore("memory://", MemoryStore())
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
@@ -140,12 +143,22 @@ def open_store(url: str) -> ObjectStore:
     raise InvalidInputError(f"{url!r} is not a store; use s3://bucket/prefix, file:///folder, a folder, or memory://.")
 
 
-def _s3(url: str) -> S3Store:
-    plain_http = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
-    options: Any = {"allow_http": plain_http}
-    if "AWS_ACCESS_KEY_ID" in os.environ or "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI" in os.environ:
-        return S3Store.from_url(url, client_options=options, retry_config=RETRIES)
-    return S3Store.from_url(url, client_options=options, retry_config=RETRIES, credential_provider=_profile())
+def _s3(url: str, query: str) -> ObjectStore:
+    options = dict(parse_qsl(query))
+    endpoint = options.pop("endpoint", os.environ.get("AWS_ENDPOINT_URL", ""))
+    if options:
+        raise InvalidInputError(f"{url} takes no {', '.join(options)}; after the '?' there may be endpoint=http://...")
+    if endpoint and not (urlsplit(endpoint).scheme in ("http", "https") and urlsplit(endpoint).hostname):
+        raise InvalidInputError(f"{endpoint!r} is not an endpoint for {url}; write http://host:port or https://host.")
+    arguments: dict[str, Any] = {
+        "client_options": {"allow_http": endpoint.startswith("http://")},
+        "retry_config": RETRIES,
+    }
+    if endpoint:
+        arguments["endpoint"] = endpoint
+    if not CREDENTIALS.intersection(os.environ):
+        arguments["credential_provider"] = _profile()
+    return ObjectStore(url, S3Store.from_url(url, **arguments))
 
 
 def _profile() -> Any:  # noqa: ANN401 - obstore's protocol for credential providers is private

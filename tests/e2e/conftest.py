@@ -1,0 +1,38 @@
+"""The package that `make package` built, and the SAM CLI over it in Docker."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from pilotlight.registry import Registry
+from pilotlight.storage import open_store
+from tests import fakes
+from tests.conftest import Serial, aws_variables, moto_server
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / ".aws-sam" / "build"
+
+
+@pytest.fixture(scope="session")
+def bridge() -> str:
+    """The address under which containers reach this machine; Docker itself may leave it to the kernel to choose."""
+    command = ["ip", "-json", "-4", "address", "show", "docker0"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return str(json.loads(shown)[0]["addr_info"][0]["local"])
+
+
+@pytest.fixture(scope="session")
+def environment_file(bridge: str, moto_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """SAM's --env-vars: the store is a bucket that the containers can reach, with the digits model in it."""
+    with pytest.MonkeyPatch.context() as patch, moto_server(Serial, bridge) as reachable:
+        for name, value in aws_variables(moto_url).items():
+            patch.setenv(name, value)
+        boto3.client("s3", endpoint_url=moto_url).create_bucket(Bucket="models")
+        fakes.publish_digits(Registry(open_store("s3://models")))
+        file = tmp_path_factory.mktemp("sam") / "environment.json"
+        file.write_text(json.dumps({"PredictFunction": {"PILOTLIGHT_STORE": f"s3://models?endpoint={reachable}"}}))
+        yield file

@@ -1,0 +1,45 @@
+"""What `sam build` made: it imports on Lambda's python with nothing but itself on the path, and it is small enough."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pilotlight.local import template
+from tests.e2e.conftest import BUILD, ROOT
+
+LIMIT = 180_000_000  # bytes, DESIGN.md P10; Lambda itself stops at 250 MB
+HANDLERS = {name: function.handler for name, function in template.load(ROOT / "template.yaml").functions.items()}
+IMPORT = """
+import importlib, sys
+sys.path[:0] = sys.argv[2:]
+module, name = sys.argv[1].rsplit(".", 1)
+assert callable(getattr(importlib.import_module(module), name))
+print(*sorted({name.split(".")[0] for name in sys.modules}))
+"""
+
+
+@pytest.mark.parametrize("function", HANDLERS)
+def test_the_handler_imports_from_the_build(function: str) -> None:
+    paths = [BUILD / function, BUILD / "CoreLayer" / "python", BUILD / "DepsLayer" / "python"]
+    command = ["python3.13", "-I", "-S", "-c", IMPORT, HANDLERS[function], *map(str, paths)]
+    environment = {**os.environ, "PILOTLIGHT_STORE": "memory://"}
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert found.returncode == 0, found.stderr
+    imported = set(found.stdout.split())
+    assert {"pilotlight", "functions"} <= imported
+    assert not {"torch", "onnx", "sklearn", "boto3", "pydantic"} & imported
+
+
+def test_the_layers_are_small_enough() -> None:
+    sizes = {layer: size(BUILD / layer) for layer in ("CoreLayer", "DepsLayer")}
+    assert sum(sizes.values()) <= LIMIT, sizes
+
+
+def test_the_core_layer_holds_pilotlight_and_nothing_else() -> None:
+    assert [path.name for path in (BUILD / "CoreLayer" / "python").iterdir()] == ["pilotlight"]
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
