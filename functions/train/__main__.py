@@ -1,7 +1,7 @@
 """`python -m functions.train RECIPE`: read the command line, run the recipe, print the reference of what came out.
 
 Standard output carries the result alone, so that a script can take it; what a person reads goes to standard error.
-Exit codes: 0 published, 1 not published, 2 the command line or the recipe is wrong.
+Exit codes: 0 published, 1 not published, 2 the command line or the recipe is wrong, 130 interrupted.
 """
 
 import argparse
@@ -30,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PilotlightError as exc:
         sys.stderr.write(f"{exc}\n")
         return 2 if isinstance(exc, InvalidInputError) else 1
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        return 130
     sys.stdout.write(f"{as_json(outcome, options.store) if options.json else outcome.reference}\n")
     return 0
 

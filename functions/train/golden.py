@@ -60,10 +60,10 @@ class Golden(Struct, frozen=True, kw_only=True):
 
 
 def record(graph: Path, variant: Precision, test: Dataset) -> Golden:
-    """Ask the served graph about the first test example of each class that it gets right, alone and three at once."""
+    """Ask the served graph about one test example of each class, each alone, and about three of them at once."""
     session = open_session(str(graph))
     chosen = exemplars(session, test)
-    feeds = [*np.split(test.images[chosen], len(chosen)), test.images[chosen[:BATCH]]]
+    feeds = [*np.split(test.images[chosen], len(chosen)), test.images[:BATCH]]
     answers = [session.run({INPUT: feed})[OUTPUT] for feed in feeds]
     tolerance = TOLERANCES[variant] * max(float(np.abs(answer).max()) for answer in answers)
     return Golden(variant=variant, tolerance=tolerance, exchanges=tuple(map(exchange, feeds, answers)))
