@@ -1,0 +1,88 @@
+"""The real digits, a recipe that takes a second, and one whole run of it."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from functions.train import data, model
+from functions.train.data import Splits
+from functions.train.export import export
+from functions.train.loop import seeded, threads
+from functions.train.progress import Progress
+from functions.train.recipe import Recipe, load
+from functions.train.run import Outcome, run
+from pilotlight.registry import Registry, version_path
+from pilotlight.storage import ObjectStore, open_store
+
+TINY = ("name=tiny", "epochs=2", "model.channels=[4, 8]", "model.hidden=16", "data.calibration=32")
+
+
+def tiny_recipe(*overrides: str) -> Recipe:
+    """The recipe of record, shrunk to a second."""
+    return load("digits", [*TINY, *overrides])
+
+
+def silence() -> Progress:
+    """A progress that nobody sees."""
+    return Progress(Console(file=io.StringIO()))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run, and the store it published to."""
+
+    outcome: Outcome
+    store: ObjectStore
+
+    def file(self, name: str) -> bytes:
+        """A file of the published version."""
+        return self.store.get(version_path("tiny", 1, name)).data
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Torch's threads spin for each other; beside other work, two take many times as long as one."""
+    with threads(1):
+        yield
+
+
+@pytest.fixture(scope="session")
+def splits() -> Splits:
+    options = tiny_recipe().data
+    return data.split(data.load(options), options)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Finished:
+    store = open_store("memory://")
+    return Finished(run(tiny_recipe(), store, silence()), store)
+
+
+@pytest.fixture(scope="session")
+def untrained(splits: Splits) -> nn.Module:
+    """A model as it was drawn, its batch normalisation aside, which has seen some images."""
+    with seeded(7):
+        network = model.build(tiny_recipe().model, splits.train)
+        with torch.no_grad():
+            network.train()(torch.from_numpy(splits.train.images[:64]))
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def graph(untrained: nn.Module, splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The untrained model, exported."""
+    path = tmp_path_factory.mktemp("graphs") / "model.fp32.onnx"
+    assert export(untrained, splits.train.images, tiny_recipe().export, path) == 20
+    return path
+
+
+@pytest.fixture
+def empty() -> Registry:
+    """A registry to fail to publish into."""
+    return Registry(open_store("memory://"))

@@ -1,0 +1,182 @@
+"""A mistake in a recipe is one sentence that says where, what, and what instead."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from functions.train import data, model, optimiser, quantize, recipe, schedule
+from functions.train.__main__ import main
+from functions.train.recipe import AdamOptions, Recipe, dump, load
+from pilotlight.errors import InvalidInputError
+
+ROOT = Path(__file__).parents[3]
+
+MISTAKES = [
+    ("optimiser.learning_rate=-1", ["optimiser.learning_rate", "-1", "greater than 0"]),
+    ("optimiser.learning_rate=.nan", ["optimiser.learning_rate", "NaN", "finite"]),
+    ("optimiser.learning_rate=.inf", ["optimiser.learning_rate", "Infinity", "finite"]),
+    ("optimiser.rate=1", ["'optimiser.rate'", "name, learning_rate, betas"]),
+    ("colour=red", ["'colour'", "early_stopping"]),
+    ("model.architecture=vgg", ["model.architecture", '"vgg"', "'cnn'"]),
+    ("optimiser.name=sgd", ["optimiser.name", '"sgd"', "'adam'"]),
+    ("schedule.name=step", ["schedule.name", '"step"', "'cosine'"]),
+    ("data.name=mnist", ["data.name", '"mnist"', "'digits'"]),
+    ("quantization.scheme=magic", ["quantization.scheme", '"magic"', "'static'"]),
+    ("epochs=yes", ["epochs", "true", "integer"]),
+    ("epochs=1.5", ["epochs", "1.5", "integer"]),
+    ("batch_size=1", ["batch_size", "1", "greater than or equal to 2"]),
+    ("data.fractions.test=0.5", ["data.fractions", "sum to 1", "1.25"]),
+    ("model.channels=[]", ["model.channels", "at least 1"]),
+    ("model.channels=[8, 0]", ["model.channels.1", "0", "greater than or equal to 1"]),
+    ("model=3", ["model is 3", "architecture, channels"]),
+    ("name=../etc", ["name", "../etc", "match"]),
+    ("name=stats", ["name", "stats"]),
+    ("seed", ["'seed'", "KEY=VALUE"]),
+    ("=3", ["'=3'", "KEY=VALUE"]),
+    ("seed.of.doubt=3", ["seed.of.doubt", "no keys"]),
+    ("seed=[1", ["seed=[1", "not YAML", "line 1"]),
+]
+
+
+def complaint(path: str, *overrides: str) -> str:
+    with pytest.raises(InvalidInputError) as caught:
+        load(path, overrides)
+    return str(caught.value)
+
+
+def assert_one_sentence(text: str) -> None:
+    assert "\n" not in text
+    assert text.endswith(".")
+    assert len(text) < 250
+
+
+@pytest.mark.parametrize(("override", "words"), MISTAKES, ids=[override for override, _ in MISTAKES])
+def test_mistake_is_one_sentence(override: str, words: list[str]) -> None:
+    said = complaint("digits", override)
+    assert_one_sentence(said)
+    for word in words:
+        assert word in said
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (b"- a\n- b\n", "map keys"),
+        (b"", "map keys"),
+        (b"just words", "map keys"),
+        (b"name: [", "line 1"),
+        (b"name: x\n\ty: 1", "line 2"),
+        (b"name: *nobody", "nobody"),
+        (b"a: &a [*a]", "hold itself"),
+        (b"2020-01-01: x", "words"),
+        (b"name: x", "'data' is missing (and 7 more)"),
+        (b"\xff\xfe", "text"),
+        (b"a: \x00", "not YAML"),
+    ],
+)
+def test_wrong_file_is_one_sentence(tmp_path: Path, text: bytes, word: str) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_bytes(text)
+    said = complaint(str(file))
+    assert_one_sentence(said.replace(str(tmp_path), ""))
+    assert str(file) in said
+    assert word in said
+
+
+@pytest.mark.parametrize("path", ["nowhere.yaml", "digit", ".", ""])
+def test_missing_recipe_names_those_there_are(path: str) -> None:
+    said = complaint(path)
+    assert_one_sentence(said)
+    assert repr(path) in said
+    assert "digits" in said
+
+
+def test_mistake_ends_the_command_with_two_before_torch_is_imported() -> None:
+    program = (
+        "import sys\n"
+        "from functions.train.__main__ import main\n"
+        "code = main(['digits', '--set', 'optimiser.learning_rate=-1', '--store', 'memory://'])\n"
+        "sys.exit(code if 'torch' not in sys.modules else 99)"
+    )
+    path = os.pathsep.join([str(ROOT), str(ROOT / "layers/core")])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "digits: optimiser.learning_rate is -1; it must be greater than 0.\n"
+
+
+@pytest.mark.parametrize("arguments", [["digits", "--store", "ftp://x"], ["digits", "--set", "x=1"], ["nothing"]])
+def test_command_says_a_mistake_on_stderr(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert_one_sentence(err.removesuffix("\n"))
+
+
+def test_recipe_of_record_loads() -> None:
+    digits = load("digits")
+    assert digits.name == digits.data.name == "digits"
+    assert digits.quantization.budget == 0.5
+    assert load(str(recipe.FOLDER / "digits.yaml")) == digits
+
+
+def test_overrides_are_yaml_and_the_last_one_counts() -> None:
+    changed = load("digits", ["optimiser.learning_rate=1e-4", "model.channels=[8, 16]", "epochs=1", "epochs=3"])
+    assert changed.optimiser.learning_rate == 1e-4
+    assert changed.model.channels == (8, 16)
+    assert changed.epochs == 3
+    assert changed.data == load("digits").data
+
+
+def test_recipe_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load("digits").epochs = 3
+
+
+@settings(deadline=None)  # a busy machine is no finding
+@given(st.floats(min_value=1e-300, max_value=1e300))
+def test_any_notation_of_a_learning_rate_is_a_number(rate: float) -> None:
+    for text in (repr(rate), f"{rate:e}", f"{rate:.17e}".upper(), f"+{rate!r}"):
+        read = load("digits", [f"optimiser.learning_rate={text}"]).optimiser
+        assert read == AdamOptions(name="adam", learning_rate=float(text))
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> Recipe:
+    small = st.integers(1, 100)
+    return load(
+        "digits",
+        [
+            f"seed={draw(st.integers(0, 2**32 - 1))}",
+            f"epochs={draw(small)}",
+            f"model.channels={draw(st.lists(small, min_size=1, max_size=8))}",
+            f"model.dropout={draw(st.floats(0, 0.99))!r}",
+            f"quantization.budget={draw(st.floats(0, 100))!r}",
+        ],
+    )
+
+
+@settings(deadline=None)
+@given(recipes())
+def test_dumped_recipe_is_read_back_the_same(some: Recipe) -> None:
+    assert recipe.check(recipe.parse(dump(some), "dump"), "dump") == some
+
+
+def test_every_word_of_a_recipe_is_in_its_registry() -> None:
+    digits = load("digits")
+    assert digits.data.name in data.DATASETS
+    assert digits.model.architecture in model.ARCHITECTURES
+    assert digits.optimiser.name in optimiser.OPTIMISERS
+    assert digits.schedule.name in schedule.SCHEDULES
+    assert digits.quantization.scheme in quantize.SCHEMES

@@ -1,0 +1,308 @@
+"""A whole run: what is in the version, what is in the run's folder, and what is nowhere when it fails."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from functions.train import golden, publish, recipe
+from functions.train import run as protocol
+from functions.train.__main__ import as_json, main, parser
+from functions.train.data import Dataset, Splits
+from functions.train.errors import DivergedError, NotPublishableError, ParityError
+from functions.train.evaluate import score
+from functions.train.golden import Golden
+from functions.train.loop import Epoch, History, train
+from functions.train.progress import Progress
+from functions.train.recipe import Recipe
+from functions.train.report import Report, table
+from functions.train.revision import described, revision
+from functions.train.run import run
+from pilotlight.contracts import Manifest, Reference, TensorSpec, decode
+from pilotlight.errors import StoreError
+from pilotlight.registry import Registry
+from pilotlight.runtime.session import open_session
+from pilotlight.storage import DEFAULT_URL, ObjectStore, open_store
+from tests.functions.train.conftest import TINY, Finished, silence, tiny_recipe
+
+FILES = {
+    "curves.png", "evaluation.npz", "golden.json", "model.fp32.onnx", "model.int8.onnx", "recipe.yaml", "report.json",
+}  # fmt: skip
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def served(finished: Finished, folder: Path) -> Path:
+    """The served graph, on disk."""
+    path = folder / finished.outcome.manifest.graph.path
+    path.write_bytes(finished.file(path.name))
+    return path
+
+
+def evaluation(finished: Finished) -> Dataset:
+    """The published test set, read as the demo reads it."""
+    with np.load(io.BytesIO(finished.file("evaluation.npz")), allow_pickle=False) as arrays:
+        return Dataset(arrays["image"], arrays["label"], finished.outcome.manifest.labels)
+
+
+def test_version_is_published_and_champion(tiny: Finished) -> None:
+    registry = Registry(tiny.store)
+    assert str(tiny.outcome.reference) == "tiny:1"
+    assert registry.manifest("tiny", 1) == tiny.outcome.manifest
+    assert registry.resolve(Reference.parse("tiny")) == 1
+
+
+def test_manifest_tells_the_whole_story(tiny: Finished, splits: Splits) -> None:
+    manifest, report = tiny.outcome.manifest, tiny.outcome.report
+    assert {file.path for file in manifest.files} == FILES
+    assert manifest.inputs == (TensorSpec("image", "FP32", ("batch", 1, 8, 8)),)
+    assert manifest.outputs == (TensorSpec("logits", "FP32", ("batch", 10)),)
+    assert manifest.labels == tuple("0123456789")
+    assert manifest.opset == 20
+    assert manifest.licence == "CC-BY-4.0"
+    assert manifest.serve == report.serve
+    assert manifest.evaluation == report.evaluation
+    assert manifest.parity is not None
+    assert manifest.parity.max_abs <= 1e-4
+    assert manifest.parity.batches == (1, 2, 7, 64)
+    for precision, variant in manifest.variants.items():
+        assert variant.metrics["accuracy"] == report.variants[precision].accuracy
+    assert splits.test.sha256 == report.evaluation.sha256
+
+
+def test_manifest_says_how_to_train_it_again(tiny: Finished, splits: Splits) -> None:
+    training = tiny.outcome.manifest.training
+    assert training is not None
+    assert training.recipe == tiny_recipe().model_dump(mode="json")
+    assert training.data_sha256 == splits.sha256
+    assert training.seed == 0
+    assert training.revision == revision()
+    assert training.device
+    assert training.wall_s > 0
+    text = tiny.file("recipe.yaml").decode()
+    assert recipe.check(recipe.parse(text, "recipe.yaml"), "recipe.yaml") == tiny_recipe()
+
+
+def test_published_test_set_gives_the_published_accuracy(tiny: Finished, splits: Splits, tmp_path: Path) -> None:
+    test = evaluation(tiny)
+    assert (test.images.dtype, test.images.shape[1:]) == (np.float32, (1, 8, 8))
+    assert test.labels.dtype == np.int64
+    assert test.sha256 == splits.test.sha256
+    logits = open_session(str(served(tiny, tmp_path))).run({"image": test.images})["logits"]
+    manifest = tiny.outcome.manifest
+    accuracy = score(logits, test.labels, test.classes).accuracy
+    assert accuracy == manifest.variants[manifest.serve].metrics["accuracy"]
+
+
+def test_golden_and_report_are_of_the_published_files(tiny: Finished, tmp_path: Path) -> None:
+    document = tiny.file("golden.json")
+    golden.replay(document, served(tiny, tmp_path))
+    recorded = decode(document, Golden, "golden.json")
+    assert recorded.variant == tiny.outcome.manifest.serve
+    assert recorded.tolerance > 0
+    assert 2 <= len(recorded.exchanges) <= 11
+    report = decode(tiny.file("report.json"), Report, "report.json")
+    assert report == tiny.outcome.report
+    assert report.variants["int8"].bytes == tiny.outcome.manifest.file("model.int8.onnx").bytes
+
+
+def test_run_leaves_its_journal(tiny: Finished) -> None:
+    folder = f"runs/{tiny.outcome.run}"
+    names = {path.removeprefix(f"{folder}/") for path in tiny.store.paths(folder)}
+    assert names == {"recipe.yaml", "metrics.jsonl", "curves.png"}
+    lines = tiny.store.get(f"{folder}/metrics.jsonl").data.decode().splitlines()
+    assert [Epoch(**json.loads(line)) for line in lines] == list(tiny.outcome.history.epochs)
+    assert tiny.store.get(f"{folder}/recipe.yaml").data == tiny.file("recipe.yaml")
+    assert tiny.store.get(f"{folder}/curves.png").data == tiny.file("curves.png")
+    assert tiny.file("curves.png").startswith(PNG)
+    assert tiny.outcome.manifest.by == folder
+
+
+def test_stages_are_timed_in_order(tiny: Finished) -> None:
+    stages = ["data", "train", "evaluate", "export", "parity", "quantize", "report", "golden", "publish"]
+    assert list(tiny.outcome.seconds) == stages
+
+
+def assert_nothing_is_visible(registry: Registry) -> None:
+    assert registry.models() == []
+    assert list(registry.aliases("tiny")) == []
+
+
+def test_diverged_run_publishes_nothing(empty: Registry) -> None:
+    with pytest.raises(DivergedError):
+        run(tiny_recipe("optimiser.learning_rate=1e30"), empty.store, silence())
+    assert_nothing_is_visible(empty)
+    (metrics,) = (path for path in empty.store.paths("runs") if path.endswith("metrics.jsonl"))
+    assert b"NaN" in empty.store.get(metrics).data  # the run's own folder tells what happened
+
+
+@pytest.fixture
+def mistaken(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exporter that writes another model's graph."""
+
+    def export(network: nn.Module, images: object, options: object, path: Path) -> int:
+        path.write_bytes(graph.read_bytes())
+        return 20
+
+    monkeypatch.setattr(protocol, "export", export)
+
+
+@pytest.mark.usefixtures("mistaken")
+def test_parity_failure_publishes_nothing(empty: Registry) -> None:
+    with pytest.raises(ParityError, match=r"more than the tolerance of 0\.0001: nothing is published"):
+        run(tiny_recipe("epochs=1"), empty.store, silence())
+    assert_nothing_is_visible(empty)
+
+
+@pytest.mark.usefixtures("mistaken")
+def test_model_of_nan_is_not_published(empty: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def poisoned(network: nn.Module, splits: Splits, recipe: Recipe, watch: Callable[[Epoch], None]) -> History:
+        history = train(network, splits, recipe, watch)
+        with torch.no_grad():
+            next(network.parameters()).fill_(torch.nan)
+        return history
+
+    monkeypatch.setattr(protocol, "train", poisoned)
+    with pytest.raises(NotPublishableError, match="nan away"):
+        run(tiny_recipe("epochs=1"), empty.store, silence())
+    assert_nothing_is_visible(empty)
+
+
+class Brittle(ObjectStore):
+    """A store that breaks off in the middle of an upload."""
+
+    def __init__(self) -> None:
+        inner = open_store("memory://")
+        super().__init__(inner.url, inner._store)
+
+    def put(self, path: str, data: bytes | Path) -> None:
+        if path.endswith("report.json"):
+            raise StoreError(f"The store failed at {path}: connection reset")
+        super().put(path, data)
+
+
+def test_broken_upload_is_invisible() -> None:
+    registry = Registry(Brittle())
+    with pytest.raises(StoreError):
+        run(tiny_recipe("epochs=1"), registry.store, silence())
+    assert_nothing_is_visible(registry)
+
+
+def test_fp32_is_published_to_be_served_when_int8_is_ruined(
+    empty: Registry, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ruin(fp32: Path, images: object, options: object, path: Path) -> None:
+        path.write_bytes(graph.read_bytes())  # an untrained model's
+
+    monkeypatch.setattr(protocol, "quantize", ruin)
+    outcome = run(tiny_recipe("optimiser.learning_rate=0.01"), empty.store, silence())
+    finished = Finished(outcome, empty.store)
+    assert outcome.manifest.serve == "fp32"
+    assert set(outcome.manifest.variants) == {"fp32", "int8"}
+    report = decode(finished.file("report.json"), Report, "report.json")
+    assert report.serve == "fp32"
+    assert report.points_lost > report.budget
+    assert "fp32 is served" in report.verdict
+    assert decode(finished.file("golden.json"), Golden, "golden.json").variant == "fp32"
+
+
+def test_command_prints_the_reference_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["digits", "--set", *TINY, "epochs=1", "--store", str(tmp_path / "store")]) == 0
+    out, err = capsys.readouterr()
+    assert out == "tiny:1\n"
+    for word in ("train", "parity", "int8", "tiny:1"):
+        assert word in err
+    manifest = Registry(open_store(str(tmp_path / "store"))).manifest("tiny", 1)
+    assert isinstance(manifest, Manifest)
+
+
+def test_outcome_as_json(tiny: Finished) -> None:
+    text = as_json(tiny.outcome, "memory://")
+    assert "\n" not in text
+    said = json.loads(text)
+    assert said["reference"] == "tiny:1"
+    assert said["store"] == "memory://"
+    assert said["run"] == tiny.outcome.run
+    assert said["metrics"]["fp32"]["accuracy"] == tiny.outcome.report.variants["fp32"].accuracy
+    assert said["report"] == json.loads(tiny.file("report.json"))
+
+
+def test_store_defaults_to_the_environments_then_to_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PILOTLIGHT_STORE", "s3://bucket/prefix")
+    assert parser().parse_args(["digits"]).store == "s3://bucket/prefix"
+    assert parser().parse_args(["digits", "--store", "memory://"]).store == "memory://"
+    monkeypatch.delenv("PILOTLIGHT_STORE")
+    assert parser().parse_args(["digits"]).store == DEFAULT_URL
+
+
+def test_command_ends_with_one_when_nothing_is_published(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["digits", "--set", *TINY, "optimiser.learning_rate=1e30", "--store", "memory://"]
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1].startswith("Training diverged in epoch 1")
+
+
+def test_interrupted_command_ends_with_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(protocol, "fit", interrupted)
+    assert main(["digits", "--store", "memory://"]) == 130
+    assert capsys.readouterr().err.endswith("Interrupted.\n")
+
+
+def shown(*, terminal: bool, every_s: float = 0.0) -> str:
+    """What three epochs in a stage look like."""
+    target = io.StringIO()
+    progress = Progress(Console(file=target, force_terminal=terminal, width=120), every_s)
+    with progress.stage("train") as say:
+        for number in (1, 2, 3):
+            progress.epoch(Epoch(number, 0.5, 0.8, 0.4, 0.9, 1e-3, 0.1), 3)
+        say("3 epochs")
+    return target.getvalue()
+
+
+def test_progress_is_plain_lines_in_a_log() -> None:
+    lines = shown(terminal=False).splitlines()
+    assert [line.split()[:2] for line in lines[:3]] == [["epoch", "1/3"], ["epoch", "2/3"], ["epoch", "3/3"]]
+    assert lines[3].split()[0] == "train"
+    assert lines[3].endswith("s  3 epochs")
+    assert "\x1b" not in "".join(lines)
+
+
+def test_progress_in_a_log_is_sparse_but_never_hides_the_last_epoch() -> None:
+    lines = shown(terminal=False, every_s=1e9).splitlines()
+    assert [line.split()[1] for line in lines if "epoch " in line] == ["3/3"]
+
+
+def test_progress_is_live_on_a_terminal() -> None:
+    text = shown(terminal=True)
+    assert "\x1b" in text
+    assert "3 epochs" in text
+
+
+def test_report_is_shown_as_a_table(tiny: Finished) -> None:
+    console = Console(file=io.StringIO(), record=True, width=120)
+    console.print(table(tiny.outcome.report))
+    text = console.export_text()
+    for word in ("fp32", "int8", "accuracy", "median latency", "450 test examples"):
+        assert word in text
+
+
+def test_archive_holds_nothing_pickled(splits: Splits) -> None:
+    with np.load(io.BytesIO(publish.archive(splits.test)), allow_pickle=False) as arrays:
+        assert sorted(arrays.files) == ["image", "label"]
+        assert np.array_equal(arrays["image"], splits.test.images)
+        assert np.array_equal(arrays["label"], splits.test.labels)
+
+
+def test_revision_without_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert described(tmp_path) == ""
+    monkeypatch.setenv("PILOTLIGHT_REVISION", "abc-dirty")
+    assert revision() == "abc-dirty"
