@@ -21,7 +21,7 @@ for verb in (demo.demo, train.train, publish.publish, models.models, serve.serve
 def app() -> None:
     """Run the command line. Exit codes: 0 done, 1 it could not be done, 2 what was asked is wrong."""
     try:
-        commands()
+        commands(prog_name="pilotlight")
     except PilotlightError as exc:
         ERRORS.print(str(exc), markup=False, highlight=False, soft_wrap=True)
         sys.exit(2 if isinstance(exc, InvalidInputError) else 1)

@@ -23,7 +23,7 @@ def models(
     if json:
         print_json(described if name is None else described[0])
     elif not described:
-        RESULTS.print(f"No models in {store} yet; `pilotlight train digits` makes one.", markup=False)
+        RESULTS.print(f"No models in {store} yet; `pilotlight train digits` makes one.", markup=False, soft_wrap=True)
     for model in [] if json else described:
         RESULTS.print(table(model))
 

@@ -1,0 +1,32 @@
+"""The command as a user meets it: words in; exit code, standard output and standard error out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pilotlight.cli import app
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty store, which the command takes by default."""
+    url = str(tmp_path / "store")
+    monkeypatch.setenv("PILOTLIGHT_STORE", url)
+    return url
+
+
+@pytest.fixture
+def run(store: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run `pilotlight WORDS`."""
+
+    def command(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["pilotlight", *words])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            app()
+        return int(ended.value.code or 0), *capfd.readouterr()
+
+    return command

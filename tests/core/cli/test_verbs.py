@@ -1,0 +1,187 @@
+"""Every verb does what its help says, and says what is wrong in one sentence."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pilotlight.cli import checkout, demo
+from pilotlight.cli.serve import absolute
+from pilotlight.local.gateway import Gateway
+from pilotlight.registry import Registry
+from pilotlight.storage import open_store
+from tests import fakes
+from tests.core.cli.conftest import Run
+
+ROOT = Path(__file__).parents[3]
+ANY_JSON = str(ROOT / "infra" / "local.json")
+VERBS = ("demo", "train", "publish", "models", "serve", "predict")
+
+
+@pytest.fixture
+def url(store: str) -> Iterator[str]:
+    fakes.publish(Registry(open_store(store)))
+    gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment={"PILOTLIGHT_STORE": store})
+    with gateway.background() as address:
+        yield address
+
+
+def test_help_names_every_verb(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(re.search(rf"\b{verb}\b", out) for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_speaks_json(run: Run, verb: str) -> None:
+    code, out, _ = run(verb, "--help")
+    assert code == 0
+    assert "--json" in out
+
+
+def test_an_empty_store_says_how_to_fill_it(run: Run, store: str) -> None:
+    code, out, _ = run("models")
+    assert (code, out) == (0, f"No models in {store} yet; `pilotlight train digits` makes one.\n")
+    assert run("models", "--json")[:2] == (0, "[]\n")
+
+
+def test_publish_then_list(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("cat\ndog\nbird\n")
+    model = str(fakes.MODELS / "double.onnx")
+    assert run("publish", model, "--name", "double", "--labels", str(tmp_path / "labels.txt"))[:2] == (0, "double:1\n")
+    code, out, _ = run("publish", model, "--name", "double", "--precision", "int8", "--json")
+    assert (code, json.loads(out)["reference"]) == (0, "double:2")
+    _, out, _ = run("models", "double", "--json")
+    described = json.loads(out)
+    assert [(version["version"], version["serve"]) for version in described["versions"]] == [
+        ("2", "int8"),
+        ("1", "fp32"),
+    ]
+    assert described["aliases"]["champion"]["version"] == 1
+    code, out, _ = run("models", "double")
+    assert (code, "champion" in out, "candidate" in out) == (0, True, True)
+
+
+def test_published_labels_are_kept(run: Run, store: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("cat\ndog\nbird\n")
+    run("publish", str(fakes.MODELS / "double.onnx"), "--name", "pets", "--labels", str(tmp_path / "labels.txt"))
+    assert Registry(open_store(store)).manifest("pets", 1).labels == ("cat", "dog", "bird")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "hint"),
+    [
+        (["publish", "nowhere.onnx", "--name", "x"], 2, "Cannot read nowhere.onnx: No such file or directory."),
+        (["publish", __file__, "--name", "x"], 2, "test_verbs.py cannot be served: onnxruntime"),
+        (["publish", str(fakes.MODELS / "double.onnx"), "--name", "a b"], 2, "'a b' is not a model name"),
+        (["publish", str(fakes.MODELS / "double.onnx"), "--name", "x", "--precision", "fp8"], 2, "fp8"),
+        (["models", "nothing"], 1, "There is no model 'nothing'"),
+        (["models", "--store", "gs://bucket"], 2, "'gs://bucket' is not a store; use s3://bucket/prefix"),
+        (["predict", "double:", "--input", __file__], 2, "write name, name:3 or name@alias"),
+        (["predict", "double", "--input", ANY_JSON, "--url", "http://127.0.0.1:9"], 1, "Nothing answers at http"),
+        (["predict", "double", "--input", ANY_JSON, "--url", "somewhere"], 2, "'somewhere' is not a URL"),
+        (["serve", "--port", "99999"], 2, "65535"),
+        (["paint"], 2, "paint"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(run: Run, words: list[str], code: int, hint: str) -> None:
+    found, out, err = run(*words)
+    assert (found, out) == (code, "")
+    assert hint in err
+    assert "Traceback" not in err
+
+
+def test_an_unknown_recipe_ends_as_the_job_ends(run: Run) -> None:
+    code, out, err = run("train", "nothing.yaml")
+    assert (code, out) == (2, "")
+    assert "nothing.yaml" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "shape", "data"),
+    [
+        ("[1, 2, 3]", [1, 3], [2, 4, 6]),
+        ("[[1, 2, 3], [4, 5, 6]]", [2, 3], [2, 4, 6, 8, 10, 12]),
+        ('{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","data":[0.5,0,1]}]}', [1, 3], [1, 0, 2]),
+    ],
+)
+def test_predict(run: Run, url: str, tmp_path: Path, content: str, shape: list[int], data: list[float]) -> None:
+    (tmp_path / "input.json").write_text(content)
+    words = ["predict", "double:1", "--input", str(tmp_path / "input.json"), "--url", url]
+    code, out, err = run(*words, "--json")
+    assert code == 0, err
+    (output,) = json.loads(out)["outputs"]
+    assert (output["shape"], output["data"]) == (shape, data)
+    code, out, _ = run(*words)
+    assert out == f"double:1\ny FP32 {shape}: {', '.join(f'{value:g}' for value in data)}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ("[1, 2]", "has shape [1, 2], expected [batch, 3]"),
+        ("{", "is not JSON"),
+        ('{"x": 1}', "must be a V2 infer request: {'inputs': [...]} with ['x']"),
+    ],
+)
+def test_predict_refuses(run: Run, url: str, tmp_path: Path, content: str, hint: str) -> None:
+    (tmp_path / "input.json").write_text(content)
+    code, out, err = run("predict", "double", "--input", str(tmp_path / "input.json"), "--url", url)
+    assert (code, out, hint in err) == (2, "", True)
+
+
+def test_serve_prints_its_url_and_ends_on_ctrl_c(store: str) -> None:
+    command = [sys.executable, "-c", "from pilotlight.cli import app; app()", "serve", "--port", "0", "--workers", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "layers/core")}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert re.fullmatch(rf"Serving {re.escape(store)} at http://127\.0\.0\.1:\d+\n", process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+
+
+def test_relative_stores_mean_the_same_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute(".pilotlight/store") == str(tmp_path / ".pilotlight/store")
+    assert absolute("s3://bucket/x") == "s3://bucket/x"
+
+
+def test_the_checkout_is_found_from_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "tests" / "core")
+    assert checkout.folder() == ROOT
+
+
+def publish_kept(store: str) -> str:
+    return f"digits:{fakes.publish_digits(Registry(open_store(store))).version}"
+
+
+def test_the_demo_after_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "trained", publish_kept)
+    code, out, err = run("demo")
+    assert code == 0, err
+    assert re.search(r"int8 over HTTP │\s+9[789]\.\d\d%", out)
+    assert "█" in out
+    assert re.search(r"curl -s localhost:8080/v2/models/digits/versions/1/infer -d '{.*}'\n", out)
+
+
+def test_the_demo_in_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "trained", publish_kept)
+    code, out, _ = run("demo", "--json")
+    said = json.loads(out)
+    assert (code, said["reference"], said["served"], said["examples"]) == (0, "digits:1", "int8", 450)
+    assert said["accuracy"] >= 0.97
+
+
+def test_the_demo_fails_when_the_server_answers_otherwise(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "trained", publish_kept)
+    images, labels = fakes.digits()
+    monkeypatch.setattr(demo, "evaluation", lambda *_: (images[::-1][:20], labels[:20]))
+    code, _, err = run("demo", "--json")
+    assert code == 1
+    assert re.search(r"Served \d+\.\d+% of the test set right, but 9\d\.\d+% were measured", err)
