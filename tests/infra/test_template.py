@@ -1,0 +1,82 @@
+"""What the template promises, checked without deploying it."""
+
+import importlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cfnlint.decode import cfn_yaml
+
+from pilotlight.local import template
+
+ROOT = Path(__file__).parents[2]
+STACK = template.load(ROOT / "template.yaml")
+RESOURCES: dict[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))["Resources"]
+FUNCTIONS = {name: body for name, body in RESOURCES.items() if body["Type"] == "AWS::Serverless::Function"}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_handler_imports_from_the_checkout(name: str) -> None:
+    module, function = STACK.functions[name].handler.rsplit(".", 1)
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_is_packaged_under_its_own_name(name: str) -> None:
+    body = FUNCTIONS[name]
+    package = ".".join(Path(body["Properties"]["CodeUri"]).parts)
+    built = body["Metadata"]["BuildProperties"]
+    assert built == {"ParentPackageMode": "explicit", "ParentPackages": package}
+    assert body["Properties"]["Handler"] == f"{package}.handler.handle"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_may_do_only_what_it_must(name: str) -> None:
+    statements = [one for policy in FUNCTIONS[name]["Properties"]["Policies"] for one in policy["Statement"]]
+    for statement in statements:
+        actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+        assert not [action for action in actions if "*" in action]
+        assert statement["Resource"] != "*"
+    assert {statement["Action"] for statement in statements} == {"s3:GetObject", "s3:ListBucket"}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_has_a_log_group_that_forgets(name: str) -> None:
+    groups = [body["Properties"] for body in RESOURCES.values() if body["Type"] == "AWS::Logs::LogGroup"]
+    kept = [
+        group["RetentionInDays"] for group in groups if group["LogGroupName"] == {"Fn::Sub": f"/aws/lambda/${{{name}}}"}
+    ]
+    assert len(kept) == 1
+
+
+def test_functions_give_up_before_the_gateway_does() -> None:
+    assert all(function.timeout_s < 29 for function in STACK.functions.values())
+
+
+def test_the_bucket_is_private_encrypted_and_kept() -> None:
+    bucket = RESOURCES["ModelBucket"]
+    assert bucket["DeletionPolicy"] == bucket["UpdateReplacePolicy"] == "Retain"
+    assert set(bucket["Properties"]["PublicAccessBlockConfiguration"].values()) == {True}
+    assert "BucketEncryption" in bucket["Properties"]
+
+
+def test_errors_of_the_gateway_are_readable_by_v2_and_openai_clients() -> None:
+    responses = RESOURCES["Api"]["Properties"]["GatewayResponses"]
+    for response in responses.values():
+        body = response["ResponseTemplates"]["application/json"]
+        said = json.loads(re.sub(r"\$context\.\S*?(?=[,}])", '"text"', body))
+        assert set(said) == {"error", "message"}
+
+
+def test_the_environment_file_for_sam_names_real_functions_and_variables() -> None:
+    for name, variables in json.loads((ROOT / "infra" / "local.json").read_text()).items():
+        assert set(variables) <= set(FUNCTIONS[name]["Properties"]["Environment"]["Variables"])
+
+
+def test_telemetry_is_off_before_any_import() -> None:
+    for body in FUNCTIONS.values():
+        assert body["Properties"]["Environment"]["Variables"]["ORT_DISABLE_TELEMETRY"] == "1"
+    assert os.environ.get("ORT_DISABLE_TELEMETRY") == "1"
