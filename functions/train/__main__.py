@@ -16,7 +16,8 @@ from rich.console import Console
 
 from functions.train.recipe import load
 from pilotlight.errors import InvalidInputError, PilotlightError
-from pilotlight.storage import DEFAULT_URL, open_store
+from pilotlight.settings import DEFAULT_STORE
+from pilotlight.storage import open_store
 
 if TYPE_CHECKING:
     from functions.train.run import Outcome
@@ -47,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument(
         "--store",
         metavar="URL",
-        default=os.environ.get("PILOTLIGHT_STORE") or DEFAULT_URL,
+        default=os.environ.get("PILOTLIGHT_STORE") or DEFAULT_STORE,
         help="where to publish: s3://bucket/prefix, file:///folder or a folder; %(default)s unless given",
     )
     words.add_argument("--json", action="store_true", help="print the reference, the metrics and the report as JSON")

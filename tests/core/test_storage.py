@@ -119,8 +119,9 @@ def test_other_options_of_the_url_are_refused() -> None:
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="failed at"):
-        open_store(str(tmp_path / "file" / "store"))
+    for folder in (str(tmp_path / "file" / "store"), "/proc/store"):
+        with pytest.raises(InvalidInputError, match=f"'{folder}' cannot be a store"):
+            open_store(folder)
 
 
 def test_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pilotlight.errors import InvalidInputError
-from pilotlight.storage import DEFAULT_URL
 
+DEFAULT_STORE = ".pilotlight/store"  # in the working folder: the embedded default
 VARIABLES = {
     "store": "PILOTLIGHT_STORE",
     "alias_seconds": "PILOTLIGHT_ALIAS_SECONDS",
@@ -22,7 +22,7 @@ VARIABLES = {
 class Settings(Struct, frozen=True):
     """A handler's settings. `memory_mb` decides threads and the models' budget, which is half of it."""
 
-    store: str = DEFAULT_URL  # URL for `open_store`
+    store: str = DEFAULT_STORE  # URL for `open_store`
     alias_seconds: Annotated[float, Meta(ge=0)] = 10.0  # for how long an alias is trusted before it is read again
     memory_mb: Annotated[int, Meta(ge=128, le=10240)] = 1769
 

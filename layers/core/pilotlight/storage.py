@@ -22,7 +22,6 @@ from obstore.store import LocalStore, MemoryStore, S3Store
 
 from pilotlight.errors import AlreadyExistsError, ChangedError, InvalidInputError, NotFoundError, StoreError
 
-DEFAULT_URL = ".pilotlight/store"
 # By one of these obstore finds credentials itself, as in every Lambda and container of AWS.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"}
 # Bounds a store that is away: the handler answers 503 well inside the gateway's 29 s.
@@ -94,9 +93,11 @@ class DiskStore(ObjectStore):
     """A folder. obstore writes atomically and creates exclusively there; the compare-and-swap that it lacks is ours."""
 
     def __init__(self, url: str, folder: Path) -> None:
-        with translated(url, ""):
+        try:
             folder.mkdir(parents=True, exist_ok=True)
             super().__init__(url, LocalStore(folder))
+        except (BaseError, OSError) as exc:
+            raise InvalidInputError(f"{url!r} cannot be a store: {first_line(exc)}") from exc
         self._folder = folder
 
     def replace(self, path: str, data: bytes, e_tag: str) -> None:
@@ -128,8 +129,8 @@ def open_store(url: str) -> ObjectStore:
     """Open `s3://bucket/prefix`, `file:///folder`, a plain folder path, or `memory://`.
 
     S3 takes region and credentials from the usual AWS_* variables. `s3://bucket?endpoint=http://host:9000`, or the
-    variable AWS_ENDPOINT_URL, names another server that speaks S3. Raises `InvalidInputError` for another scheme and
-    `StoreError` when the folder cannot be made.
+    variable AWS_ENDPOINT_URL, names another server that speaks S3. Raises `InvalidInputError` for another scheme, and
+    for a folder that cannot be made.
     """
     parts = urlsplit(url)
     if parts.scheme == "s3" and parts.netloc:
@@ -140,7 +141,7 @@ def open_store(url: str) -> ObjectStore:
         return DiskStore(url.rstrip("/"), Path(unquote(parts.path)))
     if url and "://" not in url and not url.startswith(("s3:", "file:")):
         return DiskStore(url.rstrip("/") or "/", Path(url).absolute())
-    raise InvalidInputError(f"{url!r} is not a store; use s3://bucket/prefix, file:///folder, a folder, or memory://.")
+    raise InvalidInputError(f"{url!r} is not a store; use s3://bucket/prefix, file:///folder, a folder or memory://.")
 
 
 def _s3(url: str, query: str) -> ObjectStore:

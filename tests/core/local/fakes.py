@@ -1,8 +1,9 @@
-"""Stand-ins for the two neighbours of the Runtime API: the runtime client's connection, and whoever owns it."""
+"""Stand-ins for what the gateway's parts deal with: a runtime client's connection, its owner, an environment."""
 
 import asyncio
 from collections.abc import Iterable
 
+from pilotlight.local.pool import OnFree
 from pilotlight.local.runtime_api import Invocation
 
 
@@ -45,3 +46,41 @@ def invocation(request_id: str = "id-1", *, is_abandoned: bool = False) -> Invoc
     """An invocation of the running loop."""
     outcome = asyncio.get_running_loop().create_future()
     return Invocation(request_id, "Root=1", b'{"a":1}', outcome, lambda: is_abandoned)
+
+
+class FakeEnvironment:
+    """Does what `Environment` does, at the test's command."""
+
+    def __init__(self, on_free: OnFree) -> None:
+        self._on_free = on_free
+        self._end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.initialised = False
+        self.free_since: float | None = None
+        self.working: Invocation | None = None
+        self.is_delivered = True
+        self.checks = 0
+
+    async def run(self) -> str:
+        return await self._end
+
+    def take(self, given: Invocation) -> None:
+        self.free_since, self.working = None, given
+
+    def unfinished(self) -> tuple[Invocation | None, bool]:
+        return self.working, self.is_delivered
+
+    def check(self, now: float) -> None:
+        self.checks += 1
+
+    def end(self, reason: str) -> None:
+        self._end.set_result(f"F {reason}")
+
+    def become_free(self) -> None:
+        self.initialised, self.working = True, None
+        self.free_since = asyncio.get_running_loop().time()
+        self._on_free(self)
+
+    def finish(self) -> None:
+        assert self.working is not None
+        self.working.finish(b"{}")
+        self.become_free()

@@ -73,6 +73,16 @@ def test_process_that_cannot_be_started_is_told(tmp_path: Path) -> None:
     assert asyncio.run(run()).startswith("F could not be started: ")
 
 
+def test_environment_that_is_being_killed_takes_no_new_work() -> None:
+    freed: list[Environment] = []
+    environment = Environment(LAUNCH, freed.append)
+    environment.on_next()
+    assert freed == [environment]
+    environment.end("timed out")
+    environment.on_done()  # its answer was still on the way
+    assert freed == [environment]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
 def test_environment_that_is_ended_before_it_has_begun(tmp_path: Path) -> None:
     async def run() -> str:

@@ -342,10 +342,18 @@ def test_wrong_configuration_is_one_sentence(stack: Path, tmp_path: Path) -> Non
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (
-            pytest.raises(InvalidInputError, match=f"Cannot listen on port {port}"),
+            pytest.raises(InvalidInputError, match=f"port {port} of 127.0.0.1: Address already in use. Stop"),
             Gateway(stack, port=port).background(),
         ):
             pass
+
+
+def test_callback_that_fails_ends_the_gateway(stack: Path) -> None:
+    def fail(url: str) -> None:
+        raise RuntimeError(f"did not like {url}")
+
+    with pytest.raises(RuntimeError, match="did not like http://127.0.0.1:"):
+        Gateway(stack, port=0).serve(fail)
 
 
 def test_requests_in_flight_at_the_end_are_answered(stack: Path) -> None:

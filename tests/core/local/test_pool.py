@@ -8,48 +8,9 @@ import pytest
 from pilotlight.local.faults import CLIENT_GONE, FAILED, STOPPING, TIMED_OUT, GatewayError
 from pilotlight.local.limits import Limits
 from pilotlight.local.pool import OnFree, Pool
-from pilotlight.local.runtime_api import Invocation
-from tests.core.local.fakes import invocation
+from tests.core.local.fakes import FakeEnvironment, invocation
 
 LIMITS = Limits(integration_s=5.0, watch_s=0.01)
-
-
-class FakeEnvironment:
-    """Does what `Environment` does, at the test's command."""
-
-    def __init__(self, on_free: OnFree) -> None:
-        self._on_free = on_free
-        self._end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.initialised = False
-        self.free_since: float | None = None
-        self.working: Invocation | None = None
-        self.is_delivered = True
-        self.checks = 0
-
-    async def run(self) -> str:
-        return await self._end
-
-    def take(self, given: Invocation) -> None:
-        self.free_since, self.working = None, given
-
-    def unfinished(self) -> tuple[Invocation | None, bool]:
-        return self.working, self.is_delivered
-
-    def check(self, now: float) -> None:
-        self.checks += 1
-
-    def end(self, reason: str) -> None:
-        self._end.set_result(f"F {reason}")
-
-    def become_free(self) -> None:
-        self.initialised, self.working = True, None
-        self.free_since = asyncio.get_running_loop().time()
-        self._on_free(self)
-
-    def finish(self) -> None:
-        assert self.working is not None
-        self.working.finish(b"{}")
-        self.become_free()
 
 
 class House:

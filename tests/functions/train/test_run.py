@@ -28,7 +28,8 @@ from pilotlight.contracts import Manifest, Reference, TensorSpec, decode
 from pilotlight.errors import StoreError
 from pilotlight.registry import Registry
 from pilotlight.runtime.session import open_session
-from pilotlight.storage import DEFAULT_URL, ObjectStore, open_store
+from pilotlight.settings import DEFAULT_STORE
+from pilotlight.storage import ObjectStore, open_store
 from tests.functions.train.conftest import TINY, Finished, silence, tiny_recipe
 
 FILES = {
@@ -237,7 +238,7 @@ def test_store_defaults_to_the_environments_then_to_a_folder(monkeypatch: pytest
     assert parser().parse_args(["digits"]).store == "s3://bucket/prefix"
     assert parser().parse_args(["digits", "--store", "memory://"]).store == "memory://"
     monkeypatch.delenv("PILOTLIGHT_STORE")
-    assert parser().parse_args(["digits"]).store == DEFAULT_URL
+    assert parser().parse_args(["digits"]).store == DEFAULT_STORE
 
 
 def test_command_ends_with_one_when_nothing_is_published(capsys: pytest.CaptureFixture[str]) -> None:

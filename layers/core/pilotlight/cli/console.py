@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 
 from pilotlight.registry import Registry
-from pilotlight.storage import DEFAULT_URL, open_store
+from pilotlight.settings import DEFAULT_STORE
+from pilotlight.storage import open_store
 
 RESULTS = Console(highlight=False)
 ERRORS = Console(stderr=True, highlight=False)
@@ -20,7 +21,7 @@ StoreOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 UrlOption = Annotated[str, typer.Option("--url", metavar="URL", help="Of the server, with its stage if it has one.")]
-STORE = DEFAULT_URL
+STORE = DEFAULT_STORE
 URL = "http://127.0.0.1:8080"
 
 
