@@ -352,7 +352,7 @@ def test_callback_that_fails_ends_the_gateway(stack: Path) -> None:
     def fail(url: str) -> None:
         raise RuntimeError(f"did not like {url}")
 
-    with pytest.raises(RuntimeError, match="did not like http://127.0.0.1:"):
+    with pytest.raises(RuntimeError, match=r"did not like http://127\.0\.0\.1:"):
         Gateway(stack, port=0).serve(fail)
 
 

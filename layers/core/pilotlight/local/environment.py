@@ -195,8 +195,9 @@ class Environment:
 
     def on_done(self) -> None:
         """The runtime client is through with its invocation."""
-        self.free_since = time.monotonic()
-        self._on_free(self)
+        if not self._reason:  # else it is being killed, and what it has still sent must not bring it new work
+            self.free_since = time.monotonic()
+            self._on_free(self)
 
     def on_init_error(self, text: str) -> None:
         """The handler could not be imported."""

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -23,7 +24,7 @@ from pilotlight.local.pool import OnFree, Pool
 from pilotlight.local.rest_api import RestApi
 from pilotlight.local.template import Function, Stack
 
-KEEP_ALIVE_S = 65  # how long a client's idle connection is kept; longer than the 60 s for which clients pool theirs
+KEEP_ALIVE_S = 600  # how long a client's idle connection is kept: long, since closing one races with its next request
 SHUTDOWN_S = 3  # how long a client may take to read what it was last sent
 
 OnReady = Callable[[str], None]
@@ -60,14 +61,12 @@ class Gateway:
         """Serve from a thread for as long as the context lasts, and give the URL; errors are those of `serve`."""
         ready: concurrent.futures.Future[str] = concurrent.futures.Future()
         server, listener = self._server(ready.set_result)
+        running: concurrent.futures.Future[Any]
         with concurrent.futures.ThreadPoolExecutor(1, "pilotlight-gateway") as thread:
             running = thread.submit(server.run, sockets=[listener])
-            running.add_done_callback(lambda _: ready.cancel())  # it has failed, if it is over before it is ready
+            concurrent.futures.wait((ready, running), return_when=concurrent.futures.FIRST_COMPLETED)
             try:
-                yield ready.result()
-            except concurrent.futures.CancelledError:
-                running.result()
-                raise
+                yield ready.result() if ready.done() else running.result()  # which raises: it ended before it was ready
             finally:
                 server.should_exit = True
 
@@ -116,7 +115,11 @@ class _Server(uvicorn.Server):
         for pool in self._pools:
             pool.start()
         await super().startup(sockets)
-        self._on_started()
+        try:
+            self._on_started()
+        except BaseException:
+            await self.shutdown(sockets)  # uvloop waits for ever for a loop to close whose servers are open
+            raise
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the environments, which answers every request in flight, then the connections."""
@@ -151,7 +154,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as exc:
-        what = f"Cannot listen on port {port} of {host}: {exc}."
+        why = (getattr(exc, "strerror", None) or str(exc)).partition(" (while")[0]  # without the address once more
+        what = f"Cannot listen on port {port} of {host}: {why}."
         raise InvalidInputError(f"{what} Stop what uses it, or choose another port; 0 takes any free one.") from exc
 
 

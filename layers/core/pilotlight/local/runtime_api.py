@@ -107,11 +107,11 @@ class RuntimeApi:
 
     def _deliver(self, transport: asyncio.Transport, invocation: Invocation) -> None:
         self._parked, self.delivered = None, True
-        deadline_ms = (time.time() + self._timeout_s) * 1000
+        deadline_ms = int((time.time() + self._timeout_s) * 1000)
         head = (
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
             f"Lambda-Runtime-Aws-Request-Id: {invocation.request_id}\r\n"
-            f"Lambda-Runtime-Deadline-Ms: {deadline_ms:.0f}\r\n"
+            f"Lambda-Runtime-Deadline-Ms: {deadline_ms}\r\n"
             f"Lambda-Runtime-Invoked-Function-Arn: {self._arn}\r\n"
             f"Lambda-Runtime-Trace-Id: {invocation.trace_id}\r\n"
             f"Content-Length: {len(invocation.event)}\r\n\r\n"
