@@ -21,22 +21,22 @@ Array = np.ndarray[Any, Any]
 class Dataset:
     """Labelled images, as somebody who calls the served model sends them."""
 
-    images: Array  # float32 (N, channels, height, width)
-    labels: Array  # int64 (N,), an index into classes
+    inputs: Array  # float32 (N, channels, height, width)
+    targets: Array  # int64 (N,), an index into classes
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     def take(self, indices: Array) -> "Dataset":
         """The examples at `indices`, in that order."""
-        return Dataset(self.images[indices], self.labels[indices], self.classes)
+        return Dataset(self.inputs[indices], self.targets[indices], self.classes)
 
     @property
     def sha256(self) -> str:
         """In hex, of the images' bytes and then the labels': float32 and int64, little-endian, row by row."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.images, "<f4").tobytes())
-        digest.update(np.ascontiguousarray(self.labels, "<i8").tobytes())
+        digest = hashlib.sha256(np.ascontiguousarray(self.inputs, "<f4").tobytes())
+        digest.update(np.ascontiguousarray(self.targets, "<i8").tobytes())
         return digest.hexdigest()
 
 
@@ -69,7 +69,7 @@ def load(options: DataOptions) -> Dataset:
 def split(dataset: Dataset, options: DataOptions) -> Splits:
     """Share the examples out by the recipe's seed, every class in the same proportions."""
     random = np.random.default_rng(options.seed)
-    train, validation, test = stratify(dataset.labels, options.fractions, random)
+    train, validation, test = stratify(dataset.targets, options.fractions, random)
     check(dataset, {"train": train, "validation": validation, "test": test})
     if options.calibration > len(train):
         raise InvalidInputError(
@@ -93,5 +93,5 @@ def stratify(labels: Array, fractions: Fractions, random: np.random.Generator) -
 def check(dataset: Dataset, sets: Mapping[str, Array]) -> None:
     """Refuse a split that leaves a class out of one of its sets."""
     for name, indices in sets.items():
-        if len(np.unique(dataset.labels[indices])) < len(dataset.classes):
+        if len(np.unique(dataset.targets[indices])) < len(dataset.classes):
             raise InvalidInputError(f"data.fractions.{name} is too small: a class has no example left in that set.")

@@ -63,7 +63,7 @@ def record(graph: Path, variant: Precision, test: Dataset) -> Golden:
     """Ask the served graph about one test example of each class, each alone, and about three of them at once."""
     session = open_session(str(graph))
     chosen = exemplars(session, test)
-    feeds = [*np.split(test.images[chosen], len(chosen)), test.images[:BATCH]]
+    feeds = [*np.split(test.inputs[chosen], len(chosen)), test.inputs[:BATCH]]
     answers = [session.run({INPUT: feed})[OUTPUT] for feed in feeds]
     tolerance = TOLERANCES[variant] * max(float(np.abs(answer).max()) for answer in answers)
     return Golden(variant=variant, tolerance=tolerance, exchanges=tuple(map(exchange, feeds, answers)))
@@ -71,8 +71,8 @@ def record(graph: Path, variant: Precision, test: Dataset) -> Golden:
 
 def exemplars(session: Session, test: Dataset) -> Array:
     """The index of the first test example of each class that gets the right answer; the very first if none does."""
-    right = np.flatnonzero(session.run({INPUT: test.images})[OUTPUT].argmax(axis=1) == test.labels)
-    return right[np.unique(test.labels[right], return_index=True)[1]] if len(right) else np.array([0])
+    right = np.flatnonzero(session.run({INPUT: test.inputs})[OUTPUT].argmax(axis=1) == test.targets)
+    return right[np.unique(test.targets[right], return_index=True)[1]] if len(right) else np.array([0])
 
 
 def exchange(images: Array, logits: Array) -> Exchange:

@@ -79,7 +79,7 @@ def train(model: nn.Module, splits: Splits, recipe: Recipe, watch: Callable[[Epo
             started = time.perf_counter()
             rates = learning_rates(recipe, len(splits.train), number)
             loss, accuracy = train_epoch(model, optimiser, splits.train, rates, recipe.batch_size)
-            judged = score(predict(model, splits.validation.images), splits.validation.labels, splits.train.classes)
+            judged = score(predict(model, splits.validation.inputs), splits.validation.targets, splits.train.classes)
             seconds = time.perf_counter() - started
             epochs.append(Epoch(number, loss, accuracy, judged.loss, judged.accuracy, rates[-1], seconds))
             watch(epochs[-1])
@@ -102,7 +102,7 @@ def train_epoch(
     """One pass in random order, one step for each rate: the mean loss and accuracy over the pass."""
     model.train()
     device = device_of(model)
-    images, labels = (torch.from_numpy(array).to(device) for array in (data.images, data.labels))
+    images, labels = (torch.from_numpy(array).to(device) for array in (data.inputs, data.targets))
     loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
     for indices, rate in zip(torch.split(torch.randperm(len(data)), batch_size), rates, strict=True):
         batch, truth = images[indices.to(device)], labels[indices.to(device)]

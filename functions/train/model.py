@@ -37,9 +37,9 @@ def constant(values: Array) -> torch.Tensor:
 
 def build(options: CnnOptions, train: Dataset) -> nn.Module:
     """An untrained model for data like `train`; seed torch before, since the weights are drawn here."""
-    shape = train.images.shape[1:]
+    shape = train.inputs.shape[1:]
     body = ARCHITECTURES[options.architecture](options, shape, len(train.classes))
-    return nn.Sequential(Standardise(train.images), *body)
+    return nn.Sequential(Standardise(train.inputs), *body)
 
 
 def cnn(options: CnnOptions, shape: tuple[int, ...], classes: int) -> list[nn.Module]:

@@ -79,5 +79,5 @@ def files(product: Product) -> dict[str, Content]:
 def archive(test: Dataset) -> bytes:
     """The test set as npz: `image` float32 (N, C, H, W), raw, and `label` int64 (N,); nothing in it is pickled."""
     target = io.BytesIO()
-    np.savez_compressed(target, allow_pickle=False, image=test.images, label=test.labels)
+    np.savez_compressed(target, allow_pickle=False, image=test.inputs, label=test.targets)
     return target.getvalue()

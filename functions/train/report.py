@@ -57,8 +57,8 @@ class Report(Struct, frozen=True, kw_only=True):
 def compare(graphs: Mapping[Precision, Path], test: Dataset, calibration: Dataset, budget: float) -> Report:
     """Measure the fp32 and the int8 graph on the test set, and decide which is served."""
     sessions = {precision: open_session(str(path)) for precision, path in graphs.items()}
-    logits = {precision: session.run({INPUT: test.images})[OUTPUT] for precision, session in sessions.items()}
-    latencies = interleaved(sessions, test.images[:1])
+    logits = {precision: session.run({INPUT: test.inputs})[OUTPUT] for precision, session in sessions.items()}
+    latencies = interleaved(sessions, test.inputs[:1])
     measured = {name: measure(logits[name], test, graphs[name], latencies[name]) for name in graphs}
     fp32, int8 = measured["fp32"], measured["int8"]
     lost = round(100 * (fp32.accuracy - int8.accuracy), 6)  # rounded: 0.5 lost is within 0.5
@@ -88,7 +88,7 @@ def decide(lost: float, budget: float) -> tuple[Precision, str]:
 
 def measure(logits: Array, test: Dataset, graph: Path, latency_ms: float) -> Measured:
     """What there is to say of one variant."""
-    result = score(logits, test.labels, test.classes)
+    result = score(logits, test.targets, test.classes)
     return Measured(result.accuracy, result.loss, result.per_class, graph.stat().st_size, latency_ms)
 
 

@@ -49,20 +49,20 @@ def run(recipe: Recipe, store: ObjectStore, progress: Progress) -> Outcome:
         network, history = fit(recipe, splits, journal, progress)
         say(f"{len(history.epochs)} epochs on {device_name()}, kept epoch {history.best.number}")
     with progress.stage("evaluate") as say:
-        result = score(predict(network, splits.test.images), splits.test.labels, splits.test.classes)
+        result = score(predict(network, splits.test.inputs), splits.test.targets, splits.test.classes)
         picture = curves.draw(history, title(recipe, result, len(splits.test)))
         journal.curves(picture)
         say(f"{result.accuracy:.2%} of the test set right")
     with TemporaryDirectory(prefix="pilotlight-train-") as folder:
         graphs: dict[Precision, Path] = {kind: Path(folder, f"model.{kind}.onnx") for kind in ("fp32", "int8")}
         with progress.stage("export") as say:
-            opset = export(network, splits.train.images, recipe.export, graphs["fp32"])
+            opset = export(network, splits.train.inputs, recipe.export, graphs["fp32"])
             say(f"opset {opset}, {graphs['fp32'].stat().st_size:,} bytes")
         with progress.stage("parity") as say:
-            agreed = parity.check(network, graphs["fp32"], splits.validation.images, recipe.export.tolerance)
+            agreed = parity.check(network, graphs["fp32"], splits.validation.inputs, recipe.export.tolerance)
             say(f"within {agreed.max_abs:.2g} of the model at batches {', '.join(map(str, agreed.batches))}")
         with progress.stage("quantize") as say:
-            quantize(graphs["fp32"], splits.calibration.images, recipe.quantization, graphs["int8"])
+            quantize(graphs["fp32"], splits.calibration.inputs, recipe.quantization, graphs["int8"])
             say(f"{graphs['int8'].stat().st_size:,} bytes, {len(splits.calibration)} training examples to calibrate")
         with progress.stage("report") as say:
             measured = report.compare(graphs, splits.test, splits.calibration, recipe.quantization.budget)

@@ -25,15 +25,15 @@ def digits() -> Dataset:
 
 def rows(dataset: Dataset) -> set[bytes]:
     """The images as a set: no two of the 1,797 scans are the same."""
-    return {image.tobytes() for image in dataset.images}
+    return {image.tobytes() for image in dataset.inputs}
 
 
 def test_digits_are_raw_scans(digits: Dataset) -> None:
-    assert digits.images.shape == (1797, 1, 8, 8)
-    assert digits.images.dtype == np.float32
-    assert (digits.images.min(), digits.images.max()) == (0, 16)
-    assert np.array_equal(digits.images, digits.images.round())
-    assert digits.labels.dtype == np.int64
+    assert digits.inputs.shape == (1797, 1, 8, 8)
+    assert digits.inputs.dtype == np.float32
+    assert (digits.inputs.min(), digits.inputs.max()) == (0, 16)
+    assert np.array_equal(digits.inputs, digits.inputs.round())
+    assert digits.targets.dtype == np.int64
     assert digits.classes == tuple("0123456789")
     assert len(rows(digits)) == len(digits)
 
@@ -46,8 +46,8 @@ def test_split_is_disjoint_complete_and_stratified(digits: Dataset) -> None:
     assert not validation & test
     assert train | validation | test == rows(digits)
     for part, share in ((splits.train, 0.6), (splits.validation, 0.2), (splits.test, 0.2)):
-        expected = share * np.bincount(digits.labels)
-        assert np.abs(np.bincount(part.labels) - expected).max() <= 1
+        expected = share * np.bincount(digits.targets)
+        assert np.abs(np.bincount(part.targets) - expected).max() <= 1
 
 
 def test_calibration_is_a_part_of_the_training_set_alone(splits: Splits) -> None:

@@ -25,7 +25,7 @@ TELLTALE = re.compile(rb"site-packages|\.py\b|stack_trace|/home|/root|" + re.esc
 
 
 def test_untrained_model_is_exported_faithfully(untrained: nn.Module, graph: Path, splits: Splits) -> None:
-    found = parity.check(untrained, graph, splits.validation.images, 1e-4)
+    found = parity.check(untrained, graph, splits.validation.inputs, 1e-4)
     assert found.batches == (1, 2, 7, 64)
     assert found.max_abs <= 1e-4
 
@@ -34,7 +34,7 @@ def test_untrained_model_is_exported_faithfully(untrained: nn.Module, graph: Pat
 def test_graph_answers_as_the_model_for_any_batch(
     untrained: nn.Module, graph: Path, splits: Splits, batch: int
 ) -> None:
-    images = splits.test.images[:batch]
+    images = splits.test.inputs[:batch]
     logits = open_session(str(graph)).run({"image": images})["logits"]
     assert logits.shape == (batch, 10)
     assert np.abs(logits - predict(untrained, images)).max() <= 1e-4
@@ -61,7 +61,7 @@ def test_graphs_tell_nothing_of_their_origin(tiny: Finished, name: str) -> None:
 def test_batched_is_single_in_both_graphs(tiny: Finished, splits: Splits, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(tiny.file(name))
-    session, images = open_session(str(path)), splits.test.images[:33]
+    session, images = open_session(str(path)), splits.test.inputs[:33]
     together = session.run({"image": images})["logits"]
     alone = np.concatenate([session.run({"image": image[None]})["logits"] for image in images])
     assert np.abs(together - alone).max() <= 1e-5
@@ -71,7 +71,7 @@ def test_exporter_is_silent_and_touches_nothing(
     untrained: nn.Module, splits: Splits, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     untrained.train()
-    assert export.export(untrained, splits.train.images, ExportOptions(opset=18), tmp_path / "model.onnx") == 18
+    assert export.export(untrained, splits.train.inputs, ExportOptions(opset=18), tmp_path / "model.onnx") == 18
     assert untrained.training
     untrained.eval()
     assert capfd.readouterr() == ("", "")
@@ -86,7 +86,7 @@ class Branching(nn.Module):
 
 def test_model_that_no_graph_can_hold_is_refused(splits: Splits, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="cannot be exported") as caught:
-        export.export(Branching(), splits.train.images, tiny_recipe().export, tmp_path / "model.onnx")
+        export.export(Branching(), splits.train.inputs, tiny_recipe().export, tmp_path / "model.onnx")
     assert "\n" not in str(caught.value)
 
 
@@ -94,13 +94,13 @@ def test_another_model_fails_parity_with_numbers(graph: Path, untrained: nn.Modu
     other = nn.Sequential(untrained, nn.Softmax(dim=1))
     other.register_parameter("device", nn.Parameter(torch.zeros(1)))
     with pytest.raises(ParityError, match=r"At batch 1, .* is \d.* away .* tolerance of 0\.0001"):
-        parity.check(other, graph, splits.validation.images, 1e-4)
+        parity.check(other, graph, splits.validation.inputs, 1e-4)
 
 
 def test_model_of_nan_fails_parity(graph: Path, untrained: nn.Module, splits: Splits) -> None:
     poisoned = nn.Sequential(untrained, Poison())
     with pytest.raises(ParityError, match="nan away"):
-        parity.check(poisoned, graph, splits.validation.images, 1e-4)
+        parity.check(poisoned, graph, splits.validation.inputs, 1e-4)
 
 
 class Poison(nn.Module):
@@ -112,7 +112,7 @@ class Poison(nn.Module):
 
 def test_golden_requests_are_v2_requests_on_test_digits(graph: Path, splits: Splits) -> None:
     recorded = golden.record(graph, "fp32", splits.test)
-    tests = {image.tobytes() for image in splits.test.images}
+    tests = {image.tobytes() for image in splits.test.inputs}
     for exchange in recorded.exchanges:
         (given,), (answer,) = exchange.request.inputs, exchange.response.outputs
         assert (given.name, given.datatype, given.shape[1:]) == ("image", "FP32", (1, 8, 8))

@@ -62,7 +62,7 @@ def test_there_is_nothing_to_restore_before_the_first_epoch() -> None:
 def test_trained_model_is_the_best_epochs(splits: Splits) -> None:
     recipe = tiny_recipe("epochs=4", "optimiser.learning_rate=0.3", "early_stopping.patience=2")
     network, history = trained(recipe, splits)
-    judged = score(predict(network, splits.validation.images), splits.validation.labels, splits.train.classes)
+    judged = score(predict(network, splits.validation.inputs), splits.validation.targets, splits.train.classes)
     assert judged.loss == history.best.validation_loss == min(epoch.validation_loss for epoch in history.epochs)
     assert [epoch.number for epoch in history.epochs] == list(range(1, len(history.epochs) + 1))
 
@@ -100,7 +100,7 @@ def test_learning_rates_go_on_from_epoch_to_epoch() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 5, 64])
 def test_batched_is_single(untrained: nn.Module, splits: Splits, size: int) -> None:
-    images = splits.test.images[:64]
+    images = splits.test.inputs[:64]
     assert predict(untrained, images, size) == pytest.approx(predict(untrained, images), abs=1e-5)
 
 
@@ -110,7 +110,7 @@ def test_divergence_ends_the_training(splits: Splits) -> None:
 
 
 def test_model_takes_raw_pixels(untrained: nn.Module, splits: Splits) -> None:
-    scaled = untrained[0](torch.from_numpy(splits.train.images))  # type: ignore[index]  # a Sequential
+    scaled = untrained[0](torch.from_numpy(splits.train.inputs))  # type: ignore[index]  # a Sequential
     assert float(scaled.mean()) == pytest.approx(0, abs=1e-4)
     assert float(scaled.std()) == pytest.approx(1, abs=1e-3)
 
@@ -118,7 +118,7 @@ def test_model_takes_raw_pixels(untrained: nn.Module, splits: Splits) -> None:
 @pytest.mark.parametrize("channels", ["[4]", "[4, 4, 4, 4, 4, 4]"])
 def test_network_of_any_depth_answers(splits: Splits, channels: str) -> None:
     network = model.build(tiny_recipe(f"model.channels={channels}").model, splits.train)
-    assert predict(network, splits.test.images[:3]).shape == (3, 10)
+    assert predict(network, splits.test.inputs[:3]).shape == (3, 10)
 
 
 def test_score_in_closed_form() -> None:
@@ -130,9 +130,9 @@ def test_score_in_closed_form() -> None:
 
 
 def test_loss_is_torchs(untrained: nn.Module, splits: Splits) -> None:
-    logits = predict(untrained, splits.test.images)
-    expected = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(splits.test.labels)).item()
-    assert score(logits, splits.test.labels, splits.test.classes).loss == pytest.approx(expected, rel=1e-5)
+    logits = predict(untrained, splits.test.inputs)
+    expected = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(splits.test.targets)).item()
+    assert score(logits, splits.test.targets, splits.test.classes).loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_epoch_that_is_not_finite_is_never_the_best(splits: Splits) -> None:

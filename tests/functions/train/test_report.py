@@ -21,7 +21,7 @@ from tests.functions.train.conftest import Finished, tiny_recipe
 def int8(graph: Path, splits: Splits) -> Path:
     """The untrained model in 8 bits."""
     path = graph.with_name("model.int8.onnx")
-    quantize(graph, splits.calibration.images, tiny_recipe().quantization, path)
+    quantize(graph, splits.calibration.inputs, tiny_recipe().quantization, path)
     return path
 
 
@@ -43,10 +43,10 @@ def test_calibrator_sees_the_calibration_images_and_no_other(
     graph: Path, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = calibrated_on(monkeypatch)
-    quantize(graph, splits.calibration.images, tiny_recipe().quantization, tmp_path / "model.onnx")
+    quantize(graph, splits.calibration.inputs, tiny_recipe().quantization, tmp_path / "model.onnx")
     images = {image.tobytes() for batch in seen for image in batch}
-    assert images == {image.tobytes() for image in splits.calibration.images}
-    assert not images & {image.tobytes() for part in (splits.validation, splits.test) for image in part.images}
+    assert images == {image.tobytes() for image in splits.calibration.inputs}
+    assert not images & {image.tobytes() for part in (splits.validation, splits.test) for image in part.inputs}
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
@@ -70,8 +70,8 @@ def test_layers_are_integers_inside_and_floats_at_the_end(int8: Path) -> None:
 def test_report_is_what_was_measured(graph: Path, int8: Path, splits: Splits) -> None:
     found = compare({"fp32": graph, "int8": int8}, splits.test, splits.calibration, budget=100)
     for name, path in (("fp32", graph), ("int8", int8)):
-        logits = open_session(str(path)).run({"image": splits.test.images})["logits"]
-        judged, measured = score(logits, splits.test.labels, splits.test.classes), found.variants[name]  # type: ignore[index]  # a Literal
+        logits = open_session(str(path)).run({"image": splits.test.inputs})["logits"]
+        judged, measured = score(logits, splits.test.targets, splits.test.classes), found.variants[name]  # type: ignore[index]  # a Literal
         assert (measured.accuracy, measured.per_class) == (judged.accuracy, judged.per_class)
         assert measured.bytes == path.stat().st_size
         assert measured.latency_ms > 0
@@ -105,12 +105,12 @@ def test_budget_is_a_limit_that_may_be_reached(lost: float, serve: str) -> None:
 
 
 def test_quantizing_is_repeatable(graph: Path, int8: Path, splits: Splits, tmp_path: Path) -> None:
-    quantize(graph, splits.calibration.images, tiny_recipe().quantization, tmp_path / "again.onnx")
+    quantize(graph, splits.calibration.inputs, tiny_recipe().quantization, tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == int8.read_bytes()
 
 
 def test_exporting_is_repeatable(untrained: nn.Module, graph: Path, splits: Splits, tmp_path: Path) -> None:
-    export(untrained, splits.train.images, tiny_recipe().export, tmp_path / "again.onnx")
+    export(untrained, splits.train.inputs, tiny_recipe().export, tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == graph.read_bytes()
 
 

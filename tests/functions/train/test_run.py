@@ -91,12 +91,12 @@ def test_manifest_says_how_to_train_it_again(tiny: Finished, splits: Splits) -> 
 
 def test_published_test_set_gives_the_published_accuracy(tiny: Finished, splits: Splits, tmp_path: Path) -> None:
     test = evaluation(tiny)
-    assert (test.images.dtype, test.images.shape[1:]) == (np.float32, (1, 8, 8))
-    assert test.labels.dtype == np.int64
+    assert (test.inputs.dtype, test.inputs.shape[1:]) == (np.float32, (1, 8, 8))
+    assert test.targets.dtype == np.int64
     assert test.sha256 == splits.test.sha256
-    logits = open_session(str(served(tiny, tmp_path))).run({"image": test.images})["logits"]
+    logits = open_session(str(served(tiny, tmp_path))).run({"image": test.inputs})["logits"]
     manifest = tiny.outcome.manifest
-    accuracy = score(logits, test.labels, test.classes).accuracy
+    accuracy = score(logits, test.targets, test.classes).accuracy
     assert accuracy == manifest.variants[manifest.serve].metrics["accuracy"]
 
 
@@ -299,8 +299,8 @@ def test_report_is_shown_as_a_table(tiny: Finished) -> None:
 def test_archive_holds_nothing_pickled(splits: Splits) -> None:
     with np.load(io.BytesIO(publish.archive(splits.test)), allow_pickle=False) as arrays:
         assert sorted(arrays.files) == ["image", "label"]
-        assert np.array_equal(arrays["image"], splits.test.images)
-        assert np.array_equal(arrays["label"], splits.test.labels)
+        assert np.array_equal(arrays["image"], splits.test.inputs)
+        assert np.array_equal(arrays["label"], splits.test.targets)
 
 
 def test_revision_without_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
