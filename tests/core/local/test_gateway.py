@@ -377,10 +377,10 @@ print("served", flush=True)
 
 
 @contextmanager
-def served(stack: Path) -> "Iterator[tuple[subprocess.Popen[str], str]]":
+def served(stack: Path, tmp: Path) -> "Iterator[tuple[subprocess.Popen[str], str]]":
     source = str(Path(pilotlight.local.__file__).parents[2])
     command = [sys.executable, "-c", SERVE, str(stack)]
-    environ = {**os.environ, "PYTHONPATH": source}
+    environ = {**os.environ, "PYTHONPATH": source, "TMPDIR": str(tmp)}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -408,18 +408,19 @@ def hang(url: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_ends_gateway_and_environments(stack: Path, number: signal.Signals) -> None:
-    with served(stack) as (process, url):
+def test_signal_ends_gateway_and_environments(stack: Path, tmp_path: Path, number: signal.Signals) -> None:
+    with served(stack, tmp_path) as (process, url):
         pids = environments(url)
         process.send_signal(number)
         output, _ = process.communicate(timeout=WAIT_S)
         assert (process.returncode, output) == (0, "served\n")
+        assert list(tmp_path.iterdir()) == []  # what environments had for /tmp
         assert all(is_gone(pid) for pid in pids)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
-def test_environments_die_with_a_killed_gateway(stack: Path) -> None:
-    with served(stack) as (process, url):
+def test_environments_die_with_a_killed_gateway(stack: Path, tmp_path: Path) -> None:
+    with served(stack, tmp_path) as (process, url):
         pids = environments(url)
         process.kill()
         process.wait()

@@ -136,7 +136,7 @@ class Pool:
         elif invocation is not None and (delivered or self._stopping):
             invocation.fail(error)
         else:
-            log.info("%s.", reason)  # nobody else is told
+            log.log(logging.DEBUG if self._stopping else logging.INFO, "%s.", reason)  # nobody else is told
         if invocation is not None and not invocation.outcome.done():
             self._line = {invocation.request_id: invocation, **self._line}
 
