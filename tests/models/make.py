@@ -62,10 +62,21 @@ def pair() -> None:
     write("pair", nodes, [left, right], [total, same])
 
 
+def outer() -> None:
+    """product = left times right transposed, both (?, 1): free dimensions without names, which are not the same."""
+    left, right, product = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("left", [None, 1]), ("right", [None, 1]), ("product", [None, None]))
+    )
+    turned = helper.make_node("Transpose", ["right"], ["turned"])
+    write("outer", [turned, helper.make_node("Mul", ["left", "turned"], ["product"])], [left, right], [product])
+
+
 if __name__ == "__main__":
     double()
     square()
     logarithm()
     pair()
+    outer()
     for name in TYPES:
         echo(name)

@@ -16,6 +16,13 @@ def test_reads_its_signature_from_the_graph() -> None:
     assert [spec.name for spec in session.outputs] == ["total", "same"]
 
 
+def test_free_dimensions_without_names_are_not_the_same() -> None:
+    session = open_session(str(MODELS / "outer.onnx"))
+    assert [spec.shape for spec in session.inputs] == [("left.0", 1), ("right.0", 1)]
+    (product,) = session.run({"left": np.ones((2, 1), np.float32), "right": np.ones((3, 1), np.float32)}).values()
+    assert product.shape == (2, 3)
+
+
 def test_runs_all_outputs_or_those_asked_for() -> None:
     session = open_session(str(MODELS / "pair.onnx"))
     feeds = {"left": np.array([[1, 2]], np.float32), "right": np.array([[3, 4]], np.float32)}

@@ -73,10 +73,7 @@ def session_options(memory_mb: int) -> Any:  # noqa: ANN401 - onnxruntime ships 
 
 def specs(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
     """The graph's own words for its inputs or outputs as `TensorSpec`s; `ModelRefusedError` for what is no tensor."""
-    return tuple(
-        TensorSpec(argument.name, datatype(argument), tuple(map(dimension, enumerate(argument.shape))))
-        for argument in arguments
-    )
+    return tuple(TensorSpec(argument.name, datatype(argument), shape(argument)) for argument in arguments)
 
 
 def datatype(argument: Any) -> Datatype:  # noqa: ANN401 - onnxruntime ships no types
@@ -88,7 +85,8 @@ def datatype(argument: Any) -> Datatype:  # noqa: ANN401 - onnxruntime ships no 
         raise ModelRefusedError(f"{argument.name!r} is a {argument.type}; Pilotlight serves {known}.") from None
 
 
-def dimension(numbered: tuple[int, int | str | None]) -> int | str:
-    """A dimension, with a name for those free ones that have none."""
-    position, size = numbered
-    return size if size is not None else f"dim_{position}"
+def shape(argument: Any) -> tuple[int | str, ...]:  # noqa: ANN401 - onnxruntime ships no types
+    """The shape, with a name of its own for each free dimension that has none: nothing says that two are the same."""
+    return tuple(
+        size if size is not None else f"{argument.name}.{position}" for position, size in enumerate(argument.shape)
+    )
