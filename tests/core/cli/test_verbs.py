@@ -103,6 +103,13 @@ def test_an_unknown_recipe_ends_as_the_job_ends(run: Run) -> None:
     assert "nothing.yaml" in err
 
 
+def test_training_without_torch_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pilotlight.cli.train.find_spec", lambda _: None)
+    code, out, err = run("train", "digits")
+    assert (code, out) == (1, "")
+    assert "pip install -e '.[train]'" in err
+
+
 @pytest.mark.parametrize(
     ("content", "shape", "data"),
     [

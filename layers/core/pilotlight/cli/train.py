@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
 from pilotlight.cli import checkout
 from pilotlight.cli.console import STORE, JsonOption, StoreOption
+from pilotlight.errors import UnavailableError
 
 
 def train(
@@ -26,7 +28,9 @@ def train(
 
 
 def command(recipe: str, store: str, changes: Sequence[str] = (), *, json: bool = False) -> list[str]:
-    """The training job's command line."""
+    """The training job's command line; `UnavailableError` where only serving is installed."""
+    if find_spec("torch") is None:
+        raise UnavailableError("Training needs torch, which is not installed here; run pip install -e '.[train]'.")
     settings = [word for change in changes for word in ("--set", change)]
     return [sys.executable, "-m", "functions.train", recipe, *settings, "--store", store, *(["--json"] if json else [])]
 
