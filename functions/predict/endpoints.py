@@ -8,8 +8,6 @@ from pilotlight.api.router import Routes
 from pilotlight.contracts import Reference
 from pilotlight.runtime.catalog import Catalog
 
-EXTENSIONS: list[str] = []  # of the protocol; only what works is advertised
-
 
 class Endpoints:
     """The V2 protocol over a catalog."""
@@ -34,7 +32,7 @@ class Endpoints:
 
     def server(self, request: Request) -> Response:
         """Server metadata."""
-        return Response.json({"name": "pilotlight", "version": pilotlight.__version__, "extensions": EXTENSIONS})
+        return Response.json({"name": "pilotlight", "version": pilotlight.__version__, "extensions": v2.EXTENSIONS})
 
     def live(self, request: Request) -> Response:
         """Live: the process answers."""
@@ -64,7 +62,8 @@ class Endpoints:
         model = self._catalog.model(reference(request))
         asked = v2.decode_infer(request.body, request.headers, model.manifest)
         feeds = tasks.prepare(model.manifest, asked.tensors)
-        return Response.json(v2.encode_infer(model.manifest, asked, model.session.run(feeds, asked.outputs)))
+        results = model.session.run(feeds, [output.name for output in asked.outputs])
+        return v2.encode_infer(model.manifest, asked, results, request.headers.get("accept-encoding", ""))
 
 
 def reference(request: Request) -> Reference:

@@ -18,7 +18,7 @@ IMAGES = manifest(TensorSpec("image", "FP32", ("batch", 1, 8, "width")))
 PAIR = manifest(TensorSpec("left", "FP32", ("batch", 2)), TensorSpec("right", "FP32", ("batch", 2)))
 
 
-@given(st.integers(1, 5), st.integers(1, 5))
+@given(st.integers(1, 5), st.integers(0, 5))
 def test_free_dimensions_take_any_size(batch: int, width: int) -> None:
     image = np.zeros((batch, 1, 8, width))
     assert tasks.prepare(IMAGES, {"image": image})["image"] is image
@@ -30,8 +30,7 @@ def test_free_dimensions_take_any_size(batch: int, width: int) -> None:
         ((1, 8, 8), "it has 3 dimensions, not 4"),
         ((1, 1, 1, 8, 8), "it has 5 dimensions, not 4"),
         ((1, 3, 8, 8), "dimension 1 is 3, not 1"),
-        ((0, 1, 8, 8), r"dimension 0 \(batch\) is empty; send at least one"),
-        ((1, 1, 8, 0), r"dimension 3 \(width\) is empty"),
+        ((0, 1, 8, 8), r"dimension 0 \(batch\), the batch, is empty; send at least one"),
     ],
 )
 def test_wrong_shapes_are_shown_beside_the_right_one(shape: tuple[int, ...], hint: str) -> None:

@@ -33,15 +33,15 @@ def check_names(manifest: Manifest, tensors: Mapping[str, Array]) -> None:
 
 
 def check_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
-    """Fixed dimensions as they are; free ones of at least 1, and the same wherever they carry the same name."""
+    """Fixed dimensions as they are; free ones the same wherever they carry the same name; at least one example."""
     if len(shape) != len(spec.shape):
         raise wrong_shape(spec, shape, f"it has {len(shape)} dimensions, not {len(spec.shape)}")
     for position, (found, wanted) in enumerate(zip(shape, spec.shape, strict=True)):
         if isinstance(wanted, int):
             if found != wanted:
                 raise wrong_shape(spec, shape, f"dimension {position} is {found}, not {wanted}")
-        elif found == 0:
-            raise wrong_shape(spec, shape, f"dimension {position} ({wanted}) is empty; send at least one")
+        elif found == 0 and position == 0:
+            raise wrong_shape(spec, shape, f"dimension 0 ({wanted}), the batch, is empty; send at least one")
         elif sizes.setdefault(wanted, found) != found:
             raise wrong_shape(spec, shape, f"dimension {position} ({wanted}) is {found}, elsewhere {sizes[wanted]}")
 

@@ -1,4 +1,4 @@
-"""The JSON form of the V2 protocol: what round-trips, and what is refused in which words."""
+"""The V2 protocol: what round-trips, in JSON and in binary form, and what is refused in which words."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pilotlight.api import v2
+from pilotlight.api import json_data, v2
 from pilotlight.contracts import Datatype, File, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedError
 from pilotlight.registry import complete
@@ -18,7 +18,7 @@ from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 from tests import fakes
 
-IN_JSON: list[Datatype] = [name for name in get_args(Datatype) if name not in v2.IN_BINARY_ONLY]
+IN_JSON: list[Datatype] = [name for name in get_args(Datatype) if name not in json_data.IN_BINARY_ONLY]
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, max_side=4)
 
 
@@ -38,6 +38,11 @@ def body(data: object, shape: object, datatype: str = "FP32", **more: Any) -> by
 
 def decode(raw: bytes, model: Manifest = FP32) -> Array:
     return v2.decode_infer(raw, {}, model).tensors["x"]
+
+
+def answer(model: Manifest, request: v2.InferRequest, result: Array) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(v2.encode_infer(model, request, {"y": result}).body)
+    return found
 
 
 @st.composite
@@ -61,7 +66,7 @@ def test_every_datatype_round_trips_nested_and_flat(tensor: tuple[Datatype, Arra
     request = v2.decode_infer(sent, {}, model)
     assert request.tensors["x"].dtype == array.dtype
     assert request.tensors["x"].tolist() == array.tolist()
-    (output,) = v2.encode_infer(model, request, {"y": request.tensors["x"]})["outputs"]
+    (output,) = answer(model, request, request.tensors["x"])["outputs"]
     assert output["shape"] == list(array.shape)
     assert output["data"] == array.ravel().tolist()
 
@@ -161,26 +166,12 @@ def test_half_precision_needs_the_binary_form(datatype: Datatype) -> None:
     with pytest.raises(InvalidInputError, match="binary form only"):
         decode(body([1], [1, 1], datatype), manifest(datatype))
     with pytest.raises(InvalidInputError, match="binary form only"):
-        v2.encode_tensor(TensorSpec("y", datatype, (1,)), np.zeros(1))
+        json_data.encode(np.zeros(1), "y", datatype)
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"parameters": {"binary_data_output": True}},
-        {"parameters": {"sequence_id": 3}},
-        {"outputs": [{"name": "y", "parameters": {"binary_data": True}}]},
-        {"outputs": [{"name": "y", "parameters": {"classification": 2}}]},
-    ],
-)
-def test_extensions_that_are_not_built_are_refused_not_ignored(more: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedError, match="not served yet"):
-        decode(body([1, 2], [1, 2], **more))
-
-
-def test_binary_requests_say_how_to_send_json() -> None:
-    with pytest.raises(UnsupportedError, match="binary_data=False"):
-        v2.decode_infer(b"{}", {v2.BINARY_LENGTH_HEADER: "2"}, FP32)
+def test_sequences_are_refused_not_ignored() -> None:
+    with pytest.raises(UnsupportedError, match="no state between requests"):
+        decode(body([1, 2], [1, 2], parameters={"sequence_id": 3}))
 
 
 def test_unknown_parameters_pass() -> None:
@@ -189,5 +180,5 @@ def test_unknown_parameters_pass() -> None:
 
 def test_the_id_comes_back_only_if_it_was_sent() -> None:
     with_id, without = (v2.decode_infer(body([1, 2], [1, 2], **more), {}, FP32) for more in ({"id": "7"}, {}))
-    assert v2.encode_infer(FP32, with_id, {"y": np.zeros((1, 2))})["id"] == "7"
-    assert "id" not in v2.encode_infer(FP32, without, {"y": np.zeros((1, 2))})
+    assert answer(FP32, with_id, np.zeros((1, 2)))["id"] == "7"
+    assert "id" not in answer(FP32, without, np.zeros((1, 2)))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from functions.predict.endpoints import Endpoints
@@ -81,7 +82,7 @@ def test_health(call: Function) -> None:
 
 def test_server_metadata(call: Function) -> None:
     status, body = call("GET", "/v2")
-    assert (status, body["name"], body["extensions"]) == (200, "pilotlight", [])
+    assert (status, body["name"], body["extensions"]) == (200, "pilotlight", ["binary_tensor_data", "classification"])
     assert re.fullmatch(r"\d+\.\d+\.\d+", body["version"])
 
 
@@ -204,10 +205,23 @@ def test_bad_input_is_told_what_was_expected(call: Function, body: object, hint:
     assert hint in answer["error"]
 
 
-def test_binary_requests_are_not_implemented_yet(call: Function) -> None:
-    request = event("POST", "/v2/models/double/infer", b"{}")
-    request["headers"] = request["headers"] | {"Inference-Header-Content-Length": "2"}
-    assert call.handle(request, None)["statusCode"] == 501
+def test_binary_tensors_both_ways(call: Function) -> None:
+    text = json.dumps(
+        {
+            "inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "parameters": {"binary_data_size": 12}}],
+            "parameters": {"binary_data_output": True},
+        }
+    ).encode()
+    request = event("POST", "/v2/models/double/infer", text + np.array([1, 2, 3], "<f4").tobytes())
+    request["headers"] = request["headers"] | {"Inference-Header-Content-Length": str(len(text))}
+    answer = call.handle(request, None)
+    assert (answer["statusCode"], answer["isBase64Encoded"]) == (200, True)
+    assert answer["headers"]["content-type"] == "application/octet-stream"
+    body, length = base64.b64decode(answer["body"]), int(answer["headers"]["inference-header-content-length"])
+    assert json.loads(body[:length])["outputs"] == [
+        {"name": "y", "datatype": "FP32", "shape": [1, 3], "parameters": {"binary_data_size": 12}}
+    ]
+    assert np.frombuffer(body[length:], "<f4").tolist() == [2, 4, 6]
 
 
 def test_a_corrupt_version_is_refused_while_the_old_one_serves(call: Function, registry: Registry) -> None:

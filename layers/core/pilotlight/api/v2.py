@@ -1,9 +1,9 @@
-"""The bytes of the Open Inference Protocol (V2), JSON form: what an infer request means, and how an answer reads.
+"""The Open Inference Protocol (V2): what an infer request means, and how an answer reads.
 
-It knows manifests and arrays, not stores or sessions. Source: kserve/open-inference-protocol (reference/protocols.md).
+Requests and answers are JSON, with tensors in it or in binary form behind it. It knows manifests and arrays, not stores
+or sessions. Sources: kserve/open-inference-protocol, Triton's protocol extensions (reference/protocols.md).
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -13,14 +13,17 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Raw, Struct
 
+from pilotlight.api import binary_data, compression, json_data
+from pilotlight.api.messages import JSON, Response
 from pilotlight.contracts import Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, UnsupportedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 
 PLATFORM = "onnxruntime_onnx"
-BINARY_LENGTH_HEADER = "inference-header-content-length"
-IN_BINARY_ONLY = frozenset({"FP16", "BF16"})  # as in Triton: JSON numbers would promise digits that are not there
+EXTENSIONS = ("binary_tensor_data", "classification")  # of the protocol; only what works is advertised
+BINARY = "application/octet-stream"
+JSON_LENGTH = "inference-header-content-length"  # how many bytes of the body are JSON; tensors follow
 Parameters = dict[str, Any]
 
 
@@ -51,41 +54,76 @@ class InferBody(Struct):
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """An output to answer with: in binary form or as JSON, as it is or as the best `classes` of its last dimension."""
+
+    name: str
+    binary: bool = False
+    classes: int | None = None
+
+
+@dataclass(frozen=True)
 class InferRequest:
     """An infer request as meant: arrays by input name, and the outputs that are wanted, in order."""
 
     id: str | None
     tensors: Mapping[str, Array]
-    outputs: Sequence[str]
+    outputs: Sequence[Wanted]
 
 
 INFER_BODY = msgspec.json.Decoder(InferBody)
 
 
+class Tail:
+    """The binary tensors behind the JSON, taken one after the other."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+
+    def take(self, size: int, name: str) -> memoryview:
+        """The next `size` bytes, which belong to the input `name`."""
+        if size > len(self._data):
+            raise InvalidInputError(f"Input {name!r} says {size} binary bytes, but {len(self._data)} are left.")
+        taken, self._data = self._data[:size], self._data[size:]
+        return taken
+
+    def close(self) -> None:
+        """Refuse bytes that belong to no input."""
+        if len(self._data):
+            raise InvalidInputError(f"{len(self._data)} bytes are left over after the inputs' binary_data_size.")
+
+
 def decode_infer(body: bytes, headers: Mapping[str, str], manifest: Manifest) -> InferRequest:
     """Read an infer request for the model of `manifest`; `InvalidInputError` says what was expected instead."""
-    if BINARY_LENGTH_HEADER in headers:
-        raise UnsupportedError("Binary tensors are not served yet; send JSON (tritonclient: binary_data=False).")
-    request = decode_body(body)
-    specs = {spec.name: spec for spec in manifest.inputs}
-    tensors: dict[str, Array] = {}
-    for given in request.inputs:
-        if given.name in tensors:
-            raise InvalidInputError(f"Input {given.name!r} is there twice; {manifest.name} takes it once.")
-        if given.name not in specs:
-            raise InvalidInputError(f"{given.name!r} is not an input of {manifest.name}; its inputs are {list(specs)}.")
-        tensors[given.name] = decode_tensor(given, specs[given.name])
+    body = compression.decompress(body, headers.get("content-encoding", ""))
+    length = json_length(headers, len(body))
+    if length == 0:
+        return raw_request(memoryview(body), manifest)
+    request, tail = decode_body(memoryview(body)[:length]), Tail(memoryview(body)[length:])
+    tensors = decode_inputs(request, tail, manifest)
+    tail.close()
     return InferRequest(request.id, tensors, wanted_outputs(request, manifest))
 
 
-def encode_infer(manifest: Manifest, request: InferRequest, results: Mapping[str, Array]) -> dict[str, Any]:
-    """The answer's JSON: the version that answered, the request's id if it had one, the outputs in their order."""
+def encode_infer(
+    manifest: Manifest, request: InferRequest, results: Mapping[str, Array], accepted: str = ""
+) -> Response:
+    """The answer: the version that answered, the request's id if it had one, the outputs in their order."""
     specs = {spec.name: spec for spec in manifest.outputs}
+    tails: list[bytes] = []
     answer: dict[str, Any] = {"model_name": manifest.name, "model_version": str(manifest.version)}
     if request.id is not None:
         answer["id"] = request.id
-    answer["outputs"] = [encode_tensor(specs[name], results[name]) for name in request.outputs]
-    return answer
+    answer["outputs"] = [
+        encode_output(wanted, specs[wanted.name], results[wanted.name], manifest.labels, tails)
+        for wanted in request.outputs
+    ]
+    text = msgspec.json.encode(answer)
+    headers = {"content-type": BINARY, JSON_LENGTH: str(len(text))} if tails else {"content-type": JSON}
+    body, encoding = compression.compress(b"".join((text, *tails)), accepted)
+    if encoding is not None:
+        headers["content-encoding"] = encoding
+    return Response(200, body, headers, binary=bool(tails) or encoding is not None)
 
 
 def metadata(manifest: Manifest, versions: Sequence[int]) -> dict[str, Any]:
@@ -104,7 +142,17 @@ def describe(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": spec.free_shape}
 
 
-def decode_body(body: bytes) -> InferBody:
+def json_length(headers: Mapping[str, str], size: int) -> int:
+    """How many bytes of a body of `size` are JSON: all, unless the header says otherwise."""
+    text = headers.get(JSON_LENGTH)
+    if text is None:
+        return size or 1  # an empty body is JSON that is missing, not a raw tensor
+    if not text.isdecimal() or int(text) > size:
+        raise InvalidInputError(f"Inference-Header-Content-Length is {text!r}, but the body has {size} bytes.")
+    return int(text)
+
+
+def decode_body(body: memoryview) -> InferBody:
     """The request's envelope, with the path of whatever is wrong in it."""
     try:
         return INFER_BODY.decode(body)
@@ -114,113 +162,102 @@ def decode_body(body: bytes) -> InferBody:
         raise InvalidInputError(f"The body is not JSON (which has no NaN and no Infinity): {exc}.") from exc
 
 
-def decode_tensor(given: InputBody, spec: TensorSpec) -> Array:
-    """The input's data as an array of its declared shape; nested and flat row-major data are both right."""
+def decode_inputs(request: InferBody, tail: Tail, manifest: Manifest) -> dict[str, Array]:
+    """Each input's array by its name; those in binary form take their bytes from the tail in turn."""
+    specs = {spec.name: spec for spec in manifest.inputs}
+    tensors: dict[str, Array] = {}
+    for given in request.inputs:
+        if given.name in tensors:
+            raise InvalidInputError(f"Input {given.name!r} is there twice; {manifest.name} takes it once.")
+        if given.name not in specs:
+            raise InvalidInputError(f"{given.name!r} is not an input of {manifest.name}; its inputs are {list(specs)}.")
+        tensors[given.name] = decode_input(given, specs[given.name], tail)
+    return tensors
+
+
+def decode_input(given: InputBody, spec: TensorSpec, tail: Tail) -> Array:
+    """One input's array, of the datatype that the model takes and the shape that the request declares."""
     if given.datatype != spec.datatype:
         raise InvalidInputError(f"Input {given.name!r} is {given.datatype!r}, expected {spec.datatype}.")
-    if spec.datatype in IN_BINARY_ONLY:
-        raise InvalidInputError(f"Input {given.name!r}: {spec.datatype} travels in binary form only, not as JSON.")
-    data = decode_data(given, spec)
-    array = to_array(data, given, spec)
-    if array.ndim > 1 and list(array.shape) != given.shape:
-        raise InvalidInputError(f"Input {given.name!r} nests as {list(array.shape)}, but its shape is {given.shape}.")
-    if array.size != prod(given.shape):
-        wanted = f"shape {given.shape} takes {prod(given.shape)}"
-        raise InvalidInputError(f"Input {given.name!r} has {array.size} values, but {wanted}.")
-    return array.reshape(given.shape)
+    size = given.parameters.get("binary_data_size")
+    if size is None:
+        return json_data.decode(bytes(given.data), spec.name, spec.datatype, given.shape)
+    if type(size) is not int or size < 0 or bytes(given.data):
+        raise InvalidInputError(f"Input {given.name!r} takes either data or a binary_data_size of 0 or more, not both.")
+    return binary_data.decode(tail.take(size, spec.name), spec.name, spec.datatype, given.shape)
 
 
-def decode_data(given: InputBody, spec: TensorSpec) -> list[Any]:
-    """The input's data as lists of checked elements, as deep as they come, at most as deep as the shape is long."""
-    text = bytes(given.data)
-    if not text:
-        raise InvalidInputError(f"Input {given.name!r} has no data; give it as {'data'!r}, nested or flat.")
-    depth = max(1, nesting(text))
-    if depth > max(1, len(given.shape)):
-        raise InvalidInputError(f"Input {given.name!r} nests {depth} deep, but its shape is {given.shape}.")
-    try:
-        return decoder(spec.datatype, depth).decode(text)
-    except (msgspec.ValidationError, msgspec.DecodeError) as exc:
-        raise InvalidInputError(f"Input {given.name!r}: data is not {spec.datatype}: {exc}.") from exc
+def raw_request(body: memoryview, manifest: Manifest) -> InferRequest:
+    """A body that is nothing but the model's one input, as a batch of one; all outputs come back in binary form."""
+    if len(manifest.inputs) != 1:
+        names = [spec.name for spec in manifest.inputs]
+        raise InvalidInputError(f"A raw binary request brings one input, but {manifest.name} takes {names}.")
+    spec = manifest.inputs[0]
+    data = memoryview(binary_data.prefixed(bytes(body))) if spec.datatype == "BYTES" else body
+    tensor = binary_data.decode(data, spec.name, spec.datatype, raw_shape(spec, len(body)))
+    return InferRequest(None, {spec.name: tensor}, [Wanted(output.name, binary=True) for output in manifest.outputs])
 
 
-def to_array(data: list[Any], given: InputBody, spec: TensorSpec) -> Array:
-    """Checked elements as an array of the model's type; ragged lists and values beyond the type are refused."""
-    try:
-        with np.errstate(over="ignore"):  # told below, in the caller's words
-            array = np.array(data, dtype=NUMPY_DTYPES[spec.datatype])
-    except ValueError as exc:
-        raise InvalidInputError(f"Input {given.name!r} is ragged: its rows differ in length or depth.") from exc
-    except OverflowError as exc:
-        raise InvalidInputError(f"Input {given.name!r} holds a value beyond {spec.datatype}: {exc}.") from exc
-    if array.dtype.kind == "O" and any(isinstance(value, list) for value in array.flat):
-        raise InvalidInputError(f"Input {given.name!r} is ragged: its rows differ in length or depth.")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InvalidInputError(f"Input {given.name!r} holds a value beyond {spec.datatype}'s range.")
-    return array
+def raw_shape(spec: TensorSpec, size: int) -> list[int]:
+    """The shape of a raw tensor of `size` bytes: one free dimension follows from the size; of two, the first is 1."""
+    shape = spec.free_shape
+    if spec.datatype == "BYTES":
+        return [max(1, dimension) for dimension in shape]
+    if shape.count(-1) == 2:
+        shape[shape.index(-1)] = 1
+    if shape.count(-1) > 1:
+        raise InvalidInputError(f"Input {spec.name!r} is {list(spec.shape)}: a raw request cannot tell its shape.")
+    known = prod(dimension for dimension in shape if dimension != -1) * NUMPY_DTYPES[spec.datatype].itemsize
+    return [size // max(1, known) if dimension == -1 else dimension for dimension in shape]
 
 
-def nesting(text: bytes) -> int:
-    """How many brackets open before the first element."""
-    depth = 0
-    for byte in text:
-        if byte == ord("["):
-            depth += 1
-        elif byte not in b" \t\r\n":
-            break
-    return depth
-
-
-@functools.cache
-def decoder(datatype: str, depth: int) -> msgspec.json.Decoder[list[Any]]:
-    """A decoder for lists of `datatype`, nested `depth` deep, that refuses every other element with its place."""
-    kind: Any = element(datatype)
-    for _ in range(depth):
-        kind = list[kind]
-    return msgspec.json.Decoder(kind)
-
-
-def element(datatype: str) -> Any:  # noqa: ANN401 - a type, or an annotated one
-    """The JSON element of a datatype, with its range; UINT64's upper end, beyond what Meta can say, is `to_array`'s."""
-    numpy_dtype = NUMPY_DTYPES[datatype]  # type: ignore[index]  # a Datatype, which functools.cache forgets
-    if numpy_dtype.kind == "u" and numpy_dtype.itemsize == 8:
-        return Annotated[int, Meta(ge=0)]
-    if numpy_dtype.kind in "iu":
-        limits = np.iinfo(numpy_dtype)
-        return Annotated[int, Meta(ge=int(limits.min), le=int(limits.max))]
-    return {"b": bool, "f": float, "O": str}[numpy_dtype.kind]
-
-
-def wanted_outputs(request: InferBody, manifest: Manifest) -> list[str]:
-    """The names of the outputs to answer with: those asked for, else all of the model's."""
+def wanted_outputs(request: InferBody, manifest: Manifest) -> list[Wanted]:
+    """The outputs to answer with: those asked for, else all of the model's."""
+    if request.parameters.get("sequence_id"):
+        raise UnsupportedError("The parameter 'sequence_id' is not served: models here keep no state between requests.")
     known = [spec.name for spec in manifest.outputs]
-    wanted = [output.name for output in request.outputs or ()]
-    unknown = [name for name in wanted if name not in known]
+    binary = bool(request.parameters.get("binary_data_output", False))
+    asked = request.outputs or [OutputBody(name) for name in known]
+    unknown = [output.name for output in asked if output.name not in known]
     if unknown:
         raise InvalidInputError(f"{unknown[0]!r} is not an output of {manifest.name}; its outputs are {known}.")
-    refuse_extensions(request)
-    return wanted or known
+    return [wanted_output(output, binary=binary) for output in asked]
 
 
-def refuse_extensions(request: InferBody) -> None:
-    """Say so when a request counts on a protocol extension that is not built, rather than answer something else."""
-    asked = {key for part in (request, *(request.outputs or ())) for key, value in part.parameters.items() if value}
-    for key in sorted(asked & {"binary_data", "binary_data_output", "classification", "sequence_id"}):
-        raise UnsupportedError(f"The parameter {key!r} is not served yet; leave it out.")
+def wanted_output(output: OutputBody, *, binary: bool) -> Wanted:
+    """One output's own parameters, over those of the request."""
+    classes = output.parameters.get("classification") or None
+    if classes is not None and (type(classes) is not int or classes < 1):
+        raise InvalidInputError(f"Output {output.name!r}: classification is {classes!r}, expected 1 or more classes.")
+    return Wanted(output.name, bool(output.parameters.get("binary_data", binary)), classes)
 
 
-def encode_tensor(spec: TensorSpec, array: Array) -> dict[str, Any]:
-    """One output of the answer: flat row-major data, null for NaN and infinities."""
-    if spec.datatype in IN_BINARY_ONLY:
-        raise InvalidInputError(f"Output {spec.name!r} is {spec.datatype}, which travels in binary form only.")
-    return {
-        "name": spec.name,
-        "datatype": spec.datatype,
-        "shape": list(array.shape),
-        "data": [texts(value) for value in array.ravel()] if array.dtype == object else array.ravel().tolist(),
-    }
+def encode_output(
+    wanted: Wanted, spec: TensorSpec, array: Array, labels: Sequence[str], tails: list[bytes]
+) -> dict[str, Any]:
+    """One output of the answer; its bytes go to `tails` when it is wanted in binary form."""
+    datatype = spec.datatype
+    if wanted.classes is not None:
+        array, datatype = classify(array, wanted, labels), "BYTES"
+    encoded: dict[str, Any] = {"name": spec.name, "datatype": datatype, "shape": list(array.shape)}
+    if wanted.binary:
+        tails.append(binary_data.encode(array))
+        encoded["parameters"] = {"binary_data_size": len(tails[-1])}
+    else:
+        encoded["data"] = json_data.encode(array, spec.name, datatype)
+    return encoded
 
 
-def texts(value: object) -> str:
-    """A BYTES element as JSON has it: text."""
-    return value.decode() if isinstance(value, bytes) else str(value)
+def classify(array: Array, wanted: Wanted, labels: Sequence[str]) -> Array:
+    """The classification extension: `value:index:label` of the highest values of the last dimension, best first."""
+    if array.ndim == 0 or array.dtype.kind not in "fiu":
+        shape = list(array.shape)
+        raise InvalidInputError(f"Output {wanted.name!r} has no classes: it is {array.dtype} of shape {shape}.")
+    best = np.argsort(-array.astype(np.float64), axis=-1, kind="stable")[..., : wanted.classes]
+    named = len(labels) == array.shape[-1]
+    values = np.take_along_axis(array, best, axis=-1)
+    texts = [
+        f"{value}:{index}" + (f":{labels[index]}" if named else "")
+        for value, index in zip(values.ravel().tolist(), best.ravel().tolist(), strict=True)
+    ]
+    return np.array(texts, object).reshape(best.shape)
