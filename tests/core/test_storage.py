@@ -124,6 +124,19 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
             open_store(folder)
 
 
+@pytest.mark.parametrize("profile", ["", "nobody"])
+def test_missing_credentials_say_where_they_come_from(
+    profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    if profile:
+        monkeypatch.setenv("AWS_PROFILE", profile)
+    with pytest.raises(InvalidInputError, match=r"No AWS credentials: .*AWS_PROFILE, or run `aws configure`"):
+        open_store("s3://bucket")
+
+
 def test_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")

@@ -164,9 +164,13 @@ def _s3(url: str, query: str) -> ObjectStore:
 
 def _profile() -> Any:  # noqa: ANN401 - obstore's protocol for credential providers is private
     """Credentials as the aws command finds them, from profiles, SSO or an instance role; a Lambda has variables."""
-    from obstore.auth.boto3 import Boto3CredentialProvider  # boto3 takes 200 ms to import
+    from botocore.exceptions import BotoCoreError  # boto3 takes 200 ms to import
+    from obstore.auth.boto3 import Boto3CredentialProvider
 
-    return Boto3CredentialProvider()
+    try:
+        return Boto3CredentialProvider()
+    except (ValueError, BotoCoreError) as exc:  # obstore's word for none at all; a profile that is not there
+        raise InvalidInputError(f"No AWS credentials: {exc}. Set AWS_PROFILE, or run `aws configure`.") from exc
 
 
 @contextmanager
