@@ -149,6 +149,13 @@ def test_an_alias_that_points_to_nothing_keeps_the_old(rig: Rig) -> None:
     assert answer(rig.catalog.model(CHAMPION)) == 6
 
 
+def test_garbage_for_an_alias_keeps_the_old(rig: Rig) -> None:
+    rig.catalog.model(CHAMPION)
+    rig.store.put(alias_path("double", "champion"), b"{")
+    rig.clock.tick(10)
+    assert answer(rig.catalog.model(CHAMPION)) == 6
+
+
 def test_garbage_for_an_alias_is_not_the_callers_fault(rig: Rig) -> None:
     rig.store.put(alias_path("double", "champion"), b"{")
     with pytest.raises(ModelRefusedError, match=r"champion\.json is not a AliasDocument"):

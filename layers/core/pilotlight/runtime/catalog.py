@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pilotlight.contracts import AliasDocument, Manifest, Reference, TensorSpec
-from pilotlight.errors import ModelRefusedError, NotFoundError, PilotlightError, StoreError, UnavailableError
+from pilotlight.errors import ModelRefusedError, NotFoundError, PilotlightError, UnavailableError
 from pilotlight.metrics import count
 from pilotlight.registry import Registry
 from pilotlight.runtime.files import fetched
@@ -84,14 +84,14 @@ class Catalog:
         yield from dict.fromkeys(v for v in (document.version, last_good, document.previous) if v is not None)
 
     def _follow(self, reference: Reference) -> AliasDocument:
-        """The alias's document, at most `alias_seconds` old; older only while the store does not answer."""
+        """The alias's document, at most `alias_seconds` old; older only while the store does not answer rightly."""
         key, now = (reference.name, reference.alias), self._clock()
         known = self._aliases.get(key)
         if known is not None and now - known.at < self._alias_seconds:
             return known.document
         try:
             document = self.registry.alias(*key)
-        except StoreError as exc:
+        except UnavailableError as exc:
             if known is None:
                 raise
             LOG.warning("%s keeps version %d: %s", reference, known.document.version, exc)
