@@ -124,6 +124,12 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
             open_store(folder)
 
 
+@pytest.mark.usefixtures("aws_environment")
+def test_a_bucket_that_is_not_there_is_named_in_s3s_own_words() -> None:
+    with pytest.raises(StoreError, match=r"s3://nowhere/models: NoSuchBucket: The specified bucket does not exist$"):
+        open_store("s3://nowhere").folders("models")
+
+
 @pytest.mark.parametrize("profile", ["", "nobody"])
 def test_missing_credentials_say_where_they_come_from(
     profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,7 @@ Two conditional writes carry the whole registry: `create` (only if nothing is th
 import fcntl
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class DiskStore(ObjectStore):
             folder.mkdir(parents=True, exist_ok=True)
             super().__init__(url, LocalStore(folder))
         except (BaseError, OSError) as exc:
-            raise InvalidInputError(f"{url!r} cannot be a store: {first_line(exc)}") from exc
+            raise InvalidInputError(f"{url!r} cannot be a store: {reason(exc)}") from exc
         self._folder = folder
 
     def replace(self, path: str, data: bytes, e_tag: str) -> None:
@@ -186,11 +187,12 @@ def translated(url: str, path: str) -> Iterator[None]:
     except PreconditionError as exc:
         raise ChangedError(f"{place} was changed by somebody else; read it again.") from exc
     except ValueError as exc:  # obstore's word for a path with `..` or control characters
-        raise InvalidInputError(f"{path!r} is not a path in a store: {first_line(exc)}") from exc
+        raise InvalidInputError(f"{path!r} is not a path in a store: {reason(exc)}") from exc
     except (BaseError, OSError) as exc:
-        raise StoreError(f"The store failed at {place}: {first_line(exc)}") from exc
+        raise StoreError(f"The store failed at {place}: {reason(exc)}") from exc
 
 
-def first_line(exc: BaseException) -> str:
-    """An error's first line; obstore prints its whole source after it."""
-    return str(exc).strip().split("\n", 1)[0]
+def reason(exc: BaseException) -> str:
+    """What S3 itself says is wrong, else the error's first line; obstore prints its whole source after it."""
+    said = re.search(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", str(exc), re.DOTALL)
+    return f"{said[1]}: {said[2]}" if said else str(exc).strip().split("\n", 1)[0]
