@@ -1,15 +1,16 @@
 """The recipe: the one file that describes a training run, checked before anything heavy is imported.
 
 It knows the words of a recipe and their limits, not what they do: `data`, `model`, `optimiser` and `schedule` each keep
-a registry of functions under these words. A second architecture, optimiser or schedule makes its field here a union
-that is told apart by the word.
+a registry of functions under these words. Where a part comes in several kinds, its field is a union whose members are
+told apart by a word, and that word is the first field of each.
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -22,6 +23,8 @@ FOLDER = Path(__file__).with_name("recipes")  # the recipes of record, known by 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Layers = Annotated[int, Field(ge=1, le=32)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Options(BaseModel):
@@ -60,7 +63,48 @@ class CnnOptions(Options):
     architecture: Literal["cnn"]
     channels: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
     hidden: Count
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Dropout = 0.0
+
+
+class MlpOptions(Options):
+    """Dense layers with ReLU, one per entry of `hidden`, over all the values of an example, table or image."""
+
+    architecture: Literal["mlp"]
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
+    dropout: Dropout = 0.0
+
+
+class RnnOptions(Options):
+    """Recurrent layers that read an image from its first row to its last, and with `bidirectional` back again too."""
+
+    architecture: Literal["rnn"]
+    cell: Literal["lstm", "gru"]
+    hidden: Count
+    layers: Layers = 1
+    bidirectional: bool = False
+    dropout: Dropout = 0.0
+
+
+class TransformerOptions(Options):
+    """An encoder over the square patches of an image, which must divide its sides."""
+
+    architecture: Literal["transformer"]
+    patch: Count  # pixels
+    width: Count
+    heads: Count
+    layers: Layers
+    hidden: Count  # width of the two dense layers' middle in each block
+    pooling: Literal["mean", "cls"] = "mean"
+    dropout: Dropout = 0.0
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, and {self.width} is none of {self.heads}")
+        return self
+
+
+ModelOptions = Annotated[CnnOptions | MlpOptions | RnnOptions | TransformerOptions, Field(discriminator="architecture")]
 
 
 class AdamOptions(Options):
@@ -108,7 +152,7 @@ class Recipe(Options):
     seed: Seed = 0
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # of the CPU; another number sums in another order
     data: DataOptions
-    model: CnnOptions
+    model: ModelOptions
     optimiser: AdamOptions
     schedule: CosineOptions
     batch_size: Annotated[int, Field(ge=2)]  # batch normalisation has no variance over one
@@ -210,22 +254,59 @@ def check(tree: dict[str, Any], source: str) -> Recipe:
 def sentence(error: ValidationError) -> str:
     """The first of pydantic's complaints as: key path, value, what is allowed; the others as a count."""
     first, *others = error.errors(include_url=False)
-    path = ".".join(map(str, first["loc"]))
+    kind, (keys, part) = first["type"], descend(first["loc"])
+    path, context = ".".join(keys), first.get("ctx", {})
     complaint = re.sub("^(Input|String|Tuple) should", "it must", first["msg"].removeprefix("Value error, "))
-    if first["type"] == "extra_forbidden":
+    if kind == "extra_forbidden":
         said = f"there is no key {path!r}; {allowed(first['loc'][:-1])}"
-    elif first["type"] == "missing":
+    elif kind == "missing":
         said = f"the key {path!r} is missing"
-    elif first["type"] == "model_type":
+    elif kind == "union_tag_not_found":
+        said = f"the key '{path}.{word(part)}' is missing; it must be one of {listed(members(part))}"
+    elif kind == "union_tag_invalid":
+        said = f"{path}.{word(part)} is {json.dumps(context['tag'])}; it must be one of {listed(members(part))}"
+    elif kind in ("model_type", "model_attributes_type", "dict_type"):
         said = f"{path} is {json.dumps(first['input'])}; {allowed(first['loc'])}"
     else:
         said = f"{path} is {json.dumps(first['input'])}; {complaint}"
     return said + (f" (and {len(others)} more)" if others else "")
 
 
-def allowed(path: tuple[int | str, ...]) -> str:
-    """Which keys there are below a key path of a recipe."""
+def allowed(location: tuple[int | str, ...]) -> str:
+    """Which keys there are at a place in a recipe; where they depend on a word, those of the first and the others."""
+    keys, part = descend(location)
+    path, (first, *others) = ".".join(keys) or "a recipe", members(part).items() or [("", part)]
+    said = f"{path} takes {', '.join(first[1].model_fields)}"
+    return said + (f" for {first[0]!r}, and others for {listed(dict(others))}" if others else "")
+
+
+def descend(location: tuple[int | str, ...]) -> tuple[list[str], Any]:
+    """Pydantic's place as the keys in the file, without the words that it adds for unions, and the type there."""
+    keys: list[str] = []
     part: Any = Recipe
-    for key in path:
-        part = part.model_fields[str(key)].annotation
-    return f"{'.'.join(map(str, path)) or 'a recipe'} takes {', '.join(part.model_fields)}"
+    for key in location:
+        if key in members(part):
+            part = members(part)[str(key)]
+        else:
+            keys.append(str(key))
+            field = getattr(part, "model_fields", {}).get(key)
+            part = field.annotation if field else None
+    return keys, part
+
+
+def members(part: Any) -> Mapping[str, type[Options]]:  # noqa: ANN401 - an annotation may be anything
+    """The members of a union of options by their words; none when it is not such a union."""
+    kinds = get_args(part) if isinstance(part, UnionType) else ()
+    options = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Options)]
+    return {get_args(kind.model_fields[word(part)].annotation)[0]: kind for kind in options}
+
+
+def word(union: Any) -> str:  # noqa: ANN401 - an annotation may be anything
+    """The key by which the members of a union of options are told apart: the first field of each."""
+    first: type[Options] = get_args(union)[0]
+    return next(iter(first.model_fields))
+
+
+def listed(words: Mapping[str, type[Options]]) -> str:
+    """Words as they stand in an error."""
+    return ", ".join(map(repr, words))
