@@ -26,8 +26,15 @@ ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Mo
 
 def build(options: ModelOptions, train: Dataset) -> nn.Module:
     """An untrained model for data like `train`; seed torch before, since the weights are drawn here."""
-    body = ARCHITECTURES[options.architecture](options, train.inputs.shape[1:], len(train.classes))
+    body = ARCHITECTURES[options.architecture](options, train.inputs.shape[1:], train.outputs)
     return nn.Sequential(Standardise(train.inputs), *body)
+
+
+def unscaled(model: nn.Module, train: Dataset) -> nn.Module:
+    """The model with answers in the data's own unit, after it learned from `data.scaled`; classes need nothing."""
+    if train.classes:
+        return model
+    return nn.Sequential(model, Rescale(train.targets).to(next(model.parameters()).device))
 
 
 class Standardise(nn.Module):
@@ -39,12 +46,29 @@ class Standardise(nn.Module):
     def __init__(self, inputs: Array) -> None:
         super().__init__()
         others = (0, *range(2, inputs.ndim))
+        same = np.ptp(inputs, axis=others) == 0  # in the training set; whatever comes later, it is not blown up
         self.register_buffer("mean", constant(inputs.mean(axis=others), inputs.ndim))
-        self.register_buffer("deviation", constant(inputs.std(axis=others), inputs.ndim).clamp_min(1e-6))
+        self.register_buffer("deviation", constant(np.where(same, 1, inputs.std(axis=others)), inputs.ndim))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) or (N, F), raw, to the same shape with mean 0 and variance 1 over the training set."""
         return (inputs - self.mean) / self.deviation
+
+
+class Rescale(nn.Module):
+    """x * deviation + mean: from a number as it was learned to one in its own unit."""
+
+    mean: torch.Tensor  # (1,)
+    deviation: torch.Tensor  # (1,)
+
+    def __init__(self, targets: Array) -> None:
+        super().__init__()
+        self.register_buffer("mean", constant(targets.mean(axis=0), 2))
+        self.register_buffer("deviation", constant(targets.std(axis=0), 2))
+
+    def forward(self, answers: torch.Tensor) -> torch.Tensor:
+        """(N, 1) to (N, 1)."""
+        return answers * self.deviation + self.mean
 
 
 def constant(values: Array, dimensions: int) -> torch.Tensor:

@@ -7,10 +7,9 @@ told apart by a word, and that word is the first field of each.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -51,7 +50,7 @@ class Fractions(Options):
 class DataOptions(Options):
     """The data set and its split. The split has its own seed: runs of other seeds stay comparable on one test set."""
 
-    name: Literal["digits"]
+    name: Literal["digits", "breast-cancer", "wine", "diabetes"]
     seed: Seed = 0
     fractions: Fractions
     calibration: Count = 256  # examples of the training set that the quantizer sees
@@ -254,59 +253,54 @@ def check(tree: dict[str, Any], source: str) -> Recipe:
 def sentence(error: ValidationError) -> str:
     """The first of pydantic's complaints as: key path, value, what is allowed; the others as a count."""
     first, *others = error.errors(include_url=False)
-    kind, (keys, part) = first["type"], descend(first["loc"])
-    path, context = ".".join(keys), first.get("ctx", {})
+    path, part = walk(first["loc"])
     complaint = re.sub("^(Input|String|Tuple) should", "it must", first["msg"].removeprefix("Value error, "))
-    if kind == "extra_forbidden":
-        said = f"there is no key {path!r}; {allowed(first['loc'][:-1])}"
-    elif kind == "missing":
+    if first["type"] == "extra_forbidden":
+        said = f"there is no key {path!r}; {allowed(*walk(first['loc'][:-1]))}"
+    elif first["type"] == "missing":
         said = f"the key {path!r} is missing"
-    elif kind == "union_tag_not_found":
-        said = f"the key '{path}.{word(part)}' is missing; it must be one of {listed(members(part))}"
-    elif kind == "union_tag_invalid":
-        said = f"{path}.{word(part)} is {json.dumps(context['tag'])}; it must be one of {listed(members(part))}"
-    elif kind in ("model_type", "model_attributes_type", "dict_type"):
-        said = f"{path} is {json.dumps(first['input'])}; {allowed(first['loc'])}"
+    elif first["type"].startswith("union_tag"):
+        said = choice(path, first["ctx"])
+    elif first["type"] in {"model_type", "dict_type"}:
+        said = f"{path} is {json.dumps(first['input'])}; {allowed(path, part)}"
     else:
         said = f"{path} is {json.dumps(first['input'])}; {complaint}"
     return said + (f" (and {len(others)} more)" if others else "")
 
 
-def allowed(location: tuple[int | str, ...]) -> str:
-    """Which keys there are at a place in a recipe; where they depend on a word, those of the first and the others."""
-    keys, part = descend(location)
-    path, (first, *others) = ".".join(keys) or "a recipe", members(part).items() or [("", part)]
-    said = f"{path} takes {', '.join(first[1].model_fields)}"
-    return said + (f" for {first[0]!r}, and others for {listed(dict(others))}" if others else "")
+def choice(path: str, context: dict[str, str]) -> str:
+    """What is wrong with the word that tells a union's parts apart."""
+    key = f"{path}.{context['discriminator'].strip(chr(39))}"
+    if "tag" not in context:
+        return f"the key {key!r} is missing"
+    return f"{key} is {json.dumps(context['tag'])}; it must be one of {context['expected_tags']}"
 
 
-def descend(location: tuple[int | str, ...]) -> tuple[list[str], Any]:
-    """Pydantic's place as the keys in the file, without the words that it adds for unions, and the type there."""
-    keys: list[str] = []
-    part: Any = Recipe
+def allowed(path: str, part: Any) -> str:  # noqa: ANN401 - a class or a union of classes
+    """Which keys there are at a place of a recipe."""
+    keys = dict.fromkeys(key for one in members(part) for key in one.model_fields)
+    return f"{path or 'a recipe'} takes {', '.join(keys)}"
+
+
+def walk(location: tuple[int | str, ...]) -> tuple[str, Any]:
+    """A complaint's place as a key path, without pydantic's words for the branches of a union, and the type there."""
+    path, here = list[str](), cast("Any", Recipe)
     for key in location:
-        if key in members(part):
-            part = members(part)[str(key)]
-        else:
-            keys.append(str(key))
-            field = getattr(part, "model_fields", {}).get(key)
-            part = field.annotation if field else None
-    return keys, part
+        branch = [one for one in members(here) if len(members(here)) > 1 and key in words(one)]
+        fields = {name: field for one in members(here) for name, field in one.model_fields.items()}
+        if branch:
+            here = branch[0]
+        elif isinstance(key, int) or fields:
+            path.append(str(key))
+            here = fields[str(key)].annotation if key in fields else None
+    return ".".join(path), here
 
 
-def members(part: Any) -> Mapping[str, type[Options]]:  # noqa: ANN401 - an annotation may be anything
-    """The members of a union of options by their words; none when it is not such a union."""
-    kinds = get_args(part) if isinstance(part, UnionType) else ()
-    options = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Options)]
-    return {get_args(kind.model_fields[word(part)].annotation)[0]: kind for kind in options}
+def members(part: Any) -> list[type[Options]]:  # noqa: ANN401 - a class or a union of classes
+    """The classes with keys of their own that a type lets choose from."""
+    return [one for one in get_args(part) or (part,) if isinstance(one, type) and issubclass(one, Options)]
 
 
-def word(union: Any) -> str:  # noqa: ANN401 - an annotation may be anything
-    """The key by which the members of a union of options are told apart: the first field of each."""
-    first: type[Options] = get_args(union)[0]
-    return next(iter(first.model_fields))
-
-
-def listed(words: Mapping[str, type[Options]]) -> str:
-    """Words as they stand in an error."""
-    return ", ".join(map(repr, words))
+def words(part: type[Options]) -> tuple[str, ...]:
+    """By which words a union knows this class: the values of its first key."""
+    return get_args(next(iter(part.model_fields.values())).annotation)
