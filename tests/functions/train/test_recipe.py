@@ -134,7 +134,7 @@ def test_recipe_of_record_loads() -> None:
 def test_overrides_are_yaml_and_the_last_one_counts() -> None:
     changed = load("digits", ["optimiser.learning_rate=1e-4", "model.channels=[8, 16]", "epochs=1", "epochs=3"])
     assert changed.optimiser.learning_rate == 1e-4
-    assert changed.model.channels == (8, 16)
+    assert changed.model.model_dump()["channels"] == (8, 16)
     assert changed.epochs == 3
     assert changed.data == load("digits").data
 
