@@ -30,7 +30,8 @@ def export(model: nn.Module, data: Dataset, options: ExportOptions, path: Path) 
     The opset is read back from the file, since the exporter may leave a graph at an older one than it was asked for.
     """
     example = torch.from_numpy(data.inputs[:EXAMPLES])
-    graph = strip(translate(deepcopy(model).cpu().eval(), example, ends(data), options.opset))
+    frozen = deepcopy(model).cpu().eval().requires_grad_(False)  # the exporter of an LSTM stumbles over gradients
+    graph = strip(translate(frozen, example, ends(data), options.opset))
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, path)
     return opset(graph)
