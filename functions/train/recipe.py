@@ -1,15 +1,15 @@
 """The recipe: the one file that describes a training run, checked before anything heavy is imported.
 
-It knows the words of a recipe and their limits, not what they do: `data`, `model`, `optimiser` and `schedule` each keep
-a registry of functions under these words. A second architecture, optimiser or schedule makes its field here a union
-that is told apart by the word.
+It knows the words of a recipe and their limits, not what they do: `data`, `model`, `optimiser`, `schedule` and `loss`
+each keep a registry of functions under these words. Where there is a choice, the field here is a union that is told
+apart by the word.
 """
 
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -21,6 +21,9 @@ FOLDER = Path(__file__).with_name("recipes")  # the recipes of record, known by 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -63,20 +66,103 @@ class CnnOptions(Options):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class AdamOptions(Options):
+class Stepping(Options):
+    """What every optimiser is told. They all take `weight_decay` too; of which kind it is, `optimiser` says."""
+
+    name: str
+    learning_rate: Positive
+
+
+class DescentOptions(Stepping):
+    """Plain gradient steps: `gd` on the whole training set at once, `sgd` on batches."""
+
+    name: Literal["gd", "sgd"]
+    weight_decay: NotNegative = 0.0
+
+
+class MomentumOptions(Stepping):
+    """Steps along an average of gradients that starts at zero."""
+
+    name: Literal["momentum"]
+    beta: BelowOne = 0.9
+    weight_decay: NotNegative = 0.0
+
+
+class AdagradOptions(Stepping):
+    """Steps divided by the root of the sum of all squared gradients."""
+
+    name: Literal["adagrad"]
+    weight_decay: NotNegative = 0.0
+
+
+class RmspropOptions(Stepping):
+    """Steps divided by the root of an average of squared gradients, with the lecture's default."""
+
+    name: Literal["rmsprop"]
+    rho: BelowOne = 0.9
+    weight_decay: NotNegative = 0.0
+
+
+class AdamOptions(Stepping):
     """Adam, with the paper's defaults."""
 
     name: Literal["adam"]
-    learning_rate: Annotated[float, Field(gt=0)]
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    weight_decay: NotNegative = 0.0
 
 
-class CosineOptions(Options):
-    """Linear warm-up over the first share of all steps, then half a cosine down to `floor` times the learning rate."""
+class AdamwOptions(Stepping):
+    """Adam with decoupled weight decay, with torch's defaults."""
+
+    name: Literal["adamw"]
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    weight_decay: NotNegative = 0.01
+
+
+OptimiserOptions = Annotated[
+    DescentOptions | MomentumOptions | AdagradOptions | RmspropOptions | AdamOptions | AdamwOptions,
+    Field(discriminator="name"),
+]
+
+
+class Warming(Options):
+    """What every schedule is told: the learning rate rises linearly over the first share of all steps."""
+
+    name: str
+    warmup: BelowOne = 0.0
+
+
+class ConstantOptions(Warming):
+    """The learning rate as it is."""
+
+    name: Literal["constant"]
+
+
+class StepOptions(Warming):
+    """The learning rate times `gamma` after each share `every` of all steps."""
+
+    name: Literal["step"]
+    every: Share
+    gamma: Share
+
+
+class ExponentialOptions(Warming):
+    """By the same ratio at every step, down to `floor` times the learning rate."""
+
+    name: Literal["exponential"]
+    floor: Annotated[float, Field(gt=0, le=1)]
+
+
+class CosineOptions(Warming):
+    """Half a cosine down to `floor` times the learning rate."""
 
     name: Literal["cosine"]
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+ScheduleOptions = Annotated[
+    ConstantOptions | StepOptions | ExponentialOptions | CosineOptions, Field(discriminator="name")
+]
 
 
 class StoppingOptions(Options):
@@ -109,8 +195,8 @@ class Recipe(Options):
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # of the CPU; another number sums in another order
     data: DataOptions
     model: CnnOptions
-    optimiser: AdamOptions
-    schedule: CosineOptions
+    optimiser: OptimiserOptions
+    schedule: ScheduleOptions
     batch_size: Annotated[int, Field(ge=2)]  # batch normalisation has no variance over one
     epochs: Count
     early_stopping: StoppingOptions
@@ -210,22 +296,54 @@ def check(tree: dict[str, Any], source: str) -> Recipe:
 def sentence(error: ValidationError) -> str:
     """The first of pydantic's complaints as: key path, value, what is allowed; the others as a count."""
     first, *others = error.errors(include_url=False)
-    path = ".".join(map(str, first["loc"]))
+    path, part = walk(first["loc"])
     complaint = re.sub("^(Input|String|Tuple) should", "it must", first["msg"].removeprefix("Value error, "))
     if first["type"] == "extra_forbidden":
-        said = f"there is no key {path!r}; {allowed(first['loc'][:-1])}"
+        said = f"there is no key {path!r}; {allowed(*walk(first['loc'][:-1]))}"
     elif first["type"] == "missing":
         said = f"the key {path!r} is missing"
-    elif first["type"] == "model_type":
-        said = f"{path} is {json.dumps(first['input'])}; {allowed(first['loc'])}"
+    elif first["type"].startswith("union_tag"):
+        said = choice(path, first["ctx"])
+    elif first["type"] in {"model_type", "dict_type"}:
+        said = f"{path} is {json.dumps(first['input'])}; {allowed(path, part)}"
     else:
         said = f"{path} is {json.dumps(first['input'])}; {complaint}"
     return said + (f" (and {len(others)} more)" if others else "")
 
 
-def allowed(path: tuple[int | str, ...]) -> str:
-    """Which keys there are below a key path of a recipe."""
-    part: Any = Recipe
-    for key in path:
-        part = part.model_fields[str(key)].annotation
-    return f"{'.'.join(map(str, path)) or 'a recipe'} takes {', '.join(part.model_fields)}"
+def choice(path: str, context: dict[str, str]) -> str:
+    """What is wrong with the word that tells a union's parts apart."""
+    key = f"{path}.{context['discriminator'].strip(chr(39))}"
+    if "tag" not in context:
+        return f"the key {key!r} is missing"
+    return f"{key} is {json.dumps(context['tag'])}; it must be one of {context['expected_tags']}"
+
+
+def allowed(path: str, part: Any) -> str:  # noqa: ANN401 - a class or a union of classes
+    """Which keys there are at a place of a recipe."""
+    keys = dict.fromkeys(key for one in members(part) for key in one.model_fields)
+    return f"{path or 'a recipe'} takes {', '.join(keys)}"
+
+
+def walk(location: tuple[int | str, ...]) -> tuple[str, Any]:
+    """A complaint's place as a key path, without pydantic's words for the branches of a union, and the type there."""
+    path, here = list[str](), cast("Any", Recipe)
+    for key in location:
+        branch = [one for one in members(here) if len(members(here)) > 1 and key in words(one)]
+        fields = {name: field for one in members(here) for name, field in one.model_fields.items()}
+        if branch:
+            here = branch[0]
+        elif isinstance(key, int) or fields:
+            path.append(str(key))
+            here = fields[str(key)].annotation if key in fields else None
+    return ".".join(path), here
+
+
+def members(part: Any) -> list[type[Options]]:  # noqa: ANN401 - a class or a union of classes
+    """The classes with keys of their own that a type lets choose from."""
+    return [one for one in get_args(part) or (part,) if isinstance(one, type) and issubclass(one, Options)]
+
+
+def words(part: type[Options]) -> tuple[str, ...]:
+    """By which words a union knows this class: the values of its first key."""
+    return get_args(next(iter(part.model_fields.values())).annotation)
