@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss
 
 from functions.train import optimiser as optimisers
 from functions.train import schedule
@@ -25,7 +25,10 @@ from functions.train.recipe import Recipe, StoppingOptions
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training set. The training figures are means over the pass, taken with dropout on."""
+    """One pass over the training set. The training figures are means over the pass, taken with dropout on.
+
+    Accuracy is the share of right classes; for a number it is what `metric` says, R2.
+    """
 
     number: int  # from 1
     train_loss: float
@@ -34,6 +37,7 @@ class Epoch:
     validation_accuracy: float
     learning_rate: float  # of the last step
     seconds: float
+    metric: str = "accuracy"  # the name of what stands under accuracy
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ def train(model: nn.Module, splits: Splits, recipe: Recipe, watch: Callable[[Epo
             loss, accuracy = train_epoch(model, optimiser, splits.train, rates, recipe.batch_size)
             judged = score(predict(model, splits.validation.inputs), splits.validation.targets, splits.train.classes)
             seconds = time.perf_counter() - started
-            epochs.append(Epoch(number, loss, accuracy, judged.loss, judged.accuracy, rates[-1], seconds))
+            metric, value = judged.headline
+            epochs.append(Epoch(number, loss, accuracy, judged.loss, value, rates[-1], seconds, metric))
             watch(epochs[-1])
             check(epochs[-1])
             if stopping.exhausted(epochs[-1], model):
@@ -106,11 +111,23 @@ def train_epoch(
     loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
     for indices, rate in zip(torch.split(torch.randperm(len(data)), batch_size), rates, strict=True):
         batch, truth = images[indices.to(device)], labels[indices.to(device)]
-        logits = model(batch)
-        mean = take_step(optimiser, cross_entropy(logits, truth), rate)
+        outputs = model(batch)
+        mean = take_step(optimiser, loss_of(outputs, truth), rate)
         loss += mean * len(truth)  # the sums stay on the device: reading one would wait for it at every step
-        right += (logits.argmax(dim=1) == truth).sum()
+        right += hits(outputs, truth)
     return float(loss) / len(data), float(right) / len(data)
+
+
+def loss_of(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy for classes (N,), the mean squared error for numbers (N, 1)."""
+    return mse_loss(outputs, truth) if truth.is_floating_point() else cross_entropy(outputs, truth)
+
+
+def hits(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """How many classes are right; for numbers of variance 1 what adds up to R2: one less the squared error each."""
+    if truth.is_floating_point():
+        return (1 - (outputs.detach() - truth) ** 2).sum()
+    return (outputs.argmax(dim=1) == truth).sum()
 
 
 def take_step(optimiser: torch.optim.Optimizer, loss: torch.Tensor, rate: float) -> torch.Tensor:

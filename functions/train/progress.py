@@ -39,7 +39,7 @@ class Progress:
         """Show an epoch: at once on a terminal, in a log the last one and one every few seconds."""
         line = (
             f"epoch {epoch.number:>3}/{of}  loss {epoch.train_loss:.4f}, validation {epoch.validation_loss:.4f}, "
-            f"accuracy {epoch.validation_accuracy:.2%}, learning rate {epoch.learning_rate:.2e}"
+            f"{epoch.metric} {epoch.validation_accuracy:.2%}, learning rate {epoch.learning_rate:.2e}"
         )
         if self.console.is_terminal:
             self._status.update(line)

@@ -1,8 +1,8 @@
 """The recipe: the one file that describes a training run, checked before anything heavy is imported.
 
 It knows the words of a recipe and their limits, not what they do: `data`, `model`, `optimiser`, `schedule` and `loss`
-each keep a registry of functions under these words. Where there is a choice, the field here is a union that is told
-apart by the word.
+each keep a registry of functions under these words. Where a part comes in several kinds, its field is a union whose
+members are told apart by a word, and that word is the first field of each.
 """
 
 import json
@@ -25,6 +25,8 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Layers = Annotated[int, Field(ge=1, le=32)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Options(BaseModel):
@@ -51,7 +53,7 @@ class Fractions(Options):
 class DataOptions(Options):
     """The data set and its split. The split has its own seed: runs of other seeds stay comparable on one test set."""
 
-    name: Literal["digits"]
+    name: Literal["digits", "breast-cancer", "wine", "diabetes"]
     seed: Seed = 0
     fractions: Fractions
     calibration: Count = 256  # examples of the training set that the quantizer sees
@@ -63,7 +65,48 @@ class CnnOptions(Options):
     architecture: Literal["cnn"]
     channels: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
     hidden: Count
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Dropout = 0.0
+
+
+class MlpOptions(Options):
+    """Dense layers with ReLU, one per entry of `hidden`, over all the values of an example, table or image."""
+
+    architecture: Literal["mlp"]
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
+    dropout: Dropout = 0.0
+
+
+class RnnOptions(Options):
+    """Recurrent layers that read an image from its first row to its last, and with `bidirectional` back again too."""
+
+    architecture: Literal["rnn"]
+    cell: Literal["lstm", "gru"]
+    hidden: Count
+    layers: Layers = 1
+    bidirectional: bool = False
+    dropout: Dropout = 0.0
+
+
+class TransformerOptions(Options):
+    """An encoder over the square patches of an image, which must divide its sides."""
+
+    architecture: Literal["transformer"]
+    patch: Count  # pixels
+    width: Count
+    heads: Count
+    layers: Layers
+    hidden: Count  # width of the two dense layers' middle in each block
+    pooling: Literal["mean", "cls"] = "mean"
+    dropout: Dropout = 0.0
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, and {self.width} is none of {self.heads}")
+        return self
+
+
+ModelOptions = Annotated[CnnOptions | MlpOptions | RnnOptions | TransformerOptions, Field(discriminator="architecture")]
 
 
 class Stepping(Options):
@@ -194,7 +237,7 @@ class Recipe(Options):
     seed: Seed = 0
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # of the CPU; another number sums in another order
     data: DataOptions
-    model: CnnOptions
+    model: ModelOptions
     optimiser: OptimiserOptions
     schedule: ScheduleOptions
     batch_size: Annotated[int, Field(ge=2)]  # batch normalisation has no variance over one

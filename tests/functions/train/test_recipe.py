@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from functions.train import data, model, optimiser, quantize, recipe, schedule
 from functions.train.__main__ import main
-from functions.train.recipe import AdamOptions, Recipe, dump, load
+from functions.train.recipe import AdamOptions, CnnOptions, Recipe, dump, load
 from pilotlight.errors import InvalidInputError
 
 ROOT = Path(__file__).parents[3]
@@ -23,7 +23,7 @@ MISTAKES = [
     ("optimiser.learning_rate=.inf", ["optimiser.learning_rate", "Infinity", "finite"]),
     ("optimiser.rate=1", ["'optimiser.rate'", "name, learning_rate, betas"]),
     ("colour=red", ["'colour'", "early_stopping"]),
-    ("model.architecture=vgg", ["model.architecture", '"vgg"', "'cnn'"]),
+    ("model.architecture=vgg", ["model.architecture", '"vgg"', "'cnn', 'mlp', 'rnn', 'transformer'"]),
     ("optimiser.name=lion", ["optimiser.name", '"lion"', "'gd', 'sgd', 'momentum'", "'adam'", "'adamw'"]),
     ("optimiser=3", ["optimiser is 3", "name, learning_rate"]),
     ("optimiser={learning_rate: 1}", ["'optimiser.name' is missing"]),
@@ -143,6 +143,7 @@ def test_recipe_of_record_loads() -> None:
 def test_overrides_are_yaml_and_the_last_one_counts() -> None:
     changed = load("digits", ["optimiser.learning_rate=1e-4", "model.channels=[8, 16]", "epochs=1", "epochs=3"])
     assert changed.optimiser.learning_rate == 1e-4
+    assert isinstance(changed.model, CnnOptions)
     assert changed.model.channels == (8, 16)
     assert changed.epochs == 3
     assert changed.data == load("digits").data
