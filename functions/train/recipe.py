@@ -1,8 +1,8 @@
 """The recipe: the one file that describes a training run, checked before anything heavy is imported.
 
-It knows the words of a recipe and their limits, not what they do: `data`, `model`, `optimiser` and `schedule` each keep
-a registry of functions under these words. Where a part comes in several kinds, its field is a union whose members are
-told apart by a word, and that word is the first field of each.
+It knows the words of a recipe and their limits, not what they do: `data`, `model`, `optimiser`, `schedule` and `loss`
+each keep a registry of functions under these words. Where a part comes in several kinds, its field is a union whose
+members are told apart by a word, and that word is the first field of each.
 """
 
 import json
@@ -21,6 +21,9 @@ FOLDER = Path(__file__).with_name("recipes")  # the recipes of record, known by 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Layers = Annotated[int, Field(ge=1, le=32)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -106,20 +109,103 @@ class TransformerOptions(Options):
 ModelOptions = Annotated[CnnOptions | MlpOptions | RnnOptions | TransformerOptions, Field(discriminator="architecture")]
 
 
-class AdamOptions(Options):
+class Stepping(Options):
+    """What every optimiser is told. They all take `weight_decay` too; of which kind it is, `optimiser` says."""
+
+    name: str
+    learning_rate: Positive
+
+
+class DescentOptions(Stepping):
+    """Plain gradient steps: `gd` on the whole training set at once, `sgd` on batches."""
+
+    name: Literal["gd", "sgd"]
+    weight_decay: NotNegative = 0.0
+
+
+class MomentumOptions(Stepping):
+    """Steps along an average of gradients that starts at zero."""
+
+    name: Literal["momentum"]
+    beta: BelowOne = 0.9
+    weight_decay: NotNegative = 0.0
+
+
+class AdagradOptions(Stepping):
+    """Steps divided by the root of the sum of all squared gradients."""
+
+    name: Literal["adagrad"]
+    weight_decay: NotNegative = 0.0
+
+
+class RmspropOptions(Stepping):
+    """Steps divided by the root of an average of squared gradients, with the lecture's default."""
+
+    name: Literal["rmsprop"]
+    rho: BelowOne = 0.9
+    weight_decay: NotNegative = 0.0
+
+
+class AdamOptions(Stepping):
     """Adam, with the paper's defaults."""
 
     name: Literal["adam"]
-    learning_rate: Annotated[float, Field(gt=0)]
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    weight_decay: NotNegative = 0.0
 
 
-class CosineOptions(Options):
-    """Linear warm-up over the first share of all steps, then half a cosine down to `floor` times the learning rate."""
+class AdamwOptions(Stepping):
+    """Adam with decoupled weight decay, with torch's defaults."""
+
+    name: Literal["adamw"]
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    weight_decay: NotNegative = 0.01
+
+
+OptimiserOptions = Annotated[
+    DescentOptions | MomentumOptions | AdagradOptions | RmspropOptions | AdamOptions | AdamwOptions,
+    Field(discriminator="name"),
+]
+
+
+class Warming(Options):
+    """What every schedule is told: the learning rate rises linearly over the first share of all steps."""
+
+    name: str
+    warmup: BelowOne = 0.0
+
+
+class ConstantOptions(Warming):
+    """The learning rate as it is."""
+
+    name: Literal["constant"]
+
+
+class StepOptions(Warming):
+    """The learning rate times `gamma` after each share `every` of all steps."""
+
+    name: Literal["step"]
+    every: Share
+    gamma: Share
+
+
+class ExponentialOptions(Warming):
+    """By the same ratio at every step, down to `floor` times the learning rate."""
+
+    name: Literal["exponential"]
+    floor: Annotated[float, Field(gt=0, le=1)]
+
+
+class CosineOptions(Warming):
+    """Half a cosine down to `floor` times the learning rate."""
 
     name: Literal["cosine"]
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+ScheduleOptions = Annotated[
+    ConstantOptions | StepOptions | ExponentialOptions | CosineOptions, Field(discriminator="name")
+]
 
 
 class StoppingOptions(Options):
@@ -152,8 +238,8 @@ class Recipe(Options):
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # of the CPU; another number sums in another order
     data: DataOptions
     model: ModelOptions
-    optimiser: AdamOptions
-    schedule: CosineOptions
+    optimiser: OptimiserOptions
+    schedule: ScheduleOptions
     batch_size: Annotated[int, Field(ge=2)]  # batch normalisation has no variance over one
     epochs: Count
     early_stopping: StoppingOptions

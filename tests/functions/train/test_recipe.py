@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from functions.train import data, model, optimiser, quantize, recipe, schedule
 from functions.train.__main__ import main
-from functions.train.recipe import AdamOptions, Recipe, dump, load
+from functions.train.recipe import AdamOptions, CnnOptions, Recipe, dump, load
 from pilotlight.errors import InvalidInputError
 
 ROOT = Path(__file__).parents[3]
@@ -23,8 +24,16 @@ MISTAKES = [
     ("optimiser.rate=1", ["'optimiser.rate'", "name, learning_rate, betas"]),
     ("colour=red", ["'colour'", "early_stopping"]),
     ("model.architecture=vgg", ["model.architecture", '"vgg"', "'cnn', 'mlp', 'rnn', 'transformer'"]),
-    ("optimiser.name=sgd", ["optimiser.name", '"sgd"', "'adam'"]),
-    ("schedule.name=step", ["schedule.name", '"step"', "'cosine'"]),
+    ("optimiser.name=lion", ["optimiser.name", '"lion"', "'gd', 'sgd', 'momentum'", "'adam'", "'adamw'"]),
+    ("optimiser=3", ["optimiser is 3", "name, learning_rate"]),
+    ("optimiser={learning_rate: 1}", ["'optimiser.name' is missing"]),
+    ("optimiser={name: momentum, learning_rate: 1, beta: 1}", ["optimiser.beta is 1", "less than 1"]),
+    ("optimiser={name: adam, learning_rate: 1, betas: [0.9, 2]}", ["optimiser.betas.1 is 2", "less than 1"]),
+    ("optimiser.weight_decay=-1", ["optimiser.weight_decay is -1", "greater than or equal to 0"]),
+    ("schedule.name=staircase", ["schedule.name", '"staircase"', "'constant', 'step'", "'cosine'"]),
+    ("schedule={name: step, every: 0, gamma: 0.5}", ["schedule.every is 0", "greater than 0"]),
+    ("schedule={name: step, every: 0.5}", ["'schedule.gamma' is missing"]),
+    ("schedule={name: constant, floor: 0.5}", ["no key 'schedule.floor'", "schedule takes name, warmup"]),
     ("data.name=mnist", ["data.name", '"mnist"', "'digits'"]),
     ("quantization.scheme=magic", ["quantization.scheme", '"magic"', "'static'"]),
     ("epochs=yes", ["epochs", "true", "integer"]),
@@ -134,7 +143,8 @@ def test_recipe_of_record_loads() -> None:
 def test_overrides_are_yaml_and_the_last_one_counts() -> None:
     changed = load("digits", ["optimiser.learning_rate=1e-4", "model.channels=[8, 16]", "epochs=1", "epochs=3"])
     assert changed.optimiser.learning_rate == 1e-4
-    assert changed.model.model_dump()["channels"] == (8, 16)
+    assert isinstance(changed.model, CnnOptions)
+    assert changed.model.channels == (8, 16)
     assert changed.epochs == 3
     assert changed.data == load("digits").data
 
@@ -173,10 +183,17 @@ def test_dumped_recipe_is_read_back_the_same(some: Recipe) -> None:
     assert recipe.check(recipe.parse(dump(some), "dump"), "dump") == some
 
 
+def known_words(options: object) -> set[str]:
+    """The words of a union in the recipe."""
+    return {word for one in recipe.members(get_args(options)[0]) for word in recipe.words(one)}
+
+
 def test_every_word_of_a_recipe_is_in_its_registry() -> None:
     digits = load("digits")
     assert digits.data.name in data.DATASETS
     assert digits.model.architecture in model.ARCHITECTURES
     assert digits.optimiser.name in optimiser.OPTIMISERS
     assert digits.schedule.name in schedule.SCHEDULES
+    assert set(optimiser.OPTIMISERS) == known_words(recipe.OptimiserOptions)
+    assert set(schedule.SCHEDULES) == known_words(recipe.ScheduleOptions)
     assert digits.quantization.scheme in quantize.SCHEMES
