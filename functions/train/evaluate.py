@@ -27,6 +27,11 @@ class Score:
         return self.metrics["accuracy"]
 
 
+def shown(metric: str, value: float) -> str:
+    """A metric for people: shares in percent, all others as they are."""
+    return f"{value:.2%}" if metric.endswith("accuracy") else f"{value:.4g}"
+
+
 def score(outputs: Array, targets: Array, classes: Sequence[str]) -> Score:
     """Score (N, classes) logits against (N,) labels; without classes (N, 1) numbers against (N, 1) right ones."""
     return classification(outputs, targets, classes) if classes else regression(outputs, targets)

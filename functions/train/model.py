@@ -14,6 +14,7 @@ from torch import nn
 from functions.train.architectures import cnn, mlp, rnn, transformer
 from functions.train.data import Array, Dataset
 from functions.train.recipe import ModelOptions
+from pilotlight.contracts import Scaling
 
 # From the options, the shape of one example and the number of outputs to the layers; each takes options of its own.
 ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Module]]] = {
@@ -35,6 +36,15 @@ def unscaled(model: nn.Module, train: Dataset) -> nn.Module:
     if train.classes:
         return model
     return nn.Sequential(model, Rescale(train.targets).to(next(model.parameters()).device))
+
+
+def scaling(model: nn.Module, kind: type["Standardise | Rescale"], names: Sequence[str]) -> Scaling | None:
+    """The constants of a model's first or last step, by the names of what they scale; None when it has no such step."""
+    for part in model.modules():
+        if isinstance(part, kind):
+            mean, deviation = (tuple(part.get_buffer(name).flatten().tolist()) for name in ("mean", "deviation"))
+            return Scaling(tuple(names), mean, deviation)
+    return None
 
 
 class Standardise(nn.Module):

@@ -271,10 +271,10 @@ class ExportOptions(Options):
 
 
 class QuantizationOptions(Options):
-    """How the int8 variant is made, and how many points of test accuracy it may lose and still be served."""
+    """On which ladder the int8 variant is made, and how much it may lose and still be served."""
 
-    scheme: Literal["static"]
-    budget: Annotated[float, Field(ge=0, le=100)] = 0.5  # percentage points
+    scheme: Literal["static", "dynamic"]
+    budget: Annotated[float, Field(ge=0, le=100)] = 0.5  # percentage points of accuracy, or of R2
 
 
 class Recipe(Options):

@@ -10,15 +10,15 @@ from torch import nn
 from functions.train import curves, data, golden, model, parity, report
 from functions.train.checkpoint import Checkpoints
 from functions.train.data import Splits
-from functions.train.evaluate import Score, score
+from functions.train.evaluate import score, shown
 from functions.train.export import export
 from functions.train.interruption import Interruption
 from functions.train.journal import Journal
 from functions.train.keeper import Keeper
+from functions.train.ladder import Ladder
 from functions.train.loop import EarlyStopping, Epoch, History, predict, seeded, train
 from functions.train.progress import Progress
 from functions.train.publish import Product, publish
-from functions.train.quantize import quantize
 from functions.train.recipe import Recipe
 from functions.train.revision import revision
 from pilotlight.contracts import Manifest, Precision, Reference, Training, decode, encode
@@ -58,29 +58,36 @@ def run(
     with progress.stage("data") as say:
         splits = data.split(data.load(recipe.data), recipe.data)
         say(f"{recipe.data.name}: {sizes(splits)}")
+        if splits.train.cleaning:
+            say(str(splits.train.cleaning))
     checkpoints = Checkpoints(store, journal.path("checkpoints"), journal.recipe_sha256)
     keeper = Keeper(checkpoints, recipe.checkpoint, interruption or Interruption(), progress.show)
     with progress.stage("train") as say:
-        network, history = fit(recipe, splits, journal, progress, keeper)
+        network, history = fit(recipe, data.scaled(splits), journal, progress, keeper)
+        network = model.unscaled(network, splits.train)
         say(f"{len(history.epochs)} epochs on {device_name()}, kept epoch {history.best.number}")
     with progress.stage("evaluate") as say:
         result = score(predict(network, splits.test.inputs), splits.test.targets, splits.test.classes)
-        picture = curves.draw(history, title(recipe, result, len(splits.test)))
+        found = f"{splits.test.metric} {shown(splits.test.metric, result.metrics[splits.test.metric])}"
+        picture = curves.draw(history, f"{recipe.name}: {found} on {len(splits.test)} test examples")
         journal.curves(picture)
-        say(f"{result.accuracy:.2%} of the test set right")
+        say(f"{found} on the test set")
     with TemporaryDirectory(prefix="pilotlight-train-") as folder:
         graphs: dict[Precision, Path] = {kind: Path(folder, f"model.{kind}.onnx") for kind in ("fp32", "int8")}
         with progress.stage("export") as say:
-            opset = export(network, splits.train.inputs, recipe.export, graphs["fp32"])
+            opset = export(network, splits.train, recipe.export, graphs["fp32"])
             say(f"opset {opset}, {graphs['fp32'].stat().st_size:,} bytes")
         with progress.stage("parity") as say:
             agreed = parity.check(network, graphs["fp32"], splits.validation.inputs, recipe.export.tolerance)
             say(f"within {agreed.max_abs:.2g} of the model at batches {', '.join(map(str, agreed.batches))}")
         with progress.stage("quantize") as say:
-            quantize(graphs["fp32"], splits.calibration.inputs, recipe.quantization, graphs["int8"])
+            ladder = Ladder(graphs["fp32"], splits.calibration.inputs, splits.validation, recipe.quantization)
+            rungs = ladder.climb(graphs["int8"])
             say(f"{graphs['int8'].stat().st_size:,} bytes, {len(splits.calibration)} training examples to calibrate")
+            say(f"{len(rungs)} tried")
         with progress.stage("report") as say:
-            measured = report.compare(graphs, splits.test, splits.calibration, recipe.quantization.budget)
+            budget = recipe.quantization.budget
+            measured = report.compare(graphs, splits.test, splits.calibration, budget, rungs)
             say(measured.verdict)
         with progress.stage("golden") as say:
             recorded = golden.record(graphs[measured.serve], measured.serve, splits.test)
@@ -101,6 +108,8 @@ def run(
                 test=splits.test,
                 curves=picture,
                 training=provenance(recipe, splits, history),
+                preprocessing=model.scaling(network, model.Standardise, splits.train.features),
+                postprocessing=model.scaling(network, model.Rescale, ("prediction",)),
             )
             manifest = publish(product, Registry(store))
             say(f"{manifest.name}:{manifest.version} in {store.url}")
@@ -151,11 +160,6 @@ def provenance(recipe: Recipe, splits: Splits, history: History) -> Training:
         device=device_name(),
         wall_s=sum(epoch.seconds for epoch in history.epochs),
     )
-
-
-def title(recipe: Recipe, result: Score, examples: int) -> str:
-    """The headline of the learning curves: what came out."""
-    return f"{recipe.name}: {result.accuracy:.1%} of {examples} test examples right"
 
 
 def device() -> torch.device:

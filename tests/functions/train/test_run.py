@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from functions.train import golden, publish, recipe
+from functions.train import golden, ladder, publish, recipe
 from functions.train import run as protocol
 from functions.train.__main__ import as_json, main, parser
 from functions.train.data import Dataset, Splits
@@ -199,10 +199,10 @@ def test_broken_upload_is_invisible() -> None:
 def test_fp32_is_published_to_be_served_when_int8_is_ruined(
     empty: Registry, graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ruin(fp32: Path, images: object, options: object, path: Path) -> None:
+    def ruin(fp32: Path, inputs: object, plan: object, path: Path) -> None:
         path.write_bytes(graph.read_bytes())  # an untrained model's
 
-    monkeypatch.setattr(protocol, "quantize", ruin)
+    monkeypatch.setattr(ladder, "quantize", ruin)
     outcome = run(tiny_recipe("optimiser.learning_rate=0.01"), empty.store, silence())
     finished = Finished(outcome, empty.store)
     assert outcome.manifest.serve == "fp32"
