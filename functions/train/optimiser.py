@@ -131,3 +131,23 @@ def groups(parameters: Iterable[nn.Parameter], decay: float) -> Groups:
 def fused(parameters: Groups) -> bool | None:
     """Whether to step all weights in one kernel: on a GPU. None leaves the choice to torch, as on a CPU."""
     return all(weight.is_cuda for group in parameters for weight in group["params"]) or None
+
+
+def tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """What an optimiser remembers, live, as `number of the parameter/name`. All that ours remember are tensors."""
+    known = optimiser.state_dict()["state"].items()
+    return {
+        f"{number}/{name}": value
+        for number, state in known
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def restore(optimiser: torch.optim.Optimizer, remembered: Mapping[str, torch.Tensor]) -> None:
+    """Have an optimiser over the same parameters remember what `tensors` gave."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for path, value in remembered.items():
+        number, name = path.split("/")
+        state.setdefault(int(number), {})[name] = value
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": state})

@@ -9,11 +9,22 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast, get_args
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from functions.train.complaint import sentence
 from pilotlight.contracts import NAME_PATTERN, RESERVED_NAMES
 from pilotlight.errors import InvalidInputError
 
@@ -208,11 +219,48 @@ ScheduleOptions = Annotated[
 ]
 
 
+def branch(value: object) -> str:
+    """Which part of a union of a word and something else is meant, so that a mistake is told of that part alone."""
+    return "word" if isinstance(value, str) else "value"
+
+
+BatchSize = Annotated[
+    Annotated[int, Field(ge=2), Tag("value")] | Annotated[Literal["full"], Tag("word")], Discriminator(branch)
+]  # examples; one at a time is refused, for batch normalisation has no variance over one
+ClassWeights = Annotated[
+    Annotated[tuple[Positive, ...], Tag("value")] | Annotated[Literal["balanced"], Tag("word")], Discriminator(branch)
+]
+
+
+class CrossEntropyOptions(Options):
+    """For classes. `balanced` weighs each class as if all were equally frequent; a list has one weight per class."""
+
+    name: Literal["cross_entropy"]
+    label_smoothing: BelowOne = 0.0
+    class_weights: ClassWeights | None = None
+
+
+class MseOptions(Options):
+    """The mean squared error, for numbers."""
+
+    name: Literal["mse"]
+
+
+LossOptions = Annotated[CrossEntropyOptions | MseOptions, Field(discriminator="name")]
+
+
 class StoppingOptions(Options):
     """Stop after `patience` epochs in which the validation loss fell by no more than `min_delta`; keep the best."""
 
     patience: Count
     min_delta: Annotated[float, Field(ge=0)] = 0.0
+
+
+class CheckpointOptions(Options):
+    """How often to save what a killed run goes on from; either may be null. The end of a time budget always saves."""
+
+    seconds: Positive | None = 300.0
+    steps: Count | None = None
 
 
 class ExportOptions(Options):
@@ -240,9 +288,17 @@ class Recipe(Options):
     model: ModelOptions
     optimiser: OptimiserOptions
     schedule: ScheduleOptions
-    batch_size: Annotated[int, Field(ge=2)]  # batch normalisation has no variance over one
+    loss: LossOptions | None = None  # cross-entropy for classes, the mean squared error for numbers
+    batch_size: BatchSize
+    accumulation: Count = 1  # parts that a batch is worked through in, for less memory and the same step
+    clip_norm: Positive | None = None  # longest gradient, over all weights together
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # publish an average of the weights that decays like this
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False  # by torch.compile: pays off when training takes many minutes
     epochs: Count
     early_stopping: StoppingOptions
+    folds: Annotated[int, Field(ge=2)] | None = None  # of a cross-validation before the training
+    checkpoint: CheckpointOptions = CheckpointOptions()
     export: ExportOptions = ExportOptions()
     quantization: QuantizationOptions
 
@@ -252,6 +308,14 @@ class Recipe(Options):
         if name in RESERVED_NAMES:
             raise ValueError(f"it must not be one of {', '.join(sorted(RESERVED_NAMES))}")
         return name
+
+    @field_validator("batch_size")
+    @classmethod
+    def _whole(cls, size: int | str, info: ValidationInfo) -> int | str:
+        optimiser = info.data.get("optimiser")
+        if optimiser is not None and optimiser.name == "gd" and size != "full":
+            raise ValueError("it must be full for the optimiser gd; take sgd for batches")
+        return size
 
 
 class Loader(yaml.SafeLoader):
@@ -333,60 +397,4 @@ def check(tree: dict[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate_json(text, strict=True)
     except ValidationError as exc:
-        raise InvalidInputError(f"{source}: {sentence(exc)}.") from exc
-
-
-def sentence(error: ValidationError) -> str:
-    """The first of pydantic's complaints as: key path, value, what is allowed; the others as a count."""
-    first, *others = error.errors(include_url=False)
-    path, part = walk(first["loc"])
-    complaint = re.sub("^(Input|String|Tuple) should", "it must", first["msg"].removeprefix("Value error, "))
-    if first["type"] == "extra_forbidden":
-        said = f"there is no key {path!r}; {allowed(*walk(first['loc'][:-1]))}"
-    elif first["type"] == "missing":
-        said = f"the key {path!r} is missing"
-    elif first["type"].startswith("union_tag"):
-        said = choice(path, first["ctx"])
-    elif first["type"] in {"model_type", "dict_type"}:
-        said = f"{path} is {json.dumps(first['input'])}; {allowed(path, part)}"
-    else:
-        said = f"{path} is {json.dumps(first['input'])}; {complaint}"
-    return said + (f" (and {len(others)} more)" if others else "")
-
-
-def choice(path: str, context: dict[str, str]) -> str:
-    """What is wrong with the word that tells a union's parts apart."""
-    key = f"{path}.{context['discriminator'].strip(chr(39))}"
-    if "tag" not in context:
-        return f"the key {key!r} is missing"
-    return f"{key} is {json.dumps(context['tag'])}; it must be one of {context['expected_tags']}"
-
-
-def allowed(path: str, part: Any) -> str:  # noqa: ANN401 - a class or a union of classes
-    """Which keys there are at a place of a recipe."""
-    keys = dict.fromkeys(key for one in members(part) for key in one.model_fields)
-    return f"{path or 'a recipe'} takes {', '.join(keys)}"
-
-
-def walk(location: tuple[int | str, ...]) -> tuple[str, Any]:
-    """A complaint's place as a key path, without pydantic's words for the branches of a union, and the type there."""
-    path, here = list[str](), cast("Any", Recipe)
-    for key in location:
-        branch = [one for one in members(here) if len(members(here)) > 1 and key in words(one)]
-        fields = {name: field for one in members(here) for name, field in one.model_fields.items()}
-        if branch:
-            here = branch[0]
-        elif isinstance(key, int) or fields:
-            path.append(str(key))
-            here = fields[str(key)].annotation if key in fields else None
-    return ".".join(path), here
-
-
-def members(part: Any) -> list[type[Options]]:  # noqa: ANN401 - a class or a union of classes
-    """The classes with keys of their own that a type lets choose from."""
-    return [one for one in get_args(part) or (part,) if isinstance(one, type) and issubclass(one, Options)]
-
-
-def words(part: type[Options]) -> tuple[str, ...]:
-    """By which words a union knows this class: the values of its first key."""
-    return get_args(next(iter(part.model_fields.values())).annotation)
+        raise InvalidInputError(f"{source}: {sentence(exc, Recipe)}.") from exc

@@ -8,18 +8,21 @@ import torch
 from torch import nn
 
 from functions.train import curves, data, golden, model, parity, report
+from functions.train.checkpoint import Checkpoints
 from functions.train.data import Splits
 from functions.train.evaluate import score, shown
 from functions.train.export import export
+from functions.train.interruption import Interruption
 from functions.train.journal import Journal
+from functions.train.keeper import Keeper
 from functions.train.ladder import Ladder
-from functions.train.loop import Epoch, History, predict, seeded, train
+from functions.train.loop import EarlyStopping, Epoch, History, predict, seeded, train
 from functions.train.progress import Progress
 from functions.train.publish import Product, publish
 from functions.train.recipe import Recipe
 from functions.train.revision import revision
-from pilotlight.contracts import Manifest, Precision, Reference, Training, encode
-from pilotlight.registry import Registry
+from pilotlight.contracts import Manifest, Precision, Reference, Training, decode, encode
+from pilotlight.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
 from pilotlight.storage import ObjectStore
 
@@ -36,19 +39,31 @@ class Outcome:
     seconds: dict[str, float]  # of each stage
 
 
-def run(recipe: Recipe, store: ObjectStore, progress: Progress) -> Outcome:
+def run(
+    recipe: Recipe,
+    store: ObjectStore,
+    progress: Progress,
+    name: str | None = None,
+    interruption: Interruption | None = None,
+) -> Outcome:
     """Train, evaluate, export, check, quantize, measure and publish what a recipe describes.
 
     Nothing is visible in the registry unless every stage succeeds. Long on purpose: the protocol reads downwards.
+    Under the name of an earlier run it goes on where that was killed, or says again what that published.
     """
-    journal = Journal(store, recipe)
+    journal = Journal(store, recipe, name)
+    progress.show(f"run {journal.run}")
+    if reference := journal.published:
+        return again(reference, journal, recipe, store)
     with progress.stage("data") as say:
         splits = data.split(data.load(recipe.data), recipe.data)
         say(f"{recipe.data.name}: {sizes(splits)}")
         if splits.train.cleaning:
             say(str(splits.train.cleaning))
+    checkpoints = Checkpoints(store, journal.path("checkpoints"), journal.recipe_sha256)
+    keeper = Keeper(checkpoints, recipe.checkpoint, interruption or Interruption(), progress.show)
     with progress.stage("train") as say:
-        network, history = fit(recipe, data.scaled(splits), journal, progress)
+        network, history = fit(recipe, data.scaled(splits), journal, progress, keeper)
         network = model.unscaled(network, splits.train)
         say(f"{len(history.epochs)} epochs on {device_name()}, kept epoch {history.best.number}")
     with progress.stage("evaluate") as say:
@@ -92,15 +107,27 @@ def run(recipe: Recipe, store: ObjectStore, progress: Progress) -> Outcome:
                 golden=recorded,
                 test=splits.test,
                 curves=picture,
-                training=provenance(recipe, splits, progress.seconds["train"]),
+                training=provenance(recipe, splits, history),
                 preprocessing=model.scaling(network, model.Standardise, splits.train.features),
                 postprocessing=model.scaling(network, model.Rescale, ("prediction",)),
             )
             manifest = publish(product, Registry(store))
             say(f"{manifest.name}:{manifest.version} in {store.url}")
-    return Outcome(
-        Reference(manifest.name, manifest.version), journal.run, manifest, measured, history, dict(progress.seconds)
-    )
+    reference = Reference(manifest.name, manifest.version)
+    journal.publish(reference)
+    checkpoints.clear()
+    return Outcome(reference, journal.run, manifest, measured, history, dict(progress.seconds))
+
+
+def again(reference: Reference, journal: Journal, recipe: Recipe, store: ObjectStore) -> Outcome:
+    """The outcome of a run that has published already, from what it left."""
+    registry = Registry(store)
+    manifest = registry.manifest(reference.name, registry.resolve(reference))
+    path = version_path(manifest.name, manifest.version, "report.json")
+    measured = decode(store.get(path).data, report.Report, path)
+    epochs, stopping = journal.epochs, EarlyStopping(recipe.early_stopping)
+    history = History(tuple(epochs), stopping.replay(epochs))
+    return Outcome(reference, journal.run, manifest, measured, history, {})
 
 
 def sizes(splits: Splits) -> str:
@@ -109,7 +136,9 @@ def sizes(splits: Splits) -> str:
     return ", ".join(f"{len(part):,} {name}" for name, part in sets.items())
 
 
-def fit(recipe: Recipe, splits: Splits, journal: Journal, progress: Progress) -> tuple[nn.Module, History]:
+def fit(
+    recipe: Recipe, splits: Splits, journal: Journal, progress: Progress, keeper: Keeper
+) -> tuple[nn.Module, History]:
     """A model of the recipe's architecture, trained where there is a GPU on it, and the history of its epochs."""
     with seeded(recipe.seed):
         network = model.build(recipe.model, splits.train).to(device())
@@ -118,10 +147,10 @@ def fit(recipe: Recipe, splits: Splits, journal: Journal, progress: Progress) ->
         journal.epoch(epoch)
         progress.epoch(epoch, recipe.epochs)
 
-    return network, train(network, splits, recipe, watch)
+    return network, train(network, splits, recipe, watch, keeper)
 
 
-def provenance(recipe: Recipe, splits: Splits, wall_s: float) -> Training:
+def provenance(recipe: Recipe, splits: Splits, history: History) -> Training:
     """Where the version comes from, enough to train it again."""
     return Training(
         recipe=recipe.model_dump(mode="json"),
@@ -129,7 +158,7 @@ def provenance(recipe: Recipe, splits: Splits, wall_s: float) -> Training:
         seed=recipe.seed,
         revision=revision(),
         device=device_name(),
-        wall_s=wall_s,
+        wall_s=sum(epoch.seconds for epoch in history.epochs),
     )
 
 

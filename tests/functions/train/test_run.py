@@ -18,7 +18,7 @@ from functions.train.data import Dataset, Splits
 from functions.train.errors import DivergedError, NotPublishableError, ParityError
 from functions.train.evaluate import score
 from functions.train.golden import Golden
-from functions.train.loop import Epoch, History, train
+from functions.train.loop import Epoch, History, Keeper, train
 from functions.train.progress import Progress
 from functions.train.recipe import Recipe
 from functions.train.report import Report, table
@@ -115,7 +115,7 @@ def test_golden_and_report_are_of_the_published_files(tiny: Finished, tmp_path: 
 def test_run_leaves_its_journal(tiny: Finished) -> None:
     folder = f"runs/{tiny.outcome.run}"
     names = {path.removeprefix(f"{folder}/") for path in tiny.store.paths(folder)}
-    assert names == {"recipe.yaml", "metrics.jsonl", "curves.png"}
+    assert names == {"recipe.yaml", "metrics.jsonl", "curves.png", "published.json"}
     lines = tiny.store.get(f"{folder}/metrics.jsonl").data.decode().splitlines()
     assert [Epoch(**json.loads(line)) for line in lines] == list(tiny.outcome.history.epochs)
     assert tiny.store.get(f"{folder}/recipe.yaml").data == tiny.file("recipe.yaml")
@@ -162,8 +162,10 @@ def test_parity_failure_publishes_nothing(empty: Registry) -> None:
 
 @pytest.mark.usefixtures("mistaken")
 def test_model_of_nan_is_not_published(empty: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    def poisoned(network: nn.Module, splits: Splits, recipe: Recipe, watch: Callable[[Epoch], None]) -> History:
-        history = train(network, splits, recipe, watch)
+    def poisoned(
+        network: nn.Module, splits: Splits, recipe: Recipe, watch: Callable[[Epoch], None], keeper: Keeper
+    ) -> History:
+        history = train(network, splits, recipe, watch, keeper)
         with torch.no_grad():
             next(network.parameters()).fill_(torch.nan)
         return history
