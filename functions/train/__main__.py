@@ -107,6 +107,8 @@ def as_json(outcome: "Outcome", store: str) -> str:
         "report": msgspec.to_builtins(outcome.report),
         "seconds": outcome.seconds,
     }
+    if folds := outcome.folds:
+        said["folds"] = {"metric": folds.metric, "mean": folds.mean, "sd": folds.sd, "values": folds.values}
     return json.dumps(said)
 
 

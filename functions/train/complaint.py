@@ -59,7 +59,9 @@ def walk(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[str, A
 
 def members(part: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - a class or a union of classes
     """The classes with keys of their own that a type lets choose from."""
-    return [one for one in get_args(part) or (part,) if isinstance(one, type) and issubclass(one, BaseModel)]
+    if isinstance(part, type) and issubclass(part, BaseModel):
+        return [part]
+    return [one for inner in get_args(part) for one in members(inner)]
 
 
 def words(part: type[BaseModel]) -> tuple[str, ...]:

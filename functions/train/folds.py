@@ -3,7 +3,7 @@
 It knows examples and their shares, no model. The published model is trained on the recipe's own split.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean, stdev
 
 import numpy as np
@@ -56,5 +56,4 @@ def split(dataset: Dataset, rest: Array, test: Array, parts: int, seed: int) -> 
     """One fold's sets: validation is one of `parts` of the rest."""
     validation = fold(dataset.take(rest), parts, seed)[0]
     train = dataset.take(np.delete(rest, validation))
-    known = replace(dataset.take(test), cleaning=dataset.cleaning)
-    return Splits(train, dataset.take(rest[validation]), known, train, dataset.sha256)
+    return Splits(train, dataset.take(rest[validation]), dataset.take(test), train, dataset.sha256)

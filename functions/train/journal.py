@@ -4,6 +4,7 @@ recipe.yaml      as run, written first: a store that cannot be written to ends t
 metrics.jsonl    one line per epoch, so far
 curves.png       the learning curves
 published.json   the version that came out
+folds.json       what each fold of a cross-validation gave, so far
 checkpoints/     while it is under way: see `checkpoint`
 
 A run that is started again under its name goes on in its folder, with the recipe that it was started with.
@@ -13,6 +14,8 @@ import hashlib
 import json
 from dataclasses import asdict
 
+from functions.train.checkpoint import Checkpoints
+from functions.train.folds import Folds
 from functions.train.identity import new_name
 from functions.train.loop import Epoch
 from functions.train.recipe import Recipe, check, dump, parse
@@ -27,7 +30,7 @@ class Journal:
 
     def __init__(self, store: ObjectStore, recipe: Recipe, run: str | None = None) -> None:
         self.run = run or new_name(recipe)
-        self.recipe_sha256 = hashlib.sha256(dump(recipe).encode()).hexdigest()
+        self._recipe_sha256 = hashlib.sha256(dump(recipe).encode()).hexdigest()
         self._store, self._recipe = store, recipe
         try:
             store.create(self.path("recipe.yaml"), dump(recipe).encode())
@@ -51,6 +54,23 @@ class Journal:
     def epochs(self) -> list[Epoch]:
         """The epochs so far."""
         return [Epoch(**json.loads(line)) for line in self._lines]
+
+    def fold(self, folds: Folds) -> None:
+        """Note what the folds gave, so far."""
+        self._write("folds.json", json.dumps(asdict(folds)).encode())
+
+    @property
+    def folds(self) -> Folds | None:
+        """What the folds gave, so far."""
+        text = self._read("folds.json")
+        if not text:
+            return None
+        said = json.loads(text)
+        return Folds(said["metric"], tuple(said["values"]))
+
+    def checkpoints(self, folder: str) -> Checkpoints:
+        """The checkpoints of a training of this run."""
+        return Checkpoints(self._store, self.path(folder), self._recipe_sha256)
 
     def curves(self, picture: bytes) -> None:
         """Add the learning curves."""

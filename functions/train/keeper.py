@@ -51,6 +51,10 @@ class Keeper:
         self._checkpoints.write(trainer.snapshot())
         self._saved_at = self._clock()
 
+    def clear(self) -> None:
+        """Keep nothing any longer: what came of the training is safe elsewhere."""
+        self._checkpoints.clear()
+
     def _due(self, step: int) -> bool:
         seconds, steps = self._options.seconds, self._options.steps
         late = seconds is not None and self._clock() - self._saved_at >= seconds

@@ -154,6 +154,11 @@ class Trainer:
         """Run the next epoch, or what is left of the one that a snapshot was taken in."""
         started = time.perf_counter() - self.tally.seconds
         rates = learning_rates(self._recipe, len(self._splits.train), len(self.epochs) + 1)
+        self.run(rates, started, boundary)
+        return self._finish(rates[-1], started)
+
+    def run(self, rates: Sequence[float], started: float, boundary: Callable[["Trainer"], None]) -> None:
+        """One pass over the training set, a step for each rate."""
         order = self._order()
         self.stepper.model.train()
         for inputs, targets in batches.stream(
@@ -165,7 +170,6 @@ class Trainer:
             self.tally.seconds = time.perf_counter() - started
             self._settle()
             boundary(self)
-        return self._finish(rates[-1], started)
 
     def snapshot(self) -> Snapshot:
         """Everything that the next step depends on; `DivergedError` when that is no longer worth keeping."""

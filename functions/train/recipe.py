@@ -312,8 +312,7 @@ class Recipe(Options):
     @field_validator("batch_size")
     @classmethod
     def _whole(cls, size: int | str, info: ValidationInfo) -> int | str:
-        optimiser = info.data.get("optimiser")
-        if optimiser is not None and optimiser.name == "gd" and size != "full":
+        if getattr(info.data.get("optimiser"), "name", "") == "gd" and size != "full":
             raise ValueError("it must be full for the optimiser gd; take sgd for batches")
         return size
 

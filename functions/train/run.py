@@ -1,5 +1,6 @@
 """One training run from start to end, in the order of the laboratory protocol."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,11 +8,11 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from functions.train import curves, data, golden, model, parity, report
-from functions.train.checkpoint import Checkpoints
+from functions.train import curves, data, folds, golden, model, parity, precision, report
 from functions.train.data import Splits
 from functions.train.evaluate import score, shown
 from functions.train.export import export
+from functions.train.folds import Folds
 from functions.train.interruption import Interruption
 from functions.train.journal import Journal
 from functions.train.keeper import Keeper
@@ -37,6 +38,7 @@ class Outcome:
     report: report.Report
     history: History
     seconds: dict[str, float]  # of each stage
+    folds: Folds | None = None  # where the recipe asks for a cross-validation
 
 
 def run(
@@ -60,10 +62,14 @@ def run(
         say(f"{recipe.data.name}: {sizes(splits)}")
         if splits.train.cleaning:
             say(str(splits.train.cleaning))
-    checkpoints = Checkpoints(store, journal.path("checkpoints"), journal.recipe_sha256)
-    keeper = Keeper(checkpoints, recipe.checkpoint, interruption or Interruption(), progress.show)
+    keep = keeping(journal, recipe, progress, interruption or Interruption())
+    crossed = None
+    if recipe.folds:
+        with progress.stage("folds") as say:
+            crossed = cross_validate(recipe, recipe.folds, journal, progress, keep)
+            say(str(crossed))
     with progress.stage("train") as say:
-        network, history = fit(recipe, data.scaled(splits), journal, progress, keeper)
+        network, history = fit(recipe, data.scaled(splits), watching(recipe, progress, journal), keep("checkpoints"))
         network = model.unscaled(network, splits.train)
         say(f"{len(history.epochs)} epochs on {device_name()}, kept epoch {history.best.number}")
     with progress.stage("evaluate") as say:
@@ -115,8 +121,8 @@ def run(
             say(f"{manifest.name}:{manifest.version} in {store.url}")
     reference = Reference(manifest.name, manifest.version)
     journal.publish(reference)
-    checkpoints.clear()
-    return Outcome(reference, journal.run, manifest, measured, history, dict(progress.seconds))
+    keep("checkpoints").clear()
+    return Outcome(reference, journal.run, manifest, measured, history, dict(progress.seconds), crossed)
 
 
 def again(reference: Reference, journal: Journal, recipe: Recipe, store: ObjectStore) -> Outcome:
@@ -127,7 +133,7 @@ def again(reference: Reference, journal: Journal, recipe: Recipe, store: ObjectS
     measured = decode(store.get(path).data, report.Report, path)
     epochs, stopping = journal.epochs, EarlyStopping(recipe.early_stopping)
     history = History(tuple(epochs), stopping.replay(epochs))
-    return Outcome(reference, journal.run, manifest, measured, history, {})
+    return Outcome(reference, journal.run, manifest, measured, history, {}, journal.folds if recipe.folds else None)
 
 
 def sizes(splits: Splits) -> str:
@@ -136,17 +142,48 @@ def sizes(splits: Splits) -> str:
     return ", ".join(f"{len(part):,} {name}" for name, part in sets.items())
 
 
-def fit(
-    recipe: Recipe, splits: Splits, journal: Journal, progress: Progress, keeper: Keeper
-) -> tuple[nn.Module, History]:
+def keeping(
+    journal: Journal, recipe: Recipe, progress: Progress, interruption: Interruption
+) -> Callable[[str], Keeper]:
+    """Gives the keeper of the training whose checkpoints are in a folder of the run."""
+
+    def keep(folder: str) -> Keeper:
+        return Keeper(journal.checkpoints(folder), recipe.checkpoint, interruption, progress.show)
+
+    return keep
+
+
+def watching(recipe: Recipe, progress: Progress, journal: Journal | None = None) -> Callable[[Epoch], None]:
+    """Shows epochs as they pass, and notes them in the journal."""
+
+    def watch(epoch: Epoch) -> None:
+        if journal:
+            journal.epoch(epoch)
+        progress.epoch(epoch, recipe.epochs)
+
+    return watch
+
+
+def cross_validate(
+    recipe: Recipe, count: int, journal: Journal, progress: Progress, keep: Callable[[str], Keeper]
+) -> Folds:
+    """Train on all folds but one, score on that one, for each; those that an earlier life has scored are known."""
+    dataset, known = data.load(recipe.data), journal.folds
+    values = list(known.values) if known else []
+    for parts in folds.splits(dataset, count, recipe.data.seed, recipe.data.fractions)[len(values) :]:
+        keeper = keep(f"folds/{len(values) + 1}/checkpoints")
+        network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper)
+        outputs = predict(model.unscaled(network, parts.train), parts.test.inputs)
+        values.append(score(outputs, parts.test.targets, parts.test.classes).metrics[dataset.metric])
+        journal.fold(Folds(dataset.metric, tuple(values)))
+        keeper.clear()
+    return Folds(dataset.metric, tuple(values))
+
+
+def fit(recipe: Recipe, splits: Splits, watch: Callable[[Epoch], None], keeper: Keeper) -> tuple[nn.Module, History]:
     """A model of the recipe's architecture, trained where there is a GPU on it, and the history of its epochs."""
     with seeded(recipe.seed):
         network = model.build(recipe.model, splits.train).to(device())
-
-    def watch(epoch: Epoch) -> None:
-        journal.epoch(epoch)
-        progress.epoch(epoch, recipe.epochs)
-
     return network, train(network, splits, recipe, watch, keeper)
 
 
@@ -158,6 +195,7 @@ def provenance(recipe: Recipe, splits: Splits, history: History) -> Training:
         seed=recipe.seed,
         revision=revision(),
         device=device_name(),
+        precision=precision.resolve(recipe.precision, device()),
         wall_s=sum(epoch.seconds for epoch in history.epochs),
     )
 

@@ -92,6 +92,7 @@ class Training(Struct, frozen=True):
     revision: str
     device: str
     wall_s: float
+    precision: str = "fp32"  # in which the forward passes of training computed
 
 
 class Draft(Struct, frozen=True, kw_only=True):

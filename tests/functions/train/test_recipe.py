@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.train import complaint, data, model, optimiser, quantize, recipe, schedule
+from functions.train import complaint, data, loss, model, optimiser, quantize, recipe, schedule
 from functions.train.__main__ import main
 from functions.train.recipe import AdamOptions, Recipe, dump, load
 from pilotlight.errors import InvalidInputError
@@ -34,6 +34,22 @@ MISTAKES = [
     ("schedule={name: step, every: 0, gamma: 0.5}", ["schedule.every is 0", "greater than 0"]),
     ("schedule={name: step, every: 0.5}", ["'schedule.gamma' is missing"]),
     ("schedule={name: constant, floor: 0.5}", ["no key 'schedule.floor'", "schedule takes name, warmup"]),
+    ("loss={name: hinge}", ["loss.name", '"hinge"', "'cross_entropy', 'mse'"]),
+    ("loss={name: cross_entropy, label_smoothing: 1}", ["loss.label_smoothing is 1", "less than 1"]),
+    ("loss={name: cross_entropy, class_weights: even}", ['loss.class_weights is "even"', "'balanced'"]),
+    ("loss={name: cross_entropy, class_weights: [1, -1]}", ["loss.class_weights.1 is -1", "greater than 0"]),
+    ("loss=mse", ['loss is "mse"', "loss takes name, label_smoothing, class_weights"]),
+    ("batch_size=all", ['batch_size is "all"', "'full'"]),
+    ("optimiser.name=gd", ["batch_size is 64", "must be full for the optimiser gd"]),
+    ("accumulation=0", ["accumulation is 0", "greater than or equal to 1"]),
+    ("clip_norm=0", ["clip_norm is 0", "greater than 0"]),
+    ("ema=1", ["ema is 1", "less than 1"]),
+    ("precision=fp16", ['precision is "fp16"', "'auto', 'fp32' or 'bf16'"]),
+    ("compile=1", ["compile is 1", "boolean"]),
+    ("folds=1", ["folds is 1", "greater than or equal to 2"]),
+    ("checkpoint.seconds=0", ["checkpoint.seconds is 0", "greater than 0"]),
+    ("checkpoint.steps=0.5", ["checkpoint.steps is 0.5", "integer"]),
+    ("checkpoint.minutes=5", ["'checkpoint.minutes'", "seconds, steps"]),
     ("data.name=mnist", ["data.name", '"mnist"', "'digits'"]),
     ("quantization.scheme=magic", ["quantization.scheme", '"magic"', "'static'"]),
     ("epochs=yes", ["epochs", "true", "integer"]),
@@ -194,5 +210,6 @@ def test_every_word_of_a_recipe_is_in_its_registry() -> None:
     assert digits.optimiser.name in optimiser.OPTIMISERS
     assert digits.schedule.name in schedule.SCHEDULES
     assert set(optimiser.OPTIMISERS) == known_words(recipe.OptimiserOptions)
+    assert set(loss.LOSSES) == known_words(recipe.LossOptions)
     assert set(schedule.SCHEDULES) == known_words(recipe.ScheduleOptions)
     assert digits.quantization.scheme in quantize.SCHEMES
