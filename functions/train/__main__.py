@@ -1,7 +1,9 @@
 """`python -m functions.train RECIPE`: read the command line, run the recipe, print the reference of what came out.
 
 Standard output carries the result alone, so that a script can take it; what a person reads goes to standard error.
-Exit codes: 0 published, 1 not published, 2 the command line or the recipe is wrong, 130 interrupted.
+Exit codes: 0 published, 1 not published, 2 the command line or the recipe is wrong, 130 interrupted, 75 (EX_TEMPFAIL)
+stopped by SIGTERM or at the end of its time budget, and worth starting again: AWS Batch retries on it, and the same
+--run goes on where it was.
 """
 
 import argparse
@@ -14,6 +16,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.console import Console
 
+from functions.train.errors import PausedError
+from functions.train.identity import given_name
+from functions.train.interruption import Interruption
 from functions.train.recipe import load
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.settings import DEFAULT_STORE
@@ -30,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = train(options)
     except PilotlightError as exc:
         sys.stderr.write(f"{exc}\n")
-        return 2 if isinstance(exc, InvalidInputError) else 1
+        return exit_code(exc)
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
         return 130
@@ -51,20 +56,42 @@ def parser() -> argparse.ArgumentParser:
         default=os.environ.get("PILOTLIGHT_STORE") or DEFAULT_STORE,
         help="where to publish: s3://bucket/prefix, file:///folder or a folder; %(default)s unless given",
     )
+    words.add_argument("--run", metavar="NAME", help="a new run's name, or that of one to go on with")
+    words.add_argument(
+        "--time-budget", metavar="SECONDS", type=seconds, help="save and stop after this long, with exit code 75"
+    )
     words.add_argument("--json", action="store_true", help="print the reference, the metrics and the report as JSON")
     return words
+
+
+def exit_code(error: PilotlightError) -> int:
+    """What a script is told of an error."""
+    if isinstance(error, PausedError):
+        return os.EX_TEMPFAIL
+    return 2 if isinstance(error, InvalidInputError) else 1
+
+
+def seconds(word: str) -> float:
+    """A time budget, which must be more than nothing."""
+    budget = float(word)
+    if not budget > 0:
+        raise ValueError
+    return budget
 
 
 def train(options: argparse.Namespace) -> "Outcome":
     """Check everything that is quickly checked, then run."""
     recipe = load(options.recipe, options.set)
     store = open_store(options.store)
+    name = given_name(options.run, os.environ)
+    interruption = Interruption(options.time_budget)
     from functions.train.progress import Progress  # these bring torch: seconds that a typo in a recipe need not wait
     from functions.train.report import table
     from functions.train.run import run
 
     console = Console(stderr=True)
-    outcome = run(recipe, store, Progress(console))
+    with interruption.listening():
+        outcome = run(recipe, store, Progress(console, before=interruption.check), name, interruption)
     console.print(table(outcome.report))
     return outcome
 
@@ -80,6 +107,8 @@ def as_json(outcome: "Outcome", store: str) -> str:
         "report": msgspec.to_builtins(outcome.report),
         "seconds": outcome.seconds,
     }
+    if folds := outcome.folds:
+        said["folds"] = {"metric": folds.metric, "mean": folds.mean, "sd": folds.sd, "values": folds.values}
     return json.dumps(said)
 
 

@@ -13,7 +13,7 @@ SIZE_IN, DOTS_PER_IN = (8, 8.5), 110
 
 
 def draw(history: History, title: str) -> bytes:
-    """A PNG of loss, accuracy and learning rate over the epochs, with the epoch whose weights were kept marked."""
+    """A PNG of loss, metric and learning rate over the epochs, with the epoch whose weights were kept marked."""
     figure = Figure(figsize=SIZE_IN, layout="constrained")
     figure.suptitle(title, fontweight="bold")
     losses, accuracies, rates = figure.subplots(3, sharex=True, height_ratios=(3, 3, 1.4))
@@ -27,22 +27,31 @@ def draw(history: History, title: str) -> bytes:
 
 
 def draw_losses(axes: Axes, history: History) -> None:
-    """Cross-entropy; logarithmic, since it falls by orders of magnitude."""
+    """Cross-entropy or squared error; logarithmic, since it falls by orders of magnitude."""
     pair(axes, history, "train_loss", "validation_loss")
     mark(axes, history.best, history.best.validation_loss, f"{history.best.validation_loss:.3g}")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylabel("cross-entropy (nats)")
+    axes.set_ylabel("cross-entropy (nats)" if shares(history) else "squared error (variances)")
 
 
 def draw_accuracies(axes: Axes, history: History) -> None:
-    """The share of right answers."""
+    """The share of right answers, or R2; from zero, since R2 starts far below it."""
     pair(axes, history, "train_accuracy", "validation_accuracy")
-    mark(axes, history.best, history.best.validation_accuracy, f"{history.best.validation_accuracy:.1%}")
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_ylabel("accuracy")
+    kept = history.best.validation_accuracy
+    mark(axes, history.best, kept, f"{kept:.1%}" if shares(history) else f"{kept:.3f}")
+    if shares(history):
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    else:
+        axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]), top=1)
+    axes.set_ylabel(history.best.metric)
+
+
+def shares(history: History) -> bool:
+    """Whether the metric is a share of right classes, and not a number's R2."""
+    return history.best.metric == "accuracy"
 
 
 def draw_rates(axes: Axes, history: History) -> None:

@@ -5,38 +5,48 @@ It knows what the examples are, not what is done with them: values stay raw, sin
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import sklearn.datasets
 
+from functions.train.cleaning import Cleaning, clean
 from functions.train.recipe import DataOptions, Fractions
 from pilotlight.errors import InvalidInputError
 
 Array = np.ndarray[Any, Any]
+STRATA = 5  # parts of equal size that a number's range is cut into, for the split to share out each alike
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled images, as somebody who calls the served model sends them."""
+    """Examples as somebody who calls the served model sends them, and the answers: a class each, or a number."""
 
-    inputs: Array  # float32 (N, channels, height, width)
-    targets: Array  # int64 (N,), an index into classes
+    inputs: Array  # float32, images (N, channels, height, width) or a table (N, columns)
+    targets: Array  # int64 (N,), an index into classes; without classes float32 (N, 1), a number in its own unit
     classes: tuple[str, ...]
+    features: tuple[str, ...] = ()  # the names of the channels or columns
+    metric: str = "accuracy"  # what a model of this data is judged by, one of evaluate's
+    cleaning: Cleaning | None = None  # what was left out of a table
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def take(self, indices: Array) -> "Dataset":
         """The examples at `indices`, in that order."""
-        return Dataset(self.inputs[indices], self.targets[indices], self.classes)
+        return replace(self, inputs=self.inputs[indices], targets=self.targets[indices])
+
+    @property
+    def outputs(self) -> int:
+        """How many values answer an example: a logit per class, or the one number."""
+        return len(self.classes) or 1
 
     @property
     def sha256(self) -> str:
-        """In hex, of the images' bytes and then the labels': float32 and int64, little-endian, row by row."""
+        """In hex, of the inputs' bytes and then the targets': little-endian, row by row, in the types above."""
         digest = hashlib.sha256(np.ascontiguousarray(self.inputs, "<f4").tobytes())
-        digest.update(np.ascontiguousarray(self.targets, "<i8").tobytes())
+        digest.update(np.ascontiguousarray(self.targets, "<i8" if self.classes else "<f4").tobytes())
         return digest.hexdigest()
 
 
@@ -55,10 +65,42 @@ def digits() -> Dataset:
     """scikit-learn's 1,797 scans of handwritten digits, float32 (1797, 1, 8, 8), pixels 0 to 16 as they come."""
     scans = sklearn.datasets.load_digits()
     images = scans.images.astype(np.float32)[:, None]
-    return Dataset(images, scans.target.astype(np.int64), tuple(map(str, scans.target_names)))
+    return Dataset(images, scans.target.astype(np.int64), tuple(map(str, scans.target_names)), ("ink",))
 
 
-DATASETS: Mapping[str, Callable[[], Dataset]] = {"digits": digits}
+def breast_cancer() -> Dataset:
+    """569 tumours, malignant (212) or benign, by 30 measures of their cell nuclei (Wisconsin; UCI, 1995)."""
+    return replace(table(sklearn.datasets.load_breast_cancer()), metric="balanced_accuracy")
+
+
+def wine() -> Dataset:
+    """178 wines of three growers from one region of Italy, by 13 chemical measures (UCI, 1991)."""
+    return table(sklearn.datasets.load_wine())
+
+
+def diabetes() -> Dataset:
+    """442 patients, 10 measures each in their own units, and how far the disease was a year later: 25 to 346.
+
+    Efron, Hastie, Johnstone and Tibshirani, Least Angle Regression, 2004; `scaled=False` is what they measured.
+    """
+    return replace(table(sklearn.datasets.load_diabetes(scaled=False)), metric="r2")
+
+
+def table(bunch: Any) -> Dataset:  # noqa: ANN401 - scikit-learn ships no types
+    """A table of scikit-learn's, cleaned; its answers are numbers when it names no classes."""
+    names = tuple(str(name).replace(" ", "_") for name in bunch.feature_names)
+    rows, answers, kept, cleaning = clean(bunch.data, bunch.target, names)
+    classes = tuple(map(str, bunch.get("target_names", ())))
+    targets = answers.astype(np.int64) if classes else answers.astype(np.float32)[:, None]
+    return Dataset(rows.astype(np.float32), targets, classes, kept, cleaning=cleaning)
+
+
+DATASETS: Mapping[str, Callable[[], Dataset]] = {
+    "digits": digits,
+    "breast-cancer": breast_cancer,
+    "wine": wine,
+    "diabetes": diabetes,
+}
 
 
 def load(options: DataOptions) -> Dataset:
@@ -67,9 +109,9 @@ def load(options: DataOptions) -> Dataset:
 
 
 def split(dataset: Dataset, options: DataOptions) -> Splits:
-    """Share the examples out by the recipe's seed, every class in the same proportions."""
+    """Share the examples out by the recipe's seed, every class (or fifth of a number's range) alike."""
     random = np.random.default_rng(options.seed)
-    train, validation, test = stratify(dataset.targets, options.fractions, random)
+    train, validation, test = stratify(strata(dataset), options.fractions, random)
     check(dataset, {"train": train, "validation": validation, "test": test})
     if options.calibration > len(train):
         raise InvalidInputError(
@@ -78,6 +120,14 @@ def split(dataset: Dataset, options: DataOptions) -> Splits:
     calibration = np.sort(random.permutation(train)[: options.calibration])
     take = dataset.take
     return Splits(take(train), take(validation), take(test), take(calibration), dataset.sha256)
+
+
+def strata(dataset: Dataset) -> Array:
+    """What the split keeps in proportion, (N,): the class, or which part of the range a number lies in."""
+    if dataset.classes:
+        return dataset.targets
+    values = dataset.targets[:, 0]
+    return np.digitize(values, np.quantile(values, np.linspace(0, 1, STRATA + 1)[1:-1]))
 
 
 def stratify(labels: Array, fractions: Fractions, random: np.random.Generator) -> Sequence[Array]:
@@ -91,7 +141,27 @@ def stratify(labels: Array, fractions: Fractions, random: np.random.Generator) -
 
 
 def check(dataset: Dataset, sets: Mapping[str, Array]) -> None:
-    """Refuse a split that leaves a class out of one of its sets."""
+    """Refuse a split that leaves one of its sets empty, or a class out of one."""
     for name, indices in sets.items():
-        if len(np.unique(dataset.targets[indices])) < len(dataset.classes):
+        if dataset.classes and len(np.unique(dataset.targets[indices])) < len(dataset.classes):
             raise InvalidInputError(f"data.fractions.{name} is too small: a class has no example left in that set.")
+        if not len(indices):
+            raise InvalidInputError(f"data.fractions.{name} is too small: that set has no example left.")
+
+
+def scaled(splits: Splits) -> Splits:
+    """The splits as the loop learns from them: numbers to be answered with mean 0 and variance 1 in training.
+
+    So a learning rate means the same for every unit. `model.unscaled` puts the unit back.
+    """
+    if splits.train.classes:
+        return splits
+    mean, deviation = splits.train.targets.mean(), splits.train.targets.std()
+
+    def scale(part: Dataset) -> Dataset:
+        return replace(part, targets=(part.targets - mean) / deviation)
+
+    train, validation, test, calibration = map(
+        scale, (splits.train, splits.validation, splits.test, splits.calibration)
+    )
+    return Splits(train, validation, test, calibration, splits.sha256)

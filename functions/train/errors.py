@@ -1,6 +1,8 @@
 """Why a run that was asked for rightly ends without a version.
 
     PilotlightError
+    ├── PausedError           it was told to go before it was done, and goes on when it is started again
+    ├── UnusableCheckpointError   a checkpoint is half-written or not what was written; an older one may do
     └── NotPublishableError   the model must not be served
         ├── DivergedError     training ran into numbers that are not finite
         ├── ExportError       the exporter cannot write the model as a graph
@@ -11,6 +13,14 @@ A wrong recipe is a `pilotlight.errors.InvalidInputError`, not one of these.
 """
 
 from pilotlight.errors import PilotlightError
+
+
+class PausedError(PilotlightError):
+    """The run has saved what it has and ends here; started again under its name, it goes on."""
+
+
+class UnusableCheckpointError(PilotlightError):
+    """There is no way to go on from this checkpoint."""
 
 
 class NotPublishableError(PilotlightError):

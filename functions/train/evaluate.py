@@ -1,4 +1,4 @@
-"""How good answers are: logits against labels, whoever computed them."""
+"""How good answers are: a model's outputs against the truth, whoever computed them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +10,48 @@ from functions.train.data import Array
 
 @dataclass(frozen=True)
 class Score:
-    """The share of right answers, over all examples and over those of each class, and the mean cross-entropy."""
+    """What is said of a model's answers: shares of right classes, or the distance to the right numbers."""
 
-    accuracy: float  # 0 to 1
-    loss: float  # nats
+    loss: float  # mean cross-entropy in nats; of numbers, the mean squared error
+    metrics: dict[str, float]  # by name; the first is what training shows as it goes
     per_class: dict[str, float]  # the recall of each class that occurs, 0 to 1
 
+    @property
+    def headline(self) -> tuple[str, float]:
+        """The metric that training shows, by name."""
+        return next(iter(self.metrics.items()))
 
-def score(logits: Array, labels: Array, classes: Sequence[str]) -> Score:
-    """Score (N, classes) logits against (N,) labels."""
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers, 0 to 1; of classes only."""
+        return self.metrics["accuracy"]
+
+
+def shown(metric: str, value: float) -> str:
+    """A metric for people: shares in percent, all others as they are."""
+    return f"{value:.2%}" if metric.endswith("accuracy") else f"{value:.4g}"
+
+
+def score(outputs: Array, targets: Array, classes: Sequence[str]) -> Score:
+    """Score (N, classes) logits against (N,) labels; without classes (N, 1) numbers against (N, 1) right ones."""
+    return classification(outputs, targets, classes) if classes else regression(outputs, targets)
+
+
+def classification(logits: Array, labels: Array, classes: Sequence[str]) -> Score:
+    """Accuracy over all examples, over those of each class, and the mean of the latter: the balanced accuracy."""
     right = logits.argmax(axis=1) == labels
     present = np.unique(labels)
     recall = {classes[label]: float(right[labels == label].mean()) for label in present}
-    return Score(float(right.mean()), cross_entropy(logits, labels), recall)
+    metrics = {"accuracy": float(right.mean()), "balanced_accuracy": float(np.mean(list(recall.values())))}
+    return Score(cross_entropy(logits, labels), metrics, recall)
+
+
+def regression(answers: Array, targets: Array) -> Score:
+    """R2, the share of the variance that is explained, and two mean distances in the target's unit."""
+    errors = answers.astype(np.float64) - targets
+    squared, spread = float(np.square(errors).mean()), float(targets.astype(np.float64).var())
+    r2 = 1 - squared / spread if spread else float("nan")  # where all are alike there is nothing to explain
+    return Score(squared, {"r2": r2, "rmse": squared**0.5, "mae": float(np.abs(errors).mean())}, {})
 
 
 def cross_entropy(logits: Array, labels: Array) -> float:

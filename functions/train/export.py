@@ -1,7 +1,7 @@
 """From a trained module to an ONNX graph that says nothing about the machine it was made on.
 
-The input is called `image`, the output `logits`, the first dimension `batch`. Whether the graph computes what the
-module computes is for `parity` to say.
+Images go in as `image`, the columns of a table as `features`; `logits` come out for classes, a `prediction` for a
+number; the first dimension is called `batch`. Whether the graph computes what the module computes is for `parity`.
 """
 
 import contextlib
@@ -16,29 +16,35 @@ import onnx
 import torch
 from torch import nn
 
-from functions.train.data import Array
+from functions.train.data import Dataset
 from functions.train.errors import ExportError
 from functions.train.recipe import ExportOptions
 
-INPUT, OUTPUT, BATCH = "image", "logits", "batch"
+BATCH = "batch"
 EXAMPLES = 2  # torch.export takes a dimension of 0 or 1 in the example for a constant
 
 
-def export(model: nn.Module, images: Array, options: ExportOptions, path: Path) -> int:
-    """Write the module as a graph over raw images like these, its batch dimension free; gives the opset it got.
+def export(model: nn.Module, data: Dataset, options: ExportOptions, path: Path) -> int:
+    """Write the module as a graph over raw inputs like these, its batch dimension free; gives the opset it got.
 
     The opset is read back from the file, since the exporter may leave a graph at an older one than it was asked for.
     """
-    example = torch.from_numpy(images[:EXAMPLES])
-    graph = strip(translate(deepcopy(model).cpu().eval(), example, options.opset))
+    example = torch.from_numpy(data.inputs[:EXAMPLES])
+    frozen = deepcopy(model).cpu().eval().requires_grad_(False)  # the exporter of an LSTM stumbles over gradients
+    graph = strip(translate(frozen, example, ends(data), options.opset))
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, path)
     return opset(graph)
 
 
-def translate(model: nn.Module, example: torch.Tensor, target: int) -> onnx.ModelProto:
+def ends(data: Dataset) -> tuple[str, str]:
+    """What the graph's input and output are called."""
+    return "image" if data.inputs.ndim == 4 else "features", "logits" if data.classes else "prediction"
+
+
+def translate(model: nn.Module, example: torch.Tensor, names: tuple[str, str], target: int) -> onnx.ModelProto:
     """Run torch's exporter, and keep its talk to ourselves unless it fails."""
-    talk = io.StringIO()
+    talk, (given, answer) = io.StringIO(), names
     try:
         with hushed(talk):
             program = torch.onnx.export(
@@ -46,8 +52,8 @@ def translate(model: nn.Module, example: torch.Tensor, target: int) -> onnx.Mode
                 (example,),
                 dynamo=True,
                 opset_version=target,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
+                input_names=[given],
+                output_names=[answer],
                 dynamic_shapes=({0: BATCH},),
             )
     except torch.onnx.OnnxExporterError as exc:
@@ -67,6 +73,7 @@ def hushed(talk: io.StringIO) -> Iterator[None]:
         with contextlib.redirect_stdout(talk), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch.export calls its own deprecated pytree functions
             warnings.simplefilter("ignore", DeprecationWarning)  # so does onnxscript with those of onnx
+            warnings.filterwarnings("ignore", ".*_flat_weights", UserWarning)  # nn.LSTM's own list of its weights
             yield
     finally:
         log.setLevel(level)

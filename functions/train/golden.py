@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from functions.train.data import Array, Dataset
 from functions.train.errors import GoldenError
-from functions.train.export import INPUT, OUTPUT
+from functions.train.graph import ask
 from pilotlight.contracts import Precision, decode
 from pilotlight.runtime.session import Session, open_session
 
@@ -60,24 +60,31 @@ class Golden(Struct, frozen=True, kw_only=True):
 
 
 def record(graph: Path, variant: Precision, test: Dataset) -> Golden:
-    """Ask the served graph about one test example of each class, each alone, and about three of them at once."""
+    """Ask the served graph about one test example of each class, each alone, and about three of them at once.
+
+    Where answers are numbers, three examples stand for the classes.
+    """
     session = open_session(str(graph))
     chosen = exemplars(session, test)
     feeds = [*np.split(test.inputs[chosen], len(chosen)), test.inputs[:BATCH]]
-    answers = [session.run({INPUT: feed})[OUTPUT] for feed in feeds]
+    answers = [ask(session, feed) for feed in feeds]
     tolerance = TOLERANCES[variant] * max(float(np.abs(answer).max()) for answer in answers)
-    return Golden(variant=variant, tolerance=tolerance, exchanges=tuple(map(exchange, feeds, answers)))
+    recorded = [exchange(session, feed, answer) for feed, answer in zip(feeds, answers, strict=True)]
+    return Golden(variant=variant, tolerance=tolerance, exchanges=tuple(recorded))
 
 
 def exemplars(session: Session, test: Dataset) -> Array:
     """The index of the first test example of each class that gets the right answer; the very first if none does."""
-    right = np.flatnonzero(session.run({INPUT: test.inputs})[OUTPUT].argmax(axis=1) == test.targets)
+    if not test.classes:
+        return np.arange(min(BATCH, len(test)))
+    right = np.flatnonzero(ask(session, test.inputs).argmax(axis=1) == test.targets)
     return right[np.unique(test.targets[right], return_index=True)[1]] if len(right) else np.array([0])
 
 
-def exchange(images: Array, logits: Array) -> Exchange:
+def exchange(session: Session, inputs: Array, outputs: Array) -> Exchange:
     """A recorded request and its answer."""
-    return Exchange(Request((tensor(INPUT, images),)), Response((tensor(OUTPUT, logits),)))
+    (given,), (answer,) = session.inputs, session.outputs
+    return Exchange(Request((tensor(given.name, inputs),)), Response((tensor(answer.name, outputs),)))
 
 
 def tensor(name: str, values: Array) -> Tensor:

@@ -1,31 +1,39 @@
-"""The loop: mini-batches, gradient steps, early stopping.
+"""The loop: passes over batches, gradient steps, early stopping.
 
-It knows a model, arrays and a recipe; it writes nothing, but hands each epoch to whoever watches. On a CPU, the same
-recipe gives the same weights bit for bit.
+It knows a model, arrays and a recipe; it writes nothing, but hands each epoch to whoever watches, and at each step
+boundary itself to whoever keeps. On a CPU, the same recipe gives the same weights bit for bit, also when the training
+was taken apart into snapshots and put together again.
 """
 
+import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
+from msgspec import Struct
 from torch import nn
-from torch.nn.functional import cross_entropy
 
-from functions.train import optimiser as optimisers
-from functions.train import schedule
-from functions.train.data import Array, Dataset, Splits
+from functions.train import batches, optimiser, schedule
+from functions.train.data import Array, Splits
 from functions.train.errors import DivergedError
 from functions.train.evaluate import score
 from functions.train.recipe import Recipe, StoppingOptions
+from functions.train.step import Stepper, Taken, device_of
+
+Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training set. The training figures are means over the pass, taken with dropout on."""
+    """One pass over the training set. The training figures are means over the pass, taken with dropout on.
+
+    Accuracy is the share of right classes; for a number it is what `metric` says, R2.
+    """
 
     number: int  # from 1
     train_loss: float
@@ -34,6 +42,9 @@ class Epoch:
     validation_accuracy: float
     learning_rate: float  # of the last step
     seconds: float
+    metric: str = "accuracy"  # the name of what stands under accuracy
+    gradient_norm: float = 0.0  # before clipping, the mean over the steps
+    examples_per_s: float = 0.0  # of the pass alone, without the evaluation
 
 
 @dataclass(frozen=True)
@@ -44,83 +55,266 @@ class History:
     best: Epoch
 
 
+class Position(Struct, frozen=True, kw_only=True):
+    """Where a training is, as far as it is told in words and numbers."""
+
+    step: int  # taken since the start of the training
+    batches: int  # of them in the running epoch
+    seconds: float  # that the running epoch has taken
+    epochs: tuple[Epoch, ...]  # that are over
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A training between two steps, complete: one that takes it up ends with the same weights."""
+
+    position: Position
+    tensors: Tensors  # on the CPU, by path: `model/...`, `optimiser/...`
+
+
 class EarlyStopping:
     """Remembers the weights of the best epoch so far, and says when none has been better for too long."""
 
     def __init__(self, options: StoppingOptions) -> None:
         self.options = options
         self.best: Epoch | None = None
-        self._weights: dict[str, torch.Tensor] = {}
+        self.weights: Tensors = {}
 
     def exhausted(self, epoch: Epoch, model: nn.Module) -> bool:
         """Take note of an epoch; whether `patience` epochs have now passed since the best one."""
-        if self.best is None or epoch.validation_loss < self.best.validation_loss - self.options.min_delta:
+        if self._better(epoch):
             self.best = epoch
-            self._weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        return epoch.number - self.best.number >= self.options.patience
+            self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        return self.over(epoch)
+
+    def over(self, last: Epoch) -> bool:
+        """Whether `patience` epochs have passed since the best one."""
+        return self.best is not None and last.number - self.best.number >= self.options.patience
+
+    def replay(self, epochs: Sequence[Epoch]) -> Epoch:
+        """Find the best of these epochs, one at least, again; without its weights."""
+        for epoch in epochs:
+            if self._better(epoch):
+                self.best = epoch
+        if self.best is None:
+            raise ValueError("There is no epoch yet.")
+        return self.best
 
     def restore(self, model: nn.Module) -> Epoch:
         """Give the model the best epoch's weights back."""
         if self.best is None:
             raise ValueError("There is no epoch yet.")
-        model.load_state_dict(self._weights)
+        model.load_state_dict(self.weights)
         return self.best
 
+    def _better(self, epoch: Epoch) -> bool:
+        return self.best is None or epoch.validation_loss < self.best.validation_loss - self.options.min_delta
 
-def train(model: nn.Module, splits: Splits, recipe: Recipe, watch: Callable[[Epoch], None]) -> History:
+
+@dataclass
+class Tally:
+    """The running epoch so far. The sums stay on the model's device: reading one would wait for it at every step."""
+
+    device: torch.device
+    batches: int = 0
+    seconds: float = 0.0
+    sums: Tensors = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sums = {name: torch.zeros((), device=self.device) for name in ("loss", "hits", "norm")}
+
+    def add(self, taken: Taken, examples: int) -> None:
+        """Count a step over this many examples."""
+        self.batches += 1
+        self.sums["loss"] += taken.loss * examples
+        self.sums["hits"] += taken.hits
+        self.sums["norm"] += taken.norm
+
+
+class Trainer:
+    """A training between its first step and its last."""
+
+    def __init__(self, model: nn.Module, splits: Splits, recipe: Recipe) -> None:
+        self.stepper = Stepper(model, splits.train, recipe)
+        self.stopping = EarlyStopping(recipe.early_stopping)
+        self.epochs: list[Epoch] = []
+        self.steps = 0  # taken since the start
+        self.tally = Tally(self.stepper.device)
+        self._splits, self._recipe = splits, recipe
+        self._batch_size = batches.size(recipe.batch_size, len(splits.train))
+        self._drawn_from = torch.get_rng_state()  # what the order of the running epoch was drawn from
+        self._settled = False
+
+    @property
+    def over(self) -> bool:
+        """Whether no epoch is left, or none is worth it."""
+        return bool(self.epochs) and (len(self.epochs) >= self._recipe.epochs or self.stopping.over(self.epochs[-1]))
+
+    def epoch(self, boundary: Callable[["Trainer"], None]) -> Epoch:
+        """Run the next epoch, or what is left of the one that a snapshot was taken in."""
+        started = time.perf_counter() - self.tally.seconds
+        rates = learning_rates(self._recipe, len(self._splits.train), len(self.epochs) + 1)
+        self.run(rates, started, boundary)
+        return self._finish(rates[-1], started)
+
+    def run(self, rates: Sequence[float], started: float, boundary: Callable[["Trainer"], None]) -> None:
+        """One pass over the training set, a step for each rate."""
+        order = self._order()
+        self.stepper.model.train()
+        for inputs, targets in batches.stream(
+            self._splits.train, order, self._batch_size, self.stepper.device, self.tally.batches
+        ):
+            self.steps += 1
+            taken = self.stepper.take(inputs, targets, rates[self.tally.batches], self.steps)
+            self.tally.add(taken, len(targets))
+            self.tally.seconds = time.perf_counter() - started
+            self._settle()
+            boundary(self)
+
+    def snapshot(self) -> Snapshot:
+        """Everything that the next step depends on; `DivergedError` when that is no longer worth keeping."""
+        if not math.isfinite(float(self.tally.sums["loss"])):
+            raise self._diverged(len(self.epochs) + 1, f"training loss {float(self.tally.sums['loss'])}")
+        position = Position(
+            step=self.steps, batches=self.tally.batches, seconds=self.tally.seconds, epochs=tuple(self.epochs)
+        )
+        kept = {f"{part}/{name}": value for part, known in self._parts().items() for name, value in known.items()}
+        return Snapshot(position, {name: value.detach().to("cpu", copy=True) for name, value in kept.items()})
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot, as if nothing had happened."""
+        position = snapshot.position
+        self.steps, self.epochs = position.step, list(position.epochs)
+        self.tally.batches, self.tally.seconds = position.batches, position.seconds
+        for part, known in self._parts().items():
+            if part in ("model", "average", "sums"):
+                for name, value in known.items():
+                    value.copy_(snapshot.tensors[f"{part}/{name}"])
+        optimiser.restore(self.stepper.optimiser, below("optimiser", snapshot.tensors))
+        if self.epochs:
+            self.stopping.replay(self.epochs)
+        self.stopping.weights = below("best", snapshot.tensors)
+        self._drawn_from = snapshot.tensors["random/order"]
+        set_random(below("random", snapshot.tensors), self.stepper.device)
+
+    def judge(self, epoch: Epoch) -> None:
+        """Remember the weights if they are the best; refuse to go on with losses that are not numbers."""
+        if not math.isfinite(epoch.train_loss + epoch.validation_loss):
+            losses = f"training loss {epoch.train_loss}, validation loss {epoch.validation_loss}"
+            raise self._diverged(epoch.number, losses)
+        self.stopping.exhausted(epoch, self.stepper.judged)
+
+    def _diverged(self, number: int, losses: str) -> DivergedError:
+        rate = self.stepper.optimiser.param_groups[0]["lr"]
+        return DivergedError(
+            f"Training diverged in epoch {number}: {losses} after step {self.steps}; "
+            f"try a smaller optimiser.learning_rate than the {rate:.3g} there, or clip_norm."
+        )
+
+    def _order(self) -> torch.Tensor:
+        """The order of the running epoch, drawn now or, when it had begun before a snapshot, once more."""
+        examples = len(self._splits.train)
+        if not self.tally.batches:
+            self._drawn_from = torch.get_rng_state()
+            return batches.shuffled(examples, self._batch_size)
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._drawn_from)
+            return batches.shuffled(examples, self._batch_size)
+
+    def _settle(self) -> None:
+        """After the first step all that lives on is there: spare the garbage collector looking through it again."""
+        if not self._settled:
+            gc.collect()
+            gc.freeze()
+            self._settled = True
+
+    def _finish(self, rate: float, started: float) -> Epoch:
+        """Evaluate, take note, and be ready for the next epoch."""
+        tally, examples, validation = self.tally, len(self._splits.train), self._splits.validation
+        loss, hits, norm = (float(tally.sums[name]) for name in ("loss", "hits", "norm"))  # waits for the device
+        speed = examples / (time.perf_counter() - started)
+        judged = score(predict(self.stepper.judged, validation.inputs), validation.targets, validation.classes)
+        metric, value = judged.headline
+        epoch = Epoch(
+            number=len(self.epochs) + 1,
+            train_loss=loss / examples,
+            train_accuracy=hits / examples,
+            validation_loss=judged.loss,
+            validation_accuracy=value,
+            learning_rate=rate,
+            seconds=time.perf_counter() - started,
+            metric=metric,
+            gradient_norm=norm / tally.batches,
+            examples_per_s=speed,
+        )
+        self.epochs.append(epoch)
+        self.tally = Tally(self.stepper.device)
+        return epoch
+
+    def _parts(self) -> dict[str, Tensors]:
+        """The tensors that the next step depends on, live."""
+        average = self.stepper.average
+        return {
+            "model": self.stepper.model.state_dict(),
+            "optimiser": optimiser.tensors(self.stepper.optimiser),
+            "average": average.model.state_dict() if average else {},
+            "best": self.stopping.weights,
+            "sums": self.tally.sums,
+            "random": get_random(self.stepper.device) | {"order": self._drawn_from},
+        }
+
+
+class Keeper(Protocol):
+    """Who keeps a training's snapshots: see `keeper`."""
+
+    def newest(self) -> Snapshot | None:
+        """Where to go on from; None to start at the beginning."""
+
+    def boundary(self, trainer: Trainer) -> None:
+        """Look at a training between two steps; may end it by raising."""
+
+    def save(self, trainer: Trainer) -> None:
+        """Save now."""
+
+
+class NoKeeper:
+    """Keeps nothing."""
+
+    def newest(self) -> None:
+        """Nothing to go on from."""
+
+    def boundary(self, trainer: Trainer) -> None:
+        """Go on."""
+
+    def save(self, trainer: Trainer) -> None:
+        """Keep nothing."""
+
+
+def train(
+    model: nn.Module, splits: Splits, recipe: Recipe, watch: Callable[[Epoch], None], keeper: Keeper | None = None
+) -> History:
     """Train the model in place, until the epochs are over or the validation loss has stopped falling.
 
     `DivergedError` as soon as a loss is not finite.
     """
-    optimiser = optimisers.build(recipe.optimiser, model.parameters())
-    stopping, epochs = EarlyStopping(recipe.early_stopping), list[Epoch]()
-    with seeded(recipe.seed), threads(recipe.threads):
-        for number in range(1, recipe.epochs + 1):
-            started = time.perf_counter()
-            rates = learning_rates(recipe, len(splits.train), number)
-            loss, accuracy = train_epoch(model, optimiser, splits.train, rates, recipe.batch_size)
-            judged = score(predict(model, splits.validation.inputs), splits.validation.targets, splits.train.classes)
-            seconds = time.perf_counter() - started
-            epochs.append(Epoch(number, loss, accuracy, judged.loss, judged.accuracy, rates[-1], seconds))
-            watch(epochs[-1])
-            check(epochs[-1])
-            if stopping.exhausted(epochs[-1], model):
-                break
-    return History(tuple(epochs), stopping.restore(model))
+    keeper = keeper or NoKeeper()
+    with seeded(recipe.seed), threads(recipe.threads), unfrozen():
+        trainer = Trainer(model, splits, recipe)
+        if snapshot := keeper.newest():
+            trainer.resume(snapshot)
+        while not trainer.over:
+            epoch = trainer.epoch(keeper.boundary)
+            watch(epoch)
+            trainer.judge(epoch)
+        keeper.save(trainer)
+    return History(tuple(trainer.epochs), trainer.stopping.restore(model))
 
 
 def learning_rates(recipe: Recipe, examples: int, epoch: int) -> Sequence[float]:
     """The learning rate of each step of an epoch."""
-    steps = math.ceil(examples / recipe.batch_size)
+    steps = math.ceil(examples / batches.size(recipe.batch_size, examples))
     first, total, base = (epoch - 1) * steps, recipe.epochs * steps, recipe.optimiser.learning_rate
     return [base * schedule.factor(recipe.schedule, step, total) for step in range(first, first + steps)]
-
-
-def train_epoch(
-    model: nn.Module, optimiser: torch.optim.Optimizer, data: Dataset, rates: Sequence[float], batch_size: int
-) -> tuple[float, float]:
-    """One pass in random order, one step for each rate: the mean loss and accuracy over the pass."""
-    model.train()
-    device = device_of(model)
-    images, labels = (torch.from_numpy(array).to(device) for array in (data.inputs, data.targets))
-    loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
-    for indices, rate in zip(torch.split(torch.randperm(len(data)), batch_size), rates, strict=True):
-        batch, truth = images[indices.to(device)], labels[indices.to(device)]
-        logits = model(batch)
-        mean = take_step(optimiser, cross_entropy(logits, truth), rate)
-        loss += mean * len(truth)  # the sums stay on the device: reading one would wait for it at every step
-        right += (logits.argmax(dim=1) == truth).sum()
-    return float(loss) / len(data), float(right) / len(data)
-
-
-def take_step(optimiser: torch.optim.Optimizer, loss: torch.Tensor, rate: float) -> torch.Tensor:
-    """One gradient step at this learning rate; gives the loss back, without its graph."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward unannotated
-    optimiser.step()
-    return loss.detach()
 
 
 def predict(model: nn.Module, images: Array, batch_size: int = 1024) -> Array:
@@ -130,15 +324,6 @@ def predict(model: nn.Module, images: Array, batch_size: int = 1024) -> Array:
     with torch.inference_mode():
         batches = [model(batch.to(device)).cpu() for batch in torch.split(torch.from_numpy(images), batch_size)]
     return np.concatenate([batch.numpy() for batch in batches])
-
-
-def check(epoch: Epoch) -> None:
-    """Refuse to go on with losses that are not numbers."""
-    if not math.isfinite(epoch.train_loss + epoch.validation_loss):
-        raise DivergedError(
-            f"Training diverged in epoch {epoch.number}: training loss {epoch.train_loss}, validation loss "
-            f"{epoch.validation_loss}; try a smaller optimiser.learning_rate than the {epoch.learning_rate:.3g} there."
-        )
 
 
 @contextmanager
@@ -164,6 +349,28 @@ def threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's weights are."""
-    return next(model.parameters()).device
+@contextmanager
+def unfrozen() -> Iterator[None]:
+    """Give what is frozen inside back to the garbage collector."""
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def get_random(device: torch.device) -> Tensors:
+    """The states of the generators that a training on this device draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_random(states: Tensors, device: torch.device) -> None:
+    """Draw from these states on."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:  # a run may go on on another kind of machine, if not bit for bit
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def below(part: str, tensors: Tensors) -> Tensors:
+    """The tensors of one part, by their names in it."""
+    return {name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")}

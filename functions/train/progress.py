@@ -18,8 +18,9 @@ Say = Callable[[str], None]
 class Progress:
     """Shows stages as they end, each with its seconds and its result, and epochs as they pass."""
 
-    def __init__(self, console: Console, every_s: float = 2.0) -> None:
+    def __init__(self, console: Console, every_s: float = 2.0, before: Callable[[], None] = lambda: None) -> None:
         self.console = console
+        self.before = before  # each stage: may end the run by raising
         self.every_s = every_s  # between two plain lines on epochs
         self.seconds: dict[str, float] = {}
         self._status = Status("", console=console)
@@ -28,6 +29,7 @@ class Progress:
     @contextmanager
     def stage(self, name: str) -> Iterator[Say]:
         """Run a stage; what is said inside it is its result."""
+        self.before()
         said: list[str] = []
         started = time.perf_counter()
         with self._live(name):
@@ -39,7 +41,8 @@ class Progress:
         """Show an epoch: at once on a terminal, in a log the last one and one every few seconds."""
         line = (
             f"epoch {epoch.number:>3}/{of}  loss {epoch.train_loss:.4f}, validation {epoch.validation_loss:.4f}, "
-            f"accuracy {epoch.validation_accuracy:.2%}, learning rate {epoch.learning_rate:.2e}"
+            f"{epoch.metric} {epoch.validation_accuracy:.2%}, learning rate {epoch.learning_rate:.2e}, "
+            f"{epoch.examples_per_s:,.0f} examples/s"
         )
         if self.console.is_terminal:
             self._status.update(line)

@@ -10,7 +10,18 @@ from functions.train.data import Dataset
 from functions.train.golden import Golden
 from functions.train.recipe import Recipe, dump
 from functions.train.report import Report
-from pilotlight.contracts import Draft, Evaluation, Manifest, Parity, Precision, TensorSpec, Training, Variant, encode
+from pilotlight.contracts import (
+    Draft,
+    Evaluation,
+    Manifest,
+    Parity,
+    Precision,
+    Scaling,
+    TensorSpec,
+    Training,
+    Variant,
+    encode,
+)
 from pilotlight.registry import Content, Registry
 
 
@@ -30,6 +41,8 @@ class Product:
     test: Dataset
     curves: bytes
     training: Training
+    preprocessing: Scaling | None
+    postprocessing: Scaling | None
 
 
 def publish(product: Product, registry: Registry) -> Manifest:
@@ -46,6 +59,9 @@ def draft(product: Product) -> Draft:
         labels=product.test.classes,
         variants={precision: variant(product, precision) for precision in product.graphs},
         serve=product.report.serve,
+        metric=product.report.metric,
+        preprocessing=product.preprocessing,
+        postprocessing=product.postprocessing,
         opset=product.opset,
         evaluation=Evaluation(product.test.sha256, len(product.test)),
         parity=product.parity,
@@ -60,7 +76,7 @@ def draft(product: Product) -> Draft:
 def variant(product: Product, precision: Precision) -> Variant:
     """A variant's graph and its measured numbers."""
     measured = product.report.variants[precision]
-    metrics = {"accuracy": measured.accuracy, "loss": measured.loss, "latency_ms": measured.latency_ms}
+    metrics = measured.metrics | {"loss": measured.loss, "latency_ms": measured.latency_ms}
     return Variant(product.graphs[precision].name, metrics)
 
 
@@ -77,7 +93,12 @@ def files(product: Product) -> dict[str, Content]:
 
 
 def archive(test: Dataset) -> bytes:
-    """The test set as npz: `image` float32 (N, C, H, W), raw, and `label` int64 (N,); nothing in it is pickled."""
+    """The test set as npz, raw; nothing in it is pickled.
+
+    Images are `image` float32 (N, C, H, W) with `label` int64 (N,); a table is `features` float32 (N, columns) with
+    `target`, int64 (N,) for classes and float32 (N, 1) for numbers.
+    """
     target = io.BytesIO()
-    np.savez_compressed(target, allow_pickle=False, image=test.inputs, label=test.targets)
+    given, answer = ("image", "label") if test.inputs.ndim == 4 else ("features", "target")
+    np.savez_compressed(target, allow_pickle=False, **{given: test.inputs, answer: test.targets})
     return target.getvalue()

@@ -1,38 +1,64 @@
-"""From an fp32 graph to one in 8-bit integers, by onnxruntime's static quantization (QDQ, signed by signed).
+"""From an fp32 graph to one in 8-bit integers, by onnxruntime's quantizers, signed by signed.
 
-It sees the graph and the calibration images, never a validation or test image.
+It sees the graph and the calibration inputs, never a validation or test example. How many of the quantizers to try,
+and which result is good enough, is for `ladder` to say.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from functions.train.data import Array
-from functions.train.export import INPUT, strip
-from functions.train.recipe import QuantizationOptions
+from functions.train.export import strip
+
+LAYERS = ("Conv", "Gemm", "MatMul", "LSTM", "GRU")  # the operators that are quantized, when their weights are constants
+INT8 = 127  # the largest of the symmetric range
 
 
-class CalibrationImages(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
-    """Raw images in batches, in the form that the calibrator asks for."""
+@dataclass(frozen=True)
+class Plan:
+    """One way to quantize a graph."""
 
-    def __init__(self, images: Array, batch: int = 64) -> None:
-        starts = range(0, len(images), batch)
-        self._batches: Iterator[Array] = iter([images[start : start + batch] for start in starts])
+    scheme: str  # a word of SCHEMES
+    per_channel: bool = True  # a scale for each output of a layer, in place of one for the layer
+    exclude: tuple[str, ...] = ()  # names of layers that stay in fp32
+
+    def __str__(self) -> str:
+        spared = f", {', '.join(self.exclude)} in fp32" if self.exclude else ""
+        return f"{self.scheme}, per {'channel' if self.per_channel else 'tensor'}{spared}"
+
+
+class CalibrationInputs(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
+    """Raw inputs in batches, in the form that the calibrator asks for."""
+
+    def __init__(self, name: str, inputs: Array, batch: int = 64) -> None:
+        self.name = name
+        starts = range(0, len(inputs), batch)
+        self._batches: Iterator[Array] = iter([inputs[start : start + batch] for start in starts])
 
     def get_next(self) -> dict[str, Array] | None:
         """The next batch, or None after the last."""
         batch = next(self._batches, None)
-        return None if batch is None else {INPUT: batch}
+        return None if batch is None else {self.name: batch}
 
 
-def static(graph: Path, images: Array, path: Path) -> None:
-    """Weights in 7 of 8 bits per output channel, activations in 8 over the range seen on the images.
+def static(prepared: Path, inputs: Array, plan: Plan, path: Path) -> None:
+    """Weights in 7 of 8 bits, activations in 8 over the range seen on the inputs, as QDQ.
 
     7 bits (`reduce_range`), because a CPU without VNNI adds pairs of 8-by-8-bit products in 16 bits, which saturate:
     the same graph then answers differently on another host, and Lambda does not say which CPU a function gets.
@@ -40,31 +66,83 @@ def static(graph: Path, images: Array, path: Path) -> None:
     and 2 of 450 classes, at 7 bits 0.03 and none.
     Dense layers give their result in fp32, so that the largest logit is not cut off at the calibrated range.
     """
-    prepared = path.with_suffix(".prepared.onnx")
-    quant_pre_process(graph, prepared)
     quantize_static(
         prepared,
         path,
-        CalibrationImages(images),
+        CalibrationInputs(onnx.load(prepared).graph.input[0].name, inputs),
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,
-        per_channel=True,
+        per_channel=plan.per_channel,
         reduce_range=True,
+        nodes_to_exclude=list(plan.exclude),
         calibrate_method=CalibrationMethod.MinMax,
         extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
     )
-    prepared.unlink()
 
 
-SCHEMES: Mapping[str, Callable[[Path, Array, Path], None]] = {"static": static}
+def dynamic(prepared: Path, inputs: Array, plan: Plan, path: Path) -> None:
+    """Weights in 7 of 8 bits, for the reason above; activations in 8 over the range that each request brings.
+
+    A GRU, for which onnxruntime has no integer kernel, keeps its weights in 8 bits and computes in fp32.
+    The quantizer splits a Gemm into a MatMul of a name of its own and an Add, so the exclusion names both.
+    """
+    quantize_dynamic(
+        prepared,
+        path,
+        per_channel=plan.per_channel,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=[*plan.exclude, *(f"{name}_MatMul" for name in plan.exclude)],
+    )
+    model = onnx.load(path)
+    for node in [node for node in model.graph.node if node.op_type == "GRU" and node.name not in plan.exclude]:
+        shrink(model.graph, node, plan)
+    onnx.save(model, path)
 
 
-def quantize(graph: Path, images: Array, options: QuantizationOptions, path: Path) -> None:
-    """Write the int8 variant of a graph, calibrated on raw images (N, C, H, W) of the training set."""
-    with quiet():
-        SCHEMES[options.scheme](graph, np.ascontiguousarray(images), path)
+SCHEMES: Mapping[str, Callable[[Path, Array, Plan, Path], None]] = {"static": static, "dynamic": dynamic}
+
+
+def shrink(graph: onnx.GraphProto, node: onnx.NodeProto, plan: Plan) -> None:
+    """Keep both weights (directions, 3 * hidden, features) of a GRU as integers, and scale them when it runs."""
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for position in (1, 2):
+        tensor = weights[node.input[position]]
+        values = onnx.numpy_helper.to_array(tensor)
+        largest = np.abs(values).max(axis=(0, 2) if plan.per_channel else None)
+        scale = np.maximum(largest / INT8, np.finfo(np.float32).tiny).astype(np.float32)
+        steps = np.rint(values / (scale[:, None] if plan.per_channel else scale)).astype(np.int8)
+        name = tensor.name
+        graph.initializer.remove(tensor)
+        graph.initializer.append(onnx.numpy_helper.from_array(steps, f"{name}_quantized"))
+        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(scale), f"{name}_scale"))
+        ends = [f"{name}_quantized", f"{name}_scale"], [name]
+        graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", *ends, f"{name}_dequantize", axis=1))
+
+
+def quantize(graph: Path, inputs: Array, plan: Plan, path: Path) -> None:
+    """Write the int8 variant of a graph, calibrated on raw inputs (N, ...) of the training set."""
+    with quiet(), prepared(graph) as ready:
+        SCHEMES[plan.scheme](ready, np.ascontiguousarray(inputs), plan, path)
     onnx.save(strip(onnx.load(path)), path)
+
+
+def layers(graph: Path) -> tuple[str, ...]:
+    """The names of the layers that are quantized unless a plan excludes them."""
+    with quiet(), prepared(graph) as ready:
+        model = onnx.load(ready).graph
+    weights = {tensor.name for tensor in model.initializer}
+    return tuple(node.name for node in model.node if node.op_type in LAYERS and node.input[1] in weights)
+
+
+@contextmanager
+def prepared(graph: Path) -> Iterator[Path]:
+    """The graph with its shapes inferred and its constants folded, while it is needed."""
+    with TemporaryDirectory(prefix="pilotlight-quantize-") as folder:
+        path = Path(folder, "prepared.onnx")
+        quant_pre_process(graph, path)
+        yield path
 
 
 @contextmanager

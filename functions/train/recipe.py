@@ -1,8 +1,8 @@
 """The recipe: the one file that describes a training run, checked before anything heavy is imported.
 
-It knows the words of a recipe and their limits, not what they do: `data`, `model`, `optimiser` and `schedule` each keep
-a registry of functions under these words. A second architecture, optimiser or schedule makes its field here a union
-that is told apart by the word.
+It knows the words of a recipe and their limits, not what they do: `data`, `model`, `optimiser`, `schedule` and `loss`
+each keep a registry of functions under these words. Where a part comes in several kinds, its field is a union whose
+members are told apart by a word, and that word is the first field of each.
 """
 
 import json
@@ -12,8 +12,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from functions.train.complaint import sentence
 from pilotlight.contracts import NAME_PATTERN, RESERVED_NAMES
 from pilotlight.errors import InvalidInputError
 
@@ -21,7 +32,12 @@ FOLDER = Path(__file__).with_name("recipes")  # the recipes of record, known by 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Layers = Annotated[int, Field(ge=1, le=32)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Options(BaseModel):
@@ -48,7 +64,7 @@ class Fractions(Options):
 class DataOptions(Options):
     """The data set and its split. The split has its own seed: runs of other seeds stay comparable on one test set."""
 
-    name: Literal["digits"]
+    name: Literal["digits", "breast-cancer", "wine", "diabetes"]
     seed: Seed = 0
     fractions: Fractions
     calibration: Count = 256  # examples of the training set that the quantizer sees
@@ -60,23 +76,177 @@ class CnnOptions(Options):
     architecture: Literal["cnn"]
     channels: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
     hidden: Count
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Dropout = 0.0
 
 
-class AdamOptions(Options):
+class MlpOptions(Options):
+    """Dense layers with ReLU, one per entry of `hidden`, over all the values of an example, table or image."""
+
+    architecture: Literal["mlp"]
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
+    dropout: Dropout = 0.0
+
+
+class RnnOptions(Options):
+    """Recurrent layers that read an image from its first row to its last, and with `bidirectional` back again too."""
+
+    architecture: Literal["rnn"]
+    cell: Literal["lstm", "gru"]
+    hidden: Count
+    layers: Layers = 1
+    bidirectional: bool = False
+    dropout: Dropout = 0.0
+
+
+class TransformerOptions(Options):
+    """An encoder over the square patches of an image, which must divide its sides."""
+
+    architecture: Literal["transformer"]
+    patch: Count  # pixels
+    width: Count
+    heads: Count
+    layers: Layers
+    hidden: Count  # width of the two dense layers' middle in each block
+    pooling: Literal["mean", "cls"] = "mean"
+    dropout: Dropout = 0.0
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, and {self.width} is none of {self.heads}")
+        return self
+
+
+ModelOptions = Annotated[CnnOptions | MlpOptions | RnnOptions | TransformerOptions, Field(discriminator="architecture")]
+
+
+class Stepping(Options):
+    """What every optimiser is told. They all take `weight_decay` too; of which kind it is, `optimiser` says."""
+
+    name: str
+    learning_rate: Positive
+
+
+class DescentOptions(Stepping):
+    """Plain gradient steps: `gd` on the whole training set at once, `sgd` on batches."""
+
+    name: Literal["gd", "sgd"]
+    weight_decay: NotNegative = 0.0
+
+
+class MomentumOptions(Stepping):
+    """Steps along an average of gradients that starts at zero."""
+
+    name: Literal["momentum"]
+    beta: BelowOne = 0.9
+    weight_decay: NotNegative = 0.0
+
+
+class AdagradOptions(Stepping):
+    """Steps divided by the root of the sum of all squared gradients."""
+
+    name: Literal["adagrad"]
+    weight_decay: NotNegative = 0.0
+
+
+class RmspropOptions(Stepping):
+    """Steps divided by the root of an average of squared gradients, with the lecture's default."""
+
+    name: Literal["rmsprop"]
+    rho: BelowOne = 0.9
+    weight_decay: NotNegative = 0.0
+
+
+class AdamOptions(Stepping):
     """Adam, with the paper's defaults."""
 
     name: Literal["adam"]
-    learning_rate: Annotated[float, Field(gt=0)]
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    weight_decay: NotNegative = 0.0
 
 
-class CosineOptions(Options):
-    """Linear warm-up over the first share of all steps, then half a cosine down to `floor` times the learning rate."""
+class AdamwOptions(Stepping):
+    """Adam with decoupled weight decay, with torch's defaults."""
+
+    name: Literal["adamw"]
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    weight_decay: NotNegative = 0.01
+
+
+OptimiserOptions = Annotated[
+    DescentOptions | MomentumOptions | AdagradOptions | RmspropOptions | AdamOptions | AdamwOptions,
+    Field(discriminator="name"),
+]
+
+
+class Warming(Options):
+    """What every schedule is told: the learning rate rises linearly over the first share of all steps."""
+
+    name: str
+    warmup: BelowOne = 0.0
+
+
+class ConstantOptions(Warming):
+    """The learning rate as it is."""
+
+    name: Literal["constant"]
+
+
+class StepOptions(Warming):
+    """The learning rate times `gamma` after each share `every` of all steps."""
+
+    name: Literal["step"]
+    every: Share
+    gamma: Share
+
+
+class ExponentialOptions(Warming):
+    """By the same ratio at every step, down to `floor` times the learning rate."""
+
+    name: Literal["exponential"]
+    floor: Annotated[float, Field(gt=0, le=1)]
+
+
+class CosineOptions(Warming):
+    """Half a cosine down to `floor` times the learning rate."""
 
     name: Literal["cosine"]
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+ScheduleOptions = Annotated[
+    ConstantOptions | StepOptions | ExponentialOptions | CosineOptions, Field(discriminator="name")
+]
+
+
+def branch(value: object) -> str:
+    """Which part of a union of a word and something else is meant, so that a mistake is told of that part alone."""
+    return "word" if isinstance(value, str) else "value"
+
+
+BatchSize = Annotated[
+    Annotated[int, Field(ge=2), Tag("value")] | Annotated[Literal["full"], Tag("word")], Discriminator(branch)
+]  # examples; one at a time is refused, for batch normalisation has no variance over one
+ClassWeights = Annotated[
+    Annotated[tuple[Positive, ...], Tag("value")] | Annotated[Literal["balanced"], Tag("word")], Discriminator(branch)
+]
+
+
+class CrossEntropyOptions(Options):
+    """For classes. `balanced` weighs each class as if all were equally frequent; a list has one weight per class."""
+
+    name: Literal["cross_entropy"]
+    label_smoothing: BelowOne = 0.0
+    class_weights: ClassWeights | None = None
+
+
+class MseOptions(Options):
+    """The mean squared error, for numbers."""
+
+    name: Literal["mse"]
+
+
+LossOptions = Annotated[CrossEntropyOptions | MseOptions, Field(discriminator="name")]
 
 
 class StoppingOptions(Options):
@@ -84,6 +254,13 @@ class StoppingOptions(Options):
 
     patience: Count
     min_delta: Annotated[float, Field(ge=0)] = 0.0
+
+
+class CheckpointOptions(Options):
+    """How often to save what a killed run goes on from; either may be null. The end of a time budget always saves."""
+
+    seconds: Positive | None = 300.0
+    steps: Count | None = None
 
 
 class ExportOptions(Options):
@@ -94,10 +271,10 @@ class ExportOptions(Options):
 
 
 class QuantizationOptions(Options):
-    """How the int8 variant is made, and how many points of test accuracy it may lose and still be served."""
+    """On which ladder the int8 variant is made, and how much it may lose and still be served."""
 
-    scheme: Literal["static"]
-    budget: Annotated[float, Field(ge=0, le=100)] = 0.5  # percentage points
+    scheme: Literal["static", "dynamic"]
+    budget: Annotated[float, Field(ge=0, le=100)] = 0.5  # percentage points of accuracy, or of R2
 
 
 class Recipe(Options):
@@ -108,12 +285,20 @@ class Recipe(Options):
     seed: Seed = 0
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # of the CPU; another number sums in another order
     data: DataOptions
-    model: CnnOptions
-    optimiser: AdamOptions
-    schedule: CosineOptions
-    batch_size: Annotated[int, Field(ge=2)]  # batch normalisation has no variance over one
+    model: ModelOptions
+    optimiser: OptimiserOptions
+    schedule: ScheduleOptions
+    loss: LossOptions | None = None  # cross-entropy for classes, the mean squared error for numbers
+    batch_size: BatchSize
+    accumulation: Count = 1  # parts that a batch is worked through in, for less memory and the same step
+    clip_norm: Positive | None = None  # longest gradient, over all weights together
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # publish an average of the weights that decays like this
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False  # by torch.compile: pays off when training takes many minutes
     epochs: Count
     early_stopping: StoppingOptions
+    folds: Annotated[int, Field(ge=2)] | None = None  # of a cross-validation before the training
+    checkpoint: CheckpointOptions = CheckpointOptions()
     export: ExportOptions = ExportOptions()
     quantization: QuantizationOptions
 
@@ -123,6 +308,13 @@ class Recipe(Options):
         if name in RESERVED_NAMES:
             raise ValueError(f"it must not be one of {', '.join(sorted(RESERVED_NAMES))}")
         return name
+
+    @field_validator("batch_size")
+    @classmethod
+    def _whole(cls, size: int | str, info: ValidationInfo) -> int | str:
+        if getattr(info.data.get("optimiser"), "name", "") == "gd" and size != "full":
+            raise ValueError("it must be full for the optimiser gd; take sgd for batches")
+        return size
 
 
 class Loader(yaml.SafeLoader):
@@ -204,28 +396,4 @@ def check(tree: dict[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate_json(text, strict=True)
     except ValidationError as exc:
-        raise InvalidInputError(f"{source}: {sentence(exc)}.") from exc
-
-
-def sentence(error: ValidationError) -> str:
-    """The first of pydantic's complaints as: key path, value, what is allowed; the others as a count."""
-    first, *others = error.errors(include_url=False)
-    path = ".".join(map(str, first["loc"]))
-    complaint = re.sub("^(Input|String|Tuple) should", "it must", first["msg"].removeprefix("Value error, "))
-    if first["type"] == "extra_forbidden":
-        said = f"there is no key {path!r}; {allowed(first['loc'][:-1])}"
-    elif first["type"] == "missing":
-        said = f"the key {path!r} is missing"
-    elif first["type"] == "model_type":
-        said = f"{path} is {json.dumps(first['input'])}; {allowed(first['loc'])}"
-    else:
-        said = f"{path} is {json.dumps(first['input'])}; {complaint}"
-    return said + (f" (and {len(others)} more)" if others else "")
-
-
-def allowed(path: tuple[int | str, ...]) -> str:
-    """Which keys there are below a key path of a recipe."""
-    part: Any = Recipe
-    for key in path:
-        part = part.model_fields[str(key)].annotation
-    return f"{'.'.join(map(str, path)) or 'a recipe'} takes {', '.join(part.model_fields)}"
+        raise InvalidInputError(f"{source}: {sentence(exc, Recipe)}.") from exc

@@ -1,5 +1,6 @@
 """One training run from start to end, in the order of the laboratory protocol."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,19 +8,22 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from functions.train import curves, data, golden, model, parity, report
+from functions.train import curves, data, folds, golden, model, parity, precision, report
 from functions.train.data import Splits
-from functions.train.evaluate import Score, score
+from functions.train.evaluate import score, shown
 from functions.train.export import export
+from functions.train.folds import Folds
+from functions.train.interruption import Interruption
 from functions.train.journal import Journal
-from functions.train.loop import Epoch, History, predict, seeded, train
+from functions.train.keeper import Keeper
+from functions.train.ladder import Ladder
+from functions.train.loop import EarlyStopping, Epoch, History, predict, seeded, train
 from functions.train.progress import Progress
 from functions.train.publish import Product, publish
-from functions.train.quantize import quantize
 from functions.train.recipe import Recipe
 from functions.train.revision import revision
-from pilotlight.contracts import Manifest, Precision, Reference, Training, encode
-from pilotlight.registry import Registry
+from pilotlight.contracts import Manifest, Precision, Reference, Training, decode, encode
+from pilotlight.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
 from pilotlight.storage import ObjectStore
 
@@ -34,38 +38,62 @@ class Outcome:
     report: report.Report
     history: History
     seconds: dict[str, float]  # of each stage
+    folds: Folds | None = None  # where the recipe asks for a cross-validation
 
 
-def run(recipe: Recipe, store: ObjectStore, progress: Progress) -> Outcome:
+def run(
+    recipe: Recipe,
+    store: ObjectStore,
+    progress: Progress,
+    name: str | None = None,
+    interruption: Interruption | None = None,
+) -> Outcome:
     """Train, evaluate, export, check, quantize, measure and publish what a recipe describes.
 
     Nothing is visible in the registry unless every stage succeeds. Long on purpose: the protocol reads downwards.
+    Under the name of an earlier run it goes on where that was killed, or says again what that published.
     """
-    journal = Journal(store, recipe)
+    journal = Journal(store, recipe, name)
+    progress.show(f"run {journal.run}")
+    if reference := journal.published:
+        return again(reference, journal, recipe, store)
     with progress.stage("data") as say:
         splits = data.split(data.load(recipe.data), recipe.data)
         say(f"{recipe.data.name}: {sizes(splits)}")
+        if splits.train.cleaning:
+            say(str(splits.train.cleaning))
+    keep = keeping(journal, recipe, progress, interruption or Interruption())
+    crossed = None
+    if recipe.folds:
+        with progress.stage("folds") as say:
+            crossed = cross_validate(recipe, recipe.folds, journal, progress, keep)
+            say(str(crossed))
     with progress.stage("train") as say:
-        network, history = fit(recipe, splits, journal, progress)
+        network, history = fit(recipe, data.scaled(splits), watching(recipe, progress, journal), keep("checkpoints"))
+        network = model.unscaled(network, splits.train)
         say(f"{len(history.epochs)} epochs on {device_name()}, kept epoch {history.best.number}")
     with progress.stage("evaluate") as say:
         result = score(predict(network, splits.test.inputs), splits.test.targets, splits.test.classes)
-        picture = curves.draw(history, title(recipe, result, len(splits.test)))
+        found = f"{splits.test.metric} {shown(splits.test.metric, result.metrics[splits.test.metric])}"
+        picture = curves.draw(history, f"{recipe.name}: {found} on {len(splits.test)} test examples")
         journal.curves(picture)
-        say(f"{result.accuracy:.2%} of the test set right")
+        say(f"{found} on the test set")
     with TemporaryDirectory(prefix="pilotlight-train-") as folder:
         graphs: dict[Precision, Path] = {kind: Path(folder, f"model.{kind}.onnx") for kind in ("fp32", "int8")}
         with progress.stage("export") as say:
-            opset = export(network, splits.train.inputs, recipe.export, graphs["fp32"])
+            opset = export(network, splits.train, recipe.export, graphs["fp32"])
             say(f"opset {opset}, {graphs['fp32'].stat().st_size:,} bytes")
         with progress.stage("parity") as say:
             agreed = parity.check(network, graphs["fp32"], splits.validation.inputs, recipe.export.tolerance)
             say(f"within {agreed.max_abs:.2g} of the model at batches {', '.join(map(str, agreed.batches))}")
         with progress.stage("quantize") as say:
-            quantize(graphs["fp32"], splits.calibration.inputs, recipe.quantization, graphs["int8"])
+            ladder = Ladder(graphs["fp32"], splits.calibration.inputs, splits.validation, recipe.quantization)
+            rungs = ladder.climb(graphs["int8"])
             say(f"{graphs['int8'].stat().st_size:,} bytes, {len(splits.calibration)} training examples to calibrate")
+            say(f"{len(rungs)} tried")
         with progress.stage("report") as say:
-            measured = report.compare(graphs, splits.test, splits.calibration, recipe.quantization.budget)
+            budget = recipe.quantization.budget
+            measured = report.compare(graphs, splits.test, splits.calibration, budget, rungs)
             say(measured.verdict)
         with progress.stage("golden") as say:
             recorded = golden.record(graphs[measured.serve], measured.serve, splits.test)
@@ -85,13 +113,27 @@ def run(recipe: Recipe, store: ObjectStore, progress: Progress) -> Outcome:
                 golden=recorded,
                 test=splits.test,
                 curves=picture,
-                training=provenance(recipe, splits, progress.seconds["train"]),
+                training=provenance(recipe, splits, history),
+                preprocessing=model.scaling(network, model.Standardise, splits.train.features),
+                postprocessing=model.scaling(network, model.Rescale, ("prediction",)),
             )
             manifest = publish(product, Registry(store))
             say(f"{manifest.name}:{manifest.version} in {store.url}")
-    return Outcome(
-        Reference(manifest.name, manifest.version), journal.run, manifest, measured, history, dict(progress.seconds)
-    )
+    reference = Reference(manifest.name, manifest.version)
+    journal.publish(reference)
+    keep("checkpoints").clear()
+    return Outcome(reference, journal.run, manifest, measured, history, dict(progress.seconds), crossed)
+
+
+def again(reference: Reference, journal: Journal, recipe: Recipe, store: ObjectStore) -> Outcome:
+    """The outcome of a run that has published already, from what it left."""
+    registry = Registry(store)
+    manifest = registry.manifest(reference.name, registry.resolve(reference))
+    path = version_path(manifest.name, manifest.version, "report.json")
+    measured = decode(store.get(path).data, report.Report, path)
+    epochs, stopping = journal.epochs, EarlyStopping(recipe.early_stopping)
+    history = History(tuple(epochs), stopping.replay(epochs))
+    return Outcome(reference, journal.run, manifest, measured, history, {}, journal.folds if recipe.folds else None)
 
 
 def sizes(splits: Splits) -> str:
@@ -100,19 +142,52 @@ def sizes(splits: Splits) -> str:
     return ", ".join(f"{len(part):,} {name}" for name, part in sets.items())
 
 
-def fit(recipe: Recipe, splits: Splits, journal: Journal, progress: Progress) -> tuple[nn.Module, History]:
+def keeping(
+    journal: Journal, recipe: Recipe, progress: Progress, interruption: Interruption
+) -> Callable[[str], Keeper]:
+    """Gives the keeper of the training whose checkpoints are in a folder of the run."""
+
+    def keep(folder: str) -> Keeper:
+        return Keeper(journal.checkpoints(folder), recipe.checkpoint, interruption, progress.show)
+
+    return keep
+
+
+def watching(recipe: Recipe, progress: Progress, journal: Journal | None = None) -> Callable[[Epoch], None]:
+    """Shows epochs as they pass, and notes them in the journal."""
+
+    def watch(epoch: Epoch) -> None:
+        if journal:
+            journal.epoch(epoch)
+        progress.epoch(epoch, recipe.epochs)
+
+    return watch
+
+
+def cross_validate(
+    recipe: Recipe, count: int, journal: Journal, progress: Progress, keep: Callable[[str], Keeper]
+) -> Folds:
+    """Train on all folds but one, score on that one, for each; those that an earlier life has scored are known."""
+    dataset, known = data.load(recipe.data), journal.folds
+    values = list(known.values) if known else []
+    for parts in folds.splits(dataset, count, recipe.data.seed, recipe.data.fractions)[len(values) :]:
+        keeper = keep(f"folds/{len(values) + 1}/checkpoints")
+        network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper)
+        outputs = predict(model.unscaled(network, parts.train), parts.test.inputs)
+        values.append(score(outputs, parts.test.targets, parts.test.classes).metrics[dataset.metric])
+        journal.fold(Folds(dataset.metric, tuple(values)))
+        keeper.clear()
+    return Folds(dataset.metric, tuple(values))
+
+
+def fit(recipe: Recipe, splits: Splits, watch: Callable[[Epoch], None], keeper: Keeper) -> tuple[nn.Module, History]:
     """A model of the recipe's architecture, trained where there is a GPU on it, and the history of its epochs."""
     with seeded(recipe.seed):
         network = model.build(recipe.model, splits.train).to(device())
-
-    def watch(epoch: Epoch) -> None:
-        journal.epoch(epoch)
-        progress.epoch(epoch, recipe.epochs)
-
-    return network, train(network, splits, recipe, watch)
+    return network, train(network, splits, recipe, watch, keeper)
 
 
-def provenance(recipe: Recipe, splits: Splits, wall_s: float) -> Training:
+def provenance(recipe: Recipe, splits: Splits, history: History) -> Training:
     """Where the version comes from, enough to train it again."""
     return Training(
         recipe=recipe.model_dump(mode="json"),
@@ -120,13 +195,9 @@ def provenance(recipe: Recipe, splits: Splits, wall_s: float) -> Training:
         seed=recipe.seed,
         revision=revision(),
         device=device_name(),
-        wall_s=wall_s,
+        precision=precision.resolve(recipe.precision, device()),
+        wall_s=sum(epoch.seconds for epoch in history.epochs),
     )
-
-
-def title(recipe: Recipe, result: Score, examples: int) -> str:
-    """The headline of the learning curves: what came out."""
-    return f"{recipe.name}: {result.accuracy:.1%} of {examples} test examples right"
 
 
 def device() -> torch.device:

@@ -9,11 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import warm
+from tests.benchmarks import training, warm
 from tests.benchmarks.goal import Measure
 
 RESULTS = Path(".bench")
-BENCHMARKS = {"P3": warm.measure}
+BENCHMARKS = {"P3": warm.measure, "T1": training.measure}
 
 
 def main(names: list[str]) -> None:
@@ -38,7 +38,8 @@ def table(measures: list[Measure]) -> Table:
     for measure in measures:
         verdict = "[green]reached[/green]" if measure.reached else "[red]missed[/red]"
         found, limit = (f"{value:.3g} {measure.unit}".strip() for value in (measure.found, measure.limit))
-        shown.add_row(measure.goal, measure.what, found, limit, verdict)
+        bound = "at least" if measure.least else "at most"
+        shown.add_row(measure.goal, measure.what, found, f"{bound} {limit}", verdict)
     return shown
 
 

@@ -11,18 +11,19 @@ Side = Callable[[], object]
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """`found` must not exceed `limit`; both in `unit`, empty for a ratio."""
+    """`found` must not exceed `limit`, or with `least` not fall below it; both in `unit`, empty for a ratio."""
 
     goal: str
     what: str
     found: float
     limit: float
     unit: str = ""
+    least: bool = False
 
     @property
     def reached(self) -> bool:
         """Whether the goal is reached."""
-        return self.found <= self.limit
+        return self.found >= self.limit if self.least else self.found <= self.limit
 
     def as_dict(self) -> dict[str, Any]:
         """The measure for the JSON result."""

@@ -31,6 +31,15 @@ def test_put_replaces(store: ObjectStore) -> None:
     assert store.get("a").data == b"2"
 
 
+def test_delete_leaves_nothing_and_needs_nothing(store: ObjectStore) -> None:
+    store.put("a/b", b"1")
+    for _ in range(2):
+        store.delete("a/b")
+    with pytest.raises(NotFoundError):
+        store.get("a/b")
+    assert list(store.paths("a")) == []
+
+
 def test_create_is_exclusive(store: ObjectStore) -> None:
     store.create("a/b", b"first")
     with pytest.raises(AlreadyExistsError, match="a/b already"):

@@ -72,6 +72,17 @@ class Parity(Struct, frozen=True):
     batches: tuple[int, ...]
 
 
+class Scaling(Struct, frozen=True):
+    """How raw numbers and those that the model computes with belong together: (raw - mean) / deviation, by column.
+
+    For the reader only: the graph holds the same constants, and takes and gives raw numbers.
+    """
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
 class Training(Struct, frozen=True):
     """Where a version comes from, enough to train it again."""
 
@@ -81,6 +92,7 @@ class Training(Struct, frozen=True):
     revision: str
     device: str
     wall_s: float
+    precision: str = "fp32"  # in which the forward passes of training computed
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -93,6 +105,9 @@ class Draft(Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
     variants: Annotated[dict[Precision, Variant], Meta(min_length=1)]
     serve: Precision
+    metric: str | None = None  # which of the variants' metrics the model is judged by
+    preprocessing: Scaling | None = None  # of the inputs' columns or channels
+    postprocessing: Scaling | None = None  # of the answer, where it is a number
     opset: int | None = None
     evaluation: Evaluation | None = None
     parity: Parity | None = None

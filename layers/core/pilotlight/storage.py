@@ -86,6 +86,14 @@ class ObjectStore:
         with self._translated(path):
             obstore.put(self._store, path, data, mode={"e_tag": e_tag})
 
+    def delete(self, path: str) -> None:
+        """Remove the object; fine if there is none."""
+        try:
+            with self._translated(path):
+                obstore.delete(self._store, path)
+        except NotFoundError:
+            return
+
     def _translated(self, path: str) -> AbstractContextManager[None]:
         return translated(self.url, path)
 

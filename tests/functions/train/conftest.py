@@ -78,7 +78,7 @@ def untrained(splits: Splits) -> nn.Module:
 def graph(untrained: nn.Module, splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The untrained model, exported."""
     path = tmp_path_factory.mktemp("graphs") / "model.fp32.onnx"
-    assert export(untrained, splits.train.inputs, tiny_recipe().export, path) == 20
+    assert export(untrained, splits.train, tiny_recipe().export, path) == 20
     return path
 
 

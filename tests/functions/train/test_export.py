@@ -71,7 +71,7 @@ def test_exporter_is_silent_and_touches_nothing(
     untrained: nn.Module, splits: Splits, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     untrained.train()
-    assert export.export(untrained, splits.train.inputs, ExportOptions(opset=18), tmp_path / "model.onnx") == 18
+    assert export.export(untrained, splits.train, ExportOptions(opset=18), tmp_path / "model.onnx") == 18
     assert untrained.training
     untrained.eval()
     assert capfd.readouterr() == ("", "")
@@ -86,7 +86,7 @@ class Branching(nn.Module):
 
 def test_model_that_no_graph_can_hold_is_refused(splits: Splits, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="cannot be exported") as caught:
-        export.export(Branching(), splits.train.inputs, tiny_recipe().export, tmp_path / "model.onnx")
+        export.export(Branching(), splits.train, tiny_recipe().export, tmp_path / "model.onnx")
     assert "\n" not in str(caught.value)
 
 

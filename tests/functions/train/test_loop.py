@@ -13,7 +13,7 @@ from functions.train.data import Splits
 from functions.train.errors import DivergedError
 from functions.train.evaluate import score
 from functions.train.loop import EarlyStopping, Epoch, History, learning_rates, predict, seeded, train
-from functions.train.recipe import Recipe, StoppingOptions
+from functions.train.recipe import CosineOptions, Recipe, StoppingOptions
 from tests.functions.train.conftest import tiny_recipe
 
 
@@ -95,6 +95,7 @@ def test_learning_rates_go_on_from_epoch_to_epoch() -> None:
     rates = [rate for number in (1, 2, 3) for rate in learning_rates(recipe, 130, number)]
     assert len(rates) == 9  # 130 examples are three batches of at most 64
     assert max(rates) == recipe.optimiser.learning_rate
+    assert isinstance(recipe.schedule, CosineOptions)
     assert rates[-1] == pytest.approx(recipe.schedule.floor * recipe.optimiser.learning_rate)
 
 

@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.train import data, model, optimiser, quantize, recipe, schedule
+from functions.train import complaint, data, loss, model, optimiser, quantize, recipe, schedule
 from functions.train.__main__ import main
 from functions.train.recipe import AdamOptions, Recipe, dump, load
 from pilotlight.errors import InvalidInputError
@@ -22,9 +23,33 @@ MISTAKES = [
     ("optimiser.learning_rate=.inf", ["optimiser.learning_rate", "Infinity", "finite"]),
     ("optimiser.rate=1", ["'optimiser.rate'", "name, learning_rate, betas"]),
     ("colour=red", ["'colour'", "early_stopping"]),
-    ("model.architecture=vgg", ["model.architecture", '"vgg"', "'cnn'"]),
-    ("optimiser.name=sgd", ["optimiser.name", '"sgd"', "'adam'"]),
-    ("schedule.name=step", ["schedule.name", '"step"', "'cosine'"]),
+    ("model.architecture=vgg", ["model.architecture", '"vgg"', "'cnn', 'mlp', 'rnn', 'transformer'"]),
+    ("optimiser.name=lion", ["optimiser.name", '"lion"', "'gd', 'sgd', 'momentum'", "'adam'", "'adamw'"]),
+    ("optimiser=3", ["optimiser is 3", "name, learning_rate"]),
+    ("optimiser={learning_rate: 1}", ["'optimiser.name' is missing"]),
+    ("optimiser={name: momentum, learning_rate: 1, beta: 1}", ["optimiser.beta is 1", "less than 1"]),
+    ("optimiser={name: adam, learning_rate: 1, betas: [0.9, 2]}", ["optimiser.betas.1 is 2", "less than 1"]),
+    ("optimiser.weight_decay=-1", ["optimiser.weight_decay is -1", "greater than or equal to 0"]),
+    ("schedule.name=staircase", ["schedule.name", '"staircase"', "'constant', 'step'", "'cosine'"]),
+    ("schedule={name: step, every: 0, gamma: 0.5}", ["schedule.every is 0", "greater than 0"]),
+    ("schedule={name: step, every: 0.5}", ["'schedule.gamma' is missing"]),
+    ("schedule={name: constant, floor: 0.5}", ["no key 'schedule.floor'", "schedule takes name, warmup"]),
+    ("loss={name: hinge}", ["loss.name", '"hinge"', "'cross_entropy', 'mse'"]),
+    ("loss={name: cross_entropy, label_smoothing: 1}", ["loss.label_smoothing is 1", "less than 1"]),
+    ("loss={name: cross_entropy, class_weights: even}", ['loss.class_weights is "even"', "'balanced'"]),
+    ("loss={name: cross_entropy, class_weights: [1, -1]}", ["loss.class_weights.1 is -1", "greater than 0"]),
+    ("loss=mse", ['loss is "mse"', "loss takes name, label_smoothing, class_weights"]),
+    ("batch_size=all", ['batch_size is "all"', "'full'"]),
+    ("optimiser.name=gd", ["batch_size is 64", "must be full for the optimiser gd"]),
+    ("accumulation=0", ["accumulation is 0", "greater than or equal to 1"]),
+    ("clip_norm=0", ["clip_norm is 0", "greater than 0"]),
+    ("ema=1", ["ema is 1", "less than 1"]),
+    ("precision=fp16", ['precision is "fp16"', "'auto', 'fp32' or 'bf16'"]),
+    ("compile=1", ["compile is 1", "boolean"]),
+    ("folds=1", ["folds is 1", "greater than or equal to 2"]),
+    ("checkpoint.seconds=0", ["checkpoint.seconds is 0", "greater than 0"]),
+    ("checkpoint.steps=0.5", ["checkpoint.steps is 0.5", "integer"]),
+    ("checkpoint.minutes=5", ["'checkpoint.minutes'", "seconds, steps"]),
     ("data.name=mnist", ["data.name", '"mnist"', "'digits'"]),
     ("quantization.scheme=magic", ["quantization.scheme", '"magic"', "'static'"]),
     ("epochs=yes", ["epochs", "true", "integer"]),
@@ -33,6 +58,15 @@ MISTAKES = [
     ("data.fractions.test=0.5", ["data.fractions", "sum to 1", "1.25"]),
     ("model.channels=[]", ["model.channels", "at least 1"]),
     ("model.channels=[8, 0]", ["model.channels.1", "0", "greater than or equal to 1"]),
+    ("model={channels: [8]}", ["'model.architecture'", "missing"]),
+    ("model={architecture: mlp, hidden: []}", ["model.hidden", "at least 1"]),
+    ("model={architecture: mlp, hidden: [8], channels: [8]}", ["'model.channels'", "architecture, hidden, dropout"]),
+    ("model={architecture: rnn, cell: elman, hidden: 8}", ["model.cell", '"elman"', "'lstm' or 'gru'"]),
+    ("model={architecture: rnn, cell: gru, hidden: 8, layers: 0}", ["model.layers", "0"]),
+    (
+        "model={architecture: transformer, patch: 4, width: 10, heads: 4, layers: 1, hidden: 8}",
+        ["model is", "width must be a multiple of heads, and 10 is none of 4"],
+    ),
     ("model=3", ["model is 3", "architecture, channels"]),
     ("name=../etc", ["name", "../etc", "match"]),
     ("name=stats", ["name", "stats"]),
@@ -43,7 +77,7 @@ MISTAKES = [
 ]
 
 
-def complaint(path: str, *overrides: str) -> str:
+def said_of(path: str, *overrides: str) -> str:
     with pytest.raises(InvalidInputError) as caught:
         load(path, overrides)
     return str(caught.value)
@@ -57,7 +91,7 @@ def assert_one_sentence(text: str) -> None:
 
 @pytest.mark.parametrize(("override", "words"), MISTAKES, ids=[override for override, _ in MISTAKES])
 def test_mistake_is_one_sentence(override: str, words: list[str]) -> None:
-    said = complaint("digits", override)
+    said = said_of("digits", override)
     assert_one_sentence(said)
     for word in words:
         assert word in said
@@ -82,7 +116,7 @@ def test_mistake_is_one_sentence(override: str, words: list[str]) -> None:
 def test_wrong_file_is_one_sentence(tmp_path: Path, text: bytes, word: str) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_bytes(text)
-    said = complaint(str(file))
+    said = said_of(str(file))
     assert_one_sentence(said.replace(str(tmp_path), ""))
     assert str(file) in said
     assert word in said
@@ -90,7 +124,7 @@ def test_wrong_file_is_one_sentence(tmp_path: Path, text: bytes, word: str) -> N
 
 @pytest.mark.parametrize("path", ["nowhere.yaml", "digit", ".", ""])
 def test_missing_recipe_names_those_there_are(path: str) -> None:
-    said = complaint(path)
+    said = said_of(path)
     assert_one_sentence(said)
     assert repr(path) in said
     assert "digits" in said
@@ -134,7 +168,7 @@ def test_recipe_of_record_loads() -> None:
 def test_overrides_are_yaml_and_the_last_one_counts() -> None:
     changed = load("digits", ["optimiser.learning_rate=1e-4", "model.channels=[8, 16]", "epochs=1", "epochs=3"])
     assert changed.optimiser.learning_rate == 1e-4
-    assert changed.model.channels == (8, 16)
+    assert changed.model.model_dump()["channels"] == (8, 16)
     assert changed.epochs == 3
     assert changed.data == load("digits").data
 
@@ -173,10 +207,18 @@ def test_dumped_recipe_is_read_back_the_same(some: Recipe) -> None:
     assert recipe.check(recipe.parse(dump(some), "dump"), "dump") == some
 
 
+def known_words(options: object) -> set[str]:
+    """The words of a union in the recipe."""
+    return {word for one in complaint.members(get_args(options)[0]) for word in complaint.words(one)}
+
+
 def test_every_word_of_a_recipe_is_in_its_registry() -> None:
     digits = load("digits")
     assert digits.data.name in data.DATASETS
     assert digits.model.architecture in model.ARCHITECTURES
     assert digits.optimiser.name in optimiser.OPTIMISERS
     assert digits.schedule.name in schedule.SCHEDULES
+    assert set(optimiser.OPTIMISERS) == known_words(recipe.OptimiserOptions)
+    assert set(loss.LOSSES) == known_words(recipe.LossOptions)
+    assert set(schedule.SCHEDULES) == known_words(recipe.ScheduleOptions)
     assert digits.quantization.scheme in quantize.SCHEMES

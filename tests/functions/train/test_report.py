@@ -11,7 +11,7 @@ from functions.train import report
 from functions.train.data import Array, Splits
 from functions.train.evaluate import score
 from functions.train.export import export
-from functions.train.quantize import CalibrationImages, quantize
+from functions.train.quantize import CalibrationInputs, Plan, quantize
 from functions.train.report import compare, decide
 from pilotlight.runtime.session import open_session
 from tests.functions.train.conftest import Finished, tiny_recipe
@@ -21,21 +21,21 @@ from tests.functions.train.conftest import Finished, tiny_recipe
 def int8(graph: Path, splits: Splits) -> Path:
     """The untrained model in 8 bits."""
     path = graph.with_name("model.int8.onnx")
-    quantize(graph, splits.calibration.inputs, tiny_recipe().quantization, path)
+    quantize(graph, splits.calibration.inputs, Plan("static"), path)
     return path
 
 
 def calibrated_on(monkeypatch: pytest.MonkeyPatch) -> list[Array]:
     """What the calibrator is given from now on."""
     seen: list[Array] = []
-    following = CalibrationImages.get_next
+    following = CalibrationInputs.get_next
 
-    def watched(self: CalibrationImages) -> dict[str, Array] | None:
+    def watched(self: CalibrationInputs) -> dict[str, Array] | None:
         batch = following(self)
         seen.extend([] if batch is None else batch.values())
         return batch
 
-    monkeypatch.setattr(CalibrationImages, "get_next", watched)
+    monkeypatch.setattr(CalibrationInputs, "get_next", watched)
     return seen
 
 
@@ -43,7 +43,7 @@ def test_calibrator_sees_the_calibration_images_and_no_other(
     graph: Path, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = calibrated_on(monkeypatch)
-    quantize(graph, splits.calibration.inputs, tiny_recipe().quantization, tmp_path / "model.onnx")
+    quantize(graph, splits.calibration.inputs, Plan("static"), tmp_path / "model.onnx")
     images = {image.tobytes() for batch in seen for image in batch}
     assert images == {image.tobytes() for image in splits.calibration.inputs}
     assert not images & {image.tobytes() for part in (splits.validation, splits.test) for image in part.inputs}
@@ -105,12 +105,12 @@ def test_budget_is_a_limit_that_may_be_reached(lost: float, serve: str) -> None:
 
 
 def test_quantizing_is_repeatable(graph: Path, int8: Path, splits: Splits, tmp_path: Path) -> None:
-    quantize(graph, splits.calibration.inputs, tiny_recipe().quantization, tmp_path / "again.onnx")
+    quantize(graph, splits.calibration.inputs, Plan("static"), tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == int8.read_bytes()
 
 
 def test_exporting_is_repeatable(untrained: nn.Module, graph: Path, splits: Splits, tmp_path: Path) -> None:
-    export(untrained, splits.train.inputs, tiny_recipe().export, tmp_path / "again.onnx")
+    export(untrained, splits.train, tiny_recipe().export, tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == graph.read_bytes()
 
 

@@ -11,14 +11,14 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from functions.train import golden, publish, recipe
+from functions.train import golden, ladder, publish, recipe
 from functions.train import run as protocol
 from functions.train.__main__ import as_json, main, parser
 from functions.train.data import Dataset, Splits
 from functions.train.errors import DivergedError, NotPublishableError, ParityError
 from functions.train.evaluate import score
 from functions.train.golden import Golden
-from functions.train.loop import Epoch, History, train
+from functions.train.loop import Epoch, History, Keeper, train
 from functions.train.progress import Progress
 from functions.train.recipe import Recipe
 from functions.train.report import Report, table
@@ -115,7 +115,7 @@ def test_golden_and_report_are_of_the_published_files(tiny: Finished, tmp_path: 
 def test_run_leaves_its_journal(tiny: Finished) -> None:
     folder = f"runs/{tiny.outcome.run}"
     names = {path.removeprefix(f"{folder}/") for path in tiny.store.paths(folder)}
-    assert names == {"recipe.yaml", "metrics.jsonl", "curves.png"}
+    assert names == {"recipe.yaml", "metrics.jsonl", "curves.png", "published.json"}
     lines = tiny.store.get(f"{folder}/metrics.jsonl").data.decode().splitlines()
     assert [Epoch(**json.loads(line)) for line in lines] == list(tiny.outcome.history.epochs)
     assert tiny.store.get(f"{folder}/recipe.yaml").data == tiny.file("recipe.yaml")
@@ -162,8 +162,10 @@ def test_parity_failure_publishes_nothing(empty: Registry) -> None:
 
 @pytest.mark.usefixtures("mistaken")
 def test_model_of_nan_is_not_published(empty: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    def poisoned(network: nn.Module, splits: Splits, recipe: Recipe, watch: Callable[[Epoch], None]) -> History:
-        history = train(network, splits, recipe, watch)
+    def poisoned(
+        network: nn.Module, splits: Splits, recipe: Recipe, watch: Callable[[Epoch], None], keeper: Keeper
+    ) -> History:
+        history = train(network, splits, recipe, watch, keeper)
         with torch.no_grad():
             next(network.parameters()).fill_(torch.nan)
         return history
@@ -197,10 +199,10 @@ def test_broken_upload_is_invisible() -> None:
 def test_fp32_is_published_to_be_served_when_int8_is_ruined(
     empty: Registry, graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ruin(fp32: Path, images: object, options: object, path: Path) -> None:
+    def ruin(fp32: Path, inputs: object, plan: object, path: Path) -> None:
         path.write_bytes(graph.read_bytes())  # an untrained model's
 
-    monkeypatch.setattr(protocol, "quantize", ruin)
+    monkeypatch.setattr(ladder, "quantize", ruin)
     outcome = run(tiny_recipe("optimiser.learning_rate=0.01"), empty.store, silence())
     finished = Finished(outcome, empty.store)
     assert outcome.manifest.serve == "fp32"

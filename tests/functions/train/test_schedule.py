@@ -1,15 +1,20 @@
-"""The learning rate's course in closed form, and the optimiser against the paper's own lines."""
+"""The learning rate's course in closed form."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.train import optimiser
-from functions.train.recipe import AdamOptions, CosineOptions
+from functions.train.recipe import (
+    ConstantOptions,
+    CosineOptions,
+    ExponentialOptions,
+    ScheduleOptions,
+    StepOptions,
+)
 from functions.train.schedule import factor
 
 
@@ -39,18 +44,21 @@ def test_schedule_of_one_step() -> None:
     assert factor(CosineOptions(name="cosine"), 0, 1) == 1.0
 
 
-def test_adam_is_the_papers() -> None:
-    b1, b2, rate = 0.8, 0.95, 0.05
-    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
-    options = AdamOptions(name="adam", learning_rate=rate, betas=(b1, b2))
-    adam = optimiser.build(options, [weight])
-    w = np.array([1.0, -2.0])
-    m, v = np.zeros(2), np.zeros(2)
-    for step in range(1, 6):
-        adam.zero_grad()
-        (weight**4).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves backward unannotated
-        adam.step()
-        gradient = 4 * w**3
-        m, v = b1 * m + (1 - b1) * gradient, b2 * v + (1 - b2) * gradient**2
-        w = w - rate * (m / (1 - b1**step)) / (np.sqrt(v / (1 - b2**step)) + 1e-8)
-        assert weight.detach().numpy() == pytest.approx(w, abs=1e-12)
+@given(st.integers(1, 300), st.floats(0, 0.99), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
+def test_other_schedules_in_closed_form(steps: int, warmup: float, every: float, last: float) -> None:
+    warm, length = round(warmup * steps), max(1, round(every * steps))
+    after = [(step - warm, max(1, steps - 1 - warm)) for step in range(warm, steps)]
+    closed: dict[ScheduleOptions, list[float]] = {
+        ConstantOptions(name="constant", warmup=warmup): [1.0 for _ in after],
+        StepOptions(name="step", warmup=warmup, every=every, gamma=last): [last ** (s // length) for s, _ in after],
+        ExponentialOptions(name="exponential", warmup=warmup, floor=last): [last ** (s / way) for s, way in after],
+    }
+    for options, expected in closed.items():
+        factors = [factor(options, step, steps) for step in range(steps)]
+        assert factors == pytest.approx([(step + 1) / warm for step in range(warm)] + expected)
+
+
+def test_exponential_falls_by_one_ratio() -> None:
+    factors = [factor(ExponentialOptions(name="exponential", floor=1e-3), step, 31) for step in range(31)]
+    assert [after / before for before, after in pairwise(factors)] == pytest.approx([1e-3 ** (1 / 30)] * 30)
+    assert factors[0] == 1.0

@@ -44,6 +44,7 @@ def summary(manifest: Manifest, aliases: dict[str, AliasDocument]) -> dict[str, 
         "version": str(manifest.version),
         "aliases": [alias for alias, document in aliases.items() if document.version == manifest.version],
         "serve": manifest.serve,
+        "metric": manifest.metric or "accuracy",  # manifests of before the field name no other
         "bytes": manifest.graph.bytes,
         "metrics": {precision: variant.metrics for precision, variant in manifest.variants.items()},
         "created": manifest.created,
@@ -52,18 +53,26 @@ def summary(manifest: Manifest, aliases: dict[str, AliasDocument]) -> dict[str, 
 
 
 def table(model: dict[str, Any]) -> Table:
-    """A model for people: the metrics of the variant that is served, and how far they are from fp32's."""
+    """A model for people, with the metric of the variant that is served."""
     shown = Table(title=model["name"], title_justify="left", title_style="bold")
-    for column in ("version", "aliases", "served", "kB", "accuracy", "created"):
-        shown.add_column(column, justify="right" if column in ("version", "kB", "accuracy") else "left")
+    for column in ("version", "aliases", "served", "kB", "measured", "created"):
+        shown.add_column(column, justify="right" if column in ("version", "kB", "measured") else "left")
     for version in model["versions"]:
-        accuracy = version["metrics"][version["serve"]].get("accuracy")
         shown.add_row(
             version["version"],
             ", ".join(version["aliases"]),
             version["serve"],
             f"{version['bytes'] / 1000:,.1f}",
-            "" if accuracy is None else f"{accuracy:.2%}",
+            measured(version),
             version["created"][:16].replace("T", " "),
         )
     return shown
+
+
+def measured(version: dict[str, Any]) -> str:
+    """The metric that the version is judged by, with its name; a published file may have none."""
+    name = version["metric"]
+    value = version["metrics"][version["serve"]].get(name)
+    if value is None:
+        return ""
+    return f"{name} {value:.2%}" if name.endswith("accuracy") else f"{name} {value:.4g}"

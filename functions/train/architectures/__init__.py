@@ -1,0 +1,1 @@
+"""The architectures: each module turns its options and the shape of the data into layers of torch."""

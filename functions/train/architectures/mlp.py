@@ -1,0 +1,17 @@
+"""The fully connected network: dense layers over all the values of an example."""
+
+from itertools import pairwise
+from math import prod
+
+from torch import nn
+
+from functions.train.recipe import MlpOptions
+
+
+def layers(options: MlpOptions, shape: tuple[int, ...], outputs: int) -> list[nn.Module]:
+    """(N, ...) to (N, outputs): a dense layer with ReLU for each width, then one without."""
+    widths = (prod(shape), *options.hidden)
+    body: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
+    for before, after in pairwise(widths):
+        body += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(options.dropout)]
+    return [*body, nn.Linear(widths[-1], outputs)]

@@ -1,0 +1,18 @@
+"""Whether data has the shape that an architecture takes."""
+
+from pilotlight.errors import InvalidInputError
+
+
+def image(architecture: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The channels, height and width of an example; `InvalidInputError` when it is no image."""
+    if len(shape) != 3:
+        raise InvalidInputError(
+            f"model.architecture is {architecture!r}, which takes images, not {describe(shape)}; use 'mlp'."
+        )
+    channels, height, width = shape
+    return channels, height, width
+
+
+def describe(shape: tuple[int, ...]) -> str:
+    """The shape of an example in words."""
+    return f"examples of {' x '.join(map(str, shape))} values"

@@ -1,0 +1,59 @@
+"""The batches of a pass: which examples, in which order, on the device that trains.
+
+On a GPU, the next batch is copied there while the current one is being worked on. It knows no model.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import torch
+
+from functions.train.data import Dataset
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets
+
+
+def size(options: int | Literal["full"], examples: int) -> int:
+    """The examples in a batch, the last one of a pass aside."""
+    return examples if options == "full" else options
+
+
+def shuffled(examples: int, batch_size: int) -> torch.Tensor:
+    """The order of a pass, drawn from torch's random numbers; as it is when one batch holds all."""
+    return torch.randperm(examples) if batch_size < examples else torch.arange(examples)
+
+
+def stream(
+    data: Dataset, order: torch.Tensor, batch_size: int, device: torch.device, start: int = 0
+) -> Iterator[Batch]:
+    """The batches from number `start` on."""
+    inputs, targets = torch.from_numpy(data.inputs), torch.from_numpy(data.targets)
+    chosen = ((inputs[some], targets[some]) for some in itertools.islice(torch.split(order, batch_size), start, None))
+    return ahead(chosen, device) if device.type == "cuda" else chosen
+
+
+def ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Copy each batch to the GPU before the one before it is given out.
+
+    From pinned memory the copy runs beside the kernels that are queued, on a stream of its own; `wait_stream` has the
+    kernels wait for it, not the program, and `record_stream` keeps the memory until they are done with it.
+    """
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    waiting: Batch | None = None
+    for inputs, targets in batches:
+        with torch.cuda.stream(copying):
+            copied = (moved(inputs, device), moved(targets, device))
+        if waiting is not None:
+            yield waiting
+        torch.cuda.current_stream(device).wait_stream(copying)
+        for tensor in copied:
+            tensor.record_stream(torch.cuda.current_stream(device))
+        waiting = copied
+    if waiting is not None:
+        yield waiting
+
+
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the GPU, without waiting until it is there."""
+    return tensor.pin_memory().to(device, non_blocking=True)

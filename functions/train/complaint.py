@@ -1,0 +1,69 @@
+"""What is wrong with a recipe, in one sentence: where, the value, and what is allowed there.
+
+It knows how pydantic complains, and no word of a recipe. In a union of parts that a word tells apart, that word is the
+first field of each.
+"""
+
+import json
+import re
+from typing import Any, cast, get_args
+
+from pydantic import BaseModel, ValidationError
+
+
+def sentence(error: ValidationError, root: type[BaseModel]) -> str:
+    """The first of pydantic's complaints as: key path, value, what is allowed; the others as a count."""
+    first, *others = error.errors(include_url=False)
+    path, part = walk(first["loc"], root)
+    complaint = re.sub("^(Input|String|Tuple) should", "it must", first["msg"].removeprefix("Value error, "))
+    if first["type"] == "extra_forbidden":
+        said = f"there is no key {path!r}; {allowed(*walk(first['loc'][:-1], root))}"
+    elif first["type"] == "missing":
+        said = f"the key {path!r} is missing"
+    elif first["type"].startswith("union_tag"):
+        said = choice(path, first["ctx"])
+    elif first["type"] in {"model_type", "dict_type"}:
+        said = f"{path} is {json.dumps(first['input'])}; {allowed(path, part)}"
+    else:
+        said = f"{path} is {json.dumps(first['input'])}; {complaint}"
+    return said + (f" (and {len(others)} more)" if others else "")
+
+
+def choice(path: str, context: dict[str, str]) -> str:
+    """What is wrong with the word that tells a union's parts apart."""
+    key = f"{path}.{context['discriminator'].strip(chr(39))}"
+    if "tag" not in context:
+        return f"the key {key!r} is missing"
+    return f"{key} is {json.dumps(context['tag'])}; it must be one of {context['expected_tags']}"
+
+
+def allowed(path: str, part: Any) -> str:  # noqa: ANN401 - a class or a union of classes
+    """Which keys there are at a place of a recipe."""
+    keys = dict.fromkeys(key for one in members(part) for key in one.model_fields)
+    return f"{path or 'a recipe'} takes {', '.join(keys)}"
+
+
+def walk(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[str, Any]:
+    """A complaint's place as a key path, without pydantic's words for the branches of a union, and the type there."""
+    path, here = list[str](), cast("Any", root)
+    for key in location:
+        branch = [one for one in members(here) if len(members(here)) > 1 and key in words(one)]
+        fields = {name: field for one in members(here) for name, field in one.model_fields.items()}
+        if branch:
+            here = branch[0]
+        elif isinstance(key, int) or fields:
+            path.append(str(key))
+            here = fields[str(key)].annotation if key in fields else None
+    return ".".join(path), here
+
+
+def members(part: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - a class or a union of classes
+    """The classes with keys of their own that a type lets choose from."""
+    if isinstance(part, type) and issubclass(part, BaseModel):
+        return [part]
+    return [one for inner in get_args(part) for one in members(inner)]
+
+
+def words(part: type[BaseModel]) -> tuple[str, ...]:
+    """By which words a union knows this class: the values of its first key."""
+    return get_args(next(iter(part.model_fields.values())).annotation)

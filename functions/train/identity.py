@@ -1,0 +1,24 @@
+"""The name of a run: the same name means the same run, in however many lives."""
+
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from functions.train.recipe import Recipe
+from pilotlight.contracts import NAME_PATTERN
+from pilotlight.errors import InvalidInputError
+
+
+def new_name(recipe: Recipe) -> str:
+    """A name that no run has yet: the recipe's, the time, and four random digits."""
+    return f"{recipe.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+
+
+def given_name(word: str | None, environment: Mapping[str, str]) -> str | None:
+    """The name that a run is asked to have: by the command line, or by AWS Batch, whose retries keep the job's id."""
+    if word is None and (job := environment.get("AWS_BATCH_JOB_ID")):
+        return re.sub(r"[^A-Za-z0-9._-]", "-", f"batch-{job}")[:64]  # an array's or a node's id has : or #
+    if word is not None and re.fullmatch(NAME_PATTERN, word) is None:
+        raise InvalidInputError(f"--run {word!r} is not a name: it must match {NAME_PATTERN}.")
+    return word

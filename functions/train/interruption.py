@@ -1,0 +1,47 @@
+"""Whether this process should save and go: SIGTERM came, or the time that it was given is over.
+
+The signal handler only sets a flag. Who looks at it, at a boundary of its choosing, decides what there is to save.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from functions.train.errors import PausedError
+
+
+class Interruption:
+    """A wish to end, made known by SIGTERM or by the clock."""
+
+    def __init__(self, budget_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._budget_s = clock, budget_s
+        self._started = clock()
+        self._signalled = False
+
+    @property
+    def reason(self) -> str | None:
+        """Why to end, as the start of a sentence; None while there is no reason to."""
+        if self._signalled:
+            return "Stopped by SIGTERM"
+        if self._budget_s is not None and self._clock() - self._started >= self._budget_s:
+            return f"Stopped at the end of the time budget of {self._budget_s:g} s"
+        return None
+
+    def check(self) -> None:
+        """`PausedError` when there is a reason to end, for a boundary at which nothing needs to be saved."""
+        if reason := self.reason:
+            raise PausedError(f"{reason}; start the same run again, and it goes on.")
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take SIGTERM as a wish inside."""
+        before = signal.signal(signal.SIGTERM, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signalled = True

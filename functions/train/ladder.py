@@ -1,0 +1,102 @@
+"""The quantization ladder: ways to 8 bits from the cheapest to the most careful, tried until one is good enough.
+
+Each rung is judged on the validation set: the test set, on which the report then measures the one that held, has no
+say in which it is. It knows graphs as files, not how they were trained.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from msgspec import Struct
+from onnxruntime.quantization.qdq_loss_debug import compute_signal_to_quantization_noice_ratio as signal_to_noise
+
+from functions.train.data import Array, Dataset
+from functions.train.evaluate import score
+from functions.train.graph import ask
+from functions.train.quantize import Plan, layers, quantize
+from functions.train.recipe import QuantizationOptions
+from pilotlight.runtime.session import open_session
+
+# Static starts per channel: at no cost in time on any CPU measured, while dynamic pays some bytes and time for it.
+FIRST: Mapping[str, Plan] = {"static": Plan("static"), "dynamic": Plan("dynamic", per_channel=False)}
+
+
+class Rung(Struct, frozen=True):
+    """A way to quantize that was tried, and what became of it."""
+
+    plan: str
+    points_lost: float  # of the metric, on the validation set, in percentage points
+    bytes: int
+    holds: bool  # it is within the budget, and worth it
+    why: str
+    spared: dict[str, float] = {}  # layers left in fp32, with dB of signal to noise where each alone is quantized
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What the rungs have in common: the graph, its inputs for calibration, and how it is judged."""
+
+    graph: Path
+    calibration: Array
+    validation: Dataset
+    options: QuantizationOptions
+
+    def climb(self, path: Path) -> tuple[Rung, ...]:
+        """Write the first int8 variant that holds, or the one that loses least, and tell of all that were tried."""
+        tried: list[tuple[Rung, Plan]] = []
+        for plan, spared in self.plans():
+            quantize(self.graph, self.calibration, plan, path)
+            tried.append((self.judge(plan, spared, path), plan))
+            if tried[-1][0].holds:
+                break
+        else:
+            _, least = min(tried, key=lambda each: each[0].points_lost)
+            quantize(self.graph, self.calibration, least, path)
+        return tuple(rung for rung, _ in tried)
+
+    def plans(self) -> Iterator[tuple[Plan, dict[str, float]]]:
+        """From the bottom: the scheme, per channel, then one, two, four ... of its worst layers spared."""
+        first = FIRST[self.options.scheme]
+        yield first, {}
+        finer = replace(first, per_channel=True)
+        if finer != first:
+            yield finer, {}
+        worst, count = self.ranked(finer), 1
+        while count < len(worst):
+            spared = dict(list(worst.items())[:count])
+            yield replace(finer, exclude=tuple(spared)), spared
+            count *= 2
+
+    def judge(self, plan: Plan, spared: dict[str, float], path: Path) -> Rung:
+        """Whether a variant is within the budget on the validation set, and smaller than fp32."""
+        full, size = self.graph.stat().st_size, path.stat().st_size
+        lost = round(100 * (self.value(self.graph) - self.value(path)), 6)
+        why = f"it loses {lost:.2f} points of {self.validation.metric}"
+        holds = lost <= self.options.budget
+        why += f", {'within' if holds else 'more than'} the budget of {self.options.budget:.2f}"
+        if holds and size >= full:
+            holds, why = False, f"its {size:,} bytes are no fewer than the {full:,} of fp32"
+        return Rung(str(plan), lost, size, holds, why, spared)
+
+    def value(self, graph: Path) -> float:
+        """The metric of a graph on the validation set."""
+        answers = ask(open_session(str(graph)), self.validation.inputs)
+        return score(answers, self.validation.targets, self.validation.classes).metrics[self.validation.metric]
+
+    def ranked(self, plan: Plan) -> dict[str, float]:
+        """The layers, worst first, by the dB of signal to noise in the answers when a layer alone is quantized."""
+        every = layers(self.graph)
+        alone = {
+            name: self.noise(replace(plan, exclude=tuple(other for other in every if other != name))) for name in every
+        }
+        return dict(sorted(alone.items(), key=lambda pair: pair[1]))
+
+    def noise(self, plan: Plan) -> float:
+        """How far above the quantization noise the answers to the calibration inputs are, in dB."""
+        with TemporaryDirectory(prefix="pilotlight-ladder-") as folder:
+            path = Path(folder, "alone.onnx")
+            quantize(self.graph, self.calibration, plan, path)
+            answers = [ask(open_session(str(graph)), self.calibration) for graph in (self.graph, path)]
+        return float(signal_to_noise(*answers))

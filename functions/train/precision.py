@@ -1,0 +1,27 @@
+"""In which numbers a training step computes: weights, sums and the optimiser are always fp32.
+
+With bf16, matrix products and convolutions inside the forward pass take operands of 8 significant bits (torch's
+autocast), and so do their gradients. bf16 has fp32's range, so that no loss scaling is needed. Evaluation and export
+stay in fp32.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+Precision = Literal["fp32", "bf16"]
+BF16_CAPABILITY = (8, 0)  # NVIDIA Ampere is the first with bf16 units; a T4 (7.5) emulates it, slower than fp32
+
+
+def resolve(word: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
+    """What a recipe's word means on a device: `auto` is bf16 on a GPU that is made for it."""
+    if word != "auto":
+        return word
+    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
+    return "bf16" if able else "fp32"
+
+
+def casting(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Compute a forward pass in this precision inside."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -1,0 +1,58 @@
+"""T1: what our loop costs, against a bare loop of the same model, data and optimiser, in examples per second.
+
+The bare loop is what one writes in ten minutes: no schedule, no gradient norm, no checkpoint, no evaluation. Both train
+the digits model of record for an epoch in turn, on one thread.
+"""
+
+import time
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from functions.train import data, model
+from functions.train.data import Dataset
+from functions.train.loop import Tally, Trainer, learning_rates, seeded, threads, unfrozen
+from functions.train.recipe import load
+from tests.benchmarks.goal import Measure, interleaved
+
+EPOCHS = 30  # of which the median counts
+
+
+class Bare:
+    """The loop by hand."""
+
+    def __init__(self, network: nn.Module, train: Dataset, batch_size: int, rate: float) -> None:
+        self.network, self.batch_size = network, batch_size
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=rate)
+        self.inputs, self.targets = torch.from_numpy(train.inputs), torch.from_numpy(train.targets)
+
+    def epoch(self) -> None:
+        """One pass."""
+        self.network.train()
+        for indices in torch.split(torch.randperm(len(self.targets)), self.batch_size):
+            loss = cross_entropy(self.network(self.inputs[indices]), self.targets[indices])
+            self.optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward unannotated
+            self.optimiser.step()
+
+
+def measure() -> list[Measure]:
+    """Both loops, epoch by epoch in turn."""
+    recipe = load("digits", [f"epochs={2 * EPOCHS}"])
+    splits = data.split(data.load(recipe.data), recipe.data)
+    ours = Trainer(model.build(recipe.model, splits.train), splits, recipe)
+    assert isinstance(recipe.batch_size, int)
+    theirs = Bare(model.build(recipe.model, splits.train), splits.train, recipe.batch_size, 1e-3)
+
+    def one_of_ours() -> None:
+        ours.tally = Tally(ours.stepper.device)
+        ours.run(learning_rates(recipe, len(splits.train), 1), time.perf_counter(), lambda _: None)
+
+    sides = {"ours": one_of_ours, "theirs": theirs.epoch}
+    with seeded(recipe.seed), threads(recipe.threads), unfrozen():
+        interleaved(sides, 2)  # warm
+        seconds = interleaved(sides, EPOCHS)
+    speeds = {side: len(splits.train) / taken for side, taken in seconds.items()}
+    ratio = speeds["ours"] / speeds["theirs"]
+    return [Measure("T1", f"examples/s of the loop, {speeds['ours']:.0f}, / a bare one", ratio, 0.95, least=True)]
