@@ -9,10 +9,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pilotlight.cli import checkout, demo
+from pilotlight.cli.models import measured, summary
 from pilotlight.cli.serve import absolute
+from pilotlight.contracts import Variant
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry import Registry
 from pilotlight.storage import open_store
@@ -66,6 +69,23 @@ def test_publish_then_list(run: Run, tmp_path: Path) -> None:
     assert described["aliases"]["champion"]["version"] == 1
     code, out, _ = run("models", "double")
     assert (code, "champion" in out, "candidate" in out) == (0, True, True)
+
+
+@pytest.mark.parametrize(
+    ("metric", "metrics", "text"),
+    [
+        (None, {"accuracy": 0.9876}, "accuracy 98.76%"),
+        ("balanced_accuracy", {"accuracy": 1.0, "balanced_accuracy": 0.5}, "balanced_accuracy 50.00%"),
+        ("r2", {"r2": 0.48123, "rmse": 53.0}, "r2 0.4812"),
+        (None, {}, ""),
+    ],
+)
+def test_version_is_shown_by_the_metric_that_it_is_judged_by(
+    metric: str | None, metrics: dict[str, float], text: str
+) -> None:
+    published = fakes.publish(Registry(open_store("memory://")))
+    manifest = msgspec.structs.replace(published, metric=metric, variants={"fp32": Variant("model.onnx", metrics)})
+    assert measured(summary(manifest, {})) == text
 
 
 def test_published_labels_are_kept(run: Run, store: str, tmp_path: Path) -> None:

@@ -87,6 +87,24 @@ def test_hash_is_of_images_then_labels() -> None:
     assert Dataset(images[:, :, ::-1], labels, ("a", "b")).sha256 != expected
 
 
+def test_numbers_are_shared_out_by_their_range() -> None:
+    diabetes = data.DATASETS["diabetes"]()
+    splits = data.split(diabetes, options())
+    low, high = np.quantile(diabetes.targets, [0.2, 0.8])
+    for part in (splits.train, splits.validation, splits.test):
+        assert abs((part.targets < low).mean() - 0.2) < 0.02
+        assert abs((part.targets > high).mean() - 0.2) < 0.02
+
+
+def test_scaling_is_of_the_training_set_alone() -> None:
+    splits = data.split(data.DATASETS["diabetes"](), options())
+    scaled = data.scaled(splits)
+    mean, deviation = splits.train.targets.mean(), splits.train.targets.std()
+    assert scaled.test.targets == pytest.approx((splits.test.targets - mean) / deviation)
+    assert np.array_equal(scaled.test.inputs, splits.test.inputs)
+    assert scaled.sha256 == splits.sha256
+
+
 def test_too_many_calibration_examples_are_refused(digits: Dataset) -> None:
     with pytest.raises(InvalidInputError, match=r"data\.calibration is 1500; there are 1078 training examples"):
         data.split(digits, options(calibration=1500))
