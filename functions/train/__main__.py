@@ -19,10 +19,10 @@ from rich.console import Console
 from functions.train.errors import PausedError
 from functions.train.identity import given_name
 from functions.train.interruption import Interruption
-from functions.train.recipe import load
+from functions.train.recipe import Recipe, load
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.settings import DEFAULT_STORE
-from pilotlight.storage import open_store
+from pilotlight.storage import ObjectStore, open_store
 
 if TYPE_CHECKING:
     from functions.train.run import Outcome
@@ -85,13 +85,18 @@ def train(options: argparse.Namespace) -> "Outcome":
     store = open_store(options.store)
     name = given_name(options.run, os.environ)
     interruption = Interruption(options.time_budget)
+    with interruption.listening():  # from before torch is imported: SIGTERM in these seconds, too, means 75
+        return start(recipe, store, name, interruption)
+
+
+def start(recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption) -> "Outcome":
+    """Run, and show on standard error how it goes."""
     from functions.train.progress import Progress  # these bring torch: seconds that a typo in a recipe need not wait
     from functions.train.report import table
     from functions.train.run import run
 
     console = Console(stderr=True)
-    with interruption.listening():
-        outcome = run(recipe, store, Progress(console, before=interruption.check), name, interruption)
+    outcome = run(recipe, store, Progress(console, before=interruption.check), name, interruption)
     console.print(table(outcome.report))
     return outcome
 

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from functions.train import __main__ as command
 from functions.train.__main__ import main
 from functions.train.identity import given_name
 from functions.train.interruption import Interruption
+from functions.train.recipe import Recipe
 from functions.train.run import run
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.storage import ObjectStore, open_store
 from tests.functions.train.conftest import TINY, Finished, silence, tiny_recipe
 
 ROOT = Path(__file__).parents[3]
@@ -170,6 +172,16 @@ def test_name_of_a_run() -> None:
     assert given_name(None, {"AWS_BATCH_JOB_ID": "1b2c-3d:4#5"}) == "batch-1b2c-3d-4-5"
     with pytest.raises(InvalidInputError, match=r"--run '\.\./up' is not a name"):
         given_name("../up", {})
+
+
+def test_sigterm_before_the_first_stage_pauses_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def signalled(recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        until(lambda: interruption.reason is not None)
+        interruption.check()
+
+    monkeypatch.setattr(command, "start", signalled)
+    assert main(["digits", "--store", str(tmp_path)]) == 75
 
 
 def test_sigterm_is_only_noted_and_the_handler_goes_again() -> None:

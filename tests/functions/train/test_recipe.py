@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from functions.train import complaint, data, loss, model, optimiser, quantize, recipe, schedule
 from functions.train.__main__ import main
-from functions.train.recipe import AdamOptions, Recipe, dump, load
+from functions.train.recipe import AdamOptions, CnnOptions, Recipe, dump, load
 from pilotlight.errors import InvalidInputError
 
 ROOT = Path(__file__).parents[3]
@@ -168,7 +168,8 @@ def test_recipe_of_record_loads() -> None:
 def test_overrides_are_yaml_and_the_last_one_counts() -> None:
     changed = load("digits", ["optimiser.learning_rate=1e-4", "model.channels=[8, 16]", "epochs=1", "epochs=3"])
     assert changed.optimiser.learning_rate == 1e-4
-    assert changed.model.model_dump()["channels"] == (8, 16)
+    assert isinstance(changed.model, CnnOptions)
+    assert changed.model.channels == (8, 16)
     assert changed.epochs == 3
     assert changed.data == load("digits").data
 

@@ -12,6 +12,7 @@ from functions.train.average import Average
 from functions.train.data import Splits
 from functions.train.loop import EarlyStopping, predict, seeded, train
 from functions.train.model import build
+from functions.train.optimiser import OPTIMISERS
 from functions.train.recipe import Recipe
 from functions.train.step import Stepper, Taken
 from tests.functions.train.conftest import tiny_recipe
@@ -125,3 +126,44 @@ def test_best_is_found_again_from_the_epochs_alone(splits: Splits) -> None:
     assert EarlyStopping(recipe.early_stopping).replay(history.epochs) == history.best
     with pytest.raises(ValueError, match="no epoch yet"):
         EarlyStopping(recipe.early_stopping).replay([])
+
+
+def test_compiled_forward_trains_and_the_plain_model_is_judged(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = list[nn.Module]()
+
+    class Compiled(nn.Module):  # the real compiler takes a minute
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner, self.calls = inner, 0
+            compiled.append(self)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            result: torch.Tensor = self.inner(inputs)
+            return result
+
+    monkeypatch.setattr(torch, "compile", Compiled)
+    found, _ = stepped(tiny_recipe(*PLAIN, "compile=true"), splits, 64)
+    assert [module.calls for module in compiled] == [3]
+    assert not isinstance(found, Compiled)
+    assert_close(found, stepped(tiny_recipe(*PLAIN), splits, 64)[0], 0)
+
+
+SCHEDULES = (
+    "{name: constant, warmup: 0.1}",
+    "{name: step, every: 0.3, gamma: 0.3}",
+    "{name: exponential, floor: 0.1}",
+    "{name: cosine}",
+)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("name", sorted(OPTIMISERS))
+def test_every_optimiser_learns_under_every_schedule(name: str, schedule: str, splits: Splits) -> None:
+    rate, size = {"gd": (0.3, "full"), "sgd": (0.1, 64), "momentum": (0.1, 64)}.get(name, (0.003, 64))
+    ways = (f"optimiser={{name: {name}, learning_rate: {rate}}}", f"schedule={schedule}", f"batch_size={size}")
+    recipe = tiny_recipe(PLAIN[0], *ways, "epochs=6", "early_stopping.patience=9")
+    with seeded(0):
+        network = build(recipe.model, splits.train)
+    epochs = train(network, splits, recipe, lambda _: None).epochs
+    assert epochs[-1].validation_loss < epochs[0].validation_loss
