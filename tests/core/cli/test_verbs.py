@@ -123,6 +123,12 @@ def test_an_unknown_recipe_ends_as_the_job_ends(run: Run) -> None:
     assert "nothing.yaml" in err
 
 
+def test_a_runs_name_reaches_the_job(run: Run) -> None:
+    code, out, err = run("train", "digits", "--run", "a/b", "--time-budget", "60")
+    assert (code, out) == (2, "")
+    assert "a/b" in err
+
+
 def test_training_without_torch_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pilotlight.cli.train.find_spec", lambda _: None)
     code, out, err = run("train", "digits")

@@ -18,13 +18,22 @@ from pilotlight.errors import UnavailableError
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a recipe of record: digits.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A YAML file, or a recipe of record: digits.")
+    ],
     changes: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="optimiser.learning_rate=0.01")] = [],  # noqa: B006 - typer reads it, nobody writes it
+    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="A new run's name, or one to go on.")] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option("--time-budget", metavar="SECONDS", help="Save and stop after this long, with exit code 75."),
+    ] = None,
     store: StoreOption = STORE,
     json: JsonOption = False,
 ) -> None:
     """Run a recipe, publish a version, print its reference."""
-    raise typer.Exit(subprocess.call(command(recipe, store, changes, json=json), env=environment()))
+    optional = {"--run": run, "--time-budget": budget}
+    words = [word for name, value in optional.items() if value is not None for word in (name, str(value))]
+    raise typer.Exit(subprocess.call([*command(recipe, store, changes, json=json), *words], env=environment()))
 
 
 def command(recipe: str, store: str, changes: Sequence[str] = (), *, json: bool = False) -> list[str]:
