@@ -46,9 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The words of the command line."""
     words = argparse.ArgumentParser(prog="python -m functions.train", description="Run a recipe and publish a version.")
-    words.add_argument(
-        "recipe", metavar="RECIPE", help="a YAML file, or the bare name of a recipe of record"
-    )
+    words.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the bare name of a recipe of record")
     words.add_argument(
         "--set", metavar="KEY=VALUE", action="extend", nargs="+", default=[], help="optimiser.learning_rate=0.01"
     )

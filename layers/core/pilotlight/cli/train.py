@@ -18,9 +18,7 @@ from pilotlight.errors import UnavailableError
 
 
 def train(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A YAML file, or a recipe of record: digits.")
-    ],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a recipe of record: digits.")],
     changes: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="optimiser.learning_rate=0.01")] = [],  # noqa: B006 - typer reads it, nobody writes it
     run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="A new run's name, or one to go on.")] = None,
     budget: Annotated[
