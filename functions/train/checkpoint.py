@@ -8,7 +8,6 @@ A folder without a manifest, or with other bytes than its manifest says, is none
 bucket hands out must not run. It knows files and hashes, not what a training does with them.
 """
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +23,7 @@ from functions.train.loop import Position, Snapshot
 from pilotlight.contracts import Document, File, decode, encode
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.registry import describe
-from pilotlight.storage import ObjectStore
+from pilotlight.storage import ObjectStore, download
 
 SCHEMA_VERSION = 1
 KEPT = 2  # the newest, and one to fall back to
@@ -94,15 +93,12 @@ class Checkpoints:
             return Snapshot(self._document(step, STATE, Position), tensors(Path(folder, TENSORS)))
 
     def _fetch(self, step: int, file: File, target: Path) -> None:
-        digest = hashlib.sha256()
         try:
             with target.open("wb") as local:
-                for chunk in self._store.stream(self._path(step, file.path)):
-                    digest.update(chunk)
-                    local.write(chunk)
+                found = download(self._store, self._path(step, file.path), local, file.bytes)
         except NotFoundError as exc:
             raise UnusableCheckpointError(f"{file.path} is missing.") from exc
-        if digest.hexdigest() != file.sha256 or target.stat().st_size != file.bytes:
+        if found != (file.bytes, file.sha256):
             raise UnusableCheckpointError(f"{file.path} is not what its manifest says.")
 
     def _document(self, step: int, name: str, kind: type[Document]) -> Document:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import obstore
@@ -180,6 +180,18 @@ def _profile() -> Any:  # noqa: ANN401 - obstore's protocol for credential provi
         return Boto3CredentialProvider()
     except (ValueError, BotoCoreError) as exc:  # obstore's word for none at all; a profile that is not there
         raise InvalidInputError(f"No AWS credentials: {exc}. Set AWS_PROFILE, or run `aws configure`.") from exc
+
+
+def download(store: ObjectStore, path: str, target: BinaryIO, limit: int) -> tuple[int, str]:
+    """Copy an object into an open file; gives its size and its sha256. Stops early once it is longer than `limit`."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in store.stream(path):
+        digest.update(chunk)
+        target.write(chunk)
+        size += len(chunk)
+        if size > limit:
+            break
+    return size, digest.hexdigest()
 
 
 @contextmanager

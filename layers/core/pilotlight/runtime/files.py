@@ -3,7 +3,6 @@
 It knows the manifest's record of the file, and nothing of what the bytes mean.
 """
 
-import hashlib
 import os
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from typing import BinaryIO
 from pilotlight.contracts import File, Manifest
 from pilotlight.errors import ModelRefusedError, NotFoundError
 from pilotlight.registry import version_path
-from pilotlight.storage import ObjectStore
+from pilotlight.storage import ObjectStore, download
 
 
 @contextmanager
@@ -26,7 +25,7 @@ def fetched(store: ObjectStore, manifest: Manifest, file: File) -> Iterator[str]
     """
     with memory_file() as target:
         try:
-            size, sha256 = copy(store, version_path(manifest.name, manifest.version, file.path), target, file.bytes)
+            size, sha256 = download(store, version_path(manifest.name, manifest.version, file.path), target, file.bytes)
         except NotFoundError as exc:
             raise refused(manifest, file, "is missing from the store") from exc
         if (size, sha256) != (file.bytes, file.sha256):
@@ -34,18 +33,6 @@ def fetched(store: ObjectStore, manifest: Manifest, file: File) -> Iterator[str]
             raise refused(manifest, file, f"holds {found}, not the manifest's {file.bytes} bytes with {file.sha256}")
         target.flush()
         yield path_of(target)
-
-
-def copy(store: ObjectStore, path: str, target: BinaryIO, limit: int) -> tuple[int, str]:
-    """Copy an object into an open file; gives its size and its sha256. Stops early once it is longer than `limit`."""
-    digest, size = hashlib.sha256(), 0
-    for chunk in store.stream(path):
-        digest.update(chunk)
-        target.write(chunk)
-        size += len(chunk)
-        if size > limit:
-            break
-    return size, digest.hexdigest()
 
 
 def memory_file() -> BinaryIO:
