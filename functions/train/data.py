@@ -12,7 +12,7 @@ import numpy as np
 import sklearn.datasets
 
 from functions.train.cleaning import Cleaning, clean
-from functions.train.recipe import DataOptions, Fractions
+from functions.train.options.data import DataOptions, Fractions
 from pilotlight.errors import InvalidInputError
 
 Array = np.ndarray[Any, Any]

@@ -10,7 +10,7 @@ import numpy as np
 
 from functions.train.data import Array, Dataset, Splits, strata
 from functions.train.evaluate import shown
-from functions.train.recipe import Fractions
+from functions.train.options.data import Fractions
 from pilotlight.errors import InvalidInputError
 
 

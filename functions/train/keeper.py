@@ -10,7 +10,7 @@ from functions.train.checkpoint import Checkpoints, Say
 from functions.train.errors import PausedError
 from functions.train.interruption import Interruption
 from functions.train.loop import Snapshot, Trainer
-from functions.train.recipe import CheckpointOptions
+from functions.train.options.life import CheckpointOptions
 
 
 class Keeper:

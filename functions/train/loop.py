@@ -22,7 +22,8 @@ from functions.train import batches, optimiser, schedule
 from functions.train.data import Array, Splits
 from functions.train.errors import DivergedError
 from functions.train.evaluate import score
-from functions.train.recipe import Recipe, StoppingOptions
+from functions.train.options.life import StoppingOptions
+from functions.train.recipe import Recipe
 from functions.train.step import Stepper, Taken, device_of
 
 Tensors = dict[str, torch.Tensor]

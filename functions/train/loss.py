@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
 from functions.train.data import Array, Dataset
-from functions.train.recipe import CrossEntropyOptions, LossOptions, MseOptions
+from functions.train.options.loss import CrossEntropyOptions, LossOptions, MseOptions
 from pilotlight.errors import InvalidInputError
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from functions.train.architectures import cnn, mlp, rnn, transformer
 from functions.train.data import Array, Dataset
-from functions.train.recipe import ModelOptions
+from functions.train.options.model import ModelOptions
 from pilotlight.contracts import Scaling
 
 # From the options, the shape of one example and the number of outputs to the layers; each takes options of its own.

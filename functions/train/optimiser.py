@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from functions.train.recipe import (
+from functions.train.options.optimiser import (
     AdagradOptions,
     AdamOptions,
     AdamwOptions,

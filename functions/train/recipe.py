@@ -1,280 +1,37 @@
 """The recipe: the one file that describes a training run, checked before anything heavy is imported.
 
-It knows the words of a recipe and their limits, not what they do: `data`, `model`, `optimiser`, `schedule` and `loss`
-each keep a registry of functions under these words. Where a part comes in several kinds, its field is a union whose
-members are told apart by a word, and that word is the first field of each.
+`options` has its parts; this module puts them together and reads them from files. It knows the words of a recipe and
+their limits, not what they do: `data`, `model`, `optimiser`, `schedule` and `loss` each keep a registry of functions
+under these words. Where a part comes in several kinds, its field is a union whose members are told apart by a word,
+and that word is the first field of each.
 """
 
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
 
 from functions.train.complaint import sentence
+from functions.train.options.data import DataOptions
+from functions.train.options.graph import ExportOptions, QuantizationOptions
+from functions.train.options.life import CheckpointOptions, StoppingOptions
+from functions.train.options.loss import LossOptions
+from functions.train.options.model import ModelOptions
+from functions.train.options.optimiser import OptimiserOptions
+from functions.train.options.part import Count, Options, Positive, Seed, branch
+from functions.train.options.schedule import ScheduleOptions
 from pilotlight.contracts import NAME_PATTERN, RESERVED_NAMES
 from pilotlight.errors import InvalidInputError
 
 FOLDER = Path(__file__).with_name("recipes")  # the recipes of record, known by their bare names
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Layers = Annotated[int, Field(ge=1, le=32)]
-Dropout = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Options(BaseModel):
-    """A part of a recipe: frozen, every key known, `yes` is no number and `.inf` no learning rate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Fractions(Options):
-    """How the examples are shared out; the three sum to one."""
-
-    train: Share
-    validation: Share
-    test: Share
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        total = self.train + self.validation + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"train, validation and test must sum to 1, not to {total:.6g}")
-        return self
-
-
-class DataOptions(Options):
-    """The data set and its split. The split has its own seed: runs of other seeds stay comparable on one test set."""
-
-    name: Literal["digits", "breast-cancer", "wine", "diabetes"]
-    seed: Seed = 0
-    fractions: Fractions
-    calibration: Count = 256  # examples of the training set that the quantizer sees
-
-
-class CnnOptions(Options):
-    """Blocks of 3x3 convolution, batch normalisation and ReLU, one per entry of `channels`, then two dense layers."""
-
-    architecture: Literal["cnn"]
-    channels: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
-    hidden: Count
-    dropout: Dropout = 0.0
-
-
-class MlpOptions(Options):
-    """Dense layers with ReLU, one per entry of `hidden`, over all the values of an example, table or image."""
-
-    architecture: Literal["mlp"]
-    hidden: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
-    dropout: Dropout = 0.0
-
-
-class RnnOptions(Options):
-    """Recurrent layers that read an image from its first row to its last, and with `bidirectional` back again too."""
-
-    architecture: Literal["rnn"]
-    cell: Literal["lstm", "gru"]
-    hidden: Count
-    layers: Layers = 1
-    bidirectional: bool = False
-    dropout: Dropout = 0.0
-
-
-class TransformerOptions(Options):
-    """An encoder over the square patches of an image, which must divide its sides."""
-
-    architecture: Literal["transformer"]
-    patch: Count  # pixels
-    width: Count
-    heads: Count
-    layers: Layers
-    hidden: Count  # width of the two dense layers' middle in each block
-    pooling: Literal["mean", "cls"] = "mean"
-    dropout: Dropout = 0.0
-
-    @model_validator(mode="after")
-    def _even(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads, and {self.width} is none of {self.heads}")
-        return self
-
-
-ModelOptions = Annotated[CnnOptions | MlpOptions | RnnOptions | TransformerOptions, Field(discriminator="architecture")]
-
-
-class Stepping(Options):
-    """What every optimiser is told. They all take `weight_decay` too; of which kind it is, `optimiser` says."""
-
-    name: str
-    learning_rate: Positive
-
-
-class DescentOptions(Stepping):
-    """Plain gradient steps: `gd` on the whole training set at once, `sgd` on batches."""
-
-    name: Literal["gd", "sgd"]
-    weight_decay: NotNegative = 0.0
-
-
-class MomentumOptions(Stepping):
-    """Steps along an average of gradients that starts at zero."""
-
-    name: Literal["momentum"]
-    beta: BelowOne = 0.9
-    weight_decay: NotNegative = 0.0
-
-
-class AdagradOptions(Stepping):
-    """Steps divided by the root of the sum of all squared gradients."""
-
-    name: Literal["adagrad"]
-    weight_decay: NotNegative = 0.0
-
-
-class RmspropOptions(Stepping):
-    """Steps divided by the root of an average of squared gradients, with the lecture's default."""
-
-    name: Literal["rmsprop"]
-    rho: BelowOne = 0.9
-    weight_decay: NotNegative = 0.0
-
-
-class AdamOptions(Stepping):
-    """Adam, with the paper's defaults."""
-
-    name: Literal["adam"]
-    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
-    weight_decay: NotNegative = 0.0
-
-
-class AdamwOptions(Stepping):
-    """Adam with decoupled weight decay, with torch's defaults."""
-
-    name: Literal["adamw"]
-    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
-    weight_decay: NotNegative = 0.01
-
-
-OptimiserOptions = Annotated[
-    DescentOptions | MomentumOptions | AdagradOptions | RmspropOptions | AdamOptions | AdamwOptions,
-    Field(discriminator="name"),
-]
-
-
-class Warming(Options):
-    """What every schedule is told: the learning rate rises linearly over the first share of all steps."""
-
-    name: str
-    warmup: BelowOne = 0.0
-
-
-class ConstantOptions(Warming):
-    """The learning rate as it is."""
-
-    name: Literal["constant"]
-
-
-class StepOptions(Warming):
-    """The learning rate times `gamma` after each share `every` of all steps."""
-
-    name: Literal["step"]
-    every: Share
-    gamma: Share
-
-
-class ExponentialOptions(Warming):
-    """By the same ratio at every step, down to `floor` times the learning rate."""
-
-    name: Literal["exponential"]
-    floor: Annotated[float, Field(gt=0, le=1)]
-
-
-class CosineOptions(Warming):
-    """Half a cosine down to `floor` times the learning rate."""
-
-    name: Literal["cosine"]
-    floor: Annotated[float, Field(ge=0, le=1)] = 0.0
-
-
-ScheduleOptions = Annotated[
-    ConstantOptions | StepOptions | ExponentialOptions | CosineOptions, Field(discriminator="name")
-]
-
-
-def branch(value: object) -> str:
-    """Which part of a union of a word and something else is meant, so that a mistake is told of that part alone."""
-    return "word" if isinstance(value, str) else "value"
-
-
 BatchSize = Annotated[
     Annotated[int, Field(ge=2), Tag("value")] | Annotated[Literal["full"], Tag("word")], Discriminator(branch)
 ]  # examples; one at a time is refused, for batch normalisation has no variance over one
-ClassWeights = Annotated[
-    Annotated[tuple[Positive, ...], Tag("value")] | Annotated[Literal["balanced"], Tag("word")], Discriminator(branch)
-]
-
-
-class CrossEntropyOptions(Options):
-    """For classes. `balanced` weighs each class as if all were equally frequent; a list has one weight per class."""
-
-    name: Literal["cross_entropy"]
-    label_smoothing: BelowOne = 0.0
-    class_weights: ClassWeights | None = None
-
-
-class MseOptions(Options):
-    """The mean squared error, for numbers."""
-
-    name: Literal["mse"]
-
-
-LossOptions = Annotated[CrossEntropyOptions | MseOptions, Field(discriminator="name")]
-
-
-class StoppingOptions(Options):
-    """Stop after `patience` epochs in which the validation loss fell by no more than `min_delta`; keep the best."""
-
-    patience: Count
-    min_delta: Annotated[float, Field(ge=0)] = 0.0
-
-
-class CheckpointOptions(Options):
-    """How often to save what a killed run goes on from; either may be null. The end of a time budget always saves."""
-
-    seconds: Positive | None = 300.0
-    steps: Count | None = None
-
-
-class ExportOptions(Options):
-    """The ONNX opset, and the largest |difference| of a logit between graph and model that is let through."""
-
-    opset: Annotated[int, Field(ge=18, le=23)] = 20
-    tolerance: Annotated[float, Field(gt=0)] = 1e-4
-
-
-class QuantizationOptions(Options):
-    """On which ladder the int8 variant is made, and how much it may lose and still be served."""
-
-    scheme: Literal["static", "dynamic"]
-    budget: Annotated[float, Field(ge=0, le=100)] = 0.5  # percentage points of accuracy, or of R2
 
 
 class Recipe(Options):

@@ -8,7 +8,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from functions.train.recipe import ConstantOptions, CosineOptions, ExponentialOptions, ScheduleOptions, StepOptions
+from functions.train.options.schedule import (
+    ConstantOptions,
+    CosineOptions,
+    ExponentialOptions,
+    ScheduleOptions,
+    StepOptions,
+)
 
 
 def constant(options: ConstantOptions, since: int, steps: int) -> float:

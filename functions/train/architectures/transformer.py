@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from functions.train.architectures import shape as shapes
-from functions.train.recipe import TransformerOptions
+from functions.train.options.model import TransformerOptions
 from pilotlight.errors import InvalidInputError
 
 # Of the positions as drawn. The paper's code has 0.02; on digits' 1,078 images that is too little to be told from the

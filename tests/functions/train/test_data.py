@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from functions.train import data
 from functions.train.data import Dataset, Splits, stratify
-from functions.train.recipe import DataOptions, Fractions
+from functions.train.options.data import DataOptions, Fractions
 from pilotlight.errors import InvalidInputError
 
 

@@ -15,7 +15,7 @@ from functions.train.data import Splits
 from functions.train.errors import ExportError, GoldenError, ParityError
 from functions.train.golden import Golden
 from functions.train.loop import predict
-from functions.train.recipe import ExportOptions
+from functions.train.options.graph import ExportOptions
 from pilotlight.contracts import TensorSpec, decode, encode
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.session import open_session

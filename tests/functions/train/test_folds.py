@@ -11,8 +11,8 @@ from functions.train import data, folds
 from functions.train.data import Dataset
 from functions.train.folds import Folds, fold
 from functions.train.loop import Epoch
+from functions.train.options.data import DataOptions
 from functions.train.progress import Progress
-from functions.train.recipe import DataOptions
 from functions.train.run import run
 from pilotlight.errors import InvalidInputError
 from pilotlight.storage import open_store

@@ -13,7 +13,9 @@ from functions.train.data import Splits
 from functions.train.errors import DivergedError
 from functions.train.evaluate import score
 from functions.train.loop import EarlyStopping, Epoch, History, learning_rates, predict, seeded, train
-from functions.train.recipe import CosineOptions, Recipe, StoppingOptions
+from functions.train.options.life import StoppingOptions
+from functions.train.options.schedule import CosineOptions
+from functions.train.recipe import Recipe
 from tests.functions.train.conftest import tiny_recipe
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from functions.train import loss
 from functions.train.data import Array, Dataset, Splits
-from functions.train.recipe import CrossEntropyOptions, LossOptions, MseOptions
+from functions.train.options.loss import CrossEntropyOptions, LossOptions, MseOptions
 from pilotlight.errors import InvalidInputError
 
 CPU = torch.device("cpu")

@@ -10,9 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.train import complaint, data, loss, model, optimiser, quantize, recipe, schedule
+from functions.train import complaint, data, loss, model, optimiser, quantize, schedule
 from functions.train.__main__ import main
-from functions.train.recipe import AdamOptions, CnnOptions, Recipe, dump, load
+from functions.train.options.loss import LossOptions
+from functions.train.options.model import CnnOptions
+from functions.train.options.optimiser import AdamOptions, OptimiserOptions
+from functions.train.options.schedule import ScheduleOptions
+from functions.train.recipe import Recipe, dump, load
 from pilotlight.errors import InvalidInputError
 
 ROOT = Path(__file__).parents[3]
@@ -219,7 +223,7 @@ def test_every_word_of_a_recipe_is_in_its_registry() -> None:
     assert digits.model.architecture in model.ARCHITECTURES
     assert digits.optimiser.name in optimiser.OPTIMISERS
     assert digits.schedule.name in schedule.SCHEDULES
-    assert set(optimiser.OPTIMISERS) == known_words(recipe.OptimiserOptions)
-    assert set(loss.LOSSES) == known_words(recipe.LossOptions)
-    assert set(schedule.SCHEDULES) == known_words(recipe.ScheduleOptions)
+    assert set(optimiser.OPTIMISERS) == known_words(OptimiserOptions)
+    assert set(loss.LOSSES) == known_words(LossOptions)
+    assert set(schedule.SCHEDULES) == known_words(ScheduleOptions)
     assert digits.quantization.scheme in quantize.SCHEMES

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.train.recipe import (
+from functions.train.options.schedule import (
     ConstantOptions,
     CosineOptions,
     ExponentialOptions,
