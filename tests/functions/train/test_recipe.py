@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.train import complaint, data, loss, model, optimiser, quantize, schedule
+from functions.train import complaint, data, loss, model, optimiser, quantize, recipe, schedule
 from functions.train.__main__ import main
 from functions.train.options.loss import LossOptions
 from functions.train.options.model import CnnOptions
