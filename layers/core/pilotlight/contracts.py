@@ -17,6 +17,7 @@ from pilotlight.errors import InvalidInputError
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 RESERVED_NAMES = frozenset({"stats"})  # `/v2/models/stats` is a route of the statistics extension
 CHAMPION = "champion"  # serves when the caller names neither version nor alias
+WHOLE = 10_000  # what the weights of an alias's shares are parts of: a weight of 1 is 0.01 %
 CANDIDATE = "candidate"  # the newest version that has not passed the gate
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
@@ -150,14 +151,60 @@ class Manifest(Draft, frozen=True, kw_only=True):
         return self.file(self.variants[self.serve].graph)
 
 
+class Suspension(Struct, frozen=True):
+    """That an alias answers nobody for now: who took it out of service, when and why."""
+
+    by: str
+    at: str  # RFC 3339, UTC
+    reason: str
+
+
+class Share(Struct, frozen=True):
+    """A part of an alias's requests that goes to another version than the one it points to."""
+
+    version: Version
+    weight: Annotated[int, Meta(ge=1, le=WHOLE)]  # of WHOLE requests
+
+
+class Canary(Struct, frozen=True):
+    """A trial of a version on a share of an alias's requests: what ends it, and how.
+
+    `functions/promote` promotes the version when `until` has passed, and takes the share away as soon as one of the
+    limits is broken; each environment stops by itself before that (`runtime.trial`).
+    """
+
+    version: Version
+    until: str  # RFC 3339, UTC: the end of the bake time
+    max_error_rate: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    max_latency_ratio: Annotated[float, Meta(gt=0)] = 2.0  # its mean time of inference over the champion's
+    max_drift: Annotated[float, Meta(ge=0, le=1)] = 0.25  # total variation between the two versions' answers
+    min_requests: Annotated[int, Meta(ge=1)] = 50  # before any of these is believed
+
+
 class AliasDocument(Struct, frozen=True):
-    """Where an alias points, where it pointed before, and who moved it, when and why."""
+    """Where an alias points, where it pointed before, and who moved it, when and why.
+
+    Replaced as a whole by compare-and-swap, each time under the next number. `aliases` says which changes there are and
+    which version a request goes to. `suspended` outlives moves: what somebody took out of service, no promotion brings
+    back (infra/decisions/0014).
+    """
 
     version: Version
     previous: Version | None
     by: str
     at: str  # RFC 3339, UTC
     reason: str
+    suspended: Suspension | None = None
+    number: Annotated[int, Meta(ge=1)] = 1  # of this document among all that the alias has had
+    shares: tuple[Share, ...] = ()  # together less than WHOLE; the rest goes to `version`
+    canary: Canary | None = None  # why there is a share, if it is for a trial
+    shadow: Share | None = None  # a copy of so many requests goes to that version too, off the caller's path
+
+    def __post_init__(self) -> None:
+        """Refuse shares that leave nothing for the version itself; msgspec reports it as a wrong document."""
+        given = sum(share.weight for share in self.shares)
+        if given >= WHOLE:
+            raise ValueError(f"shares out {given} of {WHOLE} requests, and leaves none for version {self.version}")
 
 
 class Reference(Struct, frozen=True):

@@ -4,21 +4,24 @@
     models/<name>/versions/<n>/<files>        written by the owner alone
     models/<name>/versions/<n>/manifest.json  create-only and last: this write is the commit
     models/<name>/aliases/<alias>.json        create-only, then compare-and-swap
+    models/<name>/history/<alias>/<k>.json    the alias's k-th document, put aside before it is swapped for the next
 
-No manifest, no version: a half upload is invisible, and its number is never used again. There is no server and no lock.
+No manifest, no version: a half upload is invisible, and its number is never used again. An alias's history is whole at
+every moment: the documents put aside and then the current one. There is no server and no lock.
 """
 
 import hashlib
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from pilotlight import aliases
+from pilotlight.aliases import now
 from pilotlight.contracts import (
     CANDIDATE,
     CHAMPION,
@@ -78,10 +81,7 @@ class Registry:
 
     def alias(self, name: str, alias: str) -> AliasDocument:
         """Where an alias points; `NotFoundError` says which versions and aliases there are instead."""
-        try:
-            return self._alias(name, alias)[0]
-        except NotFoundError as exc:
-            raise self._missing(name, f"version or alias {alias!r}") from exc
+        return self._known_alias(name, alias)[0]
 
     def resolve(self, reference: Reference) -> int:
         """The version that a reference means now; a version that is named is not looked up."""
@@ -106,21 +106,47 @@ class Registry:
         return manifest
 
     def move(self, name: str, alias: str, version: int, *, by: str, reason: str) -> AliasDocument:
-        """Point an alias to a version by compare-and-swap; `ChangedError` when somebody else moved it meanwhile.
+        """Point an alias, new or not, to a version; `ConflictError` when somebody else moved it meanwhile.
 
-        The version must exist. The document remembers where the alias pointed before.
+        The version must exist. The document remembers where the alias pointed before, and stays suspended if it was.
         """
         check_alias(alias)
         self.manifest(name, version)
         try:
-            document, e_tag = self._alias(name, alias)
+            return self.change(name, alias, lambda document: aliases.moved(document, version, by, reason))
         except NotFoundError:
-            moved = AliasDocument(version, None, by, now(), reason)
-            self.store.create(alias_path(name, alias), encode(moved))
-        else:
-            moved = AliasDocument(version, document.version, by, now(), reason)
-            self.store.replace(alias_path(name, alias), encode(moved), e_tag)
-        return moved
+            created = aliases.first(version, by, reason)
+            self.store.create(alias_path(name, alias), encode(created))
+            return created
+
+    def rollback(self, name: str, alias: str = CHAMPION, *, by: str, reason: str) -> AliasDocument:
+        """End the alias's trial, or, without one, point it to where it pointed before: one compare-and-swap."""
+        return self.change(name, alias, lambda document: aliases.rolled_back(document, by, reason))
+
+    def suspend(self, name: str, alias: str, *, by: str, reason: str) -> AliasDocument:
+        """Take an alias out of service; one that is already keeps its first reason."""
+        return self.change(name, alias, lambda document: aliases.suspended(document, by, reason))
+
+    def resume(self, name: str, alias: str, *, by: str, reason: str) -> AliasDocument:
+        """Put an alias back into service; fine if it is."""
+        return self.change(name, alias, lambda document: aliases.resumed(document, by, reason))
+
+    def change(self, name: str, alias: str, of: Callable[[AliasDocument], AliasDocument]) -> AliasDocument:
+        """Swap an alias's document for what `of` makes of it; `ChangedError` when somebody else was faster.
+
+        The old document is put aside first, under its number. Racers put the same one there, so none is ever lost.
+        """
+        document, e_tag = self._known_alias(name, alias)
+        changed = of(document)
+        self.store.put(history_path(name, alias, document.number), encode(document))
+        self.store.replace(alias_path(name, alias), encode(changed), e_tag)
+        return changed
+
+    def history(self, name: str, alias: str = CHAMPION) -> list[AliasDocument]:
+        """Every document that the alias has had, oldest first, the current one last."""
+        current = self.alias(name, alias)
+        former = (history_path(name, alias, number) for number in range(1, current.number))
+        return [*(self._read(path, AliasDocument)[0] for path in former), current]
 
     def _claim(self, manifest: Manifest) -> Manifest:
         """Take the lowest number above all that were ever taken; a racer that is slower takes the next."""
@@ -165,7 +191,7 @@ class Registry:
             except ConflictError:
                 continue  # another publisher was faster; look again
         if not self._points_at_least(name, CHAMPION, 1):
-            first = AliasDocument(version, None, manifest.by, now(), "first version")
+            first = aliases.first(version, manifest.by, "first version")
             try:
                 self.store.create(alias_path(name, CHAMPION), encode(first))
             except AlreadyExistsError:
@@ -176,6 +202,12 @@ class Registry:
             return self._alias(name, alias)[0].version >= version
         except NotFoundError:
             return False
+
+    def _known_alias(self, name: str, alias: str) -> tuple[AliasDocument, str]:
+        try:
+            return self._alias(name, alias)
+        except NotFoundError as exc:
+            raise self._missing(name, f"version or alias {alias!r}") from exc
 
     def _alias(self, name: str, alias: str) -> tuple[AliasDocument, str]:
         return self._read(alias_path(name, alias), AliasDocument)
@@ -206,6 +238,11 @@ def alias_path(name: str, alias: str) -> str:
     return f"models/{name}/aliases/{alias}.json"
 
 
+def history_path(name: str, alias: str, number: int) -> str:
+    """The key of a former document of an alias."""
+    return f"models/{name}/history/{alias}/{number}.json"
+
+
 def complete(draft: Draft, files: tuple[File, ...]) -> Manifest:
     """A draft as the manifest of version 1; `InvalidInputError` when it would not be read back as one."""
     stamp = {"version": 1, "created": now(), "nonce": uuid.uuid4().hex, "files": msgspec.to_builtins(files)}
@@ -221,8 +258,3 @@ def describe(path: str, content: Content) -> File:
         return File(path, len(content), hashlib.sha256(content).hexdigest())
     with content.open("rb") as file:
         return File(path, content.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
-
-
-def now() -> str:
-    """The time as RFC 3339 in UTC, to the microsecond."""
-    return datetime.now(UTC).isoformat()

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from pilotlight.aliases import now
 from pilotlight.contracts import AliasDocument, Reference, encode
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError, StoreError
-from pilotlight.registry import Registry, alias_path, now
+from pilotlight.registry import Registry, alias_path
 from pilotlight.runtime.catalog import REFUSED_SECONDS, Catalog
 from pilotlight.runtime.warm import WarmModel, WarmModels
 from tests import fakes
