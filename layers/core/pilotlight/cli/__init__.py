@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from pilotlight.cli import demo, models, predict, publish, serve, train
+from pilotlight.cli import canary, demo, models, predict, promote, publish, serve, train
 from pilotlight.cli.console import ERRORS
 from pilotlight.errors import InvalidInputError, PilotlightError
 
@@ -14,7 +14,21 @@ commands = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo.demo, train.train, publish.publish, models.models, serve.serve, predict.predict):
+VERBS = (
+    demo.demo,
+    train.train,
+    publish.publish,
+    models.models,
+    serve.serve,
+    predict.predict,
+    promote.promote,
+    promote.rollback,
+    canary.canary,
+    canary.split,
+    canary.shadow,
+    canary.history,
+)
+for verb in VERBS:
     commands.command()(verb)
 
 

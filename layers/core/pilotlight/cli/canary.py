@@ -1,0 +1,145 @@
+"""`pilotlight canary`, `split`, `shadow` and `history`: who gets which version, and who decided so."""
+
+import getpass
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pilotlight import aliases
+from pilotlight.cli.console import RESULTS, STORE, JsonOption, StoreOption, print_json, registry
+from pilotlight.contracts import CHAMPION, WHOLE, AliasDocument, Canary, Reference, Share, check_alias
+from pilotlight.errors import InvalidInputError
+
+AliasOption = Annotated[str, typer.Option("--alias", help="The alias whose requests are shared out.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A model.")]
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
+WHY = Annotated[str, typer.Option("--why", help="For the history.")]
+
+
+def canary(
+    reference: Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The version to try.")],
+    percent: Annotated[float, typer.Option("--percent", help="Of the alias's requests; 0 ends the trial.")] = 10.0,
+    bake: Annotated[str, typer.Option("--bake", help="After which it is promoted if it held: 30m, 2h, 1d.")] = "1h",
+    max_error_rate: Annotated[float, typer.Option("--max-error-rate", help="Of its own requests.")] = 0.01,
+    max_latency_ratio: Annotated[float, typer.Option("--max-latency-ratio", help="Over the champion's.")] = 2.0,
+    max_drift: Annotated[float, typer.Option("--max-drift", help="Between their answers, 0 to 1.")] = 0.25,
+    alias: AliasOption = CHAMPION,
+    why: WHY = "trial",
+    store: StoreOption = STORE,
+    json: JsonOption = False,
+) -> None:
+    """Try a version on a share of the requests, with automatic promotion or rollback."""
+    found, (name, version) = registry(store), named(reference)
+    found.manifest(name, version)
+    trial = Canary(version, end(bake), max_error_rate, max_latency_ratio, max_drift)
+    weight, by = weight_of(percent) if percent else 0, getpass.getuser()
+
+    def changed(old: AliasDocument) -> AliasDocument:
+        return aliases.tried(old, trial, weight, by, why) if weight else aliases.without_shares(old, by, why)
+
+    document = found.change(name, check_alias(alias), changed)
+    tell(name, alias, document, json=json)
+
+
+def split(
+    name: Name,
+    shares: Annotated[list[str], typer.Argument(metavar="VERSION=PERCENT...", help="The rest stays with the alias.")],
+    alias: AliasOption = CHAMPION,
+    why: WHY = "split",
+    store: StoreOption = STORE,
+    json: JsonOption = False,
+) -> None:
+    """Share an alias's requests out among versions, each caller always to the same one (A/B/N)."""
+    found = registry(store)
+    given = tuple(share(text) for text in shares)
+    for one in given:
+        found.manifest(name, one.version)
+    document = found.change(name, check_alias(alias), lambda old: aliases.shared(old, given, getpass.getuser(), why))
+    tell(name, alias, document, json=json)
+
+
+def shadow(
+    reference: Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The version that gets the copies.")],
+    percent: Annotated[float, typer.Option("--percent", help="Of the alias's requests; 0 ends it.")] = 10.0,
+    alias: AliasOption = CHAMPION,
+    why: WHY = "shadow",
+    store: StoreOption = STORE,
+    json: JsonOption = False,
+) -> None:
+    """Send copies of requests to another version too, off the caller's path, and record how the answers differ."""
+    found, (name, version) = registry(store), named(reference)
+    found.manifest(name, version)
+    copied = Share(version, weight_of(percent)) if percent else None
+    document = found.change(name, check_alias(alias), lambda old: aliases.shadowed(old, copied, getpass.getuser(), why))
+    tell(name, alias, document, json=json)
+
+
+def history(name: Name, alias: AliasOption = CHAMPION, store: StoreOption = STORE, json: JsonOption = False) -> None:
+    """Every move of an alias: when, who, from where to where, and why."""
+    documents = registry(store).history(name, check_alias(alias))
+    if json:
+        print_json(documents)
+    else:
+        RESULTS.print(table(f"{name}@{alias}", documents))
+
+
+def named(reference: str) -> tuple[str, int]:
+    """The model and the version, which must be named: an alias may move while it is being tried."""
+    asked = Reference.parse(reference)
+    if asked.version is None:
+        raise InvalidInputError(f"{reference!r} names no version; write {asked.name}:3.")
+    return asked.name, asked.version
+
+
+def share(text: str) -> Share:
+    """`3=25` or `3=25%` as a share."""
+    found = re.fullmatch(r"([1-9][0-9]*)=([0-9.]+)%?", text)
+    if found is None:
+        raise InvalidInputError(f"{text!r} is not VERSION=PERCENT, as in 3=25.")
+    return Share(int(found[1]), weight_of(float(found[2])))
+
+
+def weight_of(percent: float) -> int:
+    """Percent as a weight; the smallest is 0.01 %."""
+    weight = round(percent * WHOLE / 100)
+    if not 1 <= weight < WHOLE:
+        raise InvalidInputError(f"{percent:g} % is no share: at least 0.01, less than 100.")
+    return weight
+
+
+def end(bake: str) -> str:
+    """The time after a duration such as 90s, 30m, 2h or 1d, as RFC 3339 in UTC."""
+    found = re.fullmatch(r"(\d+)([smhd])", bake)
+    if found is None:
+        raise InvalidInputError(f"--bake {bake!r} is not a duration such as 90s, 30m, 2h or 1d.")
+    return (datetime.now(UTC) + timedelta(seconds=int(found[1]) * UNITS[found[2]])).isoformat()
+
+
+def tell(name: str, alias: str, document: AliasDocument, *, json: bool) -> None:
+    """Where the alias's requests go now."""
+    print_json(document) if json else typer.echo(f"{name}@{alias} is {aims(document)}.")
+
+
+def aims(document: AliasDocument) -> str:
+    """Where requests go, in words: `version 3, 10 % of it to 4 (canary), copies of 5 % to 5`."""
+    said = [f"version {document.version}"]
+    for one in document.shares:
+        kind = " (canary)" if document.canary else ""
+        said.append(f"{100 * one.weight / WHOLE:g} % of it to {one.version}{kind}")
+    if document.shadow:
+        said.append(f"copies of {100 * document.shadow.weight / WHOLE:g} % to {document.shadow.version}")
+    if document.suspended:
+        said.append("suspended")
+    return ", ".join(said)
+
+
+def table(title: str, documents: list[AliasDocument]) -> Table:
+    """The history, newest first, since that is what one looks for."""
+    shown = Table("", "when", "who", "points to", "why", title=title, title_justify="left")
+    for document in reversed(documents):
+        when = document.at[:19].replace("T", " ")
+        shown.add_row(str(document.number), when, document.by, aims(document), document.reason)
+    return shown

@@ -1,0 +1,86 @@
+"""`pilotlight promote` and `pilotlight rollback`: a version becomes champion through the gate, or goes back."""
+
+import getpass
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, print_json, registry
+from pilotlight.contracts import CANDIDATE, CHAMPION, Reference, check_alias
+from pilotlight.gate.examination import Gate
+from pilotlight.gate.promotion import Force, Promotion
+from pilotlight.gate.promotion import promote as through
+from pilotlight.gate.verdict import Verdict
+from pilotlight.settings import Settings
+
+AliasOption = Annotated[str, typer.Option("--alias", help="The alias to move.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A model.")]
+
+
+def promote(
+    reference: Annotated[str, typer.Argument(metavar="NAME[:VERSION]", help="The candidate if no version is named.")],
+    alias: AliasOption = CHAMPION,
+    check: Annotated[bool, typer.Option("--check", help="Examine only: move nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Move it even if refused; the history keeps it.")] = False,
+    why: Annotated[str, typer.Option("--why", help="Of --force, for the history.")] = "no reason was given",
+    memory: Annotated[int, typer.Option("--memory", metavar="MB", help="Of the function it must fit into.")] = 1769,
+    store: StoreOption = STORE,
+    json: JsonOption = False,
+) -> None:
+    """Examine a version as the handlers would serve it and, if it passes, make it champion."""
+    check_alias(alias)
+    gate, (name, version) = Gate(registry(store), Settings(memory_mb=memory).memory_mb), meant(reference, store)
+    by = getpass.getuser()
+    if check:
+        outcome = Promotion(gate.examine(name, version, alias, by=by), None)
+    else:
+        outcome = through(gate, name, version, alias, by=by, force=Force(by, why) if force else None)
+    if json:
+        print_json({"verdict": outcome.verdict, "moved": outcome.moved})
+    else:
+        show(outcome)
+    raise typer.Exit(0 if outcome.verdict.passed or outcome.moved else 1)
+
+
+def rollback(
+    name: Name,
+    alias: AliasOption = CHAMPION,
+    why: Annotated[str, typer.Option("--why", help="For the history.")] = "rolled back by hand",
+    store: StoreOption = STORE,
+    json: JsonOption = False,
+) -> None:
+    """End the alias's canary or, without one, point it to where it pointed before."""
+    document = registry(store).rollback(name, check_alias(alias), by=getpass.getuser(), reason=why)
+    print_json(document) if json else typer.echo(f"{name}@{alias} is version {document.version}.")
+
+
+def meant(reference: str, store: str) -> tuple[str, int]:
+    """The model and version to examine: the one named, else where the candidate points."""
+    asked = Reference.parse(reference)
+    if asked.version is None and asked.alias == CHAMPION:
+        asked = Reference(asked.name, alias=CANDIDATE)
+    return asked.name, registry(store).resolve(asked)
+
+
+def show(outcome: Promotion) -> None:
+    """The verdict for people, check by check, and what came of it."""
+    verdict = outcome.verdict
+    RESULTS.print(table(verdict))
+    if outcome.moved is not None:
+        RESULTS.print(f"{verdict.name}@{verdict.alias} is version {outcome.moved.version}: {outcome.moved.reason}.")
+    elif verdict.passed:
+        RESULTS.print(f"{verdict.name}:{verdict.version} passes; nothing was moved.")
+    else:
+        ERRORS.print(f"{verdict.name}:{verdict.version} is refused. {verdict.why}", markup=False, soft_wrap=True)
+
+
+def table(verdict: Verdict) -> Table:
+    """Each check in a row."""
+    against = f"against version {verdict.champion}" if verdict.champion else "with no champion to measure against"
+    shown = Table(
+        "check", "", "what was found", title=f"{verdict.name}:{verdict.version} {against}", title_justify="left"
+    )
+    for check in verdict.checks:
+        shown.add_row(check.name, "passed" if check.passed else "[bold]refused[/bold]", check.why)
+    return shown

@@ -1,0 +1,128 @@
+"""The questions that the gate puts to a version, each as a function of what was measured.
+
+A check that has nothing to go by passes and says so: the verdict never claims what was not measured.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pilotlight.contracts import Manifest, TensorSpec
+from pilotlight.gate import metric
+from pilotlight.gate.metric import Answers, Metric
+from pilotlight.gate.probe import Probe
+from pilotlight.gate.verdict import Check, Limits
+
+
+def opens(version: Manifest, found: Probe) -> Check:
+    """It is fetched, hashed and opened by the code that serves."""
+    if found.error is not None:
+        return Check("opens", False, f"It does not open: {found.error.rstrip('.')}.")
+    numbers = {"files": len(version.files), "bytes": version.graph.bytes, "load_s": found.load_s}
+    return Check("opens", True, f"It opened in {1000 * found.load_s:.0f} ms, sizes and sha256 as promised.", numbers)
+
+
+def signature(version: Manifest, champion: Manifest) -> Check:
+    """Callers of the champion can call it: the same inputs, and every output that there was."""
+    lost = [f"output {text(spec)}" for spec in champion.outputs if text(spec) not in map(text, version.outputs)]
+    changed = [f"input {text(spec)}" for spec in champion.inputs if text(spec) not in map(text, version.inputs)]
+    new = [f"new input {text(spec)}" for spec in version.inputs if text(spec) not in map(text, champion.inputs)]
+    if wrong := [*lost, *changed, *new]:
+        have = ", ".join(map(text, (*version.inputs, *version.outputs)))
+        return Check("signature", False, f"Callers of the champion would fail: {', '.join(wrong)}; it has {have}.")
+    return Check("signature", True, "It takes and gives what the champion does.")
+
+
+def text(spec: TensorSpec) -> str:
+    """A tensor as far as callers depend on it."""
+    return f"{spec.name} {spec.datatype}{spec.free_shape}"
+
+
+def golden(version: Manifest, found: Probe) -> Check:
+    """It answers its golden requests as it did when it was exported."""
+    if found.golden is not None:
+        return Check("golden", False, found.golden)
+    if version.golden is None:
+        return Check("golden", True, "It brought no golden requests.")
+    return Check("golden", True, "Its golden requests are answered as recorded.")
+
+
+def finite(outputs: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> Check:
+    """Every answer to the test set is a number."""
+    wrong = int((~np.isfinite(outputs)).reshape(len(outputs), -1).any(axis=1).sum())
+    numbers = {"examples": float(len(outputs)), "not_finite": float(wrong)}
+    if wrong:
+        return Check("finite", False, f"It answers {wrong} of {len(outputs)} examples with NaN or infinity.", numbers)
+    return Check("finite", True, f"All answers to {len(outputs)} examples are finite.", numbers)
+
+
+def quality(judged: Metric, name: str, ours: Answers, theirs: Answers, limits: Limits) -> Check:
+    """It is not worse than the champion on the same examples: by more than the margin, and surely."""
+    gained, worse = metric.gained(judged, ours, theirs), metric.worse_share(judged, ours, theirs)
+    numbers = {
+        "value": metric.value(judged, ours),
+        "champion": metric.value(judged, theirs),
+        "points_gained": gained,
+        "worse_share": worse,
+        "examples": float(len(ours.targets)),
+    }
+    said = (
+        f"{name} is {numbers['value']:.4f}, the champion's {numbers['champion']:.4f}: {gained:+.2f} points over "
+        f"{len(ours.targets)} examples, worse in {worse:.1%} of {metric.RESAMPLES} paired resamples"
+    )
+    refused = gained < -limits.margin_points and worse >= limits.confidence
+    why = f"{said}; the margin is {limits.margin_points:.2f} points at {limits.confidence:.0%}."
+    return Check("quality", not refused, why[0].upper() + why[1:], numbers)
+
+
+def quantized(judged: Metric, name: str, served: Answers, full: Answers, budget: float) -> Check:
+    """What quantization cost is within its budget."""
+    lost = 0 - metric.gained(judged, served, full)
+    numbers = {"points_lost": lost, "budget": budget}
+    held = lost <= budget + 1e-9
+    why = f"Quantization costs {lost:.2f} points of {name}, the budget is {budget:.2f}."
+    return Check("quantized", held, why, numbers)
+
+
+def classes(ours: Answers, theirs: Answers, labels: Sequence[str], limits: Limits) -> Check:
+    """No class has collapsed, whatever the mean says."""
+    before, worst = metric.recalls(theirs), ("", 0.0)
+    for label, (recall, examples) in metric.recalls(ours).items():
+        lost = 100 * (before[label][0] - recall)
+        if examples >= limits.class_examples and lost > worst[1]:
+            worst = (labels[label] if label < len(labels) else str(label), lost)
+    name, lost = worst
+    if lost > limits.class_points:
+        why = f"Of class {name!r} it recognises {lost:.1f} points less than the champion"
+        return Check("classes", False, f"{why}; {limits.class_points:g} are let through.", {"worst_points": lost})
+    why = f"The class that lost most, {name!r}, lost {lost:.1f} points." if name else "No class lost anything."
+    return Check("classes", True, why, {"worst_points": lost})
+
+
+def latency(ours: Probe, theirs: Probe, limits: Limits) -> Check:
+    """A warm request takes not much longer than the champion's."""
+    return slower(
+        "latency", "A warm request", ours.latency_ms, theirs.latency_ms, limits.latency_ratio, limits.latency_ms
+    )
+
+
+def loading(ours: Probe, theirs: Probe, limits: Limits) -> Check:
+    """Neither does opening it."""
+    milliseconds = 1000 * limits.load_s
+    return slower("loading", "Loading", 1000 * ours.load_s, 1000 * theirs.load_s, limits.load_ratio, milliseconds)
+
+
+def slower(name: str, what: str, ours_ms: float, theirs_ms: float, ratio: float, allowance_ms: float) -> Check:
+    """Times in ms; refused beyond the ratio, when it is by more than the allowance too."""
+    refused = ours_ms > theirs_ms * ratio and ours_ms > theirs_ms + allowance_ms
+    why = f"{what} takes {ours_ms:.2f} ms, the champion's {theirs_ms:.2f}; {ratio:g} times as long is let through."
+    return Check(name, not refused, why, {"ms": ours_ms, "champion_ms": theirs_ms})
+
+
+def memory(version: Manifest, found: Probe, memory_mb: int) -> Check:
+    """The process that opened and asked it stayed within the function's memory."""
+    numbers = {"peak_mb": found.peak_mb, "memory_mb": float(memory_mb), "bytes": float(version.graph.bytes)}
+    said = f"It took {found.peak_mb:.0f} MB at its peak, and the function has {memory_mb}"
+    if found.peak_mb > memory_mb:
+        return Check("memory", False, f"{said}; raise ModelMemory in template.yaml, or publish a smaller one.", numbers)
+    return Check("memory", True, f"{said}.", numbers)

@@ -1,0 +1,63 @@
+"""What the gate found: each check with its numbers, and the verdict that is kept beside the version."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from pilotlight.contracts import Version
+
+
+class Limits(Struct, frozen=True):
+    """How much worse than the champion a version may be, and by how much of it a limit must be broken to count.
+
+    Points are percentage points of the metric. Times have a ratio and an allowance: a model of 0.1 ms is not refused
+    for taking 0.3, nor one of 2 s for taking 2.1.
+    """
+
+    margin_points: Annotated[float, Meta(ge=0)] = 0.5  # of the metric below the champion's
+    confidence: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95  # of being worse, by the paired bootstrap, that refuses
+    quantized_points: Annotated[float, Meta(ge=0)] = 0.5  # lost by the served variant, where its report has no budget
+    class_points: Annotated[float, Meta(ge=0)] = 20.0  # of a class's recall below the champion's
+    class_examples: Annotated[int, Meta(ge=1)] = 10  # a class with fewer is not judged alone
+    latency_ratio: Annotated[float, Meta(gt=0)] = 2.0  # of a single warm request
+    latency_ms: Annotated[float, Meta(ge=0)] = 5.0
+    load_ratio: Annotated[float, Meta(gt=0)] = 2.0  # from the manifest to an open session
+    load_s: Annotated[float, Meta(ge=0)] = 1.0
+
+
+class Check(Struct, frozen=True):
+    """One question put to the version: passed or not, why in one sentence, and the numbers behind it."""
+
+    name: str
+    passed: bool
+    why: str
+    numbers: dict[str, float] = {}
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """`verdict.json` beside the version: the latest examination of it."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    version: Version
+    champion: Version | None  # what it was measured against
+    alias: str  # that it was examined for
+    passed: bool
+    checks: tuple[Check, ...]
+    limits: Limits
+    memory_mb: int  # of the function that it must fit into
+    machine: str
+    at: str  # RFC 3339, UTC
+    by: str
+    seconds: float
+
+    @property
+    def why(self) -> str:
+        """The reasons of a refusal, in sentences; what a pass rests on otherwise."""
+        failed = [check.why for check in self.checks if not check.passed]
+        return " ".join(failed) if failed else f"All {len(self.checks)} checks passed."
+
+
+def verdict_path(name: str, version: int) -> str:
+    """The key of a version's verdict."""
+    return f"models/{name}/versions/{version}/verdict.json"

@@ -1,0 +1,64 @@
+"""Each check says yes or no, and why, in one sentence with the numbers."""
+
+import numpy as np
+
+from pilotlight.gate import checks
+from pilotlight.gate.metric import METRICS, Answers
+from pilotlight.gate.verdict import Limits
+
+LABELS = ("cat", "dog")
+
+
+def answers(right: int, of: int = 100) -> Answers:
+    """Two classes by turns; the first `right` examples are right."""
+    targets = np.arange(of) % 2
+    given = np.where(np.arange(of) < right, targets, 1 - targets)
+    return Answers(np.eye(2)[given], targets)
+
+
+def test_three_points_lost_by_quantization_are_too_many() -> None:
+    check = checks.quantized(METRICS["accuracy"], "accuracy", answers(95), answers(98), 0.5)
+    assert (check.passed, check.why) == (False, "Quantization costs 3.00 points of accuracy, the budget is 0.50.")
+
+
+def test_what_is_just_within_the_budget_is_within_it() -> None:
+    assert checks.quantized(METRICS["accuracy"], "accuracy", answers(97), answers(98), 1.0).passed
+
+
+def test_a_small_loss_that_chance_explains_passes_and_a_large_one_does_not() -> None:
+    limits = Limits()
+    assert checks.quality(METRICS["accuracy"], "accuracy", answers(97), answers(98), limits).passed
+    refused = checks.quality(METRICS["accuracy"], "accuracy", answers(88), answers(98), limits)
+    assert not refused.passed
+    assert refused.why.startswith(
+        "Accuracy is 0.8800, the champion's 0.9800: -10.00 points over 100 examples, worse in"
+    )
+
+
+def test_a_class_that_collapsed_is_named_although_the_mean_is_fine() -> None:
+    ours, theirs = answers(100), answers(100)
+    ours.outputs[1:60:2] = [1, 0]  # thirty of fifty dogs are cats now
+    check = checks.classes(ours, theirs, LABELS, Limits())
+    assert (check.passed, check.why) == (
+        False,
+        "Of class 'dog' it recognises 60.0 points less than the champion; 20 are let through.",
+    )
+
+
+def test_a_class_with_few_examples_is_not_judged_alone() -> None:
+    ours, theirs = answers(100, of=100), answers(100)
+    ours.outputs[1:60:2] = [1, 0]
+    assert checks.classes(ours, theirs, LABELS, Limits(class_examples=51)).passed
+
+
+def test_times_are_refused_beyond_ratio_and_allowance_only() -> None:
+    assert checks.slower("latency", "A warm request", 0.3, 0.1, ratio=2, allowance_ms=5).passed
+    assert checks.slower("latency", "A warm request", 15, 10, ratio=2, allowance_ms=5).passed
+    assert not checks.slower("latency", "A warm request", 30, 10, ratio=2, allowance_ms=5).passed
+
+
+def test_infinities_are_counted_by_example() -> None:
+    outputs = np.zeros((10, 3))
+    outputs[2] = np.inf
+    check = checks.finite(outputs)
+    assert (check.passed, check.why) == (False, "It answers 1 of 10 examples with NaN or infinity.")
