@@ -4,12 +4,15 @@ Pure functions over `AliasDocument`; `registry` reads and swaps the documents, `
 """
 
 import hashlib
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
 
 from pilotlight.contracts import WHOLE, AliasDocument, Canary, Share, Suspension
 from pilotlight.errors import InvalidInputError
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
 
 
 def first(version: int, by: str, reason: str) -> AliasDocument:
@@ -110,6 +113,22 @@ def place(name: str, alias: str, key: str) -> int:
     """
     digest = hashlib.blake2b(f"{name}@{alias}/{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % WHOLE
+
+
+def weight(percent: float) -> int:
+    """Percent as a weight; the smallest is 0.01 %."""
+    parts = round(percent * WHOLE / 100)
+    if not 1 <= parts < WHOLE:
+        raise InvalidInputError(f"{percent:g} % is no share: at least 0.01, less than 100.")
+    return parts
+
+
+def until(bake: str) -> str:
+    """The time after a duration such as 90s, 30m, 2h or 1d from now, as RFC 3339 in UTC."""
+    found = re.fullmatch(r"(\d{1,9})([smhd])", bake)
+    if found is None:
+        raise InvalidInputError(f"{bake!r} is not a duration such as 90s, 30m, 2h or 1d.")
+    return (datetime.now(UTC) + timedelta(seconds=int(found[1]) * UNITS[found[2]])).isoformat()
 
 
 def now() -> str:

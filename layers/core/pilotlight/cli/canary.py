@@ -2,7 +2,6 @@
 
 import getpass
 import re
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -15,7 +14,6 @@ from pilotlight.errors import InvalidInputError
 
 AliasOption = Annotated[str, typer.Option("--alias", help="The alias whose requests are shared out.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model.")]
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
 WHY = Annotated[str, typer.Option("--why", help="For the history.")]
 
 
@@ -34,8 +32,8 @@ def canary(
     """Try a version on a share of the requests, with automatic promotion or rollback."""
     found, (name, version) = registry(store), named(reference)
     found.manifest(name, version)
-    trial = Canary(version, end(bake), max_error_rate, max_latency_ratio, max_drift)
-    weight, by = weight_of(percent) if percent else 0, getpass.getuser()
+    trial = Canary(version, aliases.until(bake), max_error_rate, max_latency_ratio, max_drift)
+    weight, by = aliases.weight(percent) if percent else 0, getpass.getuser()
 
     def changed(old: AliasDocument) -> AliasDocument:
         return aliases.tried(old, trial, weight, by, why) if weight else aliases.without_shares(old, by, why)
@@ -72,7 +70,7 @@ def shadow(
     """Send copies of requests to another version too, off the caller's path, and record how the answers differ."""
     found, (name, version) = registry(store), named(reference)
     found.manifest(name, version)
-    copied = Share(version, weight_of(percent)) if percent else None
+    copied = Share(version, aliases.weight(percent)) if percent else None
     document = found.change(name, check_alias(alias), lambda old: aliases.shadowed(old, copied, getpass.getuser(), why))
     tell(name, alias, document, json=json)
 
@@ -99,23 +97,7 @@ def share(text: str) -> Share:
     found = re.fullmatch(r"([1-9][0-9]*)=([0-9.]+)%?", text)
     if found is None:
         raise InvalidInputError(f"{text!r} is not VERSION=PERCENT, as in 3=25.")
-    return Share(int(found[1]), weight_of(float(found[2])))
-
-
-def weight_of(percent: float) -> int:
-    """Percent as a weight; the smallest is 0.01 %."""
-    weight = round(percent * WHOLE / 100)
-    if not 1 <= weight < WHOLE:
-        raise InvalidInputError(f"{percent:g} % is no share: at least 0.01, less than 100.")
-    return weight
-
-
-def end(bake: str) -> str:
-    """The time after a duration such as 90s, 30m, 2h or 1d, as RFC 3339 in UTC."""
-    found = re.fullmatch(r"(\d+)([smhd])", bake)
-    if found is None:
-        raise InvalidInputError(f"--bake {bake!r} is not a duration such as 90s, 30m, 2h or 1d.")
-    return (datetime.now(UTC) + timedelta(seconds=int(found[1]) * UNITS[found[2]])).isoformat()
+    return Share(int(found[1]), aliases.weight(float(found[2])))
 
 
 def tell(name: str, alias: str, document: AliasDocument, *, json: bool) -> None:

@@ -1,0 +1,94 @@
+"""What is to be done when something has happened. The only code on AWS that moves aliases without a person."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from functions.promote.occurrences import Occurrence, Published, Stopped
+from functions.promote.policy import Policy
+from pilotlight import aliases
+from pilotlight.contracts import CHAMPION, AliasDocument, Canary
+from pilotlight.errors import ChangedError, NotFoundError
+from pilotlight.gate.examination import Gate
+from pilotlight.gate.promotion import promote
+from pilotlight.metrics import count
+
+BY = "functions/promote"
+
+
+@dataclass(frozen=True)
+class Duties:
+    """Gate and policy, and what they are used for."""
+
+    gate: Gate
+    policy: Policy
+
+    def see_to(self, occurrence: Occurrence) -> Iterator[str]:
+        """Do what the occurrence asks for, and say what was done."""
+        if isinstance(occurrence, Published):
+            yield self._published(occurrence)
+        elif isinstance(occurrence, Stopped):
+            yield self._stopped(occurrence)
+        else:
+            yield from self._ended()
+
+    def _published(self, published: Published) -> str:
+        """A new version goes through the gate; what a passed one becomes, the policy says."""
+        name, version = published.model, published.version
+        if self._champion(name) == version:
+            return f"{name}:{version} is the first version, and champion already."
+        if self.policy.moves and not self.policy.weight:
+            outcome = promote(self.gate, name, version, by=BY)
+            verdict, done = outcome.verdict, "is champion now"
+        else:
+            verdict, done = self.gate.examine(name, version, CHAMPION, by=BY), "passed the gate"
+        count("GatePassed" if verdict.passed else "GateRefused", model=name)
+        if not verdict.passed:
+            return f"{name}:{version} is refused. {verdict.why}"
+        return self._try(name, version) if self.policy.weight else f"{name}:{version} {done}."
+
+    def _try(self, name: str, version: int) -> str:
+        """Begin the canary of the policy."""
+        canary = Canary(version, aliases.until(self.policy.bake))
+        begun = f"canary for {self.policy.bake}, as the policy says"
+        self.gate.registry.change(name, CHAMPION, lambda old: aliases.tried(old, canary, self.policy.weight, BY, begun))
+        return f"{name}:{version} passed the gate and is tried on some requests for {self.policy.bake}."
+
+    def _stopped(self, stopped: Stopped) -> str:
+        """A canary that an environment has stopped is taken from all of them, once."""
+
+        def ended(document: AliasDocument) -> AliasDocument:
+            if document.canary is None or document.canary.version != stopped.version:
+                raise ChangedError("it had been ended before")
+            return aliases.without_shares(document, BY, f"canary {stopped.version} failed: {stopped.why}")
+
+        try:
+            self.gate.registry.change(stopped.model, stopped.alias, ended)
+        except ChangedError as exc:
+            return f"The canary {stopped.model}:{stopped.version} was left as it is: {exc}"
+        count("CanaryRolledBack", model=stopped.model)
+        return f"The canary {stopped.model}:{stopped.version} was rolled back: {stopped.why}"
+
+    def _ended(self) -> Iterator[str]:
+        """Canaries whose bake time is over and that nobody has stopped become what the alias points to."""
+        registry, now = self.gate.registry, datetime.now(UTC)
+        for name in registry.models():
+            for alias, document in registry.aliases(name).items():
+                canary = document.canary
+                if canary is not None and datetime.fromisoformat(canary.until) <= now:
+                    yield self._settle(name, alias, canary)
+
+    def _settle(self, name: str, alias: str, canary: Canary) -> str:
+        """Through the gate once more, since the champion may be another one by now."""
+        outcome = promote(self.gate, name, canary.version, alias, by=BY)
+        if outcome.moved is not None:
+            return f"{name}@{alias} is version {canary.version}: its canary held until {canary.until}."
+        reason = f"canary {canary.version} held, but the gate refuses it: {outcome.verdict.why}"
+        self.gate.registry.change(name, alias, lambda old: aliases.without_shares(old, BY, reason))
+        return f"{name}@{alias} stays: {reason}"
+
+    def _champion(self, name: str) -> int | None:
+        try:
+            return self.gate.registry.alias(name, CHAMPION).version
+        except NotFoundError:
+            return None

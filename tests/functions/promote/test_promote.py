@@ -1,0 +1,130 @@
+"""What follows an event: a published version is judged, a failing canary taken back, one that held becomes champion."""
+
+import base64
+import gzip
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from functions.promote.duties import Duties
+from functions.promote.occurrences import Published, Stopped, Ticked, read
+from functions.promote.policy import Policy
+from pilotlight import aliases
+from pilotlight.contracts import Canary
+from pilotlight.errors import InvalidInputError
+from pilotlight.gate.examination import Gate
+from pilotlight.registry import Registry, version_path
+from pilotlight.storage import open_store
+from tests import fakes
+
+PAST, FUTURE = ((datetime.now(UTC) + timedelta(hours=hours)).isoformat() for hours in (-1, 1))
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    found = Registry(open_store((tmp_path / "store").as_uri()))
+    for _ in range(2):
+        fakes.publish(found)
+    return found
+
+
+def duties(registry: Registry, policy: str = "off") -> Duties:
+    return Duties(Gate(registry, 1769), Policy.parse(policy))
+
+
+def created(key: str) -> dict[str, Any]:
+    return {"detail-type": "Object Created", "source": "aws.s3", "detail": {"object": {"key": key}}}
+
+
+def logs(*lines: dict[str, Any]) -> dict[str, Any]:
+    batch = {"messageType": "DATA_MESSAGE", "logEvents": [{"message": json.dumps(line)} for line in lines]}
+    return {"awslogs": {"data": base64.b64encode(gzip.compress(json.dumps(batch).encode())).decode()}}
+
+
+def trying(registry: Registry, until: str) -> None:
+    registry.change("double", "champion", lambda old: aliases.tried(old, Canary(2, until), 1000, "ann", "try"))
+
+
+def test_a_manifest_below_any_prefix_is_a_published_version() -> None:
+    assert list(read(created("some/prefix/models/digits/versions/12/manifest.json"))) == [Published("digits", 12)]
+    assert list(read(created("models/digits/versions/12/model.onnx"))) == []
+
+
+def test_lines_of_the_log_and_the_clock_are_understood() -> None:
+    line = {
+        "model": "digits",
+        "alias": "champion",
+        "version": 2,
+        "why": "3 of 60 failed",
+        "CanaryStopped": 1,
+        "_aws": {},
+    }
+    assert list(read(logs(line, line))) == [Stopped("digits", "champion", 2, "3 of 60 failed")] * 2
+    assert list(read({"detail-type": "Scheduled Event"})) == [Ticked()]
+
+
+def test_an_event_of_another_kind_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="'EC2 Instance'.* is none of Object Created"):
+        list(read({"detail-type": "EC2 Instance"}))
+
+
+@pytest.mark.parametrize("text", ["on", "canary:10", "canary:100:1h", "canary:10:soon", "canary:0:1h"])
+def test_a_wrong_policy_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInputError):
+        Policy.parse(text)
+
+
+def test_by_default_a_passed_version_waits_for_a_person(registry: Registry) -> None:
+    assert list(duties(registry).see_to(Published("double", 2))) == ["double:2 passed the gate."]
+    assert registry.alias("double", "champion").version == 1
+    assert json.loads(registry.store.get(version_path("double", 2, "verdict.json")).data)["passed"] is True
+
+
+def test_a_policy_makes_it_champion(registry: Registry) -> None:
+    assert list(duties(registry, "champion").see_to(Published("double", 2))) == ["double:2 is champion now."]
+    assert registry.alias("double", "champion").version == 2
+
+
+def test_a_policy_tries_it_first(registry: Registry) -> None:
+    list(duties(registry, "canary:10:1h").see_to(Published("double", 2)))
+    document = registry.alias("double", "champion")
+    assert (document.version, document.shares[0].version, document.shares[0].weight) == (1, 2, 1000)
+
+
+def test_a_refused_version_is_moved_by_no_policy(registry: Registry) -> None:
+    registry.store.put(version_path("double", 2, "model.onnx"), b"no graph")
+    (said,) = duties(registry, "champion").see_to(Published("double", 2))
+    assert said.startswith("double:2 is refused. It does not open:")
+    assert registry.alias("double", "champion").version == 1
+
+
+def test_a_stopped_canary_is_rolled_back_once(registry: Registry) -> None:
+    trying(registry, FUTURE)
+    stopped = Stopped("double", "champion", 2, "3 of 60 requests failed")
+    said = [sentence for _ in range(2) for sentence in duties(registry).see_to(stopped)]
+    assert said[0] == "The canary double:2 was rolled back: 3 of 60 requests failed"
+    assert said[1].startswith("The canary double:2 was left as it is")
+    document = registry.alias("double", "champion")
+    assert (document.version, document.shares, document.number) == (1, (), 3)
+    assert document.reason == "canary 2 failed: 3 of 60 requests failed"
+
+
+def test_a_canary_becomes_champion_when_its_time_is_over_and_not_before(registry: Registry) -> None:
+    trying(registry, FUTURE)
+    assert list(duties(registry).see_to(Ticked())) == []
+    trying(registry, PAST)
+    (said,) = duties(registry).see_to(Ticked())
+    assert said.startswith("double@champion is version 2: its canary held until")
+    document = registry.alias("double", "champion")
+    assert (document.version, document.previous, document.canary) == (2, 1, None)
+
+
+def test_a_canary_that_the_gate_refuses_in_the_end_is_ended(registry: Registry) -> None:
+    trying(registry, PAST)
+    registry.store.put(version_path("double", 2, "model.onnx"), b"no graph")
+    (said,) = duties(registry).see_to(Ticked())
+    assert said.startswith("double@champion stays: canary 2 held, but the gate refuses it: It does not open")
+    assert registry.alias("double", "champion").shares == ()
