@@ -9,7 +9,7 @@ from pilotlight.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class Policy:
-    """`off` leaves the move to a person, `champion` makes it, `canary:10:1h` tries it on 10 % of requests for an hour."""
+    """`off` leaves it to a person, `champion` moves, `canary:10:1h` tries it on 10 % of requests for an hour."""
 
     moves: bool
     weight: int = 0  # of a canary

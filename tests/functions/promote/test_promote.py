@@ -67,7 +67,7 @@ def test_lines_of_the_log_and_the_clock_are_understood() -> None:
 
 
 def test_an_event_of_another_kind_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="'EC2 Instance'.* is none of Object Created"):
+    with pytest.raises(InvalidInputError, match=r"'EC2 Instance' is none of Object Created"):
         list(read({"detail-type": "EC2 Instance"}))
 
 

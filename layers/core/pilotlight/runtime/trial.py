@@ -80,7 +80,8 @@ class Trial:
         ours, theirs = mean(self.ours.times_ms), mean(self.theirs.times_ms)
         if ours <= max(theirs * self.canary.max_latency_ratio, theirs + ALLOWANCE_MS):
             return None
-        return f"it takes {ours:.2f} ms, the champion {theirs:.2f}, more than {self.canary.max_latency_ratio:g} times as long"
+        said = f"it takes {ours:.2f} ms, the champion {theirs:.2f}"
+        return f"{said}, more than {self.canary.max_latency_ratio:g} times as long"
 
     def _drift(self) -> str | None:
         if min(len(self.ours.answers), len(self.theirs.answers)) < DRIFT_TIMES * self.canary.min_requests:
@@ -92,7 +93,7 @@ class Trial:
 
 
 def total_variation(ours: Counter[int], theirs: Counter[int]) -> float:
-    """Half the sum of the differences of two distributions' shares, 0 to 1 (Levin, Peres and Wilmer, 2017, chapter 4)."""
+    """Half the sum of the differences of two distributions' shares, 0 to 1 (Levin, Peres, Wilmer, 2017, ch. 4)."""
     mine, other = ours.total(), theirs.total()
     return sum(abs(ours[answer] / mine - theirs[answer] / other) for answer in ours.keys() | theirs.keys()) / 2
 
