@@ -64,7 +64,7 @@ def probe(order: Order) -> Probe:
         capture_output=True,
         timeout=SECONDS,
         check=False,
-        env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "ORT_DISABLE_TELEMETRY": "1"},
     )
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1]

@@ -110,8 +110,15 @@ def _is_inherited(name: str) -> bool:
 class Environment:
     """A process, from its start to its end; `run` lasts as long as it does."""
 
-    def __init__(self, launch: Launch, on_free: Callable[["Environment"], None]) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        on_free: Callable[["Environment"], None],
+        on_line: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """`on_line` is told each line of standard output, where metrics are; it goes to stderr as all the rest."""
         self._launch = launch
+        self._on_line = on_line
         self._function = launch.function
         self._on_free = on_free
         self._process: asyncio.subprocess.Process | None = None
@@ -144,15 +151,33 @@ class Environment:
             cwd=self._launch.root,
             env=self._launch.variables(runtime_api, tmp),
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=sys.__stderr__,
+            stdout=asyncio.subprocess.PIPE if self._on_line else sys.__stderr__,
             stderr=sys.__stderr__,
             start_new_session=True,  # Ctrl-C is for the gateway, and what a handler starts is killed with it
         )
         if self._reason:  # it was ended before it had begun
             self._kill()
+        listening = asyncio.ensure_future(self._listen(self._process.stdout))
         code = await self._process.wait()
         self._kill()  # what it has started itself
+        await listening
         return code
+
+    async def _listen(self, output: asyncio.StreamReader | None) -> None:
+        """Pass standard output on, line by line, until its end; without a pipe there is none."""
+        while output is not None and (line := await self._line(output)):
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, line)
+            if self._on_line is not None:
+                self._on_line(line)
+
+    async def _line(self, output: asyncio.StreamReader) -> bytes:
+        """The next line, or as much of one as the reader holds."""
+        try:
+            return await output.readuntil(b"\n")
+        except asyncio.LimitOverrunError as exc:
+            return await output.readexactly(exc.consumed)
+        except asyncio.IncompleteReadError as exc:
+            return exc.partial
 
     def take(self, invocation: Invocation) -> None:
         """Work on this next; only for an environment that is free."""

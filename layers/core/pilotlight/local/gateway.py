@@ -4,6 +4,7 @@ Run it in the foreground with `serve`, or in a thread with `background`. This mo
 stopped in which order; it is the only one that knows uvicorn.
 """
 
+import asyncio
 import concurrent.futures
 import contextlib
 import os
@@ -11,8 +12,10 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import uvicorn
 
@@ -22,7 +25,9 @@ from pilotlight.local.environment import Environment, Launch, runtime_client
 from pilotlight.local.limits import Limits
 from pilotlight.local.pool import OnFree, Pool
 from pilotlight.local.rest_api import RestApi
+from pilotlight.local.runtime_api import Invocation
 from pilotlight.local.template import Function, Stack
+from pilotlight.local.triggers import Triggers
 
 KEEP_ALIVE_S = 600  # how long a client's idle connection is kept: long, since closing one races with its next request
 SHUTDOWN_S = 3  # how long a client may take to read what it was last sent
@@ -74,16 +79,20 @@ class Gateway:
         if self.workers < 1:
             raise InvalidInputError(f"{self.workers} workers cannot serve anything; take 1 or more.")
         stack = template.load(self.template)
-        pools = {name: self._pool(stack, function) for name, function in stack.functions.items()}
+        pools: dict[str, Pool] = {}
+        triggers = Triggers(stack.schedules, stack.subscriptions, partial(_invoke, pools))
+        pools |= {name: self._pool(stack, function, triggers) for name, function in stack.functions.items()}
         api = RestApi(stack, pools, self.limits)
         listener = _listen(self.host, self.port)
-        return _Server(api, list(pools.values()), lambda: on_ready(_url(listener))), listener
+        return _Server(api, list(pools.values()), triggers, lambda: on_ready(_url(listener))), listener
 
-    def _pool(self, stack: Stack, function: Function) -> Pool:
+    def _pool(self, stack: Stack, function: Function, triggers: Triggers) -> Pool:
         launch = Launch(function, stack.root, self.template.name, self.client, self.environment, self.limits)
+        name = function.logical_id
+        is_heard = name in {subscription.source for subscription in stack.subscriptions}
 
         def make(on_free: OnFree) -> Environment:
-            return Environment(launch, on_free)
+            return Environment(launch, on_free, partial(triggers.heard, name) if is_heard else None)
 
         return Pool(make, self.workers, self.idle_s, self.limits)
 
@@ -91,7 +100,7 @@ class Gateway:
 class _Server(uvicorn.Server):
     """Uvicorn, with the pools started before it and ended before it waits for requests in flight."""
 
-    def __init__(self, api: RestApi, pools: Sequence[Pool], on_started: Callable[[], None]) -> None:
+    def __init__(self, api: RestApi, pools: Sequence[Pool], triggers: Triggers, on_started: Callable[[], None]) -> None:
         config = uvicorn.Config(
             api,
             http="httptools",
@@ -108,12 +117,14 @@ class _Server(uvicorn.Server):
         )
         super().__init__(config)
         self._pools = pools
+        self._triggers = triggers
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start pools and listening, then tell."""
         for pool in self._pools:
             pool.start()
+        self._triggers.start()
         await super().startup(sockets)
         try:
             self._on_started()
@@ -123,6 +134,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the environments, which answers every request in flight, then the connections."""
+        await self._triggers.stop()
         for pool in self._pools:
             await pool.stop()
         await super().shutdown(sockets)
@@ -131,6 +143,13 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Nothing: uvicorn would raise the signal again when it is done, which ends the process before we are."""
         yield
+
+
+async def _invoke(pools: Mapping[str, Pool], function: str, event: bytes) -> bytes:
+    """An invocation that no HTTP request has asked for, and that nobody goes away from."""
+    request_id = str(uuid4())
+    outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    return await pools[function].answer(Invocation(request_id, f"Root={request_id}", event, outcome, lambda: False))
 
 
 @contextlib.contextmanager

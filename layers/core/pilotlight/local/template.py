@@ -1,9 +1,11 @@
 """What the gateway needs of template.yaml: functions with their limits, routes, and how the API words its errors.
 
-Only functions with an event of `Type: Api` are read, since nothing else is reachable over HTTP. The task root is the
-template's folder, so a Handler is named as it is in the checkout. This module starts nothing and matches no paths.
+Only functions with an event of `Type: Api`, `Schedule` or `CloudWatchLogs` are read, since nothing else starts them
+here: queues and buckets are AWS's. The task root is the template's folder, so a Handler is named as it is in the
+checkout. This module starts nothing and matches no paths.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from pilotlight.local.intrinsics import Unknown, scalar
 
 DEFAULT_MEMORY_MB = 128  # Lambda's
 DEFAULT_TIMEOUT_S = 3  # Lambda's
+UNITS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 IMPLICIT_STAGE = "Prod"  # SAM's, for an API that the template does not declare
 
 
@@ -40,6 +43,23 @@ class Route:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """One event of `Type: Schedule`: `function`, by logical id, is invoked every so many seconds."""
+
+    function: str
+    every_s: float
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """One event of `Type: CloudWatchLogs`: `function` gets the JSON lines with `field` in the log of `source`."""
+
+    function: str
+    source: str
+    field: str
+
+
+@dataclass(frozen=True)
 class GatewayResponse:
     """How an API words one kind of error; None leaves the default."""
 
@@ -57,12 +77,24 @@ class Stack:
     gateway_responses: Mapping[str, GatewayResponse]
     binary_media_types: frozenset[str]
     root: Path
+    schedules: tuple[Schedule, ...] = ()
+    subscriptions: tuple[Subscription, ...] = ()
 
 
 def load(path: Path) -> Stack:
     """Read a template; `InvalidInputError` says what is wrong with it, where, and what to do."""
     path = path.resolve()
     return _Template(path, intrinsics.read(path)).stack()
+
+
+@dataclass(frozen=True)
+class _Event:
+    """An event of a function that can happen here, and where it stands in the template."""
+
+    kind: str
+    function: str
+    properties: Mapping[str, Any]
+    where: str
 
 
 class _Template:
@@ -74,14 +106,16 @@ class _Template:
         self._globals = self._mapping(document.get("Globals") or {}, "Globals")
 
     def stack(self) -> Stack:
-        events = {name: list(self._events(name)) for name in self._of_type("AWS::Serverless::Function")}
-        routes = tuple(self._route(name, event, where) for name in events for event, where in events[name])
+        events = [event for name in self._of_type("AWS::Serverless::Function") for event in self._events(name)]
+        routes = tuple(self._route(event) for event in events if event.kind == "Api")
         if not routes:
             raise self._wrong("Resources", "no function has an event of Type: Api; add one")
         api = self._api()
         return Stack(
-            functions={name: self._function(name) for name in events if events[name]},
+            functions={event.function: self._function(event.function) for event in events},
             routes=routes,
+            schedules=tuple(self._schedule(event) for event in events if event.kind == "Schedule"),
+            subscriptions=tuple(self._subscription(event) for event in events if event.kind == "CloudWatchLogs"),
             stage=scalar(self._known(api.get("StageName", IMPLICIT_STAGE), "StageName of the API")),
             gateway_responses=self._gateway_responses(api),
             binary_media_types=frozenset(
@@ -116,21 +150,42 @@ class _Template:
             raise self._wrong(f"ResponseTemplates of {kind}", f"application/json is {body!r}, not a text; quote it")
         return GatewayResponse(None if status is None else self._whole(status, f"StatusCode of {kind}"), body)
 
-    def _events(self, name: str) -> Iterator[tuple[dict[str, Any], str]]:
-        """Properties of a function's Api events, and where each stands."""
+    def _events(self, name: str) -> Iterator[_Event]:
+        """The events of a function that can happen here."""
         events = self._mapping(self._properties(name).get("Events") or {}, f"Events of {name}")
         for event_name, event in events.items():
             where = f"event {event_name} of {name}"
             event = self._mapping(event, where)
-            if event.get("Type") == "Api":
-                yield self._mapping(event.get("Properties"), where), where
+            if (kind := event.get("Type")) in ("Api", "Schedule", "CloudWatchLogs"):
+                yield _Event(kind, name, self._mapping(event.get("Properties"), where), where)
 
-    def _route(self, function: str, event: Mapping[str, Any], where: str) -> Route:
-        resource = self._known(event.get("Path"), f"Path of {where}")
-        method = self._known(event.get("Method"), f"Method of {where}")
+    def _route(self, event: _Event) -> Route:
+        resource = self._known(event.properties.get("Path"), f"Path of {event.where}")
+        method = self._known(event.properties.get("Method"), f"Method of {event.where}")
         if not (isinstance(resource, str) and resource.startswith("/") and isinstance(method, str)):
-            raise self._wrong(where, f"Path {resource!r} and Method {method!r} are no route; write /x and GET")
-        return Route(method.upper().replace("X-AMAZON-APIGATEWAY-ANY-METHOD", "ANY"), resource, function)
+            raise self._wrong(event.where, f"Path {resource!r} and Method {method!r} are no route; write /x and GET")
+        return Route(method.upper().replace("X-AMAZON-APIGATEWAY-ANY-METHOD", "ANY"), resource, event.function)
+
+    def _schedule(self, event: _Event) -> Schedule:
+        words = str(self._known(event.properties.get("Schedule"), f"Schedule of {event.where}"))
+        found = re.fullmatch(r"rate\((\d+) (second|minute|hour|day)s?\)", words)
+        if found is None:
+            raise UnsupportedError(f"{self._path}: {event.where}: {words!r} is not run here; rate(5 minutes) is.")
+        return Schedule(event.function, int(found[1]) * UNITS_S[found[2]])
+
+    def _subscription(self, event: _Event) -> Subscription:
+        """The function whose log it is stands in the name of the log group."""
+        group = event.properties.get("LogGroupName")
+        if isinstance(group, Unknown) and group.text.startswith("!Ref "):
+            group = self._properties(group.text.removeprefix("!Ref ")).get("LogGroupName")
+        source = re.search(r"/aws/lambda/\$\{(\w+)\}", group.text if isinstance(group, Unknown) else str(group))
+        pattern = re.fullmatch(r"\{ *\$\.(\w+) *= *\* *\}", str(event.properties.get("FilterPattern")))
+        if source is None or pattern is None:
+            raise UnsupportedError(
+                f"{self._path}: {event.where}: what is understood here is the log group of a function of this "
+                "template, /aws/lambda/${Name}, and a FilterPattern such as { $.Field = * }."
+            )
+        return Subscription(event.function, source[1], pattern[1])
 
     def _function(self, name: str) -> Function:
         shared = self._mapping(self._globals.get("Function") or {}, "Globals.Function")

@@ -1,0 +1,110 @@
+"""What starts functions besides HTTP: the clock, and lines in another function's log.
+
+EventBridge's schedules and CloudWatch Logs' subscription filters, in their events' forms. This module starts no
+processes; it is given a way to invoke a function.
+"""
+
+import asyncio
+import base64
+import gzip
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from pilotlight.local.faults import GatewayError
+from pilotlight.local.proxy import ACCOUNT_ID
+from pilotlight.local.template import Schedule, Subscription
+
+Invoke = Callable[[str, bytes], Awaitable[bytes]]  # a function's logical id and an event, to the handler's JSON
+
+log = logging.getLogger("pilotlight.local")
+
+
+class Triggers:
+    """The schedules and subscriptions of a stack, at work between `start` and `stop`."""
+
+    def __init__(self, schedules: Sequence[Schedule], subscriptions: Sequence[Subscription], invoke: Invoke) -> None:
+        self._schedules = schedules
+        self._subscriptions = subscriptions
+        self._invoke = invoke
+        self._running: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to count; wants a running loop."""
+        for schedule in self._schedules:
+            self._run(self._repeat(schedule))
+
+    async def stop(self) -> None:
+        """Begin nothing any more."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def heard(self, source: str, line: bytes) -> None:
+        """A function has written a line to its log; invoke those that have subscribed to such lines."""
+        for subscription in self._subscriptions:
+            if subscription.source == source and matches(subscription, line):
+                self._run(self._tell(subscription.function, log_event(source, line)))
+
+    def _run(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _repeat(self, schedule: Schedule) -> None:
+        while True:
+            await asyncio.sleep(schedule.every_s)
+            await self._tell(schedule.function, scheduled_event())
+
+    async def _tell(self, function: str, event: bytes) -> None:
+        """Invoke, and log what came of it: nobody waits for an answer."""
+        try:
+            answer = await self._invoke(function, event)
+        except GatewayError as exc:
+            log.warning("%s: %s", function, exc)
+        else:
+            log.info("%s: %s", function, answer.decode(errors="replace"))
+
+
+def matches(subscription: Subscription, line: bytes) -> bool:
+    """Whether the line is JSON with the subscription's field; most are settled without parsing."""
+    if subscription.field.encode() not in line:
+        return False
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and subscription.field in content
+
+
+def log_event(source: str, line: bytes) -> bytes:
+    """The event of a subscription filter: base64 of gzip of JSON."""
+    now = int(time.time() * 1000)
+    batch = {
+        "messageType": "DATA_MESSAGE",
+        "owner": ACCOUNT_ID,
+        "logGroup": f"/aws/lambda/{source}",
+        "logStream": "local",
+        "subscriptionFilters": ["local"],
+        "logEvents": [{"id": uuid4().hex, "timestamp": now, "message": line.decode(errors="replace").strip()}],
+    }
+    data = base64.b64encode(gzip.compress(json.dumps(batch).encode())).decode()
+    return json.dumps({"awslogs": {"data": data}}).encode()
+
+
+def scheduled_event() -> bytes:
+    """The event of a schedule of EventBridge."""
+    content = {
+        "version": "0",
+        "id": str(uuid4()),
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": ACCOUNT_ID,
+        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "resources": [],
+        "detail": {},
+    }
+    return json.dumps(content).encode()
