@@ -12,6 +12,7 @@ from pilotlight.errors import ChangedError, NotFoundError
 from pilotlight.gate.examination import Gate
 from pilotlight.gate.promotion import promote
 from pilotlight.metrics import count
+from pilotlight.signature import Signer
 
 BY = "functions/promote"
 
@@ -22,6 +23,7 @@ class Duties:
 
     gate: Gate
     policy: Policy
+    signer: Signer | None = None  # of what passes
 
     def see_to(self, occurrence: Occurrence) -> Iterator[str]:
         """Do what the occurrence asks for, and say what was done."""
@@ -45,6 +47,8 @@ class Duties:
         count("GatePassed" if verdict.passed else "GateRefused", model=name)
         if not verdict.passed:
             return f"{name}:{version} is refused. {verdict.why}"
+        if self.signer is not None:  # also what a person promotes later
+            self.gate.registry.sign(name, version, self.signer, by=BY)
         return self._try(name, version) if self.policy.weight else f"{name}:{version} {done}."
 
     def _try(self, name: str, version: int) -> str:

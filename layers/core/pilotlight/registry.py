@@ -10,6 +10,8 @@ No manifest, no version: a half upload is invisible, and its number is never use
 every moment: the documents put aside and then the current one. There is no server and no lock.
 """
 
+import base64
+import binascii
 import hashlib
 import re
 import uuid
@@ -37,6 +39,7 @@ from pilotlight.contracts import (
     encode,
 )
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, ModelRefusedError, NotFoundError
+from pilotlight.signature import PublicKey, Signature, Signer, statement
 from pilotlight.storage import ObjectStore
 
 Content = bytes | Path  # of a file of a version: in memory, or on disk
@@ -53,8 +56,10 @@ class Claim(Struct, frozen=True):
 class Registry:
     """The models in a store. Its readers may run anywhere, its writers may race."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, trusted: PublicKey | None = None) -> None:
+        """With a `trusted` key, a manifest that this key has not signed is refused."""
         self.store = store
+        self._trusted = trusted
 
     def models(self) -> list[str]:
         """The names of the models that have at least one version, sorted."""
@@ -70,9 +75,21 @@ class Registry:
         """The commit record of a version; `NotFoundError` says which versions there are instead."""
         path = version_path(name, version, "manifest.json")
         try:
-            return self._read(path, Manifest)[0]
+            stored = self.store.get(path)
         except NotFoundError as exc:
             raise self._missing(name, f"version {version}") from exc
+        if self._trusted is not None:
+            self._check(name, version, stored.data, self._trusted)
+        return self._decoded(path, stored.data, Manifest)
+
+    def sign(self, name: str, version: int, signer: Signer, *, by: str) -> Signature:
+        """Put a signature beside a manifest: over the sha256 of its bytes, so over that of every file too."""
+        manifest = self.store.get(version_path(name, version, "manifest.json")).data
+        signed = base64.b64encode(signer.sign(statement(manifest))).decode()
+        digest = hashlib.sha256(manifest).hexdigest()
+        signature = Signature(key=signer.key, sha256=digest, signature=signed, by=by, at=now())
+        self.store.put(version_path(name, version, "signature.json"), encode(signature))
+        return signature
 
     def aliases(self, name: str) -> dict[str, AliasDocument]:
         """Every alias of a model, by its name."""
@@ -203,6 +220,21 @@ class Registry:
         except NotFoundError:
             return False
 
+    def _check(self, name: str, version: int, manifest: bytes, key: PublicKey) -> None:
+        """Refuse a manifest that the key has not signed."""
+        path = version_path(name, version, "signature.json")
+        try:
+            signature = self._read(path, Signature)[0].signature
+        except NotFoundError:
+            raise ModelRefusedError(
+                f"{name}:{version} is refused: it is not signed, and only signed versions are served here; "
+                "`pilotlight promote --sign-with KEY` signs what passes the gate."
+            ) from None
+        if not key.vouches(statement(manifest), decoded(signature)):
+            raise ModelRefusedError(
+                f"{name}:{version} is refused: its signature was not made over this manifest with the trusted key."
+            )
+
     def _known_alias(self, name: str, alias: str) -> tuple[AliasDocument, str]:
         try:
             return self._alias(name, alias)
@@ -215,8 +247,11 @@ class Registry:
     def _read(self, path: str, kind: type[Document]) -> tuple[Document, str]:
         """A document and its e_tag; one that does not read is the store's fault, not the caller's."""
         stored = self.store.get(path)
+        return self._decoded(path, stored.data, kind), stored.e_tag
+
+    def _decoded(self, path: str, data: bytes, kind: type[Document]) -> Document:
         try:
-            return decode(stored.data, kind, path), stored.e_tag
+            return decode(data, kind, path)
         except InvalidInputError as exc:
             raise ModelRefusedError(str(exc)) from exc
 
@@ -226,6 +261,14 @@ class Registry:
             return NotFoundError(f"There is no model {name!r}; GET /v2/models and `pilotlight models` list all.")
         known = [*map(str, versions), *self.aliases(name)]
         return NotFoundError(f"Model {name!r} has no {what}; it has {', '.join(known)}.")
+
+
+def decoded(signature: str) -> bytes:
+    """A signature's bytes; none where it is not base64, which no key vouches for."""
+    try:
+        return base64.b64decode(signature, validate=True)
+    except binascii.Error:
+        return b""
 
 
 def version_path(name: str, version: int, file: str) -> str:

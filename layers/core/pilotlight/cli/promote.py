@@ -12,6 +12,7 @@ from pilotlight.gate.examination import Gate
 from pilotlight.gate.promotion import Force, Promotion
 from pilotlight.gate.promotion import promote as through
 from pilotlight.gate.verdict import Verdict
+from pilotlight.kms import KmsSigner
 from pilotlight.settings import Settings
 
 AliasOption = Annotated[str, typer.Option("--alias", help="The alias to move.")]
@@ -24,18 +25,21 @@ def promote(
     check: Annotated[bool, typer.Option("--check", help="Examine only: move nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Move it even if refused; the history keeps it.")] = False,
     why: Annotated[str, typer.Option("--why", help="Of --force, for the history.")] = "no reason was given",
+    sign_with: Annotated[
+        str | None, typer.Option("--sign-with", metavar="KEY", help="Of AWS KMS, by ARN or alias/NAME.")
+    ] = None,
     memory: Annotated[int, typer.Option("--memory", metavar="MB", help="Of the function it must fit into.")] = 1769,
     store: StoreOption = STORE,
     json: JsonOption = False,
 ) -> None:
     """Examine a version as the handlers would serve it and, if it passes, make it champion."""
-    check_alias(alias)
     gate, (name, version) = Gate(registry(store), Settings(memory_mb=memory).memory_mb), meant(reference, store)
-    by = getpass.getuser()
+    by, signer = getpass.getuser(), KmsSigner(sign_with) if sign_with else None
     if check:
-        outcome = Promotion(gate.examine(name, version, alias, by=by), None)
+        outcome = Promotion(gate.examine(name, version, check_alias(alias), by=by), None)
     else:
-        outcome = through(gate, name, version, alias, by=by, force=Force(by, why) if force else None)
+        forced = Force(by, why) if force else None
+        outcome = through(gate, name, version, check_alias(alias), by=by, force=forced, signer=signer)
     if json:
         print_json({"verdict": outcome.verdict, "moved": outcome.moved})
     else:

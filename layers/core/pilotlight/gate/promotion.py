@@ -9,6 +9,7 @@ from pilotlight.contracts import CHAMPION, AliasDocument
 from pilotlight.errors import ChangedError, NotFoundError
 from pilotlight.gate.examination import Gate
 from pilotlight.gate.verdict import Verdict
+from pilotlight.signature import Signer
 
 
 class Force(Struct, frozen=True):
@@ -27,15 +28,24 @@ class Promotion:
 
 
 def promote(
-    gate: Gate, name: str, version: int, alias: str = CHAMPION, *, by: str, force: Force | None = None
+    gate: Gate,
+    name: str,
+    version: int,
+    alias: str = CHAMPION,
+    *,
+    by: str,
+    force: Force | None = None,
+    signer: Signer | None = None,
 ) -> Promotion:
-    """Examine a version and, if it passes or is forced, point the alias to it.
+    """Examine a version and, if it passes or is forced, sign it where versions are signed, and point the alias to it.
 
     `ChangedError` when the alias was moved while the gate measured against where it pointed before.
     """
     verdict = gate.examine(name, version, alias, by=by)
     if not verdict.passed and force is None:
         return Promotion(verdict, None)
+    if signer is not None:
+        gate.registry.sign(name, version, signer, by=by)
     reason = "passed the gate" if verdict.passed or force is None else f"forced by {force.by}: {force.why}"
     return Promotion(verdict, move(gate, verdict, reason))
 

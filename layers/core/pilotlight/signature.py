@@ -1,0 +1,105 @@
+"""Signatures of manifests: RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017, section 8.2), made by AWS KMS, checked here.
+
+Checked in plain python, since a library for it would be a tenth of the handlers' layer: the whole encoded message is
+built and compared, and nothing of the signature's inside is parsed, so there is no padding to be lenient about.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from pilotlight.errors import InvalidInputError
+
+ALGORITHM = "RSASSA_PKCS1_V1_5_SHA_256"  # as KMS names it
+SHA256_INFO = bytes.fromhex("3031300d060960864801650304020105000420")  # DigestInfo up to the digest; RFC 8017, 9.2
+RSA_OID = bytes.fromhex("2a864886f70d010101")  # rsaEncryption
+MIN_BITS = 2048
+SEQUENCE, BIT_STRING, INTEGER = 0x30, 0x03, 0x02  # DER's tags; X.690
+
+
+class Signature(Struct, frozen=True, kw_only=True):
+    """`signature.json` beside a manifest: who vouches for its bytes."""
+
+    schema_version: Literal[1] = 1
+    key: str  # of KMS, by ARN or alias; for the reader only: what counts is the public key that the handler was given
+    algorithm: Literal["RSASSA_PKCS1_V1_5_SHA_256"] = "RSASSA_PKCS1_V1_5_SHA_256"
+    sha256: str  # of manifest.json, in hex; for the reader only
+    signature: str  # base64
+    by: str
+    at: str  # RFC 3339, UTC
+
+
+def statement(manifest: bytes) -> bytes:
+    """What is signed for a manifest: its sha256, in a sentence that means nothing else; KMS takes 4,096 bytes at most."""
+    return b"pilotlight manifest sha256:" + hashlib.sha256(manifest).hexdigest().encode()
+
+
+class Signer(Protocol):
+    """Who holds the private key."""
+
+    key: str  # its name
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature over the message."""
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """An RSA public key: modulus and exponent."""
+
+    modulus: int
+    exponent: int
+
+    @classmethod
+    def parse(cls, text: str) -> "PublicKey":
+        """Read base64 of a DER SubjectPublicKeyInfo (RFC 5280), as `aws kms get-public-key` gives it; PEM as well."""
+        lines = [line for line in text.split("\n") if not line.startswith("-----")]
+        try:
+            (outer,) = fields(base64.b64decode("".join("".join(lines).split()), validate=True), SEQUENCE)
+            algorithm, bits = fields(outer, SEQUENCE, BIT_STRING)
+            if RSA_OID not in algorithm:
+                raise ValueError("it is the key of another algorithm")  # noqa: TRY301 - told as all that is wrong
+            (key,) = fields(bits[1:], SEQUENCE)  # the first byte counts unused bits, of which there are none
+            modulus, exponent = (int.from_bytes(part, "big") for part in fields(key, INTEGER, INTEGER))
+        except (ValueError, IndexError, binascii.Error) as exc:
+            raise InvalidInputError(f"The signing key is not base64 of an RSA public key in DER: {exc}.") from exc
+        if modulus.bit_length() < MIN_BITS:
+            raise InvalidInputError(f"The signing key has {modulus.bit_length()} bits; {MIN_BITS} are the least.")
+        return cls(modulus, exponent)
+
+    def vouches(self, message: bytes, signature: bytes) -> bool:
+        """Whether the signature over the message was made with this key."""
+        size = (self.modulus.bit_length() + 7) // 8
+        number = int.from_bytes(signature, "big")
+        if len(signature) != size or number >= self.modulus:
+            return False
+        found = pow(number, self.exponent, self.modulus).to_bytes(size, "big")
+        return hmac.compare_digest(found, encoded(message, size))
+
+
+def encoded(message: bytes, size: int) -> bytes:
+    """The message as the signature must hold it, in `size` bytes: EMSA-PKCS1-v1_5."""
+    info = SHA256_INFO + hashlib.sha256(message).digest()
+    return b"\0\1" + b"\xff" * (size - len(info) - 3) + b"\0" + info
+
+
+def fields(der: bytes, *tags: int) -> list[bytes]:
+    """The contents of the DER values that stand one after the other, which must have these tags; X.690."""
+    found = []
+    for tag in tags:
+        if der[0] != tag:
+            raise ValueError(f"there is a {der[0]:#04x} where a {tag:#04x} belongs")
+        length, start = der[1], 2
+        if length >= 0x80:  # the long form: so many bytes that hold the length
+            start += length - 0x80
+            length = int.from_bytes(der[2:start], "big")
+        if len(der) < start + length:
+            raise ValueError("it ends too early")
+        found.append(der[start : start + length])
+        der = der[start + length :]
+    return found
