@@ -35,7 +35,7 @@ class Signature(Struct, frozen=True, kw_only=True):
 
 
 def statement(manifest: bytes) -> bytes:
-    """What is signed for a manifest: its sha256, in a sentence that means nothing else; KMS takes 4,096 bytes at most."""
+    """What is signed for a manifest: its sha256, in a sentence that means nothing else; KMS takes 4,096 bytes."""
     return b"pilotlight manifest sha256:" + hashlib.sha256(manifest).hexdigest().encode()
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -64,6 +64,12 @@ class ObjectStore:
         with self._translated(prefix):
             for chunk in obstore.list(self._store, prefix):
                 yield from (meta["path"] for meta in chunk)
+
+    def changed(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """The paths below the folder `prefix`, each with the time of its last write, in no promised order."""
+        with self._translated(prefix):
+            for chunk in obstore.list(self._store, prefix):
+                yield from ((meta["path"], meta["last_modified"]) for meta in chunk)
 
     def folders(self, prefix: str) -> list[str]:
         """The names of the folders directly below the folder `prefix`, sorted."""

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 ANY_JSON = str(ROOT / "infra" / "local.json")
 VERBS = (
     "demo", "train", "publish", "models", "serve", "predict",
-    "promote", "rollback", "canary", "split", "shadow", "history",
+    "promote", "rollback", "canary", "split", "shadow", "history", "delete", "prune",
 )  # fmt: skip
 
 

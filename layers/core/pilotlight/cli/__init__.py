@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from pilotlight.cli import canary, demo, models, predict, promote, publish, serve, train
+from pilotlight.cli import canary, demo, models, predict, promote, publish, retention, serve, train
 from pilotlight.cli.console import ERRORS
 from pilotlight.errors import InvalidInputError, PilotlightError
 
@@ -27,6 +27,8 @@ VERBS = (
     canary.split,
     canary.shadow,
     canary.history,
+    retention.delete,
+    retention.prune,
 )
 for verb in VERBS:
     commands.command()(verb)

@@ -1,0 +1,49 @@
+"""`pilotlight delete` and `pilotlight prune`: versions go, but never one that an alias needs."""
+
+from typing import Annotated
+
+import typer
+
+from pilotlight import retention
+from pilotlight.cli.canary import named
+from pilotlight.cli.console import STORE, JsonOption, StoreOption, print_json, registry
+from pilotlight.contracts import check_name
+from pilotlight.retention import Plan
+
+
+def delete(
+    reference: Annotated[str, typer.Argument(metavar="NAME:VERSION", help="The version to remove for good.")],
+    store: StoreOption = STORE,
+    json: JsonOption = False,
+) -> None:
+    """Remove a version for good; refused while an alias needs it."""
+    name, version = named(reference)
+    retention.delete(registry(store), name, version)
+    print_json({"deleted": f"{name}:{version}"}) if json else typer.echo(f"{name}:{version} is deleted.")
+
+
+def prune(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A model; all of them if left out.")] = None,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="How many of the newest versions stay.")] = 5,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this it only says what would go.")] = False,
+    store: StoreOption = STORE,
+    json: JsonOption = False,
+) -> None:
+    """Remove old versions that no alias needs, and files of uploads that were never finished."""
+    found = registry(store)
+    names = [check_name(name, "model name")] if name else found.models()
+    plans = [retention.plan(found, each, keep) for each in names]
+    for plan in plans if yes else []:
+        retention.carry_out(found, plan)
+    if json:
+        print_json({"done": yes, "plans": plans})
+    for plan in [] if json else plans:
+        typer.echo(told(plan, done=yes))
+
+
+def told(plan: Plan, *, done: bool) -> str:
+    """A plan in words, the reason of everything that stays included."""
+    verb = "removed" if done else "would go with --yes"
+    versions = ", ".join(map(str, plan.versions)) or "no version"
+    stays = "; ".join(f"{version} stays, {why}" for version, why in plan.kept.items())
+    return f"{plan.model}: {versions} and {len(plan.orphans)} files of unfinished uploads {verb}. {stays}."
