@@ -100,7 +100,7 @@ class Draft(Struct, frozen=True, kw_only=True):
 
     name: Name
     task: Task = "tensor"
-    inputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1)]
+    inputs: tuple[TensorSpec, ...]  # may be none: a graph of constants has an answer too
     outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1)]
     labels: tuple[str, ...] = ()
     variants: Annotated[dict[Precision, Variant], Meta(min_length=1)]
@@ -150,14 +150,26 @@ class Manifest(Draft, frozen=True, kw_only=True):
         return self.file(self.variants[self.serve].graph)
 
 
+class Suspension(Struct, frozen=True):
+    """That an alias answers nobody for now: who took it out of service, when and why."""
+
+    by: str
+    at: str  # RFC 3339, UTC
+    reason: str
+
+
 class AliasDocument(Struct, frozen=True):
-    """Where an alias points, where it pointed before, and who moved it, when and why."""
+    """Where an alias points, where it pointed before, and who moved it, when and why.
+
+    `suspended` outlives moves: what somebody took out of service, no promotion brings back (infra/decisions/0014).
+    """
 
     version: Version
     previous: Version | None
     by: str
     at: str  # RFC 3339, UTC
     reason: str
+    suspended: Suspension | None = None
 
 
 class Reference(Struct, frozen=True):

@@ -28,6 +28,7 @@ from pilotlight.contracts import (
     File,
     Manifest,
     Reference,
+    Suspension,
     check_alias,
     check_name,
     decode,
@@ -78,10 +79,7 @@ class Registry:
 
     def alias(self, name: str, alias: str) -> AliasDocument:
         """Where an alias points; `NotFoundError` says which versions and aliases there are instead."""
-        try:
-            return self._alias(name, alias)[0]
-        except NotFoundError as exc:
-            raise self._missing(name, f"version or alias {alias!r}") from exc
+        return self._known_alias(name, alias)[0]
 
     def resolve(self, reference: Reference) -> int:
         """The version that a reference means now; a version that is named is not looked up."""
@@ -108,7 +106,7 @@ class Registry:
     def move(self, name: str, alias: str, version: int, *, by: str, reason: str) -> AliasDocument:
         """Point an alias to a version by compare-and-swap; `ChangedError` when somebody else moved it meanwhile.
 
-        The version must exist. The document remembers where the alias pointed before.
+        The version must exist. The document remembers where the alias pointed before, and stays suspended if it was.
         """
         check_alias(alias)
         self.manifest(name, version)
@@ -118,9 +116,27 @@ class Registry:
             moved = AliasDocument(version, None, by, now(), reason)
             self.store.create(alias_path(name, alias), encode(moved))
         else:
-            moved = AliasDocument(version, document.version, by, now(), reason)
+            moved = AliasDocument(version, document.version, by, now(), reason, document.suspended)
             self.store.replace(alias_path(name, alias), encode(moved), e_tag)
         return moved
+
+    def suspend(self, name: str, alias: str, *, by: str, reason: str) -> AliasDocument:
+        """Take an alias out of service by compare-and-swap; one that is already keeps its first reason."""
+        document, e_tag = self._known_alias(name, alias)
+        if document.suspended is not None:
+            return document
+        suspended = msgspec.structs.replace(document, suspended=Suspension(by, now(), reason))
+        self.store.replace(alias_path(name, alias), encode(suspended), e_tag)
+        return suspended
+
+    def resume(self, name: str, alias: str) -> AliasDocument:
+        """Put an alias back into service by compare-and-swap; fine if it is."""
+        document, e_tag = self._known_alias(name, alias)
+        if document.suspended is None:
+            return document
+        resumed = msgspec.structs.replace(document, suspended=None)
+        self.store.replace(alias_path(name, alias), encode(resumed), e_tag)
+        return resumed
 
     def _claim(self, manifest: Manifest) -> Manifest:
         """Take the lowest number above all that were ever taken; a racer that is slower takes the next."""
@@ -176,6 +192,12 @@ class Registry:
             return self._alias(name, alias)[0].version >= version
         except NotFoundError:
             return False
+
+    def _known_alias(self, name: str, alias: str) -> tuple[AliasDocument, str]:
+        try:
+            return self._alias(name, alias)
+        except NotFoundError as exc:
+            raise self._missing(name, f"version or alias {alias!r}") from exc
 
     def _alias(self, name: str, alias: str) -> tuple[AliasDocument, str]:
         return self._read(alias_path(name, alias), AliasDocument)
