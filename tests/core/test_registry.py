@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.contracts import Manifest, Reference, decode
+from pilotlight.contracts import AliasDocument, Manifest, Reference, decode
 from pilotlight.errors import AlreadyExistsError, ChangedError, InvalidInputError, NotFoundError, StoreError
 from pilotlight.registry import Registry, alias_path, describe, version_path
 from pilotlight.storage import ObjectStore, open_store
@@ -43,6 +43,39 @@ def test_moving_remembers_where_from(any_registry: Registry) -> None:
     assert (moved.version, moved.previous, moved.by, moved.reason) == (2, 1, "ann", "better")
     assert any_registry.alias("double", "champion") == moved
     assert any_registry.move("double", "canary", 1, by="ann", reason="new alias").previous is None
+
+
+def test_suspending_keeps_where_the_alias_points(any_registry: Registry) -> None:
+    fakes.publish(any_registry)
+    suspended = any_registry.suspend("double", "champion", by="ann", reason="drifts")
+    assert suspended.suspended is not None
+    assert (suspended.version, suspended.suspended.by, suspended.suspended.reason) == (1, "ann", "drifts")
+    assert any_registry.suspend("double", "champion", by="bob", reason="later") == suspended
+    assert any_registry.alias("double", "champion") == suspended
+    resumed = any_registry.resume("double", "champion")
+    assert resumed.suspended is None
+    assert any_registry.resume("double", "champion") == resumed == any_registry.alias("double", "champion")
+
+
+def test_moving_a_suspended_alias_does_not_resume_it(registry: Registry) -> None:
+    fakes.publish(registry)
+    fakes.publish(registry)
+    suspended = registry.suspend("double", "champion", by="ann", reason="drifts").suspended
+    assert registry.move("double", "champion", 2, by="gate", reason="better").suspended == suspended
+
+
+@pytest.mark.parametrize(("name", "alias"), [("nothing", "champion"), ("double", "staging")])
+def test_only_what_is_there_can_be_suspended(registry: Registry, name: str, alias: str) -> None:
+    fakes.publish(registry)
+    with pytest.raises(NotFoundError):
+        registry.suspend(name, alias, by="ann", reason="typo")
+    with pytest.raises(NotFoundError):
+        registry.resume(name, alias)
+
+
+def test_an_alias_document_of_before_suspension_reads() -> None:
+    old = b'{"version": 1, "previous": null, "by": "ann", "at": "2026-11-01T00:00:00Z", "reason": "first version"}'
+    assert decode(old, AliasDocument, "alias").suspended is None
 
 
 def test_an_alias_never_points_to_nothing(registry: Registry) -> None:
