@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pilotlight.contracts import Draft, Manifest, TensorSpec, Variant, decode
+from pilotlight.contracts import Datatype, Draft, Manifest, TensorSpec, Variant, decode
 from pilotlight.errors import StoreError
 from pilotlight.registry import Registry
 from pilotlight.storage import ObjectStore, Stored, open_store
@@ -37,6 +37,13 @@ def publish(registry: Registry, name: str = "double", of: str = "double") -> Man
     return registry.publish(draft(name), {"model.onnx": graph(of)})
 
 
+def publish_echo(registry: Registry, datatype: Datatype) -> None:
+    """Publish the model that gives its input back, of one datatype, as `echo-fp32` and the like."""
+    name, shape = f"echo-{datatype.lower()}", ("rows", "columns")
+    echo = draft(name, (TensorSpec("x", datatype, shape),), (TensorSpec("y", datatype, shape),))
+    registry.publish(echo, {"model.onnx": graph(name)})
+
+
 def publish_digits(registry: Registry) -> Manifest:
     """Publish the kept digits model: the real one, trained by the recipe of record."""
     folder = MODELS / "digits"
@@ -62,7 +69,7 @@ def event(
     query: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The recorded event with another call in it, routed among `resources` as the gateway does: words before names."""
-    routed = {"resource": path, "pathParameters": None}
+    routed: dict[str, Any] = {"resource": path, "pathParameters": None}
     for resource in sorted(resources, key=lambda resource: resource.count("{")):
         found = re.fullmatch(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", resource), path)
         if found:

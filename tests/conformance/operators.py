@@ -46,9 +46,10 @@ def cases() -> Iterator[Case]:
         warnings.simplefilter("ignore")  # the suite computes NaN and infinities on purpose
         tests = collect_testcases(None)
     for test in tests:
+        assert test.model is not None
         given = [value.name for value in test.model.graph.input]
         wanted = [value.name for value in test.model.graph.output]
-        ((inputs, outputs),) = test.data_sets
+        ((inputs, outputs),) = test.data_sets or ()
         yield Case(
             name=test.name.removeprefix("test_"),
             model=test.model.SerializeToString(),

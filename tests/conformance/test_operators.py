@@ -74,6 +74,7 @@ def test_every_operator_answers_as_the_suite_expects(
         except (AssertionError, InferenceServerException, ValueError) as exc:
             wrong[case.name] = f"{type(exc).__name__}: {str(exc).strip()[:300]}"
     reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter is not None
     reporter.write_line("")
     reporter.write_line(f"ONNX operators: {len(suite[0]) - len(wrong)} of {len(suite[0])} pass; excluded:")
     for reason, count in Counter(suite[1].values()).most_common():
