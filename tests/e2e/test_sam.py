@@ -92,8 +92,12 @@ def test_start_api_answers_tritonclient(url: str) -> None:
         assert client.infer("digits", [tensor], outputs=[wanted]).as_numpy("logits").argmax() == LABELS[0]
 
 
-# SAM CLI decodes a base64 answer only when the request has an Accept header; tritonclient sends none.
-ACCEPT = {"Accept": "*/*"}
+def accept() -> dict[str, str]:
+    """SAM CLI decodes a base64 answer only when the request has an Accept header; tritonclient sends none.
+
+    A new one each time, since tritonclient writes its own headers into it.
+    """
+    return {"Accept": "*/*"}
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +123,7 @@ def test_every_mix_round_trips(
         f"echo-{datatype.lower()}",
         [tensor],
         outputs=outputs,
-        headers=ACCEPT,
+        headers=accept(),
         request_compression_algorithm=compression,
         response_compression_algorithm=compression,
     ).as_numpy("y")
@@ -138,18 +142,18 @@ def test_the_rest_of_the_protocol(client: triton.InferenceServerClient) -> None:
     tensor.set_data_from_numpy(IMAGES[:3])
     wanted = triton.InferRequestedOutput("logits", class_count=2)
     result = client.infer(
-        "digits", [tensor], model_version="champion", request_id="7", outputs=[wanted], headers=ACCEPT
+        "digits", [tensor], model_version="champion", request_id="7", outputs=[wanted], headers=accept()
     )
     assert (result.get_response()["id"], result.as_numpy("logits").shape) == ("7", (3, 2))
-    pending = [client.async_infer("digits", [tensor], headers=ACCEPT) for _ in range(3)]
+    pending = [client.async_infer("digits", [tensor], headers=accept()) for _ in range(3)]
     assert {request.get_result().as_numpy("logits").shape for request in pending} == {(3, 10)}
     (entry,) = client.get_inference_statistics("digits", "1")["model_stats"]
     assert entry["inference_count"] >= 3
     with pytest.raises(InferenceServerException, match="keep no state") as raised:
-        client.infer("digits", [tensor], sequence_id=1, headers=ACCEPT)
+        client.infer("digits", [tensor], sequence_id=1, headers=accept())
     assert raised.value.status() == "501"
     with pytest.raises(InferenceServerException, match="has no version 9") as raised:
-        client.infer("digits", [tensor], model_version="9", headers=ACCEPT)
+        client.infer("digits", [tensor], model_version="9", headers=accept())
     assert raised.value.status() == "404"
 
 
@@ -174,7 +178,7 @@ def test_the_asyncio_client(url: str) -> None:
         async with triton_aio.InferenceServerClient(url.removeprefix("http://")) as client:
             tensor = triton.InferInput("x", [2, 2], "INT64")
             tensor.set_data_from_numpy(ARRAYS["INT64"])
-            result = await client.infer("echo-int64", [tensor], headers=ACCEPT)
+            result = await client.infer("echo-int64", [tensor], headers=accept())
             np.testing.assert_array_equal(result.as_numpy("y"), ARRAYS["INT64"])
 
     asyncio.run(once())

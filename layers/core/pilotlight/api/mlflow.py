@@ -5,7 +5,6 @@ A body names rows (`dataframe_split`, `dataframe_records`, `instances`, CSV) or 
 are called as the model's inputs are those inputs; any other columns are the features of its only input, in their order.
 """
 
-import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
@@ -152,6 +151,8 @@ READERS: Mapping[str, Callable[[bytes, Manifest], dict[str, Array]]] = {
 
 def csv_columns(body: bytes) -> Columns:
     """CSV with a header; an empty cell is a missing number."""
+    import csv  # few callers need it, and no cold start waits for it
+
     try:
         rows = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as exc:
