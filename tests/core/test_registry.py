@@ -8,7 +8,7 @@ import pytest
 from pilotlight.contracts import AliasDocument, Manifest, Reference, decode
 from pilotlight.errors import AlreadyExistsError, ChangedError, InvalidInputError, NotFoundError, StoreError
 from pilotlight.registry import Registry, alias_path, describe, version_path
-from pilotlight.storage import ObjectStore, open_store
+from pilotlight.storage import ObjectStore, Stored, open_store
 from tests import fakes
 
 
@@ -90,6 +90,26 @@ def test_a_late_publisher_does_not_move_the_candidate_back(registry: Registry) -
     fakes.publish(registry)
     registry._introduce(old)
     assert registry.alias("double", "candidate").version == 2
+
+
+def test_a_publisher_overtaken_between_look_and_swap_does_not_move_the_candidate_back() -> None:
+    class Overtaken(fakes.FaultyStore):
+        """After the first look at the alias, a newer version's publisher is done with all of it."""
+
+        waits = False
+
+        def get(self, path: str) -> Stored:
+            stored = super().get(path)
+            if self.waits and path.endswith("candidate.json"):
+                self.waits = False
+                fakes.publish(Registry(self))
+            return stored
+
+    store = Overtaken()
+    fakes.publish(Registry(store))
+    store.waits = True
+    late = fakes.publish(Registry(store))
+    assert (late.version, Registry(store).alias("double", "candidate").version) == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -110,15 +110,7 @@ class Registry:
         """
         check_alias(alias)
         self.manifest(name, version)
-        try:
-            document, e_tag = self._alias(name, alias)
-        except NotFoundError:
-            moved = AliasDocument(version, None, by, now(), reason)
-            self.store.create(alias_path(name, alias), encode(moved))
-        else:
-            moved = AliasDocument(version, document.version, by, now(), reason, document.suspended)
-            self.store.replace(alias_path(name, alias), encode(moved), e_tag)
-        return moved
+        return self._swap(name, alias, self._alias_or_none(name, alias), version, by=by, reason=reason)
 
     def suspend(self, name: str, alias: str, *, by: str, reason: str) -> AliasDocument:
         """Take an alias out of service by compare-and-swap; one that is already keeps its first reason."""
@@ -137,6 +129,19 @@ class Registry:
         resumed = msgspec.structs.replace(document, suspended=None)
         self.store.replace(alias_path(name, alias), encode(resumed), e_tag)
         return resumed
+
+    def _swap(
+        self, name: str, alias: str, found: tuple[AliasDocument, str] | None, version: int, *, by: str, reason: str
+    ) -> AliasDocument:
+        """Point an alias to a version, unless it is no longer as it was `found`."""
+        if found is None:
+            moved = AliasDocument(version, None, by, now(), reason)
+            self.store.create(alias_path(name, alias), encode(moved))
+        else:
+            document, e_tag = found
+            moved = AliasDocument(version, document.version, by, now(), reason, document.suspended)
+            self.store.replace(alias_path(name, alias), encode(moved), e_tag)
+        return moved
 
     def _claim(self, manifest: Manifest) -> Manifest:
         """Take the lowest number above all that were ever taken; a racer that is slower takes the next."""
@@ -175,23 +180,23 @@ class Registry:
     def _introduce(self, manifest: Manifest) -> None:
         """Make a new version the candidate, unless a newer one is, and the champion, if there is none."""
         name, version = manifest.name, manifest.version
-        while not self._points_at_least(name, CANDIDATE, version):
+        while (found := self._alias_or_none(name, CANDIDATE)) is None or found[0].version < version:
             try:
-                self.move(name, CANDIDATE, version, by=manifest.by, reason="newest version")
+                self._swap(name, CANDIDATE, found, version, by=manifest.by, reason="newest version")
             except ConflictError:
                 continue  # another publisher was faster; look again
-        if not self._points_at_least(name, CHAMPION, 1):
+        if self._alias_or_none(name, CHAMPION) is None:
             first = AliasDocument(version, None, manifest.by, now(), "first version")
             try:
                 self.store.create(alias_path(name, CHAMPION), encode(first))
             except AlreadyExistsError:
                 return  # another first version was faster
 
-    def _points_at_least(self, name: str, alias: str, version: int) -> bool:
+    def _alias_or_none(self, name: str, alias: str) -> tuple[AliasDocument, str] | None:
         try:
-            return self._alias(name, alias)[0].version >= version
+            return self._alias(name, alias)
         except NotFoundError:
-            return False
+            return None
 
     def _known_alias(self, name: str, alias: str) -> tuple[AliasDocument, str]:
         try:
