@@ -85,8 +85,8 @@ def state_of(champion: AliasDocument | None) -> tuple[str, str]:
 
 
 def told(suspension: Suspension) -> str:
-    """Why an alias is suspended, for people."""
-    return f"{suspension.reason} (by {suspension.by} at {suspension.at[:19]}Z)"
+    """Why an alias is suspended and since when; by whom stays in the store, since anybody may ask for the index."""
+    return f"{suspension.reason} (since {suspension.at[:19]}Z)"
 
 
 def moved(request: Request, champion: AliasDocument) -> Response:

@@ -250,7 +250,7 @@ def test_unload_and_load(client: Client) -> None:
         assert row["state"] == "UNAVAILABLE"
         assert "unloaded by POST /v2/repository" in row["reason"]
         assert eventually(lambda: not client.is_model_ready(name))
-        with pytest.raises(InferenceServerException, match=r"is unloaded, by .*: unloaded by POST") as raised:
+        with pytest.raises(InferenceServerException, match=r"is unloaded since .*: unloaded by POST") as raised:
             client.infer(name, [tensor])
         assert raised.value.status() == "503"
         assert client.is_model_ready(name, "1")

@@ -64,7 +64,7 @@ def test_an_empty_store_has_an_empty_index(tmp_path: Path) -> None:
 def test_unload_takes_the_champion_out_of_service_and_load_puts_it_back(handle: Router, registry: Registry) -> None:
     status, body = call(handle, UNLOAD, b'{"parameters": {"unload_dependents": false, "reason": "drifts"}}')
     assert (status, body["state"]) == (200, "UNAVAILABLE")
-    assert body["reason"].startswith("drifts (by ")
+    assert body["reason"].startswith("drifts (since ")
     suspended = registry.alias("double", "champion").suspended
     assert suspended is not None
     assert suspended.reason == "drifts"

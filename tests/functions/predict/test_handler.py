@@ -276,7 +276,7 @@ def test_a_suspended_champion_answers_nobody(registry: Registry, store_url: str)
         status, body = call(method, f"/v2/models/double/{path}", infer(ROW) if method == "POST" else None)
         assert status == 503
         assert re.fullmatch(
-            r"double@champion is unloaded, by ann at .*Z: drifts\. POST /v2/.*/load resumes it; .*", body["error"]
+            r"double@champion is unloaded since .*Z: drifts\. POST /v2/.*/load resumes it; .*", body["error"]
         )
         assert call(method, f"/v2/models/double/versions/1/{path}", infer(ROW) if method == "POST" else None)[0] == 200
     assert call("GET", "/v2/models/double")[0] == 200

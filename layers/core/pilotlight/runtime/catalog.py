@@ -132,11 +132,11 @@ class Catalog:
 
 
 def suspended(reference: Reference, document: AliasDocument) -> SuspendedError:
-    """The error for an alias that was taken out of service: by whom, why, and what works instead."""
+    """The error for an alias that was taken out of service: since when, why, and what works instead, but not by whom."""
     pause = document.suspended
-    why = f"by {pause.by} at {pause.at[:19]}Z: {pause.reason}" if pause is not None else "for now"
+    why = f"since {pause.at[:19]}Z: {pause.reason}" if pause is not None else "for now"
     return SuspendedError(
-        f"{reference} is unloaded, {why}. POST /v2/repository/models/{reference.name}/load resumes it; "
+        f"{reference} is unloaded {why}. POST /v2/repository/models/{reference.name}/load resumes it; "
         f"{reference.name}:{document.version} is served when it is named."
     )
 
