@@ -102,6 +102,7 @@ def test_null_is_a_missing_number() -> None:
         ({"instances": []}, "'instances' does not read"),
         ({"instances": [{"x": 1}, 2]}, "Row 1 is 2"),
         ({"inputs": {"x": [[1, 2, 3]], "y": [1]}}, r"has the inputs \['x'\]; the body has \['x', 'y'\]"),
+        ({"inputs": {"a": [1], "b": [2], "c": [3, 4]}}, "columns differ in length: {'a': 1, 'b': 1, 'c': 2}"),
         ({"inputs": [[1, "two", 3]]}, "'x' is not FP32"),
         ({"inputs": [[1, 2, 3], [1]]}, "ragged"),
         ({"inputs": [[1, 2, 1e39]]}, "beyond FP32"),

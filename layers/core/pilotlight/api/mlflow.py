@@ -189,6 +189,9 @@ def from_columns(table: Columns, manifest: Manifest, *, strict: bool = True) -> 
         return {spec.name: tensor(table[spec.name], spec, strict=strict) for spec in manifest.inputs}
     if len(names) != 1 or names[0] in table or not table:
         raise InvalidInputError(f"{manifest.name} has the inputs {names}; the body has {list(table)}.")
+    lengths = {name: len(column) for name, column in table.items()}
+    if len(set(lengths.values())) > 1:
+        raise InvalidInputError(f"The columns differ in length: {lengths}.")
     ordered = [table[name] for name in feature_order(list(table), manifest)]
     return {names[0]: tensor([list(row) for row in zip(*ordered, strict=True)], manifest.inputs[0], strict=strict)}
 

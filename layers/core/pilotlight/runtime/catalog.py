@@ -132,7 +132,7 @@ class Catalog:
 
 
 def suspended(reference: Reference, document: AliasDocument) -> SuspendedError:
-    """The error for an alias that was taken out of service: since when, why, and what works instead, but not by whom."""
+    """The error for an alias that was taken out of service: since when, why, and what works instead; not by whom."""
     pause = document.suspended
     why = f"since {pause.at[:19]}Z: {pause.reason}" if pause is not None else "for now"
     return SuspendedError(
