@@ -1,12 +1,15 @@
 """Doubles that behave: models without training, a store that fails on command, a clock that waits for nobody."""
 
-from collections.abc import Callable, Iterator
+import base64
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pilotlight.contracts import Draft, Manifest, TensorSpec, Variant, decode
+from pilotlight.contracts import Datatype, Draft, Manifest, TensorSpec, Variant, decode
 from pilotlight.errors import StoreError
 from pilotlight.registry import Registry
 from pilotlight.storage import ObjectStore, Stored, open_store
@@ -34,6 +37,13 @@ def publish(registry: Registry, name: str = "double", of: str = "double") -> Man
     return registry.publish(draft(name), {"model.onnx": graph(of)})
 
 
+def publish_echo(registry: Registry, datatype: Datatype) -> None:
+    """Publish the model that gives its input back, of one datatype, as `echo-fp32` and the like."""
+    name, shape = f"echo-{datatype.lower()}", ("rows", "columns")
+    echo = draft(name, (TensorSpec("x", datatype, shape),), (TensorSpec("y", datatype, shape),))
+    registry.publish(echo, {"model.onnx": graph(name)})
+
+
 def publish_digits(registry: Registry) -> Manifest:
     """Publish the kept digits model: the real one, trained by the recipe of record."""
     folder = MODELS / "digits"
@@ -45,6 +55,37 @@ def digits() -> tuple[Any, list[int]]:
     """The test set of the digits model: images (N, 1, 8, 8) as scanned, and labels."""
     with np.load(MODELS / "digits" / "evaluation.npz", allow_pickle=False) as arrays:
         return arrays["image"], arrays["label"].tolist()
+
+
+EVENT: dict[str, Any] = json.loads((Path(__file__).parent / "events" / "predict-digits.json").read_text())
+
+
+def event(
+    resources: Iterable[str],
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    query: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The recorded event with another call in it, routed among `resources` as the gateway does: words before names."""
+    routed: dict[str, Any] = {"resource": path, "pathParameters": None}
+    for resource in sorted(resources, key=lambda resource: resource.count("{")):
+        found = re.fullmatch(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", resource), path)
+        if found:
+            routed = {"resource": resource, "pathParameters": found.groupdict() or None}
+            break
+    encoded = base64.b64encode(body).decode() if body else None
+    return {
+        **EVENT,
+        **routed,
+        "httpMethod": method,
+        "path": path,
+        "headers": EVENT["headers"] | dict(headers or {}),
+        "queryStringParameters": dict(query) if query else None,
+        "body": encoded,
+        "isBase64Encoded": encoded is not None,
+    }
 
 
 class FaultyStore(ObjectStore):

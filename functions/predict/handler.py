@@ -19,7 +19,7 @@ def build(settings: Settings) -> Router:
         memory_mb=settings.memory_mb,
         alias_seconds=settings.alias_seconds,
     )
-    return Router(Endpoints(catalog).routes())
+    return Router(Endpoints(catalog, settings.model).routes())
 
 
 handle = build(Settings.from_environment(os.environ))

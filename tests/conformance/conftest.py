@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.contracts import Datatype, TensorSpec
+from pilotlight.contracts import TensorSpec
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry import Registry
 from pilotlight.runtime.datatypes import ORT_DATATYPES
@@ -16,11 +16,10 @@ from tests import fakes
 ROOT = Path(__file__).parents[2]
 
 
-def publish_echo(registry: Registry, datatype: Datatype) -> None:
-    """Publish the model that gives its input back, of one datatype."""
-    name, shape = f"echo-{datatype.lower()}", ("rows", "columns")
-    draft = fakes.draft(name, (TensorSpec("x", datatype, shape),), (TensorSpec("y", datatype, shape),))
-    registry.publish(draft, {"model.onnx": fakes.graph(name)})
+def publish_pair(registry: Registry) -> None:
+    """Publish the model with two inputs and two outputs: total = left + right, same = left."""
+    left, right, total, same = (TensorSpec(name, "FP32", ("batch", 2)) for name in ("left", "right", "total", "same"))
+    registry.publish(fakes.draft("pair", (left, right), (total, same)), {"model.onnx": fakes.graph("pair")})
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +32,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     registry = Registry(open_store(store))
     for _ in range(2):
         fakes.publish_digits(registry)
+    fakes.publish(registry, "logarithm", of="logarithm")
+    publish_pair(registry)
     for datatype in ORT_DATATYPES.values():
-        publish_echo(registry, datatype)
-    gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment={"PILOTLIGHT_STORE": store})
+        fakes.publish_echo(registry, datatype)
+    variables = {"PILOTLIGHT_STORE": store, "PILOTLIGHT_ALIAS_SECONDS": "0.2"}
+    gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment=variables)
     with gateway.background() as address:
         yield address

@@ -90,7 +90,7 @@ def test_a_manifest_reads_back() -> None:
         ({"version": 0}, r"\$\.version"),
         ({"version": "1"}, r"\$\.version"),
         ({"schema_version": 2}, r"\$\.schema_version"),
-        ({"inputs": []}, r"\$\.inputs"),
+        ({"outputs": []}, r"\$\.outputs"),
         ({"inputs": "absent"}, "inputs"),
         ({"serve": "int8"}, "serves 'int8'"),
         ({"variants": {"fp64": {"graph": "model.onnx"}}}, r"\$\.variants"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.contracts import Manifest, Reference, decode
+from pilotlight.contracts import AliasDocument, Manifest, Reference, decode
 from pilotlight.errors import (
     AlreadyExistsError,
     ChangedError,
@@ -18,7 +18,7 @@ from pilotlight.errors import (
     StoreError,
 )
 from pilotlight.registry import Registry, alias_path, describe, version_path
-from pilotlight.storage import ObjectStore, open_store
+from pilotlight.storage import ObjectStore, Stored, open_store
 from tests import fakes
 
 MOVERS, MOVING_SECONDS = 4, 2.0  # 16 movers for a minute were run by hand: infra/decisions/0027
@@ -57,6 +57,43 @@ def test_moving_remembers_where_from(any_registry: Registry) -> None:
     assert any_registry.move("double", "canary", 1, by="ann", reason="new alias").previous is None
 
 
+def test_suspending_keeps_where_the_alias_points(any_registry: Registry) -> None:
+    fakes.publish(any_registry)
+    suspended = any_registry.suspend("double", "champion", by="ann", reason="drifts")
+    assert suspended.suspended is not None
+    assert (suspended.version, suspended.suspended.by, suspended.suspended.reason) == (1, "ann", "drifts")
+    assert any_registry.suspend("double", "champion", by="bob", reason="later") == suspended
+    assert any_registry.alias("double", "champion") == suspended
+    resumed = any_registry.resume("double", "champion", by="ann", reason="mended")
+    assert resumed.suspended is None
+    assert (
+        any_registry.resume("double", "champion", by="ann", reason="mended")
+        == resumed
+        == any_registry.alias("double", "champion")
+    )
+
+
+def test_moving_a_suspended_alias_does_not_resume_it(registry: Registry) -> None:
+    fakes.publish(registry)
+    fakes.publish(registry)
+    suspended = registry.suspend("double", "champion", by="ann", reason="drifts").suspended
+    assert registry.move("double", "champion", 2, by="gate", reason="better").suspended == suspended
+
+
+@pytest.mark.parametrize(("name", "alias"), [("nothing", "champion"), ("double", "staging")])
+def test_only_what_is_there_can_be_suspended(registry: Registry, name: str, alias: str) -> None:
+    fakes.publish(registry)
+    with pytest.raises(NotFoundError):
+        registry.suspend(name, alias, by="ann", reason="typo")
+    with pytest.raises(NotFoundError):
+        registry.resume(name, alias, by="ann", reason="typo")
+
+
+def test_an_alias_document_of_before_suspension_reads() -> None:
+    old = b'{"version": 1, "previous": null, "by": "ann", "at": "2026-11-01T00:00:00Z", "reason": "first version"}'
+    assert decode(old, AliasDocument, "alias").suspended is None
+
+
 def test_an_alias_never_points_to_nothing(registry: Registry) -> None:
     fakes.publish(registry)
     with pytest.raises(NotFoundError, match="has no version 7; it has 1, candidate, champion"):
@@ -69,6 +106,26 @@ def test_a_late_publisher_does_not_move_the_candidate_back(registry: Registry) -
     fakes.publish(registry)
     registry._introduce(old)
     assert registry.alias("double", "candidate").version == 2
+
+
+def test_a_publisher_overtaken_between_look_and_swap_does_not_move_the_candidate_back() -> None:
+    class Overtaken(fakes.FaultyStore):
+        """After the first look at the alias, a newer version's publisher is done with all of it."""
+
+        waits = False
+
+        def get(self, path: str) -> Stored:
+            stored = super().get(path)
+            if self.waits and path.endswith("candidate.json"):
+                self.waits = False
+                fakes.publish(Registry(self))
+            return stored
+
+    store = Overtaken()
+    fakes.publish(Registry(store))
+    store.waits = True
+    late = fakes.publish(Registry(store))
+    assert (late.version, Registry(store).alias("double", "candidate").version) == (2, 3)
 
 
 @pytest.mark.parametrize(

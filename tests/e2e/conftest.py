@@ -8,6 +8,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from pilotlight.contracts import Datatype
 from pilotlight.registry import Registry
 from pilotlight.storage import open_store
 from tests import fakes
@@ -15,6 +16,7 @@ from tests.conftest import Serial, aws_variables, moto_server
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / ".aws-sam" / "build"
+ECHOES: tuple[Datatype, ...] = ("FP16", "BF16", "FP32", "INT64", "UINT8", "BOOL", "BYTES")
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +34,12 @@ def environment_file(bridge: str, moto_url: str, tmp_path_factory: pytest.TempPa
         for name, value in aws_variables(moto_url).items():
             patch.setenv(name, value)
         boto3.client("s3", endpoint_url=moto_url).create_bucket(Bucket="models")
-        fakes.publish_digits(Registry(open_store("s3://models")))
+        registry = Registry(open_store("s3://models"))
+        fakes.publish_digits(registry)
+        for datatype in ECHOES:
+            fakes.publish_echo(registry, datatype)
+        store = {"PILOTLIGHT_STORE": f"s3://models?endpoint={reachable}"}
+        variables = {"PredictFunction": {**store, "PILOTLIGHT_ALIAS_SECONDS": "1"}, "ModelsFunction": store}
         file = tmp_path_factory.mktemp("sam") / "environment.json"
-        file.write_text(json.dumps({"PredictFunction": {"PILOTLIGHT_STORE": f"s3://models?endpoint={reachable}"}}))
+        file.write_text(json.dumps(variables))
         yield file

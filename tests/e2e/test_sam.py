@@ -1,20 +1,25 @@
 """The real SAM CLI, in its containers, over the same events and calls as everywhere else."""
 
+import asyncio
 import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
 import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
+from tritonclient.utils import InferenceServerException
 
 from pilotlight.client import Client, Tensor
 from pilotlight.errors import NotFoundError
 from tests import fakes
-from tests.e2e.conftest import ROOT
+from tests.conformance.test_tritonclient import ARRAYS
+from tests.e2e.conftest import ECHOES, ROOT
 
 IMAGES, LABELS = fakes.digits()
 START_S = 120  # the first start builds an image with the layers in it
@@ -70,7 +75,7 @@ def test_start_api_answers_curl(url: str) -> None:
 
 def test_start_api_answers_our_client(url: str) -> None:
     with Client(url) as client:
-        assert client.models() == ["digits"]
+        assert client.models() == ["digits", *sorted(f"echo-{datatype.lower()}" for datatype in ECHOES)]
         answer = client.infer("digits", [Tensor("image", "FP32", [20, 1, 8, 8], IMAGES[:20].ravel().tolist())])
         logits = np.reshape(answer.output("logits").data, (20, 10))
         assert (logits.argmax(axis=1) == LABELS[:20]).mean() >= 0.95
@@ -85,3 +90,103 @@ def test_start_api_answers_tritonclient(url: str) -> None:
         tensor.set_data_from_numpy(IMAGES[:1], binary_data=False)
         wanted = triton.InferRequestedOutput("logits", binary_data=False)
         assert client.infer("digits", [tensor], outputs=[wanted]).as_numpy("logits").argmax() == LABELS[0]
+
+
+def accept() -> dict[str, str]:
+    """SAM CLI decodes a base64 answer only when the request has an Accept header; tritonclient sends none.
+
+    A new one each time, since tritonclient writes its own headers into it.
+    """
+    return {"Accept": "*/*"}
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(url.removeprefix("http://"), network_timeout=60) as connected:
+        yield connected
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
+@pytest.mark.parametrize("output", [None, False, True])
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("datatype", ECHOES)
+def test_every_mix_round_trips(
+    client: triton.InferenceServerClient, datatype: str, binary: bool, output: bool | None, compression: str | None
+) -> None:
+    array = ARRAYS[datatype]
+    if datatype in ("FP16", "BF16") and not (binary and output in (None, True)):
+        return  # they have no JSON form
+    tensor = triton.InferInput("x", list(array.shape), datatype)
+    tensor.set_data_from_numpy(array, binary_data=binary)
+    outputs = None if output is None else [triton.InferRequestedOutput("y", binary_data=output)]
+    found = client.infer(
+        f"echo-{datatype.lower()}",
+        [tensor],
+        outputs=outputs,
+        headers=accept(),
+        request_compression_algorithm=compression,
+        response_compression_algorithm=compression,
+    ).as_numpy("y")
+    texts = [value.decode() if isinstance(value, bytes) else value for value in found.ravel()]
+    np.testing.assert_array_equal(np.array(texts, array.dtype).reshape(found.shape), array)
+
+
+def test_the_rest_of_the_protocol(client: triton.InferenceServerClient) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert not client.is_model_ready("nothing")
+    assert "statistics" in client.get_server_metadata()["extensions"]
+    assert client.get_model_metadata("digits")["versions"] == ["1"]
+    assert client.get_model_config("digits", "candidate")["input"][0]["dims"] == [-1, 1, 8, 8]
+    tensor = triton.InferInput("image", [3, 1, 8, 8], "FP32")
+    tensor.set_data_from_numpy(IMAGES[:3])
+    wanted = triton.InferRequestedOutput("logits", class_count=2)
+    result = client.infer(
+        "digits", [tensor], model_version="champion", request_id="7", outputs=[wanted], headers=accept()
+    )
+    assert (result.get_response()["id"], result.as_numpy("logits").shape) == ("7", (3, 2))
+    pending = [client.async_infer("digits", [tensor], headers=accept()) for _ in range(3)]
+    assert {request.get_result().as_numpy("logits").shape for request in pending} == {(3, 10)}
+    (entry,) = client.get_inference_statistics("digits", "1")["model_stats"]
+    assert entry["inference_count"] >= 3
+    with pytest.raises(InferenceServerException, match="keep no state") as raised:
+        client.infer("digits", [tensor], sequence_id=1, headers=accept())
+    assert raised.value.status() == "501"
+    with pytest.raises(InferenceServerException, match="has no version 9") as raised:
+        client.infer("digits", [tensor], model_version="9", headers=accept())
+    assert raised.value.status() == "404"
+
+
+def test_unload_and_load(client: triton.InferenceServerClient) -> None:
+    client.unload_model("echo-uint8")
+    states = {row["name"]: row["state"] for row in client.get_model_repository_index()}
+    assert (states["echo-uint8"], states["digits"]) == ("UNAVAILABLE", "READY")
+    assert eventually(lambda: not client.is_model_ready("echo-uint8"))
+    client.load_model("echo-uint8")
+    assert eventually(lambda: bool(client.is_model_ready("echo-uint8")))
+
+
+def eventually(true: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + START_S
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return true()
+
+
+def test_the_asyncio_client(url: str) -> None:
+    async def once() -> None:
+        async with triton_aio.InferenceServerClient(url.removeprefix("http://")) as client:
+            tensor = triton.InferInput("x", [2, 2], "INT64")
+            tensor.set_data_from_numpy(ARRAYS["INT64"])
+            result = await client.infer("echo-int64", [tensor], headers=accept())
+            np.testing.assert_array_equal(result.as_numpy("y"), ARRAYS["INT64"])
+
+    asyncio.run(once())
+
+
+def test_mlflow(url: str) -> None:
+    body = json.dumps({"instances": IMAGES[:5].tolist()})
+    headers = {"content-type": "application/json", "x-pilotlight-model": "digits"}
+    answer = httpx2.post(f"{url}/invocations", content=body, headers=headers, timeout=60)
+    assert np.argmax(answer.json()["predictions"], axis=1).tolist() == LABELS[:5]
+    assert httpx2.get(f"{url}/ping", timeout=60).status_code == 200

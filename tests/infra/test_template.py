@@ -17,6 +17,13 @@ STACK = template.load(ROOT / "template.yaml")
 RESOURCES: dict[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))["Resources"]
 FUNCTIONS = {name: body for name, body in RESOURCES.items() if body["Type"] == "AWS::Serverless::Function"}
 
+READ = {"s3:GetObject", "s3:ListBucket"}
+RIGHTS = {
+    "PredictFunction": READ,
+    "ModelsFunction": READ | {"s3:PutObject"},
+    "PromoteFunction": READ | {"s3:PutObject"},
+}
+
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_handler_imports_from_the_checkout(name: str) -> None:
@@ -40,8 +47,31 @@ def test_every_function_may_do_only_what_it_must(name: str) -> None:
         actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
         assert not [action for action in actions if "*" in action]
         assert statement["Resource"] != "*"
-    allowed = {"s3:GetObject", "s3:ListBucket"} | ({"s3:PutObject"} if name == "PromoteFunction" else set())
-    assert {statement["Action"] for statement in statements} == allowed
+    assert {statement["Action"] for statement in statements} == RIGHTS[name]
+
+
+def test_who_may_write_may_write_aliases_only() -> None:
+    statements = [
+        one for policy in FUNCTIONS["ModelsFunction"]["Properties"]["Policies"] for one in policy["Statement"]
+    ]
+    (written,) = [statement["Resource"] for statement in statements if statement["Action"] == "s3:PutObject"]
+    folders = [{"Fn::Sub": f"${{ModelBucket.Arn}}/models/*/{folder}/*"} for folder in ("aliases", "history")]
+    assert written == folders
+
+
+@pytest.mark.parametrize("name", sorted({route.function for route in STACK.routes}))
+def test_every_function_answers_the_routes_of_the_template(name: str) -> None:
+    module, function = STACK.functions[name].handler.rsplit(".", 1)
+    answered = getattr(importlib.import_module(module), function)._routes
+    assert {route.resource for route in STACK.routes if route.function == name} == set(answered)
+    assert {route.method for route in STACK.routes} == {"ANY"}
+
+
+def test_what_stops_a_model_asks_for_the_api_key() -> None:
+    events = FUNCTIONS["ModelsFunction"]["Properties"]["Events"]
+    asks = {name for name, event in events.items() if event["Properties"].get("Auth") == {"ApiKeyRequired": True}}
+    assert asks == {"Load", "Unload"}
+    assert RESOURCES["Api"]["Properties"]["Auth"]["UsagePlan"] == {"CreateUsagePlan": "PER_API"}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

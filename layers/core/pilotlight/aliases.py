@@ -68,11 +68,15 @@ def shadowed(document: AliasDocument, shadow: Share | None, by: str, reason: str
 
 def suspended(document: AliasDocument, by: str, reason: str) -> AliasDocument:
     """Out of service; one that is already keeps its first reason."""
-    return replace(followed(document, by, reason), suspended=document.suspended or Suspension(by, now(), reason))
+    if document.suspended is not None:
+        return document
+    return replace(followed(document, by, reason), suspended=Suspension(by, now(), reason))
 
 
 def resumed(document: AliasDocument, by: str, reason: str) -> AliasDocument:
-    """In service."""
+    """In service; as it is if it was."""
+    if document.suspended is None:
+        return document
     return replace(followed(document, by, reason), suspended=None)
 
 

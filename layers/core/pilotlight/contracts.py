@@ -101,7 +101,7 @@ class Draft(Struct, frozen=True, kw_only=True):
 
     name: Name
     task: Task = "tensor"
-    inputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1)]
+    inputs: tuple[TensorSpec, ...]  # may be none: a graph of constants has an answer too
     outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1)]
     labels: tuple[str, ...] = ()
     variants: Annotated[dict[Precision, Variant], Meta(min_length=1)]

@@ -3,7 +3,8 @@
     PilotlightError
     ├── InvalidInputError          the caller's request, file or recipe is wrong
     │   ├── MethodNotAllowedError  right route, wrong verb
-    │   └── TooLargeError          more bytes than the limit
+    │   ├── TooLargeError          more bytes than the limit
+    │   └── UnsupportedTypeError   a body of a type or charset that is not read
     ├── NotFoundError              no such route, model, version, alias or object
     ├── UnsupportedError           a right request for something that is not built
     ├── ConflictError              somebody else wrote first
@@ -11,6 +12,7 @@
     │   └── ChangedError           compare-and-swap put, and the object has changed
     └── UnavailableError           not now, or not here
         ├── StoreError             the object store did not answer as it should
+        ├── SuspendedError         the alias was taken out of service
         └── ModelRefusedError      the version's bytes are not what its manifest says, or do not open
             └── DoesNotFitError    the version is larger than the memory it may use
 
@@ -32,6 +34,10 @@ class MethodNotAllowedError(InvalidInputError):
 
 class TooLargeError(InvalidInputError):
     """The caller sent more bytes than the limit."""
+
+
+class UnsupportedTypeError(InvalidInputError):
+    """The body's media type or charset is not one that the route reads."""
 
 
 class NotFoundError(PilotlightError):
@@ -60,6 +66,10 @@ class UnavailableError(PilotlightError):
 
 class StoreError(UnavailableError):
     """The object store failed, after its own retries."""
+
+
+class SuspendedError(UnavailableError):
+    """Somebody took the alias out of service, on purpose; its versions can still be named."""
 
 
 class ModelRefusedError(UnavailableError):

@@ -149,14 +149,20 @@ class Registry:
         return self.change(name, alias, lambda document: aliases.resumed(document, by, reason))
 
     def change(self, name: str, alias: str, of: Callable[[AliasDocument], AliasDocument]) -> AliasDocument:
-        """Swap an alias's document for what `of` makes of it; `ChangedError` when somebody else was faster.
-
-        The old document is put aside first, under its number. Racers put the same one there, so none is ever lost.
-        """
+        """Swap an alias's document for what `of` makes of it; `ChangedError` when somebody else was faster."""
         document, e_tag = self._known_alias(name, alias)
-        changed = of(document)
-        self.store.put(history_path(name, alias, document.number), encode(document))
-        self.store.replace(alias_path(name, alias), encode(changed), e_tag)
+        return self._swap(name, alias, document, e_tag, of(document))
+
+    def _swap(
+        self, name: str, alias: str, document: AliasDocument, e_tag: str, changed: AliasDocument
+    ) -> AliasDocument:
+        """Swap a document for another, if it is still the one with that e_tag.
+
+        It is put aside first, under its number. Racers put the same one there, so none is ever lost.
+        """
+        if changed is not document:
+            self.store.put(history_path(name, alias, document.number), encode(document))
+            self.store.replace(alias_path(name, alias), encode(changed), e_tag)
         return changed
 
     def history(self, name: str, alias: str = CHAMPION) -> list[AliasDocument]:
@@ -202,23 +208,31 @@ class Registry:
     def _introduce(self, manifest: Manifest) -> None:
         """Make a new version the candidate, unless a newer one is, and the champion, if there is none."""
         name, version = manifest.name, manifest.version
-        while not self._points_at_least(name, CANDIDATE, version):
+        while (found := self._alias_or_none(name, CANDIDATE)) is None or found[0].version < version:
             try:
-                self.move(name, CANDIDATE, version, by=manifest.by, reason="newest version")
+                self._nominate(manifest, found)
             except ConflictError:
                 continue  # another publisher was faster; look again
-        if not self._points_at_least(name, CHAMPION, 1):
+        if self._alias_or_none(name, CHAMPION) is None:
             first = aliases.first(version, manifest.by, "first version")
             try:
                 self.store.create(alias_path(name, CHAMPION), encode(first))
             except AlreadyExistsError:
                 return  # another first version was faster
 
-    def _points_at_least(self, name: str, alias: str, version: int) -> bool:
+    def _nominate(self, manifest: Manifest, found: tuple[AliasDocument, str] | None) -> None:
+        """Make a version the candidate, unless the alias is no longer as it was found."""
+        name, version, by, why = manifest.name, manifest.version, manifest.by, "newest version"
+        if found is None:
+            self.store.create(alias_path(name, CANDIDATE), encode(aliases.first(version, by, why)))
+        else:
+            self._swap(name, CANDIDATE, *found, aliases.moved(found[0], version, by, why))
+
+    def _alias_or_none(self, name: str, alias: str) -> tuple[AliasDocument, str] | None:
         try:
-            return self._alias(name, alias)[0].version >= version
+            return self._alias(name, alias)
         except NotFoundError:
-            return False
+            return None
 
     def _check(self, name: str, version: int, manifest: bytes, key: PublicKey) -> None:
         """Refuse a manifest that the key has not signed."""

@@ -14,6 +14,7 @@ from pilotlight.errors import InvalidInputError
 DEFAULT_STORE = ".pilotlight/store"  # in the working folder: the embedded default
 VARIABLES = {
     "store": "PILOTLIGHT_STORE",
+    "model": "PILOTLIGHT_MODEL",
     "alias_seconds": "PILOTLIGHT_ALIAS_SECONDS",
     "memory_mb": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",  # set by Lambda, by SAM and by the local gateway
 }
@@ -25,6 +26,7 @@ class Settings(Struct, frozen=True):
     store: str = DEFAULT_STORE  # URL for `open_store`
     alias_seconds: Annotated[float, Meta(ge=0)] = 10.0  # for how long an alias is trusted before it is read again
     memory_mb: Annotated[int, Meta(ge=128, le=10240)] = 1769
+    model: str = ""  # the reference that MLflow's /invocations answers with; empty for the store's only model
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":

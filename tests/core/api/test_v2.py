@@ -169,13 +169,31 @@ def test_half_precision_needs_the_binary_form(datatype: Datatype) -> None:
         json_data.encode(np.zeros(1), "y", datatype)
 
 
-def test_sequences_are_refused_not_ignored() -> None:
+@pytest.mark.parametrize("parameters", [{"sequence_id": 3}, {"sequence_id": "a"}, {"sequence_start": True}])
+def test_sequences_are_refused_not_ignored(parameters: dict[str, object]) -> None:
     with pytest.raises(UnsupportedError, match="no state between requests"):
-        decode(body([1, 2], [1, 2], parameters={"sequence_id": 3}))
+        decode(body([1, 2], [1, 2], parameters=parameters))
 
 
-def test_unknown_parameters_pass() -> None:
-    assert decode(body([1, 2], [1, 2], parameters={"priority": 1, "binary_data_output": False})).tolist() == [[1, 2]]
+def test_no_sequence_is_no_sequence() -> None:
+    decode(body([1, 2], [1, 2], parameters={"sequence_id": 0, "sequence_start": False, "sequence_end": False}))
+
+
+def test_unknown_and_reserved_parameters_pass() -> None:
+    parameters = {
+        "priority": 1,
+        "timeout": 1000,
+        "binary_data_output": False,
+        "triton_x": 1,
+        "mine": [{}],
+        "headers": {},
+    }
+    assert decode(body([1, 2], [1, 2], parameters=parameters)).tolist() == [[1, 2]]
+
+
+def test_config_says_string_for_bytes_and_minus_one_for_free() -> None:
+    (described,) = v2.config(manifest("BYTES"))["input"]
+    assert (described["data_type"], described["dims"][0]) == ("TYPE_STRING", -1)
 
 
 def test_the_id_comes_back_only_if_it_was_sent() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from pilotlight.aliases import now
 from pilotlight.contracts import AliasDocument, Reference, encode
-from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError, StoreError
+from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError, StoreError, SuspendedError
 from pilotlight.registry import Registry, alias_path
 from pilotlight.runtime.catalog import REFUSED_SECONDS, Catalog
 from pilotlight.runtime.warm import WarmModel, WarmModels
@@ -194,3 +194,17 @@ def test_unknown_references_are_not_found(rig: Rig) -> None:
     for reference in (Reference("nothing"), Reference("double", 7), Reference("double", None, "staging")):
         with pytest.raises(NotFoundError):
             rig.catalog.model(reference)
+
+
+def test_a_suspended_alias_is_noticed_after_its_time_and_its_version_still_answers_by_number(rig: Rig) -> None:
+    rig.catalog.model(CHAMPION)
+    rig.registry.suspend("double", "champion", by="ann", reason="drifts")
+    rig.catalog.model(CHAMPION)
+    rig.clock.tick(10)
+    with pytest.raises(SuspendedError, match=r"double@champion is unloaded since .*Z: drifts"):
+        rig.catalog.model(CHAMPION)
+    assert answer(rig.catalog.model(Reference("double", 1))) == 6
+    assert rig.catalog.manifest(CHAMPION).version == 1
+    rig.registry.resume("double", "champion", by="ann", reason="mended")
+    rig.clock.tick(10)
+    assert answer(rig.catalog.model(CHAMPION)) == 6

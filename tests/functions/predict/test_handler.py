@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pilotlight
 from functions.predict.endpoints import Endpoints
 from functions.predict.handler import build
+from pilotlight.api import v2
 from pilotlight.api.router import Router
 from pilotlight.contracts import TensorSpec
 from pilotlight.registry import Registry
@@ -30,27 +32,16 @@ ROW = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
 class Function:
     """The handler over a store, and what a caller sees of it."""
 
-    def __init__(self, store_url: str) -> None:
-        self.handle = build(Settings(store=store_url))
+    def __init__(self, store_url: str, model: str = "") -> None:
+        self.handle = build(Settings(store=store_url, model=model))
+
+    def event(self, method: str, path: str, body: bytes | None = None, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+        return fakes.event(self.handle._routes, method, path, body, **more)
 
     def __call__(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        answer = self.handle(event(method, path, raw), None)
+        answer = self.handle(self.event(method, path, raw), None)
         return answer["statusCode"], json.loads(answer["body"])
-
-
-def event(method: str, path: str, body: bytes | None) -> dict[str, Any]:
-    """The recorded event with another call in it, routed as the gateway routes."""
-    resource, parameters = path, {}
-    for pattern in ("/v2/models/{model}/versions/{version}", "/v2/models/{model}"):
-        found = re.fullmatch(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", pattern) + "(/ready|/infer)?", path)
-        if found:
-            resource = pattern + (found[found.re.groups] or "")
-            parameters = found.groupdict()
-            break
-    encoded = base64.b64encode(body).decode() if body else None
-    changes = {"httpMethod": method, "path": path, "resource": resource, "pathParameters": parameters or None}
-    return {**RECORDED, **changes, "body": encoded, "isBase64Encoded": encoded is not None}
 
 
 @pytest.fixture
@@ -82,7 +73,7 @@ def test_health(call: Function) -> None:
 
 def test_server_metadata(call: Function) -> None:
     status, body = call("GET", "/v2")
-    assert (status, body["name"], body["extensions"]) == (200, "pilotlight", ["binary_tensor_data", "classification"])
+    assert (status, body["name"], body["extensions"]) == (200, "pilotlight", list(v2.EXTENSIONS))
     assert re.fullmatch(r"\d+\.\d+\.\d+", body["version"])
 
 
@@ -212,7 +203,7 @@ def test_binary_tensors_both_ways(call: Function) -> None:
             "parameters": {"binary_data_output": True},
         }
     ).encode()
-    request = event("POST", "/v2/models/double/infer", text + np.array([1, 2, 3], "<f4").tobytes())
+    request = call.event("POST", "/v2/models/double/infer", text + np.array([1, 2, 3], "<f4").tobytes())
     request["headers"] = request["headers"] | {"Inference-Header-Content-Length": str(len(text))}
     answer = call.handle(request, None)
     assert (answer["statusCode"], answer["isBase64Encoded"]) == (200, True)
@@ -246,17 +237,122 @@ def test_a_store_that_is_away_is_503(registry: Registry) -> None:
     catalog = Catalog(Registry(store), WarmModels(1000), memory_mb=1769, alias_seconds=10)
     store.fail("models/")
     routes = Endpoints(catalog).routes()
-    answer = Router(routes)(event("POST", "/v2/models/double/infer", b"{}"), None)
+    answer = Router(routes)(fakes.event(routes, "POST", "/v2/models/double/infer", b"{}"), None)
     assert (answer["statusCode"], "connection refused" in answer["body"]) == (503, True)
 
 
-def test_the_template_has_the_routes_that_the_function_answers(call: Function) -> None:
-    paths = re.findall(r'Path: (?:"([^"]+)"|([^,}\s]+))', (ROOT / "template.yaml").read_text())
-    assert {quoted or bare for quoted, bare in paths} == set(call.handle._routes)
+def test_config(call: Function) -> None:
+    status, body = call("GET", "/v2/models/double/config")
+    assert (status, body["name"], body["platform"], body["max_batch_size"]) == (200, "double", v2.PLATFORM, 0)
+    assert body["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 3]}]
+    assert body["output"] == [{"name": "y", "data_type": "TYPE_FP32", "dims": [-1, 3]}]
+    assert call("GET", "/v2/models/double/versions/candidate/config")[0] == 200
+    assert call("GET", "/v2/models/nothing/config")[0] == 404
+
+
+def test_statistics(call: Function) -> None:
+    assert call("GET", "/v2/models/stats") == (200, {"model_stats": []})
+    rows = infer(ROW | {"shape": [2, 3], "data": [1, 2, 3, 4, 5, 6]})
+    for path, body in (("", rows), ("/versions/2", infer(ROW)), ("", infer(ROW | {"data": [1]}))):
+        call("POST", f"/v2/models/double{path}/infer", body)
+    first, second = call("GET", "/v2/models/double/stats")[1]["model_stats"]
+    assert (first["version"], first["inference_count"], first["execution_count"]) == ("1", 2, 1)
+    assert (first["inference_stats"]["fail"]["count"], second["inference_stats"]["fail"]["count"]) == (1, 0)
+    assert (second["version"], second["memory_usage"][0]["byte_size"]) == ("2", len(fakes.graph("square")))
+    assert first["inference_stats"]["compute_infer"]["ns"] > 0
+    assert [one["version"] for one in call("GET", "/v2/models/double/versions/2/stats")[1]["model_stats"]] == ["2"]
+    assert len(call("GET", "/v2/models/stats")[1]["model_stats"]) == 2
+
+
+def test_statistics_of_what_is_not_there(call: Function) -> None:
+    assert call("GET", "/v2/models/nothing/stats")[0] == 404
+    assert call("GET", "/v2/models/double/versions/9/stats")[0] == 404
+
+
+def test_a_suspended_champion_answers_nobody(registry: Registry, store_url: str) -> None:
+    registry.suspend("double", "champion", by="ann", reason="drifts")
+    call = Function(store_url)
+    for method, path in (("GET", "ready"), ("POST", "infer")):
+        status, body = call(method, f"/v2/models/double/{path}", infer(ROW) if method == "POST" else None)
+        assert status == 503
+        assert re.fullmatch(
+            r"double@champion is unloaded since .*Z: drifts\. POST /v2/.*/load resumes it; .*", body["error"]
+        )
+        assert call(method, f"/v2/models/double/versions/1/{path}", infer(ROW) if method == "POST" else None)[0] == 200
+    assert call("GET", "/v2/models/double")[0] == 200
+    registry.resume("double", "champion", by="ann", reason="mended")
+    assert Function(store_url)("POST", "/v2/models/double/infer", infer(ROW))[0] == 200
+
+
+def score(call: Function, body: object, **more: Any) -> tuple[int, Any]:  # noqa: ANN401 - of a request
+    answer = call.handle(call.event("POST", "/invocations", json.dumps(body).encode(), **more), None)
+    return answer["statusCode"], json.loads(answer["body"])
+
+
+def test_mlflow_scores_the_only_model(call: Function) -> None:
+    assert score(call, {"inputs": [[1, 2, 3]]}) == (200, {"predictions": [[2, 4, 6]]})
+    answer = call.handle(call.event("POST", "/invocations", b'{"inputs": [[1, 2, 3]]}'), None)
+    assert answer["headers"]["x-pilotlight-model"] == "double:1"
+
+
+def test_mlflow_counts_as_v2_does(call: Function) -> None:
+    score(call, {"inputs": [[1, 2, 3]] * 5})
+    assert call("GET", "/v2/models/double/stats")[1]["model_stats"][0]["inference_count"] == 5
+
+
+@pytest.mark.parametrize(
+    ("more", "setting", "predictions"),
+    [
+        ({"headers": {"X-Pilotlight-Model": "double:2"}}, "", [[1, 4, 9]]),
+        ({"query": {"model": "double@candidate"}}, "", [[1, 4, 9]]),
+        ({}, "double:2", [[1, 4, 9]]),
+        ({"query": {"model": "double"}}, "double:2", [[2, 4, 6]]),
+        ({"query": {"model": "double:2"}, "headers": {"x-pilotlight-model": "double"}}, "", [[2, 4, 6]]),
+    ],
+)
+def test_mlflow_scores_the_model_that_is_named(
+    registry: Registry, store_url: str, more: dict[str, Any], setting: str, predictions: list[list[float]]
+) -> None:
+    fakes.publish(registry, "other")
+    call = Function(store_url, setting)
+    assert score(call, {"inputs": [[1, 2, 3]]}, **more) == (200, {"predictions": predictions})
+
+
+def test_mlflow_asks_which_of_several_models(call: Function, registry: Registry) -> None:
+    fakes.publish(registry, "other")
+    status, body = score(call, {"inputs": [[1, 2, 3]]})
+    assert (status, body["error_code"]) == (400, "BAD_REQUEST")
+    assert "The store has 2; name one of double, other by the header X-Pilotlight-Model" in body["message"]
+
+
+def test_mlflow_errors_are_in_its_words(call: Function) -> None:
+    assert score(call, {"inputs": [[1, 2]]})[1]["error_code"] == "BAD_REQUEST"
+    status, body = score(call, {"inputs": [[1, 2, 3]]}, query={"model": "nothing"})
+    assert (status, body["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
+    status, body = score(call, {"inputs": [[1, 2, 3]]}, headers={"content-type": "text/plain"})
+    assert (status, body["error_code"]) == (415, "BAD_REQUEST")
+
+
+def test_mlflow_health_and_version(call: Function) -> None:
+    for path, body in (("/ping", "\n"), ("/health", "\n"), ("/version", pilotlight.__version__)):
+        answer = call.handle(call.event("GET", path), None)
+        assert (answer["statusCode"], answer["body"]) == (200, body)
 
 
 def test_the_hot_path_imports_neither_boto3_nor_pydantic_nor_training() -> None:
-    heavy = ("boto3", "botocore", "pydantic", "aws_lambda_powertools", "torch", "onnx", "sklearn", "requests", "yaml")
+    heavy = (
+        "csv",
+        "pilotlight.api.mlflow",
+        "boto3",
+        "botocore",
+        "pydantic",
+        "aws_lambda_powertools",
+        "torch",
+        "onnx",
+        "sklearn",
+        "requests",
+        "yaml",
+    )
     code = f"import sys, functions.predict.handler; print([m for m in {heavy} if m in sys.modules])"
     environment = {"PYTHONPATH": f"{ROOT / 'layers/core'}:{ROOT}", "PILOTLIGHT_STORE": "memory://"}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

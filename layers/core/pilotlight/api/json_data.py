@@ -56,8 +56,11 @@ def elements(text: bytes, name: str, datatype: Datatype, shape: Sequence[int]) -
         raise InvalidInputError(f"Input {name!r}: data is not {datatype}: {exc}.") from exc
 
 
-def to_array(data: list[Any], name: str, datatype: Datatype) -> Array:
-    """Checked elements as an array of the model's type; ragged lists and values beyond the type are refused."""
+def to_array(data: list[Any], name: str, datatype: Datatype, *, missing: bool = False) -> Array:
+    """Checked elements as an array of the model's type; ragged lists and values beyond the type are refused.
+
+    With `missing`, an element may be None, which is NaN.
+    """
     try:
         with np.errstate(over="ignore"):  # told below, in the caller's words
             array = np.array(data, dtype=NUMPY_DTYPES[datatype])
@@ -67,7 +70,7 @@ def to_array(data: list[Any], name: str, datatype: Datatype) -> Array:
         raise InvalidInputError(f"Input {name!r} holds a value beyond {datatype}: {exc}.") from exc
     if array.dtype.kind == "O" and any(isinstance(value, list) for value in array.flat):
         raise ragged(name)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not (~np.isinf(array) if missing else np.isfinite(array)).all():
         raise InvalidInputError(f"Input {name!r} holds a value beyond {datatype}'s range.")
     return array
 

@@ -26,17 +26,22 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     id: str
+    query: Mapping[str, str] = field(default_factory=dict)  # of a name that comes twice, the last
+    caller: str = ""  # who the gateway says it is: an IAM principal, an API key's id, an address
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> "Request":
         """Read a REST proxy event; `InvalidInputError` when its body is not the base64 that it says it is."""
+        context = event.get("requestContext") or {}
         return cls(
             method=event["httpMethod"],
             resource=event["resource"],
             parameters=event.get("pathParameters") or {},
             headers={name.lower(): value for name, value in (event.get("headers") or {}).items()},
             body=body_bytes(event.get("body"), encoded=bool(event.get("isBase64Encoded"))),
-            id=(event.get("requestContext") or {}).get("requestId", ""),
+            id=context.get("requestId", ""),
+            query=event.get("queryStringParameters") or {},
+            caller=caller(context.get("identity") or {}),
         )
 
 
@@ -63,6 +68,11 @@ class Response:
             "body": body.decode(),
             "isBase64Encoded": self.binary,
         }
+
+
+def caller(identity: Mapping[str, Any]) -> str:
+    """The best name that the gateway has for who is calling; empty when it has none."""
+    return next((str(identity[key]) for key in ("userArn", "apiKeyId", "sourceIp") if identity.get(key)), "")
 
 
 def body_bytes(body: str | None, *, encoded: bool) -> bytes:

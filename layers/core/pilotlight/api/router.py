@@ -17,6 +17,7 @@ from pilotlight.errors import (
     TooLargeError,
     UnavailableError,
     UnsupportedError,
+    UnsupportedTypeError,
 )
 
 LOG = logging.getLogger("pilotlight.api")
@@ -28,6 +29,7 @@ STATUSES: Mapping[type[PilotlightError], int] = {
     InvalidInputError: 400,
     MethodNotAllowedError: 405,
     TooLargeError: 413,
+    UnsupportedTypeError: 415,
     NotFoundError: 404,
     ConflictError: 409,
     UnsupportedError: 501,

@@ -15,13 +15,17 @@ from msgspec import Meta, Raw, Struct
 
 from pilotlight.api import binary_data, compression, json_data
 from pilotlight.api.messages import JSON, Response
-from pilotlight.contracts import Manifest, TensorSpec
+from pilotlight.contracts import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, UnsupportedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 
 PLATFORM = "onnxruntime_onnx"
-EXTENSIONS = ("binary_tensor_data", "classification")  # of the protocol; only what works is advertised
+# Of the protocol; only what works is advertised.
+EXTENSIONS = (
+    "binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters", "statistics",
+)  # fmt: skip
+STATEFUL = ("sequence_id", "sequence_start", "sequence_end")  # parameters of a protocol extension that is not served
 BINARY = "application/octet-stream"
 JSON_LENGTH = "inference-header-content-length"  # how many bytes of the body are JSON; tensors follow
 Parameters = dict[str, Any]
@@ -142,6 +146,27 @@ def describe(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": spec.free_shape}
 
 
+def config(manifest: Manifest) -> dict[str, Any]:
+    """Triton's ModelConfig: every version is served, and shapes name the batch themselves, so `max_batch_size` is 0."""
+    return {
+        "name": manifest.name,
+        "platform": PLATFORM,
+        "backend": "onnxruntime",
+        "version_policy": {"all": {}},
+        "max_batch_size": 0,
+        "input": [configured(spec) for spec in manifest.inputs],
+        "output": [configured(spec) for spec in manifest.outputs],
+        "default_model_filename": manifest.graph.path,
+        "parameters": {"precision": {"string_value": manifest.serve}, "task": {"string_value": manifest.task}},
+    }
+
+
+def configured(spec: TensorSpec) -> dict[str, Any]:
+    """One tensor of the ModelConfig, whose word for BYTES is STRING."""
+    kind = "STRING" if spec.datatype == "BYTES" else spec.datatype
+    return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": spec.free_shape}
+
+
 def json_length(headers: Mapping[str, str], size: int) -> int:
     """How many bytes of a body of `size` are JSON: all, unless the header says otherwise."""
     text = headers.get(JSON_LENGTH)
@@ -213,8 +238,9 @@ def raw_shape(spec: TensorSpec, size: int) -> list[int]:
 
 def wanted_outputs(request: InferBody, manifest: Manifest) -> list[Wanted]:
     """The outputs to answer with: those asked for, else all of the model's."""
-    if request.parameters.get("sequence_id"):
-        raise UnsupportedError("The parameter 'sequence_id' is not served: models here keep no state between requests.")
+    stateful = next((name for name in STATEFUL if request.parameters.get(name)), None)
+    if stateful is not None:
+        raise UnsupportedError(f"The parameter {stateful!r} is not served: models here keep no state between requests.")
     known = [spec.name for spec in manifest.outputs]
     binary = bool(request.parameters.get("binary_data_output", False))
     asked = request.outputs or [OutputBody(name) for name in known]
@@ -238,7 +264,7 @@ def encode_output(
     """One output of the answer; its bytes go to `tails` when it is wanted in binary form."""
     datatype = spec.datatype
     if wanted.classes is not None:
-        array, datatype = classify(array, wanted, labels), "BYTES"
+        array, datatype = classify(numbers(array, datatype), wanted, labels), "BYTES"
     encoded: dict[str, Any] = {"name": spec.name, "datatype": datatype, "shape": list(array.shape)}
     if wanted.binary:
         tails.append(binary_data.encode(array))
@@ -246,6 +272,11 @@ def encode_output(
     else:
         encoded["data"] = json_data.encode(array, spec.name, datatype)
     return encoded
+
+
+def numbers(array: Array, datatype: Datatype) -> Array:
+    """An output's values; BF16 comes as bits, which are the upper half of a float's."""
+    return (array.astype(np.uint32) << 16).view(np.float32) if datatype == "BF16" else array
 
 
 def classify(array: Array, wanted: Wanted, labels: Sequence[str]) -> Array:

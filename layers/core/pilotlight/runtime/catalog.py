@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pilotlight.contracts import AliasDocument, Manifest, Reference, TensorSpec
-from pilotlight.errors import ModelRefusedError, NotFoundError, PilotlightError, UnavailableError
+from pilotlight.errors import ModelRefusedError, NotFoundError, PilotlightError, SuspendedError, UnavailableError
 from pilotlight.metrics import count
 from pilotlight.registry import Registry
 from pilotlight.runtime.files import fetched
@@ -78,8 +78,10 @@ class Catalog:
         raise failures[0]
 
     def _candidates(self, reference: Reference) -> Iterator[int]:
-        """The versions that may answer for an alias, the right one first, none twice."""
+        """The versions that may answer for an alias, the right one first, none twice; none if it is suspended."""
         document = self._follow(reference)
+        if document.suspended is not None:
+            raise suspended(reference, document)
         last_good = self._good.get((reference.name, reference.alias))
         yield from dict.fromkeys(v for v in (document.version, last_good, document.previous) if v is not None)
 
@@ -127,6 +129,16 @@ class Catalog:
         model = WarmModel(manifest, session, manifest.graph.bytes)
         self.warm.put(model)
         return model
+
+
+def suspended(reference: Reference, document: AliasDocument) -> SuspendedError:
+    """The error for an alias that was taken out of service: since when, why, and what works instead; not by whom."""
+    pause = document.suspended
+    why = f"since {pause.at[:19]}Z: {pause.reason}" if pause is not None else "for now"
+    return SuspendedError(
+        f"{reference} is unloaded {why}. POST /v2/repository/models/{reference.name}/load resumes it; "
+        f"{reference.name}:{document.version} is served when it is named."
+    )
 
 
 def agree(manifest: Manifest, what: str, found: Sequence[TensorSpec], promised: Sequence[TensorSpec]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from pilotlight.contracts import Datatype
 
-# BF16 has no numpy type, and BYTES are objects; both come with the binary tensor extension.
+# BF16 has no numpy type: its arrays hold the bits. BYTES are objects.
 NUMPY_DTYPES: dict[Datatype, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype(np.uint8),
@@ -18,6 +18,7 @@ NUMPY_DTYPES: dict[Datatype, np.dtype[Any]] = {
     "INT32": np.dtype(np.int32),
     "INT64": np.dtype(np.int64),
     "FP16": np.dtype(np.float16),
+    "BF16": np.dtype(np.uint16),
     "FP32": np.dtype(np.float32),
     "FP64": np.dtype(np.float64),
     "BYTES": np.dtype(np.object_),
@@ -34,6 +35,7 @@ ORT_DATATYPES: dict[str, Datatype] = {
     "tensor(int32)": "INT32",
     "tensor(int64)": "INT64",
     "tensor(float16)": "FP16",
+    "tensor(bfloat16)": "BF16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",

@@ -8,8 +8,11 @@ import os
 # onnxruntime >= 1.29 reports home over HTTPS unless this is set before its import (reference/lambda.md).
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from pilotlight.contracts import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime.datatypes import ORT_DATATYPES
 
+BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 MB_PER_VCPU = 1769  # of a Lambda function's memory (reference/lambda.md)
 Array = np.ndarray[Any, Any]
 
@@ -35,9 +39,36 @@ class Session:
         """The outputs by name, all of them or those asked for; `InvalidInputError` when the graph refuses the feeds."""
         names = list(outputs) if outputs is not None else [output.name for output in self.outputs]
         try:
-            return dict(zip(names, self.native.run(names, dict(feeds)), strict=True))
+            answers = self._run_bfloat16(names, feeds) if self.has_bfloat16 else self.native.run(names, dict(feeds))
+            return dict(zip(names, answers, strict=True))
         except REFUSALS as exc:
             raise InvalidInputError(f"The model refused the input: {exc}") from exc
+
+    @cached_property
+    def has_bfloat16(self) -> bool:
+        """Whether a tensor is BF16, which numpy has no type for: such arrays hold its bits as uint16."""
+        return any(spec.datatype == "BF16" for spec in (*self.inputs, *self.outputs))
+
+    def _run_bfloat16(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        kinds = {spec.name: spec.datatype for spec in self.inputs}
+        values = {name: ort_value(array, kinds.get(name)) for name, array in feeds.items()}
+        return [to_numpy(value) for value in self.native.run_with_ort_values(names, values)]
+
+
+def ort_value(array: Array, datatype: Datatype | None) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+    """An array as onnxruntime's own value; the bits of BF16 by their type's number in ONNX."""
+    if datatype == "BF16":
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.require(array, requirements="C"), BFLOAT16)
+    return ort.OrtValue.ortvalue_from_numpy(array)
+
+
+def to_numpy(value: Any) -> Array:  # noqa: ANN401 - onnxruntime ships no types
+    """A value of onnxruntime's as an array; BF16 as bits, copied from where they lie, since it gives no other way."""
+    if value.element_type() != BFLOAT16:
+        array: Array = value.numpy()
+        return array
+    shape = value.shape()
+    return np.frombuffer(ctypes.string_at(value.data_ptr(), 2 * prod(shape)), np.uint16).reshape(shape)
 
 
 # What onnxruntime raises when a graph does not run (REFUSALS) or does not open (DEFECTS); they share no base class.

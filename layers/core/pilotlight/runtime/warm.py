@@ -43,6 +43,10 @@ class WarmModels:
         """The open versions, the one to go first in front."""
         return list(self._models)
 
+    def sizes(self) -> dict[Key, int]:
+        """What each open version counts for, in bytes."""
+        return {key: model.bytes for key, model in self._models.items()}
+
     def get(self, key: Key) -> WarmModel | None:
         """The open model, which becomes the last to go, or None."""
         model = self._models.get(key)

@@ -1,0 +1,61 @@
+"""What each route of MLflow's scoring protocol answers, by the same catalog, checks and graphs as V2's."""
+
+import pilotlight
+from functions.predict.endpoints import items
+from pilotlight import tasks
+from pilotlight.api import mlflow
+from pilotlight.api.messages import Request, Response
+from pilotlight.api.statistics import Statistics
+from pilotlight.contracts import Reference
+from pilotlight.errors import InvalidInputError
+from pilotlight.runtime.catalog import Catalog
+
+TEXT = {"content-type": "text/plain; charset=utf-8"}
+
+
+class Scoring:
+    """MLflow's protocol over a catalog; `model` is the reference behind it, empty for the store's only model."""
+
+    def __init__(self, catalog: Catalog, statistics: Statistics, model: str) -> None:
+        self._catalog = catalog
+        self._statistics = statistics
+        self._model = model
+
+    def answer(self, request: Request) -> Response:
+        """Answer one of MLflow's routes, whose verb the router has checked; errors are in MLflow's words."""
+        endpoints = {"/invocations": self.invocations, "/version": self.version}
+        return mlflow.answering(endpoints.get(request.resource, self.ping))(request)
+
+    def ping(self, request: Request) -> Response:
+        """Healthy: the store answers. MLflow's own server sends an empty line."""
+        self._catalog.registry.store.folders("models")
+        return Response(200, b"\n", TEXT)
+
+    def version(self, request: Request) -> Response:
+        """The version of the server as plain text."""
+        return Response(200, pilotlight.__version__.encode(), TEXT)
+
+    def invocations(self, request: Request) -> Response:
+        """One call of the scoring protocol."""
+        model = self._catalog.model(self.reference(request))
+        with self._statistics.call(model.key) as call:
+            tensors = mlflow.decode(request.body, request.headers, model.manifest)
+            feeds = tasks.prepare(model.manifest, tensors)
+            call.decoded(items(model.manifest, tensors))
+            results = model.session.run(feeds)
+            call.inferred()
+            return mlflow.encode(model.manifest, results, request.headers.get("accept-encoding", ""))
+
+    def reference(self, request: Request) -> Reference:
+        """The model that is meant: the header's, the query's, the setting's, else the only one of the store."""
+        named = request.headers.get(mlflow.MODEL) or request.query.get("model") or self._model
+        if named:
+            return Reference.parse(named)
+        models = self._catalog.registry.models()
+        if len(models) != 1:
+            known = f"one of {', '.join(models)}" if models else "one once there is one"
+            raise InvalidInputError(
+                f"Which model? The store has {len(models)}; name {known} by the header X-Pilotlight-Model, by "
+                "?model=, or by the variable PILOTLIGHT_MODEL (parameter InvocationsModel in template.yaml)."
+            )
+        return Reference(models[0])
