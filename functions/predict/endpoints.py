@@ -58,12 +58,14 @@ class Endpoints:
         return Response.json({"name": model.manifest.name, "ready": True})
 
     def infer(self, request: Request) -> Response:
-        """One inference: bytes to arrays, checks, the graph, arrays to bytes."""
+        """One inference: bytes to arrays, the steps before the graph, the graph, those behind it, arrays to bytes."""
         model = self._catalog.model(reference(request))
         asked = v2.decode_infer(request.body, request.headers, model.manifest)
-        feeds = tasks.prepare(model.manifest, asked.tensors)
-        results = model.session.run(feeds, [output.name for output in asked.outputs])
-        return v2.encode_infer(model.manifest, asked, results, request.headers.get("accept-encoding", ""))
+        wanted = [output.name for output in asked.outputs]
+        feeds = tasks.prepare(model.manifest, asked.tensors, model.assets)
+        results = model.session.run(feeds, tasks.needs(model.manifest, wanted))
+        answer = tasks.finish(model.manifest, results, feeds, wanted)
+        return v2.encode_infer(model.manifest, asked, answer, request.headers.get("accept-encoding", ""))
 
 
 def reference(request: Request) -> Reference:
