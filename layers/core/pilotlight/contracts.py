@@ -138,11 +138,12 @@ class Column(Struct, frozen=True, kw_only=True):
     encoding: Literal["onehot", "index"] = "onehot"  # of a category: 0 and 1 for each value, or the value's place
     mean: float = 0.0
     deviation: Deviation = 1.0
-    missing: float | str | None = None  # stands in for what is missing, in the column's own unit; None refuses it
+    missing: float | str | None = None  # stands in for what is missing; None refuses it, "nan" leaves it to the graph
 
     def __post_init__(self) -> None:
         """Refuse a stand-in for what is missing that would itself be refused."""
-        stands = self.missing in self.categories if self.categories else not isinstance(self.missing, str)
+        number = self.missing == "nan" or not isinstance(self.missing, str)
+        stands = self.missing in self.categories if self.categories else number
         if self.missing is not None and not stands:
             raise ValueError(f"column {self.name!r} cannot have {self.missing!r} for what is missing")
 

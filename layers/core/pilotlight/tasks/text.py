@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from pilotlight.contracts import Manifest, TensorSpec, Text
+from pilotlight.contracts import Draft, Manifest, TensorSpec, Text
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime.assets import Assets
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
@@ -51,7 +51,7 @@ def checked(steps: Text, elements: Array) -> list[str]:
     return texts
 
 
-def fixed(manifest: Manifest) -> int | None:
+def fixed(manifest: Draft) -> int | None:
     """The number of tokens that the graph insists on; `ModelRefusedError` for inputs that no tokenizer makes."""
     unknown = [spec.name for spec in manifest.inputs if spec.name not in PARTS or len(spec.shape) != 2]
     if unknown:
