@@ -91,6 +91,8 @@ def from_json(content: bytes, file: Path, model: ModelMetadata) -> bytes:
         raise InvalidInputError(f"{file} is not JSON: {exc}.") from exc
     if isinstance(data, dict) and "inputs" in data:
         return content
+    if len(model.inputs) > 1 and all(spec.shape == [-1] for spec in model.inputs):
+        return msgspec.json.encode({"inputs": tensors(records(data, file, model), model)})
     if len(model.inputs) != 1 or not isinstance(data, list):
         names = [spec.name for spec in model.inputs]
         raise InvalidInputError(f"{file} must be a V2 infer request: {{'inputs': [...]}} with {names}.")
@@ -99,6 +101,19 @@ def from_json(content: bytes, file: Path, model: ModelMetadata) -> bytes:
     if len(shape) == len(spec.shape) - 1 and spec.shape[0] == -1:
         data, shape = [data], [1, *shape]
     return msgspec.json.encode({"inputs": [Tensor(spec.name, spec.datatype, shape, data)]})
+
+
+def records(data: Any, file: Path, model: ModelMetadata) -> dict[str, list[Any]]:  # noqa: ANN401 - any JSON
+    """The columns of a mapping of columns, of records by name, or of rows in the model's order; one may stand alone."""
+    names = [spec.name for spec in model.inputs]
+    rows = data if isinstance(data, list) and data and isinstance(data[0], list | dict) else [data]
+    if isinstance(data, dict) and all(isinstance(values, list) for values in data.values()):
+        return data
+    if all(isinstance(row, dict) and set(row) == set(rows[0]) for row in rows):
+        return {name: [row[name] for row in rows] for name in rows[0]}
+    if all(isinstance(row, list) and len(row) == len(names) for row in rows):
+        return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+    raise InvalidInputError(f"{file} must hold records, rows or columns of {names}, or a V2 infer request.")
 
 
 def shape_of(data: Any) -> list[int]:  # noqa: ANN401 - any JSON
