@@ -273,6 +273,10 @@ class Manifest(Draft, frozen=True, kw_only=True):
             raise ValueError(f"names {sorted(map(str, named - listed))}, which are not among its files")
         self._check_steps()
 
+    def __hash__(self) -> int:
+        """By the nonce, since its mappings have no hash: what is derived from a manifest can be cached by it."""
+        return hash(self.nonce)
+
     def _check_steps(self) -> None:
         """The steps fit the task and the graph's signature."""
         inputs, outputs = ([spec.name for spec in specs] for specs in (self.inputs, self.outputs))

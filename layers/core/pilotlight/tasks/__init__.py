@@ -3,7 +3,8 @@
     prepare: image, text, tabular, or the graph's own tensors      before the graph
     finish:  classification, regression, embedding, or nothing     behind it
 
-They know manifests and arrays, not protocols. Pillow and tokenizers are imported when the first version needs them.
+They know manifests and arrays, not protocols. Pillow (30 ms) and tokenizers (20 ms) are imported when the first version
+needs them.
 """
 
 from collections.abc import Mapping, Sequence

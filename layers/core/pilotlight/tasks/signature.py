@@ -9,6 +9,7 @@ Metadata shows the first way. Whichever way the inputs come, every output may be
 It knows manifests, not arrays.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -74,6 +75,7 @@ class Signature:
         return given is not None and datatype in given.datatypes
 
 
+@functools.lru_cache(maxsize=64)  # asked for several times in each request
 def signatures(manifest: Manifest) -> tuple[Signature, ...]:
     """All ways to call the model, the one that metadata shows first, the graph's own last."""
     graph = tuple(Input(spec, frozenset({spec.datatype})) for spec in manifest.inputs)
@@ -87,6 +89,8 @@ def signatures(manifest: Manifest) -> tuple[Signature, ...]:
 def choose(manifest: Manifest, given: Mapping[str, str]) -> Signature:
     """The way in which inputs of these names and datatypes call the model; the nearest one when none fits."""
     ways = signatures(manifest)
+    if len(ways) == 1:
+        return ways[0]
     for way in ways:
         if all(way.takes(name, datatype) for name, datatype in given.items()):
             return way
