@@ -94,7 +94,7 @@ class Image(Struct, frozen=True, kw_only=True, tag="image", tag_field="kind"):
 
     input: Word  # of the graph
     name: Word = "image"  # of the caller's input, BYTES
-    max_pixels: Positive = 50_000_000  # of all images of a request, before any is decoded; 3 bytes each while it is
+    max_pixels: Positive = 25_000_000  # of all images of a request, before any is decoded; 4 bytes each while it is
     background: Annotated[int, Meta(ge=0, le=255)] | None = 255  # grey laid under transparency; None drops alpha
     colour: Literal["RGB", "BGR", "L"] = "RGB"  # L is grey
     shortest: Positive | None = None  # pixels that the shorter side is resized to, the longer one in proportion

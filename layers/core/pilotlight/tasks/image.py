@@ -87,8 +87,8 @@ def header(file: bytes, place: int) -> Pillow.Image:
 def fitted(steps: Image, picture: Pillow.Image, place: int) -> Array:
     """Decoded, upright, in the colours, size and cut of the steps: uint8, (height, width, channels)."""
     try:
-        upright = ImageOps.exif_transpose(picture)
-        coloured = recoloured(steps, upright)
+        ImageOps.exif_transpose(picture, in_place=True)
+        coloured = recoloured(steps, picture)
     except BROKEN as exc:
         raise wrong(place, f"is damaged: {exc}") from exc
     sized = coloured.resize(size(steps, coloured, place), Pillow.Resampling[steps.filter.upper()])
@@ -107,7 +107,8 @@ def recoloured(steps: Image, picture: Pillow.Image) -> Pillow.Image:
         if steps.background is not None:
             ground = Pillow.new("RGBA", picture.size, (*[steps.background] * 3, 255))
             picture = Pillow.alpha_composite(ground, picture)
-    return picture.convert("L" if steps.colour == "L" else "RGB")
+    mode = "L" if steps.colour == "L" else "RGB"
+    return picture if picture.mode == mode else picture.convert(mode)  # which would copy it
 
 
 def size(steps: Image, picture: Pillow.Image, place: int) -> tuple[int, int]:
