@@ -40,8 +40,9 @@ def test_images_and_texts_are_read_by_the_build() -> None:
     assert found.returncode == 0, found.stderr
 
 
-def test_everything_in_the_layer_is_compiled_for_the_runtime() -> None:
-    sources = [path for path in (BUILD / "DepsLayer" / "python").rglob("*.py") if path.parent.name != "__pycache__"]
+@pytest.mark.parametrize("layer", ["CoreLayer", "DepsLayer"])
+def test_everything_in_a_layer_is_compiled_for_the_runtime(layer: str) -> None:
+    sources = list((BUILD / layer / "python").rglob("*.py"))
     bare = [path for path in sources if not (path.parent / "__pycache__" / f"{path.stem}.cpython-313.pyc").exists()]
     assert sources
     assert bare == []

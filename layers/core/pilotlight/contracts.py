@@ -289,8 +289,18 @@ class Manifest(Draft, frozen=True, kw_only=True):
             return
         if self.finish.output not in outputs:
             raise ValueError(f"finishes the output {self.finish.output!r}, but the graph has {outputs}")
+        self._check_labels(self.finish)
         if set(self.finish.names) & set(outputs):
             raise ValueError(f"gives outputs {list(self.finish.names)}, some named as the graph's {outputs}; rename")
+
+    def _check_labels(self, finish: Finish) -> None:
+        """As many labels as classes, where the graph says how many; two for one score."""
+        classes = next(spec.shape for spec in self.outputs if spec.name == finish.output)[-1:]
+        labels = len(self.labels)
+        if not isinstance(finish, Classification) or not labels or (classes == (1,) and labels == 2):
+            return
+        if classes and isinstance(classes[0], int) and classes[0] != labels:
+            raise ValueError(f"has {labels} labels, but the graph's {finish.output!r} has {classes[0]} classes")
 
     def file(self, path: str) -> File:
         """The record of the file at `path`; `InvalidInputError` when the manifest names none."""

@@ -106,3 +106,5 @@ def test_a_finish_must_fit_the_graph() -> None:
         fakes.stepped(None, Classification(output="logits"))
     with pytest.raises(InvalidInputError, match=r"gives outputs \['y'\], some named as the graph's"):
         fakes.stepped(None, Regression(output="y", name="y"))
+    with pytest.raises(InvalidInputError, match="has 2 labels, but the graph's 'y' has 3 classes"):
+        fakes.stepped(None, Classification(output="y"), labels=("a", "b"))
