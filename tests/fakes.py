@@ -7,22 +7,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pilotlight.contracts import (
-    Draft,
-    File,
-    Finish,
-    Image,
-    Manifest,
-    Preparation,
-    Table,
-    Task,
-    TensorSpec,
-    Text,
-    Variant,
-    decode,
-)
+from pilotlight.contracts import Draft, File, Manifest, Task, TensorSpec, Variant, decode
 from pilotlight.errors import StoreError
 from pilotlight.registry import Registry, complete
+from pilotlight.steps import Finish, Image, Preparation, Table, Text
 from pilotlight.storage import ObjectStore, Stored, open_store
 
 MODELS = Path(__file__).parent / "models"

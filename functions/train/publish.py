@@ -11,21 +11,19 @@ from functions.train.golden import Golden
 from functions.train.recipe import Recipe, dump
 from functions.train.report import Report
 from pilotlight.contracts import (
-    Classification,
-    Column,
     Draft,
     Evaluation,
     Manifest,
     Parity,
     Precision,
     Scaling,
-    Table,
     TensorSpec,
     Training,
     Variant,
     encode,
 )
 from pilotlight.registry import Content, Registry
+from pilotlight.steps import Classification, Column, Table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,12 @@ from sklearn.preprocessing import StandardScaler
 from tokenizers import Tokenizer
 
 from pilotlight.client import Client, Inference, ModelMetadata
-from pilotlight.contracts import Classification, Column, Draft, Embedding, Image, Regression, Table, TensorSpec, Text
+from pilotlight.contracts import Draft, TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry import Registry
 from pilotlight.runtime.session import Array
+from pilotlight.steps import Classification, Column, Embedding, Image, Regression, Table, Text
 from pilotlight.storage import open_store
 from tests import fakes
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from pilotlight.api import binary_data, v2
-from pilotlight.contracts import Classification, Column, Image, Table, TensorSpec, Text
+from pilotlight.contracts import TensorSpec
 from pilotlight.errors import InvalidInputError
+from pilotlight.steps import Classification, Column, Image, Table, Text
 from tests import fakes
 
 LOGITS = TensorSpec("logits", "FP32", ("batch", 2))

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from pilotlight.contracts import Classification, Column, Embedding, Image, Manifest, Regression, Table, Text
+from pilotlight.contracts import Manifest
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry import Registry
+from pilotlight.steps import Classification, Column, Embedding, Image, Regression, Table, Text
 from pilotlight.storage import open_store
 from tests import fakes
 from tests.core.cli.conftest import Run

@@ -6,11 +6,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from pilotlight.contracts import AliasDocument, Reference, TensorSpec, Text, encode
+from pilotlight.contracts import AliasDocument, Reference, TensorSpec, encode
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError, StoreError
 from pilotlight.registry import Registry, alias_path, now
 from pilotlight.runtime.catalog import REFUSED_SECONDS, Catalog
 from pilotlight.runtime.warm import WarmModel, WarmModels
+from pilotlight.steps import Text
 from tests import fakes
 
 CHAMPION = Reference("double")

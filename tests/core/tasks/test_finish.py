@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from pilotlight import tasks
-from pilotlight.contracts import Classification, Embedding, Finish, Regression, TensorSpec
+from pilotlight.contracts import TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.session import Array
+from pilotlight.steps import Classification, Embedding, Finish, Regression
 from tests import fakes
 
 Pooling: TypeAlias = Literal["mean", "cls", "max"]

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from pilotlight import tasks
-from pilotlight.contracts import Image, TensorSpec
+from pilotlight.contracts import TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry import complete
 from pilotlight.runtime.session import Array
+from pilotlight.steps import Image
 from tests import fakes
 
 RANDOM = np.random.default_rng(0)

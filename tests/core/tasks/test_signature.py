@@ -2,7 +2,8 @@
 
 import pytest
 
-from pilotlight.contracts import Classification, Column, Embedding, Image, Manifest, Regression, Table, TensorSpec, Text
+from pilotlight.contracts import Manifest, TensorSpec
+from pilotlight.steps import Classification, Column, Embedding, Image, Regression, Table, Text
 from pilotlight.tasks.signature import choose, signatures
 from tests import fakes
 

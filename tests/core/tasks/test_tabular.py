@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from pilotlight import tasks
-from pilotlight.contracts import Column, Table, TensorSpec
+from pilotlight.contracts import TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.session import Array
+from pilotlight.steps import Column, Table
 from tests import fakes
 
 PEOPLE = (

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilotlight import tasks
-from pilotlight.contracts import TensorSpec, Text
+from pilotlight.contracts import TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError, NotFoundError
 from pilotlight.runtime.assets import Assets
 from pilotlight.runtime.session import Array
+from pilotlight.steps import Text
 from tests import fakes
 
 TOKENIZER = (Path(fakes.MODELS) / "minilm" / "tokenizer.json").read_bytes()

@@ -16,9 +16,9 @@ from functions.train.evaluate import score
 from functions.train.graph import ask
 from functions.train.recipe import load
 from functions.train.run import Outcome, run
-from pilotlight.contracts import Table
 from pilotlight.registry import version_path
 from pilotlight.runtime.session import Session, open_session
+from pilotlight.steps import Table
 from pilotlight.storage import ObjectStore, open_store
 from tests.functions.train.conftest import silence
 

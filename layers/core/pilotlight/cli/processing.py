@@ -16,7 +16,7 @@ from pilotlight.contracts import Task, TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.session import Session
 
-Steps = dict[str, Any]  # a document of contracts, not yet checked
+Steps = dict[str, Any]  # a document of pilotlight.steps, not yet checked
 RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers, as Hugging Face's
 SENTENCES = ("last_hidden_state", "token_embeddings", "sentence_embedding")  # outputs that are embeddings
 

@@ -9,11 +9,12 @@ import typer
 
 from pilotlight.cli import processing
 from pilotlight.cli.console import STORE, JsonOption, StoreOption, print_json, registry
-from pilotlight.contracts import Draft, Precision, Task, Text, Variant
+from pilotlight.contracts import Draft, Precision, Task, Variant
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.registry import Content
 from pilotlight.runtime.files import memory_file, path_of
 from pilotlight.runtime.session import Session, open_session
+from pilotlight.steps import Text
 
 
 def publish(

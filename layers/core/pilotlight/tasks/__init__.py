@@ -9,10 +9,11 @@ needs them.
 
 from collections.abc import Mapping, Sequence
 
-from pilotlight.contracts import Classification, Embedding, Image, Manifest, Table
+from pilotlight.contracts import Manifest
 from pilotlight.runtime.assets import Assets
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
+from pilotlight.steps import Classification, Embedding, Image, Table
 from pilotlight.tasks import classification, embedding, regression, tabular, tensor
 from pilotlight.tasks.signature import choose
 

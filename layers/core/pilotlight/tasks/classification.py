@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pilotlight.contracts import Classification
 from pilotlight.runtime.session import Array
+from pilotlight.steps import Classification
 
 
 def outputs(steps: Classification, labels: Sequence[str], scores: Array) -> dict[str, Array]:

@@ -5,8 +5,8 @@ Pooling and normalisation as in sentence-transformers' `Pooling` and `Normalize`
 
 import numpy as np
 
-from pilotlight.contracts import Embedding
 from pilotlight.runtime.session import Array
+from pilotlight.steps import Embedding
 
 MASK = "attention_mask"  # the feed that is 1 for tokens and 0 for padding
 SMALLEST = 1e-12  # what a length is at least, so that zeros stay zeros

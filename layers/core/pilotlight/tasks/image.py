@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageOps
 
-from pilotlight.contracts import Image, Manifest
+from pilotlight.contracts import Manifest
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
+from pilotlight.steps import Image
 from pilotlight.tasks.tensor import column
 
 Pillow.MAX_IMAGE_PIXELS = None  # it warns at one number and raises at another; `opened` refuses by the manifest's

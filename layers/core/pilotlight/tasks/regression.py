@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pilotlight.contracts import Regression
 from pilotlight.runtime.session import Array
+from pilotlight.steps import Regression
 
 
 def numbers(steps: Regression, answer: Array) -> Array:

@@ -13,17 +13,8 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pilotlight.contracts import (
-    Classification,
-    Column,
-    Embedding,
-    Image,
-    Manifest,
-    Preparation,
-    Regression,
-    Table,
-    TensorSpec,
-)
+from pilotlight.contracts import Manifest, TensorSpec
+from pilotlight.steps import Classification, Column, Embedding, Image, Preparation, Regression, Table
 
 NUMBERS = frozenset(
     {"BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64"}

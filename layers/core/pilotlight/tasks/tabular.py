@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pilotlight.contracts import Column, Manifest, Table
+from pilotlight.contracts import Manifest
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
+from pilotlight.steps import Column, Table
 from pilotlight.tasks import tensor
 
 

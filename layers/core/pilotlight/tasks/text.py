@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from pilotlight.contracts import Draft, Manifest, TensorSpec, Text
+from pilotlight.contracts import Draft, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime.assets import Assets
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
+from pilotlight.steps import Text
 from pilotlight.tasks.tensor import column
 
 PARTS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}  # by the graph's input
