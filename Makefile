@@ -62,7 +62,8 @@ $(VENV)/with-dev: $(VENV)/with-train tests/requirements.txt tests/requirements-r
 
 .venv-runtime/ready: layers/deps/requirements.txt tests/requirements-runtime.txt
 	$(RUNTIME_PYTHON) -m venv --clear .venv-runtime
-	.venv-runtime/bin/python $(PIP) -r layers/deps/requirements.txt -r tests/requirements-runtime.txt
+	.venv-runtime/bin/python $(PIP) --no-deps -r layers/deps/requirements.txt  # as the layer is built
+	.venv-runtime/bin/python $(PIP) -r tests/requirements-runtime.txt
 	@touch $@
 
 .venv-sam/ready: infra/requirements-sam.txt

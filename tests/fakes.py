@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from pilotlight.contracts import Datatype, Draft, Manifest, TensorSpec, Variant, decode
+from pilotlight.contracts import Datatype, Draft, File, Manifest, Task, TensorSpec, Variant, decode
 from pilotlight.errors import StoreError
-from pilotlight.registry import Registry
+from pilotlight.registry import Registry, complete
+from pilotlight.steps import Finish, Image, Preparation, Table, Text
 from pilotlight.storage import ObjectStore, Stored, open_store
 
 MODELS = Path(__file__).parent / "models"
@@ -30,6 +32,21 @@ def draft(
 ) -> Draft:
     """What a publisher says of a model whose only file is `model.onnx`."""
     return Draft(name=name, inputs=inputs, outputs=outputs, variants={"fp32": Variant("model.onnx")}, serve="fp32")
+
+
+def stepped(
+    prepare: Preparation | None,
+    finish: Finish | None = None,
+    of: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] = ROW,
+    labels: tuple[str, ...] = (),
+) -> Manifest:
+    """A manifest with steps around a graph of the signature `of`."""
+    tasks: dict[type, Task] = {Image: "image", Text: "text", Table: "tabular", type(None): "tensor"}
+    draft_of = msgspec.structs.replace(
+        draft(inputs=of[0], outputs=of[1]), task=tasks[type(prepare)], prepare=prepare, finish=finish, labels=labels
+    )
+    brought = ["model.onnx", *([prepare.tokenizer] if isinstance(prepare, Text) else [])]
+    return complete(draft_of, tuple(File(path, 1, "0" * 64) for path in brought))
 
 
 def publish(registry: Registry, name: str = "double", of: str = "double") -> Manifest:

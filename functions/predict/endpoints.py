@@ -89,15 +89,17 @@ class Endpoints:
         return Response.json({"name": model.manifest.name, "ready": True})
 
     def infer(self, request: Request) -> Response:
-        """One inference: bytes to arrays, checks, the graph, arrays to bytes."""
+        """One inference: bytes to arrays, the steps before the graph, the graph, those behind it, arrays to bytes."""
         model = self._catalog.model(reference(request))
         with self._statistics.call(model.key) as call:
             asked = v2.decode_infer(request.body, request.headers, model.manifest)
-            feeds = tasks.prepare(model.manifest, asked.tensors)
-            call.decoded(items(model.manifest, asked.tensors))
-            results = model.session.run(feeds, [output.name for output in asked.outputs])
+            wanted = [output.name for output in asked.outputs]
+            feeds = tasks.prepare(model.manifest, asked.tensors, model.assets)
+            call.decoded(items(model.manifest, feeds))
+            results = model.session.run(feeds, tasks.needs(model.manifest, wanted))
             call.inferred()
-            return v2.encode_infer(model.manifest, asked, results, request.headers.get("accept-encoding", ""))
+            answer = tasks.finish(model.manifest, results, feeds, wanted)
+            return v2.encode_infer(model.manifest, asked, answer, request.headers.get("accept-encoding", ""))
 
     def scoring(self, request: Request) -> Response:
         """MLflow's routes; their module takes 8 ms to import, which no V2 caller's cold start waits for."""
@@ -109,10 +111,10 @@ class Endpoints:
         return Response.json(self._statistics.document(keys, self._catalog.warm.sizes()))
 
 
-def items(manifest: Manifest, tensors: Mapping[str, Array]) -> int:
-    """How many examples the tensors hold: the first input's first dimension, where the model leaves it free."""
+def items(manifest: Manifest, feeds: Mapping[str, Array]) -> int:
+    """How many examples the graph is fed: the first input's first dimension, where the model leaves it free."""
     first = next(iter(manifest.inputs), None)
-    return len(tensors[first.name]) if first is not None and first.free_shape[:1] == [-1] else 1
+    return len(feeds[first.name]) if first is not None and first.free_shape[:1] == [-1] else 1
 
 
 def reference(request: Request) -> Reference:

@@ -40,8 +40,8 @@ class Scoring:
         model = self._catalog.model(self.reference(request))
         with self._statistics.call(model.key) as call:
             tensors = mlflow.decode(request.body, request.headers, model.manifest)
-            feeds = tasks.prepare(model.manifest, tensors)
-            call.decoded(items(model.manifest, tensors))
+            feeds = tasks.prepare(model.manifest, tensors, model.assets)
+            call.decoded(items(model.manifest, feeds))
             results = model.session.run(feeds)
             call.inferred()
             return mlflow.encode(model.manifest, results, request.headers.get("accept-encoding", ""))

@@ -23,6 +23,7 @@ from pilotlight.contracts import (
     encode,
 )
 from pilotlight.registry import Content, Registry
+from pilotlight.steps import Classification, Column, Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +53,14 @@ def publish(product: Product, registry: Registry) -> Manifest:
 
 def draft(product: Product) -> Draft:
     """What the manifest says of the product."""
+    table = steps(product)
     return Draft(
         name=product.recipe.name,
+        task="tabular" if table is not None else "tensor",
         inputs=product.inputs,
         outputs=product.outputs,
+        prepare=table,
+        finish=Classification(output=product.outputs[0].name) if table is not None and product.test.classes else None,
         labels=product.test.classes,
         variants={precision: variant(product, precision) for precision in product.graphs},
         serve=product.report.serve,
@@ -71,6 +76,13 @@ def draft(product: Product) -> Draft:
         licence=product.recipe.licence,
         by=f"runs/{product.run}",
     )
+
+
+def steps(product: Product) -> Table | None:
+    """A table's columns by their names, unscaled, since the graph scales them; images stay the graph's own tensors."""
+    if product.test.inputs.ndim != 2:
+        return None
+    return Table(input=product.inputs[0].name, columns=tuple(Column(name=name) for name in product.test.features))
 
 
 def variant(product: Product, precision: Precision) -> Variant:

@@ -32,6 +32,22 @@ def test_the_handler_imports_from_the_build(function: str) -> None:
     assert not {"torch", "onnx", "sklearn", "boto3", "pydantic"} & imported
 
 
+def test_images_and_texts_are_read_by_the_build() -> None:
+    code = "import sys; sys.path[:0] = sys.argv[1:]; from pilotlight.tasks import image, text; print(image, text)"
+    paths = [BUILD / "CoreLayer" / "python", BUILD / "DepsLayer" / "python"]
+    command = ["python3.13", "-I", "-S", "-B", "-c", code, *map(str, paths)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("layer", ["CoreLayer", "DepsLayer"])
+def test_everything_in_a_layer_is_compiled_for_the_runtime(layer: str) -> None:
+    sources = list((BUILD / layer / "python").rglob("*.py"))
+    bare = [path for path in sources if not (path.parent / "__pycache__" / f"{path.stem}.cpython-313.pyc").exists()]
+    assert sources
+    assert bare == []
+
+
 def test_the_layers_are_small_enough() -> None:
     sizes = {layer: size(BUILD / layer) for layer in ("CoreLayer", "DepsLayer")}
     assert sum(sizes.values()) <= LIMIT, sizes

@@ -73,8 +73,39 @@ def outer() -> None:
     write("outer", [turned, helper.make_node("Mul", ["left", "turned"], ["product"])], [left, right], [product])
 
 
+def colours() -> None:
+    """The mean of each colour, (batch, 3), as `scores`; the pixels, (batch, 3, height, width), come back beside it."""
+    shape: list[int | str] = ["batch", 3, "height", "width"]
+    pixels, same = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("pixels", "same"))
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 3])
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["pixels"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["scores"]),
+        helper.make_node("Identity", ["pixels"], ["same"]),
+    ]
+    write("colours", nodes, [pixels], [scores, same])
+
+
+def tokens() -> None:
+    """A vector for each token, (batch, tokens, 2): its id and its type, as `last_hidden_state`; the mask comes back."""
+    names = ("input_ids", "attention_mask", "token_type_ids", "mask")
+    infos = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"]) for name in names]
+    state = helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, ["batch", "tokens", 2])
+    nodes = [
+        helper.make_node("Constant", [], ["axis"], value_ints=[2]),
+        helper.make_node("Unsqueeze", ["input_ids", "axis"], ["ids"]),
+        helper.make_node("Unsqueeze", ["token_type_ids", "axis"], ["types"]),
+        helper.make_node("Concat", ["ids", "types"], ["both"], axis=2),
+        helper.make_node("Cast", ["both"], ["last_hidden_state"], to=TensorProto.FLOAT),
+        helper.make_node("Identity", ["attention_mask"], ["mask"]),
+    ]
+    write("tokens", nodes, infos[:3], [state, infos[3]])
+
+
 if __name__ == "__main__":
     double()
+    colours()
+    tokens()
     square()
     logarithm()
     pair()

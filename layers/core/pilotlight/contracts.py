@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pilotlight.errors import InvalidInputError
+from pilotlight.steps import Classification, Finish, Image, Preparation, Table, Text
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 RESERVED_NAMES = frozenset({"stats"})  # `/v2/models/stats` is a route of the statistics extension
@@ -23,7 +24,7 @@ CANDIDATE = "candidate"  # the newest version that has not passed the gate
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Version = Annotated[int, Meta(ge=1)]
 Precision = Literal["fp32", "int8", "int4"]
-Task = Literal["tensor"]
+Task = Literal["tensor", "image", "text", "tabular"]
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
     "FP16", "BF16", "FP32", "FP64", "BYTES",
@@ -103,12 +104,14 @@ class Draft(Struct, frozen=True, kw_only=True):
     task: Task = "tensor"
     inputs: tuple[TensorSpec, ...]  # may be none: a graph of constants has an answer too
     outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1)]
+    prepare: Preparation | None = None  # before the graph; without it, callers send the graph's own tensors
+    finish: Finish | None = None  # behind the graph; without it, callers get the graph's own tensors
     labels: tuple[str, ...] = ()
     variants: Annotated[dict[Precision, Variant], Meta(min_length=1)]
     serve: Precision
     metric: str | None = None  # which of the variants' metrics the model is judged by
-    preprocessing: Scaling | None = None  # of the inputs' columns or channels
-    postprocessing: Scaling | None = None  # of the answer, where it is a number
+    preprocessing: Scaling | None = None  # of the inputs' columns or channels, inside the graph
+    postprocessing: Scaling | None = None  # of the answer, where it is a number, inside the graph
     opset: int | None = None
     evaluation: Evaluation | None = None
     parity: Parity | None = None
@@ -135,8 +138,39 @@ class Manifest(Draft, frozen=True, kw_only=True):
         if self.serve not in self.variants:
             raise ValueError(f"serves {self.serve!r}, but its variants are {sorted(self.variants)}")
         named = {variant.graph for variant in self.variants.values()} | ({self.report, self.golden} - {None})
+        named |= {self.prepare.tokenizer} if isinstance(self.prepare, Text) else set()
         if named - listed:
             raise ValueError(f"names {sorted(map(str, named - listed))}, which are not among its files")
+        self._check_steps()
+
+    def __hash__(self) -> int:
+        """By the nonce, since its mappings have no hash: what is derived from a manifest can be cached by it."""
+        return hash(self.nonce)
+
+    def _check_steps(self) -> None:
+        """The steps fit the task and the graph's signature."""
+        inputs, outputs = ([spec.name for spec in specs] for specs in (self.inputs, self.outputs))
+        kind = "tensor" if self.prepare is None else self.prepare.__struct_config__.tag
+        if kind != self.task:
+            raise ValueError(f"prepares {kind!r}, but its task is {self.task!r}")
+        if isinstance(self.prepare, Image | Table) and self.prepare.input not in inputs:
+            raise ValueError(f"prepares the input {self.prepare.input!r}, but the graph has {inputs}")
+        if self.finish is None:
+            return
+        if self.finish.output not in outputs:
+            raise ValueError(f"finishes the output {self.finish.output!r}, but the graph has {outputs}")
+        self._check_labels(self.finish)
+        if set(self.finish.names) & set(outputs):
+            raise ValueError(f"gives outputs {list(self.finish.names)}, some named as the graph's {outputs}; rename")
+
+    def _check_labels(self, finish: Finish) -> None:
+        """As many labels as classes, where the graph says how many; two for one score."""
+        classes = next(spec.shape for spec in self.outputs if spec.name == finish.output)[-1:]
+        labels = len(self.labels)
+        if not isinstance(finish, Classification) or not labels or (classes == (1,) and labels == 2):
+            return
+        if classes and isinstance(classes[0], int) and classes[0] != labels:
+            raise ValueError(f"has {labels} labels, but the graph's {finish.output!r} has {classes[0]} classes")
 
     def file(self, path: str) -> File:
         """The record of the file at `path`; `InvalidInputError` when the manifest names none."""
@@ -149,6 +183,11 @@ class Manifest(Draft, frozen=True, kw_only=True):
     def graph(self) -> File:
         """The file of the graph that is served."""
         return self.file(self.variants[self.serve].graph)
+
+    @property
+    def assets(self) -> tuple[File, ...]:
+        """The files that serving needs beside the graph."""
+        return (self.file(self.prepare.tokenizer),) if isinstance(self.prepare, Text) else ()
 
 
 class Suspension(Struct, frozen=True):

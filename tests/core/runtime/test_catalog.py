@@ -1,14 +1,18 @@
 """What answers when stores fail, files rot and aliases move."""
 
+from collections.abc import Callable
+
+import msgspec
 import numpy as np
 import pytest
 
 from pilotlight.aliases import now
-from pilotlight.contracts import AliasDocument, Reference, encode
+from pilotlight.contracts import AliasDocument, Reference, TensorSpec, encode
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError, StoreError, SuspendedError
 from pilotlight.registry import Registry, alias_path
 from pilotlight.runtime.catalog import REFUSED_SECONDS, Catalog
 from pilotlight.runtime.warm import WarmModel, WarmModels
+from pilotlight.steps import Text
 from tests import fakes
 
 CHAMPION = Reference("double")
@@ -208,3 +212,24 @@ def test_a_suspended_alias_is_noticed_after_its_time_and_its_version_still_answe
     rig.registry.resume("double", "champion", by="ann", reason="mended")
     rig.clock.tick(10)
     assert answer(rig.catalog.model(CHAMPION)) == 6
+
+
+@pytest.mark.parametrize("change", [truncate, flip, lengthen])
+def test_a_tokenizer_that_rots_is_refused_as_a_graph_is(rig: Rig, change: Callable[[bytes], bytes]) -> None:
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    inputs = tuple(TensorSpec(name, "INT64", ("batch", "tokens")) for name in names)
+    state = TensorSpec("last_hidden_state", "FP32", ("batch", "tokens", 2))
+    draft = msgspec.structs.replace(
+        fakes.draft("texts", inputs, (state, TensorSpec("mask", "INT64", ("batch", "tokens")))),
+        task="text",
+        prepare=Text(),
+    )
+    files = {"model.onnx": fakes.graph("tokens"), "tokenizer.json": b"{}"}
+    rig.registry.publish(draft, files)
+    rig.store.bend("tokenizer.json", change)
+    with pytest.raises(ModelRefusedError, match=r"texts:1 is refused: tokenizer.json holds"):
+        rig.catalog.model(Reference("texts"))
+    rig.store.heal()
+    rig.clock.tick(REFUSED_SECONDS)
+    model = rig.catalog.model(Reference("texts"))
+    assert model.assets.made("tokenizer.json", bytes.decode) == "{}"

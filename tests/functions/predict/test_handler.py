@@ -341,18 +341,9 @@ def test_mlflow_health_and_version(call: Function) -> None:
 
 def test_the_hot_path_imports_neither_boto3_nor_pydantic_nor_training() -> None:
     heavy = (
-        "csv",
-        "pilotlight.api.mlflow",
-        "boto3",
-        "botocore",
-        "pydantic",
-        "aws_lambda_powertools",
-        "torch",
-        "onnx",
-        "sklearn",
-        "requests",
-        "yaml",
-    )
+        "csv", "pilotlight.api.mlflow", "boto3", "botocore", "pydantic", "aws_lambda_powertools", "torch", "onnx",
+        "sklearn", "requests", "yaml", "PIL", "tokenizers",
+    )  # fmt: skip
     code = f"import sys, functions.predict.handler; print([m for m in {heavy} if m in sys.modules])"
     environment = {"PYTHONPATH": f"{ROOT / 'layers/core'}:{ROOT}", "PILOTLIGHT_STORE": "memory://"}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

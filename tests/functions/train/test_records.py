@@ -18,6 +18,7 @@ from functions.train.recipe import load
 from functions.train.run import Outcome, run
 from pilotlight.registry import version_path
 from pilotlight.runtime.session import Session, open_session
+from pilotlight.steps import Table
 from pilotlight.storage import ObjectStore, open_store
 from tests.functions.train.conftest import silence
 
@@ -117,6 +118,17 @@ def test_manifest_tells_the_constants_of_the_graph(kept: Kept) -> None:
     assert np.array(scaling.mean, np.float32).tobytes() in held
     assert np.array(scaling.deviation, np.float32).tobytes() in held
     assert (manifest.postprocessing is not None) == (not manifest.labels)
+
+
+def test_a_table_is_published_with_its_columns(kept: Kept) -> None:
+    manifest = kept.outcome.manifest
+    assert manifest.preprocessing is not None
+    if "image" in kept.evaluation():
+        assert (manifest.task, manifest.prepare, manifest.finish) == ("tensor", None, None)
+        return
+    assert isinstance(manifest.prepare, Table)
+    assert tuple(column.name for column in manifest.prepare.columns) == manifest.preprocessing.names
+    assert (manifest.finish is not None) == bool(manifest.labels)
 
 
 def test_ladder_is_reported(kept: Kept) -> None:

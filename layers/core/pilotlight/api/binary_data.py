@@ -4,7 +4,7 @@ It knows one tensor's datatype and shape, not requests. Source: Triton's binary 
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
@@ -17,13 +17,14 @@ from pilotlight.runtime.session import Array
 PREFIX = struct.Struct("<I")  # the length of a BYTES element, in bytes
 
 
-def decode(data: memoryview, name: str, datatype: Datatype, shape: Sequence[int]) -> Array:
+def decode(data: memoryview, name: str, datatype: Datatype, shape: Sequence[int], *, opaque: bool = False) -> Array:
     """The bytes of the input `name` as an array of `shape`, without a copy where they lie aligned in memory.
 
+    BYTES elements become str, which is what a graph takes, or stay bytes where they are `opaque`: a photograph's, say.
     `InvalidInputError` when there are more or fewer bytes than the shape takes, before anything is allocated.
     """
     if datatype == "BYTES":
-        return texts(data, name, shape)
+        return elements(data, name, shape, bytes if opaque else text)
     dtype = NUMPY_DTYPES[datatype]
     if len(data) != prod(shape) * dtype.itemsize:
         wanted = f"shape {list(shape)} of {datatype} takes {prod(shape) * dtype.itemsize}"
@@ -41,31 +42,38 @@ def encode(array: Array) -> bytes:
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
 
 
-def texts(data: memoryview, name: str, shape: Sequence[int]) -> Array:
-    """BYTES elements as an array of str, which is what a graph takes."""
+def elements(data: memoryview, name: str, shape: Sequence[int], read: Callable[[memoryview], object]) -> Array:
+    """BYTES elements as an array of what `read` makes of each."""
     count = prod(shape)
     if count * PREFIX.size > len(data):
         raise InvalidInputError(f"Input {name!r} has {len(data)} bytes, too few for {count} elements with lengths.")
     array, position = np.empty(count, object), 0
     for place in range(count):
-        array[place], position = text(data, position, f"Input {name!r}: element {place}")
+        what = f"Input {name!r}: element {place}"
+        start, position = element(data, position, what)
+        try:
+            array[place] = read(data[start:position])
+        except UnicodeDecodeError as exc:
+            raise InvalidInputError(f"{what} is not UTF-8: {exc.reason}.") from exc
     if position != len(data):
         raise InvalidInputError(f"Input {name!r} has {len(data) - position} bytes left over after {count} elements.")
     return array.reshape(shape)
 
 
-def text(data: memoryview, position: int, what: str) -> tuple[str, int]:
-    """The BYTES element at a position, and the position after it."""
+def element(data: memoryview, position: int, what: str) -> tuple[int, int]:
+    """Where the BYTES element at a position starts behind its length, and where it ends."""
     start = position + PREFIX.size
     if start > len(data):
         raise InvalidInputError(f"{what} ends before its length does.")
     (length,) = PREFIX.unpack_from(data, position)
     if start + length > len(data):
         raise InvalidInputError(f"{what} says {length} bytes, but {len(data) - start} follow.")
-    try:
-        return str(data[start : start + length], "utf-8"), start + length
-    except UnicodeDecodeError as exc:
-        raise InvalidInputError(f"{what} is not UTF-8: {exc.reason}.") from exc
+    return start, start + length
+
+
+def text(data: memoryview) -> str:
+    """The element as text; `UnicodeDecodeError` when it is none."""
+    return str(data, "utf-8")
 
 
 def prefixed(value: bytes) -> bytes:

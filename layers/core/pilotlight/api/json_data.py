@@ -20,11 +20,15 @@ from pilotlight.runtime.session import Array
 IN_BINARY_ONLY = frozenset({"FP16", "BF16"})  # as in Triton: JSON numbers would promise digits that are not there
 
 
-def decode(text: bytes, name: str, datatype: Datatype, shape: Sequence[int]) -> Array:
-    """The data of the input `name` as an array of `shape`; `InvalidInputError` names the wrong element by its place."""
+def decode(text: bytes, name: str, datatype: Datatype, shape: Sequence[int], *, nullable: bool = False) -> Array:
+    """The data of the input `name` as an array of `shape`; `InvalidInputError` names the wrong element by its place.
+
+    Where it is `nullable`, null becomes NaN among floats and None among texts.
+    """
     if datatype in IN_BINARY_ONLY:
         raise InvalidInputError(f"Input {name!r}: {datatype} travels in binary form only, not as JSON.")
-    array = to_array(elements(text, name, datatype, shape), name, datatype)
+    nullable = nullable and NUMPY_DTYPES[datatype].kind in "fO"
+    array = to_array(elements(text, name, datatype, shape, nullable=nullable), name, datatype, nullable=nullable)
     if array.ndim > 1 and array.shape != tuple(shape):
         raise InvalidInputError(f"Input {name!r} nests as {list(array.shape)}, but its shape is {list(shape)}.")
     if array.size != prod(shape):
@@ -43,7 +47,7 @@ def encode(array: Array, name: str, datatype: Datatype) -> list[Any]:
     return values
 
 
-def elements(text: bytes, name: str, datatype: Datatype, shape: Sequence[int]) -> list[Any]:
+def elements(text: bytes, name: str, datatype: Datatype, shape: Sequence[int], *, nullable: bool) -> list[Any]:
     """The data as lists of checked elements, as deep as they come, at most as deep as the shape is long."""
     if not text:
         raise InvalidInputError(f"Input {name!r} has no data; give it as 'data', nested or flat.")
@@ -51,15 +55,15 @@ def elements(text: bytes, name: str, datatype: Datatype, shape: Sequence[int]) -
     if depth > max(1, len(shape)):
         raise InvalidInputError(f"Input {name!r} nests {depth} deep, but its shape is {list(shape)}.")
     try:
-        return decoder(datatype, depth).decode(text)
-    except (msgspec.ValidationError, msgspec.DecodeError) as exc:
+        return decoder(datatype, depth, nullable=nullable).decode(text)
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise InvalidInputError(f"Input {name!r}: data is not {datatype}: {exc}.") from exc
 
 
-def to_array(data: list[Any], name: str, datatype: Datatype, *, missing: bool = False) -> Array:
+def to_array(data: list[Any], name: str, datatype: Datatype, *, nullable: bool = False) -> Array:
     """Checked elements as an array of the model's type; ragged lists and values beyond the type are refused.
 
-    With `missing`, an element may be None, which is NaN.
+    Where it is `nullable`, an element may be None, which is NaN among floats.
     """
     try:
         with np.errstate(over="ignore"):  # told below, in the caller's words
@@ -70,7 +74,7 @@ def to_array(data: list[Any], name: str, datatype: Datatype, *, missing: bool = 
         raise InvalidInputError(f"Input {name!r} holds a value beyond {datatype}: {exc}.") from exc
     if array.dtype.kind == "O" and any(isinstance(value, list) for value in array.flat):
         raise ragged(name)
-    if array.dtype.kind == "f" and not (~np.isinf(array) if missing else np.isfinite(array)).all():
+    if array.dtype.kind == "f" and (np.isinf(array).any() if nullable else not np.isfinite(array).all()):
         raise InvalidInputError(f"Input {name!r} holds a value beyond {datatype}'s range.")
     return array
 
@@ -92,9 +96,9 @@ def nesting(text: bytes) -> int:
 
 
 @functools.cache
-def decoder(datatype: Datatype, depth: int) -> msgspec.json.Decoder[list[Any]]:
+def decoder(datatype: Datatype, depth: int, *, nullable: bool) -> msgspec.json.Decoder[list[Any]]:
     """A decoder for lists of `datatype`, nested `depth` deep, that refuses every other element with its place."""
-    kind: Any = element(datatype)
+    kind: Any = element(datatype) | None if nullable else element(datatype)
     for _ in range(depth):
         kind = list[kind]
     return msgspec.json.Decoder(kind)

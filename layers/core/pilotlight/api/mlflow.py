@@ -232,7 +232,7 @@ def tensor(values: Sequence[Any], spec: TensorSpec, *, strict: bool = True) -> A
         checked = msgspec.convert(values if strict else blanks(values), kind, strict=strict)
     except msgspec.ValidationError as exc:
         raise InvalidInputError(f"Input {spec.name!r} is not {spec.datatype}: {exc}.") from exc
-    return fitted(json_data.to_array(checked, spec.name, spec.datatype, missing=True), spec)
+    return fitted(json_data.to_array(checked, spec.name, spec.datatype, nullable=True), spec)
 
 
 def element(datatype: Datatype) -> Any:  # noqa: ANN401 - a type, or an annotated one

@@ -7,7 +7,7 @@ or sessions. Sources: kserve/open-inference-protocol, Triton's protocol extensio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from pilotlight.contracts import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, UnsupportedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
+from pilotlight.tasks.signature import Input, Signature, choose, signatures
 
 PLATFORM = "onnxruntime_onnx"
 # Of the protocol; only what works is advertised.
@@ -104,16 +105,17 @@ def decode_infer(body: bytes, headers: Mapping[str, str], manifest: Manifest) ->
     if length == 0:
         return raw_request(memoryview(body), manifest)
     request, tail = decode_body(memoryview(body)[:length]), Tail(memoryview(body)[length:])
-    tensors = decode_inputs(request, tail, manifest)
+    way = choose(manifest, {given.name: given.datatype for given in request.inputs})
+    tensors = decode_inputs(request, tail, manifest, way)
     tail.close()
-    return InferRequest(request.id, tensors, wanted_outputs(request, manifest))
+    return InferRequest(request.id, tensors, wanted_outputs(request, manifest, way))
 
 
 def encode_infer(
     manifest: Manifest, request: InferRequest, results: Mapping[str, Array], accepted: str = ""
 ) -> Response:
     """The answer: the version that answered, the request's id if it had one, the outputs in their order."""
-    specs = {spec.name: spec for spec in manifest.outputs}
+    specs = every_output(manifest)
     tails: list[bytes] = []
     answer: dict[str, Any] = {"model_name": manifest.name, "model_version": str(manifest.version)}
     if request.id is not None:
@@ -131,14 +133,20 @@ def encode_infer(
 
 
 def metadata(manifest: Manifest, versions: Sequence[int]) -> dict[str, Any]:
-    """The model metadata of the protocol; -1 stands for each free dimension."""
+    """The model metadata of the protocol, in its first signature; -1 stands for each free dimension."""
     return {
         "name": manifest.name,
         "versions": [str(version) for version in versions],
         "platform": PLATFORM,
-        "inputs": [describe(spec) for spec in manifest.inputs],
-        "outputs": [describe(spec) for spec in manifest.outputs],
+        "inputs": [describe(given.spec) for given in signatures(manifest)[0].inputs],
+        "outputs": [describe(spec) for spec in signatures(manifest)[0].outputs],
     }
+
+
+def every_output(manifest: Manifest) -> Mapping[str, TensorSpec]:
+    """All outputs that may be asked for, by name."""
+    first = signatures(manifest)[0]
+    return {spec.name: spec for spec in (*first.outputs, *first.more)}
 
 
 def describe(spec: TensorSpec) -> dict[str, Any]:
@@ -187,40 +195,44 @@ def decode_body(body: memoryview) -> InferBody:
         raise InvalidInputError(f"The body is not JSON (which has no NaN and no Infinity): {exc}.") from exc
 
 
-def decode_inputs(request: InferBody, tail: Tail, manifest: Manifest) -> dict[str, Array]:
+def decode_inputs(request: InferBody, tail: Tail, manifest: Manifest, way: Signature) -> dict[str, Array]:
     """Each input's array by its name; those in binary form take their bytes from the tail in turn."""
-    specs = {spec.name: spec for spec in manifest.inputs}
     tensors: dict[str, Array] = {}
     for given in request.inputs:
         if given.name in tensors:
             raise InvalidInputError(f"Input {given.name!r} is there twice; {manifest.name} takes it once.")
-        if given.name not in specs:
-            raise InvalidInputError(f"{given.name!r} is not an input of {manifest.name}; its inputs are {list(specs)}.")
-        tensors[given.name] = decode_input(given, specs[given.name], tail)
+        wanted = way.input(given.name)
+        if wanted is None:
+            known = " or ".join(str(way.names) for way in signatures(manifest))
+            raise InvalidInputError(f"{given.name!r} is not an input of {manifest.name}; its inputs are {known}.")
+        tensors[given.name] = decode_input(given, wanted, tail)
     return tensors
 
 
-def decode_input(given: InputBody, spec: TensorSpec, tail: Tail) -> Array:
-    """One input's array, of the datatype that the model takes and the shape that the request declares."""
-    if given.datatype != spec.datatype:
+def decode_input(given: InputBody, wanted: Input, tail: Tail) -> Array:
+    """One input's array, of a datatype that the model takes and the shape that the request declares."""
+    spec = wanted.spec
+    if given.datatype not in wanted.datatypes:
         raise InvalidInputError(f"Input {given.name!r} is {given.datatype!r}, expected {spec.datatype}.")
+    datatype = cast("Datatype", given.datatype)
     size = given.parameters.get("binary_data_size")
     if size is None:
-        return json_data.decode(bytes(given.data), spec.name, spec.datatype, given.shape)
+        return json_data.decode(bytes(given.data), spec.name, datatype, given.shape, nullable=wanted.nullable)
     if type(size) is not int or size < 0 or bytes(given.data):
         raise InvalidInputError(f"Input {given.name!r} takes either data or a binary_data_size of 0 or more, not both.")
-    return binary_data.decode(tail.take(size, spec.name), spec.name, spec.datatype, given.shape)
+    return binary_data.decode(tail.take(size, spec.name), spec.name, datatype, given.shape, opaque=wanted.opaque)
 
 
 def raw_request(body: memoryview, manifest: Manifest) -> InferRequest:
     """A body that is nothing but the model's one input, as a batch of one; all outputs come back in binary form."""
-    if len(manifest.inputs) != 1:
+    way = next((way for way in signatures(manifest) if len(way.inputs) == 1), None)
+    if way is None:
         names = [spec.name for spec in manifest.inputs]
         raise InvalidInputError(f"A raw binary request brings one input, but {manifest.name} takes {names}.")
-    spec = manifest.inputs[0]
+    spec, opaque = way.inputs[0].spec, way.inputs[0].opaque
     data = memoryview(binary_data.prefixed(bytes(body))) if spec.datatype == "BYTES" else body
-    tensor = binary_data.decode(data, spec.name, spec.datatype, raw_shape(spec, len(body)))
-    return InferRequest(None, {spec.name: tensor}, [Wanted(output.name, binary=True) for output in manifest.outputs])
+    tensor = binary_data.decode(data, spec.name, spec.datatype, raw_shape(spec, len(body)), opaque=opaque)
+    return InferRequest(None, {spec.name: tensor}, [Wanted(output.name, binary=True) for output in way.outputs])
 
 
 def raw_shape(spec: TensorSpec, size: int) -> list[int]:
@@ -236,14 +248,14 @@ def raw_shape(spec: TensorSpec, size: int) -> list[int]:
     return [size // max(1, known) if dimension == -1 else dimension for dimension in shape]
 
 
-def wanted_outputs(request: InferBody, manifest: Manifest) -> list[Wanted]:
-    """The outputs to answer with: those asked for, else all of the model's."""
+def wanted_outputs(request: InferBody, manifest: Manifest, way: Signature) -> list[Wanted]:
+    """The outputs to answer with: those asked for, else those that belong to what was sent."""
     stateful = next((name for name in STATEFUL if request.parameters.get(name)), None)
     if stateful is not None:
         raise UnsupportedError(f"The parameter {stateful!r} is not served: models here keep no state between requests.")
-    known = [spec.name for spec in manifest.outputs]
     binary = bool(request.parameters.get("binary_data_output", False))
-    asked = request.outputs or [OutputBody(name) for name in known]
+    asked = request.outputs or [OutputBody(spec.name) for spec in way.outputs]
+    known = way.answers
     unknown = [output.name for output in asked if output.name not in known]
     if unknown:
         raise InvalidInputError(f"{unknown[0]!r} is not an output of {manifest.name}; its outputs are {known}.")

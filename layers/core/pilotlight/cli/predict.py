@@ -1,5 +1,7 @@
 """`pilotlight predict`: one prediction from a running server."""
 
+import csv
+import io
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,16 +9,23 @@ import msgspec
 import typer
 
 from pilotlight.cli.console import RESULTS, URL, JsonOption, UrlOption
-from pilotlight.client import Client, Inference, ModelMetadata, Tensor
+from pilotlight.client import Client, Inference, ModelMetadata, Tensor, tensors
 from pilotlight.contracts import Reference
 from pilotlight.errors import InvalidInputError
+
+IMAGES = (".png", ".jpg", ".jpeg")
+SHOWN = 16  # values of an output; what has more is cut to as many
 
 
 def predict(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A model: name, name:3 or name@alias.")],
     file: Annotated[
         Path,
-        typer.Option("--input", help="JSON: a V2 infer request, or just the data of a model with one input."),
+        typer.Option(
+            "--input",
+            help="A photograph (.png, .jpg), texts, one on each line (.txt), a table with a head (.csv), or JSON: a V2 "
+            "infer request, or just the data of a model with one input.",
+        ),
     ],
     url: UrlOption = URL,
     json: JsonOption = False,
@@ -33,28 +42,78 @@ def predict(
         show(msgspec.json.decode(answer, type=Inference))
 
 
-def read(file: Path) -> Any:  # noqa: ANN401 - any JSON
-    """The file's JSON; `InvalidInputError` when there is none."""
+def read(file: Path) -> bytes:
+    """The file's bytes; `InvalidInputError` when it cannot be read."""
     try:
-        return msgspec.json.decode(file.read_bytes())
+        return file.read_bytes()
     except OSError as exc:
         raise InvalidInputError(f"Cannot read {file}: {exc.strerror}.") from exc
-    except msgspec.DecodeError as exc:
-        raise InvalidInputError(f"{file} is not JSON: {exc}.") from exc
 
 
-def request(content: Any, file: Path, model: ModelMetadata) -> bytes:  # noqa: ANN401 - any JSON
+def request(content: bytes, file: Path, model: ModelMetadata) -> bytes:
+    """The V2 request that the file becomes, by its suffix."""
+    suffix = file.suffix.lower()
+    if suffix in IMAGES:
+        inputs = tensors(content, model)
+    elif suffix == ".txt":
+        inputs = tensors([line for line in text(content, file).splitlines() if line.strip()], model)
+    elif suffix == ".csv":
+        inputs = tensors(table(text(content, file), file), model)
+    else:
+        return from_json(content, file, model)
+    return msgspec.json.encode({"inputs": inputs})
+
+
+def text(content: bytes, file: Path) -> str:
+    """The file's text, without the mark that some editors put in front."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise InvalidInputError(f"{file} is not UTF-8: {exc.reason} at byte {exc.start}.") from exc
+
+
+def table(content: str, file: Path) -> dict[str, list[str | None]]:
+    """The columns of a CSV file by the names in its first line; an empty cell is None."""
+    head, *rows = [row for row in csv.reader(io.StringIO(content)) if row] or [[]]
+    if not rows or len(set(head)) < len(head):
+        raise InvalidInputError(f"{file} must have a line of different column names, then at least one record.")
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(head):
+            raise InvalidInputError(f"{file}: record {number} has {len(row)} cells, but there are {len(head)} columns.")
+    return {name.strip(): [row[place] or None for row in rows] for place, name in enumerate(head)}
+
+
+def from_json(content: bytes, file: Path, model: ModelMetadata) -> bytes:
     """The V2 request that the file is, or that its bare data becomes; one example may come without its batch."""
-    if isinstance(content, dict) and "inputs" in content:
-        return msgspec.json.encode(content)
-    if len(model.inputs) != 1 or not isinstance(content, list):
+    try:
+        data = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise InvalidInputError(f"{file} is not JSON: {exc}.") from exc
+    if isinstance(data, dict) and "inputs" in data:
+        return content
+    if len(model.inputs) > 1 and all(spec.shape == [-1] for spec in model.inputs):
+        return msgspec.json.encode({"inputs": tensors(records(data, file, model), model)})
+    if len(model.inputs) != 1 or not isinstance(data, list):
         names = [spec.name for spec in model.inputs]
         raise InvalidInputError(f"{file} must be a V2 infer request: {{'inputs': [...]}} with {names}.")
     spec = model.inputs[0]
-    shape = shape_of(content)
+    shape = shape_of(data)
     if len(shape) == len(spec.shape) - 1 and spec.shape[0] == -1:
-        content, shape = [content], [1, *shape]
-    return msgspec.json.encode({"inputs": [Tensor(spec.name, spec.datatype, shape, content)]})
+        data, shape = [data], [1, *shape]
+    return msgspec.json.encode({"inputs": [Tensor(spec.name, spec.datatype, shape, data)]})
+
+
+def records(data: Any, file: Path, model: ModelMetadata) -> dict[str, list[Any]]:  # noqa: ANN401 - any JSON
+    """The columns of a mapping of columns, of records by name, or of rows in the model's order; one may stand alone."""
+    names = [spec.name for spec in model.inputs]
+    rows = data if isinstance(data, list) and data and isinstance(data[0], list | dict) else [data]
+    if isinstance(data, dict) and all(isinstance(values, list) for values in data.values()):
+        return data
+    if all(isinstance(row, dict) and set(row) == set(rows[0]) for row in rows):
+        return {name: [row[name] for row in rows] for name in rows[0]}
+    if all(isinstance(row, list) and len(row) == len(names) for row in rows):
+        return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+    raise InvalidInputError(f"{file} must hold records, rows or columns of {names}, or a V2 infer request.")
 
 
 def shape_of(data: Any) -> list[int]:  # noqa: ANN401 - any JSON
@@ -63,8 +122,31 @@ def shape_of(data: Any) -> list[int]:  # noqa: ANN401 - any JSON
 
 
 def show(answer: Inference) -> None:
-    """The answer for people: the version that gave it, and each output's values."""
+    """The answer for people: the version that gave it, then a line for each example's classes or for each output."""
     RESULTS.print(f"{answer.model_name}:{answer.model_version}", style="bold")
-    for output in answer.outputs:
-        values = ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value) for value in output.data)
-        RESULTS.print(f"{output.name} {output.datatype} {list(output.shape)}: {values}", markup=False, soft_wrap=True)
+    lines = classes(answer.outputs) if classified(answer.outputs) else map(values, answer.outputs)
+    for line in lines:
+        RESULTS.print(line, markup=False, soft_wrap=True)
+
+
+def classified(outputs: list[Tensor]) -> bool:
+    """Whether the answer is labels and their probabilities."""
+    return [output.datatype for output in outputs] == ["BYTES", "FP32"] and outputs[0].shape == outputs[1].shape
+
+
+def classes(outputs: list[Tensor]) -> list[str]:
+    """One line for each example: its labels, best first, each with its probability."""
+    labels, probabilities = (output.data for output in outputs)
+    pairs = [
+        f"{label} {'NaN' if probability is None else f'{probability:.2%}'}"
+        for label, probability in zip(labels, probabilities, strict=True)
+    ]
+    width = outputs[0].shape[-1] if len(outputs[0].shape) > 1 else 1
+    return [", ".join(pairs[place : place + width]) for place in range(0, len(pairs), width)]
+
+
+def values(output: Tensor) -> str:
+    """One output: its name, what it is, and its values, the first few of many."""
+    shown = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in output.data[:SHOWN]]
+    cut = f" ... {len(output.data):,} values, --json shows all" if len(output.data) > SHOWN else ""
+    return f"{output.name} {output.datatype} {list(output.shape)}: {', '.join(shown)}{cut}"

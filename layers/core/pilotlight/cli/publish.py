@@ -4,20 +4,36 @@ import getpass
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
+from pilotlight.cli import processing
 from pilotlight.cli.console import STORE, JsonOption, StoreOption, print_json, registry
 from pilotlight.contracts import Draft, Precision, Task, Variant
 from pilotlight.errors import InvalidInputError, ModelRefusedError
+from pilotlight.registry import Content
 from pilotlight.runtime.files import memory_file, path_of
 from pilotlight.runtime.session import Session, open_session
+from pilotlight.steps import Text
 
 
 def publish(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The ONNX file, with its weights inside.")],
     name: Annotated[str, typer.Option("--name", help="Of the model: letters, digits, dot, dash, underscore.")],
-    task: Annotated[Task, typer.Option("--task", help="tensor: arrays in, arrays out.")] = "tensor",
+    task: Annotated[
+        Task | None,
+        typer.Option("--task", help="What callers send: the graph's tensors, PNG or JPEG files, texts, or columns."),
+    ] = None,
     labels: Annotated[Path | None, typer.Option("--labels", help="A text file, one class per line.")] = None,
+    steps: Annotated[
+        Path | None,
+        typer.Option(
+            "--processing",
+            metavar="FILE",
+            help="JSON or YAML: the steps to prepare inputs and to finish outputs. Without it, --task image and text "
+            "read the Hugging Face files beside PATH: preprocessor_config.json, tokenizer.json, config.json.",
+        ),
+    ] = None,
     precision: Annotated[Precision, typer.Option("--precision", help="Of the weights in the file.")] = "fp32",
     store: StoreOption = STORE,
     json: JsonOption = False,
@@ -28,17 +44,56 @@ def publish(
     file = f"model.{precision}.onnx"
     draft = Draft(
         name=name,
-        task=task,
         inputs=session.inputs,
         outputs=session.outputs,
-        labels=tuple(read(labels).decode().splitlines()) if labels else (),
+        labels=classes(labels, path.parent, task),
         variants={precision: Variant(file)},
         serve=precision,
         by=getpass.getuser(),
     )
-    manifest = registry(store).publish(draft, {file: graph})
+    draft = with_steps(draft, task, steps, path.parent, session)
+    manifest = registry(store).publish(draft, {file: graph} | assets(draft, path.parent))
     reference = f"{manifest.name}:{manifest.version}"
     print_json({"reference": reference, "store": store}) if json else typer.echo(reference)
+
+
+def classes(file: Path | None, folder: Path, task: Task | None) -> tuple[str, ...]:
+    """The labels in the publisher's file; else, for images and texts, those of the Hugging Face model."""
+    if file is not None:
+        return tuple(read(file).decode().splitlines())
+    return processing.labels_of(folder) if task in {"image", "text"} else ()
+
+
+def with_steps(draft: Draft, task: Task | None, file: Path | None, folder: Path, session: Session) -> Draft:
+    """The draft with the steps of the publisher's file, or of the files beside the graph."""
+    if file is not None:
+        steps = processing.told(file, task)
+    elif task in {"image", "text"}:
+        steps = processing.found(folder, task, session, draft.labels)
+    elif task == "tabular":
+        raise InvalidInputError("--task tabular needs --processing FILE, which tells of the columns.")
+    else:
+        return draft
+    steps = processing.completed(steps, session)
+    kind = (steps["prepare"] or {}).get("kind", "tensor")
+    try:
+        return msgspec.convert(msgspec.to_builtins(draft) | steps | {"task": task or kind}, Draft)
+    except msgspec.ValidationError as exc:
+        raise InvalidInputError(f"{file or folder} tells of steps that cannot be taken: {exc}.") from exc
+
+
+def assets(draft: Draft, folder: Path) -> dict[str, Content]:
+    """The files that the steps need, from beside the graph, opened once as a handler will open them."""
+    if not isinstance(draft.prepare, Text):
+        return {}
+    from pilotlight.tasks import text
+
+    content = read(folder / draft.prepare.tokenizer)
+    try:
+        text.opened(content, draft.prepare, text.fixed(draft))
+    except ModelRefusedError as exc:
+        raise InvalidInputError(f"{folder} cannot be published as text: {exc}") from exc
+    return {draft.prepare.tokenizer: content}
 
 
 def read(path: Path) -> bytes:

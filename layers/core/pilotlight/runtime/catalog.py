@@ -12,6 +12,7 @@ from pilotlight.contracts import AliasDocument, Manifest, Reference, TensorSpec
 from pilotlight.errors import ModelRefusedError, NotFoundError, PilotlightError, SuspendedError, UnavailableError
 from pilotlight.metrics import count
 from pilotlight.registry import Registry
+from pilotlight.runtime.assets import bring
 from pilotlight.runtime.files import fetched
 from pilotlight.runtime.session import open_session
 from pilotlight.runtime.warm import Key, WarmModel, WarmModels
@@ -126,7 +127,7 @@ class Catalog:
             session = open_session(path, self._memory_mb)
         agree(manifest, "inputs", session.inputs, manifest.inputs)
         agree(manifest, "outputs", session.outputs, manifest.outputs)
-        model = WarmModel(manifest, session, manifest.graph.bytes)
+        model = WarmModel(manifest, session, manifest.graph.bytes, bring(self.registry.store, manifest))
         self.warm.put(model)
         return model
 

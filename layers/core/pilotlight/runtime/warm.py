@@ -4,10 +4,11 @@ It knows sizes and order, not where models come from.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pilotlight.contracts import Manifest
 from pilotlight.errors import DoesNotFitError
+from pilotlight.runtime.assets import Assets
 from pilotlight.runtime.session import Session
 
 Key = tuple[str, int]  # name and version
@@ -20,6 +21,7 @@ class WarmModel:
     manifest: Manifest
     session: Session
     bytes: int
+    assets: Assets = field(default_factory=Assets)  # what the steps around the graph need
 
     @property
     def key(self) -> Key:

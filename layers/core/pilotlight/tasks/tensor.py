@@ -1,35 +1,31 @@
-"""What stands between a request's tensors and the graph, by the manifest's word.
+"""The graph's own tensors: whether they are those that the manifest promises, whoever made them.
 
-It knows manifests and arrays, not protocols. The one task so far is `tensor`: arrays in, arrays out.
+It knows names and shapes, not what the numbers mean.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pilotlight.contracts import Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.session import Array
 
 
-def prepare(manifest: Manifest, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
-    """The feeds for the graph; `InvalidInputError` when the tensors are not those that the manifest asks for.
-
-    Datatypes are the protocol's to check, since they decide how bytes become arrays.
-    """
-    check_names(manifest, tensors)
+def checked(manifest: Manifest, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
+    """The tensors as feeds for the graph; `InvalidInputError` when they are not those that the manifest asks for."""
+    check_names(manifest, [spec.name for spec in manifest.inputs], tensors)
     sizes: dict[str, int] = {}
     for spec in manifest.inputs:
         check_shape(spec, tensors[spec.name].shape, sizes)
     return tensors
 
 
-def check_names(manifest: Manifest, tensors: Mapping[str, Array]) -> None:
+def check_names(manifest: Manifest, wanted: Sequence[str], tensors: Mapping[str, Array]) -> None:
     """Every input there, and none that the model does not have."""
-    wanted = [spec.name for spec in manifest.inputs]
     missing = [name for name in wanted if name not in tensors]
     extra = [name for name in tensors if name not in wanted]
     if missing or extra:
         wrong = [f"{name!r} is missing" for name in missing] + [f"{name!r} is not one of them" for name in extra]
-        raise InvalidInputError(f"{manifest.name} has the inputs {wanted}; {', '.join(wrong)}.")
+        raise InvalidInputError(f"{manifest.name} has the inputs {list(wanted)}; {', '.join(wrong)}.")
 
 
 def check_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
@@ -50,3 +46,10 @@ def wrong_shape(spec: TensorSpec, shape: tuple[int, ...], why: str) -> InvalidIn
     """The error that shows both shapes, the expected one with the names of its free dimensions."""
     expected = f"[{', '.join(map(str, spec.shape))}]"
     return InvalidInputError(f"Input {spec.name!r} has shape {list(shape)}, expected {expected}: {why}.")
+
+
+def column(tensor: Array, name: str) -> Array:
+    """A caller's input of one element for each example, [batch] or [batch, 1], as [batch]; at least one."""
+    if tensor.ndim not in {1, 2} or tensor.shape[1:] not in {(), (1,)} or not tensor.size:
+        raise InvalidInputError(f"Input {name!r} has shape {list(tensor.shape)}, expected [batch] of at least one.")
+    return tensor.reshape(-1)

@@ -1,0 +1,169 @@
+"""The steps around a graph, as a publisher tells of them: a file of his own, or what Hugging Face keeps beside a model.
+
+    prepare: {kind: image, resize: [8, 8], colour: L}      what is left out is taken from the graph or the defaults
+    finish: {kind: classification, top: 3}                 of pilotlight.contracts
+
+It knows files and signatures, and checks nothing that the manifest checks itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pilotlight.contracts import Task, TensorSpec
+from pilotlight.errors import InvalidInputError
+from pilotlight.runtime.session import Session
+
+Steps = dict[str, Any]  # a document of pilotlight.steps, not yet checked
+RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers, as Hugging Face's
+SENTENCES = ("last_hidden_state", "token_embeddings", "sentence_embedding")  # outputs that are embeddings
+
+
+def read(file: Path) -> Steps:
+    """A JSON or YAML document; `InvalidInputError` when it cannot be read or is no mapping."""
+    try:
+        content = msgspec.yaml.decode(file.read_bytes())
+    except OSError as exc:
+        raise InvalidInputError(f"Cannot read {file}: {exc.strerror}.") from exc
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise InvalidInputError(f"{file} is neither JSON nor YAML: {exc}.") from exc
+    if not isinstance(content, dict):
+        raise InvalidInputError(f"{file} must hold a mapping, not {type(content).__name__}.")
+    return content
+
+
+def told(file: Path, task: Task | None) -> Steps:
+    """What a publisher's file says of `prepare` and `finish`, the kind taken from the task where it is left out."""
+    content = read(file)
+    unknown = sorted(set(content) - {"prepare", "finish"})
+    if unknown:
+        raise InvalidInputError(f"{file} has {unknown}; it tells of 'prepare' and 'finish'.")
+    wrong = [name for name, steps in content.items() if steps is not None and not isinstance(steps, dict)]
+    if wrong:
+        raise InvalidInputError(f"{file}: {wrong[0]!r} must be a mapping of steps, not {content[wrong[0]]!r}.")
+    if content.get("prepare") is not None and task is not None:
+        content["prepare"].setdefault("kind", task)
+    return content
+
+
+def found(folder: Path, task: Task, session: Session, labels: Sequence[str]) -> Steps:
+    """What the files of a Hugging Face model say of the task."""
+    prepare: Steps | None = {"kind": task}
+    if task == "image":
+        prepare = image(folder)
+    elif task == "text":
+        prepare = text(folder)
+    elif task == "tensor":
+        prepare = None
+    return {"prepare": prepare, "finish": finish(folder, task, session.outputs, labels)}
+
+
+def image(folder: Path) -> Steps:
+    """`preprocessor_config.json` of an image processor as steps."""
+    file = folder / "preprocessor_config.json"
+    if not file.exists():
+        raise InvalidInputError(f"No {file.name} in {folder} tells what to do with images; use --processing FILE.")
+    config = read(file)
+    if "crop_pct" in config:
+        raise InvalidInputError(f"{file} has 'crop_pct', which only its own code can read; use --processing FILE.")
+    steps: Steps = {"kind": "image", "background": None}  # its convert("RGB") drops transparency
+    if config.get("do_flip_channel_order", False):
+        steps["colour"] = "BGR"
+    if config.get("do_resize", True):
+        steps |= resizing(config.get("size", 224))
+        steps["filter"] = RESAMPLE[config.get("resample", 2)]
+    if config.get("do_center_crop", False):
+        steps["crop"] = sides(config["crop_size"] if "crop_size" in config else config.get("size", 224))
+    steps["scale"] = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
+    if config.get("do_normalize", True):
+        steps |= {"mean": config.get("image_mean", []), "deviation": config.get("image_std", [])}
+    return steps
+
+
+def resizing(size: int | Mapping[str, int]) -> Steps:
+    """Hugging Face's word for a size: a number or `shortest_edge` for the shorter side, else both sides."""
+    if isinstance(size, Mapping) and "shortest_edge" in size and "longest_edge" not in size:
+        return {"shortest": size["shortest_edge"]}
+    return {"resize": sides(size)}
+
+
+def sides(size: int | Mapping[str, int]) -> list[int]:
+    """[height, width] of a size."""
+    if isinstance(size, int):
+        return [size, size]
+    if {"height", "width"} <= set(size):
+        return [size["height"], size["width"]]
+    raise InvalidInputError(f"preprocessor_config.json has the size {dict(size)}; use --processing FILE.")
+
+
+def text(folder: Path) -> Steps:
+    """The longest text, in tokens, by the first of the files that tells it."""
+    if not (folder / "tokenizer.json").exists():
+        raise InvalidInputError(f"No tokenizer.json in {folder}; a text model needs one beside it.")
+    places = (
+        ("sentence_bert_config.json", "max_seq_length"),
+        ("tokenizer_config.json", "model_max_length"),
+        ("config.json", "max_position_embeddings"),
+    )
+    for name, key in places:
+        length = read(folder / name).get(key) if (folder / name).exists() else None
+        if isinstance(length, int) and length < 1_000_000:  # transformers writes 1e30 where there is no limit
+            return {"kind": "text", "max_length": length}
+    return {"kind": "text"}
+
+
+def finish(folder: Path, task: Task, outputs: Sequence[TensorSpec], labels: Sequence[str]) -> Steps | None:
+    """The finish that the outputs speak of: vectors of a text, or scores by class; None when they speak of neither."""
+    named = [spec.name for spec in outputs]
+    vectors = [name for name in SENTENCES if name in named]
+    if task == "text" and vectors:
+        return {"kind": "embedding", "output": vectors[-1]} | pooling(folder)
+    if labels or "logits" in named:
+        return {"kind": "classification", "output": "logits" if "logits" in named else named[0]}
+    return None
+
+
+def pooling(folder: Path) -> Steps:
+    """sentence-transformers' `1_Pooling/config.json`, the mean where there is none."""
+    file = folder / "1_Pooling" / "config.json"
+    config = read(file) if file.exists() else {}
+    for word, key in (("cls", "pooling_mode_cls_token"), ("max", "pooling_mode_max_tokens")):
+        if config.get(key):
+            return {"pooling": word}
+    return {"pooling": "mean"}
+
+
+def labels_of(folder: Path) -> tuple[str, ...]:
+    """The labels in `config.json`, by their indices; none where it has none."""
+    file = folder / "config.json"
+    names = read(file).get("id2label") if file.exists() else None
+    if not isinstance(names, dict):
+        return ()
+    return tuple(str(names[index]) for index in sorted(names, key=int))
+
+
+def completed(steps: Steps, session: Session) -> Steps:
+    """The steps with what the graph says where they say nothing: its first input and output, an image's shape."""
+    prepare, end = steps.get("prepare"), steps.get("finish")
+    if prepare is not None and prepare.get("kind") in {"image", "tabular"}:
+        prepare.setdefault("input", session.inputs[0].name)
+    if prepare is not None and prepare.get("kind") == "image":
+        shape = next((spec.shape for spec in session.inputs if spec.name == prepare["input"]), ())
+        prepare = pictured(shape, sized=bool({"resize", "shortest", "crop"} & set(prepare))) | prepare
+    if end is not None:
+        end.setdefault("output", session.outputs[0].name)
+    return {"prepare": prepare, "finish": end}
+
+
+def pictured(shape: Sequence[int | str], *, sized: bool) -> Steps:
+    """Layout, colour and, unless it is `sized` already, size of the images that a graph's input of this shape takes."""
+    if len(shape) != 4:
+        return {}
+    last = shape[3] in (1, 3) and shape[1] not in (1, 3)
+    channels, sides = (shape[3], shape[1:3]) if last else (shape[1], shape[2:])
+    steps: Steps = {"layout": "NHWC" if last else "NCHW", "colour": "L" if channels == 1 else "RGB"}
+    if not sized and all(isinstance(side, int) for side in sides):
+        steps["resize"] = list(sides)
+    return steps
