@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from pilotlight.cli import demo, models, predict, publish, serve, train
+from pilotlight.cli import demo, models, predict, publish, runs, serve, train
 from pilotlight.cli.console import ERRORS
 from pilotlight.errors import InvalidInputError, PilotlightError
 
@@ -16,6 +16,7 @@ commands = typer.Typer(
 )
 for verb in (demo.demo, train.train, publish.publish, models.models, serve.serve, predict.predict):
     commands.command()(verb)
+commands.add_typer(runs.runs, name="runs")
 
 
 def app() -> None:
