@@ -293,7 +293,7 @@ def lopsided(found: Classification) -> Iterable[str]:
     rare = [one for one in sorted(found.classes, key=lambda one: one.support) if one.support < FEW]
     if rare:
         names = listed([f"{one.name} ({one.support})" for one in rare])
-        yield f"Fewer than {FEW} test examples stand behind the figures of {len(rare)} classes: {names}."
+        yield f"Fewer than {FEW} test examples stand behind the figures of {names}."
     if found.collapsed:
         yield f"It never answers {listed(found.collapsed)}, though they occur: these classes have collapsed."
     if found.worst:

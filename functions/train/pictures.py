@@ -177,5 +177,6 @@ def predictions(answers: Array, truth: Array, found: Regression, title: str) -> 
 
 
 def short(name: str) -> str:
-    """A class's name that leaves room for the others."""
-    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+    """A class's name that leaves room for the others, and is no formula to matplotlib."""
+    cut = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+    return cut.replace("$", r"\$")

@@ -33,10 +33,9 @@ def registry(store: str) -> Registry:
 
 def print_table(table: Table) -> None:
     """A table on standard output: as wide as the terminal, and in a pipe or a file as wide as it needs to be."""
-    wide = RESULTS.options.update(max_width=10_000)
-    RESULTS.print(
-        table, width=None if RESULTS.is_terminal else RESULTS.measure(table, options=wide).maximum, crop=False
-    )
+    natural = RESULTS.measure(table, options=RESULTS.options.update(max_width=10_000)).maximum
+    console = RESULTS if RESULTS.is_terminal else Console(highlight=False, width=natural)
+    console.print(table)
 
 
 def print_json(content: Any) -> None:  # noqa: ANN401 - anything that JSON can say

@@ -50,7 +50,7 @@ def said(one: Settings, paths: Sequence[str]) -> str:
     """A recipe's values at these paths of one part, in few words: `adam, learning_rate 0.01`."""
     words = []
     for path in paths:
-        part, _, key = path.partition(".")
+        _, _, key = path.partition(".")
         if path in one:
             named = not key or key in NAMING
             words.append(value(one, path) if named else f"{key} {value(one, path)}")

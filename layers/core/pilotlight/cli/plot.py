@@ -5,6 +5,7 @@ It knows numbers and names. A column is an epoch, or the mean of several; what i
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from statistics import fmean
 
 WIDTH, HEIGHT = 64, 12  # characters of the field
@@ -61,7 +62,7 @@ def squeezed(values: Values) -> list[float | None]:
     if len(values) <= WIDTH:
         return list(values)
     edges = [round(column * len(values) / WIDTH) for column in range(WIDTH + 1)]
-    groups = [[value for value in values[a:b] if value is not None] for a, b in zip(edges, edges[1:], strict=False)]
+    groups = [[value for value in values[a:b] if value is not None] for a, b in pairwise(edges)]
     return [fmean(group) if group else None for group in groups]
 
 

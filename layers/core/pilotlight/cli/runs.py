@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
-from click.core import ParameterSource
 from rich.table import Table
 
 from pilotlight.cli.console import RESULTS, STORE, JsonOption, StoreOption, print_json, print_table
 from pilotlight.cli.differences import Settings, differing, grouped, said, settings, value
 from pilotlight.cli.models import figure
 from pilotlight.cli.plot import plot
-from pilotlight.contracts import Manifest
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.registry import Registry
 from pilotlight.runs import Line, Run, duration, kept, names, pictures, read, read_all
@@ -30,8 +28,14 @@ def overview(context: typer.Context, store: StoreOption = STORE, json: JsonOptio
     """Trainings: list, show one, compare several. Without a command, list."""
     if context.invoked_subcommand is None:
         listing(store, json)
-    elif ParameterSource.COMMANDLINE in (context.get_parameter_source("store"), context.get_parameter_source("json")):
+    elif any(given(context, option) for option in ("store", "json")):
         raise InvalidInputError(f"Write --store and --json after {context.invoked_subcommand!r}, not before it.")
+
+
+def given(context: typer.Context, option: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @runs.command("list")
@@ -142,7 +146,7 @@ def tested(store: ObjectStore, run: Run) -> dict[str, float]:
     """What the served variant of the run's version was measured to do on the test set; nothing without a version."""
     if run.published is None or run.published.version is None:
         return {}
-    manifest: Manifest = Registry(store).manifest(run.published.name, run.published.version)
+    manifest = Registry(store).manifest(run.published.name, run.published.version)
     return manifest.variants[manifest.serve].metrics
 
 
@@ -163,7 +167,8 @@ def overall(every: Sequence[Run]) -> Table:
     """All runs for people."""
     shown = Table()
     for column in ("run", "state", "epochs", "best on validation", "version", "started", "took", "changed"):
-        shown.add_column(column, justify="right" if column in ("epochs", "took") else "left", overflow="fold")
+        side: Literal["left", "right"] = "right" if column in ("epochs", "took") else "left"
+        shown.add_column(column, justify=side, no_wrap=column in ("run", "epochs", "took"))
     shown.caption = "changed: other than the first run of the same model"
     for run in every:
         one = summary(run)
