@@ -12,33 +12,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from functions.train import card, publish
-from functions.train import run as protocol
+from functions.train import card
 from functions.train.diagnosis import Diagnosis, classification
 from functions.train.folds import Folds
 from functions.train.golden import Exchange, Request, Response, Tensor
 from functions.train.product import Product
-from functions.train.run import run
-from pilotlight.contracts import Manifest
-from pilotlight.registry import Registry
 from pilotlight.runtime.session import open_session
-from pilotlight.storage import open_store
-from tests.functions.train.conftest import Finished, silence, tiny_recipe
+from tests.functions.train.conftest import Finished
 
 
-@pytest.fixture(scope="module")
-def product() -> Product:
-    """What a run hands to the registry."""
-    handed = list[Product]()
-
-    def keep(product: Product, registry: Registry) -> Manifest:
-        handed.append(product)
-        return publish.publish(product, registry)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(protocol, "publish", keep)
-        run(tiny_recipe("epochs=1"), open_store("memory://"), silence())
-    return handed[0]
+@pytest.fixture
+def product(tiny: Finished) -> Product:
+    """What the run handed to the registry."""
+    assert tiny.product is not None
+    return tiny.product
 
 
 def body(text: str) -> Any:  # noqa: ANN401 - JSON
