@@ -1,6 +1,7 @@
 """The learning curves of a run as a picture, drawn without a display and without pyplot's global state."""
 
 import io
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -8,7 +9,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 
 from functions.train.loop import Epoch, History
 
-TRAIN, VALIDATION, RATE = "#8a8f98", "#d1495b", "#30638e"
+# Told apart by colour-blind readers: Okabe and Ito, Color Universal Design, 2008.
+GREY, VERMILION, BLUE = "#8a8f98", "#d55e00", "#0072b2"
+TRAIN, VALIDATION, RATE = GREY, VERMILION, BLUE
+MOST_DOTS = 60  # epochs
 SIZE_IN, DOTS_PER_IN = (8, 8.5), 110
 
 
@@ -57,7 +61,7 @@ def shares(history: History) -> bool:
 def draw_rates(axes: Axes, history: History) -> None:
     """The schedule, at each epoch's last step."""
     numbers = [epoch.number for epoch in history.epochs]
-    axes.plot(numbers, [epoch.learning_rate for epoch in history.epochs], ".-", color=RATE)
+    axes.plot(numbers, [epoch.learning_rate for epoch in history.epochs], style(history), color=RATE)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("learning rate")
     axes.set_xlabel("epoch")
@@ -68,9 +72,14 @@ def pair(axes: Axes, history: History, train: str, validation: str) -> None:
     """A figure of the epochs in training, where dropout is on, and in validation."""
     numbers = [epoch.number for epoch in history.epochs]
     training = [getattr(epoch, train) for epoch in history.epochs]
-    axes.plot(numbers, training, ".-", color=TRAIN, label="training, dropout on")
+    axes.plot(numbers, training, style(history), color=TRAIN, label="training, dropout on")
     judged = [getattr(epoch, validation) for epoch in history.epochs]
-    axes.plot(numbers, judged, ".-", color=VALIDATION, label="validation")
+    axes.plot(numbers, judged, style(history), color=VALIDATION, label="validation")
+
+
+def style(history: History) -> str:
+    """A line, and a dot for each epoch as long as dots can be told apart."""
+    return ".-" if len(history.epochs) <= MOST_DOTS else "-"
 
 
 def mark(axes: Axes, best: Epoch, value: float, text: str) -> None:
@@ -84,12 +93,19 @@ def finish(axes: Axes, history: History) -> None:
     """What the three have in common: whole epochs, the kept one marked, a quiet grid and no box."""
     axes.axvline(history.best.number, color=VALIDATION, linestyle=":", linewidth=1, zorder=0)
     axes.set_xlim(0.5, len(history.epochs) + 0.5)
+    plain(axes)
+
+
+def plain(axes: Axes) -> None:
+    """A quiet grid behind what is drawn, and no box around it."""
     axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def png(figure: Figure) -> bytes:
     """The figure's file, without the name and version of the software in it."""
     target = io.BytesIO()
-    figure.savefig(target, format="png", dpi=DOTS_PER_IN, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    kept: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}}
+    figure.savefig(target, format="png", dpi=DOTS_PER_IN, bbox_inches="tight", **kept)
     return target.getvalue()

@@ -1,27 +1,38 @@
 """What a run leaves in the store, whether it ends in a version or not: `runs/<run>/`.
 
 recipe.yaml      as run, written first: a store that cannot be written to ends the run before the training
+status.json      whether it is under way, paused, finished or failed, and why
 metrics.jsonl    one line per epoch, so far
-curves.png       the learning curves
+*.png            the learning curves, and what the served variant does on the test set
 published.json   the version that came out
 folds.json       what each fold of a cross-validation gave, so far
 checkpoints/     while it is under way: see `checkpoint`
 
-A run that is started again under its name goes on in its folder, with the recipe that it was started with.
+A run that is started again under its name goes on in its folder, with the recipe that it was started with. The
+documents that others read are in `pilotlight.runs`.
 """
 
 import hashlib
 import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 
+import msgspec
+
 from functions.train.checkpoint import Checkpoints
+from functions.train.errors import PausedError
 from functions.train.folds import Folds
 from functions.train.identity import new_name
 from functions.train.loop import Epoch
 from functions.train.recipe import Recipe, check, dump, parse
-from pilotlight.contracts import Reference
-from pilotlight.errors import AlreadyExistsError, InvalidInputError, NotFoundError
+from pilotlight import runs
+from pilotlight.aliases import now
+from pilotlight.contracts import Reference, encode
+from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
 from pilotlight.registry import Registry
+from pilotlight.runs import Published, State, Status
 from pilotlight.storage import ObjectStore
 
 
@@ -40,20 +51,48 @@ class Journal:
 
     def path(self, name: str) -> str:
         """Where a file of the run is in the store."""
-        return f"runs/{self.run}/{name}"
+        return runs.path(self.run, name)
 
-    def epoch(self, epoch: Epoch) -> None:
-        """Add an epoch in place of what an earlier life of the run had from there on.
+    @contextmanager
+    def life(self) -> Iterator[None]:
+        """Say that the run is under way inside, and afterwards how this life of it ended."""
+        started = time.monotonic()
+        before = runs.document(self._store, self.path("status.json"), Status)
+        life = before or Status(state="running", started=now(), at=now(), lives=0)
+        life = msgspec.structs.replace(life, state="running", at=now(), lives=life.lives + 1, reason="")
+        self._write("status.json", encode(life))
+
+        def end(state: State, reason: str = "") -> None:
+            seconds = life.seconds + time.monotonic() - started
+            ended = msgspec.structs.replace(life, state=state, at=now(), seconds=seconds, reason=reason)
+            self._write("status.json", encode(ended))
+
+        try:
+            yield
+        except PausedError as exc:
+            end("paused", str(exc))
+            raise
+        except KeyboardInterrupt:
+            end("interrupted", "Interrupted; start the same run again, and it goes on from its last checkpoint.")
+            raise
+        except Exception as exc:
+            end("failed", str(exc) if isinstance(exc, PilotlightError) else f"{type(exc).__name__}: {exc}")
+            raise
+        end("finished")
+
+    def epoch(self, epoch: Epoch, remaining_s: float) -> None:
+        """Add an epoch in place of what an earlier life of the run had from there on, with the time that is left.
 
         Objects cannot grow, so the whole file is written anew, a few kilobytes.
         """
-        self._lines[epoch.number - 1 :] = [json.dumps(asdict(epoch)) + "\n"]
+        line = msgspec.json.encode(asdict(epoch) | {"remaining_s": round(remaining_s, 3), "at": now()}).decode()
+        self._lines[epoch.number - 1 :] = [line + "\n"]
         self._write("metrics.jsonl", "".join(self._lines).encode())
 
     @property
     def epochs(self) -> list[Epoch]:
         """The epochs so far."""
-        return [Epoch(**json.loads(line)) for line in self._lines]
+        return [msgspec.json.decode(line, type=Epoch) for line in self._lines]
 
     def fold(self, folds: Folds) -> None:
         """Note what the folds gave, so far."""
@@ -72,19 +111,20 @@ class Journal:
         """The checkpoints of a training of this run."""
         return Checkpoints(self._store, self.path(folder), self._recipe_sha256)
 
-    def curves(self, picture: bytes) -> None:
-        """Add the learning curves."""
-        self._write("curves.png", picture)
+    def pictures(self, drawn: Mapping[str, bytes]) -> None:
+        """Add pictures, by their file names."""
+        for name, picture in drawn.items():
+            self._write(name, picture)
 
     def publish(self, reference: Reference) -> None:
         """Note which version came out."""
-        self._write("published.json", json.dumps({"reference": str(reference)}).encode())
+        self._write("published.json", encode(Published(str(reference))))
 
     @property
     def published(self) -> Reference | None:
         """The version that came out in an earlier life of the run, if one did."""
-        if text := self._read("published.json"):
-            return Reference.parse(json.loads(text)["reference"])
+        if noted := runs.document(self._store, self.path("published.json"), Published):
+            return Reference.parse(noted.reference)
         return self._committed() if self._lines else None
 
     def _committed(self) -> Reference | None:
@@ -105,10 +145,7 @@ class Journal:
             )
 
     def _read(self, name: str) -> str:
-        try:
-            return self._store.get(self.path(name)).data.decode()
-        except NotFoundError:
-            return ""
+        return runs.text(self._store, self.path(name)) or ""
 
     def _write(self, name: str, data: bytes) -> None:
         self._store.put(self.path(name), data)

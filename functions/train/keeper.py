@@ -23,9 +23,10 @@ class Keeper:
         interruption: Interruption,
         say: Say,
         clock: Callable[[], float] = time.monotonic,
+        look: Callable[[Trainer], None] = lambda _: None,
     ) -> None:
         self._checkpoints, self._options, self._interruption = checkpoints, options, interruption
-        self._say, self._clock = say, clock
+        self._say, self._clock, self._look = say, clock, look
         self._saved_at = clock()
 
     def newest(self) -> Snapshot | None:
@@ -38,6 +39,7 @@ class Keeper:
 
     def boundary(self, trainer: Trainer) -> None:
         """Save when it is time; `PausedError`, after saving, when the process should go."""
+        self._look(trainer)
         reason = self._interruption.reason
         if reason or self._due(trainer.steps):
             self.save(trainer)

@@ -142,7 +142,9 @@ class Trainer:
         self.steps = 0  # taken since the start
         self.tally = Tally(self.stepper.device)
         self._splits, self._recipe = splits, recipe
-        self._batch_size = batches.size(recipe.batch_size, len(splits.train))
+        self.examples = len(splits.train)
+        self.batch_size = batches.size(recipe.batch_size, self.examples)
+        self.steps_per_epoch = math.ceil(self.examples / self.batch_size)
         self._drawn_from = torch.get_rng_state()  # what the order of the running epoch was drawn from
         self._settled = False
 
@@ -163,7 +165,7 @@ class Trainer:
         order = self._order()
         self.stepper.model.train()
         for inputs, targets in batches.stream(
-            self._splits.train, order, self._batch_size, self.stepper.device, self.tally.batches
+            self._splits.train, order, self.batch_size, self.stepper.device, self.tally.batches
         ):
             self.steps += 1
             taken = self.stepper.take(inputs, targets, rates[self.tally.batches], self.steps)
@@ -174,13 +176,22 @@ class Trainer:
 
     def snapshot(self) -> Snapshot:
         """Everything that the next step depends on; `DivergedError` when that is no longer worth keeping."""
-        if not math.isfinite(float(self.tally.sums["loss"])):
-            raise self._diverged(len(self.epochs) + 1, f"training loss {float(self.tally.sums['loss'])}")
+        self.check()
         position = Position(
             step=self.steps, batches=self.tally.batches, seconds=self.tally.seconds, epochs=tuple(self.epochs)
         )
         kept = {f"{part}/{name}": value for part, known in self._parts().items() for name, value in known.items()}
         return Snapshot(position, {name: value.detach().to("cpu", copy=True) for name, value in kept.items()})
+
+    def check(self) -> None:
+        """`DivergedError` when the running epoch's loss is no longer a number; waits for the device."""
+        if not math.isfinite(float(self.tally.sums["loss"])):
+            raise self._diverged(len(self.epochs) + 1, f"training loss {float(self.tally.sums['loss'])}")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step."""
+        return float(self.stepper.optimiser.param_groups[0]["lr"])
 
     def resume(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot, as if nothing had happened."""
@@ -206,10 +217,9 @@ class Trainer:
         self.stopping.exhausted(epoch, self.stepper.judged)
 
     def _diverged(self, number: int, losses: str) -> DivergedError:
-        rate = self.stepper.optimiser.param_groups[0]["lr"]
         return DivergedError(
             f"Training diverged in epoch {number}: {losses} after step {self.steps}; "
-            f"try a smaller optimiser.learning_rate than the {rate:.3g} there, or clip_norm."
+            f"try a smaller optimiser.learning_rate than the {self.rate:.3g} there, or clip_norm."
         )
 
     def _order(self) -> torch.Tensor:
@@ -217,10 +227,10 @@ class Trainer:
         examples = len(self._splits.train)
         if not self.tally.batches:
             self._drawn_from = torch.get_rng_state()
-            return batches.shuffled(examples, self._batch_size)
+            return batches.shuffled(examples, self.batch_size)
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._drawn_from)
-            return batches.shuffled(examples, self._batch_size)
+            return batches.shuffled(examples, self.batch_size)
 
     def _settle(self) -> None:
         """After the first step all that lives on is there: spare the garbage collector looking through it again."""

@@ -1,49 +1,16 @@
 """From the products of a run to a version in the registry: the only module here that writes one."""
 
 import io
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from functions.train import card
 from functions.train.data import Dataset
-from functions.train.golden import Golden
-from functions.train.recipe import Recipe, dump
-from functions.train.report import Report
-from pilotlight.contracts import (
-    Draft,
-    Evaluation,
-    Manifest,
-    Parity,
-    Precision,
-    Scaling,
-    TensorSpec,
-    Training,
-    Variant,
-    encode,
-)
+from functions.train.product import Product
+from functions.train.recipe import dump
+from pilotlight.contracts import Draft, Manifest, Precision, Variant, encode
 from pilotlight.registry import Content, Registry
 from pilotlight.steps import Classification, Column, Table
-
-
-@dataclass(frozen=True, kw_only=True)
-class Product:
-    """Everything that a run made and measured."""
-
-    recipe: Recipe
-    run: str  # its folder below runs/ in the store
-    graphs: dict[Precision, Path]
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    opset: int
-    parity: Parity
-    report: Report
-    golden: Golden
-    test: Dataset
-    curves: bytes
-    training: Training
-    preprocessing: Scaling | None
-    postprocessing: Scaling | None
 
 
 def publish(product: Product, registry: Registry) -> Manifest:
@@ -53,22 +20,22 @@ def publish(product: Product, registry: Registry) -> Manifest:
 
 def draft(product: Product) -> Draft:
     """What the manifest says of the product."""
-    table = steps(product)
+    table, classes = steps(product), product.splits.test.classes
     return Draft(
         name=product.recipe.name,
         task="tabular" if table is not None else "tensor",
         inputs=product.inputs,
         outputs=product.outputs,
         prepare=table,
-        finish=Classification(output=product.outputs[0].name) if table is not None and product.test.classes else None,
-        labels=product.test.classes,
+        finish=Classification(output=product.outputs[0].name) if table is not None and classes else None,
+        labels=classes,
         variants={precision: variant(product, precision) for precision in product.graphs},
         serve=product.report.serve,
         metric=product.report.metric,
         preprocessing=product.preprocessing,
         postprocessing=product.postprocessing,
         opset=product.opset,
-        evaluation=Evaluation(product.test.sha256, len(product.test)),
+        evaluation=product.report.evaluation,
         parity=product.parity,
         report="report.json",
         golden="golden.json",
@@ -80,9 +47,11 @@ def draft(product: Product) -> Draft:
 
 def steps(product: Product) -> Table | None:
     """A table's columns by their names, unscaled, since the graph scales them; images stay the graph's own tensors."""
-    if product.test.inputs.ndim != 2:
+    if product.splits.test.inputs.ndim != 2:
         return None
-    return Table(input=product.inputs[0].name, columns=tuple(Column(name=name) for name in product.test.features))
+    return Table(
+        input=product.inputs[0].name, columns=tuple(Column(name=name) for name in product.splits.test.features)
+    )
 
 
 def variant(product: Product, precision: Precision) -> Variant:
@@ -95,13 +64,17 @@ def variant(product: Product, precision: Precision) -> Variant:
 def files(product: Product) -> dict[str, Content]:
     """The files of the version."""
     graphs: dict[str, Content] = {path.name: path for path in product.graphs.values()}
-    return graphs | {
-        "report.json": encode(product.report),
-        "golden.json": encode(product.golden),
-        "evaluation.npz": archive(product.test),
-        "curves.png": product.curves,
-        "recipe.yaml": dump(product.recipe).encode(),
-    }
+    return (
+        graphs
+        | product.pictures
+        | {
+            "model-card.md": card.write(product).encode(),
+            "report.json": encode(product.report),
+            "golden.json": encode(product.golden),
+            "evaluation.npz": archive(product.splits.test),
+            "recipe.yaml": dump(product.recipe).encode(),
+        }
+    )
 
 
 def archive(test: Dataset) -> bytes:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from functions.train.cleaning import Cleaning
 from functions.train.data import Array, Dataset
+from functions.train.diagnosis import Diagnosis, diagnose
 from functions.train.evaluate import regression, score, shown
 from functions.train.graph import ask
 from functions.train.ladder import Rung
@@ -58,6 +59,7 @@ class Report(Struct, frozen=True, kw_only=True):
     metric: str = "accuracy"  # what the model is judged by
     rungs: tuple[Rung, ...] = ()  # of the quantization ladder, in the order in which they were tried
     cleaning: Cleaning | None = None  # what was left out of the data
+    diagnosis: Diagnosis = Diagnosis()  # of the served variant: confusions, classes, calibration, residuals
 
 
 def compare(
@@ -91,6 +93,7 @@ def compare(
         metric=test.metric,
         rungs=tuple(rungs),
         cleaning=test.cleaning,
+        diagnosis=diagnose(outputs[serve], test),
     )
 
 

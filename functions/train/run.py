@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from functions.train import curves, data, folds, golden, model, parity, precision, report
+from functions.train import curves, data, folds, golden, model, parity, pictures, precision, report
 from functions.train.data import Splits
 from functions.train.evaluate import score, shown
 from functions.train.export import export
@@ -17,9 +17,10 @@ from functions.train.interruption import Interruption
 from functions.train.journal import Journal
 from functions.train.keeper import Keeper
 from functions.train.ladder import Ladder
-from functions.train.loop import EarlyStopping, Epoch, History, predict, seeded, train
+from functions.train.loop import EarlyStopping, Epoch, History, Trainer, predict, seeded, train
+from functions.train.product import Product
 from functions.train.progress import Progress
-from functions.train.publish import Product, publish
+from functions.train.publish import publish
 from functions.train.recipe import Recipe
 from functions.train.revision import revision
 from pilotlight.contracts import Manifest, Precision, Reference, Training, decode, encode
@@ -48,21 +49,31 @@ def run(
     name: str | None = None,
     interruption: Interruption | None = None,
 ) -> Outcome:
-    """Train, evaluate, export, check, quantize, measure and publish what a recipe describes.
+    """Make a version of what a recipe describes, and keep a journal of how that goes.
 
-    Nothing is visible in the registry unless every stage succeeds. Long on purpose: the protocol reads downwards.
     Under the name of an earlier run it goes on where that was killed, or says again what that published.
     """
     journal = Journal(store, recipe, name)
     progress.show(f"run {journal.run}")
     if reference := journal.published:
         return again(reference, journal, recipe, store)
+    with journal.life():
+        return proceed(recipe, store, progress, journal, interruption or Interruption())
+
+
+def proceed(
+    recipe: Recipe, store: ObjectStore, progress: Progress, journal: Journal, interruption: Interruption
+) -> Outcome:
+    """Train, evaluate, export, check, quantize, measure and publish.
+
+    Nothing is visible in the registry unless every stage succeeds. Long on purpose: the protocol reads downwards.
+    """
     with progress.stage("data") as say:
         splits = data.split(data.load(recipe.data), recipe.data)
         say(f"{recipe.data.name}: {sizes(splits)}")
         if splits.train.cleaning:
             say(str(splits.train.cleaning))
-    keep = keeping(journal, recipe, progress, interruption or Interruption())
+    keep = keeping(journal, recipe, progress, interruption)
     crossed = None
     if recipe.folds:
         with progress.stage("folds") as say:
@@ -75,8 +86,8 @@ def run(
     with progress.stage("evaluate") as say:
         result = score(predict(network, splits.test.inputs), splits.test.targets, splits.test.classes)
         found = f"{splits.test.metric} {shown(splits.test.metric, result.metrics[splits.test.metric])}"
-        picture = curves.draw(history, f"{recipe.name}: {found} on {len(splits.test)} test examples")
-        journal.curves(picture)
+        drawn = {"curves.png": curves.draw(history, f"{recipe.name}: {found} on {len(splits.test)} test examples")}
+        journal.pictures(drawn)
         say(f"{found} on the test set")
     with TemporaryDirectory(prefix="pilotlight-train-") as folder:
         graphs: dict[Precision, Path] = {kind: Path(folder, f"model.{kind}.onnx") for kind in ("fp32", "int8")}
@@ -94,6 +105,8 @@ def run(
         with progress.stage("report") as say:
             budget = recipe.quantization.budget
             measured = report.compare(graphs, splits.test, splits.calibration, budget, rungs)
+            drawn |= pictures.draw(measured, graphs[measured.serve], splits.test, recipe.name)
+            journal.pictures(drawn)
             say(measured.verdict)
         with progress.stage("golden") as say:
             recorded = golden.record(graphs[measured.serve], measured.serve, splits.test)
@@ -111,8 +124,9 @@ def run(
                 parity=agreed,
                 report=measured,
                 golden=recorded,
-                test=splits.test,
-                curves=picture,
+                splits=splits,
+                folds=crossed,
+                pictures=drawn,
                 training=provenance(recipe, splits, history),
                 preprocessing=model.scaling(network, model.Standardise, splits.train.features),
                 postprocessing=model.scaling(network, model.Rescale, ("prediction",)),
@@ -147,8 +161,11 @@ def keeping(
 ) -> Callable[[str], Keeper]:
     """Gives the keeper of the training whose checkpoints are in a folder of the run."""
 
+    def look(trainer: Trainer) -> None:
+        progress.step(trainer, recipe.epochs)
+
     def keep(folder: str) -> Keeper:
-        return Keeper(journal.checkpoints(folder), recipe.checkpoint, interruption, progress.show)
+        return Keeper(journal.checkpoints(folder), recipe.checkpoint, interruption, progress.show, look=look)
 
     return keep
 
@@ -157,9 +174,9 @@ def watching(recipe: Recipe, progress: Progress, journal: Journal | None = None)
     """Shows epochs as they pass, and notes them in the journal."""
 
     def watch(epoch: Epoch) -> None:
+        left = progress.epoch(epoch, recipe.epochs)
         if journal:
-            journal.epoch(epoch)
-        progress.epoch(epoch, recipe.epochs)
+            journal.epoch(epoch, left)
 
     return watch
 

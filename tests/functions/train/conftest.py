@@ -1,22 +1,27 @@
 """The real digits, a recipe that takes a second, and one whole run of it."""
 
+import gc
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from rich.console import Console
 from torch import nn
 
-from functions.train import data, model
+from functions.train import data, loop, model, publish
+from functions.train import run as protocol
 from functions.train.data import Splits
 from functions.train.export import export
 from functions.train.loop import seeded, threads
+from functions.train.product import Product
 from functions.train.progress import Progress
 from functions.train.recipe import Recipe, load
 from functions.train.run import Outcome, run
+from pilotlight.contracts import Manifest
 from pilotlight.registry import Registry, version_path
 from pilotlight.storage import ObjectStore, open_store
 
@@ -35,10 +40,11 @@ def silence() -> Progress:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run, and the store it published to."""
+    """A run, the store it published to, and what it handed to the registry."""
 
     outcome: Outcome
     store: ObjectStore
+    product: Product | None = None
 
     def file(self, name: str) -> bytes:
         """A file of the published version."""
@@ -52,6 +58,17 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_collection() -> Iterator[None]:
+    """Trainings spare the collector all that lives when they begin, and collect before that.
+
+    Here that is every object of pytest, hypothesis and moto, which takes longer than most of these trainings.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "gc", SimpleNamespace(collect=lambda: 0, freeze=gc.freeze, unfreeze=gc.unfreeze))
+        yield
+
+
 @pytest.fixture(scope="session")
 def splits() -> Splits:
     options = tiny_recipe().data
@@ -60,8 +77,16 @@ def splits() -> Splits:
 
 @pytest.fixture(scope="session")
 def tiny() -> Finished:
-    store = open_store("memory://")
-    return Finished(run(tiny_recipe(), store, silence()), store)
+    store, handed = open_store("memory://"), list[Product]()
+
+    def keep(product: Product, registry: Registry) -> Manifest:
+        handed.append(product)
+        return publish.publish(product, registry)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "publish", keep)
+        outcome = run(tiny_recipe(), store, silence())
+    return Finished(outcome, store, handed[0])
 
 
 @pytest.fixture(scope="session")

@@ -72,10 +72,11 @@ def test_cross_validation_goes_on_at_its_next_fold() -> None:
     seen = list[Epoch]()
 
     class Breaking(Progress):
-        def epoch(self, epoch: Epoch, of: int) -> None:
+        def epoch(self, epoch: Epoch, of: int) -> float:
             seen.append(epoch)
             if len(seen) == stops:
                 raise KeyboardInterrupt
+            return super().epoch(epoch, of)
 
     calls: dict[str, Any] = {"recipe": recipe, "store": store, "name": "r"}
     with pytest.raises(KeyboardInterrupt):

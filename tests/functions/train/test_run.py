@@ -3,8 +3,10 @@
 import io
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -19,11 +21,11 @@ from functions.train.errors import DivergedError, NotPublishableError, ParityErr
 from functions.train.evaluate import score
 from functions.train.golden import Golden
 from functions.train.loop import Epoch, History, Keeper, train
-from functions.train.progress import Progress
 from functions.train.recipe import Recipe
 from functions.train.report import Report, table
 from functions.train.revision import described, revision
 from functions.train.run import run
+from pilotlight import runs
 from pilotlight.contracts import Manifest, Reference, TensorSpec, decode
 from pilotlight.errors import StoreError
 from pilotlight.registry import Registry
@@ -33,7 +35,8 @@ from pilotlight.storage import ObjectStore, open_store
 from tests.functions.train.conftest import TINY, Finished, silence, tiny_recipe
 
 FILES = {
-    "curves.png", "evaluation.npz", "golden.json", "model.fp32.onnx", "model.int8.onnx", "recipe.yaml", "report.json",
+    "calibration.png", "confusion.png", "curves.png", "evaluation.npz", "golden.json", "model-card.md",
+    "model.fp32.onnx", "model.int8.onnx", "recipe.yaml", "report.json",
 }  # fmt: skip
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -115,13 +118,26 @@ def test_golden_and_report_are_of_the_published_files(tiny: Finished, tmp_path: 
 def test_run_leaves_its_journal(tiny: Finished) -> None:
     folder = f"runs/{tiny.outcome.run}"
     names = {path.removeprefix(f"{folder}/") for path in tiny.store.paths(folder)}
-    assert names == {"recipe.yaml", "metrics.jsonl", "curves.png", "published.json"}
+    pictures = {"calibration.png", "confusion.png", "curves.png"}
+    assert names == {"recipe.yaml", "metrics.jsonl", "status.json", "published.json"} | pictures
     lines = tiny.store.get(f"{folder}/metrics.jsonl").data.decode().splitlines()
-    assert [Epoch(**json.loads(line)) for line in lines] == list(tiny.outcome.history.epochs)
+    assert [msgspec.json.decode(line, type=Epoch) for line in lines] == list(tiny.outcome.history.epochs)
     assert tiny.store.get(f"{folder}/recipe.yaml").data == tiny.file("recipe.yaml")
-    assert tiny.store.get(f"{folder}/curves.png").data == tiny.file("curves.png")
-    assert tiny.file("curves.png").startswith(PNG)
+    for picture in pictures:
+        assert tiny.store.get(f"{folder}/{picture}").data == tiny.file(picture)
+        assert tiny.file(picture).startswith(PNG)
     assert tiny.outcome.manifest.by == folder
+
+
+def test_metrics_have_all_that_is_shown(tiny: Finished) -> None:
+    first, last = runs.read(tiny.store, tiny.outcome.run).lines
+    for line in (first, last):
+        assert line.train_loss is not None
+        assert line.learning_rate > 0
+        assert line.examples_per_s > 0
+        assert datetime.fromisoformat(line.at).tzinfo is not None
+    assert first.remaining_s == pytest.approx(first.seconds, abs=1e-3)
+    assert last.remaining_s == 0
 
 
 def test_stages_are_timed_in_order(tiny: Finished) -> None:
@@ -139,7 +155,7 @@ def test_diverged_run_publishes_nothing(empty: Registry) -> None:
         run(tiny_recipe("optimiser.learning_rate=1e30"), empty.store, silence())
     assert_nothing_is_visible(empty)
     (metrics,) = (path for path in empty.store.paths("runs") if path.endswith("metrics.jsonl"))
-    assert b"NaN" in empty.store.get(metrics).data  # the run's own folder tells what happened
+    assert json.loads(empty.store.get(metrics).data)["train_loss"] is None  # the run's own folder tells what happened
 
 
 @pytest.fixture
@@ -258,36 +274,6 @@ def test_interrupted_command_ends_with_130(capsys: pytest.CaptureFixture[str], m
     monkeypatch.setattr(protocol, "fit", interrupted)
     assert main(["digits", "--store", "memory://"]) == 130
     assert capsys.readouterr().err.endswith("Interrupted.\n")
-
-
-def shown(*, terminal: bool, every_s: float = 0.0) -> str:
-    """What three epochs in a stage look like."""
-    target = io.StringIO()
-    progress = Progress(Console(file=target, force_terminal=terminal, width=120), every_s)
-    with progress.stage("train") as say:
-        for number in (1, 2, 3):
-            progress.epoch(Epoch(number, 0.5, 0.8, 0.4, 0.9, 1e-3, 0.1), 3)
-        say("3 epochs")
-    return target.getvalue()
-
-
-def test_progress_is_plain_lines_in_a_log() -> None:
-    lines = shown(terminal=False).splitlines()
-    assert [line.split()[:2] for line in lines[:3]] == [["epoch", "1/3"], ["epoch", "2/3"], ["epoch", "3/3"]]
-    assert lines[3].split()[0] == "train"
-    assert lines[3].endswith("s  3 epochs")
-    assert "\x1b" not in "".join(lines)
-
-
-def test_progress_in_a_log_is_sparse_but_never_hides_the_last_epoch() -> None:
-    lines = shown(terminal=False, every_s=1e9).splitlines()
-    assert [line.split()[1] for line in lines if "epoch " in line] == ["3/3"]
-
-
-def test_progress_is_live_on_a_terminal() -> None:
-    text = shown(terminal=True)
-    assert "\x1b" in text
-    assert "3 epochs" in text
 
 
 def test_report_is_shown_as_a_table(tiny: Finished) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from pilotlight.cli import canary, demo, models, predict, promote, publish, retention, serve, train
+from pilotlight.cli import canary, demo, models, predict, promote, publish, retention, runs, serve, train
 from pilotlight.cli.console import ERRORS
 from pilotlight.errors import InvalidInputError, PilotlightError
 
@@ -32,6 +32,7 @@ VERBS = (
 )
 for verb in VERBS:
     commands.command()(verb)
+commands.add_typer(runs.runs, name="runs")
 
 
 def app() -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from pilotlight.registry import Registry
 from pilotlight.settings import DEFAULT_STORE
@@ -28,6 +29,13 @@ URL = "http://127.0.0.1:8080"
 def registry(store: str) -> Registry:
     """The registry in the store at that URL."""
     return Registry(open_store(store))
+
+
+def print_table(table: Table) -> None:
+    """A table on standard output: as wide as the terminal, and in a pipe or a file as wide as it needs to be."""
+    natural = RESULTS.measure(table, options=RESULTS.options.update(max_width=10_000)).maximum
+    console = RESULTS if RESULTS.is_terminal else Console(highlight=False, width=natural)
+    console.print(table)
 
 
 def print_json(content: Any) -> None:  # noqa: ANN401 - anything that JSON can say

@@ -73,6 +73,9 @@ def measured(version: dict[str, Any]) -> str:
     """The metric that the version is judged by, with its name; a published file may have none."""
     name = version["metric"]
     value = version["metrics"][version["serve"]].get(name)
-    if value is None:
-        return ""
-    return f"{name} {value:.2%}" if name.endswith("accuracy") else f"{name} {value:.4g}"
+    return "" if value is None else f"{name} {figure(name, value)}"
+
+
+def figure(metric: str, value: float) -> str:
+    """A metric for people: shares in percent, all others as they are."""
+    return f"{value:.2%}" if metric.endswith("accuracy") else f"{value:.4g}"

@@ -1,0 +1,32 @@
+"""Everything that a run made and measured, on its way into a version."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from functions.train.data import Splits
+from functions.train.folds import Folds
+from functions.train.golden import Golden
+from functions.train.recipe import Recipe
+from functions.train.report import Report
+from pilotlight.contracts import Parity, Precision, Scaling, TensorSpec, Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """Everything that a run made and measured."""
+
+    recipe: Recipe
+    run: str  # its folder below runs/ in the store
+    graphs: dict[Precision, Path]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    opset: int
+    parity: Parity
+    report: Report
+    golden: Golden
+    splits: Splits
+    folds: Folds | None  # where the recipe asks for a cross-validation
+    pictures: dict[str, bytes]  # by file name
+    training: Training
+    preprocessing: Scaling | None
+    postprocessing: Scaling | None
