@@ -9,11 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import training, warm
+from tests.benchmarks import cold, training, warm
 from tests.benchmarks.goal import Measure
 
 RESULTS = Path(".bench")
-BENCHMARKS = {"P3": warm.measure, "T1": training.measure}
+BENCHMARKS = {"P1": cold.measure, "P3": warm.measure, "T1": training.measure}
 
 
 def main(names: list[str]) -> None:
