@@ -15,6 +15,7 @@ DEFAULT_STORE = ".pilotlight/store"  # in the working folder: the embedded defau
 VARIABLES = {
     "store": "PILOTLIGHT_STORE",
     "alias_seconds": "PILOTLIGHT_ALIAS_SECONDS",
+    "preload": "PILOTLIGHT_PRELOAD",
     "memory_mb": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",  # set by Lambda, by SAM and by the local gateway
 }
 
@@ -24,6 +25,7 @@ class Settings(Struct, frozen=True):
 
     store: str = DEFAULT_STORE  # URL for `open_store`
     alias_seconds: Annotated[float, Meta(ge=0)] = 10.0  # for how long an alias is trusted before it is read again
+    preload: str = ""  # references of the models that are fetched before anybody asks, with spaces between them
     memory_mb: Annotated[int, Meta(ge=128, le=10240)] = 1769
 
     @classmethod

@@ -120,11 +120,11 @@ class Catalog:
 
     def _load(self, manifest: Manifest) -> WarmModel:
         self.warm.make_room(manifest)
-        with fetched(self.registry.store, manifest, manifest.graph) as path:
+        with fetched(self.registry.store, manifest) as path:
             session = open_session(path, self._memory_mb)
         agree(manifest, "inputs", session.inputs, manifest.inputs)
         agree(manifest, "outputs", session.outputs, manifest.outputs)
-        model = WarmModel(manifest, session, manifest.graph.bytes)
+        model = WarmModel(manifest, session, manifest.bytes)
         self.warm.put(model)
         return model
 
