@@ -10,6 +10,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime.datatypes import ORT_DATATYPES
 
 MB_PER_VCPU = 1769  # of a Lambda function's memory (reference/lambda.md)
+VERSION: str = ort.__version__
+MAPPED_BYTES = 4096  # a page; smaller weights stay in the graph
 Array = np.ndarray[Any, Any]
 
 
@@ -52,11 +55,36 @@ def open_session(path: str, memory_mb: int = MB_PER_VCPU) -> Session:
     Never from bytes: onnxruntime keeps them beside its own copy for the session's life. Raises `ModelRefusedError`
     when the file is not a graph that this onnxruntime runs.
     """
+    opened = native(path, session_options(memory_mb))
+    return Session(opened, specs(opened.get_inputs()), specs(opened.get_outputs()))
+
+
+def save(source: Path, target: Path, *, optimised: bool = False) -> Path:
+    """Write the graph at `source` again with its large weights in a file beside it, which is mapped when it is opened.
+
+    Gives the weights' path. With `optimised` the graph is what onnxruntime makes of it, as far as that is the same on
+    every CPU of one architecture; the rest is done when it is opened. Raises as `open_session` does.
+    """
+    levels, weights = ort.GraphOptimizationLevel, target.with_name(f"{target.name}.data")
+    options = session_options(MB_PER_VCPU)
+    options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if optimised else levels.ORT_DISABLE_ALL
+    options.optimized_model_filepath = str(target)
+    for key, value in {
+        "session.disable_prepacking": "1",  # nothing will run
+        "session.optimized_model_external_initializers_file_name": weights.name,
+        "session.optimized_model_external_initializers_min_size_in_bytes": str(MAPPED_BYTES),
+    }.items():
+        options.add_session_config_entry(key, value)
+    native(source, options)
+    return weights
+
+
+def native(path: Path | str, options: Any) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+    """onnxruntime's session over the graph at `path`, or `ModelRefusedError`."""
     try:
-        native = ort.InferenceSession(path, session_options(memory_mb), providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except DEFECTS as exc:
         raise ModelRefusedError(f"onnxruntime {ort.__version__} cannot open the graph: {exc}") from exc
-    return Session(native, specs(native.get_inputs()), specs(native.get_outputs()))
 
 
 def session_options(memory_mb: int) -> Any:  # noqa: ANN401 - onnxruntime ships no types
