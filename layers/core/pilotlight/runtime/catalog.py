@@ -121,7 +121,7 @@ class Catalog:
     def _load(self, manifest: Manifest) -> WarmModel:
         self.warm.make_room(manifest)
         with fetched(self.registry.store, manifest) as path:
-            session = open_session(path, self._memory_mb)
+            session = open_session(path, self._memory_mb, quick=True)
         agree(manifest, "inputs", session.inputs, manifest.inputs)
         agree(manifest, "outputs", session.outputs, manifest.outputs)
         model = WarmModel(manifest, session, manifest.bytes)

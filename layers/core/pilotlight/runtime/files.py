@@ -5,7 +5,6 @@ It knows the manifest's records of the files, and nothing of what the bytes mean
 
 import fcntl
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from pilotlight.runtime.ahead import ReadAhead
 from pilotlight.storage import ObjectStore, download
 
 ONNXRUNTIME = "1.32.0"  # as pinned: to ask the package itself, it would have to be imported before the fetch begins
-RUNTIME = f"onnxruntime {ONNXRUNTIME} {platform.machine()}"  # what a prepared graph is for
+RUNTIME = f"onnxruntime {ONNXRUNTIME} {os.uname().machine}"  # what a prepared graph is for
 FOLDER = "pilotlight-model-"
 LEFTOVER_SECONDS = 60.0  # a folder may be this old before it has its lock
 
@@ -63,7 +62,7 @@ def fetch(store: ObjectStore, manifest: Manifest) -> Laid:
             target = stack.enter_context(memory_file())
             copy(store, manifest, files[0], target)
             return Laid(path_of(target), stack.pop_all().close)
-        folder = stack.enter_context(private_folder())
+        folder = stack.enter_context(private_folder(Path(tempfile.gettempdir())))
         for file in files:
             place = folder / file.path
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -96,12 +95,11 @@ def path_of(file: BinaryIO) -> str:
 
 
 @contextmanager
-def private_folder() -> Iterator[Path]:
-    """A new folder for as long as the context lasts, and a way to tell it from one that a killed process has left.
+def private_folder(root: Path) -> Iterator[Path]:
+    """A new folder in `root` for as long as the context lasts, and a way to tell it from one that a killed process has left.
 
     Lambda does not clear /tmp after a crash: without this, some crashes would fill it.
     """
-    root = Path(tempfile.gettempdir())
     for leftover in root.glob(f"{FOLDER}*"):
         remove_if_left(leftover)
     with tempfile.TemporaryDirectory(prefix=FOLDER, dir=root) as name, locked(Path(name)):

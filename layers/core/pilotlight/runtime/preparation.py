@@ -4,7 +4,7 @@ A 110 MB int8 Transformer opens in 16 ms instead of 130 (infra/decisions/0018). 
 version: it is served where another onnxruntime or another architecture reads it.
 """
 
-import platform
+import os
 from pathlib import Path
 
 from pilotlight.contracts import Prepared, Variant
@@ -30,7 +30,7 @@ def variant(graph: Path, name: str, folder: Path) -> tuple[Variant, Files]:
         return found, files
     target = folder / f"{name.removesuffix('.onnx')}.prepared.onnx"
     mapped = save(graph, target, optimised=True)
-    record = Prepared(f"onnxruntime {VERSION} {platform.machine()}", target.name, (mapped.name,))
+    record = Prepared(f"onnxruntime {VERSION} {os.uname().machine}", target.name, (mapped.name,))
     return Variant(name, weights=found.weights, prepared=record), {**files, target.name: target, mapped.name: mapped}
 
 
