@@ -4,8 +4,6 @@ Random weights answer nothing useful, but cost what trained ones do: the same by
 spread as those of trained layers are: normal, each column scaled to its largest.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np

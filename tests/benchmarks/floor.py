@@ -1,4 +1,4 @@
-"""The floor of P2: onnxruntime, a session from a file that is there already, and one run; nothing is parsed or checked."""
+"""The floor of P2: onnxruntime, a session from a file that is there already, and one run."""
 
 import base64
 import json

@@ -1,9 +1,9 @@
-"""An object store on loopback for measures: GET and HEAD with ranges as S3 answers them, at a given rate or unthrottled.
+"""An object store on loopback for measures: GET and HEAD with ranges as S3 answers them, at a given rate.
 
     python -m tests.benchmarks.objects FOLDER [BYTES_PER_SECOND]
 
-It sends files by `sendfile`, so that it costs little beside what is measured, and shares its rate among all connections,
-as a Lambda sandbox shares its network. Signatures are not looked at. It prints its port and runs until it is ended.
+It sends files by `sendfile`, so that it costs little beside what is measured, and shares its rate among connections, as
+a Lambda sandbox shares its network. Signatures are not looked at. It prints its port and runs until it is ended.
 """
 
 import os

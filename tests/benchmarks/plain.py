@@ -1,4 +1,4 @@
-"""The plain handler of P1, as a good engineer writes it in an afternoon: boto3, one session, Powertools with validation.
+"""The plain handler of P1, as a good engineer writes it in an afternoon: boto3, a session, Powertools' validation.
 
 It loads its model while it is initialised, from a path given by variables, with AWS's own download and nothing else.
 """

@@ -15,7 +15,7 @@ from pilotlight.runtime.session import Session, open_session
 
 
 def publish(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The ONNX file; its weights may lie in files beside it.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The ONNX file; its weights may lie beside it.")],
     name: Annotated[str, typer.Option("--name", help="Of the model: letters, digits, dot, dash, underscore.")],
     task: Annotated[Task, typer.Option("--task", help="tensor: arrays in, arrays out.")] = "tensor",
     labels: Annotated[Path | None, typer.Option("--labels", help="A text file, one class per line.")] = None,

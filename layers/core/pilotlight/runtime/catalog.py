@@ -77,6 +77,11 @@ class Catalog:
                 return model
         raise failures[0]
 
+    def refresh(self, registry: Registry) -> None:
+        """Read on through another registry, and believe no alias that was read before."""
+        self.registry = registry
+        self._aliases.clear()
+
     def _candidates(self, reference: Reference) -> Iterator[int]:
         """The versions that may answer for an alias, the right one first, none twice."""
         document = self._follow(reference)

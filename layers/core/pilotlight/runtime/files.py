@@ -36,27 +36,30 @@ class Laid:
 
 
 @contextmanager
-def fetched(store: ObjectStore, manifest: Manifest) -> Iterator[str]:
+def fetched(store: ObjectStore, manifest: Manifest, *files: File) -> Iterator[str]:
     """A path under which the served graph can be opened, its weights beside it, while the context lasts.
+
+    With `files`, the first of those, the others beside it.
 
     Raises `ModelRefusedError` before anybody can open them when files are missing, or differ in size or sha256 from
     the manifest. What was read ahead is not fetched again.
     """
-    early = store.taken(manifest.name, manifest.version) if isinstance(store, ReadAhead) else None
-    laid = early or fetch(store, manifest)
+    wanted = manifest.name, manifest.version
+    early = store.taken(*wanted) if isinstance(store, ReadAhead) and not files else None
+    laid = early or fetch(store, manifest, *files)
     try:
         yield laid.path
     finally:
         laid.close()
 
 
-def fetch(store: ObjectStore, manifest: Manifest) -> Laid:
-    """The served files as `fetched` gives them; to be closed by the caller.
+def fetch(store: ObjectStore, manifest: Manifest, *chosen: File) -> Laid:
+    """The served or chosen files as `fetched` gives them; to be closed by the caller.
 
     A graph alone lies in memory where the system has memfd (Linux), else in a temporary file. Weights need a folder:
     onnxruntime opens them by the name that the graph knows, and refuses names that lead out of the graph's folder.
     """
-    files = manifest.serving(RUNTIME)
+    files = chosen or manifest.serving(RUNTIME)
     with ExitStack() as stack:
         if len(files) == 1:
             target = stack.enter_context(memory_file())
@@ -72,7 +75,7 @@ def fetch(store: ObjectStore, manifest: Manifest) -> Laid:
 
 
 def copy(store: ObjectStore, manifest: Manifest, file: File, target: BinaryIO) -> None:
-    """A file of a version into an open file, or `ModelRefusedError`; what cannot be written is no fault of the version."""
+    """Copy a file of a version into an open file, or raise `ModelRefusedError`."""
     try:
         size, sha256 = download(store, version_path(manifest.name, manifest.version, file.path), target, file.bytes)
     except NotFoundError as exc:
@@ -96,7 +99,7 @@ def path_of(file: BinaryIO) -> str:
 
 @contextmanager
 def private_folder(root: Path) -> Iterator[Path]:
-    """A new folder in `root` for as long as the context lasts, and a way to tell it from one that a killed process has left.
+    """A new folder in `root` for as long as the context lasts, told by its lock from those that killed processes left.
 
     Lambda does not clear /tmp after a crash: without this, some crashes would fill it.
     """

@@ -17,7 +17,7 @@ Files = dict[str, Path]  # of a version, by their path in it
 
 
 def variant(graph: Path, name: str, folder: Path) -> tuple[Variant, Files]:
-    """The variant whose graph is the file `graph`, under `name`, and all its files, made in `folder` where they are new.
+    """The variant whose graph is the file `graph`, under `name`, and all its files, new ones made in `folder`.
 
     Raises `ModelRefusedError` for what onnxruntime cannot open.
     """
@@ -35,7 +35,7 @@ def variant(graph: Path, name: str, folder: Path) -> tuple[Variant, Files]:
 
 
 def opens_alone(graph: Path) -> bool:
-    """Whether the graph opens away from the folder that it lies in, or only there, since it keeps its weights beside it.
+    """Whether the graph opens away from the folder that it lies in, or only there, since its weights lie beside it.
 
     Raises `ModelRefusedError` where it opens nowhere.
     """

@@ -47,6 +47,11 @@ class Session:
         except REFUSALS as exc:
             raise InvalidInputError(f"The model refused the input: {exc}") from exc
 
+    def settle(self) -> None:
+        """Be as fast as it ever will be when this returns."""
+        if isinstance(self.native, TwoSpeeds):
+            self.native.settle()
+
 
 # What onnxruntime raises when a graph does not run (REFUSALS) or does not open (DEFECTS); they share no base class.
 _STATE = ort.capi.onnxruntime_pybind11_state
@@ -58,8 +63,8 @@ def open_session(path: str, memory_mb: int = MB_PER_VCPU, *, quick: bool = False
     """Open the graph at `path` with the threads that `memory_mb` of a Lambda function buy.
 
     With `quick`, a graph whose weights lie in files of their own beside it answers sooner, and is faster after some
-    runs. Never from bytes: onnxruntime keeps them beside its own copy for the session's life. Raises `ModelRefusedError`
-    when the file is not a graph that this onnxruntime runs.
+    runs. Never from bytes: onnxruntime keeps them beside its own copy for the session's life. Raises
+    `ModelRefusedError` when the file is not a graph that this onnxruntime runs.
     """
     opened = two_speeds(path, memory_mb) if quick and weights_beside(path) else one_speed(path, memory_mb)
     native = opened()
@@ -114,7 +119,7 @@ def save(source: Path, target: Path, *, optimised: bool = False) -> Path:
 
 
 def open_native(path: Path | str, options: Any) -> Any:  # noqa: ANN401 - onnxruntime ships no types
-    """onnxruntime's session over the graph at `path`, or `ModelRefusedError`."""
+    """Onnxruntime's session over the graph at `path`, or `ModelRefusedError`."""
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except DEFECTS as exc:

@@ -6,7 +6,7 @@ It knows when to change, not what a session is.
 from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import count
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 RUNS_BEFORE_CHANGE = 8  # the fast one takes as long to open as so many runs gain by it (infra/decisions/0018)
@@ -24,14 +24,21 @@ class TwoSpeeds:
         self._slow, self._fast = slow, fast
         self.done: Callable[[], None] = lambda: None  # called when no more session is going to be opened
         self._asked = count(1)
+        self._changed = Lock()  # taken once, by who changes
         self._current: Future[Any] = Future()
         self._current.set_result(slow())
 
     def __call__(self) -> Any:  # noqa: ANN401 - onnxruntime ships no types
         """The session to run on next."""
-        if next(self._asked) == RUNS_BEFORE_CHANGE:
+        if next(self._asked) >= RUNS_BEFORE_CHANGE and self._changed.acquire(blocking=False):
             Thread(target=self._change, name="two-speeds", daemon=True).start()
         return self._current.result()
+
+    def settle(self) -> None:
+        """Have the fast session when this returns: for who has the time now."""
+        if self._changed.acquire(blocking=False):
+            self._change()
+        self._current.result()
 
     def _change(self) -> None:
         """Open the fast session; where that fails, for want of memory say, the slow one again."""
