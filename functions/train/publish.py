@@ -3,8 +3,10 @@
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+from msgspec import structs
 
 from functions.train.data import Dataset
 from functions.train.golden import Golden
@@ -23,6 +25,7 @@ from pilotlight.contracts import (
     encode,
 )
 from pilotlight.registry import Content, Registry
+from pilotlight.runtime import preparation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,18 +49,21 @@ class Product:
 
 
 def publish(product: Product, registry: Registry) -> Manifest:
-    """Make the product the model's next version."""
-    return registry.publish(draft(product), files(product))
+    """Make the product the model's next version; the graph that is served is made ready to open fast."""
+    graph = product.graphs[product.report.serve]
+    with TemporaryDirectory(dir=graph.parent) as folder:
+        served, extra = preparation.variant(graph, graph.name, Path(folder))
+        return registry.publish(draft(product, served), files(product) | extra)
 
 
-def draft(product: Product) -> Draft:
+def draft(product: Product, served: Variant) -> Draft:
     """What the manifest says of the product."""
     return Draft(
         name=product.recipe.name,
         inputs=product.inputs,
         outputs=product.outputs,
         labels=product.test.classes,
-        variants={precision: variant(product, precision) for precision in product.graphs},
+        variants={precision: variant(product, precision, served) for precision in product.graphs},
         serve=product.report.serve,
         metric=product.report.metric,
         preprocessing=product.preprocessing,
@@ -73,10 +79,12 @@ def draft(product: Product) -> Draft:
     )
 
 
-def variant(product: Product, precision: Precision) -> Variant:
-    """A variant's graph and its measured numbers."""
+def variant(product: Product, precision: Precision, served: Variant) -> Variant:
+    """A variant's files and its measured numbers."""
     measured = product.report.variants[precision]
     metrics = measured.metrics | {"loss": measured.loss, "latency_ms": measured.latency_ms}
+    if precision == product.report.serve:
+        return structs.replace(served, metrics=metrics)
     return Variant(product.graphs[precision].name, metrics)
 
 

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -27,7 +26,7 @@ from tests.benchmarks.starts import Started, start
 ROUNDS = 9
 LAMBDA_RATE = 78e6  # bytes/s of one sandbox (reference/lambda.md)
 BUCKET = "models"
-EVENT = json.loads((fakes.MODELS.parent / "events" / "predict-digits.json").read_text())
+EVENT: dict[str, object] = json.loads((fakes.MODELS.parent / "events" / "predict-digits.json").read_text())
 TOKENS = 32
 
 
@@ -38,10 +37,10 @@ class Scene:
     folder: Path
     file: Path
 
-    def ours(self, endpoint: str) -> Started:
+    def ours(self, endpoint: str, answers: int = 1) -> Started:
         """Pilotlight's handler, with the model's name in its preload variable."""
         store = {"PILOTLIGHT_STORE": f"s3://{BUCKET}", "PILOTLIGHT_PRELOAD": "encoder"}
-        return start("functions.predict.handler.handle", event(), {"AWS_ENDPOINT_URL": endpoint, **store})
+        return start("functions.predict.handler.handle", event(), {"AWS_ENDPOINT_URL": endpoint, **store}, answers)
 
     def plain(self, endpoint: str) -> Started:
         """The plain handler."""
@@ -75,28 +74,35 @@ def event() -> dict[str, object]:
 
 
 def measure() -> list[Measure]:
-    """All sides, unthrottled and at Lambda's rate."""
+    """P1: ours and the plain handler, unthrottled and at Lambda's rate."""
     with scene() as here:
-        with served(here.folder) as endpoint:
-            sides = {"ours": partial(here.ours, endpoint), "plain": partial(here.plain, endpoint), "floor": here.floor}
-            fast = medians(sides, ROUNDS)
-        with served(here.folder, LAMBDA_RATE) as endpoint:
-            sides = {"ours": partial(here.ours, endpoint), "plain": partial(here.plain, endpoint)}
-            slow = medians(sides, max(ROUNDS // 2, 1))
+        fast, slow = (compared(here, rate) for rate in (0, LAMBDA_RATE))
     return [
         Measure("P1", f"cold start {told(fast, 'plain')}", fast["ours"] / fast["plain"], 0.25),
         Measure("P1", f"the same at 78 MB/s, {told(slow, 'plain')}", slow["ours"] / slow["plain"], 0.60),
-        Measure("P2", f"cold start {told(fast, 'floor')}", fast["ours"] / fast["floor"], 0.75),
     ]
 
 
-def medians(sides: Mapping[str, Callable[[], Started]], rounds: int) -> dict[str, float]:
+def compared(here: Scene, rate: float) -> dict[str, float]:
+    """Ours and the plain handler on a link of so many bytes per second."""
+    with served(here.folder, rate) as endpoint:
+        return medians({"ours": lambda: here.ours(endpoint), "plain": lambda: here.plain(endpoint)})
+
+
+def measure_floor() -> list[Measure]:
+    """P2: ours and the floor, unthrottled."""
+    with scene() as here, served(here.folder) as endpoint:
+        found = medians({"ours": lambda: here.ours(endpoint), "floor": here.floor})
+    return [Measure("P2", f"cold start {told(found, 'floor')}", found["ours"] / found["floor"], 0.75)]
+
+
+def medians(sides: Mapping[str, Callable[[], Started]]) -> dict[str, float]:
     """The median seconds of each side, taken in turn after one round that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     answers = {name: values(side()) for name, side in sides.items()}
     for found in answers.values():
         np.testing.assert_allclose(found, answers["ours"], atol=0.02)
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         for name, side in sides.items():
             started = side()
             values(started)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from pilotlight.local.runtime_api import Invocation, RuntimeApi
 
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 RUNTIME_PYTHON = ROOT / ".venv-runtime" / "bin" / "python"
 MEMORY_MB = 3538  # two vCPUs, which the machine that measures has at least
 LIMIT_S = 60
+SETTLE_S = 1  # for what goes on in threads after an answer
 
 
 def python() -> str:
@@ -48,33 +50,41 @@ class Watcher:
         raise RuntimeError(text)
 
 
-def start(handler: str, event: Mapping[str, Any], variables: Mapping[str, str], *, linger_s: float = 0) -> Started:
-    """Start a process for one event; `linger_s` after the answer it is measured and killed."""
-    return asyncio.run(_start(handler, json.dumps(event).encode(), variables, linger_s))
+def start(handler: str, event: Mapping[str, Any], variables: Mapping[str, str], answers: int = 1) -> Started:
+    """Start a process and measure its first answer; memory is measured after as many `answers` and a second."""
+    return asyncio.run(_start(handler, json.dumps(event).encode(), variables, answers))
 
 
-async def _start(handler: str, event: bytes, variables: Mapping[str, str], linger_s: float) -> Started:
-    loop = asyncio.get_running_loop()
+async def _start(handler: str, event: bytes, variables: Mapping[str, str], answers: int) -> Started:
     api = RuntimeApi("Measured", "arn:aws:lambda:us-east-1:1:function:Measured", LIMIT_S, 6 << 20, Watcher())
-    outcome: asyncio.Future[bytes] = loop.create_future()
-    api.give(Invocation("00000000-0000-0000-0000-000000000000", "Root=1-0-0", event, outcome, lambda: False))
-    server = await loop.create_server(api.connection, "127.0.0.1", 0)
+    first = _given(api, event)
+    server = await asyncio.get_running_loop().create_server(api.connection, "127.0.0.1", 0)
     with tempfile.TemporaryDirectory() as tmp:
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         began = time.perf_counter()
         process = await asyncio.create_subprocess_exec(
-            python(), "-m", "awslambdaric", handler, cwd=ROOT, env=_environment(address, tmp) | variables
+            python(), "-m", "awslambdaric", handler, cwd=ROOT, env={**_environment(address, tmp), **variables}
         )
         try:
-            answer = await asyncio.wait_for(outcome, LIMIT_S)
+            answer = await asyncio.wait_for(first, LIMIT_S)
             seconds = time.perf_counter() - began
-            await asyncio.sleep(linger_s)
+            for _ in range(answers - 1):
+                await asyncio.wait_for(_given(api, event), LIMIT_S)
+            if answers > 1:
+                await asyncio.sleep(SETTLE_S)
             peak = _peak_bytes(process.pid)
         finally:
             process.kill()
             await process.wait()
             server.close()
     return Started(seconds, json.loads(answer), peak)
+
+
+def _given(api: RuntimeApi, event: bytes) -> "asyncio.Future[bytes]":
+    """The answer to come to an event that is given to the process."""
+    outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    api.give(Invocation(str(uuid4()), "Root=1-0-0", event, outcome, lambda: False))
+    return outcome
 
 
 def _environment(address: str, tmp: str) -> dict[str, str]:

@@ -152,8 +152,8 @@ class Manifest(Draft, frozen=True, kw_only=True):
         listed = {file.path for file in self.files}
         if self.serve not in self.variants:
             raise ValueError(f"serves {self.serve!r}, but its variants are {sorted(self.variants)}")
-        named = {path for variant in self.variants.values() for path in variant.paths}
-        named |= {self.report, self.golden} - {None}
+        of_variants = {path for variant in self.variants.values() for path in variant.paths}
+        named = of_variants | ({self.report, self.golden} - {None})
         if named - listed:
             raise ValueError(f"names {sorted(map(str, named - listed))}, which are not among its files")
 

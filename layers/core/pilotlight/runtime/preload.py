@@ -3,7 +3,8 @@
     alias -> manifest -> graph and weights
 
 in a thread, since obstore, `write` and the hash let go of the interpreter's lock. Nothing here raises: what goes
-wrong is kept by the `ReadAhead` for who asks. This module is imported before numpy and onnxruntime, and must import neither.
+wrong is kept by the `ReadAhead` for who asks. This module is imported before numpy and
+onnxruntime, and must import neither.
 """
 
 import logging
