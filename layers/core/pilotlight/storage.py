@@ -76,6 +76,11 @@ class ObjectStore:
                 start += os.pwrite(fd, chunk, start)
             return result.meta["size"]
 
+    def size(self, path: str) -> int:
+        """The object's bytes, without reading them; `NotFoundError` when there is none."""
+        with self._translated(path):
+            return obstore.head(self._store, path)["size"]
+
     def paths(self, prefix: str) -> Iterator[str]:
         """The paths below the folder `prefix`, in no promised order."""
         with self._translated(prefix):
@@ -221,7 +226,7 @@ def download(store: ObjectStore, path: str, target: BinaryIO, limit: int) -> tup
 def in_parts(store: ObjectStore, path: str, target: BinaryIO, limit: int) -> tuple[int, str]:
     """`download` by ranged reads; the order of the hash is that of the bytes, not of their arrival."""
     fd, digest = target.fileno(), hashlib.sha256()
-    size = store.part(path, fd, 0, PART_BYTES)
+    size = first_part(store, path, fd)
     if size != limit:  # an object is written whole, so this one is another
         return size, digest.hexdigest()
     os.truncate(fd, size)
@@ -232,6 +237,16 @@ def in_parts(store: ObjectStore, path: str, target: BinaryIO, limit: int) -> tup
             with memoryview(whole)[start : start + PART_BYTES] as part:
                 digest.update(part)
     return size, digest.hexdigest()
+
+
+def first_part(store: ObjectStore, path: str, fd: int) -> int:
+    """The object's size, after its first part is copied."""
+    try:
+        return store.part(path, fd, 0, PART_BYTES)
+    except StoreError:
+        if store.size(path) > 0:
+            raise
+        return 0  # S3 has no range of an empty object
 
 
 @contextmanager
