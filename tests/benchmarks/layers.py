@@ -13,11 +13,11 @@ BUILT = ROOT / ".aws-sam" / "build"
 def measure() -> list[Measure]:
     """What `make package` has built, else what it would install."""
     with TemporaryDirectory() as folder:
-        if (BUILT / "DepsLayer").is_dir():
-            deps, how = BUILT / "DepsLayer", "as packaged"
+        if BUILT.is_dir():
+            found, how = size(BUILT / "DepsLayer") + size(BUILT / "CoreLayer"), "as packaged"
         else:
-            deps, how = installed(Path(folder)), "as installed"
-        found = size(deps) + size(ROOT / "layers" / "core")
+            core = sum(path.stat().st_size for path in (ROOT / "layers" / "core").rglob("*.py"))
+            found, how = size(installed(Path(folder))) + core, "as installed"
     return [Measure("P10", f"unzipped layers, {how}", found / 1e6, 180, "MB")]
 
 
@@ -29,5 +29,5 @@ def installed(folder: Path) -> Path:
 
 
 def size(folder: Path) -> int:
-    """The bytes of all files in a folder, caches of the interpreter left out where they are ours."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    """The bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

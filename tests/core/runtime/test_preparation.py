@@ -1,14 +1,16 @@
 """Graphs with their weights in files apart: how they are made, laid and opened."""
 
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from msgspec import structs
 
 from pilotlight.contracts import Manifest, Variant
-from pilotlight.errors import ModelRefusedError
+from pilotlight.errors import DoesNotFitError, ModelRefusedError
 from pilotlight.registry import Registry
 from pilotlight.runtime import files, preparation
 from pilotlight.runtime.files import RUNTIME, fetched, private_folder
@@ -84,6 +86,20 @@ def test_rotten_weights_are_refused_before_they_are_opened(registry: Registry, t
     registry.store.put(f"models/digits/versions/1/{weights.path}", bytes(weights.bytes))
     with (
         pytest.raises(ModelRefusedError, match=r"model\.prepared\.onnx\.data holds"),
+        fetched(registry.store, manifest),
+    ):
+        pytest.fail("it was laid")
+
+
+def test_weights_that_the_disk_cannot_hold_are_not_fetched(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(DIGITS, tmp_path / "model.onnx")
+    (tmp_path / "new").mkdir()
+    manifest = published(registry, tmp_path / "model.onnx", tmp_path / "new")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000))
+    with (
+        pytest.raises(DoesNotFitError, match=r"and 1,000 are free; raise EphemeralStorage"),
         fetched(registry.store, manifest),
     ):
         pytest.fail("it was laid")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pilotlight.contracts import File, Manifest
-from pilotlight.errors import ModelRefusedError, NotFoundError
+from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError
 from pilotlight.registry import version_path
 from pilotlight.runtime.ahead import ReadAhead
 from pilotlight.storage import ObjectStore, download
@@ -65,7 +65,9 @@ def fetch(store: ObjectStore, manifest: Manifest, *chosen: File) -> Laid:
             target = stack.enter_context(memory_file())
             copy(store, manifest, files[0], target)
             return Laid(path_of(target), stack.pop_all().close)
-        folder = stack.enter_context(private_folder(Path(tempfile.gettempdir())))
+        root = Path(tempfile.gettempdir())
+        check_room(manifest, root, sum(file.bytes for file in files))
+        folder = stack.enter_context(private_folder(root))
         for file in files:
             place = folder / file.path
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -83,6 +85,16 @@ def copy(store: ObjectStore, manifest: Manifest, file: File, target: BinaryIO) -
     if (size, sha256) != (file.bytes, file.sha256):
         found = f"{size} bytes with sha256 {sha256}"
         raise refused(manifest, file, f"holds {found}, not the manifest's {file.bytes} bytes with {file.sha256}")
+
+
+def check_room(manifest: Manifest, root: Path, needed: int) -> None:
+    """Refuse with the numbers what the disk cannot hold, `DoesNotFitError`, before it is fetched."""
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise DoesNotFitError(
+            f"{manifest.name}:{manifest.version} takes {needed:,} bytes of {root} and {free:,} are free; raise "
+            "EphemeralStorage in template.yaml (parameter ModelDisk)."
+        )
 
 
 def memory_file() -> BinaryIO:
