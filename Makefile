@@ -38,6 +38,11 @@ test-runtime: .venv-runtime/ready  # core and handlers on Lambda's python, witho
 
 package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam build --config-file infra/samconfig.toml
+	# Lambda mounts /opt and /var/task read-only: without bytecode, each cold start would compile all that it imports,
+	# 350 ms of CPU. What no handler imports makes room for it (infra/decisions/0018).
+	rm -rf $(addprefix .aws-sam/build/DepsLayer/python/onnxruntime/,transformers quantization tools datasets backend)
+	find .aws-sam/build/DepsLayer/python/numpy -type d -name tests -prune -exec rm -r {} +
+	$(RUNTIME_PYTHON) -m compileall -q --invalidation-mode unchecked-hash .aws-sam/build
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 sam validate --lint
 
 test-sam: $(VENV)/with-dev package  # the package under the SAM CLI; needs Docker and the runtime's image

@@ -1,25 +1,41 @@
-"""Where Lambda enters: settings are read, the catalog is built once per environment, and each event is routed."""
+"""Where Lambda enters: the model's fetch begins, settings are read, the catalog is built once per environment."""
 
 import os
 
-from functions.predict.endpoints import Endpoints
-from pilotlight.api.router import Router
-from pilotlight.registry import Registry
-from pilotlight.runtime.catalog import Catalog
-from pilotlight.runtime.warm import WarmModels
+from pilotlight.runtime.preload import preload, references
 from pilotlight.settings import Settings
-from pilotlight.storage import open_store
+from pilotlight.storage import ObjectStore, open_store
+
+SETTINGS = Settings.from_environment(os.environ)
+PRELOADED = references(SETTINGS.preload)
+STORE = preload(open_store(SETTINGS.store), PRELOADED, seconds=SETTINGS.alias_seconds, budget=SETTINGS.model_bytes)
+
+# What follows imports numpy and onnxruntime, which takes as long as the fetch of a hundred megabytes.
+from functools import partial  # noqa: E402
+
+from functions.predict.endpoints import Endpoints  # noqa: E402
+from functions.predict.snapshot import Snapshot  # noqa: E402
+from pilotlight.api.router import Router  # noqa: E402
+from pilotlight.registry import Registry  # noqa: E402
+from pilotlight.runtime.catalog import Catalog  # noqa: E402
+from pilotlight.runtime.warm import WarmModels  # noqa: E402
 
 
-def build(settings: Settings) -> Router:
-    """A handler for these settings, with nothing loaded yet."""
-    catalog = Catalog(
-        Registry(open_store(settings.store)),
+def catalog(settings: Settings, store: ObjectStore) -> Catalog:
+    """The models of a store for these settings, with nothing loaded yet."""
+    return Catalog(
+        Registry(store),
         WarmModels(settings.model_bytes),
         memory_mb=settings.memory_mb,
         alias_seconds=settings.alias_seconds,
     )
-    return Router(Endpoints(catalog, settings.model).routes())
 
 
-handle = build(Settings.from_environment(os.environ))
+def build(settings: Settings) -> Router:
+    """A handler for these settings that preloads nothing."""
+    return Router(Endpoints(catalog(settings, open_store(settings.store)), settings.model).routes())
+
+
+CATALOG = catalog(SETTINGS, STORE)
+handle = Router(Endpoints(CATALOG, SETTINGS.model).routes())
+Snapshot(handle, CATALOG, PRELOADED, partial(open_store, SETTINGS.store)).arrange(SETTINGS.initialization)

@@ -1,8 +1,11 @@
 """From the products of a run to a version in the registry: the only module here that writes one."""
 
 import io
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+from msgspec import structs
 
 from functions.train import card
 from functions.train.data import Dataset
@@ -10,15 +13,19 @@ from functions.train.product import Product
 from functions.train.recipe import dump
 from pilotlight.contracts import Draft, Manifest, Precision, Variant, encode
 from pilotlight.registry import Content, Registry
+from pilotlight.runtime import preparation
 from pilotlight.steps import Classification, Column, Table
 
 
 def publish(product: Product, registry: Registry) -> Manifest:
-    """Make the product the model's next version."""
-    return registry.publish(draft(product), files(product))
+    """Make the product the model's next version; the graph that is served is made ready to open fast."""
+    graph = product.graphs[product.report.serve]
+    with TemporaryDirectory(dir=graph.parent) as folder:
+        served, extra = preparation.variant(graph, graph.name, Path(folder))
+        return registry.publish(draft(product, served), files(product) | extra)
 
 
-def draft(product: Product) -> Draft:
+def draft(product: Product, served: Variant) -> Draft:
     """What the manifest says of the product."""
     table, classes = steps(product), product.splits.test.classes
     return Draft(
@@ -29,7 +36,7 @@ def draft(product: Product) -> Draft:
         prepare=table,
         finish=Classification(output=product.outputs[0].name) if table is not None and classes else None,
         labels=classes,
-        variants={precision: variant(product, precision) for precision in product.graphs},
+        variants={precision: variant(product, precision, served) for precision in product.graphs},
         serve=product.report.serve,
         metric=product.report.metric,
         preprocessing=product.preprocessing,
@@ -54,10 +61,12 @@ def steps(product: Product) -> Table | None:
     )
 
 
-def variant(product: Product, precision: Precision) -> Variant:
-    """A variant's graph and its measured numbers."""
+def variant(product: Product, precision: Precision, served: Variant) -> Variant:
+    """A variant's files and its measured numbers."""
     measured = product.report.variants[precision]
     metrics = measured.metrics | {"loss": measured.loss, "latency_ms": measured.latency_ms}
+    if precision == product.report.serve:
+        return structs.replace(served, metrics=metrics)
     return Variant(product.graphs[precision].name, metrics)
 
 

@@ -9,11 +9,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import training, warm
+from tests.benchmarks import cold, fetch, layers, memory, training, warm
 from tests.benchmarks.goal import Measure
 
 RESULTS = Path(".bench")
-BENCHMARKS = {"P3": warm.measure, "T1": training.measure}
+BENCHMARKS = {
+    "P1": cold.measure,
+    "P2": cold.measure_floor,
+    "P3": warm.measure,
+    "P5": memory.measure,
+    "P6": fetch.measure,
+    "P10": layers.measure,
+    "T1": training.measure,
+}
 
 
 def main(names: list[str]) -> None:

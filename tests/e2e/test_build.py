@@ -10,6 +10,7 @@ from pilotlight.local import template
 from tests.e2e.conftest import BUILD, ROOT
 
 LIMIT = 180_000_000  # bytes, DESIGN.md P10; Lambda itself stops at 250 MB
+UNCHECKED = 1  # PEP 552
 HANDLERS = {name: function.handler for name, function in template.load(ROOT / "template.yaml").functions.items()}
 IMPORT = """
 import importlib, sys
@@ -55,6 +56,16 @@ def test_the_layers_are_small_enough() -> None:
 
 def test_the_core_layer_holds_pilotlight_and_nothing_else() -> None:
     assert [path.name for path in (BUILD / "CoreLayer" / "python").iterdir()] == ["pilotlight"]
+
+
+@pytest.mark.parametrize("unit", ["CoreLayer", "DepsLayer", *HANDLERS])
+def test_bytecode_comes_along_and_is_trusted(unit: str) -> None:
+    sources = [path for path in (BUILD / unit).rglob("*.py") if path.parent.name.isidentifier()]
+    compiled = [path.parent / "__pycache__" / f"{path.stem}.cpython-313.pyc" for path in sources]
+    assert sources
+    assert not [path for path in compiled if not path.exists()]
+    flags = {int.from_bytes(path.read_bytes()[4:8], "little") for path in compiled}
+    assert flags == {UNCHECKED}  # by its hash, and never compared: timestamps do not survive the zip
 
 
 def size(folder: Path) -> int:

@@ -53,11 +53,30 @@ class File(Struct, frozen=True):
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
+class Prepared(Struct, frozen=True):
+    """A variant's graph as one build of onnxruntime has optimised it, which opens faster; for that build alone."""
+
+    runtime: str  # as `pilotlight.runtime.files.RUNTIME`
+    graph: str
+    weights: tuple[str, ...]
+
+
 class Variant(Struct, frozen=True):
-    """One precision of a version: the path of its graph, and what was measured of it."""
+    """One precision of a version: the path of its graph, and what was measured of it.
+
+    `weights` are the files that the graph keeps its weights in, if not in itself; they lie beside it.
+    """
 
     graph: str
     metrics: dict[str, float] = {}
+    weights: tuple[str, ...] = ()
+    prepared: Prepared | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All its files, the graph first."""
+        prepared = (self.prepared.graph, *self.prepared.weights) if self.prepared else ()
+        return (self.graph, *self.weights, *prepared)
 
 
 class Evaluation(Struct, frozen=True):
@@ -137,7 +156,8 @@ class Manifest(Draft, frozen=True, kw_only=True):
         listed = {file.path for file in self.files}
         if self.serve not in self.variants:
             raise ValueError(f"serves {self.serve!r}, but its variants are {sorted(self.variants)}")
-        named = {variant.graph for variant in self.variants.values()} | ({self.report, self.golden} - {None})
+        of_variants = {path for variant in self.variants.values() for path in variant.paths}
+        named = of_variants | ({self.report, self.golden} - {None})
         named |= {self.prepare.tokenizer} if isinstance(self.prepare, Text) else set()
         if named - listed:
             raise ValueError(f"names {sorted(map(str, named - listed))}, which are not among its files")
@@ -183,6 +203,17 @@ class Manifest(Draft, frozen=True, kw_only=True):
     def graph(self) -> File:
         """The file of the graph that is served."""
         return self.file(self.variants[self.serve].graph)
+
+    def serving(self, runtime: str) -> tuple[File, ...]:
+        """The files that this build of onnxruntime opens to serve the version, the graph first."""
+        variant = self.variants[self.serve]
+        opened = variant.prepared if variant.prepared and variant.prepared.runtime == runtime else variant
+        return tuple(map(self.file, (opened.graph, *opened.weights)))
+
+    @property
+    def bytes(self) -> int:
+        """How large the served model is: its graph and its weights."""
+        return self.graph.bytes + sum(self.file(path).bytes for path in self.variants[self.serve].weights)
 
     @property
     def assets(self) -> tuple[File, ...]:

@@ -16,6 +16,8 @@ VARIABLES = {
     "store": "PILOTLIGHT_STORE",
     "model": "PILOTLIGHT_MODEL",
     "alias_seconds": "PILOTLIGHT_ALIAS_SECONDS",
+    "preload": "PILOTLIGHT_PRELOAD",
+    "initialization": "AWS_LAMBDA_INITIALIZATION_TYPE",  # set by Lambda
     "memory_mb": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",  # set by Lambda, by SAM and by the local gateway
 }
 
@@ -27,6 +29,8 @@ class Settings(Struct, frozen=True):
     alias_seconds: Annotated[float, Meta(ge=0)] = 10.0  # for how long an alias is trusted before it is read again
     memory_mb: Annotated[int, Meta(ge=128, le=10240)] = 1769
     model: str = ""  # the reference that MLflow's /invocations answers with; empty for the store's only model
+    preload: str = ""  # references of the models that are fetched before anybody asks, with spaces between them
+    initialization: str = "on-demand"  # or snap-start, provisioned-concurrency
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":

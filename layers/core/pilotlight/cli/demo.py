@@ -138,7 +138,7 @@ def table(manifest: Manifest, served: Served) -> Table:
         metrics = variant.metrics
         shown.add_row(precision, f"{metrics['accuracy']:.2%}", kilobytes(size), f"{metrics['latency_ms']:.3f} ms")
     latency = f"{median(served.milliseconds[1:]):.2f} ms, first {served.milliseconds[0]:.0f} ms"
-    shown.add_row(f"{manifest.serve} over HTTP", f"{served.accuracy:.2%}", kilobytes(manifest.graph.bytes), latency)
+    shown.add_row(f"{manifest.serve} over HTTP", f"{served.accuracy:.2%}", kilobytes(manifest.bytes), latency)
     return shown
 
 

@@ -45,7 +45,7 @@ def summary(manifest: Manifest, aliases: dict[str, AliasDocument]) -> dict[str, 
         "aliases": [alias for alias, document in aliases.items() if document.version == manifest.version],
         "serve": manifest.serve,
         "metric": manifest.metric or "accuracy",  # manifests of before the field name no other
-        "bytes": manifest.graph.bytes,
+        "bytes": manifest.bytes,
         "metrics": {precision: variant.metrics for precision, variant in manifest.variants.items()},
         "created": manifest.created,
         "by": manifest.by,

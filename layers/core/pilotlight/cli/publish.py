@@ -2,6 +2,7 @@
 
 import getpass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import msgspec
@@ -9,16 +10,16 @@ import typer
 
 from pilotlight.cli import processing
 from pilotlight.cli.console import STORE, JsonOption, StoreOption, print_json, registry
-from pilotlight.contracts import Draft, Precision, Task, Variant
+from pilotlight.contracts import Draft, Precision, Task
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.registry import Content
-from pilotlight.runtime.files import memory_file, path_of
+from pilotlight.runtime.preparation import variant
 from pilotlight.runtime.session import Session, open_session
 from pilotlight.steps import Text
 
 
 def publish(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The ONNX file, with its weights inside.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The ONNX file; its weights may lie beside it.")],
     name: Annotated[str, typer.Option("--name", help="Of the model: letters, digits, dot, dash, underscore.")],
     task: Annotated[
         Task | None,
@@ -39,20 +40,20 @@ def publish(
     json: JsonOption = False,
 ) -> None:
     """Make an ONNX file the model's next version, and print its reference."""
-    graph = read(path)
-    session = opened(graph, path)
-    file = f"model.{precision}.onnx"
-    draft = Draft(
-        name=name,
-        inputs=session.inputs,
-        outputs=session.outputs,
-        labels=classes(labels, path.parent, task),
-        variants={precision: Variant(file)},
-        serve=precision,
-        by=getpass.getuser(),
-    )
-    draft = with_steps(draft, task, steps, path.parent, session)
-    manifest = registry(store).publish(draft, {file: graph} | assets(draft, path.parent))
+    session = opened(path)
+    with TemporaryDirectory() as folder:
+        found, files = variant(path, f"model.{precision}.onnx", Path(folder))
+        draft = Draft(
+            name=name,
+            inputs=session.inputs,
+            outputs=session.outputs,
+            labels=classes(labels, path.parent, task),
+            variants={precision: found},
+            serve=precision,
+            by=getpass.getuser(),
+        )
+        draft = with_steps(draft, task, steps, path.parent, session)
+        manifest = registry(store).publish(draft, files | assets(draft, path.parent))
     reference = f"{manifest.name}:{manifest.version}"
     print_json({"reference": reference, "store": store}) if json else typer.echo(reference)
 
@@ -104,12 +105,10 @@ def read(path: Path) -> bytes:
         raise InvalidInputError(f"Cannot read {path}: {exc.strerror}.") from exc
 
 
-def opened(graph: bytes, source: Path) -> Session:
-    """The graph, opened from memory as a handler opens it, away from the folder that it lay in."""
-    with memory_file() as file:
-        file.write(graph)
-        file.flush()
-        try:
-            return open_session(path_of(file))
-        except ModelRefusedError as exc:
-            raise InvalidInputError(f"{source} cannot be served: {exc}") from exc
+def opened(path: Path) -> Session:
+    """The graph, opened as a handler opens it; `InvalidInputError` when there is none that can be served."""
+    read(path)
+    try:
+        return open_session(str(path))
+    except ModelRefusedError as exc:
+        raise InvalidInputError(f"{path} cannot be served: {exc}") from exc

@@ -78,6 +78,11 @@ class Catalog:
                 return model
         raise failures[0]
 
+    def refresh(self, registry: Registry) -> None:
+        """Read on through another registry, and believe no alias that was read before."""
+        self.registry = registry
+        self._aliases.clear()
+
     def _candidates(self, reference: Reference) -> Iterator[int]:
         """The versions that may answer for an alias, the right one first, none twice; none if it is suspended."""
         document = self._follow(reference)
@@ -123,11 +128,11 @@ class Catalog:
 
     def _load(self, manifest: Manifest) -> WarmModel:
         self.warm.make_room(manifest)
-        with fetched(self.registry.store, manifest, manifest.graph) as path:
-            session = open_session(path, self._memory_mb)
+        with fetched(self.registry.store, manifest) as path:
+            session = open_session(path, self._memory_mb, quick=True)
         agree(manifest, "inputs", session.inputs, manifest.inputs)
         agree(manifest, "outputs", session.outputs, manifest.outputs)
-        model = WarmModel(manifest, session, manifest.graph.bytes, bring(self.registry.store, manifest))
+        model = WarmModel(manifest, session, manifest.bytes, bring(self.registry.store, manifest))
         self.warm.put(model)
         return model
 

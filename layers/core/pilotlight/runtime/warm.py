@@ -58,7 +58,7 @@ class WarmModels:
 
     def make_room(self, manifest: Manifest) -> None:
         """Close models until this one fits; `DoesNotFitError` with the numbers, and nothing closed, if it never can."""
-        size = manifest.graph.bytes
+        size = manifest.bytes
         if size > self.budget:
             raise DoesNotFitError(
                 f"{manifest.name}:{manifest.version} takes {size:,} bytes and models may take {self.budget:,}, half of "
