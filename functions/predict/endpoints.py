@@ -7,6 +7,10 @@ from pilotlight.api.messages import Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.contracts import Reference
 from pilotlight.runtime.catalog import Catalog
+from pilotlight.runtime.warm import WarmModel
+from pilotlight.runtime.watch import Watch
+
+VERSION = "x-pilotlight-version"  # a caller pins by it, an answer tells by it
 
 
 class Endpoints:
@@ -14,6 +18,7 @@ class Endpoints:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self._watch = Watch()
 
     def routes(self) -> Routes:
         """The table of routes, spelled as in template.yaml; a `{version}` may be a number or an alias."""
@@ -54,18 +59,29 @@ class Endpoints:
 
     def model_ready(self, request: Request) -> Response:
         """Ready means that the next inference will be answered, so this opens the model if nobody has."""
-        model = self._catalog.model(reference(request))
+        model = self._open(request)
         return Response.json({"name": model.manifest.name, "ready": True})
 
     def infer(self, request: Request) -> Response:
         """One inference: bytes to arrays, checks, the graph, arrays to bytes."""
-        model = self._catalog.model(reference(request))
+        model, trace = self._open(request), request.trace
         asked = v2.decode_infer(request.body, request.headers, model.manifest)
         feeds = tasks.prepare(model.manifest, asked.tensors)
-        results = model.session.run(feeds, [output.name for output in asked.outputs])
+        trace.mark("decode")
+        results = self._watch.run(model.session, feeds, [output.name for output in asked.outputs], trace.ends)
+        trace.mark("infer")
         return v2.encode_infer(model.manifest, asked, results, request.headers.get("accept-encoding", ""))
+
+    def _open(self, request: Request) -> WarmModel:
+        """The open model that is meant; the answer will name its version."""
+        waits, trace = self._catalog.waits, request.trace
+        model = self._catalog.model(reference(request), trace.ends)
+        trace.version, trace.cold = model.manifest.version, self._catalog.waits != waits
+        trace.mark("load")
+        return model
 
 
 def reference(request: Request) -> Reference:
-    """The model and version that the path names."""
-    return Reference.select(request.parameters["model"], request.parameters.get("version"))
+    """The model that the path names, in the version or alias of the header `x-pilotlight-version`, else of the path."""
+    selector = request.headers.get(VERSION) or request.parameters.get("version")
+    return Reference.select(request.parameters["model"], selector)

@@ -4,6 +4,7 @@ import os
 
 from functions.predict.endpoints import Endpoints
 from pilotlight.api.router import Router
+from pilotlight.api.trace import Bill
 from pilotlight.registry import Registry
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.warm import WarmModels
@@ -19,7 +20,7 @@ def build(settings: Settings) -> Router:
         memory_mb=settings.memory_mb,
         alias_seconds=settings.alias_seconds,
     )
-    return Router(Endpoints(catalog).routes())
+    return Router(Endpoints(catalog).routes(), Bill(settings.memory_mb))
 
 
 handle = build(Settings.from_environment(os.environ))

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from functions.train.data import Dataset
-from functions.train.golden import Golden
 from functions.train.recipe import Recipe, dump
 from functions.train.report import Report
 from pilotlight.contracts import (
@@ -23,6 +22,7 @@ from pilotlight.contracts import (
     encode,
 )
 from pilotlight.registry import Content, Registry
+from pilotlight.runtime.golden import Golden
 
 
 @dataclass(frozen=True, kw_only=True)

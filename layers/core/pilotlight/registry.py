@@ -13,7 +13,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -78,8 +78,12 @@ class Registry:
 
     def alias(self, name: str, alias: str) -> AliasDocument:
         """Where an alias points; `NotFoundError` says which versions and aliases there are instead."""
+        return self.tagged_alias(name, alias)[0]
+
+    def tagged_alias(self, name: str, alias: str) -> tuple[AliasDocument, str]:
+        """The same with the document's e_tag, which changes whenever the document does."""
         try:
-            return self._alias(name, alias)[0]
+            return self._alias(name, alias)
         except NotFoundError as exc:
             raise self._missing(name, f"version or alias {alias!r}") from exc
 
@@ -118,7 +122,7 @@ class Registry:
             moved = AliasDocument(version, None, by, now(), reason)
             self.store.create(alias_path(name, alias), encode(moved))
         else:
-            moved = AliasDocument(version, document.version, by, now(), reason)
+            moved = AliasDocument(version, document.version, by, after(document.at), reason)
             self.store.replace(alias_path(name, alias), encode(moved), e_tag)
         return moved
 
@@ -221,6 +225,23 @@ def describe(path: str, content: Content) -> File:
         return File(path, len(content), hashlib.sha256(content).hexdigest())
     with content.open("rb") as file:
         return File(path, content.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def moment(text: str) -> datetime | None:
+    """A document's `at` as a time; None for what is not one, or has no zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else None
+
+
+def after(earlier: str) -> str:
+    """The time now, or just after `earlier` where another machine's clock is ahead: `at` orders an alias's moves."""
+    previous = moment(earlier)
+    floor = previous + timedelta(microseconds=1) if previous is not None else None
+    current = datetime.now(UTC)
+    return (current if floor is None else max(current, floor)).isoformat()
 
 
 def now() -> str:

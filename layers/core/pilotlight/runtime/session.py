@@ -21,6 +21,7 @@ from pilotlight.runtime.datatypes import ORT_DATATYPES
 
 MB_PER_VCPU = 1769  # of a Lambda function's memory (reference/lambda.md)
 Array = np.ndarray[Any, Any]
+RunOptions = Any  # onnxruntime.RunOptions, which ships no types; `terminate` stops the run that has it
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ class Session:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+    def run(
+        self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None, options: RunOptions | None = None
+    ) -> dict[str, Array]:
         """The outputs by name, all of them or those asked for; `InvalidInputError` when the graph refuses the feeds."""
         names = list(outputs) if outputs is not None else [output.name for output in self.outputs]
         try:
-            return dict(zip(names, self.native.run(names, dict(feeds)), strict=True))
+            return dict(zip(names, self.native.run(names, feeds, options), strict=True))
         except REFUSALS as exc:
             raise InvalidInputError(f"The model refused the input: {exc}") from exc
 
@@ -44,6 +47,11 @@ class Session:
 _STATE = ort.capi.onnxruntime_pybind11_state
 REFUSALS = (_STATE.InvalidArgument, _STATE.Fail, _STATE.RuntimeException)
 DEFECTS = (*REFUSALS, _STATE.InvalidGraph, _STATE.InvalidProtobuf, _STATE.NoSuchFile, _STATE.NotImplemented)
+
+
+def run_options() -> RunOptions:
+    """Options of one run."""
+    return ort.RunOptions()
 
 
 def open_session(path: str, memory_mb: int = MB_PER_VCPU) -> Session:

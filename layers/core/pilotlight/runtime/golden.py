@@ -1,0 +1,89 @@
+"""Golden requests: V2 infer requests with the answers that the served variant gave when it was exported.
+
+Whoever loads the version later, the gate, a warm function or a deploy, replays them and compares.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from msgspec import Struct
+
+from pilotlight.contracts import Datatype, Precision
+from pilotlight.errors import ModelRefusedError
+from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.session import Array, Session
+
+
+class Tensor(Struct, frozen=True):
+    """A tensor as in the V2 protocol's JSON: its values flat, row by row."""
+
+    name: str
+    shape: tuple[int, ...]
+    datatype: Datatype
+    data: tuple[float | int | str | bool, ...]
+
+
+class Request(Struct, frozen=True):
+    """The body of a V2 infer request."""
+
+    inputs: tuple[Tensor, ...]
+
+
+class Response(Struct, frozen=True):
+    """What matters of the body of its answer."""
+
+    outputs: tuple[Tensor, ...]
+
+
+class Exchange(Struct, frozen=True):
+    """A golden request and its answer."""
+
+    request: Request
+    response: Response
+
+
+class Golden(Struct, frozen=True, kw_only=True):
+    """`golden.json`: |expected - actual| must stay within the tolerance, for every output value of every exchange."""
+
+    schema_version: Literal[1] = 1
+    variant: Precision
+    tolerance: float
+    exchanges: tuple[Exchange, ...]
+
+
+def replay(golden: Golden, session: Session) -> None:
+    """Put the recorded requests to a session; `ModelRefusedError` when an answer is not the recorded one."""
+    for number, recorded in enumerate(golden.exchanges, 1):
+        answers = session.run(arrays(recorded.request.inputs))
+        for name, expected in arrays(recorded.response.outputs).items():
+            compare(number, name, expected, answers.get(name), golden.tolerance)
+
+
+def arrays(tensors: Sequence[Tensor]) -> Mapping[str, Array]:
+    """Tensors of the JSON as arrays, by name."""
+    return {given.name: array(given) for given in tensors}
+
+
+def array(tensor: Tensor) -> Array:
+    """A tensor of the JSON as an array."""
+    return np.array(tensor.data, NUMPY_DTYPES[tensor.datatype]).reshape(tensor.shape)
+
+
+def compare(number: int, name: str, expected: Array, actual: Array | None, tolerance: float) -> None:
+    """Refuse an answer that is too far from the recorded one, of another shape, or not a number."""
+    if actual is None or actual.shape != expected.shape:
+        found = "missing" if actual is None else f"of shape {list(actual.shape)}"
+        raise ModelRefusedError(
+            f"Golden request {number} is answered with {name!r} {found}, recorded as {list(expected.shape)}."
+        )
+    if expected.dtype == object:
+        if not np.array_equal(expected, actual):
+            raise ModelRefusedError(f"Golden request {number} is answered otherwise than was recorded in {name!r}.")
+        return
+    difference = float(np.abs(expected.astype(np.float64) - actual.astype(np.float64)).max(initial=0.0))
+    if not difference <= tolerance:
+        raise ModelRefusedError(
+            f"Golden request {number} is answered {difference:.3g} away from what was recorded in {name!r}, tolerance "
+            f"{tolerance:.3g}."
+        )
