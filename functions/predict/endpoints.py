@@ -1,5 +1,7 @@
 """What each V2 route answers. Only `infer` and a model's `ready` open a model; metadata comes from manifests."""
 
+import functools
+
 import pilotlight
 from pilotlight import tasks
 from pilotlight.api import v2
@@ -84,4 +86,10 @@ class Endpoints:
 def reference(request: Request) -> Reference:
     """The model that the path names, in the version or alias of the header `x-pilotlight-version`, else of the path."""
     selector = request.headers.get(VERSION) or request.parameters.get("version")
-    return Reference.select(request.parameters["model"], selector)
+    return select(request.parameters["model"], selector)
+
+
+@functools.lru_cache(1024)
+def select(model: str, selector: str | None) -> Reference:
+    """The reference; the same few are asked for over and over."""
+    return Reference.select(model, selector)

@@ -18,13 +18,18 @@ from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 
 IN_BINARY_ONLY = frozenset({"FP16", "BF16"})  # as in Triton: JSON numbers would promise digits that are not there
+LARGEST: dict[Datatype, float] = {name: float(np.finfo(NUMPY_DTYPES[name]).max) for name in ("FP32", "FP64")}
 
 
 def decode(text: bytes, name: str, datatype: Datatype, shape: Sequence[int]) -> Array:
     """The data of the input `name` as an array of `shape`; `InvalidInputError` names the wrong element by its place."""
     if datatype in IN_BINARY_ONLY:
         raise InvalidInputError(f"Input {name!r}: {datatype} travels in binary form only, not as JSON.")
-    array = to_array(elements(text, name, datatype, shape), name, datatype)
+    data = elements(text, name, datatype, shape)
+    if datatype in LARGEST and data and isinstance(data[0], float):
+        array = np.array(data, NUMPY_DTYPES[datatype])  # flat, and each element within the type: nothing left to check
+    else:
+        array = to_array(data, name, datatype)
     if array.ndim > 1 and array.shape != tuple(shape):
         raise InvalidInputError(f"Input {name!r} nests as {list(array.shape)}, but its shape is {list(shape)}.")
     if array.size != prod(shape):
@@ -105,4 +110,6 @@ def element(datatype: Datatype) -> Any:  # noqa: ANN401 - a type, or an annotate
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         return Annotated[int, Meta(ge=int(limits.min), le=int(limits.max))]
+    if datatype in LARGEST:
+        return Annotated[float, Meta(ge=-LARGEST[datatype], le=LARGEST[datatype])]
     return {"b": bool, "f": float, "O": str}[dtype.kind]

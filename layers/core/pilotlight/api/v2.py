@@ -5,7 +5,6 @@ or sessions. Sources: kserve/open-inference-protocol, Triton's protocol extensio
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Annotated, Any
 
@@ -53,8 +52,7 @@ class InferBody(Struct):
     outputs: list[OutputBody] | None = None
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """An output to answer with: in binary form or as JSON, as it is or as the best `classes` of its last dimension."""
 
     name: str
@@ -62,8 +60,7 @@ class Wanted:
     classes: int | None = None
 
 
-@dataclass(frozen=True)
-class InferRequest:
+class InferRequest(Struct, frozen=True):
     """An infer request as meant: arrays by input name, and the outputs that are wanted, in order."""
 
     id: str | None

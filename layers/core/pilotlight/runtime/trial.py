@@ -1,0 +1,125 @@
+"""One version, opened and asked in a process of its own: what it really takes.
+
+The process is this module, `python -m pilotlight.runtime.trial STORE NAME VERSION MEMORY_MB`; its parent looks at its
+memory from outside, since onnxruntime lets no other thread of its own process look while it opens a graph.
+"""
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from pilotlight.contracts import Manifest, Reference, decode
+from pilotlight.errors import InvalidInputError, ModelRefusedError
+from pilotlight.registry import Registry
+from pilotlight.runtime.catalog import Catalog
+from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.files import fetched
+from pilotlight.runtime.golden import Golden, arrays
+from pilotlight.runtime.session import Array
+from pilotlight.runtime.warm import WarmModels
+from pilotlight.storage import ObjectStore, open_store
+
+LOOK = 0.004  # s between two looks at the process
+KIB = 1024
+RUNS = 20  # warm inferences, of which the median counts
+
+
+class Report(Struct, frozen=True):
+    """What the process says of itself."""
+
+    load_seconds: float  # from the store to an open session
+    warm_ms: float  # one inference: a golden request where there is one, else zeros
+
+
+class Trial(Struct, frozen=True):
+    """The same with the most memory that the process held at any time, and the little that it held before."""
+
+    peak_bytes: int
+    load_seconds: float
+    warm_ms: float
+
+
+def measure(url: str, manifest: Manifest, memory_mb: int) -> Trial:
+    """Open a version in a fresh process and ask it a few times; `InvalidInputError` when that does not work."""
+    arguments = [url, manifest.name, str(manifest.version), str(memory_mb)]
+    command = [sys.executable, "-m", "pilotlight.runtime.trial", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, held(process.pid))
+            time.sleep(LOOK)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said, wrong = process.stdout.read(), process.stderr.read().decode()
+    if process.returncode:
+        why = (wrong.strip() or "no word").splitlines()[-1]
+        raise InvalidInputError(f"{manifest.name}:{manifest.version} cannot be measured: {why}")
+    report = decode(said.splitlines()[-1], Report, "the trial's answer")
+    return Trial(peak or highest(), report.load_seconds, report.warm_ms)
+
+
+def held(pid: int) -> int:
+    """The bytes that a process holds, as Lambda counts them: its own pages, and its files in memory, mapped or not."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        files = {
+            (stat.st_dev, stat.st_ino): stat.st_size
+            for link in Path(f"/proc/{pid}/fd").iterdir()
+            if "memfd:" in str(link.readlink())
+            for stat in [link.stat()]
+        }
+    except OSError:  # it has just ended, or this is not Linux
+        return 0
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    own = sum(int(fields[name].split()[0]) * KIB for name in ("RssAnon", "RssFile") if name in fields)
+    return own + sum(files.values())
+
+
+def highest() -> int:
+    """The most that any child has held, for systems without /proc: all that they tell."""
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return most if sys.platform == "darwin" else most * KIB
+
+
+def feeds(store: ObjectStore, manifest: Manifest) -> Mapping[str, Array]:
+    """The inputs of one call: the first golden request, else zeros with each free dimension 1."""
+    if manifest.golden is not None:
+        with fetched(store, manifest, manifest.file(manifest.golden)) as path:
+            return arrays(decode(Path(path).read_bytes(), Golden, manifest.golden).exchanges[0].request.inputs)
+    return {
+        spec.name: np.zeros([abs(size) for size in spec.free_shape], NUMPY_DTYPES[spec.datatype])
+        if spec.datatype != "BYTES"
+        else np.full([abs(size) for size in spec.free_shape], "", object)
+        for spec in manifest.inputs
+    }
+
+
+def report(url: str, name: str, version: int, memory_mb: int) -> Report:
+    """Open the version as a handler does, and ask it."""
+    registry = Registry(open_store(url))
+    catalog = Catalog(registry, WarmModels(memory_mb * 1_000_000), memory_mb=memory_mb, alias_seconds=3600)
+    began = time.perf_counter()
+    model = catalog.model(Reference(name, version))
+    opened = time.perf_counter()
+    given, seconds = feeds(registry.store, model.manifest), []
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        model.session.run(given)
+        seconds.append(time.perf_counter() - started)
+    return Report(opened - began, median(seconds) * 1e3)
+
+
+if __name__ == "__main__":
+    try:
+        found = report(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    except ModelRefusedError as exc:
+        sys.exit(str(exc))
+    sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
