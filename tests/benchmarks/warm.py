@@ -22,7 +22,6 @@ from functions.predict.handler import build
 from pilotlight.api.router import Router
 from pilotlight.contracts import Reference, TensorSpec
 from pilotlight.registry import Registry
-from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.session import Session, open_session
 from pilotlight.settings import Settings
 from pilotlight.storage import open_store
@@ -151,7 +150,7 @@ def binary_event(tensor: Any) -> dict[str, Any]:  # noqa: ANN401 - an array
 def timed(router: Router, model: str) -> Timed:
     """Open a model of the handler, and put a clock around its session."""
     endpoints = router._routes["/v2/models/{model}/infer"]["POST"].__self__  # type: ignore[attr-defined]
-    catalog: Catalog = endpoints._catalog
+    catalog = endpoints._catalog
     opened = catalog.model(Reference(model))
     clock = Timed(opened.session.native)
     catalog.warm.put(dataclasses.replace(opened, session=dataclasses.replace(opened.session, native=clock)))

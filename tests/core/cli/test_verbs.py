@@ -24,7 +24,7 @@ from tests.core.cli.conftest import Run
 
 ROOT = Path(__file__).parents[3]
 ANY_JSON = str(ROOT / "infra" / "local.json")
-VERBS = ("demo", "train", "publish", "models", "serve", "predict")
+VERBS = ("demo", "train", "publish", "models", "serve", "predict", "fit")
 
 
 @pytest.fixture

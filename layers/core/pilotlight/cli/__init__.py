@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from pilotlight.cli import demo, models, predict, publish, serve, train
+from pilotlight.cli import demo, fit, models, predict, publish, serve, train
 from pilotlight.cli.console import ERRORS
 from pilotlight.errors import InvalidInputError, PilotlightError
 
@@ -14,7 +14,7 @@ commands = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo.demo, train.train, publish.publish, models.models, serve.serve, predict.predict):
+for verb in (demo.demo, train.train, publish.publish, models.models, serve.serve, predict.predict, fit.fit):
     commands.command()(verb)
 
 

@@ -15,6 +15,7 @@ from pilotlight.metrics import count
 from pilotlight.registry import Registry
 from pilotlight.runtime.aliases import Aliases, AliasKey
 from pilotlight.runtime.files import fetched
+from pilotlight.runtime.heap import returning
 from pilotlight.runtime.loads import Load, Loads
 from pilotlight.runtime.pace import Pace
 from pilotlight.runtime.session import open_session
@@ -204,7 +205,7 @@ class Catalog:
         return model
 
     def _opened(self, manifest: Manifest) -> WarmModel:
-        with fetched(self.registry.store, manifest, manifest.graph) as path:
+        with fetched(self.registry.store, manifest, manifest.graph) as path, returning():
             session = open_session(path, self._memory_mb)
         agree(manifest, "inputs", session.inputs, manifest.inputs)
         agree(manifest, "outputs", session.outputs, manifest.outputs)

@@ -11,13 +11,15 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryFile
+from typing import IO
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
 from pilotlight.contracts import Manifest, Reference, decode
-from pilotlight.errors import InvalidInputError, ModelRefusedError
+from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.registry import Registry
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
@@ -40,7 +42,7 @@ class Report(Struct, frozen=True):
 
 
 class Trial(Struct, frozen=True):
-    """The same with the most memory that the process held at any time, and the little that it held before."""
+    """The same with the most memory that the process held at any time."""
 
     peak_bytes: int
     load_seconds: float
@@ -51,19 +53,27 @@ def measure(url: str, manifest: Manifest, memory_mb: int) -> Trial:
     """Open a version in a fresh process and ask it a few times; `InvalidInputError` when that does not work."""
     arguments = [url, manifest.name, str(manifest.version), str(memory_mb)]
     command = [sys.executable, "-m", "pilotlight.runtime.trial", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with (
+        TemporaryFile() as said,
+        TemporaryFile() as wrong,
+        subprocess.Popen(command, stdout=said, stderr=wrong) as process,
+    ):
         peak = 0
         while process.poll() is None:
             peak = max(peak, held(process.pid))
             time.sleep(LOOK)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        said, wrong = process.stdout.read(), process.stderr.read().decode()
+        lines = lines_of(wrong if process.returncode else said)
     if process.returncode:
-        why = (wrong.strip() or "no word").splitlines()[-1]
+        why = lines[-1].decode() if lines else f"the process ended with {process.returncode}"
         raise InvalidInputError(f"{manifest.name}:{manifest.version} cannot be measured: {why}")
-    report = decode(said.splitlines()[-1], Report, "the trial's answer")
+    report = decode(lines[-1], Report, "the trial's answer")
     return Trial(peak or highest(), report.load_seconds, report.warm_ms)
+
+
+def lines_of(file: IO[bytes]) -> list[bytes]:
+    """What a process has written."""
+    file.seek(0)
+    return file.read().strip().splitlines()
 
 
 def held(pid: int) -> int:
@@ -120,6 +130,6 @@ def report(url: str, name: str, version: int, memory_mb: int) -> Report:
 if __name__ == "__main__":
     try:
         found = report(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
-    except ModelRefusedError as exc:
+    except PilotlightError as exc:
         sys.exit(str(exc))
     sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
