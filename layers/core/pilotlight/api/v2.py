@@ -15,13 +15,15 @@ from msgspec import Meta, Raw, Struct
 from pilotlight.api import binary_data, compression, json_data
 from pilotlight.api.messages import JSON, Response
 from pilotlight.contracts import Manifest, TensorSpec
-from pilotlight.errors import InvalidInputError, UnsupportedError
+from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 
 PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = ("binary_tensor_data", "classification")  # of the protocol; only what works is advertised
 BINARY = "application/octet-stream"
+MOST_DIMENSIONS = 32  # of a tensor; numpy ends at 64
+MOST_VALUES = compression.LIMIT  # of a tensor: a body of that many bytes holds no more
 JSON_LENGTH = "inference-header-content-length"  # how many bytes of the body are JSON; tensors follow
 Parameters = dict[str, Any]
 
@@ -144,7 +146,7 @@ def json_length(headers: Mapping[str, str], size: int) -> int:
     text = headers.get(JSON_LENGTH)
     if text is None:
         return size or 1  # an empty body is JSON that is missing, not a raw tensor
-    if not text.isdecimal() or int(text) > size:
+    if not text.isdecimal() or len(text) > 18 or int(text) > size:  # python reads no number of 5,000 digits
         raise InvalidInputError(f"Inference-Header-Content-Length is {text!r}, but the body has {size} bytes.")
     return int(text)
 
@@ -176,12 +178,29 @@ def decode_input(given: InputBody, spec: TensorSpec, tail: Tail) -> Array:
     """One input's array, of the datatype that the model takes and the shape that the request declares."""
     if given.datatype != spec.datatype:
         raise InvalidInputError(f"Input {given.name!r} is {given.datatype!r}, expected {spec.datatype}.")
+    check_shape(spec.name, given.shape)
     size = given.parameters.get("binary_data_size")
     if size is None:
         return json_data.decode(bytes(given.data), spec.name, spec.datatype, given.shape)
     if type(size) is not int or size < 0 or bytes(given.data):
         raise InvalidInputError(f"Input {given.name!r} takes either data or a binary_data_size of 0 or more, not both.")
     return binary_data.decode(tail.take(size, spec.name), spec.name, spec.datatype, given.shape)
+
+
+def check_shape(name: str, shape: Sequence[int]) -> None:
+    """Refuse a shape that no body can fill, before anybody multiplies, nests or allocates by it.
+
+    A zero does not help: numpy and onnxruntime multiply the other dimensions of an empty tensor all the same.
+    """
+    if len(shape) > MOST_DIMENSIONS:
+        raise InvalidInputError(f"Input {name!r} has {len(shape)} dimensions; at most {MOST_DIMENSIONS} are served.")
+    if prod(size or 1 for size in shape) > MOST_VALUES:
+        raise TooLargeError(f"Input {name!r} declares the shape {shorter(shape)}, more than {MOST_VALUES:,} values.")
+
+
+def shorter(shape: Sequence[int]) -> str:
+    """A shape for a sentence, with its numbers cut where they are absurd."""
+    return f"[{', '.join(str(size) if size <= MOST_VALUES else f'1e{len(str(size)) - 1}' for size in shape)}]"
 
 
 def raw_request(body: memoryview, manifest: Manifest) -> InferRequest:

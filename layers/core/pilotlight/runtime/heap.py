@@ -1,8 +1,8 @@
 """The C heap while a model is opened: large blocks go back to the system as soon as they are freed.
 
 glibc keeps freed blocks of up to 32 MB for the next one, and onnxruntime frees a copy of every weight while it opens a
-graph: the peak of a 100 MB model is 366 MB with that habit and about 310 without (infra/decisions/0019). Requests keep the
-habit, since a tensor of a megabyte would else be paged in anew each time.
+graph: the peak of a 100 MB model is 366 MB with that habit and some 310 without (infra/decisions/0019). Requests keep
+the habit, since a tensor of a megabyte would else be paged in anew each time.
 """
 
 import ctypes
