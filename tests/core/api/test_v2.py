@@ -122,7 +122,7 @@ def test_any_data_decodes_to_its_shape_or_is_refused(data: object, shape: list[i
         (body([1, float("nan")], [1, 2]), "not JSON .*no NaN"),
         (body({"0": 1}, [1, 2]), "Expected `array`, got `object`"),
         (body(1, [1, 1]), "Expected `array`, got `int`"),
-        (body([1], [2**62, 2**62]), "takes 21267647932558653966460912964485513216"),
+        (body([1], [2**62, 2**62]), "more than 128,000,000 values"),
         (b'{"inputs":' + b"[" * 100_000, "got `array`"),
         (b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":' + b"[" * 100_000, "not JSON"),
         (body([1], [1]).replace(b"[1]}", b"[" * 900 + b"1" + b"]" * 900 + b"}"), "nests 900 deep"),
