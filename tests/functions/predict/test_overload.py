@@ -5,8 +5,8 @@ import json
 import time
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def ask(handle: Router, body: bytes, context: object = None, path: str = INFER, 
     return answer["statusCode"], answer["body"]
 
 
-def declared(shape: str, **more: Any) -> bytes:
+def declared(shape: str, **more: str) -> bytes:
     """A request of an input that says it has that shape, in JSON's words."""
     rest = "".join(f', "{name}": {value}' for name, value in more.items())
     return f'{{"inputs": [{{"name": "x", "datatype": "FP32", "shape": {shape}{rest}}}]}}'.encode()
@@ -104,7 +104,7 @@ def test_bombs_are_refused(handle: Router, body: bytes, status: int, hint: str) 
 
 @pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
 def test_a_body_that_swells_is_stopped(
-    handle: Router, monkeypatch: pytest.MonkeyPatch, encoding: str, pack: Any
+    handle: Router, monkeypatch: pytest.MonkeyPatch, encoding: str, pack: Callable[[bytes], bytes]
 ) -> None:
     monkeypatch.setattr(compression, "LIMIT", 4 * MB)
     body = pack(bytes(64 * MB))
@@ -135,6 +135,7 @@ def test_a_body_that_is_not_its_base64_is_refused(handle: Router, body: str) -> 
 
 def test_no_load_is_begun_that_the_request_cannot_await(handle: Router) -> None:
     asked = event("POST", "/v2/models/double/versions/2/infer", json.dumps(infer(ROW)).encode())
+    assert handle(event("GET", "/v2/models/double/versions/2", None), None)["statusCode"] == 200  # it is known
     answer = handle(asked, Context(0.3))
     assert answer["statusCode"] == 503
     assert answer["headers"]["retry-after"] == "1"

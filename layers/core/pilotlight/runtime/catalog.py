@@ -8,12 +8,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from math import ceil, inf
+from typing import TypeVar
 
 from pilotlight.contracts import Manifest, Reference, TensorSpec
 from pilotlight.errors import LoadingError, ModelRefusedError, NotFoundError, PilotlightError, UnavailableError
 from pilotlight.metrics import count
 from pilotlight.registry import Registry
-from pilotlight.runtime.aliases import Aliases, AliasKey
+from pilotlight.runtime.aliases import Aliases, AliasKey, Followed
 from pilotlight.runtime.files import fetched
 from pilotlight.runtime.heap import returning
 from pilotlight.runtime.loads import Load, Loads
@@ -22,6 +23,7 @@ from pilotlight.runtime.session import open_session
 from pilotlight.runtime.swap import LATE, PATIENCE, Swap
 from pilotlight.runtime.warm import Key, WarmModel, WarmModels
 
+Document = TypeVar("Document")
 LOG = logging.getLogger("pilotlight.runtime")
 REFUSED_SECONDS = 60.0  # a version that was refused is not fetched again for so long
 LONGEST = 25.0  # s that a request can wait for a load at most; the gateway gives up after 29
@@ -51,6 +53,8 @@ class Catalog:
         self._refused: dict[Key, tuple[ModelRefusedError, float]] = {}
         self._pace = Pace()
         self._loads: Loads[Key, WarmModel] = Loads(self._load)
+        self._reads: Loads[AliasKey, Followed] = Loads(self._aliases.read)
+        self._records: Loads[Key, Manifest] = Loads(self.manifest_of)
         self._looks: Loads[AliasKey, None] = Loads(Swap(self, self._aliases, self._serving).look)
 
     def manifest(self, reference: Reference) -> Manifest:
@@ -98,7 +102,7 @@ class Catalog:
         """
         known = self._aliases.known(key)
         if known is None:
-            self._aliases.read(key)
+            self._awaited(self._reads.begin(key), ends, f"{key[0]}@{key[1]}")
             return
         age = self._clock() - known.at
         if age < self._alias_seconds:
@@ -149,7 +153,7 @@ class Catalog:
         if model is not None:
             return model
         self.raise_if_refused(key)
-        manifest = self.manifest_of(key)
+        manifest = self._manifests.get(key) or self._awaited(self._records.begin(key), ends, f"{key[0]}:{key[1]}")
         self._raise_if_too_late(manifest, ends)
         self.waits += 1
         began = time.monotonic()
@@ -160,6 +164,12 @@ class Catalog:
         if load.began >= began:  # else it may have lain frozen between two requests
             self._pace.note(key, manifest.graph.bytes, time.monotonic() - began)
         return model
+
+    def _awaited(self, read: Load[Document], ends: float, what: str) -> Document:
+        """A document of the store, if it comes in time."""
+        if read.ended_before(ends):
+            return read.result()
+        raise LoadingError(f"The store has not said yet what {what} is; try again.", retry_after=1)
 
     def _raise_if_too_late(self, manifest: Manifest, ends: float) -> None:
         """Begin no load that this request cannot await; one that no request can goes on while callers come again."""
