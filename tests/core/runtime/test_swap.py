@@ -287,6 +287,7 @@ def test_a_load_that_takes_longer_than_the_request_is_told(gate: Gate) -> None:
 
 def test_no_load_begins_that_cannot_end_in_time() -> None:
     rig = Rig()
+    rig.catalog.manifest(Reference("double", 2))
     with pytest.raises(LoadingError, match=r"takes about 0\.1 s to open, and this request has 0\.0 s left"):
         rig.catalog.model(Reference("double", 2), ends=swap_end(0.0))
     assert not [path for path in rig.store.reads if "versions/2/model.onnx" in path]

@@ -102,6 +102,13 @@ def test_bombs_are_refused(handle: Router, body: bytes, status: int, hint: str) 
     assert peak < 16 * MB
 
 
+@pytest.mark.parametrize("place", ["inputs", "name", "data"])
+def test_texts_that_are_not_utf8_are_refused(handle: Router, place: str) -> None:
+    asked = {"inputs": [{"name": "name", "shape": [1, 3], "datatype": "FP32", "data": ["data"]}]}
+    body = json.dumps(asked).encode().replace(b'"%s"' % place.encode(), b'"\xe5\x52"').replace(b'"name"', b'"x"', 2)
+    assert ask(handle, body)[0] == 400
+
+
 @pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
 def test_a_body_that_swells_is_stopped(
     handle: Router, monkeypatch: pytest.MonkeyPatch, encoding: str, pack: Callable[[bytes], bytes]

@@ -57,7 +57,7 @@ def elements(text: bytes, name: str, datatype: Datatype, shape: Sequence[int]) -
         raise InvalidInputError(f"Input {name!r} nests {depth} deep, but its shape is {list(shape)}.")
     try:
         return decoder(datatype, depth).decode(text)
-    except (msgspec.ValidationError, msgspec.DecodeError) as exc:
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise InvalidInputError(f"Input {name!r}: data is not {datatype}: {exc}.") from exc
 
 
