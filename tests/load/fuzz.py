@@ -16,8 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from functions.predict.handler import build
-from pilotlight.api.router import Router
-from pilotlight.contracts import TensorSpec
+from pilotlight.contracts import Datatype, TensorSpec
 from pilotlight.registry import Registry
 from pilotlight.settings import Settings
 from pilotlight.storage import open_store
@@ -25,7 +24,7 @@ from tests import fakes
 
 NUMBERS = (0, 1, -1, 3, 64, 2**31, 2**32, 2**63, 2**64, 10**30, -(2**63), 0.5, 1e39, 1e308)
 TEXTS = ("", "x", "FP32", "INT64", "BYTES", "y", "data", "\0", "é", "\ud800", "9" * 5000, "champion", "NaN", "../..")
-LEAVES = (*NUMBERS, *TEXTS, None, True, False, [], {}, [[]], [[[1]]])
+LEAVES: tuple[Any, ...] = (*NUMBERS, *TEXTS, None, True, False, [], {}, [[]], [[[1]]])
 LENGTHS = ("0", "1", "12", "-1", "9" * 30, "9" * 5000, "٣", "1e3", "", " 12")
 ENCODINGS = ("gzip", "deflate", "GZIP", "br", "identity", "gzip, deflate", "")
 VERSIONS = ("1", "2", "champion", "0", "-1", "9" * 40, "a b", "é", "../1")
@@ -38,10 +37,10 @@ def publish(store: str) -> None:
     registry = Registry(open_store(store))
     fakes.publish(registry)
     fakes.publish(registry, of="square")
-    for name, datatype in (("texts", "BYTES"), ("whole", "INT64")):
+    echoes: dict[str, Datatype] = {"texts": "BYTES", "whole": "INT64"}
+    for name, datatype in echoes.items():
         x, y = (TensorSpec(tensor, datatype, ("rows", "columns")) for tensor in "xy")
-        graph = "echo-bytes" if name == "texts" else "echo-int64"
-        registry.publish(fakes.draft(name, (x,), (y,)), {"model.onnx": fakes.graph(graph)})
+        registry.publish(fakes.draft(name, (x,), (y,)), {"model.onnx": fakes.graph(f"echo-{datatype.lower()}")})
 
 
 def valid(chance: random.Random) -> tuple[str, dict[str, Any]]:
@@ -150,7 +149,7 @@ def run(count: int, seed: int) -> dict[str, Any]:
     chance, statuses, failures, memory = random.Random(seed), Counter[int](), [], [resident()]  # noqa: S311 - no secret
     with TemporaryDirectory() as store:
         publish(store)
-        handle: Router = build(Settings(store=store, alias_seconds=3600))
+        handle = build(Settings(store=store, alias_seconds=3600))
         for number in range(1, count + 1):
             name, asked = valid(chance)
             sent = event(name, *body(chance, asked), chance)
