@@ -26,7 +26,7 @@ from pilotlight.errors import AlreadyExistsError, ChangedError, InvalidInputErro
 # By one of these obstore finds credentials itself, as in every Lambda and container of AWS.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"}
 # Bounds a store that is away: the handler answers 503 well inside the gateway's 29 s.
-TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=5)}  # of a silent store
+TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}  # of a silent store
 RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=10)}
 
 
