@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := -m pip install --quiet --disable-pip-version-check --constraint infra/constraints.txt
 LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layers/core/pilotlight/local/requirements.txt
 
-.PHONY: demo serve test lint bench test-runtime package test-sam
+.PHONY: demo serve test lint bench soak test-runtime package test-sam
 
 # --- what people run -------------------------------------------------------------------------------------------------
 
@@ -30,6 +30,10 @@ lint: $(VENV)/with-dev
 
 bench: $(VENV)/with-dev
 	$(BIN)/python -m tests.benchmarks
+
+soak: $(VENV)/with-dev  # what takes an hour: 200,000 hostile bodies, then half an hour of requests with ten hot swaps
+	$(BIN)/python -m tests.load fuzz
+	$(BIN)/python -m tests.load mixed
 
 # --- what needs more than python: Lambda's python3.13, the SAM CLI, Docker -------------------------------------------
 

@@ -1,5 +1,6 @@
 """What each V2 route answers. Only `infer` and a model's `ready` open a model; metadata comes from manifests."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import pilotlight
@@ -8,10 +9,14 @@ from pilotlight.api import v2
 from pilotlight.api.messages import Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.api.statistics import Statistics
+from pilotlight.api.trace import Trace
 from pilotlight.contracts import Manifest, Reference
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.session import Array
-from pilotlight.runtime.warm import Key
+from pilotlight.runtime.warm import Key, WarmModel
+from pilotlight.runtime.watch import Watch
+
+VERSION = "x-pilotlight-version"  # a caller pins by it, an answer tells by it
 
 
 class Endpoints:
@@ -21,6 +26,7 @@ class Endpoints:
         self._catalog = catalog
         self._model = model  # the reference behind /invocations
         self._statistics = Statistics()
+        self._watch = Watch()
 
     def routes(self) -> Routes:
         """The table of routes, spelled as in template.yaml; a `{version}` may be a number or an alias."""
@@ -85,19 +91,21 @@ class Endpoints:
 
     def model_ready(self, request: Request) -> Response:
         """Ready means that the next inference will be answered, so this opens the model if nobody has."""
-        model = self._catalog.model(reference(request))
+        model = self._open(request)
         return Response.json({"name": model.manifest.name, "ready": True})
 
     def infer(self, request: Request) -> Response:
         """One inference: bytes to arrays, the steps before the graph, the graph, those behind it, arrays to bytes."""
-        model = self._catalog.model(reference(request))
+        model, trace = self._open(request), request.trace
         with self._statistics.call(model.key) as call:
             asked = v2.decode_infer(request.body, request.headers, model.manifest)
             wanted = [output.name for output in asked.outputs]
             feeds = tasks.prepare(model.manifest, asked.tensors, model.assets)
             call.decoded(items(model.manifest, feeds))
-            results = model.session.run(feeds, tasks.needs(model.manifest, wanted))
+            trace.mark("decode")
+            results = self._watch.run(model.session, feeds, tasks.needs(model.manifest, wanted), trace.ends)
             call.inferred()
+            trace.mark("infer")
             answer = tasks.finish(model.manifest, results, feeds, wanted)
             return v2.encode_infer(model.manifest, asked, answer, request.headers.get("accept-encoding", ""))
 
@@ -105,10 +113,22 @@ class Endpoints:
         """MLflow's routes; their module takes 8 ms to import, which no V2 caller's cold start waits for."""
         from functions.predict.scoring import Scoring
 
-        return Scoring(self._catalog, self._statistics, self._model).answer(request)
+        return Scoring(self._catalog, self._statistics, self._watch, self._model).answer(request)
 
     def _counted(self, keys: Sequence[Key]) -> Response:
         return Response.json(self._statistics.document(keys, self._catalog.warm.sizes()))
+
+    def _open(self, request: Request) -> WarmModel:
+        return opened(self._catalog, reference(request), request.trace)
+
+
+def opened(catalog: Catalog, meant: Reference, trace: Trace) -> WarmModel:
+    """The open model that is meant; the answer will name its version."""
+    waits = catalog.waits
+    model = catalog.model(meant, trace.ends)
+    trace.version, trace.cold = model.manifest.version, catalog.waits != waits
+    trace.mark("load")
+    return model
 
 
 def items(manifest: Manifest, feeds: Mapping[str, Array]) -> int:
@@ -118,5 +138,12 @@ def items(manifest: Manifest, feeds: Mapping[str, Array]) -> int:
 
 
 def reference(request: Request) -> Reference:
-    """The model and version that the path names."""
-    return Reference.select(request.parameters["model"], request.parameters.get("version"))
+    """The model that the path names, in the version or alias of the header `x-pilotlight-version`, else of the path."""
+    selector = request.headers.get(VERSION) or request.parameters.get("version")
+    return select(request.parameters["model"], selector)
+
+
+@functools.lru_cache(1024)
+def select(model: str, selector: str | None) -> Reference:
+    """The reference; the same few are asked for over and over."""
+    return Reference.select(model, selector)

@@ -16,15 +16,18 @@ from functools import partial  # noqa: E402
 from functions.predict.endpoints import Endpoints  # noqa: E402
 from functions.predict.snapshot import Snapshot  # noqa: E402
 from pilotlight.api.router import Router  # noqa: E402
+from pilotlight.api.trace import Bill  # noqa: E402
 from pilotlight.registry import Registry  # noqa: E402
 from pilotlight.runtime.catalog import Catalog  # noqa: E402
 from pilotlight.runtime.warm import WarmModels  # noqa: E402
+from pilotlight.signature import PublicKey  # noqa: E402
 
 
 def catalog(settings: Settings, store: ObjectStore) -> Catalog:
     """The models of a store for these settings, with nothing loaded yet."""
+    trusted = PublicKey.parse(settings.signing_key) if settings.signing_key else None
     return Catalog(
-        Registry(store),
+        Registry(store, trusted),
         WarmModels(settings.model_bytes),
         memory_mb=settings.memory_mb,
         alias_seconds=settings.alias_seconds,
@@ -33,9 +36,10 @@ def catalog(settings: Settings, store: ObjectStore) -> Catalog:
 
 def build(settings: Settings) -> Router:
     """A handler for these settings that preloads nothing."""
-    return Router(Endpoints(catalog(settings, open_store(settings.store)), settings.model).routes())
+    endpoints = Endpoints(catalog(settings, open_store(settings.store)), settings.model)
+    return Router(endpoints.routes(), Bill(settings.memory_mb))
 
 
 CATALOG = catalog(SETTINGS, STORE)
-handle = Router(Endpoints(CATALOG, SETTINGS.model).routes())
+handle = Router(Endpoints(CATALOG, SETTINGS.model).routes(), Bill(SETTINGS.memory_mb))
 Snapshot(handle, CATALOG, PRELOADED, partial(open_store, SETTINGS.store)).arrange(SETTINGS.initialization)

@@ -1,7 +1,7 @@
 """What each route of MLflow's scoring protocol answers, by the same catalog, checks and graphs as V2's."""
 
 import pilotlight
-from functions.predict.endpoints import items
+from functions.predict.endpoints import items, opened
 from pilotlight import tasks
 from pilotlight.api import mlflow
 from pilotlight.api.messages import Request, Response
@@ -9,6 +9,7 @@ from pilotlight.api.statistics import Statistics
 from pilotlight.contracts import Reference
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.catalog import Catalog
+from pilotlight.runtime.watch import Watch
 
 TEXT = {"content-type": "text/plain; charset=utf-8"}
 
@@ -16,9 +17,10 @@ TEXT = {"content-type": "text/plain; charset=utf-8"}
 class Scoring:
     """MLflow's protocol over a catalog; `model` is the reference behind it, empty for the store's only model."""
 
-    def __init__(self, catalog: Catalog, statistics: Statistics, model: str) -> None:
+    def __init__(self, catalog: Catalog, statistics: Statistics, watch: Watch, model: str) -> None:
         self._catalog = catalog
         self._statistics = statistics
+        self._watch = watch
         self._model = model
 
     def answer(self, request: Request) -> Response:
@@ -37,13 +39,16 @@ class Scoring:
 
     def invocations(self, request: Request) -> Response:
         """One call of the scoring protocol."""
-        model = self._catalog.model(self.reference(request))
+        trace = request.trace
+        model = opened(self._catalog, self.reference(request), trace)
         with self._statistics.call(model.key) as call:
             tensors = mlflow.decode(request.body, request.headers, model.manifest)
             feeds = tasks.prepare(model.manifest, tensors, model.assets)
             call.decoded(items(model.manifest, feeds))
-            results = model.session.run(feeds)
+            trace.mark("decode")
+            results = self._watch.run(model.session, feeds, [spec.name for spec in model.manifest.outputs], trace.ends)
             call.inferred()
+            trace.mark("infer")
             return mlflow.encode(model.manifest, results, request.headers.get("accept-encoding", ""))
 
     def reference(self, request: Request) -> Reference:

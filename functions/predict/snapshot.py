@@ -14,7 +14,7 @@ from typing import Any
 
 from pilotlight.contracts import Reference
 from pilotlight.errors import PilotlightError
-from pilotlight.registry import Registry, version_path
+from pilotlight.registry import version_path
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.storage import ObjectStore
 
@@ -59,7 +59,7 @@ class Snapshot:
     def restore(self) -> None:
         """Make anew what a snapshot must not share: connections and credentials, randomness, and what aliases said."""
         random.seed()
-        self.catalog.refresh(Registry(self.reopen()))
+        self.catalog.refresh(self.reopen())
 
     def _prime(self, reference: Reference) -> None:
         model = self.catalog.model(reference)

@@ -12,21 +12,12 @@ from pilotlight.registry import Registry
 from pilotlight.settings import Settings
 from pilotlight.storage import open_store
 
-MODEL_MEMORY = "PILOTLIGHT_MODEL_MEMORY"  # MB of the function that will serve what passes, not of this one
-POLICY = "PILOTLIGHT_PROMOTION"
-SIGN_WITH = "PILOTLIGHT_SIGN_WITH"  # a key of KMS; empty where versions are not signed
 
-
-def build(environment: dict[str, str]) -> Duties:
-    """The duties for these settings."""
-    settings = Settings.from_environment(environment)
-    memory_mb = int(environment.get(MODEL_MEMORY) or settings.memory_mb)
-    key = environment.get(SIGN_WITH)
-    return Duties(
-        Gate(Registry(open_store(settings.store)), memory_mb),
-        Policy.parse(environment.get(POLICY) or "off"),
-        KmsSigner(key) if key else None,
-    )
+def build(settings: Settings) -> Duties:
+    """The duties for these settings; the memory is that of the functions that will serve what passes."""
+    gate = Gate(Registry(open_store(settings.store)), settings.memory_mb)
+    signer = KmsSigner(settings.sign_with) if settings.sign_with else None
+    return Duties(gate, Policy.parse(settings.promotion), signer)
 
 
 def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
@@ -34,4 +25,4 @@ def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
     return {"done": [sentence for occurrence in read(event) for sentence in DUTIES.see_to(occurrence)]}
 
 
-DUTIES = build(dict(os.environ))
+DUTIES = build(Settings.from_environment(os.environ))

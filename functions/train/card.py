@@ -12,7 +12,6 @@ from math import prod
 from functions.train.data import Dataset, Splits
 from functions.train.diagnosis import Classification, Regression
 from functions.train.evaluate import shown
-from functions.train.golden import Exchange
 from functions.train.options.part import Options
 from functions.train.product import Product
 from functions.train.recipe import Recipe
@@ -20,6 +19,7 @@ from functions.train.report import Measured, Report
 from pilotlight.contracts import TensorSpec
 from pilotlight.runs import duration
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.golden import Exchange
 
 SHORT = 128  # values that an example request may have to be written out
 FEW = 30  # test examples of a class, below which its recall is little more than a guess

@@ -1,62 +1,23 @@
-"""Golden requests: V2 infer requests with the answers that the served variant gave when it was exported.
-
-Whoever loads the version later, the gate, a warm function or a deploy, replays them and compares.
-"""
+"""Golden requests are recorded here, when the served variant is exported (pilotlight.runtime.golden)."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from msgspec import Struct
 
 from functions.train.data import Array, Dataset
 from functions.train.errors import GoldenError
 from functions.train.graph import ask
 from pilotlight.contracts import Precision, decode
+from pilotlight.errors import ModelRefusedError
+from pilotlight.runtime import golden
+from pilotlight.runtime.golden import Exchange, Golden, Request, Response, Tensor
 from pilotlight.runtime.session import Session, open_session
 
 # Of the largest recorded |logit|. fp32 sums in another order on another CPU; int8 may round one step of an activation
 # the other way (0.2 % measured between fused and unfused kernels), and a wrong file is wrong by far more.
 TOLERANCES: Mapping[Precision, float] = {"fp32": 1e-4, "int8": 1e-2}
 BATCH = 3  # examples in the one request that brings several
-
-
-class Tensor(Struct, frozen=True):
-    """A tensor as in the V2 protocol's JSON: its values flat, row by row."""
-
-    name: str
-    shape: tuple[int, ...]
-    datatype: Literal["FP32"]
-    data: tuple[float, ...]
-
-
-class Request(Struct, frozen=True):
-    """The body of a V2 infer request."""
-
-    inputs: tuple[Tensor, ...]
-
-
-class Response(Struct, frozen=True):
-    """What matters of the body of its answer."""
-
-    outputs: tuple[Tensor, ...]
-
-
-class Exchange(Struct, frozen=True):
-    """A golden request and its answer."""
-
-    request: Request
-    response: Response
-
-
-class Golden(Struct, frozen=True, kw_only=True):
-    """`golden.json`: |expected - actual| must stay within the tolerance, for every output value of every exchange."""
-
-    schema_version: Literal[1] = 1
-    variant: Precision
-    tolerance: float
-    exchanges: tuple[Exchange, ...]
 
 
 def record(graph: Path, variant: Precision, test: Dataset) -> Golden:
@@ -92,27 +53,11 @@ def tensor(name: str, values: Array) -> Tensor:
     return Tensor(name, values.shape, "FP32", tuple(values.ravel().tolist()))
 
 
-def array(tensor: Tensor) -> Array:
-    """A tensor of the JSON as an array."""
-    return np.array(tensor.data, np.float32).reshape(tensor.shape)
-
-
 def replay(document: bytes, graph: Path) -> None:
     """Put the recorded requests to a freshly opened graph; `GoldenError` when an answer is not the recorded one."""
-    golden = decode(document, Golden, "golden.json")
+    recorded = decode(document, Golden, "golden.json")
     session = open_session(str(graph))
-    for number, recorded in enumerate(golden.exchanges, 1):
-        feeds = {given.name: array(given) for given in recorded.request.inputs}
-        answers = session.run(feeds)
-        for expected in recorded.response.outputs:
-            compare(number, array(expected), answers[expected.name], golden.tolerance)
-
-
-def compare(number: int, expected: Array, actual: Array, tolerance: float) -> None:
-    """Refuse an answer that is too far from the recorded one, or not a number."""
-    difference = float(np.abs(expected - actual).max())
-    if not difference <= tolerance:
-        raise GoldenError(
-            f"Golden request {number} is answered {difference:.3g} away from what was recorded, tolerance "
-            f"{tolerance:.3g}: nothing is published."
-        )
+    try:
+        golden.replay(recorded, session)
+    except ModelRefusedError as exc:
+        raise GoldenError(f"{exc} Nothing is published.") from exc

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from functions.train.data import Splits
 from functions.train.folds import Folds
-from functions.train.golden import Golden
 from functions.train.recipe import Recipe
 from functions.train.report import Report
 from pilotlight.contracts import Parity, Precision, Scaling, TensorSpec, Training
+from pilotlight.runtime.golden import Golden
 
 
 @dataclass(frozen=True, kw_only=True)

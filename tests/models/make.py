@@ -102,7 +102,22 @@ def tokens() -> None:
     write("tokens", nodes, infos[:3], [state, infos[3]])
 
 
+def endless() -> None:
+    """y = x doubled 10^15 times, (batch, 3): an inference that somebody has to stop."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in "xy")
+    turn = helper.make_tensor_value_info("turn", TensorProto.INT64, [])
+    go, on = (helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go", "on"))
+    before, after = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in ("before", "after")
+    )
+    steps = [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["before", "before"], ["after"])]
+    body = helper.make_graph(steps, "body", [turn, go, before], [on, after])
+    turns = helper.make_node("Constant", [], ["turns"], value_int=10**15)
+    write("endless", [turns, helper.make_node("Loop", ["turns", "", "x"], ["y"], body=body)], [x], [y])
+
+
 if __name__ == "__main__":
+    endless()
     double()
     colours()
     tokens()

@@ -240,7 +240,7 @@ class Canary(Struct, frozen=True):
     """A trial of a version on a share of an alias's requests: what ends it, and how.
 
     `functions/promote` promotes the version when `until` has passed, and takes the share away as soon as one of the
-    limits is broken; each environment stops by itself before that (`runtime.trial`).
+    limits is broken; each environment stops by itself before that (`runtime.canary`).
     """
 
     version: Version

@@ -10,7 +10,9 @@
     ├── ConflictError              somebody else wrote first
     │   ├── AlreadyExistsError     create-only put, and the object is there
     │   └── ChangedError           compare-and-swap put, and the object has changed
-    └── UnavailableError           not now, or not here
+    └── UnavailableError           not now, or not here; may say after how many seconds to ask again
+        ├── LoadingError           the model is still being opened
+        ├── DeadlineError          the time that this request has is over
         ├── StoreError             the object store did not answer as it should
         ├── SuspendedError         the alias was taken out of service
         └── ModelRefusedError      the version's bytes are not what its manifest says, or do not open
@@ -61,7 +63,19 @@ class ChangedError(ConflictError):
 
 
 class UnavailableError(PilotlightError):
-    """The request is right, but it cannot be served now."""
+    """The request is right, but it cannot be served now; `retry_after` says in how many seconds it may be."""
+
+    def __init__(self, message: str, *, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class LoadingError(UnavailableError):
+    """The model that should answer is being opened, which takes longer than this request can wait."""
+
+
+class DeadlineError(UnavailableError):
+    """The answer would come after the function or the gateway has given up."""
 
 
 class StoreError(UnavailableError):

@@ -98,7 +98,14 @@ class Registry:
 
     def alias(self, name: str, alias: str) -> AliasDocument:
         """Where an alias points; `NotFoundError` says which versions and aliases there are instead."""
-        return self._known_alias(name, alias)[0]
+        return self.tagged_alias(name, alias)[0]
+
+    def tagged_alias(self, name: str, alias: str) -> tuple[AliasDocument, str]:
+        """The same with the document's e_tag, which changes whenever the document does."""
+        try:
+            return self._alias(name, alias)
+        except NotFoundError as exc:
+            raise self._missing(name, f"version or alias {alias!r}") from exc
 
     def resolve(self, reference: Reference) -> int:
         """The version that a reference means now; a version that is named is not looked up."""
@@ -150,7 +157,7 @@ class Registry:
 
     def change(self, name: str, alias: str, of: Callable[[AliasDocument], AliasDocument]) -> AliasDocument:
         """Swap an alias's document for what `of` makes of it; `ChangedError` when somebody else was faster."""
-        document, e_tag = self._known_alias(name, alias)
+        document, e_tag = self.tagged_alias(name, alias)
         return self._swap(name, alias, document, e_tag, of(document))
 
     def _swap(
@@ -248,12 +255,6 @@ class Registry:
             raise ModelRefusedError(
                 f"{name}:{version} is refused: its signature was not made over this manifest with the trusted key."
             )
-
-    def _known_alias(self, name: str, alias: str) -> tuple[AliasDocument, str]:
-        try:
-            return self._alias(name, alias)
-        except NotFoundError as exc:
-            raise self._missing(name, f"version or alias {alias!r}") from exc
 
     def _alias(self, name: str, alias: str) -> tuple[AliasDocument, str]:
         return self._read(alias_path(name, alias), AliasDocument)

@@ -17,6 +17,9 @@ VARIABLES = {
     "model": "PILOTLIGHT_MODEL",
     "alias_seconds": "PILOTLIGHT_ALIAS_SECONDS",
     "preload": "PILOTLIGHT_PRELOAD",
+    "signing_key": "PILOTLIGHT_SIGNING_KEY",
+    "sign_with": "PILOTLIGHT_SIGN_WITH",
+    "promotion": "PILOTLIGHT_PROMOTION",
     "initialization": "AWS_LAMBDA_INITIALIZATION_TYPE",  # set by Lambda
     "memory_mb": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",  # set by Lambda, by SAM and by the local gateway
 }
@@ -30,6 +33,9 @@ class Settings(Struct, frozen=True):
     memory_mb: Annotated[int, Meta(ge=128, le=10240)] = 1769
     model: str = ""  # the reference that MLflow's /invocations answers with; empty for the store's only model
     preload: str = ""  # references of the models that are fetched before anybody asks, with spaces between them
+    signing_key: str = ""  # RSA public key, base64 of DER: only versions that it signed are served; empty for all
+    sign_with: str = ""  # key of KMS that signs what passes the gate; empty where versions are not signed
+    promotion: str = "off"  # what becomes of what passes: off, champion, or a canary such as canary:10:1h
     initialization: str = "on-demand"  # or snap-start, provisioned-concurrency
 
     @classmethod

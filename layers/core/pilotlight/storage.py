@@ -29,6 +29,7 @@ from pilotlight.errors import AlreadyExistsError, ChangedError, InvalidInputErro
 # By one of these obstore finds credentials itself, as in every Lambda and container of AWS.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"}
 # Bounds a store that is away: the handler answers 503 well inside the gateway's 29 s.
+TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}  # of a silent store
 PART_BYTES = 8 << 20  # of a large object, in one request (reference/lambda.md)
 CHUNK_BYTES = 1 << 20  # written at once: larger ones take fresh memory, smaller ones the interpreter's lock, more often
 CONNECTIONS = 4
@@ -189,7 +190,7 @@ def _s3(url: str, query: str) -> ObjectStore:
     if endpoint and not (urlsplit(endpoint).scheme in ("http", "https") and urlsplit(endpoint).hostname):
         raise InvalidInputError(f"{endpoint!r} is not an endpoint for {url}; write http://host:port or https://host.")
     arguments: dict[str, Any] = {
-        "client_options": {"allow_http": endpoint.startswith("http://")},
+        "client_options": {"allow_http": endpoint.startswith("http://"), **TIMEOUTS},
         "retry_config": RETRIES,
     }
     if endpoint:

@@ -105,7 +105,7 @@ def test_null_is_a_missing_number() -> None:
         ({"inputs": {"a": [1], "b": [2], "c": [3, 4]}}, "columns differ in length: {'a': 1, 'b': 1, 'c': 2}"),
         ({"inputs": [[1, "two", 3]]}, "'x' is not FP32"),
         ({"inputs": [[1, 2, 3], [1]]}, "ragged"),
-        ({"inputs": [[1, 2, 1e39]]}, "beyond FP32"),
+        ({"inputs": [[1, 2, 1e39]]}, "Expected `float` <= 3.4"),
         ({"inputs": 5}, "'inputs' does not read"),
     ],
 )

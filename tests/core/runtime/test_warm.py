@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight.contracts import File, Manifest
-from pilotlight.errors import DoesNotFitError
+from pilotlight.errors import DoesNotFitError, LoadingError
 from pilotlight.registry import complete
 from pilotlight.runtime.session import open_session
 from pilotlight.runtime.warm import WarmModel, WarmModels
@@ -48,3 +48,32 @@ def test_the_budget_holds_whatever_comes(models: list[tuple[str, int]]) -> None:
             keep(warm, name, size)
         assert warm.bytes <= warm.budget
         assert warm.keys()[-1] == (name, 1)
+
+
+def test_room_is_held_while_a_model_is_opened() -> None:
+    warm = WarmModels(100)
+    coming = of_size("a", 60)
+    warm.make_room(coming)
+    assert warm.bytes == 60
+    with pytest.raises(
+        LoadingError, match="b:1 takes 60 bytes, and 60 of 100 are held for models that are being opened"
+    ):
+        warm.make_room(of_size("b", 60))
+    warm.give_up(("a", 1))
+    warm.make_room(of_size("b", 60))
+
+
+def test_two_fit_beside_each_other_or_not() -> None:
+    warm = WarmModels(100)
+    keep(warm, "a", 60)
+    keep(warm, "other", 40)
+    assert warm.fits_beside(of_size("a", 40), ("a", 1))  # the other one goes
+    assert not warm.fits_beside(of_size("a", 41), ("a", 1))
+
+
+def test_a_refusal_says_how_much_memory_it_takes() -> None:
+    warm = WarmModels(884_500_000)
+    with pytest.raises(
+        DoesNotFitError, match=r"half of the function's 1,769 MB; raise MemorySize .* to 2,000 MB or more"
+    ):
+        warm.make_room(of_size("big", 1_000_000_000))

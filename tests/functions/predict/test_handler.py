@@ -44,6 +44,11 @@ class Function:
         return answer["statusCode"], json.loads(answer["body"])
 
 
+def event(method: str, path: str, body: bytes | None) -> dict[str, Any]:
+    """The recorded event with another call in it, routed as the gateway routes."""
+    return fakes.event(build(Settings(store="memory://"))._routes, method, path, body)
+
+
 @pytest.fixture
 def store_url(tmp_path: Path) -> str:
     return str(tmp_path / "store")
@@ -223,6 +228,47 @@ def test_a_corrupt_version_is_refused_while_the_old_one_serves(call: Function, r
     status, body = call("POST", "/v2/models/double/versions/2/infer", infer(ROW))
     assert (status, "double:2 is refused" in body["error"]) == (503, True)
     assert call("GET", "/v2/models/double/versions/2/ready")[0] == 503
+
+
+def answered(call: Function, path: str, **headers: str) -> dict[str, str]:
+    """The headers of an inference's answer."""
+    asked = event("POST", path, json.dumps(infer(ROW)).encode())
+    answer = call.handle(asked | {"headers": asked["headers"] | headers}, None)
+    assert answer["statusCode"] == 200
+    return dict(answer["headers"])
+
+
+@pytest.mark.parametrize(
+    ("path", "pin", "version"),
+    [
+        ("/v2/models/double/infer", {}, "1"),
+        ("/v2/models/double/infer", {"X-Pilotlight-Version": "2"}, "2"),
+        ("/v2/models/double/infer", {"x-pilotlight-version": "candidate"}, "2"),
+        ("/v2/models/double/versions/2/infer", {"x-pilotlight-version": "1"}, "1"),
+        ("/v2/models/double/versions/2/infer", {"x-pilotlight-version": ""}, "2"),
+    ],
+)
+def test_a_header_pins_the_version_over_the_path(call: Function, path: str, pin: dict[str, str], version: str) -> None:
+    assert answered(call, path, **pin)["x-pilotlight-version"] == version
+
+
+def test_a_wrong_pin_is_told(call: Function) -> None:
+    asked = event("POST", "/v2/models/double/infer", json.dumps(infer(ROW)).encode())
+    answer = call.handle(asked | {"headers": {"x-pilotlight-version": "007"}}, None)
+    assert (answer["statusCode"], "neither a version" in answer["body"]) == (400, True)
+
+
+def test_each_answer_tells_its_time_and_its_cost(call: Function) -> None:
+    first, second = (answered(call, "/v2/models/double/infer") for _ in range(2))
+    assert re.findall(r"(\w+);dur=", second["server-timing"]) == ["load", "decode", "infer", "encode", "total"]
+    assert (first["x-pilotlight-cold"], second["x-pilotlight-cold"]) == ("true", "false")
+    cold = answered(call, "/v2/models/double/versions/2/infer")
+    assert cold["x-pilotlight-cold"] == "true"
+    milliseconds = int(second["x-pilotlight-billed-ms"])
+    assert float(second["x-pilotlight-gb-seconds"]) == pytest.approx(1769 / 1024 * milliseconds / 1000, abs=1e-6)
+    assert float(second["x-pilotlight-usd"]) > 2e-7
+    failed = call.handle(event("GET", "/v2/nowhere", None), None)["headers"]
+    assert {"server-timing", "x-pilotlight-usd"} <= set(failed)
 
 
 def test_an_empty_store_is_a_fine_place_to_start(tmp_path: Path) -> None:

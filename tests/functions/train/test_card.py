@@ -15,8 +15,8 @@ import pytest
 from functions.train import card
 from functions.train.diagnosis import Diagnosis, classification
 from functions.train.folds import Folds
-from functions.train.golden import Exchange, Request, Response, Tensor
 from functions.train.product import Product
+from pilotlight.runtime.golden import Exchange, Request, Response, Tensor
 from pilotlight.runtime.session import open_session
 from tests.functions.train.conftest import Finished
 

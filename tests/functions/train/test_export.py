@@ -13,11 +13,11 @@ from torch import nn
 from functions.train import export, golden, parity
 from functions.train.data import Splits
 from functions.train.errors import ExportError, GoldenError, ParityError
-from functions.train.golden import Golden
 from functions.train.loop import predict
 from functions.train.options.graph import ExportOptions
 from pilotlight.contracts import TensorSpec, decode, encode
 from pilotlight.errors import InvalidInputError
+from pilotlight.runtime.golden import Golden, array
 from pilotlight.runtime.session import open_session
 from tests.functions.train.conftest import Finished, tiny_recipe
 
@@ -117,7 +117,7 @@ def test_golden_requests_are_v2_requests_on_test_digits(graph: Path, splits: Spl
         (given,), (answer,) = exchange.request.inputs, exchange.response.outputs
         assert (given.name, given.datatype, given.shape[1:]) == ("image", "FP32", (1, 8, 8))
         assert (answer.name, answer.datatype, answer.shape) == ("logits", "FP32", (given.shape[0], 10))
-        assert all(image.tobytes() in tests for image in golden.array(given))
+        assert all(image.tobytes() in tests for image in array(given))
     assert recorded.exchanges[-1].request.inputs[0].shape[0] > 1
 
 

@@ -19,7 +19,6 @@ from functions.train.__main__ import as_json, main, parser
 from functions.train.data import Dataset, Splits
 from functions.train.errors import DivergedError, NotPublishableError, ParityError
 from functions.train.evaluate import score
-from functions.train.golden import Golden
 from functions.train.loop import Epoch, History, Keeper, train
 from functions.train.recipe import Recipe
 from functions.train.report import Report, table
@@ -29,6 +28,7 @@ from pilotlight import runs
 from pilotlight.contracts import Manifest, Reference, TensorSpec, decode
 from pilotlight.errors import StoreError
 from pilotlight.registry import Registry
+from pilotlight.runtime.golden import Golden
 from pilotlight.runtime.session import open_session
 from pilotlight.settings import DEFAULT_STORE
 from pilotlight.storage import ObjectStore, open_store

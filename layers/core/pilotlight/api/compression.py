@@ -38,10 +38,12 @@ def decompress(body: bytes, encoding: str) -> bytes:
 
 def compress(body: bytes, accepted: str) -> tuple[bytes, str | None]:
     """The body in the first of the accepted encodings that is ours, and its name; as it is when there is none."""
+    if len(body) < WORTH_IT or not accepted:
+        return body, None
     offers = [offer.partition(";") for offer in accepted.lower().split(",")]
     wanted = [name.strip() for name, _, quality in offers if quality.replace(" ", "") not in ("q=0", "q=0.0")]
     encoding = next((name for name in wanted if name in WINDOWS), None)
-    if encoding is None or len(body) < WORTH_IT:
+    if encoding is None:
         return body, None
     # Level 1: tensors hardly compress, and the caller waits.
     return (gzip.compress(body, 1, mtime=0) if encoding == "gzip" else zlib.compress(body, 1)), encoding

@@ -18,6 +18,7 @@ from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 
 IN_BINARY_ONLY = frozenset({"FP16", "BF16"})  # as in Triton: JSON numbers would promise digits that are not there
+LARGEST: dict[Datatype, float] = {name: float(np.finfo(NUMPY_DTYPES[name]).max) for name in ("FP32", "FP64")}
 
 
 def decode(text: bytes, name: str, datatype: Datatype, shape: Sequence[int], *, nullable: bool = False) -> Array:
@@ -28,7 +29,11 @@ def decode(text: bytes, name: str, datatype: Datatype, shape: Sequence[int], *, 
     if datatype in IN_BINARY_ONLY:
         raise InvalidInputError(f"Input {name!r}: {datatype} travels in binary form only, not as JSON.")
     nullable = nullable and NUMPY_DTYPES[datatype].kind in "fO"
-    array = to_array(elements(text, name, datatype, shape, nullable=nullable), name, datatype, nullable=nullable)
+    data = elements(text, name, datatype, shape, nullable=nullable)
+    if datatype in LARGEST and not nullable and data and isinstance(data[0], float):
+        array = np.array(data, NUMPY_DTYPES[datatype])  # flat, and each element within the type: nothing left to check
+    else:
+        array = to_array(data, name, datatype, nullable=nullable)
     if array.ndim > 1 and array.shape != tuple(shape):
         raise InvalidInputError(f"Input {name!r} nests as {list(array.shape)}, but its shape is {list(shape)}.")
     if array.size != prod(shape):
@@ -112,4 +117,6 @@ def element(datatype: Datatype) -> Any:  # noqa: ANN401 - a type, or an annotate
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         return Annotated[int, Meta(ge=int(limits.min), le=int(limits.max))]
+    if datatype in LARGEST:
+        return Annotated[float, Meta(ge=-LARGEST[datatype], le=LARGEST[datatype])]
     return {"b": bool, "f": float, "O": str}[dtype.kind]

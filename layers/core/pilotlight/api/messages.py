@@ -3,21 +3,21 @@
 It knows the event's form, not what is asked.
 """
 
-import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import pybase64
+from msgspec import Struct, field
 
+from pilotlight.api.trace import Trace
 from pilotlight.errors import InvalidInputError
 
 JSON = "application/json"
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(Struct, frozen=True):
     """A request as the handler sees it; header names are in lower case."""
 
     method: str
@@ -28,9 +28,10 @@ class Request:
     id: str
     query: Mapping[str, str] = field(default_factory=dict)  # of a name that comes twice, the last
     caller: str = ""  # who the gateway says it is: an IAM principal, an API key's id, an address
+    trace: Trace = field(default_factory=Trace)
 
     @classmethod
-    def from_event(cls, event: Mapping[str, Any]) -> "Request":
+    def from_event(cls, event: Mapping[str, Any], trace: Trace | None = None) -> "Request":
         """Read a REST proxy event; `InvalidInputError` when its body is not the base64 that it says it is."""
         context = event.get("requestContext") or {}
         return cls(
@@ -42,11 +43,11 @@ class Request:
             id=context.get("requestId", ""),
             query=event.get("queryStringParameters") or {},
             caller=caller(context.get("identity") or {}),
+            trace=trace or Trace(),
         )
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(Struct, frozen=True):
     """An answer: a status, and a body of bytes that are text unless `binary`."""
 
     status: int
@@ -61,11 +62,10 @@ class Response:
 
     def to_event(self) -> dict[str, Any]:
         """The proxy integration's form of it."""
-        body = base64.b64encode(self.body) if self.binary else self.body
         return {
             "statusCode": self.status,
             "headers": dict(self.headers),
-            "body": body.decode(),
+            "body": pybase64.b64encode_as_string(self.body) if self.binary else self.body.decode(),
             "isBase64Encoded": self.binary,
         }
 
@@ -76,12 +76,15 @@ def caller(identity: Mapping[str, Any]) -> str:
 
 
 def body_bytes(body: str | None, *, encoded: bool) -> bytes:
-    """The body as it was sent: the gateway encodes all of them, SAM's local one only some."""
+    """The body as it was sent: the gateway encodes all of them, SAM's local one only some.
+
+    pybase64 takes 0.1 ms for a tensor of 1 MB where python's own takes 6 (infra/decisions/0019).
+    """
     if body is None:
         return b""
     if not encoded:
         return body.encode()
     try:
-        return base64.b64decode(body, validate=True)
+        return pybase64.b64decode(body, validate=True)
     except binascii.Error as exc:
         raise InvalidInputError(f"The event calls its body base64, but it is not: {exc}.") from exc

@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pilotlight.api.messages import Request, Response
+from pilotlight.api.trace import Bill, Trace
 from pilotlight.errors import (
     ConflictError,
+    DeadlineError,
     InvalidInputError,
     MethodNotAllowedError,
     NotFoundError,
@@ -34,24 +36,35 @@ STATUSES: Mapping[type[PilotlightError], int] = {
     ConflictError: 409,
     UnsupportedError: 501,
     UnavailableError: 503,
+    DeadlineError: 504,
 }
 
 
 class Router:
     """A Lambda handler over a table of routes. Whatever goes wrong, it answers, in a body that V2 clients show."""
 
-    def __init__(self, routes: Routes) -> None:
+    def __init__(self, routes: Routes, bill: Bill | None = None) -> None:
         self._routes = routes
+        self._bill = bill
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
-        """Answer a REST proxy event."""
-        return self.answer(event).to_event()
+        """Answer a REST proxy event, with what the call took and cost where there is a bill."""
+        trace = Trace.of(event, context)
+        answer = self.answer(event, trace).to_event()
+        if self._bill is not None:
+            if trace.marks:
+                trace.mark("encode")
+            answer["headers"].update(self._bill.headers(trace))
+        return answer
 
-    def answer(self, event: Mapping[str, Any]) -> Response:
+    def answer(self, event: Mapping[str, Any], trace: Trace) -> Response:
         """Dispatch, and turn what is raised into its status and one sentence."""
         try:
-            request = Request.from_event(event)
+            request = Request.from_event(event, trace)
             return self.endpoint(request)(request)
+        except UnavailableError as exc:
+            again = {} if exc.retry_after is None else {"retry-after": str(exc.retry_after)}
+            return failure(status_of(exc), str(exc), **again)
         except PilotlightError as exc:
             return failure(status_of(exc), str(exc))
         except Exception:  # the last resort: a bug of ours must reach the log, and its words not the caller
@@ -74,6 +87,6 @@ def status_of(error: PilotlightError) -> int:
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
 
 
-def failure(status: int, message: str) -> Response:
+def failure(status: int, message: str, **headers: str) -> Response:
     """The V2 error body."""
-    return Response.json({"error": message}, status)
+    return Response.json({"error": message}, status, **headers)

@@ -5,7 +5,6 @@ or sessions. Sources: kserve/open-inference-protocol, Triton's protocol extensio
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Annotated, Any, cast
 
@@ -16,7 +15,7 @@ from msgspec import Meta, Raw, Struct
 from pilotlight.api import binary_data, compression, json_data
 from pilotlight.api.messages import JSON, Response
 from pilotlight.contracts import Datatype, Manifest, TensorSpec
-from pilotlight.errors import InvalidInputError, UnsupportedError
+from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 from pilotlight.tasks.signature import Input, Signature, choose, signatures
@@ -28,6 +27,8 @@ EXTENSIONS = (
 )  # fmt: skip
 STATEFUL = ("sequence_id", "sequence_start", "sequence_end")  # parameters of a protocol extension that is not served
 BINARY = "application/octet-stream"
+MOST_DIMENSIONS = 32  # of a tensor; numpy ends at 64
+MOST_VALUES = compression.LIMIT  # of a tensor: a body of that many bytes holds no more
 JSON_LENGTH = "inference-header-content-length"  # how many bytes of the body are JSON; tensors follow
 Parameters = dict[str, Any]
 
@@ -58,8 +59,7 @@ class InferBody(Struct):
     outputs: list[OutputBody] | None = None
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """An output to answer with: in binary form or as JSON, as it is or as the best `classes` of its last dimension."""
 
     name: str
@@ -67,8 +67,7 @@ class Wanted:
     classes: int | None = None
 
 
-@dataclass(frozen=True)
-class InferRequest:
+class InferRequest(Struct, frozen=True):
     """An infer request as meant: arrays by input name, and the outputs that are wanted, in order."""
 
     id: str | None
@@ -180,7 +179,7 @@ def json_length(headers: Mapping[str, str], size: int) -> int:
     text = headers.get(JSON_LENGTH)
     if text is None:
         return size or 1  # an empty body is JSON that is missing, not a raw tensor
-    if not text.isdecimal() or int(text) > size:
+    if not text.isdecimal() or len(text) > 18 or int(text) > size:  # python reads no number of 5,000 digits
         raise InvalidInputError(f"Inference-Header-Content-Length is {text!r}, but the body has {size} bytes.")
     return int(text)
 
@@ -215,12 +214,29 @@ def decode_input(given: InputBody, wanted: Input, tail: Tail) -> Array:
     if given.datatype not in wanted.datatypes:
         raise InvalidInputError(f"Input {given.name!r} is {given.datatype!r}, expected {spec.datatype}.")
     datatype = cast("Datatype", given.datatype)
+    check_shape(spec.name, given.shape)
     size = given.parameters.get("binary_data_size")
     if size is None:
         return json_data.decode(bytes(given.data), spec.name, datatype, given.shape, nullable=wanted.nullable)
     if type(size) is not int or size < 0 or bytes(given.data):
         raise InvalidInputError(f"Input {given.name!r} takes either data or a binary_data_size of 0 or more, not both.")
     return binary_data.decode(tail.take(size, spec.name), spec.name, datatype, given.shape, opaque=wanted.opaque)
+
+
+def check_shape(name: str, shape: Sequence[int]) -> None:
+    """Refuse a shape that no body can fill, before anybody multiplies, nests or allocates by it.
+
+    A zero does not help: numpy and onnxruntime multiply the other dimensions of an empty tensor all the same.
+    """
+    if len(shape) > MOST_DIMENSIONS:
+        raise InvalidInputError(f"Input {name!r} has {len(shape)} dimensions; at most {MOST_DIMENSIONS} are served.")
+    if prod(size or 1 for size in shape) > MOST_VALUES:
+        raise TooLargeError(f"Input {name!r} declares the shape {shorter(shape)}, more than {MOST_VALUES:,} values.")
+
+
+def shorter(shape: Sequence[int]) -> str:
+    """A shape for a sentence, with its numbers cut where they are absurd."""
+    return f"[{', '.join(str(size) if size <= MOST_VALUES else f'1e{len(str(size)) - 1}' for size in shape)}]"
 
 
 def raw_request(body: memoryview, manifest: Manifest) -> InferRequest:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from pilotlight.cli import canary, demo, models, predict, promote, publish, retention, runs, serve, train
+from pilotlight.cli import canary, demo, fit, models, predict, promote, publish, retention, runs, serve, train
 from pilotlight.cli.console import ERRORS
 from pilotlight.errors import InvalidInputError, PilotlightError
 
@@ -21,6 +21,7 @@ VERBS = (
     models.models,
     serve.serve,
     predict.predict,
+    fit.fit,
     promote.promote,
     promote.rollback,
     canary.canary,

@@ -18,7 +18,7 @@ def opens(version: Manifest, found: Probe) -> Check:
     """It is fetched, hashed and opened by the code that serves."""
     if found.error is not None:
         return Check("opens", False, f"It does not open: {found.error.rstrip('.')}.")
-    numbers = {"files": len(version.files), "bytes": version.graph.bytes, "load_s": found.load_s}
+    numbers = {"files": len(version.files), "bytes": version.bytes, "load_s": found.load_s}
     return Check("opens", True, f"It opened in {1000 * found.load_s:.0f} ms, sizes and sha256 as promised.", numbers)
 
 
@@ -121,7 +121,7 @@ def slower(name: str, what: str, ours_ms: float, theirs_ms: float, ratio: float,
 
 def memory(version: Manifest, found: Probe, memory_mb: int) -> Check:
     """The process that opened and asked it stayed within the function's memory."""
-    numbers = {"peak_mb": found.peak_mb, "memory_mb": float(memory_mb), "bytes": float(version.graph.bytes)}
+    numbers = {"peak_mb": found.peak_mb, "memory_mb": float(memory_mb), "bytes": float(version.bytes)}
     said = f"It took {found.peak_mb:.0f} MB at its peak, and the function has {memory_mb}"
     if found.peak_mb > memory_mb:
         return Check("memory", False, f"{said}; raise ModelMemory in template.yaml, or publish a smaller one.", numbers)

@@ -1,36 +1,45 @@
 """Which open model answers for a reference: aliases are followed, versions loaded on demand, broken ones passed over.
 
-It knows the registry and warm memory, not the protocol that asks.
+It knows the registry and warm memory, not the protocol that asks. A version that is to take over from one that serves
+comes in by `runtime.swap`, beside the requests.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from math import ceil, inf
+from typing import TypeVar
 
 from pilotlight.contracts import AliasDocument, Manifest, Reference, TensorSpec
-from pilotlight.errors import ModelRefusedError, NotFoundError, PilotlightError, SuspendedError, UnavailableError
+from pilotlight.errors import (
+    LoadingError,
+    ModelRefusedError,
+    NotFoundError,
+    PilotlightError,
+    SuspendedError,
+    UnavailableError,
+)
 from pilotlight.metrics import count
 from pilotlight.registry import Registry
+from pilotlight.runtime.aliases import Aliases, AliasKey, Followed
 from pilotlight.runtime.assets import bring
 from pilotlight.runtime.files import fetched
+from pilotlight.runtime.heap import returning
+from pilotlight.runtime.loads import Load, Loads
+from pilotlight.runtime.pace import Pace
 from pilotlight.runtime.session import open_session
+from pilotlight.runtime.swap import LATE, PATIENCE, Swap
 from pilotlight.runtime.warm import Key, WarmModel, WarmModels
+from pilotlight.storage import ObjectStore
 
+Document = TypeVar("Document")
 LOG = logging.getLogger("pilotlight.runtime")
 REFUSED_SECONDS = 60.0  # a version that was refused is not fetched again for so long
-
-
-@dataclass(frozen=True)
-class Followed:
-    """An alias as last read, and when, in the clock's seconds."""
-
-    document: AliasDocument
-    at: float
+LONGEST = 25.0  # s that a request can wait for a load at most; the gateway gives up after 29
 
 
 class Catalog:
-    """The models of a store as one environment serves them."""
+    """The models of a store as one environment serves them. Requests come one at a time; loads run beside them."""
 
     def __init__(
         self,
@@ -43,98 +52,196 @@ class Catalog:
     ) -> None:
         self.registry = registry
         self.warm = warm
+        self.waits = 0  # how often a request has waited for a model to be opened
         self._memory_mb = memory_mb
         self._alias_seconds = alias_seconds
         self._clock = clock
         self._manifests: dict[Key, Manifest] = {}  # never change, so they never go stale
-        self._aliases: dict[tuple[str, str], Followed] = {}
-        self._good: dict[tuple[str, str], int] = {}  # the version that last answered for an alias
+        self._aliases = Aliases(registry, clock)
+        self._serving: dict[AliasKey, int] = {}  # the version that answers for an alias; set by request and swap
         self._refused: dict[Key, tuple[ModelRefusedError, float]] = {}
+        self._pace = Pace()
+        self._loads: Loads[Key, WarmModel] = Loads(self._load)
+        self._reads: Loads[AliasKey, Followed] = Loads(self._aliases.read)
+        self._records: Loads[Key, Manifest] = Loads(self.manifest_of)
+        self._looks: Loads[AliasKey, None] = Loads(Swap(self, self._aliases, self._serving).look)
 
     def manifest(self, reference: Reference) -> Manifest:
         """What the store says of the version that is meant, without loading it; `NotFoundError` if there is none."""
-        version = reference.version or self._follow(reference).version
-        key = reference.name, version
+        version = reference.version
+        if version is None:
+            key = reference.name, reference.alias
+            self._follow(key, inf)
+            version = self._serving.get(key) or self._known(key)
+        return self.manifest_of((reference.name, version))
+
+    def manifest_of(self, key: Key) -> Manifest:
+        """The manifest of a version."""
         if key not in self._manifests:
             self._manifests[key] = self.registry.manifest(*key)
         return self._manifests[key]
 
-    def model(self, reference: Reference) -> WarmModel:
-        """The open model that answers for the reference.
+    def model(self, reference: Reference, ends: float = inf) -> WarmModel:
+        """The open model that answers for the reference; `ends` is until when to wait, on time.monotonic's clock.
 
-        A version that is named is served or refused with `ModelRefusedError`. Behind an alias, a version that cannot be
-        opened is passed over for the one that answered last, then for the one that the alias pointed to before.
+        A version that is named is served or refused with `ModelRefusedError`. Behind an alias, the version that serves
+        answers until the next one has proved itself; where none does yet, a version that cannot be opened is passed
+        over for the one that the alias pointed to before. `LoadingError` when the time does not suffice.
         """
         if reference.version is not None:
-            return self._version(reference.name, reference.version)
+            return self._open((reference.name, reference.version), ends)
+        key = reference.name, reference.alias
+        self._follow(key, ends)
+        self._raise_if_suspended(reference)
+        model = self._served(key)
+        return model if model is not None else self._first(key, ends)
+
+    def settle(self, seconds: float = 60.0) -> None:
+        """Wait until nothing is being read or opened beside the requests, so many seconds at most."""
+        ends = time.monotonic() + seconds
+        for look in self._looks.under_way():
+            look.ended_before(ends)
+        for load in self._loads.under_way():
+            load.ended_before(ends)
+
+    def _follow(self, key: AliasKey, ends: float) -> None:
+        """See to it that the alias is known, and looked at again in its time.
+
+        Beside the request, unless it is very old: a machine that was frozen for an hour has had no time to look, so the
+        request gives the look some, and goes on with what serves if that is not enough.
+        """
+        known = self._aliases.known(key)
+        if known is None:
+            self._awaited(self._reads.begin(key), ends, f"{key[0]}@{key[1]}")
+            return
+        age = self._clock() - known.at
+        if age < self._alias_seconds:
+            return
+        look = self._looks.begin(key)
+        if age >= LATE * self._alias_seconds:
+            look.ended_before(min(ends, time.monotonic() + PATIENCE))
+
+    def _raise_if_suspended(self, reference: Reference) -> None:
+        """`SuspendedError` for an alias that was taken out of service, as last read."""
+        known = self._aliases.known((reference.name, reference.alias))
+        if known is not None and known.document.suspended is not None:
+            raise suspended(reference, known.document)
+
+    def _served(self, key: AliasKey) -> WarmModel | None:
+        """The open model of the version that serves under the alias."""
+        version = self._serving.get(key)
+        return self.warm.get((key[0], version)) if version is not None else None
+
+    def _known(self, key: AliasKey) -> int:
+        """The version that the alias points to, as last read."""
+        known = self._aliases.known(key) or self._aliases.read(key)
+        return known.document.version
+
+    def _first(self, key: AliasKey, ends: float) -> WarmModel:
+        """Open a version for an alias that has none open: cold, or its model had to make room for another."""
+        look = self._looks.find(key)
+        if look is not None and look.ended_before(ends):  # it may be opening the next one where there is room for one
+            model = self._served(key)
+            if model is not None:
+                return model
         failures: list[PilotlightError] = []
-        for version in self._candidates(reference):
+        for version in self._candidates(key):
             try:
-                model = self._version(reference.name, version)
+                model = self._open((key[0], version), ends)
+            except LoadingError:
+                raise
             except (UnavailableError, NotFoundError) as exc:
                 failures.append(exc)
             else:
-                self._good[reference.name, reference.alias] = version
+                self._serving[key] = version
                 return model
         raise failures[0]
 
-    def refresh(self, registry: Registry) -> None:
-        """Read on through another registry, and believe no alias that was read before."""
-        self.registry = registry
-        self._aliases.clear()
+    def refresh(self, store: ObjectStore) -> None:
+        """Read on through another connection to the store, and look at every alias again before it is believed."""
+        self.registry.store = store
+        self._aliases.forget()
 
-    def _candidates(self, reference: Reference) -> Iterator[int]:
-        """The versions that may answer for an alias, the right one first, none twice; none if it is suspended."""
-        document = self._follow(reference)
-        if document.suspended is not None:
-            raise suspended(reference, document)
-        last_good = self._good.get((reference.name, reference.alias))
-        yield from dict.fromkeys(v for v in (document.version, last_good, document.previous) if v is not None)
+    def _candidates(self, key: AliasKey) -> Iterator[int]:
+        """The versions that may answer for an alias: the one that has proved itself, the right one, the one before."""
+        document = (self._aliases.known(key) or self._aliases.read(key)).document
+        serving = self._serving.get(key)
+        yield from dict.fromkeys(v for v in (serving, document.version, document.previous) if v is not None)
 
-    def _follow(self, reference: Reference) -> AliasDocument:
-        """The alias's document, at most `alias_seconds` old; older only while the store does not answer rightly."""
-        key, now = (reference.name, reference.alias), self._clock()
-        known = self._aliases.get(key)
-        if known is not None and now - known.at < self._alias_seconds:
-            return known.document
-        try:
-            document = self.registry.alias(*key)
-        except UnavailableError as exc:
-            if known is None:
-                raise
-            LOG.warning("%s keeps version %d: %s", reference, known.document.version, exc)
-            document = known.document
-        self._aliases[key] = Followed(document, now)
-        return document
-
-    def _version(self, name: str, version: int) -> WarmModel:
-        key = name, version
+    def _open(self, key: Key, ends: float) -> WarmModel:
+        """The open version; waits for it to be opened, and no longer than `ends`."""
         model = self.warm.get(key)
         if model is not None:
             return model
-        self._raise_if_refused(key)
-        try:
-            return self._load(self.manifest(Reference(name, version)))
-        except ModelRefusedError as exc:
-            self._refused[key] = exc, self._clock()
-            LOG.error("%s", exc)  # noqa: TRY400 - the sentence tells all; a traceback would not add to it
-            count("ModelRefused", model=name)
-            raise
+        self.raise_if_refused(key)
+        manifest = self._manifests.get(key) or self._awaited(self._records.begin(key), ends, f"{key[0]}:{key[1]}")
+        self._raise_if_too_late(manifest, ends)
+        self.waits += 1
+        began = time.monotonic()
+        load = self._loads.begin(key)
+        if not load.ended_before(ends):
+            raise self._loading(manifest, f"is being opened, for {time.monotonic() - load.began:.0f} s so far")
+        model = load.result()
+        if load.began >= began:  # else it may have lain frozen between two requests
+            self._pace.note(key, manifest.bytes, time.monotonic() - began)
+        return model
 
-    def _raise_if_refused(self, key: Key) -> None:
+    def _awaited(self, read: Load[Document], ends: float, what: str) -> Document:
+        """A document of the store, if it comes in time."""
+        if read.ended_before(ends):
+            return read.result()
+        raise LoadingError(f"The store has not said yet what {what} is; try again.", retry_after=1)
+
+    def _raise_if_too_late(self, manifest: Manifest, ends: float) -> None:
+        """Begin no load that this request cannot await; one that no request can goes on while callers come again."""
+        key = manifest.name, manifest.version
+        left, needed = max(0.0, ends - time.monotonic()), self._pace.seconds(key, manifest.bytes)
+        if left < needed <= LONGEST:
+            raise self._loading(manifest, f"takes about {needed:.1f} s to open, and this request has {left:.1f} s left")
+
+    def _loading(self, manifest: Manifest, why: str) -> LoadingError:
+        key = manifest.name, manifest.version
+        wait = max(1, ceil(self._pace.seconds(key, manifest.bytes)))
+        return LoadingError(f"{manifest.name}:{manifest.version} {why}; try again in {wait} s.", retry_after=wait)
+
+    def load(self, key: Key) -> Load[WarmModel]:
+        """Begin to open a version, or join in."""
+        return self._loads.begin(key)
+
+    def refuse(self, key: Key, error: ModelRefusedError) -> None:
+        """Close a version, say why in log and metrics, and do not try it again for a while."""
+        self.warm.close(key)
+        self._refused[key] = error, self._clock()
+        LOG.error("%s", error)
+        count("ModelRefused", model=key[0])
+
+    def raise_if_refused(self, key: Key) -> None:
+        """`ModelRefusedError` while the version's last refusal is fresh."""
         error, at = self._refused.get(key, (None, 0.0))
         if error is not None and self._clock() - at < REFUSED_SECONDS:
             raise error.with_traceback(None)  # else each raise would lengthen it
 
-    def _load(self, manifest: Manifest) -> WarmModel:
-        self.warm.make_room(manifest)
-        with fetched(self.registry.store, manifest) as path:
-            session = open_session(path, self._memory_mb, quick=True)
-        agree(manifest, "inputs", session.inputs, manifest.inputs)
-        agree(manifest, "outputs", session.outputs, manifest.outputs)
-        model = WarmModel(manifest, session, manifest.bytes, bring(self.registry.store, manifest))
+    def _load(self, key: Key) -> WarmModel:
+        """Fetch, check and open a version, in a thread of its own; the outcome is kept either way."""
+        manifest = self.manifest_of(key)
+        try:
+            self.warm.make_room(manifest)
+            model = self._opened(manifest)
+        except ModelRefusedError as exc:
+            self.refuse(key, exc)
+            raise
+        finally:
+            self.warm.give_up(key)
         self.warm.put(model)
         return model
+
+    def _opened(self, manifest: Manifest) -> WarmModel:
+        first = manifest.name not in {name for name, _ in list(self.warm.keys())}  # so that somebody waits for it
+        with fetched(self.registry.store, manifest) as path, returning():
+            session = open_session(path, self._memory_mb, quick=first)
+        agree(manifest, "inputs", session.inputs, manifest.inputs)
+        agree(manifest, "outputs", session.outputs, manifest.outputs)
+        return WarmModel(manifest, session, manifest.bytes, bring(self.registry.store, manifest))
 
 
 def suspended(reference: Reference, document: AliasDocument) -> SuspendedError:

@@ -32,6 +32,7 @@ MB_PER_VCPU = 1769  # of a Lambda function's memory (reference/lambda.md)
 VERSION: str = ort.__version__
 MAPPED_BYTES = 4096  # a page; smaller weights stay in the graph
 Array = np.ndarray[Any, Any]
+RunOptions = Any  # onnxruntime.RunOptions, which ships no types; `terminate` stops the run that has it
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,16 @@ class Session:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+    def run(
+        self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None, options: RunOptions | None = None
+    ) -> dict[str, Array]:
         """The outputs by name, all of them or those asked for; `InvalidInputError` when the graph refuses the feeds."""
         names = list(outputs) if outputs is not None else [output.name for output in self.outputs]
         try:
-            answers = self._run_bfloat16(names, feeds) if self.has_bfloat16 else self.native().run(names, dict(feeds))
+            if self.has_bfloat16:
+                answers = self._run_bfloat16(names, feeds, options)
+            else:
+                answers = self.native().run(names, feeds, options)
             return dict(zip(names, answers, strict=True))
         except REFUSALS as exc:
             raise InvalidInputError(f"The model refused the input: {exc}") from exc
@@ -61,10 +67,12 @@ class Session:
         """Whether a tensor is BF16, which numpy has no type for: such arrays hold its bits as uint16."""
         return any(spec.datatype == "BF16" for spec in (*self.inputs, *self.outputs))
 
-    def _run_bfloat16(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+    def _run_bfloat16(
+        self, names: Sequence[str], feeds: Mapping[str, Array], options: RunOptions | None
+    ) -> list[Array]:
         kinds = {spec.name: spec.datatype for spec in self.inputs}
         values = {name: ort_value(array, kinds.get(name)) for name, array in feeds.items()}
-        return [to_numpy(value) for value in self.native().run_with_ort_values(names, values)]
+        return [to_numpy(value) for value in self.native().run_with_ort_values(names, values, options)]
 
 
 def ort_value(array: Array, datatype: Datatype | None) -> Any:  # noqa: ANN401 - onnxruntime ships no types
@@ -87,6 +95,11 @@ def to_numpy(value: Any) -> Array:  # noqa: ANN401 - onnxruntime ships no types
 _STATE = ort.capi.onnxruntime_pybind11_state
 REFUSALS = (_STATE.InvalidArgument, _STATE.Fail, _STATE.RuntimeException)
 DEFECTS = (*REFUSALS, _STATE.InvalidGraph, _STATE.InvalidProtobuf, _STATE.NoSuchFile, _STATE.NotImplemented)
+
+
+def run_options() -> RunOptions:
+    """Options of one run."""
+    return ort.RunOptions()
 
 
 def open_session(path: str, memory_mb: int = MB_PER_VCPU, *, quick: bool = False) -> Session:

@@ -1,106 +1,135 @@
-"""A canary as one environment sees it: what its requests and the champion's came to, and when to stop by itself.
+"""One version, opened and asked in a process of its own: what it really takes.
 
-Each environment stops at once and alone; `functions/promote` then ends the trial for all (infra/decisions/0027).
-It counts, and knows neither alias documents' place nor models.
+The process is this module, `python -m pilotlight.runtime.trial STORE NAME VERSION MEMORY_MB`; its parent looks at its
+memory from outside, since onnxruntime lets no other thread of its own process look while it opens a graph.
 """
 
-from collections import Counter, deque
-from dataclasses import dataclass, field
-from statistics import mean
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryFile
+from typing import IO
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 
-from pilotlight.contracts import Canary
+from pilotlight.contracts import Manifest, Reference, decode
+from pilotlight.errors import InvalidInputError, PilotlightError
+from pilotlight.registry import Registry
+from pilotlight.runtime.catalog import Catalog
+from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.files import fetched
+from pilotlight.runtime.golden import Golden, arrays
 from pilotlight.runtime.session import Array
+from pilotlight.runtime.warm import WarmModels
+from pilotlight.storage import ObjectStore, open_store
 
-WINDOW = 500  # requests of each side that are looked at, the latest
-IN_A_ROW = 3  # failures one after the other that end it whatever the rate
-ALLOWANCE_MS = 5.0  # that a canary may take longer, whatever the ratio
-DRIFT_TIMES = 4  # min_requests before drift is believed: few answers differ by chance
-
-
-@dataclass
-class Side:
-    """The latest requests of one version: whether each failed, how long it took, and which class it gave."""
-
-    failed: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    times_ms: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    answers: deque[int] = field(default_factory=lambda: deque(maxlen=WINDOW))
-
-    def add(self, ms: float, answers: Array | None) -> None:
-        """A request that was answered; without classes there is nothing to compare."""
-        self.failed.append(False)
-        self.times_ms.append(ms)
-        if answers is not None and answers.ndim > 1 and answers.shape[-1] > 1 and answers.dtype.kind == "f":
-            self.answers.extend(answers.argmax(axis=-1).ravel().tolist())
+LOOK = 0.004  # s between two looks at the process
+KIB = 1024
+RUNS = 20  # warm inferences, of which the median counts
 
 
-class Trial:
-    """What is known of a canary in this environment."""
+class Report(Struct, frozen=True):
+    """What the process says of itself."""
 
-    def __init__(self, canary: Canary) -> None:
-        self.canary = canary
-        self.ours, self.theirs = Side(), Side()  # the canary's, the champion's
-        self.stopped: str | None = None  # why, once it is
-
-    def champion(self, ms: float, answers: Array | None) -> None:
-        """Note a request that the champion answered."""
-        self.theirs.add(ms, answers)
-
-    def answered(self, ms: float, answers: Array | None) -> str | None:
-        """Note a request that the canary answered; why to stop, if this decides it."""
-        self.ours.add(ms, answers)
-        return self._decide()
-
-    def failed(self, why: str) -> str | None:
-        """Note a request that the canary could not answer; why to stop, if this decides it."""
-        self.ours.failed.append(True)
-        return self._decide(why)
-
-    def _decide(self, error: str = "") -> str | None:
-        if self.stopped is None:
-            self.stopped = self._errors(error) or self._slowness() or self._drift()
-            return self.stopped
-        return None
-
-    def _errors(self, error: str) -> str | None:
-        latest = list(self.ours.failed)
-        if len(latest) >= IN_A_ROW and all(latest[-IN_A_ROW:]):
-            return f"its last {IN_A_ROW} requests failed: {error}"
-        share = mean(latest)
-        if len(latest) < self.canary.min_requests or share <= self.canary.max_error_rate:
-            return None
-        return (
-            f"{sum(latest)} of its last {len(latest)} requests failed, {share:.2%} of {self.canary.max_error_rate:.2%}"
-        )
-
-    def _slowness(self) -> str | None:
-        if min(len(self.ours.times_ms), len(self.theirs.times_ms)) < self.canary.min_requests:
-            return None
-        ours, theirs = mean(self.ours.times_ms), mean(self.theirs.times_ms)
-        if ours <= max(theirs * self.canary.max_latency_ratio, theirs + ALLOWANCE_MS):
-            return None
-        said = f"it takes {ours:.2f} ms, the champion {theirs:.2f}"
-        return f"{said}, more than {self.canary.max_latency_ratio:g} times as long"
-
-    def _drift(self) -> str | None:
-        if min(len(self.ours.answers), len(self.theirs.answers)) < DRIFT_TIMES * self.canary.min_requests:
-            return None
-        distance = total_variation(Counter(self.ours.answers), Counter(self.theirs.answers))
-        if distance <= self.canary.max_drift:
-            return None
-        return f"its answers are {distance:.2f} away from the champion's, more than {self.canary.max_drift:g}"
+    load_seconds: float  # from the store to an open session
+    warm_ms: float  # one inference: a golden request where there is one, else zeros
 
 
-def total_variation(ours: Counter[int], theirs: Counter[int]) -> float:
-    """Half the sum of the differences of two distributions' shares, 0 to 1 (Levin, Peres, Wilmer, 2017, ch. 4)."""
-    mine, other = ours.total(), theirs.total()
-    return sum(abs(ours[answer] / mine - theirs[answer] / other) for answer in ours.keys() | theirs.keys()) / 2
+class Trial(Struct, frozen=True):
+    """The same with the most memory that the process held at any time."""
+
+    peak_bytes: int
+    load_seconds: float
+    warm_ms: float
 
 
-def unusable(outputs: dict[str, Array]) -> str | None:
-    """Why answers are none: NaN and infinities, which no champion's callers would get."""
-    for name, values in outputs.items():
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            return f"output {name!r} is NaN or infinite"
-    return None
+def measure(url: str, manifest: Manifest, memory_mb: int) -> Trial:
+    """Open a version in a fresh process and ask it a few times; `InvalidInputError` when that does not work."""
+    arguments = [url, manifest.name, str(manifest.version), str(memory_mb)]
+    command = [sys.executable, "-m", "pilotlight.runtime.trial", *arguments]
+    with (
+        TemporaryFile() as said,
+        TemporaryFile() as wrong,
+        subprocess.Popen(command, stdout=said, stderr=wrong) as process,
+    ):
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, held(process.pid))
+            time.sleep(LOOK)
+        lines = lines_of(wrong if process.returncode else said)
+    if process.returncode:
+        why = lines[-1].decode() if lines else f"the process ended with {process.returncode}"
+        raise InvalidInputError(f"{manifest.name}:{manifest.version} cannot be measured: {why}")
+    report = decode(lines[-1], Report, "the trial's answer")
+    return Trial(peak or highest(), report.load_seconds, report.warm_ms)
+
+
+def lines_of(file: IO[bytes]) -> list[bytes]:
+    """What a process has written."""
+    file.seek(0)
+    return file.read().strip().splitlines()
+
+
+def held(pid: int) -> int:
+    """The bytes that a process holds, as Lambda counts them: its own pages, and its files in memory, mapped or not."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        files = {
+            (stat.st_dev, stat.st_ino): stat.st_size
+            for link in Path(f"/proc/{pid}/fd").iterdir()
+            if "memfd:" in str(link.readlink())
+            for stat in [link.stat()]
+        }
+    except OSError:  # it has just ended, or this is not Linux
+        return 0
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    own = sum(int(fields[name].split()[0]) * KIB for name in ("RssAnon", "RssFile") if name in fields)
+    return own + sum(files.values())
+
+
+def highest() -> int:
+    """The most that any child has held, for systems without /proc: all that they tell."""
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return most if sys.platform == "darwin" else most * KIB
+
+
+def feeds(store: ObjectStore, manifest: Manifest) -> Mapping[str, Array]:
+    """The inputs of one call: the first golden request, else zeros with each free dimension 1."""
+    if manifest.golden is not None:
+        with fetched(store, manifest, manifest.file(manifest.golden)) as path:
+            return arrays(decode(Path(path).read_bytes(), Golden, manifest.golden).exchanges[0].request.inputs)
+    return {
+        spec.name: np.zeros([abs(size) for size in spec.free_shape], NUMPY_DTYPES[spec.datatype])
+        if spec.datatype != "BYTES"
+        else np.full([abs(size) for size in spec.free_shape], "", object)
+        for spec in manifest.inputs
+    }
+
+
+def report(url: str, name: str, version: int, memory_mb: int) -> Report:
+    """Open the version as a handler does, and ask it."""
+    registry = Registry(open_store(url))
+    catalog = Catalog(registry, WarmModels(memory_mb * 1_000_000), memory_mb=memory_mb, alias_seconds=3600)
+    began = time.perf_counter()
+    model = catalog.model(Reference(name, version))
+    opened = time.perf_counter()
+    given, seconds = feeds(registry.store, model.manifest), []
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        model.session.run(given)
+        seconds.append(time.perf_counter() - started)
+    return Report(opened - began, median(seconds) * 1e3)
+
+
+if __name__ == "__main__":
+    try:
+        found = report(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    except PilotlightError as exc:
+        sys.exit(str(exc))
+    sys.stdout.write(msgspec.json.encode(found).decode() + "\n")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pilotlight.contracts import Canary
-from pilotlight.runtime.trial import IN_A_ROW, Trial, unusable
+from pilotlight.runtime.canary import IN_A_ROW, Trial, unusable
 
 CANARY = Canary(2, "2026-11-24T00:00:00+00:00", min_requests=50)
 

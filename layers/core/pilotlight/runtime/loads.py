@@ -1,0 +1,76 @@
+"""Loads under way: each in a thread of its own, started once, and awaited by as many as need it.
+
+A request can stop waiting for a load, which it could not if it loaded itself; the next request finds the load where it
+is. It knows threads and results, not models.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Result = TypeVar("Result")
+FOREVER = float("inf")
+
+
+class Load(Generic[Result]):
+    """One call in a thread. The machine may freeze between requests, so that nobody may rely on its progress."""
+
+    def __init__(self, call: Callable[[], Result], on_end: Callable[[], None]) -> None:
+        self.began = time.monotonic()  # s
+        self._call, self._on_end = call, on_end
+        self._ended = threading.Event()
+        self._result: Result | None = None
+        self._error: BaseException | None = None
+        threading.Thread(target=self._run, daemon=True, name="pilotlight-load").start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._call()
+        except BaseException as exc:  # noqa: BLE001 - raised again by whoever waits
+            self._error = exc
+        finally:
+            self._on_end()
+            self._ended.set()
+
+    def ended_before(self, moment: float) -> bool:
+        """Wait until it has ended, at most until `moment` on time.monotonic's clock; whether it has."""
+        timeout = None if moment == FOREVER else max(0.0, moment - time.monotonic())
+        return self._ended.wait(timeout)
+
+    def result(self) -> Result:
+        """What the call gave, or raise what it raised; only once it has ended."""
+        if self._error is not None:
+            raise self._error.with_traceback(None)  # else each raise would lengthen it
+        return self._result  # type: ignore[return-value]  # it has ended without an error
+
+
+class Loads(Generic[Key, Result]):
+    """Loads by key, none of them twice at a time."""
+
+    def __init__(self, call: Callable[[Key], Result]) -> None:
+        self._call = call
+        self._under_way: dict[Key, Load[Result]] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, key: Key) -> Load[Result]:
+        """The load of that key: the one under way, else a new one."""
+        with self._lock:
+            if key not in self._under_way:
+                self._under_way[key] = Load(lambda: self._call(key), lambda: self._end(key))
+            return self._under_way[key]
+
+    def find(self, key: Key) -> Load[Result] | None:
+        """The load of that key, if one is under way."""
+        with self._lock:
+            return self._under_way.get(key)
+
+    def under_way(self) -> list[Load[Result]]:
+        """Those that have not ended."""
+        with self._lock:
+            return list(self._under_way.values())
+
+    def _end(self, key: Key) -> None:
+        with self._lock:
+            self._under_way.pop(key, None)

@@ -1,0 +1,36 @@
+"""How long opening a model takes: as measured in this environment, else by a formula over its bytes.
+
+The formula's numbers are those of a Lambda sandbox (reference/lambda.md, infra/decisions/0019).
+"""
+
+from collections.abc import Hashable
+
+FETCH = 78e6  # bytes/s; the network of a sandbox, 625 Mbit/s
+OPEN = 500e6  # bytes/s; onnxruntime on one vCPU, 225 ms for 110 MB
+ONCE = 0.05  # s; requests to the store, and what opening the smallest graph takes
+TELLING = 1_000_000  # bytes; smaller models say nothing about the pace of larger ones
+
+
+def predicted(size: int) -> float:
+    """Seconds to fetch and open `size` bytes on Lambda."""
+    return ONCE + size / FETCH + size / OPEN
+
+
+class Pace:
+    """The seconds that versions took to open, and a guess for those that were not opened yet."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[Hashable, float] = {}
+        self._rate: float | None = None  # bytes/s of the last model that was large enough to tell
+
+    def note(self, key: Hashable, size: int, seconds: float) -> None:
+        """Remember what opening took."""
+        self._seconds[key] = seconds
+        if size >= TELLING and seconds > 0:
+            self._rate = size / seconds
+
+    def seconds(self, key: Hashable, size: int) -> float:
+        """How long opening this version will take."""
+        if key in self._seconds:
+            return self._seconds[key]
+        return predicted(size) if self._rate is None else ONCE + size / self._rate

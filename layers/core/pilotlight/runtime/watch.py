@@ -1,0 +1,54 @@
+"""Inferences that must end: one that is still running when its request has no time left is stopped.
+
+It knows sessions and moments, not requests. onnxruntime looks at the flag between two nodes of the graph, so that one
+very long node is not cut short.
+"""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from math import inf
+
+from pilotlight.errors import DeadlineError, InvalidInputError
+from pilotlight.runtime.session import Array, RunOptions, Session, run_options
+
+TICK = 0.25  # s between two looks: to be woken for each request would cost more than most inferences
+
+
+class Watch:
+    """Runs inferences under the eye of one thread, which is started by the first that has an end."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, tuple[float, RunOptions]] = {}  # end and flag, by the flag's identity
+        self._thread: threading.Thread | None = None
+
+    def run(
+        self, session: Session, feeds: Mapping[str, Array], outputs: Sequence[str], ends: float = inf
+    ) -> dict[str, Array]:
+        """As `Session.run`, but `DeadlineError` soon after `ends`, on time.monotonic's clock."""
+        if ends == inf:
+            return session.run(feeds, outputs)
+        options = run_options()
+        self._running[id(options)] = ends, options
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._look, daemon=True, name="pilotlight-watch")
+            self._thread.start()
+        try:
+            return session.run(feeds, outputs, options)
+        except InvalidInputError as exc:
+            if options.terminate:
+                raise DeadlineError(
+                    "The model was still computing when the time of this request was over; send fewer items at once, "
+                    "or raise MemorySize in template.yaml (parameter ModelMemory), with which the vCPU share grows."
+                ) from exc
+            raise
+        finally:
+            del self._running[id(options)]
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(TICK)
+            now = time.monotonic()
+            for ends, options in list(self._running.values()):
+                if now >= ends:
+                    options.terminate = True

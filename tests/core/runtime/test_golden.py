@@ -1,0 +1,30 @@
+import pytest
+
+from pilotlight.contracts import decode
+from pilotlight.errors import ModelRefusedError
+from pilotlight.runtime.golden import Exchange, Golden, Request, Response, Tensor, replay
+from pilotlight.runtime.session import open_session
+from tests import fakes
+
+
+def golden(given: Tensor, answer: Tensor, tolerance: float = 0.0) -> Golden:
+    return Golden(variant="fp32", tolerance=tolerance, exchanges=(Exchange(Request((given,)), Response((answer,))),))
+
+
+@pytest.mark.parametrize(
+    ("name", "datatype", "data"),
+    [("echo-fp32", "FP32", (1.5, 2)), ("echo-int64", "INT64", (1, 2**40)), ("echo-bytes", "BYTES", ("a", "é"))],
+)
+def test_every_kind_of_value_is_compared(name: str, datatype: str, data: tuple[float | str, ...]) -> None:
+    session = open_session(str(fakes.MODELS / f"{name}.onnx"))
+    given, answer = (Tensor(tensor, (1, 2), datatype, data) for tensor in "xy")  # type: ignore[arg-type]
+    replay(golden(given, answer), session)
+    other = Tensor("y", (1, 2), datatype, (data[1], data[1]))  # type: ignore[arg-type]
+    with pytest.raises(ModelRefusedError, match="Golden request 1 is answered"):
+        replay(golden(given, other), session)
+
+
+def test_the_kept_models_golden_requests_hold() -> None:
+    folder = fakes.MODELS / "digits"
+    document = decode((folder / "golden.json").read_bytes(), Golden, "golden.json")
+    replay(document, open_session(str(folder / "model.int8.onnx")))
