@@ -3,6 +3,8 @@
 import functools
 from collections.abc import Mapping, Sequence
 
+from msgspec import structs
+
 import pilotlight
 from pilotlight import tasks
 from pilotlight.api import v2
@@ -12,10 +14,12 @@ from pilotlight.api.statistics import Statistics
 from pilotlight.api.trace import Trace
 from pilotlight.contracts import Manifest, Reference
 from pilotlight.runtime.catalog import Catalog
+from pilotlight.runtime.experiments import Answered, Experiments
 from pilotlight.runtime.session import Array
 from pilotlight.runtime.warm import Key, WarmModel
 from pilotlight.runtime.watch import Watch
 
+CALLER = "x-pilotlight-caller"  # whoever sends the same one meets the same version of an experiment
 VERSION = "x-pilotlight-version"  # a caller pins by it, an answer tells by it
 
 
@@ -27,6 +31,7 @@ class Endpoints:
         self._model = model  # the reference behind /invocations
         self._statistics = Statistics()
         self._watch = Watch()
+        self._experiments = Experiments(catalog)
 
     def routes(self) -> Routes:
         """The table of routes, spelled as in template.yaml; a `{version}` may be a number or an alias."""
@@ -95,8 +100,20 @@ class Endpoints:
         return Response.json({"name": model.manifest.name, "ready": True})
 
     def infer(self, request: Request) -> Response:
-        """One inference: bytes to arrays, the steps before the graph, the graph, those behind it, arrays to bytes."""
-        model, trace = self._open(request), request.trace
+        """One inference, by whichever version the alias's shares send this caller to."""
+        meant, caller = reference(request), request.headers.get(CALLER) or request.id
+        return self._experiments.answer(
+            meant,
+            caller,
+            lambda: opened(self._catalog, meant, request.trace),
+            lambda model: self._ask(request, model),
+            lambda model: self._ask(structs.replace(request, trace=Trace()), model),
+        ).body
+
+    def _ask(self, request: Request, model: WarmModel) -> Answered[Response]:
+        """Bytes to arrays, the steps before the graph, the graph, those behind it, arrays to bytes."""
+        trace = request.trace
+        trace.version = model.manifest.version
         with self._statistics.call(model.key) as call:
             asked = v2.decode_infer(request.body, request.headers, model.manifest)
             wanted = [output.name for output in asked.outputs]
@@ -107,7 +124,8 @@ class Endpoints:
             call.inferred()
             trace.mark("infer")
             answer = tasks.finish(model.manifest, results, feeds, wanted)
-            return v2.encode_infer(model.manifest, asked, answer, request.headers.get("accept-encoding", ""))
+            body = v2.encode_infer(model.manifest, asked, answer, request.headers.get("accept-encoding", ""))
+            return Answered(body, answer)
 
     def scoring(self, request: Request) -> Response:
         """MLflow's routes; their module takes 8 ms to import, which no V2 caller's cold start waits for."""
