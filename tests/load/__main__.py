@@ -1,4 +1,5 @@
-"""`python -m tests.load KIND`: fuzz [--count N] [--seed S], mixed [--minutes M] [--swaps N], canary [--count N].
+"""`python -m tests.load KIND`: fuzz [--count N] [--seed S], mixed [--minutes M] [--swaps N], canary [--count N],
+moves [--processes N] [--seconds S].
 
 Prints one JSON document; exit code 1 when a request failed, memory grew, or a canary did not do as it must.
 """
@@ -9,7 +10,7 @@ import logging
 import sys
 from typing import Any
 
-from tests.load import canary, fuzz, mixed
+from tests.load import canary, fuzz, mixed, moves
 
 GROWTH = 1.05  # of resident memory, from the second tenth to the last
 
@@ -36,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     requests.add_argument("--swaps", type=int, default=10)
     trial = kinds.add_parser("canary", help="a tenth of the callers meets a canary, which then fails")
     trial.add_argument("--count", type=int, default=20_000)
+    movers = kinds.add_parser("moves", help="processes that promote and roll back one alias at random")
+    movers.add_argument("--processes", type=int, default=16)
+    movers.add_argument("--seconds", type=float, default=60.0)
     return words
 
 
@@ -43,6 +47,8 @@ def run(words: argparse.Namespace) -> dict[str, Any]:
     """The run's result; with memory, by which factor it grew."""
     if words.kind == "canary":
         return canary.run(words.count)
+    if words.kind == "moves":
+        return moves.run(words.processes, words.seconds)
     result = fuzz.run(words.count, words.seed) if words.kind == "fuzz" else mixed.run(words.minutes * 60, words.swaps)
     memory = result["resident_mb"]
     return result | {"growth": round(memory[-1] / memory[2], 3) if len(memory) > 3 else 1.0}
