@@ -1,18 +1,16 @@
 """What each V2 route answers. Only `infer` and a model's `ready` open a model; metadata comes from manifests."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pilotlight
-from pilotlight import tasks
 from pilotlight.api import v2
 from pilotlight.api.messages import Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.api.statistics import Statistics
-from pilotlight.api.trace import Trace
-from pilotlight.contracts import Manifest, Reference
+from pilotlight.contracts import Reference
+from pilotlight.inference import answer, opened
 from pilotlight.runtime.catalog import Catalog
-from pilotlight.runtime.session import Array
 from pilotlight.runtime.warm import Key, WarmModel
 from pilotlight.runtime.watch import Watch
 
@@ -95,19 +93,10 @@ class Endpoints:
         return Response.json({"name": model.manifest.name, "ready": True})
 
     def infer(self, request: Request) -> Response:
-        """One inference: bytes to arrays, the steps before the graph, the graph, those behind it, arrays to bytes."""
-        model, trace = self._open(request), request.trace
+        """One inference, by the version that is meant."""
+        model = self._open(request)
         with self._statistics.call(model.key) as call:
-            asked = v2.decode_infer(request.body, request.headers, model.manifest)
-            wanted = [output.name for output in asked.outputs]
-            feeds = tasks.prepare(model.manifest, asked.tensors, model.assets)
-            call.decoded(items(model.manifest, feeds))
-            trace.mark("decode")
-            results = self._watch.run(model.session, feeds, tasks.needs(model.manifest, wanted), trace.ends)
-            call.inferred()
-            trace.mark("infer")
-            answer = tasks.finish(model.manifest, results, feeds, wanted)
-            return v2.encode_infer(model.manifest, asked, answer, request.headers.get("accept-encoding", ""))
+            return answer(model, request.body, request.headers, self._watch, call, request.trace)
 
     def scoring(self, request: Request) -> Response:
         """MLflow's routes; their module takes 8 ms to import, which no V2 caller's cold start waits for."""
@@ -120,21 +109,6 @@ class Endpoints:
 
     def _open(self, request: Request) -> WarmModel:
         return opened(self._catalog, reference(request), request.trace)
-
-
-def opened(catalog: Catalog, meant: Reference, trace: Trace) -> WarmModel:
-    """The open model that is meant; the answer will name its version."""
-    waits = catalog.waits
-    model = catalog.model(meant, trace.ends)
-    trace.version, trace.cold = model.manifest.version, catalog.waits != waits
-    trace.mark("load")
-    return model
-
-
-def items(manifest: Manifest, feeds: Mapping[str, Array]) -> int:
-    """How many examples the graph is fed: the first input's first dimension, where the model leaves it free."""
-    first = next(iter(manifest.inputs), None)
-    return len(feeds[first.name]) if first is not None and first.free_shape[:1] == [-1] else 1
 
 
 def reference(request: Request) -> Reference:

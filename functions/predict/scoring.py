@@ -1,13 +1,13 @@
 """What each route of MLflow's scoring protocol answers, by the same catalog, checks and graphs as V2's."""
 
 import pilotlight
-from functions.predict.endpoints import items, opened
 from pilotlight import tasks
 from pilotlight.api import mlflow
 from pilotlight.api.messages import Request, Response
 from pilotlight.api.statistics import Statistics
 from pilotlight.contracts import Reference
 from pilotlight.errors import InvalidInputError
+from pilotlight.inference import items, opened
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.watch import Watch
 
