@@ -1,5 +1,5 @@
 """`python -m tests.load KIND`: fuzz [--count N] [--seed S], mixed [--minutes M] [--swaps N], canary [--count N],
-moves [--processes N] [--seconds S].
+moves [--processes N] [--seconds S], release.
 
 Prints one JSON document; exit code 1 when a request failed, memory grew, or a canary did not do as it must.
 """
@@ -10,7 +10,7 @@ import logging
 import sys
 from typing import Any
 
-from tests.load import canary, fuzz, mixed, moves
+from tests.load import canary, fuzz, mixed, moves, release
 
 GROWTH = 1.05  # of resident memory, from the second tenth to the last
 
@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     movers = kinds.add_parser("moves", help="processes that promote and roll back one alias at random")
     movers.add_argument("--processes", type=int, default=16)
     movers.add_argument("--seconds", type=float, default=60.0)
+    kinds.add_parser("release", help="bad versions at the gate while the champion serves")
     return words
 
 
@@ -47,6 +48,8 @@ def run(words: argparse.Namespace) -> dict[str, Any]:
     """The run's result; with memory, by which factor it grew."""
     if words.kind == "canary":
         return canary.run(words.count)
+    if words.kind == "release":
+        return release.run()
     if words.kind == "moves":
         return moves.run(words.processes, words.seconds)
     result = fuzz.run(words.count, words.seed) if words.kind == "fuzz" else mixed.run(words.minutes * 60, words.swaps)
