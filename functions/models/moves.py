@@ -14,10 +14,9 @@ from pilotlight.api.bodies import Promote, Rollback, Shadow, Split, Try, accepts
 from pilotlight.api.messages import Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.approval import refuse_unapproved
-from pilotlight.contracts import AliasDocument, Share, check_alias
+from pilotlight.contracts import AliasDocument, Errand, Share, check_alias
 from pilotlight.errors import InvalidInputError, NotFoundError, PilotlightError, PreconditionError
 from pilotlight.gate import errand
-from pilotlight.gate.errand import Errand
 from pilotlight.invoke import Function
 from pilotlight.registry import Registry
 

@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from functions.promote.occurrences import Asked, Occurrence, Published, Stopped
 from functions.promote.policy import Policy
 from pilotlight import aliases
-from pilotlight.contracts import CHAMPION, AliasDocument, Canary
+from pilotlight.contracts import CHAMPION, AliasDocument, Canary, Errand
 from pilotlight.errors import ChangedError, NotFoundError, PilotlightError, StoreError
 from pilotlight.gate import errand as errands
-from pilotlight.gate.errand import Errand
 from pilotlight.gate.examination import Gate
 from pilotlight.gate.promotion import Force, promote
 from pilotlight.metrics import count

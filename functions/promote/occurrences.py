@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from pilotlight.contracts import Errand
 from pilotlight.errors import InvalidInputError
-from pilotlight.gate.errand import Errand
 
 MANIFEST = re.compile(r"(?:.*/)?models/([^/]+)/versions/([1-9][0-9]*)/manifest\.json")
 

@@ -11,6 +11,10 @@ import httpx2
 import pytest
 from botocore.exceptions import ClientError
 
+from pilotlight.api.bodies import Try
+from pilotlight.cli import app
+from pilotlight.client import Client
+from pilotlight.errors import ConflictError, NotFoundError, PreconditionError
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry import Registry
 from pilotlight.storage import open_store
@@ -106,3 +110,38 @@ def test_boto3_is_told_what_is_wrong(server: str) -> None:
 
 def test_what_bears_no_signature_starts_nothing(server: str) -> None:
     assert call(server, "POST", "/2015-03-31/functions/PromoteFunction/invocations", {}).status_code == 403
+
+
+def test_the_client_releases_too(server: str) -> None:
+    with Client(server) as client:
+        registry = client.registry
+        assert [(row.name, row.versions) for row in registry.models()] == [("double", ["1", "2"])]
+        assert [version.version for version in registry.show("double").versions] == ["2", "1"]
+        number = registry.alias("double").number
+        assert registry.canary("double", Try(2, percent=5), seen=number).shares[0].weight == 500
+        with pytest.raises(PreconditionError, match="read it again and decide anew"):
+            registry.rollback("double", why="late", seen=number)
+        assert registry.rollback("double", why="enough").shares == ()
+        assert [document.reason for document in registry.history("double")][-2:] == ["trial", "enough"]
+        with pytest.raises(ConflictError, match="the alias 'champion' points to it"):
+            client._call("DELETE", "/registry/models/double/versions/1")
+        with pytest.raises(NotFoundError, match="has no version 9"):
+            registry.promote("double", 9)
+
+
+def test_the_command_releases_too(
+    server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["pilotlight", *words, "--url", server])
+        with pytest.raises(SystemExit) as ended:
+            app()
+        return int(ended.value.code or 0), capsys.readouterr().out
+
+    code, out = run("promote", "double:2", "--alias", "stable", "--json")
+    assert (code, json.loads(out)["state"]) == (0, "promoted")
+    assert run("canary", "double:1", "--alias", "stable", "--percent", "10")[0] == 0
+    assert run("rollback", "double", "--alias", "stable") == (0, "double@stable is version 2.\n")
+    code, out = run("history", "double", "--alias", "stable", "--json")
+    assert [document["number"] for document in json.loads(out)] == [1, 2, 3]
+    assert run("promote", "double:2", "--check")[0] == 2

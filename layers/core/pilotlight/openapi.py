@@ -18,8 +18,7 @@ from pilotlight.api import bodies
 from pilotlight.api.scopes import SCOPES
 from pilotlight.approval import Approval
 from pilotlight.client import Inference, ModelMetadata, ModelNames, Tensor
-from pilotlight.contracts import NAME_PATTERN, AliasDocument, File, Manifest
-from pilotlight.gate.errand import Errand
+from pilotlight.contracts import NAME_PATTERN, AliasDocument, Errand, File, Manifest
 from pilotlight.gate.verdict import Verdict
 
 FILE = Path("functions/models/openapi.json")

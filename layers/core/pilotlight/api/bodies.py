@@ -11,12 +11,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pilotlight.contracts import CANDIDATE, AliasDocument, Canary, Precision, Reference, Version, is_version
-from pilotlight.errors import InvalidInputError
+from pilotlight.errors import InvalidInputError, UnavailableError
 
 Number = Annotated[str, Meta(pattern=r"^([1-9][0-9]{0,17})$")] | Version  # 3 and "3" are the same version
 Percent = Annotated[float, Meta(ge=0, lt=100)]
 Why = Annotated[str, Meta(max_length=1000)]
 Body = TypeVar("Body", bound=Struct)
+Answer = TypeVar("Answer")
 
 
 class Promote(Struct, forbid_unknown_fields=True):
@@ -152,6 +153,14 @@ def read(body: bytes, kind: type[Body], what: str) -> Body:
         return msgspec.json.decode(body or b"{}", type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidInputError(f"The body is not {what}: {exc}.") from exc
+
+
+def answered(body: bytes, kind: type[Answer]) -> Answer:
+    """An answer as what it should be, for clients; `UnavailableError` when the server is another one."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.MsgspecError as exc:
+        raise UnavailableError(f"The server did not answer as a registry does: {exc}.") from exc
 
 
 def number(version: str | int) -> int:

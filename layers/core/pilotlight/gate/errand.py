@@ -9,29 +9,12 @@ writes it and starts the gate by an event with the same content, and the gate's 
 import uuid
 from typing import Literal
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from pilotlight.aliases import now
-from pilotlight.contracts import Version, check_name, decode, encode
+from pilotlight.contracts import Errand, Version, check_name, decode, encode
 from pilotlight.errors import NotFoundError
 from pilotlight.storage import ObjectStore
-
-
-class Errand(Struct, frozen=True):
-    """Bring a version to an alias through the gate; `force` moves it even if it is refused, and wants a `why`."""
-
-    id: str
-    model: str
-    version: Version
-    alias: str
-    by: str
-    at: str  # RFC 3339, UTC, when it was asked for
-    force: bool = False
-    why: str = ""
-    state: Literal["asked", "promoted", "refused", "failed"] = "asked"
-    said: str = ""  # what the gate found, or went wrong, in sentences
-    done: str = ""  # RFC 3339, UTC; empty until it is
 
 
 def asked(model: str, version: Version, alias: str, *, by: str, force: bool, why: str) -> Errand:
