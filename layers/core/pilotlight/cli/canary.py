@@ -9,6 +9,7 @@ from rich.table import Table
 
 from pilotlight import aliases
 from pilotlight.api.bodies import Try
+from pilotlight.approval import refuse_unapproved
 from pilotlight.cli.console import RESULTS, STORE, JsonOption, ServerOption, StoreOption, print_json, registry, server
 from pilotlight.contracts import CHAMPION, WHOLE, AliasDocument, Canary, Reference, Share, check_alias, check_name
 from pilotlight.errors import InvalidInputError
@@ -40,6 +41,7 @@ def canary(
         return
     found, (name, version) = registry(store), named(reference)
     found.manifest(name, version)
+    refuse_unapproved(found, name, version, required=False)
     trial = Canary(version, aliases.until(bake), max_error_rate, max_latency_ratio, max_drift)
     weight, by = aliases.weight(percent) if percent else 0, getpass.getuser()
 
