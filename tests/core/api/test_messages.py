@@ -56,7 +56,7 @@ def test_json_answers_are_text() -> None:
 @pytest.mark.parametrize(
     ("context", "name"),
     [
-        ({"identity": {"userArn": "arn:aws:iam::1:ann", "apiKeyId": "k", "sourceIp": "192.0.2.7"}}, "arn:aws:iam::1:ann"),
+        ({"identity": {"userArn": "arn:aws:iam::1:ann", "apiKeyId": "k"}}, "arn:aws:iam::1:ann"),
         ({"identity": {"apiKeyId": "k"}, "authorizer": {"claims": {"sub": "1", "email": "a@b.org"}}}, "a@b.org"),
         ({"authorizer": {"claims": {"sub": "1-2"}}}, "1-2"),
         ({"authorizer": {"principalId": "service"}, "identity": {"sourceIp": "192.0.2.7"}}, "service"),
