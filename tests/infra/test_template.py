@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from cfnlint.decode import cfn_yaml
 
+from pilotlight.api.scopes import SCOPES
 from pilotlight.local import template
+from pilotlight.openapi import OPERATIONS
 
 ROOT = Path(__file__).parents[2]
 STACK = template.load(ROOT / "template.yaml")
@@ -20,7 +22,7 @@ FUNCTIONS = {name: body for name, body in RESOURCES.items() if body["Type"] == "
 READ = {"s3:GetObject", "s3:ListBucket"}
 RIGHTS = {
     "PredictFunction": READ,
-    "ModelsFunction": READ | {"s3:PutObject"},
+    "ModelsFunction": READ | {"s3:PutObject", "s3:DeleteObject", "lambda:InvokeFunction"},
     "PromoteFunction": READ | {"s3:PutObject", "kms:Sign"},
 }
 
@@ -54,13 +56,15 @@ def test_every_function_may_do_only_what_it_must(name: str) -> None:
     assert {statement["Action"] for statement in statements} == RIGHTS[name]
 
 
-def test_who_may_write_may_write_aliases_only() -> None:
+def test_who_moves_aliases_may_write_nothing_that_a_version_is_made_of() -> None:
     statements = [
         one for policy in FUNCTIONS["ModelsFunction"]["Properties"]["Policies"] for one in policy["Statement"]
     ]
     (written,) = [statement["Resource"] for statement in statements if statement["Action"] == "s3:PutObject"]
-    folders = [{"Fn::Sub": f"${{ModelBucket.Arn}}/models/*/{folder}/*"} for folder in ("aliases", "history")]
-    assert written == folders
+    folders = ["aliases/*", "history/*", "promotions/*", "versions/*/approval.json", "versions/*/manifest.json"]
+    assert written == [{"Fn::Sub": f"${{ModelBucket.Arn}}/models/*/{folder}"} for folder in folders]
+    (started,) = [one["Resource"] for one in statements if one["Action"] == "lambda:InvokeFunction"]
+    assert started == {"Fn::GetAtt": ["PromoteFunction", "Arn"]}
 
 
 @pytest.mark.parametrize("name", sorted({route.function for route in STACK.routes}))
@@ -71,10 +75,12 @@ def test_every_function_answers_the_routes_of_the_template(name: str) -> None:
     assert {route.method for route in STACK.routes} == {"ANY"}
 
 
-def test_what_stops_a_model_asks_for_the_api_key() -> None:
-    events = FUNCTIONS["ModelsFunction"]["Properties"]["Events"]
-    asks = {name for name, event in events.items() if event["Properties"].get("Auth") == {"ApiKeyRequired": True}}
-    assert asks == {"Load", "Unload"}
+def test_every_route_has_a_scope_and_what_only_some_may_do_asks_for_the_api_key() -> None:
+    events = [event for body in FUNCTIONS.values() for event in body["Properties"].get("Events", {}).values()]
+    properties = [event["Properties"] for event in events if event["Type"] == "Api"]
+    assert {event["Path"] for event in properties} == set(SCOPES)
+    asks = {event["Path"] for event in properties if event.get("Auth") == {"ApiKeyRequired": True}}
+    assert asks == {route for route, scope in SCOPES.items() if scope != "infer"}
     assert RESOURCES["Api"]["Properties"]["Auth"]["UsagePlan"] == {"CreateUsagePlan": "PER_API"}
 
 
@@ -83,6 +89,13 @@ def test_every_function_has_a_log_group_that_forgets(name: str) -> None:
     groups = [body["Properties"] for body in RESOURCES.values() if body["Type"] == "AWS::Logs::LogGroup"]
     name_of_group = {"Fn::Sub": f"/aws/lambda/${{{name}}}"}
     assert len([group["RetentionInDays"] for group in groups if group["LogGroupName"] == name_of_group]) == 1
+
+
+def test_the_openapi_document_names_every_verb_of_every_route() -> None:
+    handlers = [STACK.functions[name].handler.rsplit(".", 1) for name in {route.function for route in STACK.routes}]
+    tables = [getattr(importlib.import_module(module), function)._routes for module, function in handlers]
+    answered = {(route, verb) for table in tables for route, verbs in table.items() for verb in verbs}
+    assert {(operation.path, operation.verb.upper()) for operation in OPERATIONS} == answered
 
 
 def test_functions_give_up_before_the_gateway_does() -> None:

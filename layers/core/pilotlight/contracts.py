@@ -277,6 +277,22 @@ class AliasDocument(Struct, frozen=True):
             raise ValueError(f"shares out {given} of {WHOLE} requests, and leaves none for version {self.version}")
 
 
+class Errand(Struct, frozen=True):
+    """Bring a version to an alias through the gate; `force` moves it even if it is refused, and wants a `why`."""
+
+    id: str
+    model: str
+    version: Version
+    alias: str
+    by: str
+    at: str  # RFC 3339, UTC, when it was asked for
+    force: bool = False
+    why: str = ""
+    state: Literal["asked", "promoted", "refused", "failed"] = "asked"
+    said: str = ""  # what the gate found, or went wrong, in sentences
+    done: str = ""  # RFC 3339, UTC; empty until it is
+
+
 class Reference(Struct, frozen=True):
     """A model, and the version or alias that is meant: `digits`, `digits:3`, `digits@candidate`."""
 

@@ -6,6 +6,8 @@ from msgspec import Meta, Struct
 
 from pilotlight.contracts import Version
 
+APPROVAL = "approval"  # the name of the one check that people answer
+
 
 class Limits(Struct, frozen=True):
     """How much worse than the champion a version may be, and by how much of it a limit must be broken to count.
@@ -50,6 +52,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     at: str  # RFC 3339, UTC
     by: str
     seconds: float
+
+    @property
+    def waits(self) -> bool:
+        """Whether a word of approval is all that stands against it."""
+        return not self.passed and all(check.passed for check in self.checks if check.name != APPROVAL)
 
     @property
     def why(self) -> str:
