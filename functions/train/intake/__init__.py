@@ -1,0 +1,1 @@
+"""Any model becomes a version: `python -m functions.train.intake PATH --into FOLDER` is what `pilotlight publish` starts."""
