@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -80,9 +81,16 @@ def translate(
     """Write what torch's exporter makes of it; `ExportError` with the exporter's first line."""
     talk, more = io.StringIO(), {} if shapes is None else {"dynamic_shapes": shapes}
     try:
-        with hushed(talk):
+        with hushed(talk), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*axis name", UserWarning)  # free dimensions of several inputs are one
             program = torch.onnx.export(
-                module, inputs or (), dynamo=True, opset_version=OPSET, input_names=list(names), output_names=list(outputs), **more
+                module,
+                inputs or (),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(names),
+                output_names=list(outputs),
+                **more,
             )
     except Exception as exc:  # the exporter raises its own and torch.export's
         raise ExportError(f"The model cannot be exported: {first_line(exc)}") from exc
