@@ -10,23 +10,26 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from pydoc_data import topics
+from typing import TYPE_CHECKING
 
 import httpx2
 import numpy as np
 import pytest
 import torch
-from pydoc_data import topics
 from rich.console import Console
 from tokenizers import Tokenizer
 
 from functions.train.intake import checkpoint
-from functions.train.intake.encoder import Encoder
 from pilotlight.cli.train import environment
 from pilotlight.contracts import Manifest
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry import Registry
 from pilotlight.runtime.session import Array
 from pilotlight.storage import open_store
+
+if TYPE_CHECKING:
+    from functions.train.intake.encoder import Encoder
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".pilotlight" / "minilm"

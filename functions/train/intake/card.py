@@ -61,4 +61,6 @@ def limitations(choice: Choice) -> str:
     """What is not known."""
     if choice.test is None:
         return "- Nothing is known here of how good its answers are: no evaluation data was given."
-    return f"- Measured on {len(choice.test):,} examples that the publisher brought; where they are from is not recorded."
+    return (
+        f"- Measured on {len(choice.test):,} examples that the publisher brought; where they are from is not recorded."
+    )

@@ -7,7 +7,7 @@ labels stay files, which publishing reads from the folder.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import torch
@@ -18,13 +18,18 @@ from functions.train.data import Array
 from functions.train.intake.encoder import ACTIVATIONS, Encoder, Shape
 from functions.train.intake.model import Feeds, Model, agreed
 from functions.train.intake.program import feed, translate
-from pilotlight.contracts import Task
 from pilotlight.errors import InvalidInputError
 from pilotlight.steps import Text
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 STATES, LOGITS = "last_hidden_state", "logits"
-KINDS = {"bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta", "camembert": "roberta", "distilbert": "distilbert"}
+KINDS = {
+    "bert": "bert",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+    "camembert": "roberta",
+    "distilbert": "distilbert",
+}
 PREFIX = re.compile(r"^(bert|roberta|distilbert|model|0\.auto_model)\.")
 # Our names of a checkpoint's weights: what stands before the last dot, and for layers what follows their number.
 LAYER = re.compile(r"^(?:encoder|transformer)\.layer\.(?P<number>\d+)\.(?P<part>.+)\.(?P<kind>weight|bias|gamma|beta)$")
@@ -56,7 +61,7 @@ def read(folder: Path, target: Path, task: str | None) -> Model:
     translate(encoder, example[0], names, [output], tuple(free for _ in names), target)
     feeds = tuple(feed(names, inputs) for inputs in example)
     parity = agreed(target, lambda given: reference(encoder, output, given), feeds)
-    kind: Task = "tensor" if task == "tensor" else "text"
+    kind: Literal["tensor", "text"] = "tensor" if task == "tensor" else "text"
     name = str(config.get("_name_or_path") or folder.resolve().name)
     return Model(
         graph=target,
@@ -133,13 +138,15 @@ def classes(config: Mapping[str, Any]) -> int:
 
 
 def loaded(folder: Path, shape: Shape) -> Encoder:
-    """The encoder with the checkpoint's weights, each by its name; `InvalidInputError` names the first that is wrong."""
+    """The encoder with the checkpoint's weights, each by its name; `InvalidInputError` names a wrong one."""
     with torch.device("meta"):
         encoder = Encoder(shape)
     wanted, found = dict(encoder.state_dict()), weights(folder, shape)
     for name, empty in wanted.items():
         if name not in found:
-            raise InvalidInputError(f"{folder} has no weights for {name} of a {shape.kind}; it has {len(found)} known ones.")
+            raise InvalidInputError(
+                f"{folder} has no weights for {name} of a {shape.kind}; it has {len(found)} known ones."
+            )
         if found[name].shape != empty.shape:
             shapes = f"{list(found[name].shape)}, config.json asks for {list(empty.shape)}"
             raise InvalidInputError(f"{folder}: the weights of {name} are {shapes}.")

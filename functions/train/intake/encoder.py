@@ -83,7 +83,7 @@ class Embeddings(nn.Module):
         return normed
 
     def places(self, ids: Tensor) -> Tensor:
-        """Each token's place: its index; for RoBERTa the number of tokens up to it, counted on from the padding's id."""
+        """Each token's place: its index; for RoBERTa the number of tokens up to it, on top of the padding's id."""
         if not self.counted:
             return torch.arange(ids.shape[1], device=ids.device)[None]
         tokens = (ids != self.padding).to(torch.int64)

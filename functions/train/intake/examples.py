@@ -89,7 +89,9 @@ def fitted(file: Path, spec: TensorSpec, values: Array) -> Array:
         for place, (wanted, found) in enumerate(zip(spec.free_shape, values.shape, strict=True))
     )
     if not fits or not values.ndim:
-        raise InvalidInputError(f"{file}: {spec.name!r} has shape {list(values.shape)}, the graph takes {spec.free_shape}.")
+        raise InvalidInputError(
+            f"{file}: {spec.name!r} has shape {list(values.shape)}, the graph takes {spec.free_shape}."
+        )
     return np.ascontiguousarray(values, NUMPY_DTYPES[spec.datatype])
 
 

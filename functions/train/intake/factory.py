@@ -29,7 +29,7 @@ def read(where: str, name: str, target: Path) -> Model:
         made = found if estimator or isinstance(found, nn.Module) or not callable(found) else found()
     except InvalidInputError:
         raise
-    except Exception as exc:  # noqa: BLE001 - the publisher's code may raise anything
+    except Exception as exc:
         said = " ".join(str(exc).split())[:300]
         raise InvalidInputError(f"{word} raised {type(exc).__name__}: {said}.") from exc
     if isinstance(made, sklearn.base.BaseEstimator):

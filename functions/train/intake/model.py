@@ -43,7 +43,9 @@ def agreed(graph: Path, reference: Callable[[Feeds], Mapping[str, Array]], feeds
 def distance(name: str, expected: Array, actual: Array) -> float:
     """The largest |difference|; `ParityError` beyond the tolerance, for another shape and for NaN."""
     if expected.shape != actual.shape:
-        raise ParityError(f"The graph answers {name!r} in shape {list(actual.shape)}, the model {list(expected.shape)}.")
+        raise ParityError(
+            f"The graph answers {name!r} in shape {list(actual.shape)}, the model {list(expected.shape)}."
+        )
     difference = float(np.abs(expected.astype(np.float64) - actual.astype(np.float64)).max(initial=0.0))
     allowed = TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0.0)))
     if not difference <= allowed:

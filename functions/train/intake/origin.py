@@ -6,7 +6,7 @@ from pathlib import Path
 from functions.train.intake.model import Model
 from pilotlight.errors import InvalidInputError
 
-PICKLES = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".ckpt", ".skops"}
+PICKLES = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".ckpt"}
 WAYS = "an ONNX file, a Hugging Face checkpoint folder with safetensors, a Triton model, a .pt2 file, or file.py:NAME"
 FACTORY = re.compile(r"(?P<where>.+\.py|[\w.]+):(?P<name>\w+)")  # file.py:name or package.module:name
 
@@ -31,8 +31,11 @@ def single(path: Path, target: Path) -> Model:
         return program.read(path, target)
     if path.suffix in PICKLES:
         raise InvalidInputError(
-            f"{path} may hold a pickle, which runs whatever code its author put into it, and is not opened; bring {WAYS}."
+            f"{path} may hold a pickle, which runs whatever code its author put into it, and is not opened; "
+            f"bring {WAYS}."
         )
+    if path.suffix == ".skops":
+        raise InvalidInputError(f"{path} is not read; bring file.py:NAME, a function that loads it with skops.")
     from functions.train.intake import onnx_file
 
     return onnx_file.read(path, target)

@@ -72,7 +72,7 @@ def converted(estimator: Any, rows: Array, word: str, *, classes: bool) -> onnx.
         graph = to_onnx(
             estimator, rows[:1], target_opset=OPSET, options={id(estimator): options} if options else None, naming=""
         )
-    except Exception as exc:  # noqa: BLE001 - skl2onnx raises many kinds, for what it has no converter for
+    except Exception as exc:
         said = " ".join(str(exc).split())[:300].rstrip(".")
         raise InvalidInputError(f"{word} cannot be converted by skl2onnx: {said}.") from exc
     onnx_graph = graph.graph

@@ -37,7 +37,9 @@ def export(module: nn.Module, inputs: Sequence[Tensor], word: str, target: Path)
     translate(frozen, example if batched else tuple(inputs), names, tuple(outputs), shapes, target)
     feeds = [feed(names, inputs)] + ([feed(names, example)] if batched else [])
     parity = agreed(target, lambda given: answers(frozen, list(map(torch.from_numpy, given.values()))), tuple(feeds))
-    return Model(graph=target, what=f"The torch module {type(module).__name__} of `{word}`", feeds=tuple(feeds), parity=parity)
+    return Model(
+        graph=target, what=f"The torch module {type(module).__name__} of `{word}`", feeds=tuple(feeds), parity=parity
+    )
 
 
 def read(path: Path, target: Path) -> Model:
@@ -45,7 +47,7 @@ def read(path: Path, target: Path) -> Model:
     refuse_pickles(path)
     try:
         program = torch.export.load(path)
-    except Exception as exc:  # noqa: BLE001 - torch raises whatever its parts do
+    except Exception as exc:
         raise InvalidInputError(f"{path} is not a .pt2 file that this torch reads: {first_line(exc)}.") from exc
     given, extra = program.example_inputs or ((), {})
     if extra or not given or not all(isinstance(one, Tensor) for one in given):
@@ -66,7 +68,9 @@ def refuse_pickles(path: Path) -> None:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError) as exc:
         raise InvalidInputError(f"{path} is not a .pt2 file, which is a zip archive: {exc}.") from exc
-    if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names) and not any("models/" in n for n in names):
+    if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names) and not any(
+        "models/" in n for n in names
+    ):
         raise InvalidInputError(f"{path} is a pickle in a zip archive, not a program of torch.export.save.")
 
 
@@ -104,7 +108,9 @@ def check_names(target: Path, names: Sequence[str]) -> None:
     """Refuse a graph that does not take the inputs that the module takes: the exporter drops those it does not use."""
     found = [spec.name for spec in open_session(str(target)).inputs]
     if found != list(names):
-        raise ExportError(f"The exported graph takes {found}, the module {list(names)}; leave out what it does not use.")
+        raise ExportError(
+            f"The exported graph takes {found}, the module {list(names)}; leave out what it does not use."
+        )
 
 
 def parameters(module: nn.Module, count: int) -> list[str]:

@@ -1,7 +1,7 @@
 """The graph in fewer bits, which variant is served, and the report: all use of the ladder is here.
 
-With right answers the ladder climbs on one half of them and the report is measured on the other (decision 0013); without,
-only the distance between the answers of both variants can be told.
+With right answers the ladder climbs on one half of them and the report is measured on the other (decision 0013);
+without, only the distance between the answers of both variants can be told.
 """
 
 from collections.abc import Mapping, Sequence
@@ -154,7 +154,10 @@ def climbed(material: Material, asked: str) -> Choice:
     examples = material.evaluation
     if examples is None:
         raise InvalidInputError("The ladder needs --evaluation FILE.")
-    validation, test = dataset(examples.take(slice(0, None, 2)), material), dataset(examples.take(slice(1, None, 2)), material)
+    validation, test = (
+        dataset(examples.take(slice(0, None, 2)), material),
+        dataset(examples.take(slice(1, None, 2)), material),
+    )
     calibration = validation
     if material.calibration is not None:
         inputs = next(iter(material.calibration.inputs.values()))
@@ -166,8 +169,12 @@ def climbed(material: Material, asked: str) -> Choice:
     report = compare(graphs, test, calibration, BUDGET, rungs)
     if asked == "int8" and report.serve != "int8":
         why = f"int8 is served, as asked, though it did not hold. {report.verdict}"
-        report = type(report)(**{name: getattr(report, name) for name in report.__struct_fields__} | {"serve": "int8", "verdict": why})
-    metrics = {name: {**one.metrics, "loss": one.loss, "latency_ms": one.latency_ms} for name, one in report.variants.items()}
+        report = type(report)(
+            **{name: getattr(report, name) for name in report.__struct_fields__} | {"serve": "int8", "verdict": why}
+        )
+    metrics = {
+        name: {**one.metrics, "loss": one.loss, "latency_ms": one.latency_ms} for name, one in report.variants.items()
+    }
     return Choice(
         graphs=graphs,
         serve=report.serve,
@@ -193,7 +200,9 @@ def names(session: Session, targets: Array, labels: Sequence[str]) -> tuple[str,
     width = session.outputs[0].free_shape[-1:]
     if targets.dtype.kind == "f":
         if targets.shape[1:] != (1,) or width != [1]:
-            raise InvalidInputError(f"The right answers are numbers, [N, {targets.shape[-1]}], the graph gives {width}; one is judged.")
+            raise InvalidInputError(
+                f"The right answers are numbers, [N, {targets.shape[-1]}], the graph gives {width}; one is judged."
+            )
         return ()
     count = max(width[0] if width else 0, int(targets.max()) + 1)
     if width == [-1] or (width and count == width[0]):

@@ -1,7 +1,7 @@
 """Models that become a graph first, and graphs that become smaller: a process of its own does both.
 
-`python -m functions.train.intake` brings torch, onnx and scikit-learn; what it makes lies in a folder: `draft.json`, and
-the files that go into the version. It writes to no store.
+`python -m functions.train.intake` brings torch, onnx and scikit-learn; what it makes lies in a folder: `draft.json`,
+and the files that go into the version. It writes to no store.
 """
 
 import subprocess
@@ -40,6 +40,6 @@ def start(arguments: list[str]) -> int:
     """Run the process; its exit code."""
     if find_spec("torch") is None or find_spec("onnx") is None:
         raise UnavailableError(
-            "Only an ONNX file as it is can be published here; to convert or quantize one, run pip install -e '.[train]'."
+            "Only an ONNX file as it is can be published here; to convert or quantize, run pip install -e '.[train]'."
         )
     return subprocess.call([sys.executable, "-m", "functions.train.intake", *arguments], env=environment())

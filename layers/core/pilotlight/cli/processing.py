@@ -133,7 +133,7 @@ def activation(folder: Path) -> Steps:
 
 
 def pooling(folder: Path) -> Steps:
-    """sentence-transformers' `modules.json` and `1_Pooling/config.json`; the mean, of length 1, where there are none."""
+    """sentence-transformers' `modules.json` and `1_Pooling/config.json`; without them the mean, of length 1."""
     file = folder / "1_Pooling" / "config.json"
     config = read(file) if file.exists() else {}
     wanted = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]

@@ -13,7 +13,9 @@ from pilotlight.contracts import TensorSpec, is_version
 from pilotlight.errors import InvalidInputError
 
 CONFIG = "config.pbtxt"
-TOKEN = re.compile(r"""\s+|\#[^\n]*|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<word>[\w.+-]+)|(?P<mark>[{}\[\]<>:,;])""")
+TOKEN = re.compile(
+    r"""\s+|\#[^\n]*|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<word>[\w.+-]+)|(?P<mark>[{}\[\]<>:,;])"""
+)
 TYPES = {"TYPE_STRING": "BYTES"}  # all others are V2's after TYPE_
 Config = dict[str, list[Any]]  # of a message: each field's values in order
 
@@ -45,7 +47,7 @@ def versions(folder: Path) -> list[int]:
 
 
 def graph(model: Model) -> tuple[Path, Path, tuple[str, ...]]:
-    """The graph of the version that is meant, else of the newest; the model's folder; the labels of its first output."""
+    """The graph of the version that is meant, else of the newest; the model's folder; the first output's labels."""
     config = parse(model.folder / CONFIG) if (model.folder / CONFIG).is_file() else {}
     check(model.folder, config)
     there = versions(model.folder)
@@ -62,7 +64,9 @@ def check(folder: Path, config: Config) -> None:
         raise InvalidInputError(f"{folder / CONFIG} is of a {served} model; only ONNX graphs can be published.")
     for tensor in (*config.get("input", []), *config.get("output", [])):
         if "reshape" in tensor:
-            raise InvalidInputError(f"{folder / CONFIG} reshapes {first(tensor, 'name', '')!r}; put that into the graph.")
+            raise InvalidInputError(
+                f"{folder / CONFIG} reshapes {first(tensor, 'name', '')!r}; put that into the graph."
+            )
 
 
 def agree(folder: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
@@ -79,7 +83,9 @@ def agree(folder: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpe
                 raise InvalidInputError(f"{file} has the {key} {name!r}, but the graph has {sorted(known)}.")
             if spec.datatype != promised[0] or not fits(spec.free_shape, promised[1]):
                 found = f"{spec.datatype} {spec.free_shape}"
-                raise InvalidInputError(f"{file} has the {key} {name!r} as {promised[0]} {promised[1]}, the graph as {found}.")
+                raise InvalidInputError(
+                    f"{file} has the {key} {name!r} as {promised[0]} {promised[1]}, the graph as {found}."
+                )
 
 
 def told(tensor: Config, *, batched: bool) -> tuple[str, list[int]]:
@@ -158,9 +164,9 @@ def several(tokens: list[str], place: int) -> tuple[list[Any], int]:
 
 def one(tokens: list[str], place: int) -> tuple[list[Any], int]:
     """A word, a text or a message, and the place after it."""
-    token = tokens[place]
-    if token in "{<":
+    found = tokens[place]
+    if found in "{<":
         message, end = fields(tokens, place + 1)
-        tokens[end]  # noqa: B018 - raises where the message does not end
+        tokens[end]
         return [message], end + 1
-    return [token[1:-1] if token[0] in "\"'" else token], place + 1
+    return [found[1:-1] if found[0] in "\"'" else found], place + 1

@@ -48,7 +48,9 @@ def check(path: Path) -> Anatomy:
         raise InvalidInputError(f"{path} is in ONNX IR version {found.ir}; {IR} is the newest that is served.")
     opset = max(found.opsets.get("", 0), found.opsets.get("ai.onnx", 0))
     if opset > OPSET:
-        raise InvalidInputError(f"{path} uses opset {opset}; {OPSET} is the newest that is served, export it with that.")
+        raise InvalidInputError(
+            f"{path} uses opset {opset}; {OPSET} is the newest that is served, export it with that."
+        )
     custom = sorted(f"{domain}.{name}" for domain, name in found.operators - found.functions if domain not in OWN)
     if custom:
         raise InvalidInputError(

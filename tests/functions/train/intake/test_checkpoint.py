@@ -79,7 +79,9 @@ def states(tensors: dict[str, Tensor], prefix: str, layers: str, parts: dict[str
         own = {"linear1": "wide", "linear2": "narrow", "norm1": "attention_norm", "norm2": "norm"}
         state = {f"{ours}.{kind}": one[kind][theirs] for ours, theirs in own.items() for kind in one}
         state |= {f"self_attn.out_proj.{kind}": one[kind]["out"] for kind in one}
-        state |= {f"self_attn.in_proj_{kind}": torch.cat([one[kind][p] for p in ("query", "key", "value")]) for kind in one}
+        state |= {
+            f"self_attn.in_proj_{kind}": torch.cat([one[kind][p] for p in ("query", "key", "value")]) for kind in one
+        }
         layer.load_state_dict(state)
         with torch.no_grad():
             found = layer(found)
@@ -88,7 +90,10 @@ def states(tensors: dict[str, Tensor], prefix: str, layers: str, parts: dict[str
 
 def embedded(tensors: dict[str, Tensor], prefix: str, ids: list[int], first: int = 0) -> Tensor:
     e = f"{prefix}embeddings"
-    found = tensors[f"{e}.word_embeddings.weight"][ids] + tensors[f"{e}.position_embeddings.weight"][first : first + len(ids)]
+    found = (
+        tensors[f"{e}.word_embeddings.weight"][ids]
+        + tensors[f"{e}.position_embeddings.weight"][first : first + len(ids)]
+    )
     if f"{e}.token_type_embeddings.weight" in tensors:
         found = found + tensors[f"{e}.token_type_embeddings.weight"][0]
     affine = tensors[f"{e}.LayerNorm.weight"], tensors[f"{e}.LayerNorm.bias"]
@@ -120,7 +125,9 @@ def test_a_sentence_transformer_embeds_as_torch_does(
     assert manifest.finish == Embedding(output="last_hidden_state", normalise=False)
     assert manifest.parity is not None
     assert {"golden.json", "report.json", "model-card.md"} <= {file.path for file in manifest.files}
-    expected = [states(tensors, "bert.", "encoder.layer", BERT, embedded(tensors, "bert.", tokens(text))) for text in TEXTS]
+    expected = [
+        states(tensors, "bert.", "encoder.layer", BERT, embedded(tensors, "bert.", tokens(text))) for text in TEXTS
+    ]
     answer = ask(client, manifest, "embedding")
     np.testing.assert_allclose(answer, [one[0].mean(dim=0).numpy() for one in expected], atol=1e-5)
 

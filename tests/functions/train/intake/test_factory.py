@@ -14,7 +14,7 @@ from sklearn.datasets import load_iris
 from pilotlight.runtime.session import Array
 from tests.functions.train.intake.conftest import Publish, Refused
 
-SOURCE = '''
+SOURCE = """
 import torch
 from torch import nn
 from sklearn.datasets import load_diabetes, load_iris
@@ -51,14 +51,13 @@ def number():
 
 
 def classes():
-    data = load_iris(as_frame=True)
-    names = data.target.map(dict(enumerate(data.target_names)))
-    return make_pipeline(StandardScaler(), LogisticRegression()).fit(data.data, names)
+    data = load_iris()
+    return make_pipeline(StandardScaler(), LogisticRegression()).fit(data.data, data.target_names[data.target])
 
 
 numbers = Ridge().fit(*load_diabetes(return_X_y=True))
 unfitted = Ridge()
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +117,9 @@ def test_a_module_is_judged_and_quantized(
     assert np.abs(infer(client, "wide", "output", input=x[:3]) - logits[:3]).max() < 0.1
 
 
-def test_a_program_of_torch_export(publish: Publish, client: triton.InferenceServerClient, mine: ModuleType, tmp_path: Path) -> None:
+def test_a_program_of_torch_export(
+    publish: Publish, client: triton.InferenceServerClient, mine: ModuleType, tmp_path: Path
+) -> None:
     module, inputs = mine.wide()
     program = torch.export.export(module, (inputs,), dynamic_shapes=({0: torch.export.Dim("n")},))
     torch.export.save(program, tmp_path / "m.pt2")
@@ -133,13 +134,15 @@ def test_a_classifier_of_scikit_learn_takes_its_columns(
 ) -> None:
     manifest = publish(f"{file}:classes", name="iris")
     assert (manifest.task, manifest.labels) == ("tabular", ("setosa", "versicolor", "virginica"))
-    data = load_iris(as_frame=True).data
-    rows = np.ascontiguousarray(data.to_numpy()[::10], np.float32)
-    found = infer(client, "iris", "probabilities", **{name: np.ascontiguousarray(rows[:, place]) for place, name in enumerate(data)})
-    np.testing.assert_allclose(found, mine.classes().predict_proba(data[::10]), atol=1e-5)
+    rows = load_iris().data[::10].astype(np.float32)
+    columns = {f"x{place}": np.ascontiguousarray(column) for place, column in enumerate(rows.T)}
+    found = infer(client, "iris", "probabilities", **columns)
+    np.testing.assert_allclose(found, mine.classes().predict_proba(rows), atol=1e-5)
 
 
-def test_a_regressor_of_scikit_learn(publish: Publish, client: triton.InferenceServerClient, file: Path, mine: ModuleType) -> None:
+def test_a_regressor_of_scikit_learn(
+    publish: Publish, client: triton.InferenceServerClient, file: Path, mine: ModuleType
+) -> None:
     publish(f"{file}:numbers", name="ridge")
     rows = np.random.default_rng(2).standard_normal((4, 10)).astype(np.float32)
     found = infer(client, "ridge", "prediction", table=rows)
