@@ -18,8 +18,8 @@ demo: $(VENV)/with-train
 serve: $(VENV)/with-train
 	$(BIN)/pilotlight serve
 
-test: $(VENV)/with-dev
-	$(BIN)/python -m pytest
+test: $(VENV)/with-dev  # a process per CPU; the tests of a file share its fixtures
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/with-dev
 	$(BIN)/ruff check
@@ -38,7 +38,8 @@ soak: $(VENV)/with-dev  # what takes an hour: 200,000 hostile bodies, then half 
 # --- what needs more than python: Lambda's python3.13, the SAM CLI, Docker -------------------------------------------
 
 test-runtime: .venv-runtime/ready  # core and handlers on Lambda's python, without torch, onnx and scikit-learn
-	.venv-runtime/bin/python -m pytest tests/core tests/functions/models tests/functions/predict tests/functions/promote
+	.venv-runtime/bin/python -m pytest -n auto --dist loadfile \
+	  tests/core tests/functions/models tests/functions/predict tests/functions/promote
 
 package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam build --config-file infra/samconfig.toml
