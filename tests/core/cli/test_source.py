@@ -1,4 +1,4 @@
-"""Graphs that are there already: files with weights beside them, folders, Triton's repositories; and what is refused."""
+"""Graphs that are there already: files, weights beside them, folders, Triton's repositories; and what is refused."""
 
 import json
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_weights_outside_the_folder_are_refused(run: Run, store: str, tmp_path: 
         (apart("w.bin"), "keeps weights in 'w.bin', which is not beside it"),
         (model(node(b"Relu", b"x"), ir=15), "is in ONNX IR version 15; 14 is the newest"),
         (model(node(b"Relu", b"x"), opset=29), "uses opset 29; 28 is the newest"),
-        (model(node(b"Foo", b"x", domain=b"mine")), "has custom operators, which onnxruntime alone cannot run: mine.Foo"),
+        (model(node(b"Foo", b"x", domain=b"mine")), "operators, which onnxruntime alone cannot run: mine.Foo;"),
         (model(node(b"Nonsense", b"x")), "cannot be served"),
         (b"", "is not an ONNX file"),
         (b"hello, world", "is not an ONNX file"),
