@@ -62,7 +62,7 @@ def read(path: Path, target: Path) -> Model:
 
 
 def refuse_pickles(path: Path) -> None:
-    """Refuse what `torch.save` wrote, whatever it is called; of a program torch reads weights and inputs as plain data."""
+    """Refuse what `torch.save` wrote, whatever it is called; programs hold weights and inputs as plain data."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

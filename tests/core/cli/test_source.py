@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pilotlight.contracts import Manifest
@@ -81,8 +82,6 @@ def repository(path: Path, config: str = CONFIG) -> Path:
 
 
 def test_weights_beside_the_graph_come_along_and_answer(run: Run, store: str, tmp_path: Path) -> None:
-    import numpy as np
-
     (tmp_path / "m.onnx").write_bytes(apart("w.bin"))
     (tmp_path / "w.bin").write_bytes(np.array([1, 2, 3], np.float32).tobytes())
     published(run, store, tmp_path / "m.onnx")
