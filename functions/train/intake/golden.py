@@ -32,7 +32,7 @@ def record(graph: Path, variant: Precision, feeds: Sequence[Feeds]) -> Golden | 
         Exchange(Request(tensors(session.inputs, feed)), Response(tensors(session.outputs, answer)))
         for feed, answer in usable
     )
-    tolerance = TOLERANCES.get(variant, INT4) * max(largest, np.finfo(np.float32).eps)
+    tolerance = TOLERANCES.get(variant, INT4) * max(largest, float(np.finfo(np.float32).eps))
     found = Golden(variant=variant, tolerance=tolerance, exchanges=exchanges)
     golden.replay(found, open_session(str(graph)))
     return found

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from functions.train.export import strip
 from functions.train.intake.model import Model
@@ -23,7 +22,7 @@ def read(path: Path, target: Path) -> Model:
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, DecodeError, ValueError) as exc:
+    except (onnx.checker.ValidationError, ValueError) as exc:
         raise InvalidInputError(f"{path} is not a valid ONNX file: {' '.join(str(exc).split())}.") from exc
     onnx.save(strip(model), target)
     try:

@@ -80,7 +80,8 @@ def converted(estimator: Any, rows: Array, word: str, *, classes: bool) -> onnx.
     for output in [one for one in onnx_graph.output if one.name != keep]:
         onnx_graph.output.remove(output)
     renamed(onnx_graph, {onnx_graph.input[0].name: INPUT, keep: SCORES if classes else NUMBERS})
-    return graph
+    model: onnx.ModelProto = graph
+    return model
 
 
 def renamed(graph: onnx.GraphProto, names: dict[str, str]) -> None:

@@ -62,7 +62,7 @@ def read(path: Path, target: Path) -> Model:
 
 
 def refuse_pickles(path: Path) -> None:
-    """Refuse an archive that torch would unpickle a module from; weights and inputs it reads without running code."""
+    """Refuse what `torch.save` wrote, whatever it is called; programs hold weights and inputs as plain data."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -83,7 +83,7 @@ def translate(
     target: Path,
 ) -> None:
     """Write what torch's exporter makes of it; `ExportError` with the exporter's first line."""
-    talk, more = io.StringIO(), {} if shapes is None else {"dynamic_shapes": shapes}
+    talk = io.StringIO()
     try:
         with hushed(talk), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*axis name", UserWarning)  # free dimensions of several inputs are one
@@ -94,7 +94,7 @@ def translate(
                 opset_version=OPSET,
                 input_names=list(names),
                 output_names=list(outputs),
-                **more,
+                dynamic_shapes=shapes,
             )
     except Exception as exc:  # the exporter raises its own and torch.export's
         raise ExportError(f"The model cannot be exported: {first_line(exc)}") from exc

@@ -7,6 +7,7 @@ without, only the distance between the answers of both variants can be told.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -238,7 +239,7 @@ def apart(graphs: Mapping[Precision, Path], feeds: Sequence[Feeds]) -> tuple[flo
     return distance, float(np.mean(cosines)) if cosines else 1.0
 
 
-def scheme(graph: Path) -> str:
+def scheme(graph: Path) -> Literal["static", "dynamic"]:
     """Static for convolutions, dynamic for all else (decision 0013)."""
     model = onnx.load(graph, load_external_data=False)
     return "static" if any(node.op_type == "Conv" for node in model.graph.node) else "dynamic"

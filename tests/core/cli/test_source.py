@@ -1,8 +1,9 @@
-"""Graphs that are there already: files with weights beside them, folders, Triton's repositories; and what is refused."""
+"""Graphs that are there already: files, weights beside them, folders, Triton's repositories; and what is refused."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pilotlight.contracts import Manifest
@@ -81,8 +82,6 @@ def repository(path: Path, config: str = CONFIG) -> Path:
 
 
 def test_weights_beside_the_graph_come_along_and_answer(run: Run, store: str, tmp_path: Path) -> None:
-    import numpy as np
-
     (tmp_path / "m.onnx").write_bytes(apart("w.bin"))
     (tmp_path / "w.bin").write_bytes(np.array([1, 2, 3], np.float32).tobytes())
     published(run, store, tmp_path / "m.onnx")
@@ -110,7 +109,7 @@ def test_weights_outside_the_folder_are_refused(run: Run, store: str, tmp_path: 
         (apart("w.bin"), "keeps weights in 'w.bin', which is not beside it"),
         (model(node(b"Relu", b"x"), ir=15), "is in ONNX IR version 15; 14 is the newest"),
         (model(node(b"Relu", b"x"), opset=29), "uses opset 29; 28 is the newest"),
-        (model(node(b"Foo", b"x", domain=b"mine")), "has custom operators, which onnxruntime alone cannot run: mine.Foo"),
+        (model(node(b"Foo", b"x", domain=b"mine")), "operators, which onnxruntime alone cannot run: mine.Foo;"),
         (model(node(b"Nonsense", b"x")), "cannot be served"),
         (b"", "is not an ONNX file"),
         (b"hello, world", "is not an ONNX file"),

@@ -76,7 +76,8 @@ def check_place(path: Path, place: str) -> None:
 
 def anatomy(model: memoryview) -> Anatomy:
     """The parts of a ModelProto; `ValueError` when it is none."""
-    ir, opsets, nodes, functions, files = 0, {}, set(), set(), list[str]()
+    ir, opsets, files = 0, dict[str, int](), list[str]()
+    nodes, functions = set[tuple[str, str]](), set[tuple[str, str]]()
     for number, value in fields(model):
         if number == 1 and isinstance(value, int):
             ir = value
