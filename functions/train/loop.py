@@ -214,13 +214,12 @@ class Trainer:
 
     def _order(self) -> torch.Tensor:
         """The order of the running epoch, drawn now or, when it had begun before a snapshot, once more."""
-        examples = len(self._splits.train)
         if not self.tally.batches:
             self._drawn_from = torch.get_rng_state()
-            return batches.shuffled(examples, self._batch_size)
+            return batches.order(self._splits.train, self._batch_size)
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._drawn_from)
-            return batches.shuffled(examples, self._batch_size)
+            return batches.order(self._splits.train, self._batch_size)
 
     def _settle(self) -> None:
         """After the first step all that lives on is there: spare the garbage collector looking through it again."""

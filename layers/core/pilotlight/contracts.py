@@ -83,6 +83,14 @@ class Scaling(Struct, frozen=True):
     deviation: tuple[float, ...]
 
 
+class Column(Struct, frozen=True):
+    """A column of a table as it is sent: a number, or where it has categories the index of one of them, from 0."""
+
+    name: str
+    categories: tuple[str, ...] = ()
+    fill: float | None = None  # what the graph puts in the place of a missing value, which is sent as NaN
+
+
 class Training(Struct, frozen=True):
     """Where a version comes from, enough to train it again."""
 
@@ -106,6 +114,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     variants: Annotated[dict[Precision, Variant], Meta(min_length=1)]
     serve: Precision
     metric: str | None = None  # which of the variants' metrics the model is judged by
+    columns: tuple[Column, ...] = ()  # of the input, where it is a table of the user's own
     preprocessing: Scaling | None = None  # of the inputs' columns or channels
     postprocessing: Scaling | None = None  # of the answer, where it is a number
     opset: int | None = None
