@@ -16,6 +16,7 @@ from functions.train.cleaning import Cleaning, clean
 from functions.train.options.data import DataOptions, Fractions, OwnOptions
 from functions.train.preparation import filling, prepared
 from functions.train.profile import Profile, moments
+from functions.train.source import Place
 from pilotlight.contracts import Column
 from pilotlight.errors import InvalidInputError
 
@@ -126,11 +127,13 @@ DATASETS: Mapping[str, Callable[[], Dataset]] = {
 }
 
 
-def load(options: DataOptions | OwnOptions) -> Dataset:
-    """The data set that a recipe names; the user's own is read by `reading`."""
-    if isinstance(options, OwnOptions):
-        raise InvalidInputError("data.path")
-    return DATASETS[options.name]()
+def load(options: DataOptions | OwnOptions, place: Place | None = None) -> Dataset:
+    """The data set of a recipe, whose paths begin at `place`."""
+    if isinstance(options, DataOptions):
+        return DATASETS[options.name]()
+    from functions.train import reading  # it brings pyarrow and Pillow, which the other data sets need not wait for
+
+    return reading.read(options, place or Place())
 
 
 def split(dataset: Dataset, options: DataOptions | OwnOptions) -> Splits:

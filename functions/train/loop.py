@@ -18,7 +18,7 @@ import torch
 from msgspec import Struct
 from torch import nn
 
-from functions.train import batches, optimiser, schedule
+from functions.train import augmentation, batches, optimiser, schedule
 from functions.train.data import Array, Splits
 from functions.train.errors import DivergedError
 from functions.train.evaluate import score
@@ -143,6 +143,7 @@ class Trainer:
         self.tally = Tally(self.stepper.device)
         self._splits, self._recipe = splits, recipe
         self._batch_size = batches.size(recipe.batch_size, len(splits.train))
+        self._augmentation = augmentation.build(recipe.augmentation, splits.train.inputs.shape[1:])
         self._drawn_from = torch.get_rng_state()  # what the order of the running epoch was drawn from
         self._settled = False
 
@@ -166,7 +167,8 @@ class Trainer:
             self._splits.train, order, self._batch_size, self.stepper.device, self.tally.batches
         ):
             self.steps += 1
-            taken = self.stepper.take(inputs, targets, rates[self.tally.batches], self.steps)
+            seen = inputs if self._augmentation is None else self._augmentation(inputs)
+            taken = self.stepper.take(seen, targets, rates[self.tally.batches], self.steps)
             self.tally.add(taken, len(targets))
             self.tally.seconds = time.perf_counter() - started
             self._settle()

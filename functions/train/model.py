@@ -5,18 +5,21 @@ part of it. It knows no loop and no file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from torch import nn
 
+from functions.train import factory
 from functions.train.architectures import cnn, mlp, rnn, transformer
 from functions.train.data import Array, Dataset
-from functions.train.options.model import ModelOptions
-from functions.train.preparation import Fill, Spread
+from functions.train.options.model import CustomOptions, ModelOptions
+from functions.train.preparation import Fill, Spread, names
 from functions.train.profile import Moments
-from pilotlight.contracts import Scaling
+from pilotlight.contracts import Column, Scaling
 
 # From the options, the shape of one example and the number of outputs to the layers; each takes options of its own.
 ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Module]]] = {
@@ -27,8 +30,13 @@ ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Mo
 }
 
 
-def build(options: ModelOptions, train: Dataset) -> nn.Module:
-    """An untrained model for data like `train`; seed torch before, since the weights are drawn here."""
+def build(options: ModelOptions, train: Dataset, folder: Path = Path()) -> nn.Module:
+    """An untrained model for data like `train`; seed torch before, since the weights are drawn here.
+
+    A model of the user's own is looked for in `folder`, the recipe's.
+    """
+    if isinstance(options, CustomOptions):
+        return nn.Sequential(*front(train), *factory.find(options, folder).layers(entering(train), train.outputs))
     body = ARCHITECTURES[options.architecture](options, entering(train), train.outputs)
     return nn.Sequential(*front(train), *body)
 
@@ -36,6 +44,19 @@ def build(options: ModelOptions, train: Dataset) -> nn.Module:
 def entering(train: Dataset) -> tuple[int, ...]:
     """The shape of an example as the network gets it; a table is wider by its categories."""
     return (len(train.profile.inputs.mean), *train.inputs.shape[2:])
+
+
+def entering_names(train: Dataset) -> tuple[str, ...]:
+    """What the columns or channels are called that the network gets: `colour=red` for a category."""
+    return names(train.features, train.categories)
+
+
+def columns(train: Dataset) -> tuple[Column, ...]:
+    """The columns of a table of the user's own, with what fills their gaps."""
+    fill = train.profile.fill
+    if fill is None:
+        return train.columns
+    return tuple(replace(column, fill=float(value)) for column, value in zip(train.columns, fill, strict=True))
 
 
 def front(train: Dataset) -> list[nn.Module]:
@@ -53,12 +74,12 @@ def unscaled(model: nn.Module, train: Dataset) -> nn.Module:
     return nn.Sequential(model, Rescale(train.profile.targets).to(next(model.parameters()).device))
 
 
-def scaling(model: nn.Module, kind: type["Standardise | Rescale"], names: Sequence[str]) -> Scaling | None:
-    """The constants of a model's first or last step, by the names of what they scale; None when it has no such step."""
+def scaling(model: nn.Module, kind: type["Standardise | Rescale"], of: Sequence[str]) -> Scaling | None:
+    """The constants of a model's first or last step, with the names `of` what they scale; None without such a step."""
     for part in model.modules():
         if isinstance(part, kind):
             mean, deviation = (tuple(part.get_buffer(name).flatten().tolist()) for name in ("mean", "deviation"))
-            return Scaling(tuple(names), mean, deviation)
+            return Scaling(tuple(of), mean, deviation)
     return None
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from functions.train.data import Dataset
+from functions.train.factory import FILE
 from functions.train.golden import Golden
 from functions.train.recipe import Recipe, dump
 from functions.train.report import Report
 from pilotlight.contracts import (
+    Column,
     Draft,
     Evaluation,
     Manifest,
@@ -43,6 +45,8 @@ class Product:
     training: Training
     preprocessing: Scaling | None
     postprocessing: Scaling | None
+    columns: tuple[Column, ...] = ()
+    source: str | None = None  # of a model of the user's own
 
 
 def publish(product: Product, registry: Registry) -> Manifest:
@@ -60,6 +64,7 @@ def draft(product: Product) -> Draft:
         variants={precision: variant(product, precision) for precision in product.graphs},
         serve=product.report.serve,
         metric=product.report.metric,
+        columns=product.columns,
         preprocessing=product.preprocessing,
         postprocessing=product.postprocessing,
         opset=product.opset,
@@ -82,8 +87,10 @@ def variant(product: Product, precision: Precision) -> Variant:
 
 def files(product: Product) -> dict[str, Content]:
     """The files of the version."""
-    graphs: dict[str, Content] = {path.name: path for path in product.graphs.values()}
-    return graphs | {
+    known: dict[str, Content] = {path.name: path for path in product.graphs.values()}
+    if product.source is not None:
+        known[FILE] = product.source.encode()
+    return known | {
         "report.json": encode(product.report),
         "golden.json": encode(product.golden),
         "evaluation.npz": archive(product.test),

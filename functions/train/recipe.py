@@ -16,6 +16,7 @@ import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
 
 from functions.train.complaint import sentence
+from functions.train.options.augmentation import AugmentationOptions
 from functions.train.options.data import DataOptions, OwnOptions
 from functions.train.options.graph import ExportOptions, QuantizationOptions
 from functions.train.options.life import CheckpointOptions, StoppingOptions
@@ -34,9 +35,14 @@ BatchSize = Annotated[
 ]  # examples; one at a time is refused, for batch normalisation has no variance over one
 
 
+def named(part: object) -> tuple[str, ...]:
+    """The keys of a part of a recipe, as far as it has any."""
+    return tuple(part) if isinstance(part, dict) else ()
+
+
 Data = Annotated[
     Annotated[DataOptions, Tag("known")] | Annotated[OwnOptions, Tag("own")],
-    Discriminator(lambda value: "own" if isinstance(value, dict) and "path" in value else "known"),
+    Discriminator(lambda data: "own" if isinstance(data, OwnOptions) or "path" in named(data) else "known"),
 ]
 
 
@@ -48,6 +54,7 @@ class Recipe(Options):
     seed: Seed = 0
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # of the CPU; another number sums in another order
     data: Data
+    augmentation: AugmentationOptions | None = None  # of images, on the training set alone
     model: ModelOptions
     optimiser: OptimiserOptions
     schedule: ScheduleOptions

@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from functions.train import curves, data, folds, golden, model, parity, precision, report
-from functions.train.data import Splits
+from functions.train import curves, data, factory, folds, golden, model, parity, precision, report
+from functions.train.data import Dataset, Splits
 from functions.train.evaluate import score, shown
 from functions.train.export import export
 from functions.train.folds import Folds
@@ -18,10 +18,12 @@ from functions.train.journal import Journal
 from functions.train.keeper import Keeper
 from functions.train.ladder import Ladder
 from functions.train.loop import EarlyStopping, Epoch, History, predict, seeded, train
+from functions.train.options.model import CustomOptions
 from functions.train.progress import Progress
 from functions.train.publish import Product, publish
 from functions.train.recipe import Recipe
 from functions.train.revision import revision
+from functions.train.source import Place
 from pilotlight.contracts import Manifest, Precision, Reference, Training, decode, encode
 from pilotlight.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
@@ -47,29 +49,40 @@ def run(
     progress: Progress,
     name: str | None = None,
     interruption: Interruption | None = None,
+    beside: Path = Path(),
 ) -> Outcome:
     """Train, evaluate, export, check, quantize, measure and publish what a recipe describes.
 
     Nothing is visible in the registry unless every stage succeeds. Long on purpose: the protocol reads downwards.
     Under the name of an earlier run it goes on where that was killed, or says again what that published.
+    `beside` is the recipe's folder: there begin the paths of data, and there lies a model of the user's own.
     """
-    journal = Journal(store, recipe, name)
+    journal, place = Journal(store, recipe, name), Place(beside, store)
     progress.show(f"run {journal.run}")
     if reference := journal.published:
         return again(reference, journal, recipe, store)
     with progress.stage("data") as say:
-        splits = data.split(data.load(recipe.data), recipe.data)
+        dataset = data.load(recipe.data, place)
+        splits = data.split(dataset, recipe.data)
+        journal.data(splits)
         say(f"{recipe.data.name}: {sizes(splits)}")
         if splits.train.cleaning:
             say(str(splits.train.cleaning))
+    source = None
+    if isinstance(recipe.model, CustomOptions):
+        with progress.stage("model") as say:
+            source = tried(recipe, recipe.model, splits, beside)
+            journal.factory(source)
+            say(f"{recipe.model.factory} takes, gives and exports what it should")
     keep = keeping(journal, recipe, progress, interruption or Interruption())
     crossed = None
     if recipe.folds:
         with progress.stage("folds") as say:
-            crossed = cross_validate(recipe, recipe.folds, journal, progress, keep)
+            crossed = cross_validate(recipe, dataset, recipe.folds, journal, progress, keep, beside)
             say(str(crossed))
     with progress.stage("train") as say:
-        network, history = fit(recipe, data.scaled(splits), watching(recipe, progress, journal), keep("checkpoints"))
+        watch = watching(recipe, progress, journal)
+        network, history = fit(recipe, data.scaled(splits), watch, keep("checkpoints"), beside)
         network = model.unscaled(network, splits.train)
         say(f"{len(history.epochs)} epochs on {device_name()}, kept epoch {history.best.number}")
     with progress.stage("evaluate") as say:
@@ -114,8 +127,10 @@ def run(
                 test=splits.test,
                 curves=picture,
                 training=provenance(recipe, splits, history),
-                preprocessing=model.scaling(network, model.Standardise, splits.train.features),
+                preprocessing=model.scaling(network, model.Standardise, model.entering_names(splits.train)),
                 postprocessing=model.scaling(network, model.Rescale, ("prediction",)),
+                columns=model.columns(splits.train),
+                source=source,
             )
             manifest = publish(product, Registry(store))
             say(f"{manifest.name}:{manifest.version} in {store.url}")
@@ -165,14 +180,20 @@ def watching(recipe: Recipe, progress: Progress, journal: Journal | None = None)
 
 
 def cross_validate(
-    recipe: Recipe, count: int, journal: Journal, progress: Progress, keep: Callable[[str], Keeper]
+    recipe: Recipe,
+    dataset: Dataset,
+    count: int,
+    journal: Journal,
+    progress: Progress,
+    keep: Callable[[str], Keeper],
+    folder: Path,
 ) -> Folds:
     """Train on all folds but one, score on that one, for each; those that an earlier life has scored are known."""
-    dataset, known = data.load(recipe.data), journal.folds
+    known = journal.folds
     values = list(known.values) if known else []
     for parts in folds.splits(dataset, count, recipe.data.seed, recipe.data.fractions)[len(values) :]:
         keeper = keep(f"folds/{len(values) + 1}/checkpoints")
-        network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper)
+        network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper, folder)
         outputs = predict(model.unscaled(network, parts.train), parts.test.inputs)
         values.append(score(outputs, parts.test.targets, parts.test.classes).metrics[dataset.metric])
         journal.fold(Folds(dataset.metric, tuple(values)))
@@ -180,10 +201,20 @@ def cross_validate(
     return Folds(dataset.metric, tuple(values))
 
 
-def fit(recipe: Recipe, splits: Splits, watch: Callable[[Epoch], None], keeper: Keeper) -> tuple[nn.Module, History]:
+def tried(recipe: Recipe, options: CustomOptions, splits: Splits, folder: Path) -> str:
+    """The source of a model of the user's own, after one was built and tried as far as it goes without training."""
+    with seeded(recipe.seed):
+        network = model.build(options, splits.train, folder)
+        factory.check(network, splits.train, options.factory, recipe.export)
+    return factory.find(options, folder).source
+
+
+def fit(
+    recipe: Recipe, splits: Splits, watch: Callable[[Epoch], None], keeper: Keeper, folder: Path
+) -> tuple[nn.Module, History]:
     """A model of the recipe's architecture, trained where there is a GPU on it, and the history of its epochs."""
     with seeded(recipe.seed):
-        network = model.build(recipe.model, splits.train).to(device())
+        network = model.build(recipe.model, splits.train, folder).to(device())
     return network, train(network, splits, recipe, watch, keeper)
 
 

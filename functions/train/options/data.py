@@ -61,7 +61,7 @@ class Fractions(Options):
 
 
 class DataOptions(Options):
-    """A data set that comes along, and its split. The split has its own seed: runs of other seeds stay comparable on one test set."""
+    """A data set that comes along. The split has its own seed: runs of other seeds stay comparable on one test set."""
 
     name: Literal["digits", "breast-cancer", "wine", "diabetes"]
     seed: Seed = 0
