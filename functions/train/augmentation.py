@@ -1,7 +1,7 @@
 """Augmentation: the training set's images, a little different each time that they are seen.
 
-A whole batch at once, on its own device, drawn from torch's random numbers there, which checkpoints keep. The loop gives
-it training batches alone; nothing that is evaluated, calibrated or recorded comes by here.
+A whole batch at once, on its own device, drawn from torch's random numbers there, which checkpoints keep. The loop
+gives it training batches alone; nothing that is evaluated, calibrated or recorded comes by here.
 """
 
 import math
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
+from functions.train.architectures.shape import describe
 from functions.train.options.augmentation import AugmentationOptions
 from pilotlight.errors import InvalidInputError
 
@@ -36,9 +37,7 @@ def build(options: AugmentationOptions | None, shape: tuple[int, ...]) -> Augmen
     if options is None:
         return None
     if len(shape) != 3:
-        raise InvalidInputError(
-            f"augmentation is for images; these examples have {' x '.join(map(str, shape))} values."
-        )
+        raise InvalidInputError(f"augmentation is for images, not for {describe(shape)}.")
     return Augmentation(options)
 
 

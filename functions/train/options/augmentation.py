@@ -8,7 +8,7 @@ from functions.train.options.part import NotNegative, Options
 
 
 class AugmentationOptions(Options):
-    """Drawn anew for each image in each pass, evenly up to a bound. Validation, test and calibration stay as they are."""
+    """Drawn anew for each image in each pass, evenly up to a bound; validation and test stay as they are."""
 
     shift: Annotated[int, Field(ge=0)] = 0  # whole pixels, up to so many up or down, left or right; zeros come in
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, up to so many to the left or right
