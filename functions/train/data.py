@@ -136,6 +136,15 @@ def load(options: DataOptions | OwnOptions, place: Place | None = None) -> Datas
     return reading.read(options, place or Place())
 
 
+def shared(options: DataOptions | OwnOptions, place: Place | None = None) -> Splits:
+    """The data set of a recipe, shared out; what does not fit in memory is read by `survey` and streamed."""
+    if isinstance(options, DataOptions) or not options.streaming:
+        return split(load(options, place), options)
+    from functions.train import survey  # for the reason above
+
+    return survey.splits(options, place or Place())
+
+
 def split(dataset: Dataset, options: DataOptions | OwnOptions) -> Splits:
     """Share the examples out by the recipe's seed, every class (or fifth of a number's range) alike."""
     random = np.random.default_rng(options.seed)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from functions.train import curves, data, factory, folds, golden, model, parity, precision, report
-from functions.train.data import Dataset, Splits
+from functions.train.data import Splits
 from functions.train.evaluate import score, shown
 from functions.train.export import export
 from functions.train.folds import Folds
@@ -62,8 +62,7 @@ def run(
     if reference := journal.published:
         return again(reference, journal, recipe, store)
     with progress.stage("data") as say:
-        dataset = data.load(recipe.data, place)
-        splits = data.split(dataset, recipe.data)
+        splits = data.shared(recipe.data, place)
         journal.data(splits)
         say(f"{recipe.data.name}: {sizes(splits)}")
         if splits.train.cleaning:
@@ -78,7 +77,7 @@ def run(
     crossed = None
     if recipe.folds:
         with progress.stage("folds") as say:
-            crossed = cross_validate(recipe, dataset, recipe.folds, journal, progress, keep, beside)
+            crossed = cross_validate(recipe, recipe.folds, journal, progress, keep, place)
             say(str(crossed))
     with progress.stage("train") as say:
         watch = watching(recipe, progress, journal)
@@ -181,19 +180,18 @@ def watching(recipe: Recipe, progress: Progress, journal: Journal | None = None)
 
 def cross_validate(
     recipe: Recipe,
-    dataset: Dataset,
     count: int,
     journal: Journal,
     progress: Progress,
     keep: Callable[[str], Keeper],
-    folder: Path,
+    place: Place,
 ) -> Folds:
     """Train on all folds but one, score on that one, for each; those that an earlier life has scored are known."""
-    known = journal.folds
+    dataset, known = data.load(recipe.data, place), journal.folds
     values = list(known.values) if known else []
     for parts in folds.splits(dataset, count, recipe.data.seed, recipe.data.fractions)[len(values) :]:
         keeper = keep(f"folds/{len(values) + 1}/checkpoints")
-        network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper, folder)
+        network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper, place.folder)
         outputs = predict(model.unscaled(network, parts.train), parts.test.inputs)
         values.append(score(outputs, parts.test.targets, parts.test.classes).metrics[dataset.metric])
         journal.fold(Folds(dataset.metric, tuple(values)))

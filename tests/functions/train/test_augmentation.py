@@ -8,7 +8,7 @@ import torch
 
 from functions.train import augmentation, loop
 from functions.train.augmentation import moved
-from functions.train.data import Splits
+from functions.train.data import Array, Splits
 from functions.train.loop import seeded
 from functions.train.options.augmentation import AugmentationOptions
 from functions.train.recipe import load
@@ -95,14 +95,15 @@ def test_table_has_nothing_to_turn() -> None:
 
 
 def test_only_training_batches_are_changed(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe, trained_on, judged_on = tiny_recipe("epochs=1", EVERYTHING), [], []
+    recipe = tiny_recipe("epochs=1", EVERYTHING)
+    trained_on, judged_on = list[bytes](), list[Array]()
     known = {image.tobytes() for image in splits.train.inputs}
 
     def take(self: Stepper, batch: torch.Tensor, truth: torch.Tensor, rate: float, number: int) -> Taken:
         trained_on.extend(image.tobytes() for image in batch.numpy())
         return original(self, batch, truth, rate, number)
 
-    def predict(network: torch.nn.Module, images: np.ndarray, batch_size: int = 1024) -> np.ndarray:  # type: ignore[type-arg]
+    def predict(network: torch.nn.Module, images: Array, batch_size: int = 1024) -> Array:
         judged_on.append(images)
         return asked(network, images, batch_size)
 
