@@ -43,7 +43,7 @@ def read(path: Path, name: str, options: OwnOptions) -> tuple[Array, Array]:
 def opened(path: Path, name: str) -> Mapping[str, Array]:
     """Every array of the file, by name."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InvalidInputError(f"{name} is no NPZ file, but a single array.")
             return {word: archive[word] for word in archive.files}

@@ -115,7 +115,7 @@ def test_golden_and_report_are_of_the_published_files(tiny: Finished, tmp_path: 
 def test_run_leaves_its_journal(tiny: Finished) -> None:
     folder = f"runs/{tiny.outcome.run}"
     names = {path.removeprefix(f"{folder}/") for path in tiny.store.paths(folder)}
-    assert names == {"recipe.yaml", "metrics.jsonl", "curves.png", "published.json"}
+    assert names == {"recipe.yaml", "data.json", "metrics.jsonl", "curves.png", "published.json"}
     lines = tiny.store.get(f"{folder}/metrics.jsonl").data.decode().splitlines()
     assert [Epoch(**json.loads(line)) for line in lines] == list(tiny.outcome.history.epochs)
     assert tiny.store.get(f"{folder}/recipe.yaml").data == tiny.file("recipe.yaml")
