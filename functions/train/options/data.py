@@ -27,7 +27,7 @@ manifest lists the categories. What cleaning leaves out is counted and told, nev
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from functions.train.options.part import Count, Options, Seed, Share, branch
 
@@ -80,8 +80,8 @@ class OwnOptions(Options):
     """A data set of the user's own, and its split; the words are told at the top of this module."""
 
     path: Paths
-    format: Format | None = None
-    target: str | None = None
+    format: Annotated[Format | None, Field(validate_default=True)] = None
+    target: Annotated[str | None, Field(validate_default=True)] = None
     features: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     drop: tuple[str, ...] = ()
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
@@ -100,7 +100,7 @@ class OwnOptions(Options):
     @property
     def paths(self) -> tuple[str, ...]:
         """Every path that is named."""
-        return (self.path,) if isinstance(self.path, str) else self.path
+        return listed(self.path)
 
     @property
     def name(self) -> str:
@@ -110,18 +110,61 @@ class OwnOptions(Options):
     @property
     def kind(self) -> Format:
         """The format, by its word or by the ending; a path without one is a folder of images."""
-        endings = {PurePosixPath(path).suffix.lower() for path in self.paths}
-        return self.format or ENDINGS.get(endings.pop() if len(endings) == 1 else "?", "images")
+        return self.format or known_by(self.path)
 
-    @model_validator(mode="after")
-    def _sensible(self) -> Self:
-        endings = {PurePosixPath(path).suffix.lower() for path in self.paths}
-        if self.format is None and (endings - {"", *ENDINGS} or len(endings) > 1):
-            raise ValueError(f"files that end in {', '.join(sorted(endings))} are no one format; csv, parquet, npz are")
-        if (self.kind == "images") == (self.target is not None):
-            raise ValueError("target must name what is to be answered; of images it is the sub-folder, and not named")
-        if self.streaming and (self.kind == "images" or self.missing == "median"):
+    @field_validator("format")
+    @classmethod
+    def _one(cls, word: Format | None, info: ValidationInfo) -> Format | None:
+        found = endings(info.data.get("path", ()))
+        if word is None and (len(found) > 1 or found - {"", *ENDINGS}):
+            raise ValueError(
+                f"files that end in {', '.join(sorted(found))} are no one format; csv, parquet and npz are"
+            )
+        return word
+
+    @field_validator("target")
+    @classmethod
+    def _named(cls, word: str | None, info: ValidationInfo) -> str | None:
+        images = (info.data.get("format") or known_by(info.data.get("path", ()))) == "images"
+        if images == (word is not None):
+            raise ValueError("it must name what is to be answered; of images that is the sub-folder, and not named")
+        return word
+
+    @field_validator("classes")
+    @classmethod
+    def _no_number(cls, words: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if words and info.data.get("task") == "number":
+            raise ValueError("data.task is number, which has none")
+        return words
+
+    @field_validator("metric")
+    @classmethod
+    def _of_numbers(cls, word: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("task") == "number" and word not in (None, "r2"):
+            raise ValueError("data.task is number, whose metric is r2")
+        return word
+
+    @field_validator("streaming")
+    @classmethod
+    def _of_shards(cls, streaming: bool, info: ValidationInfo) -> bool:
+        known = info.data
+        images = (known.get("format") or known_by(known.get("path", ()))) == "images"
+        if streaming and (images or known.get("missing") == "median"):
             raise ValueError("a stream takes csv, parquet or npz, and no median, for which all must be in memory")
-        if self.task == "number" and (self.classes or self.metric not in (None, "r2")):
-            raise ValueError("a number has no classes, and its metric is r2")
-        return self
+        return streaming
+
+
+def listed(path: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Every path that is named."""
+    return (path,) if isinstance(path, str) else path
+
+
+def endings(path: str | tuple[str, ...]) -> set[str]:
+    """The endings of the files that are named, in small letters."""
+    return {PurePosixPath(each).suffix.lower() for each in listed(path)}
+
+
+def known_by(path: str | tuple[str, ...]) -> Format:
+    """The format that the ending says; a path without one is a folder of images."""
+    found = endings(path)
+    return ENDINGS.get(found.pop() if len(found) == 1 else "", "images")

@@ -313,13 +313,14 @@ def test_calibration_that_is_left_open_takes_what_there_is(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"target": None}, "target must name what is to be answered"),
-        ({"path": "folder"}, "of images it is the sub-folder"),
+        ({"target": None}, "it must name what is to be answered"),
+        ({"path": "folder"}, "of images that is the sub-folder"),
         ({"path": "mine.txt"}, "files that end in .txt are no one format"),
         ({"path": ["a.csv", "b.npz"]}, "files that end in .csv, .npz are no one format"),
         ({"streaming": True, "missing": "median"}, "a stream takes csv, parquet or npz, and no median"),
         ({"path": "x", "target": None, "streaming": True}, "a stream takes csv, parquet or npz"),
-        ({"task": "number", "metric": "accuracy"}, "a number has no classes, and its metric is r2"),
+        ({"task": "number", "metric": "accuracy"}, "data.task is number, whose metric is r2"),
+        ({"task": "number", "classes": ["a", "b"]}, "data.task is number, which has none"),
     ],
 )
 def test_words_that_do_not_go_together_are_refused(words: dict[str, Any], said: str) -> None:

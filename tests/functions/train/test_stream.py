@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.train import data, model, source
+from functions.train.__main__ import main
 from functions.train.data import Array, Splits
 from functions.train.loop import seeded, train
 from functions.train.options.data import Fractions, OwnOptions
@@ -22,6 +23,7 @@ from functions.train.shards import parts, uniform
 from functions.train.source import Place
 from functions.train.stream import Stream, cut
 from pilotlight.errors import InvalidInputError, StoreError
+from pilotlight.registry import Registry
 from pilotlight.storage import ObjectStore, open_store
 from tests.functions.train.test_checkpoint import StopAt, assert_same, stopped
 
@@ -268,6 +270,28 @@ def test_shard_that_does_not_go_with_the_others_is_named(tmp_path: Path, change:
     np.savez(tmp_path / "part-9.npz", **change)  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match=said):
         data.shared(options(), Place(tmp_path))
+
+
+STREAMED = (
+    "data={path: 'store:sets/*.npz', target: y, streaming: true, buffer: 64, missing: mean, calibration: 32, "
+    "fractions: {train: 0.7, validation: 0.15, test: 0.15}}"
+)
+
+
+def test_command_trains_over_shards_in_the_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "sets").mkdir()
+    shards(tmp_path / "sets")
+    words = [*RECIPE, STREAMED, "quantization={scheme: dynamic, budget: 100}"]
+    assert main(["digits", "--store", str(tmp_path), "--set", *words, "--run", "r"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "tiny:1\n"
+    assert "left out of 310 rows: 0 with missing values, duplicates were not looked for" in err
+    manifest = Registry(open_store(str(tmp_path))).manifest("tiny", 1)
+    assert [column.name for column in manifest.columns] == ["x0", "x1", "x2", "x3"]
+    assert main(["digits", "--store", str(tmp_path), "--set", *words, "batch_size=full"]) == 2
+    assert capsys.readouterr().err.endswith("it must be a number where data.streaming is true.\n")
+    assert main(["digits", "--store", str(tmp_path), "--set", *words, "folds=3"]) == 2
+    assert "folds is 3; it must be null where data.streaming is true" in capsys.readouterr().err
 
 
 PEAK = """
