@@ -3,7 +3,8 @@
 `data: {name: digits, ...}` is one of those that come along. `data: {path: ..., ...}` is the user's own:
 
     path         a file, a folder, a pattern with * (one level) or ** (any), or a list of files. It begins at the folder
-                 of the recipe file; or with / or file:///, with s3://bucket/, or with store:, the run's own store
+                 of the recipe file; or with / or file:///, with s3://bucket/ (?endpoint=http://host:9000 behind it names another
+                 server that speaks S3), or with store:, the run's own store
     format       csv, parquet, npz or images, where the ending does not say it
     target       the column, or the NPZ's array, that is to be answered; of images it is the sub-folder
     features     the columns to learn from, or the NPZ's array; all others unless given
@@ -105,7 +106,7 @@ class OwnOptions(Options):
     @property
     def name(self) -> str:
         """The data set in a word: the last part of where it lies."""
-        return PurePosixPath(self.paths[0]).name or self.paths[0]
+        return PurePosixPath(self.paths[0].partition("?endpoint=")[0]).name or self.paths[0]
 
     @property
     def kind(self) -> Format:
@@ -161,7 +162,7 @@ def listed(path: str | tuple[str, ...]) -> tuple[str, ...]:
 
 def endings(path: str | tuple[str, ...]) -> set[str]:
     """The endings of the files that are named, in small letters."""
-    return {PurePosixPath(each).suffix.lower() for each in listed(path)}
+    return {PurePosixPath(each.partition("?endpoint=")[0]).suffix.lower() for each in listed(path)}
 
 
 def known_by(path: str | tuple[str, ...]) -> Format:

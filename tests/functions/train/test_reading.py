@@ -186,6 +186,18 @@ def test_store_is_a_place_too(tmp_path: Path) -> None:
             data.load(options(path=path), Place(tmp_path, store))
 
 
+@pytest.mark.usefixtures("aws_environment")
+def test_bucket_is_a_place_too(tmp_path: Path, moto_url: str, bucket_url: str) -> None:
+    store = open_store(f"{bucket_url}?endpoint={moto_url}")
+    store.put("sets/one.csv", b"a,label\n1,x\n")
+    store.put("sets/two.csv", b"a,label\n2,y\n")
+    for path in ("sets/*.csv", "sets", "**/*.csv"):
+        table = read(tmp_path, path=f"{bucket_url}/{path}?endpoint={moto_url}", format="csv")
+        assert table.inputs[:, 0].tolist() == [1, 2]
+    with pytest.raises(InvalidInputError, match="There is nothing at"):
+        read(tmp_path, path=f"{bucket_url}/sets/three.csv?endpoint={moto_url}")
+
+
 @pytest.mark.parametrize("path", ["nowhere.csv", "nowhere/*.csv", "ftp://host/mine.csv", "s3:/mine.csv"])
 def test_missing_file_is_named(tmp_path: Path, path: str) -> None:
     with pytest.raises(InvalidInputError, match=path.split("/")[0].replace(".", r"\.")):
