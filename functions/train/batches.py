@@ -6,7 +6,7 @@ number on.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -33,8 +33,8 @@ class Passes(Protocol):
     def order(self) -> torch.Tensor:
         """What decides the order of a pass, drawn from torch's random numbers."""
 
-    def batches(self, order: torch.Tensor, batch_size: int, start: int) -> Iterator[Batch]:
-        """The batches from number `start` on: the same ones for the same order, whenever they are asked for."""
+    def batches(self, order: torch.Tensor, sizes: Sequence[int], start: int) -> Iterator[Batch]:
+        """Batches of these sizes from example number `start` on: the same ones for the same order, whenever asked."""
 
 
 def size(options: int | Literal["full"], examples: int) -> int:
@@ -57,8 +57,16 @@ def stream(
 ) -> Iterator[Batch]:
     """The batches from number `start` on."""
     passes = data.passes
-    chosen = picked(data, order, batch_size, start) if passes is None else passes.batches(order, batch_size, start)
+    if passes is None:
+        chosen = picked(data, order, batch_size, start)
+    else:
+        chosen = passes.batches(order, sizes(len(data), batch_size)[start:], start * batch_size)
     return ahead(chosen, device) if device.type == "cuda" else chosen
+
+
+def sizes(examples: int, batch_size: int) -> list[int]:
+    """The examples in each batch of a pass."""
+    return [min(batch_size, examples - first) for first in range(0, examples, batch_size)]
 
 
 def picked(data: Dataset, order: torch.Tensor, batch_size: int, start: int) -> Iterator[Batch]:

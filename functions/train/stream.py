@@ -3,12 +3,13 @@
 The first pass, before the training, takes the means, deviations and classes, and holds validation, test and calibration
 examples. Which set an example is in hangs on a hash of the seed and of its number in the whole data set, the files in
 the order of their names: the same files give the same sets. In a pass the shards come in a drawn order, and `buffer`
-examples at a time are shuffled among each other. Where a pass stands is its batch's number, so that a killed run goes
+examples at a time are shuffled among each other. Where a pass stands is its example's number, so that a killed run goes
 on at the exact batch, and reads again what is in the buffer there, no more.
 
 It knows files and arrays, no model and no step.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -48,14 +49,14 @@ class Stream:
         """A seed for the buffer, then the order of the shards, drawn from torch's random numbers."""
         return torch.cat([torch.randint(2**62, (1,)), torch.randperm(len(self.shards))])
 
-    def batches(self, order: torch.Tensor, batch_size: int, start: int) -> Iterator[Batch]:
-        """The batches from number `start` on."""
+    def batches(self, order: torch.Tensor, sizes: Iterable[int], start: int) -> Iterator[Batch]:
+        """Batches of these sizes, from example number `start` of the pass on."""
         seed, *turn = order.tolist()
-        begun, inside = divmod(start * batch_size, self.options.buffer)
+        begun, inside = divmod(start, self.options.buffer)
         rows = self._rows([self.shards[number] for number in turn], begun * self.options.buffer)
-        blocks = enumerate(cut(rows, self.options.buffer), begun)
+        blocks = enumerate(cut(rows, itertools.repeat(self.options.buffer)), begun)
         mixed = (shuffled(block, seed, number) for number, block in blocks)
-        for inputs, answers in cut(without(mixed, inside), batch_size):
+        for inputs, answers in cut(without(mixed, inside), sizes):
             yield torch.from_numpy(inputs), torch.from_numpy(self._targets(answers))
 
     def _rows(self, shards: Sequence[Shard], skipped: int) -> Iterator[Rows]:
@@ -107,19 +108,20 @@ def without(blocks: Iterable[Rows], skipped: int) -> Iterator[Rows]:
         skipped = 0
 
 
-def cut(rows: Iterable[Rows], size: int) -> Iterator[Rows]:
-    """The rows in pieces of `size`, the last one aside, however many came at once."""
-    held, count = list[Rows](), 0
+def cut(rows: Iterable[Rows], sizes: Iterable[int]) -> Iterator[Rows]:
+    """The rows in pieces of these sizes, however many came at once; what is left at the end is the last piece."""
+    held, count, wanted = list[Rows](), 0, iter(sizes)
+    size = next(wanted, None)
     for part in rows:
         held.append(part)
         count += len(part[1])
-        if count < size:
+        if size is None or count < size:
             continue
-        inputs, answers = joined(held)
-        whole = count - count % size
-        held, count = [(inputs[whole:].copy(), answers[whole:].copy())], count - whole
-        for begin in range(0, whole, size):
+        (inputs, answers), begin = joined(held), 0
+        while size is not None and count >= size:
             yield inputs[begin : begin + size], answers[begin : begin + size]
+            begin, count, size = begin + size, count - size, next(wanted, None)
+        held = [(inputs[begin:].copy(), answers[begin:].copy())]
         del inputs, answers
     if count:
         yield joined(held)

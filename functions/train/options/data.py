@@ -3,8 +3,8 @@
 `data: {name: digits, ...}` is one of those that come along. `data: {path: ..., ...}` is the user's own:
 
     path         a file, a folder, a pattern with * (one level) or ** (any), or a list of files. It begins at the folder
-                 of the recipe file; or with / or file:///, with s3://bucket/ (?endpoint=http://host:9000 behind it names another
-                 server that speaks S3), or with store:, the run's own store
+                 of the recipe file; or with / or file:///, with s3://bucket/, or with store:, the run's own store.
+                 Behind an s3:// path, ?endpoint=http://host:9000 names another server that speaks S3
     format       csv, parquet, npz or images, where the ending does not say it
     target       the column, or the NPZ's array, that is to be answered; of images it is the sub-folder
     features     the columns to learn from, or the NPZ's array; all others unless given

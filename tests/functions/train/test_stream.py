@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import pairwise, repeat
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from functions.train import data, model, source
 from functions.train.__main__ import main
+from functions.train.batches import Batch, sizes
+from functions.train.cleaning import Cleaning
 from functions.train.data import Array, Splits
 from functions.train.loop import seeded, train
 from functions.train.options.data import Fractions, OwnOptions
@@ -61,8 +64,12 @@ def passes(splits: Splits) -> Stream:
     return splits.train.passes
 
 
+def batched(stream: Stream, order: torch.Tensor, size: int = 16, start: int = 0) -> Iterator[Batch]:
+    return stream.batches(order, sizes(len(stream), size)[start:], start * size)
+
+
 def numbers(stream: Stream, order: torch.Tensor, size: int = 16, start: int = 0) -> list[int]:
-    return [int(number) for inputs, _ in stream.batches(order, size, start) for number in inputs[:, 0]]
+    return [int(number) for inputs, _ in batched(stream, order, size, start) for number in inputs[:, 0]]
 
 
 def test_every_example_is_in_one_set_and_a_pass_gives_each_training_example_once(splits: Splits) -> None:
@@ -96,13 +103,13 @@ def test_pass_goes_on_at_any_batch(splits: Splits, tmp_path: Path, buffer: int, 
 
 def test_targets_stay_with_their_inputs(splits: Splits) -> None:
     stream = passes(splits)
-    for inputs, targets in stream.batches(stream.order(), 16, 0):
+    for inputs, targets in batched(stream, stream.order()):
         assert torch.equal(targets, (inputs[:, 1] > 3).long())
 
 
 def test_profile_is_that_of_the_same_examples_in_memory(splits: Splits) -> None:
     stream = passes(splits)
-    held = torch.cat([inputs for inputs, _ in stream.batches(stream.order(), 16, 0)]).numpy()
+    held = torch.cat([inputs for inputs, _ in batched(stream, stream.order())]).numpy()
     assert splits.train.profile.inputs.mean == pytest.approx(held.mean(axis=0), rel=1e-5)
     assert splits.train.profile.inputs.deviation == pytest.approx(held.std(axis=0), rel=1e-5)
     assert splits.train.profile.counts.sum() == len(held)
@@ -110,20 +117,20 @@ def test_profile_is_that_of_the_same_examples_in_memory(splits: Splits) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 7))
-def test_rows_are_cut_as_if_they_had_come_at_once(sizes: list[int], size: int) -> None:
-    total, starts = sum(sizes), np.cumsum([0, *sizes])
+def test_rows_are_cut_as_if_they_had_come_at_once(counts: list[int], size: int) -> None:
+    total, starts = sum(counts), np.cumsum([0, *counts])
     rows = ((np.arange(a, b)[:, None], np.arange(a, b)) for a, b in pairwise(starts))
-    pieces = [answers.tolist() for _, answers in cut(rows, size)]
+    pieces = [answers.tolist() for _, answers in cut(rows, repeat(size))]
     assert [number for piece in pieces for number in piece] == list(range(total))
     assert {len(piece) for piece in pieces[:-1]} <= {size}
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=8), st.integers(0, 100))
-def test_moments_of_parts_are_those_of_the_whole(sizes: list[int], seed: int) -> None:
-    values = np.random.default_rng(seed).normal(1e4, 3, (sum(sizes) + 2, 3))
+def test_moments_of_parts_are_those_of_the_whole(counts: list[int], seed: int) -> None:
+    values = np.random.default_rng(seed).normal(1e4, 3, (sum(counts) + 2, 3))
     running = Running()
-    for part in np.split(values, np.cumsum(sizes)):
+    for part in np.split(values, np.cumsum(counts)):
         running.add(part)
     assert running.moments.mean == pytest.approx(values.mean(axis=0), rel=1e-6)
     assert running.moments.deviation == pytest.approx(values.std(axis=0), rel=1e-3)
@@ -184,10 +191,28 @@ def test_numbers_are_learned_in_their_deviations(tmp_path: Path) -> None:
         np.savez(tmp_path / f"{number}.npz", x=x, y=1000 + 50 * x[:, 0])
     found = data.scaled(data.shared(options(), Place(tmp_path)))
     stream = passes(found)
-    targets = torch.cat([targets for _, targets in stream.batches(stream.order(), 16, 0)])
+    targets = torch.cat([targets for _, targets in batched(stream, stream.order())])
     assert (targets.dtype, targets.shape[1]) == (torch.float32, 1)
     assert [float(targets.mean()), float(targets.std(correction=0))] == pytest.approx([0, 1], abs=1e-3)
     assert abs(float(found.validation.targets.mean())) < 0.3
+
+
+def test_tables_are_streamed_too_and_their_text_is_refused(tmp_path: Path) -> None:
+    for number in range(4):
+        rows = "".join(f"{n},{n % 7},7,{'yes' if n % 2 else 'no'}\n" for n in range(30 * number, 30 * number + 30))
+        (tmp_path / f"{number}.csv").write_text("id,a,same,y\n" + rows + ",1,7,yes\n")
+    found = data.shared(options(path="*.csv"), Place(tmp_path))
+    assert (found.train.features, found.train.classes) == (("id", "a"), ("no", "yes"))
+    assert found.train.cleaning == Cleaning(124, missing=4, duplicates=None, constant=("same",))
+    held = [int(number) for part in (found.validation, found.test) for number in part.inputs[:, 0]]
+    assert sorted(numbers(passes(found), passes(found).order()) + held) == list(range(120))
+    for inputs, targets in batched(passes(found), passes(found).order()):
+        assert torch.equal(targets, inputs[:, 0].long() % 2)
+    (tmp_path / "4.csv").write_text("id,a,same,y\n1,red,7,no\n")
+    with pytest.raises(
+        InvalidInputError, match=r"4\.csv: column 'a' holds text, such as 'red', which a stream does not"
+    ):
+        data.shared(options(path="*.csv"), Place(tmp_path))
 
 
 def test_too_many_held_examples_are_refused(tmp_path: Path) -> None:
@@ -298,13 +323,14 @@ PEAK = """
 import resource, sys
 from pathlib import Path
 from functions.train import data
+from functions.train.batches import sizes
 from functions.train.options.data import Fractions, OwnOptions
 from functions.train.source import Place
 fractions = Fractions(train=0.96, validation=0.02, test=0.02)
 for path in (("0000.npz", "0001.npz", "0002.npz", "0003.npz"), "*.npz"):
     options = OwnOptions(path=path, target="y", fractions=fractions, streaming=True, buffer=1000, calibration=50)
     stream = data.shared(options, Place(Path(sys.argv[1]))).train.passes
-    count = sum(len(targets) for _, targets in stream.batches(stream.order(), 100, 0))
+    count = sum(len(targets) for _, targets in stream.batches(stream.order(), sizes(len(stream), 100), 0))
     print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
