@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +20,7 @@ from rich.console import Console
 from functions.train.errors import PausedError
 from functions.train.identity import given_name
 from functions.train.interruption import Interruption
-from functions.train.recipe import Recipe, load
+from functions.train.recipe import Recipe, find, load
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.settings import DEFAULT_STORE
 from pilotlight.storage import ObjectStore, open_store
@@ -82,21 +83,21 @@ def seconds(word: str) -> float:
 def train(options: argparse.Namespace) -> "Outcome":
     """Check everything that is quickly checked, then run."""
     recipe = load(options.recipe, options.set)
-    store = open_store(options.store)
+    folder, store = find(options.recipe).parent, open_store(options.store)
     name = given_name(options.run, os.environ)
     interruption = Interruption(options.time_budget)
     with interruption.listening():  # from before torch is imported: SIGTERM in these seconds, too, means 75
-        return start(recipe, store, name, interruption)
+        return start(recipe, store, name, interruption, folder)
 
 
-def start(recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption) -> "Outcome":
+def start(recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption, folder: Path) -> "Outcome":
     """Run, and show on standard error how it goes."""
     from functions.train.progress import Progress  # these bring torch: seconds that a typo in a recipe need not wait
     from functions.train.report import table
     from functions.train.run import run
 
     console = Console(stderr=True)
-    outcome = run(recipe, store, Progress(console, before=interruption.check), name, interruption)
+    outcome = run(recipe, store, Progress(console, before=interruption.check), name, interruption, folder)
     console.print(table(outcome.report))
     return outcome
 

@@ -6,16 +6,24 @@ It knows what the examples are, not what is done with them: values stay raw, sin
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import sklearn.datasets
 
 from functions.train.cleaning import Cleaning, clean
-from functions.train.options.data import DataOptions, Fractions
+from functions.train.options.data import DataOptions, Fractions, OwnOptions
+from functions.train.preparation import filling, prepared
+from functions.train.profile import Profile, moments
+from functions.train.source import Place
 from pilotlight.errors import InvalidInputError
 
+if TYPE_CHECKING:
+    from functions.train.batches import Passes
+
 Array = np.ndarray[Any, Any]
+CALIBRATION = 256  # examples, where a recipe leaves it open and there are so many
 STRATA = 5  # parts of equal size that a number's range is cut into, for the split to share out each alike
 
 
@@ -29,13 +37,27 @@ class Dataset:
     features: tuple[str, ...] = ()  # the names of the channels or columns
     metric: str = "accuracy"  # what a model of this data is judged by, one of evaluate's
     cleaning: Cleaning | None = None  # what was left out of a table
+    categories: tuple[tuple[str, ...], ...] = ()  # of each column; one of numbers has none
+    missing: Literal["drop", "mean", "median"] = "drop"  # NaN among the inputs: there is none, or how it is filled
+    passes: "Passes | None" = None  # where the set does not fit in memory; the arrays are then a sample of it
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.targets) if self.passes is None else len(self.passes)
 
     def take(self, indices: Array) -> "Dataset":
         """The examples at `indices`, in that order."""
         return replace(self, inputs=self.inputs[indices], targets=self.targets[indices])
+
+    @cached_property
+    def profile(self) -> Profile:
+        """What a model is told of this as its training set."""
+        if self.passes is not None:
+            return self.passes.profile
+        fill = None if self.missing == "drop" else filling(self.inputs, self.categories, self.missing)
+        entering = moments(prepared(self.inputs, self.categories, fill))
+        if self.classes:
+            return Profile(entering, entering, np.bincount(self.targets, minlength=len(self.classes)), fill)
+        return Profile(entering, moments(self.targets), np.zeros(0, np.int64), fill)
 
     @property
     def outputs(self) -> int:
@@ -103,21 +125,35 @@ DATASETS: Mapping[str, Callable[[], Dataset]] = {
 }
 
 
-def load(options: DataOptions) -> Dataset:
-    """The data set of a recipe."""
-    return DATASETS[options.name]()
+def load(options: DataOptions | OwnOptions, place: Place | None = None) -> Dataset:
+    """The data set of a recipe, whose paths begin at `place`."""
+    if isinstance(options, DataOptions):
+        return DATASETS[options.name]()
+    from functions.train import reading  # it brings pyarrow and Pillow, which the other data sets need not wait for
+
+    return reading.read(options, place or Place())
 
 
-def split(dataset: Dataset, options: DataOptions) -> Splits:
+def shared(options: DataOptions | OwnOptions, place: Place | None = None) -> Splits:
+    """The data set of a recipe, shared out; what does not fit in memory is read by `survey` and streamed."""
+    if isinstance(options, DataOptions) or not options.streaming:
+        return split(load(options, place), options)
+    from functions.train import survey  # for the reason above
+
+    return survey.splits(options, place or Place())
+
+
+def split(dataset: Dataset, options: DataOptions | OwnOptions) -> Splits:
     """Share the examples out by the recipe's seed, every class (or fifth of a number's range) alike."""
     random = np.random.default_rng(options.seed)
     train, validation, test = stratify(strata(dataset), options.fractions, random)
     check(dataset, {"train": train, "validation": validation, "test": test})
-    if options.calibration > len(train):
+    size = min(CALIBRATION, len(train)) if options.calibration is None else options.calibration
+    if size > len(train):
         raise InvalidInputError(
-            f"data.calibration is {options.calibration}; there are {len(train)} training examples to take it from."
+            f"data.calibration is {size}; there are {len(train)} training examples to take it from."
         )
-    calibration = np.sort(random.permutation(train)[: options.calibration])
+    calibration = np.sort(random.permutation(train)[:size])
     take = dataset.take
     return Splits(take(train), take(validation), take(test), take(calibration), dataset.sha256)
 
@@ -156,10 +192,11 @@ def scaled(splits: Splits) -> Splits:
     """
     if splits.train.classes:
         return splits
-    mean, deviation = splits.train.targets.mean(), splits.train.targets.std()
+    unit = splits.train.profile.targets
 
     def scale(part: Dataset) -> Dataset:
-        return replace(part, targets=(part.targets - mean) / deviation)
+        passes = None if part.passes is None else part.passes.scaled(unit)
+        return replace(part, targets=(part.targets - unit.mean) / unit.deviation, passes=passes)
 
     train, validation, test, calibration = map(
         scale, (splits.train, splits.validation, splits.test, splits.calibration)

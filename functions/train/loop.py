@@ -18,7 +18,7 @@ import torch
 from msgspec import Struct
 from torch import nn
 
-from functions.train import batches, optimiser, schedule
+from functions.train import augmentation, batches, optimiser, schedule
 from functions.train.data import Array, Splits
 from functions.train.errors import DivergedError
 from functions.train.evaluate import score
@@ -145,6 +145,7 @@ class Trainer:
         self.examples = len(splits.train)
         self.batch_size = batches.size(recipe.batch_size, self.examples)
         self.steps_per_epoch = math.ceil(self.examples / self.batch_size)
+        self._augmentation = augmentation.build(recipe.augmentation, splits.train.inputs.shape[1:])
         self._drawn_from = torch.get_rng_state()  # what the order of the running epoch was drawn from
         self._settled = False
 
@@ -168,7 +169,8 @@ class Trainer:
             self._splits.train, order, self.batch_size, self.stepper.device, self.tally.batches
         ):
             self.steps += 1
-            taken = self.stepper.take(inputs, targets, rates[self.tally.batches], self.steps)
+            seen = inputs if self._augmentation is None else self._augmentation(inputs)
+            taken = self.stepper.take(seen, targets, rates[self.tally.batches], self.steps)
             self.tally.add(taken, len(targets))
             self.tally.seconds = time.perf_counter() - started
             self._settle()
@@ -224,13 +226,12 @@ class Trainer:
 
     def _order(self) -> torch.Tensor:
         """The order of the running epoch, drawn now or, when it had begun before a snapshot, once more."""
-        examples = len(self._splits.train)
         if not self.tally.batches:
             self._drawn_from = torch.get_rng_state()
-            return batches.shuffled(examples, self.batch_size)
+            return batches.order(self._splits.train, self.batch_size)
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._drawn_from)
-            return batches.shuffled(examples, self.batch_size)
+            return batches.order(self._splits.train, self.batch_size)
 
     def _settle(self) -> None:
         """After the first step all that lives on is there: spare the garbage collector looking through it again."""

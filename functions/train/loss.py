@@ -106,7 +106,7 @@ def class_weights(options: CrossEntropyOptions, train: Dataset) -> Array | None:
     if options.class_weights is None:
         return None
     if options.class_weights == "balanced":
-        counts = np.bincount(train.targets, minlength=len(train.classes))
+        counts = train.profile.counts
         return (len(train) / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
     if len(options.class_weights) != len(train.classes):
         raise InvalidInputError(

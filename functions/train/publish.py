@@ -1,6 +1,7 @@
 """From the products of a run to a version in the registry: the only module here that writes one."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,6 +10,7 @@ from msgspec import structs
 
 from functions.train import card
 from functions.train.data import Dataset
+from functions.train.factory import FILE
 from functions.train.product import Product
 from functions.train.recipe import dump
 from pilotlight.contracts import Draft, Manifest, Precision, Variant, encode
@@ -54,11 +56,29 @@ def draft(product: Product, served: Variant) -> Draft:
 
 def steps(product: Product) -> Table | None:
     """A table's columns by their names, unscaled, since the graph scales them; images stay the graph's own tensors."""
-    if product.splits.test.inputs.ndim != 2:
-        return None
-    return Table(
-        input=product.inputs[0].name, columns=tuple(Column(name=name) for name in product.splits.test.features)
+    train = product.splits.train
+    return Table(input=product.inputs[0].name, columns=columns(train)) if train.inputs.ndim == 2 else None
+
+
+def columns(train: Dataset) -> tuple[Column, ...]:
+    """What a caller sends: numbers, and categories as words, of which the graph takes the index.
+
+    A missing number is left to the graph, which fills it; for a missing category its most frequent one stands in.
+    """
+    fill = train.profile.fill
+    stands = [None] * len(train.features) if fill is None else fill.tolist()
+    known = train.categories or ((),) * len(train.features)
+    return tuple(
+        Column(name=name, categories=words, encoding="index" if words else "onehot", missing=missing(words, value))
+        for name, words, value in zip(train.features, known, stands, strict=True)
     )
+
+
+def missing(categories: Sequence[str], fill: float | None) -> str | None:
+    """What a column's manifest says of missing values."""
+    if fill is None:
+        return None
+    return categories[int(fill)] if categories else "nan"
 
 
 def variant(product: Product, precision: Precision, served: Variant) -> Variant:
@@ -72,9 +92,11 @@ def variant(product: Product, precision: Precision, served: Variant) -> Variant:
 
 def files(product: Product) -> dict[str, Content]:
     """The files of the version."""
-    graphs: dict[str, Content] = {path.name: path for path in product.graphs.values()}
+    known: dict[str, Content] = {path.name: path for path in product.graphs.values()}
+    if product.source is not None:
+        known[FILE] = product.source.encode()
     return (
-        graphs
+        known
         | product.pictures
         | {
             "model-card.md": card.write(product).encode(),

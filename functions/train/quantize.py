@@ -27,6 +27,7 @@ from functions.train.data import Array
 from functions.train.export import strip
 
 LAYERS = ("Conv", "Gemm", "MatMul", "LSTM", "GRU")  # the operators that are quantized, when their weights are constants
+RAW = ("Gather", "Where")  # they fill gaps and spread categories, before anything is scaled to one range
 INT8 = 127  # the largest of the symmetric range
 
 
@@ -66,16 +67,18 @@ def static(prepared: Path, inputs: Array, plan: Plan, path: Path) -> None:
     and 2 of 450 classes, at 7 bits 0.03 and none.
     Dense layers give their result in fp32, so that the largest logit is not cut off at the calibrated range.
     """
+    graph = onnx.load(prepared).graph
+    raw = [node.name for node in graph.node if node.op_type in RAW]
     quantize_static(
         prepared,
         path,
-        CalibrationInputs(onnx.load(prepared).graph.input[0].name, inputs),
+        CalibrationInputs(graph.input[0].name, inputs),
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,
         per_channel=plan.per_channel,
         reduce_range=True,
-        nodes_to_exclude=list(plan.exclude),
+        nodes_to_exclude=[*plan.exclude, *raw],
         calibrate_method=CalibrationMethod.MinMax,
         extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
     )

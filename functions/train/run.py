@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from functions.train import curves, data, folds, golden, model, parity, pictures, precision, report
+from functions.train import curves, data, factory, folds, golden, model, parity, pictures, precision, report
 from functions.train.data import Splits
 from functions.train.evaluate import score, shown
 from functions.train.export import export
@@ -18,11 +18,13 @@ from functions.train.journal import Journal
 from functions.train.keeper import Keeper
 from functions.train.ladder import Ladder
 from functions.train.loop import EarlyStopping, Epoch, History, Trainer, predict, seeded, train
+from functions.train.options.model import CustomOptions
 from functions.train.product import Product
 from functions.train.progress import Progress
 from functions.train.publish import publish
 from functions.train.recipe import Recipe
 from functions.train.revision import revision
+from functions.train.source import Place
 from pilotlight.contracts import Manifest, Precision, Reference, Training, decode, encode
 from pilotlight.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
@@ -48,39 +50,54 @@ def run(
     progress: Progress,
     name: str | None = None,
     interruption: Interruption | None = None,
+    beside: Path = Path(),
 ) -> Outcome:
     """Make a version of what a recipe describes, and keep a journal of how that goes.
 
     Under the name of an earlier run it goes on where that was killed, or says again what that published.
+    `beside` is the recipe's folder: there begin the paths of data, and there lies a model of the user's own.
     """
-    journal = Journal(store, recipe, name)
+    journal, place = Journal(store, recipe, name), Place(beside, store)
     progress.show(f"run {journal.run}")
     if reference := journal.published:
         return again(reference, journal, recipe, store)
     with journal.life():
-        return proceed(recipe, store, progress, journal, interruption or Interruption())
+        return proceed(recipe, store, progress, journal, interruption or Interruption(), place)
 
 
 def proceed(
-    recipe: Recipe, store: ObjectStore, progress: Progress, journal: Journal, interruption: Interruption
+    recipe: Recipe,
+    store: ObjectStore,
+    progress: Progress,
+    journal: Journal,
+    interruption: Interruption,
+    place: Place,
 ) -> Outcome:
     """Train, evaluate, export, check, quantize, measure and publish.
 
     Nothing is visible in the registry unless every stage succeeds. Long on purpose: the protocol reads downwards.
     """
     with progress.stage("data") as say:
-        splits = data.split(data.load(recipe.data), recipe.data)
+        splits = data.shared(recipe.data, place)
+        journal.data(splits)
         say(f"{recipe.data.name}: {sizes(splits)}")
         if splits.train.cleaning:
             say(str(splits.train.cleaning))
+    source = None
+    if isinstance(recipe.model, CustomOptions):
+        with progress.stage("model") as say:
+            source = tried(recipe, recipe.model, splits, place.folder)
+            journal.factory(source)
+            say(f"{recipe.model.factory} takes, gives and exports what it should")
     keep = keeping(journal, recipe, progress, interruption)
     crossed = None
     if recipe.folds:
         with progress.stage("folds") as say:
-            crossed = cross_validate(recipe, recipe.folds, journal, progress, keep)
+            crossed = cross_validate(recipe, recipe.folds, journal, progress, keep, place)
             say(str(crossed))
     with progress.stage("train") as say:
-        network, history = fit(recipe, data.scaled(splits), watching(recipe, progress, journal), keep("checkpoints"))
+        watch = watching(recipe, progress, journal)
+        network, history = fit(recipe, data.scaled(splits), watch, keep("checkpoints"), place.folder)
         network = model.unscaled(network, splits.train)
         say(f"{len(history.epochs)} epochs on {device_name()}, kept epoch {history.best.number}")
     with progress.stage("evaluate") as say:
@@ -128,8 +145,9 @@ def proceed(
                 folds=crossed,
                 pictures=drawn,
                 training=provenance(recipe, splits, history),
-                preprocessing=model.scaling(network, model.Standardise, splits.train.features),
+                preprocessing=model.scaling(network, model.Standardise, model.entering_names(splits.train)),
                 postprocessing=model.scaling(network, model.Rescale, ("prediction",)),
+                source=source,
             )
             manifest = publish(product, Registry(store))
             say(f"{manifest.name}:{manifest.version} in {store.url}")
@@ -182,14 +200,19 @@ def watching(recipe: Recipe, progress: Progress, journal: Journal | None = None)
 
 
 def cross_validate(
-    recipe: Recipe, count: int, journal: Journal, progress: Progress, keep: Callable[[str], Keeper]
+    recipe: Recipe,
+    count: int,
+    journal: Journal,
+    progress: Progress,
+    keep: Callable[[str], Keeper],
+    place: Place,
 ) -> Folds:
     """Train on all folds but one, score on that one, for each; those that an earlier life has scored are known."""
-    dataset, known = data.load(recipe.data), journal.folds
+    dataset, known = data.load(recipe.data, place), journal.folds
     values = list(known.values) if known else []
     for parts in folds.splits(dataset, count, recipe.data.seed, recipe.data.fractions)[len(values) :]:
         keeper = keep(f"folds/{len(values) + 1}/checkpoints")
-        network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper)
+        network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper, place.folder)
         outputs = predict(model.unscaled(network, parts.train), parts.test.inputs)
         values.append(score(outputs, parts.test.targets, parts.test.classes).metrics[dataset.metric])
         journal.fold(Folds(dataset.metric, tuple(values)))
@@ -197,10 +220,20 @@ def cross_validate(
     return Folds(dataset.metric, tuple(values))
 
 
-def fit(recipe: Recipe, splits: Splits, watch: Callable[[Epoch], None], keeper: Keeper) -> tuple[nn.Module, History]:
+def tried(recipe: Recipe, options: CustomOptions, splits: Splits, folder: Path) -> str:
+    """The source of a model of the user's own, after one was built and tried as far as it goes without training."""
+    with seeded(recipe.seed):
+        network = model.build(options, splits.train, folder)
+        factory.check(network, splits.train, options.factory, recipe.export)
+    return factory.find(options, folder).source
+
+
+def fit(
+    recipe: Recipe, splits: Splits, watch: Callable[[Epoch], None], keeper: Keeper, folder: Path
+) -> tuple[nn.Module, History]:
     """A model of the recipe's architecture, trained where there is a GPU on it, and the history of its epochs."""
     with seeded(recipe.seed):
-        network = model.build(recipe.model, splits.train).to(device())
+        network = model.build(recipe.model, splits.train, folder).to(device())
     return network, train(network, splits, recipe, watch, keeper)
 
 

@@ -1,6 +1,6 @@
 """Which architecture is trained, and its sizes."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -54,4 +54,14 @@ class TransformerOptions(Options):
         return self
 
 
-ModelOptions = Annotated[CnnOptions | MlpOptions | RnnOptions | TransformerOptions, Field(discriminator="architecture")]
+class CustomOptions(Options):
+    """A model of the user's own: `module:factory`, and what it is given by name. See `factory`, also for its trust."""
+
+    architecture: Literal["custom"]
+    factory: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+ModelOptions = Annotated[
+    CnnOptions | MlpOptions | RnnOptions | TransformerOptions | CustomOptions, Field(discriminator="architecture")
+]

@@ -104,6 +104,14 @@ class Scaling(Struct, frozen=True):
     deviation: tuple[float, ...]
 
 
+class Column(Struct, frozen=True):
+    """A column of a table as it is sent: a number, or where it has categories the index of one of them, from 0."""
+
+    name: str
+    categories: tuple[str, ...] = ()
+    fill: float | None = None  # what the graph puts in the place of a missing value, which is sent as NaN
+
+
 class Training(Struct, frozen=True):
     """Where a version comes from, enough to train it again."""
 

@@ -41,7 +41,9 @@ def test_class_with_too_few_examples_is_refused() -> None:
 
 
 def options() -> DataOptions:
-    return tiny_recipe().data
+    known = tiny_recipe().data
+    assert isinstance(known, DataOptions)
+    return known
 
 
 def test_sets_of_a_fold_have_nothing_in_common() -> None:

@@ -175,7 +175,9 @@ def test_name_of_a_run() -> None:
 
 
 def test_sigterm_before_the_first_stage_pauses_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def signalled(recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption) -> None:
+    def signalled(
+        recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption, folder: Path
+    ) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         until(lambda: interruption.reason is not None)
         interruption.check()

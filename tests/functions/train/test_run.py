@@ -119,7 +119,7 @@ def test_run_leaves_its_journal(tiny: Finished) -> None:
     folder = f"runs/{tiny.outcome.run}"
     names = {path.removeprefix(f"{folder}/") for path in tiny.store.paths(folder)}
     pictures = {"calibration.png", "confusion.png", "curves.png"}
-    assert names == {"recipe.yaml", "metrics.jsonl", "status.json", "published.json"} | pictures
+    assert names == {"recipe.yaml", "data.json", "metrics.jsonl", "status.json", "published.json"} | pictures
     lines = tiny.store.get(f"{folder}/metrics.jsonl").data.decode().splitlines()
     assert [msgspec.json.decode(line, type=Epoch) for line in lines] == list(tiny.outcome.history.epochs)
     assert tiny.store.get(f"{folder}/recipe.yaml").data == tiny.file("recipe.yaml")
