@@ -6,7 +6,7 @@ It knows what the examples are, not what is done with them: values stay raw, sin
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sklearn.datasets
@@ -15,20 +15,27 @@ from functions.train.cleaning import Cleaning, clean
 from functions.train.options.data import DataOptions, Fractions
 from pilotlight.errors import InvalidInputError
 
+if TYPE_CHECKING:
+    from functions.train.text import Text
+
 Array = np.ndarray[Any, Any]
 STRATA = 5  # parts of equal size that a number's range is cut into, for the split to share out each alike
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Examples as somebody who calls the served model sends them, and the answers: a class each, or a number."""
+    """Examples as somebody who calls the served model sends them, and the answers: a class each, or a number.
 
-    inputs: Array  # float32, images (N, channels, height, width) or a table (N, columns)
-    targets: Array  # int64 (N,), an index into classes; without classes float32 (N, 1), a number in its own unit
+    Of a text, an example is a window of tokens, and each of them is answered by a class, the token that follows it.
+    """
+
+    inputs: Array  # float32, images (N, channels, height, width) or a table (N, columns); int64 (N, T), tokens
+    targets: Array  # int64 (N,) or (N, T), an index into classes; without classes float32 (N, 1), in its own unit
     classes: tuple[str, ...]
     features: tuple[str, ...] = ()  # the names of the channels or columns
     metric: str = "accuracy"  # what a model of this data is judged by, one of evaluate's
-    cleaning: Cleaning | None = None  # what was left out of a table
+    cleaning: Cleaning | None = None  # what was left out of a table, or of a text
+    text: "Text | None" = None  # what the windows are cut from
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -45,7 +52,7 @@ class Dataset:
     @property
     def sha256(self) -> str:
         """In hex, of the inputs' bytes and then the targets': little-endian, row by row, in the types above."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.inputs, "<f4").tobytes())
+        digest = hashlib.sha256(np.ascontiguousarray(self.inputs, "<i8" if self.text else "<f4").tobytes())
         digest.update(np.ascontiguousarray(self.targets, "<i8" if self.classes else "<f4").tobytes())
         return digest.hexdigest()
 
@@ -104,7 +111,11 @@ DATASETS: Mapping[str, Callable[[], Dataset]] = {
 
 
 def load(options: DataOptions) -> Dataset:
-    """The data set of a recipe."""
+    """The data set of a recipe, whole; a text is none, since its tokens come from its training set alone."""
+    if options.text:
+        raise InvalidInputError(
+            f"folds must be null for the text {options.name!r}: its tokenizer would know every fold."
+        )
     return DATASETS[options.name]()
 
 

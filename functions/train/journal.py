@@ -3,6 +3,7 @@
 recipe.yaml      as run, written first: a store that cannot be written to ends the run before the training
 metrics.jsonl    one line per epoch, so far
 curves.png       the learning curves
+sample.txt       what a language model writes
 published.json   the version that came out
 folds.json       what each fold of a cross-validation gave, so far
 checkpoints/     while it is under way: see `checkpoint`
@@ -75,6 +76,10 @@ class Journal:
     def curves(self, picture: bytes) -> None:
         """Add the learning curves."""
         self._write("curves.png", picture)
+
+    def sample(self, text: str) -> None:
+        """Add what a language model writes."""
+        self._write("sample.txt", text.encode())
 
     def publish(self, reference: Reference) -> None:
         """Note which version came out."""

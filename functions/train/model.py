@@ -15,6 +15,7 @@ from functions.train.architectures import cnn, decoder, mlp, rnn, transformer
 from functions.train.data import Array, Dataset
 from functions.train.options.model import ModelOptions
 from pilotlight.contracts import Scaling
+from pilotlight.errors import InvalidInputError
 
 # From the options, the shape of one example and the number of outputs to the layers; each takes options of its own.
 ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Module]]] = {
@@ -27,9 +28,25 @@ ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Mo
 
 
 def build(options: ModelOptions, train: Dataset) -> nn.Module:
-    """An untrained model for data like `train`; seed torch before, since the weights are drawn here."""
+    """An untrained model for data like `train`; seed torch before, since the weights are drawn here.
+
+    Values are standardised first; tokens are names, and there is nothing to scale.
+    """
+    check(options, train)
     body = ARCHITECTURES[options.architecture](options, train.inputs.shape[1:], train.outputs)
-    return nn.Sequential(Standardise(train.inputs), *body)
+    return nn.Sequential(*body) if train.text else nn.Sequential(Standardise(train.inputs), *body)
+
+
+def check(options: ModelOptions, train: Dataset) -> None:
+    """Refuse a text to what takes values, and values to what takes a text."""
+    if train.text and options.architecture != "decoder":
+        raise InvalidInputError(
+            f"model.architecture is {options.architecture!r}, which takes no text; it must be 'decoder' for one."
+        )
+    if options.architecture == "decoder" and not train.text:
+        raise InvalidInputError(
+            "model.architecture is 'decoder', which takes a text alone; data.name must be 'topics' for it."
+        )
 
 
 def unscaled(model: nn.Module, train: Dataset) -> nn.Module:

@@ -42,7 +42,7 @@ class Progress:
         line = (
             f"epoch {epoch.number:>3}/{of}  loss {epoch.train_loss:.4f}, validation {epoch.validation_loss:.4f}, "
             f"{epoch.metric} {epoch.validation_accuracy:.2%}, learning rate {epoch.learning_rate:.2e}, "
-            f"{epoch.examples_per_s:,.0f} examples/s"
+            f"{speed(epoch)}"
         )
         if self.console.is_terminal:
             self._status.update(line)
@@ -62,3 +62,8 @@ class Progress:
         self._status.update(name)
         with self._status:
             yield
+
+
+def speed(epoch: Epoch) -> str:
+    """The pace of an epoch, in what its data counts."""
+    return f"{epoch.tokens_per_s:,.0f} tokens/s" if epoch.tokens_per_s else f"{epoch.examples_per_s:,.0f} examples/s"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from functions.train.data import Dataset
+from functions.train.export import ends
 from functions.train.golden import Golden
 from functions.train.recipe import Recipe, dump
 from functions.train.report import Report
@@ -56,7 +57,7 @@ def draft(product: Product) -> Draft:
         name=product.recipe.name,
         inputs=product.inputs,
         outputs=product.outputs,
-        labels=product.test.classes,
+        labels=() if product.test.text else product.test.classes,  # tokens are told by the tokenizer
         variants={precision: variant(product, precision) for precision in product.graphs},
         serve=product.report.serve,
         metric=product.report.metric,
@@ -67,6 +68,7 @@ def draft(product: Product) -> Draft:
         parity=product.parity,
         report="report.json",
         golden="golden.json",
+        tokenizer="tokenizer.json" if product.test.text else None,
         training=product.training,
         licence=product.recipe.licence,
         by=f"runs/{product.run}",
@@ -82,8 +84,10 @@ def variant(product: Product, precision: Precision) -> Variant:
 
 def files(product: Product) -> dict[str, Content]:
     """The files of the version."""
-    graphs: dict[str, Content] = {path.name: path for path in product.graphs.values()}
-    return graphs | {
+    made: dict[str, Content] = {path.name: path for path in product.graphs.values()}
+    if text := product.test.text:
+        made["tokenizer.json"] = text.tokenizer.document.encode()
+    return made | {
         "report.json": encode(product.report),
         "golden.json": encode(product.golden),
         "evaluation.npz": archive(product.test),
@@ -96,9 +100,9 @@ def archive(test: Dataset) -> bytes:
     """The test set as npz, raw; nothing in it is pickled.
 
     Images are `image` float32 (N, C, H, W) with `label` int64 (N,); a table is `features` float32 (N, columns) with
-    `target`, int64 (N,) for classes and float32 (N, 1) for numbers.
+    `target`, int64 (N,) for classes and float32 (N, 1) for numbers; a text is `input_ids` and `target` int64 (N, T).
     """
     target = io.BytesIO()
-    given, answer = ("image", "label") if test.inputs.ndim == 4 else ("features", "target")
+    (given, _), answer = ends(test), "label" if test.inputs.ndim == 4 else "target"
     np.savez_compressed(target, allow_pickle=False, **{given: test.inputs, answer: test.targets})
     return target.getvalue()

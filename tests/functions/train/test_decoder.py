@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from functions.train import data, model
-from functions.train.architectures.decoder import Attention, Decoder, SwiGlu, rotation, turn
+from functions.train.architectures.decoder import Attention, Decoder, SwiGlu, layers, rotation, turn
 from functions.train.loop import seeded
 from functions.train.options.model import DecoderOptions
 from functions.train.recipe import load
@@ -95,5 +95,9 @@ def test_untrained_decoder_guesses_evenly() -> None:
 
 
 def test_images_and_long_windows_are_refused() -> None:
-    with pytest.raises(InvalidInputError, match="'decoder', which takes windows of tokens, not examples of 1 x 8 x 8"):
+    with pytest.raises(InvalidInputError, match="'decoder', which takes a text alone"):
         model.build(options(), data.load(load("digits").data))
+    with pytest.raises(InvalidInputError, match="takes windows of tokens, not examples of 1 x 8 x 8 values"):
+        layers(options(), (1, 8, 8), 11)
+    with pytest.raises(InvalidInputError, match=r"model\.context is 9; it must be at least the 10 tokens"):
+        layers(options(), (10,), 11)
