@@ -21,6 +21,7 @@ from pilotlight.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from functions.train.batches import Passes
+    from functions.train.text import Text
 
 Array = np.ndarray[Any, Any]
 CALIBRATION = 256  # examples, where a recipe leaves it open and there are so many
@@ -29,17 +30,21 @@ STRATA = 5  # parts of equal size that a number's range is cut into, for the spl
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Examples as somebody who calls the served model sends them, and the answers: a class each, or a number."""
+    """Examples as somebody who calls the served model sends them, and the answers: a class each, or a number.
 
-    inputs: Array  # float32, images (N, channels, height, width) or a table (N, columns)
-    targets: Array  # int64 (N,), an index into classes; without classes float32 (N, 1), a number in its own unit
+    Of a text, an example is a window of tokens, and each of them is answered by a class, the token that follows it.
+    """
+
+    inputs: Array  # float32, images (N, channels, height, width) or a table (N, columns); int64 (N, T), tokens
+    targets: Array  # int64 (N,) or (N, T), an index into classes; without classes float32 (N, 1), in its own unit
     classes: tuple[str, ...]
     features: tuple[str, ...] = ()  # the names of the channels or columns
     metric: str = "accuracy"  # what a model of this data is judged by, one of evaluate's
-    cleaning: Cleaning | None = None  # what was left out of a table
+    cleaning: Cleaning | None = None  # what was left out of a table, or of a text
     categories: tuple[tuple[str, ...], ...] = ()  # of each column; one of numbers has none
     missing: Literal["drop", "mean", "median"] = "drop"  # NaN among the inputs: there is none, or how it is filled
     passes: "Passes | None" = None  # where the set does not fit in memory; the arrays are then a sample of it
+    text: "Text | None" = None  # what the windows are cut from
 
     def __len__(self) -> int:
         return len(self.targets) if self.passes is None else len(self.passes)
@@ -56,8 +61,13 @@ class Dataset:
         fill = None if self.missing == "drop" else filling(self.inputs, self.categories, self.missing)
         entering = moments(prepared(self.inputs, self.categories, fill))
         if self.classes:
-            return Profile(entering, entering, np.bincount(self.targets, minlength=len(self.classes)), fill)
+            return Profile(entering, entering, np.bincount(self.targets.ravel(), minlength=len(self.classes)), fill)
         return Profile(entering, moments(self.targets), np.zeros(0, np.int64), fill)
+
+    @property
+    def answers(self) -> int:
+        """How many answers there are: one for each example, or for each token of a text's windows."""
+        return self.targets.size if self.text else len(self)
 
     @property
     def outputs(self) -> int:
@@ -67,7 +77,7 @@ class Dataset:
     @property
     def sha256(self) -> str:
         """In hex, of the inputs' bytes and then the targets': little-endian, row by row, in the types above."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.inputs, "<f4").tobytes())
+        digest = hashlib.sha256(np.ascontiguousarray(self.inputs, "<i8" if self.text else "<f4").tobytes())
         digest.update(np.ascontiguousarray(self.targets, "<i8" if self.classes else "<f4").tobytes())
         return digest.hexdigest()
 
@@ -126,8 +136,12 @@ DATASETS: Mapping[str, Callable[[], Dataset]] = {
 
 
 def load(options: DataOptions | OwnOptions, place: Place | None = None) -> Dataset:
-    """The data set of a recipe, whose paths begin at `place`."""
+    """The data set of a recipe, whole, whose paths begin at `place`; a text is none, as its tokens are learned."""
     if isinstance(options, DataOptions):
+        if options.text:
+            raise InvalidInputError(
+                f"folds must be null for the text {options.name!r}: its tokenizer would know every fold."
+            )
         return DATASETS[options.name]()
     from functions.train import reading  # it brings pyarrow and Pillow, which the other data sets need not wait for
 
@@ -135,10 +149,14 @@ def load(options: DataOptions | OwnOptions, place: Place | None = None) -> Datas
 
 
 def shared(options: DataOptions | OwnOptions, place: Place | None = None) -> Splits:
-    """The data set of a recipe, shared out; what does not fit in memory is read by `survey` and streamed."""
+    """The data set of a recipe, shared out, of a text its documents; what does not fit in memory is streamed."""
+    if isinstance(options, DataOptions) and options.text:
+        from functions.train import text  # it brings tokenizers
+
+        return text.splits(options)
     if isinstance(options, DataOptions) or not options.streaming:
         return split(load(options, place), options)
-    from functions.train import survey  # for the reason above
+    from functions.train import survey  # it brings what `reading` brings
 
     return survey.splits(options, place or Place())
 

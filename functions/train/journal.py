@@ -6,6 +6,7 @@ data.json        the hash of the data set, how it was shared out, and what was l
 factory.py       the source of a model of the user's own
 metrics.jsonl    one line per epoch, so far
 *.png            the learning curves, and what the served variant does on the test set
+sample.txt       what a language model writes
 published.json   the version that came out
 folds.json       what each fold of a cross-validation gave, so far
 checkpoints/     while it is under way: see `checkpoint`
@@ -135,6 +136,10 @@ class Journal:
         """Add pictures, by their file names."""
         for name, picture in drawn.items():
             self._write(name, picture)
+
+    def sample(self, text: str) -> None:
+        """Add what a language model writes."""
+        self._write("sample.txt", text.encode())
 
     def publish(self, reference: Reference) -> None:
         """Note which version came out."""

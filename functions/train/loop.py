@@ -21,12 +21,13 @@ from torch import nn
 from functions.train import augmentation, batches, optimiser, schedule
 from functions.train.data import Array, Splits
 from functions.train.errors import DivergedError
-from functions.train.evaluate import score
+from functions.train.evaluate import judge
 from functions.train.options.life import StoppingOptions
 from functions.train.recipe import Recipe
 from functions.train.step import Stepper, Taken, device_of
 
 Tensors = dict[str, torch.Tensor]
+EVALUATED = 1024  # answers at once
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Epoch:
     metric: str = "accuracy"  # the name of what stands under accuracy
     gradient_norm: float = 0.0  # before clipping, the mean over the steps
     examples_per_s: float = 0.0  # of the pass alone, without the evaluation
+    tokens_per_s: float = 0.0  # likewise, of a text, whose examples are windows of tokens
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,10 @@ class Tally:
     def __post_init__(self) -> None:
         self.sums = {name: torch.zeros((), device=self.device) for name in ("loss", "hits", "norm")}
 
-    def add(self, taken: Taken, examples: int) -> None:
-        """Count a step over this many examples."""
+    def add(self, taken: Taken, answers: int) -> None:
+        """Count a step over this many answers, one for each example or token."""
         self.batches += 1
-        self.sums["loss"] += taken.loss * examples
+        self.sums["loss"] += taken.loss * answers
         self.sums["hits"] += taken.hits
         self.sums["norm"] += taken.norm
 
@@ -145,6 +147,7 @@ class Trainer:
         self.examples = len(splits.train)
         self.batch_size = batches.size(recipe.batch_size, self.examples)
         self.steps_per_epoch = math.ceil(self.examples / self.batch_size)
+        self.each = splits.train.answers // self.examples  # answers of an example: one, or a window's tokens
         self._augmentation = augmentation.build(recipe.augmentation, splits.train.inputs.shape[1:])
         self._drawn_from = torch.get_rng_state()  # what the order of the running epoch was drawn from
         self._settled = False
@@ -171,7 +174,7 @@ class Trainer:
             self.steps += 1
             seen = inputs if self._augmentation is None else self._augmentation(inputs)
             taken = self.stepper.take(seen, targets, rates[self.tally.batches], self.steps)
-            self.tally.add(taken, len(targets))
+            self.tally.add(taken, targets.numel())
             self.tally.seconds = time.perf_counter() - started
             self._settle()
             boundary(self)
@@ -242,22 +245,23 @@ class Trainer:
 
     def _finish(self, rate: float, started: float) -> Epoch:
         """Evaluate, take note, and be ready for the next epoch."""
-        tally, examples, validation = self.tally, len(self._splits.train), self._splits.validation
+        tally, train, validation = self.tally, self._splits.train, self._splits.validation
         loss, hits, norm = (float(tally.sums[name]) for name in ("loss", "hits", "norm"))  # waits for the device
-        speed = examples / (time.perf_counter() - started)
-        judged = score(predict(self.stepper.judged, validation.inputs), validation.targets, validation.classes)
+        passed, answers = time.perf_counter() - started, train.answers
+        judged = judge(predict(self.stepper.judged, validation.inputs), validation)
         metric, value = judged.headline
         epoch = Epoch(
             number=len(self.epochs) + 1,
-            train_loss=loss / examples,
-            train_accuracy=hits / examples,
+            train_loss=loss / answers,
+            train_accuracy=hits / answers,
             validation_loss=judged.loss,
             validation_accuracy=value,
             learning_rate=rate,
             seconds=time.perf_counter() - started,
             metric=metric,
             gradient_norm=norm / tally.batches,
-            examples_per_s=speed,
+            examples_per_s=len(train) / passed,
+            tokens_per_s=answers / passed if train.text else 0.0,
         )
         self.epochs.append(epoch)
         self.tally = Tally(self.stepper.device)
@@ -329,12 +333,16 @@ def learning_rates(recipe: Recipe, examples: int, epoch: int) -> Sequence[float]
     return [base * schedule.factor(recipe.schedule, step, total) for step in range(first, first + steps)]
 
 
-def predict(model: nn.Module, images: Array, batch_size: int = 1024) -> Array:
-    """The model's logits (N, classes) for raw images (N, C, H, W), in evaluation mode."""
+def predict(model: nn.Module, inputs: Array, batch_size: int | None = None) -> Array:
+    """The model's outputs, (N, classes) or (N, T, tokens), for raw inputs like those of a `Dataset`, not in training.
+
+    Unless a batch size is given, so many at once as have 1,024 answers, or tokens one window.
+    """
     model.eval()
-    device = device_of(model)
+    device, answers = device_of(model), inputs.shape[1] if inputs.dtype == np.int64 else 1
+    size = batch_size or max(1, EVALUATED // answers)
     with torch.inference_mode():
-        batches = [model(batch.to(device)).cpu() for batch in torch.split(torch.from_numpy(images), batch_size)]
+        batches = [model(batch.to(device)).cpu() for batch in torch.split(torch.from_numpy(inputs), size)]
     return np.concatenate([batch.numpy() for batch in batches])
 
 

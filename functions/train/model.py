@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from functions.train import factory
-from functions.train.architectures import cnn, mlp, rnn, transformer
+from functions.train.architectures import cnn, decoder, mlp, rnn, transformer
 from functions.train.data import Array, Dataset
 from functions.train.options.model import CustomOptions, ModelOptions
 from functions.train.preparation import Fill, Spread, names
 from functions.train.profile import Moments
 from pilotlight.contracts import Scaling
+from pilotlight.errors import InvalidInputError
 
 # From the options, the shape of one example and the number of outputs to the layers; each takes options of its own.
 ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Module]]] = {
@@ -26,6 +27,7 @@ ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Mo
     "mlp": mlp.layers,
     "rnn": rnn.layers,
     "transformer": transformer.layers,
+    "decoder": decoder.layers,
 }
 
 
@@ -34,14 +36,29 @@ def build(options: ModelOptions, train: Dataset, folder: Path = Path()) -> nn.Mo
 
     A model of the user's own is looked for in `folder`, the recipe's.
     """
+    check(options, train)
     if isinstance(options, CustomOptions):
         return nn.Sequential(*front(train), *factory.find(options, folder).layers(entering(train), train.outputs))
     body = ARCHITECTURES[options.architecture](options, entering(train), train.outputs)
     return nn.Sequential(*front(train), *body)
 
 
+def check(options: ModelOptions, train: Dataset) -> None:
+    """Refuse a text to what takes values, and values to what takes a text."""
+    if train.text and options.architecture != "decoder":
+        raise InvalidInputError(
+            f"model.architecture is {options.architecture!r}, which takes no text; it must be 'decoder' for one."
+        )
+    if options.architecture == "decoder" and not train.text:
+        raise InvalidInputError(
+            "model.architecture is 'decoder', which takes a text alone; data.name must be 'topics' for it."
+        )
+
+
 def entering(train: Dataset) -> tuple[int, ...]:
     """The shape of an example as the network gets it; a table is wider by its categories."""
+    if train.text:
+        return tuple(train.inputs.shape[1:])
     return (len(train.profile.inputs.mean), *train.inputs.shape[2:])
 
 
@@ -51,7 +68,12 @@ def entering_names(train: Dataset) -> tuple[str, ...]:
 
 
 def front(train: Dataset) -> list[nn.Module]:
-    """From raw values to what the network computes with: gaps filled, categories spread, everything scaled."""
+    """From raw values to what the network computes with: gaps filled, categories spread, everything scaled.
+
+    Tokens are names: nothing is done to them.
+    """
+    if train.text:
+        return []
     known = train.profile
     fill = [] if known.fill is None else [Fill(known.fill)]
     spread = [Spread(train.categories)] if any(train.categories) else []

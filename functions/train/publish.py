@@ -10,6 +10,7 @@ from msgspec import structs
 
 from functions.train import card
 from functions.train.data import Dataset
+from functions.train.export import ends
 from functions.train.factory import FILE
 from functions.train.product import Product
 from functions.train.recipe import dump
@@ -29,7 +30,8 @@ def publish(product: Product, registry: Registry) -> Manifest:
 
 def draft(product: Product, served: Variant) -> Draft:
     """What the manifest says of the product."""
-    table, classes = steps(product), product.splits.test.classes
+    table, text = steps(product), product.splits.test.text
+    classes = () if text else product.splits.test.classes  # tokens are told by the tokenizer
     return Draft(
         name=product.recipe.name,
         task="tabular" if table is not None else "tensor",
@@ -48,6 +50,7 @@ def draft(product: Product, served: Variant) -> Draft:
         parity=product.parity,
         report="report.json",
         golden="golden.json",
+        tokenizer="tokenizer.json" if text else None,
         training=product.training,
         licence=product.recipe.licence,
         by=f"runs/{product.run}",
@@ -55,9 +58,11 @@ def draft(product: Product, served: Variant) -> Draft:
 
 
 def steps(product: Product) -> Table | None:
-    """A table's columns by their names, unscaled, since the graph scales them; images stay the graph's own tensors."""
+    """A table's columns by their names, unscaled, since the graph scales them; images and tokens stay tensors."""
     train = product.splits.train
-    return Table(input=product.inputs[0].name, columns=columns(train)) if train.inputs.ndim == 2 else None
+    if train.text or train.inputs.ndim != 2:
+        return None
+    return Table(input=product.inputs[0].name, columns=columns(train))
 
 
 def columns(train: Dataset) -> tuple[Column, ...]:
@@ -95,6 +100,8 @@ def files(product: Product) -> dict[str, Content]:
     known: dict[str, Content] = {path.name: path for path in product.graphs.values()}
     if product.source is not None:
         known[FILE] = product.source.encode()
+    if text := product.splits.test.text:
+        known["tokenizer.json"] = text.tokenizer.document.encode()
     return (
         known
         | product.pictures
@@ -112,9 +119,9 @@ def archive(test: Dataset) -> bytes:
     """The test set as npz, raw; nothing in it is pickled.
 
     Images are `image` float32 (N, C, H, W) with `label` int64 (N,); a table is `features` float32 (N, columns) with
-    `target`, int64 (N,) for classes and float32 (N, 1) for numbers.
+    `target`, int64 (N,) for classes and float32 (N, 1) for numbers; a text is `input_ids` and `target` int64 (N, T).
     """
     target = io.BytesIO()
-    given, answer = ("image", "label") if test.inputs.ndim == 4 else ("features", "target")
+    (given, _), answer = ends(test), "label" if test.inputs.ndim == 4 else "target"
     np.savez_compressed(target, allow_pickle=False, **{given: test.inputs, answer: test.targets})
     return target.getvalue()

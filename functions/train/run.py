@@ -8,15 +8,28 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from functions.train import curves, data, factory, folds, golden, model, parity, pictures, precision, report
+from functions.train import (
+    curves,
+    data,
+    factory,
+    folds,
+    golden,
+    model,
+    ngram,
+    parity,
+    pictures,
+    precision,
+    report,
+    sample,
+)
 from functions.train.data import Splits
-from functions.train.evaluate import score, shown
+from functions.train.evaluate import judge, shown
 from functions.train.export import export
 from functions.train.folds import Folds
 from functions.train.interruption import Interruption
 from functions.train.journal import Journal
 from functions.train.keeper import Keeper
-from functions.train.ladder import Ladder
+from functions.train.ladder import Ladder, kept
 from functions.train.loop import EarlyStopping, Epoch, History, Trainer, predict, seeded, train
 from functions.train.options.model import CustomOptions
 from functions.train.product import Product
@@ -101,27 +114,38 @@ def proceed(
         network = model.unscaled(network, splits.train)
         say(f"{len(history.epochs)} epochs on {device_name()}, kept epoch {history.best.number}")
     with progress.stage("evaluate") as say:
-        result = score(predict(network, splits.test.inputs), splits.test.targets, splits.test.classes)
+        result = judge(predict(network, splits.test.inputs), splits.test)
         found = f"{splits.test.metric} {shown(splits.test.metric, result.metrics[splits.test.metric])}"
         drawn = {"curves.png": curves.draw(history, f"{recipe.name}: {found} on {len(splits.test)} test examples")}
         journal.pictures(drawn)
         say(f"{found} on the test set")
+    baseline = None
+    if splits.test.text:
+        with progress.stage("baseline") as say:
+            baseline = ngram.baseline(splits)
+            say(str(baseline))
+        with progress.stage("sample") as say:
+            journal.sample(written := sample.write(network, splits.test.text.tokenizer, splits.test.inputs[0]))
+            say(written)
     with TemporaryDirectory(prefix="pilotlight-train-") as folder:
-        graphs: dict[Precision, Path] = {kind: Path(folder, f"model.{kind}.onnx") for kind in ("fp32", "int8")}
+        graphs: dict[Precision, Path] = {"fp32": Path(folder, "model.fp32.onnx")}
         with progress.stage("export") as say:
             opset = export(network, splits.train, recipe.export, graphs["fp32"])
             say(f"opset {opset}, {graphs['fp32'].stat().st_size:,} bytes")
         with progress.stage("parity") as say:
             agreed = parity.check(network, graphs["fp32"], splits.validation.inputs, recipe.export.tolerance)
             say(f"within {agreed.max_abs:.2g} of the model at batches {', '.join(map(str, agreed.batches))}")
+            if agreed.lengths:
+                say(f"each at lengths {', '.join(map(str, agreed.lengths))}")
         with progress.stage("quantize") as say:
             ladder = Ladder(graphs["fp32"], splits.calibration.inputs, splits.validation, recipe.quantization)
-            rungs = ladder.climb(graphs["int8"])
-            say(f"{graphs['int8'].stat().st_size:,} bytes, {len(splits.calibration)} training examples to calibrate")
+            rungs = ladder.climb(Path(folder, "model.smaller.onnx"))
+            small = kept(rungs).precision
+            graphs[small] = Path(folder, "model.smaller.onnx").rename(Path(folder, f"model.{small}.onnx"))
+            say(f"{graphs[small].stat().st_size:,} bytes, {len(splits.calibration)} training examples to calibrate")
             say(f"{len(rungs)} tried")
         with progress.stage("report") as say:
-            budget = recipe.quantization.budget
-            measured = report.compare(graphs, splits.test, splits.calibration, budget, rungs)
+            measured = report.compare(graphs, splits.test, splits.calibration, ladder.budget, rungs, baseline)
             drawn |= pictures.draw(measured, graphs[measured.serve], splits.test, recipe.name)
             journal.pictures(drawn)
             say(measured.verdict)
@@ -169,9 +193,10 @@ def again(reference: Reference, journal: Journal, recipe: Recipe, store: ObjectS
 
 
 def sizes(splits: Splits) -> str:
-    """How many examples each set has."""
+    """How many examples each set has; of a text, tokens."""
     sets = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    return ", ".join(f"{len(part):,} {name}" for name, part in sets.items())
+    counts = {name: len(part.text.stream if part.text else part) for name, part in sets.items()}
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items()) + (" tokens" if splits.train.text else "")
 
 
 def keeping(
@@ -214,7 +239,7 @@ def cross_validate(
         keeper = keep(f"folds/{len(values) + 1}/checkpoints")
         network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper, place.folder)
         outputs = predict(model.unscaled(network, parts.train), parts.test.inputs)
-        values.append(score(outputs, parts.test.targets, parts.test.classes).metrics[dataset.metric])
+        values.append(judge(outputs, parts.test).metrics[dataset.metric])
         journal.fold(Folds(dataset.metric, tuple(values)))
         keeper.clear()
     return Folds(dataset.metric, tuple(values))

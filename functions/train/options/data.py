@@ -31,6 +31,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from functions.train.options.part import Count, Options, Seed, Share, branch
+from functions.train.options.text import TextOptions
 
 Format = Literal["csv", "parquet", "npz", "images"]
 Paths = Annotated[
@@ -64,10 +65,18 @@ class Fractions(Options):
 class DataOptions(Options):
     """A data set that comes along. The split has its own seed: runs of other seeds stay comparable on one test set."""
 
-    name: Literal["digits", "breast-cancer", "wine", "diabetes"]
+    name: Literal["digits", "breast-cancer", "wine", "diabetes", "topics"]
     seed: Seed = 0
     fractions: Fractions
     calibration: Count = 256  # examples of the training set that the quantizer sees
+    text: Annotated[TextOptions | None, Field(validate_default=True)] = None  # how a text becomes tokens
+
+    @field_validator("text")
+    @classmethod
+    def _tokens(cls, text: TextOptions | None, info: ValidationInfo) -> TextOptions | None:
+        if (info.data.get("name") == "topics") != (text is not None):
+            raise ValueError("it must be given for topics, with a vocabulary and a window, and for nothing else")
+        return text
 
 
 class ImageOptions(Options):
