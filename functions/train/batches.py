@@ -4,12 +4,14 @@ On a GPU, the next batch is copied there while the current one is being worked o
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
 
 from functions.train.data import Dataset
+from functions.train.world import ALONE, World
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets
 
@@ -24,12 +26,30 @@ def shuffled(examples: int, batch_size: int) -> torch.Tensor:
     return torch.randperm(examples) if batch_size < examples else torch.arange(examples)
 
 
+def cut(order: torch.Tensor, batch_size: int) -> Sequence[torch.Tensor]:
+    """The batches of a pass. One example that is left over joins the last one: alone it has no variance."""
+    parts = torch.split(order, batch_size)
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        return *parts[:-2], torch.cat(parts[-2:])
+    return parts
+
+
+def count(examples: int, batch_size: int) -> int:
+    """How many batches `cut` makes of these examples."""
+    return max(1, math.ceil((examples - 1) / batch_size))
+
+
 def stream(
-    data: Dataset, order: torch.Tensor, batch_size: int, device: torch.device, start: int = 0
+    data: Dataset,
+    parts: Sequence[torch.Tensor],
+    device: torch.device,
+    start: int = 0,
+    world: World = ALONE,
 ) -> Iterator[Batch]:
-    """The batches from number `start` on."""
+    """The batches from number `start` on, of each this process's share."""
     inputs, targets = torch.from_numpy(data.inputs), torch.from_numpy(data.targets)
-    chosen = ((inputs[some], targets[some]) for some in itertools.islice(torch.split(order, batch_size), start, None))
+    shares = map(world.share, itertools.islice(parts, start, None))
+    chosen = ((inputs[some], targets[some]) for some in shares)
     return ahead(chosen, device) if device.type == "cuda" else chosen
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from functions.train import parallel
 from functions.train.options.optimiser import (
     AdagradOptions,
     AdamOptions,
@@ -147,7 +148,8 @@ def tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
 def restore(optimiser: torch.optim.Optimizer, remembered: Mapping[str, torch.Tensor]) -> None:
     """Have an optimiser over the same parameters remember what `tensors` gave."""
     state: dict[int, dict[str, torch.Tensor]] = {}
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     for path, value in remembered.items():
         number, name = path.split("/")
-        state.setdefault(int(number), {})[name] = value
+        state.setdefault(int(number), {})[name] = parallel.like(weights[int(number)], value)
     optimiser.load_state_dict(optimiser.state_dict() | {"state": state})

@@ -22,6 +22,8 @@ from functions.train.progress import Progress
 from functions.train.publish import Product, publish
 from functions.train.recipe import Recipe
 from functions.train.revision import revision
+from functions.train.step import device
+from functions.train.world import ALONE, World, part
 from pilotlight.contracts import Manifest, Precision, Reference, Training, decode, encode
 from pilotlight.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
@@ -47,6 +49,7 @@ def run(
     progress: Progress,
     name: str | None = None,
     interruption: Interruption | None = None,
+    world: World = ALONE,
 ) -> Outcome:
     """Train, evaluate, export, check, quantize, measure and publish what a recipe describes.
 
@@ -55,23 +58,28 @@ def run(
     """
     journal = Journal(store, recipe, name)
     progress.show(f"run {journal.run}")
-    if reference := journal.published:
+    reference = journal.published
+    if world.agree(reference is not None) and reference:
         return again(reference, journal, recipe, store)
     with progress.stage("data") as say:
         splits = data.split(data.load(recipe.data), recipe.data)
         say(f"{recipe.data.name}: {sizes(splits)}")
         if splits.train.cleaning:
             say(str(splits.train.cleaning))
-    keep = keeping(journal, recipe, progress, interruption or Interruption())
+        world.tell(splits.sha256.encode())
+    keep = keeping(journal, recipe, progress, interruption or Interruption(), world)
     crossed = None
     if recipe.folds:
         with progress.stage("folds") as say:
-            crossed = cross_validate(recipe, recipe.folds, journal, progress, keep)
+            crossed = cross_validate(recipe, recipe.folds, journal, progress, keep, world)
             say(str(crossed))
     with progress.stage("train") as say:
-        network, history = fit(recipe, data.scaled(splits), watching(recipe, progress, journal), keep("checkpoints"))
+        watch, keeper = watching(recipe, progress, journal), keep("checkpoints")
+        network, history = fit(recipe, data.scaled(splits), watch, keeper, world)
+        part()
         network = model.unscaled(network, splits.train)
-        say(f"{len(history.epochs)} epochs on {device_name()}, kept epoch {history.best.number}")
+        where = device_name() if world.size == 1 else f"{world.size} x {device_name()}"
+        say(f"{len(history.epochs)} epochs on {where}, kept epoch {history.best.number}")
     with progress.stage("evaluate") as say:
         result = score(predict(network, splits.test.inputs), splits.test.targets, splits.test.classes)
         found = f"{splits.test.metric} {shown(splits.test.metric, result.metrics[splits.test.metric])}"
@@ -143,12 +151,12 @@ def sizes(splits: Splits) -> str:
 
 
 def keeping(
-    journal: Journal, recipe: Recipe, progress: Progress, interruption: Interruption
+    journal: Journal, recipe: Recipe, progress: Progress, interruption: Interruption, world: World
 ) -> Callable[[str], Keeper]:
     """Gives the keeper of the training whose checkpoints are in a folder of the run."""
 
     def keep(folder: str) -> Keeper:
-        return Keeper(journal.checkpoints(folder), recipe.checkpoint, interruption, progress.show)
+        return Keeper(journal.checkpoints(folder), recipe.checkpoint, interruption, progress.show, world=world)
 
     return keep
 
@@ -165,14 +173,15 @@ def watching(recipe: Recipe, progress: Progress, journal: Journal | None = None)
 
 
 def cross_validate(
-    recipe: Recipe, count: int, journal: Journal, progress: Progress, keep: Callable[[str], Keeper]
+    recipe: Recipe, count: int, journal: Journal, progress: Progress, keep: Callable[[str], Keeper], world: World
 ) -> Folds:
     """Train on all folds but one, score on that one, for each; those that an earlier life has scored are known."""
     dataset, known = data.load(recipe.data), journal.folds
     values = list(known.values) if known else []
+    world.agree(len(values))
     for parts in folds.splits(dataset, count, recipe.data.seed, recipe.data.fractions)[len(values) :]:
         keeper = keep(f"folds/{len(values) + 1}/checkpoints")
-        network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper)
+        network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper, world)
         outputs = predict(model.unscaled(network, parts.train), parts.test.inputs)
         values.append(score(outputs, parts.test.targets, parts.test.classes).metrics[dataset.metric])
         journal.fold(Folds(dataset.metric, tuple(values)))
@@ -180,11 +189,16 @@ def cross_validate(
     return Folds(dataset.metric, tuple(values))
 
 
-def fit(recipe: Recipe, splits: Splits, watch: Callable[[Epoch], None], keeper: Keeper) -> tuple[nn.Module, History]:
+def fit(
+    recipe: Recipe, splits: Splits, watch: Callable[[Epoch], None], keeper: Keeper, world: World = ALONE
+) -> tuple[nn.Module, History]:
     """A model of the recipe's architecture, trained where there is a GPU on it, and the history of its epochs."""
     with seeded(recipe.seed):
-        network = model.build(recipe.model, splits.train).to(device())
-    return network, train(network, splits, recipe, watch, keeper)
+        network = model.build(recipe.model, splits.train)
+    if world.size == 1:  # of several processes, each trains a copy
+        network = network.to(device())
+    history = train(network, splits, recipe, watch, keeper, world)
+    return network.to(device()), history
 
 
 def provenance(recipe: Recipe, splits: Splits, history: History) -> Training:
@@ -198,11 +212,6 @@ def provenance(recipe: Recipe, splits: Splits, history: History) -> Training:
         precision=precision.resolve(recipe.precision, device()),
         wall_s=sum(epoch.seconds for epoch in history.epochs),
     )
-
-
-def device() -> torch.device:
-    """The first GPU, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_name() -> str:
