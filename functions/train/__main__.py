@@ -30,6 +30,7 @@ from pilotlight.storage import ObjectStore, open_store
 
 if TYPE_CHECKING:
     from functions.train.run import Outcome
+    from functions.train.world import World
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,21 +112,28 @@ def train(recipe: Recipe, store: ObjectStore, name: str | None, budget_s: float 
 
 
 def start(recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption) -> "Outcome | None":
-    """Run, and show on standard error how it goes; the lead alone, where several processes train together."""
-    from functions.train.follow import follow  # these bring torch: seconds that a typo in a recipe need not wait
-    from functions.train.progress import Progress
-    from functions.train.report import table
-    from functions.train.run import run
-    from functions.train.world import joined
+    """Take part: run, or follow the lead's trainings. None where another process has the outcome."""
+    from functions.train.world import joined  # this brings torch: seconds that a typo in a recipe need not wait
 
     with joined() as world:
-        if not world.lead:
-            follow(recipe, store, interruption, world)
-            return None
-        console = Console(stderr=True)
-        outcome = run(recipe, store, Progress(console, before=interruption.check), name, interruption, world)
-        console.print(table(outcome.report))
-        return outcome
+        if world.lead:
+            return lead(recipe, store, name, interruption, world)
+        from functions.train.follow import follow
+
+        follow(recipe, store, interruption, world)
+        return None
+
+
+def lead(recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption, world: "World") -> "Outcome":
+    """Run, and show on standard error how it goes."""
+    from functions.train.progress import Progress  # these bring what else a run needs, onnx among them
+    from functions.train.report import table
+    from functions.train.run import run
+
+    console = Console(stderr=True)
+    outcome = run(recipe, store, Progress(console, before=interruption.check), name, interruption, world)
+    console.print(table(outcome.report))
+    return outcome
 
 
 def as_json(outcome: "Outcome", store: str) -> str:

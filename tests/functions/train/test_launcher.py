@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from pilotlight.errors import InvalidInputError
 from tests.functions.train.conftest import TINY
 from tests.functions.train.test_life import Process, until
 
+THERE = "10.0.0.7"
+NODES = "--nnodes {} --node-rank {} --nproc-per-node {} --master-addr {}"
 MAIN = "AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS"
 STANDALONE = "--standalone --nproc-per-node"
 
@@ -39,10 +40,10 @@ def batch(nodes: object, node: object, main: object = 0, **more: str) -> dict[st
         (batch(1, 0), None, 4, f"{STANDALONE} 4"),
         (batch(1, 0), None, 0, None),
         (batch("", ""), None, 0, None),
-        (batch(2, 0), None, 4, "--nnodes 2 --node-rank 0 --nproc-per-node 4 --master-addr 127.0.0.1"),
-        (batch(2, 1, **{MAIN: "10.0.0.7"}), None, 4, "--nnodes 2 --node-rank 1 --nproc-per-node 4 --master-addr 10.0.0.7"),
-        (batch(3, 2, 2), None, 0, "--nnodes 3 --node-rank 0 --nproc-per-node 1 --master-addr 127.0.0.1"),
-        (batch(3, 0, 2, **{MAIN: "10.0.0.7"}), 2, 0, "--nnodes 3 --node-rank 1 --nproc-per-node 2 --master-addr 10.0.0.7"),
+        (batch(2, 0), None, 4, NODES.format(2, 0, 4, "127.0.0.1")),
+        (batch(2, 1, **{MAIN: THERE}), None, 4, NODES.format(2, 1, 4, THERE)),
+        (batch(3, 2, 2), None, 0, NODES.format(3, 0, 1, "127.0.0.1")),
+        (batch(3, 0, 2, **{MAIN: THERE}), 2, 0, NODES.format(3, 1, 2, THERE)),
     ],
 )  # fmt: skip
 def test_arguments_of_torchrun(environment: Mapping[str, str], processes: int, gpus: int, expected: str | None) -> None:
@@ -132,7 +133,5 @@ def test_processes_are_killed_and_stopped_and_fewer_go_on(tmp_path: Path, capsys
 
 def worker(agent: int) -> int:
     """The last of torchrun's processes: not the lead."""
-    listed = subprocess.run(
-        ["ps", "--no-headers", "-o", "pid", "--ppid", str(agent)], capture_output=True, text=True, check=True
-    )
-    return int(listed.stdout.split()[-1])
+    command = ["ps", "--no-headers", "-o", "pid", "--ppid", str(agent)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
