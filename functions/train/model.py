@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from functions.train.architectures import cnn, mlp, rnn, transformer
+from functions.train.architectures import cnn, decoder, mlp, rnn, transformer
 from functions.train.data import Array, Dataset
 from functions.train.options.model import ModelOptions
 from pilotlight.contracts import Scaling
@@ -22,6 +22,7 @@ ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Mo
     "mlp": mlp.layers,
     "rnn": rnn.layers,
     "transformer": transformer.layers,
+    "decoder": decoder.layers,
 }
 
 

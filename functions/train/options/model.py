@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from functions.train.options.part import Count, Dropout, Layers, Options
+from functions.train.options.part import Count, Dropout, Layers, Options, Positive
 
 
 class CnnOptions(Options):
@@ -54,4 +54,33 @@ class TransformerOptions(Options):
         return self
 
 
-ModelOptions = Annotated[CnnOptions | MlpOptions | RnnOptions | TransformerOptions, Field(discriminator="architecture")]
+class DecoderOptions(Options):
+    """A language model of Llama's shape. How many tokens there are is for the tokenizer to say."""
+
+    architecture: Literal["decoder"]
+    layers: Layers
+    width: Count
+    heads: Count
+    kv_heads: Count  # of keys and values; as many as heads: multi-head attention, one: multi-query attention
+    hidden: Count  # width of the dense layers' middle in each block
+    context: Count  # tokens that it can look at together, the guessed one aside
+    tied: bool = True  # one matrix for the tokens that go in and the scores that come out
+    dropout: Dropout = 0.0
+    base: Positive = 1e4  # of the rotary positions' wavelengths
+    epsilon: Positive = 1e-5  # added to the mean square that RMSNorm divides by
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"width must be an even multiple of heads, and {self.width} is none of {self.heads}: "
+                "rotary positions turn pairs of a head's values"
+            )
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads must be a multiple of kv_heads, and {self.heads} is none of {self.kv_heads}")
+        return self
+
+
+ModelOptions = Annotated[
+    CnnOptions | MlpOptions | RnnOptions | TransformerOptions | DecoderOptions, Field(discriminator="architecture")
+]
