@@ -3,15 +3,20 @@
 On a GPU, the next batch is copied there while the current one is being worked on. It knows no model.
 """
 
+from __future__ import annotations
+
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from functions.train.data import Dataset
 from functions.train.world import ALONE, World
+
+if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from functions.train.data import Dataset
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets
 

@@ -48,6 +48,7 @@ class Epoch:
     metric: str = "accuracy"  # the name of what stands under accuracy
     gradient_norm: float = 0.0  # before clipping, the mean over the steps
     examples_per_s: float = 0.0  # of the pass alone, without the evaluation
+    mfu: float | None = None  # see `flops`; on a GPU of its table
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,7 @@ class Trainer:
                 metric=metric,
                 gradient_norm=norm / tally.batches,
                 examples_per_s=speed,
+                mfu=self.stepper.meter.utilisation(speed),
             )
         )
         self.epochs.append(epoch)

@@ -42,7 +42,7 @@ class Progress:
         line = (
             f"epoch {epoch.number:>3}/{of}  loss {epoch.train_loss:.4f}, validation {epoch.validation_loss:.4f}, "
             f"{epoch.metric} {epoch.validation_accuracy:.2%}, learning rate {epoch.learning_rate:.2e}, "
-            f"{epoch.examples_per_s:,.0f} examples/s"
+            f"{epoch.examples_per_s:,.0f} examples/s{'' if epoch.mfu is None else f', MFU {epoch.mfu:.1%}'}"
         )
         if self.console.is_terminal:
             self._status.update(line)

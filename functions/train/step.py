@@ -5,7 +5,10 @@ itself is of the whole batch. It knows a model and how the recipe moves its weig
 to stop.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -15,9 +18,12 @@ from functions.train import loss as losses
 from functions.train import optimiser as optimisers
 from functions.train import parallel, precision
 from functions.train.average import Average
-from functions.train.data import Dataset
-from functions.train.recipe import Recipe
+from functions.train.flops import Meter
 from functions.train.world import ALONE, World
+
+if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
+    from functions.train.data import Dataset
+    from functions.train.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +47,11 @@ class Stepper:
         self.average = self._averaging(model, strategy, recipe.ema) if recipe.ema is not None else None
         self._loss = losses.build(recipe.loss, train, self.device)
         self._precision = precision.resolve(recipe.precision, self.device)
-        self._plain = parallel.wrapped(self.model, strategy, world, self.device)
-        self._compiled = torch.compile(self._plain) if recipe.compile else None  # shares the weights
+        self._module = parallel.wrapped(self.model, strategy, world, self.device)
+        self._compiled = torch.compile(self._answer, dynamic=False) if recipe.compile else None  # shares the weights
         self._shape: torch.Size | None = None  # that it was compiled for
+        gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        self.meter = Meter(model, lambda: torch.from_numpy(train.inputs[:1]), gpu, self._precision, world.size)
 
     @property
     def judged(self) -> nn.Module:
@@ -75,13 +83,12 @@ class Stepper:
         loss, hits = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         divided = zip(batch.tensor_split(count), truth.tensor_split(count), strict=True)
         for number, (part, target) in enumerate(divided, 1):
-            with parallel.alone(self._plain, last=number == count):
-                with precision.casting(self._precision, self.device):
-                    outputs = self._forward(part)
-                mean = self._loss.mean(outputs.float(), target) * (self._loss.mass(target) / whole)
+            with parallel.alone(self._module, last=number == count):
+                mean, hit = self._ask(part, target)
+                mean = mean * (self._loss.mass(target) / whole)
                 (mean * processes if processes > 1 else mean).backward()  # type: ignore[no-untyped-call]  # torch's omission
             loss += mean.detach()
-            hits += self._loss.hits(outputs.detach(), target)
+            hits += hit
         return self._total(loss, hits / processes if examples < processes else hits)  # each has worked through them all
 
     def _total(self, loss: torch.Tensor, hits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,12 +105,17 @@ class Stepper:
             return mass
         return self._world.total(torch.as_tensor(mass, dtype=torch.float32, device=self.device))
 
-    def _forward(self, part: torch.Tensor) -> torch.Tensor:
-        """The model's outputs. Compiled for the first shape alone: another, as of a last batch, would compile anew."""
+    def _ask(self, part: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and hits of a part; compiled for the first shape alone, for a last batch of another is not worth it."""
         self._shape = self._shape or part.shape
-        module = self._compiled if self._compiled is not None and part.shape == self._shape else self._plain
-        outputs: torch.Tensor = module(part)
-        return outputs
+        ask = self._compiled if self._compiled is not None and part.shape == self._shape else self._answer
+        return ask(part, target)
+
+    def _answer(self, part: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and hits together, so that the compiler need not keep the outputs in fp32 for either."""
+        with precision.casting(self._precision, self.device):
+            outputs = self._module(part)
+        return self._loss.mean(outputs.float(), target), self._loss.hits(outputs.detach(), target)
 
     def _clip(self) -> torch.Tensor:
         """The length of the whole gradient, which is then no longer than the recipe allows.

@@ -9,12 +9,12 @@ weights goes over NCCL from GPU to GPU; what the processes tell each other goes 
 It knows neither recipe nor model.
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import msgspec
 import torch
 from torch import distributed
 
@@ -86,7 +86,7 @@ class World:
         if self.size == 1:
             return tensors
         kinds = {name: (str(value.dtype).removeprefix("torch."), tuple(value.shape)) for name, value in tensors.items()}
-        heard = msgspec.json.decode(self.tell(msgspec.json.encode(kinds)), type=dict[str, tuple[str, tuple[int, ...]]])
+        heard = json.loads(self.tell(json.dumps(kinds).encode()))
         given = (
             tensors
             if self.lead
