@@ -2,7 +2,7 @@
 
 A decoder of Llama's shape with 354 million weights learns the bytes of python's own reference, by the step and the
 prefetch that every recipe runs on: with the compiler and without, with the fused optimiser and without, in bf16 and in
-fp32. The first steps are not timed. It needs torch, numpy and rich: where there is no pydantic, it runs too. Without a GPU a
+fp32. The first steps are not timed. It needs torch, numpy and rich, no pydantic. Without a GPU a
 tiny model shows that it works, and nothing else.
 """
 
