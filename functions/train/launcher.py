@@ -12,13 +12,15 @@ and the launcher ends with that. It knows processes and machines, not what is tr
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 
 from functions.train.errors import PausedError
-from functions.train.interruption import Interruption
 from pilotlight.errors import InvalidInputError
 
 PORT = 29500  # torchrun's own default
@@ -89,22 +91,36 @@ def gpus() -> int:
 def launch(fleet: Fleet, words: Sequence[str]) -> int:
     """Run `python -m functions.train` with these words in every process; gives the lead's exit code.
 
-    75 where SIGTERM came before there was one: nothing is lost, and the same run goes on.
+    75 where a signal came before there was one: nothing is lost, and the same run goes on.
     """
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", GRACE_S)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, without its warning
-    interruption = Interruption()
-    with TemporaryDirectory(prefix="pilotlight-launch-") as folder, interruption.listening():
+    with TemporaryDirectory(prefix="pilotlight-launch-") as folder, leaving():
         file = Path(folder, "code")
         os.environ[EXIT_FILE] = str(file)
-        ended = agent(fleet.arguments, words, interruption)
-        if file.exists():
-            return int(file.read_text())
-    return os.EX_TEMPFAIL if interruption.reason or ended is None else ended
+        try:
+            ended = agent(fleet.arguments, words)
+        except PausedError:
+            ended = os.EX_TEMPFAIL
+        return int(file.read_text()) if file.exists() else ended
 
 
-def agent(arguments: Sequence[str], words: Sequence[str], interruption: Interruption) -> int | None:
-    """Run torchrun's agent: 0 or 1, or None when a signal ended it.
+@contextmanager
+def leaving() -> Iterator[None]:
+    """End with `PausedError` on SIGTERM inside, until torchrun's agent has processes to hand it on to."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise PausedError("Stopped by SIGTERM before anything was started.")
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def agent(arguments: Sequence[str], words: Sequence[str]) -> int:
+    """Run torchrun's agent: 0, 1, or 75 when a signal ended it.
 
     Our own words are kept from its parser, which takes our --run for one of its --run-path.
     """
@@ -112,15 +128,14 @@ def agent(arguments: Sequence[str], words: Sequence[str], interruption: Interrup
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
+    parsed = parse_args([*arguments, "--module", "functions.train"])  # type: ignore[no-untyped-call]
+    parsed.training_script_args = list(words)
     try:
-        interruption.check()
-        parsed = parse_args([*arguments, "--module", "functions.train"])  # type: ignore[no-untyped-call]
-        parsed.training_script_args = list(words)
         run(parsed)  # type: ignore[no-untyped-call]
     except ChildFailedError:
         return 1  # what went wrong is on standard error
-    except (SignalException, PausedError):
-        return None
+    except SignalException:
+        return os.EX_TEMPFAIL
     return 0
 
 

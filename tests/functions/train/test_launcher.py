@@ -10,7 +10,6 @@ import pytest
 
 from functions.train import launcher
 from functions.train.__main__ import main
-from functions.train.interruption import Interruption
 from functions.train.launcher import EXIT_FILE, Fleet, fleet, launch, report
 from pilotlight.errors import InvalidInputError
 from tests.functions.train.conftest import TINY
@@ -68,23 +67,23 @@ def test_node_that_cannot_find_the_main_one_says_so() -> None:
     [
         ("0", 0, False, 0),
         ("75", 0, False, 75),
-        ("75", None, True, 75),
+        ("75", 0, True, 75),
         ("2", 1, False, 2),
         ("1", 1, False, 1),
         (None, 1, False, 1),  # killed before it could say anything
-        (None, None, True, 75),  # signalled before it could
-        (None, 1, True, 75),
+        (None, 75, False, 75),  # signalled before it could
+        (None, 1, True, 75),  # and before there was anybody to hand the signal on to
     ],
 )
 def test_exit_code_is_the_leads(
-    written: str | None, ended: int | None, signalled: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+    written: str | None, ended: int, signalled: bool, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def agent(arguments: Sequence[str], words: Sequence[str], interruption: Interruption) -> int | None:
+    def agent(arguments: Sequence[str], words: Sequence[str]) -> int:
         if written:
             Path(os.environ[EXIT_FILE]).write_text(written)
         if signalled:
             os.kill(os.getpid(), signal.SIGTERM)
-            until(lambda: interruption.reason is not None)
+            until(lambda: False)  # the handler ends this
         return ended
 
     monkeypatch.setattr(launcher, "agent", agent)
