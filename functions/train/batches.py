@@ -6,7 +6,6 @@ On a GPU, the next batch is copied there while the current one is being worked o
 from __future__ import annotations
 
 import itertools
-import math
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -31,28 +30,25 @@ def shuffled(examples: int, batch_size: int) -> torch.Tensor:
     return torch.randperm(examples) if batch_size < examples else torch.arange(examples)
 
 
-def cut(order: torch.Tensor, batch_size: int) -> Sequence[torch.Tensor]:
-    """The batches of a pass. One example that is left over joins the last one: alone it has no variance."""
-    parts = torch.split(order, batch_size)
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        return *parts[:-2], torch.cat(parts[-2:])
-    return parts
-
-
-def count(examples: int, batch_size: int) -> int:
-    """How many batches `cut` makes of these examples."""
-    return max(1, math.ceil((examples - 1) / batch_size))
+def sizes(examples: int, batch_size: int) -> Sequence[int]:
+    """How many examples each batch of a pass has. One that is left over joins the last: alone it has no variance."""
+    whole, rest = divmod(examples, batch_size)
+    if rest == 1 and whole:
+        return [*[batch_size] * (whole - 1), batch_size + 1]
+    return [*[batch_size] * whole, *[rest] * (rest > 0)]
 
 
 def stream(
     data: Dataset,
-    parts: Sequence[torch.Tensor],
+    order: torch.Tensor,
+    batch_size: int,
     device: torch.device,
     start: int = 0,
     world: World = ALONE,
 ) -> Iterator[Batch]:
-    """The batches from number `start` on, of each this process's share."""
+    """The batches from number `start` on, of each the share of this process."""
     inputs, targets = torch.from_numpy(data.inputs), torch.from_numpy(data.targets)
+    parts = torch.split(order, list(sizes(len(order), batch_size)))
     shares = map(world.share, itertools.islice(parts, start, None))
     chosen = ((inputs[some], targets[some]) for some in shares)
     return ahead(chosen, device) if device.type == "cuda" else chosen

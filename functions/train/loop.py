@@ -164,14 +164,15 @@ class Trainer:
 
     def run(self, rates: Sequence[float], started: float, boundary: Callable[["Trainer"], None]) -> None:
         """One pass over the training set, a step for each rate."""
-        parts, first = batches.cut(self._order(), self._batch_size), self.tally.batches
+        train, first, order = self._splits.train, self.tally.batches, self._order()
         self.stepper.model.train()
-        stream = batches.stream(self._splits.train, parts, self.stepper.device, first, self._world)
-        for part, (inputs, targets) in zip(parts[first:], stream, strict=True):
+        stream = batches.stream(train, order, self._batch_size, self.stepper.device, first, self._world)
+        sizes = batches.sizes(len(train), self._batch_size)[first:]
+        for examples, (inputs, targets) in zip(sizes, stream, strict=True):
             self.steps += 1
             self._world.reseed(self._recipe.seed, self.steps)
-            taken = self.stepper.take(inputs, targets, rates[self.tally.batches], self.steps, len(part))
-            self.tally.add(taken, len(part))
+            taken = self.stepper.take(inputs, targets, rates[self.tally.batches], self.steps, examples)
+            self.tally.add(taken, examples)
             self.tally.seconds = time.perf_counter() - started
             self._settle()
             boundary(self)
@@ -333,7 +334,7 @@ def train(
 
 def learning_rates(recipe: Recipe, examples: int, epoch: int) -> Sequence[float]:
     """The learning rate of each step of an epoch."""
-    steps = batches.count(examples, batches.size(recipe.batch_size, examples))
+    steps = len(batches.sizes(examples, batches.size(recipe.batch_size, examples)))
     first, total, base = (epoch - 1) * steps, recipe.epochs * steps, recipe.optimiser.learning_rate
     return [base * schedule.factor(recipe.schedule, step, total) for step in range(first, first + steps)]
 
