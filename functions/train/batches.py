@@ -5,14 +5,19 @@ lie in memory or are read anew in each pass is the same to who asks: an order th
 number on.
 """
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
-from functions.train.data import Dataset
-from functions.train.profile import Moments, Profile
+from functions.train.world import ALONE, World
+
+if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from functions.train.data import Dataset
+    from functions.train.profile import Moments, Profile
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets
 
@@ -27,7 +32,7 @@ class Passes(Protocol):
     def __len__(self) -> int:
         """How many examples a pass gives."""
 
-    def scaled(self, unit: Moments) -> "Passes":
+    def scaled(self, unit: Moments) -> Passes:
         """The same with answers, which are numbers, of mean 0 and variance 1."""
 
     def order(self) -> torch.Tensor:
@@ -53,26 +58,39 @@ def order(data: Dataset, batch_size: int) -> torch.Tensor:
 
 
 def stream(
-    data: Dataset, order: torch.Tensor, batch_size: int, device: torch.device, start: int = 0
+    data: Dataset,
+    order: torch.Tensor,
+    batch_size: int,
+    device: torch.device,
+    start: int = 0,
+    world: World = ALONE,
 ) -> Iterator[Batch]:
-    """The batches from number `start` on."""
-    passes = data.passes
-    if passes is None:
-        chosen = picked(data, order, batch_size, start)
+    """The batches from number `start` on, of each the share of this process."""
+    known = sizes(len(data), batch_size)
+    if data.passes is None:
+        chosen = picked(data, torch.split(order, list(known))[start:], world)
     else:
-        chosen = passes.batches(order, sizes(len(data), batch_size)[start:], start * batch_size)
+        chosen = shared(data.passes.batches(order, known[start:], sum(known[:start])), world)
     return ahead(chosen, device) if device.type == "cuda" else chosen
 
 
-def sizes(examples: int, batch_size: int) -> list[int]:
-    """The examples in each batch of a pass."""
-    return [min(batch_size, examples - first) for first in range(0, examples, batch_size)]
+def sizes(examples: int, batch_size: int) -> Sequence[int]:
+    """How many examples each batch of a pass has. One that is left over joins the last: alone it has no variance."""
+    whole, rest = divmod(examples, batch_size)
+    if rest == 1 and whole:
+        return [*[batch_size] * (whole - 1), batch_size + 1]
+    return [*[batch_size] * whole, *[rest] * (rest > 0)]
 
 
-def picked(data: Dataset, order: torch.Tensor, batch_size: int, start: int) -> Iterator[Batch]:
-    """The batches from number `start` on, of examples in memory."""
+def picked(data: Dataset, parts: Iterable[torch.Tensor], world: World) -> Iterator[Batch]:
+    """The batches of these examples in memory, of each the share of this process."""
     inputs, targets = torch.from_numpy(data.inputs), torch.from_numpy(data.targets)
-    return ((inputs[some], targets[some]) for some in itertools.islice(torch.split(order, batch_size), start, None))
+    return ((inputs[some], targets[some]) for some in map(world.share, parts))
+
+
+def shared(batches: Iterable[Batch], world: World) -> Iterator[Batch]:
+    """Of each batch the share of this process."""
+    return ((world.share(inputs), world.share(targets)) for inputs, targets in batches)
 
 
 def ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:

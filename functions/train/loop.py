@@ -13,18 +13,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
 import numpy as np
 import torch
 from msgspec import Struct
 from torch import nn
 
-from functions.train import augmentation, batches, optimiser, schedule
+from functions.train import augmentation, batches, optimiser, parallel, schedule
 from functions.train.data import Array, Splits
 from functions.train.errors import DivergedError
 from functions.train.evaluate import judge
 from functions.train.options.life import StoppingOptions
 from functions.train.recipe import Recipe
 from functions.train.step import Stepper, Taken, device_of
+from functions.train.world import ALONE, World
 
 Tensors = dict[str, torch.Tensor]
 EVALUATED = 1024  # answers at once
@@ -48,6 +50,7 @@ class Epoch:
     gradient_norm: float = 0.0  # before clipping, the mean over the steps
     examples_per_s: float = 0.0  # of the pass alone, without the evaluation
     tokens_per_s: float = 0.0  # likewise, of a text, whose examples are windows of tokens
+    mfu: float | None = None  # see `flops`; on a GPU of its table
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class EarlyStopping:
         """Take note of an epoch; whether `patience` epochs have now passed since the best one."""
         if self._better(epoch):
             self.best = epoch
-            self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            state = model.state_dict().items()
+            self.weights = {name: parallel.kept(value.detach()) for name, value in state}
         return self.over(epoch)
 
     def over(self, last: Epoch) -> bool:
@@ -137,16 +141,16 @@ class Tally:
 class Trainer:
     """A training between its first step and its last."""
 
-    def __init__(self, model: nn.Module, splits: Splits, recipe: Recipe) -> None:
-        self.stepper = Stepper(model, splits.train, recipe)
+    def __init__(self, model: nn.Module, splits: Splits, recipe: Recipe, world: World = ALONE) -> None:
+        self.stepper = Stepper(model, splits.train, recipe, world)
         self.stopping = EarlyStopping(recipe.early_stopping)
         self.epochs: list[Epoch] = []
         self.steps = 0  # taken since the start
         self.tally = Tally(self.stepper.device)
-        self._splits, self._recipe = splits, recipe
+        self._splits, self._recipe, self._world = splits, recipe, world
         self.examples = len(splits.train)
         self.batch_size = batches.size(recipe.batch_size, self.examples)
-        self.steps_per_epoch = math.ceil(self.examples / self.batch_size)
+        self.sizes = batches.sizes(self.examples, self.batch_size)  # of the batches of an epoch
         self.each = splits.train.answers // self.examples  # answers of an example: one, or a window's tokens
         self._augmentation = augmentation.build(recipe.augmentation, splits.train.inputs.shape[1:])
         self._drawn_from = torch.get_rng_state()  # what the order of the running epoch was drawn from
@@ -166,15 +170,15 @@ class Trainer:
 
     def run(self, rates: Sequence[float], started: float, boundary: Callable[["Trainer"], None]) -> None:
         """One pass over the training set, a step for each rate."""
-        order = self._order()
+        train, first, order = self._splits.train, self.tally.batches, self._order()
         self.stepper.model.train()
-        for inputs, targets in batches.stream(
-            self._splits.train, order, self.batch_size, self.stepper.device, self.tally.batches
-        ):
+        stream = batches.stream(train, order, self.batch_size, self.stepper.device, first, self._world)
+        for examples, (inputs, targets) in zip(self.sizes[first:], stream, strict=True):
             self.steps += 1
+            self._world.reseed(self._recipe.seed, self.steps)
             seen = inputs if self._augmentation is None else self._augmentation(inputs)
-            taken = self.stepper.take(seen, targets, rates[self.tally.batches], self.steps)
-            self.tally.add(taken, targets.numel())
+            taken = self.stepper.take(seen, targets, rates[self.tally.batches], self.steps, examples)
+            self.tally.add(taken, examples * self.each)
             self.tally.seconds = time.perf_counter() - started
             self._settle()
             boundary(self)
@@ -186,7 +190,8 @@ class Trainer:
             step=self.steps, batches=self.tally.batches, seconds=self.tally.seconds, epochs=tuple(self.epochs)
         )
         kept = {f"{part}/{name}": value for part, known in self._parts().items() for name, value in known.items()}
-        return Snapshot(position, {name: value.detach().to("cpu", copy=True) for name, value in kept.items()})
+        tensors = {name: parallel.whole(value.detach()).to("cpu", copy=True) for name, value in kept.items()}
+        return Snapshot(position, tensors)
 
     def check(self) -> None:
         """`DivergedError` when the running epoch's loss is no longer a number; waits for the device."""
@@ -206,7 +211,7 @@ class Trainer:
         for part, known in self._parts().items():
             if part in ("model", "average", "sums"):
                 for name, value in known.items():
-                    value.copy_(snapshot.tensors[f"{part}/{name}"])
+                    value.copy_(parallel.like(value, snapshot.tensors[f"{part}/{name}"]))
         optimiser.restore(self.stepper.optimiser, below("optimiser", snapshot.tensors))
         if self.epochs:
             self.stopping.replay(self.epochs)
@@ -229,8 +234,10 @@ class Trainer:
 
     def _order(self) -> torch.Tensor:
         """The order of the running epoch, drawn now or, when it had begun before a snapshot, once more."""
-        if not self.tally.batches:
-            self._drawn_from = torch.get_rng_state()
+        begun = bool(self.tally.batches)
+        if not begun:
+            self._drawn_from = self._world.told(torch.get_rng_state())
+        if not begun and self._world.lead:
             return batches.order(self._splits.train, self.batch_size)
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._drawn_from)
@@ -250,22 +257,31 @@ class Trainer:
         passed, answers = time.perf_counter() - started, train.answers
         judged = judge(predict(self.stepper.judged, validation.inputs), validation)
         metric, value = judged.headline
-        epoch = Epoch(
-            number=len(self.epochs) + 1,
-            train_loss=loss / answers,
-            train_accuracy=hits / answers,
-            validation_loss=judged.loss,
-            validation_accuracy=value,
-            learning_rate=rate,
-            seconds=time.perf_counter() - started,
-            metric=metric,
-            gradient_norm=norm / tally.batches,
-            examples_per_s=len(train) / passed,
-            tokens_per_s=answers / passed if train.text else 0.0,
+        epoch = self._agreed(
+            Epoch(
+                number=len(self.epochs) + 1,
+                train_loss=loss / answers,
+                train_accuracy=hits / answers,
+                validation_loss=judged.loss,
+                validation_accuracy=value,
+                learning_rate=rate,
+                seconds=time.perf_counter() - started,
+                metric=metric,
+                gradient_norm=norm / tally.batches,
+                examples_per_s=self.examples / passed,
+                tokens_per_s=answers / passed if train.text else 0.0,
+                mfu=self.stepper.meter.utilisation(self.examples / passed),
+            )
         )
         self.epochs.append(epoch)
         self.tally = Tally(self.stepper.device)
         return epoch
+
+    def _agreed(self, epoch: Epoch) -> Epoch:
+        """The lead's epoch: clocks differ, and so may the last bit of a sum, and all must stop after the same one."""
+        if self._world.size == 1:
+            return epoch
+        return msgspec.msgpack.decode(self._world.tell(msgspec.msgpack.encode(epoch)), type=Epoch)
 
     def _parts(self) -> dict[str, Tensors]:
         """The tensors that the next step depends on, live."""
@@ -307,7 +323,12 @@ class NoKeeper:
 
 
 def train(
-    model: nn.Module, splits: Splits, recipe: Recipe, watch: Callable[[Epoch], None], keeper: Keeper | None = None
+    model: nn.Module,
+    splits: Splits,
+    recipe: Recipe,
+    watch: Callable[[Epoch], None],
+    keeper: Keeper | None = None,
+    world: World = ALONE,
 ) -> History:
     """Train the model in place, until the epochs are over or the validation loss has stopped falling.
 
@@ -315,7 +336,7 @@ def train(
     """
     keeper = keeper or NoKeeper()
     with seeded(recipe.seed), threads(recipe.threads), unfrozen():
-        trainer = Trainer(model, splits, recipe)
+        trainer = Trainer(model, splits, recipe, world)
         if snapshot := keeper.newest():
             trainer.resume(snapshot)
         while not trainer.over:
@@ -328,7 +349,7 @@ def train(
 
 def learning_rates(recipe: Recipe, examples: int, epoch: int) -> Sequence[float]:
     """The learning rate of each step of an epoch."""
-    steps = math.ceil(examples / batches.size(recipe.batch_size, examples))
+    steps = len(batches.sizes(examples, batches.size(recipe.batch_size, examples)))
     first, total, base = (epoch - 1) * steps, recipe.epochs * steps, recipe.optimiser.learning_rate
     return [base * schedule.factor(recipe.schedule, step, total) for step in range(first, first + steps)]
 

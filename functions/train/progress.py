@@ -63,7 +63,8 @@ class Progress:
         line = (
             f"epoch {epoch.number:>3}/{of}  loss {epoch.train_loss:.4f}, validation {epoch.validation_loss:.4f}, "
             f"{epoch.metric} {shown(epoch.metric, epoch.validation_accuracy)}, "
-            f"learning rate {epoch.learning_rate:.2e}, {speed(epoch.examples_per_s, epoch.tokens_per_s)}{told}"
+            f"learning rate {epoch.learning_rate:.2e}, {speed(epoch.examples_per_s, epoch.tokens_per_s)}"
+            f"{'' if epoch.mfu is None else f', MFU {epoch.mfu:.1%}'}{told}"
         )
         self._looked = self._clock()
         if self.console.is_terminal:
@@ -81,12 +82,12 @@ class Progress:
             return
         self._looked = self._clock()
         trainer.check()
-        done, share = len(trainer.epochs), trainer.tally.batches / trainer.steps_per_epoch
+        done, share = len(trainer.epochs), trainer.tally.batches / len(trainer.sizes)
         seconds = [epoch.seconds for epoch in trainer.epochs] or [trainer.tally.seconds / share]
-        examples, passed = min(trainer.tally.batches * trainer.batch_size, trainer.examples), trainer.tally.seconds
+        examples, passed = sum(trainer.sizes[: trainer.tally.batches]), trainer.tally.seconds
         answers = examples * trainer.each
         line = (
-            f"epoch {done + 1:>3}/{of}  step {trainer.tally.batches:,} of {trainer.steps_per_epoch:,}, "
+            f"epoch {done + 1:>3}/{of}  step {trainer.tally.batches:,} of {len(trainer.sizes):,}, "
             f"loss {float(trainer.tally.sums['loss']) / answers:.4f} so far, learning rate {trainer.rate:.2e}, "
             f"{speed(examples / passed, answers / passed if answers > examples else 0)}"
             f"{at_most(remaining(seconds, done + share, of))}"

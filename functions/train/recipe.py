@@ -18,6 +18,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo,
 from functions.train.complaint import sentence
 from functions.train.options.augmentation import AugmentationOptions
 from functions.train.options.data import DataOptions, OwnOptions
+from functions.train.options.distributed import DistributedOptions
 from functions.train.options.graph import ExportOptions, QuantizationOptions
 from functions.train.options.life import CheckpointOptions, StoppingOptions
 from functions.train.options.loss import LossOptions
@@ -65,6 +66,7 @@ class Recipe(Options):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # publish an average of the weights that decays like this
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False  # by torch.compile: pays off when training takes many minutes
+    distributed: DistributedOptions = DistributedOptions()
     epochs: Count
     early_stopping: StoppingOptions
     folds: Annotated[int, Field(ge=2)] | None = None  # of a cross-validation before the training

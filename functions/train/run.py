@@ -38,6 +38,8 @@ from functions.train.publish import publish
 from functions.train.recipe import Recipe
 from functions.train.revision import revision
 from functions.train.source import Place
+from functions.train.step import device
+from functions.train.world import ALONE, World, part
 from pilotlight.contracts import Manifest, Precision, Reference, Training, decode, encode
 from pilotlight.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
@@ -64,18 +66,21 @@ def run(
     name: str | None = None,
     interruption: Interruption | None = None,
     beside: Path = Path(),
+    world: World = ALONE,
 ) -> Outcome:
     """Make a version of what a recipe describes, and keep a journal of how that goes.
 
     Under the name of an earlier run it goes on where that was killed, or says again what that published.
     `beside` is the recipe's folder: there begin the paths of data, and there lies a model of the user's own.
+    Of a `world` of several processes this is the lead; the others `follow`.
     """
     journal, place = Journal(store, recipe, name), Place(beside, store)
     progress.show(f"run {journal.run}")
-    if reference := journal.published:
+    reference = journal.published
+    if world.agree(reference is not None) and reference:
         return again(reference, journal, recipe, store)
     with journal.life():
-        return proceed(recipe, store, progress, journal, interruption or Interruption(), place)
+        return proceed(recipe, store, progress, journal, interruption or Interruption(), place, world)
 
 
 def proceed(
@@ -85,6 +90,7 @@ def proceed(
     journal: Journal,
     interruption: Interruption,
     place: Place,
+    world: World,
 ) -> Outcome:
     """Train, evaluate, export, check, quantize, measure and publish.
 
@@ -96,23 +102,26 @@ def proceed(
         say(f"{recipe.data.name}: {sizes(splits)}")
         if splits.train.cleaning:
             say(str(splits.train.cleaning))
+        world.tell(splits.sha256.encode())
     source = None
     if isinstance(recipe.model, CustomOptions):
         with progress.stage("model") as say:
             source = tried(recipe, recipe.model, splits, place.folder)
             journal.factory(source)
             say(f"{recipe.model.factory} takes, gives and exports what it should")
-    keep = keeping(journal, recipe, progress, interruption)
+    keep = keeping(journal, recipe, progress, interruption, world)
     crossed = None
     if recipe.folds:
         with progress.stage("folds") as say:
-            crossed = cross_validate(recipe, recipe.folds, journal, progress, keep, place)
+            crossed = cross_validate(recipe, recipe.folds, journal, progress, keep, place, world)
             say(str(crossed))
     with progress.stage("train") as say:
-        watch = watching(recipe, progress, journal)
-        network, history = fit(recipe, data.scaled(splits), watch, keep("checkpoints"), place.folder)
+        watch, keeper = watching(recipe, progress, journal), keep("checkpoints")
+        network, history = fit(recipe, data.scaled(splits), watch, keeper, place.folder, world)
+        part()
         network = model.unscaled(network, splits.train)
-        say(f"{len(history.epochs)} epochs on {device_name()}, kept epoch {history.best.number}")
+        where = device_name() if world.size == 1 else f"{world.size} x {device_name()}"
+        say(f"{len(history.epochs)} epochs on {where}, kept epoch {history.best.number}")
     with progress.stage("evaluate") as say:
         result = judge(predict(network, splits.test.inputs), splits.test)
         found = f"{splits.test.metric} {shown(splits.test.metric, result.metrics[splits.test.metric])}"
@@ -200,7 +209,7 @@ def sizes(splits: Splits) -> str:
 
 
 def keeping(
-    journal: Journal, recipe: Recipe, progress: Progress, interruption: Interruption
+    journal: Journal, recipe: Recipe, progress: Progress, interruption: Interruption, world: World = ALONE
 ) -> Callable[[str], Keeper]:
     """Gives the keeper of the training whose checkpoints are in a folder of the run."""
 
@@ -208,7 +217,8 @@ def keeping(
         progress.step(trainer, recipe.epochs)
 
     def keep(folder: str) -> Keeper:
-        return Keeper(journal.checkpoints(folder), recipe.checkpoint, interruption, progress.show, look=look)
+        checkpoints = journal.checkpoints(folder)
+        return Keeper(checkpoints, recipe.checkpoint, interruption, progress.show, look=look, world=world)
 
     return keep
 
@@ -231,13 +241,15 @@ def cross_validate(
     progress: Progress,
     keep: Callable[[str], Keeper],
     place: Place,
+    world: World,
 ) -> Folds:
     """Train on all folds but one, score on that one, for each; those that an earlier life has scored are known."""
     dataset, known = data.load(recipe.data, place), journal.folds
     values = list(known.values) if known else []
+    world.agree(len(values))
     for parts in folds.splits(dataset, count, recipe.data.seed, recipe.data.fractions)[len(values) :]:
         keeper = keep(f"folds/{len(values) + 1}/checkpoints")
-        network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper, place.folder)
+        network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper, place.folder, world)
         outputs = predict(model.unscaled(network, parts.train), parts.test.inputs)
         values.append(judge(outputs, parts.test).metrics[dataset.metric])
         journal.fold(Folds(dataset.metric, tuple(values)))
@@ -254,12 +266,20 @@ def tried(recipe: Recipe, options: CustomOptions, splits: Splits, folder: Path) 
 
 
 def fit(
-    recipe: Recipe, splits: Splits, watch: Callable[[Epoch], None], keeper: Keeper, folder: Path
+    recipe: Recipe,
+    splits: Splits,
+    watch: Callable[[Epoch], None],
+    keeper: Keeper,
+    folder: Path,
+    world: World = ALONE,
 ) -> tuple[nn.Module, History]:
     """A model of the recipe's architecture, trained where there is a GPU on it, and the history of its epochs."""
     with seeded(recipe.seed):
-        network = model.build(recipe.model, splits.train, folder).to(device())
-    return network, train(network, splits, recipe, watch, keeper)
+        network = model.build(recipe.model, splits.train, folder)
+    if world.size == 1:  # of several processes, each trains a copy
+        network = network.to(device())
+    history = train(network, splits, recipe, watch, keeper, world)
+    return network.to(device()), history
 
 
 def provenance(recipe: Recipe, splits: Splits, history: History) -> Training:
@@ -273,11 +293,6 @@ def provenance(recipe: Recipe, splits: Splits, history: History) -> Training:
         precision=precision.resolve(recipe.precision, device()),
         wall_s=sum(epoch.seconds for epoch in history.epochs),
     )
-
-
-def device() -> torch.device:
-    """The first GPU, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_name() -> str:

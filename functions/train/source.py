@@ -4,7 +4,6 @@ It finds files and brings them to the disk, one at a time; it knows no format.
 """
 
 import re
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,8 +50,7 @@ def fetch(store: ObjectStore, key: str, path: Path) -> None:
     """Bring an object to the disk, from its start again when the store breaks off."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with path.open("wb") as target:
-                download(store, key, target, sys.maxsize)
+            copy(store, key, path)
         except NotFoundError as exc:
             raise InvalidInputError(f"{exc} It is named by data.path.") from exc
         except StoreError:
@@ -61,6 +59,15 @@ def fetch(store: ObjectStore, key: str, path: Path) -> None:
             time.sleep(PAUSE_S * attempt)
         else:
             return
+
+
+def copy(store: ObjectStore, key: str, path: Path) -> None:
+    """Write an object to the disk, once; `StoreError` when it does not come whole."""
+    expected = store.size(key)
+    with path.open("wb") as target:
+        size, _ = download(store, key, target, expected)
+    if size != expected:
+        raise StoreError(f"The store gave {size:,} of the {expected:,} bytes of {key}.")
 
 
 def find(paths: Sequence[str], place: Place, endings: Sequence[str]) -> list[File]:
