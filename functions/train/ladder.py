@@ -15,10 +15,10 @@ from onnxruntime.quantization.qdq_loss_debug import compute_signal_to_quantizati
 from functions.train.data import Array, Dataset
 from functions.train.evaluate import judge
 from functions.train.graph import ask
-from functions.train.metric import METRICS
 from functions.train.options.graph import QuantizationOptions
 from functions.train.quantize import Plan, layers, quantize
 from pilotlight.contracts import Precision
+from pilotlight.quality import METRICS
 from pilotlight.runtime.session import open_session
 
 # Static starts per channel: at no cost in time on any CPU measured, while dynamic pays some bytes and time for it.
@@ -30,7 +30,7 @@ class Rung(Struct, frozen=True):
     """A way to quantize that was tried, and what became of it."""
 
     plan: str
-    points_lost: float  # of the metric, on the validation set, in its unit (`metric`)
+    points_lost: float  # of the metric, on the validation set, in its unit (`pilotlight.quality`)
     bytes: int
     holds: bool  # it is within the budget, and worth it
     why: str

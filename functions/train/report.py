@@ -23,9 +23,9 @@ from functions.train.diagnosis import Diagnosis, diagnose
 from functions.train.evaluate import judge, regression, shown
 from functions.train.graph import ask
 from functions.train.ladder import Rung
-from functions.train.metric import METRICS
 from functions.train.ngram import Baseline
 from pilotlight.contracts import Evaluation, Precision
+from pilotlight.quality import METRICS
 from pilotlight.runtime.session import Session, open_session
 
 ROUNDS = 200  # single requests per variant
@@ -48,7 +48,7 @@ class Report(Struct, frozen=True, kw_only=True):
     schema_version: int = 1
     serve: Precision
     verdict: str
-    points_lost: float  # of the metric by the smaller variant, in its unit (`metric`); negative when it gained
+    points_lost: float  # by the smaller variant, in the metric's unit (`pilotlight.quality`); negative: gained
     budget: float  # in the same unit
     agreement: float  # share of answers, of examples or tokens, that are the same class in both; of numbers, R2 of the
     # smaller variant's against fp32's

@@ -21,5 +21,5 @@ class QuantizationOptions(Options):
     """
 
     scheme: Literal["static", "dynamic", "weight-only"]
-    budget: Annotated[float, Field(ge=0, le=100)] | None = None  # in the metric's unit (`metric`); null: its usual one
+    budget: Annotated[float, Field(ge=0, le=100)] | None = None  # in the metric's unit; null: its usual one
     block: Literal[16, 32, 64, 128, 256] = 32  # weights that share a scale where the weights alone are quantized

@@ -1,6 +1,6 @@
 """What models are judged by: which way is better, and in what a difference is told.
 
-It knows names and numbers, not how a metric is computed: that is for `evaluate`.
+It knows names and numbers, not how a metric is computed: that is for who trains, and for `gate.metric`.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ class Metric:
     points: float  # of that unit in a difference of 1
     higher_is_better: bool
     digits: int  # after the point, that a difference is told with
-    budget: float  # that quantization may lose where a recipe does not say it, in the unit
+    budget: float  # that quantization, or a new version, may lose where nobody says otherwise, in the unit
 
     def lost(self, before: float, after: float) -> float:
         """By how much `after` is worse, in the unit; negative when it is better. Rounded: 0.5 lost is within 0.5."""

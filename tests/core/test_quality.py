@@ -2,7 +2,7 @@
 
 import pytest
 
-from functions.train.metric import METRICS
+from pilotlight.quality import METRICS
 
 
 @pytest.mark.parametrize(
