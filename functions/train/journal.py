@@ -26,11 +26,11 @@ import msgspec
 
 from functions.train.checkpoint import Checkpoints
 from functions.train.data import Splits
+from functions.train.epoch import Epoch
 from functions.train.errors import PausedError
 from functions.train.factory import FILE
 from functions.train.folds import Folds
 from functions.train.identity import new_name
-from functions.train.loop import Epoch
 from functions.train.recipe import Recipe, check, dump, parse
 from pilotlight import runs
 from pilotlight.aliases import now

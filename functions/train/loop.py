@@ -1,4 +1,4 @@
-"""The loop: passes over batches, gradient steps, early stopping.
+"""The loop: passes over batches, and gradient steps.
 
 It knows a model, arrays and a recipe; it writes nothing, but hands each epoch to whoever watches, and at each step
 boundary itself to whoever keeps. On a CPU, the same recipe gives the same weights bit for bit, also when the training
@@ -16,106 +16,19 @@ from typing import Protocol
 import msgspec
 import numpy as np
 import torch
-from msgspec import Struct
 from torch import nn
 
 from functions.train import augmentation, batches, optimiser, parallel, schedule
 from functions.train.data import Array, Splits
+from functions.train.epoch import EarlyStopping, Epoch, History
 from functions.train.errors import DivergedError
 from functions.train.evaluate import judge
-from functions.train.options.life import StoppingOptions
 from functions.train.recipe import Recipe
+from functions.train.snapshot import Position, Snapshot, Tensors, below, get_random, set_random
 from functions.train.step import Stepper, Taken, device_of
 from functions.train.world import ALONE, World
 
-Tensors = dict[str, torch.Tensor]
 EVALUATED = 1024  # answers at once
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the training set. The training figures are means over the pass, taken with dropout on.
-
-    Accuracy is the share of right classes; for a number it is what `metric` says, R2.
-    """
-
-    number: int  # from 1
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    learning_rate: float  # of the last step
-    seconds: float
-    metric: str = "accuracy"  # the name of what stands under accuracy
-    gradient_norm: float = 0.0  # before clipping, the mean over the steps
-    examples_per_s: float = 0.0  # of the pass alone, without the evaluation
-    tokens_per_s: float = 0.0  # likewise, of a text, whose examples are windows of tokens
-    mfu: float | None = None  # see `flops`; on a GPU of its table
-
-
-@dataclass(frozen=True)
-class History:
-    """Every epoch of a run, and the one whose weights the model has kept."""
-
-    epochs: tuple[Epoch, ...]
-    best: Epoch
-
-
-class Position(Struct, frozen=True, kw_only=True):
-    """Where a training is, as far as it is told in words and numbers."""
-
-    step: int  # taken since the start of the training
-    batches: int  # of them in the running epoch
-    seconds: float  # that the running epoch has taken
-    epochs: tuple[Epoch, ...]  # that are over
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """A training between two steps, complete: one that takes it up ends with the same weights."""
-
-    position: Position
-    tensors: Tensors  # on the CPU, by path: `model/...`, `optimiser/...`
-
-
-class EarlyStopping:
-    """Remembers the weights of the best epoch so far, and says when none has been better for too long."""
-
-    def __init__(self, options: StoppingOptions) -> None:
-        self.options = options
-        self.best: Epoch | None = None
-        self.weights: Tensors = {}
-
-    def exhausted(self, epoch: Epoch, model: nn.Module) -> bool:
-        """Take note of an epoch; whether `patience` epochs have now passed since the best one."""
-        if self._better(epoch):
-            self.best = epoch
-            state = model.state_dict().items()
-            self.weights = {name: parallel.kept(value.detach()) for name, value in state}
-        return self.over(epoch)
-
-    def over(self, last: Epoch) -> bool:
-        """Whether `patience` epochs have passed since the best one."""
-        return self.best is not None and last.number - self.best.number >= self.options.patience
-
-    def replay(self, epochs: Sequence[Epoch]) -> Epoch:
-        """Find the best of these epochs, one at least, again; without its weights."""
-        for epoch in epochs:
-            if self._better(epoch):
-                self.best = epoch
-        if self.best is None:
-            raise ValueError("There is no epoch yet.")
-        return self.best
-
-    def restore(self, model: nn.Module) -> Epoch:
-        """Give the model the best epoch's weights back."""
-        if self.best is None:
-            raise ValueError("There is no epoch yet.")
-        model.load_state_dict(self.weights)
-        return self.best
-
-    def _better(self, epoch: Epoch) -> bool:
-        return self.best is None or epoch.validation_loss < self.best.validation_loss - self.options.min_delta
 
 
 @dataclass
@@ -397,21 +310,3 @@ def unfrozen() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def get_random(device: torch.device) -> Tensors:
-    """The states of the generators that a training on this device draws from."""
-    states = {"cpu": torch.get_rng_state()}
-    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def set_random(states: Tensors, device: torch.device) -> None:
-    """Draw from these states on."""
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:  # a run may go on on another kind of machine, if not bit for bit
-        torch.cuda.set_rng_state(states["cuda"], device)
-
-
-def below(part: str, tensors: Tensors) -> Tensors:
-    """The tensors of one part, by their names in it."""
-    return {name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")}

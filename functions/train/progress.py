@@ -12,8 +12,9 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
+from functions.train.epoch import Epoch
 from functions.train.evaluate import shown
-from functions.train.loop import Epoch, Trainer
+from functions.train.loop import Trainer
 from pilotlight.runs import duration
 
 Say = Callable[[str], None]

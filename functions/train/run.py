@@ -23,6 +23,7 @@ from functions.train import (
     sample,
 )
 from functions.train.data import Splits
+from functions.train.epoch import EarlyStopping, Epoch, History
 from functions.train.evaluate import judge, shown
 from functions.train.export import export
 from functions.train.folds import Folds
@@ -30,7 +31,7 @@ from functions.train.interruption import Interruption
 from functions.train.journal import Journal
 from functions.train.keeper import Keeper
 from functions.train.ladder import Ladder, kept
-from functions.train.loop import EarlyStopping, Epoch, History, Trainer, predict, seeded, train
+from functions.train.loop import Trainer, predict, seeded, train
 from functions.train.options.model import CustomOptions
 from functions.train.product import Product
 from functions.train.progress import Progress

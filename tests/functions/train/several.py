@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from functions.train import data, model
 from functions.train.data import Splits
 from functions.train.errors import PausedError
-from functions.train.loop import Snapshot, Trainer, seeded, threads, train
+from functions.train.loop import Trainer, seeded, threads, train
+from functions.train.snapshot import Snapshot
 from functions.train.world import ALONE, World, joined
 from tests.functions.train.conftest import tiny_recipe
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from functions.train import data, folds
 from functions.train.data import Dataset
+from functions.train.epoch import Epoch
 from functions.train.folds import Folds, fold
-from functions.train.loop import Epoch
 from functions.train.options.data import DataOptions
 from functions.train.progress import Progress
 from functions.train.run import run

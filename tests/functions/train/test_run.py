@@ -17,9 +17,10 @@ from functions.train import golden, ladder, publish, recipe
 from functions.train import run as protocol
 from functions.train.__main__ import as_json, main, parser
 from functions.train.data import Dataset, Splits
+from functions.train.epoch import Epoch, History
 from functions.train.errors import DivergedError, NotPublishableError, ParityError
 from functions.train.evaluate import score
-from functions.train.loop import Epoch, History, Keeper, train
+from functions.train.loop import Keeper, train
 from functions.train.recipe import Recipe
 from functions.train.report import Report, table
 from functions.train.revision import described, revision

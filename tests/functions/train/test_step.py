@@ -12,7 +12,8 @@ from torch import nn
 from functions.train import batches, precision
 from functions.train.average import Average
 from functions.train.data import Splits
-from functions.train.loop import EarlyStopping, predict, seeded, train
+from functions.train.epoch import EarlyStopping
+from functions.train.loop import predict, seeded, train
 from functions.train.model import build
 from functions.train.optimiser import OPTIMISERS
 from functions.train.recipe import Recipe
