@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := -m pip install --quiet --disable-pip-version-check --constraint infra/constraints.txt
 LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layers/core/pilotlight/local/requirements.txt
 
-.PHONY: demo serve test lint bench soak test-runtime package test-sam
+.PHONY: demo serve test lint bench soak audit test-runtime package test-sam
 
 # --- what people run -------------------------------------------------------------------------------------------------
 
@@ -26,7 +26,7 @@ lint: $(VENV)/with-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/cfn-lint template.yaml
+	$(BIN)/cfn-lint template.yaml infra/*.yaml
 
 bench: $(VENV)/with-dev
 	$(BIN)/python -m tests.benchmarks
@@ -34,6 +34,9 @@ bench: $(VENV)/with-dev
 soak: $(VENV)/with-dev  # what takes an hour: 200,000 hostile bodies, then half an hour of requests with ten hot swaps
 	$(BIN)/python -m tests.load fuzz
 	$(BIN)/python -m tests.load mixed
+
+audit: .venv-checkov/ready  # what an auditor would ask of the templates; each suppression stands there with its reason
+	.venv-checkov/bin/checkov --framework cloudformation --skip-download --quiet --compact $(addprefix -f ,template.yaml $(wildcard infra/*.yaml))
 
 # --- what needs more than python: Lambda's python3.13, the SAM CLI, Docker -------------------------------------------
 
@@ -79,4 +82,9 @@ $(VENV)/with-dev: $(VENV)/with-train tests/requirements.txt tests/requirements-r
 .venv-sam/ready: infra/requirements-sam.txt
 	$(PYTHON) -m venv --clear .venv-sam
 	.venv-sam/bin/python -m pip install --quiet --disable-pip-version-check -r infra/requirements-sam.txt
+	@touch $@
+
+.venv-checkov/ready: infra/requirements-checkov.txt
+	$(PYTHON) -m venv --clear .venv-checkov
+	.venv-checkov/bin/python -m pip install --quiet --disable-pip-version-check -r infra/requirements-checkov.txt
 	@touch $@

@@ -1,0 +1,334 @@
+"""Who may do what, read from the templates: each rule holds for them, and breaks for a copy that breaks it."""
+
+import copy
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pilotlight.api.scopes import SCOPES
+from pilotlight.local import intrinsics
+
+ROOT = Path(__file__).parents[2]
+Template = dict[str, Any]
+Templates = dict[str, Template]  # by name: api, training
+
+READS = {"s3:GetObject", "s3:ListBucket", "kms:Decrypt"}
+NO_RESOURCES = {"ecr:GetAuthorizationToken"}  # actions that know no resources, and so must be allowed on *
+ALIAS = "models/digits/aliases/champion.json"
+WEIGHTS = "models/digits/versions/1/model.onnx"
+MANIFEST = "models/digits/versions/1/manifest.json"
+MOVERS = {"PromoteFunction", "ModelsFunction"}  # the promoter, and those who hold the API key
+LOGGED = {
+    "requestId", "xrayTraceId", "requestTimeEpoch", "identity.sourceIp", "identity.apiKeyId", "identity.userArn",
+    "httpMethod", "path", "resourcePath", "status", "responseLatency", "integrationLatency", "responseLength",
+    "error.responseType", "integration.error",
+}  # fmt: skip
+
+
+def load(path: str) -> Template:
+    """A template with its intrinsic functions as they are written."""
+    loaded: Template = yaml.load((ROOT / path).read_bytes(), Loader=intrinsics.TemplateLoader)  # noqa: S506 - a SafeLoader
+    return loaded
+
+
+TEMPLATES: Templates = {"api": load("template.yaml"), "training": load("infra/training.yaml")}
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def statements(resource: Template) -> Iterator[Template]:
+    """The statements of a function or a role, those under a condition as well."""
+    for policy in resource["Properties"].get("Policies", []):
+        for one in policy.get("PolicyDocument", policy)["Statement"]:
+            yield one["Fn::If"][1] if "Fn::If" in one else one
+
+
+def roles(templates: Templates) -> Iterator[tuple[str, Template]]:
+    """Everything that has rights, by its name."""
+    for template in templates.values():
+        for name, resource in template["Resources"].items():
+            if resource["Type"] in ("AWS::Serverless::Function", "AWS::IAM::Role"):
+                yield name, resource
+
+
+def listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def keys(statement: Template) -> Iterator[str]:
+    """The keys of the model bucket that a statement is about, as patterns."""
+    for resource in listed(statement["Resource"]):
+        text = resource.get("Fn::Sub", "") if isinstance(resource, dict) else str(resource)
+        for bucket in ("${ModelBucket.Arn}/", "${ModelBucket}/"):
+            if bucket in text:
+                yield text.partition(bucket)[2]
+
+
+def may(resource: Template, action: str, key: str) -> bool:
+    """Whether a role may do this to this key of the bucket."""
+    return any(
+        action in listed(one["Action"]) and any(fnmatchcase(key, pattern) for pattern in keys(one))
+        for one in statements(resource)
+        if one["Effect"] == "Allow"
+    )
+
+
+# --- rules ------------------------------------------------------------------------------------------------------------
+
+
+def rights_are_named(templates: Templates) -> Iterator[str]:
+    for name, resource in roles(templates):
+        for one in statements(resource):
+            actions = set(listed(one["Action"]))
+            if any("*" in action for action in actions):
+                yield f"{name} may do {actions}"
+            if "*" in listed(one["Resource"]) and not actions <= NO_RESOURCES:
+                yield f"{name} may do {actions} to everything"
+
+
+def objects_are_reached_below_a_folder(templates: Templates) -> Iterator[str]:
+    for name, resource in roles(templates):
+        for one in statements(resource):
+            of_objects = any(action.endswith("Object") for action in listed(one["Action"]))
+            if of_objects and not all(pattern.partition("/")[0].isalpha() for pattern in keys(one)):
+                yield f"{name} reaches the whole bucket"
+            if "s3:ListBucket" in listed(one["Action"]) and "s3:prefix" not in str(one.get("Condition")):
+                yield f"{name} lists the whole bucket"
+
+
+def who_predicts_writes_nothing(templates: Templates) -> Iterator[str]:
+    for one in statements(templates["api"]["Resources"]["PredictFunction"]):
+        if beyond := set(listed(one["Action"])) - READS:
+            yield f"PredictFunction may do {beyond}"
+
+
+def aliases_are_moved_by_few(templates: Templates) -> Iterator[str]:
+    for name, resource in roles(templates):
+        for action in ("s3:PutObject", "s3:DeleteObject"):
+            if may(resource, action, ALIAS) and (name not in MOVERS or action == "s3:DeleteObject"):
+                yield f"{name} may do {action} to {ALIAS}"
+
+
+def weights_are_written_by_the_trainer_alone(templates: Templates) -> Iterator[str]:
+    for name, resource in roles(templates):
+        if name != "TrainerRole" and may(resource, "s3:PutObject", WEIGHTS):
+            yield f"{name} may write {WEIGHTS}"
+
+
+def manifests_are_never_replaced(templates: Templates) -> Iterator[str]:
+    denied = [
+        one
+        for one in statements(templates["training"]["Resources"]["TrainerRole"])
+        if one["Effect"] == "Deny" and one.get("Condition") == {"Null": {"s3:if-none-match": "true"}}
+    ]
+    for key in (MANIFEST, MANIFEST.replace("manifest", "claim")):
+        if not any(fnmatchcase(key, pattern) for one in denied for pattern in keys(one)):
+            yield f"TrainerRole may replace {key}"
+
+
+def the_bucket_is_private_and_kept(templates: Templates) -> Iterator[str]:
+    bucket = templates["api"]["Resources"]["ModelBucket"]
+    if {bucket.get("DeletionPolicy"), bucket.get("UpdateReplacePolicy")} != {"Retain"}:
+        yield "the bucket goes with the stack"
+    properties = bucket["Properties"]
+    if list(properties.get("PublicAccessBlockConfiguration", {}).values()) != [True] * 4:
+        yield "the bucket may be made public"
+    if "BucketEncryption" not in properties or properties.get("VersioningConfiguration") != {"Status": "Enabled"}:
+        yield "the bucket is not encrypted, or forgets at once"
+
+
+def the_bucket_asks_for_tls(templates: Templates) -> Iterator[str]:
+    policy = templates["api"]["Resources"]["ModelBucketPolicy"]["Properties"]["PolicyDocument"]
+    over_tls = {"Bool": {"aws:SecureTransport": "false"}}
+    if not any(one["Effect"] == "Deny" and one.get("Condition") == over_tls for one in policy["Statement"]):
+        yield "the bucket answers without TLS"
+
+
+def api(templates: Templates) -> Template:
+    properties: Template = templates["api"]["Resources"]["Api"]["Properties"]
+    return properties
+
+
+def no_body_is_logged(templates: Templates) -> Iterator[str]:
+    for settings in api(templates)["MethodSettings"]:
+        if settings["DataTraceEnabled"] is not False or settings["LoggingLevel"] != "OFF":
+            yield "the gateway logs bodies"
+    told = api(templates)["AccessLogSetting"]["Fn::If"][1]["Format"]
+    said = {word.strip('",}') for word in told.replace("$context.", "\n$").split("\n") if word.startswith("$")}
+    if beyond := {word[1:].split('"')[0] for word in said} - LOGGED:
+        yield f"the gateway logs {beyond}"
+
+
+def routes(templates: Templates) -> dict[str, str]:
+    """Each path of the functions' events with the function."""
+    return {
+        event["Properties"]["Path"]: name
+        for name, resource in templates["api"]["Resources"].items()
+        if resource["Type"] == "AWS::Serverless::Function"
+        for event in resource["Properties"].get("Events", {}).values()
+        if event["Type"] == "Api"
+    }
+
+
+def every_route_asks_for_what_the_mode_says(templates: Templates) -> Iterator[str]:
+    paths = api(templates)["DefinitionBody"]["paths"]
+    if strays := routes(templates).keys() ^ paths.keys():
+        yield f"events of the functions and paths of the Api differ in {sorted(strays)}; each stands in both"
+    key: list[Template] = [{"api_key": []}]
+    signed: list[Template] = [{"signature": []}]
+    infer = {"Fn::If": ["AsksForKey", key, {"Fn::If": ["AsksForSignature", signed, []]}]}
+    decide = {"Fn::If": ["AsksForSignature", signed, key]}
+    for path, item in paths.items():
+        if item["x-amazon-apigateway-any-method"]["security"] != (infer if SCOPES.get(path) == "infer" else decide):
+            yield f"{path} asks for something else than its scope does"
+
+
+def every_route_leads_to_its_function(templates: Templates) -> Iterator[str]:
+    for path, name in routes(templates).items():
+        item = api(templates)["DefinitionBody"]["paths"].get(path, {}).get("x-amazon-apigateway-any-method", {})
+        uri = item.get("x-amazon-apigateway-integration", {}).get("uri", {}).get("Fn::Sub", "")
+        if f"functions/${{{name}." not in uri:
+            yield f"{path} does not lead to {name}"
+
+
+def a_private_api_answers_its_endpoint_alone(templates: Templates) -> Iterator[str]:
+    policy = api(templates)["DefinitionBody"].get("x-amazon-apigateway-policy", {"Fn::If": ["", {}]})["Fn::If"]
+    denied = [one for one in policy[1].get("Statement", []) if one["Effect"] == "Deny"]
+    if policy[0] != "IsPrivate" or not any("aws:SourceVpce" in str(one.get("Condition")) for one in denied):
+        yield "a private API answers every network"
+
+
+def machines_are_closed(templates: Templates) -> Iterator[str]:
+    resources = templates["training"]["Resources"]
+    metadata = resources["MachineTemplate"]["Properties"]["LaunchTemplateData"]["MetadataOptions"]
+    if metadata != {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}:
+        yield "a container may take the machine's role"
+    if "SecurityGroupIngress" in resources["MachineGroup"]["Properties"]:
+        yield "machines let others in"
+    if "SourceSecurityGroupId" not in resources["MachinesIn"]["Properties"]:
+        yield "machines let more in than each other"
+    if resources["Job"]["Properties"]["ContainerProperties"]["Privileged"] is not False:
+        yield "a job may do everything to its machine"
+
+
+def logs_are_forgotten(templates: Templates) -> Iterator[str]:
+    for template in templates.values():
+        for name, resource in template["Resources"].items():
+            if resource["Type"] == "AWS::Logs::LogGroup" and "RetentionInDays" not in resource["Properties"]:
+                yield f"{name} is kept for ever"
+
+
+Rule = Callable[[Templates], Iterator[str]]
+RULES: list[Rule] = [
+    rights_are_named, objects_are_reached_below_a_folder, who_predicts_writes_nothing, aliases_are_moved_by_few,
+    weights_are_written_by_the_trainer_alone, manifests_are_never_replaced, the_bucket_is_private_and_kept,
+    the_bucket_asks_for_tls, no_body_is_logged, every_route_asks_for_what_the_mode_says,
+    every_route_leads_to_its_function, a_private_api_answers_its_endpoint_alone, machines_are_closed,
+    logs_are_forgotten,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_templates_keep_the_rule(rule: Rule) -> None:
+    assert list(rule(TEMPLATES)) == []
+
+
+# --- and each rule, broken on purpose ---------------------------------------------------------------------------------
+
+
+def changed(at: str, to: object) -> Callable[[Templates], None]:
+    """A change of one value; None takes it away. `at` is a path of keys with dots between them."""
+
+    def change(templates: Templates) -> None:
+        *way, last = at.split(".")
+        node: Any = templates
+        for step in way:
+            node = node[int(step) if step.isdecimal() else step]
+        if to is None:
+            del node[last]
+        else:
+            node[last] = to
+
+    return change
+
+
+def allowed(file: str, name: str, action: str, key: str) -> Callable[[Templates], None]:
+    """One more right."""
+
+    def change(templates: Templates) -> None:
+        resource = templates[file]["Resources"][name]
+        bucket = "${ModelBucket.Arn}" if file == "api" else "arn:${AWS::Partition}:s3:::${ModelBucket}"
+        policy = resource["Properties"]["Policies"][0]
+        policy.get("PolicyDocument", policy)["Statement"].append(
+            {"Effect": "Allow", "Action": action, "Resource": {"Fn::Sub": f"{bucket}/{key}"}}
+        )
+
+    return change
+
+
+API, JOB = "api.Resources.Api.Properties", "training.Resources.Job.Properties.ContainerProperties"
+BUCKET = "api.Resources.ModelBucket"
+PATHS = f"{API}.DefinitionBody.paths"
+MACHINES = "training.Resources.MachineTemplate.Properties.LaunchTemplateData.MetadataOptions"
+PREDICTS = "api.Resources.PredictFunction.Properties.Policies.0.Statement"
+TRAINS = "training.Resources.TrainerRole.Properties.Policies.0.PolicyDocument.Statement"
+FORMAT = f"{API}.AccessLogSetting.Fn::If.1.Format"
+LOAD = "/v2/repository/models/{model}/load.x-amazon-apigateway-any-method"
+
+MUTATIONS: list[tuple[Rule, Callable[[Templates], None]]] = [
+    (rights_are_named, changed(f"{PREDICTS}.0.Action", "s3:*")),
+    (rights_are_named, changed(f"{PREDICTS}.0.Resource", "*")),
+    (rights_are_named, allowed("training", "TrainerRole", "s3:Put*", "models/*/versions/*")),
+    (objects_are_reached_below_a_folder, allowed("api", "PredictFunction", "s3:GetObject", "*")),
+    (objects_are_reached_below_a_folder, changed(f"{TRAINS}.5.Condition", None)),
+    (who_predicts_writes_nothing, allowed("api", "PredictFunction", "s3:PutObject", "outbox/*")),
+    (who_predicts_writes_nothing, allowed("api", "PredictFunction", "s3:DeleteObject", "models/*")),
+    (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:PutObject", "models/*/aliases/*")),
+    (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:PutObject", "models/*")),
+    (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:DeleteObject", "models/*")),
+    (aliases_are_moved_by_few, allowed("training", "PullRole", "s3:PutObject", "*/champion.json")),
+    (aliases_are_moved_by_few, allowed("api", "ModelsFunction", "s3:DeleteObject", "models/*/aliases/*")),
+    (weights_are_written_by_the_trainer_alone, allowed("api", "ModelsFunction", "s3:PutObject", "models/*")),
+    (
+        weights_are_written_by_the_trainer_alone,
+        allowed("api", "PromoteFunction", "s3:PutObject", "models/*/versions/*"),
+    ),
+    (manifests_are_never_replaced, changed(f"{TRAINS}.3.Effect", "Allow")),
+    (manifests_are_never_replaced, changed(f"{TRAINS}.3.Condition", {"Null": {"s3:if-none-match": "false"}})),
+    (the_bucket_is_private_and_kept, changed(f"{BUCKET}.DeletionPolicy", "Delete")),
+    (
+        the_bucket_is_private_and_kept,
+        changed(f"{BUCKET}.Properties.PublicAccessBlockConfiguration.BlockPublicAcls", False),
+    ),
+    (the_bucket_is_private_and_kept, changed(f"{BUCKET}.Properties.BucketEncryption", None)),
+    (the_bucket_asks_for_tls, changed("api.Resources.ModelBucketPolicy.Properties.PolicyDocument.Statement", [])),
+    (no_body_is_logged, changed(f"{API}.MethodSettings.0.DataTraceEnabled", True)),
+    (no_body_is_logged, changed(FORMAT, '{"body":"$context.authorizer.claims"}')),
+    (every_route_asks_for_what_the_mode_says, changed(f"{PATHS}.{LOAD}.security", [])),
+    (every_route_asks_for_what_the_mode_says, changed(f"{PATHS}./invocations", None)),
+    (every_route_asks_for_what_the_mode_says, changed(f"{PATHS}./v2.x-amazon-apigateway-any-method.security", [])),
+    (every_route_leads_to_its_function, changed(f"{PATHS}.{LOAD}.x-amazon-apigateway-integration", {})),
+    (a_private_api_answers_its_endpoint_alone, changed(f"{API}.DefinitionBody.x-amazon-apigateway-policy", None)),
+    (machines_are_closed, changed(f"{MACHINES}.HttpTokens", "optional")),
+    (machines_are_closed, changed(f"{MACHINES}.HttpPutResponseHopLimit", 2)),
+    (machines_are_closed, changed("training.Resources.MachinesIn.Properties.SourceSecurityGroupId", None)),
+    (machines_are_closed, changed(f"{JOB}.Privileged", True)),
+    (logs_are_forgotten, changed("api.Resources.PredictLogs.Properties.RetentionInDays", None)),
+]
+
+
+@pytest.mark.parametrize("number", range(len(MUTATIONS)))
+def test_a_template_that_breaks_the_rule_is_found(number: int) -> None:
+    rule, change = MUTATIONS[number]
+    broken = copy.deepcopy(TEMPLATES)
+    change(broken)
+    assert list(rule(broken)) != []
+
+
+def test_every_rule_is_broken_once_at_least() -> None:
+    assert {rule.__name__ for rule, _ in MUTATIONS} == {rule.__name__ for rule in RULES}
