@@ -7,7 +7,7 @@ and which result is good enough, is for `ladder` to say.
 import importlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -185,8 +185,9 @@ def layers(graph: Path) -> tuple[str, ...]:
 def prepared(graph: Path) -> Iterator[Path]:
     """The graph with its shapes inferred and its constants folded, while it is needed."""
     with TemporaryDirectory(prefix="pilotlight-quantize-") as folder:
-        path = Path(folder, "prepared.onnx")
-        quant_pre_process(graph, path, skip_symbolic_shape=sequences(graph))
+        path, source = Path(folder, "prepared.onnx"), graph.absolute()
+        with chdir(folder):  # where the inference gives up, it leaves a file in the working folder
+            quant_pre_process(source, path, skip_symbolic_shape=sequences(source))
         yield path
 
 

@@ -25,8 +25,9 @@ from functions.train.run import Outcome, run
 from functions.train.tokenizer import Tokenizer
 from pilotlight.contracts import TensorSpec
 from pilotlight.errors import InvalidInputError
+from pilotlight.gate.examination import Gate
 from pilotlight.local.gateway import Gateway
-from pilotlight.registry import version_path
+from pilotlight.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
 from pilotlight.storage import ObjectStore, open_store
 from tests.functions.train.conftest import silence
@@ -166,6 +167,25 @@ def test_version_says_what_it_is(written: Written) -> None:
     assert report.budget == 0.02  # the metric's own
     assert len(manifest.file("golden.json").sha256) == 64
     assert manifest.file("golden.json").bytes < 500_000
+
+
+def test_gate_judges_it_in_nats_per_token(written: Written) -> None:
+    verdict = Gate(Registry(written.store), memory_mb=1769).examine("small", 1, "contender", by="ann")
+    found = {check.name: check for check in verdict.checks}
+    assert verdict.passed
+    assert {"opens", "golden", "finite", "quantized"} <= set(found)
+    assert "nats per token of loss, the budget is 0.0200" in found["quantized"].why
+    lost = found["quantized"].numbers["points_lost"]
+    assert lost == pytest.approx(written.outcome.report.points_lost, abs=1e-4)
+
+
+def test_card_says_what_a_token_costs(written: Written) -> None:
+    card = written.file("model-card.md").decode()
+    report = written.outcome.report
+    assert "guesses the next of 400 tokens of a text" in card
+    assert "Beside an n-gram model" in card
+    assert f"loses {report.points_lost:.4f} nats per token of loss, of a budget of 0.0200" in card
+    assert "points" not in card
 
 
 def test_seconds_of_training_beat_the_frequency_of_tokens(written: Written, sets: Splits) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from functions.train import data, model, source
 from functions.train.__main__ import main
-from functions.train.batches import Batch, sizes
+from functions.train.batches import Batch, sizes, stream
 from functions.train.cleaning import Cleaning
 from functions.train.data import Array, Splits
 from functions.train.loop import seeded, train
@@ -25,6 +25,7 @@ from functions.train.running import Running, Sample
 from functions.train.shards import parts, uniform
 from functions.train.source import Place
 from functions.train.stream import Stream, cut
+from functions.train.world import World
 from pilotlight.errors import InvalidInputError, StoreError
 from pilotlight.registry import Registry
 from pilotlight.steps import Table
@@ -100,6 +101,17 @@ def test_pass_goes_on_at_any_batch(splits: Splits, tmp_path: Path, buffer: int, 
     whole = numbers(stream, order, size)
     for start in range(0, len(whole) // size + 1, 3):
         assert numbers(stream, order, size, start) == whole[start * size :]
+
+
+def test_processes_share_each_batch_of_a_stream(splits: Splits) -> None:
+    order, device = passes(splits).order(), torch.device("cpu")
+    whole = list(stream(splits.train, order, 16, device, 2))
+    shares = [list(stream(splits.train, order, 16, device, 2, World(rank, 2))) for rank in range(2)]
+    assert len(whole) == len(sizes(len(splits.train), 16)) - 2
+    for both, first, second in zip(whole, *shares, strict=True):
+        assert abs(len(first[1]) - len(second[1])) <= 1
+        for part in range(2):
+            assert torch.equal(torch.cat([first[part], second[part]]), both[part])
 
 
 def test_targets_stay_with_their_inputs(splits: Splits) -> None:
