@@ -26,7 +26,7 @@ lint: $(VENV)/with-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/cfn-lint template.yaml
+	$(BIN)/cfn-lint template.yaml infra/events.yaml
 
 bench: $(VENV)/with-dev
 	$(BIN)/python -m tests.benchmarks

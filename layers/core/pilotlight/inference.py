@@ -29,8 +29,15 @@ def opened(catalog: Catalog, meant: Reference, trace: Trace) -> WarmModel:
 def answer(
     model: WarmModel, body: bytes, headers: Mapping[str, str], watch: Watch, call: Call, trace: Trace
 ) -> Response:
-    """Bytes to arrays, the steps before the graph, the graph, those behind it, arrays to bytes."""
+    """The answer to a request in the bytes of V2."""
     asked = v2.decode_infer(body, headers, model.manifest)
+    return answered(model, asked, watch, call, trace, headers.get("accept-encoding", ""))
+
+
+def answered(
+    model: WarmModel, asked: v2.InferRequest, watch: Watch, call: Call, trace: Trace, accepted: str = ""
+) -> Response:
+    """The steps before the graph, the graph, those behind it, arrays to bytes."""
     wanted = [output.name for output in asked.outputs]
     feeds = tasks.prepare(model.manifest, asked.tensors, model.assets)
     call.decoded(items(model.manifest, feeds))
@@ -39,7 +46,7 @@ def answer(
     call.inferred()
     trace.mark("infer")
     outputs = tasks.finish(model.manifest, results, feeds, wanted)
-    return v2.encode_infer(model.manifest, asked, outputs, headers.get("accept-encoding", ""))
+    return v2.encode_infer(model.manifest, asked, outputs, accepted)
 
 
 def items(manifest: Manifest, feeds: Mapping[str, Array]) -> int:

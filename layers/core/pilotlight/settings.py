@@ -20,6 +20,7 @@ VARIABLES = {
     "signing_key": "PILOTLIGHT_SIGNING_KEY",
     "sign_with": "PILOTLIGHT_SIGN_WITH",
     "promotion": "PILOTLIGHT_PROMOTION",
+    "reply_queues": "PILOTLIGHT_REPLY_QUEUES",
     "initialization": "AWS_LAMBDA_INITIALIZATION_TYPE",  # set by Lambda
     "memory_mb": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",  # set by Lambda, by SAM and by the local gateway
 }
@@ -36,6 +37,7 @@ class Settings(Struct, frozen=True):
     signing_key: str = ""  # RSA public key, base64 of DER: only versions that it signed are served; empty for all
     sign_with: str = ""  # key of KMS that signs what passes the gate; empty where versions are not signed
     promotion: str = "off"  # what becomes of what passes: off, champion, or a canary such as canary:10:1h
+    reply_queues: str = ""  # ARNs of the queues that a message may have its answer sent to, with commas between them
     initialization: str = "on-demand"  # or snap-start, provisioned-concurrency
 
     @classmethod
