@@ -25,7 +25,9 @@ def main() -> int:
     requests = kinds.add_parser("mixed", help="requests of all kinds through the gateway, with hot swaps")
     requests.add_argument("--minutes", type=float, default=30.0)
     requests.add_argument("--swaps", type=int, default=10)
-    messages = kinds.add_parser("queue", help="messages with poison, duplicates and crashes, through the batch function")
+    messages = kinds.add_parser(
+        "queue", help="messages with poison, duplicates and crashes, through the batch function"
+    )
     messages.add_argument("--count", type=int, default=10_000)
     messages.add_argument("--seed", type=int, default=1)
     lines = kinds.add_parser("file", help="a large file through the batch function, which is killed twice")
