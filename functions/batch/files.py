@@ -178,18 +178,21 @@ class Work:
             self._header(progress)
 
     def _header(self, progress: Progress) -> list[str]:
-        return lines.header(lines.lines(self._store.rest(self._file.path, 0, progress.e_tag, 1 << 16)))
+        return lines.header(lines.lines(self._blocks(progress, 0)))
+
+    def _blocks(self, progress: Progress, start: int) -> Iterator[bytes]:
+        return self._store.blocks(self._file.path, start, progress.bytes, progress.e_tag)
 
     def _items(self, progress: Progress) -> Iterator[Item]:
         """What is still to be answered."""
         if progress.position >= progress.bytes:
             return
-        path, kind = self._file.path, self._file.kind
+        kind = self._file.kind
         if kind not in (*LINES, ".csv"):
-            data = b"".join(self._store.rest(path, 0, progress.e_tag))
+            data = b"".join(self._blocks(progress, 0))
             yield Item(1, len(data), Picture(data) if kind in IMAGES else lines.parsed(data))
             return
-        chunks = self._store.rest(path, progress.position, progress.e_tag)
+        chunks = self._blocks(progress, progress.position)
         found = lines.lines(chunks, progress.position, progress.line)
         if kind in LINES:
             yield from lines.bodies(found)
@@ -288,6 +291,6 @@ class Work:
 
     def _sha256(self, progress: Progress) -> str:
         digest = hashlib.sha256()
-        for chunk in self._store.rest(self._file.path, 0, progress.e_tag):
+        for chunk in self._blocks(progress, 0):
             digest.update(chunk)
         return digest.hexdigest()

@@ -31,11 +31,11 @@ class Item(Struct, frozen=True):
     body: Body | InvalidInputError
 
 
-def lines(chunks: Iterable[memoryview | bytes], position: int = 0, number: int = 0) -> Iterator[Line]:
+def lines(chunks: Iterable[bytes], position: int = 0, number: int = 0) -> Iterator[Line]:
     """The lines of a file's bytes from `position` on, `number` lines behind its beginning; long ones are not kept."""
     rest, dropped = b"", 0
     for chunk in chunks:
-        *whole, last = (rest + bytes(chunk)).split(b"\n")
+        *whole, last = (rest + chunk).split(b"\n")
         for data in whole:
             position, number = position + dropped + len(data) + 1, number + 1
             yield Line(number, position, None if dropped or len(data) > LONGEST else unmarked(data, number))

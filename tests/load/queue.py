@@ -74,7 +74,7 @@ class Poller:
         self._weather = weather
         self._chance = chance
         self._handle = self._environment()
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter(crashes=0)
 
     def _environment(self) -> Batch:
         return build(Settings(alias_seconds=3600), self._store)
@@ -98,7 +98,10 @@ class Poller:
         self.counts["deliveries"] += len(messages)
         self.counts["redeliveries"] += sum(each["Attributes"]["ApproximateReceiveCount"] != "1" for each in messages)
         if not self.counts["batches"] % self._weather.deadly:
-            self._store.dies_in, self._store.late = self._chance.randrange(len(messages)), self._chance.random() < 0.5
+            self._store.dies_in, self._store.late = (
+                self._chance.randrange(-(-len(messages) // 2)),
+                self._chance.random() < 0.5,
+            )
         try:
             answer = self._handle(event, None)
             if not self.counts["batches"] % self._weather.again:

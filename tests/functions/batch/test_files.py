@@ -347,7 +347,7 @@ def test_a_line_beyond_the_limit_is_not_kept(place: Place) -> None:
 
 
 def test_a_large_file_survives_two_kills() -> None:
-    seen = load.run(0.8, (20.0, 60.0), 80_000)
+    seen = load.run(0.4, (20.0, 60.0), 40_000)
     assert seen["failures"] == []
     assert seen["invocations"] == 3
     assert len(seen["progress seen"]) >= 3
