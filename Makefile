@@ -38,7 +38,7 @@ soak: $(VENV)/with-dev  # what takes an hour: 200,000 hostile bodies, then half 
 # --- what needs more than python: Lambda's python3.13, the SAM CLI, Docker -------------------------------------------
 
 test-runtime: .venv-runtime/ready  # core and handlers on Lambda's python, without torch, onnx and scikit-learn
-	.venv-runtime/bin/python -m pytest tests/core tests/functions/models tests/functions/predict
+	.venv-runtime/bin/python -m pytest tests/core tests/functions/batch tests/functions/models tests/functions/predict
 
 package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam build --config-file infra/samconfig.toml

@@ -18,7 +18,7 @@ from unittest.mock import patch
 import boto3
 
 from functions.batch.handler import Batch, build
-from pilotlight.cli.redrive import move
+from pilotlight.redrive import move
 from pilotlight.registry import Registry
 from pilotlight.settings import Settings
 from pilotlight.storage import ObjectStore, open_store

@@ -17,6 +17,7 @@ from PIL import Image as Pillow
 
 from functions.batch import files, handler, lines
 from functions.batch.inbox import file
+from functions.batch.progress import Progress
 from pilotlight.api.trace import Trace
 from pilotlight.contracts import TensorSpec
 from pilotlight.errors import InvalidInputError, StoreError, UnavailableError
@@ -167,9 +168,10 @@ def test_a_file_that_is_replaced_is_answered_anew(place: Place) -> None:
 def test_two_workers_do_not_both_go_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "PART_BYTES", 300)
     place.store.put("inbox/a.jsonl", jsonl(12))
-    inner, told = files.Work._write, []
+    inner = files.Work._write
+    told: list[str] = []
 
-    def interrupted(work: files.Work, progress: files.Progress, part: files.Slice) -> files.Progress:
+    def interrupted(work: files.Work, progress: Progress, part: files.Slice) -> Progress:
         if not told:
             told.append("once")
             told.append(str(place.environment()(EVENT, None)["done"][0]))
@@ -190,7 +192,7 @@ def test_a_version_answers_its_file_to_the_end(place: Place, monkeypatch: pytest
     place.store.put("inbox/double/a.jsonl", jsonl(12))
     inner = files.Work._write
 
-    def promoted(work: files.Work, progress: files.Progress, part: files.Slice) -> files.Progress:
+    def promoted(work: files.Work, progress: Progress, part: files.Slice) -> Progress:
         if place.registry.alias("double", "champion").version == 1:
             place.registry.move("double", "champion", 2, by="ann", reason="test")
         return inner(work, progress, part)
