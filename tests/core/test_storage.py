@@ -4,6 +4,7 @@ import hashlib
 import multiprocessing
 import os
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -248,3 +249,33 @@ def test_disk_swaps_across_processes(tmp_path: Path) -> None:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0, 0]
     assert open_store(url).get("counter").data == b"100"
+
+
+def test_blocks_are_the_bytes_between_and_of_one_object_only(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pilotlight.storage.PART_BYTES", 3)
+    store.put("a", b"0123456789")
+    size, e_tag = store.stamp("a")
+    assert size == 10
+    assert list(store.blocks("a", 2, size, e_tag)) == [b"234", b"567", b"89"]
+    assert list(store.blocks("a", 10, size, e_tag)) == []
+    rest = store.blocks("a", 0, size, e_tag)
+    next(rest)
+    store.put("a", b"9876543210!")
+    with pytest.raises(ChangedError):
+        next(rest)
+
+
+def test_what_is_written_bit_by_bit_is_seen_whole_or_not_at_all(store: ObjectStore) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"x" * 6_000_000
+        raise StoreError("in the middle")
+
+    with pytest.raises(StoreError, match="in the middle"):
+        store.write("a", broken())
+    assert list(store.paths("")) == []
+    store.write("a", (bytes([number]) * 1_000_000 for number in range(12)))
+    assert store.get("a").data == b"".join(bytes([number]) * 1_000_000 for number in range(12))
+    store.write("b", iter(()))
+    assert store.get("b").data == b""

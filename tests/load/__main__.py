@@ -1,5 +1,5 @@
 """`python -m tests.load KIND`: fuzz [--count N] [--seed S], mixed [--minutes M] [--swaps N], canary [--count N],
-moves [--processes N] [--seconds S], release.
+moves [--processes N] [--seconds S], release, queue [--count N] [--seed S], file [--mb N].
 
 Prints one JSON document; exit code 1 when a request failed, memory grew, or a canary did not do as it must.
 """
@@ -10,7 +10,7 @@ import logging
 import sys
 from typing import Any
 
-from tests.load import canary, fuzz, mixed, moves, release
+from tests.load import canary, file, fuzz, mixed, moves, queue, release
 
 GROWTH = 1.05  # of resident memory, from the second tenth to the last
 
@@ -41,6 +41,11 @@ def parser() -> argparse.ArgumentParser:
     movers.add_argument("--processes", type=int, default=16)
     movers.add_argument("--seconds", type=float, default=60.0)
     kinds.add_parser("release", help="bad versions at the gate while the champion serves")
+    messages = kinds.add_parser("queue", help="messages with poison, duplicates and crashes, at the batch function")
+    messages.add_argument("--count", type=int, default=10_000)
+    messages.add_argument("--seed", type=int, default=1)
+    lines = kinds.add_parser("file", help="a large file through the batch function, which is killed twice")
+    lines.add_argument("--mb", type=float, default=200.0)
     return words
 
 
@@ -50,6 +55,10 @@ def run(words: argparse.Namespace) -> dict[str, Any]:
         return canary.run(words.count)
     if words.kind == "release":
         return release.run()
+    if words.kind == "queue":
+        return queue.run(words.count, words.seed)
+    if words.kind == "file":
+        return file.run(words.mb)
     if words.kind == "moves":
         return moves.run(words.processes, words.seconds)
     result = fuzz.run(words.count, words.seed) if words.kind == "fuzz" else mixed.run(words.minutes * 60, words.swaps)

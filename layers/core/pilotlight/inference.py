@@ -27,18 +27,18 @@ def opened(catalog: Catalog, meant: Reference, trace: Trace) -> WarmModel:
     return model
 
 
-def answer(
-    model: WarmModel, body: bytes, headers: Mapping[str, str], watch: Watch, call: Call, trace: Trace
-) -> Response:
-    """The answer alone."""
-    return answered(model, body, headers, watch, call, trace).body
-
-
 def answered(
     model: WarmModel, body: bytes, headers: Mapping[str, str], watch: Watch, call: Call, trace: Trace
 ) -> Answered[Response]:
-    """Bytes to arrays, the steps before the graph, the graph, those behind it, arrays to bytes."""
+    """The answer to a request in the bytes of V2, beside the outputs in it."""
     asked = v2.decode_infer(body, headers, model.manifest)
+    return computed(model, asked, watch, call, trace, headers.get("accept-encoding", ""))
+
+
+def computed(
+    model: WarmModel, asked: v2.InferRequest, watch: Watch, call: Call, trace: Trace, accepted: str = ""
+) -> Answered[Response]:
+    """The steps before the graph, the graph, those behind it, arrays to bytes."""
     wanted = [output.name for output in asked.outputs]
     feeds = tasks.prepare(model.manifest, asked.tensors, model.assets)
     call.decoded(items(model.manifest, feeds))
@@ -47,7 +47,7 @@ def answered(
     call.inferred()
     trace.mark("infer")
     outputs = tasks.finish(model.manifest, results, feeds, wanted)
-    return Answered(v2.encode_infer(model.manifest, asked, outputs, headers.get("accept-encoding", "")), outputs)
+    return Answered(v2.encode_infer(model.manifest, asked, outputs, accepted), outputs)
 
 
 def items(manifest: Manifest, feeds: Mapping[str, Array]) -> int:

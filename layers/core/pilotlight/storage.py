@@ -9,7 +9,7 @@ import hashlib
 import mmap
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -66,6 +66,18 @@ class ObjectStore:
             for chunk in obstore.get(self._store, path).stream(min_chunk_size=chunk_bytes):
                 yield memoryview(chunk)
 
+    def blocks(self, path: str, start: int, end: int, e_tag: str) -> Iterator[bytes]:
+        """The bytes from `start` to before `end`, some MB at a time; `ChangedError` when the e_tag is another.
+
+        Each block is a request of its own, so that its reader may take hours; a stream ends after 30 s.
+        """
+        while start < end:
+            options: Any = {"if_match": e_tag, "range": (start, min(end, start + PART_BYTES))}
+            with self._translated(path):
+                block = bytes(obstore.get(self._store, path, options=options).bytes())
+            yield block
+            start += len(block)
+
     def part(self, path: str, fd: int, start: int, end: int) -> int:
         """Copy the bytes from `start` to before `end` to the same place in an open file; gives the object's size.
 
@@ -81,6 +93,12 @@ class ObjectStore:
         """The object's bytes, without reading them; `NotFoundError` when there is none."""
         with self._translated(path):
             return obstore.head(self._store, path)["size"]
+
+    def stamp(self, path: str) -> tuple[int, str]:
+        """The object's size in bytes and its e_tag, without reading it; `NotFoundError` when there is none."""
+        with self._translated(path):
+            meta = obstore.head(self._store, path)
+            return meta["size"], meta["e_tag"] or ""
 
     def paths(self, prefix: str) -> Iterator[str]:
         """The paths below the folder `prefix`, in no promised order."""
@@ -104,6 +122,14 @@ class ObjectStore:
         """Write the object, over whatever was there; a `Path` goes up in parts. Readers see all of it or nothing."""
         with self._translated(path):
             obstore.put(self._store, path, data)
+
+    def write(self, path: str, chunks: Iterable[bytes]) -> None:
+        """As `put`, of bytes that come one after the other and need not fit into memory."""
+        with self._translated(path):
+            writer = obstore.open_writer(self._store, path)
+            for chunk in chunks:  # one that fails leaves the writer open, and so nothing behind
+                writer.write(chunk)
+            writer.close()
 
     def create(self, path: str, data: bytes) -> None:
         """Write the object only if there is none; `AlreadyExistsError` otherwise."""

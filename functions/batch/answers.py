@@ -1,0 +1,49 @@
+"""One inference of a batch, by the code that answers requests; the answer is JSON, since it goes where bytes do not."""
+
+from functions.batch.bodies import Body
+from pilotlight.api.statistics import Statistics
+from pilotlight.api.trace import Trace
+from pilotlight.contracts import Reference
+from pilotlight.errors import InvalidInputError, NotFoundError
+from pilotlight.inference import computed, opened
+from pilotlight.runtime.catalog import Catalog
+from pilotlight.runtime.watch import Watch
+
+
+class Answers:
+    """What the models of a catalog say; `model` is the reference for those who name none."""
+
+    def __init__(self, catalog: Catalog, model: str = "") -> None:
+        self._catalog = catalog
+        self._model = model
+        self._statistics = Statistics()
+        self._watch = Watch()
+
+    def answer(self, body: Body, meant: Reference | None, ends: float) -> tuple[bytes, str]:
+        """The V2 answer, and the version that gave it; `ends` is on time.monotonic's clock."""
+        if meant is None:
+            raise InvalidInputError("No model is named; name it by model_name, and by model_version if need be.")
+        trace = Trace(ends)
+        model = opened(self._catalog, meant, trace)
+        with self._statistics.call(model.key) as call:
+            request = body.request(model.manifest)
+            if any(output.binary for output in request.outputs):
+                raise InvalidInputError("The answers of a batch are JSON; ask for no binary_data.")
+            response = computed(model, request, self._watch, call, trace).body
+        return response.body, f"{model.manifest.name}:{model.manifest.version}"
+
+    def default(self, folder: str = "") -> Reference | None:
+        """The model for those who name none: that of a folder's name, the setting's, the store's only one."""
+        for named in filter(None, (folder, self._model)):
+            try:
+                reference = Reference.parse(named)
+                self._catalog.manifest(reference)
+            except (InvalidInputError, NotFoundError):
+                continue
+            return reference
+        models = self._catalog.registry.models()
+        return Reference(models[0]) if len(models) == 1 else None
+
+    def version(self, reference: Reference) -> Reference:
+        """The version that a reference means now."""
+        return Reference(reference.name, self._catalog.manifest(reference).version)

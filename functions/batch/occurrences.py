@@ -1,0 +1,76 @@
+"""What events mean to this function: records of SQS, S3's and our own events by EventBridge.
+
+Sources of the forms: Amazon SQS message attributes; Lambda with SQS (event of an event source mapping); Amazon S3 event
+message structure for EventBridge. It knows forms, not what is done about them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from pilotlight.errors import InvalidInputError
+
+INFERENCE = "Pilotlight Inference"  # detail-type of what other programs put on the bus
+CREATED = "Object Created"  # detail-type of S3's
+
+
+class Message(Struct, frozen=True):
+    """One inference that somebody asked for and does not wait for."""
+
+    key: str  # its answer is kept under this one; two messages with one key are one message
+    body: bytes
+    model: str = ""  # empty where the body names it, or nobody does
+    version: str = ""  # a number or an alias
+    reply_to: str = ""  # ARN of a queue
+    fresh: bool = True  # this is its first delivery, as far as the queue knows
+
+
+class Upload(Struct, frozen=True):
+    """A file to be answered line by line, by its whole address."""
+
+    uri: str
+
+
+Occurrence = Message | Upload
+
+
+def of_event(event: Mapping[str, Any]) -> Occurrence:
+    """What an event of the bus tells; `InvalidInputError` for one that this function was never subscribed to."""
+    kind, detail = event.get("detail-type"), event.get("detail")
+    if kind not in (CREATED, INFERENCE) or not isinstance(detail, Mapping):
+        raise InvalidInputError(f"The event {kind or sorted(event)!r} is none of {CREATED}, {INFERENCE}, SQS.")
+    if kind == CREATED:
+        return Upload(f"s3://{detail['bucket']['name']}/{detail['object']['key']}")
+    if "s3_uri" not in detail:
+        return Message(str(event.get("id", "")), msgspec.json.encode(detail), fresh=False)
+    if "inputs" in detail or not isinstance(detail["s3_uri"], str):
+        raise InvalidInputError("An event has either s3_uri, which is a text, or a V2 body with inputs.")
+    return Upload(detail["s3_uri"])
+
+
+def of_record(record: Mapping[str, Any]) -> Occurrence:
+    """What a record of SQS tells: a V2 body, or an event that was put back from the dead letters."""
+    attributes = {name: value.get("stringValue") or "" for name, value in record["messageAttributes"].items()}
+    told, body = record.get("attributes", {}), record["body"].encode()
+    if b'"detail-type"' in body and (event := as_event(body)) is not None:
+        return of_event(event)
+    named = attributes.get("deduplication_id") or told.get("MessageDeduplicationId") or ""
+    return Message(
+        key=named or record["messageId"],
+        body=body,
+        model=attributes.get("model_name") or attributes.get("model") or "",
+        version=attributes.get("model_version") or attributes.get("version") or "",
+        reply_to=attributes.get("reply_to") or "",
+        fresh=not named and told.get("ApproximateReceiveCount", "1") == "1",
+    )
+
+
+def as_event(body: bytes) -> Mapping[str, Any] | None:
+    """The event of EventBridge that the body is, if it is one."""
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return content if isinstance(content, dict) and {"detail-type", "detail"} <= content.keys() else None

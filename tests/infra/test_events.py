@@ -1,0 +1,98 @@
+"""What infra/events.yaml promises, checked without deploying it."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from cfnlint.decode import cfn_yaml
+
+from functions.batch.occurrences import CREATED, INFERENCE
+from functions.batch.sender import SOURCE
+
+ROOT = Path(__file__).parents[2]
+STACK: dict[str, Any] = cfn_yaml.load(str(ROOT / "infra" / "events.yaml"))
+RESOURCES: dict[str, Any] = STACK["Resources"]
+FUNCTION = RESOURCES["BatchFunction"]["Properties"]
+OBJECTS = "arn:${AWS::Partition}:s3:::${ModelBucket}"
+
+
+def statements() -> list[dict[str, Any]]:
+    policies = [one for policy in FUNCTION["Policies"] for one in policy["Statement"]]
+    return [one["Fn::If"][1] if "Fn::If" in one else one for one in policies]
+
+
+def resources(action: str) -> list[Any]:
+    found = [one["Resource"] for one in statements() if action in one["Action"]]
+    return [each for one in found for each in (one if isinstance(one, list) else [one])]
+
+
+def test_the_handler_imports_from_the_checkout() -> None:
+    module, function = FUNCTION["Handler"].rsplit(".", 1)
+    assert callable(getattr(importlib.import_module(module), function))
+    assert (ROOT / "infra" / FUNCTION["CodeUri"] / "handler.py").exists()
+    built = RESOURCES["BatchFunction"]["Metadata"]["BuildProperties"]
+    assert built == {"ParentPackageMode": "explicit", "ParentPackages": module.rsplit(".", 1)[0]}
+
+
+def test_the_function_may_do_only_what_it_must() -> None:
+    actions = [one["Action"] for one in statements()]
+    flat = {name for action in actions for name in ([action] if isinstance(action, str) else action)}
+    assert flat == {
+        "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "events:PutEvents", "sqs:ReceiveMessage",
+        "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage",
+    }  # fmt: skip
+    assert "*" not in [one["Resource"] for one in statements()]
+    assert resources("s3:PutObject") == [{"Fn::Sub": f"{OBJECTS}/outbox/*"}]
+    assert resources("s3:DeleteObject") == [
+        {"Fn::Sub": f"{OBJECTS}/outbox/*/{name}"} for name in ("parts/*", "manifest.json")
+    ]
+    assert resources("s3:GetObject") == [
+        {"Fn::Sub": f"{OBJECTS}/{folder}/*"} for folder in ("models", "inbox", "outbox")
+    ]
+    assert resources("sqs:SendMessage") == [{"Ref": "ReplyQueues"}]
+
+
+def test_it_may_tell_itself_to_go_on_and_nobody_anything_else() -> None:
+    (statement,) = [one for one in statements() if one["Action"] == "events:PutEvents"]
+    assert statement["Condition"] == {"StringEquals": {"events:source": SOURCE, "events:detail-type": INFERENCE}}
+
+
+def test_the_queue_waits_for_the_function_and_gives_up() -> None:
+    queue = RESOURCES["Queue"]["Properties"]
+    assert queue["VisibilityTimeout"] >= 6 * FUNCTION["Timeout"]
+    assert queue["RedrivePolicy"] == {
+        "deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetters", "Arn"]},
+        "maxReceiveCount": 5,
+    }
+    mapping = RESOURCES["QueueToFunction"]["Properties"]
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert mapping["EventSourceArn"] == {"Fn::GetAtt": ["Queue", "Arn"]}
+
+
+def test_queues_are_encrypted_and_dead_letters_are_kept() -> None:
+    assert RESOURCES["Queue"]["Properties"]["SqsManagedSseEnabled"]
+    assert RESOURCES["DeadLetters"]["Properties"]["SqsManagedSseEnabled"]
+    assert RESOURCES["DeadLetters"]["DeletionPolicy"] == RESOURCES["DeadLetters"]["UpdateReplacePolicy"] == "Retain"
+    assert RESOURCES["DeadLetters"]["Properties"]["MessageRetentionPeriod"] == 14 * 86400
+    assert FUNCTION["DeadLetterQueue"] == {"Type": "SQS", "TargetArn": {"Fn::GetAtt": ["DeadLetters", "Arn"]}}
+
+
+def test_events_of_the_inbox_and_of_the_bus_come_and_no_others() -> None:
+    uploaded, asked = (FUNCTION["Events"][name]["Properties"]["Pattern"] for name in ("Uploaded", "Asked"))
+    assert uploaded["detail-type"] == [CREATED]
+    assert uploaded["detail"]["object"] == {"key": [{"prefix": "inbox/"}]}
+    assert uploaded["detail"]["bucket"] == {"name": [{"Ref": "ModelBucket"}]}
+    assert asked == {"detail-type": [INFERENCE]}
+
+
+def test_the_stack_nests_it_with_parameters_that_it_has() -> None:
+    template: dict[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))
+    nested = template["Resources"]["Events"]["Properties"]
+    assert nested["Location"] == "infra/events.yaml"
+    required = {name for name, parameter in STACK["Parameters"].items() if "Default" not in parameter}
+    assert required <= set(nested["Parameters"]) <= set(STACK["Parameters"])
+
+
+def test_telemetry_is_off_and_logs_forget() -> None:
+    assert FUNCTION["Environment"]["Variables"]["ORT_DISABLE_TELEMETRY"] == "1"
+    assert RESOURCES["BatchLogs"]["Properties"]["RetentionInDays"] == 30
