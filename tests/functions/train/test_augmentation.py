@@ -99,9 +99,9 @@ def test_only_training_batches_are_changed(splits: Splits, monkeypatch: pytest.M
     trained_on, judged_on = list[bytes](), list[Array]()
     known = {image.tobytes() for image in splits.train.inputs}
 
-    def take(self: Stepper, batch: torch.Tensor, truth: torch.Tensor, rate: float, number: int) -> Taken:
+    def take(self: Stepper, batch: torch.Tensor, truth: torch.Tensor, rate: float, number: int, examples: int) -> Taken:
         trained_on.extend(image.tobytes() for image in batch.numpy())
-        return original(self, batch, truth, rate, number)
+        return original(self, batch, truth, rate, number, examples)
 
     def predict(network: torch.nn.Module, images: Array, batch_size: int = 1024) -> Array:
         judged_on.append(images)

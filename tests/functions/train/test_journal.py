@@ -76,8 +76,10 @@ def nan_from(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the gradient of a step, and so all weights after it, be no numbers."""
     take = Stepper.take
 
-    def poisoned(self: Stepper, batch: torch.Tensor, truth: torch.Tensor, rate: float, number: int) -> Taken:
-        return take(self, batch * torch.nan if number == step else batch, truth, rate, number)
+    def poisoned(
+        self: Stepper, batch: torch.Tensor, truth: torch.Tensor, rate: float, number: int, examples: int
+    ) -> Taken:
+        return take(self, batch * torch.nan if number == step else batch, truth, rate, number, examples)
 
     monkeypatch.setattr(Stepper, "take", poisoned)
 
