@@ -2,6 +2,7 @@
 
 import logging
 import os
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from functions.batch.messages import Messages
 from functions.batch.occurrences import Message, Occurrence, of_event, of_record
 from functions.batch.sender import Sender
 from pilotlight.api.trace import Trace
-from pilotlight.errors import PilotlightError
+from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.registry import Registry
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.warm import WarmModels
@@ -41,8 +42,15 @@ class Batch:
             return self._queue(event["Records"], ends)
         occurrence = of_event(event)
         if isinstance(occurrence, Message):
-            return {"done": [self._messages.see_to(occurrence, ends)]}
+            return {"done": [self._private(occurrence, ends)]}
         return {"done": [self._files.see_to(occurrence.uri, ends)]}
+
+    def _private(self, message: Message, ends: float) -> str:
+        """Answer an event's message; Lambda logs what is raised, and a refusal would quote what was sent."""
+        try:
+            return self._messages.see_to(message, ends)
+        except InvalidInputError as exc:
+            raise InvalidInputError(f"Event {message.key} is refused: {type(exc).__name__}.") from None
 
     def _queue(self, records: list[dict[str, Any]], ends: float) -> dict[str, Any]:
         from aws_lambda_powertools.utilities.batch import (  # 0.1 s to import, which no file's cold start waits for
@@ -52,11 +60,8 @@ class Batch:
         )
 
         ordered = bool(records) and records[0].get("eventSourceARN", "").endswith(".fifo")
-        processor: BatchProcessor = (
-            SqsFifoPartialProcessor() if ordered else BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
-        )
-        if ordered:
-            processor.raise_on_entire_batch_failure = False
+        processor = SqsFifoPartialProcessor() if ordered else BatchProcessor(EventType.SQS)
+        processor.raise_on_entire_batch_failure = False
         with processor(records=records, handler=lambda record: self._record(record.raw_event, ends)):
             processor.process()
         return dict(processor.response())
@@ -66,10 +71,12 @@ class Batch:
         try:
             return self._done(of_record(record), ends)
         except PilotlightError as exc:
-            LOG.error("Message %s failed: %s", record.get("messageId"), exc)  # noqa: TRY400 - the sentence tells all
+            why = type(exc).__name__ if isinstance(exc, InvalidInputError) else str(exc)  # the former would quote it
+            LOG.error("Message %s failed: %s", record.get("messageId"), why)  # noqa: TRY400 - the sentence tells all
             raise
-        except Exception:
-            LOG.exception("Message %s failed.", record.get("messageId"))
+        except Exception as exc:
+            where = "".join(traceback.format_tb(exc.__traceback__))
+            LOG.error("Message %s failed: %s\n%s", record.get("messageId"), type(exc).__name__, where)  # noqa: TRY400
             raise
 
     def _done(self, occurrence: Occurrence, ends: float) -> str:

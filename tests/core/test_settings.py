@@ -41,5 +41,5 @@ def test_a_wrong_variable_is_named_with_its_value(name: str, value: str) -> None
 
 def test_template_and_settings_know_the_same_variables() -> None:
     texts = [path.read_text().split("Outputs:")[0] for path in (TEMPLATE, TEMPLATE.parent / "infra" / "events.yaml")]
-    in_templates = set(re.findall(r"PILOTLIGHT_[A-Z_]+", "".join(texts)))
-    assert in_templates == {name for name in VARIABLES.values() if name.startswith("PILOTLIGHT_")}
+    in_template = set(re.findall(r"PILOTLIGHT_[A-Z_]+", "".join(texts)))
+    assert in_template == {name for name in VARIABLES.values() if name.startswith("PILOTLIGHT_")}

@@ -27,6 +27,7 @@ from tests.conftest import Serial, aws_variables, moto_server
 from tests.load.fuzz import resident
 
 POISON, TWICE = 0.01, 0.03
+WAVE = 200  # messages are sent at once: moto's queue takes the longer for each, the more it holds
 FOLDER = "outbox/messages/"
 
 
@@ -81,16 +82,17 @@ class Poller:
 
     def drain(self) -> None:
         """Until nothing lies in the queue, hidden or not."""
-        while True:
-            found = self._sqs.receive_message(
-                QueueUrl=self._url, MaxNumberOfMessages=10, AttributeNames=["All"], MessageAttributeNames=["All"]
-            ).get("Messages", [])
-            if found:
-                self._batch(found)
-            elif not any(size(self._sqs, self._url)):
-                return
-            else:
-                time.sleep(0.1)
+        self.work()
+        while any(size(self._sqs, self._url)):
+            time.sleep(0.1)
+            self.work()
+
+    def work(self) -> None:
+        """Until there is nothing to receive for now."""
+        while found := self._sqs.receive_message(
+            QueueUrl=self._url, MaxNumberOfMessages=10, AttributeNames=["All"], MessageAttributeNames=["All"]
+        ).get("Messages", []):
+            self._batch(found)
 
     def _batch(self, messages: list[dict[str, Any]]) -> None:
         event = {"Records": [record(message) for message in messages]}
@@ -167,10 +169,8 @@ def body(number: int, kind: str) -> str:
     return json.dumps(asked)[: -1 if kind == "broken" else None]
 
 
-def send(sqs: Any, url: str, kinds: list[str], chance: random.Random) -> Counter[str]:  # noqa: ANN401
-    """All messages in any order, some of them twice; counts what was sent."""
-    numbers = [number for number in range(len(kinds)) for _ in range(1 + (chance.random() < TWICE))]
-    chance.shuffle(numbers)
+def send(sqs: Any, url: str, kinds: list[str], numbers: list[int]) -> None:  # noqa: ANN401
+    """The messages of these numbers."""
     for start in range(0, len(numbers), 10):
         entries = [
             {
@@ -181,7 +181,6 @@ def send(sqs: Any, url: str, kinds: list[str], chance: random.Random) -> Counter
             for place, number in enumerate(numbers[start : start + 10])
         ]
         sqs.send_message_batch(QueueUrl=url, Entries=entries)
-    return Counter(kinds[number] for number in numbers)
 
 
 def wrong(store: Deadly, kinds: list[str], answered: set[str]) -> list[str]:
@@ -216,8 +215,13 @@ def driven(store: Deadly, sqs: Any, count: int, weather: Weather, chance: random
     for place, number in enumerate(chance.sample(range(count), max(2, round(count * POISON)))):
         kinds[number] = "late" if place % 2 else "broken"
     queue, dlq = queues(sqs, weather)
-    sent, began, memory = send(sqs, queue, kinds, chance), time.monotonic(), [resident()]
+    numbers = [number for number in range(count) for _ in range(1 + (chance.random() < TWICE))]
+    chance.shuffle(numbers)
+    sent, began, memory = Counter(kinds[number] for number in numbers), time.monotonic(), [resident()]
     poller = Poller(sqs, queue, store, weather, chance)
+    for start in range(0, len(numbers), WAVE):
+        send(sqs, queue, kinds, numbers[start : start + WAVE])
+        poller.work()
     poller.drain()
     seconds, dead = time.monotonic() - began, size(sqs, dlq)[0]
     failures = wrong(store, kinds, {"good"})

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from functions.batch.occurrences import Message, Upload, of_event, of_record
 from functions.batch.sender import Sender
 from pilotlight.errors import InvalidInputError, StoreError
 from pilotlight.registry import Registry
+from pilotlight.steps import Column, Table
 from pilotlight.storage import open_store
 from tests import fakes
 from tests.functions.batch.conftest import REPLIES, Place
@@ -68,11 +70,26 @@ def test_a_batch_that_fails_as_a_whole_is_told_message_by_message(place: Place) 
     assert failed(place, record("a", "{"), record("b", {**BODY, "model_name": "nobody"})) == ["a", "b"]
 
 
+def test_behind_a_failure_in_a_fifo_queue_everything_comes_again_in_its_order(place: Place) -> None:
+    records = [record("a", BODY), record("b", "{"), record("c", BODY)]
+    for each in records:
+        each["eventSourceARN"] += ".fifo"
+        each["attributes"] |= {"MessageGroupId": "g", "MessageDeduplicationId": f"once-{each['messageId']}"}
+    assert failed(place, *records) == ["b", "c"]
+    assert list(place.store.paths("outbox")) == ["outbox/messages/once-a.json"]
+
+
 def test_no_byte_of_a_message_is_logged(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    wrong = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, "secret-4711"]}]}
+    steps = Table(input="x", columns=(Column(name="size"), Column(name="colour", categories=("red", "blue"))))
+    draft = replace(fakes.draft("table"), task="tabular", prepare=steps)
+    place.registry.publish(draft, {"model.onnx": fakes.graph("double")})
+    wrong = {"model_name": "table", "size": 1, "colour": "secret-4711"}
     assert failed(place, record("a", wrong), record("b", "secret-4711")) == ["a", "b"]
-    assert "Message a failed" in caplog.text
-    assert "4711" not in caplog.text
+    with pytest.raises(InvalidInputError) as told:
+        place.handle({"detail-type": "Pilotlight Inference", "id": "e", "detail": wrong}, None)
+    assert "Message a failed: InvalidInputError" in caplog.text
+    assert "4711" not in caplog.text + str(told.value)
+    assert told.value.__suppress_context__
 
 
 def test_attributes_name_the_model_before_the_body_does(place: Place) -> None:
