@@ -12,8 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight import storage
-from pilotlight.errors import AlreadyExistsError, ChangedError, InvalidInputError, NotFoundError, StoreError
+from pilotlight.errors import (
+    AlreadyExistsError,
+    ChangedError,
+    DeniedError,
+    InvalidInputError,
+    NotFoundError,
+    StoreError,
+)
 from pilotlight.storage import ObjectStore, download, open_store
+from tests import faulty_s3
 
 
 def test_reads_what_was_put(store: ObjectStore) -> None:
@@ -248,3 +256,13 @@ def test_disk_swaps_across_processes(tmp_path: Path) -> None:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0, 0]
     assert open_store(url).get("counter").data == b"100"
+
+
+def test_a_store_that_denies_is_told_from_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with faulty_s3.serving() as server:
+        server.objects["a"] = b"x"
+        server.fail("403", "a")
+        with pytest.raises(DeniedError, match="403"):
+            open_store(server.url).get("a")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pilotlight.local import intrinsics
 
@@ -30,7 +31,7 @@ LOGGED = {
 
 def load(path: str) -> Template:
     """A template with its intrinsic functions as they are written."""
-    loaded: Template = intrinsics.yaml.load((ROOT / path).read_bytes(), Loader=intrinsics.TemplateLoader)
+    loaded: Template = yaml.load((ROOT / path).read_bytes(), Loader=intrinsics.TemplateLoader)  # noqa: S506  # TemplateLoader is a SafeLoader
     return loaded
 
 
@@ -178,7 +179,8 @@ def every_route_asks_for_what_the_mode_says(templates: Templates) -> Iterator[st
     paths = api(templates)["DefinitionBody"]["paths"]
     if strays := routes(templates).keys() ^ paths.keys():
         yield f"events of the functions and paths of the Api differ in {sorted(strays)}; each stands in both"
-    key, signed = [{"api_key": []}], [{"signature": []}]
+    key: list[Template] = [{"api_key": []}]
+    signed: list[Template] = [{"signature": []}]
     infer = {"Fn::If": ["AsksForKey", key, {"Fn::If": ["AsksForSignature", signed, []]}]}
     decide = {"Fn::If": ["AsksForSignature", signed, key]}
     for path, item in paths.items():
