@@ -18,8 +18,8 @@ demo: $(VENV)/with-train
 serve: $(VENV)/with-train
 	$(BIN)/pilotlight serve
 
-test: $(VENV)/with-dev
-	$(BIN)/python -m pytest
+test: $(VENV)/with-dev  # a process per CPU; the tests of a file share its fixtures
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/with-dev
 	$(BIN)/ruff check
@@ -41,7 +41,8 @@ audit: .venv-checkov/ready  # what an auditor would ask of the templates; each s
 # --- what needs more than python: Lambda's python3.13, the SAM CLI, Docker -------------------------------------------
 
 test-runtime: .venv-runtime/ready  # core and handlers on Lambda's python, without torch, onnx and scikit-learn
-	.venv-runtime/bin/python -m pytest tests/core tests/functions/models tests/functions/predict
+	.venv-runtime/bin/python -m pytest -n auto --dist loadfile \
+	  tests/core tests/functions/models tests/functions/predict tests/functions/promote
 
 package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam build --config-file infra/samconfig.toml

@@ -2,8 +2,12 @@
 
 import os
 
+from functions.models.docs import Docs
 from functions.models.endpoints import Endpoints
+from functions.models.moves import Moves
+from functions.models.versions import Versions
 from pilotlight.api.router import Router
+from pilotlight.invoke import Function
 from pilotlight.registry import Registry
 from pilotlight.settings import Settings
 from pilotlight.storage import open_store
@@ -11,7 +15,10 @@ from pilotlight.storage import open_store
 
 def build(settings: Settings) -> Router:
     """A handler for these settings."""
-    return Router(Endpoints(Registry(open_store(settings.store))).routes())
+    registry, promoter = Registry(open_store(settings.store)), Function(settings.promoter)
+    moves = Moves(registry, promoter, approval=settings.approval == "required")
+    parts = (Endpoints(registry), Versions(registry), moves, Docs())
+    return Router({resource: verbs for part in parts for resource, verbs in part.routes().items()})
 
 
 handle = build(Settings.from_environment(os.environ))

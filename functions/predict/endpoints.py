@@ -1,21 +1,24 @@
 """What each V2 route answers. Only `infer` and a model's `ready` open a model; metadata comes from manifests."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+
+from msgspec import structs
 
 import pilotlight
-from pilotlight import tasks
 from pilotlight.api import v2
 from pilotlight.api.messages import Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.api.statistics import Statistics
 from pilotlight.api.trace import Trace
-from pilotlight.contracts import Manifest, Reference
+from pilotlight.contracts import Reference
+from pilotlight.inference import answered, opened
 from pilotlight.runtime.catalog import Catalog
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.experiments import Answered, Experiments
 from pilotlight.runtime.warm import Key, WarmModel
 from pilotlight.runtime.watch import Watch
 
+CALLER = "x-pilotlight-caller"  # whoever sends the same one meets the same version of an experiment
 VERSION = "x-pilotlight-version"  # a caller pins by it, an answer tells by it
 
 
@@ -27,6 +30,7 @@ class Endpoints:
         self._model = model  # the reference behind /invocations
         self._statistics = Statistics()
         self._watch = Watch()
+        self._experiments = Experiments(catalog)
 
     def routes(self) -> Routes:
         """The table of routes, spelled as in template.yaml; a `{version}` may be a number or an alias."""
@@ -95,19 +99,21 @@ class Endpoints:
         return Response.json({"name": model.manifest.name, "ready": True})
 
     def infer(self, request: Request) -> Response:
-        """One inference: bytes to arrays, the steps before the graph, the graph, those behind it, arrays to bytes."""
-        model, trace = self._open(request), request.trace
+        """One inference, by whichever version the alias's shares send this caller to."""
+        meant, caller = reference(request), request.headers.get(CALLER) or request.id
+        return self._experiments.answer(
+            meant,
+            caller,
+            lambda: opened(self._catalog, meant, request.trace),
+            lambda model: self._ask(request, model),
+            lambda model: self._ask(structs.replace(request, trace=Trace()), model),
+        ).body
+
+    def _ask(self, request: Request, model: WarmModel) -> Answered[Response]:
+        """The answer of one version."""
+        request.trace.version = model.manifest.version
         with self._statistics.call(model.key) as call:
-            asked = v2.decode_infer(request.body, request.headers, model.manifest)
-            wanted = [output.name for output in asked.outputs]
-            feeds = tasks.prepare(model.manifest, asked.tensors, model.assets)
-            call.decoded(items(model.manifest, feeds))
-            trace.mark("decode")
-            results = self._watch.run(model.session, feeds, tasks.needs(model.manifest, wanted), trace.ends)
-            call.inferred()
-            trace.mark("infer")
-            answer = tasks.finish(model.manifest, results, feeds, wanted)
-            return v2.encode_infer(model.manifest, asked, answer, request.headers.get("accept-encoding", ""))
+            return answered(model, request.body, request.headers, self._watch, call, request.trace)
 
     def scoring(self, request: Request) -> Response:
         """MLflow's routes; their module takes 8 ms to import, which no V2 caller's cold start waits for."""
@@ -120,21 +126,6 @@ class Endpoints:
 
     def _open(self, request: Request) -> WarmModel:
         return opened(self._catalog, reference(request), request.trace)
-
-
-def opened(catalog: Catalog, meant: Reference, trace: Trace) -> WarmModel:
-    """The open model that is meant; the answer will name its version."""
-    waits = catalog.waits
-    model = catalog.model(meant, trace.ends)
-    trace.version, trace.cold = model.manifest.version, catalog.waits != waits
-    trace.mark("load")
-    return model
-
-
-def items(manifest: Manifest, feeds: Mapping[str, Array]) -> int:
-    """How many examples the graph is fed: the first input's first dimension, where the model leaves it free."""
-    first = next(iter(manifest.inputs), None)
-    return len(feeds[first.name]) if first is not None and first.free_shape[:1] == [-1] else 1
 
 
 def reference(request: Request) -> Reference:

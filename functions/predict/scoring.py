@@ -1,13 +1,13 @@
 """What each route of MLflow's scoring protocol answers, by the same catalog, checks and graphs as V2's."""
 
 import pilotlight
-from functions.predict.endpoints import items, opened
 from pilotlight import tasks
 from pilotlight.api import mlflow
 from pilotlight.api.messages import Request, Response
 from pilotlight.api.statistics import Statistics
 from pilotlight.contracts import Reference
 from pilotlight.errors import InvalidInputError
+from pilotlight.inference import items, opened
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.watch import Watch
 
@@ -46,10 +46,13 @@ class Scoring:
             feeds = tasks.prepare(model.manifest, tensors, model.assets)
             call.decoded(items(model.manifest, feeds))
             trace.mark("decode")
-            results = self._watch.run(model.session, feeds, [spec.name for spec in model.manifest.outputs], trace.ends)
+            wanted = [spec.name for spec in tasks.called(model.manifest, tensors).outputs]
+            results = self._watch.run(model.session, feeds, tasks.needs(model.manifest, wanted), trace.ends)
             call.inferred()
             trace.mark("infer")
-            return mlflow.encode(model.manifest, results, request.headers.get("accept-encoding", ""))
+            outputs = tasks.finish(model.manifest, results, feeds, wanted)
+            answer = {name: outputs[name] for name in wanted}
+            return mlflow.encode(model.manifest, answer, request.headers.get("accept-encoding", ""))
 
     def reference(self, request: Request) -> Reference:
         """The model that is meant: the header's, the query's, the setting's, else the only one of the store."""

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from functions.promote.occurrences import Occurrence, Published, Stopped
+from functions.promote.occurrences import Asked, Occurrence, Published, Stopped
 from functions.promote.policy import Policy
 from pilotlight import aliases
-from pilotlight.contracts import CHAMPION, AliasDocument, Canary
-from pilotlight.errors import ChangedError, NotFoundError
+from pilotlight.contracts import CHAMPION, AliasDocument, Canary, Errand
+from pilotlight.errors import ChangedError, NotFoundError, PilotlightError, StoreError
+from pilotlight.gate import errand as errands
 from pilotlight.gate.examination import Gate
-from pilotlight.gate.promotion import promote
+from pilotlight.gate.promotion import Force, promote
 from pilotlight.metrics import count
 from pilotlight.signature import Signer
 
@@ -31,6 +32,8 @@ class Duties:
             yield self._published(occurrence)
         elif isinstance(occurrence, Stopped):
             yield self._stopped(occurrence)
+        elif isinstance(occurrence, Asked):
+            yield self._asked(occurrence.errand)
         else:
             yield from self._ended()
 
@@ -45,12 +48,33 @@ class Duties:
             verdict, done = outcome.verdict, "is champion now"
         else:
             verdict, done = self.gate.examine(name, version, CHAMPION, by=BY), "passed the gate"
+        if verdict.waits:
+            return verdict.why
         count("GatePassed" if verdict.passed else "GateRefused", model=name)
         if not verdict.passed:
             return f"{name}:{version} is refused. {verdict.why}"
         if self.signer is not None:  # also what a person promotes later
             self.gate.registry.sign(name, version, self.signer, by=BY)
         return self._try(name, version) if self.policy.weight else f"{name}:{version} {done}."
+
+    def _asked(self, errand: Errand) -> str:
+        """A promotion by hand, over HTTP: through the gate as any, and the errand says how it ended.
+
+        What fails for good is said there and not raised, since Lambda would repeat the event; a store that is away is.
+        """
+        name, version, alias = errand.model, errand.version, errand.alias
+        force = Force(errand.by, errand.why) if errand.force else None
+        try:
+            outcome = promote(self.gate, name, version, alias, by=errand.by, force=force, signer=self.signer)
+        except StoreError:
+            raise
+        except PilotlightError as exc:
+            done = errands.ended(errand, "failed", str(exc))
+        else:
+            count("GatePassed" if outcome.verdict.passed else "GateRefused", model=name)
+            done = errands.ended(errand, "promoted" if outcome.moved else "refused", outcome.verdict.why)
+        errands.keep(self.gate.registry.store, done)
+        return f"{name}:{version} for {alias}, asked for by {errand.by}: {done.state}. {done.said}"
 
     def _try(self, name: str, version: int) -> str:
         """Begin the canary of the policy."""

@@ -15,7 +15,7 @@ from pilotlight.storage import open_store
 
 def build(settings: Settings) -> Duties:
     """The duties for these settings; the memory is that of the functions that will serve what passes."""
-    gate = Gate(Registry(open_store(settings.store)), settings.memory_mb)
+    gate = Gate(Registry(open_store(settings.store)), settings.memory_mb, approval=settings.approval == "required")
     signer = KmsSigner(settings.sign_with) if settings.sign_with else None
     return Duties(gate, Policy.parse(settings.promotion), signer)
 

@@ -1,4 +1,4 @@
-"""What events mean to this function: S3's by EventBridge, lines of the predict function's log, and the clock's.
+"""What events mean to this function: S3's, lines of the predict function's log, the clock's, the models function's.
 
 Sources of the forms: Amazon S3 event message structure for EventBridge; CloudWatch Logs subscription filters; Amazon
 EventBridge scheduled events.
@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from pilotlight.contracts import Errand
 from pilotlight.errors import InvalidInputError
 
 MANIFEST = re.compile(r"(?:.*/)?models/([^/]+)/versions/([1-9][0-9]*)/manifest\.json")
@@ -38,13 +39,21 @@ class Ticked(Struct, frozen=True):
     """Time has passed."""
 
 
-Occurrence = Published | Stopped | Ticked
+class Asked(Struct, frozen=True):
+    """Somebody has asked the registry's API for a promotion."""
+
+    errand: Errand
+
+
+Occurrence = Published | Stopped | Ticked | Asked
 
 
 def read(event: Mapping[str, Any]) -> Iterator[Occurrence]:
     """What an event tells of; `InvalidInputError` for one that this function was never subscribed to."""
     kind = event.get("detail-type")
-    if "awslogs" in event:
+    if "errand" in event:
+        yield asked(event)
+    elif "awslogs" in event:
         yield from logged(event["awslogs"]["data"])
     elif kind == "Object Created":
         yield from committed(event["detail"]["object"]["key"])
@@ -52,8 +61,16 @@ def read(event: Mapping[str, Any]) -> Iterator[Occurrence]:
         yield Ticked()
     else:
         raise InvalidInputError(
-            f"The event {kind or sorted(event)!r} is none of Object Created, Scheduled Event, awslogs."
+            f"The event {kind or sorted(event)!r} is none of Object Created, Scheduled Event, awslogs, errand."
         )
+
+
+def asked(event: Mapping[str, Any]) -> Asked:
+    """The errand that the models function sends; its own form, so that a wrong one is a bug of ours or a forgery."""
+    try:
+        return msgspec.convert(event, Asked)
+    except msgspec.ValidationError as exc:
+        raise InvalidInputError(f"The event is no errand: {exc}.") from exc
 
 
 def committed(key: str) -> Iterator[Published]:

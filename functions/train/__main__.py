@@ -4,6 +4,9 @@ Standard output carries the result alone, so that a script can take it; what a p
 Exit codes: 0 published, 1 not published, 2 the command line or the recipe is wrong, 130 interrupted, 75 (EX_TEMPFAIL)
 stopped by SIGTERM or at the end of its time budget, and worth starting again: AWS Batch retries on it, and the same
 --run goes on where it was.
+
+Where there are several GPUs, or AWS Batch says that there are several machines, it starts itself once for each GPU:
+see `launcher`. Under somebody's own `torchrun` it takes its place among the others.
 """
 
 import argparse
@@ -11,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,28 +23,36 @@ from rich.console import Console
 from functions.train.errors import PausedError
 from functions.train.identity import given_name
 from functions.train.interruption import Interruption
-from functions.train.recipe import Recipe, load
+from functions.train.launcher import fleet, gpus, launch, report
+from functions.train.recipe import Recipe, find, load
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.settings import DEFAULT_STORE
 from pilotlight.storage import ObjectStore, open_store
 
 if TYPE_CHECKING:
     from functions.train.run import Outcome
+    from functions.train.world import World
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser().parse_args(words)
     try:
-        outcome = train(options)
+        recipe, folder = load(options.recipe, options.set), find(options.recipe).parent
+        store, name = open_store(options.store), given_name(options.run, os.environ)
+        if several := fleet(os.environ, options.processes, gpus):
+            return launch(several, words)
+        outcome = train(recipe, store, name, options.time_budget, folder)
     except PilotlightError as exc:
         sys.stderr.write(f"{exc}\n")
-        return exit_code(exc)
+        return report(exit_code(exc))
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
-        return 130
-    sys.stdout.write(f"{as_json(outcome, options.store) if options.json else outcome.reference}\n")
-    return 0
+        return report(130)
+    if outcome:
+        sys.stdout.write(f"{as_json(outcome, options.store) if options.json else outcome.reference}\n")
+    return report(0)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--run", metavar="NAME", help="a new run's name, or that of one to go on with")
     words.add_argument(
         "--time-budget", metavar="SECONDS", type=seconds, help="save and stop after this long, with exit code 75"
+    )
+    words.add_argument(
+        "--processes", metavar="N", type=count, help="that train together on this machine; one per GPU unless given"
     )
     words.add_argument("--json", action="store_true", help="print the reference, the metrics and the report as JSON")
     return words
@@ -79,24 +94,49 @@ def seconds(word: str) -> float:
     return budget
 
 
-def train(options: argparse.Namespace) -> "Outcome":
-    """Check everything that is quickly checked, then run."""
-    recipe = load(options.recipe, options.set)
-    store = open_store(options.store)
-    name = given_name(options.run, os.environ)
-    interruption = Interruption(options.time_budget)
+def count(word: str) -> int:
+    """A number of processes."""
+    number = int(word)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def train(
+    recipe: Recipe, store: ObjectStore, name: str | None, budget_s: float | None, folder: Path
+) -> "Outcome | None":
+    """Run, ready to be stopped; None where another process has the outcome."""
+    interruption = Interruption(budget_s)
     with interruption.listening():  # from before torch is imported: SIGTERM in these seconds, too, means 75
-        return start(recipe, store, name, interruption)
+        return start(recipe, store, name, interruption, folder)
 
 
-def start(recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption) -> "Outcome":
+def start(
+    recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption, folder: Path
+) -> "Outcome | None":
+    """Take part: run, or follow the lead's trainings. None where another process has the outcome."""
+    from functions.train.world import joined  # this brings torch: seconds that a typo in a recipe need not wait
+
+    with joined() as world:
+        if world.lead:
+            return lead(recipe, store, name, interruption, folder, world)
+        from functions.train.follow import follow
+
+        follow(recipe, store, interruption, folder, world)
+        return None
+
+
+def lead(
+    recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption, folder: Path, world: "World"
+) -> "Outcome":
     """Run, and show on standard error how it goes."""
-    from functions.train.progress import Progress  # these bring torch: seconds that a typo in a recipe need not wait
+    from functions.train.progress import Progress  # these bring what else a run needs, onnx among them
     from functions.train.report import table
     from functions.train.run import run
 
     console = Console(stderr=True)
-    outcome = run(recipe, store, Progress(console, before=interruption.check), name, interruption)
+    progress = Progress(console, before=interruption.check)
+    outcome = run(recipe, store, progress, name, interruption, folder, world)
     console.print(table(outcome.report))
     return outcome
 

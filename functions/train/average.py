@@ -14,8 +14,8 @@ class Average:
     Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+    def __init__(self, model: nn.Module, decay: float, copied: nn.Module | None = None) -> None:
+        self.model = (copied or copy.deepcopy(model)).eval().requires_grad_(requires_grad=False)
         self._source, self._decay = model, decay
 
     @torch.no_grad()

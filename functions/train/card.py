@@ -15,8 +15,9 @@ from functions.train.evaluate import shown
 from functions.train.options.part import Options
 from functions.train.product import Product
 from functions.train.recipe import Recipe
-from functions.train.report import Measured, Report
+from functions.train.report import Measured, Report, against
 from pilotlight.contracts import TensorSpec
+from pilotlight.quality import METRICS
 from pilotlight.runs import duration
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.golden import Exchange
@@ -112,7 +113,9 @@ def write(product: Product) -> str:
 
 def what(recipe: Recipe, outputs: Sequence[TensorSpec], test: Dataset) -> str:
     """What the model is, in a sentence."""
-    if test.classes:
+    if test.text:
+        answer = f"guesses the next of {len(test.classes):,} tokens of a text; it learned from `{recipe.data.name}`."
+    elif test.classes:
         names = listed(test.classes)
         answer = f"says which of {len(test.classes)} classes an example of `{recipe.data.name}` is: {names}."
     else:
@@ -131,6 +134,8 @@ def scaling(product: Product) -> str:
     """What callers need not do themselves."""
     names = product.preprocessing.names if product.preprocessing else ()
     raw = f"Values are sent as they were measured ({listed(names)}): the graph scales them." if names else ""
+    if product.splits.test.text:
+        return "Tokens are those of `tokenizer.json`. At each, the answer has the logits of the one that follows."
     if product.splits.test.classes:
         return f"{raw} Answers are logits; the largest is the class, by the order of the manifest's labels.".strip()
     return f"{raw} The answer is in the target's own unit.".strip() if product.postprocessing else raw
@@ -169,7 +174,9 @@ def data(recipe: Recipe, splits: Splits, report: Report) -> str:
     """Where the examples come from, what was left out, how they were shared out."""
     parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
     sizes = ", ".join(f"{len(part):,} for {name}" for name, part in parts.items())
-    kept = "; of each class in proportion" if splits.test.classes else ""
+    kept = "; whole documents, then cut into windows" if splits.test.text else ""
+    if splits.test.classes and not splits.test.text:
+        kept = "; of each class in proportion"
     facts = [
         f"Source: {words(recipe.data)}.",
         f"Split by seed {recipe.data.seed}{kept}: {sizes}.",
@@ -199,7 +206,7 @@ def training(product: Product) -> str:
 
 def results(report: Report) -> str:
     """Every variant's measured numbers, the served one marked."""
-    names = sorted({name for variant in report.variants.values() for name in variant.metrics})
+    names = sorted({name for variant in report.variants.values() for name in variant.metrics} - {"loss"})
     rows = [row(precision, variant, names, report) for precision, variant in report.variants.items()]
     return table(("variant", *names, "loss", "kB", "median latency"), rows) + f"\n\nLatency on {report.machine}."
 
@@ -212,8 +219,10 @@ def row(precision: str, variant: Measured, names: Sequence[str], report: Report)
 
 
 def details(report: Report) -> str:
-    """By class, or by how far numbers are off; empty where there is neither."""
+    """By class, by how far numbers are off, or beside the baseline of a text; empty where there is none of these."""
     found = report.diagnosis
+    if report.baseline:
+        return f"### Beside an n-gram model\n\n{against(report.baseline, report)}\n"
     if found.classification:
         pictures = "![Confusion matrix](confusion.png)\n\n![Calibration](calibration.png)"
         return f"### By class\n\n{by_class(found.classification)}\n\n{pictures}\n"
@@ -256,18 +265,21 @@ def limitations(product: Product) -> Iterable[str]:
 
 
 def quantized(report: Report) -> Iterable[str]:
-    """What 8 bits cost."""
+    """What fewer bits cost."""
+    known = METRICS[report.metric]
     if report.serve == "fp32":
         yield "It is not quantized: fp32 is served, for the reason above."
     else:
         yield (
-            f"Against fp32, {report.serve} loses {report.points_lost:.2f} points of {report.metric}, of a budget of "
-            f"{report.budget:.2f}; {likeness(report)}."
+            f"Against fp32, {report.serve} loses {known.told(report.points_lost, report.metric)}, of a budget of "
+            f"{report.budget:.{known.digits}f}; {likeness(report)}."
         )
 
 
 def likeness(report: Report) -> str:
     """How alike both variants' answers are."""
+    if report.baseline:
+        return f"it guesses the same next token in {report.agreement:.2%} of the test set"
     if report.diagnosis.classification:
         return f"it gives the same class to {report.agreement:.2%} of the test examples"
     return f"its outputs are at most {report.max_abs:.3g} apart"

@@ -19,7 +19,7 @@ from msgspec import Struct
 from safetensors.torch import load_file, save_file
 
 from functions.train.errors import UnusableCheckpointError
-from functions.train.loop import Position, Snapshot
+from functions.train.snapshot import Position, Snapshot
 from pilotlight.contracts import Document, File, decode, encode
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.registry import describe

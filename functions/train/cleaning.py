@@ -3,6 +3,7 @@
 It knows rows, columns and answers, not what they mean. Whether a value is plausible is for whoever knows the data.
 """
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,28 +13,53 @@ Array = np.ndarray[Any, Any]
 
 
 class Cleaning(Struct, frozen=True):
-    """What was left out of a table, in the order in which it was."""
+    """What was left out of a table, in the order in which it was, and what was made of what is not a number."""
 
     rows: int  # as they came
     missing: int  # rows with a value or answer that is not a finite number
-    duplicates: int  # rows that repeat another, answer and all: in training and test set they would leak
+    duplicates: int | None  # rows that repeat another, answer and all: they would leak. A stream does not look for them
     constant: tuple[str, ...]  # columns with one value everywhere, from which nothing can be learned
+    filled: int = 0  # values that were missing and that the graph fills, of the rows that stay
+    encoded: tuple[str, ...] = ()  # columns of text, which became categories
 
     def __str__(self) -> str:
         columns = ", ".join(self.constant) or "none"
-        return (
-            f"left out of {self.rows:,} rows: {self.missing} with missing values, {self.duplicates} duplicates; "
-            f"constant columns: {columns}"
-        )
+        repeated = "duplicates were not looked for" if self.duplicates is None else f"{self.duplicates} duplicates"
+        said = f"left out of {self.rows:,} rows: {self.missing} with missing values, {repeated}; "
+        said += f"constant columns: {columns}"
+        said += f"; {self.filled:,} missing values are filled" if self.filled else ""
+        return said + (f"; text as categories: {', '.join(self.encoded)}" if self.encoded else "")
 
 
-def clean(rows: Array, answers: Array, names: tuple[str, ...]) -> tuple[Array, Array, tuple[str, ...], Cleaning]:
-    """The rows (N, columns), answers (N,) and column names that are kept, in their order, and what was left out."""
-    whole = np.isfinite(rows).all(axis=1) & np.isfinite(answers)
-    first = np.sort(np.unique(np.column_stack([rows, answers])[whole], axis=0, return_index=True)[1])
-    kept = np.flatnonzero(whole)[first]
-    varied = np.ptp(rows[kept], axis=0) > 0 if len(kept) else np.ones(len(names), bool)
-    constant = tuple(name for name, varies in zip(names, varied, strict=True) if not varies)
+def clean(
+    rows: Array, answers: Array, names: tuple[str, ...], *, filling: bool = False
+) -> tuple[Array, Array, tuple[str, ...], Cleaning]:
+    """The rows (N, columns), answers (N,) and column names that are kept, in their order, and what was left out.
+
+    Where missing values are to be filled they stay, as NaN; a row is then only missing when its answer is.
+    """
+    rows = np.where(np.isfinite(rows), rows, np.nan)
+    whole = np.isfinite(answers) if filling else np.isfinite(rows).all(axis=1) & np.isfinite(answers)
+    kept = np.flatnonzero(whole)[firsts(np.column_stack([rows, answers])[whole])]
+    varied = np.array([varies(column) for column in rows[kept].T], bool) if len(kept) else np.ones(len(names), bool)
+    constant = tuple(name for name, many in zip(names, varied, strict=True) if not many)
     columns = tuple(name for name in names if name not in constant)
     missing, duplicates = int((~whole).sum()), int(whole.sum() - len(kept))
-    return rows[kept][:, varied], answers[kept], columns, Cleaning(len(rows), missing, duplicates, constant)
+    left = rows[kept][:, varied]
+    found = Cleaning(len(rows), missing, duplicates, constant, int(np.isnan(left).sum()))
+    return left, answers[kept], columns, found
+
+
+def firsts(rows: Array) -> Array:
+    """The indices, ascending, of the rows (N, ...) that repeat none before them; NaN is like NaN."""
+    flat = np.ascontiguousarray(rows.reshape(len(rows), prod(rows.shape[1:])) + 0.0)  # -0 + 0 is 0
+    if not flat.size:
+        return np.arange(len(flat))
+    whole = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
+    return np.sort(np.unique(whole, return_index=True)[1])
+
+
+def varies(column: Array) -> bool:
+    """Whether there are two different values among those that are there."""
+    known = column[~np.isnan(column)]
+    return bool(len(known) and np.ptp(known) > 0)

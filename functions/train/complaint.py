@@ -8,7 +8,7 @@ import json
 import re
 from typing import Any, cast, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 
 def sentence(error: ValidationError, root: type[BaseModel]) -> str:
@@ -47,7 +47,7 @@ def walk(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[str, A
     """A complaint's place as a key path, without pydantic's words for the branches of a union, and the type there."""
     path, here = list[str](), cast("Any", root)
     for key in location:
-        branch = [one for one in members(here) if len(members(here)) > 1 and key in words(one)]
+        branch = [one for one in members(here) if len(members(here)) > 1 and key in words(one)] or tagged(here, key)
         fields = {name: field for one in members(here) for name, field in one.model_fields.items()}
         if branch:
             here = branch[0]
@@ -62,6 +62,12 @@ def members(part: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - a class or a 
     if isinstance(part, type) and issubclass(part, BaseModel):
         return [part]
     return [one for inner in get_args(part) for one in members(inner)]
+
+
+def tagged(part: Any, key: int | str) -> list[type[BaseModel]]:  # noqa: ANN401 - a class or a union of classes
+    """The class that a union knows by a tag of pydantic's, where no word of its own tells it apart."""
+    known = [(one, getattr(one, "__metadata__", ())) for one in get_args(part)]
+    return [each for one, tags in known if Tag(str(key)) in tags for each in members(one)]
 
 
 def words(part: type[BaseModel]) -> tuple[str, ...]:

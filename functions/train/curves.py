@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from functions.train.loop import Epoch, History
+from functions.train.epoch import Epoch, History
 
 # Told apart by colour-blind readers: Okabe and Ito, Color Universal Design, 2008.
 GREY, VERMILION, BLUE = "#8a8f98", "#d55e00", "#0072b2"

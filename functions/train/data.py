@@ -6,36 +6,68 @@ It knows what the examples are, not what is done with them: values stay raw, sin
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import sklearn.datasets
 
 from functions.train.cleaning import Cleaning, clean
-from functions.train.options.data import DataOptions, Fractions
+from functions.train.options.data import DataOptions, Fractions, OwnOptions
+from functions.train.preparation import filling, prepared
+from functions.train.profile import Profile, moments
+from functions.train.source import Place
 from pilotlight.errors import InvalidInputError
 
+if TYPE_CHECKING:
+    from functions.train.batches import Passes
+    from functions.train.text import Text
+
 Array = np.ndarray[Any, Any]
+CALIBRATION = 256  # examples, where a recipe leaves it open and there are so many
 STRATA = 5  # parts of equal size that a number's range is cut into, for the split to share out each alike
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Examples as somebody who calls the served model sends them, and the answers: a class each, or a number."""
+    """Examples as somebody who calls the served model sends them, and the answers: a class each, or a number.
 
-    inputs: Array  # float32, images (N, channels, height, width) or a table (N, columns)
-    targets: Array  # int64 (N,), an index into classes; without classes float32 (N, 1), a number in its own unit
+    Of a text, an example is a window of tokens, and each of them is answered by a class, the token that follows it.
+    """
+
+    inputs: Array  # float32, images (N, channels, height, width) or a table (N, columns); int64 (N, T), tokens
+    targets: Array  # int64 (N,) or (N, T), an index into classes; without classes float32 (N, 1), in its own unit
     classes: tuple[str, ...]
     features: tuple[str, ...] = ()  # the names of the channels or columns
     metric: str = "accuracy"  # what a model of this data is judged by, one of evaluate's
-    cleaning: Cleaning | None = None  # what was left out of a table
+    cleaning: Cleaning | None = None  # what was left out of a table, or of a text
+    categories: tuple[tuple[str, ...], ...] = ()  # of each column; one of numbers has none
+    missing: Literal["drop", "mean", "median"] = "drop"  # NaN among the inputs: there is none, or how it is filled
+    passes: "Passes | None" = None  # where the set does not fit in memory; the arrays are then a sample of it
+    text: "Text | None" = None  # what the windows are cut from
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.targets) if self.passes is None else len(self.passes)
 
     def take(self, indices: Array) -> "Dataset":
         """The examples at `indices`, in that order."""
         return replace(self, inputs=self.inputs[indices], targets=self.targets[indices])
+
+    @cached_property
+    def profile(self) -> Profile:
+        """What a model is told of this as its training set."""
+        if self.passes is not None:
+            return self.passes.profile
+        fill = None if self.missing == "drop" else filling(self.inputs, self.categories, self.missing)
+        entering = moments(prepared(self.inputs, self.categories, fill))
+        if self.classes:
+            return Profile(entering, entering, np.bincount(self.targets.ravel(), minlength=len(self.classes)), fill)
+        return Profile(entering, moments(self.targets), np.zeros(0, np.int64), fill)
+
+    @property
+    def answers(self) -> int:
+        """How many answers there are: one for each example, or for each token of a text's windows."""
+        return self.targets.size if self.text else len(self)
 
     @property
     def outputs(self) -> int:
@@ -45,7 +77,7 @@ class Dataset:
     @property
     def sha256(self) -> str:
         """In hex, of the inputs' bytes and then the targets': little-endian, row by row, in the types above."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.inputs, "<f4").tobytes())
+        digest = hashlib.sha256(np.ascontiguousarray(self.inputs, "<i8" if self.text else "<f4").tobytes())
         digest.update(np.ascontiguousarray(self.targets, "<i8" if self.classes else "<f4").tobytes())
         return digest.hexdigest()
 
@@ -103,21 +135,43 @@ DATASETS: Mapping[str, Callable[[], Dataset]] = {
 }
 
 
-def load(options: DataOptions) -> Dataset:
-    """The data set of a recipe."""
-    return DATASETS[options.name]()
+def load(options: DataOptions | OwnOptions, place: Place | None = None) -> Dataset:
+    """The data set of a recipe, whole, whose paths begin at `place`; a text is none, as its tokens are learned."""
+    if isinstance(options, DataOptions):
+        if options.text:
+            raise InvalidInputError(
+                f"folds must be null for the text {options.name!r}: its tokenizer would know every fold."
+            )
+        return DATASETS[options.name]()
+    from functions.train import reading  # it brings pyarrow and Pillow, which the other data sets need not wait for
+
+    return reading.read(options, place or Place())
 
 
-def split(dataset: Dataset, options: DataOptions) -> Splits:
+def shared(options: DataOptions | OwnOptions, place: Place | None = None) -> Splits:
+    """The data set of a recipe, shared out, of a text its documents; what does not fit in memory is streamed."""
+    if isinstance(options, DataOptions) and options.text:
+        from functions.train import text  # it brings tokenizers
+
+        return text.splits(options)
+    if isinstance(options, DataOptions) or not options.streaming:
+        return split(load(options, place), options)
+    from functions.train import survey  # it brings what `reading` brings
+
+    return survey.splits(options, place or Place())
+
+
+def split(dataset: Dataset, options: DataOptions | OwnOptions) -> Splits:
     """Share the examples out by the recipe's seed, every class (or fifth of a number's range) alike."""
     random = np.random.default_rng(options.seed)
     train, validation, test = stratify(strata(dataset), options.fractions, random)
     check(dataset, {"train": train, "validation": validation, "test": test})
-    if options.calibration > len(train):
+    size = min(CALIBRATION, len(train)) if options.calibration is None else options.calibration
+    if size > len(train):
         raise InvalidInputError(
-            f"data.calibration is {options.calibration}; there are {len(train)} training examples to take it from."
+            f"data.calibration is {size}; there are {len(train)} training examples to take it from."
         )
-    calibration = np.sort(random.permutation(train)[: options.calibration])
+    calibration = np.sort(random.permutation(train)[:size])
     take = dataset.take
     return Splits(take(train), take(validation), take(test), take(calibration), dataset.sha256)
 
@@ -156,10 +210,11 @@ def scaled(splits: Splits) -> Splits:
     """
     if splits.train.classes:
         return splits
-    mean, deviation = splits.train.targets.mean(), splits.train.targets.std()
+    unit = splits.train.profile.targets
 
     def scale(part: Dataset) -> Dataset:
-        return replace(part, targets=(part.targets - mean) / deviation)
+        passes = None if part.passes is None else part.passes.scaled(unit)
+        return replace(part, targets=(part.targets - unit.mean) / unit.deviation, passes=passes)
 
     train, validation, test, calibration = map(
         scale, (splits.train, splits.validation, splits.test, splits.calibration)

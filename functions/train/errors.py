@@ -2,6 +2,7 @@
 
     PilotlightError
     ├── PausedError           it was told to go before it was done, and goes on when it is started again
+    ├── LostProcessError      of several processes that train together, another one is gone
     ├── UnusableCheckpointError   a checkpoint is half-written or not what was written; an older one may do
     └── NotPublishableError   the model must not be served
         ├── DivergedError     training ran into numbers that are not finite
@@ -17,6 +18,10 @@ from pilotlight.errors import PilotlightError
 
 class PausedError(PilotlightError):
     """The run has saved what it has and ends here; started again under its name, it goes on."""
+
+
+class LostProcessError(PilotlightError):
+    """Another process of the same training ended before its time."""
 
 
 class UnusableCheckpointError(PilotlightError):

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from functions.train.data import Array
+from functions.train.data import Array, Dataset
 
 
 @dataclass(frozen=True)
 class Score:
     """What is said of a model's answers: shares of right classes, or the distance to the right numbers."""
 
-    loss: float  # mean cross-entropy in nats; of numbers, the mean squared error
+    loss: float  # mean cross-entropy in nats, of a text per token; of numbers, the mean squared error
     metrics: dict[str, float]  # by name; the first is what training shows as it goes
     per_class: dict[str, float]  # the recall of each class that occurs, 0 to 1
 
@@ -30,6 +30,13 @@ class Score:
 def shown(metric: str, value: float) -> str:
     """A metric for people: shares in percent, all others as they are."""
     return f"{value:.2%}" if metric.endswith("accuracy") else f"{value:.4g}"
+
+
+def judge(outputs: Array, data: Dataset) -> Score:
+    """Score a model's answers to all of a data set."""
+    if data.text:
+        return language(outputs, data.targets, data.text.tokenizer.widths)
+    return score(outputs, data.targets, data.classes)
 
 
 def score(outputs: Array, targets: Array, classes: Sequence[str]) -> Score:
@@ -54,8 +61,25 @@ def regression(answers: Array, targets: Array) -> Score:
     return Score(squared, {"r2": r2, "rmse": squared**0.5, "mae": float(np.abs(errors).mean())}, {})
 
 
+def language(logits: Array, targets: Array, widths: Array) -> Score:
+    """Score (N, T, tokens) logits against the (N, T) tokens that follow, which stand for `widths` bytes each.
+
+    Bits per byte do not depend on the tokenizer: all the text costs, over its bytes. Perplexity is exp(loss).
+    """
+    losses = np.stack([surprise(window, right) for window, right in zip(logits, targets, strict=True)])
+    loss, accuracy = float(losses.mean()), float((logits.argmax(axis=2) == targets).mean())
+    bits = float(losses.sum() / np.log(2) / widths[targets].sum())
+    metrics = {"accuracy": accuracy, "loss": loss, "perplexity": float(np.exp(loss)), "bits_per_byte": bits}
+    return Score(loss, metrics, {})
+
+
 def cross_entropy(logits: Array, labels: Array) -> float:
-    """The mean of log(sum(exp(z))) - z[label]; in float64 and shifted by the maximum, so that nothing overflows."""
+    """The mean surprise, in nats."""
+    return float(surprise(logits, labels).mean())
+
+
+def surprise(logits: Array, labels: Array) -> Array:
+    """log(sum(exp(z))) - z[label] of each of N; in float64 and shifted by the maximum, so that nothing overflows."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     chosen = shifted[np.arange(len(labels)), labels]
-    return float((np.log(np.exp(shifted).sum(axis=1)) - chosen).mean())
+    return np.asarray(np.log(np.exp(shifted).sum(axis=1)) - chosen)

@@ -1,7 +1,8 @@
 """From a trained module to an ONNX graph that says nothing about the machine it was made on.
 
-Images go in as `image`, the columns of a table as `features`; `logits` come out for classes, a `prediction` for a
-number; the first dimension is called `batch`. Whether the graph computes what the module computes is for `parity`.
+Images go in as `image`, the columns of a table as `features`, the tokens of a text as `input_ids`; `logits` come out
+for classes, a `prediction` for a number. The first dimension is called `batch`, the second of tokens `length`, and both
+are free. Whether the graph computes what the module computes is for `parity`.
 """
 
 import contextlib
@@ -20,18 +21,18 @@ from functions.train.data import Dataset
 from functions.train.errors import ExportError
 from functions.train.options.graph import ExportOptions
 
-BATCH = "batch"
+BATCH, LENGTH = "batch", "length"
 EXAMPLES = 2  # torch.export takes a dimension of 0 or 1 in the example for a constant
 
 
 def export(model: nn.Module, data: Dataset, options: ExportOptions, path: Path) -> int:
-    """Write the module as a graph over raw inputs like these, its batch dimension free; gives the opset it got.
+    """Write the module as a graph over raw inputs like these; gives the opset it got.
 
     The opset is read back from the file, since the exporter may leave a graph at an older one than it was asked for.
     """
     example = torch.from_numpy(data.inputs[:EXAMPLES])
     frozen = deepcopy(model).cpu().eval().requires_grad_(False)  # the exporter of an LSTM stumbles over gradients
-    graph = strip(translate(frozen, example, ends(data), options.opset))
+    graph = strip(translate(frozen, example, ends(data), free(data), options.opset))
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, path)
     return opset(graph)
@@ -39,10 +40,19 @@ def export(model: nn.Module, data: Dataset, options: ExportOptions, path: Path) 
 
 def ends(data: Dataset) -> tuple[str, str]:
     """What the graph's input and output are called."""
+    if data.text:
+        return "input_ids", "logits"
     return "image" if data.inputs.ndim == 4 else "features", "logits" if data.classes else "prediction"
 
 
-def translate(model: nn.Module, example: torch.Tensor, names: tuple[str, str], target: int) -> onnx.ModelProto:
+def free(data: Dataset) -> dict[int, str]:
+    """The input's dimensions that a request may choose, by their place."""
+    return {0: BATCH, 1: LENGTH} if data.text else {0: BATCH}
+
+
+def translate(
+    model: nn.Module, example: torch.Tensor, names: tuple[str, str], dimensions: dict[int, str], target: int
+) -> onnx.ModelProto:
     """Run torch's exporter, and keep its talk to ourselves unless it fails."""
     talk, (given, answer) = io.StringIO(), names
     try:
@@ -54,7 +64,7 @@ def translate(model: nn.Module, example: torch.Tensor, names: tuple[str, str], t
                 opset_version=target,
                 input_names=[given],
                 output_names=[answer],
-                dynamic_shapes=({0: BATCH},),
+                dynamic_shapes=(dimensions,),
             )
     except torch.onnx.OnnxExporterError as exc:
         raise ExportError(f"The model cannot be exported: {str(exc).strip().splitlines()[0]}") from exc

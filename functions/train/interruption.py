@@ -18,16 +18,20 @@ class Interruption:
     def __init__(self, budget_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._budget_s = clock, budget_s
         self._started = clock()
-        self._signalled = False
+        self._signalled = self._moved = False
 
     @property
     def reason(self) -> str | None:
         """Why to end, as the start of a sentence; None while there is no reason to."""
         if self._signalled:
             return "Stopped by SIGTERM"
-        if self._budget_s is not None and self._clock() - self._started >= self._budget_s:
+        if self._moved and self._budget_s is not None and self._clock() - self._started >= self._budget_s:
             return f"Stopped at the end of the time budget of {self._budget_s:g} s"
         return None
+
+    def moved(self) -> None:
+        """Note that the run got on. The time budget ends nothing before that, or one too short would never get on."""
+        self._moved = True
 
     def check(self) -> None:
         """`PausedError` when there is a reason to end, for a boundary at which nothing needs to be saved."""

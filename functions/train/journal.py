@@ -2,8 +2,11 @@
 
 recipe.yaml      as run, written first: a store that cannot be written to ends the run before the training
 status.json      whether it is under way, paused, finished or failed, and why
+data.json        the hash of the data set, how it was shared out, and what was left out of it
+factory.py       the source of a model of the user's own
 metrics.jsonl    one line per epoch, so far
 *.png            the learning curves, and what the served variant does on the test set
+sample.txt       what a language model writes
 published.json   the version that came out
 folds.json       what each fold of a cross-validation gave, so far
 checkpoints/     while it is under way: see `checkpoint`
@@ -22,10 +25,12 @@ from dataclasses import asdict
 import msgspec
 
 from functions.train.checkpoint import Checkpoints
+from functions.train.data import Splits
+from functions.train.epoch import Epoch
 from functions.train.errors import PausedError
+from functions.train.factory import FILE
 from functions.train.folds import Folds
 from functions.train.identity import new_name
-from functions.train.loop import Epoch
 from functions.train.recipe import Recipe, check, dump, parse
 from pilotlight import runs
 from pilotlight.aliases import now
@@ -94,6 +99,22 @@ class Journal:
         """The epochs so far."""
         return [msgspec.json.decode(line, type=Epoch) for line in self._lines]
 
+    def data(self, splits: Splits) -> None:
+        """Note the data set; `InvalidInputError` when an earlier life of the run had another."""
+        sizes = {name: len(getattr(splits, name)) for name in ("train", "validation", "test", "calibration")}
+        said = {"sha256": splits.sha256, "examples": sizes, "classes": splits.train.classes}
+        said["cleaning"] = msgspec.to_builtins(splits.train.cleaning)
+        known = self._read("data.json")
+        if known and json.loads(known)["sha256"] != splits.sha256:
+            raise InvalidInputError(f"The run {self.run!r} was started on other data; give another --run.")
+        self._write("data.json", json.dumps(said).encode())
+
+    def factory(self, source: str) -> None:
+        """Note the source of the user's model; `InvalidInputError` when an earlier life of the run had another."""
+        if self._read(FILE) not in ("", source):
+            raise InvalidInputError(f"The run {self.run!r} was started with another {FILE}; give another --run.")
+        self._write(FILE, source.encode())
+
     def fold(self, folds: Folds) -> None:
         """Note what the folds gave, so far."""
         self._write("folds.json", json.dumps(asdict(folds)).encode())
@@ -115,6 +136,10 @@ class Journal:
         """Add pictures, by their file names."""
         for name, picture in drawn.items():
             self._write(name, picture)
+
+    def sample(self, text: str) -> None:
+        """Add what a language model writes."""
+        self._write("sample.txt", text.encode())
 
     def publish(self, reference: Reference) -> None:
         """Note which version came out."""

@@ -1,4 +1,4 @@
-"""The loop: passes over batches, gradient steps, early stopping.
+"""The loop: passes over batches, and gradient steps.
 
 It knows a model, arrays and a recipe; it writes nothing, but hands each epoch to whoever watches, and at each step
 boundary itself to whoever keeps. On a CPU, the same recipe gives the same weights bit for bit, also when the training
@@ -13,103 +13,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
 import numpy as np
 import torch
-from msgspec import Struct
 from torch import nn
 
-from functions.train import batches, optimiser, schedule
+from functions.train import augmentation, batches, optimiser, parallel, schedule
 from functions.train.data import Array, Splits
+from functions.train.epoch import EarlyStopping, Epoch, History
 from functions.train.errors import DivergedError
-from functions.train.evaluate import score
-from functions.train.options.life import StoppingOptions
+from functions.train.evaluate import judge
 from functions.train.recipe import Recipe
+from functions.train.snapshot import Position, Snapshot, Tensors, below, get_random, set_random
 from functions.train.step import Stepper, Taken, device_of
+from functions.train.world import ALONE, World
 
-Tensors = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the training set. The training figures are means over the pass, taken with dropout on.
-
-    Accuracy is the share of right classes; for a number it is what `metric` says, R2.
-    """
-
-    number: int  # from 1
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    learning_rate: float  # of the last step
-    seconds: float
-    metric: str = "accuracy"  # the name of what stands under accuracy
-    gradient_norm: float = 0.0  # before clipping, the mean over the steps
-    examples_per_s: float = 0.0  # of the pass alone, without the evaluation
-
-
-@dataclass(frozen=True)
-class History:
-    """Every epoch of a run, and the one whose weights the model has kept."""
-
-    epochs: tuple[Epoch, ...]
-    best: Epoch
-
-
-class Position(Struct, frozen=True, kw_only=True):
-    """Where a training is, as far as it is told in words and numbers."""
-
-    step: int  # taken since the start of the training
-    batches: int  # of them in the running epoch
-    seconds: float  # that the running epoch has taken
-    epochs: tuple[Epoch, ...]  # that are over
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """A training between two steps, complete: one that takes it up ends with the same weights."""
-
-    position: Position
-    tensors: Tensors  # on the CPU, by path: `model/...`, `optimiser/...`
-
-
-class EarlyStopping:
-    """Remembers the weights of the best epoch so far, and says when none has been better for too long."""
-
-    def __init__(self, options: StoppingOptions) -> None:
-        self.options = options
-        self.best: Epoch | None = None
-        self.weights: Tensors = {}
-
-    def exhausted(self, epoch: Epoch, model: nn.Module) -> bool:
-        """Take note of an epoch; whether `patience` epochs have now passed since the best one."""
-        if self._better(epoch):
-            self.best = epoch
-            self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        return self.over(epoch)
-
-    def over(self, last: Epoch) -> bool:
-        """Whether `patience` epochs have passed since the best one."""
-        return self.best is not None and last.number - self.best.number >= self.options.patience
-
-    def replay(self, epochs: Sequence[Epoch]) -> Epoch:
-        """Find the best of these epochs, one at least, again; without its weights."""
-        for epoch in epochs:
-            if self._better(epoch):
-                self.best = epoch
-        if self.best is None:
-            raise ValueError("There is no epoch yet.")
-        return self.best
-
-    def restore(self, model: nn.Module) -> Epoch:
-        """Give the model the best epoch's weights back."""
-        if self.best is None:
-            raise ValueError("There is no epoch yet.")
-        model.load_state_dict(self.weights)
-        return self.best
-
-    def _better(self, epoch: Epoch) -> bool:
-        return self.best is None or epoch.validation_loss < self.best.validation_loss - self.options.min_delta
+EVALUATED = 1024  # answers at once
 
 
 @dataclass
@@ -124,10 +43,10 @@ class Tally:
     def __post_init__(self) -> None:
         self.sums = {name: torch.zeros((), device=self.device) for name in ("loss", "hits", "norm")}
 
-    def add(self, taken: Taken, examples: int) -> None:
-        """Count a step over this many examples."""
+    def add(self, taken: Taken, answers: int) -> None:
+        """Count a step over this many answers, one for each example or token."""
         self.batches += 1
-        self.sums["loss"] += taken.loss * examples
+        self.sums["loss"] += taken.loss * answers
         self.sums["hits"] += taken.hits
         self.sums["norm"] += taken.norm
 
@@ -135,16 +54,18 @@ class Tally:
 class Trainer:
     """A training between its first step and its last."""
 
-    def __init__(self, model: nn.Module, splits: Splits, recipe: Recipe) -> None:
-        self.stepper = Stepper(model, splits.train, recipe)
+    def __init__(self, model: nn.Module, splits: Splits, recipe: Recipe, world: World = ALONE) -> None:
+        self.stepper = Stepper(model, splits.train, recipe, world)
         self.stopping = EarlyStopping(recipe.early_stopping)
         self.epochs: list[Epoch] = []
         self.steps = 0  # taken since the start
         self.tally = Tally(self.stepper.device)
-        self._splits, self._recipe = splits, recipe
+        self._splits, self._recipe, self._world = splits, recipe, world
         self.examples = len(splits.train)
         self.batch_size = batches.size(recipe.batch_size, self.examples)
-        self.steps_per_epoch = math.ceil(self.examples / self.batch_size)
+        self.sizes = batches.sizes(self.examples, self.batch_size)  # of the batches of an epoch
+        self.each = splits.train.answers // self.examples  # answers of an example: one, or a window's tokens
+        self._augmentation = augmentation.build(recipe.augmentation, splits.train.inputs.shape[1:])
         self._drawn_from = torch.get_rng_state()  # what the order of the running epoch was drawn from
         self._settled = False
 
@@ -162,14 +83,15 @@ class Trainer:
 
     def run(self, rates: Sequence[float], started: float, boundary: Callable[["Trainer"], None]) -> None:
         """One pass over the training set, a step for each rate."""
-        order = self._order()
+        train, first, order = self._splits.train, self.tally.batches, self._order()
         self.stepper.model.train()
-        for inputs, targets in batches.stream(
-            self._splits.train, order, self.batch_size, self.stepper.device, self.tally.batches
-        ):
+        stream = batches.stream(train, order, self.batch_size, self.stepper.device, first, self._world)
+        for examples, (inputs, targets) in zip(self.sizes[first:], stream, strict=True):
             self.steps += 1
-            taken = self.stepper.take(inputs, targets, rates[self.tally.batches], self.steps)
-            self.tally.add(taken, len(targets))
+            self._world.reseed(self._recipe.seed, self.steps)
+            seen = inputs if self._augmentation is None else self._augmentation(inputs)
+            taken = self.stepper.take(seen, targets, rates[self.tally.batches], self.steps, examples)
+            self.tally.add(taken, examples * self.each)
             self.tally.seconds = time.perf_counter() - started
             self._settle()
             boundary(self)
@@ -181,7 +103,8 @@ class Trainer:
             step=self.steps, batches=self.tally.batches, seconds=self.tally.seconds, epochs=tuple(self.epochs)
         )
         kept = {f"{part}/{name}": value for part, known in self._parts().items() for name, value in known.items()}
-        return Snapshot(position, {name: value.detach().to("cpu", copy=True) for name, value in kept.items()})
+        tensors = {name: parallel.whole(value.detach()).to("cpu", copy=True) for name, value in kept.items()}
+        return Snapshot(position, tensors)
 
     def check(self) -> None:
         """`DivergedError` when the running epoch's loss is no longer a number; waits for the device."""
@@ -201,7 +124,7 @@ class Trainer:
         for part, known in self._parts().items():
             if part in ("model", "average", "sums"):
                 for name, value in known.items():
-                    value.copy_(snapshot.tensors[f"{part}/{name}"])
+                    value.copy_(parallel.like(value, snapshot.tensors[f"{part}/{name}"]))
         optimiser.restore(self.stepper.optimiser, below("optimiser", snapshot.tensors))
         if self.epochs:
             self.stopping.replay(self.epochs)
@@ -224,13 +147,14 @@ class Trainer:
 
     def _order(self) -> torch.Tensor:
         """The order of the running epoch, drawn now or, when it had begun before a snapshot, once more."""
-        examples = len(self._splits.train)
-        if not self.tally.batches:
-            self._drawn_from = torch.get_rng_state()
-            return batches.shuffled(examples, self.batch_size)
+        begun = bool(self.tally.batches)
+        if not begun:
+            self._drawn_from = self._world.told(torch.get_rng_state())
+        if not begun and self._world.lead:
+            return batches.order(self._splits.train, self.batch_size)
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._drawn_from)
-            return batches.shuffled(examples, self.batch_size)
+            return batches.order(self._splits.train, self.batch_size)
 
     def _settle(self) -> None:
         """After the first step all that lives on is there: spare the garbage collector looking through it again."""
@@ -241,26 +165,36 @@ class Trainer:
 
     def _finish(self, rate: float, started: float) -> Epoch:
         """Evaluate, take note, and be ready for the next epoch."""
-        tally, examples, validation = self.tally, len(self._splits.train), self._splits.validation
+        tally, train, validation = self.tally, self._splits.train, self._splits.validation
         loss, hits, norm = (float(tally.sums[name]) for name in ("loss", "hits", "norm"))  # waits for the device
-        speed = examples / (time.perf_counter() - started)
-        judged = score(predict(self.stepper.judged, validation.inputs), validation.targets, validation.classes)
+        passed, answers = time.perf_counter() - started, train.answers
+        judged = judge(predict(self.stepper.judged, validation.inputs), validation)
         metric, value = judged.headline
-        epoch = Epoch(
-            number=len(self.epochs) + 1,
-            train_loss=loss / examples,
-            train_accuracy=hits / examples,
-            validation_loss=judged.loss,
-            validation_accuracy=value,
-            learning_rate=rate,
-            seconds=time.perf_counter() - started,
-            metric=metric,
-            gradient_norm=norm / tally.batches,
-            examples_per_s=speed,
+        epoch = self._agreed(
+            Epoch(
+                number=len(self.epochs) + 1,
+                train_loss=loss / answers,
+                train_accuracy=hits / answers,
+                validation_loss=judged.loss,
+                validation_accuracy=value,
+                learning_rate=rate,
+                seconds=time.perf_counter() - started,
+                metric=metric,
+                gradient_norm=norm / tally.batches,
+                examples_per_s=self.examples / passed,
+                tokens_per_s=answers / passed if train.text else 0.0,
+                mfu=self.stepper.meter.utilisation(self.examples / passed),
+            )
         )
         self.epochs.append(epoch)
         self.tally = Tally(self.stepper.device)
         return epoch
+
+    def _agreed(self, epoch: Epoch) -> Epoch:
+        """The lead's epoch: clocks differ, and so may the last bit of a sum, and all must stop after the same one."""
+        if self._world.size == 1:
+            return epoch
+        return msgspec.msgpack.decode(self._world.tell(msgspec.msgpack.encode(epoch)), type=Epoch)
 
     def _parts(self) -> dict[str, Tensors]:
         """The tensors that the next step depends on, live."""
@@ -302,7 +236,12 @@ class NoKeeper:
 
 
 def train(
-    model: nn.Module, splits: Splits, recipe: Recipe, watch: Callable[[Epoch], None], keeper: Keeper | None = None
+    model: nn.Module,
+    splits: Splits,
+    recipe: Recipe,
+    watch: Callable[[Epoch], None],
+    keeper: Keeper | None = None,
+    world: World = ALONE,
 ) -> History:
     """Train the model in place, until the epochs are over or the validation loss has stopped falling.
 
@@ -310,7 +249,7 @@ def train(
     """
     keeper = keeper or NoKeeper()
     with seeded(recipe.seed), threads(recipe.threads), unfrozen():
-        trainer = Trainer(model, splits, recipe)
+        trainer = Trainer(model, splits, recipe, world)
         if snapshot := keeper.newest():
             trainer.resume(snapshot)
         while not trainer.over:
@@ -323,17 +262,21 @@ def train(
 
 def learning_rates(recipe: Recipe, examples: int, epoch: int) -> Sequence[float]:
     """The learning rate of each step of an epoch."""
-    steps = math.ceil(examples / batches.size(recipe.batch_size, examples))
+    steps = len(batches.sizes(examples, batches.size(recipe.batch_size, examples)))
     first, total, base = (epoch - 1) * steps, recipe.epochs * steps, recipe.optimiser.learning_rate
     return [base * schedule.factor(recipe.schedule, step, total) for step in range(first, first + steps)]
 
 
-def predict(model: nn.Module, images: Array, batch_size: int = 1024) -> Array:
-    """The model's logits (N, classes) for raw images (N, C, H, W), in evaluation mode."""
+def predict(model: nn.Module, inputs: Array, batch_size: int | None = None) -> Array:
+    """The model's outputs, (N, classes) or (N, T, tokens), for raw inputs like those of a `Dataset`, not in training.
+
+    Unless a batch size is given, so many at once as have 1,024 answers, or tokens one window.
+    """
     model.eval()
-    device = device_of(model)
+    device, answers = device_of(model), inputs.shape[1] if inputs.dtype == np.int64 else 1
+    size = batch_size or max(1, EVALUATED // answers)
     with torch.inference_mode():
-        batches = [model(batch.to(device)).cpu() for batch in torch.split(torch.from_numpy(images), batch_size)]
+        batches = [model(batch.to(device)).cpu() for batch in torch.split(torch.from_numpy(inputs), size)]
     return np.concatenate([batch.numpy() for batch in batches])
 
 
@@ -367,21 +310,3 @@ def unfrozen() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def get_random(device: torch.device) -> Tensors:
-    """The states of the generators that a training on this device draws from."""
-    states = {"cpu": torch.get_rng_state()}
-    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def set_random(states: Tensors, device: torch.device) -> None:
-    """Draw from these states on."""
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:  # a run may go on on another kind of machine, if not bit for bit
-        torch.cuda.set_rng_state(states["cuda"], device)
-
-
-def below(part: str, tensors: Tensors) -> Tensors:
-    """The tensors of one part, by their names in it."""
-    return {name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")}

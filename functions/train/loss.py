@@ -4,33 +4,38 @@ Each also says by what its mean divides, so that the parts of a batch add up to 
 answers hit. What early stopping looks at is the plain loss of `evaluate`, without smoothing and weights.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
-from functions.train.data import Array, Dataset
-from functions.train.options.loss import CrossEntropyOptions, LossOptions, MseOptions
 from pilotlight.errors import InvalidInputError
+
+if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
+    from collections.abc import Callable, Mapping
+
+    from functions.train.data import Array, Dataset
+    from functions.train.options.loss import CrossEntropyOptions, LossOptions, MseOptions
 
 
 class Loss(Protocol):
-    """A loss over outputs (N, ...) and the truth (N, ...); all results stay on their device."""
+    """A loss over outputs (N, ...) and the truth (N, ...), an answer each; all results stay on their device."""
 
     def mean(self, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """The loss of a batch."""
 
     def mass(self, truth: torch.Tensor) -> torch.Tensor | float:
-        """What the mean divides by: the number of examples, or the sum of their weights."""
+        """What the mean divides by: the number of answers, or the sum of their weights."""
 
     def hits(self, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """What adds up, over N examples, to N times the metric that training shows."""
+        """What adds up, over N answers, to N times the metric that training shows."""
 
 
 class CrossEntropy:
-    """-sum_k q_k log p_k with p = softmax(logits), over classes; the truth is an index (N,).
+    """-sum_k q_k log p_k with p = softmax(logits), over classes; the truth is an index, (N,) or of tokens (N, T).
 
     q_k = (1 - e) [k is right] + e / K is the smoothed truth of Szegedy et al., Rethinking the Inception Architecture,
     2016, section 7. With weights w_k per class the terms count w_k, and the mean divides by the right classes' weights.
@@ -41,15 +46,15 @@ class CrossEntropy:
 
     def mean(self, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """The loss of a batch."""
-        return cross_entropy(outputs, truth, self._weights, label_smoothing=self._smoothing)
+        return cross_entropy(flat(outputs), truth.flatten(), self._weights, label_smoothing=self._smoothing)
 
     def mass(self, truth: torch.Tensor) -> torch.Tensor | float:
-        """The number of examples, or the sum of their classes' weights."""
-        return len(truth) if self._weights is None else self._weights[truth].sum()
+        """The number of answers, or the sum of their classes' weights."""
+        return truth.numel() if self._weights is None else self._weights[truth].sum()
 
     def hits(self, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """How many classes are right."""
-        return (outputs.argmax(dim=1) == truth).sum()
+        return (outputs.argmax(dim=-1) == truth).sum()
 
 
 class SquaredError:
@@ -60,12 +65,17 @@ class SquaredError:
         return mse_loss(outputs, truth)
 
     def mass(self, truth: torch.Tensor) -> torch.Tensor | float:
-        """The number of examples."""
-        return len(truth)
+        """The number of answers."""
+        return truth.numel()
 
     def hits(self, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """For numbers of variance 1, one less the squared error of each example: the mean of these is R2."""
-        return (1 - ((outputs - truth) ** 2).flatten(1).mean(dim=1)).sum()
+        """For numbers of variance 1, one less the squared error of each: the mean of these is R2."""
+        return (1 - (outputs - truth) ** 2).sum()
+
+
+def flat(outputs: torch.Tensor) -> torch.Tensor:
+    """Logits (N, classes) as they are, those of tokens (N, T, classes) one below the other."""
+    return outputs.flatten(0, -2)
 
 
 def classes_loss(options: CrossEntropyOptions, train: Dataset, device: torch.device) -> Loss:
@@ -93,6 +103,8 @@ LOSSES: Mapping[str, Callable[[Any, Dataset, torch.device], Loss]] = {
 def build(options: LossOptions | None, train: Dataset, device: torch.device) -> Loss:
     """The loss of a recipe for data like `train`; where it names none, the usual one for such targets."""
     if options is None:
+        from functions.train.options.loss import CrossEntropyOptions, MseOptions
+
         options = CrossEntropyOptions(name="cross_entropy") if train.classes else MseOptions(name="mse")
     return LOSSES[options.name](options, train, device)
 
@@ -106,8 +118,9 @@ def class_weights(options: CrossEntropyOptions, train: Dataset) -> Array | None:
     if options.class_weights is None:
         return None
     if options.class_weights == "balanced":
-        counts = np.bincount(train.targets, minlength=len(train.classes))
-        return (len(train) / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
+        counts = train.profile.counts
+        weights: Array = counts.sum() / (len(counts) * np.maximum(counts, 1))
+        return weights.astype(np.float32)
     if len(options.class_weights) != len(train.classes):
         raise InvalidInputError(
             f"loss.class_weights has {len(options.class_weights)} weights; it must have one for each of the "

@@ -7,21 +7,27 @@ by the gradient's own size (`gd`, `sgd`, `momentum`) that is L2 regularisation; 
 gradients are decayed less, so choose `adamw` when decay is what you want. It knows no schedule and no loop.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from functions.train.options.optimiser import (
-    AdagradOptions,
-    AdamOptions,
-    AdamwOptions,
-    DescentOptions,
-    MomentumOptions,
-    OptimiserOptions,
-    RmspropOptions,
-)
+from functions.train import parallel
+
+if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
+    from collections.abc import Callable, Iterable, Mapping
+
+    from functions.train.options.optimiser import (
+        AdagradOptions,
+        AdamOptions,
+        AdamwOptions,
+        DescentOptions,
+        MomentumOptions,
+        OptimiserOptions,
+        RmspropOptions,
+    )
 
 Groups = list[dict[str, Any]]  # parameters with their weight decay, as torch's optimisers take them
 EPSILON = 1e-8  # keeps a division by a gradient's size finite; added to the root, as the papers and torch do
@@ -147,7 +153,8 @@ def tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
 def restore(optimiser: torch.optim.Optimizer, remembered: Mapping[str, torch.Tensor]) -> None:
     """Have an optimiser over the same parameters remember what `tensors` gave."""
     state: dict[int, dict[str, torch.Tensor]] = {}
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     for path, value in remembered.items():
         number, name = path.split("/")
-        state.setdefault(int(number), {})[name] = value
+        state.setdefault(int(number), {})[name] = parallel.like(weights[int(number)], value)
     optimiser.load_state_dict(optimiser.state_dict() | {"state": state})

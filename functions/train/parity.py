@@ -1,8 +1,10 @@
 """Whether an exported graph computes what the module computes: a gate, since exporters go wrong without a word.
 
-Compared as the handlers run it: by `pilotlight.runtime.session`, at a batch of one, which the exporter never saw.
+Compared as the handlers run it: by `pilotlight.runtime.session`, at a batch and a length of one, which the exporter
+never saw.
 """
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +18,31 @@ from pilotlight.contracts import Parity
 from pilotlight.runtime.session import open_session
 
 BATCHES = (1, 2, 7, 64)  # one, the exporter's own, an odd one, and more than a request is likely to bring
+LENGTHS = (1, 2, 7)  # tokens; and the longest there is
 
 
 def check(model: nn.Module, graph: Path, inputs: Array, tolerance: float) -> Parity:
-    """The largest |difference| of an output between module and graph over the batches; `ParityError` above tolerance.
+    """The largest |difference| of an output between module and graph over the grid; `ParityError` above tolerance.
 
-    `inputs` are raw ones, from which the batches are filled by starting over when they are too few.
+    `inputs` are raw ones, from which the batches are filled by starting over when they are too few. The grid is of
+    batches and, where the inputs are tokens, of lengths.
     """
-    session, worst = open_session(str(graph)), 0.0
-    for batch in BATCHES:
-        feed = np.resize(inputs, (batch, *inputs.shape[1:]))
+    session, worst, lengths = open_session(str(graph)), 0.0, grid(inputs)
+    for batch, length in product(BATCHES, lengths or [None]):
+        feed = np.resize(inputs, (batch, *inputs.shape[1:]))[:, :length]
         difference = float(np.abs(ask(session, feed) - predict(model, feed)).max())
         if not difference <= tolerance:  # so written, it refuses NaN as well
+            where = f"batch {batch}" + (f" and length {length}" if length else "")
             raise ParityError(
-                f"At batch {batch}, the exported graph is {difference:.3g} away from the model, more than the "
+                f"At {where}, the exported graph is {difference:.3g} away from the model, more than the "
                 f"tolerance of {tolerance:.3g}: nothing is published."
             )
         worst = max(worst, difference)
-    return Parity(worst, BATCHES)
+    return Parity(worst, BATCHES, lengths)
+
+
+def grid(inputs: Array) -> tuple[int, ...]:
+    """The lengths at which tokens (N, T) are compared; none for values, whose other dimensions are fixed."""
+    if inputs.dtype != np.int64:
+        return ()
+    return (*(length for length in LENGTHS if length < inputs.shape[1]), inputs.shape[1])

@@ -30,3 +30,4 @@ class Product:
     training: Training
     preprocessing: Scaling | None
     postprocessing: Scaling | None
+    source: str | None = None  # of a model of the user's own

@@ -12,8 +12,9 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
+from functions.train.epoch import Epoch
 from functions.train.evaluate import shown
-from functions.train.loop import Epoch, Trainer
+from functions.train.loop import Trainer
 from pilotlight.runs import duration
 
 Say = Callable[[str], None]
@@ -63,7 +64,8 @@ class Progress:
         line = (
             f"epoch {epoch.number:>3}/{of}  loss {epoch.train_loss:.4f}, validation {epoch.validation_loss:.4f}, "
             f"{epoch.metric} {shown(epoch.metric, epoch.validation_accuracy)}, "
-            f"learning rate {epoch.learning_rate:.2e}, {epoch.examples_per_s:,.0f} examples/s{told}"
+            f"learning rate {epoch.learning_rate:.2e}, {speed(epoch.examples_per_s, epoch.tokens_per_s)}"
+            f"{'' if epoch.mfu is None else f', MFU {epoch.mfu:.1%}'}{told}"
         )
         self._looked = self._clock()
         if self.console.is_terminal:
@@ -81,13 +83,15 @@ class Progress:
             return
         self._looked = self._clock()
         trainer.check()
-        done, share = len(trainer.epochs), trainer.tally.batches / trainer.steps_per_epoch
+        done, share = len(trainer.epochs), trainer.tally.batches / len(trainer.sizes)
         seconds = [epoch.seconds for epoch in trainer.epochs] or [trainer.tally.seconds / share]
-        examples = min(trainer.tally.batches * trainer.batch_size, trainer.examples)
+        examples, passed = sum(trainer.sizes[: trainer.tally.batches]), trainer.tally.seconds
+        answers = examples * trainer.each
         line = (
-            f"epoch {done + 1:>3}/{of}  step {trainer.tally.batches:,} of {trainer.steps_per_epoch:,}, "
-            f"loss {float(trainer.tally.sums['loss']) / examples:.4f} so far, learning rate {trainer.rate:.2e}, "
-            f"{examples / trainer.tally.seconds:,.0f} examples/s{at_most(remaining(seconds, done + share, of))}"
+            f"epoch {done + 1:>3}/{of}  step {trainer.tally.batches:,} of {len(trainer.sizes):,}, "
+            f"loss {float(trainer.tally.sums['loss']) / answers:.4f} so far, learning rate {trainer.rate:.2e}, "
+            f"{speed(examples / passed, answers / passed if answers > examples else 0)}"
+            f"{at_most(remaining(seconds, done + share, of))}"
         )
         if self.console.is_terminal:
             self._bar.update(self._task, description=line, completed=done + share, total=of)
@@ -127,3 +131,8 @@ def remaining(seconds: Sequence[float], done: float, of: int) -> float:
 def at_most(seconds: float) -> str:
     """The time left in words; nothing where it is nothing."""
     return f", at most {duration(seconds)} left" if seconds else ""
+
+
+def speed(examples_per_s: float, tokens_per_s: float) -> str:
+    """A pace, in what the data counts: tokens, where there are any."""
+    return f"{tokens_per_s:,.0f} tokens/s" if tokens_per_s else f"{examples_per_s:,.0f} examples/s"

@@ -1,6 +1,7 @@
 """From the products of a run to a version in the registry: the only module here that writes one."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,6 +10,8 @@ from msgspec import structs
 
 from functions.train import card
 from functions.train.data import Dataset
+from functions.train.export import ends
+from functions.train.factory import FILE
 from functions.train.product import Product
 from functions.train.recipe import dump
 from pilotlight.contracts import Draft, Manifest, Precision, Variant, encode
@@ -27,7 +30,8 @@ def publish(product: Product, registry: Registry) -> Manifest:
 
 def draft(product: Product, served: Variant) -> Draft:
     """What the manifest says of the product."""
-    table, classes = steps(product), product.splits.test.classes
+    table, text = steps(product), product.splits.test.text
+    classes = () if text else product.splits.test.classes  # tokens are told by the tokenizer
     return Draft(
         name=product.recipe.name,
         task="tabular" if table is not None else "tensor",
@@ -46,6 +50,7 @@ def draft(product: Product, served: Variant) -> Draft:
         parity=product.parity,
         report="report.json",
         golden="golden.json",
+        tokenizer="tokenizer.json" if text else None,
         training=product.training,
         licence=product.recipe.licence,
         by=f"runs/{product.run}",
@@ -53,12 +58,32 @@ def draft(product: Product, served: Variant) -> Draft:
 
 
 def steps(product: Product) -> Table | None:
-    """A table's columns by their names, unscaled, since the graph scales them; images stay the graph's own tensors."""
-    if product.splits.test.inputs.ndim != 2:
+    """A table's columns by their names, unscaled, since the graph scales them; images and tokens stay tensors."""
+    train = product.splits.train
+    if train.text or train.inputs.ndim != 2:
         return None
-    return Table(
-        input=product.inputs[0].name, columns=tuple(Column(name=name) for name in product.splits.test.features)
+    return Table(input=product.inputs[0].name, columns=columns(train))
+
+
+def columns(train: Dataset) -> tuple[Column, ...]:
+    """What a caller sends: numbers, and categories as words, of which the graph takes the index.
+
+    A missing number is left to the graph, which fills it; for a missing category its most frequent one stands in.
+    """
+    fill = train.profile.fill
+    stands = [None] * len(train.features) if fill is None else fill.tolist()
+    known = train.categories or ((),) * len(train.features)
+    return tuple(
+        Column(name=name, categories=words, encoding="index" if words else "onehot", missing=missing(words, value))
+        for name, words, value in zip(train.features, known, stands, strict=True)
     )
+
+
+def missing(categories: Sequence[str], fill: float | None) -> str | None:
+    """What a column's manifest says of missing values."""
+    if fill is None:
+        return None
+    return categories[int(fill)] if categories else "nan"
 
 
 def variant(product: Product, precision: Precision, served: Variant) -> Variant:
@@ -72,9 +97,13 @@ def variant(product: Product, precision: Precision, served: Variant) -> Variant:
 
 def files(product: Product) -> dict[str, Content]:
     """The files of the version."""
-    graphs: dict[str, Content] = {path.name: path for path in product.graphs.values()}
+    known: dict[str, Content] = {path.name: path for path in product.graphs.values()}
+    if product.source is not None:
+        known[FILE] = product.source.encode()
+    if text := product.splits.test.text:
+        known["tokenizer.json"] = text.tokenizer.document.encode()
     return (
-        graphs
+        known
         | product.pictures
         | {
             "model-card.md": card.write(product).encode(),
@@ -90,9 +119,9 @@ def archive(test: Dataset) -> bytes:
     """The test set as npz, raw; nothing in it is pickled.
 
     Images are `image` float32 (N, C, H, W) with `label` int64 (N,); a table is `features` float32 (N, columns) with
-    `target`, int64 (N,) for classes and float32 (N, 1) for numbers.
+    `target`, int64 (N,) for classes and float32 (N, 1) for numbers; a text is `input_ids` and `target` int64 (N, T).
     """
     target = io.BytesIO()
-    given, answer = ("image", "label") if test.inputs.ndim == 4 else ("features", "target")
+    (given, _), answer = ends(test), "label" if test.inputs.ndim == 4 else "target"
     np.savez_compressed(target, allow_pickle=False, **{given: test.inputs, answer: test.targets})
     return target.getvalue()

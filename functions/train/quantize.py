@@ -1,15 +1,17 @@
-"""From an fp32 graph to one in 8-bit integers, by onnxruntime's quantizers, signed by signed.
+"""From an fp32 graph to one in 8-bit or 4-bit integers, by onnxruntime's quantizers, signed by signed.
 
 It sees the graph and the calibration inputs, never a validation or test example. How many of the quantizers to try,
 and which result is good enough, is for `ladder` to say.
 """
 
+import importlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,9 +27,12 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from functions.train.data import Array
 from functions.train.export import strip
+from pilotlight.contracts import Precision
 
 LAYERS = ("Conv", "Gemm", "MatMul", "LSTM", "GRU")  # the operators that are quantized, when their weights are constants
+RAW = ("Gather", "Where")  # they fill gaps and spread categories, before anything is scaled to one range
 INT8 = 127  # the largest of the symmetric range
+ACCURACY = 1  # of MatMulNBits' products: fp32
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,17 @@ class Plan:
     scheme: str  # a word of SCHEMES
     per_channel: bool = True  # a scale for each output of a layer, in place of one for the layer
     exclude: tuple[str, ...] = ()  # names of layers that stay in fp32
+    block: int = 32  # weights that share a scale, of `weight-only`
+
+    @property
+    def precision(self) -> Precision:
+        """What its weights are kept in."""
+        return "int4" if self.scheme == "weight-only" else "int8"
 
     def __str__(self) -> str:
         spared = f", {', '.join(self.exclude)} in fp32" if self.exclude else ""
+        if self.scheme == "weight-only":
+            return f"weight-only int4 in blocks of {self.block}{spared}"
         return f"{self.scheme}, per {'channel' if self.per_channel else 'tensor'}{spared}"
 
 
@@ -66,16 +79,18 @@ def static(prepared: Path, inputs: Array, plan: Plan, path: Path) -> None:
     and 2 of 450 classes, at 7 bits 0.03 and none.
     Dense layers give their result in fp32, so that the largest logit is not cut off at the calibrated range.
     """
+    graph = onnx.load(prepared).graph
+    raw = [node.name for node in graph.node if node.op_type in RAW]
     quantize_static(
         prepared,
         path,
-        CalibrationInputs(onnx.load(prepared).graph.input[0].name, inputs),
+        CalibrationInputs(graph.input[0].name, inputs),
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,
         per_channel=plan.per_channel,
         reduce_range=True,
-        nodes_to_exclude=list(plan.exclude),
+        nodes_to_exclude=[*plan.exclude, *raw],
         calibrate_method=CalibrationMethod.MinMax,
         extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
     )
@@ -101,7 +116,37 @@ def dynamic(prepared: Path, inputs: Array, plan: Plan, path: Path) -> None:
     onnx.save(model, path)
 
 
-SCHEMES: Mapping[str, Callable[[Path, Array, Plan, Path], None]] = {"static": static, "dynamic": dynamic}
+def weight_only(prepared: Path, inputs: Array, plan: Plan, path: Path) -> None:
+    """Weights of matrix products in 4 bits, with a scale for each block of a column; all else in fp32.
+
+    Rounded to the nearest of 16 steps from -8 to 7 scales (`MatMulNBits`). Activations stay in fp32 (accuracy level 1),
+    so that a request's answer depends neither on the CPU nor on what else is in its batch.
+    """
+    quantizer = nbits().MatMulNBitsQuantizer(
+        onnx.load(prepared),
+        block_size=plan.block,
+        is_symmetric=True,
+        accuracy_level=ACCURACY,
+        nodes_to_exclude=list(plan.exclude),
+    )
+    quantizer.process()
+    onnx.save(quantizer.model.model, path)
+
+
+def nbits() -> Any:  # noqa: ANN401 - onnxruntime ships no types
+    """The module of onnxruntime's quantizer to few bits, which sets up everybody's logging when it is imported."""
+    handlers, level = list(logging.root.handlers), logging.root.level
+    module = importlib.import_module("onnxruntime.quantization.matmul_nbits_quantizer")
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    return module
+
+
+SCHEMES: Mapping[str, Callable[[Path, Array, Plan, Path], None]] = {
+    "static": static,
+    "dynamic": dynamic,
+    "weight-only": weight_only,
+}
 
 
 def shrink(graph: onnx.GraphProto, node: onnx.NodeProto, plan: Plan) -> None:
@@ -122,7 +167,7 @@ def shrink(graph: onnx.GraphProto, node: onnx.NodeProto, plan: Plan) -> None:
 
 
 def quantize(graph: Path, inputs: Array, plan: Plan, path: Path) -> None:
-    """Write the int8 variant of a graph, calibrated on raw inputs (N, ...) of the training set."""
+    """Write the smaller variant of a graph, calibrated on raw inputs (N, ...) of the training set."""
     with quiet(), prepared(graph) as ready:
         SCHEMES[plan.scheme](ready, np.ascontiguousarray(inputs), plan, path)
     onnx.save(strip(onnx.load(path)), path)
@@ -140,9 +185,16 @@ def layers(graph: Path) -> tuple[str, ...]:
 def prepared(graph: Path) -> Iterator[Path]:
     """The graph with its shapes inferred and its constants folded, while it is needed."""
     with TemporaryDirectory(prefix="pilotlight-quantize-") as folder:
-        path = Path(folder, "prepared.onnx")
-        quant_pre_process(graph, path)
+        path, source = Path(folder, "prepared.onnx"), graph.absolute()
+        with chdir(folder):  # where the inference gives up, it leaves a file in the working folder
+            quant_pre_process(source, path, skip_symbolic_shape=sequences(source))
         yield path
+
+
+def sequences(graph: Path) -> bool:
+    """Whether more than the batch is free: onnxruntime's own inference of shapes then fails at the causal mask."""
+    given = onnx.load(graph).graph.input[0].type.tensor_type.shape.dim
+    return sum(bool(dimension.dim_param) for dimension in given) > 1
 
 
 @contextmanager

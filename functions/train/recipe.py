@@ -16,7 +16,9 @@ import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
 
 from functions.train.complaint import sentence
-from functions.train.options.data import DataOptions
+from functions.train.options.augmentation import AugmentationOptions
+from functions.train.options.data import DataOptions, OwnOptions
+from functions.train.options.distributed import DistributedOptions
 from functions.train.options.graph import ExportOptions, QuantizationOptions
 from functions.train.options.life import CheckpointOptions, StoppingOptions
 from functions.train.options.loss import LossOptions
@@ -34,6 +36,17 @@ BatchSize = Annotated[
 ]  # examples; one at a time is refused, for batch normalisation has no variance over one
 
 
+def named(part: object) -> tuple[str, ...]:
+    """The keys of a part of a recipe, as far as it has any."""
+    return tuple(part) if isinstance(part, dict) else ()
+
+
+Data = Annotated[
+    Annotated[DataOptions, Tag("known")] | Annotated[OwnOptions, Tag("own")],
+    Discriminator(lambda data: "own" if isinstance(data, OwnOptions) or "path" in named(data) else "known"),
+]
+
+
 class Recipe(Options):
     """A training run, complete: on the same kind of CPU, the same recipe gives the same weights bit for bit."""
 
@@ -41,7 +54,8 @@ class Recipe(Options):
     licence: str | None = None
     seed: Seed = 0
     threads: Annotated[int, Field(ge=1, le=1024)] = 1  # of the CPU; another number sums in another order
-    data: DataOptions
+    data: Data
+    augmentation: AugmentationOptions | None = None  # of images, on the training set alone
     model: ModelOptions
     optimiser: OptimiserOptions
     schedule: ScheduleOptions
@@ -52,6 +66,7 @@ class Recipe(Options):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # publish an average of the weights that decays like this
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False  # by torch.compile: pays off when training takes many minutes
+    distributed: DistributedOptions = DistributedOptions()
     epochs: Count
     early_stopping: StoppingOptions
     folds: Annotated[int, Field(ge=2)] | None = None  # of a cross-validation before the training
@@ -71,7 +86,16 @@ class Recipe(Options):
     def _whole(cls, size: int | str, info: ValidationInfo) -> int | str:
         if getattr(info.data.get("optimiser"), "name", "") == "gd" and size != "full":
             raise ValueError("it must be full for the optimiser gd; take sgd for batches")
+        if getattr(info.data.get("data"), "streaming", False) and size == "full":
+            raise ValueError("it must be a number where data.streaming is true")
         return size
+
+    @field_validator("folds")
+    @classmethod
+    def _held(cls, folds: int | None, info: ValidationInfo) -> int | None:
+        if getattr(info.data.get("data"), "streaming", False) and folds:
+            raise ValueError("it must be null where data.streaming is true, since the folds are held in memory")
+        return folds
 
 
 class Loader(yaml.SafeLoader):

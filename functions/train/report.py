@@ -7,7 +7,7 @@ served. It knows files and arrays, not how they were made; it runs them as the h
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -20,10 +20,12 @@ from rich.table import Table
 from functions.train.cleaning import Cleaning
 from functions.train.data import Array, Dataset
 from functions.train.diagnosis import Diagnosis, diagnose
-from functions.train.evaluate import regression, score, shown
+from functions.train.evaluate import judge, regression, shown
 from functions.train.graph import ask
 from functions.train.ladder import Rung
+from functions.train.ngram import Baseline
 from pilotlight.contracts import Evaluation, Precision
+from pilotlight.quality import METRICS
 from pilotlight.runtime.session import Session, open_session
 
 ROUNDS = 200  # single requests per variant
@@ -46,12 +48,13 @@ class Report(Struct, frozen=True, kw_only=True):
     schema_version: int = 1
     serve: Precision
     verdict: str
-    points_lost: float  # of the metric by int8, in percentage points; negative when it gained
-    budget: float  # percentage points
-    agreement: float  # share of examples to which both give the same class; of numbers, R2 of int8's against fp32's
+    points_lost: float  # by the smaller variant, in the metric's unit (`pilotlight.quality`); negative: gained
+    budget: float  # in the same unit
+    agreement: float  # share of answers, of examples or tokens, that are the same class in both; of numbers, R2 of the
+    # smaller variant's against fp32's
     max_abs: float  # the largest |difference| of an output
-    size_ratio: float  # int8 / fp32
-    latency_ratio: float  # int8 / fp32
+    size_ratio: float  # int8, or int4, / fp32
+    latency_ratio: float  # int8, or int4, / fp32
     variants: dict[Precision, Measured]
     evaluation: Evaluation  # on the test set
     calibration: Evaluation  # of the quantizer, a part of the training set
@@ -60,6 +63,7 @@ class Report(Struct, frozen=True, kw_only=True):
     rungs: tuple[Rung, ...] = ()  # of the quantization ladder, in the order in which they were tried
     cleaning: Cleaning | None = None  # what was left out of the data
     diagnosis: Diagnosis = Diagnosis()  # of the served variant: confusions, classes, calibration, residuals
+    baseline: Baseline | None = None  # what a language model has to beat
 
 
 def compare(
@@ -68,24 +72,26 @@ def compare(
     calibration: Dataset,
     budget: float,
     rungs: Sequence[Rung] = (),
+    baseline: Baseline | None = None,
 ) -> Report:
-    """Measure the fp32 and the int8 graph on the test set, and decide which is served; no graph from no rung is."""
+    """Measure fp32 and the smaller graph on the test set, and decide which is served; no graph from no rung is."""
     sessions = {precision: open_session(str(path)) for precision, path in graphs.items()}
     outputs = {precision: ask(session, test.inputs) for precision, session in sessions.items()}
     latencies = interleaved(sessions, test.inputs[:1])
     measured = {name: measure(outputs[name], test, graphs[name], latencies[name]) for name in graphs}
-    fp32, int8 = measured["fp32"], measured["int8"]
-    lost = round(100 * (fp32.metrics[test.metric] - int8.metrics[test.metric]), 6)  # rounded: 0.5 lost is within 0.5
-    serve, verdict = decide(lost, budget, test.metric, rungs)
+    small = smaller(graphs)
+    full, less = measured["fp32"], measured[small]
+    lost = METRICS[test.metric].lost(full.metrics[test.metric], less.metrics[test.metric])
+    serve, verdict = decide(lost, budget, test.metric, rungs, small)
     return Report(
         serve=serve,
         verdict=verdict,
         points_lost=lost,
         budget=budget,
-        agreement=agreement(outputs["fp32"], outputs["int8"]),
-        max_abs=float(np.abs(outputs["fp32"] - outputs["int8"]).max()),
-        size_ratio=int8.bytes / fp32.bytes,
-        latency_ratio=int8.latency_ms / fp32.latency_ms,
+        agreement=agreement(outputs["fp32"], outputs[small]),
+        max_abs=float(np.abs(outputs["fp32"] - outputs[small]).max()),
+        size_ratio=less.bytes / full.bytes,
+        latency_ratio=less.latency_ms / full.latency_ms,
         variants=measured,
         evaluation=Evaluation(test.sha256, len(test)),
         calibration=Evaluation(calibration.sha256, len(calibration)),
@@ -94,30 +100,39 @@ def compare(
         rungs=tuple(rungs),
         cleaning=test.cleaning,
         diagnosis=diagnose(outputs[serve], test),
+        baseline=baseline,
     )
 
 
-def decide(lost: float, budget: float, metric: str = "accuracy", rungs: Sequence[Rung] = ()) -> tuple[Precision, str]:
-    """The quantization contract: int8 is served within its budget, when a rung held; fp32 otherwise."""
-    points = f"{lost:.2f} points of {metric}"
+def smaller(variants: Iterable[Precision]) -> Precision:
+    """Which of the variants is the quantized one."""
+    return next(precision for precision in variants if precision != "fp32")
+
+
+def decide(
+    lost: float, budget: float, metric: str = "accuracy", rungs: Sequence[Rung] = (), small: Precision = "int8"
+) -> tuple[Precision, str]:
+    """The quantization contract: the smaller variant is served within its budget, when a rung held; fp32 otherwise."""
+    known = METRICS[metric]
+    points, allowed = known.told(lost, metric), f"{budget:.{known.digits}f}"
     if rungs and not rungs[-1].holds:
         tried = "; ".join(f"{rung.plan}: {rung.why}" for rung in rungs)
-        return "fp32", f"fp32 is served: no way to 8 bits holds. {tried}."
+        return "fp32", f"fp32 is served: no way to fewer bits holds. {tried}."
     if lost <= budget:
-        return "int8", f"int8 is served: it loses {points}, within the budget of {budget:.2f}."
-    return "fp32", f"fp32 is served: int8 loses {points}, more than the budget of {budget:.2f}."
+        return small, f"{small} is served: it loses {points}, within the budget of {allowed}."
+    return "fp32", f"fp32 is served: {small} loses {points}, more than the budget of {allowed}."
 
 
-def agreement(fp32: Array, int8: Array) -> float:
-    """How far int8 gives fp32's answers (N, outputs): the share of the same classes, or R2 of the numbers."""
-    if fp32.shape[1] == 1:
-        return regression(int8, fp32).metrics["r2"]
-    return float((fp32.argmax(axis=1) == int8.argmax(axis=1)).mean())
+def agreement(fp32: Array, small: Array) -> float:
+    """How far a variant gives fp32's answers (..., outputs): the share of the same classes, or R2 of the numbers."""
+    if fp32.shape[-1] == 1:
+        return regression(small, fp32).metrics["r2"]
+    return float((fp32.argmax(axis=-1) == small.argmax(axis=-1)).mean())
 
 
 def measure(outputs: Array, test: Dataset, graph: Path, latency_ms: float) -> Measured:
     """What there is to say of one variant."""
-    result = score(outputs, test.targets, test.classes)
+    result = judge(outputs, test)
     accuracy, size = result.metrics.get("accuracy", 0.0), graph.stat().st_size
     return Measured(result.loss, result.per_class, size, latency_ms, accuracy, result.metrics)
 
@@ -146,18 +161,36 @@ def table(report: Report) -> RenderableType:
     for name, variant in report.variants.items():
         value = shown(report.metric, variant.metrics[report.metric])
         rows.add_row(name, value, f"{variant.bytes / 1000:,.1f} kB", f"{variant.latency_ms:.3f} ms")
-    ratios = f"{0 - report.points_lost:+.2f} points", f"x {report.size_ratio:.3f}", f"x {report.latency_ratio:.2f}"
-    rows.add_row("int8 / fp32", *ratios)
+    rows.add_row(*contrast(report))
     return Group(
         rows,
         f"{report.evaluation.examples} test examples: {likeness(report)}, outputs at most {report.max_abs:.3g} apart.",
+        *([against(report.baseline, report)] if report.baseline else []),
         *(f"{'held' if rung.holds else 'fell'}: {rung.plan}; {rung.why}." for rung in report.rungs),
         f"{ROUNDS} single requests each, in turn, on {report.machine}.",
+    )
+
+
+def contrast(report: Report) -> tuple[str, ...]:
+    """The table's last row: the smaller variant against fp32."""
+    metric = METRICS[report.metric]
+    better = -report.points_lost if metric.higher_is_better else report.points_lost
+    difference = f"{better + 0.0:+.{metric.digits}f} {metric.unit}"
+    ratios = f"x {report.size_ratio:.3f}", f"x {report.latency_ratio:.2f}"
+    return f"{smaller(report.variants)} / fp32", difference, *ratios
+
+
+def against(baseline: Baseline, report: Report) -> str:
+    """A language model beside its baseline, on the test set."""
+    loss, bits = (report.variants[report.serve].metrics[name] for name in ("loss", "bits_per_byte"))
+    return (
+        f"{loss:.4f} nats per token and {bits:.4f} bits per byte of {report.serve}; {baseline.test.loss:.4f} and "
+        f"{baseline.test.bits_per_byte:.4f} of {baseline.name}."
     )
 
 
 def likeness(report: Report) -> str:
     """How alike the variants' answers are, in words."""
     if report.metric == "r2":
-        return f"R2 of int8's answers against fp32's {report.agreement:.4f}"
-    return f"the same class in {report.agreement:.2%}"
+        return f"R2 of {smaller(report.variants)}'s answers against fp32's {report.agreement:.4f}"
+    return f"the same {'class' if report.metric != 'loss' else 'next token'} in {report.agreement:.2%}"

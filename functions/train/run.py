@@ -8,21 +8,39 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from functions.train import curves, data, folds, golden, model, parity, pictures, precision, report
+from functions.train import (
+    curves,
+    data,
+    factory,
+    folds,
+    golden,
+    model,
+    ngram,
+    parity,
+    pictures,
+    precision,
+    report,
+    sample,
+)
 from functions.train.data import Splits
-from functions.train.evaluate import score, shown
+from functions.train.epoch import EarlyStopping, Epoch, History
+from functions.train.evaluate import judge, shown
 from functions.train.export import export
 from functions.train.folds import Folds
 from functions.train.interruption import Interruption
 from functions.train.journal import Journal
 from functions.train.keeper import Keeper
-from functions.train.ladder import Ladder
-from functions.train.loop import EarlyStopping, Epoch, History, Trainer, predict, seeded, train
+from functions.train.ladder import Ladder, kept
+from functions.train.loop import Trainer, predict, seeded, train
+from functions.train.options.model import CustomOptions
 from functions.train.product import Product
 from functions.train.progress import Progress
 from functions.train.publish import publish
 from functions.train.recipe import Recipe
 from functions.train.revision import revision
+from functions.train.source import Place
+from functions.train.step import device
+from functions.train.world import ALONE, World, part
 from pilotlight.contracts import Manifest, Precision, Reference, Training, decode, encode
 from pilotlight.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
@@ -48,63 +66,96 @@ def run(
     progress: Progress,
     name: str | None = None,
     interruption: Interruption | None = None,
+    beside: Path = Path(),
+    world: World = ALONE,
 ) -> Outcome:
     """Make a version of what a recipe describes, and keep a journal of how that goes.
 
     Under the name of an earlier run it goes on where that was killed, or says again what that published.
+    `beside` is the recipe's folder: there begin the paths of data, and there lies a model of the user's own.
+    Of a `world` of several processes this is the lead; the others `follow`.
     """
-    journal = Journal(store, recipe, name)
+    journal, place = Journal(store, recipe, name), Place(beside, store)
     progress.show(f"run {journal.run}")
-    if reference := journal.published:
+    reference = journal.published
+    if world.agree(reference is not None) and reference:
         return again(reference, journal, recipe, store)
     with journal.life():
-        return proceed(recipe, store, progress, journal, interruption or Interruption())
+        return proceed(recipe, store, progress, journal, interruption or Interruption(), place, world)
 
 
 def proceed(
-    recipe: Recipe, store: ObjectStore, progress: Progress, journal: Journal, interruption: Interruption
+    recipe: Recipe,
+    store: ObjectStore,
+    progress: Progress,
+    journal: Journal,
+    interruption: Interruption,
+    place: Place,
+    world: World,
 ) -> Outcome:
     """Train, evaluate, export, check, quantize, measure and publish.
 
     Nothing is visible in the registry unless every stage succeeds. Long on purpose: the protocol reads downwards.
     """
     with progress.stage("data") as say:
-        splits = data.split(data.load(recipe.data), recipe.data)
+        splits = data.shared(recipe.data, place)
+        journal.data(splits)
         say(f"{recipe.data.name}: {sizes(splits)}")
         if splits.train.cleaning:
             say(str(splits.train.cleaning))
-    keep = keeping(journal, recipe, progress, interruption)
+        world.tell(splits.sha256.encode())
+    source = None
+    if isinstance(recipe.model, CustomOptions):
+        with progress.stage("model") as say:
+            source = tried(recipe, recipe.model, splits, place.folder)
+            journal.factory(source)
+            say(f"{recipe.model.factory} takes, gives and exports what it should")
+    keep = keeping(journal, recipe, progress, interruption, world)
     crossed = None
     if recipe.folds:
         with progress.stage("folds") as say:
-            crossed = cross_validate(recipe, recipe.folds, journal, progress, keep)
+            crossed = cross_validate(recipe, recipe.folds, journal, progress, keep, place, world)
             say(str(crossed))
     with progress.stage("train") as say:
-        network, history = fit(recipe, data.scaled(splits), watching(recipe, progress, journal), keep("checkpoints"))
+        watch, keeper = watching(recipe, progress, journal), keep("checkpoints")
+        network, history = fit(recipe, data.scaled(splits), watch, keeper, place.folder, world)
+        part()
         network = model.unscaled(network, splits.train)
-        say(f"{len(history.epochs)} epochs on {device_name()}, kept epoch {history.best.number}")
+        where = device_name() if world.size == 1 else f"{world.size} x {device_name()}"
+        say(f"{len(history.epochs)} epochs on {where}, kept epoch {history.best.number}")
     with progress.stage("evaluate") as say:
-        result = score(predict(network, splits.test.inputs), splits.test.targets, splits.test.classes)
+        result = judge(predict(network, splits.test.inputs), splits.test)
         found = f"{splits.test.metric} {shown(splits.test.metric, result.metrics[splits.test.metric])}"
         drawn = {"curves.png": curves.draw(history, f"{recipe.name}: {found} on {len(splits.test)} test examples")}
         journal.pictures(drawn)
         say(f"{found} on the test set")
+    baseline = None
+    if splits.test.text:
+        with progress.stage("baseline") as say:
+            baseline = ngram.baseline(splits)
+            say(str(baseline))
+        with progress.stage("sample") as say:
+            journal.sample(written := sample.write(network, splits.test.text.tokenizer, splits.test.inputs[0]))
+            say(written)
     with TemporaryDirectory(prefix="pilotlight-train-") as folder:
-        graphs: dict[Precision, Path] = {kind: Path(folder, f"model.{kind}.onnx") for kind in ("fp32", "int8")}
+        graphs: dict[Precision, Path] = {"fp32": Path(folder, "model.fp32.onnx")}
         with progress.stage("export") as say:
             opset = export(network, splits.train, recipe.export, graphs["fp32"])
             say(f"opset {opset}, {graphs['fp32'].stat().st_size:,} bytes")
         with progress.stage("parity") as say:
             agreed = parity.check(network, graphs["fp32"], splits.validation.inputs, recipe.export.tolerance)
             say(f"within {agreed.max_abs:.2g} of the model at batches {', '.join(map(str, agreed.batches))}")
+            if agreed.lengths:
+                say(f"each at lengths {', '.join(map(str, agreed.lengths))}")
         with progress.stage("quantize") as say:
             ladder = Ladder(graphs["fp32"], splits.calibration.inputs, splits.validation, recipe.quantization)
-            rungs = ladder.climb(graphs["int8"])
-            say(f"{graphs['int8'].stat().st_size:,} bytes, {len(splits.calibration)} training examples to calibrate")
+            rungs = ladder.climb(Path(folder, "model.smaller.onnx"))
+            small = kept(rungs).precision
+            graphs[small] = Path(folder, "model.smaller.onnx").rename(Path(folder, f"model.{small}.onnx"))
+            say(f"{graphs[small].stat().st_size:,} bytes, {len(splits.calibration)} training examples to calibrate")
             say(f"{len(rungs)} tried")
         with progress.stage("report") as say:
-            budget = recipe.quantization.budget
-            measured = report.compare(graphs, splits.test, splits.calibration, budget, rungs)
+            measured = report.compare(graphs, splits.test, splits.calibration, ladder.budget, rungs, baseline)
             drawn |= pictures.draw(measured, graphs[measured.serve], splits.test, recipe.name)
             journal.pictures(drawn)
             say(measured.verdict)
@@ -128,8 +179,9 @@ def proceed(
                 folds=crossed,
                 pictures=drawn,
                 training=provenance(recipe, splits, history),
-                preprocessing=model.scaling(network, model.Standardise, splits.train.features),
+                preprocessing=model.scaling(network, model.Standardise, model.entering_names(splits.train)),
                 postprocessing=model.scaling(network, model.Rescale, ("prediction",)),
+                source=source,
             )
             manifest = publish(product, Registry(store))
             say(f"{manifest.name}:{manifest.version} in {store.url}")
@@ -151,13 +203,14 @@ def again(reference: Reference, journal: Journal, recipe: Recipe, store: ObjectS
 
 
 def sizes(splits: Splits) -> str:
-    """How many examples each set has."""
+    """How many examples each set has; of a text, tokens."""
     sets = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    return ", ".join(f"{len(part):,} {name}" for name, part in sets.items())
+    counts = {name: len(part.text.stream if part.text else part) for name, part in sets.items()}
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items()) + (" tokens" if splits.train.text else "")
 
 
 def keeping(
-    journal: Journal, recipe: Recipe, progress: Progress, interruption: Interruption
+    journal: Journal, recipe: Recipe, progress: Progress, interruption: Interruption, world: World = ALONE
 ) -> Callable[[str], Keeper]:
     """Gives the keeper of the training whose checkpoints are in a folder of the run."""
 
@@ -165,7 +218,8 @@ def keeping(
         progress.step(trainer, recipe.epochs)
 
     def keep(folder: str) -> Keeper:
-        return Keeper(journal.checkpoints(folder), recipe.checkpoint, interruption, progress.show, look=look)
+        checkpoints = journal.checkpoints(folder)
+        return Keeper(checkpoints, recipe.checkpoint, interruption, progress.show, look=look, world=world)
 
     return keep
 
@@ -182,26 +236,51 @@ def watching(recipe: Recipe, progress: Progress, journal: Journal | None = None)
 
 
 def cross_validate(
-    recipe: Recipe, count: int, journal: Journal, progress: Progress, keep: Callable[[str], Keeper]
+    recipe: Recipe,
+    count: int,
+    journal: Journal,
+    progress: Progress,
+    keep: Callable[[str], Keeper],
+    place: Place,
+    world: World,
 ) -> Folds:
     """Train on all folds but one, score on that one, for each; those that an earlier life has scored are known."""
-    dataset, known = data.load(recipe.data), journal.folds
+    dataset, known = data.load(recipe.data, place), journal.folds
     values = list(known.values) if known else []
+    world.agree(len(values))
     for parts in folds.splits(dataset, count, recipe.data.seed, recipe.data.fractions)[len(values) :]:
         keeper = keep(f"folds/{len(values) + 1}/checkpoints")
-        network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper)
+        network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper, place.folder, world)
         outputs = predict(model.unscaled(network, parts.train), parts.test.inputs)
-        values.append(score(outputs, parts.test.targets, parts.test.classes).metrics[dataset.metric])
+        values.append(judge(outputs, parts.test).metrics[dataset.metric])
         journal.fold(Folds(dataset.metric, tuple(values)))
         keeper.clear()
     return Folds(dataset.metric, tuple(values))
 
 
-def fit(recipe: Recipe, splits: Splits, watch: Callable[[Epoch], None], keeper: Keeper) -> tuple[nn.Module, History]:
+def tried(recipe: Recipe, options: CustomOptions, splits: Splits, folder: Path) -> str:
+    """The source of a model of the user's own, after one was built and tried as far as it goes without training."""
+    with seeded(recipe.seed):
+        network = model.build(options, splits.train, folder)
+        factory.check(network, splits.train, options.factory, recipe.export)
+    return factory.find(options, folder).source
+
+
+def fit(
+    recipe: Recipe,
+    splits: Splits,
+    watch: Callable[[Epoch], None],
+    keeper: Keeper,
+    folder: Path,
+    world: World = ALONE,
+) -> tuple[nn.Module, History]:
     """A model of the recipe's architecture, trained where there is a GPU on it, and the history of its epochs."""
     with seeded(recipe.seed):
-        network = model.build(recipe.model, splits.train).to(device())
-    return network, train(network, splits, recipe, watch, keeper)
+        network = model.build(recipe.model, splits.train, folder)
+    if world.size == 1:  # of several processes, each trains a copy
+        network = network.to(device())
+    history = train(network, splits, recipe, watch, keeper, world)
+    return network.to(device()), history
 
 
 def provenance(recipe: Recipe, splits: Splits, history: History) -> Training:
@@ -215,11 +294,6 @@ def provenance(recipe: Recipe, splits: Splits, history: History) -> Training:
         precision=precision.resolve(recipe.precision, device()),
         wall_s=sum(epoch.seconds for epoch in history.epochs),
     )
-
-
-def device() -> torch.device:
-    """The first GPU, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_name() -> str:

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import msgspec
@@ -290,6 +291,25 @@ def test_numbers_come_back_in_their_own_unit(client: Client, models: tuple[str, 
     found = client.predict("alcohol", columns).output("prediction")
     wanted = models[1]["alcohol"].predict(WINE.data[:, 1:]) * WINE.data[:, 0].std() + WINE.data[:, 0].mean()
     np.testing.assert_allclose(found.data, wanted, rtol=1e-5)
+
+
+def scored(url: str, model: str, **body: object) -> Any:  # noqa: ANN401 - predictions
+    """What MLflow's route answers."""
+    answer = httpx2.post(f"{url}/invocations?model={model}", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["predictions"]
+
+
+def test_mlflows_route_takes_what_the_task_takes(url: str, client: Client, models: tuple[str, dict[str, Any]]) -> None:
+    rows = IRIS.data[:5]
+    split = {"columns": IRIS.feature_names, "data": rows.tolist()}
+    wanted = [IRIS.target_names[label] for label in models[1]["iris"].predict(rows)]
+    assert scored(url, "iris", dataframe_split=split)["label"] == wanted
+    assert scored(url, "iris", instances=rows.tolist())["label"] == wanted
+    embedding = client.predict("sentences", SENTENCES).output("embedding")
+    np.testing.assert_allclose(scored(url, "sentences", inputs=SENTENCES), np.reshape(embedding.data, embedding.shape))
+    picture = base64.b64encode(file(PHOTOGRAPHS["china"], "PNG")).decode()
+    assert scored(url, "photographs", instances=[picture])["label"] == [["blue", "green"]]
 
 
 @pytest.mark.parametrize(

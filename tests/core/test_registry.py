@@ -1,9 +1,6 @@
 """Publishing is all or nothing, also when many publish at once or one dies half-way."""
 
 import multiprocessing
-import random
-import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,7 +9,6 @@ from pilotlight.contracts import AliasDocument, Manifest, Reference, decode
 from pilotlight.errors import (
     AlreadyExistsError,
     ChangedError,
-    ConflictError,
     DeniedError,
     InvalidInputError,
     NotFoundError,
@@ -21,8 +17,9 @@ from pilotlight.errors import (
 from pilotlight.registry import Registry, alias_path, describe, version_path
 from pilotlight.storage import ObjectStore, Stored, open_store
 from tests import fakes
+from tests.load import moves
 
-MOVERS, MOVING_SECONDS = 4, 2.0  # 16 movers for a minute were run by hand: infra/decisions/0027
+MOVERS, MOVING_SECONDS = 3, 2.0  # `python -m tests.load moves` takes 16, and a minute
 
 
 @pytest.fixture
@@ -284,35 +281,11 @@ def test_a_rollback_is_one_swap_and_is_in_the_history(any_registry: Registry) ->
     assert past[-1] == any_registry.alias("double", "champion")
 
 
-def move_about(url: str, seed: int, seconds: float) -> int:
-    """Promote and roll back at random; gives how many changes went through."""
-    drawn = random.Random(seed)  # noqa: S311 - a repeatable test, not a secret
-    registry, deadline = Registry(open_store(url)), time.monotonic() + seconds
-    done = 0
-    while time.monotonic() < deadline:
-        try:
-            if drawn.random() < 0.5:
-                registry.move("double", "champion", drawn.randint(1, 3), by=str(seed), reason="promote")
-            else:
-                registry.rollback("double", by=str(seed), reason="roll back")
-        except (ConflictError, InvalidInputError):  # somebody was faster, or there is nothing yet to go back to
-            continue
-        done += 1
-    return done
-
-
 @pytest.mark.parametrize("kind", ["disk", "s3"])
 def test_many_movers_leave_a_linear_history_in_which_no_change_is_lost(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     url = str(request.getfixturevalue("bucket_url")) if kind == "s3" else (tmp_path / "store").as_uri()
-    registry = Registry(open_store(url))
-    for _ in range(3):
-        fakes.publish(registry)
-    with multiprocessing.get_context("spawn").Pool(MOVERS) as pool:
-        done = pool.starmap(move_about, [(url, seed, MOVING_SECONDS) for seed in range(MOVERS)])
-    past = registry.history("double")
-    assert [document.number for document in past] == list(range(1, len(past) + 1))
-    assert [document.previous for document in past[1:]] == [document.version for document in past[:-1]]
-    assert len(past) == 1 + sum(done)
-    assert Counter(document.by for document in past[1:]) == Counter({str(seed): n for seed, n in enumerate(done) if n})
+    found = moves.judge(url, MOVERS, MOVING_SECONDS)
+    assert found["failures"] == []
+    assert found["moves"] > 0

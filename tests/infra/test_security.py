@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pilotlight.api.scopes import SCOPES
 from pilotlight.local import intrinsics
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,6 @@ ALIAS = "models/digits/aliases/champion.json"
 WEIGHTS = "models/digits/versions/1/model.onnx"
 MANIFEST = "models/digits/versions/1/manifest.json"
 MOVERS = {"PromoteFunction", "ModelsFunction"}  # the promoter, and those who hold the API key
-DECISIONS = ("/v2/repository/models/", "/registry/")  # what these paths begin with decides which model answers
 LOGGED = {
     "requestId", "xrayTraceId", "requestTimeEpoch", "identity.sourceIp", "identity.apiKeyId", "identity.userArn",
     "httpMethod", "path", "resourcePath", "status", "responseLatency", "integrationLatency", "responseLength",
@@ -31,7 +31,7 @@ LOGGED = {
 
 def load(path: str) -> Template:
     """A template with its intrinsic functions as they are written."""
-    loaded: Template = yaml.load((ROOT / path).read_bytes(), Loader=intrinsics.TemplateLoader)  # noqa: S506  # TemplateLoader is a SafeLoader
+    loaded: Template = yaml.load((ROOT / path).read_bytes(), Loader=intrinsics.TemplateLoader)  # noqa: S506 - a SafeLoader
     return loaded
 
 
@@ -184,7 +184,7 @@ def every_route_asks_for_what_the_mode_says(templates: Templates) -> Iterator[st
     infer = {"Fn::If": ["AsksForKey", key, {"Fn::If": ["AsksForSignature", signed, []]}]}
     decide = {"Fn::If": ["AsksForSignature", signed, key]}
     for path, item in paths.items():
-        if item["x-amazon-apigateway-any-method"]["security"] != (decide if path.startswith(DECISIONS) else infer):
+        if item["x-amazon-apigateway-any-method"]["security"] != (infer if SCOPES.get(path) == "infer" else decide):
             yield f"{path} asks for something else than its scope does"
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from cfnlint.decode import cfn_yaml
 
+from pilotlight.api.scopes import SCOPES
 from pilotlight.local import template
+from pilotlight.openapi import OPERATIONS
 
 ROOT = Path(__file__).parents[2]
 STACK = template.load(ROOT / "template.yaml")
@@ -41,11 +43,22 @@ def test_every_function_answers_the_routes_of_the_template(name: str) -> None:
     assert {route.method for route in STACK.routes} == {"ANY"}
 
 
+def test_every_route_has_a_scope() -> None:
+    assert {route.resource for route in STACK.routes} == set(SCOPES)
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_function_has_a_log_group_that_forgets(name: str) -> None:
     groups = [body["Properties"] for body in RESOURCES.values() if body["Type"] == "AWS::Logs::LogGroup"]
     name_of_group = {"Fn::Sub": f"/aws/lambda/${{{name}}}"}
     assert len([group["RetentionInDays"] for group in groups if group.get("LogGroupName") == name_of_group]) == 1
+
+
+def test_the_openapi_document_names_every_verb_of_every_route() -> None:
+    handlers = [STACK.functions[name].handler.rsplit(".", 1) for name in {route.function for route in STACK.routes}]
+    tables = [getattr(importlib.import_module(module), function)._routes for module, function in handlers]
+    answered = {(route, verb) for table in tables for route, verbs in table.items() for verb in verbs}
+    assert {(operation.path, operation.verb.upper()) for operation in OPERATIONS} == answered
 
 
 def test_functions_give_up_before_the_gateway_does() -> None:

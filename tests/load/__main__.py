@@ -1,35 +1,60 @@
-"""`python -m tests.load fuzz [--count N] [--seed S]` and `python -m tests.load mixed [--minutes M] [--swaps N]`.
+"""`python -m tests.load KIND`: fuzz [--count N] [--seed S], mixed [--minutes M] [--swaps N], canary [--count N],
+moves [--processes N] [--seconds S], release.
 
-Prints one JSON document; exit code 1 when a request failed, or memory grew.
+Prints one JSON document; exit code 1 when a request failed, memory grew, or a canary did not do as it must.
 """
 
 import argparse
 import json
 import logging
 import sys
+from typing import Any
 
-from tests.load import fuzz, mixed
+from tests.load import canary, fuzz, mixed, moves, release
 
 GROWTH = 1.05  # of resident memory, from the second tenth to the last
 
 
 def main() -> int:
     """Run what the words say."""
-    parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
-    kinds = parser.add_subparsers(dest="kind", required=True)
+    words = parser().parse_args()
+    logging.getLogger("pilotlight").setLevel(logging.CRITICAL if words.kind == "fuzz" else logging.ERROR)
+    result = run(words)
+    sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    wrong = result.get("growth", 1.0) > GROWTH or result.get("chi_square", 0.0) > canary.LIMIT
+    return int(bool(result["failures"]) or wrong or not result.get("rolled_back", True))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of the command line."""
+    words = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
+    kinds = words.add_subparsers(dest="kind", required=True)
     bodies = kinds.add_parser("fuzz", help="bodies and headers that nobody meant, at the handler")
     bodies.add_argument("--count", type=int, default=200_000)
     bodies.add_argument("--seed", type=int, default=1)
     requests = kinds.add_parser("mixed", help="requests of all kinds through the gateway, with hot swaps")
     requests.add_argument("--minutes", type=float, default=30.0)
     requests.add_argument("--swaps", type=int, default=10)
-    words = parser.parse_args()
-    logging.getLogger("pilotlight").setLevel(logging.CRITICAL if words.kind == "fuzz" else logging.ERROR)
+    trial = kinds.add_parser("canary", help="a tenth of the callers meets a canary, which then fails")
+    trial.add_argument("--count", type=int, default=20_000)
+    movers = kinds.add_parser("moves", help="processes that promote and roll back one alias at random")
+    movers.add_argument("--processes", type=int, default=16)
+    movers.add_argument("--seconds", type=float, default=60.0)
+    kinds.add_parser("release", help="bad versions at the gate while the champion serves")
+    return words
+
+
+def run(words: argparse.Namespace) -> dict[str, Any]:
+    """The run's result; with memory, by which factor it grew."""
+    if words.kind == "canary":
+        return canary.run(words.count)
+    if words.kind == "release":
+        return release.run()
+    if words.kind == "moves":
+        return moves.run(words.processes, words.seconds)
     result = fuzz.run(words.count, words.seed) if words.kind == "fuzz" else mixed.run(words.minutes * 60, words.swaps)
     memory = result["resident_mb"]
-    result["growth"] = round(memory[-1] / memory[2], 3) if len(memory) > 3 else 1.0
-    sys.stdout.write(json.dumps(result, indent=2) + "\n")
-    return int(bool(result["failures"]) or result["growth"] > GROWTH)
+    return result | {"growth": round(memory[-1] / memory[2], 3) if len(memory) > 3 else 1.0}
 
 
 if __name__ == "__main__":

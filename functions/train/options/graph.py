@@ -15,7 +15,11 @@ class ExportOptions(Options):
 
 
 class QuantizationOptions(Options):
-    """On which ladder the int8 variant is made, and how much it may lose and still be served."""
+    """On which ladder the smaller variant is made, and how much it may lose and still be served.
 
-    scheme: Literal["static", "dynamic"]
-    budget: Annotated[float, Field(ge=0, le=100)] = 0.5  # percentage points of accuracy, or of R2
+    `weight-only` is for language models: weights in 4 bits first, and where that loses too much, as `dynamic`.
+    """
+
+    scheme: Literal["static", "dynamic", "weight-only"]
+    budget: Annotated[float, Field(ge=0, le=100)] | None = None  # in the metric's unit; null: its usual one
+    block: Literal[16, 32, 64, 128, 256] = 32  # weights that share a scale where the weights alone are quantized

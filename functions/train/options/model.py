@@ -1,10 +1,10 @@
 """Which architecture is trained, and its sizes."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from functions.train.options.part import Count, Dropout, Layers, Options
+from functions.train.options.part import Count, Dropout, Layers, Options, Positive
 
 
 class CnnOptions(Options):
@@ -54,4 +54,42 @@ class TransformerOptions(Options):
         return self
 
 
-ModelOptions = Annotated[CnnOptions | MlpOptions | RnnOptions | TransformerOptions, Field(discriminator="architecture")]
+class CustomOptions(Options):
+    """A model of the user's own: `module:factory`, and what it is given by name. See `factory`, also for its trust."""
+
+    architecture: Literal["custom"]
+    factory: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class DecoderOptions(Options):
+    """A language model of Llama's shape. How many tokens there are is for the tokenizer to say."""
+
+    architecture: Literal["decoder"]
+    layers: Layers
+    width: Count
+    heads: Count
+    kv_heads: Count  # of keys and values; as many as heads: multi-head attention, one: multi-query attention
+    hidden: Count  # width of the dense layers' middle in each block
+    context: Count  # tokens that it can look at together, the guessed one aside
+    tied: bool = True  # one matrix for the tokens that go in and the scores that come out
+    dropout: Dropout = 0.0
+    base: Positive = 1e4  # of the rotary positions' wavelengths
+    epsilon: Positive = 1e-5  # added to the mean square that RMSNorm divides by
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"width must be an even multiple of heads, and {self.width} is none of {self.heads}: "
+                "rotary positions turn pairs of a head's values"
+            )
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads must be a multiple of kv_heads, and {self.heads} is none of {self.kv_heads}")
+        return self
+
+
+ModelOptions = Annotated[
+    CnnOptions | MlpOptions | RnnOptions | TransformerOptions | DecoderOptions | CustomOptions,
+    Field(discriminator="architecture"),
+]

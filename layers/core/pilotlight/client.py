@@ -17,14 +17,17 @@ import msgspec
 from msgspec import Struct
 
 from pilotlight.errors import (
+    ConflictError,
     InvalidInputError,
     MethodNotAllowedError,
     NotFoundError,
     PilotlightError,
+    PreconditionError,
     TooLargeError,
     UnavailableError,
     UnsupportedError,
 )
+from pilotlight.remote import RemoteRegistry
 
 TIMEOUT_S = 30.0  # the gateway itself gives up after 29 s
 URL_FORMS = "use http://host:port or https://host/stage"
@@ -35,6 +38,8 @@ RAISED: dict[int, type[PilotlightError]] = {
     400: InvalidInputError,
     404: NotFoundError,
     405: MethodNotAllowedError,
+    409: ConflictError,
+    412: PreconditionError,
     413: TooLargeError,
     501: UnsupportedError,
 }
@@ -113,6 +118,11 @@ class Client:
         """Close the connections."""
         self._http.close()
 
+    @property
+    def registry(self) -> RemoteRegistry:
+        """The server's versions and aliases; on AWS it wants the API key, as the header x-api-key."""
+        return RemoteRegistry(self._call)
+
     def ready(self) -> bool:
         """Whether the server answers and reaches its store."""
         try:
@@ -165,15 +175,17 @@ class Client:
         """The same with the request's and the answer's JSON as they are."""
         return self._call("POST", path(model, version) + "/infer", body)
 
-    def _call(self, method: str, where: str, body: bytes | None = None) -> bytes:
-        headers = {"content-type": "application/json"} if body is not None else None
+    def _call(
+        self, method: str, where: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        headers = {**(headers or {}), **({"content-type": "application/json"} if body is not None else {})}
         try:
             response = self._http.request(method, where, content=body, headers=headers)
         except httpx2.UnsupportedProtocol as exc:
             raise InvalidInputError(f"{self.url!r} is not a URL; {URL_FORMS}.") from exc
         except httpx2.TransportError as exc:
             raise UnavailableError(f"Nothing answers at {self.url} ({exc}); is `pilotlight serve` running?") from exc
-        if response.status_code != httpx2.codes.OK:
+        if response.status_code not in (httpx2.codes.OK, httpx2.codes.ACCEPTED):
             raise RAISED.get(response.status_code, UnavailableError)(complaint(response))
         return response.content
 

@@ -87,10 +87,11 @@ class Evaluation(Struct, frozen=True):
 
 
 class Parity(Struct, frozen=True):
-    """How far the exported graph is from the framework's own answer: max |difference| over these batch sizes."""
+    """How far the exported graph is from the framework's own answer: max |difference| over these sizes."""
 
     max_abs: float
     batches: tuple[int, ...]
+    lengths: tuple[int, ...] = ()  # of sequences, each at each batch; none where the graph takes one shape alone
 
 
 class Scaling(Struct, frozen=True):
@@ -102,6 +103,14 @@ class Scaling(Struct, frozen=True):
     names: tuple[str, ...]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+
+
+class Column(Struct, frozen=True):
+    """A column of a table as it is sent: a number, or where it has categories the index of one of them, from 0."""
+
+    name: str
+    categories: tuple[str, ...] = ()
+    fill: float | None = None  # what the graph puts in the place of a missing value, which is sent as NaN
 
 
 class Training(Struct, frozen=True):
@@ -136,6 +145,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     parity: Parity | None = None
     report: str | None = None  # path of the report among the files
     golden: str | None = None  # path of the golden requests among the files
+    tokenizer: str | None = None  # path of the tokenizer among the files, of a language model
     training: Training | None = None
     parent: Version | None = None
     licence: str | None = None
@@ -157,7 +167,7 @@ class Manifest(Draft, frozen=True, kw_only=True):
         if self.serve not in self.variants:
             raise ValueError(f"serves {self.serve!r}, but its variants are {sorted(self.variants)}")
         of_variants = {path for variant in self.variants.values() for path in variant.paths}
-        named = of_variants | ({self.report, self.golden} - {None})
+        named = of_variants | ({self.report, self.golden, self.tokenizer} - {None})
         named |= {self.prepare.tokenizer} if isinstance(self.prepare, Text) else set()
         if named - listed:
             raise ValueError(f"names {sorted(map(str, named - listed))}, which are not among its files")
@@ -275,6 +285,22 @@ class AliasDocument(Struct, frozen=True):
         given = sum(share.weight for share in self.shares)
         if given >= WHOLE:
             raise ValueError(f"shares out {given} of {WHOLE} requests, and leaves none for version {self.version}")
+
+
+class Errand(Struct, frozen=True):
+    """Bring a version to an alias through the gate; `force` moves it even if it is refused, and wants a `why`."""
+
+    id: str
+    model: str
+    version: Version
+    alias: str
+    by: str
+    at: str  # RFC 3339, UTC, when it was asked for
+    force: bool = False
+    why: str = ""
+    state: Literal["asked", "promoted", "refused", "failed"] = "asked"
+    said: str = ""  # what the gate found, or went wrong, in sentences
+    done: str = ""  # RFC 3339, UTC; empty until it is
 
 
 class Reference(Struct, frozen=True):

@@ -9,7 +9,8 @@
     ├── UnsupportedError           a right request for something that is not built
     ├── ConflictError              somebody else wrote first
     │   ├── AlreadyExistsError     create-only put, and the object is there
-    │   └── ChangedError           compare-and-swap put, and the object has changed
+    │   ├── ChangedError           compare-and-swap put, and the object has changed
+    │   └── PreconditionError      the caller's If-Match speaks of another state
     └── UnavailableError           not now, or not here; may say after how many seconds to ask again
         ├── LoadingError           the model is still being opened
         ├── DeadlineError          the time that this request has is over
@@ -61,6 +62,10 @@ class AlreadyExistsError(ConflictError):
 
 class ChangedError(ConflictError):
     """A compare-and-swap put found another e_tag than the one it was given."""
+
+
+class PreconditionError(ConflictError):
+    """What is to be changed is no longer what the caller says that it has seen."""
 
 
 class UnavailableError(PilotlightError):

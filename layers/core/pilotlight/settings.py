@@ -4,7 +4,7 @@ Nothing else reads the environment for Pilotlight; tests build `Settings` direct
 """
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,6 +20,8 @@ VARIABLES = {
     "signing_key": "PILOTLIGHT_SIGNING_KEY",
     "sign_with": "PILOTLIGHT_SIGN_WITH",
     "promotion": "PILOTLIGHT_PROMOTION",
+    "approval": "PILOTLIGHT_APPROVAL",
+    "promoter": "PILOTLIGHT_PROMOTER",
     "initialization": "AWS_LAMBDA_INITIALIZATION_TYPE",  # set by Lambda
     "memory_mb": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",  # set by Lambda, by SAM and by the local gateway
 }
@@ -36,6 +38,8 @@ class Settings(Struct, frozen=True):
     signing_key: str = ""  # RSA public key, base64 of DER: only versions that it signed are served; empty for all
     sign_with: str = ""  # key of KMS that signs what passes the gate; empty where versions are not signed
     promotion: str = "off"  # what becomes of what passes: off, champion, or a canary such as canary:10:1h
+    approval: Literal["off", "required"] = "off"  # whether somebody must approve a version before it may serve
+    promoter: str = ""  # name of the function that promotes what the registry's routes are asked to
     initialization: str = "on-demand"  # or snap-start, provisioned-concurrency
 
     @classmethod

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight.api.messages import Request, Response
+from pilotlight.api.messages import Request, Response, caller
 from pilotlight.errors import InvalidInputError
 
 EVENT: dict[str, Any] = {"httpMethod": "POST", "resource": "/v2", "headers": None, "pathParameters": None, "body": None}
@@ -51,3 +51,18 @@ def test_json_answers_are_text() -> None:
         "body": '{"x":[1,null]}',
         "isBase64Encoded": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("context", "name"),
+    [
+        ({"identity": {"userArn": "arn:aws:iam::1:ann", "apiKeyId": "k"}}, "arn:aws:iam::1:ann"),
+        ({"identity": {"apiKeyId": "k"}, "authorizer": {"claims": {"sub": "1", "email": "a@b.org"}}}, "a@b.org"),
+        ({"authorizer": {"claims": {"sub": "1-2"}}}, "1-2"),
+        ({"authorizer": {"principalId": "service"}, "identity": {"sourceIp": "192.0.2.7"}}, "service"),
+        ({"identity": {"apiKeyId": "k", "sourceIp": "192.0.2.7"}}, "k"),
+        ({"identity": None, "authorizer": None}, ""),
+    ],
+)  # fmt: skip
+def test_the_caller_is_named_as_well_as_the_gateway_can(context: dict[str, Any], name: str) -> None:
+    assert caller(context) == name

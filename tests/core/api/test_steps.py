@@ -69,7 +69,7 @@ def test_null_is_missing_in_a_column_and_wrong_elsewhere() -> None:
 
 
 def test_columns_beyond_their_type_are_refused() -> None:
-    with pytest.raises(InvalidInputError, match="Expected `float` <= 3.4"):
+    with pytest.raises(InvalidInputError, match=r"Expected `float` <= 3\.4"):
         v2.decode_infer(body(entry("a", [2], "FP32", [None, 1e39])), {}, ROWS)
 
 

@@ -62,3 +62,20 @@ def test_infinities_are_counted_by_example() -> None:
     outputs[2] = np.inf
     check = checks.finite(outputs)
     assert (check.passed, check.why) == (False, "It answers 1 of 10 examples with NaN or infinity.")
+
+
+def test_a_language_model_is_judged_in_nats_and_less_is_better() -> None:
+    def guessing(sure: float) -> Answers:
+        return Answers(np.tile([sure, 0.0], (100, 8, 1)), np.zeros((100, 8), np.int64))
+
+    loss, champion = METRICS["loss"], guessing(1.0)
+    assert checks.quality(loss, "loss", guessing(0.95), champion, Limits()).passed  # 0.0137 nats worse
+    refused = checks.quality(loss, "loss", guessing(0.8), champion, Limits())
+    assert not refused.passed
+    assert "-0.0578 nats per token over 100 examples" in refused.why
+    assert refused.why.endswith("the margin is 0.0200 nats per token at 95%.")
+    costly = checks.quantized(loss, "loss", guessing(0.8), champion, None)
+    assert (costly.passed, costly.why) == (
+        False,
+        "Quantization costs 0.0578 nats per token of loss, the budget is 0.0200.",
+    )

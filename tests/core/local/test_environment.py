@@ -91,3 +91,20 @@ def test_environment_that_is_ended_before_it_has_begun(tmp_path: Path) -> None:
         return await environment.run()
 
     assert asyncio.run(run()) == "F was not wanted"
+
+
+def test_boto3_finds_the_gateway_and_credentials_are_made_up_only_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PILOTLIGHT_STORE", "file:///store")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    near = replace(LAUNCH, url="http://127.0.0.1:8080")
+    assert "AWS_ENDPOINT_URL_LAMBDA" not in variables()
+    assert variables(near)["AWS_ENDPOINT_URL_LAMBDA"] == "http://127.0.0.1:8080"
+    assert variables(near)["AWS_ACCESS_KEY_ID"] == "local"
+    assert "AWS_ACCESS_KEY_ID" not in variables(replace(near, overrides={"PILOTLIGHT_STORE": "s3://models"}))
+    assert "AWS_ACCESS_KEY_ID" not in variables(replace(near, overrides={"AWS_PROFILE": "me"}))
+    (tmp_path / ".aws").mkdir()
+    assert "AWS_ACCESS_KEY_ID" not in variables(near)

@@ -36,7 +36,7 @@ def test_it_is_stopped_once(trial: Trial) -> None:
 
 def test_a_share_of_failures_above_the_limit_stops_it(trial: Trial) -> None:
     said = [trial.failed("no") if number % 25 == 24 else trial.answered(1.0, None) for number in range(50)]
-    assert [why for why in said if why] == ["2 of its last 50 requests failed, 4.00% of 1.00%"]
+    assert [why for why in said if why] == ["2 of its last 50 requests failed, 4.00% where 1.00% are let through: no"]
 
 
 def test_one_failure_among_many_does_not(trial: Trial) -> None:

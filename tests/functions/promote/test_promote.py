@@ -136,3 +136,8 @@ def test_a_canary_that_the_gate_refuses_in_the_end_is_ended(registry: Registry) 
     (said,) = duties(registry).see_to(Ticked())
     assert said.startswith("double@champion stays: canary 2 held, but the gate refuses it: It does not open")
     assert registry.alias("double", "champion").shares == ()
+
+
+def test_an_errand_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="The event is no errand"):
+        list(read({"errand": {"model": "digits"}}))

@@ -109,7 +109,7 @@ def test_patches_that_leave_a_rest_are_refused(splits: Splits) -> None:
 def test_column_without_variance_is_not_blown_up() -> None:
     wine = data.DATASETS["wine"]()
     flat = replace(wine, inputs=np.concatenate([wine.inputs[:, :1] * 0 + 3, wine.inputs[:, 1:]], axis=1))
-    scaled = model.Standardise(flat.inputs)(torch.from_numpy(flat.inputs + 1))
+    scaled = model.Standardise(flat.profile.inputs, flat.inputs.ndim)(torch.from_numpy(flat.inputs + 1))
     assert float(scaled[:, 0].abs().max()) == pytest.approx(1)
 
 
@@ -118,7 +118,7 @@ def test_number_is_answered_in_its_own_unit() -> None:
     splits = data.split(data.load(options.data), options.data)
     learned = data.scaled(splits).train.targets
     assert [float(learned.mean()), float(learned.std())] == pytest.approx([0, 1], abs=1e-5)
-    rescale = model.Rescale(splits.train.targets)
+    rescale = model.Rescale(splits.train.profile.targets)
     assert rescale(torch.from_numpy(learned)).numpy() == pytest.approx(splits.train.targets, abs=1e-3)
     network = model.unscaled(nn.Sequential(nn.Linear(10, 1)), splits.train)
     scaling = model.scaling(network, model.Rescale, ("prediction",))

@@ -11,12 +11,14 @@ from torch import nn
 from functions.train import model
 from functions.train.checkpoint import Checkpoints
 from functions.train.data import Splits
+from functions.train.epoch import History
 from functions.train.errors import DivergedError, PausedError
 from functions.train.interruption import Interruption
 from functions.train.keeper import Keeper
-from functions.train.loop import History, Snapshot, Trainer, seeded, train
+from functions.train.loop import Trainer, seeded, train
 from functions.train.options.life import CheckpointOptions
 from functions.train.recipe import Recipe
+from functions.train.snapshot import Snapshot
 from pilotlight.storage import ObjectStore, open_store
 from tests.fakes import Clock
 from tests.functions.train.conftest import tiny_recipe

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from functions.train import data, folds
 from functions.train.data import Dataset
+from functions.train.epoch import Epoch
 from functions.train.folds import Folds, fold
-from functions.train.loop import Epoch
 from functions.train.options.data import DataOptions
 from functions.train.progress import Progress
 from functions.train.run import run
@@ -41,7 +41,9 @@ def test_class_with_too_few_examples_is_refused() -> None:
 
 
 def options() -> DataOptions:
-    return tiny_recipe().data
+    known = tiny_recipe().data
+    assert isinstance(known, DataOptions)
+    return known
 
 
 def test_sets_of_a_fold_have_nothing_in_common() -> None:

@@ -9,9 +9,9 @@ import torch
 
 from functions.train import run as protocol
 from functions.train.__main__ import main
+from functions.train.epoch import Epoch
 from functions.train.errors import ExportError, PausedError
 from functions.train.journal import Journal
-from functions.train.loop import Epoch
 from functions.train.step import Stepper, Taken
 from pilotlight import runs
 from pilotlight.errors import StoreError

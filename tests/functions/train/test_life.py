@@ -37,6 +37,10 @@ class Process:
             *("--store", str(self.store), "--run", "r"),
         ]
 
+    def also(self, *words: str) -> None:
+        """Give it more words."""
+        self._command += words
+
     def start(self) -> subprocess.Popen[str]:
         path = os.pathsep.join([str(ROOT), str(ROOT / "layers/core")])
         environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
@@ -134,12 +138,16 @@ def test_another_recipe_under_the_same_name_is_refused(tmp_path: Path, capsys: p
     )
 
 
-def test_time_budget_that_is_over_before_the_first_step_pauses(
+def test_time_budget_however_short_lets_each_life_take_a_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["digits", "--store", str(tmp_path), "--run", "r", "--time-budget", "1e-9", "--set", *TINY]
-    assert main(arguments) == 75
-    assert capsys.readouterr().err.splitlines()[-1].startswith("Stopped at the end of the time budget of 1e-09 s")
+    for step in (1, 2):
+        assert main(arguments) == 75
+        assert capsys.readouterr().err.splitlines()[-1] == (
+            f"Stopped at the end of the time budget of 1e-09 s and saved after step {step}; "
+            "start the same run again, and it goes on."
+        )
 
 
 @pytest.mark.parametrize("word", ["0", "-1", "nan", "soon"])
@@ -175,7 +183,9 @@ def test_name_of_a_run() -> None:
 
 
 def test_sigterm_before_the_first_stage_pauses_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def signalled(recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption) -> None:
+    def signalled(
+        recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption, folder: Path
+    ) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         until(lambda: interruption.reason is not None)
         interruption.check()

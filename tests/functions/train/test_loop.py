@@ -10,9 +10,10 @@ from torch import nn
 
 from functions.train import model
 from functions.train.data import Splits
+from functions.train.epoch import EarlyStopping, Epoch, History
 from functions.train.errors import DivergedError
 from functions.train.evaluate import score
-from functions.train.loop import EarlyStopping, Epoch, History, learning_rates, predict, seeded, train
+from functions.train.loop import learning_rates, predict, seeded, train
 from functions.train.options.life import StoppingOptions
 from functions.train.options.schedule import CosineOptions
 from functions.train.recipe import Recipe

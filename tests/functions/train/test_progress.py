@@ -11,10 +11,11 @@ from torch import nn
 
 from functions.train import model
 from functions.train.data import Splits
+from functions.train.epoch import Epoch
 from functions.train.errors import DivergedError
 from functions.train.interruption import Interruption
 from functions.train.journal import Journal
-from functions.train.loop import Epoch, Trainer, seeded, train
+from functions.train.loop import Trainer, seeded, train
 from functions.train.progress import Progress, remaining
 from functions.train.run import keeping, watching
 from pilotlight.storage import open_store

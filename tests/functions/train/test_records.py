@@ -14,7 +14,7 @@ from functions.train import golden
 from functions.train.data import Array
 from functions.train.evaluate import score
 from functions.train.graph import ask
-from functions.train.recipe import load
+from functions.train.recipe import FOLDER, load
 from functions.train.run import Outcome, run
 from pilotlight.registry import version_path
 from pilotlight.runtime.session import Session, open_session
@@ -40,6 +40,7 @@ RECORDS = {
     "transformer": Record("digits-transformer", "accuracy", 0.97, "Softmax"),
     "breast-cancer": Record("breast-cancer", "balanced_accuracy", 0.95, "Gemm"),
     "wine": Record("wine", "accuracy", 0.95, "Gemm"),
+    "iris": Record("iris", "accuracy", 0.86, "Gemm"),
     "diabetes": Record("diabetes", "r2", 0.42, "Gemm"),
 }
 
@@ -66,7 +67,7 @@ class Kept:
 @pytest.fixture(scope="module", params=RECORDS)
 def kept(request: pytest.FixtureRequest) -> Iterator[Kept]:
     record, store = RECORDS[request.param], open_store("memory://")
-    outcome = run(load(record.recipe, record.overrides), store, silence())
+    outcome = run(load(record.recipe, record.overrides), store, silence(), beside=FOLDER)
     with TemporaryDirectory() as folder:
         save(store, outcome, Path(folder))
         yield Kept(record, outcome, Path(folder))

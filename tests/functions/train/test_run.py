@@ -17,9 +17,10 @@ from functions.train import golden, ladder, publish, recipe
 from functions.train import run as protocol
 from functions.train.__main__ import as_json, main, parser
 from functions.train.data import Dataset, Splits
+from functions.train.epoch import Epoch, History
 from functions.train.errors import DivergedError, NotPublishableError, ParityError
 from functions.train.evaluate import score
-from functions.train.loop import Epoch, History, Keeper, train
+from functions.train.loop import Keeper, train
 from functions.train.recipe import Recipe
 from functions.train.report import Report, table
 from functions.train.revision import described, revision
@@ -119,7 +120,7 @@ def test_run_leaves_its_journal(tiny: Finished) -> None:
     folder = f"runs/{tiny.outcome.run}"
     names = {path.removeprefix(f"{folder}/") for path in tiny.store.paths(folder)}
     pictures = {"calibration.png", "confusion.png", "curves.png"}
-    assert names == {"recipe.yaml", "metrics.jsonl", "status.json", "published.json"} | pictures
+    assert names == {"recipe.yaml", "data.json", "metrics.jsonl", "status.json", "published.json"} | pictures
     lines = tiny.store.get(f"{folder}/metrics.jsonl").data.decode().splitlines()
     assert [msgspec.json.decode(line, type=Epoch) for line in lines] == list(tiny.outcome.history.epochs)
     assert tiny.store.get(f"{folder}/recipe.yaml").data == tiny.file("recipe.yaml")

@@ -3,6 +3,7 @@
 import json
 import math
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -43,7 +44,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> str:
         journal = Journal(store, chosen, "sweep-" + "-".join(pair))
         keep = keeping(journal, chosen, silence(), Interruption())
         with journal.life():
-            fit(chosen, data.split(wine, chosen.data), watching(chosen, silence(), journal), keep("checkpoints"))
+            splits, watch = data.split(wine, chosen.data), watching(chosen, silence(), journal)
+            fit(chosen, splits, watch, keep("checkpoints"), Path())
     return url
 
 

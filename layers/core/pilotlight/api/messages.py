@@ -27,7 +27,7 @@ class Request(Struct, frozen=True):
     body: bytes
     id: str
     query: Mapping[str, str] = field(default_factory=dict)  # of a name that comes twice, the last
-    caller: str = ""  # who the gateway says it is: an IAM principal, an API key's id, an address
+    caller: str = ""  # who the gateway says it is: an IAM principal, a token's subject, an API key's id, an address
     trace: Trace = field(default_factory=Trace)
 
     @classmethod
@@ -42,7 +42,7 @@ class Request(Struct, frozen=True):
             body=body_bytes(event.get("body"), encoded=bool(event.get("isBase64Encoded"))),
             id=context.get("requestId", ""),
             query=event.get("queryStringParameters") or {},
-            caller=caller(context.get("identity") or {}),
+            caller=caller(context),
             trace=trace or Trace(),
         )
 
@@ -70,9 +70,13 @@ class Response(Struct, frozen=True):
         }
 
 
-def caller(identity: Mapping[str, Any]) -> str:
+def caller(context: Mapping[str, Any]) -> str:
     """The best name that the gateway has for who is calling; empty when it has none."""
-    return next((str(identity[key]) for key in ("userArn", "apiKeyId", "sourceIp") if identity.get(key)), "")
+    identity, authorizer = context.get("identity") or {}, context.get("authorizer") or {}
+    claims = authorizer.get("claims") or {}
+    names = [claims.get(key) for key in ("email", "cognito:username", "sub")]
+    names = [identity.get("userArn"), *names, authorizer.get("principalId"), identity.get("apiKeyId")]
+    return next((str(name) for name in (*names, identity.get("sourceIp")) if name), "")
 
 
 def body_bytes(body: str | None, *, encoded: bool) -> bytes:

@@ -21,6 +21,8 @@ from pilotlight.contracts import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedTypeError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
+from pilotlight.steps import Table
+from pilotlight.tasks.signature import signatures
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 LANGUAGE = ("messages", "prompt", "input")  # bodies of language models, which another function answers
@@ -74,7 +76,7 @@ def decode(body: bytes, headers: Mapping[str, str], manifest: Manifest) -> dict[
 
 def encode(manifest: Manifest, results: Mapping[str, Array], accepted: str = "") -> Response:
     """The predictions: the only output's rows, or each output by its name; NaN and infinities are null."""
-    kinds = {spec.name: spec.datatype for spec in manifest.outputs}
+    kinds = {spec.name: spec.datatype for way in signatures(manifest) for spec in (*way.outputs, *way.more)}
     lists = {name: plain(array, kinds[name]) for name, array in results.items()}
     predictions = next(iter(lists.values())) if len(lists) == 1 else lists
     answer = Response.json({"predictions": predictions}, 200, **{MODEL: f"{manifest.name}:{manifest.version}"})
@@ -184,16 +186,18 @@ def turned(rows: Sequence[Any]) -> Columns:
 
 def from_columns(table: Columns, manifest: Manifest, *, strict: bool = True) -> dict[str, Array]:
     """Columns that are called as the inputs as those inputs, else all of them as features of the only input."""
-    names = [spec.name for spec in manifest.inputs]
-    if set(table) == set(names):
-        return {spec.name: tensor(table[spec.name], spec, strict=strict) for spec in manifest.inputs}
-    if len(names) != 1 or names[0] in table or not table:
+    ways = signatures(manifest)
+    for way in ways:
+        if set(way.names) == set(table):
+            return {given.spec.name: tensor(table[given.spec.name], given.spec, strict=strict) for given in way.inputs}
+    names, spec = ways[0].names, ways[-1].inputs[0].spec if len(ways[-1].inputs) == 1 else None
+    if spec is None or spec.name in table or not table or isinstance(manifest.prepare, Table):
         raise InvalidInputError(f"{manifest.name} has the inputs {names}; the body has {list(table)}.")
     lengths = {name: len(column) for name, column in table.items()}
     if len(set(lengths.values())) > 1:
         raise InvalidInputError(f"The columns differ in length: {lengths}.")
     ordered = [table[name] for name in feature_order(list(table), manifest)]
-    return {names[0]: tensor([list(row) for row in zip(*ordered, strict=True)], manifest.inputs[0], strict=strict)}
+    return {spec.name: tensor([list(row) for row in zip(*ordered, strict=True)], spec, strict=strict)}
 
 
 def feature_order(names: list[str], manifest: Manifest) -> list[str]:
@@ -206,11 +210,12 @@ def feature_order(names: list[str], manifest: Manifest) -> list[str]:
 
 
 def only_input(values: list[Any], manifest: Manifest) -> dict[str, Array]:
-    """Bare values as the only input."""
-    if len(manifest.inputs) != 1:
+    """Bare values as the only input: texts, images in base64, the rows of a table, or the graph's own."""
+    spec = next((way.inputs[0].spec for way in signatures(manifest) if len(way.inputs) == 1), None)
+    if spec is None:
         names = [spec.name for spec in manifest.inputs]
         raise InvalidInputError(f"{manifest.name} has the inputs {names}; give values by those names.")
-    return {manifest.inputs[0].name: tensor(values, manifest.inputs[0])}
+    return {spec.name: tensor(values, spec)}
 
 
 def as_list(value: object) -> list[Any]:

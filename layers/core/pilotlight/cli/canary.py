@@ -8,8 +8,10 @@ import typer
 from rich.table import Table
 
 from pilotlight import aliases
-from pilotlight.cli.console import RESULTS, STORE, JsonOption, StoreOption, print_json, registry
-from pilotlight.contracts import CHAMPION, WHOLE, AliasDocument, Canary, Reference, Share, check_alias
+from pilotlight.api.bodies import Try
+from pilotlight.approval import refuse_unapproved
+from pilotlight.cli.console import RESULTS, STORE, JsonOption, ServerOption, StoreOption, print_json, registry, server
+from pilotlight.contracts import CHAMPION, WHOLE, AliasDocument, Canary, Reference, Share, check_alias, check_name
 from pilotlight.errors import InvalidInputError
 
 AliasOption = Annotated[str, typer.Option("--alias", help="The alias whose requests are shared out.")]
@@ -27,11 +29,19 @@ def canary(
     alias: AliasOption = CHAMPION,
     why: WHY = "trial",
     store: StoreOption = STORE,
+    url: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
     """Try a version on a share of the requests, with automatic promotion or rollback."""
+    if url is not None:
+        name, version = named(reference)
+        asked = Try(version, percent, bake, max_error_rate, max_latency_ratio, max_drift, why=why)
+        with server(url) as client:
+            tell(name, alias, client.registry.canary(name, asked, check_alias(alias)), json=json)
+        return
     found, (name, version) = registry(store), named(reference)
     found.manifest(name, version)
+    refuse_unapproved(found, name, version, required=False)
     trial = Canary(version, aliases.until(bake), max_error_rate, max_latency_ratio, max_drift)
     weight, by = aliases.weight(percent) if percent else 0, getpass.getuser()
 
@@ -75,9 +85,19 @@ def shadow(
     tell(name, alias, document, json=json)
 
 
-def history(name: Name, alias: AliasOption = CHAMPION, store: StoreOption = STORE, json: JsonOption = False) -> None:
+def history(
+    name: Name,
+    alias: AliasOption = CHAMPION,
+    store: StoreOption = STORE,
+    url: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
     """Every move of an alias: when, who, from where to where, and why."""
-    documents = registry(store).history(name, check_alias(alias))
+    if url is not None:
+        with server(url) as client:
+            documents = client.registry.history(check_name(name, "model name"), check_alias(alias))
+    else:
+        documents = registry(store).history(name, check_alias(alias))
     if json:
         print_json(documents)
     else:

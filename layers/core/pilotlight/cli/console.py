@@ -1,5 +1,6 @@
 """Where the command writes, results to standard output and the rest to standard error, and the options of all verbs."""
 
+import os
 from typing import Annotated, Any
 
 import msgspec
@@ -7,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pilotlight.client import Client
 from pilotlight.registry import Registry
 from pilotlight.settings import DEFAULT_STORE
 from pilotlight.storage import open_store
@@ -22,6 +24,10 @@ StoreOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 UrlOption = Annotated[str, typer.Option("--url", metavar="URL", help="Of the server, with its stage if it has one.")]
+ServerOption = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="Of a server to ask instead of a store; PILOTLIGHT_API_KEY is its key."),
+]
 STORE = DEFAULT_STORE
 URL = "http://127.0.0.1:8080"
 
@@ -36,6 +42,12 @@ def print_table(table: Table) -> None:
     natural = RESULTS.measure(table, options=RESULTS.options.update(max_width=10_000)).maximum
     console = RESULTS if RESULTS.is_terminal else Console(highlight=False, width=natural)
     console.print(table)
+
+
+def server(url: str) -> Client:
+    """A client of the server at that URL, with the API key of the environment."""
+    key = os.environ.get("PILOTLIGHT_API_KEY")
+    return Client(url, headers={"x-api-key": key} if key else None)
 
 
 def print_json(content: Any) -> None:  # noqa: ANN401 - anything that JSON can say

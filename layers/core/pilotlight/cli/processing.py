@@ -121,18 +121,44 @@ def finish(folder: Path, task: Task, outputs: Sequence[TensorSpec], labels: Sequ
     if task == "text" and vectors:
         return {"kind": "embedding", "output": vectors[-1]} | pooling(folder)
     if labels or "logits" in named:
-        return {"kind": "classification", "output": "logits" if "logits" in named else named[0]}
+        found = {"kind": "classification", "output": "logits" if "logits" in named else named[0]}
+        return found | activation(folder)
     return None
 
 
+def activation(folder: Path) -> Steps:
+    """The sigmoid where `config.json` says that several labels may be right at once."""
+    config = read(folder / "config.json") if (folder / "config.json").exists() else {}
+    return {"activation": "sigmoid"} if config.get("problem_type") == "multi_label_classification" else {}
+
+
 def pooling(folder: Path) -> Steps:
-    """sentence-transformers' `1_Pooling/config.json`, the mean where there is none."""
+    """sentence-transformers' `modules.json` and `1_Pooling/config.json`; without them the mean, of length 1."""
     file = folder / "1_Pooling" / "config.json"
     config = read(file) if file.exists() else {}
-    for word, key in (("cls", "pooling_mode_cls_token"), ("max", "pooling_mode_max_tokens")):
-        if config.get(key):
-            return {"pooling": word}
-    return {"pooling": "mean"}
+    wanted = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
+    words = {
+        "pooling_mode_mean_tokens": "mean",
+        "pooling_mode_cls_token": "cls",
+        "pooling_mode_max_tokens": "max",
+    }
+    if len(wanted) > 1 or not set(wanted) <= set(words):
+        raise InvalidInputError(f"{file} pools by {wanted}; one of {list(words)} is served.")
+    return {"pooling": words[wanted[0]] if wanted else "mean", "normalise": normalised(folder)}
+
+
+def normalised(folder: Path) -> bool:
+    """Whether the last module makes vectors of length 1; `InvalidInputError` for modules that nothing here runs."""
+    file = folder / "modules.json"
+    if not file.exists():
+        return True
+    try:
+        kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in msgspec.json.decode(file.read_bytes())]
+    except (msgspec.DecodeError, KeyError, TypeError) as exc:
+        raise InvalidInputError(f"{file} is not a list of modules with their types: {exc!r}.") from exc
+    if unknown := sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"}):
+        raise InvalidInputError(f"{file} has the modules {unknown}; Transformer, Pooling and Normalize are served.")
+    return "Normalize" in kinds
 
 
 def labels_of(folder: Path) -> tuple[str, ...]:

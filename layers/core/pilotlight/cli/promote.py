@@ -6,8 +6,19 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, print_json, registry
-from pilotlight.contracts import CANDIDATE, CHAMPION, Reference, check_alias
+from pilotlight.cli.console import (
+    ERRORS,
+    RESULTS,
+    STORE,
+    JsonOption,
+    ServerOption,
+    StoreOption,
+    print_json,
+    registry,
+    server,
+)
+from pilotlight.contracts import CANDIDATE, CHAMPION, Reference, check_alias, check_name
+from pilotlight.errors import InvalidInputError
 from pilotlight.gate.examination import Gate
 from pilotlight.gate.promotion import Force, Promotion
 from pilotlight.gate.promotion import promote as through
@@ -30,9 +41,16 @@ def promote(
     ] = None,
     memory: Annotated[int, typer.Option("--memory", metavar="MB", help="Of the function it must fit into.")] = 1769,
     store: StoreOption = STORE,
+    url: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
     """Examine a version as the handlers would serve it and, if it passes, make it champion."""
+    if url is not None:
+        if check or sign_with:
+            raise InvalidInputError(
+                "--check and --sign-with are for a store; a server's gate signs by its own settings."
+            )
+        return remotely(url, reference, check_alias(alias), force, why, json=json)
     gate, (name, version) = Gate(registry(store), Settings(memory_mb=memory).memory_mb), meant(reference, store)
     by, signer = getpass.getuser(), KmsSigner(sign_with) if sign_with else None
     if check:
@@ -52,11 +70,30 @@ def rollback(
     alias: AliasOption = CHAMPION,
     why: Annotated[str, typer.Option("--why", help="For the history.")] = "rolled back by hand",
     store: StoreOption = STORE,
+    url: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
     """End the alias's canary or, without one, point it to where it pointed before."""
-    document = registry(store).rollback(name, check_alias(alias), by=getpass.getuser(), reason=why)
+    if url is not None:
+        with server(url) as client:
+            document = client.registry.rollback(check_name(name, "model name"), check_alias(alias), why=why)
+    else:
+        document = registry(store).rollback(name, check_alias(alias), by=getpass.getuser(), reason=why)
     print_json(document) if json else typer.echo(f"{name}@{alias} is version {document.version}.")
+
+
+def remotely(url: str, reference: str, alias: str, force: bool, why: str, *, json: bool) -> None:
+    """The same by a server, whose gate examines the version for the memory of its own functions."""
+    asked = Reference.parse(reference)
+    if asked.version is None and asked.alias not in (CHAMPION, CANDIDATE):
+        raise InvalidInputError(f"{reference!r} names an alias; a server takes a version, or the candidate.")
+    with server(url) as client:
+        errand = client.registry.promote(asked.name, asked.version, alias, force=force, why=why)
+    if json:
+        print_json(errand)
+    else:
+        RESULTS.print(f"{errand.model}:{errand.version} for {alias}: {errand.state}. {errand.said}", markup=False)
+    raise typer.Exit(0 if errand.state == "promoted" else 1)
 
 
 def meant(reference: str, store: str) -> tuple[str, int]:

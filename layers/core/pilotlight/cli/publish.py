@@ -1,31 +1,59 @@
-"""`pilotlight publish`: an ONNX file becomes a version."""
+"""`pilotlight publish`: a model of whatever kind becomes a version.
+
+A graph that is published as it is needs neither torch nor onnx; anything else goes through `pilotlight.cli.intake`.
+"""
 
 import getpass
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import typer
 
-from pilotlight.cli import processing
+from pilotlight.cli import intake, processing, repository
 from pilotlight.cli.console import STORE, JsonOption, StoreOption, print_json, registry
-from pilotlight.contracts import Draft, Precision, Task
+from pilotlight.cli.source import Source, locate
+from pilotlight.contracts import Draft, Precision, Task, Variant, check_name
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.registry import Content
+from pilotlight.runtime import anatomy
 from pilotlight.runtime.preparation import variant
 from pilotlight.runtime.session import Session, open_session
 from pilotlight.steps import Text
 
+Quantize = Literal["auto", "int8", "int4", "none"]
+Made = tuple[Draft, dict[str, Content], Session]
+
 
 def publish(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The ONNX file; its weights may lie beside it.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH",
+            help="An ONNX file; a folder with one; a Triton model's folder; a Hugging Face checkpoint's; a .pt2 file; "
+            "or file.py:NAME, a function that gives a torch module and example inputs, or a scikit-learn estimator: "
+            "that file is run.",
+        ),
+    ],
     name: Annotated[str, typer.Option("--name", help="Of the model: letters, digits, dot, dash, underscore.")],
     task: Annotated[
         Task | None,
         typer.Option("--task", help="What callers send: the graph's tensors, PNG or JPEG files, texts, or columns."),
     ] = None,
     labels: Annotated[Path | None, typer.Option("--labels", help="A text file, one class per line.")] = None,
+    quantize: Annotated[
+        Quantize | None,
+        typer.Option("--quantize", help="auto: int8 where the data given show that it is good enough."),
+    ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option("--evaluation", metavar="FILE", help="npz: the graph's inputs by name, and the right answers."),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", metavar="FILE", help="npz: the graph's inputs by name.")
+    ] = None,
     steps: Annotated[
         Path | None,
         typer.Option(
@@ -39,23 +67,55 @@ def publish(
     store: StoreOption = STORE,
     json: JsonOption = False,
 ) -> None:
-    """Make an ONNX file the model's next version, and print its reference."""
-    session = opened(path)
-    with TemporaryDirectory() as folder:
-        found, files = variant(path, f"model.{precision}.onnx", Path(folder))
-        draft = Draft(
-            name=name,
-            inputs=session.inputs,
-            outputs=session.outputs,
-            labels=classes(labels, path.parent, task),
-            variants={precision: found},
-            serve=precision,
-            by=getpass.getuser(),
-        )
-        draft = with_steps(draft, task, steps, path.parent, session)
-        manifest = registry(store).publish(draft, files | assets(draft, path.parent))
+    """Make a model the next version of its name, and print its reference."""
+    check_name(name, "model name")
+    source = locate(path)
+    data = {"--quantize": quantize, "--evaluation": evaluation, "--calibration": calibration}
+    with TemporaryDirectory(prefix="pilotlight-publish-") as made:
+        if source is not None and not any(data.values()):
+            draft, files, session = as_it_is(source, name, precision, Path(made))
+        else:
+            graph = source.graph if source else path
+            known = {"--name": name, "--task": task, "--labels": labels} | data
+            draft, files, session = converted(graph, known, precision, Path(made))
+        folder = source.folder if source else path if path.is_dir() else path.parent
+        own = classes(labels, folder, task or draft.task) or (source.labels if source else ()) or draft.labels
+        draft = with_steps(msgspec.structs.replace(draft, labels=own), task, steps, folder, session)
+        manifest = registry(store).publish(draft, files | assets(draft, folder))
     reference = f"{manifest.name}:{manifest.version}"
     print_json({"reference": reference, "store": store}) if json else typer.echo(reference)
+
+
+def as_it_is(source: Source, name: str, precision: Precision, folder: Path) -> Made:
+    """A graph that is there already, opened as a handler opens it; new files are made in `folder`."""
+    session = opened(source.graph)
+    repository.agree(source.folder, session.inputs, session.outputs)
+    found, files = variant(source.graph, f"model.{precision}.onnx", folder)
+    draft = Draft(
+        name=name,
+        inputs=session.inputs,
+        outputs=session.outputs,
+        variants={precision: found},
+        serve=precision,
+        opset=anatomy.read(source.graph).opsets.get("", 0) or None,
+        by=getpass.getuser(),
+    )
+    return draft, dict(files), session
+
+
+def converted(path: Path, options: Mapping[str, object], precision: Precision, folder: Path) -> Made:
+    """A model that is made a graph, or a smaller one, by a process of its own; the served graph opens fast."""
+    if precision != "fp32":
+        raise InvalidInputError(f"--precision {precision} says that PATH is quantized already; leave --quantize out.")
+    into = folder / "taken-in"
+    into.mkdir()
+    draft, files = intake.convert(path, options, into)
+    served = draft.variants[draft.serve]
+    session = opened(files[served.graph])
+    found, made = variant(files[served.graph], served.graph, folder)
+    found = msgspec.structs.replace(found, metrics=served.metrics)
+    variants: dict[Precision, Variant] = draft.variants | {draft.serve: found}
+    return msgspec.structs.replace(draft, variants=variants, by=getpass.getuser()), {**files, **made}, session
 
 
 def classes(file: Path | None, folder: Path, task: Task | None) -> tuple[str, ...]:
@@ -69,10 +129,13 @@ def with_steps(draft: Draft, task: Task | None, file: Path | None, folder: Path,
     """The draft with the steps of the publisher's file, or of the files beside the graph."""
     if file is not None:
         steps = processing.told(file, task)
-    elif task in {"image", "text"}:
+    elif (task or draft.task) in {"image", "text"}:
+        task = task or draft.task
         steps = processing.found(folder, task, session, draft.labels)
-    elif task == "tabular":
+    elif task == "tabular" and draft.prepare is None:
         raise InvalidInputError("--task tabular needs --processing FILE, which tells of the columns.")
+    elif task == "tensor":
+        return msgspec.structs.replace(draft, task=task, prepare=None, finish=None)
     else:
         return draft
     steps = processing.completed(steps, session)

@@ -1,10 +1,10 @@
 """`pilotlight train`: run a recipe on this machine.
 
 The job runs as a process of its own, `python -m functions.train`, as it does on AWS Batch: torch stays out of this one.
+SIGTERM, Ctrl-C and the exit code, 75 for a pause among them, pass through.
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from pilotlight import process
 from pilotlight.cli import checkout
 from pilotlight.cli.console import STORE, JsonOption, StoreOption
 from pilotlight.errors import UnavailableError
@@ -31,7 +32,7 @@ def train(
     """Run a recipe, publish a version, print its reference."""
     optional = {"--run": run, "--time-budget": budget}
     words = [word for name, value in optional.items() if value is not None for word in (name, str(value))]
-    raise typer.Exit(subprocess.call([*command(recipe, store, changes, json=json), *words], env=environment()))
+    raise typer.Exit(process.call([*command(recipe, store, changes, json=json), *words], environment()))
 
 
 def command(recipe: str, store: str, changes: Sequence[str] = (), *, json: bool = False) -> list[str]:

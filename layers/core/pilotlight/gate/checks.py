@@ -58,6 +58,8 @@ def finite(outputs: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> Check
 
 def quality(judged: Metric, name: str, ours: Answers, theirs: Answers, limits: Limits) -> Check:
     """It is not worse than the champion on the same examples: by more than the margin, and surely."""
+    kind = judged.kind
+    margin = kind.budget if limits.margin_points is None else limits.margin_points
     gained, worse = metric.gained(judged, ours, theirs), metric.worse_share(judged, ours, theirs)
     numbers = {
         "value": metric.value(judged, ours),
@@ -67,20 +69,22 @@ def quality(judged: Metric, name: str, ours: Answers, theirs: Answers, limits: L
         "examples": float(len(ours.targets)),
     }
     said = (
-        f"{name} is {numbers['value']:.4f}, the champion's {numbers['champion']:.4f}: {gained:+.2f} points over "
+        f"{name} is {numbers['value']:.4f}, the champion's {numbers['champion']:.4f}: "
+        f"{gained:+.{kind.digits}f} {kind.unit} over "
         f"{len(ours.targets)} examples, worse in {worse:.1%} of {metric.RESAMPLES} paired resamples"
     )
-    refused = gained < -limits.margin_points and worse >= limits.confidence
-    why = f"{said}; the margin is {limits.margin_points:.2f} points at {limits.confidence:.0%}."
+    refused = gained < -margin and worse >= limits.confidence
+    why = f"{said}; the margin is {margin:.{kind.digits}f} {kind.unit} at {limits.confidence:.0%}."
     return Check("quality", not refused, why[0].upper() + why[1:], numbers)
 
 
-def quantized(judged: Metric, name: str, served: Answers, full: Answers, budget: float) -> Check:
+def quantized(judged: Metric, name: str, served: Answers, full: Answers, limit: float | None) -> Check:
     """What quantization cost is within its budget."""
-    lost = 0 - metric.gained(judged, served, full)
+    kind, lost = judged.kind, 0 - metric.gained(judged, served, full)
+    budget = kind.budget if limit is None else limit
     numbers = {"points_lost": lost, "budget": budget}
     held = lost <= budget + 1e-9
-    why = f"Quantization costs {lost:.2f} points of {name}, the budget is {budget:.2f}."
+    why = f"Quantization costs {kind.told(lost, name)}, the budget is {budget:.{kind.digits}f}."
     return Check("quantized", held, why, numbers)
 
 

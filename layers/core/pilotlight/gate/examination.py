@@ -12,12 +12,13 @@ import msgspec
 import numpy as np
 
 from pilotlight.aliases import now
+from pilotlight.approval import objection
 from pilotlight.contracts import Manifest, Precision, encode
 from pilotlight.errors import NotFoundError
 from pilotlight.gate import checks, metric
 from pilotlight.gate.metric import Answers
 from pilotlight.gate.probe import EVALUATION, Order, Probe, probe
-from pilotlight.gate.verdict import Check, Limits, Verdict, verdict_path
+from pilotlight.gate.verdict import APPROVAL, Check, Limits, Verdict, verdict_path
 from pilotlight.registry import Registry
 from pilotlight.runtime.files import fetched
 from pilotlight.runtime.session import Array
@@ -45,6 +46,7 @@ class Gate:
     registry: Registry
     memory_mb: int
     limits: Limits = DEFAULT
+    approval: bool = False  # whether somebody must have approved what passes
 
     def examine(self, name: str, version: int, alias: str, *, by: str) -> Verdict:
         """Put every question to the version, keep the verdict beside it, and give it.
@@ -63,7 +65,7 @@ class Gate:
             champion=champion.version if champion else None,
             alias=alias,
             passed=False,
-            checks=tuple(self._checks(ours, theirs, truth)),
+            checks=(*self._wanted(name, version), *self._checks(ours, theirs, truth)),
             limits=self.limits,
             memory_mb=self.memory_mb,
             machine=f"{platform.machine()}, {os.cpu_count()} CPUs",
@@ -108,6 +110,12 @@ class Gate:
             found = probe(order)
             outputs = {precision: np.load(Path(folder, f"{precision}.npy")) for precision in found.answered}
         return Examined(manifest, found, outputs)
+
+    def _wanted(self, name: str, version: int) -> Iterator[Check]:
+        """Whether people want it; no check where nobody has to say so and nobody has said no."""
+        why = objection(self.registry, name, version, required=self.approval)
+        if why is not None or self.approval:
+            yield Check(APPROVAL, why is None, why or "It was approved.")
 
     def _checks(self, ours: Examined, theirs: Examined | None, truth: Array | None) -> Iterator[Check]:
         """The questions; what does not open is asked nothing more."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pilotlight import quality
 from pilotlight.errors import UnsupportedError
 from pilotlight.runtime.session import Array
 
@@ -32,11 +33,10 @@ class Answers:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric over examples drawn `counts` times, (R, N) to (R,); points are what its differences are told in."""
+    """A metric over examples drawn `counts` times, (R, N) to (R,), and what its differences are told in."""
 
     of: Callable[[Answers, Array], Array]
-    higher_is_better: bool = True
-    points: float = 100.0  # in one unit of it
+    kind: quality.Metric
 
 
 def accuracy(answers: Answers, counts: Array) -> Array:
@@ -74,10 +74,10 @@ def cross_entropy(answers: Answers, counts: Array) -> Array:
 
 
 METRICS: Mapping[str, Metric] = {
-    "accuracy": Metric(accuracy),
-    "balanced_accuracy": Metric(balanced_accuracy),
-    "r2": Metric(r2),
-    "loss": Metric(cross_entropy, higher_is_better=False),
+    "accuracy": Metric(accuracy, quality.METRICS["accuracy"]),
+    "balanced_accuracy": Metric(balanced_accuracy, quality.METRICS["balanced_accuracy"]),
+    "r2": Metric(r2, quality.METRICS["r2"]),
+    "loss": Metric(cross_entropy, quality.METRICS["loss"]),
 }
 
 
@@ -94,9 +94,8 @@ def value(metric: Metric, answers: Answers) -> float:
 
 
 def gained(metric: Metric, ours: Answers, theirs: Answers) -> float:
-    """By how many points ours is better; negative when it is worse."""
-    difference = value(metric, ours) - value(metric, theirs)
-    return metric.points * (difference if metric.higher_is_better else -difference)
+    """By how much ours is better, in the metric's unit; negative when it is worse."""
+    return 0 - metric.kind.lost(value(metric, theirs), value(metric, ours))
 
 
 def worse_share(metric: Metric, ours: Answers, theirs: Answers, seed: int = 0) -> float:
@@ -108,7 +107,7 @@ def worse_share(metric: Metric, ours: Answers, theirs: Answers, seed: int = 0) -
         drawn = random.multinomial(examples, np.full(examples, 1 / examples), size=min(rows, RESAMPLES - start))
         counts = drawn.astype(np.float64)
         difference = metric.of(ours, counts) - metric.of(theirs, counts)
-        worse += int(((difference if metric.higher_is_better else -difference) < 0).sum())
+        worse += int(((difference if metric.kind.higher_is_better else -difference) < 0).sum())
     return worse / RESAMPLES
 
 

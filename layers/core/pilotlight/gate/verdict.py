@@ -6,17 +6,19 @@ from msgspec import Meta, Struct
 
 from pilotlight.contracts import Version
 
+APPROVAL = "approval"  # the name of the one check that people answer
+
 
 class Limits(Struct, frozen=True):
     """How much worse than the champion a version may be, and by how much of it a limit must be broken to count.
 
-    Points are percentage points of the metric. Times have a ratio and an allowance: a model of 0.1 ms is not refused
-    for taking 0.3, nor one of 2 s for taking 2.1.
+    Points are percentage points of the metric, or what else it is told in (`quality`). Times have a ratio and an
+    allowance: a model of 0.1 ms is not refused for taking 0.3, nor one of 2 s for taking 2.1.
     """
 
-    margin_points: Annotated[float, Meta(ge=0)] = 0.5  # of the metric below the champion's
+    margin_points: Annotated[float, Meta(ge=0)] | None = None  # below the champion's; null: the metric's own budget
     confidence: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95  # of being worse, by the paired bootstrap, that refuses
-    quantized_points: Annotated[float, Meta(ge=0)] = 0.5  # lost by the served variant, where its report has no budget
+    quantized_points: Annotated[float, Meta(ge=0)] | None = None  # lost by the served variant; null: likewise
     class_points: Annotated[float, Meta(ge=0)] = 20.0  # of a class's recall below the champion's
     class_examples: Annotated[int, Meta(ge=1)] = 10  # a class with fewer is not judged alone
     latency_ratio: Annotated[float, Meta(gt=0)] = 2.0  # of a single warm request
@@ -50,6 +52,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     at: str  # RFC 3339, UTC
     by: str
     seconds: float
+
+    @property
+    def waits(self) -> bool:
+        """Whether a word of approval is all that stands against it."""
+        return not self.passed and all(check.passed for check in self.checks if check.name != APPROVAL)
 
     @property
     def why(self) -> str:

@@ -36,6 +36,10 @@ INHERITED = frozenset({
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 })  # fmt: skip
 INHERITED_PREFIXES = ("AWS_", "LC_", "PILOTLIGHT_")
+CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)  # fmt: skip
 NOT_INHERITED_PREFIX = "AWS_LAMBDA_"  # when the gateway itself runs on Lambda, or in an environment of another one
 
 log = logging.getLogger("pilotlight.local")
@@ -56,6 +60,7 @@ class Launch:
     client: str
     overrides: Mapping[str, str]
     limits: Limits
+    url: str = ""  # of the gateway, where it answers Lambda's Invoke API; empty where it does not
 
     @property
     def region(self) -> str:
@@ -78,6 +83,7 @@ class Launch:
         inherited = {name: value for name, value in os.environ.items() if _is_inherited(name)}
         return {
             **inherited,
+            **self._own_lambda(inherited),
             "AWS_LAMBDA_RUNTIME_API": runtime_api,
             "_HANDLER": function.handler,
             "LAMBDA_TASK_ROOT": str(self.root),
@@ -96,6 +102,19 @@ class Launch:
             **function.environment,
             **self.overrides,
         }
+
+    def _own_lambda(self, inherited: Mapping[str, str]) -> dict[str, str]:
+        """What leads boto3 to the gateway for other functions of the stack, with some credentials to sign with.
+
+        Those are made up only where there are none: a profile or a store on S3 needs the real ones.
+        """
+        if not self.url:
+            return {}
+        known = {**inherited, **self.overrides}
+        has_some = any(name in known for name in CREDENTIALS) or Path.home().joinpath(".aws").exists()
+        needs_real = known.get("PILOTLIGHT_STORE", "").startswith("s3://")
+        made_up = {} if has_some or needs_real else {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+        return {"AWS_ENDPOINT_URL_LAMBDA": self.url, **made_up}
 
     def _python_path(self) -> tuple[Path, ...]:
         """The function's own, and for our runtime client the folder where it is found, last."""

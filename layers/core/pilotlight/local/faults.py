@@ -20,6 +20,8 @@ class Kind:
 NO_ROUTE = Kind("MISSING_AUTHENTICATION_TOKEN", 403, "MissingAuthenticationTokenException")
 TOO_LARGE = Kind("REQUEST_TOO_LARGE", 413, "RequestTooLargeException")
 FAILED = Kind("DEFAULT_5XX", 502, "InternalServerErrorException")
+NO_FUNCTION = Kind("DEFAULT_4XX", 404, "ResourceNotFoundException")  # of the Invoke API, as the next
+WRONG = Kind("DEFAULT_4XX", 400, "InvalidRequestContentException")
 STOPPING = Kind("DEFAULT_5XX", 503, "ServiceUnavailableException")
 TIMED_OUT = Kind("INTEGRATION_TIMEOUT", 504, "InternalServerErrorException")
 CLIENT_GONE = Kind("DEFAULT_4XX", 499, "ClientGone")  # nobody reads this answer; nginx's number, for the access log

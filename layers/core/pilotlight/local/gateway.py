@@ -22,6 +22,7 @@ import uvicorn
 from pilotlight.errors import InvalidInputError
 from pilotlight.local import template
 from pilotlight.local.environment import Environment, Launch, runtime_client
+from pilotlight.local.invoke_api import InvokeApi
 from pilotlight.local.limits import Limits
 from pilotlight.local.pool import OnFree, Pool
 from pilotlight.local.rest_api import RestApi
@@ -80,14 +81,16 @@ class Gateway:
             raise InvalidInputError(f"{self.workers} workers cannot serve anything; take 1 or more.")
         stack = template.load(self.template)
         pools: dict[str, Pool] = {}
-        triggers = Triggers(stack.schedules, stack.subscriptions, partial(_invoke, pools))
-        pools |= {name: self._pool(stack, function, triggers) for name, function in stack.functions.items()}
-        api = RestApi(stack, pools, self.limits)
+        invoke = partial(_invoke, pools)
+        triggers = Triggers(stack.schedules, stack.subscriptions, invoke)
+        api = RestApi(stack, pools, self.limits, InvokeApi(stack.functions, invoke, self.limits))
         listener = _listen(self.host, self.port)
+        near = _near(_url(listener))
+        pools |= {name: self._pool(stack, function, triggers, near) for name, function in stack.functions.items()}
         return _Server(api, list(pools.values()), triggers, lambda: on_ready(_url(listener))), listener
 
-    def _pool(self, stack: Stack, function: Function, triggers: Triggers) -> Pool:
-        launch = Launch(function, stack.root, self.template.name, self.client, self.environment, self.limits)
+    def _pool(self, stack: Stack, function: Function, triggers: Triggers, url: str) -> Pool:
+        launch = Launch(function, stack.root, self.template.name, self.client, self.environment, self.limits, url)
         name = function.logical_id
         is_heard = name in {subscription.source for subscription in stack.subscriptions}
 
@@ -149,7 +152,7 @@ async def _invoke(pools: Mapping[str, Pool], function: str, event: bytes) -> byt
     """An invocation that no HTTP request has asked for, and that nobody goes away from."""
     request_id = str(uuid4())
     outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    return await pools[function].answer(Invocation(request_id, f"Root={request_id}", event, outcome, lambda: False))
+    return await pools[function].outcome(Invocation(request_id, f"Root={request_id}", event, outcome, lambda: False))
 
 
 @contextlib.contextmanager
@@ -176,6 +179,11 @@ def _listen(host: str, port: int) -> socket.socket:
         why = (getattr(exc, "strerror", None) or str(exc)).partition(" (while")[0]  # without the address once more
         what = f"Cannot listen on port {port} of {host}: {why}."
         raise InvalidInputError(f"{what} Stop what uses it, or choose another port; 0 takes any free one.") from exc
+
+
+def _near(url: str) -> str:
+    """The URL at which this machine reaches a listener that may be for all addresses."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def _url(listener: socket.socket) -> str:

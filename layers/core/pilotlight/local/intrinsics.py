@@ -14,6 +14,8 @@ import yaml
 
 from pilotlight.errors import InvalidInputError
 
+FUNCTION = "AWS::Serverless::Function"
+
 try:
     from yaml import CSafeLoader as SafeLoader  # ten times faster, where PyYAML has been built with libyaml
 except ImportError:
@@ -60,7 +62,7 @@ def read(path: Path) -> dict[str, Any]:
         raise InvalidInputError(f"{path} is not YAML: {_problem(exc)}.") from exc
     if not isinstance(document, dict):
         raise InvalidInputError(f"{path} is not a CloudFormation template: it holds no mapping with Resources.")
-    resolved: dict[str, Any] = resolve(document, _defaults(document))
+    resolved: dict[str, Any] = resolve(document, _defaults(document) | _functions(document))
     return resolved
 
 
@@ -75,6 +77,14 @@ def _defaults(document: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(declared, dict):
         return {}
     return {name: spec["Default"] for name, spec in declared.items() if isinstance(spec, dict) and "Default" in spec}
+
+
+def _functions(document: Mapping[str, Any]) -> dict[str, str]:
+    """Functions by their names, which here are their logical ids."""
+    resources = document.get("Resources")
+    if not isinstance(resources, dict):
+        return {}
+    return {name: name for name, spec in resources.items() if isinstance(spec, dict) and spec.get("Type") == FUNCTION}
 
 
 def resolve(node: Any, parameters: Mapping[str, Any]) -> Any:  # noqa: ANN401  # a YAML tree may hold anything

@@ -79,14 +79,20 @@ class Pool:
 
     async def answer(self, invocation: Invocation) -> bytes:
         """The handler's JSON; `GatewayError` after the integration limit, though the handler goes on."""
+        timer = asyncio.get_running_loop().call_later(self._limits.integration_s, self._expire, invocation)
+        try:
+            return await self.outcome(invocation)
+        finally:
+            timer.cancel()
+
+    async def outcome(self, invocation: Invocation) -> bytes:
+        """The same without that limit, for what no HTTP request waits for; the function's own Timeout ends it."""
         if self._stopping:
             raise _stopping()
-        timer = asyncio.get_running_loop().call_later(self._limits.integration_s, self._expire, invocation)
         self._submit(invocation)
         try:
             return await invocation.outcome
         finally:
-            timer.cancel()
             self._line.pop(invocation.request_id, None)
 
     def _submit(self, invocation: Invocation) -> None:

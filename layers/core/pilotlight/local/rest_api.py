@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 from uuid import uuid4
 
-from pilotlight.local.faults import CLIENT_GONE, NO_ROUTE, TOO_LARGE, GatewayError
+from pilotlight.local.faults import NO_ROUTE, GatewayError
+from pilotlight.local.invoke_api import InvokeApi, read_body
 from pilotlight.local.limits import Limits
 from pilotlight.local.pool import Pool
 from pilotlight.local.proxy import Answer, Events, Request, decode
@@ -33,9 +34,12 @@ log = logging.getLogger("pilotlight.local")
 
 
 class RestApi:
-    """One API of one stack; `pools` by the logical id of their function."""
+    """One API of one stack; `pools` by the logical id of their function, `functions` answers for Lambda's own API."""
 
-    def __init__(self, stack: Stack, pools: Mapping[str, Pool], limits: Limits) -> None:
+    def __init__(
+        self, stack: Stack, pools: Mapping[str, Pool], limits: Limits, functions: InvokeApi | None = None
+    ) -> None:
+        self._lambda = functions
         self._routes = Routes(stack.routes, stack.stage)
         self._events = Events(stack, limits)
         self._responses = stack.gateway_responses
@@ -50,9 +54,12 @@ class RestApi:
         request_id = f"{self._id_head}{next(self._ids):012x}"  # looks like a UUID, at a tenth of the cost
         invocation: Invocation | None = None
         try:
-            match = self._match(scope)
-            invocation = await self._invocation(scope, receive, match, request_id)
-            answer = decode(await self._pools[match.route.function].answer(invocation))
+            if self._lambda is not None and self._lambda.takes(scope):
+                answer = await self._lambda.answer(scope, receive)
+            else:
+                match = self._match(scope)
+                invocation = await self._invocation(scope, receive, match, request_id)
+                answer = decode(await self._pools[match.route.function].answer(invocation))
         except GatewayError as error:
             log.log(logging.WARNING if error.kind.status >= SERVER_ERROR else logging.DEBUG, "%s", error)
             answer = self._worded(error)
@@ -78,7 +85,7 @@ class RestApi:
             method=scope["method"],
             query=scope["query_string"],
             headers=scope["headers"],
-            body=await self._body(receive),
+            body=await read_body(receive, self._limit),
             source_ip=scope["client"][0] if scope["client"] else "",
             protocol=f"HTTP/{scope['http_version']}",
             request_id=request_id,
@@ -88,21 +95,6 @@ class RestApi:
         event = self._events.encode(request, match)
         outcome = asyncio.get_running_loop().create_future()
         return Invocation(request_id, request.trace_id, event, outcome, lambda: _is_gone(receive))
-
-    async def _body(self, receive: Receive) -> bytes:
-        """The body of a request, refused as soon as it is known to be too large."""
-        chunks, size, more = [], 0, True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise GatewayError(CLIENT_GONE, "The client went away before it had sent its body.")
-            chunk, more = message["body"], message["more_body"]
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > self._limit:
-                text = f"Request Too Long: the body is larger than the {self._limit} bytes that API Gateway takes."
-                raise GatewayError(TOO_LARGE, text)
-        return b"".join(chunks)
 
     def _worded(self, error: GatewayError) -> Answer:
         """An error as the template words it: by its own kind, else by DEFAULT_4XX or DEFAULT_5XX, else as AWS does."""

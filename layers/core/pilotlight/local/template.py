@@ -178,7 +178,7 @@ class _Template:
         group = event.properties.get("LogGroupName")
         if isinstance(group, Unknown) and group.text.startswith("!Ref "):
             group = self._properties(group.text.removeprefix("!Ref ")).get("LogGroupName")
-        source = re.search(r"/aws/lambda/\$\{(\w+)\}", group.text if isinstance(group, Unknown) else str(group))
+        source = re.search(r"/aws/lambda/(?:\$\{)?(\w+)\}?", group.text if isinstance(group, Unknown) else str(group))
         pattern = re.fullmatch(r"\{ *\$\.(\w+) *= *\* *\}", str(event.properties.get("FilterPattern")))
         if source is None or pattern is None:
             raise UnsupportedError(

@@ -5,6 +5,7 @@ It counts, and knows neither alias documents' place nor models.
 """
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import mean
 
@@ -57,6 +58,13 @@ class Trial:
         self.ours.failed.append(True)
         return self._decide(why)
 
+    def stop(self, why: str) -> str | None:
+        """Stop it for a reason of somebody else's; why, unless it was stopped before."""
+        if self.stopped is not None:
+            return None
+        self.stopped = why
+        return why
+
     def _decide(self, error: str = "") -> str | None:
         if self.stopped is None:
             self.stopped = self._errors(error) or self._slowness() or self._drift()
@@ -70,9 +78,8 @@ class Trial:
         share = mean(latest)
         if len(latest) < self.canary.min_requests or share <= self.canary.max_error_rate:
             return None
-        return (
-            f"{sum(latest)} of its last {len(latest)} requests failed, {share:.2%} of {self.canary.max_error_rate:.2%}"
-        )
+        said = f"{sum(latest)} of its last {len(latest)} requests failed"
+        return f"{said}, {share:.2%} where {self.canary.max_error_rate:.2%} are let through" + (error and f": {error}")
 
     def _slowness(self) -> str | None:
         if min(len(self.ours.times_ms), len(self.theirs.times_ms)) < self.canary.min_requests:
@@ -98,7 +105,7 @@ def total_variation(ours: Counter[int], theirs: Counter[int]) -> float:
     return sum(abs(ours[answer] / mine - theirs[answer] / other) for answer in ours.keys() | theirs.keys()) / 2
 
 
-def unusable(outputs: dict[str, Array]) -> str | None:
+def unusable(outputs: Mapping[str, Array]) -> str | None:
     """Why answers are none: NaN and infinities, which no champion's callers would get."""
     for name, values in outputs.items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():

@@ -64,7 +64,10 @@ class Catalog:
         self._loads: Loads[Key, WarmModel] = Loads(self._load)
         self._reads: Loads[AliasKey, Followed] = Loads(self._aliases.read)
         self._records: Loads[Key, Manifest] = Loads(self.manifest_of)
-        self._looks: Loads[AliasKey, None] = Loads(Swap(self, self._aliases, self._serving).look)
+        swap = Swap(self, self._aliases, self._serving)
+        self._looks: Loads[AliasKey, None] = Loads(swap.look)
+        self._tries: Loads[tuple[Key, Key], None] = Loads(swap.try_out)
+        self._proven: set[Key] = set()  # versions that have been tried out
 
     def manifest(self, reference: Reference) -> Manifest:
         """What the store says of the version that is meant, without loading it; `NotFoundError` if there is none."""
@@ -96,10 +99,28 @@ class Catalog:
         model = self._served(key)
         return model if model is not None else self._first(key, ends)
 
+    def document(self, reference: Reference) -> AliasDocument | None:
+        """What the alias says, as last read; None where a version is named, or nothing is known of the alias yet."""
+        known = self._aliases.known((reference.name, reference.alias)) if reference.version is None else None
+        return known.document if known is not None else None
+
+    def beside(self, key: Key, serving: Key) -> WarmModel | None:
+        """Another version than the one that serves, open and proved; None while it is being opened beside requests.
+
+        `ModelRefusedError` when it cannot be, or does not fit into memory beside the one that serves.
+        """
+        model = self.warm.get(key)
+        if model is not None and key in self._proven:
+            return model
+        self.raise_if_refused(key)
+        if self.warm.get(serving) is not None:
+            self._tries.begin((key, serving))
+        return None
+
     def settle(self, seconds: float = 60.0) -> None:
         """Wait until nothing is being read or opened beside the requests, so many seconds at most."""
         ends = time.monotonic() + seconds
-        for look in self._looks.under_way():
+        for look in (*self._looks.under_way(), *self._tries.under_way()):
             look.ended_before(ends)
         for load in self._loads.under_way():
             load.ended_before(ends)
@@ -203,6 +224,10 @@ class Catalog:
         key = manifest.name, manifest.version
         wait = max(1, ceil(self._pace.seconds(key, manifest.bytes)))
         return LoadingError(f"{manifest.name}:{manifest.version} {why}; try again in {wait} s.", retry_after=wait)
+
+    def proven(self, key: Key) -> None:
+        """The version has answered its golden requests."""
+        self._proven.add(key)
 
     def load(self, key: Key) -> Load[WarmModel]:
         """Begin to open a version, or join in."""

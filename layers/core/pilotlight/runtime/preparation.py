@@ -25,7 +25,9 @@ def variant(graph: Path, name: str, folder: Path) -> tuple[Variant, Files]:
         found, files = Variant(name), {name: graph}
     else:
         weights = save(graph, folder / name)
-        found, files = Variant(name, weights=(weights.name,)), {name: folder / name, weights.name: weights}
+        found, files = Variant(name), {name: folder / name}
+        if weights.exists():  # none is large enough otherwise, and they lie in the graph now
+            found, files = Variant(name, weights=(weights.name,)), {**files, weights.name: weights}
     if sum(path.stat().st_size for path in files.values()) < LEAST_BYTES:
         return found, files
     target = folder / f"{name.removesuffix('.onnx')}.prepared.onnx"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilotlight.contracts import Manifest, decode
-from pilotlight.errors import InvalidInputError, ModelRefusedError, PilotlightError
+from pilotlight.errors import DoesNotFitError, InvalidInputError, ModelRefusedError, PilotlightError
 from pilotlight.metrics import count
 from pilotlight.registry import version_path
 from pilotlight.runtime.aliases import Aliases, AliasKey, Followed
@@ -47,6 +47,25 @@ class Swap:
         except Exception:  # the last resort: nobody awaits this thread's result, so a bug of ours must reach the log
             LOG.exception("%s@%s keeps version %s", *key, self._serving.get(key))
 
+    def try_out(self, keys: tuple[Key, Key]) -> None:
+        """Open and prove the first version beside the second, which serves, and never in its place."""
+        key, serving = keys
+        manifest, warm = self._catalog.manifest_of(key), self._catalog.warm
+        if not warm.fits_beside(manifest, serving):
+            raise self._refused(key, DoesNotFitError(f"{key[0]}:{key[1]} does not fit beside version {serving[1]}."))
+        load = self._catalog.load(key)
+        load.ended_before(float("inf"))
+        model: WarmModel = load.result()
+        try:
+            rehearse(self._catalog.registry.store, manifest, model.session)
+        except ModelRefusedError as exc:
+            raise self._refused(key, exc) from exc
+        self._catalog.proven(key)
+
+    def _refused(self, key: Key, error: ModelRefusedError) -> ModelRefusedError:
+        self._catalog.refuse(key, error)
+        return error
+
     def _look(self, key: AliasKey) -> None:
         followed = self._aliases.read(key)
         serving, wanted = self._serving.get(key), followed.document.version
@@ -72,8 +91,7 @@ class Swap:
         try:
             rehearse(self._catalog.registry.store, manifest, model.session)
         except ModelRefusedError as exc:
-            self._catalog.refuse(key, exc)
-            raise
+            raise self._refused(key, exc) from exc
 
     def _make_way(self, manifest: Manifest, serving: Key) -> None:
         """Close the version that serves where memory does not hold both, once the next one's bytes are known good."""
@@ -83,8 +101,7 @@ class Swap:
             try:
                 check_bytes(self._catalog.registry.store, manifest)
             except ModelRefusedError as exc:
-                self._catalog.refuse((manifest.name, manifest.version), exc)
-                raise
+                raise self._refused((manifest.name, manifest.version), exc) from exc
             LOG.warning("%s:%d and %s:%d do not fit into memory together", *serving, manifest.name, manifest.version)
             warm.close(serving)
 

@@ -15,7 +15,7 @@ from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 from pilotlight.steps import Classification, Embedding, Image, Table
 from pilotlight.tasks import classification, embedding, regression, tabular, tensor
-from pilotlight.tasks.signature import choose
+from pilotlight.tasks.signature import Signature, choose
 
 DATATYPES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
 
@@ -28,7 +28,7 @@ def prepare(manifest: Manifest, tensors: Mapping[str, Array], assets: Assets | N
     steps = manifest.prepare
     if steps is None:
         return tensor.checked(manifest, tensors)
-    way = choose(manifest, {name: DATATYPES[array.dtype] for name, array in tensors.items()})
+    way = called(manifest, tensors)
     if way.raw:
         return tensor.checked(manifest, tensors)
     tensor.check_names(manifest, way.names, tensors)
@@ -43,6 +43,11 @@ def prepare(manifest: Manifest, tensors: Mapping[str, Array], assets: Assets | N
 
         feeds = text.feeds(steps, manifest, tensors[steps.name], assets or Assets())
     return tensor.checked(manifest, feeds)
+
+
+def called(manifest: Manifest, tensors: Mapping[str, Array]) -> Signature:
+    """The way in which these tensors call the model, with the outputs that come back by default."""
+    return choose(manifest, {name: DATATYPES[array.dtype] for name, array in tensors.items()})
 
 
 def needs(manifest: Manifest, wanted: Sequence[str]) -> list[str]:

@@ -31,4 +31,5 @@ def pooled(steps: Embedding, tokens: Array, mask: Array) -> Array:
     if steps.pooling == "max":
         best = np.where(weights, tokens, -np.inf).max(axis=1)
         return np.where(np.isfinite(best), best, 0).astype(np.float32)
-    return np.asarray((tokens * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1))
+    counts = np.maximum(weights.sum(axis=1), 1).astype(np.float32)  # whole numbers would make the quotient float64
+    return np.asarray((tokens * weights).sum(axis=1) / counts)

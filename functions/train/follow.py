@@ -1,0 +1,45 @@
+"""What a process does that trains together with others and is not their lead: the trainings, and nothing else.
+
+It follows `run` through its trainings and leaves before anything is judged, exported or written.
+"""
+
+from pathlib import Path
+
+from functions.train import data, folds, model
+from functions.train.checkpoint import Checkpoints
+from functions.train.data import Splits
+from functions.train.interruption import Interruption
+from functions.train.keeper import Keeper
+from functions.train.loop import seeded, train
+from functions.train.recipe import Recipe
+from functions.train.source import Place
+from functions.train.world import World
+from pilotlight.errors import InvalidInputError
+from pilotlight.storage import ObjectStore
+
+
+def follow(recipe: Recipe, store: ObjectStore, interruption: Interruption, folder: Path, world: World) -> None:
+    """Do this process's share of every training of a run; nothing, where the run has published already."""
+    keeper = Keeper(Checkpoints(store, "runs", ""), recipe.checkpoint, interruption, lambda _: None, world=world)
+    if world.agree(0):
+        return
+    place = Place(folder, store)
+    splits = data.shared(recipe.data, place)
+    if (theirs := world.tell(b"").decode()) != splits.sha256:
+        raise InvalidInputError(
+            f"The data {recipe.data.name} has the sha256 {splits.sha256} in process {world.rank} and {theirs} in the "
+            "lead; all must read the same."
+        )
+    if recipe.folds:
+        known = world.agree(0)
+        dataset = data.load(recipe.data, place)
+        for parts in folds.splits(dataset, recipe.folds, recipe.data.seed, recipe.data.fractions)[known:]:
+            share(recipe, parts, keeper, folder, world)
+    share(recipe, splits, keeper, folder, world)
+
+
+def share(recipe: Recipe, splits: Splits, keeper: Keeper, folder: Path, world: World) -> None:
+    """One training, as `run.fit` has it."""
+    with seeded(recipe.seed):
+        network = model.build(recipe.model, splits.train, folder)
+    train(network, data.scaled(splits), recipe, lambda _: None, keeper, world)

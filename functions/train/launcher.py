@@ -1,0 +1,152 @@
+"""Starts one process per GPU, on every machine of the job, through torchrun's own agent.
+
+AWS Batch tells each container of a multi-node job where it stands:
+
+    AWS_BATCH_JOB_NUM_NODES                        how many machines
+    AWS_BATCH_JOB_NODE_INDEX                       which one this is
+    AWS_BATCH_JOB_MAIN_NODE_INDEX                  which one counts: its end is the job's end, its exit code the job's
+    AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS   where that one is; absent on that one itself
+
+torchrun ends with 1 whatever its processes ended with. So the first one of each machine leaves its exit code in a file,
+and the launcher ends with that. It knows processes and machines, not what is trained.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+
+from functions.train.errors import PausedError
+from pilotlight.errors import InvalidInputError
+
+PORT = 29500  # torchrun's own default
+EXIT_FILE = "PILOTLIGHT_EXIT_FILE"  # where the first process of a machine writes its exit code
+GRACE_S = "100"  # from SIGTERM to SIGKILL; ECS is told to wait 110 s, Spot gives 120 s
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The machines of a job, as seen from one of them."""
+
+    processes: int  # on this machine
+    machines: int = 1
+    number: int = 0  # of this machine; 0 is the main one
+    main: str = "127.0.0.1"  # the main machine's address, as seen from this one
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of torchrun.
+
+        With its static rendezvous the main machine's first process is the lead. With c10d's, any machine's may be, and
+        Batch ends the job when the main machine is done.
+        """
+        each = ["--nproc-per-node", str(self.processes)]
+        if self.machines == 1:
+            return ["--standalone", *each]
+        place = ["--nnodes", str(self.machines), "--node-rank", str(self.number)]
+        return [*place, *each, "--master-addr", self.main, "--master-port", str(PORT)]
+
+
+def fleet(environment: Mapping[str, str], processes: int | None, gpus: Callable[[], int]) -> Fleet | None:
+    """The machines of the job; None where one process is enough, or where this is one of several already."""
+    if "RANK" in environment:
+        return None
+    machines = number(environment, "AWS_BATCH_JOB_NUM_NODES", 1)
+    each = processes or max(1, gpus())
+    if machines == 1:
+        return Fleet(each) if each > 1 else None
+    main, own = (number(environment, f"AWS_BATCH_JOB_{name}_INDEX", 0) for name in ("MAIN_NODE", "NODE"))
+    if own == main:
+        return Fleet(each, machines)
+    address = environment.get("AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS")
+    if not address:
+        raise InvalidInputError(
+            f"Node {own} of {machines} does not know where the main node {main} is: "
+            "AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS is not set."
+        )
+    return Fleet(each, machines, (own - main) % machines, address)
+
+
+def number(environment: Mapping[str, str], name: str, usual: int) -> int:
+    """A variable that counts."""
+    word = environment.get(name, "")
+    if word and not word.isdecimal():
+        raise InvalidInputError(f"{name} is {word!r}; it must be a whole number.")
+    return int(word) if word else usual
+
+
+def gpus() -> int:
+    """How many GPUs there are for this process; asks torch, seconds to import, only where there may be one."""
+    if not [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]:
+        return 0
+    import torch  # nobody waits for it where there is no GPU
+
+    return torch.cuda.device_count()
+
+
+def launch(fleet: Fleet, words: Sequence[str]) -> int:
+    """Run `python -m functions.train` with these words in every process; gives the lead's exit code.
+
+    75 where a signal came before there was one: nothing is lost, and the same run goes on.
+    """
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", GRACE_S)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, without its warning
+    with TemporaryDirectory(prefix="pilotlight-launch-") as folder, leaving():
+        file = Path(folder, "code")
+        os.environ[EXIT_FILE] = str(file)
+        try:
+            ended = agent(fleet.arguments, words)
+        except PausedError:
+            ended = os.EX_TEMPFAIL
+        return int(file.read_text()) if file.exists() else ended
+
+
+@contextmanager
+def leaving() -> Iterator[None]:
+    """End with `PausedError` on SIGTERM inside, until torchrun's agent has processes to hand it on to."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise PausedError("Stopped by SIGTERM before anything was started.")
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def agent(arguments: Sequence[str], words: Sequence[str]) -> int:
+    """Run torchrun's agent: 0, 1, or 75 when a signal ended it.
+
+    Our own words are kept from its parser, which takes our --run for one of its --run-path.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException  # these bring torch
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    parsed = parse_args([*arguments, "--module", "functions.train"])  # type: ignore[no-untyped-call]
+    parsed.training_script_args = list(words)
+    try:
+        run(parsed)  # type: ignore[no-untyped-call]
+    except ChildFailedError:
+        return 1  # what went wrong is on standard error
+    except SignalException:
+        return os.EX_TEMPFAIL
+    return 0
+
+
+def report(code: int, environment: Mapping[str, str] = os.environ) -> int:
+    """Leave the exit code for the launcher, where there is one; gives what to exit with.
+
+    A pause is a good end for torchrun, which would stop the others and print a page if it heard 75.
+    """
+    file = environment.get(EXIT_FILE)
+    if not file:
+        return code
+    if environment.get("LOCAL_RANK") == "0":
+        Path(file).write_text(str(code))
+    return 0 if code == os.EX_TEMPFAIL else code

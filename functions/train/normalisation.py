@@ -1,0 +1,86 @@
+"""Batch normalisation over a batch that several processes share.
+
+torch's SyncBatchNorm runs on GPUs alone; this one is a few lines, the same everywhere, and tested without a GPU. Mean
+and variance are those of the whole batch, and so is the gradient through them: the model is the one that a single
+process would have trained. It costs two small sums over all processes in each layer and direction.
+"""
+
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class Total(torch.autograd.Function):
+    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - torch's context has no type
+        """Add up."""
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+        """Add up the gradients: every process's loss depends on every process's value."""
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
+
+
+class Normalisation(_BatchNorm):
+    """BatchNorm1d, 2d or 3d with the statistics of all processes in training; in evaluation it is theirs."""
+
+    def _check_input_dim(self, values: torch.Tensor) -> None:
+        """Any number of dimensions will do."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """(n, C, ...) to the same shape; n may differ between processes."""
+        if not self.training:
+            return super().forward(values)
+        axes, shape = [0, *range(2, values.ndim)], (1, -1, *[1] * (values.ndim - 2))
+        exact = values.float()
+        here = torch.full((1,), values.numel() / values.shape[1], device=values.device)
+        sums = total(torch.cat([exact.sum(axes), here]))
+        count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
+        centred = exact - mean.view(shape)
+        variance = total((centred * centred).sum(axes)) / count
+        self._note(mean.detach(), variance.detach(), count)
+        scaled = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            scaled = scaled * self.weight.view(shape) + self.bias.view(shape)
+        return scaled.to(values.dtype)
+
+    @torch.no_grad()
+    def _note(self, mean: torch.Tensor, variance: torch.Tensor, count: torch.Tensor) -> None:
+        """Keep the running statistics as torch does: the variance over n - 1."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        self.running_mean += share * (mean - self.running_mean)
+        self.running_var += share * (variance * count / (count - 1) - self.running_var)
+
+
+def total(value: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes, with its gradient."""
+    result: torch.Tensor = Total.apply(value)  # type: ignore[no-untyped-call]
+    return result
+
+
+def normalise_together(model: nn.Module) -> nn.Module:
+    """The model, its batch normalisations replaced by ones over all processes, with the same weights and names."""
+    for name, part in list(model.named_modules()):
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, together(part))
+    return model
+
+
+def together(part: _BatchNorm) -> Normalisation:
+    """A `Normalisation` that has a layer's own parameters and statistics."""
+    new = Normalisation(part.num_features, part.eps, part.momentum, part.affine, part.track_running_stats)
+    new._parameters, new._buffers = part._parameters, part._buffers  # the very same tensors
+    return new.train(part.training)

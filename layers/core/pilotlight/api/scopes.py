@@ -1,0 +1,33 @@
+"""What a caller must be allowed to do, by route: the one table of it.
+
+`infer` asks models, `admin` decides which of them answer, `train` makes them. Until the API has an authorizer, what is
+not `infer` asks for the stack's API key; a test holds the template to this table.
+"""
+
+from typing import Literal
+
+Scope = Literal["infer", "admin", "train"]
+
+MODEL, VERSION = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
+NAMED, OF_VERSION = "/registry/models/{model}", "/registry/models/{model}/versions/{version}"
+OF_ALIAS = "/registry/models/{model}/aliases/{alias}"
+
+INFER = (
+    *("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models", "/v2/models/stats", "/v2/repository/index"),
+    *(f"{of}{what}" for of in (MODEL, VERSION) for what in ("", "/ready", "/infer", "/config", "/stats")),
+    *("/invocations", "/ping", "/health", "/version"),
+    *("/openapi.json", "/docs"),
+)
+ADMIN = (
+    *(f"/v2/repository/models/{{model}}/{verb}" for verb in ("load", "unload")),
+    *("/registry/models", NAMED, f"{NAMED}/prune", f"{NAMED}/aliases", f"{NAMED}/promotions/{{promotion}}"),
+    *(f"{OF_VERSION}{what}" for what in ("", "/manifest", "/report", "/verdict", "/files", "/approval")),
+    *(f"{OF_ALIAS}{what}" for what in ("", "/history", "/promote", "/rollback", "/canary", "/split", "/shadow")),
+)
+TRAIN = ()
+
+SCOPES: dict[str, Scope] = {
+    **dict.fromkeys(INFER, "infer"),
+    **dict.fromkeys(ADMIN, "admin"),
+    **dict.fromkeys(TRAIN, "train"),
+}

@@ -1,0 +1,45 @@
+"""Models that become a graph first, and graphs that become smaller: a process of its own does both.
+
+`python -m functions.train.intake` brings torch, onnx and scikit-learn; what it makes lies in a folder: `draft.json`,
+and the files that go into the version. It writes to no store.
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import typer
+
+from pilotlight.cli.train import environment
+from pilotlight.contracts import Draft, decode
+from pilotlight.errors import UnavailableError
+
+DRAFT = "draft.json"
+
+
+def convert(path: Path, options: Mapping[str, object], folder: Path) -> tuple[Draft, dict[str, Path]]:
+    """Have PATH taken in; gives the draft and the files in the folder.
+
+    What is wrong is told on standard error by the process itself; this one ends with its exit code.
+    """
+    code = start([str(path), *words(options), "--into", str(folder)])
+    if code:
+        raise typer.Exit(code)
+    draft = decode((folder / DRAFT).read_bytes(), Draft, DRAFT)
+    return draft, {file.name: file for file in sorted(folder.iterdir()) if file.name != DRAFT and file.is_file()}
+
+
+def words(options: Mapping[str, object]) -> list[str]:
+    """Options for the command line, those that are not set left out."""
+    return [word for name, value in options.items() if value is not None for word in (name, str(value))]
+
+
+def start(arguments: list[str]) -> int:
+    """Run the process; its exit code."""
+    if find_spec("torch") is None or find_spec("onnx") is None:
+        raise UnavailableError(
+            "Only an ONNX file as it is can be published here; to convert or quantize, run pip install -e '.[train]'."
+        )
+    return subprocess.call([sys.executable, "-m", "functions.train.intake", *arguments], env=environment())

@@ -1,0 +1,56 @@
+"""One V2 inference, from its bytes to the answer's: what every function that answers does between its event and it.
+
+It knows models that are open, not who asked: a caller over HTTP, a message of a queue or a line of a file.
+"""
+
+from collections.abc import Mapping
+
+from pilotlight import tasks
+from pilotlight.api import v2
+from pilotlight.api.messages import Response
+from pilotlight.api.statistics import Call
+from pilotlight.api.trace import Trace
+from pilotlight.contracts import Manifest, Reference
+from pilotlight.runtime.catalog import Catalog
+from pilotlight.runtime.experiments import Answered
+from pilotlight.runtime.session import Array
+from pilotlight.runtime.warm import WarmModel
+from pilotlight.runtime.watch import Watch
+
+
+def opened(catalog: Catalog, meant: Reference, trace: Trace) -> WarmModel:
+    """The open model that is meant; the answer will name its version."""
+    waits = catalog.waits
+    model = catalog.model(meant, trace.ends)
+    trace.version, trace.cold = model.manifest.version, catalog.waits != waits
+    trace.mark("load")
+    return model
+
+
+def answer(
+    model: WarmModel, body: bytes, headers: Mapping[str, str], watch: Watch, call: Call, trace: Trace
+) -> Response:
+    """The answer alone."""
+    return answered(model, body, headers, watch, call, trace).body
+
+
+def answered(
+    model: WarmModel, body: bytes, headers: Mapping[str, str], watch: Watch, call: Call, trace: Trace
+) -> Answered[Response]:
+    """Bytes to arrays, the steps before the graph, the graph, those behind it, arrays to bytes."""
+    asked = v2.decode_infer(body, headers, model.manifest)
+    wanted = [output.name for output in asked.outputs]
+    feeds = tasks.prepare(model.manifest, asked.tensors, model.assets)
+    call.decoded(items(model.manifest, feeds))
+    trace.mark("decode")
+    results = watch.run(model.session, feeds, tasks.needs(model.manifest, wanted), trace.ends)
+    call.inferred()
+    trace.mark("infer")
+    outputs = tasks.finish(model.manifest, results, feeds, wanted)
+    return Answered(v2.encode_infer(model.manifest, asked, outputs, headers.get("accept-encoding", "")), outputs)
+
+
+def items(manifest: Manifest, feeds: Mapping[str, Array]) -> int:
+    """How many examples the graph is fed: the first input's first dimension, where the model leaves it free."""
+    first = next(iter(manifest.inputs), None)
+    return len(feeds[first.name]) if first is not None and first.free_shape[:1] == [-1] else 1

@@ -1,0 +1,33 @@
+"""One Lambda function starts another, by an event that nobody waits for; boto3 is imported when that happens.
+
+On a laptop AWS_ENDPOINT_URL_LAMBDA leads the same call to the local gateway.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from pilotlight.errors import UnavailableError, UnsupportedError
+
+
+class Function:
+    """A function by its name; empty where a stack has none."""
+
+    def __init__(self, name: str, client: Any = None) -> None:  # noqa: ANN401 - boto3 ships no types
+        self.name = name
+        self._client = client
+
+    def send(self, **event: Struct) -> None:
+        """Start it with that event; `UnavailableError` when Lambda does not take it."""
+        if not self.name:
+            raise UnsupportedError("No function is named here that promotes; `pilotlight promote --store URL` does it.")
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        self._client = self._client or boto3.client("lambda")
+        payload = msgspec.json.encode(event)
+        try:
+            self._client.invoke(FunctionName=self.name, InvocationType="Event", Payload=payload)
+        except (BotoCoreError, ClientError) as exc:
+            raise UnavailableError(f"{self.name} could not be started: {exc}.") from exc

@@ -1,0 +1,133 @@
+"""Lambda's Invoke API, so that a function starts another one here by the same boto3 call as on AWS.
+
+    POST /2015-03-31/functions/{name}/invocations     X-Amz-Invocation-Type: Event, RequestResponse, DryRun
+
+For this machine alone, and for requests with AWS's signature, whose content is not checked: no page in a browser can
+send one. Source of the forms: AWS Lambda API reference, Invoke. This module knows neither routes nor processes.
+"""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import unquote
+
+from pilotlight.local.faults import CLIENT_GONE, NO_FUNCTION, NO_ROUTE, TOO_LARGE, WRONG, GatewayError
+from pilotlight.local.limits import Limits
+from pilotlight.local.proxy import Answer
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
+Invoke = Callable[[str, bytes], Awaitable[bytes]]  # a function's logical id and an event, to the handler's JSON
+
+PATH = re.compile(r"/2015-03-31/functions/([^/]+)/invocations/?")
+SIGNED = b"AWS4-HMAC-SHA256 "
+
+log = logging.getLogger("pilotlight.local")
+
+
+class InvokeApi:
+    """Starts functions by name."""
+
+    def __init__(self, functions: Collection[str], invoke: Invoke, limits: Limits) -> None:
+        self._functions = functions
+        self._invoke = invoke
+        self._limit = limits.event_bytes
+        self._running: set[asyncio.Task[None]] = set()
+
+    def takes(self, scope: Scope) -> bool:
+        """Whether a request is for this API."""
+        return scope["method"] == "POST" and PATH.fullmatch(scope["raw_path"].decode("latin-1")) is not None
+
+    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+        """Answer an Invoke."""
+        try:
+            headers = dict(scope["headers"])
+            _check_caller(scope, headers.get(b"authorization", b""))
+            name = self._named(scope["raw_path"].decode("latin-1"))
+            event = await read_body(receive, self._limit) or b"{}"
+            kind = headers.get(b"x-amz-invocation-type", b"RequestResponse").decode("latin-1")
+            return await self._started(name, event, kind)
+        except GatewayError as error:
+            return _refused(error)
+
+    def _named(self, path: str) -> str:
+        """The function that a path means: by name, by ARN, with a qualifier or without."""
+        found = PATH.fullmatch(path)
+        text = unquote(found[1]) if found else path
+        name = re.sub(r"^.*:?function:", "", text).partition(":")[0]
+        if name not in self._functions:
+            raise GatewayError(NO_FUNCTION, f"Function not found: {text}; there are {', '.join(self._functions)}.")
+        return name
+
+    async def _started(self, name: str, event: bytes, kind: str) -> Answer:
+        _check_json(event)
+        if kind == "DryRun":
+            return Answer(204, [], b"")
+        if kind == "Event":
+            task = asyncio.ensure_future(self._see_to(name, event))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+            return _answer(202, b"")
+        if kind != "RequestResponse":
+            raise GatewayError(WRONG, f"{kind!r} is no InvocationType; RequestResponse, Event and DryRun are.")
+        try:
+            return _answer(200, await self._invoke(name, event), (b"x-amz-executed-version", b"$LATEST"))
+        except GatewayError as exc:
+            body = json.dumps({"errorMessage": str(exc), "errorType": exc.kind.error_type}).encode()
+            return _answer(200, body, (b"x-amz-function-error", b"Unhandled"))
+
+    async def _see_to(self, name: str, event: bytes) -> None:
+        """Run what nobody waits for, and log what came of it."""
+        try:
+            answer = await self._invoke(name, event)
+        except GatewayError as exc:
+            log.warning("%s: %s", name, exc)
+        else:
+            log.info("%s: %s", name, answer.decode(errors="replace"))
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """The body of a request, refused as soon as it is known to be too large."""
+    chunks, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise GatewayError(CLIENT_GONE, "The client went away before it had sent its body.")
+        chunk, more = message["body"], message["more_body"]
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            raise GatewayError(
+                TOO_LARGE, f"Request Too Long: the body is larger than the {limit} bytes that are taken."
+            )
+    return b"".join(chunks)
+
+
+def _check_caller(scope: Scope, authorization: bytes) -> None:
+    """On this machine, and with a signature."""
+    client, server = scope["client"], scope["server"]
+    is_near = client is not None and (ip_address(client[0]).is_loopback or client[0] == server[0])
+    if not (is_near and authorization.startswith(SIGNED)):
+        raise GatewayError(NO_ROUTE, "Missing Authentication Token")
+
+
+def _check_json(event: bytes) -> None:
+    try:
+        json.loads(event)
+    except ValueError as exc:
+        raise GatewayError(WRONG, f"Could not parse request body into json: {exc}.") from exc
+
+
+def _answer(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> Answer:
+    own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    return Answer(status, [*own, *headers], body)
+
+
+def _refused(error: GatewayError) -> Answer:
+    """An error in the Lambda API's form."""
+    body = json.dumps({"Type": "User", "Message": str(error)}).encode()
+    return _answer(error.kind.status, body, (b"x-amzn-errortype", error.kind.error_type.encode()))

@@ -1,0 +1,235 @@
+"""The OpenAPI 3.1 document of the whole HTTP surface, made from the table of operations below and msgspec's schemas.
+
+    python -m pilotlight.openapi      writes functions/models/openapi.json in the working folder
+
+A test holds the table to the routes that the functions answer, and the committed document to what this makes. No
+handler imports this: they serve the file.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import pilotlight
+from pilotlight.api import bodies
+from pilotlight.api.scopes import SCOPES
+from pilotlight.approval import Approval
+from pilotlight.client import Inference, ModelMetadata, ModelNames, Tensor
+from pilotlight.contracts import NAME_PATTERN, AliasDocument, Errand, File, Manifest
+from pilotlight.gate.verdict import Verdict
+
+FILE = Path("functions/models/openapi.json")
+JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
+ABOUT = (
+    "Pilotlight serves large models from serverless functions: the Open Inference Protocol (V2) with Triton's "
+    "extensions, MLflow's scoring protocol, and the registry of versions and aliases. On AWS the routes lie below the "
+    "stage. Routes of the scope admin ask for the stack's API key. A wrong verb is answered with 405 and the right one."
+)
+TAGS = {
+    "V2": "The Open Inference Protocol, as JSON or with binary tensors (Inference-Header-Content-Length).",
+    "MLflow": "MLflow's scoring protocol.",
+    "Registry": "Versions, what is known of them, and the aliases that decide which of them answer.",
+    "About": "This description.",
+}
+PARAMETERS = {
+    "model": ("A model's name.", {"type": "string", "pattern": NAME_PATTERN}),
+    "version": ("A version, or an alias where one only reads.", {"type": "string"}),
+    "alias": ("An alias: champion serves by default.", {"type": "string", "pattern": NAME_PATTERN}),
+    "promotion": ("The id that POST .../promote gave.", {"type": "string"}),
+}
+
+
+class InferRequest(msgspec.Struct):
+    """An inference in JSON form."""
+
+    inputs: list[Tensor]
+    outputs: list[dict[str, Any]] = []
+    parameters: dict[str, Any] = {}
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A verb of a route: what it does, the forms of what it is sent and answers, and what can go wrong on purpose."""
+
+    verb: str
+    path: str
+    summary: str
+    answer: Any = Any  # a type that msgspec knows, or a media type's name
+    body: Any = None
+    moves: bool = False  # takes If-Match, gives an ETag
+    status: str = "200"
+    also: tuple[str, ...] = ()  # other statuses with an answer of the same form
+
+
+V2, M, V = "/v2", "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
+R, RM, RV = "/registry/models", "/registry/models/{model}", "/registry/models/{model}/versions/{version}"
+RA = "/registry/models/{model}/aliases/{alias}"
+ANYTHING = dict[str, Any]
+
+OPERATIONS = (
+    Operation("get", V2, "Name, version and extensions of the server."),
+    Operation("get", f"{V2}/health/live", "Whether the process answers."),
+    Operation("get", f"{V2}/health/ready", "Whether the store answers too."),
+    Operation("get", f"{V2}/models", "The names of all models.", ModelNames),
+    Operation("get", f"{V2}/models/stats", "What this environment has answered."),
+    *(Operation("get", of, "Metadata: inputs, outputs and versions.", ModelMetadata) for of in (M, V)),
+    *(
+        Operation("get", f"{of}/ready", "Whether the next inference will be answered; opens the model.")
+        for of in (M, V)
+    ),
+    *(Operation("get", f"{of}/config", "The configuration in Triton's words.") for of in (M, V)),
+    *(Operation("get", f"{of}/stats", "What this environment has answered for it.") for of in (M, V)),
+    *(Operation("post", f"{of}/infer", "One inference.", Inference, InferRequest) for of in (M, V)),
+    Operation("post", f"{V2}/repository/index", "Every version with its state.", list[dict[str, str]], ANYTHING),
+    Operation("post", f"{V2}/repository/models/{{model}}/load", "Put the champion back into service.", body=ANYTHING),
+    Operation("post", f"{V2}/repository/models/{{model}}/unload", "Take the champion out of service.", body=ANYTHING),
+    Operation("post", "/invocations", "One call of MLflow's scoring protocol.", body=ANYTHING),
+    Operation("get", "/ping", "Whether the store answers.", TEXT),
+    Operation("get", "/health", "Whether the store answers.", TEXT),
+    Operation("get", "/version", "The version of the server.", TEXT),
+    Operation("get", R, "Every model.", bodies.Models),
+    Operation("get", RM, "A model with its aliases and its newest versions; ?newest=200 shows more.", bodies.Model),
+    Operation(
+        "post", f"{RM}/prune", "Remove old versions that no alias needs, or say which.", bodies.Pruned, bodies.Prune
+    ),
+    Operation("get", RV, "A version in a few words.", bodies.Summary),
+    Operation("delete", RV, "Remove a version for good; 409 while an alias needs it.", bodies.Removed),
+    Operation("get", f"{RV}/manifest", "The commit record of a version.", Manifest),
+    Operation("get", f"{RV}/report", "What was measured of a version's variants."),
+    Operation("get", f"{RV}/verdict", "What the gate found when it last examined a version.", Verdict),
+    Operation("get", f"{RV}/files", "The files of a version, with size and sha256.", list[File]),
+    Operation("get", f"{RV}/approval", "Whether people want a version.", Approval),
+    Operation("put", f"{RV}/approval", "Approve or reject a version.", Approval, bodies.Decision),
+    Operation("get", f"{RM}/aliases", "Every alias of a model.", dict[str, AliasDocument]),
+    Operation("get", RA, "Where an alias points.", AliasDocument),
+    Operation("get", f"{RA}/history", "Every document that an alias has had, oldest first.", list[AliasDocument]),
+    Operation(
+        "post",
+        f"{RA}/promote",
+        "Bring a version to the alias through the gate: 202, and GET .../promotions/{promotion} tells how it ended.",
+        Errand,
+        bodies.Promote,
+        moves=True,
+        status="202",
+        also=("200",),
+    ),
+    Operation("get", f"{RM}/promotions/{{promotion}}", "How a promotion goes.", Errand),
+    Operation(
+        "post", f"{RA}/rollback", "End the trial, or go back one move.", AliasDocument, bodies.Rollback, moves=True
+    ),
+    Operation("post", f"{RA}/canary", "Try a version on some requests.", AliasDocument, bodies.Try, moves=True),
+    Operation("post", f"{RA}/split", "Share requests out among versions.", AliasDocument, bodies.Split, moves=True),
+    Operation("post", f"{RA}/shadow", "Send copies to another version too.", AliasDocument, bodies.Shadow, moves=True),
+    Operation("get", "/openapi.json", "The OpenAPI document."),
+    Operation("get", "/docs", "The same to read.", HTML),
+)
+WORDS = {
+    "400": "What was sent is wrong; the sentence says what.",
+    "404": "There is nothing under that name.",
+    "409": "Somebody else was faster, or something still needs it.",
+    "412": "If-Match names another document than the alias has now.",
+}
+REFERENCE = "#/components/schemas/{name}"
+
+
+def document() -> dict[str, Any]:
+    """The whole document."""
+    kinds = [kind for operation in OPERATIONS for kind in (operation.answer, operation.body) if is_form(kind)]
+    found, forms = msgspec.json.schema_components([*kinds, bodies.Complaint], ref_template=REFERENCE)
+    schemas = dict(zip(map(repr, (*kinds, bodies.Complaint)), found, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        item = paths.setdefault(operation.path, {"parameters": parameters(operation.path)})
+        item[operation.verb] = described(operation, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Pilotlight", "version": pilotlight.__version__, "description": ABOUT},
+        "servers": [{"url": "/"}, {"url": "/prod"}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(forms.items())),
+            "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "x-api-key"}},
+        },
+    }
+
+
+def described(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+    """An operation in OpenAPI's words."""
+    scope = SCOPES[operation.path]
+    complaint = {"content": {JSON: {"schema": schemas[repr(bodies.Complaint)]}}}
+    wrong = ["400", "404", *(["409"] if operation.verb != "get" else []), *(["412"] if operation.moves else [])]
+    answers = {status: answered(operation, schemas) for status in (operation.status, *operation.also)}
+    content: dict[str, Any] = {
+        "operationId": name(operation),
+        "summary": operation.summary,
+        "tags": [tag(operation.path)],
+        "x-scope": scope,
+        "responses": answers | {status: {"description": WORDS[status], **complaint} for status in wrong},
+    }
+    if scope != "infer":
+        content["security"] = [{"key": []}]
+    if operation.body is not None:
+        content["requestBody"] = {"content": {JSON: {"schema": schemas[repr(operation.body)]}}}
+    if operation.moves:
+        content["parameters"] = [
+            {"name": "If-Match", "in": "header", "description": "The ETag that was seen.", "schema": {"type": "string"}}
+        ]
+    return content
+
+
+def answered(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+    """A right answer."""
+    if not is_form(operation.answer):
+        return {"description": "As asked.", "content": {operation.answer: {"schema": {"type": "string"}}}}
+    answer: dict[str, Any] = {
+        "description": "As asked.",
+        "content": {JSON: {"schema": schemas[repr(operation.answer)]}},
+    }
+    if operation.answer is AliasDocument:
+        answer["headers"] = {"ETag": {"description": "The document's number.", "schema": {"type": "string"}}}
+    return answer
+
+
+def parameters(path: str) -> list[dict[str, Any]]:
+    """The parameters of a path."""
+    found = re.findall(r"{(\w+)}", path)
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": PARAMETERS[name][0],
+            "schema": PARAMETERS[name][1],
+        }
+        for name in found
+    ]
+
+
+def name(operation: Operation) -> str:
+    """An identifier for generated clients: `post_registry_models_model_aliases_alias_promote`."""
+    return f"{operation.verb}{re.sub(r'[^A-Za-z0-9]+', '_', operation.path)}".rstrip("_")
+
+
+def tag(path: str) -> str:
+    """The part of the surface that a path belongs to."""
+    heads = {"/v2": "V2", "/registry": "Registry", "/openapi.json": "About", "/docs": "About"}
+    return next((tag for head, tag in heads.items() if path.startswith(head)), "MLflow")
+
+
+def is_form(kind: Any) -> bool:  # noqa: ANN401 - a type or a media type
+    """Whether msgspec knows a schema of it, which it does not of media types."""
+    return kind is not None and not isinstance(kind, str)
+
+
+def encoded() -> bytes:
+    """The document as it is committed."""
+    return msgspec.json.format(msgspec.json.encode(document()), indent=1) + b"\n"
+
+
+if __name__ == "__main__":
+    FILE.write_bytes(encoded())

@@ -1,0 +1,37 @@
+"""Another program run in place of this one: signals go on to it, and its exit code comes back.
+
+It knows processes, not what they do.
+"""
+
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def call(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a command and wait for it; gives its exit code, or as a shell does 128 + n where signal n ended it.
+
+    It has a process group of its own, or the terminal would give it each Ctrl-C beside ours.
+    """
+    with subprocess.Popen(command, env=environment, process_group=0) as process, forwarding(process):
+        code = process.wait()
+    return 128 - code if code < 0 else code
+
+
+@contextmanager
+def forwarding(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Hand on to the process what this one is told, inside."""
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, hand_on) for number in FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

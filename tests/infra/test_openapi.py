@@ -1,0 +1,42 @@
+"""The OpenAPI document is a right one, says what the routes are, and is the one that is committed."""
+
+import json
+import re
+from pathlib import Path
+
+from openapi_spec_validator import validate
+
+from functions.models.docs import DOCUMENT, page
+from pilotlight import openapi
+from pilotlight.api.scopes import SCOPES
+
+
+def test_the_committed_document_is_what_the_build_makes() -> None:
+    assert openapi.encoded() == DOCUMENT.read_bytes(), "run python -m pilotlight.openapi"
+
+
+def test_the_document_is_openapi() -> None:
+    validate(json.loads(DOCUMENT.read_bytes()))
+
+
+def test_every_path_has_a_scope_and_every_scope_a_path() -> None:
+    assert {operation.path for operation in openapi.OPERATIONS} == set(SCOPES)
+
+
+def test_operations_have_names_of_their_own() -> None:
+    names = [openapi.name(operation) for operation in openapi.OPERATIONS]
+    assert len(set(names)) == len(names)
+
+
+def test_the_page_names_every_route_and_needs_nothing_from_elsewhere() -> None:
+    shown = page(json.loads(DOCUMENT.read_bytes()))
+    assert all(f"<code>{path}</code>" in shown for path in SCOPES)
+    assert not re.findall(r"<script|https?://|\bsrc=|@import", shown)
+    named, linked = set(re.findall(r"<h3 id='([^']+)'", shown)), set(re.findall(r"href='#([^']+)'", shown))
+    assert linked <= named
+
+
+def test_the_page_escapes_what_it_shows(tmp_path: Path) -> None:
+    document = json.loads(DOCUMENT.read_bytes())
+    document["paths"]["/v2"]["get"]["summary"] = "<script>"
+    assert "<p>&lt;script&gt;</p>" in page(document)
