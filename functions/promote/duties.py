@@ -40,6 +40,7 @@ class Duties:
     def _published(self, published: Published) -> str:
         """A new version goes through the gate; what a passed one becomes, the policy says."""
         name, version = published.model, published.version
+        self.gate.registry.introduce(self.gate.registry.manifest(name, version))  # where its publisher might not
         if self._champion(name) == version:
             return f"{name}:{version} is the first version, and champion already."
         if self.policy.moves and not self.policy.weight:

@@ -9,6 +9,7 @@ from pilotlight.contracts import AliasDocument, Manifest, Reference, decode
 from pilotlight.errors import (
     AlreadyExistsError,
     ChangedError,
+    DeniedError,
     InvalidInputError,
     NotFoundError,
     StoreError,
@@ -101,8 +102,33 @@ def test_an_alias_never_points_to_nothing(registry: Registry) -> None:
 def test_a_late_publisher_does_not_move_the_candidate_back(registry: Registry) -> None:
     old = fakes.publish(registry)
     fakes.publish(registry)
-    registry._introduce(old)
+    registry.introduce(old)
     assert registry.alias("double", "candidate").version == 2
+
+
+def test_a_publisher_without_a_right_to_aliases_leaves_them_to_the_promoter(caplog: pytest.LogCaptureFixture) -> None:
+    class Trainer(fakes.FaultyStore):
+        """The trainer's rights: no alias, nor its history."""
+
+        promotes = False
+
+        def create(self, path: str, data: bytes) -> None:
+            if ("/aliases/" in path or "/history/" in path) and not self.promotes:
+                raise DeniedError("403")
+            super().create(path, data)
+
+    store = Trainer()
+    published = fakes.publish(Registry(store))
+    assert Registry(store).versions("double") == [1]
+    assert Registry(store).aliases("double") == {}
+    assert "double:1 is published; its aliases are the promoter's" in caplog.text
+    store.promotes = True
+    for _ in range(2):
+        Registry(store).introduce(published)
+    assert {name: alias.version for name, alias in Registry(store).aliases("double").items()} == {
+        "candidate": 1,
+        "champion": 1,
+    }
 
 
 def test_a_publisher_overtaken_between_look_and_swap_does_not_move_the_candidate_back() -> None:

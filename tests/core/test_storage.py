@@ -13,8 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight import storage
-from pilotlight.errors import AlreadyExistsError, ChangedError, InvalidInputError, NotFoundError, StoreError
+from pilotlight.errors import (
+    AlreadyExistsError,
+    ChangedError,
+    DeniedError,
+    InvalidInputError,
+    NotFoundError,
+    StoreError,
+)
 from pilotlight.storage import ObjectStore, download, open_store
+from tests import faulty_s3
 
 
 def test_reads_what_was_put(store: ObjectStore) -> None:
@@ -279,3 +287,13 @@ def test_what_is_written_bit_by_bit_is_seen_whole_or_not_at_all(store: ObjectSto
     assert store.get("a").data == b"".join(bytes([number]) * 1_000_000 for number in range(12))
     store.write("b", iter(()))
     assert store.get("b").data == b""
+
+
+def test_a_store_that_denies_is_told_from_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with faulty_s3.serving() as server:
+        server.objects["a"] = b"x"
+        server.fail("403", "a")
+        with pytest.raises(DeniedError, match="403"):
+            open_store(server.url).get("a")

@@ -14,7 +14,7 @@ from pilotlight.local import intrinsics
 
 ROOT = Path(__file__).parents[2]
 Template = dict[str, Any]
-Templates = dict[str, Template]  # by name: api, training
+Templates = dict[str, Template]  # by name: api, training, events
 
 READS = {"s3:GetObject", "s3:ListBucket", "kms:Decrypt"}
 NO_RESOURCES = {"ecr:GetAuthorizationToken"}  # actions that know no resources, and so must be allowed on *
@@ -35,7 +35,8 @@ def load(path: str) -> Template:
     return loaded
 
 
-TEMPLATES: Templates = {"api": load("template.yaml"), "training": load("infra/training.yaml")}
+FILES = {"api": "template.yaml", "training": "infra/training.yaml", "events": "infra/events.yaml"}
+TEMPLATES: Templates = {name: load(path) for name, path in FILES.items()}
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@
         ├── LoadingError           the model is still being opened
         ├── DeadlineError          the time that this request has is over
         ├── StoreError             the object store did not answer as it should
+        │   └── DeniedError        these credentials may not do that
         ├── SuspendedError         the alias was taken out of service
         └── ModelRefusedError      the version's bytes are not what its manifest says, or do not open
             └── DoesNotFitError    the version is larger than the memory it may use
@@ -85,6 +86,10 @@ class DeadlineError(UnavailableError):
 
 class StoreError(UnavailableError):
     """The object store failed, after its own retries."""
+
+
+class DeniedError(StoreError):
+    """The object store knows who asks, and does not let him."""
 
 
 class SuspendedError(UnavailableError):

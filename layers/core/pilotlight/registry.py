@@ -13,6 +13,7 @@ every moment: the documents put aside and then the current one. There is no serv
 import base64
 import binascii
 import hashlib
+import logging
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -38,9 +39,18 @@ from pilotlight.contracts import (
     decode,
     encode,
 )
-from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, ModelRefusedError, NotFoundError
+from pilotlight.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    DeniedError,
+    InvalidInputError,
+    ModelRefusedError,
+    NotFoundError,
+)
 from pilotlight.signature import PublicKey, Signature, Signer, statement
 from pilotlight.storage import ObjectStore
+
+log = logging.getLogger(__name__)
 
 Content = bytes | Path  # of a file of a version: in memory, or on disk
 
@@ -118,6 +128,7 @@ class Registry:
 
         The very first version of a model becomes its champion too, since there is none to be measured against.
         Safe to run from many processes at once; `InvalidInputError` for a draft that names a file it does not bring.
+        Who may not write aliases, as the trainer on AWS, leaves them to the promoter, and says so in the log.
         """
         check_name(draft.name, "model name")
         manifest = complete(draft, tuple(describe(path, content) for path, content in sorted(files.items())))
@@ -126,7 +137,10 @@ class Registry:
             for path, content in files.items():
                 self.store.put(version_path(manifest.name, manifest.version, path), content)
         self._commit(manifest)
-        self._introduce(manifest)
+        try:
+            self.introduce(manifest)
+        except DeniedError as exc:
+            log.warning("%s:%d is published; its aliases are the promoter's. %s", manifest.name, manifest.version, exc)
         return manifest
 
     def move(self, name: str, alias: str, version: int, *, by: str, reason: str) -> AliasDocument:
@@ -212,8 +226,8 @@ class Registry:
             if self._read(path, Manifest)[0].nonce != manifest.nonce:
                 raise
 
-    def _introduce(self, manifest: Manifest) -> None:
-        """Make a new version the candidate, unless a newer one is, and the champion, if there is none."""
+    def introduce(self, manifest: Manifest) -> None:
+        """Make a new version the candidate, unless a newer one is, and the champion, if there is none; repeatable."""
         name, version = manifest.name, manifest.version
         while (found := self._alias_or_none(name, CANDIDATE)) is None or found[0].version < version:
             try:

@@ -21,10 +21,17 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError as ObstoreExistsError
-from obstore.exceptions import BaseError, PreconditionError
+from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError
 from obstore.store import LocalStore, MemoryStore, S3Store
 
-from pilotlight.errors import AlreadyExistsError, ChangedError, InvalidInputError, NotFoundError, StoreError
+from pilotlight.errors import (
+    AlreadyExistsError,
+    ChangedError,
+    DeniedError,
+    InvalidInputError,
+    NotFoundError,
+    StoreError,
+)
 
 # By one of these obstore finds credentials itself, as in every Lambda and container of AWS.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"}
@@ -294,6 +301,8 @@ def translated(url: str, path: str) -> Iterator[None]:
         raise AlreadyExistsError(f"There is something at {place} already.") from exc
     except PreconditionError as exc:
         raise ChangedError(f"{place} was changed by somebody else; read it again.") from exc
+    except PermissionDeniedError as exc:
+        raise DeniedError(f"The store failed at {place}: {reason(exc)}") from exc
     except ValueError as exc:  # obstore's word for a path with `..` or control characters
         raise InvalidInputError(f"{path!r} is not a path in a store: {reason(exc)}") from exc
     except (BaseError, OSError) as exc:

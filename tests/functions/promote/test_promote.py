@@ -16,7 +16,7 @@ from pilotlight import aliases
 from pilotlight.contracts import Canary
 from pilotlight.errors import InvalidInputError
 from pilotlight.gate.examination import Gate
-from pilotlight.registry import Registry, version_path
+from pilotlight.registry import Registry, alias_path, version_path
 from pilotlight.storage import open_store
 from tests import fakes
 
@@ -81,6 +81,14 @@ def test_by_default_a_passed_version_waits_for_a_person(registry: Registry) -> N
     assert list(duties(registry).see_to(Published("double", 2))) == ["double:2 passed the gate."]
     assert registry.alias("double", "champion").version == 1
     assert json.loads(registry.store.get(version_path("double", 2, "verdict.json")).data)["passed"] is True
+
+
+def test_aliases_that_the_trainer_could_not_write_are_the_promoters(registry: Registry) -> None:
+    for alias in ("candidate", "champion"):
+        registry.store.delete(alias_path("double", alias))
+    (said,) = duties(registry).see_to(Published("double", 1))
+    assert said == "double:1 is the first version, and champion already."
+    assert registry.alias("double", "champion").version == registry.alias("double", "candidate").version == 1
 
 
 def test_a_policy_makes_it_champion(registry: Registry) -> None:
