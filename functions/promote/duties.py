@@ -12,6 +12,7 @@ from pilotlight.errors import ChangedError, NotFoundError, PilotlightError, Stor
 from pilotlight.gate import errand as errands
 from pilotlight.gate.examination import Gate
 from pilotlight.gate.promotion import Force, promote
+from pilotlight.gate.verdict import Verdict
 from pilotlight.metrics import count
 from pilotlight.signature import Signer
 
@@ -42,20 +43,33 @@ class Duties:
         name, version = published.model, published.version
         self.gate.registry.introduce(self.gate.registry.manifest(name, version))  # where its publisher might not
         if self._champion(name) == version:
-            return f"{name}:{version} is the first version, and champion already."
+            return self._first(name, version)
         if self.policy.moves and not self.policy.weight:
-            outcome = promote(self.gate, name, version, by=BY)
+            outcome = promote(self.gate, name, version, by=BY, signer=self.signer)
             verdict, done = outcome.verdict, "is champion now"
         else:
-            verdict, done = self.gate.examine(name, version, CHAMPION, by=BY), "passed the gate"
+            verdict, done = self._examined(name, version), "passed the gate"
         if verdict.waits:
             return verdict.why
         count("GatePassed" if verdict.passed else "GateRefused", model=name)
         if not verdict.passed:
             return f"{name}:{version} is refused. {verdict.why}"
-        if self.signer is not None:  # also what a person promotes later
-            self.gate.registry.sign(name, version, self.signer, by=BY)
         return self._try(name, version) if self.policy.weight else f"{name}:{version} {done}."
+
+    def _first(self, name: str, version: int) -> str:
+        """The first version serves already, with nothing to be measured against; to be signed it must pass."""
+        said = f"{name}:{version} is the first version, and champion already."
+        if self.signer is None:
+            return said
+        verdict = self._examined(name, version)
+        return f"{said} It is signed." if verdict.passed else f"{said} It is not signed, so not served: {verdict.why}"
+
+    def _examined(self, name: str, version: int) -> Verdict:
+        """The gate's verdict; what passes is signed, also for whom a person promotes later."""
+        verdict = self.gate.examine(name, version, CHAMPION, by=BY)
+        if verdict.passed and self.signer is not None:
+            self.gate.registry.sign(name, version, self.signer, by=BY)
+        return verdict
 
     def _asked(self, errand: Errand) -> str:
         """A promotion by hand, over HTTP: through the gate as any, and the errand says how it ended.

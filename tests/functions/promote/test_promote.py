@@ -141,3 +141,33 @@ def test_a_canary_that_the_gate_refuses_in_the_end_is_ended(registry: Registry) 
 def test_an_errand_that_is_none_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="The event is no errand"):
         list(read({"errand": {"model": "digits"}}))
+
+
+class Notary:
+    """Signs, and remembers how often."""
+
+    key = "alias/notary"
+
+    def __init__(self) -> None:
+        self.signed = 0
+
+    def sign(self, message: bytes) -> bytes:
+        self.signed += 1
+        return b"signature"
+
+
+@pytest.mark.parametrize(("version", "policy"), [(1, "off"), (2, "off"), (2, "champion")])
+def test_what_passes_is_signed_once_the_first_version_too(registry: Registry, version: int, policy: str) -> None:
+    notary = Notary()
+    found = Duties(Gate(registry, 1769), Policy.parse(policy), notary)
+    list(found.see_to(Published("double", version)))
+    assert notary.signed == 1
+    assert registry.store.get(version_path("double", version, "signature.json")).data
+
+
+def test_what_does_not_pass_is_not_signed(registry: Registry) -> None:
+    notary = Notary()
+    registry.store.put(version_path("double", 1, "model.onnx"), b"no graph")
+    (said,) = Duties(Gate(registry, 1769), Policy.parse("off"), notary).see_to(Published("double", 1))
+    assert "It is not signed, so not served: It does not open" in said
+    assert notary.signed == 0
