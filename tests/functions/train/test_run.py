@@ -25,6 +25,7 @@ from functions.train.recipe import Recipe
 from functions.train.report import Report, table
 from functions.train.revision import described, revision
 from functions.train.run import run
+from functions.train.world import World
 from pilotlight import runs
 from pilotlight.contracts import Manifest, Reference, TensorSpec, decode
 from pilotlight.errors import StoreError
@@ -180,9 +181,9 @@ def test_parity_failure_publishes_nothing(empty: Registry) -> None:
 @pytest.mark.usefixtures("mistaken")
 def test_model_of_nan_is_not_published(empty: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     def poisoned(
-        network: nn.Module, splits: Splits, recipe: Recipe, watch: Callable[[Epoch], None], keeper: Keeper
+        network: nn.Module, splits: Splits, recipe: Recipe, watch: Callable[[Epoch], None], keeper: Keeper, world: World
     ) -> History:
-        history = train(network, splits, recipe, watch, keeper)
+        history = train(network, splits, recipe, watch, keeper, world)
         with torch.no_grad():
             next(network.parameters()).fill_(torch.nan)
         return history
