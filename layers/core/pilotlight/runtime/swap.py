@@ -53,13 +53,7 @@ class Swap:
         manifest, warm = self._catalog.manifest_of(key), self._catalog.warm
         if not warm.fits_beside(manifest, serving):
             raise self._refused(key, DoesNotFitError(f"{key[0]}:{key[1]} does not fit beside version {serving[1]}."))
-        load = self._catalog.load(key)
-        load.ended_before(float("inf"))
-        model: WarmModel = load.result()
-        try:
-            rehearse(self._catalog.registry.store, manifest, model.session)
-        except ModelRefusedError as exc:
-            raise self._refused(key, exc) from exc
+        self._rehearsed(key, manifest)
         self._catalog.proven(key)
 
     def _refused(self, key: Key, error: ModelRefusedError) -> ModelRefusedError:
@@ -85,6 +79,10 @@ class Swap:
         """Open the version and replay its golden requests; whatever is wrong is raised and the version closed."""
         manifest = self._catalog.manifest_of(key)
         self._make_way(manifest, serving)
+        self._rehearsed(key, manifest)
+
+    def _rehearsed(self, key: Key, manifest: Manifest) -> None:
+        """Open a version and replay its golden requests; one that fails is closed, and not tried again for a while."""
         load = self._catalog.load(key)
         load.ended_before(float("inf"))
         model: WarmModel = load.result()
