@@ -24,8 +24,8 @@ from functions.train.errors import PausedError
 from functions.train.identity import given_name
 from functions.train.interruption import Interruption
 from functions.train.launcher import fleet, gpus, launch, report
-from functions.train.recipe import Recipe, find, load
 from pilotlight.errors import InvalidInputError, PilotlightError
+from pilotlight.recipes.recipe import Recipe, find, load
 from pilotlight.settings import DEFAULT_STORE
 from pilotlight.storage import ObjectStore, open_store
 

@@ -5,9 +5,9 @@ import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from functions.train.recipe import Recipe
 from pilotlight.contracts import NAME_PATTERN
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.recipe import Recipe
 
 
 def new_name(recipe: Recipe) -> str:

@@ -31,11 +31,11 @@ from functions.train.errors import PausedError
 from functions.train.factory import FILE
 from functions.train.folds import Folds
 from functions.train.identity import new_name
-from functions.train.recipe import Recipe, check, dump, parse
 from pilotlight import runs
 from pilotlight.aliases import now
 from pilotlight.contracts import Reference, encode
 from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
+from pilotlight.recipes.recipe import Recipe, check, dump, parse
 from pilotlight.registry import Registry
 from pilotlight.runs import Published, State, Status
 from pilotlight.storage import ObjectStore
