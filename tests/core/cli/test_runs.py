@@ -11,8 +11,8 @@ import yaml
 
 from pilotlight.cli.plot import HEIGHT, WIDTH, plot
 from pilotlight.contracts import Variant, encode
+from pilotlight.journal import Line, Status
 from pilotlight.registry import Registry
-from pilotlight.runs import Line, Status
 from pilotlight.storage import open_store
 from tests import fakes
 from tests.core.cli.conftest import Run

@@ -13,8 +13,9 @@ from pilotlight.cli.differences import Settings, differing, grouped, said, setti
 from pilotlight.cli.models import figure
 from pilotlight.cli.plot import plot
 from pilotlight.errors import InvalidInputError, NotFoundError
+from pilotlight.journal import Line
 from pilotlight.registry import Registry
-from pilotlight.runs import Line, Run, duration, kept, names, pictures, read, read_all
+from pilotlight.runs import Run, duration, kept, names, pictures, read, read_all
 from pilotlight.storage import ObjectStore, open_store
 
 SILENT_S = 900  # a run that has said nothing for so long may have been killed

@@ -2,8 +2,8 @@
 
 `options` has its parts; this module puts them together and reads them from files. It knows the words of a recipe and
 their limits, not what they do: in the training job `data`, `model`, `optimiser`, `schedule` and `loss` each keep a
-registry of functions under these words. Where a part comes in several kinds, its field is a union whose members are told apart by a word,
-and that word is the first field of each.
+registry of functions under these words. Where a part comes in several kinds, its field is a union whose members are
+told apart by a word, and that word is the first field of each.
 """
 
 import json
@@ -112,12 +112,16 @@ def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     `InvalidInputError` says in one sentence what is wrong, where, and what is allowed.
     """
-    tree = parse(read(find(path)), path)
+    return made(parse(read(find(path)), path), overrides, path)
+
+
+def made(tree: object, overrides: Sequence[str], source: str) -> Recipe:
+    """A recipe from what YAML or JSON held, with overrides; `source` stands before what is wrong with it."""
     if not isinstance(tree, dict):
-        raise InvalidInputError(f"{path} is not a recipe: it must map keys to values.")
+        raise InvalidInputError(f"{source} is not a recipe: it must map keys to values.")
     for override in overrides:
         assign(tree, override)
-    return check(tree, path)
+    return check(tree, source)
 
 
 def dump(recipe: Recipe) -> str:
@@ -127,11 +131,21 @@ def dump(recipe: Recipe) -> str:
 
 def find(path: str) -> Path:
     """The file that is meant: a recipe of record when `path` is its bare name, `path` itself otherwise."""
-    known = {file.stem: file for file in sorted(FOLDER.glob("*.yaml"))}
+    known = of_record()
     file = known.get(path, Path(path))
     if not file.is_file():
         raise InvalidInputError(f"There is no recipe {path!r}: give a YAML file, or one of {', '.join(known)}.")
     return file
+
+
+def of_record() -> dict[str, Path]:
+    """The recipes of record by their bare names."""
+    return {file.stem: file for file in sorted(FOLDER.glob("*.yaml"))}
+
+
+def differing(one: Recipe, other: Recipe) -> list[str]:
+    """The keys at which two recipes differ."""
+    return [key for key in Recipe.model_fields if getattr(one, key) != getattr(other, key)]
 
 
 def read(file: Path) -> str:
