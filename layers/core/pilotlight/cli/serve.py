@@ -10,6 +10,9 @@ import typer
 from pilotlight.cli import checkout
 from pilotlight.cli.console import STORE, JsonOption, StoreOption, print_json
 from pilotlight.local.gateway import Gateway
+from pilotlight.settings import Settings
+
+TRAININGS = Settings().trainings  # in the working folder, as the store is
 
 
 def serve(
@@ -44,7 +47,7 @@ def gateway(store: str, *, host: str, port: int, workers: int) -> Gateway:
         host=host,
         port=port,
         workers=workers,
-        environment={"PILOTLIGHT_STORE": absolute(store)},
+        environment={"PILOTLIGHT_STORE": absolute(store), "PILOTLIGHT_TRAININGS": absolute(TRAININGS)},
     )
 
 
