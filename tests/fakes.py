@@ -19,6 +19,7 @@ from pilotlight.steps import Finish, Image, Preparation, Table, Text
 from pilotlight.storage import ObjectStore, Stored, open_store
 
 MODELS = Path(__file__).parent / "models"
+EVENTS = Path(__file__).parent / "events"
 ROW = (TensorSpec("x", "FP32", ("batch", 3)),), (TensorSpec("y", "FP32", ("batch", 3)),)
 
 
@@ -89,7 +90,7 @@ def digits() -> tuple[Any, list[int]]:
         return arrays["image"], arrays["label"].tolist()
 
 
-EVENT: dict[str, Any] = json.loads((Path(__file__).parent / "events" / "predict-digits.json").read_text())
+EVENT: dict[str, Any] = json.loads((EVENTS / "predict-digits.json").read_text())
 
 
 def event(

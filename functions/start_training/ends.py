@@ -5,6 +5,7 @@ already told the promote function, which takes it to the gate. Source of the for
 change events.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -15,12 +16,14 @@ from functions.start_training.batch import seen
 from functions.start_training.courses import settings
 from pilotlight import jobs, runs
 from pilotlight.aliases import now
+from pilotlight.contracts import NAME_PATTERN
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.jobs import End, Job
 from pilotlight.metrics import count
 from pilotlight.storage import ObjectStore
 
 CHANGE = "Batch Job State Change"
+CLOCKS_S = 5  # by which Batch's clock may be behind ours
 STATES: Mapping[str, Any] = {"SUCCEEDED": "succeeded", "FAILED": "failed"}
 
 
@@ -32,6 +35,8 @@ def record(store: ObjectStore, event: Mapping[str, Any]) -> str:
         raise InvalidInputError(f"The event {event.get('detail-type')!r} is no end of a Batch job.")
     if "#" in job["jobId"]:
         return f"{job['jobId']} is one node of a job, and not its end."
+    if re.fullmatch(NAME_PATTERN, run) is None:
+        return f"The job {job['jobId']} is of no run."
     try:
         noted = jobs.change(store, run, lambda old: ended(old, job))
     except NotFoundError:
@@ -45,12 +50,21 @@ def record(store: ObjectStore, event: Mapping[str, Any]) -> str:
 
 
 def ended(job: Job, told: Mapping[str, Any]) -> Job:
-    """The job with its end, if it is this one and has none yet."""
-    if job.end is not None or job.id not in ("", told["jobId"]):
+    """The job with its end, if it is this one and has none yet.
+
+    One without an id is this one if Batch has it since then: the event may be faster than who writes the id down.
+    """
+    is_this = job.id == told["jobId"] or (not job.id and told.get("createdAt", 0) / 1000 > asked_s(job) - CLOCKS_S)
+    if job.end is not None or not is_this:
         return job
     look = seen(dict(told))
     end = End(STATES[told["status"]], look.reason, stopped(told), look.attempts, look.log)
     return msgspec.structs.replace(job, id=told["jobId"], end=end)
+
+
+def asked_s(job: Job) -> float:
+    """When the job was asked for, in seconds since 1970."""
+    return datetime.fromisoformat(job.asked).timestamp()
 
 
 def stopped(told: Mapping[str, Any]) -> str:

@@ -81,11 +81,12 @@ def asked(content: Any, query: Mapping[str, str]) -> Start:  # noqa: ANN401 - as
 
 def ordered(start: Start) -> Recipe:
     """The recipe that is wanted, with its changes."""
-    changes = [plain(change, "set") for change in start.set]
+    for change in start.set:
+        plain(change.partition("=")[2], f"set {change[:60]!r}")
     if not isinstance(start.recipe, str):
-        return made(start.recipe, changes, "recipe")
+        return made(start.recipe, start.set, "recipe")
     file = of_record().get(start.recipe)
     if file is None:
         known = ", ".join(of_record())
         raise InvalidInputError(f"There is no recipe {start.recipe!r}: send a whole one, or one of {known}.")
-    return made(parse(read(file), start.recipe), changes, start.recipe)
+    return made(parse(read(file), start.recipe), start.set, start.recipe)
