@@ -43,6 +43,9 @@ class Batch:
         self._logs, self._stack = settings.training_logs, settings.training_stack
         self._clients: dict[str, Any] = {}
 
+    def check(self, nodes: int) -> None:
+        """A queue takes any job."""
+
     def start(self, run: str, nodes: int) -> str:
         """Submit the run to the queue for as many nodes."""
         place = self._several if nodes > 1 else self._one

@@ -42,6 +42,9 @@ class Launcher(Protocol):
 
     name: str
 
+    def check(self, nodes: int) -> None:
+        """Raise what stands against any job over so many nodes, before anything is written down."""
+
     def start(self, run: str, nodes: int) -> str:
         """Start a job that trains the run's recipe; gives its id."""
 
@@ -63,8 +66,12 @@ class Nowhere:
 
     name = "none"
 
-    def start(self, run: str, nodes: int) -> str:
+    def check(self, nodes: int) -> None:
         """Refuse, and say what the stack lacks."""
+        raise UnsupportedError(NOT_HERE)
+
+    def start(self, run: str, nodes: int) -> str:
+        """Refuse likewise."""
         raise UnsupportedError(NOT_HERE)
 
     def find(self, run: str, since: str) -> str | None:

@@ -46,9 +46,17 @@ class Local:
     def __init__(self, store: str, folder: Path) -> None:
         self._store, self._folder = store, folder
 
+    def check(self, nodes: int) -> None:
+        """Whether this machine can train what is asked."""
+        if nodes > 1:
+            raise InvalidInputError(f"nodes is {nodes}; a training here is a process of this one machine.")
+        if find_spec("torch") is None:
+            raise UnavailableError("Training needs torch, which is not installed here; pip install -e '.[train]'.")
+        if self._store.startswith("memory:"):
+            raise UnavailableError("Another process cannot see the store memory://; set PILOTLIGHT_STORE to a folder.")
+
     def start(self, run: str, nodes: int) -> str:
         """Start a process in a session of its own, so that it is not killed with what started it."""
-        self._check(nodes)
         job = PREFIX + secrets.token_hex(6)
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._path(job, "log").open("xb") as log:
@@ -93,14 +101,6 @@ class Local:
         if self._lives(job):
             process = decode(self._path(job, "json").read_bytes(), Process, job)
             os.kill(process.pid, signal.SIGTERM)
-
-    def _check(self, nodes: int) -> None:
-        if nodes > 1:
-            raise InvalidInputError(f"nodes is {nodes}; a training here is a process of this one machine.")
-        if find_spec("torch") is None:
-            raise UnavailableError("Training needs torch, which is not installed here; pip install -e '.[train]'.")
-        if self._store.startswith("memory:"):
-            raise UnavailableError("Another process cannot see the store memory://; set PILOTLIGHT_STORE to a folder.")
 
     def _look(self, job: str) -> Look:
         lives = self._lives(job)

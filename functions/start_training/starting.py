@@ -37,6 +37,7 @@ class Starter:
         `ConflictError` where the run's name belongs to another recipe. A run that ended without a version is started
         again only with `resume`.
         """
+        self.launcher.check(order.nodes)
         self._keep_recipe(order.run, order.recipe)
         fresh = Job(launcher=self.launcher.name, nodes=order.nodes, by=by, asked=now())
         if not self._claim(order, fresh):

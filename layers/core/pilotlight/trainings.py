@@ -21,7 +21,7 @@ from pilotlight.errors import UnavailableError
 
 Call = Callable[..., bytes]  # verb, path, body, headers
 ROOT = "/v1/trainings"
-PAUSE_S = 1.0  # between two looks at a log that does not grow
+PAUSE_S = 2.0  # between two looks at a log that does not grow
 PATIENCE = 20  # looks in a row that may fail before a log is given up
 
 

@@ -11,7 +11,7 @@ from functions.start_training.handler import Trainer
 from functions.start_training.launcher import Look, Page, Phase
 from pilotlight import jobs, runs
 from pilotlight.contracts import encode
-from pilotlight.errors import UnavailableError
+from pilotlight.errors import UnavailableError, UnsupportedError
 from pilotlight.journal import Published, Status
 from pilotlight.storage import ObjectStore
 from tests import fakes
@@ -31,6 +31,10 @@ class Queue:
         self.logs: dict[str, list[str]] = {}
         self.refusal = ""
         self.deaf = False  # takes a job, and its answer is lost
+
+    def check(self, nodes: int) -> None:
+        if nodes > 8:
+            raise UnsupportedError("No queue has so many machines.")
 
     def start(self, run: str, nodes: int) -> str:
         if self.refusal:

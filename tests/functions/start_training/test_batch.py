@@ -177,6 +177,7 @@ def test_the_settings_choose_the_launcher() -> None:
     assert isinstance(nowhere, Nowhere)
     assert (nowhere.find("monday", ""), nowhere.look(["job"])) == (None, {})
     for act in (
+        lambda: nowhere.check(1),
         lambda: nowhere.start("monday", 1),
         lambda: nowhere.stop("job", ""),
         lambda: nowhere.read("job", "", ""),

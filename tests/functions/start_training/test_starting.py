@@ -48,6 +48,12 @@ def test_several_nodes(api: Api) -> None:
     assert api.queue.started == [("monday", 4)]
 
 
+def test_what_can_never_be_started_leaves_nothing_behind(api: Api) -> None:
+    status, body = api.start(nodes=9)
+    assert (status, body["error"]) == (501, "No queue has so many machines.")
+    assert list(api.store.paths("runs")) == []
+
+
 def test_of_many_at_the_same_time_one_starts_the_job(api: Api) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: api.start(), range(16)))
