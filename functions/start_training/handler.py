@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pilotlight.api.router import Router
 from pilotlight.settings import Settings
 from pilotlight.storage import ObjectStore, open_store
 
+JOB = "functions.train"
 NOWHERE = "none"  # the queue of a stack that trains nothing
 
 
@@ -32,11 +34,11 @@ class Trainer(Router):
 
 
 def launcher(settings: Settings) -> Launcher:
-    """Batch where a queue is named, a process of this machine where nothing is."""
-    if settings.training_queue == NOWHERE:
-        return Nowhere()
-    if settings.training_queue:
+    """Batch where a queue is named, a process of this machine where nothing is and the training job lies beside us."""
+    if settings.training_queue and settings.training_queue != NOWHERE:
         return Batch(settings)
+    if settings.training_queue or find_spec(JOB) is None:  # as in Lambda's package, which holds this function alone
+        return Nowhere()
     return Local(settings.store, Path(settings.trainings))
 
 

@@ -173,6 +173,9 @@ def test_a_queue_that_is_not_there_is_told(queue: Settings) -> None:
 def test_the_settings_choose_the_launcher() -> None:
     assert isinstance(launcher(Settings()), Local)
     assert isinstance(launcher(Settings(training_queue="arn:aws:batch:queue")), Batch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("functions.start_training.handler.find_spec", lambda name: None)
+        assert isinstance(launcher(Settings()), Nowhere)
     nowhere = launcher(Settings(training_queue="none"))
     assert isinstance(nowhere, Nowhere)
     assert (nowhere.find("monday", ""), nowhere.look(["job"])) == (None, {})
