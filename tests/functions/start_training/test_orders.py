@@ -82,7 +82,7 @@ def test_a_run_without_a_name_gets_one_of_its_own() -> None:
         (BOMB.encode(), "aliases"),
         ({"recipe": "digits", "set": ["model=[&a [1], *a]"]}, "aliases"),
         (b"[" * 5000, "nested too deeply"),
-        (b'{"a":' * 5000, "nested too deeply"),
+        (b'{"a":' * 40_000 + b"1" + b"}" * 40_000, "nested too deeply"),
     ],
 )
 def test_what_orders_nothing_is_told_in_a_sentence(body: object, words: str) -> None:
