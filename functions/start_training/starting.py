@@ -89,15 +89,19 @@ class Starter:
         return True
 
     def _is_over(self, job: Job) -> bool:
-        """Whether nothing will come of a job any more; `UnavailableError` while another request is starting it."""
+        """Whether nothing will come of a job any more; `UnavailableError` while another request is starting it.
+
+        One that its launcher does not know is over, unless it is so young that the launcher may not know it yet.
+        """
         if job.end is not None:
             return True
+        is_young = datetime.now(UTC) - datetime.fromisoformat(job.asked) < BEING_STARTED
         if not job.id:
-            if datetime.now(UTC) - datetime.fromisoformat(job.asked) < BEING_STARTED:
+            if is_young:
                 raise UnavailableError("Another request is starting this run; ask again.", retry_after=WAIT_S)
             return True
         look = self.launcher.look([job.id]).get(job.id)
-        return look is not None and look.phase == "over"
+        return look.phase == "over" if look else not is_young
 
     def _look_for(self, order: Order, job: Job, fresh: Job, e_tag: str) -> bool:
         """Adopt the job of a start that ended half-way; whether there is none, and it must be made again."""

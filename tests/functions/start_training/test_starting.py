@@ -98,6 +98,22 @@ def test_a_start_that_is_refused_may_be_asked_for_again(api: Api) -> None:
     assert (status, body["job"]["id"], api.job().number) == (202, "job-1", 1)
 
 
+def test_a_job_that_is_forgotten_may_be_followed_by_another(api: Api) -> None:
+    api.start()
+    api.queue.looks.clear()
+    assert api.start(resume=True)[1]["job"]["id"] == "job-1"  # too young to be forgotten
+    age(api)
+    status, body = api.start()
+    assert (status, body["state"]) == (200, "unknown")
+    assert api.start(resume=True)[1]["job"]["id"] == "job-2"
+
+
+def age(api: Api) -> None:
+    """Make the job one that was asked for a minute ago."""
+    before = (datetime.now(UTC) - timedelta(seconds=61)).isoformat()
+    jobs.change(api.store, "monday", lambda job: msgspec.structs.replace(job, asked=before))
+
+
 @pytest.fixture
 def half(api: Api) -> Api:
     """A start of a minute ago whose function was killed after the queue had taken the job."""
@@ -106,8 +122,7 @@ def half(api: Api) -> Api:
         api.start()
     api.queue.deaf = False
     assert api.start()[0] == 503  # somebody may be at it still
-    before = (datetime.now(UTC) - timedelta(seconds=61)).isoformat()
-    jobs.change(api.store, "monday", lambda job: msgspec.structs.replace(job, asked=before))
+    age(api)
     return api
 
 
