@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,11 @@ class Clock:
     def tick(self, seconds: float) -> None:
         """Let time pass."""
         self.now += seconds
+
+
+def eventually(true: Callable[[], bool], within_s: float = 120.0) -> None:
+    """Wait until something is so; `within_s` is an upper bound for what should take a moment, on a busy machine too."""
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline, f"still not so after {within_s:g} s"
+        time.sleep(0.05)

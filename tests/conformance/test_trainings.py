@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,13 +42,6 @@ def client(url: str) -> Iterator[Client]:
         yield connected
 
 
-def eventually(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < deadline, f"still not so after {WAIT_S} s"
-        time.sleep(0.1)
-
-
 def test_curl_trains_and_the_version_answers(url: str, client: Client) -> None:
     command = ["curl", "-sS", "--fail-with-body", "-X", "POST", f"{url}/v1/trainings?run=first", "--data-binary", "@-"]
     asked = subprocess.run(command, input=dump(load("digits", TINY)), capture_output=True, text=True, check=True).stdout
@@ -81,7 +73,7 @@ def test_a_training_is_stopped_and_goes_on(client: Client) -> None:
     assert again.job.id == started.job.id
     with pytest.raises(ConflictError, match="epochs, early_stopping differ"):
         client.trainings.start("digits", changes=[*TINY, "name=endless"], run="endless")
-    eventually(lambda: client.trainings.show("endless").epochs > 1)
+    fakes.eventually(lambda: client.trainings.show("endless").epochs > 1)
     stopping = client.trainings.cancel("endless", "seen enough")
     assert (stopping.state, "seen enough" in stopping.reason) == ("stopping", True)
     lines = list(client.trainings.follow("endless", pause_s=0.1))
@@ -90,14 +82,29 @@ def test_a_training_is_stopped_and_goes_on(client: Client) -> None:
     assert client.trainings.start("digits", changes=ENDLESS, run="endless").state == "cancelled"
     resumed = client.trainings.start("digits", changes=ENDLESS, run="endless", resume=True)
     assert resumed.state in ("queued", "running")
-    eventually(lambda: "goes on after step" in " ".join(client.trainings.log("endless").lines))
+    fakes.eventually(lambda: "goes on after step" in " ".join(client.trainings.log("endless").lines))
     client.trainings.cancel("endless")
-    eventually(lambda: client.trainings.show("endless").state == "cancelled")
+    fakes.eventually(lambda: client.trainings.show("endless").state == "cancelled")
+
+
+def test_a_training_outlives_the_gateway(tmp_path: Path) -> None:
+    variables = {"PILOTLIGHT_STORE": str(tmp_path / "store"), "PILOTLIGHT_TRAININGS": str(tmp_path / "trainings")}
+    gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment=variables)
+    with gateway.background() as address, Client(address) as client:
+        started = client.trainings.start("digits", changes=ENDLESS, run="long")
+        fakes.eventually(lambda: client.trainings.show("long").epochs > 0)
+    with gateway.background() as address, Client(address) as client:
+        course = client.trainings.show("long")
+        assert course.job is not None
+        assert started.job is not None
+        assert (course.state, course.job.id) == ("running", started.job.id)
+        client.trainings.cancel("long")
+        fakes.eventually(lambda: client.trainings.show("long").state == "cancelled")
 
 
 def test_a_training_that_fails_says_why(client: Client) -> None:
     client.trainings.start("digits", changes=[*TINY, "name=diverging", "optimiser.learning_rate=1e30"], run="diverging")
-    eventually(lambda: client.trainings.show("diverging").state == "failed")
+    fakes.eventually(lambda: client.trainings.show("diverging").state == "failed")
     assert "diverged in epoch 1" in client.trainings.show("diverging").reason
 
 

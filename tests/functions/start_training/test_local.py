@@ -2,16 +2,15 @@
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from functions.start_training.local import PAGE_BYTES, Local, end_of_lines, environment
 from pilotlight.errors import InvalidInputError, UnavailableError
+from tests import fakes
 
-WAIT_S = 30  # an upper bound for what should take a moment
 JOB = """
 import signal, sys, time
 def leave(*_):
@@ -38,21 +37,14 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Local]:
     yield made
     for file in (tmp_path / "trainings").glob("*.json"):
         made.stop(file.stem, "the test is over")
-        eventually(lambda job=file.stem: made.look([job])[job].phase == "over")  # type: ignore[misc]
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < deadline, f"still not so after {WAIT_S} s"
-        time.sleep(0.02)
+        fakes.eventually(lambda job=file.stem: made.look([job])[job].phase == "over")  # type: ignore[misc]
 
 
 def test_a_training_from_start_to_stop(local: Local, tmp_path: Path) -> None:
     job = local.start("monday", 1)
     assert local.look([job, "local-unknown"]).keys() == {job}
     assert (local.look([job])[job].phase, local.look([job])[job].word) == ("running", "RUNNING")
-    eventually(lambda: local.read(job, "", "").lines != [])
+    fakes.eventually(lambda: local.read(job, "", "").lines != [])
     page = local.read(job, "", "")
     assert page.lines == [
         f"words store:runs/monday/recipe.yaml --store {tmp_path / 'store'} --run monday"
@@ -61,7 +53,7 @@ def test_a_training_from_start_to_stop(local: Local, tmp_path: Path) -> None:
     assert local.find("monday", "") == job
     assert local.find("tuesday", "") is None
     local.stop(job, "enough")
-    eventually(lambda: local.look([job])[job].phase == "over")
+    fakes.eventually(lambda: local.look([job])[job].phase == "over")
     assert local.read(job, "", page.token).lines == ["half a linesaved"]
     assert local.find("monday", "") is None
     local.stop(job, "enough")  # whatever has its process id by now lives on
@@ -84,7 +76,7 @@ def test_a_process_that_was_killed_is_over(local: Local, tmp_path: Path) -> None
     job = local.start("monday", 1)
     process = (tmp_path / "trainings" / f"{job}.json").read_text()
     subprocess.run(["kill", "-KILL", process.partition('"pid":')[2].partition(",")[0]], check=True)
-    eventually(lambda: local.look([job])[job].phase == "over")
+    fakes.eventually(lambda: local.look([job])[job].phase == "over")
 
 
 def test_what_cannot_be_trained_here(local: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
