@@ -1,20 +1,29 @@
 """A training by HTTP through the local gateway: from the order to the version that answers, stopped and resumed."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import httpx2
 import pytest
+from cfnlint.decode import cfn_yaml
 
+from functions.start_training.batch import Batch
+from functions.start_training.handler import Trainer
+from functions.train.__main__ import main
 from pilotlight.cli import app
 from pilotlight.client import Client, Tensor
 from pilotlight.errors import ConflictError, InvalidInputError
 from pilotlight.local.gateway import Gateway
 from pilotlight.recipes.recipe import dump, load
+from pilotlight.settings import Settings
+from pilotlight.storage import open_store
 from tests import fakes
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +115,39 @@ def test_a_training_that_fails_says_why(client: Client) -> None:
     client.trainings.start("digits", changes=[*TINY, "name=diverging", "optimiser.learning_rate=1e30"], run="diverging")
     fakes.eventually(lambda: client.trainings.show("diverging").state == "failed")
     assert "diverged in epoch 1" in client.trainings.show("diverging").reason
+
+
+def test_a_job_of_batch_trains_what_was_sent(
+    queue: Settings, bucket_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Moto takes the job and runs nothing; here its command line is run, as the template's definition says it."""
+    store = open_store(bucket_url)
+    handle = Trainer(store, Batch(queue))
+
+    def ask(method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
+        sent = None if body is None else json.dumps(body).encode()
+        return json.loads(handle(fakes.event(handle._routes, method, path, sent), None)["body"])
+
+    recipe = load("digits", TINY).model_dump(mode="json")
+    asked = ask("POST", "/v1/trainings", {"recipe": recipe, "run": "monday"})
+    (job,) = boto3.client("batch").describe_jobs(jobs=[asked["job"]["id"]])["jobs"]
+    monkeypatch.setenv("AWS_BATCH_JOB_ID", job["jobId"])
+    assert main(command(job["parameters"], bucket_url)) == 0
+    assert capsys.readouterr().out == "tiny:1\n"
+    event = json.loads((fakes.EVENTS / "batch-job-failed.json").read_text())
+    event["detail"] |= {"jobId": job["jobId"], "status": "SUCCEEDED", "statusReason": "", "container": {"exitCode": 0}}
+    assert handle(event, None) == {"done": ["monday: SUCCEEDED. exit code 0"]}
+    shown = ask("GET", "/v1/trainings/monday")
+    assert (shown["state"], shown["version"], shown["job"]["state"]) == ("finished", "tiny:1", "SUCCEEDED")
+    assert (shown["job"]["attempts"], shown["epochs"], shown["recipe"]) == (2, 2, dump(load("digits", TINY)))
+
+
+def command(parameters: dict[str, str], store: str) -> list[str]:
+    """The words that Batch puts together from the job definition and a job's parameters."""
+    definition = cfn_yaml.load(str(ROOT / "infra/training.yaml"))["Resources"]["Job"]["Properties"]
+    words = [store if "Fn::Sub" in str(word) else word for word in definition["ContainerProperties"]["Command"]]
+    words = ["82800" if word == {"Ref": "TimeBudget"} else word for word in words]
+    return [parameters[word[5:]] if word.startswith("Ref::") else word for word in words]
 
 
 # --- the command

@@ -2,14 +2,14 @@
 
 import json
 import time
-import urllib.request
-import uuid
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from cfnlint.decode import cfn_yaml
 
-from functions.start_training.batch import Batch, job_name, packed, reason, seen, stream, unpacked
+from functions.start_training.batch import CANCELLED, Batch, job_name, packed, reason, seen, stream, unpacked
 from functions.start_training.handler import launcher
 from functions.start_training.launcher import Nowhere
 from functions.start_training.local import Local
@@ -17,38 +17,7 @@ from pilotlight.errors import InvalidInputError, UnavailableError, UnsupportedEr
 from pilotlight.settings import Settings
 from tests import fakes
 
-CONTAINER = {
-    "image": "training",
-    "resourceRequirements": [{"type": "VCPU", "value": "4"}, {"type": "MEMORY", "value": "13000"}],
-}
-
-
-@pytest.fixture
-def queue(aws_environment: dict[str, str]) -> Settings:
-    """A queue, its two definitions and its log group on moto, which ends each job at once."""
-    url = aws_environment["AWS_ENDPOINT_URL"]
-    words = json.dumps({"batch": {"use_docker": False}}).encode()
-    urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/config", words)).close()  # noqa: S310 - moto's
-    batch, own = boto3.client("batch"), uuid.uuid4().hex[:8]  # all tests of a process share moto's state
-    role = boto3.client("iam").create_role(RoleName=own, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
-    machines = batch.create_compute_environment(
-        computeEnvironmentName=own, type="UNMANAGED", state="ENABLED", serviceRole=role
-    )
-    order = [{"order": 1, "computeEnvironment": machines["computeEnvironmentArn"]}]
-    queues = [
-        batch.create_job_queue(jobQueueName=f"{name}-{own}", state="ENABLED", priority=1, computeEnvironmentOrder=order)
-        for name in ("one", "several")
-    ]
-    one = batch.register_job_definition(jobDefinitionName=own, type="container", containerProperties=CONTAINER)
-    boto3.client("logs").create_log_group(logGroupName=own)
-    return Settings(
-        training_queue=queues[0]["jobQueueArn"],
-        training_job=one["jobDefinitionArn"],
-        nodes_queue=queues[1]["jobQueueArn"],
-        nodes_job=one["jobDefinitionArn"],
-        training_logs=own,
-        training_stack="pilotlight",
-    )
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_job_names_the_run_and_the_key_of_its_recipe(queue: Settings) -> None:
@@ -124,6 +93,14 @@ def test_the_log_of_several_nodes_is_the_main_ones() -> None:
     clients = Clients([{"jobId": "job", "status": "RUNNING"}, main], {"train/main": ["a"]})
     assert clients.read("job", "", "").lines == ["a"]
     assert Clients([{"jobId": "job", "status": "RUNNABLE"}], {}).read("job", "", "").lines == []
+
+
+def test_who_cancels_needs_no_alarm() -> None:
+    clients = Clients([], {})
+    clients.stop("job", "wrong data")
+    assert clients.calls == [("terminate_job", {"jobId": "job", "reason": "Cancelled: wrong data"})]
+    rule = cfn_yaml.load(str(ROOT / "infra/training.yaml"))["Resources"]["Failed"]["Properties"]
+    assert rule["EventPattern"]["detail"]["statusReason"][0] == {"anything-but": {"prefix": CANCELLED}}
 
 
 def test_several_nodes_are_said_to_batch() -> None:
