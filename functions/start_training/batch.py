@@ -22,6 +22,8 @@ PHASES: dict[str, Phase] = {"RUNNING": "running", "SUCCEEDED": "over", "FAILED":
 PAGE = 1000  # lines of a log at once
 TAG = "pilotlight-stack"  # by which the role knows its own jobs
 CANCELLED = "Cancelled: "  # begins the reason of a job's end that nobody needs to be told of; infra/training.yaml
+# In seconds, within the function's 28. One attempt: SubmitJob knows no token, and repeated unheard it is a second job.
+PATIENCE: Any = {"connect_timeout": 3, "read_timeout": 10, "retries": {"total_max_attempts": 1}}
 Answer = dict[str, Any]
 
 
@@ -122,11 +124,12 @@ class Batch:
 
     def _call(self, service: str, action: str, **arguments: Any) -> Answer:  # noqa: ANN401 - boto3 ships no types
         import boto3  # 0.2 s, which a list of old trainings need not wait for
+        from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             if service not in self._clients:
-                self._clients[service] = boto3.client(service)
+                self._clients[service] = boto3.client(service, config=Config(**PATIENCE))
             answer: Answer = getattr(self._clients[service], action)(**arguments)
         except ClientError as exc:
             if exc.response["Error"]["Code"] == "ResourceNotFoundException":

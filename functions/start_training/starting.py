@@ -79,13 +79,11 @@ class Starter:
             if job.nodes != order.nodes:
                 raise ConflictError(f"The run {order.run!r} is under way on {job.nodes} nodes, not on {order.nodes}.")
             return False
-        if job.end is None and not job.id:
+        if not job.id:
             return self._look_for(order, job, fresh, e_tag)
-        is_new = job.end is not None and job.end.state == "unstarted"
-        if not is_new and (not order.resume or read(self.store, order.run).published):
+        if not order.resume or read(self.store, order.run).published:
             return False
-        again = msgspec.structs.replace(fresh, number=job.number + (not is_new))
-        jobs.replace(self.store, order.run, again, e_tag)
+        jobs.replace(self.store, order.run, msgspec.structs.replace(fresh, number=job.number + 1), e_tag)
         return True
 
     def _is_over(self, job: Job) -> bool:
@@ -106,19 +104,25 @@ class Starter:
     def _look_for(self, order: Order, job: Job, fresh: Job, e_tag: str) -> bool:
         """Adopt the job of a start that ended half-way; whether there is none, and it must be made again."""
         found = self.launcher.find(order.run, job.asked)
-        adopted = msgspec.structs.replace(job, id=found) if found else fresh
+        replaced = msgspec.structs.replace
+        adopted = replaced(job, id=found, end=None) if found else replaced(fresh, number=job.number)
         jobs.replace(self.store, order.run, adopted, e_tag)
         return found is None
 
     def _launch(self, order: Order) -> None:
-        """Start the job that was claimed; one that is refused leaves the run to be asked for again."""
+        """Start the job that was claimed; one that is refused leaves the run to be asked for again.
+
+        Somebody may have cancelled it before it had an id to be stopped by.
+        """
         try:
             job = self.launcher.start(order.run, order.nodes)
         except PilotlightError as exc:
             end = End("unstarted", str(exc), now())
             jobs.change(self.store, order.run, lambda old: msgspec.structs.replace(old, end=end))
             raise
-        jobs.change(self.store, order.run, lambda old: msgspec.structs.replace(old, id=job))
+        started = jobs.change(self.store, order.run, lambda old: msgspec.structs.replace(old, id=job))
+        if started.stop:
+            self.launcher.stop(job, started.stop.why)
 
 
 def known(text: str, where: str) -> Recipe:

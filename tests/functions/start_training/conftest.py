@@ -1,7 +1,7 @@
 """Stores of each kind, a queue that does what it is told, and the routes over both."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +30,7 @@ class Queue:
         self.looks: dict[str, Look] = {}
         self.logs: dict[str, list[str]] = {}
         self.refusal = ""
+        self.meanwhile: Callable[[], object] = lambda: None  # what happens while it takes a job
         self.deaf = False  # takes a job, and its answer is lost
 
     def check(self, nodes: int) -> None:
@@ -39,6 +40,7 @@ class Queue:
     def start(self, run: str, nodes: int) -> str:
         if self.refusal:
             raise UnavailableError(self.refusal)
+        self.meanwhile()
         self.started.append((run, nodes))
         job = f"job-{len(self.started)}"
         self.move(job, "waiting")

@@ -114,6 +114,23 @@ def age(api: Api) -> None:
     jobs.change(api.store, "monday", lambda job: msgspec.structs.replace(job, asked=before))
 
 
+def test_a_start_whose_answer_was_lost_is_found_and_not_made_again(api: Api) -> None:
+    api.queue.refusal = "batch did not submit_job: timed out."
+    assert api.start()[0] == 503
+    api.queue.refusal = ""
+    api.queue.start("monday", 1)  # the queue had taken it nevertheless
+    status, body = api.start()
+    assert (status, body["state"], body["job"]["id"]) == (202, "queued", "job-1")
+    assert len(api.queue.started) == 1
+
+
+def test_a_training_that_is_cancelled_while_it_is_started_is_stopped(api: Api) -> None:
+    api.queue.meanwhile = lambda: api("POST", "/v1/trainings/monday/cancel", {"why": "typo"})
+    status, body = api.start()
+    assert (status, body["state"]) == (202, "stopping")
+    assert api.queue.stopped == [("job-1", "typo")]
+
+
 @pytest.fixture
 def half(api: Api) -> Api:
     """A start of a minute ago whose function was killed after the queue had taken the job."""
