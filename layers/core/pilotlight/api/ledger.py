@@ -1,0 +1,135 @@
+"""The ledger of a function: lines of its log that say what calls took, what they cost and who asked.
+
+    {"_aws": ..., "function": "...", "model": "digits", "version": "3", "cold": "false", "route": "...", "status": 200,
+     "tenant": "...", "calls": 1, "gb_seconds": 0.001728, "billed_ms": 1, "request": "...", "correlation_id": "...",
+     "TotalMs": [0.171], "QueueMs": [4.000], "LoadMs": [0.004], "DecodeMs": [0.051], "InferMs": [0.093],
+     "EncodeMs": [0.021], "Usd": [0.000000228793]}
+
+CloudWatch makes metrics of the fields that `_aws` names (infra/decisions/0035), `pilotlight cost --from-logs` adds up the
+rest. No field comes from a body, and a model stands here once it has been opened, so that no caller makes up metrics.
+
+To write a line takes longer than to make one, so calls that come close behind each other share theirs. A call that ended
+in an error is written at once, and so is one behind a pause. What is held is lost if the environment is never used again.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from pilotlight import metrics
+from pilotlight.api.trace import Charge, Trace
+
+MOST = 100  # values of a metric in one line, by the format's specification
+CLIENT_ERROR, SERVER_ERROR = 400, 500
+PER_FUNCTION, PER_VERSION = ["function"], ["function", "model", "version", "cold"]
+
+
+def ledger(seconds: float) -> "Ledger | None":
+    """The ledger of an environment by its setting, none for less than 0."""
+    return Ledger(seconds) if seconds >= 0 else None
+
+
+class Kind(NamedTuple):
+    """What calls have in common that share a line."""
+
+    route: str
+    model: str
+    version: int | None
+    cold: bool
+    status: int
+    tenant: str
+    stages: tuple[str, ...]  # in the order in which they were gone through, the queue first
+
+
+class Ledger:
+    """Writes the lines of an environment, which has one call at a time. `hold` is for how many seconds they may share one."""
+
+    def __init__(self, hold: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._hold = hold
+        self._clock = clock
+        self._written = -hold
+        self._held = 0
+        self._calls: dict[Kind, list[tuple[Any, ...]]] = {}
+
+    def call(self, event: Mapping[str, Any], trace: Trace, charge: Charge, status: int) -> None:
+        """A call through the gateway; what is no such call, as a start's golden request, is not noted."""
+        context = event.get("requestContext")
+        if context is not None:
+            self.note(trace, charge, status, event.get("resource") or "", context.get("requestId") or "", tenant(context))
+
+    def note(self, trace: Trace, charge: Charge, status: int, route: str, request: str, tenant: str) -> None:
+        """One call; `route` says by which way it came."""
+        spent = trace.spent()
+        kind = Kind(route, trace.model, trace.version, charge.cold, status, tenant, tuple(spent))
+        call = charge, request, trace.correlation, *spent.values()
+        calls = self._calls.get(kind)
+        if calls is None:
+            self._calls[kind] = [call]
+        else:
+            calls.append(call)
+        self._held += 1
+        now = self._clock()
+        if now - self._written >= self._hold or status >= CLIENT_ERROR or self._held >= MOST:
+            self._written = now
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held."""
+        calls, self._calls, self._held = self._calls, {}, 0
+        if calls:
+            at = int(time.time() * 1e3)
+            metrics.emit("".join(line(kind, of_kind, at) for kind, of_kind in calls.items()))
+
+
+def line(kind: Kind, calls: Sequence[tuple[Any, ...]], at: int) -> str:
+    """The line of some calls of one kind; `at` is in ms since 1970. Of a call alone it has the ids too."""
+    charges: list[Charge] = [call[0] for call in calls]
+    told = f'"calls":{len(calls)},"gb_seconds":{sum(float(charge.gb_seconds) for charge in charges):.6f}'
+    told += f',"billed_ms":{sum(charge.milliseconds for charge in charges)}'
+    if len(calls) == 1:
+        told += f',"request":{json.dumps(calls[0][1])},"correlation_id":{json.dumps(calls[0][2])}'
+    numbers = [listed(charge.total * 1e3 for charge in charges)]
+    numbers += [listed(seconds * 1e3 for seconds in column) for column in list(zip(*calls, strict=True))[3:]]
+    usd = ",".join([charge.usd for charge in charges])
+    return form(kind) % (at, told, *numbers, usd)
+
+
+def listed(milliseconds: Iterable[float]) -> str:
+    """Values of a metric."""
+    return ",".join(["%.3f" % value for value in milliseconds])  # noqa: UP031 - half the time of an f-string's format
+
+
+@lru_cache(1024)
+def form(kind: Kind) -> str:
+    """A line with places for its calls; few forms make up all the lines of an environment."""
+    names = ["TotalMs", *(f"{stage.capitalize()}Ms" for stage in kind.stages)]
+    failed = errors(kind.status)
+    fixed: dict[str, object] = {"function": metrics.FUNCTION}
+    if kind.version is not None:
+        fixed |= {"model": kind.model, "version": str(kind.version), "cold": "true" if kind.cold else "false"}
+    fixed |= {"route": kind.route, "status": kind.status, "tenant": kind.tenant, **dict.fromkeys(failed, 1)}
+    told = {"Timestamp": 0, "CloudWatchMetrics": directives(names, failed, of_model=kind.version is not None)}
+    head = json.dumps({"_aws": told, **fixed}, separators=(",", ":")).replace("%", "%%")
+    numbers = "".join(f',"{name}":[%s]' for name in [*names, "Usd"])
+    return head.replace('"Timestamp":0', '"Timestamp":%d', 1)[:-1] + ",%s" + numbers + "}\n"
+
+
+def directives(names: list[str], failed: list[str], *, of_model: bool) -> list[metrics.Directive]:
+    """The function's time where it has inferred, its errors in any case; all of it by version, once there is one."""
+    whole = [*(["TotalMs"] if of_model else []), *failed]
+    found = [metrics.directive(whole, [PER_FUNCTION])] if whole else []
+    return [*found, metrics.directive([*names, "Usd", *failed], [PER_VERSION])] if of_model else found
+
+
+def errors(status: int) -> list[str]:
+    """The counter of the status's class. A call that failed has a line of its own, so it counts once there."""
+    return ["ServerErrors"] if status >= SERVER_ERROR else ["ClientErrors"] if status >= CLIENT_ERROR else []
+
+
+def tenant(context: Mapping[str, Any]) -> str:
+    """Who is billed: an authorizer's principal, else the API key by its id, else whose signature it was."""
+    authorizer, identity = context.get("authorizer") or {}, context.get("identity") or {}
+    found = authorizer.get("principalId") or identity.get("apiKeyId") or identity.get("userArn")
+    return str(found) if found else ""
