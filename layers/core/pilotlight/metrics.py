@@ -1,7 +1,7 @@
 """Numbers for CloudWatch, printed as lines of its embedded metric format: no call, no permission, no wait.
 
-A line is JSON: under `_aws` it says which of its fields are metrics, and under which dimensions. Each metric costs by its
-name and its dimensions' values, so a dimension is what is few; everything else is a field (infra/decisions/0035).
+A line is JSON: under `_aws` it says which of its fields are metrics, and under which dimensions. A metric is paid for by
+its name and its dimensions' values, so a dimension is what is few; all else is a field (infra/decisions/0035).
 Source of the form: Amazon CloudWatch, embedded metric format specification.
 """
 
@@ -38,6 +38,6 @@ def directive(names: Sequence[str], sets: Sequence[Sequence[str]], unit: str | N
 def emit(line: str) -> None:
     """One whole line to standard output, which is the function's log; by one write, so that threads do not mix.
 
-    Past sys.stdout, whose two layers take as long as the line itself; Lambda's runtime client keeps nothing back in them.
+    Past sys.stdout, whose two layers take as long as the line; Lambda's runtime client keeps nothing back in them.
     """
     os.write(STANDARD_OUTPUT, line.encode())

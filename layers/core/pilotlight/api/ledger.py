@@ -1,15 +1,16 @@
 """The ledger of a function: lines of its log that say what calls took, what they cost and who asked.
 
     {"_aws": ..., "function": "...", "model": "digits", "version": "3", "cold": "false", "route": "...", "status": 200,
-     "tenant": "...", "calls": 1, "gb_seconds": 0.001728, "billed_ms": 1, "request": "...", "correlation_id": "...",
+     "tenant": "...", "calls": 1, "gb_seconds": 0.001728, "usd": 0.000000228793, "billed_ms": 1, "request": "...",
+     "correlation_id": "...",
      "TotalMs": [0.171], "QueueMs": [4.000], "LoadMs": [0.004], "DecodeMs": [0.051], "InferMs": [0.093],
      "EncodeMs": [0.021], "Usd": [0.000000228793]}
 
-CloudWatch makes metrics of the fields that `_aws` names (infra/decisions/0035), `pilotlight cost --from-logs` adds up the
-rest. No field comes from a body, and a model stands here once it has been opened, so that no caller makes up metrics.
+CloudWatch makes metrics of the fields that `_aws` names (infra/decisions/0035), `pilotlight cost --from-logs` adds up
+the rest. No field comes from a body, and a model stands here once it is open, so that no caller makes up metrics.
 
-To write a line takes longer than to make one, so calls that come close behind each other share theirs. A call that ended
-in an error is written at once, and so is one behind a pause. What is held is lost if the environment is never used again.
+To write a line takes longer than to make one, so calls that come close behind each other share theirs. One that ended
+in an error is written at once, and so is one behind a pause. What is held is lost if the environment is not used again.
 """
 
 import json
@@ -44,7 +45,7 @@ class Kind(NamedTuple):
 
 
 class Ledger:
-    """Writes the lines of an environment, which has one call at a time. `hold` is for how many seconds they may share one."""
+    """Writes the lines of an environment, which has one call at a time; those of `hold` seconds may share one."""
 
     def __init__(self, hold: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._hold = hold
@@ -57,7 +58,9 @@ class Ledger:
         """A call through the gateway; what is no such call, as a start's golden request, is not noted."""
         context = event.get("requestContext")
         if context is not None:
-            self.note(trace, charge, status, event.get("resource") or "", context.get("requestId") or "", tenant(context))
+            self.note(
+                trace, charge, status, event.get("resource") or "", context.get("requestId") or "", tenant(context)
+            )
 
     def note(self, trace: Trace, charge: Charge, status: int, route: str, request: str, tenant: str) -> None:
         """One call; `route` says by which way it came."""
@@ -87,6 +90,7 @@ def line(kind: Kind, calls: Sequence[tuple[Any, ...]], at: int) -> str:
     """The line of some calls of one kind; `at` is in ms since 1970. Of a call alone it has the ids too."""
     charges: list[Charge] = [call[0] for call in calls]
     told = f'"calls":{len(calls)},"gb_seconds":{sum(float(charge.gb_seconds) for charge in charges):.6f}'
+    told += f',"usd":{sum(float(charge.usd) for charge in charges):.12f}'
     told += f',"billed_ms":{sum(charge.milliseconds for charge in charges)}'
     if len(calls) == 1:
         told += f',"request":{json.dumps(calls[0][1])},"correlation_id":{json.dumps(calls[0][2])}'

@@ -144,7 +144,7 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 @lru_cache(maxsize=1024)
 def _key_id(key: str | None) -> str | None:
-    """An id such as AWS gives to an API key: ten letters and digits from which nobody gets the key; any key is known."""
+    """An id such as AWS gives to a key: ten letters and digits that do not tell the key. Any key is known here."""
     return None if key is None else base64.b32encode(hashlib.sha256(key.encode()).digest())[:10].decode().lower()
 
 
