@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from math import ceil, inf
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from pilotlight.errors import InvalidInputError
 from pilotlight.prices import LIST, MB_PER_GB, MS_PER_S, Machine, billed_ms
@@ -21,7 +21,7 @@ HTTP_BLOCK_KB = 512  # of a request that an HTTP API bills as one
 QUEUED = 1.2  # requests of SQS per message: one to send, a tenth each to receive and to delete ten at once
 PER_VERSION = 16  # metrics of a version that is asked all month, warm and cold: 6 times, price, one of the errors
 PER_STACK = 6  # metrics of the functions themselves
-ALARM_METRICS = 22  # of template.yaml and infra/monitoring.yaml
+ALARM_METRICS = 20  # of template.yaml and infra/monitoring.yaml
 FREE_DISK_MB = 512
 SAGEMAKER_MB = range(1024, 6145, 1024)  # the sizes that SageMaker Serverless has
 
@@ -96,8 +96,9 @@ def estimate(load: Load) -> Estimate:
     """The month of a load; `InvalidInputError` for one that cannot be."""
     check(load)
     lines = tuple(line for line in every_line(load) if line.usd)
+    paid = tuple(every_line(structs.replace(load, free_tier=False)))  # what one request more would cost
     total = sum(line.usd for line in lines)
-    others = tuple(alternatives(load, lines))
+    others = tuple(alternatives(load, paid))
     return Estimate(load, lines, total, total / load.requests * 1e6, others, load.requests)
 
 
@@ -124,12 +125,9 @@ def every_line(load: Load) -> Iterator[Line]:
     yield Line("Lambda, disk", price("disk", kept / MB_PER_GB * load.requests * seconds(load)))
     yield Line("CloudWatch, logs", price("logs_gb", load.requests * load.log_bytes / 1e9))
     if load.monitored:
+        watched = price("alarm", ALARM_METRICS) + price("composite_alarm", 1) + price("dashboard", 1)
         metrics = price("metric", PER_STACK + PER_VERSION * load.versions)
-        yield Line(
-            "CloudWatch, metrics, alarms, dashboard",
-            metrics + price("alarm", ALARM_METRICS) + price("dashboard", 1),
-            grows=False,
-        )
+        yield Line("CloudWatch, metrics, alarms, dashboard", metrics + watched, grows=False)
     yield Line("S3, models", price("s3_gb_month", load.store_gb), grows=False)
     yield Line("Training, GPU hours on demand", load.training_hours * gpu().usd_per_hour, grows=False)
 

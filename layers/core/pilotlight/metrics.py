@@ -1,7 +1,7 @@
 """Numbers for CloudWatch, printed as lines of its embedded metric format: no call, no permission, no wait.
 
-A line is JSON: under `_aws` it says which of its fields are metrics, and under which dimensions. A metric is paid for by
-its name and its dimensions' values, so a dimension is what is few; all else is a field (infra/decisions/0035).
+A line is JSON: under `_aws` it says which of its fields are metrics, under which dimensions. A metric is paid by its
+name and its dimensions' values, so a dimension is what is few; all else is a field (infra/decisions/0035).
 Source of the form: Amazon CloudWatch, embedded metric format specification.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 NAMESPACE = "Pilotlight"
-FUNCTION = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local")  # the dimension that tells stacks apart, too
+FUNCTION = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "")  # the dimension that tells stacks apart, too
 STANDARD_OUTPUT = 1
 
 Directive = dict[str, object]
@@ -40,4 +40,5 @@ def emit(line: str) -> None:
 
     Past sys.stdout, whose two layers take as long as the line; Lambda's runtime client keeps nothing back in them.
     """
-    os.write(STANDARD_OUTPUT, line.encode())
+    if FUNCTION:  # a command's standard output is for its result
+        os.write(STANDARD_OUTPUT, line.encode())

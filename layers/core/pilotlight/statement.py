@@ -56,7 +56,7 @@ def statement(text: str) -> Statement:
         raise InvalidInputError(
             "No line of this log is of a call; the functions' lines have a field usd (CallSeconds -1 stops them)."
         )
-    accounts = sorted((Account(*key, *each) for key, each in sums.items()), key=lambda account: -account.usd)
+    accounts = sorted((Account(*key, *each) for key, each in sums.items()), key=lambda account: (-account.usd, account))
     total = [sum(getattr(account, name) for account in accounts) for name in ("calls", "gb_seconds", "usd")]
     return Statement(tuple(accounts), int(total[0]), Decimal(total[1]), Decimal(total[2]), unread)
 

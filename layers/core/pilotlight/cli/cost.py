@@ -14,7 +14,7 @@ from pilotlight.contracts import Reference
 from pilotlight.errors import InvalidInputError
 from pilotlight.estimate import SECONDS, Estimate, Load, estimate
 from pilotlight.runtime.fit import fit
-from pilotlight.statement import Statement, statement
+from pilotlight.statement import Account, Statement, statement
 
 WIDTH = 40  # characters of the longest bar
 LOG_BYTES = 1200  # of a call's line and the gateway's; Lambda's own are not in it
@@ -135,14 +135,15 @@ def shown(result: Estimate, *, json: bool) -> None:
 def bill(result: Estimate) -> Table:
     """The lines, longest bar for the dearest."""
     load = result.load
-    title = f"{result.requests / 1e6:,.1f} million requests a month, {load.ms:g} ms at {load.memory_mb:,} MB {load.architecture}"
-    shown = Table(title=title, title_justify="left", title_style="bold", show_footer=True, caption_justify="left",
-                  caption=f"{result.region}, prices of {result.prices_as_of}")  # fmt: skip
+    size = f"{load.ms:g} ms at {load.memory_mb:,} MB {load.architecture}"
+    shown = Table(title=f"{result.requests / 1e6:,.1f} million requests a month, {size}", show_footer=True)
+    shown.title_justify = shown.caption_justify = "left"
+    shown.title_style, shown.caption = "bold", f"{result.region}, prices of {result.prices_as_of}"
     shown.add_column("", "together")
     shown.add_column("$ a month", f"{result.usd:,.2f}", justify="right")
     shown.add_column("$ a million", f"{result.usd_per_million:,.2f}", justify="right")
     shown.add_column("", no_wrap=True)
-    most = max(line.usd for line in result.lines)
+    most = max((line.usd for line in result.lines), default=1.0)
     for line in result.lines:
         each = f"{line.usd / result.requests * 1e6:,.2f}"
         shown.add_row(line.what, f"{line.usd:,.2f}", each, bar(line.usd / most))
@@ -186,19 +187,29 @@ def told(result: Statement, *, json: bool) -> None:
 def accounts(result: Statement) -> Table:
     """By tenant, model and version, the dearest first."""
     shown = Table(title=f"{result.calls:,} calls", title_justify="left", title_style="bold", show_footer=True)
-    for column, total in (
-        ("tenant", "together"), ("model", ""), ("version", ""), ("calls", f"{result.calls:,}"), ("failed", ""),
-        ("GB-seconds", f"{result.gb_seconds:,}"), ("$", f"{result.usd:f}"), ("$ a million", per_million(result.usd, result.calls)),
-    ):  # fmt: skip
+    totals = {
+        "tenant": "together",
+        "model": "",
+        "version": "",
+        "calls": f"{result.calls:,}",
+        "failed": "",
+        "GB-seconds": f"{result.gb_seconds:,}",
+        "$": f"{result.usd:f}",
+        "$ a million": per_million(result.usd, result.calls),
+    }
+    for column, total in totals.items():
         shown.add_column(column, total, justify="left" if column in ("tenant", "model") else "right")
     shown.add_column("", no_wrap=True)
     most = max(account.usd for account in result.accounts) or Decimal(1)
     for account in result.accounts:
-        shown.add_row(
-            account.tenant, account.model, account.version, f"{account.calls:,}", f"{account.failed:,}", f"{account.gb_seconds:,}",
-            f"{account.usd:f}", per_million(account.usd, account.calls), bar(float(account.usd / most) / 2),
-        )  # fmt: skip
+        shown.add_row(*cells(account), bar(float(account.usd / most) / 2))
     return shown
+
+
+def cells(account: Account) -> list[str]:
+    """One row."""
+    numbers = f"{account.calls:,}", f"{account.failed:,}", f"{account.gb_seconds:,}", f"{account.usd:f}"
+    return [account.tenant, account.model, account.version, *numbers, per_million(account.usd, account.calls)]
 
 
 def per_million(usd: Decimal, calls: int) -> str:
