@@ -64,13 +64,6 @@ class Trace:
         self.marks.append((name, now - self._last))
         self._last = now
 
-    def spent(self) -> dict[str, float]:
-        """Seconds by stage, those of a stage that was gone through twice added up."""
-        spent = {} if self.queue is None else {"queue": self.queue}
-        for name, seconds in self.marks:
-            spent[name] = spent[name] + seconds if name in spent else seconds
-        return spent
-
     def timing(self, total: float) -> str:
         """The Server-Timing header, in ms; a call that marked nothing has its total alone."""
         parts = [f"{name};dur={seconds * 1e3:.3f}" for name, seconds in self.marks]
