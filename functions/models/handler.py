@@ -23,7 +23,7 @@ def build(settings: Settings) -> Router:
     parts = (Endpoints(registry), Versions(registry), moves, Docs())
     correlation.install()
     routes = {resource: verbs for part in parts for resource, verbs in part.routes().items()}
-    return Router(routes, Bill(settings.memory_mb), ledger(settings.call_seconds))
+    return Router(routes, Bill(settings.memory_mb), ledger=ledger(settings.call_seconds))
 
 
 handle = build(Settings.from_environment(os.environ))

@@ -45,7 +45,7 @@ def build(settings: Settings) -> Router:
 def router(endpoints: Endpoints, settings: Settings) -> Router:
     """The endpoints with a bill for each call and, unless it is switched off, a line of the log."""
     correlation.install()
-    return Router(endpoints.routes(), Bill(settings.memory_mb), ledger(settings.call_seconds))
+    return Router(endpoints.routes(), Bill(settings.memory_mb), ledger=ledger(settings.call_seconds))
 
 
 CATALOG = catalog(SETTINGS, STORE)

@@ -11,6 +11,7 @@ from functions.batch import files
 from functions.batch.books import Books
 from functions.batch.files import Files
 from functions.batch.handler import Batch
+from functions.batch.inbox import file
 from pilotlight import correlation, metrics
 from pilotlight.api.ledger import Ledger
 from pilotlight.api.trace import Bill
@@ -116,7 +117,7 @@ def test_a_file_has_the_id_of_its_upload_and_a_line_for_each_part(
 def test_another_invocation_goes_on_under_the_same_id(place: Noted, written: Written) -> None:
     place.store.put("inbox/monday.jsonl", json.dumps(BODY).encode())
     uri = f"{place.store.url}/inbox/monday.jsonl"
-    found = files.file(place.store.url, uri)
+    found = file(place.store.url, uri)
     files.Work(place.store, place.handle._messages.answers, found, 0.0, origin=("me", "R1"))._progress()
     assert place.tell(uri).startswith("inbox/monday.jsonl is answered")
     assert place.document("monday/manifest.json")["correlation"] == "R1"
