@@ -1,11 +1,14 @@
 """Lines that CloudWatch makes metrics of: checked by what the embedded metric format asks of them."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from pilotlight import metrics
+
+Lines = Callable[[], list[dict[str, Any]]]
 
 
 def directives(line: dict[str, Any]) -> list[tuple[list[str], list[str]]]:
@@ -26,13 +29,13 @@ def directives(line: dict[str, Any]) -> list[tuple[list[str], list[str]]]:
 
 
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:  # noqa: ANN401 - a function
+def lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Lines:
     """What was written to the log since the last look."""
     monkeypatch.setattr(metrics, "FUNCTION", "stack-Predict-1")
     return lambda: [json.loads(line) for line in capfd.readouterr().out.splitlines()]
 
 
-def test_a_count_is_told_by_model_and_by_function(lines: Any) -> None:  # noqa: ANN401
+def test_a_count_is_told_by_model_and_by_function(lines: Lines) -> None:
     metrics.count("SwapFailed", {"why": "a\nb", "version": 3}, model="digits")
     (line,) = lines()
     assert directives(line) == [(["SwapFailed"], ["function"]), (["SwapFailed"], ["model"])]
@@ -40,13 +43,13 @@ def test_a_count_is_told_by_model_and_by_function(lines: Any) -> None:  # noqa: 
     assert (line["why"], line["version"]) == ("a\nb", 3)
 
 
-def test_properties_never_hide_what_is_counted(lines: Any) -> None:  # noqa: ANN401
+def test_properties_never_hide_what_is_counted(lines: Lines) -> None:
     metrics.count("SwapFailed", {"model": "x", "_aws": {}, "SwapFailed": 9}, model="digits")
     (line,) = lines()
     assert (line["SwapFailed"], line["model"]) == (1, "digits")
     assert directives(line)
 
 
-def test_a_command_writes_none_between_its_results(capfd: pytest.CaptureFixture[str]) -> None:
-    metrics.count("SwapFailed", model="digits")
+def test_lines_of_calls_are_for_a_functions_log_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    metrics.emit("x\n")
     assert capfd.readouterr().out == ""

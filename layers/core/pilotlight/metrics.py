@@ -6,6 +6,7 @@ Source of the form: Amazon CloudWatch, embedded metric format specification.
 """
 
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -25,8 +26,9 @@ def count(name: str, properties: Mapping[str, object] | None = None, **dimension
     """
     sets = [["function"], [*dimensions]] if dimensions else [["function"]]
     told = {"Timestamp": time.time_ns() // 1_000_000, "CloudWatchMetrics": [directive([name], sets, "Count")]}
-    line = {**(properties or {}), "_aws": told, "function": FUNCTION, **dimensions, name: 1}
-    emit(msgspec.json.encode(line, enc_hook=str).decode() + "\n")
+    line = {**(properties or {}), "_aws": told, "function": FUNCTION or "local", **dimensions, name: 1}
+    sys.stdout.write(msgspec.json.encode(line, enc_hook=str).decode() + "\n")
+    sys.stdout.flush()
 
 
 def directive(names: Sequence[str], sets: Sequence[Sequence[str]], unit: str | None = None) -> Directive:
@@ -36,9 +38,10 @@ def directive(names: Sequence[str], sets: Sequence[Sequence[str]], unit: str | N
 
 
 def emit(line: str) -> None:
-    """One whole line to standard output, which is the function's log; by one write, so that threads do not mix.
+    """Whole lines about calls to standard output, which is a function's log; elsewhere it is for results, so nothing.
 
-    Past sys.stdout, whose two layers take as long as the line; Lambda's runtime client keeps nothing back in them.
+    By one write, so that threads do not mix, past sys.stdout, whose two layers take as long as a line does. Lambda's
+    runtime client keeps nothing back in them.
     """
-    if FUNCTION:  # a command's standard output is for its result
+    if FUNCTION:
         os.write(STANDARD_OUTPUT, line.encode())
