@@ -25,6 +25,7 @@ from pilotlight.correlation import HEADER
 
 GATEWAY_S = 29.0  # after which API Gateway answers 504 itself
 MARGIN_S = 0.5  # kept to word the answer and send it
+SAM_LOCAL = "AWS_SAM_LOCAL"  # set by the SAM CLI, whose every event says that it was received when the CLI started
 
 
 class Trace:
@@ -48,7 +49,7 @@ class Trace:
         remaining = getattr(context, "get_remaining_time_in_millis", None)
         left = remaining() / 1000 if remaining is not None else inf
         told = event.get("requestContext") or {}
-        received = told.get("requestTimeEpoch")  # ms
+        received = told.get("requestTimeEpoch") if SAM_LOCAL not in os.environ else None  # ms
         queue = time.time() - received / 1000 if isinstance(received, int | float) else None
         if queue is None or not 0 <= queue < GATEWAY_S:  # a recorded event, or clocks that differ
             queue = None
