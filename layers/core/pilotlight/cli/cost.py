@@ -19,21 +19,6 @@ from pilotlight.statement import Account, Statement, statement
 WIDTH = 40  # characters of the longest bar
 LOG_BYTES = 1200  # of a call's line and the gateway's; Lambda's own are not in it
 
-EXAMPLES = """What a month of calls costs, by line, and what else would serve them.
-
-Examples:
-
-  pilotlight cost --rps 20 --ms 20 --memory 1769
-
-  pilotlight cost digits --rps 5 --cold-share 0.01 --arch arm64 --edge url
-
-  pilotlight cost --rps 50 --ms 8 --memory 1024 --provisioned 4 --training-hours 10 --json
-
-  pilotlight serve 2> calls.log;  pilotlight cost --from-logs calls.log
-
-  aws logs tail /aws/lambda/FUNCTION --since 1d --format short | pilotlight cost --from-logs -
-"""
-
 
 class Architecture(StrEnum):
     """Lambda's two."""
@@ -79,7 +64,20 @@ def cost(
     store: StoreOption = STORE,
     json: JsonOption = False,
 ) -> None:
-    """What a month of calls costs; EXAMPLES is what --help shows."""
+    """What a month of calls costs, by line, and what else would serve them.
+
+    Examples:
+
+    pilotlight cost --rps 20 --ms 20 --memory 1769
+
+    pilotlight cost digits --rps 5 --cold-share 0.01 --arch arm64 --edge url
+
+    pilotlight cost --rps 50 --ms 8 --memory 1024 --provisioned 4 --json
+
+    pilotlight serve 2> calls.log; pilotlight cost --from-logs calls.log
+
+    aws logs tail GROUP --since 1d --format short | pilotlight cost --from-logs -
+    """
     if from_logs:
         told(statement(text(from_logs)), json=json)
         return
@@ -95,9 +93,6 @@ def cost(
         log_bytes=log_bytes, monitored=True, store_gb=store_gb, training_hours=training_hours, free_tier=free_tier,
     )  # fmt: skip
     shown(estimate(load), json=json)
-
-
-cost.__doc__ = EXAMPLES
 
 
 def fitted(
