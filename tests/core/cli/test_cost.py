@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pilotlight.cli import serve
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry import Registry
 from pilotlight.storage import open_store
@@ -114,3 +115,9 @@ def test_tenants_are_billed_what_their_answers_said(
     assert met == {("double", "1"), ("double", "2"), ("-", "-")}
     assert sum(each["failed"] for each in found["accounts"]) == 1
     assert f"{sum(told):f}" in run("cost", "--from-logs", str(log))[1]
+
+
+@pytest.mark.parametrize(("calls", "said"), [(True, None), (False, "-1")])
+def test_a_gateway_logs_calls_where_it_is_asked_to(calls: bool, said: str | None) -> None:
+    gateway = serve.gateway("s", host="127.0.0.1", port=0, workers=1, calls=calls)
+    assert gateway.environment.get("PILOTLIGHT_CALL_SECONDS") == said

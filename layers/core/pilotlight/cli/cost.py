@@ -66,7 +66,7 @@ def cost(
 ) -> None:
     """What a month of calls costs, by line, and what else would serve them.
 
-    Examples:
+    For example:
 
     pilotlight cost --rps 20 --ms 20 --memory 1769
 
