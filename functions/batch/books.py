@@ -31,6 +31,11 @@ class Books:
             charge = self._bill.charge(trace, 1 / of)
             self._ledger.note(trace, charge, status, "queue", message.key, message.tenant)
 
+    def flush(self) -> None:
+        """Write what is held: an invocation is over, and nobody waits for it."""
+        if self._ledger is not None:
+            self._ledger.flush()
+
     def part(
         self, trace: Trace, answered: Mapping[str, int], failed: int, *, tenant: str, correlation: str, first: bool
     ) -> None:

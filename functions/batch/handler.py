@@ -42,7 +42,13 @@ class Batch:
         Of a queue's records those that failed are told by id, for the queue to deliver again; an event of the bus that
         fails raises, for Lambda to try again. What was done comes back as sentences.
         """
-        ends = Trace.of(event, context).ends
+        try:
+            return self._answer(event, Trace.of(event, context).ends)
+        finally:
+            if self._books is not None:
+                self._books.flush()
+
+    def _answer(self, event: Mapping[str, Any], ends: float) -> dict[str, Any]:
         if "Records" in event:
             return self._queue(event["Records"], ends)
         occurrence = of_event(event)

@@ -94,6 +94,16 @@ def test_whoever_differs_has_a_line_of_their_own(lines: Lines) -> None:
     ]  # fmt: skip
 
 
+def test_a_clock_that_goes_back_holds_nothing_up(lines: Lines) -> None:
+    clock = Clock()
+    clock.now = 1000.0
+    notes = Ledger(0.1, clock)
+    notes.call(EVENT, trace(), CHARGE, 200)
+    clock.now = 1.0  # as after the restore of a snapshot
+    notes.call(EVENT, trace(), CHARGE, 200)
+    assert [line["calls"] for line in lines()] == [1, 1]
+
+
 def test_no_line_holds_more_values_than_the_format_takes(lines: Lines) -> None:
     notes = Ledger(9, Clock())
     for _ in range(1 + 250):
