@@ -11,7 +11,10 @@ from functions.start_training.batch import Batch
 from functions.start_training.endpoints import Endpoints
 from functions.start_training.launcher import Launcher, Nowhere
 from functions.start_training.local import Local
+from pilotlight import correlation
+from pilotlight.api.ledger import Ledger, ledger
 from pilotlight.api.router import Router
+from pilotlight.api.trace import Bill
 from pilotlight.settings import Settings
 from pilotlight.storage import ObjectStore, open_store
 
@@ -22,8 +25,10 @@ NOWHERE = "none"  # the queue of a stack that trains nothing
 class Trainer(Router):
     """A Lambda handler for the API's requests and the bus's events."""
 
-    def __init__(self, store: ObjectStore, launcher: Launcher) -> None:
-        super().__init__(Endpoints(store, launcher).routes())
+    def __init__(
+        self, store: ObjectStore, launcher: Launcher, bill: Bill | None = None, ledger: Ledger | None = None
+    ) -> None:
+        super().__init__(Endpoints(store, launcher).routes(), bill, ledger)
         self._store = store
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
@@ -44,7 +49,9 @@ def launcher(settings: Settings) -> Launcher:
 
 def build(settings: Settings, store: ObjectStore | None = None) -> Trainer:
     """A handler for these settings."""
-    return Trainer(store or open_store(settings.store), launcher(settings))
+    correlation.install()
+    store = store or open_store(settings.store)
+    return Trainer(store, launcher(settings), Bill(settings.memory_mb), ledger(settings.call_seconds))
 
 
 handle = build(Settings.from_environment(os.environ))

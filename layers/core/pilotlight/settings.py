@@ -22,6 +22,7 @@ VARIABLES = {
     "promotion": "PILOTLIGHT_PROMOTION",
     "approval": "PILOTLIGHT_APPROVAL",
     "promoter": "PILOTLIGHT_PROMOTER",
+    "call_seconds": "PILOTLIGHT_CALL_SECONDS",
     "reply_queues": "PILOTLIGHT_REPLY_QUEUES",
     "training_queue": "PILOTLIGHT_TRAINING_QUEUE",
     "training_job": "PILOTLIGHT_TRAINING_JOB",
@@ -48,6 +49,7 @@ class Settings(Struct, frozen=True):
     promotion: str = "off"  # what becomes of what passes: off, champion, or a canary such as canary:10:1h
     approval: Literal["off", "required"] = "off"  # whether somebody must approve a version before it may serve
     promoter: str = ""  # name of the function that promotes what the registry's routes are asked to
+    call_seconds: Annotated[float, Meta(ge=-1, le=10)] = 0.1  # of calls that may share a line of the log; -1: no lines
     reply_queues: str = ""  # ARNs of the queues that a message may have its answer sent to, with commas between them
     training_queue: str = ""  # of AWS Batch, by ARN; none where a stack does not train, empty to train on this machine
     training_job: str = ""  # the definition of jobs there, by ARN with its revision

@@ -188,7 +188,7 @@ def test_the_end_of_a_job_is_kept_and_a_failure_counted(api: Api, capsys: pytest
     capsys.readouterr()
     assert api.tell(jobId="job-1").startswith("monday: FAILED. Essential container in task exited; exit code 1")
     line = json.loads(capsys.readouterr().out)
-    assert (line["TrainingFailed"], line["model"], line["run"]) == ([1.0], "digits", "monday")
+    assert (line["TrainingFailed"], line["model"], line["run"]) == (1, "digits", "monday")
     api.queue.looks.clear()  # Batch forgets it
     shown = api.show()
     assert (shown["state"], shown["reason"]) == ("failed", "Essential container in task exited; exit code 1")
