@@ -30,8 +30,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from functions.train.options.part import Count, Options, Seed, Share, branch
-from functions.train.options.text import TextOptions
+from pilotlight.recipes.options.part import Count, Options, Seed, Share, branch
+from pilotlight.recipes.options.text import TextOptions
 
 Format = Literal["csv", "parquet", "npz", "images"]
 Paths = Annotated[

@@ -1,25 +1,16 @@
 """A mistake in a recipe is one sentence that says where, what, and what instead."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.train import complaint, data, loss, model, optimiser, quantize, recipe, schedule
-from functions.train.__main__ import main
-from functions.train.options.loss import LossOptions
-from functions.train.options.model import CnnOptions
-from functions.train.options.optimiser import AdamOptions, OptimiserOptions
-from functions.train.options.schedule import ScheduleOptions
-from functions.train.recipe import Recipe, dump, load
 from pilotlight.errors import InvalidInputError
-
-ROOT = Path(__file__).parents[3]
+from pilotlight.recipes import recipe
+from pilotlight.recipes.options.model import CnnOptions
+from pilotlight.recipes.options.optimiser import AdamOptions
+from pilotlight.recipes.recipe import Recipe, dump, load
 
 MISTAKES = [
     ("optimiser.learning_rate=-1", ["optimiser.learning_rate", "-1", "greater than 0"]),
@@ -164,34 +155,6 @@ def test_missing_recipe_names_those_there_are(path: str) -> None:
     assert "digits" in said
 
 
-def test_mistake_ends_the_command_with_two_before_torch_is_imported() -> None:
-    program = (
-        "import sys\n"
-        "from functions.train.__main__ import main\n"
-        "code = main(['digits', '--set', 'optimiser.learning_rate=-1', '--store', 'memory://'])\n"
-        "sys.exit(code if 'torch' not in sys.modules else 99)"
-    )
-    path = os.pathsep.join([str(ROOT), str(ROOT / "layers/core")])
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr == "digits: optimiser.learning_rate is -1; it must be greater than 0.\n"
-
-
-@pytest.mark.parametrize("arguments", [["digits", "--store", "ftp://x"], ["digits", "--set", "x=1"], ["nothing"]])
-def test_command_says_a_mistake_on_stderr(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert_one_sentence(err.removesuffix("\n"))
-
-
 def test_recipe_of_record_loads() -> None:
     digits = load("digits")
     assert digits.name == digits.data.name == "digits"
@@ -240,20 +203,3 @@ def recipes(draw: st.DrawFn) -> Recipe:
 @given(recipes())
 def test_dumped_recipe_is_read_back_the_same(some: Recipe) -> None:
     assert recipe.check(recipe.parse(dump(some), "dump"), "dump") == some
-
-
-def known_words(options: object) -> set[str]:
-    """The words of a union in the recipe."""
-    return {word for one in complaint.members(get_args(options)[0]) for word in complaint.words(one)}
-
-
-def test_every_word_of_a_recipe_is_in_its_registry() -> None:
-    digits = load("digits")
-    assert digits.data.name in data.DATASETS
-    assert digits.model.architecture in model.ARCHITECTURES
-    assert digits.optimiser.name in optimiser.OPTIMISERS
-    assert digits.schedule.name in schedule.SCHEDULES
-    assert set(optimiser.OPTIMISERS) == known_words(OptimiserOptions)
-    assert set(loss.LOSSES) == known_words(LossOptions)
-    assert set(schedule.SCHEDULES) == known_words(ScheduleOptions)
-    assert digits.quantization.scheme in quantize.SCHEMES

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from functions.train.options.part import Options
+from pilotlight.recipes.options.part import Options
 
 
 class ExportOptions(Options):

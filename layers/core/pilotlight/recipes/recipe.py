@@ -1,9 +1,9 @@
 """The recipe: the one file that describes a training run, checked before anything heavy is imported.
 
 `options` has its parts; this module puts them together and reads them from files. It knows the words of a recipe and
-their limits, not what they do: `data`, `model`, `optimiser`, `schedule` and `loss` each keep a registry of functions
-under these words. Where a part comes in several kinds, its field is a union whose members are told apart by a word,
-and that word is the first field of each.
+their limits, not what they do: in the training job `data`, `model`, `optimiser`, `schedule` and `loss` each keep a
+registry of functions under these words. Where a part comes in several kinds, its field is a union whose members are
+told apart by a word, and that word is the first field of each.
 """
 
 import json
@@ -15,21 +15,21 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
 
-from functions.train.complaint import sentence
-from functions.train.options.augmentation import AugmentationOptions
-from functions.train.options.data import DataOptions, OwnOptions
-from functions.train.options.distributed import DistributedOptions
-from functions.train.options.graph import ExportOptions, QuantizationOptions
-from functions.train.options.life import CheckpointOptions, StoppingOptions
-from functions.train.options.loss import LossOptions
-from functions.train.options.model import ModelOptions
-from functions.train.options.optimiser import OptimiserOptions
-from functions.train.options.part import Count, Options, Positive, Seed, branch
-from functions.train.options.schedule import ScheduleOptions
 from pilotlight.contracts import NAME_PATTERN, RESERVED_NAMES
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.complaint import sentence
+from pilotlight.recipes.options.augmentation import AugmentationOptions
+from pilotlight.recipes.options.data import DataOptions, OwnOptions
+from pilotlight.recipes.options.distributed import DistributedOptions
+from pilotlight.recipes.options.graph import ExportOptions, QuantizationOptions
+from pilotlight.recipes.options.life import CheckpointOptions, StoppingOptions
+from pilotlight.recipes.options.loss import LossOptions
+from pilotlight.recipes.options.model import ModelOptions
+from pilotlight.recipes.options.optimiser import OptimiserOptions
+from pilotlight.recipes.options.part import Count, Options, Positive, Seed, branch
+from pilotlight.recipes.options.schedule import ScheduleOptions
 
-FOLDER = Path(__file__).with_name("recipes")  # the recipes of record, known by their bare names
+FOLDER = Path(__file__).with_name("record")  # the recipes of record, known by their bare names
 
 BatchSize = Annotated[
     Annotated[int, Field(ge=2), Tag("value")] | Annotated[Literal["full"], Tag("word")], Discriminator(branch)
@@ -112,12 +112,16 @@ def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     `InvalidInputError` says in one sentence what is wrong, where, and what is allowed.
     """
-    tree = parse(read(find(path)), path)
+    return made(parse(read(find(path)), path), overrides, path)
+
+
+def made(tree: object, overrides: Sequence[str], source: str) -> Recipe:
+    """A recipe from what YAML or JSON held, with overrides; `source` stands before what is wrong with it."""
     if not isinstance(tree, dict):
-        raise InvalidInputError(f"{path} is not a recipe: it must map keys to values.")
+        raise InvalidInputError(f"{source} is not a recipe: it must map keys to values.")
     for override in overrides:
         assign(tree, override)
-    return check(tree, path)
+    return check(tree, source)
 
 
 def dump(recipe: Recipe) -> str:
@@ -127,11 +131,21 @@ def dump(recipe: Recipe) -> str:
 
 def find(path: str) -> Path:
     """The file that is meant: a recipe of record when `path` is its bare name, `path` itself otherwise."""
-    known = {file.stem: file for file in sorted(FOLDER.glob("*.yaml"))}
+    known = of_record()
     file = known.get(path, Path(path))
     if not file.is_file():
         raise InvalidInputError(f"There is no recipe {path!r}: give a YAML file, or one of {', '.join(known)}.")
     return file
+
+
+def of_record() -> dict[str, Path]:
+    """The recipes of record by their bare names."""
+    return {file.stem: file for file in sorted(FOLDER.glob("*.yaml"))}
+
+
+def differing(one: Recipe, other: Recipe) -> list[str]:
+    """The keys at which two recipes differ."""
+    return [key for key in Recipe.model_fields if getattr(one, key) != getattr(other, key)]
 
 
 def read(file: Path) -> str:

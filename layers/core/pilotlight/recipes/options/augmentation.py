@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from functions.train.options.part import NotNegative, Options
+from pilotlight.recipes.options.part import NotNegative, Options
 
 
 class AugmentationOptions(Options):

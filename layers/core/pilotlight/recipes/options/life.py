@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from functions.train.options.part import Count, Options, Positive
+from pilotlight.recipes.options.part import Count, Options, Positive
 
 
 class StoppingOptions(Options):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from functions.train.options.part import Count, Dropout, Layers, Options, Positive
+from pilotlight.recipes.options.part import Count, Dropout, Layers, Options, Positive
 
 
 class CnnOptions(Options):

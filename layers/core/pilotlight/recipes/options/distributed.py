@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from functions.train.options.part import Options
+from pilotlight.recipes.options.part import Options
 
 
 class DistributedOptions(Options):

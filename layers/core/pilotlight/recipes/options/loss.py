@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from functions.train.options.part import BelowOne, Options, Positive, branch
+from pilotlight.recipes.options.part import BelowOne, Options, Positive, branch
 
 ClassWeights = Annotated[
     Annotated[tuple[Positive, ...], Tag("value")] | Annotated[Literal["balanced"], Tag("word")], Discriminator(branch)

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from functions.train.options.part import Count, Options
+from pilotlight.recipes.options.part import Count, Options
 
 
 class TextOptions(Options):
