@@ -2,10 +2,12 @@
 
 import os
 
+from pilotlight.runtime import interpreter
 from pilotlight.runtime.preload import preload, references
 from pilotlight.settings import Settings
 from pilotlight.storage import ObjectStore, open_store
 
+interpreter.starting()
 SETTINGS = Settings.from_environment(os.environ)
 PRELOADED = references(SETTINGS.preload)
 STORE = preload(open_store(SETTINGS.store), PRELOADED, seconds=SETTINGS.alias_seconds, budget=SETTINGS.model_bytes)
@@ -43,3 +45,4 @@ def build(settings: Settings) -> Router:
 CATALOG = catalog(SETTINGS, STORE)
 handle = Router(Endpoints(CATALOG, SETTINGS.model).routes(), Bill(SETTINGS.memory_mb))
 Snapshot(handle, CATALOG, PRELOADED, partial(open_store, SETTINGS.store)).arrange(SETTINGS.initialization)
+interpreter.started()
