@@ -34,9 +34,13 @@ def bare(target: Path) -> Callable[[], object]:
     store = open_store(f"s3://{BUCKET}")
 
     def fetch() -> None:
-        with target.open("w+b") as file, ThreadPoolExecutor(CONNECTIONS) as threads:
+        with (
+            target.open("w+b") as file,
+            ThreadPoolExecutor(CONNECTIONS) as threads,
+            store.reading(KEY) as part,
+        ):
             starts = range(0, SIZE, PART_BYTES)
-            list(threads.map(lambda at: store.part(KEY, file.fileno(), at, min(at + PART_BYTES, SIZE)), starts))
+            list(threads.map(lambda at: part(file.fileno(), at, min(at + PART_BYTES, SIZE)), starts))
 
     return fetch
 
