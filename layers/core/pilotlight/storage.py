@@ -170,8 +170,11 @@ class ObjectStore:
         return translated(self.url, path)
 
 
-class BucketStore(ObjectStore):
-    """S3 over a plain way: large objects come by sockets of our own, and by obstore where these do not do."""
+class PlainStore(ObjectStore):
+    """S3 without TLS, as within a machine or a private network: large objects come by sockets of our own.
+
+    And by obstore where these do not do.
+    """
 
     def __init__(self, url: str, store: S3Store) -> None:
         super().__init__(url, store)
@@ -261,8 +264,8 @@ def _s3(url: str, query: str) -> ObjectStore:
         arguments["endpoint"] = endpoint
     if not CREDENTIALS.intersection(os.environ):
         arguments["credential_provider"] = _profile()
-    straight = not any(name.lower() in PROXIES for name in os.environ)
-    return (BucketStore if straight else ObjectStore)(url, S3Store.from_url(url, **arguments))
+    plain = endpoint.startswith("http://") and not any(name.lower() in PROXIES for name in os.environ)
+    return (PlainStore if plain else ObjectStore)(url, S3Store.from_url(url, **arguments))
 
 
 def _profile() -> Any:  # noqa: ANN401 - obstore's protocol for credential providers is private

@@ -1,16 +1,16 @@
-"""Ranges of objects over sockets of our own: HTTP/1.1, from the socket into a file by one buffer, and nothing else.
+"""Ranges of objects over sockets of our own: HTTP/1.1 without TLS, from the socket into a file by one buffer.
 
 obstore takes twice the CPU for each byte (infra/decisions/0048). It stays the one that reads and writes everything but
 large files, that signs, and that mends: whatever here is not the plain answer to a plain question ends the copy where
-it is, and obstore reads the rest, with its retries and its words for errors. Sockets know URLs that are signed already.
+it is, and obstore reads the rest, with its retries and its words for errors. Not for TLS, which python reads by records
+of 16 kB and takes the interpreter's lock for each. Sockets know URLs that are signed already.
 """
 
 import os
 import re
 import socket
-from functools import cache
+import struct
 from types import TracebackType
-from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 SILENCE_S = 3.0  # of a server, after which obstore asks again
@@ -71,11 +71,10 @@ class Connection:
     """A socket to a server, and a buffer."""
 
     def __init__(self, place: SplitResult) -> None:
-        tls = place.scheme == "https"
-        port = place.port or (443 if tls else 80)
-        self._socket = socket.create_connection((place.hostname or "", port), timeout=SILENCE_S)
-        if tls:
-            self._socket = secured(self._socket, place.hostname)
+        self._socket = socket.create_connection((place.hostname or "", place.port or 80), timeout=SILENCE_S)
+        # The kernel's own limit: python's would make the socket one that returns with whatever has come.
+        self._socket.settimeout(None)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(SILENCE_S))
         self._buffer = memoryview(bytearray(CHUNK_BYTES))
         self.lasts = True  # for another request
 
@@ -97,8 +96,11 @@ class Connection:
         return size, last, got
 
     def read(self, size: int) -> memoryview:
-        """The next bytes of the body, at most `size`, until the next call."""
-        got = self._socket.recv_into(self._buffer, min(size, CHUNK_BYTES))
+        """The next bytes of the body, at most `size`, until the next call.
+
+        A whole buffer at once: to get the interpreter's lock back may take 0.5 ms while something else is imported.
+        """
+        got = self._socket.recv_into(self._buffer, min(size, CHUNK_BYTES), socket.MSG_WAITALL)
         if not got:
             raise UnexpectedError("The body ends early.")
         return self._buffer[:got]
@@ -136,18 +138,7 @@ def ranged(head: bytes, start: int, end: int) -> tuple[int, int]:
     return size, last + 1
 
 
-def secured(plain: socket.socket, name: str | None) -> socket.socket:
-    """The connection over TLS, with the server's name proved."""
-    try:
-        return context().wrap_socket(plain, server_hostname=name)  # type: ignore[no-any-return]  # as `context` has it
-    except BaseException:
-        plain.close()
-        raise
-
-
-@cache
-def context() -> Any:  # noqa: ANN401 - the type would need the import
-    """What servers' certificates are checked against; 25 ms, in the thread that fetches."""
-    import ssl  # 8 ms, and no plain store needs it
-
-    return ssl.create_default_context()
+def timeval(seconds: float) -> bytes:
+    """C's struct timeval."""
+    whole, part = divmod(seconds, 1)
+    return struct.pack("ll", int(whole), int(part * 1e6))
