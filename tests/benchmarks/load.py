@@ -6,6 +6,7 @@ HTTP/1.1 by asyncio's protocols, so that the callers cost little beside the serv
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 
 END = b"\r\n\r\n"
 LENGTH = b"content-length:"
@@ -86,6 +87,6 @@ async def _drive(port: int, sent: bytes, connections: int, seconds: float) -> Lo
     began = time.perf_counter()
     ends = [loop.create_future() for _ in range(connections)]
     for over in ends:
-        await loop.create_connection(lambda over=over: Caller(sent, began + seconds, times, over), "127.0.0.1", port)
+        await loop.create_connection(partial(Caller, sent, began + seconds, times, over), "127.0.0.1", port)
     await asyncio.gather(*ends)
     return Load(time.perf_counter() - began, times)

@@ -10,7 +10,7 @@ import onnxruntime as ort
 DTYPES = {"FP32": np.float32, "INT64": np.int64}
 
 
-class Onnx(litserve.LitAPI):
+class Onnx(litserve.LitAPI):  # type: ignore[misc]  # it is not in this environment
     """One request at a time, in each worker."""
 
     def __init__(self, path: str) -> None:

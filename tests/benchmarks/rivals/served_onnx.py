@@ -6,7 +6,7 @@ from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
 
-class Onnx(MLModel):
+class Onnx(MLModel):  # type: ignore[misc]  # it is not in this environment
     """The model of one parallel worker."""
 
     async def load(self) -> bool:
