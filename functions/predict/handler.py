@@ -41,6 +41,8 @@ for reference in PRELOADED[:1]:  # others would take the CPU from the first requ
 # onnxruntime opens what has been fetched while the interpreter imports what the first request needs.
 from functions.predict.endpoints import Endpoints  # noqa: E402
 from functions.predict.snapshot import Snapshot  # noqa: E402
+from pilotlight import correlation  # noqa: E402
+from pilotlight.api.ledger import ledger  # noqa: E402
 from pilotlight.api.router import Router  # noqa: E402
 from pilotlight.api.trace import Bill  # noqa: E402
 
@@ -48,9 +50,15 @@ from pilotlight.api.trace import Bill  # noqa: E402
 def build(settings: Settings) -> Router:
     """A handler for these settings that preloads nothing."""
     endpoints = Endpoints(catalog(settings, open_store(settings.store)), settings.model)
-    return Router(endpoints.routes(), Bill(settings.memory_mb))
+    return router(endpoints, settings)
 
 
-handle = Router(Endpoints(CATALOG, SETTINGS.model).routes(), Bill(SETTINGS.memory_mb))
+def router(endpoints: Endpoints, settings: Settings) -> Router:
+    """The endpoints with a bill for each call and, unless it is switched off, a line of the log."""
+    correlation.install()
+    return Router(endpoints.routes(), Bill(settings.memory_mb), ledger=ledger(settings.call_seconds))
+
+
+handle = router(Endpoints(CATALOG, SETTINGS.model), SETTINGS)
 Snapshot(handle, CATALOG, PRELOADED, partial(open_store, SETTINGS.store)).arrange(SETTINGS.initialization)
 interpreter.started()
