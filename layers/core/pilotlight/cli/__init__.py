@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from pilotlight.cli import canary, demo, fit, models, predict, promote, publish, redrive, retention, runs, serve, train
+from pilotlight.cli import (
+    canary,
+    demo,
+    doctor,
+    fit,
+    models,
+    predict,
+    promote,
+    publish,
+    redrive,
+    retention,
+    runs,
+    serve,
+    train,
+)
 from pilotlight.cli.console import ERRORS
 from pilotlight.errors import InvalidInputError, PilotlightError
 
@@ -21,6 +35,7 @@ VERBS = (
     models.models,
     serve.serve,
     predict.predict,
+    doctor.doctor,
     fit.fit,
     promote.promote,
     promote.rollback,
