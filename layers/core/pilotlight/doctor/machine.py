@@ -162,10 +162,10 @@ def credentials_method() -> str:
     from botocore.session import get_session
 
     session = get_session()
-    resolver = session.get_component("credential_provider")
-    for remote in ("iam-role", "container-role"):
-        resolver.remove(remote)
     try:
+        resolver = session.get_component("credential_provider")
+        for remote in ("iam-role", "container-role"):
+            resolver.remove(remote)
         found = session.get_credentials()
     except BotoCoreError as exc:
         raise NotCheckedError(f"They cannot be read: {exc}.") from exc
