@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.console import Console
 
+from functions.train.compiler import refuse_without_compiler
 from functions.train.errors import PausedError
 from functions.train.identity import given_name
 from functions.train.interruption import Interruption
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(words)
     try:
         recipe, folder = load(options.recipe, options.set), find(options.recipe).parent
+        if recipe.compile:
+            refuse_without_compiler(gpus())
         store, name = open_store(options.store), given_name(options.run, os.environ)
         if several := fleet(os.environ, options.processes, gpus):
             return launch(several, words)
