@@ -17,6 +17,7 @@ from pilotlight.cli import (
     retention,
     runs,
     serve,
+    sweep,
     train,
 )
 from pilotlight.cli.console import ERRORS
@@ -31,6 +32,7 @@ commands = typer.Typer(
 VERBS = (
     demo.demo,
     train.train,
+    sweep.sweep,
     publish.publish,
     models.models,
     serve.serve,
