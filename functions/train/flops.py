@@ -53,7 +53,7 @@ def counted(model: nn.Module, example: torch.Tensor) -> float | None:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             ghost(pair)
     except (NotImplementedError, RuntimeError, TypeError):
-        return None  # a layer that has no such ghost
+        return None  # a layer that cannot run on the meta device
     return float(counter.get_total_flops()) / 2 * (1 + BACKWARD)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from pilotlight import prices
 
 GATEWAY_S = 29.0  # after which API Gateway answers 504 itself
-MARGIN_S = 0.5  # kept to word the answer and send it
+MARGIN_S = 0.5  # left over to write the error and send it
 
 
 class Trace:
@@ -31,7 +31,7 @@ class Trace:
     def __init__(self, ends: float = inf, queue: float | None = None) -> None:
         self.began = self._last = time.perf_counter()
         self.ends = ends  # on time.monotonic's clock
-        self.queue = queue  # between the gateway and here, where it is known
+        self.queue = queue  # s between gateway and handler; None where it is not known
         self.marks: list[tuple[str, float]] = []
         self.cold = False
         self.version: int | None = None
@@ -43,7 +43,7 @@ class Trace:
         left = remaining() / 1000 if remaining is not None else inf
         received = (event.get("requestContext") or {}).get("requestTimeEpoch")  # ms
         queue = time.time() - received / 1000 if isinstance(received, int | float) else None
-        if queue is None or not 0 <= queue < GATEWAY_S:  # a recorded event, or clocks that differ
+        if queue is None or not 0 <= queue < GATEWAY_S:  # the event was recorded earlier, or the clocks differ
             queue = None
         else:
             left = min(left, GATEWAY_S - queue)

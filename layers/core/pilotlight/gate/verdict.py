@@ -6,7 +6,7 @@ from msgspec import Meta, Struct
 
 from pilotlight.contracts import Version
 
-APPROVAL = "approval"  # the name of the one check that people answer
+APPROVAL = "approval"  # name of the only check that a person decides
 
 
 class Limits(Struct, frozen=True):

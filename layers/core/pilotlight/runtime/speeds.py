@@ -22,9 +22,9 @@ class TwoSpeeds:
 
     def __init__(self, slow: Callable[[], Any], fast: Callable[[], Any]) -> None:
         self._slow, self._fast = slow, fast
-        self.done: Callable[[], None] = lambda: None  # called when no more session is going to be opened
+        self.done: Callable[[], None] = lambda: None  # called once neither session remains to be opened
         self._asked = count(1)
-        self._changed = Lock()  # taken once, by who changes
+        self._changed = Lock()  # taken once, by whoever opens the fast session, and never released
         self._current: Future[Any] = Future()
         self._current.set_result(slow())
 
