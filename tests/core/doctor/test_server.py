@@ -124,12 +124,22 @@ FAULTS: dict[str, tuple[Bend, str, str]] = {
         "routes",
         "/registry/models/pilotlight-doctor/aliases (404",
     ),
+    "a route is missing, in AWS's words": (
+        at("/docs", lambda told: told.saying({"message": "Missing Authentication Token"}, 403)),
+        "routes",
+        "/docs (403",
+    ),
     "a function fails": (at("/docs", lambda told: told.saying({"message": "boom"}, 502)), "routes", "/docs (502"),
     "openapi": (at("/openapi.json", renamed), "openapi", "/v2 is missing, /v9 is of another version"),
     "clock": (
         at("/v2/health/live", lambda told: told._replace(headers={**told.headers, "date": FAR_PAST})),
         "clock",
         "from this machine's",
+    ),
+    "no clock": (
+        at("/v2/health/live", lambda told: told._replace(headers={**told.headers, "date": "noon"})),
+        "clock",
+        "'noon'",
     ),
     "registry": (
         at("/registry/models", lambda told: told.saying({"models": told.json["models"][:1]})),
@@ -283,6 +293,7 @@ def certified(folder: Path, days: float) -> ssl.SSLContext:
     built = built.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=days))
     built = built.add_extension(address, critical=False)
     built = built.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    built = built.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     pem = built.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
     (folder / "certificate.pem").write_bytes(pem)
     private = key.private_bytes(

@@ -24,6 +24,7 @@ from pilotlight.errors import InvalidInputError, UnavailableError
 NOBODY = "pilotlight-doctor"  # a model that there is not
 STAGE = "/prod"  # of template.yaml
 KEYLESS = (401, 403)
+UNKNOWN = "Missing Authentication Token"  # what a REST API says of a route that it lacks, by itself with 403
 NEAR_END = timedelta(days=14)  # of a certificate; ACM renews 60 days before the end
 SKEW_S = 300.0  # from there on AWS refuses signatures for their time
 STANDINS = {"model": NOBODY, "version": "1", "alias": "champion", "promotion": NOBODY}
@@ -168,7 +169,11 @@ class Server:
         said = self.get("/v2/health/live").headers.get("date")
         if said is None:
             raise NotCheckedError("It tells no Date.")
-        apart = parsedate_to_datetime(said).timestamp() + 0.5 - (before + time.time()) / 2
+        try:
+            theirs = parsedate_to_datetime(said).timestamp() + 0.5
+        except ValueError as exc:
+            raise FaultError(f"Its Date is {said!r}, which is no time; what stands before it?") from exc
+        apart = theirs - (before + time.time()) / 2
         if abs(apart) > SKEW_S:
             raise FaultError(f"Its clock is {apart:+.0f} s from this machine's; AWS refuses what is signed so; set it.")
         return f"Its clock is {abs(apart):.0f} s from this machine's."
@@ -213,7 +218,10 @@ def is_live(reply: Reply) -> bool:
 
 def is_missing(reply: Reply) -> bool:
     """Whether the gateway does not know the route, or the function behind it fails; only the gateway says `message`."""
-    return (reply.status == 404 and "message" in document(reply)) or reply.status in (500, 502, 504)
+    message = document(reply).get("message")
+    if reply.status == 404 or message == UNKNOWN:
+        return message is not None
+    return reply.status in (500, 502, 504)
 
 
 def document(reply: Reply) -> dict[str, Any]:
