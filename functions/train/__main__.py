@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.console import Console
 
+from functions.train.compiler import refuse_without_compiler
 from functions.train.errors import PausedError
 from functions.train.identity import given_name
 from functions.train.interruption import Interruption
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         store, name = open_store(options.store), given_name(options.run, os.environ)
         recipe, folder = take(options.recipe, options.set, store)
         refuse_cancelled(store, name, os.environ)
+        if recipe.compile:
+            refuse_without_compiler(gpus())
         if several := fleet(os.environ, options.processes, gpus):
             return launch(several, words)
         outcome = train(recipe, store, name, options.time_budget, folder)

@@ -61,7 +61,7 @@ class Keeper:
             self.save(trainer)
         if wish == Wish.GO:
             reason = self._interruption.reason or "Stopped with another process"
-            self._world.agree(wish)  # when the lead has saved: before that, nobody leaves
+            self._world.agree(wish)  # only after the lead has saved; until then, no process leaves
             raise PausedError(
                 f"{reason} and saved after step {trainer.steps}; start the same run again, and it goes on."
             )

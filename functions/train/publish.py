@@ -43,6 +43,7 @@ def draft(product: Product, served: Variant) -> Draft:
         variants={precision: variant(product, precision, served) for precision in product.graphs},
         serve=product.report.serve,
         metric=product.report.metric,
+        budget=product.report.budget,
         preprocessing=product.preprocessing,
         postprocessing=product.postprocessing,
         opset=product.opset,

@@ -38,7 +38,7 @@ class Read:
 
     inputs: Array  # float32 (kept, ...), NaN for gaps
     answers: Array  # (kept,) as they came
-    kept: Array  # the rows that these are; others lack a value that is not filled
+    kept: Array  # indices of these rows in the shard; the others lack a value that is not filled
     rows: int
     features: tuple[str, ...]
     sha256: str

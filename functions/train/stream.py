@@ -85,7 +85,7 @@ def ahead(shards: Sequence[Shard], options: OwnOptions) -> Iterator[Rows]:
             rows = waiting.result()
             waiting = None if following is None else pool.submit(training, following, options)
             yield rows
-            del rows  # or two shards would be held, and the next one, while that is waited for
+            del rows  # otherwise two shards and the next one would be in memory at the same time
 
 
 def training(shard: Shard, options: OwnOptions) -> Rows:

@@ -25,7 +25,7 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.options.data import OwnOptions
 
 Array = np.ndarray[Any, Any]
-MOST = 1000  # different answers that are kept count of; beyond that they are numbers
+MOST = 1000  # different answers that are counted; with more than that, they are taken for numbers
 SAMPLED = 1  # the salt of the calibration's random numbers, so that they are not those of the split
 
 

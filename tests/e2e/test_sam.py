@@ -17,6 +17,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from pilotlight.cli.doctor import of_server
 from pilotlight.client import Client, Tensor
 from pilotlight.errors import NotFoundError
 from tests import fakes
@@ -100,6 +101,12 @@ def test_start_api_answers_curl(url: str) -> None:
     command = ["curl", "-sS", "--fail-with-body", f"{url}/v2/models/digits/infer", "-d", json.dumps(body)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert np.argmax(json.loads(printed)["outputs"][0]["data"]) == LABELS[0]
+
+
+def test_the_doctor_finds_fault_with_the_clis_own_errors_alone(url: str) -> None:
+    found = {one.check: one for one in of_server(url, "s3://models", deep=False)}
+    assert {name for name, one in found.items() if one.state == "fails"} == {"gateway's errors"}, found
+    assert found["golden requests"].said == "11 requests of 1 champions are answered as recorded."
 
 
 def test_start_api_answers_our_client(url: str) -> None:

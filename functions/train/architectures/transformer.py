@@ -51,7 +51,7 @@ class Positions(nn.Module):
 
     def forward(self, sequence: torch.Tensor) -> torch.Tensor:
         """(N, patches, width) to (N, tokens, width)."""
-        padded = nn.functional.pad(sequence, (0, 0, self.extra, 0))  # the token itself is its place alone
+        padded = nn.functional.pad(sequence, (0, 0, self.extra, 0))  # the class token starts as its position alone
         dropped: torch.Tensor = self.drop(padded + self.places)
         return dropped
 

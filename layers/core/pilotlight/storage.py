@@ -37,10 +37,10 @@ from pilotlight.wire import Wire
 
 # By one of these obstore finds credentials itself, as in every Lambda and container of AWS.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"}
-# Bounds a store that is away: the handler answers 503 well inside the gateway's 29 s.
-TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}  # of a silent store
+# Bounds a store that is away or silent: the handler answers 503 well inside the gateway's 29 s.
+TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}
 PART_BYTES = 8 << 20  # of a large object, in one request (reference/lambda.md)
-CHUNK_BYTES = 1 << 20  # written at once: larger ones take fresh memory, smaller ones the interpreter's lock, more often
+CHUNK_BYTES = 1 << 20  # bytes written at once; larger chunks take fresh memory, smaller ones more turns of the lock
 CONNECTIONS = 4
 SIGNED_FOR = timedelta(minutes=15)  # of a URL; it is used at once
 PROXIES = {"http_proxy", "https_proxy", "all_proxy"}  # variables that obstore heeds, and our sockets do not
@@ -144,7 +144,7 @@ class ObjectStore:
         """As `put`, of bytes that come one after the other and need not fit into memory."""
         with self._translated(path):
             writer = obstore.open_writer(self._store, path)
-            for chunk in chunks:  # one that fails leaves the writer open, and so nothing behind
+            for chunk in chunks:  # if a chunk fails the writer stays open, and nothing is written
                 writer.write(chunk)
             writer.close()
 
@@ -217,7 +217,7 @@ class DiskStore(ObjectStore):
             with self._translated(path):
                 return obstore.head(self._store, path)["e_tag"]
         except NotFoundError:
-            return None  # S3, too, calls a missing object a failed comparison
+            return None  # as on S3, where a missing object fails the comparison
 
     @contextmanager
     def _locked(self, path: str) -> Iterator[None]:

@@ -62,8 +62,8 @@ class Recipe(Options):
     loss: LossOptions | None = None  # cross-entropy for classes, the mean squared error for numbers
     batch_size: BatchSize
     accumulation: Count = 1  # parts that a batch is worked through in, for less memory and the same step
-    clip_norm: Positive | None = None  # longest gradient, over all weights together
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # publish an average of the weights that decays like this
+    clip_norm: Positive | None = None  # largest norm of the gradient, over all weights together
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the weights' moving average, which is published
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False  # by torch.compile: pays off when training takes many minutes
     distributed: DistributedOptions = DistributedOptions()

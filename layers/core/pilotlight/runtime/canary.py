@@ -13,9 +13,9 @@ import numpy as np
 from pilotlight.contracts import Canary
 from pilotlight.runtime.session import Array
 
-WINDOW = 500  # requests of each side that are looked at, the latest
-IN_A_ROW = 3  # failures one after the other that end it whatever the rate
-ALLOWANCE_MS = 5.0  # that a canary may take longer, whatever the ratio
+WINDOW = 500  # latest requests of canary and champion that are compared
+IN_A_ROW = 3  # consecutive failures that stop the canary whatever its error rate
+ALLOWANCE_MS = 5.0  # ms that a canary may take longer, whatever the ratio
 DRIFT_TIMES = 4  # min_requests before drift is believed: few answers differ by chance
 
 
@@ -40,8 +40,8 @@ class Trial:
 
     def __init__(self, canary: Canary) -> None:
         self.canary = canary
-        self.ours, self.theirs = Side(), Side()  # the canary's, the champion's
-        self.stopped: str | None = None  # why, once it is
+        self.ours, self.theirs = Side(), Side()  # outcomes of the canary, and of the champion
+        self.stopped: str | None = None  # the reason, once it has been stopped
 
     def champion(self, ms: float, answers: Array | None) -> None:
         """Note a request that the champion answered."""

@@ -25,7 +25,7 @@ from pilotlight.storage import ObjectStore, download
 ONNXRUNTIME = "1.32.0"  # as pinned: to ask the package itself, it would have to be imported before the fetch begins
 RUNTIME = f"onnxruntime {ONNXRUNTIME} {os.uname().machine}"  # what a prepared graph is for
 FOLDER = "pilotlight-model-"
-LEFTOVER_SECONDS = 60.0  # a folder may be this old before it has its lock
+LEFTOVER_SECONDS = 60.0  # a younger folder may belong to a process that has not locked it yet
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def remove_if_left(folder: Path) -> None:
     """Remove a folder that no living process holds."""
-    with suppress(OSError):  # another process is faster, or holds it
+    with suppress(OSError):  # another process has removed it already, or still uses it
         if time.time() - folder.stat().st_mtime > LEFTOVER_SECONDS:
             with locked(folder):
                 shutil.rmtree(folder)

@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's names for them, M_..., in malloc.h
-OPENING = 256 << 10  # bytes; larger blocks are the system's while a model is opened
-SERVING = 32 << 20  # where glibc's own threshold ends up once a large block was freed; trimming starts at twice that
+OPENING = 256 << 10  # bytes; while a model is opened, larger blocks go back to the system when freed
+SERVING = 32 << 20  # the largest value that glibc's own adaptive threshold reaches; it trims from twice that
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pilotlight.recipes.options.part import NotNegative, Options
 class AugmentationOptions(Options):
     """Drawn anew for each image in each pass, evenly up to a bound; validation and test stay as they are."""
 
-    shift: Annotated[int, Field(ge=0)] = 0  # whole pixels, up to so many up or down, left or right; zeros come in
-    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, up to so many to the left or right
-    flip: bool = False  # mirrored left to right, every second image
+    shift: Annotated[int, Field(ge=0)] = 0  # largest shift in pixels, in each direction; zeros fill the gap
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0  # largest rotation in degrees, in either direction
+    flip: bool = False  # mirror every second image, left to right
     noise: NotNegative = 0.0  # the standard deviation of what is added to each value, in the data's own unit

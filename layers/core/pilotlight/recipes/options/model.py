@@ -43,7 +43,7 @@ class TransformerOptions(Options):
     width: Count
     heads: Count
     layers: Layers
-    hidden: Count  # width of the two dense layers' middle in each block
+    hidden: Count  # hidden width of each block's feed-forward part
     pooling: Literal["mean", "cls"] = "mean"
     dropout: Dropout = 0.0
 
@@ -70,9 +70,9 @@ class DecoderOptions(Options):
     width: Count
     heads: Count
     kv_heads: Count  # of keys and values; as many as heads: multi-head attention, one: multi-query attention
-    hidden: Count  # width of the dense layers' middle in each block
-    context: Count  # tokens that it can look at together, the guessed one aside
-    tied: bool = True  # one matrix for the tokens that go in and the scores that come out
+    hidden: Count  # hidden width of each block's feed-forward part
+    context: Count  # tokens that the model sees at once, not counting the one it predicts
+    tied: bool = True  # the embedding and the output layer share one matrix
     dropout: Dropout = 0.0
     base: Positive = 1e4  # of the rotary positions' wavelengths
     epsilon: Positive = 1e-5  # added to the mean square that RMSNorm divides by
