@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 RUNTIME_PYTHON ?= python3.13  # Lambda's
+ARCH ?= x86_64
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := -m pip install --quiet --disable-pip-version-check --constraint infra/constraints.txt
@@ -44,8 +45,12 @@ test-runtime: .venv-runtime/ready  # core and handlers on Lambda's python, witho
 	.venv-runtime/bin/python -m pytest -n auto --dist loadfile tests/core \
 	  tests/functions/batch tests/functions/models tests/functions/predict tests/functions/promote
 
-package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build
-	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam build --config-file infra/samconfig.toml
+package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build; ARCH=arm64 builds for Graviton
+	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 PILOTLIGHT_ARCHITECTURE=$(ARCH) \
+	  sam build --config-file infra/samconfig.toml --parameter-overrides Architecture=$(ARCH)
+	# What was built for one architecture cannot be deployed to the other.
+	sed -i '/^  Architecture:$$/,/^  [A-Z]/ { s/^    Default: .*/    Default: $(ARCH)/; /^    - [ax].*64$$/ { /- $(ARCH)$$/!d } }' \
+	  .aws-sam/build/template.yaml .aws-sam/build/Events/template.yaml
 	# Lambda mounts /opt and /var/task read-only: without bytecode, each cold start would compile all that it imports,
 	# 350 ms of CPU. What no handler imports makes room for it (infra/decisions/0018).
 	rm -rf $(addprefix .aws-sam/build/DepsLayer/python/onnxruntime/,transformers quantization tools datasets backend)

@@ -1,0 +1,253 @@
+"""The whole stack on moto's CloudFormation: the templates as SAM translates them, and what moto lacks, made by its APIs.
+
+moto's CloudFormation knows some types of resources and passes over the others. `LACKING` names those of ours that it
+passes over; `MAKERS` makes most of them by the calls that AWS itself offers, so that their settings are looked at too.
+What is left, `UNMADE`, is seen by cfn-lint and in the translated template alone.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from cfnlint.decode import cfn_yaml
+from moto.cloudformation import parsing
+from moto.core.common_models import CloudFormationModel
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+
+ROOT = Path(__file__).parents[2]
+FILES = {"api": "template.yaml", "events": "infra/events.yaml", "training": "infra/training.yaml"}
+NESTED = {"Events": "events", "Training": "training"}
+Template = dict[str, Any]
+Properties = Mapping[str, Any]
+
+LACKING = {
+    "AWS::ApiGateway::Account", "AWS::ApiGateway::ApiKey", "AWS::ApiGateway::BasePathMapping",
+    "AWS::ApiGateway::DomainName", "AWS::ApiGateway::Stage", "AWS::ApiGateway::UsagePlan",
+    "AWS::ApiGateway::UsagePlanKey", "AWS::CloudWatch::Alarm", "AWS::CodeDeploy::Application",
+    "AWS::CodeDeploy::DeploymentGroup", "AWS::EC2::SecurityGroupEgress", "AWS::Lambda::Alias",
+    "AWS::Logs::SubscriptionFilter", "AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy", "AWS::WAFv2::WebACLAssociation",
+}  # fmt: skip
+UNMADE = {  # and why: moto has no call for it either, or none that takes these settings
+    "AWS::ApiGateway::Account", "AWS::EC2::SecurityGroupEgress",
+}  # fmt: skip
+
+
+def translated(name: str, parameters: Mapping[str, str]) -> Template:
+    """A template as CloudFormation gets it: SAM's resources become AWS's own."""
+    template: Template = json.loads(json.dumps(cfn_yaml.load(str(ROOT / FILES[name]))))
+    for logical, resource in template["Resources"].items():
+        properties = resource.setdefault("Properties", {})
+        for key in {"CodeUri", "ContentUri"} & properties.keys():
+            properties[key] = "s3://artifacts/code.zip"
+        for key in {"Location", "TemplateURL"} & properties.keys():
+            properties[key] = f"https://s3.amazonaws.com/artifacts/{NESTED[logical]}.json"
+    if "Transform" not in template:
+        return template
+    values = {key: declared.get("Default", "") for key, declared in template["Parameters"].items()}
+    done: Template = Translator({}, Parser()).translate(template, values | dict(parameters))
+    return done
+
+
+def types(template: Template) -> set[str]:
+    """The types of a template's resources."""
+    return {resource["Type"] for resource in template["Resources"].values()}
+
+
+def lacking(template: Template) -> set[str]:
+    """Those that moto's CloudFormation passes over."""
+    return types(template) - {kind.cloudformation_type() for kind in CloudFormationModel.__subclasses__()}
+
+
+# --- what moto lacks --------------------------------------------------------------------------------------------------
+
+
+class Made(CloudFormationModel):
+    """A resource that a maker has made; `physical_resource_id` is what `!Ref` gives."""
+
+    kind = ""
+    make: Callable[[Properties], Mapping[str, Any]]
+
+    def __init__(self, identity: str, attributes: Mapping[str, Any]) -> None:
+        self.physical_resource_id = identity
+        self._attributes = attributes
+
+    @staticmethod
+    def cloudformation_name_type() -> str:
+        return ""
+
+    @classmethod
+    def has_cfn_attr(cls, attr: str) -> bool:
+        return True
+
+    def get_cfn_attribute(self, name: str) -> Any:  # noqa: ANN401 - as moto has it
+        return self._attributes[name]
+
+    def is_created(self) -> bool:
+        return True
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name: str, cloudformation_json: dict[str, Any], account_id: str, region_name: str, **_: object
+    ) -> "Made":
+        made = cls.make(cloudformation_json["Properties"])
+        return cls(str(made.get("Ref", resource_name)), made)
+
+
+def maker(kind: str, make: Callable[[Properties], Mapping[str, Any] | None]) -> type[CloudFormationModel]:
+    """A model of that type for moto's CloudFormation."""
+    members = {"cloudformation_type": staticmethod(lambda: kind), "make": staticmethod(lambda it: make(it) or {})}
+    return type(kind.replace("::", ""), (Made,), members)
+
+
+def lower(properties: Properties, *names: str) -> dict[str, Any]:
+    """Properties as the arguments of API Gateway's calls: `ApiStages` is `apiStages` there."""
+    return {name[0].lower() + name[1:]: deeper(properties[name]) for name in names if name in properties}
+
+
+def deeper(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    if isinstance(value, list):
+        return [deeper(item) for item in value]
+    if isinstance(value, dict):
+        return {name[0].lower() + name[1:]: deeper(item) for name, item in value.items()}
+    return value
+
+
+def rest_api(properties: Properties) -> Mapping[str, Any]:
+    """Moto's own model of an API forgets the document, which is all that ours has."""
+    client = boto3.client("apigateway")
+    made = client.import_rest_api(body=json.dumps(properties["Body"]).encode())
+    return {"Ref": made["id"], "RootResourceId": made.get("rootResourceId", "")}
+
+
+def deployment(properties: Properties) -> Mapping[str, Any]:
+    return {"Ref": boto3.client("apigateway").create_deployment(restApiId=properties["RestApiId"])["id"]}
+
+
+def stage(properties: Properties) -> Mapping[str, Any]:
+    names = ("RestApiId", "StageName", "DeploymentId", "TracingEnabled")
+    made = boto3.client("apigateway").create_stage(**lower(properties, *names))
+    return {"Ref": made["stageName"]}
+
+
+def usage_plan(properties: Properties) -> Mapping[str, Any]:
+    arguments = lower(properties, "ApiStages", "Throttle", "Quota")
+    return {"Ref": boto3.client("apigateway").create_usage_plan(name=properties.get("UsagePlanName", "plan"), **arguments)["id"]}
+
+
+def api_key(properties: Properties) -> Mapping[str, Any]:
+    arguments = lower(properties, "Name", "Enabled", "Value", "Description")
+    made = boto3.client("apigateway").create_api_key(**{"name": "first", **arguments})
+    return {"Ref": made["id"], "APIKeyId": made["id"]}
+
+
+def usage_plan_key(properties: Properties) -> None:
+    boto3.client("apigateway").create_usage_plan_key(**lower(properties, "KeyId", "KeyType", "UsagePlanId"))
+
+
+def domain(properties: Properties) -> Mapping[str, Any]:
+    arguments = lower(properties, "DomainName", "RegionalCertificateArn", "SecurityPolicy", "EndpointConfiguration")
+    made = boto3.client("apigateway").create_domain_name(**arguments)
+    return {"Ref": made["domainName"], "RegionalDomainName": made.get("regionalDomainName", "d-1.example.com")}
+
+
+def base_path(properties: Properties) -> None:
+    boto3.client("apigateway").create_base_path_mapping(**lower(properties, "DomainName", "RestApiId", "Stage"))
+
+
+def alias(properties: Properties) -> Mapping[str, Any]:
+    names = ("FunctionName", "FunctionVersion", "Name")
+    arguments = {name: properties[name] for name in names} | {"FunctionVersion": "1"}
+    client = boto3.client("lambda")
+    made = client.create_alias(**arguments)
+    if config := properties.get("ProvisionedConcurrencyConfig"):
+        most = int(config["ProvisionedConcurrentExecutions"])
+        client.put_provisioned_concurrency_config(
+            FunctionName=arguments["FunctionName"], Qualifier=arguments["Name"], ProvisionedConcurrentExecutions=most
+        )
+    return {"Ref": made["AliasArn"]}
+
+
+def bucket_policy(properties: Properties) -> None:
+    policy = json.dumps(properties["PolicyDocument"])
+    boto3.client("s3").put_bucket_policy(Bucket=properties["Bucket"], Policy=policy)
+
+
+def queue_policy(properties: Properties) -> None:
+    for url in properties["Queues"]:
+        attributes = {"Policy": json.dumps(properties["PolicyDocument"])}
+        boto3.client("sqs").set_queue_attributes(QueueUrl=url, Attributes=attributes)
+
+
+def alarm(properties: Properties) -> Mapping[str, Any]:
+    arguments = dict(properties)
+    name = arguments.setdefault("AlarmName", f"pilotlight-{abs(hash(json.dumps(arguments, sort_keys=True)))}")
+    for whole in ("Period", "EvaluationPeriods", "DatapointsToAlarm"):
+        arguments |= {whole: int(arguments[whole])} if whole in arguments else {}
+    arguments |= {"Threshold": float(arguments["Threshold"])} if "Threshold" in arguments else {}
+    boto3.client("cloudwatch").put_metric_alarm(**arguments)
+    return {"Ref": name, "Arn": f"arn:aws:cloudwatch:us-east-1:123456789012:alarm:{name}"}
+
+
+def subscription(properties: Properties) -> None:
+    boto3.client("logs").put_subscription_filter(
+        logGroupName=properties["LogGroupName"],
+        filterName="promoter",
+        filterPattern=properties["FilterPattern"],
+        destinationArn=properties["DestinationArn"],
+    )
+
+
+def application(properties: Properties) -> Mapping[str, Any]:
+    name = properties.get("ApplicationName", "pilotlight")
+    boto3.client("codedeploy").create_application(applicationName=name, computePlatform=properties["ComputePlatform"])
+    return {"Ref": name}
+
+
+def deployment_group(properties: Properties) -> Mapping[str, Any]:
+    arguments = lower(properties, "ApplicationName", "AutoRollbackConfiguration", "DeploymentConfigName", "DeploymentStyle", "AlarmConfiguration")
+    arguments["serviceRoleArn"] = properties["ServiceRoleArn"]
+    boto3.client("codedeploy").create_deployment_group(deploymentGroupName="predict", **arguments)
+    return {"Ref": "predict"}
+
+
+def firewall(properties: Properties) -> None:
+    boto3.client("wafv2").associate_web_acl(
+        WebACLArn=properties["WebACLArn"], ResourceArn=properties["ResourceArn"]
+    )
+
+
+MAKERS: dict[str, Callable[[Properties], Mapping[str, Any] | None]] = {
+    "AWS::ApiGateway::RestApi": rest_api,
+    "AWS::ApiGateway::Deployment": deployment,
+    "AWS::ApiGateway::Stage": stage,
+    "AWS::ApiGateway::UsagePlan": usage_plan,
+    "AWS::ApiGateway::ApiKey": api_key,
+    "AWS::ApiGateway::UsagePlanKey": usage_plan_key,
+    "AWS::ApiGateway::DomainName": domain,
+    "AWS::ApiGateway::BasePathMapping": base_path,
+    "AWS::CloudWatch::Alarm": alarm,
+    "AWS::CodeDeploy::Application": application,
+    "AWS::CodeDeploy::DeploymentGroup": deployment_group,
+    "AWS::Lambda::Alias": alias,
+    "AWS::Logs::SubscriptionFilter": subscription,
+    "AWS::S3::BucketPolicy": bucket_policy,
+    "AWS::SQS::QueuePolicy": queue_policy,
+    "AWS::WAFv2::WebACLAssociation": firewall,
+}
+
+
+@contextmanager
+def completed() -> Iterator[None]:
+    """moto's CloudFormation with the makers in it, while the context lasts."""
+    made = {kind: maker(kind, make) for kind, make in MAKERS.items()}
+    known = {**parsing.get_model_map(), **made}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parsing, "get_model_map", lambda: known)
+        yield
