@@ -1,4 +1,4 @@
-"""The whole stack on moto's CloudFormation: the templates as SAM translates them, and what moto lacks, made by its APIs.
+"""The whole stack on moto's CloudFormation: the templates as SAM translates them, and what moto lacks, by its calls.
 
 moto's CloudFormation knows some types of resources and passes over the others. `LACKING` names those of ours that it
 passes over; `MAKERS` makes most of them by the calls that AWS itself offers, so that their settings are looked at too.
@@ -6,12 +6,11 @@ What is left, `UNMADE`, is seen by cfn-lint and in the translated template alone
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
@@ -23,6 +22,7 @@ from samtranslator.translator.translator import Translator
 
 ROOT = Path(__file__).parents[2]
 FILES = {"api": "template.yaml", "events": "infra/events.yaml", "training": "infra/training.yaml"}
+NAMED = {"AWS::ECR::Repository": {"RepositoryName": "training"}}  # names that AWS makes up, and moto wrongly
 NESTED = {"Events": "events", "Training": "training"}
 Template = dict[str, Any]
 Properties = Mapping[str, Any]
@@ -44,6 +44,7 @@ def translated(name: str, parameters: Mapping[str, str]) -> Template:
     template: Template = json.loads(json.dumps(cfn_yaml.load(str(ROOT / FILES[name]))))
     for logical, resource in template["Resources"].items():
         properties = resource.setdefault("Properties", {})
+        properties |= NAMED.get(resource["Type"], {})
         for key in {"CodeUri", "ContentUri"} & properties.keys():
             properties[key] = "s3://artifacts/code.zip"
         for key in {"Location", "TemplateURL"} & properties.keys():
@@ -51,7 +52,9 @@ def translated(name: str, parameters: Mapping[str, str]) -> Template:
     if "Transform" not in template:
         return template
     values = {key: declared.get("Default", "") for key, declared in template["Parameters"].items()}
-    done: Template = Translator({}, Parser()).translate(template, values | dict(parameters))
+    done: Template = Translator({}, Parser(), boto_session=boto3.Session(region_name="us-east-1")).translate(
+        template, values | dict(parameters)
+    )
     return done
 
 
@@ -120,10 +123,64 @@ def deeper(value: Any) -> Any:  # noqa: ANN401 - any JSON
 
 
 def rest_api(properties: Properties) -> Mapping[str, Any]:
-    """Moto's own model of an API forgets the document, which is all that ours has."""
-    client = boto3.client("apigateway")
-    made = client.import_rest_api(body=json.dumps(properties["Body"]).encode())
-    return {"Ref": made["id"], "RootResourceId": made.get("rootResourceId", "")}
+    """An API as its document says; moto's own model forgets the document, which is all that ours has."""
+    document, client = properties["Body"], boto3.client("apigateway")
+    made = client.create_rest_api(
+        name=document["info"]["title"],
+        apiKeySource=document["x-amazon-apigateway-api-key-source"],
+        endpointConfiguration=deeper(properties["EndpointConfiguration"]),
+        binaryMediaTypes=[str(kind).replace("~1", "/") for kind in document["x-amazon-apigateway-binary-media-types"]],
+        policy=json.dumps(document.get("x-amazon-apigateway-policy", {})),
+    )
+    authorizers = dict(made_authorizers(client, made["id"], document))
+    for path, item in document["paths"].items():
+        method(client, made["id"], path, item["x-amazon-apigateway-any-method"], authorizers)
+    for kind, response in document["x-amazon-apigateway-gateway-responses"].items():
+        more = {name: response[name] for name in ("responseTemplates", "responseParameters") if name in response}
+        status = {"statusCode": str(response["statusCode"])} if "statusCode" in response else {}
+        client.put_gateway_response(restApiId=made["id"], responseType=kind, **status, **more)
+    return {"Ref": made["id"]}
+
+
+def made_authorizers(client: Any, api: str, document: Properties) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - boto3
+    """The names of security schemes with the ids of their authorizers."""
+    for name, scheme in document["components"]["securitySchemes"].items():
+        if found := scheme.get("x-amazon-apigateway-authorizer"):
+            authorizer = client.create_authorizer(
+                restApiId=api,
+                name=name,
+                type=found["type"].upper(),
+                authorizerUri=found["authorizerUri"],
+                authorizerResultTtlInSeconds=found["authorizerResultTtlInSeconds"],
+                identityValidationExpression=found["identityValidationExpression"],
+                identitySource=f"method.request.header.{scheme['name']}",
+            )
+            yield name, authorizer["id"]
+
+
+def method(client: Any, api: str, path: str, said: Properties, authorizers: Mapping[str, str]) -> None:  # noqa: ANN401
+    """The resource of a path, with its one method and where it leads."""
+    place = {"restApiId": api, "resourceId": resource(client, api, path), "httpMethod": "ANY"}
+    needs = {name for need in said.get("security", []) for name in need}
+    kind = "CUSTOM" if needs & authorizers.keys() else "AWS_IAM" if "signature" in needs else "NONE"
+    client.put_method(
+        **place,
+        authorizationType=kind,
+        apiKeyRequired="api_key" in needs,
+        authorizerId=next((authorizers[name] for name in needs & authorizers.keys()), ""),
+    )
+    leads = said["x-amazon-apigateway-integration"]
+    client.put_integration(**place, type="AWS_PROXY", integrationHttpMethod=leads["httpMethod"], uri=leads["uri"])
+
+
+def resource(client: Any, api: str, path: str) -> str:  # noqa: ANN401 - boto3
+    """The id of a path's resource, made with those above it where it is not there."""
+    known = {item["path"]: item["id"] for item in client.get_resources(restApiId=api, limit=500)["items"]}
+    if path in known:
+        return str(known[path])
+    above, _, part = path.rpartition("/")
+    parent = resource(client, api, above or "/")
+    return str(client.create_resource(restApiId=api, parentId=parent, pathPart=part)["id"])
 
 
 def deployment(properties: Properties) -> Mapping[str, Any]:
@@ -137,8 +194,11 @@ def stage(properties: Properties) -> Mapping[str, Any]:
 
 
 def usage_plan(properties: Properties) -> Mapping[str, Any]:
-    arguments = lower(properties, "ApiStages", "Throttle", "Quota")
-    return {"Ref": boto3.client("apigateway").create_usage_plan(name=properties.get("UsagePlanName", "plan"), **arguments)["id"]}
+    arguments = lower(properties, "ApiStages", "Throttle", "Quota", "Description")
+    for name in {"throttle", "quota"} & arguments.keys():  # a parameter's number is a text here
+        arguments[name] = {key: int(value) if key != "period" else value for key, value in arguments[name].items()}
+    made = boto3.client("apigateway").create_usage_plan(name=properties.get("UsagePlanName", "plan"), **arguments)
+    return {"Ref": made["id"]}
 
 
 def api_key(properties: Properties) -> Mapping[str, Any]:
@@ -161,17 +221,15 @@ def base_path(properties: Properties) -> None:
     boto3.client("apigateway").create_base_path_mapping(**lower(properties, "DomainName", "RestApiId", "Stage"))
 
 
+def version(properties: Properties) -> Mapping[str, Any]:
+    """Moto's own model does not know its number."""
+    made = boto3.client("lambda").publish_version(FunctionName=properties["FunctionName"])
+    return {"Ref": made["FunctionArn"], "Version": made["Version"]}
+
+
 def alias(properties: Properties) -> Mapping[str, Any]:
-    names = ("FunctionName", "FunctionVersion", "Name")
-    arguments = {name: properties[name] for name in names} | {"FunctionVersion": "1"}
-    client = boto3.client("lambda")
-    made = client.create_alias(**arguments)
-    if config := properties.get("ProvisionedConcurrencyConfig"):
-        most = int(config["ProvisionedConcurrentExecutions"])
-        client.put_provisioned_concurrency_config(
-            FunctionName=arguments["FunctionName"], Qualifier=arguments["Name"], ProvisionedConcurrentExecutions=most
-        )
-    return {"Ref": made["AliasArn"]}
+    arguments = {name: properties[name] for name in ("FunctionName", "FunctionVersion", "Name")}
+    return {"Ref": boto3.client("lambda").create_alias(**arguments)["AliasArn"]}
 
 
 def bucket_policy(properties: Properties) -> None:
@@ -187,7 +245,7 @@ def queue_policy(properties: Properties) -> None:
 
 def alarm(properties: Properties) -> Mapping[str, Any]:
     arguments = dict(properties)
-    name = arguments.setdefault("AlarmName", f"pilotlight-{abs(hash(json.dumps(arguments, sort_keys=True)))}")
+    name = arguments.setdefault("AlarmName", f"alarm-{uuid4().hex}")
     for whole in ("Period", "EvaluationPeriods", "DatapointsToAlarm"):
         arguments |= {whole: int(arguments[whole])} if whole in arguments else {}
     arguments |= {"Threshold": float(arguments["Threshold"])} if "Threshold" in arguments else {}
@@ -205,22 +263,63 @@ def subscription(properties: Properties) -> None:
 
 
 def application(properties: Properties) -> Mapping[str, Any]:
-    name = properties.get("ApplicationName", "pilotlight")
+    name = properties.get("ApplicationName", f"application-{uuid4().hex}")
     boto3.client("codedeploy").create_application(applicationName=name, computePlatform=properties["ComputePlatform"])
     return {"Ref": name}
 
 
 def deployment_group(properties: Properties) -> Mapping[str, Any]:
-    arguments = lower(properties, "ApplicationName", "AutoRollbackConfiguration", "DeploymentConfigName", "DeploymentStyle", "AlarmConfiguration")
+    arguments = lower(
+        properties,
+        "ApplicationName",
+        "AutoRollbackConfiguration",
+        "DeploymentConfigName",
+        "DeploymentStyle",
+        "AlarmConfiguration",
+    )
     arguments["serviceRoleArn"] = properties["ServiceRoleArn"]
     boto3.client("codedeploy").create_deployment_group(deploymentGroupName="predict", **arguments)
     return {"Ref": "predict"}
 
 
-def firewall(properties: Properties) -> None:
-    boto3.client("wafv2").associate_web_acl(
-        WebACLArn=properties["WebACLArn"], ResourceArn=properties["ResourceArn"]
+def machines(properties: Properties) -> Mapping[str, Any]:
+    """A compute environment; moto asks for the role that AWS Batch has by itself."""
+    iam, batch = boto3.client("iam"), boto3.client("batch")
+    number = len(batch.describe_compute_environments()["computeEnvironments"])
+    role = iam.create_role(RoleName=f"AWSServiceRoleForBatch-{number}", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    resources = lower(properties, "ComputeResources")["computeResources"]
+    del resources["updateToLatestImageVersion"]  # of CloudFormation's, and of the call that updates
+    for name in ("instanceTypes", "subnets"):  # moto leaves the default of a CommaDelimitedList as it is
+        resources[name] = ",".join([resources[name]] if isinstance(resources[name], str) else resources[name]).split(
+            ","
+        )
+    made = batch.create_compute_environment(
+        computeEnvironmentName=f"machines-{number}", type="MANAGED", computeResources=resources, serviceRole=role
     )
+    return {"Ref": made["computeEnvironmentArn"]}
+
+
+def job(properties: Properties) -> Mapping[str, Any]:
+    """A job definition, for one node or several; moto's own model knows the former."""
+    arguments = lower(properties, "Type", "RetryStrategy", "Timeout", "ContainerProperties", "NodeProperties")
+    arguments["parameters"] = properties.get("Parameters", {})
+    for container in containers(arguments):  # CloudFormation makes texts of numbers, moto numbers of texts
+        container["command"] = [str(word) for word in container["command"]]
+        for need in container["resourceRequirements"]:
+            need["value"] = str(need["value"])
+    made = boto3.client("batch").register_job_definition(jobDefinitionName=f"job-{arguments['type']}", **arguments)
+    return {"Ref": made["jobDefinitionArn"]}
+
+
+def containers(job: Properties) -> Iterator[dict[str, Any]]:
+    if "containerProperties" in job:
+        yield job["containerProperties"]
+    for nodes in job.get("nodeProperties", {}).get("nodeRangeProperties", []):
+        yield nodes["container"]
+
+
+def firewall(properties: Properties) -> None:
+    boto3.client("wafv2").associate_web_acl(WebACLArn=properties["WebACLArn"], ResourceArn=properties["ResourceArn"])
 
 
 MAKERS: dict[str, Callable[[Properties], Mapping[str, Any] | None]] = {
@@ -232,9 +331,12 @@ MAKERS: dict[str, Callable[[Properties], Mapping[str, Any] | None]] = {
     "AWS::ApiGateway::UsagePlanKey": usage_plan_key,
     "AWS::ApiGateway::DomainName": domain,
     "AWS::ApiGateway::BasePathMapping": base_path,
+    "AWS::Batch::ComputeEnvironment": machines,
+    "AWS::Batch::JobDefinition": job,
     "AWS::CloudWatch::Alarm": alarm,
     "AWS::CodeDeploy::Application": application,
     "AWS::CodeDeploy::DeploymentGroup": deployment_group,
+    "AWS::Lambda::Version": version,
     "AWS::Lambda::Alias": alias,
     "AWS::Logs::SubscriptionFilter": subscription,
     "AWS::S3::BucketPolicy": bucket_policy,
@@ -247,6 +349,7 @@ MAKERS: dict[str, Callable[[Properties], Mapping[str, Any] | None]] = {
 def completed() -> Iterator[None]:
     """moto's CloudFormation with the makers in it, while the context lasts."""
     made = {kind: maker(kind, make) for kind, make in MAKERS.items()}
+    made |= {kind: maker(kind, lambda _: None) for kind in UNMADE}  # moto would warn
     known = {**parsing.get_model_map(), **made}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parsing, "get_model_map", lambda: known)

@@ -113,7 +113,7 @@ def who_predicts_writes_nothing(templates: Templates) -> Iterator[str]:
 def who_checks_tokens_may_do_nothing_else(templates: Templates) -> Iterator[str]:
     for name in SILENT:
         properties = templates["api"]["Resources"][name]["Properties"]
-        if "Policies" in properties or properties.get("Tracing") != "PassThrough":
+        if "Policies" in properties or properties.get("Tracing") != "Disabled":
             yield f"{name} has rights"
         if properties["Layers"] != [{"Ref": "CoreLayer"}]:
             yield f"{name} carries more code than it runs"

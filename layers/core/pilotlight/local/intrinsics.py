@@ -67,8 +67,8 @@ def read(path: Path, given: Mapping[str, str] | None = None) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidInputError(f"{path} is not a CloudFormation template: it holds no mapping with Resources.")
     values = _parameters(document, given or {}, path) | _functions(document)
-    conditions = _conditions(document, values)
-    resolved: dict[str, Any] = resolve(document, values, conditions)
+    known = conditions(document, values)
+    resolved: dict[str, Any] = resolve(document, values, known)
     return resolved
 
 
@@ -92,7 +92,7 @@ def _parameters(document: Mapping[str, Any], given: Mapping[str, str], path: Pat
     return {**_defaults(document), **given}
 
 
-def _conditions(document: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, bool]:
+def conditions(document: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, bool]:
     """The conditions that parameters alone decide."""
     declared = document.get("Conditions")
     known: dict[str, bool] = {}
@@ -127,11 +127,11 @@ def _functions(document: Mapping[str, Any]) -> dict[str, str]:
     return {name: name for name, spec in resources.items() if isinstance(spec, dict) and spec.get("Type") == FUNCTION}
 
 
-def resolve(node: Any, parameters: Mapping[str, Any], conditions: Mapping[str, bool] | None = None) -> Any:  # noqa: ANN401  # a YAML tree may hold anything
+def resolve(node: Any, parameters: Mapping[str, Any], known: Mapping[str, bool] | None = None) -> Any:  # noqa: ANN401  # a YAML tree may hold anything
     """`node` with every intrinsic function replaced by its value, or by `Unknown`; without what is AWS::NoValue."""
-    conditions = conditions or {}
+    known = known or {}
     if isinstance(node, list):
-        items = [resolve(item, parameters, conditions) for item in node]
+        items = [resolve(item, parameters, known) for item in node]
         return [item for item in items if not _is_nothing(item)]
     if not isinstance(node, dict):
         return node
@@ -142,11 +142,11 @@ def resolve(node: Any, parameters: Mapping[str, Any], conditions: Mapping[str, b
                 return parameters.get(str(argument), Unknown(f"!Ref {argument}"))
             case "Fn::Sub", _:
                 return _substitute(argument, parameters)
-            case "Fn::If", [str() as condition, then, otherwise] if condition in conditions:
-                return resolve(then if conditions[condition] else otherwise, parameters, conditions)
+            case "Fn::If", [str() as condition, then, otherwise] if condition in known:
+                return resolve(then if known[condition] else otherwise, parameters, known)
         if isinstance(name, str) and name.startswith("Fn::"):
             return Unknown(f"!{name[4:]} {argument}")
-    pairs = ((key, resolve(value, parameters, conditions)) for key, value in node.items())
+    pairs = ((key, resolve(value, parameters, known)) for key, value in node.items())
     return {key: value for key, value in pairs if not _is_nothing(value)}
 
 
