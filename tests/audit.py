@@ -1,8 +1,8 @@
 """Known holes in what is shipped and what trains: `python -m tests.audit`, which pip-audit asks PyPI's advisories for.
 
-pip-audit ends with 0 when it could ask nobody, and says so in a warning. Here that is an exit code of its own, 3, unless
-`--unasked tell` makes it a sentence; 1 means that there are holes. Only the standard library is imported, since this
-runs in pip-audit's environment.
+pip-audit ends with 0 when it could ask nobody, and says so in a warning. Here that is an exit code of its own, 3,
+unless `--unasked tell` makes it a sentence; 1 means that there are holes. Only the standard library is imported, since
+this runs in pip-audit's environment.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def ask(pinned: Sequence[str]) -> Report:
 
 
 def audit(pinned: Sequence[str], asked: Ask) -> tuple[int, list[str]]:
-    """An exit code, and what is to be said. One package is asked for first: where that fails, so would all the others."""
+    """An exit code, and what is to be said. One package comes first: where that fails, so would all the others."""
     first = asked(pinned[:1])
     why = first.get("error") or next((one["skip_reason"] for one in first["dependencies"] if "skip_reason" in one), "")
     if why:

@@ -21,9 +21,9 @@ from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
 ROOT = Path(__file__).parents[2]
-FILES = {"api": "template.yaml", "events": "infra/events.yaml", "training": "infra/training.yaml"}
+API, TENANT = ROOT / "template.yaml", ROOT / "infra" / "tenant.yaml"  # the latter stands beside the stack, not in it
+FILES = {"api": API} | {path.stem: path for path in sorted((ROOT / "infra").glob("*.yaml")) if path != TENANT}
 NAMED = {"AWS::ECR::Repository": {"RepositoryName": "training"}}  # names that AWS makes up, and moto wrongly
-NESTED = {"Events": "events", "Training": "training"}
 Template = dict[str, Any]
 Properties = Mapping[str, Any]
 
@@ -41,14 +41,14 @@ UNMADE = {  # and why: moto has no call for it either, or none that takes these 
 
 def translated(name: str, parameters: Mapping[str, str]) -> Template:
     """A template as CloudFormation gets it: SAM's resources become AWS's own."""
-    template: Template = json.loads(json.dumps(cfn_yaml.load(str(ROOT / FILES[name]))))
-    for logical, resource in template["Resources"].items():
+    template: Template = json.loads(json.dumps(cfn_yaml.load(str(FILES[name]))))
+    for resource in template["Resources"].values():
         properties = resource.setdefault("Properties", {})
         properties |= NAMED.get(resource["Type"], {})
         for key in {"CodeUri", "ContentUri"} & properties.keys():
             properties[key] = "s3://artifacts/code.zip"
         for key in {"Location", "TemplateURL"} & properties.keys():
-            properties[key] = f"https://s3.amazonaws.com/artifacts/{NESTED[logical]}.json"
+            properties[key] = f"https://s3.amazonaws.com/artifacts/{Path(properties[key]).stem}.json"
     if "Transform" not in template:
         return template
     values = {key: declared.get("Default", "") for key, declared in template["Parameters"].items()}
@@ -56,6 +56,17 @@ def translated(name: str, parameters: Mapping[str, str]) -> Template:
         template, values | dict(parameters)
     )
     return done
+
+
+def nested() -> dict[str, str]:
+    """The stacks in the stack: by logical id, the names of their templates."""
+    resources: Template = cfn_yaml.load(str(API))["Resources"]
+    places = {
+        name: one["Properties"].get("Location") or one["Properties"].get("TemplateURL")
+        for name, one in resources.items()
+        if "Properties" in one
+    }
+    return {name: Path(place).stem for name, place in places.items() if isinstance(place, str)}
 
 
 def types(template: Template) -> set[str]:

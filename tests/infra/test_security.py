@@ -1,6 +1,7 @@
 """Who may do what, read from the templates: each rule holds for them, and breaks for a copy that breaks it."""
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,6 +18,7 @@ Template = dict[str, Any]
 Templates = dict[str, Template]  # by name: api, training, events
 
 SILENT = {"AuthorizeFunction"}  # that may do nothing but write their log, which SAM's own policy lets every function do
+PUBLIC = {"PILOTLIGHT_SIGNING_KEY"}  # the public half
 READS = {"s3:GetObject", "s3:ListBucket", "kms:Decrypt"}
 NO_RESOURCES = {"ecr:GetAuthorizationToken"}  # actions that know no resources, and so must be allowed on *
 ALIAS = "models/digits/aliases/champion.json"
@@ -259,6 +261,25 @@ def logs_are_forgotten(templates: Templates) -> Iterator[str]:
                 yield f"{name} is kept for ever"
 
 
+def no_secret_is_a_variable(templates: Templates) -> Iterator[str]:
+    for template in templates.values():
+        hidden = {name for name, parameter in template["Parameters"].items() if parameter.get("NoEcho")}
+        for name, resource in template["Resources"].items():
+            variables = resource.get("Properties", {}).get("Environment", {}).get("Variables", {})
+            for variable, value in variables.items():
+                if re.search(r"SECRET|PASSWORD|CREDENTIAL|TOKEN|_KEY$", variable) and variable not in PUBLIC:
+                    yield f"{name} has the variable {variable}"
+                if "{{resolve:" in str(value) or any(f"'{one}'" in str(value) for one in hidden):
+                    yield f"{name} has a secret in {variable}"
+
+
+def payloads_are_kept_where_that_is_asked_for_alone(templates: Templates) -> Iterator[str]:
+    for template in templates.values():
+        for name, parameter in template["Parameters"].items():
+            if re.search(r"(Capture|Sample)(Rate|Percent)?$", name) and parameter.get("Default") not in (0, "0", "off"):
+                yield f"{name} is on by default"
+
+
 Rule = Callable[[Templates], Iterator[str]]
 RULES: list[Rule] = [
     rights_are_named, objects_are_reached_below_a_folder, who_predicts_writes_nothing,
@@ -266,7 +287,7 @@ RULES: list[Rule] = [
     weights_are_written_by_the_trainer_alone, manifests_are_never_replaced, the_bucket_is_private_and_kept,
     the_bucket_asks_for_tls, no_body_is_logged, every_route_asks_for_what_the_mode_says,
     every_route_leads_to_its_function, a_private_api_answers_its_endpoint_alone, machines_are_closed,
-    logs_are_forgotten,
+    logs_are_forgotten, no_secret_is_a_variable, payloads_are_kept_where_that_is_asked_for_alone,
 ]  # fmt: skip
 
 
@@ -291,6 +312,7 @@ def changed(at: str, to: object) -> Callable[[Templates], None]:
         else:
             node[last] = to
 
+    change.__doc__ = f"{at} -> {'(nothing)' if to is None else to}"
     return change
 
 
@@ -305,6 +327,7 @@ def allowed(file: str, name: str, action: str, key: str) -> Callable[[Templates]
             {"Effect": "Allow", "Action": action, "Resource": {"Fn::Sub": f"{bucket}/{key}"}}
         )
 
+    change.__doc__ = f"{file}.{name} may {action} {key}"
     return change
 
 
@@ -316,6 +339,7 @@ PREDICTS = "api.Resources.PredictFunction.Properties.Policies.0.Statement"
 TRAINS = "training.Resources.TrainerRole.Properties.Policies.0.PolicyDocument.Statement"
 FORMAT = f"{API}.AccessLogSetting.Fn::If.1.Format"
 ASKS = "api.Resources.AuthorizeFunction.Properties"
+VARIABLES = "api.Resources.PredictFunction.Properties.Environment.Variables"
 SCHEMES, CHECKS = f"{API}.DefinitionBody.components.securitySchemes", "x-amazon-apigateway-authorizer"
 LOAD = "/v2/repository/models/{model}/load.x-amazon-apigateway-any-method"
 
@@ -369,6 +393,10 @@ MUTATIONS: list[tuple[Rule, Callable[[Templates], None]]] = [
     (machines_are_closed, changed("training.Resources.MachinesIn.Properties.SourceSecurityGroupId", None)),
     (machines_are_closed, changed(f"{JOB}.Privileged", True)),
     (logs_are_forgotten, changed("api.Resources.PredictLogs.Properties.RetentionInDays", None)),
+    (no_secret_is_a_variable, changed(f"{VARIABLES}.API_KEY", "x")),
+    (no_secret_is_a_variable, changed(f"{VARIABLES}.PILOTLIGHT_MODEL", "{{resolve:secretsmanager:x}}")),
+    (no_secret_is_a_variable, changed("api.Parameters.InvocationsModel.NoEcho", True)),
+    (payloads_are_kept_where_that_is_asked_for_alone, changed("api.Parameters.CaptureRate", {"Default": 1})),
 ]
 
 

@@ -13,7 +13,7 @@ import pytest
 from pilotlight.api.scopes import SCOPES
 from pilotlight.local import intrinsics
 from tests.conftest import aws_variables
-from tests.infra.cloud import FILES, LACKING, MAKERS, UNMADE, completed, lacking, translated
+from tests.infra.cloud import FILES, LACKING, MAKERS, UNMADE, completed, lacking, nested, translated
 
 Resources = Mapping[str, Mapping[str, Any]]  # by logical id, those of nested stacks as Events.Queue
 Answer = Mapping[str, Any]
@@ -50,8 +50,8 @@ def deployed(name: str, **parameters: str) -> Iterator[Resources]:
     s3, cloud = boto3.client("s3"), boto3.client("cloudformation")
     s3.create_bucket(Bucket="artifacts")
     s3.put_object(Bucket="artifacts", Key="code.zip", Body=code())
-    for nested in ("events", "training"):
-        s3.put_object(Bucket="artifacts", Key=f"{nested}.json", Body=json.dumps(translated(nested, {})))
+    for inner in nested().values():
+        s3.put_object(Bucket="artifacts", Key=f"{inner}.json", Body=json.dumps(translated(inner, {})))
     given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
     template = json.dumps(translated("api", parameters))
     with completed():
@@ -64,7 +64,7 @@ def found(cloud: Any, name: str) -> Resources:  # noqa: ANN401 - boto3 ships no 
     for stack in cloud.describe_stacks()["Stacks"]:
         if stack["StackName"].startswith(name):
             assert stack["StackStatus"] == "CREATE_COMPLETE", stack
-            of = "".join(f"{nested}." for nested in ("Events", "Training") if f"-{nested}-" in stack["StackName"])
+            of = "".join(f"{inner}." for inner in nested() if f"-{inner}-" in stack["StackName"])
             for one in cloud.list_stack_resources(StackName=stack["StackName"])["StackResourceSummaries"]:
                 resources[of + one["LogicalResourceId"]] = one
     return resources
@@ -118,8 +118,8 @@ def test_everything_else_is_made(stack: Resources) -> None:
     """Whatever stands in the templates under no condition, or one that holds; a deployment's name is the day's."""
     holds = {"Trains", "HasWebAcl", "HasDomain", "MakesLogRole", "AsksForToken", "OwnImage", None}
     wanted = {
-        {"api": "", "events": "Events.", "training": "Training."}[template] + logical
-        for template in FILES
+        prefix + logical
+        for prefix, template in {"": "api", **{f"{inner}.": file for inner, file in nested().items()}}.items()
         for logical, resource in translated(template, MUCH).get("Resources", {}).items()
         if resource["Type"] not in {*UNMADE, "AWS::ApiGateway::Deployment"} and resource.get("Condition") in holds
     }
