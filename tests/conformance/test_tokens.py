@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from pilotlight.api.scopes import SCOPES
+from pilotlight.cli.console import server
+from pilotlight.errors import UnavailableError
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry import Registry
 from pilotlight.storage import open_store
@@ -113,6 +115,17 @@ def test_the_history_names_the_tenant(client: httpx2.Client) -> None:
     )
     assert moved.status_code == 200, moved.text
     assert moved.json()["by"] == "ops@example.com"
+
+
+def test_the_command_sends_the_token_of_the_environment(guarded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PILOTLIGHT_TOKEN", FAKE.token(scope="admin"))
+    with server(guarded) as asked:
+        assert "champion" in asked.registry.show("digits").aliases
+    monkeypatch.setenv("PILOTLIGHT_TOKEN", FAKE.token(scope="infer"))
+    with server(guarded) as asked:
+        assert asked.ready()
+        with pytest.raises(UnavailableError, match="has not the scope of this route"):
+            asked.registry.show("digits")
 
 
 SEGMENTS = st.lists(st.text("ABCabc012-_=.", max_size=20) | st.binary(max_size=20).map(bytes.hex), max_size=4)
