@@ -15,6 +15,8 @@ from functools import partial  # noqa: E402
 
 from functions.predict.endpoints import Endpoints  # noqa: E402
 from functions.predict.snapshot import Snapshot  # noqa: E402
+from pilotlight import correlation  # noqa: E402
+from pilotlight.api.ledger import ledger  # noqa: E402
 from pilotlight.api.router import Router  # noqa: E402
 from pilotlight.api.trace import Bill  # noqa: E402
 from pilotlight.registry import Registry  # noqa: E402
@@ -37,9 +39,15 @@ def catalog(settings: Settings, store: ObjectStore) -> Catalog:
 def build(settings: Settings) -> Router:
     """A handler for these settings that preloads nothing."""
     endpoints = Endpoints(catalog(settings, open_store(settings.store)), settings.model)
-    return Router(endpoints.routes(), Bill(settings.memory_mb))
+    return router(endpoints, settings)
+
+
+def router(endpoints: Endpoints, settings: Settings) -> Router:
+    """The endpoints with a bill for each call and, unless it is switched off, a line of the log."""
+    correlation.install()
+    return Router(endpoints.routes(), Bill(settings.memory_mb), ledger=ledger(settings.call_seconds))
 
 
 CATALOG = catalog(SETTINGS, STORE)
-handle = Router(Endpoints(CATALOG, SETTINGS.model).routes(), Bill(SETTINGS.memory_mb))
+handle = router(Endpoints(CATALOG, SETTINGS.model), SETTINGS)
 Snapshot(handle, CATALOG, PRELOADED, partial(open_store, SETTINGS.store)).arrange(SETTINGS.initialization)

@@ -143,7 +143,7 @@ ARN = "arn:aws:execute-api:us-east-1:123456789012:abcdefghij/prod/GET/v2"
 def tokens() -> Iterator[tuple[str, str]]:
     """Tokens that must be refused, each with what is wrong with it."""
     now = int(time.time())
-    for why, changes in {
+    wrong: dict[str, dict[str, Any]] = {
         "has expired": {"exp": now - 3600},
         "never expires": {"exp": None},
         "is not yet valid": {"nbf": now + 3600},
@@ -151,10 +151,11 @@ def tokens() -> Iterator[tuple[str, str]]:
         "is for another service": {"aud": "other"},
         "is for nobody": {"aud": None},
         "names a tenant that breaks the access log": {"sub": 'a","status":"200'},
-    }.items():
+    }
+    for why, changes in wrong.items():
         yield why, RIGHT.token(**changes)
     yield "is signed by a stranger", FORGED.token()
-    yield "is not signed", jwt.encode(claims(), None, "none", headers={"kid": "one"})
+    yield "is not signed", jwt.encode(claims(), "", "none", headers={"kid": "one"})
 
 
 def only_right_tokens_are_believed() -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pilotlight.cli import checkout
-from pilotlight.cli.console import STORE, JsonOption, StoreOption, print_json
+from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, print_json
 from pilotlight.errors import InvalidInputError
 from pilotlight.local.gateway import Gateway
 
@@ -22,6 +22,10 @@ def serve(
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", help="Of the template, Auth=jwt; may be repeated.")
     ] = None,
+    calls: Annotated[
+        bool | None,
+        typer.Option("--calls/--no-calls", help="A JSON line of what each call cost; by default unless on a terminal."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Serve template.yaml's functions on this machine; print the URL when ready, and a line for each request."""
@@ -31,7 +35,8 @@ def serve(
     def ready(url: str) -> None:
         print_json({"url": url, "store": store}) if json else typer.echo(f"Serving {store} at {url}")
 
-    gateway(store, host=host, port=port, workers=workers, parameters=parameters).serve(ready)
+    told = not ERRORS.is_terminal if calls is None else calls
+    gateway(store, host=host, port=port, workers=workers, parameters=parameters, calls=told).serve(ready)
 
 
 def assignment(text: str) -> tuple[str, str]:
@@ -51,14 +56,22 @@ def show_access_lines() -> None:
     log.setLevel(logging.INFO)
 
 
-def gateway(store: str, *, host: str, port: int, workers: int, parameters: Mapping[str, str] | None = None) -> Gateway:
-    """The gateway over the checkout's template with these parameters, whose functions read that store."""
+def gateway(
+    store: str,
+    *,
+    host: str,
+    port: int,
+    workers: int,
+    parameters: Mapping[str, str] | None = None,
+    calls: bool = False,
+) -> Gateway:
+    """The gateway over the template with these parameters; functions read that store, and log calls if they shall."""
     return Gateway(
         template=checkout.folder() / checkout.TEMPLATE,
         host=host,
         port=port,
         workers=workers,
-        environment={"PILOTLIGHT_STORE": absolute(store)},
+        environment={"PILOTLIGHT_STORE": absolute(store)} | ({} if calls else {"PILOTLIGHT_CALL_SECONDS": "-1"}),
         parameters=parameters or {},
     )
 
