@@ -8,6 +8,7 @@ What is left, `UNMADE`, is seen by cfn-lint and in the translated template alone
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -31,16 +32,24 @@ LACKING = {
     "AWS::ApiGateway::Account", "AWS::ApiGateway::ApiKey", "AWS::ApiGateway::BasePathMapping",
     "AWS::ApiGateway::DomainName", "AWS::ApiGateway::Stage", "AWS::ApiGateway::UsagePlan",
     "AWS::ApiGateway::UsagePlanKey", "AWS::CloudWatch::Alarm", "AWS::CodeDeploy::Application",
+    "AWS::CloudWatch::CompositeAlarm", "AWS::Logs::QueryDefinition", "AWS::SNS::Subscription", "AWS::SNS::TopicPolicy",
     "AWS::CodeDeploy::DeploymentGroup", "AWS::EC2::SecurityGroupEgress", "AWS::Lambda::Alias",
     "AWS::Logs::SubscriptionFilter", "AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy", "AWS::WAFv2::WebACLAssociation",
 }  # fmt: skip
 UNMADE = {  # and why: moto has no call for it either, or none that takes these settings
-    "AWS::ApiGateway::Account", "AWS::EC2::SecurityGroupEgress",
+    "AWS::ApiGateway::Account", "AWS::CloudWatch::CompositeAlarm", "AWS::EC2::SecurityGroupEgress",
+    "AWS::Logs::QueryDefinition",
 }  # fmt: skip
 
 
 def translated(name: str, parameters: Mapping[str, str]) -> Template:
     """A template as CloudFormation gets it: SAM's resources become AWS's own."""
+    found: Template = json.loads(_translated(name, tuple(sorted(parameters.items()))))
+    return found
+
+
+@cache
+def _translated(name: str, parameters: tuple[tuple[str, str], ...]) -> str:
     template: Template = json.loads(json.dumps(cfn_yaml.load(str(FILES[name]))))
     for resource in template["Resources"].values():
         properties = resource.setdefault("Properties", {})
@@ -50,12 +59,12 @@ def translated(name: str, parameters: Mapping[str, str]) -> Template:
         for key in {"Location", "TemplateURL"} & properties.keys():
             properties[key] = f"https://s3.amazonaws.com/artifacts/{Path(properties[key]).stem}.json"
     if "Transform" not in template:
-        return template
+        return json.dumps(template)
     values = {key: declared.get("Default", "") for key, declared in template["Parameters"].items()}
-    done: Template = Translator({}, Parser(), boto_session=boto3.Session(region_name="us-east-1")).translate(
+    done = Translator({}, Parser(), boto_session=boto3.Session(region_name="us-east-1")).translate(
         template, values | dict(parameters)
     )
-    return done
+    return json.dumps(done)
 
 
 def nested() -> dict[str, str]:
@@ -101,7 +110,7 @@ class Made(CloudFormationModel):
         return True
 
     def get_cfn_attribute(self, name: str) -> Any:  # noqa: ANN401 - as moto has it
-        return self._attributes[name]
+        return self._attributes.get(name, f"{self.physical_resource_id}.{name}")  # the latter of what is not made
 
     def is_created(self) -> bool:
         return True
@@ -112,6 +121,32 @@ class Made(CloudFormationModel):
     ) -> "Made":
         made = cls.make(cloudformation_json["Properties"])
         return cls(str(made.get("Ref", resource_name)), made)
+
+
+class Nested(Made):
+    """A stack in the stack; moto's own model does not tell its outputs."""
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        return "AWS::CloudFormation::Stack"
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name: str, cloudformation_json: dict[str, Any], account_id: str, region_name: str, **_: object
+    ) -> "Made":
+        properties, client = cloudformation_json["Properties"], boto3.client("cloudformation")
+        given = [
+            {"ParameterKey": key, "ParameterValue": text(value)} for key, value in properties["Parameters"].items()
+        ]
+        made = client.create_stack(StackName=resource_name, TemplateURL=properties["TemplateURL"], Parameters=given)
+        (stack,) = client.describe_stacks(StackName=resource_name)["Stacks"]
+        outputs = {f"Outputs.{one['OutputKey']}": one["OutputValue"] for one in stack.get("Outputs", ())}
+        return cls(made["StackId"], outputs)
+
+
+def text(value: object) -> str:
+    """A parameter as CloudFormation passes it on."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def maker(kind: str, make: Callable[[Properties], Mapping[str, Any] | None]) -> type[CloudFormationModel]:
@@ -264,6 +299,17 @@ def alarm(properties: Properties) -> Mapping[str, Any]:
     return {"Ref": name, "Arn": f"arn:aws:cloudwatch:us-east-1:123456789012:alarm:{name}"}
 
 
+def topic_policy(properties: Properties) -> None:
+    for topic in properties["Topics"]:
+        policy = json.dumps(properties["PolicyDocument"])
+        boto3.client("sns").set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue=policy)
+
+
+def topic_subscription(properties: Properties) -> Mapping[str, Any]:
+    arguments = {key: properties[key] for key in ("TopicArn", "Protocol", "Endpoint")}
+    return {"Ref": boto3.client("sns").subscribe(**arguments)["SubscriptionArn"]}
+
+
 def subscription(properties: Properties) -> None:
     boto3.client("logs").put_subscription_filter(
         logGroupName=properties["LogGroupName"],
@@ -345,6 +391,8 @@ MAKERS: dict[str, Callable[[Properties], Mapping[str, Any] | None]] = {
     "AWS::Batch::ComputeEnvironment": machines,
     "AWS::Batch::JobDefinition": job,
     "AWS::CloudWatch::Alarm": alarm,
+    "AWS::SNS::Subscription": topic_subscription,
+    "AWS::SNS::TopicPolicy": topic_policy,
     "AWS::CodeDeploy::Application": application,
     "AWS::CodeDeploy::DeploymentGroup": deployment_group,
     "AWS::Lambda::Version": version,
@@ -356,12 +404,28 @@ MAKERS: dict[str, Callable[[Properties], Mapping[str, Any] | None]] = {
 }
 
 
+def telling(make: Callable[..., Any], told: list[str]) -> Callable[..., Any]:
+    """moto's way to make a resource; what it raises is told with the logical id, since the server answers 500 alone."""
+
+    def tell(logical: str, *more: Any, **named: Any) -> Any:  # noqa: ANN401 - moto's own
+        try:
+            return make(logical, *more, **named)
+        except Exception as exc:
+            told.append(f"{logical}: {type(exc).__name__}: {exc}")
+            raise
+
+    return tell
+
+
 @contextmanager
-def completed() -> Iterator[None]:
-    """moto's CloudFormation with the makers in it, while the context lasts."""
+def completed() -> Iterator[list[str]]:
+    """moto's CloudFormation with the makers in it, while the context lasts; gives what went wrong in it."""
     made = {kind: maker(kind, make) for kind, make in MAKERS.items()}
     made |= {kind: maker(kind, lambda _: None) for kind in UNMADE}  # moto would warn
+    made["AWS::CloudFormation::Stack"] = Nested
     known = {**parsing.get_model_map(), **made}
     with pytest.MonkeyPatch.context() as patch:
+        told: list[str] = []
         patch.setattr(parsing, "get_model_map", lambda: known)
-        yield
+        patch.setattr(parsing, "parse_and_create_resource", telling(parsing.parse_and_create_resource, told))
+        yield told

@@ -9,6 +9,8 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
 from pilotlight.api.scopes import SCOPES
 from pilotlight.local import intrinsics
@@ -54,8 +56,11 @@ def deployed(name: str, **parameters: str) -> Iterator[Resources]:
         s3.put_object(Bucket="artifacts", Key=f"{inner}.json", Body=json.dumps(translated(inner, {})))
     given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
     template = json.dumps(translated("api", parameters))
-    with completed():
-        cloud.create_stack(StackName=name, TemplateBody=template, Parameters=given, Capabilities=["CAPABILITY_IAM"])
+    with completed() as told:
+        try:
+            cloud.create_stack(StackName=name, TemplateBody=template, Parameters=given, Capabilities=["CAPABILITY_IAM"])
+        except (ResponseParserError, ClientError) as exc:
+            raise AssertionError(told[:1] or str(exc)) from None
         yield found(cloud, name)
 
 
