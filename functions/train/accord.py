@@ -9,10 +9,10 @@ The lead (`run`) and the others (`follow`) call the same functions, each of whic
 
 from functions.train import data, folds
 from functions.train.data import Dataset, Splits
-from functions.train.recipe import Recipe
 from functions.train.source import Place
 from functions.train.world import World
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.recipe import Recipe
 
 
 def published(world: World, *, known: bool = False) -> bool:

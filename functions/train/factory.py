@@ -28,9 +28,9 @@ from torch import nn
 from functions.train.data import Dataset
 from functions.train.errors import ExportError
 from functions.train.export import export
-from functions.train.options.graph import ExportOptions
-from functions.train.options.model import CustomOptions
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.graph import ExportOptions
+from pilotlight.recipes.options.model import CustomOptions
 
 FILE = "factory.py"  # file name of its source, in a run's folder and in a version
 

@@ -11,9 +11,9 @@ from functions.train.data import Splits
 from functions.train.interruption import Interruption
 from functions.train.keeper import Keeper
 from functions.train.loop import seeded, train
-from functions.train.recipe import Recipe
 from functions.train.source import Place
 from functions.train.world import World
+from pilotlight.recipes.recipe import Recipe
 from pilotlight.storage import ObjectStore
 
 

@@ -13,10 +13,10 @@ from functions.train.checkpoint import Checkpoints, Say
 from functions.train.errors import PausedError
 from functions.train.interruption import Interruption
 from functions.train.loop import Trainer
-from functions.train.options.life import CheckpointOptions
 from functions.train.snapshot import Position, Snapshot
 from functions.train.world import ALONE, World
 from pilotlight.contracts import decode, encode
+from pilotlight.recipes.options.life import CheckpointOptions
 
 
 class Wish(IntEnum):

@@ -15,10 +15,10 @@ from onnxruntime.quantization.qdq_loss_debug import compute_signal_to_quantizati
 from functions.train.data import Array, Dataset
 from functions.train.evaluate import judge
 from functions.train.graph import ask
-from functions.train.options.graph import QuantizationOptions
 from functions.train.quantize import Plan, layers, quantize
 from pilotlight.contracts import Precision
 from pilotlight.quality import METRICS
+from pilotlight.recipes.options.graph import QuantizationOptions
 from pilotlight.runtime.session import open_session
 
 # Static starts per channel: at no cost in time on any CPU measured, while dynamic pays some bytes and time for it.

@@ -23,10 +23,10 @@ from functions.train.data import Array, Splits
 from functions.train.epoch import EarlyStopping, Epoch, History
 from functions.train.errors import DivergedError
 from functions.train.evaluate import judge
-from functions.train.recipe import Recipe
 from functions.train.snapshot import Position, Snapshot, Tensors, below, get_random, set_random
 from functions.train.step import Stepper, Taken, device_of
 from functions.train.world import ALONE, World
+from pilotlight.recipes.recipe import Recipe
 
 EVALUATED = 1024  # answers that are computed at once
 

@@ -13,8 +13,8 @@ from functions.train.data import Dataset
 from functions.train.export import ends
 from functions.train.factory import FILE
 from functions.train.product import Product
-from functions.train.recipe import dump
 from pilotlight.contracts import Draft, Manifest, Precision, Variant, encode
+from pilotlight.recipes.recipe import dump
 from pilotlight.registry import Content, Registry
 from pilotlight.runtime import preparation
 from pilotlight.steps import Classification, Column, Table

@@ -32,16 +32,16 @@ from functions.train.journal import Journal
 from functions.train.keeper import Keeper
 from functions.train.ladder import Ladder, kept
 from functions.train.loop import Trainer, predict, seeded, train
-from functions.train.options.model import CustomOptions
 from functions.train.product import Product
 from functions.train.progress import Progress
 from functions.train.publish import publish
-from functions.train.recipe import Recipe
 from functions.train.revision import revision
 from functions.train.source import Place
 from functions.train.step import device
 from functions.train.world import ALONE, World, part
 from pilotlight.contracts import Manifest, Precision, Reference, Training, decode, encode
+from pilotlight.recipes.options.model import CustomOptions
+from pilotlight.recipes.recipe import Recipe
 from pilotlight.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
 from pilotlight.storage import ObjectStore

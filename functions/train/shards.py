@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from functions.train import archive, table
-from functions.train.options.data import OwnOptions
 from functions.train.reading import TABLES
 from functions.train.source import ATTEMPTS, PAUSE_S, File
 from pilotlight.errors import InvalidInputError, StoreError
+from pilotlight.recipes.options.data import OwnOptions
 
 Array = np.ndarray[Any, Any]
 SETS = ("train", "validation", "test")

@@ -24,7 +24,7 @@ from functions.train.world import ALONE, World
 
 if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
     from functions.train.data import Dataset
-    from functions.train.recipe import Recipe
+    from pilotlight.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)

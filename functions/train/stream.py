@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from functions.train.batches import Batch
-from functions.train.options.data import OwnOptions
 from functions.train.profile import Moments, Profile
 from functions.train.shards import Answers, Shard, load, parts
+from pilotlight.recipes.options.data import OwnOptions
 
 Array = np.ndarray[Any, Any]
 Rows = tuple[Array, Array]  # inputs and answers, of the same length

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from functions.train.options.data import OwnOptions
 from functions.train.target import readable
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import OwnOptions
 
 Array = np.ndarray[Any, Any]
 CATEGORIES = 100  # different texts at most in a column: with more, it is hardly one of categories

@@ -1,12 +1,14 @@
 """The real SAM CLI, in its containers, over the same events and calls as everywhere else."""
 
 import asyncio
+import base64
 import json
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -30,16 +32,43 @@ def sam(*words: str, environment: Path) -> list[str]:
     return ["sam", "local", *words, "--skip-pull-image", "--env-vars", str(environment)]
 
 
-def test_invoke_answers_the_recorded_event(environment_file: Path) -> None:
-    event = "tests/events/predict-digits.json"
-    command = sam("invoke", "PredictFunction", "-e", event, environment=environment_file)
+def invoked(function: str, event: str, environment: Path) -> dict[str, Any]:
+    command = sam("invoke", function, "-e", event, environment=environment)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout.splitlines()[0])
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[0])
+    return answer
+
+
+def test_invoke_answers_the_recorded_event(environment_file: Path) -> None:
+    answer = invoked("PredictFunction", "tests/events/predict-digits.json", environment_file)
     assert answer["statusCode"] == 200, answer
     body = json.loads(answer["body"])
     assert (body["model_name"], body["model_version"], body["id"]) == ("digits", "1", "one")
     assert np.argmax(body["outputs"][0]["data"]) == 7
+
+
+def test_invoke_of_a_stack_that_does_not_train_says_so_and_shows_what_was_trained(
+    environment_file: Path, tmp_path: Path
+) -> None:
+    event = json.loads((ROOT / "tests/events/trainings-start.json").read_text())
+    answer = invoked("StartTrainingFunction", "tests/events/trainings-start.json", environment_file)
+    assert answer["statusCode"] == 501, answer
+    assert "deployed without TrainingSubnets" in json.loads(answer["body"])["error"]
+    body = b'{"recipe": "digits", "set": ["epochs=0"]}'
+    wrong, asked = tmp_path / "wrong.json", tmp_path / "list.json"
+    wrong.write_text(json.dumps(event | {"body": base64.b64encode(body).decode()}))
+    answer = invoked("StartTrainingFunction", str(wrong), environment_file)
+    assert answer["statusCode"] == 400, answer
+    assert "epochs is 0; it must be greater than or equal to 1" in json.loads(answer["body"])["error"]
+    asked.write_text(json.dumps(event | {"httpMethod": "GET", "body": None, "isBase64Encoded": False}))
+    answer = invoked("StartTrainingFunction", str(asked), environment_file)
+    assert json.loads(answer["body"]) == {"trainings": [], "total": 0, "next": None}
+
+
+def test_invoke_hears_of_the_end_of_a_job(environment_file: Path) -> None:
+    answer = invoked("StartTrainingFunction", "tests/events/batch-job-failed.json", environment_file)
+    assert answer["done"][0].endswith("of 'monday' was not started here.")
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from pilotlight.errors import (
     UnsupportedError,
 )
 from pilotlight.remote import RemoteRegistry
+from pilotlight.trainings import RemoteTrainings
 
 TIMEOUT_S = 30.0  # the gateway itself gives up after 29 s
 URL_FORMS = "use http://host:port or https://host/stage"
@@ -140,6 +141,11 @@ class Client:
     def registry(self) -> RemoteRegistry:
         """The server's versions and aliases; on AWS it wants the API key, as the header x-api-key."""
         return RemoteRegistry(self._call)
+
+    @property
+    def trainings(self) -> RemoteTrainings:
+        """The server's trainings; on AWS it wants the API key, as the header x-api-key."""
+        return RemoteTrainings(self._call)
 
     def ready(self) -> bool:
         """Whether the server answers and reaches its store."""

@@ -15,8 +15,8 @@ from functions.train.compiler import compiled, refuse_without_compiler
 from functions.train.data import Splits
 from functions.train.loop import seeded, train
 from functions.train.model import build
-from functions.train.recipe import Recipe
 from pilotlight.errors import InvalidInputError, UnavailableError
+from pilotlight.recipes.recipe import Recipe
 from tests.functions.train.conftest import tiny_recipe
 
 ROOT = Path(__file__).parents[3]

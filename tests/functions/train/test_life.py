@@ -13,9 +13,9 @@ from functions.train import __main__ as command
 from functions.train.__main__ import main
 from functions.train.identity import given_name
 from functions.train.interruption import Interruption
-from functions.train.recipe import Recipe
 from functions.train.run import run
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.recipe import Recipe
 from pilotlight.registry import Registry
 from pilotlight.storage import ObjectStore, open_store
 from tests.functions.train.conftest import TINY, Finished, silence, tiny_recipe

@@ -6,6 +6,7 @@ import typer
 
 from pilotlight.cli import (
     canary,
+    cost,
     demo,
     doctor,
     fit,
@@ -39,6 +40,7 @@ VERBS = (
     predict.predict,
     doctor.doctor,
     fit.fit,
+    cost.cost,
     promote.promote,
     promote.rollback,
     canary.canary,

@@ -5,9 +5,8 @@ It counts, and knows neither alias documents' place nor models.
 """
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from statistics import mean
 
 import numpy as np
 
@@ -97,6 +96,11 @@ class Trial:
         if distance <= self.canary.max_drift:
             return None
         return f"its answers are {distance:.2f} away from the champion's, more than {self.canary.max_drift:g}"
+
+
+def mean(values: Collection[float]) -> float:
+    """Their mean; python's own module for it takes 3 ms to import."""
+    return sum(values) / len(values)
 
 
 def total_variation(ours: Counter[int], theirs: Counter[int]) -> float:

@@ -7,7 +7,9 @@ comes in by `runtime.swap`, beside the requests.
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from math import ceil, inf
+from threading import Thread
 from typing import TypeVar
 
 from pilotlight.contracts import AliasDocument, Manifest, Reference, TensorSpec
@@ -98,6 +100,15 @@ class Catalog:
         self._raise_if_suspended(reference)
         model = self._served(key)
         return model if model is not None else self._first(key, ends)
+
+    def anticipate(self, reference: Reference) -> None:
+        """Open this one beside what the caller does next; if it fails, the request that needs it asks again."""
+
+        def open_it() -> None:
+            with suppress(PilotlightError):  # a refusal has been noted, and is told to who asks
+                self.model(reference)
+
+        Thread(target=open_it, name="anticipate", daemon=True).start()
 
     def document(self, reference: Reference) -> AliasDocument | None:
         """What the alias says, as last read; None where a version is named, or nothing is known of the alias yet."""

@@ -19,6 +19,7 @@ from pilotlight.contracts import File, Manifest
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError
 from pilotlight.registry import version_path
 from pilotlight.runtime.ahead import ReadAhead
+from pilotlight.runtime.heap import keeping
 from pilotlight.storage import ObjectStore, download
 
 ONNXRUNTIME = "1.32.0"  # as pinned: to ask the package itself, it would have to be imported before the fetch begins
@@ -78,8 +79,10 @@ def fetch(store: ObjectStore, manifest: Manifest, *chosen: File) -> Laid:
 
 def copy(store: ObjectStore, manifest: Manifest, file: File, target: BinaryIO) -> None:
     """Copy a file of a version into an open file, or raise `ModelRefusedError`."""
+    path = version_path(manifest.name, manifest.version, file.path)
     try:
-        size, sha256 = download(store, version_path(manifest.name, manifest.version, file.path), target, file.bytes)
+        with keeping():
+            size, sha256 = download(store, path, target, file.bytes)
     except NotFoundError as exc:
         raise refused(manifest, file, "is missing from the store") from exc
     if (size, sha256) != (file.bytes, file.sha256):
