@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         store, name = open_store(options.store), given_name(options.run, os.environ)
         recipe, folder = take(options.recipe, options.set, store)
+        refuse_cancelled(store, name, os.environ)
         if recipe.compile:
             refuse_without_compiler(gpus())
-        refuse_cancelled(store, name, os.environ)
         if several := fleet(os.environ, options.processes, gpus):
             return launch(several, words)
         outcome = train(recipe, store, name, options.time_budget, folder)
