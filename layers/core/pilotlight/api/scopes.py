@@ -26,7 +26,7 @@ ADMIN = (
     *(f"{OF_VERSION}{what}" for what in ("", "/manifest", "/report", "/verdict", "/files", "/approval")),
     *(f"{OF_ALIAS}{what}" for what in ("", "/history", "/promote", "/rollback", "/canary", "/split", "/shadow")),
 )
-TRAIN = ()
+TRAIN = tuple(f"/v1/trainings{what}" for what in ("", "/{run}", "/{run}/log", "/{run}/cancel"))
 
 SCOPES: dict[str, Scope] = {
     **dict.fromkeys(INFER, "infer"),

@@ -12,6 +12,9 @@ from pilotlight.cli import checkout
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, print_json
 from pilotlight.errors import InvalidInputError
 from pilotlight.local.gateway import Gateway
+from pilotlight.settings import Settings
+
+TRAININGS = Settings().trainings  # in the working folder, as the store is
 
 
 def serve(
@@ -71,7 +74,8 @@ def gateway(
         host=host,
         port=port,
         workers=workers,
-        environment={"PILOTLIGHT_STORE": absolute(store)} | ({} if calls else {"PILOTLIGHT_CALL_SECONDS": "-1"}),
+        environment={"PILOTLIGHT_STORE": absolute(store), "PILOTLIGHT_TRAININGS": absolute(TRAININGS)}
+        | ({} if calls else {"PILOTLIGHT_CALL_SECONDS": "-1"}),
         parameters=parameters or {},
     )
 
