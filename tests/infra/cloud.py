@@ -420,7 +420,7 @@ def telling(make: Callable[..., Any], told: list[str]) -> Callable[..., Any]:
 @contextmanager
 def completed() -> Iterator[list[str]]:
     """moto's CloudFormation with the makers in it, while the context lasts; gives what went wrong in it."""
-    made = {kind: maker(kind, make) for kind, make in MAKERS.items()}
+    made: dict[str, Any] = {kind: maker(kind, make) for kind, make in MAKERS.items()}
     made |= {kind: maker(kind, lambda _: None) for kind in UNMADE}  # moto would warn
     made["AWS::CloudFormation::Stack"] = Nested
     known = {**parsing.get_model_map(), **made}

@@ -8,7 +8,7 @@ from openapi_spec_validator import validate
 
 from functions.models.docs import DOCUMENT, page
 from pilotlight import openapi
-from pilotlight.api.scopes import SCOPES
+from pilotlight.api.scopes import SCOPES, VERBS
 
 
 def test_the_committed_document_is_what_the_build_makes() -> None:
@@ -21,6 +21,12 @@ def test_the_document_is_openapi() -> None:
 
 def test_every_path_has_a_scope_and_every_scope_a_path() -> None:
     assert {operation.path for operation in openapi.OPERATIONS} == set(SCOPES)
+
+
+def test_every_verb_of_a_path_is_among_those_of_its_scope() -> None:
+    """A token's policy names the verbs of its scopes, and no others."""
+    used = {(operation.path, operation.verb.upper()) for operation in openapi.OPERATIONS}
+    assert {(path, verb) for path, verb in used if verb not in VERBS[SCOPES[path]]} == set()
 
 
 def test_operations_have_names_of_their_own() -> None:

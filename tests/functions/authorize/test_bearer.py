@@ -39,12 +39,12 @@ def test_a_right_token_is_believed(kid: str, fake: FakeIssuer, issuer: Issuer, k
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"exp": int(time.time()) - LEEWAY_S - 5}, "ExpiredSignatureError"),
+        ({"exp": int(time.time()) - LEEWAY_S - 1}, "ExpiredSignatureError"),
         ({"exp": None}, "MissingRequiredClaimError"),
         ({"exp": "never"}, "DecodeError"),
         ({"exp": 1e400}, "OverflowError|DecodeError"),
-        ({"nbf": int(time.time()) + LEEWAY_S + 60}, "ImmatureSignatureError"),
-        ({"iat": int(time.time()) + LEEWAY_S + 60}, "ImmatureSignatureError"),
+        ({"nbf": int(time.time()) + 86400}, "ImmatureSignatureError"),
+        ({"iat": int(time.time()) + 86400}, "ImmatureSignatureError"),
         ({"iss": "https://elsewhere.example.com/"}, "InvalidIssuerError"),
         ({"iss": NAME.rstrip("/")}, "InvalidIssuerError"),
         ({"iss": None}, "MissingRequiredClaimError"),
