@@ -12,6 +12,7 @@ from functions.batch.messages import Messages
 from functions.batch.occurrences import Message, Occurrence, of_event, of_record
 from functions.batch.sender import Sender
 from pilotlight.api.trace import Trace
+from pilotlight.capture.recorder import Recorder
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.registry import Registry
 from pilotlight.runtime.catalog import Catalog
@@ -86,6 +87,11 @@ class Batch:
         return occurrence.uri
 
 
+def recording(settings: Settings, store: ObjectStore) -> Recorder | None:
+    """What keeps a share of the requests; nothing where that share is none."""
+    return Recorder(lambda: store, settings.capture_rate, settings.capture_seconds) if settings.capture_rate else None
+
+
 def build(settings: Settings, store: ObjectStore | None = None) -> Batch:
     """A handler for these settings."""
     store = store or open_store(settings.store)
@@ -96,7 +102,8 @@ def build(settings: Settings, store: ObjectStore | None = None) -> Batch:
         memory_mb=settings.memory_mb,
         alias_seconds=settings.alias_seconds,
     )
-    answers, sender = Answers(catalog, settings.model), Sender(settings.reply_queues.replace(",", " ").split())
+    answers = Answers(catalog, settings.model, recording(settings, store))
+    sender = Sender(settings.reply_queues.replace(",", " ").split())
     return Batch(Messages(store, answers, sender), Files(store, answers, sender), sender)
 
 

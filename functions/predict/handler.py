@@ -12,6 +12,7 @@ STORE = preload(open_store(SETTINGS.store), PRELOADED, seconds=SETTINGS.alias_se
 
 # What follows imports numpy and onnxruntime, which takes as long as the fetch of a hundred megabytes.
 from functools import partial  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 from functions.predict.endpoints import Endpoints  # noqa: E402
 from functions.predict.snapshot import Snapshot  # noqa: E402
@@ -21,6 +22,9 @@ from pilotlight.registry import Registry  # noqa: E402
 from pilotlight.runtime.catalog import Catalog  # noqa: E402
 from pilotlight.runtime.warm import WarmModels  # noqa: E402
 from pilotlight.signature import PublicKey  # noqa: E402
+
+if TYPE_CHECKING:
+    from pilotlight.capture.recorder import Recorder
 
 
 def catalog(settings: Settings, store: ObjectStore) -> Catalog:
@@ -34,12 +38,27 @@ def catalog(settings: Settings, store: ObjectStore) -> Catalog:
     )
 
 
+def recording(settings: Settings, known: Catalog) -> "Recorder | None":
+    """What keeps a share of the requests; nothing where that share is none."""
+    if not settings.capture_rate:
+        return None
+    from pilotlight.capture.recorder import Recorder
+
+    return Recorder(lambda: known.registry.store, settings.capture_rate, settings.capture_seconds)
+
+
+def router(settings: Settings, known: Catalog) -> Router:
+    """The handler over a catalog."""
+    recorder = recording(settings, known)
+    endpoints = Endpoints(known, settings.model, recorder)
+    return Router(endpoints.routes(), Bill(settings.memory_mb), recorder.wake if recorder else None)
+
+
 def build(settings: Settings) -> Router:
     """A handler for these settings that preloads nothing."""
-    endpoints = Endpoints(catalog(settings, open_store(settings.store)), settings.model)
-    return Router(endpoints.routes(), Bill(settings.memory_mb))
+    return router(settings, catalog(settings, open_store(settings.store)))
 
 
 CATALOG = catalog(SETTINGS, STORE)
-handle = Router(Endpoints(CATALOG, SETTINGS.model).routes(), Bill(SETTINGS.memory_mb))
+handle = router(SETTINGS, CATALOG)
 Snapshot(handle, CATALOG, PRELOADED, partial(open_store, SETTINGS.store)).arrange(SETTINGS.initialization)

@@ -17,6 +17,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo,
 
 from functions.train.complaint import sentence
 from functions.train.options.augmentation import AugmentationOptions
+from functions.train.options.capture import CaptureOptions
 from functions.train.options.data import DataOptions, OwnOptions
 from functions.train.options.distributed import DistributedOptions
 from functions.train.options.graph import ExportOptions, QuantizationOptions
@@ -73,6 +74,7 @@ class Recipe(Options):
     checkpoint: CheckpointOptions = CheckpointOptions()
     export: ExportOptions = ExportOptions()
     quantization: QuantizationOptions
+    capture: CaptureOptions | None = None  # what may be kept of requests; null for summaries
 
     @field_validator("name")
     @classmethod

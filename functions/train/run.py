@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from functions.train import (
+    capture,
     curves,
     data,
     factory,
@@ -99,6 +100,7 @@ def proceed(
     """
     with progress.stage("data") as say:
         splits = data.shared(recipe.data, place)
+        capture.check(recipe.capture, splits.train)
         journal.data(splits)
         say(f"{recipe.data.name}: {sizes(splits)}")
         if splits.train.cleaning:

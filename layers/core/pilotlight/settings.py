@@ -23,6 +23,8 @@ VARIABLES = {
     "approval": "PILOTLIGHT_APPROVAL",
     "promoter": "PILOTLIGHT_PROMOTER",
     "reply_queues": "PILOTLIGHT_REPLY_QUEUES",
+    "capture_rate": "PILOTLIGHT_CAPTURE_RATE",
+    "capture_seconds": "PILOTLIGHT_CAPTURE_SECONDS",
     "initialization": "AWS_LAMBDA_INITIALIZATION_TYPE",  # set by Lambda
     "memory_mb": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",  # set by Lambda, by SAM and by the local gateway
 }
@@ -42,6 +44,8 @@ class Settings(Struct, frozen=True):
     approval: Literal["off", "required"] = "off"  # whether somebody must approve a version before it may serve
     promoter: str = ""  # name of the function that promotes what the registry's routes are asked to
     reply_queues: str = ""  # ARNs of the queues that a message may have its answer sent to, with commas between them
+    capture_rate: Annotated[float, Meta(ge=0, le=1)] = 0.0  # share of the requests of which something is kept
+    capture_seconds: Annotated[float, Meta(gt=0)] = 60.0  # between two writes of what is kept, in each environment
     initialization: str = "on-demand"  # or snap-start, provisioned-concurrency
 
     @classmethod

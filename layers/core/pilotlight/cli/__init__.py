@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from pilotlight.cli import canary, demo, fit, models, predict, promote, publish, redrive, retention, runs, serve, train
+from pilotlight.cli import (
+    canary,
+    demo,
+    drift,
+    fit,
+    models,
+    predict,
+    promote,
+    publish,
+    redrive,
+    retention,
+    runs,
+    serve,
+    train,
+)
 from pilotlight.cli.console import ERRORS
 from pilotlight.errors import InvalidInputError, PilotlightError
 
@@ -28,6 +42,7 @@ VERBS = (
     canary.split,
     canary.shadow,
     canary.history,
+    drift.drift,
     redrive.redrive,
     retention.delete,
     retention.prune,

@@ -17,6 +17,9 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")] = 8080,
     store: StoreOption = STORE,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Environments per function.")] = os.cpu_count() or 1,
+    capture: Annotated[
+        float, typer.Option("--capture", metavar="SHARE", min=0, max=1, help="Of the requests, to keep for drift.")
+    ] = 0.0,
     json: JsonOption = False,
 ) -> None:
     """Serve template.yaml's functions on this machine; print the URL when ready, and a line for each request."""
@@ -25,7 +28,7 @@ def serve(
     def ready(url: str) -> None:
         print_json({"url": url, "store": store}) if json else typer.echo(f"Serving {store} at {url}")
 
-    gateway(store, host=host, port=port, workers=workers).serve(ready)
+    gateway(store, host=host, port=port, workers=workers, capture=capture).serve(ready)
 
 
 def show_access_lines() -> None:
@@ -37,14 +40,15 @@ def show_access_lines() -> None:
     log.setLevel(logging.INFO)
 
 
-def gateway(store: str, *, host: str, port: int, workers: int) -> Gateway:
-    """The gateway over the checkout's template, whose functions read that store."""
+def gateway(store: str, *, host: str, port: int, workers: int, capture: float = 0.0) -> Gateway:
+    """The gateway over the checkout's template, whose functions read that store, and keep a share of the requests."""
+    keeping = {"PILOTLIGHT_CAPTURE_RATE": f"{capture:g}", "PILOTLIGHT_CAPTURE_SECONDS": "1"} if capture else {}
     return Gateway(
         template=checkout.folder() / checkout.TEMPLATE,
         host=host,
         port=port,
         workers=workers,
-        environment={"PILOTLIGHT_STORE": absolute(store)},
+        environment={"PILOTLIGHT_STORE": absolute(store), **keeping},
     )
 
 
