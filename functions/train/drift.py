@@ -14,6 +14,7 @@ from functions.train.curves import BLUE, GREY, VERMILION, png
 from pilotlight.drift.shape import Panel
 
 ACROSS = 4  # panels in a row
+TALLEST = 3  # times the highest bar of training: what is far beyond its range would flatten all else
 PANEL_IN = (3.2, 2.2)
 COLOURS = {"drifted": VERMILION, "changed": "#e69f00"}  # of the title; Okabe and Ito
 
@@ -56,6 +57,7 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
         width = (panel.high - panel.low) / max(1, len(panel.before) - 2) or 1.0
         middles = panel.low + width * (np.arange(len(panel.before)) - 0.5)
         axes.bar(middles, panel.before, width, color=GREY, alpha=0.6)
+        axes.set_ylim(0, 1.05 * min(max(*panel.before, *panel.now), TALLEST * max(panel.before)) or 1.0)
         axes.step(middles, panel.now, where="mid", color=BLUE, linewidth=1.2)
     title = panel.name if panel.part == "feature" else f"answer: {panel.name}"
     axes.set_title(

@@ -17,10 +17,10 @@ from pilotlight.cli.train import environment
 from pilotlight.contracts import Reference
 from pilotlight.drift import shape
 from pilotlight.drift.inspection import Inspection, Report, inspect, told
-from pilotlight.drift.verdict import Comparison
+from pilotlight.drift.verdict import CHANCE, Comparison
 from pilotlight.errors import UnavailableError
 
-DRAWN = 8  # features in the terminal without --all, the most changed first
+FEWEST, MOST = 3, 8  # features that are drawn in the terminal without --all
 PICTURED = 64  # in a PNG
 COLOURS = {"drifted": "bold red", "changed": "yellow", "stable": "green", "too few": "dim"}
 
@@ -58,9 +58,15 @@ def show(found: Inspection, *, every: bool) -> None:
         RESULTS.print("Nothing was kept in that time: is CaptureRate, or `pilotlight serve --capture`, above 0?")
         return
     print_table(table(report))
-    for one in report.ranked[: None if every else DRAWN]:
+    for one in report.ranked if every else chosen(report):
         for line in drawn(found, one):
             RESULTS.print(line, markup=False, soft_wrap=True)
+
+
+def chosen(report: Report) -> list[Comparison]:
+    """What is drawn: all that changed, as far as there is room, and a few to look at if nothing did."""
+    worth = report.named("drifted", "changed")
+    return report.ranked[: min(MOST, max(FEWEST, len(worth)))]
 
 
 def table(report: Report) -> Table:
@@ -68,7 +74,10 @@ def table(report: Report) -> Table:
     shown = Table()
     for column in ("feature", "verdict", "PSI", "KS", "p", "missing then", "now", "unseen"):
         shown.add_column(column, justify="left" if column in ("feature", "verdict") else "right", no_wrap=True)
-    shown.caption = f"p: of {len(report.comparisons)} comparisons together; unseen: beyond all that training saw"
+    shown.caption = (
+        f"PSI counts where p, for {len(report.comparisons)} comparisons together, is below {CHANCE}: few examples "
+        "differ by chance. unseen: beyond all that training saw."
+    )
     for one in report.comparisons:
         colour = COLOURS[one.verdict]
         name = one.name if one.part == "feature" else f"answer: {one.name}"

@@ -11,7 +11,7 @@ from pilotlight.drift.sketch import Array
 from pilotlight.drift.verdict import Word
 from pilotlight.profile import Categories, Histogram, Numbers
 
-COLUMNS = 48  # of a number's range
+COLUMNS = 32  # of a number's range
 BLOCKS = " ▁▂▃▄▅▆▇█"
 WIDTH = 40  # characters of the longest bar of categories
 MOST = 12  # categories that are drawn
@@ -51,9 +51,8 @@ def lines(before: Histogram, now: Histogram) -> list[str]:
     one, other = columns(before, before), columns(now, before)
     if isinstance(before, Categories):
         return bars((*before.names, "others"), one, other)
-    highest = max(float(one.max(initial=0)), float(other.max(initial=0))) or 1.0
     low, high = ends(before)
-    rows = [f"{word:>9} │{blocks(each, highest)}│" for word, each in (("training", one), ("now", other))]
+    rows = [f"{word:>9} │{blocks(each)}│" for word, each in (("training", one), ("now", other))]
     width = len(one) - 2
     scale = f"{low:.4g}".ljust(width - 8) + f"{high:.4g}".rjust(8)
     return [*rows, f"{'':>11}<{scale}>" if width > 8 else ""]
@@ -71,9 +70,9 @@ def bars(labels: tuple[str, ...], before: Array, now: Array) -> list[str]:
     return [*rows, f"{'':>{LABEL}}  ░ training, █ now"]
 
 
-def blocks(shares: Array, highest: float) -> str:
-    """A row of characters; what is there at all is seen."""
-    heights = np.ceil(shares / highest * (len(BLOCKS) - 1)).astype(int)
+def blocks(shares: Array) -> str:
+    """A row of characters, the highest one full; what is there at all is seen."""
+    heights = np.ceil(shares / (shares.max(initial=0) or 1.0) * (len(BLOCKS) - 1)).astype(int)
     return "".join(BLOCKS[height] for height in heights)
 
 

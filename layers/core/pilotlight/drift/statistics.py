@@ -101,7 +101,7 @@ def groups(counts: Sequence[int], wanted: int = GROUPS) -> list[tuple[int, int]]
         if held >= share * (1 - 1e-9) and total - seen >= share / 2:
             bounds.append(place)
             held = 0
-    return list(pairwise([*bounds, len(counts)]))
+    return [(begin, end) for begin, end in pairwise([*bounds, len(counts)]) if begin < end]
 
 
 def merged(counts: Sequence[int] | Array, slices: Sequence[tuple[int, int]]) -> Array:
