@@ -75,7 +75,9 @@ def test_the_test_set_is_no_drift_and_a_moved_one_is_in_the_columns_that_moved(
         for path in list(store.paths("captures")):
             store.delete(path)
         for row in table:
-            client.infer("wine", [Tensor(name, "FP64", (1,), [value]) for name, value in zip(names, row, strict=True)])
+            client.infer(
+                "wine", [Tensor(name, "FP64", (1,), [value]) for name, value in zip(names, row.tolist(), strict=True)]
+            )
         for _ in range(100):
             if (found := verdicts(store, monkeypatch, capsys))["examples"] == str(len(table)):
                 return found

@@ -27,7 +27,8 @@ FOREVER = float("inf")
 
 def rows(count: int, shift: float = 0.0) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """Three columns, of which the middle one may have moved; the same ones in whatever order tests run."""
-    return np.random.default_rng(count).standard_normal((count, 3)) + np.array([0, shift, 0])
+    moved = np.array([0, shift, 0])
+    return np.asarray(np.random.default_rng(count).standard_normal((count, 3)) + moved, np.float64)
 
 
 def publish(registry: Registry, name: str = "double") -> None:

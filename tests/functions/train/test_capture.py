@@ -1,12 +1,11 @@
 """What a training leaves for later: a profile within its policy, of the training set and of answers to the others."""
 
-import msgspec
-import numpy as np
+from pathlib import Path
+
 import pytest
 
 from functions.train import capture, data
 from functions.train.data import Splits
-from functions.train.options.capture import CaptureOptions
 from functions.train.recipe import load
 from functions.train.run import run
 from pilotlight.contracts import decode
@@ -91,13 +90,12 @@ def test_a_regressions_profile_has_its_numbers() -> None:
     assert isinstance(profile(store, "diabetes").answers["prediction"], Numbers)
 
 
-def test_a_large_set_is_told_by_some_of_it(tiny: Finished, parts: Splits) -> None:
-    manifest = tiny.outcome.manifest
-    assert capture.check(None, parts.train) is None
-    assert CaptureOptions(mask={"x": "drop"}).policy == Capture(mask={"x": "drop"})
-    feeds = {"image": np.zeros((10, 1, 8, 8), np.float32)}
-    from pilotlight.drift import profile as made
-
-    assert made.profile(manifest, feeds, {}).examples == 10
-    assert len(made.some(100_000, made.EXAMPLES)) == made.EXAMPLES
-    assert msgspec.json.decode(made.document(made.profile(manifest, feeds, {})), type=Profile).examples == 10
+def test_a_large_set_is_told_by_some_of_it(
+    tiny: Finished, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = tmp_path / "model.onnx"
+    graph.write_bytes(tiny.file("model.fp32.onnx"))
+    monkeypatch.setattr(capture, "EXAMPLES", 100)
+    monkeypatch.setattr(capture, "ANSWERED", 50)
+    found = capture.profiled(tiny.outcome.manifest, splits, graph)
+    assert (found.examples, found.answered) == (100, 50)
