@@ -3,7 +3,7 @@
 import logging
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from functions.batch.answers import Answers
@@ -27,10 +27,14 @@ LOG = logging.getLogger("pilotlight.batch")
 class Batch:
     """A Lambda handler for queues, buckets and buses."""
 
-    def __init__(self, messages: Messages, files: Files, sender: Sender) -> None:
+    def __init__(
+        self, messages: Messages, files: Files, sender: Sender, after: Callable[[], None] = lambda: None
+    ) -> None:
+        """`after` is called when an event was seen to, well or not."""
         self._messages = messages
         self._files = files
         self._sender = sender
+        self._after = after
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
         """See to everything that an event tells of.
@@ -39,6 +43,12 @@ class Batch:
         fails raises, for Lambda to try again. What was done comes back as sentences.
         """
         ends = Trace.of(event, context).ends
+        try:
+            return self._see_to(event, ends)
+        finally:
+            self._after()
+
+    def _see_to(self, event: Mapping[str, Any], ends: float) -> dict[str, Any]:
         if "Records" in event:
             return self._queue(event["Records"], ends)
         occurrence = of_event(event)
@@ -102,9 +112,13 @@ def build(settings: Settings, store: ObjectStore | None = None) -> Batch:
         memory_mb=settings.memory_mb,
         alias_seconds=settings.alias_seconds,
     )
-    answers = Answers(catalog, settings.model, recording(settings, store))
-    sender = Sender(settings.reply_queues.replace(",", " ").split())
-    return Batch(Messages(store, answers, sender), Files(store, answers, sender), sender)
+    recorder = recording(settings, store)
+    answers, sender = (
+        Answers(catalog, settings.model, recorder),
+        Sender(settings.reply_queues.replace(",", " ").split()),
+    )
+    after = recorder.catch_up if recorder is not None else lambda: None  # Lambda freezes what is written later
+    return Batch(Messages(store, answers, sender), Files(store, answers, sender), sender, after)
 
 
 handle = build(Settings.from_environment(os.environ))

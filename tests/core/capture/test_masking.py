@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight import tasks
-from pilotlight.capture import hashing
+from pilotlight.capture import hashing, masking
 from pilotlight.capture.hashing import KEY, secret
 from pilotlight.capture.line import Line
 from pilotlight.capture.masking import ROWS, Sample, line
@@ -32,7 +32,7 @@ def of(capture: Capture | None) -> Manifest:
 
 def sample(manifest: Manifest, tensors: dict[str, Array], results: dict[str, Array] | None = None) -> Sample:
     feeds = tasks.prepare(manifest, tensors)
-    return Sample(manifest, tensors, feeds, {"y": feeds["x"] * 2} if results is None else results, "now").lean()
+    return Sample(manifest, tensors, feeds, {"y": feeds["x"] * 2} if results is None else results, 0.0)
 
 
 def written(capture: Capture | None, key: bytes | None = KEY_OF_TESTS) -> tuple[Line, str]:
@@ -97,7 +97,7 @@ SAID = {"text": np.array([b"my secret"], object)}
 def sent(keep: Extent, mask: dict[str, Treatment], tensors: dict[str, Array]) -> Line:
     manifest = msgspec.structs.replace(fakes.stepped(Text(), of=TEXT), capture=Capture(keep=keep, mask=mask))
     results = {"y": np.zeros((1, 3), np.float32)}
-    return line(Sample(manifest, tensors, FEEDS, results, "now").lean(), KEY_OF_TESTS)
+    return line(Sample(manifest, tensors, FEEDS, results, 0.0), KEY_OF_TESTS)
 
 
 def test_texts_are_kept_where_the_policy_says_whole_and_nowhere_else() -> None:
@@ -120,9 +120,10 @@ def test_images_are_not_held_unless_they_are_kept() -> None:
     spec = TensorSpec("x", "FP32", ("batch", 3, 4, 4))
     manifest = fakes.stepped(Image(input="x"), of=((spec,), TEXT[1]))
     arrays = {"image": np.array([b"\x89PNG"], object)}, {"x": np.zeros((1, 3, 4, 4), np.float32)}
-    held = Sample(manifest, *arrays, {}, "now")
-    assert held.lean().tensors == {}
-    assert held.bytes == held.lean().bytes + 8 + 4
+    assert Sample(manifest, *arrays, {}, 0.0).bytes == 3 * 4 * 4 * 4 + 8 + 4
+    assert not masking.wants_tensors(manifest)
+    assert masking.wants_tensors(msgspec.structs.replace(manifest, capture=Capture(keep="whole")))
+    assert masking.wants_tensors(of(None))
 
 
 def test_a_large_request_is_told_by_some_of_its_examples() -> None:

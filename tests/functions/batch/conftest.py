@@ -10,7 +10,6 @@ from functions.batch.files import Files
 from functions.batch.handler import Batch
 from functions.batch.messages import Messages
 from functions.batch.sender import Sender
-from pilotlight.capture.recorder import Recorder
 from pilotlight.registry import Registry
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.warm import WarmModels
@@ -44,10 +43,10 @@ class Place:
         self.registry = Registry(store)
         self.handle = self.environment()
 
-    def environment(self, recorder: Recorder | None = None) -> Batch:
+    def environment(self) -> Batch:
         """A new one, with nothing in memory."""
         catalog = Catalog(self.registry, WarmModels(500_000_000), memory_mb=1769, alias_seconds=0)
-        answers = Answers(catalog, recorder=recorder)
+        answers = Answers(catalog)
         return Batch(Messages(self.store, answers, self.post), Files(self.store, answers, self.post), self.post)
 
     def upload(self, name: str, data: bytes, context: object = None) -> str:

@@ -12,12 +12,13 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from functions.batch.handler import build
 from functions.batch.occurrences import Message, Upload, of_event, of_record
 from functions.batch.sender import Sender
 from pilotlight.capture.line import Line
-from pilotlight.capture.recorder import Recorder
 from pilotlight.errors import InvalidInputError, StoreError
 from pilotlight.registry import Registry
+from pilotlight.settings import Settings
 from pilotlight.steps import Column, Table
 from pilotlight.storage import open_store
 from tests import fakes
@@ -234,10 +235,8 @@ def test_the_registry_is_not_written(place: Place) -> None:
 
 
 def test_what_is_answered_is_kept_as_the_predict_function_keeps_it(place: Place) -> None:
-    recorder = Recorder(lambda: place.store, 1.0, 3600)
-    handle = place.environment(recorder)
+    handle = build(Settings(capture_rate=1.0, capture_seconds=3600), place.store)
     handle({"Records": [record("a", BODY), record("b", {"model_name": "double", "inputs": "secret"})]}, None)
-    recorder.settle()
     (path,) = place.store.paths("captures/double/1")
     line = msgspec.json.decode(gzip.decompress(place.store.get(path).data), type=Line)
     assert (len(line.features), len(line.answers)) == (3, 3)

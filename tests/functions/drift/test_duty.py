@@ -103,6 +103,15 @@ def test_the_next_night_goes_on_where_the_last_one_ended(registry: Registry) -> 
     assert first.until == second.since == datetime(2026, 11, 25, 1, tzinfo=UTC).isoformat()
 
 
+def test_every_kind_of_store_holds_captures_and_reports(store: ObjectStore) -> None:
+    found = Registry(store)
+    publish(found)
+    for day in range(3):
+        capture(store, NIGHT + timedelta(days=day, hours=-5), 100, shift=2.0 * (day == 2))
+        night(found, days=day)
+    assert [report.drifted for report in reports(store)] == [[], [], ["x[1]", "y[1]"]]
+
+
 def test_few_requests_wait_for_more(registry: Registry) -> None:
     for day in range(3):
         capture(registry.store, NIGHT + timedelta(days=day, hours=-5), 12)

@@ -4,7 +4,7 @@ import base64
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from datetime import UTC, datetime
 from math import isfinite
 
 import numpy as np
@@ -31,23 +31,23 @@ class Sample:
     tensors: Mapping[str, Array]  # as the caller sent them; none where the policy has no use for them
     feeds: Mapping[str, Array]
     results: Mapping[str, Array]
-    at: str  # RFC 3339, UTC
+    at: float  # s since 1970
 
-    @cached_property
+    @property
     def bytes(self) -> int:
         """What it holds in memory, about."""
         return sum(map(size, (*self.tensors.values(), *self.feeds.values(), *self.results.values())))
-
-    def lean(self) -> "Sample":
-        """Without what its policy has no use for, so that it is not held in memory."""
-        wanted = isinstance(self.manifest.prepare, Table) or policy(self.manifest).keep == "whole"
-        return self if wanted else replace(self, tensors={})
 
 
 def size(array: Array) -> int:
     """The bytes of an array, with those of the texts and files in it."""
     held = [one for one in array.ravel().tolist() if isinstance(one, bytes | str)] if array.dtype == object else []
     return array.nbytes + sum(map(len, held))
+
+
+def wants_tensors(draft: Draft) -> bool:
+    """Whether the policy has a use for what the caller sent, beside what the graph was fed with."""
+    return isinstance(draft.prepare, Table) or policy(draft).keep == "whole"
 
 
 def policy(draft: Draft) -> Capture:
@@ -67,7 +67,7 @@ def line(sample: Sample, key: bytes | None) -> Line:
     answered = features.answered(some.manifest, some.results)
     whole = rules.keep == "whole" and not isinstance(some.manifest.prepare, Table)  # whose features are all of it
     return Line(
-        at=sample.at,
+        at=datetime.fromtimestamp(sample.at, UTC).isoformat(),
         rows=rows,
         features=told(kept(rules, observed)),
         answers=told(kept(rules, answered)),

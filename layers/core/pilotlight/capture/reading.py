@@ -17,7 +17,7 @@ from pilotlight.storage import ObjectStore
 
 LOG = logging.getLogger("pilotlight.capture")
 LINE = msgspec.json.Decoder(Line)
-MOST_FILES = 4000  # of one version that are read at once; of more, every second, third, ...
+MOST_FILES = 2000  # of one version that are read at once; of more, every second, third, ...
 
 
 def versions(store: ObjectStore) -> Iterator[tuple[str, int]]:

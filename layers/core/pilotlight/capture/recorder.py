@@ -84,13 +84,14 @@ class Recorder:
         """Perhaps keep this request; the arrays must not change any more."""
         if self._chance() >= self.rate or masking.policy(manifest).keep == "off":
             return
-        sample = Sample(manifest, tensors, feeds, results, datetime.now(UTC).isoformat()).lean()
+        sample = Sample(manifest, tensors if masking.wants_tensors(manifest) else {}, feeds, results, time.time())
+        held = sample.bytes
         with self._woken:
-            if len(self._waiting) >= WAITING or self._bytes + sample.bytes > WAITING_BYTES:
+            if len(self._waiting) >= WAITING or self._bytes + held > WAITING_BYTES:
                 self._overflow += 1
                 return
             self._waiting.append(sample)
-            self._bytes += sample.bytes
+            self._bytes += held
 
     def wake(self) -> None:
         """The answer is ready: see to what waits."""
@@ -102,12 +103,21 @@ class Recorder:
         with self._woken:
             self._woken.notify_all()
 
+    def catch_up(self) -> None:
+        """Return when nothing waits to be described or written that is due: for who has time, as a queue's function."""
+        self.wake()
+        with self._woken:
+            self._woken.wait_for(self._idle)
+
     def settle(self) -> None:
         """Write everything now, and return when it is written."""
         self.wake()
         with self._woken:
-            self._woken.wait_for(lambda: not self._waiting and not self._busy)
+            self._woken.wait_for(self._idle)
             self._write(self._clock(), everything=True)
+
+    def _idle(self) -> bool:
+        return not self._waiting and not self._busy
 
     def _work(self) -> None:
         while True:
