@@ -49,7 +49,7 @@ def handle(event, context):
     print('{"Word": "hello"}')
     return {"statusCode": 200, "body": "said"}
 """
-CLOCK = "        Clock: {Type: Schedule, Properties: {Schedule: "rate(1 second)"}}\n"
+CLOCK = "        Clock: {Type: Schedule, Properties: {Schedule: 'rate(1 second)'}}\n"
 
 
 def written(folder: Path, *events: str) -> Path:
