@@ -21,10 +21,13 @@ from msgspec import structs
 from functions.batch import lines
 from functions.batch.answers import Answers
 from functions.batch.bodies import Picture
+from functions.batch.books import Books
 from functions.batch.inbox import IMAGES, KINDS, LINES, File, file
 from functions.batch.lines import Item
 from functions.batch.progress import MOST_ERRORS, Part, Progress, Summary, Wrong, now
 from functions.batch.sender import Sender
+from pilotlight import correlation as correlations
+from pilotlight.api.trace import Trace
 from pilotlight.contracts import Reference, decode, encode
 from pilotlight.errors import (
     ChangedError,
@@ -54,7 +57,8 @@ class Slice:
     answers: list[bytes] = field(default_factory=list)
     size: int = 0
     failed: list[Wrong] = field(default_factory=list)
-    versions: set[str] = field(default_factory=set)
+    versions: dict[str, int] = field(default_factory=dict)  # and how many lines each has answered
+    trace: Trace = field(default_factory=Trace)
 
     def add(self, item: Item, text: bytes) -> None:
         """One more line of the result."""
@@ -71,16 +75,18 @@ class Slice:
 class Files:
     """Answers files of a store's inbox into its outbox."""
 
-    def __init__(self, store: ObjectStore, answers: Answers, sender: Sender) -> None:
+    def __init__(self, store: ObjectStore, answers: Answers, sender: Sender, books: Books | None = None) -> None:
         self._store = store
         self._answers = answers
         self._sender = sender
+        self._books = books
 
-    def see_to(self, uri: str, ends: float) -> str:
+    def see_to(self, uri: str, ends: float, tenant: str = "", correlation: str = "") -> str:
         """Answer as much as there is time for; what was done, as a sentence. `ends` is on time.monotonic's clock."""
         found = file(self._store.url, uri)
+        work = Work(self._store, self._answers, found, ends - RESERVE_S, self._books, (tenant, correlation))
         try:
-            return Work(self._store, self._answers, found, ends - RESERVE_S).go_on(lambda: self._sender.resume(uri))
+            return work.go_on(lambda: self._sender.resume(uri))
         except ConflictError as exc:
             return f"{found.path} is left to somebody else: {exc}"
 
@@ -88,11 +94,23 @@ class Files:
 class Work:
     """One invocation's work on one file."""
 
-    def __init__(self, store: ObjectStore, answers: Answers, found: File, ends: float) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        answers: Answers,
+        found: File,
+        ends: float,
+        books: Books | None = None,
+        origin: tuple[str, str] = ("", ""),
+    ) -> None:
+        """`origin` is the tenant and the correlation of a file that begins."""
         self._store = store
         self._answers = answers
         self._file = found
         self._ends = ends
+        self._books = books
+        self._origin = origin
+        self._paid = False  # the invocation's fee
         self._name = uuid.uuid4().hex  # so that no two workers write the same bytes
         self._e_tag = ""  # of progress.json
         self._idle = True  # nothing is answered yet
@@ -100,6 +118,7 @@ class Work:
     def go_on(self, hand_on: Callable[[], None]) -> str:
         """From where the file stands to its end, or to that of the time; then somebody else is to go on."""
         progress = self._progress()
+        correlations.begin(progress.correlation)
         if progress.state == "done":
             return f"{self._file.path} is answered already."
         try:
@@ -134,8 +153,16 @@ class Work:
                 return known
             self._store.delete(f"{self._file.folder}/manifest.json")  # of the file that was there before
         started = now()
+        tenant, correlation = self._origin
         fresh = Progress(
-            input=self._file.path, bytes=size, e_tag=e_tag, model=self._model(), started=started, worker=self._name
+            input=self._file.path,
+            bytes=size,
+            e_tag=e_tag,
+            correlation=correlation,
+            tenant=tenant,
+            model=self._model(),
+            started=started,
+            worker=self._name,
         )
         if stored is not None:
             return self._swap(fresh)
@@ -235,7 +262,7 @@ class Work:
                 raise  # it may go better later, but not for a line that had a whole invocation
             part.failed.append(Wrong(item.number, str(exc)))
             return msgspec.json.encode(part.failed[-1]) + b"\n"
-        part.versions.add(version)
+        part.versions[version] = part.versions.get(version, 0) + 1
         return b'{"line":%d,%b\n' % (item.number, answer[1:])
 
     def _write(self, progress: Progress, part: Slice) -> Progress:
@@ -245,17 +272,26 @@ class Work:
         extent = Part(part.start, part.end)
         if part.answers:
             self._store.put(f"{self._file.folder}/{extent.name}", b"".join(part.answers))
-        return self._swap(
+        after = self._swap(
             progress,
             position=part.end,
             percent=round(100 * part.end / max(1, progress.bytes), 1),
             line=part.line,
             answered=progress.answered + len(part.answers) - len(part.failed),
             failed=progress.failed + len(part.failed),
-            versions=tuple(sorted(part.versions.union(progress.versions))),
+            versions=tuple(sorted({*part.versions, *progress.versions})),
             errors=(*progress.errors, *part.failed)[:MOST_ERRORS],
             parts=(*progress.parts, extent) if part.answers else progress.parts,
         )
+        self._note(after, part)
+        return after
+
+    def _note(self, progress: Progress, part: Slice) -> None:
+        """What the part cost, once it counts."""
+        if self._books is not None:
+            origin = {"tenant": progress.tenant, "correlation": progress.correlation}
+            self._books.part(part.trace, part.versions, len(part.failed), first=not self._paid, **origin)
+            self._paid = True
 
     def _finish(self, progress: Progress, refused: str = "") -> str:
         """Join the parts, write the manifest, then remove what nobody needs any more."""
@@ -269,6 +305,7 @@ class Work:
             sha256=self._sha256(progress),
             result=result,
             refused=refused,
+            correlation=progress.correlation,
             lines=progress.answered + progress.failed,
             answered=progress.answered,
             failed=progress.failed,

@@ -39,6 +39,8 @@ class Progress(Struct, frozen=True, kw_only=True):
     line: int = 0
     answered: int = 0
     failed: int = 0
+    correlation: str = ""  # of the upload
+    tenant: str = ""  # who uploaded it
     model: str = ""  # that answers lines which name none; its version stays the same to the end
     versions: tuple[str, ...] = ()  # that have answered
     errors: tuple[Wrong, ...] = ()
@@ -58,6 +60,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     sha256: str  # of the input
     result: str  # path of the answers; empty where the file was refused
     refused: str = ""  # why no line was read
+    correlation: str = ""
     lines: int = 0
     answered: int = 0
     failed: int = 0

@@ -123,7 +123,7 @@ class Endpoints:
 
     def _ask(self, request: Request, model: WarmModel, keep: Keep | None = None) -> Answered[Response]:
         """The answer of one version; a shadow's is not kept."""
-        request.trace.version = model.manifest.version
+        request.trace.model, request.trace.version = model.manifest.name, model.manifest.version
         with self._statistics.call(model.key) as call:
             return answered(model, request.body, request.headers, self._watch, call, request.trace, keep)
 

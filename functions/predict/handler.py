@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING  # noqa: E402
 
 from functions.predict.endpoints import Endpoints  # noqa: E402
 from functions.predict.snapshot import Snapshot  # noqa: E402
+from pilotlight import correlation  # noqa: E402
+from pilotlight.api.ledger import ledger  # noqa: E402
 from pilotlight.api.router import Router  # noqa: E402
 from pilotlight.api.trace import Bill  # noqa: E402
 from pilotlight.registry import Registry  # noqa: E402
@@ -48,10 +50,12 @@ def recording(settings: Settings, known: Catalog) -> "Recorder | None":
 
 
 def router(settings: Settings, known: Catalog) -> Router:
-    """The handler over a catalog."""
+    """The handler over a catalog, with a bill for each call and, unless it is switched off, a line of the log."""
+    correlation.install()
     recorder = recording(settings, known)
     endpoints = Endpoints(known, settings.model, recorder)
-    return Router(endpoints.routes(), Bill(settings.memory_mb), recorder.wake if recorder else None)
+    after = recorder.wake if recorder else None
+    return Router(endpoints.routes(), Bill(settings.memory_mb), ledger(settings.call_seconds), after)
 
 
 def build(settings: Settings) -> Router:

@@ -22,6 +22,7 @@ VARIABLES = {
     "promotion": "PILOTLIGHT_PROMOTION",
     "approval": "PILOTLIGHT_APPROVAL",
     "promoter": "PILOTLIGHT_PROMOTER",
+    "call_seconds": "PILOTLIGHT_CALL_SECONDS",
     "reply_queues": "PILOTLIGHT_REPLY_QUEUES",
     "capture_rate": "PILOTLIGHT_CAPTURE_RATE",
     "capture_seconds": "PILOTLIGHT_CAPTURE_SECONDS",
@@ -43,6 +44,7 @@ class Settings(Struct, frozen=True):
     promotion: str = "off"  # what becomes of what passes: off, champion, or a canary such as canary:10:1h
     approval: Literal["off", "required"] = "off"  # whether somebody must approve a version before it may serve
     promoter: str = ""  # name of the function that promotes what the registry's routes are asked to
+    call_seconds: Annotated[float, Meta(ge=-1, le=10)] = 0.1  # of calls that may share a line of the log; -1: no lines
     reply_queues: str = ""  # ARNs of the queues that a message may have its answer sent to, with commas between them
     capture_rate: Annotated[float, Meta(ge=0, le=1)] = 0.0  # share of the requests of which something is kept
     capture_seconds: Annotated[float, Meta(gt=0)] = 60.0  # between two writes of what is kept, in each environment

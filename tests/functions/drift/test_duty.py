@@ -86,10 +86,10 @@ def test_what_moved_is_named_and_counted(registry: Registry, capsys: pytest.Capt
     capture(registry.store, NIGHT - timedelta(hours=5), 300, shift=1.5)
     assert night(registry) == ["double:1, 300 examples of 300 requests: drifted: x[1], y[1]."]
     (found,) = metrics(capsys.readouterr().out)
-    assert (found["model"], found["Drift"], found["drifted"]) == ("double", [1.0], ["x[1]", "y[1]"])
+    assert (found["model"], found["Drift"], found["drifted"]) == ("double", 1, ["x[1]", "y[1]"])
     emf = found["_aws"]
     assert emf["CloudWatchMetrics"][0]["Namespace"] == "Pilotlight"  # type: ignore[index]
-    assert emf["CloudWatchMetrics"][0]["Dimensions"] == [["model"]]  # type: ignore[index]
+    assert emf["CloudWatchMetrics"][0]["Dimensions"] == [["function"], ["model"]]  # type: ignore[index]
 
 
 def test_the_next_night_goes_on_where_the_last_one_ended(registry: Registry) -> None:

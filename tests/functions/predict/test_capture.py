@@ -12,12 +12,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from functions.predict.endpoints import Endpoints
-from functions.predict.handler import catalog
+from functions.predict.handler import build
 from pilotlight import aliases
-from pilotlight.api.router import Router
 from pilotlight.capture.line import Line
-from pilotlight.capture.recorder import Recorder
 from pilotlight.contracts import WHOLE, Share
 from pilotlight.privacy import Capture
 from pilotlight.registry import Registry
@@ -36,9 +33,8 @@ class Function:
 
     def __init__(self, folder: Path, rate: float = 1.0) -> None:
         self.registry = Registry(open_store(str(folder)))
-        known = catalog(Settings(store=str(folder)), self.registry.store)
-        self.recorder = Recorder(lambda: self.registry.store, rate, 3600)
-        self.handle = Router(Endpoints(known, recorder=self.recorder).routes(), after=self.recorder.wake)
+        self.handle = build(Settings(store=str(folder), capture_rate=rate, capture_seconds=3600))
+        self.recorder: Any = self.handle._after.__self__  # type: ignore[union-attr]
 
     def post(self, path: str, body: object, **headers: str) -> Any:  # noqa: ANN401 - JSON
         event = fakes.event(self.handle._routes, "POST", path, json.dumps(body).encode())

@@ -6,6 +6,7 @@ import typer
 
 from pilotlight.cli import (
     canary,
+    cost,
     demo,
     drift,
     fit,
@@ -36,6 +37,7 @@ VERBS = (
     serve.serve,
     predict.predict,
     fit.fit,
+    cost.cost,
     promote.promote,
     promote.rollback,
     canary.canary,

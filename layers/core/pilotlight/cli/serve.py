@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pilotlight.cli import checkout
-from pilotlight.cli.console import STORE, JsonOption, StoreOption, print_json
+from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, print_json
 from pilotlight.local.gateway import Gateway
 
 
@@ -20,6 +20,10 @@ def serve(
     capture: Annotated[
         float, typer.Option("--capture", metavar="SHARE", min=0, max=1, help="Of the requests, to keep for drift.")
     ] = 0.0,
+    calls: Annotated[
+        bool | None,
+        typer.Option("--calls/--no-calls", help="A JSON line of what each call cost; by default unless on a terminal."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Serve template.yaml's functions on this machine; print the URL when ready, and a line for each request."""
@@ -28,7 +32,8 @@ def serve(
     def ready(url: str) -> None:
         print_json({"url": url, "store": store}) if json else typer.echo(f"Serving {store} at {url}")
 
-    gateway(store, host=host, port=port, workers=workers, capture=capture).serve(ready)
+    told = not ERRORS.is_terminal if calls is None else calls
+    gateway(store, host=host, port=port, workers=workers, calls=told, capture=capture).serve(ready)
 
 
 def show_access_lines() -> None:
@@ -40,15 +45,19 @@ def show_access_lines() -> None:
     log.setLevel(logging.INFO)
 
 
-def gateway(store: str, *, host: str, port: int, workers: int, capture: float = 0.0) -> Gateway:
-    """The gateway over the checkout's template, whose functions read that store, and keep a share of the requests."""
+def gateway(store: str, *, host: str, port: int, workers: int, calls: bool = False, capture: float = 0.0) -> Gateway:
+    """The gateway over the checkout's template, whose functions read that store.
+
+    They log their calls if they shall, and keep a share of the requests.
+    """
     keeping = {"PILOTLIGHT_CAPTURE_RATE": f"{capture:g}", "PILOTLIGHT_CAPTURE_SECONDS": "1"} if capture else {}
+    silent = {} if calls else {"PILOTLIGHT_CALL_SECONDS": "-1"}
     return Gateway(
         template=checkout.folder() / checkout.TEMPLATE,
         host=host,
         port=port,
         workers=workers,
-        environment={"PILOTLIGHT_STORE": absolute(store), **keeping},
+        environment={"PILOTLIGHT_STORE": absolute(store)} | silent | keeping,
     )
 
 
