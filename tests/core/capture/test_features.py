@@ -144,3 +144,11 @@ def test_a_graph_without_a_batch_has_one_example() -> None:
         "x[1]": [2.0],
         "x[2]": [3.0],
     }
+
+
+def test_bf16_is_told_as_the_numbers_that_its_bits_are() -> None:
+    ends = tuple((TensorSpec(name, "BF16", ("batch", 2)),) for name in "xy")
+    bits = (np.array([[1.5, -2]], np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    draft = fakes.draft(inputs=ends[0], outputs=ends[1])
+    assert values(observed(draft, {}, {"x": bits})) == {"x[0]": [1.5], "x[1]": [-2.0]}
+    assert values(answered(draft, {"y": bits})) == {"y[0]": [1.5], "y[1]": [-2.0]}

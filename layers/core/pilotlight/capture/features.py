@@ -89,9 +89,16 @@ def spelled(column: Column, part: Array) -> Array:
     return np.asarray(known[np.where((places >= 0) & (places < len(known) - 1), places, -1)], object)
 
 
+def examples(draft: Draft, spec: TensorSpec, values: Array) -> Array:
+    """An input or output with the examples along the first dimension; the bits of BF16 as the numbers that they are."""
+    if spec.datatype == "BF16":
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    return values if batched(draft) else values[None]
+
+
 def of_input(draft: Draft, spec: TensorSpec, feeds: Mapping[str, Array]) -> Iterator[Feature]:
     """The features of one of the graph's inputs; of texts as they are, nothing."""
-    values = feeds[spec.name] if batched(draft) else feeds[spec.name][None]
+    values = examples(draft, spec, feeds[spec.name])
     known = (spec.name, draft.prepare.name) if draft.prepare is not None else (spec.name,)
     if values.dtype == object or (spec.name != TOKENS and TOKENS in feeds):
         return
@@ -155,11 +162,10 @@ def of_tokens(known: tuple[str, ...], tokens: Array, mask: Array | None) -> Iter
 
 def answered(draft: Draft, results: Mapping[str, Array]) -> list[Feature]:
     """How the model answers, by the output that its finish is made of, else by the graph's first one."""
-    name = draft.finish.output if draft.finish is not None else draft.outputs[0].name
+    finish, name = draft.finish, draft.finish.output if draft.finish is not None else draft.outputs[0].name
     if name not in results or results[name].dtype == object:
         return []
-    values = results[name] if batched(draft) else results[name][None]
-    finish = draft.finish
+    values = examples(draft, next(spec for spec in draft.outputs if spec.name == name), results[name])
     if isinstance(finish, Classification) and values.ndim == 2:
         chances = classification.activated(finish, values, len(draft.labels))
         return classes((name, *finish.names), draft.labels, chances, finish.probability)
