@@ -11,11 +11,11 @@ import numpy as np
 from functions.train.data import Array, Dataset, Splits
 from functions.train.export import ends
 from functions.train.graph import ask
-from functions.train.options.capture import CaptureOptions
 from pilotlight.contracts import Draft
 from pilotlight.drift.profile import ANSWERED, EXAMPLES, profile, some
 from pilotlight.errors import InvalidInputError
 from pilotlight.profile import Profile
+from pilotlight.recipes.options.capture import CaptureOptions
 from pilotlight.runtime.session import Session, open_session
 from pilotlight.steps import Classification
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from functions.train.recipe import load
 from functions.train.run import run
 from pilotlight.capture import line
 from pilotlight.cli import app
 from pilotlight.client import Client, Tensor
 from pilotlight.local.gateway import Gateway
+from pilotlight.recipes.recipe import load
 from pilotlight.registry import Registry, version_path
 from pilotlight.steps import Table
 from pilotlight.storage import ObjectStore, open_store

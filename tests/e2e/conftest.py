@@ -40,6 +40,7 @@ def environment_file(bridge: str, moto_url: str, tmp_path_factory: pytest.TempPa
             fakes.publish_echo(registry, datatype)
         store = {"PILOTLIGHT_STORE": f"s3://models?endpoint={reachable}"}
         variables = {"PredictFunction": {**store, "PILOTLIGHT_ALIAS_SECONDS": "1"}, "ModelsFunction": store}
+        variables["StartTrainingFunction"] = store
         file = tmp_path_factory.mktemp("sam") / "environment.json"
         file.write_text(json.dumps(variables))
         yield file

@@ -1,6 +1,7 @@
 """Who may do what, read from the templates: each rule holds for them, and breaks for a copy that breaks it."""
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,17 +17,28 @@ ROOT = Path(__file__).parents[2]
 Template = dict[str, Any]
 Templates = dict[str, Template]  # by name: api, training, events
 
+SILENT = {"AuthorizeFunction"}  # that may do nothing but write their log, which SAM's own policy lets every function do
+PUBLIC = {"PILOTLIGHT_SIGNING_KEY"}  # the public half
 READS = {"s3:GetObject", "s3:ListBucket", "kms:Decrypt"}
-NO_RESOURCES = {"ecr:GetAuthorizationToken"}  # actions that know no resources, and so must be allowed on *
+NO_RESOURCES = {
+    "ecr:GetAuthorizationToken",
+    "batch:DescribeJobs",
+    "batch:ListJobs",
+}  # actions that know no resources, and so must be allowed on *
 ALIAS = "models/digits/aliases/champion.json"
 WEIGHTS = "models/digits/versions/1/model.onnx"
 CAPTURE = "captures/digits/1/2026-11-25/02/environment-0.jsonl.gz"
 CAPTURE_KEY = "secrets/capture-key"
 HASHERS = {"PredictFunction", "BatchFunction", "DriftFunction"}
 MANIFEST = "models/digits/versions/1/manifest.json"
+PUBLISHED = "runs/monday/published.json"
+ORDERED = {"runs/monday/recipe.yaml", "runs/monday/job.json"}  # what whoever starts trainings writes
+OWN_JOBS = {"pilotlight-stack": {"Ref": "AWS::StackName"}}  # the tag of a stack's jobs
+QUEUES = ("Queue", "Job", "NodesQueue", "NodesJob")
 MOVERS = {"PromoteFunction", "ModelsFunction"}  # the promoter, and those who hold the API key
 LOGGED = {
     "requestId", "xrayTraceId", "requestTimeEpoch", "identity.sourceIp", "identity.apiKeyId", "identity.userArn",
+    "authorizer.tenant",
     "httpMethod", "path", "resourcePath", "status", "responseLatency", "integrationLatency", "responseLength",
     "error.responseType", "integration.error",
 }  # fmt: skip
@@ -170,6 +182,15 @@ def captures_are_forgotten(templates: Templates) -> Iterator[str]:
         yield "what was kept of requests is kept for ever"
 
 
+def who_checks_tokens_may_do_nothing_else(templates: Templates) -> Iterator[str]:
+    for name in SILENT:
+        properties = templates["api"]["Resources"][name]["Properties"]
+        if "Policies" in properties or properties.get("Tracing") != "Disabled":
+            yield f"{name} has rights"
+        if properties["Layers"] != [{"Ref": "CoreLayer"}]:
+            yield f"{name} carries more code than it runs"
+
+
 def aliases_are_moved_by_few(templates: Templates) -> Iterator[str]:
     for name, resource in roles(templates):
         for action in ("s3:PutObject", "s3:DeleteObject"):
@@ -192,6 +213,35 @@ def manifests_are_never_replaced(templates: Templates) -> Iterator[str]:
     for key in (MANIFEST, MANIFEST.replace("manifest", "claim")):
         if not any(fnmatchcase(key, pattern) for one in denied for pattern in keys(one)):
             yield f"TrainerRole may replace {key}"
+
+
+def what_runs_say_is_written_by_the_trainer_alone(templates: Templates) -> Iterator[str]:
+    for name, resource in roles(templates):
+        for action in ("s3:PutObject", "s3:DeleteObject"):
+            if name != "TrainerRole" and may(resource, action, PUBLISHED):
+                yield f"{name} may do {action} to {PUBLISHED}"
+
+
+def who_starts_trainings_writes_orders_alone(templates: Templates) -> Iterator[str]:
+    for one in statements(templates["api"]["Resources"]["StartTrainingFunction"]):
+        if "s3:PutObject" in listed(one["Action"]):
+            for pattern in keys(one):
+                if not any(fnmatchcase(key, pattern) for key in ORDERED) or pattern.count("*") > 1:
+                    yield f"StartTrainingFunction writes {pattern}"
+
+
+def who_starts_trainings_does_so_in_its_stack(templates: Templates) -> Iterator[str]:
+    known = [{"Fn::GetAtt": f"Training.Outputs.{name}"} for name in QUEUES]
+    tagged = {"batch:TerminateJob": "aws:ResourceTag", "batch:TagResource": "aws:RequestTag"}
+    for name, resource in roles(templates):
+        for one in statements(resource):
+            actions = set(listed(one["Action"]))
+            if "batch:SubmitJob" in actions and (name != "StartTrainingFunction" or one["Resource"] != known):
+                yield f"{name} submits jobs to {one['Resource']}"
+            for action in actions & tagged.keys():
+                wanted = {f"{tagged[action]}/{key}": value for key, value in OWN_JOBS.items()}
+                if one.get("Condition") != {"StringEquals": wanted}:
+                    yield f"{name} may do {action} to jobs of others"
 
 
 def the_bucket_is_private_and_kept(templates: Templates) -> Iterator[str]:
@@ -244,8 +294,13 @@ def every_route_asks_for_what_the_mode_says(templates: Templates) -> Iterator[st
         yield f"events of the functions and paths of the Api differ in {sorted(strays)}; each stands in both"
     key: list[Template] = [{"api_key": []}]
     signed: list[Template] = [{"signature": []}]
-    infer = {"Fn::If": ["AsksForKey", key, {"Fn::If": ["AsksForSignature", signed, []]}]}
-    decide = {"Fn::If": ["AsksForSignature", signed, key]}
+    token = {"Fn::If": ["CountsTokens", [{"token": [], "api_key": []}], [{"token": []}]]}
+    infer = {
+        "Fn::If": [
+            "AsksForKey", key, {"Fn::If": ["AsksForSignature", signed, {"Fn::If": ["AsksForToken", token, []]}]}
+        ]
+    }  # fmt: skip
+    decide = {"Fn::If": ["AsksForSignature", signed, {"Fn::If": ["AsksForToken", token, key]}]}
     for path, item in paths.items():
         if item["x-amazon-apigateway-any-method"]["security"] != (infer if SCOPES.get(path) == "infer" else decide):
             yield f"{path} asks for something else than its scope does"
@@ -257,6 +312,25 @@ def every_route_leads_to_its_function(templates: Templates) -> Iterator[str]:
         uri = item.get("x-amazon-apigateway-integration", {}).get("uri", {}).get("Fn::Sub", "")
         if f"functions/${{{name}." not in uri:
             yield f"{path} does not lead to {name}"
+
+
+def tokens_are_checked_before_they_count(templates: Templates) -> Iterator[str]:
+    schemes = api(templates)["DefinitionBody"]["components"]["securitySchemes"]
+    condition, scheme, otherwise = schemes.get("token", {}).get("Fn::If", (None, {}, None))
+    authorizer = scheme.get("x-amazon-apigateway-authorizer", {})
+    if condition != "AsksForToken" or otherwise != {"Ref": "AWS::NoValue"} or authorizer.get("type") != "token":
+        yield "there is no authorizer where tokens are asked for"
+    if "${AuthorizeFunction.Arn}" not in authorizer.get("authorizerUri", {}).get("Fn::Sub", ""):
+        yield "somebody else checks the tokens"
+    if authorizer.get("authorizerResultTtlInSeconds", 300) > 60:
+        yield "a token goes on for more than a minute after it has expired"
+    rules = templates["api"]["Rules"].get("TokensHaveAnIssuer", {}).get("Assertions", [])
+    needed = {name for name in ("JwtIssuer", "JwtAudience") if f"'{name}'" in str(rules)}
+    if needed != {"JwtIssuer", "JwtAudience"}:
+        yield f"of issuer and audience only {needed or 'nothing'} must be given"
+    for name in ("JwtIssuer", "JwtKeys"):
+        if templates["api"]["Parameters"][name].get("AllowedPattern") != "(https://.+)?":
+            yield f"{name} may be read without TLS"
 
 
 def a_private_api_answers_its_endpoint_alone(templates: Templates) -> Iterator[str]:
@@ -286,13 +360,36 @@ def logs_are_forgotten(templates: Templates) -> Iterator[str]:
                 yield f"{name} is kept for ever"
 
 
+def no_secret_is_a_variable(templates: Templates) -> Iterator[str]:
+    for template in templates.values():
+        hidden = {name for name, parameter in template["Parameters"].items() if parameter.get("NoEcho")}
+        for name, resource in template["Resources"].items():
+            variables = resource.get("Properties", {}).get("Environment", {}).get("Variables", {})
+            for variable, value in variables.items():
+                if re.search(r"SECRET|PASSWORD|CREDENTIAL|TOKEN|_KEY$", variable) and variable not in PUBLIC:
+                    yield f"{name} has the variable {variable}"
+                if "{{resolve:" in str(value) or any(f"'{one}'" in str(value) for one in hidden):
+                    yield f"{name} has a secret in {variable}"
+
+
+def payloads_are_kept_where_that_is_asked_for_alone(templates: Templates) -> Iterator[str]:
+    for template in templates.values():
+        for name, parameter in template["Parameters"].items():
+            if re.search(r"(Capture|Sample)(Rate|Percent)?$", name) and parameter.get("Default") not in (0, "0", "off"):
+                yield f"{name} is on by default"
+
+
 Rule = Callable[[Templates], Iterator[str]]
 RULES: list[Rule] = [
-    rights_are_named, objects_are_reached_below_a_folder, who_predicts_writes_nothing, aliases_are_moved_by_few,
-    weights_are_written_by_the_trainer_alone, manifests_are_never_replaced, the_bucket_is_private_and_kept,
+    rights_are_named, objects_are_reached_below_a_folder, who_predicts_writes_nothing,
+    who_checks_tokens_may_do_nothing_else, aliases_are_moved_by_few, tokens_are_checked_before_they_count,
+    weights_are_written_by_the_trainer_alone, manifests_are_never_replaced,
+    what_runs_say_is_written_by_the_trainer_alone, who_starts_trainings_writes_orders_alone,
+    who_starts_trainings_does_so_in_its_stack, the_bucket_is_private_and_kept,
     the_bucket_asks_for_tls, no_body_is_logged, every_route_asks_for_what_the_mode_says,
     every_route_leads_to_its_function, a_private_api_answers_its_endpoint_alone, machines_are_closed,
-    logs_are_forgotten, captures_are_off_unless_asked_for, captures_are_only_ever_added, captures_are_read_by_few,
+    logs_are_forgotten, no_secret_is_a_variable, payloads_are_kept_where_that_is_asked_for_alone,
+    captures_are_off_unless_asked_for, captures_are_only_ever_added, captures_are_read_by_few,
     who_looks_for_drift_writes_reports_alone, captures_are_forgotten,
 ]  # fmt: skip
 
@@ -309,15 +406,16 @@ def changed(at: str, to: object) -> Callable[[Templates], None]:
     """A change of one value; None takes it away. `at` is a path of keys with dots between them."""
 
     def change(templates: Templates) -> None:
-        *way, last = at.split(".")
+        *way, last = [int(step) if step.isdecimal() else step for step in at.split(".")]
         node: Any = templates
         for step in way:
-            node = node[int(step) if step.isdecimal() else step]
+            node = node[step]
         if to is None:
             del node[last]
         else:
             node[last] = to
 
+    change.__doc__ = f"{at} -> {'(nothing)' if to is None else to}"
     return change
 
 
@@ -332,6 +430,7 @@ def allowed(file: str, name: str, action: str, key: str) -> Callable[[Templates]
             {"Effect": "Allow", "Action": action, "Resource": {"Fn::Sub": f"{bucket}/{key}"}}
         )
 
+    change.__doc__ = f"{file}.{name} may {action} {key}"
     return change
 
 
@@ -355,7 +454,14 @@ MACHINES = "training.Resources.MachineTemplate.Properties.LaunchTemplateData.Met
 PREDICTS = "api.Resources.PredictFunction.Properties.Policies.0.Statement"
 TRAINS = "training.Resources.TrainerRole.Properties.Policies.0.PolicyDocument.Statement"
 FORMAT = f"{API}.AccessLogSetting.Fn::If.1.Format"
+ASKS = "api.Resources.AuthorizeFunction.Properties"
+VARIABLES = "api.Resources.PredictFunction.Properties.Environment.Variables"
+SCHEMES, CHECKS = f"{API}.DefinitionBody.components.securitySchemes", "x-amazon-apigateway-authorizer"
 LOAD = "/v2/repository/models/{model}/load.x-amazon-apigateway-any-method"
+
+STARTER = "StartTrainingFunction"
+STARTS = f"api.Resources.{STARTER}.Properties.Policies.0.Statement"
+START = "/v1/trainings.x-amazon-apigateway-any-method"
 
 MUTATIONS: list[tuple[Rule, Callable[[Templates], None]]] = [
     (rights_are_named, changed(f"{PREDICTS}.0.Action", "s3:*")),
@@ -365,6 +471,17 @@ MUTATIONS: list[tuple[Rule, Callable[[Templates], None]]] = [
     (objects_are_reached_below_a_folder, changed(f"{TRAINS}.5.Condition", None)),
     (who_predicts_writes_nothing, allowed("api", "PredictFunction", "s3:PutObject", "outbox/*")),
     (who_predicts_writes_nothing, allowed("api", "PredictFunction", "s3:DeleteObject", "models/*")),
+    (who_checks_tokens_may_do_nothing_else, changed(f"{ASKS}.Policies", [])),
+    (who_checks_tokens_may_do_nothing_else, changed(f"{ASKS}.Tracing", "Active")),
+    (who_checks_tokens_may_do_nothing_else, changed(f"{ASKS}.Layers", [{"Ref": "DepsLayer"}])),
+    (tokens_are_checked_before_they_count, changed(f"{SCHEMES}.token.Fn::If.0", "AsksForKey")),
+    (tokens_are_checked_before_they_count, changed(f"{SCHEMES}.token.Fn::If.1.{CHECKS}", {})),
+    (
+        tokens_are_checked_before_they_count,
+        changed(f"{SCHEMES}.token.Fn::If.1.{CHECKS}.authorizerResultTtlInSeconds", 3600),
+    ),
+    (tokens_are_checked_before_they_count, changed("api.Rules.TokensHaveAnIssuer.Assertions.1", {})),
+    (tokens_are_checked_before_they_count, changed("api.Parameters.JwtKeys.AllowedPattern", "https?://.+")),
     (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:PutObject", "models/*/aliases/*")),
     (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:PutObject", "models/*")),
     (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:DeleteObject", "models/*")),
@@ -377,6 +494,18 @@ MUTATIONS: list[tuple[Rule, Callable[[Templates], None]]] = [
     ),
     (manifests_are_never_replaced, changed(f"{TRAINS}.3.Effect", "Allow")),
     (manifests_are_never_replaced, changed(f"{TRAINS}.3.Condition", {"Null": {"s3:if-none-match": "false"}})),
+    (what_runs_say_is_written_by_the_trainer_alone, allowed("api", "ModelsFunction", "s3:PutObject", "runs/*")),
+    (what_runs_say_is_written_by_the_trainer_alone, allowed("api", STARTER, "s3:DeleteObject", "runs/*")),
+    (who_starts_trainings_writes_orders_alone, allowed("api", STARTER, "s3:PutObject", "runs/*/metrics.jsonl")),
+    (who_starts_trainings_writes_orders_alone, allowed("api", STARTER, "s3:PutObject", "data/*")),
+    (aliases_are_moved_by_few, allowed("api", STARTER, "s3:PutObject", "models/*/aliases/*")),
+    (weights_are_written_by_the_trainer_alone, allowed("api", STARTER, "s3:PutObject", "models/*/versions/*")),
+    (who_starts_trainings_does_so_in_its_stack, changed(f"{STARTS}.2.Fn::If.1.Resource", "*")),
+    (who_starts_trainings_does_so_in_its_stack, changed(f"{STARTS}.3.Fn::If.1.Condition", None)),
+    (who_starts_trainings_does_so_in_its_stack, changed(f"{STARTS}.4.Fn::If.1.Condition", None)),
+    (who_starts_trainings_does_so_in_its_stack, changed(f"{PREDICTS}.0.Action", "batch:SubmitJob")),
+    (rights_are_named, changed(f"{STARTS}.6.Fn::If.1.Action", "logs:*")),
+    (every_route_asks_for_what_the_mode_says, changed(f"{PATHS}.{START}.security", [])),
     (the_bucket_is_private_and_kept, changed(f"{BUCKET}.DeletionPolicy", "Delete")),
     (
         the_bucket_is_private_and_kept,
@@ -411,6 +540,10 @@ MUTATIONS: list[tuple[Rule, Callable[[Templates], None]]] = [
     (who_looks_for_drift_writes_reports_alone, allowed("api", "DriftFunction", "s3:DeleteObject", "captures/*")),
     (captures_are_forgotten, changed(f"{BUCKET}.Properties.LifecycleConfiguration.Rules", [])),
     (logs_are_forgotten, changed("api.Resources.PredictLogs.Properties.RetentionInDays", None)),
+    (no_secret_is_a_variable, changed(f"{VARIABLES}.API_KEY", "x")),
+    (no_secret_is_a_variable, changed(f"{VARIABLES}.PILOTLIGHT_MODEL", "{{resolve:secretsmanager:x}}")),
+    (no_secret_is_a_variable, changed("api.Parameters.InvocationsModel.NoEcho", True)),
+    (payloads_are_kept_where_that_is_asked_for_alone, changed("api.Parameters.CaptureRate", {"Default": 1})),
 ]
 
 

@@ -16,6 +16,7 @@ import msgspec
 import pilotlight
 from pilotlight.api import bodies
 from pilotlight.api.scopes import SCOPES
+from pilotlight.api.trainings import Cancel, Course, Log, Start, Trainings
 from pilotlight.approval import Approval
 from pilotlight.client import Inference, ModelMetadata, ModelNames, Tensor
 from pilotlight.contracts import NAME_PATTERN, AliasDocument, Errand, File, Manifest
@@ -25,19 +26,22 @@ FILE = Path("functions/models/openapi.json")
 JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
 ABOUT = (
     "Pilotlight serves large models from serverless functions: the Open Inference Protocol (V2) with Triton's "
-    "extensions, MLflow's scoring protocol, and the registry of versions and aliases. On AWS the routes lie below the "
-    "stage. Routes of the scope admin ask for the stack's API key. A wrong verb is answered with 405 and the right one."
+    "extensions, MLflow's scoring protocol, the registry of versions and aliases, and trainings. On AWS the routes lie "
+    "below the stage. Routes of the scopes admin and train ask for the stack's API key. A wrong verb is answered with "
+    "405 and the right one."
 )
 TAGS = {
     "V2": "The Open Inference Protocol, as JSON or with binary tensors (Inference-Header-Content-Length).",
     "MLflow": "MLflow's scoring protocol.",
     "Registry": "Versions, what is known of them, and the aliases that decide which of them answer.",
+    "Trainings": "Recipes that are trained, by AWS Batch or beside the local gateway, and how that goes.",
     "About": "This description.",
 }
 PARAMETERS = {
     "model": ("A model's name.", {"type": "string", "pattern": NAME_PATTERN}),
     "version": ("A version, or an alias where one only reads.", {"type": "string"}),
     "alias": ("An alias: champion serves by default.", {"type": "string", "pattern": NAME_PATTERN}),
+    "run": ("A training's name.", {"type": "string", "pattern": NAME_PATTERN}),
     "promotion": ("The id that POST .../promote gave.", {"type": "string"}),
 }
 
@@ -68,6 +72,7 @@ class Operation:
 V2, M, V = "/v2", "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
 R, RM, RV = "/registry/models", "/registry/models/{model}", "/registry/models/{model}/versions/{version}"
 RA = "/registry/models/{model}/aliases/{alias}"
+T, TR = "/v1/trainings", "/v1/trainings/{run}"
 ANYTHING = dict[str, Any]
 
 OPERATIONS = (
@@ -124,6 +129,28 @@ OPERATIONS = (
     Operation("post", f"{RA}/canary", "Try a version on some requests.", AliasDocument, bodies.Try, moves=True),
     Operation("post", f"{RA}/split", "Share requests out among versions.", AliasDocument, bodies.Split, moves=True),
     Operation("post", f"{RA}/shadow", "Send copies to another version too.", AliasDocument, bodies.Shadow, moves=True),
+    Operation("get", T, "Every training, those first that changed last; ?skip=50&limit=50.", Trainings),
+    Operation(
+        "post",
+        T,
+        "Train a recipe: 202 while it is under way, 200 where the run has ended before. The body is this order or, in "
+        "JSON or YAML, the recipe itself with ?run=, ?nodes= and ?resume=.",
+        Course,
+        Start,
+        status="202",
+        also=("200",),
+    ),
+    Operation("get", TR, "A training: state, attempts, epochs, metrics, the version that came out.", Course),
+    Operation("get", f"{TR}/log", "The next lines of its log; ?token= goes on where an answer ended.", Log),
+    Operation(
+        "post",
+        f"{TR}/cancel",
+        "Stop a training: by SIGTERM, upon which it saves a checkpoint and ends; resume goes on from there.",
+        Course,
+        Cancel,
+        status="202",
+        also=("200",),
+    ),
     Operation("get", "/openapi.json", "The OpenAPI document."),
     Operation("get", "/docs", "The same to read.", HTML),
 )
@@ -217,7 +244,13 @@ def name(operation: Operation) -> str:
 
 def tag(path: str) -> str:
     """The part of the surface that a path belongs to."""
-    heads = {"/v2": "V2", "/registry": "Registry", "/openapi.json": "About", "/docs": "About"}
+    heads = {
+        "/v2": "V2",
+        "/registry": "Registry",
+        "/v1/trainings": "Trainings",
+        "/openapi.json": "About",
+        "/docs": "About",
+    }
     return next((tag for head, tag in heads.items() if path.startswith(head)), "MLflow")
 
 

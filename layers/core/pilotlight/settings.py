@@ -26,6 +26,13 @@ VARIABLES = {
     "reply_queues": "PILOTLIGHT_REPLY_QUEUES",
     "capture_rate": "PILOTLIGHT_CAPTURE_RATE",
     "capture_seconds": "PILOTLIGHT_CAPTURE_SECONDS",
+    "training_queue": "PILOTLIGHT_TRAINING_QUEUE",
+    "training_job": "PILOTLIGHT_TRAINING_JOB",
+    "nodes_queue": "PILOTLIGHT_NODES_QUEUE",
+    "nodes_job": "PILOTLIGHT_NODES_JOB",
+    "training_logs": "PILOTLIGHT_TRAINING_LOGS",
+    "training_stack": "PILOTLIGHT_TRAINING_STACK",
+    "trainings": "PILOTLIGHT_TRAININGS",
     "initialization": "AWS_LAMBDA_INITIALIZATION_TYPE",  # set by Lambda
     "memory_mb": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",  # set by Lambda, by SAM and by the local gateway
 }
@@ -48,6 +55,13 @@ class Settings(Struct, frozen=True):
     reply_queues: str = ""  # ARNs of the queues that a message may have its answer sent to, with commas between them
     capture_rate: Annotated[float, Meta(ge=0, le=1)] = 0.0  # share of the requests of which something is kept
     capture_seconds: Annotated[float, Meta(gt=0)] = 60.0  # between two writes of what is kept, in each environment
+    training_queue: str = ""  # of AWS Batch, by ARN; none where a stack does not train, empty to train on this machine
+    training_job: str = ""  # the definition of jobs there, by ARN with its revision
+    nodes_queue: str = ""  # the same two for jobs over several machines
+    nodes_job: str = ""
+    training_logs: str = ""  # the log group of both
+    training_stack: str = ""  # what its jobs are tagged with, so that it may end its own alone
+    trainings: str = ".pilotlight/trainings"  # the folder of the logs of trainings on this machine
     initialization: str = "on-demand"  # or snap-start, provisioned-concurrency
 
     @classmethod

@@ -6,13 +6,13 @@ import pytest
 
 from functions.train import capture, data
 from functions.train.data import Splits
-from functions.train.recipe import load
 from functions.train.run import run
 from pilotlight.contracts import decode
 from pilotlight.drift.sketch import sketch
 from pilotlight.errors import InvalidInputError
 from pilotlight.privacy import Capture
 from pilotlight.profile import Numbers, Profile
+from pilotlight.recipes.recipe import load
 from pilotlight.registry import Registry, version_path
 from pilotlight.storage import ObjectStore, open_store
 from tests.functions.train.conftest import Finished, silence

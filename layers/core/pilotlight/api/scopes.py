@@ -1,9 +1,11 @@
 """What a caller must be allowed to do, by route: the one table of it.
 
-`infer` asks models, `admin` decides which of them answer, `train` makes them. Until the API has an authorizer, what is
-not `infer` asks for the stack's API key; a test holds the template to this table.
+`infer` asks models, `admin` decides which of them answer, `train` makes them. Where the API asks for tokens, its
+authorizer allows those of a token's scopes; else what is not `infer` asks for the stack's API key. A test holds the
+template to this table.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 Scope = Literal["infer", "admin", "train"]
@@ -24,10 +26,16 @@ ADMIN = (
     *(f"{OF_VERSION}{what}" for what in ("", "/manifest", "/report", "/verdict", "/files", "/approval")),
     *(f"{OF_ALIAS}{what}" for what in ("", "/history", "/promote", "/rollback", "/canary", "/split", "/shadow")),
 )
-TRAIN = ()
+TRAIN = tuple(f"/v1/trainings{what}" for what in ("", "/{run}", "/{run}/log", "/{run}/cancel"))
 
 SCOPES: dict[str, Scope] = {
     **dict.fromkeys(INFER, "infer"),
     **dict.fromkeys(ADMIN, "admin"),
     **dict.fromkeys(TRAIN, "train"),
+}
+
+VERBS: Mapping[Scope, tuple[str, ...]] = {  # that routes of a scope take
+    "infer": ("GET", "HEAD", "POST"),
+    "admin": ("DELETE", "GET", "HEAD", "POST", "PUT"),
+    "train": ("DELETE", "GET", "HEAD", "POST"),
 }

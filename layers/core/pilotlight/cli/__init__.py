@@ -8,6 +8,7 @@ from pilotlight.cli import (
     canary,
     cost,
     demo,
+    doctor,
     drift,
     fit,
     models,
@@ -18,6 +19,7 @@ from pilotlight.cli import (
     retention,
     runs,
     serve,
+    sweep,
     train,
 )
 from pilotlight.cli.console import ERRORS
@@ -32,10 +34,12 @@ commands = typer.Typer(
 VERBS = (
     demo.demo,
     train.train,
+    sweep.sweep,
     publish.publish,
     models.models,
     serve.serve,
     predict.predict,
+    doctor.doctor,
     fit.fit,
     cost.cost,
     promote.promote,

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,11 @@ import typer
 
 from pilotlight.cli import checkout
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, print_json
+from pilotlight.errors import InvalidInputError
 from pilotlight.local.gateway import Gateway
+from pilotlight.settings import Settings
+
+TRAININGS = Settings().trainings  # in the working folder, as the store is
 
 
 def serve(
@@ -20,6 +25,9 @@ def serve(
     capture: Annotated[
         float, typer.Option("--capture", metavar="SHARE", min=0, max=1, help="Of the requests, to keep for drift.")
     ] = 0.0,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", help="Of the template, Auth=jwt; may be repeated.")
+    ] = None,
     calls: Annotated[
         bool | None,
         typer.Option("--calls/--no-calls", help="A JSON line of what each call cost; by default unless on a terminal."),
@@ -27,13 +35,23 @@ def serve(
     json: JsonOption = False,
 ) -> None:
     """Serve template.yaml's functions on this machine; print the URL when ready, and a line for each request."""
+    parameters = dict(map(assignment, parameter or ()))
     show_access_lines()
 
     def ready(url: str) -> None:
         print_json({"url": url, "store": store}) if json else typer.echo(f"Serving {store} at {url}")
 
     told = not ERRORS.is_terminal if calls is None else calls
-    gateway(store, host=host, port=port, workers=workers, calls=told, capture=capture).serve(ready)
+    made = gateway(store, host=host, port=port, workers=workers, parameters=parameters, calls=told, capture=capture)
+    made.serve(ready)
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """`Name=value` as a pair; `InvalidInputError` for what is none."""
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise InvalidInputError(f"{text!r} is no parameter; write --parameter Name=value, such as Auth=jwt.")
+    return name, value
 
 
 def show_access_lines() -> None:
@@ -45,19 +63,30 @@ def show_access_lines() -> None:
     log.setLevel(logging.INFO)
 
 
-def gateway(store: str, *, host: str, port: int, workers: int, calls: bool = False, capture: float = 0.0) -> Gateway:
-    """The gateway over the checkout's template, whose functions read that store.
+def gateway(
+    store: str,
+    *,
+    host: str,
+    port: int,
+    workers: int,
+    parameters: Mapping[str, str] | None = None,
+    calls: bool = False,
+    capture: float = 0.0,
+) -> Gateway:
+    """The gateway over the template with these parameters; functions read that store.
 
     They log their calls if they shall, and keep a share of the requests.
     """
     keeping = {"PILOTLIGHT_CAPTURE_RATE": f"{capture:g}", "PILOTLIGHT_CAPTURE_SECONDS": "1"} if capture else {}
     silent = {} if calls else {"PILOTLIGHT_CALL_SECONDS": "-1"}
+    places = {"PILOTLIGHT_STORE": absolute(store), "PILOTLIGHT_TRAININGS": absolute(TRAININGS)}
     return Gateway(
         template=checkout.folder() / checkout.TEMPLATE,
         host=host,
         port=port,
         workers=workers,
-        environment={"PILOTLIGHT_STORE": absolute(store)} | silent | keeping,
+        environment=places | silent | keeping,
+        parameters=parameters or {},
     )
 
 
