@@ -13,11 +13,8 @@ TOP = {"functions", "infra", "layers", "tests"} | {
     "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "pyproject.toml", "template.yaml",
 }  # fmt: skip
 PROMISED = ("demo", "test", "serve", "bench", "lint")
-APART = {
-    "requirements-sam",
-    "requirements-checkov",
-    "requirements-audit",
-}  # in environments of their own: their pins clash with ours
+# In environments of their own: their pins clash with ours.
+APART = {"requirements-sam", "requirements-checkov", "requirements-audit", "requirements-rivals"}
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "shared", "main", "app", "base"}
 
 

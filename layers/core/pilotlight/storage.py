@@ -305,7 +305,7 @@ def in_parts(store: ObjectStore, path: str, target: BinaryIO, limit: int) -> tup
     fd, digest = target.fileno(), hashlib.sha256()
     with store.reading(path) as part:
         size = first_part(store, path, part, fd)
-        if size != limit:  # an object is written whole, so this one is another
+        if size != limit:  # objects are written whole, so this is another one
             return size, digest.hexdigest()
         os.truncate(fd, size)
         starts = range(0, size, PART_BYTES)
