@@ -1,5 +1,7 @@
 """One inference of a batch, by the code that answers requests; the answer is JSON, since it goes where bytes do not."""
 
+from typing import TYPE_CHECKING
+
 from functions.batch.bodies import Body
 from pilotlight.api.statistics import Statistics
 from pilotlight.api.trace import Trace
@@ -9,12 +11,16 @@ from pilotlight.inference import computed, opened
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.watch import Watch
 
+if TYPE_CHECKING:
+    from pilotlight.capture.recorder import Recorder
+
 
 class Answers:
     """What the models of a catalog say; `model` is the reference for those who name none."""
 
-    def __init__(self, catalog: Catalog, model: str = "") -> None:
+    def __init__(self, catalog: Catalog, model: str = "", recorder: "Recorder | None" = None) -> None:
         self._catalog = catalog
+        self._recorder = recorder  # of a share of the requests; None where nothing is kept
         self._model = model
         self._statistics = Statistics()
         self._watch = Watch()
@@ -29,7 +35,10 @@ class Answers:
             request = body.request(model.manifest)
             if any(output.binary for output in request.outputs):
                 raise InvalidInputError("The answers of a batch are JSON; ask for no binary_data.")
-            response = computed(model, request, self._watch, call, trace).body
+            keep = self._recorder.offer if self._recorder is not None else None
+            response = computed(model, request, self._watch, call, trace, keep=keep).body
+        if self._recorder is not None:
+            self._recorder.wake()
         return response.body, f"{model.manifest.name}:{model.manifest.version}"
 
     def default(self, folder: str = "") -> Reference | None:

@@ -16,6 +16,7 @@ from pilotlight import correlation
 from pilotlight.api.ledger import ledger
 from pilotlight.api.router import status_of
 from pilotlight.api.trace import Bill, Trace
+from pilotlight.capture.recorder import Recorder
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.registry import Registry
 from pilotlight.runtime.catalog import Catalog
@@ -30,11 +31,19 @@ LOG = logging.getLogger("pilotlight.batch")
 class Batch:
     """A Lambda handler for queues, buckets and buses."""
 
-    def __init__(self, messages: Messages, files: Files, sender: Sender, books: Books | None = None) -> None:
+    def __init__(
+        self,
+        messages: Messages,
+        files: Files,
+        sender: Sender,
+        books: Books | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
         self._messages = messages
         self._files = files
         self._sender = sender
         self._books = books
+        self._recorder = recorder
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
         """See to everything that an event tells of.
@@ -47,6 +56,8 @@ class Batch:
         finally:
             if self._books is not None:
                 self._books.flush()
+            if self._recorder is not None:
+                self._recorder.catch_up()  # Lambda freezes what is written later
 
     def _answer(self, event: Mapping[str, Any], ends: float) -> dict[str, Any]:
         if "Records" in event:
@@ -113,6 +124,11 @@ class Batch:
         return path
 
 
+def recording(settings: Settings, store: ObjectStore) -> Recorder | None:
+    """What keeps a share of the requests; nothing where that share is none."""
+    return Recorder(lambda: store, settings.capture_rate, settings.capture_seconds) if settings.capture_rate else None
+
+
 def build(settings: Settings, store: ObjectStore | None = None) -> Batch:
     """A handler for these settings."""
     store = store or open_store(settings.store)
@@ -123,10 +139,11 @@ def build(settings: Settings, store: ObjectStore | None = None) -> Batch:
         memory_mb=settings.memory_mb,
         alias_seconds=settings.alias_seconds,
     )
-    answers, sender = Answers(catalog, settings.model), Sender(settings.reply_queues.replace(",", " ").split())
+    recorder, sender = recording(settings, store), Sender(settings.reply_queues.replace(",", " ").split())
+    answers = Answers(catalog, settings.model, recorder)
     correlation.install()
     books = Books(Bill(settings.memory_mb), ledger(settings.call_seconds))
-    return Batch(Messages(store, answers, sender), Files(store, answers, sender, books), sender, books)
+    return Batch(Messages(store, answers, sender), Files(store, answers, sender, books), sender, books, recorder)
 
 
 handle = build(Settings.from_environment(os.environ))

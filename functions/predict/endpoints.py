@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -12,21 +13,26 @@ from pilotlight.api.router import Routes
 from pilotlight.api.statistics import Statistics
 from pilotlight.api.trace import Trace
 from pilotlight.contracts import Reference
-from pilotlight.inference import answered, opened
+from pilotlight.inference import Keep, answered, opened
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.experiments import Answered, Experiments
 from pilotlight.runtime.warm import Key, WarmModel
 from pilotlight.runtime.watch import Watch
 
+if TYPE_CHECKING:  # 7 ms that only a stack that keeps requests spends
+    from pilotlight.capture.recorder import Recorder
+
 CALLER = "x-pilotlight-caller"  # whoever sends the same one meets the same version of an experiment
 VERSION = "x-pilotlight-version"  # a caller pins by it, an answer tells by it
+CAPTURE = "x-pilotlight-capture"  # `off`: nothing is kept of this request, whatever the stack and the model say
 
 
 class Endpoints:
     """The V2 protocol over a catalog; MLflow's routes are passed on."""
 
-    def __init__(self, catalog: Catalog, model: str = "") -> None:
+    def __init__(self, catalog: Catalog, model: str = "", recorder: "Recorder | None" = None) -> None:
         self._catalog = catalog
+        self._recorder = recorder  # of a share of the requests; None where nothing is kept
         self._model = model  # the reference behind /invocations
         self._statistics = Statistics()
         self._watch = Watch()
@@ -105,21 +111,28 @@ class Endpoints:
             meant,
             caller,
             lambda: opened(self._catalog, meant, request.trace),
-            lambda model: self._ask(request, model),
+            lambda model: self._ask(request, model, self._keep(request)),
             lambda model: self._ask(structs.replace(request, trace=Trace()), model),
         ).body
 
-    def _ask(self, request: Request, model: WarmModel) -> Answered[Response]:
-        """The answer of one version."""
+    def _keep(self, request: Request) -> Keep | None:
+        """What is shown the request, unless its caller forbids it."""
+        if self._recorder is None or request.headers.get(CAPTURE) == "off":
+            return None
+        return self._recorder.offer
+
+    def _ask(self, request: Request, model: WarmModel, keep: Keep | None = None) -> Answered[Response]:
+        """The answer of one version; a shadow's is not kept."""
         request.trace.model, request.trace.version = model.manifest.name, model.manifest.version
         with self._statistics.call(model.key) as call:
-            return answered(model, request.body, request.headers, self._watch, call, request.trace)
+            return answered(model, request.body, request.headers, self._watch, call, request.trace, keep)
 
     def scoring(self, request: Request) -> Response:
         """MLflow's routes; their module takes 8 ms to import, which no V2 caller's cold start waits for."""
         from functions.predict.scoring import Scoring
 
-        return Scoring(self._catalog, self._statistics, self._watch, self._model).answer(request)
+        scoring = Scoring(self._catalog, self._statistics, self._watch, self._model, self._keep(request))
+        return scoring.answer(request)
 
     def _counted(self, keys: Sequence[Key]) -> Response:
         return Response.json(self._statistics.document(keys, self._catalog.warm.sizes()))

@@ -16,6 +16,7 @@ STORE = preload(open_store(SETTINGS.store), PRELOADED, seconds=SETTINGS.alias_se
 
 # What follows imports numpy and onnxruntime, which takes as long as the fetch of a hundred megabytes.
 from functools import partial  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 from pilotlight.registry import Registry  # noqa: E402
 from pilotlight.runtime.catalog import Catalog  # noqa: E402
@@ -46,19 +47,33 @@ from pilotlight.api.ledger import ledger  # noqa: E402
 from pilotlight.api.router import Router  # noqa: E402
 from pilotlight.api.trace import Bill  # noqa: E402
 
+if TYPE_CHECKING:
+    from pilotlight.capture.recorder import Recorder
+
+
+def recording(settings: Settings, known: Catalog) -> "Recorder | None":
+    """What keeps a share of the requests; nothing where that share is none."""
+    if not settings.capture_rate:
+        return None
+    from pilotlight.capture.recorder import Recorder
+
+    return Recorder(lambda: known.registry.store, settings.capture_rate, settings.capture_seconds)
+
+
+def router(settings: Settings, known: Catalog) -> Router:
+    """The handler over a catalog, with a bill for each call and, unless it is switched off, a line of the log."""
+    correlation.install()
+    recorder = recording(settings, known)
+    endpoints = Endpoints(known, settings.model, recorder)
+    after = recorder.wake if recorder else None
+    return Router(endpoints.routes(), Bill(settings.memory_mb), ledger(settings.call_seconds), after)
+
 
 def build(settings: Settings) -> Router:
     """A handler for these settings that preloads nothing."""
-    endpoints = Endpoints(catalog(settings, open_store(settings.store)), settings.model)
-    return router(endpoints, settings)
+    return router(settings, catalog(settings, open_store(settings.store)))
 
 
-def router(endpoints: Endpoints, settings: Settings) -> Router:
-    """The endpoints with a bill for each call and, unless it is switched off, a line of the log."""
-    correlation.install()
-    return Router(endpoints.routes(), Bill(settings.memory_mb), ledger=ledger(settings.call_seconds))
-
-
-handle = router(Endpoints(CATALOG, SETTINGS.model), SETTINGS)
+handle = router(SETTINGS, CATALOG)
 Snapshot(handle, CATALOG, PRELOADED, partial(open_store, SETTINGS.store)).arrange(SETTINGS.initialization)
 interpreter.started()

@@ -7,7 +7,7 @@ from pilotlight.api.messages import Request, Response
 from pilotlight.api.statistics import Statistics
 from pilotlight.contracts import Reference
 from pilotlight.errors import InvalidInputError
-from pilotlight.inference import items, opened
+from pilotlight.inference import Keep, items, opened
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.watch import Watch
 
@@ -17,11 +17,14 @@ TEXT = {"content-type": "text/plain; charset=utf-8"}
 class Scoring:
     """MLflow's protocol over a catalog; `model` is the reference behind it, empty for the store's only model."""
 
-    def __init__(self, catalog: Catalog, statistics: Statistics, watch: Watch, model: str) -> None:
+    def __init__(
+        self, catalog: Catalog, statistics: Statistics, watch: Watch, model: str, keep: Keep | None = None
+    ) -> None:
         self._catalog = catalog
         self._statistics = statistics
         self._watch = watch
         self._model = model
+        self._keep = keep  # is shown what is asked and answered
 
     def answer(self, request: Request) -> Response:
         """Answer one of MLflow's routes, whose verb the router has checked; errors are in MLflow's words."""
@@ -51,6 +54,8 @@ class Scoring:
             call.inferred()
             trace.mark("infer")
             outputs = tasks.finish(model.manifest, results, feeds, wanted)
+            if self._keep is not None:
+                self._keep(model.manifest, tensors, feeds, results)
             answer = {name: outputs[name] for name in wanted}
             return mlflow.encode(model.manifest, answer, request.headers.get("accept-encoding", ""))
 

@@ -78,7 +78,7 @@ class Snapshot:
             "resource": resource,
             "path": resource.format(model=reference.name, version=version),
             "httpMethod": "POST",
-            "headers": {"Content-Type": "application/json"},
+            "headers": {"Content-Type": "application/json", "X-Pilotlight-Capture": "off"},
             "pathParameters": {"model": reference.name, "version": version},
             "body": json.dumps(request),
             "isBase64Encoded": False,

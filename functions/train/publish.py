@@ -8,12 +8,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from msgspec import structs
 
-from functions.train import card
+from functions.train import capture, card
 from functions.train.data import Dataset
 from functions.train.export import ends
 from functions.train.factory import FILE
 from functions.train.product import Product
 from pilotlight.contracts import Draft, Manifest, Precision, Variant, encode
+from pilotlight.drift import profile
 from pilotlight.recipes.recipe import dump
 from pilotlight.registry import Content, Registry
 from pilotlight.runtime import preparation
@@ -25,7 +26,9 @@ def publish(product: Product, registry: Registry) -> Manifest:
     graph = product.graphs[product.report.serve]
     with TemporaryDirectory(dir=graph.parent) as folder:
         served, extra = preparation.variant(graph, graph.name, Path(folder))
-        return registry.publish(draft(product, served), files(product) | extra)
+        described = draft(product, served)
+        seen = profile.document(capture.profiled(described, product.splits, graph))
+        return registry.publish(described, files(product) | extra | {profile.FILE: seen})
 
 
 def draft(product: Product, served: Variant) -> Draft:
@@ -52,6 +55,8 @@ def draft(product: Product, served: Variant) -> Draft:
         report="report.json",
         golden="golden.json",
         tokenizer="tokenizer.json" if text else None,
+        profile=profile.FILE,
+        capture=product.recipe.capture.policy if product.recipe.capture else None,
         training=product.training,
         licence=product.recipe.licence,
         by=f"runs/{product.run}",

@@ -10,6 +10,7 @@ from torch import nn
 
 from functions.train import (
     accord,
+    capture,
     curves,
     data,
     factory,
@@ -99,6 +100,7 @@ def proceed(
     """
     with progress.stage("data") as say:
         splits = data.shared(recipe.data, place)
+        capture.check(recipe.capture, splits.train)
         journal.data(splits)
         say(f"{recipe.data.name}: {sizes(splits)}")
         if splits.train.cleaning:

@@ -27,6 +27,9 @@ NO_RESOURCES = {
 }  # actions that know no resources, and so must be allowed on *
 ALIAS = "models/digits/aliases/champion.json"
 WEIGHTS = "models/digits/versions/1/model.onnx"
+CAPTURE = "captures/digits/1/2026-11-25/02/environment-0.jsonl.gz"
+CAPTURE_KEY = "secrets/capture-key"
+HASHERS = {"PredictFunction", "BatchFunction", "DriftFunction"}
 MANIFEST = "models/digits/versions/1/manifest.json"
 PUBLISHED = "runs/monday/published.json"
 ORDERED = {"runs/monday/recipe.yaml", "runs/monday/job.json"}  # what whoever starts trainings writes
@@ -56,9 +59,14 @@ TEMPLATES: Templates = {name: load(path) for name, path in FILES.items()}
 
 def statements(resource: Template) -> Iterator[Template]:
     """The statements of a function or a role, those under a condition as well."""
+    return (one for _, one in conditional(resource))
+
+
+def conditional(resource: Template) -> Iterator[tuple[str, Template]]:
+    """The same, each with the name of its condition; empty where it has none."""
     for policy in resource["Properties"].get("Policies", []):
         for one in policy.get("PolicyDocument", policy)["Statement"]:
-            yield one["Fn::If"][1] if "Fn::If" in one else one
+            yield (one["Fn::If"][0], one["Fn::If"][1]) if "Fn::If" in one else ("", one)
 
 
 def roles(templates: Templates) -> Iterator[tuple[str, Template]]:
@@ -115,9 +123,63 @@ def objects_are_reached_below_a_folder(templates: Templates) -> Iterator[str]:
 
 
 def who_predicts_writes_nothing(templates: Templates) -> Iterator[str]:
-    for one in statements(templates["api"]["Resources"]["PredictFunction"]):
-        if beyond := set(listed(one["Action"])) - READS:
+    """But captures, where those are on; the key of the bucket's encryption then comes with it."""
+    for condition, one in conditional(templates["api"]["Resources"]["PredictFunction"]):
+        beyond = set(listed(one["Action"])) - READS
+        captures = beyond == {"s3:PutObject"} and list(keys(one)) == ["captures/*"] and condition == "Captures"
+        encrypts = beyond == {"kms:GenerateDataKey"} and condition == "CapturesWithKey"
+        if beyond and not captures and not encrypts:
             yield f"PredictFunction may do {beyond}"
+
+
+def captures_are_off_unless_asked_for(templates: Templates) -> Iterator[str]:
+    for name in ("api", "events"):
+        if templates[name]["Parameters"]["CaptureRate"]["Default"] != 0:
+            yield f"{name} keeps requests though nobody asked for it"
+        if templates[name]["Conditions"]["Captures"] != {"Fn::Not": [{"Fn::Equals": [{"Ref": "CaptureRate"}, 0]}]}:
+            yield f"the condition Captures of {name} is another than that CaptureRate is above 0"
+
+
+def captures_are_only_ever_added(templates: Templates) -> Iterator[str]:
+    for name, resource in roles(templates):
+        if not may(resource, "s3:PutObject", CAPTURE):
+            continue
+        added = [
+            one
+            for one in statements(resource)
+            if one["Effect"] == "Deny" and one.get("Condition") == {"Null": {"s3:if-none-match": "true"}}
+        ]
+        if not any(fnmatchcase(CAPTURE, pattern) for one in added for pattern in keys(one)):
+            yield f"{name} may replace {CAPTURE}"
+        conditions = {condition for condition, one in conditional(resource) if "captures/*" in keys(one)}
+        if conditions != {"Captures"}:
+            yield f"{name} may write {CAPTURE} where nothing is to be kept"
+
+
+def captures_are_read_by_few(templates: Templates) -> Iterator[str]:
+    for name, resource in roles(templates):
+        if name != "DriftFunction" and may(resource, "s3:GetObject", CAPTURE):
+            yield f"{name} may read {CAPTURE}"
+        if name != "DriftFunction" and may(resource, "s3:PutObject", CAPTURE_KEY):
+            yield f"{name} may write {CAPTURE_KEY}"
+        if name not in HASHERS and may(resource, "s3:GetObject", CAPTURE_KEY):
+            yield f"{name} may read {CAPTURE_KEY}"
+
+
+def who_looks_for_drift_writes_reports_alone(templates: Templates) -> Iterator[str]:
+    for one in statements(templates["api"]["Resources"]["DriftFunction"]):
+        if one["Effect"] == "Allow" and "s3:PutObject" in listed(one["Action"]):
+            if beyond := set(keys(one)) - {"drift/*", CAPTURE_KEY}:
+                yield f"DriftFunction may write {beyond}"
+        elif one["Effect"] == "Allow" and (beyond := set(listed(one["Action"])) - READS - {"kms:GenerateDataKey"}):
+            yield f"DriftFunction may do {beyond}"
+
+
+def captures_are_forgotten(templates: Templates) -> Iterator[str]:
+    rules = templates["api"]["Resources"]["ModelBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    found = [rule for rule in rules if rule.get("Prefix") == "captures/" and rule["Status"] == "Enabled"]
+    if not any("ExpirationInDays" in rule and "NoncurrentVersionExpiration" in rule for rule in found):
+        yield "what was kept of requests is kept for ever"
 
 
 def who_checks_tokens_may_do_nothing_else(templates: Templates) -> Iterator[str]:
@@ -327,6 +389,8 @@ RULES: list[Rule] = [
     the_bucket_asks_for_tls, no_body_is_logged, every_route_asks_for_what_the_mode_says,
     every_route_leads_to_its_function, a_private_api_answers_its_endpoint_alone, machines_are_closed,
     logs_are_forgotten, no_secret_is_a_variable, payloads_are_kept_where_that_is_asked_for_alone,
+    captures_are_off_unless_asked_for, captures_are_only_ever_added, captures_are_read_by_few,
+    who_looks_for_drift_writes_reports_alone, captures_are_forgotten,
 ]  # fmt: skip
 
 
@@ -367,6 +431,19 @@ def allowed(file: str, name: str, action: str, key: str) -> Callable[[Templates]
         )
 
     change.__doc__ = f"{file}.{name} may {action} {key}"
+    return change
+
+
+def unconditional(file: str, name: str, action: str, effect: str = "Allow") -> Callable[[Templates], None]:
+    """A right under the condition Captures becomes one that is always there; a Deny there becomes an Allow."""
+
+    def change(templates: Templates) -> None:
+        listing = templates[file]["Resources"][name]["Properties"]["Policies"][0]["Statement"]
+        for place, one in enumerate(listing):
+            inner = one.get("Fn::If", ["", {}, {}])[1]
+            if inner.get("Action") == action and inner.get("Effect") == effect:
+                listing[place] = {**inner, "Effect": "Allow"}
+
     return change
 
 
@@ -447,6 +524,21 @@ MUTATIONS: list[tuple[Rule, Callable[[Templates], None]]] = [
     (machines_are_closed, changed(f"{MACHINES}.HttpPutResponseHopLimit", 2)),
     (machines_are_closed, changed("training.Resources.MachinesIn.Properties.SourceSecurityGroupId", None)),
     (machines_are_closed, changed(f"{JOB}.Privileged", True)),
+    (who_predicts_writes_nothing, unconditional("api", "PredictFunction", "s3:PutObject")),
+    (who_predicts_writes_nothing, unconditional("api", "PredictFunction", "kms:GenerateDataKey")),
+    (who_predicts_writes_nothing, allowed("api", "PredictFunction", "s3:PutObject", "captures/*")),
+    (captures_are_off_unless_asked_for, changed("api.Parameters.CaptureRate.Default", 0.01)),
+    (captures_are_off_unless_asked_for, changed("events.Conditions.Captures", {"Fn::Not": [{"Ref": "CaptureRate"}]})),
+    (captures_are_only_ever_added, unconditional("api", "PredictFunction", "s3:PutObject", "Deny")),
+    (captures_are_only_ever_added, unconditional("events", "BatchFunction", "s3:PutObject", "Deny")),
+    (captures_are_only_ever_added, unconditional("events", "BatchFunction", "s3:PutObject")),
+    (captures_are_only_ever_added, allowed("api", "PromoteFunction", "s3:PutObject", "captures/*")),
+    (captures_are_read_by_few, allowed("api", "PredictFunction", "s3:GetObject", "captures/*")),
+    (captures_are_read_by_few, allowed("api", "ModelsFunction", "s3:GetObject", "secrets/*")),
+    (captures_are_read_by_few, allowed("api", "PredictFunction", "s3:PutObject", "secrets/capture-key")),
+    (who_looks_for_drift_writes_reports_alone, allowed("api", "DriftFunction", "s3:PutObject", "captures/*")),
+    (who_looks_for_drift_writes_reports_alone, allowed("api", "DriftFunction", "s3:DeleteObject", "captures/*")),
+    (captures_are_forgotten, changed(f"{BUCKET}.Properties.LifecycleConfiguration.Rules", [])),
     (logs_are_forgotten, changed("api.Resources.PredictLogs.Properties.RetentionInDays", None)),
     (no_secret_is_a_variable, changed(f"{VARIABLES}.API_KEY", "x")),
     (no_secret_is_a_variable, changed(f"{VARIABLES}.PILOTLIGHT_MODEL", "{{resolve:secretsmanager:x}}")),

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pilotlight.errors import InvalidInputError
+from pilotlight.privacy import Capture
 from pilotlight.steps import Classification, Finish, Image, Preparation, Table, Text
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -147,10 +148,20 @@ class Draft(Struct, frozen=True, kw_only=True):
     report: str | None = None  # path of the report among the files
     golden: str | None = None  # path of the golden requests among the files
     tokenizer: str | None = None  # path of the tokenizer among the files, of a language model
+    profile: str | None = None  # path of the training set's profile among the files
+    capture: Capture | None = None  # what may be kept of requests; without it, summaries
     training: Training | None = None
     parent: Version | None = None
     licence: str | None = None
     by: str = ""
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The names that a policy may mask: what callers send and get, and the graph's own."""
+        columns = [column.name for column in self.prepare.columns] if isinstance(self.prepare, Table) else []
+        given = [self.prepare.name] if self.prepare is not None else []
+        return frozenset([*columns, *given, *(self.finish.names if self.finish is not None else ()),
+                          *(spec.name for spec in (*self.inputs, *self.outputs))])  # fmt: skip
 
 
 class Manifest(Draft, frozen=True, kw_only=True):
@@ -168,11 +179,13 @@ class Manifest(Draft, frozen=True, kw_only=True):
         if self.serve not in self.variants:
             raise ValueError(f"serves {self.serve!r}, but its variants are {sorted(self.variants)}")
         of_variants = {path for variant in self.variants.values() for path in variant.paths}
-        named = of_variants | ({self.report, self.golden, self.tokenizer} - {None})
+        named = of_variants | ({self.report, self.golden, self.tokenizer, self.profile} - {None})
         named |= {self.prepare.tokenizer} if isinstance(self.prepare, Text) else set()
         if named - listed:
             raise ValueError(f"names {sorted(map(str, named - listed))}, which are not among its files")
         self._check_steps()
+        if self.capture is not None:
+            self.capture.check(self.fields)
 
     def __hash__(self) -> int:
         """By the nonce, since its mappings have no hash: what is derived from a manifest can be cached by it."""

@@ -3,7 +3,7 @@
 It knows models that are open, not who asked: a caller over HTTP, a message of a queue or a line of a file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pilotlight import tasks
 from pilotlight.api import v2
@@ -17,6 +17,9 @@ from pilotlight.runtime.session import Array
 from pilotlight.runtime.warm import WarmModel
 from pilotlight.runtime.watch import Watch
 
+Arrays = Mapping[str, Array]
+Keep = Callable[[Manifest, Arrays, Arrays, Arrays], None]  # what was sent, what the graph was fed, what it gave
+
 
 def opened(catalog: Catalog, meant: Reference, trace: Trace) -> WarmModel:
     """The open model that is meant; the answer will name its version."""
@@ -28,17 +31,29 @@ def opened(catalog: Catalog, meant: Reference, trace: Trace) -> WarmModel:
 
 
 def answered(
-    model: WarmModel, body: bytes, headers: Mapping[str, str], watch: Watch, call: Call, trace: Trace
+    model: WarmModel,
+    body: bytes,
+    headers: Mapping[str, str],
+    watch: Watch,
+    call: Call,
+    trace: Trace,
+    keep: Keep | None = None,
 ) -> Answered[Response]:
     """The answer to a request in the bytes of V2, beside the outputs in it."""
     asked = v2.decode_infer(body, headers, model.manifest)
-    return computed(model, asked, watch, call, trace, headers.get("accept-encoding", ""))
+    return computed(model, asked, watch, call, trace, headers.get("accept-encoding", ""), keep)
 
 
 def computed(
-    model: WarmModel, asked: v2.InferRequest, watch: Watch, call: Call, trace: Trace, accepted: str = ""
+    model: WarmModel,
+    asked: v2.InferRequest,
+    watch: Watch,
+    call: Call,
+    trace: Trace,
+    accepted: str = "",
+    keep: Keep | None = None,
 ) -> Answered[Response]:
-    """The steps before the graph, the graph, those behind it, arrays to bytes."""
+    """The steps before the graph, the graph, those behind it, arrays to bytes; `keep` is shown what went through it."""
     wanted = [output.name for output in asked.outputs]
     feeds = tasks.prepare(model.manifest, asked.tensors, model.assets)
     call.decoded(items(model.manifest, feeds))
@@ -47,6 +62,8 @@ def computed(
     call.inferred()
     trace.mark("infer")
     outputs = tasks.finish(model.manifest, results, feeds, wanted)
+    if keep is not None:
+        keep(model.manifest, asked.tensors, feeds, results)
     return Answered(v2.encode_infer(model.manifest, asked, outputs, accepted), outputs)
 
 

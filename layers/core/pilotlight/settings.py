@@ -24,6 +24,8 @@ VARIABLES = {
     "promoter": "PILOTLIGHT_PROMOTER",
     "call_seconds": "PILOTLIGHT_CALL_SECONDS",
     "reply_queues": "PILOTLIGHT_REPLY_QUEUES",
+    "capture_rate": "PILOTLIGHT_CAPTURE_RATE",
+    "capture_seconds": "PILOTLIGHT_CAPTURE_SECONDS",
     "training_queue": "PILOTLIGHT_TRAINING_QUEUE",
     "training_job": "PILOTLIGHT_TRAINING_JOB",
     "nodes_queue": "PILOTLIGHT_NODES_QUEUE",
@@ -51,6 +53,8 @@ class Settings(Struct, frozen=True):
     promoter: str = ""  # name of the function that promotes what the registry's routes are asked to
     call_seconds: Annotated[float, Meta(ge=-1, le=10)] = 0.1  # of calls that may share a line of the log; -1: no lines
     reply_queues: str = ""  # ARNs of the queues that a message may have its answer sent to, with commas between them
+    capture_rate: Annotated[float, Meta(ge=0, le=1)] = 0.0  # share of the requests of which something is kept
+    capture_seconds: Annotated[float, Meta(gt=0)] = 60.0  # between two writes of what is kept, in each environment
     training_queue: str = ""  # of AWS Batch, by ARN; none where a stack does not train, empty to train on this machine
     training_job: str = ""  # the definition of jobs there, by ARN with its revision
     nodes_queue: str = ""  # the same two for jobs over several machines

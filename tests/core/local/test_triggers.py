@@ -13,7 +13,7 @@ from pilotlight.local import template
 from pilotlight.local.faults import FAILED, GatewayError
 from pilotlight.local.gateway import Gateway
 from pilotlight.local.template import Schedule, Subscription
-from pilotlight.local.triggers import Triggers
+from pilotlight.local.triggers import Triggers, wait_s
 from tests.core.local.http_client import get
 from tests.core.local.test_gateway import eventually
 
@@ -49,7 +49,7 @@ def handle(event, context):
     print('{"Word": "hello"}')
     return {"statusCode": 200, "body": "said"}
 """
-CLOCK = "        Clock: {Type: Schedule, Properties: {Schedule: rate(1 second)}}\n"
+CLOCK = "        Clock: {Type: Schedule, Properties: {Schedule: 'rate(1 second)'}}\n"
 
 
 def written(folder: Path, *events: str) -> Path:
@@ -72,7 +72,7 @@ def test_a_function_that_only_a_queue_starts_is_left_out(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("event", "why"),
     [
-        (CLOCK.replace("rate(1 second)", "cron(0 3 * * ? *)"), r"'cron\(0 3 \* \* \? \*\)' is not run here"),
+        (CLOCK.replace("rate(1 second)", "cron(0 3 ? * MON *)"), r"'cron\(0 3 \? \* MON \*\)' is not run here"),
         (LOG.replace("$.Word = *", "$.Word = 3 && $.x"), "FilterPattern such as"),
         (LOG.replace("!Ref SpeakerLogs", "/var/log/syslog"), "the log group of a function of this template"),
     ],
@@ -113,3 +113,14 @@ def test_a_line_of_one_function_and_the_clock_start_another(tmp_path: Path) -> N
         eventually(
             lambda: heard.exists() and {"awslogs", "detail-type"} <= set(" ".join(heard.read_text().split('"')).split())
         )
+
+
+def test_a_daily_time_is_waited_for(tmp_path: Path) -> None:
+    daily = CLOCK.replace("rate(1 second)", "cron(15 2 * * ? *)")
+    (schedule,) = template.load(written(tmp_path, daily)).schedules
+    assert schedule == Schedule("Listener", 86_400, 2 * 3600 + 15 * 60)
+    midnight = 20_000 * 86_400.0
+    assert wait_s(schedule, midnight) == 8100
+    assert wait_s(schedule, midnight + 8100) == 86_400
+    assert wait_s(schedule, midnight + 8101) == 86_399
+    assert wait_s(Schedule("Listener", 5.0), midnight) == 5

@@ -1,5 +1,6 @@
 """What becomes of messages and events: one answer for each key, and only those fail that must."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -7,13 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
+from functions.batch.handler import build
 from functions.batch.occurrences import Message, Upload, of_event, of_record
 from functions.batch.sender import Sender
+from pilotlight.capture.line import Line
 from pilotlight.errors import InvalidInputError, StoreError
 from pilotlight.registry import Registry
+from pilotlight.settings import Settings
 from pilotlight.steps import Column, Table
 from pilotlight.storage import open_store
 from tests import fakes
@@ -229,3 +234,11 @@ def test_the_registry_is_not_written(place: Place) -> None:
     before = {path: place.store.get(path).e_tag for path in place.store.paths("models")}
     assert not failed(place, record("a", BODY))
     assert {path: place.store.get(path).e_tag for path in Registry(place.store).store.paths("models")} == before
+
+
+def test_what_is_answered_is_kept_as_the_predict_function_keeps_it(place: Place) -> None:
+    handle = build(Settings(capture_rate=1.0, capture_seconds=3600), place.store)
+    handle({"Records": [record("a", BODY), record("b", {"model_name": "double", "inputs": "secret"})]}, None)
+    (path,) = place.store.paths("captures/double/1")
+    line = msgspec.json.decode(gzip.decompress(place.store.get(path).data), type=Line)
+    assert (len(line.features), len(line.answers)) == (3, 3)

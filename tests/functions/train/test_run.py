@@ -39,7 +39,7 @@ from tests.functions.train.conftest import TINY, Finished, silence, tiny_recipe
 
 FILES = {
     "calibration.png", "confusion.png", "curves.png", "evaluation.npz", "golden.json", "model-card.md",
-    "model.fp32.onnx", "model.int8.onnx", "recipe.yaml", "report.json",
+    "model.fp32.onnx", "model.int8.onnx", "profile.json", "recipe.yaml", "report.json",
 }  # fmt: skip
 PNG = b"\x89PNG\r\n\x1a\n"
 

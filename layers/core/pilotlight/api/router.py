@@ -48,10 +48,18 @@ STATUSES: Mapping[type[PilotlightError], int] = {
 class Router:
     """A Lambda handler over a table of routes. Whatever goes wrong, it answers, in a body that V2 clients show."""
 
-    def __init__(self, routes: Routes, bill: Bill | None = None, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        bill: Bill | None = None,
+        ledger: Ledger | None = None,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        """`after` is called when an answer is ready, before the runtime sends it: it must not take long."""
         self._routes = routes
         self._bill = bill
         self._ledger = ledger
+        self._after = after
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
         """Answer a REST proxy event, with what the call took and cost where there is a bill, noted in the ledger."""
@@ -64,6 +72,8 @@ class Router:
             answer["headers"].update(charge.headers(trace))
             if self._ledger is not None:
                 self._ledger.call(event, trace, charge, answer["statusCode"])
+        if self._after is not None:
+            self._after()
         return answer
 
     def answer(self, event: Mapping[str, Any], trace: Trace) -> Response:

@@ -12,11 +12,12 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from pilotlight.cli import intake, processing, repository
+from pilotlight.cli import intake, policy, processing, repository
 from pilotlight.cli.console import STORE, JsonOption, StoreOption, print_json, registry
 from pilotlight.cli.source import Source, locate
 from pilotlight.contracts import Draft, Precision, Task, Variant, check_name
 from pilotlight.errors import InvalidInputError, ModelRefusedError
+from pilotlight.privacy import Extent
 from pilotlight.registry import Content
 from pilotlight.runtime import anatomy
 from pilotlight.runtime.preparation import variant
@@ -63,6 +64,14 @@ def publish(
             "read the Hugging Face files beside PATH: preprocessor_config.json, tokenizer.json, config.json.",
         ),
     ] = None,
+    capture: Annotated[
+        Extent | None,
+        typer.Option("--capture", help="What may be kept of requests, where the stack samples some."),
+    ] = None,
+    mask: Annotated[
+        list[str],
+        typer.Option("--mask", metavar="FIELD=WORD", help="age=drop, id=hash; '*=drop' drops all that are not named."),
+    ] = [],  # noqa: B006 - typer reads it, nobody writes it
     precision: Annotated[Precision, typer.Option("--precision", help="Of the weights in the file.")] = "fp32",
     store: StoreOption = STORE,
     json: JsonOption = False,
@@ -81,7 +90,8 @@ def publish(
         folder = source.folder if source else path if path.is_dir() else path.parent
         own = classes(labels, folder, task or draft.task) or (source.labels if source else ()) or draft.labels
         draft = with_steps(msgspec.structs.replace(draft, labels=own), task, steps, folder, session)
-        manifest = registry(store).publish(draft, files | assets(draft, folder))
+        draft, seen = policy.profiled(policy.policy(draft, capture, mask), evaluation, session)
+        manifest = registry(store).publish(draft, files | assets(draft, folder) | seen)
     reference = f"{manifest.name}:{manifest.version}"
     print_json({"reference": reference, "store": store}) if json else typer.echo(reference)
 

@@ -22,6 +22,9 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")] = 8080,
     store: StoreOption = STORE,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Environments per function.")] = os.cpu_count() or 1,
+    capture: Annotated[
+        float, typer.Option("--capture", metavar="SHARE", min=0, max=1, help="Of the requests, to keep for drift.")
+    ] = 0.0,
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", help="Of the template, Auth=jwt; may be repeated.")
     ] = None,
@@ -39,7 +42,8 @@ def serve(
         print_json({"url": url, "store": store}) if json else typer.echo(f"Serving {store} at {url}")
 
     told = not ERRORS.is_terminal if calls is None else calls
-    gateway(store, host=host, port=port, workers=workers, parameters=parameters, calls=told).serve(ready)
+    made = gateway(store, host=host, port=port, workers=workers, parameters=parameters, calls=told, capture=capture)
+    made.serve(ready)
 
 
 def assignment(text: str) -> tuple[str, str]:
@@ -67,15 +71,21 @@ def gateway(
     workers: int,
     parameters: Mapping[str, str] | None = None,
     calls: bool = False,
+    capture: float = 0.0,
 ) -> Gateway:
-    """The gateway over the template with these parameters; functions read that store, and log calls if they shall."""
+    """The gateway over the template with these parameters; functions read that store.
+
+    They log their calls if they shall, and keep a share of the requests.
+    """
+    keeping = {"PILOTLIGHT_CAPTURE_RATE": f"{capture:g}", "PILOTLIGHT_CAPTURE_SECONDS": "1"} if capture else {}
+    silent = {} if calls else {"PILOTLIGHT_CALL_SECONDS": "-1"}
+    places = {"PILOTLIGHT_STORE": absolute(store), "PILOTLIGHT_TRAININGS": absolute(TRAININGS)}
     return Gateway(
         template=checkout.folder() / checkout.TEMPLATE,
         host=host,
         port=port,
         workers=workers,
-        environment={"PILOTLIGHT_STORE": absolute(store), "PILOTLIGHT_TRAININGS": absolute(TRAININGS)}
-        | ({} if calls else {"PILOTLIGHT_CALL_SECONDS": "-1"}),
+        environment=places | silent | keeping,
         parameters=parameters or {},
     )
 

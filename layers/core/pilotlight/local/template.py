@@ -57,10 +57,14 @@ class Authorizer:
 
 @dataclass(frozen=True)
 class Schedule:
-    """One event of `Type: Schedule`: `function`, by logical id, is invoked every so many seconds."""
+    """One event of `Type: Schedule`: `function`, by logical id, is invoked every so many seconds.
+
+    With `at_s`, for the first time at so many seconds past midnight UTC.
+    """
 
     function: str
     every_s: float
+    at_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -214,9 +218,15 @@ class _Template:
 
     def _schedule(self, event: _Event) -> Schedule:
         words = str(self._known(event.properties.get("Schedule"), f"Schedule of {event.where}"))
+        daily = re.fullmatch(r"cron\((\d+) (\d+) \* \* \? \*\)", words)
+        if daily is not None:
+            return Schedule(event.function, UNITS_S["day"], 60 * int(daily[1]) + 3600 * int(daily[2]))
         found = re.fullmatch(r"rate\((\d+) (second|minute|hour|day)s?\)", words)
         if found is None:
-            raise UnsupportedError(f"{self._path}: {event.where}: {words!r} is not run here; rate(5 minutes) is.")
+            raise UnsupportedError(
+                f"{self._path}: {event.where}: {words!r} is not run here; rate(5 minutes) is, and cron(15 2 * * ? *), "
+                "every day at 02:15."
+            )
         return Schedule(event.function, int(found[1]) * UNITS_S[found[2]])
 
     def _subscription(self, event: _Event) -> Subscription:

@@ -56,7 +56,7 @@ class Triggers:
 
     async def _repeat(self, schedule: Schedule) -> None:
         while True:
-            await asyncio.sleep(schedule.every_s)
+            await asyncio.sleep(wait_s(schedule, time.time()))
             await self._tell(schedule.function, scheduled_event())
 
     async def _tell(self, function: str, event: bytes) -> None:
@@ -67,6 +67,13 @@ class Triggers:
             log.warning("%s: %s", function, exc)
         else:
             log.info("%s: %s", function, answer.decode(errors="replace"))
+
+
+def wait_s(schedule: Schedule, now: float) -> float:
+    """Seconds from `now`, in seconds since 1970, to the schedule's next time; a whole turn where that is now."""
+    if schedule.at_s is None:
+        return schedule.every_s
+    return schedule.every_s - (now - schedule.at_s) % schedule.every_s
 
 
 def matches(subscription: Subscription, line: bytes) -> bool:

@@ -19,6 +19,7 @@ from pilotlight.contracts import NAME_PATTERN, RESERVED_NAMES
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.complaint import sentence
 from pilotlight.recipes.options.augmentation import AugmentationOptions
+from pilotlight.recipes.options.capture import CaptureOptions
 from pilotlight.recipes.options.data import DataOptions, OwnOptions
 from pilotlight.recipes.options.distributed import DistributedOptions
 from pilotlight.recipes.options.graph import ExportOptions, QuantizationOptions
@@ -73,6 +74,7 @@ class Recipe(Options):
     checkpoint: CheckpointOptions = CheckpointOptions()
     export: ExportOptions = ExportOptions()
     quantization: QuantizationOptions
+    capture: CaptureOptions | None = None  # what may be kept of requests; null for summaries
 
     @field_validator("name")
     @classmethod

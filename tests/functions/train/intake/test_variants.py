@@ -10,7 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from pilotlight.contracts import Manifest
+from pilotlight.contracts import Manifest, decode
+from pilotlight.privacy import Capture
+from pilotlight.profile import Profile
 from pilotlight.registry import version_path
 from pilotlight.storage import open_store
 from tests import fakes
@@ -65,6 +67,40 @@ def test_auto_with_data_serves_what_the_ladder_finds(publish: Publish, kept: str
     manifest = publish(graph, "--quantize", "auto", "--evaluation", tmp_path / "e.npz", name="laddered")
     assert (manifest.serve, manifest.metric) == ("int8", "accuracy")
     assert report(kept, manifest)["rungs"][-1]["holds"]
+
+
+def test_data_give_a_profile_and_options_a_policy(publish: Publish, kept: str, graph: Path, tmp_path: Path) -> None:
+    x = np.random.default_rng(1).standard_normal((200, WIDTH)).astype(np.float32)
+    np.savez(tmp_path / "e.npz", x=x, label=np.arange(200) % 16)
+    plain = publish(graph, "--evaluation", tmp_path / "e.npz", name="profiled")
+    assert plain.capture is None
+    found = profile(kept, plain)
+    assert (found.examples, found.answered, len(found.features)) == (200, 200, WIDTH)
+    assert set(found.answers) == {"y[0]", *(f"y[{place}]" for place in range(1, 16))}
+    words = ["--evaluation", tmp_path / "e.npz", "--capture", "whole", "--mask", "y=drop", "--mask", "*=drop"]
+    masked = publish(graph, *words, name="profiled")
+    assert masked.capture == Capture(keep="whole", mask={"y": "drop"}, others="drop")
+    assert profile(kept, masked).features == profile(kept, masked).answers == {}
+    assert publish(fakes.MODELS / "square.onnx", "--capture", "off", name="silent").capture == Capture(keep="off")
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        ("x", "--mask 'x' is not FIELD=WORD, as in age=drop"),
+        ("x=burn", "--mask x=burn is wrong: Invalid enum value 'burn'"),
+        ("z=drop", "--mask masks ['z'], but its fields are ['x', 'y']"),
+    ],
+)
+def test_a_mask_that_masks_nothing_is_refused(refused: Refused, mask: str, said: str) -> None:
+    assert said in refused(fakes.MODELS / "square.onnx", "--mask", mask)
+
+
+def profile(kept: str, manifest: Manifest) -> Profile:
+    """The profile of a version."""
+    assert manifest.profile is not None
+    path = version_path(manifest.name, manifest.version, manifest.profile)
+    return decode(open_store(kept).get(path).data, Profile, path)
 
 
 def test_four_bits_are_smaller_than_eight(publish: Publish, graph: Path) -> None:

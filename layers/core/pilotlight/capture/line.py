@@ -1,0 +1,42 @@
+"""What stands in a file of captures, and where that file is.
+
+captures/<model>/<version>/<date>/<hour>/<environment>-<n>.jsonl.gz    one line for each request, UTC
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Struct
+
+FOLDER = "captures"
+HOURLY = "%Y-%m-%d/%H"
+
+
+class Kept(Struct, frozen=True):
+    """An input as it came: V2's words for it, BYTES in base64."""
+
+    datatype: str
+    shape: tuple[int, ...]
+    data: list[Any]
+
+
+class Line(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is kept of one request. Features and answers have one value for each example, null where it is missing."""
+
+    at: str  # RFC 3339, UTC
+    rows: int = 1  # examples in the request, of which `ROWS` at most are told
+    features: Mapping[str, list[float | str | None]] = {}
+    answers: Mapping[str, list[float | str | None]] = {}
+    hashed: Mapping[str, list[str | None]] = {}  # equal values have equal hashes, under the store's own key
+    inputs: Mapping[str, Kept] = {}  # where the policy keeps them whole
+
+
+def path(model: str, version: int, at: datetime, environment: str, number: int) -> str:
+    """The key of a file of captures."""
+    return f"{folder(model, version)}/{at.astimezone(UTC).strftime(HOURLY)}/{environment}-{number}.jsonl.gz"
+
+
+def folder(model: str, version: int) -> str:
+    """The folder of a version's captures."""
+    return f"{FOLDER}/{model}/{version}"
