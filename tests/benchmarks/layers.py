@@ -5,27 +5,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.benchmarks.goal import Measure
-from tests.benchmarks.starts import ROOT, python
+from tests.benchmarks.starts import ROOT
 
 BUILT = ROOT / ".aws-sam" / "build"
 
 
 def measure() -> list[Measure]:
-    """What `make package` has built, else what it would install."""
-    with TemporaryDirectory() as folder:
-        if BUILT.is_dir():
-            found, how = size(BUILT / "DepsLayer") + size(BUILT / "CoreLayer"), "as packaged"
-        else:
-            core = sum(path.stat().st_size for path in (ROOT / "layers" / "core").rglob("*.py"))
-            found, how = size(installed(Path(folder))) + core, "as installed"
+    """What `make package` has built, else what it would build, by the layer's own Makefile as `sam build` runs it."""
+    if BUILT.is_dir():
+        found, how = size(BUILT / "DepsLayer") + size(BUILT / "CoreLayer"), "as packaged"
+    else:
+        core = ROOT / "layers" / "core"
+        with TemporaryDirectory() as folder:
+            make = ["make", "--silent", "-C", str(ROOT / "layers" / "deps"), "build-DepsLayer"]
+            subprocess.run([*make, f"ARTIFACTS_DIR={folder}"], check=True, stderr=subprocess.DEVNULL)
+            found, how = size(Path(folder)) + size(core), "as the layer's Makefile builds them"
     return [Measure("P10", f"unzipped layers, {how}", found / 1e6, 180, "MB")]
-
-
-def installed(folder: Path) -> Path:
-    """The deps layer, by pip."""
-    command = [python(), "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target", str(folder)]
-    subprocess.run([*command, "-r", str(ROOT / "layers/deps/requirements.txt")], check=True)
-    return folder
 
 
 def size(folder: Path) -> int:

@@ -69,7 +69,13 @@ async def _start(handler: str, event: bytes, variables: Mapping[str, str], answe
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         began = time.perf_counter()
         process = await asyncio.create_subprocess_exec(
-            python(), "-m", "awslambdaric", handler, cwd=ROOT, env={**_environment(address, tmp), **variables}
+            python(),
+            "-m",
+            "awslambdaric",
+            handler,
+            cwd=ROOT,
+            env={**_environment(address, tmp), **variables},
+            stdout=asyncio.subprocess.DEVNULL,  # the handler's log
         )
         try:
             answer = await asyncio.wait_for(first, LIMIT_S)

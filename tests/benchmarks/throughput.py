@@ -90,6 +90,16 @@ class Server:
 
     port: int
     path: str
+    group: int  # of its processes
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """Run in this context alone: LitServe's workers take CPU while they are idle, from whoever is measured."""
+        os.killpg(self.group, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            os.killpg(self.group, signal.SIGSTOP)
 
 
 def measure() -> list[Row]:
@@ -116,13 +126,15 @@ def compared(model: Served, folder: Path) -> Iterator[Row]:
     with ExitStack() as stack:
         servers = {name: stack.enter_context(start(model, folder)) for name, start in sides().items()}
         for server in servers.values():
-            drive(server.port, request(server.port, server.path, model.body), max(CONNECTIONS), WARM_S)
+            with server.awake():
+                drive(server.port, request(server.port, server.path, model.body), max(CONNECTIONS), WARM_S)
         for connections in CONNECTIONS:
             loads: dict[str, list[Load]] = {name: [] for name in servers}
             for _ in range(ROUNDS):
                 for name, server in servers.items():
                     sent = request(server.port, server.path, model.body)
-                    loads[name].append(drive(server.port, sent, connections, SECONDS))
+                    with server.awake():
+                        loads[name].append(drive(server.port, sent, connections, SECONDS))
             yield from (row(model, name, connections, found) for name, found in loads.items())
 
 
@@ -151,15 +163,17 @@ def ours(model: Served, folder: Path) -> Iterator[Server]:
     with running([*command, *options], {}, subprocess.PIPE) as process:
         assert process.stdout is not None
         url = json.loads(process.stdout.readline())["url"]
-        yield answering(model, int(url.rpartition(":")[2]), f"/v2/models/{model.name}/infer")
+        yield answering(model, process, int(url.rpartition(":")[2]), f"/v2/models/{model.name}/infer")
 
 
 @contextmanager
 def litserve(model: Served, folder: Path) -> Iterator[Server]:
     """LitServe with the file."""
     port = free_port()
-    with running([str(RIVALS / "python"), str(SERVERS / "lit.py"), str(model.file), str(port), str(WORKERS)], {}):
-        yield answering(model, port, "/predict")
+    with running(
+        [str(RIVALS / "python"), str(SERVERS / "lit.py"), str(model.file), str(port), str(WORKERS)], {}
+    ) as process:
+        yield answering(model, process, port, "/predict")
 
 
 @contextmanager
@@ -172,8 +186,8 @@ def mlserver(model: Served, folder: Path) -> Iterator[Server]:
     (place / "settings.json").write_text(json.dumps(settings | {"debug": False, "parallel_workers": WORKERS}))
     named = {"name": model.name, "implementation": "served_onnx.Onnx", "parameters": {"uri": str(model.file)}}
     (place / "model-settings.json").write_text(json.dumps(named))
-    with running([str(RIVALS / "mlserver"), "start", str(place)], {"PYTHONPATH": str(SERVERS)}, place=place):
-        yield answering(model, port, f"/v2/models/{model.name}/infer")
+    with running([str(RIVALS / "mlserver"), "start", str(place)], {"PYTHONPATH": str(SERVERS)}, place=place) as process:
+        yield answering(model, process, port, f"/v2/models/{model.name}/infer")
 
 
 @contextmanager
@@ -197,8 +211,8 @@ def running(
         process.communicate()
 
 
-def answering(model: Served, port: int, path: str) -> Server:
-    """The server, once it gives the right answer; `RuntimeError` when it does not come to that."""
+def answering(model: Served, process: "subprocess.Popen[str]", port: int, path: str) -> Server:
+    """The server, asleep once it has given the right answer; `RuntimeError` when it does not come to that."""
     sent, ends = request(port, path, model.body), time.monotonic() + START_S
     while time.monotonic() < ends:
         try:
@@ -207,7 +221,8 @@ def answering(model: Served, port: int, path: str) -> Server:
             time.sleep(0.2)
         else:
             check(model, port, path)
-            return Server(port, path)
+            os.killpg(process.pid, signal.SIGSTOP)
+            return Server(port, path, process.pid)
     raise RuntimeError(f"The server of {path} did not answer within {START_S:g} s.")
 
 
