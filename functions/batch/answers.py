@@ -1,6 +1,7 @@
 """One inference of a batch, by the code that answers requests; the answer is JSON, since it goes where bytes do not."""
 
 from functions.batch.bodies import Body
+from pilotlight.api.remote_data import Uploads
 from pilotlight.api.statistics import Statistics
 from pilotlight.api.trace import Trace
 from pilotlight.contracts import Reference
@@ -13,9 +14,10 @@ from pilotlight.runtime.watch import Watch
 class Answers:
     """What the models of a catalog say; `model` is the reference for those who name none."""
 
-    def __init__(self, catalog: Catalog, model: str = "") -> None:
+    def __init__(self, catalog: Catalog, model: str = "", uploads: Uploads | None = None) -> None:
         self._catalog = catalog
         self._model = model
+        self._uploads = uploads  # tensors that a body only names
         self._statistics = Statistics()
         self._watch = Watch()
 
@@ -26,7 +28,7 @@ class Answers:
         trace = Trace(ends)
         model = opened(self._catalog, meant, trace)
         with self._statistics.call(model.key) as call:
-            request = body.request(model.manifest)
+            request = body.request(model.manifest, self._uploads)
             if any(output.binary for output in request.outputs):
                 raise InvalidInputError("The answers of a batch are JSON; ask for no binary_data.")
             response = computed(model, request, self._watch, call, trace).body

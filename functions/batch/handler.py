@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from functions.batch.answers import Answers
-from functions.batch.files import Files
+from functions.batch.files import Files, Spread
 from functions.batch.messages import Messages
-from functions.batch.occurrences import Message, Occurrence, of_event, of_record
+from functions.batch.occurrences import Message, Occurrence, of_event, of_record, of_step
 from functions.batch.sender import Sender
+from pilotlight.api.remote_data import Uploads
 from pilotlight.api.trace import Trace
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.registry import Registry
@@ -40,10 +41,12 @@ class Batch:
         ends = Trace.of(event, context).ends
         if "Records" in event:
             return self._queue(event["Records"], ends)
+        if "step" in event:
+            return self._files.step(of_step(event), ends)
         occurrence = of_event(event)
         if isinstance(occurrence, Message):
             return {"done": [self._private(occurrence, ends)]}
-        return {"done": [self._files.see_to(occurrence.uri, ends)]}
+        return {"done": [self._files.see_to(occurrence.name, ends)]}
 
     def _private(self, message: Message, ends: float) -> str:
         """Answer an event's message; Lambda logs what is raised, and a refusal would quote what was sent."""
@@ -82,8 +85,8 @@ class Batch:
     def _done(self, occurrence: Occurrence, ends: float) -> str:
         if isinstance(occurrence, Message):
             return self._messages.see_to(occurrence, ends)
-        self._sender.resume(occurrence.uri)  # a file has an invocation of its own
-        return occurrence.uri
+        self._sender.resume(occurrence.name)  # a file has an invocation of its own
+        return occurrence.name
 
 
 def build(settings: Settings, store: ObjectStore | None = None) -> Batch:
@@ -96,8 +99,10 @@ def build(settings: Settings, store: ObjectStore | None = None) -> Batch:
         memory_mb=settings.memory_mb,
         alias_seconds=settings.alias_seconds,
     )
-    answers, sender = Answers(catalog, settings.model), Sender(settings.reply_queues.replace(",", " ").split())
-    return Batch(Messages(store, answers, sender), Files(store, answers, sender), sender)
+    answers = Answers(catalog, settings.model, Uploads(store, settings.tensor_bytes))
+    sender = Sender(settings.reply_queues.replace(",", " ").split())
+    spread = Spread(settings.spreader, settings.spread_bytes)
+    return Batch(Messages(store, answers, sender), Files(store, answers, sender, spread), sender)
 
 
 handle = build(Settings.from_environment(os.environ))

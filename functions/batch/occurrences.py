@@ -5,14 +5,14 @@ message structure for EventBridge. It knows forms, not what is done about them.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
+from pilotlight.bus import INFERENCE
 from pilotlight.errors import InvalidInputError
 
-INFERENCE = "Pilotlight Inference"  # detail-type of what other programs put on the bus
 CREATED = "Object Created"  # detail-type of S3's
 
 
@@ -27,13 +27,21 @@ class Message(Struct, frozen=True):
     fresh: bool = True  # this is its first delivery, as far as the queue knows
 
 
-class Upload(Struct, frozen=True):
-    """A file to be answered line by line, by its whole address."""
+class Job(Struct, frozen=True):
+    """A file to be answered line by line, by its whole address, or a batch by its id."""
 
-    uri: str
+    name: str
 
 
-Occurrence = Message | Upload
+class Step(Struct, frozen=True):
+    """What the state machine asks for of a job that is spread."""
+
+    step: Literal["split", "answer", "join"]
+    job: str
+    start: int = 0  # of the span, in bytes
+
+
+Occurrence = Message | Job
 
 
 def of_event(event: Mapping[str, Any]) -> Occurrence:
@@ -42,12 +50,21 @@ def of_event(event: Mapping[str, Any]) -> Occurrence:
     if kind not in (CREATED, INFERENCE) or not isinstance(detail, Mapping):
         raise InvalidInputError(f"The event {kind or sorted(event)!r} is none of {CREATED}, {INFERENCE}, SQS.")
     if kind == CREATED:
-        return Upload(f"s3://{detail['bucket']['name']}/{detail['object']['key']}")
-    if "s3_uri" not in detail:
+        return Job(f"s3://{detail['bucket']['name']}/{detail['object']['key']}")
+    named = [detail[name] for name in ("s3_uri", "batch") if name in detail]
+    if not named:
         return Message(str(event.get("id", "")), msgspec.json.encode(detail), fresh=False)
-    if "inputs" in detail or not isinstance(detail["s3_uri"], str):
-        raise InvalidInputError("An event has either s3_uri, which is a text, or a V2 body with inputs.")
-    return Upload(detail["s3_uri"])
+    if len(named) > 1 or "inputs" in detail or not isinstance(named[0], str):
+        raise InvalidInputError("An event has either s3_uri or batch, which is a text, or a V2 body with inputs.")
+    return Job(named[0])
+
+
+def of_step(event: Mapping[str, Any]) -> Step:
+    """What the state machine asks for."""
+    try:
+        return msgspec.convert(event, Step)
+    except msgspec.ValidationError as exc:
+        raise InvalidInputError(f"The event is no step of the state machine: {exc}.") from exc
 
 
 def of_record(record: Mapping[str, Any]) -> Occurrence:

@@ -29,12 +29,12 @@ ROOT = Path(__file__).parents[2]
 NAME = "large"
 ROWS = 16  # in each request
 WRONG = 997  # one line in so many is no JSON
-PART_BYTES = 4_000_000  # as in functions/batch/files.py
+PART_BYTES = 4_000_000  # as in functions/batch/work.py
 HANDLER = """
 import json, sys
-from functions.batch import files
+from functions.batch import work
 from functions.batch.handler import handle
-files.PART_BYTES = int(sys.argv[1])
+work.PART_BYTES = int(sys.argv[1])
 print(json.dumps(handle(json.load(sys.stdin), None)))
 """
 

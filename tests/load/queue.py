@@ -27,7 +27,7 @@ from tests.conftest import Serial, aws_variables, moto_server
 from tests.load.fuzz import resident
 
 POISON, TWICE = 0.01, 0.03
-WAVE = 200  # messages are sent at once: moto's queue takes the longer for each, the more it holds
+WAVE = 20  # messages are sent at once: moto looks at all that a queue holds, again for each that it gives out
 FOLDER = "outbox/messages/"
 
 

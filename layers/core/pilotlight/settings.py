@@ -23,6 +23,8 @@ VARIABLES = {
     "approval": "PILOTLIGHT_APPROVAL",
     "promoter": "PILOTLIGHT_PROMOTER",
     "reply_queues": "PILOTLIGHT_REPLY_QUEUES",
+    "spreader": "PILOTLIGHT_SPREADER",
+    "spread_bytes": "PILOTLIGHT_SPREAD_BYTES",
     "initialization": "AWS_LAMBDA_INITIALIZATION_TYPE",  # set by Lambda
     "memory_mb": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",  # set by Lambda, by SAM and by the local gateway
 }
@@ -42,6 +44,8 @@ class Settings(Struct, frozen=True):
     approval: Literal["off", "required"] = "off"  # whether somebody must approve a version before it may serve
     promoter: str = ""  # name of the function that promotes what the registry's routes are asked to
     reply_queues: str = ""  # ARNs of the queues that a message may have its answer sent to, with commas between them
+    spreader: str = ""  # ARN of the state machine over which large files are spread; empty to answer them one by one
+    spread_bytes: Annotated[int, Meta(ge=1)] = 64_000_000  # of a file from which on it is spread
     initialization: str = "on-demand"  # or snap-start, provisioned-concurrency
 
     @classmethod
@@ -58,3 +62,8 @@ class Settings(Struct, frozen=True):
     def model_bytes(self) -> int:
         """How many bytes of models may stay in memory: half, since opening one needs about its size again."""
         return self.memory_mb * 1_000_000 // 2
+
+    @property
+    def tensor_bytes(self) -> int:
+        """How many bytes of tensors one request may bring from the store: a fourth, since its answer takes some too."""
+        return self.memory_mb * 1_000_000 // 4

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from functions.batch.occurrences import Message, Upload, of_event, of_record
+from functions.batch.occurrences import Message, Job, of_event, of_record
 from functions.batch.sender import Sender
 from pilotlight.errors import InvalidInputError, StoreError
 from pilotlight.registry import Registry
@@ -166,7 +166,7 @@ def test_a_message_without_time_comes_again(place: Place) -> None:
 def test_a_dead_event_that_is_put_into_the_queue_is_that_event(place: Place) -> None:
     created = recorded("created")
     created["detail"]["bucket"]["name"] = "b"
-    assert of_record(record("a", created)) == of_event(created) == Upload("s3://b/inbox/digits/monday.jsonl")
+    assert of_record(record("a", created)) == of_event(created) == Job("s3://b/inbox/digits/monday.jsonl")
     assert not failed(place, record("a", created))
     assert place.post.resumed == ["s3://b/inbox/digits/monday.jsonl"]
     asked = of_record(record("a", recorded("asked")))
