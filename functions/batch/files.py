@@ -52,7 +52,9 @@ class Files:
         found = self._found(job)
         try:
             work = self._work(found, ends)
-            if self._is_spread(work.bytes) and self._sender.spread(self._spread.machine, job, work.stamp):
+            if self._is_spread(work.reading.size) and self._sender.spread(
+                self._spread.machine, job, work.reading.e_tag
+            ):
                 return f"{found.path} is spread."
             return work.go_on(partial(self._sender.resume, job))
         except ConflictError as exc:
@@ -68,7 +70,7 @@ class Files:
         return self._split(step.job, work)
 
     def _split(self, job: str, work: Work) -> dict[str, Any]:
-        length = max(SPAN_BYTES, work.bytes // MOST_SPANS + 1)
+        length = max(SPAN_BYTES, work.reading.size // MOST_SPANS + 1)
         progress = work.begin(length)
         starts = [{"start": span.start} for span in progress.spans if not (span.done or progress.refused)]
         path = f"{self._found(job).folder}/spans.json"

@@ -7,7 +7,6 @@ Source of the latter: OpenAI's Batch API. It knows forms, not models or stores.
 """
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,12 +17,10 @@ from msgspec import Raw, Struct
 from functions.batch.bodies import Body, Call, Json
 from functions.batch.lines import Item, Line
 from pilotlight.api.router import status_of
-from pilotlight.batches import MOST_ERRORS, Wrong
-from pilotlight.contracts import Reference
-from pilotlight.errors import InvalidInputError, PilotlightError
+from pilotlight.batches import MOST_ERRORS, Wrong, model_of
+from pilotlight.errors import PilotlightError
 
 MOST_REQUESTS = 1_000_000  # of a batch: each one's id is remembered while it is examined, in 100 bytes
-INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 TOO_LONG = "The line is longer than 6,000,000 bytes; send fewer items in each."
 
 
@@ -106,7 +103,7 @@ class Calls:
     def parsed(self, data: bytes) -> Body:
         """A call; the whole file has been examined, so that only its body may be wrong."""
         call = CALL.decode(data)
-        return Call(bytes(call.body), call.custom_id, meant(call.url))
+        return Call(bytes(call.body), call.custom_id, model_of(call.url))
 
     def answer(self, item: Item, text: bytes) -> bytes:
         """A line of the output file."""
@@ -145,11 +142,3 @@ class Calls:
 def too_many(line: Line) -> Wrong:
     """Why a batch is not read any further."""
     return Wrong(line.number, f"A batch has at most {MOST_REQUESTS:,} requests; make several.", "too_many_tasks")
-
-
-def meant(endpoint: str) -> Reference:
-    """The model of an endpoint; `InvalidInputError` for what is no V2 inference."""
-    found = INFER.fullmatch(endpoint)
-    if found is None:
-        raise InvalidInputError(f"{endpoint!r} is not an endpoint of batches; /v2/models/NAME/infer is.")
-    return Reference.select(found[1], found[2])

@@ -16,11 +16,13 @@ from typing import Literal
 
 from msgspec import Struct
 
-from pilotlight.errors import NotFoundError
+from pilotlight.contracts import Reference
+from pilotlight.errors import InvalidInputError, NotFoundError
 
 MOST_ERRORS = 1000  # listed; all of them are lines of the result
 ORDERS = "batches"
 RESULTS = "outbox/batches/"
+INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 BATCH = re.compile(r"batch_([0-9a-f]{32})")
 
 
@@ -162,6 +164,14 @@ def of_batch(name: str, what: str) -> str:
     if found is None:
         raise NotFoundError(f"There is no batch {name!r}; GET /v1/batches lists them.")
     return f"{ORDERS}/{found[1]}/{what}.json"
+
+
+def model_of(endpoint: str) -> Reference:
+    """The model of an endpoint; `InvalidInputError` for what is no V2 inference."""
+    found = INFER.fullmatch(endpoint)
+    if found is None:
+        raise InvalidInputError(f"{endpoint!r} is not an endpoint of batches; /v2/models/NAME/infer is.")
+    return Reference.select(found[1], found[2])
 
 
 def results(name: str) -> str:

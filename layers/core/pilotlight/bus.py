@@ -1,6 +1,6 @@
 """Word to the batch function that there is something to answer, by EventBridge's default bus.
 
-boto3 is imported with the first word. On a laptop AWS_ENDPOINT_URL_EVENTBRIDGE leads the same call to the local gateway.
+boto3 is imported with the first word. On a laptop AWS_ENDPOINT_URL_EVENTBRIDGE leads the call to the local gateway.
 """
 
 import json

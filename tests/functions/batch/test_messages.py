@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from functions.batch.occurrences import Message, Job, of_event, of_record
+from functions.batch.occurrences import Job, Message, of_event, of_record
 from functions.batch.sender import Sender
 from pilotlight.errors import InvalidInputError, StoreError
 from pilotlight.registry import Registry

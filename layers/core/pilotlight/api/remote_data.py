@@ -2,8 +2,9 @@
 
     {"name": "image", "shape": [64, 3, 224, 224], "datatype": "FP32", "parameters": {"s3_uri": "s3://bucket/uploads/..."}}
 
-What lies there is measured by HEAD before a byte of it is held: against the shape, and against the memory that requests
-may take. It is read only as it was measured (If-Match). No address but the stack's own is ever asked (pilotlight.uploads).
+What lies there is measured by HEAD before a byte of it is held: against the shape, and against the memory that
+requests may take. It is read only as it was measured (If-Match), and from no address but the stack's own
+(pilotlight.uploads).
 """
 
 import io
@@ -66,7 +67,5 @@ def values(data: bytearray, name: str, datatype: Datatype, shape: Sequence[int])
     if (*said,) != (*shape,) or dtype.newbyteorder("=") != wanted.newbyteorder("=") or dtype.str != wanted.str:
         raise InvalidInputError(f"Input {name!r} is {dtype} of {list(said)} in its .npy file, not {datatype} {shape}.")
     if columns_first and len(said) > 1:
-        raise InvalidInputError(
-            f"Input {name!r} lies column by column in its .npy file; save np.ascontiguousarray of it."
-        )
+        raise InvalidInputError(f"Input {name!r} lies column by column; save np.ascontiguousarray of it.")
     return memoryview(data)[stream.tell() :]

@@ -26,6 +26,7 @@ from pilotlight.errors import (
 LOG = logging.getLogger("pilotlight.api")
 
 Endpoint = Callable[[Request], Response]
+Worded = Callable[..., Response]  # a status, a sentence and headers as the body that the routes' clients show
 Routes = Mapping[str, Mapping[str, Endpoint]]  # resource -> verb -> endpoint
 
 STATUSES: Mapping[type[PilotlightError], int] = {
@@ -45,9 +46,10 @@ STATUSES: Mapping[type[PilotlightError], int] = {
 class Router:
     """A Lambda handler over a table of routes. Whatever goes wrong, it answers, in a body that V2 clients show."""
 
-    def __init__(self, routes: Routes, bill: Bill | None = None) -> None:
+    def __init__(self, routes: Routes, bill: Bill | None = None, worded: Worded | None = None) -> None:
         self._routes = routes
         self._bill = bill
+        self._worded = worded or failure
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
         """Answer a REST proxy event, with what the call took and cost where there is a bill."""
@@ -66,12 +68,12 @@ class Router:
             return self.endpoint(request)(request)
         except UnavailableError as exc:
             again = {} if exc.retry_after is None else {"retry-after": str(exc.retry_after)}
-            return failure(status_of(exc), str(exc), **again)
+            return self._worded(status_of(exc), str(exc), **again)
         except PilotlightError as exc:
-            return failure(status_of(exc), str(exc))
+            return self._worded(status_of(exc), str(exc))
         except Exception:  # the last resort: a bug of ours must reach the log, and its words not the caller
             LOG.exception("The handler failed on %s", event.get("path"))
-            return failure(500, "The server failed on this request; its log says why.")
+            return self._worded(500, "The server failed on this request; its log says why.")
 
     def endpoint(self, request: Request) -> Endpoint:
         """The endpoint for the request's route and verb; HEAD is answered as GET."""

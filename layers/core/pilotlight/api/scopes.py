@@ -1,12 +1,12 @@
 """What a caller must be allowed to do, by route: the one table of it.
 
-`infer` asks models, `admin` decides which of them answer, `train` makes them. Until the API has an authorizer, what is
+`infer` asks models, `batch` leaves files and work for them, `admin` decides which of them answer, `train` makes them. Until the API has an authorizer, what is
 not `infer` asks for the stack's API key; a test holds the template to this table.
 """
 
 from typing import Literal
 
-Scope = Literal["infer", "admin", "train"]
+Scope = Literal["infer", "batch", "admin", "train"]
 
 MODEL, VERSION = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
 NAMED, OF_VERSION = "/registry/models/{model}", "/registry/models/{model}/versions/{version}"
@@ -24,10 +24,16 @@ ADMIN = (
     *(f"{OF_VERSION}{what}" for what in ("", "/manifest", "/report", "/verdict", "/files", "/approval")),
     *(f"{OF_ALIAS}{what}" for what in ("", "/history", "/promote", "/rollback", "/canary", "/split", "/shadow")),
 )
+BATCH = (
+    *("/v1/files", "/v1/files/{file}", "/v1/files/{file}/content", "/v1/uploads"),
+    *(f"/v1/uploads/{{upload}}/{verb}" for verb in ("parts", "complete", "cancel")),
+    *("/v1/batches", "/v1/batches/{batch}", "/v1/batches/{batch}/cancel"),
+)
 TRAIN = ()
 
 SCOPES: dict[str, Scope] = {
     **dict.fromkeys(INFER, "infer"),
+    **dict.fromkeys(BATCH, "batch"),
     **dict.fromkeys(ADMIN, "admin"),
     **dict.fromkeys(TRAIN, "train"),
 }
