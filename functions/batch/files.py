@@ -36,6 +36,7 @@ class Spread:
 
     machine: str = ""  # ARN
     threshold: int = 64_000_000  # bytes of a file from which on it is
+    at_once: int = 10  # invocations that it may keep busy
 
 
 class Files:
@@ -76,7 +77,7 @@ class Files:
         path = f"{self._found(job).folder}/spans.json"
         self._store.put(path, msgspec.json.encode(starts))
         bucket, _, prefix = self._store.url.removeprefix("s3://").partition("/")
-        return {"job": job, "spans": len(starts), "bucket": bucket, "key": f"{prefix}/{path}".lstrip("/")}
+        return {"job": job, "at_once": self._spread.at_once, "bucket": bucket, "key": f"{prefix}/{path}".lstrip("/")}
 
     def _is_spread(self, size: int) -> bool:
         return bool(self._spread.machine) and size >= self._spread.threshold

@@ -51,11 +51,11 @@ def of_event(event: Mapping[str, Any]) -> Occurrence:
         raise InvalidInputError(f"The event {kind or sorted(event)!r} is none of {CREATED}, {INFERENCE}, SQS.")
     if kind == CREATED:
         return Job(f"s3://{detail['bucket']['name']}/{detail['object']['key']}")
-    named = [detail[name] for name in ("s3_uri", "batch") if name in detail]
+    named = [detail[name] for name in ("s3_uri", "batch", "job") if name in detail]
     if not named:
         return Message(str(event.get("id", "")), msgspec.json.encode(detail), fresh=False)
     if len(named) > 1 or "inputs" in detail or not isinstance(named[0], str):
-        raise InvalidInputError("An event has either s3_uri or batch, which is a text, or a V2 body with inputs.")
+        raise InvalidInputError("An event has either s3_uri, batch or job, which is a text, or a V2 body with inputs.")
     return Job(named[0])
 
 

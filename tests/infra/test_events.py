@@ -40,7 +40,7 @@ def test_the_function_may_do_only_what_it_must() -> None:
     assert flat == {
         "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "events:PutEvents", "sqs:ReceiveMessage",
         "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage",
-        "kms:Decrypt", "kms:GenerateDataKey",
+        "kms:Decrypt", "kms:GenerateDataKey", "states:StartExecution",
     }  # fmt: skip
     assert "*" not in [one["Resource"] for one in statements()]
     assert resources("s3:PutObject") == [{"Fn::Sub": f"{OBJECTS}/outbox/*"}]

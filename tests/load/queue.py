@@ -36,7 +36,7 @@ class Weather:
     """What goes wrong, and how patient the queue is."""
 
     deadly: int = 25  # of so many batches, one dies
-    again: int = 50  # of so many, one is delivered twice
+    again: int = 40  # of so many, one is delivered twice, unless it dies
     hidden_s: int = 2  # that a received message is hidden; 720 in infra/events.yaml
     receives: int = 5  # before a message is dead, as there
 

@@ -26,8 +26,9 @@ JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
 MULTIPART, BYTES = "multipart/form-data", "application/octet-stream"
 ABOUT = (
     "Pilotlight serves large models from serverless functions: the Open Inference Protocol (V2) with Triton's "
-    "extensions, MLflow's scoring protocol, OpenAI's files and batches, and the registry of versions and aliases. On AWS the routes lie below the "
-    "stage. Routes of the scopes admin and batch ask for the stack's API key. A wrong verb is answered with 405 and the right one."
+    "extensions, MLflow's scoring protocol, OpenAI's files and batches, and the registry of versions and aliases. On "
+    "AWS the routes lie below the stage. Routes of the scopes admin and batch ask for the stack's API key. A wrong "
+    "verb is answered with 405 and the right one."
 )
 TAGS = {
     "V2": "The Open Inference Protocol, as JSON or with binary tensors (Inference-Header-Content-Length).",

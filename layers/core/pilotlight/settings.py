@@ -25,6 +25,7 @@ VARIABLES = {
     "reply_queues": "PILOTLIGHT_REPLY_QUEUES",
     "spreader": "PILOTLIGHT_SPREADER",
     "spread_bytes": "PILOTLIGHT_SPREAD_BYTES",
+    "spread_at_once": "PILOTLIGHT_SPREAD_AT_ONCE",
     "initialization": "AWS_LAMBDA_INITIALIZATION_TYPE",  # set by Lambda
     "memory_mb": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",  # set by Lambda, by SAM and by the local gateway
 }
@@ -46,6 +47,7 @@ class Settings(Struct, frozen=True):
     reply_queues: str = ""  # ARNs of the queues that a message may have its answer sent to, with commas between them
     spreader: str = ""  # ARN of the state machine over which large files are spread; empty to answer them one by one
     spread_bytes: Annotated[int, Meta(ge=1)] = 64_000_000  # of a file from which on it is spread
+    spread_at_once: Annotated[int, Meta(ge=1)] = 10  # how many invocations a spread file may keep busy
     initialization: str = "on-demand"  # or snap-start, provisioned-concurrency
 
     @classmethod

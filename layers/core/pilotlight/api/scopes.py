@@ -1,7 +1,8 @@
 """What a caller must be allowed to do, by route: the one table of it.
 
-`infer` asks models, `batch` leaves files and work for them, `admin` decides which of them answer, `train` makes them. Until the API has an authorizer, what is
-not `infer` asks for the stack's API key; a test holds the template to this table.
+`infer` asks models, `batch` leaves files and work for them, `admin` decides which of them answer, `train` makes them.
+Until the API has an authorizer, what is not `infer` asks for the stack's API key; a test holds the template to this
+table.
 """
 
 from typing import Literal
