@@ -99,7 +99,7 @@ def build(settings: Settings, store: ObjectStore | None = None) -> Batch:
         memory_mb=settings.memory_mb,
         alias_seconds=settings.alias_seconds,
     )
-    answers = Answers(catalog, settings.model, Uploads(store, settings.tensor_bytes))
+    answers = Answers(catalog, settings.model, Uploads(catalog.registry, settings.tensor_bytes))
     sender = Sender(settings.reply_queues.replace(",", " ").split())
     spread = Spread(settings.spreader, settings.spread_bytes, settings.spread_at_once)
     return Batch(Messages(store, answers, sender), Files(store, answers, sender, spread), sender)

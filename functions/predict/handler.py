@@ -36,10 +36,10 @@ def catalog(settings: Settings, store: ObjectStore) -> Catalog:
 
 def build(settings: Settings) -> Router:
     """A handler for these settings that preloads nothing."""
-    endpoints = Endpoints(catalog(settings, open_store(settings.store)), settings.model)
+    endpoints = Endpoints(catalog(settings, open_store(settings.store)), settings.model, settings.tensor_bytes)
     return Router(endpoints.routes(), Bill(settings.memory_mb))
 
 
 CATALOG = catalog(SETTINGS, STORE)
-handle = Router(Endpoints(CATALOG, SETTINGS.model).routes(), Bill(SETTINGS.memory_mb))
+handle = Router(Endpoints(CATALOG, SETTINGS.model, SETTINGS.tensor_bytes).routes(), Bill(SETTINGS.memory_mb))
 Snapshot(handle, CATALOG, PRELOADED, partial(open_store, SETTINGS.store)).arrange(SETTINGS.initialization)

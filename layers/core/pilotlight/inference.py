@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pilotlight import tasks
 from pilotlight.api import v2
 from pilotlight.api.messages import Response
+from pilotlight.api.remote_data import Uploads
 from pilotlight.api.statistics import Call
 from pilotlight.api.trace import Trace
 from pilotlight.contracts import Manifest, Reference
@@ -28,10 +29,16 @@ def opened(catalog: Catalog, meant: Reference, trace: Trace) -> WarmModel:
 
 
 def answered(
-    model: WarmModel, body: bytes, headers: Mapping[str, str], watch: Watch, call: Call, trace: Trace
+    model: WarmModel,
+    body: bytes,
+    headers: Mapping[str, str],
+    watch: Watch,
+    call: Call,
+    trace: Trace,
+    uploads: Uploads | None = None,
 ) -> Answered[Response]:
     """The answer to a request in the bytes of V2, beside the outputs in it."""
-    asked = v2.decode_infer(body, headers, model.manifest)
+    asked = v2.decode_infer(body, headers, model.manifest, uploads)
     return computed(model, asked, watch, call, trace, headers.get("accept-encoding", ""))
 
 

@@ -16,18 +16,18 @@ import numpy as np
 from pilotlight import uploads
 from pilotlight.contracts import Datatype
 from pilotlight.errors import InvalidInputError, TooLargeError
+from pilotlight.registry import Registry
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.storage import ObjectStore
 
 MAGIC = b"\x93NUMPY"
 HEADER = 65_536  # bytes that a .npy file may have before its numbers; numpy's own is 128
 
 
 class Uploads:
-    """The uploads of a store; `budget` is how many bytes of them one request may take."""
+    """The uploads of a registry's store; `budget` is how many bytes of them one request may take."""
 
-    def __init__(self, store: ObjectStore, budget: int) -> None:
-        self._store = store
+    def __init__(self, registry: Registry, budget: int) -> None:
+        self._registry = registry  # whose store is another one after a snapshot
         self.budget = budget
 
     def read(self, uri: object, name: str, datatype: Datatype, shape: Sequence[int], left: int) -> memoryview:
@@ -35,8 +35,8 @@ class Uploads:
 
         `InvalidInputError` for another address or size, `TooLargeError` beyond the memory, `NotFoundError` for nothing.
         """
-        path = uploads.key(self._store.url, uri)
-        size, e_tag = self._store.stamp(path)
+        path = uploads.key(self._registry.store.url, uri)
+        size, e_tag = self._registry.store.stamp(path)
         if size > left:
             raise TooLargeError(f"Input {name!r} is {size:,} bytes at {path}; of this request {left:,} more are held.")
         wanted = None if datatype == "BYTES" else prod(shape) * NUMPY_DTYPES[datatype].itemsize
@@ -48,7 +48,7 @@ class Uploads:
 
     def _bytes(self, path: str, size: int, e_tag: str) -> bytearray:
         data, position = bytearray(size), 0
-        for block in self._store.blocks(path, 0, size, e_tag):
+        for block in self._registry.store.blocks(path, 0, size, e_tag):
             data[position : position + len(block)] = block
             position += len(block)
         return data

@@ -50,8 +50,11 @@ def _long_form(loader: SafeLoader, suffix: str, node: yaml.Node) -> dict[str, An
 TemplateLoader.add_multi_constructor("!", _long_form)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The template as nested dicts, parameters' defaults filled in; `InvalidInputError` when it cannot be read."""
+def read(path: Path, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The template as nested dicts, parameters filled in, by default with their own defaults.
+
+    `InvalidInputError` when it cannot be read.
+    """
     try:
         document = yaml.load(path.read_bytes(), Loader=TemplateLoader)  # noqa: S506  # TemplateLoader is a SafeLoader
     except OSError as exc:
@@ -62,7 +65,7 @@ def read(path: Path) -> dict[str, Any]:
         raise InvalidInputError(f"{path} is not YAML: {_problem(exc)}.") from exc
     if not isinstance(document, dict):
         raise InvalidInputError(f"{path} is not a CloudFormation template: it holds no mapping with Resources.")
-    resolved: dict[str, Any] = resolve(document, _defaults(document) | _functions(document))
+    resolved: dict[str, Any] = resolve(document, _defaults(document) | dict(parameters or {}) | _functions(document))
     return resolved
 
 
