@@ -1,4 +1,4 @@
-"""OpenAI's files, uploads and batches by the unmodified openai client, through the local gateway, with no AWS at all."""
+"""OpenAI's files, uploads and batches by the unmodified openai client, through the local gateway, without any AWS."""
 
 import json
 import time
