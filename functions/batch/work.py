@@ -75,7 +75,7 @@ class Work:
         self._ends = ends
         self._ledger = Ledger(store, found.folder)
         self._idle = True  # nothing is answered yet
-        self._watched = time.monotonic()
+        self._watched = 0.0  # so that it is looked before the first line
         self.reading = Reading(store, found)
 
     def go_on(self, hand_on: Callable[[], None]) -> str:

@@ -18,6 +18,7 @@ from pilotlight.storage import ObjectStore
 from pilotlight.uploads import Upload
 
 Shown = TypeVar("Shown", FileObject, Order)
+ANSWER = re.compile(rf"file-({uploads.ID})-(\d+)")
 RESULT = re.compile(rf"file-({uploads.ID})-(output|errors)")
 
 
@@ -54,6 +55,9 @@ class Shelf:
         result = RESULT.fullmatch(name)
         if result is not None:
             return self._result(name, result[1], result[2])
+        answer = ANSWER.fullmatch(name)
+        if answer is not None:
+            return self._answer(name, f"{uploads.ANSWERS}/{answer[1]}/{answer[2]}")
         path = f"{uploads.folder(name)}/file.json"
         try:
             told = decode(self.store.get(path).data, Upload, path)
@@ -71,8 +75,8 @@ class Shelf:
 
     def remove(self, name: str) -> None:
         """Delete what was uploaded; `ConflictError` for the file of a batch, which goes with that."""
-        if RESULT.fullmatch(name):
-            raise ConflictError(f"{name} is the result of a batch, and stays as long as that.")
+        if RESULT.fullmatch(name) or ANSWER.fullmatch(name):
+            raise ConflictError(f"{name} is an answer, and stays as long as the bucket keeps those.")
         folder = uploads.folder(self.find(name).shown.id)
         for path in (f"{folder}/file.json", f"{folder}/content", *self.store.paths(f"{folder}/parts")):
             self.store.delete(path)
@@ -112,6 +116,14 @@ class Shelf:
             purpose="batch_output",
             s3_uri=f"{self.store.url}/{path}",
         )
+        return Found(shown, path)
+
+    def _answer(self, name: str, path: str) -> Found:
+        """An output that was too large to be sent."""
+        size = self.store.size(path)
+        made = int(name[5:17], 16) // 1000  # ms, as new_id puts it there
+        uri = f"{self.store.url}/{path}"
+        shown = FileObject(id=name, bytes=size, created_at=made, filename=name, purpose="user_data", s3_uri=uri)
         return Found(shown, path)
 
     def _shown(self, told: Upload) -> FileObject:

@@ -36,10 +36,16 @@ def catalog(settings: Settings, store: ObjectStore) -> Catalog:
 
 def build(settings: Settings) -> Router:
     """A handler for these settings that preloads nothing."""
-    endpoints = Endpoints(catalog(settings, open_store(settings.store)), settings.model, settings.tensor_bytes)
+    return router(settings, catalog(settings, open_store(settings.store)))
+
+
+def router(settings: Settings, models: Catalog) -> Router:
+    """The routes over the models of a catalog."""
+    large = settings.large_answers == "on"
+    endpoints = Endpoints(models, settings.model, settings.tensor_bytes, large=large)
     return Router(endpoints.routes(), Bill(settings.memory_mb))
 
 
 CATALOG = catalog(SETTINGS, STORE)
-handle = Router(Endpoints(CATALOG, SETTINGS.model, SETTINGS.tensor_bytes).routes(), Bill(SETTINGS.memory_mb))
+handle = router(SETTINGS, CATALOG)
 Snapshot(handle, CATALOG, PRELOADED, partial(open_store, SETTINGS.store)).arrange(SETTINGS.initialization)

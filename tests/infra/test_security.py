@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pilotlight.api.scopes import SCOPES
+from pilotlight.bus import INFERENCE
 from pilotlight.local import intrinsics
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +22,13 @@ NO_RESOURCES = {"ecr:GetAuthorizationToken"}  # actions that know no resources, 
 ALIAS = "models/digits/aliases/champion.json"
 WEIGHTS = "models/digits/versions/1/model.onnx"
 MANIFEST = "models/digits/versions/1/manifest.json"
+SPREAD_REACHES = {  # by the service of the action
+    "lambda": ("BatchFunction.Arn",),
+    "s3": ("/outbox/*/spans.json",),
+    "states": ("${AWS::StackName}-spread",),
+    "sqs": ("DeadLetters.Arn",),
+    "kms": ("DataKey",),
+}
 MOVERS = {"PromoteFunction", "ModelsFunction"}  # the promoter, and those who hold the API key
 LOGGED = {
     "requestId", "xrayTraceId", "requestTimeEpoch", "identity.sourceIp", "identity.apiKeyId", "identity.userArn",
@@ -47,6 +55,13 @@ def statements(resource: Template) -> Iterator[Template]:
     for policy in resource["Properties"].get("Policies", []):
         for one in policy.get("PolicyDocument", policy)["Statement"]:
             yield one["Fn::If"][1] if "Fn::If" in one else one
+
+
+def conditional(resource: Template) -> Iterator[tuple[str, Template]]:
+    """The statements of a function, each with the condition that it stands under, if it does."""
+    for policy in resource["Properties"]["Policies"]:
+        for one in policy["Statement"]:
+            yield (one["Fn::If"][0], one["Fn::If"][1]) if "Fn::If" in one else ("", one)
 
 
 def roles(templates: Templates) -> Iterator[tuple[str, Template]]:
@@ -103,9 +118,66 @@ def objects_are_reached_below_a_folder(templates: Templates) -> Iterator[str]:
 
 
 def who_predicts_writes_nothing(templates: Templates) -> Iterator[str]:
-    for one in statements(templates["api"]["Resources"]["PredictFunction"]):
-        if beyond := set(listed(one["Action"])) - READS:
+    """But answers that cannot be sent, where a parameter that is off by default says so."""
+    if templates["api"]["Parameters"]["LargeAnswers"]["Default"] != "off":
+        yield "PredictFunction writes answers without being told to"
+    for condition, one in conditional(templates["api"]["Resources"]["PredictFunction"]):
+        beyond = set(listed(one["Action"])) - READS
+        if condition == "KeepsAnswers" and list(keys(one)) == ["answers/*"]:
+            beyond -= {"s3:PutObject"}
+        if condition == "KeepsAnswersByKey":
+            beyond -= {"kms:GenerateDataKey"}
+        if beyond:
             yield f"PredictFunction may do {beyond}"
+
+
+def who_orders_batches_reaches_no_model(templates: Templates) -> Iterator[str]:
+    function = templates["api"]["Resources"]["BatchesFunction"]
+    for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"):
+        for key in (WEIGHTS, ALIAS, "inbox/a.jsonl", "outbox/messages/a.json", "runs/a/metrics.jsonl"):
+            if may(function, action, key):
+                yield f"BatchesFunction, and whoever holds what it signs, may do {action} to {key}"
+    if may(function, "s3:PutObject", "outbox/batches/1/manifest.json"):
+        yield "BatchesFunction may write results"
+
+
+def who_answers_writes_no_order(templates: Templates) -> Iterator[str]:
+    function = templates["events"]["Resources"]["BatchFunction"]
+    for key in ("batches/1/order.json", "batches/1/cancel.json", "uploads/1/content", "inbox/a.jsonl", WEIGHTS):
+        for action in ("s3:PutObject", "s3:DeleteObject"):
+            if may(function, action, key):
+                yield f"BatchFunction may do {action} to {key}"
+
+
+def words_on_the_bus_are_ours(templates: Templates) -> Iterator[str]:
+    for name, resource in roles(templates):
+        for one in statements(resource):
+            told = one.get("Condition", {}).get("StringEquals", {})
+            if "events:PutEvents" in listed(one["Action"]) and (
+                not str(told.get("events:source")).startswith("pilotlight.")
+                or told.get("events:detail-type") != INFERENCE
+            ):
+                yield f"{name} may put any event on the bus"
+
+
+def the_machine_reaches_its_own_things(templates: Templates) -> Iterator[str]:
+    for one in statements(templates["events"]["Resources"]["SpreadRole"]):
+        for action, resource in (
+            (action, found) for action in listed(one["Action"]) for found in listed(one["Resource"])
+        ):
+            if not any(text in str(resource) for text in SPREAD_REACHES[action.partition(":")[0]]):
+                yield f"the state machine may do {action} to {resource}"
+    trust = templates["events"]["Resources"]["SpreadRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"][0]
+    if "aws:SourceAccount" not in str(trust.get("Condition")):
+        yield "the state machine's role may be taken for another account"
+
+
+def uploads_are_forgotten(templates: Templates) -> Iterator[str]:
+    rules = templates["api"]["Resources"]["ModelBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    for prefix in {"uploads/", "answers/", "idempotency/"} - {
+        rule.get("Prefix") for rule in rules if "ExpirationInDays" in rule
+    }:
+        yield f"what lies below {prefix} is kept for ever"
 
 
 def aliases_are_moved_by_few(templates: Templates) -> Iterator[str]:
@@ -226,6 +298,8 @@ def logs_are_forgotten(templates: Templates) -> Iterator[str]:
 
 Rule = Callable[[Templates], Iterator[str]]
 RULES: list[Rule] = [
+    who_orders_batches_reaches_no_model, who_answers_writes_no_order, words_on_the_bus_are_ours,
+    the_machine_reaches_its_own_things, uploads_are_forgotten,
     rights_are_named, objects_are_reached_below_a_folder, who_predicts_writes_nothing, aliases_are_moved_by_few,
     weights_are_written_by_the_trainer_alone, manifests_are_never_replaced, the_bucket_is_private_and_kept,
     the_bucket_asks_for_tls, no_body_is_logged, every_route_asks_for_what_the_mode_says,
@@ -250,10 +324,11 @@ def changed(at: str, to: object) -> Callable[[Templates], None]:
         node: Any = templates
         for step in way:
             node = node[int(step) if step.isdecimal() else step]
+        place = int(last) if isinstance(node, list) else last
         if to is None:
-            del node[last]
+            del node[place]
         else:
-            node[last] = to
+            node[place] = to
 
     return change
 
@@ -279,6 +354,9 @@ MACHINES = "training.Resources.MachineTemplate.Properties.LaunchTemplateData.Met
 PREDICTS = "api.Resources.PredictFunction.Properties.Policies.0.Statement"
 TRAINS = "training.Resources.TrainerRole.Properties.Policies.0.PolicyDocument.Statement"
 FORMAT = f"{API}.AccessLogSetting.Fn::If.1.Format"
+ORDERS = "api.Resources.BatchesFunction.Properties.Policies.0.Statement"
+SPREADS = "events.Resources.SpreadRole.Properties.Policies.0.PolicyDocument.Statement"
+TRUST = "events.Resources.SpreadRole.Properties.AssumeRolePolicyDocument.Statement"
 LOAD = "/v2/repository/models/{model}/load.x-amazon-apigateway-any-method"
 
 MUTATIONS: list[tuple[Rule, Callable[[Templates], None]]] = [
@@ -289,6 +367,22 @@ MUTATIONS: list[tuple[Rule, Callable[[Templates], None]]] = [
     (objects_are_reached_below_a_folder, changed(f"{TRAINS}.5.Condition", None)),
     (who_predicts_writes_nothing, allowed("api", "PredictFunction", "s3:PutObject", "outbox/*")),
     (who_predicts_writes_nothing, allowed("api", "PredictFunction", "s3:DeleteObject", "models/*")),
+    (who_predicts_writes_nothing, changed("api.Parameters.LargeAnswers.Default", "on")),
+    (who_predicts_writes_nothing, allowed("api", "PredictFunction", "s3:PutObject", "answers/*")),
+    (who_predicts_writes_nothing, changed(f"{PREDICTS}.1.Fn::If.1.Resource.Fn::Sub", "${ModelBucket.Arn}/models/*")),
+    (who_predicts_writes_nothing, changed(f"{PREDICTS}.1.Fn::If.0", "HasDataKey")),
+    (who_orders_batches_reaches_no_model, allowed("api", "BatchesFunction", "s3:GetObject", "*")),
+    (who_orders_batches_reaches_no_model, allowed("api", "BatchesFunction", "s3:PutObject", "inbox/*")),
+    (who_orders_batches_reaches_no_model, allowed("api", "BatchesFunction", "s3:PutObject", "outbox/batches/*")),
+    (who_answers_writes_no_order, allowed("events", "BatchFunction", "s3:PutObject", "batches/*")),
+    (who_answers_writes_no_order, allowed("events", "BatchFunction", "s3:DeleteObject", "uploads/*")),
+    (words_on_the_bus_are_ours, changed(f"{ORDERS}.3.Condition", None)),
+    (words_on_the_bus_are_ours, changed(f"{ORDERS}.3.Condition.StringEquals.events:source", "aws.s3")),
+    (the_machine_reaches_its_own_things, changed(f"{SPREADS}.0.Resource.Fn::GetAtt", "QueueFunction.Arn")),
+    (the_machine_reaches_its_own_things, changed(f"{SPREADS}.1.Resource.Fn::Sub", "arn:aws:s3:::${ModelBucket}/*")),
+    (the_machine_reaches_its_own_things, changed(f"{SPREADS}.2.Resource.Fn::Sub", "arn:aws:states:::stateMachine:x")),
+    (the_machine_reaches_its_own_things, changed(f"{TRUST}.0.Condition", None)),
+    (uploads_are_forgotten, changed(f"{BUCKET}.Properties.LifecycleConfiguration.Rules.3.Prefix", "uploaded/")),
     (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:PutObject", "models/*/aliases/*")),
     (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:PutObject", "models/*")),
     (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:DeleteObject", "models/*")),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pilotlight import tasks
 from pilotlight.api import v2
 from pilotlight.api.messages import Response
-from pilotlight.api.remote_data import Uploads
+from pilotlight.api.remote_data import Answers, Uploads
 from pilotlight.api.statistics import Call
 from pilotlight.api.trace import Trace
 from pilotlight.contracts import Manifest, Reference
@@ -36,14 +36,21 @@ def answered(
     call: Call,
     trace: Trace,
     uploads: Uploads | None = None,
+    answers: Answers | None = None,
 ) -> Answered[Response]:
     """The answer to a request in the bytes of V2, beside the outputs in it."""
     asked = v2.decode_infer(body, headers, model.manifest, uploads)
-    return computed(model, asked, watch, call, trace, headers.get("accept-encoding", ""))
+    return computed(model, asked, watch, call, trace, headers.get("accept-encoding", ""), answers)
 
 
 def computed(
-    model: WarmModel, asked: v2.InferRequest, watch: Watch, call: Call, trace: Trace, accepted: str = ""
+    model: WarmModel,
+    asked: v2.InferRequest,
+    watch: Watch,
+    call: Call,
+    trace: Trace,
+    accepted: str = "",
+    answers: Answers | None = None,
 ) -> Answered[Response]:
     """The steps before the graph, the graph, those behind it, arrays to bytes."""
     wanted = [output.name for output in asked.outputs]
@@ -54,7 +61,7 @@ def computed(
     call.inferred()
     trace.mark("infer")
     outputs = tasks.finish(model.manifest, results, feeds, wanted)
-    return Answered(v2.encode_infer(model.manifest, asked, outputs, accepted), outputs)
+    return Answered(v2.encode_infer(model.manifest, asked, outputs, accepted, answers), outputs)
 
 
 def items(manifest: Manifest, feeds: Mapping[str, Array]) -> int:

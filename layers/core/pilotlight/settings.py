@@ -23,6 +23,7 @@ VARIABLES = {
     "approval": "PILOTLIGHT_APPROVAL",
     "promoter": "PILOTLIGHT_PROMOTER",
     "reply_queues": "PILOTLIGHT_REPLY_QUEUES",
+    "large_answers": "PILOTLIGHT_LARGE_ANSWERS",
     "spreader": "PILOTLIGHT_SPREADER",
     "spread_bytes": "PILOTLIGHT_SPREAD_BYTES",
     "spread_at_once": "PILOTLIGHT_SPREAD_AT_ONCE",
@@ -45,6 +46,7 @@ class Settings(Struct, frozen=True):
     approval: Literal["off", "required"] = "off"  # whether somebody must approve a version before it may serve
     promoter: str = ""  # name of the function that promotes what the registry's routes are asked to
     reply_queues: str = ""  # ARNs of the queues that a message may have its answer sent to, with commas between them
+    large_answers: Literal["off", "on"] = "off"  # whether answers that cannot be sent are put into the store
     spreader: str = ""  # ARN of the state machine over which large files are spread; empty to answer them one by one
     spread_bytes: Annotated[int, Meta(ge=1)] = 64_000_000  # of a file from which on it is spread
     spread_at_once: Annotated[int, Meta(ge=1)] = 10  # how many invocations a spread file may keep busy

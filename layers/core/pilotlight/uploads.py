@@ -16,6 +16,7 @@ from msgspec import Struct
 from pilotlight.errors import InvalidInputError, NotFoundError
 
 FOLDER = "uploads"
+ANSWERS = "answers"
 ID = r"[0-9a-f]{32}"
 FILE = re.compile(rf"file-({ID})")
 UPLOAD = re.compile(rf"upload_({ID})")

@@ -1,19 +1,26 @@
-"""A V2 tensor's data from the store: raw little-endian bytes, or a .npy file, below `uploads/`.
+"""A V2 tensor's data in the store: what a request names there, and what is too large to be answered.
+
+A request names raw little-endian bytes, or a .npy file, below `uploads/`:
 
     {"name": "image", "shape": [64, 3, 224, 224], "datatype": "FP32", "parameters": {"s3_uri": "s3://bucket/uploads/..."}}
 
 What lies there is measured by HEAD before a byte of it is held: against the shape, and against the memory that
 requests may take. It is read only as it was measured (If-Match), and from no address but the stack's own
 (pilotlight.uploads).
+
+An answer beyond what Lambda sends is refused; or, where the stack lets this function write `answers/`, its outputs come
+by address in the same form, with `bytes` beside it and `file_id` for GET /v1/files/{file}/content.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from pilotlight import uploads
+from pilotlight.batches import new_id
 from pilotlight.contracts import Datatype
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.registry import Registry
@@ -21,6 +28,29 @@ from pilotlight.runtime.datatypes import NUMPY_DTYPES
 
 MAGIC = b"\x93NUMPY"
 HEADER = 65_536  # bytes that a .npy file may have before its numbers; numpy's own is 128
+
+
+class Answers:
+    """Where outputs go that are too large to be sent; nowhere, unless it is `kept`."""
+
+    def __init__(self, registry: Registry, *, kept: bool) -> None:
+        self._registry = registry
+        self._kept = kept
+
+    def put(self, outputs: Mapping[str, bytes], size: int) -> dict[str, dict[str, Any]]:
+        """The parameters by which each output is found; `TooLargeError` where none are kept."""
+        if not self._kept:
+            raise TooLargeError(
+                f"The answer has {size:,} bytes, more than Lambda sends. Ask for fewer items or outputs, or by "
+                "POST /v1/batches, whose answers may be larger; or deploy with LargeAnswers=on."
+            )
+        store, name = self._registry.store, new_id()
+        told = {}
+        for place, (output, data) in enumerate(outputs.items()):
+            path = f"{uploads.ANSWERS}/{name}/{place}"
+            store.create(path, data)
+            told[output] = {"s3_uri": f"{store.url}/{path}", "bytes": len(data), "file_id": f"file-{name}-{place}"}
+        return told
 
 
 class Uploads:

@@ -14,7 +14,7 @@ from msgspec import Meta, Raw, Struct
 
 from pilotlight.api import binary_data, compression, json_data
 from pilotlight.api.messages import JSON, Response
-from pilotlight.api.remote_data import Uploads
+from pilotlight.api.remote_data import Answers, Uploads
 from pilotlight.contracts import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
@@ -30,6 +30,8 @@ STATEFUL = ("sequence_id", "sequence_start", "sequence_end")  # parameters of a 
 BINARY = "application/octet-stream"
 MOST_DIMENSIONS = 32  # of a tensor; numpy ends at 64
 MOST_VALUES = compression.LIMIT  # of a tensor: a body of that many bytes holds no more
+LARGEST_BINARY = 4_600_000  # bytes of an answer that Lambda sends, 6 MB, before base64 makes a third more of it
+LARGEST_TEXT = 5_500_000  # the same of JSON, whose quotes are escaped
 JSON_LENGTH = "inference-header-content-length"  # how many bytes of the body are JSON; tensors follow
 Parameters = dict[str, Any]
 
@@ -127,9 +129,16 @@ def decode_infer(
 
 
 def encode_infer(
-    manifest: Manifest, request: InferRequest, results: Mapping[str, Array], accepted: str = ""
+    manifest: Manifest,
+    request: InferRequest,
+    results: Mapping[str, Array],
+    accepted: str = "",
+    answers: Answers | None = None,
 ) -> Response:
-    """The answer: the version that answered, the request's id if it had one, the outputs in their order."""
+    """The answer: the version that answered, the request's id if it had one, the outputs in their order.
+
+    One that is too large to be sent goes to the `answers`; without them, it goes where there is no limit.
+    """
     specs = every_output(manifest)
     tails: list[bytes] = []
     answer: dict[str, Any] = {"model_name": manifest.name, "model_version": str(manifest.version)}
@@ -140,6 +149,14 @@ def encode_infer(
         for wanted in request.outputs
     ]
     text = msgspec.json.encode(answer)
+    size = sum(map(len, tails), len(text))
+    if answers is not None and size > (LARGEST_BINARY if tails else LARGEST_TEXT):
+        told = answers.put({wanted.name: raw(wanted, results, manifest.labels) for wanted in request.outputs}, size)
+        kept = ("name", "datatype", "shape")
+        answer["outputs"] = [
+            {**{key: output[key] for key in kept}, "parameters": told[output["name"]]} for output in answer["outputs"]
+        ]
+        tails, text = [], msgspec.json.encode(answer)
     headers = {"content-type": BINARY, JSON_LENGTH: str(len(text))} if tails else {"content-type": JSON}
     body, encoding = compression.compress(b"".join((text, *tails)), accepted)
     if encoding is not None:
@@ -321,6 +338,12 @@ def encode_output(
     else:
         encoded["data"] = json_data.encode(array, spec.name, datatype)
     return encoded
+
+
+def raw(wanted: Wanted, results: Mapping[str, Array], labels: Sequence[str]) -> bytes:
+    """An output's bytes in binary form."""
+    array = results[wanted.name]
+    return binary_data.encode(array if wanted.classes is None else classify(array, wanted, labels))
 
 
 def numbers(array: Array, datatype: Datatype) -> Array:
