@@ -1,6 +1,7 @@
 """Who may do what, read from the templates: each rule holds for them, and breaks for a copy that breaks it."""
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -162,9 +163,7 @@ def words_on_the_bus_are_ours(templates: Templates) -> Iterator[str]:
 
 def the_machine_reaches_its_own_things(templates: Templates) -> Iterator[str]:
     for one in statements(templates["events"]["Resources"]["SpreadRole"]):
-        for action, resource in (
-            (action, found) for action in listed(one["Action"]) for found in listed(one["Resource"])
-        ):
+        for action, resource in itertools.product(listed(one["Action"]), listed(one["Resource"])):
             if not any(text in str(resource) for text in SPREAD_REACHES[action.partition(":")[0]]):
                 yield f"the state machine may do {action} to {resource}"
     trust = templates["events"]["Resources"]["SpreadRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"][0]
@@ -174,9 +173,8 @@ def the_machine_reaches_its_own_things(templates: Templates) -> Iterator[str]:
 
 def uploads_are_forgotten(templates: Templates) -> Iterator[str]:
     rules = templates["api"]["Resources"]["ModelBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
-    for prefix in {"uploads/", "answers/", "idempotency/"} - {
-        rule.get("Prefix") for rule in rules if "ExpirationInDays" in rule
-    }:
+    forgotten = {rule.get("Prefix") for rule in rules if "ExpirationInDays" in rule}
+    for prefix in {"uploads/", "answers/", "idempotency/"} - forgotten:
         yield f"what lies below {prefix} is kept for ever"
 
 

@@ -5,7 +5,8 @@ Each rule is broken on purpose in a copy of the code, and then one of the attack
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -29,7 +30,7 @@ PAIR = fakes.stepped(
     ),
 )
 NUMBERS = np.arange(6, dtype="<f4").reshape(2, 3)
-BUDGET = 1000
+BUDGET = 200_000
 
 
 class Watched(ObjectStore):
@@ -61,8 +62,9 @@ def place() -> Watched:
     store.put("uploads/raw", NUMBERS.tobytes())
     store.put("uploads/a/b/tensor.npy", npy(NUMBERS))
     store.put("uploads/short", b"123")
-    store.put("uploads/huge", bytes(5000))
-    store.put("uploads/half", bytes(600))
+    store.put("uploads/huge", bytes(300_000))
+    store.put("uploads/half", bytes(150_000))
+    store.put("uploads/padded", bytes(100_000))
     store.put("uploads/other.npy", npy(NUMBERS.reshape(3, 2)))
     store.put("uploads/wide.npy", npy(NUMBERS.astype("<f8")[:, :]))
     store.put("uploads/changed", NUMBERS.tobytes())
@@ -98,15 +100,9 @@ def test_a_tensor_that_lies_in_the_store_is_the_tensor(name: str) -> None:
 def test_texts_lie_there_as_they_are_sent() -> None:
     store, manifest = place(), fakes.stepped(None, of=((TensorSpec("x", "BYTES", ("n",)),), fakes.ROW[1]))
     store.put("uploads/texts", b"\x02\0\0\0hi\0\0\0\0")
-    given = {
-        "name": "x",
-        "shape": [2],
-        "datatype": "BYTES",
-        "parameters": {"s3_uri": "s3://bucket/prefix/uploads/texts"},
-    }
-    found = v2.decode_infer(
-        json.dumps({"inputs": [given]}).encode(), {}, manifest, remote_data.Uploads(Registry(store), 20)
-    )
+    uri, below = "s3://bucket/prefix/uploads/texts", remote_data.Uploads(Registry(store), 20)
+    given = {"name": "x", "shape": [2], "datatype": "BYTES", "parameters": {"s3_uri": uri}}
+    found = v2.decode_infer(json.dumps({"inputs": [given]}).encode(), {}, manifest, below)
     assert found.tensors["x"].tolist() == ["hi", ""]
 
 
@@ -127,7 +123,7 @@ def test_what_is_not_there_is_told_by_its_place() -> None:
         asked(place(), body("s3://bucket/prefix/uploads/nothing"))
 
 
-@pytest.mark.parametrize("text", [b"\x93NUMPY\x01\x00\xff\xff", b"\x93NUMPY\x09\x00" + bytes(40), bytes(40)])
+@pytest.mark.parametrize("text", [b"\x93NUMPY\x01\x00\xff\xff" + bytes(9), b"\x93NUMPY\x09\x00" + bytes(40), bytes(40)])
 def test_a_broken_npy_file_is_refused(text: bytes) -> None:
     store = place()
     store.put("uploads/broken", text)
@@ -196,6 +192,7 @@ ELSEWHERE = [
     "/etc/passwd",
     "memory:///uploads/raw",
     "uploads/raw",
+    "s3://uploads/raw",
     "",
     None,
     1,
@@ -227,13 +224,13 @@ def reached_elsewhere(of: ModuleType) -> Iterator[str]:
 
 def held_too_much(of: ModuleType) -> Iterator[str]:
     below = "s3://bucket/prefix/uploads"
-    rows = {"huge": (416, 3), "raw": (1_000_000, 3), "short": (2, 3)}
+    rows = {"huge": (25_000, 3), "padded": (2, 3), "raw": (1_000_000, 3), "short": (2, 3)}
     for name, shape in rows.items():
         store = place()
         if not refused(store, of, body(f"{below}/{name}", shape)) or store.held:
             yield f"{store.held} bytes of {name} were held for {shape}"
     store = place()
-    both = body(f"{below}/half", (50, 3)), body(f"{below}/half", (50, 3), "z")
+    both = body(f"{below}/half", (12_500, 3)), body(f"{below}/half", (12_500, 3), "z")
     if not refused(store, of, *both) or store.held > BUDGET:
         yield f"{store.held} bytes were held for one request"
 
@@ -255,41 +252,6 @@ def refused(store: ObjectStore, of: ModuleType, *inputs: dict[str, Any]) -> bool
 
 def test_no_attack_gets_through() -> None:
     assert attacks() == []
-
-
-def test_a_store_is_not_followed_to_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What answers for the bucket sends the reader to a place inside; the reader does not go there."""
-    with redirecting() as (url, visited):
-        for name, value in {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1"}.items():
-            monkeypatch.setenv(name, value)
-        store = open_store(f"s3://bucket?endpoint={url}")
-        with pytest.raises(PilotlightError):
-            asked(store, body("s3://bucket/uploads/raw"))
-    assert visited
-    assert not [path for path in visited if "meta-data" in path]
-
-
-def redirecting() -> Any:  # noqa: ANN401 - a context
-    from contextlib import contextmanager
-
-    from tests.conftest import moto_server
-
-    visited: list[str] = []
-
-    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        visited.append(environ["PATH_INFO"])
-        host = environ["HTTP_HOST"]
-        start_response(
-            "307 Temporary Redirect", [("location", f"http://{host}/latest/meta-data"), ("content-length", "0")]
-        )
-        return [b""]
-
-    @contextmanager
-    def serving() -> Iterator[tuple[str, list[str]]]:
-        with moto_server(lambda _: application) as url:
-            yield url, visited
-
-    return serving()
 
 
 # --- and each rule, broken on purpose ---------------------------------------------------------------------------------
@@ -319,7 +281,7 @@ MUTATIONS: list[Mutation] = [
 @pytest.mark.parametrize("number", range(len(MUTATIONS)))
 def test_code_that_breaks_a_rule_is_found(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     module, right, wrong = MUTATIONS[number]
-    text = source(module)
+    text = Path(str(module.__file__)).read_text()
     assert text.count(right) == 1, right
     broken = ModuleType(module.__name__)
     broken.__dict__.update(__file__=module.__file__)
@@ -329,9 +291,3 @@ def test_code_that_breaks_a_rule_is_found(number: int, monkeypatch: pytest.Monke
     if module is v2:
         monkeypatch.setattr(v2, "Tail", broken.Tail)
     assert attacks(broken if module is remote_data else remote_data) != []
-
-
-def source(module: ModuleType) -> str:
-    from pathlib import Path
-
-    return Path(str(module.__file__)).read_text()

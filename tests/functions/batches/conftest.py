@@ -65,9 +65,9 @@ class Place:
         assert status == 200, said
         return str(said["id"])
 
-    def order(self, data: bytes, **headers: str) -> dict[str, Any]:
+    def order(self, data: bytes) -> dict[str, Any]:
         """A batch that nobody has begun to answer."""
-        return self.batch_of(self.upload(data), **headers)
+        return self.batch_of(self.upload(data))
 
     def batch_of(self, file: str, headers: Mapping[str, str] | None = None, **more: object) -> dict[str, Any]:
         """A batch of a file that is there."""
