@@ -39,7 +39,8 @@ def environment_file(bridge: str, moto_url: str, tmp_path_factory: pytest.TempPa
         for datatype in ECHOES:
             fakes.publish_echo(registry, datatype)
         store = {"PILOTLIGHT_STORE": f"s3://models?endpoint={reachable}"}
-        variables = {"PredictFunction": {**store, "PILOTLIGHT_ALIAS_SECONDS": "1"}, "ModelsFunction": store}
+        variables = {"PredictFunction": {**store, "PILOTLIGHT_ALIAS_SECONDS": "1"}}
+        variables |= dict.fromkeys(("ModelsFunction", "BatchFunction", "BatchesFunction"), store)
         file = tmp_path_factory.mktemp("sam") / "environment.json"
         file.write_text(json.dumps(variables))
         yield file

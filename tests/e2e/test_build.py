@@ -23,7 +23,7 @@ print(*sorted({name.split(".")[0] for name in sys.modules}))
 
 @pytest.mark.parametrize("function", HANDLERS)
 def test_the_handler_imports_from_the_build(function: str) -> None:
-    paths = [BUILD / function, BUILD / "CoreLayer" / "python", BUILD / "DepsLayer" / "python"]
+    paths = [next(BUILD.rglob(function)), BUILD / "CoreLayer" / "python", BUILD / "DepsLayer" / "python"]
     command = ["python3.13", "-I", "-S", "-c", IMPORT, HANDLERS[function], *map(str, paths)]
     environment = {**os.environ, "PILOTLIGHT_STORE": "memory://"}
     found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -17,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from pilotlight.client import Client, Tensor
 from pilotlight.errors import NotFoundError
+from pilotlight.storage import open_store
 from tests import fakes
 from tests.conformance.test_tritonclient import ARRAYS
 from tests.e2e.conftest import ECHOES, ROOT
@@ -39,6 +41,52 @@ def test_invoke_answers_the_recorded_event(environment_file: Path) -> None:
     body = json.loads(answer["body"])
     assert (body["model_name"], body["model_version"], body["id"]) == ("digits", "1", "one")
     assert np.argmax(body["outputs"][0]["data"]) == 7
+
+
+def invoked(event: dict[str, Any], environment: Path, folder: Path) -> dict[str, Any]:
+    """What the batch function, which is nested, answers to an event."""
+    file = folder / "event.json"
+    file.write_text(json.dumps(event))
+    command = sam("invoke", "BatchFunction", "-e", str(file), environment=environment)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[0]))
+
+
+def recorded(name: str) -> dict[str, Any]:
+    return dict(json.loads((ROOT / "tests" / "events" / f"batch-{name}.json").read_text()))
+
+
+def test_invoke_answers_the_recorded_messages_of_a_queue(environment_file: Path, tmp_path: Path) -> None:
+    event = recorded("queue")
+    assert invoked(event, environment_file, tmp_path) == {"batchItemFailures": []}
+    store = open_store("s3://models")
+    for record in event["Records"]:
+        named = record["messageAttributes"].get("deduplication_id", {}).get("stringValue")
+        said = json.loads(store.get(f"outbox/messages/{named or record['messageId']}.json").data)
+        assert said["model_name"] == "digits"
+        assert np.argmax(said["outputs"][0]["data"]) == LABELS[0]
+
+
+def test_invoke_answers_the_recorded_event_of_the_bus(environment_file: Path, tmp_path: Path) -> None:
+    event = recorded("asked")
+    (path,) = invoked(event, environment_file, tmp_path)["done"]
+    assert path == f"outbox/messages/{event['id']}.json"
+    said = json.loads(open_store("s3://models").get(path).data)
+    assert np.argmax(said["outputs"][0]["data"]) == LABELS[0]
+
+
+def test_invoke_answers_the_recorded_upload(environment_file: Path, tmp_path: Path) -> None:
+    event, store = recorded("created"), open_store("s3://models")
+    event["detail"]["bucket"]["name"], event["detail"]["object"]["key"] = "models", "inbox/digits/monday.jsonl"
+    given = {"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32"}
+    asked = [json.dumps({"inputs": [given | {"data": image.ravel().tolist()}]}) for image in IMAGES[:20]]
+    store.put("inbox/digits/monday.jsonl", "\n".join(asked).encode())
+    said = invoked(event, environment_file, tmp_path)
+    assert said == {"done": ["inbox/digits/monday.jsonl is answered: outbox/digits/monday.jsonl."]}
+    answers = [json.loads(line) for line in store.get("outbox/digits/monday.jsonl").data.splitlines()]
+    assert np.mean([np.argmax(a["outputs"][0]["data"]) == b for a, b in zip(answers, LABELS, strict=False)]) >= 0.95
+    assert json.loads(store.get("outbox/digits/monday/manifest.json").data)["answered"] == 20
 
 
 @pytest.fixture(scope="module")
