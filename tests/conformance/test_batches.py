@@ -132,3 +132,29 @@ def test_a_tensor_that_lies_in_the_store_is_answered(client: openai.OpenAI, url:
     )
     logits = np.reshape(answer["outputs"][0]["data"], (50, 10))  # type: ignore[index]
     assert np.mean(logits.argmax(axis=1) == labels[:50]) >= 0.95
+
+
+def test_a_batch_that_is_cancelled_stops_and_keeps_what_it_has(client: openai.OpenAI, tmp_path: Path) -> None:
+    path, count = tmp_path / "long.jsonl", 36_000
+    path.write_bytes(b"".join(call(7).replace(b'"n7"', b'"n%d"' % number) for number in range(count)))
+    upload = client.uploads.upload_file_chunked(
+        file=path, mime_type="application/jsonl", purpose="batch", part_size=INLINE
+    )
+    assert upload.file is not None
+    batch = client.batches.create(
+        input_file_id=upload.file.id, endpoint="/v2/models/digits/infer", completion_window="24h"  # type: ignore[arg-type]
+    )  # fmt: skip
+    deadline = time.monotonic() + PATIENCE_S
+    while batch.request_counts is None or not batch.request_counts.completed:
+        assert time.monotonic() < deadline, batch
+        assert batch.status in ("validating", "in_progress")
+        time.sleep(0.05)
+        batch = client.batches.retrieve(batch.id)
+    assert client.batches.cancel(batch.id).status in ("cancelling", "cancelled")
+    batch = ended(client, batch)
+    assert batch.status == "cancelled"
+    assert batch.request_counts is not None
+    assert 0 < batch.request_counts.completed < batch.request_counts.total == count
+    assert batch.output_file_id is not None
+    kept = client.files.content(batch.output_file_id, extra_headers={"Range": "bytes=0-999"})
+    assert json.loads(kept.text.splitlines()[0])["custom_id"] == "n0"
