@@ -29,8 +29,10 @@ KINDS = {
     "xlm-roberta": "roberta",
     "camembert": "roberta",
     "distilbert": "distilbert",
+    "electra": "electra",
+    "mpnet": "mpnet",
 }
-PREFIX = re.compile(r"^(bert|roberta|distilbert|model|0\.auto_model)\.")
+PREFIX = re.compile(r"^(bert|roberta|distilbert|electra|mpnet|model|0\.auto_model)\.")
 # Our names of a checkpoint's weights: what stands before the last dot, and for layers what follows their number.
 LAYER = re.compile(r"^(?:encoder|transformer)\.layer\.(?P<number>\d+)\.(?P<part>.+)\.(?P<kind>weight|bias|gamma|beta)$")
 OTHER = re.compile(r"^(?P<part>.+)\.(?P<kind>weight|bias|gamma|beta)$")
@@ -39,11 +41,18 @@ PARTS = {
     "attention.output.dense": "out", "attention.output.LayerNorm": "attention_norm",
     "intermediate.dense": "wide", "output.dense": "narrow", "output.LayerNorm": "norm",
     "attention.q_lin": "query", "attention.k_lin": "key", "attention.v_lin": "value", "attention.out_lin": "out",
-    "sa_layer_norm": "attention_norm", "ffn.lin1": "wide", "ffn.lin2": "narrow", "output_layer_norm": "norm",
+    "attention.attn.q": "query", "attention.attn.k": "key", "attention.attn.v": "value", "attention.attn.o": "out",
+    "attention.LayerNorm": "attention_norm", "sa_layer_norm": "attention_norm",
+    "ffn.lin1": "wide", "ffn.lin2": "narrow", "output_layer_norm": "norm",
+}  # fmt: skip
+APART = {  # a head of its own, which does not share BERT's pooler
+    "classifier.dense": "head.dense", "classifier.out_proj": "head.classifier",
 }  # fmt: skip
 HEADS = {
     "bert": {"pooler.dense": "head.dense", "classifier": "head.classifier"},
-    "roberta": {"classifier.dense": "head.dense", "classifier.out_proj": "head.classifier"},
+    "roberta": APART,
+    "electra": APART | {"embeddings_project": "widen"},
+    "mpnet": APART | {"encoder.relative_attention_bias": "distances.bias"},
     "distilbert": {"pre_classifier": "head.dense", "classifier": "head.classifier"},
 }
 OLD = {"gamma": "weight", "beta": "bias"}  # of layer normalisation in checkpoints of TensorFlow's times
@@ -121,11 +130,13 @@ def shaped(folder: Path, config: Mapping[str, Any]) -> Shape:
         heads=heads,
         inner=inner,
         places=places,
-        segments=0 if small else config.get("type_vocab_size", 2),
+        segments=0 if small or kind == "mpnet" else config.get("type_vocab_size", 2),
         epsilon=1e-12 if small else config.get("layer_norm_eps", 1e-12),
         activation=activation,
-        padding=config.get("pad_token_id") or (1 if KINDS[kind] == "roberta" else 0),
+        padding=config.get("pad_token_id") or (1 if KINDS[kind] in {"roberta", "mpnet"} else 0),
         classes=classes(config),
+        embedding=config.get("embedding_size", 0) if kind == "electra" else 0,
+        distances=config.get("relative_attention_num_buckets", 32) if kind == "mpnet" else 0,
     )
 
 

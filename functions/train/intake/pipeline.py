@@ -1,5 +1,7 @@
-"""A fitted scikit-learn estimator or pipeline, over a table of numbers, as a graph by skl2onnx."""
+"""A fitted scikit-learn estimator or pipeline, over a table of numbers and texts, as a graph by skl2onnx."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +9,13 @@ import numpy as np
 import onnx
 import sklearn.base
 from skl2onnx import to_onnx
-from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted
+from skl2onnx.common import tree_ensemble
+from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
 from functions.train.data import Array
 from functions.train.errors import ParityError
 from functions.train.export import strip
+from functions.train.intake.columns import Columns, columns
 from functions.train.intake.model import Feeds, Model, agreed
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
@@ -20,68 +23,87 @@ from pilotlight.runtime.session import open_session
 from pilotlight.steps import Classification, Column, Finish, Regression, Table
 
 ROWS = 64  # random ones, on which graph and estimator must agree
+MOST_WORDS = 400  # letters of what skl2onnx says, which may print every number of a forest
 OPSET = {"": 20, "ai.onnx.ml": 3}
 INPUT, SCORES, NUMBERS = "features", "probabilities_of_classes", "numbers"
 
 
 def read(estimator: Any, word: str, target: Path) -> Model:  # noqa: ANN401 - scikit-learn ships no types
     """The estimator as a graph: a classifier gives the probabilities of its classes, anything else its numbers."""
-    width, names = columns(estimator, word)
+    taken = columns(estimator, word)
     classes = sklearn.base.is_classifier(estimator)
     if classes and not hasattr(estimator, "predict_proba"):
         raise InvalidInputError(f"{word} has no predict_proba; a classifier is served with its probabilities.")
-    random = np.random.default_rng(0).standard_normal((ROWS, width)).astype(np.float32)
-    graph = converted(estimator, random, word, classes=classes)
-    onnx.save(strip(graph), target)
-    rows = {INPUT: random}
+    rows = feeds(taken, ROWS)
+    onnx.save(strip(converted(estimator, taken, word, classes=classes)), target)
     try:
-        parity = agreed(target, lambda feed: expected(estimator, feed, classes=classes), (rows,))
+        parity = agreed(target, lambda feed: expected(estimator, taken, feed, classes=classes), (rows,))
     except ParityError as exc:
         raise ParityError(f"{word}: {exc} skl2onnx computes in float32 where scikit-learn takes float64.") from exc
-    feeds = ({INPUT: random[:1]}, {INPUT: random[:3]})
     output = open_session(str(target)).outputs[0].name
     finish: Finish = Classification(output=output, activation="none") if classes else Regression(output=output)
     return Model(
         graph=target,
         what=f"The scikit-learn {type(estimator).__name__} of `{word}`",
-        feeds=feeds,
+        feeds=tuple({name: values[:size] for name, values in rows.items()} for size in (1, 3)),
         parity=parity,
-        task="tabular",
-        prepare=Table(input=INPUT, columns=tuple(Column(name=name) for name in names)),
+        task="tensor" if taken.apart else "tabular",
+        prepare=None if taken.apart else Table(input=INPUT, columns=tuple(Column(name=name) for name in taken.names)),
         finish=finish,
         labels=tuple(map(str, estimator.classes_)) if classes else (),
     )
 
 
-def columns(estimator: Any, word: str) -> tuple[int, list[str]]:  # noqa: ANN401 - scikit-learn ships no types
-    """How many columns it takes, and their names if it was fitted with some."""
-    try:
-        check_is_fitted(estimator)
-    except NotFittedError as exc:
-        raise InvalidInputError(f"{word} is not fitted; call fit before it is published.") from exc
-    width = getattr(estimator, "n_features_in_", None)
-    if width is None:
-        raise InvalidInputError(f"{word} does not tell how many columns it was fitted with (n_features_in_).")
-    return width, list(getattr(estimator, "feature_names_in_", [f"x{place}" for place in range(width)]))
+def feeds(taken: Columns, rows: int) -> Feeds:
+    """Random rows as the graph takes them: a tensor of each column, or one of all."""
+    drawn = taken.drawn(rows)
+    return drawn if taken.apart else {INPUT: np.concatenate([drawn[name] for name in taken.names], axis=1)}
 
 
-def converted(estimator: Any, rows: Array, word: str, *, classes: bool) -> onnx.ModelProto:  # noqa: ANN401
+def converted(estimator: Any, taken: Columns, word: str, *, classes: bool) -> onnx.ModelProto:  # noqa: ANN401
     """skl2onnx's graph with one output: without the labels, which the manifest has."""
-    options = {"zipmap": False} if classes else None
+    options = {id(estimator): {"zipmap": False}} if classes else None
     try:
-        graph = to_onnx(
-            estimator, rows[:1], target_opset=OPSET, options={id(estimator): options} if options else None, naming=""
-        )
+        with whole_numbers():
+            graph = to_onnx(estimator, initial_types=types(taken), target_opset=OPSET, options=options, naming="")
     except Exception as exc:
-        said = " ".join(str(exc).split())[:300].rstrip(".")
-        raise InvalidInputError(f"{word} cannot be converted by skl2onnx: {said}.") from exc
+        raise InvalidInputError(f"{word} cannot be converted by skl2onnx: {shortened(exc)}.") from exc
     onnx_graph = graph.graph
     keep = onnx_graph.output[-1 if classes else 0].name
     for output in [one for one in onnx_graph.output if one.name != keep]:
         onnx_graph.output.remove(output)
-    renamed(onnx_graph, {onnx_graph.input[0].name: INPUT, keep: SCORES if classes else NUMBERS})
+    renamed(onnx_graph, {keep: SCORES if classes else NUMBERS})
     model: onnx.ModelProto = graph
     return model
+
+
+@contextmanager
+def whole_numbers() -> Iterator[None]:
+    """Within, trees of histogram gradient boosting convert: skl2onnx 1.20.0 gives onnx a bool, and it takes numbers."""
+    original = tree_ensemble.add_node
+
+    def add_node(*words: Any, nodes_missing_value_tracks_true: object = 0, **more: Any) -> None:  # noqa: ANN401
+        original(*words, nodes_missing_value_tracks_true=int(bool(nodes_missing_value_tracks_true)), **more)
+
+    tree_ensemble.add_node = add_node
+    try:
+        yield
+    finally:
+        tree_ensemble.add_node = original
+
+
+def types(taken: Columns) -> list[tuple[str, Any]]:
+    """The graph's inputs as skl2onnx is told of them, [None, 1] by column or [None, width]."""
+    if not taken.apart:
+        return [(INPUT, FloatTensorType([None, len(taken.names)]))]
+    texts = set(taken.texts)
+    return [(name, (StringTensorType if name in texts else FloatTensorType)([None, 1])) for name in taken.names]
+
+
+def shortened(error: Exception) -> str:
+    """What a library says, without the tables that it prints: the first words and the last."""
+    said = " ".join(str(error).split()).rstrip(".")
+    return said if len(said) <= MOST_WORDS else f"{said[: MOST_WORDS // 2]} ... {said[-MOST_WORDS // 2 :]}"
 
 
 def renamed(graph: onnx.GraphProto, names: dict[str, str]) -> None:
@@ -93,10 +115,26 @@ def renamed(graph: onnx.GraphProto, names: dict[str, str]) -> None:
         value.name = names.get(value.name, value.name)
 
 
-def expected(estimator: Any, feed: Feeds, *, classes: bool) -> dict[str, Array]:  # noqa: ANN401
+def expected(estimator: Any, taken: Columns, feed: Feeds, *, classes: bool) -> dict[str, Array]:  # noqa: ANN401
     """scikit-learn's own answer, in the shape of the graph's."""
-    rows = feed[INPUT]
-    if classes:
-        return {SCORES: np.asarray(estimator.predict_proba(rows), np.float32)}
-    numbers = estimator.predict(rows) if hasattr(estimator, "predict") else estimator.transform(rows)
-    return {NUMBERS: np.asarray(numbers, NUMPY_DTYPES["FP32"]).reshape(len(rows), -1)}
+    rows = table(taken, feed) if taken.apart else feed[INPUT].astype(np.float64)  # as most are fitted
+    try:
+        if classes:
+            return {SCORES: np.asarray(estimator.predict_proba(rows), np.float32)}
+        numbers = estimator.predict(rows) if hasattr(estimator, "predict") else estimator.transform(rows)
+    except (ValueError, TypeError) as exc:
+        raise InvalidInputError(
+            f"The estimator refuses rows of {list(taken.names)} that were made up to compare it with its graph: "
+            f"{shortened(exc)}."
+        ) from exc
+    shape = (-1,) if sklearn.base.is_clusterer(estimator) else (len(rows), -1)  # a cluster's number, or columns
+    return {NUMBERS: np.asarray(numbers, NUMPY_DTYPES["FP32"]).reshape(shape)}
+
+
+def table(taken: Columns, feed: Feeds) -> Any:  # noqa: ANN401 - a DataFrame where columns have names
+    """The columns beside each other, as the estimator was fitted on them."""
+    if not taken.named:
+        return np.concatenate([feed[name].astype(object) for name in taken.names], axis=1)
+    import pandas  # only what was fitted on a DataFrame needs it, and then it is there
+
+    return pandas.DataFrame({name: feed[name].ravel() for name in taken.names})

@@ -35,6 +35,14 @@ def test_clocks_that_differ_say_nothing(seconds_ago: float) -> None:
     assert (trace.queue, trace.ends) == (None, inf)
 
 
+def test_the_sam_cli_does_not_say_when_a_request_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its requestTimeEpoch is the moment when `sam local start-api` began: 28.5 s later no request had time left."""
+    monkeypatch.setenv("AWS_SAM_LOCAL", "true")
+    trace = Trace.of(received(28.9), Context())
+    assert trace.queue is None
+    assert left(trace) == pytest.approx(10 - MARGIN_S, abs=0.1)
+
+
 def test_timing_names_what_was_marked() -> None:
     trace = Trace(queue=0.25)
     trace.mark("load")

@@ -39,6 +39,22 @@ def part(field: int, content: bytes | int) -> bytes:
     return number(field << 3 | 2) + number(len(content)) + content
 
 
+def rankless() -> bytes:
+    """y = x, float, with no shape at all."""
+    kind = part(2, part(1, part(1, 1)))
+    opsets = part(8, part(1, b"") + part(2, 18))
+    both = part(11, part(1, b"x") + kind) + part(12, part(1, b"y") + kind)
+    return part(1, 10) + opsets + part(7, part(1, node(b"Identity", b"x")) + part(2, b"g") + both)
+
+
+def nested(depth: int) -> bytes:
+    """A graph in a graph in a graph."""
+    inner = b""
+    for _ in range(depth):
+        inner = part(1, node(b"If", b"x") + part(5, part(6, inner)))
+    return model(node(b"If", b"x") + part(5, part(6, inner)))
+
+
 def ends() -> bytes:
     """Input x and output y, float [batch, 3], of a GraphProto."""
     shape = part(1, part(2, b"batch")) + part(1, part(1, 3))
@@ -111,6 +127,8 @@ def test_weights_outside_the_folder_are_refused(run: Run, store: str, tmp_path: 
         (model(node(b"Relu", b"x"), opset=29), "uses opset 29; 28 is the newest"),
         (model(node(b"Foo", b"x", domain=b"mine")), "operators, which onnxruntime alone cannot run: mine.Foo;"),
         (model(node(b"Nonsense", b"x")), "cannot be served"),
+        (rankless(), "does not say how many dimensions its input 'x' has"),
+        (nested(2000), "is not an ONNX file: maximum recursion depth exceeded"),
         (b"", "is not an ONNX file"),
         (b"hello, world", "is not an ONNX file"),
     ],

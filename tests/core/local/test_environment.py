@@ -42,6 +42,21 @@ def test_little_is_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not given.items() & private.items()
 
 
+def test_the_shell_goes_over_the_template_and_the_command_line_over_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"PILOTLIGHT_MODEL": "", "PILOTLIGHT_STORE": "s3://template", "A": "template"}
+    launch = replace(LAUNCH, function=replace(FUNCTION, environment=said), overrides={"PILOTLIGHT_STORE": "option"})
+    for name in said:
+        monkeypatch.setenv(name, "shell")
+    assert (
+        variables(launch).items()
+        >= {
+            "PILOTLIGHT_MODEL": "shell",
+            "PILOTLIGHT_STORE": "option",
+            "A": "template",  # no name of ours, so nothing of the shell's
+        }.items()
+    )
+
+
 def test_region_is_kept_or_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)

@@ -99,7 +99,8 @@ class Launch:
             "TMPDIR": tmp,
             "PYTHONUNBUFFERED": "1",  # what a handler prints is seen even if it is killed
             "PYTHONPATH": os.pathsep.join(map(str, self._python_path())),
-            **function.environment,
+            # As under the SAM CLI, what the shell sets goes over what the template says.
+            **{name: inherited.get(name, value) for name, value in function.environment.items()},
             **self.overrides,
         }
 

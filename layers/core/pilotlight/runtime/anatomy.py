@@ -28,6 +28,7 @@ class Anatomy:
     operators: frozenset[tuple[str, str]]  # domain and name
     functions: frozenset[tuple[str, str]]  # the file's own, domain and name
     files: tuple[str, ...]  # paths of weights, as the file has them
+    unranked: tuple[str, ...] = ()  # inputs that do not say how many dimensions they have
 
 
 def read(path: Path) -> Anatomy:
@@ -37,7 +38,7 @@ def read(path: Path) -> Anatomy:
             return anatomy(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
     except OSError as exc:
         raise InvalidInputError(f"Cannot read {path}: {exc.strerror}.") from exc
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise InvalidInputError(f"{path} is not an ONNX file: {exc}.") from exc
 
 
@@ -56,6 +57,11 @@ def check(path: Path) -> Anatomy:
         raise InvalidInputError(
             f"{path} has custom operators, which onnxruntime alone cannot run: {', '.join(custom)}; export the model "
             "with standard operators, or with these as ONNX functions."
+        )
+    if found.unranked:
+        raise InvalidInputError(
+            f"{path} does not say how many dimensions its input {found.unranked[0]!r} has; export it with a shape, in "
+            "which free dimensions may have names."
         )
     for place in found.files:
         check_place(path, place)
@@ -76,7 +82,7 @@ def check_place(path: Path, place: str) -> None:
 
 def anatomy(model: memoryview) -> Anatomy:
     """The parts of a ModelProto; `ValueError` when it is none."""
-    ir, opsets, files = 0, dict[str, int](), list[str]()
+    ir, opsets, files, unranked = 0, dict[str, int](), list[str](), list[str]()
     nodes, functions = set[tuple[str, str]](), set[tuple[str, str]]()
     for number, value in fields(model):
         if number == 1 and isinstance(value, int):
@@ -86,11 +92,12 @@ def anatomy(model: memoryview) -> Anatomy:
             opsets[domain] = version
         elif number == 7:
             graph(value, nodes, files)
+            unranked += [name for name in map(without_shape, inputs(value)) if name]
         elif number == 25:
             functions.add(function(value, nodes, files))
     if not ir or not opsets:
         raise ValueError("it has no IR version and no opset")
-    return Anatomy(ir, opsets, frozenset(nodes), frozenset(functions), tuple(dict.fromkeys(files)))
+    return Anatomy(ir, opsets, frozenset(nodes), frozenset(functions), tuple(dict.fromkeys(files)), tuple(unranked))
 
 
 def imported(value: int | memoryview) -> tuple[str, int]:
@@ -110,6 +117,18 @@ def graph(value: int | memoryview, nodes: set[tuple[str, str]], files: list[str]
         elif number == 15:  # SparseTensorProto: values and indices
             for _, inner in ((n, p) for n, p in fields(part) if n in (1, 2)):
                 tensor(inner, files)
+
+
+def inputs(value: int | memoryview) -> Iterator[int | memoryview]:
+    """The inputs of a GraphProto, each a ValueInfoProto."""
+    return (part for number, part in fields(value) if number == 11)
+
+
+def without_shape(value: int | memoryview) -> str:
+    """The name of a ValueInfoProto that is a tensor without a shape; empty for any other."""
+    info = dict(fields(value))
+    tensor_type = dict(fields(info.get(2, memoryview(b"")))).get(1)
+    return text(info.get(1)) if tensor_type is not None and 2 not in dict(fields(tensor_type)) else ""
 
 
 def function(value: int | memoryview, nodes: set[tuple[str, str]], files: list[str]) -> tuple[str, str]:

@@ -1,0 +1,154 @@
+"""scikit-learn's estimators as people fit them: tables with named columns, texts among numbers, trees, clusters."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+
+from pilotlight.runtime.session import Array
+from tests.functions.train.intake.conftest import Publish, Refused
+
+SOURCE = """
+import numpy as np
+import pandas as pd
+from sklearn.cluster import KMeans
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+
+random = np.random.default_rng(0)
+people = pd.DataFrame({
+    "age": random.integers(18, 80, 200).astype(float),
+    "job": random.choice(["cook", "nurse", "clerk"], 200),
+    "pay": random.normal(50, 10, 200),
+})
+rich = np.where(people.pay + 10 * (people.job == "cook") > 52, "yes", "no")
+
+
+def mixed():
+    numbers = make_pipeline(SimpleImputer(), StandardScaler())
+    encoder = OneHotEncoder(handle_unknown="ignore")
+    parts = ColumnTransformer([("numbers", numbers, ["age", "pay"]), ("texts", encoder, ["job"])])
+    return make_pipeline(parts, LogisticRegression()).fit(people, rich)
+
+
+def placed():
+    parts = ColumnTransformer([("job", OrdinalEncoder(), [1])], remainder="passthrough")
+    return make_pipeline(parts, RandomForestClassifier(5, random_state=0)).fit(people, rich)
+
+
+def unnamed():
+    parts = ColumnTransformer([("texts", OneHotEncoder(), [0]), ("numbers", StandardScaler(), [1])])
+    rows = np.array([["a", 1.0], ["b", 2.0], ["a", 3.0], ["b", 0.0]] * 10, object)
+    return make_pipeline(parts, LogisticRegression()).fit(rows, [0, 1, 1, 0] * 10)
+
+
+def sliced():
+    parts = ColumnTransformer([("job", OrdinalEncoder(), slice("job", "pay"))], remainder="passthrough")
+    return make_pipeline(parts, RandomForestClassifier(5, random_state=0)).fit(people, rich)
+
+
+def codes():
+    rows = random.integers(4, 8, (50, 2))
+    return make_pipeline(OneHotEncoder(), LogisticRegression()).fit(rows, rows[:, 0] > 5)
+
+
+def boosted():
+    return HistGradientBoostingClassifier(max_iter=5).fit(*load_breast_cancer(return_X_y=True))
+
+
+def boosted_numbers():
+    return HistGradientBoostingRegressor(max_iter=5).fit(*load_diabetes(return_X_y=True))
+
+
+def clusters():
+    return KMeans(3, n_init=1, random_state=0).fit(load_iris().data)
+
+
+def no_negative(rows):
+    raise ValueError("no negative numbers")
+
+
+choosy = LinearRegression().fit([[1.0, 2.0], [3.0, 4.0]], [1.0, 2.0])
+choosy.predict = no_negative
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("estimators") / "estimators.py"
+    path.write_text(SOURCE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def mine(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("estimators", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def probabilities(client: triton.InferenceServerClient, name: str, **columns: Array) -> Array:
+    inputs = []
+    for column, values in columns.items():
+        tensor = triton.InferInput(column, list(values.shape), "BYTES" if values.dtype == object else "FP32")
+        inputs.append(tensor.set_data_from_numpy(values))
+    wanted = [triton.InferRequestedOutput("probabilities")]
+    found: Array = client.infer(name, inputs, outputs=wanted).as_numpy("probabilities")
+    return found
+
+
+def columns(mine: ModuleType) -> dict[str, Array]:
+    """Some of the people as the graph takes them, [rows, 1] by column."""
+    some = mine.people.iloc[::7]
+    numbers = {name: some[[name]].to_numpy(np.float32) for name in ("age", "pay")}
+    return numbers | {"job": some[["job"]].to_numpy(object)}
+
+
+@pytest.mark.parametrize("name", ["mixed", "placed"])
+def test_a_table_of_numbers_and_texts(
+    publish: Publish, client: triton.InferenceServerClient, file: Path, mine: ModuleType, name: str
+) -> None:
+    manifest = publish(f"{file}:{name}", name=name)
+    kinds = [(spec.name, spec.datatype) for spec in manifest.inputs]
+    assert kinds == [("age", "FP32"), ("job", "BYTES"), ("pay", "FP32")]
+    assert manifest.labels == ("no", "yes")
+    found = probabilities(client, name, **columns(mine))
+    right = getattr(mine, name)().predict_proba(mine.people.iloc[::7])
+    np.testing.assert_allclose(found, right, atol=1e-5)
+
+
+def test_columns_without_names(
+    publish: Publish, client: triton.InferenceServerClient, file: Path, mine: ModuleType
+) -> None:
+    publish(f"{file}:unnamed", name="unnamed")
+    found = probabilities(client, "unnamed", x0=np.array([["a"], ["b"]], object), x1=np.array([[1], [2]], "f"))
+    right = mine.unnamed().predict_proba(np.array([["a", 1.0], ["b", 2.0]], object))
+    np.testing.assert_allclose(found, right, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["boosted", "boosted_numbers", "clusters", "codes"])
+def test_estimators_that_need_care(publish: Publish, file: Path, name: str) -> None:
+    """Trees whose booleans onnx refuses, clusters that keep the dtype of fit, categories that no random number is."""
+    manifest = publish(f"{file}:{name}", name=name)
+    assert manifest.parity is not None
+    assert manifest.parity.batches == (64,)
+
+
+def test_an_estimator_that_takes_no_made_up_rows(refused: Refused, file: Path) -> None:
+    said = refused(f"{file}:choosy")
+    assert "refuses rows of ['x0', 'x1'] that were made up to compare it with its graph: no negative numbers." in said
+
+
+def test_a_slice_of_names(refused: Refused, file: Path) -> None:
+    assert "give the ColumnTransformer a list for slice('job', 'pay', None)" in refused(f"{file}:sliced")
