@@ -136,7 +136,8 @@ def test_a_tensor_that_lies_in_the_store_is_answered(client: openai.OpenAI, url:
 
 def test_a_batch_that_is_cancelled_stops_and_keeps_what_it_has(client: openai.OpenAI, tmp_path: Path) -> None:
     path, count = tmp_path / "long.jsonl", 36_000
-    path.write_bytes(b"".join(call(7).replace(b'"n7"', b'"n%d"' % number) for number in range(count)))
+    line = call(7)
+    path.write_bytes(b"".join(line.replace(b'"n7"', b'"n%d"' % number) for number in range(count)))
     upload = client.uploads.upload_file_chunked(
         file=path, mime_type="application/jsonl", purpose="batch", part_size=INLINE
     )
