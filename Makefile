@@ -42,7 +42,7 @@ audit: .venv-checkov/ready  # what an auditor would ask of the templates; each s
 
 test-runtime: .venv-runtime/ready  # core and handlers on Lambda's python, without torch, onnx and scikit-learn
 	.venv-runtime/bin/python -m pytest -n auto --dist loadfile tests/core \
-	  tests/functions/batch tests/functions/models tests/functions/predict tests/functions/promote
+	  tests/functions/batch tests/functions/batches tests/functions/models tests/functions/predict tests/functions/promote
 
 package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam build --config-file infra/samconfig.toml

@@ -72,6 +72,14 @@ def test_no_number_of_the_machine_comes_by_a_parameter_which_would_make_it_a_tex
     assert states["Split"]["ResultSelector"]["at_once.$"] == "$.Payload.at_once"
 
 
+def test_no_template_holds_a_null_which_cloudformation_refuses() -> None:
+    def nulls(node: Any) -> bool:  # noqa: ANN401 - JSON
+        inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        return node is None or any(map(nulls, inner))
+
+    assert not nulls(STACK)
+
+
 def test_what_fails_for_good_is_told_as_an_event_that_the_function_understands() -> None:
     told = RESOURCES["Spread"]["Properties"]["Definition"]["States"]["Bury"]["Parameters"]["MessageBody"]
     event = {"id": "e", "detail-type": told["detail-type"], "source": told["source"], "detail": {"job": "batch_1"}}
