@@ -20,9 +20,9 @@ from functions.batch.inbox import File, Ordered, file
 from functions.batch.occurrences import Step
 from functions.batch.sender import Sender
 from functions.batch.work import Work
-from pilotlight.batches import Order, of_batch
-from pilotlight.contracts import decode
-from pilotlight.errors import ConflictError, InvalidInputError
+from pilotlight.batches import Order, Summary, now, of_batch
+from pilotlight.contracts import decode, encode
+from pilotlight.errors import ConflictError, InvalidInputError, NotFoundError
 from pilotlight.storage import ObjectStore
 
 RESERVE_S = 15.0  # of an invocation, kept to write what is answered and to hand on
@@ -60,6 +60,10 @@ class Files:
             return work.go_on(partial(self._sender.resume, job))
         except ConflictError as exc:
             return f"{found.path} is left to somebody else: {exc}"
+        except NotFoundError:
+            if not isinstance(found, Ordered) or self._is_there(found.path):
+                raise
+            return self._gone(found)
 
     def step(self, step: Step, ends: float) -> dict[str, Any]:
         """One step of the state machine; what is raised is tried again by it."""
@@ -77,7 +81,27 @@ class Files:
         path = f"{self._found(job).folder}/spans.json"
         self._store.put(path, msgspec.json.encode(starts))
         bucket, _, prefix = self._store.url.removeprefix("s3://").partition("/")
-        return {"job": job, "at_once": self._spread.at_once, "bucket": bucket, "key": f"{prefix}/{path}".lstrip("/")}
+        return {
+            "job": job,
+            "spans": len(starts),
+            "at_once": self._spread.at_once,
+            "bucket": bucket,
+            "key": f"{prefix}/{path}".lstrip("/"),
+        }
+
+    def _gone(self, found: Ordered) -> str:
+        """A batch whose file was deleted before it was answered has failed."""
+        why = f"The file {found.order.input_file_id} is not there any more."
+        summary = Summary(input=found.path, bytes=0, e_tag="", sha256="", result="", refused=why, ended=now())
+        self._store.put(f"{found.folder}/manifest.json", encode(summary))
+        return f"{found.path} is refused: {why}"
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            self._store.size(path)
+        except NotFoundError:
+            return False
+        return True
 
     def _is_spread(self, size: int) -> bool:
         return bool(self._spread.machine) and size >= self._spread.threshold

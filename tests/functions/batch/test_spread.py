@@ -1,6 +1,7 @@
 """A large file over the state machine of infra/events.yaml: split, answered span by span at once, joined in order."""
 
 import json
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from hypothesis import given
 from functions.batch import files, lines, work
 from functions.batch.handler import Batch, build
 from functions.batch.spans import spans
+from pilotlight.batches import Order, new_id, of_batch
+from pilotlight.contracts import encode
 from pilotlight.errors import InvalidInputError, StoreError
 from pilotlight.registry import Registry
 from pilotlight.settings import Settings
@@ -22,6 +25,7 @@ from pilotlight.storage import ObjectStore, open_store
 from tests import fakes
 from tests.functions.batch.machine import Aws, Machine, running
 from tests.functions.batch.test_files import jsonl
+from tests.functions.batches.conftest import calls
 
 
 class Stack:
@@ -170,6 +174,52 @@ def test_workers_of_one_span_do_not_both_go_on(stack: Stack, monkeypatch: pytest
     assert told == [True, True]
     with pytest.raises(Exception, match="spans are unfinished"):
         stack.environment()({"step": "join", "job": job}, None)
+
+
+def ordered(stack: Stack, data: bytes) -> Order:
+    """A batch of these lines, told to the batch function."""
+    number = new_id()
+    order = Order(
+        id=f"batch_{number}",
+        endpoint="/v2/models/double/infer",
+        input_file_id=f"file-{number}",
+        completion_window="24h",
+        created_at=int(time.time()),
+        expires_at=int(time.time()) + 3600,
+    )
+    stack.store.put(f"uploads/{number}/content", data)
+    stack.store.put(of_batch(order.id, "order"), encode(order))
+    event = {"detail-type": "Pilotlight Inference", "detail": {"batch": order.id}}
+    assert stack.environment()(event, None)["done"] == [f"uploads/{number}/content is spread."]
+    return order
+
+
+def test_a_batch_that_is_cancelled_is_joined_as_far_as_it_came(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "WATCH_S", -1.0)  # look before each line
+    steps = list[str]()
+
+    def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
+        if event["step"] == "answer" and event["start"]:
+            steps.append(event["step"])
+            stack.store.put(of_batch(event["job"], "cancel"), b'{"at": 1}')
+        return stack.environment()(event, context)
+
+    stack.aws.handler = handle
+    order = ordered(stack, calls(60))
+    assert stack.machine.ended()["status"] == "SUCCEEDED"
+    assert len(steps) >= 2
+    manifest = json.loads(stack.store.get(f"{order.folder}/manifest.json").data)
+    assert (manifest["stopped"], manifest["total"]) == ("cancelled", 60)
+    said = [json.loads(line) for line in stack.store.get(f"{order.folder}/output.jsonl").data.splitlines()]
+    assert len(said) == manifest["answered"] < 60
+
+
+def test_a_batch_that_is_refused_is_joined_without_an_answer(stack: Stack) -> None:
+    order = ordered(stack, calls(30) + calls(1))
+    assert stack.machine.ended()["status"] == "SUCCEEDED"
+    assert stack.steps["answer"] == 0
+    manifest = json.loads(stack.store.get(f"{order.folder}/manifest.json").data)
+    assert [wrong["code"] for wrong in manifest["errors"]] == ["duplicate_custom_id"]
 
 
 @pytest.mark.parametrize("event", [{"step": "steal", "job": "x"}, {"step": "split"}, {"step": "answer", "job": 1}])

@@ -103,6 +103,15 @@ def test_a_batch_that_nobody_has_begun_is_cancelled_by_who_is_told(place: Place)
     assert place.show(ordered["id"])["request_counts"]["completed"] == 0
 
 
+def test_a_batch_whose_file_is_gone_has_failed(place: Place) -> None:
+    file = place.upload(calls(3))
+    ordered = place.batch_of(file)
+    place.ask("DELETE", f"/v1/files/{file}")
+    assert "is not there any more" in place.work()
+    failed = place.show(ordered["id"])
+    assert (failed["status"], failed["errors"]["data"][0]["code"]) == ("failed", "invalid_file")
+
+
 def test_what_is_done_cannot_be_cancelled(place: Place) -> None:
     ordered = place.order(calls(1))
     place.work()
