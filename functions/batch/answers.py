@@ -21,11 +21,11 @@ class Answers:
         self._statistics = Statistics()
         self._watch = Watch()
 
-    def answer(self, body: Body, meant: Reference | None, ends: float) -> tuple[bytes, str]:
+    def answer(self, body: Body, meant: Reference | None, ends: float, trace: Trace | None = None) -> tuple[bytes, str]:
         """The V2 answer, and the version that gave it; `ends` is on time.monotonic's clock."""
         if meant is None:
             raise InvalidInputError("No model is named; name it by model_name, and by model_version if need be.")
-        trace = Trace(ends)
+        trace = trace or Trace(ends)
         model = opened(self._catalog, meant, trace)
         with self._statistics.call(model.key) as call:
             request = body.request(model.manifest, self._uploads)

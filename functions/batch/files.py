@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from functions.batch.answers import Answers
+from functions.batch.books import Books
 from functions.batch.inbox import File, Ordered, file
 from functions.batch.occurrences import Step
 from functions.batch.sender import Sender
@@ -42,17 +43,28 @@ class Spread:
 class Files:
     """Answers files of a store into its outbox."""
 
-    def __init__(self, store: ObjectStore, answers: Answers, sender: Sender, spread: Spread = Spread()) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        answers: Answers,
+        sender: Sender,
+        spread: Spread = Spread(),
+        books: Books | None = None,
+    ) -> None:
         self._store = store
         self._answers = answers
         self._sender = sender
         self._spread = spread
+        self._books = books
 
-    def see_to(self, job: str, ends: float) -> str:
-        """Answer as much as there is time for; what was done, as a sentence. `ends` is on time.monotonic's clock."""
+    def see_to(self, job: str, ends: float, origin: tuple[str, str] = ("", "")) -> str:
+        """Answer as much as there is time for; what was done, as a sentence. `ends` is on time.monotonic's clock.
+
+        `origin` is the tenant and the correlation of the event that told of it.
+        """
         found = self._found(job)
         try:
-            work = self._work(found, ends)
+            work = self._work(found, ends, origin)
             if self._is_spread(work.reading.size) and self._sender.spread(
                 self._spread.machine, job, work.reading.e_tag
             ):
@@ -106,8 +118,10 @@ class Files:
     def _is_spread(self, size: int) -> bool:
         return bool(self._spread.machine) and size >= self._spread.threshold
 
-    def _work(self, found: File, ends: float) -> Work:
-        return Work(self._store, self._answers, found, ends - RESERVE_S)
+    def _work(self, found: File, ends: float, origin: tuple[str, str] = ("", "")) -> Work:
+        if isinstance(found, Ordered):
+            origin = (found.order.by, found.order.id)  # whoever ordered it, and what he knows it by
+        return Work(self._store, self._answers, found, ends - RESERVE_S, self._books, origin)
 
     def _found(self, job: str) -> File:
         """The file that a job means: an address in the inbox, or a batch's id."""

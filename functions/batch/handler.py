@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from functions.batch.answers import Answers
+from functions.batch.books import Books
 from functions.batch.files import Files, Spread
 from functions.batch.messages import Messages
 from functions.batch.occurrences import Message, Occurrence, of_event, of_record, of_step
 from functions.batch.sender import Sender
+from pilotlight import correlation
+from pilotlight.api.ledger import ledger
 from pilotlight.api.remote_data import Uploads
-from pilotlight.api.trace import Trace
+from pilotlight.api.router import status_of
+from pilotlight.api.trace import Bill, Trace
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.registry import Registry
 from pilotlight.runtime.catalog import Catalog
@@ -27,10 +31,11 @@ LOG = logging.getLogger("pilotlight.batch")
 class Batch:
     """A Lambda handler for queues, buckets and buses."""
 
-    def __init__(self, messages: Messages, files: Files, sender: Sender) -> None:
+    def __init__(self, messages: Messages, files: Files, sender: Sender, books: Books | None = None) -> None:
         self._messages = messages
         self._files = files
         self._sender = sender
+        self._books = books
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
         """See to everything that an event tells of.
@@ -38,7 +43,13 @@ class Batch:
         Of a queue's records those that failed are told by id, for the queue to deliver again; an event of the bus that
         fails raises, for Lambda to try again. What was done comes back as sentences.
         """
-        ends = Trace.of(event, context).ends
+        try:
+            return self._answer(event, Trace.of(event, context).ends)
+        finally:
+            if self._books is not None:
+                self._books.flush()
+
+    def _answer(self, event: Mapping[str, Any], ends: float) -> dict[str, Any]:
         if "Records" in event:
             return self._queue(event["Records"], ends)
         if "step" in event:
@@ -46,12 +57,12 @@ class Batch:
         occurrence = of_event(event)
         if isinstance(occurrence, Message):
             return {"done": [self._private(occurrence, ends)]}
-        return {"done": [self._files.see_to(occurrence.name, ends)]}
+        return {"done": [self._files.see_to(occurrence.name, ends, (occurrence.tenant, occurrence.correlation))]}
 
     def _private(self, message: Message, ends: float) -> str:
         """Answer an event's message; Lambda logs what is raised, and a refusal would quote what was sent."""
         try:
-            return self._messages.see_to(message, ends)
+            return self._noted(message, ends, of=1)
         except InvalidInputError as exc:
             raise InvalidInputError(f"Event {message.key} is refused: {type(exc).__name__}.") from None
 
@@ -65,14 +76,15 @@ class Batch:
         ordered = bool(records) and records[0].get("eventSourceARN", "").endswith(".fifo")
         processor = SqsFifoPartialProcessor() if ordered else BatchProcessor(EventType.SQS)
         processor.raise_on_entire_batch_failure = False
-        with processor(records=records, handler=lambda record: self._record(record.raw_event, ends)):
+        with processor(records=records, handler=lambda record: self._record(record.raw_event, ends, len(records))):
             processor.process()
         return dict(processor.response())
 
-    def _record(self, record: Mapping[str, Any], ends: float) -> str:
+    def _record(self, record: Mapping[str, Any], ends: float, of: int) -> str:
         """One record; what goes wrong is said in the log, without a byte of what was asked."""
         try:
-            return self._done(of_record(record), ends)
+            correlation.begin("")
+            return self._done(of_record(record), ends, of)
         except PilotlightError as exc:
             why = type(exc).__name__ if isinstance(exc, InvalidInputError) else str(exc)  # the former would quote it
             LOG.error("Message %s failed: %s", record.get("messageId"), why)  # noqa: TRY400 - the sentence tells all
@@ -82,11 +94,26 @@ class Batch:
             LOG.error("Message %s failed: %s\n%s", record.get("messageId"), type(exc).__name__, where)  # noqa: TRY400
             raise
 
-    def _done(self, occurrence: Occurrence, ends: float) -> str:
+    def _done(self, occurrence: Occurrence, ends: float, of: int) -> str:
         if isinstance(occurrence, Message):
-            return self._messages.see_to(occurrence, ends)
+            return self._noted(occurrence, ends, of)
         self._sender.resume(occurrence.name)  # a file has an invocation of its own
         return occurrence.name
+
+    def _noted(self, message: Message, ends: float, of: int) -> str:
+        """Answer a message, one of `of` in this invocation, and note what came of it."""
+        trace, status = Trace(ends), 500
+        trace.correlation = correlation.begin(message.correlation)
+        try:
+            path = self._messages.see_to(message, ends, trace)
+            status = 200
+        except PilotlightError as exc:
+            status = status_of(exc)
+            raise
+        finally:
+            if self._books is not None:
+                self._books.message(message, trace, status, of)
+        return path
 
 
 def build(settings: Settings, store: ObjectStore | None = None) -> Batch:
@@ -102,7 +129,10 @@ def build(settings: Settings, store: ObjectStore | None = None) -> Batch:
     answers = Answers(catalog, settings.model, Uploads(catalog.registry, settings.tensor_bytes))
     sender = Sender(settings.reply_queues.replace(",", " ").split())
     spread = Spread(settings.spreader, settings.spread_bytes, settings.spread_at_once)
-    return Batch(Messages(store, answers, sender), Files(store, answers, sender, spread), sender)
+    correlation.install()
+    books = Books(Bill(settings.memory_mb), ledger(settings.call_seconds))
+    files = Files(store, answers, sender, spread, books)
+    return Batch(Messages(store, answers, sender), files, sender, books)
 
 
 handle = build(Settings.from_environment(os.environ))

@@ -1,11 +1,12 @@
 """One message: its answer is written once under its own key, whatever happens and however often it is delivered.
 
-    outbox/messages/<key>.json    the V2 answer, create-only
+    outbox/messages/<key>.json    the V2 answer with the message's correlation_id in its parameters, create-only
 
 Two deliveries may both compute, one of them writes. A reply to a queue follows what is written, at least once.
 """
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from functions.batch.bodies import Json
 from functions.batch.inbox import MESSAGES
 from functions.batch.occurrences import Message
 from functions.batch.sender import Sender
+from pilotlight.api.trace import Trace
 from pilotlight.contracts import Reference
 from pilotlight.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from pilotlight.storage import ObjectStore
@@ -27,7 +29,7 @@ class Messages:
     answers: Answers
     sender: Sender
 
-    def see_to(self, message: Message, ends: float) -> str:
+    def see_to(self, message: Message, ends: float, trace: Trace | None = None) -> str:
         """Answer it unless that has been done; gives the path of its answer."""
         if not message.key:
             raise InvalidInputError("The event has no id, under which its answer would be kept.")
@@ -36,7 +38,7 @@ class Messages:
         path = f"{MESSAGES}{name(message.key)}.json"
         answer = None if message.fresh else self._known(path)
         if answer is None:
-            answer = self._answered(message, path, ends)
+            answer = self._answered(message, path, ends, trace)
         if message.reply_to:
             self.sender.reply(message.reply_to, message.key, answer, f"{self.store.url}/{path}")
         return path
@@ -47,9 +49,10 @@ class Messages:
         except NotFoundError:
             return None
 
-    def _answered(self, message: Message, path: str, ends: float) -> bytes:
+    def _answered(self, message: Message, path: str, ends: float, trace: Trace | None) -> bytes:
         body = Json.read(message.body)
-        answer, _ = self.answers.answer(body, self._meant(message, body), ends)
+        answer, _ = self.answers.answer(body, self._meant(message, body), ends, trace)
+        answer = correlated(answer, message.correlation)
         try:
             self.store.create(path, answer)
         except AlreadyExistsError:  # another delivery of it was faster
@@ -62,6 +65,13 @@ class Messages:
             return Reference.select(message.model, message.version or None)
         known = body.reference() or self.answers.default()
         return Reference.select(known.name, message.version) if known and message.version else known
+
+
+def correlated(answer: bytes, correlation: str) -> bytes:
+    """The answer, which has no parameters of its own, with the id by which its sender finds it."""
+    if not correlation:
+        return answer
+    return b'%b,"parameters":{"correlation_id":%b}}' % (answer[:-1], json.dumps(correlation).encode())
 
 
 def name(key: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from pilotlight import correlation
 from pilotlight.bus import INFERENCE
 from pilotlight.errors import InvalidInputError
 
@@ -25,12 +26,16 @@ class Message(Struct, frozen=True):
     version: str = ""  # a number or an alias
     reply_to: str = ""  # ARN of a queue
     fresh: bool = True  # this is its first delivery, as far as the queue knows
+    tenant: str = ""  # who sent it: SQS's SenderId, the event's source
+    correlation: str = ""  # the sender's own, else the key
 
 
 class Job(Struct, frozen=True):
     """A file to be answered line by line, by its whole address, or a batch by its id."""
 
     name: str
+    tenant: str = ""  # who wrote the file, as S3 says
+    correlation: str = ""  # the id that S3 gave to the upload; whoever uploads finds it in S3's answer
 
 
 class Step(Struct, frozen=True):
@@ -50,13 +55,15 @@ def of_event(event: Mapping[str, Any]) -> Occurrence:
     if kind not in (CREATED, INFERENCE) or not isinstance(detail, Mapping):
         raise InvalidInputError(f"The event {kind or sorted(event)!r} is none of {CREATED}, {INFERENCE}, SQS.")
     if kind == CREATED:
-        return Job(f"s3://{detail['bucket']['name']}/{detail['object']['key']}")
+        uri = f"s3://{detail['bucket']['name']}/{detail['object']['key']}"
+        return Job(uri, str(detail.get("requester", "")), str(detail.get("request-id", "")))
+    key, source = str(event.get("id", "")), str(event.get("source", ""))
     named = [detail[name] for name in ("s3_uri", "batch", "job") if name in detail]
     if not named:
-        return Message(str(event.get("id", "")), msgspec.json.encode(detail), fresh=False)
+        return Message(key, msgspec.json.encode(detail), fresh=False, tenant=source, correlation=key)
     if len(named) > 1 or "inputs" in detail or not isinstance(named[0], str):
         raise InvalidInputError("An event has either s3_uri, batch or job, which is a text, or a V2 body with inputs.")
-    return Job(named[0])
+    return Job(named[0], source, key)
 
 
 def of_step(event: Mapping[str, Any]) -> Step:
@@ -74,13 +81,16 @@ def of_record(record: Mapping[str, Any]) -> Occurrence:
     if b'"detail-type"' in body and (event := as_event(body)) is not None:
         return of_event(event)
     named = attributes.get("deduplication_id") or told.get("MessageDeduplicationId") or ""
+    key = named or record["messageId"]
     return Message(
-        key=named or record["messageId"],
+        key=key,
         body=body,
         model=attributes.get("model_name") or attributes.get("model") or "",
         version=attributes.get("model_version") or attributes.get("version") or "",
         reply_to=attributes.get("reply_to") or "",
         fresh=not named and told.get("ApproximateReceiveCount", "1") == "1",
+        tenant=told.get("SenderId", ""),
+        correlation=correlation.of({correlation.HEADER: attributes.get("correlation_id", "")}, key),
     )
 
 

@@ -4,7 +4,7 @@
     2. the next part is written under its extent, then progress.json is swapped for one that counts it
     3. behind the last part they are joined to the result, manifest.json is written, the parts are removed
 
-A part that progress.json does not count is no part of the result. Who may write it when says the ledger.
+A part that progress.json does not count is no part of the result. Who may write it when says the tally.
 """
 
 import re
@@ -15,10 +15,13 @@ from dataclasses import dataclass, field
 from msgspec import structs
 
 from functions.batch.answers import Answers
+from functions.batch.books import Books
 from functions.batch.inbox import File
-from functions.batch.ledger import Ledger, counted, summed
 from functions.batch.lines import Item
 from functions.batch.reading import Reading
+from functions.batch.tally import Tally, counted, summed
+from pilotlight import correlation as correlations
+from pilotlight.api.trace import Trace
 from pilotlight.batches import Part, Progress, Span, Wrong, now
 from pilotlight.contracts import Reference, encode
 from pilotlight.errors import DeadlineError, InvalidInputError, NotFoundError, PilotlightError, UnavailableError
@@ -40,7 +43,8 @@ class Slice:
     refusals: list[bytes] = field(default_factory=list)  # where they stand apart
     size: int = 0
     failed: list[Wrong] = field(default_factory=list)
-    versions: set[str] = field(default_factory=set)
+    versions: dict[str, int] = field(default_factory=dict)  # and how many lines each has answered
+    trace: Trace = field(default_factory=Trace)
 
     @classmethod
     def after(cls, span: Span) -> "Slice":
@@ -67,13 +71,25 @@ class Slice:
 class Work:
     """One invocation's work on one file."""
 
-    def __init__(self, store: ObjectStore, answers: Answers, found: File, ends: float) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        answers: Answers,
+        found: File,
+        ends: float,
+        books: Books | None = None,
+        origin: tuple[str, str] = ("", ""),
+    ) -> None:
+        """`origin` is the tenant and the correlation of a file that begins."""
         self._store = store
+        self._books = books
+        self._origin = origin
+        self._paid = False  # the invocation's fee
         self._answers = answers
         self._file = found
         self._form = found.form
         self._ends = ends
-        self._ledger = Ledger(store, found.folder)
+        self._tally = Tally(store, found.folder)
         self._idle = True  # nothing is answered yet
         self._watched = 0.0  # so that it is looked before the first line
         self.reading = Reading(store, found)
@@ -84,12 +100,12 @@ class Work:
         if progress.state == "done":
             return f"{self._file.path} is answered already."
         begun = progress.position
-        progress = self._ledger.claim(progress, invocations=1)
-        while (span := self._ledger.span(progress)) is not None:
+        progress = self._tally.claim(progress, invocations=1)
+        while (span := self._tally.span(progress)) is not None:
             progress = self._parts(progress, span)
             if not done(progress, span.start):
                 break
-            progress = self._ledger.claim(progress)
+            progress = self._tally.claim(progress)
         stopped = self._file.stopped(self._store)
         unfinished = not all(span.done for span in progress.spans) or time.monotonic() > self._ends
         if unfinished and not stopped and not progress.refused:
@@ -98,18 +114,18 @@ class Work:
 
     def answer(self, start: int) -> bool:
         """Answer the span that begins at that byte, as far as there is time; whether nothing is left to do for it."""
-        progress = self._ledger.known(self.reading.size, self.reading.e_tag)
+        progress = self._known()
         if progress is None or start not in {span.start for span in progress.spans}:
             if progress is not None and progress.state == "done":
                 return True
             raise NotFoundError(f"{self._file.path} has no span at {start}; it is to be split first.")
         if done(progress, start) or self._file.stopped(self._store):
             return True
-        progress = self._ledger.claim(progress, start, invocations=1)
-        before = self._ledger.span(progress)
+        progress = self._tally.claim(progress, start, invocations=1)
+        before = self._tally.span(progress)
         if before is not None:
             progress = self._parts(progress, before)
-            if self._ledger.span(progress) == before and not self._file.stopped(self._store):
+            if self._tally.span(progress) == before and not self._file.stopped(self._store):
                 raise UnavailableError(f"{self._file.path} does not come on: no time for a line at {before.position}.")
         return done(progress, start) or bool(self._file.stopped(self._store))
 
@@ -126,7 +142,7 @@ class Work:
 
     def begin(self, length: int | None = None) -> Progress:
         """How far the file is; a new one, and one that was replaced since, begins, in spans of so many bytes."""
-        known = self._ledger.known(self.reading.size, self.reading.e_tag)
+        known = self._known()
         if known is not None:
             return known
         refused, wrong, total = self.reading.examined()
@@ -135,16 +151,26 @@ class Work:
             bytes=self.reading.size,
             e_tag=self.reading.e_tag,
             model=self._model(),
+            tenant=self._origin[0],
+            correlation=self._origin[1],
             total=total,
             refused=refused,
             errors=tuple(wrong),
             spans=self.reading.spans(None if refused else length),
             started=now(),
-            worker=self._ledger.worker,
+            worker=self._tally.worker,
         )
-        if self._ledger.replaces:
+        if self._tally.replaces:
             self._store.delete(f"{self._file.folder}/manifest.json")  # of the file that was there before
-        return self._ledger.begin(fresh)
+        correlations.begin(fresh.correlation)
+        return self._tally.begin(fresh)
+
+    def _known(self) -> Progress | None:
+        """How far the file is, if it has begun; what is logged from here on bears its correlation."""
+        known = self._tally.known(self.reading.size, self.reading.e_tag)
+        if known is not None:
+            correlations.begin(known.correlation)
+        return known
 
     def _model(self) -> str:
         """The version that answers lines which name no model, from the first line to the last."""
@@ -198,7 +224,7 @@ class Work:
             part.failed.append(Wrong(item.number, str(exc)))
             part.add(item, self._form.refusal(item, exc), apart=self._form.apart)
             return
-        part.versions.add(version)
+        part.versions[version] = part.versions.get(version, 0) + 1
         part.add(item, self._form.answer(item, answer))
 
     def _write(self, progress: Progress, part: Slice) -> Progress:
@@ -210,19 +236,28 @@ class Work:
             self._store.put(f"{self._file.folder}/{extent.name}", b"".join(part.answers))
         if extent.refusals:
             self._store.put(f"{self._file.folder}/{extent.errors}", b"".join(part.refusals))
-        return self._ledger.swap(
+        after = self._tally.swap(
             progress,
             lambda found: structs.replace(
-                counted(found, self._ledger.start, part.line, extent, part.failed),
+                counted(found, self._tally.start, part.line, extent, part.failed),
                 answered=found.answered + part.right,
-                versions=tuple(sorted(part.versions.union(found.versions))),
+                versions=tuple(sorted({*part.versions, *found.versions})),
             ),
         )
+        self._note(after, part)
+        return after
+
+    def _note(self, progress: Progress, part: Slice) -> None:
+        """What the part cost, once it counts."""
+        if self._books is not None:
+            origin = {"tenant": progress.tenant, "correlation": progress.correlation}
+            self._books.part(part.trace, part.versions, len(part.failed), first=not self._paid, **origin)
+            self._paid = True
 
     def _finish(self, progress: Progress, stopped: str = "") -> str:
         """Join the parts, write the manifest, then remove what nobody needs any more."""
-        self._ledger.start = None
-        progress = self._ledger.swap(progress, lambda found: structs.replace(found, joining=found.joining or now()))
+        self._tally.start = None
+        progress = self._tally.swap(progress, lambda found: structs.replace(found, joining=found.joining or now()))
         result = "" if progress.refused else self._file.result
         refusals = self._file.refusals if any(part.refusals for part in progress.parts) else ""
         if result:
@@ -232,7 +267,7 @@ class Work:
         sha256 = self.reading.sha256()
         summary = summed(progress, sha256=sha256, result=result, refusals=refusals, stopped=stopped)
         self._store.put(f"{self._file.folder}/manifest.json", encode(summary))
-        self._ledger.swap(progress, ended)
+        self._tally.swap(progress, ended)
         for path in filter(PART.fullmatch, list(self._store.paths(f"{self._file.folder}/parts"))):
             self._store.delete(path)
         if progress.refused:

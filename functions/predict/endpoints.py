@@ -115,7 +115,7 @@ class Endpoints:
 
     def _ask(self, request: Request, model: WarmModel) -> Answered[Response]:
         """The answer of one version."""
-        request.trace.version = model.manifest.version
+        request.trace.model, request.trace.version = model.manifest.name, model.manifest.version
         with self._statistics.call(model.key) as call:
             given, kept = self._uploads, self._answers
             return answered(model, request.body, request.headers, self._watch, call, request.trace, given, kept)

@@ -15,6 +15,8 @@ from functools import partial  # noqa: E402
 
 from functions.predict.endpoints import Endpoints  # noqa: E402
 from functions.predict.snapshot import Snapshot  # noqa: E402
+from pilotlight import correlation  # noqa: E402
+from pilotlight.api.ledger import ledger  # noqa: E402
 from pilotlight.api.router import Router  # noqa: E402
 from pilotlight.api.trace import Bill  # noqa: E402
 from pilotlight.registry import Registry  # noqa: E402
@@ -40,10 +42,11 @@ def build(settings: Settings) -> Router:
 
 
 def router(settings: Settings, models: Catalog) -> Router:
-    """The routes over the models of a catalog."""
+    """The routes over the models of a catalog, with a bill for each call and, unless that is off, a line of the log."""
+    correlation.install()
     large = settings.large_answers == "on"
     endpoints = Endpoints(models, settings.model, settings.tensor_bytes, large=large)
-    return Router(endpoints.routes(), Bill(settings.memory_mb))
+    return Router(endpoints.routes(), Bill(settings.memory_mb), ledger=ledger(settings.call_seconds))
 
 
 CATALOG = catalog(SETTINGS, STORE)

@@ -125,6 +125,7 @@ class Duties:
         """Through the gate once more, since the champion may be another one by now."""
         outcome = promote(self.gate, name, canary.version, alias, by=BY)
         if outcome.moved is not None:
+            count("CanaryPromoted", model=name)
             return f"{name}@{alias} is version {canary.version}: its canary held until {canary.until}."
         reason = f"canary {canary.version} held, but the gate refuses it: {outcome.verdict.why}"
         self.gate.registry.change(name, alias, lambda old: aliases.without_shares(old, BY, reason))

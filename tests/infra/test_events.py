@@ -83,7 +83,7 @@ def test_no_template_holds_a_null_which_cloudformation_refuses() -> None:
 def test_what_fails_for_good_is_told_as_an_event_that_the_function_understands() -> None:
     told = RESOURCES["Spread"]["Properties"]["Definition"]["States"]["Bury"]["Parameters"]["MessageBody"]
     event = {"id": "e", "detail-type": told["detail-type"], "source": told["source"], "detail": {"job": "batch_1"}}
-    assert of_event(event) == Job("batch_1")
+    assert of_event(event) == Job("batch_1", "pilotlight.batch", "e")
     assert set(told["detail"]) == {"job.$"}
 
 

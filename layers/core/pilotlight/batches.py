@@ -82,6 +82,8 @@ class Progress(Struct, frozen=True, kw_only=True):
     total: int = 0  # requests in it, where they were counted first
     answered: int = 0
     failed: int = 0
+    correlation: str = ""  # of the upload
+    tenant: str = ""  # who uploaded it
     model: str = ""  # that answers lines which name none; its version stays the same to the end
     versions: tuple[str, ...] = ()  # that have answered
     errors: tuple[Wrong, ...] = ()
@@ -106,6 +108,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     refusals: str = ""  # path of the refusals, where those stand apart
     refused: str = ""  # why no line was answered
     stopped: Literal["", "cancelled", "expired"] = ""  # why it is not whole
+    correlation: str = ""
     lines: int = 0
     total: int = 0
     answered: int = 0

@@ -23,7 +23,7 @@ def opened(catalog: Catalog, meant: Reference, trace: Trace) -> WarmModel:
     """The open model that is meant; the answer will name its version."""
     waits = catalog.waits
     model = catalog.model(meant, trace.ends)
-    trace.version, trace.cold = model.manifest.version, catalog.waits != waits
+    trace.model, trace.version, trace.cold = model.manifest.name, model.manifest.version, catalog.waits != waits
     trace.mark("load")
     return model
 

@@ -22,6 +22,7 @@ VARIABLES = {
     "promotion": "PILOTLIGHT_PROMOTION",
     "approval": "PILOTLIGHT_APPROVAL",
     "promoter": "PILOTLIGHT_PROMOTER",
+    "call_seconds": "PILOTLIGHT_CALL_SECONDS",
     "reply_queues": "PILOTLIGHT_REPLY_QUEUES",
     "large_answers": "PILOTLIGHT_LARGE_ANSWERS",
     "spreader": "PILOTLIGHT_SPREADER",
@@ -45,6 +46,7 @@ class Settings(Struct, frozen=True):
     promotion: str = "off"  # what becomes of what passes: off, champion, or a canary such as canary:10:1h
     approval: Literal["off", "required"] = "off"  # whether somebody must approve a version before it may serve
     promoter: str = ""  # name of the function that promotes what the registry's routes are asked to
+    call_seconds: Annotated[float, Meta(ge=-1, le=10)] = 0.1  # of calls that may share a line of the log; -1: no lines
     reply_queues: str = ""  # ARNs of the queues that a message may have its answer sent to, with commas between them
     large_answers: Literal["off", "on"] = "off"  # whether answers that cannot be sent are put into the store
     spreader: str = ""  # ARN of the state machine over which large files are spread; empty to answer them one by one

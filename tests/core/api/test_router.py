@@ -1,12 +1,14 @@
 import inspect
 import json
+import logging
 from typing import Any
 
 import pytest
 
-from pilotlight import errors
+from pilotlight import correlation, errors
 from pilotlight.api.messages import Request, Response
 from pilotlight.api.router import STATUSES, Router, Routes, status_of
+from pilotlight.api.trace import Bill
 
 EVENT: dict[str, Any] = {"httpMethod": "GET", "resource": "/here", "path": "/here"}
 ERRORS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.PilotlightError)]
@@ -58,3 +60,31 @@ def test_a_bug_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_bad_event_is_answered() -> None:
     assert answer({"body": "%", "isBase64Encoded": True})[0] == 400
+
+
+@pytest.mark.parametrize("resource", ["/here", "/fails"])
+def test_an_answer_has_its_callers_id_else_the_gateways(resource: str) -> None:
+    def failing(_: Request) -> Response:
+        raise errors.NotFoundError("x")
+
+    router = Router({"/here": {"GET": fine}, "/fails": {"GET": failing}}, Bill(1769, {}))
+    event = EVENT | {"resource": resource, "requestContext": {"requestId": "r-1"}}
+    assert router(event, None)["headers"]["x-correlation-id"] == "r-1"
+    named = event | {"headers": {"X-Correlation-Id": "order-17"}}
+    assert router(named, None)["headers"]["x-correlation-id"] == "order-17"
+    broken = named | {"body": "%", "isBase64Encoded": True}
+    assert router(broken, None)["headers"]["x-correlation-id"] == "r-1"
+
+
+def test_what_is_logged_of_a_call_has_its_id(caplog: pytest.LogCaptureFixture) -> None:
+    def failing(_: Request) -> Response:
+        raise ZeroDivisionError
+
+    kept = logging.getLogRecordFactory()
+    correlation.install()
+    try:
+        Router({"/here": {"GET": failing}})(EVENT | {"headers": {"x-request-id": "order-17"}}, None)
+    finally:
+        logging.setLogRecordFactory(kept)
+        correlation.begin("")
+    assert [vars(record)["correlation_id"] for record in caplog.records] == ["order-17"]

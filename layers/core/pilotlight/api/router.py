@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pilotlight import correlation
+from pilotlight.api.ledger import Ledger
 from pilotlight.api.messages import Request, Response
 from pilotlight.api.trace import Bill, Trace
 from pilotlight.errors import (
@@ -46,25 +48,33 @@ STATUSES: Mapping[type[PilotlightError], int] = {
 class Router:
     """A Lambda handler over a table of routes. Whatever goes wrong, it answers, in a body that V2 clients show."""
 
-    def __init__(self, routes: Routes, bill: Bill | None = None, worded: Worded | None = None) -> None:
+    def __init__(
+        self, routes: Routes, bill: Bill | None = None, ledger: Ledger | None = None, worded: Worded | None = None
+    ) -> None:
         self._routes = routes
         self._bill = bill
+        self._ledger = ledger
         self._worded = worded or failure
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
-        """Answer a REST proxy event, with what the call took and cost where there is a bill."""
+        """Answer a REST proxy event, with what the call took and cost where there is a bill, noted in the ledger."""
         trace = Trace.of(event, context)
         answer = self.answer(event, trace).to_event()
         if self._bill is not None:
             if trace.marks:
                 trace.mark("encode")
-            answer["headers"].update(self._bill.headers(trace))
+            charge = self._bill.charge(trace)
+            answer["headers"].update(charge.headers(trace))
+            if self._ledger is not None:
+                self._ledger.call(event, trace, charge, answer["statusCode"])
         return answer
 
     def answer(self, event: Mapping[str, Any], trace: Trace) -> Response:
         """Dispatch, and turn what is raised into its status and one sentence."""
+        correlation.begin(trace.correlation)
         try:
             request = Request.from_event(event, trace)
+            trace.correlation = correlation.begin(correlation.of(request.headers, request.id))
             return self.endpoint(request)(request)
         except UnavailableError as exc:
             again = {} if exc.retry_after is None else {"retry-after": str(exc.retry_after)}

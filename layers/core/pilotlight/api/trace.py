@@ -6,8 +6,9 @@
     x-pilotlight-billed-ms: 1           as Lambda bills it: each ms begun, with the init of a cold environment
     x-pilotlight-gb-seconds: 0.001728
     x-pilotlight-usd: 0.000000228793    the call's price on Lambda, by pilotlight.prices
+    x-correlation-id: ...               the caller's own, else the gateway's; also in the log
 
-The last three are told before the answer is on its way, so that they leave out the runtime's own millisecond.
+Time and price are told before the answer is on its way, so they leave out the runtime's own millisecond.
 """
 
 import os
@@ -17,7 +18,10 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any
 
+from msgspec import Struct
+
 from pilotlight import prices
+from pilotlight.correlation import HEADER
 
 GATEWAY_S = 29.0  # after which API Gateway answers 504 itself
 MARGIN_S = 0.5  # kept to word the answer and send it
@@ -27,7 +31,7 @@ SAM_LOCAL = "AWS_SAM_LOCAL"  # set by the SAM CLI, whose every event says that i
 class Trace:
     """One call, from the event's arrival to the answer. Times are seconds on time.perf_counter's clock."""
 
-    __slots__ = ("_last", "began", "cold", "ends", "marks", "queue", "version")
+    __slots__ = ("_last", "began", "cold", "correlation", "ends", "marks", "model", "queue", "version")
 
     def __init__(self, ends: float = inf, queue: float | None = None) -> None:
         self.began = self._last = time.perf_counter()
@@ -35,21 +39,25 @@ class Trace:
         self.queue = queue  # between the gateway and here, where it is known
         self.marks: list[tuple[str, float]] = []
         self.cold = False
+        self.model = ""  # this and the version are known once it is open
         self.version: int | None = None
+        self.correlation = ""
 
     @classmethod
     def of(cls, event: Mapping[str, Any], context: object) -> "Trace":
         """The call's end, by the function's timeout and by the gateway's, and the time that it has queued."""
         remaining = getattr(context, "get_remaining_time_in_millis", None)
         left = remaining() / 1000 if remaining is not None else inf
-        told = SAM_LOCAL not in os.environ
-        received = (event.get("requestContext") or {}).get("requestTimeEpoch") if told else None  # ms
+        told = event.get("requestContext") or {}
+        received = told.get("requestTimeEpoch") if SAM_LOCAL not in os.environ else None  # ms
         queue = time.time() - received / 1000 if isinstance(received, int | float) else None
         if queue is None or not 0 <= queue < GATEWAY_S:  # a recorded event, or clocks that differ
             queue = None
         else:
             left = min(left, GATEWAY_S - queue)
-        return cls(time.monotonic() + left - MARGIN_S, queue)
+        trace = cls(time.monotonic() + left - MARGIN_S, queue)
+        trace.correlation = told.get("requestId") or ""
+        return trace
 
     def mark(self, name: str) -> None:
         """What has passed since the last mark was spent on `name`."""
@@ -76,22 +84,39 @@ class Bill:
         self._init = process_seconds() if on_demand else 0.0
         self._first = True
 
-    def headers(self, trace: Trace) -> dict[str, str]:
-        """The headers that tell what the call took and cost."""
+    def charge(self, trace: Trace, invocations: float = 1.0) -> "Charge":
+        """What a call took and cost; one that has only a share of an invocation is not rounded up to a whole ms."""
         total = time.perf_counter() - trace.began
-        milliseconds = prices.billed_ms(total + self._init if self._first else total)
+        seconds = total + self._init if self._first else total
         cold, self._first = self._first or trace.cold, False
-        used = self._gb * milliseconds / prices.MS_PER_S
-        usd = prices.LAMBDA_REQUEST + used * self._usd_per_gb_second
+        milliseconds = prices.billed_ms(seconds)
+        used = self._gb * (milliseconds / prices.MS_PER_S if invocations == 1 else seconds)
+        usd = prices.LAMBDA_REQUEST * invocations + used * self._usd_per_gb_second
+        return Charge(total, cold, milliseconds, f"{used:.6f}", f"{usd:.12f}")
+
+
+class Charge(Struct, frozen=True):
+    """What one call took, in seconds, and what it cost; as texts where header and log must say the same."""
+
+    total: float
+    cold: bool
+    milliseconds: int  # billed
+    gb_seconds: str
+    usd: str
+
+    def headers(self, trace: Trace) -> dict[str, str]:
+        """The headers that tell the caller."""
         headers = {
-            "server-timing": trace.timing(total),
-            "x-pilotlight-cold": "true" if cold else "false",
-            "x-pilotlight-billed-ms": str(milliseconds),
-            "x-pilotlight-gb-seconds": f"{used:.6f}",
-            "x-pilotlight-usd": f"{usd:.12f}",
+            "server-timing": trace.timing(self.total),
+            "x-pilotlight-cold": "true" if self.cold else "false",
+            "x-pilotlight-billed-ms": str(self.milliseconds),
+            "x-pilotlight-gb-seconds": self.gb_seconds,
+            "x-pilotlight-usd": self.usd,
         }
         if trace.version is not None:
             headers["x-pilotlight-version"] = str(trace.version)
+        if trace.correlation:
+            headers[HEADER] = trace.correlation
         return headers
 
 

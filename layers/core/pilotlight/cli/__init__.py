@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from pilotlight.cli import canary, demo, fit, models, predict, promote, publish, redrive, retention, runs, serve, train
+from pilotlight.cli import (
+    canary,
+    cost,
+    demo,
+    fit,
+    models,
+    predict,
+    promote,
+    publish,
+    redrive,
+    retention,
+    runs,
+    serve,
+    train,
+)
 from pilotlight.cli.console import ERRORS
 from pilotlight.errors import InvalidInputError, PilotlightError
 
@@ -22,6 +36,7 @@ VERBS = (
     serve.serve,
     predict.predict,
     fit.fit,
+    cost.cost,
     promote.promote,
     promote.rollback,
     canary.canary,

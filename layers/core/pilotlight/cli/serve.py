@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pilotlight.cli import checkout
-from pilotlight.cli.console import STORE, JsonOption, StoreOption, print_json
+from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, print_json
 from pilotlight.local.gateway import Gateway
 
 
@@ -17,6 +17,10 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")] = 8080,
     store: StoreOption = STORE,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Environments per function.")] = os.cpu_count() or 1,
+    calls: Annotated[
+        bool | None,
+        typer.Option("--calls/--no-calls", help="A JSON line of what each call cost; by default unless on a terminal."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Serve template.yaml's functions on this machine; print the URL when ready, and a line for each request."""
@@ -25,7 +29,8 @@ def serve(
     def ready(url: str) -> None:
         print_json({"url": url, "store": store}) if json else typer.echo(f"Serving {store} at {url}")
 
-    gateway(store, host=host, port=port, workers=workers).serve(ready)
+    told = not ERRORS.is_terminal if calls is None else calls
+    gateway(store, host=host, port=port, workers=workers, calls=told).serve(ready)
 
 
 def show_access_lines() -> None:
@@ -37,14 +42,14 @@ def show_access_lines() -> None:
     log.setLevel(logging.INFO)
 
 
-def gateway(store: str, *, host: str, port: int, workers: int) -> Gateway:
-    """The gateway over the checkout's template, whose functions read that store."""
+def gateway(store: str, *, host: str, port: int, workers: int, calls: bool = False) -> Gateway:
+    """The gateway over the checkout's template, whose functions read that store and log their calls if they shall."""
     return Gateway(
         template=checkout.folder() / checkout.TEMPLATE,
         host=host,
         port=port,
         workers=workers,
-        environment={"PILOTLIGHT_STORE": absolute(store)},
+        environment={"PILOTLIGHT_STORE": absolute(store)} | ({} if calls else {"PILOTLIGHT_CALL_SECONDS": "-1"}),
     )
 
 

@@ -6,6 +6,8 @@ multiValueHeaders, body, isBase64Encoded is a 502. msgspec does the JSON and the
 a third of what json and binascii take. This module knows no sockets, routes or environments.
 """
 
+import base64
+import hashlib
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -114,6 +116,7 @@ class Events:
                 "accessKey": None,
                 "accountId": None,
                 "apiKey": headers.get("x-api-key"),
+                "apiKeyId": _key_id(headers.get("x-api-key")),
                 "caller": None,
                 "sourceIp": request.source_ip,
                 "user": None,
@@ -137,6 +140,12 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for name, value in pairs:
         grouped.setdefault(name, []).append(value)
     return grouped
+
+
+@lru_cache(maxsize=1024)
+def _key_id(key: str | None) -> str | None:
+    """An id such as AWS gives to a key: ten letters and digits that do not tell the key. Any key is known here."""
+    return None if key is None else base64.b32encode(hashlib.sha256(key.encode()).digest())[:10].decode().lower()
 
 
 @lru_cache(maxsize=1)

@@ -21,7 +21,7 @@ SWAPS = 100  # attempts, while workers of other spans are faster
 Change = Callable[[Progress], Progress]
 
 
-class Ledger:
+class Tally:
     """The document below a folder, as this worker last saw it."""
 
     def __init__(self, store: ObjectStore, folder: str) -> None:
@@ -132,6 +132,7 @@ def summed(progress: Progress, **more: Any) -> Summary:  # noqa: ANN401 - fields
         bytes=progress.bytes,
         e_tag=progress.e_tag,
         refused=progress.refused,
+        correlation=progress.correlation,
         lines=progress.answered + progress.failed,
         total=progress.total,
         answered=progress.answered,

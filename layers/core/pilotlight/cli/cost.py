@@ -1,0 +1,212 @@
+"""`pilotlight cost`: what a load would cost in a month, and what calls have cost, by tenant, model and version."""
+
+import sys
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, print_json, print_table, registry
+from pilotlight.contracts import Reference
+from pilotlight.errors import InvalidInputError
+from pilotlight.estimate import SECONDS, Estimate, Load, estimate
+from pilotlight.runtime.fit import fit
+from pilotlight.statement import Account, Statement, statement
+
+WIDTH = 40  # characters of the longest bar
+LOG_BYTES = 1200  # of a call's line and the gateway's; Lambda's own are not in it
+
+
+class Architecture(StrEnum):
+    """Lambda's two."""
+
+    X86_64 = "x86_64"
+    ARM64 = "arm64"
+
+
+class Front(StrEnum):
+    """What stands in front of the function."""
+
+    REST = "rest"
+    HTTP = "http"
+    URL = "url"
+    QUEUE = "queue"
+
+
+def cost(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="A model; memory and ms then come from its fit.")] = "",
+    rps: Annotated[float, typer.Option(help="Requests per second, the mean over the month.")] = 0.0,
+    ms: Annotated[float, typer.Option(help="Of a warm call, as Lambda bills it.")] = 0.0,
+    memory: Annotated[int, typer.Option(metavar="MB", help="MemorySize of the function.")] = 0,
+    cold_share: Annotated[float, typer.Option(help="Cold calls as a part of 1.")] = 0.0,
+    init_ms: Annotated[float, typer.Option(help="How much longer a cold call takes; with NAME by its fit.")] = 0.0,
+    arch: Annotated[Architecture, typer.Option(help="Of the function.")] = Architecture.X86_64,
+    edge: Annotated[
+        Front, typer.Option(help="What stands in front: the template's REST API, or something else.")
+    ] = Front.REST,
+    kb: Annotated[float, typer.Option(help="Of a request; HTTP APIs bill each 512 kB begun.")] = 1.0,
+    snapstart: Annotated[bool, typer.Option("--snapstart", help="Restores in the place of inits.")] = False,
+    provisioned: Annotated[int, typer.Option(min=0, help="Environments that are kept started.")] = 0,
+    disk: Annotated[int, typer.Option(metavar="MB", min=512, help="Disk of the function.")] = 512,
+    versions: Annotated[int, typer.Option(min=1, help="That are asked in the month.")] = 1,
+    log_bytes: Annotated[
+        float, typer.Option(min=0, help="Per request; 0 for CallSeconds -1 and AccessLogs off.")
+    ] = LOG_BYTES,
+    store_gb: Annotated[float, typer.Option(min=0, help="Of models in the bucket.")] = 0.0,
+    training_hours: Annotated[float, typer.Option(min=0, help="Hours of a GPU machine, on demand.")] = 0.0,
+    free_tier: Annotated[bool, typer.Option("--free-tier", help="Less what Lambda gives to each account.")] = False,
+    from_logs: Annotated[
+        str, typer.Option(metavar="FILE", help="Add up what functions have logged; - for standard input.")
+    ] = "",
+    store: StoreOption = STORE,
+    json: JsonOption = False,
+) -> None:
+    """What a month of calls costs, by line, and what else would serve them.
+
+    For example:
+
+    pilotlight cost --rps 20 --ms 20 --memory 1769
+
+    pilotlight cost digits --rps 5 --cold-share 0.01 --arch arm64 --edge url
+
+    pilotlight cost --rps 50 --ms 8 --memory 1024 --provisioned 4 --json
+
+    pilotlight serve 2> calls.log; pilotlight cost --from-logs calls.log
+
+    aws logs tail GROUP --since 1d --format short | pilotlight cost --from-logs -
+    """
+    if from_logs:
+        told(statement(text(from_logs)), json=json)
+        return
+    if name:
+        memory, ms, init_ms = fitted(store, name, arch.value, memory, ms, init_ms)
+    if not (rps and ms and memory):
+        raise InvalidInputError(
+            "Say --rps, and --ms and --memory or a model's name; pilotlight cost --help has examples."
+        )
+    load = Load(
+        rps=rps, ms=ms, memory_mb=memory, cold_share=cold_share, init_ms=init_ms, architecture=arch.value,
+        edge=edge.value, kb=kb, snapstart=snapstart, provisioned=provisioned, disk_mb=disk, versions=versions,
+        log_bytes=log_bytes, monitored=True, store_gb=store_gb, training_hours=training_hours, free_tier=free_tier,
+    )  # fmt: skip
+    shown(estimate(load), json=json)
+
+
+def fitted(
+    store: str, name: str, architecture: Literal["x86_64", "arm64"], memory: int, ms: float, init_ms: float
+) -> tuple[int, float, float]:
+    """What the options leave open, by the model's fit."""
+    found = registry(store)
+    reference = Reference.parse(name)
+    needs = fit(found.manifest(reference.name, found.resolve(reference)), architecture=architecture)
+    if not (memory or needs.memory_mb):
+        raise InvalidInputError(f"{reference} fits into no function; pilotlight fit {name} says why.")
+    return memory or needs.memory_mb or 0, ms or needs.warm_ms, init_ms or needs.load_seconds * 1e3
+
+
+def text(source: str) -> str:
+    """A log, from a file or from standard input."""
+    if source == "-":
+        return sys.stdin.read()
+    try:
+        return Path(source).read_text(errors="replace")
+    except OSError as exc:
+        raise InvalidInputError(f"{source} cannot be read: {exc.strerror}.") from exc
+
+
+def shown(result: Estimate, *, json: bool) -> None:
+    """The bill, with bars, and what else there is."""
+    if json:
+        print_json(result)
+        return
+    print_table(bill(result))
+    RESULTS.print()
+    print_table(others(result))
+
+
+def bill(result: Estimate) -> Table:
+    """The lines, longest bar for the dearest."""
+    load = result.load
+    size = f"{load.ms:g} ms at {load.memory_mb:,} MB {load.architecture}"
+    shown = Table(title=f"{result.requests / 1e6:,.1f} million requests a month, {size}", show_footer=True)
+    shown.title_justify = shown.caption_justify = "left"
+    shown.title_style, shown.caption = "bold", f"{result.region}, prices of {result.prices_as_of}"
+    shown.add_column("", "together")
+    shown.add_column("$ a month", f"{result.usd:,.2f}", justify="right")
+    shown.add_column("$ a million", f"{result.usd_per_million:,.2f}", justify="right")
+    shown.add_column("", no_wrap=True)
+    most = max((line.usd for line in result.lines), default=1.0)
+    for line in result.lines:
+        each = f"{line.usd / result.requests * 1e6:,.2f}"
+        shown.add_row(line.what, f"{line.usd:,.2f}", each, bar(line.usd / most))
+    return shown
+
+
+def bar(share: float) -> str:
+    """A share of the longest bar, to an eighth of a character."""
+    eighths = round(share * WIDTH * 8)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def others(result: Estimate) -> Table:
+    """What would serve the same load, and from which load on a machine is cheaper."""
+    shown = Table(title="Instead", title_justify="left", title_style="bold")
+    for column in ("", "$ a month", "machines", "busy", "cheaper from, requests a month", "a second"):
+        shown.add_column(column, justify="right" if column else "left")
+    for other in result.alternatives:
+        even = other.break_even
+        shown.add_row(
+            other.name,
+            f"{other.usd:,.2f}",
+            str(other.machines) if other.machines else "-",
+            f"{other.busy:.0%}" if other.machines else "-",
+            other.why if even is None else f"{even / 1e6:,.1f} million",
+            "-" if even is None else f"{even / SECONDS:,.1f}",
+        )
+    return shown
+
+
+def told(result: Statement, *, json: bool) -> None:
+    """What was spent; numbers in JSON are as exact as the log's."""
+    if json:
+        print_json(result)
+    else:
+        print_table(accounts(result))
+    if result.unread:
+        ERRORS.print(f"{result.unread} lines were cut off or broken, and are not counted.", markup=False)
+
+
+def accounts(result: Statement) -> Table:
+    """By tenant, model and version, the dearest first."""
+    shown = Table(title=f"{result.calls:,} calls", title_justify="left", title_style="bold", show_footer=True)
+    totals = {
+        "tenant": "together",
+        "model": "",
+        "version": "",
+        "calls": f"{result.calls:,}",
+        "failed": "",
+        "GB-seconds": f"{result.gb_seconds:,}",
+        "$": f"{result.usd:f}",
+        "$ a million": per_million(result.usd, result.calls),
+    }
+    for column, total in totals.items():
+        shown.add_column(column, total, justify="left" if column in ("tenant", "model") else "right")
+    shown.add_column("", no_wrap=True)
+    most = max(account.usd for account in result.accounts) or Decimal(1)
+    for account in result.accounts:
+        shown.add_row(*cells(account), bar(float(account.usd / most) / 2))
+    return shown
+
+
+def cells(account: Account) -> list[str]:
+    """One row."""
+    numbers = f"{account.calls:,}", f"{account.failed:,}", f"{account.gb_seconds:,}", f"{account.usd:f}"
+    return [account.tenant, account.model, account.version, *numbers, per_million(account.usd, account.calls)]
+
+
+def per_million(usd: Decimal, calls: int) -> str:
+    """Of a million such calls."""
+    return f"{float(usd) / max(1, calls) * 1e6:,.2f}"

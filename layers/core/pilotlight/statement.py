@@ -1,0 +1,97 @@
+"""What calls have cost so far, by tenant, model and version: the sums over the lines that functions have logged.
+
+It reads lines as they are in a terminal, from `aws logs tail`, or in the document of `aws logs filter-log-events`, and
+adds decimals, so that the sum is that of the answers' headers to the last digit.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import Any
+
+from msgspec import Struct
+
+from pilotlight.errors import InvalidInputError
+
+NOBODY = "-"  # a call without a tenant, or one that met no model
+
+
+class Account(Struct, frozen=True, order=True):
+    """What one tenant has asked of one version."""
+
+    tenant: str
+    model: str
+    version: str
+    calls: int
+    failed: int
+    gb_seconds: Decimal
+    usd: Decimal
+
+
+class Statement(Struct, frozen=True):
+    """All accounts, the dearest first, and lines that seemed to be of functions but could not be read."""
+
+    accounts: tuple[Account, ...]
+    calls: int
+    gb_seconds: Decimal
+    usd: Decimal
+    unread: int = 0
+
+
+def statement(text: str) -> Statement:
+    """The sums over a log; `InvalidInputError` when no line of it is of a call."""
+    sums: dict[tuple[str, str, str], list[Any]] = {}
+    unread = 0
+    for found in records(listed(text)):
+        if found is None:
+            unread += 1
+            continue
+        key = tuple(str(found.get(name) or NOBODY) for name in ("tenant", "model", "version"))
+        calls = int(found["calls"])
+        failed = calls if int(found["status"]) >= 400 else int(found.get("LinesFailed", 0))
+        each = calls, failed, Decimal(found["gb_seconds"]), Decimal(found["usd"])
+        known = sums.setdefault((key[0], key[1], key[2]), [0, 0, Decimal(0), Decimal(0)])
+        sums[key[0], key[1], key[2]] = [one + other for one, other in zip(known, each, strict=True)]
+    if not sums:
+        raise InvalidInputError(
+            "No line of this log is of a call; the functions' lines have a field usd (CallSeconds -1 stops them)."
+        )
+    accounts = sorted((Account(*key, *each) for key, each in sums.items()), key=lambda account: (-account.usd, account))
+    total = [sum(getattr(account, name) for account in accounts) for name in ("calls", "gb_seconds", "usd")]
+    return Statement(tuple(accounts), int(total[0]), Decimal(total[1]), Decimal(total[2]), unread)
+
+
+def listed(text: str) -> Iterable[str]:
+    """The lines, or the one document that all of it is."""
+    if text.lstrip().startswith("{") and '"events"' in text:
+        try:
+            return [json.dumps(json.loads(text))]
+        except ValueError:  # lines, one of which has that word
+            return text.splitlines()
+    return text.splitlines()
+
+
+def records(lines: Iterable[str]) -> Iterator[dict[str, Any] | None]:
+    """The lines' records of calls; None for one that looks like it and is broken."""
+    for line in lines:
+        start = line.find("{")
+        if start < 0 or "usd" not in line:
+            continue
+        try:
+            content = json.loads(line[start:], parse_float=Decimal)
+        except ValueError:
+            yield None
+            continue
+        yield from unwrapped(content)
+
+
+def unwrapped(content: Any) -> Iterator[dict[str, Any] | None]:  # noqa: ANN401 - any JSON
+    """A record of a call, alone, as an event's message, or as some of a list of events."""
+    if not isinstance(content, dict):
+        return
+    if isinstance(content.get("events"), list):
+        yield from records(str(event.get("message", "")) for event in content["events"] if isinstance(event, dict))
+    elif isinstance(content.get("message"), str):
+        yield from records([content["message"]])
+    elif {"usd", "calls", "gb_seconds", "status"} <= content.keys():
+        yield content

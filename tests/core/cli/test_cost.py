@@ -1,0 +1,123 @@
+"""`pilotlight cost`, and that what callers were told is what tenants are billed: through the gateway, over HTTP."""
+
+import json
+import time
+from collections import defaultdict
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from pilotlight.cli import serve
+from pilotlight.local.gateway import Gateway
+from pilotlight.registry import Registry
+from pilotlight.storage import open_store
+from tests import fakes
+from tests.core.cli.conftest import Run
+from tests.core.local.http_client import Reply, ask
+
+ROOT = Path(__file__).parents[3]
+LOAD = ("cost", "--rps", "20", "--ms", "20", "--memory", "1769")
+BODY = b'{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","data":[1,2,3]}]}'
+PAUSE_S = 0.3  # longer than calls are held to share a line
+
+
+def test_a_month_is_shown_line_by_line_with_bars(run: Run) -> None:
+    code, out, _ = run(*LOAD, "--arch", "arm64", "--cold-share", "0.01", "--init-ms", "1300", "--training-hours", "10")
+    assert code == 0
+    rows = {line.split("│")[1].strip(): line for line in out.splitlines() if line.startswith("│")}
+    assert "183.96" in rows["API Gateway, REST"]
+    assert rows["API Gateway, REST"].count("█") == 40 > rows["Lambda, time"].count("█") > 0
+    assert "10.06" in rows["Training, GPU hours on demand"]
+    assert "million" in rows["SageMaker ml.m5.large"]
+
+
+def test_the_same_in_json(run: Run) -> None:
+    code, out, _ = run(*LOAD, "--edge", "url", "--log-bytes", "0", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["usd"] == pytest.approx(sum(line["usd"] for line in found["lines"]))
+    assert found["load"]["edge"] == "url"
+    assert {other["name"] for other in found["alternatives"]} > {"SageMaker Serverless, 2 GB", "EC2 g5.xlarge, a GPU"}
+    assert found["prices_as_of"] == "2026-09-19"
+
+
+def test_a_models_needs_come_from_its_fit(run: Run, store: str) -> None:
+    fakes.publish_digits(Registry(open_store(store)))
+    fit = json.loads(run("fit", "digits", "--json")[1])
+    load = json.loads(run("cost", "digits", "--rps", "1", "--json")[1])["load"]
+    assert (load["memory_mb"], load["ms"]) == (fit["memory_mb"], fit["warm_ms"])
+    assert json.loads(run("cost", "digits", "--rps", "1", "--ms", "7", "--json")[1])["load"]["ms"] == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "Say --rps"),
+        (("--rps", "1"), "Say --rps"),
+        ((*LOAD[1:], "--cold-share", "7"), "a part of 1"),
+        ((*LOAD[1:], "--edge", "fax"), "fax"),
+        (("--from-logs", "no/such"), "cannot be read"),
+        (("nobody", "--rps", "1"), "nobody"),
+    ],
+)
+def test_what_is_asked_wrongly_is_said(words: tuple[str, ...], said: str, run: Run) -> None:
+    code, out, err = run("cost", *words)
+    assert code in (1, 2)
+    assert (out, said in err) == ("", True)
+
+
+def test_help_has_examples(run: Run) -> None:
+    code, out, _ = run("cost", "--help")
+    assert code == 0
+    assert "pilotlight cost --rps 20 --ms 20 --memory 1769" in out
+
+
+def asked(url: str) -> dict[str, list[Reply]]:
+    """Some calls of two tenants to two versions, one of which is wrong; what they were answered."""
+    answers: dict[str, list[Reply]] = defaultdict(list)
+    for call in range(30):
+        tenant = "north" if call % 3 else "south"
+        headers = {"x-api-key": tenant, "x-pilotlight-version": "2" if call % 5 == 0 else "1"}
+        answers[tenant].append(ask(url, "POST", "/v2/models/double/infer", b"{" if call == 7 else BODY, headers))
+    time.sleep(PAUSE_S)
+    answers["south"].append(ask(url, "GET", "/v2", headers={"x-api-key": "south", "x-correlation-id": "order-17"}))
+    return answers
+
+
+def test_tenants_are_billed_what_their_answers_said(
+    run: Run, store: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    registry = Registry(open_store(store))
+    fakes.publish(registry)
+    fakes.publish(registry)
+    capfd.readouterr()
+    gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment={"PILOTLIGHT_STORE": store})
+    with gateway.background() as url:
+        answers = asked(url)
+    log = tmp_path / "calls.log"
+    log.write_text(capfd.readouterr().err)
+    assert answers["south"][-1].headers["x-correlation-id"] == "order-17"
+    assert '"correlation_id":"order-17"' in log.read_text()
+    hidden = ("north", "south", '"data"', '"inputs"')  # keys and bodies
+    assert not [word for word in hidden if word in log.read_text()]
+
+    code, out, err = run("cost", "--from-logs", str(log), "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    told = [sum(Decimal(each.headers["x-pilotlight-usd"]) for each in replies) for replies in answers.values()]
+    billed: dict[str, Decimal] = defaultdict(Decimal)
+    for account in found["accounts"]:
+        billed[account["tenant"]] += Decimal(account["usd"])
+    assert sorted(billed.values()) == sorted(told)
+    assert (Decimal(found["usd"]), found["calls"]) == (sum(told), 31)
+    met = {(each["model"], each["version"]) for each in found["accounts"]}
+    assert met == {("double", "1"), ("double", "2"), ("-", "-")}
+    assert sum(each["failed"] for each in found["accounts"]) == 1
+    assert f"{sum(told):f}" in run("cost", "--from-logs", str(log))[1]
+
+
+@pytest.mark.parametrize(("calls", "said"), [(True, None), (False, "-1")])
+def test_a_gateway_logs_calls_where_it_is_asked_to(calls: bool, said: str | None) -> None:
+    gateway = serve.gateway("s", host="127.0.0.1", port=0, workers=1, calls=calls)
+    assert gateway.environment.get("PILOTLIGHT_CALL_SECONDS") == said

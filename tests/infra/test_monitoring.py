@@ -1,0 +1,219 @@
+"""What is measured is watched, and what is watched is measured: templates against the code, in both directions."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pilotlight import estimate
+from pilotlight.api.ledger import Kind, form
+from pilotlight.local import intrinsics
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("queue", "load", "decode", "infer", "encode", "store")  # of Trace.mark, and the gateway's queue
+ELSEWHERE = {"Drift"}  # of the nightly comparison with the training profile
+TOLD_BY_CODE = ("layers/core/pilotlight", "functions")
+
+
+def load(path: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.load((ROOT / path).read_bytes(), Loader=intrinsics.TemplateLoader)  # noqa: S506 - a SafeLoader
+    return loaded
+
+
+STACK = load("template.yaml")
+EVENTS = load("infra/events.yaml")
+MONITORING = load("infra/monitoring.yaml")
+ALARMS = {
+    name: resource["Properties"]
+    for template in (STACK, MONITORING)
+    for name, resource in template["Resources"].items()
+    if resource["Type"] == "AWS::CloudWatch::Alarm"
+}
+TEXT, WORDS = MONITORING["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+
+
+def dashboard() -> dict[str, Any]:
+    """The body as CloudWatch gets it, with parameters' names for their values."""
+    told = {**WORDS, "UntrainedArn": ', "arn"', "Trainings": "-"}
+    text = TEXT
+    for name, value in told.items():
+        value = re.sub(r"\$\{(\w+)\}", r"\1", value["Fn::Sub"] if isinstance(value, dict) else value)
+        text = text.replace(f"${{{name}}}", value)
+    return dict(json.loads(re.sub(r"\$\{([\w.:]+)\}", r"\1", text).replace("${!", "${")))
+
+
+WIDGETS = dashboard()["widgets"]
+
+
+def emitted() -> set[str]:
+    """The names of our metrics, by the code: what is counted, stages that are marked, fields of the ledger's lines."""
+    found: set[str] = set()
+    for folder in TOLD_BY_CODE:
+        for path in (ROOT / folder).rglob("*.py"):
+            found.update(counted(ast.parse(path.read_text())))
+    lines = [form(Kind("r", "m", 1, cold=False, status=status, tenant="", stages=STAGES)) for status in (200, 400, 500)]
+    for line in lines:
+        directives = json.loads(re.sub(r"%\w|%\.\d?\w", "0", line.replace(",%s,", ",")))["_aws"]["CloudWatchMetrics"]
+        found |= {metric["Name"] for directive in directives for metric in directive["Metrics"]}
+    return found | {"LinesAnswered", "LinesFailed"}
+
+
+def counted(tree: ast.AST) -> Iterator[str]:
+    """First arguments of `count`, both sides of a choice."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "count" and node.args:
+            names = [node.args[0].body, node.args[0].orelse] if isinstance(node.args[0], ast.IfExp) else [node.args[0]]
+            yield from (name.value for name in names if isinstance(name, ast.Constant) and isinstance(name.value, str))
+
+
+def marked() -> set[str]:
+    """The stages that the code marks."""
+    calls = chain.from_iterable(
+        ast.walk(ast.parse(path.read_text())) for folder in TOLD_BY_CODE for path in (ROOT / folder).rglob("*.py")
+    )
+    return {
+        node.args[0].value
+        for node in calls
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "mark"
+        if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)
+    }
+
+
+def watched() -> set[str]:
+    """The names of our metrics in alarms and panels."""
+    found = set()
+    for alarm in ALARMS.values():
+        for metric in metrics(alarm):
+            if metric["Namespace"] == "Pilotlight":
+                found.add(metric["MetricName"])
+        found.update(re.findall(r"SELECT \w+\((\w+)\)", json.dumps(alarm)))
+    for widget in WIDGETS:
+        for row in widget["properties"].get("metrics", []):
+            if row[0] == "Pilotlight":
+                found.add(row[1])
+            elif isinstance(row[0], dict):
+                for group in re.findall(r"MetricName=(\([^)]*\)|\"\w+\")", row[0]["expression"]):
+                    found.update(re.findall(r'"(\w+)"', group))
+    return found
+
+
+def metrics(alarm: dict[str, Any]) -> list[dict[str, Any]]:
+    """The metrics that an alarm is about."""
+    if "MetricName" in alarm:
+        return [alarm]
+    return [each["MetricStat"]["Metric"] for each in alarm["Metrics"] if "MetricStat" in each]
+
+
+def functions() -> set[str]:
+    """All functions, by logical id."""
+    resources = {**STACK["Resources"], **EVENTS["Resources"]}
+    return {name for name, each in resources.items() if each["Type"] == "AWS::Serverless::Function"}
+
+
+def test_what_is_watched_is_measured() -> None:
+    assert watched() - emitted() - ELSEWHERE == set()
+
+
+def test_what_is_measured_is_watched() -> None:
+    assert emitted() - watched() == set()
+
+
+def test_the_stages_of_this_test_are_those_of_the_code() -> None:
+    assert {"queue", *marked()} == set(STAGES)
+
+
+def test_every_function_is_watched_for_failures_throttles_and_time() -> None:
+    shown = {
+        (row[1], row[3])
+        for widget in WIDGETS
+        for row in widget["properties"].get("metrics", [])
+        if row[0] == "AWS/Lambda"
+    }
+    for name in functions():
+        assert {("Invocations", name), ("Errors", name), ("Throttles", name), ("Duration", name)} <= shown
+    throttles, failures = (
+        {str(metric["Dimensions"][0]["Value"]["Ref"]) for metric in metrics(ALARMS[name])}
+        for name in ("Throttled", "Failing")
+    )
+    assert throttles == functions()
+    assert failures | {"PredictFunction"} == functions()
+    assert ALARMS["PredictFailures"]["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": "PredictFunction"}}]
+
+
+def test_every_alarm_tells_somebody() -> None:
+    rule = str(MONITORING["Resources"]["Serving"]["Properties"]["AlarmRule"])
+    names = {"PredictFailures": "CodeAlarm", "PredictAnswers": "AnswerAlarm"}
+    silent = [
+        name
+        for name, alarm in ALARMS.items()
+        if "AlarmActions" not in alarm and f"${{{names.get(name, name)}}}" not in rule
+    ]
+    assert silent == ["Untrained"]  # whose rule of training.yaml has told more than an alarm could
+    told = [alarm["AlarmActions"] for alarm in ALARMS.values() if "AlarmActions" in alarm]
+    assert all(actions == [{"Ref": "Topic"}] for actions in told)
+    assert MONITORING["Resources"]["Serving"]["Properties"]["AlarmActions"] == [{"Ref": "Topic"}]
+
+
+def test_every_alarm_is_on_the_dashboard_and_says_what_to_do() -> None:
+    alarms = next(widget for widget in WIDGETS if widget["type"] == "alarm")["properties"]["alarms"]
+    assert len(alarms) == len(ALARMS) + 1  # and the one that holds others together
+    assert all(len(alarm["AlarmDescription"]) > 40 for alarm in ALARMS.values())
+    assert all(alarm["TreatMissingData"] == "notBreaching" for alarm in ALARMS.values())
+
+
+def test_new_code_is_taken_back_by_alarms_that_are_about_it() -> None:
+    preference = STACK["Resources"]["PredictFunction"]["Properties"]["DeploymentPreference"]
+    assert preference["Alarms"] == [{"Ref": "PredictFailures"}, {"Ref": "PredictAnswers"}]
+
+
+@pytest.mark.parametrize("name", ["Monitoring", "Training"])
+def test_nested_stacks_get_the_parameters_that_they_have(name: str) -> None:
+    nested = STACK["Resources"][name]["Properties"]
+    parameters = load(nested["TemplateURL"])["Parameters"]
+    required = {parameter for parameter, each in parameters.items() if "Default" not in each}
+    assert required <= set(nested["Parameters"]) <= set(parameters)
+
+
+def test_services_may_write_to_the_topic_and_nobody_else() -> None:
+    policy = STACK["Resources"]["AlarmsPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    assert [(each["Principal"], each["Action"]) for each in policy] == [
+        ({"Service": "cloudwatch.amazonaws.com"}, "sns:Publish"),
+        ({"Service": "events.amazonaws.com"}, "sns:Publish"),
+    ]
+
+
+def test_a_message_is_stuck_later_than_a_failed_one_comes_again() -> None:
+    visibility = EVENTS["Resources"]["Queue"]["Properties"]["VisibilityTimeout"]
+    assert MONITORING["Parameters"]["StuckSeconds"]["Default"] > visibility
+
+
+def test_panels_do_not_lie_upon_each_other() -> None:
+    taken = [
+        (x, y)
+        for widget in WIDGETS
+        for x in range(widget["x"], widget["x"] + widget["width"])
+        for y in range(widget["y"], widget["y"] + widget["height"])
+    ]
+    assert len(taken) == len(set(taken))
+    assert max(x for x, _ in taken) == 23
+
+
+def test_the_sums_by_tenant_ask_for_fields_that_lines_have() -> None:
+    query = MONITORING["Resources"]["Bill"]["Properties"]["QueryString"]
+    line = form(Kind("r", "m", 1, cold=False, status=200, tenant="t", stages=()))
+    for name in re.findall(r"sum\((\w+)\)|by ([\w, ]+)", query):
+        for each in re.split(r", *", "".join(name)):
+            assert f'"{each}"' in line or each in ("usd", "calls", "gb_seconds")
+
+
+def test_the_estimate_knows_how_much_is_watched() -> None:
+    assert sum(max(1, len(metrics(alarm))) for alarm in ALARMS.values()) == estimate.ALARM_METRICS
+    line = form(Kind("r", "m", 1, cold=False, status=500, tenant="", stages=STAGES[:-1]))
+    of_version = json.loads(re.sub(r"%\w|%\.\d?\w", "0", line.replace(",%s,", ",")))["_aws"]["CloudWatchMetrics"][1]
+    assert 2 * len(of_version["Metrics"]) == estimate.PER_VERSION
