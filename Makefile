@@ -28,7 +28,9 @@ lint: $(VENV)/with-dev
 	$(BIN)/lint-imports
 	$(BIN)/cfn-lint template.yaml infra/*.yaml
 
-bench: $(VENV)/with-dev
+bench: $(VENV)/with-dev  # P1 to P6 and P10 of the goals, the loop of training, and throughput beside other servers
+	@$(MAKE) .venv-runtime/ready || echo "Without $(RUNTIME_PYTHON), handlers are measured on this python." >&2
+	@$(MAKE) .venv-rivals/ready || echo "Without LitServe and MLServer, throughput is measured alone." >&2
 	$(BIN)/python -m tests.benchmarks
 
 soak: $(VENV)/with-dev  # what takes an hour: 200,000 hostile bodies, then half an hour of requests with ten hot swaps
@@ -42,7 +44,8 @@ audit: .venv-checkov/ready  # what an auditor would ask of the templates; each s
 
 test-runtime: .venv-runtime/ready  # core and handlers on Lambda's python, without torch, onnx and scikit-learn
 	.venv-runtime/bin/python -m pytest -n auto --dist loadfile tests/core \
-	  tests/functions/batch tests/functions/batches tests/functions/models tests/functions/predict tests/functions/promote
+	  tests/functions/batch tests/functions/batches tests/functions/models tests/functions/predict tests/functions/promote \
+	  tests/functions/start_training
 
 package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam build --config-file infra/samconfig.toml
@@ -77,6 +80,11 @@ $(VENV)/with-dev: $(VENV)/with-train tests/requirements.txt tests/requirements-r
 	$(RUNTIME_PYTHON) -m venv --clear .venv-runtime
 	.venv-runtime/bin/python $(PIP) --no-deps -r layers/deps/requirements.txt  # as the layer is built
 	.venv-runtime/bin/python $(PIP) -r tests/requirements-runtime.txt
+	@touch $@
+
+.venv-rivals/ready: tests/requirements-rivals.txt
+	$(PYTHON) -m venv --clear .venv-rivals
+	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements-rivals.txt
 	@touch $@
 
 .venv-sam/ready: infra/requirements-sam.txt

@@ -1,8 +1,10 @@
 """Stores of every kind, and moto's S3 on loopback."""
 
+import json
 import logging
 import os
 import threading
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +18,17 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from pilotlight.registry import Registry
+from pilotlight.settings import Settings
 from pilotlight.storage import ObjectStore, open_store
 
 hypothesis.settings.register_profile("house", deadline=None)  # no test is timed: the machine may be busy
 hypothesis.settings.load_profile("house")
 os.environ["PILOTLIGHT_STORE"] = "memory://"  # handlers open their store when imported; no test may touch a real one
+
+CONTAINER = {
+    "image": "training",
+    "resourceRequirements": [{"type": "VCPU", "value": "4"}, {"type": "MEMORY", "value": "13000"}],
+}
 
 
 class Serial:
@@ -124,3 +132,31 @@ def store(store_url: str) -> ObjectStore:
 def registry() -> Registry:
     """An empty registry in memory."""
     return Registry(open_store("memory://"))
+
+
+@pytest.fixture
+def queue(aws_environment: dict[str, str]) -> Settings:
+    """A queue, its two definitions and its log group on moto, which ends each job at once."""
+    url = aws_environment["AWS_ENDPOINT_URL"]
+    words = json.dumps({"batch": {"use_docker": False}}).encode()
+    urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/config", words)).close()  # noqa: S310 - moto's
+    batch, own = boto3.client("batch"), uuid.uuid4().hex[:8]  # all tests of a process share moto's state
+    role = boto3.client("iam").create_role(RoleName=own, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    machines = batch.create_compute_environment(
+        computeEnvironmentName=own, type="UNMANAGED", state="ENABLED", serviceRole=role
+    )
+    order = [{"order": 1, "computeEnvironment": machines["computeEnvironmentArn"]}]
+    queues = [
+        batch.create_job_queue(jobQueueName=f"{name}-{own}", state="ENABLED", priority=1, computeEnvironmentOrder=order)
+        for name in ("one", "several")
+    ]
+    one = batch.register_job_definition(jobDefinitionName=own, type="container", containerProperties=CONTAINER)
+    boto3.client("logs").create_log_group(logGroupName=own)
+    return Settings(
+        training_queue=queues[0]["jobQueueArn"],
+        training_job=one["jobDefinitionArn"],
+        nodes_queue=queues[1]["jobQueueArn"],
+        nodes_job=one["jobDefinitionArn"],
+        training_logs=own,
+        training_stack="pilotlight",
+    )

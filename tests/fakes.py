@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pilotlight.steps import Finish, Image, Preparation, Table, Text
 from pilotlight.storage import ObjectStore, Stored, open_store
 
 MODELS = Path(__file__).parent / "models"
+EVENTS = Path(__file__).parent / "events"
 ROW = (TensorSpec("x", "FP32", ("batch", 3)),), (TensorSpec("y", "FP32", ("batch", 3)),)
 
 
@@ -89,7 +91,7 @@ def digits() -> tuple[Any, list[int]]:
         return arrays["image"], arrays["label"].tolist()
 
 
-EVENT: dict[str, Any] = json.loads((Path(__file__).parent / "events" / "predict-digits.json").read_text())
+EVENT: dict[str, Any] = json.loads((EVENTS / "predict-digits.json").read_text())
 
 
 def event(
@@ -176,3 +178,11 @@ class Clock:
     def tick(self, seconds: float) -> None:
         """Let time pass."""
         self.now += seconds
+
+
+def eventually(true: Callable[[], bool], within_s: float = 120.0) -> None:
+    """Wait until something is so; `within_s` is an upper bound for what should take a moment, on a busy machine too."""
+    deadline = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < deadline, f"still not so after {within_s:g} s"
+        time.sleep(0.05)

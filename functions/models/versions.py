@@ -7,7 +7,7 @@ from pilotlight.api.messages import JSON, Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.approval import approval, decide
 from pilotlight.contracts import CHAMPION, AliasDocument, Manifest, Reference, check_name
-from pilotlight.errors import InvalidInputError, NotFoundError
+from pilotlight.errors import NotFoundError
 from pilotlight.gate.verdict import verdict_path
 from pilotlight.registry import Registry, version_path
 
@@ -42,7 +42,7 @@ class Versions:
 
     def show(self, request: Request) -> Response:
         """A model with its aliases and its newest versions; `?newest=200` shows more."""
-        name, newest = model(request), whole(request, "newest", NEWEST)
+        name, newest = model(request), bodies.whole(request.query, "newest", NEWEST)
         versions = self._registry.versions(name)
         if not versions:
             self._registry.manifest(name, 1)  # which says that there is no such model
@@ -140,11 +140,3 @@ class Versions:
 def model(request: Request) -> str:
     """The model that the path names."""
     return check_name(request.parameters["model"], "model name")
-
-
-def whole(request: Request, name: str, default: int) -> int:
-    """A number above 0 of the query."""
-    text = request.query.get(name, str(default))
-    if not (text.isdecimal() and text.isascii() and 0 < len(text) < 6 and int(text) > 0):
-        raise InvalidInputError(f"{name}={text} is not a number from 1 to 99999.")
-    return int(text)

@@ -1,10 +1,14 @@
 """Where Lambda enters: the model's fetch begins, settings are read, the catalog is built once per environment."""
 
-import os
+from pilotlight.runtime import interpreter
 
-from pilotlight.runtime.preload import preload, references
-from pilotlight.settings import Settings
-from pilotlight.storage import ObjectStore, open_store
+interpreter.starting()
+
+import os  # noqa: E402
+
+from pilotlight.runtime.preload import preload, references  # noqa: E402
+from pilotlight.settings import Settings  # noqa: E402
+from pilotlight.storage import ObjectStore, open_store  # noqa: E402
 
 SETTINGS = Settings.from_environment(os.environ)
 PRELOADED = references(SETTINGS.preload)
@@ -13,12 +17,6 @@ STORE = preload(open_store(SETTINGS.store), PRELOADED, seconds=SETTINGS.alias_se
 # What follows imports numpy and onnxruntime, which takes as long as the fetch of a hundred megabytes.
 from functools import partial  # noqa: E402
 
-from functions.predict.endpoints import Endpoints  # noqa: E402
-from functions.predict.snapshot import Snapshot  # noqa: E402
-from pilotlight import correlation  # noqa: E402
-from pilotlight.api.ledger import ledger  # noqa: E402
-from pilotlight.api.router import Router  # noqa: E402
-from pilotlight.api.trace import Bill  # noqa: E402
 from pilotlight.registry import Registry  # noqa: E402
 from pilotlight.runtime.catalog import Catalog  # noqa: E402
 from pilotlight.runtime.warm import WarmModels  # noqa: E402
@@ -36,6 +34,19 @@ def catalog(settings: Settings, store: ObjectStore) -> Catalog:
     )
 
 
+CATALOG = catalog(SETTINGS, STORE)
+for reference in PRELOADED[:1]:  # others would take the CPU from the first request, which is likely for this one
+    CATALOG.anticipate(reference)
+
+# onnxruntime opens what has been fetched while the interpreter imports what the first request needs.
+from functions.predict.endpoints import Endpoints  # noqa: E402
+from functions.predict.snapshot import Snapshot  # noqa: E402
+from pilotlight import correlation  # noqa: E402
+from pilotlight.api.ledger import ledger  # noqa: E402
+from pilotlight.api.router import Router  # noqa: E402
+from pilotlight.api.trace import Bill  # noqa: E402
+
+
 def build(settings: Settings) -> Router:
     """A handler for these settings that preloads nothing."""
     return router(settings, catalog(settings, open_store(settings.store)))
@@ -49,6 +60,6 @@ def router(settings: Settings, models: Catalog) -> Router:
     return Router(endpoints.routes(), Bill(settings.memory_mb), ledger=ledger(settings.call_seconds))
 
 
-CATALOG = catalog(SETTINGS, STORE)
 handle = router(SETTINGS, CATALOG)
 Snapshot(handle, CATALOG, PRELOADED, partial(open_store, SETTINGS.store)).arrange(SETTINGS.initialization)
+interpreter.started()

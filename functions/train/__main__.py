@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.console import Console
 
+from functions.train.compiler import refuse_without_compiler
 from functions.train.errors import PausedError
 from functions.train.identity import given_name
 from functions.train.interruption import Interruption
 from functions.train.launcher import fleet, gpus, launch, report
-from functions.train.recipe import Recipe, find, load
+from functions.train.order import refuse_cancelled, take
 from pilotlight.errors import InvalidInputError, PilotlightError
+from pilotlight.recipes.recipe import Recipe
 from pilotlight.settings import DEFAULT_STORE
 from pilotlight.storage import ObjectStore, open_store
 
@@ -39,8 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = parser().parse_args(words)
     try:
-        recipe, folder = load(options.recipe, options.set), find(options.recipe).parent
         store, name = open_store(options.store), given_name(options.run, os.environ)
+        recipe, folder = take(options.recipe, options.set, store)
+        refuse_cancelled(store, name, os.environ)
+        if recipe.compile:
+            refuse_without_compiler(gpus())
         if several := fleet(os.environ, options.processes, gpus):
             return launch(several, words)
         outcome = train(recipe, store, name, options.time_budget, folder)
@@ -58,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The words of the command line."""
     words = argparse.ArgumentParser(prog="python -m functions.train", description="Run a recipe and publish a version.")
-    words.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the bare name of a recipe of record")
+    words.add_argument("recipe", metavar="RECIPE", help="a YAML file, the bare name of a recipe of record, store:KEY")
     words.add_argument(
         "--set", metavar="KEY=VALUE", action="extend", nargs="+", default=[], help="optimiser.learning_rate=0.01"
     )

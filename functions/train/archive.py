@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from functions.train.options.data import OwnOptions
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import OwnOptions
 
 Array = np.ndarray[Any, Any]
 

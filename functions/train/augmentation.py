@@ -11,8 +11,8 @@ import torch
 from torch.nn.functional import affine_grid, grid_sample
 
 from functions.train.architectures.shape import describe
-from functions.train.options.augmentation import AugmentationOptions
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.augmentation import AugmentationOptions
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from math import prod
 from functions.train.data import Dataset, Splits
 from functions.train.diagnosis import Classification, Regression
 from functions.train.evaluate import shown
-from functions.train.options.part import Options
 from functions.train.product import Product
-from functions.train.recipe import Recipe
 from functions.train.report import Measured, Report, against
 from pilotlight.contracts import TensorSpec
 from pilotlight.quality import METRICS
+from pilotlight.recipes.options.part import Options
+from pilotlight.recipes.recipe import Recipe
 from pilotlight.runs import duration
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.golden import Exchange

@@ -73,7 +73,7 @@ class Checkpoints:
                 return self._read(step)
             except UnusableCheckpointError as exc:
                 say(f"skipped the checkpoint of step {step}: {exc}")
-                self._remove(step)  # or it would count as one of those to keep
+                self._remove(step)  # otherwise it would count as one of those to keep
         return None
 
     def clear(self) -> None:

@@ -17,7 +17,7 @@ class Cleaning(Struct, frozen=True):
 
     rows: int  # as they came
     missing: int  # rows with a value or answer that is not a finite number
-    duplicates: int | None  # rows that repeat another, answer and all: they would leak. A stream does not look for them
+    duplicates: int | None  # rows that repeat another, answer included, and so would leak; None in streams
     constant: tuple[str, ...]  # columns with one value everywhere, from which nothing can be learned
     filled: int = 0  # values that were missing and that the graph fills, of the rows that stay
     encoded: tuple[str, ...] = ()  # columns of text, which became categories

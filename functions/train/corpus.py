@@ -11,8 +11,8 @@ from pydoc_data.topics import topics
 import numpy as np
 
 from functions.train.cleaning import Cleaning
-from functions.train.options.data import Fractions
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import Fractions
 
 Documents = Mapping[str, str]  # by name
 GAP = re.compile(r"\n[ \t]*\n")  # between two paragraphs

@@ -13,11 +13,11 @@ import numpy as np
 import sklearn.datasets
 
 from functions.train.cleaning import Cleaning, clean
-from functions.train.options.data import DataOptions, Fractions, OwnOptions
 from functions.train.preparation import filling, prepared
 from functions.train.profile import Profile, moments
 from functions.train.source import Place
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import DataOptions, Fractions, OwnOptions
 
 if TYPE_CHECKING:
     from functions.train.batches import Passes

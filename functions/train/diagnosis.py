@@ -67,7 +67,7 @@ class Classification(Struct, frozen=True):
 
     accuracy: Interval  # Wilson's
     classes: tuple[ClassQuality, ...]
-    collapsed: tuple[str, ...]  # classes that occur and are never the answer
+    collapsed: tuple[str, ...]  # classes in the test set that are never predicted
     confusion: tuple[tuple[int, ...], ...]  # counts; a row per actual class, a column per answer. Empty above 100
     worst: tuple[Confusion, ...]  # the largest off the diagonal
     calibration: Calibration
@@ -80,7 +80,7 @@ class Regression(Struct, frozen=True):
     deviation: float  # of the residuals
     quantiles: dict[str, float]  # of the residuals
     largest: float  # |residual|
-    spread: float  # standard deviation of the truth, which an answer that knows nothing has as its error
+    spread: float  # standard deviation of the truth: the error of always answering the mean
 
 
 class Diagnosis(Struct, frozen=True):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from functions.train import parallel
-from functions.train.options.life import StoppingOptions
+from pilotlight.recipes.options.life import StoppingOptions
 
 
 @dataclass(frozen=True)

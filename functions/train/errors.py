@@ -2,6 +2,7 @@
 
     PilotlightError
     ├── PausedError           it was told to go before it was done, and goes on when it is started again
+    ├── CancelledError        somebody does not want it to go on
     ├── LostProcessError      of several processes that train together, another one is gone
     ├── UnusableCheckpointError   a checkpoint is half-written or not what was written; an older one may do
     └── NotPublishableError   the model must not be served
@@ -18,6 +19,10 @@ from pilotlight.errors import PilotlightError
 
 class PausedError(PilotlightError):
     """The run has saved what it has and ends here; started again under its name, it goes on."""
+
+
+class CancelledError(PilotlightError):
+    """Somebody has cancelled the job that this process is an attempt of."""
 
 
 class LostProcessError(PilotlightError):

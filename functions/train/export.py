@@ -19,7 +19,7 @@ from torch import nn
 
 from functions.train.data import Dataset
 from functions.train.errors import ExportError
-from functions.train.options.graph import ExportOptions
+from pilotlight.recipes.options.graph import ExportOptions
 
 BATCH, LENGTH = "batch", "length"
 EXAMPLES = 2  # torch.export takes a dimension of 0 or 1 in the example for a constant

@@ -28,11 +28,11 @@ from torch import nn
 from functions.train.data import Dataset
 from functions.train.errors import ExportError
 from functions.train.export import export
-from functions.train.options.graph import ExportOptions
-from functions.train.options.model import CustomOptions
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.graph import ExportOptions
+from pilotlight.recipes.options.model import CustomOptions
 
-FILE = "factory.py"  # what its source is called in a run's folder and in a version
+FILE = "factory.py"  # file name of its source, in a run's folder and in a version
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Factory:
 
     options: CustomOptions
     function: Callable[..., object]
-    source: str  # the text of the file that it stands in
+    source: str  # text of the file that defines it
 
     def layers(self, shape: tuple[int, ...], outputs: int) -> list[nn.Module]:
         """What it makes for examples of this shape; `InvalidInputError` when that cannot be trained."""

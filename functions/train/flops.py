@@ -17,8 +17,9 @@ BACKWARD = 2  # a backward pass multiplies each matrix twice: for its own gradie
 TERA = 1e12
 
 # Dense FLOP/s of one GPU by the longest start of its name, in bf16 on tensor cores and in fp32 without them (torch's
-# default; not TF32). From NVIDIA's data sheets, whose headline numbers for the newer ones are of sparse matrices, twice
-# these; written down from memory in 2026-11, to be checked before a number is quoted. The T4 has no bf16 units.
+# default; not TF32). Data sheets of the newer ones print bf16 for sparse matrices, twice these. Compared on 2026-11-25
+# with reprints of NVIDIA's data sheets and with other trainers' tables (infra/decisions/0052); for the A10G, which only
+# AWS has, and for the fp32 of the two NVL cards no reprint was found. The T4 has no bf16 units.
 PEAKS: dict[str, dict[Precision, float]] = {
     "Tesla T4": {"fp32": 8.1},  # T4 Tensor Core GPU, 2019
     "NVIDIA A10G": {"bf16": 70, "fp32": 31.5},  # A10G Tensor Core GPU, 2021
@@ -52,7 +53,7 @@ def counted(model: nn.Module, example: torch.Tensor) -> float | None:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             ghost(pair)
     except (NotImplementedError, RuntimeError, TypeError):
-        return None  # a layer that has no such ghost
+        return None  # a layer that cannot run on the meta device
     return float(counter.get_total_flops()) / 2 * (1 + BACKWARD)
 
 

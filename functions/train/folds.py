@@ -10,8 +10,8 @@ import numpy as np
 
 from functions.train.data import Array, Dataset, Splits, strata
 from functions.train.evaluate import shown
-from functions.train.options.data import Fractions
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import Fractions
 
 
 @dataclass(frozen=True)

@@ -5,35 +5,28 @@ It follows `run` through its trainings and leaves before anything is judged, exp
 
 from pathlib import Path
 
-from functions.train import data, folds, model
+from functions.train import accord, data, model
 from functions.train.checkpoint import Checkpoints
 from functions.train.data import Splits
 from functions.train.interruption import Interruption
 from functions.train.keeper import Keeper
 from functions.train.loop import seeded, train
-from functions.train.recipe import Recipe
 from functions.train.source import Place
 from functions.train.world import World
-from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.recipe import Recipe
 from pilotlight.storage import ObjectStore
 
 
 def follow(recipe: Recipe, store: ObjectStore, interruption: Interruption, folder: Path, world: World) -> None:
     """Do this process's share of every training of a run; nothing, where the run has published already."""
     keeper = Keeper(Checkpoints(store, "runs", ""), recipe.checkpoint, interruption, lambda _: None, world=world)
-    if world.agree(0):
+    if accord.published(world):
         return
     place = Place(folder, store)
     splits = data.shared(recipe.data, place)
-    if (theirs := world.tell(b"").decode()) != splits.sha256:
-        raise InvalidInputError(
-            f"The data {recipe.data.name} has the sha256 {splits.sha256} in process {world.rank} and {theirs} in the "
-            "lead; all must read the same."
-        )
+    accord.same_data(world, splits, recipe.data.name)
     if recipe.folds:
-        known = world.agree(0)
-        dataset = data.load(recipe.data, place)
-        for parts in folds.splits(dataset, recipe.folds, recipe.data.seed, recipe.data.fractions)[known:]:
+        for parts in accord.folds_left(world, recipe, place)[1]:
             share(recipe, parts, keeper, folder, world)
     share(recipe, splits, keeper, folder, world)
 

@@ -19,7 +19,7 @@ from pilotlight.runtime.session import Session, open_session
 # the other way (0.2 % measured between fused and unfused kernels), and a wrong file is wrong by far more.
 TOLERANCES: Mapping[Precision, float] = {"fp32": 1e-4, "int8": 1e-2, "int4": 1e-2}
 BATCH = 3  # examples in the one request that brings several
-PROMPTS = ((1, 1), (1, 4), (3, 2))  # batch and length of those to a language model: each token is answered by thousands
+PROMPTS = ((1, 1), (1, 4), (3, 2))  # batch and length for a language model, whose answers are long
 
 
 def record(graph: Path, variant: Precision, test: Dataset) -> Golden:

@@ -1,18 +1,10 @@
 """The name of a run: the same name means the same run, in however many lives."""
 
 import re
-import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
-from functions.train.recipe import Recipe
 from pilotlight.contracts import NAME_PATTERN
 from pilotlight.errors import InvalidInputError
-
-
-def new_name(recipe: Recipe) -> str:
-    """A name that no run has yet: the recipe's, the time, and four random digits."""
-    return f"{recipe.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
 def given_name(word: str | None, environment: Mapping[str, str]) -> str | None:

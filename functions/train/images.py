@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from functions.train.options.data import ImageOptions
 from functions.train.source import File
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import ImageOptions
 
 Array = np.ndarray[Any, Any]
 ENDINGS = (".png", ".jpg", ".jpeg")

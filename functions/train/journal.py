@@ -12,7 +12,7 @@ folds.json       what each fold of a cross-validation gave, so far
 checkpoints/     while it is under way: see `checkpoint`
 
 A run that is started again under its name goes on in its folder, with the recipe that it was started with. The
-documents that others read are in `pilotlight.runs`.
+documents that others read are in `pilotlight.journal`.
 """
 
 import hashlib
@@ -30,14 +30,13 @@ from functions.train.epoch import Epoch
 from functions.train.errors import PausedError
 from functions.train.factory import FILE
 from functions.train.folds import Folds
-from functions.train.identity import new_name
-from functions.train.recipe import Recipe, check, dump, parse
 from pilotlight import runs
 from pilotlight.aliases import now
 from pilotlight.contracts import Reference, encode
 from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
+from pilotlight.journal import Published, State, Status
+from pilotlight.recipes.recipe import Recipe, check, differing, dump, parse
 from pilotlight.registry import Registry
-from pilotlight.runs import Published, State, Status
 from pilotlight.storage import ObjectStore
 
 
@@ -45,7 +44,7 @@ class Journal:
     """The folder of one run."""
 
     def __init__(self, store: ObjectStore, recipe: Recipe, run: str | None = None) -> None:
-        self.run = run or new_name(recipe)
+        self.run = run or runs.new_name(recipe.name)
         self._recipe_sha256 = hashlib.sha256(dump(recipe).encode()).hexdigest()
         self._store, self._recipe = store, recipe
         try:
@@ -162,8 +161,7 @@ class Journal:
 
     def _refuse_another(self) -> None:
         known = check(parse(self._read("recipe.yaml"), "recipe.yaml"), self.path("recipe.yaml"))
-        changed = [key for key in Recipe.model_fields if getattr(known, key) != getattr(self._recipe, key)]
-        if changed:
+        if changed := differing(known, self._recipe):
             raise InvalidInputError(
                 f"The run {self.run!r} was started with another recipe: {', '.join(changed)} differ; "
                 "give that recipe again, or another --run."

@@ -13,10 +13,10 @@ from functions.train.checkpoint import Checkpoints, Say
 from functions.train.errors import PausedError
 from functions.train.interruption import Interruption
 from functions.train.loop import Trainer
-from functions.train.options.life import CheckpointOptions
 from functions.train.snapshot import Position, Snapshot
 from functions.train.world import ALONE, World
 from pilotlight.contracts import decode, encode
+from pilotlight.recipes.options.life import CheckpointOptions
 
 
 class Wish(IntEnum):
@@ -61,7 +61,7 @@ class Keeper:
             self.save(trainer)
         if wish == Wish.GO:
             reason = self._interruption.reason or "Stopped with another process"
-            self._world.agree(wish)  # when the lead has saved: before that, nobody leaves
+            self._world.agree(wish)  # only after the lead has saved; until then, no process leaves
             raise PausedError(
                 f"{reason} and saved after step {trainer.steps}; start the same run again, and it goes on."
             )

@@ -15,15 +15,15 @@ from onnxruntime.quantization.qdq_loss_debug import compute_signal_to_quantizati
 from functions.train.data import Array, Dataset
 from functions.train.evaluate import judge
 from functions.train.graph import ask
-from functions.train.options.graph import QuantizationOptions
 from functions.train.quantize import Plan, layers, quantize
 from pilotlight.contracts import Precision
 from pilotlight.quality import METRICS
+from pilotlight.recipes.options.graph import QuantizationOptions
 from pilotlight.runtime.session import open_session
 
 # Static starts per channel: at no cost in time on any CPU measured, while dynamic pays some bytes and time for it.
 FIRST: Mapping[str, Plan] = {"static": Plan("static"), "dynamic": Plan("dynamic", per_channel=False)}
-FIRST = {**FIRST, "weight-only": FIRST["dynamic"]}  # of 8 bits, after 4
+FIRST = {**FIRST, "weight-only": FIRST["dynamic"]}  # the 8-bit rungs, which follow the 4-bit one
 
 
 class Rung(Struct, frozen=True):
@@ -32,7 +32,7 @@ class Rung(Struct, frozen=True):
     plan: str
     points_lost: float  # of the metric, on the validation set, in its unit (`pilotlight.quality`)
     bytes: int
-    holds: bool  # it is within the budget, and worth it
+    holds: bool  # within the budget, and smaller than fp32
     why: str
     spared: dict[str, float] = {}  # layers left in fp32, with dB of signal to noise where each alone is quantized
     precision: Precision = "int8"

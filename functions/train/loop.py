@@ -23,12 +23,12 @@ from functions.train.data import Array, Splits
 from functions.train.epoch import EarlyStopping, Epoch, History
 from functions.train.errors import DivergedError
 from functions.train.evaluate import judge
-from functions.train.recipe import Recipe
 from functions.train.snapshot import Position, Snapshot, Tensors, below, get_random, set_random
 from functions.train.step import Stepper, Taken, device_of
 from functions.train.world import ALONE, World
+from pilotlight.recipes.recipe import Recipe
 
-EVALUATED = 1024  # answers at once
+EVALUATED = 1024  # answers that are computed at once
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Trainer:
         self.examples = len(splits.train)
         self.batch_size = batches.size(recipe.batch_size, self.examples)
         self.sizes = batches.sizes(self.examples, self.batch_size)  # of the batches of an epoch
-        self.each = splits.train.answers // self.examples  # answers of an example: one, or a window's tokens
+        self.each = splits.train.answers // self.examples  # answers per example: one, or a window's tokens
         self._augmentation = augmentation.build(recipe.augmentation, splits.train.inputs.shape[1:])
         self._drawn_from = torch.get_rng_state()  # what the order of the running epoch was drawn from
         self._settled = False

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
     from collections.abc import Callable, Mapping
 
     from functions.train.data import Array, Dataset
-    from functions.train.options.loss import CrossEntropyOptions, LossOptions, MseOptions
+    from pilotlight.recipes.options.loss import CrossEntropyOptions, LossOptions, MseOptions
 
 
 class Loss(Protocol):
@@ -103,7 +103,7 @@ LOSSES: Mapping[str, Callable[[Any, Dataset, torch.device], Loss]] = {
 def build(options: LossOptions | None, train: Dataset, device: torch.device) -> Loss:
     """The loss of a recipe for data like `train`; where it names none, the usual one for such targets."""
     if options is None:
-        from functions.train.options.loss import CrossEntropyOptions, MseOptions
+        from pilotlight.recipes.options.loss import CrossEntropyOptions, MseOptions
 
         options = CrossEntropyOptions(name="cross_entropy") if train.classes else MseOptions(name="mse")
     return LOSSES[options.name](options, train, device)

@@ -15,11 +15,11 @@ from torch import nn
 from functions.train import factory
 from functions.train.architectures import cnn, decoder, mlp, rnn, transformer
 from functions.train.data import Array, Dataset
-from functions.train.options.model import CustomOptions, ModelOptions
 from functions.train.preparation import Fill, Spread, names
 from functions.train.profile import Moments
 from pilotlight.contracts import Scaling
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.model import CustomOptions, ModelOptions
 
 # From the options, the shape of one example and the number of outputs to the layers; each takes options of its own.
 ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Module]]] = {

@@ -59,7 +59,7 @@ class Level:
     """The n-grams of one length: what is left of each count after its discount, and what its context gives away."""
 
     kept: Mapping[Gram, float]  # (c(h w) - D) / c(h), by h w
-    given: Mapping[Gram, float]  # the share of the shorter context in that of h, by h
+    given: Mapping[Gram, float]  # the weight of the shorter context after h, by h
 
     @classmethod
     def of(cls, counts: Mapping[Gram, int]) -> "Level":

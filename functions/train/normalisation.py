@@ -82,5 +82,5 @@ def normalise_together(model: nn.Module) -> nn.Module:
 def together(part: _BatchNorm) -> Normalisation:
     """A `Normalisation` that has a layer's own parameters and statistics."""
     new = Normalisation(part.num_features, part.eps, part.momentum, part.affine, part.track_running_stats)
-    new._parameters, new._buffers = part._parameters, part._buffers  # the very same tensors
+    new._parameters, new._buffers = part._parameters, part._buffers  # shares the tensors, does not copy them
     return new.train(part.training)

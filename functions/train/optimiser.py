@@ -19,7 +19,7 @@ from functions.train import parallel
 if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
     from collections.abc import Callable, Iterable, Mapping
 
-    from functions.train.options.optimiser import (
+    from pilotlight.recipes.options.optimiser import (
         AdagradOptions,
         AdamOptions,
         AdamwOptions,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
     )
 
 Groups = list[dict[str, Any]]  # parameters with their weight decay, as torch's optimisers take them
-EPSILON = 1e-8  # keeps a division by a gradient's size finite; added to the root, as the papers and torch do
+EPSILON = 1e-8  # avoids division by zero; added to the root, as in the papers and in torch
 
 
 class Momentum(torch.optim.Optimizer):

@@ -109,7 +109,7 @@ def reliability(found: Calibration, title: str) -> bytes:
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     filled = [one for one in found.bins if one.count]
     diagonal(upper)
-    for one in filled:  # few answers are a weak witness: their interval is wide
+    for one in filled:  # bins with few answers have a wide interval
         known = wilson(round(one.accuracy * one.count), one.count)
         upper.plot([one.confidence] * 2, [known.low, known.high], color=BLUE, alpha=0.35, linewidth=3)
     upper.plot([one.confidence for one in filled], [one.accuracy for one in filled], "o", color=BLUE, zorder=3)

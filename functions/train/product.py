@@ -5,9 +5,9 @@ from pathlib import Path
 
 from functions.train.data import Splits
 from functions.train.folds import Folds
-from functions.train.recipe import Recipe
 from functions.train.report import Report
 from pilotlight.contracts import Parity, Precision, Scaling, TensorSpec, Training
+from pilotlight.recipes.recipe import Recipe
 from pilotlight.runtime.golden import Golden
 
 

@@ -16,14 +16,14 @@ class Moments:
     """The mean and the standard deviation of each column or channel, (C,)."""
 
     mean: Array
-    deviation: Array  # 1 where all values are the same: whatever comes later, it is not blown up
+    deviation: Array  # 1 where all values are the same, so that later values are not blown up
 
 
 @dataclass(frozen=True, eq=False)
 class Profile:
     """A training set in numbers."""
 
-    inputs: Moments  # of what enters the network: gaps filled, categories spread over columns of their own
+    inputs: Moments  # of what enters the network, after gaps are filled and categories one-hot encoded
     targets: Moments  # of the answers, where they are numbers
     counts: Array  # examples of each class, int64
     fill: Array | None = None  # what stands for a missing value, for each raw column

@@ -18,7 +18,7 @@ from functions.train.loop import Trainer
 from pilotlight.runs import duration
 
 Say = Callable[[str], None]
-WARM_S = 10.0  # an only epoch that was shorter says nothing of the next: it warmed up
+WARM_S = 10.0  # a single, shorter epoch says nothing of the next, since it includes the warm-up
 RECENT = 20  # epochs that the time left is reckoned from: a machine may have become busier since
 
 

@@ -13,8 +13,8 @@ from functions.train.data import Dataset
 from functions.train.export import ends
 from functions.train.factory import FILE
 from functions.train.product import Product
-from functions.train.recipe import dump
 from pilotlight.contracts import Draft, Manifest, Precision, Variant, encode
+from pilotlight.recipes.recipe import dump
 from pilotlight.registry import Content, Registry
 from pilotlight.runtime import preparation
 from pilotlight.steps import Classification, Column, Table
@@ -43,6 +43,7 @@ def draft(product: Product, served: Variant) -> Draft:
         variants={precision: variant(product, precision, served) for precision in product.graphs},
         serve=product.report.serve,
         metric=product.report.metric,
+        budget=product.report.budget,
         preprocessing=product.preprocessing,
         postprocessing=product.postprocessing,
         opset=product.opset,

@@ -186,7 +186,7 @@ def prepared(graph: Path) -> Iterator[Path]:
     """The graph with its shapes inferred and its constants folded, while it is needed."""
     with TemporaryDirectory(prefix="pilotlight-quantize-") as folder:
         path, source = Path(folder, "prepared.onnx"), graph.absolute()
-        with chdir(folder):  # where the inference gives up, it leaves a file in the working folder
+        with chdir(folder):  # when shape inference gives up, it writes a file into the working folder
             quant_pre_process(source, path, skip_symbolic_shape=sequences(source))
         yield path
 

@@ -14,10 +14,10 @@ import numpy as np
 from functions.train import archive, images, table
 from functions.train.cleaning import Cleaning, clean, firsts
 from functions.train.data import Array, Dataset
-from functions.train.options.data import OwnOptions
 from functions.train.source import File, Place, find
 from functions.train.target import understood
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import OwnOptions
 
 ENDINGS = {"csv": (".csv",), "parquet": (".parquet",), "npz": (".npz",), "images": images.ENDINGS}
 TABLES: Mapping[str, Callable[[Path, str, OwnOptions], Any]] = {"csv": table.read_csv, "parquet": table.read_parquet}

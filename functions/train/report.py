@@ -34,11 +34,11 @@ ROUNDS = 200  # single requests per variant
 class Measured(Struct, frozen=True):
     """What was measured of one variant."""
 
-    loss: float  # mean cross-entropy in nats; of numbers, the mean squared error
-    per_class: dict[str, float]  # recall, 0 to 1; empty for numbers
+    loss: float  # mean cross-entropy in nats; for a regression, the mean squared error
+    per_class: dict[str, float]  # recall, 0 to 1; empty for a regression
     bytes: int
     latency_ms: float  # median of single requests, in the process, as on a Lambda function of one vCPU
-    accuracy: float = 0.0  # as among the metrics, for readers that know no other; of numbers there is none
+    accuracy: float = 0.0  # the same as in `metrics`, for older readers; 0 for a regression
     metrics: dict[str, float] = {}  # by name: accuracy and balanced_accuracy, or r2, rmse and mae
 
 

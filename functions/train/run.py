@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from functions.train import (
+    accord,
     curves,
     data,
     factory,
-    folds,
     golden,
     model,
     ngram,
@@ -32,16 +32,16 @@ from functions.train.journal import Journal
 from functions.train.keeper import Keeper
 from functions.train.ladder import Ladder, kept
 from functions.train.loop import Trainer, predict, seeded, train
-from functions.train.options.model import CustomOptions
 from functions.train.product import Product
 from functions.train.progress import Progress
 from functions.train.publish import publish
-from functions.train.recipe import Recipe
 from functions.train.revision import revision
 from functions.train.source import Place
 from functions.train.step import device
 from functions.train.world import ALONE, World, part
 from pilotlight.contracts import Manifest, Precision, Reference, Training, decode, encode
+from pilotlight.recipes.options.model import CustomOptions
+from pilotlight.recipes.recipe import Recipe
 from pilotlight.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
 from pilotlight.storage import ObjectStore
@@ -78,7 +78,7 @@ def run(
     journal, place = Journal(store, recipe, name), Place(beside, store)
     progress.show(f"run {journal.run}")
     reference = journal.published
-    if world.agree(reference is not None) and reference:
+    if accord.published(world, known=reference is not None) and reference:
         return again(reference, journal, recipe, store)
     with journal.life():
         return proceed(recipe, store, progress, journal, interruption or Interruption(), place, world)
@@ -103,7 +103,7 @@ def proceed(
         say(f"{recipe.data.name}: {sizes(splits)}")
         if splits.train.cleaning:
             say(str(splits.train.cleaning))
-        world.tell(splits.sha256.encode())
+        accord.same_data(world, splits, recipe.data.name)
     source = None
     if isinstance(recipe.model, CustomOptions):
         with progress.stage("model") as say:
@@ -114,7 +114,7 @@ def proceed(
     crossed = None
     if recipe.folds:
         with progress.stage("folds") as say:
-            crossed = cross_validate(recipe, recipe.folds, journal, progress, keep, place, world)
+            crossed = cross_validate(recipe, journal, progress, keep, place, world)
             say(str(crossed))
     with progress.stage("train") as say:
         watch, keeper = watching(recipe, progress, journal), keep("checkpoints")
@@ -237,7 +237,6 @@ def watching(recipe: Recipe, progress: Progress, journal: Journal | None = None)
 
 def cross_validate(
     recipe: Recipe,
-    count: int,
     journal: Journal,
     progress: Progress,
     keep: Callable[[str], Keeper],
@@ -245,10 +244,10 @@ def cross_validate(
     world: World,
 ) -> Folds:
     """Train on all folds but one, score on that one, for each; those that an earlier life has scored are known."""
-    dataset, known = data.load(recipe.data, place), journal.folds
+    known = journal.folds
     values = list(known.values) if known else []
-    world.agree(len(values))
-    for parts in folds.splits(dataset, count, recipe.data.seed, recipe.data.fractions)[len(values) :]:
+    dataset, left = accord.folds_left(world, recipe, place, len(values))
+    for parts in left:
         keeper = keep(f"folds/{len(values) + 1}/checkpoints")
         network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper, place.folder, world)
         outputs = predict(model.unscaled(network, parts.train), parts.test.inputs)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from functions.train.options.schedule import (
+from pilotlight.recipes.options.schedule import (
     ConstantOptions,
     CosineOptions,
     ExponentialOptions,

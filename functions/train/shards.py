@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from functions.train import archive, table
-from functions.train.options.data import OwnOptions
 from functions.train.reading import TABLES
 from functions.train.source import ATTEMPTS, PAUSE_S, File
 from pilotlight.errors import InvalidInputError, StoreError
+from pilotlight.recipes.options.data import OwnOptions
 
 Array = np.ndarray[Any, Any]
 SETS = ("train", "validation", "test")
@@ -38,7 +38,7 @@ class Read:
 
     inputs: Array  # float32 (kept, ...), NaN for gaps
     answers: Array  # (kept,) as they came
-    kept: Array  # the rows that these are; others lack a value that is not filled
+    kept: Array  # indices of these rows in the shard; the others lack a value that is not filled
     rows: int
     features: tuple[str, ...]
     sha256: str

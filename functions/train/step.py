@@ -18,12 +18,13 @@ from functions.train import loss as losses
 from functions.train import optimiser as optimisers
 from functions.train import parallel, precision
 from functions.train.average import Average
+from functions.train.compiler import compiled
 from functions.train.flops import Meter
 from functions.train.world import ALONE, World
 
 if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
     from functions.train.data import Dataset
-    from functions.train.recipe import Recipe
+    from pilotlight.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +49,8 @@ class Stepper:
         self._loss = losses.build(recipe.loss, train, self.device)
         self._precision = precision.resolve(recipe.precision, self.device)
         self._module = parallel.wrapped(self.model, strategy, world, self.device)
-        self._compiled = torch.compile(self._answer, dynamic=False) if recipe.compile else None  # shares the weights
-        self._shape: torch.Size | None = None  # that it was compiled for
+        self._compiled = compiled(self._answer) if recipe.compile else None  # shares the weights
+        self._shape: torch.Size | None = None  # the only shape that it is compiled for
         gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         self.meter = Meter(model, lambda: torch.from_numpy(train.inputs[:1]), gpu, self._precision, world.size)
 
@@ -89,7 +90,9 @@ class Stepper:
                 (mean * processes if processes > 1 else mean).backward()  # type: ignore[no-untyped-call]  # torch's omission
             loss += mean.detach()
             hits += hit
-        return self._total(loss, hits / processes if examples < processes else hits)  # each has worked through them all
+        if examples < processes:  # a batch too small to share goes to every process whole
+            hits = hits / processes
+        return self._total(loss, hits)
 
     def _total(self, loss: torch.Tensor, hits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What all processes together say of a step."""

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from functions.train.batches import Batch
-from functions.train.options.data import OwnOptions
 from functions.train.profile import Moments, Profile
 from functions.train.shards import Answers, Shard, load, parts
+from pilotlight.recipes.options.data import OwnOptions
 
 Array = np.ndarray[Any, Any]
 Rows = tuple[Array, Array]  # inputs and answers, of the same length
@@ -85,7 +85,7 @@ def ahead(shards: Sequence[Shard], options: OwnOptions) -> Iterator[Rows]:
             rows = waiting.result()
             waiting = None if following is None else pool.submit(training, following, options)
             yield rows
-            del rows  # or two shards would be held, and the next one, while that is waited for
+            del rows  # otherwise two shards and the next one would be in memory at the same time
 
 
 def training(shard: Shard, options: OwnOptions) -> Rows:

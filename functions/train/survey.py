@@ -14,7 +14,6 @@ import numpy as np
 
 from functions.train.cleaning import Cleaning
 from functions.train.data import CALIBRATION, Dataset, Splits
-from functions.train.options.data import OwnOptions
 from functions.train.profile import Moments, Profile
 from functions.train.reading import ENDINGS, typed_as
 from functions.train.running import Running, Sample
@@ -23,9 +22,10 @@ from functions.train.source import File, Place, find
 from functions.train.stream import Stream, joined
 from functions.train.target import means_classes, understood
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import OwnOptions
 
 Array = np.ndarray[Any, Any]
-MOST = 1000  # different answers that are kept count of; beyond that they are numbers
+MOST = 1000  # different answers that are counted; with more than that, they are taken for numbers
 SAMPLED = 1  # the salt of the calibration's random numbers, so that they are not those of the split
 
 

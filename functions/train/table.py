@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from functions.train.options.data import OwnOptions
 from functions.train.target import readable
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import OwnOptions
 
 Array = np.ndarray[Any, Any]
 CATEGORIES = 100  # different texts at most in a column: with more, it is hardly one of categories
@@ -49,7 +49,7 @@ def read_csv(path: Path, name: str, options: OwnOptions) -> Any:  # noqa: ANN401
     try:
         table = pyarrow.csv.read_csv(
             path,
-            pyarrow.csv.ReadOptions(use_threads=False),  # with threads, a row does not know its number
+            pyarrow.csv.ReadOptions(use_threads=False),  # with threads, row numbers are lost
             pyarrow.csv.ParseOptions(delimiter=options.delimiter, newlines_in_values=True, invalid_row_handler=note),
             pyarrow.csv.ConvertOptions(strings_can_be_null=True),
         )

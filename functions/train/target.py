@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from functions.train.options.data import OwnOptions
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import OwnOptions
 
 Array = np.ndarray[Any, Any]
 FEW = 20  # different whole numbers at most that are taken for classes, unless the recipe says what they are

@@ -11,9 +11,9 @@ from functions.train import corpus
 from functions.train.cleaning import Cleaning
 from functions.train.corpus import SETS
 from functions.train.data import Array, Dataset, Splits
-from functions.train.options.data import DataOptions
 from functions.train.tokenizer import Tokenizer
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import DataOptions
 
 
 @dataclass(frozen=True, eq=False)

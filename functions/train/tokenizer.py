@@ -14,7 +14,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from functions.train.data import Array
 
-END = "<|endoftext|>"  # stands before each document, and so also after the one before it
+END = "<|endoftext|>"  # put before each document, so that it also ends the previous one
 
 
 @dataclass(frozen=True, eq=False)

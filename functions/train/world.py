@@ -21,8 +21,8 @@ from torch import distributed
 from functions.train.errors import LostProcessError
 
 Tensors = dict[str, torch.Tensor]
-PRIME = 1_000_003  # seeds of neighbouring steps and ranks do not meet
-LOST = ("Connection", "Socket", "NCCL", "Timed out", "gloo")  # what torch's messages on a lost process have in common
+PRIME = 1_000_003  # keeps the seeds of neighbouring steps and ranks apart
+LOST = ("Connection", "Socket", "NCCL", "Timed out", "gloo")  # words in torch's errors that mean a lost process
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ BUCKET, KEY = "models", "file"
 
 def ours(target: Path) -> Callable[[], object]:
     """As the handler does it."""
+    from pilotlight.runtime.heap import keeping
     from pilotlight.storage import download, open_store
 
     store = open_store(f"s3://{BUCKET}")
 
     def fetch() -> None:
-        with target.open("w+b") as file:
+        with target.open("w+b") as file, keeping():
             download(store, KEY, file, SIZE)
 
     return fetch
@@ -29,14 +30,20 @@ def bare(target: Path) -> Callable[[], object]:
     """The same parts without a hash."""
     from concurrent.futures import ThreadPoolExecutor
 
+    from pilotlight.runtime.heap import keeping
     from pilotlight.storage import CONNECTIONS, PART_BYTES, open_store
 
     store = open_store(f"s3://{BUCKET}")
 
     def fetch() -> None:
-        with target.open("w+b") as file, ThreadPoolExecutor(CONNECTIONS) as threads:
+        with (
+            target.open("w+b") as file,
+            ThreadPoolExecutor(CONNECTIONS) as threads,
+            store.reading(KEY) as part,
+            keeping(),
+        ):
             starts = range(0, SIZE, PART_BYTES)
-            list(threads.map(lambda at: store.part(KEY, file.fileno(), at, min(at + PART_BYTES, SIZE)), starts))
+            list(threads.map(lambda at: part(file.fileno(), at, min(at + PART_BYTES, SIZE)), starts))
 
     return fetch
 

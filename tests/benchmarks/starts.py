@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +26,11 @@ def python() -> str:
     """Lambda's python where `make test-runtime` has made it, else the one that runs this."""
     named = os.environ.get("RUNTIME_PYTHON")
     return named or (str(RUNTIME_PYTHON) if RUNTIME_PYTHON.exists() else sys.executable)
+
+
+def version() -> str:
+    """Its version."""
+    return subprocess.run([python(), "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from functions.train import data, model
 from functions.train.data import Dataset
 from functions.train.loop import Tally, Trainer, learning_rates, seeded, threads, unfrozen
-from functions.train.recipe import load
+from pilotlight.recipes.recipe import load
 from tests.benchmarks.goal import Measure, interleaved
 
 EPOCHS = 30  # of which the median counts

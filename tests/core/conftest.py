@@ -2,4 +2,4 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("uvicorn") else ["local", "cli", "test_client.py"]
+collect_ignore = [] if find_spec("uvicorn") else ["local", "cli", "doctor", "test_client.py"]

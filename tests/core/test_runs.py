@@ -5,7 +5,8 @@ import pytest
 
 from pilotlight.contracts import Reference, encode
 from pilotlight.errors import InvalidInputError, NotFoundError
-from pilotlight.runs import Line, Run, Status, duration, kept, names, pictures, read, read_all
+from pilotlight.journal import Line, Status
+from pilotlight.runs import Run, duration, kept, names, pictures, read, read_all
 from pilotlight.storage import ObjectStore, open_store
 
 AT = "2026-11-23T18:00:00+00:00"

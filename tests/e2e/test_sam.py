@@ -1,6 +1,7 @@
 """The real SAM CLI, in its containers, over the same events and calls as everywhere else."""
 
 import asyncio
+import base64
 import json
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from pilotlight.cli.doctor import of_server
 from pilotlight.client import Client, Tensor
 from pilotlight.errors import NotFoundError
 from pilotlight.storage import open_store
@@ -31,26 +33,27 @@ def sam(*words: str, environment: Path) -> list[str]:
     return ["sam", "local", *words, "--skip-pull-image", "--env-vars", str(environment)]
 
 
-def test_invoke_answers_the_recorded_event(environment_file: Path) -> None:
-    event = "tests/events/predict-digits.json"
-    command = sam("invoke", "PredictFunction", "-e", event, environment=environment_file)
+def invoked(function: str, event: str, environment: Path) -> dict[str, Any]:
+    command = sam("invoke", function, "-e", event, environment=environment)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout.splitlines()[0])
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[0])
+    return answer
+
+
+def test_invoke_answers_the_recorded_event(environment_file: Path) -> None:
+    answer = invoked("PredictFunction", "tests/events/predict-digits.json", environment_file)
     assert answer["statusCode"] == 200, answer
     body = json.loads(answer["body"])
     assert (body["model_name"], body["model_version"], body["id"]) == ("digits", "1", "one")
     assert np.argmax(body["outputs"][0]["data"]) == 7
 
 
-def invoked(event: dict[str, Any], environment: Path, folder: Path) -> dict[str, Any]:
+def told(event: dict[str, Any], environment: Path, folder: Path) -> dict[str, Any]:
     """What the batch function, which is nested, answers to an event."""
     file = folder / "event.json"
     file.write_text(json.dumps(event))
-    command = sam("invoke", "BatchFunction", "-e", str(file), environment=environment)
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout.splitlines()[0]))
+    return invoked("BatchFunction", str(file), environment)
 
 
 def recorded(name: str) -> dict[str, Any]:
@@ -60,7 +63,7 @@ def recorded(name: str) -> dict[str, Any]:
 def test_invoke_answers_the_recorded_messages_of_a_queue(environment_file: Path, tmp_path: Path) -> None:
     event = recorded("queue")
     *right, poison = event["Records"]  # the last one's body is cut off
-    said = invoked(event, environment_file, tmp_path)
+    said = told(event, environment_file, tmp_path)
     assert said == {"batchItemFailures": [{"itemIdentifier": poison["messageId"]}]}
     for record in right:
         named = record["messageAttributes"].get("deduplication_id", {}).get("stringValue")
@@ -72,7 +75,7 @@ def test_invoke_answers_the_recorded_messages_of_a_queue(environment_file: Path,
 
 def test_invoke_answers_the_recorded_event_of_the_bus(environment_file: Path, tmp_path: Path) -> None:
     event = recorded("asked")
-    (path,) = invoked(event, environment_file, tmp_path)["done"]
+    (path,) = told(event, environment_file, tmp_path)["done"]
     assert path == f"outbox/messages/{event['id']}.json"
     said = json.loads(open_store("s3://models").get(path).data)
     assert np.argmax(said["outputs"][0]["data"]) == LABELS[0]
@@ -84,11 +87,34 @@ def test_invoke_answers_the_recorded_upload(environment_file: Path, tmp_path: Pa
     given = {"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32"}
     asked = [json.dumps({"inputs": [given | {"data": image.ravel().tolist()}]}) for image in IMAGES[:20]]
     store.put("inbox/digits/monday.jsonl", "\n".join(asked).encode())
-    said = invoked(event, environment_file, tmp_path)
+    said = told(event, environment_file, tmp_path)
     assert said == {"done": ["inbox/digits/monday.jsonl is answered: outbox/digits/monday.jsonl."]}
     answers = [json.loads(line) for line in store.get("outbox/digits/monday.jsonl").data.splitlines()]
     assert np.mean([np.argmax(a["outputs"][0]["data"]) == b for a, b in zip(answers, LABELS, strict=False)]) >= 0.95
     assert json.loads(store.get("outbox/digits/monday/manifest.json").data)["answered"] == 20
+
+
+def test_invoke_of_a_stack_that_does_not_train_says_so_and_shows_what_was_trained(
+    environment_file: Path, tmp_path: Path
+) -> None:
+    event = json.loads((ROOT / "tests/events/trainings-start.json").read_text())
+    answer = invoked("StartTrainingFunction", "tests/events/trainings-start.json", environment_file)
+    assert answer["statusCode"] == 501, answer
+    assert "deployed without TrainingSubnets" in json.loads(answer["body"])["error"]
+    body = b'{"recipe": "digits", "set": ["epochs=0"]}'
+    wrong, asked = tmp_path / "wrong.json", tmp_path / "list.json"
+    wrong.write_text(json.dumps(event | {"body": base64.b64encode(body).decode()}))
+    answer = invoked("StartTrainingFunction", str(wrong), environment_file)
+    assert answer["statusCode"] == 400, answer
+    assert "epochs is 0; it must be greater than or equal to 1" in json.loads(answer["body"])["error"]
+    asked.write_text(json.dumps(event | {"httpMethod": "GET", "body": None, "isBase64Encoded": False}))
+    answer = invoked("StartTrainingFunction", str(asked), environment_file)
+    assert json.loads(answer["body"]) == {"trainings": [], "total": 0, "next": None}
+
+
+def test_invoke_hears_of_the_end_of_a_job(environment_file: Path) -> None:
+    answer = invoked("StartTrainingFunction", "tests/events/batch-job-failed.json", environment_file)
+    assert answer["done"][0].endswith("of 'monday' was not started here.")
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +147,12 @@ def test_start_api_answers_curl(url: str) -> None:
     command = ["curl", "-sS", "--fail-with-body", f"{url}/v2/models/digits/infer", "-d", json.dumps(body)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert np.argmax(json.loads(printed)["outputs"][0]["data"]) == LABELS[0]
+
+
+def test_the_doctor_finds_fault_with_the_clis_own_errors_alone(url: str) -> None:
+    found = {one.check: one for one in of_server(url, "s3://models", deep=False)}
+    assert {name for name, one in found.items() if one.state == "fails"} == {"gateway's errors"}, found
+    assert found["golden requests"].said == "11 requests of 1 champions are answered as recorded."
 
 
 def test_start_api_answers_our_client(url: str) -> None:

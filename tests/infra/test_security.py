@@ -19,7 +19,11 @@ Template = dict[str, Any]
 Templates = dict[str, Template]  # by name: api, training, events
 
 READS = {"s3:GetObject", "s3:ListBucket", "kms:Decrypt"}
-NO_RESOURCES = {"ecr:GetAuthorizationToken"}  # actions that know no resources, and so must be allowed on *
+NO_RESOURCES = {
+    "ecr:GetAuthorizationToken",
+    "batch:DescribeJobs",
+    "batch:ListJobs",
+}  # actions that know no resources, and so must be allowed on *
 ALIAS = "models/digits/aliases/champion.json"
 WEIGHTS = "models/digits/versions/1/model.onnx"
 MANIFEST = "models/digits/versions/1/manifest.json"
@@ -30,6 +34,10 @@ SPREAD_REACHES = {  # by the service of the action
     "sqs": ("DeadLetters.Arn",),
     "kms": ("DataKey",),
 }
+PUBLISHED = "runs/monday/published.json"
+ORDERED = {"runs/monday/recipe.yaml", "runs/monday/job.json"}  # what whoever starts trainings writes
+OWN_JOBS = {"pilotlight-stack": {"Ref": "AWS::StackName"}}  # the tag of a stack's jobs
+QUEUES = ("Queue", "Job", "NodesQueue", "NodesJob")
 MOVERS = {"PromoteFunction", "ModelsFunction"}  # the promoter, and those who hold the API key
 LOGGED = {
     "requestId", "xrayTraceId", "requestTimeEpoch", "identity.sourceIp", "identity.apiKeyId", "identity.userArn",
@@ -202,6 +210,35 @@ def manifests_are_never_replaced(templates: Templates) -> Iterator[str]:
             yield f"TrainerRole may replace {key}"
 
 
+def what_runs_say_is_written_by_the_trainer_alone(templates: Templates) -> Iterator[str]:
+    for name, resource in roles(templates):
+        for action in ("s3:PutObject", "s3:DeleteObject"):
+            if name != "TrainerRole" and may(resource, action, PUBLISHED):
+                yield f"{name} may do {action} to {PUBLISHED}"
+
+
+def who_starts_trainings_writes_orders_alone(templates: Templates) -> Iterator[str]:
+    for one in statements(templates["api"]["Resources"]["StartTrainingFunction"]):
+        if "s3:PutObject" in listed(one["Action"]):
+            for pattern in keys(one):
+                if not any(fnmatchcase(key, pattern) for key in ORDERED) or pattern.count("*") > 1:
+                    yield f"StartTrainingFunction writes {pattern}"
+
+
+def who_starts_trainings_does_so_in_its_stack(templates: Templates) -> Iterator[str]:
+    known = [{"Fn::GetAtt": f"Training.Outputs.{name}"} for name in QUEUES]
+    tagged = {"batch:TerminateJob": "aws:ResourceTag", "batch:TagResource": "aws:RequestTag"}
+    for name, resource in roles(templates):
+        for one in statements(resource):
+            actions = set(listed(one["Action"]))
+            if "batch:SubmitJob" in actions and (name != "StartTrainingFunction" or one["Resource"] != known):
+                yield f"{name} submits jobs to {one['Resource']}"
+            for action in actions & tagged.keys():
+                wanted = {f"{tagged[action]}/{key}": value for key, value in OWN_JOBS.items()}
+                if one.get("Condition") != {"StringEquals": wanted}:
+                    yield f"{name} may do {action} to jobs of others"
+
+
 def the_bucket_is_private_and_kept(templates: Templates) -> Iterator[str]:
     bucket = templates["api"]["Resources"]["ModelBucket"]
     if {bucket.get("DeletionPolicy"), bucket.get("UpdateReplacePolicy")} != {"Retain"}:
@@ -299,7 +336,9 @@ RULES: list[Rule] = [
     who_orders_batches_reaches_no_model, who_answers_writes_no_order, words_on_the_bus_are_ours,
     the_machine_reaches_its_own_things, uploads_are_forgotten,
     rights_are_named, objects_are_reached_below_a_folder, who_predicts_writes_nothing, aliases_are_moved_by_few,
-    weights_are_written_by_the_trainer_alone, manifests_are_never_replaced, the_bucket_is_private_and_kept,
+    weights_are_written_by_the_trainer_alone, manifests_are_never_replaced,
+    what_runs_say_is_written_by_the_trainer_alone, who_starts_trainings_writes_orders_alone,
+    who_starts_trainings_does_so_in_its_stack, the_bucket_is_private_and_kept,
     the_bucket_asks_for_tls, no_body_is_logged, every_route_asks_for_what_the_mode_says,
     every_route_leads_to_its_function, a_private_api_answers_its_endpoint_alone, machines_are_closed,
     logs_are_forgotten,
@@ -357,6 +396,10 @@ SPREADS = "events.Resources.SpreadRole.Properties.Policies.0.PolicyDocument.Stat
 TRUST = "events.Resources.SpreadRole.Properties.AssumeRolePolicyDocument.Statement"
 LOAD = "/v2/repository/models/{model}/load.x-amazon-apigateway-any-method"
 
+STARTER = "StartTrainingFunction"
+STARTS = f"api.Resources.{STARTER}.Properties.Policies.0.Statement"
+START = "/v1/trainings.x-amazon-apigateway-any-method"
+
 MUTATIONS: list[tuple[Rule, Callable[[Templates], None]]] = [
     (rights_are_named, changed(f"{PREDICTS}.0.Action", "s3:*")),
     (rights_are_named, changed(f"{PREDICTS}.0.Resource", "*")),
@@ -393,6 +436,18 @@ MUTATIONS: list[tuple[Rule, Callable[[Templates], None]]] = [
     ),
     (manifests_are_never_replaced, changed(f"{TRAINS}.3.Effect", "Allow")),
     (manifests_are_never_replaced, changed(f"{TRAINS}.3.Condition", {"Null": {"s3:if-none-match": "false"}})),
+    (what_runs_say_is_written_by_the_trainer_alone, allowed("api", "ModelsFunction", "s3:PutObject", "runs/*")),
+    (what_runs_say_is_written_by_the_trainer_alone, allowed("api", STARTER, "s3:DeleteObject", "runs/*")),
+    (who_starts_trainings_writes_orders_alone, allowed("api", STARTER, "s3:PutObject", "runs/*/metrics.jsonl")),
+    (who_starts_trainings_writes_orders_alone, allowed("api", STARTER, "s3:PutObject", "data/*")),
+    (aliases_are_moved_by_few, allowed("api", STARTER, "s3:PutObject", "models/*/aliases/*")),
+    (weights_are_written_by_the_trainer_alone, allowed("api", STARTER, "s3:PutObject", "models/*/versions/*")),
+    (who_starts_trainings_does_so_in_its_stack, changed(f"{STARTS}.2.Fn::If.1.Resource", "*")),
+    (who_starts_trainings_does_so_in_its_stack, changed(f"{STARTS}.3.Fn::If.1.Condition", None)),
+    (who_starts_trainings_does_so_in_its_stack, changed(f"{STARTS}.4.Fn::If.1.Condition", None)),
+    (who_starts_trainings_does_so_in_its_stack, changed(f"{PREDICTS}.0.Action", "batch:SubmitJob")),
+    (rights_are_named, changed(f"{STARTS}.6.Fn::If.1.Action", "logs:*")),
+    (every_route_asks_for_what_the_mode_says, changed(f"{PATHS}.{START}.security", [])),
     (the_bucket_is_private_and_kept, changed(f"{BUCKET}.DeletionPolicy", "Delete")),
     (
         the_bucket_is_private_and_kept,

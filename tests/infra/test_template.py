@@ -82,3 +82,28 @@ def test_telemetry_is_off_before_any_import() -> None:
     for body in FUNCTIONS.values():
         assert body["Properties"]["Environment"]["Variables"]["ORT_DISABLE_TELEMETRY"] == "1"
     assert os.environ.get("ORT_DISABLE_TELEMETRY") == "1"
+
+
+def test_the_ends_of_jobs_of_both_queues_reach_the_function_that_keeps_them() -> None:
+    rule, right = RESOURCES["TrainingEnded"], RESOURCES["TrainingEndedPermission"]
+    pattern = rule["Properties"]["EventPattern"]
+    queues = [{"Fn::GetAtt": ["Training", f"Outputs.{name}"]} for name in ("Queue", "NodesQueue")]
+    assert pattern["detail"] == {"status": ["SUCCEEDED", "FAILED"], "jobQueue": queues}
+    assert (pattern["source"], pattern["detail-type"]) == (["aws.batch"], ["Batch Job State Change"])
+    assert [target["Arn"] for target in rule["Properties"]["Targets"]] == [
+        {"Fn::GetAtt": ["StartTrainingFunction", "Arn"]}
+    ]
+    assert right["Properties"]["SourceArn"] == {"Fn::GetAtt": ["TrainingEnded", "Arn"]}
+    assert rule["Condition"] == right["Condition"] == RESOURCES["Training"]["Condition"] == "Trains"
+
+
+def test_a_stack_that_does_not_train_says_so_to_the_function() -> None:
+    variables = RESOURCES["StartTrainingFunction"]["Properties"]["Environment"]["Variables"]
+    known = {"QUEUE": "Queue", "JOB": "Job"}
+    for name, output in known.items():
+        for prefix, of in (("TRAINING", output), ("NODES", f"Nodes{output}")):
+            where = {"Fn::GetAtt": ["Training", f"Outputs.{of}"]}
+            assert variables[f"PILOTLIGHT_{prefix}_{name}"] == {"Fn::If": ["Trains", where, "none"]}
+    outputs = cfn_yaml.load(str(ROOT / "infra/training.yaml"))["Outputs"]
+    assert {"Queue", "NodesQueue", "Job", "NodesJob", "LogGroup"} <= set(outputs)
+    assert "PILOTLIGHT_TRAINING_QUEUE" not in STACK.functions["StartTrainingFunction"].environment  # so: this machine

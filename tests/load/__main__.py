@@ -1,5 +1,6 @@
 """`python -m tests.load KIND`: fuzz [--count N] [--seed S], mixed [--minutes M] [--swaps N], canary [--count N],
-moves [--processes N] [--seconds S], release, queue [--count N] [--seed S], file [--mb N] [--spread N].
+moves [--processes N] [--seconds S], release, queue [--count N] [--seed S], file [--mb N] [--spread N],
+kills [--count N] [--seed S].
 
 Prints one JSON document; exit code 1 when a request failed, memory grew, or a canary did not do as it must.
 """
@@ -10,7 +11,7 @@ import logging
 import sys
 from typing import Any
 
-from tests.load import canary, file, fuzz, mixed, moves, queue, release
+from tests.load import canary, file, fuzz, kills, mixed, moves, queue, release
 
 GROWTH = 1.05  # of resident memory, from the second tenth to the last
 
@@ -44,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
     messages = kinds.add_parser("queue", help="messages with poison, duplicates and crashes, at the batch function")
     messages.add_argument("--count", type=int, default=10_000)
     messages.add_argument("--seed", type=int, default=1)
+    lives = kinds.add_parser("kills", help="a training that is killed over and over, and must end as if it was not")
+    lives.add_argument("--count", type=int, default=20)
+    lives.add_argument("--seed", type=int, default=1)
     lines = kinds.add_parser("file", help="a large file through the batch function, which is killed twice")
     lines.add_argument("--mb", type=float, default=200.0)
     lines.add_argument("--spread", type=int, default=0, help="so many handlers at once")
@@ -58,6 +62,8 @@ def run(words: argparse.Namespace) -> dict[str, Any]:
         return release.run()
     if words.kind == "queue":
         return queue.run(words.count, words.seed)
+    if words.kind == "kills":
+        return kills.run(words.count, words.seed)
     if words.kind == "file":
         return file.run(words.mb, spread=words.spread)
     if words.kind == "moves":

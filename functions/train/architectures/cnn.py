@@ -6,7 +6,7 @@ from itertools import pairwise
 from torch import nn
 
 from functions.train.architectures import shape as shapes
-from functions.train.options.model import CnnOptions
+from pilotlight.recipes.options.model import CnnOptions
 
 
 def layers(options: CnnOptions, shape: tuple[int, ...], outputs: int) -> list[nn.Module]:

@@ -5,7 +5,7 @@ from math import prod
 
 from torch import nn
 
-from functions.train.options.model import MlpOptions
+from pilotlight.recipes.options.model import MlpOptions
 
 
 def layers(options: MlpOptions, shape: tuple[int, ...], outputs: int) -> list[nn.Module]:

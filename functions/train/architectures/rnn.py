@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from functions.train.architectures import shape as shapes
-from functions.train.options.model import RnnOptions
+from pilotlight.recipes.options.model import RnnOptions
 
 CELLS: Mapping[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 

@@ -5,8 +5,8 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from functions.train.architectures import shape as shapes
-from functions.train.options.model import TransformerOptions
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.model import TransformerOptions
 
 # Of the positions as drawn. The paper's code has 0.02; on digits' 1,078 images that is too little to be told from the
 # patches: validation loss 0.09 to 0.14, and 0.06 at 0.3 (infra/decisions/0012).
@@ -51,7 +51,7 @@ class Positions(nn.Module):
 
     def forward(self, sequence: torch.Tensor) -> torch.Tensor:
         """(N, patches, width) to (N, tokens, width)."""
-        padded = nn.functional.pad(sequence, (0, 0, self.extra, 0))  # the token itself is its place alone
+        padded = nn.functional.pad(sequence, (0, 0, self.extra, 0))  # the class token starts as its position alone
         dropped: torch.Tensor = self.drop(padded + self.places)
         return dropped
 

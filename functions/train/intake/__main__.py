@@ -95,6 +95,7 @@ def draft(name: str, model: Model, choice: Choice, session: Session, *, repeats:
         variants={key: Variant(path.name, choice.metrics.get(key, {})) for key, path in choice.graphs.items()},
         serve=choice.serve,
         metric=choice.metric,
+        budget=choice.budget,
         opset=anatomy.read(model.graph).opsets.get("", 0) or None,
         evaluation=Evaluation(measured.sha256, len(measured)) if measured else None,
         parity=model.parity,

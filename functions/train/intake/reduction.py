@@ -1,21 +1,18 @@
 """A graph in 8 or 4 bits without an example to learn from: weights alone, and tables of embeddings row by row."""
 
-import importlib
-import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from functions.train.export import strip
-from functions.train.quantize import INT8, quiet
+from functions.train.quantize import INT8, Plan, quiet, weight_only
 from pilotlight.contracts import Precision
 
 PRODUCTS = ("MatMul", "Gemm", "LSTM")  # whose weights are quantized where they are constants
 LEAST = 4096  # values of a table: below, the scales weigh more than they save
-BLOCK = 32  # weights that share a scale in 4 bits
+NO_INPUTS = np.empty(0)  # nothing is calibrated
 
 
 def reduce(graph: Path, precision: Precision, path: Path) -> None:
@@ -24,10 +21,10 @@ def reduce(graph: Path, precision: Precision, path: Path) -> None:
     8 bits: products by column in 7 of 8 bits (decision 0007), activations in 8 over the range that a request brings.
     4 bits: products in blocks of a column, activations in fp32. Tables take 8 bits in both.
     """
-    if precision == "int4":
-        model = blocks(graph)
-    else:
-        with quiet():
+    with quiet():
+        if precision == "int4":
+            weight_only(graph, NO_INPUTS, Plan("weight-only"), path)
+        else:
             quantize_dynamic(
                 graph,
                 path,
@@ -36,22 +33,9 @@ def reduce(graph: Path, precision: Precision, path: Path) -> None:
                 reduce_range=True,
                 weight_type=QuantType.QInt8,
             )
-        model = onnx.load(path)
+    model = onnx.load(path)
     tables(model.graph)
     onnx.save(strip(model), path)
-
-
-def blocks(graph: Path) -> onnx.ModelProto:
-    """Products with 4-bit weights, symmetric, a scale for each block; activations stay in fp32 (accuracy level 1)."""
-    handlers, level = list(logging.root.handlers), logging.root.level
-    module: Any = importlib.import_module("onnxruntime.quantization.matmul_nbits_quantizer")
-    logging.root.handlers[:] = handlers  # the module sets up everybody's logging when it is imported
-    logging.root.setLevel(level)
-    quantizer = module.MatMulNBitsQuantizer(onnx.load(graph), block_size=BLOCK, is_symmetric=True, accuracy_level=1)
-    with quiet():
-        quantizer.process()
-    model: onnx.ModelProto = quantizer.model.model
-    return model
 
 
 def tables(graph: onnx.GraphProto) -> None:

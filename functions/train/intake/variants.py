@@ -19,14 +19,14 @@ from functions.train.intake import reduction
 from functions.train.intake.examples import Examples
 from functions.train.intake.model import Feeds
 from functions.train.ladder import Ladder
-from functions.train.options.graph import QuantizationOptions
 from functions.train.quantize import Plan, quantize
 from functions.train.report import compare
 from pilotlight.contracts import Evaluation, Precision, encode
 from pilotlight.errors import InvalidInputError
+from pilotlight.quality import METRICS
+from pilotlight.recipes.options.graph import QuantizationOptions
 from pilotlight.runtime.session import Session, open_session
 
-BUDGET = 0.5  # points that a smaller variant may lose and still be served by itself
 BATCH = 64  # examples asked at once
 
 
@@ -56,6 +56,7 @@ class Choice:
     report: bytes
     metrics: dict[Precision, dict[str, float]]
     metric: str | None = None
+    budget: float | None = None  # that the smaller variant may lose of the metric, in its unit
     test: Examples | None = None  # what the metrics were measured on
 
 
@@ -132,7 +133,14 @@ def told(graphs: dict[Precision, Path], material: Material, verdict: str, asked:
         evaluation=Evaluation(test.sha256, len(test)) if test else None,
     )
     return Choice(
-        graphs=graphs, serve=serve, verdict=verdict, report=encode(report), metrics=metrics, metric=metric, test=test
+        graphs=graphs,
+        serve=serve,
+        verdict=verdict,
+        report=encode(report),
+        metrics=metrics,
+        metric=metric,
+        budget=METRICS[metric].budget if metric else None,
+        test=test,
     )
 
 
@@ -144,9 +152,12 @@ def decide(
         if asked == "auto":
             return "fp32", f"fp32 is served: nothing tells what {small} loses; give --evaluation, or ask for {small}."
         return small, f"{small} is served, as asked; nothing tells what it loses."
-    lost = round(100 * (metrics["fp32"][metric] - metrics[small][metric]), 6)
-    said = f"{lost:.2f} points of {metric}, {'within' if lost <= BUDGET else 'more than'} the budget of {BUDGET:.2f}"
-    serve: Precision = small if asked != "auto" or lost <= BUDGET else "fp32"
+    known = METRICS[metric]
+    lost = known.lost(metrics["fp32"][metric], metrics[small][metric])
+    held = lost <= known.budget
+    said = f"{known.told(lost, metric)}, {'within' if held else 'more than'} the budget of "
+    said += f"{known.budget:.{known.digits}f}"
+    serve: Precision = small if asked != "auto" or held else "fp32"
     return serve, f"{serve} is served{'' if asked == 'auto' else ', as asked'}: {small} loses {said}."
 
 
@@ -164,10 +175,11 @@ def climbed(material: Material, asked: str) -> Choice:
         inputs = next(iter(material.calibration.inputs.values()))
         calibration = replace(validation, inputs=inputs, targets=np.zeros(len(inputs), np.int64))
     small = material.graph.with_name("model.int8.onnx")
-    options = QuantizationOptions(scheme=scheme(material.graph), budget=BUDGET)
-    rungs = Ladder(material.graph, calibration.inputs, validation, options).climb(small)
+    options = QuantizationOptions(scheme=scheme(material.graph))
+    ladder = Ladder(material.graph, calibration.inputs, validation, options)
+    rungs = ladder.climb(small)
     graphs: dict[Precision, Path] = {"fp32": material.graph, "int8": small}
-    report = compare(graphs, test, calibration, BUDGET, rungs)
+    report = compare(graphs, test, calibration, ladder.budget, rungs)
     if asked == "int8" and report.serve != "int8":
         why = f"int8 is served, as asked, though it did not hold. {report.verdict}"
         report = type(report)(
@@ -183,6 +195,7 @@ def climbed(material: Material, asked: str) -> Choice:
         report=encode(report),
         metrics=metrics,
         metric=report.metric,
+        budget=report.budget,
         test=examples.take(slice(1, None, 2)),
     )
 

@@ -8,6 +8,7 @@ It knows the protocol's JSON, not what serves it, and brings neither onnxruntime
 """
 
 import base64
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -28,6 +29,7 @@ from pilotlight.errors import (
     UnsupportedError,
 )
 from pilotlight.remote import RemoteRegistry
+from pilotlight.trainings import RemoteTrainings
 
 TIMEOUT_S = 30.0  # the gateway itself gives up after 29 s
 URL_FORMS = "use http://host:port or https://host/stage"
@@ -94,6 +96,23 @@ class ModelNames(Struct, frozen=True):
     models: list[str]
 
 
+class Tls(Struct, frozen=True):
+    """How a connection is encrypted: `TLSv1.3` and the like, and the last moment of the server's certificate."""
+
+    version: str
+    expires: str  # as certificates say it: Jan  5 09:34:43 2027 GMT
+
+
+class Reply(Struct, frozen=True):
+    """An answer as it came, whatever its status; its content is decompressed, and header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+    seconds: float  # until it was read in full
+    tls: Tls | None = None
+
+
 class Client:
     """A connection to the server at `url`, which may end in a stage: `https://host/prod`.
 
@@ -122,6 +141,11 @@ class Client:
     def registry(self) -> RemoteRegistry:
         """The server's versions and aliases; on AWS it wants the API key, as the header x-api-key."""
         return RemoteRegistry(self._call)
+
+    @property
+    def trainings(self) -> RemoteTrainings:
+        """The server's trainings; on AWS it wants the API key, as the header x-api-key."""
+        return RemoteTrainings(self._call)
 
     def ready(self) -> bool:
         """Whether the server answers and reaches its store."""
@@ -175,19 +199,30 @@ class Client:
         """The same with the request's and the answer's JSON as they are."""
         return self._call("POST", path(model, version) + "/infer", body)
 
-    def _call(
+    def exchange(
         self, method: str, where: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> bytes:
-        headers = {**(headers or {}), **({"content-type": "application/json"} if body is not None else {})}
+    ) -> Reply:
+        """Any request, and its answer as it is: no status is an error here, only that nobody answers."""
+        began = time.perf_counter()
         try:
             response = self._http.request(method, where, content=body, headers=headers)
         except httpx2.UnsupportedProtocol as exc:
             raise InvalidInputError(f"{self.url!r} is not a URL; {URL_FORMS}.") from exc
+        except httpx2.DecodingError as exc:
+            raise UnavailableError(f"{self.url} answered {where} with a body that does not decompress: {exc}.") from exc
         except httpx2.TransportError as exc:
             raise UnavailableError(f"Nothing answers at {self.url} ({exc}); is `pilotlight serve` running?") from exc
-        if response.status_code not in (httpx2.codes.OK, httpx2.codes.ACCEPTED):
-            raise RAISED.get(response.status_code, UnavailableError)(complaint(response))
-        return response.content
+        seconds = time.perf_counter() - began
+        return Reply(response.status_code, dict(response.headers), response.content, seconds, encryption(response))
+
+    def _call(
+        self, method: str, where: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        headers = {**(headers or {}), **({"content-type": "application/json"} if body is not None else {})}
+        reply = self.exchange(method, where, body, headers)
+        if reply.status not in (httpx2.codes.OK, httpx2.codes.ACCEPTED):
+            raise RAISED.get(reply.status, UnavailableError)(complaint(reply))
+        return reply.content
 
 
 def tensors(content: Content, model: ModelMetadata) -> list[Tensor]:
@@ -228,9 +263,16 @@ def read(body: bytes, kind: type[Answer]) -> Answer:
         raise UnavailableError(f"The server did not answer as V2 does: {exc}.") from exc
 
 
-def complaint(response: httpx2.Response) -> str:
+def complaint(reply: Reply) -> str:
     """The server's sentence, or its status and the start of whatever it sent."""
     try:
-        return str(msgspec.json.decode(response.content)["error"])
+        return str(msgspec.json.decode(reply.content)["error"])
     except (msgspec.MsgspecError, KeyError, TypeError):
-        return f"The server answered {response.status_code}: {response.text[:200]}"
+        return f"The server answered {reply.status}: {reply.content[:200].decode(errors='replace')}"
+
+
+def encryption(response: httpx2.Response) -> Tls | None:
+    """What the connection's TLS says of itself; None without."""
+    stream = response.extensions.get("network_stream")
+    tls = stream.get_extra_info("ssl_object") if stream is not None else None
+    return Tls(tls.version(), tls.getpeercert()["notAfter"]) if tls is not None else None

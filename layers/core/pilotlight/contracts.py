@@ -91,7 +91,7 @@ class Parity(Struct, frozen=True):
 
     max_abs: float
     batches: tuple[int, ...]
-    lengths: tuple[int, ...] = ()  # of sequences, each at each batch; none where the graph takes one shape alone
+    lengths: tuple[int, ...] = ()  # of sequences, each tried at each batch size; empty where the length is fixed
 
 
 class Scaling(Struct, frozen=True):
@@ -130,7 +130,7 @@ class Draft(Struct, frozen=True, kw_only=True):
 
     name: Name
     task: Task = "tensor"
-    inputs: tuple[TensorSpec, ...]  # may be none: a graph of constants has an answer too
+    inputs: tuple[TensorSpec, ...]  # may be empty: a graph of constants gives an answer as well
     outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1)]
     prepare: Preparation | None = None  # before the graph; without it, callers send the graph's own tensors
     finish: Finish | None = None  # behind the graph; without it, callers get the graph's own tensors
@@ -138,6 +138,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     variants: Annotated[dict[Precision, Variant], Meta(min_length=1)]
     serve: Precision
     metric: str | None = None  # which of the variants' metrics the model is judged by
+    budget: Annotated[float, Meta(ge=0)] | None = None  # that quantization may cost of it, in its unit (`quality`)
     preprocessing: Scaling | None = None  # of the inputs' columns or channels, inside the graph
     postprocessing: Scaling | None = None  # of the answer, where it is a number, inside the graph
     opset: int | None = None
@@ -258,7 +259,7 @@ class Canary(Struct, frozen=True):
     max_error_rate: Annotated[float, Meta(ge=0, le=1)] = 0.01
     max_latency_ratio: Annotated[float, Meta(gt=0)] = 2.0  # its mean time of inference over the champion's
     max_drift: Annotated[float, Meta(ge=0, le=1)] = 0.25  # total variation between the two versions' answers
-    min_requests: Annotated[int, Meta(ge=1)] = 50  # before any of these is believed
+    min_requests: Annotated[int, Meta(ge=1)] = 50  # before any of these limits is applied
 
 
 class AliasDocument(Struct, frozen=True):

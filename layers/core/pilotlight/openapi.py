@@ -16,6 +16,7 @@ import msgspec
 import pilotlight
 from pilotlight.api import bodies, orders
 from pilotlight.api.scopes import SCOPES
+from pilotlight.api.trainings import Cancel, Course, Log, Start, Trainings
 from pilotlight.approval import Approval
 from pilotlight.client import Inference, ModelMetadata, ModelNames, Tensor
 from pilotlight.contracts import NAME_PATTERN, AliasDocument, Errand, File, Manifest
@@ -26,15 +27,16 @@ JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
 MULTIPART, BYTES = "multipart/form-data", "application/octet-stream"
 ABOUT = (
     "Pilotlight serves large models from serverless functions: the Open Inference Protocol (V2) with Triton's "
-    "extensions, MLflow's scoring protocol, OpenAI's files and batches, and the registry of versions and aliases. On "
-    "AWS the routes lie below the stage. Routes of the scopes admin and batch ask for the stack's API key. A wrong "
-    "verb is answered with 405 and the right one."
+    "extensions, MLflow's scoring protocol, OpenAI's files and batches, the registry of versions and aliases, and "
+    "trainings. On AWS the routes lie below the stage. Routes of the scopes admin, batch and train ask for the stack's "
+    "API key. A wrong verb is answered with 405 and the right one."
 )
 TAGS = {
     "V2": "The Open Inference Protocol, as JSON or with binary tensors (Inference-Header-Content-Length).",
     "MLflow": "MLflow's scoring protocol.",
     "Batches": "Work that nobody waits for, in the shapes of OpenAI's Files, Uploads and Batch APIs.",
     "Registry": "Versions, what is known of them, and the aliases that decide which of them answer.",
+    "Trainings": "Recipes that are trained, by AWS Batch or beside the local gateway, and how that goes.",
     "About": "This description.",
 }
 PARAMETERS = {
@@ -44,6 +46,7 @@ PARAMETERS = {
     "file": ("A file's id.", {"type": "string"}),
     "upload": ("An upload's id.", {"type": "string"}),
     "batch": ("A batch's id.", {"type": "string"}),
+    "run": ("A training's name.", {"type": "string", "pattern": NAME_PATTERN}),
     "promotion": ("The id that POST .../promote gave.", {"type": "string"}),
 }
 
@@ -74,6 +77,7 @@ class Operation:
 V2, M, V = "/v2", "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
 R, RM, RV = "/registry/models", "/registry/models/{model}", "/registry/models/{model}/versions/{version}"
 RA = "/registry/models/{model}/aliases/{alias}"
+T, TR = "/v1/trainings", "/v1/trainings/{run}"
 ANYTHING = dict[str, Any]
 
 OPERATIONS = (
@@ -151,6 +155,28 @@ OPERATIONS = (
     Operation("get", "/v1/batches", "Batches, the newest first; ?limit, ?after.", orders.Page),
     Operation("get", "/v1/batches/{batch}", "A batch and how far it is.", orders.Batch),
     Operation("post", "/v1/batches/{batch}/cancel", "Stop a batch.", orders.Batch, ANYTHING),
+    Operation("get", T, "Every training, those first that changed last; ?skip=50&limit=50.", Trainings),
+    Operation(
+        "post",
+        T,
+        "Train a recipe: 202 while it is under way, 200 where the run has ended before. The body is this order or, in "
+        "JSON or YAML, the recipe itself with ?run=, ?nodes= and ?resume=.",
+        Course,
+        Start,
+        status="202",
+        also=("200",),
+    ),
+    Operation("get", TR, "A training: state, attempts, epochs, metrics, the version that came out.", Course),
+    Operation("get", f"{TR}/log", "The next lines of its log; ?token= goes on where an answer ended.", Log),
+    Operation(
+        "post",
+        f"{TR}/cancel",
+        "Stop a training: by SIGTERM, upon which it saves a checkpoint and ends; resume goes on from there.",
+        Course,
+        Cancel,
+        status="202",
+        also=("200",),
+    ),
     Operation("get", "/openapi.json", "The OpenAPI document."),
     Operation("get", "/docs", "The same to read.", HTML),
 )
@@ -246,7 +272,14 @@ def name(operation: Operation) -> str:
 
 def tag(path: str) -> str:
     """The part of the surface that a path belongs to."""
-    heads = {"/v2": "V2", "/v1": "Batches", "/registry": "Registry", "/openapi.json": "About", "/docs": "About"}
+    heads = {
+        "/v2": "V2",
+        "/registry": "Registry",
+        "/v1/trainings": "Trainings",
+        "/v1": "Batches",
+        "/openapi.json": "About",
+        "/docs": "About",
+    }
     return next((tag for head, tag in heads.items() if path.startswith(head)), "MLflow")
 
 

@@ -12,12 +12,14 @@ from types import FrameType
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def call(command: Sequence[str], environment: Mapping[str, str]) -> int:
+def call(command: Sequence[str], environment: Mapping[str, str], *, quiet: bool = False) -> int:
     """Run a command and wait for it; gives its exit code, or as a shell does 128 + n where signal n ended it.
 
-    It has a process group of its own, or the terminal would give it each Ctrl-C beside ours.
+    It has a process group of its own, or the terminal would give it each Ctrl-C beside ours. With `quiet`, what it
+    writes to standard output goes nowhere.
     """
-    with subprocess.Popen(command, env=environment, process_group=0) as process, forwarding(process):
+    output = subprocess.DEVNULL if quiet else None
+    with subprocess.Popen(command, env=environment, process_group=0, stdout=output) as process, forwarding(process):
         code = process.wait()
     return 128 - code if code < 0 else code
 

@@ -6,56 +6,25 @@
     runs/<run>/published.json   a `Published`: the version that came out
     runs/<run>/*.png            the pictures
 
-It knows documents, not what a recipe's words mean. Fields that a newer job added are let through.
+The documents themselves are in `journal`; what `jobs` adds is of runs that were started over HTTP. It knows documents,
+not what a recipe's words mean. Fields that a newer job added are let through.
 """
 
 import json
+import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from datetime import UTC, datetime
 
 import msgspec
-from msgspec import Struct
 
 from pilotlight.contracts import Document, Reference, decode
 from pilotlight.errors import InvalidInputError, NotFoundError
+from pilotlight.journal import Line, Published, State, Status
 from pilotlight.storage import ObjectStore
 
 READERS = 8  # runs read at once: each is four small objects, tens of milliseconds apart on S3
-State = Literal["running", "paused", "interrupted", "finished", "failed", "unknown"]
-
-
-class Status(Struct, frozen=True, kw_only=True):
-    """How a run is, as it said itself when it last changed; one that was killed outright could say nothing."""
-
-    state: State
-    started: str  # its first life; RFC 3339, UTC
-    at: str  # when it said this
-    lives: int = 1  # how often it was started
-    seconds: float = 0.0  # that the lives before `at` took, without those that were killed
-    reason: str = ""  # the sentence that it stopped with
-
-
-class Line(Struct, frozen=True, kw_only=True):
-    """An epoch, as far as the command shows it. Null stands for what is not finite."""
-
-    number: int  # from 1
-    train_loss: float | None
-    validation_loss: float | None
-    validation_accuracy: float | None  # what `metric` names
-    metric: str = "accuracy"
-    learning_rate: float = 0.0  # of the last step
-    seconds: float = 0.0
-    examples_per_s: float = 0.0
-    remaining_s: float | None = None  # at most, as it seemed then: stopping early makes it less
-    at: str = ""  # when it was over; RFC 3339, UTC
-
-
-class Published(Struct, frozen=True):
-    """Which version came out, `name:version`."""
-
-    reference: str
 
 
 @dataclass(frozen=True)
@@ -85,6 +54,11 @@ class Run:
         """How long it took so far: what it said, or at least what its epochs took."""
         said = self.status.seconds if self.status else 0.0
         return max(said, sum(line.seconds for line in self.lines))
+
+
+def new_name(model: str) -> str:
+    """A name that no run has yet: the model's, the time, and four random digits."""
+    return f"{model}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
 def path(run: str, file: str) -> str:

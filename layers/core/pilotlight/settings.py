@@ -28,6 +28,13 @@ VARIABLES = {
     "spreader": "PILOTLIGHT_SPREADER",
     "spread_bytes": "PILOTLIGHT_SPREAD_BYTES",
     "spread_at_once": "PILOTLIGHT_SPREAD_AT_ONCE",
+    "training_queue": "PILOTLIGHT_TRAINING_QUEUE",
+    "training_job": "PILOTLIGHT_TRAINING_JOB",
+    "nodes_queue": "PILOTLIGHT_NODES_QUEUE",
+    "nodes_job": "PILOTLIGHT_NODES_JOB",
+    "training_logs": "PILOTLIGHT_TRAINING_LOGS",
+    "training_stack": "PILOTLIGHT_TRAINING_STACK",
+    "trainings": "PILOTLIGHT_TRAININGS",
     "initialization": "AWS_LAMBDA_INITIALIZATION_TYPE",  # set by Lambda
     "memory_mb": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",  # set by Lambda, by SAM and by the local gateway
 }
@@ -52,6 +59,13 @@ class Settings(Struct, frozen=True):
     spreader: str = ""  # ARN of the state machine over which large files are spread; empty to answer them one by one
     spread_bytes: Annotated[int, Meta(ge=1)] = 64_000_000  # of a file from which on it is spread
     spread_at_once: Annotated[int, Meta(ge=1)] = 10  # how many invocations a spread file may keep busy
+    training_queue: str = ""  # of AWS Batch, by ARN; none where a stack does not train, empty to train on this machine
+    training_job: str = ""  # the definition of jobs there, by ARN with its revision
+    nodes_queue: str = ""  # the same two for jobs over several machines
+    nodes_job: str = ""
+    training_logs: str = ""  # the log group of both
+    training_stack: str = ""  # what its jobs are tagged with, so that it may end its own alone
+    trainings: str = ".pilotlight/trainings"  # the folder of the logs of trainings on this machine
     initialization: str = "on-demand"  # or snap-start, provisioned-concurrency
 
     @classmethod

@@ -9,11 +9,12 @@ import hashlib
 import mmap
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,15 +33,19 @@ from pilotlight.errors import (
     NotFoundError,
     StoreError,
 )
+from pilotlight.wire import Wire
 
 # By one of these obstore finds credentials itself, as in every Lambda and container of AWS.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"}
-# Bounds a store that is away: the handler answers 503 well inside the gateway's 29 s.
-TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}  # of a silent store
+# Bounds a store that is away or silent: the handler answers 503 well inside the gateway's 29 s.
+TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}
 PART_BYTES = 8 << 20  # of a large object, in one request (reference/lambda.md)
-CHUNK_BYTES = 1 << 20  # written at once: larger ones take fresh memory, smaller ones the interpreter's lock, more often
+CHUNK_BYTES = 1 << 20  # bytes written at once; larger chunks take fresh memory, smaller ones more turns of the lock
 CONNECTIONS = 4
+SIGNED_FOR = timedelta(minutes=15)  # of a URL; it is used at once
+PROXIES = {"http_proxy", "https_proxy", "all_proxy"}  # variables that obstore heeds, and our sockets do not
 RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=10)}
+Part = Callable[[int, int, int], int]  # copies into an open file, from a byte to before another; gives the whole's size
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,11 @@ class ObjectStore:
                 start += os.pwrite(fd, chunk, start)
             return result.meta["size"]
 
+    @contextmanager
+    def reading(self, path: str) -> Iterator[Part]:
+        """`part` of one object, for several threads at once, with what it is best read by while the context lasts."""
+        yield partial(self.part, path)
+
     def size(self, path: str) -> int:
         """The object's bytes, without reading them; `NotFoundError` when there is none."""
         with self._translated(path):
@@ -134,7 +144,7 @@ class ObjectStore:
         """As `put`, of bytes that come one after the other and need not fit into memory."""
         with self._translated(path):
             writer = obstore.open_writer(self._store, path)
-            for chunk in chunks:  # one that fails leaves the writer open, and so nothing behind
+            for chunk in chunks:  # if a chunk fails the writer stays open, and nothing is written
                 writer.write(chunk)
             writer.close()
 
@@ -160,6 +170,30 @@ class ObjectStore:
         return translated(self.url, path)
 
 
+class PlainStore(ObjectStore):
+    """S3 without TLS, as within a machine or a private network: large objects come by sockets of our own.
+
+    And by obstore where these do not do.
+    """
+
+    def __init__(self, url: str, store: S3Store) -> None:
+        super().__init__(url, store)
+        self._bucket = store
+
+    @contextmanager
+    def reading(self, path: str) -> Iterator[Part]:
+        """As `ObjectStore.reading`."""
+        with Wire() as wire:
+
+            def part(fd: int, start: int, end: int) -> int:
+                with self._translated(path):
+                    url = obstore.sign(self._bucket, "GET", path, SIGNED_FOR)
+                reached, size = wire.copy(url, fd, start, end)
+                return size if reached >= min(end, size) else self.part(path, fd, reached, end)
+
+            yield part
+
+
 class DiskStore(ObjectStore):
     """A folder. obstore writes atomically and creates exclusively there; the compare-and-swap that it lacks is ours."""
 
@@ -183,7 +217,7 @@ class DiskStore(ObjectStore):
             with self._translated(path):
                 return obstore.head(self._store, path)["e_tag"]
         except NotFoundError:
-            return None  # S3, too, calls a missing object a failed comparison
+            return None  # as on S3, where a missing object fails the comparison
 
     @contextmanager
     def _locked(self, path: str) -> Iterator[None]:
@@ -230,7 +264,8 @@ def _s3(url: str, query: str) -> ObjectStore:
         arguments["endpoint"] = endpoint
     if not CREDENTIALS.intersection(os.environ):
         arguments["credential_provider"] = _profile()
-    return ObjectStore(url, S3Store.from_url(url, **arguments))
+    plain = endpoint.startswith("http://") and not any(name.lower() in PROXIES for name in os.environ)
+    return (PlainStore if plain else ObjectStore)(url, S3Store.from_url(url, **arguments))
 
 
 def _profile() -> Any:  # noqa: ANN401 - obstore's protocol for credential providers is private
@@ -266,23 +301,24 @@ def download(store: ObjectStore, path: str, target: BinaryIO, limit: int) -> tup
 def in_parts(store: ObjectStore, path: str, target: BinaryIO, limit: int) -> tuple[int, str]:
     """`download` by ranged reads; the order of the hash is that of the bytes, not of their arrival."""
     fd, digest = target.fileno(), hashlib.sha256()
-    size = first_part(store, path, fd)
-    if size != limit:  # an object is written whole, so this one is another
-        return size, digest.hexdigest()
-    os.truncate(fd, size)
-    starts = range(0, size, PART_BYTES)
-    with ThreadPoolExecutor(CONNECTIONS) as threads, mmap.mmap(fd, size, prot=mmap.PROT_READ) as whole:
-        rest = threads.map(lambda start: store.part(path, fd, start, min(start + PART_BYTES, size)), starts[1:])
-        for start, _ in zip(starts, chain([size], rest), strict=True):
-            with memoryview(whole)[start : start + PART_BYTES] as part:
-                digest.update(part)
+    with store.reading(path) as part:
+        size = first_part(store, path, part, fd)
+        if size != limit:  # an object is written whole, so this one is another
+            return size, digest.hexdigest()
+        os.truncate(fd, size)
+        starts = range(0, size, PART_BYTES)
+        with ThreadPoolExecutor(CONNECTIONS) as threads, mmap.mmap(fd, size, prot=mmap.PROT_READ) as whole:
+            rest = threads.map(lambda start: part(fd, start, min(start + PART_BYTES, size)), starts[1:])
+            for start, _ in zip(starts, chain([size], rest), strict=True):
+                with memoryview(whole)[start : start + PART_BYTES] as copied:
+                    digest.update(copied)
     return size, digest.hexdigest()
 
 
-def first_part(store: ObjectStore, path: str, fd: int) -> int:
+def first_part(store: ObjectStore, path: str, part: Part, fd: int) -> int:
     """The object's size, after its first part is copied."""
     try:
-        return store.part(path, fd, 0, PART_BYTES)
+        return part(fd, 0, PART_BYTES)
     except StoreError:
         if store.size(path) > 0:
             raise

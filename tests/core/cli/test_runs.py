@@ -11,8 +11,8 @@ import yaml
 
 from pilotlight.cli.plot import HEIGHT, WIDTH, plot
 from pilotlight.contracts import Variant, encode
+from pilotlight.journal import Line, Status
 from pilotlight.registry import Registry
-from pilotlight.runs import Line, Status
 from pilotlight.storage import open_store
 from tests import fakes
 from tests.core.cli.conftest import Run
@@ -141,7 +141,7 @@ def test_many_runs_are_compared_below_each_other(run: Run, two: str) -> None:
         (["show", "nothing"], 1, "There is no run 'nothing'"),
         (["compare", "first", "none*"], 1, "There is no run 'none*'"),
         (["compare", "first"], 2, "first names one run; give two or more"),
-        (["--store", "x", "show", "first"], 2, "Write --store and --json after 'show'"),
+        (["--store", "x", "show", "first"], 2, "Write the options after 'show'"),
         (["paint"], 2, "paint"),
     ],
 )

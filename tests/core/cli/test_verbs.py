@@ -25,7 +25,7 @@ from tests.core.cli.conftest import Run
 ROOT = Path(__file__).parents[3]
 ANY_JSON = str(ROOT / "infra" / "local.json")
 VERBS = (
-    "demo", "train", "publish", "models", "serve", "predict", "runs", "fit",
+    "demo", "train", "publish", "models", "serve", "predict", "runs", "fit", "doctor", "sweep",
     "promote", "rollback", "canary", "split", "shadow", "history", "delete", "prune",
 )  # fmt: skip
 

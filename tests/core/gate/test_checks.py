@@ -1,10 +1,13 @@
 """Each check says yes or no, and why, in one sentence with the numbers."""
 
 import numpy as np
+from msgspec import structs
 
+from pilotlight.contracts import Manifest
 from pilotlight.gate import checks
 from pilotlight.gate.metric import METRICS, Answers
 from pilotlight.gate.verdict import Limits
+from tests import fakes
 
 LABELS = ("cat", "dog")
 
@@ -23,6 +26,23 @@ def test_three_points_lost_by_quantization_are_too_many() -> None:
 
 def test_what_is_just_within_the_budget_is_within_it() -> None:
     assert checks.quantized(METRICS["accuracy"], "accuracy", answers(97), answers(98), 1.0).passed
+
+
+def promising(budget: float | None, metric: str | None = "accuracy") -> Manifest:
+    return structs.replace(fakes.stepped(None), metric=metric, budget=budget)
+
+
+def test_the_budget_is_the_one_that_the_version_promises() -> None:
+    assert checks.allowed(promising(0.1), "accuracy", Limits()) == 0.1
+    assert checks.allowed(promising(2.0), "accuracy", Limits()) == 2.0
+    assert checks.allowed(promising(None), "accuracy", Limits()) == 0.5
+    assert checks.allowed(promising(None, None), "loss", Limits()) == 0.02
+    assert checks.allowed(promising(2.0), "loss", Limits()) == 0.02
+
+
+def test_the_gates_own_limit_is_the_most_that_a_promise_counts_for() -> None:
+    assert checks.allowed(promising(2.0), "accuracy", Limits(quantized_points=1.0)) == 1.0
+    assert checks.allowed(promising(0.1), "accuracy", Limits(quantized_points=1.0)) == 0.1
 
 
 def test_a_small_loss_that_chance_explains_passes_and_a_large_one_does_not() -> None:
@@ -74,7 +94,7 @@ def test_a_language_model_is_judged_in_nats_and_less_is_better() -> None:
     assert not refused.passed
     assert "-0.0578 nats per token over 100 examples" in refused.why
     assert refused.why.endswith("the margin is 0.0200 nats per token at 95%.")
-    costly = checks.quantized(loss, "loss", guessing(0.8), champion, None)
+    costly = checks.quantized(loss, "loss", guessing(0.8), champion, 0.02)
     assert (costly.passed, costly.why) == (
         False,
         "Quantization costs 0.0578 nats per token of loss, the budget is 0.0200.",

@@ -1,5 +1,6 @@
 """What the gate refuses, each with the reason in one sentence; what it passes becomes champion, and only that."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,19 @@ def test_what_is_bad_is_refused_with_its_reason_and_the_champion_stays(registry:
     assert outcome.moved is None
     assert why in refusals(outcome.verdict)[check]
     assert registry.alias("digits", "champion").version == 1
+
+
+def test_a_version_is_held_to_the_budget_that_it_promises(registry: Registry, gate: Gate) -> None:
+    pytest.importorskip("onnx")
+    from tests.load.release import publish
+    from tests.models import bad
+
+    kind = bad.kinds()["worse when quantized"]
+    generous = replace(kind, fields={**kind.fields, "metric": "accuracy", "budget": 5.0})
+    refused = gate.examine("digits", publish(registry, kind).version, "champion", by="ann")
+    passed = gate.examine("digits", publish(registry, generous).version, "champion", by="ann")
+    assert "the budget is 0.50" in refusals(refused)["quantized"]
+    assert "quantized" not in refusals(passed)
 
 
 def test_force_moves_a_refused_version_and_says_who_and_why(registry: Registry, gate: Gate) -> None:

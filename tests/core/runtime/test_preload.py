@@ -161,6 +161,46 @@ def test_who_asks_early_waits_for_what_is_on_its_way(rig: Rig) -> None:
     assert len(rig.store.reads) == len(set(rig.store.reads))
 
 
+def anticipated(rig: Rig) -> Catalog:
+    """A catalog that has tried to open the model before anybody asked."""
+    catalog = rig.catalog(rig.start("double"))
+    before = set(threading.enumerate())
+    catalog.anticipate(CHAMPION)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+    return catalog
+
+
+def test_who_asks_finds_open_what_was_anticipated(rig: Rig) -> None:
+    catalog = anticipated(rig)
+    assert catalog.warm.keys() == [("double", 2)]
+    assert answer(catalog) == 9
+    assert len(rig.store.reads) == len(set(rig.store.reads))
+
+
+def test_who_asks_while_it_is_being_opened_waits_for_that(rig: Rig) -> None:
+    catalog = rig.catalog(rig.start("double"))
+    catalog.anticipate(CHAMPION)
+    assert answer(catalog) == 9
+    assert len(rig.store.reads) == len(set(rig.store.reads))
+
+
+def test_what_was_anticipated_in_vain_is_opened_when_asked_for(rig: Rig) -> None:
+    rig.store.fail("model.onnx")
+    catalog = anticipated(rig)
+    rig.store.heal()
+    assert answer(catalog) == 9
+
+
+def test_what_was_refused_early_is_told_to_who_asks(rig: Rig) -> None:
+    rig.store.bend("versions/2/model.onnx", lambda data: data[:-1])
+    catalog = anticipated(rig)
+    assert answer(catalog) == 6
+    with pytest.raises(ModelRefusedError, match=r"double:2 is refused: model\.onnx holds"):
+        catalog.model(Reference("double", 2))
+    assert sum("versions/2/model.onnx" in path for path in rig.store.reads) == 1
+
+
 def test_the_module_that_fetches_imports_neither_numpy_nor_onnxruntime() -> None:
     code = "import sys, pilotlight.runtime.preload; print([m for m in ('numpy', 'onnxruntime') if m in sys.modules])"
     environment = {"PYTHONPATH": str(ROOT / "layers/core")}

@@ -97,3 +97,20 @@ def test_where_nothing_opens_any_more_it_is_said(opener: Opener) -> None:
     with pytest.raises(MemoryError):
         speeds()
     assert opener.closed.is_set()
+
+
+def test_what_it_needed_is_gone_before_anybody_gets_the_fast_one(opener: Opener) -> None:
+    speeds, seen = opener.speeds(), list[bool]()
+    speeds.done = lambda: seen.append(speeds._current.done())
+    speeds.settle()
+    assert seen == [False]
+
+
+def test_what_cannot_be_cleared_away_fails_nobody(opener: Opener) -> None:
+    def fails() -> None:
+        raise OSError("busy")
+
+    speeds = opener.speeds()
+    speeds.done = fails
+    speeds.settle()
+    assert speeds() == "fast"

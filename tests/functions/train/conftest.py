@@ -19,9 +19,9 @@ from functions.train.export import export
 from functions.train.loop import seeded, threads
 from functions.train.product import Product
 from functions.train.progress import Progress
-from functions.train.recipe import Recipe, load
 from functions.train.run import Outcome, run
 from pilotlight.contracts import Manifest
+from pilotlight.recipes.recipe import Recipe, load
 from pilotlight.registry import Registry, version_path
 from pilotlight.storage import ObjectStore, open_store
 

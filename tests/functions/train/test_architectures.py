@@ -14,9 +14,9 @@ from functions.train.architectures.transformer import Attention, Patches
 from functions.train.data import Dataset, Splits
 from functions.train.export import export
 from functions.train.loop import predict, seeded
-from functions.train.recipe import load
 from pilotlight.contracts import TensorSpec
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.recipe import load
 from pilotlight.runtime.session import open_session
 from tests.functions.train.conftest import tiny_recipe
 

@@ -10,10 +10,10 @@ from functions.train import augmentation, loop
 from functions.train.augmentation import moved
 from functions.train.data import Array, Splits
 from functions.train.loop import seeded
-from functions.train.options.augmentation import AugmentationOptions
-from functions.train.recipe import load
 from functions.train.step import Stepper, Taken
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.augmentation import AugmentationOptions
+from pilotlight.recipes.recipe import load
 from tests.functions.train.conftest import tiny_recipe
 from tests.functions.train.test_checkpoint import StopAt, assert_same, stopped, trained
 

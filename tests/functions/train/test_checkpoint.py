@@ -16,9 +16,9 @@ from functions.train.errors import DivergedError, PausedError
 from functions.train.interruption import Interruption
 from functions.train.keeper import Keeper
 from functions.train.loop import Trainer, seeded, train
-from functions.train.options.life import CheckpointOptions
-from functions.train.recipe import Recipe
 from functions.train.snapshot import Snapshot
+from pilotlight.recipes.options.life import CheckpointOptions
+from pilotlight.recipes.recipe import Recipe
 from pilotlight.storage import ObjectStore, open_store
 from tests.fakes import Clock
 from tests.functions.train.conftest import tiny_recipe

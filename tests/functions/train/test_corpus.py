@@ -6,8 +6,8 @@ import pytest
 
 from functions.train import corpus
 from functions.train.corpus import GAP, Documents
-from functions.train.options.data import Fractions
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import Fractions
 
 EIGHTY = Fractions(train=0.8, validation=0.1, test=0.1)
 

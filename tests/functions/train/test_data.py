@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from functions.train import data
 from functions.train.data import Dataset, Splits, stratify
-from functions.train.options.data import DataOptions, Fractions
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import DataOptions, Fractions
 
 
 def options(seed: int = 0, calibration: int = 100, train: float = 0.6, validation: float = 0.2) -> DataOptions:

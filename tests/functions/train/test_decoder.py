@@ -7,9 +7,9 @@ import torch
 from functions.train import data, model
 from functions.train.architectures.decoder import Attention, Decoder, SwiGlu, layers, rotation, turn
 from functions.train.loop import seeded
-from functions.train.options.model import DecoderOptions
-from functions.train.recipe import load
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.model import DecoderOptions
+from pilotlight.recipes.recipe import load
 
 SIZES = {"architecture": "decoder", "layers": 2, "width": 16, "heads": 4, "kv_heads": 2, "hidden": 24, "context": 9}
 

@@ -14,9 +14,9 @@ from functions.train import export, golden, parity
 from functions.train.data import Splits
 from functions.train.errors import ExportError, GoldenError, ParityError
 from functions.train.loop import predict
-from functions.train.options.graph import ExportOptions
 from pilotlight.contracts import TensorSpec, decode, encode
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.graph import ExportOptions
 from pilotlight.runtime.golden import Golden, array
 from pilotlight.runtime.session import open_session
 from tests.functions.train.conftest import Finished, tiny_recipe

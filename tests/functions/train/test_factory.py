@@ -13,9 +13,9 @@ from functions.train import factory, model
 from functions.train.__main__ import main
 from functions.train.data import Splits
 from functions.train.loop import seeded
-from functions.train.options.model import CustomOptions
-from functions.train.recipe import load
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.model import CustomOptions
+from pilotlight.recipes.recipe import load
 from pilotlight.registry import Registry
 from pilotlight.steps import Column, Table
 from pilotlight.storage import open_store

@@ -11,10 +11,10 @@ from functions.train import data, folds
 from functions.train.data import Dataset
 from functions.train.epoch import Epoch
 from functions.train.folds import Folds, fold
-from functions.train.options.data import DataOptions
 from functions.train.progress import Progress
 from functions.train.run import run
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import DataOptions
 from pilotlight.storage import open_store
 from tests.functions.train.conftest import silence, tiny_recipe
 

@@ -15,8 +15,8 @@ from functions.train.journal import Journal
 from functions.train.step import Stepper, Taken
 from pilotlight import runs
 from pilotlight.errors import StoreError
+from pilotlight.journal import Status
 from pilotlight.registry import Registry
-from pilotlight.runs import Status
 from pilotlight.storage import ObjectStore, open_store
 from tests.functions.train.conftest import TINY, tiny_recipe
 

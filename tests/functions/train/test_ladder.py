@@ -16,9 +16,9 @@ from functions.train.export import export
 from functions.train.graph import ask
 from functions.train.ladder import Ladder, Rung
 from functions.train.loop import seeded, train
-from functions.train.options.graph import QuantizationOptions
 from functions.train.quantize import Plan, layers, quantize
 from functions.train.report import compare, decide, table
+from pilotlight.recipes.options.graph import QuantizationOptions
 from pilotlight.runtime.session import open_session
 from tests.functions.train.conftest import silence, tiny_recipe
 

@@ -19,14 +19,14 @@ from functions.train.evaluate import judge, language
 from functions.train.export import export
 from functions.train.graph import ask
 from functions.train.ladder import Ladder
-from functions.train.options.graph import QuantizationOptions
-from functions.train.recipe import Recipe, load
 from functions.train.run import Outcome, run
 from functions.train.tokenizer import Tokenizer
 from pilotlight.contracts import TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.gate.examination import Gate
 from pilotlight.local.gateway import Gateway
+from pilotlight.recipes.options.graph import QuantizationOptions
+from pilotlight.recipes.recipe import Recipe, load
 from pilotlight.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
 from pilotlight.storage import ObjectStore, open_store

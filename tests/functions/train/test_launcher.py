@@ -13,7 +13,7 @@ from functions.train.__main__ import main
 from functions.train.launcher import EXIT_FILE, Fleet, fleet, launch, report
 from pilotlight.errors import InvalidInputError
 from tests.functions.train.conftest import TINY
-from tests.functions.train.test_life import Process, until
+from tests.functions.train.job import Process, until
 
 THERE = "10.0.0.7"
 NODES = "--nnodes {} --node-rank {} --nproc-per-node {} --master-addr {}"

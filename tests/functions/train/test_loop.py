@@ -14,9 +14,9 @@ from functions.train.epoch import EarlyStopping, Epoch, History
 from functions.train.errors import DivergedError
 from functions.train.evaluate import score
 from functions.train.loop import learning_rates, predict, seeded, train
-from functions.train.options.life import StoppingOptions
-from functions.train.options.schedule import CosineOptions
-from functions.train.recipe import Recipe
+from pilotlight.recipes.options.life import StoppingOptions
+from pilotlight.recipes.options.schedule import CosineOptions
+from pilotlight.recipes.recipe import Recipe
 from tests.functions.train.conftest import tiny_recipe
 
 

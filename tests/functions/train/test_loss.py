@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from functions.train import loss
 from functions.train.data import Array, Dataset, Splits
-from functions.train.options.loss import CrossEntropyOptions, LossOptions, MseOptions
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.loss import CrossEntropyOptions, LossOptions, MseOptions
 
 CPU = torch.device("cpu")
 LABELS = np.array([0, 0, 0, 1, 2, 2])

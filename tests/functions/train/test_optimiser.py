@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from functions.train import optimiser
 from functions.train.data import Array
-from functions.train.options.optimiser import (
+from pilotlight.recipes.options.optimiser import (
     AdagradOptions,
     AdamOptions,
     AdamwOptions,

@@ -16,10 +16,10 @@ from torch import nn
 from functions.train import data, golden, model, publish
 from functions.train.cleaning import Cleaning
 from functions.train.data import Dataset
-from functions.train.options.data import OwnOptions
 from functions.train.preparation import Fill, Spread, names, prepared
 from functions.train.source import Place
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import OwnOptions
 from pilotlight.storage import open_store
 
 ROWS = "".join(f"{n},{'red' if n % 3 else 'blue'},{n * 1.5},{'yes' if n % 2 else 'no'}\n" for n in range(40))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from functions.train.recipe import load
 from functions.train.run import Outcome, run
+from pilotlight.recipes.recipe import load
 from pilotlight.storage import open_store
 from tests.functions.train.conftest import silence
 

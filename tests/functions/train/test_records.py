@@ -14,8 +14,8 @@ from functions.train import golden
 from functions.train.data import Array
 from functions.train.evaluate import score
 from functions.train.graph import ask
-from functions.train.recipe import FOLDER, load
 from functions.train.run import Outcome, run
+from pilotlight.recipes.recipe import FOLDER, load
 from pilotlight.registry import version_path
 from pilotlight.runtime.session import Session, open_session
 from pilotlight.steps import Table

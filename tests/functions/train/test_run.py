@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from functions.train import golden, ladder, publish, recipe
+from functions.train import golden, ladder, publish
 from functions.train import run as protocol
 from functions.train.__main__ import as_json, main, parser
 from functions.train.data import Dataset, Splits
@@ -21,7 +21,6 @@ from functions.train.epoch import Epoch, History
 from functions.train.errors import DivergedError, NotPublishableError, ParityError
 from functions.train.evaluate import score
 from functions.train.loop import Keeper, train
-from functions.train.recipe import Recipe
 from functions.train.report import Report, table
 from functions.train.revision import described, revision
 from functions.train.run import run
@@ -29,6 +28,8 @@ from functions.train.world import World
 from pilotlight import runs
 from pilotlight.contracts import Manifest, Reference, TensorSpec, decode
 from pilotlight.errors import StoreError
+from pilotlight.recipes import recipe
+from pilotlight.recipes.recipe import Recipe
 from pilotlight.registry import Registry
 from pilotlight.runtime.golden import Golden
 from pilotlight.runtime.session import open_session

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.train.options.schedule import (
+from functions.train.schedule import factor
+from pilotlight.recipes.options.schedule import (
     ConstantOptions,
     CosineOptions,
     ExponentialOptions,
     ScheduleOptions,
     StepOptions,
 )
-from functions.train.schedule import factor
 
 
 def test_cosine_in_closed_form() -> None:

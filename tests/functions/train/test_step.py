@@ -16,8 +16,8 @@ from functions.train.epoch import EarlyStopping
 from functions.train.loop import predict, seeded, train
 from functions.train.model import build
 from functions.train.optimiser import OPTIMISERS
-from functions.train.recipe import Recipe
 from functions.train.step import Stepper, Taken
+from pilotlight.recipes.recipe import Recipe
 from tests.functions.train.conftest import tiny_recipe
 
 CPU = torch.device("cpu")

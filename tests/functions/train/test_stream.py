@@ -19,14 +19,14 @@ from functions.train.batches import Batch, sizes, stream
 from functions.train.cleaning import Cleaning
 from functions.train.data import Array, Splits
 from functions.train.loop import seeded, train
-from functions.train.options.data import Fractions, OwnOptions
-from functions.train.recipe import Recipe, load
 from functions.train.running import Running, Sample
 from functions.train.shards import parts, uniform
 from functions.train.source import Place
 from functions.train.stream import Stream, cut
 from functions.train.world import World
 from pilotlight.errors import InvalidInputError, StoreError
+from pilotlight.recipes.options.data import Fractions, OwnOptions
+from pilotlight.recipes.recipe import Recipe, load
 from pilotlight.registry import Registry
 from pilotlight.steps import Table
 from pilotlight.storage import ObjectStore, open_store
@@ -338,7 +338,7 @@ import resource, sys
 from pathlib import Path
 from functions.train import data
 from functions.train.batches import sizes
-from functions.train.options.data import Fractions, OwnOptions
+from pilotlight.recipes.options.data import Fractions, OwnOptions
 from functions.train.source import Place
 fractions = Fractions(train=0.96, validation=0.02, test=0.02)
 for path in (("0000.npz", "0001.npz", "0002.npz", "0003.npz"), "*.npz"):

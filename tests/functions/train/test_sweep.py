@@ -11,10 +11,10 @@ from functions.train import data
 from functions.train.interruption import Interruption
 from functions.train.journal import Journal
 from functions.train.optimiser import OPTIMISERS
-from functions.train.recipe import Recipe, load
 from functions.train.run import fit, keeping, watching
 from functions.train.schedule import SCHEDULES
 from pilotlight.cli import app
+from pilotlight.recipes.recipe import Recipe, load
 from pilotlight.storage import open_store
 from tests.functions.train.conftest import silence
 

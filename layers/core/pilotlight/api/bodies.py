@@ -181,6 +181,14 @@ def version_of(parameters: Mapping[str, str]) -> int:
     return int(text)
 
 
+def whole(query: Mapping[str, str], name: str, default: int, least: int = 1) -> int:
+    """A whole number of a query; `InvalidInputError` for another word, or one below `least`."""
+    text = query.get(name, str(default))
+    if not (text.isdecimal() and text.isascii() and 0 < len(text) < 6 and int(text) >= least):
+        raise InvalidInputError(f"{name}={text} is not a number from {least} to 99999.")
+    return int(text)
+
+
 def tag(document: AliasDocument) -> str:
     """The ETag of an alias: the number of its document."""
     return f'"{document.number}"'

@@ -31,7 +31,7 @@ def decode(text: bytes, name: str, datatype: Datatype, shape: Sequence[int], *, 
     nullable = nullable and NUMPY_DTYPES[datatype].kind in "fO"
     data = elements(text, name, datatype, shape, nullable=nullable)
     if datatype in LARGEST and not nullable and data and isinstance(data[0], float):
-        array = np.array(data, NUMPY_DTYPES[datatype])  # flat, and each element within the type: nothing left to check
+        array = np.array(data, NUMPY_DTYPES[datatype])  # a flat list of numbers that fit: nothing is left to check
     else:
         array = to_array(data, name, datatype, nullable=nullable)
     if array.ndim > 1 and array.shape != tuple(shape):
@@ -71,7 +71,7 @@ def to_array(data: list[Any], name: str, datatype: Datatype, *, nullable: bool =
     Where it is `nullable`, an element may be None, which is NaN among floats.
     """
     try:
-        with np.errstate(over="ignore"):  # told below, in the caller's words
+        with np.errstate(over="ignore"):  # the error is raised below, in the caller's terms
             array = np.array(data, dtype=NUMPY_DTYPES[datatype])
     except ValueError as exc:
         raise ragged(name) from exc

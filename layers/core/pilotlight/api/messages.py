@@ -27,7 +27,7 @@ class Request(Struct, frozen=True):
     body: bytes
     id: str
     query: Mapping[str, str] = field(default_factory=dict)  # of a name that comes twice, the last
-    caller: str = ""  # who the gateway says it is: an IAM principal, a token's subject, an API key's id, an address
+    context: Mapping[str, Any] = field(default_factory=dict)  # what else the gateway knows
     trace: Trace = field(default_factory=Trace)
 
     @classmethod
@@ -42,9 +42,14 @@ class Request(Struct, frozen=True):
             body=body_bytes(event.get("body"), encoded=bool(event.get("isBase64Encoded"))),
             id=context.get("requestId", ""),
             query=event.get("queryStringParameters") or {},
-            caller=caller(context),
+            context=context,
             trace=trace or Trace(),
         )
+
+    @property
+    def caller(self) -> str:
+        """Who the gateway says it is: an IAM principal, a token's subject, an API key's id, an address."""
+        return caller(self.context)
 
 
 class Response(Struct, frozen=True):

@@ -30,7 +30,7 @@ BATCH = (
     *(f"/v1/uploads/{{upload}}/{verb}" for verb in ("parts", "complete", "cancel")),
     *("/v1/batches", "/v1/batches/{batch}", "/v1/batches/{batch}/cancel"),
 )
-TRAIN = ()
+TRAIN = tuple(f"/v1/trainings{what}" for what in ("", "/{run}", "/{run}/log", "/{run}/cancel"))
 
 SCOPES: dict[str, Scope] = {
     **dict.fromkeys(INFER, "infer"),

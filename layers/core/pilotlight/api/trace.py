@@ -24,7 +24,7 @@ from pilotlight import prices
 from pilotlight.correlation import HEADER
 
 GATEWAY_S = 29.0  # after which API Gateway answers 504 itself
-MARGIN_S = 0.5  # kept to word the answer and send it
+MARGIN_S = 0.5  # left over to write the error and send it
 SAM_LOCAL = "AWS_SAM_LOCAL"  # set by the SAM CLI, whose every event says that it was received when the CLI started
 
 
@@ -36,7 +36,7 @@ class Trace:
     def __init__(self, ends: float = inf, queue: float | None = None) -> None:
         self.began = self._last = time.perf_counter()
         self.ends = ends  # on time.monotonic's clock
-        self.queue = queue  # between the gateway and here, where it is known
+        self.queue = queue  # s between gateway and handler; None where it is not known
         self.marks: list[tuple[str, float]] = []
         self.cold = False
         self.model = ""  # this and the version are known once it is open
@@ -51,7 +51,7 @@ class Trace:
         told = event.get("requestContext") or {}
         received = told.get("requestTimeEpoch") if SAM_LOCAL not in os.environ else None  # ms
         queue = time.time() - received / 1000 if isinstance(received, int | float) else None
-        if queue is None or not 0 <= queue < GATEWAY_S:  # a recorded event, or clocks that differ
+        if queue is None or not 0 <= queue < GATEWAY_S:  # the event was recorded earlier, or the clocks differ
             queue = None
         else:
             left = min(left, GATEWAY_S - queue)

@@ -8,6 +8,7 @@ from pilotlight.cli import (
     canary,
     cost,
     demo,
+    doctor,
     fit,
     models,
     predict,
@@ -17,6 +18,7 @@ from pilotlight.cli import (
     retention,
     runs,
     serve,
+    sweep,
     train,
 )
 from pilotlight.cli.console import ERRORS
@@ -31,10 +33,12 @@ commands = typer.Typer(
 VERBS = (
     demo.demo,
     train.train,
+    sweep.sweep,
     publish.publish,
     models.models,
     serve.serve,
     predict.predict,
+    doctor.doctor,
     fit.fit,
     cost.cost,
     promote.promote,

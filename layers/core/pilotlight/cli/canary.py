@@ -10,8 +10,9 @@ from rich.table import Table
 from pilotlight import aliases
 from pilotlight.api.bodies import Try
 from pilotlight.approval import refuse_unapproved
+from pilotlight.cli.aim import aims, tell
 from pilotlight.cli.console import RESULTS, STORE, JsonOption, ServerOption, StoreOption, print_json, registry, server
-from pilotlight.contracts import CHAMPION, WHOLE, AliasDocument, Canary, Reference, Share, check_alias, check_name
+from pilotlight.contracts import CHAMPION, AliasDocument, Canary, Reference, Share, check_alias, check_name
 from pilotlight.errors import InvalidInputError
 
 AliasOption = Annotated[str, typer.Option("--alias", help="The alias whose requests are shared out.")]
@@ -118,24 +119,6 @@ def share(text: str) -> Share:
     if found is None:
         raise InvalidInputError(f"{text!r} is not VERSION=PERCENT, as in 3=25.")
     return Share(int(found[1]), aliases.weight(float(found[2])))
-
-
-def tell(name: str, alias: str, document: AliasDocument, *, json: bool) -> None:
-    """Where the alias's requests go now."""
-    print_json(document) if json else typer.echo(f"{name}@{alias} is {aims(document)}.")
-
-
-def aims(document: AliasDocument) -> str:
-    """Where requests go, in words: `version 3, 10 % of it to 4 (canary), copies of 5 % to 5`."""
-    said = [f"version {document.version}"]
-    for one in document.shares:
-        kind = " (canary)" if document.canary else ""
-        said.append(f"{100 * one.weight / WHOLE:g} % of it to {one.version}{kind}")
-    if document.shadow:
-        said.append(f"copies of {100 * document.shadow.weight / WHOLE:g} % to {document.shadow.version}")
-    if document.suspended:
-        said.append("suspended")
-    return ", ".join(said)
 
 
 def table(title: str, documents: list[AliasDocument]) -> Table:

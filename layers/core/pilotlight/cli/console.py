@@ -28,6 +28,7 @@ ServerOption = Annotated[
     str | None,
     typer.Option("--url", metavar="URL", help="Of a server to ask instead of a store; PILOTLIGHT_API_KEY is its key."),
 ]
+RemoteOption = Annotated[bool, typer.Option("--remote", help="Of the server at --url, or of pilotlight serve.")]
 STORE = DEFAULT_STORE
 URL = "http://127.0.0.1:8080"
 

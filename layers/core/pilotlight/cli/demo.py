@@ -51,7 +51,7 @@ def demo(
     json: JsonOption = False,
 ) -> None:
     """Train digits, publish, serve, and send every test digit through HTTP. Ends by itself."""
-    say("Training", f"functions/train/recipes/{RECIPE}.yaml")
+    say("Training", f"layers/core/pilotlight/recipes/record/{RECIPE}.yaml")
     found = registry(store)
     reference = Reference.parse(trained(store))
     manifest = found.manifest(reference.name, found.resolve(reference))

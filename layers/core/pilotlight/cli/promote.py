@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from pilotlight.cli.aim import aims, tell
 from pilotlight.cli.console import (
     ERRORS,
     RESULTS,
@@ -79,7 +80,7 @@ def rollback(
             document = client.registry.rollback(check_name(name, "model name"), check_alias(alias), why=why)
     else:
         document = registry(store).rollback(name, check_alias(alias), by=getpass.getuser(), reason=why)
-    print_json(document) if json else typer.echo(f"{name}@{alias} is version {document.version}.")
+    tell(name, alias, document, json=json)
 
 
 def remotely(url: str, reference: str, alias: str, force: bool, why: str, *, json: bool) -> None:
@@ -109,7 +110,7 @@ def show(outcome: Promotion) -> None:
     verdict = outcome.verdict
     RESULTS.print(table(verdict))
     if outcome.moved is not None:
-        RESULTS.print(f"{verdict.name}@{verdict.alias} is version {outcome.moved.version}: {outcome.moved.reason}.")
+        RESULTS.print(f"{verdict.name}@{verdict.alias} is {aims(outcome.moved)}: {outcome.moved.reason}.")
     elif verdict.passed:
         RESULTS.print(f"{verdict.name}:{verdict.version} passes; nothing was moved.")
     else:

@@ -8,28 +8,45 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from pilotlight.cli.console import RESULTS, STORE, JsonOption, StoreOption, print_json, print_table
+from pilotlight.cli import trainings
+from pilotlight.cli.console import (
+    RESULTS,
+    STORE,
+    JsonOption,
+    RemoteOption,
+    ServerOption,
+    StoreOption,
+    print_json,
+    print_table,
+)
 from pilotlight.cli.differences import Settings, differing, grouped, said, settings, value
 from pilotlight.cli.models import figure
-from pilotlight.cli.plot import plot
 from pilotlight.errors import InvalidInputError, NotFoundError
+from pilotlight.journal import Line
 from pilotlight.registry import Registry
-from pilotlight.runs import Line, Run, duration, kept, names, pictures, read, read_all
+from pilotlight.runs import Run, duration, names, pictures, read, read_all
 from pilotlight.storage import ObjectStore, open_store
 
 SILENT_S = 900  # a run that has said nothing for so long may have been killed
 SIDE_BY_SIDE = 3  # runs that stand beside each other; more stand below each other
 
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Its name, as in the list.")]
 runs = typer.Typer(help="Trainings: list, show one, compare several.", add_completion=False)
 
 
 @runs.callback(invoke_without_command=True)
-def overview(context: typer.Context, store: StoreOption = STORE, json: JsonOption = False) -> None:
+def overview(
+    context: typer.Context,
+    store: StoreOption = STORE,
+    remote: RemoteOption = False,
+    url: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
     """Trainings: list, show one, compare several. Without a command, list."""
     if context.invoked_subcommand is None:
-        listing(store, json)
-    elif any(given(context, option) for option in ("store", "json")):
-        raise InvalidInputError(f"Write --store and --json after {context.invoked_subcommand!r}, not before it.")
+        listing(store, remote, url, json)
+    elif any(given(context, option) for option in ("store", "remote", "url", "json")):
+        raise InvalidInputError(f"Write the options after {context.invoked_subcommand!r}, not before it.")
 
 
 def given(context: typer.Context, option: str) -> bool:
@@ -39,8 +56,13 @@ def given(context: typer.Context, option: str) -> bool:
 
 
 @runs.command("list")
-def listing(store: StoreOption = STORE, json: JsonOption = False) -> None:
+def listing(
+    store: StoreOption = STORE, remote: RemoteOption = False, url: ServerOption = None, json: JsonOption = False
+) -> None:
     """Every run, the newest first."""
+    if server := trainings.place(remote=remote, url=url):
+        trainings.listing(server, json=json)
+        return
     found = open_store(store)
     every = sorted(read_all(found, names(found)), key=started, reverse=True)
     if json:
@@ -53,11 +75,18 @@ def listing(store: StoreOption = STORE, json: JsonOption = False) -> None:
 
 @runs.command("show")
 def show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Its name, as in the list.")],
+    run: RunArgument,
+    following: Annotated[bool, typer.Option("--follow", help="With --remote: its log until its end.")] = False,
     store: StoreOption = STORE,
+    remote: RemoteOption = False,
+    url: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
     """One run: how it is, its curve, where its pictures are."""
+    if server := trainings.place(remote=remote, url=url):
+        raise typer.Exit(trainings.show(server, run, following=following, json=json))
+    if following:
+        raise InvalidInputError("--follow is for --remote; a training on this machine shows its log where it runs.")
     found = open_store(store)
     one = read(found, run)
     drawn = [f"{found.url}/{key}" for key in pictures(found, run)]
@@ -66,6 +95,21 @@ def show(
         return
     for line in [*told(one, tested(found, one)), "", *curve(one), "", *drawn]:
         RESULTS.print(line, markup=False, soft_wrap=True)
+
+
+@runs.command("cancel")
+def cancel(
+    run: RunArgument,
+    why: Annotated[str, typer.Option("--why", metavar="WORDS", help="Kept with the run.")] = "cancelled by hand",
+    remote: RemoteOption = False,
+    url: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Stop a server's training: it saves a checkpoint first, and `train --remote --run RUN` goes on from there."""
+    server = trainings.place(remote=remote, url=url)
+    if server is None:
+        raise InvalidInputError("A run is cancelled at its server: add --remote. One on this machine ends by Ctrl-C.")
+    trainings.cancel(server, run, why, json=json)
 
 
 @runs.command("compare")
@@ -121,7 +165,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 def best_of(run: Run, recipe: Settings) -> Line | None:
     """The epoch whose weights were kept, so far."""
-    return kept(run.lines, float(recipe.get("early_stopping.min_delta") or 0.0))
+    return trainings.best_of(run.lines, recipe)
 
 
 def final(run: Run) -> dict[str, Any]:
@@ -216,12 +260,7 @@ def best(one: dict[str, Any]) -> str:
 
 def curve(run: Run) -> list[str]:
     """The losses over the epochs."""
-    line = best_of(run, settings(run.recipe))
-    losses = {
-        "training loss": [line.train_loss for line in run.lines],
-        "validation loss": [line.validation_loss for line in run.lines],
-    }
-    return plot(losses, line.number if line else None)
+    return trainings.curve(run.lines, run.recipe)
 
 
 def beside(every: Sequence[Run], recipes: Sequence[Settings], paths: Sequence[str], test: Sequence[Any]) -> Table:

@@ -10,6 +10,9 @@ import typer
 from pilotlight.cli import checkout
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, print_json
 from pilotlight.local.gateway import Gateway
+from pilotlight.settings import Settings
+
+TRAININGS = Settings().trainings  # in the working folder, as the store is
 
 
 def serve(
@@ -49,7 +52,8 @@ def gateway(store: str, *, host: str, port: int, workers: int, calls: bool = Fal
         host=host,
         port=port,
         workers=workers,
-        environment={"PILOTLIGHT_STORE": absolute(store)} | ({} if calls else {"PILOTLIGHT_CALL_SECONDS": "-1"}),
+        environment={"PILOTLIGHT_STORE": absolute(store), "PILOTLIGHT_TRAININGS": absolute(TRAININGS)}
+        | ({} if calls else {"PILOTLIGHT_CALL_SECONDS": "-1"}),
     )
 
 

@@ -1,4 +1,4 @@
-"""`pilotlight train`: run a recipe on this machine.
+"""`pilotlight train`: run a recipe on this machine or, with --remote, have a server do so.
 
 The job runs as a process of its own, `python -m functions.train`, as it does on AWS Batch: torch stays out of this one.
 SIGTERM, Ctrl-C and the exit code, 75 for a pause among them, pass through.
@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 
 from pilotlight import process
-from pilotlight.cli import checkout
-from pilotlight.cli.console import STORE, JsonOption, StoreOption
-from pilotlight.errors import UnavailableError
+from pilotlight.cli import checkout, trainings
+from pilotlight.cli.console import STORE, JsonOption, RemoteOption, ServerOption, StoreOption
+from pilotlight.errors import InvalidInputError, UnavailableError
 
 
 def train(
@@ -26,10 +26,19 @@ def train(
         float | None,
         typer.Option("--time-budget", metavar="SECONDS", help="Save and stop after this long, with exit code 75."),
     ] = None,
+    remote: RemoteOption = False,
+    url: ServerOption = None,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines, of a server that has a queue for them.")] = 1,
     store: StoreOption = STORE,
     json: JsonOption = False,
 ) -> None:
     """Run a recipe, publish a version, print its reference."""
+    if server := trainings.place(remote=remote, url=url):
+        if budget is not None:
+            raise InvalidInputError("--time-budget is for this machine; a stack has its own, the parameter TimeBudget.")
+        raise typer.Exit(trainings.start(server, recipe, changes, run, nodes, json=json))
+    if nodes > 1:
+        raise InvalidInputError("--nodes is for --remote; on this machine training takes all its GPUs by itself.")
     optional = {"--run": run, "--time-budget": budget}
     words = [word for name, value in optional.items() if value is not None for word in (name, str(value))]
     raise typer.Exit(process.call([*command(recipe, store, changes, json=json), *words], environment()))

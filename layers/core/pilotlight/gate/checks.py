@@ -78,10 +78,19 @@ def quality(judged: Metric, name: str, ours: Answers, theirs: Answers, limits: L
     return Check("quality", not refused, why[0].upper() + why[1:], numbers)
 
 
-def quantized(judged: Metric, name: str, served: Answers, full: Answers, limit: float | None) -> Check:
+def allowed(version: Manifest, name: str, limits: Limits) -> float:
+    """What quantization may cost: as much as the version's manifest promises, and no more than the gate's own limit.
+
+    A version that promises nothing, or about another metric than the one it is judged by, is held to the metric's own.
+    """
+    promised = version.budget if version.metric == name else None
+    budget = metric.find(name).kind.budget if promised is None else promised
+    return budget if limits.quantized_points is None else min(budget, limits.quantized_points)
+
+
+def quantized(judged: Metric, name: str, served: Answers, full: Answers, budget: float) -> Check:
     """What quantization cost is within its budget."""
     kind, lost = judged.kind, 0 - metric.gained(judged, served, full)
-    budget = kind.budget if limit is None else limit
     numbers = {"points_lost": lost, "budget": budget}
     held = lost <= budget + 1e-9
     why = f"Quantization costs {kind.told(lost, name)}, the budget is {budget:.{kind.digits}f}."

@@ -143,7 +143,8 @@ class Gate:
             if ours.manifest.labels:
                 yield checks.classes(answers, theirs.answers(truth), ours.manifest.labels, self.limits)
         if "fp32" in ours.outputs and ours.manifest.serve != "fp32":
-            yield checks.quantized(judged, name, answers, ours.answers(truth, "fp32"), self.limits.quantized_points)
+            budget = checks.allowed(ours.manifest, name, self.limits)
+            yield checks.quantized(judged, name, answers, ours.answers(truth, "fp32"), budget)
 
 
 def holds(manifest: Manifest) -> bool:

@@ -14,7 +14,7 @@ from pilotlight.errors import UnsupportedError
 from pilotlight.runtime.session import Array
 
 RESAMPLES = 2000
-CHUNK = 1 << 22  # drawn counts held at once, 32 MB
+CHUNK = 1 << 22  # counts of drawn examples held in memory at once, 32 MB
 
 
 @dataclass(frozen=True, eq=False)

@@ -155,7 +155,7 @@ def main() -> None:
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
     try:
         found = look(order)
-    except ModelRefusedError as exc:  # a variant other than the served one
+    except ModelRefusedError as exc:  # raised by a variant other than the served one
         found = Probe(error=str(exc))
     Path(order.answers, "probe.json").write_bytes(encode(found))
 

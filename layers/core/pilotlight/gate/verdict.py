@@ -6,7 +6,7 @@ from msgspec import Meta, Struct
 
 from pilotlight.contracts import Version
 
-APPROVAL = "approval"  # the name of the one check that people answer
+APPROVAL = "approval"  # name of the only check that a person decides
 
 
 class Limits(Struct, frozen=True):
@@ -18,7 +18,7 @@ class Limits(Struct, frozen=True):
 
     margin_points: Annotated[float, Meta(ge=0)] | None = None  # below the champion's; null: the metric's own budget
     confidence: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95  # of being worse, by the paired bootstrap, that refuses
-    quantized_points: Annotated[float, Meta(ge=0)] | None = None  # lost by the served variant; null: likewise
+    quantized_points: Annotated[float, Meta(ge=0)] | None = None  # the most that a version's own budget counts for
     class_points: Annotated[float, Meta(ge=0)] = 20.0  # of a class's recall below the champion's
     class_examples: Annotated[int, Meta(ge=1)] = 10  # a class with fewer is not judged alone
     latency_ratio: Annotated[float, Meta(gt=0)] = 2.0  # of a single warm request

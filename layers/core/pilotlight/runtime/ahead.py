@@ -6,10 +6,11 @@ It hands out each of them once, and whatever went wrong as if it had gone wrong 
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from threading import Event
 from typing import TYPE_CHECKING
 
-from pilotlight.storage import ObjectStore, Stored
+from pilotlight.storage import ObjectStore, Part, Stored
 
 if TYPE_CHECKING:  # files.py builds on this module
     from pilotlight.runtime.files import Laid
@@ -72,6 +73,12 @@ class ReadAhead(ObjectStore):
     def part(self, path: str, fd: int, start: int, end: int) -> int:
         """As the store does it."""
         return self._inner.part(path, fd, start, end)
+
+    @contextmanager
+    def reading(self, path: str) -> Iterator[Part]:
+        """As the store does it."""
+        with self._inner.reading(path) as part:
+            yield part
 
     def replace(self, path: str, data: bytes, e_tag: str) -> None:
         """As the store does it."""

@@ -53,7 +53,8 @@ class Aliases:
             return self._kept(key, exc)
         with self._lock:
             known = self._known.get(key)
-            if known is not None and document.number < known.document.number:  # a read that came late
+            # A slow read may bring an older document than the one that is known by now.
+            if known is not None and document.number < known.document.number:
                 document, e_tag = known.document, known.e_tag
             self._known[key] = Followed(document, e_tag, self._clock())
             return self._known[key]

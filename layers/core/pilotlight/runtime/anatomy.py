@@ -27,7 +27,7 @@ class Anatomy:
     opsets: dict[str, int]  # by domain
     operators: frozenset[tuple[str, str]]  # domain and name
     functions: frozenset[tuple[str, str]]  # the file's own, domain and name
-    files: tuple[str, ...]  # paths of weights, as the file has them
+    files: tuple[str, ...]  # paths of external weights, as written in the file
     unranked: tuple[str, ...] = ()  # inputs that do not say how many dimensions they have
 
 
@@ -71,7 +71,7 @@ def check(path: Path) -> Anatomy:
 def check_place(path: Path, place: str) -> None:
     """Refuse weights that lie outside the folder of the file, or not at all."""
     folder = path.parent.resolve()
-    inside = (folder / place).resolve().is_relative_to(folder)  # follows links, as whoever opens it would
+    inside = (folder / place).resolve().is_relative_to(folder)  # resolves symbolic links, as opening the file would
     if PurePosixPath(place).is_absolute() or re.match(r"[A-Za-z]:|\\", place) or not inside:
         raise InvalidInputError(
             f"{path} keeps weights at {place!r}, outside its own folder; save it with its weights beside it."

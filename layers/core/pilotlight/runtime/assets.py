@@ -28,7 +28,7 @@ class Assets:
             if path not in self._contents:
                 raise NotFoundError(f"The version brought no file {path!r}; it brought {sorted(self._contents)}.")
             self._made[path] = make(self._contents[path])
-            del self._contents[path]  # it is not needed twice
+            del self._contents[path]  # what was made of it takes its place
         found: Made = self._made[path]
         return found
 

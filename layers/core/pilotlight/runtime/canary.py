@@ -5,18 +5,17 @@ It counts, and knows neither alias documents' place nor models.
 """
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from statistics import mean
 
 import numpy as np
 
 from pilotlight.contracts import Canary
 from pilotlight.runtime.session import Array
 
-WINDOW = 500  # requests of each side that are looked at, the latest
-IN_A_ROW = 3  # failures one after the other that end it whatever the rate
-ALLOWANCE_MS = 5.0  # that a canary may take longer, whatever the ratio
+WINDOW = 500  # latest requests of canary and champion that are compared
+IN_A_ROW = 3  # consecutive failures that stop the canary whatever its error rate
+ALLOWANCE_MS = 5.0  # ms that a canary may take longer, whatever the ratio
 DRIFT_TIMES = 4  # min_requests before drift is believed: few answers differ by chance
 
 
@@ -41,8 +40,8 @@ class Trial:
 
     def __init__(self, canary: Canary) -> None:
         self.canary = canary
-        self.ours, self.theirs = Side(), Side()  # the canary's, the champion's
-        self.stopped: str | None = None  # why, once it is
+        self.ours, self.theirs = Side(), Side()  # outcomes of the canary, and of the champion
+        self.stopped: str | None = None  # the reason, once it has been stopped
 
     def champion(self, ms: float, answers: Array | None) -> None:
         """Note a request that the champion answered."""
@@ -97,6 +96,11 @@ class Trial:
         if distance <= self.canary.max_drift:
             return None
         return f"its answers are {distance:.2f} away from the champion's, more than {self.canary.max_drift:g}"
+
+
+def mean(values: Collection[float]) -> float:
+    """Their mean; python's own module for it takes 3 ms to import."""
+    return sum(values) / len(values)
 
 
 def total_variation(ours: Counter[int], theirs: Counter[int]) -> float:

@@ -7,7 +7,9 @@ comes in by `runtime.swap`, beside the requests.
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from math import ceil, inf
+from threading import Thread
 from typing import TypeVar
 
 from pilotlight.contracts import AliasDocument, Manifest, Reference, TensorSpec
@@ -58,7 +60,7 @@ class Catalog:
         self._clock = clock
         self._manifests: dict[Key, Manifest] = {}  # never change, so they never go stale
         self._aliases = Aliases(registry, clock)
-        self._serving: dict[AliasKey, int] = {}  # the version that answers for an alias; set by request and swap
+        self._serving: dict[AliasKey, int] = {}  # the version that answers for an alias; set by requests and swaps
         self._refused: dict[Key, tuple[ModelRefusedError, float]] = {}
         self._pace = Pace()
         self._loads: Loads[Key, WarmModel] = Loads(self._load)
@@ -98,6 +100,15 @@ class Catalog:
         self._raise_if_suspended(reference)
         model = self._served(key)
         return model if model is not None else self._first(key, ends)
+
+    def anticipate(self, reference: Reference) -> None:
+        """Open this one beside what the caller does next; if it fails, the request that needs it asks again."""
+
+        def open_it() -> None:
+            with suppress(PilotlightError):  # a refusal has been noted, and is told to who asks
+                self.model(reference)
+
+        Thread(target=open_it, name="anticipate", daemon=True).start()
 
     def document(self, reference: Reference) -> AliasDocument | None:
         """What the alias says, as last read; None where a version is named, or nothing is known of the alias yet."""
@@ -161,7 +172,8 @@ class Catalog:
     def _first(self, key: AliasKey, ends: float) -> WarmModel:
         """Open a version for an alias that has none open: cold, or its model had to make room for another."""
         look = self._looks.find(key)
-        if look is not None and look.ended_before(ends):  # it may be opening the next one where there is room for one
+        # A swap under way may be opening the next version, in the only room that there is.
+        if look is not None and look.ended_before(ends):
             model = self._served(key)
             if model is not None:
                 return model
@@ -203,7 +215,7 @@ class Catalog:
         if not load.ended_before(ends):
             raise self._loading(manifest, f"is being opened, for {time.monotonic() - load.began:.0f} s so far")
         model = load.result()
-        if load.began >= began:  # else it may have lain frozen between two requests
+        if load.began >= began:  # otherwise the environment may have been frozen meanwhile, and the time says nothing
             self._pace.note(key, manifest.bytes, time.monotonic() - began)
         return model
 
@@ -244,7 +256,7 @@ class Catalog:
         """`ModelRefusedError` while the version's last refusal is fresh."""
         error, at = self._refused.get(key, (None, 0.0))
         if error is not None and self._clock() - at < REFUSED_SECONDS:
-            raise error.with_traceback(None)  # else each raise would lengthen it
+            raise error.with_traceback(None)  # otherwise each raise would add to its traceback
 
     def _load(self, key: Key) -> WarmModel:
         """Fetch, check and open a version, in a thread of its own; the outcome is kept either way."""
@@ -261,7 +273,8 @@ class Catalog:
         return model
 
     def _opened(self, manifest: Manifest) -> WarmModel:
-        first = manifest.name not in {name for name, _ in list(self.warm.keys())}  # so that somebody waits for it
+        # Where no version of the model is open, a request is waiting for this one: it should answer soon.
+        first = manifest.name not in {name for name, _ in list(self.warm.keys())}
         with fetched(self.registry.store, manifest) as path, returning():
             session = open_session(path, self._memory_mb, quick=first)
         agree(manifest, "inputs", session.inputs, manifest.inputs)

@@ -24,7 +24,7 @@ from pilotlight.runtime.session import Array
 from pilotlight.runtime.warm import WarmModel
 
 LOG = logging.getLogger("pilotlight.runtime")
-COPIES = 16  # requests that wait for a shadow at most; more are let go, since the shadow is too slow for its share
+COPIES = 16  # most requests that may wait for the shadow; more are dropped, since it is too slow for its share
 CLOSE = 1e-3  # |difference| of two answers that counts as none, relative and absolute
 Body = TypeVar("Body")
 
@@ -65,7 +65,7 @@ class Experiments:
         if chosen is not None:
             return chosen
         answered = self._own(own(), ask, trial)
-        if failure is not None and trial is not None:  # the caller's fault would have failed here too
+        if failure is not None and trial is not None:  # the champion answered, so the canary is at fault
             self._report(reference, document, trial.failed(failure))
         if document.shadow is not None and place >= WHOLE - document.shadow.weight:
             self._shadow.compare((reference.name, document.shadow.version), document.version, answered, copy)

@@ -19,12 +19,13 @@ from pilotlight.contracts import File, Manifest
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError
 from pilotlight.registry import version_path
 from pilotlight.runtime.ahead import ReadAhead
+from pilotlight.runtime.heap import keeping
 from pilotlight.storage import ObjectStore, download
 
 ONNXRUNTIME = "1.32.0"  # as pinned: to ask the package itself, it would have to be imported before the fetch begins
 RUNTIME = f"onnxruntime {ONNXRUNTIME} {os.uname().machine}"  # what a prepared graph is for
 FOLDER = "pilotlight-model-"
-LEFTOVER_SECONDS = 60.0  # a folder may be this old before it has its lock
+LEFTOVER_SECONDS = 60.0  # a younger folder may belong to a process that has not locked it yet
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,10 @@ def fetch(store: ObjectStore, manifest: Manifest, *chosen: File) -> Laid:
 
 def copy(store: ObjectStore, manifest: Manifest, file: File, target: BinaryIO) -> None:
     """Copy a file of a version into an open file, or raise `ModelRefusedError`."""
+    path = version_path(manifest.name, manifest.version, file.path)
     try:
-        size, sha256 = download(store, version_path(manifest.name, manifest.version, file.path), target, file.bytes)
+        with keeping():
+            size, sha256 = download(store, path, target, file.bytes)
     except NotFoundError as exc:
         raise refused(manifest, file, "is missing from the store") from exc
     if (size, sha256) != (file.bytes, file.sha256):
@@ -134,7 +137,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def remove_if_left(folder: Path) -> None:
     """Remove a folder that no living process holds."""
-    with suppress(OSError):  # another process is faster, or holds it
+    with suppress(OSError):  # another process has removed it already, or still uses it
         if time.time() - folder.stat().st_mtime > LEFTOVER_SECONDS:
             with locked(folder):
                 shutil.rmtree(folder)

@@ -17,14 +17,14 @@ from pilotlight.runtime.trial import Trial
 
 EMPTY = 72_500_000  # bytes; python, numpy, onnxruntime and obstore with a model of next to nothing
 TIMES = 2.2  # of the graph's bytes: the file in memory, and onnxruntime's copy of its weights
-HANDLER = 10_000_000  # bytes; what a request and the runtime client need beside
-SPARE = 0.9  # of MemorySize may be used; beyond it, Lambda kills
-PER_MS = 3.3e6  # bytes of weights through one vCPU in a ms, for a model that nobody has timed
-OVERHEAD_MS = 0.2  # of a warm call around the inference (P3)
+HANDLER = 10_000_000  # bytes; headroom for a request and for Lambda's runtime client
+SPARE = 0.9  # share of MemorySize that may be used; Lambda kills a function that needs all of it
+PER_MS = 3.3e6  # bytes of weights that one vCPU computes with per ms: an estimate for models without a measurement
+OVERHEAD_MS = 0.2  # ms of a warm call outside the inference (goal P3)
 MIB = 1024 * 1024
 STEP = 64  # MB to which a MemorySize is rounded up
 LEAST, MOST = 512, 10_240  # MB; of the template's parameter ModelMemory
-LONGEST = 25.0  # s; a load that takes longer ends in no request
+LONGEST = 25.0  # s; a load that takes longer cannot be waited for by any request
 
 
 class Fit(Struct, frozen=True):

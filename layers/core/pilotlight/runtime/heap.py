@@ -1,4 +1,4 @@
-"""The C heap while a model is opened: large blocks go back to the system as soon as they are freed.
+"""The C heap while a model is fetched, and while it is opened: whether freed blocks are kept, or the system's at once.
 
 glibc keeps freed blocks of up to 32 MB for the next one, and onnxruntime frees a copy of every weight while it opens a
 graph: the peak of a 100 MB model is 366 MB with that habit and some 310 without (infra/decisions/0019). Requests keep
@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's names for them, M_..., in malloc.h
-OPENING = 256 << 10  # bytes; larger blocks are the system's while a model is opened
-SERVING = 32 << 20  # where glibc's own threshold ends up once a large block was freed; trimming starts at twice that
+OPENING = 256 << 10  # bytes; while a model is opened, larger blocks go back to the system when freed
+SERVING = 32 << 20  # the largest value that glibc's own adaptive threshold reaches; it trims from twice that
 
 
 @contextmanager
@@ -30,6 +30,25 @@ def returning() -> Iterator[None]:
     finally:
         library.mallopt(MMAP_THRESHOLD, SERVING)
         library.mallopt(TRIM_THRESHOLD, 2 * SERVING)
+
+
+@contextmanager
+def keeping() -> Iterator[None]:
+    """Keep freed blocks in this context, and give them back after it: for many large buffers one after the other.
+
+    obstore takes a fresh one for each MB that it reads, which glibc by itself gets from the system anew each time: over
+    TLS that is half of the CPU of a fetch (infra/decisions/0048).
+    """
+    library = glibc()
+    if library is None:
+        yield
+        return
+    library.mallopt(MMAP_THRESHOLD, SERVING)
+    library.mallopt(TRIM_THRESHOLD, 2 * SERVING)
+    try:
+        yield
+    finally:
+        library.malloc_trim(0)
 
 
 @cache

@@ -42,7 +42,7 @@ class Load(Generic[Result]):
     def result(self) -> Result:
         """What the call gave, or raise what it raised; only once it has ended."""
         if self._error is not None:
-            raise self._error.with_traceback(None)  # else each raise would lengthen it
+            raise self._error.with_traceback(None)  # otherwise each raise would add to its traceback
         return self._result  # type: ignore[return-value]  # it has ended without an error
 
 

@@ -5,10 +5,10 @@ The formula's numbers are those of a Lambda sandbox (reference/lambda.md, infra/
 
 from collections.abc import Hashable
 
-FETCH = 78e6  # bytes/s; the network of a sandbox, 625 Mbit/s
-OPEN = 500e6  # bytes/s; onnxruntime on one vCPU, 225 ms for 110 MB
+FETCH = 78e6  # bytes/s; network of a Lambda environment, 625 Mbit/s
+OPEN = 500e6  # bytes/s; how fast onnxruntime opens a graph on one vCPU: 225 ms for 110 MB
 ONCE = 0.05  # s; requests to the store, and what opening the smallest graph takes
-TELLING = 1_000_000  # bytes; smaller models say nothing about the pace of larger ones
+TELLING = 1_000_000  # bytes; a smaller model is dominated by fixed costs, and tells nothing of larger ones
 
 
 def predicted(size: int) -> float:
@@ -21,7 +21,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._seconds: dict[Hashable, float] = {}
-        self._rate: float | None = None  # bytes/s of the last model that was large enough to tell
+        self._rate: float | None = None  # bytes/s, as measured on the last model that was larger than that
 
     def note(self, key: Hashable, size: int, seconds: float) -> None:
         """Remember what opening took."""

@@ -19,7 +19,7 @@ from pilotlight.runtime.ahead import ReadAhead
 from pilotlight.runtime.files import fetch
 from pilotlight.storage import ObjectStore
 
-SWITCH_S = 0.0005  # how long an import may hold the interpreter's lock while the fetch waits for it
+SWITCH_S = 0.0005  # turns of the interpreter's lock while modules are imported, short so that the fetch goes on
 
 
 LOG = logging.getLogger("pilotlight.runtime")
@@ -64,7 +64,7 @@ def fetch_one(ahead: ReadAhead, reference: Reference, budget: int) -> int:
     """Read one model ahead; gives its bytes, or 0 where that failed or it is larger than `budget`."""
     try:
         manifest = resolve(ahead, reference)
-    except PilotlightError:  # kept for who asks
+    except PilotlightError:  # whoever asks for the model meets the same error
         ahead.resolving(reference.name).set()
         return 0
     fits = manifest.bytes <= budget

@@ -12,8 +12,8 @@ from pilotlight.errors import ModelRefusedError
 from pilotlight.runtime.files import memory_file, path_of
 from pilotlight.runtime.session import VERSION, open_session, save
 
-LEAST_BYTES = 8_000_000  # smaller graphs open within some milliseconds as they are
-Files = dict[str, Path]  # of a version, by their path in it
+LEAST_BYTES = 8_000_000  # smaller graphs open within milliseconds anyway, so they are not prepared
+Files = dict[str, Path]  # a version's files, by their path within the version
 
 
 def variant(graph: Path, name: str, folder: Path) -> tuple[Variant, Files]:

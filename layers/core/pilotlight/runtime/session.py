@@ -176,7 +176,7 @@ def session_options(memory_mb: int, *, packed: bool = True) -> Any:  # noqa: ANN
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.enable_cpu_mem_arena = False  # one large request would hold its memory for good
-    options.log_severity_level = 3  # errors only; they are raised too
+    options.log_severity_level = 3  # log errors only; they are raised as well
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # burns the CPU share of the next request
     if not packed:
         options.add_session_config_entry("session.disable_prepacking", "1")

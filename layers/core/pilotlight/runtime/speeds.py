@@ -5,6 +5,7 @@ It knows when to change, not what a session is.
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import count
 from threading import Lock, Thread
 from typing import Any
@@ -22,9 +23,9 @@ class TwoSpeeds:
 
     def __init__(self, slow: Callable[[], Any], fast: Callable[[], Any]) -> None:
         self._slow, self._fast = slow, fast
-        self.done: Callable[[], None] = lambda: None  # called when no more session is going to be opened
+        self.done: Callable[[], None] = lambda: None  # called once neither session remains to be opened
         self._asked = count(1)
-        self._changed = Lock()  # taken once, by who changes
+        self._changed = Lock()  # taken once, by whoever opens the fast session, and never released
         self._current: Future[Any] = Future()
         self._current.set_result(slow())
 
@@ -45,11 +46,17 @@ class TwoSpeeds:
         later: Future[Any] = Future()
         self._current = later
         try:
-            later.set_result(self._either())
+            later.set_result(self._last())
         except Exception as exc:  # noqa: BLE001 - raised again where the session is asked for
             later.set_exception(exc)
+
+    def _last(self) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+        """The session that stays; what opening needed is cleared away before anybody gets it."""
+        try:
+            return self._either()
         finally:
-            self.done()
+            with suppress(OSError):  # files that cannot be removed now are found by `files.private_folder` later
+                self.done()
 
     def _either(self) -> Any:  # noqa: ANN401 - onnxruntime ships no types
         try:

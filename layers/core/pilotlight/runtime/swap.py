@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pilotlight.runtime.catalog import Catalog
 
 LOG = logging.getLogger("pilotlight.runtime")
-LATE = 6.0  # times to live; an alias this old is looked at while its request waits
+LATE = 6.0  # multiples of the time to live; an alias older than this is re-read while its request waits
 PATIENCE = 5.0  # s that such a request waits, enough for some 200 MB on Lambda; then it is answered by what serves
 
 

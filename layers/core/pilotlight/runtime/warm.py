@@ -22,7 +22,7 @@ class WarmModel:
     manifest: Manifest
     session: Session
     bytes: int
-    assets: Assets = field(default_factory=Assets)  # what the steps around the graph need
+    assets: Assets = field(default_factory=Assets)  # files that pre- and post-processing need, such as a tokenizer
 
     @property
     def key(self) -> Key:
@@ -40,7 +40,7 @@ class WarmModels:
     def __init__(self, budget: int) -> None:
         self.budget = budget  # bytes
         self._models: OrderedDict[Key, WarmModel] = OrderedDict()
-        self._coming: dict[Key, int] = {}  # bytes of models that are being opened
+        self._coming: dict[Key, int] = {}  # bytes reserved for models that are being opened
         self._lock = threading.Lock()
 
     @property

@@ -12,7 +12,7 @@ from math import inf
 from pilotlight.errors import DeadlineError, InvalidInputError
 from pilotlight.runtime.session import Array, RunOptions, Session, run_options
 
-TICK = 0.25  # s between two looks: to be woken for each request would cost more than most inferences
+TICK = 0.25  # s between two looks; waking this thread for each request would cost more than most inferences
 
 
 class Watch:

@@ -53,8 +53,9 @@ def called(manifest: Manifest, tensors: Mapping[str, Array]) -> Signature:
 def needs(manifest: Manifest, wanted: Sequence[str]) -> list[str]:
     """The graph's outputs that the wanted ones are made of."""
     finish = manifest.finish
-    made = finish.names if finish is not None else ()
-    return list(dict.fromkeys(finish.output if finish is not None and name in made else name for name in wanted))
+    if finish is None:
+        return list(dict.fromkeys(wanted))
+    return list(dict.fromkeys(finish.output if name in finish.names else name for name in wanted))
 
 
 def finish(

@@ -79,7 +79,7 @@ def header(file: bytes, place: int) -> Pillow.Image:
         picture = Pillow.open(io.BytesIO(file), formats=FORMATS)
     except BROKEN as exc:
         raise wrong(place, f"cannot be read: {exc}") from exc
-    frames = getattr(picture, "n_frames", 1) if picture.format == "PNG" else 1  # a phone's JPEG may bring a second
+    frames = getattr(picture, "n_frames", 1) if picture.format == "PNG" else 1  # a phone's JPEG may hold a second image
     if frames > 1:
         raise wrong(place, f"is animated with {frames} frames; send one of them")
     return picture

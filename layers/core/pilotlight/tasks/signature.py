@@ -42,7 +42,7 @@ class Signature:
     more: tuple[TensorSpec, ...] = ()
     raw: bool = False  # the graph's own tensors
 
-    @property
+    @functools.cached_property
     def names(self) -> list[str]:
         """The names of its inputs."""
         return [given.spec.name for given in self.inputs]
@@ -51,7 +51,7 @@ class Signature:
         """Its input of that name."""
         return next((given for given in self.inputs if given.spec.name == name), None)
 
-    @property
+    @functools.cached_property
     def answers(self) -> list[str]:
         """The names of all outputs that may be asked for."""
         return list(dict.fromkeys(spec.name for spec in (*self.outputs, *self.more)))

@@ -21,6 +21,8 @@ def checked(manifest: Manifest, tensors: Mapping[str, Array]) -> Mapping[str, Ar
 
 def check_names(manifest: Manifest, wanted: Sequence[str], tensors: Mapping[str, Array]) -> None:
     """Every input there, and none that the model does not have."""
+    if len(wanted) == len(tensors) and all(map(tensors.__contains__, wanted)):
+        return
     missing = [name for name in wanted if name not in tensors]
     extra = [name for name in tensors if name not in wanted]
     if missing or extra:

@@ -19,7 +19,7 @@ from pilotlight.steps import Text
 from pilotlight.tasks.tensor import column
 
 PARTS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}  # by the graph's input
-PADDINGS = ("[PAD]", "<pad>", "<|padding|>", "<|endoftext|>", "</s>")  # where the tokenizer itself names none
+PADDINGS = ("[PAD]", "<pad>", "<|padding|>", "<|endoftext|>", "</s>")  # used where the tokenizer names no padding token
 
 
 def feeds(steps: Text, manifest: Manifest, tensor: Array, assets: Assets) -> Mapping[str, Array]:

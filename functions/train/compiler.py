@@ -1,0 +1,46 @@
+"""torch.compile, and what it needs of a machine: it writes programs, and has them compiled where the training runs.
+
+On a CPU it writes C++ for `g++`, or whatever CXX names. On a GPU it writes kernels, and Triton compiles their launchers
+with a C compiler: CC, `gcc` or `clang`. The first compilation takes minutes; `step` compiles one shape alone.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
+
+from pilotlight.errors import InvalidInputError, UnavailableError
+
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
+OURS = ("torch._dynamo", "torch._inductor")  # modules of the errors that compiling raises
+
+
+def refuse_without_compiler(gpus: int, environment: Mapping[str, str] = os.environ) -> None:
+    """`InvalidInputError` where torch.compile would fail at the first step, for want of a compiler."""
+    names = [environment.get("CC", ""), "gcc", "clang"] if gpus else [environment.get("CXX", "g++")]
+    if not any(name and shutil.which(name, path=environment.get("PATH")) for name in names):
+        kind, variable = ("C", "CC") if gpus else ("C++", "CXX")
+        wanted = " or ".join(filter(None, names))
+        raise InvalidInputError(
+            f"compile: true needs a {kind} compiler here, {wanted}, and there is none on the PATH; install one, name "
+            f"it by {variable}, or set compile=false."
+        )
+
+
+def compiled(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
+    """The function, compiled when it is first called; `UnavailableError` when that fails."""
+    import torch  # here, so that a missing compiler is said before torch is imported
+
+    quick = torch.compile(function, dynamic=False)
+
+    def call(*given: Given.args, **named: Given.kwargs) -> Answer:
+        try:
+            return quick(*given, **named)
+        except RuntimeError as exc:
+            if not type(exc).__module__.startswith(OURS):
+                raise
+            why = " ".join(str(exc).strip().split("\n\n", 1)[0].split()).rstrip(".")  # torch's advice comes after that
+            raise UnavailableError(f"torch.compile failed: {why}. Set compile=false, or mend the compiler.") from exc
+
+    return call

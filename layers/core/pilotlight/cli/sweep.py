@@ -1,0 +1,73 @@
+"""`pilotlight sweep`: a recipe trained in every combination of some settings, one run each, side by side at the end."""
+
+import os
+import re
+from collections.abc import Sequence
+from itertools import product
+from typing import Annotated, Any
+
+import msgspec
+import typer
+import yaml
+
+from pilotlight import process
+from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption
+from pilotlight.cli.runs import compare
+from pilotlight.cli.train import command, environment
+from pilotlight.errors import InvalidInputError
+
+LONGEST = 64  # characters of a run's name
+FAILED = 1  # the exit code of a run that published nothing; any other ends the sweep
+Setting = tuple[str, Any]  # a key of the recipe, and its value
+
+
+def sweep(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a recipe of record: digits.")],
+    axes: Annotated[list[str], typer.Argument(metavar="KEY=[A,B,...]...", help="'optimiser.name=[sgd, adam]'")],
+    changes: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="In every run.")] = [],  # noqa: B006 - typer reads it, nobody writes it
+    run: Annotated[str, typer.Option("--run", metavar="NAME", help="How the runs' names begin.")] = "sweep",
+    store: StoreOption = STORE,
+    json: JsonOption = False,
+) -> None:
+    """Train every combination of some settings, and compare the runs. Started again, it goes on where it was."""
+    combinations = list(product(*map(axis, axes)))
+    every = names(run, combinations)
+    failed = 0
+    for number, (name, chosen) in enumerate(zip(every, combinations, strict=True), 1):
+        ERRORS.print(f"{number} of {len(every)}: {name}", markup=False)
+        settings = [*changes, *(f"{key}={msgspec.json.encode(value).decode()}" for key, value in chosen)]
+        code = process.call([*command(recipe, store, settings), "--run", name], environment(), quiet=True)
+        if code not in (os.EX_OK, FAILED):
+            raise typer.Exit(code)
+        failed += code == FAILED
+    compare(every, store, json)
+    if failed:
+        ERRORS.print(f"{failed} of {len(every)} runs published nothing.", markup=False)
+        raise typer.Exit(FAILED)
+
+
+def axis(word: str) -> list[Setting]:
+    """`KEY=[A, B]` as settings; `InvalidInputError` when it is not one, or offers no choice."""
+    key, _, text = word.partition("=")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise InvalidInputError(f"{word!r} is not KEY=[A, B, ...]: {' '.join(str(exc).split())}.") from exc
+    if not key or not isinstance(values, list) or len(values) < 2:
+        raise InvalidInputError(f"{word!r} is not KEY=[A, B, ...] with two values or more; write one with --set.")
+    return [(key, value) for value in values]
+
+
+def names(head: str, combinations: Sequence[tuple[Setting, ...]]) -> list[str]:
+    """A name for each run, of what it is set to; with a number where two would have the same."""
+    found = ["-".join([head, *(label(value) for _, value in chosen)]) for chosen in combinations]
+    if len(set(found)) < len(found) or max(map(len, found)) > LONGEST:
+        return [f"{head}-{number}" for number in range(1, len(found) + 1)]
+    return found
+
+
+def label(value: object) -> str:
+    """A setting's value as a part of a name: of a mapping its `name`, or all that it holds."""
+    if isinstance(value, dict):
+        value = value.get("name") or "-".join(map(str, value.values()))
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", str(value)).strip("-") or "none"

@@ -1,0 +1,180 @@
+"""Which examples a run learns from, and how they are shared out: a data set that comes along, or the user's own.
+
+`data: {name: digits, ...}` is one of those that come along. `data: {path: ..., ...}` is the user's own:
+
+    path         a file, a folder, a pattern with * (one level) or ** (any), or a list of files. It begins at the folder
+                 of the recipe file; or with / or file:///, with s3://bucket/, or with store:, the run's own store.
+                 Behind an s3:// path, ?endpoint=http://host:9000 names another server that speaks S3
+    format       csv, parquet, npz or images, where the ending does not say it
+    target       the column, or the NPZ's array, that is to be answered; of images it is the sub-folder
+    features     the columns to learn from, or the NPZ's array; all others unless given
+    drop         columns to leave out
+    delimiter    of a CSV, whose first line names the columns
+    task         classes or number; where it is not given, text, truth values and at most 20 different whole numbers
+                 are classes, everything else is a number
+    classes      their names in the order of the outputs; sorted unless given, and then no other may occur
+    metric       what the model is judged by: accuracy or balanced_accuracy, and r2 for numbers
+    missing      drop the rows with gaps, or fill them with the mean or median of the training set, in the graph too. A
+                 column of text is filled with its most frequent category
+    image        size, one number or [height, width], and mode, grey or rgb; as the files are, unless given
+    streaming    read shards of Parquet, CSV or NPZ anew in each pass, because they do not fit in memory
+    buffer       of a stream: how many examples are shuffled among each other
+    held         of a stream: how many examples of validation and of test may lie in memory, each
+
+A column of text comes into the graph as the index of its category, and is spread over one column for each in there; the
+manifest lists the categories. What cleaning leaves out is counted and told, never silent.
+"""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+
+from pilotlight.recipes.options.part import Count, Options, Seed, Share, branch
+from pilotlight.recipes.options.text import TextOptions
+
+Format = Literal["csv", "parquet", "npz", "images"]
+Paths = Annotated[
+    Annotated[Annotated[tuple[str, ...], Field(min_length=1)], Tag("value")]
+    | Annotated[Annotated[str, Field(min_length=1)], Tag("word")],
+    Discriminator(branch),
+]
+Side = Annotated[int, Field(ge=1, le=4096)]  # pixels
+Sides = Annotated[
+    Annotated[tuple[Side, Side], Tag("pair")] | Annotated[Side, Tag("side")],
+    Discriminator(lambda value: "pair" if isinstance(value, list | tuple) else "side"),
+]
+ENDINGS: dict[str, Format] = {".csv": "csv", ".parquet": "parquet", ".npz": "npz"}
+
+
+class Fractions(Options):
+    """How the examples are shared out; the three sum to one."""
+
+    train: Share
+    validation: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, validation and test must sum to 1, not to {total:.6g}")
+        return self
+
+
+class DataOptions(Options):
+    """A data set that comes along. The split has its own seed: runs of other seeds stay comparable on one test set."""
+
+    name: Literal["digits", "breast-cancer", "wine", "diabetes", "topics"]
+    seed: Seed = 0
+    fractions: Fractions
+    calibration: Count = 256  # examples of the training set that the quantizer sees
+    text: Annotated[TextOptions | None, Field(validate_default=True)] = None  # how a text becomes tokens
+
+    @field_validator("text")
+    @classmethod
+    def _tokens(cls, text: TextOptions | None, info: ValidationInfo) -> TextOptions | None:
+        if (info.data.get("name") == "topics") != (text is not None):
+            raise ValueError("it must be given for topics, with a vocabulary and a window, and for nothing else")
+        return text
+
+
+class ImageOptions(Options):
+    """What files of images are made into; null leaves them as they are, if they are all alike."""
+
+    size: Sides | None = None  # one side of a square, or height and width
+    mode: Literal["grey", "rgb"] | None = None
+
+
+class OwnOptions(Options):
+    """A data set of the user's own, and its split; the words are told at the top of this module."""
+
+    path: Paths
+    format: Annotated[Format | None, Field(validate_default=True)] = None
+    target: Annotated[str | None, Field(validate_default=True)] = None
+    features: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    drop: tuple[str, ...] = ()
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    task: Literal["classes", "number"] | None = None
+    classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    metric: Literal["accuracy", "balanced_accuracy", "r2"] | None = None
+    missing: Literal["drop", "mean", "median"] = "drop"
+    image: ImageOptions = ImageOptions()
+    streaming: bool = False
+    buffer: Count = 10_000
+    held: Count = 50_000
+    seed: Seed = 0
+    fractions: Fractions
+    calibration: Count | None = None  # as many of the training set as the quantizer sees; 256 where there are so many
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every path that is named."""
+        return listed(self.path)
+
+    @property
+    def name(self) -> str:
+        """The data set in a word: the last part of where it lies."""
+        return PurePosixPath(self.paths[0].partition("?endpoint=")[0]).name or self.paths[0]
+
+    @property
+    def kind(self) -> Format:
+        """The format, by its word or by the ending; a path without one is a folder of images."""
+        return self.format or known_by(self.path)
+
+    @field_validator("format")
+    @classmethod
+    def _one(cls, word: Format | None, info: ValidationInfo) -> Format | None:
+        found = endings(info.data.get("path", ()))
+        if word is None and (len(found) > 1 or found - {"", *ENDINGS}):
+            raise ValueError(
+                f"files that end in {', '.join(sorted(found))} are no one format; csv, parquet and npz are"
+            )
+        return word
+
+    @field_validator("target")
+    @classmethod
+    def _named(cls, word: str | None, info: ValidationInfo) -> str | None:
+        images = (info.data.get("format") or known_by(info.data.get("path", ()))) == "images"
+        if images == (word is not None):
+            raise ValueError("it must name what is to be answered; of images that is the sub-folder, and not named")
+        return word
+
+    @field_validator("classes")
+    @classmethod
+    def _no_number(cls, words: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if words and info.data.get("task") == "number":
+            raise ValueError("data.task is number, which has none")
+        return words
+
+    @field_validator("metric")
+    @classmethod
+    def _of_numbers(cls, word: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("task") == "number" and word not in (None, "r2"):
+            raise ValueError("data.task is number, whose metric is r2")
+        return word
+
+    @field_validator("streaming")
+    @classmethod
+    def _of_shards(cls, streaming: bool, info: ValidationInfo) -> bool:
+        known = info.data
+        images = (known.get("format") or known_by(known.get("path", ()))) == "images"
+        if streaming and (images or known.get("missing") == "median"):
+            raise ValueError("a stream takes csv, parquet or npz, and no median, for which all must be in memory")
+        return streaming
+
+
+def listed(path: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Every path that is named."""
+    return (path,) if isinstance(path, str) else path
+
+
+def endings(path: str | tuple[str, ...]) -> set[str]:
+    """The endings of the files that are named, in small letters."""
+    return {PurePosixPath(each.partition("?endpoint=")[0]).suffix.lower() for each in listed(path)}
+
+
+def known_by(path: str | tuple[str, ...]) -> Format:
+    """The format that the ending says; a path without one is a folder of images."""
+    found = endings(path)
+    return ENDINGS.get(found.pop() if len(found) == 1 else "", "images")
