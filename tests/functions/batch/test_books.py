@@ -30,7 +30,9 @@ class Noted(Place):
     def environment(self) -> Batch:
         plain = super().environment()
         books = Books(Bill(1769, {}), Ledger(60))
-        return Batch(plain._messages, Files(self.store, plain._messages.answers, self.post, books=books), self.post, books)
+        return Batch(
+            plain._messages, Files(self.store, plain._messages.answers, self.post, books=books), self.post, books
+        )
 
 
 @pytest.fixture
