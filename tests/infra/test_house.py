@@ -13,7 +13,11 @@ TOP = {"functions", "infra", "layers", "tests"} | {
     "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "pyproject.toml", "template.yaml",
 }  # fmt: skip
 PROMISED = ("demo", "test", "serve", "bench", "lint")
-APART = {"requirements-sam", "requirements-checkov", "requirements-rivals"}  # in environments of their own: their pins clash with ours
+APART = {
+    "requirements-sam",
+    "requirements-checkov",
+    "requirements-rivals",
+}  # in environments of their own: their pins clash with ours
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "shared", "main", "app", "base"}
 
 

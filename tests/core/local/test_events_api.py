@@ -17,19 +17,15 @@ from pilotlight.local.gateway import Gateway
 from pilotlight.local.template import Rule
 from tests.core.local.http_client import ask
 from tests.core.local.test_gateway import eventually
+from tests.core.local.test_triggers import ALONE
 
-OUTER = """
+OUTER = (
+    """
 Parameters:
   Greeting: {Type: String, Default: hello}
-Resources:
-  Speaker:
-    Type: AWS::Serverless::Function
-    Properties:
-      Handler: speaker.handle
-      MemorySize: 256
-      Timeout: 10
-      Events:
-        Say: {Type: Api, Properties: {Method: GET, Path: /say}}
+"""
+    + ALONE
+    + """
   Nested:
     Type: AWS::Serverless::Application
     Properties:
@@ -39,6 +35,7 @@ Resources:
     Type: AWS::Serverless::Application
     Properties: {Location: "https://example.com/t.yaml"}
 """
+)
 INNER = """
 Parameters:
   Word: {Type: String, Default: none}
