@@ -3,10 +3,13 @@
 
 PYTHON ?= python3
 RUNTIME_PYTHON ?= python3.13  # Lambda's
+ARCH ?= x86_64
+UNASKED ?= fail  # or tell: what `audit` does where PyPI's advisories cannot be reached
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := -m pip install --quiet --disable-pip-version-check --constraint infra/constraints.txt
-LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layers/core/pilotlight/local/requirements.txt
+LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layers/core/pilotlight/local/requirements.txt \
+  functions/authorize/requirements.txt
 
 .PHONY: demo serve test lint bench soak audit test-runtime package test-sam
 
@@ -37,18 +40,23 @@ soak: $(VENV)/with-dev  # what takes an hour: 200,000 hostile bodies, then half 
 	$(BIN)/python -m tests.load fuzz
 	$(BIN)/python -m tests.load mixed
 
-audit: .venv-checkov/ready  # what an auditor would ask of the templates; each suppression stands there with its reason
+audit: .venv-checkov/ready .venv-audit/ready  # what an auditor would ask; a suppression stands with its reason where it is
 	.venv-checkov/bin/checkov --framework cloudformation --skip-download --quiet --compact $(addprefix -f ,template.yaml $(wildcard infra/*.yaml))
+	.venv-audit/bin/python -m tests.audit --unasked $(UNASKED)
 
 # --- what needs more than python: Lambda's python3.13, the SAM CLI, Docker -------------------------------------------
 
 test-runtime: .venv-runtime/ready  # core and handlers on Lambda's python, without torch, onnx and scikit-learn
 	.venv-runtime/bin/python -m pytest -n auto --dist loadfile tests/core \
-	  tests/functions/batch tests/functions/batches tests/functions/models tests/functions/predict tests/functions/promote \
-	  tests/functions/start_training
+	  tests/functions/authorize tests/functions/batch tests/functions/batches tests/functions/models tests/functions/predict \
+	  tests/functions/promote tests/functions/start_training
 
-package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build
-	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam build --config-file infra/samconfig.toml
+package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build; ARCH=arm64 builds for Graviton
+	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 PILOTLIGHT_ARCHITECTURE=$(ARCH) \
+	  sam build --config-file infra/samconfig.toml --parameter-overrides Architecture=$(ARCH)
+	# What was built for one architecture cannot be deployed to the other.
+	sed -i '/^  Architecture:$$/,/^  [A-Z]/ { s/^    Default: .*/    Default: $(ARCH)/; /^    - [ax].*64$$/ { /- $(ARCH)$$/!d } }' \
+	  .aws-sam/build/template.yaml .aws-sam/build/Events/template.yaml
 	# Lambda mounts /opt and /var/task read-only: without bytecode, each cold start would compile all that it imports,
 	# 350 ms of CPU. What no handler imports makes room for it (infra/decisions/0018).
 	rm -rf $(addprefix .aws-sam/build/DepsLayer/python/onnxruntime/,transformers quantization tools datasets backend)
@@ -76,9 +84,9 @@ $(VENV)/with-dev: $(VENV)/with-train tests/requirements.txt tests/requirements-r
 	$(BIN)/python $(PIP) --editable '.[train,dev]'
 	@touch $@
 
-.venv-runtime/ready: layers/deps/requirements.txt tests/requirements-runtime.txt
+.venv-runtime/ready: layers/deps/requirements.txt functions/authorize/requirements.txt tests/requirements-runtime.txt
 	$(RUNTIME_PYTHON) -m venv --clear .venv-runtime
-	.venv-runtime/bin/python $(PIP) --no-deps -r layers/deps/requirements.txt  # as the layer is built
+	.venv-runtime/bin/python $(PIP) --no-deps -r layers/deps/requirements.txt -r functions/authorize/requirements.txt  # as they are built
 	.venv-runtime/bin/python $(PIP) -r tests/requirements-runtime.txt
 	@touch $@
 
@@ -90,6 +98,11 @@ $(VENV)/with-dev: $(VENV)/with-train tests/requirements.txt tests/requirements-r
 .venv-sam/ready: infra/requirements-sam.txt
 	$(PYTHON) -m venv --clear .venv-sam
 	.venv-sam/bin/python -m pip install --quiet --disable-pip-version-check -r infra/requirements-sam.txt
+	@touch $@
+
+.venv-audit/ready: infra/requirements-audit.txt
+	$(PYTHON) -m venv --clear .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check -r infra/requirements-audit.txt
 	@touch $@
 
 .venv-checkov/ready: infra/requirements-checkov.txt

@@ -24,6 +24,7 @@ from pilotlight.storage import ObjectStore, open_store
 hypothesis.settings.register_profile("house", deadline=None)  # no test is timed: the machine may be busy
 hypothesis.settings.load_profile("house")
 os.environ["PILOTLIGHT_STORE"] = "memory://"  # handlers open their store when imported; no test may touch a real one
+os.environ |= {"PILOTLIGHT_ISSUER": "https://issuer.example.com/", "PILOTLIGHT_AUDIENCE": "pilotlight"}  # likewise
 
 CONTAINER = {
     "image": "training",

@@ -17,6 +17,7 @@ APART = {
     "requirements-sam",
     "requirements-checkov",
     "requirements-rivals",
+    "requirements-audit",
 }  # in environments of their own: their pins clash with ours
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "shared", "main", "app", "base"}
 

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 Template = dict[str, Any]
 Templates = dict[str, Template]  # by name: api, training, events
 
+SILENT = {"AuthorizeFunction"}  # that may do nothing but write their log, which SAM's own policy lets every function do
+PUBLIC = {"PILOTLIGHT_SIGNING_KEY"}  # the public half
 READS = {"s3:GetObject", "s3:ListBucket", "kms:Decrypt"}
 NO_RESOURCES = {
     "ecr:GetAuthorizationToken",
@@ -41,6 +44,7 @@ QUEUES = ("Queue", "Job", "NodesQueue", "NodesJob")
 MOVERS = {"PromoteFunction", "ModelsFunction"}  # the promoter, and those who hold the API key
 LOGGED = {
     "requestId", "xrayTraceId", "requestTimeEpoch", "identity.sourceIp", "identity.apiKeyId", "identity.userArn",
+    "authorizer.tenant",
     "httpMethod", "path", "resourcePath", "status", "responseLatency", "integrationLatency", "responseLength",
     "error.responseType", "integration.error",
 }  # fmt: skip
@@ -186,6 +190,15 @@ def uploads_are_forgotten(templates: Templates) -> Iterator[str]:
         yield f"what lies below {prefix} is kept for ever"
 
 
+def who_checks_tokens_may_do_nothing_else(templates: Templates) -> Iterator[str]:
+    for name in SILENT:
+        properties = templates["api"]["Resources"][name]["Properties"]
+        if "Policies" in properties or properties.get("Tracing") != "Disabled":
+            yield f"{name} has rights"
+        if properties["Layers"] != [{"Ref": "CoreLayer"}]:
+            yield f"{name} carries more code than it runs"
+
+
 def aliases_are_moved_by_few(templates: Templates) -> Iterator[str]:
     for name, resource in roles(templates):
         for action in ("s3:PutObject", "s3:DeleteObject"):
@@ -289,8 +302,13 @@ def every_route_asks_for_what_the_mode_says(templates: Templates) -> Iterator[st
         yield f"events of the functions and paths of the Api differ in {sorted(strays)}; each stands in both"
     key: list[Template] = [{"api_key": []}]
     signed: list[Template] = [{"signature": []}]
-    infer = {"Fn::If": ["AsksForKey", key, {"Fn::If": ["AsksForSignature", signed, []]}]}
-    decide = {"Fn::If": ["AsksForSignature", signed, key]}
+    token = {"Fn::If": ["CountsTokens", [{"token": [], "api_key": []}], [{"token": []}]]}
+    infer = {
+        "Fn::If": [
+            "AsksForKey", key, {"Fn::If": ["AsksForSignature", signed, {"Fn::If": ["AsksForToken", token, []]}]}
+        ]
+    }  # fmt: skip
+    decide = {"Fn::If": ["AsksForSignature", signed, {"Fn::If": ["AsksForToken", token, key]}]}
     for path, item in paths.items():
         if item["x-amazon-apigateway-any-method"]["security"] != (infer if SCOPES.get(path) == "infer" else decide):
             yield f"{path} asks for something else than its scope does"
@@ -302,6 +320,25 @@ def every_route_leads_to_its_function(templates: Templates) -> Iterator[str]:
         uri = item.get("x-amazon-apigateway-integration", {}).get("uri", {}).get("Fn::Sub", "")
         if f"functions/${{{name}." not in uri:
             yield f"{path} does not lead to {name}"
+
+
+def tokens_are_checked_before_they_count(templates: Templates) -> Iterator[str]:
+    schemes = api(templates)["DefinitionBody"]["components"]["securitySchemes"]
+    condition, scheme, otherwise = schemes.get("token", {}).get("Fn::If", (None, {}, None))
+    authorizer = scheme.get("x-amazon-apigateway-authorizer", {})
+    if condition != "AsksForToken" or otherwise != {"Ref": "AWS::NoValue"} or authorizer.get("type") != "token":
+        yield "there is no authorizer where tokens are asked for"
+    if "${AuthorizeFunction.Arn}" not in authorizer.get("authorizerUri", {}).get("Fn::Sub", ""):
+        yield "somebody else checks the tokens"
+    if authorizer.get("authorizerResultTtlInSeconds", 300) > 60:
+        yield "a token goes on for more than a minute after it has expired"
+    rules = templates["api"]["Rules"].get("TokensHaveAnIssuer", {}).get("Assertions", [])
+    needed = {name for name in ("JwtIssuer", "JwtAudience") if f"'{name}'" in str(rules)}
+    if needed != {"JwtIssuer", "JwtAudience"}:
+        yield f"of issuer and audience only {needed or 'nothing'} must be given"
+    for name in ("JwtIssuer", "JwtKeys"):
+        if templates["api"]["Parameters"][name].get("AllowedPattern") != "(https://.+)?":
+            yield f"{name} may be read without TLS"
 
 
 def a_private_api_answers_its_endpoint_alone(templates: Templates) -> Iterator[str]:
@@ -331,17 +368,37 @@ def logs_are_forgotten(templates: Templates) -> Iterator[str]:
                 yield f"{name} is kept for ever"
 
 
+def no_secret_is_a_variable(templates: Templates) -> Iterator[str]:
+    for template in templates.values():
+        hidden = {name for name, parameter in template["Parameters"].items() if parameter.get("NoEcho")}
+        for name, resource in template["Resources"].items():
+            variables = resource.get("Properties", {}).get("Environment", {}).get("Variables", {})
+            for variable, value in variables.items():
+                if re.search(r"SECRET|PASSWORD|CREDENTIAL|TOKEN|_KEY$", variable) and variable not in PUBLIC:
+                    yield f"{name} has the variable {variable}"
+                if "{{resolve:" in str(value) or any(f"'{one}'" in str(value) for one in hidden):
+                    yield f"{name} has a secret in {variable}"
+
+
+def payloads_are_kept_where_that_is_asked_for_alone(templates: Templates) -> Iterator[str]:
+    for template in templates.values():
+        for name, parameter in template["Parameters"].items():
+            if re.search(r"(Capture|Sample)(Rate|Percent)?$", name) and parameter.get("Default") not in (0, "0", "off"):
+                yield f"{name} is on by default"
+
+
 Rule = Callable[[Templates], Iterator[str]]
 RULES: list[Rule] = [
+    rights_are_named, objects_are_reached_below_a_folder, who_predicts_writes_nothing,
     who_orders_batches_reaches_no_model, who_answers_writes_no_order, words_on_the_bus_are_ours,
     the_machine_reaches_its_own_things, uploads_are_forgotten,
-    rights_are_named, objects_are_reached_below_a_folder, who_predicts_writes_nothing, aliases_are_moved_by_few,
+    who_checks_tokens_may_do_nothing_else, aliases_are_moved_by_few, tokens_are_checked_before_they_count,
     weights_are_written_by_the_trainer_alone, manifests_are_never_replaced,
     what_runs_say_is_written_by_the_trainer_alone, who_starts_trainings_writes_orders_alone,
     who_starts_trainings_does_so_in_its_stack, the_bucket_is_private_and_kept,
     the_bucket_asks_for_tls, no_body_is_logged, every_route_asks_for_what_the_mode_says,
     every_route_leads_to_its_function, a_private_api_answers_its_endpoint_alone, machines_are_closed,
-    logs_are_forgotten,
+    logs_are_forgotten, no_secret_is_a_variable, payloads_are_kept_where_that_is_asked_for_alone,
 ]  # fmt: skip
 
 
@@ -357,16 +414,16 @@ def changed(at: str, to: object) -> Callable[[Templates], None]:
     """A change of one value; None takes it away. `at` is a path of keys with dots between them."""
 
     def change(templates: Templates) -> None:
-        *way, last = at.split(".")
+        *way, last = [int(step) if step.isdecimal() else step for step in at.split(".")]
         node: Any = templates
         for step in way:
-            node = node[int(step) if step.isdecimal() else step]
-        place = int(last) if isinstance(node, list) else last
+            node = node[step]
         if to is None:
-            del node[place]
+            del node[last]
         else:
-            node[place] = to
+            node[last] = to
 
+    change.__doc__ = f"{at} -> {'(nothing)' if to is None else to}"
     return change
 
 
@@ -381,6 +438,7 @@ def allowed(file: str, name: str, action: str, key: str) -> Callable[[Templates]
             {"Effect": "Allow", "Action": action, "Resource": {"Fn::Sub": f"{bucket}/{key}"}}
         )
 
+    change.__doc__ = f"{file}.{name} may {action} {key}"
     return change
 
 
@@ -394,6 +452,9 @@ FORMAT = f"{API}.AccessLogSetting.Fn::If.1.Format"
 ORDERS = "api.Resources.BatchesFunction.Properties.Policies.0.Statement"
 SPREADS = "events.Resources.SpreadRole.Properties.Policies.0.PolicyDocument.Statement"
 TRUST = "events.Resources.SpreadRole.Properties.AssumeRolePolicyDocument.Statement"
+ASKS = "api.Resources.AuthorizeFunction.Properties"
+VARIABLES = "api.Resources.PredictFunction.Properties.Environment.Variables"
+SCHEMES, CHECKS = f"{API}.DefinitionBody.components.securitySchemes", "x-amazon-apigateway-authorizer"
 LOAD = "/v2/repository/models/{model}/load.x-amazon-apigateway-any-method"
 
 STARTER = "StartTrainingFunction"
@@ -424,6 +485,17 @@ MUTATIONS: list[tuple[Rule, Callable[[Templates], None]]] = [
     (the_machine_reaches_its_own_things, changed(f"{SPREADS}.2.Resource.Fn::Sub", "arn:aws:states:::stateMachine:x")),
     (the_machine_reaches_its_own_things, changed(f"{TRUST}.0.Condition", None)),
     (uploads_are_forgotten, changed(f"{BUCKET}.Properties.LifecycleConfiguration.Rules.3.Prefix", "uploaded/")),
+    (who_checks_tokens_may_do_nothing_else, changed(f"{ASKS}.Policies", [])),
+    (who_checks_tokens_may_do_nothing_else, changed(f"{ASKS}.Tracing", "Active")),
+    (who_checks_tokens_may_do_nothing_else, changed(f"{ASKS}.Layers", [{"Ref": "DepsLayer"}])),
+    (tokens_are_checked_before_they_count, changed(f"{SCHEMES}.token.Fn::If.0", "AsksForKey")),
+    (tokens_are_checked_before_they_count, changed(f"{SCHEMES}.token.Fn::If.1.{CHECKS}", {})),
+    (
+        tokens_are_checked_before_they_count,
+        changed(f"{SCHEMES}.token.Fn::If.1.{CHECKS}.authorizerResultTtlInSeconds", 3600),
+    ),
+    (tokens_are_checked_before_they_count, changed("api.Rules.TokensHaveAnIssuer.Assertions.1", {})),
+    (tokens_are_checked_before_they_count, changed("api.Parameters.JwtKeys.AllowedPattern", "https?://.+")),
     (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:PutObject", "models/*/aliases/*")),
     (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:PutObject", "models/*")),
     (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:DeleteObject", "models/*")),
@@ -467,6 +539,10 @@ MUTATIONS: list[tuple[Rule, Callable[[Templates], None]]] = [
     (machines_are_closed, changed("training.Resources.MachinesIn.Properties.SourceSecurityGroupId", None)),
     (machines_are_closed, changed(f"{JOB}.Privileged", True)),
     (logs_are_forgotten, changed("api.Resources.PredictLogs.Properties.RetentionInDays", None)),
+    (no_secret_is_a_variable, changed(f"{VARIABLES}.API_KEY", "x")),
+    (no_secret_is_a_variable, changed(f"{VARIABLES}.PILOTLIGHT_MODEL", "{{resolve:secretsmanager:x}}")),
+    (no_secret_is_a_variable, changed("api.Parameters.InvocationsModel.NoEcho", True)),
+    (payloads_are_kept_where_that_is_asked_for_alone, changed("api.Parameters.CaptureRate", {"Default": 1})),
 ]
 
 

@@ -15,7 +15,8 @@ from pilotlight.local import template
 from pilotlight.openapi import OPERATIONS
 
 ROOT = Path(__file__).parents[2]
-STACK = template.load(ROOT / "template.yaml")
+TOKENS = {"Auth": "jwt", "JwtIssuer": "https://issuer.example.com", "JwtAudience": "pilotlight"}
+STACK = template.load(ROOT / "template.yaml", TOKENS)  # the mode that has all functions
 RESOURCES: dict[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))["Resources"]
 FUNCTIONS = {name: body for name, body in RESOURCES.items() if body["Type"] == "AWS::Serverless::Function"}
 
@@ -61,6 +62,23 @@ def test_the_openapi_document_names_every_verb_of_every_route() -> None:
     assert {(operation.path, operation.verb.upper()) for operation in OPERATIONS} == answered
 
 
+def test_the_authorizer_is_asked_before_every_route_and_in_its_mode_alone() -> None:
+    assert STACK.authorizer is not None
+    assert STACK.authorizer.resources == {route.resource for route in STACK.routes}
+    assert re.search(STACK.authorizer.pattern, "Bearer eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln-_A")
+    assert not re.search(STACK.authorizer.pattern, "Bearer a.b.c d")
+    for mode in ("admin-key", "key", "iam"):
+        assert template.load(ROOT / "template.yaml", {"Auth": mode}).authorizer is None
+
+
+def test_the_authorizer_carries_no_model_code() -> None:
+    properties = FUNCTIONS["AuthorizeFunction"]["Properties"]
+    assert properties["Layers"] == [{"Ref": "CoreLayer"}]
+    assert properties["Timeout"] < 29
+    variables = set(properties["Environment"]["Variables"])
+    assert variables == set(re.findall(r'"(PILOTLIGHT_\w+)"', (ROOT / "functions/authorize/issuer.py").read_text()))
+
+
 def test_functions_give_up_before_the_gateway_does() -> None:
     assert all(STACK.functions[name].timeout_s < 29 for name in {route.function for route in STACK.routes})
 
@@ -80,7 +98,8 @@ def test_the_environment_file_for_sam_names_real_functions_and_variables() -> No
 
 def test_telemetry_is_off_before_any_import() -> None:
     for body in FUNCTIONS.values():
-        assert body["Properties"]["Environment"]["Variables"]["ORT_DISABLE_TELEMETRY"] == "1"
+        if {"Ref": "DepsLayer"} in body["Properties"]["Layers"]:
+            assert body["Properties"]["Environment"]["Variables"]["ORT_DISABLE_TELEMETRY"] == "1"
     assert os.environ.get("ORT_DISABLE_TELEMETRY") == "1"
 
 

@@ -165,6 +165,8 @@ class ObjectStore:
                 obstore.delete(self._store, path)
         except NotFoundError:
             return
+        except TypeError as exc:  # obstore's word, here alone, for a path with `..` or control characters
+            raise InvalidInputError(f"{path!r} is not a path in a store.") from exc
 
     def _translated(self, path: str) -> AbstractContextManager[None]:
         return translated(self.url, path)

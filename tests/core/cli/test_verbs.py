@@ -110,6 +110,8 @@ def test_published_labels_are_kept(run: Run, store: str, tmp_path: Path) -> None
         (["predict", "double", "--input", ANY_JSON, "--url", "http://127.0.0.1:9"], 1, "Nothing answers at http"),
         (["predict", "double", "--input", ANY_JSON, "--url", "somewhere"], 2, "'somewhere' is not a URL"),
         (["serve", "--port", "99999"], 2, "65535"),
+        (["serve", "--parameter", "Auth"], 2, "write --parameter Name=value"),
+        (["serve", "--parameter", "Oauth=jwt"], 2, "has no parameter Oauth"),
         (["paint"], 2, "paint"),
     ],
 )

@@ -201,3 +201,87 @@ def test_two_apis_are_not_built(load: Load) -> None:
 def test_missing_template_says_where_it_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=f"Cannot read the template {tmp_path}/template.yaml: No such file"):
         template.load(tmp_path / "template.yaml")
+
+
+# --- parameters, conditions and an authorizer -------------------------------------------------------------------------
+
+GUARDED = """
+Parameters:
+  Auth: {Type: String, Default: none}
+  Claim: {Type: String, Default: ""}
+Conditions:
+  Asks: !Equals [!Ref Auth, jwt]
+  Counts: !And [!Condition Asks, !Not [!Equals [!Ref Claim, ""]]]
+  Either: !Or [!Condition Counts, !Equals [!Ref Auth, key]]
+  OnAws: !Equals [!Ref AWS::Region, eu-west-1]
+Resources:
+  Api:
+    Type: AWS::Serverless::Api
+    Properties:
+      StageName: prod
+      DefinitionBody:
+        components:
+          securitySchemes:
+            key: {type: apiKey}
+            token: !If
+              - Asks
+              - x-amazon-apigateway-authorizer:
+                  identityValidationExpression: ^Bearer
+                  authorizerResultTtlInSeconds: 30
+                  authorizerUri: !Sub "arn:aws:apigateway:${AWS::Region}:lambda:path/functions/${G.Arn}/invocations"
+              - !Ref AWS::NoValue
+        paths:
+          /x:
+            any:
+              security: !If [Counts, [{token: [], key: []}], !If [Asks, [{token: []}], [{key: []}]]]
+          /y: {any: {security: []}}
+      GatewayResponses:
+        UNAUTHORIZED: {StatusCode: 401, ResponseParameters: {Headers: {WWW-Authenticate: "'Bearer'"}}}
+  F:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: handlers.handle
+      Environment: {Variables: {A: !If [Counts, yes, no], B: !If [Either, 1, !Ref AWS::NoValue], C: !If [OnAws, 1, 2]}}
+      Events:
+        E: {Type: Api, Properties: {Path: /x, Method: get}}
+  G:
+    Type: AWS::Serverless::Function
+    Properties: {Handler: handlers.guard, Timeout: 3}
+"""
+
+
+def guarded(tmp_path: Path, **parameters: str) -> Stack:
+    path = tmp_path / "template.yaml"
+    path.write_text(GUARDED)
+    return template.load(path, parameters)
+
+
+def test_an_authorizer_is_found_where_the_parameters_ask_for_it(tmp_path: Path) -> None:
+    assert guarded(tmp_path).authorizer is None
+    assert set(guarded(tmp_path).functions) == {"F"}
+    for more in ({}, {"Claim": "plan"}):
+        stack = guarded(tmp_path, Auth="jwt", **more)
+        assert stack.authorizer == template.Authorizer("G", frozenset({"/x"}), "^Bearer", 30)
+        assert stack.functions["G"].handler == "handlers.guard"
+
+
+def test_conditions_that_parameters_decide_are_decided(tmp_path: Path) -> None:
+    assert guarded(tmp_path).functions["F"].environment == {"A": "false"}
+    assert guarded(tmp_path, Auth="key").functions["F"].environment == {"A": "false", "B": "1"}
+    assert guarded(tmp_path, Auth="jwt", Claim="plan").functions["F"].environment == {"A": "true", "B": "1"}
+
+
+def test_a_parameter_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="has no parameter Oauth"):
+        guarded(tmp_path, Oauth="jwt")
+
+
+def test_an_authorizer_that_is_no_function_of_the_template_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "template.yaml"
+    path.write_text(GUARDED.replace("${G.Arn}", "${Other.Arn}"))
+    with pytest.raises(InvalidInputError, match="names no function of this template"):
+        template.load(path, {"Auth": "jwt"})
+
+
+def test_headers_of_gateway_responses_are_read(tmp_path: Path) -> None:
+    assert guarded(tmp_path).gateway_responses["UNAUTHORIZED"].headers == (("www-authenticate", "Bearer"),)

@@ -4,6 +4,7 @@ The gateway has matched the path already, so a route is the template's spelling 
 """
 
 import logging
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -81,8 +82,9 @@ class Router:
             return self._worded(status_of(exc), str(exc), **again)
         except PilotlightError as exc:
             return self._worded(status_of(exc), str(exc))
-        except Exception:  # the last resort: a bug of ours must reach the log, and its words not the caller
-            LOG.exception("The handler failed on %s", event.get("path"))
+        except Exception as exc:  # noqa: BLE001 - the last resort: a bug of ours must reach the log, not the caller
+            # Without its words, which may quote what was sent.
+            LOG.error("The handler failed on %s: %s\n%s", event.get("resource"), type(exc).__name__, where(exc))  # noqa: TRY400
             return self._worded(500, "The server failed on this request; its log says why.")
 
     def endpoint(self, request: Request) -> Endpoint:
@@ -94,6 +96,11 @@ class Router:
         if verb not in verbs:
             raise MethodNotAllowedError(f"{request.resource} does not take {request.method}; use {', '.join(verbs)}.")
         return verbs[verb]
+
+
+def where(exc: BaseException) -> str:
+    """The lines of code that an error came through."""
+    return "".join(traceback.format_tb(exc.__traceback__))
 
 
 def status_of(error: PilotlightError) -> int:

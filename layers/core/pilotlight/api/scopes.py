@@ -1,10 +1,11 @@
 """What a caller must be allowed to do, by route: the one table of it.
 
 `infer` asks models, `batch` leaves files and work for them, `admin` decides which of them answer, `train` makes them.
-Until the API has an authorizer, what is not `infer` asks for the stack's API key; a test holds the template to this
-table.
+Where the API asks for tokens, its authorizer allows those of a token's scopes; else what is not `infer` asks for the
+stack's API key. A test holds the template to this table.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 Scope = Literal["infer", "batch", "admin", "train"]
@@ -37,4 +38,11 @@ SCOPES: dict[str, Scope] = {
     **dict.fromkeys(BATCH, "batch"),
     **dict.fromkeys(ADMIN, "admin"),
     **dict.fromkeys(TRAIN, "train"),
+}
+
+VERBS: Mapping[Scope, tuple[str, ...]] = {  # that routes of a scope take
+    "infer": ("GET", "HEAD", "POST"),
+    "batch": ("DELETE", "GET", "HEAD", "POST"),
+    "admin": ("DELETE", "GET", "HEAD", "POST", "PUT"),
+    "train": ("DELETE", "GET", "HEAD", "POST"),
 }

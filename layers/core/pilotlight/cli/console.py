@@ -26,7 +26,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 UrlOption = Annotated[str, typer.Option("--url", metavar="URL", help="Of the server, with its stage if it has one.")]
 ServerOption = Annotated[
     str | None,
-    typer.Option("--url", metavar="URL", help="Of a server to ask instead of a store; PILOTLIGHT_API_KEY is its key."),
+    typer.Option(
+        "--url", metavar="URL", help="Of a server to ask instead of a store; PILOTLIGHT_API_KEY or _TOKEN opens it."
+    ),
 ]
 RemoteOption = Annotated[bool, typer.Option("--remote", help="Of the server at --url, or of pilotlight serve.")]
 STORE = DEFAULT_STORE
@@ -46,9 +48,10 @@ def print_table(table: Table) -> None:
 
 
 def server(url: str) -> Client:
-    """A client of the server at that URL, with the API key of the environment."""
-    key = os.environ.get("PILOTLIGHT_API_KEY")
-    return Client(url, headers={"x-api-key": key} if key else None)
+    """A client of the server at that URL, with the API key and the token of the environment."""
+    key, token = os.environ.get("PILOTLIGHT_API_KEY"), os.environ.get("PILOTLIGHT_TOKEN")
+    named = {"x-api-key": key, "authorization": token and f"Bearer {token}"}
+    return Client(url, headers={name: value for name, value in named.items() if value})
 
 
 def print_json(content: Any) -> None:  # noqa: ANN401 - anything that JSON can say

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from pilotlight.cli.console import RESULTS, URL, JsonOption, UrlOption
-from pilotlight.client import Client, Inference, ModelMetadata, Tensor, tensors
+from pilotlight.cli.console import RESULTS, URL, JsonOption, UrlOption, server
+from pilotlight.client import Inference, ModelMetadata, Tensor, tensors
 from pilotlight.contracts import Reference
 from pilotlight.errors import InvalidInputError
 
@@ -33,7 +33,7 @@ def predict(
     """Send one prediction and show the answer."""
     reference = Reference.parse(name)
     version = str(reference.version) if reference.version is not None else reference.alias
-    with Client(url) as client:
+    with server(url) as client:
         body = request(read(file), file, client.metadata(reference.name, version))
         answer = client.infer_json(reference.name, body, version=version)
     if json:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from pilotlight.cli import checkout
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, print_json
+from pilotlight.errors import InvalidInputError
 from pilotlight.local.gateway import Gateway
 from pilotlight.settings import Settings
 
@@ -20,6 +22,9 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any free one.")] = 8080,
     store: StoreOption = STORE,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Environments per function.")] = os.cpu_count() or 1,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", help="Of the template, Auth=jwt; may be repeated.")
+    ] = None,
     calls: Annotated[
         bool | None,
         typer.Option("--calls/--no-calls", help="A JSON line of what each call cost; by default unless on a terminal."),
@@ -27,13 +32,22 @@ def serve(
     json: JsonOption = False,
 ) -> None:
     """Serve template.yaml's functions on this machine; print the URL when ready, and a line for each request."""
+    parameters = dict(map(assignment, parameter or ()))
     show_access_lines()
 
     def ready(url: str) -> None:
         print_json({"url": url, "store": store}) if json else typer.echo(f"Serving {store} at {url}")
 
     told = not ERRORS.is_terminal if calls is None else calls
-    gateway(store, host=host, port=port, workers=workers, calls=told).serve(ready)
+    gateway(store, host=host, port=port, workers=workers, parameters=parameters, calls=told).serve(ready)
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """`Name=value` as a pair; `InvalidInputError` for what is none."""
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise InvalidInputError(f"{text!r} is no parameter; write --parameter Name=value, such as Auth=jwt.")
+    return name, value
 
 
 def show_access_lines() -> None:
@@ -45,8 +59,16 @@ def show_access_lines() -> None:
     log.setLevel(logging.INFO)
 
 
-def gateway(store: str, *, host: str, port: int, workers: int, calls: bool = False) -> Gateway:
-    """The gateway over the checkout's template, whose functions read that store and log their calls if they shall."""
+def gateway(
+    store: str,
+    *,
+    host: str,
+    port: int,
+    workers: int,
+    parameters: Mapping[str, str] | None = None,
+    calls: bool = False,
+) -> Gateway:
+    """The gateway over the template with these parameters; functions read that store, and log calls if they shall."""
     return Gateway(
         template=checkout.folder() / checkout.TEMPLATE,
         host=host,
@@ -54,6 +76,7 @@ def gateway(store: str, *, host: str, port: int, workers: int, calls: bool = Fal
         workers=workers,
         environment={"PILOTLIGHT_STORE": absolute(store), "PILOTLIGHT_TRAININGS": absolute(TRAININGS)}
         | ({} if calls else {"PILOTLIGHT_CALL_SECONDS": "-1"}),
+        parameters=parameters or {},
     )
 
 

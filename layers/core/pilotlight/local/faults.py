@@ -18,6 +18,9 @@ class Kind:
 
 
 NO_ROUTE = Kind("MISSING_AUTHENTICATION_TOKEN", 403, "MissingAuthenticationTokenException")
+UNAUTHORIZED = Kind("UNAUTHORIZED", 401, "UnauthorizedException")
+DENIED = Kind("ACCESS_DENIED", 403, "AccessDeniedException")
+NO_AUTHORIZER = Kind("AUTHORIZER_FAILURE", 500, "InternalServerErrorException")
 TOO_LARGE = Kind("REQUEST_TOO_LARGE", 413, "RequestTooLargeException")
 FAILED = Kind("DEFAULT_5XX", 502, "InternalServerErrorException")
 NO_FUNCTION = Kind("DEFAULT_4XX", 404, "ResourceNotFoundException")  # of the Invoke API, as the next
@@ -28,8 +31,9 @@ CLIENT_GONE = Kind("DEFAULT_4XX", 499, "ClientGone")  # nobody reads this answer
 
 
 class GatewayError(PilotlightError):
-    """The request ends here, with this kind of error and this text."""
+    """The request ends here, with this kind of error and text; `said` is the text of a function that failed."""
 
-    def __init__(self, kind: Kind, message: str) -> None:
+    def __init__(self, kind: Kind, message: str, said: str = "") -> None:
         super().__init__(message)
         self.kind = kind
+        self.said = said

@@ -23,6 +23,7 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.local import template
 from pilotlight.local.environment import Environment, Launch, runtime_client
 from pilotlight.local.events_api import EventsApi
+from pilotlight.local.guard import Guard
 from pilotlight.local.invoke_api import InvokeApi
 from pilotlight.local.limits import Limits
 from pilotlight.local.pool import OnFree, Pool
@@ -41,8 +42,9 @@ OnReady = Callable[[str], None]
 class Gateway:
     """What to serve, where, and with how many environments per function.
 
-    Port 0 takes any free one. `environment` overrides the template's variables. `idle_s` is for how many seconds an
-    environment may be without work. `client` is the runtime client's module: AWS's where it is installed, else ours.
+    Port 0 takes any free one. `parameters` are the template's, and `environment` overrides its variables. `idle_s` is
+    for how many seconds an environment may be without work. `client` is the runtime client's module: AWS's where it is
+    installed, else ours.
     """
 
     template: Path
@@ -50,6 +52,7 @@ class Gateway:
     port: int = 8080
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     environment: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
     idle_s: float = 300.0
     limits: Limits = field(default_factory=Limits)
     client: str = field(default_factory=runtime_client)
@@ -80,12 +83,13 @@ class Gateway:
     def _server(self, on_ready: OnReady) -> "tuple[_Server, socket.socket]":
         if self.workers < 1:
             raise InvalidInputError(f"{self.workers} workers cannot serve anything; take 1 or more.")
-        stack = template.load(self.template)
+        stack = template.load(self.template, self.parameters)
         pools: dict[str, Pool] = {}
         invoke = partial(_invoke, pools)
         triggers = Triggers(stack.schedules, stack.subscriptions, invoke)
         services = (InvokeApi(stack.functions, invoke, self.limits), EventsApi(stack.rules, invoke, self.limits))
-        api = RestApi(stack, pools, self.limits, services)
+        guard = Guard(stack.authorizer, stack.stage, invoke) if stack.authorizer else None
+        api = RestApi(stack, pools, self.limits, services, guard)
         listener = _listen(self.host, self.port)
         near = _near(_url(listener))
         pools |= {name: self._pool(stack, function, triggers, near) for name, function in stack.functions.items()}

@@ -1,7 +1,7 @@
 """CloudFormation's YAML tags and intrinsic functions, as far as they can be known before a deploy.
 
-`!Ref` and `!Sub` on parameters become values; what depends on a real resource becomes `Unknown`, which remembers how
-it was written. This module knows nothing of functions or routes.
+`!Ref`, `!Sub` and `!If` on parameters become values; what depends on a real resource becomes `Unknown`, which remembers
+how it was written. This module knows nothing of functions or routes.
 """
 
 import re
@@ -15,6 +15,7 @@ import yaml
 from pilotlight.errors import InvalidInputError
 
 FUNCTION = "AWS::Serverless::Function"
+NOTHING = "!Ref AWS::NoValue"  # what stands nowhere
 
 try:
     from yaml import CSafeLoader as SafeLoader  # ten times faster, where PyYAML has been built with libyaml
@@ -50,10 +51,10 @@ def _long_form(loader: SafeLoader, suffix: str, node: yaml.Node) -> dict[str, An
 TemplateLoader.add_multi_constructor("!", _long_form)
 
 
-def read(path: Path, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The template as nested dicts, parameters filled in, by default with their own defaults.
+def read(path: Path, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The template as nested dicts, parameters filled in by those given, else by their defaults.
 
-    `InvalidInputError` when it cannot be read.
+    `InvalidInputError` when it cannot be read, and for a parameter that it does not have.
     """
     try:
         document = yaml.load(path.read_bytes(), Loader=TemplateLoader)  # noqa: S506  # TemplateLoader is a SafeLoader
@@ -65,7 +66,9 @@ def read(path: Path, parameters: Mapping[str, Any] | None = None) -> dict[str, A
         raise InvalidInputError(f"{path} is not YAML: {_problem(exc)}.") from exc
     if not isinstance(document, dict):
         raise InvalidInputError(f"{path} is not a CloudFormation template: it holds no mapping with Resources.")
-    resolved: dict[str, Any] = resolve(document, _defaults(document) | dict(parameters or {}) | _functions(document))
+    values = _parameters(document, given or {}, path) | _functions(document)
+    known = conditions(document, values)
+    resolved: dict[str, Any] = resolve(document, values, known)
     return resolved
 
 
@@ -82,6 +85,40 @@ def _defaults(document: Mapping[str, Any]) -> dict[str, Any]:
     return {name: spec["Default"] for name, spec in declared.items() if isinstance(spec, dict) and "Default" in spec}
 
 
+def _parameters(document: Mapping[str, Any], given: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    declared = document.get("Parameters")
+    if unknown := given.keys() - (declared.keys() if isinstance(declared, dict) else set()):
+        raise InvalidInputError(f"{path} has no parameter {', '.join(sorted(unknown))}; see its Parameters.")
+    return {**_defaults(document), **given}
+
+
+def conditions(document: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, bool]:
+    """The conditions that parameters alone decide."""
+    declared = document.get("Conditions")
+    known: dict[str, bool] = {}
+    for name, condition in declared.items() if isinstance(declared, dict) else ():
+        if (decided := _decided(condition, parameters, known)) is not None:
+            known[name] = decided
+    return known
+
+
+def _decided(node: Any, parameters: Mapping[str, Any], known: Mapping[str, bool]) -> bool | None:  # noqa: ANN401  # as below
+    """Whether a condition holds; None when that is known only on AWS, or depends on a condition further down."""
+    match node:
+        case {"Condition": str() as name}:
+            return known.get(name)
+        case {"Fn::Equals": [left, right]}:
+            sides = [resolve(side, parameters, known) for side in (left, right)]
+            return None if any(isinstance(side, Unknown) for side in sides) else scalar(sides[0]) == scalar(sides[1])
+        case {"Fn::Not": [inner]}:
+            decided = _decided(inner, parameters, known)
+            return None if decided is None else not decided
+        case {"Fn::And": parts} | {"Fn::Or": parts}:
+            found = [_decided(part, parameters, known) for part in parts]
+            return None if None in found else (all(found) if "Fn::And" in node else any(found))
+    return None
+
+
 def _functions(document: Mapping[str, Any]) -> dict[str, str]:
     """Functions by their names, which here are their logical ids."""
     resources = document.get("Resources")
@@ -90,19 +127,31 @@ def _functions(document: Mapping[str, Any]) -> dict[str, str]:
     return {name: name for name, spec in resources.items() if isinstance(spec, dict) and spec.get("Type") == FUNCTION}
 
 
-def resolve(node: Any, parameters: Mapping[str, Any]) -> Any:  # noqa: ANN401  # a YAML tree may hold anything
-    """`node` with every intrinsic function replaced by its value, or by `Unknown`."""
+def resolve(node: Any, parameters: Mapping[str, Any], known: Mapping[str, bool] | None = None) -> Any:  # noqa: ANN401  # a YAML tree may hold anything
+    """`node` with every intrinsic function replaced by its value, or by `Unknown`; without what is AWS::NoValue."""
+    known = known or {}
     if isinstance(node, list):
-        return [resolve(item, parameters) for item in node]
+        items = [resolve(item, parameters, known) for item in node]
+        return [item for item in items if not _is_nothing(item)]
     if not isinstance(node, dict):
         return node
     if len(node) == 1:
         name, argument = next(iter(node.items()))
-        if name == "Ref":
-            return parameters.get(str(argument), Unknown(f"!Ref {argument}"))
+        match name, argument:
+            case "Ref", _:
+                return parameters.get(str(argument), Unknown(f"!Ref {argument}"))
+            case "Fn::Sub", _:
+                return _substitute(argument, parameters)
+            case "Fn::If", [str() as condition, then, otherwise] if condition in known:
+                return resolve(then if known[condition] else otherwise, parameters, known)
         if isinstance(name, str) and name.startswith("Fn::"):
-            return _substitute(argument, parameters) if name == "Fn::Sub" else Unknown(f"!{name[4:]} {argument}")
-    return {key: resolve(value, parameters) for key, value in node.items()}
+            return Unknown(f"!{name[4:]} {argument}")
+    pairs = ((key, resolve(value, parameters, known)) for key, value in node.items())
+    return {key: value for key, value in pairs if not _is_nothing(value)}
+
+
+def _is_nothing(value: object) -> bool:
+    return isinstance(value, Unknown) and value.text == NOTHING
 
 
 def _substitute(argument: Any, parameters: Mapping[str, Any]) -> str | Unknown:  # noqa: ANN401  # as above

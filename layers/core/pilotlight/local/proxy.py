@@ -62,8 +62,8 @@ class Events:
         self._limit = limits.event_bytes
         self._encode = msgspec.json.Encoder().encode
 
-    def encode(self, request: Request, match: Match) -> bytes:
-        """The event as JSON; `GatewayError` when Lambda would not take one of that size."""
+    def encode(self, request: Request, match: Match, authorizer: Mapping[str, Any] | None = None) -> bytes:
+        """The event as JSON, with what an authorizer said; `GatewayError` when Lambda would not take such a size."""
         single, multiple = _headers(request)
         query = parse_qsl(request.query.decode("latin-1"), keep_blank_values=True) if request.query else ()
         is_binary = bool(request.body) and self._is_binary(single.get("content-type", ""))
@@ -77,7 +77,7 @@ class Events:
             "multiValueQueryStringParameters": _grouped(query) or None,
             "pathParameters": match.parameters or None,
             "stageVariables": None,
-            "requestContext": self._context(request, match, single),
+            "requestContext": self._context(request, match, single, authorizer),
             "body": request.body if is_binary else request.body.decode(errors="replace") or None,  # bytes -> base64
             "isBase64Encoded": is_binary,
         })  # fmt: skip
@@ -95,9 +95,12 @@ class Events:
     def _is_binary(self, content_type: str) -> bool:
         return "*/*" in self._binary or content_type.partition(";")[0].strip().lower() in self._binary
 
-    def _context(self, request: Request, match: Match, headers: Mapping[str, str]) -> dict[str, Any]:
+    def _context(
+        self, request: Request, match: Match, headers: Mapping[str, str], authorizer: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         domain = headers.get("host", "")
         return {
+            **({} if authorizer is None else {"authorizer": authorizer}),
             "accountId": ACCOUNT_ID,
             "apiId": API_ID,
             "stage": self._stage,

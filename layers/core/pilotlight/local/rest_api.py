@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from pilotlight.local.faults import NO_ROUTE, GatewayError
+from pilotlight.local.guard import Guard
 from pilotlight.local.invoke_api import read_body
 from pilotlight.local.limits import Limits
 from pilotlight.local.pool import Pool
@@ -44,12 +45,21 @@ class Service(Protocol):
 
 
 class RestApi:
-    """One API of one stack; `pools` by the logical id of their function, `services` answer for AWS's own APIs."""
+    """One API of one stack; `pools` by the logical id of their function, `services` answer for AWS's own APIs.
+
+    `guard` asks the stack's authorizer, where it has one.
+    """
 
     def __init__(
-        self, stack: Stack, pools: Mapping[str, Pool], limits: Limits, services: Sequence[Service] = ()
+        self,
+        stack: Stack,
+        pools: Mapping[str, Pool],
+        limits: Limits,
+        services: Sequence[Service] = (),
+        guard: Guard | None = None,
     ) -> None:
         self._services = services
+        self._guard = guard
         self._routes = Routes(stack.routes, stack.stage)
         self._events = Events(stack, limits)
         self._responses = stack.gateway_responses
@@ -103,7 +113,8 @@ class RestApi:
             trace_id=f"Root=1-{int(now):08x}-{request_id.replace('-', '')[:24]}",
             received=now,
         )
-        event = self._events.encode(request, match)
+        authorizer = None if self._guard is None else await self._guard.check(request, match)
+        event = self._events.encode(request, match, authorizer)
         outcome = asyncio.get_running_loop().create_future()
         return Invocation(request_id, request.trace_id, event, outcome, lambda: _is_gone(receive))
 
@@ -119,6 +130,7 @@ class RestApi:
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(content)),
             (b"x-amzn-errortype", kind.error_type.encode()),
+            *((name.encode(), value.encode("latin-1")) for name, value in own.headers),
         ]
         return Answer(own.status or default.status or kind.status, headers, content)
 

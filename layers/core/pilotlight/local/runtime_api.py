@@ -144,7 +144,7 @@ class RuntimeApi:
         if invocation is None:
             return STALE
         text = f"Internal server error: {self._function} failed with {_error_text(call)}."
-        invocation.fail(GatewayError(FAILED, text))
+        invocation.fail(GatewayError(FAILED, text, _error_text(call).partition(": ")[2]))
         self._owner.on_done()
         return ACCEPTED
 

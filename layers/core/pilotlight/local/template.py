@@ -44,6 +44,19 @@ class Route:
 
 
 @dataclass(frozen=True)
+class Authorizer:
+    """A TOKEN authorizer of the API: `function` by logical id, asked before the routes whose resources are listed.
+
+    `pattern` is what the Authorization header must look like, and an answer holds for `ttl_s` seconds.
+    """
+
+    function: str
+    resources: frozenset[str]
+    pattern: str
+    ttl_s: float
+
+
+@dataclass(frozen=True)
 class Schedule:
     """One event of `Type: Schedule`: `function`, by logical id, is invoked every so many seconds."""
 
@@ -70,10 +83,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class GatewayResponse:
-    """How an API words one kind of error; None leaves the default."""
+    """How an API words one kind of error; None leaves the default. `headers` are in lower case."""
 
     status: int | None
     body: str | None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,12 +103,13 @@ class Stack:
     schedules: tuple[Schedule, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
     rules: tuple[Rule, ...] = ()
+    authorizer: Authorizer | None = None
 
 
-def load(path: Path) -> Stack:
-    """Read a template; `InvalidInputError` says what is wrong with it, where, and what to do."""
+def load(path: Path, parameters: Mapping[str, str] | None = None) -> Stack:
+    """Read a template with these parameters; `InvalidInputError` says what is wrong with it, where, and what to do."""
     path = path.resolve()
-    return _Template(path, intrinsics.read(path)).stack()
+    return _Template(path, intrinsics.read(path, parameters)).stack()
 
 
 @dataclass(frozen=True)
@@ -123,9 +138,13 @@ class _Template:
         if not routes:
             raise self._wrong("Resources", "no function has an event of Type: Api; add one")
         api = self._api()
+        authorizer = self._authorizer(self._mapping(api.get("DefinitionBody") or {}, "DefinitionBody"))
+        names = [event.function for event in events] + ([authorizer.function] if authorizer else [])
         return Stack(
-            functions={name: found for each in (self, *nested) for name, found in each.functions().items()},
+            functions={name: self._function(name) for name in names}
+            | {name: found for each in nested for name, found in each.functions().items()},
             routes=routes,
+            authorizer=authorizer,
             schedules=tuple(self._schedule(event) for event in events if event.kind == "Schedule"),
             subscriptions=tuple(self._subscription(event) for event in events if event.kind == "CloudWatchLogs"),
             rules=tuple(rule for each in (self, *nested) for rule in each.rules()),
@@ -172,6 +191,28 @@ class _Template:
         shared = self._mapping(self._globals.get("Api") or {}, "Globals.Api")
         return {**shared, **(self._properties(names[0]) if names else {})}
 
+    def _authorizer(self, document: Mapping[str, Any]) -> Authorizer | None:
+        """The one of the security schemes that has an authorizer, and the paths that ask for it."""
+        components = self._mapping(document.get("components") or {}, "components")
+        schemes = self._mapping(components.get("securitySchemes") or {}, "securitySchemes")
+        for name, scheme in schemes.items():
+            if found := self._mapping(scheme, name).get("x-amazon-apigateway-authorizer"):
+                uri = self._mapping(found, name).get("authorizerUri")
+                function = re.search(r"functions/\$?\{?(\w+)", uri.text if isinstance(uri, Unknown) else str(uri))
+                if function is None or function[1] not in self._resources:
+                    raise self._wrong(name, f"authorizerUri is {uri!r}, which names no function of this template")
+                paths = self._mapping(document.get("paths") or {}, "paths")
+                asked = frozenset(path for path, item in paths.items() if self._asks(item, path, name))
+                ttl_s = self._whole(found.get("authorizerResultTtlInSeconds", 300), f"TTL of {name}")
+                return Authorizer(function[1], asked, str(found.get("identityValidationExpression", "")), ttl_s)
+        return None
+
+    def _asks(self, item: object, path: str, scheme: str) -> bool:
+        """Whether a method of a path asks for a security scheme."""
+        methods = self._mapping(item, path).values()
+        needs = [need for method in methods if isinstance(method, dict) for need in method.get("security") or ()]
+        return any(scheme in need for need in needs)
+
     def _gateway_responses(self, api: Mapping[str, Any]) -> dict[str, GatewayResponse]:
         responses = self._mapping(api.get("GatewayResponses") or {}, "GatewayResponses")
         return {kind: self._gateway_response(kind, spec) for kind, spec in responses.items()}
@@ -182,7 +223,13 @@ class _Template:
         status, body = spec.get("StatusCode"), bodies.get("application/json")
         if not isinstance(body, str | None):
             raise self._wrong(f"ResponseTemplates of {kind}", f"application/json is {body!r}, not a text; quote it")
-        return GatewayResponse(None if status is None else self._whole(status, f"StatusCode of {kind}"), body)
+        parameters = self._mapping(spec.get("ResponseParameters") or {}, f"ResponseParameters of {kind}")
+        headers = self._mapping(parameters.get("Headers") or {}, f"Headers of {kind}")
+        return GatewayResponse(
+            None if status is None else self._whole(status, f"StatusCode of {kind}"),
+            body,
+            tuple((name.lower(), str(value).strip("'")) for name, value in headers.items()),
+        )
 
     def _events(self, name: str) -> Iterator[_Event]:
         """The events of a function that can happen here."""

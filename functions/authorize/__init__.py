@@ -1,0 +1,1 @@
+"""The authorizer: who holds a token of the issuer may call the routes of its scopes."""

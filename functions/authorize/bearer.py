@@ -1,0 +1,86 @@
+"""A bearer token: believed when its signature, its issuer, its audience and its times are right, and read then.
+
+Sources: RFC 6750 (bearer tokens), RFC 7519 (JWT), RFC 8725 (best current practices), RFC 9068 (access
+tokens). The algorithm is the key's, never the token's: RS256 for RSA keys, ES256 for P-256 keys, nothing else.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import jwt
+
+from functions.authorize.errors import RefusedError
+from functions.authorize.issuer import Issuer
+from functions.authorize.keys import Keys
+from pilotlight.api.scopes import Scope
+
+BEARER = re.compile(r"[Bb]earer ([-\w]+\.[-\w]+\.[-\w]+)", re.ASCII)
+LONGEST = 8192  # characters; all headers of a request have 10,240 bytes
+ALGORITHMS = ("RS256", "ES256")
+LEEWAY_S = 30  # how far clocks may be apart
+TENANT = re.compile(r"[\w.@|:/+=-]{1,128}", re.ASCII)  # goes into a line of JSON in the access log
+CHECKS: Any = {"require": ["exp", "iss", "aud"], "enforce_minimum_key_length": True}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who a token says that its holder is."""
+
+    tenant: str
+    scopes: frozenset[Scope]
+    key: str = ""  # value of an API key, of whose usage plan this request is
+
+
+def read(authorization: str, issuer: Issuer, keys: Keys) -> Caller:
+    """The caller behind an Authorization header; `RefusedError` when it is not believed, `IssuerError` from `keys`."""
+    found = BEARER.fullmatch(authorization) if len(authorization) <= LONGEST else None
+    if found is None:
+        raise RefusedError("There is no bearer token in the form of a JWT.")
+    claims = _claims(found[1], issuer, keys)
+    return Caller(_tenant(claims, issuer), scopes(claims, issuer), _usage_key(claims, issuer))
+
+
+def _claims(token: str, issuer: Issuer, keys: Keys) -> Mapping[str, Any]:
+    """What a token claims, once it is believed."""
+    try:
+        head = jwt.get_unverified_header(token)
+        kid = head.get("kid")
+        if head.get("alg") not in ALGORITHMS or not isinstance(kid, str) or "crit" in head:
+            raise RefusedError(f"The head is not that of a token signed by {' or '.join(ALGORITHMS)} with a kid.")
+        key = keys.get(kid)
+        if key is None:
+            raise RefusedError("The issuer has no key of that kid.")
+        claims: Mapping[str, Any] = jwt.decode(
+            token, key, ALGORITHMS, CHECKS, audience=issuer.audience, issuer=issuer.name, leeway=LEEWAY_S
+        )
+    except (jwt.PyJWTError, ArithmeticError, ValueError, TypeError, RecursionError) as exc:
+        raise RefusedError(f"{type(exc).__name__}.") from exc
+    return claims
+
+
+def _tenant(claims: Mapping[str, Any], issuer: Issuer) -> str:
+    tenant = claims.get(issuer.tenant_claim)
+    if not isinstance(tenant, str) or TENANT.fullmatch(tenant) is None:
+        raise RefusedError(f"The claim {issuer.tenant_claim} is no name of a tenant.")
+    return tenant
+
+
+def scopes(claims: Mapping[str, Any], issuer: Issuer) -> frozenset[Scope]:
+    """Our scopes among those of the token: a text with spaces, as OAuth has it, or a list, as roles are."""
+    said: set[str] = set()
+    for claim in issuer.scope_claims:
+        value = claims.get(claim)
+        words = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
+        said |= {word for word in words if isinstance(word, str)}
+    return frozenset(scope for scope in get_args(Scope) if issuer.scope_prefix + scope in said)
+
+
+def _usage_key(claims: Mapping[str, Any], issuer: Issuer) -> str:
+    if not issuer.key_claim:
+        return ""
+    key = claims.get(issuer.key_claim)
+    if not isinstance(key, str) or not key:
+        raise RefusedError(f"The claim {issuer.key_claim} holds no API key.")
+    return key

@@ -1,0 +1,55 @@
+"""Whose tokens are believed, and where in them things are said; read once from the environment.
+
+The function has none of the other functions' third-party code, and so settings of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pilotlight.errors import InvalidInputError
+
+WELL_KNOWN = "/.well-known/jwks.json"
+DEFAULTS = {"PILOTLIGHT_SCOPE_CLAIM": "scope scp roles", "PILOTLIGHT_TENANT_CLAIM": "sub"}
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """An issuer, and how its tokens are to be read."""
+
+    name: str  # what `iss` must say, to the letter
+    audience: frozenset[str]  # one of which `aud` must name
+    keys: str  # https URL of its JWKS
+    scope_claims: tuple[str, ...] = ("scope", "scp", "roles")  # where scopes are looked for
+    scope_prefix: str = ""  # before infer, batch, admin and train, such as https://models.example.com/
+    tenant_claim: str = "sub"  # whom to bill
+    key_claim: str = ""  # where the value of the tenant's API key stands, which its usage plan counts; empty for none
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Issuer":
+        """Read the variables; `InvalidInputError` names the one that is missing or wrong."""
+        known = {**DEFAULTS, **{name: value for name, value in environment.items() if value}}
+        name = _needed(known, "PILOTLIGHT_ISSUER")
+        return cls(
+            name=name,
+            audience=frozenset(_needed(known, "PILOTLIGHT_AUDIENCE").split()),
+            keys=_https(known.get("PILOTLIGHT_ISSUER_KEYS") or name.rstrip("/") + WELL_KNOWN),
+            scope_claims=tuple(known["PILOTLIGHT_SCOPE_CLAIM"].split()),
+            scope_prefix=known.get("PILOTLIGHT_SCOPE_PREFIX", ""),
+            tenant_claim=known["PILOTLIGHT_TENANT_CLAIM"],
+            key_claim=known.get("PILOTLIGHT_KEY_CLAIM", ""),
+        )
+
+
+def _needed(environment: Mapping[str, str], name: str) -> str:
+    if name not in environment:
+        raise InvalidInputError(f"{name} is not set; a function that checks tokens must know whose and for whom.")
+    return environment[name]
+
+
+def _https(url: str) -> str:
+    """The URL of keys, which decide who is believed: over https, with a host, without a user."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc:
+        raise InvalidInputError(f"{url!r} is no address of keys; they are fetched from https://host/path alone.")
+    return url

@@ -1,0 +1,116 @@
+"""The issuer's public keys: fetched over https, kept for minutes, fetched again for a key that is new.
+
+A `kid` that nobody knows makes at most one fetch in half a minute, whoever sends it. While the issuer is away its old
+keys go on for an hour. Sources: RFC 7517 (JWK), RFC 8725 (best current practices). Alone imports ssl and http.client.
+"""
+
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt import PyJWK, PyJWTError
+
+from functions.authorize.errors import IssuerError
+
+FRESH_S = 600.0  # keys are taken for the issuer's own so long
+STALE_S = 3600.0  # and while the issuer does not answer, so long
+AGAIN_S = 30.0  # between two fetches at least
+SOON_S = 3.0  # or so long, while there are no keys at all
+TIMEOUT_S = 3.0  # of a silent issuer
+LARGEST = 256 * 1024  # bytes of a JWKS
+RSA_BITS = 2048  # at least (RFC 7518, 3.3)
+OK = 200
+
+Document = Mapping[str, Any]
+
+
+class Keys:
+    """Keys by their `kid`. `fetch` gives the JWKS or raises `IssuerError`; `clock` is in seconds."""
+
+    def __init__(self, fetch: Callable[[], Document], clock: Callable[[], float] = time.monotonic) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._known: dict[str, PyJWK] = {}
+        self._fetched: float | None = None
+        self._tried: float | None = None
+
+    def get(self, kid: str) -> PyJWK | None:
+        """The key of that name, None where the issuer has none; `IssuerError` when its keys cannot be had."""
+        now = self._clock()
+        if not self._younger(self._fetched, FRESH_S, now) or kid not in self._known:
+            self._refresh(now)
+        if not self._younger(self._fetched, STALE_S, now):
+            raise IssuerError("The issuer's keys could not be fetched, and there are none from the last hour.")
+        return self._known.get(kid)
+
+    def _refresh(self, now: float) -> None:
+        """Fetch, unless that was tried a moment ago; what fails leaves the keys as they were."""
+        if self._younger(self._tried, AGAIN_S if self._known else SOON_S, now):
+            return
+        self._tried = now
+        try:
+            self._known = usable(self._fetch())
+        except IssuerError:
+            if self._fetched is None:
+                raise
+        else:
+            self._fetched = now
+
+    def _younger(self, since: float | None, seconds: float, now: float) -> bool:
+        return since is not None and now - since < seconds
+
+
+def usable(document: Document) -> dict[str, PyJWK]:
+    """The keys of a JWKS that may sign tokens here, each bound to the one algorithm of its kind."""
+    listed = document.get("keys")
+    if not isinstance(listed, list):
+        raise IssuerError("The issuer's JWKS has no list of keys.")
+    found: dict[str, PyJWK] = {}
+    for jwk in listed:
+        if isinstance(jwk, dict) and isinstance(kid := jwk.get("kid"), str) and (key := _key(jwk)) is not None:
+            found.setdefault(kid, key)
+    return found
+
+
+def _key(jwk: dict[str, Any]) -> PyJWK | None:
+    """RS256 for RSA from 2048 bits and ES256 for P-256; None for what is not meant for signatures, and all the rest."""
+    kind = (jwk.get("kty"), jwk.get("crv")) if jwk.get("kty") == "EC" else jwk.get("kty")
+    algorithm = {"RSA": "RS256", ("EC", "P-256"): "ES256"}.get(kind) if isinstance(kind, str | tuple) else None
+    if algorithm is None or jwk.get("alg", algorithm) != algorithm or jwk.get("use", "sig") != "sig":
+        return None
+    try:
+        key = PyJWK({name: value for name, value in jwk.items() if name != "d"}, algorithm)  # never a private one
+    except (PyJWTError, ValueError, TypeError):
+        return None
+    is_weak = isinstance(key.key, RSAPublicKey) and key.key.key_size < RSA_BITS
+    return None if is_weak else key
+
+
+def fetched(url: str) -> Document:
+    """The JWKS at an https URL; `IssuerError` says why there is none. Redirects are not followed."""
+    try:
+        status, body = _got(url)
+        document = json.loads(body) if status == OK and len(body) <= LARGEST else None
+    except (OSError, http.client.HTTPException, ValueError, RecursionError) as exc:
+        raise IssuerError(f"{url} did not give keys: {type(exc).__name__}.") from exc
+    if not isinstance(document, dict):
+        raise IssuerError(f"{url} did not give keys: status {status}, {len(body)} bytes, {LARGEST} at most.")
+    return document
+
+
+def _got(url: str) -> tuple[int, bytes]:
+    parts = urlsplit(url)
+    context = ssl.create_default_context()
+    connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S, context=context)
+    try:
+        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        connection.request("GET", target, headers={"Accept": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read(LARGEST + 1)
+    finally:
+        connection.close()

@@ -1,0 +1,56 @@
+"""From scopes to the IAM policy that API Gateway asks for: exactly the routes of those scopes.
+
+A route's `{parameter}` becomes `*`, which in IAM matches slashes too, so every pattern begins with a verb: with `*` for
+the verb, `prod/*/ping` would match `prod/GET/registry/models/ping`. Source of the form: API Gateway Developer Guide,
+Output from a Lambda authorizer; it may have 8 KB.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from functions.authorize.bearer import Caller
+from pilotlight.api.scopes import SCOPES, VERBS, Scope
+
+LIMIT = 8192  # bytes of an answer
+
+
+def answer(caller: Caller, method_arn: str) -> dict[str, Any]:
+    """What API Gateway is told, and keeps for a while for this token, whatever route it is sent to next."""
+    stage = "/".join(method_arn.split("/")[:2])  # arn:aws:execute-api:region:account:api/stage
+    allowed = [f"{stage}/{each}" for each in resources(caller.scopes)]
+    said: dict[str, Any] = {
+        "principalId": caller.tenant,
+        "policyDocument": {
+            "Version": "2012-10-17",
+            "Statement": [_statement("Allow", allowed) if allowed else _statement("Deny", [f"{stage}/*"])],
+        },
+        "context": {"tenant": caller.tenant, "scopes": " ".join(sorted(caller.scopes))},
+    }
+    return said | ({"usageIdentifierKey": caller.key} if caller.key else {})
+
+
+def resources(scopes: Collection[Scope]) -> list[str]:
+    """Verbs with paths, as `GET/v2/models/*`."""
+    return [f"{verb}{path}" for scope in sorted(scopes) for path in patterns(scope) for verb in VERBS[scope]]
+
+
+def patterns(scope: Scope) -> Iterator[str]:
+    """The paths of a scope, as few and short as open no route of another one: the answer must be small."""
+    paths = {re.sub(r"\{[^}]*\}", "*", route) for route, needed in SCOPES.items() if needed == scope}
+    paths = {_widest(path, path.partition("*")[0] + "*", scope) if "*" in path else path for path in paths}
+    paths = {_widest(path, f"{path}*", scope) if f"{path}/*" in paths else path for path in paths}
+    for path in sorted(paths):
+        if not any(other != path and fnmatchcase(path, other) for other in paths):
+            yield path
+
+
+def _widest(path: str, wider: str, scope: Scope) -> str:
+    """The wider pattern, where no route of another scope is one of it."""
+    others = (route for route, needed in SCOPES.items() if needed != scope)
+    return path if any(fnmatchcase(route, wider) for route in others) else wider
+
+
+def _statement(effect: str, resources: list[str]) -> dict[str, Any]:
+    return {"Effect": effect, "Action": "execute-api:Invoke", "Resource": resources}

@@ -1,0 +1,375 @@
+"""How the code must behave about privacy and about paths: each rule asks it, and says what is wrong.
+
+`MUTATIONS` breaks a guard of the code on purpose, and names the rule that must notice. A mutation rewrites the source
+of one function, so it fails by itself when the guard is written in other words.
+"""
+
+import inspect
+import logging
+import re
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import jwt
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from functions.authorize import bearer, issuer, keys, policy
+from functions.authorize.errors import RefusedError
+from functions.authorize.handler import Authorizer, UnauthorizedError
+from functions.batch import handler, inbox, messages
+from functions.batch.sender import Sender
+from pilotlight import contracts, storage
+from pilotlight.api.router import Router
+from pilotlight.errors import InvalidInputError, PilotlightError
+from pilotlight.local import guard, routes
+from pilotlight.local.template import Route
+from tests.issuer import AUDIENCE, NAME, FakeIssuer, claims, rsa_key
+
+Rule = Callable[[], Iterator[str]]
+SECRET = "5012-secret-of-a-caller"  # what somebody sends, and nobody may write down
+STORE = "s3://bucket/prefix"
+HOSTILE = ("..", "../x", "a/b", "a/../b", "/etc/passwd", "%2e%2e", "a%2Fb", "a\\b", "a\x00", "a\nb", ".hidden", "", " ")
+
+
+# --- privacy ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Log(logging.Handler):
+    """Everything that is logged from INFO on, with what it says of exceptions."""
+
+    text: str = ""
+    level: int = logging.INFO
+    filters: list[Any] = field(default_factory=list)
+    lock: Any = None
+    formatter: logging.Formatter | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text += logging.Formatter().format(record) + "\n"
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        self.emit(record)
+        return True
+
+
+@contextmanager
+def logged() -> Iterator[Log]:
+    log, root = Log(), logging.getLogger()
+    before = root.level
+    root.addHandler(log)
+    root.setLevel(logging.INFO)
+    try:
+        yield log
+    finally:
+        root.removeHandler(log)
+        root.setLevel(before)
+
+
+def raises(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> Any:  # noqa: ANN401 - stands for anything
+        raise error
+
+    return fail
+
+
+def requests_are_not_logged() -> Iterator[str]:
+    """Neither what was sent, nor an error that quotes it."""
+    for error in (ValueError(f"no number: {SECRET}"), InvalidInputError(f"{SECRET!r} is wrong"), KeyError(SECRET)):
+        router = Router({"/x": {"POST": raises(error)}})
+        event = {"resource": "/x", "path": f"/x/{SECRET}", "httpMethod": "POST", "body": SECRET}
+        with logged() as log:
+            answer = router(event, None)
+        if SECRET in log.text:
+            yield f"a request that ends in {type(error).__name__} is logged"
+        if not isinstance(error, PilotlightError) and SECRET in answer["body"]:
+            yield f"the words of a {type(error).__name__} reach the caller"
+
+
+def messages_are_not_logged() -> Iterator[str]:
+    """Nor what Lambda and Powertools are told."""
+    record = {"messageId": "1", "body": SECRET, "messageAttributes": {}, "attributes": {}, "eventSourceARN": "q"}
+    event = {"detail-type": "Pilotlight Inference", "detail": {"text": SECRET}, "id": "1"}
+    for error in (InvalidInputError(f"{SECRET!r} is no JSON"), ValueError(SECRET)):
+        batch = handler.Batch(cast("Any", Fails(error)), cast("Any", None), Sender())
+        with logged() as log:
+            batch({"Records": [record]}, None)
+        if SECRET in log.text:
+            yield f"a message that ends in {type(error).__name__} is logged"
+        if isinstance(error, InvalidInputError):
+            with pytest.raises(InvalidInputError) as raised:
+                batch(event, None)
+            if SECRET in str(raised.value) or not is_alone(raised.value):
+                yield "Lambda logs an event that was refused"
+
+
+def is_alone(error: BaseException) -> bool:
+    """Whether nobody who prints it prints where it came from."""
+    return error.__cause__ is None and error.__suppress_context__
+
+
+class Fails:
+    """Messages that all end in an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.see_to = raises(error)
+
+
+def tokens_are_not_logged() -> Iterator[str]:
+    token = FORGED.token()
+    with logged() as log, pytest.raises(UnauthorizedError) as raised:
+        Authorizer(TRUSTED, keys.Keys(RIGHT.jwks))({"authorizationToken": f"Bearer {token}", "methodArn": ARN}, None)
+    if any(part in log.text or part in str(raised.value) for part in token.split(".")):
+        yield "a token that is refused is logged"
+    if not is_alone(raised.value):
+        yield "Lambda logs why a token was refused, with the token"
+
+
+# --- who is believed --------------------------------------------------------------------------------------------------
+
+RIGHT, FORGED = FakeIssuer({"one": ec.generate_private_key(ec.SECP256R1())}), FakeIssuer({"one": rsa_key()})
+TRUSTED = issuer.Issuer(NAME, frozenset({AUDIENCE}), NAME)
+ARN = "arn:aws:execute-api:us-east-1:123456789012:abcdefghij/prod/GET/v2"
+
+
+def tokens() -> Iterator[tuple[str, str]]:
+    """Tokens that must be refused, each with what is wrong with it."""
+    now = int(time.time())
+    wrong: dict[str, dict[str, Any]] = {
+        "has expired": {"exp": now - 3600},
+        "never expires": {"exp": None},
+        "is not yet valid": {"nbf": now + 3600},
+        "is of another issuer": {"iss": "https://evil.example.com/"},
+        "is for another service": {"aud": "other"},
+        "is for nobody": {"aud": None},
+        "names a tenant that breaks the access log": {"sub": 'a","status":"200'},
+    }
+    for why, changes in wrong.items():
+        yield why, RIGHT.token(**changes)
+    yield "is signed by a stranger", FORGED.token()
+    yield "is not signed", jwt.encode(claims(), "", "none", headers={"kid": "one"})
+
+
+def only_right_tokens_are_believed() -> Iterator[str]:
+    known = keys.Keys(RIGHT.jwks)
+    for why, token in tokens():
+        try:
+            bearer.read(f"Bearer {token}", TRUSTED, known)
+        except (RefusedError, ValueError, TypeError):
+            continue
+        yield f"a token that {why} is believed"
+    for url in ("http://issuer.example.com/jwks.json", "file:///etc/passwd"):
+        try:
+            issuer._https(url)
+        except InvalidInputError:
+            continue
+        yield f"keys are read from {url}"
+
+
+def tokens_open_the_routes_of_their_scopes() -> Iterator[str]:
+    said = policy.answer(bearer.Caller("acme", frozenset({"infer"})), ARN)
+    stage = ARN.removesuffix("/GET/v2")
+    if not guard.allows(said, f"{stage}/POST/v2/models/digits/infer"):
+        yield "who may infer may not"
+    for path in ("GET/registry/models/ping", "POST/v2/repository/models/digits/load", "DELETE/registry/models/docs"):
+        if guard.allows(said, f"{stage}/{path}"):
+            yield f"who may infer may {path}"
+
+
+# --- paths ------------------------------------------------------------------------------------------------------------
+
+
+def accepted(read: Callable[[str], object], given: str) -> bool:
+    try:
+        read(given)
+    except InvalidInputError:
+        return False
+    return True
+
+
+def only_files_of_the_inbox_are_read() -> Iterator[str]:
+    if not accepted(lambda uri: inbox.file(STORE, uri), f"{STORE}/inbox/digits/monday.jsonl"):
+        yield "a file of the inbox is refused"
+    for uri in (
+        f"{STORE}/models/digits/aliases/champion.json", f"{STORE}/outbox/x.jsonl", f"{STORE}/inbox/../models/x",
+        f"{STORE}/inbox/a/../../models/x", f"{STORE}/inbox/a//b", f"{STORE}/inbox/./a", f"{STORE}/inbox/",
+        "s3://other/prefix/inbox/x", "s3://bucket/inbox/x", f"{STORE}x/inbox/y", "/etc/passwd", "file:///etc/passwd",
+        "models/x", "http://169.254.169.254/latest/meta-data", f"{STORE}/inbox/a\nb", f"{STORE}/inbox/a\x00",
+        f"{STORE}/inbox/messages/one.jsonl", f"{STORE}/inbox/batches/0/a.jsonl", f"{STORE}/%69nbox/x",
+    ):  # fmt: skip
+        if accepted(lambda each: inbox.file(STORE, each), uri):
+            yield f"{uri!r} is read"
+
+
+def results_lie_in_the_outbox() -> Iterator[str]:
+    for name in ("digits/monday.jsonl", "x.csv", "a/b/c.png", "outbox/x.jsonl", "inbox/x.jsonl"):
+        found = inbox.file(STORE, f"{STORE}/inbox/{name}")
+        if not all(path.startswith("outbox/") and ".." not in path for path in (found.folder, found.result)):
+            yield f"the results of {name} lie at {found.result}"
+
+
+def answers_to_messages_have_names_of_their_own() -> Iterator[str]:
+    for key in (*HOSTILE, "x" * 200, "one", "a.b-c_d"):
+        found = messages.name(key)
+        if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", found) is None:
+            yield f"the answer to {key!r} lies at {found!r}"
+
+
+def answers_go_to_allowed_queues_alone() -> Iterator[str]:
+    ours = "arn:aws:sqs:us-east-1:123456789012:replies"
+    sender = Sender([ours])
+    for queue in (ours + "x", ours.replace("1234", "9999"), "https://sqs.us-east-1.amazonaws.com/1/x", "", "*"):
+        if accepted(sender.check, queue):
+            yield f"answers go to {queue!r}"
+
+
+def names_are_no_paths() -> Iterator[str]:
+    for word in HOSTILE:
+        for read in (lambda name: contracts.check_name(name, "name"), contracts.Reference.parse, contracts.check_alias):
+            if accepted(cast("Callable[[str], object]", read), word):
+                yield f"{word!r} is a name"
+
+
+def files_of_a_version_stay_in_it() -> Iterator[str]:
+    for path in (*(word for word in HOSTILE if word != "a/b"), "a/", "a//b", "./a", "a/./b", "~/a"):
+        document = {"path": path, "bytes": 1, "sha256": "0" * 64}
+        try:
+            msgspec.convert(document, contracts.File)
+        except msgspec.ValidationError:
+            continue
+        yield f"a version may have the file {path!r}"
+
+
+def stores_keep_to_their_folder() -> Iterator[str]:
+    with TemporaryDirectory() as folder:
+        store = storage.open_store(f"{folder}/store")
+        for path in ("../outside", "a/../../outside", "a/../b"):
+            for act in (lambda each: store.put(each, b"x"), store.get, store.size, store.delete):
+                try:
+                    act(path)
+                except InvalidInputError:
+                    continue
+                except Exception as exc:  # noqa: BLE001 - whatever else it is, it is wrong
+                    yield f"{path!r} ends in {type(exc).__name__}"
+                else:
+                    yield f"{path!r} is taken"
+        store.put("/etc/inside", b"x")
+        if [path for path in Path(folder).rglob("*") if path.is_file() and not path.is_relative_to(f"{folder}/store")]:
+            yield "something was written beside the store"
+
+
+def encoded_slashes_lead_nowhere() -> Iterator[str]:
+    known = (Route("ANY", "/v2/models/{model}", "F"), Route("ANY", "/v2/models/{model}/versions/{version}", "F"))
+    for path, resource in {
+        "/v2/models/a%2Fversions%2F1": "/v2/models/{model}",
+        "/v2/models/%2e%2e%2fregistry": "/v2/models/{model}",
+        "/v2/models/a/versions/1": "/v2/models/{model}/versions/{version}",
+    }.items():
+        match = routes.Routes(known, "prod").match("GET", path)
+        if match is None or match.route.resource != resource:
+            yield f"{path} leads to {match and match.route.resource}"
+        elif "%2" in path and accepted(lambda name: contracts.check_name(name, "model"), match.parameters["model"]):
+            yield f"{path} names a model"
+
+
+RULES: tuple[Rule, ...] = (
+    requests_are_not_logged, messages_are_not_logged, tokens_are_not_logged, only_right_tokens_are_believed,
+    tokens_open_the_routes_of_their_scopes, only_files_of_the_inbox_are_read, results_lie_in_the_outbox,
+    answers_to_messages_have_names_of_their_own, answers_go_to_allowed_queues_alone, names_are_no_paths,
+    files_of_a_version_stay_in_it, stores_keep_to_their_folder, encoded_slashes_lead_nowhere,
+)  # fmt: skip
+
+
+# --- and each guard, broken on purpose --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A change of the source of `owner.name`, which `rule` must notice."""
+
+    rule: Rule
+    owner: Any  # a module or a class
+    name: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        where = getattr(self.owner, "__qualname__", self.owner.__name__)
+        return f"{where}.{self.name}: {self.old or '(empty)'} -> {self.new or '(nothing)'}"
+
+    @contextmanager
+    def made(self) -> Iterator[None]:
+        """The code with the change in it."""
+        target = inspect.getattr_static(self.owner, self.name)
+        source = textwrap.dedent(inspect.getsource(getattr(target, "__wrapped__", target)))
+        assert source.count(self.old) >= 1, f"{self} is out of date"
+        names: dict[str, Any] = dict(vars(sys.modules[getattr(target, "__wrapped__", target).__module__]))
+        exec(source.replace(self.old, self.new), names)  # noqa: S102 - our own source
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.owner, self.name, names[self.name])
+            yield
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    Mutation(requests_are_not_logged, Router, "answer", "type(exc).__name__, where(exc)", "exc, where(exc)"),
+    Mutation(requests_are_not_logged, Router, "answer", 'event.get("resource")', "event"),
+    Mutation(requests_are_not_logged, Router, "answer", "LOG.error(", "LOG.exception("),
+    Mutation(
+        requests_are_not_logged, Router, "answer",
+        '"The server failed on this request; its log says why."', "str(exc)",
+    ),
+    Mutation(
+        messages_are_not_logged, handler.Batch, "_record",
+        "type(exc).__name__ if isinstance(exc, InvalidInputError) else str(exc)", "str(exc)",
+    ),
+    Mutation(messages_are_not_logged, handler.Batch, "_record", "type(exc).__name__, where", "exc, where"),
+    Mutation(messages_are_not_logged, handler.Batch, "_private", "{type(exc).__name__}", "{exc}"),
+    Mutation(messages_are_not_logged, handler.Batch, "_private", "from None", "from exc"),
+    Mutation(tokens_are_not_logged, Authorizer, "__call__", 'refused: %s", exc', 'refused: %s", event'),
+    Mutation(tokens_are_not_logged, Authorizer, "__call__", "from None", "from exc"),
+    Mutation(
+        only_right_tokens_are_believed, bearer, "_claims",
+        "audience=issuer.audience", 'audience=["other", "pilotlight"]',
+    ),
+    Mutation(only_right_tokens_are_believed, bearer, "_claims", "issuer=issuer.name, ", ""),
+    Mutation(only_right_tokens_are_believed, bearer, "_claims", "leeway=LEEWAY_S", "leeway=10**6"),
+    Mutation(only_right_tokens_are_believed, bearer, "_claims", "ALGORITHMS, CHECKS,", "ALGORITHMS, {},"),
+    Mutation(
+        only_right_tokens_are_believed, bearer, "_claims",
+        "ALGORITHMS, CHECKS,", 'ALGORITHMS, {**CHECKS, "verify_signature": False},',
+    ),
+    Mutation(only_right_tokens_are_believed, bearer, "_tenant", "TENANT.fullmatch(tenant) is None", "False"),
+    Mutation(only_right_tokens_are_believed, issuer, "_https", 'parts.scheme != "https" or ', ""),
+    Mutation(tokens_open_the_routes_of_their_scopes, policy, "resources", "{verb}{path}", "*{path}"),
+    Mutation(tokens_open_the_routes_of_their_scopes, policy, "resources", "in sorted(scopes)", 'in ("infer", "admin")'),
+    Mutation(only_files_of_the_inbox_are_read, inbox, "file", "not uri.startswith(inbox)", "False"),
+    Mutation(only_files_of_the_inbox_are_read, inbox, "file", 'f"{store}/inbox/"', 'f"{store}"'),
+    Mutation(only_files_of_the_inbox_are_read, inbox, "file", '("", ".", "..")', '("", ".")'),
+    Mutation(only_files_of_the_inbox_are_read, inbox, "file", '("", ".", "..")', '(".", "..")'),
+    Mutation(only_files_of_the_inbox_are_read, inbox, "file", "not found.path.isprintable()", "False"),
+    Mutation(only_files_of_the_inbox_are_read, inbox, "file", "(MESSAGES, RESULTS)", "RESULTS"),
+    Mutation(only_files_of_the_inbox_are_read, inbox, "file", "(MESSAGES, RESULTS)", "MESSAGES"),
+    Mutation(results_lie_in_the_outbox, inbox, "File", 'f"outbox/{inner', 'f"{inner'),
+    Mutation(answers_to_messages_have_names_of_their_own, messages, "name", "[A-Za-z0-9._-]{0,127}", ".{0,127}"),
+    Mutation(answers_to_messages_have_names_of_their_own, messages, "name", "{0,127}", "*"),
+    Mutation(answers_go_to_allowed_queues_alone, Sender, "check", "queue not in self._allowed", "not queue"),
+    Mutation(names_are_no_paths, contracts, "check_name", "re.fullmatch(NAME_PATTERN, name) is None or ", ""),
+    Mutation(
+        names_are_no_paths, contracts, "check_name",
+        "re.fullmatch(NAME_PATTERN, name)", 're.match(r"[A-Za-z0-9]", name)',
+    ),
+    Mutation(files_of_a_version_stay_in_it, contracts, "File", "(/[A-Za-z0-9_]", "(/[A-Za-z0-9._]"),
+    Mutation(files_of_a_version_stay_in_it, contracts, "File", "^[A-Za-z0-9_][", "^["),
+    Mutation(
+        stores_keep_to_their_folder, storage, "translated", "except ValueError as exc", "except LookupError as exc",
+    ),
+    Mutation(encoded_slashes_lead_nowhere, routes, "_segments", "segments = path.", "segments = unquote(path)."),
+)  # fmt: skip
