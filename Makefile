@@ -48,7 +48,8 @@ audit: .venv-checkov/ready .venv-audit/ready  # what an auditor would ask; a sup
 
 test-runtime: .venv-runtime/ready  # core and handlers on Lambda's python, without torch, onnx and scikit-learn
 	.venv-runtime/bin/python -m pytest -n auto --dist loadfile tests/core \
-	  tests/functions/authorize tests/functions/batch tests/functions/drift tests/functions/models tests/functions/predict \
+	  tests/functions/authorize tests/functions/batch tests/functions/batches tests/functions/drift tests/functions/models \
+	  tests/functions/predict \
 	  tests/functions/promote tests/functions/start_training
 
 package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build; ARCH=arm64 builds for Graviton

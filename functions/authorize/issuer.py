@@ -21,7 +21,7 @@ class Issuer:
     audience: frozenset[str]  # one of which `aud` must name
     keys: str  # https URL of its JWKS
     scope_claims: tuple[str, ...] = ("scope", "scp", "roles")  # where scopes are looked for
-    scope_prefix: str = ""  # before infer, admin and train, such as https://models.example.com/
+    scope_prefix: str = ""  # before infer, batch, admin and train, such as https://models.example.com/
     tenant_claim: str = "sub"  # whom to bill
     key_claim: str = ""  # where the value of the tenant's API key stands, which its usage plan counts; empty for none
 

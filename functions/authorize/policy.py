@@ -37,11 +37,19 @@ def resources(scopes: Collection[Scope]) -> list[str]:
 
 
 def patterns(scope: Scope) -> Iterator[str]:
-    """The paths of a scope, without those that another one of them covers."""
+    """The paths of a scope, as few and short as open no route of another one: the answer must be small."""
     paths = {re.sub(r"\{[^}]*\}", "*", route) for route, needed in SCOPES.items() if needed == scope}
+    paths = {_widest(path, path.partition("*")[0] + "*", scope) if "*" in path else path for path in paths}
+    paths = {_widest(path, f"{path}*", scope) if f"{path}/*" in paths else path for path in paths}
     for path in sorted(paths):
         if not any(other != path and fnmatchcase(path, other) for other in paths):
             yield path
+
+
+def _widest(path: str, wider: str, scope: Scope) -> str:
+    """The wider pattern, where no route of another scope is one of it."""
+    others = (route for route, needed in SCOPES.items() if needed != scope)
+    return path if any(fnmatchcase(route, wider) for route in others) else wider
 
 
 def _statement(effect: str, resources: list[str]) -> dict[str, Any]:

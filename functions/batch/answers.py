@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from functions.batch.bodies import Body
+from pilotlight.api.remote_data import Uploads
 from pilotlight.api.statistics import Statistics
 from pilotlight.api.trace import Trace
 from pilotlight.contracts import Reference
@@ -18,10 +19,17 @@ if TYPE_CHECKING:
 class Answers:
     """What the models of a catalog say; `model` is the reference for those who name none."""
 
-    def __init__(self, catalog: Catalog, model: str = "", recorder: "Recorder | None" = None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        model: str = "",
+        uploads: Uploads | None = None,
+        recorder: "Recorder | None" = None,
+    ) -> None:
         self._catalog = catalog
         self._recorder = recorder  # of a share of the requests; None where nothing is kept
         self._model = model
+        self._uploads = uploads  # tensors that a body only names
         self._statistics = Statistics()
         self._watch = Watch()
 
@@ -32,7 +40,7 @@ class Answers:
         trace = trace or Trace(ends)
         model = opened(self._catalog, meant, trace)
         with self._statistics.call(model.key) as call:
-            request = body.request(model.manifest)
+            request = body.request(model.manifest, self._uploads)
             if any(output.binary for output in request.outputs):
                 raise InvalidInputError("The answers of a batch are JSON; ask for no binary_data.")
             keep = self._recorder.offer if self._recorder is not None else None

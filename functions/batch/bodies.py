@@ -12,6 +12,7 @@ import numpy as np
 from msgspec import Raw, Struct
 
 from pilotlight.api import mlflow, v2
+from pilotlight.api.remote_data import Uploads
 from pilotlight.contracts import Manifest, Reference
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.session import Array
@@ -57,10 +58,10 @@ class Json(Struct, frozen=True):
         version = self.head.model_version
         return Reference.select(self.head.model_name, None if version is None else str(version))
 
-    def request(self, manifest: Manifest) -> v2.InferRequest:
+    def request(self, manifest: Manifest, uploads: Uploads | None = None) -> v2.InferRequest:
         """As predict reads it, else as a record."""
         if self.head is not None and TENSORS.match(self.head.inputs):
-            return v2.decode_infer(self.data, {}, manifest)
+            return v2.decode_infer(self.data, {}, manifest, uploads)
         record = msgspec.json.decode(self.data)
         if isinstance(record, dict):
             record = {name: value for name, value in record.items() if name not in ("model_name", "model_version")}
@@ -76,7 +77,7 @@ class Row(Struct, frozen=True):
         """A table names no model."""
         return None
 
-    def request(self, manifest: Manifest) -> v2.InferRequest:
+    def request(self, manifest: Manifest, uploads: Uploads | None = None) -> v2.InferRequest:
         """The row as the model's columns, inputs or features."""
         return from_record(dict(self.cells), manifest, strict=False)
 
@@ -90,7 +91,7 @@ class Picture(Struct, frozen=True):
         """An image names no model."""
         return None
 
-    def request(self, manifest: Manifest) -> v2.InferRequest:
+    def request(self, manifest: Manifest, uploads: Uploads | None = None) -> v2.InferRequest:
         """The file as the model's image; `InvalidInputError` for a model that takes none."""
         if not isinstance(manifest.prepare, Image):
             raise InvalidInputError(f"{manifest.name} takes no image; its inputs are {signatures(manifest)[0].names}.")
@@ -98,7 +99,23 @@ class Picture(Struct, frozen=True):
         return asked(signatures(manifest)[0], {manifest.prepare.name: tensor})
 
 
-Body = Json | Row | Picture
+class Call(Struct, frozen=True):
+    """A request of a batch: a V2 body, the id that its answer carries, and the model of its endpoint."""
+
+    data: bytes
+    custom_id: str
+    meant: Reference
+
+    def reference(self) -> Reference | None:
+        """The endpoint's."""
+        return self.meant
+
+    def request(self, manifest: Manifest, uploads: Uploads | None = None) -> v2.InferRequest:
+        """As predict reads it."""
+        return v2.decode_infer(self.data, {}, manifest, uploads)
+
+
+Body = Json | Row | Picture | Call
 
 
 def from_record(record: Any, manifest: Manifest, *, strict: bool = True) -> v2.InferRequest:  # noqa: ANN401 - any JSON

@@ -1,333 +1,134 @@
-"""A file of the inbox, answered in parts: killed at any moment, it goes on behind the last part and repeats nothing.
+"""Files of the inbox and inputs of batches, answered by one invocation after the other, or by many at once.
 
-    1. progress.json says up to which byte the input is answered
-    2. the next part is written under its extent, then progress.json is swapped for one that counts it
-    3. behind the last part they are joined to the result, manifest.json is written, the parts are removed
+A file from a certain size on is spread over a state machine's map (infra/events.yaml), whose steps come back here:
 
-A part that progress.json does not count is no part of the result. Whoever loses the swap stops: another is at work.
+    split    cuts the file into spans, writes spans.json for the map
+    answer   answers one of them, as far as there is time
+    join     puts the parts together
+
+Without a state machine, or when it has failed, one invocation hands on to the next.
 """
 
-import hashlib
-import re
-import time
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
-from msgspec import structs
 
-from functions.batch import lines
 from functions.batch.answers import Answers
-from functions.batch.bodies import Picture
 from functions.batch.books import Books
-from functions.batch.inbox import IMAGES, KINDS, LINES, File, file
-from functions.batch.lines import Item
-from functions.batch.progress import MOST_ERRORS, Part, Progress, Summary, Wrong, now
+from functions.batch.inbox import File, Ordered, file
+from functions.batch.occurrences import Step
 from functions.batch.sender import Sender
-from pilotlight import correlation as correlations
-from pilotlight.api.trace import Trace
-from pilotlight.contracts import Reference, decode, encode
-from pilotlight.errors import (
-    ChangedError,
-    ConflictError,
-    DeadlineError,
-    InvalidInputError,
-    NotFoundError,
-    PilotlightError,
-    UnavailableError,
-    UnsupportedError,
-)
+from functions.batch.work import Work
+from pilotlight.batches import Order, Summary, now, of_batch
+from pilotlight.contracts import decode, encode
+from pilotlight.errors import ConflictError, InvalidInputError, NotFoundError
 from pilotlight.storage import ObjectStore
 
 RESERVE_S = 15.0  # of an invocation, kept to write what is answered and to hand on
-PART_BYTES = 4_000_000  # of the input, or of answers: what a killed invocation may lose
-PART = re.compile(r".*/parts/\d{15}-\d{15}\.jsonl")
-LARGEST = 50_000_000  # bytes of a file that is not read in lines
+SPAN_BYTES = 16_000_000  # of a file that is spread
+MOST_SPANS = 2_000  # of a file: what each says when it is done must fit into the 256 kB of a state
 
 
-@dataclass
-class Slice:
-    """What one invocation has answered since the last part."""
+@dataclass(frozen=True)
+class Spread:
+    """When a file is spread, and over what; no state machine, no spreading."""
 
-    start: int
-    end: int
-    line: int
-    answers: list[bytes] = field(default_factory=list)
-    size: int = 0
-    failed: list[Wrong] = field(default_factory=list)
-    versions: dict[str, int] = field(default_factory=dict)  # and how many lines each has answered
-    trace: Trace = field(default_factory=Trace)
-
-    def add(self, item: Item, text: bytes) -> None:
-        """One more line of the result."""
-        self.answers.append(text)
-        self.size += len(text)
-        self.end, self.line = item.end, item.number
-
-    @property
-    def full(self) -> bool:
-        """Whether it is time for a part."""
-        return self.end - self.start >= PART_BYTES or self.size >= PART_BYTES
+    machine: str = ""  # ARN
+    threshold: int = 64_000_000  # bytes of a file from which on it is
+    at_once: int = 10  # invocations that it may keep busy
 
 
 class Files:
-    """Answers files of a store's inbox into its outbox."""
-
-    def __init__(self, store: ObjectStore, answers: Answers, sender: Sender, books: Books | None = None) -> None:
-        self._store = store
-        self._answers = answers
-        self._sender = sender
-        self._books = books
-
-    def see_to(self, uri: str, ends: float, tenant: str = "", correlation: str = "") -> str:
-        """Answer as much as there is time for; what was done, as a sentence. `ends` is on time.monotonic's clock."""
-        found = file(self._store.url, uri)
-        work = Work(self._store, self._answers, found, ends - RESERVE_S, self._books, (tenant, correlation))
-        try:
-            return work.go_on(lambda: self._sender.resume(uri))
-        except ConflictError as exc:
-            return f"{found.path} is left to somebody else: {exc}"
-
-
-class Work:
-    """One invocation's work on one file."""
+    """Answers files of a store into its outbox."""
 
     def __init__(
         self,
         store: ObjectStore,
         answers: Answers,
-        found: File,
-        ends: float,
+        sender: Sender,
+        spread: Spread = Spread(),
         books: Books | None = None,
-        origin: tuple[str, str] = ("", ""),
     ) -> None:
-        """`origin` is the tenant and the correlation of a file that begins."""
         self._store = store
         self._answers = answers
-        self._file = found
-        self._ends = ends
+        self._sender = sender
+        self._spread = spread
         self._books = books
-        self._origin = origin
-        self._paid = False  # the invocation's fee
-        self._name = uuid.uuid4().hex  # so that no two workers write the same bytes
-        self._e_tag = ""  # of progress.json
-        self._idle = True  # nothing is answered yet
 
-    def go_on(self, hand_on: Callable[[], None]) -> str:
-        """From where the file stands to its end, or to that of the time; then somebody else is to go on."""
-        progress = self._progress()
-        correlations.begin(progress.correlation)
-        if progress.state == "done":
-            return f"{self._file.path} is answered already."
+    def see_to(self, job: str, ends: float, origin: tuple[str, str] = ("", "")) -> str:
+        """Answer as much as there is time for; what was done, as a sentence. `ends` is on time.monotonic's clock.
+
+        `origin` is the tenant and the correlation of the event that told of it.
+        """
+        found = self._found(job)
         try:
-            self._check(progress)
-        except (InvalidInputError, UnsupportedError) as exc:
-            return self._finish(progress, refused=str(exc))
-        begun = progress.position
-        progress = self._swap(progress, invocations=progress.invocations + 1)
-        progress = self._parts(progress)
-        if progress.position < progress.bytes or time.monotonic() > self._ends:
-            return self._pause(progress, begun, hand_on)
-        return self._finish(progress)
-
-    def _pause(self, progress: Progress, begun: int, hand_on: Callable[[], None]) -> str:
-        if progress.position == begun < progress.bytes:
-            raise UnavailableError(f"{self._file.path} does not come on: there was no time for a line at {begun}.")
-        hand_on()
-        return f"{self._file.path} is answered to {progress.percent} %; it goes on in another invocation."
-
-    def _progress(self) -> Progress:
-        """How far the file is; a new one, and one that was replaced since, begins."""
-        size, e_tag = self._store.stamp(self._file.path)
-        path = f"{self._file.folder}/progress.json"
-        try:
-            stored = self._store.get(path)
+            work = self._work(found, ends, origin)
+            if self._is_spread(work.reading.size) and self._sender.spread(
+                self._spread.machine, job, work.reading.e_tag
+            ):
+                return f"{found.path} is spread."
+            return work.go_on(partial(self._sender.resume, job))
+        except ConflictError as exc:
+            return f"{found.path} is left to somebody else: {exc}"
         except NotFoundError:
-            stored = None
-        if stored is not None:
-            self._e_tag = stored.e_tag
-            known = decode(stored.data, Progress, path)
-            if (known.e_tag, known.bytes) == (e_tag, size):
-                return known
-            self._store.delete(f"{self._file.folder}/manifest.json")  # of the file that was there before
-        started = now()
-        tenant, correlation = self._origin
-        fresh = Progress(
-            input=self._file.path,
-            bytes=size,
-            e_tag=e_tag,
-            correlation=correlation,
-            tenant=tenant,
-            model=self._model(),
-            started=started,
-            worker=self._name,
-        )
-        if stored is not None:
-            return self._swap(fresh)
-        self._store.create(path, encode(fresh))
-        self._own(path, fresh)
-        return fresh
-
-    def _model(self) -> str:
-        """The version that answers lines which name no model, from the first line to the last."""
-        meant = self._answers.default(self._file.model)
-        return str(self._answers.version(meant)) if meant is not None else ""
-
-    def _swap(self, progress: Progress, **changes: Any) -> Progress:  # noqa: ANN401 - fields of the document
-        """Write how far it is now; `ChangedError` when somebody else has."""
-        path = f"{self._file.folder}/progress.json"
-        after = structs.replace(progress, updated=now(), worker=self._name, **changes)
-        self._store.replace(path, encode(after), self._e_tag)
-        self._own(path, after)
-        return after
-
-    def _own(self, path: str, written: Progress) -> None:
-        """The e_tag of what was just written, unless somebody else has written since."""
-        stored = self._store.get(path)
-        if stored.data != encode(written):
-            raise ChangedError(f"{path} was changed by somebody else.")
-        self._e_tag = stored.e_tag
-
-    def _check(self, progress: Progress) -> None:
-        """Refuse a file that cannot be read at all."""
-        kind = self._file.kind
-        if kind == ".parquet":
-            raise UnsupportedError(
-                "Parquet is not read here, since its reader does not fit beside the models; send CSV."
-            )
-        if kind not in KINDS:
-            raise InvalidInputError(f"A file that ends in {kind!r} is not read; send one of {', '.join(KINDS)}.")
-        if kind not in (*LINES, ".csv") and progress.bytes > LARGEST:
-            raise InvalidInputError(f"The file has {progress.bytes:,} bytes; a {kind} may have {LARGEST:,}.")
-        if kind == ".csv":
-            self._header(progress)
-
-    def _header(self, progress: Progress) -> list[str]:
-        return lines.header(lines.lines(self._blocks(progress, 0)))
-
-    def _blocks(self, progress: Progress, start: int) -> Iterator[bytes]:
-        return self._store.blocks(self._file.path, start, progress.bytes, progress.e_tag)
-
-    def _items(self, progress: Progress) -> Iterator[Item]:
-        """What is still to be answered."""
-        if progress.position >= progress.bytes:
-            return
-        kind = self._file.kind
-        if kind not in (*LINES, ".csv"):
-            data = b"".join(self._blocks(progress, 0))
-            yield Item(1, len(data), Picture(data) if kind in IMAGES else lines.parsed(data))
-            return
-        chunks = self._blocks(progress, progress.position)
-        found = lines.lines(chunks, progress.position, progress.line)
-        if kind in LINES:
-            yield from lines.bodies(found)
-            return
-        names = self._header(progress)
-        rows = lines.rows(names, found)
-        if progress.position == 0:
-            next(rows, None)  # the header itself
-        yield from rows
-
-    def _parts(self, progress: Progress) -> Progress:
-        """Answer and write part by part until the file or the time is at its end."""
-        part = Slice(progress.position, progress.position, progress.line)
-        for item in self._items(progress):
-            if time.monotonic() > self._ends:
-                return self._write(progress, part)
-            try:
-                part.add(item, self._line(progress, item, part))
-            except DeadlineError:
-                return self._write(progress, part)
-            except UnavailableError:
-                self._write(progress, part)
+            if not isinstance(found, Ordered) or self._is_there(found.path):
                 raise
-            self._idle = False
-            if part.full:
-                progress = self._write(progress, part)
-                part = Slice(progress.position, progress.position, progress.line)
-        part.end = progress.bytes  # blank lines at the end
-        return self._write(progress, part)
+            return self._gone(found)
 
-    def _line(self, progress: Progress, item: Item, part: Slice) -> bytes:
-        """The result's line for one item: the V2 answer or the error, behind the number of its line."""
+    def step(self, step: Step, ends: float) -> dict[str, Any]:
+        """One step of the state machine; what is raised is tried again by it."""
+        work = self._work(self._found(step.job), ends)
+        if step.step == "answer":
+            return {"done": work.answer(step.start)}
+        if step.step == "join":
+            return {"said": work.join()}
+        return self._split(step.job, work)
+
+    def _split(self, job: str, work: Work) -> dict[str, Any]:
+        length = max(SPAN_BYTES, work.reading.size // MOST_SPANS + 1)
+        progress = work.begin(length)
+        starts = [{"start": span.start} for span in progress.spans if not (span.done or progress.refused)]
+        path = f"{self._found(job).folder}/spans.json"
+        self._store.put(path, msgspec.json.encode(starts))
+        bucket, _, prefix = self._store.url.removeprefix("s3://").partition("/")
+        return {
+            "job": job,
+            "spans": len(starts),
+            "at_once": self._spread.at_once,
+            "bucket": bucket,
+            "key": f"{prefix}/{path}".lstrip("/"),
+        }
+
+    def _gone(self, found: Ordered) -> str:
+        """A batch whose file was deleted before it was answered has failed."""
+        why = f"The file {found.order.input_file_id} is not there any more."
+        summary = Summary(input=found.path, bytes=0, e_tag="", sha256="", result="", refused=why, ended=now())
+        self._store.put(f"{found.folder}/manifest.json", encode(summary))
+        return f"{found.path} is refused: {why}"
+
+    def _is_there(self, path: str) -> bool:
         try:
-            if isinstance(item.body, InvalidInputError):
-                raise item.body
-            meant = item.body.reference() or (Reference.parse(progress.model) if progress.model else None)
-            answer, version = self._answers.answer(item.body, meant, self._ends)
-        except PilotlightError as exc:
-            if isinstance(exc, UnavailableError) and not (self._idle and isinstance(exc, DeadlineError)):
-                raise  # it may go better later, but not for a line that had a whole invocation
-            part.failed.append(Wrong(item.number, str(exc)))
-            return msgspec.json.encode(part.failed[-1]) + b"\n"
-        part.versions[version] = part.versions.get(version, 0) + 1
-        return b'{"line":%d,%b\n' % (item.number, answer[1:])
+            self._store.size(path)
+        except NotFoundError:
+            return False
+        return True
 
-    def _write(self, progress: Progress, part: Slice) -> Progress:
-        """A part, and then that it counts."""
-        if part.end == part.start:
-            return progress
-        extent = Part(part.start, part.end)
-        if part.answers:
-            self._store.put(f"{self._file.folder}/{extent.name}", b"".join(part.answers))
-        after = self._swap(
-            progress,
-            position=part.end,
-            percent=round(100 * part.end / max(1, progress.bytes), 1),
-            line=part.line,
-            answered=progress.answered + len(part.answers) - len(part.failed),
-            failed=progress.failed + len(part.failed),
-            versions=tuple(sorted({*part.versions, *progress.versions})),
-            errors=(*progress.errors, *part.failed)[:MOST_ERRORS],
-            parts=(*progress.parts, extent) if part.answers else progress.parts,
-        )
-        self._note(after, part)
-        return after
+    def _is_spread(self, size: int) -> bool:
+        return bool(self._spread.machine) and size >= self._spread.threshold
 
-    def _note(self, progress: Progress, part: Slice) -> None:
-        """What the part cost, once it counts."""
-        if self._books is not None:
-            origin = {"tenant": progress.tenant, "correlation": progress.correlation}
-            self._books.part(part.trace, part.versions, len(part.failed), first=not self._paid, **origin)
-            self._paid = True
+    def _work(self, found: File, ends: float, origin: tuple[str, str] = ("", "")) -> Work:
+        if isinstance(found, Ordered):
+            origin = (found.order.by, found.order.id)  # whoever ordered it, and what he knows it by
+        return Work(self._store, self._answers, found, ends - RESERVE_S, self._books, origin)
 
-    def _finish(self, progress: Progress, refused: str = "") -> str:
-        """Join the parts, write the manifest, then remove what nobody needs any more."""
-        result = "" if refused else self._file.result
-        if result:
-            self._store.write(result, self._joined(progress))
-        summary = Summary(
-            input=progress.input,
-            bytes=progress.bytes,
-            e_tag=progress.e_tag,
-            sha256=self._sha256(progress),
-            result=result,
-            refused=refused,
-            correlation=progress.correlation,
-            lines=progress.answered + progress.failed,
-            answered=progress.answered,
-            failed=progress.failed,
-            versions=progress.versions,
-            errors=progress.errors,
-            invocations=max(1, progress.invocations),
-            started=progress.started,
-            ended=now(),
-        )
-        self._store.put(f"{self._file.folder}/manifest.json", encode(summary))
-        self._swap(progress, state="done", percent=100.0, parts=())
-        for path in filter(PART.fullmatch, list(self._store.paths(f"{self._file.folder}/parts"))):
-            self._store.delete(path)
-        return f"{self._file.path} is refused: {refused}" if refused else f"{self._file.path} is answered: {result}."
-
-    def _joined(self, progress: Progress) -> Iterator[bytes]:
-        """The parts' bytes in the order of the input."""
-        for part in progress.parts:
-            yield from map(bytes, self._store.stream(f"{self._file.folder}/{part.name}"))
-
-    def _sha256(self, progress: Progress) -> str:
-        digest = hashlib.sha256()
-        for chunk in self._blocks(progress, 0):
-            digest.update(chunk)
-        return digest.hexdigest()
+    def _found(self, job: str) -> File:
+        """The file that a job means: an address in the inbox, or a batch's id."""
+        if not job.startswith("batch_"):
+            return file(self._store.url, job)
+        path = of_batch(job, "order")
+        order = decode(self._store.get(path).data, Order, path)
+        if order.id != job:
+            raise InvalidInputError(f"{path} is the order of {order.id}, not of {job}.")
+        return Ordered.of(order)

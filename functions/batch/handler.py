@@ -8,12 +8,13 @@ from typing import Any
 
 from functions.batch.answers import Answers
 from functions.batch.books import Books
-from functions.batch.files import Files
+from functions.batch.files import Files, Spread
 from functions.batch.messages import Messages
-from functions.batch.occurrences import Message, Occurrence, of_event, of_record
+from functions.batch.occurrences import Message, Occurrence, of_event, of_record, of_step
 from functions.batch.sender import Sender
 from pilotlight import correlation
 from pilotlight.api.ledger import ledger
+from pilotlight.api.remote_data import Uploads
 from pilotlight.api.router import status_of
 from pilotlight.api.trace import Bill, Trace
 from pilotlight.capture.recorder import Recorder
@@ -62,10 +63,12 @@ class Batch:
     def _answer(self, event: Mapping[str, Any], ends: float) -> dict[str, Any]:
         if "Records" in event:
             return self._queue(event["Records"], ends)
+        if "step" in event:
+            return self._files.step(of_step(event), ends)
         occurrence = of_event(event)
         if isinstance(occurrence, Message):
             return {"done": [self._private(occurrence, ends)]}
-        return {"done": [self._files.see_to(occurrence.uri, ends, occurrence.tenant, occurrence.correlation)]}
+        return {"done": [self._files.see_to(occurrence.name, ends, (occurrence.tenant, occurrence.correlation))]}
 
     def _private(self, message: Message, ends: float) -> str:
         """Answer an event's message; Lambda logs what is raised, and a refusal would quote what was sent."""
@@ -105,8 +108,8 @@ class Batch:
     def _done(self, occurrence: Occurrence, ends: float, of: int) -> str:
         if isinstance(occurrence, Message):
             return self._noted(occurrence, ends, of)
-        self._sender.resume(occurrence.uri)  # a file has an invocation of its own
-        return occurrence.uri
+        self._sender.resume(occurrence.name)  # a file has an invocation of its own
+        return occurrence.name
 
     def _noted(self, message: Message, ends: float, of: int) -> str:
         """Answer a message, one of `of` in this invocation, and note what came of it."""
@@ -139,11 +142,14 @@ def build(settings: Settings, store: ObjectStore | None = None) -> Batch:
         memory_mb=settings.memory_mb,
         alias_seconds=settings.alias_seconds,
     )
-    recorder, sender = recording(settings, store), Sender(settings.reply_queues.replace(",", " ").split())
-    answers = Answers(catalog, settings.model, recorder)
+    recorder = recording(settings, store)
+    answers = Answers(catalog, settings.model, Uploads(catalog.registry, settings.tensor_bytes), recorder)
+    sender = Sender(settings.reply_queues.replace(",", " ").split())
+    spread = Spread(settings.spreader, settings.spread_bytes, settings.spread_at_once)
     correlation.install()
     books = Books(Bill(settings.memory_mb), ledger(settings.call_seconds))
-    return Batch(Messages(store, answers, sender), Files(store, answers, sender, books), sender, books, recorder)
+    files = Files(store, answers, sender, spread, books)
+    return Batch(Messages(store, answers, sender), files, sender, books, recorder)
 
 
 handle = build(Settings.from_environment(os.environ))

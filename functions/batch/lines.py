@@ -4,7 +4,7 @@ Each item ends at a byte of the file behind which reading can go on; nothing her
 """
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from msgspec import Struct
 
@@ -52,19 +52,19 @@ def unmarked(data: bytes, number: int) -> bytes:
     return data.removeprefix(MARK) if number == 1 else data
 
 
-def bodies(found: Iterable[Line]) -> Iterator[Item]:
+def bodies(found: Iterable[Line], read: Callable[[bytes], Body] = Json.read) -> Iterator[Item]:
     """JSON lines; blank ones are passed over."""
     for line in found:
         if line.data is None or line.data.strip():
-            yield Item(line.number, line.end, parsed(line.data))
+            yield Item(line.number, line.end, parsed(line.data, read))
 
 
-def parsed(data: bytes | None) -> Body | InvalidInputError:
+def parsed(data: bytes | None, read: Callable[[bytes], Body] = Json.read) -> Body | InvalidInputError:
     """One body, or what is wrong with it."""
     if data is None:
         return InvalidInputError(f"The line is longer than {LONGEST:,} bytes; send fewer items in each.")
     try:
-        return Json.read(data)
+        return read(data)
     except InvalidInputError as exc:
         return exc
 

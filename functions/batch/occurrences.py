@@ -5,15 +5,15 @@ message structure for EventBridge. It knows forms, not what is done about them.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
 from pilotlight import correlation
+from pilotlight.bus import INFERENCE
 from pilotlight.errors import InvalidInputError
 
-INFERENCE = "Pilotlight Inference"  # detail-type of what other programs put on the bus
 CREATED = "Object Created"  # detail-type of S3's
 
 
@@ -30,15 +30,23 @@ class Message(Struct, frozen=True):
     correlation: str = ""  # the sender's own, else the key
 
 
-class Upload(Struct, frozen=True):
-    """A file to be answered line by line, by its whole address."""
+class Job(Struct, frozen=True):
+    """A file to be answered line by line, by its whole address, or a batch by its id."""
 
-    uri: str
+    name: str
     tenant: str = ""  # who wrote the file, as S3 says
     correlation: str = ""  # the id that S3 gave to the upload; whoever uploads finds it in S3's answer
 
 
-Occurrence = Message | Upload
+class Step(Struct, frozen=True):
+    """What the state machine asks for of a job that is spread."""
+
+    step: Literal["split", "answer", "join"]
+    job: str
+    start: int = 0  # of the span, in bytes
+
+
+Occurrence = Message | Job
 
 
 def of_event(event: Mapping[str, Any]) -> Occurrence:
@@ -48,13 +56,22 @@ def of_event(event: Mapping[str, Any]) -> Occurrence:
         raise InvalidInputError(f"The event {kind or sorted(event)!r} is none of {CREATED}, {INFERENCE}, SQS.")
     if kind == CREATED:
         uri = f"s3://{detail['bucket']['name']}/{detail['object']['key']}"
-        return Upload(uri, str(detail.get("requester", "")), str(detail.get("request-id", "")))
+        return Job(uri, str(detail.get("requester", "")), str(detail.get("request-id", "")))
     key, source = str(event.get("id", "")), str(event.get("source", ""))
-    if "s3_uri" not in detail:
+    named = [detail[name] for name in ("s3_uri", "batch", "job") if name in detail]
+    if not named:
         return Message(key, msgspec.json.encode(detail), fresh=False, tenant=source, correlation=key)
-    if "inputs" in detail or not isinstance(detail["s3_uri"], str):
-        raise InvalidInputError("An event has either s3_uri, which is a text, or a V2 body with inputs.")
-    return Upload(detail["s3_uri"], source, key)
+    if len(named) > 1 or "inputs" in detail or not isinstance(named[0], str):
+        raise InvalidInputError("An event has either s3_uri, batch or job, which is a text, or a V2 body with inputs.")
+    return Job(named[0], source, key)
+
+
+def of_step(event: Mapping[str, Any]) -> Step:
+    """What the state machine asks for."""
+    try:
+        return msgspec.convert(event, Step)
+    except msgspec.ValidationError as exc:
+        raise InvalidInputError(f"The event is no step of the state machine: {exc}.") from exc
 
 
 def of_record(record: Mapping[str, Any]) -> Occurrence:

@@ -1,4 +1,4 @@
-"""What leaves by SQS and EventBridge: replies, and this function's word to itself to go on. Alone imports boto3.
+"""What leaves by SQS, EventBridge and Step Functions: replies, this function's word to itself to go on, large files.
 
 boto3 takes 200 ms to import, so it is imported when the first thing is to be sent.
 """
@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from functions.batch.occurrences import INFERENCE
+from pilotlight.bus import Bus
 from pilotlight.errors import InvalidInputError, UnavailableError
 
 SOURCE = "pilotlight.batch"
@@ -23,6 +23,7 @@ class Sender:
         self._allowed = frozenset(reply_queues)
         self._urls: dict[str, str] = {}
         self._clients: dict[str, Any] = {}
+        self._bus = Bus()
 
     def check(self, queue: str) -> None:
         """`InvalidInputError` for a queue that the setting does not allow."""
@@ -39,12 +40,18 @@ class Sender:
         url = self._url(queue)
         self._call("sqs", "send_message", QueueUrl=url, MessageBody=text, MessageAttributes=attributes, **more)
 
-    def resume(self, uri: str) -> None:
-        """Have the function invoked again for a file."""
-        entry = {"Source": SOURCE, "DetailType": INFERENCE, "Detail": json.dumps({"s3_uri": uri})}
-        answer = self._call("events", "put_events", Entries=[entry])
-        if answer["FailedEntryCount"]:
-            raise UnavailableError(f"EventBridge did not take the word to go on with {uri}: {answer['Entries'][0]}.")
+    def resume(self, job: str) -> None:
+        """Have the function invoked again for a file or a batch."""
+        self._bus.tell(SOURCE, job)
+
+    def spread(self, machine: str, job: str, stamp: str) -> bool:
+        """Start the state machine for these bytes of a file; whether it works on them.
+
+        It does not when it has worked on them before and failed: then they are answered one invocation after the other.
+        """
+        name = hashlib.sha256(f"{job} {stamp}".encode()).hexdigest()
+        arguments = {"stateMachineArn": machine, "name": name, "input": json.dumps({"job": job})}
+        return self._call("stepfunctions", "start_execution", unless="ExecutionAlreadyExists", **arguments) is not None
 
     def _url(self, queue: str) -> str:
         if queue not in self._urls:
@@ -53,7 +60,8 @@ class Sender:
             self._urls[queue] = answer["QueueUrl"]
         return self._urls[queue]
 
-    def _call(self, service: str, action: str, **arguments: Any) -> Any:  # noqa: ANN401 - boto3 ships no types
+    def _call(self, service: str, action: str, unless: str = "", **arguments: Any) -> Any:  # noqa: ANN401 - boto3 ships no types
+        """What AWS answers; None for the error that is called `unless`."""
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -62,4 +70,6 @@ class Sender:
                 self._clients[service] = boto3.client(service)
             return getattr(self._clients[service], action)(**arguments)
         except (BotoCoreError, ClientError) as exc:
+            if unless and isinstance(exc, ClientError) and exc.response["Error"]["Code"] == unless:
+                return None
             raise UnavailableError(f"{service} did not {action}: {exc}.") from exc

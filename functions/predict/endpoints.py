@@ -9,6 +9,7 @@ from msgspec import structs
 import pilotlight
 from pilotlight.api import v2
 from pilotlight.api.messages import Request, Response
+from pilotlight.api.remote_data import Answers, Uploads
 from pilotlight.api.router import Routes
 from pilotlight.api.statistics import Statistics
 from pilotlight.api.trace import Trace
@@ -30,9 +31,20 @@ CAPTURE = "x-pilotlight-capture"  # `off`: nothing is kept of this request, what
 class Endpoints:
     """The V2 protocol over a catalog; MLflow's routes are passed on."""
 
-    def __init__(self, catalog: Catalog, model: str = "", recorder: "Recorder | None" = None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        model: str = "",
+        tensor_bytes: int = 0,
+        *,
+        large: bool = False,
+        recorder: "Recorder | None" = None,
+    ) -> None:
+        """`tensor_bytes` of tensors may lie in the store, for one request; `large` answers go there."""
         self._catalog = catalog
         self._recorder = recorder  # of a share of the requests; None where nothing is kept
+        self._uploads = Uploads(catalog.registry, tensor_bytes)
+        self._answers = Answers(catalog.registry, kept=large)
         self._model = model  # the reference behind /invocations
         self._statistics = Statistics()
         self._watch = Watch()
@@ -125,7 +137,8 @@ class Endpoints:
         """The answer of one version; a shadow's is not kept."""
         request.trace.model, request.trace.version = model.manifest.name, model.manifest.version
         with self._statistics.call(model.key) as call:
-            return answered(model, request.body, request.headers, self._watch, call, request.trace, keep)
+            given, kept = self._uploads, self._answers
+            return answered(model, request.body, request.headers, self._watch, call, request.trace, given, kept, keep)
 
     def scoring(self, request: Request) -> Response:
         """MLflow's routes; their module takes 8 ms to import, which no V2 caller's cold start waits for."""

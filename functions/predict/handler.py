@@ -61,12 +61,12 @@ def recording(settings: Settings, known: Catalog) -> "Recorder | None":
 
 
 def router(settings: Settings, known: Catalog) -> Router:
-    """The handler over a catalog, with a bill for each call and, unless it is switched off, a line of the log."""
+    """The routes over the models of a catalog, with a bill for each call and, unless that is off, a line of the log."""
     correlation.install()
-    recorder = recording(settings, known)
-    endpoints = Endpoints(known, settings.model, recorder)
+    recorder, large = recording(settings, known), settings.large_answers == "on"
+    endpoints = Endpoints(known, settings.model, settings.tensor_bytes, large=large, recorder=recorder)
     after = recorder.wake if recorder else None
-    return Router(endpoints.routes(), Bill(settings.memory_mb), ledger(settings.call_seconds), after)
+    return Router(endpoints.routes(), Bill(settings.memory_mb), ledger=ledger(settings.call_seconds), after=after)
 
 
 def build(settings: Settings) -> Router:

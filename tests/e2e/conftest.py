@@ -39,8 +39,9 @@ def environment_file(bridge: str, moto_url: str, tmp_path_factory: pytest.TempPa
         for datatype in ECHOES:
             fakes.publish_echo(registry, datatype)
         store = {"PILOTLIGHT_STORE": f"s3://models?endpoint={reachable}"}
-        variables = {"PredictFunction": {**store, "PILOTLIGHT_ALIAS_SECONDS": "1"}, "ModelsFunction": store}
-        variables["StartTrainingFunction"] = store
+        variables = {"PredictFunction": {**store, "PILOTLIGHT_ALIAS_SECONDS": "1"}}
+        others = ("ModelsFunction", "BatchFunction", "BatchesFunction", "StartTrainingFunction")
+        variables |= dict.fromkeys(others, store)
         file = tmp_path_factory.mktemp("sam") / "environment.json"
         file.write_text(json.dumps(variables))
         yield file

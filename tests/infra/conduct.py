@@ -203,7 +203,7 @@ def only_files_of_the_inbox_are_read() -> Iterator[str]:
         f"{STORE}/inbox/a/../../models/x", f"{STORE}/inbox/a//b", f"{STORE}/inbox/./a", f"{STORE}/inbox/",
         "s3://other/prefix/inbox/x", "s3://bucket/inbox/x", f"{STORE}x/inbox/y", "/etc/passwd", "file:///etc/passwd",
         "models/x", "http://169.254.169.254/latest/meta-data", f"{STORE}/inbox/a\nb", f"{STORE}/inbox/a\x00",
-        f"{STORE}/inbox/messages/one.jsonl", f"{STORE}/%69nbox/x",
+        f"{STORE}/inbox/messages/one.jsonl", f"{STORE}/inbox/batches/0/a.jsonl", f"{STORE}/%69nbox/x",
     ):  # fmt: skip
         if accepted(lambda each: inbox.file(STORE, each), uri):
             yield f"{uri!r} is read"
@@ -355,7 +355,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(only_files_of_the_inbox_are_read, inbox, "file", '("", ".", "..")', '("", ".")'),
     Mutation(only_files_of_the_inbox_are_read, inbox, "file", '("", ".", "..")', '(".", "..")'),
     Mutation(only_files_of_the_inbox_are_read, inbox, "file", "not found.path.isprintable()", "False"),
-    Mutation(only_files_of_the_inbox_are_read, inbox, "file", 'f"{found.folder}/".startswith(MESSAGES)', "False"),
+    Mutation(only_files_of_the_inbox_are_read, inbox, "file", "(MESSAGES, RESULTS)", "RESULTS"),
+    Mutation(only_files_of_the_inbox_are_read, inbox, "file", "(MESSAGES, RESULTS)", "MESSAGES"),
     Mutation(results_lie_in_the_outbox, inbox, "File", 'f"outbox/{inner', 'f"{inner'),
     Mutation(answers_to_messages_have_names_of_their_own, messages, "name", "[A-Za-z0-9._-]{0,127}", ".{0,127}"),
     Mutation(answers_to_messages_have_names_of_their_own, messages, "name", "{0,127}", "*"),

@@ -6,8 +6,9 @@ from typing import Any
 
 from cfnlint.decode import cfn_yaml
 
-from functions.batch.occurrences import CREATED, INFERENCE
+from functions.batch.occurrences import CREATED, Job, of_event
 from functions.batch.sender import SOURCE
+from pilotlight.bus import INFERENCE
 
 ROOT = Path(__file__).parents[2]
 STACK: dict[str, Any] = cfn_yaml.load(str(ROOT / "infra" / "events.yaml"))
@@ -47,7 +48,7 @@ def test_the_function_may_do_only_what_it_must() -> None:
     assert flat == {
         "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "events:PutEvents", "sqs:ReceiveMessage",
         "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage",
-        "kms:Decrypt", "kms:GenerateDataKey",
+        "kms:Decrypt", "kms:GenerateDataKey", "states:StartExecution",
     }  # fmt: skip
     assert "*" not in [one["Resource"] for one in statements()]
     assert resources("s3:PutObject") == [{"Fn::Sub": f"{OBJECTS}/outbox/*"}]
@@ -55,7 +56,7 @@ def test_the_function_may_do_only_what_it_must() -> None:
         {"Fn::Sub": f"{OBJECTS}/outbox/*/{name}"} for name in ("parts/*", "manifest.json")
     ]
     assert resources("s3:GetObject") == [
-        {"Fn::Sub": f"{OBJECTS}/{folder}/*"} for folder in ("models", "inbox", "outbox")
+        {"Fn::Sub": f"{OBJECTS}/{folder}/*"} for folder in ("models", "inbox", "outbox", "uploads", "batches")
     ]
     assert resources("sqs:SendMessage") == [{"Ref": "ReplyQueues"}]
 
@@ -63,6 +64,34 @@ def test_the_function_may_do_only_what_it_must() -> None:
 def test_it_may_tell_itself_to_go_on_and_nobody_anything_else() -> None:
     (statement,) = [one for one in statements() if one["Action"] == "events:PutEvents"]
     assert statement["Condition"] == {"StringEquals": {"events:source": SOURCE, "events:detail-type": INFERENCE}}
+
+
+def test_the_machine_and_the_function_name_each_other() -> None:
+    (statement,) = [one for one in statements() if one["Action"] == "states:StartExecution"]
+    machine = RESOURCES["Spread"]["Properties"]
+    assert FUNCTION["Environment"]["Variables"]["PILOTLIGHT_SPREADER"] == statement["Resource"]
+    assert statement["Resource"]["Fn::Sub"].endswith(f":stateMachine:{machine['StateMachineName']['Fn::Sub']}")
+
+
+def test_no_number_of_the_machine_comes_by_a_parameter_which_would_make_it_a_text() -> None:
+    states = RESOURCES["Spread"]["Properties"]["Definition"]["States"]
+    assert "MaxConcurrency" not in states["Answer"]
+    assert states["Split"]["ResultSelector"]["at_once.$"] == "$.Payload.at_once"
+
+
+def test_no_template_holds_a_null_which_cloudformation_refuses() -> None:
+    def nulls(node: Any) -> bool:  # noqa: ANN401 - JSON
+        inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        return node is None or any(map(nulls, inner))
+
+    assert not nulls(STACK)
+
+
+def test_what_fails_for_good_is_told_as_an_event_that_the_function_understands() -> None:
+    told = RESOURCES["Spread"]["Properties"]["Definition"]["States"]["Bury"]["Parameters"]["MessageBody"]
+    event = {"id": "e", "detail-type": told["detail-type"], "source": told["source"], "detail": {"job": "batch_1"}}
+    assert of_event(event) == Job("batch_1", "pilotlight.batch", "e")
+    assert set(told["detail"]) == {"job.$"}
 
 
 def test_the_queue_waits_for_the_function_and_gives_up() -> None:

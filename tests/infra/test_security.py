@@ -1,6 +1,7 @@
 """Who may do what, read from the templates: each rule holds for them, and breaks for a copy that breaks it."""
 
 import copy
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from pilotlight.api.scopes import SCOPES
+from pilotlight.bus import INFERENCE
 from pilotlight.local import intrinsics
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +33,13 @@ CAPTURE = "captures/digits/1/2026-11-25/02/environment-0.jsonl.gz"
 CAPTURE_KEY = "secrets/capture-key"
 HASHERS = {"PredictFunction", "BatchFunction", "DriftFunction"}
 MANIFEST = "models/digits/versions/1/manifest.json"
+SPREAD_REACHES = {  # by the service of the action
+    "lambda": ("BatchFunction.Arn",),
+    "s3": ("/outbox/*/spans.json",),
+    "states": ("${AWS::StackName}-spread",),
+    "sqs": ("DeadLetters.Arn",),
+    "kms": ("DataKey",),
+}
 PUBLISHED = "runs/monday/published.json"
 ORDERED = {"runs/monday/recipe.yaml", "runs/monday/job.json"}  # what whoever starts trainings writes
 OWN_JOBS = {"pilotlight-stack": {"Ref": "AWS::StackName"}}  # the tag of a stack's jobs
@@ -123,12 +132,16 @@ def objects_are_reached_below_a_folder(templates: Templates) -> Iterator[str]:
 
 
 def who_predicts_writes_nothing(templates: Templates) -> Iterator[str]:
-    """But captures, where those are on; the key of the bucket's encryption then comes with it."""
+    """But captures and answers that cannot be sent, where those are on; the bucket's encryption key comes with them."""
+    if templates["api"]["Parameters"]["LargeAnswers"]["Default"] != "off":
+        yield "PredictFunction writes answers without being told to"
     for condition, one in conditional(templates["api"]["Resources"]["PredictFunction"]):
         beyond = set(listed(one["Action"])) - READS
-        captures = beyond == {"s3:PutObject"} and list(keys(one)) == ["captures/*"] and condition == "Captures"
-        encrypts = beyond == {"kms:GenerateDataKey"} and condition == "CapturesWithKey"
-        if beyond and not captures and not encrypts:
+        if (condition, list(keys(one))) in [("Captures", ["captures/*"]), ("KeepsAnswers", ["answers/*"])]:
+            beyond -= {"s3:PutObject"}
+        if condition in {"CapturesWithKey", "KeepsAnswersByKey"}:
+            beyond -= {"kms:GenerateDataKey"}
+        if beyond:
             yield f"PredictFunction may do {beyond}"
 
 
@@ -180,6 +193,52 @@ def captures_are_forgotten(templates: Templates) -> Iterator[str]:
     found = [rule for rule in rules if rule.get("Prefix") == "captures/" and rule["Status"] == "Enabled"]
     if not any("ExpirationInDays" in rule and "NoncurrentVersionExpiration" in rule for rule in found):
         yield "what was kept of requests is kept for ever"
+
+
+def who_orders_batches_reaches_no_model(templates: Templates) -> Iterator[str]:
+    function = templates["api"]["Resources"]["BatchesFunction"]
+    for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"):
+        for key in (WEIGHTS, ALIAS, "inbox/a.jsonl", "outbox/messages/a.json", "runs/a/metrics.jsonl"):
+            if may(function, action, key):
+                yield f"BatchesFunction, and whoever holds what it signs, may do {action} to {key}"
+    if may(function, "s3:PutObject", "outbox/batches/1/manifest.json"):
+        yield "BatchesFunction may write results"
+
+
+def who_answers_writes_no_order(templates: Templates) -> Iterator[str]:
+    function = templates["events"]["Resources"]["BatchFunction"]
+    for key in ("batches/1/order.json", "batches/1/cancel.json", "uploads/1/content", "inbox/a.jsonl", WEIGHTS):
+        for action in ("s3:PutObject", "s3:DeleteObject"):
+            if may(function, action, key):
+                yield f"BatchFunction may do {action} to {key}"
+
+
+def words_on_the_bus_are_ours(templates: Templates) -> Iterator[str]:
+    for name, resource in roles(templates):
+        for one in statements(resource):
+            told = one.get("Condition", {}).get("StringEquals", {})
+            if "events:PutEvents" in listed(one["Action"]) and (
+                not str(told.get("events:source")).startswith("pilotlight.")
+                or told.get("events:detail-type") != INFERENCE
+            ):
+                yield f"{name} may put any event on the bus"
+
+
+def the_machine_reaches_its_own_things(templates: Templates) -> Iterator[str]:
+    for one in statements(templates["events"]["Resources"]["SpreadRole"]):
+        for action, resource in itertools.product(listed(one["Action"]), listed(one["Resource"])):
+            if not any(text in str(resource) for text in SPREAD_REACHES[action.partition(":")[0]]):
+                yield f"the state machine may do {action} to {resource}"
+    trust = templates["events"]["Resources"]["SpreadRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"][0]
+    if "aws:SourceAccount" not in str(trust.get("Condition")):
+        yield "the state machine's role may be taken for another account"
+
+
+def uploads_are_forgotten(templates: Templates) -> Iterator[str]:
+    rules = templates["api"]["Resources"]["ModelBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    forgotten = {rule.get("Prefix") for rule in rules if "ExpirationInDays" in rule}
+    for prefix in {"uploads/", "answers/", "idempotency/"} - forgotten:
+        yield f"what lies below {prefix} is kept for ever"
 
 
 def who_checks_tokens_may_do_nothing_else(templates: Templates) -> Iterator[str]:
@@ -382,6 +441,8 @@ def payloads_are_kept_where_that_is_asked_for_alone(templates: Templates) -> Ite
 Rule = Callable[[Templates], Iterator[str]]
 RULES: list[Rule] = [
     rights_are_named, objects_are_reached_below_a_folder, who_predicts_writes_nothing,
+    who_orders_batches_reaches_no_model, who_answers_writes_no_order, words_on_the_bus_are_ours,
+    the_machine_reaches_its_own_things, uploads_are_forgotten,
     who_checks_tokens_may_do_nothing_else, aliases_are_moved_by_few, tokens_are_checked_before_they_count,
     weights_are_written_by_the_trainer_alone, manifests_are_never_replaced,
     what_runs_say_is_written_by_the_trainer_alone, who_starts_trainings_writes_orders_alone,
@@ -454,6 +515,9 @@ MACHINES = "training.Resources.MachineTemplate.Properties.LaunchTemplateData.Met
 PREDICTS = "api.Resources.PredictFunction.Properties.Policies.0.Statement"
 TRAINS = "training.Resources.TrainerRole.Properties.Policies.0.PolicyDocument.Statement"
 FORMAT = f"{API}.AccessLogSetting.Fn::If.1.Format"
+ORDERS = "api.Resources.BatchesFunction.Properties.Policies.0.Statement"
+SPREADS = "events.Resources.SpreadRole.Properties.Policies.0.PolicyDocument.Statement"
+TRUST = "events.Resources.SpreadRole.Properties.AssumeRolePolicyDocument.Statement"
 ASKS = "api.Resources.AuthorizeFunction.Properties"
 VARIABLES = "api.Resources.PredictFunction.Properties.Environment.Variables"
 SCHEMES, CHECKS = f"{API}.DefinitionBody.components.securitySchemes", "x-amazon-apigateway-authorizer"
@@ -471,6 +535,22 @@ MUTATIONS: list[tuple[Rule, Callable[[Templates], None]]] = [
     (objects_are_reached_below_a_folder, changed(f"{TRAINS}.5.Condition", None)),
     (who_predicts_writes_nothing, allowed("api", "PredictFunction", "s3:PutObject", "outbox/*")),
     (who_predicts_writes_nothing, allowed("api", "PredictFunction", "s3:DeleteObject", "models/*")),
+    (who_predicts_writes_nothing, changed("api.Parameters.LargeAnswers.Default", "on")),
+    (who_predicts_writes_nothing, allowed("api", "PredictFunction", "s3:PutObject", "answers/*")),
+    (who_predicts_writes_nothing, changed(f"{PREDICTS}.1.Fn::If.1.Resource.Fn::Sub", "${ModelBucket.Arn}/models/*")),
+    (who_predicts_writes_nothing, changed(f"{PREDICTS}.1.Fn::If.0", "HasDataKey")),
+    (who_orders_batches_reaches_no_model, allowed("api", "BatchesFunction", "s3:GetObject", "*")),
+    (who_orders_batches_reaches_no_model, allowed("api", "BatchesFunction", "s3:PutObject", "inbox/*")),
+    (who_orders_batches_reaches_no_model, allowed("api", "BatchesFunction", "s3:PutObject", "outbox/batches/*")),
+    (who_answers_writes_no_order, allowed("events", "BatchFunction", "s3:PutObject", "batches/*")),
+    (who_answers_writes_no_order, allowed("events", "BatchFunction", "s3:DeleteObject", "uploads/*")),
+    (words_on_the_bus_are_ours, changed(f"{ORDERS}.3.Condition", None)),
+    (words_on_the_bus_are_ours, changed(f"{ORDERS}.3.Condition.StringEquals.events:source", "aws.s3")),
+    (the_machine_reaches_its_own_things, changed(f"{SPREADS}.0.Resource.Fn::GetAtt", "QueueFunction.Arn")),
+    (the_machine_reaches_its_own_things, changed(f"{SPREADS}.1.Resource.Fn::Sub", "arn:aws:s3:::${ModelBucket}/*")),
+    (the_machine_reaches_its_own_things, changed(f"{SPREADS}.2.Resource.Fn::Sub", "arn:aws:states:::stateMachine:x")),
+    (the_machine_reaches_its_own_things, changed(f"{TRUST}.0.Condition", None)),
+    (uploads_are_forgotten, changed(f"{BUCKET}.Properties.LifecycleConfiguration.Rules.4.Prefix", "uploaded/")),
     (who_checks_tokens_may_do_nothing_else, changed(f"{ASKS}.Policies", [])),
     (who_checks_tokens_may_do_nothing_else, changed(f"{ASKS}.Tracing", "Active")),
     (who_checks_tokens_may_do_nothing_else, changed(f"{ASKS}.Layers", [{"Ref": "DepsLayer"}])),

@@ -1,5 +1,6 @@
 """`python -m tests.load KIND`: fuzz [--count N] [--seed S], mixed [--minutes M] [--swaps N], canary [--count N],
-moves [--processes N] [--seconds S], release, queue [--count N] [--seed S], file [--mb N], kills [--count N] [--seed S].
+moves [--processes N] [--seconds S], release, queue [--count N] [--seed S], file [--mb N] [--spread N],
+kills [--count N] [--seed S].
 
 Prints one JSON document; exit code 1 when a request failed, memory grew, or a canary did not do as it must.
 """
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     lives.add_argument("--seed", type=int, default=1)
     lines = kinds.add_parser("file", help="a large file through the batch function, which is killed twice")
     lines.add_argument("--mb", type=float, default=200.0)
+    lines.add_argument("--spread", type=int, default=0, help="so many handlers at once")
     return words
 
 
@@ -63,7 +65,7 @@ def run(words: argparse.Namespace) -> dict[str, Any]:
     if words.kind == "kills":
         return kills.run(words.count, words.seed)
     if words.kind == "file":
-        return file.run(words.mb)
+        return file.run(words.mb, spread=words.spread)
     if words.kind == "moves":
         return moves.run(words.processes, words.seconds)
     result = fuzz.run(words.count, words.seed) if words.kind == "fuzz" else mixed.run(words.minutes * 60, words.swaps)

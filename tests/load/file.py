@@ -1,7 +1,8 @@
 """One large JSONL file through the S3 path, by handlers in processes of their own that are killed in the middle.
 
-What must come out: a line for each line, in order and once; progress that only grows; a manifest that is right, and
-that was not there before the end.
+Spread, several handlers answer spans of it at once, as the state machine of infra/events.yaml has them do; a span whose
+handler is killed is answered by another. What must come out: a line for each line, in order and once; progress that
+only grows; a manifest that is right, and that was not there before the end.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -29,12 +31,13 @@ ROOT = Path(__file__).parents[2]
 NAME = "large"
 ROWS = 16  # in each request
 WRONG = 997  # one line in so many is no JSON
-PART_BYTES = 4_000_000  # as in functions/batch/files.py
+ATTEMPTS = 3  # at a step, as infra/events.yaml has them retried
+PART_BYTES = 4_000_000  # as in functions/batch/work.py
 HANDLER = """
 import json, sys
-from functions.batch import files
+from functions.batch import work
 from functions.batch.handler import handle
-files.PART_BYTES = int(sys.argv[1])
+work.PART_BYTES = int(sys.argv[1])
 print(json.dumps(handle(json.load(sys.stdin), None)))
 """
 
@@ -107,14 +110,21 @@ def progress(store: ObjectStore) -> dict[str, Any]:
         return {}
 
 
-def run(megabytes: float, kills: tuple[float, ...] = (30.0, 70.0), part: int = PART_BYTES) -> dict[str, Any]:
-    """Answer a file of that size, killed whenever it has come so many percent; what was seen, and the failures."""
+def run(
+    megabytes: float, kills: tuple[float, ...] = (30.0, 70.0), part: int = PART_BYTES, spread: int = 0
+) -> dict[str, Any]:
+    """Answer a file of that size, killed whenever it has come so many percent; what was seen, and the failures.
+
+    With `spread`, by so many handlers at once, of which one is killed each time.
+    """
     with moto_server(Serial) as url, patch.dict(os.environ, aws_variables(url)):
         bucket = f"models-{uuid.uuid4().hex}"
         boto3.client("s3").create_bucket(Bucket=bucket)
         store = open_store(f"s3://{bucket}")
         fakes.publish(Registry(store))
         store.write(f"inbox/{NAME}.jsonl", content(int(megabytes * 1e6)))
+        if spread:
+            return spread_out(store, kills, part, spread)
         return driven(store, created(bucket, f"inbox/{NAME}.jsonl"), kills, part)
 
 
@@ -131,7 +141,48 @@ def driven(store: ObjectStore, event: bytes, kills: tuple[float, ...], part: int
             failures.append(f"there is a manifest at {deaths[-1]} %")
     if Invocation(store.url, event, part).close() != 0:
         failures.append("the last invocation failed")
-    seconds = time.monotonic() - began
+    return told(store, failures, seen, deaths, time.monotonic() - began)
+
+
+def spread_out(store: ObjectStore, kills: tuple[float, ...], part: int, workers: int) -> dict[str, Any]:
+    """The steps of the state machine: split, answers at once, join."""
+    job, seen, deaths, began = f"{store.url}/inbox/{NAME}.jsonl", list[float](), list[float](), time.monotonic()
+    Invocation(store.url, step("split", job), part).close()
+    starts = [each["start"] for each in json.loads(store.get(f"outbox/{NAME}/spans.json").data)]
+    left = list(kills)
+
+    def span(start: int) -> int:
+        """Invoke until the span is done; the first to see so many percent is killed."""
+        for _ in range(ATTEMPTS):
+            invocation = Invocation(store.url, step("answer", job, start), part)
+            while invocation.process.poll() is None:
+                time.sleep(0.1)
+                seen.append(progress(store).get("percent", 0.0))
+                if left and seen[-1] >= left[0] and not invocation.process.poll():
+                    left.pop(0)
+                    invocation.process.kill()
+                    deaths.append(seen[-1])
+            if invocation.close() == 0:
+                return 0
+        return 1
+
+    with ThreadPoolExecutor(workers) as threads:
+        failures = ["a span was not answered"] * sum(threads.map(span, starts))
+    joins = (Invocation(store.url, step("join", job), part).close() for _ in range(ATTEMPTS))  # until one succeeds
+    if all(joins):
+        failures.append("they were not joined")
+    return told(store, failures, sorted(seen), deaths, time.monotonic() - began)
+
+
+def step(name: str, job: str, start: int = 0) -> bytes:
+    """What the state machine sends."""
+    return json.dumps({"step": name, "job": job, "start": start}).encode()
+
+
+def told(
+    store: ObjectStore, failures: list[str], seen: list[float], deaths: list[float], seconds: float
+) -> dict[str, Any]:
+    """What the run gave."""
     failures += wrong(store)
     manifest = json.loads(store.get(f"outbox/{NAME}/manifest.json").data)
     return {

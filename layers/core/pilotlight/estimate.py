@@ -21,7 +21,7 @@ HTTP_BLOCK_KB = 512  # of a request that an HTTP API bills as one
 QUEUED = 1.2  # requests of SQS per message: one to send, a tenth each to receive and to delete ten at once
 PER_VERSION = 16  # metrics of a version that is asked all month, warm and cold: 6 times, price, one of the errors
 PER_STACK = 6  # metrics of the functions themselves
-ALARM_METRICS = 24  # of template.yaml and infra/monitoring.yaml
+ALARM_METRICS = 26  # of template.yaml and infra/monitoring.yaml
 FREE_DISK_MB = 512
 SAGEMAKER_MB = range(1024, 6145, 1024)  # the sizes that SageMaker Serverless has
 

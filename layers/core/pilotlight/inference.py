@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pilotlight import tasks
 from pilotlight.api import v2
 from pilotlight.api.messages import Response
+from pilotlight.api.remote_data import Answers, Uploads
 from pilotlight.api.statistics import Call
 from pilotlight.api.trace import Trace
 from pilotlight.contracts import Manifest, Reference
@@ -37,11 +38,13 @@ def answered(
     watch: Watch,
     call: Call,
     trace: Trace,
+    uploads: Uploads | None = None,
+    answers: Answers | None = None,
     keep: Keep | None = None,
 ) -> Answered[Response]:
     """The answer to a request in the bytes of V2, beside the outputs in it."""
-    asked = v2.decode_infer(body, headers, model.manifest)
-    return computed(model, asked, watch, call, trace, headers.get("accept-encoding", ""), keep)
+    asked = v2.decode_infer(body, headers, model.manifest, uploads)
+    return computed(model, asked, watch, call, trace, headers.get("accept-encoding", ""), answers, keep)
 
 
 def computed(
@@ -51,6 +54,7 @@ def computed(
     call: Call,
     trace: Trace,
     accepted: str = "",
+    answers: Answers | None = None,
     keep: Keep | None = None,
 ) -> Answered[Response]:
     """The steps before the graph, the graph, those behind it, arrays to bytes; `keep` is shown what went through it."""
@@ -64,7 +68,7 @@ def computed(
     outputs = tasks.finish(model.manifest, results, feeds, wanted)
     if keep is not None:
         keep(model.manifest, asked.tensors, feeds, results)
-    return Answered(v2.encode_infer(model.manifest, asked, outputs, accepted), outputs)
+    return Answered(v2.encode_infer(model.manifest, asked, outputs, accepted, answers), outputs)
 
 
 def items(manifest: Manifest, feeds: Mapping[str, Array]) -> int:

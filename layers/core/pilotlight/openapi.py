@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 import pilotlight
-from pilotlight.api import bodies
+from pilotlight.api import bodies, orders
 from pilotlight.api.scopes import SCOPES
 from pilotlight.api.trainings import Cancel, Course, Log, Start, Trainings
 from pilotlight.approval import Approval
@@ -24,15 +24,17 @@ from pilotlight.gate.verdict import Verdict
 
 FILE = Path("functions/models/openapi.json")
 JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
+MULTIPART, BYTES = "multipart/form-data", "application/octet-stream"
 ABOUT = (
     "Pilotlight serves large models from serverless functions: the Open Inference Protocol (V2) with Triton's "
-    "extensions, MLflow's scoring protocol, the registry of versions and aliases, and trainings. On AWS the routes lie "
-    "below the stage. Routes of the scopes admin and train ask for the stack's API key. A wrong verb is answered with "
-    "405 and the right one."
+    "extensions, MLflow's scoring protocol, OpenAI's files and batches, the registry of versions and aliases, and "
+    "trainings. On AWS the routes lie below the stage. Routes of the scopes admin, batch and train ask for the stack's "
+    "API key. A wrong verb is answered with 405 and the right one."
 )
 TAGS = {
     "V2": "The Open Inference Protocol, as JSON or with binary tensors (Inference-Header-Content-Length).",
     "MLflow": "MLflow's scoring protocol.",
+    "Batches": "Work that nobody waits for, in the shapes of OpenAI's Files, Uploads and Batch APIs.",
     "Registry": "Versions, what is known of them, and the aliases that decide which of them answer.",
     "Trainings": "Recipes that are trained, by AWS Batch or beside the local gateway, and how that goes.",
     "About": "This description.",
@@ -41,6 +43,9 @@ PARAMETERS = {
     "model": ("A model's name.", {"type": "string", "pattern": NAME_PATTERN}),
     "version": ("A version, or an alias where one only reads.", {"type": "string"}),
     "alias": ("An alias: champion serves by default.", {"type": "string", "pattern": NAME_PATTERN}),
+    "file": ("A file's id.", {"type": "string"}),
+    "upload": ("An upload's id.", {"type": "string"}),
+    "batch": ("A batch's id.", {"type": "string"}),
     "run": ("A training's name.", {"type": "string", "pattern": NAME_PATTERN}),
     "promotion": ("The id that POST .../promote gave.", {"type": "string"}),
 }
@@ -129,6 +134,27 @@ OPERATIONS = (
     Operation("post", f"{RA}/canary", "Try a version on some requests.", AliasDocument, bodies.Try, moves=True),
     Operation("post", f"{RA}/split", "Share requests out among versions.", AliasDocument, bodies.Split, moves=True),
     Operation("post", f"{RA}/shadow", "Send copies to another version too.", AliasDocument, bodies.Shadow, moves=True),
+    Operation("post", "/v1/files", "A file in one request.", orders.FileObject, MULTIPART),
+    Operation("get", "/v1/files", "Files, the newest first; ?purpose, ?limit, ?after.", orders.Page),
+    Operation("get", "/v1/files/{file}", "One file.", orders.FileObject),
+    Operation("delete", "/v1/files/{file}", "Remove an uploaded file.", orders.Deleted),
+    Operation("get", "/v1/files/{file}/content", "Its bytes; 302 to a presigned URL beyond 4 MB.", BYTES),
+    Operation(
+        "post",
+        "/v1/uploads",
+        "Announce a file that is too large for one request.",
+        orders.UploadObject,
+        orders.NewUpload,
+    ),
+    Operation("post", "/v1/uploads/{upload}/parts", "A part of at most 4 MB.", orders.UploadPart, MULTIPART),
+    Operation(
+        "post", "/v1/uploads/{upload}/complete", "Make the file of its parts.", orders.UploadObject, orders.Complete
+    ),
+    Operation("post", "/v1/uploads/{upload}/cancel", "Forget an upload.", orders.UploadObject, ANYTHING),
+    Operation("post", "/v1/batches", "Order a batch of requests to one endpoint.", orders.Batch, orders.NewBatch),
+    Operation("get", "/v1/batches", "Batches, the newest first; ?limit, ?after.", orders.Page),
+    Operation("get", "/v1/batches/{batch}", "A batch and how far it is.", orders.Batch),
+    Operation("post", "/v1/batches/{batch}/cancel", "Stop a batch.", orders.Batch, ANYTHING),
     Operation("get", T, "Every training, those first that changed last; ?skip=50&limit=50.", Trainings),
     Operation(
         "post",
@@ -201,7 +227,9 @@ def described(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     if scope != "infer":
         content["security"] = [{"key": []}]
     if operation.body is not None:
-        content["requestBody"] = {"content": {JSON: {"schema": schemas[repr(operation.body)]}}}
+        form = is_form(operation.body)
+        schema = schemas[repr(operation.body)] if form else {"type": "object"}
+        content["requestBody"] = {"content": {JSON if form else operation.body: {"schema": schema}}}
     if operation.moves:
         content["parameters"] = [
             {"name": "If-Match", "in": "header", "description": "The ETag that was seen.", "schema": {"type": "string"}}
@@ -248,6 +276,7 @@ def tag(path: str) -> str:
         "/v2": "V2",
         "/registry": "Registry",
         "/v1/trainings": "Trainings",
+        "/v1": "Batches",
         "/openapi.json": "About",
         "/docs": "About",
     }

@@ -26,6 +26,10 @@ VARIABLES = {
     "reply_queues": "PILOTLIGHT_REPLY_QUEUES",
     "capture_rate": "PILOTLIGHT_CAPTURE_RATE",
     "capture_seconds": "PILOTLIGHT_CAPTURE_SECONDS",
+    "large_answers": "PILOTLIGHT_LARGE_ANSWERS",
+    "spreader": "PILOTLIGHT_SPREADER",
+    "spread_bytes": "PILOTLIGHT_SPREAD_BYTES",
+    "spread_at_once": "PILOTLIGHT_SPREAD_AT_ONCE",
     "training_queue": "PILOTLIGHT_TRAINING_QUEUE",
     "training_job": "PILOTLIGHT_TRAINING_JOB",
     "nodes_queue": "PILOTLIGHT_NODES_QUEUE",
@@ -55,6 +59,10 @@ class Settings(Struct, frozen=True):
     reply_queues: str = ""  # ARNs of the queues that a message may have its answer sent to, with commas between them
     capture_rate: Annotated[float, Meta(ge=0, le=1)] = 0.0  # share of the requests of which something is kept
     capture_seconds: Annotated[float, Meta(gt=0)] = 60.0  # between two writes of what is kept, in each environment
+    large_answers: Literal["off", "on"] = "off"  # whether answers that cannot be sent are put into the store
+    spreader: str = ""  # ARN of the state machine over which large files are spread; empty to answer them one by one
+    spread_bytes: Annotated[int, Meta(ge=1)] = 64_000_000  # of a file from which on it is spread
+    spread_at_once: Annotated[int, Meta(ge=1)] = 10  # how many invocations a spread file may keep busy
     training_queue: str = ""  # of AWS Batch, by ARN; none where a stack does not train, empty to train on this machine
     training_job: str = ""  # the definition of jobs there, by ARN with its revision
     nodes_queue: str = ""  # the same two for jobs over several machines
@@ -78,3 +86,8 @@ class Settings(Struct, frozen=True):
     def model_bytes(self) -> int:
         """How many bytes of models may stay in memory: half, since opening one needs about its size again."""
         return self.memory_mb * 1_000_000 // 2
+
+    @property
+    def tensor_bytes(self) -> int:
+        """How many bytes of tensors one request may bring from the store: a fourth, since its answer takes some too."""
+        return self.memory_mb * 1_000_000 // 4

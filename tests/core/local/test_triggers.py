@@ -17,7 +17,7 @@ from pilotlight.local.triggers import Triggers, wait_s
 from tests.core.local.http_client import get
 from tests.core.local.test_gateway import eventually
 
-HEAD = """
+ALONE = """
 Resources:
   Speaker:
     Type: AWS::Serverless::Function
@@ -27,6 +27,10 @@ Resources:
       Timeout: 10
       Events:
         Say: {Type: Api, Properties: {Method: GET, Path: /say}}
+"""
+HEAD = (
+    ALONE
+    + """
   SpeakerLogs:
     Type: AWS::Logs::LogGroup
     Properties: {LogGroupName: !Sub "/aws/lambda/${Speaker}"}
@@ -39,6 +43,7 @@ Resources:
       Events:
         Queue: {Type: SQS, Properties: {Queue: somewhere}}
 """
+)
 LOG = """\
         Log:
           Type: CloudWatchLogs

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from functions.batch import files
+from functions.batch import work
 from functions.batch.books import Books
 from functions.batch.files import Files
 from functions.batch.handler import Batch
@@ -30,7 +30,9 @@ class Noted(Place):
     def environment(self) -> Batch:
         plain = super().environment()
         books = Books(Bill(1769, {}), Ledger(60))
-        return Batch(plain._messages, Files(self.store, plain._messages.answers, self.post, books), self.post, books)
+        return Batch(
+            plain._messages, Files(self.store, plain._messages.answers, self.post, books=books), self.post, books
+        )
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_messages_of_one_invocation_share_its_fee(place: Noted, written: Written
 def test_a_file_has_the_id_of_its_upload_and_a_line_for_each_part(
     place: Noted, written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "PART_BYTES", 300)
+    monkeypatch.setattr(work, "PART_BYTES", 300)
     text = json.dumps(BODY).encode() + b"\n"
     place.store.put("inbox/monday.jsonl", (text * 3 + b"{\n") * 3)
     detail = {"bucket": {"name": "b"}, "object": {"key": "inbox/monday.jsonl"}, "requester": "me", "request-id": "R1"}
@@ -119,7 +121,7 @@ def test_another_invocation_goes_on_under_the_same_id(place: Noted, written: Wri
     place.store.put("inbox/monday.jsonl", json.dumps(BODY).encode())
     uri = f"{place.store.url}/inbox/monday.jsonl"
     found = file(place.store.url, uri)
-    files.Work(place.store, place.handle._messages.answers, found, 0.0, origin=("me", "R1"))._progress()
+    work.Work(place.store, place.handle._messages.answers, found, 0.0, origin=("me", "R1")).begin()
     assert place.tell(uri).startswith("inbox/monday.jsonl is answered")
     assert place.document("monday/manifest.json")["correlation"] == "R1"
     assert each(written())[0]["tenant"] == "me"

@@ -15,10 +15,10 @@ from hypothesis import given
 from msgspec.structs import replace
 from PIL import Image as Pillow
 
-from functions.batch import files, handler, lines
+from functions.batch import handler, lines, work
 from functions.batch.inbox import file
-from functions.batch.progress import Progress
 from pilotlight.api.trace import Trace
+from pilotlight.batches import Progress
 from pilotlight.contracts import TensorSpec
 from pilotlight.errors import InvalidInputError, StoreError, UnavailableError
 from pilotlight.steps import Column, Image, Table
@@ -104,7 +104,7 @@ def test_a_worker_that_dies_at_any_write_is_followed_without_a_gap_or_a_double(
             self._count()
             super().delete(path)
 
-    monkeypatch.setattr(files, "PART_BYTES", 300)
+    monkeypatch.setattr(work, "PART_BYTES", 300)
     store = Dying()
     place = Place(store)
     fakes.publish(place.registry)
@@ -127,7 +127,7 @@ def test_a_file_that_takes_longer_goes_on_in_another_invocation(place: Place, mo
         clock.tick(1)
         return clock.now
 
-    monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=ticking))
+    monkeypatch.setattr(work, "time", SimpleNamespace(monotonic=ticking))
     monkeypatch.setattr(handler, "Trace", SimpleNamespace(of=lambda event, context: Trace(clock.now + 25)))
     place.upload("a.jsonl", jsonl(30))
     seen = []
@@ -166,18 +166,18 @@ def test_a_file_that_is_replaced_is_answered_anew(place: Place) -> None:
 
 
 def test_two_workers_do_not_both_go_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PART_BYTES", 300)
+    monkeypatch.setattr(work, "PART_BYTES", 300)
     place.store.put("inbox/a.jsonl", jsonl(12))
-    inner = files.Work._write
+    inner = work.Work._write
     told: list[str] = []
 
-    def interrupted(work: files.Work, progress: Progress, part: files.Slice) -> Progress:
+    def interrupted(this: work.Work, progress: Progress, part: work.Slice) -> Progress:
         if not told:
             told.append("once")
             told.append(str(place.environment()(EVENT, None)["done"][0]))
-        return inner(work, progress, part)
+        return inner(this, progress, part)
 
-    monkeypatch.setattr(files.Work, "_write", interrupted)
+    monkeypatch.setattr(work.Work, "_write", interrupted)
     assert "left to somebody else" in str(place.handle(EVENT, None)["done"][0])
     assert told[1] == "inbox/a.jsonl is answered: outbox/a.jsonl."
     assert [each["line"] for each in place.result("a.jsonl")] == list(range(1, 13))
@@ -187,17 +187,17 @@ EVENT = {"detail-type": "Pilotlight Inference", "detail": {"s3_uri": "memory:///
 
 
 def test_a_version_answers_its_file_to_the_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PART_BYTES", 300)
+    monkeypatch.setattr(work, "PART_BYTES", 300)
     fakes.publish(place.registry, of="square")
     place.store.put("inbox/double/a.jsonl", jsonl(12))
-    inner = files.Work._write
+    inner = work.Work._write
 
-    def promoted(work: files.Work, progress: Progress, part: files.Slice) -> Progress:
+    def promoted(this: work.Work, progress: Progress, part: work.Slice) -> Progress:
         if place.registry.alias("double", "champion").version == 1:
             place.registry.move("double", "champion", 2, by="ann", reason="test")
-        return inner(work, progress, part)
+        return inner(this, progress, part)
 
-    monkeypatch.setattr(files.Work, "_write", promoted)
+    monkeypatch.setattr(work.Work, "_write", promoted)
     place.tell("memory:///inbox/double/a.jsonl")
     assert place.document("double/a/manifest.json")["versions"] == ["double:1"]
 
@@ -212,7 +212,7 @@ def test_lines_may_name_their_own_models(place: Place) -> None:
 
 
 def test_a_store_that_is_away_is_tried_again_from_where_it_stood(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PART_BYTES", 300)
+    monkeypatch.setattr(work, "PART_BYTES", 300)
     fakes.publish(place.registry, "other")
     other = json.dumps(json.loads(body(9)) | {"model_name": "other"}).encode()
     store = place.store
@@ -227,7 +227,7 @@ def test_a_store_that_is_away_is_tried_again_from_where_it_stood(place: Place, m
 
 
 def test_a_table_is_answered_row_by_row(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PART_BYTES", 10)  # so that each row is read by a new start
+    monkeypatch.setattr(work, "PART_BYTES", 10)  # so that each row is read by a new start
     place.upload("t.csv", b'a,b,c\r\n1,2,3\r\n4,5\r\n"6",7,8\n\n9,"1\n0",11\n1,x,2\n')
     said = place.result("t.csv.jsonl")
     assert [each["line"] for each in said] == [2, 3, 4, 7, 8]
@@ -307,6 +307,10 @@ def test_an_empty_file_has_an_empty_result(place: Place) -> None:
         "s3://bucket.evil/prefix/inbox/a.jsonl",
         "s3://bucket/prefix/inbox/messages.jsonl",
         "s3://bucket/prefix/inbox/messages/a.jsonl",
+        "s3://bucket/prefix/inbox/batches.jsonl",
+        "s3://bucket/prefix/inbox/batches/0/a.jsonl",
+        "s3://bucket/prefix/uploads/a/content",
+        "s3://bucket/prefix/batches/a/order.json",
         "http://169.254.169.254/latest/meta-data",
         "file:///etc/passwd",
         "",

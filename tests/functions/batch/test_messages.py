@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from functions.batch.handler import build
-from functions.batch.occurrences import Message, Upload, of_event, of_record
+from functions.batch.occurrences import Job, Message, of_event, of_record
 from functions.batch.sender import Sender
 from pilotlight.capture.line import Line
 from pilotlight.errors import InvalidInputError, StoreError
@@ -173,7 +173,7 @@ def test_a_dead_event_that_is_put_into_the_queue_is_that_event(place: Place) -> 
     created = recorded("created")
     created["detail"]["bucket"]["name"] = "b"
     assert of_record(record("a", created)) == of_event(created)
-    assert of_event(created) == Upload("s3://b/inbox/digits/monday.jsonl", "123456789012", "N4N7GDK58NMKJ12R")
+    assert of_event(created) == Job("s3://b/inbox/digits/monday.jsonl", "123456789012", "N4N7GDK58NMKJ12R")
     assert not failed(place, record("a", created))
     assert place.post.resumed == ["s3://b/inbox/digits/monday.jsonl"]
     asked = of_record(record("a", recorded("asked")))
@@ -212,7 +212,7 @@ def test_a_sender_uses_sqs_and_eventbridge(aws_environment: dict[str, str]) -> N
 
 
 def test_messages_with_poison_duplicates_and_crashes_are_answered_once() -> None:
-    seen = queue.run(60, 1, queue.Weather(deadly=3, again=4, hidden_s=1, receives=3))
+    seen = queue.run(60, 1, queue.Weather(deadly=3, again=4, hidden_s=2, receives=4))
     assert seen["failures"] == []
     assert seen["crashes"] >= 1
     assert seen["redeliveries"] >= seen["crashes"]

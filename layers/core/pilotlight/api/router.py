@@ -29,6 +29,7 @@ from pilotlight.errors import (
 LOG = logging.getLogger("pilotlight.api")
 
 Endpoint = Callable[[Request], Response]
+Worded = Callable[..., Response]  # a status, a sentence and headers as the body that the routes' clients show
 Routes = Mapping[str, Mapping[str, Endpoint]]  # resource -> verb -> endpoint
 
 STATUSES: Mapping[type[PilotlightError], int] = {
@@ -53,12 +54,14 @@ class Router:
         routes: Routes,
         bill: Bill | None = None,
         ledger: Ledger | None = None,
+        worded: Worded | None = None,
         after: Callable[[], None] | None = None,
     ) -> None:
         """`after` is called when an answer is ready, before the runtime sends it: it must not take long."""
         self._routes = routes
         self._bill = bill
         self._ledger = ledger
+        self._worded = worded or failure
         self._after = after
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
@@ -85,13 +88,13 @@ class Router:
             return self.endpoint(request)(request)
         except UnavailableError as exc:
             again = {} if exc.retry_after is None else {"retry-after": str(exc.retry_after)}
-            return failure(status_of(exc), str(exc), **again)
+            return self._worded(status_of(exc), str(exc), **again)
         except PilotlightError as exc:
-            return failure(status_of(exc), str(exc))
+            return self._worded(status_of(exc), str(exc))
         except Exception as exc:  # noqa: BLE001 - the last resort: a bug of ours must reach the log, not the caller
             # Without its words, which may quote what was sent.
             LOG.error("The handler failed on %s: %s\n%s", event.get("resource"), type(exc).__name__, where(exc))  # noqa: TRY400
-            return failure(500, "The server failed on this request; its log says why.")
+            return self._worded(500, "The server failed on this request; its log says why.")
 
     def endpoint(self, request: Request) -> Endpoint:
         """The endpoint for the request's route and verb; HEAD is answered as GET."""

@@ -14,6 +14,7 @@ from msgspec import Meta, Raw, Struct
 
 from pilotlight.api import binary_data, compression, json_data
 from pilotlight.api.messages import JSON, Response
+from pilotlight.api.remote_data import Answers, Uploads
 from pilotlight.contracts import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
@@ -29,6 +30,8 @@ STATEFUL = ("sequence_id", "sequence_start", "sequence_end")  # parameters of a 
 BINARY = "application/octet-stream"
 MOST_DIMENSIONS = 32  # of a tensor; numpy ends at 64
 MOST_VALUES = compression.LIMIT  # of a tensor: a body of that many bytes holds no more
+LARGEST_BINARY = 4_600_000  # bytes of an answer that Lambda sends, 6 MB, before base64 makes a third more of it
+LARGEST_TEXT = 5_500_000  # the same of JSON, whose quotes are escaped
 JSON_LENGTH = "inference-header-content-length"  # how many bytes of the body are JSON; tensors follow
 Parameters = dict[str, Any]
 
@@ -79,10 +82,12 @@ INFER_BODY = msgspec.json.Decoder(InferBody)
 
 
 class Tail:
-    """The binary tensors behind the JSON, taken one after the other."""
+    """The tensors that do not stand in the JSON: behind it, taken one after the other, or among the uploads."""
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: memoryview, uploads: Uploads | None = None) -> None:
         self._data = data
+        self._uploads = uploads
+        self._fetched = 0  # bytes
 
     def take(self, size: int, name: str) -> memoryview:
         """The next `size` bytes, which belong to the input `name`."""
@@ -91,19 +96,32 @@ class Tail:
         taken, self._data = self._data[:size], self._data[size:]
         return taken
 
+    def fetch(self, uri: object, name: str, datatype: Datatype, shape: Sequence[int]) -> memoryview:
+        """The bytes that lie at the address, which all inputs together may not take too many of."""
+        if self._uploads is None:
+            raise UnsupportedError(f"Input {name!r} is an s3_uri, which is not read here.")
+        data = self._uploads.read(uri, name, datatype, shape, self._uploads.budget - self._fetched)
+        self._fetched += len(data)
+        return data
+
     def close(self) -> None:
         """Refuse bytes that belong to no input."""
         if len(self._data):
             raise InvalidInputError(f"{len(self._data)} bytes are left over after the inputs' binary_data_size.")
 
 
-def decode_infer(body: bytes, headers: Mapping[str, str], manifest: Manifest) -> InferRequest:
-    """Read an infer request for the model of `manifest`; `InvalidInputError` says what was expected instead."""
+def decode_infer(
+    body: bytes, headers: Mapping[str, str], manifest: Manifest, uploads: Uploads | None = None
+) -> InferRequest:
+    """Read an infer request for the model of `manifest`; `InvalidInputError` says what was expected instead.
+
+    Tensors that it only names by `s3_uri` are taken from the `uploads`.
+    """
     body = compression.decompress(body, headers.get("content-encoding", ""))
     length = json_length(headers, len(body))
     if length == 0:
         return raw_request(memoryview(body), manifest)
-    request, tail = decode_body(memoryview(body)[:length]), Tail(memoryview(body)[length:])
+    request, tail = decode_body(memoryview(body)[:length]), Tail(memoryview(body)[length:], uploads)
     way = choose(manifest, {given.name: given.datatype for given in request.inputs})
     tensors = decode_inputs(request, tail, manifest, way)
     tail.close()
@@ -111,9 +129,16 @@ def decode_infer(body: bytes, headers: Mapping[str, str], manifest: Manifest) ->
 
 
 def encode_infer(
-    manifest: Manifest, request: InferRequest, results: Mapping[str, Array], accepted: str = ""
+    manifest: Manifest,
+    request: InferRequest,
+    results: Mapping[str, Array],
+    accepted: str = "",
+    answers: Answers | None = None,
 ) -> Response:
-    """The answer: the version that answered, the request's id if it had one, the outputs in their order."""
+    """The answer: the version that answered, the request's id if it had one, the outputs in their order.
+
+    One that is too large to be sent goes to the `answers`; without them, it goes where there is no limit.
+    """
     specs = every_output(manifest)
     tails: list[bytes] = []
     answer: dict[str, Any] = {"model_name": manifest.name, "model_version": str(manifest.version)}
@@ -124,6 +149,14 @@ def encode_infer(
         for wanted in request.outputs
     ]
     text = msgspec.json.encode(answer)
+    size = sum(map(len, tails), len(text))
+    if answers is not None and size > (LARGEST_BINARY if tails else LARGEST_TEXT):
+        told = answers.put({wanted.name: raw(wanted, results, manifest.labels) for wanted in request.outputs}, size)
+        kept = ("name", "datatype", "shape")
+        answer["outputs"] = [
+            {**{key: output[key] for key in kept}, "parameters": told[output["name"]]} for output in answer["outputs"]
+        ]
+        tails, text = [], msgspec.json.encode(answer)
     headers = {"content-type": BINARY, JSON_LENGTH: str(len(text))} if tails else {"content-type": JSON}
     body, encoding = compression.compress(b"".join((text, *tails)), accepted)
     if encoding is not None:
@@ -216,6 +249,11 @@ def decode_input(given: InputBody, wanted: Input, tail: Tail) -> Array:
     datatype = cast("Datatype", given.datatype)
     check_shape(spec.name, given.shape)
     size = given.parameters.get("binary_data_size")
+    if "s3_uri" in given.parameters:
+        if size is not None or bytes(given.data):
+            raise InvalidInputError(f"Input {given.name!r} takes either an s3_uri, or data, or a binary_data_size.")
+        data = tail.fetch(given.parameters["s3_uri"], spec.name, datatype, given.shape)
+        return binary_data.decode(data, spec.name, datatype, given.shape, opaque=wanted.opaque)
     if size is None:
         return json_data.decode(bytes(given.data), spec.name, datatype, given.shape, nullable=wanted.nullable)
     if type(size) is not int or size < 0 or bytes(given.data):
@@ -300,6 +338,12 @@ def encode_output(
     else:
         encoded["data"] = json_data.encode(array, spec.name, datatype)
     return encoded
+
+
+def raw(wanted: Wanted, results: Mapping[str, Array], labels: Sequence[str]) -> bytes:
+    """An output's bytes in binary form."""
+    array = results[wanted.name]
+    return binary_data.encode(array if wanted.classes is None else classify(array, wanted, labels))
 
 
 def numbers(array: Array, datatype: Datatype) -> Array:

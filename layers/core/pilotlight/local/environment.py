@@ -105,7 +105,7 @@ class Launch:
         }
 
     def _own_lambda(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """What leads boto3 to the gateway for other functions of the stack, with some credentials to sign with.
+        """What leads boto3 to the gateway for other functions and the bus, with some credentials to sign with.
 
         Those are made up only where there are none: a profile or a store on S3 needs the real ones.
         """
@@ -115,7 +115,7 @@ class Launch:
         has_some = any(name in known for name in CREDENTIALS) or Path.home().joinpath(".aws").exists()
         needs_real = known.get("PILOTLIGHT_STORE", "").startswith("s3://")
         made_up = {} if has_some or needs_real else {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
-        return {"AWS_ENDPOINT_URL_LAMBDA": self.url, **made_up}
+        return {"AWS_ENDPOINT_URL_LAMBDA": self.url, "AWS_ENDPOINT_URL_EVENTBRIDGE": self.url, **made_up}
 
     def _python_path(self) -> tuple[Path, ...]:
         """The function's own, and for our runtime client the folder where it is found, last."""

@@ -22,6 +22,7 @@ import uvicorn
 from pilotlight.errors import InvalidInputError
 from pilotlight.local import template
 from pilotlight.local.environment import Environment, Launch, runtime_client
+from pilotlight.local.events_api import EventsApi
 from pilotlight.local.guard import Guard
 from pilotlight.local.invoke_api import InvokeApi
 from pilotlight.local.limits import Limits
@@ -86,8 +87,9 @@ class Gateway:
         pools: dict[str, Pool] = {}
         invoke = partial(_invoke, pools)
         triggers = Triggers(stack.schedules, stack.subscriptions, invoke)
+        services = (InvokeApi(stack.functions, invoke, self.limits), EventsApi(stack.rules, invoke, self.limits))
         guard = Guard(stack.authorizer, stack.stage, invoke) if stack.authorizer else None
-        api = RestApi(stack, pools, self.limits, InvokeApi(stack.functions, invoke, self.limits), guard)
+        api = RestApi(stack, pools, self.limits, services, guard)
         listener = _listen(self.host, self.port)
         near = _near(_url(listener))
         pools |= {name: self._pool(stack, function, triggers, near) for name, function in stack.functions.items()}

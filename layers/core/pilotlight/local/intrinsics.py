@@ -51,7 +51,7 @@ def _long_form(loader: SafeLoader, suffix: str, node: yaml.Node) -> dict[str, An
 TemplateLoader.add_multi_constructor("!", _long_form)
 
 
-def read(path: Path, given: Mapping[str, str] | None = None) -> dict[str, Any]:
+def read(path: Path, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The template as nested dicts, parameters filled in by those given, else by their defaults.
 
     `InvalidInputError` when it cannot be read, and for a parameter that it does not have.
@@ -85,7 +85,7 @@ def _defaults(document: Mapping[str, Any]) -> dict[str, Any]:
     return {name: spec["Default"] for name, spec in declared.items() if isinstance(spec, dict) and "Default" in spec}
 
 
-def _parameters(document: Mapping[str, Any], given: Mapping[str, str], path: Path) -> dict[str, Any]:
+def _parameters(document: Mapping[str, Any], given: Mapping[str, Any], path: Path) -> dict[str, Any]:
     declared = document.get("Parameters")
     if unknown := given.keys() - (declared.keys() if isinstance(declared, dict) else set()):
         raise InvalidInputError(f"{path} has no parameter {', '.join(sorted(unknown))}; see its Parameters.")

@@ -46,7 +46,7 @@ class InvokeApi:
         """Answer an Invoke."""
         try:
             headers = dict(scope["headers"])
-            _check_caller(scope, headers.get(b"authorization", b""))
+            check_caller(scope, headers.get(b"authorization", b""))
             name = self._named(scope["raw_path"].decode("latin-1"))
             event = await read_body(receive, self._limit) or b"{}"
             kind = headers.get(b"x-amz-invocation-type", b"RequestResponse").decode("latin-1")
@@ -107,7 +107,7 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _check_caller(scope: Scope, authorization: bytes) -> None:
+def check_caller(scope: Scope, authorization: bytes) -> None:
     """On this machine, and with a signature."""
     client, server = scope["client"], scope["server"]
     is_near = client is not None and (ip_address(client[0]).is_loopback or client[0] == server[0])

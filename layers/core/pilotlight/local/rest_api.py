@@ -9,13 +9,13 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
 from uuid import uuid4
 
 from pilotlight.local.faults import NO_ROUTE, GatewayError
 from pilotlight.local.guard import Guard
-from pilotlight.local.invoke_api import InvokeApi, read_body
+from pilotlight.local.invoke_api import read_body
 from pilotlight.local.limits import Limits
 from pilotlight.local.pool import Pool
 from pilotlight.local.proxy import Answer, Events, Request, decode
@@ -34,8 +34,18 @@ UNWORDED = GatewayResponse(None, None)
 log = logging.getLogger("pilotlight.local")
 
 
+class Service(Protocol):
+    """An API of AWS's that functions call, at the same address."""
+
+    def takes(self, scope: Scope) -> bool:
+        """Whether a request is for this API."""
+
+    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+        """Answer one that is."""
+
+
 class RestApi:
-    """One API of one stack; `pools` by the logical id of their function, `functions` answers for Lambda's own API.
+    """One API of one stack; `pools` by the logical id of their function, `services` answer for AWS's own APIs.
 
     `guard` asks the stack's authorizer, where it has one.
     """
@@ -45,10 +55,10 @@ class RestApi:
         stack: Stack,
         pools: Mapping[str, Pool],
         limits: Limits,
-        functions: InvokeApi | None = None,
+        services: Sequence[Service] = (),
         guard: Guard | None = None,
     ) -> None:
-        self._lambda = functions
+        self._services = services
         self._guard = guard
         self._routes = Routes(stack.routes, stack.stage)
         self._events = Events(stack, limits)
@@ -64,8 +74,9 @@ class RestApi:
         request_id = f"{self._id_head}{next(self._ids):012x}"  # looks like a UUID, at a tenth of the cost
         invocation: Invocation | None = None
         try:
-            if self._lambda is not None and self._lambda.takes(scope):
-                answer = await self._lambda.answer(scope, receive)
+            service = next((each for each in self._services if each.takes(scope)), None)
+            if service is not None:
+                answer = await service.answer(scope, receive)
             else:
                 match = self._match(scope)
                 invocation = await self._invocation(scope, receive, match, request_id)

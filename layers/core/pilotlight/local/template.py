@@ -1,8 +1,9 @@
 """What the gateway needs of template.yaml: functions with their limits, routes, and how the API words its errors.
 
-Only functions with an event of `Type: Api`, `Schedule` or `CloudWatchLogs` are read, since nothing else starts them
-here: queues and buckets are AWS's. The task root is the template's folder, so a Handler is named as it is in the
-checkout. This module starts nothing and matches no paths.
+Only functions with an event of `Type: Api`, `Schedule`, `CloudWatchLogs` or `EventBridgeRule` are read, since nothing
+else starts them here: queues and buckets are AWS's. Templates that this one nests give functions, but no routes. The
+task root is the outer template's folder, so a Handler is named as it is in the checkout. This module starts nothing and
+matches no paths.
 """
 
 import re
@@ -77,6 +78,14 @@ class Subscription:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """One event of `Type: EventBridgeRule`: `function` gets the events of the default bus that the pattern matches."""
+
+    function: str
+    pattern: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class GatewayResponse:
     """How an API words one kind of error; None leaves the default. `headers` are in lower case."""
 
@@ -97,6 +106,7 @@ class Stack:
     root: Path
     schedules: tuple[Schedule, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
+    rules: tuple[Rule, ...] = ()
     authorizer: Authorizer | None = None
 
 
@@ -119,13 +129,15 @@ class _Event:
 class _Template:
     """A template that is being read; it keeps the path for its error messages."""
 
-    def __init__(self, path: Path, document: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, document: Mapping[str, Any], root: Path | None = None) -> None:
         self._path = path
+        self._root = root or path.parent
         self._resources = self._mapping(document.get("Resources"), "Resources")
         self._globals = self._mapping(document.get("Globals") or {}, "Globals")
 
     def stack(self) -> Stack:
-        events = [event for name in self._of_type("AWS::Serverless::Function") for event in self._events(name)]
+        events = self._all_events()
+        nested = list(self._nested())
         routes = tuple(self._route(event) for event in events if event.kind == "Api")
         if not routes:
             raise self._wrong("Resources", "no function has an event of Type: Api; add one")
@@ -133,11 +145,13 @@ class _Template:
         authorizer = self._authorizer(self._mapping(api.get("DefinitionBody") or {}, "DefinitionBody"))
         names = [event.function for event in events] + ([authorizer.function] if authorizer else [])
         return Stack(
-            functions={name: self._function(name) for name in names},
+            functions={name: self._function(name) for name in names}
+            | {name: found for each in nested for name, found in each.functions().items()},
             routes=routes,
             authorizer=authorizer,
             schedules=tuple(self._schedule(event) for event in events if event.kind == "Schedule"),
             subscriptions=tuple(self._subscription(event) for event in events if event.kind == "CloudWatchLogs"),
+            rules=tuple(rule for each in (self, *nested) for rule in each.rules()),
             stage=scalar(self._known(api.get("StageName", IMPLICIT_STAGE), "StageName of the API")),
             gateway_responses=self._gateway_responses(api),
             binary_media_types=frozenset(
@@ -145,6 +159,27 @@ class _Template:
             ),
             root=self._path.parent,
         )
+
+    def functions(self) -> dict[str, Function]:
+        """The functions that something here starts, by logical id."""
+        return {event.function: self._function(event.function) for event in self._all_events()}
+
+    def rules(self) -> tuple[Rule, ...]:
+        """Who is told of which events of the bus."""
+        return tuple(self._rule(event) for event in self._all_events() if event.kind == "EventBridgeRule")
+
+    def _all_events(self) -> list[_Event]:
+        return [event for name in self._of_type("AWS::Serverless::Function") for event in self._events(name)]
+
+    def _nested(self) -> Iterator["_Template"]:
+        """The templates that lie on this disk, with the parameters that they are given."""
+        for name in self._of_type("AWS::Serverless::Application"):
+            location = self._properties(name).get("Location")
+            if isinstance(location, str) and "://" not in location:
+                path = self._path.parent / location
+                given = self._mapping(self._properties(name).get("Parameters") or {}, f"Parameters of {name}")
+                known = {key: value for key, value in given.items() if not isinstance(value, Unknown)}
+                yield _Template(path, intrinsics.read(path, known), self._root)
 
     def _of_type(self, kind: str) -> list[str]:
         return [name for name, resource in self._resources.items() if self._mapping(resource, name).get("Type") == kind]
@@ -206,7 +241,7 @@ class _Template:
         for event_name, event in events.items():
             where = f"event {event_name} of {name}"
             event = self._mapping(event, where)
-            if (kind := event.get("Type")) in ("Api", "Schedule", "CloudWatchLogs"):
+            if (kind := event.get("Type")) in ("Api", "Schedule", "CloudWatchLogs", "EventBridgeRule"):
                 yield _Event(kind, name, self._mapping(event.get("Properties"), where), where)
 
     def _route(self, event: _Event) -> Route:
@@ -228,6 +263,9 @@ class _Template:
                 "every day at 02:15."
             )
         return Schedule(event.function, int(found[1]) * UNITS_S[found[2]])
+
+    def _rule(self, event: _Event) -> Rule:
+        return Rule(event.function, self._mapping(event.properties.get("Pattern"), f"Pattern of {event.where}"))
 
     def _subscription(self, event: _Event) -> Subscription:
         """The function whose log it is stands in the name of the log group."""
@@ -256,7 +294,7 @@ class _Template:
             memory_mb=self._whole(merged.get("MemorySize", DEFAULT_MEMORY_MB), f"MemorySize of {name}"),
             timeout_s=self._whole(merged.get("Timeout", DEFAULT_TIMEOUT_S), f"Timeout of {name}"),
             environment=self._variables(name, shared, own) | self._logging(merged),
-            python_path=(self._path.parent, *self._layers(name, shared, own)),
+            python_path=(self._root, *self._layers(name, shared, own)),
         )
 
     def _variables(self, name: str, *levels: Mapping[str, Any]) -> dict[str, str]:

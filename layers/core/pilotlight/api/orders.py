@@ -1,0 +1,155 @@
+"""What the routes of files, uploads and batches are sent and what they answer, in OpenAI's words.
+
+Source: OpenAI's API reference, Files, Uploads and Batch. Times are Unix seconds. Each file also tells its address, by
+which tensors name it, and an upload where its bytes may be put at once (`presigned`), which OpenAI's do not.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+Text = Annotated[str, Meta(min_length=1, max_length=512)]
+Status = Literal[
+    "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
+]  # fmt: skip
+
+
+class FileObject(Struct, kw_only=True):
+    """A file: what was uploaded, or what came of a batch."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: Literal["uploaded", "processed"] = "processed"
+    s3_uri: str = ""  # for `parameters: {"s3_uri": ...}` of a tensor
+
+
+class Deleted(Struct, kw_only=True):
+    """What is left of a file."""
+
+    id: str
+    object: Literal["file"] = "file"
+    deleted: bool = True
+
+
+class NewUpload(Struct, kw_only=True):
+    """The announcement of a file that is too large for one request."""
+
+    filename: Text
+    bytes: Annotated[int, Meta(ge=1, le=5_000_000_000)]  # what S3 takes in one PUT
+    purpose: Text = "batch"
+    mime_type: str = ""
+
+
+class Presigned(Struct, kw_only=True):
+    """A request that anybody may send who knows it, while it lasts: exactly so many bytes, to exactly there."""
+
+    method: Literal["PUT"] = "PUT"
+    url: str
+    headers: dict[str, str]
+    expires_at: int
+
+
+class UploadObject(Struct, kw_only=True):
+    """A file on its way: in parts of at most 4 MB each, or at once where `presigned` says."""
+
+    id: str
+    object: Literal["upload"] = "upload"
+    bytes: int
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: str
+    status: Literal["pending", "completed", "cancelled"] = "pending"
+    file: FileObject | None = None
+    presigned: Presigned | None = None
+    s3_uri: str = ""
+
+
+class UploadPart(Struct, kw_only=True):
+    """A part that has arrived."""
+
+    id: str
+    object: Literal["upload.part"] = "upload.part"
+    created_at: int
+    upload_id: str
+
+
+class Complete(Struct, kw_only=True):
+    """That an upload is whole: its parts in their order, none where the bytes were put at once."""
+
+    part_ids: list[Annotated[str, Meta(pattern=r"^part_[0-9a-f]{32}$")]] = []
+    md5: str = ""
+
+
+class NewBatch(Struct, kw_only=True):
+    """A batch: the requests in a file, all to one endpoint."""
+
+    input_file_id: str
+    endpoint: str
+    completion_window: Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,2}h$")] = "24h"
+    metadata: Annotated[
+        dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
+    ] | None = None  # fmt: skip
+
+
+class RequestCounts(Struct, kw_only=True):
+    """How many requests a batch has, and how many of them are answered and refused."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class BatchError(Struct, kw_only=True):
+    """Why a batch is refused."""
+
+    code: str
+    message: str
+    line: int | None = None
+    param: str | None = None
+
+
+class BatchErrors(Struct, kw_only=True):
+    """All that is wrong with a batch, the first thousand."""
+
+    object: Literal["list"] = "list"
+    data: list[BatchError]
+
+
+class Batch(Struct, kw_only=True):
+    """A batch and how far it is."""
+
+    id: str
+    object: Literal["batch"] = "batch"
+    endpoint: str
+    input_file_id: str
+    completion_window: str
+    status: Status
+    created_at: int
+    expires_at: int
+    errors: BatchErrors | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    in_progress_at: int | None = None
+    finalizing_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    expired_at: int | None = None
+    cancelling_at: int | None = None
+    cancelled_at: int | None = None
+    request_counts: RequestCounts
+    metadata: dict[str, str] | None = None
+
+
+class Page(Struct, kw_only=True):
+    """Some of many, the newest first; `after=last_id` gives what follows."""
+
+    object: Literal["list"] = "list"
+    data: list[Any]
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool = False
