@@ -47,7 +47,9 @@ def test_lines_come_back_as_they_were_written(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"no gzip", gzip.compress(b"no json\n"), gzip.compress(b'{"at":"now"}\n' * 99)[:-9]]
+    "content",
+    [b"no gzip", gzip.compress(b"no json\n"), gzip.compress(b'{"at":"now"}\n' * 99)[:-9]],
+    ids=["no gzip", "no JSON", "cut"],  # gzip writes the time, and each process of the tests must find the same names
 )
 def test_what_is_broken_is_passed_over_and_said(
     store: ObjectStore, content: bytes, caplog: pytest.LogCaptureFixture

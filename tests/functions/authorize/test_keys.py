@@ -122,7 +122,6 @@ def test_without_any_key_it_is_tried_again_soon(clock: Clock, source: Source) ->
         {"kty": ["RSA"], "kid": "x"},
         {key: value for key, value in jwk("x", KEY).items() if key != "kid"},
     ],
-    ids=str,
 )
 def test_what_may_not_sign_is_no_key(refused: dict[str, Any]) -> None:
     assert list(usable({"keys": [refused, jwk("right", KEY)]})) == ["right"]
