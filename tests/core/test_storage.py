@@ -129,6 +129,14 @@ def test_the_url_may_name_the_server(moto_url: str, bucket_url: str, monkeypatch
     assert store.url == bucket_url
 
 
+def test_another_process_opens_the_same_store(bucket_url: str, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate's probe is one; without the server's address it asked AWS."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    store = open_store(f"{bucket_url}?endpoint={moto_url}")
+    store.put("a", b"1")
+    assert open_store(store.address).get("a").data == b"1"
+
+
 @pytest.mark.parametrize("endpoint", ["http://", "host:9000", "ftp://host"])
 def test_a_server_that_is_no_url_is_refused(endpoint: str) -> None:
     with pytest.raises(InvalidInputError, match="is not an endpoint for s3://bucket"):

@@ -19,6 +19,11 @@ BUILD = ROOT / ".aws-sam" / "build"
 ECHOES: tuple[Datatype, ...] = ("FP16", "BF16", "FP32", "INT64", "UINT8", "BOOL", "BYTES")
 
 
+def sam(*words: str, environment: Path) -> list[str]:
+    """A command of `sam local`, over the images that are there."""
+    return ["sam", "local", *words, "--skip-pull-image", "--env-vars", str(environment)]
+
+
 @pytest.fixture(scope="session")
 def bridge() -> str:
     """The address under which containers reach this machine; Docker itself may leave it to the kernel to choose."""
@@ -40,8 +45,10 @@ def environment_file(bridge: str, moto_url: str, tmp_path_factory: pytest.TempPa
             fakes.publish_echo(registry, datatype)
         store = {"PILOTLIGHT_STORE": f"s3://models?endpoint={reachable}"}
         variables = {"PredictFunction": {**store, "PILOTLIGHT_ALIAS_SECONDS": "1"}}
-        others = ("ModelsFunction", "BatchFunction", "BatchesFunction", "StartTrainingFunction")
-        variables |= dict.fromkeys(others, store)
+        others = ("Models", "Promote", "Batch", "Batches", "Drift", "StartTraining")
+        variables |= {f"{name}Function": store for name in others}
+        issuer = {"PILOTLIGHT_ISSUER": "https://issuer.example", "PILOTLIGHT_AUDIENCE": "pilotlight"}
+        variables |= {"AuthorizeFunction": issuer}
         file = tmp_path_factory.mktemp("sam") / "environment.json"
         file.write_text(json.dumps(variables))
         yield file

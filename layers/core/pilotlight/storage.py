@@ -59,8 +59,9 @@ class Stored:
 class ObjectStore:
     """Keys and bytes. Every method raises `StoreError` when the store does not answer as it should."""
 
-    def __init__(self, url: str, store: LocalStore | MemoryStore | S3Store) -> None:
-        self.url = url
+    def __init__(self, url: str, store: LocalStore | MemoryStore | S3Store, address: str = "") -> None:
+        self.url = url  # before the paths of objects
+        self.address = address or url  # by which another process opens the same store
         self._store = store
 
     def __repr__(self) -> str:
@@ -178,8 +179,8 @@ class PlainStore(ObjectStore):
     And by obstore where these do not do.
     """
 
-    def __init__(self, url: str, store: S3Store) -> None:
-        super().__init__(url, store)
+    def __init__(self, url: str, store: S3Store, address: str = "") -> None:
+        super().__init__(url, store, address)
         self._bucket = store
 
     @contextmanager
@@ -267,7 +268,8 @@ def _s3(url: str, query: str) -> ObjectStore:
     if not CREDENTIALS.intersection(os.environ):
         arguments["credential_provider"] = _profile()
     plain = endpoint.startswith("http://") and not any(name.lower() in PROXIES for name in os.environ)
-    return (PlainStore if plain else ObjectStore)(url, S3Store.from_url(url, **arguments))
+    address = f"{url}?{query}" if query else url
+    return (PlainStore if plain else ObjectStore)(url, S3Store.from_url(url, **arguments), address)
 
 
 def _profile() -> Any:  # noqa: ANN401 - obstore's protocol for credential providers is private

@@ -106,7 +106,7 @@ class Gate:
     def _once(self, manifest: Manifest, holder: Manifest | None) -> Examined:
         with TemporaryDirectory(prefix="pilotlight-gate-") as folder:
             brings = holder.version if holder else None
-            order = Order(self.registry.store.url, manifest.name, manifest.version, self.memory_mb, brings, folder)
+            order = Order(self.registry.store.address, manifest.name, manifest.version, self.memory_mb, brings, folder)
             found = probe(order)
             outputs = {precision: np.load(Path(folder, f"{precision}.npy")) for precision in found.answered}
         return Examined(manifest, found, outputs)

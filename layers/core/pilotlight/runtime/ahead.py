@@ -20,7 +20,7 @@ class ReadAhead(ObjectStore):
     """Another store, with what was read from it already; a document counts as read for `seconds`."""
 
     def __init__(self, inner: ObjectStore, seconds: float) -> None:
-        super().__init__(inner.url, inner._store)
+        super().__init__(inner.url, inner._store, inner.address)
         self._inner = inner
         self._seconds = seconds
         self._documents: dict[str, tuple[Future[Stored], float]] = {}  # with the time when it was read
