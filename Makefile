@@ -63,7 +63,7 @@ package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build; ARCH=a
 	rm -rf $(addprefix .aws-sam/build/DepsLayer/python/onnxruntime/,transformers quantization tools datasets backend)
 	find .aws-sam/build/DepsLayer/python/numpy -type d -name tests -prune -exec rm -r {} +
 	$(RUNTIME_PYTHON) -m compileall -q --invalidation-mode unchecked-hash .aws-sam/build
-	@du -s --block-size=1MB .aws-sam/build/DepsLayer .aws-sam/build/CoreLayer | \
+	@du -s --apparent-size --block-size=1MB .aws-sam/build/DepsLayer .aws-sam/build/CoreLayer | \
 	  awk '{ sum += $$1; print $$1 " MB  " $$2 } END { print sum " MB of the 250 that Lambda allows a function" }'
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 sam validate --lint
 
