@@ -37,7 +37,7 @@ def refusals(verdict: Verdict) -> dict[str, str]:
 def test_the_same_model_again_passes_and_becomes_champion(registry: Registry, gate: Gate) -> None:
     again = fakes.publish_digits(registry)
     outcome = promote(gate, "digits", again.version, by="ann")
-    assert outcome.verdict.passed
+    assert outcome.verdict.passed, outcome.verdict.why
     assert outcome.moved is not None
     assert registry.alias("digits", "champion") == outcome.moved
     assert (outcome.moved.version, outcome.moved.previous, outcome.moved.reason) == (2, 1, "passed the gate")
@@ -112,5 +112,5 @@ def test_a_model_without_a_test_set_is_judged_on_what_there_is(tmp_path: Path) -
     fakes.publish(registry)
     fakes.publish(registry)
     verdict = Gate(registry, 1769).examine("double", 2, "champion", by="ann")
-    assert verdict.passed
+    assert verdict.passed, verdict.why
     assert [check.name for check in verdict.checks] == ["opens", "golden", "memory", "signature"]

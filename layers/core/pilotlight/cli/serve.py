@@ -36,13 +36,13 @@ def serve(
 ) -> None:
     """Serve template.yaml's functions on this machine; print the URL when ready, and a line for each request."""
     parameters = dict(map(assignment, parameter or ()))
-    show_access_lines()
 
     def ready(url: str) -> None:
         print_json({"url": url, "store": store}) if json else typer.echo(f"Serving {store} at {url}")
 
     told = not ERRORS.is_terminal if calls is None else calls
     made = gateway(store, host=host, port=port, workers=workers, parameters=parameters, calls=told, capture=capture)
+    show_access_lines()
     made.serve(ready)
 
 
