@@ -38,11 +38,11 @@ def serve(
     parameters = dict(map(assignment, parameter or ()))
 
     def ready(url: str) -> None:
+        show_access_lines()
         print_json({"url": url, "store": store}) if json else typer.echo(f"Serving {store} at {url}")
 
     told = not ERRORS.is_terminal if calls is None else calls
     made = gateway(store, host=host, port=port, workers=workers, parameters=parameters, calls=told, capture=capture)
-    show_access_lines()
     made.serve(ready)
 
 
