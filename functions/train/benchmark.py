@@ -269,7 +269,7 @@ class Clock:
     def tick(self) -> None:
         """A step is over, or will be when the GPU gets here."""
         if self._gpu:
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch leaves it untyped
             event.record()
             self._ticks.append(event)
         else:
@@ -313,7 +313,7 @@ def per_token(shape: Shape) -> float:
 def weights(shape: Shape) -> int:
     """How many weights the decoder has."""
     with torch.device("meta"):
-        decoder = Decoder(shape, shape.vocabulary)  # type: ignore[arg-type]
+        decoder = Decoder(shape, shape.vocabulary)  # type: ignore[arg-type]  # it reads sizes alone, as the options have them
     return sum(weight.numel() for weight in decoder.parameters())
 
 

@@ -128,10 +128,10 @@ def agent(arguments: Sequence[str], words: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    parsed = parse_args([*arguments, "--module", "functions.train"])  # type: ignore[no-untyped-call]
+    parsed = parse_args([*arguments, "--module", "functions.train"])  # type: ignore[no-untyped-call]  # torch leaves it untyped
     parsed.training_script_args = list(words)
     try:
-        run(parsed)  # type: ignore[no-untyped-call]
+        run(parsed)  # type: ignore[no-untyped-call]  # so is this
     except ChildFailedError:
         return 1  # what went wrong is on standard error
     except SignalException:

@@ -66,7 +66,7 @@ class Normalisation(_BatchNorm):
 
 def total(value: torch.Tensor) -> torch.Tensor:
     """The sum over all processes, with its gradient."""
-    result: torch.Tensor = Total.apply(value)  # type: ignore[no-untyped-call]
+    result: torch.Tensor = Total.apply(value)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return result
 
 

@@ -1,7 +1,9 @@
 """`pilotlight publish` as a user meets it, the conversion in this process, and a server over what was published."""
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import tritonclient.http as triton
@@ -30,6 +32,16 @@ def client(kept: str) -> Iterator[triton.InferenceServerClient]:
     gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment={"PILOTLIGHT_STORE": kept})
     with gateway.background() as url, triton.InferenceServerClient(url.removeprefix("http://")) as found:
         yield found
+
+
+def imported(file: Path) -> ModuleType:
+    """A publisher's file as a module, to ask its models what is right."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

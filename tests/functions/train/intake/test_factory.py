@@ -1,6 +1,5 @@
 """Torch modules, .pt2 files and scikit-learn estimators: the same answers over HTTP as from their own framework."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +11,7 @@ import tritonclient.http as triton
 from sklearn.datasets import load_iris
 
 from pilotlight.runtime.session import Array
-from tests.functions.train.intake.conftest import Publish, Refused
+from tests.functions.train.intake.conftest import Publish, Refused, imported
 
 SOURCE = """
 import torch
@@ -69,12 +68,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def mine(file: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mine", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported(file)
 
 
 def infer(client: triton.InferenceServerClient, name: str, output: str, **inputs: Array) -> Any:  # noqa: ANN401

@@ -1,6 +1,5 @@
 """scikit-learn's estimators as people fit them: tables with named columns, texts among numbers, trees, clusters."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -9,7 +8,7 @@ import pytest
 import tritonclient.http as triton
 
 from pilotlight.runtime.session import Array
-from tests.functions.train.intake.conftest import Publish, Refused
+from tests.functions.train.intake.conftest import Publish, Refused, imported
 
 SOURCE = """
 import numpy as np
@@ -90,12 +89,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def mine(file: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("estimators", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported(file)
 
 
 def probabilities(client: triton.InferenceServerClient, name: str, **columns: Array) -> Array:
