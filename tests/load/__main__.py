@@ -9,9 +9,8 @@ import argparse
 import json
 import logging
 import sys
+from importlib import import_module
 from typing import Any
-
-from tests.load import canary, file, fuzz, kills, mixed, moves, queue, release
 
 GROWTH = 1.05  # of resident memory, from the second tenth to the last
 
@@ -22,7 +21,7 @@ def main() -> int:
     logging.getLogger("pilotlight").setLevel(logging.CRITICAL if words.kind == "fuzz" else logging.ERROR)
     result = run(words)
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
-    wrong = result.get("growth", 1.0) > GROWTH or result.get("chi_square", 0.0) > canary.LIMIT
+    wrong = result.get("growth", 1.0) > GROWTH or result.get("chi_square", 0.0) > result.get("chi_square_limit", 0.0)
     return int(bool(result["failures"]) or wrong or not result.get("rolled_back", True))
 
 
@@ -55,22 +54,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(words: argparse.Namespace) -> dict[str, Any]:
-    """The run's result; with memory, by which factor it grew."""
-    if words.kind == "canary":
-        return canary.run(words.count)
-    if words.kind == "release":
-        return release.run()
-    if words.kind == "queue":
-        return queue.run(words.count, words.seed)
-    if words.kind == "kills":
-        return kills.run(words.count, words.seed)
-    if words.kind == "file":
-        return file.run(words.mb, spread=words.spread)
-    if words.kind == "moves":
-        return moves.run(words.processes, words.seconds)
-    result = fuzz.run(words.count, words.seed) if words.kind == "fuzz" else mixed.run(words.minutes * 60, words.swaps)
-    memory = result["resident_mb"]
-    return result | {"growth": round(memory[-1] / memory[2], 3) if len(memory) > 3 else 1.0}
+    """The run's result; with memory, by which factor it grew.
+
+    Only the kind that runs is imported: another one brings torch, beside which no growth of a handler would be seen.
+    """
+    options = {name: value for name, value in vars(words).items() if name != "kind"}
+    result: dict[str, Any] = import_module(f"tests.load.{words.kind}").run(**options)
+    memory = result.get("resident_mb", [])
+    return result | ({"growth": round(memory[-1] / memory[2], 3)} if len(memory) > 3 else {})
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pilotlight.contracts import Canary, Draft, TensorSpec, Variant
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry import Registry
 from pilotlight.storage import open_store
+from tests import fakes
 
 ROOT = Path(__file__).parents[2]
 CONNECTIONS = 2
@@ -99,7 +100,7 @@ def run(count: int) -> dict[str, Any]:
         publish(registry, 5)
         canary = Canary(2, aliases.until("1h"))
         registry.change("table", "champion", lambda old: aliases.tried(old, canary, int(SHARE * 1e4), "load", "trial"))
-        environment = {"PILOTLIGHT_STORE": store, "PILOTLIGHT_ALIAS_SECONDS": "1"}
+        environment = {"PILOTLIGHT_STORE": store, "PILOTLIGHT_ALIAS_SECONDS": "1", **fakes.QUIET}
         gateway = Gateway(ROOT / "template.yaml", port=0, workers=CONNECTIONS, environment=environment)
         with gateway.background() as url:
             return watch(registry, Callers(url), count)

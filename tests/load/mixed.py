@@ -70,16 +70,16 @@ class Callers:
                 self.failures.append({"path": path, "status": status, "answer": said})
 
 
-def run(seconds: float, swaps: int) -> dict[str, Any]:
+def run(minutes: float, swaps: int) -> dict[str, Any]:
     """Send for so long, and move the champion so many times; memory is that of the gateway's environments, in MB."""
     with TemporaryDirectory() as store:
         registry = Registry(open_store(store))
         fakes.publish(registry)
         fakes.publish(registry, of="square", golden=fakes.golden([1, 2, 3], [1, 4, 9]))
-        environment = {"PILOTLIGHT_STORE": store, "PILOTLIGHT_ALIAS_SECONDS": "1"}
+        environment = {"PILOTLIGHT_STORE": store, "PILOTLIGHT_ALIAS_SECONDS": "1", **fakes.QUIET}
         gateway = Gateway(ROOT / "template.yaml", port=0, workers=2, environment=environment)
         with gateway.background() as url:
-            return driven(url, registry, seconds, swaps)
+            return driven(url, registry, minutes * 60, swaps)
 
 
 def driven(url: str, registry: Registry, seconds: float, swaps: int) -> dict[str, Any]:

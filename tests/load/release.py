@@ -55,7 +55,7 @@ def run() -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         registry = Registry(open_store(Path(folder, "store").as_uri()))
         fakes.publish_digits(registry)
-        environment = {"PILOTLIGHT_STORE": registry.store.url, "PILOTLIGHT_ALIAS_SECONDS": "1"}
+        environment = {"PILOTLIGHT_STORE": registry.store.url, "PILOTLIGHT_ALIAS_SECONDS": "1", **fakes.QUIET}
         with Gateway(ROOT / "template.yaml", port=0, workers=1, environment=environment).background() as url:
             callers = Callers(url)
             callers.thread.start()
