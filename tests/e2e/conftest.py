@@ -16,6 +16,7 @@ from tests.conftest import Serial, aws_variables, moto_server
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / ".aws-sam" / "build"
+JUDGED = "s3://models/judged"  # apart, so that what is judged there is no version of what others are asked for
 ECHOES: tuple[Datatype, ...] = ("FP16", "BF16", "FP32", "INT64", "UINT8", "BOOL", "BYTES")
 
 
@@ -45,8 +46,9 @@ def environment_file(bridge: str, moto_url: str, tmp_path_factory: pytest.TempPa
             fakes.publish_echo(registry, datatype)
         store = {"PILOTLIGHT_STORE": f"s3://models?endpoint={reachable}"}
         variables = {"PredictFunction": {**store, "PILOTLIGHT_ALIAS_SECONDS": "1"}}
-        others = ("Models", "Promote", "Batch", "Batches", "Drift", "StartTraining")
+        others = ("Models", "Batch", "Batches", "Drift", "StartTraining")
         variables |= {f"{name}Function": store for name in others}
+        variables |= {"PromoteFunction": {"PILOTLIGHT_STORE": f"{JUDGED}?endpoint={reachable}"}}
         issuer = {"PILOTLIGHT_ISSUER": "https://issuer.example", "PILOTLIGHT_AUDIENCE": "pilotlight"}
         variables |= {"AuthorizeFunction": issuer}
         file = tmp_path_factory.mktemp("sam") / "environment.json"

@@ -16,7 +16,7 @@ from pilotlight.capture.line import path as captured
 from pilotlight.registry import Registry
 from pilotlight.storage import open_store
 from tests import fakes
-from tests.e2e.conftest import ROOT, sam
+from tests.e2e.conftest import JUDGED, ROOT, sam
 
 IMAGES, LABELS = fakes.digits()
 
@@ -119,10 +119,12 @@ def test_invoke_lists_batches(environment_file: Path) -> None:
 
 def test_invoke_judges_the_published_version(environment_file: Path) -> None:
     """The same weights again pass the gate; the policy is off, so that a person would promote it."""
-    fakes.publish_digits(Registry(open_store("s3://models")))
+    registry = Registry(open_store(JUDGED))
+    for _ in range(2):
+        fakes.publish_digits(registry)
     answer = invoked("PromoteFunction", "tests/events/promote-published.json", environment_file)
     assert answer == {"done": ["digits:2 passed the gate."]}
-    verdict = Registry(open_store("s3://models")).store.get("models/digits/versions/2/verdict.json")
+    verdict = registry.store.get("models/digits/versions/2/verdict.json")
     assert json.loads(verdict.data)["passed"] is True
 
 
