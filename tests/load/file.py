@@ -110,9 +110,7 @@ def progress(store: ObjectStore) -> dict[str, Any]:
         return {}
 
 
-def run(
-    megabytes: float, kills: tuple[float, ...] = (30.0, 70.0), part: int = PART_BYTES, spread: int = 0
-) -> dict[str, Any]:
+def run(mb: float, kills: tuple[float, ...] = (30.0, 70.0), part: int = PART_BYTES, spread: int = 0) -> dict[str, Any]:
     """Answer a file of that size, killed whenever it has come so many percent; what was seen, and the failures.
 
     With `spread`, by so many handlers at once, of which one is killed each time.
@@ -122,7 +120,7 @@ def run(
         boto3.client("s3").create_bucket(Bucket=bucket)
         store = open_store(f"s3://{bucket}")
         fakes.publish(Registry(store))
-        store.write(f"inbox/{NAME}.jsonl", content(int(megabytes * 1e6)))
+        store.write(f"inbox/{NAME}.jsonl", content(int(mb * 1e6)))
         if spread:
             return spread_out(store, kills, part, spread)
         return driven(store, created(bucket, f"inbox/{NAME}.jsonl"), kills, part)
