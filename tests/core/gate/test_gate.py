@@ -54,7 +54,7 @@ REASONS = {
     "renamed output": ("signature", "Callers of the champion would fail: output logits FP32[-1, 10]"),
     "worse when quantized": ("quantized", "the budget is 0.50."),
     "too large": ("opens", "takes 80,173,123 bytes and models may take 64,000,000"),
-    "path out of the folder": ("opens", "External data path validation failed"),
+    "path out of the folder": ("opens", "it names weights that lie outside the files of its version"),
     "wrong hash": ("opens", "not the manifest's 173123 bytes"),
     "golden answers differ": ("golden", "Golden request 1"),
 }

@@ -27,6 +27,7 @@ from pilotlight.runtime.datatypes import ORT_DATATYPES
 from pilotlight.runtime.files import private_folder
 from pilotlight.runtime.speeds import TwoSpeeds
 
+OUTSIDE = "External data path validation failed"  # in what onnxruntime says of weights in another folder
 BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 MB_PER_VCPU = 1769  # of a Lambda function's memory (reference/lambda.md)
 VERSION: str = ort.__version__
@@ -166,7 +167,9 @@ def open_native(path: Path | str, options: Any) -> Any:  # noqa: ANN401 - onnxru
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except DEFECTS as exc:
-        raise ModelRefusedError(f"onnxruntime {ort.__version__} cannot open the graph: {exc}") from exc
+        outside = OUTSIDE in str(exc)
+        why = "it names weights that lie outside the files of its version" if outside else str(exc)
+        raise ModelRefusedError(f"onnxruntime {ort.__version__} cannot open the graph: {why}") from exc
 
 
 def session_options(memory_mb: int, *, packed: bool = True) -> Any:  # noqa: ANN401 - onnxruntime ships no types
