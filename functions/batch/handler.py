@@ -2,7 +2,6 @@
 
 import logging
 import os
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from functions.batch.sender import Sender
 from pilotlight import correlation
 from pilotlight.api.ledger import ledger
 from pilotlight.api.remote_data import Uploads
-from pilotlight.api.router import status_of
+from pilotlight.api.router import status_of, where
 from pilotlight.api.trace import Bill, Trace
 from pilotlight.capture.recorder import Recorder
 from pilotlight.errors import InvalidInputError, PilotlightError
@@ -101,8 +100,7 @@ class Batch:
             LOG.error("Message %s failed: %s", record.get("messageId"), why)  # noqa: TRY400 - the sentence tells all
             raise
         except Exception as exc:
-            where = "".join(traceback.format_tb(exc.__traceback__))
-            LOG.error("Message %s failed: %s\n%s", record.get("messageId"), type(exc).__name__, where)  # noqa: TRY400
+            LOG.error("Message %s failed: %s\n%s", record.get("messageId"), type(exc).__name__, where(exc))  # noqa: TRY400
             raise
 
     def _done(self, occurrence: Occurrence, ends: float, of: int) -> str:
