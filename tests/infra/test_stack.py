@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
+import httpx2
 import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
@@ -82,6 +83,7 @@ def aws(weak_moto_url: str) -> Iterator[None]:
         for name, value in aws_variables(weak_moto_url).items():
             patch.setenv(name, value)
         yield
+    httpx2.post(f"{weak_moto_url}/moto-api/reset")  # its rules would hear the events of later tests in this process
 
 
 @pytest.fixture(scope="module")
