@@ -13,6 +13,7 @@ from pilotlight.contracts import Reference
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError, StoreError
 from pilotlight.registry import Registry
 from pilotlight.runtime.ahead import ReadAhead
+from pilotlight.runtime.aliases import Aliases
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.preload import preload, references
 from pilotlight.runtime.warm import WarmModels
@@ -164,11 +165,16 @@ def test_who_asks_early_waits_for_what_is_on_its_way(rig: Rig) -> None:
 def anticipated(rig: Rig) -> Catalog:
     """A catalog that has tried to open the model before anybody asked."""
     catalog = rig.catalog(rig.start("double"))
+    anticipate(catalog)
+    return catalog
+
+
+def anticipate(catalog: Catalog) -> None:
+    """Open the champion before it is asked for, and wait until that is over."""
     catalog.anticipate(CHAMPION)
     for thread in threading.enumerate():
         if thread.name == "anticipate":
             thread.join(10)
-    return catalog
 
 
 def test_who_asks_finds_open_what_was_anticipated(rig: Rig) -> None:
@@ -182,6 +188,26 @@ def test_who_asks_while_it_is_being_opened_waits_for_that(rig: Rig) -> None:
     catalog = rig.catalog(rig.start("double"))
     catalog.anticipate(CHAMPION)
     assert answer(catalog) == 9
+    assert len(rig.store.reads) == len(set(rig.store.reads))
+
+
+@pytest.mark.parametrize(("owner", "look"), [(Aliases, "known"), (WarmModels, "get"), (Catalog, "raise_if_refused")])
+@pytest.mark.parametrize(("rotten", "expected"), [(False, 9), (True, 6)])
+def test_what_is_opened_between_a_look_and_the_load_is_not_opened_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, owner: type, look: str, rotten: bool, expected: float
+) -> None:
+    if rotten:
+        rig.store.bend("versions/2/model.onnx", lambda data: data[:-1])
+    catalog, as_it_was = rig.catalog(rig.start("double")), getattr(owner, look)
+
+    def overtaken(self: object, key: object) -> object:
+        found = as_it_was(self, key)
+        monkeypatch.undo()
+        anticipate(catalog)
+        return found
+
+    monkeypatch.setattr(owner, look, overtaken)
+    assert answer(catalog) == expected
     assert len(rig.store.reads) == len(set(rig.store.reads))
 
 

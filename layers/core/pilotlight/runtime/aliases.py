@@ -39,6 +39,10 @@ class Aliases:
         """The alias as last read, however long ago."""
         return self._known.get(key)
 
+    def get(self, key: AliasKey) -> Followed:
+        """The alias as last read, or read now if nobody has read it; raises what `read` does."""
+        return self._known.get(key) or self.read(key)
+
     def read(self, key: AliasKey) -> Followed:
         """Read the document again; the one known already counts while the store does not answer rightly.
 

@@ -64,7 +64,7 @@ class Catalog:
         self._refused: dict[Key, tuple[ModelRefusedError, float]] = {}
         self._pace = Pace()
         self._loads: Loads[Key, WarmModel] = Loads(self._load)
-        self._reads: Loads[AliasKey, Followed] = Loads(self._aliases.read)
+        self._reads: Loads[AliasKey, Followed] = Loads(self._aliases.get)
         self._records: Loads[Key, Manifest] = Loads(self.manifest_of)
         swap = Swap(self, self._aliases, self._serving)
         self._looks: Loads[AliasKey, None] = Loads(swap.look)
@@ -166,8 +166,7 @@ class Catalog:
 
     def _known(self, key: AliasKey) -> int:
         """The version that the alias points to, as last read."""
-        known = self._aliases.known(key) or self._aliases.read(key)
-        return known.document.version
+        return self._aliases.get(key).document.version
 
     def _first(self, key: AliasKey, ends: float) -> WarmModel:
         """Open a version for an alias that has none open: cold, or its model had to make room for another."""
@@ -197,7 +196,7 @@ class Catalog:
 
     def _candidates(self, key: AliasKey) -> Iterator[int]:
         """The versions that may answer for an alias: the one that has proved itself, the right one, the one before."""
-        document = (self._aliases.known(key) or self._aliases.read(key)).document
+        document = self._aliases.get(key).document
         serving = self._serving.get(key)
         yield from dict.fromkeys(v for v in (serving, document.version, document.previous) if v is not None)
 
@@ -259,7 +258,14 @@ class Catalog:
             raise error.with_traceback(None)  # otherwise each raise would add to its traceback
 
     def _load(self, key: Key) -> WarmModel:
-        """Fetch, check and open a version, in a thread of its own; the outcome is kept either way."""
+        """Fetch, check and open a version, in a thread of its own; the outcome is kept either way.
+
+        Another load may have ended after whoever began this one had looked: what that one kept counts.
+        """
+        model = self.warm.get(key)
+        if model is not None:
+            return model
+        self.raise_if_refused(key)
         manifest = self.manifest_of(key)
         try:
             self.warm.make_room(manifest)
