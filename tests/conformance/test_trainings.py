@@ -211,7 +211,9 @@ def test_the_command_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_the_training_going(url: str, client: Client, run: Run) -> None:
-    program = "import sys; sys.argv[0] = 'pilotlight'; from pilotlight.cli import app; app()"
+    # A shell has what it starts in the background ignore this signal, and so everything below that, these tests too.
+    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{listening}; import sys; sys.argv[0] = 'pilotlight'; from pilotlight.cli import app; app()"
     words = ["train", "digits", *settings((*ENDLESS, "name=left")), "--run", "left", "--url", url]
     command = [sys.executable, "-c", program, *words]
     path = os.pathsep.join([str(ROOT / "layers/core"), str(ROOT)])
