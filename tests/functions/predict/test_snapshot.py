@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from functions.predict.endpoints import Endpoints
-from functions.predict.handler import catalog
 from functions.predict.snapshot import PROVISIONED, SNAP_START, Snapshot
 from pilotlight.api.router import Router
 from pilotlight.contracts import Reference
 from pilotlight.errors import ModelRefusedError
 from pilotlight.registry import Registry
+from pilotlight.runtime.catalog import Catalog
 from pilotlight.settings import Settings
 from pilotlight.storage import open_store
 from tests import fakes
@@ -28,7 +28,7 @@ class Environment:
         self.store = open_store(str(folder))
         self.registry = Registry(self.store)
         fakes.publish_digits(self.registry)
-        self.catalog = catalog(Settings(store=str(folder)), self.store)
+        self.catalog = Catalog.of(Settings(store=str(folder)), self.store)
         self.asked: list[str] = []
         self.router = Router(Endpoints(self.catalog).routes())
 

@@ -23,7 +23,6 @@ from pilotlight.runtime import footprint, golden
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.files import fetched
 from pilotlight.runtime.session import Array, Session, open_session
-from pilotlight.runtime.warm import WarmModels
 from pilotlight.settings import Settings
 from pilotlight.storage import open_store
 
@@ -73,10 +72,8 @@ def probe(order: Order) -> Probe:
 
 def look(order: Order) -> Probe:
     """Open the version as a handler does, then put golden requests, single requests and the test set to it."""
-    registry = Registry(open_store(order.store))
-    settings = Settings(store=order.store, memory_mb=order.memory_mb)
-    catalog = Catalog(registry, WarmModels(settings.model_bytes), memory_mb=order.memory_mb, alias_seconds=3600)
-    started = time.perf_counter()
+    catalog = Catalog.of(Settings(store=order.store, memory_mb=order.memory_mb), open_store(order.store))
+    registry, started = catalog.registry, time.perf_counter()
     try:
         model = catalog.model(Reference(order.name, order.version))
     except PilotlightError as exc:
