@@ -16,7 +16,8 @@ from botocore.parsers import ResponseParserError
 from pilotlight.api.scopes import SCOPES
 from pilotlight.local import intrinsics
 from tests.conftest import aws_variables
-from tests.infra.cloud import FILES, LACKING, MAKERS, UNMADE, completed, lacking, nested, translated
+from tests.infra.cloud import FILES, LACKING, UNMADE, completed, lacking, nested, translated
+from tests.infra.makers import MAKERS
 
 Resources = Mapping[str, Mapping[str, Any]]  # by logical id, those of nested stacks as Events.Queue
 Answer = Mapping[str, Any]
