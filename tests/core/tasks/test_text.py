@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight import tasks
@@ -112,7 +112,6 @@ def test_inputs_that_no_tokenizer_makes_are_refused() -> None:
         feeds("hello", names=("input_ids", "pixels"), assets=Assets({"tokenizer.json": TOKENIZER}))
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=60).filter(str.strip), min_size=1, max_size=4))
 def test_any_text_alone_is_what_it_is_in_a_batch(texts: list[str]) -> None:
     batch = feeds(*texts)

@@ -128,7 +128,7 @@ def test_profile_is_that_of_the_same_examples_in_memory(splits: Splits) -> None:
     assert splits.train.profile.counts.sum() == len(held)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 7))
 def test_rows_are_cut_as_if_they_had_come_at_once(counts: list[int], size: int) -> None:
     total, starts = sum(counts), np.cumsum([0, *counts])
@@ -138,7 +138,7 @@ def test_rows_are_cut_as_if_they_had_come_at_once(counts: list[int], size: int) 
     assert {len(piece) for piece in pieces[:-1]} <= {size}
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=8), st.integers(0, 100))
 def test_moments_of_parts_are_those_of_the_whole(counts: list[int], seed: int) -> None:
     values = np.random.default_rng(seed).normal(1e4, 3, (sum(counts) + 2, 3))
