@@ -16,7 +16,7 @@ from pilotlight.capture.recorder import Recorder
 from pilotlight.contracts import Manifest
 from pilotlight.errors import DeniedError
 from pilotlight.privacy import Capture
-from pilotlight.storage import ObjectStore, open_store
+from pilotlight.storage import ObjectStore, Stored, open_store
 from tests import fakes
 
 ALWAYS = repeat(0.0)
@@ -88,7 +88,7 @@ def test_many_lines_are_written_before_their_time(store: ObjectStore, monkeypatc
     keeper = made(store, seconds=3600)
     for count in (1, 2):
         ask(keeper, fakes.stepped(None))
-        fakes.eventually(lambda count=count: len(lines(store)) == count)  # type: ignore[misc]
+        fakes.eventually(lambda count=count: len(lines(store)) == count)  # type: ignore[misc]  # mypy takes the default for an argument
 
 
 def test_two_environments_do_not_meet(store: ObjectStore) -> None:
@@ -170,7 +170,7 @@ def test_a_hash_is_looked_for_once_in_a_while_where_there_is_no_key() -> None:
     looked: list[str] = []
 
     class Watching(Full):
-        def get(self, path: str) -> object:  # type: ignore[override]
+        def get(self, path: str) -> Stored:
             looked.append(path)
             raise DeniedError("no")
 

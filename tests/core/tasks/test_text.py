@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight import tasks
-from pilotlight.contracts import TensorSpec
+from pilotlight.contracts import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError, NotFoundError
 from pilotlight.runtime.assets import Assets
 from pilotlight.runtime.session import Array
@@ -21,10 +21,10 @@ ASSETS = Assets({"tokenizer.json": TOKENIZER})  # opened once, as in a warm mode
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def feeds(*texts: str, names: tuple[str, ...] = NAMES, datatype: str = "INT64", length: int | str = "tokens",
+def feeds(*texts: str, names: tuple[str, ...] = NAMES, datatype: Datatype = "INT64", length: int | str = "tokens",
           assets: Assets | None = None, **steps: object) -> dict[str, Array]:  # fmt: skip
-    specs = tuple(TensorSpec(name, datatype, ("batch", length)) for name in names)  # type: ignore[arg-type]
-    manifest = fakes.stepped(Text(**steps), of=(specs, fakes.ROW[1]))  # type: ignore[arg-type]
+    specs = tuple(TensorSpec(name, datatype, ("batch", length)) for name in names)
+    manifest = fakes.stepped(Text(**steps), of=(specs, fakes.ROW[1]))  # type: ignore[arg-type]  # steps of Text by name
     if assets is None:
         assets = Assets({"tokenizer.json": TOKENIZER}) if steps or isinstance(length, int) else ASSETS
     return dict(tasks.prepare(manifest, {"text": np.array(texts, object)}, assets))

@@ -1,7 +1,9 @@
 """SnapStart and provisioned concurrency, with the hooks that AWS's runtime client would call."""
 
 import random
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,8 +34,8 @@ class Environment:
         self.asked: list[str] = []
         self.router = Router(Endpoints(self.catalog).routes())
 
-    def handle(self, event: object, context: object) -> dict[str, object]:
-        answer = self.router(event, context)  # type: ignore[arg-type]  # an event
+    def handle(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
+        answer = self.router(event, context)
         self.asked.append(str(answer["statusCode"]))
         return answer
 
@@ -48,10 +50,10 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     return Environment(tmp_path / "store")
 
 
-def run(registered: list[tuple[object, tuple[object, ...], dict[str, object]]]) -> None:
+def run(registered: list[tuple[Callable[..., object], tuple[object, ...], dict[str, object]]]) -> None:
     """As awslambdaric's hook runner does it."""
     for hook, arguments, options in registered:
-        hook(*arguments, **options)  # type: ignore[operator]  # a callable
+        hook(*arguments, **options)
 
 
 def test_an_ordinary_start_opens_nothing(environment: Environment) -> None:
