@@ -218,7 +218,8 @@ def overall(every: Sequence[Run]) -> Table:
         one = summary(run)
         epochs = f"{one['epochs']}/{one['of']}"
         changed = changes(run, every)
-        words = [said(changed, paths) for paths in grouped(list(changed)).values()]
+        parts = grouped(list(changed)).items()
+        words = [f"{part} {said(changed, paths)}" if paths == [part] else said(changed, paths) for part, paths in parts]
         when = one["started"][:16].replace("T", " ")
         version, took = one["version"] or "", duration(run.seconds)
         shown.add_row(run.name, condition(run), epochs, best(one), version, when, took, "; ".join(words))
