@@ -18,7 +18,6 @@ from tests import fakes
 Client: TypeAlias = triton.InferenceServerClient
 Result: TypeAlias = triton.InferResult
 BFLOAT16 = triton_to_np_dtype("BF16")
-WAIT_S = 15  # a server elsewhere re-reads its aliases every 10 s
 IMAGES, LABELS = fakes.digits()
 
 

@@ -14,8 +14,6 @@ from pilotlight.registry import Registry, version_path
 from pilotlight.storage import open_store
 from tests import fakes
 
-DIGITS = fakes.MODELS / "digits"
-
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
