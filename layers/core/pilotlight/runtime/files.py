@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pilotlight.contracts import File, Manifest
+from msgspec.structs import replace
+
+from pilotlight.contracts import File, Manifest, Packed
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError
 from pilotlight.registry import version_path
 from pilotlight.runtime.ahead import ReadAhead
 from pilotlight.runtime.heap import keeping
-from pilotlight.storage import ObjectStore, download
+from pilotlight.storage import ObjectStore
+from pilotlight.transfer import download
 
 ONNXRUNTIME = "1.32.0"  # as pinned: to ask the package itself, it would have to be imported before the fetch begins
 RUNTIME = f"onnxruntime {ONNXRUNTIME} {os.uname().machine}"  # what a prepared graph is for
@@ -82,12 +85,18 @@ def copy(store: ObjectStore, manifest: Manifest, file: File, target: BinaryIO) -
     path = version_path(manifest.name, manifest.version, file.path)
     try:
         with keeping():
-            size, sha256 = download(store, path, target, file.bytes)
+            size, sha256 = download(store, path, target, file.bytes, packed(manifest, file))
     except NotFoundError as exc:
         raise refused(manifest, file, "is missing from the store") from exc
     if (size, sha256) != (file.bytes, file.sha256):
         found = f"{size} bytes with sha256 {sha256}"
         raise refused(manifest, file, f"holds {found}, not the manifest's {file.bytes} bytes with {file.sha256}")
+
+
+def packed(manifest: Manifest, file: File) -> Packed | None:
+    """The other form of a file, if it has one, under its key in the store."""
+    found = manifest.packed(file)
+    return replace(found, path=version_path(manifest.name, manifest.version, found.path)) if found else None
 
 
 def check_room(manifest: Manifest, root: Path, needed: int) -> None:
