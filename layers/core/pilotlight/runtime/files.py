@@ -4,6 +4,7 @@ It knows the manifest's records of the files, and nothing of what the bytes mean
 """
 
 import fcntl
+import hashlib
 import os
 import shutil
 import sys
@@ -28,6 +29,7 @@ from pilotlight.transfer import download
 ONNXRUNTIME = "1.32.0"  # as pinned: to ask the package itself, it would have to be imported before the fetch begins
 RUNTIME = f"onnxruntime {ONNXRUNTIME} {os.uname().machine}"  # what a prepared graph is for
 FOLDER = "pilotlight-model-"
+MISSING = "is missing from the store"
 LEFTOVER_SECONDS = 60.0  # a younger folder may belong to a process that has not locked it yet
 
 
@@ -87,10 +89,28 @@ def copy(store: ObjectStore, manifest: Manifest, file: File, target: BinaryIO) -
         with keeping():
             size, sha256 = download(store, path, target, file.bytes, packed(manifest, file))
     except NotFoundError as exc:
-        raise refused(manifest, file, "is missing from the store") from exc
-    if (size, sha256) != (file.bytes, file.sha256):
-        found = f"{size} bytes with sha256 {sha256}"
-        raise refused(manifest, file, f"holds {found}, not the manifest's {file.bytes} bytes with {file.sha256}")
+        raise refused(manifest, file, MISSING) from exc
+    if why := difference(file, size, sha256):
+        raise refused(manifest, file, why)
+
+
+def unlike(store: ObjectStore, manifest: Manifest, file: File) -> str:
+    """How a stored file, read through without keeping it, differs from the manifest's record; empty if it does not."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        for chunk in store.stream(version_path(manifest.name, manifest.version, file.path)):
+            digest.update(chunk)
+            size += len(chunk)
+    except NotFoundError:
+        return MISSING
+    return difference(file, size, digest.hexdigest())
+
+
+def difference(file: File, size: int, sha256: str) -> str:
+    """How what was found differs from a file's record; empty if it does not."""
+    if (size, sha256) == (file.bytes, file.sha256):
+        return ""
+    return f"holds {size} bytes with sha256 {sha256}, not the manifest's {file.bytes} bytes with {file.sha256}"
 
 
 def packed(manifest: Manifest, file: File) -> Packed | None:
