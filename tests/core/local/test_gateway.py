@@ -315,8 +315,8 @@ def raw_request(url: str, path: str) -> socket.socket:
 def test_client_that_goes_away_leaves_the_line_and_spares_the_environment(stack: Path) -> None:
     with Gateway(stack, port=0, workers=1).background() as url:
         before = pid_of(url)
-        with raw_request(url, "/act/sleep-served?s=2"), raw_request(url, "/act/pid-abandoned"):
-            time.sleep(1)  # both have arrived: one is worked on, one waits
+        with raw_request(url, "/act/sleep-served?s=1.2"), raw_request(url, "/act/pid-abandoned"):
+            time.sleep(0.5)  # both have arrived: one is worked on, one waits
         after = get(url, "/act/pid").json
         assert after["pid"] == before
         assert after["seen"] == ["pid", "sleep-served", "pid"]
