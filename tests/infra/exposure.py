@@ -168,8 +168,12 @@ def uploads_are_forgotten(templates: Templates) -> Iterator[str]:
 def logs_are_forgotten(templates: Templates) -> Iterator[str]:
     for template in templates.values():
         for name, resource in template["Resources"].items():
-            if resource["Type"] == "AWS::Logs::LogGroup" and "RetentionInDays" not in resource["Properties"]:
-                yield f"{name} is kept for ever"
+            if resource["Type"] != "AWS::Logs::LogGroup":
+                continue
+            if resource["Properties"].get("RetentionInDays") != {"Ref": "LogDays"}:
+                yield f"{name} is kept for another time than LogDays"
+    if templates["api"]["Resources"]["Events"]["Properties"]["Parameters"].get("LogDays") != {"Ref": "LogDays"}:
+        yield "logs of events.yaml are kept for another time than LogDays"
 
 
 RULES: list[Rule] = [
@@ -226,6 +230,7 @@ MUTATIONS: list[tuple[Rule, Change]] = [
     (captures_are_off_unless_asked_for, changed("events.Conditions.Captures", {"Fn::Not": [{"Ref": "CaptureRate"}]})),
     (captures_are_forgotten, changed(f"{BUCKET}.Properties.LifecycleConfiguration.Rules", [])),
     (logs_are_forgotten, changed("api.Resources.PredictLogs.Properties.RetentionInDays", None)),
+    (logs_are_forgotten, changed("api.Resources.Events.Properties.Parameters.LogDays", None)),
     (no_secret_is_a_variable, changed(f"{VARIABLES}.API_KEY", "x")),
     (no_secret_is_a_variable, changed(f"{VARIABLES}.PILOTLIGHT_MODEL", "{{resolve:secretsmanager:x}}")),
     (no_secret_is_a_variable, changed("api.Parameters.InvocationsModel.NoEcho", True)),
