@@ -136,4 +136,4 @@ def test_the_stack_nests_it_with_parameters_that_it_has() -> None:
 
 def test_telemetry_is_off_and_logs_forget() -> None:
     assert FUNCTION["Environment"]["Variables"]["ORT_DISABLE_TELEMETRY"] == "1"
-    assert RESOURCES["BatchLogs"]["Properties"]["RetentionInDays"] == 30
+    assert RESOURCES["BatchLogs"]["Properties"]["RetentionInDays"] == {"Ref": "LogDays"}
