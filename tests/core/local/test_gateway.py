@@ -122,7 +122,6 @@ def test_output_of_a_handler_goes_to_stderr(url: str, capfd: pytest.CaptureFixtu
         ("exit", "ActFunction exited with code 4 during a request"),
         ("segfault", "ActFunction was ended by SIGSEGV during a request"),
         ("hang", "ActFunction timed out after 2 s (Timeout of ActFunction in template.yaml)"),
-        ("hog", "MB of 256 MB (MemorySize of ActFunction in template.yaml)"),
         ("oversize", "and Lambda takes 6291556 at most"),
     ],
 )
@@ -134,6 +133,12 @@ def test_lost_environment_is_one_502(url: str, what: str, says: str) -> None:
     assert reply.error.startswith("Internal server error: ")
     eventually(lambda: is_gone(before))
     assert get(url, "/act/pid").status == 200
+
+
+def test_too_much_memory_is_one_502(url: str) -> None:
+    reply = get(url, "/hog")
+    assert reply.status == 502
+    assert "MB of 256 MB (MemorySize of HogFunction in template.yaml)" in reply.error
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,13 @@ def reply(event: Event, context: Context) -> object:
     return document
 
 
+def hog(event: Event, context: Context) -> Event:
+    """Take more memory than the function has, for which a busy machine may need seconds."""
+    hoard = bytearray(400 * 1024 * 1024)
+    time.sleep(600)
+    return answer(len(hoard))
+
+
 def act(event: Event, context: Context) -> object:
     """Do what the path says."""
     what = event["pathParameters"]["what"]
@@ -87,12 +94,6 @@ def act_raise(event: Event) -> Event:
 def act_hang(event: Event) -> Event:
     time.sleep(600)
     raise AssertionError
-
-
-def act_hog(event: Event) -> Event:
-    hoard = bytearray(400 * 1024 * 1024)
-    time.sleep(600)
-    return answer(len(hoard))
 
 
 def act_unserialisable(event: Event) -> object:
