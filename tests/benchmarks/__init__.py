@@ -1,1 +1,1 @@
-"""The goals of DESIGN.md section 7 as measurements: `make bench`. Ratios within one run, both sides interleaved."""
+"""The goals in numbers as measurements: `make bench`. Ratios within one run, both sides interleaved."""

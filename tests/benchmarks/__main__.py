@@ -71,7 +71,7 @@ def kept(measures: list[Measure], rows: list[throughput.Row], broken: list[str])
 
 def table(measures: list[Measure]) -> Table:
     """The measures beside their goals."""
-    shown = Table(title="DESIGN.md section 7", title_justify="left")
+    shown = Table(title="Goals in numbers", title_justify="left")
     for column in ("goal", "measure", "found", "limit", ""):
         shown.add_column(column)
     for measure in measures:

@@ -172,7 +172,7 @@ def binary_event(tensor: Any) -> Any:  # noqa: ANN401 - an array
 
 def timed(router: Router, model: str) -> Timed:
     """Open a model of the handler, and put a clock around its session."""
-    endpoints = router._routes["/v2/models/{model}/infer"]["POST"].__self__  # type: ignore[attr-defined]
+    endpoints = router._routes["/v2/models/{model}/infer"]["POST"].__self__  # type: ignore[attr-defined]  # a bound method
     catalog = endpoints._catalog
     opened = catalog.model(Reference(model))
     clock = Timed(opened.session.native())

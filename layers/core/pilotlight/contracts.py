@@ -73,7 +73,7 @@ class Prepared(Struct, frozen=True):
     @property
     def paths(self) -> tuple[str, ...]:
         """All its files, the graph first."""
-        return (self.graph, *self.weights, *(packed.path for packed in self.packed.values()))
+        return self.graph, *self.weights, *(packed.path for packed in self.packed.values())
 
 
 class Variant(Struct, frozen=True):
@@ -90,7 +90,7 @@ class Variant(Struct, frozen=True):
     @property
     def paths(self) -> tuple[str, ...]:
         """All its files, the graph first."""
-        return (self.graph, *self.weights, *(self.prepared.paths if self.prepared else ()))
+        return self.graph, *self.weights, *(self.prepared.paths if self.prepared else ())
 
 
 class Evaluation(Struct, frozen=True):
