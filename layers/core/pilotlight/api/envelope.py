@@ -1,0 +1,84 @@
+"""The JSON of an infer request as clients write it: its parts with their names, shapes and parameters, data undecoded.
+
+It knows the form alone, not what a model takes. Sources: kserve/open-inference-protocol, Triton's extensions.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from pilotlight.api import missing
+from pilotlight.errors import InvalidInputError
+
+Parameters = dict[str, Any] | None  # None where a client writes null for what it leaves out
+
+
+class InputBody(Struct):
+    """One of the request's `inputs`; its data waits undecoded for the manifest to say what it must be."""
+
+    name: str
+    shape: list[Annotated[int, Meta(ge=0)]]
+    datatype: str
+    parameters: Parameters = None
+    data: Raw = Raw(b"")
+
+
+class OutputBody(Struct):
+    """One of the request's `outputs`."""
+
+    name: str
+    parameters: Parameters = None
+
+
+class InferBody(Struct):
+    """The body of an infer request."""
+
+    nullable: ClassVar[bool] = False  # whether null is a missing number, in any tensor of floats
+
+    inputs: list[InputBody]
+    id: str | None = None
+    parameters: Parameters = None
+    outputs: list[OutputBody] | None = None
+
+
+class MendedBody(InferBody):
+    """The same, of a client that wrote NaN."""
+
+    nullable: ClassVar[bool] = True
+
+
+INFER_BODY = msgspec.json.Decoder(InferBody)
+MENDED_BODY = msgspec.json.Decoder(MendedBody)
+
+
+def decode_body(body: memoryview) -> InferBody:
+    """The request's envelope, with the path of whatever is wrong in it."""
+    try:
+        return INFER_BODY.decode(body)
+    except msgspec.ValidationError as exc:
+        raise InvalidInputError(f"The body is not an infer request: {exc}.") from exc
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        mended = missing.as_null(bytes(body))
+        if mended is None:
+            raise InvalidInputError(f"The body is not JSON (which has no Infinity): {exc}.") from exc
+    return decode_mended(mended)
+
+
+def decode_mended(body: bytes) -> MendedBody:
+    """The envelope of a body that had NaN in it, which is null now."""
+    try:
+        return MENDED_BODY.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise InvalidInputError(f"The body is not an infer request, with null for its NaN: {exc}.") from exc
+
+
+def flag(parameters: Mapping[str, Any], name: str, what: str, *, default: bool) -> bool:
+    """A parameter that is true or false; a text such as "false" is neither, and means something else to each reader."""
+    value = parameters.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise InvalidInputError(f"{what}: {name} is {value!r}, expected true or false.")
+    return value
