@@ -105,6 +105,7 @@ def test_published_labels_are_kept(run: Run, store: str, tmp_path: Path) -> None
         (["publish", str(fakes.MODELS / "double.onnx"), "--name", "a b"], 2, "'a b' is not a model name"),
         (["publish", str(fakes.MODELS / "double.onnx"), "--name", "x", "--precision", "fp8"], 2, "fp8"),
         (["models", "nothing"], 1, "There is no model 'nothing'"),
+        (["prune", "nothing"], 1, "There is no model 'nothing'"),
         (["models", "--store", "gs://bucket"], 2, "'gs://bucket' is not a store; use s3://bucket/prefix"),
         (["predict", "double:", "--input", __file__], 2, "write name, name:3 or name@alias"),
         (["predict", "double", "--input", ANY_JSON, "--url", "http://127.0.0.1:9"], 1, "Nothing answers at http"),

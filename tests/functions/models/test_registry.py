@@ -288,6 +288,7 @@ def test_pruning_says_first_and_does_when_told(api: Api) -> None:
         ("POST", f"{CHAMPION}/shadow", {"version": 1}, 400, "Version 1 serves already"),
         ("POST", f"{CHAMPION}/rollback", b"", 400, "there is nothing to go back to"),
         ("POST", f"{MODEL}/prune", {"keep": 0}, 400, "$.keep"),
+        ("POST", "/registry/models/nothing/prune", {}, 404, "There is no model 'nothing'"),
         ("POST", f"{MODEL}/versions/2", None, 405, "use GET, DELETE"),
     ],
 )
