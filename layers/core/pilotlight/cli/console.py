@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pilotlight.client import Client
+from pilotlight.client import Client, keyed
 from pilotlight.registry import Registry
 from pilotlight.settings import DEFAULT_STORE
 from pilotlight.storage import open_store
@@ -47,11 +47,14 @@ def print_table(table: Table) -> None:
     console.print(table)
 
 
+def credentials() -> tuple[str, str]:
+    """The API key and the token of the environment, without the line break of the file that they were read from."""
+    return os.environ.get("PILOTLIGHT_API_KEY", "").strip(), os.environ.get("PILOTLIGHT_TOKEN", "").strip()
+
+
 def server(url: str) -> Client:
     """A client of the server at that URL, with the API key and the token of the environment."""
-    key, token = os.environ.get("PILOTLIGHT_API_KEY"), os.environ.get("PILOTLIGHT_TOKEN")
-    named = {"x-api-key": key, "authorization": token and f"Bearer {token}"}
-    return Client(url, headers={name: value for name, value in named.items() if value})
+    return Client(url, headers=keyed(*credentials()))
 
 
 def print_json(content: Any) -> None:  # noqa: ANN401 - anything that JSON can say

@@ -1,6 +1,5 @@
 """`pilotlight doctor`: whether this machine, a store or a server is as it should be, and what to do where it is not."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, print_json
+from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, credentials, print_json
 from pilotlight.doctor import machine
 from pilotlight.doctor import store as stores
 from pilotlight.doctor.answers import Answers
@@ -24,7 +23,9 @@ COLOURS = {"passes": "green", "fails": "bold red", "not checked": "dim"}
 def doctor(
     url: Annotated[
         str | None,
-        typer.Option("--url", metavar="URL", help="Of a server, with its stage; PILOTLIGHT_API_KEY is its key."),
+        typer.Option(
+            "--url", metavar="URL", help="Of a server, with its stage; PILOTLIGHT_API_KEY or _TOKEN opens it."
+        ),
     ] = None,
     store: Annotated[
         str | None,
@@ -36,7 +37,8 @@ def doctor(
     json: JsonOption = False,
 ) -> None:
     """Check this machine and the store or, with --url, a server end to end; nothing on a server is changed."""
-    found = list(shown(of_server(url, store, deep=deep) if url else of_machine(store or STORE, deep=deep), json=json))
+    checks = of_machine(store or STORE, deep=deep) if url is None else of_server(url, store, deep=deep)
+    found = list(shown(checks, json=json))
     counts = Counter(one.state for one in found)
     if json:
         print_json({"passed": not counts["fails"], "checks": found})
@@ -59,7 +61,7 @@ def of_machine(url: str, *, deep: bool) -> Iterator[Finding]:
 def of_server(url: str, store: str | None, *, deep: bool) -> Iterator[Finding]:
     """A server, and what its store says, if that is given."""
     registry = Registry(open_store(store)) if store else None
-    with Server(url, os.environ.get("PILOTLIGHT_API_KEY")) as server:
+    with Server(url, *credentials()) as server:
         reachable(server)
         for check in (Check("TLS", server.tls), Check("stage", server.stage)):
             yield finding(check)

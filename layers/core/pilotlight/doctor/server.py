@@ -17,7 +17,7 @@ import msgspec
 import pilotlight
 from pilotlight import openapi
 from pilotlight.api.scopes import SCOPES
-from pilotlight.client import Client, Reply
+from pilotlight.client import Client, Reply, keyed
 from pilotlight.doctor.finding import Check, FaultError, NotCheckedError, listed
 from pilotlight.errors import InvalidInputError, UnavailableError
 
@@ -31,12 +31,13 @@ STANDINS = {"model": NOBODY, "version": "1", "alias": "champion", "promotion": N
 
 
 class Server:
-    """A server by its URL, and the key that its registry asks for, if there is one; to be closed."""
+    """A server by its URL, and the key or token that its registry asks for, if there is one; to be closed."""
 
-    def __init__(self, url: str, key: str | None = None) -> None:
+    def __init__(self, url: str, key: str = "", token: str = "") -> None:
         self.url = url.rstrip("/")
         self.key = key
-        self.client = self._client(key)
+        self.token = token
+        self.client = self._client(key, token)
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +92,8 @@ class Server:
         below = urlsplit(self.url).path
         if is_live(self.get("/v2/health/live")):
             return f"The routes lie below {below}." if below else "The routes lie at the top of the host."
-        with Server(self.url.removesuffix(STAGE) if below == STAGE else self.url + STAGE, self.key) as other:
+        elsewhere = self.url.removesuffix(STAGE) if below == STAGE else self.url + STAGE
+        with Server(elsewhere, self.key, self.token) as other:
             if is_live(other.get("/v2/health/live")):
                 raise FaultError(f"The routes lie below {other.url}; give that as --url.")
         raise NotCheckedError("Nothing lives here; see the next check.")
@@ -101,7 +103,7 @@ class Server:
         reply = self.get("/v2/health/live")
         if is_live(reply):
             return f"It answers, the first time after {reply.seconds * 1000:.0f} ms."
-        advice = "see that the URL has its stage, and PILOTLIGHT_API_KEY the key if the stack asks for it everywhere"
+        advice = "see that the URL has its stage, and PILOTLIGHT_API_KEY or PILOTLIGHT_TOKEN what the stack asks for"
         if reply.status in (*KEYLESS, 404):
             advice += "; a stack with Auth=iam wants signed requests, which doctor does not send"
         raise FaultError(f"/v2/health/live answers {told(reply)}; {advice}.")
@@ -197,8 +199,8 @@ class Server:
 
     def registry(self) -> str:
         """Whether the registry can be read with the key, and shows the models that are served."""
-        if self.key is None and self.get("/registry/models").status in KEYLESS:
-            raise NotCheckedError("It asks for a key; give it as PILOTLIGHT_API_KEY.")
+        if not (self.key or self.token) and self.get("/registry/models").status in KEYLESS:
+            raise NotCheckedError("It asks for a key or token; give it as PILOTLIGHT_API_KEY or PILOTLIGHT_TOKEN.")
         rows, served = self.client.registry.models(), self.client.models()
         named = [row.name for row in rows]
         if sorted(named) != sorted(served):
@@ -206,9 +208,9 @@ class Server:
             raise FaultError(f"Registry and predictions see different stores: {listed(differing)}; deploy again.")
         return f"It shows {len(rows)} models, {sum(len(row.versions) for row in rows)} versions."
 
-    def _client(self, key: str | None = None) -> Client:
-        """A client that shows a key."""
-        return Client(self.url, headers={"x-api-key": key} if key else None)
+    def _client(self, key: str = "", token: str = "") -> Client:
+        """A client that shows them."""
+        return Client(self.url, headers=keyed(key, token))
 
 
 def is_live(reply: Reply) -> bool:
