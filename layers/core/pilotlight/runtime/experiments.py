@@ -65,7 +65,8 @@ class Experiments:
         if chosen is not None:
             return chosen
         answered = self._own(own(), ask, trial)
-        if failure is not None and trial is not None:  # the champion answered, so the canary is at fault
+        # The champion answered, so the canary is at fault; unless NaN is what the request asks for.
+        if failure is not None and trial is not None and failure != unusable(answered.outputs):
             self._report(reference, document, trial.failed(failure))
         if document.shadow is not None and place >= WHOLE - document.shadow.weight:
             self._shadow.compare((reference.name, document.shadow.version), document.version, answered, copy)
