@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pilotlight.approval import decide
 from pilotlight.cli import checkout, demo
 from pilotlight.cli.models import measured, summary
 from pilotlight.cli.serve import absolute
@@ -89,6 +90,20 @@ def test_version_is_shown_by_the_metric_that_it_is_judged_by(
     published = fakes.publish(Registry(open_store("memory://")))
     manifest = msgspec.structs.replace(published, metric=metric, variants={"fp32": Variant("model.onnx", metrics)})
     assert measured(summary(manifest, {})) == text
+
+
+@pytest.mark.parametrize("words", [["rollback", "double"], ["split", "double", "1=20"], ["canary", "double:1"]])
+def test_what_people_have_rejected_serves_nobody(run: Run, store: str, words: list[str]) -> None:
+    found = Registry(open_store(store))
+    for _ in range(2):
+        fakes.publish(found)
+    found.move("double", "champion", 2, by="test", reason="test")
+    decide(found, "double", 1, "rejected", by="ann", why="leaks")
+    code, out, said = run(*words)
+    assert (code, out, said) == (1, "", "double:1 was rejected by ann: leaks. Approve it first.\n")
+    assert found.alias("double", "champion").number == 2
+    decide(found, "double", 1, "approved", by="ann", why="it does not")
+    assert run(*words)[0] == 0
 
 
 def test_published_labels_are_kept(run: Run, store: str, tmp_path: Path) -> None:
