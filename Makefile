@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := -m pip install --quiet --disable-pip-version-check --constraint infra/constraints.txt
 LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layers/core/pilotlight/local/requirements.txt \
-  functions/authorize/requirements.txt
+  functions/authorize/requirements.txt functions/batch/requirements.txt
 
 .PHONY: demo serve test lint bench soak audit test-runtime package test-sam
 
@@ -87,9 +87,11 @@ $(VENV)/with-dev: $(VENV)/with-train tests/requirements.txt tests/requirements-r
 	$(BIN)/python $(PIP) --editable '.[train,dev]'
 	@touch $@
 
-.venv-runtime/ready: layers/deps/requirements.txt functions/authorize/requirements.txt tests/requirements-runtime.txt
+HANDLERS := layers/deps/requirements.txt functions/authorize/requirements.txt functions/batch/requirements.txt
+
+.venv-runtime/ready: $(HANDLERS) tests/requirements-runtime.txt
 	$(RUNTIME_PYTHON) -m venv --clear .venv-runtime
-	.venv-runtime/bin/python $(PIP) --no-deps -r layers/deps/requirements.txt -r functions/authorize/requirements.txt  # as they are built
+	.venv-runtime/bin/python $(PIP) --no-deps $(addprefix -r ,$(HANDLERS))  # as they are built
 	.venv-runtime/bin/python $(PIP) -r tests/requirements-runtime.txt
 	@touch $@
 

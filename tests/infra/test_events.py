@@ -1,6 +1,7 @@
 """What infra/events.yaml promises, checked without deploying it."""
 
 import importlib
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,11 @@ def test_the_handler_imports_from_the_checkout() -> None:
     module, function = FUNCTION["Handler"].rsplit(".", 1)
     assert callable(getattr(importlib.import_module(module), function))
     assert (ROOT / "infra" / FUNCTION["CodeUri"] / "handler.py").exists()
-    built = RESOURCES["BatchFunction"]["Metadata"]["BuildProperties"]
-    assert built == {"ParentPackageMode": "explicit", "ParentPackages": module.rsplit(".", 1)[0]}
+    assert RESOURCES["BatchFunction"]["Metadata"]["BuildMethod"] == "makefile"
+    command = ["make", "--dry-run", "build-BatchFunction", "ARTIFACTS_DIR=built"]
+    said = subprocess.check_output(command, cwd=ROOT / "functions" / "batch", text=True)
+    assert "pip install" in said
+    assert f'cp *.py "built/{module.rpartition(".")[0].replace(".", "/")}"' in said
 
 
 def test_the_function_may_do_only_what_it_must() -> None:

@@ -163,7 +163,7 @@ def test_what_goes_wrong_is_said_without_a_byte_of_the_request(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def broken(*_: object) -> Line:
-        raise ValueError("could not convert 'secret-4711'")
+        raise ValueError("could not convert 'secret-471147'")
 
     monkeypatch.setattr(masking, "line", broken)
     keeper = made(store)
@@ -171,7 +171,7 @@ def test_what_goes_wrong_is_said_without_a_byte_of_the_request(
     keeper.settle()
     said = capsys.readouterr()
     assert "CaptureLost" in said.out
-    assert "4711" not in said.out + said.err + caplog.text
+    assert "471147" not in said.out + said.err + caplog.text
     assert lines(store) == []
 
 

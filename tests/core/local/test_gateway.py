@@ -37,7 +37,10 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def pid_of(url: str) -> int:
@@ -312,8 +315,8 @@ def raw_request(url: str, path: str) -> socket.socket:
 def test_client_that_goes_away_leaves_the_line_and_spares_the_environment(stack: Path) -> None:
     with Gateway(stack, port=0, workers=1).background() as url:
         before = pid_of(url)
-        with raw_request(url, "/act/sleep-served?s=0.8"), raw_request(url, "/act/pid-abandoned"):
-            time.sleep(0.3)  # both have arrived: one is worked on, one waits
+        with raw_request(url, "/act/sleep-served?s=1.2"), raw_request(url, "/act/pid-abandoned"):
+            time.sleep(0.5)  # both have arrived: one is worked on, one waits
         after = get(url, "/act/pid").json
         assert after["pid"] == before
         assert after["seen"] == ["pid", "sleep-served", "pid"]
@@ -392,12 +395,17 @@ def served(stack: Path, tmp: Path) -> "Iterator[tuple[subprocess.Popen[str], str
 def environments(url: str) -> list[int]:
     """Two of them, one idle and one in a handler that hangs."""
     threading.Thread(target=hang, args=(url,), daemon=True).start()
-    time.sleep(0.3)
-    pid = pid_of(url)
-    processes = psutil.Process(pid).parent()
-    assert processes is not None
-    eventually(lambda: len(processes.children()) == 2)
-    return [child.pid for child in processes.children()]
+    found: list[int] = []
+
+    def both() -> bool:
+        """Whether there are two, of which a request finds one idle as soon as the other hangs."""
+        processes = psutil.Process(pid_of(url)).parent()
+        assert processes is not None
+        found[:] = [child.pid for child in processes.children()]
+        return len(found) == 2
+
+    eventually(both)
+    return found
 
 
 def hang(url: str) -> None:

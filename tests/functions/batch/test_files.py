@@ -310,7 +310,6 @@ def test_an_image_is_answered() -> None:
 @pytest.mark.parametrize(
     ("name", "data", "hint"),
     [
-        ("a.parquet", b"PAR1", "Parquet is not read here"),
         ("a.exe", b"MZ", "ends in '.exe'"),
         ("a", b"x", "ends in ''"),
         ("a.csv", b"", "The CSV is empty"),

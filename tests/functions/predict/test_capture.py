@@ -118,13 +118,13 @@ def test_no_byte_of_a_request_is_logged(
         ("/v2/models/table/infer", columns(SECRET)),
         ("/v2/models/plain/infer", {"inputs": [x]}),
         ("/v2/models/plain/infer", {"inputs": [{**x, "shape": [1, 2]}]}),
-        ("/v2/models/plain/infer", {"inputs": [{**x, "data": ["secret-4711"]}]}),
-        ("/v2/models/table/infer", {"inputs": [{**x, "name": "secret-4711"}]}),
+        ("/v2/models/plain/infer", {"inputs": [{**x, "data": ["secret-471147"]}]}),
+        ("/v2/models/table/infer", {"inputs": [{**x, "name": "secret-471147"}]}),
     ):
         function.post(path, body)
     assert len(function.kept()) == 2
     said = capfd.readouterr()
-    assert "4711" not in said.out + said.err + caplog.text
+    assert "471147" not in said.out + said.err + caplog.text
 
 
 def test_nothing_of_it_is_imported_where_nothing_is_kept() -> None:
