@@ -156,7 +156,7 @@ def test_an_answer_that_cannot_be_sent_is_refused_or_kept(monkeypatch: pytest.Mo
 
 def test_an_answer_that_is_small_once_compressed_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(v2, "LARGEST_BINARY", 2000)
-    given = body(None, shape=[500, 3], data=[1] * 1500, parameters={})
+    given = body(None, shape=(500, 3), data=[1] * 1500, parameters={})
     request = v2.decode_infer(json.dumps({"inputs": [given]}).encode(), {}, MANIFEST)
     nowhere, zeros = remote_data.Answers(Registry(place()), kept=False), np.zeros((500, 3), np.float32)
     sent = v2.encode_infer(MANIFEST, request, {"y": zeros}, "gzip", nowhere)
