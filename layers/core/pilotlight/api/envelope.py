@@ -4,7 +4,7 @@ It knows the form alone, not what a model takes. Sources: kserve/open-inference-
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -49,6 +49,7 @@ class MendedBody(InferBody):
     nullable: ClassVar[bool] = True
 
 
+Body = TypeVar("Body", InferBody, MendedBody)
 INFER_BODY = msgspec.json.Decoder(InferBody)
 MENDED_BODY = msgspec.json.Decoder(MendedBody)
 
@@ -56,22 +57,27 @@ MENDED_BODY = msgspec.json.Decoder(MendedBody)
 def decode_body(body: memoryview) -> InferBody:
     """The request's envelope, with the path of whatever is wrong in it."""
     try:
-        return INFER_BODY.decode(body)
+        return decoded(INFER_BODY, body)
+    except NotJsonError:
+        mended = missing.as_null(bytes(body))
+        if mended is None:
+            raise
+    return decoded(MENDED_BODY, mended)
+
+
+class NotJsonError(InvalidInputError):
+    """The body cannot be read at all."""
+
+
+def decoded(decoder: msgspec.json.Decoder[Body], body: bytes | memoryview) -> Body:
+    """The body as the decoder's; `NotJsonError` for one that is none."""
+    try:
+        return decoder.decode(body)
     except msgspec.ValidationError as exc:
         raise InvalidInputError(f"The body is not an infer request: {exc}.") from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        mended = missing.as_null(bytes(body))
-        if mended is None:
-            raise InvalidInputError(f"The body is not JSON (which has no Infinity): {exc}.") from exc
-    return decode_mended(mended)
-
-
-def decode_mended(body: bytes) -> MendedBody:
-    """The envelope of a body that had NaN in it, which is null now."""
-    try:
-        return MENDED_BODY.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise InvalidInputError(f"The body is not an infer request, with null for its NaN: {exc}.") from exc
+        why = f"{exc} (JSON has no Infinity, binary tensors do)" if b"Infinity" in bytes(body) else exc
+        raise NotJsonError(f"The body is not JSON: {why if len(body) else 'it is empty'}.") from exc
 
 
 def flag(parameters: Mapping[str, Any], name: str, what: str, *, default: bool) -> bool:
