@@ -101,6 +101,14 @@ def test_a_file_may_have_any_name(name: str, bucket_url: str, tmp_path: Path) ->
         assert place.document(f"double/{name}/manifest.json")["answered"] == 2
 
 
+@pytest.mark.parametrize("folder", ["double/", "", "a/b/"])
+def test_a_folder_that_the_console_makes_is_no_dead_letter(place: Place, folder: str) -> None:
+    """An object without bytes whose name ends in a slash; the event of its upload is S3's own."""
+    uri = f"{place.store.url}/inbox/{folder}"
+    assert place.tell(uri) == f"{uri} is a folder, in which there is nothing to answer."
+    assert not list(place.store.paths("outbox"))
+
+
 def test_nan_in_a_line_is_missing(place: Place) -> None:
     """As python's json.dumps writes it."""
     row = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, float("nan"), 2]}
