@@ -122,11 +122,19 @@ class Client:
     `UnavailableError` when nobody answers.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        headers: Mapping[str, str] | None = None,
+        auth: httpx2.Auth | None = None,
+    ) -> None:
+        """`auth` signs requests, as `pilotlight.credentials.Signature` does for a stack that asks for IAM."""
         self.url = url.rstrip("/")
         check_headers(headers or {})
         try:
-            self._http = httpx2.Client(base_url=self.url, timeout=timeout_s, headers=headers)
+            self._http = httpx2.Client(base_url=self.url, timeout=timeout_s, headers=headers, auth=auth)
         except httpx2.InvalidURL as exc:
             raise InvalidInputError(f"{url!r} is not a URL: {exc}; {URL_FORMS}.") from exc
 
@@ -226,12 +234,6 @@ class Client:
         if reply.status not in (httpx2.codes.OK, httpx2.codes.ACCEPTED):
             raise RAISED.get(reply.status, UnavailableError)(complaint(reply))
         return reply.content
-
-
-def keyed(key: str, token: str) -> dict[str, str]:
-    """The headers that show an API key and a bearer token to a server; an empty one is none."""
-    named = {"x-api-key": key, "authorization": token and f"Bearer {token}"}
-    return {name: value for name, value in named.items() if value}
 
 
 def check_headers(headers: Mapping[str, str]) -> None:

@@ -1,5 +1,6 @@
 """`pilotlight doctor`: whether this machine, a store or a server is as it should be, and what to do where it is not."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, credentials, print_json
+from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, print_json
+from pilotlight.credentials import Credentials
 from pilotlight.doctor import machine
 from pilotlight.doctor import store as stores
 from pilotlight.doctor.answers import Answers
@@ -24,7 +26,9 @@ def doctor(
     url: Annotated[
         str | None,
         typer.Option(
-            "--url", metavar="URL", help="Of a server, with its stage; PILOTLIGHT_API_KEY or _TOKEN opens it."
+            "--url",
+            metavar="URL",
+            help="Of a server, with its stage; PILOTLIGHT_API_KEY, _TOKEN or _AUTH=iam opens it.",
         ),
     ] = None,
     store: Annotated[
@@ -61,7 +65,7 @@ def of_machine(url: str, *, deep: bool) -> Iterator[Finding]:
 def of_server(url: str, store: str | None, *, deep: bool) -> Iterator[Finding]:
     """A server, and what its store says, if that is given."""
     registry = Registry(open_store(store)) if store else None
-    with Server(url, *credentials()) as server:
+    with Server(url, Credentials.of(os.environ, url)) as server:
         reachable(server)
         for check in (Check("TLS", server.tls), Check("stage", server.stage)):
             yield finding(check)

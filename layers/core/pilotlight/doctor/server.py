@@ -17,12 +17,14 @@ import msgspec
 import pilotlight
 from pilotlight import openapi
 from pilotlight.api.scopes import SCOPES
-from pilotlight.client import Client, Reply, keyed
+from pilotlight.client import Client, Reply
+from pilotlight.credentials import Credentials
 from pilotlight.doctor.finding import Check, FaultError, NotCheckedError, listed
 from pilotlight.errors import InvalidInputError, UnavailableError
 
 NOBODY = "pilotlight-doctor"  # a model that there is not
 STAGE = "/prod"  # of template.yaml
+NOTHING = Credentials()
 KEYLESS = (401, 403)
 UNKNOWN = "Missing Authentication Token"  # what a REST API says of a route that it lacks, by itself with 403
 NEAR_END = timedelta(days=14)  # of a certificate; ACM renews 60 days before the end
@@ -31,13 +33,12 @@ STANDINS = {"model": NOBODY, "version": "1", "alias": "champion", "promotion": N
 
 
 class Server:
-    """A server by its URL, and the key or token that its registry asks for, if there is one; to be closed."""
+    """A server by its URL, and what opens its registry, if that is known; to be closed."""
 
-    def __init__(self, url: str, key: str = "", token: str = "") -> None:
+    def __init__(self, url: str, given: Credentials = NOTHING) -> None:
         self.url = url.rstrip("/")
-        self.key = key
-        self.token = token
-        self.client = self._client(key, token)
+        self.given = given
+        self.client = Client(self.url, headers=given.headers, auth=given.signature)
 
     def __enter__(self) -> Self:
         return self
@@ -92,8 +93,7 @@ class Server:
         below = urlsplit(self.url).path
         if is_live(self.get("/v2/health/live")):
             return f"The routes lie below {below}." if below else "The routes lie at the top of the host."
-        elsewhere = self.url.removesuffix(STAGE) if below == STAGE else self.url + STAGE
-        with Server(elsewhere, self.key, self.token) as other:
+        with Server(self.url.removesuffix(STAGE) if below == STAGE else self.url + STAGE, self.given) as other:
             if is_live(other.get("/v2/health/live")):
                 raise FaultError(f"The routes lie below {other.url}; give that as --url.")
         raise NotCheckedError("Nothing lives here; see the next check.")
@@ -103,9 +103,9 @@ class Server:
         reply = self.get("/v2/health/live")
         if is_live(reply):
             return f"It answers, the first time after {reply.seconds * 1000:.0f} ms."
-        advice = "see that the URL has its stage, and PILOTLIGHT_API_KEY or PILOTLIGHT_TOKEN what the stack asks for"
+        advice = "see that the URL has its stage, and PILOTLIGHT_API_KEY the key if the stack asks for it everywhere"
         if reply.status in (*KEYLESS, 404):
-            advice += "; a stack with Auth=iam wants signed requests, which doctor does not send"
+            advice += "; with Auth=iam set PILOTLIGHT_AUTH=iam, with Auth=jwt PILOTLIGHT_TOKEN"
         raise FaultError(f"/v2/health/live answers {told(reply)}; {advice}.")
 
     def ready(self) -> str:
@@ -199,8 +199,8 @@ class Server:
 
     def registry(self) -> str:
         """Whether the registry can be read with the key, and shows the models that are served."""
-        if not (self.key or self.token) and self.get("/registry/models").status in KEYLESS:
-            raise NotCheckedError("It asks for a key or token; give it as PILOTLIGHT_API_KEY or PILOTLIGHT_TOKEN.")
+        if not self.given and self.get("/registry/models").status in KEYLESS:
+            raise NotCheckedError("It asks for a key; give it as PILOTLIGHT_API_KEY, or what opens it otherwise.")
         rows, served = self.client.registry.models(), self.client.models()
         named = [row.name for row in rows]
         if sorted(named) != sorted(served):
@@ -208,9 +208,9 @@ class Server:
             raise FaultError(f"Registry and predictions see different stores: {listed(differing)}; deploy again.")
         return f"It shows {len(rows)} models, {sum(len(row.versions) for row in rows)} versions."
 
-    def _client(self, key: str = "", token: str = "") -> Client:
-        """A client that shows them."""
-        return Client(self.url, headers=keyed(key, token))
+    def _client(self, key: str | None = None) -> Client:
+        """A client that shows a key and nothing else."""
+        return Client(self.url, headers={"x-api-key": key} if key else None)
 
 
 def is_live(reply: Reply) -> bool:
