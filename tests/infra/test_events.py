@@ -24,7 +24,7 @@ def statements() -> list[dict[str, Any]]:
 
 
 def always() -> list[dict[str, Any]]:
-    """Those that do not hang on captures, whose rights test_security.py is about."""
+    """Those that do not hang on captures, whose rights rights.py is about."""
     policies = [one for policy in FUNCTION["Policies"] for one in policy["Statement"]]
     wanted = [one for one in policies if one.get("Fn::If", [""])[0] != "Captures"]
     return [one["Fn::If"][1] if "Fn::If" in one else one for one in wanted]
@@ -136,4 +136,4 @@ def test_the_stack_nests_it_with_parameters_that_it_has() -> None:
 
 def test_telemetry_is_off_and_logs_forget() -> None:
     assert FUNCTION["Environment"]["Variables"]["ORT_DISABLE_TELEMETRY"] == "1"
-    assert RESOURCES["BatchLogs"]["Properties"]["RetentionInDays"] == 30
+    assert RESOURCES["BatchLogs"]["Properties"]["RetentionInDays"] == {"Ref": "LogDays"}

@@ -18,7 +18,7 @@ from pilotlight.errors import DeniedError
 from pilotlight.privacy import Capture, Extent, Treatment
 from pilotlight.runtime.session import Array
 from pilotlight.steps import Column, Image, Table, Text
-from pilotlight.storage import ObjectStore, open_store
+from pilotlight.storage import ObjectStore, Stored, open_store
 from tests import fakes
 
 SECRET = 471147.0
@@ -151,7 +151,7 @@ class Locked(ObjectStore):
     def create(self, path: str, data: bytes) -> None:
         raise DeniedError("no")
 
-    def get(self, path: str) -> object:  # type: ignore[override]
+    def get(self, path: str) -> Stored:
         if not self.reads:
             raise DeniedError("no")
         return super().get(path)

@@ -12,6 +12,7 @@ from functions.predict import handler
 from pilotlight import aliases
 from pilotlight.contracts import AliasDocument, Canary, Share
 from pilotlight.registry import Registry
+from pilotlight.runtime.catalog import Catalog
 from pilotlight.settings import Settings
 from pilotlight.storage import open_store
 from tests import fakes
@@ -31,7 +32,7 @@ class Function:
         for graph in graphs:
             fakes.publish(self.registry, of=graph)
         settings = Settings(store=str(folder), alias_seconds=0.0)
-        self.catalog = handler.catalog(settings, store)
+        self.catalog = Catalog.of(settings, store)
         self.handle = handler.router(settings, self.catalog)
 
     def change(self, of: Callable[[AliasDocument], AliasDocument]) -> None:
