@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from msgspec import Raw, Struct
 
-from pilotlight.api import mlflow, v2
+from pilotlight.api import missing, mlflow, v2
 from pilotlight.api.remote_data import Uploads
 from pilotlight.contracts import Manifest, Reference
 from pilotlight.errors import InvalidInputError
@@ -42,13 +42,14 @@ class Json(Struct, frozen=True):
     def read(cls, data: bytes) -> "Json":
         """Look at it; `InvalidInputError` for what is no JSON."""
         try:
+            plain = missing.as_null(data) or data
             if data.lstrip()[:1] == b"{":
-                return cls(data, HEAD.decode(data))
-            msgspec.json.decode(data)
+                return cls(data, HEAD.decode(plain))
+            msgspec.json.decode(plain)
         except msgspec.ValidationError as exc:
             raise InvalidInputError(f"The body is not an infer request: {exc}.") from exc
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise InvalidInputError(f"The body is not JSON (which has no NaN and no Infinity): {exc}.") from exc
+            raise InvalidInputError(f"The body is not JSON (which has no Infinity): {exc}.") from exc
         return cls(data)
 
     def reference(self) -> Reference | None:
@@ -62,7 +63,7 @@ class Json(Struct, frozen=True):
         """As predict reads it, else as a record."""
         if self.head is not None and TENSORS.match(self.head.inputs):
             return v2.decode_infer(self.data, {}, manifest, uploads)
-        record = msgspec.json.decode(self.data)
+        record = msgspec.json.decode(missing.as_null(self.data) or self.data)
         if isinstance(record, dict):
             record = {name: value for name, value in record.items() if name not in ("model_name", "model_version")}
         return from_record(record, manifest)

@@ -63,6 +63,8 @@ class Files:
 
         `origin` is the tenant and the correlation of the event that told of it.
         """
+        if job.endswith("/"):  # as S3's console makes one
+            return f"{job} is a folder, in which there is nothing to answer."
         found = self._found(job)
         try:
             found = self._readable(found, ends)

@@ -9,7 +9,16 @@ from functions.batch.answers import Answers
 from functions.batch.books import Books
 from functions.batch.files import Files, Spread
 from functions.batch.messages import Messages
-from functions.batch.occurrences import Message, Occurrence, of_event, of_record, of_step
+from functions.batch.occurrences import (
+    Job,
+    Message,
+    Occurrence,
+    is_notification,
+    of_event,
+    of_notification,
+    of_record,
+    of_step,
+)
 from functions.batch.sender import Sender
 from pilotlight import correlation
 from pilotlight.api.ledger import ledger
@@ -60,6 +69,8 @@ class Batch:
                 self._recorder.catch_up()  # Lambda freezes what is written later
 
     def _answer(self, event: Mapping[str, Any], ends: float) -> dict[str, Any]:
+        if is_notification(event.get("Records")):
+            return {"done": [self._file(of_notification(record), ends) for record in event["Records"]]}
         if "Records" in event:
             return self._queue(event["Records"], ends)
         if "step" in event:
@@ -67,7 +78,10 @@ class Batch:
         occurrence = of_event(event)
         if isinstance(occurrence, Message):
             return {"done": [self._private(occurrence, ends)]}
-        return {"done": [self._files.see_to(occurrence.name, ends, (occurrence.tenant, occurrence.correlation))]}
+        return {"done": [self._file(occurrence, ends)]}
+
+    def _file(self, job: Job, ends: float) -> str:
+        return self._files.see_to(job.name, ends, (job.tenant, job.correlation))
 
     def _private(self, message: Message, ends: float) -> str:
         """Answer an event's message; Lambda logs what is raised, and a refusal would quote what was sent."""

@@ -1,11 +1,12 @@
-"""What events mean to this function: records of SQS, S3's and our own events by EventBridge.
+"""What events mean to this function: records of SQS, S3's and our own events by EventBridge, S3's own notifications.
 
 Sources of the forms: Amazon SQS message attributes; Lambda with SQS (event of an event source mapping); Amazon S3 event
-message structure for EventBridge. It knows forms, not what is done about them.
+message structure for EventBridge, and Event message structure. It knows forms, not what is done about them.
 """
 
 from collections.abc import Mapping
 from typing import Any, Literal
+from urllib.parse import unquote_plus
 
 import msgspec
 from msgspec import Struct
@@ -66,6 +67,22 @@ def of_event(event: Mapping[str, Any]) -> Occurrence:
     return Job(named[0], source, key)
 
 
+def is_notification(records: Any) -> bool:  # noqa: ANN401 - anything that somebody sent
+    """Whether they are S3's own, of a bucket that tells this function, or a queue, without EventBridge."""
+    first = records[0] if isinstance(records, list) and records else None
+    return isinstance(first, Mapping) and first.get("eventSource") == "aws:s3"
+
+
+def of_notification(record: Mapping[str, Any]) -> Job:
+    """The file that a record of S3's tells of, whose key is encoded as in a form, unlike EventBridge's."""
+    name, told = record.get("eventName"), record.get("s3")
+    if not str(name).startswith("ObjectCreated:") or not isinstance(told, Mapping):
+        raise InvalidInputError(f"The notification {name!r} is none of ObjectCreated.")
+    uri = f"s3://{told['bucket']['name']}/{unquote_plus(told['object']['key'])}"
+    who, ids = record.get("userIdentity") or {}, record.get("responseElements") or {}
+    return Job(uri, str(who.get("principalId", "")), str(ids.get("x-amz-request-id", "")))
+
+
 def of_step(event: Mapping[str, Any]) -> Step:
     """What the state machine asks for."""
     try:
@@ -78,8 +95,8 @@ def of_record(record: Mapping[str, Any]) -> Occurrence:
     """What a record of SQS tells: a V2 body, or an event that was put back from the dead letters."""
     attributes = {name: value.get("stringValue") or "" for name, value in record["messageAttributes"].items()}
     told, body = record.get("attributes", {}), record["body"].encode()
-    if b'"detail-type"' in body and (event := as_event(body)) is not None:
-        return of_event(event)
+    if (b'"detail-type"' in body or b'"aws:s3"' in body) and (event := as_event(body)) is not None:
+        return of_event(event) if "detail" in event else of_notification(event["Records"][0])
     named = attributes.get("deduplication_id") or told.get("MessageDeduplicationId") or ""
     key = named or record["messageId"]
     return Message(
@@ -95,9 +112,12 @@ def of_record(record: Mapping[str, Any]) -> Occurrence:
 
 
 def as_event(body: bytes) -> Mapping[str, Any] | None:
-    """The event of EventBridge that the body is, if it is one."""
+    """The event of EventBridge, or S3's notification of one file, that the body is, if it is one."""
     try:
         content = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return content if isinstance(content, dict) and {"detail-type", "detail"} <= content.keys() else None
+    if not isinstance(content, dict):
+        return None
+    alone = is_notification(content.get("Records")) and len(content["Records"]) == 1  # as S3 writes them
+    return content if alone or {"detail-type", "detail"} <= content.keys() else None

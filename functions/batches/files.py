@@ -18,6 +18,7 @@ from pilotlight.uploads import Upload
 
 INLINE = 4_000_000  # bytes of an answer: base64 makes a third more of it, and Lambda ends at 6 MB
 MOST = 10_000  # of a page
+ORDERS = ("asc", "desc")
 RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 JSONL = "application/jsonl"
 
@@ -56,9 +57,12 @@ class Files:
         return Response.json(self._shelf.put(told, form.data))
 
     def list(self, request: Request) -> Response:
-        """Uploads, the newest first."""
-        purpose = request.query.get("purpose")
-        files = (each for each in self._shelf.files() if purpose in (None, each.purpose))
+        """Uploads, the newest first unless `order` is asc."""
+        purpose, order = request.query.get("purpose"), request.query.get("order", "desc")
+        if order not in ORDERS:
+            raise InvalidInputError(f"order is {order[:40]!r}, expected {' or '.join(ORDERS)}.")
+        found = self._shelf.files(oldest_first=order == "asc")
+        files = (each for each in found if purpose in (None, each.purpose))
         return page(after(files, request.query.get("after", "")), limit(request, MOST))
 
     def show(self, request: Request) -> Response:

@@ -65,9 +65,10 @@ class Shelf:
             raise NotFoundError(f"There is no file {name!r}; GET /v1/files lists them.") from exc
         return Found(self._shown(told), uploads.content(name))
 
-    def files(self) -> Iterator[FileObject]:
-        """Everything that was uploaded, the newest first."""
-        for name in reversed(self.store.folders(uploads.FOLDER)):
+    def files(self, *, oldest_first: bool = False) -> Iterator[FileObject]:
+        """Everything that was uploaded, the newest first or last."""
+        names = self.store.folders(uploads.FOLDER)
+        for name in names if oldest_first else reversed(names):
             try:
                 yield self.find(f"file-{name}").shown
             except NotFoundError:

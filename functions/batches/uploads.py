@@ -22,7 +22,7 @@ from pilotlight.api.messages import Request, Response
 from pilotlight.api.orders import Complete, FileObject, NewUpload, UploadObject, UploadPart
 from pilotlight.api.router import Routes
 from pilotlight.contracts import decode, encode
-from pilotlight.errors import AlreadyExistsError, InvalidInputError, NotFoundError, TooLargeError
+from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, TooLargeError
 from pilotlight.uploads import Upload
 
 
@@ -65,6 +65,7 @@ class Uploads:
     def part(self, request: Request) -> Response:
         """Take a part."""
         told, data = self._told(request.parameters["upload"]), sent(request, "data").data
+        self._check_open(told)
         if len(data) > INLINE:
             raise TooLargeError(f"The part has {len(data):,} bytes; at most {INLINE:,} are taken, send it in several.")
         name = secrets.token_hex(16)
@@ -72,8 +73,13 @@ class Uploads:
         return Response.json(UploadPart(id=f"part_{name}", created_at=int(time.time()), upload_id=f"upload_{told.id}"))
 
     def complete(self, request: Request) -> Response:
-        """Make the file; `InvalidInputError` when it is not what was announced, and then nothing is."""
+        """Make the file; `InvalidInputError` when it is not what was announced, and then nothing is.
+
+        A client that has not heard the answer asks again: what is a file already is shown as one.
+        """
         told, asked = self._told(request.parameters["upload"]), read(request, Complete)
+        if (made := self._made(told)) is not None:
+            return Response.json(self._shown(told, made))
         folder = f"{uploads.FOLDER}/{told.id}"
         if asked.part_ids:
             self._store.write(f"{folder}/content", self._joined(folder, asked.part_ids))
@@ -86,8 +92,9 @@ class Uploads:
     def cancel(self, request: Request) -> Response:
         """Forget an upload and what came of it."""
         told = self._told(request.parameters["upload"])
+        self._check_open(told)
         folder = f"{uploads.FOLDER}/{told.id}"
-        for path in (f"{folder}/upload.json", *list(self._store.paths(f"{folder}/parts"))):
+        for path in (f"{folder}/upload.json", f"{folder}/content", *list(self._store.paths(f"{folder}/parts"))):
             self._store.delete(path)
         shown = self._shown(told)
         shown.status, shown.presigned = "cancelled", None
@@ -114,6 +121,18 @@ class Uploads:
             digest.update(block)
         if digest.hexdigest() != md5.lower():
             raise InvalidInputError(f"The upload's md5 is {digest.hexdigest()}, not {md5!r}.")
+
+    def _made(self, told: Upload) -> FileObject | None:
+        """The file that an upload has become."""
+        try:
+            return self._shelf.find(f"file-{told.id}").shown
+        except NotFoundError:
+            return None
+
+    def _check_open(self, told: Upload) -> None:
+        """`ConflictError` for an upload that is a file already, which nothing changes any more."""
+        if self._made(told) is not None:
+            raise ConflictError(f"upload_{told.id} is completed already; its file is file-{told.id}.")
 
     def _told(self, name: str) -> Upload:
         path = f"{uploads.folder(name)}/upload.json"

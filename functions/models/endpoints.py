@@ -28,7 +28,7 @@ class IndexBody(Struct):
 class LoadBody(Struct):
     """The body of a load or unload request, which may be empty."""
 
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 Body = TypeVar("Body", IndexBody, LoadBody)
@@ -56,13 +56,13 @@ class Endpoints:
 
     def load(self, request: Request) -> Response:
         """Put the champion back into service."""
-        refuse_overrides(read(request.body, LoadBody).parameters)
+        refuse_overrides(read(request.body, LoadBody).parameters or {})
         by = request.caller or NOBODY
         return moved(request, self._registry.resume(model(request), CHAMPION, by=by, reason="loaded"))
 
     def unload(self, request: Request) -> Response:
         """Take the champion out of service; `parameters.reason` is shown to whoever asks for it."""
-        reason = str(read(request.body, LoadBody).parameters.get("reason") or WHY)
+        reason = str((read(request.body, LoadBody).parameters or {}).get("reason") or WHY)
         document = self._registry.suspend(model(request), CHAMPION, by=request.caller or NOBODY, reason=reason)
         return moved(request, document)
 

@@ -13,7 +13,7 @@ from pilotlight.api import bodies
 from pilotlight.api.bodies import Promote, Rollback, Shadow, Split, Try, accepts, named, number, tag
 from pilotlight.api.messages import Request, Response
 from pilotlight.api.router import Routes
-from pilotlight.approval import refuse_unapproved
+from pilotlight.approval import go_back, refuse_unapproved
 from pilotlight.contracts import AliasDocument, Errand, Share, check_alias
 from pilotlight.errors import InvalidInputError, NotFoundError, PilotlightError, PreconditionError
 from pilotlight.gate import errand
@@ -88,7 +88,8 @@ class Moves:
     def rollback(self, request: Request) -> Response:
         """End the alias's trial or, without one, point it to where it pointed before."""
         why = bodies.read(request.body, Rollback, "an order to roll back").why
-        return self._changed(request, lambda old: aliases.rolled_back(old, request.caller or NOBODY, why))
+        name, by = model(request), request.caller or NOBODY
+        return self._changed(request, lambda old: go_back(self._registry, name, old, by, why))
 
     def canary(self, request: Request) -> Response:
         """Try a version on a share of the requests, or end the trial."""

@@ -99,6 +99,7 @@ class Versions:
     def prune(self, request: Request) -> Response:
         """Remove old versions that no alias needs, or say which those are."""
         asked, name = bodies.read(request.body, Prune, "an order to prune"), model(request)
+        retention.check_there(self._registry, name)
         plan = retention.plan(self._registry, name, asked.keep)
         if not asked.dry_run:
             retention.carry_out(self._registry, plan)

@@ -1,30 +1,38 @@
 """What each route of MLflow's scoring protocol answers, by the same catalog, checks and graphs as V2's."""
 
+from collections.abc import Callable
+
 import pilotlight
+from functions.predict.endpoints import Ask
 from pilotlight import tasks
 from pilotlight.api import mlflow
 from pilotlight.api.messages import Request, Response
 from pilotlight.api.statistics import Statistics
 from pilotlight.contracts import Reference
 from pilotlight.errors import InvalidInputError
-from pilotlight.inference import Keep, items, opened
+from pilotlight.inference import Keep, items
 from pilotlight.runtime.catalog import Catalog
+from pilotlight.runtime.experiments import Answered
+from pilotlight.runtime.warm import WarmModel
 from pilotlight.runtime.watch import Watch
 
+ByShares = Callable[[Request, Reference, Ask], Response]
 TEXT = {"content-type": "text/plain; charset=utf-8"}
 
 
 class Scoring:
-    """MLflow's protocol over a catalog; `model` is the reference behind it, empty for the store's only model."""
+    """MLflow's protocol over a catalog.
 
-    def __init__(
-        self, catalog: Catalog, statistics: Statistics, watch: Watch, model: str, keep: Keep | None = None
-    ) -> None:
+    `model` is the reference behind it, empty for the store's only model; `by_shares` asks the version that an alias's
+    shares send a caller to.
+    """
+
+    def __init__(self, catalog: Catalog, statistics: Statistics, watch: Watch, model: str, by_shares: ByShares) -> None:
         self._catalog = catalog
         self._statistics = statistics
         self._watch = watch
         self._model = model
-        self._keep = keep  # is shown what is asked and answered
+        self._by_shares = by_shares
 
     def answer(self, request: Request) -> Response:
         """Answer one of MLflow's routes, whose verb the router has checked; errors are in MLflow's words."""
@@ -42,8 +50,12 @@ class Scoring:
 
     def invocations(self, request: Request) -> Response:
         """One call of the scoring protocol."""
+        return self._by_shares(request, self.reference(request), self._ask)
+
+    def _ask(self, request: Request, model: WarmModel, keep: Keep | None) -> Answered[Response]:
+        """The answer of one version; `keep` is shown what is asked and answered."""
         trace = request.trace
-        model = opened(self._catalog, self.reference(request), trace)
+        trace.model, trace.version = model.manifest.name, model.manifest.version
         with self._statistics.call(model.key) as call:
             tensors = mlflow.decode(request.body, request.headers, model.manifest)
             feeds = tasks.prepare(model.manifest, tensors, model.assets)
@@ -54,10 +66,11 @@ class Scoring:
             call.inferred()
             trace.mark("infer")
             outputs = tasks.finish(model.manifest, results, feeds, wanted)
-            if self._keep is not None:
-                self._keep(model.manifest, tensors, feeds, results)
+            if keep is not None:
+                keep(model.manifest, tensors, feeds, results)
             answer = {name: outputs[name] for name in wanted}
-            return mlflow.encode(model.manifest, answer, request.headers.get("accept-encoding", ""))
+            accepted = request.headers.get("accept-encoding", "")
+            return Answered(mlflow.encode(model.manifest, answer, accepted), answer)
 
     def reference(self, request: Request) -> Reference:
         """The model that is meant: the header's, the query's, the setting's, else the only one of the store."""

@@ -46,6 +46,15 @@ def test_csv(url: str) -> None:
     assert answer.headers["x-pilotlight-model"] == "digits:2"
 
 
+def test_what_is_missing_in_a_data_frame_is_nan(url: str) -> None:
+    """As `json.dumps` of mlflow's own client writes it: MLflow's server reads a bare NaN."""
+    content = json.dumps({"inputs": [[1.0, float("nan"), 0.0]]})
+    answer = httpx2.post(
+        f"{url}/invocations?model=logarithm", content=content, headers={"Content-Type": "application/json"}
+    )
+    assert (answer.status_code, answer.json()) == (200, {"predictions": [[0, None, None]]})
+
+
 def test_health_and_version(url: str) -> None:
     assert [httpx2.get(f"{url}{path}").status_code for path in ("/ping", "/health")] == [200, 200]
     assert httpx2.get(f"{url}/version").text == pilotlight.__version__

@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from pilotlight.api.scopes import SCOPES
 from pilotlight.cli.console import server
+from pilotlight.cli.doctor import of_server
 from pilotlight.errors import UnavailableError
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry import Registry
@@ -126,6 +127,18 @@ def test_the_command_sends_the_token_of_the_environment(guarded: str, monkeypatc
         assert asked.ready()
         with pytest.raises(UnavailableError, match="has not the scope of this route"):
             asked.registry.show("digits")
+
+
+def test_the_doctor_does_too(guarded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def states() -> dict[str, str]:
+        return {found.check: found.state for found in of_server(guarded, None, deep=False)}
+
+    monkeypatch.delenv("PILOTLIGHT_TOKEN", raising=False)
+    assert states()["live"] == "fails"
+    monkeypatch.setenv("PILOTLIGHT_TOKEN", FAKE.token(scope="infer admin batch train") + "\n")
+    told = states()
+    assert (told["live"], told["registry"], told["keys"]) == ("passes", "passes", "passes")
+    assert "fails" not in told.values()
 
 
 SEGMENTS = st.lists(st.text("ABCabc012-_=.", max_size=20) | st.binary(max_size=20).map(bytes.hex), max_size=4)

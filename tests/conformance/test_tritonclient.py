@@ -298,6 +298,35 @@ def test_nan_is_null_in_json_and_itself_in_binary(client: Client) -> None:
         np.testing.assert_array_equal(found[0], np.array(expected, np.float32))
 
 
+def test_nan_in_json_as_this_client_writes_it(client: Client) -> None:
+    given = np.array([[1, np.nan], [-0.0, np.nan]], np.float32)
+    tensor = triton.InferInput("x", [2, 2], "FP32")
+    tensor.set_data_from_numpy(given, binary_data=False)
+    found = client.infer("echo-fp32", [tensor]).as_numpy("y")
+    np.testing.assert_array_equal(found, given)
+    assert np.signbit(found[1, 0])
+
+
+def test_shared_memory_is_refused(client: Client) -> None:
+    tensor = triton.InferInput("x", [1, 2], "FP32")
+    tensor.set_data_from_numpy(np.ones((1, 2), np.float32))
+    wanted = triton.InferRequestedOutput("y")
+    wanted.set_shared_memory("mine", 8)
+    with pytest.raises(InferenceServerException, match="'y' is in shared memory, which is not served") as raised:
+        client.infer("echo-fp32", [tensor], outputs=[wanted])
+    assert raised.value.status() == "501"
+
+
+def test_a_large_answer_comes_if_it_is_small_once_compressed(client: Client) -> None:
+    tensor = triton.InferInput("x", [1, 2_000_000], "FP32")
+    tensor.set_data_from_numpy(np.zeros((1, 2_000_000), np.float32))
+    with pytest.raises(InferenceServerException, match="The answer has 8,000,") as raised:
+        client.infer("echo-fp32", [tensor], request_compression_algorithm="gzip")
+    assert raised.value.status() == "413"
+    squeezed = {"request_compression_algorithm": "gzip", "response_compression_algorithm": "gzip"}
+    assert client.infer("echo-fp32", [tensor], **squeezed).as_numpy("y").shape == (1, 2_000_000)
+
+
 def test_many_asynchronous_requests(url: str) -> None:
     with triton.InferenceServerClient(url.removeprefix("http://"), concurrency=4) as client:
         tensors = []

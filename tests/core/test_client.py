@@ -120,6 +120,20 @@ def test_what_is_no_url_is_refused(url: str) -> None:
         client.models()
 
 
+@pytest.mark.parametrize("value", ["a\nsecret", "secret\r", " secret", "secret ", "s\u00e9cret", "\0secret"])
+def test_a_header_that_cannot_be_sent_is_refused_without_its_value(value: str) -> None:
+    with pytest.raises(InvalidInputError, match="The header x-api-key cannot be sent") as raised:
+        Client("http://127.0.0.1:9", headers={"x-api-key": value})
+    assert "cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", ["", "k", "a key", "~!\t~"])
+def test_any_other_header_may_be_sent(value: str, server: tuple[str, type[Scripted]]) -> None:
+    url, _ = server
+    with Client(url, headers={"x-api-key": value}) as client:
+        assert client.exchange("GET", "/v2").status
+
+
 def test_the_client_brings_no_runtime() -> None:
     heavy = ("onnxruntime", "torch", "boto3", "obstore", "numpy")
     code = f"import sys, pilotlight.client; print([m for m in {heavy} if m in sys.modules])"

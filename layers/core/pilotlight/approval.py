@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from pilotlight.aliases import now
-from pilotlight.contracts import Version, decode, encode
+from pilotlight import aliases
+from pilotlight.contracts import AliasDocument, Version, decode, encode
 from pilotlight.errors import ConflictError, InvalidInputError, ModelRefusedError, NotFoundError
 from pilotlight.registry import Registry, version_path
 
@@ -42,7 +42,7 @@ def decide(registry: Registry, name: str, version: Version, state: Word, *, by: 
     old, e_tag = found(registry, name, version)
     if old.state == state:
         return old
-    decided = replace(old, state=state, by=by, at=now(), why=why, number=old.number + 1)
+    decided = replace(old, state=state, by=by, at=aliases.now(), why=why, number=old.number + 1)
     path = approval_path(name, version)
     if e_tag is None:
         registry.store.create(path, encode(decided))
@@ -65,6 +65,14 @@ def refuse_unapproved(registry: Registry, name: str, version: Version, *, requir
     """`ConflictError` for a version that may not serve."""
     if (why := objection(registry, name, version, required=required)) is not None:
         raise ConflictError(f"{why} Approve it first.")
+
+
+def go_back(registry: Registry, name: str, document: AliasDocument, by: str, why: str) -> AliasDocument:
+    """The alias rolled back; `ConflictError` when a version would serve again that was rejected since."""
+    back = aliases.rolled_back(document, by, why)
+    if back.version != document.version:
+        refuse_unapproved(registry, name, back.version, required=False)
+    return back
 
 
 def found(registry: Registry, name: str, version: Version) -> tuple[Approval, str | None]:

@@ -8,6 +8,7 @@ It knows the protocol's JSON, not what serves it, and brings neither onnxruntime
 """
 
 import base64
+import re
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -32,6 +33,7 @@ from pilotlight.remote import RemoteRegistry
 from pilotlight.trainings import RemoteTrainings
 
 TIMEOUT_S = 30.0  # the gateway itself gives up after 29 s
+CARRIED = re.compile(r"[!-~]([ -~\t]*[!-~])?|")  # a header's value; RFC 9110, 5.5
 URL_FORMS = "use http://host:port or https://host/stage"
 Answer = TypeVar("Answer", bound=Struct)
 Content = bytes | str | Sequence[bytes] | Sequence[str] | Mapping[str, Sequence[Any]]
@@ -130,6 +132,7 @@ class Client:
     ) -> None:
         """`auth` signs requests, as `pilotlight.credentials.Signature` does for a stack that asks for IAM."""
         self.url = url.rstrip("/")
+        check_headers(headers or {})
         try:
             self._http = httpx2.Client(base_url=self.url, timeout=timeout_s, headers=headers, auth=auth)
         except httpx2.InvalidURL as exc:
@@ -231,6 +234,16 @@ class Client:
         if reply.status not in (httpx2.codes.OK, httpx2.codes.ACCEPTED):
             raise RAISED.get(reply.status, UnavailableError)(complaint(reply))
         return reply.content
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """`InvalidInputError` for a value that HTTP cannot carry, without a word of it: it may be a secret."""
+    for name, value in headers.items():
+        if not CARRIED.fullmatch(value):
+            raise InvalidInputError(
+                f"The header {name} cannot be sent: its value has a line break, a blank at an end or a letter beyond "
+                "ASCII in it. See where it comes from."
+            )
 
 
 def tensors(content: Content, model: ModelMetadata) -> list[Tensor]:

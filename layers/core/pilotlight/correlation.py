@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 
 HEADER = "x-correlation-id"
+REQUEST_ID = "x-request-id"
 FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:;=/+@-]{0,127}")
 CURRENT: ContextVar[str] = ContextVar("correlation", default="")
 
 
 def of(headers: Mapping[str, str], default: str) -> str:
     """The caller's id, by x-correlation-id or x-request-id; else the default. Header names are in lower case."""
-    given = headers.get(HEADER) or headers.get("x-request-id")
+    given = headers.get(HEADER) or headers.get(REQUEST_ID)
     return given if given and FORM.fullmatch(given) else default or headers.get("x-amzn-trace-id", "")
 
 

@@ -67,7 +67,8 @@ class Credentials:
     @classmethod
     def of(cls, environment: Mapping[str, str], url: str) -> "Credentials":
         """Those that the variables tell for the server at that URL; `InvalidInputError` for what cannot be."""
-        key, token, auth = (environment.get(f"PILOTLIGHT_{name}", "") for name in ("API_KEY", "TOKEN", "AUTH"))
+        # Without the line break of the file that one was read from.
+        key, token, auth = (environment.get(f"PILOTLIGHT_{name}", "").strip() for name in ("API_KEY", "TOKEN", "AUTH"))
         if auth not in ("", "iam"):
             raise InvalidInputError(f"PILOTLIGHT_AUTH is {auth!r}; it may be iam, or not set.")
         if auth and token:

@@ -23,6 +23,8 @@
 A message says what happened, with the value, and what to do. `pilotlight.api.router` alone knows their HTTP statuses.
 """
 
+from collections.abc import Iterable
+
 
 class PilotlightError(Exception):
     """Whatever Pilotlight raises on purpose; its text is fit to be shown to the caller."""
@@ -33,7 +35,11 @@ class InvalidInputError(PilotlightError):
 
 
 class MethodNotAllowedError(InvalidInputError):
-    """The route exists, but not for this verb."""
+    """The route exists, but not for this verb; `allowed` are those that it takes."""
+
+    def __init__(self, message: str, *, allowed: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.allowed = tuple(allowed)
 
 
 class TooLargeError(InvalidInputError):

@@ -37,6 +37,12 @@ def plan(registry: Registry, name: str, keep_latest: int, now: datetime | None =
     return Plan(name, going, tuple(orphans(registry, name, versions, now or datetime.now(UTC))), kept)
 
 
+def check_there(registry: Registry, name: str) -> None:
+    """`NotFoundError` when there is nothing of the model, not even an upload that was never finished."""
+    if next(registry.store.paths(f"models/{name}/versions"), None) is None:
+        registry.manifest(name, 1)  # which says that there is no such model
+
+
 def carry_out(registry: Registry, plan: Plan) -> None:
     """Remove what a plan names; a version that an alias has been pointed to since is left alone, with an error."""
     for version in plan.versions:

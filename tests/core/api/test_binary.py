@@ -223,6 +223,10 @@ def test_the_whole_body_is_compressed(encoding: str, squeeze: Any) -> None:  # n
         (gzip.compress(b"{}", mtime=0)[:-9], "gzip", InvalidInputError, "ends in the middle"),
         (b"{}", "br", UnsupportedError, "'br' is not served; use gzip, deflate"),
         (gzip.compress(bytes(compression.LIMIT + 1)), "gzip", TooLargeError, "more than 128,000,000 bytes"),
+        (gzip.compress(bytes(compression.LIMIT)) + gzip.compress(b"0"), "gzip", TooLargeError, "more than 128,000,000"),
+        (gzip.compress(b"{}") + b"more", "gzip", InvalidInputError, "behind the end of its gzip, with what is none"),
+        (gzip.compress(b"{}") * 2 + gzip.compress(b"{}")[:-1], "gzip", InvalidInputError, "behind the end of its gzip"),
+        (zlib.compress(b"{}") * 2, "deflate", InvalidInputError, "goes on behind the end of its deflate"),
     ],
 )
 def test_bodies_that_do_not_decompress(body: bytes, encoding: str, kind: type[Exception], hint: str) -> None:
@@ -230,9 +234,23 @@ def test_bodies_that_do_not_decompress(body: bytes, encoding: str, kind: type[Ex
         compression.decompress(body, encoding)
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", " GZip"])
+def test_a_gzip_may_have_several_members(encoding: str) -> None:
+    body = b'{"inputs": []}'
+    assert compression.decompress(b"".join(gzip.compress(body[at : at + 1]) for at in range(14)), encoding) == body
+    assert compression.decompress(gzip.compress(b"") * 50_000 + gzip.compress(body), encoding) == body
+
+
 @pytest.mark.parametrize(
     ("accepted", "encoding"),
-    [("gzip", "gzip"), ("deflate, gzip", "deflate"), ("br, gzip;q=0.5", "gzip"), ("gzip;q=0", None), ("", None)],
+    [
+        ("gzip", "gzip"),
+        ("deflate, gzip", "deflate"),
+        ("br, gzip;q=0.5", "gzip"),
+        ("gzip;q=0", None),
+        ("gzip; q=0.000", None),
+        ("", None),
+    ],
 )
 def test_answers_are_compressed_when_asked_for(accepted: str, encoding: str | None) -> None:
     body, found = compression.compress(bytes(5000), accepted)

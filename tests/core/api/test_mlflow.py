@@ -1,6 +1,7 @@
 """Every form of MLflow's scoring protocol (reference/protocols.md section 7)."""
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from pilotlight.contracts import File, Manifest, Scaling, TensorSpec
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedTypeError
 from pilotlight.registry import complete
 from pilotlight.runtime.session import Array
+from pilotlight.steps import Column, Table
 from tests import fakes
 
 JSON = {"content-type": "application/json; charset=utf-8"}
@@ -63,6 +65,46 @@ def test_csv_names_its_columns() -> None:
     text = '\ufeff"c",a,b\r\n3,1,2\r\n6e0,,5\r\n'.encode()
     found = mlflow.decode(text, CSV, TABLE)["x"]
     np.testing.assert_array_equal(found, np.array([[1, 2, 3], [np.nan, 5, 6]], np.float32))
+
+
+@pytest.mark.parametrize("word", ["", " ", "NaN", "nan", "NA", "N/A", "null", "NULL", "None", "<NA>", " NaN "])
+def test_cells_of_numbers_read_as_by_pandas(word: str) -> None:
+    found = mlflow.decode(f"a,b,c\n1,{word}, 3\n".encode(), CSV, TABLE)["x"]
+    np.testing.assert_array_equal(found, np.array([[1, np.nan, 3]], np.float32))
+
+
+def test_a_nan_is_an_empty_cell() -> None:
+    """As json.dumps of mlflow's own client writes the data frame of a user."""
+    split = json.dumps({"dataframe_split": {"columns": ["a", "b", "c"], "data": [[1, math.nan, 3]]}})
+    found = mlflow.decode(split.encode(), JSON, TABLE)["x"]
+    np.testing.assert_array_equal(found, np.array([[1, np.nan, 3]], np.float32))
+    with pytest.raises(InvalidInputError, match="no Infinity"):
+        mlflow.decode(b'{"inputs": [[NaN, Infinity, 1]]}', JSON, TABLE)
+    with pytest.raises(InvalidInputError, match="not an object with one of"):
+        mlflow.decode(b"[NaN]", JSON, TABLE)
+    with pytest.raises(InvalidInputError, match=r"Expected `int`, got `null`"):
+        mlflow.decode(b'{"inputs": {"left": [NaN], "right": [["one"]]}}', JSON, PAIR)
+
+
+def test_a_text_may_be_missing_where_the_model_takes_that() -> None:
+    columns = (Column(name="age", missing=0.0), Column(name="port", categories=("a", "b"), missing="a"))
+    records = fakes.stepped(
+        Table(input="x", columns=columns), of=((TensorSpec("x", "FP32", ("batch", 2)),), fakes.ROW[1])
+    )
+    expected = {"age": [None, 2.0], "port": ["b", None]}
+    rows = b'{"dataframe_records": [{"age": NaN, "port": "b"}, {"age": 2, "port": NaN}]}'
+    for body, headers in ((rows, JSON), (b"age,port\nNaN,b\n2,\n", CSV)):
+        found = mlflow.decode(body, headers, records)
+        assert {name: [None if v != v else v for v in array.tolist()] for name, array in found.items()} == expected
+
+
+def test_an_empty_text_is_a_text() -> None:
+    words = manifest(TensorSpec("text", "BYTES", ("batch",)))
+    assert mlflow.decode(b'text,\n"",\nNaN,\n', CSV, manifest(TensorSpec("x", "BYTES", ("n", 2))))["x"].tolist() == [
+        ["", ""],
+        ["NaN", ""],
+    ]
+    assert mlflow.decode(b'text\n""\nnull\n', CSV, words)["text"].tolist() == ["", "null"]
 
 
 def test_several_inputs_are_columns() -> None:

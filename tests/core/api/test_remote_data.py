@@ -154,6 +154,18 @@ def test_an_answer_that_cannot_be_sent_is_refused_or_kept(monkeypatch: pytest.Mo
     assert json.loads(v2.encode_infer(MANIFEST, request, {"y": NUMBERS}).body)["outputs"][0]["data"]
 
 
+def test_an_answer_that_is_small_once_compressed_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(v2, "LARGEST_BINARY", 2000)
+    given = body(None, shape=(500, 3), data=[1] * 1500, parameters={})
+    request = v2.decode_infer(json.dumps({"inputs": [given]}).encode(), {}, MANIFEST)
+    nowhere, zeros = remote_data.Answers(Registry(place()), kept=False), np.zeros((500, 3), np.float32)
+    sent = v2.encode_infer(MANIFEST, request, {"y": zeros}, "gzip", nowhere)
+    assert (sent.headers["content-encoding"], len(sent.body) < 2000) == ("gzip", True)
+    noise = np.random.default_rng(7).random((500, 3), np.float32)
+    with pytest.raises(TooLargeError, match="POST /v1/batches"):
+        v2.encode_infer(MANIFEST, request, {"y": noise}, "gzip", nowhere)
+
+
 # --- attacks ----------------------------------------------------------------------------------------------------------
 
 ELSEWHERE = [

@@ -37,6 +37,12 @@ def test_wrong_verbs_name_the_right_ones() -> None:
     assert answer({"httpMethod": "PUT"}) == (405, {"error": "/here does not take PUT; use GET, POST."})
 
 
+@pytest.mark.parametrize(("resource", "allowed"), [("/here", "GET, POST, HEAD"), ("/sent", "POST")])
+def test_wrong_verbs_are_told_the_right_ones_by_header_too(resource: str, allowed: str) -> None:
+    routes: Routes = {"/here": {"GET": fine, "POST": fine}, "/sent": {"POST": fine}}
+    assert Router(routes)(EVENT | {"resource": resource, "httpMethod": "PUT"}, None)["headers"]["allow"] == allowed
+
+
 def test_unknown_routes_name_the_known_ones() -> None:
     assert answer({"resource": "/there"}) == (404, {"error": "There is no route /there; there are /fails, /here."})
 
@@ -64,6 +70,21 @@ def test_a_bad_event_is_answered() -> None:
     assert answer({"body": "%", "isBase64Encoded": True})[0] == 400
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"version": "2.0", "rawPath": "/v2", "requestContext": {"http": {"method": "GET", "path": "/v2"}}},  # HTTP API
+        {"httpMethod": "GET", "path": "/v2", "requestContext": {"elb": {"targetGroupArn": "arn"}}},  # load balancer
+        {"Records": [{"eventSource": "aws:sqs"}]},
+        {},
+    ],
+)
+def test_the_event_of_another_gateway_is_told_from_a_bug(event: dict[str, Any]) -> None:
+    answered = Router({"/here": {"GET": fine}})(event, None)
+    assert answered["statusCode"] == 501
+    assert "no request of a REST API" in json.loads(answered["body"])["error"]
+
+
 @pytest.mark.parametrize("resource", ["/here", "/fails"])
 def test_an_answer_has_its_callers_id_else_the_gateways(resource: str) -> None:
     def failing(_: Request) -> Response:
@@ -74,6 +95,7 @@ def test_an_answer_has_its_callers_id_else_the_gateways(resource: str) -> None:
     assert router(event, None)["headers"]["x-correlation-id"] == "r-1"
     named = event | {"headers": {"X-Correlation-Id": "order-17"}}
     assert router(named, None)["headers"]["x-correlation-id"] == "order-17"
+    assert router(named, None)["headers"]["x-request-id"] == "order-17"
     broken = named | {"body": "%", "isBase64Encoded": True}
     assert router(broken, None)["headers"]["x-correlation-id"] == "r-1"
 

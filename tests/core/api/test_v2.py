@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pilotlight.api import json_data, v2
+from pilotlight.api import json_data, missing, v2
 from pilotlight.contracts import Datatype, File, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedError
 from pilotlight.registry import complete
@@ -96,7 +96,7 @@ def test_any_data_decodes_to_its_shape_or_is_refused(data: object, shape: list[i
 @pytest.mark.parametrize(
     ("raw", "hint"),
     [
-        (b"", "not JSON"),
+        (b"", "not JSON: it is empty"),
         (b"image=1", "not JSON"),
         (b"\xff\xfe", "not JSON"),
         (b"[]", "Expected `object`, got `array`"),
@@ -119,7 +119,9 @@ def test_any_data_decodes_to_its_shape_or_is_refused(data: object, shape: list[i
         (body([1, None], [1, 2]), r"Expected `float`, got `null` - at `\$\[1\]`"),
         (body([1, True], [1, 2]), r"Expected `float`, got `bool` - at `\$\[1\]`"),
         (body([1, 1e39], [1, 2]), "Expected `float` <= 3.40"),
-        (body([1, float("nan")], [1, 2]), "not JSON .*no NaN"),
+        (body([1, float("inf")], [1, 2]), r"not JSON: .*no Infinity, binary tensors do\)"),
+        (body([float("nan"), float("-inf")], [1, 2]), "not JSON: .*no Infinity"),
+        (body([1, float("nan")], [float("nan"), 2]), r"not an infer request: .*`\$\.inputs\[0\]\.shape\[0\]`"),
         (body({"0": 1}, [1, 2]), "Expected `array`, got `object`"),
         (body(1, [1, 1]), "Expected `array`, got `int`"),
         (body([1], [2**62, 2**62]), "more than 128,000,000 values"),
@@ -161,6 +163,63 @@ def test_values_beyond_their_type_are_refused(datatype: Datatype, data: list[obj
         decode(body(data, [1, 1], datatype), manifest(datatype))
 
 
+@pytest.mark.parametrize("datatype", ["FP32", "FP64"])
+@pytest.mark.parametrize("data", [[1, math.nan, None, -0.0], [[math.nan, 1], [None, 0]]])
+def test_nan_as_tritonclient_writes_it_is_nan(datatype: Datatype, data: list[Any]) -> None:
+    found = decode(body(data, [2, 2], datatype), manifest(datatype))
+    wanted = np.array(data, NUMPY_DTYPES[datatype]).reshape(2, 2)
+    np.testing.assert_array_equal(found, wanted)
+    assert found.dtype == wanted.dtype
+
+
+@pytest.mark.parametrize(("datatype", "data"), [("INT64", [1]), ("BOOL", [True]), ("BYTES", ["a"])])
+def test_only_floats_have_a_nan(datatype: Datatype, data: list[Any]) -> None:
+    with pytest.raises(InvalidInputError, match="got `null`"):
+        decode(body([*data, math.nan], [1, 2], datatype), manifest(datatype))
+
+
+@given(st.lists(st.text(max_size=8) | st.floats() | st.just(math.nan), max_size=8), st.booleans())
+def test_no_text_is_touched_for_a_nan(values: list[Any], ascii_only: bool) -> None:
+    values = [value for value in values if isinstance(value, str) or not math.isinf(value)]
+    text = json.dumps({"NaN": [*values, '\\"NaN', "NaN"]}, ensure_ascii=ascii_only).encode(errors="surrogatepass")
+    mended = missing.as_null(text)
+    read = json.loads(mended or text)
+    expected = [None if value != value else value for value in values]  # NaN alone differs from itself
+    assert read == {"NaN": [*expected, '\\"NaN', "NaN"]}
+    assert (mended is None) == all(value == value for value in values)
+
+
+@pytest.mark.parametrize("text", [b'"' * 200_000, b'"\\"' * 100_000, b'"' + b"\\" * 200_001, b"NaN" * 100_000])
+def test_an_open_text_is_searched_once(text: bytes) -> None:
+    """A search that begins anew at each quote would take hours here."""
+    missing.as_null(b"NaN " + text + b" NaN")
+
+
+def test_null_says_as_much_as_nothing() -> None:
+    given = {"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": None, "data": [1, 2]}
+    outputs = [{"name": "y", "parameters": None}]
+    for more in (
+        {"outputs": None},
+        {"outputs": outputs},
+        {"outputs": [{**outputs[0], "parameters": {"binary_data": None}}]},
+    ):
+        raw = json.dumps({"id": None, "parameters": None, "inputs": [given], **more}).encode()
+        asked = v2.decode_infer(raw, {}, FP32)
+        assert (asked.id, asked.tensors["x"].tolist(), asked.outputs) == (None, [[1, 2]], [v2.Wanted("y")])
+    with pytest.raises(InvalidInputError, match="'x' has no data"):
+        decode(body(None, [1, 2]))
+
+
+@pytest.mark.parametrize("value", ["false", "true", 0, 1, [], {}])
+def test_true_and_false_are_no_texts(value: object) -> None:
+    for more in (
+        {"parameters": {"binary_data_output": value}},
+        {"outputs": [{"name": "y", "parameters": {"binary_data": value}}]},
+    ):
+        with pytest.raises(InvalidInputError, match=r"binary_data(_output)? is .*, expected true or false"):
+            decode(body([1, 2], [1, 2], **more))
+
+
 @pytest.mark.parametrize("datatype", ["FP16", "BF16"])
 def test_half_precision_needs_the_binary_form(datatype: Datatype) -> None:
     with pytest.raises(InvalidInputError, match="binary form only"):
@@ -173,6 +232,17 @@ def test_half_precision_needs_the_binary_form(datatype: Datatype) -> None:
 def test_sequences_are_refused_not_ignored(parameters: dict[str, object]) -> None:
     with pytest.raises(UnsupportedError, match="no state between requests"):
         decode(body([1, 2], [1, 2], parameters=parameters))
+
+
+def test_shared_memory_is_refused_not_ignored() -> None:
+    parameters = {"shared_memory_region": "mine", "shared_memory_byte_size": 8}
+    given = {"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": parameters}
+    for raw in (
+        json.dumps({"inputs": [given]}).encode(),
+        body([1, 2], [1, 2], outputs=[{"name": "y", "parameters": parameters}]),
+    ):
+        with pytest.raises(UnsupportedError, match=r"'(x|y)' is in shared memory, which is not served"):
+            decode(raw)
 
 
 def test_no_sequence_is_no_sequence() -> None:

@@ -17,6 +17,7 @@ from typer.main import get_command
 
 import pilotlight
 from pilotlight import cli
+from pilotlight.approval import decide
 from pilotlight.cli import checkout, demo
 from pilotlight.cli.models import measured, summary
 from pilotlight.cli.serve import absolute
@@ -105,6 +106,20 @@ def test_version_is_shown_by_the_metric_that_it_is_judged_by(
     assert measured(summary(manifest, {})) == text
 
 
+@pytest.mark.parametrize("words", [["rollback", "double"], ["split", "double", "1=20"], ["canary", "double:1"]])
+def test_what_people_have_rejected_serves_nobody(run: Run, store: str, words: list[str]) -> None:
+    found = Registry(open_store(store))
+    for _ in range(2):
+        fakes.publish(found)
+    found.move("double", "champion", 2, by="test", reason="test")
+    decide(found, "double", 1, "rejected", by="ann", why="leaks")
+    code, out, said = run(*words)
+    assert (code, out, said) == (1, "", "double:1 was rejected by ann: leaks. Approve it first.\n")
+    assert found.alias("double", "champion").number == 2
+    decide(found, "double", 1, "approved", by="ann", why="it does not")
+    assert run(*words)[0] == 0
+
+
 def test_published_labels_are_kept(run: Run, store: str, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\ndog\nbird\n")
     run("publish", str(fakes.MODELS / "double.onnx"), "--name", "pets", "--labels", str(tmp_path / "labels.txt"))
@@ -119,6 +134,7 @@ def test_published_labels_are_kept(run: Run, store: str, tmp_path: Path) -> None
         (["publish", str(fakes.MODELS / "double.onnx"), "--name", "a b"], 2, "'a b' is not a model name"),
         (["publish", str(fakes.MODELS / "double.onnx"), "--name", "x", "--precision", "fp8"], 2, "fp8"),
         (["models", "nothing"], 1, "There is no model 'nothing'"),
+        (["prune", "nothing"], 1, "There is no model 'nothing'"),
         (["models", "--store", "gs://bucket"], 2, "'gs://bucket' is not a store; use s3://bucket/prefix"),
         (["predict", "double:", "--input", __file__], 2, "write name, name:3 or name@alias"),
         (["predict", "double", "--input", ANY_JSON, "--url", "http://127.0.0.1:9"], 1, "Nothing answers at http"),

@@ -1,11 +1,13 @@
 """What answers when stores fail, files rot and aliases move."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 import numpy as np
 import pytest
 
+from pilotlight import retention
 from pilotlight.aliases import now
 from pilotlight.contracts import AliasDocument, Reference, TensorSpec, encode
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError, StoreError, SuspendedError
@@ -63,6 +65,37 @@ def flip(data: bytes) -> bytes:
 
 def lengthen(data: bytes) -> bytes:
     return data + b"\0"
+
+
+@pytest.mark.parametrize("way", ["model", "manifest"])
+def test_a_version_that_is_deleted_is_gone_as_soon_as_a_move_would_be_seen(rig: Rig, way: str) -> None:
+    fakes.publish(rig.registry, of="square")
+    named, ask = Reference("double", 2), getattr(rig.catalog, way)
+    ask(named)
+    rig.store.delete("models/double/aliases/candidate.json")  # which needs it
+    retention.delete(rig.registry, "double", 2)
+    rig.clock.tick(9)
+    ask(named)
+    rig.catalog.settle()
+    ask(named)  # nobody has looked yet
+    rig.clock.tick(1)
+    with suppress(NotFoundError):  # it sets off the look, which may be faster
+        ask(named)
+    rig.catalog.settle()
+    with pytest.raises(NotFoundError, match="has no version 2"):
+        ask(named)
+    assert rig.warm.get(("double", 2)) is None
+    assert answer(rig.catalog.model(CHAMPION)) == 6
+
+
+def test_a_store_that_is_away_takes_no_version_from_its_callers(rig: Rig) -> None:
+    named = Reference("double", 1)
+    rig.catalog.model(named)
+    rig.store.fail("manifest.json")
+    for _ in range(3):
+        rig.clock.tick(10)
+        assert answer(rig.catalog.model(named)) == 6
+        rig.catalog.settle()
 
 
 def test_a_model_is_fetched_once(rig: Rig) -> None:

@@ -101,6 +101,20 @@ def test_answers_that_are_no_numbers_go_to_nobody(rig: Rig) -> None:
     assert {rig.call(str(caller)) for caller in range(100)} == {1}
 
 
+def test_a_caller_whose_numbers_are_none_stops_no_canary(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    """NaN in, NaN out: of the champion too, so that it says nothing of the canary."""
+    rig.change(lambda old: aliases.tried(old, CANARY, 5000, "ann", "try"))
+
+    def missing(model: WarmModel) -> Answered[int]:
+        return Answered(model.manifest.version, model.session.run({"x": np.array([[np.nan, 2, 3]], np.float32)}))
+
+    for caller in range(50):
+        told = rig.experiments.answer(CHAMPION, str(caller), lambda: rig.catalog.model(CHAMPION), missing, missing)
+        assert np.isnan(told.outputs["y"][0, 0])
+    assert stopped(capsys.readouterr().out) == []
+    assert 2 in {rig.call(str(caller)) for caller in range(100)}
+
+
 def test_another_trial_begins_anew(rig: Rig) -> None:
     rig.change(lambda old: aliases.tried(old, CANARY, 5000, "ann", "try"))
     rig.broken = True

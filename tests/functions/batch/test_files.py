@@ -72,6 +72,53 @@ def test_a_recorded_event_of_s3_is_answered(bucket_url: str) -> None:
     assert place.document("digits/monday and ümlaut/manifest.json")["answered"] == 20
 
 
+def test_a_recorded_notification_of_s3_is_answered(bucket_url: str) -> None:
+    """Of a bucket that tells the function itself: its keys are encoded, those of EventBridge are not."""
+    place = Place(open_store(bucket_url))
+    fakes.publish(place.registry)
+    event = json.loads((Path(__file__).parents[2] / "events" / "batch-notified.json").read_text())
+    (record,) = event["Records"]
+    bucket, prefix = bucket_url.removeprefix("s3://").split("/", 1)
+    record["s3"]["bucket"]["name"] = bucket
+    record["s3"]["object"]["key"] = f"{prefix}/{record['s3']['object']['key']}"
+    name = "digits/monday and ümlaut+1"
+    place.store.put(f"inbox/{name}.jsonl", jsonl(3))
+    assert place.handle(event, None) == {"done": [f"inbox/{name}.jsonl is answered: outbox/{name}.jsonl."]}
+    assert len(place.result(f"{name}.jsonl")) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "a+b", "ü", "a%20b", "a#b", "a?b", "a~b", "a*b", "{a}", 'a"b', "a&b=c", "日本", "a:b"]
+)
+def test_a_file_may_have_any_name(name: str, bucket_url: str, tmp_path: Path) -> None:
+    for store in (open_store(bucket_url), open_store(str(tmp_path / "store"))):
+        place = Place(store)
+        fakes.publish(place.registry)
+        assert place.upload(f"double/{name}.jsonl", jsonl(2)) == (
+            f"inbox/double/{name}.jsonl is answered: outbox/double/{name}.jsonl."
+        )
+        assert [each["line"] for each in place.result(f"double/{name}.jsonl")] == [1, 2]
+        assert place.document(f"double/{name}/manifest.json")["answered"] == 2
+
+
+@pytest.mark.parametrize("folder", ["double/", "", "a/b/"])
+def test_a_folder_that_the_console_makes_is_no_dead_letter(place: Place, folder: str) -> None:
+    """An object without bytes whose name ends in a slash; the event of its upload is S3's own."""
+    uri = f"{place.store.url}/inbox/{folder}"
+    assert place.tell(uri) == f"{uri} is a folder, in which there is nothing to answer."
+    assert not list(place.store.paths("outbox"))
+
+
+def test_nan_in_a_line_is_missing(place: Place) -> None:
+    """As python's json.dumps writes it."""
+    row = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, float("nan"), 2]}
+    lines = [json.dumps(each) for each in ({"inputs": [row]}, {"x": [1, float("nan"), 2]}, [1, float("nan"), 2])]
+    place.upload("double/a.jsonl", "\n".join([*lines, "[1, Infinity, 2]"]).encode())
+    *said, wrong = place.result("double/a.jsonl")
+    assert [each["outputs"][0]["data"] for each in said] == [[2, None, 4]] * 3
+    assert "no Infinity" in wrong["error"]
+
+
 class Killed(BaseException):
     """What no handler catches."""
 

@@ -181,6 +181,18 @@ def test_a_dead_event_that_is_put_into_the_queue_is_that_event(place: Place) -> 
     assert asked.key == recorded("asked")["id"]
 
 
+def test_a_notification_of_s3_in_the_queue_is_that_file(place: Place) -> None:
+    notified = recorded("notified")
+    uri = "s3://my-bucket/inbox/digits/monday and ümlaut+1.jsonl"
+    assert of_record(record("a", notified)) == Job(uri, "AWS:AIDAEXAMPLE", "N4N7GDK58NMKJ12R")
+    assert not failed(place, record("a", notified))
+    assert place.post.resumed == [uri]
+    notified["Records"][0]["eventName"] = "ObjectRemoved:Delete"
+    assert failed(place, record("a", notified)) == ["a"]
+    with pytest.raises(InvalidInputError, match=r"'ObjectRemoved:Delete' is none of ObjectCreated"):
+        place.handle(notified, None)
+
+
 @pytest.mark.parametrize(
     "event",
     [

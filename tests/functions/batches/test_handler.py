@@ -211,7 +211,10 @@ def test_lists_are_pages_the_newest_first(place: Place) -> None:
         if not page["has_more"]:
             break
     assert seen == sorted(made, reverse=True)
-    assert len(place.ask("GET", "/v1/files")[1]["data"]) == 5
+    newest, oldest = (place.ask("GET", "/v1/files", query={"order": order})[1]["data"] for order in ("desc", "asc"))
+    assert (len(newest), newest) == (5, oldest[::-1])
+    assert place.ask("GET", "/v1/files")[1]["data"] == newest
+    assert place.ask("GET", "/v1/files", query={"order": "size"})[0] == 400
     assert place.ask("GET", "/v1/files", query={"purpose": "vision"})[1]["data"] == []
     assert place.ask("GET", "/v1/batches", query={"limit": "0"})[0] == 400
     assert place.ask("GET", "/v1/batches", query={"limit": "x"})[0] == 400
@@ -268,9 +271,24 @@ def test_an_upload_in_parts_is_what_was_announced_or_nothing(place: Place) -> No
     assert place.ask("POST", "/v1/uploads/upload_1/complete", {})[0] == 404
 
 
+def test_what_has_become_a_file_stays_one(place: Place) -> None:
+    """A client that lost the answer asks again; one that gives up too late is told so, and loses nothing."""
+    _, upload = place.ask("POST", "/v1/uploads", {"filename": "a.bin", "bytes": 3, "purpose": "user_data"})
+    to = f"/v1/uploads/{upload['id']}"
+    part = place.ask("POST", f"{to}/parts", form(b"abc", "data"), FORM)[1]["id"]
+    _, done = place.ask("POST", f"{to}/complete", {"part_ids": [part]})
+    assert place.ask("POST", f"{to}/complete", {"part_ids": [part]}) == (200, done)
+    for path, body, headers in ((f"{to}/cancel", {}, {}), (f"{to}/parts", form(b"xyz", "data"), FORM)):
+        status, said = place.ask("POST", path, body, headers)
+        assert (status, f"its file is {done['file']['id']}" in said["error"]["message"]) == (409, True)
+    assert place.store.get(f"uploads/{upload['id'][7:]}/content").data == b"abc"
+
+
 def test_an_upload_can_be_given_up(place: Place) -> None:
     _, upload = place.ask("POST", "/v1/uploads", {"filename": "a", "bytes": 3, "purpose": "batch"})
     place.ask("POST", f"/v1/uploads/{upload['id']}/parts", form(b"abc", "data"), FORM)
+    assert place.ask("POST", f"/v1/uploads/{upload['id']}/complete", {"part_ids": []})[0] == 400
+    place.store.put(f"uploads/{upload['id'][7:]}/content", b"too much")  # by its presigned URL, say
     assert place.ask("POST", f"/v1/uploads/{upload['id']}/cancel")[1]["status"] == "cancelled"
     assert not list(place.store.paths("uploads"))
     assert place.ask("POST", f"/v1/uploads/{upload['id']}/complete", {})[0] == 404

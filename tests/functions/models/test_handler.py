@@ -84,6 +84,11 @@ def test_who_unloads_is_written_down(handle: Router, registry: Registry) -> None
     assert suspended.by == "key-1"
 
 
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"parameters": null}', b'{"parameters": {}}'])
+def test_nothing_is_said_in_several_ways(handle: Router, body: bytes) -> None:
+    assert (call(handle, UNLOAD, body)[0], call(handle, LOAD, body)[0]) == (200, 200)
+
+
 def test_both_are_fine_twice(handle: Router, registry: Registry) -> None:
     assert call(handle, LOAD)[0] == 200
     first = call(handle, UNLOAD, b'{"parameters": {"reason": "first"}}')

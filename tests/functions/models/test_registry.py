@@ -228,6 +228,17 @@ def test_a_rejected_version_is_neither_tried_nor_promoted_unless_forced(near: Ap
     assert near("PUT", f"{MODEL}/versions/2/approval", {"state": "approved", "why": "mended"})[1]["number"] == 2
 
 
+def test_a_version_that_was_rejected_since_is_not_gone_back_to(near: Api) -> None:
+    near.registry.move("double", "champion", 2, by="test", reason="test")
+    near("PUT", f"{MODEL}/versions/1/approval", {"state": "rejected", "why": "leaks"}, by="ann")
+    status, answer, _ = near("POST", f"{CHAMPION}/rollback", {})
+    assert (status, answer["error"]) == (409, "double:1 was rejected by ann: leaks. Approve it first.")
+    near("POST", f"{CHAMPION}/split", {"shares": []})
+    assert near.registry.alias("double", "champion").version == 2
+    near("PUT", f"{MODEL}/versions/1/approval", {"state": "approved", "why": "it does not"})
+    assert near("POST", f"{CHAMPION}/rollback", {})[1]["version"] == 1
+
+
 def test_where_approval_is_asked_for_a_version_waits(near: Api) -> None:
     registry = near.registry
     api = Api(registry.store, approval=True)
@@ -288,6 +299,7 @@ def test_pruning_says_first_and_does_when_told(api: Api) -> None:
         ("POST", f"{CHAMPION}/shadow", {"version": 1}, 400, "Version 1 serves already"),
         ("POST", f"{CHAMPION}/rollback", b"", 400, "there is nothing to go back to"),
         ("POST", f"{MODEL}/prune", {"keep": 0}, 400, "$.keep"),
+        ("POST", "/registry/models/nothing/prune", {}, 404, "There is no model 'nothing'"),
         ("POST", f"{MODEL}/versions/2", None, 405, "use GET, DELETE"),
     ],
 )

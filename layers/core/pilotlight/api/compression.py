@@ -4,12 +4,15 @@ zlib comes with python; it knows nothing of what the bytes mean.
 """
 
 import gzip
+import re
 import zlib
+from io import BytesIO
 
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
 
 LIMIT = 128_000_000  # bytes of a body once decompressed: 6 MB of gzip may hold a thousand times as much
 WORTH_IT = 1024  # bytes; a smaller body gains less than its header costs
+REFUSED = re.compile(r"q=0(\.0{0,3})?")  # the weight of an encoding that is not wanted; RFC 9110, 12.4.2
 WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}  # zlib's words; HTTP's deflate is a zlib stream
 
 
@@ -19,7 +22,7 @@ def decompress(body: bytes, encoding: str) -> bytes:
     `InvalidInputError` for bytes that are not that encoding, `TooLargeError` beyond the limit, `UnsupportedError` for
     another encoding.
     """
-    encoding = encoding.strip().lower()
+    encoding = encoding.strip().lower().replace("x-gzip", "gzip")  # its older name; RFC 9110, 8.4.1.3
     if encoding in ("", "identity"):
         return body
     if encoding not in WINDOWS:
@@ -33,6 +36,20 @@ def decompress(body: bytes, encoding: str) -> bytes:
         raise TooLargeError(f"The body is more than {LIMIT:,} bytes once decompressed; send fewer items at once.")
     if not stream.eof:
         raise InvalidInputError(f"The body ends in the middle of its {encoding}.")
+    return several(body, encoding) if stream.unused_data else data
+
+
+def several(body: bytes, encoding: str) -> bytes:
+    """A body that goes on behind the end of its encoding: gzip may, with another member (RFC 1952, 2.2)."""
+    if encoding != "gzip":
+        raise InvalidInputError(f"The body goes on behind the end of its {encoding}.")
+    try:
+        with gzip.GzipFile(fileobj=BytesIO(body)) as members:
+            data = members.read(LIMIT + 1)
+    except (OSError, EOFError, zlib.error) as exc:
+        raise InvalidInputError(f"The body goes on behind the end of its gzip, with what is none: {exc}.") from exc
+    if len(data) > LIMIT:
+        raise TooLargeError(f"The body is more than {LIMIT:,} bytes once decompressed; send fewer items at once.")
     return data
 
 
@@ -41,7 +58,7 @@ def compress(body: bytes, accepted: str) -> tuple[bytes, str | None]:
     if len(body) < WORTH_IT or not accepted:
         return body, None
     offers = [offer.partition(";") for offer in accepted.lower().split(",")]
-    wanted = [name.strip() for name, _, quality in offers if quality.replace(" ", "") not in ("q=0", "q=0.0")]
+    wanted = [name.strip() for name, _, quality in offers if not REFUSED.fullmatch(quality.replace(" ", ""))]
     encoding = next((name for name in wanted if name in WINDOWS), None)
     if encoding is None:
         return body, None

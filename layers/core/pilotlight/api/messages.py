@@ -12,9 +12,11 @@ import pybase64
 from msgspec import Struct, field
 
 from pilotlight.api.trace import Trace
-from pilotlight.errors import InvalidInputError
+from pilotlight.errors import InvalidInputError, UnsupportedError
 
 JSON = "application/json"
+FORM = ("resource", "httpMethod")  # by which a request is routed
+OTHERS = "HTTP APIs, function URLs and load balancers send another; put the REST API of template.yaml before it."
 
 
 class Request(Struct, frozen=True):
@@ -32,7 +34,12 @@ class Request(Struct, frozen=True):
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any], trace: Trace | None = None) -> "Request":
-        """Read a REST proxy event; `InvalidInputError` when its body is not the base64 that it says it is."""
+        """Read a REST proxy event; `InvalidInputError` when its body is not the base64 that it says it is.
+
+        `UnsupportedError` for the events of other gateways, which know no resources.
+        """
+        if "resource" not in event or "httpMethod" not in event:
+            raise UnsupportedError(f"The event is no request of a REST API: {', '.join(FORM)} is not in it. {OTHERS}")
         context = event.get("requestContext") or {}
         return cls(
             method=event["httpMethod"],

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from pilotlight.api import compression, json_data, v2
+from pilotlight.api import compression, json_data, missing, v2
 from pilotlight.api.messages import Request, Response
 from pilotlight.api.router import Endpoint, status_of
 from pilotlight.contracts import Datatype, Manifest, TensorSpec
@@ -22,7 +22,7 @@ from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedTyp
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 from pilotlight.steps import Table
-from pilotlight.tasks.signature import signatures
+from pilotlight.tasks.signature import Input, signatures
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 LANGUAGE = ("messages", "prompt", "input")  # bodies of language models, which another function answers
@@ -31,6 +31,13 @@ MODEL = "x-pilotlight-model"  # header of a request: which model is meant; of an
 ERROR_CODES = {
     404: "RESOURCE_DOES_NOT_EXIST", 409: "RESOURCE_CONFLICT", 501: "NOT_IMPLEMENTED", 503: "TEMPORARILY_UNAVAILABLE",
 }  # fmt: skip
+# Cells of a CSV that pandas.read_csv takes for missing, as MLflow's server does.
+MISSING = frozenset(
+    {
+        "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+        "NULL", "NaN", "None", "n/a", "nan", "null",
+    }
+)  # fmt: skip
 Columns = Mapping[str, Sequence[Any]]
 
 
@@ -100,11 +107,11 @@ def media_type(text: str) -> str:
 def the_form(body: bytes) -> tuple[str, msgspec.Raw]:
     """Which of the forms the body is, and its undecoded data."""
     try:
-        content = BODY.decode(body)
+        content = the_fields(body)
     except msgspec.ValidationError as exc:
         raise InvalidInputError(f"The body is not an object with one of {', '.join(FORMS)}: {exc}.") from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise InvalidInputError(f"The body is not JSON (which has no NaN and no Infinity): {exc}.") from exc
+        raise InvalidInputError(f"The body is not JSON (which has no Infinity): {exc}.") from exc
     found = [form for form in FORMS if form in content]
     if not found and any(word in content for word in LANGUAGE):
         raise InvalidInputError("/invocations takes tensors and tables; language models answer under /v1.")
@@ -112,6 +119,17 @@ def the_form(body: bytes) -> tuple[str, msgspec.Raw]:
         has = f"has {' and '.join(found)}" if found else f"has {sorted(content) or 'nothing'}"
         raise InvalidInputError(f"The body must have exactly one of {', '.join(FORMS)}; it {has}.")
     return found[0], content[found[0]]
+
+
+def the_fields(body: bytes) -> dict[str, msgspec.Raw]:
+    """The fields of the body; a NaN in it, as MLflow's own client writes an empty cell, is null."""
+    try:
+        return BODY.decode(body)
+    except msgspec.DecodeError:
+        mended = missing.as_null(body)
+        if mended is None:
+            raise
+    return BODY.decode(mended)
 
 
 def split(data: bytes, manifest: Manifest) -> dict[str, Array]:
@@ -189,15 +207,15 @@ def from_columns(table: Columns, manifest: Manifest, *, strict: bool = True) -> 
     ways = signatures(manifest)
     for way in ways:
         if set(way.names) == set(table):
-            return {given.spec.name: tensor(table[given.spec.name], given.spec, strict=strict) for given in way.inputs}
-    names, spec = ways[0].names, ways[-1].inputs[0].spec if len(ways[-1].inputs) == 1 else None
-    if spec is None or spec.name in table or not table or isinstance(manifest.prepare, Table):
+            return {given.spec.name: tensor(table[given.spec.name], given, strict=strict) for given in way.inputs}
+    names, only = ways[0].names, ways[-1].inputs[0] if len(ways[-1].inputs) == 1 else None
+    if only is None or only.spec.name in table or not table or isinstance(manifest.prepare, Table):
         raise InvalidInputError(f"{manifest.name} has the inputs {names}; the body has {list(table)}.")
     lengths = {name: len(column) for name, column in table.items()}
     if len(set(lengths.values())) > 1:
         raise InvalidInputError(f"The columns differ in length: {lengths}.")
     ordered = [table[name] for name in feature_order(list(table), manifest)]
-    return {spec.name: tensor([list(row) for row in zip(*ordered, strict=True)], spec, strict=strict)}
+    return {only.spec.name: tensor([list(row) for row in zip(*ordered, strict=True)], only, strict=strict)}
 
 
 def feature_order(names: list[str], manifest: Manifest) -> list[str]:
@@ -211,11 +229,11 @@ def feature_order(names: list[str], manifest: Manifest) -> list[str]:
 
 def only_input(values: list[Any], manifest: Manifest) -> dict[str, Array]:
     """Bare values as the only input: texts, images in base64, the rows of a table, or the graph's own."""
-    spec = next((way.inputs[0].spec for way in signatures(manifest) if len(way.inputs) == 1), None)
-    if spec is None:
+    given = next((way.inputs[0] for way in signatures(manifest) if len(way.inputs) == 1), None)
+    if given is None:
         names = [spec.name for spec in manifest.inputs]
         raise InvalidInputError(f"{manifest.name} has the inputs {names}; give values by those names.")
-    return {spec.name: tensor(values, spec)}
+    return {given.spec.name: tensor(values, given)}
 
 
 def as_list(value: object) -> list[Any]:
@@ -223,32 +241,42 @@ def as_list(value: object) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def tensor(values: Sequence[Any], spec: TensorSpec, *, strict: bool = True) -> Array:
+def tensor(values: Sequence[Any], given: Input, *, strict: bool = True) -> Array:
     """Nested values as the input's array, with the model's own dimensions where a row is as long but flat."""
+    spec = given.spec
     if spec.datatype == "BF16":
         raise InvalidInputError(f"Input {spec.name!r} is BF16, which only V2's binary tensors carry.")
     depth, probe = 1, values
     while len(probe) and isinstance(probe[0], list):
         depth, probe = depth + 1, probe[0]
-    kind: Any = element(spec.datatype)
+    kind: Any = element(given)
     for _ in range(depth):
         kind = list[kind]
     try:
-        checked = msgspec.convert(values if strict else blanks(values), kind, strict=strict)
+        checked = msgspec.convert(values if strict else cells(values, given), kind, strict=strict)
     except msgspec.ValidationError as exc:
         raise InvalidInputError(f"Input {spec.name!r} is not {spec.datatype}: {exc}.") from exc
     return fitted(json_data.to_array(checked, spec.name, spec.datatype, nullable=True), spec)
 
 
-def element(datatype: Datatype) -> Any:  # noqa: ANN401 - a type, or an annotated one
-    """A cell of the datatype; a missing number, null in JSON, is a float's NaN."""
-    kind = json_data.element(datatype)
-    return kind | None if NUMPY_DTYPES[datatype].kind == "f" else kind
+def element(given: Input) -> Any:  # noqa: ANN401 - a type, or an annotated one
+    """A cell of the input's; a missing number, null in JSON, is a float's NaN, and some inputs take a missing text."""
+    kind = json_data.element(given.spec.datatype)
+    taken = "fO" if given.nullable else "f"
+    return kind | None if NUMPY_DTYPES[given.spec.datatype].kind in taken else kind
 
 
-def blanks(values: Sequence[Any]) -> list[Any]:
-    """Empty cells of a CSV as missing."""
-    return [blanks(value) if isinstance(value, list) else (None if value == "" else value) for value in values]
+def cells(values: Sequence[Any], given: Input) -> list[Any]:
+    """Cells of a CSV: an empty one is missing, where the input takes that; of numbers, so is each word for it."""
+    if given.spec.datatype != "BYTES":
+        return [cells(value, given) if isinstance(value, list) else number(value.strip()) for value in values]
+    empty = None if given.nullable else ""
+    return [cells(value, given) if isinstance(value, list) else value or empty for value in values]
+
+
+def number(cell: str) -> str | None:
+    """A cell of numbers, None where it is missing."""
+    return None if cell in MISSING else cell
 
 
 def fitted(array: Array, spec: TensorSpec) -> Array:

@@ -86,11 +86,8 @@ class Router:
             request = Request.from_event(event, trace)
             trace.correlation = correlation.begin(correlation.of(request.headers, request.id))
             return self.endpoint(request)(request)
-        except UnavailableError as exc:
-            again = {} if exc.retry_after is None else {"retry-after": str(exc.retry_after)}
-            return self._worded(status_of(exc), str(exc), **again)
         except PilotlightError as exc:
-            return self._worded(status_of(exc), str(exc))
+            return self._worded(status_of(exc), str(exc), **beside(exc))
         except Exception as exc:  # noqa: BLE001 - the last resort: a bug of ours must reach the log, not the caller
             # Without its words, which may quote what was sent.
             LOG.error("The handler failed on %s: %s\n%s", event.get("resource"), type(exc).__name__, where(exc))  # noqa: TRY400
@@ -103,7 +100,8 @@ class Router:
             raise NotFoundError(f"There is no route {request.resource}; there are {', '.join(sorted(self._routes))}.")
         verb = "GET" if request.method == "HEAD" else request.method
         if verb not in verbs:
-            raise MethodNotAllowedError(f"{request.resource} does not take {request.method}; use {', '.join(verbs)}.")
+            what = f"{request.resource} does not take {request.method}; use {', '.join(verbs)}."
+            raise MethodNotAllowedError(what, allowed=verbs)
         return verbs[verb]
 
 
@@ -115,6 +113,15 @@ def where(exc: BaseException) -> str:
 def status_of(error: PilotlightError) -> int:
     """The status of the nearest ancestor in the table; 500 for an error that nobody put there."""
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
+
+
+def beside(error: PilotlightError) -> dict[str, str]:
+    """The headers that an error's status asks for: when to come again (RFC 9110, 10.2.3), or by which verb (10.2.1)."""
+    if isinstance(error, UnavailableError) and error.retry_after is not None:
+        return {"retry-after": str(error.retry_after)}
+    if isinstance(error, MethodNotAllowedError) and error.allowed:
+        return {"allow": ", ".join((*error.allowed, *(["HEAD"] if "GET" in error.allowed else [])))}
+    return {}
 
 
 def failure(status: int, message: str, **headers: str) -> Response:

@@ -7,6 +7,7 @@
     x-pilotlight-gb-seconds: 0.001728
     x-pilotlight-usd: 0.000000228793    the call's price on Lambda, by pilotlight.prices
     x-correlation-id: ...               the caller's own, else the gateway's; also in the log
+    x-request-id: ...                   the same, where openai's client looks for it
 
 Time and price are told before the answer is on its way, so they leave out the runtime's own millisecond.
 """
@@ -21,7 +22,7 @@ from typing import Any
 from msgspec import Struct
 
 from pilotlight import prices
-from pilotlight.correlation import HEADER
+from pilotlight.correlation import HEADER, REQUEST_ID
 
 GATEWAY_S = 29.0  # after which API Gateway answers 504 itself
 MARGIN_S = 0.5  # left over to write the error and send it
@@ -116,7 +117,7 @@ class Charge(Struct, frozen=True):
         if trace.version is not None:
             headers["x-pilotlight-version"] = str(trace.version)
         if trace.correlation:
-            headers[HEADER] = trace.correlation
+            headers[HEADER] = headers[REQUEST_ID] = trace.correlation
         return headers
 
 

@@ -6,13 +6,14 @@ or sessions. Sources: kserve/open-inference-protocol, Triton's protocol extensio
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Raw, Struct
+from msgspec import Struct
 
 from pilotlight.api import binary_data, compression, json_data
+from pilotlight.api.envelope import InferBody, InputBody, OutputBody, decode_body, flag
 from pilotlight.api.messages import JSON, Response
 from pilotlight.api.remote_data import Answers, Uploads
 from pilotlight.contracts import Datatype, Manifest, TensorSpec
@@ -26,40 +27,15 @@ PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = (
     "binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters", "statistics",
 )  # fmt: skip
-STATEFUL = ("sequence_id", "sequence_start", "sequence_end")  # parameters of a protocol extension that is not served
+# Parameters of protocol extensions that are not served.
+STATEFUL = ("sequence_id", "sequence_start", "sequence_end")
+SHARED = "shared_memory_region"
 BINARY = "application/octet-stream"
 MOST_DIMENSIONS = 32  # of a tensor; numpy ends at 64
 MOST_VALUES = compression.LIMIT  # of a tensor: a body of that many bytes holds no more
 LARGEST_BINARY = 4_600_000  # bytes of an answer that Lambda sends, 6 MB, before base64 makes a third more of it
 LARGEST_TEXT = 5_500_000  # the same of JSON, whose quotes are escaped
 JSON_LENGTH = "inference-header-content-length"  # how many bytes of the body are JSON; tensors follow
-Parameters = dict[str, Any]
-
-
-class InputBody(Struct):
-    """One of the request's `inputs`; its data waits undecoded for the manifest to say what it must be."""
-
-    name: str
-    shape: list[Annotated[int, Meta(ge=0)]]
-    datatype: str
-    parameters: Parameters = {}
-    data: Raw = Raw(b"")
-
-
-class OutputBody(Struct):
-    """One of the request's `outputs`."""
-
-    name: str
-    parameters: Parameters = {}
-
-
-class InferBody(Struct):
-    """The body of an infer request."""
-
-    inputs: list[InputBody]
-    id: str | None = None
-    parameters: Parameters = {}
-    outputs: list[OutputBody] | None = None
 
 
 class Wanted(Struct, frozen=True):
@@ -76,9 +52,6 @@ class InferRequest(Struct, frozen=True):
     id: str | None
     tensors: Mapping[str, Array]
     outputs: Sequence[Wanted]
-
-
-INFER_BODY = msgspec.json.Decoder(InferBody)
 
 
 class Tail:
@@ -149,19 +122,23 @@ def encode_infer(
         for wanted in request.outputs
     ]
     text = msgspec.json.encode(answer)
-    size = sum(map(len, tails), len(text))
-    if answers is not None and size > (LARGEST_BINARY if tails else LARGEST_TEXT):
-        told = answers.put({wanted.name: raw(wanted, results, manifest.labels) for wanted in request.outputs}, size)
-        kept = ("name", "datatype", "shape")
-        answer["outputs"] = [
-            {**{key: output[key] for key in kept}, "parameters": told[output["name"]]} for output in answer["outputs"]
-        ]
-        tails, text = [], msgspec.json.encode(answer)
-    headers = {"content-type": BINARY, JSON_LENGTH: str(len(text))} if tails else {"content-type": JSON}
     body, encoding = compression.compress(b"".join((text, *tails)), accepted)
+    binary = bool(tails) or encoding is not None
+    if answers is not None and len(body) > (LARGEST_BINARY if binary else LARGEST_TEXT):
+        data = {wanted.name: raw(wanted, results, manifest.labels) for wanted in request.outputs}
+        told = answers.put(data, sum(map(len, tails), len(text)))
+        answer["outputs"] = [by_address(output, told[output["name"]]) for output in answer["outputs"]]
+        tails, text = [], msgspec.json.encode(answer)
+        body, encoding = compression.compress(text, accepted)
+    headers = {"content-type": BINARY, JSON_LENGTH: str(len(text))} if tails else {"content-type": JSON}
     if encoding is not None:
         headers["content-encoding"] = encoding
     return Response(200, body, headers, binary=bool(tails) or encoding is not None)
+
+
+def by_address(output: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """One output of the answer, whose data lie where the parameters say."""
+    return {"name": output["name"], "datatype": output["datatype"], "shape": output["shape"], "parameters": told}
 
 
 def metadata(manifest: Manifest, versions: Sequence[int]) -> dict[str, Any]:
@@ -217,16 +194,6 @@ def json_length(headers: Mapping[str, str], size: int) -> int:
     return int(text)
 
 
-def decode_body(body: memoryview) -> InferBody:
-    """The request's envelope, with the path of whatever is wrong in it."""
-    try:
-        return INFER_BODY.decode(body)
-    except msgspec.ValidationError as exc:
-        raise InvalidInputError(f"The body is not an infer request: {exc}.") from exc
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise InvalidInputError(f"The body is not JSON (which has no NaN and no Infinity): {exc}.") from exc
-
-
 def decode_inputs(request: InferBody, tail: Tail, manifest: Manifest, way: Signature) -> dict[str, Array]:
     """Each input's array by its name; those in binary form take their bytes from the tail in turn."""
     tensors: dict[str, Array] = {}
@@ -237,28 +204,36 @@ def decode_inputs(request: InferBody, tail: Tail, manifest: Manifest, way: Signa
         if wanted is None:
             known = " or ".join(str(way.names) for way in signatures(manifest))
             raise InvalidInputError(f"{given.name!r} is not an input of {manifest.name}; its inputs are {known}.")
-        tensors[given.name] = decode_input(given, wanted, tail)
+        tensors[given.name] = decode_input(given, wanted, tail, nullable=request.nullable)
     return tensors
 
 
-def decode_input(given: InputBody, wanted: Input, tail: Tail) -> Array:
+def decode_input(given: InputBody, wanted: Input, tail: Tail, *, nullable: bool) -> Array:
     """One input's array, of a datatype that the model takes and the shape that the request declares."""
-    spec = wanted.spec
+    spec, parameters, data = wanted.spec, given.parameters or {}, bytes(given.data)
     if given.datatype not in wanted.datatypes:
         raise InvalidInputError(f"Input {given.name!r} is {given.datatype!r}, expected {spec.datatype}.")
     datatype = cast("Datatype", given.datatype)
     check_shape(spec.name, given.shape)
-    size = given.parameters.get("binary_data_size")
-    if "s3_uri" in given.parameters:
-        if size is not None or bytes(given.data):
+    check_not_shared(parameters, f"Input {given.name!r}")
+    size, data = parameters.get("binary_data_size"), b"" if data == b"null" else data
+    if "s3_uri" in parameters:
+        if size is not None or data:
             raise InvalidInputError(f"Input {given.name!r} takes either an s3_uri, or data, or a binary_data_size.")
-        data = tail.fetch(given.parameters["s3_uri"], spec.name, datatype, given.shape)
-        return binary_data.decode(data, spec.name, datatype, given.shape, opaque=wanted.opaque)
+        fetched = tail.fetch(parameters["s3_uri"], spec.name, datatype, given.shape)
+        return binary_data.decode(fetched, spec.name, datatype, given.shape, opaque=wanted.opaque)
     if size is None:
-        return json_data.decode(bytes(given.data), spec.name, datatype, given.shape, nullable=wanted.nullable)
-    if type(size) is not int or size < 0 or bytes(given.data):
+        missing_is_nan = wanted.nullable or (nullable and datatype in json_data.LARGEST)
+        return json_data.decode(data, spec.name, datatype, given.shape, nullable=missing_is_nan)
+    if type(size) is not int or size < 0 or data:
         raise InvalidInputError(f"Input {given.name!r} takes either data or a binary_data_size of 0 or more, not both.")
     return binary_data.decode(tail.take(size, spec.name), spec.name, datatype, given.shape, opaque=wanted.opaque)
+
+
+def check_not_shared(parameters: Mapping[str, Any], what: str) -> None:
+    """Refuse memory that client and server would share: they are not on one machine."""
+    if SHARED in parameters:
+        raise UnsupportedError(f"{what} is in shared memory, which is not served; send its data in binary form.")
 
 
 def check_shape(name: str, shape: Sequence[int]) -> None:
@@ -304,10 +279,11 @@ def raw_shape(spec: TensorSpec, size: int) -> list[int]:
 
 def wanted_outputs(request: InferBody, manifest: Manifest, way: Signature) -> list[Wanted]:
     """The outputs to answer with: those asked for, else those that belong to what was sent."""
-    stateful = next((name for name in STATEFUL if request.parameters.get(name)), None)
+    parameters = request.parameters or {}
+    stateful = next((name for name in STATEFUL if parameters.get(name)), None)
     if stateful is not None:
         raise UnsupportedError(f"The parameter {stateful!r} is not served: models here keep no state between requests.")
-    binary = bool(request.parameters.get("binary_data_output", False))
+    binary = flag(parameters, "binary_data_output", "The request", default=False)
     asked = request.outputs or [OutputBody(spec.name) for spec in way.outputs]
     known = way.answers
     unknown = [output.name for output in asked if output.name not in known]
@@ -318,10 +294,12 @@ def wanted_outputs(request: InferBody, manifest: Manifest, way: Signature) -> li
 
 def wanted_output(output: OutputBody, *, binary: bool) -> Wanted:
     """One output's own parameters, over those of the request."""
-    classes = output.parameters.get("classification") or None
+    parameters, what = output.parameters or {}, f"Output {output.name!r}"
+    check_not_shared(parameters, what)
+    classes = parameters.get("classification") or None
     if classes is not None and (type(classes) is not int or classes < 1):
-        raise InvalidInputError(f"Output {output.name!r}: classification is {classes!r}, expected 1 or more classes.")
-    return Wanted(output.name, bool(output.parameters.get("binary_data", binary)), classes)
+        raise InvalidInputError(f"{what}: classification is {classes!r}, expected 1 or more classes.")
+    return Wanted(output.name, flag(parameters, "binary_data", what, default=binary), classes)
 
 
 def encode_output(

@@ -66,6 +66,7 @@ def split(
     given = tuple(share(text) for text in shares)
     for one in given:
         found.manifest(name, one.version)
+        refuse_unapproved(found, name, one.version, required=False)
     document = found.change(name, check_alias(alias), lambda old: aliases.shared(old, given, getpass.getuser(), why))
     tell(name, alias, document, json=json)
 

@@ -41,7 +41,8 @@ def doctor(
     json: JsonOption = False,
 ) -> None:
     """Check this machine and the store or, with --url, a server end to end; nothing on a server is changed."""
-    found = list(shown(of_server(url, store, deep=deep) if url else of_machine(store or STORE, deep=deep), json=json))
+    checks = of_machine(store or STORE, deep=deep) if url is None else of_server(url, store, deep=deep)
+    found = list(shown(checks, json=json))
     counts = Counter(one.state for one in found)
     if json:
         print_json({"passed": not counts["fails"], "checks": found})

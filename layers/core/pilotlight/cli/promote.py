@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from pilotlight.approval import go_back
 from pilotlight.cli.aim import aims, tell
 from pilotlight.cli.console import (
     ERRORS,
@@ -79,7 +80,8 @@ def rollback(
         with server(url) as client:
             document = client.registry.rollback(check_name(name, "model name"), check_alias(alias), why=why)
     else:
-        document = registry(store).rollback(name, check_alias(alias), by=getpass.getuser(), reason=why)
+        found, by = registry(store), getpass.getuser()
+        document = found.change(name, check_alias(alias), lambda old: go_back(found, name, old, by, why))
     tell(name, alias, document, json=json)
 
 

@@ -31,7 +31,9 @@ def prune(
 ) -> None:
     """Remove old versions that no alias needs, and files of uploads that were never finished."""
     found = registry(store)
-    names = [check_name(name, "model name")] if name else found.models()
+    if name:
+        retention.check_there(found, check_name(name, "model name"))
+    names = [name] if name else found.models()
     plans = [retention.plan(found, each, keep) for each in names]
     for plan in plans if yes else []:
         retention.carry_out(found, plan)

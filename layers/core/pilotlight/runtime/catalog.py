@@ -22,7 +22,7 @@ from pilotlight.errors import (
     UnavailableError,
 )
 from pilotlight.metrics import count
-from pilotlight.registry import Registry
+from pilotlight.registry import Registry, version_path
 from pilotlight.runtime.aliases import Aliases, AliasKey, Followed
 from pilotlight.runtime.assets import bring
 from pilotlight.runtime.files import fetched
@@ -60,7 +60,8 @@ class Catalog:
         self._memory_mb = memory_mb
         self._alias_seconds = alias_seconds
         self._clock = clock
-        self._manifests: dict[Key, Manifest] = {}  # never change, so they never go stale
+        self._manifests: dict[Key, Manifest] = {}  # never change, but a version may be deleted
+        self._seen: dict[Key, float] = {}  # when a version was last seen in the store, on the clock
         self._aliases = Aliases(registry, clock)
         self._serving: dict[AliasKey, int] = {}  # the version that answers for an alias; set by requests and swaps
         self._refused: dict[Key, tuple[ModelRefusedError, float]] = {}
@@ -70,6 +71,7 @@ class Catalog:
         self._records: Loads[Key, Manifest] = Loads(self.manifest_of)
         swap = Swap(self, self._aliases, self._serving)
         self._looks: Loads[AliasKey, None] = Loads(swap.look)
+        self._lookups: Loads[Key, None] = Loads(self._look_up)
         self._tries: Loads[tuple[Key, Key], None] = Loads(swap.try_out)
         self._proven: set[Key] = set()  # versions that have been tried out
 
@@ -87,12 +89,15 @@ class Catalog:
             key = reference.name, reference.alias
             self._follow(key, inf)
             version = self._serving.get(key) or self._known(key)
+        else:
+            self._look_after((reference.name, version))
         return self.manifest_of((reference.name, version))
 
     def manifest_of(self, key: Key) -> Manifest:
         """The manifest of a version."""
         if key not in self._manifests:
             self._manifests[key] = self.registry.manifest(*key)
+            self._seen[key] = self._clock()
         return self._manifests[key]
 
     def model(self, reference: Reference, ends: float = inf) -> WarmModel:
@@ -103,6 +108,7 @@ class Catalog:
         over for the one that the alias pointed to before. `LoadingError` when the time does not suffice.
         """
         if reference.version is not None:
+            self._look_after((reference.name, reference.version))
             return self._open((reference.name, reference.version), ends)
         key = reference.name, reference.alias
         self._follow(key, ends)
@@ -140,7 +146,7 @@ class Catalog:
     def settle(self, seconds: float = 60.0) -> None:
         """Wait until nothing is being read or opened beside the requests, so many seconds at most."""
         ends = time.monotonic() + seconds
-        for look in (*self._looks.under_way(), *self._tries.under_way()):
+        for look in (*self._looks.under_way(), *self._lookups.under_way(), *self._tries.under_way()):
             look.ended_before(ends)
         for load in self._loads.under_way():
             load.ended_before(ends)
@@ -161,6 +167,26 @@ class Catalog:
         look = self._looks.begin(key)
         if age >= LATE * self._alias_seconds:
             look.ended_before(min(ends, time.monotonic() + PATIENCE))
+
+    def _look_after(self, key: Key) -> None:
+        """See to it that the deletion of a version that callers name is noticed as soon as the move of an alias is.
+
+        An alias's own version needs no look: it cannot be deleted.
+        """
+        now = self._clock()
+        if now - self._seen.get(key, now) >= self._alias_seconds:
+            self._seen[key] = now
+            self._lookups.begin(key)
+
+    def _look_up(self, key: Key) -> None:
+        """Forget a version that is not there any more; a store that does not answer says nothing of it."""
+        try:
+            self.registry.store.size(version_path(*key, "manifest.json"))
+        except NotFoundError:
+            self._manifests.pop(key, None)
+            self._seen.pop(key, None)
+            self._proven.discard(key)
+            self.warm.close(key)
 
     def _raise_if_suspended(self, reference: Reference) -> None:
         """`SuspendedError` for an alias that was taken out of service, as last read."""

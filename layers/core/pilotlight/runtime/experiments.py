@@ -49,23 +49,30 @@ class Experiments:
         self._shadow = Shadow(catalog)
 
     def answer(
-        self, reference: Reference, caller: str, own: Callable[[], WarmModel], ask: Ask[Body], copy: Ask[Body]
+        self,
+        reference: Reference,
+        caller: str,
+        own: Callable[[], WarmModel],
+        ask: Ask[Body],
+        copy: Ask[Body],
+        attempt: Ask[Body] | None = None,
     ) -> Answered[Body]:
         """The answer for a `caller`, who meets the same version each time.
 
-        `own` opens the version that the alias points to, `ask` puts the request to a version; so does `copy`, from
-        another thread and for nobody.
+        `own` opens the version that the alias points to, `ask` puts the request to it. `attempt` puts it to another
+        one, and leaves time to ask the own version all the same; so does `copy`, from another thread and for nobody.
         """
         document = self._catalog.document(reference)
         if document is None or not (document.shares or document.shadow):
             return ask(own())
         place = aliases.place(reference.name, reference.alias, caller)
         trial = self._trial(reference, document)
-        chosen, failure = self._chosen(reference, document, place, trial, ask)
+        chosen, failure = self._chosen(reference, document, place, trial, attempt or ask)
         if chosen is not None:
             return chosen
         answered = self._own(own(), ask, trial)
-        if failure is not None and trial is not None:  # the champion answered, so the canary is at fault
+        # The champion answered, so the canary is at fault; unless that answer is no number either.
+        if failure is not None and trial is not None and failure != unusable(answered.outputs):
             self._report(reference, document, trial.failed(failure))
         if document.shadow is not None and place >= WHOLE - document.shadow.weight:
             self._shadow.compare((reference.name, document.shadow.version), document.version, answered, copy)

@@ -1,0 +1,90 @@
+"""Shares of an alias through the predict function's door: whatever protocol a caller speaks, and whatever they do."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from functions.predict import handler
+from pilotlight import aliases
+from pilotlight.contracts import AliasDocument, Canary, Share
+from pilotlight.registry import Registry
+from pilotlight.runtime.catalog import Catalog
+from pilotlight.settings import Settings
+from pilotlight.storage import open_store
+from tests import fakes
+from tests.functions.predict.test_overload import Context
+
+V2 = "/v2/models/double/infer", {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}
+MLFLOW = "/invocations", {"inputs": [[1, 2, 3]]}
+FAR = "2100-01-01T00:00:00+00:00"
+
+
+class Function:
+    """The predict function over a model's versions, each a kept graph."""
+
+    def __init__(self, folder: Path, *graphs: str) -> None:
+        store = open_store(str(folder))
+        self.registry = Registry(store)
+        for graph in graphs:
+            fakes.publish(self.registry, of=graph)
+        settings = Settings(store=str(folder), alias_seconds=0.0)
+        self.catalog = Catalog.of(settings, store)
+        self.handle = handler.router(settings, self.catalog)
+
+    def change(self, of: Callable[[AliasDocument], AliasDocument]) -> None:
+        """Change the alias, and let the function see it and open what it names."""
+        self.registry.change("double", "champion", of)
+        for caller in range(20):
+            self.post(V2, str(caller))
+            self.catalog.settle()
+
+    def post(self, asked: tuple[str, Any], caller: str, context: object = None) -> tuple[int, str, Any]:
+        """Status, version and body."""
+        path, body = asked
+        event = fakes.event(self.handle._routes, "POST", path, json.dumps(body).encode())
+        event["headers"] = {**event["headers"], "X-Pilotlight-Caller": caller}
+        answer = self.handle(event, context)
+        return answer["statusCode"], answer["headers"].get("x-pilotlight-version", ""), json.loads(answer["body"])
+
+
+@pytest.mark.parametrize("asked", [V2, MLFLOW])
+def test_a_caller_meets_the_same_version_in_every_protocol(tmp_path: Path, asked: tuple[str, Any]) -> None:
+    function = Function(tmp_path, "double", "square")
+    function.change(lambda old: aliases.shared(old, (Share(2, 3000),), "ann", "try"))
+    met = {str(caller): function.post(asked, str(caller)) for caller in range(300)}
+    assert {status for status, _, _ in met.values()} == {200}
+    assert 60 < Counter(version for _, version, _ in met.values())["2"] < 120
+    assert all(function.post(V2, caller)[1] == version for caller, (_, version, _) in met.items())
+    for _, version, body in met.values():
+        given = body["predictions"][0] if asked is MLFLOW else body["outputs"][0]["data"]
+        assert given == ([2, 4, 6] if version == "1" else [1, 4, 9])
+
+
+@pytest.mark.parametrize("asked", [V2, MLFLOW])
+def test_a_canary_that_does_not_end_fails_nobody_and_is_stopped(
+    tmp_path: Path, asked: tuple[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither by taking the time of the champion."""
+    function = Function(tmp_path, "double", "square", "endless")
+    trial = Canary(3, FAR)
+    function.change(lambda old: aliases.shared(old, (Share(2, 1),), "ann", "so that it is not asked yet"))
+    function.registry.change("double", "champion", lambda old: aliases.tried(old, trial, 9999, "ann", "try"))
+    function.post(asked, "0", Context(2.5))
+    function.catalog.settle()
+    answers = [function.post(asked, str(caller), Context(2.5)) for caller in range(6)]
+    assert [(status, version) for status, version, _ in answers] == [(200, "1")] * 6
+    lines = [line for line in capsys.readouterr().out.splitlines() if "CanaryStopped" in line]
+    assert len(lines) == 1
+    assert "its last 3 requests failed: DeadlineError" in lines[0]
+
+
+def test_a_shadow_sees_what_mlflows_callers_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    function = Function(tmp_path, "double", "square")
+    function.change(lambda old: aliases.shadowed(old, Share(2, 9999), "ann", "look"))
+    capsys.readouterr()
+    assert {function.post(MLFLOW, str(caller))[:2] for caller in range(5)} == {(200, "1")}
+    fakes.eventually(lambda: "ShadowDiffered" in capsys.readouterr().out)
