@@ -224,7 +224,7 @@ def test_a_sender_uses_sqs_and_eventbridge(aws_environment: dict[str, str]) -> N
 
 
 def test_messages_with_poison_duplicates_and_crashes_are_answered_once() -> None:
-    seen = queue.run(60, 1, queue.Weather(deadly=3, again=4, hidden_s=2, receives=4))
+    seen = queue.run(60, 1, queue.Weather(deadly=3, again=4, receives=4))
     assert seen["failures"] == []
     assert seen["crashes"] >= 1
     assert seen["redeliveries"] >= seen["crashes"]
