@@ -32,8 +32,9 @@ def variant(graph: Path, name: str, folder: Path) -> tuple[Variant, Files]:
         return found, files
     target = folder / f"{name.removesuffix('.onnx')}.prepared.onnx"
     mapped = save(graph, target, optimised=True)
-    record = Prepared(f"onnxruntime {VERSION} {os.uname().machine}", target.name, (mapped.name,))
-    return Variant(name, weights=found.weights, prepared=record), {**files, target.name: target, mapped.name: mapped}
+    made = [path for path in (target, mapped) if path.exists()]  # a forest has no weights to map, but attributes
+    record = Prepared(f"onnxruntime {VERSION} {os.uname().machine}", target.name, tuple(path.name for path in made[1:]))
+    return Variant(name, weights=found.weights, prepared=record), files | {path.name: path for path in made}
 
 
 def opens_alone(graph: Path) -> bool:
