@@ -41,6 +41,7 @@ class Split(Struct):
     columns: list[str | int] | None = None
 
 
+TRUTHS = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}  # as a training reads them
 SPLIT = msgspec.json.Decoder(Split)
 RECORDS = msgspec.json.Decoder(list[dict[str, Any]])
 INSTANCES = msgspec.json.Decoder(Annotated[list[Any], Meta(min_length=1)])
@@ -152,7 +153,7 @@ READERS: Mapping[str, Callable[[bytes, Manifest], dict[str, Array]]] = {
 
 
 def csv_columns(body: bytes) -> Columns:
-    """CSV with a header; an empty cell is a missing number."""
+    """CSV with a header; an empty cell is a missing number, and a truth value among numbers is 1 or 0."""
     import csv  # few callers need it, and no cold start waits for it
 
     try:
@@ -234,7 +235,10 @@ def tensor(values: Sequence[Any], spec: TensorSpec, *, strict: bool = True) -> A
     for _ in range(depth):
         kind = list[kind]
     try:
-        checked = msgspec.convert(values if strict else blanks(values), kind, strict=strict)
+        known = values if strict else blanks(values)
+        if depth == 1 and NUMPY_DTYPES[spec.datatype].kind == "f":
+            known = truths(known, {} if strict else TRUTHS)
+        checked = msgspec.convert(known, kind, strict=strict)
     except msgspec.ValidationError as exc:
         raise InvalidInputError(f"Input {spec.name!r} is not {spec.datatype}: {exc}.") from exc
     return fitted(json_data.to_array(checked, spec.name, spec.datatype, nullable=True), spec)
@@ -249,6 +253,14 @@ def element(datatype: Datatype) -> Any:  # noqa: ANN401 - a type, or an annotate
 def blanks(values: Sequence[Any]) -> list[Any]:
     """Empty cells of a CSV as missing."""
     return [blanks(value) if isinstance(value, list) else (None if value == "" else value) for value in values]
+
+
+def truths(values: Sequence[Any], words: Mapping[str, float]) -> list[Any]:
+    """Truth values of a column of numbers as 1 and 0, as training takes them; in CSV they are words."""
+    return [
+        float(value) if isinstance(value, bool) else words.get(value, value) if isinstance(value, str) else value
+        for value in values
+    ]
 
 
 def fitted(array: Array, spec: TensorSpec) -> Array:
