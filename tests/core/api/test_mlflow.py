@@ -15,6 +15,7 @@ from pilotlight.contracts import File, Manifest, Scaling, TensorSpec
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedTypeError
 from pilotlight.registry import complete
 from pilotlight.runtime.session import Array
+from pilotlight.steps import Column, Table
 from tests import fakes
 
 JSON = {"content-type": "application/json; charset=utf-8"}
@@ -76,6 +77,15 @@ def test_truth_values_are_numbers_where_the_column_is_one() -> None:
         decode({"inputs": {"flag": ["true"], "word": ["x"]}}, model)
     with pytest.raises(InvalidInputError, match="'flag' is not FP32"):
         mlflow.decode(b"flag,word\nyes,x\n", CSV, model)
+
+
+def test_a_missing_text_is_left_to_the_steps_of_the_table() -> None:
+    steps = Table(input="x", columns=(Column(name="city", categories=("Bern", "Oslo"), missing="Bern"),))
+    model = fakes.stepped(steps, of=((TensorSpec("x", "FP32", ("batch", 2)),), fakes.ROW[1]))
+    assert decode({"dataframe_records": [{"city": None}, {"city": "Oslo"}]}, model) == {"city": ["", "Oslo"]}
+    assert mlflow.decode(b'city\n""\nOslo\n', CSV, model)["city"].tolist() == ["", "Oslo"]
+    with pytest.raises(InvalidInputError, match="'right' is not BYTES"):
+        decode({"inputs": {"left": [1], "right": [[None]]}}, PAIR)
 
 
 def test_several_inputs_are_columns() -> None:

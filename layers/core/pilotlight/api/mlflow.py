@@ -23,6 +23,7 @@ from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 from pilotlight.steps import Table
 from pilotlight.tasks.signature import signatures
+from pilotlight.tasks.tabular import TRUTHS
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 LANGUAGE = ("messages", "prompt", "input")  # bodies of language models, which another function answers
@@ -41,7 +42,6 @@ class Split(Struct):
     columns: list[str | int] | None = None
 
 
-TRUTHS = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}  # as a training reads them
 SPLIT = msgspec.json.Decoder(Split)
 RECORDS = msgspec.json.Decoder(list[dict[str, Any]])
 INSTANCES = msgspec.json.Decoder(Annotated[list[Any], Meta(min_length=1)])
@@ -190,7 +190,9 @@ def from_columns(table: Columns, manifest: Manifest, *, strict: bool = True) -> 
     ways = signatures(manifest)
     for way in ways:
         if set(way.names) == set(table):
-            return {given.spec.name: tensor(table[given.spec.name], given.spec, strict=strict) for given in way.inputs}
+            return {
+                one.spec.name: tensor(filled(table, one.spec, manifest), one.spec, strict=strict) for one in way.inputs
+            }
     names, spec = ways[0].names, ways[-1].inputs[0].spec if len(ways[-1].inputs) == 1 else None
     if spec is None or spec.name in table or not table or isinstance(manifest.prepare, Table):
         raise InvalidInputError(f"{manifest.name} has the inputs {names}; the body has {list(table)}.")
@@ -235,7 +237,7 @@ def tensor(values: Sequence[Any], spec: TensorSpec, *, strict: bool = True) -> A
     for _ in range(depth):
         kind = list[kind]
     try:
-        known = values if strict else blanks(values)
+        known = values if strict or spec.datatype == "BYTES" else blanks(values)
         if depth == 1 and NUMPY_DTYPES[spec.datatype].kind == "f":
             known = truths(known, {} if strict else TRUTHS)
         checked = msgspec.convert(known, kind, strict=strict)
@@ -253,6 +255,13 @@ def element(datatype: Datatype) -> Any:  # noqa: ANN401 - a type, or an annotate
 def blanks(values: Sequence[Any]) -> list[Any]:
     """Empty cells of a CSV as missing."""
     return [blanks(value) if isinstance(value, list) else (None if value == "" else value) for value in values]
+
+
+def filled(table: Columns, spec: TensorSpec, manifest: Manifest) -> Sequence[Any]:
+    """A column; a missing text is an empty one where the model's steps say what stands in for it."""
+    if spec.datatype != "BYTES" or not isinstance(manifest.prepare, Table):
+        return table[spec.name]
+    return ["" if value is None else value for value in table[spec.name]]
 
 
 def truths(values: Sequence[Any], words: Mapping[str, float]) -> list[Any]:
