@@ -2,14 +2,16 @@
 # `demo` and `serve` install the training extra, `test`, `lint` and `bench` the development one on top of it.
 
 PYTHON ?= python3
-RUNTIME_PYTHON ?= python3.13  # Lambda's
+# Lambda's:
+RUNTIME_PYTHON ?= python3.13
 ARCH ?= x86_64
-UNASKED ?= fail  # or tell: what `audit` does where PyPI's advisories cannot be reached
+# Or tell: what `audit` does where PyPI's advisories cannot be reached.
+UNASKED ?= fail
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := -m pip install --quiet --disable-pip-version-check --constraint infra/constraints.txt
 LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layers/core/pilotlight/local/requirements.txt \
-  functions/authorize/requirements.txt
+  functions/authorize/requirements.txt functions/batch/requirements.txt
 
 .PHONY: demo serve test lint bench soak audit test-runtime package test-sam
 
@@ -56,15 +58,16 @@ package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build; ARCH=a
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 PILOTLIGHT_ARCHITECTURE=$(ARCH) \
 	  sam build --config-file infra/samconfig.toml --parameter-overrides Architecture=$(ARCH)
 	# What was built for one architecture cannot be deployed to the other.
-	sed -i '/^  Architecture:$$/,/^  [A-Z]/ { s/^    Default: .*/    Default: $(ARCH)/; /^    - [ax].*64$$/ { /- $(ARCH)$$/!d } }' \
-	  .aws-sam/build/template.yaml .aws-sam/build/Events/template.yaml
-	# Lambda mounts /opt and /var/task read-only: without bytecode, each cold start would compile all that it imports,
-	# 350 ms of CPU. What no handler imports makes room for it (infra/decisions/0018).
-	rm -rf $(addprefix .aws-sam/build/DepsLayer/python/onnxruntime/,transformers quantization tools datasets backend)
-	find .aws-sam/build/DepsLayer/python/numpy -type d -name tests -prune -exec rm -r {} +
+	for template in .aws-sam/build/template.yaml .aws-sam/build/Events/template.yaml; do \
+	  sed -e '/^  Architecture:$$/,/^  [A-Z]/{' -e 's/^    Default: .*/    Default: $(ARCH)/' \
+	    -e '/^    - [ax].*64$$/{' -e '/- $(ARCH)$$/!d' -e '}' -e '}' $$template > $$template.new \
+	  && mv $$template.new $$template || exit 1; done
+	# Lambda mounts /var/task read-only: without bytecode, each cold start would compile what it imports. The layers'
+	# own Makefiles have seen to theirs.
 	$(RUNTIME_PYTHON) -m compileall -q --invalidation-mode unchecked-hash .aws-sam/build
-	@du -s --apparent-size --block-size=1MB .aws-sam/build/DepsLayer .aws-sam/build/CoreLayer | \
-	  awk '{ sum += $$1; print $$1 " MB  " $$2 } END { print sum " MB of the 250 that Lambda allows a function" }'
+	@for layer in DepsLayer CoreLayer; do \
+	  echo $$layer $$(find .aws-sam/build/$$layer -type f -exec cat {} + | wc -c); done | \
+	  awk '{ sum += $$2 / 1e6; printf "%.0f MB  %s\n", $$2 / 1e6, $$1 } END { printf "%.0f MB of the 250 that Lambda allows a function\n", sum }'
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 sam validate --lint
 
 test-sam: $(VENV)/with-dev package  # the package under the SAM CLI; needs Docker and the runtime's image
@@ -87,28 +90,17 @@ $(VENV)/with-dev: $(VENV)/with-train tests/requirements.txt tests/requirements-r
 	$(BIN)/python $(PIP) --editable '.[train,dev]'
 	@touch $@
 
-.venv-runtime/ready: layers/deps/requirements.txt functions/authorize/requirements.txt tests/requirements-runtime.txt
+HANDLERS := layers/deps/requirements.txt functions/authorize/requirements.txt functions/batch/requirements.txt
+
+.venv-runtime/ready: $(HANDLERS) tests/requirements-runtime.txt
 	$(RUNTIME_PYTHON) -m venv --clear .venv-runtime
-	.venv-runtime/bin/python $(PIP) --no-deps -r layers/deps/requirements.txt -r functions/authorize/requirements.txt  # as they are built
+	.venv-runtime/bin/python $(PIP) --no-deps $(addprefix -r ,$(HANDLERS))  # as they are built
 	.venv-runtime/bin/python $(PIP) -r tests/requirements-runtime.txt
 	@touch $@
 
 .venv-rivals/ready: tests/requirements-rivals.txt
-	$(PYTHON) -m venv --clear .venv-rivals
-	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements-rivals.txt
-	@touch $@
-
-.venv-sam/ready: infra/requirements-sam.txt
-	$(PYTHON) -m venv --clear .venv-sam
-	.venv-sam/bin/python -m pip install --quiet --disable-pip-version-check -r infra/requirements-sam.txt
-	@touch $@
-
-.venv-audit/ready: infra/requirements-audit.txt
-	$(PYTHON) -m venv --clear .venv-audit
-	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check -r infra/requirements-audit.txt
-	@touch $@
-
-.venv-checkov/ready: infra/requirements-checkov.txt
-	$(PYTHON) -m venv --clear .venv-checkov
-	.venv-checkov/bin/python -m pip install --quiet --disable-pip-version-check -r infra/requirements-checkov.txt
+.venv-sam/ready .venv-audit/ready .venv-checkov/ready: .venv-%/ready: infra/requirements-%.txt
+.venv-rivals/ready .venv-sam/ready .venv-audit/ready .venv-checkov/ready:
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

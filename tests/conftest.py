@@ -21,7 +21,12 @@ from pilotlight.registry import Registry
 from pilotlight.settings import Settings
 from pilotlight.storage import ObjectStore, open_store
 
-hypothesis.settings.register_profile("house", deadline=None)  # no test is timed: the machine may be busy
+hypothesis.settings.register_profile(
+    "house",
+    deadline=None,  # no test is timed: the machine may be busy
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],  # likewise
+    derandomize="CI" in os.environ,  # a new example is found where somebody can look at it
+)
 hypothesis.settings.load_profile("house")
 os.environ["PILOTLIGHT_STORE"] = "memory://"  # handlers open their store when imported; no test may touch a real one
 os.environ |= {"PILOTLIGHT_ISSUER": "https://issuer.example.com/", "PILOTLIGHT_AUDIENCE": "pilotlight"}  # likewise

@@ -17,8 +17,9 @@ import msgspec
 
 from functions.batch.answers import Answers
 from functions.batch.books import Books
-from functions.batch.inbox import File, Ordered, file
+from functions.batch.inbox import TABLE, File, Ordered, file
 from functions.batch.occurrences import Step
+from functions.batch.rows import is_there, laid_out
 from functions.batch.sender import Sender
 from functions.batch.work import Work
 from pilotlight.batches import Order, Summary, now, of_batch
@@ -64,6 +65,7 @@ class Files:
         """
         found = self._found(job)
         try:
+            found = self._readable(found, ends)
             work = self._work(found, ends, origin)
             if self._is_spread(work.reading.size) and self._sender.spread(
                 self._spread.machine, job, work.reading.e_tag
@@ -73,13 +75,13 @@ class Files:
         except ConflictError as exc:
             return f"{found.path} is left to somebody else: {exc}"
         except NotFoundError:
-            if not isinstance(found, Ordered) or self._is_there(found.path):
+            if not isinstance(found, Ordered) or is_there(self._store, found.path):
                 raise
             return self._gone(found)
 
     def step(self, step: Step, ends: float) -> dict[str, Any]:
         """One step of the state machine; what is raised is tried again by it."""
-        work = self._work(self._found(step.job), ends)
+        work = self._work(self._readable(self._found(step.job), ends), ends)
         if step.step == "answer":
             return {"done": work.answer(step.start)}
         if step.step == "join":
@@ -108,13 +110,6 @@ class Files:
         self._store.put(f"{found.folder}/manifest.json", encode(summary))
         return f"{found.path} is refused: {why}"
 
-    def _is_there(self, path: str) -> bool:
-        try:
-            self._store.size(path)
-        except NotFoundError:
-            return False
-        return True
-
     def _is_spread(self, size: int) -> bool:
         return bool(self._spread.machine) and size >= self._spread.threshold
 
@@ -122,6 +117,10 @@ class Files:
         if isinstance(found, Ordered):
             origin = (found.order.by, found.order.id)  # whoever ordered it, and what he knows it by
         return Work(self._store, self._answers, found, ends - RESERVE_S, self._books, origin)
+
+    def _readable(self, found: File, ends: float) -> File:
+        """The file, or what is read in its place."""
+        return laid_out(self._store, found, ends - RESERVE_S) if found.kind == TABLE else found
 
     def _found(self, job: str) -> File:
         """The file that a job means: an address in the inbox, or a batch's id."""

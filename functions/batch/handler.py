@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from functions.batch.answers import Answers
 from functions.batch.books import Books
@@ -16,14 +16,14 @@ from pilotlight.api.ledger import ledger
 from pilotlight.api.remote_data import Uploads
 from pilotlight.api.router import status_of, where
 from pilotlight.api.trace import Bill, Trace
-from pilotlight.capture.recorder import Recorder
 from pilotlight.errors import InvalidInputError, PilotlightError
-from pilotlight.registry import Registry
+from pilotlight.inference import recording
 from pilotlight.runtime.catalog import Catalog
-from pilotlight.runtime.warm import WarmModels
 from pilotlight.settings import Settings
-from pilotlight.signature import PublicKey
 from pilotlight.storage import ObjectStore, open_store
+
+if TYPE_CHECKING:
+    from pilotlight.capture.recorder import Recorder
 
 LOG = logging.getLogger("pilotlight.batch")
 
@@ -37,7 +37,7 @@ class Batch:
         files: Files,
         sender: Sender,
         books: Books | None = None,
-        recorder: Recorder | None = None,
+        recorder: "Recorder | None" = None,
     ) -> None:
         self._messages = messages
         self._files = files
@@ -125,22 +125,11 @@ class Batch:
         return path
 
 
-def recording(settings: Settings, store: ObjectStore) -> Recorder | None:
-    """What keeps a share of the requests; nothing where that share is none."""
-    return Recorder(lambda: store, settings.capture_rate, settings.capture_seconds) if settings.capture_rate else None
-
-
 def build(settings: Settings, store: ObjectStore | None = None) -> Batch:
     """A handler for these settings."""
     store = store or open_store(settings.store)
-    trusted = PublicKey.parse(settings.signing_key) if settings.signing_key else None
-    catalog = Catalog(
-        Registry(store, trusted),
-        WarmModels(settings.model_bytes),
-        memory_mb=settings.memory_mb,
-        alias_seconds=settings.alias_seconds,
-    )
-    recorder = recording(settings, store)
+    catalog = Catalog.of(settings, store)
+    recorder = recording(settings, catalog)
     answers = Answers(catalog, settings.model, Uploads(catalog.registry, settings.tensor_bytes), recorder)
     sender = Sender(settings.reply_queues.replace(",", " ").split())
     spread = Spread(settings.spreader, settings.spread_bytes, settings.spread_at_once)

@@ -3,6 +3,7 @@
     inbox/<name>.jsonl     ->  outbox/<name>.jsonl        answers, a line for each
                                outbox/<name>/progress.json, parts/..., manifest.json (last)
     inbox/<name>.csv       ->  outbox/<name>.csv.jsonl, outbox/<name>.csv/...
+    inbox/<name>.parquet   ->  outbox/<name>.parquet.jsonl, outbox/<name>.parquet/...
     inbox/<model>/...          the model that answers: digits, digits:3, digits@candidate
 
 A file may also be the input of a batch that was ordered over HTTP; then it lies among the uploads, and its results
@@ -22,7 +23,8 @@ from pilotlight.uploads import content
 
 LINES = (".jsonl", ".ndjson")
 IMAGES = (".png", ".jpg", ".jpeg")
-KINDS = (*LINES, ".json", ".csv", *IMAGES)
+TABLE = ".parquet"
+KINDS = (*LINES, ".json", ".csv", TABLE, *IMAGES)
 MESSAGES = "outbox/messages/"  # where answers to messages lie
 PLAIN = Plain()
 
@@ -64,6 +66,11 @@ class File:
     def form(self) -> Form:
         """How its lines are read and answered."""
         return PLAIN
+
+    @property
+    def unreadable(self) -> str:
+        """Why nothing of it can be read, where that is known already."""
+        return ""
 
     def stopped(self, store: ObjectStore) -> Literal["", "cancelled", "expired"]:
         """Why nobody is to go on with it; files of the inbox are answered to their end."""

@@ -12,7 +12,7 @@ from functions.batch.inbox import IMAGES, KINDS, LINES, File
 from functions.batch.lines import Item
 from functions.batch.spans import spans
 from pilotlight.batches import Span, Wrong
-from pilotlight.errors import InvalidInputError, UnsupportedError
+from pilotlight.errors import InvalidInputError
 from pilotlight.storage import ObjectStore
 
 LARGEST = 50_000_000  # bytes of a file that is not read in lines
@@ -32,7 +32,7 @@ class Reading:
         """Why the file is refused as a whole, in a sentence and line by line, and how many requests it holds."""
         try:
             self._check()
-        except (InvalidInputError, UnsupportedError) as exc:
+        except InvalidInputError as exc:
             return str(exc), (), 0
         form = self._file.form
         total, wrong = form.examined(lines.lines(self._blocks(0, self.size)) if form.apart else ())
@@ -72,10 +72,8 @@ class Reading:
     def _check(self) -> None:
         """Refuse a file that cannot be read at all."""
         kind, most = self._file.kind, LARGEST_BATCH if self._file.form.apart else LARGEST
-        if kind == ".parquet":
-            raise UnsupportedError(
-                "Parquet is not read here, since its reader does not fit beside the models; send CSV."
-            )
+        if self._file.unreadable:
+            raise InvalidInputError(self._file.unreadable)
         if kind not in KINDS:
             raise InvalidInputError(f"A file that ends in {kind!r} is not read; send one of {', '.join(KINDS)}.")
         if self.size > most and (self._file.form.apart or not self._in_lines):

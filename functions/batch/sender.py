@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pilotlight.bus import Bus
-from pilotlight.errors import InvalidInputError, UnavailableError
+from pilotlight.errors import InvalidInputError, UnavailableError, words
 
 SOURCE = "pilotlight.batch"
 LARGEST = 256_000  # bytes of a reply; a larger answer is told by its place
@@ -72,4 +72,4 @@ class Sender:
         except (BotoCoreError, ClientError) as exc:
             if unless and isinstance(exc, ClientError) and exc.response["Error"]["Code"] == unless:
                 return None
-            raise UnavailableError(f"{service} did not {action}: {exc}.") from exc
+            raise UnavailableError(f"{service} did not {action}: {words(exc)}.") from exc

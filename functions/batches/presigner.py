@@ -8,7 +8,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pilotlight.api.orders import Presigned
-from pilotlight.errors import UnavailableError
+from pilotlight.errors import UnavailableError, words
 
 SECONDS = 3600  # how long a signature lasts; a role's credentials may end sooner
 
@@ -53,4 +53,4 @@ class Presigner:
             parameters = {"Bucket": self._bucket, "Key": key, **more}
             return str(self._client.generate_presigned_url(action, Params=parameters, ExpiresIn=SECONDS))
         except BotoCoreError as exc:
-            raise UnavailableError(f"No signature could be made: {exc}.") from exc
+            raise UnavailableError(f"No signature could be made: {words(exc)}.") from exc

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from functions.start_training.launcher import Look, Page, Phase, source
-from pilotlight.errors import InvalidInputError, NotFoundError, UnavailableError
+from pilotlight.errors import InvalidInputError, NotFoundError, UnavailableError, words
 from pilotlight.settings import Settings
 
 MOST = 100  # jobs of one call of DescribeJobs
@@ -133,10 +133,10 @@ class Batch:
             answer: Answer = getattr(self._clients[service], action)(**arguments)
         except ClientError as exc:
             if exc.response["Error"]["Code"] == "ResourceNotFoundException":
-                raise NotFoundError(f"{service} knows nothing of that: {exc}.") from exc
-            raise UnavailableError(f"{service} did not {action}: {exc}.", retry_after=5) from exc
+                raise NotFoundError(f"{service} knows nothing of that: {words(exc)}.") from exc
+            raise UnavailableError(f"{service} did not {action}: {words(exc)}.", retry_after=5) from exc
         except BotoCoreError as exc:
-            raise UnavailableError(f"{service} did not {action}: {exc}.", retry_after=5) from exc
+            raise UnavailableError(f"{service} did not {action}: {words(exc)}.", retry_after=5) from exc
         return answer
 
 

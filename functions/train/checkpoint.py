@@ -23,7 +23,8 @@ from functions.train.snapshot import Position, Snapshot
 from pilotlight.contracts import Document, File, decode, encode
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.registry import describe
-from pilotlight.storage import ObjectStore, download
+from pilotlight.storage import ObjectStore
+from pilotlight.transfer import download
 
 SCHEMA_VERSION = 1
 KEPT = 2  # the newest, and one to fall back to

@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
 
 from pilotlight.errors import InvalidInputError, NotFoundError, StoreError
-from pilotlight.storage import ObjectStore, download, open_store
+from pilotlight.storage import ObjectStore, open_store
+from pilotlight.transfer import download
 
 ATTEMPTS, PAUSE_S = 3, 0.2  # at a store that fails in the middle of a file; it repeats single requests by itself
 

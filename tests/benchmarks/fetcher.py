@@ -15,7 +15,8 @@ BUCKET, KEY = "models", "file"
 def ours(target: Path) -> Callable[[], object]:
     """As the handler does it."""
     from pilotlight.runtime.heap import keeping
-    from pilotlight.storage import download, open_store
+    from pilotlight.storage import open_store
+    from pilotlight.transfer import download
 
     store = open_store(f"s3://{BUCKET}")
 
@@ -31,7 +32,8 @@ def bare(target: Path) -> Callable[[], object]:
     from concurrent.futures import ThreadPoolExecutor
 
     from pilotlight.runtime.heap import keeping
-    from pilotlight.storage import CONNECTIONS, PART_BYTES, open_store
+    from pilotlight.storage import PART_BYTES, open_store
+    from pilotlight.transfer import CONNECTIONS
 
     store = open_store(f"s3://{BUCKET}")
 

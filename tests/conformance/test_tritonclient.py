@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
@@ -19,7 +18,6 @@ from tests import fakes
 Client: TypeAlias = triton.InferenceServerClient
 Result: TypeAlias = triton.InferResult
 BFLOAT16 = triton_to_np_dtype("BF16")
-WAIT_S = 15  # a server elsewhere re-reads its aliases every 10 s
 IMAGES, LABELS = fakes.digits()
 
 
@@ -232,13 +230,6 @@ def test_repository_index(client: Client) -> None:
     assert [(row["version"], row["state"], row["reason"]) for row in rows] == [("1", "READY", ""), ("2", "READY", "")]
 
 
-def eventually(true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + WAIT_S
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return true()
-
-
 def test_unload_and_load(client: Client) -> None:
     name = "echo-uint16"
     tensor = triton.InferInput("x", [1, 1], "UINT16")
@@ -249,7 +240,7 @@ def test_unload_and_load(client: Client) -> None:
         (row,) = [row for row in client.get_model_repository_index() if row["name"] == name]
         assert row["state"] == "UNAVAILABLE"
         assert "unloaded by POST /v2/repository" in row["reason"]
-        assert eventually(lambda: not client.is_model_ready(name))
+        fakes.eventually(lambda: not client.is_model_ready(name))
         with pytest.raises(InferenceServerException, match=r"is unloaded since .*: unloaded by POST") as raised:
             client.infer(name, [tensor])
         assert raised.value.status() == "503"
@@ -257,7 +248,7 @@ def test_unload_and_load(client: Client) -> None:
         assert client.infer(name, [tensor], model_version="1").as_numpy("y").tolist() == [[1]]
     finally:
         client.load_model(name)
-    assert eventually(lambda: bool(client.is_model_ready(name)))
+    fakes.eventually(lambda: bool(client.is_model_ready(name)))
     assert client.infer(name, [tensor]).as_numpy("y").tolist() == [[1]]
 
 

@@ -12,6 +12,8 @@ from pilotlight.contracts import Reference
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.kms import KmsSigner
 from pilotlight.registry import Registry, version_path
+from pilotlight.runtime.catalog import Catalog
+from pilotlight.settings import Settings
 from pilotlight.signature import PublicKey
 from tests import fakes
 
@@ -31,8 +33,11 @@ def trusting(registry: Registry, key: str) -> Registry:
     for _ in range(2):
         fakes.publish(registry)
     registry.sign("double", 1, KmsSigner(key), by="ann")
-    public = boto3.client("kms").get_public_key(KeyId=key)["PublicKey"]
-    return Registry(registry.store, PublicKey.parse(base64.b64encode(public).decode()))
+    return Registry(registry.store, PublicKey.parse(public(key)))
+
+
+def public(key: str) -> str:
+    return base64.b64encode(boto3.client("kms").get_public_key(KeyId=key)["PublicKey"]).decode()
 
 
 def test_a_signed_version_is_served(trusting: Registry) -> None:
@@ -43,6 +48,14 @@ def test_a_signed_version_is_served(trusting: Registry) -> None:
 def test_an_unsigned_version_is_refused(trusting: Registry) -> None:
     with pytest.raises(ModelRefusedError, match="double:2 is refused: it is not signed"):
         trusting.manifest("double", 2)
+
+
+def test_a_function_with_the_key_opens_what_it_signed_alone(trusting: Registry, key: str) -> None:
+    catalog = Catalog.of(Settings(signing_key=public(key)), trusting.store)
+    assert catalog.model(Reference("double", 1)).manifest.version == 1
+    with pytest.raises(ModelRefusedError, match="double:2 is refused: it is not signed"):
+        catalog.model(Reference("double", 2))
+    assert Catalog.of(Settings(), trusting.store).model(Reference("double", 2)).manifest.version == 2
 
 
 def test_a_changed_manifest_is_refused(trusting: Registry) -> None:

@@ -1,9 +1,6 @@
 """The same promises from every kind of store."""
 
-import hashlib
 import multiprocessing
-import os
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight import storage
 from pilotlight.errors import (
     AlreadyExistsError,
     ChangedError,
@@ -21,7 +17,7 @@ from pilotlight.errors import (
     NotFoundError,
     StoreError,
 )
-from pilotlight.storage import ObjectStore, download, open_store
+from pilotlight.storage import ObjectStore, open_store
 from tests import faulty_s3
 
 
@@ -189,58 +185,12 @@ def test_streams_any_bytes_in_any_chunks(data: bytes, chunk: int) -> None:
     assert b"".join(memory.stream("x", chunk)) == data
 
 
-@pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "PART_BYTES", 1000)
-
-
-@pytest.mark.usefixtures("small_parts")
-def test_downloads_in_parts_what_was_put(store: ObjectStore, tmp_path: Path) -> None:
-    content = os.urandom(10_500)
-    store.put("a/big", content)
-    with (tmp_path / "target").open("w+b") as target:
-        assert download(store, "a/big", target, len(content)) == (len(content), hashlib.sha256(content).hexdigest())
-    assert (tmp_path / "target").read_bytes() == content
-
-
-@pytest.mark.usefixtures("small_parts")
-@pytest.mark.parametrize("size", [0, 999, 1000, 1001, 4999, 5001, 100_000])
-def test_an_object_of_another_size_is_told_by_it(store: ObjectStore, tmp_path: Path, size: int) -> None:
-    store.put("a/big", bytes(size))
-    with (tmp_path / "target").open("w+b") as target:
-        assert download(store, "a/big", target, 5000)[0] == size
-    assert (tmp_path / "target").stat().st_size <= 5000
-
-
-@pytest.mark.usefixtures("small_parts")
-def test_nothing_to_download_is_not_found(store: ObjectStore, tmp_path: Path) -> None:
-    with (tmp_path / "target").open("w+b") as target, pytest.raises(NotFoundError):
-        download(store, "a/big", target, 5000)
-
-
-@pytest.mark.usefixtures("small_parts")
-def test_a_part_that_fails_fails_the_download(tmp_path: Path) -> None:
-    class Failing(ObjectStore):
-        def part(self, path: str, fd: int, start: int, end: int) -> int:
-            if start == 3000:
-                raise StoreError("connection reset")
-            return super().part(path, fd, start, end)
-
-    memory = open_store("memory://")
-    memory.put("a/big", bytes(10_000))
-    with (tmp_path / "target").open("w+b") as target, pytest.raises(StoreError, match="connection reset"):
-        download(Failing("memory://", memory._store), "a/big", target, 10_000)
-
-
-@given(data=st.binary(max_size=4096), part=st.integers(1, 500))
-def test_the_hash_follows_the_bytes_whatever_the_parts(data: bytes, part: int) -> None:
-    memory = open_store("memory://")
-    memory.put("x", data)
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryFile() as target:
-        patch.setattr(storage, "PART_BYTES", part)
-        assert download(memory, "x", target, len(data)) == (len(data), hashlib.sha256(data).hexdigest())
-        target.seek(0)
-        assert target.read() == data
+def test_a_span_is_the_bytes_between(store: ObjectStore) -> None:
+    store.put("a", b"0123456789")
+    assert b"".join(store.span("a", 2, 9)) == b"2345678"
+    assert b"".join(store.span("a", 8, 20)) == b"89"
+    with pytest.raises(NotFoundError):
+        list(store.span("b", 0, 1))
 
 
 def increment_often(url: str, times: int) -> None:

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight import storage, wire
+from pilotlight import transfer, wire
 from pilotlight.errors import DeniedError
-from pilotlight.storage import download, open_store
+from pilotlight.storage import open_store
+from pilotlight.transfer import download
 from pilotlight.wire import UnexpectedError, Wire, ranged
 
 CONTENT = bytes(range(256)) * 20
@@ -170,7 +171,7 @@ def test_any_head_is_a_range_or_unexpected(head: bytes, start: int, end: int) ->
 def bucket(server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
         monkeypatch.setenv(name, "test")
-    monkeypatch.setattr(storage, "PART_BYTES", 1000)
+    monkeypatch.setattr(transfer, "PART_BYTES", 1000)
     return f"s3://models?endpoint=http://127.0.0.1:{server.server_port}"
 
 

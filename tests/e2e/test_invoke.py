@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow
+from pyarrow import parquet
 
 from pilotlight.capture.line import Line
 from pilotlight.capture.line import path as captured
@@ -80,6 +82,18 @@ def test_invoke_answers_the_recorded_upload(environment_file: Path, tmp_path: Pa
     answers = [json.loads(line) for line in store.get("outbox/digits/monday.jsonl").data.splitlines()]
     assert np.mean([np.argmax(a["outputs"][0]["data"]) == b for a, b in zip(answers, LABELS, strict=False)]) >= 0.95
     assert json.loads(store.get("outbox/digits/monday/manifest.json").data)["answered"] == 20
+
+
+def test_invoke_answers_an_uploaded_table(environment_file: Path, tmp_path: Path) -> None:
+    event, store = recorded("created"), open_store("s3://models")
+    event["detail"]["bucket"]["name"], event["detail"]["object"]["key"] = "models", "inbox/digits/tuesday.parquet"
+    parquet.write_table(pyarrow.table({"image": IMAGES[:20].tolist()}), tmp_path / "tuesday")
+    store.put("inbox/digits/tuesday.parquet", tmp_path / "tuesday")
+    said = told(event, environment_file, tmp_path)
+    assert said["done"][0].endswith("is answered: outbox/digits/tuesday.parquet.jsonl.")
+    answers = [json.loads(line) for line in store.get("outbox/digits/tuesday.parquet.jsonl").data.splitlines()]
+    assert [answer["line"] for answer in answers] == list(range(1, 21))
+    assert np.mean([np.argmax(a["outputs"][0]["data"]) == b for a, b in zip(answers, LABELS, strict=False)]) >= 0.95
 
 
 def test_invoke_of_a_stack_that_does_not_train_says_so_and_shows_what_was_trained(

@@ -5,7 +5,7 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -152,16 +152,9 @@ def test_unload_and_load(client: triton.InferenceServerClient) -> None:
     client.unload_model("echo-uint8")
     states = {row["name"]: row["state"] for row in client.get_model_repository_index()}
     assert (states["echo-uint8"], states["digits"]) == ("UNAVAILABLE", "READY")
-    assert eventually(lambda: not client.is_model_ready("echo-uint8"))
+    fakes.eventually(lambda: not client.is_model_ready("echo-uint8"))
     client.load_model("echo-uint8")
-    assert eventually(lambda: bool(client.is_model_ready("echo-uint8")))
-
-
-def eventually(true: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + START_S
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return true()
+    fakes.eventually(lambda: bool(client.is_model_ready("echo-uint8")))
 
 
 def test_the_asyncio_client(url: str) -> None:

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from tests import conftest  # noqa: F401 - sets the variables that handlers read when they are imported
 from tests.infra import conduct
-from tests.infra.test_security import MUTATIONS, RULES, TEMPLATES
+from tests.infra.templates import TEMPLATES
+from tests.infra.test_security import MUTATIONS, RULES
 
 Row = tuple[str, str, str]  # the rule, what breaks it, what the rule says then
 HOLDS, MISSED = "holds", "NOT NOTICED"

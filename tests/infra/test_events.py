@@ -1,6 +1,7 @@
 """What infra/events.yaml promises, checked without deploying it."""
 
 import importlib
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def statements() -> list[dict[str, Any]]:
 
 
 def always() -> list[dict[str, Any]]:
-    """Those that do not hang on captures, whose rights test_security.py is about."""
+    """Those that do not hang on captures, whose rights rights.py is about."""
     policies = [one for policy in FUNCTION["Policies"] for one in policy["Statement"]]
     wanted = [one for one in policies if one.get("Fn::If", [""])[0] != "Captures"]
     return [one["Fn::If"][1] if "Fn::If" in one else one for one in wanted]
@@ -38,8 +39,11 @@ def test_the_handler_imports_from_the_checkout() -> None:
     module, function = FUNCTION["Handler"].rsplit(".", 1)
     assert callable(getattr(importlib.import_module(module), function))
     assert (ROOT / "infra" / FUNCTION["CodeUri"] / "handler.py").exists()
-    built = RESOURCES["BatchFunction"]["Metadata"]["BuildProperties"]
-    assert built == {"ParentPackageMode": "explicit", "ParentPackages": module.rsplit(".", 1)[0]}
+    assert RESOURCES["BatchFunction"]["Metadata"]["BuildMethod"] == "makefile"
+    command = ["make", "--dry-run", "build-BatchFunction", "ARTIFACTS_DIR=built"]
+    said = subprocess.check_output(command, cwd=ROOT / "functions" / "batch", text=True)
+    assert "pip install" in said
+    assert f'cp *.py "built/{module.rpartition(".")[0].replace(".", "/")}"' in said
 
 
 def test_the_function_may_do_only_what_it_must() -> None:
@@ -132,4 +136,4 @@ def test_the_stack_nests_it_with_parameters_that_it_has() -> None:
 
 def test_telemetry_is_off_and_logs_forget() -> None:
     assert FUNCTION["Environment"]["Variables"]["ORT_DISABLE_TELEMETRY"] == "1"
-    assert RESOURCES["BatchLogs"]["Properties"]["RetentionInDays"] == 30
+    assert RESOURCES["BatchLogs"]["Properties"]["RetentionInDays"] == {"Ref": "LogDays"}

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,15 @@ def test_readme_names_only_paths_that_are_there() -> None:
     text = (ROOT / "README.md").read_text()
     named = set(re.findall(r"\b(?:functions|layers|infra|tests)/[\w./-]*[\w/]", text))
     assert {path for path in named if not (ROOT / path).exists()} == set()
+
+
+def test_every_module_of_the_core_has_its_layer() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [each["layers"] for each in contracts if each["type"] == "layers"]
+    listed = {name.removeprefix("pilotlight.") for layer in layers for name in re.split(r" [:|] ", layer)}
+    core = ROOT / "layers" / "core" / "pilotlight"
+    found = {path.relative_to(core).parts[0].removesuffix(".py") for path in core.rglob("*.py")}
+    assert found - {"__init__"} == listed
 
 
 def test_changelog_and_package_agree_on_the_version() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from pilotlight import estimate
 from pilotlight.api.ledger import Kind, form
@@ -20,14 +19,9 @@ STAGES = ("queue", "load", "decode", "infer", "encode", "store")  # of Trace.mar
 TOLD_BY_CODE = ("layers/core/pilotlight", "functions")
 
 
-def load(path: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.load((ROOT / path).read_bytes(), Loader=intrinsics.TemplateLoader)  # noqa: S506 - a SafeLoader
-    return loaded
-
-
-STACK = load("template.yaml")
-EVENTS = load("infra/events.yaml")
-MONITORING = load("infra/monitoring.yaml")
+STACK = intrinsics.written(ROOT / "template.yaml")
+EVENTS = intrinsics.written(ROOT / "infra/events.yaml")
+MONITORING = intrinsics.written(ROOT / "infra/monitoring.yaml")
 ALARMS = {
     name: resource["Properties"]
     for template in (STACK, MONITORING)
@@ -175,7 +169,7 @@ def test_new_code_is_taken_back_by_alarms_that_are_about_it() -> None:
 @pytest.mark.parametrize("name", ["Monitoring", "Training"])
 def test_nested_stacks_get_the_parameters_that_they_have(name: str) -> None:
     nested = STACK["Resources"][name]["Properties"]
-    parameters = load(nested["TemplateURL"])["Parameters"]
+    parameters = intrinsics.written(ROOT / nested["TemplateURL"])["Parameters"]
     required = {parameter for parameter, each in parameters.items() if "Default" not in each}
     assert required <= set(nested["Parameters"]) <= set(parameters)
 

@@ -16,7 +16,8 @@ from botocore.parsers import ResponseParserError
 from pilotlight.api.scopes import SCOPES
 from pilotlight.local import intrinsics
 from tests.conftest import aws_variables
-from tests.infra.cloud import FILES, LACKING, MAKERS, UNMADE, completed, lacking, nested, translated
+from tests.infra.cloud import FILES, LACKING, UNMADE, completed, lacking, nested, translated
+from tests.infra.makers import MAKERS
 
 Resources = Mapping[str, Mapping[str, Any]]  # by logical id, those of nested stacks as Events.Queue
 Answer = Mapping[str, Any]
@@ -206,8 +207,11 @@ def test_messages_that_fail_lie_in_the_dead_letters(name: Callable[[str], str]) 
 
 
 def test_logs_forget(stack: Resources) -> None:
-    groups = boto3.client("logs").describe_log_groups()["logGroups"]
+    own = {one["PhysicalResourceId"] for one in stack.values() if one["ResourceType"] == "AWS::Logs::LogGroup"}
+    pages = boto3.client("logs").get_paginator("describe_log_groups").paginate()
+    groups = [group for page in pages for group in page["logGroups"] if group["logGroupName"] in own]
     kept = {group["logGroupName"]: group.get("retentionInDays") for group in groups}
+    assert kept.keys() == own
     assert None not in kept.values()
     assert len(kept) >= len(FUNCTIONS)
 

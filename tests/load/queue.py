@@ -207,16 +207,21 @@ def run(count: int, seed: int, weather: Weather = Weather()) -> dict[str, Any]:
         return driven(store, boto3.client("sqs"), count, weather, chance)
 
 
+def asked(count: int, chance: random.Random) -> tuple[list[str], list[int]]:
+    """What each message is, by its number, and the numbers in the order in which they are sent, some of them twice."""
+    kinds = ["good"] * count
+    for place, number in enumerate(chance.sample(range(count), max(2, round(count * POISON)))):
+        kinds[number] = "late" if place % 2 else "broken"
+    numbers = [number for number in range(count) for _ in range(1 + (chance.random() < TWICE))]
+    chance.shuffle(numbers)
+    return kinds, numbers
+
+
 def driven(store: Deadly, sqs: Any, count: int, weather: Weather, chance: random.Random) -> dict[str, Any]:  # noqa: ANN401
     """The load itself."""
     fakes.publish(Registry(store))
     store.writes.clear()
-    kinds = ["good"] * count
-    for place, number in enumerate(chance.sample(range(count), max(2, round(count * POISON)))):
-        kinds[number] = "late" if place % 2 else "broken"
-    queue, dlq = queues(sqs, weather)
-    numbers = [number for number in range(count) for _ in range(1 + (chance.random() < TWICE))]
-    chance.shuffle(numbers)
+    (kinds, numbers), (queue, dlq) = asked(count, chance), queues(sqs, weather)
     sent, began, memory = Counter(kinds[number] for number in numbers), time.monotonic(), [resident()]
     poller = Poller(sqs, queue, store, weather, chance)
     for start in range(0, len(numbers), WAVE):

@@ -6,7 +6,7 @@ boto3 is imported with the first word. On a laptop AWS_ENDPOINT_URL_EVENTBRIDGE 
 import json
 from typing import Any
 
-from pilotlight.errors import UnavailableError
+from pilotlight.errors import UnavailableError, words
 
 INFERENCE = "Pilotlight Inference"  # detail-type of what the batch function is subscribed to
 
@@ -28,6 +28,6 @@ class Bus:
             self._client = self._client or boto3.client("events")
             answer = self._client.put_events(Entries=[entry])
         except (BotoCoreError, ClientError) as exc:
-            raise UnavailableError(f"EventBridge did not take the word to go on with {job}: {exc}.") from exc
+            raise UnavailableError(f"EventBridge did not take the word to go on with {job}: {words(exc)}.") from exc
         if answer["FailedEntryCount"]:
             raise UnavailableError(f"EventBridge did not take the word to go on with {job}: {answer['Entries'][0]}.")

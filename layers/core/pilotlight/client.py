@@ -120,10 +120,18 @@ class Client:
     `UnavailableError` when nobody answers.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        headers: Mapping[str, str] | None = None,
+        auth: httpx2.Auth | None = None,
+    ) -> None:
+        """`auth` signs requests, as `pilotlight.credentials.Signature` does for a stack that asks for IAM."""
         self.url = url.rstrip("/")
         try:
-            self._http = httpx2.Client(base_url=self.url, timeout=timeout_s, headers=headers)
+            self._http = httpx2.Client(base_url=self.url, timeout=timeout_s, headers=headers, auth=auth)
         except httpx2.InvalidURL as exc:
             raise InvalidInputError(f"{url!r} is not a URL: {exc}; {URL_FORMS}.") from exc
 

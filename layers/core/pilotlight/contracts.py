@@ -54,12 +54,26 @@ class File(Struct, frozen=True):
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
+class Packed(Struct, frozen=True):
+    """Another form of a file, for slow links: a frame of zstd for each `part` bytes of it, and the frames' bytes."""
+
+    path: str
+    part: Annotated[int, Meta(ge=1)]
+    frames: tuple[Annotated[int, Meta(ge=1)], ...]
+
+
 class Prepared(Struct, frozen=True):
     """A variant's graph as one build of onnxruntime has optimised it, which opens faster; for that build alone."""
 
     runtime: str  # as `pilotlight.runtime.files.RUNTIME`
     graph: str
     weights: tuple[str, ...]
+    packed: dict[str, Packed] = {}  # other forms of these files, by the files' paths
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All its files, the graph first."""
+        return (self.graph, *self.weights, *(packed.path for packed in self.packed.values()))
 
 
 class Variant(Struct, frozen=True):
@@ -76,8 +90,7 @@ class Variant(Struct, frozen=True):
     @property
     def paths(self) -> tuple[str, ...]:
         """All its files, the graph first."""
-        prepared = (self.prepared.graph, *self.prepared.weights) if self.prepared else ()
-        return (self.graph, *self.weights, *prepared)
+        return (self.graph, *self.weights, *(self.prepared.paths if self.prepared else ()))
 
 
 class Evaluation(Struct, frozen=True):
@@ -233,6 +246,11 @@ class Manifest(Draft, frozen=True, kw_only=True):
         variant = self.variants[self.serve]
         opened = variant.prepared if variant.prepared and variant.prepared.runtime == runtime else variant
         return tuple(map(self.file, (opened.graph, *opened.weights)))
+
+    def packed(self, file: File) -> Packed | None:
+        """The other form of a file that is served, if it has one."""
+        prepared = self.variants[self.serve].prepared
+        return prepared.packed.get(file.path) if prepared else None
 
     @property
     def bytes(self) -> int:

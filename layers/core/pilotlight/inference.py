@@ -4,6 +4,7 @@ It knows models that are open, not who asked: a caller over HTTP, a message of a
 """
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from pilotlight import tasks
 from pilotlight.api import v2
@@ -17,6 +18,10 @@ from pilotlight.runtime.experiments import Answered
 from pilotlight.runtime.session import Array
 from pilotlight.runtime.warm import WarmModel
 from pilotlight.runtime.watch import Watch
+from pilotlight.settings import Settings
+
+if TYPE_CHECKING:
+    from pilotlight.capture.recorder import Recorder
 
 Arrays = Mapping[str, Array]
 Keep = Callable[[Manifest, Arrays, Arrays, Arrays], None]  # what was sent, what the graph was fed, what it gave
@@ -75,3 +80,12 @@ def items(manifest: Manifest, feeds: Mapping[str, Array]) -> int:
     """How many examples the graph is fed: the first input's first dimension, where the model leaves it free."""
     first = next(iter(manifest.inputs), None)
     return len(feeds[first.name]) if first is not None and first.free_shape[:1] == [-1] else 1
+
+
+def recording(settings: Settings, catalog: Catalog) -> "Recorder | None":
+    """What keeps a share of the inferences, for `keep`; nothing where that share is none."""
+    if not settings.capture_rate:
+        return None
+    from pilotlight.capture.recorder import Recorder  # 7 ms that no other cold start spends
+
+    return Recorder(lambda: catalog.registry.store, settings.capture_rate, settings.capture_seconds)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from pilotlight.errors import UnavailableError, UnsupportedError
+from pilotlight.errors import UnavailableError, UnsupportedError, words
 
 
 class Function:
@@ -30,4 +30,4 @@ class Function:
         try:
             self._client.invoke(FunctionName=self.name, InvocationType="Event", Payload=payload)
         except (BotoCoreError, ClientError) as exc:
-            raise UnavailableError(f"{self.name} could not be started: {exc}.") from exc
+            raise UnavailableError(f"{self.name} could not be started: {words(exc)}.") from exc

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pilotlight.errors import InvalidInputError, UnavailableError
+from pilotlight.errors import InvalidInputError, UnavailableError, words
 from pilotlight.signature import ALGORITHM
 
 
@@ -22,7 +22,7 @@ class KmsSigner:
         try:
             answer = client.sign(KeyId=self.key, Message=message, MessageType="RAW", SigningAlgorithm=ALGORITHM)
         except ClientError as exc:
-            raise InvalidInputError(f"KMS does not sign with {self.key!r}: {exc}.") from exc
+            raise InvalidInputError(f"KMS does not sign with {self.key!r}: {words(exc)}.") from exc
         except BotoCoreError as exc:
-            raise UnavailableError(f"KMS cannot be asked to sign: {exc}.") from exc
+            raise UnavailableError(f"KMS cannot be asked to sign: {words(exc)}.") from exc
         return bytes(answer["Signature"])

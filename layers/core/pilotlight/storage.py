@@ -6,18 +6,15 @@ Two conditional writes carry the whole registry: `create` (only if nothing is th
 
 import fcntl
 import hashlib
-import mmap
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import obstore
@@ -41,7 +38,6 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "A
 TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}
 PART_BYTES = 8 << 20  # of a large object, in one request (reference/lambda.md)
 CHUNK_BYTES = 1 << 20  # bytes written at once; larger chunks take fresh memory, smaller ones more turns of the lock
-CONNECTIONS = 4
 SIGNED_FOR = timedelta(minutes=15)  # of a URL; it is used at once
 PROXIES = {"http_proxy", "https_proxy", "all_proxy"}  # variables that obstore heeds, and our sockets do not
 RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=10)}
@@ -101,6 +97,13 @@ class ObjectStore:
             for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
                 start += os.pwrite(fd, chunk, start)
             return result.meta["size"]
+
+    def span(self, path: str, start: int, end: int) -> Iterator[memoryview]:
+        """The bytes from `start` to before `end`, in order, a chunk at a time; `NotFoundError` when there is none."""
+        with self._translated(path):
+            result = obstore.get(self._store, path, options={"range": (start, end)})
+            for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
+                yield memoryview(chunk)
 
     @contextmanager
     def reading(self, path: str) -> Iterator[Part]:
@@ -281,52 +284,6 @@ def _profile() -> Any:  # noqa: ANN401 - obstore's protocol for credential provi
         return Boto3CredentialProvider()
     except (ValueError, BotoCoreError) as exc:  # obstore's word for none at all; a profile that is not there
         raise InvalidInputError(f"No AWS credentials: {exc}. Set AWS_PROFILE, or run `aws configure`.") from exc
-
-
-def download(store: ObjectStore, path: str, target: BinaryIO, limit: int) -> tuple[int, str]:
-    """Copy an object into an open file; gives its size and its sha256.
-
-    `limit` is the size that it should have; a longer one is not read to its end, and its hash is of what was read.
-    Large objects come in parts over several connections, and are hashed while later parts arrive.
-    """
-    if limit > PART_BYTES:
-        return in_parts(store, path, target, limit)
-    digest, size = hashlib.sha256(), 0
-    for chunk in store.stream(path):
-        digest.update(chunk)
-        target.write(chunk)
-        size += len(chunk)
-        if size > limit:
-            break
-    target.flush()
-    return size, digest.hexdigest()
-
-
-def in_parts(store: ObjectStore, path: str, target: BinaryIO, limit: int) -> tuple[int, str]:
-    """`download` by ranged reads; the order of the hash is that of the bytes, not of their arrival."""
-    fd, digest = target.fileno(), hashlib.sha256()
-    with store.reading(path) as part:
-        size = first_part(store, path, part, fd)
-        if size != limit:  # objects are written whole, so this is another one
-            return size, digest.hexdigest()
-        os.truncate(fd, size)
-        starts = range(0, size, PART_BYTES)
-        with ThreadPoolExecutor(CONNECTIONS) as threads, mmap.mmap(fd, size, prot=mmap.PROT_READ) as whole:
-            rest = threads.map(lambda start: part(fd, start, min(start + PART_BYTES, size)), starts[1:])
-            for start, _ in zip(starts, chain([size], rest), strict=True):
-                with memoryview(whole)[start : start + PART_BYTES] as copied:
-                    digest.update(copied)
-    return size, digest.hexdigest()
-
-
-def first_part(store: ObjectStore, path: str, part: Part, fd: int) -> int:
-    """The object's size, after its first part is copied."""
-    try:
-        return part(fd, 0, PART_BYTES)
-    except StoreError:
-        if store.size(path) > 0:
-            raise
-        return 0  # S3 has no range of an empty object
 
 
 @contextmanager

@@ -23,10 +23,10 @@ def left(trace: Trace) -> float:
 
 def test_the_function_and_the_gateway_set_the_end() -> None:
     assert Trace.of({}, None).ends == inf
-    assert left(Trace.of({}, Context())) == pytest.approx(10 - MARGIN_S, abs=0.1)
-    assert left(Trace.of(received(5), None)) == pytest.approx(GATEWAY_S - 5 - MARGIN_S, abs=0.1)
-    assert left(Trace.of(received(5), Context())) == pytest.approx(10 - MARGIN_S, abs=0.1)
-    assert left(Trace.of(received(25), Context())) == pytest.approx(GATEWAY_S - 25 - MARGIN_S, abs=0.1)
+    assert left(Trace.of({}, Context())) == pytest.approx(10 - MARGIN_S, abs=1)
+    assert left(Trace.of(received(5), None)) == pytest.approx(GATEWAY_S - 5 - MARGIN_S, abs=1)
+    assert left(Trace.of(received(5), Context())) == pytest.approx(10 - MARGIN_S, abs=1)
+    assert left(Trace.of(received(25), Context())) == pytest.approx(GATEWAY_S - 25 - MARGIN_S, abs=1)
 
 
 @pytest.mark.parametrize("seconds_ago", [-3600.0, 3600.0])
@@ -40,7 +40,7 @@ def test_the_sam_cli_does_not_say_when_a_request_came(monkeypatch: pytest.Monkey
     monkeypatch.setenv("AWS_SAM_LOCAL", "true")
     trace = Trace.of(received(28.9), Context())
     assert trace.queue is None
-    assert left(trace) == pytest.approx(10 - MARGIN_S, abs=0.1)
+    assert left(trace) == pytest.approx(10 - MARGIN_S, abs=1)
 
 
 def test_timing_names_what_was_marked() -> None:

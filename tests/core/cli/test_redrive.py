@@ -55,3 +55,11 @@ def test_a_queue_must_be_named(queues: tuple[Any, str, str], run: Run) -> None:
     assert (code, "has no dead-letter queue" in said) == (2, True)
     code, _, said = run("redrive", "--dlq", queues[1])
     assert (code, "takes the dead letters of no queue" in said) == (2, True)
+
+
+def test_what_boto3_says_ends_with_one_full_stop(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    code, _, said = run("redrive", "--dlq", "http://127.0.0.1:9/1/dead")
+    assert (code, said) == (1, "SQS does not move the dead letters: You must specify a region.\n")

@@ -77,6 +77,12 @@ def test_list_has_the_newest_first_and_says_what_changed(run: Run, two: str) -> 
     assert second["changes"] == {"optimiser.name": "sgd", "optimiser.learning_rate": 0.1, "optimiser.betas": None}
 
 
+def test_a_setting_that_is_no_part_is_told_with_its_name(run: Run, store: str) -> None:
+    put(store, "first", ADAM, [1.0], at=NOW - timedelta(hours=1))
+    put(store, "second", ADAM | {"epochs": 7}, [1.0])
+    assert "│ epochs 7 " in run("runs")[1]
+
+
 @pytest.mark.parametrize(
     ("status", "said"),
     [

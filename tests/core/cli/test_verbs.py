@@ -8,10 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from rich.markup import render
+from typer.main import get_command
 
+import pilotlight
+from pilotlight import cli
 from pilotlight.cli import checkout, demo
 from pilotlight.cli.models import measured, summary
 from pilotlight.cli.serve import absolute
@@ -24,10 +29,7 @@ from tests.core.cli.conftest import Run
 
 ROOT = Path(__file__).parents[3]
 ANY_JSON = str(ROOT / "infra" / "local.json")
-VERBS = (
-    "demo", "train", "publish", "models", "serve", "predict", "runs", "fit", "doctor", "sweep",
-    "promote", "rollback", "canary", "split", "shadow", "history", "delete", "prune",
-)  # fmt: skip
+VERBS = (*(verb.__name__ for verb in cli.VERBS), "runs")
 
 
 @pytest.fixture
@@ -49,6 +51,18 @@ def test_every_verb_speaks_json(run: Run, verb: str) -> None:
     code, out, _ = run(verb, "--help")
     assert code == 0
     assert "--json" in out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_its_own_words(run: Run, verb: str) -> None:
+    """rich takes what stands in brackets for a style."""
+    verbs: Any = get_command(cli.commands)
+    for words in filter(None, (parameter.help for parameter in verbs.commands[verb].params)):
+        assert render(words).plain == words.replace("\\[", "[")
+
+
+def test_it_tells_its_version(run: Run) -> None:
+    assert run("--version") == (0, f"pilotlight {pilotlight.__version__}\n", "")
 
 
 def test_an_empty_store_says_how_to_fill_it(run: Run, store: str) -> None:

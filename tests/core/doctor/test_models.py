@@ -80,7 +80,7 @@ def outdated(registry: Registry) -> None:
         (dangling, "aliases", "There is no double:7, and the alias 'champion' points to it"),
         (lost, "files", "1 of 1 files are not as published: models/double/versions/1/model.onnx: There is nothing"),
         (shorter, "files", "has 5 bytes, not"),
-        (bent, "files", "has another sha256"),
+        (bent, "files", "with sha256"),
         (outdated, "prepared graphs", "ready:1 for onnxruntime 1.2.3 x86_64"),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.contracts import decode
+from pilotlight.contracts import Draft, decode
 from pilotlight.errors import ChangedError
 from pilotlight.gate.examination import Gate
 from pilotlight.gate.promotion import Force, move, promote
@@ -44,7 +44,7 @@ def test_the_same_model_again_passes_and_becomes_champion(registry: Registry, ga
     stored = decode(registry.store.get(verdict_path("digits", 2)).data, Verdict, "verdict")
     assert stored == outcome.verdict
     assert {check.name for check in stored.checks} == {
-        "opens", "golden", "memory", "signature", "finite", "quality", "classes", "latency", "loading",
+        "opens", "files", "golden", "memory", "signature", "finite", "quality", "classes", "latency", "loading",
     }  # fmt: skip
 
 
@@ -88,6 +88,27 @@ def test_a_version_is_held_to_the_budget_that_it_promises(registry: Registry, ga
     assert "quantized" not in refusals(passed)
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "1 of its 4 files changed: notes.txt is missing from the store."),
+        (b"other", "1 of its 4 files changed: notes.txt holds 5 bytes with sha256"),
+    ],
+)
+def test_a_file_that_was_not_opened_counts_too(registry: Registry, gate: Gate, content: bytes | None, why: str) -> None:
+    draft = decode((DIGITS / "draft.json").read_bytes(), Draft, "draft.json")
+    files = {path.name: path for path in DIGITS.iterdir() if path.name != "draft.json"}
+    version = registry.publish(draft, {**files, "notes.txt": b"as published"}).version
+    path = version_path("digits", version, "notes.txt")
+    if content is None:
+        registry.store.delete(path)
+    else:
+        registry.store.put(path, content)
+    outcome = promote(gate, "digits", version, by="ann")
+    assert outcome.moved is None
+    assert why in refusals(outcome.verdict)["files"]
+
+
 def test_force_moves_a_refused_version_and_says_who_and_why(registry: Registry, gate: Gate) -> None:
     worse = fakes.publish_digits(registry).version
     registry.store.put(version_path("digits", worse, "model.int8.onnx"), b"no graph")
@@ -113,4 +134,4 @@ def test_a_model_without_a_test_set_is_judged_on_what_there_is(tmp_path: Path) -
     fakes.publish(registry)
     verdict = Gate(registry, 1769).examine("double", 2, "champion", by="ann")
     assert verdict.passed, verdict.why
-    assert [check.name for check in verdict.checks] == ["opens", "golden", "memory", "signature"]
+    assert [check.name for check in verdict.checks] == ["opens", "files", "golden", "memory", "signature"]

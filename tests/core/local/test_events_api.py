@@ -16,8 +16,8 @@ from pilotlight.local.events_api import matches
 from pilotlight.local.gateway import Gateway
 from pilotlight.local.template import Rule
 from tests.core.local.http_client import ask
-from tests.core.local.test_gateway import eventually
 from tests.core.local.test_triggers import ALONE
+from tests.fakes import eventually
 
 OUTER = (
     """

@@ -1,48 +1,16 @@
 """The gateway as a whole, over HTTP, with real environments."""
 
 import json
-import logging
-import os
-import signal
 import socket
-import subprocess
-import sys
-import threading
-import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 
-import pilotlight.local
-from pilotlight.errors import InvalidInputError
-from pilotlight.local.gateway import Gateway
-from pilotlight.local.limits import Limits
 from tests.core.local.http_client import ask, connected, get
-
-WAIT_S = 30  # an upper bound for what should take a moment
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"still not so after {WAIT_S} s"
-        time.sleep(0.02)
-
-
-def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
-def pid_of(url: str) -> int:
-    return int(get(url, "/act/pid").json["pid"])
-
+from tests.core.local.processes import is_gone, pid_of
+from tests.fakes import eventually
 
 # --- what a handler sees, and what its answer becomes
 
@@ -246,79 +214,6 @@ def test_children_of_a_handler_end_with_their_environment(url: str) -> None:
     eventually(lambda: is_gone(child))
 
 
-# --- environments are started, shared and ended as on Lambda
-
-
-def sleeps(url: str, count: int, seconds: float) -> list[dict[str, Any]]:
-    """What so many handlers tell that slept at once, the first to begin first."""
-    with ThreadPoolExecutor(count) as threads:
-        spans = [reply.json for reply in threads.map(lambda _: get(url, f"/act/sleep?s={seconds}"), range(count))]
-    return sorted(spans, key=lambda span: float(span["begun"]))
-
-
-def test_two_workers_take_two_requests_at_once_and_let_the_third_wait(url: str) -> None:
-    eventually(lambda: len({span["pid"] for span in sleeps(url, 2, 0.1)}) == 2)  # both are warm
-    first, second, third = sleeps(url, 3, 0.6)
-    assert second["begun"] < first["ended"]
-    assert second["pid"] != first["pid"]
-    assert third["begun"] >= min(first["ended"], second["ended"])
-    assert third["pid"] in {first["pid"], second["pid"]}
-
-
-def test_sequential_requests_use_one_environment(url: str) -> None:
-    assert len({pid_of(url) for _ in range(5)}) == 1
-
-
-def test_cold_start_is_told_once(stack: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "pilotlight.local")
-    with Gateway(stack, port=0, workers=1).background() as url:
-        get(url, "/prod/echo/a%0Ab?secret=1")
-        get(url, "/echo")
-    lines = [record.getMessage() for record in caplog.records if " 200 " in record.getMessage()]
-    assert len(lines) == 2
-    assert lines[0].startswith("GET /prod/echo/a%0Ab 200 ")
-    assert " cold " in lines[0]
-    assert " cold " not in lines[1]
-
-
-def test_idle_environment_is_ended_and_another_takes_its_place(stack: Path) -> None:
-    with Gateway(stack, port=0, workers=1, idle_s=0.2).background() as url:
-        first = pid_of(url)
-        eventually(lambda: is_gone(first))
-        assert pid_of(url) != first
-
-
-def test_integration_limit_is_a_504_and_the_handler_goes_on(stack: Path) -> None:
-    limits = Limits(integration_s=0.7)
-    with Gateway(stack, port=0, workers=1, limits=limits).background() as url:
-        eventually(lambda: get(url, "/act/pid").status == 200)  # started, however slow this machine is
-        before = pid_of(url)
-        with ThreadPoolExecutor(2) as threads:  # the second one waits in line for as long
-            replies = list(threads.map(lambda _: get(url, "/act/sleep?s=1.6"), range(2)))
-        assert [reply.status for reply in replies] == [504, 504]
-        assert replies[0].error == "Endpoint request timed out: no answer within 0.7 s."
-        eventually(lambda: get(url, "/act/pid").status == 200)
-        seen = get(url, "/act/pid").json
-        assert seen["pid"] == before
-        assert seen["seen"].count("sleep") == 1
-
-
-def raw_request(url: str, path: str) -> socket.socket:
-    connection = socket.create_connection((urlsplit(url).hostname, urlsplit(url).port))
-    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
-    return connection
-
-
-def test_client_that_goes_away_leaves_the_line_and_spares_the_environment(stack: Path) -> None:
-    with Gateway(stack, port=0, workers=1).background() as url:
-        before = pid_of(url)
-        with raw_request(url, "/act/sleep-served?s=0.8"), raw_request(url, "/act/pid-abandoned"):
-            time.sleep(0.3)  # both have arrived: one is worked on, one waits
-        after = get(url, "/act/pid").json
-        assert after["pid"] == before
-        assert after["seen"] == ["pid", "sleep-served", "pid"]
-
-
 def test_client_that_goes_away_in_the_middle_of_its_body(url: str) -> None:
     with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as connection:
         connection.sendall(b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nhalf")
@@ -329,99 +224,3 @@ def test_garbage_is_a_400(url: str) -> None:
     with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as connection:
         connection.sendall(b"\x16\x03\x01 this is TLS\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
-
-
-# --- its own start and end
-
-
-def test_wrong_configuration_is_one_sentence(stack: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="0 workers"), Gateway(stack, port=0, workers=0).background():
-        pass
-    with pytest.raises(InvalidInputError, match="Cannot read the template"), Gateway(tmp_path / "t.yaml").background():
-        pass
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with (
-            pytest.raises(InvalidInputError, match=f"port {port} of 127.0.0.1: Address already in use. Stop"),
-            Gateway(stack, port=port).background(),
-        ):
-            pass
-
-
-def test_callback_that_fails_ends_the_gateway(stack: Path) -> None:
-    def fail(url: str) -> None:
-        raise RuntimeError(f"did not like {url}")
-
-    with pytest.raises(RuntimeError, match=r"did not like http://127\.0\.0\.1:"):
-        Gateway(stack, port=0).serve(fail)
-
-
-def test_requests_in_flight_at_the_end_are_answered(stack: Path) -> None:
-    with ThreadPoolExecutor(2) as threads:
-        with Gateway(stack, port=0, workers=1).background() as url:
-            pid = pid_of(url)
-            replies = [threads.submit(get, url, "/act/sleep?s=1.9") for _ in range(2)]
-            time.sleep(0.5)  # both have arrived: one is worked on, one waits
-        statuses = [reply.result().status for reply in replies]
-    assert statuses == [503, 503]
-    eventually(lambda: is_gone(pid))
-
-
-SERVE = """
-import sys
-from pathlib import Path
-from pilotlight.local.gateway import Gateway
-Gateway(Path(sys.argv[1]), port=0, workers=2).serve(lambda url: print(url, flush=True))
-print("served", flush=True)
-"""
-
-
-@contextmanager
-def served(stack: Path, tmp: Path) -> "Iterator[tuple[subprocess.Popen[str], str]]":
-    source = str(Path(pilotlight.local.__file__).parents[2])
-    command = [sys.executable, "-c", SERVE, str(stack)]
-    environ = {**os.environ, "PYTHONPATH": source, "TMPDIR": str(tmp)}
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process, process.stdout.readline().strip()
-        finally:
-            process.kill()
-
-
-def environments(url: str) -> list[int]:
-    """Two of them, one idle and one in a handler that hangs."""
-    threading.Thread(target=hang, args=(url,), daemon=True).start()
-    time.sleep(0.3)
-    pid = pid_of(url)
-    processes = psutil.Process(pid).parent()
-    assert processes is not None
-    eventually(lambda: len(processes.children()) == 2)
-    return [child.pid for child in processes.children()]
-
-
-def hang(url: str) -> None:
-    try:
-        get(url, "/act/hang")
-    except OSError:
-        return  # the gateway was killed, as it should be
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_ends_gateway_and_environments(stack: Path, tmp_path: Path, number: signal.Signals) -> None:
-    with served(stack, tmp_path) as (process, url):
-        pids = environments(url)
-        process.send_signal(number)
-        output, _ = process.communicate(timeout=WAIT_S)
-        assert (process.returncode, output) == (0, "served\n")
-        assert list(tmp_path.iterdir()) == []  # what environments had for /tmp
-        assert all(is_gone(pid) for pid in pids)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")
-def test_environments_die_with_a_killed_gateway(stack: Path, tmp_path: Path) -> None:
-    with served(stack, tmp_path) as (process, url):
-        pids = environments(url)
-        process.kill()
-        process.wait()
-        eventually(lambda: all(is_gone(pid) for pid in pids))

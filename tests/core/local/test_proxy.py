@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight.local.faults import FAILED, TOO_LARGE, GatewayError
@@ -115,20 +115,17 @@ def test_event_over_the_limit() -> None:
     assert caught.value.kind is TOO_LARGE
 
 
-@settings(deadline=None)  # this may be a busy machine
 @given(st.binary())
 def test_binary_body_arrives_whole(body: bytes) -> None:
     made = event(body=body)
     assert b64decode(made["body"] or "") == body
 
 
-@settings(deadline=None)  # this may be a busy machine
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_text_body_arrives_whole(text: str) -> None:
     assert (event(binary=frozenset(), body=text.encode())["body"] or "") == text
 
 
-@settings(deadline=None)  # this may be a busy machine
 @given(st.lists(st.tuples(st.text(min_size=1), st.text())))
 def test_query_arrives_whole(pairs: list[tuple[str, str]]) -> None:
     pairs = [(name.encode(errors="replace").decode(), value.encode(errors="replace").decode()) for name, value in pairs]
@@ -209,7 +206,6 @@ def test_answer_that_is_not_json() -> None:
         decode(b"\x00")
 
 
-@settings(deadline=None)  # this may be a busy machine
 @given(st.binary())
 def test_base64_answer_leaves_whole(body: bytes) -> None:
     document = {"statusCode": 200, "body": b64encode(body).decode(), "isBase64Encoded": True}
@@ -218,7 +214,6 @@ def test_base64_answer_leaves_whole(body: bytes) -> None:
     assert (b"content-length", str(len(body)).encode()) in made.headers
 
 
-@settings(deadline=None)  # this may be a busy machine
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_text_answer_leaves_whole(body: str) -> None:
     assert answer({"statusCode": 200, "body": body}).body == body.encode()

@@ -1,7 +1,7 @@
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight.errors import InvalidInputError
@@ -118,7 +118,6 @@ def fits(resource: str, segments: list[str]) -> list[int] | None:
     return ranks
 
 
-@settings(deadline=None)  # this may be a busy machine
 @given(resources, st.lists(st.sampled_from(["a", "b", "z"]), max_size=4))
 def test_agrees_with_trying_every_resource(declared: list[tuple[list[str], bool]], segments: list[str]) -> None:
     paths = sorted({written(resource) for resource in declared})
@@ -128,7 +127,6 @@ def test_agrees_with_trying_every_resource(declared: list[tuple[list[str], bool]
     assert (match.route.resource if match else None) == (max(ranked)[1] if ranked else None)
 
 
-@settings(deadline=None)  # this may be a busy machine
 @given(st.text(min_size=1).filter(lambda text: text.isprintable()))
 def test_parameters_arrive_as_they_were_meant(text: str) -> None:
     match = table("GET /x/{p}").match("GET", "/x/" + quote(text, safe=""))

@@ -175,9 +175,7 @@ def places(node: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
         yield from places(value, (*path, key))
 
 
-@settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)  # each example overwrites the one file
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # each example overwrites the one file
 @given(st.data())
 def test_junk_anywhere_is_read_or_refused_in_words(load: Load, data: st.DataObject) -> None:
     document = yaml.load(COMPLETE, intrinsics.TemplateLoader)  # noqa: S506  # a SafeLoader

@@ -15,7 +15,7 @@ from pilotlight.local.gateway import Gateway
 from pilotlight.local.template import Schedule, Subscription
 from pilotlight.local.triggers import Triggers, wait_s
 from tests.core.local.http_client import get
-from tests.core.local.test_gateway import eventually
+from tests.fakes import eventually
 
 ALONE = """
 Resources:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight.errors import InvalidInputError
@@ -197,7 +197,6 @@ def test_recipe_is_frozen() -> None:
         load("digits").epochs = 3
 
 
-@settings(deadline=None)  # a busy machine is no finding
 @given(st.floats(min_value=1e-300, max_value=1e300))
 def test_any_notation_of_a_learning_rate_is_a_number(rate: float) -> None:
     for text in (repr(rate), f"{rate:e}", f"{rate:.17e}".upper(), f"+{rate!r}"):
@@ -220,7 +219,6 @@ def recipes(draw: st.DrawFn) -> Recipe:
     )
 
 
-@settings(deadline=None)
 @given(recipes())
 def test_dumped_recipe_is_read_back_the_same(some: Recipe) -> None:
     assert recipe.check(recipe.parse(dump(some), "dump"), "dump") == some

@@ -83,10 +83,10 @@ def test_an_alias_is_read_again_after_its_time(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("rot", [truncate, flip, lengthen, lambda _: b""])
-def test_a_rotten_file_is_refused_and_the_old_version_answers(rig: Rig, rot: object) -> None:
+def test_a_rotten_file_is_refused_and_the_old_version_answers(rig: Rig, rot: Callable[[bytes], bytes]) -> None:
     fakes.publish(rig.registry, of="square")
     rig.catalog.model(CHAMPION)
-    rig.store.bend("versions/2/model.onnx", rot)  # type: ignore[arg-type]  # one of the functions above
+    rig.store.bend("versions/2/model.onnx", rot)
     rig.promote(2)
     model = rig.settled()
     assert (model.manifest.version, answer(model)) == (1, 6)

@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from pilotlight import aliases
-from pilotlight.contracts import Canary, Reference, Share
+from pilotlight.contracts import AliasDocument, Canary, Reference, Share
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry import Registry
 from pilotlight.runtime.catalog import Catalog
@@ -36,9 +37,9 @@ class Rig:
         self.catalog = Catalog(self.registry, WarmModels(10**6), memory_mb=1769, alias_seconds=0)
         self.experiments = Experiments(self.catalog)
 
-    def change(self, of: object) -> None:
+    def change(self, of: Callable[[AliasDocument], AliasDocument]) -> None:
         """Change the alias, and let this environment see it and open what it names."""
-        self.registry.change("double", "champion", of)  # type: ignore[arg-type]
+        self.registry.change("double", "champion", of)
         for caller in range(40):
             self.call(str(caller))
             self.catalog.settle()

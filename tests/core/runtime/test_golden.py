@@ -1,6 +1,6 @@
 import pytest
 
-from pilotlight.contracts import decode
+from pilotlight.contracts import Datatype, decode
 from pilotlight.errors import ModelRefusedError
 from pilotlight.runtime.golden import Exchange, Golden, Request, Response, Tensor, replay
 from pilotlight.runtime.session import open_session
@@ -15,11 +15,11 @@ def golden(given: Tensor, answer: Tensor, tolerance: float = 0.0) -> Golden:
     ("name", "datatype", "data"),
     [("echo-fp32", "FP32", (1.5, 2)), ("echo-int64", "INT64", (1, 2**40)), ("echo-bytes", "BYTES", ("a", "é"))],
 )
-def test_every_kind_of_value_is_compared(name: str, datatype: str, data: tuple[float | str, ...]) -> None:
+def test_every_kind_of_value_is_compared(name: str, datatype: Datatype, data: tuple[float | str, ...]) -> None:
     session = open_session(str(fakes.MODELS / f"{name}.onnx"))
-    given, answer = (Tensor(tensor, (1, 2), datatype, data) for tensor in "xy")  # type: ignore[arg-type]
+    given, answer = (Tensor(tensor, (1, 2), datatype, data) for tensor in "xy")
     replay(golden(given, answer), session)
-    other = Tensor("y", (1, 2), datatype, (data[1], data[1]))  # type: ignore[arg-type]
+    other = Tensor("y", (1, 2), datatype, (data[1], data[1]))
     with pytest.raises(ModelRefusedError, match="Golden request 1 is answered"):
         replay(golden(given, other), session)
 

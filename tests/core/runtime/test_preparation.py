@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from pilotlight import transfer
 from pilotlight.contracts import Manifest, Variant
 from pilotlight.errors import DoesNotFitError, ModelRefusedError
 from pilotlight.registry import Registry
@@ -76,6 +77,37 @@ def test_a_prepared_graph_answers_as_the_given_one(registry: Registry, tmp_path:
     with fetched(registry.store, manifest) as path:
         assert Path(path).name == graph.path
         np.testing.assert_allclose(logits(path), logits(DIGITS), atol=0.02)
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_weights_are_packed_where_that_wins_enough(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "PART_BYTES", 5000)
+    monkeypatch.setattr(transfer, "PART_BYTES", 5000)
+    monkeypatch.setattr(transfer, "FAST", float("inf"))
+    manifest = published(registry, DIGITS, tmp_path)
+    _, weights = manifest.serving(RUNTIME)
+    packed = manifest.packed(weights)
+    assert packed is not None
+    assert packed.path == "model.prepared.onnx.data.zst"
+    assert sum(packed.frames) == manifest.file(packed.path).bytes < preparation.WORTH * weights.bytes
+    path = f"models/digits/versions/1/{weights.path}"
+    plain = registry.store.get(path).data
+    registry.store.put(path, plain[:5000] + bytes(len(plain) - 5000))  # all but the first part comes from the frames
+    with fetched(registry.store, manifest) as laid:
+        np.testing.assert_allclose(logits(laid), logits(DIGITS), atol=0.02)
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_weights_that_do_not_shrink_lie_there_once(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "PART_BYTES", 5000)
+    monkeypatch.setattr(preparation, "WORTH", 0.1)
+    manifest = published(registry, DIGITS, tmp_path)
+    assert manifest.packed(manifest.serving(RUNTIME)[1]) is None
+    assert not [file.path for file in manifest.files if file.path.endswith(".zst")]
 
 
 @pytest.mark.usefixtures("small_is_large")

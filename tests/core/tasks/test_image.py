@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from pilotlight import tasks
-from pilotlight.contracts import TensorSpec
+from pilotlight.contracts import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry import complete
 from pilotlight.runtime.session import Array
@@ -28,12 +28,12 @@ def file(picture: Pillow.Image | Array, kind: str = "PNG", **options: object) ->
     return target.getvalue()
 
 
-def pixels(*files: bytes | str, datatype: str = "FP32", channels: int | str = 3, **steps: object) -> Array:
+def pixels(*files: bytes | str, datatype: Datatype = "FP32", channels: int | str = 3, **steps: object) -> Array:
     """What the steps make of the files, with pixels left at 0 to 255 unless the steps say otherwise."""
-    settings = Image(**{"input": "x", "scale": 1.0, **steps})  # type: ignore[arg-type]
+    settings = Image(**{"input": "x", "scale": 1.0, **steps})  # type: ignore[arg-type]  # steps of Image by name
     last = settings.layout == "NHWC"
     shape = ("batch", "height", "width", channels) if last else ("batch", channels, "height", "width")
-    manifest = fakes.stepped(settings, of=((TensorSpec("x", datatype, shape),), fakes.ROW[1]))  # type: ignore[arg-type]
+    manifest = fakes.stepped(settings, of=((TensorSpec("x", datatype, shape),), fakes.ROW[1]))
     elements = np.empty(len(files), object)
     elements[:] = files
     return tasks.prepare(manifest, {"image": elements})["x"]
@@ -41,7 +41,7 @@ def pixels(*files: bytes | str, datatype: str = "FP32", channels: int | str = 3,
 
 def one(given: bytes | str, **steps: object) -> Array:
     """The only image, channels last."""
-    only: Array = pixels(given, layout="NHWC", channels="channels", **steps)[0]  # type: ignore[arg-type]
+    only: Array = pixels(given, layout="NHWC", channels="channels", **steps)[0]  # type: ignore[arg-type]  # as above
     return only
 
 
@@ -101,7 +101,7 @@ def test_normalisation_by_channel() -> None:
 
 
 @pytest.mark.parametrize(("datatype", "dtype"), [("UINT8", np.uint8), ("FP16", np.float16), ("INT64", np.int64)])
-def test_the_graphs_datatype(datatype: str, dtype: type) -> None:
+def test_the_graphs_datatype(datatype: Datatype, dtype: type) -> None:
     found = pixels(file(NOISE), datatype=datatype)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found[0].transpose(1, 2, 0), NOISE)
@@ -125,10 +125,10 @@ def test_exif_turns_the_image_upright(orientation: int) -> None:
     picture = Pillow.fromarray(NOISE)
     exif = picture.getexif()
     exif[0x0112] = orientation
-    upright = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1),
-               6: lambda a: np.rot90(a, 3), 7: lambda a: np.rot90(a.swapaxes(0, 1), 2), 8: np.rot90}  # fmt: skip
-    wanted: Array = upright[orientation](NOISE)  # type: ignore[operator]
-    np.testing.assert_array_equal(one(file(picture, exif=exif)), wanted)
+    turned = NOISE.swapaxes(0, 1)
+    upright = {1: NOISE, 2: np.fliplr(NOISE), 3: np.rot90(NOISE, 2), 4: np.flipud(NOISE), 5: turned,
+               6: np.rot90(NOISE, 3), 7: np.rot90(turned, 2), 8: np.rot90(NOISE)}  # fmt: skip
+    np.testing.assert_array_equal(one(file(picture, exif=exif)), upright[orientation])
 
 
 def test_grey_palette_and_one_bit_images_become_colours() -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight import tasks
-from pilotlight.contracts import TensorSpec
+from pilotlight.contracts import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError, NotFoundError
 from pilotlight.runtime.assets import Assets
 from pilotlight.runtime.session import Array
@@ -21,10 +21,10 @@ ASSETS = Assets({"tokenizer.json": TOKENIZER})  # opened once, as in a warm mode
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def feeds(*texts: str, names: tuple[str, ...] = NAMES, datatype: str = "INT64", length: int | str = "tokens",
+def feeds(*texts: str, names: tuple[str, ...] = NAMES, datatype: Datatype = "INT64", length: int | str = "tokens",
           assets: Assets | None = None, **steps: object) -> dict[str, Array]:  # fmt: skip
-    specs = tuple(TensorSpec(name, datatype, ("batch", length)) for name in names)  # type: ignore[arg-type]
-    manifest = fakes.stepped(Text(**steps), of=(specs, fakes.ROW[1]))  # type: ignore[arg-type]
+    specs = tuple(TensorSpec(name, datatype, ("batch", length)) for name in names)
+    manifest = fakes.stepped(Text(**steps), of=(specs, fakes.ROW[1]))  # type: ignore[arg-type]  # steps of Text by name
     if assets is None:
         assets = Assets({"tokenizer.json": TOKENIZER}) if steps or isinstance(length, int) else ASSETS
     return dict(tasks.prepare(manifest, {"text": np.array(texts, object)}, assets))
@@ -112,7 +112,6 @@ def test_inputs_that_no_tokenizer_makes_are_refused() -> None:
         feeds("hello", names=("input_ids", "pixels"), assets=Assets({"tokenizer.json": TOKENIZER}))
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=60).filter(str.strip), min_size=1, max_size=4))
 def test_any_text_alone_is_what_it_is_in_a_batch(texts: list[str]) -> None:
     batch = feeds(*texts)

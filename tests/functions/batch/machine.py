@@ -11,7 +11,6 @@ from typing import Any
 
 import boto3
 import pytest
-import yaml
 from moto.core.config import default_user_config
 
 from pilotlight.local import intrinsics
@@ -69,8 +68,7 @@ class Machine:
 
 def definition(dead_letters: str) -> dict[str, Any]:
     """The definition as a deploy would make it; retries wait for nobody."""
-    loaded = yaml.load(TEMPLATE.read_bytes(), Loader=intrinsics.TemplateLoader)  # noqa: S506 - a SafeLoader
-    return dict(deployed(loaded["Resources"]["Spread"]["Properties"]["Definition"], dead_letters))
+    return dict(deployed(intrinsics.written(TEMPLATE)["Resources"]["Spread"]["Properties"]["Definition"], dead_letters))
 
 
 def deployed(node: Any, dead_letters: str) -> Any:  # noqa: ANN401 - JSON

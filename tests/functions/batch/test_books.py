@@ -68,7 +68,7 @@ def each(text: str) -> list[dict[str, Any]]:
 def test_a_message_has_one_id_from_its_sender_to_its_answer_and_its_log(
     place: Noted, written: Written, caplog: pytest.LogCaptureFixture
 ) -> None:
-    good, bad = record("a", BODY, correlation_id="order-17"), record("b", {"inputs": 777}, correlation_id="order-18")
+    good, bad = record("a", BODY, correlation_id="order-17"), record("b", {"inputs": 471147}, correlation_id="order-18")
     good["attributes"]["SenderId"] = bad["attributes"]["SenderId"] = "AIDA1"
     assert place.handle({"Records": [good, bad]}, None) == {"batchItemFailures": [{"itemIdentifier": "b"}]}
     assert place.document("messages/a.json")["parameters"] == {"correlation_id": "order-17"}
@@ -82,7 +82,7 @@ def test_a_message_has_one_id_from_its_sender_to_its_answer_and_its_log(
     assert second["ClientErrors"] == 1
     (failure,) = [line for line in caplog.records if line.levelname == "ERROR"]
     assert vars(failure)["correlation_id"] == "order-18"
-    assert "777" not in json.dumps(second) + caplog.text
+    assert "471147" not in json.dumps(second) + caplog.text
 
 
 def test_messages_of_one_invocation_share_its_fee(place: Noted, written: Written) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 
 from functions.batch import files, lines, work
+from functions.batch.bodies import Row
 from functions.batch.handler import Batch, build
 from functions.batch.spans import spans
 from pilotlight.batches import Order, new_id, of_batch
@@ -246,17 +247,19 @@ def test_spans_are_the_file_and_each_begins_a_line(text: str, length: int, size:
 CELLS = st.lists(st.tuples(st.text(alphabet='a,"\n', max_size=6), st.text(alphabet="b\n", max_size=4)), max_size=12)
 
 
+def cells_of(data: bytes, start: int, first: int) -> Iterator[list[str]]:
+    for item in rows_of(data, start, first):
+        assert isinstance(item.body, Row)
+        yield list(item.body.cells.values())
+
+
 @given(CELLS, st.integers(1, 40), st.integers(1, 40))
 def test_tables_read_in_spans_are_the_table(rows: list[tuple[str, str]], length: int, size: int) -> None:
     cells = ["".join(['"', cell.replace('"', '""'), '"']) for row in rows for cell in row]
     data = "".join(f"{a},{b}\n" for a, b in zip(cells[::2], cells[1::2], strict=True)).encode()
-    whole = [list(item.body.cells.values()) for item in rows_of(data, 0, 0)]  # type: ignore[union-attr]
+    whole = list(cells_of(data, 0, 0))
     found = spans([data[at : at + size] for at in range(0, len(data), size)], length, quoted=True)
-    parts = [
-        list(item.body.cells.values())  # type: ignore[union-attr]
-        for span in found
-        for item in rows_of(data[span.start : span.end], span.start, span.first)
-    ]
+    parts = [row for span in found for row in cells_of(data[span.start : span.end], span.start, span.first)]
     assert parts == whole
 
 

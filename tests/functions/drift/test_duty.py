@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -67,7 +68,7 @@ def reports(store: ObjectStore, name: str = "double") -> list[Report]:
     return [decode(store.get(place).data, Report, place) for place in sorted(store.paths(f"drift/{name}"))]
 
 
-def metrics(said: str) -> Iterator[dict[str, object]]:
+def metrics(said: str) -> Iterator[dict[str, Any]]:
     return (json.loads(line) for line in said.splitlines() if '"Drift"' in line)
 
 
@@ -88,8 +89,8 @@ def test_what_moved_is_named_and_counted(registry: Registry, capsys: pytest.Capt
     (found,) = metrics(capsys.readouterr().out)
     assert (found["model"], found["Drift"], found["drifted"]) == ("double", 1, ["x[1]", "y[1]"])
     emf = found["_aws"]
-    assert emf["CloudWatchMetrics"][0]["Namespace"] == "Pilotlight"  # type: ignore[index]
-    assert emf["CloudWatchMetrics"][0]["Dimensions"] == [["function"], ["model"]]  # type: ignore[index]
+    assert emf["CloudWatchMetrics"][0]["Namespace"] == "Pilotlight"
+    assert emf["CloudWatchMetrics"][0]["Dimensions"] == [["function"], ["model"]]
 
 
 def test_the_next_night_goes_on_where_the_last_one_ended(registry: Registry) -> None:

@@ -25,7 +25,6 @@ from pilotlight.storage import open_store
 from tests import fakes
 
 ROOT = Path(__file__).parents[3]
-RECORDED = json.loads((ROOT / "tests/events/predict-digits.json").read_text())
 ROW = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
 
 

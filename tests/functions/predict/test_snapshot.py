@@ -1,17 +1,19 @@
 """SnapStart and provisioned concurrency, with the hooks that AWS's runtime client would call."""
 
 import random
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from functions.predict.endpoints import Endpoints
-from functions.predict.handler import catalog
 from functions.predict.snapshot import PROVISIONED, SNAP_START, Snapshot
 from pilotlight.api.router import Router
 from pilotlight.contracts import Reference
 from pilotlight.errors import ModelRefusedError
 from pilotlight.registry import Registry
+from pilotlight.runtime.catalog import Catalog
 from pilotlight.settings import Settings
 from pilotlight.storage import open_store
 from tests import fakes
@@ -28,12 +30,12 @@ class Environment:
         self.store = open_store(str(folder))
         self.registry = Registry(self.store)
         fakes.publish_digits(self.registry)
-        self.catalog = catalog(Settings(store=str(folder)), self.store)
+        self.catalog = Catalog.of(Settings(store=str(folder)), self.store)
         self.asked: list[str] = []
         self.router = Router(Endpoints(self.catalog).routes())
 
-    def handle(self, event: object, context: object) -> dict[str, object]:
-        answer = self.router(event, context)  # type: ignore[arg-type]  # an event
+    def handle(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
+        answer = self.router(event, context)
         self.asked.append(str(answer["statusCode"]))
         return answer
 
@@ -48,10 +50,10 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     return Environment(tmp_path / "store")
 
 
-def run(registered: list[tuple[object, tuple[object, ...], dict[str, object]]]) -> None:
+def run(registered: list[tuple[Callable[..., object], tuple[object, ...], dict[str, object]]]) -> None:
     """As awslambdaric's hook runner does it."""
     for hook, arguments, options in registered:
-        hook(*arguments, **options)  # type: ignore[operator]  # a callable
+        hook(*arguments, **options)
 
 
 def test_an_ordinary_start_opens_nothing(environment: Environment) -> None:

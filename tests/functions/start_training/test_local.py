@@ -37,7 +37,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Local]:
     yield made
     for file in (tmp_path / "trainings").glob("*.json"):
         made.stop(file.stem, "the test is over")
-        fakes.eventually(lambda job=file.stem: made.look([job])[job].phase == "over")  # type: ignore[misc]
+        fakes.eventually(lambda job=file.stem: made.look([job])[job].phase == "over")  # type: ignore[misc]  # as is the default
 
 
 def test_a_training_from_start_to_stop(local: Local, tmp_path: Path) -> None:

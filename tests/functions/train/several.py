@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from functions.train import data, model
 from functions.train.data import Splits
 from functions.train.errors import PausedError
-from functions.train.loop import Trainer, seeded, threads, train
-from functions.train.snapshot import Snapshot
+from functions.train.loop import seeded, threads, train
 from functions.train.world import ALONE, World, joined
 from tests.functions.train.conftest import tiny_recipe
+from tests.functions.train.test_checkpoint import StopAt
 
 EXAMPLES = 301  # in batches of 64 the last one has 45, an odd number; in batches of 60 one is left over
 DRY = "model.dropout=0"  # processes drop each their own
@@ -38,25 +38,6 @@ BROKEN = ("dropped", "sliced")  # taken apart at step 7 of 10, too
 STEP = 7
 
 
-class Take:
-    """A keeper that ends the training at a step, with its snapshot."""
-
-    def __init__(self, start: Snapshot | None, stop: int) -> None:
-        self.start, self.stop = start, stop
-        self.kept: Snapshot | None = None
-
-    def newest(self) -> Snapshot | None:
-        return self.start
-
-    def boundary(self, trainer: Trainer) -> None:
-        if trainer.steps == self.stop:
-            self.kept = trainer.snapshot()
-            raise PausedError("enough")
-
-    def save(self, trainer: Trainer) -> None:
-        """Nothing to keep at the end."""
-
-
 def few() -> Splits:
     """The digits, with few of them to train on."""
     options = tiny_recipe().data
@@ -64,7 +45,7 @@ def few() -> Splits:
     return replace(splits, train=splits.train.take(np.arange(EXAMPLES)))
 
 
-def trained(name: str, splits: Splits, world: World = ALONE, keeper: Take | None = None) -> dict[str, torch.Tensor]:
+def trained(name: str, splits: Splits, world: World = ALONE, keeper: StopAt | None = None) -> dict[str, torch.Tensor]:
     """The weights of a training."""
     recipe = tiny_recipe(*WAYS[name])
     with seeded(recipe.seed):
@@ -75,11 +56,11 @@ def trained(name: str, splits: Splits, world: World = ALONE, keeper: Take | None
 
 def broken(name: str, splits: Splits, world: World) -> dict[str, torch.Tensor]:
     """The weights of a training that was taken apart into a snapshot and put together again."""
-    first = Take(None, STEP)
+    first = StopAt(STEP)
     try:
         trained(name, splits, world, first)
     except PausedError:
-        return trained(name, splits, world, Take(first.kept, -1))
+        return trained(name, splits, world, StopAt(-1, first.kept))
     raise AssertionError(name)
 
 

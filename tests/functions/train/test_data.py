@@ -63,7 +63,7 @@ def test_split_follows_its_seed(digits: Dataset) -> None:
         assert getattr(first, name).sha256 == getattr(again, name).sha256 != getattr(other, name).sha256
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.integers(0, 4), min_size=1, max_size=200),
     st.floats(0.01, 0.49),

@@ -133,9 +133,7 @@ def train(home: Path, *words: str) -> int:
     return main([str(home / "mine.yaml"), "--store", str(home / "store"), "--run", "r", *words])
 
 
-def test_own_table_and_own_model_are_trained_published_and_served(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_own_table_and_own_model_are_trained_and_published(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(home) == 0
     out, err = capsys.readouterr()
     assert out == "mine:1\n"
@@ -164,6 +162,9 @@ def test_own_table_and_own_model_are_trained_published_and_served(
         assert store.get(path).data == source
     assert manifest.file("factory.py").bytes == len(source)
 
+
+def test_own_model_is_served_by_rows_and_by_columns(home: Path) -> None:
+    assert train(home) == 0
     call = Function(str(home / "store"))
     rows = [3, 1, 2, 3, 0, 2]
     body = {"inputs": [{"name": "features", "shape": [2, 3], "datatype": "FP32", "data": rows}]}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.train import optimiser
@@ -96,7 +96,6 @@ betas = st.floats(0, 0.999)
 decays = st.one_of(st.just(0.0), st.floats(1e-4, 0.3))
 
 
-@settings(deadline=None)  # a busy machine is no finding
 @given(rates, betas, betas, decays)
 def test_every_optimiser_is_its_closed_form(rate: float, b1: float, b2: float, decay: float) -> None:
     plain, coupled = given_gradients(), given_gradients(decay)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise, repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from functions.train import data, model, source
 from functions.train.__main__ import main
 from functions.train.batches import Batch, sizes, stream
 from functions.train.cleaning import Cleaning
-from functions.train.data import Array, Splits
+from functions.train.data import Splits
+from functions.train.epoch import History
 from functions.train.loop import seeded, train
 from functions.train.running import Running, Sample
 from functions.train.shards import parts, uniform
@@ -128,7 +130,7 @@ def test_profile_is_that_of_the_same_examples_in_memory(splits: Splits) -> None:
     assert splits.train.profile.counts.sum() == len(held)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 7))
 def test_rows_are_cut_as_if_they_had_come_at_once(counts: list[int], size: int) -> None:
     total, starts = sum(counts), np.cumsum([0, *counts])
@@ -138,7 +140,7 @@ def test_rows_are_cut_as_if_they_had_come_at_once(counts: list[int], size: int) 
     assert {len(piece) for piece in pieces[:-1]} <= {size}
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=8), st.integers(0, 100))
 def test_moments_of_parts_are_those_of_the_whole(counts: list[int], seed: int) -> None:
     values = np.random.default_rng(seed).normal(1e4, 3, (sum(counts) + 2, 3))
@@ -164,8 +166,9 @@ def test_sample_is_of_the_lowest_keys_whatever_the_parts() -> None:
     whole.add(keys, keys[:, None], keys)
     for part in np.split(keys, [1, 5, 60]):
         split.add(part, part[:, None], part)
-    assert np.array_equal(np.sort(whole.keys), np.sort(split.keys))  # type: ignore[arg-type]
-    assert np.array_equal(np.sort(keys)[:10], np.sort(whole.keys))  # type: ignore[arg-type]
+    for sample in (whole, split):
+        assert sample.keys is not None
+        assert np.array_equal(np.sort(sample.keys), np.sort(keys)[:10])
 
 
 def test_hashes_are_spread_evenly() -> None:
@@ -186,7 +189,7 @@ def recipe() -> Recipe:
 
 
 def test_killed_run_over_a_stream_ends_with_the_same_weights(splits: Splits) -> None:
-    def trained(start: StopAt | None = None) -> tuple[torch.nn.Module, object]:
+    def trained(start: StopAt | None = None) -> tuple[torch.nn.Module, History]:
         with seeded(0):
             network = model.build(recipe().model, splits.train)
         return network, train(network, splits, recipe(), lambda _: None, start)
@@ -194,7 +197,7 @@ def test_killed_run_over_a_stream_ends_with_the_same_weights(splits: Splits) -> 
     whole, history = trained()
     for step in (9, 20):  # in the first epoch and in the second
         resumed, other = trained(StopAt(-1, stopped(recipe(), splits, step)))
-        assert_same((resumed, other), (whole, history))  # type: ignore[arg-type]
+        assert_same((resumed, other), (whole, history))
 
 
 def test_numbers_are_learned_in_their_deviations(tmp_path: Path) -> None:
@@ -242,7 +245,7 @@ class Faulty(ObjectStore):
         super().__init__(inner.url, inner._store)
         self.faults, self.truncated = 0, 0
 
-    def stream(self, path: str, chunk_bytes: int = 8 << 20):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def stream(self, path: str, chunk_bytes: int = 8 << 20) -> Iterator[memoryview]:
         whole = b"".join(bytes(chunk) for chunk in super().stream(path, chunk_bytes))
         if self.faults:
             self.faults -= 1
@@ -303,9 +306,9 @@ def test_shard_that_is_broken_from_the_start_is_named(tmp_path: Path) -> None:
         ({"x": np.zeros((9, 4)), "z": np.arange(9)}, "has no array 'y'"),
     ],
 )
-def test_shard_that_does_not_go_with_the_others_is_named(tmp_path: Path, change: dict[str, Array], said: str) -> None:
+def test_shard_that_does_not_go_with_the_others_is_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     shards(tmp_path)
-    np.savez(tmp_path / "part-9.npz", **change)  # type: ignore[arg-type]
+    np.savez(tmp_path / "part-9.npz", **change)
     with pytest.raises(InvalidInputError, match=said):
         data.shared(options(), Place(tmp_path))
 

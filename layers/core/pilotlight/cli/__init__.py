@@ -1,9 +1,11 @@
-"""The `pilotlight` command: one module per verb."""
+"""The `pilotlight` command: a module for each verb, or for a few that do the same kind of thing."""
 
 import sys
+from typing import Annotated
 
 import typer
 
+import pilotlight
 from pilotlight.cli import (
     canary,
     cost,
@@ -26,7 +28,6 @@ from pilotlight.cli.console import ERRORS
 from pilotlight.errors import InvalidInputError, PilotlightError
 
 commands = typer.Typer(
-    help="Serves large models from serverless functions.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,6 +54,24 @@ VERBS = (
     retention.delete,
     retention.prune,
 )
+
+
+def tell_version(wanted: bool) -> None:
+    """Print the version and end, where it is asked for."""
+    if wanted:
+        typer.echo(f"pilotlight {pilotlight.__version__}")
+        raise typer.Exit
+
+
+@commands.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Serves large models from serverless functions."""
+
+
 for verb in VERBS:
     commands.command()(verb)
 commands.add_typer(runs.runs, name="runs")

@@ -88,7 +88,7 @@ def shadow(
 
 def history(
     name: Name,
-    alias: AliasOption = CHAMPION,
+    alias: Annotated[str, typer.Option("--alias", help="The alias that was moved.")] = CHAMPION,
     store: StoreOption = STORE,
     url: ServerOption = None,
     json: JsonOption = False,

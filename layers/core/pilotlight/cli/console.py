@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pilotlight.client import Client
+from pilotlight.credentials import Credentials
 from pilotlight.registry import Registry
 from pilotlight.settings import DEFAULT_STORE
 from pilotlight.storage import open_store
@@ -27,7 +28,9 @@ UrlOption = Annotated[str, typer.Option("--url", metavar="URL", help="Of the ser
 ServerOption = Annotated[
     str | None,
     typer.Option(
-        "--url", metavar="URL", help="Of a server to ask instead of a store; PILOTLIGHT_API_KEY or _TOKEN opens it."
+        "--url",
+        metavar="URL",
+        help="Of a server to ask instead of a store; PILOTLIGHT_API_KEY, _TOKEN or _AUTH=iam open it.",
     ),
 ]
 RemoteOption = Annotated[bool, typer.Option("--remote", help="Of the server at --url, or of pilotlight serve.")]
@@ -48,10 +51,9 @@ def print_table(table: Table) -> None:
 
 
 def server(url: str) -> Client:
-    """A client of the server at that URL, with the API key and the token of the environment."""
-    key, token = os.environ.get("PILOTLIGHT_API_KEY"), os.environ.get("PILOTLIGHT_TOKEN")
-    named = {"x-api-key": key, "authorization": token and f"Bearer {token}"}
-    return Client(url, headers={name: value for name, value in named.items() if value})
+    """A client of the server at that URL, with the credentials of the environment."""
+    given = Credentials.of(os.environ, url)
+    return Client(url, headers=given.headers, auth=given.signature)
 
 
 def print_json(content: Any) -> None:  # noqa: ANN401 - anything that JSON can say

@@ -47,7 +47,10 @@ def grouped(paths: Sequence[str]) -> dict[str, list[str]]:
 
 
 def said(one: Settings, paths: Sequence[str]) -> str:
-    """A recipe's values at these paths of one part, in few words: `adam, learning_rate 0.01`."""
+    """A recipe's values at these paths of one part, in few words: `adam, learning_rate 0.01`.
+
+    A setting that is no part, such as `epochs`, is its value alone.
+    """
     words = []
     for path in paths:
         _, _, key = path.partition(".")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, print_json
+from pilotlight.credentials import Credentials
 from pilotlight.doctor import machine
 from pilotlight.doctor import store as stores
 from pilotlight.doctor.answers import Answers
@@ -24,7 +25,11 @@ COLOURS = {"passes": "green", "fails": "bold red", "not checked": "dim"}
 def doctor(
     url: Annotated[
         str | None,
-        typer.Option("--url", metavar="URL", help="Of a server, with its stage; PILOTLIGHT_API_KEY is its key."),
+        typer.Option(
+            "--url",
+            metavar="URL",
+            help="Of a server, with its stage; PILOTLIGHT_API_KEY, _TOKEN or _AUTH=iam opens it.",
+        ),
     ] = None,
     store: Annotated[
         str | None,
@@ -59,7 +64,7 @@ def of_machine(url: str, *, deep: bool) -> Iterator[Finding]:
 def of_server(url: str, store: str | None, *, deep: bool) -> Iterator[Finding]:
     """A server, and what its store says, if that is given."""
     registry = Registry(open_store(store)) if store else None
-    with Server(url, os.environ.get("PILOTLIGHT_API_KEY")) as server:
+    with Server(url, Credentials.of(os.environ, url)) as server:
         reachable(server)
         for check in (Check("TLS", server.tls), Check("stage", server.stage)):
             yield finding(check)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pilotlight.cli.console import ERRORS, RESULTS, JsonOption, print_json
-from pilotlight.errors import UnavailableError
+from pilotlight.errors import UnavailableError, words
 from pilotlight.redrive import move, pair
 
 QueueOption = Annotated[str, typer.Option("--queue", metavar="URL", help="Where messages go; names its dead letters.")]
@@ -24,7 +24,7 @@ def redrive(queue: QueueOption = "", dlq: DlqOption = "", json: JsonOption = Fal
         for moved, total in move(sqs, dlq, queue):
             ERRORS.print(f"{moved} of {total} moved", markup=False)
     except (BotoCoreError, ClientError) as exc:
-        raise UnavailableError(f"SQS does not move the dead letters: {exc}.") from exc
+        raise UnavailableError(f"SQS does not move the dead letters: {words(exc)}.") from exc
     if json:
         print_json({"queue": queue, "dlq": dlq, "moved": moved, "total": total})
     else:

@@ -31,7 +31,7 @@ SILENT_S = 900  # a run that has said nothing for so long may have been killed
 SIDE_BY_SIDE = 3  # runs that stand beside each other; more stand below each other
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Its name, as in the list.")]
-runs = typer.Typer(help="Trainings: list, show one, compare several.", add_completion=False)
+runs = typer.Typer(help="Trainings: list, show, compare or cancel them.", add_completion=False)
 
 
 @runs.callback(invoke_without_command=True)
@@ -42,7 +42,7 @@ def overview(
     url: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Trainings: list, show one, compare several. Without a command, list."""
+    """Trainings: list, show, compare or cancel them. Without a command, list."""
     if context.invoked_subcommand is None:
         listing(store, remote, url, json)
     elif any(given(context, option) for option in ("store", "remote", "url", "json")):
@@ -218,7 +218,8 @@ def overall(every: Sequence[Run]) -> Table:
         one = summary(run)
         epochs = f"{one['epochs']}/{one['of']}"
         changed = changes(run, every)
-        words = [said(changed, paths) for paths in grouped(list(changed)).values()]
+        parts = grouped(list(changed)).items()
+        words = [f"{part} {said(changed, paths)}" if paths == [part] else said(changed, paths) for part, paths in parts]
         when = one["started"][:16].replace("T", " ")
         version, took = one["version"] or "", duration(run.seconds)
         shown.add_row(run.name, condition(run), epochs, best(one), version, when, took, "; ".join(words))

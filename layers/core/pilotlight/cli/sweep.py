@@ -23,7 +23,7 @@ Setting = tuple[str, Any]  # a key of the recipe, and its value
 
 def sweep(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a recipe of record: digits.")],
-    axes: Annotated[list[str], typer.Argument(metavar="KEY=[A,B,...]...", help="'optimiser.name=[sgd, adam]'")],
+    axes: Annotated[list[str], typer.Argument(metavar="KEY=[A,B,...]...", help=r"'optimiser.name=\[sgd, adam]'")],
     changes: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="In every run.")] = [],  # noqa: B006 - typer reads it, nobody writes it
     run: Annotated[str, typer.Option("--run", metavar="NAME", help="How the runs' names begin.")] = "sweep",
     store: StoreOption = STORE,

@@ -1,6 +1,5 @@
 """Whether the models of a store can be served: aliases point to versions that are there, with all their files."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
@@ -9,7 +8,7 @@ from pilotlight.doctor.finding import Check, FaultError, NotCheckedError, listed
 from pilotlight.errors import NotFoundError, PilotlightError
 from pilotlight.registry import Registry, version_path
 from pilotlight.retention import needs
-from pilotlight.runtime.files import ONNXRUNTIME
+from pilotlight.runtime.files import ONNXRUNTIME, unlike
 
 Tell = Callable[[str], None]  # of what is under way
 
@@ -101,14 +100,9 @@ class Models:
         path = version_path(manifest.name, manifest.version, file.path)
         try:
             size = self._registry.store.size(path)
-            if size != file.bytes:
-                return f"{path} has {size} bytes, not {file.bytes}"
-            return f"{path} has another sha256" if self._deep and self._sha256(path) != file.sha256 else ""
+            why = unlike(self._registry.store, manifest, file) if self._deep and size == file.bytes else ""
         except PilotlightError as exc:
             return f"{path}: {exc}"
-
-    def _sha256(self, path: str) -> str:
-        digest = hashlib.sha256()
-        for chunk in self._registry.store.stream(path):
-            digest.update(chunk)
-        return digest.hexdigest()
+        if size != file.bytes:
+            return f"{path} has {size} bytes, not {file.bytes}"
+        return f"{path} {why}" if why else ""

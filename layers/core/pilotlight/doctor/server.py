@@ -18,11 +18,13 @@ import pilotlight
 from pilotlight import openapi
 from pilotlight.api.scopes import SCOPES
 from pilotlight.client import Client, Reply
+from pilotlight.credentials import Credentials
 from pilotlight.doctor.finding import Check, FaultError, NotCheckedError, listed
 from pilotlight.errors import InvalidInputError, UnavailableError
 
 NOBODY = "pilotlight-doctor"  # a model that there is not
 STAGE = "/prod"  # of template.yaml
+NOTHING = Credentials()
 KEYLESS = (401, 403)
 UNKNOWN = "Missing Authentication Token"  # what a REST API says of a route that it lacks, by itself with 403
 NEAR_END = timedelta(days=14)  # of a certificate; ACM renews 60 days before the end
@@ -31,12 +33,12 @@ STANDINS = {"model": NOBODY, "version": "1", "alias": "champion", "promotion": N
 
 
 class Server:
-    """A server by its URL, and the key that its registry asks for, if there is one; to be closed."""
+    """A server by its URL, and what opens its registry, if that is known; to be closed."""
 
-    def __init__(self, url: str, key: str | None = None) -> None:
+    def __init__(self, url: str, given: Credentials = NOTHING) -> None:
         self.url = url.rstrip("/")
-        self.key = key
-        self.client = self._client(key)
+        self.given = given
+        self.client = Client(self.url, headers=given.headers, auth=given.signature)
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +93,7 @@ class Server:
         below = urlsplit(self.url).path
         if is_live(self.get("/v2/health/live")):
             return f"The routes lie below {below}." if below else "The routes lie at the top of the host."
-        with Server(self.url.removesuffix(STAGE) if below == STAGE else self.url + STAGE, self.key) as other:
+        with Server(self.url.removesuffix(STAGE) if below == STAGE else self.url + STAGE, self.given) as other:
             if is_live(other.get("/v2/health/live")):
                 raise FaultError(f"The routes lie below {other.url}; give that as --url.")
         raise NotCheckedError("Nothing lives here; see the next check.")
@@ -103,7 +105,7 @@ class Server:
             return f"It answers, the first time after {reply.seconds * 1000:.0f} ms."
         advice = "see that the URL has its stage, and PILOTLIGHT_API_KEY the key if the stack asks for it everywhere"
         if reply.status in (*KEYLESS, 404):
-            advice += "; a stack with Auth=iam wants signed requests, which doctor does not send"
+            advice += "; with Auth=iam set PILOTLIGHT_AUTH=iam, with Auth=jwt PILOTLIGHT_TOKEN"
         raise FaultError(f"/v2/health/live answers {told(reply)}; {advice}.")
 
     def ready(self) -> str:
@@ -197,8 +199,8 @@ class Server:
 
     def registry(self) -> str:
         """Whether the registry can be read with the key, and shows the models that are served."""
-        if self.key is None and self.get("/registry/models").status in KEYLESS:
-            raise NotCheckedError("It asks for a key; give it as PILOTLIGHT_API_KEY.")
+        if not self.given and self.get("/registry/models").status in KEYLESS:
+            raise NotCheckedError("It asks for a key; give it as PILOTLIGHT_API_KEY, or what opens it otherwise.")
         rows, served = self.client.registry.models(), self.client.models()
         named = [row.name for row in rows]
         if sorted(named) != sorted(served):
@@ -207,7 +209,7 @@ class Server:
         return f"It shows {len(rows)} models, {sum(len(row.versions) for row in rows)} versions."
 
     def _client(self, key: str | None = None) -> Client:
-        """A client that shows a key."""
+        """A client that shows a key and nothing else."""
         return Client(self.url, headers={"x-api-key": key} if key else None)
 
 

@@ -18,8 +18,15 @@ def opens(version: Manifest, found: Probe) -> Check:
     """It is fetched, hashed and opened by the code that serves."""
     if found.error is not None:
         return Check("opens", False, f"It does not open: {found.error.rstrip('.')}.")
-    numbers = {"files": len(version.files), "bytes": version.bytes, "load_s": found.load_s}
+    numbers = {"bytes": version.bytes, "load_s": found.load_s}
     return Check("opens", True, f"It opened in {1000 * found.load_s:.0f} ms, sizes and sha256 as promised.", numbers)
+
+
+def files(version: Manifest, changed: Sequence[str]) -> Check:
+    """Every file that its manifest names is as published, those too that another machine would open."""
+    if changed:
+        return Check("files", False, f"{len(changed)} of its {len(version.files)} files changed: {'; '.join(changed)}.")
+    return Check("files", True, f"All its {len(version.files)} files are as published, by size and sha256.")
 
 
 def signature(version: Manifest, champion: Manifest) -> Check:

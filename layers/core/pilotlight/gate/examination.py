@@ -20,7 +20,7 @@ from pilotlight.gate.metric import Answers
 from pilotlight.gate.probe import EVALUATION, Order, Probe, probe
 from pilotlight.gate.verdict import APPROVAL, Check, Limits, Verdict, verdict_path
 from pilotlight.registry import Registry
-from pilotlight.runtime.files import fetched
+from pilotlight.runtime.files import fetched, unlike
 from pilotlight.runtime.session import Array
 
 DEFAULT = Limits()
@@ -122,6 +122,7 @@ class Gate:
         yield checks.opens(ours.manifest, ours.found)
         if ours.found.error is not None:
             return
+        yield checks.files(ours.manifest, self._changed(ours.manifest))
         yield checks.golden(ours.manifest, ours.found)
         yield checks.memory(ours.manifest, ours.found, self.memory_mb)
         if theirs is not None:
@@ -131,6 +132,11 @@ class Gate:
         if theirs is not None and theirs.found.error is None and ours.found.latency_ms and theirs.found.latency_ms:
             yield checks.latency(ours.found, theirs.found, self.limits)
             yield checks.loading(ours.found, theirs.found, self.limits)
+
+    def _changed(self, manifest: Manifest) -> list[str]:
+        """How files differ from what was published: a sentence each, without its full stop."""
+        found = ((file.path, unlike(self.registry.store, manifest, file)) for file in manifest.files)
+        return [f"{path} {why}" for path, why in found if why]
 
     def _judged(self, ours: Examined, theirs: Examined | None, truth: Array) -> Iterator[Check]:
         """The questions that need a test set and an answer of the right shape to it."""

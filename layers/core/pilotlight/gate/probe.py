@@ -5,7 +5,6 @@ time opening takes. It reads an `Order` as JSON from standard input; standard ou
 """
 
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -20,18 +19,16 @@ from msgspec import Meta, Struct
 from pilotlight.contracts import Manifest, Precision, Reference, decode, encode
 from pilotlight.errors import ModelRefusedError, PilotlightError
 from pilotlight.registry import Registry, version_path
-from pilotlight.runtime import golden
+from pilotlight.runtime import footprint, golden
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.files import fetched
 from pilotlight.runtime.session import Array, Session, open_session
-from pilotlight.runtime.warm import WarmModels
 from pilotlight.settings import Settings
 from pilotlight.storage import open_store
 
 ROUNDS = 30  # single requests, for the latency
 BATCH = 256  # examples asked at once
 EVALUATION = "evaluation.npz"  # of a version: the graph's inputs by name, and the targets
-KIB = 1024
 SECONDS = 600  # a version that takes longer than this is not served by a function
 
 
@@ -75,10 +72,8 @@ def probe(order: Order) -> Probe:
 
 def look(order: Order) -> Probe:
     """Open the version as a handler does, then put golden requests, single requests and the test set to it."""
-    registry = Registry(open_store(order.store))
-    settings = Settings(store=order.store, memory_mb=order.memory_mb)
-    catalog = Catalog(registry, WarmModels(settings.model_bytes), memory_mb=order.memory_mb, alias_seconds=3600)
-    started = time.perf_counter()
+    catalog = Catalog.of(Settings(store=order.store, memory_mb=order.memory_mb), open_store(order.store))
+    registry, started = catalog.registry, time.perf_counter()
     try:
         model = catalog.model(Reference(order.name, order.version))
     except PilotlightError as exc:
@@ -90,21 +85,9 @@ def look(order: Order) -> Probe:
         golden=refusal,
         load_s=load_s,
         latency_ms=latency(model.session, inputs) if inputs else 0.0,
-        peak_mb=peak_bytes() / 1e6,
+        peak_mb=footprint.peak() / 1e6,
         answered=answer(order, registry, model.manifest, model.session, inputs),
     )
-
-
-def peak_bytes() -> int:
-    """The most that this process has held.
-
-    By /proc where there is one: there ru_maxrss also counts what its parent held when it was forked.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) * KIB
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * KIB
 
 
 def replayed(registry: Registry, manifest: Manifest, session: Session) -> str | None:

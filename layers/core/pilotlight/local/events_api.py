@@ -7,9 +7,7 @@ what nobody waits for. Sources of the forms: Amazon EventBridge API reference, P
 of values, prefix and wildcard are understood.
 """
 
-import asyncio
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -20,16 +18,14 @@ import msgspec
 from msgspec import Struct, field
 
 from pilotlight.local.faults import WRONG, GatewayError
-from pilotlight.local.invoke_api import Invoke, Receive, Scope, check_caller, read_body
+from pilotlight.local.invoke_api import Receive, Scope, check_caller, read_body
 from pilotlight.local.limits import Limits
 from pilotlight.local.proxy import ACCOUNT_ID, Answer
 from pilotlight.local.template import Rule
+from pilotlight.local.unawaited import Invoke, Unawaited
 
 TARGET = b"AWSEvents.PutEvents"
 ATTEMPTS = 3  # Lambda's, for what nobody waits for
-WAIT_S = 1.0  # before the second; Lambda waits a minute
-
-log = logging.getLogger("pilotlight.local")
 
 
 class Entry(Struct):
@@ -51,9 +47,8 @@ class EventsApi:
 
     def __init__(self, rules: Sequence[Rule], invoke: Invoke, limits: Limits) -> None:
         self._rules = rules
-        self._invoke = invoke
         self._limit = limits.event_bytes
-        self._running: set[asyncio.Task[None]] = set()
+        self._unawaited = Unawaited(invoke, ATTEMPTS)
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request is for this API."""
@@ -70,26 +65,10 @@ class EventsApi:
         for told in events:
             for rule in self._rules:
                 if matches(rule.pattern, told):
-                    self._start(rule.function, told)
+                    self._unawaited.begin(self._unawaited.tell(rule.function, json.dumps(told).encode()))
         body = json.dumps({"FailedEntryCount": 0, "Entries": [{"EventId": told["id"]} for told in events]}).encode()
         headers = [(b"content-type", b"application/x-amz-json-1.1"), (b"content-length", b"%d" % len(body))]
         return Answer(200, headers, body)
-
-    def _start(self, function: str, told: Mapping[str, Any]) -> None:
-        task = asyncio.ensure_future(self._tell(function, json.dumps(told).encode()))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
-    async def _tell(self, function: str, content: bytes) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                said = await self._invoke(function, content)
-            except GatewayError as exc:
-                log.warning("%s, attempt %d of %d: %s", function, attempt, ATTEMPTS, exc)
-                await asyncio.sleep(WAIT_S * attempt)
-            else:
-                log.info("%s: %s", function, said.decode(errors="replace"))
-                return
 
 
 def event(entry: Entry) -> dict[str, Any]:

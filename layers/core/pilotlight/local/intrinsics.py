@@ -56,6 +56,15 @@ def read(path: Path, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
 
     `InvalidInputError` when it cannot be read, and for a parameter that it does not have.
     """
+    document = written(path)
+    values = _parameters(document, given or {}, path) | _functions(document)
+    known = conditions(document, values)
+    resolved: dict[str, Any] = resolve(document, values, known)
+    return resolved
+
+
+def written(path: Path) -> dict[str, Any]:
+    """The template with its intrinsic functions as they are written; `InvalidInputError` when it cannot be read."""
     try:
         document = yaml.load(path.read_bytes(), Loader=TemplateLoader)  # noqa: S506  # TemplateLoader is a SafeLoader
     except OSError as exc:
@@ -66,10 +75,7 @@ def read(path: Path, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
         raise InvalidInputError(f"{path} is not YAML: {_problem(exc)}.") from exc
     if not isinstance(document, dict):
         raise InvalidInputError(f"{path} is not a CloudFormation template: it holds no mapping with Resources.")
-    values = _parameters(document, given or {}, path) | _functions(document)
-    known = conditions(document, values)
-    resolved: dict[str, Any] = resolve(document, values, known)
-    return resolved
+    return document
 
 
 def _problem(error: yaml.YAMLError) -> str:

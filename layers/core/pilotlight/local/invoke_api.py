@@ -6,11 +6,9 @@ For this machine alone, and for requests with AWS's signature, whose content is 
 send one. Source of the forms: AWS Lambda API reference, Invoke. This module knows neither routes nor processes.
 """
 
-import asyncio
 import json
-import logging
 import re
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote
@@ -18,15 +16,13 @@ from urllib.parse import unquote
 from pilotlight.local.faults import CLIENT_GONE, NO_FUNCTION, NO_ROUTE, TOO_LARGE, WRONG, GatewayError
 from pilotlight.local.limits import Limits
 from pilotlight.local.proxy import Answer
+from pilotlight.local.unawaited import Invoke, Unawaited
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
-Invoke = Callable[[str, bytes], Awaitable[bytes]]  # a function's logical id and an event, to the handler's JSON
 
 PATH = re.compile(r"/2015-03-31/functions/([^/]+)/invocations/?")
 SIGNED = b"AWS4-HMAC-SHA256 "
-
-log = logging.getLogger("pilotlight.local")
 
 
 class InvokeApi:
@@ -36,7 +32,7 @@ class InvokeApi:
         self._functions = functions
         self._invoke = invoke
         self._limit = limits.event_bytes
-        self._running: set[asyncio.Task[None]] = set()
+        self._unawaited = Unawaited(invoke)
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request is for this API."""
@@ -68,9 +64,7 @@ class InvokeApi:
         if kind == "DryRun":
             return Answer(204, [], b"")
         if kind == "Event":
-            task = asyncio.ensure_future(self._see_to(name, event))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._unawaited.begin(self._unawaited.tell(name, event))
             return _answer(202, b"")
         if kind != "RequestResponse":
             raise GatewayError(WRONG, f"{kind!r} is no InvocationType; RequestResponse, Event and DryRun are.")
@@ -79,15 +73,6 @@ class InvokeApi:
         except GatewayError as exc:
             body = json.dumps({"errorMessage": str(exc), "errorType": exc.kind.error_type}).encode()
             return _answer(200, body, (b"x-amz-function-error", b"Unhandled"))
-
-    async def _see_to(self, name: str, event: bytes) -> None:
-        """Run what nobody waits for, and log what came of it."""
-        try:
-            answer = await self._invoke(name, event)
-        except GatewayError as exc:
-            log.warning("%s: %s", name, exc)
-        else:
-            log.info("%s: %s", name, answer.decode(errors="replace"))
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:

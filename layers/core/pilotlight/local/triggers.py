@@ -8,19 +8,14 @@ import asyncio
 import base64
 import gzip
 import json
-import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from pilotlight.local.faults import GatewayError
 from pilotlight.local.proxy import ACCOUNT_ID
 from pilotlight.local.template import Schedule, Subscription
-
-Invoke = Callable[[str, bytes], Awaitable[bytes]]  # a function's logical id and an event, to the handler's JSON
-
-log = logging.getLogger("pilotlight.local")
+from pilotlight.local.unawaited import Invoke, Unawaited
 
 
 class Triggers:
@@ -29,44 +24,27 @@ class Triggers:
     def __init__(self, schedules: Sequence[Schedule], subscriptions: Sequence[Subscription], invoke: Invoke) -> None:
         self._schedules = schedules
         self._subscriptions = subscriptions
-        self._invoke = invoke
-        self._running: set[asyncio.Task[None]] = set()
+        self._unawaited = Unawaited(invoke)
 
     def start(self) -> None:
         """Begin to count; wants a running loop."""
         for schedule in self._schedules:
-            self._run(self._repeat(schedule))
+            self._unawaited.begin(self._repeat(schedule))
 
     async def stop(self) -> None:
         """Begin nothing any more."""
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._unawaited.stop()
 
     def heard(self, source: str, line: bytes) -> None:
         """A function has written a line to its log; invoke those that have subscribed to such lines."""
         for subscription in self._subscriptions:
             if subscription.source == source and matches(subscription, line):
-                self._run(self._tell(subscription.function, log_event(source, line)))
-
-    def _run(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+                self._unawaited.begin(self._unawaited.tell(subscription.function, log_event(source, line)))
 
     async def _repeat(self, schedule: Schedule) -> None:
         while True:
             await asyncio.sleep(wait_s(schedule, time.time()))
-            await self._tell(schedule.function, scheduled_event())
-
-    async def _tell(self, function: str, event: bytes) -> None:
-        """Invoke, and log what came of it: nobody waits for an answer."""
-        try:
-            answer = await self._invoke(function, event)
-        except GatewayError as exc:
-            log.warning("%s: %s", function, exc)
-        else:
-            log.info("%s: %s", function, answer.decode(errors="replace"))
+            await self._unawaited.tell(schedule.function, scheduled_event())
 
 
 def wait_s(schedule: Schedule, now: float) -> float:

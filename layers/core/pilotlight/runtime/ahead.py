@@ -74,6 +74,10 @@ class ReadAhead(ObjectStore):
         """As the store does it."""
         return self._inner.part(path, fd, start, end)
 
+    def span(self, path: str, start: int, end: int) -> Iterator[memoryview]:
+        """As the store does it."""
+        return self._inner.span(path, start, end)
+
     @contextmanager
     def reading(self, path: str) -> Iterator[Part]:
         """As the store does it."""

@@ -32,6 +32,8 @@ from pilotlight.runtime.pace import Pace
 from pilotlight.runtime.session import open_session
 from pilotlight.runtime.swap import LATE, PATIENCE, Swap
 from pilotlight.runtime.warm import Key, WarmModel, WarmModels
+from pilotlight.settings import Settings
+from pilotlight.signature import PublicKey
 from pilotlight.storage import ObjectStore
 
 Document = TypeVar("Document")
@@ -70,6 +72,13 @@ class Catalog:
         self._looks: Loads[AliasKey, None] = Loads(swap.look)
         self._tries: Loads[tuple[Key, Key], None] = Loads(swap.try_out)
         self._proven: set[Key] = set()  # versions that have been tried out
+
+    @classmethod
+    def of(cls, settings: Settings, store: ObjectStore) -> "Catalog":
+        """The models of a store as a function with these settings serves them, with nothing loaded yet."""
+        trusted = PublicKey.parse(settings.signing_key) if settings.signing_key else None
+        warm = WarmModels(settings.model_bytes)
+        return cls(Registry(store, trusted), warm, memory_mb=settings.memory_mb, alias_seconds=settings.alias_seconds)
 
     def manifest(self, reference: Reference) -> Manifest:
         """What the store says of the version that is meant, without loading it; `NotFoundError` if there is none."""

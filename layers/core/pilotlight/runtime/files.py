@@ -4,6 +4,7 @@ It knows the manifest's records of the files, and nothing of what the bytes mean
 """
 
 import fcntl
+import hashlib
 import os
 import shutil
 import sys
@@ -15,16 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pilotlight.contracts import File, Manifest
+from msgspec.structs import replace
+
+from pilotlight.contracts import File, Manifest, Packed
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError
 from pilotlight.registry import version_path
 from pilotlight.runtime.ahead import ReadAhead
 from pilotlight.runtime.heap import keeping
-from pilotlight.storage import ObjectStore, download
+from pilotlight.storage import ObjectStore
+from pilotlight.transfer import download
 
 ONNXRUNTIME = "1.32.0"  # as pinned: to ask the package itself, it would have to be imported before the fetch begins
 RUNTIME = f"onnxruntime {ONNXRUNTIME} {os.uname().machine}"  # what a prepared graph is for
 FOLDER = "pilotlight-model-"
+MISSING = "is missing from the store"
 LEFTOVER_SECONDS = 60.0  # a younger folder may belong to a process that has not locked it yet
 
 
@@ -82,12 +87,36 @@ def copy(store: ObjectStore, manifest: Manifest, file: File, target: BinaryIO) -
     path = version_path(manifest.name, manifest.version, file.path)
     try:
         with keeping():
-            size, sha256 = download(store, path, target, file.bytes)
+            size, sha256 = download(store, path, target, file.bytes, packed(manifest, file))
     except NotFoundError as exc:
-        raise refused(manifest, file, "is missing from the store") from exc
-    if (size, sha256) != (file.bytes, file.sha256):
-        found = f"{size} bytes with sha256 {sha256}"
-        raise refused(manifest, file, f"holds {found}, not the manifest's {file.bytes} bytes with {file.sha256}")
+        raise refused(manifest, file, MISSING) from exc
+    if why := difference(file, size, sha256):
+        raise refused(manifest, file, why)
+
+
+def unlike(store: ObjectStore, manifest: Manifest, file: File) -> str:
+    """How a stored file, read through without keeping it, differs from the manifest's record; empty if it does not."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        for chunk in store.stream(version_path(manifest.name, manifest.version, file.path)):
+            digest.update(chunk)
+            size += len(chunk)
+    except NotFoundError:
+        return MISSING
+    return difference(file, size, digest.hexdigest())
+
+
+def difference(file: File, size: int, sha256: str) -> str:
+    """How what was found differs from a file's record; empty if it does not."""
+    if (size, sha256) == (file.bytes, file.sha256):
+        return ""
+    return f"holds {size} bytes with sha256 {sha256}, not the manifest's {file.bytes} bytes with {file.sha256}"
+
+
+def packed(manifest: Manifest, file: File) -> Packed | None:
+    """The other form of a file, if it has one, under its key in the store."""
+    found = manifest.packed(file)
+    return replace(found, path=version_path(manifest.name, manifest.version, found.path)) if found else None
 
 
 def check_room(manifest: Manifest, root: Path, needed: int) -> None:

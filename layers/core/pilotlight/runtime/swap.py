@@ -4,7 +4,6 @@ It runs in a thread that the machine may freeze at any point, so nothing waits f
 visible by one assignment, and only if the alias still says then what it said when the thread began (decision 0019).
 """
 
-import hashlib
 import logging
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -13,9 +12,8 @@ from typing import TYPE_CHECKING
 from pilotlight.contracts import Manifest, decode
 from pilotlight.errors import DoesNotFitError, InvalidInputError, ModelRefusedError, PilotlightError
 from pilotlight.metrics import count
-from pilotlight.registry import version_path
 from pilotlight.runtime.aliases import Aliases, AliasKey, Followed
-from pilotlight.runtime.files import RUNTIME, fetched, refused
+from pilotlight.runtime.files import RUNTIME, fetched, refused, unlike
 from pilotlight.runtime.golden import Golden, replay
 from pilotlight.runtime.session import Session
 from pilotlight.runtime.warm import Key, WarmModel
@@ -129,9 +127,5 @@ def rehearse(store: ObjectStore, manifest: Manifest, session: Session) -> None:
 def check_bytes(store: ObjectStore, manifest: Manifest) -> None:
     """Read what would be opened through without keeping it; `ModelRefusedError` when it is not what was promised."""
     for file in manifest.serving(RUNTIME):
-        digest, size = hashlib.sha256(), 0
-        for chunk in store.stream(version_path(manifest.name, manifest.version, file.path)):
-            digest.update(chunk)
-            size += len(chunk)
-        if (size, digest.hexdigest()) != (file.bytes, file.sha256):
-            raise refused(manifest, file, f"holds {size} bytes with sha256 {digest.hexdigest()}")
+        if why := unlike(store, manifest, file):
+            raise refused(manifest, file, why)

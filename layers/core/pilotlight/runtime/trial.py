@@ -4,7 +4,6 @@ The process is this module, `python -m pilotlight.runtime.trial STORE NAME VERSI
 memory from outside, since onnxruntime lets no other thread of its own process look while it opens a graph.
 """
 
-import resource
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from msgspec import Struct
 from pilotlight.contracts import Manifest, Reference, decode
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.registry import Registry
+from pilotlight.runtime import footprint
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.files import fetched
@@ -30,7 +30,6 @@ from pilotlight.runtime.warm import WarmModels
 from pilotlight.storage import ObjectStore, open_store
 
 LOOK = 0.004  # s between two looks at the process
-KIB = 1024
 RUNS = 20  # warm inferences, of which the median counts
 
 
@@ -60,43 +59,20 @@ def measure(url: str, manifest: Manifest, memory_mb: int) -> Trial:
     ):
         peak = 0
         while process.poll() is None:
-            peak = max(peak, held(process.pid))
+            peak = max(peak, footprint.held(process.pid))
             time.sleep(LOOK)
         lines = lines_of(wrong if process.returncode else said)
     if process.returncode:
         why = lines[-1].decode() if lines else f"the process ended with {process.returncode}"
         raise InvalidInputError(f"{manifest.name}:{manifest.version} cannot be measured: {why}")
     report = decode(lines[-1], Report, "the trial's answer")
-    return Trial(peak or highest(), report.load_seconds, report.warm_ms)
+    return Trial(peak or footprint.peak_of_children(), report.load_seconds, report.warm_ms)
 
 
 def lines_of(file: IO[bytes]) -> list[bytes]:
     """What a process has written."""
     file.seek(0)
     return file.read().strip().splitlines()
-
-
-def held(pid: int) -> int:
-    """The bytes that a process holds, as Lambda counts them: its own pages, and its files in memory, mapped or not."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        files = {
-            (stat.st_dev, stat.st_ino): stat.st_size
-            for link in Path(f"/proc/{pid}/fd").iterdir()
-            if "memfd:" in str(link.readlink())
-            for stat in [link.stat()]
-        }
-    except OSError:  # it has just ended, or this is not Linux
-        return 0
-    fields = dict(line.split(":", 1) for line in status.splitlines())
-    own = sum(int(fields[name].split()[0]) * KIB for name in ("RssAnon", "RssFile") if name in fields)
-    return own + sum(files.values())
-
-
-def highest() -> int:
-    """The most that any child has held, for systems without /proc: all that they tell."""
-    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return most if sys.platform == "darwin" else most * KIB
 
 
 def feeds(store: ObjectStore, manifest: Manifest) -> Mapping[str, Array]:

@@ -8,7 +8,11 @@ from pilotlight.recipes.options.part import BelowOne, NotNegative, Options, Posi
 
 
 class Stepping(Options):
-    """What every optimiser is told. They all take `weight_decay` too; of which kind it is, `optimiser` says."""
+    """What every optimiser is told, but for `weight_decay`, which each declares behind its own words.
+
+    That is the order in which recipes are kept, and by which a run that goes on knows its own. Of which kind the decay
+    is, functions/train/optimiser.py says.
+    """
 
     name: str
     learning_rate: Positive

@@ -1,0 +1,77 @@
+"""What opens a server to the commands: an API key, a token, or requests signed as IAM wants them.
+
+    PILOTLIGHT_API_KEY=...      the header x-api-key
+    PILOTLIGHT_TOKEN=...        the header authorization: Bearer
+    PILOTLIGHT_AUTH=iam         AWS Signature Version 4, service execute-api, by whatever credentials AWS's tools find
+
+A key may go along with either of the others: a usage plan counts by it.
+"""
+
+import re
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+
+from pilotlight.errors import InvalidInputError
+
+REGION = re.compile(r"\.execute-api(?:-fips)?\.([a-z0-9-]+)\.")  # in the host of an API that has no domain of its own
+SIGNED = ("Authorization", "X-Amz-Date", "X-Amz-Security-Token")
+
+
+class Signature(httpx2.Auth):
+    """Signs each request; botocore, which does so, takes 100 ms to import, so nobody does who needs it not."""
+
+    requires_request_body = True
+
+    def __init__(self, url: str) -> None:
+        """`InvalidInputError` where there are no credentials, or no region for the URL."""
+        import boto3
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            session = boto3.Session()
+            self._credentials: Any = session.get_credentials()
+        except BotoCoreError as exc:
+            raise InvalidInputError(f"PILOTLIGHT_AUTH is iam, and there are no AWS credentials: {exc}.") from exc
+        named = REGION.search(url)
+        self._region = named[1] if named else session.region_name
+        if self._credentials is None:
+            raise InvalidInputError("PILOTLIGHT_AUTH is iam, and there are no AWS credentials; run `aws configure`.")
+        if not self._region:
+            raise InvalidInputError(f"PILOTLIGHT_AUTH is iam, and {url} names no region; set AWS_REGION.")
+
+    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response]:
+        """The request with its signature, over method, host, path, query and body."""
+        from botocore.auth import SigV4Auth
+        from botocore.awsrequest import AWSRequest
+
+        asked = AWSRequest(request.method, str(request.url), data=request.content)
+        SigV4Auth(self._credentials.get_frozen_credentials(), "execute-api", self._region).add_auth(asked)
+        request.headers.update({name: asked.headers[name] for name in SIGNED if name in asked.headers})
+        yield request
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What goes along with each request; nothing, by default."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    signature: Signature | None = None
+
+    def __bool__(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.headers) or self.signature is not None
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str], url: str) -> "Credentials":
+        """Those that the variables tell for the server at that URL; `InvalidInputError` for what cannot be."""
+        key, token, auth = (environment.get(f"PILOTLIGHT_{name}", "") for name in ("API_KEY", "TOKEN", "AUTH"))
+        if auth not in ("", "iam"):
+            raise InvalidInputError(f"PILOTLIGHT_AUTH is {auth!r}; it may be iam, or not set.")
+        if auth and token:
+            raise InvalidInputError("PILOTLIGHT_AUTH and PILOTLIGHT_TOKEN are both set, and a request has one of them.")
+        named = {"x-api-key": key, "authorization": token and f"Bearer {token}"}
+        headers = {name: value for name, value in named.items() if value}
+        return cls(headers, Signature(url) if auth else None)

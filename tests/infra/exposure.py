@@ -1,0 +1,238 @@
+"""What is open, and what is kept for how long, read from the templates: rules, and for each what breaks it."""
+
+import re
+from collections.abc import Iterator
+
+from pilotlight.api.scopes import SCOPES
+from tests.infra.templates import Change, Rule, Template, Templates, changed
+
+PUBLIC = {"PILOTLIGHT_SIGNING_KEY"}  # the public half
+LOGGED = {
+    "requestId", "xrayTraceId", "requestTimeEpoch", "identity.sourceIp", "identity.apiKeyId", "identity.userArn",
+    "authorizer.tenant",
+    "httpMethod", "path", "resourcePath", "status", "responseLatency", "integrationLatency", "responseLength",
+    "error.responseType", "integration.error",
+}  # fmt: skip
+
+
+def api(templates: Templates) -> Template:
+    properties: Template = templates["api"]["Resources"]["Api"]["Properties"]
+    return properties
+
+
+def routes(templates: Templates) -> dict[str, str]:
+    """Each path of the functions' events with the function."""
+    return {
+        event["Properties"]["Path"]: name
+        for name, resource in templates["api"]["Resources"].items()
+        if resource["Type"] == "AWS::Serverless::Function"
+        for event in resource["Properties"].get("Events", {}).values()
+        if event["Type"] == "Api"
+    }
+
+
+def the_bucket_is_private_and_kept(templates: Templates) -> Iterator[str]:
+    bucket = templates["api"]["Resources"]["ModelBucket"]
+    if {bucket.get("DeletionPolicy"), bucket.get("UpdateReplacePolicy")} != {"Retain"}:
+        yield "the bucket goes with the stack"
+    properties = bucket["Properties"]
+    if list(properties.get("PublicAccessBlockConfiguration", {}).values()) != [True] * 4:
+        yield "the bucket may be made public"
+    if "BucketEncryption" not in properties or properties.get("VersioningConfiguration") != {"Status": "Enabled"}:
+        yield "the bucket is not encrypted, or forgets at once"
+
+
+def the_bucket_asks_for_tls(templates: Templates) -> Iterator[str]:
+    policy = templates["api"]["Resources"]["ModelBucketPolicy"]["Properties"]["PolicyDocument"]
+    over_tls = {"Bool": {"aws:SecureTransport": "false"}}
+    if not any(one["Effect"] == "Deny" and one.get("Condition") == over_tls for one in policy["Statement"]):
+        yield "the bucket answers without TLS"
+
+
+def no_body_is_logged(templates: Templates) -> Iterator[str]:
+    for settings in api(templates)["MethodSettings"]:
+        if settings["DataTraceEnabled"] is not False or settings["LoggingLevel"] != "OFF":
+            yield "the gateway logs bodies"
+    told = api(templates)["AccessLogSetting"]["Fn::If"][1]["Format"]
+    said = {word.strip('",}') for word in told.replace("$context.", "\n$").split("\n") if word.startswith("$")}
+    if beyond := {word[1:].split('"')[0] for word in said} - LOGGED:
+        yield f"the gateway logs {beyond}"
+
+
+def every_route_asks_for_what_the_mode_says(templates: Templates) -> Iterator[str]:
+    paths = api(templates)["DefinitionBody"]["paths"]
+    if strays := routes(templates).keys() ^ paths.keys():
+        yield f"events of the functions and paths of the Api differ in {sorted(strays)}; each stands in both"
+    key: list[Template] = [{"api_key": []}]
+    signed: list[Template] = [{"signature": []}]
+    token = {"Fn::If": ["CountsTokens", [{"token": [], "api_key": []}], [{"token": []}]]}
+    infer = {
+        "Fn::If": [
+            "AsksForKey", key, {"Fn::If": ["AsksForSignature", signed, {"Fn::If": ["AsksForToken", token, []]}]}
+        ]
+    }  # fmt: skip
+    decide = {"Fn::If": ["AsksForSignature", signed, {"Fn::If": ["AsksForToken", token, key]}]}
+    for path, item in paths.items():
+        if item["x-amazon-apigateway-any-method"]["security"] != (infer if SCOPES.get(path) == "infer" else decide):
+            yield f"{path} asks for something else than its scope does"
+
+
+def every_route_leads_to_its_function(templates: Templates) -> Iterator[str]:
+    for path, name in routes(templates).items():
+        item = api(templates)["DefinitionBody"]["paths"].get(path, {}).get("x-amazon-apigateway-any-method", {})
+        uri = item.get("x-amazon-apigateway-integration", {}).get("uri", {}).get("Fn::Sub", "")
+        if f"functions/${{{name}." not in uri:
+            yield f"{path} does not lead to {name}"
+
+
+def tokens_are_checked_before_they_count(templates: Templates) -> Iterator[str]:
+    schemes = api(templates)["DefinitionBody"]["components"]["securitySchemes"]
+    condition, scheme, otherwise = schemes.get("token", {}).get("Fn::If", (None, {}, None))
+    authorizer = scheme.get("x-amazon-apigateway-authorizer", {})
+    if condition != "AsksForToken" or otherwise != {"Ref": "AWS::NoValue"} or authorizer.get("type") != "token":
+        yield "there is no authorizer where tokens are asked for"
+    if "${AuthorizeFunction.Arn}" not in authorizer.get("authorizerUri", {}).get("Fn::Sub", ""):
+        yield "somebody else checks the tokens"
+    if authorizer.get("authorizerResultTtlInSeconds", 300) > 60:
+        yield "a token goes on for more than a minute after it has expired"
+    rules = templates["api"]["Rules"].get("TokensHaveAnIssuer", {}).get("Assertions", [])
+    needed = {name for name in ("JwtIssuer", "JwtAudience") if f"'{name}'" in str(rules)}
+    if needed != {"JwtIssuer", "JwtAudience"}:
+        yield f"of issuer and audience only {needed or 'nothing'} must be given"
+    for name in ("JwtIssuer", "JwtKeys"):
+        if templates["api"]["Parameters"][name].get("AllowedPattern") != "(https://.+)?":
+            yield f"{name} may be read without TLS"
+
+
+def a_private_api_answers_its_endpoint_alone(templates: Templates) -> Iterator[str]:
+    policy = api(templates)["DefinitionBody"].get("x-amazon-apigateway-policy", {"Fn::If": ["", {}]})["Fn::If"]
+    denied = [one for one in policy[1].get("Statement", []) if one["Effect"] == "Deny"]
+    if policy[0] != "IsPrivate" or not any("aws:SourceVpce" in str(one.get("Condition")) for one in denied):
+        yield "a private API answers every network"
+
+
+def machines_are_closed(templates: Templates) -> Iterator[str]:
+    resources = templates["training"]["Resources"]
+    metadata = resources["MachineTemplate"]["Properties"]["LaunchTemplateData"]["MetadataOptions"]
+    if metadata != {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}:
+        yield "a container may take the machine's role"
+    if "SecurityGroupIngress" in resources["MachineGroup"]["Properties"]:
+        yield "machines let others in"
+    if "SourceSecurityGroupId" not in resources["MachinesIn"]["Properties"]:
+        yield "machines let more in than each other"
+    if resources["Job"]["Properties"]["ContainerProperties"]["Privileged"] is not False:
+        yield "a job may do everything to its machine"
+
+
+def no_secret_is_a_variable(templates: Templates) -> Iterator[str]:
+    for template in templates.values():
+        hidden = {name for name, parameter in template["Parameters"].items() if parameter.get("NoEcho")}
+        for name, resource in template["Resources"].items():
+            variables = resource.get("Properties", {}).get("Environment", {}).get("Variables", {})
+            for variable, value in variables.items():
+                if re.search(r"SECRET|PASSWORD|CREDENTIAL|TOKEN|_KEY$", variable) and variable not in PUBLIC:
+                    yield f"{name} has the variable {variable}"
+                if "{{resolve:" in str(value) or any(f"'{one}'" in str(value) for one in hidden):
+                    yield f"{name} has a secret in {variable}"
+
+
+def payloads_are_kept_where_that_is_asked_for_alone(templates: Templates) -> Iterator[str]:
+    for template in templates.values():
+        for name, parameter in template["Parameters"].items():
+            if re.search(r"(Capture|Sample)(Rate|Percent)?$", name) and parameter.get("Default") not in (0, "0", "off"):
+                yield f"{name} is on by default"
+
+
+def captures_are_off_unless_asked_for(templates: Templates) -> Iterator[str]:
+    for name in ("api", "events"):
+        if templates[name]["Parameters"]["CaptureRate"]["Default"] != 0:
+            yield f"{name} keeps requests though nobody asked for it"
+        if templates[name]["Conditions"]["Captures"] != {"Fn::Not": [{"Fn::Equals": [{"Ref": "CaptureRate"}, 0]}]}:
+            yield f"the condition Captures of {name} is another than that CaptureRate is above 0"
+
+
+def captures_are_forgotten(templates: Templates) -> Iterator[str]:
+    rules = templates["api"]["Resources"]["ModelBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    found = [rule for rule in rules if rule.get("Prefix") == "captures/" and rule["Status"] == "Enabled"]
+    if not any("ExpirationInDays" in rule and "NoncurrentVersionExpiration" in rule for rule in found):
+        yield "what was kept of requests is kept for ever"
+
+
+def uploads_are_forgotten(templates: Templates) -> Iterator[str]:
+    rules = templates["api"]["Resources"]["ModelBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    forgotten = {rule.get("Prefix") for rule in rules if "ExpirationInDays" in rule}
+    for prefix in {"uploads/", "answers/", "idempotency/"} - forgotten:
+        yield f"what lies below {prefix} is kept for ever"
+
+
+def logs_are_forgotten(templates: Templates) -> Iterator[str]:
+    for template in templates.values():
+        for name, resource in template["Resources"].items():
+            if resource["Type"] != "AWS::Logs::LogGroup":
+                continue
+            if resource["Properties"].get("RetentionInDays") != {"Ref": "LogDays"}:
+                yield f"{name} is kept for another time than LogDays"
+    if templates["api"]["Resources"]["Events"]["Properties"]["Parameters"].get("LogDays") != {"Ref": "LogDays"}:
+        yield "logs of events.yaml are kept for another time than LogDays"
+
+
+RULES: list[Rule] = [
+    the_bucket_is_private_and_kept, the_bucket_asks_for_tls, no_body_is_logged,
+    every_route_asks_for_what_the_mode_says, every_route_leads_to_its_function,
+    tokens_are_checked_before_they_count, a_private_api_answers_its_endpoint_alone, machines_are_closed,
+    no_secret_is_a_variable, payloads_are_kept_where_that_is_asked_for_alone, captures_are_off_unless_asked_for,
+    captures_are_forgotten, uploads_are_forgotten, logs_are_forgotten,
+]  # fmt: skip
+
+
+# --- and each rule, broken on purpose ---------------------------------------------------------------------------------
+
+API, JOB = "api.Resources.Api.Properties", "training.Resources.Job.Properties.ContainerProperties"
+BUCKET = "api.Resources.ModelBucket"
+PATHS = f"{API}.DefinitionBody.paths"
+MACHINES = "training.Resources.MachineTemplate.Properties.LaunchTemplateData.MetadataOptions"
+FORMAT = f"{API}.AccessLogSetting.Fn::If.1.Format"
+VARIABLES = "api.Resources.PredictFunction.Properties.Environment.Variables"
+SCHEMES, CHECKS = f"{API}.DefinitionBody.components.securitySchemes", "x-amazon-apigateway-authorizer"
+LOAD = "/v2/repository/models/{model}/load.x-amazon-apigateway-any-method"
+START = "/v1/trainings.x-amazon-apigateway-any-method"
+
+MUTATIONS: list[tuple[Rule, Change]] = [
+    (uploads_are_forgotten, changed(f"{BUCKET}.Properties.LifecycleConfiguration.Rules.4.Prefix", "uploaded/")),
+    (tokens_are_checked_before_they_count, changed(f"{SCHEMES}.token.Fn::If.0", "AsksForKey")),
+    (tokens_are_checked_before_they_count, changed(f"{SCHEMES}.token.Fn::If.1.{CHECKS}", {})),
+    (
+        tokens_are_checked_before_they_count,
+        changed(f"{SCHEMES}.token.Fn::If.1.{CHECKS}.authorizerResultTtlInSeconds", 3600),
+    ),
+    (tokens_are_checked_before_they_count, changed("api.Rules.TokensHaveAnIssuer.Assertions.1", {})),
+    (tokens_are_checked_before_they_count, changed("api.Parameters.JwtKeys.AllowedPattern", "https?://.+")),
+    (every_route_asks_for_what_the_mode_says, changed(f"{PATHS}.{START}.security", [])),
+    (the_bucket_is_private_and_kept, changed(f"{BUCKET}.DeletionPolicy", "Delete")),
+    (
+        the_bucket_is_private_and_kept,
+        changed(f"{BUCKET}.Properties.PublicAccessBlockConfiguration.BlockPublicAcls", False),
+    ),
+    (the_bucket_is_private_and_kept, changed(f"{BUCKET}.Properties.BucketEncryption", None)),
+    (the_bucket_asks_for_tls, changed("api.Resources.ModelBucketPolicy.Properties.PolicyDocument.Statement", [])),
+    (no_body_is_logged, changed(f"{API}.MethodSettings.0.DataTraceEnabled", True)),
+    (no_body_is_logged, changed(FORMAT, '{"body":"$context.authorizer.claims"}')),
+    (every_route_asks_for_what_the_mode_says, changed(f"{PATHS}.{LOAD}.security", [])),
+    (every_route_asks_for_what_the_mode_says, changed(f"{PATHS}./invocations", None)),
+    (every_route_asks_for_what_the_mode_says, changed(f"{PATHS}./v2.x-amazon-apigateway-any-method.security", [])),
+    (every_route_leads_to_its_function, changed(f"{PATHS}.{LOAD}.x-amazon-apigateway-integration", {})),
+    (a_private_api_answers_its_endpoint_alone, changed(f"{API}.DefinitionBody.x-amazon-apigateway-policy", None)),
+    (machines_are_closed, changed(f"{MACHINES}.HttpTokens", "optional")),
+    (machines_are_closed, changed(f"{MACHINES}.HttpPutResponseHopLimit", 2)),
+    (machines_are_closed, changed("training.Resources.MachinesIn.Properties.SourceSecurityGroupId", None)),
+    (machines_are_closed, changed(f"{JOB}.Privileged", True)),
+    (captures_are_off_unless_asked_for, changed("api.Parameters.CaptureRate.Default", 0.01)),
+    (captures_are_off_unless_asked_for, changed("events.Conditions.Captures", {"Fn::Not": [{"Ref": "CaptureRate"}]})),
+    (captures_are_forgotten, changed(f"{BUCKET}.Properties.LifecycleConfiguration.Rules", [])),
+    (logs_are_forgotten, changed("api.Resources.PredictLogs.Properties.RetentionInDays", None)),
+    (logs_are_forgotten, changed("api.Resources.Events.Properties.Parameters.LogDays", None)),
+    (no_secret_is_a_variable, changed(f"{VARIABLES}.API_KEY", "x")),
+    (no_secret_is_a_variable, changed(f"{VARIABLES}.PILOTLIGHT_MODEL", "{{resolve:secretsmanager:x}}")),
+    (no_secret_is_a_variable, changed("api.Parameters.InvocationsModel.NoEcho", True)),
+    (payloads_are_kept_where_that_is_asked_for_alone, changed("api.Parameters.CaptureRate", {"Default": 1})),
+]
