@@ -33,6 +33,9 @@ def read(path: Path, name: str, options: OwnOptions) -> tuple[Array, Array]:
     inputs, answers = arrays[features[0]], arrays[target]
     if answers.ndim == 2 and answers.shape[1] == 1:
         answers = answers[:, 0]
+    if answers.ndim > 1:
+        said = f"{target!r} is {answers.shape}; there must be one answer to an example, (N,)"
+        raise InvalidInputError(f"{name}: {said}, a number, or a class as its index or name.")
     if answers.ndim != 1 or inputs.ndim < 2 or len(inputs) != len(answers) or not len(answers):
         shapes = f"{features[0]!r} is {inputs.shape} and {target!r} {answers.shape}"
         raise InvalidInputError(f"{name}: {shapes}; they must have the same number of examples first, one at least.")

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import sklearn.datasets
@@ -197,10 +197,22 @@ def stratify(labels: Array, fractions: Fractions, random: np.random.Generator) -
 def check(dataset: Dataset, sets: Mapping[str, Array]) -> None:
     """Refuse a split that leaves one of its sets empty, or a class out of one."""
     for name, indices in sets.items():
-        if dataset.classes and len(np.unique(dataset.targets[indices])) < len(dataset.classes):
-            raise InvalidInputError(f"data.fractions.{name} is too small: a class has no example left in that set.")
+        if dataset.classes:
+            check_classes(dataset, name, dataset.targets[indices])
         if not len(indices):
             raise InvalidInputError(f"data.fractions.{name} is too small: that set has no example left.")
+
+
+def check_classes(dataset: Dataset, name: str, targets: Array) -> None:
+    """Refuse a split that leaves a class out of the set `name`, whose answers these are."""
+    for rare in np.flatnonzero(np.bincount(targets, minlength=len(dataset.classes)) == 0)[:1]:
+        left_out(name, dataset.classes[rare], int((dataset.targets == rare).sum()))
+
+
+def left_out(name: str, word: str, count: int) -> NoReturn:
+    """Refuse a split for a class of `count` examples in all, of which the set `name` has none."""
+    said = f"data.fractions.{name} is too small: the class {word!r} has no example left in that set"
+    raise InvalidInputError(f"{said}, of {count:,} in all.")
 
 
 def scaled(splits: Splits) -> Splits:

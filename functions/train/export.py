@@ -67,18 +67,29 @@ def translate(
                 dynamic_shapes=(dimensions,),
             )
     except torch.onnx.OnnxExporterError as exc:
-        raise ExportError(f"The model cannot be exported: {str(exc).strip().splitlines()[0]}") from exc
+        raise ExportError(f"The model cannot be exported: {reason(exc)}.") from exc
     if program is None:
         raise ExportError(f"The exporter gave nothing back: {talk.getvalue()}")
     return program.model_proto
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what lies behind an error: the exporter's own says only at which of its steps it failed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300].rstrip(
+        "."
+    )
+    if "data-dependent" in said:
+        said += "; which way it goes hangs on the values of an input, and a graph goes only one: torch.where takes both"
+    return said
+
+
 @contextlib.contextmanager
 def hushed(talk: io.StringIO) -> Iterator[None]:
     """Catch what the exporter prints; drop its warnings, which are about its own internals, not about the model."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)  # it warns that torchvision, which we do not use, is not installed
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # that torchvision, which we do not use, is not installed; where a guard stands
     try:
         with contextlib.redirect_stdout(talk), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch.export calls its own deprecated pytree functions
@@ -86,7 +97,7 @@ def hushed(talk: io.StringIO) -> Iterator[None]:
             warnings.filterwarnings("ignore", ".*_flat_weights", UserWarning)  # nn.LSTM's own list of its weights
             yield
     finally:
-        log.setLevel(level)
+        logging.disable(level)
 
 
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:

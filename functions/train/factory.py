@@ -10,12 +10,13 @@ This runs the user's code, by design and with the user's rights: whoever may nam
 taken from a store: what a version or a run keeps of it, `factory.py`, is there to be read, and nothing here reads it.
 """
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
+import io
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -101,7 +102,7 @@ def executed(file: Path) -> ModuleType:
     return module
 
 
-@contextmanager
+@contextlib.contextmanager
 def reachable(folder: Path) -> Iterator[None]:
     """Let modules import what lies in a folder, inside."""
     sys.path.insert(0, str(folder))
@@ -111,7 +112,7 @@ def reachable(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
-@contextmanager
+@contextlib.contextmanager
 def told(what: str) -> Iterator[None]:
     """Turn whatever the user's code raises into one sentence."""
     try:
@@ -137,6 +138,7 @@ def check(network: nn.Module, train: Dataset, word: str, options: ExportOptions)
             )
     with TemporaryDirectory(prefix="pilotlight-factory-") as folder:
         try:
-            export(network, train, options, Path(folder, "model.onnx"))
+            with contextlib.redirect_stderr(io.StringIO()):  # torch prints what it has of a graph when it gives up
+                export(network, train, options, Path(folder, "model.onnx"))
         except ExportError as exc:
             raise InvalidInputError(f"The model of {word} cannot be exported, and so not be served: {exc}") from exc

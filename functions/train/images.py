@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from functions.train.source import File
 from pilotlight.errors import InvalidInputError
@@ -44,22 +44,23 @@ def opened(file: File) -> Image.Image:
     """The picture, decoded."""
     with file.local() as path:
         try:
-            return decoded(path)
+            picture = decoded(path)
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombWarning) as exc:
             raise InvalidInputError(f"The image {file.name} cannot be read as PNG or JPEG.") from exc
         except Image.DecompressionBombError as exc:
             raise InvalidInputError(f"The image {file.name} has more pixels than it may have: {exc}") from exc
+    if picture.mode.startswith(("I", "F")):  # Pillow would cut them off
+        raise InvalidInputError(f"The image {file.name} has 16 bits for each channel; save it with 8.")
+    return picture
 
 
 def decoded(path: Path) -> Image.Image:
-    """The picture, of 8 bits for each channel."""
+    """The picture, upright."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
             picture.load()
-            if picture.mode.startswith(("I", "F")):
-                raise ValueError(picture.mode)  # of 16 bits, which Pillow would cut off
-            return picture.copy()
+            return ImageOps.exif_transpose(picture)  # as it is served; gives a copy where nothing is to be turned
 
 
 def resized(picture: Image.Image, options: ImageOptions) -> Image.Image:

@@ -39,7 +39,13 @@ def build(options: ModelOptions, train: Dataset, folder: Path = Path()) -> nn.Mo
     check(options, train)
     if isinstance(options, CustomOptions):
         return nn.Sequential(*front(train), *factory.find(options, folder).layers(entering(train), train.outputs))
-    body = ARCHITECTURES[options.architecture](options, entering(train), train.outputs)
+    try:
+        body = ARCHITECTURES[options.architecture](options, entering(train), train.outputs)
+    except RuntimeError as exc:  # torch's own for memory on a CPU, which no other class tells apart
+        if "allocate" not in str(exc):
+            raise
+        said = f"model.architecture is {options.architecture!r}, of more weights than this machine has memory for"
+        raise InvalidInputError(f"{said}; make its sizes smaller.") from exc
     return nn.Sequential(*front(train), *body)
 
 

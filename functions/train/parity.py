@@ -24,18 +24,24 @@ LENGTHS = (1, 2, 7)  # tokens; and the longest there is
 def check(model: nn.Module, graph: Path, inputs: Array, tolerance: float) -> Parity:
     """The largest |difference| of an output between module and graph over the grid; `ParityError` above tolerance.
 
+    The tolerance is a share of the largest |output|, or of 1 where that is less: a float32 price has no four decimals.
+
     `inputs` are raw ones, from which the batches are filled by starting over when they are too few. The grid is of
     batches and, where the inputs are tokens, of lengths.
     """
     session, worst, lengths = open_session(str(graph)), 0.0, grid(inputs)
     for batch, length in product(BATCHES, lengths or [None]):
         feed = np.resize(inputs, (batch, *inputs.shape[1:]))[:, :length]
-        difference = float(np.abs(ask(session, feed) - predict(model, feed)).max())
-        if not difference <= tolerance:  # so written, it refuses NaN as well
+        expected = predict(model, feed)
+        difference, largest = (
+            float(np.abs(ask(session, feed) - expected).max()),
+            max(1.0, float(np.abs(expected).max())),
+        )
+        if not difference <= tolerance * largest:  # so written, it refuses NaN as well
             where = f"batch {batch}" + (f" and length {length}" if length else "")
             raise ParityError(
-                f"At {where}, the exported graph is {difference:.3g} away from the model, more than the "
-                f"tolerance of {tolerance:.3g}: nothing is published."
+                f"At {where}, the exported graph is {difference:.3g} away from the model's outputs of up to "
+                f"{largest:.3g}, more than the tolerance of {tolerance:.3g}: nothing is published."
             )
         worst = max(worst, difference)
     return Parity(worst, BATCHES, lengths)

@@ -98,7 +98,8 @@ def of_table(raw: Raw, options: OwnOptions) -> Dataset:
     rows = raw.inputs.astype(np.float32).astype(np.float64)  # as they are learned from: what repeats, repeats in these
     inputs, kept_answers, kept, cleaning = clean(rows, answers.values, raw.features, filling=options.missing != "drop")
     if not len(kept_answers) or not kept:
-        raise InvalidInputError(f"Nothing is left of {options.name} to learn from; {cleaning}.")
+        empty = "".join(f"{name!r} is empty in every row; " for name in nowhere(rows, raw.features)[:1])
+        raise InvalidInputError(f"Nothing is left of {options.name} to learn from; {empty}{cleaning}.")
     categories = tuple(words for name, words in zip(raw.features, raw.categories, strict=True) if name in kept)
     encoded = tuple(name for name, words in zip(kept, categories, strict=True) if words)
     return Dataset(
@@ -111,6 +112,11 @@ def of_table(raw: Raw, options: OwnOptions) -> Dataset:
         categories if encoded else (),
         options.missing,
     )
+
+
+def nowhere(rows: Array, names: Sequence[str]) -> list[str]:
+    """The columns of (N, columns) without a single value."""
+    return [name for name, column in zip(names, rows.T, strict=True) if np.isnan(column).all()]
 
 
 def typed_as(answers: Array, classes: Sequence[str]) -> Array:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from functions.train.cleaning import Cleaning
-from functions.train.data import CALIBRATION, Dataset, Splits
+from functions.train.data import CALIBRATION, Dataset, Splits, left_out
 from functions.train.profile import Moments, Profile
 from functions.train.reading import ENDINGS, typed_as
 from functions.train.running import Running, Sample
@@ -124,7 +124,8 @@ class Survey:
             raise InvalidInputError(f"data.calibration is {wanted}; there are {len(stream)} training examples.")
         train = made(self.sample.inputs, self.sample.answers, stream)
         validation, test = (made(*joined(held)) for held in self.held.values())
-        check({"train": stream.profile.counts, "validation": counted(validation), "test": counted(test)})
+        counts = {"train": stream.profile.counts, "validation": counted(validation), "test": counted(test)}
+        check(counts, answers.classes)
         calibration = made(self.sample.inputs, self.sample.answers)
         sha256 = hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
         return Splits(train, validation, test, calibration, sha256)
@@ -158,11 +159,14 @@ def counted(part: Dataset) -> Array:
     return np.bincount(part.targets, minlength=len(part.classes)) if part.classes else np.array([len(part)])
 
 
-def check(counts: dict[str, Array]) -> None:
+def check(counts: dict[str, Array], classes: Sequence[str]) -> None:
     """Refuse a split that leaves one of its sets empty, or a class out of one."""
     for name, count in counts.items():
         if not count.all():
-            raise InvalidInputError(f"data.fractions.{name} is too small: a class has no example left in that set.")
+            rare = int(count.argmin())
+            if classes:
+                left_out(name, classes[rare], int(sum(each[rare] for each in counts.values())))
+            raise InvalidInputError(f"data.fractions.{name} is too small: that set has no example left.")
 
 
 def splits(options: OwnOptions, place: Place) -> Splits:

@@ -53,7 +53,8 @@ def read_csv(path: Path, name: str, options: OwnOptions) -> Any:  # noqa: ANN401
             pyarrow.csv.ParseOptions(delimiter=options.delimiter, newlines_in_values=True, invalid_row_handler=note),
             pyarrow.csv.ConvertOptions(strings_can_be_null=True),
         )
-    except (pa.ArrowInvalid, UnicodeDecodeError) as exc:
+        check_encoding(table, name)
+    except pa.ArrowInvalid as exc:
         raise InvalidInputError(f"{name} cannot be read as CSV: {first_line(exc)}.") from exc
     if ragged:
         row = ragged[0]
@@ -62,6 +63,17 @@ def read_csv(path: Path, name: str, options: OwnOptions) -> Any:  # noqa: ANN401
             f"{row.expected_columns}: {row.text[:60]!r}."
         )
     return table
+
+
+def check_encoding(table: Any, name: str) -> None:  # noqa: ANN401
+    """Refuse a CSV file in another encoding than UTF-8; pyarrow takes such a column for bytes."""
+    try:
+        kinds = zip(table.column_names, table.schema.types, strict=True)  # names are decoded only here
+        odd = [f"column {column!r}" for column, kind in kinds if pa.types.is_binary(kind)]
+    except UnicodeDecodeError:
+        odd = ["its header"]
+    if odd:
+        raise InvalidInputError(f"{name}: {odd[0]} is not in UTF-8; save the file as UTF-8.")
 
 
 def read_parquet(path: Path, name: str, options: OwnOptions) -> Any:  # noqa: ANN401
@@ -111,6 +123,11 @@ def chosen(columns: Sequence[str], options: OwnOptions, name: str) -> tuple[str,
     kept = tuple(word for word in options.features or columns if word not in left_out)
     if not kept:
         raise InvalidInputError(f"{name} has no column left to learn from, besides {', '.join(sorted(left_out))}.")
+    if "" in kept:
+        number = columns.index("") + 1  # pandas writes its index so
+        raise InvalidInputError(
+            f"{name}: column {number} has no name; give it one, or leave it out by data.drop: ['']."
+        )
     return kept
 
 

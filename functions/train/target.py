@@ -34,18 +34,20 @@ class Targets:
 def understood(answers: Array, options: OwnOptions, origin: Origin) -> Targets:
     """Answers (N,) of text, truth values or numbers, as the recipe or else their type says."""
     distinct = np.unique(answers)
-    if not means_classes(distinct, options):
+    classes = means_classes(distinct, options)
+    check_metric(options, classes=classes)
+    if not classes:
         return Targets(numbers(answers, options, origin), (), options.metric or "r2")
-    classes = named(distinct, options)
+    names = named(distinct, options)
     words = [word(value) for value in distinct]
-    if odd := [each for each in words if each not in classes]:
+    if odd := [each for each in words if each not in names]:
         row = int(np.flatnonzero(answers == distinct[words.index(odd[0])])[0])
         said = f"{origin.place(row)}: the target is {odd[0]!r}"
-        raise InvalidInputError(f"{said}, and data.classes has only {', '.join(classes)}.")
+        raise InvalidInputError(f"{said}, and data.classes has only {', '.join(names)}.")
     if len(distinct) < 2:
         raise InvalidInputError(f"{options.name}: the target is {words[0]!r} in every row; there is nothing to learn.")
-    codes = np.array([classes.index(each) for each in words], np.float64)
-    return Targets(codes[np.searchsorted(distinct, answers)], classes, options.metric or "accuracy")
+    codes = np.array([names.index(each) for each in words], np.float64)
+    return Targets(codes[np.searchsorted(distinct, answers)], names, options.metric or "accuracy")
 
 
 def means_classes(distinct: Array, options: OwnOptions) -> bool:
@@ -53,6 +55,14 @@ def means_classes(distinct: Array, options: OwnOptions) -> bool:
     if options.task or options.classes:
         return options.task != "number"
     return distinct.dtype.kind in "Ub" or (distinct.dtype.kind in "iu" and len(distinct) <= FEW)
+
+
+def check_metric(options: OwnOptions, *, classes: bool) -> None:
+    """Refuse a metric of the other kind of answers, before anything is trained."""
+    if options.metric is not None and (options.metric == "r2") == classes:
+        kind, others = ("classes", "accuracy or balanced_accuracy") if classes else ("a number", "r2")
+        said = f"data.metric is {options.metric!r}, and the target {options.target or 'sub-folder'!r} is {kind}"
+        raise InvalidInputError(f"{said}; it must be {others}, or data.task tell what the target is.")
 
 
 def named(distinct: Array, options: OwnOptions) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ def take_in(options: argparse.Namespace) -> None:
     session = open_session(str(model.graph))
     evaluation, calibration = data(options, session)
     feeds = requests(model, session, evaluation or calibration)
-    labels = model.labels if options.labels is None else tuple(options.labels.read_text("utf-8").splitlines())
+    labels = model.labels if options.labels is None else lines(options.labels)
     choice = choose(Material(model.graph, feeds, labels, evaluation, calibration), options.quantize)
     recorded = golden.record(choice.graphs[choice.serve], choice.serve, feeds)
     files = {"report.json": choice.report, "model-card.md": card.write(options.name, model, choice, session).encode()}
@@ -64,6 +64,14 @@ def take_in(options: argparse.Namespace) -> None:
     files["draft.json"] = encode(draft(options.name, model, choice, session, repeats=recorded is not None))
     for name, content in files.items():
         (folder / name).write_bytes(content)
+
+
+def lines(file: Path) -> tuple[str, ...]:
+    """The publisher's labels."""
+    try:
+        return tuple(file.read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidInputError(f"{file} cannot be read as text: {exc}.") from exc
 
 
 def data(options: argparse.Namespace, session: Session) -> tuple[Examples | None, Examples | None]:

@@ -55,6 +55,7 @@ HEADS = {
     "mpnet": APART | {"encoder.relative_attention_bias": "distances.bias"},
     "distilbert": {"pre_classifier": "head.dense", "classifier": "head.classifier"},
 }
+OTHERS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction")
 OLD = {"gamma": "weight", "beta": "bias"}  # of layer normalisation in checkpoints of TensorFlow's times
 
 
@@ -104,6 +105,12 @@ def shaped(folder: Path, config: Mapping[str, Any]) -> Shape:
     if kind not in KINDS:
         raise InvalidInputError(
             f"{file} is of a {kind!r} model; {', '.join(KINDS)} are read. Export others to ONNX, and publish that."
+        )
+    heads = [str(one) for one in config.get("architectures") or [] if str(one).endswith(OTHERS)]
+    if heads:
+        raise InvalidInputError(
+            f"{file} is of a {heads[0]}, whose head is not read: embeddings and sequence classification are. Export it "
+            "to ONNX, and publish that."
         )
     if config.get("position_embedding_type", "absolute") != "absolute" or config.get("is_decoder"):
         raise InvalidInputError(f"{file} has relative positions or is a decoder; export it to ONNX, and publish that.")
@@ -184,9 +191,14 @@ def files(folder: Path) -> list[Path]:
     """The safetensors files, of which an index may tell; pickled weights are refused."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(document(index).get("weight_map", {}).values()))
+        told = document(index).get("weight_map")
+        if not isinstance(told, dict) or not all(isinstance(name, str) for name in told.values()):
+            raise InvalidInputError(f"{index} has no 'weight_map' that names a file for each tensor.")
+        names = sorted(set(told.values()))
         if outside := [name for name in names if Path(name).name != name]:
             raise InvalidInputError(f"{index} names weights outside its own folder: {outside[0]!r}.")
+        if missing := [name for name in names if not (folder / name).is_file()]:
+            raise InvalidInputError(f"{index} names {missing[0]!r}, which is not beside it; bring that file too.")
         return [folder / name for name in names]
     found = sorted(folder.glob("*.safetensors"))
     if not found:

@@ -23,7 +23,8 @@ class Columns:
 
     names: tuple[str, ...]
     known: Mapping[str, Array]
-    named: bool  # fitted on a table with named columns, and asks for them by name
+    framed: bool  # fitted on a table with named columns
+    named: bool  # and asks for them by name
 
     @property
     def texts(self) -> list[str]:
@@ -55,12 +56,37 @@ def columns(estimator: Any, word: str) -> Columns:  # noqa: ANN401 - scikit-lear
         check_is_fitted(estimator)
     except NotFittedError as exc:
         raise InvalidInputError(f"{word} is not fitted; call fit before it is published.") from exc
+    if vectorizer := reader(estimator):
+        raise InvalidInputError(
+            f"{word} holds a {vectorizer}, which takes whole texts; vectorize them before, and publish the estimator "
+            "of their numbers, or a checkpoint with its tokenizer."
+        )
     width = getattr(estimator, "n_features_in_", None)
     if width is None:
-        raise InvalidInputError(f"{word} does not tell how many columns it was fitted with (n_features_in_).")
+        raise InvalidInputError(
+            f"{word} does not tell how many columns it was fitted with (n_features_in_); fit it on a table."
+        )
     told = getattr(estimator, "feature_names_in_", None)
     names = tuple(map(str, told)) if told is not None else tuple(f"x{place}" for place in range(width))
-    return Columns(names, known(estimator, names), named=told is not None and splits(estimator))
+    framed = told is not None
+    return Columns(names, known(estimator, names), framed=framed, named=framed and splits(estimator))
+
+
+def reader(estimator: Any) -> str:  # noqa: ANN401
+    """What the first part is called that takes texts apart into words; empty where none does.
+
+    Its graph would ask onnxruntime for small letters, for which that needs a locale that Lambda does not have.
+    """
+    if hasattr(estimator, "build_analyzer"):
+        return type(estimator).__name__
+    return next(filter(None, map(reader, parts(estimator))), "")
+
+
+def parts(estimator: Any) -> list[Any]:  # noqa: ANN401
+    """The estimators that one is put together of."""
+    if isinstance(estimator, Pipeline):
+        return [step for _, step in estimator.steps]
+    return [part for _, part, _ in estimator.transformers_] if isinstance(estimator, ColumnTransformer) else []
 
 
 def known(estimator: Any, names: Sequence[str]) -> dict[str, Array]:  # noqa: ANN401

@@ -30,7 +30,7 @@ def read(where: str, name: str, target: Path) -> Model:
     except InvalidInputError:
         raise
     except Exception as exc:
-        said = " ".join(str(exc).split())[:300]
+        said = " ".join(str(exc).split())[:300].rstrip(".")
         raise InvalidInputError(f"{word} raised {type(exc).__name__}: {said}.") from exc
     if isinstance(made, sklearn.base.BaseEstimator):
         return pipeline.read(made, word, target)

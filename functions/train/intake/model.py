@@ -46,6 +46,8 @@ def distance(name: str, expected: Array, actual: Array) -> float:
         raise ParityError(
             f"The graph answers {name!r} in shape {list(actual.shape)}, the model {list(expected.shape)}."
         )
+    if np.isnan(expected).any():
+        raise ParityError(f"The model itself answers {name!r} with NaN: nothing is published.")
     difference = float(np.abs(expected.astype(np.float64) - actual.astype(np.float64)).max(initial=0.0))
     allowed = TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0.0)))
     if not difference <= allowed:

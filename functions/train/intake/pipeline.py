@@ -1,6 +1,6 @@
 """A fitted scikit-learn estimator or pipeline, over a table of numbers and texts, as a graph by skl2onnx."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from functions.train.errors import ParityError
 from functions.train.export import strip
 from functions.train.intake.columns import Columns, columns
 from functions.train.intake.model import Feeds, Model, agreed
-from pilotlight.errors import InvalidInputError
+from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import open_session
 from pilotlight.steps import Classification, Column, Finish, Regression, Table
@@ -35,11 +35,15 @@ def read(estimator: Any, word: str, target: Path) -> Model:  # noqa: ANN401 - sc
     if classes and not hasattr(estimator, "predict_proba"):
         raise InvalidInputError(f"{word} has no predict_proba; a classifier is served with its probabilities.")
     rows = feeds(taken, ROWS)
+    if classes:
+        check_target(estimator, taken, rows, word)
     onnx.save(strip(converted(estimator, taken, word, classes=classes)), target)
     try:
         parity = agreed(target, lambda feed: expected(estimator, taken, feed, classes=classes), (rows,))
     except ParityError as exc:
         raise ParityError(f"{word}: {exc} skl2onnx computes in float32 where scikit-learn takes float64.") from exc
+    except ModelRefusedError as exc:
+        raise InvalidInputError(f"{word} becomes a graph that cannot be served: {exc}") from exc
     output = open_session(str(target)).outputs[0].name
     finish: Finish = Classification(output=output, activation="none") if classes else Regression(output=output)
     return Model(
@@ -72,9 +76,19 @@ def converted(estimator: Any, taken: Columns, word: str, *, classes: bool) -> on
     keep = onnx_graph.output[-1 if classes else 0].name
     for output in [one for one in onnx_graph.output if one.name != keep]:
         onnx_graph.output.remove(output)
-    renamed(onnx_graph, {keep: SCORES if classes else NUMBERS})
+    given = (name for name, _ in types(taken))  # which skl2onnx calls otherwise where they are no words of python
+    inputs = zip((one.name for one in onnx_graph.input), given, strict=True)
+    renamed(onnx_graph, {keep: answer(taken, classes=classes), **dict(inputs)})
     model: onnx.ModelProto = graph
     return model
+
+
+def answer(taken: Columns, *, classes: bool) -> str:
+    """What the graph's output is called: as no column is."""
+    name = SCORES if classes else NUMBERS
+    while name in taken.names:
+        name += "_"
+    return name
 
 
 @contextmanager
@@ -115,26 +129,41 @@ def renamed(graph: onnx.GraphProto, names: dict[str, str]) -> None:
         value.name = names.get(value.name, value.name)
 
 
+def check_target(estimator: Any, taken: Columns, feed: Feeds, word: str) -> None:  # noqa: ANN401
+    """Refuse a classifier of several targets, whose answers have several shapes, none of them scores of classes."""
+    answers = asked(estimator.predict, taken, feed)
+    if answers.ndim > 1:
+        raise InvalidInputError(
+            f"{word} answers {answers.shape[1]} targets at once; fit an estimator for each, and publish them apart."
+        )
+
+
 def expected(estimator: Any, taken: Columns, feed: Feeds, *, classes: bool) -> dict[str, Array]:  # noqa: ANN401
     """scikit-learn's own answer, in the shape of the graph's."""
-    rows = table(taken, feed) if taken.apart else feed[INPUT].astype(np.float64)  # as most are fitted
+    name = answer(taken, classes=classes)
+    if classes:
+        return {name: asked(estimator.predict_proba, taken, feed).astype(np.float32)}
+    numbers = asked(estimator.predict if hasattr(estimator, "predict") else estimator.transform, taken, feed)
+    shape = (-1,) if sklearn.base.is_clusterer(estimator) else (len(numbers), -1)  # a cluster's number, or columns
+    return {name: numbers.astype(NUMPY_DTYPES["FP32"]).reshape(shape)}
+
+
+def asked(method: Callable[[Any], Any], taken: Columns, feed: Feeds) -> Array:
+    """What a method of the estimator answers to rows."""
     try:
-        if classes:
-            return {SCORES: np.asarray(estimator.predict_proba(rows), np.float32)}
-        numbers = estimator.predict(rows) if hasattr(estimator, "predict") else estimator.transform(rows)
+        return np.asarray(method(table(taken, feed)))
     except (ValueError, TypeError) as exc:
         raise InvalidInputError(
             f"The estimator refuses rows of {list(taken.names)} that were made up to compare it with its graph: "
             f"{shortened(exc)}."
         ) from exc
-    shape = (-1,) if sklearn.base.is_clusterer(estimator) else (len(rows), -1)  # a cluster's number, or columns
-    return {NUMBERS: np.asarray(numbers, NUMPY_DTYPES["FP32"]).reshape(shape)}
 
 
 def table(taken: Columns, feed: Feeds) -> Any:  # noqa: ANN401 - a DataFrame where columns have names
-    """The columns beside each other, as the estimator was fitted on them."""
-    if not taken.named:
-        return np.concatenate([feed[name].astype(object) for name in taken.names], axis=1)
+    """The rows as the estimator was fitted on them: numbers in float64, as most are."""
+    columns = [feed[name].ravel() for name in taken.names] if taken.apart else list(feed[INPUT].astype(np.float64).T)
+    if not taken.framed:
+        return np.stack([column.astype(object) for column in columns] if taken.apart else columns, axis=1)
     import pandas  # only what was fitted on a DataFrame needs it, and then it is there
 
-    return pandas.DataFrame({name: feed[name].ravel() for name in taken.names})
+    return pandas.DataFrame(dict(zip(taken.names, columns, strict=True)))

@@ -1,5 +1,6 @@
 """A torch module with example inputs, or torch.export's .pt2 file, as a graph that gives the same answers."""
 
+import contextlib
 import inspect
 import io
 import warnings
@@ -16,24 +17,26 @@ from torch import Tensor, nn
 
 from functions.train.data import Array
 from functions.train.errors import ExportError
-from functions.train.export import hushed, strip
+from functions.train.export import hushed, reason, strip
 from functions.train.intake.model import Feeds, Model, agreed
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.session import open_session
 
 OPSET = 20
 BATCH = "batch"
-Shapes = tuple[dict[int, str], ...]
+Shapes = tuple[dict[int, str] | tuple[dict[int, str], ...], ...]  # by input; those behind a star are one
 
 
 def export(module: nn.Module, inputs: Sequence[Tensor], word: str, target: Path) -> Model:
     """The module over these inputs, their first dimension free where the module lets it be."""
-    frozen = deepcopy(module).cpu().eval().requires_grad_(False)
+    frozen = plain(module, inputs, word)
     names = parameters(frozen, len(inputs))
     example = tuple(repeated(one) for one in inputs)
     batched = all(one.ndim for one in inputs) and len({len(one) for one in inputs}) == 1
-    shapes: Shapes | None = tuple({0: BATCH} for _ in inputs) if batched else None
+    shapes = free(frozen, len(inputs)) if batched else None
     outputs = answers(frozen, inputs)
+    if twice := [name for name in outputs if name in names]:
+        raise InvalidInputError(f"{word} has both an input and an answer called {twice[0]!r}; call one otherwise.")
     translate(frozen, example if batched else tuple(inputs), names, tuple(outputs), shapes, target)
     feeds = [feed(names, inputs)] + ([feed(names, example)] if batched else [])
     parity = agreed(target, lambda given: answers(frozen, list(map(torch.from_numpy, given.values()))), tuple(feeds))
@@ -42,13 +45,34 @@ def export(module: nn.Module, inputs: Sequence[Tensor], word: str, target: Path)
     )
 
 
+def plain(module: nn.Module, inputs: Sequence[Tensor], word: str) -> nn.Module:
+    """A copy of the module to be exported; `InvalidInputError` for what the exporter or onnxruntime cannot take."""
+    found = getattr(module, "_orig_mod", module)  # what torch.compile was given
+    if isinstance(found, torch.jit.ScriptModule):
+        raise InvalidInputError(f"{word} gives TorchScript, which is not exported; give the module that it is of.")
+    if torch.bfloat16 in {one.dtype for one in (*found.parameters(), *inputs)}:
+        raise InvalidInputError(
+            f"{word} computes in bfloat16, for which onnxruntime lacks most operators on a CPU; call .float() on the "
+            "module and its example inputs."
+        )
+    return deepcopy(found).cpu().eval().requires_grad_(False)
+
+
+def free(module: nn.Module, count: int) -> Shapes:
+    """The first dimension of each input free; torch counts those behind a star, `forward(self, *inputs)`, as one."""
+    each: list[dict[int, str]] = [{0: BATCH}] * count
+    named = len(positional(module))
+    starred = any(one.kind is one.VAR_POSITIONAL for one in inspect.signature(module.forward).parameters.values())
+    return (*each[:named], tuple(each[named:])) if starred and count > named else tuple(each)
+
+
 def read(path: Path, target: Path) -> Model:
     """A .pt2 file, its free dimensions as they were exported; its example inputs are the first request."""
     refuse_pickles(path)
     try:
         program = torch.export.load(path)
     except Exception as exc:
-        raise InvalidInputError(f"{path} is not a .pt2 file that this torch reads: {first_line(exc)}.") from exc
+        raise InvalidInputError(f"{path} is not a .pt2 file that this torch reads: {reason(exc)}.") from exc
     given, extra = program.example_inputs or ((), {})
     if extra or not given or not all(isinstance(one, Tensor) for one in given):
         raise InvalidInputError(f"{path} must come with example inputs, all of them tensors and none by keyword.")
@@ -85,7 +109,7 @@ def translate(
     """Write what torch's exporter makes of it; `ExportError` with the exporter's first line."""
     talk = io.StringIO()
     try:
-        with hushed(talk), warnings.catch_warnings():
+        with hushed(talk), contextlib.redirect_stderr(talk), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*axis name", UserWarning)  # free dimensions of several inputs are one
             program = torch.onnx.export(
                 module,
@@ -97,7 +121,7 @@ def translate(
                 dynamic_shapes=shapes,
             )
     except Exception as exc:  # the exporter raises its own and torch.export's
-        raise ExportError(f"The model cannot be exported: {first_line(exc)}") from exc
+        raise ExportError(f"The model cannot be exported: {reason(exc)}.") from exc
     if program is None:
         raise ExportError(f"The exporter gave nothing back: {talk.getvalue()}")
     onnx.save(strip(program.model_proto), target)
@@ -115,9 +139,14 @@ def check_names(target: Path, names: Sequence[str]) -> None:
 
 def parameters(module: nn.Module, count: int) -> list[str]:
     """What the module calls its first inputs."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    named = [one.name for one in inspect.signature(module.forward).parameters.values() if one.kind in kinds]
+    named = positional(module)
     return named[:count] if len(named) >= count else [f"input_{place}" for place in range(count)]
+
+
+def positional(module: nn.Module) -> list[str]:
+    """The names of all inputs that have one."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [one.name for one in inspect.signature(module.forward).parameters.values() if one.kind in kinds]
 
 
 def repeated(tensor: Tensor) -> Tensor:
@@ -136,13 +165,12 @@ def answers(module: Any, inputs: Sequence[Tensor]) -> Mapping[str, Array]:  # no
         found = module(*inputs)
     if isinstance(found, Tensor):
         return {"output": found.numpy()}
-    named = found if isinstance(found, Mapping) else {f"output_{place}": one for place, one in enumerate(found)}
-    if not named or not all(isinstance(one, Tensor) for one in named.values()):
-        raise InvalidInputError(f"The module answers with a {type(found).__name__}; it must be tensors.")
+    named = found if isinstance(found, Mapping) else {f"output_{place}": one for place, one in enumerate(flat(found))}
+    if odd := [type(one).__name__ for one in named.values() if not isinstance(one, Tensor)]:
+        raise InvalidInputError(f"The module answers with a {type(found).__name__} of {odd[0]}; it must be of tensors.")
     return {str(name): one.numpy() for name, one in named.items()}
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300].rstrip(".")
+def flat(answer: Any) -> list[Any]:  # noqa: ANN401 - whatever the module gave
+    """The parts of an answer, those inside tuples and lists too: an LSTM gives (states, (hidden, cell))."""
+    return [one for part in answer for one in flat(part)] if isinstance(answer, tuple | list) else [answer]

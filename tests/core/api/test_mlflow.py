@@ -107,6 +107,19 @@ def test_an_empty_text_is_a_text() -> None:
     assert mlflow.decode(b'text\n""\nnull\n', CSV, words)["text"].tolist() == ["", "null"]
 
 
+def test_truth_values_are_numbers_where_the_column_is_one() -> None:
+    """As they were in training, where a CSV's true and a DataFrame's True became 1."""
+    model = manifest(TensorSpec("flag", "FP32", ("batch",)), TensorSpec("word", "BYTES", ("batch",)))
+    expected = {"flag": [1, 0, 1], "word": ["true", "x", "y"]}
+    assert decode({"inputs": {"flag": [True, False, 1], "word": ["true", "x", "y"]}}, model) == expected
+    found = mlflow.decode(b"flag,word\nTrue,true\nFALSE,x\n1,y\n", CSV, model)
+    assert {name: array.tolist() for name, array in found.items()} == expected
+    with pytest.raises(InvalidInputError, match="'flag' is not FP32"):
+        decode({"inputs": {"flag": ["true"], "word": ["x"]}}, model)
+    with pytest.raises(InvalidInputError, match="'flag' is not FP32"):
+        mlflow.decode(b"flag,word\nyes,x\n", CSV, model)
+
+
 def test_several_inputs_are_columns() -> None:
     expected = {"left": [1, 2], "right": [["one"], ["two"]]}
     assert decode({"inputs": {"left": [1, 2], "right": [["one"], ["two"]]}}, PAIR) == expected

@@ -194,6 +194,13 @@ def test_a_triton_model_is_its_newest_version_or_the_one_named(
             CONFIG.replace("labels.txt", "../labels.txt"),
             "has the labels '../labels.txt', which are not a file beside it",
         ),
+        (CONFIG.replace("[ 3 ]", "[ three ]"), "has dims: three, which is no whole number"),
+        ('backend: "onnxruntime" max_batch_size: many', "has max_batch_size: many, which is no whole number"),
+        ('backend: "onnxruntime" input: "x"', "has the tensor 'x'; it must be { name: ... }"),
+        (
+            'default_model_filename: "../../other.onnx"',
+            "has the graph '../../other.onnx', which is not a file of the model",
+        ),
         (CONFIG + "input [", "is not in protobuf's text format: it ends too early"),
         (CONFIG + "}", "is not in protobuf's text format at '}'"),
         (CONFIG + "=", "is not in protobuf's text format at '='"),
@@ -202,6 +209,18 @@ def test_a_triton_model_is_its_newest_version_or_the_one_named(
 def test_a_config_that_does_not_fit_is_refused(run: Run, tmp_path: Path, config: str, said: str) -> None:
     code, _, err = run("publish", str(repository(tmp_path / "mine", config)), "--name", "m")
     assert (code, said in " ".join(err.split())) == (2, True), err
+
+
+def test_texts_in_another_encoding_are_refused(run: Run, tmp_path: Path) -> None:
+    model = repository(tmp_path / "mine")
+    (tmp_path / "labels.txt").write_bytes(b"k\xe4se\n")
+    for words in ([str(model), "--labels", str(tmp_path / "labels.txt")], [str(model)]):
+        code, _, err = run("publish", *words, "--name", "m")
+        assert (code, "labels.txt cannot be read as text" in " ".join(err.split())) == (2, True), err
+        (model / "labels.txt").write_bytes(b"k\xe4se\n")
+    (model / "config.pbtxt").write_bytes(b"# k\xe4se\n")
+    code, _, err = run("publish", str(model), "--name", "m")
+    assert (code, "config.pbtxt cannot be read as text" in " ".join(err.split())) == (2, True), err
 
 
 def test_a_version_that_is_not_there_is_refused(run: Run, tmp_path: Path) -> None:

@@ -97,6 +97,8 @@ MISTAKES = [
     ("name=stats", ["name", "stats"]),
     ("seed", ["'seed'", "KEY=VALUE"]),
     ("=3", ["'=3'", "KEY=VALUE"]),
+    ("capture={mask: 3}", ["capture.mask is 3", "it must map keys to values"]),
+    ("name=" + "n" * 500, ['name is "nnn', "nnn...", "must match pattern"]),
     ("seed.of.doubt=3", ["seed.of.doubt", "no keys"]),
     ("seed=[1", ["seed=[1", "not YAML", "line 1"]),
 ]
@@ -132,10 +134,17 @@ def test_mistake_is_one_sentence(override: str, words: list[str]) -> None:
         (b"name: x\n\ty: 1", "line 2"),
         (b"name: *nobody", "nobody"),
         (b"a: &a [*a]", "hold itself"),
+        (b"? [a]\n: b\n", "unhashable key"),
         (b"2020-01-01: x", "words"),
         (b"name: x", "'data' is missing (and 7 more)"),
         (b"\xff\xfe", "text"),
         (b"a: \x00", "not YAML"),
+        (b"name: x\nepochs: 3\nseed: 1\nepochs: 4\n", "not YAML: the key 'epochs' stands there twice in line 4"),
+        (b"data:\n  path: x\n  path: y\n", "the key 'path' stands there twice in line 3"),
+        (b"a: " + b"[" * 3000 + b"]" * 3000, "not YAML: it is nested too deeply"),
+        (b"epochs: " + b"9" * 5000, "not YAML: Exceeds the limit"),
+        (b"licence: 2026-13-45", "not YAML: month must be in 1..12"),
+        (b'name: "\\ud800"', "it holds what is no text"),
     ],
 )
 def test_wrong_file_is_one_sentence(tmp_path: Path, text: bytes, word: str) -> None:
@@ -145,6 +154,18 @@ def test_wrong_file_is_one_sentence(tmp_path: Path, text: bytes, word: str) -> N
     assert_one_sentence(said.replace(str(tmp_path), ""))
     assert str(file) in said
     assert word in said
+
+
+def test_a_word_that_is_spelt_wrongly_is_named_and_not_only_missed(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(recipe.read(recipe.find("digits")).replace("epochs:", "epoch:"))
+    assert "there is no key 'epoch'; a recipe takes name" in said_of(str(tmp_path / "mine.yaml"))
+
+
+def test_merged_keys_may_stand_again(tmp_path: Path) -> None:
+    merged = "<<: &b {<<: {epochs: 2}, epochs: 3}\n<<: *b\nepochs:"
+    text = recipe.read(recipe.find("digits")).replace("epochs:", merged)
+    (tmp_path / "mine.yaml").write_text(text)
+    assert load(str(tmp_path / "mine.yaml")) == load("digits")
 
 
 @pytest.mark.parametrize("path", ["nowhere.yaml", "digit", ".", ""])

@@ -50,6 +50,26 @@ def test_a_small_graph_is_published_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_is_large")
+def test_a_graph_without_a_large_weight_is_prepared_in_one_file(tmp_path: Path) -> None:
+    """A forest keeps its numbers in the attributes of a node, however many they are."""
+    onnx = pytest.importorskip("onnx")
+    offset, scale = np.zeros(4, np.float32), np.full(4, 2, np.float32)
+    node = onnx.helper.make_node(
+        "Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=offset, scale=scale, name="n" * 1000
+    )
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 4]) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "scaler", ends[:1], ends[1:])
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "given.onnx")
+    found, made = preparation.variant(tmp_path / "given.onnx", "model.onnx", tmp_path)
+    assert found.prepared is not None
+    assert found.prepared.weights == ()
+    assert all(path.is_file() for path in made.values())
+    session = open_session(str(made[found.prepared.graph]), quick=True)
+    np.testing.assert_array_equal(session.run({"x": np.ones((1, 4), np.float32)})["y"], [[2, 2, 2, 2]])
+
+
+@pytest.mark.usefixtures("small_is_large")
 def test_a_prepared_graph_answers_as_the_given_one(registry: Registry, tmp_path: Path) -> None:
     manifest = published(registry, DIGITS, tmp_path)
     graph, weights = manifest.serving(RUNTIME)

@@ -53,6 +53,11 @@ def test_numbers_may_come_as_text() -> None:
     np.testing.assert_allclose(rows(given), rows(people()), atol=1e-5)
 
 
+def test_truth_values_may_come_as_text() -> None:
+    found = rows({"a": texts("True", "false", "1", "FALSE")}, (Column(name="a"),))
+    assert found.ravel().tolist() == [1, 0, 1, 0]
+
+
 def test_all_columns_at_once() -> None:
     table = np.array([["30", "Oslo", "2", "1.6"], ["50", "Bern", "1", "1.9"]], object)
     np.testing.assert_allclose(rows({"table": table}), rows(people()), atol=1e-5)

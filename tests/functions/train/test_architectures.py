@@ -101,6 +101,11 @@ def test_table_is_refused_by_what_takes_images(architecture: str) -> None:
         model.build(load(recipe).model, data.DATASETS["wine"]())
 
 
+def test_what_no_memory_holds_is_refused(splits: Splits) -> None:
+    with pytest.raises(InvalidInputError, match="of more weights than this machine has memory for; make its sizes"):
+        drawn("model={architecture: mlp, hidden: [100000000000000]}", splits.train)
+
+
 def test_patches_that_leave_a_rest_are_refused(splits: Splits) -> None:
     with pytest.raises(InvalidInputError, match=r"model\.patch is 3; it must divide the 8 x 8 pixels"):
         drawn(TRANSFORMER.format(3, "mean"), splits.train)

@@ -85,7 +85,9 @@ class Branching(nn.Module):
 
 
 def test_model_that_no_graph_can_hold_is_refused(splits: Splits, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="cannot be exported") as caught:
+    with pytest.raises(
+        ExportError, match=r"cannot be exported: Could not guard .* torch\.where takes both\.$"
+    ) as caught:
         export.export(Branching(), splits.train, tiny_recipe().export, tmp_path / "model.onnx")
     assert "\n" not in str(caught.value)
 
@@ -95,6 +97,22 @@ def test_another_model_fails_parity_with_numbers(graph: Path, untrained: nn.Modu
     other.register_parameter("device", nn.Parameter(torch.zeros(1)))
     with pytest.raises(ParityError, match=r"At batch 1, .* is \d.* away .* tolerance of 0\.0001"):
         parity.check(other, graph, splits.validation.inputs, 1e-4)
+
+
+class Priced(nn.Module):
+    """Answers in a unit of which there are many: float32 has no fourth decimal of such a number."""
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits * 1e6 + 3e6
+
+
+def test_parity_is_measured_by_the_size_of_the_answers(untrained: nn.Module, splits: Splits, tmp_path: Path) -> None:
+    priced = nn.Sequential(untrained, Priced())
+    export.export(priced, splits.train, tiny_recipe().export, tmp_path / "priced.onnx")
+    agreed = parity.check(priced, tmp_path / "priced.onnx", splits.validation.inputs, 1e-6)
+    assert 1e-6 < agreed.max_abs < 10
+    with pytest.raises(ParityError, match="nan away"):
+        parity.check(nn.Sequential(priced, Poison()), tmp_path / "priced.onnx", splits.validation.inputs, 1e-6)
 
 
 def test_model_of_nan_fails_parity(graph: Path, untrained: nn.Module, splits: Splits) -> None:

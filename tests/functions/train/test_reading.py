@@ -133,7 +133,14 @@ MISTAKES = [
     ("a,label\n1,0.5\n2,inf\n", {}, "mine.csv, row 2: the target is inf"),
     ("a,a,label\n1,2,x\n", {}, "mine.csv has 2 columns that are called 'a'"),
     ("a,label\n2020-01-01,x\n2020-01-02,y\n", {}, "column 'a' holds date32[day], neither numbers nor text"),
-    (b"a,label\n\xff,x\nb,y\n", {}, "column 'a' holds binary, neither numbers nor text"),
+    (b"a,label\n\xff,x\nb,y\n", {}, "mine.csv: column 'a' is not in UTF-8; save the file as UTF-8"),
+    (b"a,label\n1,\xff\n2,y\n", {}, "mine.csv: column 'label' is not in UTF-8; save the file as UTF-8"),
+    (b"l\xe4nge,label\n1,x\n2,y\n", {}, "mine.csv: its header is not in UTF-8; save the file as UTF-8"),
+    ((HEADER + ROWS).encode("utf-16"), {}, "mine.csv: its header is not in UTF-8; save the file as UTF-8"),
+    (",a,label\n0,1,x\n1,2,y\n", {}, "column 1 has no name; give it one, or leave it out by data.drop: ['']"),
+    ("a,b,label\n1,,x\n2,,y\n", {}, "Nothing is left of mine.csv to learn from; 'b' is empty in every row"),
+    (HEADER + ROWS, {"metric": "r2"}, "data.metric is 'r2', and the target 'label' is classes"),
+    (HEADER + ROWS, {"target": "b", "metric": "accuracy"}, "data.metric is 'accuracy', and the target 'b' is a number"),
     ("a;label\n1;x\n", {}, "data.target is 'label'; mine.csv has the columns a;label"),
     ("a,label\n7,x\n7,y\n", {}, "Nothing is left of mine.csv to learn from"),
     ("a,label\n,x\n,y\n", {}, "Nothing is left of mine.csv to learn from"),
@@ -249,6 +256,7 @@ def test_arrays_are_tables_or_images(tmp_path: Path) -> None:
         ({"x": np.eye(3), "label": np.array([1, None, 2])}, "it holds Python objects, which are never unpickled"),
         ({"x": np.eye(3), "label": np.array([0.5, np.nan, 1])}, "mine.npz, row 2: the target 'label' is nan"),
         ({"x": np.eye(3), "label": np.arange(2)}, "they must have the same number of examples"),
+        ({"x": np.eye(3), "label": np.eye(3)}, "'label' is (3, 3); there must be one answer to an example, (N,)"),
         ({"x": np.zeros((0, 2)), "label": np.zeros(0)}, "they must have the same number of examples"),
         ({"x": np.eye(3), "y": np.arange(3)}, "mine.npz has no array 'label'; it has x, y"),
         ({"x": np.eye(3), "z": np.eye(3), "label": np.arange(3)}, "data.features must name the one to learn from"),
@@ -295,6 +303,16 @@ def test_folder_of_images(tmp_path: Path) -> None:
     assert images(tmp_path, image={"size": 2, "mode": "grey"}).inputs.shape == (7, 1, 2, 2)
 
 
+def test_images_stand_upright_as_they_do_when_they_are_served(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x112] = 6  # Orientation: a quarter to the right
+    for name in ("cat", "dog"):
+        picture(tmp_path / "animals" / name / "1.png", size=(3, 4), value=len(name))
+        left = Image.new("L", (4, 3), 9 if name == "dog" else 5)
+        left.save(tmp_path / "animals" / name / "2.png", exif=turned)
+    assert images(tmp_path).inputs.shape == (4, 1, 4, 3)
+
+
 def test_mistake_in_a_folder_of_images_is_one_sentence(tmp_path: Path) -> None:
     picture(tmp_path / "animals/cat/1.png")
     with pytest.raises(InvalidInputError, match="the target is 'cat' in every row"):
@@ -309,12 +327,21 @@ def test_mistake_in_a_folder_of_images_is_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(InvalidInputError, match=r"The image dog/2\.png cannot be read as PNG or JPEG"):
             images(tmp_path)
     picture(tmp_path / "animals/dog/2.png", mode="I;16")
-    with pytest.raises(InvalidInputError, match=r"The image dog/2\.png cannot be read"):
+    with pytest.raises(InvalidInputError, match=r"The image dog/2\.png has 16 bits for each channel; save it with 8"):
         images(tmp_path)
     picture(tmp_path / "animals/dog/2.png")
     picture(tmp_path / "animals/3.png")
     with pytest.raises(InvalidInputError, match=r"The image 3\.png lies in no sub-folder"):
         images(tmp_path)
+
+
+def test_a_class_too_rare_for_the_split_is_named(tmp_path: Path) -> None:
+    csv(tmp_path, HEADER + ROWS + "99,red,1,seldom\n")
+    with pytest.raises(InvalidInputError) as caught:
+        data.shared(options(), Place(tmp_path))
+    assert str(caught.value) == (
+        "data.fractions.validation is too small: the class 'seldom' has no example left in that set, of 1 in all."
+    )
 
 
 def test_calibration_that_is_left_open_takes_what_there_is(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 from pilotlight.steps import Table
 from pilotlight.tasks.signature import Input, signatures
+from pilotlight.tasks.tabular import TRUTHS
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 LANGUAGE = ("messages", "prompt", "input")  # bodies of language models, which another function answers
@@ -170,7 +171,7 @@ READERS: Mapping[str, Callable[[bytes, Manifest], dict[str, Array]]] = {
 
 
 def csv_columns(body: bytes) -> Columns:
-    """CSV with a header; an empty cell is a missing number."""
+    """CSV with a header; an empty cell is a missing number, and a truth value among numbers is 1 or 0."""
     import csv  # few callers need it, and no cold start waits for it
 
     try:
@@ -253,7 +254,10 @@ def tensor(values: Sequence[Any], given: Input, *, strict: bool = True) -> Array
     for _ in range(depth):
         kind = list[kind]
     try:
-        checked = msgspec.convert(values if strict else cells(values, given), kind, strict=strict)
+        known = values if strict else cells(values, given)
+        if depth == 1 and NUMPY_DTYPES[spec.datatype].kind == "f":
+            known = truths(known, {} if strict else TRUTHS)
+        checked = msgspec.convert(known, kind, strict=strict)
     except msgspec.ValidationError as exc:
         raise InvalidInputError(f"Input {spec.name!r} is not {spec.datatype}: {exc}.") from exc
     return fitted(json_data.to_array(checked, spec.name, spec.datatype, nullable=True), spec)
@@ -277,6 +281,14 @@ def cells(values: Sequence[Any], given: Input) -> list[Any]:
 def number(cell: str) -> str | None:
     """A cell of numbers, None where it is missing."""
     return None if cell in MISSING else cell
+
+
+def truths(values: Sequence[Any], words: Mapping[str, float]) -> list[Any]:
+    """Truth values of a column of numbers as 1 and 0, as training takes them; in CSV they are words."""
+    return [
+        float(value) if isinstance(value, bool) else words.get(value, value) if isinstance(value, str) else value
+        for value in values
+    ]
 
 
 def fitted(array: Array, spec: TensorSpec) -> Array:

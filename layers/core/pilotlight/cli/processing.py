@@ -121,8 +121,11 @@ def finish(folder: Path, task: Task, outputs: Sequence[TensorSpec], labels: Sequ
     if task == "text" and vectors:
         return {"kind": "embedding", "output": vectors[-1]} | pooling(folder)
     if labels or "logits" in named:
-        found = {"kind": "classification", "output": "logits" if "logits" in named else named[0]}
-        return found | activation(folder)
+        spec = next((spec for spec in outputs if spec.name == "logits"), outputs[0])
+        told = activation(folder)
+        if spec.shape[-1:] == (1,) and not told:  # a grade or a rank: the softmax of one score is always 1
+            return {"kind": "regression", "output": spec.name}
+        return {"kind": "classification", "output": spec.name} | told
     return None
 
 

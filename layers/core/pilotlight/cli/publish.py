@@ -131,7 +131,7 @@ def converted(path: Path, options: Mapping[str, object], precision: Precision, f
 def classes(file: Path | None, folder: Path, task: Task | None) -> tuple[str, ...]:
     """The labels in the publisher's file; else, for images and texts, those of the Hugging Face model."""
     if file is not None:
-        return tuple(read(file).decode().splitlines())
+        return repository.lines(file)
     return processing.labels_of(folder) if task in {"image", "text"} else ()
 
 

@@ -52,9 +52,17 @@ def graph(model: Model) -> tuple[Path, Path, tuple[str, ...]]:
     check(model.folder, config)
     there = versions(model.folder)
     if not there or model.version not in {None, *there}:
-        raise InvalidInputError(f"{model.folder} holds no ONNX graph of version {model.version or '1, 2, 3 ...'}.")
-    name = first(config, "default_model_filename", "model.onnx")
-    return model.folder / str(model.version or there[-1]) / name, model.folder, labels(model.folder, config)
+        wanted = "any version" if model.version is None else f"version {model.version}"
+        raise InvalidInputError(
+            f"{model.folder} holds no ONNX graph of {wanted}; it lies in a folder called 1, 2 or so."
+        )
+    name, version = (
+        first(config, "default_model_filename", "model.onnx"),
+        model.folder / str(model.version or there[-1]),
+    )
+    if not (version / name).resolve().is_relative_to(model.folder.resolve()):
+        raise InvalidInputError(f"{model.folder / CONFIG} has the graph {name!r}, which is not a file of the model.")
+    return version / name, model.folder, labels(model.folder, config)
 
 
 def check(folder: Path, config: Config) -> None:
@@ -63,6 +71,8 @@ def check(folder: Path, config: Config) -> None:
     if served not in {"onnxruntime", "onnxruntime_onnx"}:
         raise InvalidInputError(f"{folder / CONFIG} is of a {served} model; only ONNX graphs can be published.")
     for tensor in (*config.get("input", []), *config.get("output", [])):
+        if not isinstance(tensor, dict):
+            raise InvalidInputError(f"{folder / CONFIG} has the tensor {tensor!r}; it must be {{ name: ... }}.")
         if "reshape" in tensor:
             raise InvalidInputError(
                 f"{folder / CONFIG} reshapes {first(tensor, 'name', '')!r}; put that into the graph."
@@ -73,11 +83,11 @@ def agree(folder: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpe
     """Refuse a config that promises callers other tensors than the graph has."""
     file = folder / CONFIG
     config = parse(file) if file.is_file() else {}
-    batched = int(first(config, "max_batch_size", "0")) > 0
+    batched = whole(file, "max_batch_size", first(config, "max_batch_size", "0")) > 0
     for key, specs in (("input", inputs), ("output", outputs)):
         known = {spec.name: spec for spec in specs}
         for tensor in config.get(key, []):
-            name, promised = first(tensor, "name", ""), told(tensor, batched=batched)
+            name, promised = first(tensor, "name", ""), told(file, tensor, batched=batched)
             spec = known.get(name)
             if spec is None:
                 raise InvalidInputError(f"{file} has the {key} {name!r}, but the graph has {sorted(known)}.")
@@ -88,11 +98,19 @@ def agree(folder: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpe
                 )
 
 
-def told(tensor: Config, *, batched: bool) -> tuple[str, list[int]]:
+def told(file: Path, tensor: Config, *, batched: bool) -> tuple[str, list[int]]:
     """Datatype and shape that a config tells of a tensor, with the batch if there is one."""
     kind = str(first(tensor, "data_type", ""))
-    dims = [int(size) for size in tensor.get("dims", [])]
+    dims = [whole(file, "dims", size) for size in tensor.get("dims", [])]
     return TYPES.get(kind, kind.removeprefix("TYPE_")), [-1, *dims] if batched else dims
+
+
+def whole(file: Path, key: str, word: object) -> int:
+    """A whole number of the config."""
+    try:
+        return int(str(word))
+    except ValueError as exc:
+        raise InvalidInputError(f"{file} has {key}: {word}, which is no whole number.") from exc
 
 
 def fits(shape: list[int], promised: list[int]) -> bool:
@@ -109,7 +127,20 @@ def labels(folder: Path, config: Config) -> tuple[str, ...]:
     file = folder / name
     if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
         raise InvalidInputError(f"{folder / CONFIG} has the labels {name!r}, which are not a file beside it.")
-    return tuple(file.read_text("utf-8").splitlines())
+    return lines(file)
+
+
+def lines(file: Path) -> tuple[str, ...]:
+    """The lines of a text file, of labels say."""
+    return tuple(text(file).splitlines())
+
+
+def text(file: Path) -> str:
+    """A file's text; `InvalidInputError` when it cannot be read, or is in another encoding than UTF-8."""
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidInputError(f"{file} cannot be read as text: {exc}.") from exc
 
 
 def first(config: Config, key: str, default: str) -> str:
@@ -119,7 +150,7 @@ def first(config: Config, key: str, default: str) -> str:
 
 def parse(file: Path) -> Config:
     """A message in protobuf's text format, without its types; `InvalidInputError` says where it goes wrong."""
-    tokens, place, source = list[str](), 0, file.read_text("utf-8")
+    tokens, place, source = list[str](), 0, text(file)
     while place < len(source):
         found = TOKEN.match(source, place)
         if found is None:

@@ -10,23 +10,39 @@ from typing import Any, cast, get_args
 
 from pydantic import BaseModel, Tag, ValidationError
 
+LONGEST = 100  # letters of a value that are shown
+
 
 def sentence(error: ValidationError, root: type[BaseModel]) -> str:
-    """The first of pydantic's complaints as: key path, value, what is allowed; the others as a count."""
-    first, *others = error.errors(include_url=False)
+    """The first of pydantic's complaints as: key path, value, what is allowed; the others as a count.
+
+    A key that there is none of comes before one that is missing: it may be that one, spelt wrongly.
+    """
+    found = error.errors(include_url=False)
+    if found[0]["type"] == "missing":
+        found.sort(key=lambda one: one["type"] != "extra_forbidden")
+    first, *others = found
     path, part = walk(first["loc"], root)
     complaint = re.sub("^(Input|String|Tuple) should", "it must", first["msg"].removeprefix("Value error, "))
     if first["type"] == "extra_forbidden":
         said = f"there is no key {path!r}; {allowed(*walk(first['loc'][:-1], root))}"
     elif first["type"] == "missing":
         said = f"the key {path!r} is missing"
+    elif first["type"] == "json_invalid":
+        said = f"it holds what is no text: {first['ctx']['error']}"
     elif first["type"].startswith("union_tag"):
         said = choice(path, first["ctx"])
     elif first["type"] in {"model_type", "dict_type"}:
-        said = f"{path} is {json.dumps(first['input'])}; {allowed(path, part)}"
+        said = f"{path} is {shown(first['input'])}; {allowed(path, part)}"
     else:
-        said = f"{path} is {json.dumps(first['input'])}; {complaint}"
+        said = f"{path} is {shown(first['input'])}; {complaint}"
     return said + (f" (and {len(others)} more)" if others else "")
+
+
+def shown(value: object) -> str:
+    """A value as it stands in JSON, the beginning of a long one."""
+    text = json.dumps(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def choice(path: str, context: dict[str, str]) -> str:
@@ -40,7 +56,7 @@ def choice(path: str, context: dict[str, str]) -> str:
 def allowed(path: str, part: Any) -> str:  # noqa: ANN401 - a class or a union of classes
     """Which keys there are at a place of a recipe."""
     keys = dict.fromkeys(key for one in members(part) for key in one.model_fields)
-    return f"{path or 'a recipe'} takes {', '.join(keys)}"
+    return f"{path or 'a recipe'} takes {', '.join(keys)}" if keys else "it must map keys to values"
 
 
 def walk(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[str, Any]:

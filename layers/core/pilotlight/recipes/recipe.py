@@ -101,7 +101,18 @@ class Recipe(Options):
 
 
 class Loader(yaml.SafeLoader):
-    """YAML in which `1e-4` is a number, as in YAML 1.2 and to everybody who writes a learning rate."""
+    """YAML in which `1e-4` is a number, as in YAML 1.2, and no key stands twice, for the first would be lost."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401 - a name or None, mistyped in PyYAML
+        """The mapping as it is written, before other mappings are merged into it."""
+        node = super().compose_mapping_node(anchor)
+        known = set[str]()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:str" and key.value in known:
+                said = f"the key {key.value!r} stands there twice"
+                raise yaml.constructor.ConstructorError(problem=said, problem_mark=key.start_mark)
+            known.add(str(key.value))
+        return node
 
 
 Loader.add_implicit_resolver(
@@ -165,8 +176,10 @@ def parse(text: str, source: str) -> Any:  # noqa: ANN401 - YAML is anything unt
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
         raise InvalidInputError(f"{source} is not YAML: {exc.problem} in line {line}.") from exc
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, ValueError) as exc:  # of a day that no month has, or a number of too many digits
         raise InvalidInputError(f"{source} is not YAML: {' '.join(str(exc).split())}.") from exc
+    except RecursionError as exc:
+        raise InvalidInputError(f"{source} is not YAML: it is nested too deeply.") from exc
 
 
 def assign(tree: dict[str, Any], override: str) -> None:

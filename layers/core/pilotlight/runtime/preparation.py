@@ -37,9 +37,11 @@ def variant(graph: Path, name: str, folder: Path) -> tuple[Variant, Files]:
         return found, files
     target = folder / f"{name.removesuffix('.onnx')}.prepared.onnx"
     mapped = save(graph, target, optimised=True)
-    packed, frames = compressed(mapped)
-    record = Prepared(f"onnxruntime {VERSION} {os.uname().machine}", target.name, (mapped.name,), packed)
-    new = {target.name: target, mapped.name: mapped, **frames}
+    apart = [mapped] if mapped.exists() else []  # a forest has no weights to map, but attributes
+    packed, frames = compressed(mapped) if apart else ({}, {})
+    names = tuple(path.name for path in apart)
+    record = Prepared(f"onnxruntime {VERSION} {os.uname().machine}", target.name, names, packed)
+    new = {path.name: path for path in (target, *apart)} | frames
     return Variant(name, weights=found.weights, prepared=record), {**files, **new}
 
 

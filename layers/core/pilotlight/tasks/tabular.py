@@ -14,6 +14,8 @@ from pilotlight.runtime.session import Array
 from pilotlight.steps import Column, Table
 from pilotlight.tasks import tensor
 
+TRUTHS = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}  # as a training reads them
+
 
 def feeds(steps: Table, manifest: Manifest, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
     """The graph's table input, [batch, width]; a caller's mistake names its column and row."""
@@ -54,12 +56,12 @@ def number(column: Column, values: Array) -> Array:
 
 
 def parsed(column: Column, values: Array) -> Array:
-    """Numbers from texts, as a CSV file has them; what is blank or None is missing."""
+    """Numbers and truth values from texts, as a CSV file has them; what is blank or None is missing."""
     found = np.full(len(values), np.nan)
     for row, value in enumerate(values):
         text = "" if value is None else str(value).strip()
         try:
-            found[row] = float(text) if text else np.nan
+            found[row] = TRUTHS[text] if text in TRUTHS else float(text) if text else np.nan
         except ValueError as exc:
             raise wrong(column, row, f"is {text!r}, expected a number") from exc
     return found

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from functions.train.intake import checkpoint
 from pilotlight.contracts import Manifest
-from pilotlight.steps import Classification, Embedding, Text
+from pilotlight.steps import Classification, Embedding, Regression, Text
 from tests import fakes
 from tests.functions.train.intake.conftest import Publish, Refused
 
@@ -153,6 +153,23 @@ def test_a_classifier_of_distilberts_shape_gives_its_labels(
     np.testing.assert_allclose(ask(client, manifest, "probabilities"), expected, atol=0.05)
 
 
+def test_a_grade_is_a_number_and_no_class_of_one(
+    publish: Publish, client: triton.InferenceServerClient, tmp_path: Path
+) -> None:
+    """Cross-encoders and regressors have one label; the softmax of one score is 1, whatever it is."""
+    tensors = weights("distilbert.", "transformer.layer", DISTILBERT, segments=0)
+    tensors |= linear("pre_classifier", WIDTH, WIDTH) | linear("classifier", WIDTH, 1)
+    manifest = publish(folder(tmp_path / "m", DISTIL | {"id2label": {"0": "LABEL_0"}}, tensors), name="grades")
+    assert manifest.finish == Regression(output="logits")
+    expected = []
+    for text in TEXTS:
+        found = embedded(tensors, "distilbert.", tokens(text))
+        first = states(tensors, "distilbert.", "transformer.layer", DISTILBERT, found)[0, 0]
+        hidden = torch.relu(tensors["pre_classifier.weight"] @ first + tensors["pre_classifier.bias"])
+        expected.append((tensors["classifier.weight"] @ hidden + tensors["classifier.bias"]).item())
+    np.testing.assert_allclose(ask(client, manifest, "prediction"), expected, atol=1e-4)
+
+
 def test_robertas_places_count_from_behind_the_padding(tmp_path: Path) -> None:
     config = CONFIG | {"model_type": "roberta", "type_vocab_size": 1, "pad_token_id": 1}
     tensors = weights("roberta.", "encoder.layer", BERT, segments=1)
@@ -199,6 +216,10 @@ def test_other_encoders_become_graphs(publish: Publish, tmp_path: Path, name: st
         ({"position_embedding_type": "relative_key"}, "has relative positions"),
         ({"intermediate_size": 64}, "the weights of layers.0.wide.weight are [32, 16], config.json asks for [64, 16]"),
         ({"architectures": ["BertForSequenceClassification"], "id2label": {"0": "a"}}, "has no weights for head.dense"),
+        (
+            {"architectures": ["BertForTokenClassification"]},
+            "is of a BertForTokenClassification, whose head is not read",
+        ),
     ],
 )
 def test_other_encoders_are_refused(refused: Refused, tmp_path: Path, config: dict[str, Any], said: str) -> None:
@@ -216,3 +237,20 @@ def test_weights_outside_the_folder_are_refused(refused: Refused, tmp_path: Path
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../../secret.safetensors"}}')
     assert "names weights outside its own folder: '../../secret.safetensors'" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        (
+            '{"weight_map": {"a": "model-00002-of-00002.safetensors"}}',
+            "names 'model-00002-of-00002.safetensors', which is",
+        ),
+        ('{"weight_map": ["a"]}', "has no 'weight_map' that names a file for each tensor."),
+        ("{}", "has no 'weight_map' that names a file for each tensor."),
+    ],
+)
+def test_an_index_without_its_files_is_refused(refused: Refused, tmp_path: Path, index: str, said: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    assert said in refused(tmp_path)

@@ -1,5 +1,6 @@
 """Torch modules, .pt2 files and scikit-learn estimators: the same answers over HTTP as from their own framework."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,8 @@ from pilotlight.runtime.session import Array
 from tests.functions.train.intake.conftest import Publish, Refused, imported
 
 SOURCE = """
+import warnings
+
 import torch
 from torch import nn
 from sklearn.datasets import load_diabetes, load_iris
@@ -39,6 +42,68 @@ def pair():
 def wide():
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 5)), torch.randn(2, 64)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cells = nn.LSTM(4, 3, batch_first=True)
+
+    def forward(self, steps):
+        return self.cells(steps)
+
+
+def recurrent():
+    torch.manual_seed(2)
+    return Recurrent(), torch.randn(2, 5, 4)
+
+
+class Sum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, *parts):
+        return self.layer(parts[0] + parts[1])
+
+
+def starred():
+    torch.manual_seed(3)
+    return Sum(), (torch.randn(2, 4), torch.randn(2, 4))
+
+
+def compiled():
+    torch.manual_seed(3)
+    with warnings.catch_warnings(action="ignore"):  # torch's own, about itself
+        return torch.compile(nn.Linear(4, 3)), torch.randn(2, 4)
+
+
+class Branch(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+class Echo(nn.Module):
+    def forward(self, output):
+        return output * 2
+
+
+class Lost(nn.Module):
+    def forward(self, x):
+        return x, None
+
+
+class Nowhere(nn.Module):
+    def forward(self, x):
+        return x * float("nan")
+
+
+branch = lambda: (Branch(), torch.randn(2, 4))
+echo = lambda: (Echo(), torch.randn(2, 4))
+lost = lambda: (Lost(), torch.randn(2, 4))
+nowhere = lambda: (Nowhere(), torch.randn(2, 4))
+brief = lambda: (nn.Linear(4, 2).bfloat16(), torch.randn(2, 4).bfloat16())
+scripted = lambda: (torch.jit.ScriptModule(), torch.randn(2, 4))
 
 
 def broken():
@@ -92,6 +157,49 @@ def test_a_module_with_two_inputs_keeps_its_names(
     for name, answer in expected.items():
         found = infer(client, "pair", name, left=left, right=right)
         np.testing.assert_allclose(found, answer.detach().numpy(), atol=1e-5)
+
+
+def test_an_answer_within_an_answer_is_told_part_by_part(
+    publish: Publish, client: triton.InferenceServerClient, file: Path, mine: ModuleType
+) -> None:
+    publish(f"{file}:recurrent", name="recurrent")
+    steps = np.random.default_rng(0).standard_normal((3, 5, 4)).astype(np.float32)
+    states, (hidden, cell) = mine.recurrent()[0](torch.from_numpy(steps))
+    for place, expected in enumerate((states, hidden, cell)):
+        found = infer(client, "recurrent", f"output_{place}", steps=steps)
+        np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "inputs"), [("starred", ["input_0", "input_1"]), ("compiled", ["input"])])
+def test_modules_that_are_wrapped_or_take_any_number_of_inputs(
+    publish: Publish, client: triton.InferenceServerClient, file: Path, mine: ModuleType, name: str, inputs: list[str]
+) -> None:
+    publish(f"{file}:{name}", name=name)
+    values = np.random.default_rng(0).standard_normal((len(inputs), 5, 4)).astype(np.float32)
+    module, _ = mine.starred()
+    expected = module.layer(torch.from_numpy(values).sum(dim=0)).detach().numpy()
+    found = infer(client, name, "output", **dict(zip(inputs, values, strict=True)))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "branch",
+            "which way it goes hangs on the values of an input, and a graph goes only one: torch.where takes both.",
+        ),
+        ("nowhere", "The model itself answers 'output' with NaN: nothing is published."),
+    ],
+)
+def test_what_becomes_no_graph_is_told_in_one_line(
+    command: Callable[..., tuple[int, str, str]], file: Path, tmp_path: Path, name: str, said: str
+) -> None:
+    code, out, err = command(f"{file}:{name}", "--name", "m", "--store", tmp_path / "untouched")
+    assert (code, out) == (1, "")
+    assert err.endswith(f"{said}\n")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "untouched").exists()
 
 
 def test_a_module_is_judged_and_quantized(
@@ -150,6 +258,10 @@ def test_a_regressor_of_scikit_learn(
         ("number", "gives a int; it must give (torch.nn.Module, example inputs as tensors)"),
         ("nothing", "gives a NoneType; it must give"),
         ("unfitted", "is not fitted; call fit before"),
+        ("echo", "has both an input and an answer called 'output'; call one otherwise."),
+        ("lost", "The module answers with a tuple of NoneType; it must be of tensors."),
+        ("brief", "computes in bfloat16, for which onnxruntime lacks most operators on a CPU; call .float()"),
+        ("scripted", "gives TorchScript, which is not exported; give the module that it is of."),
     ],
 )
 def test_what_is_no_model_is_refused(refused: Refused, file: Path, name: str, said: str) -> None:

@@ -17,8 +17,11 @@ from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
@@ -28,13 +31,14 @@ people = pd.DataFrame({
     "job": random.choice(["cook", "nurse", "clerk"], 200),
     "pay": random.normal(50, 10, 200),
 })
+numbers, both = people[["age", "pay"]], np.c_[people.age > 40, people.pay > 50]
 rich = np.where(people.pay + 10 * (people.job == "cook") > 52, "yes", "no")
 
 
 def mixed():
-    numbers = make_pipeline(SimpleImputer(), StandardScaler())
+    filled = make_pipeline(SimpleImputer(), StandardScaler())
     encoder = OneHotEncoder(handle_unknown="ignore")
-    parts = ColumnTransformer([("numbers", numbers, ["age", "pay"]), ("texts", encoder, ["job"])])
+    parts = ColumnTransformer([("numbers", filled, ["age", "pay"]), ("texts", encoder, ["job"])])
     return make_pipeline(parts, LogisticRegression()).fit(people, rich)
 
 
@@ -73,6 +77,39 @@ def clusters():
 
 def no_negative(rows):
     raise ValueError("no negative numbers")
+
+
+def spaced():
+    table = people[["age", "pay"]].rename(columns={"age": "age (years)", "pay": "numbers"})
+    parts = ColumnTransformer([("age", StandardScaler(), ["age (years)"])], remainder="passthrough")
+    return make_pipeline(parts, LogisticRegression()).fit(table, rich)
+
+
+def answered():
+    table = people[["age", "pay"]].rename(columns={"age": "probabilities_of_classes", "pay": "output_label"})
+    parts = ColumnTransformer([("age", StandardScaler(), ["output_label"])], remainder="passthrough")
+    return make_pipeline(parts, LogisticRegression()).fit(table, rich)
+
+
+def several():
+    return RandomForestClassifier(3, random_state=0).fit(numbers, both)
+
+
+def several_at_once():
+    return OneVsRestClassifier(LogisticRegression()).fit(numbers, both)
+
+
+def texts():
+    return make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(people.job, rich)
+
+
+def a_text_among_numbers():
+    parts = ColumnTransformer([("job", TfidfVectorizer(), "job"), ("age", StandardScaler(), ["age"])])
+    return make_pipeline(parts, LogisticRegression()).fit(people, rich)
+
+
+def processes():
+    return GaussianProcessClassifier().fit(numbers, (people.age > 40).astype(int))
 
 
 choosy = LinearRegression().fit([[1.0, 2.0], [3.0, 4.0]], [1.0, 2.0])
@@ -146,3 +183,29 @@ def test_an_estimator_that_takes_no_made_up_rows(refused: Refused, file: Path) -
 
 def test_a_slice_of_names(refused: Refused, file: Path) -> None:
     assert "give the ColumnTransformer a list for slice('job', 'pay', None)" in refused(f"{file}:sliced")
+
+
+@pytest.mark.parametrize("name", ["spaced", "answered"])
+def test_columns_keep_whatever_names_they_have(
+    publish: Publish, client: triton.InferenceServerClient, file: Path, mine: ModuleType, name: str
+) -> None:
+    estimator, rows = getattr(mine, name)(), mine.people[["age", "pay"]].to_numpy(np.float32)[:5]
+    names = list(estimator.feature_names_in_)
+    assert [spec.name for spec in publish(f"{file}:{name}", name=name).inputs] == names
+    found = probabilities(client, name, **{key: rows[:, [place]] for place, key in enumerate(names)})
+    right = estimator.predict_proba(mine.pd.DataFrame(rows, columns=names))
+    np.testing.assert_allclose(found, right, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("several", "answers 2 targets at once; fit an estimator for each, and publish them apart."),
+        ("several_at_once", "answers 2 targets at once; fit an estimator for each, and publish them apart."),
+        ("texts", "a TfidfVectorizer, which takes whole texts; vectorize them before"),
+        ("a_text_among_numbers", "a TfidfVectorizer, which takes whole texts; vectorize them before"),
+        ("processes", "processes becomes a graph that cannot be served: onnxruntime"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(refused: Refused, file: Path, name: str, said: str) -> None:
+    assert said in refused(f"{file}:{name}")

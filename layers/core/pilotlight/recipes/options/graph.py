@@ -8,7 +8,10 @@ from pilotlight.recipes.options.part import Options
 
 
 class ExportOptions(Options):
-    """The ONNX opset, and the largest |difference| of a logit between graph and model that is let through."""
+    """The ONNX opset, and the largest |difference| between graph and model that is let through.
+
+    It is a share of the largest |output|, or of 1 where that is less.
+    """
 
     opset: Annotated[int, Field(ge=18, le=23)] = 20
     tolerance: Annotated[float, Field(gt=0)] = 1e-4
