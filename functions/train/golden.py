@@ -1,6 +1,5 @@
 """Golden requests are recorded here, when the served variant is exported (pilotlight.runtime.golden)."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +12,9 @@ from pilotlight.contracts import Precision, decode
 from pilotlight.errors import ModelRefusedError
 from pilotlight.runtime import golden
 from pilotlight.runtime.golden import Exchange, Golden, Request, Response, Tensor
+from pilotlight.runtime.recording import TOLERANCES
 from pilotlight.runtime.session import Session, open_session
 
-# Of the largest recorded |logit|. fp32 sums in another order on another CPU; int8 may round one step of an activation
-# the other way (0.2 % measured between fused and unfused kernels), and a wrong file is wrong by far more.
-TOLERANCES: Mapping[Precision, float] = {"fp32": 1e-4, "int8": 1e-2, "int4": 1e-2}
 BATCH = 3  # examples in the one request that brings several
 PROMPTS = ((1, 1), (1, 4), (3, 2))  # batch and length for a language model, whose answers are long
 

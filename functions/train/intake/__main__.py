@@ -9,13 +9,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from functions.train.intake import card, examples, golden, origin
+from functions.train.intake import card, examples, origin
 from functions.train.intake.examples import Examples
-from functions.train.intake.model import Feeds, Model
+from functions.train.intake.model import Model
 from functions.train.intake.variants import Choice, Material, choose
 from pilotlight.contracts import Draft, Evaluation, Variant, encode
 from pilotlight.errors import InvalidInputError, PilotlightError
-from pilotlight.runtime import anatomy
+from pilotlight.runtime import anatomy, recording
+from pilotlight.runtime.recording import Feeds
 from pilotlight.runtime.session import Session, open_session
 
 GOLDEN = 3  # requests of one example each that are recorded from the publisher's data
@@ -55,7 +56,7 @@ def take_in(options: argparse.Namespace) -> None:
     feeds = requests(model, session, evaluation or calibration)
     labels = model.labels if options.labels is None else lines(options.labels)
     choice = choose(Material(model.graph, feeds, labels, evaluation, calibration), options.quantize)
-    recorded = golden.record(choice.graphs[choice.serve], choice.serve, feeds)
+    recorded = recording.record(choice.graphs[choice.serve], choice.serve, feeds)
     files = {"report.json": choice.report, "model-card.md": card.write(options.name, model, choice, session).encode()}
     if recorded is not None:
         files["golden.json"] = encode(recorded)
@@ -83,10 +84,10 @@ def data(options: argparse.Namespace, session: Session) -> tuple[Examples | None
 def requests(model: Model, session: Session, given: Examples | None) -> tuple[Feeds, ...]:
     """What the graph is asked for the golden requests: the publisher's examples, the origin's, or made up ones."""
     if given is None:
-        return model.feeds or examples.made_up(session)
+        return model.feeds or recording.made_up(session)
     alone = [given.take(slice(place, place + 1)).inputs for place in range(min(GOLDEN, len(given)))]
     feeds = [*alone, given.take(slice(0, GOLDEN)).inputs]
-    return tuple(feed for feed in feeds if examples.answered(session, feed))
+    return tuple(feed for feed in feeds if recording.answered(session, feed))
 
 
 def draft(name: str, model: Model, choice: Choice, session: Session, *, repeats: bool) -> Draft:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from functions.train.data import Array
 from functions.train.intake.encoder import ACTIVATIONS, Encoder, Shape
-from functions.train.intake.model import Feeds, Model, agreed
+from functions.train.intake.model import Model, agreed
 from functions.train.intake.program import feed, translate
 from pilotlight.errors import InvalidInputError
+from pilotlight.runtime.recording import Feeds
 from pilotlight.steps import Text
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")

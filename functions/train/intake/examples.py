@@ -1,4 +1,4 @@
-"""Examples of a graph's inputs: from the publisher's npz, or made up within the signature.
+"""Examples of a graph's inputs, from the publisher's npz.
 
 Nothing in an npz is unpickled. It knows arrays and signatures, not what they mean.
 """
@@ -12,13 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from functions.train.data import Array
-from functions.train.intake.model import Feeds
 from pilotlight.contracts import TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Session
-
-FREE = 8  # what a free dimension other than the batch is made up as
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,32 +97,3 @@ def truth(values: Array) -> Array:
     if values.dtype.kind in "iub":
         return values.astype(np.int64)
     return values.astype(np.float32).reshape(len(values), -1)
-
-
-def made_up(session: Session, seed: int = 0) -> tuple[Feeds, ...]:
-    """Two requests within the signature, or none where a text would have to be made up or the graph refuses them."""
-    if any(spec.datatype == "BYTES" for spec in session.inputs):
-        return ()
-    random = np.random.default_rng(seed)
-    feeds = tuple({spec.name: drawn(spec, size, random) for spec in session.inputs} for size in (1, 2))
-    return tuple(feed for feed in feeds if answered(session, feed))
-
-
-def drawn(spec: TensorSpec, size: int, random: np.random.Generator) -> Array:
-    """An input: normal numbers, or zeros and ones, which are indices of any table and bits of any mask."""
-    sizes = {name: FREE for name in spec.shape if isinstance(name, str)}
-    if spec.shape and isinstance(spec.shape[0], str):
-        sizes[spec.shape[0]] = size
-    shape = [sizes[one] if isinstance(one, str) else one for one in spec.shape]
-    dtype = NUMPY_DTYPES[spec.datatype]
-    values = random.standard_normal(shape) if dtype.kind == "f" else random.integers(0, 2, shape)
-    return np.asarray(values, dtype)
-
-
-def answered(session: Session, feed: Feeds) -> bool:
-    """Whether the graph answers a request."""
-    try:
-        session.run(feed)
-    except InvalidInputError:
-        return False
-    return True

@@ -9,10 +9,10 @@ import numpy as np
 from functions.train.data import Array
 from functions.train.errors import ParityError
 from pilotlight.contracts import Parity, Task
+from pilotlight.runtime.recording import Feeds
 from pilotlight.runtime.session import Session, open_session
 from pilotlight.steps import Finish, Preparation
 
-Feeds = Mapping[str, Array]  # a graph's inputs by name
 TOLERANCE = 1e-4  # of the largest |value| of an answer, or of 1 where that is less
 
 

@@ -16,9 +16,10 @@ from functions.train.data import Array
 from functions.train.errors import ParityError
 from functions.train.export import strip
 from functions.train.intake.columns import Columns, columns
-from functions.train.intake.model import Feeds, Model, agreed
+from functions.train.intake.model import Model, agreed
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.recording import Feeds
 from pilotlight.runtime.session import open_session
 from pilotlight.steps import Classification, Column, Finish, Regression, Table
 

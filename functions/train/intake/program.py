@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from functions.train.data import Array
 from functions.train.errors import ExportError
 from functions.train.export import hushed, reason, strip
-from functions.train.intake.model import Feeds, Model, agreed
+from functions.train.intake.model import Model, agreed
 from pilotlight.errors import InvalidInputError
+from pilotlight.runtime.recording import Feeds
 from pilotlight.runtime.session import open_session
 
 OPSET = 20

@@ -17,7 +17,6 @@ from functions.train.data import Array, Dataset
 from functions.train.evaluate import Score, score
 from functions.train.intake import reduction
 from functions.train.intake.examples import Examples
-from functions.train.intake.model import Feeds
 from functions.train.ladder import Ladder
 from functions.train.quantize import Plan, quantize
 from functions.train.report import compare
@@ -25,6 +24,7 @@ from pilotlight.contracts import Evaluation, Precision, encode
 from pilotlight.errors import InvalidInputError
 from pilotlight.quality import METRICS
 from pilotlight.recipes.options.graph import QuantizationOptions
+from pilotlight.runtime.recording import Feeds
 from pilotlight.runtime.session import Session, open_session
 
 BATCH = 64  # examples asked at once

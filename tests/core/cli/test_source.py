@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pilotlight.contracts import Manifest
+from pilotlight.contracts import Manifest, decode
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry import Registry
-from pilotlight.runtime import anatomy
+from pilotlight.runtime import anatomy, golden
+from pilotlight.runtime.golden import Golden
 from pilotlight.runtime.session import open_session
 from pilotlight.storage import open_store
 from tests import fakes
@@ -95,6 +96,20 @@ def repository(path: Path, config: str = CONFIG) -> Path:
     (path / "config.pbtxt").write_text(config)
     (path / "labels.txt").write_text("cat\ndog\nbird\n")
     return path
+
+
+def test_golden_requests_are_made_up_and_recorded(run: Run, store: str) -> None:
+    manifest = published(run, store, fakes.MODELS / "double.onnx")
+    assert manifest.golden == "golden.json"
+    stored = Registry(open_store(store)).store.get("models/m/versions/1/golden.json").data
+    golden.replay(decode(stored, Golden, "golden.json"), open_session(str(fakes.MODELS / "double.onnx")))
+
+
+def test_where_none_can_be_recorded_that_is_said(run: Run, store: str) -> None:
+    code, out, err = run("publish", str(fakes.MODELS / "echo-bytes.onnx"), "--name", "m")
+    assert (code, out) == (0, "m:1\n")
+    assert "No golden requests are recorded" in err
+    assert Registry(open_store(store)).manifest("m", 1).golden is None
 
 
 def test_weights_beside_the_graph_come_along_and_answer(run: Run, store: str, tmp_path: Path) -> None:

@@ -134,4 +134,16 @@ def test_a_model_without_a_test_set_is_judged_on_what_there_is(tmp_path: Path) -
     fakes.publish(registry)
     verdict = Gate(registry, 1769).examine("double", 2, "champion", by="ann")
     assert verdict.passed, verdict.why
-    assert [check.name for check in verdict.checks] == ["opens", "files", "golden", "memory", "signature"]
+    assert [check.name for check in verdict.checks] == ["opens", "files", "golden", "memory", "signature", "finite"]
+
+
+def test_without_a_test_set_what_answers_nan_is_refused_unless_the_champion_does_too(tmp_path: Path) -> None:
+    registry = Registry(open_store((tmp_path / "store").as_uri()))
+    fakes.publish(registry)
+    for _ in range(2):
+        fakes.publish(registry, of="logarithm")
+    outcome = promote(Gate(registry, 1769), "double", 2, by="ann")
+    assert outcome.moved is None
+    assert "made-up requests with NaN or infinity" in refusals(outcome.verdict)["finite"]
+    registry.move("double", "champion", 2, by="ann", reason="it is a logarithm now")
+    assert Gate(registry, 1769).examine("double", 3, "champion", by="ann").passed

@@ -13,13 +13,13 @@ import msgspec
 import typer
 
 from pilotlight.cli import intake, policy, processing, repository
-from pilotlight.cli.console import STORE, JsonOption, StoreOption, print_json, registry
+from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, print_json, registry
 from pilotlight.cli.source import Source, locate
-from pilotlight.contracts import Draft, Precision, Task, Variant, check_name
+from pilotlight.contracts import Draft, Precision, Task, Variant, check_name, encode
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.privacy import Extent
 from pilotlight.registry import Content
-from pilotlight.runtime import anatomy
+from pilotlight.runtime import anatomy, recording
 from pilotlight.runtime.preparation import variant
 from pilotlight.runtime.session import Session, open_session
 from pilotlight.steps import Text
@@ -101,6 +101,7 @@ def as_it_is(source: Source, name: str, precision: Precision, folder: Path) -> M
     session = opened(source.graph)
     repository.agree(source.folder, session.inputs, session.outputs)
     found, files = variant(source.graph, f"model.{precision}.onnx", folder)
+    golden = recorded(source.graph, precision, session)
     draft = Draft(
         name=name,
         inputs=session.inputs,
@@ -108,9 +109,24 @@ def as_it_is(source: Source, name: str, precision: Precision, folder: Path) -> M
         variants={precision: found},
         serve=precision,
         opset=anatomy.read(source.graph).opsets.get("", 0) or None,
+        golden=next(iter(golden), None),
         by=getpass.getuser(),
     )
-    return draft, dict(files), session
+    return draft, {**files, **golden}, session
+
+
+def recorded(graph: Path, precision: Precision, session: Session) -> dict[str, Content]:
+    """Golden requests, made up within the signature; none where the graph does not answer such, or not twice alike."""
+    found = recording.record(graph, precision, recording.made_up(session))
+    if found is None:
+        ERRORS.print(
+            "No golden requests are recorded: the graph answers no made-up request, or not with the same finite numbers"
+            " twice. Nothing will tell that it computes wrongly one day; --evaluation brings requests of yours.",
+            style="yellow",
+            soft_wrap=True,
+        )
+        return {}
+    return {"golden.json": encode(found)}
 
 
 def converted(path: Path, options: Mapping[str, object], precision: Precision, folder: Path) -> Made:

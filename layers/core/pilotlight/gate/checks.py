@@ -63,6 +63,14 @@ def finite(outputs: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> Check
     return Check("finite", True, f"All answers to {len(outputs)} examples are finite.", numbers)
 
 
+def numbers(ours: Probe, theirs: Probe | None) -> Check:
+    """Where there is no test set: made-up requests are answered with numbers, or with none by the champion too."""
+    if ours.finite is False and (theirs is None or theirs.finite is not False):
+        why = "It answers made-up requests with NaN or infinity, and no test set says that this is right."
+        return Check("finite", False, why)
+    return Check("finite", True, "Made-up requests are answered as numbers, or as the champion answers them.")
+
+
 def quality(judged: Metric, name: str, ours: Answers, theirs: Answers, limits: Limits) -> Check:
     """It is not worse than the champion on the same examples: by more than the margin, and surely."""
     kind = judged.kind

@@ -129,6 +129,8 @@ class Gate:
             yield checks.signature(ours.manifest, theirs.manifest)
         if truth is not None and ours.outputs:
             yield from self._judged(ours, theirs, truth)
+        elif ours.found.finite is not None:
+            yield checks.numbers(ours.found, theirs.found if theirs else None)
         if theirs is not None and theirs.found.error is None and ours.found.latency_ms and theirs.found.latency_ms:
             yield checks.latency(ours.found, theirs.found, self.limits)
             yield checks.loading(ours.found, theirs.found, self.limits)

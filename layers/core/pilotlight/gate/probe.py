@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 from pilotlight.contracts import Manifest, Precision, Reference, decode, encode
 from pilotlight.errors import ModelRefusedError, PilotlightError
 from pilotlight.registry import Registry, version_path
-from pilotlight.runtime import footprint, golden
+from pilotlight.runtime import footprint, golden, recording
 from pilotlight.runtime.catalog import Catalog
 from pilotlight.runtime.files import fetched
 from pilotlight.runtime.session import Array, Session, open_session
@@ -48,6 +48,7 @@ class Probe(Struct, frozen=True, kw_only=True):
 
     error: str | None = None
     golden: str | None = None  # why the golden requests failed
+    finite: bool | None = None  # whether made-up requests are answered with numbers; None where none was asked
     load_s: float = 0.0
     peak_mb: float = 0.0  # resident memory of the process, MB of 1,000,000 bytes
     latency_ms: float = 0.0  # median of single requests
@@ -83,6 +84,7 @@ def look(order: Order) -> Probe:
     inputs = arrays(order, registry, model.session)
     return Probe(
         golden=refusal,
+        finite=None if inputs else finite(model.session),
         load_s=load_s,
         latency_ms=latency(model.session, inputs) if inputs else 0.0,
         peak_mb=footprint.peak() / 1e6,
@@ -100,6 +102,13 @@ def replayed(registry: Registry, manifest: Manifest, session: Session) -> str | 
     except PilotlightError as exc:
         return str(exc)
     return None
+
+
+def finite(session: Session) -> bool | None:
+    """Whether requests that are made up within the signature are answered with numbers; None where there are none."""
+    answers = [session.run(feed) for feed in recording.made_up(session)]
+    found = [np.isfinite(values).all() for answer in answers for values in recording.numbers(answer)]
+    return all(found) if found else None
 
 
 def arrays(order: Order, registry: Registry, session: Session) -> dict[str, Array]:
