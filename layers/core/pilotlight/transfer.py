@@ -19,7 +19,7 @@ from pilotlight.errors import NotFoundError, StoreError
 from pilotlight.storage import PART_BYTES, ObjectStore, Part
 
 CONNECTIONS = 4
-FAST = 200e6  # bytes/s of a link on which nothing is won by unpacking
+FAST = 200e6  # bytes/s of the first part; unpacking wins until 150e6, and a link may begin with a burst
 LOG = logging.getLogger(__name__)
 Copy = Callable[[int, int, int], object]  # into an open file, from a byte to before another
 
