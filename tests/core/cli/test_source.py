@@ -105,6 +105,14 @@ def test_golden_requests_are_made_up_and_recorded(run: Run, store: str) -> None:
     golden.replay(decode(stored, Golden, "golden.json"), open_session(str(fakes.MODELS / "double.onnx")))
 
 
+def test_a_card_says_what_is_known(run: Run, store: str) -> None:
+    published(run, store, fakes.MODELS / "double.onnx")
+    card = Registry(open_store(store)).store.get("models/m/versions/1/model-card.md").data.decode()
+    assert card.startswith("# m\n\nThe ONNX graph `double.onnx`, opset ")
+    assert "| in | `x` | FP32 | `[batch, 3]` |\n| out | `y` | FP32 | `[batch, 3]` |" in card
+    assert "were recorded and repeated" in card
+
+
 def test_where_none_can_be_recorded_that_is_said(run: Run, store: str) -> None:
     code, out, err = run("publish", str(fakes.MODELS / "echo-bytes.onnx"), "--name", "m")
     assert (code, out) == (0, "m:1\n")

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from pilotlight.cli import intake, policy, processing, repository
+from pilotlight.cli import card, intake, policy, processing, repository
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, print_json, registry
 from pilotlight.cli.source import Source, locate
 from pilotlight.contracts import Draft, Precision, Task, Variant, check_name, encode
@@ -112,7 +112,7 @@ def as_it_is(source: Source, name: str, precision: Precision, folder: Path) -> M
         golden=next(iter(golden), None),
         by=getpass.getuser(),
     )
-    return draft, {**files, **golden}, session
+    return draft, {**files, **golden, "model-card.md": card.write(draft, source.graph).encode()}, session
 
 
 def recorded(graph: Path, precision: Precision, session: Session) -> dict[str, Content]:
