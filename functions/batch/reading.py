@@ -3,7 +3,6 @@
 It reads one object as it was first seen (If-Match), and knows neither models nor results.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
 from functions.batch import lines
@@ -14,6 +13,7 @@ from functions.batch.spans import spans
 from pilotlight.batches import Span, Wrong
 from pilotlight.errors import InvalidInputError
 from pilotlight.storage import ObjectStore
+from pilotlight.transfer import measured
 
 LARGEST = 50_000_000  # bytes of a file that is not read in lines
 LARGEST_BATCH = 1_000_000_000  # bytes: all of it is examined within one invocation
@@ -64,10 +64,7 @@ class Reading:
 
     def sha256(self) -> str:
         """Of all of it, in hex."""
-        digest = hashlib.sha256()
-        for chunk in self._blocks(0, self.size):
-            digest.update(chunk)
-        return digest.hexdigest()
+        return measured(self._blocks(0, self.size))[1]
 
     def _check(self) -> None:
         """Refuse a file that cannot be read at all."""

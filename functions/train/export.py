@@ -77,9 +77,8 @@ def reason(error: BaseException) -> str:
     """The first line of what lies behind an error: the exporter's own says only at which of its steps it failed."""
     while error.__cause__ is not None:
         error = error.__cause__
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300].rstrip(
-        "."
-    )
+    lines = (line.strip() for line in str(error).splitlines())
+    said = next(filter(None, lines), type(error).__name__)[:300].rstrip(".")
     if "data-dependent" in said:
         said += "; which way it goes hangs on the values of an input, and a graph goes only one: torch.where takes both"
     return said

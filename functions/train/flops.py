@@ -52,8 +52,8 @@ def counted(model: nn.Module, example: torch.Tensor) -> float | None:
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             ghost(pair)
-    except (NotImplementedError, RuntimeError, TypeError):
-        return None  # a layer that cannot run on the meta device
+    except (NotImplementedError, RuntimeError, TypeError):  # a layer that cannot run on the meta device
+        return None
     return float(counter.get_total_flops()) / 2 * (1 + BACKWARD)
 
 

@@ -11,8 +11,8 @@ from functions.train.graph import ask
 from pilotlight.contracts import Precision, decode
 from pilotlight.errors import ModelRefusedError
 from pilotlight.runtime import golden
-from pilotlight.runtime.golden import Exchange, Golden, Request, Response, Tensor
-from pilotlight.runtime.recording import TOLERANCES
+from pilotlight.runtime.golden import Golden
+from pilotlight.runtime.recording import TOLERANCES, exchange
 from pilotlight.runtime.session import Session, open_session
 
 BATCH = 3  # examples in the one request that brings several
@@ -28,7 +28,11 @@ def record(graph: Path, variant: Precision, test: Dataset) -> Golden:
     feeds = prompts(test.inputs) if test.text else requests(session, whole(test))
     answers = [ask(session, feed) for feed in feeds]
     tolerance = TOLERANCES[variant] * max(float(np.abs(answer).max()) for answer in answers)
-    recorded = [exchange(session, feed, answer) for feed, answer in zip(feeds, answers, strict=True)]
+    (given,), (output,) = session.inputs, session.outputs
+    recorded = [
+        exchange(session, {given.name: feed}, {output.name: answer})
+        for feed, answer in zip(feeds, answers, strict=True)
+    ]
     return Golden(variant=variant, tolerance=tolerance, exchanges=tuple(recorded))
 
 
@@ -55,17 +59,6 @@ def exemplars(session: Session, test: Dataset) -> Array:
         return np.arange(min(BATCH, len(test)))
     right = np.flatnonzero(ask(session, test.inputs).argmax(axis=1) == test.targets)
     return right[np.unique(test.targets[right], return_index=True)[1]] if len(right) else np.array([0])
-
-
-def exchange(session: Session, inputs: Array, outputs: Array) -> Exchange:
-    """A recorded request and its answer."""
-    (given,), (answer,) = session.inputs, session.outputs
-    return Exchange(Request((tensor(given.name, inputs),)), Response((tensor(answer.name, outputs),)))
-
-
-def tensor(name: str, values: Array) -> Tensor:
-    """An array as it stands in JSON."""
-    return Tensor(name, values.shape, "INT64" if values.dtype == np.int64 else "FP32", tuple(values.ravel().tolist()))
 
 
 def replay(document: bytes, graph: Path) -> None:

@@ -33,10 +33,8 @@ def check(model: nn.Module, graph: Path, inputs: Array, tolerance: float) -> Par
     for batch, length in product(BATCHES, lengths or [None]):
         feed = np.resize(inputs, (batch, *inputs.shape[1:]))[:, :length]
         expected = predict(model, feed)
-        difference, largest = (
-            float(np.abs(ask(session, feed) - expected).max()),
-            max(1.0, float(np.abs(expected).max())),
-        )
+        difference = float(np.abs(ask(session, feed) - expected).max())
+        largest = max(1.0, float(np.abs(expected).max()))
         if not difference <= tolerance * largest:  # so written, it refuses NaN as well
             where = f"batch {batch}" + (f" and length {length}" if length else "")
             raise ParityError(

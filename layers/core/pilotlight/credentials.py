@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx2
 
-from pilotlight.errors import InvalidInputError
+from pilotlight.errors import InvalidInputError, words
 
 REGION = re.compile(r"\.execute-api(?:-fips)?\.([a-z0-9-]+)\.")  # in the host of an API that has no domain of its own
 SIGNED = ("Authorization", "X-Amz-Date", "X-Amz-Security-Token")
@@ -34,7 +34,7 @@ class Signature(httpx2.Auth):
             session = boto3.Session()
             self._credentials: Any = session.get_credentials()
         except BotoCoreError as exc:
-            raise InvalidInputError(f"PILOTLIGHT_AUTH is iam, and there are no AWS credentials: {exc}.") from exc
+            raise InvalidInputError(f"PILOTLIGHT_AUTH is iam, and there are no AWS credentials: {words(exc)}.") from exc
         named = REGION.search(url)
         self._region = named[1] if named else session.region_name
         if self._credentials is None:

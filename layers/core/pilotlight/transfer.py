@@ -9,7 +9,7 @@ import logging
 import mmap
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, chain, count, pairwise
 from typing import BinaryIO
@@ -43,6 +43,15 @@ def download(
         if size > limit:
             break
     target.flush()
+    return size, digest.hexdigest()
+
+
+def measured(chunks: Iterable[bytes | memoryview]) -> tuple[int, str]:
+    """The size in bytes and the sha256 of what comes in chunks, none of which is kept."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        digest.update(chunk)
+        size += len(chunk)
     return size, digest.hexdigest()
 
 

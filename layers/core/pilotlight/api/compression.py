@@ -33,7 +33,7 @@ def decompress(body: bytes, encoding: str) -> bytes:
     except zlib.error as exc:
         raise InvalidInputError(f"The body is not {encoding}, as its Content-Encoding says: {exc}.") from exc
     if stream.unconsumed_tail:
-        raise TooLargeError(f"The body is more than {LIMIT:,} bytes once decompressed; send fewer items at once.")
+        raise too_large()
     if not stream.eof:
         raise InvalidInputError(f"The body ends in the middle of its {encoding}.")
     return several(body, encoding) if stream.unused_data else data
@@ -49,8 +49,13 @@ def several(body: bytes, encoding: str) -> bytes:
     except (OSError, EOFError, zlib.error) as exc:
         raise InvalidInputError(f"The body goes on behind the end of its gzip, with what is none: {exc}.") from exc
     if len(data) > LIMIT:
-        raise TooLargeError(f"The body is more than {LIMIT:,} bytes once decompressed; send fewer items at once.")
+        raise too_large()
     return data
+
+
+def too_large() -> TooLargeError:
+    """The error for a body that swells beyond the limit."""
+    return TooLargeError(f"The body is more than {LIMIT:,} bytes once decompressed; send fewer items at once.")
 
 
 def compress(body: bytes, accepted: str) -> tuple[bytes, str | None]:

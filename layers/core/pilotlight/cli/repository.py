@@ -56,10 +56,8 @@ def graph(model: Model) -> tuple[Path, Path, tuple[str, ...]]:
         raise InvalidInputError(
             f"{model.folder} holds no ONNX graph of {wanted}; it lies in a folder called 1, 2 or so."
         )
-    name, version = (
-        first(config, "default_model_filename", "model.onnx"),
-        model.folder / str(model.version or there[-1]),
-    )
+    name = first(config, "default_model_filename", "model.onnx")
+    version = model.folder / str(model.version or there[-1])
     if not (version / name).resolve().is_relative_to(model.folder.resolve()):
         raise InvalidInputError(f"{model.folder / CONFIG} has the graph {name!r}, which is not a file of the model.")
     return version / name, model.folder, labels(model.folder, config)

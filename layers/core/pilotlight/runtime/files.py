@@ -4,7 +4,6 @@ It knows the manifest's records of the files, and nothing of what the bytes mean
 """
 
 import fcntl
-import hashlib
 import os
 import shutil
 import sys
@@ -24,7 +23,7 @@ from pilotlight.registry import version_path
 from pilotlight.runtime.ahead import ReadAhead
 from pilotlight.runtime.heap import keeping
 from pilotlight.storage import ObjectStore
-from pilotlight.transfer import download
+from pilotlight.transfer import download, measured
 
 ONNXRUNTIME = "1.32.0"  # as pinned: to ask the package itself, it would have to be imported before the fetch begins
 RUNTIME = f"onnxruntime {ONNXRUNTIME} {os.uname().machine}"  # what a prepared graph is for
@@ -96,14 +95,11 @@ def copy(store: ObjectStore, manifest: Manifest, file: File, target: BinaryIO) -
 
 def unlike(store: ObjectStore, manifest: Manifest, file: File) -> str:
     """How a stored file, read through without keeping it, differs from the manifest's record; empty if it does not."""
-    digest, size = hashlib.sha256(), 0
     try:
-        for chunk in store.stream(version_path(manifest.name, manifest.version, file.path)):
-            digest.update(chunk)
-            size += len(chunk)
+        size, sha256 = measured(store.stream(version_path(manifest.name, manifest.version, file.path)))
     except NotFoundError:
         return MISSING
-    return difference(file, size, digest.hexdigest())
+    return difference(file, size, sha256)
 
 
 def difference(file: File, size: int, sha256: str) -> str:

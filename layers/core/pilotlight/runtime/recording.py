@@ -39,10 +39,7 @@ def record(graph: Path, variant: Precision, feeds: Sequence[Feeds]) -> Golden | 
         return None
     sizes = (float(np.abs(values).max(initial=0.0)) for _, answer in usable for values in numbers(answer))
     largest = max(sizes, default=0.0)
-    exchanges = tuple(
-        Exchange(Request(tensors(session.inputs, feed)), Response(tensors(session.outputs, answer)))
-        for feed, answer in usable
-    )
+    exchanges = tuple(exchange(session, feed, answer) for feed, answer in usable)
     tolerance = TOLERANCES[variant] * max(largest, float(np.finfo(np.float32).eps))
     found = Golden(variant=variant, tolerance=tolerance, exchanges=exchanges)
     try:
@@ -63,6 +60,11 @@ def recordable(arrays: Mapping[str, Array]) -> bool:
 def numbers(arrays: Mapping[str, Array]) -> list[Array]:
     """The arrays of numbers, in float64."""
     return [values.astype(np.float64) for values in arrays.values() if values.dtype != object]
+
+
+def exchange(session: Session, feed: Feeds, answer: Mapping[str, Array]) -> Exchange:
+    """A recorded request and its answer."""
+    return Exchange(Request(tensors(session.inputs, feed)), Response(tensors(session.outputs, answer)))
 
 
 def tensors(specs: Sequence[TensorSpec], arrays: Mapping[str, Array]) -> tuple[Tensor, ...]:
