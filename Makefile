@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := -m pip install --quiet --disable-pip-version-check --constraint infra/constraints.txt
 LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layers/core/pilotlight/local/requirements.txt \
-  functions/authorize/requirements.txt functions/batch/requirements.txt
+  functions/authorize/requirements.txt functions/batch_worker/requirements.txt
 
 .PHONY: demo serve test lint bench soak audit test-runtime package test-sam
 
@@ -50,9 +50,9 @@ audit: .venv-checkov/ready .venv-audit/ready  # what an auditor would ask; a sup
 
 test-runtime: .venv-runtime/ready  # core and handlers on Lambda's python, without torch, onnx and scikit-learn
 	.venv-runtime/bin/python -m pytest -n auto --dist loadfile tests/core \
-	  tests/functions/authorize tests/functions/batch tests/functions/batches tests/functions/drift tests/functions/models \
+	  tests/functions/authorize tests/functions/batch_worker tests/functions/batch_api tests/functions/drift tests/functions/registry_api \
 	  tests/functions/predict \
-	  tests/functions/promote tests/functions/start_training
+	  tests/functions/promote tests/functions/training_api
 
 package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build; ARCH=arm64 builds for Graviton
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 PILOTLIGHT_ARCHITECTURE=$(ARCH) \
@@ -90,7 +90,7 @@ $(VENV)/with-dev: $(VENV)/with-train tests/requirements.txt tests/requirements-r
 	$(BIN)/python $(PIP) --editable '.[train,dev]'
 	@touch $@
 
-HANDLERS := layers/deps/requirements.txt functions/authorize/requirements.txt functions/batch/requirements.txt
+HANDLERS := layers/deps/requirements.txt functions/authorize/requirements.txt functions/batch_worker/requirements.txt
 
 .venv-runtime/ready: $(HANDLERS) tests/requirements-runtime.txt
 	$(RUNTIME_PYTHON) -m venv --clear .venv-runtime

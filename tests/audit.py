@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 LISTS = (  # what runs on Lambda, what trains, and with the lock what both of them pull in
     "layers/deps/requirements.txt",
     "functions/authorize/requirements.txt",
-    "functions/batch/requirements.txt",
+    "functions/batch_worker/requirements.txt",
     "layers/core/pilotlight/local/requirements.txt",
     "functions/train/requirements.txt",
     "infra/constraints.txt",

@@ -17,9 +17,9 @@ import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from pilotlight.registry import Registry
+from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
-from pilotlight.storage import ObjectStore, open_store
+from pilotlight.storage.object_store import ObjectStore, open_store
 
 hypothesis.settings.register_profile(
     "house",

@@ -12,12 +12,12 @@ import msgspec
 import numpy as np
 from msgspec import structs
 
-from pilotlight.contracts import Datatype, Draft, File, Manifest, Task, TensorSpec, Variant, decode, encode
+from pilotlight.contracts.manifest import Datatype, Draft, File, Manifest, Task, TensorSpec, Variant, decode, encode
+from pilotlight.contracts.processing import Finish, Image, Preparation, Table, Text
 from pilotlight.errors import StoreError
-from pilotlight.registry import Registry, complete
+from pilotlight.registry.registry import Registry, complete
 from pilotlight.runtime.golden import Exchange, Golden, Request, Response, Tensor
-from pilotlight.steps import Finish, Image, Preparation, Table, Text
-from pilotlight.storage import ObjectStore, Stored, open_store
+from pilotlight.storage.object_store import ObjectStore, Stored, open_store
 
 MODELS = Path(__file__).parent / "models"
 EVENTS = Path(__file__).parent / "events"

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-from pilotlight.storage import ObjectStore
+from pilotlight.storage.object_store import ObjectStore
 
 BUCKET = "models"
 DRIP_S = 0.05  # between two bytes of a slow answer

@@ -14,7 +14,7 @@ import jwt
 from functions.authorize.errors import RefusedError
 from functions.authorize.issuer import Issuer
 from functions.authorize.keys import Keys
-from pilotlight.api.scopes import Scope
+from pilotlight.api.routes import Scope
 
 BEARER = re.compile(r"[Bb]earer ([-\w]+\.[-\w]+\.[-\w]+)", re.ASCII)
 LONGEST = 8192  # characters; all headers of a request have 10,240 bytes

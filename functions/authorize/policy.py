@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from functions.authorize.bearer import Caller
-from pilotlight.api.scopes import SCOPES, VERBS, Scope
+from pilotlight.api.routes import SCOPES, VERBS, Scope
 
 LIMIT = 8192  # bytes of an answer
 

@@ -4,11 +4,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from functions.drift.duty import Duty
-from pilotlight.api.trace import Trace
-from pilotlight.registry import Registry
+from functions.drift.nightly_report import Duty
+from pilotlight.api.request_context import Trace
+from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
-from pilotlight.storage import open_store
+from pilotlight.storage.object_store import open_store
 
 
 def build(settings: Settings) -> Duty:

@@ -3,14 +3,14 @@
 import os
 from typing import Any
 
-from functions.promote.duties import Duties
-from functions.promote.occurrences import read
+from functions.promote.events import read
 from functions.promote.policy import Policy
-from pilotlight.gate.examination import Gate
-from pilotlight.kms import KmsSigner
-from pilotlight.registry import Registry
+from functions.promote.promoter import Duties
+from pilotlight.gate.evaluation import Gate
+from pilotlight.registry.kms import KmsSigner
+from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
-from pilotlight.storage import open_store
+from pilotlight.storage.object_store import open_store
 
 
 def build(settings: Settings) -> Duties:

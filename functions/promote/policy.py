@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from pilotlight import aliases
 from pilotlight.errors import InvalidInputError
+from pilotlight.registry import alias_updates
 
 
 @dataclass(frozen=True)
@@ -23,5 +23,5 @@ class Policy:
         found = re.fullmatch(r"canary:([0-9.]+):(\d+[smhd])", text)
         if found is None:
             raise InvalidInputError(f"Promotion is {text!r}, expected off, champion, or a canary such as canary:10:1h.")
-        aliases.until(found[2])
-        return cls(moves=True, weight=aliases.weight(float(found[1])), bake=found[2])
+        alias_updates.until(found[2])
+        return cls(moves=True, weight=alias_updates.weight(float(found[1])), bake=found[2])

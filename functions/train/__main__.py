@@ -20,20 +20,20 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.console import Console
 
-from functions.train.compiler import refuse_without_compiler
+from functions.train.command_recipe import refuse_cancelled, take
+from functions.train.distributed.launcher import fleet, gpus, launch, report
 from functions.train.errors import PausedError
 from functions.train.identity import given_name
-from functions.train.interruption import Interruption
-from functions.train.launcher import fleet, gpus, launch, report
-from functions.train.order import refuse_cancelled, take
+from functions.train.training.compiler import refuse_without_compiler
+from functions.train.training.interruption import Interruption
 from pilotlight.errors import InvalidInputError, PilotlightError
-from pilotlight.recipes.recipe import Recipe
+from pilotlight.recipes.schema import Recipe
 from pilotlight.settings import DEFAULT_STORE
-from pilotlight.storage import ObjectStore, open_store
+from pilotlight.storage.object_store import ObjectStore, open_store
 
 if TYPE_CHECKING:
-    from functions.train.run import Outcome
-    from functions.train.world import World
+    from functions.train.distributed.process_group import World
+    from functions.train.pipeline import Outcome
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,12 +120,14 @@ def start(
     recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption, folder: Path
 ) -> "Outcome | None":
     """Take part: run, or follow the lead's trainings. None where another process has the outcome."""
-    from functions.train.world import joined  # this brings torch: seconds that a typo in a recipe need not wait
+    from functions.train.distributed.process_group import (
+        joined,  # this brings torch: seconds that a typo in a recipe need not wait
+    )
 
     with joined() as world:
         if world.lead:
             return lead(recipe, store, name, interruption, folder, world)
-        from functions.train.follow import follow
+        from functions.train.distributed.worker import follow
 
         follow(recipe, store, interruption, folder, world)
         return None
@@ -135,9 +137,9 @@ def lead(
     recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption, folder: Path, world: "World"
 ) -> "Outcome":
     """Run, and show on standard error how it goes."""
+    from functions.train.evaluation.quantization_report import table
+    from functions.train.pipeline import run
     from functions.train.progress import Progress  # these bring what else a run needs, onnx among them
-    from functions.train.report import table
-    from functions.train.run import run
 
     console = Console(stderr=True)
     progress = Progress(console, before=interruption.check)

@@ -24,15 +24,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from functions.train import batches, flops
-from functions.train.architectures.decoder import Decoder
-from functions.train.step import Stepper, device
+from functions.train.data import loader
+from functions.train.models.decoder import Decoder
+from functions.train.training import mfu
+from functions.train.training.step import Stepper, device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from functions.train.data import Array
-    from functions.train.precision import Precision
+    from functions.train.data.dataset import Array
+    from functions.train.training.precision import Precision
 
 WARM_UP = 10  # steps: the compiler, the allocator, cuDNN's choices
 SMOOTHING = 0.9  # of the losses that are compared
@@ -233,7 +234,7 @@ def measure(way: Way, shape: Shape, batch: int, steps: int, where: torch.device)
             clock.tick()
     seconds = statistics.median(clock.seconds())
     speed = batch * shape.context / seconds
-    peak = flops.peak(label(where), way.precision)
+    peak = mfu.peak(label(where), way.precision)
     return Measured(
         way=str(way),
         step_ms=seconds * 1e3,
@@ -284,17 +285,17 @@ class Clock:
         return [before.elapsed_time(after) / 1e3 for before, after in pairs]
 
 
-def windows(shape: Shape, batch: int, steps: int, where: torch.device) -> Iterator[batches.Batch]:
+def windows(shape: Shape, batch: int, steps: int, where: torch.device) -> Iterator[loader.Batch]:
     """Windows of text at random places, the same in every run: (batch, context), and what follows each token, (N,)."""
     text, random = corpus(), torch.Generator().manual_seed(0)
 
-    def drawn() -> Iterator[batches.Batch]:
+    def drawn() -> Iterator[loader.Batch]:
         for _ in range(steps):
             starts = torch.randint(len(text) - shape.context - 1, (batch, 1), generator=random)
             tokens = text[starts + torch.arange(shape.context + 1)]
             yield tokens[:, :-1].contiguous(), tokens[:, 1:].flatten()
 
-    return batches.ahead(drawn(), where) if where.type == "cuda" else drawn()
+    return loader.ahead(drawn(), where) if where.type == "cuda" else drawn()
 
 
 def corpus() -> torch.Tensor:
@@ -307,7 +308,7 @@ def corpus() -> torch.Tensor:
 def per_token(shape: Shape) -> float:
     """The FLOPs of a training step for each token."""
     looked_up = 0 if shape.tied else shape.vocabulary * shape.width
-    return flops.decoder(weights(shape) - looked_up, shape.layers, shape.width, shape.context)
+    return mfu.decoder(weights(shape) - looked_up, shape.layers, shape.width, shape.context)
 
 
 def weights(shape: Shape) -> int:

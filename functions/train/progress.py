@@ -12,10 +12,10 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from functions.train.epoch import Epoch
-from functions.train.evaluate import shown
-from functions.train.loop import Trainer
-from pilotlight.runs import duration
+from functions.train.evaluation.metrics import shown
+from functions.train.training.epoch import Epoch
+from functions.train.training.trainer import Trainer
+from pilotlight.training_runs.run_store import duration
 
 Say = Callable[[str], None]
 WARM_S = 10.0  # a single, shorter epoch says nothing of the next, since it includes the warm-up

@@ -8,27 +8,28 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from msgspec import structs
 
-from functions.train import capture, card
-from functions.train.data import Dataset
-from functions.train.export import ends
-from functions.train.factory import FILE
-from functions.train.product import Product
-from pilotlight.contracts import Draft, Manifest, Precision, Variant, encode
-from pilotlight.drift import profile
-from pilotlight.recipes.recipe import dump
-from pilotlight.registry import Content, Registry
-from pilotlight.runtime import preparation
-from pilotlight.steps import Classification, Column, Table
+from functions.train import feature_profile
+from functions.train.data.dataset import Dataset
+from functions.train.evaluation import model_card
+from functions.train.export.artifacts import Product
+from functions.train.export.onnx_export import ends
+from functions.train.models.custom import FILE
+from pilotlight.contracts.manifest import Draft, Manifest, Precision, Variant, encode
+from pilotlight.contracts.processing import Classification, Column, Table
+from pilotlight.drift import training_profile
+from pilotlight.recipes.schema import dump
+from pilotlight.registry.registry import Content, Registry
+from pilotlight.runtime import graph_optimization
 
 
 def publish(product: Product, registry: Registry) -> Manifest:
     """Make the product the model's next version; the graph that is served is made ready to open fast."""
     graph = product.graphs[product.report.serve]
     with TemporaryDirectory(dir=graph.parent) as folder:
-        served, extra = preparation.variant(graph, graph.name, Path(folder))
+        served, extra = graph_optimization.variant(graph, graph.name, Path(folder))
         described = draft(product, served)
-        seen = profile.document(capture.profiled(described, product.splits, graph))
-        return registry.publish(described, files(product) | extra | {profile.FILE: seen})
+        seen = training_profile.document(feature_profile.profiled(described, product.splits, graph))
+        return registry.publish(described, files(product) | extra | {training_profile.FILE: seen})
 
 
 def draft(product: Product, served: Variant) -> Draft:
@@ -55,7 +56,7 @@ def draft(product: Product, served: Variant) -> Draft:
         report="report.json",
         golden="golden.json",
         tokenizer="tokenizer.json" if text else None,
-        profile=profile.FILE,
+        profile=training_profile.FILE,
         capture=product.recipe.capture.policy if product.recipe.capture else None,
         training=product.training,
         licence=product.recipe.licence,
@@ -112,7 +113,7 @@ def files(product: Product) -> dict[str, Content]:
         known
         | product.pictures
         | {
-            "model-card.md": card.write(product).encode(),
+            "model-card.md": model_card.write(product).encode(),
             "report.json": encode(product.report),
             "golden.json": encode(product.golden),
             "evaluation.npz": archive(product.splits.test),

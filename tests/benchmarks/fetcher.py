@@ -14,9 +14,9 @@ BUCKET, KEY = "models", "file"
 
 def ours(target: Path) -> Callable[[], object]:
     """As the handler does it."""
-    from pilotlight.runtime.heap import keeping
-    from pilotlight.storage import open_store
-    from pilotlight.transfer import download
+    from pilotlight.runtime.malloc import keeping
+    from pilotlight.storage.download import download
+    from pilotlight.storage.object_store import open_store
 
     store = open_store(f"s3://{BUCKET}")
 
@@ -31,9 +31,9 @@ def bare(target: Path) -> Callable[[], object]:
     """The same parts without a hash."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from pilotlight.runtime.heap import keeping
-    from pilotlight.storage import PART_BYTES, open_store
-    from pilotlight.transfer import CONNECTIONS
+    from pilotlight.runtime.malloc import keeping
+    from pilotlight.storage.download import CONNECTIONS
+    from pilotlight.storage.object_store import PART_BYTES, open_store
 
     store = open_store(f"s3://{BUCKET}")
 

@@ -9,7 +9,7 @@ from tests.benchmarks.goal import Measure
 from tests.benchmarks.objects import served
 from tests.benchmarks.starts import start
 
-ANSWERS = 20  # more than RUNS_BEFORE_CHANGE of pilotlight.runtime.speeds
+ANSWERS = 20  # more than RUNS_BEFORE_CHANGE of pilotlight.runtime.deferred_prepacking
 
 
 def measure() -> list[Measure]:

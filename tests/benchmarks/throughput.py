@@ -29,8 +29,8 @@ import onnxruntime as ort
 from rich.table import Table
 
 from pilotlight.cli.publish import publish
-from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.benchmarks.cold import event
 from tests.benchmarks.encoder import Encoder

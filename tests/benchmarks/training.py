@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from functions.train import data, model
-from functions.train.data import Dataset
-from functions.train.loop import Tally, Trainer, learning_rates, seeded, threads, unfrozen
-from pilotlight.recipes.recipe import load
+from functions.train.data import dataset
+from functions.train.data.dataset import Dataset
+from functions.train.models import build
+from functions.train.training.trainer import Tally, Trainer, learning_rates, seeded, threads, unfrozen
+from pilotlight.recipes.schema import load
 from tests.benchmarks.goal import Measure, interleaved
 
 EPOCHS = 30  # of which the median counts
@@ -40,10 +41,10 @@ class Bare:
 def measure() -> list[Measure]:
     """Both loops, epoch by epoch in turn."""
     recipe = load("digits", [f"epochs={2 * EPOCHS}"])
-    splits = data.split(data.load(recipe.data), recipe.data)
-    ours = Trainer(model.build(recipe.model, splits.train), splits, recipe)
+    splits = dataset.split(dataset.load(recipe.data), recipe.data)
+    ours = Trainer(build.build(recipe.model, splits.train), splits, recipe)
     assert isinstance(recipe.batch_size, int)
-    theirs = Bare(model.build(recipe.model, splits.train), splits.train, recipe.batch_size, 1e-3)
+    theirs = Bare(build.build(recipe.model, splits.train), splits.train, recipe.batch_size, 1e-3)
 
     def one_of_ours() -> None:
         ours.tally = Tally(ours.stepper.device)

@@ -22,13 +22,13 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel
 
 from functions.predict.handler import build
-from pilotlight import metrics
 from pilotlight.api.router import Router
-from pilotlight.contracts import Reference, TensorSpec
-from pilotlight.registry import Registry
+from pilotlight.contracts.manifest import Reference, TensorSpec
+from pilotlight.observability import emf
+from pilotlight.registry.registry import Registry
 from pilotlight.runtime.session import Session, open_session
 from pilotlight.settings import Settings
-from pilotlight.storage import open_store
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.benchmarks.goal import Measure, Side
 
@@ -122,13 +122,13 @@ def measure() -> list[Measure]:
 @contextmanager
 def logging_calls() -> Iterator[None]:
     """The ledger's lines are made and written, as in a function, but to nowhere."""
-    shown, nowhere = os.dup(metrics.STANDARD_OUTPUT), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, metrics.STANDARD_OUTPUT)
+    shown, nowhere = os.dup(emf.STANDARD_OUTPUT), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, emf.STANDARD_OUTPUT)
     try:
-        with patch.object(metrics, "FUNCTION", "PredictFunction"):
+        with patch.object(emf, "FUNCTION", "PredictFunction"):
             yield
     finally:
-        os.dup2(shown, metrics.STANDARD_OUTPUT)
+        os.dup2(shown, emf.STANDARD_OUTPUT)
         os.close(shown)
         os.close(nowhere)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.contracts import TensorSpec
+from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.local.gateway import Gateway
-from pilotlight.registry import Registry
+from pilotlight.registry.registry import Registry
 from pilotlight.runtime.datatypes import ORT_DATATYPES
-from pilotlight.storage import open_store
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai.types import Batch
 
-from functions.batches.files import INLINE
+from functions.batch_api.files import INLINE
 from tests import fakes
 
 DONE = {"completed", "failed", "expired", "cancelled"}

@@ -5,7 +5,7 @@ import subprocess
 
 import numpy as np
 
-from pilotlight.client import Client, Tensor
+from pilotlight.client.client import Client, Tensor
 from tests import fakes
 
 IMAGES, LABELS = fakes.digits()

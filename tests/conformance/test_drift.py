@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from functions.train.run import run
-from pilotlight.capture import line
+from functions.train.pipeline import run
+from pilotlight.capture import record
 from pilotlight.cli import app
-from pilotlight.client import Client, Tensor
+from pilotlight.client.client import Client, Tensor
+from pilotlight.contracts.processing import Table
 from pilotlight.local.gateway import Gateway
-from pilotlight.recipes.recipe import load
-from pilotlight.registry import Registry, version_path
-from pilotlight.steps import Table
-from pilotlight.storage import ObjectStore, open_store
+from pilotlight.recipes.schema import load
+from pilotlight.registry.registry import Registry, version_path
+from pilotlight.storage.object_store import ObjectStore, open_store
 from tests.conformance.test_registry import lambda_at
 from tests.functions.train.conftest import silence
 
@@ -101,7 +101,7 @@ def test_drift_is_in_the_columns_that_moved_and_the_clock_finds_the_same(place: 
     assert {found[name] for name in MOVED} == {"drifted"}
     yesterday = datetime.now(UTC) - timedelta(hours=20)
     for number, path in enumerate(list(place.store.paths("captures"))):
-        place.store.put(line.path("wine", 1, yesterday, "moved", number), place.store.get(path).data)
+        place.store.put(record.path("wine", 1, yesterday, "moved", number), place.store.get(path).data)
         place.store.delete(path)
     answer = lambda_at(place.url).invoke(FunctionName="DriftFunction", Payload=b'{"detail-type": "Scheduled Event"}')
     (said,) = json.load(answer["Payload"])["done"]

@@ -11,13 +11,13 @@ import httpx2
 import pytest
 from botocore.exceptions import ClientError
 
-from pilotlight.api.bodies import Try
+from pilotlight.api.schemas.registry import Try
 from pilotlight.cli import app
-from pilotlight.client import Client
+from pilotlight.client.client import Client
 from pilotlight.errors import ConflictError, NotFoundError, PreconditionError
 from pilotlight.local.gateway import Gateway
-from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 
 ROOT = Path(__file__).parents[2]

@@ -21,14 +21,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tokenizers import Tokenizer
 
-from pilotlight.client import Client, Inference, ModelMetadata
-from pilotlight.contracts import Draft, TensorSpec
+from pilotlight.client.client import Client, Inference, ModelMetadata
+from pilotlight.contracts.manifest import Draft, TensorSpec
+from pilotlight.contracts.processing import Classification, Column, Embedding, Image, Regression, Table, Text
 from pilotlight.errors import InvalidInputError
 from pilotlight.local.gateway import Gateway
-from pilotlight.registry import Registry
+from pilotlight.registry.registry import Registry
 from pilotlight.runtime.session import Array
-from pilotlight.steps import Classification, Column, Embedding, Image, Regression, Table, Text
-from pilotlight.storage import open_store
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 
 ROOT = Path(__file__).parents[2]

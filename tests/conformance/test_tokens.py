@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
-from pilotlight.api.scopes import SCOPES
+from pilotlight.api.routes import SCOPES
 from pilotlight.cli.console import server
 from pilotlight.cli.doctor import of_server
 from pilotlight.errors import UnavailableError
 from pilotlight.local.gateway import Gateway
-from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.conformance.conftest import ROOT
 from tests.issuer import AUDIENCE, NAME, FakeIssuer, rsa_key

@@ -14,16 +14,16 @@ import httpx2
 import pytest
 from cfnlint.decode import cfn_yaml
 
-from functions.start_training.batch import Batch
-from functions.start_training.handler import Trainer
 from functions.train.__main__ import main
+from functions.training_api.aws_batch import Batch
+from functions.training_api.handler import Trainer
 from pilotlight.cli import app
-from pilotlight.client import Client, Tensor
+from pilotlight.client.client import Client, Tensor
 from pilotlight.errors import ConflictError, InvalidInputError
 from pilotlight.local.gateway import Gateway
-from pilotlight.recipes.recipe import dump, load
+from pilotlight.recipes.schema import dump, load
 from pilotlight.settings import Settings
-from pilotlight.storage import open_store
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 
 ROOT = Path(__file__).parents[2]

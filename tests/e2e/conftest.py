@@ -8,9 +8,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pilotlight.contracts import Datatype
-from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.contracts.manifest import Datatype
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.conftest import Serial, aws_variables, moto_server
 

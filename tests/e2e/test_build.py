@@ -41,7 +41,7 @@ def test_the_handler_imports_from_the_build(function: str) -> None:
 
 
 def test_images_and_texts_are_read_by_the_build() -> None:
-    code = "import sys; sys.path[:0] = sys.argv[1:]; from pilotlight.tasks import image, text; print(image, text)"
+    code = "import sys; sys.path[:0] = sys.argv[1:]; from pilotlight.processing import image, text; print(image, text)"
     paths = [BUILD / "CoreLayer" / "python", BUILD / "DepsLayer" / "python"]
     command = ["python3.13", "-I", "-S", "-B", "-c", code, *map(str, paths)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)

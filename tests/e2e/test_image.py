@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 from tests.e2e.conftest import ROOT
 
 SYSTEM = "public.ecr.aws/lambda/python:3.13-x86_64"  # that SAM's tests need, too; any image with a C library would do

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow
 from pyarrow import parquet
 
-from pilotlight.capture.line import Line
-from pilotlight.capture.line import path as captured
-from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.capture.record import Line
+from pilotlight.capture.record import path as captured
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.e2e.conftest import JUDGED, ROOT, sam
 

@@ -20,16 +20,16 @@ import torch
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from functions.train.intake import checkpoint
+from functions.train.convert import hf_checkpoint
 from pilotlight.cli.train import environment
-from pilotlight.contracts import Manifest
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.local.gateway import Gateway
-from pilotlight.registry import Registry
+from pilotlight.registry.registry import Registry
 from pilotlight.runtime.session import Array
-from pilotlight.storage import open_store
+from pilotlight.storage.object_store import open_store
 
 if TYPE_CHECKING:
-    from functions.train.intake.encoder import Encoder
+    from functions.train.convert.hf_encoder import Encoder
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".pilotlight" / "minilm"
@@ -76,8 +76,8 @@ def sentences() -> list[str]:
 
 def reference(folder: Path, texts: list[str]) -> Array:
     """sentence-transformers' answers, step by step, in fp32 and one text at a time: tokens, states, mean, length 1."""
-    shape = checkpoint.shaped(folder, checkpoint.document(folder / "config.json"))
-    encoder: Encoder = checkpoint.loaded(folder, shape)
+    shape = hf_checkpoint.shaped(folder, hf_checkpoint.document(folder / "config.json"))
+    encoder: Encoder = hf_checkpoint.loaded(folder, shape)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(LONGEST)

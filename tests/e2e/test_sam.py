@@ -16,7 +16,7 @@ import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 from pilotlight.cli.doctor import of_server
-from pilotlight.client import Client, Tensor
+from pilotlight.client.client import Client, Tensor
 from pilotlight.errors import NotFoundError
 from tests import fakes
 from tests.conformance.test_tritonclient import ARRAYS

@@ -25,13 +25,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from functions.authorize import bearer, issuer, keys, policy
 from functions.authorize.errors import RefusedError
 from functions.authorize.handler import Authorizer, UnauthorizedError
-from functions.batch import handler, inbox, messages
-from functions.batch.sender import Sender
-from pilotlight import contracts, storage
+from functions.batch_worker import handler, paths, queue_messages
+from functions.batch_worker.dispatch import Sender
 from pilotlight.api.router import Router
+from pilotlight.contracts import manifest
 from pilotlight.errors import InvalidInputError, PilotlightError
-from pilotlight.local import guard, routes
+from pilotlight.local import authorizer, routes
 from pilotlight.local.template import Route
+from pilotlight.storage import object_store
 from tests.issuer import AUDIENCE, NAME, FakeIssuer, claims, rsa_key
 
 Rule = Callable[[], Iterator[str]]
@@ -177,10 +178,10 @@ def only_right_tokens_are_believed() -> Iterator[str]:
 def tokens_open_the_routes_of_their_scopes() -> Iterator[str]:
     said = policy.answer(bearer.Caller("acme", frozenset({"infer"})), ARN)
     stage = ARN.removesuffix("/GET/v2")
-    if not guard.allows(said, f"{stage}/POST/v2/models/digits/infer"):
+    if not authorizer.allows(said, f"{stage}/POST/v2/models/digits/infer"):
         yield "who may infer may not"
     for path in ("GET/registry/models/ping", "POST/v2/repository/models/digits/load", "DELETE/registry/models/docs"):
-        if guard.allows(said, f"{stage}/{path}"):
+        if authorizer.allows(said, f"{stage}/{path}"):
             yield f"who may infer may {path}"
 
 
@@ -196,7 +197,7 @@ def accepted(read: Callable[[str], object], given: str) -> bool:
 
 
 def only_files_of_the_inbox_are_read() -> Iterator[str]:
-    if not accepted(lambda uri: inbox.file(STORE, uri), f"{STORE}/inbox/digits/monday.jsonl"):
+    if not accepted(lambda uri: paths.file(STORE, uri), f"{STORE}/inbox/digits/monday.jsonl"):
         yield "a file of the inbox is refused"
     for uri in (
         f"{STORE}/models/digits/aliases/champion.json", f"{STORE}/outbox/x.jsonl", f"{STORE}/inbox/../models/x",
@@ -205,20 +206,20 @@ def only_files_of_the_inbox_are_read() -> Iterator[str]:
         "models/x", "http://169.254.169.254/latest/meta-data", f"{STORE}/inbox/a\nb", f"{STORE}/inbox/a\x00",
         f"{STORE}/inbox/messages/one.jsonl", f"{STORE}/inbox/batches/0/a.jsonl", f"{STORE}/%69nbox/x",
     ):  # fmt: skip
-        if accepted(lambda each: inbox.file(STORE, each), uri):
+        if accepted(lambda each: paths.file(STORE, each), uri):
             yield f"{uri!r} is read"
 
 
 def results_lie_in_the_outbox() -> Iterator[str]:
     for name in ("digits/monday.jsonl", "x.csv", "a/b/c.png", "outbox/x.jsonl", "inbox/x.jsonl"):
-        found = inbox.file(STORE, f"{STORE}/inbox/{name}")
+        found = paths.file(STORE, f"{STORE}/inbox/{name}")
         if not all(path.startswith("outbox/") and ".." not in path for path in (found.folder, found.result)):
             yield f"the results of {name} lie at {found.result}"
 
 
 def answers_to_messages_have_names_of_their_own() -> Iterator[str]:
     for key in (*HOSTILE, "x" * 200, "one", "a.b-c_d"):
-        found = messages.name(key)
+        found = queue_messages.name(key)
         if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", found) is None:
             yield f"the answer to {key!r} lies at {found!r}"
 
@@ -233,7 +234,7 @@ def answers_go_to_allowed_queues_alone() -> Iterator[str]:
 
 def names_are_no_paths() -> Iterator[str]:
     for word in HOSTILE:
-        for read in (lambda name: contracts.check_name(name, "name"), contracts.Reference.parse, contracts.check_alias):
+        for read in (lambda name: manifest.check_name(name, "name"), manifest.Reference.parse, manifest.check_alias):
             if accepted(cast("Callable[[str], object]", read), word):
                 yield f"{word!r} is a name"
 
@@ -242,7 +243,7 @@ def files_of_a_version_stay_in_it() -> Iterator[str]:
     for path in (*(word for word in HOSTILE if word != "a/b"), "a/", "a//b", "./a", "a/./b", "~/a"):
         document = {"path": path, "bytes": 1, "sha256": "0" * 64}
         try:
-            msgspec.convert(document, contracts.File)
+            msgspec.convert(document, manifest.File)
         except msgspec.ValidationError:
             continue
         yield f"a version may have the file {path!r}"
@@ -250,7 +251,7 @@ def files_of_a_version_stay_in_it() -> Iterator[str]:
 
 def stores_keep_to_their_folder() -> Iterator[str]:
     with TemporaryDirectory() as folder:
-        store = storage.open_store(f"{folder}/store")
+        store = object_store.open_store(f"{folder}/store")
         for path in ("../outside", "a/../../outside", "a/../b"):
             for act in (lambda each: store.put(each, b"x"), store.get, store.size, store.delete):
                 try:
@@ -276,7 +277,7 @@ def encoded_slashes_lead_nowhere() -> Iterator[str]:
         match = routes.Routes(known, "prod").match("GET", path)
         if match is None or match.route.resource != resource:
             yield f"{path} leads to {match and match.route.resource}"
-        elif "%2" in path and accepted(lambda name: contracts.check_name(name, "model"), match.parameters["model"]):
+        elif "%2" in path and accepted(lambda name: manifest.check_name(name, "model"), match.parameters["model"]):
             yield f"{path} names a model"
 
 
@@ -350,26 +351,30 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(only_right_tokens_are_believed, issuer, "_https", 'parts.scheme != "https" or ', ""),
     Mutation(tokens_open_the_routes_of_their_scopes, policy, "resources", "{verb}{path}", "*{path}"),
     Mutation(tokens_open_the_routes_of_their_scopes, policy, "resources", "in sorted(scopes)", 'in ("infer", "admin")'),
-    Mutation(only_files_of_the_inbox_are_read, inbox, "file", "not uri.startswith(inbox)", "False"),
-    Mutation(only_files_of_the_inbox_are_read, inbox, "file", 'f"{store}/inbox/"', 'f"{store}"'),
-    Mutation(only_files_of_the_inbox_are_read, inbox, "file", '("", ".", "..")', '("", ".")'),
-    Mutation(only_files_of_the_inbox_are_read, inbox, "file", '("", ".", "..")', '(".", "..")'),
-    Mutation(only_files_of_the_inbox_are_read, inbox, "file", "not found.path.isprintable()", "False"),
-    Mutation(only_files_of_the_inbox_are_read, inbox, "file", "(MESSAGES, RESULTS)", "RESULTS"),
-    Mutation(only_files_of_the_inbox_are_read, inbox, "file", "(MESSAGES, RESULTS)", "MESSAGES"),
-    Mutation(results_lie_in_the_outbox, inbox, "File", 'f"outbox/{inner', 'f"{inner'),
-    Mutation(answers_to_messages_have_names_of_their_own, messages, "name", "[A-Za-z0-9._-]{0,127}", ".{0,127}"),
-    Mutation(answers_to_messages_have_names_of_their_own, messages, "name", "{0,127}", "*"),
+    Mutation(only_files_of_the_inbox_are_read, paths, "file", "not uri.startswith(inbox)", "False"),
+    Mutation(only_files_of_the_inbox_are_read, paths, "file", 'f"{store}/inbox/"', 'f"{store}"'),
+    Mutation(only_files_of_the_inbox_are_read, paths, "file", '("", ".", "..")', '("", ".")'),
+    Mutation(only_files_of_the_inbox_are_read, paths, "file", '("", ".", "..")', '(".", "..")'),
+    Mutation(only_files_of_the_inbox_are_read, paths, "file", "not found.path.isprintable()", "False"),
+    Mutation(only_files_of_the_inbox_are_read, paths, "file", "(MESSAGES, RESULTS)", "RESULTS"),
+    Mutation(only_files_of_the_inbox_are_read, paths, "file", "(MESSAGES, RESULTS)", "MESSAGES"),
+    Mutation(results_lie_in_the_outbox, paths, "File", 'f"outbox/{inner', 'f"{inner'),
+    Mutation(answers_to_messages_have_names_of_their_own, queue_messages, "name", "[A-Za-z0-9._-]{0,127}", ".{0,127}"),
+    Mutation(answers_to_messages_have_names_of_their_own, queue_messages, "name", "{0,127}", "*"),
     Mutation(answers_go_to_allowed_queues_alone, Sender, "check", "queue not in self._allowed", "not queue"),
-    Mutation(names_are_no_paths, contracts, "check_name", "re.fullmatch(NAME_PATTERN, name) is None or ", ""),
+    Mutation(names_are_no_paths, manifest, "check_name", "re.fullmatch(NAME_PATTERN, name) is None or ", ""),
     Mutation(
-        names_are_no_paths, contracts, "check_name",
+        names_are_no_paths, manifest, "check_name",
         "re.fullmatch(NAME_PATTERN, name)", 're.match(r"[A-Za-z0-9]", name)',
     ),
-    Mutation(files_of_a_version_stay_in_it, contracts, "File", "(/[A-Za-z0-9_]", "(/[A-Za-z0-9._]"),
-    Mutation(files_of_a_version_stay_in_it, contracts, "File", "^[A-Za-z0-9_][", "^["),
+    Mutation(files_of_a_version_stay_in_it, manifest, "File", "(/[A-Za-z0-9_]", "(/[A-Za-z0-9._]"),
+    Mutation(files_of_a_version_stay_in_it, manifest, "File", "^[A-Za-z0-9_][", "^["),
     Mutation(
-        stores_keep_to_their_folder, storage, "translated", "except ValueError as exc", "except LookupError as exc",
+        stores_keep_to_their_folder,
+        object_store,
+        "translated",
+        "except ValueError as exc",
+        "except LookupError as exc",
     ),
     Mutation(encoded_slashes_lead_nowhere, routes, "_segments", "segments = path.", "segments = unquote(path)."),
 )  # fmt: skip

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from pilotlight.api.scopes import SCOPES
+from pilotlight.api.routes import SCOPES
 from tests.infra.templates import Change, Rule, Template, Templates, changed
 
 PUBLIC = {"PILOTLIGHT_SIGNING_KEY"}  # the public half

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from pilotlight.bus import INFERENCE
+from pilotlight.aws.eventbridge import INFERENCE
 from tests.infra.templates import (
     Change,
     Rule,

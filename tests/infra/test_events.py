@@ -7,9 +7,9 @@ from typing import Any
 
 from cfnlint.decode import cfn_yaml
 
-from functions.batch.occurrences import CREATED, Job, of_event
-from functions.batch.sender import SOURCE
-from pilotlight.bus import INFERENCE
+from functions.batch_worker.dispatch import SOURCE
+from functions.batch_worker.events import CREATED, Job, of_event
+from pilotlight.aws.eventbridge import INFERENCE
 
 ROOT = Path(__file__).parents[2]
 STACK: dict[str, Any] = cfn_yaml.load(str(ROOT / "infra" / "events.yaml"))
@@ -41,7 +41,7 @@ def test_the_handler_imports_from_the_checkout() -> None:
     assert (ROOT / "infra" / FUNCTION["CodeUri"] / "handler.py").exists()
     assert RESOURCES["BatchFunction"]["Metadata"]["BuildMethod"] == "makefile"
     command = ["make", "--dry-run", "build-BatchFunction", "ARTIFACTS_DIR=built"]
-    said = subprocess.check_output(command, cwd=ROOT / "functions" / "batch", text=True)
+    said = subprocess.check_output(command, cwd=ROOT / "functions" / "batch_worker", text=True)
     assert "pip install" in said
     assert f'cp *.py "built/{module.rpartition(".")[0].replace(".", "/")}"' in said
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pilotlight import estimate
-from pilotlight.api.ledger import Kind, form
+from pilotlight.api.usage_log import Kind, form
+from pilotlight.costs import estimate
 from pilotlight.local import intrinsics
 
 ROOT = Path(__file__).parents[2]

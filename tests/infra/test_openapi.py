@@ -6,9 +6,9 @@ from pathlib import Path
 
 from openapi_spec_validator import validate
 
-from functions.models.docs import DOCUMENT, page
+from functions.registry_api.docs import DOCUMENT, page
 from pilotlight import openapi
-from pilotlight.api.scopes import SCOPES, VERBS
+from pilotlight.api.routes import SCOPES, VERBS
 
 
 def test_the_committed_document_is_what_the_build_makes() -> None:

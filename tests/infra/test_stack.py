@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from pilotlight.api.scopes import SCOPES
+from pilotlight.api.routes import SCOPES
 from pilotlight.local import intrinsics
 from tests.conftest import aws_variables
 from tests.infra.cloud import FILES, LACKING, UNMADE, completed, lacking, nested, translated

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cfnlint.decode import cfn_yaml
 
-from pilotlight.api.scopes import SCOPES
+from pilotlight.api.routes import SCOPES
 from pilotlight.local import template
 from pilotlight.openapi import OPERATIONS
 

@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pilotlight import aliases
-from pilotlight.contracts import Canary, Draft, TensorSpec, Variant
+from pilotlight.contracts.manifest import Canary, Draft, TensorSpec, Variant
 from pilotlight.local.gateway import Gateway
-from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.registry import alias_updates
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 
 ROOT = Path(__file__).parents[2]
@@ -98,8 +98,10 @@ def run(count: int) -> dict[str, Any]:
         registry = Registry(open_store(store))
         publish(registry, 10)
         publish(registry, 5)
-        canary = Canary(2, aliases.until("1h"))
-        registry.change("table", "champion", lambda old: aliases.tried(old, canary, int(SHARE * 1e4), "load", "trial"))
+        canary = Canary(2, alias_updates.until("1h"))
+        registry.change(
+            "table", "champion", lambda old: alias_updates.tried(old, canary, int(SHARE * 1e4), "load", "trial")
+        )
         environment = {"PILOTLIGHT_STORE": store, "PILOTLIGHT_ALIAS_SECONDS": "1", **fakes.QUIET}
         gateway = Gateway(ROOT / "template.yaml", port=0, workers=CONNECTIONS, environment=environment)
         with gateway.background() as url:

@@ -22,8 +22,8 @@ from unittest.mock import patch
 import boto3
 
 from pilotlight.errors import NotFoundError
-from pilotlight.registry import Registry
-from pilotlight.storage import ObjectStore, open_store
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import ObjectStore, open_store
 from tests import fakes
 from tests.conftest import Serial, aws_variables, moto_server
 
@@ -32,12 +32,12 @@ NAME = "large"
 ROWS = 16  # in each request
 WRONG = 997  # one line in so many is no JSON
 ATTEMPTS = 3  # at a step, as infra/events.yaml has them retried
-PART_BYTES = 4_000_000  # as in functions/batch/work.py
+PART_BYTES = 4_000_000  # as in functions/batch_worker/file_job.py
 HANDLER = """
 import json, sys
-from functions.batch import work
-from functions.batch.handler import handle
-work.PART_BYTES = int(sys.argv[1])
+from functions.batch_worker import file_job
+from functions.batch_worker.handler import handle
+file_job.PART_BYTES = int(sys.argv[1])
 print(json.dumps(handle(json.load(sys.stdin), None)))
 """
 

@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from functions.predict.handler import build
-from pilotlight.contracts import Datatype, TensorSpec
-from pilotlight.registry import Registry
+from pilotlight.contracts.manifest import Datatype, TensorSpec
+from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
-from pilotlight.storage import open_store
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 
 NUMBERS = (0, 1, -1, 3, 64, 2**31, 2**32, 2**63, 2**64, 10**30, -(2**63), 0.5, 1e39, 1e308)

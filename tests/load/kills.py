@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.functions.train.job import Process
+from tests.functions.train.training_process import Process
 
 EPOCHS = "epochs=12"  # of 17 steps, so that twenty lives find something to do
 WAYS = (signal.SIGKILL, signal.SIGTERM)

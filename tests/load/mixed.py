@@ -14,8 +14,8 @@ import numpy as np
 import psutil
 
 from pilotlight.local.gateway import Gateway
-from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 
 ROOT = Path(__file__).parents[2]

@@ -17,11 +17,11 @@ from unittest.mock import patch
 
 import boto3
 
-from functions.batch.handler import Batch, build
-from pilotlight.redrive import move
-from pilotlight.registry import Registry
+from functions.batch_worker.handler import Batch, build
+from pilotlight.aws.sqs_redrive import move
+from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
-from pilotlight.storage import ObjectStore, open_store
+from pilotlight.storage.object_store import ObjectStore, open_store
 from tests import fakes
 from tests.conftest import Serial, aws_variables, moto_server
 from tests.load.fuzz import resident

@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from pilotlight.contracts import Manifest
-from pilotlight.gate.examination import Gate
+from pilotlight.contracts.manifest import Manifest
+from pilotlight.gate.evaluation import Gate
 from pilotlight.gate.promotion import promote
 from pilotlight.local.gateway import Gateway
-from pilotlight.registry import Registry, version_path
-from pilotlight.storage import open_store
+from pilotlight.registry.registry import Registry, version_path
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.models import bad
 

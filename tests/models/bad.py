@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from pilotlight.contracts import Draft, Variant, decode
+from pilotlight.contracts.manifest import Draft, Variant, decode
 
 FOLDER = Path(__file__).with_name("digits")
 GRAPH = "model.int8.onnx"

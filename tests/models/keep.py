@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from pilotlight.contracts import CANDIDATE, Draft, Reference, encode
-from pilotlight.registry import Registry, version_path
-from pilotlight.storage import open_store
+from pilotlight.contracts.manifest import CANDIDATE, Draft, Reference, encode
+from pilotlight.registry.registry import Registry, version_path
+from pilotlight.storage.object_store import open_store
 
 FOLDER = Path(__file__).parent / "digits"
 KEPT = ("model.int8.onnx", "golden.json", "evaluation.npz")

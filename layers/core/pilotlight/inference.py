@@ -6,18 +6,18 @@ It knows models that are open, not who asked: a caller over HTTP, a message of a
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from pilotlight import tasks
+from pilotlight import processing
 from pilotlight.api import v2
-from pilotlight.api.messages import Response
-from pilotlight.api.remote_data import Answers, Uploads
-from pilotlight.api.statistics import Call
-from pilotlight.api.trace import Trace
-from pilotlight.contracts import Manifest, Reference
-from pilotlight.runtime.catalog import Catalog
-from pilotlight.runtime.experiments import Answered
+from pilotlight.api.http import Response
+from pilotlight.api.large_tensors import Answers, Uploads
+from pilotlight.api.model_statistics import Call
+from pilotlight.api.request_context import Trace
+from pilotlight.contracts.manifest import Manifest, Reference
+from pilotlight.runtime.inference_deadline import Watch
+from pilotlight.runtime.model_cache import WarmModel
+from pilotlight.runtime.model_manager import Catalog
 from pilotlight.runtime.session import Array
-from pilotlight.runtime.warm import WarmModel
-from pilotlight.runtime.watch import Watch
+from pilotlight.runtime.traffic import Answered
 from pilotlight.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ def computed(
 ) -> Answered[Response]:
     """The steps before the graph, the graph, those behind it, arrays to bytes; `keep` is shown what went through it."""
     wanted = [output.name for output in asked.outputs]
-    feeds = tasks.prepare(model.manifest, asked.tensors, model.assets)
+    feeds = processing.prepare(model.manifest, asked.tensors, model.assets)
     call.decoded(items(model.manifest, feeds))
     trace.mark("decode")
-    results = watch.run(model.session, feeds, tasks.needs(model.manifest, wanted), trace.ends)
+    results = watch.run(model.session, feeds, processing.needs(model.manifest, wanted), trace.ends)
     call.inferred()
     trace.mark("infer")
-    outputs = tasks.finish(model.manifest, results, feeds, wanted)
+    outputs = processing.finish(model.manifest, results, feeds, wanted)
     if keep is not None:
         keep(model.manifest, asked.tensors, feeds, results)
     return Answered(v2.encode_infer(model.manifest, asked, outputs, accepted, answers), outputs)

@@ -1,6 +1,6 @@
 """The OpenAPI 3.1 document of the whole HTTP surface, made from the table of operations below and msgspec's schemas.
 
-    python -m pilotlight.openapi      writes functions/models/openapi.json in the working folder
+    python -m pilotlight.openapi      writes functions/registry_api/openapi.json in the working folder
 
 A test holds the table to the routes that the functions answer, and the committed document to what this makes. No
 handler imports this: they serve the file.
@@ -14,15 +14,15 @@ from typing import Any
 import msgspec
 
 import pilotlight
-from pilotlight.api import bodies, orders
-from pilotlight.api.scopes import SCOPES
-from pilotlight.api.trainings import Cancel, Course, Log, Start, Trainings
-from pilotlight.approval import Approval
-from pilotlight.client import Inference, ModelMetadata, ModelNames, Tensor
-from pilotlight.contracts import NAME_PATTERN, AliasDocument, Errand, File, Manifest
+from pilotlight.api.routes import SCOPES
+from pilotlight.api.schemas import openai, registry
+from pilotlight.api.schemas.training import Cancel, Course, Log, Start, Trainings
+from pilotlight.client.client import Inference, ModelMetadata, ModelNames, Tensor
+from pilotlight.contracts.manifest import NAME_PATTERN, AliasDocument, Errand, File, Manifest
 from pilotlight.gate.verdict import Verdict
+from pilotlight.registry.approval import Approval
 
-FILE = Path("functions/models/openapi.json")
+FILE = Path("functions/registry_api/openapi.json")
 JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
 MULTIPART, BYTES = "multipart/form-data", "application/octet-stream"
 ABOUT = (
@@ -101,19 +101,19 @@ OPERATIONS = (
     Operation("get", "/ping", "Whether the store answers.", TEXT),
     Operation("get", "/health", "Whether the store answers.", TEXT),
     Operation("get", "/version", "The version of the server.", TEXT),
-    Operation("get", R, "Every model.", bodies.Models),
-    Operation("get", RM, "A model with its aliases and its newest versions; ?newest=200 shows more.", bodies.Model),
+    Operation("get", R, "Every model.", registry.Models),
+    Operation("get", RM, "A model with its aliases and its newest versions; ?newest=200 shows more.", registry.Model),
     Operation(
-        "post", f"{RM}/prune", "Remove old versions that no alias needs, or say which.", bodies.Pruned, bodies.Prune
+        "post", f"{RM}/prune", "Remove old versions that no alias needs, or say which.", registry.Pruned, registry.Prune
     ),
-    Operation("get", RV, "A version in a few words.", bodies.Summary),
-    Operation("delete", RV, "Remove a version for good; 409 while an alias needs it.", bodies.Removed),
+    Operation("get", RV, "A version in a few words.", registry.Summary),
+    Operation("delete", RV, "Remove a version for good; 409 while an alias needs it.", registry.Removed),
     Operation("get", f"{RV}/manifest", "The commit record of a version.", Manifest),
     Operation("get", f"{RV}/report", "What was measured of a version's variants."),
     Operation("get", f"{RV}/verdict", "What the gate found when it last examined a version.", Verdict),
     Operation("get", f"{RV}/files", "The files of a version, with size and sha256.", list[File]),
     Operation("get", f"{RV}/approval", "Whether people want a version.", Approval),
-    Operation("put", f"{RV}/approval", "Approve or reject a version.", Approval, bodies.Decision),
+    Operation("put", f"{RV}/approval", "Approve or reject a version.", Approval, registry.Decision),
     Operation("get", f"{RM}/aliases", "Every alias of a model.", dict[str, AliasDocument]),
     Operation("get", RA, "Where an alias points.", AliasDocument),
     Operation("get", f"{RA}/history", "Every document that an alias has had, oldest first.", list[AliasDocument]),
@@ -122,39 +122,41 @@ OPERATIONS = (
         f"{RA}/promote",
         "Bring a version to the alias through the gate: 202, and GET .../promotions/{promotion} tells how it ended.",
         Errand,
-        bodies.Promote,
+        registry.Promote,
         moves=True,
         status="202",
         also=("200",),
     ),
     Operation("get", f"{RM}/promotions/{{promotion}}", "How a promotion goes.", Errand),
     Operation(
-        "post", f"{RA}/rollback", "End the trial, or go back one move.", AliasDocument, bodies.Rollback, moves=True
+        "post", f"{RA}/rollback", "End the trial, or go back one move.", AliasDocument, registry.Rollback, moves=True
     ),
-    Operation("post", f"{RA}/canary", "Try a version on some requests.", AliasDocument, bodies.Try, moves=True),
-    Operation("post", f"{RA}/split", "Share requests out among versions.", AliasDocument, bodies.Split, moves=True),
-    Operation("post", f"{RA}/shadow", "Send copies to another version too.", AliasDocument, bodies.Shadow, moves=True),
-    Operation("post", "/v1/files", "A file in one request.", orders.FileObject, MULTIPART),
-    Operation("get", "/v1/files", "Files, the newest first; ?purpose, ?limit, ?after.", orders.Page),
-    Operation("get", "/v1/files/{file}", "One file.", orders.FileObject),
-    Operation("delete", "/v1/files/{file}", "Remove an uploaded file.", orders.Deleted),
+    Operation("post", f"{RA}/canary", "Try a version on some requests.", AliasDocument, registry.Try, moves=True),
+    Operation("post", f"{RA}/split", "Share requests out among versions.", AliasDocument, registry.Split, moves=True),
+    Operation(
+        "post", f"{RA}/shadow", "Send copies to another version too.", AliasDocument, registry.Shadow, moves=True
+    ),
+    Operation("post", "/v1/files", "A file in one request.", openai.FileObject, MULTIPART),
+    Operation("get", "/v1/files", "Files, the newest first; ?purpose, ?limit, ?after.", openai.Page),
+    Operation("get", "/v1/files/{file}", "One file.", openai.FileObject),
+    Operation("delete", "/v1/files/{file}", "Remove an uploaded file.", openai.Deleted),
     Operation("get", "/v1/files/{file}/content", "Its bytes; 302 to a presigned URL beyond 4 MB.", BYTES),
     Operation(
         "post",
         "/v1/uploads",
         "Announce a file that is too large for one request.",
-        orders.UploadObject,
-        orders.NewUpload,
+        openai.UploadObject,
+        openai.NewUpload,
     ),
-    Operation("post", "/v1/uploads/{upload}/parts", "A part of at most 4 MB.", orders.UploadPart, MULTIPART),
+    Operation("post", "/v1/uploads/{upload}/parts", "A part of at most 4 MB.", openai.UploadPart, MULTIPART),
     Operation(
-        "post", "/v1/uploads/{upload}/complete", "Make the file of its parts.", orders.UploadObject, orders.Complete
+        "post", "/v1/uploads/{upload}/complete", "Make the file of its parts.", openai.UploadObject, openai.Complete
     ),
-    Operation("post", "/v1/uploads/{upload}/cancel", "Forget an upload.", orders.UploadObject, ANYTHING),
-    Operation("post", "/v1/batches", "Order a batch of requests to one endpoint.", orders.Batch, orders.NewBatch),
-    Operation("get", "/v1/batches", "Batches, the newest first; ?limit, ?after.", orders.Page),
-    Operation("get", "/v1/batches/{batch}", "A batch and how far it is.", orders.Batch),
-    Operation("post", "/v1/batches/{batch}/cancel", "Stop a batch.", orders.Batch, ANYTHING),
+    Operation("post", "/v1/uploads/{upload}/cancel", "Forget an upload.", openai.UploadObject, ANYTHING),
+    Operation("post", "/v1/batches", "Order a batch of requests to one endpoint.", openai.Batch, openai.NewBatch),
+    Operation("get", "/v1/batches", "Batches, the newest first; ?limit, ?after.", openai.Page),
+    Operation("get", "/v1/batches/{batch}", "A batch and how far it is.", openai.Batch),
+    Operation("post", "/v1/batches/{batch}/cancel", "Stop a batch.", openai.Batch, ANYTHING),
     Operation("get", T, "Every training, those first that changed last; ?skip=50&limit=50.", Trainings),
     Operation(
         "post",
@@ -192,8 +194,8 @@ REFERENCE = "#/components/schemas/{name}"
 def document() -> dict[str, Any]:
     """The whole document."""
     kinds = [kind for operation in OPERATIONS for kind in (operation.answer, operation.body) if is_form(kind)]
-    found, forms = msgspec.json.schema_components([*kinds, bodies.Complaint], ref_template=REFERENCE)
-    schemas = dict(zip(map(repr, (*kinds, bodies.Complaint)), found, strict=True))
+    found, forms = msgspec.json.schema_components([*kinds, registry.Complaint], ref_template=REFERENCE)
+    schemas = dict(zip(map(repr, (*kinds, registry.Complaint)), found, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         item = paths.setdefault(operation.path, {"parameters": parameters(operation.path)})
@@ -214,7 +216,7 @@ def document() -> dict[str, Any]:
 def described(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     """An operation in OpenAPI's words."""
     scope = SCOPES[operation.path]
-    complaint = {"content": {JSON: {"schema": schemas[repr(bodies.Complaint)]}}}
+    complaint = {"content": {JSON: {"schema": schemas[repr(registry.Complaint)]}}}
     wrong = ["400", "404", *(["409"] if operation.verb != "get" else []), *(["412"] if operation.moves else [])]
     answers = {status: answered(operation, schemas) for status in (operation.status, *operation.also)}
     content: dict[str, Any] = {

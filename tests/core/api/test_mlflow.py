@@ -12,11 +12,11 @@ from hypothesis.extra import numpy as arrays
 from msgspec.structs import replace
 
 from pilotlight.api import compression, mlflow
-from pilotlight.contracts import File, Manifest, Scaling, TensorSpec
+from pilotlight.contracts.manifest import File, Manifest, Scaling, TensorSpec
+from pilotlight.contracts.processing import Column, Table
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedTypeError
-from pilotlight.registry import complete
+from pilotlight.registry.registry import complete
 from pilotlight.runtime.session import Array
-from pilotlight.steps import Column, Table
 from tests import fakes
 
 JSON = {"content-type": "application/json; charset=utf-8"}

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from pilotlight import correlation, errors
-from pilotlight.api.messages import Request, Response
+from pilotlight import errors
+from pilotlight.api.http import Request, Response
+from pilotlight.api.request_context import Bill
 from pilotlight.api.router import STATUSES, Router, Routes, status_of
-from pilotlight.api.trace import Bill
+from pilotlight.observability import correlation
 
 EVENT: dict[str, Any] = {"httpMethod": "GET", "resource": "/here", "path": "/here"}
 ERRORS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.PilotlightError)]

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pilotlight.api import json_data, missing, v2
-from pilotlight.contracts import Datatype, File, Manifest, TensorSpec
+from pilotlight.api import missing, v2, v2_tensors
+from pilotlight.contracts.manifest import Datatype, File, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedError
-from pilotlight.registry import complete
+from pilotlight.registry.registry import complete
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 from tests import fakes
 
-IN_JSON: list[Datatype] = [name for name in get_args(Datatype) if name not in json_data.IN_BINARY_ONLY]
+IN_JSON: list[Datatype] = [name for name in get_args(Datatype) if name not in v2_tensors.IN_BINARY_ONLY]
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, max_side=4)
 
 
@@ -225,7 +225,7 @@ def test_half_precision_needs_the_binary_form(datatype: Datatype) -> None:
     with pytest.raises(InvalidInputError, match="binary form only"):
         decode(body([1], [1, 1], datatype), manifest(datatype))
     with pytest.raises(InvalidInputError, match="binary form only"):
-        json_data.encode(np.zeros(1), "y", datatype)
+        v2_tensors.encode(np.zeros(1), "y", datatype)
 
 
 @pytest.mark.parametrize("parameters", [{"sequence_id": 3}, {"sequence_id": "a"}, {"sequence_start": True}])

@@ -6,10 +6,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from pilotlight import tasks
+from pilotlight import processing
 from pilotlight.capture.features import Feature, answered, batched, observed
-from pilotlight.contracts import Draft, TensorSpec
-from pilotlight.steps import Classification, Column, Embedding, Image, Regression, Table, Text
+from pilotlight.contracts.manifest import Draft, TensorSpec
+from pilotlight.contracts.processing import Classification, Column, Embedding, Image, Regression, Table, Text
 from tests import fakes
 
 TABLE = Table(
@@ -29,7 +29,7 @@ def values(found: list[Feature]) -> dict[str, list[Any]]:
 def test_a_table_is_its_columns_with_what_is_missing() -> None:
     manifest = fakes.stepped(TABLE, of=WIDE)
     tensors = {"age": np.array([33.0, np.nan]), "colour": np.array(["red", "blue"], object)}
-    found = values(observed(manifest, tensors, tasks.prepare(manifest, tensors)))
+    found = values(observed(manifest, tensors, processing.prepare(manifest, tensors)))
     assert found["age"] == pytest.approx([33.0, np.nan], nan_ok=True)
     assert found["colour"] == ["red", "blue"]
 
@@ -37,12 +37,12 @@ def test_a_table_is_its_columns_with_what_is_missing() -> None:
 def test_the_graphs_own_rows_are_told_as_the_columns_they_are_made_of() -> None:
     manifest = fakes.stepped(TABLE, of=WIDE)
     tensors = {"age": np.array([33.0, 51.0]), "colour": np.array(["red", "blue"], object)}
-    feeds = tasks.prepare(manifest, tensors)
+    feeds = processing.prepare(manifest, tensors)
     raw = values(observed(manifest, feeds, feeds))
     assert raw["age"] == pytest.approx([33, 51], abs=1e-5)
     assert raw["colour"] == ["red", "blue"]
     table = {"table": np.array([[33.0, "red"], [51.0, "blue"]], object)}
-    assert values(observed(manifest, table, tasks.prepare(manifest, table))) == {
+    assert values(observed(manifest, table, processing.prepare(manifest, table))) == {
         "age": [33.0, 51.0],
         "colour": ["red", "blue"],
     }

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight import tasks
+from pilotlight import processing
 from pilotlight.capture import hashing, masking
 from pilotlight.capture.hashing import KEY, secret
-from pilotlight.capture.line import Line
 from pilotlight.capture.masking import ROWS, Sample, line
-from pilotlight.contracts import Manifest, TensorSpec
+from pilotlight.capture.record import Line
+from pilotlight.contracts.capture_policy import Capture, Extent, Treatment
+from pilotlight.contracts.manifest import Manifest, TensorSpec
+from pilotlight.contracts.processing import Column, Image, Table, Text
 from pilotlight.errors import DeniedError
-from pilotlight.privacy import Capture, Extent, Treatment
 from pilotlight.runtime.session import Array
-from pilotlight.steps import Column, Image, Table, Text
-from pilotlight.storage import ObjectStore, Stored, open_store
+from pilotlight.storage.object_store import ObjectStore, Stored, open_store
 from tests import fakes
 
 SECRET = 471147.0
@@ -31,7 +31,7 @@ def of(capture: Capture | None) -> Manifest:
 
 
 def sample(manifest: Manifest, tensors: dict[str, Array], results: dict[str, Array] | None = None) -> Sample:
-    feeds = tasks.prepare(manifest, tensors)
+    feeds = processing.prepare(manifest, tensors)
     return Sample(manifest, tensors, feeds, {"y": feeds["x"] * 2} if results is None else results, 0.0)
 
 

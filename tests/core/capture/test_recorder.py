@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from pilotlight.capture import masking, recorder
-from pilotlight.capture.line import Line
+from pilotlight.capture.record import Line
 from pilotlight.capture.recorder import Recorder
-from pilotlight.contracts import Manifest
+from pilotlight.contracts.capture_policy import Capture
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import DeniedError
-from pilotlight.privacy import Capture
-from pilotlight.storage import ObjectStore, Stored, open_store
+from pilotlight.storage.object_store import ObjectStore, Stored, open_store
 from tests import fakes
 
 ALWAYS = repeat(0.0)

@@ -10,8 +10,8 @@ import pytest
 
 from pilotlight.cli import serve
 from pilotlight.local.gateway import Gateway
-from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.core.cli.conftest import Run
 from tests.core.local.http_client import Reply, ask

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.registry import Registry, version_path
-from pilotlight.storage import open_store
+from pilotlight.registry.registry import Registry, version_path
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.core.cli.conftest import Run
 

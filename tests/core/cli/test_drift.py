@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 from tests import fakes
-from tests.functions.drift.test_duty import capture, publish
+from tests.functions.drift.test_nightly_report import capture, publish
 
 Run = Callable[..., tuple[int, str, str]]
 

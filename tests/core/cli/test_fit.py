@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pilotlight.contracts import Draft, Manifest, TensorSpec, Variant
-from pilotlight.registry import Registry
-from pilotlight.runtime.fit import fit, smallest
-from pilotlight.runtime.trial import Trial, measure
-from pilotlight.storage import open_store
+from pilotlight.contracts.manifest import Draft, Manifest, TensorSpec, Variant
+from pilotlight.registry.registry import Registry
+from pilotlight.runtime.load_benchmark import Trial, measure
+from pilotlight.runtime.sizing import fit, smallest
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.core.cli.conftest import Run
 

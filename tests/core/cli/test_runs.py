@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from pilotlight.cli.plot import HEIGHT, WIDTH, plot
-from pilotlight.contracts import Variant, encode
-from pilotlight.journal import Line, Status
-from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.contracts.manifest import Variant, encode
+from pilotlight.contracts.run import Line, Status
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.core.cli.conftest import Run
 

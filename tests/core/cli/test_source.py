@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pilotlight.contracts import Manifest, decode
+from pilotlight.contracts.manifest import Manifest, decode
 from pilotlight.local.gateway import Gateway
-from pilotlight.registry import Registry
-from pilotlight.runtime import anatomy, golden
+from pilotlight.registry.registry import Registry
+from pilotlight.runtime import golden, onnx_header
 from pilotlight.runtime.golden import Golden
 from pilotlight.runtime.session import open_session
-from pilotlight.storage import open_store
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.core.cli.conftest import Run
 
@@ -168,8 +168,8 @@ def test_files_that_cannot_be_served_are_refused(
 
 def test_the_newest_format_that_is_let_through_opens(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
-    path.write_bytes(model(node(b"Relu", b"x"), ir=anatomy.IR, opset=anatomy.OPSET))
-    anatomy.check(path)
+    path.write_bytes(model(node(b"Relu", b"x"), ir=onnx_header.IR, opset=onnx_header.OPSET))
+    onnx_header.check(path)
     assert open_session(str(path)).inputs[0].name == "x"
 
 

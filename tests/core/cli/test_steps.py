@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from pilotlight.contracts import Manifest
+from pilotlight.contracts.manifest import Manifest
+from pilotlight.contracts.processing import Classification, Column, Embedding, Image, Regression, Table, Text
 from pilotlight.local.gateway import Gateway
-from pilotlight.registry import Registry
-from pilotlight.steps import Classification, Column, Embedding, Image, Regression, Table, Text
-from pilotlight.storage import open_store
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.core.cli.conftest import Run
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pilotlight import process
+from pilotlight.cli import subprocesses
 from pilotlight.cli.sweep import axis, label, names
 from tests.core.cli.conftest import Run
 
@@ -36,7 +36,7 @@ def test_a_run_that_publishes_nothing_does_not_end_it(run: Run, monkeypatch: pyt
         ended.append(command)
         return 1
 
-    monkeypatch.setattr(process, "call", fails)
+    monkeypatch.setattr(subprocesses, "call", fails)
     code, _, err = run("sweep", "wine", "seed=[1, 2]", "--run", "mine")
     assert [words[-1] for words in ended] == ["mine-1", "mine-2"]
     assert "--set" in ended[0]

@@ -17,14 +17,14 @@ from typer.main import get_command
 
 import pilotlight
 from pilotlight import cli
-from pilotlight.approval import decide
 from pilotlight.cli import checkout, demo
 from pilotlight.cli.models import measured, summary
 from pilotlight.cli.serve import absolute
-from pilotlight.contracts import Variant
+from pilotlight.contracts.manifest import Variant
 from pilotlight.local.gateway import Gateway
-from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.registry.approval import decide
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.core.cli.conftest import Run
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from pilotlight import aliases
-from pilotlight.contracts import Draft, Prepared, Variant
+from pilotlight.contracts.manifest import Draft, Prepared, Variant
 from pilotlight.doctor.finding import Finding, finding
 from pilotlight.doctor.models import Models
-from pilotlight.registry import Registry, alias_path, version_path
-from pilotlight.runtime.files import RUNTIME
+from pilotlight.registry import alias_updates
+from pilotlight.registry.registry import Registry, alias_path, version_path
+from pilotlight.runtime.model_files import RUNTIME
 from tests import fakes
 
 
@@ -53,7 +53,7 @@ def no_champion(registry: Registry) -> None:
 
 
 def dangling(registry: Registry) -> None:
-    registry.change("double", "champion", lambda document: aliases.moved(document, 7, "test", "test"))
+    registry.change("double", "champion", lambda document: alias_updates.moved(document, 7, "test", "test"))
 
 
 def lost(registry: Registry) -> None:

@@ -18,10 +18,10 @@ from pilotlight.doctor import answers
 from pilotlight.doctor.finding import Finding
 from pilotlight.doctor.server import Server
 from pilotlight.errors import InvalidInputError
-from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 from tests import fakes
-from tests.core.doctor.bent import Asked, Bend, Next, Told, running, straight
+from tests.core.doctor.broken_servers import Asked, Bend, Next, Told, running, straight
 
 Served = tuple[str, str]
 KEY = "the-key"

@@ -7,7 +7,7 @@ import pytest
 from pilotlight.doctor import store as stores
 from pilotlight.doctor.finding import Finding, finding
 from pilotlight.errors import AlreadyExistsError, ChangedError, DeniedError, StoreError
-from pilotlight.storage import ObjectStore, open_store
+from pilotlight.storage.object_store import ObjectStore, open_store
 
 
 def examined(store: ObjectStore) -> dict[str, Finding]:

@@ -8,10 +8,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pilotlight.drift.sketch import BINS, counted, sketch
+from pilotlight.contracts.feature_profile import Numbers
+from pilotlight.drift.aggregation import cleared
+from pilotlight.drift.histograms import BINS, counted, sketch
 from pilotlight.drift.statistics import GROUPS, PRIOR, chi_squared, groups, kolmogorov, ks, merged, psi
-from pilotlight.drift.tally import cleared
-from pilotlight.profile import Numbers
 
 COUNTS = st.lists(st.integers(0, 500), min_size=2, max_size=20)
 

@@ -3,9 +3,9 @@
 import numpy as np
 from msgspec import structs
 
-from pilotlight.contracts import Manifest
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.gate import checks
-from pilotlight.gate.metric import METRICS, Answers
+from pilotlight.gate.metrics import METRICS, Answers
 from pilotlight.gate.verdict import Limits
 from tests import fakes
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.contracts import Draft, decode
+from pilotlight.contracts.manifest import Draft, decode
 from pilotlight.errors import ChangedError
-from pilotlight.gate.examination import Gate
+from pilotlight.gate.evaluation import Gate
 from pilotlight.gate.promotion import Force, move, promote
 from pilotlight.gate.verdict import Verdict, verdict_path
-from pilotlight.registry import Registry, version_path
-from pilotlight.storage import open_store
+from pilotlight.registry.registry import Registry, version_path
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 
 DIGITS = fakes.MODELS / "digits"

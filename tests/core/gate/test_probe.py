@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 
 from pilotlight.gate.probe import Order, probe
-from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 
 

@@ -9,7 +9,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from pilotlight.bus import Bus
+from pilotlight.aws.eventbridge import Bus
 from pilotlight.errors import UnavailableError
 from pilotlight.local import template
 from pilotlight.local.events_api import matches

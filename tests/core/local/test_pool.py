@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from pilotlight.local.faults import CLIENT_GONE, FAILED, STOPPING, TIMED_OUT, GatewayError
+from pilotlight.local.gateway_errors import CLIENT_GONE, FAILED, STOPPING, TIMED_OUT, GatewayError
 from pilotlight.local.limits import Limits
 from pilotlight.local.pool import OnFree, Pool
 from tests.core.local.fakes import FakeEnvironment, invocation

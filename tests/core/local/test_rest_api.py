@@ -10,7 +10,7 @@ import pytest
 
 from pilotlight.local.limits import Limits
 from pilotlight.local.pool import OnFree, Pool
-from pilotlight.local.proxy import Answer
+from pilotlight.local.proxy_events import Answer
 from pilotlight.local.rest_api import RestApi
 from pilotlight.local.runtime_api import Invocation
 from pilotlight.local.template import Function, GatewayResponse, Route, Stack

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pilotlight.local.faults import GatewayError
+from pilotlight.local.gateway_errors import GatewayError
 from pilotlight.local.runtime_api import RuntimeApi
 from tests.core.local.fakes import FakeOwner, FakeTransport, invocation
 

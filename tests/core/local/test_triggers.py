@@ -10,8 +10,8 @@ import pytest
 
 from pilotlight.errors import UnsupportedError
 from pilotlight.local import template
-from pilotlight.local.faults import FAILED, GatewayError
 from pilotlight.local.gateway import Gateway
+from pilotlight.local.gateway_errors import FAILED, GatewayError
 from pilotlight.local.template import Schedule, Subscription
 from pilotlight.local.triggers import Triggers, wait_s
 from tests.core.local.http_client import get

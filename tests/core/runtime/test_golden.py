@@ -1,6 +1,6 @@
 import pytest
 
-from pilotlight.contracts import Datatype, decode
+from pilotlight.contracts.manifest import Datatype, decode
 from pilotlight.errors import ModelRefusedError
 from pilotlight.runtime.golden import Exchange, Golden, Request, Response, Tensor, replay
 from pilotlight.runtime.session import open_session

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pilotlight.contracts import TensorSpec
+from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import MB_PER_VCPU, open_session, session_options

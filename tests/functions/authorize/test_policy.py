@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from functions.authorize.bearer import Caller
 from functions.authorize.policy import LIMIT, answer, patterns
-from pilotlight.api.scopes import SCOPES, VERBS, Scope
-from pilotlight.local.guard import allows
+from pilotlight.api.routes import SCOPES, VERBS, Scope
+from pilotlight.local.authorizer import allows
 
 STAGE = "arn:aws:execute-api:us-east-1:123456789012:abcdefghij/prod"
 LONGEST = "arn:aws-us-gov:execute-api:us-gov-east-1:123456789012:abcdefghij/production"

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from functions.predict.handler import build
-from pilotlight import aliases
-from pilotlight.capture.line import Line
-from pilotlight.contracts import WHOLE, Share
-from pilotlight.privacy import Capture
-from pilotlight.registry import Registry
+from pilotlight.capture.record import Line
+from pilotlight.contracts.capture_policy import Capture
+from pilotlight.contracts.manifest import WHOLE, Share
+from pilotlight.contracts.processing import Column, Table
+from pilotlight.registry import alias_updates
+from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
-from pilotlight.steps import Column, Table
-from pilotlight.storage import open_store
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 
 ROOT = Path(__file__).parents[3]
@@ -90,7 +90,9 @@ def test_what_was_refused_is_not_kept(function: Function) -> None:
 
 def test_a_shadows_answer_is_not_kept(function: Function) -> None:
     fakes.publish(function.registry, "table", of="double")
-    function.registry.change("table", "champion", lambda old: aliases.shadowed(old, Share(2, WHOLE - 1), "test", "try"))
+    function.registry.change(
+        "table", "champion", lambda old: alias_updates.shadowed(old, Share(2, WHOLE - 1), "test", "try")
+    )
     for _ in range(4):
         assert function.post("/v2/models/table/infer", columns())[0] == 200
     assert len(function.kept()) == 4

@@ -12,13 +12,13 @@ from datetime import timedelta
 import pytest
 
 from functions.predict.handler import build
-from pilotlight import storage
-from pilotlight.aliases import now
-from pilotlight.contracts import AliasDocument, encode
-from pilotlight.registry import Registry, alias_path
-from pilotlight.runtime import catalog
+from pilotlight.contracts.manifest import AliasDocument, encode
+from pilotlight.registry.alias_updates import now
+from pilotlight.registry.registry import Registry, alias_path
+from pilotlight.runtime import model_manager
 from pilotlight.settings import Settings
-from pilotlight.storage import open_store
+from pilotlight.storage import object_store
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.faulty_s3 import FaultyS3, serving
 from tests.functions.predict.test_handler import ROW, event, infer
@@ -54,9 +54,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setattr(storage, "TIMEOUTS", {"read_timeout": timedelta(seconds=0.3)})
-    monkeypatch.setattr(storage, "RETRIES", {"max_retries": 1, "retry_timeout": timedelta(seconds=1)})
-    monkeypatch.setattr(catalog, "REFUSED_SECONDS", 0.1)
+    monkeypatch.setattr(object_store, "TIMEOUTS", {"read_timeout": timedelta(seconds=0.3)})
+    monkeypatch.setattr(object_store, "RETRIES", {"max_retries": 1, "retry_timeout": timedelta(seconds=1)})
+    monkeypatch.setattr(model_manager, "REFUSED_SECONDS", 0.1)
     with serving() as server:
         yield server
 

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 import pilotlight
-from functions.predict.endpoints import Endpoints
 from functions.predict.handler import build
+from functions.predict.v2_endpoints import Endpoints
 from pilotlight.api import v2
 from pilotlight.api.router import Router
-from pilotlight.contracts import TensorSpec
-from pilotlight.registry import Registry
-from pilotlight.runtime.catalog import Catalog
-from pilotlight.runtime.warm import WarmModels
+from pilotlight.contracts.manifest import TensorSpec
+from pilotlight.registry.registry import Registry
+from pilotlight.runtime.model_cache import WarmModels
+from pilotlight.runtime.model_manager import Catalog
 from pilotlight.settings import Settings
-from pilotlight.storage import open_store
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 
 ROOT = Path(__file__).parents[3]

@@ -15,11 +15,11 @@ from functions.predict.handler import build
 from pilotlight.api import compression
 from pilotlight.api.router import Router
 from pilotlight.errors import DeadlineError
-from pilotlight.registry import Registry
+from pilotlight.registry.registry import Registry
+from pilotlight.runtime.inference_deadline import Watch
 from pilotlight.runtime.session import open_session
-from pilotlight.runtime.watch import Watch
 from pilotlight.settings import Settings
-from pilotlight.storage import open_store
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.functions.predict.test_handler import ROW, event, infer
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from functions.predict.handler import build
-from pilotlight.registry import Registry
+from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
-from pilotlight.storage import ObjectStore, open_store
+from pilotlight.storage.object_store import ObjectStore, open_store
 from tests import fakes
 
 ROWS = 12_000  # of 100 values: 4.8 MB, which base64 makes too large for Lambda

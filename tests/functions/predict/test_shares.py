@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from functions.predict import handler
-from pilotlight import aliases
-from pilotlight.contracts import AliasDocument, Canary, Share
-from pilotlight.registry import Registry
-from pilotlight.runtime.catalog import Catalog
+from pilotlight.contracts.manifest import AliasDocument, Canary, Share
+from pilotlight.registry import alias_updates
+from pilotlight.registry.registry import Registry
+from pilotlight.runtime.model_manager import Catalog
 from pilotlight.settings import Settings
-from pilotlight.storage import open_store
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.functions.predict.test_overload import Context
 
@@ -54,7 +54,7 @@ class Function:
 @pytest.mark.parametrize("asked", [V2, MLFLOW])
 def test_a_caller_meets_the_same_version_in_every_protocol(tmp_path: Path, asked: tuple[str, Any]) -> None:
     function = Function(tmp_path, "double", "square")
-    function.change(lambda old: aliases.shared(old, (Share(2, 3000),), "ann", "try"))
+    function.change(lambda old: alias_updates.shared(old, (Share(2, 3000),), "ann", "try"))
     met = {str(caller): function.post(asked, str(caller)) for caller in range(300)}
     assert {status for status, _, _ in met.values()} == {200}
     assert 60 < Counter(version for _, version, _ in met.values())["2"] < 120
@@ -71,8 +71,8 @@ def test_a_canary_that_does_not_end_fails_nobody_and_is_stopped(
     """Neither by taking the time of the champion."""
     function = Function(tmp_path, "double", "square", "endless")
     trial = Canary(3, FAR)
-    function.change(lambda old: aliases.shared(old, (Share(2, 1),), "ann", "so that it is not asked yet"))
-    function.registry.change("double", "champion", lambda old: aliases.tried(old, trial, 9999, "ann", "try"))
+    function.change(lambda old: alias_updates.shared(old, (Share(2, 1),), "ann", "so that it is not asked yet"))
+    function.registry.change("double", "champion", lambda old: alias_updates.tried(old, trial, 9999, "ann", "try"))
     for _ in range(2):  # one that has the alias read, and one that has the canary opened beside it
         function.post(asked, "0", Context(2.5))
         function.catalog.settle()
@@ -85,7 +85,7 @@ def test_a_canary_that_does_not_end_fails_nobody_and_is_stopped(
 
 def test_a_shadow_sees_what_mlflows_callers_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     function = Function(tmp_path, "double", "square")
-    function.change(lambda old: aliases.shadowed(old, Share(2, 9999), "ann", "look"))
+    function.change(lambda old: alias_updates.shadowed(old, Share(2, 9999), "ann", "look"))
     capsys.readouterr()
     assert {function.post(MLFLOW, str(caller))[:2] for caller in range(5)} == {(200, "1")}
     fakes.eventually(lambda: "ShadowDiffered" in capsys.readouterr().out)

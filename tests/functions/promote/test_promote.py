@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from functions.promote.duties import Duties
-from functions.promote.occurrences import Published, Stopped, Ticked, read
+from functions.promote.events import Published, Stopped, Ticked, read
 from functions.promote.policy import Policy
-from pilotlight import aliases
-from pilotlight.contracts import Canary
+from functions.promote.promoter import Duties
+from pilotlight.contracts.manifest import Canary
 from pilotlight.errors import InvalidInputError
-from pilotlight.gate.examination import Gate
-from pilotlight.registry import Registry, alias_path, version_path
-from pilotlight.storage import open_store
+from pilotlight.gate.evaluation import Gate
+from pilotlight.registry import alias_updates
+from pilotlight.registry.registry import Registry, alias_path, version_path
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 
 PAST, FUTURE = ((datetime.now(UTC) + timedelta(hours=hours)).isoformat() for hours in (-1, 1))
@@ -45,7 +45,7 @@ def logs(*lines: dict[str, Any]) -> dict[str, Any]:
 
 
 def trying(registry: Registry, until: str) -> None:
-    registry.change("double", "champion", lambda old: aliases.tried(old, Canary(2, until), 1000, "ann", "try"))
+    registry.change("double", "champion", lambda old: alias_updates.tried(old, Canary(2, until), 1000, "ann", "try"))
 
 
 def test_a_manifest_below_any_prefix_is_a_published_version() -> None:

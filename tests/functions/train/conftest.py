@@ -12,18 +12,21 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from functions.train import data, loop, model, publish
-from functions.train import run as protocol
-from functions.train.data import Splits
-from functions.train.export import export
-from functions.train.loop import seeded, threads
-from functions.train.product import Product
+from functions.train import pipeline as protocol
+from functions.train import publish
+from functions.train.data import dataset
+from functions.train.data.dataset import Splits
+from functions.train.export.artifacts import Product
+from functions.train.export.onnx_export import export
+from functions.train.models import build
+from functions.train.pipeline import Outcome, run
 from functions.train.progress import Progress
-from functions.train.run import Outcome, run
-from pilotlight.contracts import Manifest
-from pilotlight.recipes.recipe import Recipe, load
-from pilotlight.registry import Registry, version_path
-from pilotlight.storage import ObjectStore, open_store
+from functions.train.training import trainer
+from functions.train.training.trainer import seeded, threads
+from pilotlight.contracts.manifest import Manifest
+from pilotlight.recipes.schema import Recipe, load
+from pilotlight.registry.registry import Registry, version_path
+from pilotlight.storage.object_store import ObjectStore, open_store
 
 TINY = ("name=tiny", "epochs=2", "model.channels=[4, 8]", "model.hidden=16", "data.calibration=32")
 
@@ -65,14 +68,14 @@ def _no_collection() -> Iterator[None]:
     Here that is every object of pytest, hypothesis and moto, which takes longer than most of these trainings.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "gc", SimpleNamespace(collect=lambda: 0, freeze=gc.freeze, unfreeze=gc.unfreeze))
+        patch.setattr(trainer, "gc", SimpleNamespace(collect=lambda: 0, freeze=gc.freeze, unfreeze=gc.unfreeze))
         yield
 
 
 @pytest.fixture(scope="session")
 def splits() -> Splits:
     options = tiny_recipe().data
-    return data.split(data.load(options), options)
+    return dataset.split(dataset.load(options), options)
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +96,7 @@ def tiny() -> Finished:
 def untrained(splits: Splits) -> nn.Module:
     """A model as it was drawn, its batch normalisation aside, which has seen some images."""
     with seeded(7):
-        network = model.build(tiny_recipe().model, splits.train)
+        network = build.build(tiny_recipe().model, splits.train)
         with torch.no_grad():
             network.train()(torch.from_numpy(splits.train.inputs[:64]))
     return network.eval()

@@ -8,13 +8,16 @@ from typing import get_args
 
 import pytest
 
-from functions.train import data, loss, model, optimiser, quantize, schedule
 from functions.train.__main__ import main
-from pilotlight.recipes import complaint
+from functions.train.data import dataset
+from functions.train.export import quantize
+from functions.train.models import build
+from functions.train.training import loss, optimiser, schedule
+from pilotlight.recipes import errors
 from pilotlight.recipes.options.loss import LossOptions
 from pilotlight.recipes.options.optimiser import OptimiserOptions
 from pilotlight.recipes.options.schedule import ScheduleOptions
-from pilotlight.recipes.recipe import load
+from pilotlight.recipes.schema import load
 
 ROOT = Path(__file__).parents[3]
 
@@ -50,13 +53,13 @@ def test_command_says_a_mistake_on_stderr(arguments: list[str], capsys: pytest.C
 
 def known_words(options: object) -> set[str]:
     """The words of a union in the recipe."""
-    return {word for one in complaint.members(get_args(options)[0]) for word in complaint.words(one)}
+    return {word for one in errors.members(get_args(options)[0]) for word in errors.words(one)}
 
 
 def test_every_word_of_a_recipe_is_in_its_registry() -> None:
     digits = load("digits")
-    assert digits.data.name in data.DATASETS
-    assert digits.model.architecture in model.ARCHITECTURES
+    assert digits.data.name in dataset.DATASETS
+    assert digits.model.architecture in build.ARCHITECTURES
     assert digits.optimiser.name in optimiser.OPTIMISERS
     assert digits.schedule.name in schedule.SCHEDULES
     assert set(optimiser.OPTIMISERS) == known_words(OptimiserOptions)

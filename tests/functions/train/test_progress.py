@@ -9,16 +9,16 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from functions.train import model
-from functions.train.data import Splits
-from functions.train.epoch import Epoch
+from functions.train.data.dataset import Splits
 from functions.train.errors import DivergedError
-from functions.train.interruption import Interruption
-from functions.train.journal import Journal
-from functions.train.loop import Trainer, seeded, train
+from functions.train.models import build
+from functions.train.pipeline import keeping, watching
 from functions.train.progress import Progress, remaining
-from functions.train.run import keeping, watching
-from pilotlight.storage import open_store
+from functions.train.run_folder import Journal
+from functions.train.training.epoch import Epoch
+from functions.train.training.interruption import Interruption
+from functions.train.training.trainer import Trainer, seeded, train
+from pilotlight.storage.object_store import open_store
 from tests.fakes import Clock
 from tests.functions.train.conftest import tiny_recipe
 
@@ -86,7 +86,7 @@ def looked_into(splits: Splits, progress: Progress, spoil: int | None = None) ->
     journal = Journal(open_store("memory://"), recipe, "r")
     keeper = keeping(journal, recipe, progress, Interruption())("checkpoints")
     with seeded(0):
-        network = model.build(recipe.model, splits.train)
+        network = build.build(recipe.model, splits.train)
     if spoil is not None:
         breaking(network, spoil)
     train(network, splits, recipe, watching(recipe, progress, journal), keeper)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from functions.train import data
-from functions.train.interruption import Interruption
-from functions.train.journal import Journal
-from functions.train.optimiser import OPTIMISERS
-from functions.train.run import fit, keeping, watching
-from functions.train.schedule import SCHEDULES
+from functions.train.data import dataset
+from functions.train.pipeline import fit, keeping, watching
+from functions.train.run_folder import Journal
+from functions.train.training.interruption import Interruption
+from functions.train.training.optimiser import OPTIMISERS
+from functions.train.training.schedule import SCHEDULES
 from pilotlight.cli import app
-from pilotlight.recipes.recipe import Recipe, load
-from pilotlight.storage import open_store
+from pilotlight.recipes.schema import Recipe, load
+from pilotlight.storage.object_store import open_store
 from tests.functions.train.conftest import silence
 
 FORMS = {  # of the schedules: each with a warm-up
@@ -38,13 +38,13 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The store with a run of each pair."""
     url = str(tmp_path_factory.mktemp("sweep"))
     store = open_store(url)
-    wine = data.load(recipe("gd", "constant").data)
+    wine = dataset.load(recipe("gd", "constant").data)
     for pair in product(OPTIMISERS, SCHEDULES):
         chosen = recipe(*pair)
         journal = Journal(store, chosen, "sweep-" + "-".join(pair))
         keep = keeping(journal, chosen, silence(), Interruption())
         with journal.life():
-            splits, watch = data.split(wine, chosen.data), watching(chosen, silence(), journal)
+            splits, watch = dataset.split(wine, chosen.data), watching(chosen, silence(), journal)
             fit(chosen, splits, watch, keep("checkpoints"), Path())
     return url
 

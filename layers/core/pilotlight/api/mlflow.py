@@ -14,16 +14,16 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from pilotlight.api import compression, json_data, missing, v2
-from pilotlight.api.messages import Request, Response
+from pilotlight.api import compression, missing, v2, v2_tensors
+from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Endpoint, status_of
-from pilotlight.contracts import Datatype, Manifest, TensorSpec
+from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
+from pilotlight.contracts.processing import Table
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedTypeError
+from pilotlight.processing.signature import Input, signatures
+from pilotlight.processing.tabular import TRUTHS
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
-from pilotlight.steps import Table
-from pilotlight.tasks.signature import Input, signatures
-from pilotlight.tasks.tabular import TRUTHS
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 LANGUAGE = ("messages", "prompt", "input")  # bodies of language models, which another function answers
@@ -260,12 +260,12 @@ def tensor(values: Sequence[Any], given: Input, *, strict: bool = True) -> Array
         checked = msgspec.convert(known, kind, strict=strict)
     except msgspec.ValidationError as exc:
         raise InvalidInputError(f"Input {spec.name!r} is not {spec.datatype}: {exc}.") from exc
-    return fitted(json_data.to_array(checked, spec.name, spec.datatype, nullable=True), spec)
+    return fitted(v2_tensors.to_array(checked, spec.name, spec.datatype, nullable=True), spec)
 
 
 def element(given: Input) -> Any:  # noqa: ANN401 - a type, or an annotated one
     """A cell of the input's; a missing number, null in JSON, is a float's NaN, and some inputs take a missing text."""
-    kind = json_data.element(given.spec.datatype)
+    kind = v2_tensors.element(given.spec.datatype)
     taken = "fO" if given.nullable else "f"
     return kind | None if NUMPY_DTYPES[given.spec.datatype].kind in taken else kind
 

@@ -8,10 +8,9 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pilotlight import correlation
-from pilotlight.api.ledger import Ledger
-from pilotlight.api.messages import Request, Response
-from pilotlight.api.trace import Bill, Trace
+from pilotlight.api.http import Request, Response
+from pilotlight.api.request_context import Bill, Trace
+from pilotlight.api.usage_log import Ledger
 from pilotlight.errors import (
     ConflictError,
     DeadlineError,
@@ -25,6 +24,7 @@ from pilotlight.errors import (
     UnsupportedError,
     UnsupportedTypeError,
 )
+from pilotlight.observability import correlation
 
 LOG = logging.getLogger("pilotlight.api")
 

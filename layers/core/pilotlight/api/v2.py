@@ -12,15 +12,15 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from pilotlight.api import binary_data, compression, json_data
-from pilotlight.api.envelope import InferBody, InputBody, OutputBody, decode_body, flag
-from pilotlight.api.messages import JSON, Response
-from pilotlight.api.remote_data import Answers, Uploads
-from pilotlight.contracts import Datatype, Manifest, TensorSpec
+from pilotlight.api import compression, v2_binary, v2_tensors
+from pilotlight.api.http import JSON, Response
+from pilotlight.api.large_tensors import Answers, Uploads
+from pilotlight.api.v2_json import InferBody, InputBody, OutputBody, decode_body, flag
+from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
+from pilotlight.processing.signature import Input, Signature, choose, signatures
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
-from pilotlight.tasks.signature import Input, Signature, choose, signatures
 
 PLATFORM = "onnxruntime_onnx"
 # Of the protocol; only what works is advertised.
@@ -221,13 +221,13 @@ def decode_input(given: InputBody, wanted: Input, tail: Tail, *, nullable: bool)
         if size is not None or data:
             raise InvalidInputError(f"Input {given.name!r} takes either an s3_uri, or data, or a binary_data_size.")
         fetched = tail.fetch(parameters["s3_uri"], spec.name, datatype, given.shape)
-        return binary_data.decode(fetched, spec.name, datatype, given.shape, opaque=wanted.opaque)
+        return v2_binary.decode(fetched, spec.name, datatype, given.shape, opaque=wanted.opaque)
     if size is None:
-        missing_is_nan = wanted.nullable or (nullable and datatype in json_data.LARGEST)
-        return json_data.decode(data, spec.name, datatype, given.shape, nullable=missing_is_nan)
+        missing_is_nan = wanted.nullable or (nullable and datatype in v2_tensors.LARGEST)
+        return v2_tensors.decode(data, spec.name, datatype, given.shape, nullable=missing_is_nan)
     if type(size) is not int or size < 0 or data:
         raise InvalidInputError(f"Input {given.name!r} takes either data or a binary_data_size of 0 or more, not both.")
-    return binary_data.decode(tail.take(size, spec.name), spec.name, datatype, given.shape, opaque=wanted.opaque)
+    return v2_binary.decode(tail.take(size, spec.name), spec.name, datatype, given.shape, opaque=wanted.opaque)
 
 
 def check_not_shared(parameters: Mapping[str, Any], what: str) -> None:
@@ -259,8 +259,8 @@ def raw_request(body: memoryview, manifest: Manifest) -> InferRequest:
         names = [spec.name for spec in manifest.inputs]
         raise InvalidInputError(f"A raw binary request brings one input, but {manifest.name} takes {names}.")
     spec, opaque = way.inputs[0].spec, way.inputs[0].opaque
-    data = memoryview(binary_data.prefixed(bytes(body))) if spec.datatype == "BYTES" else body
-    tensor = binary_data.decode(data, spec.name, spec.datatype, raw_shape(spec, len(body)), opaque=opaque)
+    data = memoryview(v2_binary.prefixed(bytes(body))) if spec.datatype == "BYTES" else body
+    tensor = v2_binary.decode(data, spec.name, spec.datatype, raw_shape(spec, len(body)), opaque=opaque)
     return InferRequest(None, {spec.name: tensor}, [Wanted(output.name, binary=True) for output in way.outputs])
 
 
@@ -311,17 +311,17 @@ def encode_output(
         array, datatype = classify(numbers(array, datatype), wanted, labels), "BYTES"
     encoded: dict[str, Any] = {"name": spec.name, "datatype": datatype, "shape": list(array.shape)}
     if wanted.binary:
-        tails.append(binary_data.encode(array))
+        tails.append(v2_binary.encode(array))
         encoded["parameters"] = {"binary_data_size": len(tails[-1])}
     else:
-        encoded["data"] = json_data.encode(array, spec.name, datatype)
+        encoded["data"] = v2_tensors.encode(array, spec.name, datatype)
     return encoded
 
 
 def raw(wanted: Wanted, results: Mapping[str, Array], labels: Sequence[str]) -> bytes:
     """An output's bytes in binary form."""
     array = results[wanted.name]
-    return binary_data.encode(array if wanted.classes is None else classify(array, wanted, labels))
+    return v2_binary.encode(array if wanted.classes is None else classify(array, wanted, labels))
 
 
 def numbers(array: Array, datatype: Datatype) -> Array:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pilotlight.contracts import Draft, TensorSpec
+from pilotlight.contracts.manifest import Draft, TensorSpec
+from pilotlight.contracts.processing import Classification, Column, Image, Regression, Table
+from pilotlight.processing import classification, regression, tabular
 from pilotlight.runtime.session import Array
-from pilotlight.steps import Classification, Column, Image, Regression, Table
-from pilotlight.tasks import classification, regression, tabular
 
 FEW = 64  # numbers of an example that are told one by one
 CHANNELS = 16  # of an image or tensor that are told one by one, at most

@@ -10,7 +10,7 @@ import secrets
 from contextlib import suppress
 
 from pilotlight.errors import AlreadyExistsError, DeniedError, NotFoundError
-from pilotlight.storage import ObjectStore
+from pilotlight.storage.object_store import ObjectStore
 
 KEY = "secrets/capture-key"
 KEY_BYTES = 32

@@ -12,13 +12,13 @@ import numpy as np
 from pilotlight.capture import features
 from pilotlight.capture.features import Feature
 from pilotlight.capture.hashing import digest
-from pilotlight.capture.line import Kept, Line
-from pilotlight.contracts import Draft, Manifest
-from pilotlight.drift.sketch import single
-from pilotlight.privacy import Capture
+from pilotlight.capture.record import Kept, Line
+from pilotlight.contracts.capture_policy import Capture
+from pilotlight.contracts.manifest import Draft, Manifest
+from pilotlight.contracts.processing import Table
+from pilotlight.drift.histograms import single
+from pilotlight.processing import DATATYPES
 from pilotlight.runtime.session import Array
-from pilotlight.steps import Table
-from pilotlight.tasks import DATATYPES
 
 ROWS = 64  # of a request, at most: one caller's batch is not to outweigh all others
 

@@ -22,13 +22,13 @@ from uuid import uuid4
 import msgspec
 
 from pilotlight.capture import hashing, masking
-from pilotlight.capture import line as lines
+from pilotlight.capture import record as lines
 from pilotlight.capture.masking import Sample
-from pilotlight.contracts import Manifest
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
-from pilotlight.metrics import count
+from pilotlight.observability.emf import count
 from pilotlight.runtime.session import Array
-from pilotlight.storage import ObjectStore
+from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.capture")
 WAITING, WAITING_BYTES = 256, 16_000_000  # samples that the thread has not come to, at most

@@ -3,7 +3,7 @@
 import typer
 
 from pilotlight.cli.console import print_json
-from pilotlight.contracts import WHOLE, AliasDocument
+from pilotlight.contracts.manifest import WHOLE, AliasDocument
 
 
 def tell(name: str, alias: str, document: AliasDocument, *, json: bool) -> None:

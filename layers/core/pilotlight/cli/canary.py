@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pilotlight import aliases
-from pilotlight.api.bodies import Try
-from pilotlight.approval import refuse_unapproved
+from pilotlight.api.schemas.registry import Try
 from pilotlight.cli.aim import aims, tell
 from pilotlight.cli.console import RESULTS, STORE, JsonOption, ServerOption, StoreOption, print_json, registry, server
-from pilotlight.contracts import CHAMPION, AliasDocument, Canary, Reference, Share, check_alias, check_name
+from pilotlight.contracts.manifest import CHAMPION, AliasDocument, Canary, Reference, Share, check_alias, check_name
 from pilotlight.errors import InvalidInputError
+from pilotlight.registry import alias_updates
+from pilotlight.registry.approval import refuse_unapproved
 
 AliasOption = Annotated[str, typer.Option("--alias", help="The alias whose requests are shared out.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model.")]
@@ -43,11 +43,13 @@ def canary(
     found, (name, version) = registry(store), named(reference)
     found.manifest(name, version)
     refuse_unapproved(found, name, version, required=False)
-    trial = Canary(version, aliases.until(bake), max_error_rate, max_latency_ratio, max_drift)
-    weight, by = aliases.weight(percent) if percent else 0, getpass.getuser()
+    trial = Canary(version, alias_updates.until(bake), max_error_rate, max_latency_ratio, max_drift)
+    weight, by = alias_updates.weight(percent) if percent else 0, getpass.getuser()
 
     def changed(old: AliasDocument) -> AliasDocument:
-        return aliases.tried(old, trial, weight, by, why) if weight else aliases.without_shares(old, by, why)
+        return (
+            alias_updates.tried(old, trial, weight, by, why) if weight else alias_updates.without_shares(old, by, why)
+        )
 
     document = found.change(name, check_alias(alias), changed)
     tell(name, alias, document, json=json)
@@ -67,7 +69,9 @@ def split(
     for one in given:
         found.manifest(name, one.version)
         refuse_unapproved(found, name, one.version, required=False)
-    document = found.change(name, check_alias(alias), lambda old: aliases.shared(old, given, getpass.getuser(), why))
+    document = found.change(
+        name, check_alias(alias), lambda old: alias_updates.shared(old, given, getpass.getuser(), why)
+    )
     tell(name, alias, document, json=json)
 
 
@@ -82,8 +86,10 @@ def shadow(
     """Send copies of requests to another version too, off the caller's path, and record how the answers differ."""
     found, (name, version) = registry(store), named(reference)
     found.manifest(name, version)
-    copied = Share(version, aliases.weight(percent)) if percent else None
-    document = found.change(name, check_alias(alias), lambda old: aliases.shadowed(old, copied, getpass.getuser(), why))
+    copied = Share(version, alias_updates.weight(percent)) if percent else None
+    document = found.change(
+        name, check_alias(alias), lambda old: alias_updates.shadowed(old, copied, getpass.getuser(), why)
+    )
     tell(name, alias, document, json=json)
 
 
@@ -119,7 +125,7 @@ def share(text: str) -> Share:
     found = re.fullmatch(r"([1-9][0-9]*)=([0-9.]+)%?", text)
     if found is None:
         raise InvalidInputError(f"{text!r} is not VERSION=PERCENT, as in 3=25.")
-    return Share(int(found[1]), aliases.weight(float(found[2])))
+    return Share(int(found[1]), alias_updates.weight(float(found[2])))
 
 
 def table(title: str, documents: list[AliasDocument]) -> Table:

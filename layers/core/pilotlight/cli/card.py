@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pilotlight.contracts import Draft, TensorSpec
+from pilotlight.contracts.manifest import Draft, TensorSpec
 
 TEMPLATE = """\
 # {name}

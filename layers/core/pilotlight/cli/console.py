@@ -8,11 +8,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pilotlight.client import Client
-from pilotlight.credentials import Credentials
-from pilotlight.registry import Registry
+from pilotlight.client.auth import Credentials
+from pilotlight.client.client import Client
+from pilotlight.registry.registry import Registry
 from pilotlight.settings import DEFAULT_STORE
-from pilotlight.storage import open_store
+from pilotlight.storage.object_store import open_store
 
 RESULTS = Console(highlight=False)
 ERRORS = Console(stderr=True, highlight=False)

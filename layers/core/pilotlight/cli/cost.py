@@ -10,11 +10,11 @@ import typer
 from rich.table import Table
 
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, print_json, print_table, registry
-from pilotlight.contracts import Reference
+from pilotlight.contracts.manifest import Reference
+from pilotlight.costs.estimate import SECONDS, Estimate, Load, estimate
+from pilotlight.costs.usage_report import Account, Statement, statement
 from pilotlight.errors import InvalidInputError
-from pilotlight.estimate import SECONDS, Estimate, Load, estimate
-from pilotlight.runtime.fit import fit
-from pilotlight.statement import Account, Statement, statement
+from pilotlight.runtime.sizing import fit
 
 WIDTH = 40  # characters of the longest bar
 LOG_BYTES = 1200  # of a call's line and the gateway's; Lambda's own are not in it

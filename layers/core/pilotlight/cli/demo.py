@@ -17,11 +17,11 @@ from rich.text import Text
 
 from pilotlight.cli import serve, train
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, print_json, registry
-from pilotlight.client import Client, Tensor
-from pilotlight.contracts import Manifest, Reference
+from pilotlight.client.client import Client, Tensor
+from pilotlight.contracts.manifest import Manifest, Reference
 from pilotlight.errors import UnavailableError
-from pilotlight.registry import version_path
-from pilotlight.storage import ObjectStore
+from pilotlight.registry.registry import version_path
+from pilotlight.storage.object_store import ObjectStore
 
 RECIPE = "digits"
 DRAWN, ABREAST, WIDTH = 8, 4, 8  # digits in the picture, digits in one of its rows, pixels in a digit's
@@ -51,7 +51,7 @@ def demo(
     json: JsonOption = False,
 ) -> None:
     """Train digits, publish, serve, and send every test digit through HTTP. Ends by itself."""
-    say("Training", f"layers/core/pilotlight/recipes/record/{RECIPE}.yaml")
+    say("Training", f"layers/core/pilotlight/recipes/builtin/{RECIPE}.yaml")
     found = registry(store)
     reference = Reference.parse(trained(store))
     manifest = found.manifest(reference.name, found.resolve(reference))

@@ -9,15 +9,15 @@ from typing import Annotated
 import typer
 
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, print_json
-from pilotlight.credentials import Credentials
+from pilotlight.client.auth import Credentials
 from pilotlight.doctor import machine
 from pilotlight.doctor import store as stores
 from pilotlight.doctor.answers import Answers
 from pilotlight.doctor.finding import Check, Finding, finding
 from pilotlight.doctor.models import Models
 from pilotlight.doctor.server import Server, reachable
-from pilotlight.registry import Registry
-from pilotlight.storage import open_store
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import open_store
 
 COLOURS = {"passes": "green", "fails": "bold red", "not checked": "dim"}
 

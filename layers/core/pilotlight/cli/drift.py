@@ -14,10 +14,10 @@ from rich.table import Table
 
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, print_json, print_table, registry
 from pilotlight.cli.train import environment
-from pilotlight.contracts import Reference
-from pilotlight.drift import shape
-from pilotlight.drift.inspection import Inspection, Report, inspect, told
-from pilotlight.drift.verdict import CHANCE, Comparison
+from pilotlight.contracts.manifest import Reference
+from pilotlight.drift import charts
+from pilotlight.drift.comparison import CHANCE, Comparison
+from pilotlight.drift.report import Inspection, Report, inspect, told
 from pilotlight.errors import UnavailableError
 
 FEWEST, MOST = 3, 8  # features that are drawn in the terminal without --all
@@ -93,7 +93,7 @@ def drawn(found: Inspection, one: Comparison) -> list[str]:
     profiles = found.profile.features if one.part == "feature" else found.profile.answers
     tallies = found.tally.features if one.part == "feature" else found.tally.answers
     title = f"{one.name}  {one.verdict}, PSI {one.psi:.3f}"
-    return ["", title, *shape.lines(profiles[one.name], tallies[one.name])]
+    return ["", title, *charts.lines(profiles[one.name], tallies[one.name])]
 
 
 def draw(found: Inspection, file: Path) -> None:
@@ -102,8 +102,8 @@ def draw(found: Inspection, file: Path) -> None:
         raise UnavailableError(
             "--picture needs matplotlib, which is not installed here; run pip install -e '.[train]'."
         )
-    command = [sys.executable, "-m", "functions.train.drift", "--into", str(file)]
-    panels = msgspec.json.encode(shape.panels(found)[:PICTURED])
+    command = [sys.executable, "-m", "functions.train.evaluation.drift_plot", "--into", str(file)]
+    panels = msgspec.json.encode(charts.panels(found)[:PICTURED])
     code = subprocess.run(command, input=panels, env=environment(), check=False).returncode
     if code:
         raise typer.Exit(code)

@@ -5,12 +5,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pilotlight import prices
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, print_json, registry
-from pilotlight.contracts import Reference
-from pilotlight.runtime.fit import MOST, Fit
-from pilotlight.runtime.fit import fit as fitted
-from pilotlight.runtime.trial import measure as trial_of
+from pilotlight.contracts.manifest import Reference
+from pilotlight.costs import prices
+from pilotlight.runtime.load_benchmark import measure as trial_of
+from pilotlight.runtime.sizing import MOST, Fit
+from pilotlight.runtime.sizing import fit as fitted
 
 
 def fit(

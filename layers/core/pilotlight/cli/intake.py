@@ -1,6 +1,6 @@
 """Models that become a graph first, and graphs that become smaller: a process of its own does both.
 
-`python -m functions.train.intake` brings torch, onnx and scikit-learn; what it makes lies in a folder: `draft.json`,
+`python -m functions.train.convert` brings torch, onnx and scikit-learn; what it makes lies in a folder: `draft.json`,
 and the files that go into the version. It writes to no store.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import typer
 
 from pilotlight.cli.train import environment
-from pilotlight.contracts import Draft, decode
+from pilotlight.contracts.manifest import Draft, decode
 from pilotlight.errors import UnavailableError
 
 DRAFT = "draft.json"
@@ -42,4 +42,4 @@ def start(arguments: list[str]) -> int:
         raise UnavailableError(
             "Only an ONNX file as it is can be published here; to convert or quantize, run pip install -e '.[train]'."
         )
-    return subprocess.call([sys.executable, "-m", "functions.train.intake", *arguments], env=environment())
+    return subprocess.call([sys.executable, "-m", "functions.train.convert", *arguments], env=environment())

@@ -6,9 +6,9 @@ import typer
 from rich.table import Table
 
 from pilotlight.cli.console import RESULTS, STORE, JsonOption, StoreOption, print_json, registry
-from pilotlight.contracts import AliasDocument, Manifest, check_name
+from pilotlight.contracts.manifest import AliasDocument, Manifest, check_name
 from pilotlight.errors import NotFoundError
-from pilotlight.registry import Registry
+from pilotlight.registry.registry import Registry
 
 
 def models(

@@ -6,11 +6,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pilotlight.contracts import Draft
-from pilotlight.drift import profile
+from pilotlight.contracts.capture_policy import Capture, Extent
+from pilotlight.contracts.manifest import Draft
+from pilotlight.drift import training_profile
 from pilotlight.errors import InvalidInputError
-from pilotlight.privacy import Capture, Extent
-from pilotlight.registry import Content
+from pilotlight.registry.registry import Content
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array, Session
 
@@ -48,15 +48,17 @@ def profiled(draft: Draft, evaluation: Path | None, session: Session) -> tuple[D
         return draft, {}
     with np.load(evaluation, allow_pickle=False) as held:
         feeds = {spec.name: held[spec.name].astype(NUMPY_DTYPES[spec.datatype]) for spec in session.inputs}
-    chosen = profile.some(len(next(iter(feeds.values()))), profile.EXAMPLES)
+    chosen = training_profile.some(len(next(iter(feeds.values()))), training_profile.EXAMPLES)
     feeds = {name: values[chosen] for name, values in feeds.items()}
-    found = profile.profile(draft, feeds, answers(session, feeds))
-    return msgspec.structs.replace(draft, profile=profile.FILE), {profile.FILE: profile.document(found)}
+    found = training_profile.profile(draft, feeds, answers(session, feeds))
+    return msgspec.structs.replace(draft, profile=training_profile.FILE), {
+        training_profile.FILE: training_profile.document(found)
+    }
 
 
 def answers(session: Session, feeds: dict[str, Array]) -> dict[str, Array]:
     """What the graph answers to the first examples, some at a time."""
-    count = min(profile.ANSWERED, len(next(iter(feeds.values()))))
+    count = min(training_profile.ANSWERED, len(next(iter(feeds.values()))))
     parts = [
         session.run({name: values[start : min(start + BATCH, count)] for name, values in feeds.items()})
         for start in range(0, count, BATCH)

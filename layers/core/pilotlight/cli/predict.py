@@ -9,8 +9,8 @@ import msgspec
 import typer
 
 from pilotlight.cli.console import RESULTS, URL, JsonOption, UrlOption, server
-from pilotlight.client import Inference, ModelMetadata, Tensor, tensors
-from pilotlight.contracts import Reference
+from pilotlight.client.client import Inference, ModelMetadata, Tensor, tensors
+from pilotlight.contracts.manifest import Reference
 from pilotlight.errors import InvalidInputError
 
 IMAGES = (".png", ".jpg", ".jpeg")

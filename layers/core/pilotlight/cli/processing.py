@@ -1,7 +1,7 @@
 """The steps around a graph, as a publisher tells of them: a file of his own, or what Hugging Face keeps beside a model.
 
     prepare: {kind: image, resize: [8, 8], colour: L}      what is left out is taken from the graph or the defaults
-    finish: {kind: classification, top: 3}                 of pilotlight.contracts
+    finish: {kind: classification, top: 3}                 of pilotlight.contracts.manifest
 
 It knows files and signatures, and checks nothing that the manifest checks itself.
 """
@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from pilotlight.contracts import Task, TensorSpec
+from pilotlight.contracts.manifest import Task, TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.session import Session
 
-Steps = dict[str, Any]  # a document of pilotlight.steps, not yet checked
+Steps = dict[str, Any]  # a document of pilotlight.contracts.processing, not yet checked
 RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers, as Hugging Face's
 SENTENCES = ("last_hidden_state", "token_embeddings", "sentence_embedding")  # outputs that are embeddings
 

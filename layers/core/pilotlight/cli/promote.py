@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pilotlight.approval import go_back
 from pilotlight.cli.aim import aims, tell
 from pilotlight.cli.console import (
     ERRORS,
@@ -19,13 +18,14 @@ from pilotlight.cli.console import (
     registry,
     server,
 )
-from pilotlight.contracts import CANDIDATE, CHAMPION, Reference, check_alias, check_name
+from pilotlight.contracts.manifest import CANDIDATE, CHAMPION, Reference, check_alias, check_name
 from pilotlight.errors import InvalidInputError
-from pilotlight.gate.examination import Gate
+from pilotlight.gate.evaluation import Gate
 from pilotlight.gate.promotion import Force, Promotion
 from pilotlight.gate.promotion import promote as through
 from pilotlight.gate.verdict import Verdict
-from pilotlight.kms import KmsSigner
+from pilotlight.registry.approval import go_back
+from pilotlight.registry.kms import KmsSigner
 from pilotlight.settings import Settings
 
 AliasOption = Annotated[str, typer.Option("--alias", help="The alias to move.")]

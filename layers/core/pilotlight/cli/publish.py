@@ -15,14 +15,14 @@ import typer
 from pilotlight.cli import card, intake, policy, processing, repository
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, print_json, registry
 from pilotlight.cli.source import Source, locate
-from pilotlight.contracts import Draft, Precision, Task, Variant, check_name, encode
+from pilotlight.contracts.capture_policy import Extent
+from pilotlight.contracts.manifest import Draft, Precision, Task, Variant, check_name, encode
+from pilotlight.contracts.processing import Text
 from pilotlight.errors import InvalidInputError, ModelRefusedError
-from pilotlight.privacy import Extent
-from pilotlight.registry import Content
-from pilotlight.runtime import anatomy, recording
-from pilotlight.runtime.preparation import variant
+from pilotlight.registry.registry import Content
+from pilotlight.runtime import golden_recorder, onnx_header
+from pilotlight.runtime.graph_optimization import variant
 from pilotlight.runtime.session import Session, open_session
-from pilotlight.steps import Text
 
 Quantize = Literal["auto", "int8", "int4", "none"]
 Made = tuple[Draft, dict[str, Content], Session]
@@ -108,7 +108,7 @@ def as_it_is(source: Source, name: str, precision: Precision, folder: Path) -> M
         outputs=session.outputs,
         variants={precision: found},
         serve=precision,
-        opset=anatomy.read(source.graph).opsets.get("", 0) or None,
+        opset=onnx_header.read(source.graph).opsets.get("", 0) or None,
         golden=next(iter(golden), None),
         by=getpass.getuser(),
     )
@@ -117,7 +117,7 @@ def as_it_is(source: Source, name: str, precision: Precision, folder: Path) -> M
 
 def recorded(graph: Path, precision: Precision, session: Session) -> dict[str, Content]:
     """Golden requests, made up within the signature; none where the graph does not answer such, or not twice alike."""
-    found = recording.record(graph, precision, recording.made_up(session))
+    found = golden_recorder.record(graph, precision, golden_recorder.made_up(session))
     if found is None:
         ERRORS.print(
             "No golden requests are recorded: the graph answers no made-up request, or not with the same finite numbers"
@@ -176,7 +176,7 @@ def assets(draft: Draft, folder: Path) -> dict[str, Content]:
     """The files that the steps need, from beside the graph, opened once as a handler will open them."""
     if not isinstance(draft.prepare, Text):
         return {}
-    from pilotlight.tasks import text
+    from pilotlight.processing import text
 
     content = read(folder / draft.prepare.tokenizer)
     try:

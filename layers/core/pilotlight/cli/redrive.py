@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from pilotlight.aws.sqs_redrive import move, pair
 from pilotlight.cli.console import ERRORS, RESULTS, JsonOption, print_json
 from pilotlight.errors import UnavailableError, words
-from pilotlight.redrive import move, pair
 
 QueueOption = Annotated[str, typer.Option("--queue", metavar="URL", help="Where messages go; names its dead letters.")]
 DlqOption = Annotated[str, typer.Option("--dlq", metavar="URL", help="The dead letters; alone, its only source.")]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilotlight.contracts import TensorSpec, is_version
+from pilotlight.contracts.manifest import TensorSpec, is_version
 from pilotlight.errors import InvalidInputError
 
 CONFIG = "config.pbtxt"

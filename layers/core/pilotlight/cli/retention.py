@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from pilotlight import retention
 from pilotlight.cli.canary import named
 from pilotlight.cli.console import STORE, JsonOption, StoreOption, print_json, registry
-from pilotlight.contracts import check_name
-from pilotlight.retention import Plan
+from pilotlight.contracts.manifest import check_name
+from pilotlight.registry import retention
+from pilotlight.registry.retention import Plan
 
 
 def delete(

@@ -21,11 +21,11 @@ from pilotlight.cli.console import (
 )
 from pilotlight.cli.differences import Settings, differing, grouped, said, settings, value
 from pilotlight.cli.models import figure
+from pilotlight.contracts.run import Line
 from pilotlight.errors import InvalidInputError, NotFoundError
-from pilotlight.journal import Line
-from pilotlight.registry import Registry
-from pilotlight.runs import Run, duration, names, pictures, read, read_all
-from pilotlight.storage import ObjectStore, open_store
+from pilotlight.registry.registry import Registry
+from pilotlight.storage.object_store import ObjectStore, open_store
+from pilotlight.training_runs.run_store import Run, duration, names, pictures, read, read_all
 
 SILENT_S = 900  # a run that has said nothing for so long may have been killed
 SIDE_BY_SIDE = 3  # runs that stand beside each other; more stand below each other

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pilotlight.cli import repository
 from pilotlight.errors import InvalidInputError, TooLargeError
-from pilotlight.runtime import anatomy
+from pilotlight.runtime import onnx_header
 from pilotlight.settings import Settings
 
 LARGEST_MB = 10_240  # of memory that a Lambda function may have
@@ -31,7 +31,7 @@ def locate(path: Path) -> Source | None:
     """
     found = inside(path) if path.is_dir() else alone(path)
     if found is not None:
-        found_anatomy = anatomy.check(found.graph)
+        found_anatomy = onnx_header.check(found.graph)
         check_size(found.graph, [found.graph.parent / place for place in found_anatomy.files])
     return found
 

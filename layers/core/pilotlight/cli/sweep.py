@@ -10,7 +10,7 @@ import msgspec
 import typer
 import yaml
 
-from pilotlight import process
+from pilotlight.cli import subprocesses
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption
 from pilotlight.cli.runs import compare
 from pilotlight.cli.train import command, environment
@@ -36,7 +36,7 @@ def sweep(
     for number, (name, chosen) in enumerate(zip(every, combinations, strict=True), 1):
         ERRORS.print(f"{number} of {len(every)}: {name}", markup=False)
         settings = [*changes, *(f"{key}={msgspec.json.encode(value).decode()}" for key, value in chosen)]
-        code = process.call([*command(recipe, store, settings), "--run", name], environment(), quiet=True)
+        code = subprocesses.call([*command(recipe, store, settings), "--run", name], environment(), quiet=True)
         if code not in (os.EX_OK, FAILED):
             raise typer.Exit(code)
         failed += code == FAILED

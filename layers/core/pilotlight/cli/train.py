@@ -12,8 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pilotlight import process
-from pilotlight.cli import checkout, trainings
+from pilotlight.cli import checkout, subprocesses, trainings
 from pilotlight.cli.console import STORE, JsonOption, RemoteOption, ServerOption, StoreOption
 from pilotlight.errors import InvalidInputError, UnavailableError
 
@@ -41,7 +40,7 @@ def train(
         raise InvalidInputError("--nodes is for --remote; on this machine training takes all its GPUs by itself.")
     optional = {"--run": run, "--time-budget": budget}
     words = [word for name, value in optional.items() if value is not None for word in (name, str(value))]
-    raise typer.Exit(process.call([*command(recipe, store, changes, json=json), *words], environment()))
+    raise typer.Exit(subprocesses.call([*command(recipe, store, changes, json=json), *words], environment()))
 
 
 def command(recipe: str, store: str, changes: Sequence[str] = (), *, json: bool = False) -> list[str]:

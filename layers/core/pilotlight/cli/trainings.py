@@ -11,17 +11,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pilotlight.api.trainings import UNDER_WAY, Course, Training
+from pilotlight.api.schemas.training import UNDER_WAY, Course, Training
 from pilotlight.cli.console import ERRORS, RESULTS, URL, print_json, print_table, server
 from pilotlight.cli.differences import Settings, settings
 from pilotlight.cli.models import figure
 from pilotlight.cli.plot import plot
-from pilotlight.client import Client
+from pilotlight.client.client import Client
+from pilotlight.contracts.run import Line
 from pilotlight.errors import UnavailableError
-from pilotlight.journal import Line
-from pilotlight.recipes import sent
-from pilotlight.recipes.recipe import load, of_record
-from pilotlight.runs import duration, kept, new_name
+from pilotlight.recipes import restrictions
+from pilotlight.recipes.schema import load, of_record
+from pilotlight.training_runs.run_store import duration, kept, new_name
 
 STOPPED = frozenset({"cancelled", "paused", "interrupted"})
 EX_TEMPFAIL = 75  # as the training job says it: stopped, and worth starting again
@@ -39,7 +39,7 @@ def start(url: str, recipe: str, changes: Sequence[str], run: str | None, nodes:
     The recipe is checked here first. The run's name is made up here, so that a request that is sent twice is one
     training; a name that was given goes on with a run that was stopped.
     """
-    whole = sent.check(load(recipe, changes))
+    whole = restrictions.check(load(recipe, changes))
     name = run or new_name(whole.name)
     what: str | Mapping[str, Any] = recipe if recipe in of_record() else whole.model_dump(mode="json")
     with server(url) as client:

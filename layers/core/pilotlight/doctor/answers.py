@@ -15,15 +15,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from pilotlight.api import binary_data
+from pilotlight.api import v2_binary
 from pilotlight.api.compression import WORTH_IT
 from pilotlight.api.v2 import JSON_LENGTH
-from pilotlight.client import Client, ModelMetadata, Reply, Tensor
-from pilotlight.contracts import CHAMPION, Datatype, Manifest, decode
+from pilotlight.client.client import Client, ModelMetadata, Reply, Tensor
+from pilotlight.contracts.manifest import CHAMPION, Datatype, Manifest, decode
 from pilotlight.doctor.finding import Check, FaultError, NotCheckedError, listed
 from pilotlight.doctor.server import told
 from pilotlight.errors import ModelRefusedError, NotFoundError, PilotlightError
-from pilotlight.registry import Registry, version_path
+from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.golden import Exchange, Golden, arrays, compare
 from pilotlight.runtime.session import Array
@@ -61,7 +61,7 @@ class Question:
 
     def binary(self) -> tuple[bytes, dict[str, str]]:
         """The body with binary tensors, there and back, and the header that says where its JSON ends."""
-        tails = {name: binary_data.encode(array) for name, array in self.inputs.items()}
+        tails = {name: v2_binary.encode(array) for name, array in self.inputs.items()}
         inputs = [
             {
                 "name": name,
@@ -279,7 +279,7 @@ def outputs(reply: Reply) -> dict[str, Array]:
                 found[name] = np.array(output["data"], NUMPY_DTYPES[datatype]).reshape(shape)
                 continue
             size = output["parameters"]["binary_data_size"]
-            found[name] = binary_data.decode(tail[:size], name, datatype, shape)
+            found[name] = v2_binary.decode(tail[:size], name, datatype, shape)
             tail = tail[size:]
     except (KeyError, TypeError, ValueError, PilotlightError) as exc:
         raise ModelRefusedError(f"The answer is not one of V2: {exc!r}.") from exc

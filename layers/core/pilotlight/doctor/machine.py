@@ -15,7 +15,7 @@ import numpy as np
 from packaging.requirements import Requirement
 
 from pilotlight.doctor.finding import Check, FaultError, NotCheckedError, listed
-from pilotlight.runtime.files import ONNXRUNTIME
+from pilotlight.runtime.model_files import ONNXRUNTIME
 from pilotlight.runtime.session import VERSION, open_session
 from pilotlight.settings import Settings
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
-from pilotlight.contracts import CHAMPION, AliasDocument, File, Manifest
+from pilotlight.contracts.manifest import CHAMPION, AliasDocument, File, Manifest
 from pilotlight.doctor.finding import Check, FaultError, NotCheckedError, listed
 from pilotlight.errors import NotFoundError, PilotlightError
-from pilotlight.registry import Registry, version_path
-from pilotlight.retention import needs
-from pilotlight.runtime.files import ONNXRUNTIME, unlike
+from pilotlight.registry.registry import Registry, version_path
+from pilotlight.registry.retention import needs
+from pilotlight.runtime.model_files import ONNXRUNTIME, unlike
 
 Tell = Callable[[str], None]  # of what is under way
 

@@ -16,9 +16,9 @@ import msgspec
 
 import pilotlight
 from pilotlight import openapi
-from pilotlight.api.scopes import SCOPES
-from pilotlight.client import Client, Reply
-from pilotlight.credentials import Credentials
+from pilotlight.api.routes import SCOPES
+from pilotlight.client.auth import Credentials
+from pilotlight.client.client import Client, Reply
 from pilotlight.doctor.finding import Check, FaultError, NotCheckedError, listed
 from pilotlight.errors import InvalidInputError, UnavailableError
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from pilotlight.doctor.finding import Check, FaultError, NotCheckedError
 from pilotlight.errors import AlreadyExistsError, ChangedError, DeniedError, NotFoundError
-from pilotlight.storage import ObjectStore
+from pilotlight.storage.object_store import ObjectStore
 
 FOLDER = "doctor"  # no handler reads there, and no event of the stack starts anything there
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pilotlight.contracts import Manifest, TensorSpec
-from pilotlight.gate import metric
-from pilotlight.gate.metric import Answers, Metric
+from pilotlight.contracts.manifest import Manifest, TensorSpec
+from pilotlight.gate import metrics
+from pilotlight.gate.metrics import Answers, Metric
 from pilotlight.gate.probe import Probe
 from pilotlight.gate.verdict import Check, Limits
 
@@ -75,10 +75,10 @@ def quality(judged: Metric, name: str, ours: Answers, theirs: Answers, limits: L
     """It is not worse than the champion on the same examples: by more than the margin, and surely."""
     kind = judged.kind
     margin = kind.budget if limits.margin_points is None else limits.margin_points
-    gained, worse = metric.gained(judged, ours, theirs), metric.worse_share(judged, ours, theirs)
+    gained, worse = metrics.gained(judged, ours, theirs), metrics.worse_share(judged, ours, theirs)
     numbers = {
-        "value": metric.value(judged, ours),
-        "champion": metric.value(judged, theirs),
+        "value": metrics.value(judged, ours),
+        "champion": metrics.value(judged, theirs),
         "points_gained": gained,
         "worse_share": worse,
         "examples": float(len(ours.targets)),
@@ -86,7 +86,7 @@ def quality(judged: Metric, name: str, ours: Answers, theirs: Answers, limits: L
     said = (
         f"{name} is {numbers['value']:.4f}, the champion's {numbers['champion']:.4f}: "
         f"{gained:+.{kind.digits}f} {kind.unit} over "
-        f"{len(ours.targets)} examples, worse in {worse:.1%} of {metric.RESAMPLES} paired resamples"
+        f"{len(ours.targets)} examples, worse in {worse:.1%} of {metrics.RESAMPLES} paired resamples"
     )
     refused = gained < -margin and worse >= limits.confidence
     why = f"{said}; the margin is {margin:.{kind.digits}f} {kind.unit} at {limits.confidence:.0%}."
@@ -99,13 +99,13 @@ def allowed(version: Manifest, name: str, limits: Limits) -> float:
     A version that promises nothing, or about another metric than the one it is judged by, is held to the metric's own.
     """
     promised = version.budget if version.metric == name else None
-    budget = metric.find(name).kind.budget if promised is None else promised
+    budget = metrics.find(name).kind.budget if promised is None else promised
     return budget if limits.quantized_points is None else min(budget, limits.quantized_points)
 
 
 def quantized(judged: Metric, name: str, served: Answers, full: Answers, budget: float) -> Check:
     """What quantization cost is within its budget."""
-    kind, lost = judged.kind, 0 - metric.gained(judged, served, full)
+    kind, lost = judged.kind, 0 - metrics.gained(judged, served, full)
     numbers = {"points_lost": lost, "budget": budget}
     held = lost <= budget + 1e-9
     why = f"Quantization costs {kind.told(lost, name)}, the budget is {budget:.{kind.digits}f}."
@@ -114,8 +114,8 @@ def quantized(judged: Metric, name: str, served: Answers, full: Answers, budget:
 
 def classes(ours: Answers, theirs: Answers, labels: Sequence[str], limits: Limits) -> Check:
     """No class has collapsed, whatever the mean says."""
-    before, worst = metric.recalls(theirs), ("", 0.0)
-    for label, (recall, examples) in metric.recalls(ours).items():
+    before, worst = metrics.recalls(theirs), ("", 0.0)
+    for label, (recall, examples) in metrics.recalls(ours).items():
         lost = 100 * (before[label][0] - recall)
         if examples >= limits.class_examples and lost > worst[1]:
             worst = (labels[label] if label < len(labels) else str(label), lost)

@@ -16,15 +16,15 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from pilotlight.contracts import Manifest, Precision, Reference, decode, encode
+from pilotlight.contracts.manifest import Manifest, Precision, Reference, decode, encode
 from pilotlight.errors import ModelRefusedError, PilotlightError
-from pilotlight.registry import Registry, version_path
-from pilotlight.runtime import footprint, golden, recording
-from pilotlight.runtime.catalog import Catalog
-from pilotlight.runtime.files import fetched
+from pilotlight.registry.registry import Registry, version_path
+from pilotlight.runtime import golden, golden_recorder, process_memory
+from pilotlight.runtime.model_files import fetched
+from pilotlight.runtime.model_manager import Catalog
 from pilotlight.runtime.session import Array, Session, open_session
 from pilotlight.settings import Settings
-from pilotlight.storage import open_store
+from pilotlight.storage.object_store import open_store
 
 ROUNDS = 30  # single requests, for the latency
 BATCH = 256  # examples asked at once
@@ -87,7 +87,7 @@ def look(order: Order) -> Probe:
         finite=None if inputs else finite(model.session),
         load_s=load_s,
         latency_ms=latency(model.session, inputs) if inputs else 0.0,
-        peak_mb=footprint.peak() / 1e6,
+        peak_mb=process_memory.peak() / 1e6,
         answered=answer(order, registry, model.manifest, model.session, inputs),
     )
 
@@ -106,8 +106,8 @@ def replayed(registry: Registry, manifest: Manifest, session: Session) -> str | 
 
 def finite(session: Session) -> bool | None:
     """Whether requests that are made up within the signature are answered with numbers; None where there are none."""
-    answers = [session.run(feed) for feed in recording.made_up(session)]
-    found = [np.isfinite(values).all() for answer in answers for values in recording.numbers(answer)]
+    answers = [session.run(feed) for feed in golden_recorder.made_up(session)]
+    found = [np.isfinite(values).all() for answer in answers for values in golden_recorder.numbers(answer)]
     return all(found) if found else None
 
 

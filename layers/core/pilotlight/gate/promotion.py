@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
-from pilotlight import aliases
-from pilotlight.contracts import CHAMPION, AliasDocument
+from pilotlight.contracts.manifest import CHAMPION, AliasDocument
 from pilotlight.errors import ChangedError, NotFoundError
-from pilotlight.gate.examination import Gate
+from pilotlight.gate.evaluation import Gate
 from pilotlight.gate.verdict import Verdict
-from pilotlight.signature import Signer
+from pilotlight.registry import alias_updates
+from pilotlight.registry.signing import Signer
 
 
 class Force(Struct, frozen=True):
@@ -61,7 +61,7 @@ def move(gate: Gate, verdict: Verdict, reason: str) -> AliasDocument:
                 f"{verdict.name}@{verdict.alias} was moved to version {document.version} while version "
                 f"{verdict.version} was measured against {verdict.champion}; promote again."
             )
-        return aliases.moved(document, verdict.version, verdict.by, reason)
+        return alias_updates.moved(document, verdict.version, verdict.by, reason)
 
     try:
         return gate.registry.change(verdict.name, verdict.alias, pointed)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from pilotlight.contracts import Version
+from pilotlight.contracts.manifest import Version
 
 APPROVAL = "approval"  # name of the only check that a person decides
 

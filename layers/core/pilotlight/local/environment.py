@@ -21,7 +21,7 @@ from uuid import uuid4
 import psutil
 
 from pilotlight.local.limits import Limits
-from pilotlight.local.proxy import ACCOUNT_ID
+from pilotlight.local.proxy_events import ACCOUNT_ID
 from pilotlight.local.runtime_api import Invocation, RuntimeApi
 from pilotlight.local.template import Function
 
@@ -74,7 +74,7 @@ class Launch:
 
     def command(self) -> list[str]:
         """The program of an environment's process; -P keeps this package's folder off its `sys.path`."""
-        leash = str(Path(__file__).with_name("leash.py"))
+        leash = str(Path(__file__).with_name("parent_watchdog.py"))
         return [sys.executable, "-P", leash, str(os.getpid()), self.client, self.function.handler]
 
     def variables(self, runtime_api: str, tmp: str) -> dict[str, str]:

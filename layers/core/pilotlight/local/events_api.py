@@ -17,12 +17,12 @@ from uuid import uuid4
 import msgspec
 from msgspec import Struct, field
 
-from pilotlight.local.faults import WRONG, GatewayError
+from pilotlight.local.background_tasks import Invoke, Unawaited
+from pilotlight.local.gateway_errors import WRONG, GatewayError
 from pilotlight.local.invoke_api import Receive, Scope, check_caller, read_body
 from pilotlight.local.limits import Limits
-from pilotlight.local.proxy import ACCOUNT_ID, Answer
+from pilotlight.local.proxy_events import ACCOUNT_ID, Answer
 from pilotlight.local.template import Rule
-from pilotlight.local.unawaited import Invoke, Unawaited
 
 TARGET = b"AWSEvents.PutEvents"
 ATTEMPTS = 3  # Lambda's, for what nobody waits for

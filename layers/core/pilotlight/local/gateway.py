@@ -21,9 +21,9 @@ import uvicorn
 
 from pilotlight.errors import InvalidInputError
 from pilotlight.local import template
+from pilotlight.local.authorizer import Guard
 from pilotlight.local.environment import Environment, Launch, runtime_client
 from pilotlight.local.events_api import EventsApi
-from pilotlight.local.guard import Guard
 from pilotlight.local.invoke_api import InvokeApi
 from pilotlight.local.limits import Limits
 from pilotlight.local.pool import OnFree, Pool

@@ -13,10 +13,10 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote
 
-from pilotlight.local.faults import CLIENT_GONE, NO_FUNCTION, NO_ROUTE, TOO_LARGE, WRONG, GatewayError
+from pilotlight.local.background_tasks import Invoke, Unawaited
+from pilotlight.local.gateway_errors import CLIENT_GONE, NO_FUNCTION, NO_ROUTE, TOO_LARGE, WRONG, GatewayError
 from pilotlight.local.limits import Limits
-from pilotlight.local.proxy import Answer
-from pilotlight.local.unawaited import Invoke, Unawaited
+from pilotlight.local.proxy_events import Answer
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Coroutine[Any, Any, dict[str, Any]]]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from pilotlight.local.faults import CLIENT_GONE, FAILED, STOPPING, TIMED_OUT, GatewayError
+from pilotlight.local.gateway_errors import CLIENT_GONE, FAILED, STOPPING, TIMED_OUT, GatewayError
 from pilotlight.local.limits import Limits
 from pilotlight.local.runtime_api import Invocation
 

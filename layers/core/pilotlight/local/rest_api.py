@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 from uuid import uuid4
 
-from pilotlight.local.faults import NO_ROUTE, GatewayError
-from pilotlight.local.guard import Guard
+from pilotlight.local.authorizer import Guard
+from pilotlight.local.gateway_errors import NO_ROUTE, GatewayError
 from pilotlight.local.invoke_api import read_body
 from pilotlight.local.limits import Limits
 from pilotlight.local.pool import Pool
-from pilotlight.local.proxy import Answer, Events, Request, decode
+from pilotlight.local.proxy_events import Answer, Events, Request, decode
 from pilotlight.local.routes import Match, Routes
 from pilotlight.local.runtime_api import Invocation
 from pilotlight.local.template import GatewayResponse, Stack

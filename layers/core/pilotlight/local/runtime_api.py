@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from pilotlight.local.faults import FAILED, GatewayError
+from pilotlight.local.gateway_errors import FAILED, GatewayError
 
 ERROR_CHARACTERS = 2000  # of an error's text; the whole of it is on stderr
 PREFIX = b"/2018-06-01/runtime/"

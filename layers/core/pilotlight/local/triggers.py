@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from pilotlight.local.proxy import ACCOUNT_ID
+from pilotlight.local.background_tasks import Invoke, Unawaited
+from pilotlight.local.proxy_events import ACCOUNT_ID
 from pilotlight.local.template import Schedule, Subscription
-from pilotlight.local.unawaited import Invoke, Unawaited
 
 
 class Triggers:

@@ -1,16 +1,16 @@
 """What a version brings beside its graph, a tokenizer for one: bytes until something is made of them, which is kept.
 
-It knows paths and bytes, not what they mean; the steps of `pilotlight.tasks` do.
+It knows paths and bytes, not what they mean; the steps of `pilotlight.processing` do.
 """
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pilotlight.contracts import Manifest
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import NotFoundError
-from pilotlight.runtime.files import fetched
-from pilotlight.storage import ObjectStore
+from pilotlight.runtime.model_files import fetched
+from pilotlight.storage.object_store import ObjectStore
 
 Made = TypeVar("Made")
 

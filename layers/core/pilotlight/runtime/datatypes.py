@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pilotlight.contracts import Datatype
+from pilotlight.contracts.manifest import Datatype
 
 # BF16 has no numpy type: its arrays hold the bits. BYTES are objects.
 NUMPY_DTYPES: dict[Datatype, np.dtype[Any]] = {

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct
 
-from pilotlight.contracts import Datatype, Precision
+from pilotlight.contracts.manifest import Datatype, Precision
 from pilotlight.errors import ModelRefusedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array, Session

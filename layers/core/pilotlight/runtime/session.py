@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from pilotlight.contracts import Datatype, TensorSpec
+from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime.datatypes import ORT_DATATYPES
-from pilotlight.runtime.files import private_folder
-from pilotlight.runtime.speeds import TwoSpeeds
+from pilotlight.runtime.deferred_prepacking import TwoSpeeds
+from pilotlight.runtime.model_files import private_folder
 
 OUTSIDE = "External data path validation failed"  # in what onnxruntime says of weights in another folder
 BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16

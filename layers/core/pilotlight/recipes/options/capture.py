@@ -1,4 +1,4 @@
-"""What may be kept of the requests to the model that is trained: `pilotlight.privacy` in a recipe's words."""
+"""What may be kept of the requests to the model that is trained: the capture policy in a recipe's words."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 from pydantic import Field
 
-from pilotlight.privacy import Capture, Extent, Treatment
+from pilotlight.contracts.capture_policy import Capture, Extent, Treatment
 from pilotlight.recipes.options.part import Options
 
 

@@ -11,7 +11,7 @@ class Stepping(Options):
     """What every optimiser is told, but for `weight_decay`, which each declares behind its own words.
 
     That is the order in which recipes are kept, and by which a run that goes on knows its own. Of which kind the decay
-    is, functions/train/optimiser.py says.
+    is, functions/train/training/optimiser.py says.
     """
 
     name: str

@@ -1,0 +1,59 @@
+"""How bodies are read and errors worded, as OpenAI's clients send and show them."""
+
+from io import BytesIO
+from typing import NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Struct
+from multipart import MultipartError, MultipartParser, parse_options_header
+
+from pilotlight.api.http import Request, Response
+from pilotlight.errors import InvalidInputError, UnsupportedTypeError
+
+Body = TypeVar("Body", bound=Struct)
+LARGEST = 10_000_000  # bytes of a body, above what the gateway lets through
+TYPES = {400: "invalid_request_error", 404: "invalid_request_error", 409: "conflict_error"}
+SERVER = 500  # the statuses from here on are not the caller's fault
+
+
+class Sent(NamedTuple):
+    """A form with one file in it."""
+
+    fields: dict[str, str]
+    filename: str
+    data: bytes
+
+
+def complaint(status: int, message: str, **headers: str) -> Response:
+    """An error in OpenAI's form."""
+    kind = TYPES.get(status, "server_error" if status >= SERVER else "invalid_request_error")
+    return Response.json({"error": {"message": message, "type": kind, "param": None, "code": None}}, status, **headers)
+
+
+def read(request: Request, kind: type[Body]) -> Body:
+    """A JSON body as what it should be."""
+    try:
+        return msgspec.json.decode(request.body or b"{}", type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise InvalidInputError(f"The body is no {kind.__name__}: {exc}.") from exc
+
+
+def sent(request: Request, name: str) -> Sent:
+    """A multipart form, and the file in it that is called `name`."""
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind != "multipart/form-data" or not options.get("boundary"):
+        raise UnsupportedTypeError(
+            f"The body is {kind or 'of no type'}; send multipart/form-data with a {name!r} in it."
+        )
+    try:
+        parser = MultipartParser(
+            BytesIO(request.body), options["boundary"], len(request.body), memory_limit=LARGEST, spool_limit=LARGEST
+        )
+        parts = {part.name: part for part in parser}
+    except (MultipartError, UnicodeDecodeError) as exc:
+        raise InvalidInputError(f"The body is no multipart form: {exc}.") from exc
+    found = parts.get(name)
+    if found is None:
+        raise InvalidInputError(f"The form has {sorted(map(str, parts))}, but no {name!r}.")
+    fields = {str(key): part.value for key, part in parts.items() if key != name and not part.filename}
+    return Sent(fields, found.filename or "file", found.raw)

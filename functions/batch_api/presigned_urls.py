@@ -1,0 +1,56 @@
+"""Requests to S3 that somebody without credentials may send for an hour. Alone imports boto3, when it first signs.
+
+What is signed names the stack's own bucket, one key and, for an upload, the exact number of bytes: S3 refuses others.
+"""
+
+import time
+from typing import Any, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+from pilotlight.api.schemas.openai import Presigned
+from pilotlight.errors import UnavailableError, words
+
+SECONDS = 3600  # how long a signature lasts; a role's credentials may end sooner
+
+
+class Presigner:
+    """Signs for the keys below a prefix of a bucket."""
+
+    def __init__(self, bucket: str, prefix: str, endpoint: str = "") -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+        self._endpoint = endpoint
+        self._client: Any = None
+
+    @classmethod
+    def of(cls, store: str) -> "Presigner | None":
+        """For the store at that URL; None where it is no bucket, since nobody else can be sent there."""
+        parts = urlsplit(store)
+        if parts.scheme != "s3":
+            return None
+        return cls(parts.netloc, parts.path.strip("/"), dict(parse_qsl(parts.query)).get("endpoint", ""))
+
+    def put(self, path: str, size: int) -> Presigned:
+        """An upload of so many bytes to a path of the store."""
+        ends = int(time.time()) + SECONDS
+        url = self._url("put_object", path, ContentLength=size)
+        return Presigned(url=url, headers={"content-length": str(size)}, expires_at=ends)
+
+    def get(self, path: str, filename: str) -> str:
+        """A download of a path of the store, under a name of its own."""
+        return self._url("get_object", path, ResponseContentDisposition=f'attachment; filename="{filename}"')
+
+    def _url(self, action: Literal["put_object", "get_object"], path: str, **more: Any) -> str:  # noqa: ANN401 - boto3's
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+
+        key = f"{self._prefix}/{path}".lstrip("/")
+        try:
+            if self._client is None:
+                config = Config(signature_version="s3v4")  # the older one signs no header
+                self._client = boto3.client("s3", endpoint_url=self._endpoint or None, config=config)
+            parameters = {"Bucket": self._bucket, "Key": key, **more}
+            return str(self._client.generate_presigned_url(action, Params=parameters, ExpiresIn=SECONDS))
+        except BotoCoreError as exc:
+            raise UnavailableError(f"No signature could be made: {words(exc)}.") from exc

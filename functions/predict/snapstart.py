@@ -1,0 +1,88 @@
+"""What a handler does before anybody calls: under SnapStart and provisioned concurrency it opens its models.
+
+SnapStart keeps the memory of an initialised environment and starts others from it, perhaps days later. So models are
+opened, packed and run once before the snapshot, and after each restore what must not be shared is made anew. AWS's
+runtime client brings the hooks; this module knows which models to prime, not how they are loaded.
+"""
+
+import json
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pilotlight.contracts.manifest import Reference
+from pilotlight.errors import PilotlightError
+from pilotlight.registry.registry import version_path
+from pilotlight.runtime.model_manager import Catalog
+from pilotlight.storage.object_store import ObjectStore
+
+LOG = logging.getLogger("pilotlight.predict")
+SNAP_START, PROVISIONED = "snap-start", "provisioned-concurrency"  # of AWS_LAMBDA_INITIALIZATION_TYPE
+Handler = Callable[[Mapping[str, Any], object], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Both hooks over one handler's catalog."""
+
+    handle: Handler
+    catalog: Catalog
+    references: Sequence[Reference]
+    reopen: Callable[[], ObjectStore]
+
+    def arrange(self, initialization: str) -> None:
+        """Do what this kind of start asks for: hooks for SnapStart, priming at once where the call may come later."""
+        if initialization == SNAP_START:
+            from snapshot_restore_py import (  # part of Lambda's python, and of no other start's path
+                register_after_restore,
+                register_before_snapshot,
+            )
+
+            register_before_snapshot(self.prime)
+            register_after_restore(self.restore)
+        elif initialization == PROVISIONED:
+            self.prime()
+
+    def prime(self) -> None:
+        """Open each preloaded model, run its first golden request and pack its weights.
+
+        A model that fails is said in the log; it would be refused on its first request too, and others still answer.
+        """
+        for reference in self.references:
+            try:
+                self._prime(reference)
+            except PilotlightError as exc:
+                LOG.error("%s is not primed: %s", reference, exc)  # noqa: TRY400 - the sentence tells all
+
+    def restore(self) -> None:
+        """Make anew what a snapshot must not share: connections and credentials, randomness, and what aliases said."""
+        random.seed()
+        self.catalog.refresh(self.reopen())
+
+    def _prime(self, reference: Reference) -> None:
+        model = self.catalog.model(reference)
+        manifest = model.manifest
+        if manifest.golden is not None:
+            path = version_path(manifest.name, manifest.version, manifest.golden)
+            golden = json.loads(self.catalog.registry.store.get(path).data)
+            self._ask(reference, golden["exchanges"][0]["request"])
+        model.session.settle()
+
+    def _ask(self, reference: Reference, request: object) -> None:
+        """Put a V2 request to the handler itself, so that its whole way is warm."""
+        resource = "/v2/models/{model}/versions/{version}/infer"
+        version = str(reference.version) if reference.version else reference.alias
+        event = {
+            "resource": resource,
+            "path": resource.format(model=reference.name, version=version),
+            "httpMethod": "POST",
+            "headers": {"Content-Type": "application/json", "X-Pilotlight-Capture": "off"},
+            "pathParameters": {"model": reference.name, "version": version},
+            "body": json.dumps(request),
+            "isBase64Encoded": False,
+        }
+        answer = self.handle(event, None)
+        if answer["statusCode"] != 200:
+            LOG.error("%s answered its golden request with %s", reference, answer["body"])

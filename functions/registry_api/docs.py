@@ -1,0 +1,98 @@
+"""The API's own description: the OpenAPI document that was made when this was built, and a page of it for people.
+
+The page is HTML without scripts or anything from elsewhere, so that it opens in a closed network too.
+"""
+
+import html
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pilotlight.api.http import JSON, Request, Response
+from pilotlight.api.router import Routes
+
+DOCUMENT = Path(__file__).with_name("openapi.json")
+HTML = "text/html; charset=utf-8"
+STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "code,pre{font:14px/1.4 ui-monospace,monospace;background:#f4f4f4}pre{padding:.6rem;overflow:auto}"
+    "h3{margin:2rem 0 .3rem}b{color:#064}.scope{color:#777;font-weight:normal}a{color:#046}"
+)
+
+
+class Docs:
+    """Both forms of the document."""
+
+    def routes(self) -> Routes:
+        """The table of routes, spelled as in template.yaml."""
+        return {"/openapi.json": {"GET": self.document}, "/docs": {"GET": self.page}}
+
+    def document(self, request: Request) -> Response:
+        """The OpenAPI document."""
+        return Response(200, DOCUMENT.read_bytes(), {"content-type": JSON})
+
+    def page(self, request: Request) -> Response:
+        """The same to read."""
+        return Response(200, page(json.loads(DOCUMENT.read_bytes())).encode(), {"content-type": HTML})
+
+
+def page(document: dict[str, Any]) -> str:
+    """An OpenAPI document as one page."""
+    title = html.escape(document["info"]["title"])
+    described = html.escape(document["info"]["description"])
+    tags = "".join(section(document, tag) for tag in document["tags"])
+    forms = "".join(form(name, schema) for name, schema in sorted(document["components"]["schemas"].items()))
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1><p>{described} "
+        f"<a href=openapi.json>openapi.json</a></p>{tags}<h2 id=forms>Forms</h2>{forms}</html>\n"
+    )
+
+
+def section(document: dict[str, Any], tag: dict[str, str]) -> str:
+    """The routes of a tag."""
+    shown = "".join(operation(*found) for found in operations(document) if tag["name"] in found[2]["tags"])
+    return f"<h2>{html.escape(tag['name'])}</h2><p>{html.escape(tag['description'])}</p>{shown}"
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Verb, path and content of each operation."""
+    for path, item in document["paths"].items():
+        for verb, content in item.items():
+            if verb != "parameters":
+                yield verb.upper(), path, content
+
+
+def operation(verb: str, path: str, content: dict[str, Any]) -> str:
+    """One verb of one route: what it does, what it is sent, what it answers."""
+    sent = content.get("requestBody", {}).get("content", {})
+    lines = [f"sent: {linked(kind['schema'])}" for kind in sent.values()]
+    for status, answer in content["responses"].items():
+        forms = [linked(kind["schema"]) for kind in answer.get("content", {}).values() if "schema" in kind]
+        lines.append(f"{status}: {html.escape(answer['description'])} {' '.join(forms)}")
+    scope = html.escape(content["x-scope"])
+    return (
+        f"<h3><b>{verb}</b> <code>{html.escape(path)}</code> <span class=scope>{scope}</span></h3>"
+        f"<p>{html.escape(content['summary'])}</p><ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
+    )
+
+
+def linked(schema: dict[str, Any]) -> str:
+    """A schema in a few words, its form as a link."""
+    if "$ref" in schema:
+        name = html.escape(schema["$ref"].rsplit("/", 1)[-1])
+        return f"<a href='#{name}'>{name}</a>"
+    if schema.get("items"):
+        return f"list of {linked(schema['items'])}"
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"{linked(schema['additionalProperties'])} by name"
+    return html.escape(str(schema.get("type", "JSON")))
+
+
+def form(name: str, schema: dict[str, Any]) -> str:
+    """A schema's own place on the page."""
+    said = html.escape(schema.get("description", ""))
+    shown = {key: value for key, value in schema.items() if key not in ("description", "title")}
+    content = html.escape(json.dumps(shown, indent=2, ensure_ascii=False))
+    return f"<h3 id='{html.escape(name)}'>{html.escape(name)}</h3><p>{said}</p><pre>{content}</pre>"

@@ -1,0 +1,1 @@
+"""Any model becomes a version: `python -m functions.train.convert` is what `pilotlight publish` starts."""

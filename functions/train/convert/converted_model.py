@@ -1,0 +1,64 @@
+"""A model on its way in: a graph in fp32, and what its origin says of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from functions.train.data.dataset import Array
+from functions.train.errors import ParityError
+from pilotlight.contracts.manifest import Parity, Task
+from pilotlight.contracts.processing import Finish, Preparation
+from pilotlight.runtime.golden_recorder import Feeds
+from pilotlight.runtime.session import Session, open_session
+
+TOLERANCE = 1e-4  # of the largest |value| of an answer, or of 1 where that is less
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A graph, and what its origin says of it."""
+
+    graph: Path
+    what: str  # a noun phrase, for the card
+    feeds: tuple[Feeds, ...] = ()  # requests that it is sure to answer
+    parity: Parity | None = None  # to the framework that it comes from
+    task: Task = "tensor"
+    prepare: Preparation | None = None
+    finish: Finish | None = None
+    labels: tuple[str, ...] = field(default=())
+
+
+def agreed(graph: Path, reference: Callable[[Feeds], Mapping[str, Array]], feeds: tuple[Feeds, ...]) -> Parity:
+    """How far the graph is from its framework over these requests; `ParityError` beyond the tolerance."""
+    session, worst = open_session(str(graph)), 0.0
+    for feed in feeds:
+        answers = session.run(feed)
+        for name, expected in reference(feed).items():
+            worst = max(worst, distance(name, expected, answers[name]))
+    return Parity(worst, tuple(batch(session, feed) for feed in feeds))
+
+
+def distance(name: str, expected: Array, actual: Array) -> float:
+    """The largest |difference|; `ParityError` beyond the tolerance, for another shape and for NaN."""
+    if expected.shape != actual.shape:
+        raise ParityError(
+            f"The graph answers {name!r} in shape {list(actual.shape)}, the model {list(expected.shape)}."
+        )
+    if np.isnan(expected).any():
+        raise ParityError(f"The model itself answers {name!r} with NaN: nothing is published.")
+    difference = float(np.abs(expected.astype(np.float64) - actual.astype(np.float64)).max(initial=0.0))
+    allowed = TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0.0)))
+    if not difference <= allowed:
+        raise ParityError(
+            f"The graph's {name!r} is {difference:.3g} away from the model's, more than {allowed:.3g}: nothing is "
+            "published."
+        )
+    return difference
+
+
+def batch(session: Session, feed: Feeds) -> int:
+    """How many examples a request has; 1 where the graph knows no batch."""
+    shape = feed[session.inputs[0].name].shape if session.inputs else ()
+    return shape[0] if shape else 1

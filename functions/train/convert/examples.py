@@ -1,0 +1,99 @@
+"""Examples of a graph's inputs, from the publisher's npz.
+
+Nothing in an npz is unpickled. It knows arrays and signatures, not what they mean.
+"""
+
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from functions.train.data.dataset import Array
+from pilotlight.contracts.manifest import TensorSpec
+from pilotlight.errors import InvalidInputError
+from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.session import Session
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Inputs by name, example by example along the first dimension, and the right answers if they were brought."""
+
+    inputs: dict[str, Array]
+    name: str = ""  # of the targets
+    targets: Array | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def take(self, which: slice) -> "Examples":
+        """Some of them."""
+        inputs = {name: values[which] for name, values in self.inputs.items()}
+        return replace(self, inputs=inputs, targets=None if self.targets is None else self.targets[which])
+
+    @property
+    def npz(self) -> bytes:
+        """As a file, which holds no pickles."""
+        target = io.BytesIO()
+        truth = {} if self.targets is None else {self.name: self.targets}
+        np.savez_compressed(target, allow_pickle=False, **self.inputs, **truth)
+        return target.getvalue()
+
+    @property
+    def sha256(self) -> str:
+        """In hex, of the arrays' bytes, inputs in their order and then the targets."""
+        digest = hashlib.sha256()
+        for values in (*self.inputs.values(), *([] if self.targets is None else [self.targets])):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
+
+
+def load(file: Path, session: Session, *, judged: bool) -> Examples:
+    """The arrays of an npz that the graph takes; `judged` if there must be targets, the one array besides."""
+    arrays = opened(file)
+    names = [spec.name for spec in session.inputs]
+    if missing := [name for name in names if name not in arrays]:
+        raise InvalidInputError(f"{file} has no array {missing[0]!r}; the graph's inputs are {names}.")
+    inputs = {spec.name: fitted(file, spec, arrays[spec.name]) for spec in session.inputs}
+    rest = sorted(set(arrays) - set(names))
+    if judged and len(rest) != 1:
+        raise InvalidInputError(f"{file} must hold one array besides {names}, the right answers; it holds {rest}.")
+    found = Examples(inputs, rest[0], truth(arrays[rest[0]])) if judged else Examples(inputs)
+    lengths = {len(values) for values in (*inputs.values(), *([] if found.targets is None else [found.targets]))}
+    if len(lengths) != 1 or not len(found):
+        raise InvalidInputError(f"{file} holds arrays of {sorted(lengths)} examples; all must have the same, some.")
+    return found
+
+
+def opened(file: Path) -> dict[str, Array]:
+    """The arrays of an npz; `InvalidInputError` when it is none, or holds pickles."""
+    try:
+        with np.load(file, allow_pickle=False) as held:
+            return dict(held)
+    except OSError as exc:
+        raise InvalidInputError(f"Cannot read {file}: {exc.strerror or exc}.") from exc
+    except (ValueError, TypeError, zipfile.BadZipFile) as exc:
+        raise InvalidInputError(f"{file} is not an npz of plain arrays, as numpy.savez writes it: {exc}.") from exc
+
+
+def fitted(file: Path, spec: TensorSpec, values: Array) -> Array:
+    """The array in the graph's datatype; refused when its shape is not the signature's."""
+    fits = values.ndim == len(spec.shape) and all(
+        wanted in (-1, found) or place == 0
+        for place, (wanted, found) in enumerate(zip(spec.free_shape, values.shape, strict=True))
+    )
+    if not fits or not values.ndim:
+        raise InvalidInputError(
+            f"{file}: {spec.name!r} has shape {list(values.shape)}, the graph takes {spec.free_shape}."
+        )
+    return np.ascontiguousarray(values, NUMPY_DTYPES[spec.datatype])
+
+
+def truth(values: Array) -> Array:
+    """Right answers as they are judged: classes as int64 (N, ...), numbers as float32 (N, 1)."""
+    if values.dtype.kind in "iub":
+        return values.astype(np.int64)
+    return values.astype(np.float32).reshape(len(values), -1)

@@ -1,0 +1,177 @@
+"""A torch module with example inputs, or torch.export's .pt2 file, as a graph that gives the same answers."""
+
+import contextlib
+import inspect
+import io
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from functions.train.convert.converted_model import Model, agreed
+from functions.train.data.dataset import Array
+from functions.train.errors import ExportError
+from functions.train.export.onnx_export import hushed, reason, strip
+from pilotlight.errors import InvalidInputError
+from pilotlight.runtime.golden_recorder import Feeds
+from pilotlight.runtime.session import open_session
+
+OPSET = 20
+BATCH = "batch"
+Shapes = tuple[dict[int, str] | tuple[dict[int, str], ...], ...]  # by input; those behind a star are one
+
+
+def export(module: nn.Module, inputs: Sequence[Tensor], word: str, target: Path) -> Model:
+    """The module over these inputs, their first dimension free where the module lets it be."""
+    frozen = plain(module, inputs, word)
+    names = parameters(frozen, len(inputs))
+    example = tuple(repeated(one) for one in inputs)
+    batched = all(one.ndim for one in inputs) and len({len(one) for one in inputs}) == 1
+    shapes = free(frozen, len(inputs)) if batched else None
+    outputs = answers(frozen, inputs)
+    if twice := [name for name in outputs if name in names]:
+        raise InvalidInputError(f"{word} has both an input and an answer called {twice[0]!r}; call one otherwise.")
+    translate(frozen, example if batched else tuple(inputs), names, tuple(outputs), shapes, target)
+    feeds = [feed(names, inputs)] + ([feed(names, example)] if batched else [])
+    parity = agreed(target, lambda given: answers(frozen, list(map(torch.from_numpy, given.values()))), tuple(feeds))
+    return Model(
+        graph=target, what=f"The torch module {type(module).__name__} of `{word}`", feeds=tuple(feeds), parity=parity
+    )
+
+
+def plain(module: nn.Module, inputs: Sequence[Tensor], word: str) -> nn.Module:
+    """A copy of the module to be exported; `InvalidInputError` for what the exporter or onnxruntime cannot take."""
+    found = getattr(module, "_orig_mod", module)  # what torch.compile was given
+    if isinstance(found, torch.jit.ScriptModule):
+        raise InvalidInputError(f"{word} gives TorchScript, which is not exported; give the module that it is of.")
+    if torch.bfloat16 in {one.dtype for one in (*found.parameters(), *inputs)}:
+        raise InvalidInputError(
+            f"{word} computes in bfloat16, for which onnxruntime lacks most operators on a CPU; call .float() on the "
+            "module and its example inputs."
+        )
+    return deepcopy(found).cpu().eval().requires_grad_(False)
+
+
+def free(module: nn.Module, count: int) -> Shapes:
+    """The first dimension of each input free; torch counts those behind a star, `forward(self, *inputs)`, as one."""
+    each: list[dict[int, str]] = [{0: BATCH}] * count
+    named = len(positional(module))
+    starred = any(one.kind is one.VAR_POSITIONAL for one in inspect.signature(module.forward).parameters.values())
+    return (*each[:named], tuple(each[named:])) if starred and count > named else tuple(each)
+
+
+def read(path: Path, target: Path) -> Model:
+    """A .pt2 file, its free dimensions as they were exported; its example inputs are the first request."""
+    refuse_pickles(path)
+    try:
+        program = torch.export.load(path)
+    except Exception as exc:
+        raise InvalidInputError(f"{path} is not a .pt2 file that this torch reads: {reason(exc)}.") from exc
+    given, extra = program.example_inputs or ((), {})
+    if extra or not given or not all(isinstance(one, Tensor) for one in given):
+        raise InvalidInputError(f"{path} must come with example inputs, all of them tensors and none by keyword.")
+    module = program.module()
+    names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
+    outputs = answers(module, given)
+    translate(program, None, names, tuple(outputs), None, target)
+    request = feed(names, given)
+    parity = agreed(target, lambda one: answers(module, list(map(torch.from_numpy, one.values()))), (request,))
+    return Model(graph=target, what=f"The torch program `{path.name}`", feeds=(request,), parity=parity)
+
+
+def refuse_pickles(path: Path) -> None:
+    """Refuse what `torch.save` wrote, whatever it is called; programs hold weights and inputs as plain data."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError) as exc:
+        raise InvalidInputError(f"{path} is not a .pt2 file, which is a zip archive: {exc}.") from exc
+    if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names) and not any(
+        "models/" in n for n in names
+    ):
+        raise InvalidInputError(f"{path} is a pickle in a zip archive, not a program of torch.export.save.")
+
+
+def translate(
+    module: nn.Module | torch.export.ExportedProgram,
+    inputs: tuple[Tensor, ...] | None,
+    names: Sequence[str],
+    outputs: Sequence[str],
+    shapes: Shapes | None,
+    target: Path,
+) -> None:
+    """Write what torch's exporter makes of it; `ExportError` with the exporter's first line."""
+    talk = io.StringIO()
+    try:
+        with hushed(talk), contextlib.redirect_stderr(talk), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*axis name", UserWarning)  # free dimensions of several inputs are one
+            program = torch.onnx.export(
+                module,
+                inputs or (),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(names),
+                output_names=list(outputs),
+                dynamic_shapes=shapes,
+            )
+    except Exception as exc:  # the exporter raises its own and torch.export's
+        raise ExportError(f"The model cannot be exported: {reason(exc)}.") from exc
+    if program is None:
+        raise ExportError(f"The exporter gave nothing back: {talk.getvalue()}")
+    onnx.save(strip(program.model_proto), target)
+    check_names(target, names)
+
+
+def check_names(target: Path, names: Sequence[str]) -> None:
+    """Refuse a graph that does not take the inputs that the module takes: the exporter drops those it does not use."""
+    found = [spec.name for spec in open_session(str(target)).inputs]
+    if found != list(names):
+        raise ExportError(
+            f"The exported graph takes {found}, the module {list(names)}; leave out what it does not use."
+        )
+
+
+def parameters(module: nn.Module, count: int) -> list[str]:
+    """What the module calls its first inputs."""
+    named = positional(module)
+    return named[:count] if len(named) >= count else [f"input_{place}" for place in range(count)]
+
+
+def positional(module: nn.Module) -> list[str]:
+    """The names of all inputs that have one."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [one.name for one in inspect.signature(module.forward).parameters.values() if one.kind in kinds]
+
+
+def repeated(tensor: Tensor) -> Tensor:
+    """An example of two: the exporter takes a dimension of 1 for a constant."""
+    return torch.cat([tensor, tensor]) if tensor.ndim and len(tensor) == 1 else tensor
+
+
+def feed(names: Sequence[str], inputs: Sequence[Tensor]) -> Feeds:
+    """Inputs by name."""
+    return {name: np.ascontiguousarray(one.detach().numpy()) for name, one in zip(names, inputs, strict=True)}
+
+
+def answers(module: Any, inputs: Sequence[Tensor]) -> Mapping[str, Array]:  # noqa: ANN401 - what torch calls a module
+    """What the module answers, by name: its keys where it gives a mapping, else output, or output_0, output_1 ..."""
+    with torch.no_grad():
+        found = module(*inputs)
+    if isinstance(found, Tensor):
+        return {"output": found.numpy()}
+    named = found if isinstance(found, Mapping) else {f"output_{place}": one for place, one in enumerate(flat(found))}
+    if odd := [type(one).__name__ for one in named.values() if not isinstance(one, Tensor)]:
+        raise InvalidInputError(f"The module answers with a {type(found).__name__} of {odd[0]}; it must be of tensors.")
+    return {str(name): one.numpy() for name, one in named.items()}
+
+
+def flat(answer: Any) -> list[Any]:  # noqa: ANN401 - whatever the module gave
+    """The parts of an answer, those inside tuples and lists too: an LSTM gives (states, (hidden, cell))."""
+    return [one for part in answer for one in flat(part)] if isinstance(answer, tuple | list) else [answer]

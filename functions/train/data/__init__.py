@@ -1,0 +1,1 @@
+"""Data sets: read, cleaned, split, encoded, and served as mini-batches."""

@@ -1,0 +1,59 @@
+"""Augmentation: the training set's images, a little different each time that they are seen.
+
+A whole batch at once, on its own device, drawn from torch's random numbers there, which checkpoints keep. The loop
+gives it training batches alone; nothing that is evaluated, calibrated or recorded comes by here.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import affine_grid, grid_sample
+
+from functions.train.models.shape import describe
+from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.augmentation import AugmentationOptions
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What a recipe does to images (N, C, H, W)."""
+
+    options: AugmentationOptions
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """The images of a batch, each changed by itself."""
+        options, count, device = self.options, len(images), images.device
+        if options.shift or options.rotate or options.flip:
+            turns = (2 * torch.rand(count, device=device) - 1) * math.radians(options.rotate)
+            shifts = torch.randint(-options.shift, options.shift + 1, (count, 2), device=device).float()
+            mirrored = torch.rand(count, device=device) < 0.5 if options.flip else torch.zeros_like(turns).bool()
+            images = moved(images, turns, shifts, mirrored)
+        return images + options.noise * torch.randn_like(images) if options.noise else images
+
+
+def build(options: AugmentationOptions | None, shape: tuple[int, ...]) -> Augmentation | None:
+    """The augmentation of a recipe for examples of this shape; `InvalidInputError` when these are no images."""
+    if options is None:
+        return None
+    if len(shape) != 3:
+        raise InvalidInputError(f"augmentation is for images, not for {describe(shape)}.")
+    return Augmentation(options)
+
+
+def moved(images: torch.Tensor, turns: torch.Tensor, shifts: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """The images mirrored, turned to the left by an angle in radians, then shifted down and right by pixels (N, 2).
+
+    Zeros come in from outside; between pixels it is interpolated linearly. affine_grid asks where each new pixel comes
+    from, in units of half the image's sides, so the inverse of the motion stands here: unshift, unturn, mirror.
+    """
+    height, width = images.shape[2:]
+    cosine, sine = torch.cos(turns), torch.sin(turns)
+    sign = torch.where(mirrored, -1.0, 1.0)
+    down, right = 2 * shifts[:, 0] / height, 2 * shifts[:, 1] / width
+    across = torch.stack([cosine, -sine * height / width], dim=1) * sign[:, None]
+    along = torch.stack([sine * width / height, cosine], dim=1)
+    turned = torch.stack([across, along], dim=1)
+    start = -(turned @ torch.stack([right, down], dim=1)[:, :, None])
+    grid = affine_grid(torch.cat([turned, start], dim=2), list(images.shape), align_corners=False)
+    return grid_sample(images, grid, padding_mode="zeros", align_corners=False)

@@ -1,0 +1,80 @@
+"""Texts to learn a language from, and how they are shared out: whole documents, none of which repeats another.
+
+It knows characters, not tokens.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from pydoc_data.topics import topics
+
+import numpy as np
+
+from functions.train.data.cleaning import Cleaning
+from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import Fractions
+
+Documents = Mapping[str, str]  # by name
+GAP = re.compile(r"\n[ \t]*\n")  # between two paragraphs
+SETS = ("train", "validation", "test")
+
+
+class Repeats(Cleaning, frozen=True):
+    """Paragraphs that were left out of a text."""
+
+    def __str__(self) -> str:
+        return f"left out of {self.rows:,} paragraphs: {self.duplicates} that were said before"
+
+
+# What `import` alone brings: the texts of Python's own help(). They differ from one Python to the next, and so does
+# their hash in the manifest.
+TEXTS: Mapping[str, Callable[[], Documents]] = {"topics": lambda: topics}
+
+
+def load(name: str) -> tuple[Documents, Cleaning]:
+    """The documents of a text, without what they repeat."""
+    return unrepeated(TEXTS[name]())
+
+
+def unrepeated(documents: Documents) -> tuple[Documents, Cleaning]:
+    """The documents in the order of their names, each paragraph only where it stands first, and how many there were.
+
+    A fifth of Python's help is said twice: `compound` has all of `try`. Shared out as they come, validation and test
+    would ask for paragraphs that were learned by heart. Two are the same when they differ in white space alone.
+    """
+    seen, kept, rows, repeats = set[str](), dict[str, str](), 0, 0
+    for name in sorted(documents):
+        fresh = []
+        for paragraph in filter(str.strip, GAP.split(documents[name])):
+            said, rows = " ".join(paragraph.split()), rows + 1
+            if said in seen:
+                repeats += 1
+                continue
+            seen.add(said)
+            fresh.append(paragraph.rstrip())
+        if fresh:
+            kept[name] = "\n\n".join(fresh).strip("\n") + "\n"
+    return kept, Repeats(rows, 0, repeats, ())
+
+
+def share(documents: Documents, fractions: Fractions, seed: int) -> dict[str, Documents]:
+    """Whole documents for training, validation and test, by the seed; the fractions are of the bytes.
+
+    Dealt out in a drawn order, each to the set in whose share of the whole its middle falls.
+    """
+    names = sorted(documents)
+    order = np.random.default_rng(seed).permutation(len(names))
+    sizes = np.array([len(documents[names[index]].encode()) for index in order])
+    middles = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
+    parts = np.digitize(middles, np.cumsum([fractions.train, fractions.validation]))
+    chosen = [sorted(names[index] for index in order[parts == part]) for part in range(len(SETS))]
+    for word, part in zip(SETS, chosen, strict=True):
+        if not part:
+            raise InvalidInputError(f"data.fractions.{word} is too small: no document falls in that set.")
+    return {word: {name: documents[name] for name in part} for word, part in zip(SETS, chosen, strict=True)}
+
+
+def sha256(documents: Documents) -> str:
+    """In hex, of each document's name and text, each ended by a zero byte, in the order of the names."""
+    words = (word for name in sorted(documents) for word in (name, documents[name]))
+    return hashlib.sha256(b"".join(word.encode() + b"\0" for word in words)).hexdigest()

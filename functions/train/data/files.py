@@ -1,0 +1,144 @@
+"""The files of a data set: on disk beside the recipe or elsewhere, in the run's own store, or in another one.
+
+It finds files and brings them to the disk, one at a time; it knows no format.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from urllib.parse import unquote, urlsplit
+
+from pilotlight.errors import InvalidInputError, NotFoundError, StoreError
+from pilotlight.storage.download import download
+from pilotlight.storage.object_store import ObjectStore, open_store
+
+ATTEMPTS, PAUSE_S = 3, 0.2  # at a store that fails in the middle of a file; it repeats single requests by itself
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the paths of a recipe begin."""
+
+    folder: Path = Path()  # of the recipe file, for relative ones
+    store: ObjectStore | None = None  # the run's own, for those that begin with store:
+
+
+@dataclass(frozen=True)
+class File:
+    """A file on disk or in a store."""
+
+    name: str  # as people know it, from where the data set begins
+    at: Path | str
+    store: ObjectStore | None = None
+
+    @contextmanager
+    def local(self) -> Iterator[Path]:
+        """The file on disk, while it is needed; `StoreError` when the store does not give it in three attempts."""
+        if self.store is None:
+            yield Path(self.at)
+            return
+        with TemporaryDirectory(prefix="pilotlight-data-") as folder:
+            path = Path(folder, PurePosixPath(self.name).name)
+            fetch(self.store, str(self.at), path)
+            yield path
+
+
+def fetch(store: ObjectStore, key: str, path: Path) -> None:
+    """Bring an object to the disk, from its start again when the store breaks off."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            copy(store, key, path)
+        except NotFoundError as exc:
+            raise InvalidInputError(f"{exc} It is named by data.path.") from exc
+        except StoreError:
+            if attempt == ATTEMPTS:
+                raise
+            time.sleep(PAUSE_S * attempt)
+        else:
+            return
+
+
+def copy(store: ObjectStore, key: str, path: Path) -> None:
+    """Write an object to the disk, once; `StoreError` when it does not come whole."""
+    expected = store.size(key)
+    with path.open("wb") as target:
+        size, _ = download(store, key, target, expected)
+    if size != expected:
+        raise StoreError(f"The store gave {size:,} of the {expected:,} bytes of {key}.")
+
+
+def find(paths: Sequence[str], place: Place, endings: Sequence[str]) -> list[File]:
+    """The files that are meant by the paths of a recipe, sorted by name for each; one at least.
+
+    In a folder these are the files with one of the endings, at any depth; names that begin with a dot are passed over.
+    """
+    files = [file for path in paths for file in sorted(named(path, place, endings), key=lambda file: file.name)]
+    if not files:
+        raise InvalidInputError(f"data.path is {', '.join(paths)}, where no file ends in {' or '.join(endings)}.")
+    return files
+
+
+def named(path: str, place: Place, endings: Sequence[str]) -> Iterator[File]:
+    """The files that one path means, in any order."""
+    if path.startswith("store:"):
+        if place.store is None:
+            raise InvalidInputError(f"data.path is {path}, and there is no store to take it from.")
+        return stored(path.removeprefix("store:").strip("/"), place.store, endings)
+    if path.startswith("s3://"):
+        bucket, mark, endpoint = path.partition("?endpoint=")
+        parts = urlsplit(bucket)
+        return stored(unquote(parts.path).strip("/"), open_store(f"s3://{parts.netloc}{mark}{endpoint}"), endings)
+    if "://" in path and not path.startswith("file:///"):
+        raise InvalidInputError(f"data.path is {path}; it takes a path, file:///folder, s3://bucket/key or store:key.")
+    local = unquote(urlsplit(path).path) if path.startswith("file:///") else path
+    return on_disk(place.folder / local, endings)
+
+
+def on_disk(path: Path, endings: Sequence[str]) -> Iterator[File]:
+    """The file, the files of the folder, or the files that a pattern fits."""
+    if path.is_file():
+        yield File(path.name, path)
+        return
+    root, pattern = rooted(path.as_posix())
+    if not Path(root).is_dir():
+        raise InvalidInputError(f"There is no {path}, which data.path names.")
+    for found in Path(root).rglob("*"):
+        name = found.relative_to(root).as_posix()
+        if fits(name, pattern, endings) and found.is_file():
+            yield File(name, found)
+
+
+def stored(key: str, store: ObjectStore, endings: Sequence[str]) -> Iterator[File]:
+    """The same in a store, where a key with one of the endings is a file's."""
+    if "*" not in key and key.lower().endswith(tuple(endings)):
+        yield File(PurePosixPath(key).name, key, store)
+        return
+    root, pattern = rooted(key)
+    for found in store.paths(root):
+        name = found.removeprefix(root).lstrip("/")
+        if fits(name, pattern, endings):
+            yield File(name, found, store)
+
+
+def rooted(path: str) -> tuple[str, str | None]:
+    """The folder that a path begins with, and the pattern below it; None where it has none."""
+    fixed, star, _ = path.partition("*")
+    if not star:
+        return path, None
+    root, slash, _ = fixed.rpartition("/")
+    return root or slash, path[len(root) + len(slash) :]
+
+
+def fits(name: str, pattern: str | None, endings: Sequence[str]) -> bool:
+    """Whether a file is meant: by its pattern, in which ** passes slashes and * does not, or else by its ending."""
+    if any(part.startswith(".") for part in PurePosixPath(name).parts):
+        return False
+    if pattern is None:
+        return not endings or name.lower().endswith(tuple(endings))
+    words = (re.escape(word) for word in re.split(r"(\*\*/|\*\*|\*)", pattern))
+    meant = "".join({r"\*\*/": "(.*/)?", r"\*\*": ".*", r"\*": "[^/]*"}.get(word, word) for word in words)
+    return re.fullmatch(meant, name) is not None

@@ -1,0 +1,81 @@
+"""Folders of images: PNG or JPEG files, each in the sub-folder that is called like its class. Pillow reads them.
+
+It knows pixels, not what is learned from them. An alpha channel is dropped, and a palette turned into its colours.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from functions.train.data.files import File
+from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import ImageOptions
+
+Array = np.ndarray[Any, Any]
+ENDINGS = (".png", ".jpg", ".jpeg")
+GREY = ("1", "L", "LA")  # Pillow's modes without colour, of 8 bits
+CHANNELS = {"grey": ("grey",), "rgb": ("red", "green", "blue")}
+PILLOW = {"grey": "L", "rgb": "RGB"}
+
+
+def read(files: Sequence[File], options: ImageOptions) -> tuple[Array, Array, tuple[str, ...]]:
+    """The images float32 (N, channels, height, width), 0 to 255, their classes (N,), and the channels' names."""
+    pictures = [opened(file) for file in files]
+    mode = options.mode or ("grey" if all(picture.mode in GREY for picture in pictures) else "rgb")
+    sized = [resized(picture.convert(PILLOW[mode]), options) for picture in pictures]
+    check_sizes(files, sized)
+    pixels = np.stack([np.asarray(picture, np.float32).reshape(*picture.size[::-1], -1) for picture in sized])
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), np.array([label(file) for file in files]), CHANNELS[mode]
+
+
+def label(file: File) -> str:
+    """The class of an image: the folder that it lies in."""
+    parts = PurePosixPath(file.name).parts
+    if len(parts) < 2:
+        raise InvalidInputError(f"The image {file.name} lies in no sub-folder, which would be called like its class.")
+    return parts[-2]
+
+
+def opened(file: File) -> Image.Image:
+    """The picture, decoded."""
+    with file.local() as path:
+        try:
+            picture = decoded(path)
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombWarning) as exc:
+            raise InvalidInputError(f"The image {file.name} cannot be read as PNG or JPEG.") from exc
+        except Image.DecompressionBombError as exc:
+            raise InvalidInputError(f"The image {file.name} has more pixels than it may have: {exc}") from exc
+    if picture.mode.startswith(("I", "F")):  # Pillow would cut them off
+        raise InvalidInputError(f"The image {file.name} has 16 bits for each channel; save it with 8.")
+    return picture
+
+
+def decoded(path: Path) -> Image.Image:
+    """The picture, upright."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            picture.load()
+            return ImageOps.exif_transpose(picture)  # as it is served; gives a copy where nothing is to be turned
+
+
+def resized(picture: Image.Image, options: ImageOptions) -> Image.Image:
+    """The picture in the size that the recipe asks for."""
+    if options.size is None:
+        return picture
+    height, width = options.size if isinstance(options.size, tuple) else (options.size, options.size)
+    return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def check_sizes(files: Sequence[File], pictures: Sequence[Image.Image]) -> None:
+    """Refuse images of different sizes, where the recipe does not say which they are to get."""
+    for file, picture in zip(files, pictures, strict=True):
+        if picture.size != pictures[0].size:
+            sizes = "{} x {} and {} x {}".format(*pictures[0].size, *picture.size)
+            raise InvalidInputError(
+                f"The images {files[0].name} and {file.name} are {sizes} pixels; data.image.size must say one size."
+            )

@@ -1,0 +1,119 @@
+"""The batches of a pass: which examples, in which order, on the device that trains.
+
+On a GPU, the next batch is copied there while the current one is being worked on. It knows no model. Whether examples
+lie in memory or are read anew in each pass is the same to who asks: an order that is drawn, then batches from any
+number on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+
+from functions.train.distributed.process_group import ALONE, World
+
+if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from functions.train.data.dataset import Dataset
+    from functions.train.data.statistics import Moments, Profile
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets
+
+
+class Passes(Protocol):
+    """A training set that does not fit in memory: each pass reads it anew. See `stream`."""
+
+    @property
+    def profile(self) -> Profile:
+        """What a model is told of the set."""
+
+    def __len__(self) -> int:
+        """How many examples a pass gives."""
+
+    def scaled(self, unit: Moments) -> Passes:
+        """The same with answers, which are numbers, of mean 0 and variance 1."""
+
+    def order(self) -> torch.Tensor:
+        """What decides the order of a pass, drawn from torch's random numbers."""
+
+    def batches(self, order: torch.Tensor, sizes: Sequence[int], start: int) -> Iterator[Batch]:
+        """Batches of these sizes from example number `start` on: the same ones for the same order, whenever asked."""
+
+
+def size(options: int | Literal["full"], examples: int) -> int:
+    """The examples in a batch, the last one of a pass aside."""
+    return examples if options == "full" else options
+
+
+def shuffled(examples: int, batch_size: int) -> torch.Tensor:
+    """The order of a pass, drawn from torch's random numbers; as it is when one batch holds all."""
+    return torch.randperm(examples) if batch_size < examples else torch.arange(examples)
+
+
+def order(data: Dataset, batch_size: int) -> torch.Tensor:
+    """What decides the order of a pass, drawn from torch's random numbers."""
+    return shuffled(len(data), batch_size) if data.passes is None else data.passes.order()
+
+
+def stream(
+    data: Dataset,
+    order: torch.Tensor,
+    batch_size: int,
+    device: torch.device,
+    start: int = 0,
+    world: World = ALONE,
+) -> Iterator[Batch]:
+    """The batches from number `start` on, of each the share of this process."""
+    known = sizes(len(data), batch_size)
+    if data.passes is None:
+        chosen = picked(data, torch.split(order, list(known))[start:], world)
+    else:
+        chosen = shared(data.passes.batches(order, known[start:], sum(known[:start])), world)
+    return ahead(chosen, device) if device.type == "cuda" else chosen
+
+
+def sizes(examples: int, batch_size: int) -> Sequence[int]:
+    """How many examples each batch of a pass has. One that is left over joins the last: alone it has no variance."""
+    whole, rest = divmod(examples, batch_size)
+    if rest == 1 and whole:
+        return [*[batch_size] * (whole - 1), batch_size + 1]
+    return [*[batch_size] * whole, *[rest] * (rest > 0)]
+
+
+def picked(data: Dataset, parts: Iterable[torch.Tensor], world: World) -> Iterator[Batch]:
+    """The batches of these examples in memory, of each the share of this process."""
+    inputs, targets = torch.from_numpy(data.inputs), torch.from_numpy(data.targets)
+    return ((inputs[some], targets[some]) for some in map(world.share, parts))
+
+
+def shared(batches: Iterable[Batch], world: World) -> Iterator[Batch]:
+    """Of each batch the share of this process."""
+    return ((world.share(inputs), world.share(targets)) for inputs, targets in batches)
+
+
+def ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Copy each batch to the GPU before the one before it is given out.
+
+    From pinned memory the copy runs beside the kernels that are queued, on a stream of its own; `wait_stream` has the
+    kernels wait for it, not the program, and `record_stream` keeps the memory until they are done with it.
+    """
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    waiting: Batch | None = None
+    for inputs, targets in batches:
+        with torch.cuda.stream(copying):
+            copied = (moved(inputs, device), moved(targets, device))
+        if waiting is not None:
+            yield waiting
+        torch.cuda.current_stream(device).wait_stream(copying)
+        for tensor in copied:
+            tensor.record_stream(torch.cuda.current_stream(device))
+        waiting = copied
+    if waiting is not None:
+        yield waiting
+
+
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the GPU, without waiting until it is there."""
+    return tensor.pin_memory().to(device, non_blocking=True)

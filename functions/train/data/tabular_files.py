@@ -1,0 +1,186 @@
+"""Tables in files: CSV and Parquet, as columns of numbers and of categories. The only module that imports pyarrow.
+
+It knows types of columns, not what is learned from them. Rows are counted from 1, after the line of names.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from functions.train.data.target import readable
+from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import OwnOptions
+
+Array = np.ndarray[Any, Any]
+CATEGORIES = 100  # different texts at most in a column: with more, it is hardly one of categories
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which rows of a joined table come from which file."""
+
+    names: tuple[str, ...]
+    rows: tuple[int, ...]  # that each has
+
+    def place(self, row: int) -> str:
+        """Where a row, from 0, stands, in words."""
+        for name, count in zip(self.names, self.rows, strict=True):
+            if row < count:
+                return f"{name}, row {row + 1}"
+            row -= count
+        raise IndexError(row)
+
+
+def read_csv(path: Path, name: str, options: OwnOptions) -> Any:  # noqa: ANN401 - pyarrow ships no types
+    """The table of a CSV file with a line of names; a row of another width is told of, and nothing is skipped."""
+    ragged: list[Any] = []
+
+    def note(row: Any) -> str:  # noqa: ANN401
+        ragged.append(row)
+        return "skip"
+
+    try:
+        table = pyarrow.csv.read_csv(
+            path,
+            pyarrow.csv.ReadOptions(use_threads=False),  # with threads, row numbers are lost
+            pyarrow.csv.ParseOptions(delimiter=options.delimiter, newlines_in_values=True, invalid_row_handler=note),
+            pyarrow.csv.ConvertOptions(strings_can_be_null=True),
+        )
+        check_encoding(table, name)
+    except pa.ArrowInvalid as exc:
+        raise InvalidInputError(f"{name} cannot be read as CSV: {first_line(exc)}.") from exc
+    if ragged:
+        row = ragged[0]
+        raise InvalidInputError(
+            f"{name}, row {row.number - 1} has {row.actual_columns} values, and its header names "
+            f"{row.expected_columns}: {row.text[:60]!r}."
+        )
+    return table
+
+
+def check_encoding(table: Any, name: str) -> None:  # noqa: ANN401
+    """Refuse a CSV file in another encoding than UTF-8; pyarrow takes such a column for bytes."""
+    try:
+        kinds = zip(table.column_names, table.schema.types, strict=True)  # names are decoded only here
+        odd = [f"column {column!r}" for column, kind in kinds if pa.types.is_binary(kind)]
+    except UnicodeDecodeError:
+        odd = ["its header"]
+    if odd:
+        raise InvalidInputError(f"{name}: {odd[0]} is not in UTF-8; save the file as UTF-8.")
+
+
+def read_parquet(path: Path, name: str, options: OwnOptions) -> Any:  # noqa: ANN401
+    """The table of a Parquet file."""
+    try:
+        return pyarrow.parquet.read_table(path, use_threads=False)
+    except (pa.ArrowInvalid, OSError) as exc:
+        raise InvalidInputError(f"{name} cannot be read as Parquet: {first_line(exc)}.") from exc
+
+
+def first_line(exc: BaseException) -> str:
+    """What pyarrow says, without its own full stop."""
+    return str(exc).strip().split("\n", 1)[0].rstrip(".")
+
+
+def join(tables: Sequence[Any], names: Sequence[str]) -> tuple[Any, Origin]:
+    """The tables below each other; they must have the same columns, of kinds that go together."""
+    known = set(tables[0].column_names)
+    for table, name in zip(tables, names, strict=True):
+        check_names(table, name)
+        if odd := known.symmetric_difference(table.column_names):
+            raise InvalidInputError(f"{name} and {names[0]} do not have the same columns: {', '.join(sorted(odd))}.")
+    try:
+        whole = pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as exc:
+        raise InvalidInputError(f"{names[0]} and the files after it do not go together: {first_line(exc)}.") from exc
+    return whole, Origin(tuple(names), tuple(table.num_rows for table in tables))
+
+
+def check_names(table: Any, name: str) -> None:  # noqa: ANN401
+    """Refuse a table without rows, or with two columns of one name."""
+    columns = table.column_names
+    twice = [column for column in dict.fromkeys(columns) if columns.count(column) > 1]
+    if twice:
+        raise InvalidInputError(f"{name} has {columns.count(twice[0])} columns that are called {twice[0]!r}.")
+    if not table.num_rows:
+        raise InvalidInputError(f"{name} has no rows.")
+
+
+def chosen(columns: Sequence[str], options: OwnOptions, name: str) -> tuple[str, ...]:
+    """The columns to learn from; every column that the recipe names must be there."""
+    named = [("target", str(options.target)), *(("features", word) for word in options.features or ())]
+    for key, word in [*named, *(("drop", word) for word in options.drop)]:
+        if word not in columns:
+            raise InvalidInputError(f"data.{key} is {word!r}; {name} has the columns {', '.join(columns)}.")
+    left_out = {str(options.target), *options.drop}
+    kept = tuple(word for word in options.features or columns if word not in left_out)
+    if not kept:
+        raise InvalidInputError(f"{name} has no column left to learn from, besides {', '.join(sorted(left_out))}.")
+    if "" in kept:
+        number = columns.index("") + 1  # pandas writes its index so
+        raise InvalidInputError(
+            f"{name}: column {number} has no name; give it one, or leave it out by data.drop: ['']."
+        )
+    return kept
+
+
+def plain(column: Any) -> Any:  # noqa: ANN401
+    """The column without pyarrow's own ways to store it."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def values(table: Any, name: str, origin: Origin) -> tuple[Array, tuple[str, ...]]:  # noqa: ANN401
+    """A column as float64 (N,), NaN where it has no value, and its categories; (N,) are then their indices."""
+    column = plain(table.column(name))
+    kind = column.type
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.int8())
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return categories(column, name, origin)
+    if pa.types.is_temporal(kind) or not (is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+        raise InvalidInputError(
+            f"{origin.names[0]}: column {name!r} holds {kind}, neither numbers nor text; name it under data.drop."
+        )
+    return column.cast(pa.float64()).to_numpy().astype(np.float64), ()
+
+
+def is_number(kind: Any) -> bool:  # noqa: ANN401
+    """Whether a type of pyarrow's is one of numbers."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def categories(column: Any, name: str, origin: Origin) -> tuple[Array, tuple[str, ...]]:  # noqa: ANN401
+    """A column of text as indices into its texts, which are sorted."""
+    words = sorted(word for word in pc.unique(column).to_pylist() if word is not None)
+    odd = [word for word in words if not readable(word)]
+    if odd and len(odd) * 2 < len(words):
+        said = f"{origin.place(pc.index(column, odd[0]).as_py())}: column {name!r} says {odd[0]!r}"
+        raise InvalidInputError(f"{said}, where others say numbers; mend it, or leave it empty.")
+    if len(words) > CATEGORIES:
+        raise InvalidInputError(
+            f"{origin.names[0]}: column {name!r} holds {len(words)} different texts, such as {words[0][:40]!r}; with "
+            f"more than {CATEGORIES} it is no category: name it under data.drop."
+        )
+    codes = pc.index_in(column, pa.array(words, column.type)).cast(pa.float64())
+    return codes.to_numpy().astype(np.float64), tuple(words)
+
+
+def answers(table: Any, name: str, origin: Origin) -> Array:  # noqa: ANN401
+    """The target's column as it came: text, truth values, whole or other numbers (N,), and a value in every row."""
+    column = plain(table.column(name))
+    kind = column.type
+    if column.null_count:
+        missing = pc.index(pc.is_null(column), pa.scalar(value=True)).as_py()
+        raise InvalidInputError(f"{origin.place(missing)}: the target {name!r} is missing; drop the row, or mend it.")
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return np.array(column.to_pylist(), dtype=np.str_)
+    if not (is_number(kind) or pa.types.is_boolean(kind)):
+        raise InvalidInputError(f"{origin.names[0]}: the target {name!r} holds {kind}, neither numbers nor text.")
+    return np.asarray((column.cast(pa.float64()) if pa.types.is_decimal(kind) else column).to_numpy())

@@ -1,0 +1,63 @@
+"""Byte-level byte-pair encoding: the only module that imports `tokenizers`.
+
+Any text can be written in its tokens and read back as it was, since each byte is a token; the merges are learned from
+the training set alone. Sennrich et al., Neural Machine Translation of Rare Words with Subword Units, 2016.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from functions.train.data.dataset import Array
+
+END = "<|endoftext|>"  # put before each document, so that it also ends the previous one
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """From text to numbers and back."""
+
+    native: tokenizers.Tokenizer
+
+    @classmethod
+    def learned(cls, texts: Iterable[str], vocabulary: int) -> "Tokenizer":
+        """Up to so many tokens: the end of a document, the 256 bytes, then what stands together most often."""
+        native = tokenizers.Tokenizer(models.BPE())
+        native.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        native.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+        )
+        native.train_from_iterator(texts, trainer)
+        return cls(native)
+
+    @property
+    def document(self) -> str:
+        """As `tokenizer.json`, which `tokenizers` and Hugging Face's libraries read."""
+        return self.native.to_str(pretty=True)
+
+    @cached_property
+    def tokens(self) -> tuple[str, ...]:
+        """The tokens by number. All but END are written in an alphabet of 256 letters, one for each byte."""
+        by_word = self.native.get_vocab()
+        return tuple(sorted(by_word, key=by_word.__getitem__))
+
+    @cached_property
+    def widths(self) -> Array:
+        """How many bytes of text each token stands for, int64 (vocabulary,)."""
+        return np.array([0 if token == END else len(token) for token in self.tokens], np.int64)
+
+    def stream(self, documents: Iterable[str]) -> Array:
+        """The documents one after the other, END before each, int64."""
+        end = self.tokens.index(END)
+        numbers = [[end, *encoded.ids] for encoded in self.native.encode_batch(list(documents))]
+        return np.concatenate([np.array(each, np.int64) for each in numbers])
+
+    def words(self, numbers: Sequence[int]) -> str:
+        """The text of these tokens."""
+        return self.native.decode(list(numbers), skip_special_tokens=False)

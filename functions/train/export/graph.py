@@ -1,0 +1,10 @@
+"""An exported graph as a function from one array to another, whatever its ends are called."""
+
+from functions.train.data.dataset import Array
+from pilotlight.runtime.session import Session
+
+
+def ask(session: Session, inputs: Array) -> Array:
+    """What the graph answers to (N, ...) raw inputs."""
+    (given,), (answer,) = session.inputs, session.outputs
+    return session.run({given.name: inputs})[answer.name]

@@ -1,0 +1,52 @@
+"""Whether an exported graph computes what the module computes: a gate, since exporters go wrong without a word.
+
+Compared as the handlers run it: by `pilotlight.runtime.session`, at a batch and a length of one, which the exporter
+never saw.
+"""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from functions.train.data.dataset import Array
+from functions.train.errors import ParityError
+from functions.train.export.graph import ask
+from functions.train.training.trainer import predict
+from pilotlight.contracts.manifest import Parity
+from pilotlight.runtime.session import open_session
+
+BATCHES = (1, 2, 7, 64)  # one, the exporter's own, an odd one, and more than a request is likely to bring
+LENGTHS = (1, 2, 7)  # tokens; and the longest there is
+
+
+def check(model: nn.Module, graph: Path, inputs: Array, tolerance: float) -> Parity:
+    """The largest |difference| of an output between module and graph over the grid; `ParityError` above tolerance.
+
+    The tolerance is a share of the largest |output|, or of 1 where that is less: a float32 price has no four decimals.
+
+    `inputs` are raw ones, from which the batches are filled by starting over when they are too few. The grid is of
+    batches and, where the inputs are tokens, of lengths.
+    """
+    session, worst, lengths = open_session(str(graph)), 0.0, grid(inputs)
+    for batch, length in product(BATCHES, lengths or [None]):
+        feed = np.resize(inputs, (batch, *inputs.shape[1:]))[:, :length]
+        expected = predict(model, feed)
+        difference = float(np.abs(ask(session, feed) - expected).max())
+        largest = max(1.0, float(np.abs(expected).max()))
+        if not difference <= tolerance * largest:  # so written, it refuses NaN as well
+            where = f"batch {batch}" + (f" and length {length}" if length else "")
+            raise ParityError(
+                f"At {where}, the exported graph is {difference:.3g} away from the model's outputs of up to "
+                f"{largest:.3g}, more than the tolerance of {tolerance:.3g}: nothing is published."
+            )
+        worst = max(worst, difference)
+    return Parity(worst, BATCHES, lengths)
+
+
+def grid(inputs: Array) -> tuple[int, ...]:
+    """The lengths at which tokens (N, T) are compared; none for values, whose other dimensions are fixed."""
+    if inputs.dtype != np.int64:
+        return ()
+    return (*(length for length in LENGTHS if length < inputs.shape[1]), inputs.shape[1])

@@ -1,0 +1,208 @@
+"""From an fp32 graph to one in 8-bit or 4-bit integers, by onnxruntime's quantizers, signed by signed.
+
+It sees the graph and the calibration inputs, never a validation or test example. How many of the quantizers to try,
+and which result is good enough, is for `ladder` to say.
+"""
+
+import importlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from functions.train.data.dataset import Array
+from functions.train.export.onnx_export import strip
+from pilotlight.contracts.manifest import Precision
+
+LAYERS = ("Conv", "Gemm", "MatMul", "LSTM", "GRU")  # the operators that are quantized, when their weights are constants
+RAW = ("Gather", "Where")  # they fill gaps and spread categories, before anything is scaled to one range
+INT8 = 127  # the largest of the symmetric range
+ACCURACY = 1  # of MatMulNBits' products: fp32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way to quantize a graph."""
+
+    scheme: str  # a word of SCHEMES
+    per_channel: bool = True  # a scale for each output of a layer, in place of one for the layer
+    exclude: tuple[str, ...] = ()  # names of layers that stay in fp32
+    block: int = 32  # weights that share a scale, of `weight-only`
+
+    @property
+    def precision(self) -> Precision:
+        """What its weights are kept in."""
+        return "int4" if self.scheme == "weight-only" else "int8"
+
+    def __str__(self) -> str:
+        spared = f", {', '.join(self.exclude)} in fp32" if self.exclude else ""
+        if self.scheme == "weight-only":
+            return f"weight-only int4 in blocks of {self.block}{spared}"
+        return f"{self.scheme}, per {'channel' if self.per_channel else 'tensor'}{spared}"
+
+
+class CalibrationInputs(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
+    """Raw inputs in batches, in the form that the calibrator asks for."""
+
+    def __init__(self, name: str, inputs: Array, batch: int = 64) -> None:
+        self.name = name
+        starts = range(0, len(inputs), batch)
+        self._batches: Iterator[Array] = iter([inputs[start : start + batch] for start in starts])
+
+    def get_next(self) -> dict[str, Array] | None:
+        """The next batch, or None after the last."""
+        batch = next(self._batches, None)
+        return None if batch is None else {self.name: batch}
+
+
+def static(prepared: Path, inputs: Array, plan: Plan, path: Path) -> None:
+    """Weights in 7 of 8 bits, activations in 8 over the range seen on the inputs, as QDQ.
+
+    7 bits (`reduce_range`), because a CPU without VNNI adds pairs of 8-by-8-bit products in 16 bits, which saturate:
+    the same graph then answers differently on another host, and Lambda does not say which CPU a function gets.
+    Digits on AVX2, fused integer kernels against the same graph unfused in fp32: at 8 bits up to 3.1 apart on a logit
+    and 2 of 450 classes, at 7 bits 0.03 and none.
+    Dense layers give their result in fp32, so that the largest logit is not cut off at the calibrated range.
+    """
+    graph = onnx.load(prepared).graph
+    raw = [node.name for node in graph.node if node.op_type in RAW]
+    quantize_static(
+        prepared,
+        path,
+        CalibrationInputs(graph.input[0].name, inputs),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=plan.per_channel,
+        reduce_range=True,
+        nodes_to_exclude=[*plan.exclude, *raw],
+        calibrate_method=CalibrationMethod.MinMax,
+        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+    )
+
+
+def dynamic(prepared: Path, inputs: Array, plan: Plan, path: Path) -> None:
+    """Weights in 7 of 8 bits, for the reason above; activations in 8 over the range that each request brings.
+
+    A GRU, for which onnxruntime has no integer kernel, keeps its weights in 8 bits and computes in fp32.
+    The quantizer splits a Gemm into a MatMul of a name of its own and an Add, so the exclusion names both.
+    """
+    quantize_dynamic(
+        prepared,
+        path,
+        per_channel=plan.per_channel,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=[*plan.exclude, *(f"{name}_MatMul" for name in plan.exclude)],
+    )
+    model = onnx.load(path)
+    for node in [node for node in model.graph.node if node.op_type == "GRU" and node.name not in plan.exclude]:
+        shrink(model.graph, node, plan)
+    onnx.save(model, path)
+
+
+def weight_only(prepared: Path, inputs: Array, plan: Plan, path: Path) -> None:
+    """Weights of matrix products in 4 bits, with a scale for each block of a column; all else in fp32.
+
+    Rounded to the nearest of 16 steps from -8 to 7 scales (`MatMulNBits`). Activations stay in fp32 (accuracy level 1),
+    so that a request's answer depends neither on the CPU nor on what else is in its batch.
+    """
+    quantizer = nbits().MatMulNBitsQuantizer(
+        onnx.load(prepared),
+        block_size=plan.block,
+        is_symmetric=True,
+        accuracy_level=ACCURACY,
+        nodes_to_exclude=list(plan.exclude),
+    )
+    quantizer.process()
+    onnx.save(quantizer.model.model, path)
+
+
+def nbits() -> Any:  # noqa: ANN401 - onnxruntime ships no types
+    """The module of onnxruntime's quantizer to few bits, which sets up everybody's logging when it is imported."""
+    handlers, level = list(logging.root.handlers), logging.root.level
+    module = importlib.import_module("onnxruntime.quantization.matmul_nbits_quantizer")
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    return module
+
+
+SCHEMES: Mapping[str, Callable[[Path, Array, Plan, Path], None]] = {
+    "static": static,
+    "dynamic": dynamic,
+    "weight-only": weight_only,
+}
+
+
+def shrink(graph: onnx.GraphProto, node: onnx.NodeProto, plan: Plan) -> None:
+    """Keep both weights (directions, 3 * hidden, features) of a GRU as integers, and scale them when it runs."""
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for position in (1, 2):
+        tensor = weights[node.input[position]]
+        values = onnx.numpy_helper.to_array(tensor)
+        largest = np.abs(values).max(axis=(0, 2) if plan.per_channel else None)
+        scale = np.maximum(largest / INT8, np.finfo(np.float32).tiny).astype(np.float32)
+        steps = np.rint(values / (scale[:, None] if plan.per_channel else scale)).astype(np.int8)
+        name = tensor.name
+        graph.initializer.remove(tensor)
+        graph.initializer.append(onnx.numpy_helper.from_array(steps, f"{name}_quantized"))
+        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(scale), f"{name}_scale"))
+        ends = [f"{name}_quantized", f"{name}_scale"], [name]
+        graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", *ends, f"{name}_dequantize", axis=1))
+
+
+def quantize(graph: Path, inputs: Array, plan: Plan, path: Path) -> None:
+    """Write the smaller variant of a graph, calibrated on raw inputs (N, ...) of the training set."""
+    with quiet(), prepared(graph) as ready:
+        SCHEMES[plan.scheme](ready, np.ascontiguousarray(inputs), plan, path)
+    onnx.save(strip(onnx.load(path)), path)
+
+
+def layers(graph: Path) -> tuple[str, ...]:
+    """The names of the layers that are quantized unless a plan excludes them."""
+    with quiet(), prepared(graph) as ready:
+        model = onnx.load(ready).graph
+    weights = {tensor.name for tensor in model.initializer}
+    return tuple(node.name for node in model.node if node.op_type in LAYERS and node.input[1] in weights)
+
+
+@contextmanager
+def prepared(graph: Path) -> Iterator[Path]:
+    """The graph with its shapes inferred and its constants folded, while it is needed."""
+    with TemporaryDirectory(prefix="pilotlight-quantize-") as folder:
+        path, source = Path(folder, "prepared.onnx"), graph.absolute()
+        with chdir(folder):  # when shape inference gives up, it writes a file into the working folder
+            quant_pre_process(source, path, skip_symbolic_shape=sequences(source))
+        yield path
+
+
+def sequences(graph: Path) -> bool:
+    """Whether more than the batch is free: onnxruntime's own inference of shapes then fails at the causal mask."""
+    given = onnx.load(graph).graph.input[0].type.tensor_type.shape.dim
+    return sum(bool(dimension.dim_param) for dimension in given) > 1
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the quantizer's advice, which goes to the root logger, out of a log that people read."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

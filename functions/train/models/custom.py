@@ -1,0 +1,144 @@
+"""A model of the user's own: a function that the recipe names as `module:factory`, and that gives a torch.nn.Module.
+
+    def factory(input_shape: tuple[int, ...], outputs: int, **arguments) -> torch.nn.Module
+
+`input_shape` is that of one example without the batch, as it enters the network: standardised, gaps filled, categories
+spread. The module gives (N, outputs). The file `module.py` lies beside the recipe, whose folder is on sys.path while it
+is imported and no longer, or the module is installed.
+
+This runs the user's code, by design and with the user's rights: whoever may name a recipe may run code. It is never
+taken from a store: what a version or a run keeps of it, `factory.py`, is there to be read, and nothing here reads it.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import io
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from functions.train.data.dataset import Dataset
+from functions.train.errors import ExportError
+from functions.train.export.onnx_export import export
+from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.graph import ExportOptions
+from pilotlight.recipes.options.model import CustomOptions
+
+FILE = "factory.py"  # file name of its source, in a run's folder and in a version
+
+
+@dataclass(frozen=True, eq=False)
+class Factory:
+    """The user's function, found."""
+
+    options: CustomOptions
+    function: Callable[..., object]
+    source: str  # text of the file that defines it
+
+    def layers(self, shape: tuple[int, ...], outputs: int) -> list[nn.Module]:
+        """What it makes for examples of this shape; `InvalidInputError` when that cannot be trained."""
+        word = self.options.factory
+        with told(f"{word} raised"):
+            made = self.function(shape, outputs, **self.options.arguments)
+        if not isinstance(made, nn.Module):
+            raise InvalidInputError(f"{word} returned a {type(made).__name__}; it must return a torch.nn.Module.")
+        if not any(weight.requires_grad for weight in made.parameters()):
+            raise InvalidInputError(
+                f"{word} returned a {type(made).__name__} without weights; there is nothing to train."
+            )
+        return [made]
+
+
+def find(options: CustomOptions, folder: Path) -> Factory:
+    """The function that a recipe in `folder` names; one clear sentence when there is none."""
+    name, _, attribute = options.factory.partition(":")
+    module = imported(name, folder)
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        said = "is no function" if hasattr(module, attribute) else "is not there"
+        raise InvalidInputError(f"model.factory is {options.factory!r}; {attribute!r} {said} in {name}.")
+    path = Path(module.__file__ or "")
+    return Factory(options, function, path.read_text("utf-8") if path.suffix == ".py" else "")
+
+
+def imported(name: str, folder: Path) -> ModuleType:
+    """The module beside the recipe, or else the installed one."""
+    file = (folder / f"{name}.py").absolute()
+    with told(f"The module {name!r} of model.factory raised"), reachable(file.parent):
+        if file.is_file():
+            return executed(file)
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as exc:
+            if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
+                raise
+            said = f"there is no module {name!r} beside the recipe in {folder.absolute()}, and none is installed"
+            raise InvalidInputError(f"model.factory names it, but {said}.") from exc
+
+
+def executed(file: Path) -> ModuleType:
+    """The module of a file, run once; under a name of its own, so that it hides no other of its name."""
+    name = f"pilotlight_factory_{hashlib.sha256(str(file).encode() + file.read_bytes()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no module")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+@contextlib.contextmanager
+def reachable(folder: Path) -> Iterator[None]:
+    """Let modules import what lies in a folder, inside."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Turn whatever the user's code raises into one sentence."""
+    try:
+        yield
+    except InvalidInputError:
+        raise
+    except Exception as exc:
+        said = " ".join(str(exc).split())[:200].rstrip(".")
+        raise InvalidInputError(f"{what} {type(exc).__name__}: {said or 'it says no more'}.") from exc
+
+
+def check(network: nn.Module, train: Dataset, word: str, options: ExportOptions) -> None:
+    """Refuse a model, before it is trained, that does not take a batch, gives another shape, or cannot be exported."""
+    examples = torch.from_numpy(train.inputs[:2])
+    for training in (True, False):
+        with told(f"The model of {word} raised, for a batch of {len(examples)},"), torch.no_grad():
+            answer: Any = network.train(training)(examples)
+        shape = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+        if shape != (len(examples), train.outputs):
+            raise InvalidInputError(
+                f"The model of {word} gives {shape} for {len(examples)} examples; it must give "
+                f"{(len(examples), train.outputs)}."
+            )
+    with TemporaryDirectory(prefix="pilotlight-factory-") as folder:
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):  # torch prints what it has of a graph when it gives up
+                export(network, train, options, Path(folder, "model.onnx"))
+        except ExportError as exc:
+            raise InvalidInputError(f"The model of {word} cannot be exported, and so not be served: {exc}") from exc

@@ -1,0 +1,53 @@
+"""The recurrent network: an LSTM (Hochreiter and Schmidhuber, 1997) or GRU (Cho et al., 2014) over an image's rows.
+
+Built-in layers alone, since those are what the exporter turns into one LSTM or GRU node; a loop of one's own is
+unrolled to the length of the example, or frozen at it (reference/training.md, 3.2).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from functions.train.models import shape as shapes
+from pilotlight.recipes.options.model import RnnOptions
+
+CELLS: Mapping[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+
+def layers(options: RnnOptions, shape: tuple[int, ...], outputs: int) -> list[nn.Module]:
+    """(N, C, H, W) to (N, outputs): the image's H rows one after the other, then a dense layer."""
+    channels, _, width = shapes.image("rnn", shape)
+    directions = 1 + options.bidirectional
+    drop, dense = nn.Dropout(options.dropout), nn.Linear(directions * options.hidden, outputs)
+    return [Rows(), Recurrent(options, channels * width), drop, dense]
+
+
+class Rows(nn.Module):
+    """An image as the sequence of its rows."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to (N, H, C * W)."""
+        return image.transpose(1, 2).flatten(2)
+
+
+class Recurrent(nn.Module):
+    """What the last layer knows after the last step, in both directions where there are two."""
+
+    def __init__(self, options: RnnOptions, features: int) -> None:
+        super().__init__()
+        self.directions = 1 + options.bidirectional
+        self.cell = CELLS[options.cell](
+            features,
+            options.hidden,
+            options.layers,
+            batch_first=True,
+            dropout=options.dropout if options.layers > 1 else 0.0,  # it goes between layers; torch warns without any
+            bidirectional=options.bidirectional,
+        )
+
+    def forward(self, sequence: torch.Tensor) -> torch.Tensor:
+        """(N, T, F) to (N, directions * hidden)."""
+        _, state = self.cell(sequence)
+        last = state[0] if isinstance(state, tuple) else state  # an LSTM has a cell state too; (layers * D, N, hidden)
+        return torch.cat(list(last[-self.directions :]), dim=1)

@@ -1,0 +1,48 @@
+"""A training between two steps: where it is, and every tensor that the next step depends on.
+
+It knows no loop and no file: `loop` makes snapshots and goes on from them, `checkpoint` writes them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from msgspec import Struct
+
+from functions.train.training.epoch import Epoch
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Position(Struct, frozen=True, kw_only=True):
+    """Where a training is, as far as it is told in words and numbers."""
+
+    step: int  # taken since the start of the training
+    batches: int  # of them in the running epoch
+    seconds: float  # that the running epoch has taken
+    epochs: tuple[Epoch, ...]  # that are over
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A training between two steps, complete: one that takes it up ends with the same weights."""
+
+    position: Position
+    tensors: Tensors  # on the CPU, by path: `model/...`, `optimiser/...`
+
+
+def get_random(device: torch.device) -> Tensors:
+    """The states of the generators that a training on this device draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_random(states: Tensors, device: torch.device) -> None:
+    """Draw from these states on."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:  # a run may go on on another kind of machine, if not bit for bit
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def below(part: str, tensors: Tensors) -> Tensors:
+    """The tensors of one part, by their names in it."""
+    return {name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")}

@@ -1,0 +1,106 @@
+"""One HTTP request and one response, as API Gateway's REST proxy integration puts them into Lambda events.
+
+It knows the event's form, not what is asked.
+"""
+
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pybase64
+from msgspec import Struct, field
+
+from pilotlight.api.request_context import Trace
+from pilotlight.errors import InvalidInputError, UnsupportedError
+
+JSON = "application/json"
+FORM = ("resource", "httpMethod")  # by which a request is routed
+OTHERS = "HTTP APIs, function URLs and load balancers send another; put the REST API of template.yaml before it."
+
+
+class Request(Struct, frozen=True):
+    """A request as the handler sees it; header names are in lower case."""
+
+    method: str
+    resource: str  # the route as the template spells it: /v2/models/{model}
+    parameters: Mapping[str, str]  # of the path
+    headers: Mapping[str, str]
+    body: bytes
+    id: str
+    query: Mapping[str, str] = field(default_factory=dict)  # of a name that comes twice, the last
+    context: Mapping[str, Any] = field(default_factory=dict)  # what else the gateway knows
+    trace: Trace = field(default_factory=Trace)
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any], trace: Trace | None = None) -> "Request":
+        """Read a REST proxy event; `InvalidInputError` when its body is not the base64 that it says it is.
+
+        `UnsupportedError` for the events of other gateways, which know no resources.
+        """
+        if "resource" not in event or "httpMethod" not in event:
+            raise UnsupportedError(f"The event is no request of a REST API: {', '.join(FORM)} is not in it. {OTHERS}")
+        context = event.get("requestContext") or {}
+        return cls(
+            method=event["httpMethod"],
+            resource=event["resource"],
+            parameters=event.get("pathParameters") or {},
+            headers={name.lower(): value for name, value in (event.get("headers") or {}).items()},
+            body=body_bytes(event.get("body"), encoded=bool(event.get("isBase64Encoded"))),
+            id=context.get("requestId", ""),
+            query=event.get("queryStringParameters") or {},
+            context=context,
+            trace=trace or Trace(),
+        )
+
+    @property
+    def caller(self) -> str:
+        """Who the gateway says it is: an IAM principal, a token's subject, an API key's id, an address."""
+        return caller(self.context)
+
+
+class Response(Struct, frozen=True):
+    """An answer: a status, and a body of bytes that are text unless `binary`."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    binary: bool = False
+
+    @classmethod
+    def json(cls, content: object, status: int = 200, **headers: str) -> "Response":
+        """An answer in JSON; NaN and infinities become null, since JSON has no words for them."""
+        return cls(status, msgspec.json.encode(content), {"content-type": JSON, **headers})
+
+    def to_event(self) -> dict[str, Any]:
+        """The proxy integration's form of it."""
+        return {
+            "statusCode": self.status,
+            "headers": dict(self.headers),
+            "body": pybase64.b64encode_as_string(self.body) if self.binary else self.body.decode(),
+            "isBase64Encoded": self.binary,
+        }
+
+
+def caller(context: Mapping[str, Any]) -> str:
+    """The best name that the gateway has for who is calling; empty when it has none."""
+    identity, authorizer = context.get("identity") or {}, context.get("authorizer") or {}
+    claims = authorizer.get("claims") or {}
+    names = [claims.get(key) for key in ("email", "cognito:username", "sub")]
+    names = [identity.get("userArn"), *names, authorizer.get("principalId"), identity.get("apiKeyId")]
+    return next((str(name) for name in (*names, identity.get("sourceIp")) if name), "")
+
+
+def body_bytes(body: str | None, *, encoded: bool) -> bytes:
+    """The body as it was sent: the gateway encodes all of them, SAM's local one only some.
+
+    pybase64 takes 0.1 ms for a tensor of 1 MB where python's own takes 6 (infra/decisions/0019).
+    """
+    if body is None:
+        return b""
+    if not encoded:
+        return body.encode()
+    try:
+        return pybase64.b64decode(body, validate=True)
+    except binascii.Error as exc:
+        raise InvalidInputError(f"The event calls its body base64, but it is not: {exc}.") from exc

@@ -1,0 +1,101 @@
+"""A V2 tensor's data in the store: what a request names there, and what is too large to be answered.
+
+A request names raw little-endian bytes, or a .npy file, below `uploads/`:
+
+    {"name": "image", "shape": [64, 3, 224, 224], "datatype": "FP32", "parameters": {"s3_uri": "s3://bucket/uploads/..."}}
+
+What lies there is measured by HEAD before a byte of it is held: against the shape, and against the memory that
+requests may take. It is read only as it was measured (If-Match), and from no address but the stack's own
+(pilotlight.contracts.upload).
+
+An answer beyond what Lambda sends is refused; or, where the stack lets this function write `answers/`, its outputs come
+by address in the same form, with `bytes` beside it and `file_id` for GET /v1/files/{file}/content.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from pilotlight.contracts import upload
+from pilotlight.contracts.batch import new_id
+from pilotlight.contracts.manifest import Datatype
+from pilotlight.errors import InvalidInputError, TooLargeError
+from pilotlight.registry.registry import Registry
+from pilotlight.runtime.datatypes import NUMPY_DTYPES
+
+MAGIC = b"\x93NUMPY"
+HEADER = 65_536  # bytes that a .npy file may have before its numbers; numpy's own is 128
+
+
+class Answers:
+    """Where outputs go that are too large to be sent; nowhere, unless it is `kept`."""
+
+    def __init__(self, registry: Registry, *, kept: bool) -> None:
+        self._registry = registry
+        self._kept = kept
+
+    def put(self, outputs: Mapping[str, bytes], size: int) -> dict[str, dict[str, Any]]:
+        """The parameters by which each output is found; `TooLargeError` where none are kept."""
+        if not self._kept:
+            raise TooLargeError(
+                f"The answer has {size:,} bytes, more than Lambda sends. Ask for fewer items or outputs, or by "
+                "POST /v1/batches, whose answers may be larger; or deploy with LargeAnswers=on."
+            )
+        store, name = self._registry.store, new_id()
+        told = {}
+        for place, (output, data) in enumerate(outputs.items()):
+            path = f"{upload.ANSWERS}/{name}/{place}"
+            store.create(path, data)
+            told[output] = {"s3_uri": f"{store.url}/{path}", "bytes": len(data), "file_id": f"file-{name}-{place}"}
+        return told
+
+
+class Uploads:
+    """The uploads of a registry's store; `budget` is how many bytes of them one request may take."""
+
+    def __init__(self, registry: Registry, budget: int) -> None:
+        self._registry = registry  # whose store is another one after a snapshot
+        self.budget = budget
+
+    def read(self, uri: object, name: str, datatype: Datatype, shape: Sequence[int], left: int) -> memoryview:
+        """The bytes for the input `name`, at most `left` of them.
+
+        `InvalidInputError` for another address or size, `TooLargeError` beyond the memory, `NotFoundError` for nothing.
+        """
+        path = upload.key(self._registry.store.url, uri)
+        size, e_tag = self._registry.store.stamp(path)
+        if size > left:
+            raise TooLargeError(f"Input {name!r} is {size:,} bytes at {path}; of this request {left:,} more are held.")
+        wanted = None if datatype == "BYTES" else prod(shape) * NUMPY_DTYPES[datatype].itemsize
+        if wanted is not None and not wanted <= size <= wanted + HEADER:
+            takes = f"shape {list(shape)} of {datatype} takes {wanted:,}"
+            raise InvalidInputError(f"Input {name!r} has {size:,} bytes at {path}, but {takes}.")
+        data = self._bytes(path, size, e_tag)
+        return memoryview(data) if wanted is None or size == wanted else values(data, name, datatype, shape)
+
+    def _bytes(self, path: str, size: int, e_tag: str) -> bytearray:
+        data, position = bytearray(size), 0
+        for block in self._registry.store.blocks(path, 0, size, e_tag):
+            data[position : position + len(block)] = block
+            position += len(block)
+        return data
+
+
+def values(data: bytearray, name: str, datatype: Datatype, shape: Sequence[int]) -> memoryview:
+    """The numbers of a .npy file that says of itself what the request says of it."""
+    stream = io.BytesIO(data[: HEADER + len(MAGIC)])
+    try:
+        major, _ = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        said, columns_first, dtype = read(stream)
+    except ValueError as exc:
+        raise InvalidInputError(f"Input {name!r} is neither raw bytes of its shape nor a .npy file: {exc}.") from exc
+    wanted = NUMPY_DTYPES[datatype].newbyteorder("<")
+    if (*said,) != (*shape,) or dtype.newbyteorder("=") != wanted.newbyteorder("=") or dtype.str != wanted.str:
+        raise InvalidInputError(f"Input {name!r} is {dtype} of {list(said)} in its .npy file, not {datatype} {shape}.")
+    if columns_first and len(said) > 1:
+        raise InvalidInputError(f"Input {name!r} lies column by column; save np.ascontiguousarray of it.")
+    return memoryview(data)[stream.tell() :]

@@ -1,0 +1,98 @@
+"""What the routes below `/v1/trainings` are sent and what they answer: for the function, its document and clients."""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from pilotlight.contracts.manifest import Name
+from pilotlight.contracts.run import Line, Status
+
+State = Literal["queued", "running", "stopping", "finished", "failed", "cancelled", "paused", "interrupted", "unknown"]
+UNDER_WAY = frozenset({"queued", "running", "stopping"})
+MOST_NODES = 16
+
+
+class Start(Struct, forbid_unknown_fields=True):
+    """Train a recipe: a whole one, or the name of a recipe of record; `set` changes values in it, as `--set` does.
+
+    A run's name is what makes asking twice the same as asking once. With `resume`, a run that ended without a version
+    is started again, and goes on from its last checkpoint.
+    """
+
+    recipe: str | dict[str, Any]
+    set: Annotated[list[Annotated[str, Meta(max_length=10_000)]], Meta(max_length=100)] = []
+    run: Name | None = None  # a new one is made up unless given
+    nodes: Annotated[int, Meta(ge=1, le=MOST_NODES)] = 1  # machines that train together
+    resume: bool = False
+
+
+class Cancel(Struct, forbid_unknown_fields=True):
+    """Stop a training: it saves a checkpoint first, and can be resumed."""
+
+    why: Annotated[str, Meta(max_length=1000)] = "cancelled over HTTP"
+
+
+class Work(Struct, frozen=True, kw_only=True):
+    """The job that does a training."""
+
+    launcher: str  # batch: AWS Batch; local: a process beside the local gateway
+    id: str
+    state: str  # in the launcher's own word
+    nodes: int = 1
+    attempts: int = 0  # that have begun
+    log: str = ""  # the launcher's name for the log of the newest attempt
+    by: str = ""  # who asked for it
+    asked: str = ""  # RFC 3339, UTC
+
+
+class Links(Struct, frozen=True):
+    """Where to go on, from the API's root."""
+
+    self: str
+    log: str
+    cancel: str
+    version: str | None = None
+
+
+class Training(Struct, frozen=True, kw_only=True):
+    """A training in a few words."""
+
+    run: str
+    model: str
+    state: State
+    reason: str = ""
+    started: str = ""  # of its first life; RFC 3339, UTC
+    heard: str = ""  # when it last said anything
+    seconds: float = 0.0  # that it took so far
+    epochs: int = 0  # that are over
+    of: int | None = None  # at most
+    last: Line | None = None  # the newest epoch
+    version: str | None = None  # that came out, name:version
+    job: Work | None = None  # null where nobody has asked over HTTP
+    links: Links
+
+
+class Course(Training, frozen=True, kw_only=True):
+    """A training with all that is known of it."""
+
+    recipe: str  # YAML
+    status: Status | None = None  # as the trainer says itself
+    lines: tuple[Line, ...] = ()  # an epoch in each
+    metrics: dict[str, float] = {}  # of the version's served variant, on the test set
+    verdict: Literal["passed", "refused"] | None = None  # of the gate, on the version
+
+
+class Trainings(Struct, frozen=True):
+    """Trainings, those first that changed last; `next` is what `?skip=` takes to go on, null at the end."""
+
+    trainings: list[Training]
+    total: int
+    next: int | None = None
+
+
+class Log(Struct, frozen=True):
+    """Lines of a training's log; `next` is what `?token=` takes to go on, `ended` says that nothing will follow."""
+
+    lines: list[str]
+    next: str
+    ended: bool

@@ -1,0 +1,81 @@
+"""A V2 tensor's data as bytes: little-endian, row by row, no padding; BYTES elements behind their 4-byte length.
+
+It knows one tensor's datatype and shape, not requests. Source: Triton's binary tensor data extension.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+from math import prod
+
+import numpy as np
+
+from pilotlight.contracts.manifest import Datatype
+from pilotlight.errors import InvalidInputError
+from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.session import Array
+
+PREFIX = struct.Struct("<I")  # the length of a BYTES element, in bytes
+
+
+def decode(data: memoryview, name: str, datatype: Datatype, shape: Sequence[int], *, opaque: bool = False) -> Array:
+    """The bytes of the input `name` as an array of `shape`, without a copy where they lie aligned in memory.
+
+    BYTES elements become str, which is what a graph takes, or stay bytes where they are `opaque`: a photograph's, say.
+    `InvalidInputError` when there are more or fewer bytes than the shape takes, before anything is allocated.
+    """
+    if datatype == "BYTES":
+        return elements(data, name, shape, bytes if opaque else text)
+    dtype = NUMPY_DTYPES[datatype]
+    if len(data) != prod(shape) * dtype.itemsize:
+        wanted = f"shape {list(shape)} of {datatype} takes {prod(shape) * dtype.itemsize}"
+        raise InvalidInputError(f"Input {name!r} has {len(data)} bytes, but {wanted}.")
+    array = np.frombuffer(data, dtype.newbyteorder("<"))
+    if dtype.kind == "b":
+        array = array.view(np.uint8) != 0  # any byte but 0 is true; numpy takes some of them amiss
+    return (array if array.flags.aligned else array.copy()).reshape(shape)
+
+
+def encode(array: Array) -> bytes:
+    """An output's bytes."""
+    if array.dtype == object:
+        return b"".join(prefixed(value if isinstance(value, bytes) else str(value).encode()) for value in array.ravel())
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+
+
+def elements(data: memoryview, name: str, shape: Sequence[int], read: Callable[[memoryview], object]) -> Array:
+    """BYTES elements as an array of what `read` makes of each."""
+    count = prod(shape)
+    if count * PREFIX.size > len(data):
+        raise InvalidInputError(f"Input {name!r} has {len(data)} bytes, too few for {count} elements with lengths.")
+    array, position = np.empty(count, object), 0
+    for place in range(count):
+        what = f"Input {name!r}: element {place}"
+        start, position = element(data, position, what)
+        try:
+            array[place] = read(data[start:position])
+        except UnicodeDecodeError as exc:
+            raise InvalidInputError(f"{what} is not UTF-8: {exc.reason}.") from exc
+    if position != len(data):
+        raise InvalidInputError(f"Input {name!r} has {len(data) - position} bytes left over after {count} elements.")
+    return array.reshape(shape)
+
+
+def element(data: memoryview, position: int, what: str) -> tuple[int, int]:
+    """Where the BYTES element at a position starts behind its length, and where it ends."""
+    start = position + PREFIX.size
+    if start > len(data):
+        raise InvalidInputError(f"{what} ends before its length does.")
+    (length,) = PREFIX.unpack_from(data, position)
+    if start + length > len(data):
+        raise InvalidInputError(f"{what} says {length} bytes, but {len(data) - start} follow.")
+    return start, start + length
+
+
+def text(data: memoryview) -> str:
+    """The element as text; `UnicodeDecodeError` when it is none."""
+    return str(data, "utf-8")
+
+
+def prefixed(value: bytes) -> bytes:
+    """A BYTES element behind its length."""
+    return PREFIX.pack(len(value)) + value

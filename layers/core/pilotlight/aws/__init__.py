@@ -1,0 +1,1 @@
+"""AWS services that are called beside the store: EventBridge, Lambda, SQS."""

@@ -1,0 +1,1 @@
+"""The documents that parts of Pilotlight exchange: typed, without I/O."""

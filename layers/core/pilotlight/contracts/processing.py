@@ -1,0 +1,141 @@
+"""The steps around a graph, as documents of a manifest: what `pilotlight.processing` does before it and behind it.
+
+Frozen msgspec structs as in the manifest, told apart by their `kind`. They know no graph and no array.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Positive = Annotated[int, Meta(ge=1)]
+Deviation = Annotated[float, Meta(gt=0)]
+Word = Annotated[str, Meta(min_length=1)]
+
+
+class Image(Struct, frozen=True, kw_only=True, tag="image", tag_field="kind"):
+    """A PNG or JPEG becomes an example of the graph's image input, step by step in the order of the fields.
+
+    `shortest` and `resize` are two fields because msgspec 0.22 crashes on a type like `int | tuple[int, int]`.
+    """
+
+    input: Word  # of the graph
+    name: Word = "image"  # of the caller's input, BYTES
+    max_pixels: Positive = 25_000_000  # of all images of a request, before any is decoded; 4 bytes each while it is
+    background: Annotated[int, Meta(ge=0, le=255)] | None = 255  # grey laid under transparency; None drops alpha
+    colour: Literal["RGB", "BGR", "L"] = "RGB"  # L is grey
+    shortest: Positive | None = None  # pixels that the shorter side is resized to, the longer one in proportion
+    resize: tuple[Positive, Positive] | None = None  # or exactly (height, width)
+    filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"  # Pillow's, antialiased
+    crop: tuple[Positive, Positive] | None = None  # (height, width) from the centre; black where the image is smaller
+    scale: float = 1 / 255  # times the pixel of 0 to 255
+    mean: tuple[float, ...] = ()  # then minus this and over the deviation, by channel or one for all
+    deviation: tuple[Deviation, ...] = ()
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+
+    def __post_init__(self) -> None:
+        """Refuse constants that are not one for each channel, and two ways to resize."""
+        if self.shortest is not None and self.resize is not None:
+            raise ValueError("has both 'shortest' and 'resize'; keep one")
+        for name, constants in (("mean", self.mean), ("deviation", self.deviation)):
+            if len(constants) not in {0, 1, self.channels}:
+                raise ValueError(f"has {len(constants)} values in {name!r}, but {self.colour} has {self.channels}")
+
+    @property
+    def channels(self) -> int:
+        """How many numbers a pixel is."""
+        return 1 if self.colour == "L" else 3
+
+
+class Text(Struct, frozen=True, kw_only=True, tag="text", tag_field="kind"):
+    """A text becomes what the graph has of `input_ids`, `attention_mask` and `token_type_ids`."""
+
+    tokenizer: str = "tokenizer.json"  # path among the version's files, as the `tokenizers` library writes it
+    name: Word = "text"  # of the caller's input, BYTES
+    max_length: Positive = 512  # in tokens, with the special ones
+    truncate: bool = True  # what is longer; else it is refused
+    max_characters: Positive = 1_000_000  # of all texts of a request
+
+
+class Column(Struct, frozen=True, kw_only=True):
+    """One column of a table: a number that is standardised, or a category that becomes one number for each value."""
+
+    name: Word
+    categories: tuple[str, ...] = ()  # makes the column a category's
+    encoding: Literal["onehot", "index"] = "onehot"  # of a category: 0 and 1 for each value, or the value's place
+    mean: float = 0.0
+    deviation: Deviation = 1.0
+    missing: float | str | None = None  # stands in for what is missing; None refuses it, "nan" leaves it to the graph
+
+    def __post_init__(self) -> None:
+        """Refuse a stand-in for what is missing that would itself be refused."""
+        number = self.missing == "nan" or not isinstance(self.missing, str)
+        stands = self.missing in self.categories if self.categories else number
+        if self.missing is not None and not stands:
+            raise ValueError(f"column {self.name!r} cannot have {self.missing!r} for what is missing")
+
+    @property
+    def width(self) -> int:
+        """How many of the graph's columns it fills."""
+        return len(self.categories) if self.categories and self.encoding == "onehot" else 1
+
+
+class Table(Struct, frozen=True, kw_only=True, tag="tabular", tag_field="kind"):
+    """Records become rows of the graph's one table input, [batch, width]."""
+
+    input: Word  # of the graph
+    columns: Annotated[tuple[Column, ...], Meta(min_length=1)]  # in the graph's order
+    name: Word = "table"  # of the caller's input that brings all columns at once
+
+    def __post_init__(self) -> None:
+        """Refuse two columns of one name."""
+        names = [column.name for column in self.columns]
+        if len(set(names)) < len(names):
+            raise ValueError(f"has columns of the same name among {names}")
+
+
+class Classification(Struct, frozen=True, kw_only=True, tag="classification", tag_field="kind"):
+    """Scores become labels and probabilities, the best `top` of them, best first."""
+
+    output: Word  # of the graph; its last dimension holds the classes
+    activation: Literal["softmax", "sigmoid", "none"] = "softmax"  # none: the graph gives probabilities
+    top: Positive = 1
+    label: Word = "label"  # names of the caller's outputs
+    probability: Word = "probability"
+    probabilities: Word = "probabilities"  # of all classes in order, if asked for
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The caller's outputs."""
+        return self.label, self.probability, self.probabilities
+
+
+class Regression(Struct, frozen=True, kw_only=True, tag="regression", tag_field="kind"):
+    """Standardised answers become numbers in their own unit: x * deviation + mean, by column or one for all."""
+
+    output: Word  # of the graph
+    mean: tuple[float, ...] = (0.0,)
+    deviation: tuple[Deviation, ...] = (1.0,)
+    name: Word = "prediction"  # of the caller's output
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The caller's outputs."""
+        return (self.name,)
+
+
+class Embedding(Struct, frozen=True, kw_only=True, tag="embedding", tag_field="kind"):
+    """Vectors of tokens, [batch, tokens, width], become one vector of each text; [batch, width] is one already."""
+
+    output: Word  # of the graph
+    pooling: Literal["mean", "cls", "max"] = "mean"  # over the tokens that the attention mask lets through
+    normalise: bool = True  # to length 1
+    name: Word = "embedding"  # of the caller's output
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The caller's outputs."""
+        return (self.name,)
+
+
+Preparation = Image | Text | Table  # from a request to the graph
+Finish = Classification | Regression | Embedding  # from the graph to the answer

@@ -1,0 +1,1 @@
+"""What a deployment costs: prices, estimates, and the usage of each caller."""

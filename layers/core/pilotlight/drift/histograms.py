@@ -1,0 +1,83 @@
+"""Values to histograms: bins for a training set's values, and any other values counted into bins that stand.
+
+It knows arrays and bins, not what they mean. Numbers are compared as float32: a caller's 13.7 is 13.70000019 where the
+training set was read as float32, and would else be on the other side of an edge that is a frequent value.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pilotlight.contracts.feature_profile import Categories, Histogram, Numbers
+
+Array = np.ndarray[Any, Any]
+BINS = 64  # of a number, at most: one is 1.6 % of the training set
+FEWEST = 16  # of a number among very many
+EDGES = 8192  # of all features of a profile together, about: so it stays below some 200 kB
+WORDS = 64  # of a category, the most frequent ones
+
+
+def bins_each(features: int) -> int:
+    """How many bins a number gets where there are so many features."""
+    return max(FEWEST, min(BINS, EDGES // max(features, 1)))
+
+
+def sketch(values: Array, bins: int = BINS) -> Histogram:
+    """A histogram of values that are its own measure: (N,) numbers with NaN for missing, or words with None."""
+    if values.dtype == object:
+        return counted(Categories(frequent(values), (0,) * (len(frequent(values)) + 1)), values)
+    return counted(empty(quantiles(values, bins)), values)
+
+
+def empty(edges: Sequence[float]) -> Numbers:
+    """Bins with nothing in them."""
+    return Numbers(tuple(edges), (0,) * (len(edges) + 1))
+
+
+def quantiles(values: Array, bins: int) -> list[float]:
+    """Edges at the values' own quantiles, each once; below the smallest one another, so that less than it is seen."""
+    known = single(values)
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return []
+    inner = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1), method="inverted_cdf"))
+    below = np.nextafter(inner[0], np.float32(-np.inf))
+    return [float(str(edge)) for edge in (below, *inner)]  # the shortest that is read back as the same float32
+
+
+def frequent(values: Array) -> tuple[str, ...]:
+    """The most frequent words, in the order of the alphabet."""
+    counts = Counter(value for value in values.tolist() if value is not None)
+    return tuple(sorted(word for word, _ in counts.most_common(WORDS)))
+
+
+def counted(histogram: Histogram, values: Array) -> Histogram:
+    """The histogram with these values counted into it too."""
+    if isinstance(histogram, Categories):
+        added, missing = words(histogram, values)
+        return Categories(histogram.names, added, missing)
+    numbers = single(values)
+    gaps = np.isnan(numbers)
+    places = np.searchsorted(np.array(histogram.edges, np.float32), numbers[~gaps], side="left")
+    found = np.bincount(places, minlength=len(histogram.counts)) + np.array(histogram.counts, np.int64)
+    return Numbers(histogram.edges, tuple(found.tolist()), histogram.missing + int(gaps.sum()))
+
+
+def words(histogram: Categories, values: Array) -> tuple[tuple[int, ...], int]:
+    """The counts with these words, and how many are missing."""
+    places = {name: place for place, name in enumerate(histogram.names)}
+    counts, missing = list(histogram.counts), histogram.missing
+    for word, count in Counter(values.tolist()).items():
+        if word is None:
+            missing += count
+        else:
+            counts[places.get(word, len(places))] += count
+    return tuple(counts), missing
+
+
+def single(values: Array) -> Array:
+    """Numbers as float32, too large ones as infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values, np.float64).astype(np.float32)

@@ -1,0 +1,119 @@
+"""Metrics of a model's answers over a test set, each as a function of how often an example is drawn.
+
+With every example drawn once they are the usual ones; with drawn counts they are a bootstrap's (Efron and Tibshirani,
+An Introduction to the Bootstrap, 1993, chapter 13). Plain numpy: the gate runs where torch and scikit-learn are not.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pilotlight.contracts import metric
+from pilotlight.errors import UnsupportedError
+from pilotlight.runtime.session import Array
+
+RESAMPLES = 2000
+CHUNK = 1 << 22  # counts of drawn examples held in memory at once, 32 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """A model's answers to a test set and the truth, example by example along the first dimension."""
+
+    outputs: Array  # logits (N, C) or (N, T, C), or numbers (N, 1)
+    targets: Array  # int (N,) or (N, T), or float (N, 1)
+
+    @property
+    def right(self) -> Array:
+        """The share of right answers of each example, (N,)."""
+        hits = self.outputs.argmax(axis=-1) == self.targets
+        return np.asarray(hits.reshape(len(hits), -1).mean(axis=1))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric over examples drawn `counts` times, (R, N) to (R,), and what its differences are told in."""
+
+    of: Callable[[Answers, Array], Array]
+    kind: metric.Metric
+
+
+def accuracy(answers: Answers, counts: Array) -> Array:
+    """The share of right answers."""
+    return np.asarray(counts @ answers.right / counts.sum(axis=1))
+
+
+def balanced_accuracy(answers: Answers, counts: Array) -> Array:
+    """The mean over the classes of the share of right answers in each; a class that is not drawn is left out."""
+    recalls = []
+    for label in np.unique(answers.targets):
+        drawn = counts * (answers.targets == label)
+        total = drawn.sum(axis=1)
+        recalls.append(np.divide(drawn @ answers.right, total, out=np.full(len(counts), np.nan), where=total > 0))
+    return np.asarray(np.nanmean(recalls, axis=0))
+
+
+def r2(answers: Answers, counts: Array) -> Array:
+    """The share of the targets' variance that is explained."""
+    targets = answers.targets.reshape(len(answers.targets)).astype(np.float64)
+    errors = np.square(answers.outputs.reshape(len(targets)).astype(np.float64) - targets)
+    total = counts.sum(axis=1)
+    mean = counts @ targets / total
+    variance = counts @ np.square(targets) / total - np.square(mean)
+    return np.asarray(1 - (counts @ errors / total) / variance)
+
+
+def cross_entropy(answers: Answers, counts: Array) -> Array:
+    """The mean of log(sum(exp(z))) - z[target], in nats."""
+    logits = answers.outputs.astype(np.float64)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    chosen = np.take_along_axis(shifted, answers.targets[..., None], axis=-1)[..., 0]
+    each = np.log(np.exp(shifted).sum(axis=-1)) - chosen
+    return np.asarray(counts @ each.reshape(len(each), -1).mean(axis=1) / counts.sum(axis=1))
+
+
+METRICS: Mapping[str, Metric] = {
+    "accuracy": Metric(accuracy, metric.METRICS["accuracy"]),
+    "balanced_accuracy": Metric(balanced_accuracy, metric.METRICS["balanced_accuracy"]),
+    "r2": Metric(r2, metric.METRICS["r2"]),
+    "loss": Metric(cross_entropy, metric.METRICS["loss"]),
+}
+
+
+def find(name: str) -> Metric:
+    """The metric of that name; `UnsupportedError` lists those there are."""
+    if name not in METRICS:
+        raise UnsupportedError(f"The gate knows no metric {name!r}; it knows {', '.join(METRICS)}.")
+    return METRICS[name]
+
+
+def value(metric: Metric, answers: Answers) -> float:
+    """The metric over the test set as it is."""
+    return float(metric.of(answers, np.ones((1, len(answers.targets))))[0])
+
+
+def gained(metric: Metric, ours: Answers, theirs: Answers) -> float:
+    """By how much ours is better, in the metric's unit; negative when it is worse."""
+    return 0 - metric.kind.lost(value(metric, theirs), value(metric, ours))
+
+
+def worse_share(metric: Metric, ours: Answers, theirs: Answers, seed: int = 0) -> float:
+    """The share of paired resamples in which ours is worse: how sure it is that it is, 0 to 1."""
+    random, examples = np.random.default_rng(seed), len(ours.targets)
+    rows = max(1, CHUNK // examples)
+    worse = 0
+    for start in range(0, RESAMPLES, rows):
+        drawn = random.multinomial(examples, np.full(examples, 1 / examples), size=min(rows, RESAMPLES - start))
+        counts = drawn.astype(np.float64)
+        difference = metric.of(ours, counts) - metric.of(theirs, counts)
+        worse += int(((difference if metric.kind.higher_is_better else -difference) < 0).sum())
+    return worse / RESAMPLES
+
+
+def recalls(answers: Answers) -> dict[int, tuple[float, int]]:
+    """The share of right answers in each class that occurs, and how many examples it has."""
+    labels, right = answers.targets.reshape(-1), (answers.outputs.argmax(axis=-1) == answers.targets).reshape(-1)
+    return {
+        int(label): (float(right[labels == label].mean()), int((labels == label).sum())) for label in np.unique(labels)
+    }

@@ -1,0 +1,50 @@
+"""Functions that are started and not waited for: each runs to its end, and what came of it is logged.
+
+It knows neither who starts them nor processes; it is given a way to invoke a function.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from pilotlight.local.gateway_errors import GatewayError
+
+Invoke = Callable[[str, bytes], Awaitable[bytes]]  # a function's logical id and an event, to the handler's JSON
+WAIT_S = 1.0  # before the second attempt; Lambda waits a minute
+
+log = logging.getLogger("pilotlight.local")
+
+
+class Unawaited:
+    """Work that is under way; asyncio itself would forget it."""
+
+    def __init__(self, invoke: Invoke, attempts: int = 1) -> None:
+        self._invoke, self._attempts = invoke, attempts
+        self._running: set[asyncio.Task[None]] = set()
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have this done; wants a running loop."""
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def tell(self, function: str, event: bytes) -> None:
+        """Invoke a function, again where it fails and there are attempts left."""
+        for attempt in range(1, self._attempts + 1):
+            try:
+                answer = await self._invoke(function, event)
+            except GatewayError as exc:
+                which = f", attempt {attempt} of {self._attempts}" if self._attempts > 1 else ""
+                log.warning("%s%s: %s", function, which, exc)
+            else:
+                log.info("%s: %s", function, answer.decode(errors="replace"))
+                return
+            if attempt < self._attempts:
+                await asyncio.sleep(WAIT_S * attempt)
+
+    async def stop(self) -> None:
+        """End what is under way."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)

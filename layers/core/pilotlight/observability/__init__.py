@@ -1,0 +1,1 @@
+"""Metrics in CloudWatch's embedded format, and correlation of log lines."""

@@ -1,0 +1,51 @@
+"""Scores to labels and probabilities. It knows arrays and labels, not where they come from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pilotlight.contracts.processing import Classification
+from pilotlight.runtime.session import Array
+
+
+def outputs(steps: Classification, labels: Sequence[str], scores: Array) -> dict[str, Array]:
+    """The caller's outputs: the best `top` of the last dimension, best first, and all probabilities in order.
+
+    A class without a label is called by its index.
+    """
+    probabilities = activated(steps, scores, len(labels))
+    classes = probabilities.shape[-1]
+    best = np.argsort(-probabilities, axis=-1, kind="stable")[..., : steps.top]
+    values = np.take_along_axis(probabilities, best, axis=-1)
+    names = np.array(labels if len(labels) == classes else list(map(str, range(classes))), object)
+    if steps.top == 1:
+        best, values = best[..., 0], values[..., 0]
+    return {
+        steps.label: np.asarray(names[best], object),
+        steps.probability: values.astype(np.float32),
+        steps.probabilities: probabilities.astype(np.float32),
+    }
+
+
+def activated(steps: Classification, scores: Array, classes: int) -> Array:
+    """Probabilities in float64; one score for two labels is that of the second."""
+    wide = scores.astype(np.float64)
+    if steps.activation == "softmax":
+        return softmax(wide)
+    if steps.activation == "sigmoid":
+        wide = sigmoid(wide)
+    if classes == 2 and wide.shape[-1] == 1:
+        return np.concatenate([1 - wide, wide], axis=-1)
+    return wide
+
+
+def softmax(scores: Array) -> Array:
+    """exp(x) over its sum along the last dimension, without overflow."""
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def sigmoid(scores: Array) -> Array:
+    """1 / (1 + exp(-x)), without overflow on either side."""
+    small = np.exp(-np.abs(scores))
+    return np.asarray(np.where(scores >= 0, 1, small) / (1 + small))

@@ -1,0 +1,151 @@
+"""PNG and JPEG files to the graph's image input: the only module that imports Pillow.
+
+It knows one request's images and the steps of the manifest, nothing of the model behind them. Resizing and cropping are
+those of torchvision's `Resize` and `CenterCrop` on Pillow images.
+"""
+
+import base64
+import binascii
+import io
+import struct
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageOps
+
+from pilotlight.contracts.manifest import Manifest
+from pilotlight.contracts.processing import Image
+from pilotlight.errors import InvalidInputError
+from pilotlight.processing.tensor import column
+from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.session import Array
+
+Pillow.MAX_IMAGE_PIXELS = None  # it warns at one number and raises at another; `opened` refuses by the manifest's
+FORMATS = ("PNG", "JPEG")  # no other decoder of Pillow ever sees a caller's bytes
+SIGNS = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}
+# What Pillow raises on broken files, none of it documented: found by flipping and cutting bytes.
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, struct.error)
+
+
+def feeds(steps: Image, manifest: Manifest, tensor: Array) -> Mapping[str, Array]:
+    """The graph's image input, (batch, channels, height, width) or channels last; a mistake names its image."""
+    spec = next(spec for spec in manifest.inputs if spec.name == steps.input)
+    pictures = opened(steps, column(tensor, steps.name))
+    pixels = [fitted(steps, picture, place) for place, picture in enumerate(pictures)]
+    for place, array in enumerate(pixels):
+        if array.shape != pixels[0].shape:
+            sizes = [f"{width} x {height}" for height, width, _ in (array.shape, pixels[0].shape)]
+            raise wrong(place, f"is {sizes[0]} and image 0 is {sizes[1]}; the model resizes none, send equal sizes")
+    batch = normalised(steps, np.stack(pixels))
+    if steps.layout == "NCHW":
+        batch = batch.transpose(0, 3, 1, 2)
+    dtype = NUMPY_DTYPES[spec.datatype]
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        batch = np.rint(batch).clip(limits.min, limits.max)
+    return {steps.input: np.ascontiguousarray(batch, dtype)}
+
+
+def opened(steps: Image, elements: Array) -> list[Pillow.Image]:
+    """The images with their headers read and none decoded; refused when they would be too large together."""
+    pictures = [header(content(element, place), place) for place, element in enumerate(elements)]
+    pixels = sum(picture.width * picture.height for picture in pictures)
+    if pixels > steps.max_pixels:
+        sizes = ", ".join(f"{picture.width} x {picture.height}" for picture in pictures[:8])
+        raise InvalidInputError(
+            f"The request's images have {pixels:,} pixels together ({sizes}), more than {steps.max_pixels:,}; "
+            "send smaller or fewer ones."
+        )
+    return pictures
+
+
+def content(element: bytes | str, place: int) -> bytes:
+    """A file's bytes: as they are in binary form, base64 in JSON, where a data URL's head may stand before it."""
+    if isinstance(element, bytes):
+        return element
+    text = element.partition(";base64,")[2] if element.startswith("data:") else element
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise wrong(place, f"is not base64, which JSON needs for bytes: {exc}") from exc
+
+
+def header(file: bytes, place: int) -> Pillow.Image:
+    """An image of which only the size and the mode are known yet."""
+    if not file.startswith(tuple(SIGNS.values())):
+        raise wrong(place, f"is neither PNG nor JPEG: its {len(file)} bytes start with {file[:8]!r}")
+    try:
+        picture = Pillow.open(io.BytesIO(file), formats=FORMATS)
+    except BROKEN as exc:
+        raise wrong(place, f"cannot be read: {exc}") from exc
+    frames = getattr(picture, "n_frames", 1) if picture.format == "PNG" else 1  # a phone's JPEG may hold a second image
+    if frames > 1:
+        raise wrong(place, f"is animated with {frames} frames; send one of them")
+    return picture
+
+
+def fitted(steps: Image, picture: Pillow.Image, place: int) -> Array:
+    """Decoded, upright, in the colours, size and cut of the steps: uint8, (height, width, channels)."""
+    try:
+        ImageOps.exif_transpose(picture, in_place=True)
+        coloured = recoloured(steps, picture)
+    except BROKEN as exc:
+        raise wrong(place, f"is damaged: {exc}") from exc
+    sized = coloured.resize(size(steps, coloured, place), Pillow.Resampling[steps.filter.upper()])
+    pixels = np.asarray(cropped(steps, sized))
+    if steps.colour == "BGR":
+        pixels = pixels[..., ::-1]
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def recoloured(steps: Image, picture: Pillow.Image) -> Pillow.Image:
+    """Any mode of PNG and JPEG as RGB or grey; 16 bits become their upper 8, transparency is laid over grey."""
+    if picture.mode.startswith("I"):
+        picture = Pillow.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        if steps.background is not None:
+            ground = Pillow.new("RGBA", picture.size, (*[steps.background] * 3, 255))
+            picture = Pillow.alpha_composite(ground, picture)
+    mode = "L" if steps.colour == "L" else "RGB"
+    return picture if picture.mode == mode else picture.convert(mode)  # which would copy it
+
+
+def size(steps: Image, picture: Pillow.Image, place: int) -> tuple[int, int]:
+    """(width, height) after resizing; a thin strip that would grow beyond the limit is refused."""
+    if steps.resize is not None:
+        return steps.resize[1], steps.resize[0]
+    if steps.shortest is None:
+        return picture.size
+    short, long = sorted(picture.size)
+    longer = steps.shortest * long // short
+    if steps.shortest * longer > steps.max_pixels:
+        wanted = f"{steps.shortest} x {longer:,}, more than {steps.max_pixels:,} pixels"
+        raise wrong(place, f"is {picture.width} x {picture.height} and would be resized to {wanted}; cut it first")
+    return (steps.shortest, longer) if picture.width <= picture.height else (longer, steps.shortest)
+
+
+def cropped(steps: Image, picture: Pillow.Image) -> Pillow.Image:
+    """The centre, black where it reaches beyond the image."""
+    if steps.crop is None:
+        return picture
+    top, left = (offset(*sides) for sides in zip((picture.height, picture.width), steps.crop, strict=True))
+    return picture.crop((left, top, left + steps.crop[1], top + steps.crop[0]))
+
+
+def offset(found: int, wanted: int) -> int:
+    """Where the centre begins along one side, in torchvision's rounding; negative where the side is too short."""
+    return round((found - wanted) / 2) if found >= wanted else -((wanted - found) // 2)
+
+
+def normalised(steps: Image, pixels: Array) -> Array:
+    """(pixel * scale - mean) / deviation in one multiplication and one addition, in float32."""
+    mean, deviation = np.array(steps.mean or (0.0,)), np.array(steps.deviation or (1.0,))
+    factor, summand = (steps.scale / deviation).astype(np.float32), (-mean / deviation).astype(np.float32)
+    return np.asarray(pixels * factor + summand)
+
+
+def wrong(place: int, why: str) -> InvalidInputError:
+    """The error that tells the images of a request apart."""
+    return InvalidInputError(f"Image {place} {why}.")

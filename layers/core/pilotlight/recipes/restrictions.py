@@ -1,0 +1,36 @@
+"""What a recipe may name that did not come with its own folder: one that was sent over HTTP, or lies in a store.
+
+Whoever may send a recipe trains with the trainer's rights, but has no shell there: it names data in stores, brings no
+code, and has the trainer neither read its machine's files nor call other hosts.
+"""
+
+from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.options.data import OwnOptions
+from pilotlight.recipes.options.model import CustomOptions
+from pilotlight.recipes.schema import FOLDER, Recipe
+
+
+def check(recipe: Recipe) -> Recipe:
+    """The recipe, if it can be trained elsewhere than beside its file; `InvalidInputError` says what is in the way."""
+    if isinstance(recipe.model, CustomOptions):
+        raise InvalidInputError(
+            f"model.factory is {recipe.model.factory!r}, which is code; a recipe that is sent brings none. "
+            "Train it where its file lies: pilotlight train RECIPE."
+        )
+    for path in recipe.data.paths if isinstance(recipe.data, OwnOptions) else ():
+        if not (is_in_a_store(path) or is_of_record(path)):
+            raise InvalidInputError(
+                f"data.path is {path!r}, which the trainer cannot see; upload it and name it store:data/... or "
+                "s3://bucket/..., without another endpoint."
+            )
+    return recipe
+
+
+def is_in_a_store(path: str) -> bool:
+    """Whether it names objects, of the run's own store or of a bucket of AWS."""
+    return path.startswith("store:") or (path.startswith("s3://") and "?" not in path)
+
+
+def is_of_record(path: str) -> bool:
+    """Whether it names a file that came with the recipes of record."""
+    return "/" not in path and (FOLDER / path).is_file()

@@ -1,0 +1,1 @@
+"""Versions and aliases in a store: publish, move, approve, sign, prune."""

@@ -1,0 +1,95 @@
+"""What may go: versions that a policy no longer keeps, and files that no manifest names. A plan first, then the deed.
+
+A version's number is never used again: its claim stays. Manifests go first, so that a version is gone at once and for
+everybody, and never half there.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from pilotlight.contracts.manifest import AliasDocument, encode
+from pilotlight.errors import ConflictError, InvalidInputError
+from pilotlight.registry.registry import Registry, version_path
+
+GRACE = timedelta(days=1)  # an upload without a manifest is left alone for so long: it may be under way
+KEPT_FILES = frozenset({"claim.json"})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be removed of a model, and why the rest stays."""
+
+    model: str
+    versions: tuple[int, ...]  # that no alias needs and the policy does not keep
+    orphans: tuple[str, ...]  # paths of files without a manifest
+    kept: Mapping[int, str] = field(default_factory=dict)  # version to reason
+
+
+def plan(registry: Registry, name: str, keep_latest: int, now: datetime | None = None) -> Plan:
+    """What a policy of keeping the newest `keep_latest` versions, and all that aliases need, would remove."""
+    if keep_latest < 1:
+        raise InvalidInputError(f"keep {keep_latest} versions would leave none to go back to; keep 1 or more.")
+    versions, needed = registry.versions(name), needs(registry.aliases(name))
+    newest = dict.fromkeys(versions[-keep_latest:], "among the newest")
+    kept = {version: needed.get(version) or newest[version] for version in versions if version in needed | newest}
+    going = tuple(version for version in versions if version not in kept)
+    return Plan(name, going, tuple(orphans(registry, name, versions, now or datetime.now(UTC))), kept)
+
+
+def check_there(registry: Registry, name: str) -> None:
+    """`NotFoundError` when there is nothing of the model, not even an upload that was never finished."""
+    if next(registry.store.paths(f"models/{name}/versions"), None) is None:
+        registry.manifest(name, 1)  # which says that there is no such model
+
+
+def carry_out(registry: Registry, plan: Plan) -> None:
+    """Remove what a plan names; a version that an alias has been pointed to since is left alone, with an error."""
+    for version in plan.versions:
+        delete(registry, plan.model, version)
+    for path in plan.orphans:
+        registry.store.delete(path)
+
+
+def delete(registry: Registry, name: str, version: int) -> None:
+    """Remove a version for good; `ConflictError` while an alias needs it, `NotFoundError` when there is none."""
+    manifest = registry.manifest(name, version)
+    refuse_needed(registry, name, version)
+    path = version_path(name, version, "manifest.json")
+    registry.store.delete(path)
+    try:
+        refuse_needed(registry, name, version)
+    except ConflictError:  # somebody has pointed an alias to it in this moment
+        registry.store.create(path, encode(manifest))
+        raise
+    for file in list(registry.store.paths(f"models/{name}/versions/{version}")):
+        if file.rsplit("/", 1)[-1] not in KEPT_FILES:
+            registry.store.delete(file)
+
+
+def refuse_needed(registry: Registry, name: str, version: int) -> None:
+    """`ConflictError` says which alias needs the version, and for what."""
+    why = needs(registry.aliases(name)).get(version)
+    if why is not None:
+        raise ConflictError(f"{name}:{version} cannot be deleted: {why}.")
+
+
+def needs(aliases: Mapping[str, AliasDocument]) -> dict[int, str]:
+    """The versions that aliases need, each with the reason."""
+    found: dict[int, str] = {}
+    for alias, document in aliases.items():
+        if document.previous is not None:
+            found.setdefault(document.previous, f"a rollback of the alias {alias!r} would go back to it")
+    for alias, document in aliases.items():
+        for share in (*document.shares, *([document.shadow] if document.shadow else [])):
+            found[share.version] = f"the alias {alias!r} sends it a part of its requests"
+    return found | {document.version: f"the alias {alias!r} points to it" for alias, document in aliases.items()}
+
+
+def orphans(registry: Registry, name: str, versions: list[int], now: datetime) -> Iterator[str]:
+    """Files of uploads that were never committed and have not been touched for the grace period."""
+    committed = {str(version) for version in versions}
+    for path, changed in registry.store.changed(f"models/{name}/versions"):
+        number, _, file = path.removeprefix(f"models/{name}/versions/").partition("/")
+        if number not in committed and file not in KEPT_FILES and changed < now - GRACE:
+            yield path

@@ -1,0 +1,1 @@
+"""Object stores, downloads, and the compressed form of files."""

@@ -1,0 +1,104 @@
+"""Objects copied into files: in parts over several connections, hashed on the way, compressed where that is faster.
+
+A link of 78 MB/s, which is a Lambda sandbox's, takes longer for the bytes than one core for unpacking fewer of them; a
+fast one does not (infra/decisions/0059). So the first part comes as it is, and its speed decides about the others.
+"""
+
+import hashlib
+import logging
+import mmap
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate, chain, count, pairwise
+from typing import BinaryIO
+
+from pilotlight.contracts.manifest import Packed
+from pilotlight.errors import NotFoundError, StoreError
+from pilotlight.storage.object_store import PART_BYTES, ObjectStore, Part
+
+CONNECTIONS = 4
+FAST = 200e6  # bytes/s of the first part; unpacking wins until 150e6, and a link may begin with a burst
+LOG = logging.getLogger(__name__)
+Copy = Callable[[int, int, int], object]  # into an open file, from a byte to before another
+
+
+def download(
+    store: ObjectStore, path: str, target: BinaryIO, limit: int, packed: Packed | None = None
+) -> tuple[int, str]:
+    """Copy an object into an open file; gives its size in bytes and its sha256.
+
+    `limit` is the size that it should have; a longer one is not read to its end, and its hash is of what was read.
+    Large objects come in parts, and are hashed while later parts arrive. `packed`, its path a key of the store, may be
+    read instead of parts of it; whatever is wrong there, the parts themselves are read.
+    """
+    if limit > PART_BYTES:
+        return in_parts(store, path, target, limit, packed)
+    digest, size = hashlib.sha256(), 0
+    for chunk in store.stream(path):
+        digest.update(chunk)
+        target.write(chunk)
+        size += len(chunk)
+        if size > limit:
+            break
+    target.flush()
+    return size, digest.hexdigest()
+
+
+def measured(chunks: Iterable[bytes | memoryview]) -> tuple[int, str]:
+    """The size in bytes and the sha256 of what comes in chunks, none of which is kept."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        digest.update(chunk)
+        size += len(chunk)
+    return size, digest.hexdigest()
+
+
+def in_parts(store: ObjectStore, path: str, target: BinaryIO, limit: int, packed: Packed | None) -> tuple[int, str]:
+    """`download` by ranged reads; the order of the hash is that of the bytes, not of their arrival."""
+    fd, digest = target.fileno(), hashlib.sha256()
+    step = packed.part if packed else PART_BYTES
+    with store.reading(path) as part:
+        began = time.monotonic()
+        size = first_part(store, path, part, fd, step)
+        if size != limit:  # objects are written whole, so this is another one
+            return size, digest.hexdigest()
+        slow = min(step, size) / (time.monotonic() - began) < FAST
+        copy = unpacking(store, packed, part) if packed and slow else part
+        os.truncate(fd, size)
+        starts = range(0, size, step)
+        with ThreadPoolExecutor(CONNECTIONS) as threads, mmap.mmap(fd, size, prot=mmap.PROT_READ) as whole:
+            rest = threads.map(lambda start: copy(fd, start, min(start + step, size)), starts[1:])
+            for start, _ in zip(starts, chain([size], rest), strict=True):
+                with memoryview(whole)[start : start + step] as copied:
+                    digest.update(copied)
+    return size, digest.hexdigest()
+
+
+def first_part(store: ObjectStore, path: str, part: Part, fd: int, end: int) -> int:
+    """The object's size, after its bytes to before `end` are copied."""
+    try:
+        return part(fd, 0, end)
+    except StoreError:
+        if store.size(path) > 0:
+            raise
+        return 0  # S3 has no range of an empty object
+
+
+def unpacking(store: ObjectStore, packed: Packed, plain: Part) -> Copy:
+    """Copies parts as `plain` does, from the packed form of the object; by `plain` what that form does not give."""
+    from pilotlight.storage.zstd_frames import PackingError, unpack  # loads zstd, for which a fast link has no use
+
+    spans = dict(zip(count(0, packed.part), pairwise(accumulate(packed.frames, initial=0)), strict=False))
+
+    def copy(fd: int, start: int, end: int) -> None:
+        at = start
+        try:
+            for chunk in unpack(store.span(packed.path, *spans[start]), end - start):
+                at += os.pwrite(fd, chunk, at)
+        except (PackingError, NotFoundError, StoreError, KeyError) as exc:
+            LOG.warning("%s is read in its plain form: %s", packed.path, exc)
+            plain(fd, start, end)
+
+    return copy

@@ -1,0 +1,312 @@
+"""Object storage: one interface over S3 (and what speaks it), the disk, and memory.
+
+The only module that imports obstore. It moves bytes and knows nothing of models; paths are keys below the store's URL.
+Two conditional writes carry the whole registry: `create` (only if nothing is there) and `replace` (only if unchanged).
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError as ObstoreExistsError
+from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError
+from obstore.store import LocalStore, MemoryStore, S3Store
+
+from pilotlight.errors import (
+    AlreadyExistsError,
+    ChangedError,
+    DeniedError,
+    InvalidInputError,
+    NotFoundError,
+    StoreError,
+)
+from pilotlight.storage.wire import Wire
+
+# By one of these obstore finds credentials itself, as in every Lambda and container of AWS.
+CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"}
+# Bounds a store that is away or silent: the handler answers 503 well inside the gateway's 29 s.
+TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}
+PART_BYTES = 8 << 20  # of a large object, in one request (reference/lambda.md)
+CHUNK_BYTES = 1 << 20  # bytes written at once; larger chunks take fresh memory, smaller ones more turns of the lock
+SIGNED_FOR = timedelta(minutes=15)  # of a URL; it is used at once
+PROXIES = {"http_proxy", "https_proxy", "all_proxy"}  # variables that obstore heeds, and our sockets do not
+RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=10)}
+Part = Callable[[int, int, int], int]  # copies into an open file, from a byte to before another; gives the whole's size
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as read: its bytes, and the e_tag that `replace` compares."""
+
+    data: bytes
+    e_tag: str
+
+
+class ObjectStore:
+    """Keys and bytes. Every method raises `StoreError` when the store does not answer as it should."""
+
+    def __init__(self, url: str, store: LocalStore | MemoryStore | S3Store, address: str = "") -> None:
+        self.url = url  # before the paths of objects
+        self.address = address or url  # by which another process opens the same store
+        self._store = store
+
+    def __repr__(self) -> str:
+        return f"open_store({self.url!r})"
+
+    def get(self, path: str) -> Stored:
+        """The whole object; `NotFoundError` when there is none."""
+        with self._translated(path):
+            result = obstore.get(self._store, path)
+            return Stored(bytes(result.bytes()), result.meta["e_tag"] or "")
+
+    def stream(self, path: str, chunk_bytes: int = 8 << 20) -> Iterator[memoryview]:
+        """The object's bytes in order, in chunks of about `chunk_bytes`; `NotFoundError` when there is none."""
+        with self._translated(path):
+            for chunk in obstore.get(self._store, path).stream(min_chunk_size=chunk_bytes):
+                yield memoryview(chunk)
+
+    def blocks(self, path: str, start: int, end: int, e_tag: str) -> Iterator[bytes]:
+        """The bytes from `start` to before `end`, some MB at a time; `ChangedError` when the e_tag is another.
+
+        Each block is a request of its own, so that its reader may take hours; a stream ends after 30 s.
+        """
+        while start < end:
+            options: Any = {"if_match": e_tag, "range": (start, min(end, start + PART_BYTES))}
+            with self._translated(path):
+                block = bytes(obstore.get(self._store, path, options=options).bytes())
+            yield block
+            start += len(block)
+
+    def part(self, path: str, fd: int, start: int, end: int) -> int:
+        """Copy the bytes from `start` to before `end` to the same place in an open file; gives the object's size.
+
+        Fewer where the object ends earlier; `NotFoundError` when there is none.
+        """
+        with self._translated(path):
+            result = obstore.get(self._store, path, options={"range": (start, end)})
+            for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
+                start += os.pwrite(fd, chunk, start)
+            return result.meta["size"]
+
+    def span(self, path: str, start: int, end: int) -> Iterator[memoryview]:
+        """The bytes from `start` to before `end`, in order, a chunk at a time; `NotFoundError` when there is none."""
+        with self._translated(path):
+            result = obstore.get(self._store, path, options={"range": (start, end)})
+            for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
+                yield memoryview(chunk)
+
+    @contextmanager
+    def reading(self, path: str) -> Iterator[Part]:
+        """`part` of one object, for several threads at once, with what it is best read by while the context lasts."""
+        yield partial(self.part, path)
+
+    def size(self, path: str) -> int:
+        """The object's bytes, without reading them; `NotFoundError` when there is none."""
+        with self._translated(path):
+            return obstore.head(self._store, path)["size"]
+
+    def stamp(self, path: str) -> tuple[int, str]:
+        """The object's size in bytes and its e_tag, without reading it; `NotFoundError` when there is none."""
+        with self._translated(path):
+            meta = obstore.head(self._store, path)
+            return meta["size"], meta["e_tag"] or ""
+
+    def paths(self, prefix: str) -> Iterator[str]:
+        """The paths below the folder `prefix`, in no promised order."""
+        with self._translated(prefix):
+            for chunk in obstore.list(self._store, prefix):
+                yield from (meta["path"] for meta in chunk)
+
+    def changed(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """The paths below the folder `prefix`, each with the time of its last write, in no promised order."""
+        with self._translated(prefix):
+            for chunk in obstore.list(self._store, prefix):
+                yield from ((meta["path"], meta["last_modified"]) for meta in chunk)
+
+    def folders(self, prefix: str) -> list[str]:
+        """The names of the folders directly below the folder `prefix`, sorted."""
+        with self._translated(prefix):
+            found = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
+            return sorted(folder.rstrip("/").rsplit("/", 1)[-1] for folder in found)
+
+    def put(self, path: str, data: bytes | Path) -> None:
+        """Write the object, over whatever was there; a `Path` goes up in parts. Readers see all of it or nothing."""
+        with self._translated(path):
+            obstore.put(self._store, path, data)
+
+    def write(self, path: str, chunks: Iterable[bytes]) -> None:
+        """As `put`, of bytes that come one after the other and need not fit into memory."""
+        with self._translated(path):
+            writer = obstore.open_writer(self._store, path)
+            for chunk in chunks:  # if a chunk fails the writer stays open, and nothing is written
+                writer.write(chunk)
+            writer.close()
+
+    def create(self, path: str, data: bytes) -> None:
+        """Write the object only if there is none; `AlreadyExistsError` otherwise."""
+        with self._translated(path):
+            obstore.put(self._store, path, data, mode="create")
+
+    def replace(self, path: str, data: bytes, e_tag: str) -> None:
+        """Write the object only if its e_tag is still `e_tag`; `ChangedError` otherwise."""
+        with self._translated(path):
+            obstore.put(self._store, path, data, mode={"e_tag": e_tag})
+
+    def delete(self, path: str) -> None:
+        """Remove the object; fine if there is none."""
+        try:
+            with self._translated(path):
+                obstore.delete(self._store, path)
+        except NotFoundError:
+            return
+        except TypeError as exc:  # obstore's word, here alone, for a path with `..` or control characters
+            raise InvalidInputError(f"{path!r} is not a path in a store.") from exc
+
+    def _translated(self, path: str) -> AbstractContextManager[None]:
+        return translated(self.url, path)
+
+
+class PlainStore(ObjectStore):
+    """S3 without TLS, as within a machine or a private network: large objects come by sockets of our own.
+
+    And by obstore where these do not do.
+    """
+
+    def __init__(self, url: str, store: S3Store, address: str = "") -> None:
+        super().__init__(url, store, address)
+        self._bucket = store
+
+    @contextmanager
+    def reading(self, path: str) -> Iterator[Part]:
+        """As `ObjectStore.reading`."""
+        with Wire() as wire:
+
+            def part(fd: int, start: int, end: int) -> int:
+                with self._translated(path):
+                    url = obstore.sign(self._bucket, "GET", path, SIGNED_FOR)
+                reached, size = wire.copy(url, fd, start, end)
+                return size if reached >= min(end, size) else self.part(path, fd, reached, end)
+
+            yield part
+
+
+class DiskStore(ObjectStore):
+    """A folder. obstore writes atomically and creates exclusively there; the compare-and-swap that it lacks is ours."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            super().__init__(url, LocalStore(folder))
+        except (BaseError, OSError) as exc:
+            raise InvalidInputError(f"{url!r} cannot be a store: {reason(exc)}") from exc
+        self._folder = folder
+
+    def replace(self, path: str, data: bytes, e_tag: str) -> None:
+        """Compare and swap under a lock that all writers of this path take; the write itself is an atomic rename."""
+        with self._locked(path):
+            if self._current_e_tag(path) != e_tag:
+                raise ChangedError(f"{self.url}/{path} was changed by somebody else; read it again.")
+            self.put(path, data)
+
+    def _current_e_tag(self, path: str) -> str | None:
+        try:
+            with self._translated(path):
+                return obstore.head(self._store, path)["e_tag"]
+        except NotFoundError:
+            return None  # as on S3, where a missing object fails the comparison
+
+    @contextmanager
+    def _locked(self, path: str) -> Iterator[None]:
+        """Hold the path's lock file. The kernel lets go of it when the process dies, so no lock is ever stale."""
+        locks = self._folder.with_name(self._folder.name + ".locks")  # beside the store: a listing shows objects only
+        with self._translated(path):
+            locks.mkdir(exist_ok=True)
+            with (locks / hashlib.sha256(path.encode()).hexdigest()).open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+
+
+def open_store(url: str) -> ObjectStore:
+    """Open `s3://bucket/prefix`, `file:///folder`, a plain folder path, or `memory://`.
+
+    S3 takes region and credentials from the usual AWS_* variables. `s3://bucket?endpoint=http://host:9000`, or the
+    variable AWS_ENDPOINT_URL, names another server that speaks S3. Raises `InvalidInputError` for another scheme, and
+    for a folder that cannot be made.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "s3" and parts.netloc:
+        return _s3(f"s3://{parts.netloc}{parts.path.rstrip('/')}", parts.query)
+    if parts.scheme == "memory":
+        return ObjectStore("memory://", MemoryStore())
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
+        return DiskStore(url.rstrip("/"), Path(unquote(parts.path)))
+    if url and "://" not in url and not url.startswith(("s3:", "file:")):
+        return DiskStore(url.rstrip("/") or "/", Path(url).absolute())
+    raise InvalidInputError(f"{url!r} is not a store; use s3://bucket/prefix, file:///folder, a folder or memory://.")
+
+
+def _s3(url: str, query: str) -> ObjectStore:
+    options = dict(parse_qsl(query))
+    endpoint = options.pop("endpoint", os.environ.get("AWS_ENDPOINT_URL", ""))
+    if options:
+        raise InvalidInputError(f"{url} takes no {', '.join(options)}; after the '?' there may be endpoint=http://...")
+    if endpoint and not (urlsplit(endpoint).scheme in ("http", "https") and urlsplit(endpoint).hostname):
+        raise InvalidInputError(f"{endpoint!r} is not an endpoint for {url}; write http://host:port or https://host.")
+    arguments: dict[str, Any] = {
+        "client_options": {"allow_http": endpoint.startswith("http://"), **TIMEOUTS},
+        "retry_config": RETRIES,
+    }
+    if endpoint:
+        arguments["endpoint"] = endpoint
+    if not CREDENTIALS.intersection(os.environ):
+        arguments["credential_provider"] = _profile()
+    plain = endpoint.startswith("http://") and not any(name.lower() in PROXIES for name in os.environ)
+    address = f"{url}?{query}" if query else url
+    return (PlainStore if plain else ObjectStore)(url, S3Store.from_url(url, **arguments), address)
+
+
+def _profile() -> Any:  # noqa: ANN401 - obstore's protocol for credential providers is private
+    """Credentials as the aws command finds them, from profiles, SSO or an instance role; a Lambda has variables."""
+    from botocore.exceptions import BotoCoreError  # boto3 takes 200 ms to import
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    try:
+        return Boto3CredentialProvider()
+    except (ValueError, BotoCoreError) as exc:  # obstore's word for none at all; a profile that is not there
+        raise InvalidInputError(f"No AWS credentials: {exc}. Set AWS_PROFILE, or run `aws configure`.") from exc
+
+
+@contextmanager
+def translated(url: str, path: str) -> Iterator[None]:
+    """Turn the library's errors into ours, each with the place it happened."""
+    place = f"{url}/{path}"
+    try:
+        yield
+    except FileNotFoundError as exc:
+        raise NotFoundError(f"There is nothing at {place}.") from exc
+    except ObstoreExistsError as exc:
+        raise AlreadyExistsError(f"There is something at {place} already.") from exc
+    except PreconditionError as exc:
+        raise ChangedError(f"{place} was changed by somebody else; read it again.") from exc
+    except PermissionDeniedError as exc:
+        raise DeniedError(f"The store failed at {place}: {reason(exc)}") from exc
+    except ValueError as exc:  # obstore's word for a path with `..` or control characters
+        raise InvalidInputError(f"{path!r} is not a path in a store: {reason(exc)}") from exc
+    except (BaseError, OSError) as exc:
+        raise StoreError(f"The store failed at {place}: {reason(exc)}") from exc
+
+
+def reason(exc: BaseException) -> str:
+    """What S3 itself says is wrong, else the error's first line; obstore prints its whole source after it."""
+    said = re.search(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", str(exc), re.DOTALL)
+    return f"{said[1]}: {said[2]}" if said else str(exc).strip().split("\n", 1)[0]

@@ -1,0 +1,1 @@
+"""Training runs and their jobs, as a store records them."""

@@ -1,0 +1,68 @@
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilotlight.api.http import Request, Response, caller
+from pilotlight.errors import InvalidInputError
+
+EVENT: dict[str, Any] = {"httpMethod": "POST", "resource": "/v2", "headers": None, "pathParameters": None, "body": None}
+
+
+@given(st.binary())
+def test_bodies_arrive_as_sent(body: bytes) -> None:
+    event = EVENT | {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
+    assert Request.from_event(event).body == body
+
+
+@given(st.text())
+def test_plain_bodies_arrive_too(body: str) -> None:
+    assert Request.from_event(EVENT | {"body": body, "isBase64Encoded": False}).body == body.encode()
+
+
+def test_a_bare_event_is_read() -> None:
+    request = Request.from_event(EVENT)
+    assert (request.body, request.headers, request.parameters, request.id) == (b"", {}, {}, "")
+
+
+def test_header_names_are_lowered() -> None:
+    assert Request.from_event(EVENT | {"headers": {"X-Api-Key": "K"}}).headers == {"x-api-key": "K"}
+
+
+def test_a_body_that_is_not_base64_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="base64"):
+        Request.from_event(EVENT | {"body": "{}", "isBase64Encoded": True})
+
+
+@given(st.binary())
+def test_binary_answers_are_base64(body: bytes) -> None:
+    event = Response(200, body, binary=True).to_event()
+    assert event["isBase64Encoded"] is True
+    assert base64.b64decode(event["body"]) == body
+
+
+def test_json_answers_are_text() -> None:
+    event = Response.json({"x": [1, float("nan")]}, 201, server="y").to_event()
+    assert event == {
+        "statusCode": 201,
+        "headers": {"content-type": "application/json", "server": "y"},
+        "body": '{"x":[1,null]}',
+        "isBase64Encoded": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("context", "name"),
+    [
+        ({"identity": {"userArn": "arn:aws:iam::1:ann", "apiKeyId": "k"}}, "arn:aws:iam::1:ann"),
+        ({"identity": {"apiKeyId": "k"}, "authorizer": {"claims": {"sub": "1", "email": "a@b.org"}}}, "a@b.org"),
+        ({"authorizer": {"claims": {"sub": "1-2"}}}, "1-2"),
+        ({"authorizer": {"principalId": "service"}, "identity": {"sourceIp": "192.0.2.7"}}, "service"),
+        ({"identity": {"apiKeyId": "k", "sourceIp": "192.0.2.7"}}, "k"),
+        ({"identity": None, "authorizer": None}, ""),
+    ],
+)  # fmt: skip
+def test_the_caller_is_named_as_well_as_the_gateway_can(context: dict[str, Any], name: str) -> None:
+    assert caller(context) == name

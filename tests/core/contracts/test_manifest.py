@@ -1,0 +1,128 @@
+import json
+import string
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilotlight.contracts.manifest import (
+    AliasDocument,
+    Draft,
+    Manifest,
+    Reference,
+    TensorSpec,
+    check_name,
+    decode,
+    encode,
+)
+from pilotlight.errors import InvalidInputError
+from pilotlight.registry.registry import complete, describe
+from tests import fakes
+
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True).filter(lambda name: name != "stats")
+
+
+@given(names, st.integers(1, 10**17))
+def test_references_read_back(name: str, version: int) -> None:
+    assert Reference.parse(f"{name}:{version}") == Reference(name, version)
+    assert Reference.parse(str(Reference(name, version))) == Reference(name, version)
+    assert Reference.parse(name) == Reference(name, None, "champion")
+
+
+@given(names, names.filter(lambda alias: not alias.isdecimal()))
+def test_aliases_read_back(name: str, alias: str) -> None:
+    assert str(Reference.parse(f"{name}@{alias}")) == str(Reference(name, None, alias))
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("", "not a model name"),
+        ("-x", "not a model name"),
+        ("a b", "not a model name"),
+        ("a/b", "not a model name"),
+        ("stats", "not a model name"),
+        ("x" * 65, "not a model name"),
+        ("digits:", "write name, name:3 or name@alias"),
+        ("digits:0", "follow ':'"),
+        ("digits:01", "follow ':'"),
+        ("digits:-1", "follow ':'"),
+        ("digits:three", "follow ':'"),
+        ("digits@3", "aliases '@'"),
+        ("digits@0", "neither a version"),
+        ("digits@", "write name, name:3 or name@alias"),
+        ("digits@a b", "not a version or alias"),
+        ("digits\n", "not a model name"),
+    ],
+)
+def test_wrong_references_say_what_is_right(text: str, hint: str) -> None:
+    with pytest.raises(InvalidInputError, match=hint):
+        Reference.parse(text)
+
+
+@given(st.text(string.printable, max_size=20))
+def test_any_text_parses_or_is_refused(text: str) -> None:
+    try:
+        reference = Reference.parse(text)
+    except InvalidInputError:
+        return
+    assert check_name(reference.name, "model name") == reference.name
+
+
+def wrong_manifest(**changes: object) -> bytes:
+    manifest = json.loads(encode(valid_manifest()))
+    return json.dumps({key: value for key, value in (manifest | changes).items() if value != "absent"}).encode()
+
+
+def valid_manifest() -> Manifest:
+    return complete(fakes.draft(), (describe("model.onnx", b"graph"),))
+
+
+def test_a_manifest_reads_back() -> None:
+    manifest = valid_manifest()
+    assert decode(encode(manifest), Manifest, "here") == manifest
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"version": 0}, r"\$\.version"),
+        ({"version": "1"}, r"\$\.version"),
+        ({"schema_version": 2}, r"\$\.schema_version"),
+        ({"outputs": []}, r"\$\.outputs"),
+        ({"inputs": "absent"}, "inputs"),
+        ({"serve": "int8"}, "serves 'int8'"),
+        ({"variants": {"fp64": {"graph": "model.onnx"}}}, r"\$\.variants"),
+        ({"variants": {"fp32": {"graph": "other.onnx"}}}, "not among its files"),
+        ({"report": "report.json"}, "not among its files"),
+        ({"files": [{"path": "../../etc/passwd", "bytes": 1, "sha256": "0" * 64}]}, r"\$\.files\[0\]\.path"),
+        ({"files": [{"path": "/etc/passwd", "bytes": 1, "sha256": "0" * 64}]}, r"\$\.files\[0\]\.path"),
+        ({"files": [{"path": "a/../b", "bytes": 1, "sha256": "0" * 64}]}, r"\$\.files\[0\]\.path"),
+        ({"files": [{"path": "model.onnx", "bytes": -1, "sha256": "0" * 64}]}, r"\$\.files\[0\]\.bytes"),
+        ({"files": [{"path": "model.onnx", "bytes": 1, "sha256": "short"}]}, r"\$\.files\[0\]\.sha256"),
+    ],
+)
+def test_wrong_manifests_name_the_field(changes: dict[str, Any], hint: str) -> None:
+    with pytest.raises(InvalidInputError, match=hint):
+        decode(wrong_manifest(**changes), Manifest, "models/double/versions/1/manifest.json")
+
+
+def test_newer_fields_are_let_through() -> None:
+    assert decode(wrong_manifest(signature="later"), Manifest, "here").name == "double"
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_refused_with_its_place(data: bytes) -> None:
+    with pytest.raises(InvalidInputError, match="over there is not a AliasDocument"):
+        decode(data, AliasDocument, "over there")
+
+
+def test_free_dimensions_print_as_minus_one() -> None:
+    assert TensorSpec("x", "FP32", ("batch", 3, "width")).free_shape == [-1, 3, -1]
+
+
+def test_a_draft_is_no_manifest() -> None:
+    with pytest.raises(InvalidInputError, match="is not a Manifest"):
+        decode(encode(fakes.draft()), Manifest, "here")
+    assert decode(encode(fakes.draft()), Draft, "here") == fakes.draft()

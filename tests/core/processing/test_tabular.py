@@ -1,0 +1,136 @@
+"""Records become rows: by columns or at once, in any numeric type, with categories and gaps."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pilotlight import processing
+from pilotlight.contracts.manifest import TensorSpec
+from pilotlight.contracts.processing import Column, Table
+from pilotlight.errors import InvalidInputError
+from pilotlight.runtime.session import Array
+from tests import fakes
+
+PEOPLE = (
+    Column(name="age", mean=40.0, deviation=10.0, missing=40.0),
+    Column(name="city", categories=("Bern", "Rome", "Oslo"), missing="Rome"),
+    Column(name="floor", categories=("1", "2", "3"), encoding="index"),
+    Column(name="height", mean=1.7, deviation=0.1),
+)
+
+
+def rows(given: dict[str, Array], columns: tuple[Column, ...] = PEOPLE) -> Array:
+    """The graph's rows."""
+    width = sum(column.width for column in columns)
+    of = (TensorSpec("x", "FP32", ("batch", width)),), fakes.ROW[1]
+    manifest = fakes.stepped(Table(input="x", columns=columns), of=of)
+    return processing.prepare(manifest, given)["x"]
+
+
+def texts(*values: str | None) -> Array:
+    return np.array(values, object)
+
+
+def people(**changes: Array) -> dict[str, Array]:
+    right = {"age": np.array([30, 50]), "city": texts("Oslo", "Bern"), "floor": np.array([2, 1]),
+             "height": np.array([1.6, 1.9], np.float32)}  # fmt: skip
+    return {**right, **changes}
+
+
+def test_columns_become_rows() -> None:
+    found = rows(people())
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [[-1, 0, 0, 1, 1, -1], [1, 1, 0, 0, 0, 2]], atol=1e-5)
+
+
+def test_a_column_may_be_two_dimensional() -> None:
+    np.testing.assert_array_equal(rows(people(age=np.array([[30.0], [50.0]]))), rows(people()))
+
+
+def test_numbers_may_come_as_text() -> None:
+    given = people(age=texts("30", " 5e1 "), floor=texts("2", "1"), height=texts("1.6", "1.9"))
+    np.testing.assert_allclose(rows(given), rows(people()), atol=1e-5)
+
+
+def test_truth_values_may_come_as_text() -> None:
+    found = rows({"a": texts("True", "false", "1", "FALSE")}, (Column(name="a"),))
+    assert found.ravel().tolist() == [1, 0, 1, 0]
+
+
+def test_all_columns_at_once() -> None:
+    table = np.array([["30", "Oslo", "2", "1.6"], ["50", "Bern", "1", "1.9"]], object)
+    np.testing.assert_allclose(rows({"table": table}), rows(people()), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.int8, np.uint16, np.float16])
+def test_numbers_at_once_in_any_type(dtype: type) -> None:
+    columns = (Column(name="a", mean=1.0), Column(name="b", deviation=2.0))
+    np.testing.assert_array_equal(rows({"table": np.array([[1, 2], [3, 4]], dtype)}, columns), [[0, 1], [2, 2]])
+
+
+@pytest.mark.parametrize("gap", [np.array([np.nan, 50]), texts(None, "50"), texts("", "50"), texts("nan", "50")])
+def test_missing_numbers_are_filled_in(gap: Array) -> None:
+    assert rows(people(age=gap))[0, 0] == 0
+
+
+@pytest.mark.parametrize("gap", [None, "", " "])
+def test_missing_categories_are_filled_in(gap: str | None) -> None:
+    assert rows(people(city=texts(gap, "Bern")))[0, 1:4].tolist() == [0, 1, 0]
+
+
+def test_gaps_may_reach_a_graph_that_takes_them() -> None:
+    assert np.isnan(rows({"a": np.array([np.nan])}, (Column(name="a", missing="nan"),))).all()
+
+
+def test_whole_numbers_are_categories_without_a_point() -> None:
+    np.testing.assert_array_equal(rows(people(floor=np.array([2.0, 1.0]))), rows(people()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"city": texts("Oslo", "Paris")}, r"'city', row 1, is 'Paris', which is none of \['Bern', 'Rome', 'Oslo'\]"),
+        ({"age": texts("30", "old")}, "'age', row 1, is 'old', expected a number"),
+        ({"age": np.array([30, np.inf])}, "'age', row 1, is infinite"),
+        ({"height": np.array([np.nan, 1.9])}, "'height', row 0, is missing, and the model takes no missing values"),
+        ({"floor": texts("1", None)}, "'floor', row 1, is missing"),
+        ({"height": np.array([1.6])}, "'height' has 1 rows and 'age' 2; send one value for each record"),
+        ({"height": np.zeros((2, 2))}, r"'height' has shape \[2, 2\], expected \[batch\]"),
+        ({"weight": np.zeros(2)}, r"inputs \['age', 'city', 'floor', 'height'\]; 'weight' is not one of them"),
+    ],
+)
+def test_bad_records_get_one_sentence(changes: dict[str, Array], hint: str) -> None:
+    with pytest.raises(InvalidInputError, match=hint):
+        rows(people(**changes))
+
+
+def test_missing_columns_are_named() -> None:
+    given = people()
+    del given["age"]
+    with pytest.raises(InvalidInputError, match="'age' is missing"):
+        rows(given)
+
+
+def test_a_table_of_the_wrong_width_shows_the_columns() -> None:
+    with pytest.raises(InvalidInputError, match=r"shape \[1, 3\], expected \[batch, 4\], the columns \['age', 'city'"):
+        rows({"table": np.zeros((1, 3))})
+
+
+def test_the_graphs_own_tensor_passes_untouched() -> None:
+    raw = np.ones((2, 6), np.float32)
+    assert rows({"x": raw}) is raw
+
+
+@pytest.mark.parametrize(
+    ("column", "hint"),
+    [({"missing": "much"}, "cannot have 'much'"), ({"categories": ("a",), "missing": "b"}, "cannot have 'b'")],
+)
+def test_stand_ins_must_be_values_of_the_column(column: dict[str, Any], hint: str) -> None:
+    with pytest.raises(ValueError, match=hint):
+        Column(name="x", **column)
+
+
+def test_column_names_differ() -> None:
+    with pytest.raises(ValueError, match="columns of the same name"):
+        Table(input="x", columns=(Column(name="a"), Column(name="a")))

@@ -1,0 +1,291 @@
+"""Publishing is all or nothing, also when many publish at once or one dies half-way."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from pilotlight.contracts.manifest import AliasDocument, Manifest, Reference, decode
+from pilotlight.errors import (
+    AlreadyExistsError,
+    ChangedError,
+    DeniedError,
+    InvalidInputError,
+    NotFoundError,
+    StoreError,
+)
+from pilotlight.registry.registry import Registry, alias_path, describe, version_path
+from pilotlight.storage.object_store import ObjectStore, Stored, open_store
+from tests import fakes
+from tests.load import moves
+
+MOVERS, MOVING_SECONDS = 3, 2.0  # `python -m tests.load moves` takes 16, and a minute
+
+
+@pytest.fixture
+def any_registry(store: ObjectStore) -> Registry:
+    return Registry(store)
+
+
+def test_published_versions_are_there(any_registry: Registry) -> None:
+    first = fakes.publish(any_registry)
+    second = fakes.publish(any_registry, of="square")
+    assert (first.version, second.version) == (1, 2)
+    assert any_registry.models() == ["double"]
+    assert any_registry.versions("double") == [1, 2]
+    assert any_registry.manifest("double", 2) == second
+    assert any_registry.store.get(version_path("double", 2, "model.onnx")).data == fakes.graph("square")
+
+
+def test_first_is_champion_newest_is_candidate(any_registry: Registry) -> None:
+    for _ in range(3):
+        fakes.publish(any_registry)
+    assert any_registry.resolve(Reference.parse("double")) == 1
+    assert any_registry.resolve(Reference.parse("double@candidate")) == 3
+    assert any_registry.resolve(Reference.parse("double:2")) == 2
+    assert sorted(any_registry.aliases("double")) == ["candidate", "champion"]
+
+
+def test_moving_remembers_where_from(any_registry: Registry) -> None:
+    fakes.publish(any_registry)
+    fakes.publish(any_registry)
+    moved = any_registry.move("double", "champion", 2, by="ann", reason="better")
+    assert (moved.version, moved.previous, moved.by, moved.reason) == (2, 1, "ann", "better")
+    assert any_registry.alias("double", "champion") == moved
+    assert any_registry.move("double", "canary", 1, by="ann", reason="new alias").previous is None
+
+
+def test_suspending_keeps_where_the_alias_points(any_registry: Registry) -> None:
+    fakes.publish(any_registry)
+    suspended = any_registry.suspend("double", "champion", by="ann", reason="drifts")
+    assert suspended.suspended is not None
+    assert (suspended.version, suspended.suspended.by, suspended.suspended.reason) == (1, "ann", "drifts")
+    assert any_registry.suspend("double", "champion", by="bob", reason="later") == suspended
+    assert any_registry.alias("double", "champion") == suspended
+    resumed = any_registry.resume("double", "champion", by="ann", reason="mended")
+    assert resumed.suspended is None
+    assert (
+        any_registry.resume("double", "champion", by="ann", reason="mended")
+        == resumed
+        == any_registry.alias("double", "champion")
+    )
+
+
+def test_moving_a_suspended_alias_does_not_resume_it(registry: Registry) -> None:
+    fakes.publish(registry)
+    fakes.publish(registry)
+    suspended = registry.suspend("double", "champion", by="ann", reason="drifts").suspended
+    assert registry.move("double", "champion", 2, by="gate", reason="better").suspended == suspended
+
+
+@pytest.mark.parametrize(("name", "alias"), [("nothing", "champion"), ("double", "staging")])
+def test_only_what_is_there_can_be_suspended(registry: Registry, name: str, alias: str) -> None:
+    fakes.publish(registry)
+    with pytest.raises(NotFoundError):
+        registry.suspend(name, alias, by="ann", reason="typo")
+    with pytest.raises(NotFoundError):
+        registry.resume(name, alias, by="ann", reason="typo")
+
+
+def test_an_alias_document_of_before_suspension_reads() -> None:
+    old = b'{"version": 1, "previous": null, "by": "ann", "at": "2026-11-01T00:00:00Z", "reason": "first version"}'
+    assert decode(old, AliasDocument, "alias").suspended is None
+
+
+def test_an_alias_never_points_to_nothing(registry: Registry) -> None:
+    fakes.publish(registry)
+    with pytest.raises(NotFoundError, match="has no version 7; it has 1, candidate, champion"):
+        registry.move("double", "champion", 7, by="ann", reason="typo")
+    assert registry.alias("double", "champion").version == 1
+
+
+def test_a_late_publisher_does_not_move_the_candidate_back(registry: Registry) -> None:
+    old = fakes.publish(registry)
+    fakes.publish(registry)
+    registry.introduce(old)
+    assert registry.alias("double", "candidate").version == 2
+
+
+def test_a_publisher_without_a_right_to_aliases_leaves_them_to_the_promoter(caplog: pytest.LogCaptureFixture) -> None:
+    class Trainer(fakes.FaultyStore):
+        """The trainer's rights: no alias, nor its history."""
+
+        promotes = False
+
+        def create(self, path: str, data: bytes) -> None:
+            if ("/aliases/" in path or "/history/" in path) and not self.promotes:
+                raise DeniedError("403")
+            super().create(path, data)
+
+    store = Trainer()
+    published = fakes.publish(Registry(store))
+    assert Registry(store).versions("double") == [1]
+    assert Registry(store).aliases("double") == {}
+    assert "double:1 is published; its aliases are the promoter's" in caplog.text
+    store.promotes = True
+    for _ in range(2):
+        Registry(store).introduce(published)
+    assert {name: alias.version for name, alias in Registry(store).aliases("double").items()} == {
+        "candidate": 1,
+        "champion": 1,
+    }
+
+
+def test_a_publisher_overtaken_between_look_and_swap_does_not_move_the_candidate_back() -> None:
+    class Overtaken(fakes.FaultyStore):
+        """After the first look at the alias, a newer version's publisher is done with all of it."""
+
+        waits = False
+
+        def get(self, path: str) -> Stored:
+            stored = super().get(path)
+            if self.waits and path.endswith("candidate.json"):
+                self.waits = False
+                fakes.publish(Registry(self))
+            return stored
+
+    store = Overtaken()
+    fakes.publish(Registry(store))
+    store.waits = True
+    late = fakes.publish(Registry(store))
+    assert (late.version, Registry(store).alias("double", "candidate").version) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("reference", "hint"),
+    [
+        ("nothing", "There is no model 'nothing'"),
+        ("nothing@candidate", "There is no model 'nothing'"),
+        ("double@staging", "no version or alias 'staging'; it has 1, candidate, champion"),
+    ],
+)
+def test_what_is_not_there_says_what_is(registry: Registry, reference: str, hint: str) -> None:
+    fakes.publish(registry)
+    with pytest.raises(NotFoundError, match=hint):
+        registry.resolve(Reference.parse(reference))
+
+
+def test_a_draft_that_names_a_missing_file_takes_no_number(registry: Registry) -> None:
+    with pytest.raises(InvalidInputError, match="not among its files"):
+        registry.publish(fakes.draft(), {"other.onnx": b""})
+    assert list(registry.store.paths("models")) == []
+
+
+class DyingStore(fakes.FaultyStore):
+    """Writes up to a path that contains `last`, then fails at every write, as a killed publisher does."""
+
+    def __init__(self, last: str) -> None:
+        super().__init__()
+        self._last = last
+
+    def put(self, path: str, data: bytes | Path) -> None:
+        self._die_at(path)
+        super().put(path, data)
+
+    def create(self, path: str, data: bytes) -> None:
+        self._die_at(path)
+        super().create(path, data)
+
+    def _die_at(self, path: str) -> None:
+        if self._last in path:
+            raise StoreError(f"killed before {path}")
+
+
+@pytest.mark.parametrize("last", ["claim.json", "model.onnx", "manifest.json"])
+def test_a_publisher_that_dies_leaves_nothing_to_see(last: str) -> None:
+    store = DyingStore(last)
+    registry = Registry(store)
+    with pytest.raises(StoreError):
+        fakes.publish(registry)
+    assert registry.models() == []
+    store._last = "nowhere"
+    survivor = fakes.publish(registry)
+    assert registry.versions("double") == [survivor.version]
+    assert registry.resolve(Reference.parse("double")) == survivor.version
+
+
+def test_a_lost_answer_to_the_commit_is_no_conflict() -> None:
+    class Forgetful(fakes.FaultyStore):
+        def create(self, path: str, data: bytes) -> None:
+            super().create(path, data)
+            if path.endswith("manifest.json"):
+                super().create(path, data)  # the client library sends it again
+
+    assert fakes.publish(Registry(Forgetful())).version == 1
+
+
+def test_a_taken_manifest_is_a_conflict(registry: Registry) -> None:
+    mine = fakes.publish(registry)
+    with pytest.raises(AlreadyExistsError):
+        registry._commit(decode(registry_bytes(registry, mine).replace(mine.nonce.encode(), b"0" * 32), Manifest, "x"))
+
+
+def registry_bytes(registry: Registry, manifest: Manifest) -> bytes:
+    return registry.store.get(version_path(manifest.name, manifest.version, "manifest.json")).data
+
+
+def test_a_move_that_was_overtaken_is_refused(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        fakes.publish(registry)
+    stale = registry._alias("double", "champion")
+    registry.move("double", "champion", 2, by="ann", reason="first")
+    monkeypatch.setattr(registry, "_alias", lambda *_: stale)
+    with pytest.raises(ChangedError):
+        registry.move("double", "champion", 1, by="bob", reason="late")
+    assert registry.store.get(alias_path("double", "champion")).data.count(b'"ann"') == 1
+
+
+def test_files_are_described_alike_from_memory_and_disk(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"content")
+    assert describe("x", tmp_path / "x") == describe("x", b"content")
+
+
+def publish_often(url: str, worker: int, times: int, found: "multiprocessing.Queue[int]") -> None:
+    registry = Registry(open_store(url))
+    for turn in range(times):
+        content = f"{worker}/{turn}".encode() * 1000
+        found.put(registry.publish(fakes.draft(), {"model.onnx": content}).version)
+
+
+@pytest.mark.parametrize("kind", ["disk", "bucket_url", "weak_bucket_url"])
+def test_eight_processes_publish_at_once(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    url = str(tmp_path / "store") if kind == "disk" else str(request.getfixturevalue(kind))
+    context = multiprocessing.get_context("spawn")
+    found: multiprocessing.Queue[int] = context.Queue()
+    workers = [context.Process(target=publish_often, args=(url, number, 2, found)) for number in range(8)]
+    for worker in workers:
+        worker.start()
+    versions = sorted(found.get(timeout=60) for _ in range(16))
+    for worker in workers:
+        worker.join()
+    registry = Registry(open_store(url))
+    assert versions == list(range(1, 17)) == registry.versions("double")
+    if kind != "weak_bucket_url":  # there, the swap that loses may win
+        assert registry.resolve(Reference.parse("double@candidate")) == 16
+    for manifest in (registry.manifest("double", version) for version in versions):
+        stored = registry.store.get(version_path("double", manifest.version, "model.onnx")).data
+        assert describe("model.onnx", stored) == manifest.graph
+
+
+def test_a_rollback_is_one_swap_and_is_in_the_history(any_registry: Registry) -> None:
+    fakes.publish(any_registry)
+    fakes.publish(any_registry)
+    any_registry.move("double", "champion", 2, by="ann", reason="better")
+    any_registry.rollback("double", by="bob", reason="worse after all")
+    past = any_registry.history("double")
+    assert [(document.number, document.version, document.by) for document in past] == [
+        (1, 1, ""),
+        (2, 2, "ann"),
+        (3, 1, "bob"),
+    ]
+    assert past[-1] == any_registry.alias("double", "champion")
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+def test_many_movers_leave_a_linear_history_in_which_no_change_is_lost(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = str(request.getfixturevalue("bucket_url")) if kind == "s3" else (tmp_path / "store").as_uri()
+    found = moves.judge(url, MOVERS, MOVING_SECONDS)
+    assert found["failures"] == []
+    assert found["moves"] > 0

@@ -1,0 +1,347 @@
+"""Files, uploads and batches as the function answers them; what the openai client makes of it is in conformance."""
+
+import base64
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from functions.batch_api.files import INLINE
+from functions.batch_api.presigned_urls import Presigner
+from functions.batch_worker import file_job
+from pilotlight.storage.object_store import DiskStore, open_store
+from tests.core.local.http_client import Reply, ask
+from tests.functions.batch_api.conftest import FORM, Place, calls, form
+
+
+def test_a_batch_goes_through_its_states(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_job, "PART_BYTES", 400)
+    ordered = place.order(calls(5))
+    assert ordered["status"] == "validating"
+    assert ordered["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
+    assert place.word.told == [("pilotlight.batches", ordered["id"])]
+    seen: list[dict[str, Any]] = []
+    inner, joined = file_job.Work._write, file_job.Work._joined
+
+    def written(*given: Any) -> Any:  # noqa: ANN401 - as it is
+        after = inner(*given)
+        seen.append(place.show(ordered["id"]))
+        return after
+
+    def joining(*given: Any) -> Any:  # noqa: ANN401 - as it is
+        seen.append(place.show(ordered["id"]))
+        return joined(*given)
+
+    monkeypatch.setattr(file_job.Work, "_write", written)
+    monkeypatch.setattr(file_job.Work, "_joined", joining)
+    place.work()
+    assert [each["status"] for each in seen[:-1]] == ["in_progress"] * (len(seen) - 1)
+    assert seen[-1]["status"] == "finalizing"
+    counts = [each["request_counts"]["completed"] for each in seen]
+    assert counts == sorted(counts)
+    assert counts[0] < 5
+    assert {each["request_counts"]["total"] for each in seen} == {5}
+    done = place.show(ordered["id"])
+    assert (done["status"], done["request_counts"]) == ("completed", {"total": 5, "completed": 5, "failed": 0})
+    assert done["created_at"] <= done["in_progress_at"] <= done["finalizing_at"] <= done["completed_at"]
+    assert done["error_file_id"] is None
+    status, answer = place.ask("GET", f"/v1/files/{done['output_file_id']}")
+    assert (status, answer["purpose"], answer["filename"].rpartition("_")[2]) == (200, "batch_output", "output.jsonl")
+
+
+def test_refusals_stand_in_a_file_of_their_own(place: Place) -> None:
+    lines = calls(2) + calls(1, custom_id="bad", body={"inputs": []}) + calls(1, custom_id="last")
+    ordered = place.order(lines)
+    assert place.work().endswith("is answered: outbox/batches/" + ordered["id"][6:] + "/output.jsonl.")
+    done = place.show(ordered["id"])
+    assert done["request_counts"] == {"total": 4, "completed": 3, "failed": 1}
+    folder = f"outbox/batches/{ordered['id'][6:]}"
+    said = [json.loads(line) for line in place.store.get(f"{folder}/output.jsonl").data.splitlines()]
+    assert [each["custom_id"] for each in said] == ["n0", "n1", "last"]
+    (refused,) = [json.loads(line) for line in place.store.get(f"{folder}/errors.jsonl").data.splitlines()]
+    assert refused["custom_id"] == "bad"
+    assert refused["response"]["status_code"] == 400
+    assert "x" in refused["response"]["body"]["error"]
+    assert len({each["id"] for each in (*said, refused)}) == 4
+
+
+def test_a_batch_that_is_cancelled_stops_in_the_middle(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_job, "WATCH_S", -1.0)  # look before each line
+    ordered = place.order(calls(50))
+    inner, count = file_job.Work._add, list[int]()
+
+    def counted(*given: Any) -> None:  # noqa: ANN401 - as it is
+        inner(*given)
+        count.append(1)
+        if len(count) == 7:
+            status, said = place.ask("POST", f"/v1/batches/{ordered['id']}/cancel")
+            assert (status, said["status"]) == (200, "cancelling")
+
+    monkeypatch.setattr(file_job.Work, "_add", counted)
+    assert "is cancelled" in place.work()
+    assert len(count) == 7
+    stopped = place.show(ordered["id"])
+    assert (stopped["status"], stopped["request_counts"]["completed"]) == ("cancelled", 7)
+    assert stopped["cancelling_at"] <= stopped["cancelled_at"]
+    kept = place.store.get(f"outbox/batches/{ordered['id'][6:]}/output.jsonl").data
+    assert [json.loads(line)["custom_id"] for line in kept.splitlines()] == [f"n{number}" for number in range(7)]
+    assert place.ask("POST", f"/v1/batches/{ordered['id']}/cancel")[1]["status"] == "cancelled"
+    place.work()
+    assert place.store.get(f"outbox/batches/{ordered['id'][6:]}/output.jsonl").data == kept
+
+
+def test_a_batch_that_nobody_has_begun_is_cancelled_by_who_is_told(place: Place) -> None:
+    ordered = place.order(calls(5))
+    assert place.ask("POST", f"/v1/batches/{ordered['id']}/cancel")[1]["status"] == "cancelling"
+    assert len(place.word.told) == 2
+    place.work()
+    assert place.show(ordered["id"])["status"] == "cancelled"
+    assert place.show(ordered["id"])["request_counts"]["completed"] == 0
+
+
+def test_a_batch_whose_file_is_gone_has_failed(place: Place) -> None:
+    file = place.upload(calls(3))
+    ordered = place.batch_of(file)
+    place.ask("DELETE", f"/v1/files/{file}")
+    assert "is not there any more" in place.work()
+    failed = place.show(ordered["id"])
+    assert (failed["status"], failed["errors"]["data"][0]["code"]) == ("failed", "invalid_file")
+
+
+def test_what_is_done_cannot_be_cancelled(place: Place) -> None:
+    ordered = place.order(calls(1))
+    place.work()
+    status, said = place.ask("POST", f"/v1/batches/{ordered['id']}/cancel")
+    assert (status, said["error"]["type"]) == (409, "conflict_error")
+    assert "is completed already" in said["error"]["message"]
+
+
+def test_a_batch_expires_and_keeps_what_was_answered(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    ordered = place.batch_of(place.upload(calls(3)), completion_window="1h")
+    assert ordered["expires_at"] - ordered["created_at"] == 3600
+    later = time.time() + 3601
+    for module in ("functions.batch_worker.paths", "functions.batch_api.batches"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(time=lambda: later))
+    assert place.show(ordered["id"])["status"] == "expired"
+    place.work()
+    expired = place.show(ordered["id"])
+    assert expired["status"] == "expired"
+    assert expired["expired_at"] is not None
+
+
+def test_an_idempotency_key_makes_one_batch_and_one_file(place: Place) -> None:
+    key = {"idempotency-key": "monday"}
+    file = place.upload(calls(2), **key)
+    assert place.upload(calls(2), **key) == file
+    assert place.ask("POST", "/v1/files", form(calls(3)), FORM | key)[0] == 409
+    first = place.batch_of(file, key)
+    place.work()
+    again = place.batch_of(file, key)
+    assert again["id"] == first["id"]
+    assert again["status"] == "completed"
+    assert len(place.word.told) == 1
+    status, said = place.ask("POST", "/v1/batches", {"input_file_id": file, "endpoint": "/v2/models/other/infer"}, key)
+    assert (status, "was used for another request" in said["error"]["message"]) == (409, True)
+    assert place.batch_of(file)["id"] != first["id"]
+
+
+def test_an_order_that_nobody_could_be_told_of_is_taken_back(place: Place) -> None:
+    file, key = place.upload(calls(1)), {"idempotency-key": "k"}
+    place.word.away = True
+    body = {"input_file_id": file, "endpoint": "/v2/models/double/infer"}
+    assert place.ask("POST", "/v1/batches", body, key)[0] == 503
+    assert place.ask("GET", "/v1/batches")[1]["data"] == []
+    place.word.away = False
+    assert place.batch_of(file, key, completion_window="24h")["status"] == "validating"
+    place.work()
+
+
+@pytest.mark.parametrize(
+    ("lines", "codes"),
+    [
+        (b"", ["empty_file"]),
+        (b"\n\n", ["empty_file"]),
+        (b"[1]\n", ["invalid_json_line"]),
+        (b'{"custom_id": "a", "url": "/v2/models/double/infer"}', ["invalid_json_line"]),
+        (calls(1) + calls(2), ["duplicate_custom_id"]),
+        (calls(1, method="GET"), ["invalid_method"]),
+        (calls(1, url="/v2/models/double/versions/1/infer"), ["mismatched_url"]),
+        (b'"' + b"x" * 6_000_001 + b'"', ["line_too_long"]),
+    ],
+)
+def test_a_batch_that_is_wrong_is_refused_before_a_line_is_answered(
+    place: Place, lines: bytes, codes: list[str]
+) -> None:
+    ordered = place.order(lines)
+    assert "is refused" in place.work()
+    failed = place.show(ordered["id"])
+    assert (failed["status"], failed["output_file_id"]) == ("failed", None)
+    assert [each["code"] for each in failed["errors"]["data"]] == codes
+    assert failed["request_counts"]["completed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        ({"endpoint": "/v2/models/double/infer"}, "input_file_id"),
+        ({"input_file_id": "f", "endpoint": "/invocations"}, "is not an endpoint of batches"),
+        ({"input_file_id": "f", "endpoint": "/v2/models/../infer"}, "is not a"),
+        ({"input_file_id": "f", "endpoint": "/v2/models/double/infer", "completion_window": "1d"}, "completion_window"),
+        ({"input_file_id": "f", "endpoint": "/v2/models/double/infer", "metadata": {"a": "b" * 513}}, "metadata"),
+        (b"{", "no NewBatch"),
+    ],
+)
+def test_an_order_that_is_wrong_is_refused_at_once(place: Place, body: Any, hint: str) -> None:  # noqa: ANN401 - any JSON
+    status, said = place.ask("POST", "/v1/batches", body)
+    assert (status, said["error"]["type"]) == (400, "invalid_request_error")
+    assert hint in said["error"]["message"]
+
+
+def test_lists_are_pages_the_newest_first(place: Place) -> None:
+    made = [place.order(calls(1))["id"] for _ in range(5)]
+    seen, last = list[str](), ""
+    while True:
+        _, page = place.ask("GET", "/v1/batches", query={"limit": "2"} | ({"after": last} if last else {}))
+        seen += [each["id"] for each in page["data"]]
+        last = page["last_id"]
+        if not page["has_more"]:
+            break
+    assert seen == sorted(made, reverse=True)
+    newest, oldest = (place.ask("GET", "/v1/files", query={"order": order})[1]["data"] for order in ("desc", "asc"))
+    assert (len(newest), newest) == (5, oldest[::-1])
+    assert place.ask("GET", "/v1/files")[1]["data"] == newest
+    assert place.ask("GET", "/v1/files", query={"order": "size"})[0] == 400
+    assert place.ask("GET", "/v1/files", query={"purpose": "vision"})[1]["data"] == []
+    assert place.ask("GET", "/v1/batches", query={"limit": "0"})[0] == 400
+    assert place.ask("GET", "/v1/batches", query={"limit": "x"})[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"{}", {"content-type": "application/json"}, 415),
+        (form(b"x")[:-30], FORM, 400),
+        (form(b"x", "data"), FORM, 400),
+        (form(b"x", purpose=""), FORM, 400),
+        (b"", FORM, 400),
+    ],
+)
+def test_a_form_that_is_wrong_is_refused(place: Place, body: bytes, headers: dict[str, str], status: int) -> None:
+    assert place.ask("POST", "/v1/files", body, headers)[0] == status
+
+
+def test_a_large_file_is_fetched_in_ranges_where_nobody_can_be_sent_elsewhere(tmp_path: Path) -> None:
+    place = Place(open_store(str(tmp_path / "store")))
+    assert isinstance(place.store, DiskStore)
+    data = bytes(range(256)) * (INLINE // 256 + 100)
+    file = place.upload(data)
+    status, said = place.ask("GET", f"/v1/files/{file}/content")
+    assert (status, f"Range: bytes=0-{INLINE - 1}" in said["error"]["message"]) == (413, True)
+    got, place_ = b"", 0
+    while place_ < len(data):
+        status, answer = place.ask("GET", f"/v1/files/{file}/content", headers={"range": f"bytes={place_}-"})
+        assert status == 206
+        got += base64.b64decode(answer["body"])
+        place_ = len(got)
+    assert got == data
+    assert answer["headers"]["content-range"].endswith(f"/{len(data)}")
+    assert place.ask("GET", f"/v1/files/{file}/content", headers={"range": f"bytes={len(data)}-"})[0] == 400
+
+
+def test_an_upload_in_parts_is_what_was_announced_or_nothing(place: Place) -> None:
+    asked = {"filename": "a.bin", "bytes": 6, "purpose": "user_data", "mime_type": "x"}
+    _, upload = place.ask("POST", "/v1/uploads", asked)
+    assert (upload["status"], upload["presigned"]) == ("pending", None)
+    to = f"/v1/uploads/{upload['id']}/parts"
+    parts = [place.ask("POST", to, form(data, "data"), FORM)[1]["id"] for data in (b"def", b"abc")]
+    complete = f"/v1/uploads/{upload['id']}/complete"
+    assert place.ask("POST", complete, {"part_ids": parts[:1]})[0] == 400
+    assert place.ask("POST", complete, {"part_ids": ["part_" + "0" * 32]})[0] == 400
+    assert place.ask("POST", complete, {"part_ids": ["../x"]})[0] == 400
+    assert place.ask("POST", complete, {"part_ids": parts[::-1], "md5": "0" * 32})[0] == 400
+    assert place.ask("GET", "/v1/files")[1]["data"] == []
+    status, done = place.ask("POST", complete, {"part_ids": parts[::-1]})
+    assert (status, done["status"], done["file"]["bytes"]) == (200, "completed", 6)
+    assert place.store.get(f"uploads/{upload['id'][7:]}/content").data == b"abcdef"
+    assert not list(place.store.paths(f"uploads/{upload['id'][7:]}/parts"))
+    assert place.ask("POST", "/v1/uploads/upload_1/complete", {})[0] == 404
+
+
+def test_what_has_become_a_file_stays_one(place: Place) -> None:
+    """A client that lost the answer asks again; one that gives up too late is told so, and loses nothing."""
+    _, upload = place.ask("POST", "/v1/uploads", {"filename": "a.bin", "bytes": 3, "purpose": "user_data"})
+    to = f"/v1/uploads/{upload['id']}"
+    part = place.ask("POST", f"{to}/parts", form(b"abc", "data"), FORM)[1]["id"]
+    _, done = place.ask("POST", f"{to}/complete", {"part_ids": [part]})
+    assert place.ask("POST", f"{to}/complete", {"part_ids": [part]}) == (200, done)
+    for path, body, headers in ((f"{to}/cancel", {}, {}), (f"{to}/parts", form(b"xyz", "data"), FORM)):
+        status, said = place.ask("POST", path, body, headers)
+        assert (status, f"its file is {done['file']['id']}" in said["error"]["message"]) == (409, True)
+    assert place.store.get(f"uploads/{upload['id'][7:]}/content").data == b"abc"
+
+
+def test_an_upload_can_be_given_up(place: Place) -> None:
+    _, upload = place.ask("POST", "/v1/uploads", {"filename": "a", "bytes": 3, "purpose": "batch"})
+    place.ask("POST", f"/v1/uploads/{upload['id']}/parts", form(b"abc", "data"), FORM)
+    assert place.ask("POST", f"/v1/uploads/{upload['id']}/complete", {"part_ids": []})[0] == 400
+    place.store.put(f"uploads/{upload['id'][7:]}/content", b"too much")  # by its presigned URL, say
+    assert place.ask("POST", f"/v1/uploads/{upload['id']}/cancel")[1]["status"] == "cancelled"
+    assert not list(place.store.paths("uploads"))
+    assert place.ask("POST", f"/v1/uploads/{upload['id']}/complete", {})[0] == 404
+
+
+def test_bytes_go_straight_to_the_bucket_and_come_from_there(bucket_url: str) -> None:
+    place = Place(open_store(bucket_url), bucket_url)
+    data = calls(40_000)
+    assert len(data) > INLINE
+    _, upload = place.ask("POST", "/v1/uploads", {"filename": "a.jsonl", "bytes": len(data), "purpose": "batch"})
+    signed = upload["presigned"]
+    assert "content-length" in signed["url"].lower()
+    assert place.ask("POST", f"/v1/uploads/{upload['id']}/complete", {})[0] == 400
+    assert followed("PUT", signed["url"], data, signed["headers"]).status == 200
+    _, done = place.ask("POST", f"/v1/uploads/{upload['id']}/complete", {})
+    assert done["file"]["s3_uri"] == f"{place.store.url}/uploads/{upload['id'][7:]}/content"
+    status, answer = place.ask("GET", f"/v1/files/{done['file']['id']}/content")
+    assert status == 302
+    assert followed("GET", answer["headers"]["location"]).body == data
+
+
+def followed(method: str, url: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> Reply:
+    """What somebody without credentials is answered at a signed URL."""
+    parts = urlsplit(url)
+    return ask(f"{parts.scheme}://{parts.netloc}", method, f"{parts.path}?{parts.query}", data, headers)
+
+
+def test_a_signature_names_one_key_of_one_bucket() -> None:
+    assert Presigner.of("memory://") is None
+    assert Presigner.of("/a/folder") is None
+    found = Presigner.of("s3://bucket/prefix?endpoint=http://127.0.0.1:9")
+    assert found is not None
+    assert (found._bucket, found._prefix, found._endpoint) == ("bucket", "prefix", "http://127.0.0.1:9")
+
+
+def test_files_are_deleted_but_not_results(place: Place) -> None:
+    ordered = place.order(calls(1))
+    place.work()
+    done = place.show(ordered["id"])
+    assert place.ask("DELETE", f"/v1/files/{done['output_file_id']}")[0] == 409
+    assert place.ask("DELETE", f"/v1/files/{done['input_file_id']}")[1]["deleted"]
+    assert place.ask("GET", f"/v1/files/{done['input_file_id']}")[0] == 404
+    assert place.ask("GET", f"/v1/files/{done['output_file_id']}/content")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "name", ["file-1", "file-../x", "batch_1", "file-" + "0" * 32, "file-" + "0" * 32 + "-output", ""]
+)
+def test_what_is_no_file_is_not_there(place: Place, name: str) -> None:
+    status, said = place.ask("GET", f"/v1/files/{name}/content")
+    assert (status, said["error"]["type"]) == (404, "invalid_request_error")
+
+
+def test_a_wrong_verb_is_answered_with_the_right_one(place: Place) -> None:
+    status, said = place.ask("PUT", "/v1/files", b"x")
+    assert (status, "use POST, GET" in said["error"]["message"]) == (405, True)

@@ -1,0 +1,211 @@
+"""scikit-learn's estimators as people fit them: tables with named columns, texts among numbers, trees, clusters."""
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+
+from pilotlight.runtime.session import Array
+from tests.functions.train.convert.conftest import Publish, Refused, imported
+
+SOURCE = """
+import numpy as np
+import pandas as pd
+from sklearn.cluster import KMeans
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+
+random = np.random.default_rng(0)
+people = pd.DataFrame({
+    "age": random.integers(18, 80, 200).astype(float),
+    "job": random.choice(["cook", "nurse", "clerk"], 200),
+    "pay": random.normal(50, 10, 200),
+})
+numbers, both = people[["age", "pay"]], np.c_[people.age > 40, people.pay > 50]
+rich = np.where(people.pay + 10 * (people.job == "cook") > 52, "yes", "no")
+
+
+def mixed():
+    filled = make_pipeline(SimpleImputer(), StandardScaler())
+    encoder = OneHotEncoder(handle_unknown="ignore")
+    parts = ColumnTransformer([("numbers", filled, ["age", "pay"]), ("texts", encoder, ["job"])])
+    return make_pipeline(parts, LogisticRegression()).fit(people, rich)
+
+
+def placed():
+    parts = ColumnTransformer([("job", OrdinalEncoder(), [1])], remainder="passthrough")
+    return make_pipeline(parts, RandomForestClassifier(5, random_state=0)).fit(people, rich)
+
+
+def unnamed():
+    parts = ColumnTransformer([("texts", OneHotEncoder(), [0]), ("numbers", StandardScaler(), [1])])
+    rows = np.array([["a", 1.0], ["b", 2.0], ["a", 3.0], ["b", 0.0]] * 10, object)
+    return make_pipeline(parts, LogisticRegression()).fit(rows, [0, 1, 1, 0] * 10)
+
+
+def sliced():
+    parts = ColumnTransformer([("job", OrdinalEncoder(), slice("job", "pay"))], remainder="passthrough")
+    return make_pipeline(parts, RandomForestClassifier(5, random_state=0)).fit(people, rich)
+
+
+def codes():
+    rows = random.integers(4, 8, (50, 2))
+    return make_pipeline(OneHotEncoder(), LogisticRegression()).fit(rows, rows[:, 0] > 5)
+
+
+def boosted():
+    return HistGradientBoostingClassifier(max_iter=5).fit(*load_breast_cancer(return_X_y=True))
+
+
+def boosted_numbers():
+    return HistGradientBoostingRegressor(max_iter=5).fit(*load_diabetes(return_X_y=True))
+
+
+def clusters():
+    return KMeans(3, n_init=1, random_state=0).fit(load_iris().data)
+
+
+def no_negative(rows):
+    raise ValueError("no negative numbers")
+
+
+def spaced():
+    table = people[["age", "pay"]].rename(columns={"age": "age (years)", "pay": "numbers"})
+    parts = ColumnTransformer([("age", StandardScaler(), ["age (years)"])], remainder="passthrough")
+    return make_pipeline(parts, LogisticRegression()).fit(table, rich)
+
+
+def answered():
+    table = people[["age", "pay"]].rename(columns={"age": "probabilities_of_classes", "pay": "output_label"})
+    parts = ColumnTransformer([("age", StandardScaler(), ["output_label"])], remainder="passthrough")
+    return make_pipeline(parts, LogisticRegression()).fit(table, rich)
+
+
+def several():
+    return RandomForestClassifier(3, random_state=0).fit(numbers, both)
+
+
+def several_at_once():
+    return OneVsRestClassifier(LogisticRegression()).fit(numbers, both)
+
+
+def texts():
+    return make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(people.job, rich)
+
+
+def a_text_among_numbers():
+    parts = ColumnTransformer([("job", TfidfVectorizer(), "job"), ("age", StandardScaler(), ["age"])])
+    return make_pipeline(parts, LogisticRegression()).fit(people, rich)
+
+
+def processes():
+    return GaussianProcessClassifier().fit(numbers, (people.age > 40).astype(int))
+
+
+choosy = LinearRegression().fit([[1.0, 2.0], [3.0, 4.0]], [1.0, 2.0])
+choosy.predict = no_negative
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("estimators") / "estimators.py"
+    path.write_text(SOURCE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def mine(file: Path) -> ModuleType:
+    return imported(file)
+
+
+def probabilities(client: triton.InferenceServerClient, name: str, **columns: Array) -> Array:
+    inputs = []
+    for column, values in columns.items():
+        tensor = triton.InferInput(column, list(values.shape), "BYTES" if values.dtype == object else "FP32")
+        inputs.append(tensor.set_data_from_numpy(values))
+    wanted = [triton.InferRequestedOutput("probabilities")]
+    found: Array = client.infer(name, inputs, outputs=wanted).as_numpy("probabilities")
+    return found
+
+
+def columns(mine: ModuleType) -> dict[str, Array]:
+    """Some of the people as the graph takes them, [rows, 1] by column."""
+    some = mine.people.iloc[::7]
+    numbers = {name: some[[name]].to_numpy(np.float32) for name in ("age", "pay")}
+    return numbers | {"job": some[["job"]].to_numpy(object)}
+
+
+@pytest.mark.parametrize("name", ["mixed", "placed"])
+def test_a_table_of_numbers_and_texts(
+    publish: Publish, client: triton.InferenceServerClient, file: Path, mine: ModuleType, name: str
+) -> None:
+    manifest = publish(f"{file}:{name}", name=name)
+    kinds = [(spec.name, spec.datatype) for spec in manifest.inputs]
+    assert kinds == [("age", "FP32"), ("job", "BYTES"), ("pay", "FP32")]
+    assert manifest.labels == ("no", "yes")
+    found = probabilities(client, name, **columns(mine))
+    right = getattr(mine, name)().predict_proba(mine.people.iloc[::7])
+    np.testing.assert_allclose(found, right, atol=1e-5)
+
+
+def test_columns_without_names(
+    publish: Publish, client: triton.InferenceServerClient, file: Path, mine: ModuleType
+) -> None:
+    publish(f"{file}:unnamed", name="unnamed")
+    found = probabilities(client, "unnamed", x0=np.array([["a"], ["b"]], object), x1=np.array([[1], [2]], "f"))
+    right = mine.unnamed().predict_proba(np.array([["a", 1.0], ["b", 2.0]], object))
+    np.testing.assert_allclose(found, right, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["boosted", "boosted_numbers", "clusters", "codes"])
+def test_estimators_that_need_care(publish: Publish, file: Path, name: str) -> None:
+    """Trees whose booleans onnx refuses, clusters that keep the dtype of fit, categories that no random number is."""
+    manifest = publish(f"{file}:{name}", name=name)
+    assert manifest.parity is not None
+    assert manifest.parity.batches == (64,)
+
+
+def test_an_estimator_that_takes_no_made_up_rows(refused: Refused, file: Path) -> None:
+    said = refused(f"{file}:choosy")
+    assert "refuses rows of ['x0', 'x1'] that were made up to compare it with its graph: no negative numbers." in said
+
+
+def test_a_slice_of_names(refused: Refused, file: Path) -> None:
+    assert "give the ColumnTransformer a list for slice('job', 'pay', None)" in refused(f"{file}:sliced")
+
+
+@pytest.mark.parametrize("name", ["spaced", "answered"])
+def test_columns_keep_whatever_names_they_have(
+    publish: Publish, client: triton.InferenceServerClient, file: Path, mine: ModuleType, name: str
+) -> None:
+    estimator, rows = getattr(mine, name)(), mine.people[["age", "pay"]].to_numpy(np.float32)[:5]
+    names = list(estimator.feature_names_in_)
+    assert [spec.name for spec in publish(f"{file}:{name}", name=name).inputs] == names
+    found = probabilities(client, name, **{key: rows[:, [place]] for place, key in enumerate(names)})
+    right = estimator.predict_proba(mine.pd.DataFrame(rows, columns=names))
+    np.testing.assert_allclose(found, right, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("several", "answers 2 targets at once; fit an estimator for each, and publish them apart."),
+        ("several_at_once", "answers 2 targets at once; fit an estimator for each, and publish them apart."),
+        ("texts", "a TfidfVectorizer, which takes whole texts; vectorize them before"),
+        ("a_text_among_numbers", "a TfidfVectorizer, which takes whole texts; vectorize them before"),
+        ("processes", "processes becomes a graph that cannot be served: onnxruntime"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(refused: Refused, file: Path, name: str, said: str) -> None:
+    assert said in refused(f"{file}:{name}")

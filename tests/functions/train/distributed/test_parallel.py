@@ -1,0 +1,117 @@
+"""Two processes train what one would have, in copies and in slices; a batch is shared out whole."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from functions.train.data import loader
+from functions.train.data.dataset import Splits
+from functions.train.distributed import parallel
+from functions.train.distributed.process_group import ALONE, World, place
+from functions.train.training.step import parts
+from tests.functions.train.distributed.worker_processes import BROKEN, WAYS, few, trained
+
+ROOT = Path(__file__).parents[4]
+TOLERANCE = 2e-5  # of a weight; the order in which two processes add is another one
+CPU = torch.device("cpu")
+
+
+def environment(rank: int, size: int, port: int) -> dict[str, str]:
+    """What torchrun gives a process."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "layers/core")])
+    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | {name: str(is_) for name, is_ in place.items()}
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights that two processes ended with."""
+    folder = tmp_path_factory.mktemp("several")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-W", "error", "-m", "tests.functions.train.distributed.worker_processes", str(folder)]
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, env=environment(rank, 2, port), stderr=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    return folder
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    return few()
+
+
+@pytest.mark.parametrize("name", [name for name in WAYS if name != "dropped"])
+def test_two_processes_train_what_one_would_have(name: str, together: Path, splits: Splits) -> None:
+    found = load_file(together / f"{name}.safetensors")
+    for key, weights in trained(name, splits).items():
+        torch.testing.assert_close(found[key], weights, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_resumed_together_is_the_unbroken_one_bit_for_bit(name: str, together: Path) -> None:
+    found, expected = (load_file(together / f"{name}{suffix}.safetensors") for suffix in (", broken", ""))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("examples", [2, 3, 4, 5, 64, 1001])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+def test_every_example_is_shared_out_evenly(examples: int, size: int) -> None:
+    batch = torch.arange(examples)
+    shares = [World(rank, size).share(batch) for rank in range(size)]
+    if examples < size:  # too small to share: all of them work through it all
+        assert all(torch.equal(share, batch) for share in shares)
+    else:
+        assert torch.equal(torch.cat(shares), batch)
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize(("examples", "processes", "expected"), [(64, 1, 5), (64, 8, 4), (7, 2, 1), (3, 8, 1)])
+def test_all_processes_work_through_equally_many_parts(examples: int, processes: int, expected: int) -> None:
+    assert parts(5, examples, processes) == expected
+
+
+@pytest.mark.parametrize("examples", range(1, 14))
+@pytest.mark.parametrize("size", [2, 3, 4, 12])
+def test_batches_hold_every_example_once_and_never_one_alone(examples: int, size: int) -> None:
+    sizes = loader.sizes(examples, size)
+    assert sum(sizes) == examples
+    assert all(part > 1 for part in sizes) or examples == 1
+    assert all(part == size for part in sizes[:-1])
+    assert sizes[-1] <= size + 1
+
+
+def test_place_is_what_torchrun_says() -> None:
+    assert place({}) == ALONE
+    assert place({"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1"}) == World(9, 16, 1)
+
+
+def test_alone_nothing_is_shared_or_told() -> None:
+    value = torch.arange(3)
+    assert ALONE.share(value) is ALONE.total(value) is ALONE.told(value) is value
+    assert (ALONE.agree(2), ALONE.tell(b"x"), ALONE.spread({"a": value}), ALONE.lead) == (2, b"x", {"a": value}, True)
+
+
+def test_model_too_large_for_a_gpu_is_sliced(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = torch.nn.Linear(1000, 1000, bias=False)  # 16 MB with gradients and Adam's moments
+
+    class Gpu:
+        total_memory = 20_000_000
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Gpu)
+    assert parallel.resolve("auto", network, CPU) == "ddp"
+    assert parallel.resolve("fsdp", network, CPU) == "fsdp"
+    assert parallel.resolve("auto", network, torch.device("cuda")) == "fsdp"
+    monkeypatch.setattr(Gpu, "total_memory", 40_000_000)
+    assert parallel.resolve("auto", network, torch.device("cuda")) == "ddp"

@@ -1,0 +1,82 @@
+"""One of several processes that train together, for test_parallel.
+
+    python -m tests.functions.train.distributed.worker_processes FOLDER
+
+The lead leaves the weights of each training in the folder; of some also those of one that was taken apart on the way.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from functions.train.data import dataset
+from functions.train.data.dataset import Splits
+from functions.train.distributed.process_group import ALONE, World, joined
+from functions.train.errors import PausedError
+from functions.train.models import build
+from functions.train.training.trainer import seeded, threads, train
+from tests.functions.train.conftest import tiny_recipe
+from tests.functions.train.training.test_checkpoint import StopAt
+
+EXAMPLES = 301  # in batches of 64 the last one has 45, an odd number; in batches of 60 one is left over
+DRY = "model.dropout=0"  # processes drop each their own
+PLAIN = "model={architecture: mlp, hidden: [16]}"  # accumulation shows a batch normalisation the parts
+SLICED = "distributed.strategy=fsdp"
+WEIGHTED = "loss={name: cross_entropy, label_smoothing: 0.1, class_weights: balanced}"
+WAYS = {
+    "adam": (DRY, "optimiser={name: adam, learning_rate: 0.01}"),
+    "left over": (DRY, "batch_size=60", "optimiser={name: momentum, learning_rate: 0.1}"),
+    "full": (DRY, "batch_size=full", "optimiser={name: gd, learning_rate: 0.1}"),
+    "weighted": (PLAIN, WEIGHTED, "accumulation=3"),
+    "clipped": (DRY, "clip_norm=0.1", "ema=0.9", "optimiser={name: adamw, learning_rate: 0.01, weight_decay: 0.1}"),
+    "sliced": (DRY, SLICED, "ema=0.9", "optimiser={name: adamw, learning_rate: 0.01}"),
+    "sliced, clipped": (PLAIN, SLICED, WEIGHTED, "clip_norm=0.1", "accumulation=2"),
+    "dropped": ("model.dropout=0.5", "ema=0.9"),
+}
+BROKEN = ("dropped", "sliced")  # taken apart at step 7 of 10, too
+STEP = 7
+
+
+def few() -> Splits:
+    """The digits, with few of them to train on."""
+    options = tiny_recipe().data
+    splits = dataset.split(dataset.load(options), options)
+    return replace(splits, train=splits.train.take(np.arange(EXAMPLES)))
+
+
+def trained(name: str, splits: Splits, world: World = ALONE, keeper: StopAt | None = None) -> dict[str, torch.Tensor]:
+    """The weights of a training."""
+    recipe = tiny_recipe(*WAYS[name])
+    with seeded(recipe.seed):
+        network = build.build(recipe.model, splits.train)
+    train(network, splits, recipe, lambda _: None, keeper, world)
+    return dict(network.state_dict())
+
+
+def broken(name: str, splits: Splits, world: World) -> dict[str, torch.Tensor]:
+    """The weights of a training that was taken apart into a snapshot and put together again."""
+    first = StopAt(STEP)
+    try:
+        trained(name, splits, world, first)
+    except PausedError:
+        return trained(name, splits, world, StopAt(-1, first.kept))
+    raise AssertionError(name)
+
+
+def work(folder: Path) -> None:
+    """All trainings, one after the other."""
+    with threads(1), joined() as world:
+        splits = few()
+        found = {name: trained(name, splits, world) for name in WAYS}
+        found |= {f"{name}, broken": broken(name, splits, world) for name in BROKEN}
+        if world.lead:
+            for name, weights in found.items():
+                save_file(weights, folder / f"{name}.safetensors")
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))

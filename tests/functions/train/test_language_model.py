@@ -1,0 +1,294 @@
+"""A language model, small: from documents to a served version, and back over HTTP to the digit."""
+
+import io
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tokenizers
+import torch
+from torch.nn.functional import cross_entropy
+from tritonclient import http
+
+from functions.train import ngram
+from functions.train.data import corpus, dataset
+from functions.train.data.dataset import Array, Dataset, Splits
+from functions.train.data.tokenizer import Tokenizer
+from functions.train.evaluation.metrics import judge, language
+from functions.train.export import golden
+from functions.train.export.graph import ask
+from functions.train.export.onnx_export import export
+from functions.train.export.quantization_search import Ladder
+from functions.train.pipeline import Outcome, run
+from pilotlight.contracts.manifest import TensorSpec
+from pilotlight.errors import InvalidInputError
+from pilotlight.gate.evaluation import Gate
+from pilotlight.local.gateway import Gateway
+from pilotlight.recipes.options.graph import QuantizationOptions
+from pilotlight.recipes.schema import Recipe, load
+from pilotlight.registry.registry import Registry, version_path
+from pilotlight.runtime.session import open_session
+from pilotlight.storage.object_store import ObjectStore, open_store
+from tests.functions.train.conftest import silence
+from tests.functions.train.training.test_checkpoint import StopAt, assert_same, stopped, trained
+
+ROOT = Path(__file__).parents[3]
+SMALL = (
+    "name=small",
+    "threads=1",
+    "data.text={vocabulary: 400, window: 32}",
+    "model={architecture: decoder, layers: 1, width: 32, heads: 4, kv_heads: 2, hidden: 48, context: 32}",
+    "batch_size=128",
+    "epochs=1",
+    "optimiser.learning_rate=1e-2",
+    "quantization.budget=null",
+)
+
+
+def small(*overrides: str) -> Recipe:
+    """The recipe of record, shrunk to seconds."""
+    return load("topics-lm", [*SMALL, *overrides])
+
+
+@pytest.fixture(scope="module")
+def sets() -> Splits:
+    return dataset.shared(small().data)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished run, and the store it published to."""
+
+    outcome: Outcome
+    store: ObjectStore
+    folder: Path
+
+    def file(self, name: str) -> bytes:
+        return self.store.get(version_path("small", 1, name)).data
+
+    def evaluation(self) -> tuple[Array, Array]:
+        with np.load(io.BytesIO(self.file("evaluation.npz")), allow_pickle=False) as arrays:
+            assert sorted(arrays) == ["input_ids", "target"]
+            return arrays["input_ids"], arrays["target"]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    folder = tmp_path_factory.mktemp("language") / "store"
+    store = open_store(str(folder))
+    return Written(run(small(), store, silence()), store, folder)
+
+
+def test_each_token_is_answered_by_the_next(sets: Splits) -> None:
+    for part, step in ((sets.train, 32), (sets.validation, 32), (sets.test, 32)):
+        assert part.text is not None
+        assert np.array_equal(part.inputs[:, 1:], part.targets[:, :-1])
+        stream = part.text.stream
+        assert np.array_equal(part.inputs.ravel(), stream[: part.inputs.size])
+        assert len(stream) - part.targets.size - 1 < step
+        assert part.outputs == len(part.text.tokenizer.tokens) == 400
+
+
+def test_windows_overlap_in_training_alone() -> None:
+    sets = dataset.shared(small("data.text={vocabulary: 400, window: 32, stride: 8}").data)
+    assert np.array_equal(sets.train.inputs[0, 8:], sets.train.inputs[1, :-8])
+    assert np.array_equal(sets.test.targets[0, -1:], sets.test.inputs[1, :1])
+
+
+def test_tokenizer_knows_the_training_documents_alone(sets: Splits) -> None:
+    options = small().data
+    documents, _ = corpus.load("topics")
+    parts = corpus.share(documents, options.fractions, options.seed)
+    assert sets.train.text
+    assert sets.train.text.tokenizer.words(sets.train.text.stream.tolist()).count("<|endoftext|>") == len(
+        parts["train"]
+    )
+    assert sets.train.text.tokenizer.document == Tokenizer.learned(parts["train"].values(), 400).document
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "data.text.window=30000",
+            r"data\.text\.window is 30000; it must be less than the [\d,]+ tokens of the \w+ set",
+        ),
+        ("data.calibration=100000", r"data\.calibration is 100000; there are \d+ training windows"),
+    ],
+)
+def test_text_that_is_too_short_is_refused(override: str, said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        dataset.shared(small(override).data)
+
+
+def test_folds_of_a_text_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="folds must be null for the text 'topics'"):
+        run(small("folds=5"), open_store("memory://"), silence())
+
+
+def test_text_is_scored_as_torch_does(sets: Splits) -> None:
+    assert sets.test.text
+    random, part = np.random.default_rng(0), sets.test.take(np.arange(3))
+    logits = random.normal(size=(3, 32, 400)).astype(np.float32)
+    expected = cross_entropy(torch.from_numpy(logits).flatten(0, 1), torch.from_numpy(part.targets).flatten()).item()
+    found = judge(logits, part)
+    assert found.loss == found.metrics["loss"] == pytest.approx(expected, rel=1e-5)
+    assert found.metrics["perplexity"] == pytest.approx(np.exp(expected), rel=1e-4)
+    said = len(sets.test.text.tokenizer.words(part.targets.ravel().tolist()).replace("<|endoftext|>", "").encode())
+    assert found.metrics["bits_per_byte"] == pytest.approx(expected * part.targets.size / np.log(2) / said, rel=1e-5)
+
+
+def test_right_answers_are_counted_by_token() -> None:
+    logits, targets = np.eye(4, dtype=np.float32)[None, [0, 1, 2, 2]], np.array([[0, 1, 2, 3]])
+    assert language(logits, targets, np.ones(4, np.int64)).metrics["accuracy"] == 0.75
+
+
+def test_interrupted_language_model_is_the_unbroken_one(sets: Splits) -> None:
+    few = replace(sets, train=sets.train.take(np.arange(96)), validation=sets.validation.take(np.arange(8)))
+    recipe = small("batch_size=16", "epochs=2", "model.dropout=0.1", "ema=0.9", "accumulation=2")
+    unbroken = trained(recipe, few)
+    assert_same(trained(recipe, few, StopAt(-1, stopped(recipe, few, 8))), unbroken)
+    assert unbroken[1].epochs[0].tokens_per_s > 0
+
+
+def test_version_says_what_it_is(written: Written) -> None:
+    manifest, report = written.outcome.manifest, written.outcome.report
+    tokens = manifest.outputs[0].shape[2]
+    assert manifest.inputs == (TensorSpec("input_ids", "INT64", ("batch", "length")),)
+    assert manifest.outputs == (TensorSpec("logits", "FP32", ("batch", "length", tokens)),)
+    assert (manifest.metric, manifest.tokenizer, manifest.labels) == ("loss", "tokenizer.json", ())
+    assert tokenizers.Tokenizer.from_str(written.file("tokenizer.json").decode()).get_vocab_size() == tokens
+    assert manifest.parity is not None
+    assert (manifest.parity.batches, manifest.parity.lengths) == ((1, 2, 7, 64), (1, 2, 7, 32))
+    assert manifest.parity.max_abs <= 1e-4
+    assert report.baseline is not None
+    assert report.baseline.name == "interpolated modified Kneser-Ney of order 5"
+    assert report.budget == 0.02  # the metric's own
+    assert len(manifest.file("golden.json").sha256) == 64
+    assert manifest.file("golden.json").bytes < 500_000
+
+
+def test_gate_judges_it_in_nats_per_token(written: Written) -> None:
+    verdict = Gate(Registry(written.store), memory_mb=1769).examine("small", 1, "contender", by="ann")
+    found = {check.name: check for check in verdict.checks}
+    assert verdict.passed
+    assert {"opens", "golden", "finite", "quantized"} <= set(found)
+    assert "nats per token of loss, the budget is 0.0200" in found["quantized"].why
+    lost = found["quantized"].numbers["points_lost"]
+    assert lost == pytest.approx(written.outcome.report.points_lost, abs=1e-4)
+
+
+def test_card_says_what_a_token_costs(written: Written) -> None:
+    card = written.file("model-card.md").decode()
+    report = written.outcome.report
+    assert "guesses the next of 400 tokens of a text" in card
+    assert "Beside an n-gram model" in card
+    assert f"loses {report.points_lost:.4f} nats per token of loss, of a budget of 0.0200" in card
+    assert "points" not in card
+
+
+def test_seconds_of_training_beat_the_frequency_of_tokens(written: Written, sets: Splits) -> None:
+    assert sets.train.text
+    alone = ngram.guessed(ngram.KneserNey(sets.train.text.stream, 400, 1), sets.test)
+    report = written.outcome.report
+    assert report.variants["fp32"].metrics["bits_per_byte"] < 0.95 * alone.bits_per_byte
+    assert report.baseline is not None
+    assert report.baseline.test.loss < alone.loss  # which is what it is named for
+
+
+def test_run_keeps_what_the_model_writes(written: Written) -> None:
+    sample = written.store.get(f"runs/{written.outcome.run}/sample.txt").data.decode()
+    assert sample.startswith("<|endoftext|>")
+    assert "|" in sample.removeprefix("<|endoftext|>")
+    line = json.loads(written.store.get(f"runs/{written.outcome.run}/metrics.jsonl").data.splitlines()[0])
+    assert line["tokens_per_s"] == pytest.approx(32 * line["examples_per_s"])
+
+
+def test_graph_holds_products_of_four_bits(written: Written) -> None:
+    manifest = written.outcome.manifest
+    assert manifest.serve == "int4", written.outcome.report.verdict
+    assert sorted(manifest.variants) == ["fp32", "int4"]
+    graph = onnx.load_model_from_string(written.file("model.int4.onnx")).graph
+    assert [node.op_type for node in graph.node].count("MatMulNBits") == 5  # of one block four, and the scores
+    assert written.outcome.report.size_ratio < 1
+
+
+def test_served_model_repeats_the_report_to_the_digit_over_http(written: Written) -> None:
+    inputs, targets = written.evaluation()
+    gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment={"PILOTLIGHT_STORE": str(written.folder)})
+    with gateway.background() as address:
+        client = http.InferenceServerClient(address.removeprefix("http://"))
+        logits = np.concatenate([infer(client, windows) for windows in np.array_split(inputs, 40)])
+        client.close()
+    manifest = written.outcome.manifest
+    found = language(logits, targets, Tokenizer(read(written)).widths)
+    assert found.metrics.items() <= manifest.variants[manifest.serve].metrics.items()
+
+
+def read(written: Written) -> tokenizers.Tokenizer:
+    return tokenizers.Tokenizer.from_str(written.file("tokenizer.json").decode())
+
+
+def infer(client: http.InferenceServerClient, windows: Array) -> Array:
+    """What the served model answers, as binary tensors both ways."""
+    given = http.InferInput("input_ids", list(windows.shape), "INT64")
+    given.set_data_from_numpy(windows)
+    answer = client.infer("small", [given], outputs=[http.InferRequestedOutput("logits", binary_data=True)])
+    return np.asarray(answer.as_numpy("logits"))
+
+
+def test_golden_requests_are_short_prompts(written: Written, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(written.file("model.int4.onnx"))
+    golden.replay(written.file("golden.json"), path)
+    exchanges = json.loads(written.file("golden.json"))["exchanges"]
+    assert [exchange["request"]["inputs"][0]["shape"] for exchange in exchanges] == [[1, 1], [1, 4], [3, 2]]
+    assert all(isinstance(token, int) for exchange in exchanges for token in exchange["request"]["inputs"][0]["data"])
+
+
+def test_answer_depends_on_no_other_in_the_batch(written: Written, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(written.file("model.int4.onnx"))
+    session, windows = open_session(str(path)), written.evaluation()[0][:5]
+    alone = np.concatenate([ask(session, window[None]) for window in windows])
+    assert np.array_equal(ask(session, windows), alone)
+
+
+def test_longer_than_the_context_is_refused(written: Written, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(written.file("model.int4.onnx"))
+    with pytest.raises(InvalidInputError, match="refused the input"):
+        ask(open_session(str(path)), np.zeros((1, 33), np.int64))
+
+
+def test_four_bits_that_lose_too_much_fall_to_eight(sets: Splits, tmp_path: Path) -> None:
+    network, _ = trained(small("batch_size=512"), sets)
+    graph, path = tmp_path / "model.fp32.onnx", tmp_path / "model.smaller.onnx"
+    export(network, sets.train, small().export, graph)
+    few = sets.validation.take(np.arange(20))
+    rungs = Strict(graph, sets.calibration.inputs, few, QuantizationOptions(scheme="weight-only")).climb(path)
+    assert [(rung.precision, rung.holds) for rung in rungs] == [("int4", False), ("int8", True)]
+    assert rungs[0].plan == "weight-only int4 in blocks of 32"
+    assert "more than the budget of 0.0200" in rungs[0].why
+    assert {"MatMulInteger"} <= {node.op_type for node in onnx.load(path).graph.node}
+
+
+class Strict(Ladder):
+    """A ladder on which four bits lose a nat per token."""
+
+    def value(self, graph: Path) -> float:
+        four = any(node.op_type == "MatMulNBits" for node in onnx.load(graph).graph.node)
+        return super().value(graph) + four
+
+
+def test_dataset_of_tokens_hashes_them(sets: Splits) -> None:
+    first, second = (part_of(sets.test, count) for count in (3, 4))
+    assert first.sha256 != second.sha256
+    assert len(sets.sha256) == 64
+
+
+def part_of(data: Dataset, count: int) -> Dataset:
+    return data.take(np.arange(count))

@@ -1,0 +1,235 @@
+"""A training that is taken apart between any two steps and put together again is the unbroken one, bit for bit."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from functions.train.data.dataset import Splits
+from functions.train.errors import DivergedError, PausedError
+from functions.train.models import build
+from functions.train.training.checkpoint import Checkpoints
+from functions.train.training.checkpoint_policy import Keeper
+from functions.train.training.epoch import History
+from functions.train.training.interruption import Interruption
+from functions.train.training.state import Snapshot
+from functions.train.training.trainer import Trainer, seeded, train
+from pilotlight.recipes.options.life import CheckpointOptions
+from pilotlight.recipes.schema import Recipe
+from pilotlight.storage.object_store import ObjectStore, open_store
+from tests.fakes import Clock
+from tests.functions.train.conftest import tiny_recipe
+
+STEPS_AN_EPOCH = 17  # 1,078 training digits in batches of 64
+WAYS = [
+    ["optimiser={name: adam, learning_rate: 0.01}"],
+    ["optimiser={name: sgd, learning_rate: 0.1}", "ema=0.9"],
+    ["optimiser={name: momentum, learning_rate: 0.1}", "clip_norm=0.5"],
+    ["optimiser={name: adagrad, learning_rate: 0.01}", "accumulation=3"],
+    ["optimiser={name: rmsprop, learning_rate: 0.001, weight_decay: 0.01}"],
+    ["optimiser={name: adamw, learning_rate: 0.01}", "precision=bf16", "schedule={name: constant}"],
+    ["optimiser={name: gd, learning_rate: 0.1}", "batch_size=full", "epochs=5", "early_stopping.patience=1"],
+]  # fmt: skip
+
+
+class StopAt:
+    """A keeper that ends the training after a step, with a snapshot."""
+
+    def __init__(self, step: int, start: Snapshot | None = None) -> None:
+        self.step, self.start = step, start
+        self.kept: Snapshot | None = None
+
+    def newest(self) -> Snapshot | None:
+        return self.start
+
+    def boundary(self, trainer: Trainer) -> None:
+        if trainer.steps == self.step:
+            self.kept = trainer.snapshot()
+            raise PausedError("enough")
+
+    def save(self, trainer: Trainer) -> None:
+        self.kept = trainer.snapshot()
+
+
+def trained(recipe: Recipe, splits: Splits, keeper: StopAt | Keeper | None = None) -> tuple[nn.Module, History]:
+    with seeded(recipe.seed):
+        network = build.build(recipe.model, splits.train)
+    return network, train(network, splits, recipe, lambda _: None, keeper)
+
+
+def stopped(recipe: Recipe, splits: Splits, step: int, start: Snapshot | None = None) -> Snapshot:
+    keeper = StopAt(step, start)
+    with pytest.raises(PausedError):
+        trained(recipe, splits, keeper)
+    assert keeper.kept is not None
+    return keeper.kept
+
+
+def assert_same(found: tuple[nn.Module, History], expected: tuple[nn.Module, History]) -> None:
+    for name, weights in expected[0].state_dict().items():
+        assert torch.equal(found[0].state_dict()[name], weights), name
+    for ours, theirs in zip(found[1].epochs, expected[1].epochs, strict=True):
+        assert (ours.train_loss, ours.validation_loss) == (theirs.train_loss, theirs.validation_loss)
+    assert found[1].best.number == expected[1].best.number
+
+
+def checkpoints(store: ObjectStore, recipe: str = "a" * 64) -> Checkpoints:
+    return Checkpoints(store, "runs/r/checkpoints", recipe)
+
+
+@pytest.fixture(scope="module")
+def snapshots(splits: Splits) -> list[Snapshot]:
+    return [stopped(tiny_recipe(), splits, step) for step in (2, 5, 20)]
+
+
+@pytest.mark.parametrize("ways", WAYS, ids=[ways[0] for ways in WAYS])
+def test_resumed_training_is_the_unbroken_one(ways: list[str], splits: Splits) -> None:
+    recipe = tiny_recipe(*ways)
+    expected = trained(recipe, splits)
+    last = STEPS_AN_EPOCH * recipe.epochs if recipe.batch_size != "full" else len(expected[1].epochs)
+    first, second = sorted(random.Random(3).sample(range(1, last), 2))  # noqa: S311 - no secret
+    store = open_store("memory://")
+    for step, start in ((first, None), (second, first)):
+        before = None if start is None else checkpoints(store).newest(print)
+        checkpoints(store).write(stopped(recipe, splits, step, before))
+    assert_same(trained(recipe, splits, StopAt(-1, checkpoints(store).newest(print))), expected)
+
+
+def test_end_of_an_epoch_and_of_the_training_are_boundaries_too(splits: Splits) -> None:
+    recipe = tiny_recipe()
+    expected = trained(recipe, splits)
+    for step in (STEPS_AN_EPOCH, 2 * STEPS_AN_EPOCH):
+        assert_same(trained(recipe, splits, StopAt(-1, stopped(recipe, splits, step))), expected)
+    finished = StopAt(-1)
+    trained(recipe, splits, finished)
+    assert_same(trained(recipe, splits, StopAt(-1, finished.kept)), expected)
+
+
+def test_the_last_two_are_kept(snapshots: list[Snapshot]) -> None:
+    store = open_store("memory://")
+    for snapshot in snapshots:
+        checkpoints(store).write(snapshot)
+    assert checkpoints(store).steps() == [20, 5]
+    checkpoints(store).clear()
+    assert list(store.paths("runs")) == []
+
+
+def test_no_checkpoint_is_no_snapshot() -> None:
+    assert checkpoints(open_store("memory://")).newest(print) is None
+
+
+def flip(store: ObjectStore, path: str) -> None:
+    data = bytearray(store.get(path).data)
+    data[len(data) // 2] ^= 1
+    store.put(path, bytes(data))
+
+
+def drop(store: ObjectStore, path: str) -> None:
+    store.delete(path)
+
+
+def cut(store: ObjectStore, path: str) -> None:
+    store.put(path, store.get(path).data[:-9])
+
+
+@pytest.mark.parametrize("harm", [flip, drop, cut])
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+def test_broken_newest_falls_back_and_says_so(
+    harm: Callable[[ObjectStore, str], None], name: str, snapshots: list[Snapshot]
+) -> None:
+    store, said = open_store("memory://"), list[str]()
+    for snapshot in snapshots[:2]:
+        checkpoints(store).write(snapshot)
+    harm(store, f"runs/r/checkpoints/step-5/{name}")
+    found = checkpoints(store).newest(said.append)
+    assert found is not None
+    assert found.position == snapshots[0].position
+    assert all(torch.equal(found.tensors[path], tensor) for path, tensor in snapshots[0].tensors.items())
+    assert len(said) == 1
+    assert said[0].startswith("skipped the checkpoint of step 5: ")
+    assert checkpoints(store).steps() == [2]
+
+
+def test_checkpoint_of_another_recipe_or_schema_is_none(snapshots: list[Snapshot]) -> None:
+    store, said = open_store("memory://"), list[str]()
+    checkpoints(store).write(snapshots[0])
+    assert checkpoints(store, "b" * 64).newest(said.append) is None
+    checkpoints(store).write(snapshots[0])
+    path = "runs/r/checkpoints/step-2/manifest.json"
+    store.put(path, store.get(path).data.replace(b'"schema_version": 1', b'"schema_version": 2'))
+    assert checkpoints(store).newest(said.append) is None
+    assert [sentence.split(": ", 1)[1] for sentence in said] == [
+        "it was written with another recipe.",
+        "its schema version is 2, not 1.",
+    ]
+
+
+def test_manifest_is_the_last_file_to_be_written(snapshots: list[Snapshot]) -> None:
+    written = list[str]()
+
+    class Recording(ObjectStore):
+        def __init__(self) -> None:
+            inner = open_store("memory://")
+            super().__init__(inner.url, inner._store)
+
+        def put(self, path: str, data: bytes | Path) -> None:
+            written.append(path.rsplit("/", 1)[-1])
+            super().put(path, data)
+
+        def create(self, path: str, data: bytes) -> None:
+            written.append(path.rsplit("/", 1)[-1])
+            super().create(path, data)
+
+    checkpoints(Recording()).write(snapshots[0])
+    assert written == ["tensors.safetensors", "state.json", "manifest.json"]
+
+
+def kept(
+    splits: Splits, options: CheckpointOptions, interruption: Interruption, clock: Clock
+) -> tuple[Checkpoints, str]:
+    """Train under a keeper whose clock gains a second per step; what there is then, and how it ended."""
+    store, recipe = checkpoints(open_store("memory://")), tiny_recipe("epochs=1")
+    keeper = Keeper(store, options, interruption, lambda _: None, clock)
+
+    class Ticking(StopAt):
+        def newest(self) -> Snapshot | None:
+            return keeper.newest()
+
+        def boundary(self, trainer: Trainer) -> None:
+            clock.tick(1)
+            keeper.boundary(trainer)
+
+        def save(self, trainer: Trainer) -> None:
+            pass
+
+    try:
+        trained(recipe, splits, Ticking(-1))
+    except PausedError as exc:
+        return store, str(exc)
+    return store, ""
+
+
+def test_saves_every_so_many_seconds_or_steps(splits: Splits) -> None:
+    by_steps = kept(splits, CheckpointOptions(seconds=None, steps=6), Interruption(), Clock())
+    assert (by_steps[0].steps(), by_steps[1]) == ([12, 6], "")
+    by_seconds = kept(splits, CheckpointOptions(seconds=4.5), Interruption(), Clock())
+    assert (by_seconds[0].steps(), by_seconds[1]) == ([15, 10], "")
+    never = kept(splits, CheckpointOptions(seconds=None), Interruption(), Clock())
+    assert (never[0].steps(), never[1]) == ([], "")
+
+
+def test_end_of_the_time_budget_saves_and_ends(splits: Splits) -> None:
+    clock = Clock()
+    found, said = kept(splits, CheckpointOptions(seconds=None), Interruption(7.0, clock), clock)
+    assert found.steps() == [7]
+    assert said.startswith("Stopped at the end of the time budget of 7 s and saved after step 7; start the same run")
+
+
+def test_what_is_not_a_number_is_not_saved(splits: Splits) -> None:
+    keeper = StopAt(4)
+    with pytest.raises(DivergedError, match=r"diverged in epoch 1: training loss nan after step 4; try a smaller"):
+        trained(tiny_recipe("optimiser.learning_rate=1e30"), splits, keeper)
+    assert keeper.kept is None

@@ -1,0 +1,147 @@
+"""The loop keeps its best weights, repeats itself, and stops at the first number that is none."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from functions.train.data.dataset import Splits
+from functions.train.errors import DivergedError
+from functions.train.evaluation.metrics import score
+from functions.train.models import build
+from functions.train.training.epoch import EarlyStopping, Epoch, History
+from functions.train.training.trainer import learning_rates, predict, seeded, train
+from pilotlight.recipes.options.life import StoppingOptions
+from pilotlight.recipes.options.schedule import CosineOptions
+from pilotlight.recipes.schema import Recipe
+from tests.functions.train.conftest import tiny_recipe
+
+
+def epoch(number: int, validation_loss: float) -> Epoch:
+    return Epoch(number, 1.0, 0.5, validation_loss, 0.5, 1e-3, 0.1)
+
+
+def trained(recipe: Recipe, splits: Splits) -> tuple[nn.Module, History]:
+    with seeded(recipe.seed):
+        network = build.build(recipe.model, splits.train)
+    return network, train(network, splits, recipe, lambda _: None)
+
+
+def run_through(losses: list[float], options: StoppingOptions) -> tuple[int, float, int]:
+    """The number of epochs run, the weight that is restored, and the epoch said to be the best."""
+    network, stopping = nn.Linear(1, 1, bias=False), EarlyStopping(options)
+    number = 0
+    for number, loss in enumerate(losses, 1):
+        nn.init.constant_(network.weight, number)
+        if stopping.exhausted(epoch(number, loss), network):
+            break
+    best = stopping.restore(network)
+    return number, network.weight.item(), best.number
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "min_delta", "expected"),
+    [
+        ([1.0, 0.5, 0.6, 0.7, 0.1], 2, 0.0, (4, 2.0, 2)),
+        ([1.0, 0.5, 0.6, 0.4, 0.9], 2, 0.0, (5, 4.0, 4)),
+        ([1.0, 0.95, 0.91, 0.5], 2, 0.1, (3, 1.0, 1)),
+        ([1.0, 1.0, 1.0], 5, 0.0, (3, 1.0, 1)),
+    ],
+)
+def test_early_stopping_restores_the_best_weights(
+    losses: list[float], patience: int, min_delta: float, expected: tuple[int, float, int]
+) -> None:
+    assert run_through(losses, StoppingOptions(patience=patience, min_delta=min_delta)) == expected
+
+
+def test_there_is_nothing_to_restore_before_the_first_epoch() -> None:
+    with pytest.raises(ValueError, match="no epoch yet"):
+        EarlyStopping(StoppingOptions(patience=1)).restore(nn.Linear(1, 1))
+
+
+def test_trained_model_is_the_best_epochs(splits: Splits) -> None:
+    recipe = tiny_recipe("epochs=4", "optimiser.learning_rate=0.3", "early_stopping.patience=2")
+    network, history = trained(recipe, splits)
+    judged = score(predict(network, splits.validation.inputs), splits.validation.targets, splits.train.classes)
+    assert judged.loss == history.best.validation_loss == min(epoch.validation_loss for epoch in history.epochs)
+    assert [epoch.number for epoch in history.epochs] == list(range(1, len(history.epochs) + 1))
+
+
+def test_same_seed_same_weights_bit_for_bit(splits: Splits) -> None:
+    first, again, other = (trained(tiny_recipe(f"seed={seed}", "epochs=1"), splits)[0] for seed in (3, 3, 4))
+    for name, weights in first.state_dict().items():
+        assert torch.equal(weights, again.state_dict()[name]), name
+    assert any(not torch.equal(weights, other.state_dict()[name]) for name, weights in first.state_dict().items())
+
+
+def test_training_leaves_the_callers_random_numbers_and_threads_alone(splits: Splits) -> None:
+    torch.manual_seed(11)
+    expected, before = torch.rand(3), torch.get_num_threads()
+    torch.manual_seed(11)
+    trained(tiny_recipe("epochs=1", "threads=3"), splits)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == before
+
+
+def test_training_learns(splits: Splits) -> None:
+    _, history = trained(tiny_recipe("epochs=4", "optimiser.learning_rate=0.01", "model.dropout=0"), splits)
+    first, last = history.epochs[0], history.epochs[-1]
+    assert last.train_loss < first.train_loss
+    assert last.validation_accuracy > 0.8
+
+
+def test_learning_rates_go_on_from_epoch_to_epoch() -> None:
+    recipe = tiny_recipe("epochs=3")
+    rates = [rate for number in (1, 2, 3) for rate in learning_rates(recipe, 130, number)]
+    assert len(rates) == 9  # 130 examples are three batches of at most 64
+    assert max(rates) == recipe.optimiser.learning_rate
+    assert isinstance(recipe.schedule, CosineOptions)
+    assert rates[-1] == pytest.approx(recipe.schedule.floor * recipe.optimiser.learning_rate)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 64])
+def test_batched_is_single(untrained: nn.Module, splits: Splits, size: int) -> None:
+    images = splits.test.inputs[:64]
+    assert predict(untrained, images, size) == pytest.approx(predict(untrained, images), abs=1e-5)
+
+
+def test_divergence_ends_the_training(splits: Splits) -> None:
+    with pytest.raises(DivergedError, match=r"diverged in epoch 1: .* try a smaller optimiser\.learning_rate"):
+        trained(tiny_recipe("optimiser.learning_rate=1e30"), splits)
+
+
+def test_model_takes_raw_pixels(untrained: nn.Module, splits: Splits) -> None:
+    scaled = untrained[0](torch.from_numpy(splits.train.inputs))  # type: ignore[index]  # a Sequential
+    assert float(scaled.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(scaled.std()) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("channels", ["[4]", "[4, 4, 4, 4, 4, 4]"])
+def test_network_of_any_depth_answers(splits: Splits, channels: str) -> None:
+    network = build.build(tiny_recipe(f"model.channels={channels}").model, splits.train)
+    assert predict(network, splits.test.inputs[:3]).shape == (3, 10)
+
+
+def test_score_in_closed_form() -> None:
+    logits = np.log([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [0.2, 0.7, 0.1]]) + 1000  # shifting logits changes nothing
+    judged = score(logits, np.array([0, 2, 0]), ("a", "b", "c"))
+    assert judged.accuracy == pytest.approx(2 / 3)
+    assert judged.loss == pytest.approx(-(math.log(0.5) + math.log(0.8) + math.log(0.2)) / 3)
+    assert judged.per_class == {"a": 0.5, "c": 1.0}
+
+
+def test_loss_is_torchs(untrained: nn.Module, splits: Splits) -> None:
+    logits = predict(untrained, splits.test.inputs)
+    expected = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(splits.test.targets)).item()
+    assert score(logits, splits.test.targets, splits.test.classes).loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_epoch_that_is_not_finite_is_never_the_best(splits: Splits) -> None:
+    network = nn.Linear(1, 1)
+    stopping = EarlyStopping(StoppingOptions(patience=9))
+    stopping.exhausted(epoch(1, 1.0), network)
+    stopping.exhausted(replace(epoch(2, 1.0), validation_loss=math.nan), network)
+    assert stopping.restore(network).number == 1
