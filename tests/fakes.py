@@ -12,12 +12,28 @@ import msgspec
 import numpy as np
 from msgspec import structs
 
-from pilotlight.contracts.manifest import Datatype, Draft, File, Manifest, Task, TensorSpec, Variant, decode, encode
-from pilotlight.contracts.processing import Finish, Image, Preparation, Table, Text
+from pilotlight.contracts.manifest import (
+    Datatype,
+    Manifest,
+    ManifestDraft,
+    ManifestFile,
+    Task,
+    TensorSpec,
+    Variant,
+    decode_document,
+    encode_document,
+)
+from pilotlight.contracts.processing import (
+    ImagePreprocessing,
+    Postprocessing,
+    Preprocessing,
+    TablePreprocessing,
+    TextPreprocessing,
+)
 from pilotlight.errors import StoreError
-from pilotlight.registry.registry import Registry, complete
-from pilotlight.runtime.golden import Exchange, Golden, Request, Response, Tensor
-from pilotlight.storage.object_store import ObjectStore, Stored, open_store
+from pilotlight.registry.registry import Registry, build_manifest
+from pilotlight.runtime.golden import GoldenDocument, GoldenExchange, GoldenRequest, GoldenResponse, GoldenTensor
+from pilotlight.storage.object_store import ObjectStore, StoredObject, open_store
 
 MODELS = Path(__file__).parent / "models"
 EVENTS = Path(__file__).parent / "events"
@@ -34,56 +50,63 @@ def draft(
     name: str = "double",
     inputs: tuple[TensorSpec, ...] = ROW[0],
     outputs: tuple[TensorSpec, ...] = ROW[1],
-) -> Draft:
+) -> ManifestDraft:
     """What a publisher says of a model whose only file is `model.onnx`."""
-    return Draft(name=name, inputs=inputs, outputs=outputs, variants={"fp32": Variant("model.onnx")}, serve="fp32")
+    return ManifestDraft(
+        name=name, inputs=inputs, outputs=outputs, variants={"fp32": Variant("model.onnx")}, serve="fp32"
+    )
 
 
 def stepped(
-    prepare: Preparation | None,
-    finish: Finish | None = None,
+    prepare: Preprocessing | None,
+    finish: Postprocessing | None = None,
     of: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] = ROW,
     labels: tuple[str, ...] = (),
 ) -> Manifest:
     """A manifest with steps around a graph of the signature `of`."""
-    tasks: dict[type, Task] = {Image: "image", Text: "text", Table: "tabular", type(None): "tensor"}
+    tasks: dict[type, Task] = {
+        ImagePreprocessing: "image",
+        TextPreprocessing: "text",
+        TablePreprocessing: "tabular",
+        type(None): "tensor",
+    }
     draft_of = msgspec.structs.replace(
         draft(inputs=of[0], outputs=of[1]), task=tasks[type(prepare)], prepare=prepare, finish=finish, labels=labels
     )
-    brought = ["model.onnx", *([prepare.tokenizer] if isinstance(prepare, Text) else [])]
-    return complete(draft_of, tuple(File(path, 1, "0" * 64) for path in brought))
+    brought = ["model.onnx", *([prepare.tokenizer] if isinstance(prepare, TextPreprocessing) else [])]
+    return build_manifest(draft_of, tuple(ManifestFile(path, 1, "0" * 64) for path in brought))
 
 
 def publish(registry: Registry, name: str = "double", of: str = "double", golden: bytes | None = None) -> Manifest:
     """Publish the kept graph `of` as the next version of `name`, with golden requests if there are some."""
     if golden is None:
-        return registry.publish(draft(name), {"model.onnx": graph(of)})
+        return registry.publish_version(draft(name), {"model.onnx": graph(of)})
     described = structs.replace(draft(name), golden="golden.json")
-    return registry.publish(described, {"model.onnx": graph(of), "golden.json": golden})
+    return registry.publish_version(described, {"model.onnx": graph(of), "golden.json": golden})
 
 
 def golden(given: list[float], answer: list[float], output: str = "y") -> bytes:
     """Golden requests that record one row and its answer."""
     request, response = (
-        Tensor("x", (1, 3), "FP32", tuple(given)),
-        Tensor(output, (1, len(answer)), "FP32", tuple(answer)),
+        GoldenTensor("x", (1, 3), "FP32", tuple(given)),
+        GoldenTensor(output, (1, len(answer)), "FP32", tuple(answer)),
     )
-    exchange = Exchange(Request((request,)), Response((response,)))
-    return encode(Golden(variant="fp32", tolerance=1e-3, exchanges=(exchange,)))
+    exchange = GoldenExchange(GoldenRequest((request,)), GoldenResponse((response,)))
+    return encode_document(GoldenDocument(variant="fp32", tolerance=1e-3, exchanges=(exchange,)))
 
 
 def publish_echo(registry: Registry, datatype: Datatype) -> None:
     """Publish the model that gives its input back, of one datatype, as `echo-fp32` and the like."""
     name, shape = f"echo-{datatype.lower()}", ("rows", "columns")
     echo = draft(name, (TensorSpec("x", datatype, shape),), (TensorSpec("y", datatype, shape),))
-    registry.publish(echo, {"model.onnx": graph(name)})
+    registry.publish_version(echo, {"model.onnx": graph(name)})
 
 
 def publish_digits(registry: Registry) -> Manifest:
     """Publish the kept digits model: the real one, trained by the recipe of record."""
     folder = MODELS / "digits"
-    kept = decode((folder / "draft.json").read_bytes(), Draft, "draft.json")
-    return registry.publish(kept, {path.name: path for path in folder.iterdir() if path.name != "draft.json"})
+    kept = decode_document((folder / "draft.json").read_bytes(), ManifestDraft, "draft.json")
+    return registry.publish_version(kept, {path.name: path for path in folder.iterdir() if path.name != "draft.json"})
 
 
 def digits() -> tuple[Any, list[int]]:
@@ -149,11 +172,11 @@ class FaultyStore(ObjectStore):
         """Answer rightly again."""
         self._faults.clear()
 
-    def get(self, path: str) -> Stored:
+    def get(self, path: str) -> StoredObject:
         self.reads.append(path)
         stored = super().get(path)
         told = next((e_tag for text, e_tag in self.e_tags.items() if text in path), stored.e_tag)
-        return Stored(self._through(path, stored.data), told)
+        return StoredObject(self._through(path, stored.data), told)
 
     def stream(self, path: str, chunk_bytes: int = 8 << 20) -> Iterator[memoryview]:
         self.reads.append(path)

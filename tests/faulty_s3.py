@@ -35,7 +35,7 @@ class FaultyS3(ThreadingHTTPServer):
 
     def copy(self, store: ObjectStore) -> None:
         """Serve what is in that store now."""
-        self.objects = {path: store.get(path).data for path in store.paths("")}
+        self.objects = {path: store.get(path).data for path in store.list_paths("")}
 
     def fail(self, fault: str, where: str) -> None:
         """From now on."""

@@ -13,15 +13,15 @@ import jwt
 
 from functions.authorize.errors import RefusedError
 from functions.authorize.issuer import Issuer
-from functions.authorize.keys import Keys
+from functions.authorize.keys import JwksCache
 from pilotlight.api.routes import Scope
 
 BEARER = re.compile(r"[Bb]earer ([-\w]+\.[-\w]+\.[-\w]+)", re.ASCII)
-LONGEST = 8192  # characters; all headers of a request have 10,240 bytes
+MAX_HEADER_LENGTH = 8192  # characters; all headers of a request have 10,240 bytes
 ALGORITHMS = ("RS256", "ES256")
 LEEWAY_S = 30  # how far clocks may be apart
 TENANT = re.compile(r"[\w.@|:/+=-]{1,128}", re.ASCII)  # goes into a line of JSON in the access log
-CHECKS: Any = {"require": ["exp", "iss", "aud"], "enforce_minimum_key_length": True}
+JWT_OPTIONS: Any = {"require": ["exp", "iss", "aud"], "enforce_minimum_key_length": True}
 
 
 @dataclass(frozen=True)
@@ -30,54 +30,54 @@ class Caller:
 
     tenant: str
     scopes: frozenset[Scope]
-    key: str = ""  # value of an API key, of whose usage plan this request is
+    api_key: str = ""  # value of an API key, of whose usage plan this request is
 
 
-def read(authorization: str, issuer: Issuer, keys: Keys) -> Caller:
+def authenticate_caller(authorization: str, issuer: Issuer, keys: JwksCache) -> Caller:
     """The caller behind an Authorization header; `RefusedError` when it is not believed, `IssuerError` from `keys`."""
-    found = BEARER.fullmatch(authorization) if len(authorization) <= LONGEST else None
-    if found is None:
+    match = BEARER.fullmatch(authorization) if len(authorization) <= MAX_HEADER_LENGTH else None
+    if match is None:
         raise RefusedError("There is no bearer token in the form of a JWT.")
-    claims = _claims(found[1], issuer, keys)
-    return Caller(_tenant(claims, issuer), scopes(claims, issuer), _usage_key(claims, issuer))
+    claims = _verify_claims(match[1], issuer, keys)
+    return Caller(_read_tenant(claims, issuer), read_scopes(claims, issuer), _read_usage_key(claims, issuer))
 
 
-def _claims(token: str, issuer: Issuer, keys: Keys) -> Mapping[str, Any]:
+def _verify_claims(token: str, issuer: Issuer, keys: JwksCache) -> Mapping[str, Any]:
     """What a token claims, once it is believed."""
     try:
         head = jwt.get_unverified_header(token)
         kid = head.get("kid")
         if head.get("alg") not in ALGORITHMS or not isinstance(kid, str) or "crit" in head:
             raise RefusedError(f"The head is not that of a token signed by {' or '.join(ALGORITHMS)} with a kid.")
-        key = keys.get(kid)
+        key = keys.get_key(kid)
         if key is None:
             raise RefusedError("The issuer has no key of that kid.")
         claims: Mapping[str, Any] = jwt.decode(
-            token, key, ALGORITHMS, CHECKS, audience=issuer.audience, issuer=issuer.name, leeway=LEEWAY_S
+            token, key, ALGORITHMS, JWT_OPTIONS, audience=issuer.audience, issuer=issuer.name, leeway=LEEWAY_S
         )
     except (jwt.PyJWTError, ArithmeticError, ValueError, TypeError, RecursionError) as exc:
         raise RefusedError(f"{type(exc).__name__}.") from exc
     return claims
 
 
-def _tenant(claims: Mapping[str, Any], issuer: Issuer) -> str:
+def _read_tenant(claims: Mapping[str, Any], issuer: Issuer) -> str:
     tenant = claims.get(issuer.tenant_claim)
     if not isinstance(tenant, str) or TENANT.fullmatch(tenant) is None:
         raise RefusedError(f"The claim {issuer.tenant_claim} is no name of a tenant.")
     return tenant
 
 
-def scopes(claims: Mapping[str, Any], issuer: Issuer) -> frozenset[Scope]:
+def read_scopes(claims: Mapping[str, Any], issuer: Issuer) -> frozenset[Scope]:
     """Our scopes among those of the token: a text with spaces, as OAuth has it, or a list, as roles are."""
-    said: set[str] = set()
+    claimed: set[str] = set()
     for claim in issuer.scope_claims:
         value = claims.get(claim)
         words = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
-        said |= {word for word in words if isinstance(word, str)}
-    return frozenset(scope for scope in get_args(Scope) if issuer.scope_prefix + scope in said)
+        claimed |= {word for word in words if isinstance(word, str)}
+    return frozenset(scope for scope in get_args(Scope) if issuer.scope_prefix + scope in claimed)
 
 
-def _usage_key(claims: Mapping[str, Any], issuer: Issuer) -> str:
+def _read_usage_key(claims: Mapping[str, Any], issuer: Issuer) -> str:
     if not issuer.key_claim:
         return ""
     key = claims.get(issuer.key_claim)

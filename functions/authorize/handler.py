@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from functions.authorize.bearer import read
+from functions.authorize.bearer import authenticate_caller
 from functions.authorize.errors import IssuerError, RefusedError
 from functions.authorize.issuer import Issuer
-from functions.authorize.keys import Keys, fetched
-from functions.authorize.policy import answer
+from functions.authorize.keys import JwksCache, fetch_jwks
+from functions.authorize.policy import build_policy
 
 LOG = logging.getLogger("pilotlight.authorize")
 LOG.setLevel(logging.INFO)
@@ -27,30 +27,30 @@ class UnauthorizedError(Exception):
         super().__init__("Unauthorized")
 
 
-class Authorizer:
+class JwtAuthorizer:
     """A Lambda handler that believes the tokens of one issuer."""
 
-    def __init__(self, issuer: Issuer, keys: Keys) -> None:
+    def __init__(self, issuer: Issuer, keys: JwksCache) -> None:
         self._issuer = issuer
         self._keys = keys
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
         """The policy for a token; `UnauthorizedError` for one that is not believed, `IssuerError` without keys."""
         try:
-            caller = read(str(event.get("authorizationToken", "")), self._issuer, self._keys)
+            caller = authenticate_caller(str(event.get("authorizationToken", "")), self._issuer, self._keys)
         except RefusedError as exc:
             LOG.info("A token is refused: %s", exc)
             raise UnauthorizedError from None
         except IssuerError as exc:
             LOG.error("Nobody can be believed: %s", exc)  # noqa: TRY400 - the sentence tells all
             raise
-        return answer(caller, event["methodArn"])
+        return build_policy(caller, event["methodArn"])
 
 
-def build(environment: Mapping[str, str]) -> Authorizer:
+def build_authorizer(environment: Mapping[str, str]) -> JwtAuthorizer:
     """A handler for these variables."""
     issuer = Issuer.from_environment(environment)
-    return Authorizer(issuer, Keys(partial(fetched, issuer.keys)))
+    return JwtAuthorizer(issuer, JwksCache(partial(fetch_jwks, issuer.keys_url)))
 
 
 def handle(event: Mapping[str, Any], context: object) -> dict[str, Any]:
@@ -58,4 +58,4 @@ def handle(event: Mapping[str, Any], context: object) -> dict[str, Any]:
     return AUTHORIZER(event, context)
 
 
-AUTHORIZER = build(os.environ)
+AUTHORIZER = build_authorizer(os.environ)

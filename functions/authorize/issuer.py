@@ -19,7 +19,7 @@ class Issuer:
 
     name: str  # what `iss` must say, to the letter
     audience: frozenset[str]  # one of which `aud` must name
-    keys: str  # https URL of its JWKS
+    keys_url: str  # https URL of its JWKS
     scope_claims: tuple[str, ...] = ("scope", "scp", "roles")  # where scopes are looked for
     scope_prefix: str = ""  # before infer, batch, admin and train, such as https://models.example.com/
     tenant_claim: str = "sub"  # whom to bill
@@ -28,26 +28,26 @@ class Issuer:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Issuer":
         """Read the variables; `InvalidInputError` names the one that is missing or wrong."""
-        known = {**DEFAULTS, **{name: value for name, value in environment.items() if value}}
-        name = _needed(known, "PILOTLIGHT_ISSUER")
+        variables = {**DEFAULTS, **{name: value for name, value in environment.items() if value}}
+        name = _require_variable(variables, "PILOTLIGHT_ISSUER")
         return cls(
             name=name,
-            audience=frozenset(_needed(known, "PILOTLIGHT_AUDIENCE").split()),
-            keys=_https(known.get("PILOTLIGHT_ISSUER_KEYS") or name.rstrip("/") + WELL_KNOWN),
-            scope_claims=tuple(known["PILOTLIGHT_SCOPE_CLAIM"].split()),
-            scope_prefix=known.get("PILOTLIGHT_SCOPE_PREFIX", ""),
-            tenant_claim=known["PILOTLIGHT_TENANT_CLAIM"],
-            key_claim=known.get("PILOTLIGHT_KEY_CLAIM", ""),
+            audience=frozenset(_require_variable(variables, "PILOTLIGHT_AUDIENCE").split()),
+            keys_url=_check_https_url(variables.get("PILOTLIGHT_ISSUER_KEYS") or name.rstrip("/") + WELL_KNOWN),
+            scope_claims=tuple(variables["PILOTLIGHT_SCOPE_CLAIM"].split()),
+            scope_prefix=variables.get("PILOTLIGHT_SCOPE_PREFIX", ""),
+            tenant_claim=variables["PILOTLIGHT_TENANT_CLAIM"],
+            key_claim=variables.get("PILOTLIGHT_KEY_CLAIM", ""),
         )
 
 
-def _needed(environment: Mapping[str, str], name: str) -> str:
+def _require_variable(environment: Mapping[str, str], name: str) -> str:
     if name not in environment:
         raise InvalidInputError(f"{name} is not set; a function that checks tokens must know whose and for whom.")
     return environment[name]
 
 
-def _https(url: str) -> str:
+def _check_https_url(url: str) -> str:
     """The URL of keys, which decide who is believed: over https, with a host, without a user."""
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc:

@@ -19,65 +19,65 @@ from functions.authorize.errors import IssuerError
 
 FRESH_S = 600.0  # keys are taken for the issuer's own so long
 STALE_S = 3600.0  # and while the issuer does not answer, so long
-AGAIN_S = 30.0  # between two fetches at least
-SOON_S = 3.0  # or so long, while there are no keys at all
+REFETCH_S = 30.0  # between two fetches at least
+FIRST_RETRY_S = 3.0  # or so long, while there are no keys at all
 TIMEOUT_S = 3.0  # of a silent issuer
-LARGEST = 256 * 1024  # bytes of a JWKS
+MAX_JWKS_BYTES = 256 * 1024  # bytes of a JWKS
 RSA_BITS = 2048  # at least (RFC 7518, 3.3)
 OK = 200
 
-Document = Mapping[str, Any]
+Jwks = Mapping[str, Any]
 
 
-class Keys:
+class JwksCache:
     """Keys by their `kid`. `fetch` gives the JWKS or raises `IssuerError`; `clock` is in seconds."""
 
-    def __init__(self, fetch: Callable[[], Document], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, fetch: Callable[[], Jwks], clock: Callable[[], float] = time.monotonic) -> None:
         self._fetch = fetch
         self._clock = clock
-        self._known: dict[str, PyJWK] = {}
-        self._fetched: float | None = None
-        self._tried: float | None = None
+        self._cached: dict[str, PyJWK] = {}
+        self._fetched_at: float | None = None
+        self._tried_at: float | None = None
 
-    def get(self, kid: str) -> PyJWK | None:
+    def get_key(self, kid: str) -> PyJWK | None:
         """The key of that name, None where the issuer has none; `IssuerError` when its keys cannot be had."""
         now = self._clock()
-        if not self._younger(self._fetched, FRESH_S, now) or kid not in self._known:
+        if not self._is_recent(self._fetched_at, FRESH_S, now) or kid not in self._cached:
             self._refresh(now)
-        if not self._younger(self._fetched, STALE_S, now):
+        if not self._is_recent(self._fetched_at, STALE_S, now):
             raise IssuerError("The issuer's keys could not be fetched, and there are none from the last hour.")
-        return self._known.get(kid)
+        return self._cached.get(kid)
 
     def _refresh(self, now: float) -> None:
         """Fetch, unless that was tried a moment ago; what fails leaves the keys as they were."""
-        if self._younger(self._tried, AGAIN_S if self._known else SOON_S, now):
+        if self._is_recent(self._tried_at, REFETCH_S if self._cached else FIRST_RETRY_S, now):
             return
-        self._tried = now
+        self._tried_at = now
         try:
-            self._known = usable(self._fetch())
+            self._cached = parse_jwks(self._fetch())
         except IssuerError:
-            if self._fetched is None:
+            if self._fetched_at is None:
                 raise
         else:
-            self._fetched = now
+            self._fetched_at = now
 
-    def _younger(self, since: float | None, seconds: float, now: float) -> bool:
+    def _is_recent(self, since: float | None, seconds: float, now: float) -> bool:
         return since is not None and now - since < seconds
 
 
-def usable(document: Document) -> dict[str, PyJWK]:
+def parse_jwks(jwks: Jwks) -> dict[str, PyJWK]:
     """The keys of a JWKS that may sign tokens here, each bound to the one algorithm of its kind."""
-    listed = document.get("keys")
-    if not isinstance(listed, list):
+    jwks_keys = jwks.get("keys")
+    if not isinstance(jwks_keys, list):
         raise IssuerError("The issuer's JWKS has no list of keys.")
-    found: dict[str, PyJWK] = {}
-    for jwk in listed:
-        if isinstance(jwk, dict) and isinstance(kid := jwk.get("kid"), str) and (key := _key(jwk)) is not None:
-            found.setdefault(kid, key)
-    return found
+    keys_by_id: dict[str, PyJWK] = {}
+    for jwk in jwks_keys:
+        if isinstance(jwk, dict) and isinstance(kid := jwk.get("kid"), str) and (key := _parse_key(jwk)) is not None:
+            keys_by_id.setdefault(kid, key)
+    return keys_by_id
 
 
-def _key(jwk: dict[str, Any]) -> PyJWK | None:
+def _parse_key(jwk: dict[str, Any]) -> PyJWK | None:
     """RS256 for RSA from 2048 bits and ES256 for P-256; None for what is not meant for signatures, and all the rest."""
     kind = (jwk.get("kty"), jwk.get("crv")) if jwk.get("kty") == "EC" else jwk.get("kty")
     algorithm = {"RSA": "RS256", ("EC", "P-256"): "ES256"}.get(kind) if isinstance(kind, str | tuple) else None
@@ -91,19 +91,19 @@ def _key(jwk: dict[str, Any]) -> PyJWK | None:
     return None if is_weak else key
 
 
-def fetched(url: str) -> Document:
+def fetch_jwks(url: str) -> Jwks:
     """The JWKS at an https URL; `IssuerError` says why there is none. Redirects are not followed."""
     try:
-        status, body = _got(url)
-        document = json.loads(body) if status == OK and len(body) <= LARGEST else None
+        status, body = _send_get_request(url)
+        document = json.loads(body) if status == OK and len(body) <= MAX_JWKS_BYTES else None
     except (OSError, http.client.HTTPException, ValueError, RecursionError) as exc:
         raise IssuerError(f"{url} did not give keys: {type(exc).__name__}.") from exc
     if not isinstance(document, dict):
-        raise IssuerError(f"{url} did not give keys: status {status}, {len(body)} bytes, {LARGEST} at most.")
+        raise IssuerError(f"{url} did not give keys: status {status}, {len(body)} bytes, {MAX_JWKS_BYTES} at most.")
     return document
 
 
-def _got(url: str) -> tuple[int, bytes]:
+def _send_get_request(url: str) -> tuple[int, bytes]:
     parts = urlsplit(url)
     context = ssl.create_default_context()
     connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S, context=context)
@@ -111,6 +111,6 @@ def _got(url: str) -> tuple[int, bytes]:
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         connection.request("GET", target, headers={"Accept": "application/json"})
         response = connection.getresponse()
-        return response.status, response.read(LARGEST + 1)
+        return response.status, response.read(MAX_JWKS_BYTES + 1)
     finally:
         connection.close()

@@ -13,44 +13,44 @@ from typing import Any
 from functions.authorize.bearer import Caller
 from pilotlight.api.routes import SCOPES, VERBS, Scope
 
-LIMIT = 8192  # bytes of an answer
+MAX_POLICY_BYTES = 8192  # bytes of an answer
 
 
-def answer(caller: Caller, method_arn: str) -> dict[str, Any]:
+def build_policy(caller: Caller, method_arn: str) -> dict[str, Any]:
     """What API Gateway is told, and keeps for a while for this token, whatever route it is sent to next."""
     stage = "/".join(method_arn.split("/")[:2])  # arn:aws:execute-api:region:account:api/stage
-    allowed = [f"{stage}/{each}" for each in resources(caller.scopes)]
-    said: dict[str, Any] = {
+    allowed = [f"{stage}/{each}" for each in list_resources(caller.scopes)]
+    response: dict[str, Any] = {
         "principalId": caller.tenant,
         "policyDocument": {
             "Version": "2012-10-17",
-            "Statement": [_statement("Allow", allowed) if allowed else _statement("Deny", [f"{stage}/*"])],
+            "Statement": [_build_statement("Allow", allowed) if allowed else _build_statement("Deny", [f"{stage}/*"])],
         },
         "context": {"tenant": caller.tenant, "scopes": " ".join(sorted(caller.scopes))},
     }
-    return said | ({"usageIdentifierKey": caller.key} if caller.key else {})
+    return response | ({"usageIdentifierKey": caller.api_key} if caller.api_key else {})
 
 
-def resources(scopes: Collection[Scope]) -> list[str]:
+def list_resources(scopes: Collection[Scope]) -> list[str]:
     """Verbs with paths, as `GET/v2/models/*`."""
-    return [f"{verb}{path}" for scope in sorted(scopes) for path in patterns(scope) for verb in VERBS[scope]]
+    return [f"{verb}{path}" for scope in sorted(scopes) for path in build_path_patterns(scope) for verb in VERBS[scope]]
 
 
-def patterns(scope: Scope) -> Iterator[str]:
+def build_path_patterns(scope: Scope) -> Iterator[str]:
     """The paths of a scope, as few and short as open no route of another one: the answer must be small."""
     paths = {re.sub(r"\{[^}]*\}", "*", route) for route, needed in SCOPES.items() if needed == scope}
-    paths = {_widest(path, path.partition("*")[0] + "*", scope) if "*" in path else path for path in paths}
-    paths = {_widest(path, f"{path}*", scope) if f"{path}/*" in paths else path for path in paths}
+    paths = {_widen_pattern(path, path.partition("*")[0] + "*", scope) if "*" in path else path for path in paths}
+    paths = {_widen_pattern(path, f"{path}*", scope) if f"{path}/*" in paths else path for path in paths}
     for path in sorted(paths):
         if not any(other != path and fnmatchcase(path, other) for other in paths):
             yield path
 
 
-def _widest(path: str, wider: str, scope: Scope) -> str:
+def _widen_pattern(path: str, wider: str, scope: Scope) -> str:
     """The wider pattern, where no route of another scope is one of it."""
     others = (route for route, needed in SCOPES.items() if needed != scope)
     return path if any(fnmatchcase(route, wider) for route in others) else wider
 
 
-def _statement(effect: str, resources: list[str]) -> dict[str, Any]:
+def _build_statement(effect: str, resources: list[str]) -> dict[str, Any]:
     return {"Effect": effect, "Action": "execute-api:Invoke", "Resource": resources}

@@ -9,31 +9,47 @@ from collections.abc import Iterator
 
 from msgspec import json
 
-from functions.batch_api.file_store import Shelf, after
-from functions.batch_api.files import limit, page
-from functions.batch_api.idempotency import Once
-from functions.batch_api.openai_http import read
+from functions.batch_api.file_store import FileStore, skip_past
+from functions.batch_api.files import parse_limit, to_page_response
+from functions.batch_api.idempotency import IdempotencyKeys
+from functions.batch_api.openai_http import read_json_body
 from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Routes
-from pilotlight.api.schemas.openai import Batch, BatchError, BatchErrors, NewBatch, RequestCounts, Status
-from pilotlight.aws.eventbridge import Bus
-from pilotlight.contracts.batch import ORDERS, Cancel, Order, Progress, Summary, model_of, of_batch, seconds
-from pilotlight.contracts.manifest import decode, encode
+from pilotlight.api.schemas.openai import (
+    BatchError,
+    BatchErrors,
+    BatchObject,
+    BatchStatus,
+    CreateBatchBody,
+    RequestCounts,
+)
+from pilotlight.aws.eventbridge import EventBus
+from pilotlight.contracts.batch import (
+    BATCHES_FOLDER,
+    BatchCancellation,
+    BatchManifest,
+    BatchRequest,
+    FileProgress,
+    batch_document_path,
+    parse_model_endpoint,
+    to_unix_seconds,
+)
+from pilotlight.contracts.manifest import decode_document, encode_document
 from pilotlight.errors import AlreadyExistsError, ConflictError, NotFoundError, UnavailableError
 
 SOURCE = "pilotlight.batches"  # of the events that this function may send
-MOST = 100  # of a page
-USUAL = 20  # as OpenAI's
+MAX_PAGE_SIZE = 100  # of a page
+DEFAULT_PAGE_SIZE = 20  # as OpenAI's
 HOUR_S = 3600
 
 
-class Orders:
+class BatchEndpoints:
     """Batches of the files on a shelf."""
 
-    def __init__(self, shelf: Shelf, once: Once, bus: Bus) -> None:
-        self._shelf = shelf
-        self._store = shelf.store
-        self._once = once
+    def __init__(self, file_store: FileStore, idempotency_keys: IdempotencyKeys, bus: EventBus) -> None:
+        self._file_store = file_store
+        self._store = file_store.store
+        self._idempotency_keys = idempotency_keys
         self._bus = bus
 
     def routes(self) -> Routes:
@@ -46,122 +62,137 @@ class Orders:
 
     def create(self, request: Request) -> Response:
         """Order a batch. Nobody waits for it; what is wrong with its file is told by its state."""
-        asked = read(request, NewBatch)
-        model_of(asked.endpoint)
-        self._shelf.find(asked.input_file_id)
-        name = self._once.id(request, json.encode(asked))
+        body = read_json_body(request, CreateBatchBody)
+        parse_model_endpoint(body.endpoint)
+        self._file_store.find_file(body.input_file_id)
+        name = self._idempotency_keys.reserve_id(request, json.encode(body))
         created = int(time.time())
-        order = Order(
+        batch_request = BatchRequest(
             id=f"batch_{name}",
-            endpoint=asked.endpoint,
-            input_file_id=asked.input_file_id,
-            completion_window=asked.completion_window,
+            endpoint=body.endpoint,
+            input_file_id=body.input_file_id,
+            completion_window=body.completion_window,
             created_at=created,
-            expires_at=created + int(asked.completion_window[:-1]) * HOUR_S,
-            metadata=asked.metadata,
+            expires_at=created + int(body.completion_window[:-1]) * HOUR_S,
+            metadata=body.metadata,
             by=request.caller,
         )
-        return Response.json(self._shown(self._begun(order)))
+        return Response.json(self._to_batch(self._submit(batch_request)))
 
     def list(self, request: Request) -> Response:
         """Batches, the newest first."""
-        found = after(self._orders(), request.query.get("after", ""))
-        return page(map(self._shown, found), limit(request, MOST, USUAL))
+        batch_requests = skip_past(self._iterate_batch_requests(), request.query.get("after", ""))
+        return to_page_response(
+            map(self._to_batch, batch_requests), parse_limit(request, MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE)
+        )
 
     def show(self, request: Request) -> Response:
         """One batch."""
-        return Response.json(self._shown(self._shelf.order(request.parameters["batch"])))
+        return Response.json(self._to_batch(self._file_store.read_batch_request(request.parameters["batch"])))
 
     def cancel(self, request: Request) -> Response:
         """Stop a batch: who works on it looks every other second; what is answered by then stays."""
-        order = self._shelf.order(request.parameters["batch"])
-        summary = self._shelf.summary(order.id)
-        if summary is not None and summary.stopped != "cancelled":
-            state = status(order, None, summary, None)
-            raise ConflictError(f"{order.id} is {state} already; there is nothing to cancel.")
+        batch_request = self._file_store.read_batch_request(request.parameters["batch"])
+        manifest = self._file_store.read_manifest(batch_request.id)
+        if manifest is not None and manifest.stopped != "cancelled":
+            state = get_batch_status(batch_request, None, manifest, None)
+            raise ConflictError(f"{batch_request.id} is {state} already; there is nothing to cancel.")
         try:
-            self._store.create(of_batch(order.id, "cancel"), encode(Cancel(int(time.time()), request.caller)))
+            self._store.create(
+                batch_document_path(batch_request.id, "cancel"),
+                encode_document(BatchCancellation(int(time.time()), request.caller)),
+            )
         except AlreadyExistsError:
-            return Response.json(self._shown(order))
-        self._bus.tell(SOURCE, order.id)  # where nobody works on it, somebody is to finish it
-        return Response.json(self._shown(order))
+            return Response.json(self._to_batch(batch_request))
+        self._bus.publish(SOURCE, batch_request.id)  # where nobody works on it, somebody is to finish it
+        return Response.json(self._to_batch(batch_request))
 
-    def _begun(self, order: Order) -> Order:
+    def _submit(self, batch_request: BatchRequest) -> BatchRequest:
         """The order as it lies there, told to who answers it; one that nobody could be told of is taken back."""
-        path, fresh = of_batch(order.id, "order"), True
+        path, fresh = batch_document_path(batch_request.id, "order"), True
         try:
-            self._store.create(path, encode(order))
+            self._store.create(path, encode_document(batch_request))
         except AlreadyExistsError:
-            order, fresh = decode(self._store.get(path).data, Order, path), False
-        progress, _ = self._shelf.progress(order) if not fresh else (None, None)
+            batch_request, fresh = decode_document(self._store.get(path).data, BatchRequest, path), False
+        progress, _ = self._file_store.read_progress(batch_request) if not fresh else (None, None)
         if progress is None:
             try:
-                self._bus.tell(SOURCE, order.id)
+                self._bus.publish(SOURCE, batch_request.id)
             except UnavailableError:
                 self._store.delete(path)
                 raise
-        return order
+        return batch_request
 
-    def _orders(self) -> Iterator[Order]:
-        for name in reversed(self._store.folders(ORDERS)):
+    def _iterate_batch_requests(self) -> Iterator[BatchRequest]:
+        for name in reversed(self._store.list_folders(BATCHES_FOLDER)):
             try:
-                yield self._shelf.order(f"batch_{name}")
+                yield self._file_store.read_batch_request(f"batch_{name}")
             except NotFoundError:
                 continue  # taken back in this moment
 
-    def _shown(self, order: Order) -> Batch:
-        progress, summary = self._shelf.progress(order)
+    def _to_batch(self, batch_request: BatchRequest) -> BatchObject:
+        progress, manifest = self._file_store.read_progress(batch_request)
         try:
-            path = of_batch(order.id, "cancel")
-            cancel = decode(self._store.get(path).data, Cancel, path)
+            path = batch_document_path(batch_request.id, "cancel")
+            cancel = decode_document(self._store.get(path).data, BatchCancellation, path)
         except NotFoundError:
             cancel = None
-        return shown(order, progress, summary, cancel)
+        return to_batch_object(batch_request, progress, manifest, cancel)
 
 
-def status(order: Order, progress: Progress | None, summary: Summary | None, cancel: Cancel | None) -> Status:
+def get_batch_status(
+    batch_request: BatchRequest,
+    progress: FileProgress | None,
+    manifest: BatchManifest | None,
+    cancel: BatchCancellation | None,
+) -> BatchStatus:
     """A batch's state in OpenAI's words."""
-    if summary is not None:
-        return "failed" if summary.refused else summary.stopped or "completed"
+    if manifest is not None:
+        return "failed" if manifest.refused else manifest.stopped or "completed"
     if cancel is not None:
         return "cancelling"
-    if time.time() > order.expires_at:
+    if time.time() > batch_request.expires_at:
         return "expired"
     if progress is None:
         return "validating"
     return "finalizing" if progress.joining else "in_progress"
 
 
-def shown(order: Order, progress: Progress | None, summary: Summary | None, cancel: Cancel | None) -> Batch:
+def to_batch_object(
+    batch_request: BatchRequest,
+    progress: FileProgress | None,
+    manifest: BatchManifest | None,
+    cancel: BatchCancellation | None,
+) -> BatchObject:
     """A batch as it is shown."""
-    state, number = status(order, progress, summary, cancel), order.id.removeprefix("batch_")
-    ended = {f"{state}_at": seconds(summary.ended)} if summary is not None else {}
-    counted, told = summary or progress, summary is not None and not summary.refused
-    return Batch(
-        id=order.id,
-        endpoint=order.endpoint,
-        input_file_id=order.input_file_id,
-        completion_window=order.completion_window,
+    state, number = get_batch_status(batch_request, progress, manifest, cancel), batch_request.id.removeprefix("batch_")
+    end_time = {f"{state}_at": to_unix_seconds(manifest.ended)} if manifest is not None else {}
+    counts, has_output = manifest or progress, manifest is not None and not manifest.refused
+    return BatchObject(
+        id=batch_request.id,
+        endpoint=batch_request.endpoint,
+        input_file_id=batch_request.input_file_id,
+        completion_window=batch_request.completion_window,
         status=state,
-        created_at=order.created_at,
-        expires_at=order.expires_at,
-        errors=errors(summary) if summary is not None else None,
-        output_file_id=f"file-{number}-output" if told else None,
-        error_file_id=f"file-{number}-errors" if summary is not None and summary.refusals else None,
-        in_progress_at=seconds(counted.started) if counted is not None else None,
-        finalizing_at=seconds(counted.joining) if counted is not None else None,
+        created_at=batch_request.created_at,
+        expires_at=batch_request.expires_at,
+        errors=to_batch_errors(manifest) if manifest is not None else None,
+        output_file_id=f"file-{number}-output" if has_output else None,
+        error_file_id=f"file-{number}-errors" if manifest is not None and manifest.refusals else None,
+        in_progress_at=to_unix_seconds(counts.started) if counts is not None else None,
+        finalizing_at=to_unix_seconds(counts.joining) if counts is not None else None,
         cancelling_at=cancel.at if cancel is not None else None,
-        request_counts=RequestCounts(total=counted.total, completed=counted.answered, failed=counted.failed)
-        if counted is not None
+        request_counts=RequestCounts(total=counts.total, completed=counts.answered, failed=counts.failed)
+        if counts is not None
         else RequestCounts(),
-        metadata=order.metadata,
-        **ended,  # type: ignore[arg-type]  # one of the times of an end
+        metadata=batch_request.metadata,
+        **end_time,  # type: ignore[arg-type]  # one of the times of an end
     )
 
 
-def errors(summary: Summary) -> BatchErrors | None:
+def to_batch_errors(manifest: BatchManifest) -> BatchErrors | None:
     """Why a batch was refused as a whole."""
-    if not summary.refused:
+    if not manifest.refused:
         return None
-    listed = [BatchError(code=wrong.code, message=wrong.error, line=wrong.line) for wrong in summary.errors]
-    return BatchErrors(data=listed or [BatchError(code="invalid_file", message=summary.refused)])
+    line_errors = [BatchError(code=wrong.code, message=wrong.error, line=wrong.line) for wrong in manifest.errors]
+    return BatchErrors(data=line_errors or [BatchError(code="invalid_file", message=manifest.refused)])

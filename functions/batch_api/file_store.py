@@ -11,137 +11,150 @@ from typing import TypeVar
 
 from pilotlight.api.schemas.openai import FileObject
 from pilotlight.contracts import upload
-from pilotlight.contracts.batch import Order, Progress, Summary, of_batch, results, seconds
-from pilotlight.contracts.manifest import Document, decode, encode
+from pilotlight.contracts.batch import (
+    BatchManifest,
+    BatchRequest,
+    FileProgress,
+    batch_document_path,
+    results_folder,
+    to_unix_seconds,
+)
+from pilotlight.contracts.manifest import DocumentT, decode_document, encode_document
 from pilotlight.contracts.upload import Upload
 from pilotlight.errors import AlreadyExistsError, ConflictError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
-Shown = TypeVar("Shown", FileObject, Order)
-ANSWER = re.compile(rf"file-({upload.ID})-(\d+)")
-RESULT = re.compile(rf"file-({upload.ID})-(output|errors)")
+Shown = TypeVar("Shown", FileObject, BatchRequest)
+OUTPUT_ID = re.compile(rf"file-({upload.ID_PATTERN})-(\d+)")
+RESULT_ID = re.compile(rf"file-({upload.ID_PATTERN})-(output|errors)")
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredFile:
     """A file, and where its bytes lie."""
 
-    shown: FileObject
+    file_object: FileObject
     path: str
 
 
-class Shelf:
+class FileStore:
     """The files of a store."""
 
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
 
-    def put(self, told: Upload, data: bytes) -> FileObject:
+    def save_file(self, upload_record: Upload, data: bytes) -> FileObject:
         """A whole file."""
-        self.store.put(upload.content(f"file-{told.id}"), data)
-        return self.whole(told)
+        self.store.put(upload.content_path(f"file-{upload_record.id}"), data)
+        return self.mark_complete(upload_record)
 
-    def whole(self, told: Upload) -> FileObject:
+    def mark_complete(self, upload_record: Upload) -> FileObject:
         """Say that the bytes of a file are all there; once said, it stays so."""
-        path = f"{upload.FOLDER}/{told.id}/file.json"
+        path = f"{upload.UPLOADS_FOLDER}/{upload_record.id}/file.json"
         try:
-            self.store.create(path, encode(told))
+            self.store.create(path, encode_document(upload_record))
         except AlreadyExistsError:
-            told = decode(self.store.get(path).data, Upload, path)
-        return self._shown(told)
+            upload_record = decode_document(self.store.get(path).data, Upload, path)
+        return self._to_file_object(upload_record)
 
-    def find(self, name: str) -> Found:
+    def find_file(self, file_id: str) -> StoredFile:
         """A file by its id; `NotFoundError` when it is not there, or not whole."""
-        result = RESULT.fullmatch(name)
+        result = RESULT_ID.fullmatch(file_id)
         if result is not None:
-            return self._result(name, result[1], result[2])
-        answer = ANSWER.fullmatch(name)
+            return self._find_batch_result(file_id, result[1], result[2])
+        answer = OUTPUT_ID.fullmatch(file_id)
         if answer is not None:
-            return self._answer(name, f"{upload.ANSWERS}/{answer[1]}/{answer[2]}")
-        path = f"{upload.folder(name)}/file.json"
+            return self._find_stored_output(file_id, f"{upload.ANSWERS_FOLDER}/{answer[1]}/{answer[2]}")
+        path = f"{upload.upload_folder(file_id)}/file.json"
         try:
-            told = decode(self.store.get(path).data, Upload, path)
+            upload_record = decode_document(self.store.get(path).data, Upload, path)
         except NotFoundError as exc:
-            raise NotFoundError(f"There is no file {name!r}; GET /v1/files lists them.") from exc
-        return Found(self._shown(told), upload.content(name))
+            raise NotFoundError(f"There is no file {file_id!r}; GET /v1/files lists them.") from exc
+        return StoredFile(self._to_file_object(upload_record), upload.content_path(file_id))
 
-    def files(self, *, oldest_first: bool = False) -> Iterator[FileObject]:
+    def iterate_files(self, *, oldest_first: bool = False) -> Iterator[FileObject]:
         """Everything that was uploaded, the newest first or last."""
-        names = self.store.folders(upload.FOLDER)
+        names = self.store.list_folders(upload.UPLOADS_FOLDER)
         for name in names if oldest_first else reversed(names):
             try:
-                yield self.find(f"file-{name}").shown
+                yield self.find_file(f"file-{name}").file_object
             except NotFoundError:
                 continue  # on its way, or put there by somebody else
 
-    def remove(self, name: str) -> None:
+    def delete_file(self, file_id: str) -> None:
         """Delete what was uploaded; `ConflictError` for the file of a batch, which goes with that."""
-        if RESULT.fullmatch(name) or ANSWER.fullmatch(name):
-            raise ConflictError(f"{name} is an answer, and stays as long as the bucket keeps those.")
-        folder = upload.folder(self.find(name).shown.id)
-        for path in (f"{folder}/file.json", f"{folder}/content", *self.store.paths(f"{folder}/parts")):
+        if RESULT_ID.fullmatch(file_id) or OUTPUT_ID.fullmatch(file_id):
+            raise ConflictError(f"{file_id} is an answer, and stays as long as the bucket keeps those.")
+        folder = upload.upload_folder(self.find_file(file_id).file_object.id)
+        for path in (f"{folder}/file.json", f"{folder}/content", *self.store.list_paths(f"{folder}/parts")):
             self.store.delete(path)
 
-    def progress(self, order: Order) -> tuple[Progress | None, Summary | None]:
+    def read_progress(self, batch_request: BatchRequest) -> tuple[FileProgress | None, BatchManifest | None]:
         """How far a batch is, and what came of it."""
-        return self._document(f"{order.folder}/progress.json", Progress), self.summary(order.id)
+        return self._read_or_none(f"{batch_request.results_folder}/progress.json", FileProgress), self.read_manifest(
+            batch_request.id
+        )
 
-    def summary(self, batch: str) -> Summary | None:
+    def read_manifest(self, batch_id: str) -> BatchManifest | None:
         """What came of a batch."""
-        return self._document(f"{results(batch)}/manifest.json", Summary)
+        return self._read_or_none(f"{results_folder(batch_id)}/manifest.json", BatchManifest)
 
-    def order(self, name: str) -> Order:
+    def read_batch_request(self, batch_id: str) -> BatchRequest:
         """A batch by its id."""
-        path = of_batch(name, "order")
-        found = self._document(path, Order)
-        if found is None:
-            raise NotFoundError(f"There is no batch {name!r}; GET /v1/batches lists them.")
-        return found
+        path = batch_document_path(batch_id, "order")
+        batch_request = self._read_or_none(path, BatchRequest)
+        if batch_request is None:
+            raise NotFoundError(f"There is no batch {batch_id!r}; GET /v1/batches lists them.")
+        return batch_request
 
-    def _document(self, path: str, kind: type[Document]) -> Document | None:
+    def _read_or_none(self, path: str, kind: type[DocumentT]) -> DocumentT | None:
         try:
-            return decode(self.store.get(path).data, kind, path)
+            return decode_document(self.store.get(path).data, kind, path)
         except NotFoundError:
             return None
 
-    def _result(self, name: str, batch: str, what: str) -> Found:
-        summary = self.summary(f"batch_{batch}")
-        path = (summary.result if what == "output" else summary.refusals) if summary is not None else ""
-        if summary is None or not path:
-            raise NotFoundError(f"There is no file {name!r}; GET /v1/batches/batch_{batch} says how far the batch is.")
-        shown = FileObject(
-            id=name,
-            bytes=self.store.size(path),
-            created_at=seconds(summary.ended) or int(time.time()),
+    def _find_batch_result(self, file_id: str, batch: str, what: str) -> StoredFile:
+        manifest = self.read_manifest(f"batch_{batch}")
+        path = (manifest.result if what == "output" else manifest.refusals) if manifest is not None else ""
+        if manifest is None or not path:
+            raise NotFoundError(
+                f"There is no file {file_id!r}; GET /v1/batches/batch_{batch} says how far the batch is."
+            )
+        file_object = FileObject(
+            id=file_id,
+            bytes=self.store.get_size(path),
+            created_at=to_unix_seconds(manifest.ended) or int(time.time()),
             filename=f"batch_{batch}_{what}.jsonl",
             purpose="batch_output",
             s3_uri=f"{self.store.url}/{path}",
         )
-        return Found(shown, path)
+        return StoredFile(file_object, path)
 
-    def _answer(self, name: str, path: str) -> Found:
+    def _find_stored_output(self, file_id: str, path: str) -> StoredFile:
         """An output that was too large to be sent."""
-        size = self.store.size(path)
-        made = int(name[5:17], 16) // 1000  # ms, as new_id puts it there
+        size = self.store.get_size(path)
+        created_at = int(file_id[5:17], 16) // 1000  # ms, as new_id puts it there
         uri = f"{self.store.url}/{path}"
-        shown = FileObject(id=name, bytes=size, created_at=made, filename=name, purpose="user_data", s3_uri=uri)
-        return Found(shown, path)
+        file_object = FileObject(
+            id=file_id, bytes=size, created_at=created_at, filename=file_id, purpose="user_data", s3_uri=uri
+        )
+        return StoredFile(file_object, path)
 
-    def _shown(self, told: Upload) -> FileObject:
+    def _to_file_object(self, upload_record: Upload) -> FileObject:
         return FileObject(
-            id=f"file-{told.id}",
-            bytes=told.bytes,
-            created_at=told.created_at,
-            filename=told.filename,
-            purpose=told.purpose,
-            s3_uri=f"{self.store.url}/{upload.content(f'file-{told.id}')}",
+            id=f"file-{upload_record.id}",
+            bytes=upload_record.bytes,
+            created_at=upload_record.created_at,
+            filename=upload_record.filename,
+            purpose=upload_record.purpose,
+            s3_uri=f"{self.store.url}/{upload.content_path(f'file-{upload_record.id}')}",
         )
 
 
-def after(found: Iterable[Shown], last: str) -> Iterator[Shown]:
-    """What follows the one with the id `last`; everything without one."""
-    passed = not last
-    for each in found:
+def skip_past(items: Iterable[Shown], last_id: str) -> Iterator[Shown]:
+    """What follows the one with the id `last_id`; everything without one."""
+    passed = not last_id
+    for each in items:
         if passed:
             yield each
-        passed = passed or each.id == last
+        passed = passed or each.id == last_id

@@ -6,29 +6,29 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from functions.batch_api.file_store import Found, Shelf, after
-from functions.batch_api.idempotency import Once
-from functions.batch_api.openai_http import sent
+from functions.batch_api.file_store import FileStore, StoredFile, skip_past
+from functions.batch_api.idempotency import IdempotencyKeys
+from functions.batch_api.openai_http import parse_multipart_form
 from functions.batch_api.presigned_urls import Presigner
 from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Routes
-from pilotlight.api.schemas.openai import Deleted, Page
+from pilotlight.api.schemas.openai import DeletedFile, ObjectPage
 from pilotlight.contracts.upload import Upload
 from pilotlight.errors import InvalidInputError, TooLargeError
 
-INLINE = 4_000_000  # bytes of an answer: base64 makes a third more of it, and Lambda ends at 6 MB
-MOST = 10_000  # of a page
-ORDERS = ("asc", "desc")
+MAX_INLINE_BYTES = 4_000_000  # bytes of an answer: base64 makes a third more of it, and Lambda ends at 6 MB
+MAX_PAGE_SIZE = 10_000  # of a page
+SORT_ORDERS = ("asc", "desc")
 RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 JSONL = "application/jsonl"
 
 
-class Files:
+class FileEndpoints:
     """Files over a shelf."""
 
-    def __init__(self, shelf: Shelf, once: Once, presigner: Presigner | None) -> None:
-        self._shelf = shelf
-        self._once = once
+    def __init__(self, file_store: FileStore, idempotency_keys: IdempotencyKeys, presigner: Presigner | None) -> None:
+        self._file_store = file_store
+        self._idempotency_keys = idempotency_keys
         self._presigner = presigner
 
     def routes(self) -> Routes:
@@ -36,17 +36,17 @@ class Files:
         return {
             "/v1/files": {"POST": self.create, "GET": self.list},
             "/v1/files/{file}": {"GET": self.show, "DELETE": self.delete},
-            "/v1/files/{file}/content": {"GET": self.content},
+            "/v1/files/{file}/content": {"GET": self.get_content},
         }
 
     def create(self, request: Request) -> Response:
         """A file in one request, of what the gateway lets through; larger ones are uploads."""
-        form = sent(request, "file")
+        form = parse_multipart_form(request, "file")
         purpose = form.fields.get("purpose", "")
         if not purpose:
             raise InvalidInputError("The form has no purpose; batch is for inputs of batches, user_data for tensors.")
-        name = self._once.id(request, purpose.encode(), form.filename.encode(), form.data)
-        told = Upload(
+        name = self._idempotency_keys.reserve_id(request, purpose.encode(), form.filename.encode(), form.data)
+        upload_record = Upload(
             id=name,
             filename=form.filename[:512],
             purpose=purpose[:64],
@@ -54,67 +54,71 @@ class Files:
             created_at=int(time.time()),
             by=request.caller,
         )
-        return Response.json(self._shelf.put(told, form.data))
+        return Response.json(self._file_store.save_file(upload_record, form.data))
 
     def list(self, request: Request) -> Response:
         """Uploads, the newest first unless `order` is asc."""
         purpose, order = request.query.get("purpose"), request.query.get("order", "desc")
-        if order not in ORDERS:
-            raise InvalidInputError(f"order is {order[:40]!r}, expected {' or '.join(ORDERS)}.")
-        found = self._shelf.files(oldest_first=order == "asc")
-        files = (each for each in found if purpose in (None, each.purpose))
-        return page(after(files, request.query.get("after", "")), limit(request, MOST))
+        if order not in SORT_ORDERS:
+            raise InvalidInputError(f"order is {order[:40]!r}, expected {' or '.join(SORT_ORDERS)}.")
+        all_files = self._file_store.iterate_files(oldest_first=order == "asc")
+        files = (each for each in all_files if purpose in (None, each.purpose))
+        return to_page_response(skip_past(files, request.query.get("after", "")), parse_limit(request, MAX_PAGE_SIZE))
 
     def show(self, request: Request) -> Response:
         """One file."""
-        return Response.json(self._shelf.find(request.parameters["file"]).shown)
+        return Response.json(self._file_store.find_file(request.parameters["file"]).file_object)
 
     def delete(self, request: Request) -> Response:
         """An upload is gone."""
         name = request.parameters["file"]
-        self._shelf.remove(name)
-        return Response.json(Deleted(id=name))
+        self._file_store.delete_file(name)
+        return Response.json(DeletedFile(id=name))
 
-    def content(self, request: Request) -> Response:
+    def get_content(self, request: Request) -> Response:
         """The bytes: at once, a range of them, or where they can be fetched, which clients follow."""
-        found = self._shelf.find(request.parameters["file"])
-        asked = RANGE.fullmatch(request.headers.get("range", ""))
-        if asked is not None:
-            return self._range(found, int(asked[1]), int(asked[2] or found.shown.bytes - 1))
-        if found.shown.bytes <= INLINE:
-            return Response(200, self._shelf.store.get(found.path).data, {"content-type": JSONL}, binary=True)
+        stored_file = self._file_store.find_file(request.parameters["file"])
+        range_match = RANGE.fullmatch(request.headers.get("range", ""))
+        if range_match is not None:
+            return self._get_range(
+                stored_file, int(range_match[1]), int(range_match[2] or stored_file.file_object.bytes - 1)
+            )
+        if stored_file.file_object.bytes <= MAX_INLINE_BYTES:
+            return Response(
+                200, self._file_store.store.get(stored_file.path).data, {"content-type": JSONL}, binary=True
+            )
         if self._presigner is not None:
-            url = self._presigner.get(found.path, f"{found.shown.id}.jsonl")
+            url = self._presigner.presign_download(stored_file.path, f"{stored_file.file_object.id}.jsonl")
             return Response(302, b"", {"location": url})
         raise TooLargeError(
-            f"The file has {found.shown.bytes:,} bytes, and an answer may have {INLINE:,}. It lies at "
-            f"{found.shown.s3_uri}; over HTTP ask for it in parts, with the header Range: bytes=0-{INLINE - 1}."
+            f"The file has {stored_file.file_object.bytes:,} bytes, and an answer may have {MAX_INLINE_BYTES:,}. It lies at "
+            f"{stored_file.file_object.s3_uri}; over HTTP ask for it in parts, with the header Range: bytes=0-{MAX_INLINE_BYTES - 1}."
         )
 
-    def _range(self, found: Found, first: int, last: int) -> Response:
-        size = found.shown.bytes
-        last = min(last, size - 1, first + INLINE - 1)
+    def _get_range(self, stored_file: StoredFile, first: int, last: int) -> Response:
+        size = stored_file.file_object.bytes
+        last = min(last, size - 1, first + MAX_INLINE_BYTES - 1)
         if first > last:
             raise InvalidInputError(
                 f"The file has {size:,} bytes, so that there is nothing from {first:,} to {last:,}."
             )
-        _, e_tag = self._shelf.store.stamp(found.path)
-        data = b"".join(self._shelf.store.blocks(found.path, first, last + 1, e_tag))
+        _, e_tag = self._file_store.store.get_size_and_e_tag(stored_file.path)
+        data = b"".join(self._file_store.store.iterate_blocks(stored_file.path, first, last + 1, e_tag))
         headers = {"content-type": JSONL, "content-range": f"bytes {first}-{last}/{size}", "accept-ranges": "bytes"}
         return Response(206, data, headers, binary=True)
 
 
-def limit(request: Request, most: int, default: int = 0) -> int:
+def parse_limit(request: Request, max_size: int, default: int = 0) -> int:
     """How many of a list are asked for."""
-    text = request.query.get("limit") or str(default or most)
-    if not text.isdecimal() or not 1 <= int(text[:9]) <= most:
-        raise InvalidInputError(f"limit is {text[:40]!r}, expected 1 to {most}.")
+    text = request.query.get("limit") or str(default or max_size)
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= max_size:
+        raise InvalidInputError(f"limit is {text[:40]!r}, expected 1 to {max_size}.")
     return int(text)
 
 
-def page(found: Iterable[Any], most: int) -> Response:
+def to_page_response(items: Iterable[Any], size: int) -> Response:
     """At most so many of a list, and whether there are more."""
-    data = list(islice(found, most + 1))
-    shown, more = data[:most], len(data) > most
-    ends = (shown[0].id, shown[-1].id) if shown else (None, None)
-    return Response.json(Page(data=shown, first_id=ends[0], last_id=ends[1], has_more=more))
+    data = list(islice(items, size + 1))
+    page_items, more = data[:size], len(data) > size
+    edge_ids = (page_items[0].id, page_items[-1].id) if page_items else (None, None)
+    return Response.json(ObjectPage(data=page_items, first_id=edge_ids[0], last_id=edge_ids[1], has_more=more))

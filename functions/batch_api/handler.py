@@ -2,30 +2,43 @@
 
 import os
 
-from functions.batch_api.batches import Orders
-from functions.batch_api.file_store import Shelf
-from functions.batch_api.files import Files
-from functions.batch_api.idempotency import Once
-from functions.batch_api.openai_http import complaint
+from functions.batch_api.batches import BatchEndpoints
+from functions.batch_api.file_store import FileStore
+from functions.batch_api.files import FileEndpoints
+from functions.batch_api.idempotency import IdempotencyKeys
+from functions.batch_api.openai_http import to_openai_error
 from functions.batch_api.presigned_urls import Presigner
-from functions.batch_api.uploads import Uploads
-from pilotlight.api.request_context import Bill
+from functions.batch_api.uploads import UploadEndpoints
+from pilotlight.api.request_context import CostMeter
 from pilotlight.api.router import Router
-from pilotlight.api.usage_log import ledger
-from pilotlight.aws.eventbridge import Bus
+from pilotlight.api.usage_log import create_usage_log
+from pilotlight.aws.eventbridge import EventBus
 from pilotlight.observability import correlation
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import ObjectStore, open_store
 
 
-def build(settings: Settings, store: ObjectStore | None = None, bus: Bus | None = None) -> Router:
+def build_batch_api(settings: Settings, store: ObjectStore | None = None, bus: EventBus | None = None) -> Router:
     """A handler for these settings."""
     store = store or open_store(settings.store)
-    shelf, once, presigner = Shelf(store), Once(store), Presigner.of(settings.store)
-    parts = (Files(shelf, once, presigner), Uploads(shelf, once, presigner), Orders(shelf, once, bus or Bus()))
+    file_store, idempotency_keys, presigner = (
+        FileStore(store),
+        IdempotencyKeys(store),
+        Presigner.from_store_url(settings.store),
+    )
+    parts = (
+        FileEndpoints(file_store, idempotency_keys, presigner),
+        UploadEndpoints(file_store, idempotency_keys, presigner),
+        BatchEndpoints(file_store, idempotency_keys, bus or EventBus()),
+    )
     routes = {resource: verbs for part in parts for resource, verbs in part.routes().items()}
-    correlation.install()
-    return Router(routes, Bill(settings.memory_mb), ledger=ledger(settings.call_seconds), worded=complaint)
+    correlation.install_log_record_factory()
+    return Router(
+        routes,
+        CostMeter(settings.memory_mb),
+        usage_log=create_usage_log(settings.call_seconds),
+        error_formatter=to_openai_error,
+    )
 
 
-handle = build(Settings.from_environment(os.environ))
+handle = build_batch_api(Settings.from_environment(os.environ))

@@ -10,44 +10,46 @@ import hashlib
 from msgspec import Struct
 
 from pilotlight.api.http import Request
-from pilotlight.contracts.batch import new_id
-from pilotlight.contracts.manifest import decode, encode
+from pilotlight.contracts.batch import generate_sortable_id
+from pilotlight.contracts.manifest import decode_document, encode_document
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError
 from pilotlight.storage.object_store import ObjectStore
 
 HEADER = "idempotency-key"
-LONGEST = 255  # characters of a key
+MAX_KEY_LENGTH = 255  # characters of a key
 
 
-class Known(Struct, frozen=True):
+class IdempotencyRecord(Struct, frozen=True):
     """What was made under a key, and for what."""
 
     id: str
     fingerprint: str
 
 
-class Once:
+class IdempotencyKeys:
     """The keys of a store."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    def id(self, request: Request, *content: bytes) -> str:
+    def reserve_id(self, request: Request, *content: bytes) -> str:
         """The id for what a request makes; `ConflictError` when its key was used for another content."""
         key = request.headers.get(HEADER, "")
         if not key:
-            return new_id()
-        if len(key) > LONGEST:
-            raise InvalidInputError(f"The Idempotency-Key has {len(key)} characters; at most {LONGEST} are taken.")
+            return generate_sortable_id()
+        if len(key) > MAX_KEY_LENGTH:
+            raise InvalidInputError(
+                f"The Idempotency-Key has {len(key)} characters; at most {MAX_KEY_LENGTH} are taken."
+            )
         path = f"idempotency/{hashlib.sha256(f'{request.resource} {key}'.encode()).hexdigest()}.json"
-        fresh = Known(new_id(), hashlib.sha256(b"\0".join(content)).hexdigest())
+        fresh = IdempotencyRecord(generate_sortable_id(), hashlib.sha256(b"\0".join(content)).hexdigest())
         try:
-            self._store.create(path, encode(fresh))
+            self._store.create(path, encode_document(fresh))
         except AlreadyExistsError as exc:
-            known = decode(self._store.get(path).data, Known, path)
-            if known.fingerprint != fresh.fingerprint:
+            existing = decode_document(self._store.get(path).data, IdempotencyRecord, path)
+            if existing.fingerprint != fresh.fingerprint:
                 raise ConflictError(
                     f"The Idempotency-Key {key!r} was used for another request; take a new one."
                 ) from exc
-            return known.id
+            return existing.id
         return fresh.id

@@ -11,12 +11,12 @@ from pilotlight.api.http import Request, Response
 from pilotlight.errors import InvalidInputError, UnsupportedTypeError
 
 Body = TypeVar("Body", bound=Struct)
-LARGEST = 10_000_000  # bytes of a body, above what the gateway lets through
-TYPES = {400: "invalid_request_error", 404: "invalid_request_error", 409: "conflict_error"}
-SERVER = 500  # the statuses from here on are not the caller's fault
+MAX_BODY_BYTES = 10_000_000  # bytes of a body, above what the gateway lets through
+ERROR_TYPES = {400: "invalid_request_error", 404: "invalid_request_error", 409: "conflict_error"}
+SERVER_ERROR = 500  # the statuses from here on are not the caller's fault
 
 
-class Sent(NamedTuple):
+class MultipartForm(NamedTuple):
     """A form with one file in it."""
 
     fields: dict[str, str]
@@ -24,13 +24,13 @@ class Sent(NamedTuple):
     data: bytes
 
 
-def complaint(status: int, message: str, **headers: str) -> Response:
+def to_openai_error(status: int, message: str, **headers: str) -> Response:
     """An error in OpenAI's form."""
-    kind = TYPES.get(status, "server_error" if status >= SERVER else "invalid_request_error")
+    kind = ERROR_TYPES.get(status, "server_error" if status >= SERVER_ERROR else "invalid_request_error")
     return Response.json({"error": {"message": message, "type": kind, "param": None, "code": None}}, status, **headers)
 
 
-def read(request: Request, kind: type[Body]) -> Body:
+def read_json_body(request: Request, kind: type[Body]) -> Body:
     """A JSON body as what it should be."""
     try:
         return msgspec.json.decode(request.body or b"{}", type=kind)
@@ -38,7 +38,7 @@ def read(request: Request, kind: type[Body]) -> Body:
         raise InvalidInputError(f"The body is no {kind.__name__}: {exc}.") from exc
 
 
-def sent(request: Request, name: str) -> Sent:
+def parse_multipart_form(request: Request, name: str) -> MultipartForm:
     """A multipart form, and the file in it that is called `name`."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != "multipart/form-data" or not options.get("boundary"):
@@ -47,13 +47,17 @@ def sent(request: Request, name: str) -> Sent:
         )
     try:
         parser = MultipartParser(
-            BytesIO(request.body), options["boundary"], len(request.body), memory_limit=LARGEST, spool_limit=LARGEST
+            BytesIO(request.body),
+            options["boundary"],
+            len(request.body),
+            memory_limit=MAX_BODY_BYTES,
+            spool_limit=MAX_BODY_BYTES,
         )
         parts = {part.name: part for part in parser}
     except (MultipartError, UnicodeDecodeError) as exc:
         raise InvalidInputError(f"The body is no multipart form: {exc}.") from exc
-    found = parts.get(name)
-    if found is None:
+    file_part = parts.get(name)
+    if file_part is None:
         raise InvalidInputError(f"The form has {sorted(map(str, parts))}, but no {name!r}.")
     fields = {str(key): part.value for key, part in parts.items() if key != name and not part.filename}
-    return Sent(fields, found.filename or "file", found.raw)
+    return MultipartForm(fields, file_part.filename or "file", file_part.raw)

@@ -7,10 +7,10 @@ import time
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pilotlight.api.schemas.openai import Presigned
-from pilotlight.errors import UnavailableError, words
+from pilotlight.api.schemas.openai import PresignedUpload
+from pilotlight.errors import UnavailableError, format_cause
 
-SECONDS = 3600  # how long a signature lasts; a role's credentials may end sooner
+EXPIRY_S = 3600  # how long a signature lasts; a role's credentials may end sooner
 
 
 class Presigner:
@@ -23,24 +23,24 @@ class Presigner:
         self._client: Any = None
 
     @classmethod
-    def of(cls, store: str) -> "Presigner | None":
+    def from_store_url(cls, store_url: str) -> "Presigner | None":
         """For the store at that URL; None where it is no bucket, since nobody else can be sent there."""
-        parts = urlsplit(store)
+        parts = urlsplit(store_url)
         if parts.scheme != "s3":
             return None
         return cls(parts.netloc, parts.path.strip("/"), dict(parse_qsl(parts.query)).get("endpoint", ""))
 
-    def put(self, path: str, size: int) -> Presigned:
+    def presign_upload(self, path: str, size: int) -> PresignedUpload:
         """An upload of so many bytes to a path of the store."""
-        ends = int(time.time()) + SECONDS
-        url = self._url("put_object", path, ContentLength=size)
-        return Presigned(url=url, headers={"content-length": str(size)}, expires_at=ends)
+        expires_at = int(time.time()) + EXPIRY_S
+        url = self._presign("put_object", path, ContentLength=size)
+        return PresignedUpload(url=url, headers={"content-length": str(size)}, expires_at=expires_at)
 
-    def get(self, path: str, filename: str) -> str:
+    def presign_download(self, path: str, filename: str) -> str:
         """A download of a path of the store, under a name of its own."""
-        return self._url("get_object", path, ResponseContentDisposition=f'attachment; filename="{filename}"')
+        return self._presign("get_object", path, ResponseContentDisposition=f'attachment; filename="{filename}"')
 
-    def _url(self, action: Literal["put_object", "get_object"], path: str, **more: Any) -> str:  # noqa: ANN401 - boto3's
+    def _presign(self, action: Literal["put_object", "get_object"], path: str, **more: Any) -> str:  # noqa: ANN401 - boto3's
         import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
@@ -51,6 +51,6 @@ class Presigner:
                 config = Config(signature_version="s3v4")  # the older one signs no header
                 self._client = boto3.client("s3", endpoint_url=self._endpoint or None, config=config)
             parameters = {"Bucket": self._bucket, "Key": key, **more}
-            return str(self._client.generate_presigned_url(action, Params=parameters, ExpiresIn=SECONDS))
+            return str(self._client.generate_presigned_url(action, Params=parameters, ExpiresIn=EXPIRY_S))
         except BotoCoreError as exc:
-            raise UnavailableError(f"No signature could be made: {words(exc)}.") from exc
+            raise UnavailableError(f"No signature could be made: {format_cause(exc)}.") from exc

@@ -12,147 +12,159 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import json
 
-from functions.batch_api.file_store import Shelf
-from functions.batch_api.files import INLINE
-from functions.batch_api.idempotency import Once
-from functions.batch_api.openai_http import read, sent
-from functions.batch_api.presigned_urls import SECONDS, Presigner
+from functions.batch_api.file_store import FileStore
+from functions.batch_api.files import MAX_INLINE_BYTES
+from functions.batch_api.idempotency import IdempotencyKeys
+from functions.batch_api.openai_http import parse_multipart_form, read_json_body
+from functions.batch_api.presigned_urls import EXPIRY_S, Presigner
 from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Routes
-from pilotlight.api.schemas.openai import Complete, FileObject, NewUpload, UploadObject, UploadPart
+from pilotlight.api.schemas.openai import CompleteUploadBody, CreateUploadBody, FileObject, UploadObject, UploadPart
 from pilotlight.contracts import upload
-from pilotlight.contracts.manifest import decode, encode
+from pilotlight.contracts.manifest import decode_document, encode_document
 from pilotlight.contracts.upload import Upload
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, TooLargeError
 
 
-class Uploads:
+class UploadEndpoints:
     """Uploads onto a shelf."""
 
-    def __init__(self, shelf: Shelf, once: Once, presigner: Presigner | None) -> None:
-        self._shelf = shelf
-        self._store = shelf.store
-        self._once = once
+    def __init__(self, file_store: FileStore, idempotency_keys: IdempotencyKeys, presigner: Presigner | None) -> None:
+        self._file_store = file_store
+        self._store = file_store.store
+        self._idempotency_keys = idempotency_keys
         self._presigner = presigner
 
     def routes(self) -> Routes:
         """The table of routes, spelled as in template.yaml."""
         return {
             "/v1/uploads": {"POST": self.create},
-            "/v1/uploads/{upload}/parts": {"POST": self.part},
+            "/v1/uploads/{upload}/parts": {"POST": self.add_part},
             "/v1/uploads/{upload}/complete": {"POST": self.complete},
             "/v1/uploads/{upload}/cancel": {"POST": self.cancel},
         }
 
     def create(self, request: Request) -> Response:
         """Announce a file."""
-        asked = read(request, NewUpload)
-        name = self._once.id(request, json.encode(asked))
-        told = Upload(
+        body = read_json_body(request, CreateUploadBody)
+        name = self._idempotency_keys.reserve_id(request, json.encode(body))
+        upload_record = Upload(
             id=name,
-            filename=asked.filename,
-            purpose=asked.purpose,
-            bytes=asked.bytes,
+            filename=body.filename,
+            purpose=body.purpose,
+            bytes=body.bytes,
             created_at=int(time.time()),
             by=request.caller,
         )
         try:
-            self._store.create(f"{upload.FOLDER}/{name}/upload.json", encode(told))
+            self._store.create(f"{upload.UPLOADS_FOLDER}/{name}/upload.json", encode_document(upload_record))
         except AlreadyExistsError:
-            told = self._told(f"upload_{name}")
-        return Response.json(self._shown(told))
+            upload_record = self._read_upload(f"upload_{name}")
+        return Response.json(self._to_upload_object(upload_record))
 
-    def part(self, request: Request) -> Response:
+    def add_part(self, request: Request) -> Response:
         """Take a part."""
-        told, data = self._told(request.parameters["upload"]), sent(request, "data").data
-        self._check_open(told)
-        if len(data) > INLINE:
-            raise TooLargeError(f"The part has {len(data):,} bytes; at most {INLINE:,} are taken, send it in several.")
+        upload_record, data = (
+            self._read_upload(request.parameters["upload"]),
+            parse_multipart_form(request, "data").data,
+        )
+        self._check_open(upload_record)
+        if len(data) > MAX_INLINE_BYTES:
+            raise TooLargeError(
+                f"The part has {len(data):,} bytes; at most {MAX_INLINE_BYTES:,} are taken, send it in several."
+            )
         name = secrets.token_hex(16)
-        self._store.put(f"{upload.FOLDER}/{told.id}/parts/{name}", data)
-        return Response.json(UploadPart(id=f"part_{name}", created_at=int(time.time()), upload_id=f"upload_{told.id}"))
+        self._store.put(f"{upload.UPLOADS_FOLDER}/{upload_record.id}/parts/{name}", data)
+        return Response.json(
+            UploadPart(id=f"part_{name}", created_at=int(time.time()), upload_id=f"upload_{upload_record.id}")
+        )
 
     def complete(self, request: Request) -> Response:
         """Make the file; `InvalidInputError` when it is not what was announced, and then nothing is.
 
         A client that has not heard the answer asks again: what is a file already is shown as one.
         """
-        told, asked = self._told(request.parameters["upload"]), read(request, Complete)
-        if (made := self._made(told)) is not None:
-            return Response.json(self._shown(told, made))
-        folder = f"{upload.FOLDER}/{told.id}"
-        if asked.part_ids:
-            self._store.write(f"{folder}/content", self._joined(folder, asked.part_ids))
-        self._check(f"{folder}/content", told, asked.md5)
-        file = self._shelf.whole(told)
-        for path in list(self._store.paths(f"{folder}/parts")):
+        upload_record, body = (
+            self._read_upload(request.parameters["upload"]),
+            read_json_body(request, CompleteUploadBody),
+        )
+        if (existing := self._find_file(upload_record)) is not None:
+            return Response.json(self._to_upload_object(upload_record, existing))
+        folder = f"{upload.UPLOADS_FOLDER}/{upload_record.id}"
+        if body.part_ids:
+            self._store.put_chunks(f"{folder}/content", self._iterate_parts(folder, body.part_ids))
+        self._check_content(f"{folder}/content", upload_record, body.md5)
+        file = self._file_store.mark_complete(upload_record)
+        for path in list(self._store.list_paths(f"{folder}/parts")):
             self._store.delete(path)
-        return Response.json(self._shown(told, file))
+        return Response.json(self._to_upload_object(upload_record, file))
 
     def cancel(self, request: Request) -> Response:
         """Forget an upload and what came of it."""
-        told = self._told(request.parameters["upload"])
-        self._check_open(told)
-        folder = f"{upload.FOLDER}/{told.id}"
-        for path in (f"{folder}/upload.json", f"{folder}/content", *list(self._store.paths(f"{folder}/parts"))):
+        upload_record = self._read_upload(request.parameters["upload"])
+        self._check_open(upload_record)
+        folder = f"{upload.UPLOADS_FOLDER}/{upload_record.id}"
+        for path in (f"{folder}/upload.json", f"{folder}/content", *list(self._store.list_paths(f"{folder}/parts"))):
             self._store.delete(path)
-        shown = self._shown(told)
-        shown.status, shown.presigned = "cancelled", None
-        return Response.json(shown)
+        upload_object = self._to_upload_object(upload_record)
+        upload_object.status, upload_object.presigned = "cancelled", None
+        return Response.json(upload_object)
 
-    def _joined(self, folder: str, parts: Sequence[str]) -> Iterator[bytes]:
+    def _iterate_parts(self, folder: str, parts: Sequence[str]) -> Iterator[bytes]:
         for part in parts:
             try:
                 yield self._store.get(f"{folder}/parts/{part.removeprefix('part_')}").data
             except NotFoundError as exc:
                 raise InvalidInputError(f"There is no part {part!r} of this upload.") from exc
 
-    def _check(self, path: str, told: Upload, md5: str) -> None:
+    def _check_content(self, path: str, upload_record: Upload, md5: str) -> None:
         try:
-            size, e_tag = self._store.stamp(path)
+            size, e_tag = self._store.get_size_and_e_tag(path)
         except NotFoundError as exc:
             raise InvalidInputError("Nothing was uploaded; name its part_ids, or put it where presigned says.") from exc
-        if size != told.bytes:
-            raise InvalidInputError(f"The upload has {size:,} bytes, but {told.bytes:,} were announced.")
+        if size != upload_record.bytes:
+            raise InvalidInputError(f"The upload has {size:,} bytes, but {upload_record.bytes:,} were announced.")
         if not md5:
             return
         digest = hashlib.md5(usedforsecurity=False)
-        for block in self._store.blocks(path, 0, size, e_tag):
+        for block in self._store.iterate_blocks(path, 0, size, e_tag):
             digest.update(block)
         if digest.hexdigest() != md5.lower():
             raise InvalidInputError(f"The upload's md5 is {digest.hexdigest()}, not {md5!r}.")
 
-    def _made(self, told: Upload) -> FileObject | None:
+    def _find_file(self, upload_record: Upload) -> FileObject | None:
         """The file that an upload has become."""
         try:
-            return self._shelf.find(f"file-{told.id}").shown
+            return self._file_store.find_file(f"file-{upload_record.id}").file_object
         except NotFoundError:
             return None
 
-    def _check_open(self, told: Upload) -> None:
+    def _check_open(self, upload_record: Upload) -> None:
         """`ConflictError` for an upload that is a file already, which nothing changes any more."""
-        if self._made(told) is not None:
-            raise ConflictError(f"upload_{told.id} is completed already; its file is file-{told.id}.")
+        if self._find_file(upload_record) is not None:
+            raise ConflictError(f"upload_{upload_record.id} is completed already; its file is file-{upload_record.id}.")
 
-    def _told(self, name: str) -> Upload:
-        path = f"{upload.folder(name)}/upload.json"
+    def _read_upload(self, upload_id: str) -> Upload:
+        path = f"{upload.upload_folder(upload_id)}/upload.json"
         try:
-            return decode(self._store.get(path).data, Upload, path)
+            return decode_document(self._store.get(path).data, Upload, path)
         except NotFoundError as exc:
-            raise NotFoundError(f"There is no upload {name!r}; POST /v1/uploads begins one.") from exc
+            raise NotFoundError(f"There is no upload {upload_id!r}; POST /v1/uploads begins one.") from exc
 
-    def _shown(self, told: Upload, file: FileObject | None = None) -> UploadObject:
-        path = f"{upload.FOLDER}/{told.id}/content"
-        open_ = file is None and self._presigner is not None
+    def _to_upload_object(self, upload_record: Upload, file: FileObject | None = None) -> UploadObject:
+        path = f"{upload.UPLOADS_FOLDER}/{upload_record.id}/content"
+        is_open = file is None and self._presigner is not None
         return UploadObject(
-            id=f"upload_{told.id}",
-            bytes=told.bytes,
-            created_at=told.created_at,
-            expires_at=told.created_at + SECONDS,
-            filename=told.filename,
-            purpose=told.purpose,
+            id=f"upload_{upload_record.id}",
+            bytes=upload_record.bytes,
+            created_at=upload_record.created_at,
+            expires_at=upload_record.created_at + EXPIRY_S,
+            filename=upload_record.filename,
+            purpose=upload_record.purpose,
             status="completed" if file is not None else "pending",
             file=file,
-            presigned=self._presigner.put(path, told.bytes) if open_ and self._presigner is not None else None,
+            presigned=self._presigner.presign_upload(path, upload_record.bytes)
+            if is_open and self._presigner is not None
+            else None,
             s3_uri=f"{self._store.url}/{path}",
         )

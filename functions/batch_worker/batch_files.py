@@ -15,121 +15,130 @@ from typing import Any
 
 import msgspec
 
-from functions.batch_worker.dispatch import Sender
-from functions.batch_worker.events import Step
-from functions.batch_worker.file_job import Work
-from functions.batch_worker.paths import TABLE, File, Ordered, file
-from functions.batch_worker.predictor import Answers
-from functions.batch_worker.rows import is_there, laid_out
-from functions.batch_worker.usage import Books
-from pilotlight.contracts.batch import Order, Summary, now, of_batch
-from pilotlight.contracts.manifest import decode, encode
+from functions.batch_worker.dispatch import Dispatcher
+from functions.batch_worker.events import MapStep
+from functions.batch_worker.file_job import FileJob
+from functions.batch_worker.paths import TABLE_SUFFIX, BatchInput, InboxFile, parse_inbox_uri
+from functions.batch_worker.predictor import Predictor
+from functions.batch_worker.rows import convert_table, has_object
+from functions.batch_worker.usage import BatchUsageLog
+from pilotlight.contracts.batch import BatchManifest, BatchRequest, batch_document_path, utc_now_millis
+from pilotlight.contracts.manifest import decode_document, encode_document
 from pilotlight.errors import ConflictError, InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
 RESERVE_S = 15.0  # of an invocation, kept to write what is answered and to hand on
 SPAN_BYTES = 16_000_000  # of a file that is spread
-MOST_SPANS = 2_000  # of a file: what each says when it is done must fit into the 256 kB of a state
+MAX_SPANS = 2_000  # of a file: what each says when it is done must fit into the 256 kB of a state
 
 
 @dataclass(frozen=True)
-class Spread:
+class FanOut:
     """When a file is spread, and over what; no state machine, no spreading."""
 
-    machine: str = ""  # ARN
+    state_machine: str = ""  # ARN
     threshold: int = 64_000_000  # bytes of a file from which on it is
-    at_once: int = 10  # invocations that it may keep busy
+    max_concurrency: int = 10  # invocations that it may keep busy
 
 
-class Files:
+class BatchFiles:
     """Answers files of a store into its outbox."""
 
     def __init__(
         self,
         store: ObjectStore,
-        answers: Answers,
-        sender: Sender,
-        spread: Spread = Spread(),
-        books: Books | None = None,
+        predictor: Predictor,
+        dispatcher: Dispatcher,
+        fan_out: FanOut = FanOut(),
+        usage_log: BatchUsageLog | None = None,
     ) -> None:
         self._store = store
-        self._answers = answers
-        self._sender = sender
-        self._spread = spread
-        self._books = books
+        self._predictor = predictor
+        self._dispatcher = dispatcher
+        self._fan_out = fan_out
+        self._usage_log = usage_log
 
-    def see_to(self, job: str, ends: float, origin: tuple[str, str] = ("", "")) -> str:
-        """Answer as much as there is time for; what was done, as a sentence. `ends` is on time.monotonic's clock.
+    def handle(self, target: str, deadline: float, origin: tuple[str, str] = ("", "")) -> str:
+        """Answer as much as there is time for; what was done, as a sentence. `deadline` is on time.monotonic's clock.
 
         `origin` is the tenant and the correlation of the event that told of it.
         """
-        if job.endswith("/"):  # as S3's console makes one
-            return f"{job} is a folder, in which there is nothing to answer."
-        found = self._found(job)
+        if target.endswith("/"):  # as S3's console makes one
+            return f"{target} is a folder, in which there is nothing to answer."
+        inbox_file = self._find_file(target)
         try:
-            found = self._readable(found, ends)
-            work = self._work(found, ends, origin)
-            if self._is_spread(work.reading.size) and self._sender.spread(
-                self._spread.machine, job, work.reading.e_tag
+            inbox_file = self._convert_if_table(inbox_file, deadline)
+            file_job = self._create_job(inbox_file, deadline, origin)
+            if self._should_fan_out(file_job.input_file.size) and self._dispatcher.start_map(
+                self._fan_out.state_machine, target, file_job.input_file.e_tag
             ):
-                return f"{found.path} is spread."
-            return work.go_on(partial(self._sender.resume, job))
+                return f"{inbox_file.path} is spread."
+            return file_job.run(partial(self._dispatcher.request_resume, target))
         except ConflictError as exc:
-            return f"{found.path} is left to somebody else: {exc}"
+            return f"{inbox_file.path} is left to somebody else: {exc}"
         except NotFoundError:
-            if not isinstance(found, Ordered) or is_there(self._store, found.path):
+            if not isinstance(inbox_file, BatchInput) or has_object(self._store, inbox_file.path):
                 raise
-            return self._gone(found)
+            return self._fail_missing_input(inbox_file)
 
-    def step(self, step: Step, ends: float) -> dict[str, Any]:
+    def handle_step(self, step: MapStep, deadline: float) -> dict[str, Any]:
         """One step of the state machine; what is raised is tried again by it."""
-        work = self._work(self._readable(self._found(step.job), ends), ends)
+        file_job = self._create_job(self._convert_if_table(self._find_file(step.job), deadline), deadline)
         if step.step == "answer":
-            return {"done": work.answer(step.start)}
+            return {"done": file_job.answer_range(step.start)}
         if step.step == "join":
-            return {"said": work.join()}
-        return self._split(step.job, work)
+            return {"said": file_job.join_parts()}
+        return self._split_file(step.job, file_job)
 
-    def _split(self, job: str, work: Work) -> dict[str, Any]:
-        length = max(SPAN_BYTES, work.reading.size // MOST_SPANS + 1)
-        progress = work.begin(length)
-        starts = [{"start": span.start} for span in progress.spans if not (span.done or progress.refused)]
-        path = f"{self._found(job).folder}/spans.json"
+    def _split_file(self, target: str, file_job: FileJob) -> dict[str, Any]:
+        length = max(SPAN_BYTES, file_job.input_file.size // MAX_SPANS + 1)
+        progress = file_job.load_or_create_progress(length)
+        starts = [{"start": span.start} for span in progress.spans if not (span.is_done or progress.refused)]
+        path = f"{self._find_file(target).folder}/spans.json"
         self._store.put(path, msgspec.json.encode(starts))
         bucket, _, prefix = self._store.url.removeprefix("s3://").partition("/")
         return {
-            "job": job,
+            "job": target,
             "spans": len(starts),
-            "at_once": self._spread.at_once,
+            "at_once": self._fan_out.max_concurrency,
             "bucket": bucket,
             "key": f"{prefix}/{path}".lstrip("/"),
         }
 
-    def _gone(self, found: Ordered) -> str:
+    def _fail_missing_input(self, batch_input: BatchInput) -> str:
         """A batch whose file was deleted before it was answered has failed."""
-        why = f"The file {found.order.input_file_id} is not there any more."
-        summary = Summary(input=found.path, bytes=0, e_tag="", sha256="", result="", refused=why, ended=now())
-        self._store.put(f"{found.folder}/manifest.json", encode(summary))
-        return f"{found.path} is refused: {why}"
+        reason = f"The file {batch_input.batch_request.input_file_id} is not there any more."
+        manifest = BatchManifest(
+            input=batch_input.path, bytes=0, e_tag="", sha256="", result="", refused=reason, ended=utc_now_millis()
+        )
+        self._store.put(f"{batch_input.folder}/manifest.json", encode_document(manifest))
+        return f"{batch_input.path} is refused: {reason}"
 
-    def _is_spread(self, size: int) -> bool:
-        return bool(self._spread.machine) and size >= self._spread.threshold
+    def _should_fan_out(self, size: int) -> bool:
+        return bool(self._fan_out.state_machine) and size >= self._fan_out.threshold
 
-    def _work(self, found: File, ends: float, origin: tuple[str, str] = ("", "")) -> Work:
-        if isinstance(found, Ordered):
-            origin = (found.order.by, found.order.id)  # whoever ordered it, and what he knows it by
-        return Work(self._store, self._answers, found, ends - RESERVE_S, self._books, origin)
+    def _create_job(self, inbox_file: InboxFile, deadline: float, origin: tuple[str, str] = ("", "")) -> FileJob:
+        if isinstance(inbox_file, BatchInput):
+            origin = (
+                inbox_file.batch_request.by,
+                inbox_file.batch_request.id,
+            )  # whoever ordered it, and what he knows it by
+        return FileJob(self._store, self._predictor, inbox_file, deadline - RESERVE_S, self._usage_log, origin)
 
-    def _readable(self, found: File, ends: float) -> File:
+    def _convert_if_table(self, inbox_file: InboxFile, deadline: float) -> InboxFile:
         """The file, or what is read in its place."""
-        return laid_out(self._store, found, ends - RESERVE_S) if found.kind == TABLE else found
+        return (
+            convert_table(self._store, inbox_file, deadline - RESERVE_S)
+            if inbox_file.suffix == TABLE_SUFFIX
+            else inbox_file
+        )
 
-    def _found(self, job: str) -> File:
+    def _find_file(self, target: str) -> InboxFile:
         """The file that a job means: an address in the inbox, or a batch's id."""
-        if not job.startswith("batch_"):
-            return file(self._store.url, job)
-        path = of_batch(job, "order")
-        order = decode(self._store.get(path).data, Order, path)
-        if order.id != job:
-            raise InvalidInputError(f"{path} is the order of {order.id}, not of {job}.")
-        return Ordered.of(order)
+        if not target.startswith("batch_"):
+            return parse_inbox_uri(self._store.url, target)
+        path = batch_document_path(target, "order")
+        batch_request = decode_document(self._store.get(path).data, BatchRequest, path)
+        if batch_request.id != target:
+            raise InvalidInputError(f"{path} is the order of {batch_request.id}, not of {target}.")
+        return BatchInput.from_batch_request(batch_request)

@@ -8,60 +8,67 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pilotlight.aws.eventbridge import Bus
-from pilotlight.errors import InvalidInputError, UnavailableError, words
+from pilotlight.aws.eventbridge import EventBus
+from pilotlight.errors import InvalidInputError, UnavailableError, format_cause
 
 SOURCE = "pilotlight.batch"
-LARGEST = 256_000  # bytes of a reply; a larger answer is told by its place
-GROUP = "pilotlight"  # of replies in a FIFO queue
+MAX_REPLY_BYTES = 256_000  # bytes of a reply; a larger answer is told by its place
+MESSAGE_GROUP = "pilotlight"  # of replies in a FIFO queue
 
 
-class Sender:
+class Dispatcher:
     """Sends to the queues that are allowed, by ARN, and to the account's default bus."""
 
     def __init__(self, reply_queues: Sequence[str] = ()) -> None:
         self._allowed = frozenset(reply_queues)
         self._urls: dict[str, str] = {}
         self._clients: dict[str, Any] = {}
-        self._bus = Bus()
+        self._bus = EventBus()
 
-    def check(self, queue: str) -> None:
+    def check_reply_queue(self, queue: str) -> None:
         """`InvalidInputError` for a queue that the setting does not allow."""
         if queue not in self._allowed:
-            known = ", ".join(sorted(self._allowed)) or "none"
-            raise InvalidInputError(f"reply_to is {queue!r}; allowed by PILOTLIGHT_REPLY_QUEUES: {known}.")
+            allowed = ", ".join(sorted(self._allowed)) or "none"
+            raise InvalidInputError(f"reply_to is {queue!r}; allowed by PILOTLIGHT_REPLY_QUEUES: {allowed}.")
 
-    def reply(self, queue: str, key: str, answer: bytes, place: str) -> None:
+    def send_reply(self, queue: str, key: str, answer: bytes, uri: str) -> None:
         """Send an answer, or its place where it is too large, with the attribute `in_reply_to`."""
-        text = answer.decode() if len(answer) <= LARGEST else json.dumps({"s3_uri": place})
-        once = hashlib.sha256(key.encode()).hexdigest()
-        more = {"MessageGroupId": GROUP, "MessageDeduplicationId": once} if queue.endswith(".fifo") else {}
+        text = answer.decode() if len(answer) <= MAX_REPLY_BYTES else json.dumps({"s3_uri": uri})
+        deduplication_id = hashlib.sha256(key.encode()).hexdigest()
+        more = (
+            {"MessageGroupId": MESSAGE_GROUP, "MessageDeduplicationId": deduplication_id}
+            if queue.endswith(".fifo")
+            else {}
+        )
         attributes = {"in_reply_to": {"DataType": "String", "StringValue": key}}
-        url = self._url(queue)
-        self._call("sqs", "send_message", QueueUrl=url, MessageBody=text, MessageAttributes=attributes, **more)
+        url = self._get_queue_url(queue)
+        self._call_aws("sqs", "send_message", QueueUrl=url, MessageBody=text, MessageAttributes=attributes, **more)
 
-    def resume(self, job: str) -> None:
+    def request_resume(self, target: str) -> None:
         """Have the function invoked again for a file or a batch."""
-        self._bus.tell(SOURCE, job)
+        self._bus.publish(SOURCE, target)
 
-    def spread(self, machine: str, job: str, stamp: str) -> bool:
+    def start_map(self, state_machine: str, target: str, e_tag: str) -> bool:
         """Start the state machine for these bytes of a file; whether it works on them.
 
         It does not when it has worked on them before and failed: then they are answered one invocation after the other.
         """
-        name = hashlib.sha256(f"{job} {stamp}".encode()).hexdigest()
-        arguments = {"stateMachineArn": machine, "name": name, "input": json.dumps({"job": job})}
-        return self._call("stepfunctions", "start_execution", unless="ExecutionAlreadyExists", **arguments) is not None
+        name = hashlib.sha256(f"{target} {e_tag}".encode()).hexdigest()
+        arguments = {"stateMachineArn": state_machine, "name": name, "input": json.dumps({"job": target})}
+        return (
+            self._call_aws("stepfunctions", "start_execution", expected_error="ExecutionAlreadyExists", **arguments)
+            is not None
+        )
 
-    def _url(self, queue: str) -> str:
+    def _get_queue_url(self, queue: str) -> str:
         if queue not in self._urls:
             account, name = queue.split(":")[-2:]
-            answer = self._call("sqs", "get_queue_url", QueueName=name, QueueOwnerAWSAccountId=account)
+            answer = self._call_aws("sqs", "get_queue_url", QueueName=name, QueueOwnerAWSAccountId=account)
             self._urls[queue] = answer["QueueUrl"]
         return self._urls[queue]
 
-    def _call(self, service: str, action: str, unless: str = "", **arguments: Any) -> Any:  # noqa: ANN401 - boto3 ships no types
-        """What AWS answers; None for the error that is called `unless`."""
+    def _call_aws(self, service: str, action: str, expected_error: str = "", **arguments: Any) -> Any:  # noqa: ANN401 - boto3 ships no types
+        """What AWS answers; None for the error that is called `expected_error`."""
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -70,6 +77,6 @@ class Sender:
                 self._clients[service] = boto3.client(service)
             return getattr(self._clients[service], action)(**arguments)
         except (BotoCoreError, ClientError) as exc:
-            if unless and isinstance(exc, ClientError) and exc.response["Error"]["Code"] == unless:
+            if expected_error and isinstance(exc, ClientError) and exc.response["Error"]["Code"] == expected_error:
                 return None
-            raise UnavailableError(f"{service} did not {action}: {words(exc)}.") from exc
+            raise UnavailableError(f"{service} did not {action}: {format_cause(exc)}.") from exc

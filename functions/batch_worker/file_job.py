@@ -14,277 +14,295 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
-from functions.batch_worker.input_file import Reading
-from functions.batch_worker.line_reader import Item
-from functions.batch_worker.paths import File
-from functions.batch_worker.predictor import Answers
-from functions.batch_worker.progress import Tally, counted, summed
-from functions.batch_worker.usage import Books
-from pilotlight.api.request_context import Trace
-from pilotlight.contracts.batch import Part, Progress, Span, Wrong, now
-from pilotlight.contracts.manifest import Reference, encode
+from functions.batch_worker.input_file import InputFile
+from functions.batch_worker.line_reader import InputItem
+from functions.batch_worker.paths import InboxFile
+from functions.batch_worker.predictor import Predictor
+from functions.batch_worker.progress import ProgressDocument, add_part, build_manifest
+from functions.batch_worker.usage import BatchUsageLog
+from pilotlight.api.request_context import RequestContext
+from pilotlight.contracts.batch import ByteRange, FileProgress, LineError, ResultPart, utc_now_millis
+from pilotlight.contracts.manifest import ModelReference, encode_document
 from pilotlight.errors import DeadlineError, InvalidInputError, NotFoundError, PilotlightError, UnavailableError
 from pilotlight.observability import correlation as correlations
 from pilotlight.storage.object_store import ObjectStore
 
 PART_BYTES = 4_000_000  # of the input, or of answers: what a killed invocation may lose
-PART = re.compile(r".*/parts/\d{15}-\d{15}(\.errors)?\.jsonl")
+PART_PATH = re.compile(r".*/parts/\d{15}-\d{15}(\.errors)?\.jsonl")
 WATCH_S = 2.0  # how often it is looked whether somebody has cancelled
 
 
 @dataclass
-class Slice:
+class ResultBuffer:
     """What one invocation has answered since the last part."""
 
     start: int
     end: int
     line: int
-    answers: list[bytes] = field(default_factory=list)
-    refusals: list[bytes] = field(default_factory=list)  # where they stand apart
+    answer_lines: list[bytes] = field(default_factory=list)
+    error_lines: list[bytes] = field(default_factory=list)  # where they stand apart
     size: int = 0
-    failed: list[Wrong] = field(default_factory=list)
-    versions: dict[str, int] = field(default_factory=dict)  # and how many lines each has answered
-    trace: Trace = field(default_factory=Trace)
+    errors: list[LineError] = field(default_factory=list)
+    lines_by_version: dict[str, int] = field(default_factory=dict)  # and how many lines each has answered
+    trace: RequestContext = field(default_factory=RequestContext)
 
     @classmethod
-    def after(cls, span: Span) -> "Slice":
+    def from_range(cls, byte_range: ByteRange) -> "ResultBuffer":
         """An empty one, behind what is answered."""
-        return cls(span.position, span.position, span.line)
+        return cls(byte_range.position, byte_range.position, byte_range.line)
 
-    def add(self, item: Item, text: bytes, *, apart: bool = False) -> None:
+    def add_line(self, item: InputItem, text: bytes, *, to_error_file: bool = False) -> None:
         """One more line of the result."""
-        (self.refusals if apart else self.answers).append(text)
+        (self.error_lines if to_error_file else self.answer_lines).append(text)
         self.size += len(text)
         self.end, self.line = item.end, item.number
 
     @property
-    def right(self) -> int:
+    def answered_count(self) -> int:
         """How many lines have an answer."""
-        return len(self.answers) + len(self.refusals) - len(self.failed)
+        return len(self.answer_lines) + len(self.error_lines) - len(self.errors)
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether it is time for a part."""
         return self.end - self.start >= PART_BYTES or self.size >= PART_BYTES
 
 
-class Work:
+class FileJob:
     """One invocation's work on one file."""
 
     def __init__(
         self,
         store: ObjectStore,
-        answers: Answers,
-        found: File,
-        ends: float,
-        books: Books | None = None,
+        predictor: Predictor,
+        inbox_file: InboxFile,
+        deadline: float,
+        usage_log: BatchUsageLog | None = None,
         origin: tuple[str, str] = ("", ""),
     ) -> None:
         """`origin` is the tenant and the correlation of a file that begins."""
         self._store = store
-        self._books = books
+        self._usage_log = usage_log
         self._origin = origin
-        self._paid = False  # the invocation's fee
-        self._answers = answers
-        self._file = found
-        self._form = found.form
-        self._ends = ends
-        self._tally = Tally(store, found.folder)
+        self._fee_charged = False  # the invocation's fee
+        self._predictor = predictor
+        self._inbox_file = inbox_file
+        self._line_format = inbox_file.line_format
+        self._deadline = deadline
+        self._progress_document = ProgressDocument(store, inbox_file.folder)
         self._idle = True  # nothing is answered yet
-        self._watched = 0.0  # so that it is looked before the first line
-        self.reading = Reading(store, found)
+        self._last_stop_check = 0.0  # so that it is looked before the first line
+        self.input_file = InputFile(store, inbox_file)
 
-    def go_on(self, hand_on: Callable[[], None]) -> str:
+    def run(self, request_resume: Callable[[], None]) -> str:
         """From where the file stands to its end, or to that of the time; then somebody else is to go on."""
-        progress = self.begin()
+        progress = self.load_or_create_progress()
         if progress.state == "done":
-            return f"{self._file.path} is answered already."
-        begun = progress.position
-        progress = self._tally.claim(progress, invocations=1)
-        while (span := self._tally.span(progress)) is not None:
-            progress = self._parts(progress, span)
-            if not done(progress, span.start):
+            return f"{self._inbox_file.path} is answered already."
+        start_position = progress.position
+        progress = self._progress_document.claim_range(progress, invocations=1)
+        while (span := self._progress_document.find_claimed_range(progress)) is not None:
+            progress = self._answer_parts(progress, span)
+            if not is_range_done(progress, span.start):
                 break
-            progress = self._tally.claim(progress)
-        stopped = self._file.stopped(self._store)
-        unfinished = not all(span.done for span in progress.spans) or time.monotonic() > self._ends
-        if unfinished and not stopped and not progress.refused:
-            return self._pause(progress, begun, hand_on)
-        return self._finish(progress, stopped)
+            progress = self._progress_document.claim_range(progress)
+        stop_reason = self._inbox_file.get_stop_reason(self._store)
+        unfinished = not all(span.is_done for span in progress.spans) or time.monotonic() > self._deadline
+        if unfinished and not stop_reason and not progress.refused:
+            return self._pause(progress, start_position, request_resume)
+        return self._finish(progress, stop_reason)
 
-    def answer(self, start: int) -> bool:
+    def answer_range(self, start: int) -> bool:
         """Answer the span that begins at that byte, as far as there is time; whether nothing is left to do for it."""
-        progress = self._known()
+        progress = self._load_progress()
         if progress is None or start not in {span.start for span in progress.spans}:
             if progress is not None and progress.state == "done":
                 return True
-            raise NotFoundError(f"{self._file.path} has no span at {start}; it is to be split first.")
-        if done(progress, start) or self._file.stopped(self._store):
+            raise NotFoundError(f"{self._inbox_file.path} has no span at {start}; it is to be split first.")
+        if is_range_done(progress, start) or self._inbox_file.get_stop_reason(self._store):
             return True
-        progress = self._tally.claim(progress, start, invocations=1)
-        before = self._tally.span(progress)
+        progress = self._progress_document.claim_range(progress, start, invocations=1)
+        before = self._progress_document.find_claimed_range(progress)
         if before is not None:
-            progress = self._parts(progress, before)
-            if self._tally.span(progress) == before and not self._file.stopped(self._store):
-                raise UnavailableError(f"{self._file.path} does not come on: no time for a line at {before.position}.")
-        return done(progress, start) or bool(self._file.stopped(self._store))
+            progress = self._answer_parts(progress, before)
+            if self._progress_document.find_claimed_range(progress) == before and not self._inbox_file.get_stop_reason(
+                self._store
+            ):
+                raise UnavailableError(
+                    f"{self._inbox_file.path} does not come on: no time for a line at {before.position}."
+                )
+        return is_range_done(progress, start) or bool(self._inbox_file.get_stop_reason(self._store))
 
-    def join(self) -> str:
+    def join_parts(self) -> str:
         """Put the parts together when every span is done; `UnavailableError` while one is not."""
-        progress = self.begin()
+        progress = self.load_or_create_progress()
         if progress.state == "done":
-            return f"{self._file.path} is answered already."
-        stopped = self._file.stopped(self._store)
-        missing = [span.start for span in progress.spans if not span.done]
-        if missing and not stopped and not progress.refused:
-            raise UnavailableError(f"{self._file.path} is not answered yet: {len(missing)} spans are unfinished.")
-        return self._finish(progress, stopped)
+            return f"{self._inbox_file.path} is answered already."
+        stop_reason = self._inbox_file.get_stop_reason(self._store)
+        missing = [span.start for span in progress.spans if not span.is_done]
+        if missing and not stop_reason and not progress.refused:
+            raise UnavailableError(f"{self._inbox_file.path} is not answered yet: {len(missing)} spans are unfinished.")
+        return self._finish(progress, stop_reason)
 
-    def begin(self, length: int | None = None) -> Progress:
+    def load_or_create_progress(self, min_bytes: int | None = None) -> FileProgress:
         """How far the file is; a new one, and one that was replaced since, begins, in spans of so many bytes."""
-        known = self._known()
-        if known is not None:
-            return known
-        refused, wrong, total = self.reading.examined()
-        fresh = Progress(
-            input=self._file.path,
-            bytes=self.reading.size,
-            e_tag=self.reading.e_tag,
-            model=self._model(),
+        existing = self._load_progress()
+        if existing is not None:
+            return existing
+        refused, errors, total = self.input_file.validate()
+        fresh = FileProgress(
+            input=self._inbox_file.path,
+            bytes=self.input_file.size,
+            e_tag=self.input_file.e_tag,
+            model=self._resolve_default_model(),
             tenant=self._origin[0],
             correlation=self._origin[1],
             total=total,
             refused=refused,
-            errors=tuple(wrong),
-            spans=self.reading.spans(None if refused else length),
-            started=now(),
-            worker=self._tally.worker,
+            errors=tuple(errors),
+            spans=self.input_file.split_ranges(None if refused else min_bytes),
+            started=utc_now_millis(),
+            worker=self._progress_document.worker,
         )
-        if self._tally.replaces:
-            self._store.delete(f"{self._file.folder}/manifest.json")  # of the file that was there before
-        correlations.begin(fresh.correlation)
-        return self._tally.begin(fresh)
+        if self._progress_document.has_previous:
+            self._store.delete(f"{self._inbox_file.folder}/manifest.json")  # of the file that was there before
+        correlations.set_correlation_id(fresh.correlation)
+        return self._progress_document.write_initial(fresh)
 
-    def _known(self) -> Progress | None:
+    def _load_progress(self) -> FileProgress | None:
         """How far the file is, if it has begun; what is logged from here on bears its correlation."""
-        known = self._tally.known(self.reading.size, self.reading.e_tag)
-        if known is not None:
-            correlations.begin(known.correlation)
-        return known
+        existing = self._progress_document.read_if_current(self.input_file.size, self.input_file.e_tag)
+        if existing is not None:
+            correlations.set_correlation_id(existing.correlation)
+        return existing
 
-    def _model(self) -> str:
+    def _resolve_default_model(self) -> str:
         """The version that answers lines which name no model, from the first line to the last."""
-        meant = self._answers.default(self._file.model)
-        return str(self._answers.version(meant)) if meant is not None else ""
+        reference = self._predictor.find_default_model(self._inbox_file.model)
+        return str(self._predictor.resolve_version(reference)) if reference is not None else ""
 
-    def _pause(self, progress: Progress, begun: int, hand_on: Callable[[], None]) -> str:
-        if progress.position == begun < progress.bytes:
-            raise UnavailableError(f"{self._file.path} does not come on: there was no time for a line at {begun}.")
-        hand_on()
-        return f"{self._file.path} is answered to {progress.percent} %; it goes on in another invocation."
+    def _pause(self, progress: FileProgress, start_position: int, request_resume: Callable[[], None]) -> str:
+        if progress.position == start_position < progress.bytes:
+            raise UnavailableError(
+                f"{self._inbox_file.path} does not come on: there was no time for a line at {start_position}."
+            )
+        request_resume()
+        return f"{self._inbox_file.path} is answered to {progress.percent} %; it goes on in another invocation."
 
-    def _parts(self, progress: Progress, span: Span) -> Progress:
+    def _answer_parts(self, progress: FileProgress, byte_range: ByteRange) -> FileProgress:
         """Answer and write part by part until the span or the time is at its end, or somebody has cancelled."""
-        part = Slice.after(span)
-        for item in self.reading.items(span):
-            if self._over():
-                return self._write(progress, part)
+        buffer = ResultBuffer.from_range(byte_range)
+        for item in self.input_file.iterate_items(byte_range):
+            if self._is_over():
+                return self._write(progress, buffer)
             try:
-                self._add(progress, item, part)
+                self._add(progress, item, buffer)
             except DeadlineError:
-                return self._write(progress, part)
+                return self._write(progress, buffer)
             except UnavailableError:
-                self._write(progress, part)
+                self._write(progress, buffer)
                 raise
             self._idle = False
-            if part.full:
-                progress = self._write(progress, part)
-                part = Slice(part.end, part.end, part.line)
-        part.end = span.end  # blank lines at the end
-        return self._write(progress, part)
+            if buffer.is_full:
+                progress = self._write(progress, buffer)
+                buffer = ResultBuffer(buffer.end, buffer.end, buffer.line)
+        buffer.end = byte_range.end  # blank lines at the end
+        return self._write(progress, buffer)
 
-    def _over(self) -> bool:
+    def _is_over(self) -> bool:
         """Whether the time is, or the file has been cancelled."""
         at = time.monotonic()
-        if at - self._watched > WATCH_S:
-            self._watched = at
-            return at > self._ends or bool(self._file.stopped(self._store))
-        return at > self._ends
+        if at - self._last_stop_check > WATCH_S:
+            self._last_stop_check = at
+            return at > self._deadline or bool(self._inbox_file.get_stop_reason(self._store))
+        return at > self._deadline
 
-    def _add(self, progress: Progress, item: Item, part: Slice) -> None:
+    def _add(self, progress: FileProgress, item: InputItem, buffer: ResultBuffer) -> None:
         """The result's line for one item: the answer, or what is wrong."""
         try:
             if isinstance(item.body, InvalidInputError):
                 raise item.body
-            meant = item.body.reference() or (Reference.parse(progress.model) if progress.model else None)
-            answer, version = self._answers.answer(item.body, meant, self._ends)
+            reference = item.body.get_reference() or (ModelReference.parse(progress.model) if progress.model else None)
+            answer, version = self._predictor.predict(item.body, reference, self._deadline)
         except PilotlightError as exc:
             if isinstance(exc, UnavailableError) and not (self._idle and isinstance(exc, DeadlineError)):
                 raise  # it may go better later, but not for a line that had a whole invocation
-            part.failed.append(Wrong(item.number, str(exc)))
-            part.add(item, self._form.refusal(item, exc), apart=self._form.apart)
+            buffer.errors.append(LineError(item.number, str(exc)))
+            buffer.add_line(
+                item, self._line_format.format_error(item, exc), to_error_file=self._line_format.has_error_file
+            )
             return
-        part.versions[version] = part.versions.get(version, 0) + 1
-        part.add(item, self._form.answer(item, answer))
+        buffer.lines_by_version[version] = buffer.lines_by_version.get(version, 0) + 1
+        buffer.add_line(item, self._line_format.format_answer(item, answer))
 
-    def _write(self, progress: Progress, part: Slice) -> Progress:
+    def _write(self, progress: FileProgress, buffer: ResultBuffer) -> FileProgress:
         """A part, and then that it counts."""
-        if part.end == part.start:
+        if buffer.end == buffer.start:
             return progress
-        extent = Part(part.start, part.end, bool(part.answers), bool(part.refusals))
-        if extent.answers:
-            self._store.put(f"{self._file.folder}/{extent.name}", b"".join(part.answers))
-        if extent.refusals:
-            self._store.put(f"{self._file.folder}/{extent.errors}", b"".join(part.refusals))
-        after = self._tally.swap(
+        result_part = ResultPart(buffer.start, buffer.end, bool(buffer.answer_lines), bool(buffer.error_lines))
+        if result_part.answers:
+            self._store.put(f"{self._inbox_file.folder}/{result_part.object_name}", b"".join(buffer.answer_lines))
+        if result_part.refusals:
+            self._store.put(f"{self._inbox_file.folder}/{result_part.errors_name}", b"".join(buffer.error_lines))
+        after = self._progress_document.update(
             progress,
             lambda found: structs.replace(
-                counted(found, self._tally.start, part.line, extent, part.failed),
-                answered=found.answered + part.right,
-                versions=tuple(sorted({*part.versions, *found.versions})),
+                add_part(found, self._progress_document.range_start, buffer.line, result_part, buffer.errors),
+                answered=found.answered + buffer.answered_count,
+                versions=tuple(sorted({*buffer.lines_by_version, *found.versions})),
             ),
         )
-        self._note(after, part)
+        self._log_usage(after, buffer)
         return after
 
-    def _note(self, progress: Progress, part: Slice) -> None:
+    def _log_usage(self, progress: FileProgress, buffer: ResultBuffer) -> None:
         """What the part cost, once it counts."""
-        if self._books is not None:
+        if self._usage_log is not None:
             origin = {"tenant": progress.tenant, "correlation": progress.correlation}
-            self._books.part(part.trace, part.versions, len(part.failed), first=not self._paid, **origin)
-            self._paid = True
+            self._usage_log.log_part(
+                buffer.trace, buffer.lines_by_version, len(buffer.errors), is_first=not self._fee_charged, **origin
+            )
+            self._fee_charged = True
 
-    def _finish(self, progress: Progress, stopped: str = "") -> str:
+    def _finish(self, progress: FileProgress, stop_reason: str = "") -> str:
         """Join the parts, write the manifest, then remove what nobody needs any more."""
-        self._tally.start = None
-        progress = self._tally.swap(progress, lambda found: structs.replace(found, joining=found.joining or now()))
-        result = "" if progress.refused else self._file.result
-        refusals = self._file.refusals if any(part.refusals for part in progress.parts) else ""
-        if result:
-            self._store.write(result, self._joined(part.name for part in progress.parts if part.answers))
-        if refusals:
-            self._store.write(refusals, self._joined(part.errors for part in progress.parts if part.refusals))
-        sha256 = self.reading.sha256()
-        summary = summed(progress, sha256=sha256, result=result, refusals=refusals, stopped=stopped)
-        self._store.put(f"{self._file.folder}/manifest.json", encode(summary))
-        self._tally.swap(progress, ended)
-        for path in filter(PART.fullmatch, list(self._store.paths(f"{self._file.folder}/parts"))):
+        self._progress_document.range_start = None
+        progress = self._progress_document.update(
+            progress, lambda found: structs.replace(found, joining=found.joining or utc_now_millis())
+        )
+        result_path = "" if progress.refused else self._inbox_file.result_path
+        errors_path = self._inbox_file.errors_path if any(part.refusals for part in progress.parts) else ""
+        if result_path:
+            self._store.put_chunks(
+                result_path, self._iterate_part_bytes(part.object_name for part in progress.parts if part.answers)
+            )
+        if errors_path:
+            self._store.put_chunks(
+                errors_path, self._iterate_part_bytes(part.errors_name for part in progress.parts if part.refusals)
+            )
+        sha256 = self.input_file.compute_sha256()
+        manifest = build_manifest(
+            progress, sha256=sha256, result=result_path, refusals=errors_path, stopped=stop_reason
+        )
+        self._store.put(f"{self._inbox_file.folder}/manifest.json", encode_document(manifest))
+        self._progress_document.update(progress, mark_done)
+        for path in filter(PART_PATH.fullmatch, list(self._store.list_paths(f"{self._inbox_file.folder}/parts"))):
             self._store.delete(path)
         if progress.refused:
-            return f"{self._file.path} is refused: {progress.refused}"
-        return f"{self._file.path} is {stopped or 'answered'}: {result}."
+            return f"{self._inbox_file.path} is refused: {progress.refused}"
+        return f"{self._inbox_file.path} is {stop_reason or 'answered'}: {result_path}."
 
-    def _joined(self, names: Iterator[str]) -> Iterator[bytes]:
+    def _iterate_part_bytes(self, names: Iterator[str]) -> Iterator[bytes]:
         """The parts' bytes in the order of the input."""
         for name in names:
-            yield from map(bytes, self._store.stream(f"{self._file.folder}/{name}"))
+            yield from map(bytes, self._store.stream(f"{self._inbox_file.folder}/{name}"))
 
 
-def done(progress: Progress, start: int) -> bool:
+def is_range_done(progress: FileProgress, start: int) -> bool:
     """Whether the span that begins at that byte is answered."""
-    return any(span.done for span in progress.spans if span.start == start)
+    return any(span.is_done for span in progress.spans if span.start == start)
 
 
-def ended(progress: Progress) -> Progress:
+def mark_done(progress: FileProgress) -> FileProgress:
     """The last thing that is said of a file: nobody need know any more where it was cut."""
     return structs.replace(progress, state="done", percent=100.0, parts=(), spans=())

@@ -5,53 +5,53 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from functions.batch_worker.batch_files import Files, Spread
-from functions.batch_worker.dispatch import Sender
+from functions.batch_worker.batch_files import BatchFiles, FanOut
+from functions.batch_worker.dispatch import Dispatcher
 from functions.batch_worker.events import (
-    Job,
-    Message,
-    Occurrence,
-    is_notification,
-    of_event,
-    of_notification,
-    of_record,
-    of_step,
+    FileEvent,
+    InferenceMessage,
+    WorkerEvent,
+    is_s3_notification,
+    parse_bus_event,
+    parse_map_step,
+    parse_queue_record,
+    parse_s3_notification,
 )
-from functions.batch_worker.predictor import Answers
-from functions.batch_worker.queue_messages import Messages
-from functions.batch_worker.usage import Books
-from pilotlight.api.large_tensors import Uploads
-from pilotlight.api.request_context import Bill, Trace
-from pilotlight.api.router import status_of, where
-from pilotlight.api.usage_log import ledger
+from functions.batch_worker.predictor import Predictor
+from functions.batch_worker.queue_messages import MessageHandler
+from functions.batch_worker.usage import BatchUsageLog
+from pilotlight.api.large_tensors import UploadedTensors
+from pilotlight.api.request_context import CostMeter, RequestContext
+from pilotlight.api.router import format_traceback, get_status_code
+from pilotlight.api.usage_log import create_usage_log
 from pilotlight.errors import InvalidInputError, PilotlightError
-from pilotlight.inference import recording
+from pilotlight.inference import create_recorder
 from pilotlight.observability import correlation
-from pilotlight.runtime.model_manager import Catalog
+from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import ObjectStore, open_store
 
 if TYPE_CHECKING:
-    from pilotlight.capture.recorder import Recorder
+    from pilotlight.capture.recorder import CaptureRecorder
 
 LOG = logging.getLogger("pilotlight.batch")
 
 
-class Batch:
+class BatchWorker:
     """A Lambda handler for queues, buckets and buses."""
 
     def __init__(
         self,
-        messages: Messages,
-        files: Files,
-        sender: Sender,
-        books: Books | None = None,
-        recorder: "Recorder | None" = None,
+        message_handler: MessageHandler,
+        batch_files: BatchFiles,
+        dispatcher: Dispatcher,
+        usage_log: BatchUsageLog | None = None,
+        recorder: "CaptureRecorder | None" = None,
     ) -> None:
-        self._messages = messages
-        self._files = files
-        self._sender = sender
-        self._books = books
+        self._message_handler = message_handler
+        self._batch_files = batch_files
+        self._dispatcher = dispatcher
+        self._usage_log = usage_log
         self._recorder = recorder
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
@@ -61,96 +61,100 @@ class Batch:
         fails raises, for Lambda to try again. What was done comes back as sentences.
         """
         try:
-            return self._answer(event, Trace.of(event, context).ends)
+            return self._route_event(event, RequestContext.from_event(event, context).deadline)
         finally:
-            if self._books is not None:
-                self._books.flush()
+            if self._usage_log is not None:
+                self._usage_log.flush()
             if self._recorder is not None:
-                self._recorder.catch_up()  # Lambda freezes what is written later
+                self._recorder.drain()  # Lambda freezes what is written later
 
-    def _answer(self, event: Mapping[str, Any], ends: float) -> dict[str, Any]:
-        if is_notification(event.get("Records")):
-            return {"done": [self._file(of_notification(record), ends) for record in event["Records"]]}
+    def _route_event(self, event: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+        if is_s3_notification(event.get("Records")):
+            return {"done": [self._handle_file(parse_s3_notification(record), deadline) for record in event["Records"]]}
         if "Records" in event:
-            return self._queue(event["Records"], ends)
+            return self._handle_queue(event["Records"], deadline)
         if "step" in event:
-            return self._files.step(of_step(event), ends)
-        occurrence = of_event(event)
-        if isinstance(occurrence, Message):
-            return {"done": [self._private(occurrence, ends)]}
-        return {"done": [self._file(occurrence, ends)]}
+            return self._batch_files.handle_step(parse_map_step(event), deadline)
+        worker_event = parse_bus_event(event)
+        if isinstance(worker_event, InferenceMessage):
+            return {"done": [self._handle_bus_message(worker_event, deadline)]}
+        return {"done": [self._handle_file(worker_event, deadline)]}
 
-    def _file(self, job: Job, ends: float) -> str:
-        return self._files.see_to(job.name, ends, (job.tenant, job.correlation))
+    def _handle_file(self, file_event: FileEvent, deadline: float) -> str:
+        return self._batch_files.handle(file_event.name, deadline, (file_event.tenant, file_event.correlation))
 
-    def _private(self, message: Message, ends: float) -> str:
+    def _handle_bus_message(self, message: InferenceMessage, deadline: float) -> str:
         """Answer an event's message; Lambda logs what is raised, and a refusal would quote what was sent."""
         try:
-            return self._noted(message, ends, of=1)
+            return self._handle_message(message, deadline, message_count=1)
         except InvalidInputError as exc:
             raise InvalidInputError(f"Event {message.key} is refused: {type(exc).__name__}.") from None
 
-    def _queue(self, records: list[dict[str, Any]], ends: float) -> dict[str, Any]:
+    def _handle_queue(self, records: list[dict[str, Any]], deadline: float) -> dict[str, Any]:
         from aws_lambda_powertools.utilities.batch import (  # 0.1 s to import, which no file's cold start waits for
             BatchProcessor,
             EventType,
             SqsFifoPartialProcessor,
         )
 
-        ordered = bool(records) and records[0].get("eventSourceARN", "").endswith(".fifo")
-        processor = SqsFifoPartialProcessor() if ordered else BatchProcessor(EventType.SQS)
+        is_fifo = bool(records) and records[0].get("eventSourceARN", "").endswith(".fifo")
+        processor = SqsFifoPartialProcessor() if is_fifo else BatchProcessor(EventType.SQS)
         processor.raise_on_entire_batch_failure = False
-        with processor(records=records, handler=lambda record: self._record(record.raw_event, ends, len(records))):
+        with processor(
+            records=records, handler=lambda record: self._handle_record(record.raw_event, deadline, len(records))
+        ):
             processor.process()
         return dict(processor.response())
 
-    def _record(self, record: Mapping[str, Any], ends: float, of: int) -> str:
+    def _handle_record(self, record: Mapping[str, Any], deadline: float, message_count: int) -> str:
         """One record; what goes wrong is said in the log, without a byte of what was asked."""
         try:
-            correlation.begin("")
-            return self._done(of_record(record), ends, of)
+            correlation.set_correlation_id("")
+            return self._handle_queue_event(parse_queue_record(record), deadline, message_count)
         except PilotlightError as exc:
-            why = type(exc).__name__ if isinstance(exc, InvalidInputError) else str(exc)  # the former would quote it
-            LOG.error("Message %s failed: %s", record.get("messageId"), why)  # noqa: TRY400 - the sentence tells all
+            reason = type(exc).__name__ if isinstance(exc, InvalidInputError) else str(exc)  # the former would quote it
+            LOG.error("Message %s failed: %s", record.get("messageId"), reason)  # noqa: TRY400 - the sentence tells all
             raise
         except Exception as exc:
-            LOG.error("Message %s failed: %s\n%s", record.get("messageId"), type(exc).__name__, where(exc))  # noqa: TRY400
+            LOG.error("Message %s failed: %s\n%s", record.get("messageId"), type(exc).__name__, format_traceback(exc))  # noqa: TRY400
             raise
 
-    def _done(self, occurrence: Occurrence, ends: float, of: int) -> str:
-        if isinstance(occurrence, Message):
-            return self._noted(occurrence, ends, of)
-        self._sender.resume(occurrence.name)  # a file has an invocation of its own
-        return occurrence.name
+    def _handle_queue_event(self, worker_event: WorkerEvent, deadline: float, message_count: int) -> str:
+        if isinstance(worker_event, InferenceMessage):
+            return self._handle_message(worker_event, deadline, message_count)
+        self._dispatcher.request_resume(worker_event.name)  # a file has an invocation of its own
+        return worker_event.name
 
-    def _noted(self, message: Message, ends: float, of: int) -> str:
-        """Answer a message, one of `of` in this invocation, and note what came of it."""
-        trace, status = Trace(ends), 500
-        trace.correlation = correlation.begin(message.correlation)
+    def _handle_message(self, message: InferenceMessage, deadline: float, message_count: int) -> str:
+        """Answer a message, one of `message_count` in this invocation, and note what came of it."""
+        trace, status = RequestContext(deadline), 500
+        trace.correlation = correlation.set_correlation_id(message.correlation)
         try:
-            path = self._messages.see_to(message, ends, trace)
+            path = self._message_handler.handle(message, deadline, trace)
             status = 200
         except PilotlightError as exc:
-            status = status_of(exc)
+            status = get_status_code(exc)
             raise
         finally:
-            if self._books is not None:
-                self._books.message(message, trace, status, of)
+            if self._usage_log is not None:
+                self._usage_log.log_message(message, trace, status, message_count)
         return path
 
 
-def build(settings: Settings, store: ObjectStore | None = None) -> Batch:
+def build_batch_worker(settings: Settings, store: ObjectStore | None = None) -> BatchWorker:
     """A handler for these settings."""
     store = store or open_store(settings.store)
-    catalog = Catalog.of(settings, store)
-    recorder = recording(settings, catalog)
-    answers = Answers(catalog, settings.model, Uploads(catalog.registry, settings.tensor_bytes), recorder)
-    sender = Sender(settings.reply_queues.replace(",", " ").split())
-    spread = Spread(settings.spreader, settings.spread_bytes, settings.spread_at_once)
-    correlation.install()
-    books = Books(Bill(settings.memory_mb), ledger(settings.call_seconds))
-    files = Files(store, answers, sender, spread, books)
-    return Batch(Messages(store, answers, sender), files, sender, books, recorder)
+    model_manager = ModelManager.from_settings(settings, store)
+    recorder = create_recorder(settings, model_manager)
+    predictor = Predictor(
+        model_manager, settings.model, UploadedTensors(model_manager.registry, settings.tensor_memory_budget), recorder
+    )
+    dispatcher = Dispatcher(settings.reply_queues.replace(",", " ").split())
+    fan_out = FanOut(settings.spreader, settings.spread_bytes, settings.spread_at_once)
+    correlation.install_log_record_factory()
+    usage_log = BatchUsageLog(CostMeter(settings.memory_mb), create_usage_log(settings.call_seconds))
+    batch_files = BatchFiles(store, predictor, dispatcher, fan_out, usage_log)
+    return BatchWorker(MessageHandler(store, predictor, dispatcher), batch_files, dispatcher, usage_log, recorder)
 
 
-handle = build(Settings.from_environment(os.environ))
+handle = build_batch_worker(Settings.from_environment(os.environ))

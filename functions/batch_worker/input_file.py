@@ -6,80 +6,95 @@ It reads one object as it was first seen (If-Match), and knows neither models no
 from collections.abc import Iterator, Sequence
 
 from functions.batch_worker import line_reader
-from functions.batch_worker.inputs import Picture
-from functions.batch_worker.line_reader import Item
-from functions.batch_worker.paths import IMAGES, KINDS, LINES, File
-from functions.batch_worker.spans import spans
-from pilotlight.contracts.batch import Span, Wrong
+from functions.batch_worker.inputs import ImageInput
+from functions.batch_worker.line_reader import InputItem
+from functions.batch_worker.paths import IMAGE_SUFFIXES, LINE_SUFFIXES, SUFFIXES, InboxFile
+from functions.batch_worker.spans import split_byte_ranges
+from pilotlight.contracts.batch import ByteRange, LineError
 from pilotlight.errors import InvalidInputError
-from pilotlight.storage.download import measured
+from pilotlight.storage.download import hash_chunks
 from pilotlight.storage.object_store import ObjectStore
 
-LARGEST = 50_000_000  # bytes of a file that is not read in lines
-LARGEST_BATCH = 1_000_000_000  # bytes: all of it is examined within one invocation
+MAX_FILE_BYTES = 50_000_000  # bytes of a file that is not read in lines
+MAX_BATCH_BYTES = 1_000_000_000  # bytes: all of it is examined within one invocation
 
 
-class Reading:
+class InputFile:
     """One file of a store."""
 
-    def __init__(self, store: ObjectStore, found: File) -> None:
+    def __init__(self, store: ObjectStore, inbox_file: InboxFile) -> None:
         self._store = store
-        self._file = found
-        self.size, self.e_tag = store.stamp(found.path)
-        self._in_lines = found.kind in (*LINES, ".csv")
+        self._inbox_file = inbox_file
+        self.size, self.e_tag = store.get_size_and_e_tag(inbox_file.path)
+        self._is_line_based = inbox_file.suffix in (*LINE_SUFFIXES, ".csv")
 
-    def examined(self) -> tuple[str, Sequence[Wrong], int]:
+    def validate(self) -> tuple[str, Sequence[LineError], int]:
         """Why the file is refused as a whole, in a sentence and line by line, and how many requests it holds."""
         try:
-            self._check()
+            self._check_readable()
         except InvalidInputError as exc:
             return str(exc), (), 0
-        form = self._file.form
-        total, wrong = form.examined(line_reader.lines(self._blocks(0, self.size)) if form.apart else ())
-        return (f"{len(wrong)} lines are wrong." if wrong else ""), wrong, total
+        line_format = self._inbox_file.line_format
+        total, errors = line_format.validate_lines(
+            line_reader.split_lines(self._read_blocks(0, self.size)) if line_format.has_error_file else ()
+        )
+        return (f"{len(errors)} lines are wrong." if errors else ""), errors, total
 
-    def spans(self, length: int | None) -> tuple[Span, ...]:
+    def split_ranges(self, min_bytes: int | None) -> tuple[ByteRange, ...]:
         """The file in spans of at least so many bytes; in one where none are given, and where it is not cut."""
-        if length is not None and self._in_lines and self.size:
-            return tuple(spans(self._blocks(0, self.size), length, quoted=self._file.kind == ".csv"))
-        return (Span(0, self.size, 0, 0, 0),)
+        if min_bytes is not None and self._is_line_based and self.size:
+            return tuple(
+                split_byte_ranges(
+                    self._read_blocks(0, self.size), min_bytes, has_quotes=self._inbox_file.suffix == ".csv"
+                )
+            )
+        return (ByteRange(0, self.size, 0, 0, 0),)
 
-    def items(self, span: Span) -> Iterator[Item]:
+    def iterate_items(self, byte_range: ByteRange) -> Iterator[InputItem]:
         """What is still to be answered of a span."""
-        if span.done:
+        if byte_range.is_done:
             return
-        if not self._in_lines:
-            data = b"".join(self._blocks(0, self.size))
-            yield Item(1, len(data), Picture(data) if self._file.kind in IMAGES else line_reader.parsed(data))
+        if not self._is_line_based:
+            data = b"".join(self._read_blocks(0, self.size))
+            yield InputItem(
+                1,
+                len(data),
+                ImageInput(data) if self._inbox_file.suffix in IMAGE_SUFFIXES else line_reader.parse_input(data),
+            )
             return
-        found = line_reader.lines(self._blocks(span.position, span.end), span.position, span.line)
-        if self._file.kind in LINES:
-            yield from line_reader.bodies(found, self._file.form.parsed)
+        file_lines = line_reader.split_lines(
+            self._read_blocks(byte_range.position, byte_range.end), byte_range.position, byte_range.line
+        )
+        if self._inbox_file.suffix in LINE_SUFFIXES:
+            yield from line_reader.parse_json_lines(file_lines, self._inbox_file.line_format.parse_line)
             return
-        names = self._header()
-        rows = line_reader.rows(names, found)
-        if span.position == 0:
+        names = self._read_header()
+        rows = line_reader.parse_csv_rows(names, file_lines)
+        if byte_range.position == 0:
             next(rows, None)  # the header itself
         yield from rows
 
-    def sha256(self) -> str:
+    def compute_sha256(self) -> str:
         """Of all of it, in hex."""
-        return measured(self._blocks(0, self.size))[1]
+        return hash_chunks(self._read_blocks(0, self.size))[1]
 
-    def _check(self) -> None:
+    def _check_readable(self) -> None:
         """Refuse a file that cannot be read at all."""
-        kind, most = self._file.kind, LARGEST_BATCH if self._file.form.apart else LARGEST
-        if self._file.unreadable:
-            raise InvalidInputError(self._file.unreadable)
-        if kind not in KINDS:
-            raise InvalidInputError(f"A file that ends in {kind!r} is not read; send one of {', '.join(KINDS)}.")
-        if self.size > most and (self._file.form.apart or not self._in_lines):
-            raise InvalidInputError(f"The file has {self.size:,} bytes; one of its kind may have {most:,}.")
-        if kind == ".csv":
-            self._header()
+        suffix, max_bytes = (
+            self._inbox_file.suffix,
+            MAX_BATCH_BYTES if self._inbox_file.line_format.has_error_file else MAX_FILE_BYTES,
+        )
+        if self._inbox_file.unreadable_reason:
+            raise InvalidInputError(self._inbox_file.unreadable_reason)
+        if suffix not in SUFFIXES:
+            raise InvalidInputError(f"A file that ends in {suffix!r} is not read; send one of {', '.join(SUFFIXES)}.")
+        if self.size > max_bytes and (self._inbox_file.line_format.has_error_file or not self._is_line_based):
+            raise InvalidInputError(f"The file has {self.size:,} bytes; one of its kind may have {max_bytes:,}.")
+        if suffix == ".csv":
+            self._read_header()
 
-    def _header(self) -> list[str]:
-        return line_reader.header(line_reader.lines(self._blocks(0, self.size)))
+    def _read_header(self) -> list[str]:
+        return line_reader.read_header(line_reader.split_lines(self._read_blocks(0, self.size)))
 
-    def _blocks(self, start: int, end: int) -> Iterator[bytes]:
-        return self._store.blocks(self._file.path, start, end, self.e_tag)
+    def _read_blocks(self, start: int, end: int) -> Iterator[bytes]:
+        return self._store.iterate_blocks(self._inbox_file.path, start, end, self.e_tag)

@@ -12,15 +12,15 @@ import numpy as np
 from msgspec import Raw, Struct
 
 from pilotlight.api import missing, mlflow, v2
-from pilotlight.api.large_tensors import Uploads
-from pilotlight.contracts.manifest import Manifest, Reference
-from pilotlight.contracts.processing import Image, Table
+from pilotlight.api.large_tensors import UploadedTensors
+from pilotlight.contracts.manifest import Manifest, ModelReference
+from pilotlight.contracts.processing import ImagePreprocessing, TablePreprocessing
 from pilotlight.errors import InvalidInputError
-from pilotlight.processing.signature import Signature, signatures
+from pilotlight.processing.signature import CallSignature, list_signatures
 from pilotlight.runtime.session import Array
 
 
-class Head(Struct):
+class InferenceHead(Struct):
     """What tells a V2 body from a record, and which model it is for."""
 
     model_name: str | None = None
@@ -28,23 +28,23 @@ class Head(Struct):
     inputs: Raw = Raw(b"")
 
 
-HEAD = msgspec.json.Decoder(Head)
-TENSORS = re.compile(rb"\s*\[\s*\{")  # how V2's inputs begin; a model may have an input of that name
+HEAD_DECODER = msgspec.json.Decoder(InferenceHead)
+V2_INPUTS = re.compile(rb"\s*\[\s*\{")  # how V2's inputs begin; a model may have an input of that name
 
 
-class Json(Struct, frozen=True):
+class JsonInput(Struct, frozen=True):
     """A V2 body, or one record: an object of the model's inputs or columns, or the bare values of its only input."""
 
     data: bytes
-    head: Head | None = None  # of an object
+    head: InferenceHead | None = None  # of an object
 
     @classmethod
-    def read(cls, data: bytes) -> "Json":
+    def parse(cls, data: bytes) -> "JsonInput":
         """Look at it; `InvalidInputError` for what is no JSON."""
         try:
-            plain = missing.as_null(data) or data
+            plain = missing.replace_nan_with_null(data) or data
             if data.lstrip()[:1] == b"{":
-                return cls(data, HEAD.decode(plain))
+                return cls(data, HEAD_DECODER.decode(plain))
             msgspec.json.decode(plain)
         except msgspec.ValidationError as exc:
             raise InvalidInputError(f"The body is not an infer request: {exc}.") from exc
@@ -52,96 +52,100 @@ class Json(Struct, frozen=True):
             raise InvalidInputError(f"The body is not JSON (which has no Infinity): {exc}.") from exc
         return cls(data)
 
-    def reference(self) -> Reference | None:
+    def get_reference(self) -> ModelReference | None:
         """The model that the body names, if it does."""
         if self.head is None or self.head.model_name is None:
             return None
         version = self.head.model_version
-        return Reference.select(self.head.model_name, None if version is None else str(version))
+        return ModelReference.from_selector(self.head.model_name, None if version is None else str(version))
 
-    def request(self, manifest: Manifest, uploads: Uploads | None = None) -> v2.InferRequest:
+    def to_infer_request(self, manifest: Manifest, uploads: UploadedTensors | None = None) -> v2.InferenceRequest:
         """As predict reads it, else as a record."""
-        if self.head is not None and TENSORS.match(self.head.inputs):
-            return v2.decode_infer(self.data, {}, manifest, uploads)
-        record = msgspec.json.decode(missing.as_null(self.data) or self.data)
+        if self.head is not None and V2_INPUTS.match(self.head.inputs):
+            return v2.decode_infer_request(self.data, {}, manifest, uploads)
+        record = msgspec.json.decode(missing.replace_nan_with_null(self.data) or self.data)
         if isinstance(record, dict):
             record = {name: value for name, value in record.items() if name not in ("model_name", "model_version")}
         return from_record(record, manifest)
 
 
-class Row(Struct, frozen=True):
+class CsvRow(Struct, frozen=True):
     """A row of a CSV file, by the names of its columns."""
 
     cells: Mapping[str, str]
 
-    def reference(self) -> Reference | None:
+    def get_reference(self) -> ModelReference | None:
         """A table names no model."""
         return None
 
-    def request(self, manifest: Manifest, uploads: Uploads | None = None) -> v2.InferRequest:
+    def to_infer_request(self, manifest: Manifest, uploads: UploadedTensors | None = None) -> v2.InferenceRequest:
         """The row as the model's columns, inputs or features."""
         return from_record(dict(self.cells), manifest, strict=False)
 
 
-class Picture(Struct, frozen=True):
+class ImageInput(Struct, frozen=True):
     """A PNG or JPEG file."""
 
     data: bytes
 
-    def reference(self) -> Reference | None:
+    def get_reference(self) -> ModelReference | None:
         """An image names no model."""
         return None
 
-    def request(self, manifest: Manifest, uploads: Uploads | None = None) -> v2.InferRequest:
+    def to_infer_request(self, manifest: Manifest, uploads: UploadedTensors | None = None) -> v2.InferenceRequest:
         """The file as the model's image; `InvalidInputError` for a model that takes none."""
-        if not isinstance(manifest.prepare, Image):
-            raise InvalidInputError(f"{manifest.name} takes no image; its inputs are {signatures(manifest)[0].names}.")
+        if not isinstance(manifest.prepare, ImagePreprocessing):
+            raise InvalidInputError(
+                f"{manifest.name} takes no image; its inputs are {list_signatures(manifest)[0].input_names}."
+            )
         tensor = np.array([self.data], object)
-        return asked(signatures(manifest)[0], {manifest.prepare.name: tensor})
+        return build_infer_request(list_signatures(manifest)[0], {manifest.prepare.name: tensor})
 
 
-class Call(Struct, frozen=True):
+class BatchCall(Struct, frozen=True):
     """A request of a batch: a V2 body, the id that its answer carries, and the model of its endpoint."""
 
     data: bytes
     custom_id: str
-    meant: Reference
+    meant: ModelReference
 
-    def reference(self) -> Reference | None:
+    def get_reference(self) -> ModelReference | None:
         """The endpoint's."""
         return self.meant
 
-    def request(self, manifest: Manifest, uploads: Uploads | None = None) -> v2.InferRequest:
+    def to_infer_request(self, manifest: Manifest, uploads: UploadedTensors | None = None) -> v2.InferenceRequest:
         """As predict reads it."""
-        return v2.decode_infer(self.data, {}, manifest, uploads)
+        return v2.decode_infer_request(self.data, {}, manifest, uploads)
 
 
-Body = Json | Row | Picture | Call
+InferenceInput = JsonInput | CsvRow | ImageInput | BatchCall
 
 
-def from_record(record: Any, manifest: Manifest, *, strict: bool = True) -> v2.InferRequest:  # noqa: ANN401 - any JSON
+def from_record(record: Any, manifest: Manifest, *, strict: bool = True) -> v2.InferenceRequest:  # noqa: ANN401 - any JSON
     """One record as a batch of one; not `strict`: its values are texts, as in a CSV file."""
-    way, steps = signatures(manifest)[0], manifest.prepare
-    if not way.raw and isinstance(record, dict) and set(record) == set(way.names):
-        return asked(way, {name: np.array([cell(name, value)], object) for name, value in record.items()})
-    if isinstance(steps, Table) and isinstance(record, list):
-        row = [cell(steps.name, value) for value in record]
-        return asked(signatures(manifest)[1], {steps.name: np.array([row], object)})
-    if not way.raw and isinstance(record, str):
-        return asked(way, {way.names[0]: np.array([record], object)})
-    own = next(way for way in signatures(manifest) if way.raw)
+    signature, steps = list_signatures(manifest)[0], manifest.prepare
+    if not signature.is_raw and isinstance(record, dict) and set(record) == set(signature.input_names):
+        return build_infer_request(
+            signature, {name: np.array([check_cell(name, value)], object) for name, value in record.items()}
+        )
+    if isinstance(steps, TablePreprocessing) and isinstance(record, list):
+        row = [check_cell(steps.name, value) for value in record]
+        return build_infer_request(list_signatures(manifest)[1], {steps.name: np.array([row], object)})
+    if not signature.is_raw and isinstance(record, str):
+        return build_infer_request(signature, {signature.input_names[0]: np.array([record], object)})
+    raw_signature = next(way for way in list_signatures(manifest) if way.is_raw)
     if isinstance(record, dict):
         columns = {name: [value] for name, value in record.items()}
-        return asked(own, mlflow.from_columns(columns, manifest, strict=strict))
-    return asked(own, mlflow.only_input([record], manifest))
+        return build_infer_request(raw_signature, mlflow.tensors_from_columns(columns, manifest, strict=strict))
+    return build_infer_request(raw_signature, mlflow.tensors_from_values([record], manifest))
 
 
-def asked(way: Signature, tensors: Mapping[str, Array]) -> v2.InferRequest:
+def build_infer_request(signature: CallSignature, tensors: Mapping[str, Array]) -> v2.InferenceRequest:
     """A request for all that the model answers to such inputs."""
-    return v2.InferRequest(None, tensors, [v2.Wanted(spec.name) for spec in way.outputs])
+    return v2.InferenceRequest(None, tensors, [v2.RequestedOutput(spec.name) for spec in signature.outputs])
 
 
-def cell(name: str, value: object) -> str | float | None:
+def check_cell(name: str, value: object) -> str | float | None:
     """A single value of a record; `InvalidInputError` for a list or an object."""
     if value is None or isinstance(value, str | int | float):
         return value

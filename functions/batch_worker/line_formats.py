@@ -14,57 +14,57 @@ from typing import Protocol
 import msgspec
 from msgspec import Raw, Struct
 
-from functions.batch_worker.inputs import Body, Call, Json
-from functions.batch_worker.line_reader import Item, Line
-from pilotlight.api.router import status_of
-from pilotlight.contracts.batch import MOST_ERRORS, Wrong, model_of
+from functions.batch_worker.inputs import BatchCall, InferenceInput, JsonInput
+from functions.batch_worker.line_reader import FileLine, InputItem
+from pilotlight.api.router import get_status_code
+from pilotlight.contracts.batch import MAX_LISTED_ERRORS, LineError, parse_model_endpoint
 from pilotlight.errors import PilotlightError
 
-MOST_REQUESTS = 1_000_000  # of a batch: each one's id is remembered while it is examined, in 100 bytes
+MAX_REQUESTS = 1_000_000  # of a batch: each one's id is remembered while it is examined, in 100 bytes
 TOO_LONG = "The line is longer than 6,000,000 bytes; send fewer items in each."
 
 
-class Form(Protocol):
+class LineFormat(Protocol):
     """One way to ask in lines."""
 
-    apart: bool  # whether refusals stand in an object of their own
+    has_error_file: bool  # whether refusals stand in an object of their own
 
-    def examined(self, found: Iterable[Line]) -> tuple[int, Sequence[Wrong]]:
+    def validate_lines(self, file_lines: Iterable[FileLine]) -> tuple[int, Sequence[LineError]]:
         """How many requests the whole file holds, and why it is refused as a whole."""
 
-    def parsed(self, data: bytes) -> Body:
+    def parse_line(self, data: bytes) -> InferenceInput:
         """One line; `InvalidInputError` for one that cannot be read."""
 
-    def answer(self, item: Item, text: bytes) -> bytes:
+    def format_answer(self, item: InputItem, text: bytes) -> bytes:
         """The line of the result for a V2 answer."""
 
-    def refusal(self, item: Item, error: PilotlightError) -> bytes:
+    def format_error(self, item: InputItem, error: PilotlightError) -> bytes:
         """The line for one that has no answer."""
 
 
-class Plain:
+class InboxFormat:
     """The inbox: a V2 body or a record in each line; errors stand in their place among the answers."""
 
-    apart = False
+    has_error_file = False
 
-    def examined(self, found: Iterable[Line]) -> tuple[int, Sequence[Wrong]]:
+    def validate_lines(self, file_lines: Iterable[FileLine]) -> tuple[int, Sequence[LineError]]:
         """Nothing: what is wrong with one line does not concern the others."""
         return 0, ()
 
-    def parsed(self, data: bytes) -> Body:
+    def parse_line(self, data: bytes) -> InferenceInput:
         """A body in JSON."""
-        return Json.read(data)
+        return JsonInput.parse(data)
 
-    def answer(self, item: Item, text: bytes) -> bytes:
+    def format_answer(self, item: InputItem, text: bytes) -> bytes:
         """The answer behind the number of its line."""
         return b'{"line":%d,%b\n' % (item.number, text[1:])
 
-    def refusal(self, item: Item, error: PilotlightError) -> bytes:
+    def format_error(self, item: InputItem, error: PilotlightError) -> bytes:
         """What is wrong behind the number of its line."""
-        return msgspec.json.encode(Wrong(item.number, str(error))) + b"\n"
+        return msgspec.json.encode(LineError(item.number, str(error))) + b"\n"
 
 
-class CallBody(Struct):
+class BatchRequestLine(Struct):
     """A line of a batch."""
 
     custom_id: str
@@ -73,72 +73,74 @@ class CallBody(Struct):
     method: str = "POST"
 
 
-CALL = msgspec.json.Decoder(CallBody)
+REQUEST_DECODER = msgspec.json.Decoder(BatchRequestLine)
 
 
 @dataclass(frozen=True)
-class Calls:
+class OpenAIBatchFormat:
     """A batch: requests to one endpoint, each with an id that the answer carries."""
 
-    batch: str
+    batch_id: str
     endpoint: str
-    apart = True
+    has_error_file = True
 
-    def examined(self, found: Iterable[Line]) -> tuple[int, Sequence[Wrong]]:
+    def validate_lines(self, file_lines: Iterable[FileLine]) -> tuple[int, Sequence[LineError]]:
         """Every line, before any is answered; a batch is refused as a whole, with the first thousand reasons."""
-        total, wrong, ids = 0, [], set[bytes]()
-        for line in found:
+        total, errors, ids = 0, [], set[bytes]()
+        for line in file_lines:
             if line.data is not None and not line.data.strip():
                 continue
             total += 1
-            problem = self._problem(line, ids) if total <= MOST_REQUESTS else too_many(line)
+            problem = self._find_problem(line, ids) if total <= MAX_REQUESTS else to_limit_error(line)
             if problem is not None:
-                wrong.append(problem)
-            if len(wrong) == MOST_ERRORS or total > MOST_REQUESTS:
+                errors.append(problem)
+            if len(errors) == MAX_LISTED_ERRORS or total > MAX_REQUESTS:
                 break
         if total == 0:
-            wrong.append(Wrong(1, "The file holds no request.", "empty_file"))
-        return total, wrong
+            errors.append(LineError(1, "The file holds no request.", "empty_file"))
+        return total, errors
 
-    def parsed(self, data: bytes) -> Body:
+    def parse_line(self, data: bytes) -> InferenceInput:
         """A call; the whole file has been examined, so that only its body may be wrong."""
-        call = CALL.decode(data)
-        return Call(bytes(call.body), call.custom_id, model_of(call.url))
+        call = REQUEST_DECODER.decode(data)
+        return BatchCall(bytes(call.body), call.custom_id, parse_model_endpoint(call.url))
 
-    def answer(self, item: Item, text: bytes) -> bytes:
+    def format_answer(self, item: InputItem, text: bytes) -> bytes:
         """A line of the output file."""
-        return self._line(item, 200, Raw(text))
+        return self._format_line(item, 200, Raw(text))
 
-    def refusal(self, item: Item, error: PilotlightError) -> bytes:
+    def format_error(self, item: InputItem, error: PilotlightError) -> bytes:
         """A line of the error file."""
-        return self._line(item, status_of(error), {"error": str(error)})
+        return self._format_line(item, get_status_code(error), {"error": str(error)})
 
-    def _line(self, item: Item, status: int, body: object) -> bytes:
-        key = hashlib.sha256(f"{self.batch}/{item.number}".encode()).hexdigest()[:24]  # the same in every attempt
-        custom = item.body.custom_id if isinstance(item.body, Call) else None
-        response = {"status_code": status, "request_id": f"{self.batch}-{item.number}", "body": body}
-        said = {"id": f"batch_req_{key}", "custom_id": custom, "response": response, "error": None}
-        return msgspec.json.encode(said) + b"\n"
+    def _format_line(self, item: InputItem, status: int, body: object) -> bytes:
+        key = hashlib.sha256(f"{self.batch_id}/{item.number}".encode()).hexdigest()[:24]  # the same in every attempt
+        custom = item.body.custom_id if isinstance(item.body, BatchCall) else None
+        response = {"status_code": status, "request_id": f"{self.batch_id}-{item.number}", "body": body}
+        record = {"id": f"batch_req_{key}", "custom_id": custom, "response": response, "error": None}
+        return msgspec.json.encode(record) + b"\n"
 
-    def _problem(self, line: Line, ids: set[bytes]) -> Wrong | None:
+    def _find_problem(self, line: FileLine, ids: set[bytes]) -> LineError | None:
         if line.data is None:
-            return Wrong(line.number, TOO_LONG, "line_too_long")
+            return LineError(line.number, TOO_LONG, "line_too_long")
         try:
-            call = CALL.decode(line.data)
+            call = REQUEST_DECODER.decode(line.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-            why = f"The line is no request with custom_id, method, url and body: {exc}."
-            return Wrong(line.number, why, "invalid_json_line")
+            reason = f"The line is no request with custom_id, method, url and body: {exc}."
+            return LineError(line.number, reason, "invalid_json_line")
         if call.method != "POST":
-            return Wrong(line.number, f"The method is {call.method!r}, not POST.", "invalid_method")
+            return LineError(line.number, f"The method is {call.method!r}, not POST.", "invalid_method")
         if call.url != self.endpoint:
-            return Wrong(line.number, f"The url {call.url!r} is not the batch's {self.endpoint!r}.", "mismatched_url")
-        known, key = len(ids), hashlib.blake2b(call.custom_id.encode(), digest_size=16).digest()
+            return LineError(
+                line.number, f"The url {call.url!r} is not the batch's {self.endpoint!r}.", "mismatched_url"
+            )
+        count_before, key = len(ids), hashlib.blake2b(call.custom_id.encode(), digest_size=16).digest()
         ids.add(key)
-        if len(ids) == known:
-            return Wrong(line.number, f"The custom_id {call.custom_id!r} is there twice.", "duplicate_custom_id")
+        if len(ids) == count_before:
+            return LineError(line.number, f"The custom_id {call.custom_id!r} is there twice.", "duplicate_custom_id")
         return None
 
 
-def too_many(line: Line) -> Wrong:
+def to_limit_error(line: FileLine) -> LineError:
     """Why a batch is not read any further."""
-    return Wrong(line.number, f"A batch has at most {MOST_REQUESTS:,} requests; make several.", "too_many_tasks")
+    return LineError(line.number, f"A batch has at most {MAX_REQUESTS:,} requests; make several.", "too_many_tasks")

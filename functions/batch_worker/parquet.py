@@ -12,27 +12,27 @@ import msgspec
 
 from pilotlight.errors import InvalidInputError
 
-ROWS = 1_000  # at a time
+BATCH_ROWS = 1_000  # at a time
 ENCODER = msgspec.json.Encoder(decimal_format="number")
 Found = TypeVar("Found")
 
 
-def lines(file: Path, ends: float) -> Iterator[bytes]:
-    """The rows in order, many at a time, until `ends` on time.monotonic's clock.
+def iterate_json_lines(file: Path, deadline: float) -> Iterator[bytes]:
+    """The rows in order, many at a time, until `deadline` on time.monotonic's clock.
 
     Numbers that are none, and missing values, are null; bytes are base64, dates and times ISO 8601. `InvalidInputError`
     for what is no such table, what JSON has no form for, and when the time is over.
     """
     from arro3.io import read_parquet  # 20 ms to import, for which no other file waits
 
-    batches = iter(read(lambda: read_parquet(str(file), batch_size=ROWS)))
-    while (batch := read(lambda: next(batches, None))) is not None:
-        if time.monotonic() > ends:
+    batches = iter(call_reader(lambda: read_parquet(str(file), batch_size=BATCH_ROWS)))
+    while (batch := call_reader(lambda: next(batches, None))) is not None:
+        if time.monotonic() > deadline:
             raise InvalidInputError("The table takes longer to read than one invocation has; send it in several files.")
-        yield encoded(batch)
+        yield encode_rows(batch)
 
 
-def read(step: Callable[[], Found]) -> Found:
+def call_reader(step: Callable[[], Found]) -> Found:
     """What the reader gives, or its complaint in a sentence."""
     try:
         return step()
@@ -42,12 +42,12 @@ def read(step: Callable[[], Found]) -> Found:
         raise InvalidInputError(f"The file is no Parquet, or a broken one: {exc}") from None
 
 
-def encoded(batch: Any) -> bytes:  # noqa: ANN401 - arro3's own
+def encode_rows(batch: Any) -> bytes:  # noqa: ANN401 - arro3's own
     """The rows of a batch, each a line."""
     names = batch.column_names
     if len(set(names)) < len(names):
         raise InvalidInputError(f"The columns {names} name one twice.")
-    columns = [read(column.to_pylist) for column in batch.columns]
+    columns = [call_reader(column.to_pylist) for column in batch.columns]
     rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     try:
         return ENCODER.encode_lines(rows)

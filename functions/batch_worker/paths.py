@@ -15,28 +15,28 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from functions.batch_worker.line_formats import Calls, Form, Plain
-from pilotlight.contracts.batch import RESULTS, Order, of_batch
-from pilotlight.contracts.upload import content
+from functions.batch_worker.line_formats import InboxFormat, LineFormat, OpenAIBatchFormat
+from pilotlight.contracts.batch import RESULTS_FOLDER, BatchRequest, batch_document_path
+from pilotlight.contracts.upload import content_path
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
-LINES = (".jsonl", ".ndjson")
-IMAGES = (".png", ".jpg", ".jpeg")
-TABLE = ".parquet"
-KINDS = (*LINES, ".json", ".csv", TABLE, *IMAGES)
-MESSAGES = "outbox/messages/"  # where answers to messages lie
-PLAIN = Plain()
+LINE_SUFFIXES = (".jsonl", ".ndjson")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+TABLE_SUFFIX = ".parquet"
+SUFFIXES = (*LINE_SUFFIXES, ".json", ".csv", TABLE_SUFFIX, *IMAGE_SUFFIXES)
+MESSAGES_FOLDER = "outbox/messages/"  # where answers to messages lie
+INBOX_FORMAT = InboxFormat()
 
 
 @dataclass(frozen=True)
-class File:
+class InboxFile:
     """One file of the inbox, by its path in the store."""
 
     path: str
 
     @property
-    def kind(self) -> str:
+    def suffix(self) -> str:
         """Its suffix, which tells how it is read."""
         return PurePosixPath(self.path).suffix.lower()
 
@@ -53,43 +53,43 @@ class File:
         return f"outbox/{inner.removesuffix('.jsonl')}"
 
     @property
-    def result(self) -> str:
+    def result_path(self) -> str:
         """Where its answers lie in the end."""
         return f"{self.folder}.jsonl"
 
     @property
-    def refusals(self) -> str:
+    def errors_path(self) -> str:
         """Where lines without an answer lie; empty where they stand among the answers."""
         return ""
 
     @property
-    def form(self) -> Form:
+    def line_format(self) -> LineFormat:
         """How its lines are read and answered."""
-        return PLAIN
+        return INBOX_FORMAT
 
     @property
-    def unreadable(self) -> str:
+    def unreadable_reason(self) -> str:
         """Why nothing of it can be read, where that is known already."""
         return ""
 
-    def stopped(self, store: ObjectStore) -> Literal["", "cancelled", "expired"]:
+    def get_stop_reason(self, store: ObjectStore) -> Literal["", "cancelled", "expired"]:
         """Why nobody is to go on with it; files of the inbox are answered to their end."""
         return ""
 
 
 @dataclass(frozen=True)
-class Ordered(File):
+class BatchInput(InboxFile):
     """The input of a batch."""
 
-    order: Order
+    batch_request: BatchRequest
 
     @classmethod
-    def of(cls, order: Order) -> "Ordered":
+    def from_batch_request(cls, batch_request: BatchRequest) -> "BatchInput":
         """The file that the order names."""
-        return cls(content(order.input_file_id), order)
+        return cls(content_path(batch_request.input_file_id), batch_request)
 
     @property
-    def kind(self) -> str:
+    def suffix(self) -> str:
         """Always lines."""
         return ".jsonl"
 
@@ -101,42 +101,44 @@ class Ordered(File):
     @property
     def folder(self) -> str:
         """The batch's own."""
-        return self.order.folder
+        return self.batch_request.results_folder
 
     @property
-    def result(self) -> str:
+    def result_path(self) -> str:
         """What the output file holds."""
         return f"{self.folder}/output.jsonl"
 
     @property
-    def refusals(self) -> str:
+    def errors_path(self) -> str:
         """What the error file holds."""
         return f"{self.folder}/errors.jsonl"
 
     @property
-    def form(self) -> Form:
+    def line_format(self) -> LineFormat:
         """Requests with ids."""
-        return Calls(self.order.id, self.order.endpoint)
+        return OpenAIBatchFormat(self.batch_request.id, self.batch_request.endpoint)
 
-    def stopped(self, store: ObjectStore) -> Literal["", "cancelled", "expired"]:
+    def get_stop_reason(self, store: ObjectStore) -> Literal["", "cancelled", "expired"]:
         """Somebody has cancelled it, or its time is over."""
-        if time.time() > self.order.expires_at:
+        if time.time() > self.batch_request.expires_at:
             return "expired"
         try:
-            store.size(of_batch(self.order.id, "cancel"))
+            store.get_size(batch_document_path(self.batch_request.id, "cancel"))
         except NotFoundError:
             return ""
         return "cancelled"
 
 
-def file(store: str, uri: str) -> File:
+def parse_inbox_uri(store_url: str, uri: str) -> InboxFile:
     """The file at an address; `InvalidInputError` for one that is not in the inbox of the store at that URL."""
-    inbox = f"{store}/inbox/"
+    inbox = f"{store_url}/inbox/"
     if not uri.startswith(inbox):
         raise InvalidInputError(f"{uri!r} is refused: only files below {inbox} are read.")
-    found = File(f"inbox/{uri.removeprefix(inbox)}")
-    if any(part in ("", ".", "..") for part in found.path.split("/")) or not found.path.isprintable():
+    inbox_file = InboxFile(f"inbox/{uri.removeprefix(inbox)}")
+    if any(part in ("", ".", "..") for part in inbox_file.path.split("/")) or not inbox_file.path.isprintable():
         raise InvalidInputError(f"{uri!r} is refused: its path has an empty part, dots or control characters.")
-    if f"{found.folder}/".startswith((MESSAGES, RESULTS)):
-        raise InvalidInputError(f"{uri!r} is refused: {MESSAGES} and {RESULTS} hold the answers to others.")
-    return found
+    if f"{inbox_file.folder}/".startswith((MESSAGES_FOLDER, RESULTS_FOLDER)):
+        raise InvalidInputError(
+            f"{uri!r} is refused: {MESSAGES_FOLDER} and {RESULTS_FOLDER} hold the answers to others."
+        )
+    return inbox_file

@@ -12,16 +12,24 @@ from typing import Any
 
 from msgspec import structs
 
-from pilotlight.contracts.batch import MOST_ERRORS, Part, Progress, Span, Summary, Wrong, now
-from pilotlight.contracts.manifest import decode, encode
+from pilotlight.contracts.batch import (
+    MAX_LISTED_ERRORS,
+    BatchManifest,
+    ByteRange,
+    FileProgress,
+    LineError,
+    ResultPart,
+    utc_now_millis,
+)
+from pilotlight.contracts.manifest import decode_document, encode_document
 from pilotlight.errors import ChangedError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
-SWAPS = 100  # attempts, while workers of other spans are faster
-Change = Callable[[Progress], Progress]
+MAX_SWAPS = 100  # attempts, while workers of other spans are faster
+ProgressChange = Callable[[FileProgress], FileProgress]
 
 
-class Tally:
+class ProgressDocument:
     """The document below a folder, as this worker last saw it."""
 
     def __init__(self, store: ObjectStore, folder: str) -> None:
@@ -29,105 +37,110 @@ class Tally:
         self._path = f"{folder}/progress.json"
         self._e_tag = ""
         self.worker = uuid.uuid4().hex  # so that no two workers write the same bytes
-        self.start: int | None = None  # of the span that is worked on
+        self.range_start: int | None = None  # of the span that is worked on
 
-    def known(self, size: int, e_tag: str) -> Progress | None:
+    def read_if_current(self, size: int, e_tag: str) -> FileProgress | None:
         """The document, unless it is of a file that was there before."""
         try:
             stored = self._store.get(self._path)
         except NotFoundError:
             return None
         self._e_tag = stored.e_tag
-        known = decode(stored.data, Progress, self._path)
-        return known if (known.e_tag, known.bytes) == (e_tag, size) else None
+        existing = decode_document(stored.data, FileProgress, self._path)
+        return existing if (existing.e_tag, existing.bytes) == (e_tag, size) else None
 
-    def begin(self, fresh: Progress) -> Progress:
+    def write_initial(self, initial: FileProgress) -> FileProgress:
         """The first document of a file, in the place of one that `known` has seen; `ConflictError` beside another."""
         if self._e_tag:
-            return self.swap(fresh, lambda progress: progress)
-        self._store.create(self._path, encode(fresh))
+            return self.update(initial, lambda progress: progress)
+        self._store.create(self._path, encode_document(initial))
         self._e_tag = self._store.get(self._path).e_tag
-        return fresh
+        return initial
 
     @property
-    def replaces(self) -> bool:
+    def has_previous(self) -> bool:
         """Whether `begin` would write over a document."""
         return bool(self._e_tag)
 
-    def claim(self, progress: Progress, start: int | None = None, invocations: int = 0) -> Progress:
+    def claim_range(self, progress: FileProgress, start: int | None = None, invocations: int = 0) -> FileProgress:
         """Say that the span, by default the first that is not done, is this worker's from now on."""
-        left = [span.start for span in progress.spans if not span.done and not progress.refused]
-        self.start = start if start is not None else next(iter(left), None)
-        if self.start is None and not invocations:
+        unfinished = [span.start for span in progress.spans if not span.is_done and not progress.refused]
+        self.range_start = start if start is not None else next(iter(unfinished), None)
+        if self.range_start is None and not invocations:
             return progress
-        return self.swap(
+        return self.update(
             progress,
             lambda found: structs.replace(
                 found,
-                spans=spans(found, self.start, worker=self.worker),
+                spans=change_range(found, self.range_start, worker=self.worker),
                 invocations=found.invocations + invocations,
             ),
         )
 
-    def swap(self, progress: Progress, change: Change) -> Progress:
+    def update(self, progress: FileProgress, change: ProgressChange) -> FileProgress:
         """Write how far it is now; `ChangedError` when somebody else has written of the same span."""
-        for _ in range(SWAPS):
-            after = structs.replace(change(progress), updated=now(), worker=self.worker)
-            written = self._replaced(after)
+        for _ in range(MAX_SWAPS):
+            after = structs.replace(change(progress), updated=utc_now_millis(), worker=self.worker)
+            written = self._try_replace(after)
             stored = self._store.get(self._path)
-            found, self._e_tag = decode(stored.data, Progress, self._path), stored.e_tag
-            if self._same(found, after):
-                return found
-            if written or not self._same(found, progress):
+            current, self._e_tag = decode_document(stored.data, FileProgress, self._path), stored.e_tag
+            if self._is_unchanged(current, after):
+                return current
+            if written or not self._is_unchanged(current, progress):
                 break
-            progress = found
+            progress = current
             time.sleep(random.uniform(0.01, 0.2))  # noqa: S311 - s, so that two do not meet again
         raise ChangedError(f"{self._path} was changed by somebody else.")
 
-    def span(self, progress: Progress) -> Span | None:
+    def find_claimed_range(self, progress: FileProgress) -> ByteRange | None:
         """The span that is worked on."""
-        return next((span for span in progress.spans if span.start == self.start), None)
+        return next((span for span in progress.spans if span.start == self.range_start), None)
 
-    def _replaced(self, after: Progress) -> bool:
+    def _try_replace(self, after: FileProgress) -> bool:
         try:
-            self._store.replace(self._path, encode(after), self._e_tag)
+            self._store.replace(self._path, encode_document(after), self._e_tag)
         except ChangedError:
             return False
         return True
 
-    def _same(self, one: Progress, other: Progress) -> bool:
+    def _is_unchanged(self, one: FileProgress, other: FileProgress) -> bool:
         """Whether two documents say the same of this worker's span; without a span, of everything."""
-        if self.start is None:
+        if self.range_start is None:
             return one == other
-        return self.span(one) == self.span(other) and (one.e_tag, one.state) == (other.e_tag, other.state)
+        return self.find_claimed_range(one) == self.find_claimed_range(other) and (one.e_tag, one.state) == (
+            other.e_tag,
+            other.state,
+        )
 
 
-def spans(progress: Progress, start: int | None, **changes: Any) -> tuple[Span, ...]:  # noqa: ANN401 - fields of a span
+def change_range(progress: FileProgress, start: int | None, **changes: Any) -> tuple[ByteRange, ...]:  # noqa: ANN401 - fields of a span
     """The spans, with changes to the one that begins at `start`."""
     return tuple(structs.replace(span, **changes) if span.start == start else span for span in progress.spans)
 
 
-def counted(progress: Progress, start: int | None, line: int, extent: Part, failed: list[Wrong]) -> Progress:
+def add_part(
+    progress: FileProgress, start: int | None, line: int, new_part: ResultPart, new_errors: list[LineError]
+) -> FileProgress:
     """How far it is with one more part of the span that begins at `start`, whose last line is `line`."""
-    after = spans(progress, start, position=extent.end, line=line)
+    after = change_range(progress, start, position=new_part.end, line=line)
     position = sum(span.position - span.start for span in after)
-    errors = sorted((*progress.errors, *failed), key=lambda wrong: wrong.line)
-    parts = (*progress.parts, extent) if extent.answers or extent.refusals else progress.parts
+    errors = sorted((*progress.errors, *new_errors), key=lambda wrong: wrong.line)
+    parts = (*progress.parts, new_part) if new_part.answers or new_part.refusals else progress.parts
     return structs.replace(
         progress,
         spans=after,
         position=position,
         percent=round(100 * position / max(1, progress.bytes), 1),
         line=sum(span.line - span.first for span in after),
-        failed=progress.failed + len(failed),
-        errors=tuple(errors[:MOST_ERRORS]),
+        failed=progress.failed + len(new_errors),
+        errors=tuple(errors[:MAX_LISTED_ERRORS]),
         parts=tuple(sorted(parts, key=lambda part: part.start)),
     )
 
 
-def summed(progress: Progress, **more: Any) -> Summary:  # noqa: ANN401 - fields of the manifest
+def build_manifest(progress: FileProgress, **more: Any) -> BatchManifest:  # noqa: ANN401 - fields of the manifest
     """What came of a file."""
-    return Summary(
+    return BatchManifest(
         input=progress.input,
         bytes=progress.bytes,
         e_tag=progress.e_tag,
@@ -142,6 +155,6 @@ def summed(progress: Progress, **more: Any) -> Summary:  # noqa: ANN401 - fields
         invocations=max(1, progress.invocations),
         started=progress.started,
         joining=progress.joining,
-        ended=now(),
+        ended=utc_now_millis(),
         **more,
     )

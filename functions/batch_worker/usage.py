@@ -9,47 +9,54 @@ from collections.abc import Mapping
 
 import msgspec
 
-from functions.batch_worker.events import Message
-from pilotlight.api.request_context import Bill, Trace
-from pilotlight.api.usage_log import Ledger
+from functions.batch_worker.events import InferenceMessage
+from pilotlight.api.request_context import CostMeter, RequestContext
+from pilotlight.api.usage_log import UsageLog
 from pilotlight.observability import emf
 
-SETS = [["function"], ["function", "model", "version"]]
+DIMENSION_SETS = [["function"], ["function", "model", "version"]]
 
 
-class Books:
+class BatchUsageLog:
     """Notes; without a ledger, nothing."""
 
-    def __init__(self, bill: Bill, ledger: Ledger | None) -> None:
-        self._bill = bill
-        self._ledger = ledger
+    def __init__(self, cost_meter: CostMeter, usage_log: UsageLog | None) -> None:
+        self._cost_meter = cost_meter
+        self._usage_log = usage_log
 
-    def message(self, message: Message, trace: Trace, status: int, of: int) -> None:
-        """One message of an invocation that has `of` of them."""
-        if self._ledger is not None:
-            trace.mark("store")
-            charge = self._bill.charge(trace, 1 / of)
-            self._ledger.note(trace, charge, status, "queue", message.key, message.tenant)
+    def log_message(self, message: InferenceMessage, trace: RequestContext, status: int, message_count: int) -> None:
+        """One message of an invocation that has `message_count` of them."""
+        if self._usage_log is not None:
+            trace.mark_stage("store")
+            charge = self._cost_meter.measure_call(trace, 1 / message_count)
+            self._usage_log.record_call(trace, charge, status, "queue", message.key, message.tenant)
 
     def flush(self) -> None:
         """Write what is held: an invocation is over, and nobody waits for it."""
-        if self._ledger is not None:
-            self._ledger.flush()
+        if self._usage_log is not None:
+            self._usage_log.flush()
 
-    def part(
-        self, trace: Trace, answered: Mapping[str, int], failed: int, *, tenant: str, correlation: str, first: bool
+    def log_part(
+        self,
+        trace: RequestContext,
+        lines_by_version: Mapping[str, int],
+        failed: int,
+        *,
+        tenant: str,
+        correlation: str,
+        is_first: bool,
     ) -> None:
         """A part of a file: lines answered by `name:version`, and those that have no answer; the first pays the fee."""
-        lines = sum(answered.values()) + failed
-        if self._ledger is None or not lines:
+        lines = sum(lines_by_version.values()) + failed
+        if self._usage_log is None or not lines:
             return
-        charge = self._bill.charge(trace, 1.0 if first else 0.0)
-        for version, count in [*answered.items(), *([("", failed)] if failed else [])]:
+        charge = self._cost_meter.measure_call(trace, 1.0 if is_first else 0.0)
+        for version, count in [*lines_by_version.items(), *([("", failed)] if failed else [])]:
             share, names = count / lines, "LinesAnswered" if version else "LinesFailed"
             model, _, number = version.partition(":")
-            told = emf.directive([names], SETS if version else SETS[:1])
+            directive = emf.build_directive([names], DIMENSION_SETS if version else DIMENSION_SETS[:1])
             line = {
-                "_aws": {"Timestamp": time.time_ns() // 1_000_000, "CloudWatchMetrics": [told]},
+                "_aws": {"Timestamp": time.time_ns() // 1_000_000, "CloudWatchMetrics": [directive]},
                 "function": emf.FUNCTION,
                 **({"model": model, "version": number} if version else {}),
                 **{"route": "inbox", "status": 200, "tenant": tenant, "calls": count, names: count},
@@ -57,4 +64,4 @@ class Books:
                 "usd": round(float(charge.usd) * share, 12),
                 "correlation_id": correlation,
             }
-            emf.emit(msgspec.json.encode(line).decode() + "\n")
+            emf.write_line(msgspec.json.encode(line).decode() + "\n")

@@ -2,51 +2,71 @@
 
 from pilotlight.runtime import cold_start
 
-cold_start.starting()
+cold_start.begin_imports()
 
 import os  # noqa: E402
 
-from pilotlight.runtime.prefetch import preload, references  # noqa: E402
+from pilotlight.runtime.prefetch import parse_references, start_prefetch  # noqa: E402
 from pilotlight.settings import Settings  # noqa: E402
 from pilotlight.storage.object_store import open_store  # noqa: E402
 
 SETTINGS = Settings.from_environment(os.environ)
-PRELOADED = references(SETTINGS.preload)
-STORE = preload(open_store(SETTINGS.store), PRELOADED, seconds=SETTINGS.alias_seconds, budget=SETTINGS.model_bytes)
+PRELOADED_REFERENCES = parse_references(SETTINGS.preload)
+STORE = start_prefetch(
+    open_store(SETTINGS.store),
+    PRELOADED_REFERENCES,
+    max_age_seconds=SETTINGS.alias_seconds,
+    budget_bytes=SETTINGS.model_memory_budget,
+)
 
 # What follows imports numpy and onnxruntime, which takes as long as the fetch of a hundred megabytes.
 from functools import partial  # noqa: E402
 
-from pilotlight.runtime.model_manager import Catalog  # noqa: E402
+from pilotlight.runtime.model_manager import ModelManager  # noqa: E402
 
-CATALOG = Catalog.of(SETTINGS, STORE)
-for reference in PRELOADED[:1]:  # others would take the CPU from the first request, which is likely for this one
-    CATALOG.anticipate(reference)
+MODEL_MANAGER = ModelManager.from_settings(SETTINGS, STORE)
+for reference in PRELOADED_REFERENCES[
+    :1
+]:  # others would take the CPU from the first request, which is likely for this one
+    MODEL_MANAGER.load_in_background(reference)
 
 # onnxruntime opens what has been fetched while the interpreter imports what the first request needs.
-from functions.predict.snapstart import Snapshot  # noqa: E402
-from functions.predict.v2_endpoints import Endpoints  # noqa: E402
-from pilotlight.api.request_context import Bill  # noqa: E402
+from functions.predict.snapstart import SnapStartHooks  # noqa: E402
+from functions.predict.v2_endpoints import V2Endpoints  # noqa: E402
+from pilotlight.api.request_context import CostMeter  # noqa: E402
 from pilotlight.api.router import Router  # noqa: E402
-from pilotlight.api.usage_log import ledger  # noqa: E402
-from pilotlight.inference import recording  # noqa: E402
+from pilotlight.api.usage_log import create_usage_log  # noqa: E402
+from pilotlight.inference import create_recorder  # noqa: E402
 from pilotlight.observability import correlation  # noqa: E402
 
 
-def router(settings: Settings, known: Catalog) -> Router:
+def build_router(settings: Settings, model_manager: ModelManager) -> Router:
     """The routes over the models of a catalog, with a bill for each call and, unless that is off, a line of the log."""
-    correlation.install()
-    recorder, large = recording(settings, known), settings.large_answers == "on"
-    endpoints = Endpoints(known, settings.model, settings.tensor_bytes, large=large, recorder=recorder)
-    after = recorder.wake if recorder else None
-    return Router(endpoints.routes(), Bill(settings.memory_mb), ledger=ledger(settings.call_seconds), after=after)
+    correlation.install_log_record_factory()
+    recorder, store_large_outputs = create_recorder(settings, model_manager), settings.large_answers == "on"
+    endpoints = V2Endpoints(
+        model_manager,
+        settings.model,
+        settings.tensor_memory_budget,
+        store_large_outputs=store_large_outputs,
+        recorder=recorder,
+    )
+    after = recorder.notify if recorder else None
+    return Router(
+        endpoints.routes(),
+        CostMeter(settings.memory_mb),
+        usage_log=create_usage_log(settings.call_seconds),
+        on_response=after,
+    )
 
 
-def build(settings: Settings) -> Router:
+def build_predict_handler(settings: Settings) -> Router:
     """A handler for these settings that preloads nothing."""
-    return router(settings, Catalog.of(settings, open_store(settings.store)))
+    return build_router(settings, ModelManager.from_settings(settings, open_store(settings.store)))
 
 
-handle = router(SETTINGS, CATALOG)
-Snapshot(handle, CATALOG, PRELOADED, partial(open_store, SETTINGS.store)).arrange(SETTINGS.initialization)
-cold_start.started()
+handle = build_router(SETTINGS, MODEL_MANAGER)
+SnapStartHooks(handle, MODEL_MANAGER, PRELOADED_REFERENCES, partial(open_store, SETTINGS.store)).install(
+    SETTINGS.initialization
+)
+cold_start.finish_imports()

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pilotlight.contracts.manifest import Reference
+from pilotlight.contracts.manifest import ModelReference
 from pilotlight.errors import PilotlightError
 from pilotlight.registry.registry import version_path
-from pilotlight.runtime.model_manager import Catalog
+from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.predict")
@@ -24,53 +24,53 @@ Handler = Callable[[Mapping[str, Any], object], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class SnapStartHooks:
     """Both hooks over one handler's catalog."""
 
-    handle: Handler
-    catalog: Catalog
-    references: Sequence[Reference]
-    reopen: Callable[[], ObjectStore]
+    handler: Handler
+    model_manager: ModelManager
+    references: Sequence[ModelReference]
+    reopen_store: Callable[[], ObjectStore]
 
-    def arrange(self, initialization: str) -> None:
+    def install(self, initialization_type: str) -> None:
         """Do what this kind of start asks for: hooks for SnapStart, priming at once where the call may come later."""
-        if initialization == SNAP_START:
+        if initialization_type == SNAP_START:
             from snapshot_restore_py import (  # part of Lambda's python, and of no other start's path
                 register_after_restore,
                 register_before_snapshot,
             )
 
-            register_before_snapshot(self.prime)
-            register_after_restore(self.restore)
-        elif initialization == PROVISIONED:
-            self.prime()
+            register_before_snapshot(self.prime_models)
+            register_after_restore(self.restore_environment)
+        elif initialization_type == PROVISIONED:
+            self.prime_models()
 
-    def prime(self) -> None:
+    def prime_models(self) -> None:
         """Open each preloaded model, run its first golden request and pack its weights.
 
         A model that fails is said in the log; it would be refused on its first request too, and others still answer.
         """
         for reference in self.references:
             try:
-                self._prime(reference)
+                self._prime_model(reference)
             except PilotlightError as exc:
                 LOG.error("%s is not primed: %s", reference, exc)  # noqa: TRY400 - the sentence tells all
 
-    def restore(self) -> None:
+    def restore_environment(self) -> None:
         """Make anew what a snapshot must not share: connections and credentials, randomness, and what aliases said."""
         random.seed()
-        self.catalog.refresh(self.reopen())
+        self.model_manager.reconnect(self.reopen_store())
 
-    def _prime(self, reference: Reference) -> None:
-        model = self.catalog.model(reference)
+    def _prime_model(self, reference: ModelReference) -> None:
+        model = self.model_manager.get_model(reference)
         manifest = model.manifest
         if manifest.golden is not None:
             path = version_path(manifest.name, manifest.version, manifest.golden)
-            golden = json.loads(self.catalog.registry.store.get(path).data)
-            self._ask(reference, golden["exchanges"][0]["request"])
-        model.session.settle()
+            golden = json.loads(self.model_manager.registry.store.get(path).data)
+            self._send_infer_request(reference, golden["exchanges"][0]["request"])
+        model.session.prepack_now()
 
-    def _ask(self, reference: Reference, request: object) -> None:
+    def _send_infer_request(self, reference: ModelReference, request: object) -> None:
         """Put a V2 request to the handler itself, so that its whole way is warm."""
         resource = "/v2/models/{model}/versions/{version}/infer"
         version = str(reference.version) if reference.version else reference.alias
@@ -83,6 +83,6 @@ class Snapshot:
             "body": json.dumps(request),
             "isBase64Encoded": False,
         }
-        answer = self.handle(event, None)
+        answer = self.handler(event, None)
         if answer["statusCode"] != 200:
             LOG.error("%s answered its golden request with %s", reference, answer["body"])

@@ -13,20 +13,20 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from pilotlight.contracts.manifest import Errand
+from pilotlight.contracts.manifest import PromotionRequest
 from pilotlight.errors import InvalidInputError
 
-MANIFEST = re.compile(r"(?:.*/)?models/([^/]+)/versions/([1-9][0-9]*)/manifest\.json")
+MANIFEST_KEY = re.compile(r"(?:.*/)?models/([^/]+)/versions/([1-9][0-9]*)/manifest\.json")
 
 
-class Published(Struct, frozen=True):
+class VersionPublished(Struct, frozen=True):
     """A version was committed."""
 
     model: str
     version: int
 
 
-class Stopped(Struct, frozen=True):
+class CanaryFailed(Struct, frozen=True):
     """An environment no longer sends requests to a canary, and says why: a line of its log."""
 
     model: str
@@ -35,52 +35,52 @@ class Stopped(Struct, frozen=True):
     why: str
 
 
-class Ticked(Struct, frozen=True):
+class ScheduleTick(Struct, frozen=True):
     """Time has passed."""
 
 
-class Asked(Struct, frozen=True):
+class PromotionRequested(Struct, frozen=True):
     """Somebody has asked the registry's API for a promotion."""
 
-    errand: Errand
+    errand: PromotionRequest
 
 
-Occurrence = Published | Stopped | Ticked | Asked
+PromotionEvent = VersionPublished | CanaryFailed | ScheduleTick | PromotionRequested
 
 
-def read(event: Mapping[str, Any]) -> Iterator[Occurrence]:
+def parse_events(event: Mapping[str, Any]) -> Iterator[PromotionEvent]:
     """What an event tells of; `InvalidInputError` for one that this function was never subscribed to."""
     kind = event.get("detail-type")
     if "errand" in event:
-        yield asked(event)
+        yield parse_promotion_request(event)
     elif "awslogs" in event:
-        yield from logged(event["awslogs"]["data"])
+        yield from parse_log_events(event["awslogs"]["data"])
     elif kind == "Object Created":
-        yield from committed(event["detail"]["object"]["key"])
+        yield from parse_manifest_key(event["detail"]["object"]["key"])
     elif kind == "Scheduled Event":
-        yield Ticked()
+        yield ScheduleTick()
     else:
         raise InvalidInputError(
             f"The event {kind or sorted(event)!r} is none of Object Created, Scheduled Event, awslogs, errand."
         )
 
 
-def asked(event: Mapping[str, Any]) -> Asked:
+def parse_promotion_request(event: Mapping[str, Any]) -> PromotionRequested:
     """The errand that the models function sends; its own form, so that a wrong one is a bug of ours or a forgery."""
     try:
-        return msgspec.convert(event, Asked)
+        return msgspec.convert(event, PromotionRequested)
     except msgspec.ValidationError as exc:
         raise InvalidInputError(f"The event is no errand: {exc}.") from exc
 
 
-def committed(key: str) -> Iterator[Published]:
+def parse_manifest_key(key: str) -> Iterator[VersionPublished]:
     """The version whose manifest was written, below whatever prefix the store has; other objects mean nothing."""
-    if found := MANIFEST.fullmatch(key):
-        yield Published(found[1], int(found[2]))
+    if found := MANIFEST_KEY.fullmatch(key):
+        yield VersionPublished(found[1], int(found[2]))
 
 
-def logged(data: str) -> Iterator[Stopped]:
+def parse_log_events(data: str) -> Iterator[CanaryFailed]:
     """The lines that a subscription filter brought, base64 of gzip of JSON."""
     batch = msgspec.json.decode(gzip.decompress(base64.b64decode(data)))
     for line in batch["logEvents"]:
-        yield msgspec.json.decode(line["message"], type=Stopped)
+        yield msgspec.json.decode(line["message"], type=CanaryFailed)

@@ -3,26 +3,28 @@
 import os
 from typing import Any
 
-from functions.promote.events import read
-from functions.promote.policy import Policy
-from functions.promote.promoter import Duties
-from pilotlight.gate.evaluation import Gate
+from functions.promote.events import parse_events
+from functions.promote.policy import PromotionPolicy
+from functions.promote.promoter import Promoter
+from pilotlight.gate.evaluation import QualityGate
 from pilotlight.registry.kms import KmsSigner
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
 
 
-def build(settings: Settings) -> Duties:
+def build_promoter(settings: Settings) -> Promoter:
     """The duties for these settings; the memory is that of the functions that will serve what passes."""
-    gate = Gate(Registry(open_store(settings.store)), settings.memory_mb, approval=settings.approval == "required")
+    gate = QualityGate(
+        Registry(open_store(settings.store)), settings.memory_mb, requires_approval=settings.approval == "required"
+    )
     signer = KmsSigner(settings.sign_with) if settings.sign_with else None
-    return Duties(gate, Policy.parse(settings.promotion), signer)
+    return Promoter(gate, PromotionPolicy.parse(settings.promotion), signer)
 
 
 def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
     """See to everything that an event tells of; what was done comes back as sentences, for the log and for tests."""
-    return {"done": [sentence for occurrence in read(event) for sentence in DUTIES.see_to(occurrence)]}
+    return {"done": [sentence for occurrence in parse_events(event) for sentence in PROMOTER.handle(occurrence)]}
 
 
-DUTIES = build(Settings.from_environment(os.environ))
+PROMOTER = build_promoter(Settings.from_environment(os.environ))

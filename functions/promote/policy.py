@@ -8,20 +8,22 @@ from pilotlight.registry import alias_updates
 
 
 @dataclass(frozen=True)
-class Policy:
+class PromotionPolicy:
     """`off` leaves it to a person, `champion` moves, `canary:10:1h` tries it on 10 % of requests for an hour."""
 
-    moves: bool
-    weight: int = 0  # of a canary
-    bake: str = ""
+    is_automatic: bool
+    canary_weight: int = 0  # of a canary
+    bake_time: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> "Policy":
+    def parse(cls, text: str) -> "PromotionPolicy":
         """Read the words of the template's parameter Promotion."""
         if text in ("off", "champion"):
-            return cls(moves=text == "champion")
-        found = re.fullmatch(r"canary:([0-9.]+):(\d+[smhd])", text)
-        if found is None:
+            return cls(is_automatic=text == "champion")
+        match = re.fullmatch(r"canary:([0-9.]+):(\d+[smhd])", text)
+        if match is None:
             raise InvalidInputError(f"Promotion is {text!r}, expected off, champion, or a canary such as canary:10:1h.")
-        alias_updates.until(found[2])
-        return cls(moves=True, weight=alias_updates.weight(float(found[1])), bake=found[2])
+        alias_updates.compute_bake_end(match[2])
+        return cls(
+            is_automatic=True, canary_weight=alias_updates.weight_from_percent(float(match[1])), bake_time=match[2]
+        )

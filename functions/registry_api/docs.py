@@ -21,42 +21,44 @@ STYLE = (
 )
 
 
-class Docs:
+class DocsEndpoints:
     """Both forms of the document."""
 
     def routes(self) -> Routes:
         """The table of routes, spelled as in template.yaml."""
-        return {"/openapi.json": {"GET": self.document}, "/docs": {"GET": self.page}}
+        return {"/openapi.json": {"GET": self.get_document}, "/docs": {"GET": self.get_page}}
 
-    def document(self, request: Request) -> Response:
+    def get_document(self, request: Request) -> Response:
         """The OpenAPI document."""
         return Response(200, DOCUMENT.read_bytes(), {"content-type": JSON})
 
-    def page(self, request: Request) -> Response:
+    def get_page(self, request: Request) -> Response:
         """The same to read."""
-        return Response(200, page(json.loads(DOCUMENT.read_bytes())).encode(), {"content-type": HTML})
+        return Response(200, render_page(json.loads(DOCUMENT.read_bytes())).encode(), {"content-type": HTML})
 
 
-def page(document: dict[str, Any]) -> str:
+def render_page(document: dict[str, Any]) -> str:
     """An OpenAPI document as one page."""
     title = html.escape(document["info"]["title"])
-    described = html.escape(document["info"]["description"])
-    tags = "".join(section(document, tag) for tag in document["tags"])
-    forms = "".join(form(name, schema) for name, schema in sorted(document["components"]["schemas"].items()))
+    description = html.escape(document["info"]["description"])
+    tags = "".join(render_section(document, tag) for tag in document["tags"])
+    schemas = "".join(render_schema(name, schema) for name, schema in sorted(document["components"]["schemas"].items()))
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1><p>{described} "
-        f"<a href=openapi.json>openapi.json</a></p>{tags}<h2 id=forms>Forms</h2>{forms}</html>\n"
+        f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1><p>{description} "
+        f"<a href=openapi.json>openapi.json</a></p>{tags}<h2 id=forms>Forms</h2>{schemas}</html>\n"
     )
 
 
-def section(document: dict[str, Any], tag: dict[str, str]) -> str:
+def render_section(document: dict[str, Any], tag: dict[str, str]) -> str:
     """The routes of a tag."""
-    shown = "".join(operation(*found) for found in operations(document) if tag["name"] in found[2]["tags"])
-    return f"<h2>{html.escape(tag['name'])}</h2><p>{html.escape(tag['description'])}</p>{shown}"
+    rendered = "".join(
+        render_operation(*found) for found in iterate_operations(document) if tag["name"] in found[2]["tags"]
+    )
+    return f"<h2>{html.escape(tag['name'])}</h2><p>{html.escape(tag['description'])}</p>{rendered}"
 
 
-def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def iterate_operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Verb, path and content of each operation."""
     for path, item in document["paths"].items():
         for verb, content in item.items():
@@ -64,12 +66,12 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
                 yield verb.upper(), path, content
 
 
-def operation(verb: str, path: str, content: dict[str, Any]) -> str:
+def render_operation(verb: str, path: str, content: dict[str, Any]) -> str:
     """One verb of one route: what it does, what it is sent, what it answers."""
-    sent = content.get("requestBody", {}).get("content", {})
-    lines = [f"sent: {linked(kind['schema'])}" for kind in sent.values()]
+    request_content = content.get("requestBody", {}).get("content", {})
+    lines = [f"sent: {link_schema(kind['schema'])}" for kind in request_content.values()]
     for status, answer in content["responses"].items():
-        forms = [linked(kind["schema"]) for kind in answer.get("content", {}).values() if "schema" in kind]
+        forms = [link_schema(kind["schema"]) for kind in answer.get("content", {}).values() if "schema" in kind]
         lines.append(f"{status}: {html.escape(answer['description'])} {' '.join(forms)}")
     scope = html.escape(content["x-scope"])
     return (
@@ -78,21 +80,21 @@ def operation(verb: str, path: str, content: dict[str, Any]) -> str:
     )
 
 
-def linked(schema: dict[str, Any]) -> str:
+def link_schema(schema: dict[str, Any]) -> str:
     """A schema in a few words, its form as a link."""
     if "$ref" in schema:
         name = html.escape(schema["$ref"].rsplit("/", 1)[-1])
         return f"<a href='#{name}'>{name}</a>"
     if schema.get("items"):
-        return f"list of {linked(schema['items'])}"
+        return f"list of {link_schema(schema['items'])}"
     if isinstance(schema.get("additionalProperties"), dict):
-        return f"{linked(schema['additionalProperties'])} by name"
+        return f"{link_schema(schema['additionalProperties'])} by name"
     return html.escape(str(schema.get("type", "JSON")))
 
 
-def form(name: str, schema: dict[str, Any]) -> str:
+def render_schema(name: str, schema: dict[str, Any]) -> str:
     """A schema's own place on the page."""
-    said = html.escape(schema.get("description", ""))
+    description = html.escape(schema.get("description", ""))
     shown = {key: value for key, value in schema.items() if key not in ("description", "title")}
     content = html.escape(json.dumps(shown, indent=2, ensure_ascii=False))
-    return f"<h3 id='{html.escape(name)}'>{html.escape(name)}</h3><p>{said}</p><pre>{content}</pre>"
+    return f"<h3 id='{html.escape(name)}'>{html.escape(name)}</h3><p>{description}</p><pre>{content}</pre>"

@@ -2,28 +2,28 @@
 
 import os
 
-from functions.registry_api.aliases import Moves
-from functions.registry_api.docs import Docs
-from functions.registry_api.repository import Endpoints
-from functions.registry_api.versions import Versions
-from pilotlight.api.request_context import Bill
+from functions.registry_api.aliases import AliasEndpoints
+from functions.registry_api.docs import DocsEndpoints
+from functions.registry_api.repository import RepositoryEndpoints
+from functions.registry_api.versions import VersionEndpoints
+from pilotlight.api.request_context import CostMeter
 from pilotlight.api.router import Router
-from pilotlight.api.usage_log import ledger
-from pilotlight.aws.lambda_invoke import Function
+from pilotlight.api.usage_log import create_usage_log
+from pilotlight.aws.lambda_invoke import LambdaFunction
 from pilotlight.observability import correlation
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
 
 
-def build(settings: Settings) -> Router:
+def build_registry_api(settings: Settings) -> Router:
     """A handler for these settings."""
-    registry, promoter = Registry(open_store(settings.store)), Function(settings.promoter)
-    moves = Moves(registry, promoter, approval=settings.approval == "required")
-    parts = (Endpoints(registry), Versions(registry), moves, Docs())
-    correlation.install()
+    registry, promoter = Registry(open_store(settings.store)), LambdaFunction(settings.promoter)
+    alias_endpoints = AliasEndpoints(registry, promoter, approval_required=settings.approval == "required")
+    parts = (RepositoryEndpoints(registry), VersionEndpoints(registry), alias_endpoints, DocsEndpoints())
+    correlation.install_log_record_factory()
     routes = {resource: verbs for part in parts for resource, verbs in part.routes().items()}
-    return Router(routes, Bill(settings.memory_mb), ledger=ledger(settings.call_seconds))
+    return Router(routes, CostMeter(settings.memory_mb), usage_log=create_usage_log(settings.call_seconds))
 
 
-handle = build(Settings.from_environment(os.environ))
+handle = build_registry_api(Settings.from_environment(os.environ))

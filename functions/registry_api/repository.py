@@ -15,8 +15,8 @@ from pilotlight.contracts.manifest import CHAMPION, AliasDocument, Suspension, c
 from pilotlight.errors import InvalidInputError, NotFoundError, UnsupportedError
 from pilotlight.registry.registry import Registry
 
-NOBODY = "an unnamed caller"  # the gateway knows no name for one without credentials
-WHY = "unloaded by POST /v2/repository"
+UNKNOWN_CALLER = "an unnamed caller"  # the gateway knows no name for one without credentials
+DEFAULT_REASON = "unloaded by POST /v2/repository"
 
 
 class IndexBody(Struct):
@@ -34,7 +34,7 @@ class LoadBody(Struct):
 Body = TypeVar("Body", IndexBody, LoadBody)
 
 
-class Endpoints:
+class RepositoryEndpoints:
     """The repository extension over a registry."""
 
     def __init__(self, registry: Registry) -> None:
@@ -50,59 +50,63 @@ class Endpoints:
 
     def index(self, request: Request) -> Response:
         """Every version with its state; an unloaded model's versions are unavailable, though they answer by number."""
-        only_ready = read(request.body, IndexBody).ready
-        rows = [row for name in self._registry.models() for row in self._rows(name)]
+        only_ready = read_body(request.body, IndexBody).ready
+        rows = [row for name in self._registry.list_models() for row in self._list_versions(name)]
         return Response.json([row for row in rows if row["state"] == "READY" or not only_ready])
 
     def load(self, request: Request) -> Response:
         """Put the champion back into service."""
-        refuse_overrides(read(request.body, LoadBody).parameters or {})
-        by = request.caller or NOBODY
-        return moved(request, self._registry.resume(model(request), CHAMPION, by=by, reason="loaded"))
+        refuse_overrides(read_body(request.body, LoadBody).parameters or {})
+        actor = request.caller or UNKNOWN_CALLER
+        return to_change_response(
+            request, self._registry.resume_alias(read_model_name(request), CHAMPION, actor=actor, reason="loaded")
+        )
 
     def unload(self, request: Request) -> Response:
         """Take the champion out of service; `parameters.reason` is shown to whoever asks for it."""
-        reason = str((read(request.body, LoadBody).parameters or {}).get("reason") or WHY)
-        document = self._registry.suspend(model(request), CHAMPION, by=request.caller or NOBODY, reason=reason)
-        return moved(request, document)
+        reason = str((read_body(request.body, LoadBody).parameters or {}).get("reason") or DEFAULT_REASON)
+        document = self._registry.suspend_alias(
+            read_model_name(request), CHAMPION, actor=request.caller or UNKNOWN_CALLER, reason=reason
+        )
+        return to_change_response(request, document)
 
-    def _rows(self, name: str) -> list[dict[str, str]]:
-        state, reason = state_of(self._champion(name))
-        versions = self._registry.versions(name)
+    def _list_versions(self, name: str) -> list[dict[str, str]]:
+        state, reason = get_model_state(self._find_champion(name))
+        versions = self._registry.list_versions(name)
         return [{"name": name, "version": str(version), "state": state, "reason": reason} for version in versions]
 
-    def _champion(self, name: str) -> AliasDocument | None:
+    def _find_champion(self, name: str) -> AliasDocument | None:
         try:
-            return self._registry.alias(name, CHAMPION)
+            return self._registry.load_alias(name, CHAMPION)
         except NotFoundError:
             return None  # its publisher died between the commit and the alias: served by number, or as candidate
 
 
-def state_of(champion: AliasDocument | None) -> tuple[str, str]:
+def get_model_state(champion: AliasDocument | None) -> tuple[str, str]:
     """A model's state in the extension's words, and the reason for it."""
     if champion is None:
         return "UNAVAILABLE", "has no champion yet; its versions answer by number"
-    return ("READY", "") if champion.suspended is None else ("UNAVAILABLE", told(champion.suspended))
+    return ("READY", "") if champion.suspended is None else ("UNAVAILABLE", format_suspension(champion.suspended))
 
 
-def told(suspension: Suspension) -> str:
+def format_suspension(suspension: Suspension) -> str:
     """Why an alias is suspended and since when; by whom stays in the store, since anybody may ask for the index."""
     return f"{suspension.reason} (since {suspension.at[:19]}Z)"
 
 
-def moved(request: Request, champion: AliasDocument) -> Response:
+def to_change_response(request: Request, champion: AliasDocument) -> Response:
     """The answer to a change; the protocol asks for no body, so this one shows what is true now."""
-    state, reason = state_of(champion)
+    state, reason = get_model_state(champion)
     version = str(champion.version)
-    return Response.json({"name": model(request), "version": version, "state": state, "reason": reason})
+    return Response.json({"name": read_model_name(request), "version": version, "state": state, "reason": reason})
 
 
-def model(request: Request) -> str:
+def read_model_name(request: Request) -> str:
     """The model that the path names."""
     return check_name(request.parameters["model"], "model name")
 
 
-def read(body: bytes, kind: type[Body]) -> Body:
+def read_body(body: bytes, kind: type[Body]) -> Body:
     """A body as what it should be; an empty one is all defaults."""
     try:
         return msgspec.json.decode(body or b"{}", type=kind)

@@ -3,20 +3,30 @@
 from pilotlight.api.http import JSON, Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.api.schemas import registry
-from pilotlight.api.schemas.registry import Decision, Model, Models, Prune, Pruned, Removed, Row, Summary, version_of
-from pilotlight.contracts.manifest import CHAMPION, AliasDocument, Manifest, Reference, check_name
+from pilotlight.api.schemas.registry import (
+    ApprovalBody,
+    DeletedVersion,
+    ModelDetail,
+    ModelList,
+    ModelSummary,
+    PruneBody,
+    PruneResult,
+    VersionSummary,
+    get_path_version,
+)
+from pilotlight.contracts.manifest import CHAMPION, AliasDocument, Manifest, ModelReference, check_name
 from pilotlight.errors import NotFoundError
 from pilotlight.gate.verdict import verdict_path
 from pilotlight.registry import retention
-from pilotlight.registry.approval import approval, decide
+from pilotlight.registry.approval import load_approval, record_decision
 from pilotlight.registry.registry import Registry, version_path
 
-NOBODY = "an unnamed caller"  # the gateway knows no name for one without credentials
-NEWEST = 50  # versions that are shown unless asked otherwise: each costs a read of the store
+UNKNOWN_CALLER = "an unnamed caller"  # the gateway knows no name for one without credentials
+DEFAULT_NEWEST = 50  # versions that are shown unless asked otherwise: each costs a read of the store
 VERSION = "/registry/models/{model}/versions/{version}"
 
 
-class Versions:
+class VersionEndpoints:
     """Models and versions over a registry."""
 
     def __init__(self, registry: Registry) -> None:
@@ -28,116 +38,118 @@ class Versions:
             "/registry/models": {"GET": self.list},
             "/registry/models/{model}": {"GET": self.show},
             "/registry/models/{model}/prune": {"POST": self.prune},
-            VERSION: {"GET": self.version, "DELETE": self.delete},
-            f"{VERSION}/manifest": {"GET": self.manifest},
-            f"{VERSION}/report": {"GET": self.report},
-            f"{VERSION}/verdict": {"GET": self.verdict},
-            f"{VERSION}/files": {"GET": self.files},
-            f"{VERSION}/approval": {"GET": self.approval, "PUT": self.decide},
+            VERSION: {"GET": self.show_version, "DELETE": self.delete},
+            f"{VERSION}/manifest": {"GET": self.get_manifest},
+            f"{VERSION}/report": {"GET": self.get_report},
+            f"{VERSION}/verdict": {"GET": self.get_verdict},
+            f"{VERSION}/files": {"GET": self.list_files},
+            f"{VERSION}/approval": {"GET": self.get_approval, "PUT": self.decide},
         }
 
     def list(self, request: Request) -> Response:
         """Every model."""
-        return Response.json(Models([self._row(name) for name in self._registry.models()]))
+        return Response.json(ModelList([self._to_model_row(name) for name in self._registry.list_models()]))
 
     def show(self, request: Request) -> Response:
         """A model with its aliases and its newest versions; `?newest=200` shows more."""
-        name, newest = model(request), registry.whole(request.query, "newest", NEWEST)
-        versions = self._registry.versions(name)
+        name, newest = parse_model_name(request), registry.parse_query_number(request.query, "newest", DEFAULT_NEWEST)
+        versions = self._registry.list_versions(name)
         if not versions:
-            self._registry.manifest(name, 1)  # which says that there is no such model
-        aliases = self._registry.aliases(name)
-        shown = [self._summary(name, version, aliases) for version in versions[: -newest - 1 : -1]]
-        return Response.json(Model(name, aliases, shown, len(versions)))
+            self._registry.load_manifest(name, 1)  # which says that there is no such model
+        aliases = self._registry.load_aliases(name)
+        shown = [self._to_version_summary(name, version, aliases) for version in versions[: -newest - 1 : -1]]
+        return Response.json(ModelDetail(name, aliases, shown, len(versions)))
 
-    def version(self, request: Request) -> Response:
+    def show_version(self, request: Request) -> Response:
         """A version in a few words."""
-        meant = self._meant(request)
-        return Response.json(self._summary(meant.name, meant.version, self._registry.aliases(meant.name)))
+        manifest = self._resolve_manifest(request)
+        return Response.json(
+            self._to_version_summary(manifest.name, manifest.version, self._registry.load_aliases(manifest.name))
+        )
 
-    def manifest(self, request: Request) -> Response:
+    def get_manifest(self, request: Request) -> Response:
         """The commit record of a version."""
-        return Response.json(self._meant(request))
+        return Response.json(self._resolve_manifest(request))
 
-    def files(self, request: Request) -> Response:
+    def list_files(self, request: Request) -> Response:
         """The files of a version, with size and sha256."""
-        return Response.json(self._meant(request).files)
+        return Response.json(self._resolve_manifest(request).files)
 
-    def report(self, request: Request) -> Response:
+    def get_report(self, request: Request) -> Response:
         """What was measured of a version's variants, as it was published."""
-        manifest = self._meant(request)
+        manifest = self._resolve_manifest(request)
         if manifest.report is None:
             raise NotFoundError(f"{manifest.name}:{manifest.version} was published without a report.")
-        return self._file(version_path(manifest.name, manifest.version, manifest.report))
+        return self._read_json_file(version_path(manifest.name, manifest.version, manifest.report))
 
-    def verdict(self, request: Request) -> Response:
+    def get_verdict(self, request: Request) -> Response:
         """What the gate found when it last examined a version."""
-        manifest = self._meant(request)
+        manifest = self._resolve_manifest(request)
         try:
-            return self._file(verdict_path(manifest.name, manifest.version))
+            return self._read_json_file(verdict_path(manifest.name, manifest.version))
         except NotFoundError:
             raise NotFoundError(f"{manifest.name}:{manifest.version} has not been examined by the gate yet.") from None
 
-    def approval(self, request: Request) -> Response:
+    def get_approval(self, request: Request) -> Response:
         """Whether people want a version."""
-        manifest = self._meant(request)
-        return Response.json(approval(self._registry, manifest.name, manifest.version))
+        manifest = self._resolve_manifest(request)
+        return Response.json(load_approval(self._registry, manifest.name, manifest.version))
 
     def decide(self, request: Request) -> Response:
         """Approve or reject a version; the same again changes nothing."""
-        decision = registry.read(request.body, Decision, "a decision about a version")
-        name, version = model(request), version_of(request.parameters)
-        by, why = request.caller or NOBODY, decision.why
-        return Response.json(decide(self._registry, name, version, decision.state, by=by, why=why))
+        decision = registry.parse_body(request.body, ApprovalBody, "a decision about a version")
+        name, version = parse_model_name(request), get_path_version(request.parameters)
+        actor, reason = request.caller or UNKNOWN_CALLER, decision.why
+        return Response.json(record_decision(self._registry, name, version, decision.state, actor=actor, reason=reason))
 
     def delete(self, request: Request) -> Response:
         """Remove a version for good; 409 while an alias needs it."""
-        name, version = model(request), version_of(request.parameters)
-        retention.delete(self._registry, name, version)
-        return Response.json(Removed(f"{name}:{version}"))
+        name, version = parse_model_name(request), get_path_version(request.parameters)
+        retention.delete_version(self._registry, name, version)
+        return Response.json(DeletedVersion(f"{name}:{version}"))
 
     def prune(self, request: Request) -> Response:
         """Remove old versions that no alias needs, or say which those are."""
-        asked, name = registry.read(request.body, Prune, "an order to prune"), model(request)
-        retention.check_there(self._registry, name)
-        plan = retention.plan(self._registry, name, asked.keep)
-        if not asked.dry_run:
-            retention.carry_out(self._registry, plan)
-        kept = {str(version): why for version, why in plan.kept.items()}
+        body, name = registry.parse_body(request.body, PruneBody, "an order to prune"), parse_model_name(request)
+        retention.check_model_exists(self._registry, name)
+        plan = retention.plan_pruning(self._registry, name, body.keep)
+        if not body.dry_run:
+            retention.prune(self._registry, plan)
+        kept = {str(version): why for version, why in plan.kept_reasons.items()}
         versions = [*map(str, plan.versions)]
-        return Response.json(Pruned(name, versions, [*plan.orphans], kept, done=not asked.dry_run))
+        return Response.json(PruneResult(name, versions, [*plan.orphan_paths], kept, done=not body.dry_run))
 
-    def _row(self, name: str) -> Row:
+    def _to_model_row(self, name: str) -> ModelSummary:
         try:
-            champion = str(self._registry.alias(name, CHAMPION).version)
+            champion = str(self._registry.load_alias(name, CHAMPION).version)
         except NotFoundError:
             champion = None
-        return Row(name, [*map(str, self._registry.versions(name))], champion)
+        return ModelSummary(name, [*map(str, self._registry.list_versions(name))], champion)
 
-    def _summary(self, name: str, version: int, aliases: dict[str, AliasDocument]) -> Summary:
-        manifest = self._registry.manifest(name, version)
-        return Summary(
+    def _to_version_summary(self, name: str, version: int, aliases: dict[str, AliasDocument]) -> VersionSummary:
+        manifest = self._registry.load_manifest(name, version)
+        return VersionSummary(
             version=str(version),
             aliases=[alias for alias, document in aliases.items() if document.version == version],
             serve=manifest.serve,
-            bytes=manifest.bytes,
+            bytes=manifest.served_bytes,
             metric=manifest.metric,
             metrics={precision: variant.metrics for precision, variant in manifest.variants.items()},
-            approval=approval(self._registry, name, version).state,
+            approval=load_approval(self._registry, name, version).state,
             created=manifest.created,
             by=manifest.by,
         )
 
-    def _meant(self, request: Request) -> Manifest:
+    def _resolve_manifest(self, request: Request) -> Manifest:
         """The manifest of the version or alias that the path names."""
-        meant = Reference.select(model(request), request.parameters["version"])
-        return self._registry.manifest(meant.name, self._registry.resolve(meant))
+        reference = ModelReference.from_selector(parse_model_name(request), request.parameters["version"])
+        return self._registry.load_manifest(reference.name, self._registry.resolve_reference(reference))
 
-    def _file(self, path: str) -> Response:
+    def _read_json_file(self, path: str) -> Response:
         """A JSON document of the store, as it lies there."""
         return Response(200, self._registry.store.get(path).data, {"content-type": JSON})
 
 
-def model(request: Request) -> str:
+def parse_model_name(request: Request) -> str:
     """The model that the path names."""
     return check_name(request.parameters["model"], "model name")

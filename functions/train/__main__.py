@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.console import Console
 
-from functions.train.command_recipe import refuse_cancelled, take
-from functions.train.distributed.launcher import fleet, gpus, launch, report
+from functions.train.command_recipe import load_command_recipe, refuse_cancelled_run
+from functions.train.distributed.launcher import count_gpus, detect_cluster, launch_processes, report_exit_code
 from functions.train.errors import PausedError
-from functions.train.identity import given_name
+from functions.train.identity import resolve_run_name
 from functions.train.training.compiler import refuse_without_compiler
 from functions.train.training.interruption import Interruption
 from pilotlight.errors import InvalidInputError, PilotlightError
@@ -32,59 +32,61 @@ from pilotlight.settings import DEFAULT_STORE
 from pilotlight.storage.object_store import ObjectStore, open_store
 
 if TYPE_CHECKING:
-    from functions.train.distributed.process_group import World
-    from functions.train.pipeline import Outcome
+    from functions.train.distributed.process_group import ProcessGroup
+    from functions.train.pipeline import RunOutcome
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    options = parser().parse_args(words)
+    argv = sys.argv[1:] if arguments is None else list(arguments)
+    options = build_train_parser().parse_args(argv)
     try:
-        store, name = open_store(options.store), given_name(options.run, os.environ)
-        recipe, folder = take(options.recipe, options.set, store)
-        refuse_cancelled(store, name, os.environ)
+        store, run_name = open_store(options.store), resolve_run_name(options.run, os.environ)
+        recipe, folder = load_command_recipe(options.recipe, options.set, store)
+        refuse_cancelled_run(store, run_name, os.environ)
         if recipe.compile:
-            refuse_without_compiler(gpus())
-        if several := fleet(os.environ, options.processes, gpus):
-            return launch(several, words)
-        outcome = train(recipe, store, name, options.time_budget, folder)
+            refuse_without_compiler(count_gpus())
+        if cluster := detect_cluster(os.environ, options.processes, count_gpus):
+            return launch_processes(cluster, argv)
+        outcome = run_interruptibly(recipe, store, run_name, options.time_budget, folder)
     except PilotlightError as exc:
         sys.stderr.write(f"{exc}\n")
-        return report(exit_code(exc))
+        return report_exit_code(to_exit_code(exc))
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
-        return report(130)
+        return report_exit_code(130)
     if outcome:
-        sys.stdout.write(f"{as_json(outcome, options.store) if options.json else outcome.reference}\n")
-    return report(0)
+        sys.stdout.write(f"{format_outcome_json(outcome, options.store) if options.json else outcome.reference}\n")
+    return report_exit_code(0)
 
 
-def parser() -> argparse.ArgumentParser:
+def build_train_parser() -> argparse.ArgumentParser:
     """The words of the command line."""
-    words = argparse.ArgumentParser(prog="python -m functions.train", description="Run a recipe and publish a version.")
-    words.add_argument("recipe", metavar="RECIPE", help="a YAML file, the bare name of a recipe of record, store:KEY")
-    words.add_argument(
+    parser = argparse.ArgumentParser(
+        prog="python -m functions.train", description="Run a recipe and publish a version."
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, the bare name of a recipe of record, store:KEY")
+    parser.add_argument(
         "--set", metavar="KEY=VALUE", action="extend", nargs="+", default=[], help="optimiser.learning_rate=0.01"
     )
-    words.add_argument(
+    parser.add_argument(
         "--store",
         metavar="URL",
         default=os.environ.get("PILOTLIGHT_STORE") or DEFAULT_STORE,
         help="where to publish: s3://bucket/prefix, file:///folder or a folder; %(default)s unless given",
     )
-    words.add_argument("--run", metavar="NAME", help="a new run's name, or that of one to go on with")
-    words.add_argument(
+    parser.add_argument("--run", metavar="NAME", help="a new run's name, or that of one to go on with")
+    parser.add_argument(
         "--time-budget", metavar="SECONDS", type=seconds, help="save and stop after this long, with exit code 75"
     )
-    words.add_argument(
+    parser.add_argument(
         "--processes", metavar="N", type=count, help="that train together on this machine; one per GPU unless given"
     )
-    words.add_argument("--json", action="store_true", help="print the reference, the metrics and the report as JSON")
-    return words
+    parser.add_argument("--json", action="store_true", help="print the reference, the metrics and the report as JSON")
+    return parser
 
 
-def exit_code(error: PilotlightError) -> int:
+def to_exit_code(error: PilotlightError) -> int:
     """What a script is told of an error."""
     if isinstance(error, PausedError):
         return os.EX_TEMPFAIL
@@ -107,61 +109,71 @@ def count(word: str) -> int:
     return number
 
 
-def train(
-    recipe: Recipe, store: ObjectStore, name: str | None, budget_s: float | None, folder: Path
-) -> "Outcome | None":
+def run_interruptibly(
+    recipe: Recipe, store: ObjectStore, run_name: str | None, time_budget_s: float | None, recipe_folder: Path
+) -> "RunOutcome | None":
     """Run, ready to be stopped; None where another process has the outcome."""
-    interruption = Interruption(budget_s)
-    with interruption.listening():  # from before torch is imported: SIGTERM in these seconds, too, means 75
-        return start(recipe, store, name, interruption, folder)
+    interruption = Interruption(time_budget_s)
+    with interruption.handle_sigterm():  # from before torch is imported: SIGTERM in these seconds, too, means 75
+        return join_and_run(recipe, store, run_name, interruption, recipe_folder)
 
 
-def start(
-    recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption, folder: Path
-) -> "Outcome | None":
+def join_and_run(
+    recipe: Recipe, store: ObjectStore, run_name: str | None, interruption: Interruption, recipe_folder: Path
+) -> "RunOutcome | None":
     """Take part: run, or follow the lead's trainings. None where another process has the outcome."""
     from functions.train.distributed.process_group import (
-        joined,  # this brings torch: seconds that a typo in a recipe need not wait
+        join_process_group,  # this brings torch: seconds that a typo in a recipe need not wait
     )
 
-    with joined() as world:
-        if world.lead:
-            return lead(recipe, store, name, interruption, folder, world)
-        from functions.train.distributed.worker import follow
+    with join_process_group() as process_group:
+        if process_group.is_main:
+            return run_main_process(recipe, store, run_name, interruption, recipe_folder, process_group)
+        from functions.train.distributed.worker import run_worker
 
-        follow(recipe, store, interruption, folder, world)
+        run_worker(recipe, store, interruption, recipe_folder, process_group)
         return None
 
 
-def lead(
-    recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption, folder: Path, world: "World"
-) -> "Outcome":
+def run_main_process(
+    recipe: Recipe,
+    store: ObjectStore,
+    run_name: str | None,
+    interruption: Interruption,
+    recipe_folder: Path,
+    process_group: "ProcessGroup",
+) -> "RunOutcome":
     """Run, and show on standard error how it goes."""
-    from functions.train.evaluation.quantization_report import table
-    from functions.train.pipeline import run
-    from functions.train.progress import Progress  # these bring what else a run needs, onnx among them
+    from functions.train.evaluation.quantization_report import build_report_table
+    from functions.train.pipeline import run_recipe
+    from functions.train.progress import ProgressReporter  # these bring what else a run needs, onnx among them
 
     console = Console(stderr=True)
-    progress = Progress(console, before=interruption.check)
-    outcome = run(recipe, store, progress, name, interruption, folder, world)
-    console.print(table(outcome.report))
+    progress = ProgressReporter(console, before_stage=interruption.raise_if_interrupted)
+    outcome = run_recipe(recipe, store, progress, run_name, interruption, recipe_folder, process_group)
+    console.print(build_report_table(outcome.report))
     return outcome
 
 
-def as_json(outcome: "Outcome", store: str) -> str:
+def format_outcome_json(outcome: "RunOutcome", store: str) -> str:
     """The outcome for scripts, in one line."""
     variants = outcome.manifest.variants
-    said = {
+    document = {
         "reference": str(outcome.reference),
         "store": store,
-        "run": outcome.run,
+        "run": outcome.run_name,
         "metrics": {precision: variant.metrics for precision, variant in variants.items()},
         "report": msgspec.to_builtins(outcome.report),
         "seconds": outcome.seconds,
     }
     if folds := outcome.folds:
-        said["folds"] = {"metric": folds.metric, "mean": folds.mean, "sd": folds.sd, "values": folds.values}
-    return json.dumps(said)
+        document["folds"] = {
+            "metric": folds.metric,
+            "mean": folds.mean,
+            "sd": folds.standard_deviation,
+            "values": folds.values,
+        }
+    return json.dumps(document)
 
 
 if __name__ == "__main__":

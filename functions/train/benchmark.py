@@ -27,13 +27,13 @@ from torch import nn
 from functions.train.data import loader
 from functions.train.models.decoder import Decoder
 from functions.train.training import mfu
-from functions.train.training.step import Stepper, device
+from functions.train.training.step import TrainStep, get_process_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from functions.train.data.dataset import Array
-    from functions.train.training.precision import Precision
+    from functions.train.training.precision import TrainingPrecision
 
 WARM_UP = 10  # steps: the compiler, the allocator, cuDNN's choices
 SMOOTHING = 0.9  # of the losses that are compared
@@ -96,7 +96,7 @@ class Alone:
 class Way:
     """What of a recipe the step looks at."""
 
-    precision: Precision = "bf16"
+    precision: TrainingPrecision = "bf16"
     compile: bool = True
     fused: bool = True
     optimiser: Adamw = field(default_factory=Adamw)
@@ -146,7 +146,7 @@ class Measured:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure every way, print the table, save the numbers."""
     options, console = parser().parse_args(arguments), Console()
-    where = device()
+    where = get_process_device()
     name = options.model or ("350m" if where.type == "cuda" else "tiny")
     shape = MODELS[name] if options.context is None else replace(MODELS[name], context=options.context)
     batch = options.batch or fitting(where)
@@ -229,12 +229,12 @@ def measure(way: Way, shape: Shape, batch: int, steps: int, where: torch.device)
     for number, (inputs, truth) in enumerate(windows(shape, batch, WARM_UP + steps, where), 1):
         if number == WARM_UP + 1:
             clock.start()
-        losses.append(stepper.take(inputs, truth, rate, number).loss)
+        losses.append(stepper.take_step(inputs, truth, rate, number).loss)
         if number > WARM_UP:
             clock.tick()
     seconds = statistics.median(clock.seconds())
     speed = batch * shape.context / seconds
-    peak = mfu.peak(label(where), way.precision)
+    peak = mfu.find_peak_flops(label(where), way.precision)
     return Measured(
         way=str(way),
         step_ms=seconds * 1e3,
@@ -245,11 +245,11 @@ def measure(way: Way, shape: Shape, batch: int, steps: int, where: torch.device)
     )
 
 
-def stepping(way: Way, shape: Shape, where: torch.device) -> Stepper:
+def stepping(way: Way, shape: Shape, where: torch.device) -> TrainStep:
     """The step of a recipe that says the same."""
     network = Flat(Decoder(shape, shape.vocabulary)).to(where).train()  # type: ignore[arg-type]  # has the recipe's words
     window = np.zeros((1, shape.context), np.int64)
-    stepper = Stepper(network, Tokens(window), way)  # type: ignore[arg-type]  # both as far as the step looks
+    stepper = TrainStep(network, Tokens(window), way)  # type: ignore[arg-type]  # both as far as the step looks
     if not way.fused:
         for group in stepper.optimiser.param_groups:
             group["fused"] = False
@@ -285,17 +285,17 @@ class Clock:
         return [before.elapsed_time(after) / 1e3 for before, after in pairs]
 
 
-def windows(shape: Shape, batch: int, steps: int, where: torch.device) -> Iterator[loader.Batch]:
+def windows(shape: Shape, batch: int, steps: int, where: torch.device) -> Iterator[loader.MiniBatch]:
     """Windows of text at random places, the same in every run: (batch, context), and what follows each token, (N,)."""
     text, random = corpus(), torch.Generator().manual_seed(0)
 
-    def drawn() -> Iterator[loader.Batch]:
+    def drawn() -> Iterator[loader.MiniBatch]:
         for _ in range(steps):
             starts = torch.randint(len(text) - shape.context - 1, (batch, 1), generator=random)
             tokens = text[starts + torch.arange(shape.context + 1)]
             yield tokens[:, :-1].contiguous(), tokens[:, 1:].flatten()
 
-    return loader.ahead(drawn(), where) if where.type == "cuda" else drawn()
+    return loader.prefetch_to_device(drawn(), where) if where.type == "cuda" else drawn()
 
 
 def corpus() -> torch.Tensor:
@@ -308,7 +308,7 @@ def corpus() -> torch.Tensor:
 def per_token(shape: Shape) -> float:
     """The FLOPs of a training step for each token."""
     looked_up = 0 if shape.tied else shape.vocabulary * shape.width
-    return mfu.decoder(weights(shape) - looked_up, shape.layers, shape.width, shape.context)
+    return mfu.estimate_decoder_flops(weights(shape) - looked_up, shape.layers, shape.width, shape.context)
 
 
 def weights(shape: Shape) -> int:

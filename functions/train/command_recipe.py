@@ -9,27 +9,27 @@ from pathlib import Path
 
 from functions.train.errors import CancelledError
 from pilotlight.recipes import restrictions
-from pilotlight.recipes.schema import FOLDER, Recipe, find, load, made, parse
+from pilotlight.recipes.schema import BUILTIN_FOLDER, Recipe, build_recipe, find_recipe_file, load_recipe, parse_yaml
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs import jobs
 
-STORED = "store:"
+STORE_PREFIX = "store:"
 
 
-def take(word: str, overrides: Sequence[str], store: ObjectStore) -> tuple[Recipe, Path]:
+def load_command_recipe(source: str, overrides: Sequence[str], store: ObjectStore) -> tuple[Recipe, Path]:
     """The recipe, and the folder where the paths in it begin; `InvalidInputError` says what is wrong with it."""
-    if not word.startswith(STORED):
-        return load(word, overrides), find(word).parent
-    text = store.get(word.removeprefix(STORED)).data.decode()
-    return restrictions.check(made(parse(text, word), overrides, word)), FOLDER
+    if not source.startswith(STORE_PREFIX):
+        return load_recipe(source, overrides), find_recipe_file(source).parent
+    text = store.get(source.removeprefix(STORE_PREFIX)).data.decode()
+    return restrictions.check_restrictions(build_recipe(parse_yaml(text, source), overrides, source)), BUILTIN_FOLDER
 
 
-def refuse_cancelled(store: ObjectStore, run: str | None, environment: Mapping[str, str]) -> None:
+def refuse_cancelled_run(store: ObjectStore, run_name: str | None, environment: Mapping[str, str]) -> None:
     """`CancelledError` where this is a further attempt of a Batch job that somebody has cancelled.
 
     Cancelling ends an attempt as a Spot notice does, with SIGTERM; only the job's document tells the two apart.
     """
-    own = environment.get("AWS_BATCH_JOB_ID", "").partition("#")[0]  # a node's id has its number behind it
-    job = jobs.find(store, run) if own and run else None
-    if job and job.id == own and job.stop:
-        raise CancelledError(f"The run {run!r} was cancelled by {job.stop.by}: {job.stop.why}")
+    job_id = environment.get("AWS_BATCH_JOB_ID", "").partition("#")[0]  # a node's id has its number behind it
+    job = jobs.find_job(store, run_name) if job_id and run_name else None
+    if job and job.id == job_id and job.stop:
+        raise CancelledError(f"The run {run_name!r} was cancelled by {job.stop.by}: {job.stop.why}")

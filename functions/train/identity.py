@@ -7,10 +7,10 @@ from pilotlight.contracts.manifest import NAME_PATTERN
 from pilotlight.errors import InvalidInputError
 
 
-def given_name(word: str | None, environment: Mapping[str, str]) -> str | None:
+def resolve_run_name(requested_name: str | None, environment: Mapping[str, str]) -> str | None:
     """The name that a run is asked to have: by the command line, or by AWS Batch, whose retries keep the job's id."""
-    if word is None and (job := environment.get("AWS_BATCH_JOB_ID")):
+    if requested_name is None and (job := environment.get("AWS_BATCH_JOB_ID")):
         return re.sub(r"[^A-Za-z0-9._-]", "-", f"batch-{job}")[:64]  # an array's or a node's id has : or #
-    if word is not None and re.fullmatch(NAME_PATTERN, word) is None:
-        raise InvalidInputError(f"--run {word!r} is not a name: it must match {NAME_PATTERN}.")
-    return word
+    if requested_name is not None and re.fullmatch(NAME_PATTERN, requested_name) is None:
+        raise InvalidInputError(f"--run {requested_name!r} is not a name: it must match {NAME_PATTERN}.")
+    return requested_name

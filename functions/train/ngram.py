@@ -40,7 +40,7 @@ def baseline(splits: Splits, order: int = ORDER) -> Baseline | None:
     """An n-gram model of the training text, on the other two; None where there is no text."""
     if splits.train.text is None:
         return None
-    model = KneserNey(splits.train.text.stream, splits.train.outputs, order)
+    model = KneserNey(splits.train.text.tokens, splits.train.output_size, order)
     return Baseline(str(model), guessed(model, splits.validation), guessed(model, splits.test))
 
 
@@ -48,9 +48,9 @@ def guessed(model: "KneserNey", data: Dataset) -> Guessed:
     """How well a model guesses the tokens that a language model is asked for; it may look back as far as it can."""
     if data.text is None:
         raise ValueError("There is no text to guess.")
-    losses = model.losses(data.text.stream)[: data.targets.size]
+    losses = model.losses(data.text.tokens)[: data.targets.size]
     return Guessed(
-        float(losses.mean()), float(losses.sum() / np.log(2) / data.text.tokenizer.widths[data.targets].sum())
+        float(losses.mean()), float(losses.sum() / np.log(2) / data.text.tokenizer.byte_lengths[data.targets].sum())
     )
 
 

@@ -11,28 +11,35 @@ from torch import nn
 from functions.train import feature_profile, ngram
 from functions.train.data import dataset as data
 from functions.train.data.dataset import Splits
-from functions.train.data.files import Place
-from functions.train.data.folds import Folds
+from functions.train.data.files import DataRoot
+from functions.train.data.folds import FoldScores
 from functions.train.distributed import consensus
-from functions.train.distributed.process_group import ALONE, World, part
+from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup, leave_process_group
 from functions.train.evaluation import learning_curves, plots, quantization_report, sample
-from functions.train.evaluation.metrics import judge, shown
+from functions.train.evaluation.metrics import evaluate_outputs, format_metric
 from functions.train.export import golden, parity
-from functions.train.export.artifacts import Product
-from functions.train.export.onnx_export import export
-from functions.train.export.quantization_search import Ladder, kept
+from functions.train.export.artifacts import TrainingArtifacts
+from functions.train.export.onnx_export import export_onnx
+from functions.train.export.quantization_search import QuantizationSearch, select_best_candidate
 from functions.train.models import build, custom
-from functions.train.progress import Progress
-from functions.train.publish import publish
-from functions.train.revision import revision
-from functions.train.run_folder import Journal
+from functions.train.progress import ProgressReporter
+from functions.train.publish import publish_artifacts
+from functions.train.revision import get_code_revision
+from functions.train.run_folder import RunFolder
 from functions.train.training import precision
-from functions.train.training.checkpoint_policy import Keeper
-from functions.train.training.epoch import EarlyStopping, Epoch, History
+from functions.train.training.checkpoint_policy import CheckpointPolicy
+from functions.train.training.epoch import EarlyStopping, Epoch, TrainingHistory
 from functions.train.training.interruption import Interruption
-from functions.train.training.step import device
-from functions.train.training.trainer import Trainer, predict, seeded, train
-from pilotlight.contracts.manifest import Manifest, Precision, Reference, Training, decode, encode
+from functions.train.training.step import get_process_device
+from functions.train.training.trainer import Trainer, predict_outputs, seed_torch, train_model
+from pilotlight.contracts.manifest import (
+    Manifest,
+    ModelReference,
+    Precision,
+    TrainingRecord,
+    decode_document,
+    encode_document,
+)
 from pilotlight.recipes.options.model import CustomOptions
 from pilotlight.recipes.schema import Recipe
 from pilotlight.registry.registry import Registry, version_path
@@ -41,258 +48,289 @@ from pilotlight.storage.object_store import ObjectStore
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """A run that ended well."""
 
-    reference: Reference
-    run: str  # its folder below runs/ in the store
+    reference: ModelReference
+    run_name: str  # its folder below runs/ in the store
     manifest: Manifest
-    report: quantization_report.Report
-    history: History
+    report: quantization_report.QuantizationReport
+    history: TrainingHistory
     seconds: dict[str, float]  # of each stage
-    folds: Folds | None = None  # where the recipe asks for a cross-validation
+    folds: FoldScores | None = None  # where the recipe asks for a cross-validation
 
 
-def run(
+def run_recipe(
     recipe: Recipe,
     store: ObjectStore,
-    progress: Progress,
-    name: str | None = None,
+    progress: ProgressReporter,
+    run_name: str | None = None,
     interruption: Interruption | None = None,
-    beside: Path = Path(),
-    world: World = ALONE,
-) -> Outcome:
+    recipe_folder: Path = Path(),
+    process_group: ProcessGroup = SINGLE_PROCESS,
+) -> RunOutcome:
     """Make a version of what a recipe describes, and keep a journal of how that goes.
 
     Under the name of an earlier run it goes on where that was killed, or says again what that published.
-    `beside` is the recipe's folder: there begin the paths of data, and there lies a model of the user's own.
-    Of a `world` of several processes this is the lead; the others `follow`.
+    `recipe_folder` is the recipe's folder: there begin the paths of data, and there lies a model of the user's own.
+    Of a `process_group` of several processes this is the lead; the others `follow`.
     """
-    journal, place = Journal(store, recipe, name), Place(beside, store)
-    progress.show(f"run {journal.run}")
-    reference = journal.published
-    if consensus.published(world, known=reference is not None) and reference:
-        return again(reference, journal, recipe, store)
-    with journal.life():
-        return proceed(recipe, store, progress, journal, interruption or Interruption(), place, world)
+    run_folder, data_root = RunFolder(store, recipe, run_name), DataRoot(recipe_folder, store)
+    progress.show(f"run {run_folder.run_name}")
+    reference = run_folder.published_version
+    if consensus.is_run_published(process_group, published=reference is not None) and reference:
+        return load_outcome(reference, run_folder, recipe, store)
+    with run_folder.track_status():
+        return run_stages(recipe, store, progress, run_folder, interruption or Interruption(), data_root, process_group)
 
 
-def proceed(
+def run_stages(
     recipe: Recipe,
     store: ObjectStore,
-    progress: Progress,
-    journal: Journal,
+    progress: ProgressReporter,
+    run_folder: RunFolder,
     interruption: Interruption,
-    place: Place,
-    world: World,
-) -> Outcome:
+    data_root: DataRoot,
+    process_group: ProcessGroup,
+) -> RunOutcome:
     """Train, evaluate, export, check, quantize, measure and publish.
 
     Nothing is visible in the registry unless every stage succeeds. Long on purpose: the protocol reads downwards.
     """
     with progress.stage("data") as say:
-        splits = data.shared(recipe.data, place)
-        feature_profile.check(recipe.capture, splits.train)
-        journal.data(splits)
-        say(f"{recipe.data.name}: {sizes(splits)}")
+        splits = data.load_splits(recipe.data, data_root)
+        feature_profile.check_capture_options(recipe.capture, splits.train)
+        run_folder.record_data(splits)
+        say(f"{recipe.data.name}: {format_split_sizes(splits)}")
         if splits.train.cleaning:
             say(str(splits.train.cleaning))
-        consensus.same_data(world, splits, recipe.data.name)
+        consensus.check_same_data(process_group, splits, recipe.data.name)
     source = None
     if isinstance(recipe.model, CustomOptions):
         with progress.stage("model") as say:
-            source = tried(recipe, recipe.model, splits, place.folder)
-            journal.factory(source)
+            source = check_custom_model(recipe, recipe.model, splits, data_root.folder)
+            run_folder.record_factory(source)
             say(f"{recipe.model.factory} takes, gives and exports what it should")
-    keep = keeping(journal, recipe, progress, interruption, world)
-    crossed = None
+    create_policy = create_checkpoint_policies(run_folder, recipe, progress, interruption, process_group)
+    folds = None
     if recipe.folds:
         with progress.stage("folds") as say:
-            crossed = cross_validate(recipe, journal, progress, keep, place, world)
-            say(str(crossed))
+            folds = cross_validate(recipe, run_folder, progress, create_policy, data_root, process_group)
+            say(str(folds))
     with progress.stage("train") as say:
-        watch, keeper = watching(recipe, progress, journal), keep("checkpoints")
-        network, history = fit(recipe, data.scaled(splits), watch, keeper, place.folder, world)
-        part()
-        network = build.unscaled(network, splits.train)
-        where = device_name() if world.size == 1 else f"{world.size} x {device_name()}"
-        say(f"{len(history.epochs)} epochs on {where}, kept epoch {history.best.number}")
+        on_epoch, checkpoint_policy = create_epoch_callback(recipe, progress, run_folder), create_policy("checkpoints")
+        network, history = build_and_train(
+            recipe, data.scale_targets(splits), on_epoch, checkpoint_policy, data_root.folder, process_group
+        )
+        leave_process_group()
+        network = build.restore_scale(network, splits.train)
+        device_label = get_device_name() if process_group.size == 1 else f"{process_group.size} x {get_device_name()}"
+        say(f"{len(history.epochs)} epochs on {device_label}, kept epoch {history.best_epoch.number}")
     with progress.stage("evaluate") as say:
-        result = judge(predict(network, splits.test.inputs), splits.test)
-        found = f"{splits.test.metric} {shown(splits.test.metric, result.metrics[splits.test.metric])}"
-        drawn = {
-            "curves.png": learning_curves.draw(history, f"{recipe.name}: {found} on {len(splits.test)} test examples")
+        result = evaluate_outputs(predict_outputs(network, splits.test.inputs), splits.test)
+        metric_text = f"{splits.test.metric} {format_metric(splits.test.metric, result.metrics[splits.test.metric])}"
+        plot_files = {
+            "curves.png": learning_curves.draw_learning_curves(
+                history, f"{recipe.name}: {metric_text} on {len(splits.test)} test examples"
+            )
         }
-        journal.pictures(drawn)
-        say(f"{found} on the test set")
+        run_folder.write_plots(plot_files)
+        say(f"{metric_text} on the test set")
     baseline = None
     if splits.test.text:
         with progress.stage("baseline") as say:
             baseline = ngram.baseline(splits)
             say(str(baseline))
         with progress.stage("sample") as say:
-            journal.sample(written := sample.write(network, splits.test.text.tokenizer, splits.test.inputs[0]))
-            say(written)
+            run_folder.write_sample(
+                generated_text := sample.sample_text(network, splits.test.text.tokenizer, splits.test.inputs[0])
+            )
+            say(generated_text)
     with TemporaryDirectory(prefix="pilotlight-train-") as folder:
         graphs: dict[Precision, Path] = {"fp32": Path(folder, "model.fp32.onnx")}
         with progress.stage("export") as say:
-            opset = export(network, splits.train, recipe.export, graphs["fp32"])
+            opset = export_onnx(network, splits.train, recipe.export, graphs["fp32"])
             say(f"opset {opset}, {graphs['fp32'].stat().st_size:,} bytes")
         with progress.stage("parity") as say:
-            agreed = parity.check(network, graphs["fp32"], splits.validation.inputs, recipe.export.tolerance)
-            say(f"within {agreed.max_abs:.2g} of the model at batches {', '.join(map(str, agreed.batches))}")
-            if agreed.lengths:
-                say(f"each at lengths {', '.join(map(str, agreed.lengths))}")
+            parity_result = parity.check_parity(
+                network, graphs["fp32"], splits.validation.inputs, recipe.export.tolerance
+            )
+            say(
+                f"within {parity_result.max_abs:.2g} of the model at batches {', '.join(map(str, parity_result.batches))}"
+            )
+            if parity_result.lengths:
+                say(f"each at lengths {', '.join(map(str, parity_result.lengths))}")
         with progress.stage("quantize") as say:
-            ladder = Ladder(graphs["fp32"], splits.calibration.inputs, splits.validation, recipe.quantization)
-            rungs = ladder.climb(Path(folder, "model.smaller.onnx"))
-            small = kept(rungs).precision
+            search = QuantizationSearch(
+                graphs["fp32"], splits.calibration.inputs, splits.validation, recipe.quantization
+            )
+            candidates = search.search(Path(folder, "model.smaller.onnx"))
+            small = select_best_candidate(candidates).precision
             graphs[small] = Path(folder, "model.smaller.onnx").rename(Path(folder, f"model.{small}.onnx"))
             say(f"{graphs[small].stat().st_size:,} bytes, {len(splits.calibration)} training examples to calibrate")
-            say(f"{len(rungs)} tried")
+            say(f"{len(candidates)} tried")
         with progress.stage("report") as say:
-            measured = quantization_report.compare(
-                graphs, splits.test, splits.calibration, ladder.budget, rungs, baseline
+            comparison = quantization_report.compare_variants(
+                graphs, splits.test, splits.calibration, search.budget, candidates, baseline
             )
-            drawn |= plots.draw(measured, graphs[measured.serve], splits.test, recipe.name)
-            journal.pictures(drawn)
-            say(measured.verdict)
+            plot_files |= plots.draw_diagnosis_plots(comparison, graphs[comparison.serve], splits.test, recipe.name)
+            run_folder.write_plots(plot_files)
+            say(comparison.verdict)
         with progress.stage("golden") as say:
-            recorded = golden.record(graphs[measured.serve], measured.serve, splits.test)
-            golden.replay(encode(recorded), graphs[measured.serve])
-            say(f"{len(recorded.exchanges)} requests recorded and repeated")
+            golden_requests = golden.record_test_requests(graphs[comparison.serve], comparison.serve, splits.test)
+            golden.verify_recorded_answers(encode_document(golden_requests), graphs[comparison.serve])
+            say(f"{len(golden_requests.exchanges)} requests recorded and repeated")
         with progress.stage("publish") as say:
             session = open_session(str(graphs["fp32"]))
-            product = Product(
+            artifacts = TrainingArtifacts(
                 recipe=recipe,
-                run=journal.run,
+                run_name=run_folder.run_name,
                 graphs=graphs,
                 inputs=session.inputs,
                 outputs=session.outputs,
                 opset=opset,
-                parity=agreed,
-                report=measured,
-                golden=recorded,
+                parity=parity_result,
+                report=comparison,
+                golden=golden_requests,
                 splits=splits,
-                folds=crossed,
-                pictures=drawn,
-                training=provenance(recipe, splits, history),
-                preprocessing=build.scaling(network, build.Standardise, build.entering_names(splits.train)),
-                postprocessing=build.scaling(network, build.Rescale, ("prediction",)),
+                folds=folds,
+                plots=plot_files,
+                training=build_provenance(recipe, splits, history),
+                preprocessing=build.find_scaling(network, build.Standardise, build.name_network_inputs(splits.train)),
+                postprocessing=build.find_scaling(network, build.Rescale, ("prediction",)),
                 source=source,
             )
-            manifest = publish(product, Registry(store))
+            manifest = publish_artifacts(artifacts, Registry(store))
             say(f"{manifest.name}:{manifest.version} in {store.url}")
-    reference = Reference(manifest.name, manifest.version)
-    journal.publish(reference)
-    keep("checkpoints").clear()
-    return Outcome(reference, journal.run, manifest, measured, history, dict(progress.seconds), crossed)
+    reference = ModelReference(manifest.name, manifest.version)
+    run_folder.record_version(reference)
+    create_policy("checkpoints").delete_all()
+    return RunOutcome(
+        reference, run_folder.run_name, manifest, comparison, history, dict(progress.stage_seconds), folds
+    )
 
 
-def again(reference: Reference, journal: Journal, recipe: Recipe, store: ObjectStore) -> Outcome:
+def load_outcome(reference: ModelReference, run_folder: RunFolder, recipe: Recipe, store: ObjectStore) -> RunOutcome:
     """The outcome of a run that has published already, from what it left."""
     registry = Registry(store)
-    manifest = registry.manifest(reference.name, registry.resolve(reference))
+    manifest = registry.load_manifest(reference.name, registry.resolve_reference(reference))
     path = version_path(manifest.name, manifest.version, "report.json")
-    measured = decode(store.get(path).data, quantization_report.Report, path)
-    epochs, stopping = journal.epochs, EarlyStopping(recipe.early_stopping)
-    history = History(tuple(epochs), stopping.replay(epochs))
-    return Outcome(reference, journal.run, manifest, measured, history, {}, journal.folds if recipe.folds else None)
+    comparison = decode_document(store.get(path).data, quantization_report.QuantizationReport, path)
+    epochs, stopping = run_folder.epochs, EarlyStopping(recipe.early_stopping)
+    history = TrainingHistory(tuple(epochs), stopping.replay_epochs(epochs))
+    return RunOutcome(
+        reference, run_folder.run_name, manifest, comparison, history, {}, run_folder.folds if recipe.folds else None
+    )
 
 
-def sizes(splits: Splits) -> str:
+def format_split_sizes(splits: Splits) -> str:
     """How many examples each set has; of a text, tokens."""
     sets = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    counts = {name: len(part.text.stream if part.text else part) for name, part in sets.items()}
+    counts = {name: len(part.text.tokens if part.text else part) for name, part in sets.items()}
     return ", ".join(f"{count:,} {name}" for name, count in counts.items()) + (" tokens" if splits.train.text else "")
 
 
-def keeping(
-    journal: Journal, recipe: Recipe, progress: Progress, interruption: Interruption, world: World = ALONE
-) -> Callable[[str], Keeper]:
+def create_checkpoint_policies(
+    run_folder: RunFolder,
+    recipe: Recipe,
+    progress: ProgressReporter,
+    interruption: Interruption,
+    process_group: ProcessGroup = SINGLE_PROCESS,
+) -> Callable[[str], CheckpointPolicy]:
     """Gives the keeper of the training whose checkpoints are in a folder of the run."""
 
     def look(trainer: Trainer) -> None:
-        progress.step(trainer, recipe.epochs)
+        progress.show_step(trainer, recipe.epochs)
 
-    def keep(folder: str) -> Keeper:
-        checkpoints = journal.checkpoints(folder)
-        return Keeper(checkpoints, recipe.checkpoint, interruption, progress.show, look=look, world=world)
+    def keep(folder: str) -> CheckpointPolicy:
+        checkpoints = run_folder.open_checkpoints(folder)
+        return CheckpointPolicy(
+            checkpoints, recipe.checkpoint, interruption, progress.show, on_step=look, process_group=process_group
+        )
 
     return keep
 
 
-def watching(recipe: Recipe, progress: Progress, journal: Journal | None = None) -> Callable[[Epoch], None]:
+def create_epoch_callback(
+    recipe: Recipe, progress: ProgressReporter, run_folder: RunFolder | None = None
+) -> Callable[[Epoch], None]:
     """Shows epochs as they pass, and notes them in the journal."""
 
     def watch(epoch: Epoch) -> None:
-        left = progress.epoch(epoch, recipe.epochs)
-        if journal:
-            journal.epoch(epoch, left)
+        left = progress.show_epoch(epoch, recipe.epochs)
+        if run_folder:
+            run_folder.record_epoch(epoch, left)
 
     return watch
 
 
 def cross_validate(
     recipe: Recipe,
-    journal: Journal,
-    progress: Progress,
-    keep: Callable[[str], Keeper],
-    place: Place,
-    world: World,
-) -> Folds:
+    run_folder: RunFolder,
+    progress: ProgressReporter,
+    create_policy: Callable[[str], CheckpointPolicy],
+    data_root: DataRoot,
+    process_group: ProcessGroup,
+) -> FoldScores:
     """Train on all folds but one, score on that one, for each; those that an earlier life has scored are known."""
-    known = journal.folds
-    values = list(known.values) if known else []
-    dataset, left = consensus.folds_left(world, recipe, place, len(values))
-    for parts in left:
-        keeper = keep(f"folds/{len(values) + 1}/checkpoints")
-        network, _ = fit(recipe, data.scaled(parts), watching(recipe, progress), keeper, place.folder, world)
-        outputs = predict(build.unscaled(network, parts.train), parts.test.inputs)
-        values.append(judge(outputs, parts.test).metrics[dataset.metric])
-        journal.fold(Folds(dataset.metric, tuple(values)))
-        keeper.clear()
-    return Folds(dataset.metric, tuple(values))
+    earlier_folds = run_folder.folds
+    values = list(earlier_folds.values) if earlier_folds else []
+    dataset, remaining_splits = consensus.load_remaining_folds(process_group, recipe, data_root, len(values))
+    for parts in remaining_splits:
+        checkpoint_policy = create_policy(f"folds/{len(values) + 1}/checkpoints")
+        network, _ = build_and_train(
+            recipe,
+            data.scale_targets(parts),
+            create_epoch_callback(recipe, progress),
+            checkpoint_policy,
+            data_root.folder,
+            process_group,
+        )
+        outputs = predict_outputs(build.restore_scale(network, parts.train), parts.test.inputs)
+        values.append(evaluate_outputs(outputs, parts.test).metrics[dataset.metric])
+        run_folder.record_folds(FoldScores(dataset.metric, tuple(values)))
+        checkpoint_policy.delete_all()
+    return FoldScores(dataset.metric, tuple(values))
 
 
-def tried(recipe: Recipe, options: CustomOptions, splits: Splits, folder: Path) -> str:
+def check_custom_model(recipe: Recipe, options: CustomOptions, splits: Splits, folder: Path) -> str:
     """The source of a model of the user's own, after one was built and tried as far as it goes without training."""
-    with seeded(recipe.seed):
-        network = build.build(options, splits.train, folder)
-        custom.check(network, splits.train, options.factory, recipe.export)
-    return custom.find(options, folder).source
+    with seed_torch(recipe.seed):
+        network = build.build_model(options, splits.train, folder)
+        custom.check_custom_network(network, splits.train, options.factory, recipe.export)
+    return custom.load_factory(options, folder).source
 
 
-def fit(
+def build_and_train(
     recipe: Recipe,
     splits: Splits,
-    watch: Callable[[Epoch], None],
-    keeper: Keeper,
+    on_epoch: Callable[[Epoch], None],
+    checkpoint_policy: CheckpointPolicy,
     folder: Path,
-    world: World = ALONE,
-) -> tuple[nn.Module, History]:
+    process_group: ProcessGroup = SINGLE_PROCESS,
+) -> tuple[nn.Module, TrainingHistory]:
     """A model of the recipe's architecture, trained where there is a GPU on it, and the history of its epochs."""
-    with seeded(recipe.seed):
-        network = build.build(recipe.model, splits.train, folder)
-    if world.size == 1:  # of several processes, each trains a copy
-        network = network.to(device())
-    history = train(network, splits, recipe, watch, keeper, world)
-    return network.to(device()), history
+    with seed_torch(recipe.seed):
+        network = build.build_model(recipe.model, splits.train, folder)
+    if process_group.size == 1:  # of several processes, each trains a copy
+        network = network.to(get_process_device())
+    history = train_model(network, splits, recipe, on_epoch, checkpoint_policy, process_group)
+    return network.to(get_process_device()), history
 
 
-def provenance(recipe: Recipe, splits: Splits, history: History) -> Training:
+def build_provenance(recipe: Recipe, splits: Splits, history: TrainingHistory) -> TrainingRecord:
     """Where the version comes from, enough to train it again."""
-    return Training(
+    return TrainingRecord(
         recipe=recipe.model_dump(mode="json"),
         data_sha256=splits.sha256,
         seed=recipe.seed,
-        revision=revision(),
-        device=device_name(),
-        precision=precision.resolve(recipe.precision, device()),
+        revision=get_code_revision(),
+        device=get_device_name(),
+        precision=precision.resolve_precision(recipe.precision, get_process_device()),
         wall_s=sum(epoch.seconds for epoch in history.epochs),
     )
 
 
-def device_name() -> str:
+def get_device_name() -> str:
     """The device as the manifest names it."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -12,127 +12,129 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from functions.train.evaluation.metrics import shown
+from functions.train.evaluation.metrics import format_metric
 from functions.train.training.epoch import Epoch
 from functions.train.training.trainer import Trainer
-from pilotlight.training_runs.run_store import duration
+from pilotlight.training_runs.run_store import format_duration
 
-Say = Callable[[str], None]
-WARM_S = 10.0  # a single, shorter epoch says nothing of the next, since it includes the warm-up
-RECENT = 20  # epochs that the time left is reckoned from: a machine may have become busier since
+WriteResult = Callable[[str], None]
+WARM_UP_S = 10.0  # a single, shorter epoch says nothing of the next, since it includes the warm-up
+RECENT_EPOCHS = 20  # epochs that the time left is reckoned from: a machine may have become busier since
 
 
-class Progress:
+class ProgressReporter:
     """Shows stages as they end, each with its seconds and its result, and epochs as they pass."""
 
     def __init__(
         self,
         console: Console,
-        every_s: float = 2.0,
-        before: Callable[[], None] = lambda: None,
-        within_s: float = 30.0,
+        line_interval_s: float = 2.0,
+        before_stage: Callable[[], None] = lambda: None,
+        step_interval_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = console
-        self.before = before  # each stage: may end the run by raising
-        self.every_s = every_s  # between two plain lines on epochs
-        self.within_s = 0.5 if console.is_terminal else within_s  # between two looks into an epoch that takes longer
-        self.seconds: dict[str, float] = {}
-        self._clock, self._spoke, self._looked = clock, float("-inf"), clock()
-        self._epochs: list[float] = []  # seconds of each that passed in this life
-        self._bar, self._task = bar(console), TaskID(0)
+        self.before_stage = before_stage  # each stage: may end the run by raising
+        self.line_interval_s = line_interval_s  # between two plain lines on epochs
+        self.step_interval_s = (
+            0.5 if console.is_terminal else step_interval_s
+        )  # between two looks into an epoch that takes longer
+        self.stage_seconds: dict[str, float] = {}
+        self._clock, self._last_line_at, self._last_update_at = clock, float("-inf"), clock()
+        self._epoch_seconds: list[float] = []  # seconds of each that passed in this life
+        self._bar, self._task = create_progress_bar(console), TaskID(0)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Say]:
+    def stage(self, name: str) -> Iterator[WriteResult]:
         """Run a stage; what is said inside it is its result."""
-        self.before()
-        said: list[str] = []
+        self.before_stage()
+        results: list[str] = []
         started = time.perf_counter()
-        with self._live(name):
-            yield said.append
-        self.seconds[name] = time.perf_counter() - started
-        self.show(f"{name:<9}{self.seconds[name]:6.1f} s  {'; '.join(said)}")
+        with self._show_bar(name):
+            yield results.append
+        self.stage_seconds[name] = time.perf_counter() - started
+        self.show(f"{name:<9}{self.stage_seconds[name]:6.1f} s  {'; '.join(results)}")
 
-    def epoch(self, epoch: Epoch, of: int) -> float:
+    def show_epoch(self, epoch: Epoch, total_epochs: int) -> float:
         """Show an epoch: at once on a terminal, in a log the last one and one every few seconds.
 
         Gives the seconds that the others take, if none is spared by stopping early.
         """
-        self._epochs = [*(self._epochs if epoch.number > 1 else []), epoch.seconds]
-        left = remaining(self._epochs, epoch.number, of)
-        told = at_most(left) if len(self._epochs) > 1 or epoch.seconds > WARM_S else ""
+        self._epoch_seconds = [*(self._epoch_seconds if epoch.number > 1 else []), epoch.seconds]
+        left = estimate_remaining_s(self._epoch_seconds, epoch.number, total_epochs)
+        time_left = format_time_left(left) if len(self._epoch_seconds) > 1 or epoch.seconds > WARM_UP_S else ""
         line = (
-            f"epoch {epoch.number:>3}/{of}  loss {epoch.train_loss:.4f}, validation {epoch.validation_loss:.4f}, "
-            f"{epoch.metric} {shown(epoch.metric, epoch.validation_accuracy)}, "
-            f"learning rate {epoch.learning_rate:.2e}, {speed(epoch.examples_per_s, epoch.tokens_per_s)}"
-            f"{'' if epoch.mfu is None else f', MFU {epoch.mfu:.1%}'}{told}"
+            f"epoch {epoch.number:>3}/{total_epochs}  loss {epoch.train_loss:.4f}, validation {epoch.validation_loss:.4f}, "
+            f"{epoch.metric} {format_metric(epoch.metric, epoch.validation_accuracy)}, "
+            f"learning rate {epoch.learning_rate:.2e}, {format_speed(epoch.examples_per_s, epoch.tokens_per_s)}"
+            f"{'' if epoch.mfu is None else f', MFU {epoch.mfu:.1%}'}{time_left}"
         )
-        self._looked = self._clock()
+        self._last_update_at = self._clock()
         if self.console.is_terminal:
-            self._bar.update(self._task, description=line, completed=epoch.number, total=of)
-        elif epoch.number == of or self._looked - self._spoke >= self.every_s:
-            self._say("  " + line)
+            self._bar.update(self._task, description=line, completed=epoch.number, total=total_epochs)
+        elif epoch.number == total_epochs or self._last_update_at - self._last_line_at >= self.line_interval_s:
+            self._write_line("  " + line)
         return left
 
-    def step(self, trainer: Trainer, of: int) -> None:
+    def show_step(self, trainer: Trainer, total_epochs: int) -> None:
         """Look into an epoch that takes long, now and then: reading the loss waits for the device.
 
         `DivergedError` when it is no number any more.
         """
-        if self._clock() - self._looked < self.within_s:
+        if self._clock() - self._last_update_at < self.step_interval_s:
             return
-        self._looked = self._clock()
-        trainer.check()
-        done, share = len(trainer.epochs), trainer.tally.batches / len(trainer.sizes)
-        seconds = [epoch.seconds for epoch in trainer.epochs] or [trainer.tally.seconds / share]
-        examples, passed = sum(trainer.sizes[: trainer.tally.batches]), trainer.tally.seconds
-        answers = examples * trainer.each
+        self._last_update_at = self._clock()
+        trainer.check_loss()
+        done, share = len(trainer.epochs), trainer.totals.batch_count / len(trainer.batch_sizes)
+        seconds = [epoch.seconds for epoch in trainer.epochs] or [trainer.totals.seconds / share]
+        examples, passed = sum(trainer.batch_sizes[: trainer.totals.batch_count]), trainer.totals.seconds
+        answers = examples * trainer.targets_per_example
         line = (
-            f"epoch {done + 1:>3}/{of}  step {trainer.tally.batches:,} of {len(trainer.sizes):,}, "
-            f"loss {float(trainer.tally.sums['loss']) / answers:.4f} so far, learning rate {trainer.rate:.2e}, "
-            f"{speed(examples / passed, answers / passed if answers > examples else 0)}"
-            f"{at_most(remaining(seconds, done + share, of))}"
+            f"epoch {done + 1:>3}/{total_epochs}  step {trainer.totals.batch_count:,} of {len(trainer.batch_sizes):,}, "
+            f"loss {float(trainer.totals.sums['loss']) / answers:.4f} so far, learning rate {trainer.learning_rate:.2e}, "
+            f"{format_speed(examples / passed, answers / passed if answers > examples else 0)}"
+            f"{format_time_left(estimate_remaining_s(seconds, done + share, total_epochs))}"
         )
         if self.console.is_terminal:
-            self._bar.update(self._task, description=line, completed=done + share, total=of)
+            self._bar.update(self._task, description=line, completed=done + share, total=total_epochs)
         else:
-            self._say("  " + line)
+            self._write_line("  " + line)
 
     def show(self, what: RenderableType) -> None:
         """Show a line or a table."""
         self.console.print(what, highlight=False, soft_wrap=isinstance(what, str))
 
-    def _say(self, line: str) -> None:
-        self._spoke = self._clock()
+    def _write_line(self, line: str) -> None:
+        self._last_line_at = self._clock()
         self.show(line)
 
     @contextmanager
-    def _live(self, name: str) -> Iterator[None]:
+    def _show_bar(self, name: str) -> Iterator[None]:
         if not self.console.is_terminal:
             yield
             return
-        self._bar = bar(self.console)
+        self._bar = create_progress_bar(self.console)
         self._task = self._bar.add_task(name, total=None)
         with self._bar:
             yield
 
 
-def bar(console: Console) -> Bar:
+def create_progress_bar(console: Console) -> Bar:
     """A spinner, a bar that fills once it is known of how much, and words; gone when its stage is over."""
     columns = SpinnerColumn(), BarColumn(bar_width=16), TextColumn("{task.description}", markup=False)
     return Bar(*columns, console=console, transient=True)
 
 
-def remaining(seconds: Sequence[float], done: float, of: int) -> float:
-    """The seconds that are left when `done` of so many epochs are over and the last ones took that long."""
-    return max(0.0, of - done) * fmean(seconds[-RECENT:])
+def estimate_remaining_s(seconds: Sequence[float], epochs_done: float, total_epochs: int) -> float:
+    """The seconds that are left when `epochs_done` of so many epochs are over and the last ones took that long."""
+    return max(0.0, total_epochs - epochs_done) * fmean(seconds[-RECENT_EPOCHS:])
 
 
-def at_most(seconds: float) -> str:
+def format_time_left(seconds: float) -> str:
     """The time left in words; nothing where it is nothing."""
-    return f", at most {duration(seconds)} left" if seconds else ""
+    return f", at most {format_duration(seconds)} left" if seconds else ""
 
 
-def speed(examples_per_s: float, tokens_per_s: float) -> str:
+def format_speed(examples_per_s: float, tokens_per_s: float) -> str:
     """A pace, in what the data counts: tokens, where there are any."""
     return f"{tokens_per_s:,.0f} tokens/s" if tokens_per_s else f"{examples_per_s:,.0f} examples/s"

@@ -11,124 +11,135 @@ from msgspec import structs
 from functions.train import feature_profile
 from functions.train.data.dataset import Dataset
 from functions.train.evaluation import model_card
-from functions.train.export.artifacts import Product
-from functions.train.export.onnx_export import ends
-from functions.train.models.custom import FILE
-from pilotlight.contracts.manifest import Draft, Manifest, Precision, Variant, encode
-from pilotlight.contracts.processing import Classification, Column, Table
+from functions.train.export.artifacts import TrainingArtifacts
+from functions.train.export.onnx_export import get_tensor_names
+from functions.train.models.custom import FACTORY_FILE
+from pilotlight.contracts.manifest import Manifest, ManifestDraft, Precision, Variant, encode_document
+from pilotlight.contracts.processing import ClassificationPostprocessing, TableColumn, TablePreprocessing
 from pilotlight.drift import training_profile
-from pilotlight.recipes.schema import dump
-from pilotlight.registry.registry import Content, Registry
+from pilotlight.recipes.schema import dump_recipe
+from pilotlight.registry.registry import FileContent, Registry
 from pilotlight.runtime import graph_optimization
 
 
-def publish(product: Product, registry: Registry) -> Manifest:
+def publish_artifacts(artifacts: TrainingArtifacts, registry: Registry) -> Manifest:
     """Make the product the model's next version; the graph that is served is made ready to open fast."""
-    graph = product.graphs[product.report.serve]
+    graph = artifacts.graphs[artifacts.report.serve]
     with TemporaryDirectory(dir=graph.parent) as folder:
-        served, extra = graph_optimization.variant(graph, graph.name, Path(folder))
-        described = draft(product, served)
-        seen = training_profile.document(feature_profile.profiled(described, product.splits, graph))
-        return registry.publish(described, files(product) | extra | {training_profile.FILE: seen})
+        served, extra = graph_optimization.build_variant(graph, graph.name, Path(folder))
+        draft = build_draft(artifacts, served)
+        profile_document = training_profile.encode_profile(
+            feature_profile.profile_splits(draft, artifacts.splits, graph)
+        )
+        return registry.publish_version(
+            draft, collect_files(artifacts) | extra | {training_profile.PROFILE_FILE: profile_document}
+        )
 
 
-def draft(product: Product, served: Variant) -> Draft:
+def build_draft(artifacts: TrainingArtifacts, served: Variant) -> ManifestDraft:
     """What the manifest says of the product."""
-    table, text = steps(product), product.splits.test.text
-    classes = () if text else product.splits.test.classes  # tokens are told by the tokenizer
-    return Draft(
-        name=product.recipe.name,
+    table, text = build_table_step(artifacts), artifacts.splits.test.text
+    classes = () if text else artifacts.splits.test.classes  # tokens are told by the tokenizer
+    return ManifestDraft(
+        name=artifacts.recipe.name,
         task="tabular" if table is not None else "tensor",
-        inputs=product.inputs,
-        outputs=product.outputs,
+        inputs=artifacts.inputs,
+        outputs=artifacts.outputs,
         prepare=table,
-        finish=Classification(output=product.outputs[0].name) if table is not None and classes else None,
+        finish=ClassificationPostprocessing(output=artifacts.outputs[0].name)
+        if table is not None and classes
+        else None,
         labels=classes,
-        variants={precision: variant(product, precision, served) for precision in product.graphs},
-        serve=product.report.serve,
-        metric=product.report.metric,
-        budget=product.report.budget,
-        preprocessing=product.preprocessing,
-        postprocessing=product.postprocessing,
-        opset=product.opset,
-        evaluation=product.report.evaluation,
-        parity=product.parity,
+        variants={precision: build_manifest_variant(artifacts, precision, served) for precision in artifacts.graphs},
+        serve=artifacts.report.serve,
+        metric=artifacts.report.metric,
+        budget=artifacts.report.budget,
+        preprocessing=artifacts.preprocessing,
+        postprocessing=artifacts.postprocessing,
+        opset=artifacts.opset,
+        evaluation=artifacts.report.evaluation,
+        parity=artifacts.parity,
         report="report.json",
         golden="golden.json",
         tokenizer="tokenizer.json" if text else None,
-        profile=training_profile.FILE,
-        capture=product.recipe.capture.policy if product.recipe.capture else None,
-        training=product.training,
-        licence=product.recipe.licence,
-        by=f"runs/{product.run}",
+        profile=training_profile.PROFILE_FILE,
+        capture=artifacts.recipe.capture.policy if artifacts.recipe.capture else None,
+        training=artifacts.training,
+        licence=artifacts.recipe.licence,
+        by=f"runs/{artifacts.run_name}",
     )
 
 
-def steps(product: Product) -> Table | None:
+def build_table_step(artifacts: TrainingArtifacts) -> TablePreprocessing | None:
     """A table's columns by their names, unscaled, since the graph scales them; images and tokens stay tensors."""
-    train = product.splits.train
+    train = artifacts.splits.train
     if train.text or train.inputs.ndim != 2:
         return None
-    return Table(input=product.inputs[0].name, columns=columns(train))
+    return TablePreprocessing(input=artifacts.inputs[0].name, columns=build_columns(train))
 
 
-def columns(train: Dataset) -> tuple[Column, ...]:
+def build_columns(train: Dataset) -> tuple[TableColumn, ...]:
     """What a caller sends: numbers, and categories as words, of which the graph takes the index.
 
     A missing number is left to the graph, which fills it; for a missing category its most frequent one stands in.
     """
-    fill = train.profile.fill
-    stands = [None] * len(train.features) if fill is None else fill.tolist()
-    known = train.categories or ((),) * len(train.features)
+    fill = train.statistics.fill_values
+    fill_values = [None] * len(train.features) if fill is None else fill.tolist()
+    categories = train.categories or ((),) * len(train.features)
     return tuple(
-        Column(name=name, categories=words, encoding="index" if words else "onehot", missing=missing(words, value))
-        for name, words, value in zip(train.features, known, stands, strict=True)
+        TableColumn(
+            name=name,
+            categories=words,
+            encoding="index" if words else "onehot",
+            missing=get_missing_value(words, value),
+        )
+        for name, words, value in zip(train.features, categories, fill_values, strict=True)
     )
 
 
-def missing(categories: Sequence[str], fill: float | None) -> str | None:
+def get_missing_value(categories: Sequence[str], fill: float | None) -> str | None:
     """What a column's manifest says of missing values."""
     if fill is None:
         return None
     return categories[int(fill)] if categories else "nan"
 
 
-def variant(product: Product, precision: Precision, served: Variant) -> Variant:
+def build_manifest_variant(artifacts: TrainingArtifacts, precision: Precision, served: Variant) -> Variant:
     """A variant's files and its measured numbers."""
-    measured = product.report.variants[precision]
-    metrics = measured.metrics | {"loss": measured.loss, "latency_ms": measured.latency_ms}
-    if precision == product.report.serve:
+    measurement = artifacts.report.variants[precision]
+    metrics = measurement.metrics | {"loss": measurement.loss, "latency_ms": measurement.latency_ms}
+    if precision == artifacts.report.serve:
         return structs.replace(served, metrics=metrics)
-    return Variant(product.graphs[precision].name, metrics)
+    return Variant(artifacts.graphs[precision].name, metrics)
 
 
-def files(product: Product) -> dict[str, Content]:
+def collect_files(artifacts: TrainingArtifacts) -> dict[str, FileContent]:
     """The files of the version."""
-    known: dict[str, Content] = {path.name: path for path in product.graphs.values()}
-    if product.source is not None:
-        known[FILE] = product.source.encode()
-    if text := product.splits.test.text:
-        known["tokenizer.json"] = text.tokenizer.document.encode()
+    contents: dict[str, FileContent] = {path.name: path for path in artifacts.graphs.values()}
+    if artifacts.source is not None:
+        contents[FACTORY_FILE] = artifacts.source.encode()
+    if text := artifacts.splits.test.text:
+        contents["tokenizer.json"] = text.tokenizer.json_document.encode()
     return (
-        known
-        | product.pictures
+        contents
+        | artifacts.plots
         | {
-            "model-card.md": model_card.write(product).encode(),
-            "report.json": encode(product.report),
-            "golden.json": encode(product.golden),
-            "evaluation.npz": archive(product.splits.test),
-            "recipe.yaml": dump(product.recipe).encode(),
+            "model-card.md": model_card.format_model_card(artifacts).encode(),
+            "report.json": encode_document(artifacts.report),
+            "golden.json": encode_document(artifacts.golden),
+            "evaluation.npz": encode_test_set(artifacts.splits.test),
+            "recipe.yaml": dump_recipe(artifacts.recipe).encode(),
         }
     )
 
 
-def archive(test: Dataset) -> bytes:
+def encode_test_set(test: Dataset) -> bytes:
     """The test set as npz, raw; nothing in it is pickled.
 
     Images are `image` float32 (N, C, H, W) with `label` int64 (N,); a table is `features` float32 (N, columns) with
     `target`, int64 (N,) for classes and float32 (N, 1) for numbers; a text is `input_ids` and `target` int64 (N, T).
     """
     target = io.BytesIO()
-    (given, _), answer = ends(test), "label" if test.inputs.ndim == 4 else "target"
+    (given, _), answer = get_tensor_names(test), "label" if test.inputs.ndim == 4 else "target"
     np.savez_compressed(target, allow_pickle=False, **{given: test.inputs, answer: test.targets})
     return target.getvalue()

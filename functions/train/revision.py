@@ -5,16 +5,16 @@ import subprocess
 from pathlib import Path
 
 
-def revision() -> str:
+def get_code_revision() -> str:
     """The git commit of this code, with `-dirty` when tracked files differ from it.
 
     The image holds no repository; there, the build's argument REVISION says it. `unknown` when nothing does.
     """
-    named = os.environ.get("PILOTLIGHT_REVISION", "")
-    return named or described(Path(__file__).parent) or "unknown"
+    configured = os.environ.get("PILOTLIGHT_REVISION", "")
+    return configured or describe_git_commit(Path(__file__).parent) or "unknown"
 
 
-def described(folder: Path) -> str:
+def describe_git_commit(folder: Path) -> str:
     """What git says of the commit that a folder is at; nothing without git or a repository."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:

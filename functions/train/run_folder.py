@@ -25,51 +25,51 @@ from dataclasses import asdict
 import msgspec
 
 from functions.train.data.dataset import Splits
-from functions.train.data.folds import Folds
+from functions.train.data.folds import FoldScores
 from functions.train.errors import PausedError
-from functions.train.models.custom import FILE
-from functions.train.training.checkpoint import Checkpoints
+from functions.train.models.custom import FACTORY_FILE
+from functions.train.training.checkpoint import CheckpointStore
 from functions.train.training.epoch import Epoch
-from pilotlight.contracts.manifest import Reference, encode
-from pilotlight.contracts.run import Published, State, Status
+from pilotlight.contracts.manifest import ModelReference, encode_document
+from pilotlight.contracts.run import PublishedVersion, RunState, RunStatus
 from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
-from pilotlight.recipes.schema import Recipe, check, differing, dump, parse
-from pilotlight.registry.alias_updates import now
+from pilotlight.recipes.schema import Recipe, dump_recipe, find_differing_keys, parse_yaml, validate_recipe
+from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs import run_store
 
 
-class Journal:
+class RunFolder:
     """The folder of one run."""
 
-    def __init__(self, store: ObjectStore, recipe: Recipe, run: str | None = None) -> None:
-        self.run = run or run_store.new_name(recipe.name)
-        self._recipe_sha256 = hashlib.sha256(dump(recipe).encode()).hexdigest()
+    def __init__(self, store: ObjectStore, recipe: Recipe, run_name: str | None = None) -> None:
+        self.run_name = run_name or run_store.generate_run_name(recipe.name)
+        self._recipe_sha256 = hashlib.sha256(dump_recipe(recipe).encode()).hexdigest()
         self._store, self._recipe = store, recipe
         try:
-            store.create(self.path("recipe.yaml"), dump(recipe).encode())
+            store.create(self.path("recipe.yaml"), dump_recipe(recipe).encode())
         except AlreadyExistsError:
-            self._refuse_another()
-        self._lines = self._read("metrics.jsonl").splitlines(keepends=True)
+            self._refuse_other_recipe()
+        self._metric_lines = self._read("metrics.jsonl").splitlines(keepends=True)
 
     def path(self, name: str) -> str:
         """Where a file of the run is in the store."""
-        return run_store.path(self.run, name)
+        return run_store.run_path(self.run_name, name)
 
     @contextmanager
-    def life(self) -> Iterator[None]:
+    def track_status(self) -> Iterator[None]:
         """Say that the run is under way inside, and afterwards how this life of it ended."""
         started = time.monotonic()
-        before = run_store.document(self._store, self.path("status.json"), Status)
-        life = before or Status(state="running", started=now(), at=now(), lives=0)
-        life = msgspec.structs.replace(life, state="running", at=now(), lives=life.lives + 1, reason="")
-        self._write("status.json", encode(life))
+        earlier = run_store.read_document_or_none(self._store, self.path("status.json"), RunStatus)
+        status = earlier or RunStatus(state="running", started=utc_now(), at=utc_now(), lives=0)
+        status = msgspec.structs.replace(status, state="running", at=utc_now(), lives=status.lives + 1, reason="")
+        self._write("status.json", encode_document(status))
 
-        def end(state: State, reason: str = "") -> None:
-            seconds = life.seconds + time.monotonic() - started
-            ended = msgspec.structs.replace(life, state=state, at=now(), seconds=seconds, reason=reason)
-            self._write("status.json", encode(ended))
+        def end(state: RunState, reason: str = "") -> None:
+            seconds = status.seconds + time.monotonic() - started
+            ended = msgspec.structs.replace(status, state=state, at=utc_now(), seconds=seconds, reason=reason)
+            self._write("status.json", encode_document(ended))
 
         try:
             yield
@@ -84,91 +84,93 @@ class Journal:
             raise
         end("finished")
 
-    def epoch(self, epoch: Epoch, remaining_s: float) -> None:
+    def record_epoch(self, epoch: Epoch, remaining_s: float) -> None:
         """Add an epoch in place of what an earlier life of the run had from there on, with the time that is left.
 
         Objects cannot grow, so the whole file is written anew, a few kilobytes.
         """
-        line = msgspec.json.encode(asdict(epoch) | {"remaining_s": round(remaining_s, 3), "at": now()}).decode()
-        self._lines[epoch.number - 1 :] = [line + "\n"]
-        self._write("metrics.jsonl", "".join(self._lines).encode())
+        line = msgspec.json.encode(asdict(epoch) | {"remaining_s": round(remaining_s, 3), "at": utc_now()}).decode()
+        self._metric_lines[epoch.number - 1 :] = [line + "\n"]
+        self._write("metrics.jsonl", "".join(self._metric_lines).encode())
 
     @property
     def epochs(self) -> list[Epoch]:
         """The epochs so far."""
-        return [msgspec.json.decode(line, type=Epoch) for line in self._lines]
+        return [msgspec.json.decode(line, type=Epoch) for line in self._metric_lines]
 
-    def data(self, splits: Splits) -> None:
+    def record_data(self, splits: Splits) -> None:
         """Note the data set; `InvalidInputError` when an earlier life of the run had another."""
         sizes = {name: len(getattr(splits, name)) for name in ("train", "validation", "test", "calibration")}
-        said = {"sha256": splits.sha256, "examples": sizes, "classes": splits.train.classes}
-        said["cleaning"] = msgspec.to_builtins(splits.train.cleaning)
-        known = self._read("data.json")
-        if known and json.loads(known)["sha256"] != splits.sha256:
-            raise InvalidInputError(f"The run {self.run!r} was started on other data; give another --run.")
-        self._write("data.json", json.dumps(said).encode())
+        document = {"sha256": splits.sha256, "examples": sizes, "classes": splits.train.classes}
+        document["cleaning"] = msgspec.to_builtins(splits.train.cleaning)
+        existing = self._read("data.json")
+        if existing and json.loads(existing)["sha256"] != splits.sha256:
+            raise InvalidInputError(f"The run {self.run_name!r} was started on other data; give another --run.")
+        self._write("data.json", json.dumps(document).encode())
 
-    def factory(self, source: str) -> None:
+    def record_factory(self, source: str) -> None:
         """Note the source of the user's model; `InvalidInputError` when an earlier life of the run had another."""
-        if self._read(FILE) not in ("", source):
-            raise InvalidInputError(f"The run {self.run!r} was started with another {FILE}; give another --run.")
-        self._write(FILE, source.encode())
+        if self._read(FACTORY_FILE) not in ("", source):
+            raise InvalidInputError(
+                f"The run {self.run_name!r} was started with another {FACTORY_FILE}; give another --run."
+            )
+        self._write(FACTORY_FILE, source.encode())
 
-    def fold(self, folds: Folds) -> None:
+    def record_folds(self, folds: FoldScores) -> None:
         """Note what the folds gave, so far."""
         self._write("folds.json", json.dumps(asdict(folds)).encode())
 
     @property
-    def folds(self) -> Folds | None:
+    def folds(self) -> FoldScores | None:
         """What the folds gave, so far."""
         text = self._read("folds.json")
         if not text:
             return None
-        said = json.loads(text)
-        return Folds(said["metric"], tuple(said["values"]))
+        document = json.loads(text)
+        return FoldScores(document["metric"], tuple(document["values"]))
 
-    def checkpoints(self, folder: str) -> Checkpoints:
+    def open_checkpoints(self, folder: str) -> CheckpointStore:
         """The checkpoints of a training of this run."""
-        return Checkpoints(self._store, self.path(folder), self._recipe_sha256)
+        return CheckpointStore(self._store, self.path(folder), self._recipe_sha256)
 
-    def pictures(self, drawn: Mapping[str, bytes]) -> None:
+    def write_plots(self, plots: Mapping[str, bytes]) -> None:
         """Add pictures, by their file names."""
-        for name, picture in drawn.items():
-            self._write(name, picture)
+        for name, plot in plots.items():
+            self._write(name, plot)
 
-    def sample(self, text: str) -> None:
+    def write_sample(self, text: str) -> None:
         """Add what a language model writes."""
         self._write("sample.txt", text.encode())
 
-    def publish(self, reference: Reference) -> None:
+    def record_version(self, reference: ModelReference) -> None:
         """Note which version came out."""
-        self._write("published.json", encode(Published(str(reference))))
+        self._write("published.json", encode_document(PublishedVersion(str(reference))))
 
     @property
-    def published(self) -> Reference | None:
+    def published_version(self) -> ModelReference | None:
         """The version that came out in an earlier life of the run, if one did."""
-        if noted := run_store.document(self._store, self.path("published.json"), Published):
-            return Reference.parse(noted.reference)
-        return self._committed() if self._lines else None
+        if document := run_store.read_document_or_none(self._store, self.path("published.json"), PublishedVersion):
+            return ModelReference.parse(document.reference)
+        return self._find_committed_version() if self._metric_lines else None
 
-    def _committed(self) -> Reference | None:
+    def _find_committed_version(self) -> ModelReference | None:
         """The run's version in the registry: it may have been killed between the commit and its note of it."""
         registry, name = Registry(self._store), self._recipe.name
-        for version in sorted(registry.versions(name), reverse=True):
-            if registry.manifest(name, version).by == self.path("").rstrip("/"):
-                return Reference(name, version)
+        for version in sorted(registry.list_versions(name), reverse=True):
+            if registry.load_manifest(name, version).by == self.path("").rstrip("/"):
+                return ModelReference(name, version)
         return None
 
-    def _refuse_another(self) -> None:
-        known = check(parse(self._read("recipe.yaml"), "recipe.yaml"), self.path("recipe.yaml"))
-        if changed := differing(known, self._recipe):
+    def _refuse_other_recipe(self) -> None:
+        existing = validate_recipe(parse_yaml(self._read("recipe.yaml"), "recipe.yaml"), self.path("recipe.yaml"))
+        if differences := find_differing_keys(existing, self._recipe):
             raise InvalidInputError(
-                f"The run {self.run!r} was started with another recipe: {', '.join(changed)} differ; "
+                f"The run {self.run_name!r} was started with another recipe: {', '.join(differences)} differ; "
                 "give that recipe again, or another --run."
             )
 
     def _read(self, name: str) -> str:
-        return run_store.text(self._store, self.path(name)) or ""
+        return run_store.read_text_or_none(self._store, self.path(name)) or ""
 
     def _write(self, name: str, data: bytes) -> None:
         self._store.put(self.path(name), data)

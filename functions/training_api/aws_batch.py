@@ -13,146 +13,150 @@ from typing import Any
 
 import msgspec
 
-from functions.training_api.launcher import Look, Page, Phase, source
-from pilotlight.errors import InvalidInputError, NotFoundError, UnavailableError, words
+from functions.training_api.launcher import JobPhase, JobStatus, LogPage, format_recipe_source
+from pilotlight.errors import InvalidInputError, NotFoundError, UnavailableError, format_cause
 from pilotlight.settings import Settings
 
-MOST = 100  # jobs of one call of DescribeJobs
-PHASES: dict[str, Phase] = {"RUNNING": "running", "SUCCEEDED": "over", "FAILED": "over"}  # all others wait
-PAGE = 1000  # lines of a log at once
-TAG = "pilotlight-stack"  # by which the role knows its own jobs
-CANCELLED = "Cancelled: "  # begins the reason of a job's end that nobody needs to be told of; infra/training.yaml
+MAX_DESCRIBED_JOBS = 100  # jobs of one call of DescribeJobs
+PHASES: dict[str, JobPhase] = {"RUNNING": "running", "SUCCEEDED": "over", "FAILED": "over"}  # all others wait
+PAGE_LINES = 1000  # lines of a log at once
+STACK_TAG = "pilotlight-stack"  # by which the role knows its own jobs
+CANCELLED_PREFIX = (
+    "Cancelled: "  # begins the reason of a job's end that nobody needs to be told of; infra/training.yaml
+)
 # In seconds, within the function's 28. One attempt: SubmitJob knows no token, and repeated unheard it is a second job.
-PATIENCE: Any = {"connect_timeout": 3, "read_timeout": 10, "retries": {"total_max_attempts": 1}}
-Answer = dict[str, Any]
+CLIENT_CONFIG: Any = {"connect_timeout": 3, "read_timeout": 10, "retries": {"total_max_attempts": 1}}
+AwsResponse = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Place:
+class JobTarget:
     """A queue, and the definition of jobs in it, by ARN."""
 
     queue: str
     definition: str
 
 
-class Batch:
+class AwsBatchLauncher:
     """The launcher of a stack that trains."""
 
     name = "batch"
 
     def __init__(self, settings: Settings) -> None:
-        self._one = Place(settings.training_queue, settings.training_job)
-        self._several = Place(settings.nodes_queue, settings.nodes_job)
+        self._single_node = JobTarget(settings.training_queue, settings.training_job)
+        self._multi_node = JobTarget(settings.nodes_queue, settings.nodes_job)
         self._logs, self._stack = settings.training_logs, settings.training_stack
         self._clients: dict[str, Any] = {}
 
-    def check(self, nodes: int) -> None:
+    def check_nodes(self, nodes: int) -> None:
         """A queue takes any job."""
 
-    def start(self, run: str, nodes: int) -> str:
+    def start_job(self, run: str, nodes: int) -> str:
         """Submit the run to the queue for as many nodes."""
-        place = self._several if nodes > 1 else self._one
-        more: Answer = {"nodeOverrides": {"numNodes": nodes}} if nodes > 1 else {}
-        answer = self._call(
+        target = self._multi_node if nodes > 1 else self._single_node
+        more: AwsResponse = {"nodeOverrides": {"numNodes": nodes}} if nodes > 1 else {}
+        answer = self._call_aws(
             "batch",
             "submit_job",
-            jobName=job_name(run),
-            jobQueue=place.queue,
-            jobDefinition=place.definition,
-            parameters={"run": run, "recipe": source(run)},
-            tags={TAG: self._stack, "pilotlight-run": run},
+            jobName=format_job_name(run),
+            jobQueue=target.queue,
+            jobDefinition=target.definition,
+            parameters={"run": run, "recipe": format_recipe_source(run)},
+            tags={STACK_TAG: self._stack, "pilotlight-run": run},
             **more,
         )
         return str(answer["jobId"])
 
-    def find(self, run: str, since: str) -> str | None:
+    def find_job(self, run: str, since: str) -> str | None:
         """Look through both queues for a job of the run's name."""
-        wanted = [{"name": "JOB_NAME", "values": [job_name(run)]}]
-        begun = datetime.fromisoformat(since).timestamp() * 1000  # ms, as Batch counts
-        for queue in filter(None, {self._one.queue, self._several.queue}):
-            found = self._call("batch", "list_jobs", jobQueue=queue, filters=wanted)["jobSummaryList"]
+        filters = [{"name": "JOB_NAME", "values": [format_job_name(run)]}]
+        since_ms = datetime.fromisoformat(since).timestamp() * 1000  # ms, as Batch counts
+        for queue in filter(None, {self._single_node.queue, self._multi_node.queue}):
+            found = self._call_aws("batch", "list_jobs", jobQueue=queue, filters=filters)["jobSummaryList"]
             for job in found:
-                if job["jobName"] == job_name(run) and job.get("createdAt", 0) >= begun:
+                if job["jobName"] == format_job_name(run) and job.get("createdAt", 0) >= since_ms:
                     return str(job["jobId"])
         return None
 
-    def look(self, ids: Sequence[str]) -> Mapping[str, Look]:
+    def poll(self, ids: Sequence[str]) -> Mapping[str, JobStatus]:
         """Ask for all of them, a hundred at a time."""
-        return {job["jobId"]: seen(job) for job in self._described(ids)}
+        return {job["jobId"]: parse_job_status(job) for job in self._describe_jobs(ids)}
 
-    def read(self, job: str, log: str, token: str) -> Page:
+    def read_log(self, job: str, log: str, token: str) -> LogPage:
         """The next lines of the newest attempt's stream, or what is left of the one that was followed before it."""
-        stream, place = unpacked(token)
-        newest = log or self._stream(job)
+        stream, next_token = decode_token(token)
+        newest = log or self._find_log_stream(job)
         if not (stream or newest):
-            return Page([], "")  # it has not begun
-        page, place = self._events(stream or newest, place)
+            return LogPage([], "")  # it has not begun
+        page, next_token = self._read_log_events(stream or newest, next_token)
         if not page and stream and newest and stream != newest:
-            stream, (page, place) = newest, self._events(newest, "")
-        return Page(page, packed(stream or newest, place))
+            stream, (page, next_token) = newest, self._read_log_events(newest, "")
+        return LogPage(page, encode_token(stream or newest, next_token))
 
-    def stop(self, job: str, why: str) -> None:
+    def stop_job(self, job: str, reason: str) -> None:
         """Terminate it: a container gets SIGTERM, saves, and is killed after 110 s; a job that waits is gone."""
-        self._call("batch", "terminate_job", jobId=job, reason=CANCELLED + why)
+        self._call_aws("batch", "terminate_job", jobId=job, reason=CANCELLED_PREFIX + reason)
 
-    def _stream(self, job: str) -> str:
+    def _find_log_stream(self, job: str) -> str:
         """The log of the newest attempt, of several nodes the main one's."""
-        found = {one["jobId"]: stream(one) for one in self._described([job])}
+        found = {one["jobId"]: find_log_stream(one) for one in self._describe_jobs([job])}
         if not found.get(job):
-            found |= {one["jobId"]: stream(one) for one in self._described([f"{job}#0"])}
+            found |= {one["jobId"]: find_log_stream(one) for one in self._describe_jobs([f"{job}#0"])}
         return found.get(job) or found.get(f"{job}#0", "")
 
-    def _events(self, stream: str, place: str) -> tuple[list[str], str]:
-        more = {"nextToken": place} if place else {}
+    def _read_log_events(self, stream: str, next_token: str) -> tuple[list[str], str]:
+        more = {"nextToken": next_token} if next_token else {}
         try:
-            answer = self._call(
+            answer = self._call_aws(
                 "logs",
                 "get_log_events",
                 logGroupName=self._logs,
                 logStreamName=stream,
                 startFromHead=True,
-                limit=PAGE,
+                limit=PAGE_LINES,
                 **more,
             )
         except NotFoundError:
             return [], ""  # the container has not written anything yet
         return [event["message"].rstrip("\r\n") for event in answer["events"]], answer["nextForwardToken"]
 
-    def _described(self, ids: Sequence[str]) -> Iterator[Answer]:
-        for first in range(0, len(ids), MOST):
-            yield from self._call("batch", "describe_jobs", jobs=list(ids[first : first + MOST]))["jobs"]
+    def _describe_jobs(self, ids: Sequence[str]) -> Iterator[AwsResponse]:
+        for first in range(0, len(ids), MAX_DESCRIBED_JOBS):
+            yield from self._call_aws("batch", "describe_jobs", jobs=list(ids[first : first + MAX_DESCRIBED_JOBS]))[
+                "jobs"
+            ]
 
-    def _call(self, service: str, action: str, **arguments: Any) -> Answer:  # noqa: ANN401 - boto3 ships no types
+    def _call_aws(self, service: str, action: str, **arguments: Any) -> AwsResponse:  # noqa: ANN401 - boto3 ships no types
         import boto3  # 0.2 s, which a list of old trainings need not wait for
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             if service not in self._clients:
-                self._clients[service] = boto3.client(service, config=Config(**PATIENCE))
-            answer: Answer = getattr(self._clients[service], action)(**arguments)
+                self._clients[service] = boto3.client(service, config=Config(**CLIENT_CONFIG))
+            answer: AwsResponse = getattr(self._clients[service], action)(**arguments)
         except ClientError as exc:
             if exc.response["Error"]["Code"] == "ResourceNotFoundException":
-                raise NotFoundError(f"{service} knows nothing of that: {words(exc)}.") from exc
-            raise UnavailableError(f"{service} did not {action}: {words(exc)}.", retry_after=5) from exc
+                raise NotFoundError(f"{service} knows nothing of that: {format_cause(exc)}.") from exc
+            raise UnavailableError(f"{service} did not {action}: {format_cause(exc)}.", retry_after=5) from exc
         except BotoCoreError as exc:
-            raise UnavailableError(f"{service} did not {action}: {words(exc)}.", retry_after=5) from exc
+            raise UnavailableError(f"{service} did not {action}: {format_cause(exc)}.", retry_after=5) from exc
         return answer
 
 
-def job_name(run: str) -> str:
+def format_job_name(run: str) -> str:
     """A run's name as Batch takes it: letters, digits, - and _."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", run)
 
 
-def seen(job: Answer) -> Look:
+def parse_job_status(job: AwsResponse) -> JobStatus:
     """A job as DescribeJobs, or the event of its end, tells of it."""
-    word = job["status"]
-    begun = len(job.get("attempts") or []) + (1 if word == "RUNNING" else 0)
-    return Look(PHASES.get(word, "waiting"), word, reason(job), begun, stream(job))
+    state = job["status"]
+    attempts = len(job.get("attempts") or []) + (1 if state == "RUNNING" else 0)
+    return JobStatus(PHASES.get(state, "waiting"), state, format_reason(job), attempts, find_log_stream(job))
 
 
-def reason(job: Answer) -> str:
+def format_reason(job: AwsResponse) -> str:
     """Why a job is as it is: the container's word, if it had one, behind Batch's own."""
     container = job.get("container") or {}
     code = container.get("exitCode")
@@ -160,19 +164,19 @@ def reason(job: Answer) -> str:
     return "; ".join(dict.fromkeys(word for word in words if word))
 
 
-def stream(job: Answer) -> str:
+def find_log_stream(job: AwsResponse) -> str:
     """The log of the newest attempt that has one."""
     tries = [attempt.get("container") or {} for attempt in job.get("attempts") or []]
-    known = [one.get("logStreamName") or "" for one in (*tries, job.get("container") or {})]
-    return next((name for name in reversed(known) if name), "")
+    names = [one.get("logStreamName") or "" for one in (*tries, job.get("container") or {})]
+    return next((name for name in reversed(names) if name), "")
 
 
-def packed(stream: str, place: str) -> str:
+def encode_token(stream: str, next_token: str) -> str:
     """A stream and a place in it as one word for URLs."""
-    return base64.urlsafe_b64encode(msgspec.json.encode([stream, place])).decode()
+    return base64.urlsafe_b64encode(msgspec.json.encode([stream, next_token])).decode()
 
 
-def unpacked(token: str) -> tuple[str, str]:
+def decode_token(token: str) -> tuple[str, str]:
     """The stream and the place in it; both empty at the start."""
     if not token:
         return "", ""

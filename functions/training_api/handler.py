@@ -7,51 +7,59 @@ from pathlib import Path
 from typing import Any
 
 from functions.training_api import job_events
-from functions.training_api.aws_batch import Batch
-from functions.training_api.endpoints import Endpoints
-from functions.training_api.launcher import Launcher, Nowhere
-from functions.training_api.local_launcher import Local
-from pilotlight.api.request_context import Bill
+from functions.training_api.aws_batch import AwsBatchLauncher
+from functions.training_api.endpoints import TrainingEndpoints
+from functions.training_api.launcher import Launcher, NoLauncher
+from functions.training_api.local_launcher import LocalLauncher
+from pilotlight.api.request_context import CostMeter
 from pilotlight.api.router import Router
-from pilotlight.api.usage_log import Ledger, ledger
+from pilotlight.api.usage_log import UsageLog, create_usage_log
 from pilotlight.observability import correlation
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import ObjectStore, open_store
 
-JOB = "functions.train"
-NOWHERE = "none"  # the queue of a stack that trains nothing
+TRAIN_MODULE = "functions.train"
+NO_QUEUE = "none"  # the queue of a stack that trains nothing
 
 
-class Trainer(Router):
+class TrainingApi(Router):
     """A Lambda handler for the API's requests and the bus's events."""
 
     def __init__(
-        self, store: ObjectStore, launcher: Launcher, bill: Bill | None = None, ledger: Ledger | None = None
+        self,
+        store: ObjectStore,
+        launcher: Launcher,
+        cost_meter: CostMeter | None = None,
+        usage_log: UsageLog | None = None,
     ) -> None:
-        super().__init__(Endpoints(store, launcher).routes(), bill, ledger)
+        super().__init__(TrainingEndpoints(store, launcher).routes(), cost_meter, usage_log)
         self._store = store
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
         """Answer a request; of an event, what was done comes back as a sentence, for the log."""
         if "detail-type" in event:
-            return {"done": [job_events.record(self._store, event)]}
+            return {"done": [job_events.record_job_end(self._store, event)]}
         return super().__call__(event, context)
 
 
-def launcher(settings: Settings) -> Launcher:
+def build_launcher(settings: Settings) -> Launcher:
     """Batch where a queue is named, a process of this machine where nothing is and the training job lies beside us."""
-    if settings.training_queue and settings.training_queue != NOWHERE:
-        return Batch(settings)
-    if settings.training_queue or find_spec(JOB) is None:  # as in Lambda's package, which holds this function alone
-        return Nowhere()
-    return Local(settings.store, Path(settings.trainings))
+    if settings.training_queue and settings.training_queue != NO_QUEUE:
+        return AwsBatchLauncher(settings)
+    if (
+        settings.training_queue or find_spec(TRAIN_MODULE) is None
+    ):  # as in Lambda's package, which holds this function alone
+        return NoLauncher()
+    return LocalLauncher(settings.store, Path(settings.trainings))
 
 
-def build(settings: Settings, store: ObjectStore | None = None) -> Trainer:
+def build_training_api(settings: Settings, store: ObjectStore | None = None) -> TrainingApi:
     """A handler for these settings."""
-    correlation.install()
+    correlation.install_log_record_factory()
     store = store or open_store(settings.store)
-    return Trainer(store, launcher(settings), Bill(settings.memory_mb), ledger(settings.call_seconds))
+    return TrainingApi(
+        store, build_launcher(settings), CostMeter(settings.memory_mb), create_usage_log(settings.call_seconds)
+    )
 
 
-handle = build(Settings.from_environment(os.environ))
+handle = build_training_api(Settings.from_environment(os.environ))

@@ -6,31 +6,31 @@ from typing import Literal, Protocol
 
 from pilotlight.errors import UnsupportedError
 
-Phase = Literal["waiting", "running", "over"]
-NOT_HERE = (
+JobPhase = Literal["waiting", "running", "over"]
+NO_TRAINING_MESSAGE = (
     "This stack does not train: it was deployed without TrainingSubnets. Name the subnets of the training machines, or "
     "train on a machine of your own with `pilotlight train RECIPE --store s3://BUCKET`."
 )
 
 
-def source(run: str) -> str:
+def format_recipe_source(run: str) -> str:
     """The recipe of a run, as the training job's command line names it."""
     return f"store:runs/{run}/recipe.yaml"
 
 
 @dataclass(frozen=True)
-class Look:
+class JobStatus:
     """What a launcher knows of a job."""
 
-    phase: Phase
-    word: str  # the launcher's own for its state
+    phase: JobPhase
+    launcher_state: str  # the launcher's own for its state
     reason: str = ""
     attempts: int = 0
     log: str = ""  # the launcher's name for the log of the newest attempt
 
 
 @dataclass(frozen=True)
-class Page:
+class LogPage:
     """Lines of a log; `token` goes on behind them."""
 
     lines: list[str]
@@ -42,50 +42,50 @@ class Launcher(Protocol):
 
     name: str
 
-    def check(self, nodes: int) -> None:
+    def check_nodes(self, nodes: int) -> None:
         """Raise what stands against any job over so many nodes, before anything is written down."""
 
-    def start(self, run: str, nodes: int) -> str:
+    def start_job(self, run: str, nodes: int) -> str:
         """Start a job that trains the run's recipe; gives its id."""
 
-    def find(self, run: str, since: str) -> str | None:
+    def find_job(self, run: str, since: str) -> str | None:
         """The id of a job of that run which was started since then, RFC 3339; for a start whose end nobody heard."""
 
-    def look(self, ids: Sequence[str]) -> Mapping[str, Look]:
+    def poll(self, ids: Sequence[str]) -> Mapping[str, JobStatus]:
         """How these jobs are; those that the launcher has forgotten are left out."""
 
-    def read(self, job: str, log: str, token: str) -> Page:
+    def read_log(self, job: str, log: str, token: str) -> LogPage:
         """The next lines of a job's log; an empty token begins at its start."""
 
-    def stop(self, job: str, why: str) -> None:
+    def stop_job(self, job: str, reason: str) -> None:
         """Have the job save and end; fine if it has ended."""
 
 
-class Nowhere:
+class NoLauncher:
     """The launcher of a stack that trains nothing: there are no jobs, and none can be started."""
 
     name = "none"
 
-    def check(self, nodes: int) -> None:
+    def check_nodes(self, nodes: int) -> None:
         """Refuse, and say what the stack lacks."""
-        raise UnsupportedError(NOT_HERE)
+        raise UnsupportedError(NO_TRAINING_MESSAGE)
 
-    def start(self, run: str, nodes: int) -> str:
+    def start_job(self, run: str, nodes: int) -> str:
         """Refuse likewise."""
-        raise UnsupportedError(NOT_HERE)
+        raise UnsupportedError(NO_TRAINING_MESSAGE)
 
-    def find(self, run: str, since: str) -> str | None:
+    def find_job(self, run: str, since: str) -> str | None:
         """Nothing was ever started."""
         return None
 
-    def look(self, ids: Sequence[str]) -> Mapping[str, Look]:
+    def poll(self, ids: Sequence[str]) -> Mapping[str, JobStatus]:
         """Nothing is known."""
         return {}
 
-    def read(self, job: str, log: str, token: str) -> Page:
+    def read_log(self, job: str, log: str, token: str) -> LogPage:
         """Refuse: the logs are where the training was."""
-        raise UnsupportedError(NOT_HERE)
+        raise UnsupportedError(NO_TRAINING_MESSAGE)
 
-    def stop(self, job: str, why: str) -> None:
+    def stop_job(self, job: str, reason: str) -> None:
         """Refuse: what runs elsewhere cannot be stopped from here."""
-        raise UnsupportedError(NOT_HERE)
+        raise UnsupportedError(NO_TRAINING_MESSAGE)

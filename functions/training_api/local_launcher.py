@@ -21,16 +21,16 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from functions.training_api.launcher import Look, Page, source
-from pilotlight.contracts.manifest import NAME_PATTERN, check_name, decode, encode
+from functions.training_api.launcher import JobStatus, LogPage, format_recipe_source
+from pilotlight.contracts.manifest import NAME_PATTERN, check_name, decode_document, encode_document
 from pilotlight.errors import InvalidInputError, UnavailableError
 
 PAGE_BYTES = 256 * 1024  # of a log at once
 PREFIX = "local-"
-NOT_HANDED_ON = ("AWS_LAMBDA_", "_HANDLER", "LAMBDA_TASK_ROOT", "TMPDIR")  # of an environment, which ends before
+EXCLUDED_VARIABLES = ("AWS_LAMBDA_", "_HANDLER", "LAMBDA_TASK_ROOT", "TMPDIR")  # of an environment, which ends before
 
 
-class Process(Struct, frozen=True):
+class TrainingProcess(Struct, frozen=True):
     """A training's process."""
 
     pid: int
@@ -38,7 +38,7 @@ class Process(Struct, frozen=True):
     at: float  # s since 1970, when it was started
 
 
-class Local:
+class LocalLauncher:
     """The launcher of a machine without a queue. `store` is the URL that the process opens, `folder` keeps its log."""
 
     name = "local"
@@ -46,7 +46,7 @@ class Local:
     def __init__(self, store: str, folder: Path) -> None:
         self._store, self._folder = store, folder
 
-    def check(self, nodes: int) -> None:
+    def check_nodes(self, nodes: int) -> None:
         """Whether this machine can train what is asked."""
         if nodes > 1:
             raise InvalidInputError(f"nodes is {nodes}; a training here is a process of this one machine.")
@@ -55,61 +55,73 @@ class Local:
         if self._store.startswith("memory:"):
             raise UnavailableError("Another process cannot see the store memory://; set PILOTLIGHT_STORE to a folder.")
 
-    def start(self, run: str, nodes: int) -> str:
+    def start_job(self, run: str, nodes: int) -> str:
         """Start a process in a session of its own, so that it is not killed with what started it."""
         job = PREFIX + secrets.token_hex(6)
         self._folder.mkdir(parents=True, exist_ok=True)
-        with self._path(job, "log").open("xb") as log:
+        with self._get_path(job, "log").open("xb") as log:
             fcntl.flock(log, fcntl.LOCK_EX)  # the process inherits it with the file
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "functions.train", source(run), "--store", self._store, "--run", run],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "functions.train",
+                    format_recipe_source(run),
+                    "--store",
+                    self._store,
+                    "--run",
+                    run,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment(os.environ),
+                env=filter_environment(os.environ),
                 start_new_session=True,
             )
         threading.Thread(target=process.wait, daemon=True).start()  # or it would stay behind as a zombie
-        self._path(job, "json").write_bytes(encode(Process(process.pid, run, time.time())))
+        self._get_path(job, "json").write_bytes(encode_document(TrainingProcess(process.pid, run, time.time())))
         return job
 
-    def find(self, run: str, since: str) -> str | None:
+    def find_job(self, run: str, since: str) -> str | None:
         """The job of a process of that run that lives."""
         for file in sorted(self._folder.glob(f"{PREFIX}*.json")):
-            if decode(file.read_bytes(), Process, str(file)).run == run and self._lives(file.stem):
+            if decode_document(file.read_bytes(), TrainingProcess, str(file)).run == run and self._is_alive(file.stem):
                 return file.stem
         return None
 
-    def look(self, ids: Sequence[str]) -> Mapping[str, Look]:
+    def poll(self, ids: Sequence[str]) -> Mapping[str, JobStatus]:
         """Whether the processes live; how they ended, their runs say themselves."""
-        known = [job for job in ids if self._path(job, "log").exists()]
-        return {job: self._look(job) for job in known}
+        existing = [job for job in ids if self._get_path(job, "log").exists()]
+        return {job: self._poll_job(job) for job in existing}
 
-    def read(self, job: str, log: str, token: str) -> Page:
+    def read_log(self, job: str, log: str, token: str) -> LogPage:
         """The next whole lines of the log; of a process that has ended, also what is behind the last line's end."""
         if token and not token.isdecimal():
             raise InvalidInputError(f"token is {token[:60]!r}, which is not one that a log's `next` gave.")
-        start, lives = int(token or 0), self._lives(job)
-        with self._path(job, "log").open("rb") as file:
+        start, is_alive = int(token or 0), self._is_alive(job)
+        with self._get_path(job, "log").open("rb") as file:
             file.seek(start)
-            found = file.read(PAGE_BYTES)
-        whole = found[: end_of_lines(found, lives=lives)]
-        return Page(whole.decode(errors="replace").splitlines(), str(start + len(whole)))
+            block = file.read(PAGE_BYTES)
+        whole_lines = block[: find_end_of_lines(block, is_alive=is_alive)]
+        return LogPage(whole_lines.decode(errors="replace").splitlines(), str(start + len(whole_lines)))
 
-    def stop(self, job: str, why: str) -> None:
+    def stop_job(self, job: str, reason: str) -> None:
         """Send SIGTERM: it saves a checkpoint and ends."""
-        if self._lives(job):
-            process = decode(self._path(job, "json").read_bytes(), Process, job)
+        if self._is_alive(job):
+            process = decode_document(self._get_path(job, "json").read_bytes(), TrainingProcess, job)
             os.kill(process.pid, signal.SIGTERM)
 
-    def _look(self, job: str) -> Look:
-        lives = self._lives(job)
-        return Look("running" if lives else "over", "RUNNING" if lives else "ENDED", attempts=1, log=f"{job}.log")
+    def _poll_job(self, job: str) -> JobStatus:
+        is_alive = self._is_alive(job)
+        return JobStatus(
+            "running" if is_alive else "over", "RUNNING" if is_alive else "ENDED", attempts=1, log=f"{job}.log"
+        )
 
-    def _lives(self, job: str) -> bool:
+    def _is_alive(self, job: str) -> bool:
         """Whether somebody holds the lock on its log."""
         try:
-            with self._path(job, "log").open("rb") as log:
+            with self._get_path(job, "log").open("rb") as log:
                 fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -117,17 +129,17 @@ class Local:
             return False
         return False
 
-    def _path(self, job: str, ending: str) -> Path:
-        return self._folder / f"{check_name(job, f'job, which must match {NAME_PATTERN}')}.{ending}"
+    def _get_path(self, job: str, suffix: str) -> Path:
+        return self._folder / f"{check_name(job, f'job, which must match {NAME_PATTERN}')}.{suffix}"
 
 
-def end_of_lines(part: bytes, *, lives: bool) -> int:
+def find_end_of_lines(part: bytes, *, is_alive: bool) -> int:
     """Where the last whole line of a part of a log ends; a line that nobody goes on with, or too long, is whole."""
     last = part.rfind(b"\n") + 1
     is_full = len(part) == PAGE_BYTES
-    return len(part) if (not is_full and not lives) or (is_full and not last) else last
+    return len(part) if (not is_full and not is_alive) or (is_full and not last) else last
 
 
-def environment(variables: Mapping[str, str]) -> dict[str, str]:
+def filter_environment(variables: Mapping[str, str]) -> dict[str, str]:
     """What a training is told of this process's environment."""
-    return {name: value for name, value in variables.items() if not name.startswith(NOT_HANDED_ON)}
+    return {name: value for name, value in variables.items() if not name.startswith(EXCLUDED_VARIABLES)}

@@ -12,19 +12,26 @@ import msgspec
 import yaml
 
 from pilotlight.api.http import Request
-from pilotlight.api.schemas.training import Start
+from pilotlight.api.schemas.training import StartTrainingBody
 from pilotlight.contracts.manifest import check_name
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.recipes import restrictions
-from pilotlight.recipes.schema import Loader, Recipe, made, of_record, parse, read
-from pilotlight.training_runs.run_store import new_name
+from pilotlight.recipes.schema import (
+    Recipe,
+    RecipeYamlLoader,
+    build_recipe,
+    list_builtin_recipes,
+    parse_yaml,
+    read_recipe_text,
+)
+from pilotlight.training_runs.run_store import generate_run_name
 
-LARGEST = 256 * 1024  # bytes of a body; a recipe has some hundred
+MAX_BODY_BYTES = 256 * 1024  # bytes of a body; a recipe has some hundred
 BODY = "The body"
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainingRequest:
     """A training that somebody wants."""
 
     recipe: Recipe
@@ -33,20 +40,20 @@ class Order:
     resume: bool = False
 
 
-def take(request: Request) -> Order:
+def parse_training_request(request: Request) -> TrainingRequest:
     """The order in a request; `InvalidInputError` says in one sentence what is wrong with it."""
-    if len(request.body) > LARGEST:
-        raise TooLargeError(f"The body has {len(request.body):,} bytes; a recipe may have {LARGEST:,}.")
+    if len(request.body) > MAX_BODY_BYTES:
+        raise TooLargeError(f"The body has {len(request.body):,} bytes; a recipe may have {MAX_BODY_BYTES:,}.")
     try:
-        start = asked(tree(request.body), request.query)
-        recipe = restrictions.check(ordered(start))
+        start = to_start_request(parse_body(request.body), request.query)
+        recipe = restrictions.check_restrictions(load_requested_recipe(start))
     except RecursionError as exc:
         raise InvalidInputError("The body is nested too deeply to be a recipe.") from exc
-    run = check_name(start.run, "run's name") if start.run else new_name(recipe.name)
-    return Order(recipe, run, start.nodes, start.resume)
+    run = check_name(start.run, "run's name") if start.run else generate_run_name(recipe.name)
+    return TrainingRequest(recipe, run, start.nodes, start.resume)
 
 
-def tree(body: bytes) -> Any:  # noqa: ANN401 - YAML is anything until it is checked
+def parse_body(body: bytes) -> Any:  # noqa: ANN401 - YAML is anything until it is checked
     """What the body holds: JSON where it begins with a brace, YAML otherwise."""
     if not body.strip():
         raise InvalidInputError('The body is empty; send a recipe, or the name of one: {"recipe": "digits"}.')
@@ -56,37 +63,37 @@ def tree(body: bytes) -> Any:  # noqa: ANN401 - YAML is anything until it is che
         text = body.decode()
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise InvalidInputError(f"The body is not JSON: {exc}.") from exc
-    return parse(plain(text, BODY), BODY)
+    return parse_yaml(reject_yaml_aliases(text, BODY), BODY)
 
 
-def plain(text: str, where: str) -> str:
+def reject_yaml_aliases(text: str, where: str) -> str:
     """YAML without aliases: a few lines of them can stand for more than any memory holds."""
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader)):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, RecipeYamlLoader)):
             raise InvalidInputError(f"{where} has YAML aliases (*name), which are not read here; write them out.")
     except yaml.YAMLError:
         return text  # which `parse` tells in a sentence
     return text
 
 
-def asked(content: Any, query: Mapping[str, str]) -> Start:  # noqa: ANN401 - as above
+def to_start_request(content: Any, query: Mapping[str, str]) -> StartTrainingBody:  # noqa: ANN401 - as above
     """The order that the body is, or that body and query are together."""
     if isinstance(content, dict) and "recipe" not in content:
         content = {"recipe": content, **{key: query[key] for key in ("run", "nodes", "resume") if key in query}}
     try:
-        return msgspec.convert(content, Start, strict=isinstance(content, dict) and not query)
+        return msgspec.convert(content, StartTrainingBody, strict=isinstance(content, dict) and not query)
     except msgspec.ValidationError as exc:
         raise InvalidInputError(f"The body orders no training: {exc}.") from exc
 
 
-def ordered(start: Start) -> Recipe:
+def load_requested_recipe(start: StartTrainingBody) -> Recipe:
     """The recipe that is wanted, with its changes."""
     for change in start.set:
-        plain(change.partition("=")[2], f"set {change[:60]!r}")
+        reject_yaml_aliases(change.partition("=")[2], f"set {change[:60]!r}")
     if not isinstance(start.recipe, str):
-        return made(start.recipe, start.set, "recipe")
-    file = of_record().get(start.recipe)
+        return build_recipe(start.recipe, start.set, "recipe")
+    file = list_builtin_recipes().get(start.recipe)
     if file is None:
-        known = ", ".join(of_record())
-        raise InvalidInputError(f"There is no recipe {start.recipe!r}: send a whole one, or one of {known}.")
-    return made(parse(read(file), start.recipe), start.set, start.recipe)
+        names = ", ".join(list_builtin_recipes())
+        raise InvalidInputError(f"There is no recipe {start.recipe!r}: send a whole one, or one of {names}.")
+    return build_recipe(parse_yaml(read_recipe_text(file), start.recipe), start.set, start.recipe)

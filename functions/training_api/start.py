@@ -11,123 +11,129 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from functions.training_api.launcher import Launcher
-from functions.training_api.requests import Order
+from functions.training_api.requests import TrainingRequest
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, PilotlightError, UnavailableError
-from pilotlight.recipes.schema import Recipe, check, differing, dump, parse
-from pilotlight.registry.alias_updates import now
+from pilotlight.recipes.schema import Recipe, dump_recipe, find_differing_keys, parse_yaml, validate_recipe
+from pilotlight.registry.alias_updates import utc_now
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs import jobs
-from pilotlight.training_runs.jobs import End, Job
-from pilotlight.training_runs.run_store import path, read
+from pilotlight.training_runs.jobs import JobOutcome, TrainingJob
+from pilotlight.training_runs.run_store import load_run, run_path
 
-BEING_STARTED = timedelta(seconds=60)  # twice the function's own Timeout: whoever is older will not end it
-WAIT_S = 5
+START_GRACE = timedelta(seconds=60)  # twice the function's own Timeout: whoever is older will not end it
+RETRY_AFTER_S = 5
 
 
 @dataclass(frozen=True)
-class Starter:
+class TrainingStarter:
     """Starts jobs for orders."""
 
     store: ObjectStore
     launcher: Launcher
 
-    def start(self, order: Order, by: str) -> bool:
+    def start(self, training_request: TrainingRequest, actor: str) -> bool:
         """Start the run's job, or know of the one there is; whether it was started now.
 
         `ConflictError` where the run's name belongs to another recipe. A run that ended without a version is started
         again only with `resume`.
         """
-        self.launcher.check(order.nodes)
-        self._keep_recipe(order.run, order.recipe)
-        fresh = Job(launcher=self.launcher.name, nodes=order.nodes, by=by, asked=now())
-        if not self._claim(order, fresh):
+        self.launcher.check_nodes(training_request.nodes)
+        self._save_recipe(training_request.run, training_request.recipe)
+        new_job = TrainingJob(launcher=self.launcher.name, nodes=training_request.nodes, by=actor, asked=utc_now())
+        if not self._claim_start(training_request, new_job):
             return False
-        self._launch(order)
+        self._launch_job(training_request)
         return True
 
-    def _keep_recipe(self, run: str, recipe: Recipe) -> None:
-        key = path(run, "recipe.yaml")
+    def _save_recipe(self, run: str, recipe: Recipe) -> None:
+        key = run_path(run, "recipe.yaml")
         try:
-            self.store.create(key, dump(recipe).encode())
+            self.store.create(key, dump_recipe(recipe).encode())
         except AlreadyExistsError:
-            changed = differing(known(self.store.get(key).data.decode(), key), recipe)
-            if changed:
+            differences = find_differing_keys(parse_stored_recipe(self.store.get(key).data.decode(), key), recipe)
+            if differences:
                 raise ConflictError(
-                    f"The run {run!r} was started with another recipe: {', '.join(changed)} differ; send that recipe "
+                    f"The run {run!r} was started with another recipe: {', '.join(differences)} differ; send that recipe "
                     "again, or give another run."
                 ) from None
 
-    def _claim(self, order: Order, fresh: Job) -> bool:
+    def _claim_start(self, training_request: TrainingRequest, new_job: TrainingJob) -> bool:
         """Whether it falls to this request to start the job."""
-        if jobs.find(self.store, order.run) is None and self._is_known_elsewhere(order):
+        if jobs.find_job(self.store, training_request.run) is None and self._is_trained_elsewhere(training_request):
             return False
         try:
-            jobs.claim(self.store, order.run, fresh)
+            jobs.create_job(self.store, training_request.run, new_job)
         except AlreadyExistsError:
-            return self._take_over(order, fresh)
+            return self._restart_if_over(training_request, new_job)
         return True
 
-    def _is_known_elsewhere(self, order: Order) -> bool:
+    def _is_trained_elsewhere(self, training_request: TrainingRequest) -> bool:
         """Whether somebody trains or has trained this run without this API."""
-        run = read(self.store, order.run)
-        return run.published is not None or (run.status is not None and not order.resume)
+        run = load_run(self.store, training_request.run)
+        return run.published_reference is not None or (run.status is not None and not training_request.resume)
 
-    def _take_over(self, order: Order, fresh: Job) -> bool:
+    def _restart_if_over(self, training_request: TrainingRequest, new_job: TrainingJob) -> bool:
         """Whether the run needs another job, and it falls to this request to start it."""
-        job, e_tag = jobs.tagged(self.store, order.run)
+        job, e_tag = jobs.load_job_with_e_tag(self.store, training_request.run)
         if not self._is_over(job):
-            if job.nodes != order.nodes:
-                raise ConflictError(f"The run {order.run!r} is under way on {job.nodes} nodes, not on {order.nodes}.")
+            if job.nodes != training_request.nodes:
+                raise ConflictError(
+                    f"The run {training_request.run!r} is under way on {job.nodes} nodes, not on {training_request.nodes}."
+                )
             return False
         if not job.id:
-            return self._look_for(order, job, fresh, e_tag)
-        if not order.resume or read(self.store, order.run).published:
+            return self._find_lost_job(training_request, job, new_job, e_tag)
+        if not training_request.resume or load_run(self.store, training_request.run).published_reference:
             return False
-        jobs.replace(self.store, order.run, msgspec.structs.replace(fresh, number=job.number + 1), e_tag)
+        jobs.replace_job(
+            self.store, training_request.run, msgspec.structs.replace(new_job, number=job.number + 1), e_tag
+        )
         return True
 
-    def _is_over(self, job: Job) -> bool:
+    def _is_over(self, job: TrainingJob) -> bool:
         """Whether nothing will come of a job any more; `UnavailableError` while another request is starting it.
 
         One that its launcher does not know is over, unless it is so young that the launcher may not know it yet.
         """
         if job.end is not None:
             return True
-        is_young = datetime.now(UTC) - datetime.fromisoformat(job.asked) < BEING_STARTED
+        is_young = datetime.now(UTC) - datetime.fromisoformat(job.asked) < START_GRACE
         if not job.id:
             if is_young:
-                raise UnavailableError("Another request is starting this run; ask again.", retry_after=WAIT_S)
+                raise UnavailableError("Another request is starting this run; ask again.", retry_after=RETRY_AFTER_S)
             return True
-        look = self.launcher.look([job.id]).get(job.id)
-        return look.phase == "over" if look else not is_young
+        job_status = self.launcher.poll([job.id]).get(job.id)
+        return job_status.phase == "over" if job_status else not is_young
 
-    def _look_for(self, order: Order, job: Job, fresh: Job, e_tag: str) -> bool:
+    def _find_lost_job(
+        self, training_request: TrainingRequest, job: TrainingJob, new_job: TrainingJob, e_tag: str
+    ) -> bool:
         """Adopt the job of a start that ended half-way; whether there is none, and it must be made again."""
-        found = self.launcher.find(order.run, job.asked)
-        replaced = msgspec.structs.replace
-        adopted = replaced(job, id=found, end=None) if found else replaced(fresh, number=job.number)
-        jobs.replace(self.store, order.run, adopted, e_tag)
-        return found is None
+        job_id = self.launcher.find_job(training_request.run, job.asked)
+        replace = msgspec.structs.replace
+        next_job = replace(job, id=job_id, end=None) if job_id else replace(new_job, number=job.number)
+        jobs.replace_job(self.store, training_request.run, next_job, e_tag)
+        return job_id is None
 
-    def _launch(self, order: Order) -> None:
+    def _launch_job(self, training_request: TrainingRequest) -> None:
         """Start the job that was claimed; one that is refused leaves the run to be asked for again.
 
         Somebody may have cancelled it before it had an id to be stopped by.
         """
         try:
-            job = self.launcher.start(order.run, order.nodes)
+            job_id = self.launcher.start_job(training_request.run, training_request.nodes)
         except PilotlightError as exc:
-            end = End("unstarted", str(exc), now())
-            jobs.change(self.store, order.run, lambda old: msgspec.structs.replace(old, end=end))
+            end = JobOutcome("unstarted", str(exc), utc_now())
+            jobs.update_job(self.store, training_request.run, lambda old: msgspec.structs.replace(old, end=end))
             raise
-        started = jobs.change(self.store, order.run, lambda old: msgspec.structs.replace(old, id=job))
+        started = jobs.update_job(self.store, training_request.run, lambda old: msgspec.structs.replace(old, id=job_id))
         if started.stop:
-            self.launcher.stop(job, started.stop.why)
+            self.launcher.stop_job(job_id, started.stop.why)
 
 
-def known(text: str, where: str) -> Recipe:
+def parse_stored_recipe(text: str, where: str) -> Recipe:
     """The recipe that a run has already; `ConflictError` where it is none that is understood here."""
     try:
-        return check(parse(text, where), where)
+        return validate_recipe(parse_yaml(text, where), where)
     except InvalidInputError as exc:
         raise ConflictError(f"The run has a recipe of another release already: {exc} Give another run.") from exc

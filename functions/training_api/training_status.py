@@ -7,176 +7,187 @@ from typing import Any
 
 import msgspec
 
-from functions.training_api.launcher import Launcher, Look
-from pilotlight.api.schemas.training import Course, Links, State, Training, Work
+from functions.training_api.launcher import JobStatus, Launcher
+from pilotlight.api.schemas.training import (
+    TrainingDetail,
+    TrainingJobInfo,
+    TrainingLinks,
+    TrainingState,
+    TrainingSummary,
+)
 from pilotlight.errors import NotFoundError
 from pilotlight.gate.verdict import Verdict, verdict_path
-from pilotlight.recipes.schema import parse
+from pilotlight.recipes.schema import parse_yaml
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs import jobs, run_store
-from pilotlight.training_runs.jobs import Job
-from pilotlight.training_runs.run_store import Run, document
+from pilotlight.training_runs.jobs import TrainingJob
+from pilotlight.training_runs.run_store import TrainingRun, read_document_or_none
 
-ROOT = "/v1/trainings"
+TRAININGS_PATH = "/v1/trainings"
 
 
 @dataclass(frozen=True)
-class Story:
+class TrainingSnapshot:
     """A run, its job where there is one, and how the launcher sees that."""
 
-    run: Run
-    job: Job | None
-    look: Look | None
+    run: TrainingRun
+    job: TrainingJob | None
+    job_status: JobStatus | None
 
     @property
-    def state(self) -> State:
+    def state(self) -> TrainingState:
         """How the training is."""
-        if self.run.published:
+        if self.run.published_reference:
             return "finished"
         if self.job is None:
             return self.run.state
         if self.is_over:
-            return self._ended(self.job)
+            return self._get_end_state(self.job)
         if self.job.stop:
             return "stopping"
-        if self.look is None and self.job.id:
+        if self.job_status is None and self.job.id:
             return "unknown"  # the launcher has forgotten it, and no event told of its end
-        return "running" if self.look and self.look.phase == "running" else "queued"
+        return "running" if self.job_status and self.job_status.phase == "running" else "queued"
 
     @property
     def is_over(self) -> bool:
         """Whether the job has ended."""
         return self.job is not None and (
-            self.job.end is not None or (self.look is not None and self.look.phase == "over")
+            self.job.end is not None or (self.job_status is not None and self.job_status.phase == "over")
         )
 
     @property
-    def _is_of_before(self) -> bool:
+    def _is_status_stale(self) -> bool:
         """Whether the trainer has said nothing yet since the job was asked for."""
         status = self.run.status
         return self.job is not None and status is not None and status.at < self.job.asked
 
-    def _ended(self, job: Job) -> State:
+    def _get_end_state(self, job: TrainingJob) -> TrainingState:
         if job.stop:
             return "cancelled"
-        said = self.run.state
-        return said if said in ("paused", "interrupted") and not job.end else "failed"
+        run_state = self.run.state
+        return run_state if run_state in ("paused", "interrupted") and not job.end else "failed"
 
     @property
     def reason(self) -> str:
         """Why it is so, in a sentence."""
-        said = self.run.status.reason if self.run.status and not self._is_of_before else ""
-        if self.job and self.job.stop and not self.run.published:
-            said = f"Cancelled by {self.job.stop.by}: {self.job.stop.why}. Start it with resume, and it goes on."
-        seen = self.job.end.reason if self.job and self.job.end else self.look.reason if self.look else ""
-        if self.state == "failed" and not said:
-            return seen or "It ended without a word; its log says why."
-        return said or seen
+        message = self.run.status.reason if self.run.status and not self._is_status_stale else ""
+        if self.job and self.job.stop and not self.run.published_reference:
+            message = f"Cancelled by {self.job.stop.by}: {self.job.stop.why}. Start it with resume, and it goes on."
+        launcher_reason = (
+            self.job.end.reason if self.job and self.job.end else self.job_status.reason if self.job_status else ""
+        )
+        if self.state == "failed" and not message:
+            return launcher_reason or "It ended without a word; its log says why."
+        return message or launcher_reason
 
 
 @dataclass(frozen=True)
-class Courses:
+class TrainingStatusReader:
     """The trainings of a store."""
 
     store: ObjectStore
     launcher: Launcher
 
-    def newest(self, skip: int, most: int) -> tuple[list[Training], int]:
+    def list_newest(self, skip: int, limit: int) -> tuple[list[TrainingSummary], int]:
         """Those whose files changed last, and how many there are in all."""
-        names = changed_last(self.store)
-        chosen = names[skip : skip + most]
-        looked = [(run, jobs.find(self.store, run.name)) for run in run_store.read_all(self.store, chosen)]
-        seen = self.launcher.look([job.id for _, job in looked if job and job.id and not job.end])
-        return [short(Story(run, job, seen.get(job.id) if job else None)) for run, job in looked], len(names)
+        names = list_runs_by_change(self.store)
+        chosen = names[skip : skip + limit]
+        runs_with_jobs = [(run, jobs.find_job(self.store, run.name)) for run in run_store.load_runs(self.store, chosen)]
+        statuses = self.launcher.poll([job.id for _, job in runs_with_jobs if job and job.id and not job.end])
+        return [
+            to_training(TrainingSnapshot(run, job, statuses.get(job.id) if job else None))
+            for run, job in runs_with_jobs
+        ], len(names)
 
-    def story(self, name: str) -> Story:
+    def read_snapshot(self, name: str) -> TrainingSnapshot:
         """One of them; `NotFoundError` where there is no such run."""
-        run, job = run_store.read(self.store, name), jobs.find(self.store, name)
-        look = self.launcher.look([job.id]).get(job.id) if job and job.id and not job.end else None
-        return Story(run, job, look)
+        run, job = run_store.load_run(self.store, name), jobs.find_job(self.store, name)
+        job_status = self.launcher.poll([job.id]).get(job.id) if job and job.id and not job.end else None
+        return TrainingSnapshot(run, job, job_status)
 
-    def course(self, name: str) -> Course:
+    def read_detail(self, name: str) -> TrainingDetail:
         """One of them with all that is known of it."""
-        story = self.story(name)
-        metrics, verdict = self._measured(story.run)
-        return Course(
-            **fields(short(story)),
-            recipe=story.run.recipe,
-            status=story.run.status,
-            lines=story.run.lines,
+        snapshot = self.read_snapshot(name)
+        metrics, verdict = self._read_results(snapshot.run)
+        return TrainingDetail(
+            **to_field_dict(to_training(snapshot)),
+            recipe=snapshot.run.recipe,
+            status=snapshot.run.status,
+            lines=snapshot.run.epochs,
             metrics=metrics,
             verdict=verdict,
         )
 
-    def _measured(self, run: Run) -> tuple[dict[str, float], Any]:
+    def _read_results(self, run: TrainingRun) -> tuple[dict[str, float], Any]:
         """The metrics of the version that came out, and what the gate said of it, where it is there still."""
-        if run.published is None or run.published.version is None:
+        if run.published_reference is None or run.published_reference.version is None:
             return {}, None
-        name, version = run.published.name, run.published.version
+        name, version = run.published_reference.name, run.published_reference.version
         try:
-            manifest = Registry(self.store).manifest(name, version)
+            manifest = Registry(self.store).load_manifest(name, version)
         except NotFoundError:
             return {}, None  # it was deleted since
-        verdict = document(self.store, verdict_path(name, version), Verdict)
-        said = None if verdict is None else "passed" if verdict.passed else "refused"
-        return manifest.variants[manifest.serve].metrics, said
+        verdict = read_document_or_none(self.store, verdict_path(name, version), Verdict)
+        outcome = None if verdict is None else "passed" if verdict.passed else "refused"
+        return manifest.variants[manifest.serve].metrics, outcome
 
 
-def short(story: Story) -> Training:
+def to_training(snapshot: TrainingSnapshot) -> TrainingSummary:
     """A training in a few words."""
-    run, recipe = story.run, settings(story.run.recipe)
-    return Training(
+    run, recipe = snapshot.run, read_recipe_settings(snapshot.run.recipe)
+    return TrainingSummary(
         run=run.name,
         model=str(recipe.get("name", "")),
-        state=story.state,
-        reason=story.reason,
+        state=snapshot.state,
+        reason=snapshot.reason,
         started=run.status.started if run.status else "",
-        heard=run.heard,
+        heard=run.last_update,
         seconds=round(run.seconds, 3),
-        epochs=len(run.lines),
+        epochs=len(run.epochs),
         of=recipe.get("epochs"),
-        last=run.lines[-1] if run.lines else None,
-        version=str(run.published) if run.published else None,
-        job=work(story.job, story.look) if story.job else None,
-        links=links(run),
+        last=run.epochs[-1] if run.epochs else None,
+        version=str(run.published_reference) if run.published_reference else None,
+        job=to_job_summary(snapshot.job, snapshot.job_status) if snapshot.job else None,
+        links=build_links(run),
     )
 
 
-def work(job: Job, look: Look | None) -> Work:
+def to_job_summary(job: TrainingJob, job_status: JobStatus | None) -> TrainingJobInfo:
     """A run's job for callers."""
     end = job.end
-    return Work(
+    return TrainingJobInfo(
         launcher=job.launcher,
         id=job.id,
-        state=end.state.upper() if end else look.word if look else "UNKNOWN",
+        state=end.state.upper() if end else job_status.launcher_state if job_status else "UNKNOWN",
         nodes=job.nodes,
-        attempts=end.attempts if end else look.attempts if look else 0,
-        log=end.log if end else look.log if look else "",
+        attempts=end.attempts if end else job_status.attempts if job_status else 0,
+        log=end.log if end else job_status.log if job_status else "",
         by=job.by,
         asked=job.asked,
     )
 
 
-def links(run: Run) -> Links:
+def build_links(run: TrainingRun) -> TrainingLinks:
     """Where to go on from a run."""
-    own = f"{ROOT}/{run.name}"
-    known = run.published
-    version = f"/registry/models/{known.name}/versions/{known.version}" if known else None
-    return Links(own, f"{own}/log", f"{own}/cancel", version)
+    own = f"{TRAININGS_PATH}/{run.name}"
+    published = run.published_reference
+    version = f"/registry/models/{published.name}/versions/{published.version}" if published else None
+    return TrainingLinks(own, f"{own}/log", f"{own}/cancel", version)
 
 
-def settings(recipe: str) -> Mapping[str, Any]:
+def read_recipe_settings(recipe: str) -> Mapping[str, Any]:
     """A recipe's own keys."""
-    tree = parse(recipe, "recipe.yaml")
+    tree = parse_yaml(recipe, "recipe.yaml")
     return tree if isinstance(tree, dict) else {}
 
 
-def changed_last(store: ObjectStore) -> Sequence[str]:
+def list_runs_by_change(store: ObjectStore) -> Sequence[str]:
     """The names of the runs that have a recipe, the last changed first."""
     latest = dict[str, datetime]()
     whole = set[str]()
-    for key, at in store.changed("runs"):
+    for key, at in store.list_modification_times("runs"):
         _, name, *file = key.split("/")
         latest[name] = max(at, latest.get(name, at))
         if file == ["recipe.yaml"]:
@@ -184,6 +195,6 @@ def changed_last(store: ObjectStore) -> Sequence[str]:
     return sorted(whole, key=lambda name: (latest[name], name), reverse=True)
 
 
-def fields(training: Training) -> dict[str, Any]:
+def to_field_dict(training: TrainingSummary) -> dict[str, Any]:
     """A struct's fields by name, not taken apart further."""
     return {name: getattr(training, name) for name in msgspec.structs.asdict(training)}

@@ -14,15 +14,15 @@ BUCKET, KEY = "models", "file"
 
 def ours(target: Path) -> Callable[[], object]:
     """As the handler does it."""
-    from pilotlight.runtime.malloc import keeping
-    from pilotlight.storage.download import download
+    from pilotlight.runtime.malloc import reuse_freed_memory
+    from pilotlight.storage.download import download_object
     from pilotlight.storage.object_store import open_store
 
     store = open_store(f"s3://{BUCKET}")
 
     def fetch() -> None:
-        with target.open("w+b") as file, keeping():
-            download(store, KEY, file, SIZE)
+        with target.open("w+b") as file, reuse_freed_memory():
+            download_object(store, KEY, file, SIZE)
 
     return fetch
 
@@ -31,7 +31,7 @@ def bare(target: Path) -> Callable[[], object]:
     """The same parts without a hash."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from pilotlight.runtime.malloc import keeping
+    from pilotlight.runtime.malloc import reuse_freed_memory
     from pilotlight.storage.download import CONNECTIONS
     from pilotlight.storage.object_store import PART_BYTES, open_store
 
@@ -41,8 +41,8 @@ def bare(target: Path) -> Callable[[], object]:
         with (
             target.open("w+b") as file,
             ThreadPoolExecutor(CONNECTIONS) as threads,
-            store.reading(KEY) as part,
-            keeping(),
+            store.open_range_copier(KEY) as part,
+            reuse_freed_memory(),
         ):
             starts = range(0, SIZE, PART_BYTES)
             list(threads.map(lambda at: part(file.fileno(), at, min(at + PART_BYTES, SIZE)), starts))

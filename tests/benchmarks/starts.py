@@ -64,7 +64,7 @@ def start(handler: str, event: Mapping[str, Any], variables: Mapping[str, str], 
 async def _start(handler: str, event: bytes, variables: Mapping[str, str], answers: int) -> Started:
     api = RuntimeApi("Measured", "arn:aws:lambda:us-east-1:1:function:Measured", LIMIT_S, 6 << 20, Watcher())
     first = _given(api, event)
-    server = await asyncio.get_running_loop().create_server(api.connection, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(api.create_connection, "127.0.0.1", 0)
     with tempfile.TemporaryDirectory() as tmp:
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         began = time.perf_counter()
@@ -95,7 +95,7 @@ async def _start(handler: str, event: bytes, variables: Mapping[str, str], answe
 def _given(api: RuntimeApi, event: bytes) -> "asyncio.Future[bytes]":
     """The answer to come to an event that is given to the process."""
     outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    api.give(Invocation(str(uuid4()), "Root=1-0-0", event, outcome, lambda: False))
+    api.assign_invocation(Invocation(str(uuid4()), "Root=1-0-0", event, outcome, lambda: False))
     return outcome
 
 

@@ -13,8 +13,15 @@ from torch.nn.functional import cross_entropy
 from functions.train.data import dataset
 from functions.train.data.dataset import Dataset
 from functions.train.models import build
-from functions.train.training.trainer import Tally, Trainer, learning_rates, seeded, threads, unfrozen
-from pilotlight.recipes.schema import load
+from functions.train.training.trainer import (
+    EpochTotals,
+    Trainer,
+    compute_learning_rates,
+    limit_torch_threads,
+    seed_torch,
+    unfreeze_gc_on_exit,
+)
+from pilotlight.recipes.schema import load_recipe
 from tests.benchmarks.goal import Measure, interleaved
 
 EPOCHS = 30  # of which the median counts
@@ -40,18 +47,18 @@ class Bare:
 
 def measure() -> list[Measure]:
     """Both loops, epoch by epoch in turn."""
-    recipe = load("digits", [f"epochs={2 * EPOCHS}"])
-    splits = dataset.split(dataset.load(recipe.data), recipe.data)
-    ours = Trainer(build.build(recipe.model, splits.train), splits, recipe)
+    recipe = load_recipe("digits", [f"epochs={2 * EPOCHS}"])
+    splits = dataset.split_dataset(dataset.load_dataset(recipe.data), recipe.data)
+    ours = Trainer(build.build_model(recipe.model, splits.train), splits, recipe)
     assert isinstance(recipe.batch_size, int)
-    theirs = Bare(build.build(recipe.model, splits.train), splits.train, recipe.batch_size, 1e-3)
+    theirs = Bare(build.build_model(recipe.model, splits.train), splits.train, recipe.batch_size, 1e-3)
 
     def one_of_ours() -> None:
-        ours.tally = Tally(ours.stepper.device)
-        ours.run(learning_rates(recipe, len(splits.train), 1), time.perf_counter(), lambda _: None)
+        ours.totals = EpochTotals(ours.train_step.device)
+        ours.run_steps(compute_learning_rates(recipe, len(splits.train), 1), time.perf_counter(), lambda _: None)
 
     sides = {"ours": one_of_ours, "theirs": theirs.epoch}
-    with seeded(recipe.seed), threads(recipe.threads), unfrozen():
+    with seed_torch(recipe.seed), limit_torch_threads(recipe.threads), unfreeze_gc_on_exit():
         interleaved(sides, 2)  # warm
         seconds = interleaved(sides, EPOCHS)
     speeds = {side: len(splits.train) / taken for side, taken in seconds.items()}

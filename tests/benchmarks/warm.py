@@ -21,9 +21,9 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel
 
-from functions.predict.handler import build
+from functions.predict.handler import build_predict_handler
 from pilotlight.api.router import Router
-from pilotlight.contracts.manifest import Reference, TensorSpec
+from pilotlight.contracts.manifest import ModelReference, TensorSpec
 from pilotlight.observability import emf
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.session import Session, open_session
@@ -113,8 +113,10 @@ def measure() -> list[Measure]:
         registry = Registry(open_store(folder))
         fakes.publish_digits(registry)
         tensors = tuple(TensorSpec(name, "FP32", ("rows", "columns")) for name in "xy")
-        registry.publish(fakes.draft("echo", tensors[:1], tensors[1:]), {"model.onnx": fakes.graph("echo-fp32")})
-        router = build(Settings(store=folder, alias_seconds=3600))
+        registry.publish_version(
+            fakes.draft("echo", tensors[:1], tensors[1:]), {"model.onnx": fakes.graph("echo-fp32")}
+        )
+        router = build_predict_handler(Settings(store=folder, alias_seconds=3600))
         with logging_calls():
             return [*small(router), *large(router)]
 
@@ -136,8 +138,8 @@ def logging_calls() -> Iterator[None]:
 def small(router: Router) -> list[Measure]:
     """P3: 64 values of JSON, ours and the plain handler in turn."""
     theirs = open_session(str(fakes.MODELS / "digits" / "model.int8.onnx"))
-    clocks = {"ours": timed(router, "digits"), "plain": Timed(theirs.native())}
-    resolver = plain(dataclasses.replace(theirs, native=clocks["plain"]))
+    clocks = {"ours": timed(router, "digits"), "plain": Timed(theirs.get_native())}
+    resolver = plain(dataclasses.replace(theirs, get_native=clocks["plain"]))
     sides = {
         "ours": lambda: router(EVENT, Context()),
         "plain": lambda: resolver.resolve(EVENT, LambdaContext()),
@@ -173,10 +175,10 @@ def binary_event(tensor: Any) -> Any:  # noqa: ANN401 - an array
 def timed(router: Router, model: str) -> Timed:
     """Open a model of the handler, and put a clock around its session."""
     endpoints = router._routes["/v2/models/{model}/infer"]["POST"].__self__  # type: ignore[attr-defined]  # a bound method
-    catalog = endpoints._catalog
-    opened = catalog.model(Reference(model))
-    clock = Timed(opened.session.native())
-    catalog.warm.put(dataclasses.replace(opened, session=dataclasses.replace(opened.session, native=clock)))
+    catalog = endpoints._model_manager
+    opened = catalog.get_model(ModelReference(model))
+    clock = Timed(opened.session.get_native())
+    catalog.model_cache.put(dataclasses.replace(opened, session=dataclasses.replace(opened.session, get_native=clock)))
     return clock
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def publish_pair(registry: Registry) -> None:
     """Publish the model with two inputs and two outputs: total = left + right, same = left."""
     left, right, total, same = (TensorSpec(name, "FP32", ("batch", 2)) for name in ("left", "right", "total", "same"))
-    registry.publish(fakes.draft("pair", (left, right), (total, same)), {"model.onnx": fakes.graph("pair")})
+    registry.publish_version(fakes.draft("pair", (left, right), (total, same)), {"model.onnx": fakes.graph("pair")})
 
 
 @pytest.fixture(scope="session")
@@ -38,5 +38,5 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         fakes.publish_echo(registry, datatype)
     variables = {"PILOTLIGHT_STORE": store, "PILOTLIGHT_ALIAS_SECONDS": "0.2"}
     gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment=variables)
-    with gateway.background() as address:
+    with gateway.serve_in_background() as address:
         yield address

@@ -13,7 +13,7 @@ from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.runner import Runner
 
 from pilotlight.runtime.datatypes import ORT_DATATYPES
-from pilotlight.runtime.session import DEFECTS, REFUSALS, Array, ort_value, to_numpy
+from pilotlight.runtime.session import OPEN_ERRORS, RUN_ERRORS, Array, to_numpy, to_ort_value
 
 BFLOAT16 = numpy_helper.to_array(onnx.helper.make_tensor("one", onnx.TensorProto.BFLOAT16, [], [1])).dtype
 
@@ -80,7 +80,7 @@ def exclusion(case: Case) -> str | None:
     """Why a case is none of ours: onnxruntime itself has no answer to it, or V2 has no datatype for it."""
     try:
         session = ort.InferenceSession(case.model, options(), providers=["CPUExecutionProvider"])
-    except DEFECTS as exc:
+    except OPEN_ERRORS as exc:
         return LOCALE if "locale" in str(exc) else "onnxruntime does not open it"
     arguments = [*session.get_inputs(), *session.get_outputs()]
     foreign = next((argument.type for argument in arguments if argument.type not in ORT_DATATYPES), None)
@@ -88,7 +88,7 @@ def exclusion(case: Case) -> str | None:
         return "sequences and optionals are no tensors" if "(tensor" in foreign else f"V2 has no {foreign}"
     try:
         case.check(run(session, case))
-    except REFUSALS:
+    except RUN_ERRORS:
         return "onnxruntime does not run it"
     except AssertionError:
         return ROUNDING if nearly(session, case) else "onnxruntime answers otherwise than the suite"
@@ -118,5 +118,5 @@ def run(session: Any, case: Case) -> dict[str, Array]:  # noqa: ANN401 - onnxrun
     bits = {n: value.view(np.uint16) if kinds[n] == "BF16" else value for n, value in case.inputs.items()}
     if "BF16" not in kinds.values() and "tensor(bfloat16)" not in [argument.type for argument in session.get_outputs()]:
         return dict(zip(case.outputs, session.run(list(case.outputs), bits), strict=True))
-    values = {name: ort_value(value, kinds[name]) for name, value in bits.items()}
+    values = {name: to_ort_value(value, kinds[name]) for name, value in bits.items()}
     return dict(zip(case.outputs, map(to_numpy, session.run_with_ort_values(list(case.outputs), values)), strict=True))

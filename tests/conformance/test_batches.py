@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai.types import Batch
 
-from functions.batch_api.files import INLINE
+from functions.batch_api.files import MAX_INLINE_BYTES
 from tests import fakes
 
 DONE = {"completed", "failed", "expired", "cancelled"}
@@ -74,9 +74,9 @@ def test_a_batch_from_its_file_to_its_answers(client: openai.OpenAI) -> None:
 def test_a_file_in_parts_is_one_file(client: openai.OpenAI, tmp_path: Path) -> None:
     path = tmp_path / "large.jsonl"
     path.write_bytes(b"".join(call(number, 200) for number in range(120)))
-    assert path.stat().st_size > 2 * INLINE
+    assert path.stat().st_size > 2 * MAX_INLINE_BYTES
     upload = client.uploads.upload_file_chunked(
-        file=path, mime_type="application/jsonl", purpose="batch", part_size=INLINE
+        file=path, mime_type="application/jsonl", purpose="batch", part_size=MAX_INLINE_BYTES
     )
     assert upload.file is not None
     batch = ended(
@@ -141,7 +141,7 @@ def test_a_batch_that_is_cancelled_stops_and_keeps_what_it_has(client: openai.Op
     line = call(7)
     path.write_bytes(b"".join(line.replace(b'"n7"', b'"n%d"' % number) for number in range(count)))
     upload = client.uploads.upload_file_chunked(
-        file=path, mime_type="application/jsonl", purpose="batch", part_size=INLINE
+        file=path, mime_type="application/jsonl", purpose="batch", part_size=MAX_INLINE_BYTES
     )
     assert upload.file is not None
     batch = client.batches.create(

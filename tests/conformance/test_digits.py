@@ -29,7 +29,7 @@ def test_golden_requests_are_answered_as_recorded(url: str) -> None:
 def test_the_whole_test_set_over_http(url: str) -> None:
     with Client(url) as client:
         answers = [
-            client.infer("digits", [Tensor("image", "FP32", [1, 1, 8, 8], image.ravel().tolist())]).output("logits")
+            client.infer("digits", [Tensor("image", "FP32", [1, 1, 8, 8], image.ravel().tolist())]).get_output("logits")
             for image in IMAGES
         ]
     right = np.mean([int(np.argmax(answer.data)) == label for answer, label in zip(answers, LABELS, strict=True)])

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from functions.train.pipeline import run
+from functions.train.pipeline import run_recipe
 from pilotlight.capture import record
 from pilotlight.cli import app
 from pilotlight.client.client import Client, Tensor
-from pilotlight.contracts.processing import Table
+from pilotlight.contracts.processing import TablePreprocessing
 from pilotlight.local.gateway import Gateway
-from pilotlight.recipes.schema import load
+from pilotlight.recipes.schema import load_recipe
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.storage.object_store import ObjectStore, open_store
 from tests.conformance.test_registry import lambda_at
@@ -33,8 +33,8 @@ class Place:
 
     def __init__(self, store: ObjectStore, url: str, client: Client) -> None:
         self.store, self.url, self.client = store, url, client
-        steps = Registry(store).manifest("wine", 1).prepare
-        assert isinstance(steps, Table)
+        steps = Registry(store).load_manifest("wine", 1).prepare
+        assert isinstance(steps, TablePreprocessing)
         self.columns = [column.name for column in steps.columns]
 
     def rows(self, *moved: str) -> Rows:
@@ -48,7 +48,7 @@ class Place:
 
     def ask(self, rows: Rows) -> None:
         """One request for each row, and no trace of those before."""
-        for path in list(self.store.paths("captures")):
+        for path in list(self.store.list_paths("captures")):
             self.store.delete(path)
         for row in rows.tolist():
             tensors = [Tensor(name, "FP64", (1,), [value]) for name, value in zip(self.columns, row, strict=True)]
@@ -58,10 +58,10 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     store = open_store(str(tmp_path_factory.mktemp("drift") / "store"))
-    run(load("wine", ["folds=null"]), store, silence())
+    run_recipe(load_recipe("wine", ["folds=null"]), store, silence())
     variables = {"PILOTLIGHT_STORE": store.url, "PILOTLIGHT_CAPTURE_RATE": "1", "PILOTLIGHT_CAPTURE_SECONDS": "0.1"}
     gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment=variables)
-    with gateway.background() as url, Client(url) as client:
+    with gateway.serve_in_background() as url, Client(url) as client:
         yield Place(store, url, client)
 
 
@@ -100,10 +100,10 @@ def test_drift_is_in_the_columns_that_moved_and_the_clock_finds_the_same(place: 
     assert {name for name in place.columns if found[name] != "stable"} == set(MOVED)
     assert {found[name] for name in MOVED} == {"drifted"}
     yesterday = datetime.now(UTC) - timedelta(hours=20)
-    for number, path in enumerate(list(place.store.paths("captures"))):
-        place.store.put(record.path("wine", 1, yesterday, "moved", number), place.store.get(path).data)
+    for number, path in enumerate(list(place.store.list_paths("captures"))):
+        place.store.put(record.capture_path("wine", 1, yesterday, "moved", number), place.store.get(path).data)
         place.store.delete(path)
     answer = lambda_at(place.url).invoke(FunctionName="DriftFunction", Payload=b'{"detail-type": "Scheduled Event"}')
     (said,) = json.load(answer["Payload"])["done"]
     assert said.startswith("wine:1, 36 examples of 36 requests: drifted: alcohol, proline")
-    assert len(list(place.store.paths("drift/wine/1"))) == 1
+    assert len(list(place.store.list_paths("drift/wine/1"))) == 1

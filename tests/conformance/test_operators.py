@@ -44,7 +44,7 @@ def client(
         publish(file, model_name(case), store=store)
     gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment={"PILOTLIGHT_STORE": store})
     with (
-        gateway.background() as url,
+        gateway.serve_in_background() as url,
         triton.InferenceServerClient(url.removeprefix("http://"), network_timeout=60) as connected,
     ):
         yield connected

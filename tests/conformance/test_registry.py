@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from botocore.exceptions import ClientError
 
-from pilotlight.api.schemas.registry import Try
+from pilotlight.api.schemas.registry import CanaryBody
 from pilotlight.cli import app
 from pilotlight.client.client import Client
 from pilotlight.errors import ConflictError, NotFoundError, PreconditionError
@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for graph in ("double", "double"):
         fakes.publish(registry, of=graph)
     variables = {"PILOTLIGHT_STORE": store, "PILOTLIGHT_ALIAS_SECONDS": "0.2"}
-    with Gateway(ROOT / "template.yaml", port=0, workers=1, environment=variables).background() as url:
+    with Gateway(ROOT / "template.yaml", port=0, workers=1, environment=variables).serve_in_background() as url:
         yield url
 
 
@@ -115,14 +115,14 @@ def test_what_bears_no_signature_starts_nothing(server: str) -> None:
 def test_the_client_releases_too(server: str) -> None:
     with Client(server) as client:
         registry = client.registry
-        assert [(row.name, row.versions) for row in registry.models()] == [("double", ["1", "2"])]
-        assert [version.version for version in registry.show("double").versions] == ["2", "1"]
-        number = registry.alias("double").number
-        assert registry.canary("double", Try(2, percent=5), seen=number).shares[0].weight == 500
+        assert [(row.name, row.versions) for row in registry.list_models()] == [("double", ["1", "2"])]
+        assert [version.version for version in registry.get_model("double").versions] == ["2", "1"]
+        number = registry.get_alias("double").number
+        assert registry.set_canary("double", CanaryBody(2, percent=5), expected_number=number).shares[0].weight == 500
         with pytest.raises(PreconditionError, match="read it again and decide anew"):
-            registry.rollback("double", why="late", seen=number)
-        assert registry.rollback("double", why="enough").shares == ()
-        assert [document.reason for document in registry.history("double")][-2:] == ["trial", "enough"]
+            registry.rollback("double", reason="late", expected_number=number)
+        assert registry.rollback("double", reason="enough").shares == ()
+        assert [document.reason for document in registry.get_alias_history("double")][-2:] == ["trial", "enough"]
         with pytest.raises(ConflictError, match="the alias 'champion' points to it"):
             client._call("DELETE", "/registry/models/double/versions/1")
         with pytest.raises(NotFoundError, match="has no version 9"):

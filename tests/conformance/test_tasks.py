@@ -21,9 +21,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tokenizers import Tokenizer
 
-from pilotlight.client.client import Client, Inference, ModelMetadata
-from pilotlight.contracts.manifest import Draft, TensorSpec
-from pilotlight.contracts.processing import Classification, Column, Embedding, Image, Regression, Table, Text
+from pilotlight.client.client import Client, InferResponse, ModelMetadata
+from pilotlight.contracts.manifest import ManifestDraft, TensorSpec
+from pilotlight.contracts.processing import (
+    ClassificationPostprocessing,
+    EmbeddingPostprocessing,
+    ImagePreprocessing,
+    RegressionPostprocessing,
+    TableColumn,
+    TablePreprocessing,
+    TextPreprocessing,
+)
 from pilotlight.errors import InvalidInputError
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry
@@ -39,8 +47,8 @@ IRIS, WINE = load_iris(), load_wine()
 PHOTOGRAPHS = dict(zip(("china", "flower"), load_sample_images().images, strict=True))
 
 
-def publish(registry: Registry, draft: Draft, **files: bytes) -> None:
-    registry.publish(draft, {name.replace("_", "."): content for name, content in files.items()})
+def publish(registry: Registry, draft: ManifestDraft, **files: bytes) -> None:
+    registry.publish_version(draft, {name.replace("_", "."): content for name, content in files.items()})
 
 
 def photographs(registry: Registry) -> None:
@@ -50,8 +58,8 @@ def photographs(registry: Registry) -> None:
     draft = msgspec.structs.replace(
         fakes.draft("photographs", (pixels,), (scores, msgspec.structs.replace(pixels, name="same"))),
         task="image",
-        prepare=Image(input="pixels", shortest=256, crop=(224, 224), mean=MEAN, deviation=DEVIATION),
-        finish=Classification(output="scores", top=2),
+        prepare=ImagePreprocessing(input="pixels", shortest=256, crop=(224, 224), mean=MEAN, deviation=DEVIATION),
+        finish=ClassificationPostprocessing(output="scores", top=2),
         labels=("red", "green", "blue"),
     )
     publish(registry, draft, model_onnx=fakes.graph("colours"))
@@ -59,11 +67,11 @@ def photographs(registry: Registry) -> None:
 
 def drawings(registry: Registry) -> None:
     """The digits model behind PNG files."""
-    kept = msgspec.json.decode((fakes.MODELS / "digits/draft.json").read_bytes(), type=Draft)
-    steps = Image(input="image", colour="L", resize=(8, 8), scale=16 / 255)
-    finish = Classification(output="logits")
+    kept = msgspec.json.decode((fakes.MODELS / "digits/draft.json").read_bytes(), type=ManifestDraft)
+    steps = ImagePreprocessing(input="image", colour="L", resize=(8, 8), scale=16 / 255)
+    finish = ClassificationPostprocessing(output="logits")
     draft = msgspec.structs.replace(kept, name="drawings", task="image", prepare=steps, finish=finish, golden=None)
-    registry.publish(draft, {"model.int8.onnx": fakes.MODELS / "digits/model.int8.onnx"})
+    registry.publish_version(draft, {"model.int8.onnx": fakes.MODELS / "digits/model.int8.onnx"})
 
 
 def sentences(registry: Registry) -> None:
@@ -72,7 +80,10 @@ def sentences(registry: Registry) -> None:
     inputs = tuple(TensorSpec(name, "INT64", ("batch", "tokens")) for name in names)
     state = TensorSpec("last_hidden_state", "FP32", ("batch", "tokens", 2))
     outputs = (state, TensorSpec("mask", "INT64", ("batch", "tokens")))
-    steps, finish = Text(max_length=16), Embedding(output="last_hidden_state", normalise=False)
+    steps, finish = (
+        TextPreprocessing(max_length=16),
+        EmbeddingPostprocessing(output="last_hidden_state", normalise=False),
+    )
     draft = msgspec.structs.replace(
         fakes.draft("sentences", inputs, outputs), task="text", prepare=steps, finish=finish
     )
@@ -89,9 +100,11 @@ def linear(weights: Array, bias: Array) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def table(scaler: StandardScaler, names: list[str]) -> Table:
+def table(scaler: StandardScaler, names: list[str]) -> TablePreprocessing:
     constants = zip(names, scaler.mean_.tolist(), scaler.scale_.tolist(), strict=True)
-    return Table(input="x", columns=tuple(Column(name=n, mean=m, deviation=d, missing=m) for n, m, d in constants))
+    return TablePreprocessing(
+        input="x", columns=tuple(TableColumn(name=n, mean=m, deviation=d, missing=m) for n, m, d in constants)
+    )
 
 
 def iris(registry: Registry) -> LogisticRegression:
@@ -103,7 +116,7 @@ def iris(registry: Registry) -> LogisticRegression:
         fakes.draft("iris", *signature),
         task="tabular",
         prepare=table(scaler, IRIS.feature_names),
-        finish=Classification(output="y"),
+        finish=ClassificationPostprocessing(output="y"),
         labels=tuple(IRIS.target_names.tolist()),
     )
     publish(registry, draft, model_onnx=linear(classes.coef_.T, classes.intercept_))
@@ -119,7 +132,7 @@ def alcohol(registry: Registry) -> Ridge:
         fakes.draft("alcohol", *signature),
         task="tabular",
         prepare=table(model[0], WINE.feature_names[1:]),
-        finish=Regression(output="y", mean=(mean,), deviation=(deviation,)),
+        finish=RegressionPostprocessing(output="y", mean=(mean,), deviation=(deviation,)),
     )
     publish(registry, draft, model_onnx=linear(model[1].coef_[:, None], np.atleast_1d(model[1].intercept_)))
     return model
@@ -138,7 +151,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Log
 @pytest.fixture(scope="module")
 def url(models: tuple[str, dict[str, object]]) -> Iterator[str]:
     gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment={"PILOTLIGHT_STORE": models[0]})
-    with gateway.background() as address:
+    with gateway.serve_in_background() as address:
         yield address
 
 
@@ -171,12 +184,12 @@ def shapes(found: ModelMetadata) -> tuple[dict[str, tuple[str, list[int]]], dict
 
 
 def test_metadata_tells_what_callers_send_and_get(client: Client) -> None:
-    assert shapes(client.metadata("photographs")) == (
+    assert shapes(client.get_metadata("photographs")) == (
         {"image": ("BYTES", [-1])},
         {"label": ("BYTES", [-1, 2]), "probability": ("FP32", [-1, 2])},
     )
-    assert shapes(client.metadata("sentences")) == ({"text": ("BYTES", [-1])}, {"embedding": ("FP32", [-1, 2])})
-    inputs, outputs = shapes(client.metadata("alcohol"))
+    assert shapes(client.get_metadata("sentences")) == ({"text": ("BYTES", [-1])}, {"embedding": ("FP32", [-1, 2])})
+    inputs, outputs = shapes(client.get_metadata("alcohol"))
     assert list(inputs) == WINE.feature_names[1:]
     assert set(map(str, inputs.values())) == {"('FP64', [-1])"}
     assert outputs == {"prediction": ("FP32", [-1])}
@@ -204,7 +217,7 @@ def test_photographs_in_binary_form(url: str, name: str, kind: str) -> None:
 def test_photographs_in_json_and_as_the_bare_body(client: Client, url: str) -> None:
     raw = {name: file(pixels, "JPEG") for name, pixels in PHOTOGRAPHS.items()}
     both = client.predict("photographs", list(raw.values()))
-    assert both.output("label").shape == [2, 2]
+    assert both.get_output("label").shape == [2, 2]
     headers = {"inference-header-content-length": "0"}
     for place, content in enumerate(raw.values()):
         alone = httpx2.post(f"{url}/v2/models/photographs/infer", content=content, headers=headers)
@@ -212,16 +225,16 @@ def test_photographs_in_json_and_as_the_bare_body(client: Client, url: str) -> N
         shown = json.loads(alone.content[:length])["outputs"]
         assert [output["name"] for output in shown] == ["label", "probability"]
         values = np.frombuffer(alone.content[-8:], np.float32)
-        np.testing.assert_allclose(values, both.output("probability").data[2 * place : 2 * place + 2], rtol=1e-6)
+        np.testing.assert_allclose(values, both.get_output("probability").data[2 * place : 2 * place + 2], rtol=1e-6)
 
 
 def test_digits_drawn_as_png(client: Client) -> None:
     scans, labels = load_digits().images[:200], load_digits().target[:200]
     files = [file(np.rint(scan * 255 / 16).astype(np.uint8), "PNG") for scan in scans]
     answer = client.predict("drawings", files)
-    right = np.mean([int(found) == label for found, label in zip(answer.output("label").data, labels, strict=True)])
+    right = np.mean([int(found) == label for found, label in zip(answer.get_output("label").data, labels, strict=True)])
     assert right >= 0.97
-    assert min(answer.output("probability").data) > 0.1
+    assert min(answer.get_output("probability").data) > 0.1
 
 
 def test_the_graphs_own_tensors_are_always_taken(client: Client, url: str) -> None:
@@ -242,7 +255,7 @@ def test_classification_by_the_protocol_names_the_labels(client: Client) -> None
         "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(scan).decode()]}],
         "outputs": [{"name": "probabilities", "parameters": {"classification": 2}}],
     }
-    answer = msgspec.json.decode(client.infer_json("drawings", json.dumps(request).encode()), type=Inference)
+    answer = msgspec.json.decode(client.infer_json("drawings", json.dumps(request).encode()), type=InferResponse)
     value, index, label = answer.outputs[0].data[0].split(":")
     assert (index, label) == ("3", "3")
     assert float(value) > 0.5
@@ -254,9 +267,9 @@ def test_sentences_by_a_real_tokenizer(client: Client) -> None:
     tokenizer.enable_truncation(16)
     wanted = [np.mean(tokenizer.encode(sentence).ids) for sentence in SENTENCES]
     answer = client.predict("sentences", SENTENCES)
-    found = np.reshape(answer.output("embedding").data, answer.output("embedding").shape)
+    found = np.reshape(answer.get_output("embedding").data, answer.get_output("embedding").shape)
     np.testing.assert_allclose(found[:, 0], wanted, rtol=1e-6)
-    mask = client.predict("sentences", SENTENCES, outputs=["mask"]).output("mask")
+    mask = client.predict("sentences", SENTENCES, outputs=["mask"]).get_output("mask")
     lengths = [len(tokenizer.encode(sentence).ids) for sentence in SENTENCES]
     assert np.reshape(mask.data, mask.shape).sum(axis=1).tolist() == lengths
     assert lengths[1] == 16
@@ -265,14 +278,14 @@ def test_sentences_by_a_real_tokenizer(client: Client) -> None:
 def test_irises_by_columns_and_at_once(client: Client, models: tuple[str, dict[str, LogisticRegression]]) -> None:
     model = models[1]["iris"]
     answer = client.predict("iris", dict(zip(IRIS.feature_names, IRIS.data.T.tolist(), strict=True)))
-    assert answer.output("label").data == IRIS.target_names[model.predict(IRIS.data)].tolist()
+    assert answer.get_output("label").data == IRIS.target_names[model.predict(IRIS.data)].tolist()
     best = model.predict_proba(IRIS.data).max(axis=1)
-    np.testing.assert_allclose(answer.output("probability").data, best, atol=1e-5)
+    np.testing.assert_allclose(answer.get_output("probability").data, best, atol=1e-5)
     body = {
         "inputs": [{"name": "table", "shape": [150, 4], "datatype": "FP64", "data": IRIS.data.tolist()}],
         "outputs": [{"name": "probabilities"}],
     }
-    at_once = msgspec.json.decode(client.infer_json("iris", json.dumps(body).encode()), type=Inference)
+    at_once = msgspec.json.decode(client.infer_json("iris", json.dumps(body).encode()), type=InferResponse)
     found = np.reshape(at_once.outputs[0].data, (150, 3))
     np.testing.assert_allclose(found, model.predict_proba(IRIS.data), atol=1e-5)
 
@@ -283,12 +296,12 @@ def test_missing_measures_are_the_mean(client: Client, models: tuple[str, dict[s
     filled = IRIS.data[:1].copy()
     filled[0, 2] = IRIS.data[:, 2].mean()
     best = models[1]["iris"].predict_proba(filled).max()
-    np.testing.assert_allclose(client.predict("iris", gap).output("probability").data, [best], atol=1e-5)
+    np.testing.assert_allclose(client.predict("iris", gap).get_output("probability").data, [best], atol=1e-5)
 
 
 def test_numbers_come_back_in_their_own_unit(client: Client, models: tuple[str, dict[str, Ridge]]) -> None:
     columns = dict(zip(WINE.feature_names[1:], WINE.data[:, 1:].T.tolist(), strict=True))
-    found = client.predict("alcohol", columns).output("prediction")
+    found = client.predict("alcohol", columns).get_output("prediction")
     wanted = models[1]["alcohol"].predict(WINE.data[:, 1:]) * WINE.data[:, 0].std() + WINE.data[:, 0].mean()
     np.testing.assert_allclose(found.data, wanted, rtol=1e-5)
 
@@ -306,7 +319,7 @@ def test_mlflows_route_takes_what_the_task_takes(url: str, client: Client, model
     wanted = [IRIS.target_names[label] for label in models[1]["iris"].predict(rows)]
     assert scored(url, "iris", dataframe_split=split)["label"] == wanted
     assert scored(url, "iris", instances=rows.tolist())["label"] == wanted
-    embedding = client.predict("sentences", SENTENCES).output("embedding")
+    embedding = client.predict("sentences", SENTENCES).get_output("embedding")
     np.testing.assert_allclose(scored(url, "sentences", inputs=SENTENCES), np.reshape(embedding.data, embedding.shape))
     picture = base64.b64encode(file(PHOTOGRAPHS["china"], "PNG")).decode()
     assert scored(url, "photographs", instances=[picture])["label"] == [["blue", "green"]]

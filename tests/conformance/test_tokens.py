@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from pilotlight.api.routes import SCOPES
-from pilotlight.cli.console import server
-from pilotlight.cli.doctor import of_server
+from pilotlight.cli.console import open_client
+from pilotlight.cli.doctor import check_server
 from pilotlight.errors import UnavailableError
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry
@@ -43,7 +43,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             environment={"PILOTLIGHT_STORE": store, "SSL_CERT_FILE": str(certificate)},
             parameters={"Auth": "jwt", "JwtIssuer": NAME, "JwtAudience": AUDIENCE, "JwtKeys": keys},
         )
-        with gateway.background() as address:
+        with gateway.serve_in_background() as address:
             yield address
 
 
@@ -120,18 +120,18 @@ def test_the_history_names_the_tenant(client: httpx2.Client) -> None:
 
 def test_the_command_sends_the_token_of_the_environment(guarded: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PILOTLIGHT_TOKEN", FAKE.token(scope="admin"))
-    with server(guarded) as asked:
-        assert "champion" in asked.registry.show("digits").aliases
+    with open_client(guarded) as asked:
+        assert "champion" in asked.registry.get_model("digits").aliases
     monkeypatch.setenv("PILOTLIGHT_TOKEN", FAKE.token(scope="infer"))
-    with server(guarded) as asked:
-        assert asked.ready()
+    with open_client(guarded) as asked:
+        assert asked.is_ready()
         with pytest.raises(UnavailableError, match="has not the scope of this route"):
-            asked.registry.show("digits")
+            asked.registry.get_model("digits")
 
 
 def test_the_doctor_does_too(guarded: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def states() -> dict[str, str]:
-        return {found.check: found.state for found in of_server(guarded, None, deep=False)}
+        return {found.check: found.state for found in check_server(guarded, None, deep=False)}
 
     monkeypatch.delenv("PILOTLIGHT_TOKEN", raising=False)
     assert states()["live"] == "fails"
@@ -164,7 +164,7 @@ def test_without_the_issuers_keys_it_is_503(tmp_path: Path) -> None:
         environment={"PILOTLIGHT_STORE": str(tmp_path)},
         parameters={"Auth": "jwt", "JwtIssuer": NAME, "JwtAudience": AUDIENCE, "JwtKeys": keys},
     )
-    with gateway.background() as url:
+    with gateway.serve_in_background() as url:
         answer = httpx2.get(f"{url}/v2", headers=bearer(FAKE.token()), timeout=60)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert "their issuer gives no keys" in answer.json()["error"]

@@ -15,13 +15,13 @@ import pytest
 from cfnlint.decode import cfn_yaml
 
 from functions.train.__main__ import main
-from functions.training_api.aws_batch import Batch
-from functions.training_api.handler import Trainer
+from functions.training_api.aws_batch import AwsBatchLauncher
+from functions.training_api.handler import TrainingApi
 from pilotlight.cli import app
 from pilotlight.client.client import Client, Tensor
 from pilotlight.errors import ConflictError, InvalidInputError
 from pilotlight.local.gateway import Gateway
-from pilotlight.recipes.schema import dump, load
+from pilotlight.recipes.schema import dump_recipe, load_recipe
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
 from tests import fakes
@@ -37,7 +37,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("served")
     variables = {"PILOTLIGHT_STORE": str(folder / "store"), "PILOTLIGHT_TRAININGS": str(folder / "trainings")}
     gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment={**variables, "OMP_NUM_THREADS": "1"})
-    with gateway.background() as address:
+    with gateway.serve_in_background() as address:
         yield address
         with Client(address) as client:
             for one in client.trainings.list().trainings:
@@ -53,18 +53,20 @@ def client(url: str) -> Iterator[Client]:
 
 def test_curl_trains_and_the_version_answers(url: str, client: Client) -> None:
     command = ["curl", "-sS", "--fail-with-body", "-X", "POST", f"{url}/v1/trainings?run=first", "--data-binary", "@-"]
-    asked = subprocess.run(command, input=dump(load("digits", TINY)), capture_output=True, text=True, check=True).stdout
+    asked = subprocess.run(
+        command, input=dump_recipe(load_recipe("digits", TINY)), capture_output=True, text=True, check=True
+    ).stdout
     assert '"run":"first"' in asked
-    assert client.trainings.show("first").state in ("queued", "running")
-    lines = list(client.trainings.follow("first", pause_s=0.1))
+    assert client.trainings.get("first").state in ("queued", "running")
+    lines = list(client.trainings.follow_log("first", poll_interval_s=0.1))
     assert lines[0] == "run first"
     assert any(line.startswith("publish") for line in lines)
     assert lines[-1] == "tiny:1"
-    course = client.trainings.show("first")
+    course = client.trainings.get("first")
     assert (course.state, course.epochs, course.version) == ("finished", 2, "tiny:1")
     assert course.metrics.keys() >= {"accuracy", "loss"}
     answer = client.infer("tiny", [Tensor("image", "FP32", [1, 1, 8, 8], fakes.digits()[0][0].ravel().tolist())])
-    assert (answer.model_version, answer.output("logits").shape) == ("1", [1, 10])
+    assert (answer.model_version, answer.get_output("logits").shape) == ("1", [1, 10])
 
 
 def test_what_is_wrong_is_told_before_anything_starts(client: Client) -> None:
@@ -82,39 +84,39 @@ def test_a_training_is_stopped_and_goes_on(client: Client) -> None:
     assert again.job.id == started.job.id
     with pytest.raises(ConflictError, match="epochs, early_stopping differ"):
         client.trainings.start("digits", changes=[*TINY, "name=endless"], run="endless")
-    fakes.eventually(lambda: client.trainings.show("endless").epochs > 1)
+    fakes.eventually(lambda: client.trainings.get("endless").epochs > 1)
     stopping = client.trainings.cancel("endless", "seen enough")
     assert (stopping.state, "seen enough" in stopping.reason) == ("stopping", True)
-    lines = list(client.trainings.follow("endless", pause_s=0.1))
+    lines = list(client.trainings.follow_log("endless", poll_interval_s=0.1))
     assert "Stopped by SIGTERM and saved after step" in " ".join(lines[-3:])
-    assert client.trainings.show("endless").state == "cancelled"
+    assert client.trainings.get("endless").state == "cancelled"
     assert client.trainings.start("digits", changes=ENDLESS, run="endless").state == "cancelled"
     resumed = client.trainings.start("digits", changes=ENDLESS, run="endless", resume=True)
     assert resumed.state in ("queued", "running")
-    fakes.eventually(lambda: "goes on after step" in " ".join(client.trainings.log("endless").lines))
+    fakes.eventually(lambda: "goes on after step" in " ".join(client.trainings.get_log("endless").lines))
     client.trainings.cancel("endless")
-    fakes.eventually(lambda: client.trainings.show("endless").state == "cancelled")
+    fakes.eventually(lambda: client.trainings.get("endless").state == "cancelled")
 
 
 def test_a_training_outlives_the_gateway(tmp_path: Path) -> None:
     variables = {"PILOTLIGHT_STORE": str(tmp_path / "store"), "PILOTLIGHT_TRAININGS": str(tmp_path / "trainings")}
     gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment=variables)
-    with gateway.background() as address, Client(address) as client:
+    with gateway.serve_in_background() as address, Client(address) as client:
         started = client.trainings.start("digits", changes=ENDLESS, run="long")
-        fakes.eventually(lambda: client.trainings.show("long").epochs > 0)
-    with gateway.background() as address, Client(address) as client:
-        course = client.trainings.show("long")
+        fakes.eventually(lambda: client.trainings.get("long").epochs > 0)
+    with gateway.serve_in_background() as address, Client(address) as client:
+        course = client.trainings.get("long")
         assert course.job is not None
         assert started.job is not None
         assert (course.state, course.job.id) == ("running", started.job.id)
         client.trainings.cancel("long")
-        fakes.eventually(lambda: client.trainings.show("long").state == "cancelled")
+        fakes.eventually(lambda: client.trainings.get("long").state == "cancelled")
 
 
 def test_a_training_that_fails_says_why(client: Client) -> None:
     client.trainings.start("digits", changes=[*TINY, "name=diverging", "optimiser.learning_rate=1e30"], run="diverging")
-    fakes.eventually(lambda: client.trainings.show("diverging").state == "failed")
-    assert "diverged in epoch 1" in client.trainings.show("diverging").reason
+    fakes.eventually(lambda: client.trainings.get("diverging").state == "failed")
+    assert "diverged in epoch 1" in client.trainings.get("diverging").reason
 
 
 def test_a_job_of_batch_trains_what_was_sent(
@@ -122,13 +124,13 @@ def test_a_job_of_batch_trains_what_was_sent(
 ) -> None:
     """Moto takes the job and runs nothing; here its command line is run, as the template's definition says it."""
     store = open_store(bucket_url)
-    handle = Trainer(store, Batch(queue))
+    handle = TrainingApi(store, AwsBatchLauncher(queue))
 
     def ask(method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
         sent = None if body is None else json.dumps(body).encode()
         return json.loads(handle(fakes.event(handle._routes, method, path, sent), None)["body"])
 
-    recipe = load("digits", TINY).model_dump(mode="json")
+    recipe = load_recipe("digits", TINY).model_dump(mode="json")
     asked = ask("POST", "/v1/trainings", {"recipe": recipe, "run": "monday"})
     (job,) = boto3.client("batch").describe_jobs(jobs=[asked["job"]["id"]])["jobs"]
     monkeypatch.setenv("AWS_BATCH_JOB_ID", job["jobId"])
@@ -139,7 +141,11 @@ def test_a_job_of_batch_trains_what_was_sent(
     assert handle(event, None) == {"done": ["monday: SUCCEEDED. exit code 0"]}
     shown = ask("GET", "/v1/trainings/monday")
     assert (shown["state"], shown["version"], shown["job"]["state"]) == ("finished", "tiny:1", "SUCCEEDED")
-    assert (shown["job"]["attempts"], shown["epochs"], shown["recipe"]) == (2, 2, dump(load("digits", TINY)))
+    assert (shown["job"]["attempts"], shown["epochs"], shown["recipe"]) == (
+        2,
+        2,
+        dump_recipe(load_recipe("digits", TINY)),
+    )
 
 
 def command(parameters: dict[str, str], store: str) -> list[str]:
@@ -205,7 +211,7 @@ def test_the_command_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
         ended, out, err = run(*words)
         assert (ended, out, said in err) == (code, "", True), err
     mine = tmp_path / "mine.yaml"
-    mine.write_text(dump(load("iris")).replace("iris.csv", "mine.csv"))
+    mine.write_text(dump_recipe(load_recipe("iris")).replace("iris.csv", "mine.csv"))
     code, _, err = run("train", str(mine))
     assert (code, "data.path is 'mine.csv', which the trainer cannot see" in err) == (2, True)
 
@@ -226,7 +232,7 @@ def test_ctrl_c_leaves_the_training_going(url: str, client: Client, run: Run) ->
         out, err = process.communicate(timeout=WAIT_S)
     assert (process.returncode, out) == (130, "")
     assert f"left goes on. Follow it again: pilotlight runs show left --follow --remote --url {url}" in err
-    assert client.trainings.show("left").state == "running"
+    assert client.trainings.get("left").state == "running"
     code, out, _ = run("runs", "cancel", "left", "--why", "enough")
     assert (code, "left is stopping" in out) == (0, True)
     code, out, err = run("runs", "show", "left", "--follow")

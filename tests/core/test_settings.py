@@ -23,7 +23,7 @@ def test_variables_are_read() -> None:
         }
     )
     assert found == Settings("s3://bucket", 2.5, 512)
-    assert found.model_bytes == 256_000_000
+    assert found.model_memory_budget == 256_000_000
 
 
 @pytest.mark.parametrize(

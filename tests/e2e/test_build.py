@@ -13,7 +13,7 @@ from tests.e2e.conftest import BUILD, ROOT
 LIMIT = 180_000_000  # bytes, the goal P10 of `make bench`; Lambda itself stops at 250 MB
 UNCHECKED = 1  # PEP 552
 ELF, MACHINES = b"\x7fELF", {"x86_64": 62, "arm64": 183}  # e_machine (System V ABI)
-STACK = template.load(ROOT / "template.yaml", {"Auth": "jwt"})  # the mode that has all functions
+STACK = template.load_stack(ROOT / "template.yaml", {"Auth": "jwt"})  # the mode that has all functions
 HANDLERS = {name: function.handler for name, function in STACK.functions.items()}
 LAYERED = [name for name, function in STACK.functions.items() if len(function.python_path) == 3]  # with the deps layer
 IMPORT = """

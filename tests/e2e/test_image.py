@@ -89,7 +89,7 @@ def command(folder: Path, recipe: str, *words: str) -> list[str]:
 def test_image_trains_and_publishes(folder: Path) -> None:
     done = docker("run", "--rm", "--network", "none", *command(folder, "wine", "--json", "--set", "epochs=200"))
     assert json.loads(done.stdout)["reference"] == "wine:1"
-    manifest = Registry(open_store(str(folder))).manifest("wine", 1)
+    manifest = Registry(open_store(str(folder))).load_manifest("wine", 1)
     assert manifest.training is not None
     assert manifest.training.revision == "e2e"
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from functions.train.convert import hf_checkpoint
-from pilotlight.cli.train import environment
+from pilotlight.cli.train import build_job_environment
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry
@@ -29,7 +29,7 @@ from pilotlight.runtime.session import Array
 from pilotlight.storage.object_store import open_store
 
 if TYPE_CHECKING:
-    from functions.train.convert.hf_encoder import Encoder
+    from functions.train.convert.hf_encoder import TransformerEncoder
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".pilotlight" / "minilm"
@@ -56,14 +56,14 @@ def store(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     url = str(tmp_path_factory.mktemp("minilm") / "store")
     program = [sys.executable, "-c", "from pilotlight.cli import app; app()"]
     words = ["publish", str(folder), "--name", "minilm", "--quantize", "int8", "--store", url]
-    assert subprocess.check_output([*program, *words], text=True, env=environment()) == "minilm:1\n"
+    assert subprocess.check_output([*program, *words], text=True, env=build_job_environment()) == "minilm:1\n"
     return url
 
 
 @pytest.fixture(scope="module")
 def url(store: str) -> Iterator[str]:
     gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment={"PILOTLIGHT_STORE": store})
-    with gateway.background() as address:
+    with gateway.serve_in_background() as address:
         yield address
 
 
@@ -76,8 +76,8 @@ def sentences() -> list[str]:
 
 def reference(folder: Path, texts: list[str]) -> Array:
     """sentence-transformers' answers, step by step, in fp32 and one text at a time: tokens, states, mean, length 1."""
-    shape = hf_checkpoint.shaped(folder, hf_checkpoint.document(folder / "config.json"))
-    encoder: Encoder = hf_checkpoint.loaded(folder, shape)
+    shape = hf_checkpoint.parse_encoder_config(folder, hf_checkpoint.read_json_object(folder / "config.json"))
+    encoder: TransformerEncoder = hf_checkpoint.load_encoder(folder, shape)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(LONGEST)
@@ -105,7 +105,7 @@ def served(url: str, texts: list[str]) -> Array:
 
 
 def manifest(store: str) -> Manifest:
-    return Registry(open_store(store)).manifest("minilm", 1)
+    return Registry(open_store(store)).load_manifest("minilm", 1)
 
 
 def test_eight_bits_mean_what_fp32_means(folder: Path, url: str, store: str) -> None:
@@ -114,7 +114,7 @@ def test_eight_bits_mean_what_fp32_means(folder: Path, url: str, store: str) -> 
     expected, found = reference(folder, texts), served(url, texts)
     cosines = (expected * found).sum(axis=1)
     record = manifest(store)
-    sizes = {name: record.file(variant.graph).bytes for name, variant in record.variants.items()}
+    sizes = {name: record.get_file(variant.graph).bytes for name, variant in record.variants.items()}
     ratio = sizes["int8"] / sizes["fp32"]
     Console().print(f"cosine: mean {cosines.mean():.4f}, least {cosines.min():.4f}; size {ratio:.4f}, {sizes}")
     assert record.serve == "int8"

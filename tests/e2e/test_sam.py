@@ -15,7 +15,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from pilotlight.cli.doctor import of_server
+from pilotlight.cli.doctor import check_server
 from pilotlight.client.client import Client, Tensor
 from pilotlight.errors import NotFoundError
 from tests import fakes
@@ -45,7 +45,7 @@ def url(environment_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def await_ready(address: str, log: Path) -> None:
     deadline = time.monotonic() + START_S
     with Client(address) as client:
-        while not client.ready():
+        while not client.is_ready():
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.5)
 
@@ -59,19 +59,19 @@ def test_start_api_answers_curl(url: str) -> None:
 
 
 def test_the_doctor_finds_fault_with_the_clis_own_errors_alone(url: str) -> None:
-    found = {one.check: one for one in of_server(url, "s3://models", deep=False)}
+    found = {one.check: one for one in check_server(url, "s3://models", deep=False)}
     assert {name for name, one in found.items() if one.state == "fails"} == {"gateway's errors"}, found
     assert found["golden requests"].said == "11 requests of 1 champions are answered as recorded."
 
 
 def test_start_api_answers_our_client(url: str) -> None:
     with Client(url) as client:
-        assert client.models() == ["digits", *sorted(f"echo-{datatype.lower()}" for datatype in ECHOES)]
+        assert client.list_models() == ["digits", *sorted(f"echo-{datatype.lower()}" for datatype in ECHOES)]
         answer = client.infer("digits", [Tensor("image", "FP32", [20, 1, 8, 8], IMAGES[:20].ravel().tolist())])
-        logits = np.reshape(answer.output("logits").data, (20, 10))
+        logits = np.reshape(answer.get_output("logits").data, (20, 10))
         assert (logits.argmax(axis=1) == LABELS[:20]).mean() >= 0.95
         with pytest.raises(NotFoundError, match="There is no model 'nothing'"):
-            client.metadata("nothing")
+            client.get_metadata("nothing")
 
 
 def test_start_api_answers_tritonclient(url: str) -> None:

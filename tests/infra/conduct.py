@@ -24,14 +24,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from functions.authorize import bearer, issuer, keys, policy
 from functions.authorize.errors import RefusedError
-from functions.authorize.handler import Authorizer, UnauthorizedError
+from functions.authorize.handler import JwtAuthorizer, UnauthorizedError
 from functions.batch_worker import handler, paths, queue_messages
-from functions.batch_worker.dispatch import Sender
+from functions.batch_worker.dispatch import Dispatcher
 from pilotlight.api.router import Router
 from pilotlight.contracts import manifest
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.local import authorizer, routes
-from pilotlight.local.template import Route
+from pilotlight.local.template import ApiRoute
 from pilotlight.storage import object_store
 from tests.issuer import AUDIENCE, NAME, FakeIssuer, claims, rsa_key
 
@@ -100,7 +100,7 @@ def messages_are_not_logged() -> Iterator[str]:
     record = {"messageId": "1", "body": SECRET, "messageAttributes": {}, "attributes": {}, "eventSourceARN": "q"}
     event = {"detail-type": "Pilotlight Inference", "detail": {"text": SECRET}, "id": "1"}
     for error in (InvalidInputError(f"{SECRET!r} is no JSON"), ValueError(SECRET)):
-        batch = handler.Batch(cast("Any", Fails(error)), cast("Any", None), Sender())
+        batch = handler.BatchWorker(cast("Any", Fails(error)), cast("Any", None), Dispatcher())
         with logged() as log:
             batch({"Records": [record]}, None)
         if SECRET in log.text:
@@ -121,13 +121,15 @@ class Fails:
     """Messages that all end in an error."""
 
     def __init__(self, error: Exception) -> None:
-        self.see_to = raises(error)
+        self.handle = raises(error)
 
 
 def tokens_are_not_logged() -> Iterator[str]:
     token = FORGED.token()
     with logged() as log, pytest.raises(UnauthorizedError) as raised:
-        Authorizer(TRUSTED, keys.Keys(RIGHT.jwks))({"authorizationToken": f"Bearer {token}", "methodArn": ARN}, None)
+        JwtAuthorizer(TRUSTED, keys.JwksCache(RIGHT.jwks))(
+            {"authorizationToken": f"Bearer {token}", "methodArn": ARN}, None
+        )
     if any(part in log.text or part in str(raised.value) for part in token.split(".")):
         yield "a token that is refused is logged"
     if not is_alone(raised.value):
@@ -160,28 +162,28 @@ def tokens() -> Iterator[tuple[str, str]]:
 
 
 def only_right_tokens_are_believed() -> Iterator[str]:
-    known = keys.Keys(RIGHT.jwks)
+    known = keys.JwksCache(RIGHT.jwks)
     for why, token in tokens():
         try:
-            bearer.read(f"Bearer {token}", TRUSTED, known)
+            bearer.authenticate_caller(f"Bearer {token}", TRUSTED, known)
         except (RefusedError, ValueError, TypeError):
             continue
         yield f"a token that {why} is believed"
     for url in ("http://issuer.example.com/jwks.json", "file:///etc/passwd"):
         try:
-            issuer._https(url)
+            issuer._check_https_url(url)
         except InvalidInputError:
             continue
         yield f"keys are read from {url}"
 
 
 def tokens_open_the_routes_of_their_scopes() -> Iterator[str]:
-    said = policy.answer(bearer.Caller("acme", frozenset({"infer"})), ARN)
+    said = policy.build_policy(bearer.Caller("acme", frozenset({"infer"})), ARN)
     stage = ARN.removesuffix("/GET/v2")
-    if not authorizer.allows(said, f"{stage}/POST/v2/models/digits/infer"):
+    if not authorizer.is_call_allowed(said, f"{stage}/POST/v2/models/digits/infer"):
         yield "who may infer may not"
     for path in ("GET/registry/models/ping", "POST/v2/repository/models/digits/load", "DELETE/registry/models/docs"):
-        if authorizer.allows(said, f"{stage}/{path}"):
+        if authorizer.is_call_allowed(said, f"{stage}/{path}"):
             yield f"who may infer may {path}"
 
 
@@ -197,7 +199,7 @@ def accepted(read: Callable[[str], object], given: str) -> bool:
 
 
 def only_files_of_the_inbox_are_read() -> Iterator[str]:
-    if not accepted(lambda uri: paths.file(STORE, uri), f"{STORE}/inbox/digits/monday.jsonl"):
+    if not accepted(lambda uri: paths.parse_inbox_uri(STORE, uri), f"{STORE}/inbox/digits/monday.jsonl"):
         yield "a file of the inbox is refused"
     for uri in (
         f"{STORE}/models/digits/aliases/champion.json", f"{STORE}/outbox/x.jsonl", f"{STORE}/inbox/../models/x",
@@ -206,35 +208,39 @@ def only_files_of_the_inbox_are_read() -> Iterator[str]:
         "models/x", "http://169.254.169.254/latest/meta-data", f"{STORE}/inbox/a\nb", f"{STORE}/inbox/a\x00",
         f"{STORE}/inbox/messages/one.jsonl", f"{STORE}/inbox/batches/0/a.jsonl", f"{STORE}/%69nbox/x",
     ):  # fmt: skip
-        if accepted(lambda each: paths.file(STORE, each), uri):
+        if accepted(lambda each: paths.parse_inbox_uri(STORE, each), uri):
             yield f"{uri!r} is read"
 
 
 def results_lie_in_the_outbox() -> Iterator[str]:
     for name in ("digits/monday.jsonl", "x.csv", "a/b/c.png", "outbox/x.jsonl", "inbox/x.jsonl"):
-        found = paths.file(STORE, f"{STORE}/inbox/{name}")
-        if not all(path.startswith("outbox/") and ".." not in path for path in (found.folder, found.result)):
-            yield f"the results of {name} lie at {found.result}"
+        found = paths.parse_inbox_uri(STORE, f"{STORE}/inbox/{name}")
+        if not all(path.startswith("outbox/") and ".." not in path for path in (found.folder, found.result_path)):
+            yield f"the results of {name} lie at {found.result_path}"
 
 
 def answers_to_messages_have_names_of_their_own() -> Iterator[str]:
     for key in (*HOSTILE, "x" * 200, "one", "a.b-c_d"):
-        found = queue_messages.name(key)
+        found = queue_messages.to_object_name(key)
         if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", found) is None:
             yield f"the answer to {key!r} lies at {found!r}"
 
 
 def answers_go_to_allowed_queues_alone() -> Iterator[str]:
     ours = "arn:aws:sqs:us-east-1:123456789012:replies"
-    sender = Sender([ours])
+    sender = Dispatcher([ours])
     for queue in (ours + "x", ours.replace("1234", "9999"), "https://sqs.us-east-1.amazonaws.com/1/x", "", "*"):
-        if accepted(sender.check, queue):
+        if accepted(sender.check_reply_queue, queue):
             yield f"answers go to {queue!r}"
 
 
 def names_are_no_paths() -> Iterator[str]:
     for word in HOSTILE:
-        for read in (lambda name: manifest.check_name(name, "name"), manifest.Reference.parse, manifest.check_alias):
+        for read in (
+            lambda name: manifest.check_name(name, "name"),
+            manifest.ModelReference.parse,
+            manifest.check_alias,
+        ):
             if accepted(cast("Callable[[str], object]", read), word):
                 yield f"{word!r} is a name"
 
@@ -243,7 +249,7 @@ def files_of_a_version_stay_in_it() -> Iterator[str]:
     for path in (*(word for word in HOSTILE if word != "a/b"), "a/", "a//b", "./a", "a/./b", "~/a"):
         document = {"path": path, "bytes": 1, "sha256": "0" * 64}
         try:
-            msgspec.convert(document, manifest.File)
+            msgspec.convert(document, manifest.ManifestFile)
         except msgspec.ValidationError:
             continue
         yield f"a version may have the file {path!r}"
@@ -253,7 +259,7 @@ def stores_keep_to_their_folder() -> Iterator[str]:
     with TemporaryDirectory() as folder:
         store = object_store.open_store(f"{folder}/store")
         for path in ("../outside", "a/../../outside", "a/../b"):
-            for act in (lambda each: store.put(each, b"x"), store.get, store.size, store.delete):
+            for act in (lambda each: store.put(each, b"x"), store.get, store.get_size, store.delete):
                 try:
                     act(path)
                 except InvalidInputError:
@@ -268,13 +274,13 @@ def stores_keep_to_their_folder() -> Iterator[str]:
 
 
 def encoded_slashes_lead_nowhere() -> Iterator[str]:
-    known = (Route("ANY", "/v2/models/{model}", "F"), Route("ANY", "/v2/models/{model}/versions/{version}", "F"))
+    known = (ApiRoute("ANY", "/v2/models/{model}", "F"), ApiRoute("ANY", "/v2/models/{model}/versions/{version}", "F"))
     for path, resource in {
         "/v2/models/a%2Fversions%2F1": "/v2/models/{model}",
         "/v2/models/%2e%2e%2fregistry": "/v2/models/{model}",
         "/v2/models/a/versions/1": "/v2/models/{model}/versions/{version}",
     }.items():
-        match = routes.Routes(known, "prod").match("GET", path)
+        match = routes.RouteTable(known, "prod").match("GET", path)
         if match is None or match.route.resource != resource:
             yield f"{path} leads to {match and match.route.resource}"
         elif "%2" in path and accepted(lambda name: manifest.check_name(name, "model"), match.parameters["model"]):
@@ -320,61 +326,61 @@ class Mutation:
 
 
 MUTATIONS: tuple[Mutation, ...] = (
-    Mutation(requests_are_not_logged, Router, "answer", "type(exc).__name__, where(exc)", "exc, where(exc)"),
-    Mutation(requests_are_not_logged, Router, "answer", 'event.get("resource")', "event"),
-    Mutation(requests_are_not_logged, Router, "answer", "LOG.error(", "LOG.exception("),
+    Mutation(requests_are_not_logged, Router, "dispatch", "type(exc).__name__, format_traceback(exc)", "exc, format_traceback(exc)"),
+    Mutation(requests_are_not_logged, Router, "dispatch", 'event.get("resource")', "event"),
+    Mutation(requests_are_not_logged, Router, "dispatch", "LOG.error(", "LOG.exception("),
     Mutation(
-        requests_are_not_logged, Router, "answer",
+        requests_are_not_logged, Router, "dispatch",
         '"The server failed on this request; its log says why."', "str(exc)",
     ),
     Mutation(
-        messages_are_not_logged, handler.Batch, "_record",
+        messages_are_not_logged, handler.BatchWorker, "_handle_record",
         "type(exc).__name__ if isinstance(exc, InvalidInputError) else str(exc)", "str(exc)",
     ),
-    Mutation(messages_are_not_logged, handler.Batch, "_record", "type(exc).__name__, where", "exc, where"),
-    Mutation(messages_are_not_logged, handler.Batch, "_private", "{type(exc).__name__}", "{exc}"),
-    Mutation(messages_are_not_logged, handler.Batch, "_private", "from None", "from exc"),
-    Mutation(tokens_are_not_logged, Authorizer, "__call__", 'refused: %s", exc', 'refused: %s", event'),
-    Mutation(tokens_are_not_logged, Authorizer, "__call__", "from None", "from exc"),
+    Mutation(messages_are_not_logged, handler.BatchWorker, "_handle_record", "type(exc).__name__, format_traceback", "exc, format_traceback"),
+    Mutation(messages_are_not_logged, handler.BatchWorker, "_handle_bus_message", "{type(exc).__name__}", "{exc}"),
+    Mutation(messages_are_not_logged, handler.BatchWorker, "_handle_bus_message", "from None", "from exc"),
+    Mutation(tokens_are_not_logged, JwtAuthorizer, "__call__", 'refused: %s", exc', 'refused: %s", event'),
+    Mutation(tokens_are_not_logged, JwtAuthorizer, "__call__", "from None", "from exc"),
     Mutation(
-        only_right_tokens_are_believed, bearer, "_claims",
+        only_right_tokens_are_believed, bearer, "_verify_claims",
         "audience=issuer.audience", 'audience=["other", "pilotlight"]',
     ),
-    Mutation(only_right_tokens_are_believed, bearer, "_claims", "issuer=issuer.name, ", ""),
-    Mutation(only_right_tokens_are_believed, bearer, "_claims", "leeway=LEEWAY_S", "leeway=10**6"),
-    Mutation(only_right_tokens_are_believed, bearer, "_claims", "ALGORITHMS, CHECKS,", "ALGORITHMS, {},"),
+    Mutation(only_right_tokens_are_believed, bearer, "_verify_claims", "issuer=issuer.name, ", ""),
+    Mutation(only_right_tokens_are_believed, bearer, "_verify_claims", "leeway=LEEWAY_S", "leeway=10**6"),
+    Mutation(only_right_tokens_are_believed, bearer, "_verify_claims", "ALGORITHMS, JWT_OPTIONS,", "ALGORITHMS, {},"),
     Mutation(
-        only_right_tokens_are_believed, bearer, "_claims",
-        "ALGORITHMS, CHECKS,", 'ALGORITHMS, {**CHECKS, "verify_signature": False},',
+        only_right_tokens_are_believed, bearer, "_verify_claims",
+        "ALGORITHMS, JWT_OPTIONS,", 'ALGORITHMS, {**JWT_OPTIONS, "verify_signature": False},',
     ),
-    Mutation(only_right_tokens_are_believed, bearer, "_tenant", "TENANT.fullmatch(tenant) is None", "False"),
-    Mutation(only_right_tokens_are_believed, issuer, "_https", 'parts.scheme != "https" or ', ""),
-    Mutation(tokens_open_the_routes_of_their_scopes, policy, "resources", "{verb}{path}", "*{path}"),
-    Mutation(tokens_open_the_routes_of_their_scopes, policy, "resources", "in sorted(scopes)", 'in ("infer", "admin")'),
-    Mutation(only_files_of_the_inbox_are_read, paths, "file", "not uri.startswith(inbox)", "False"),
-    Mutation(only_files_of_the_inbox_are_read, paths, "file", 'f"{store}/inbox/"', 'f"{store}"'),
-    Mutation(only_files_of_the_inbox_are_read, paths, "file", '("", ".", "..")', '("", ".")'),
-    Mutation(only_files_of_the_inbox_are_read, paths, "file", '("", ".", "..")', '(".", "..")'),
-    Mutation(only_files_of_the_inbox_are_read, paths, "file", "not found.path.isprintable()", "False"),
-    Mutation(only_files_of_the_inbox_are_read, paths, "file", "(MESSAGES, RESULTS)", "RESULTS"),
-    Mutation(only_files_of_the_inbox_are_read, paths, "file", "(MESSAGES, RESULTS)", "MESSAGES"),
-    Mutation(results_lie_in_the_outbox, paths, "File", 'f"outbox/{inner', 'f"{inner'),
-    Mutation(answers_to_messages_have_names_of_their_own, queue_messages, "name", "[A-Za-z0-9._-]{0,127}", ".{0,127}"),
-    Mutation(answers_to_messages_have_names_of_their_own, queue_messages, "name", "{0,127}", "*"),
-    Mutation(answers_go_to_allowed_queues_alone, Sender, "check", "queue not in self._allowed", "not queue"),
+    Mutation(only_right_tokens_are_believed, bearer, "_read_tenant", "TENANT.fullmatch(tenant) is None", "False"),
+    Mutation(only_right_tokens_are_believed, issuer, "_check_https_url", 'parts.scheme != "https" or ', ""),
+    Mutation(tokens_open_the_routes_of_their_scopes, policy, "list_resources", "{verb}{path}", "*{path}"),
+    Mutation(tokens_open_the_routes_of_their_scopes, policy, "list_resources", "in sorted(scopes)", 'in ("infer", "admin")'),
+    Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", "not uri.startswith(inbox)", "False"),
+    Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", 'f"{store_url}/inbox/"', 'f"{store_url}"'),
+    Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", '("", ".", "..")', '("", ".")'),
+    Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", '("", ".", "..")', '(".", "..")'),
+    Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", "not inbox_file.path.isprintable()", "False"),
+    Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", "(MESSAGES_FOLDER, RESULTS_FOLDER)", "RESULTS_FOLDER"),
+    Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", "(MESSAGES_FOLDER, RESULTS_FOLDER)", "MESSAGES_FOLDER"),
+    Mutation(results_lie_in_the_outbox, paths, "InboxFile", 'f"outbox/{inner', 'f"{inner'),
+    Mutation(answers_to_messages_have_names_of_their_own, queue_messages, "to_object_name", "[A-Za-z0-9._-]{0,127}", ".{0,127}"),
+    Mutation(answers_to_messages_have_names_of_their_own, queue_messages, "to_object_name", "{0,127}", "*"),
+    Mutation(answers_go_to_allowed_queues_alone, Dispatcher, "check_reply_queue", "queue not in self._allowed", "not queue"),
     Mutation(names_are_no_paths, manifest, "check_name", "re.fullmatch(NAME_PATTERN, name) is None or ", ""),
     Mutation(
         names_are_no_paths, manifest, "check_name",
         "re.fullmatch(NAME_PATTERN, name)", 're.match(r"[A-Za-z0-9]", name)',
     ),
-    Mutation(files_of_a_version_stay_in_it, manifest, "File", "(/[A-Za-z0-9_]", "(/[A-Za-z0-9._]"),
-    Mutation(files_of_a_version_stay_in_it, manifest, "File", "^[A-Za-z0-9_][", "^["),
+    Mutation(files_of_a_version_stay_in_it, manifest, "ManifestFile", "(/[A-Za-z0-9_]", "(/[A-Za-z0-9._]"),
+    Mutation(files_of_a_version_stay_in_it, manifest, "ManifestFile", "^[A-Za-z0-9_][", "^["),
     Mutation(
         stores_keep_to_their_folder,
         object_store,
-        "translated",
+        "translate_errors",
         "except ValueError as exc",
         "except LookupError as exc",
     ),
-    Mutation(encoded_slashes_lead_nowhere, routes, "_segments", "segments = path.", "segments = unquote(path)."),
+    Mutation(encoded_slashes_lead_nowhere, routes, "_split_path", "segments = path.", "segments = unquote(path)."),
 )  # fmt: skip

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
-from pilotlight.aws.eventbridge import INFERENCE
+from pilotlight.aws.eventbridge import INFERENCE_DETAIL_TYPE
 from tests.infra.templates import (
     Change,
     Rule,
@@ -105,7 +105,7 @@ def words_on_the_bus_are_ours(templates: Templates) -> Iterator[str]:
             told = one.get("Condition", {}).get("StringEquals", {})
             if "events:PutEvents" in listed(one["Action"]) and (
                 not str(told.get("events:source")).startswith("pilotlight.")
-                or told.get("events:detail-type") != INFERENCE
+                or told.get("events:detail-type") != INFERENCE_DETAIL_TYPE
             ):
                 yield f"{name} may put any event on the bus"
 

@@ -15,7 +15,7 @@ Change = Callable[[Templates], None]  # says by its docstring what it changes
 
 FILES = {"api": "template.yaml", "training": "infra/training.yaml", "events": "infra/events.yaml"}
 
-TEMPLATES: Templates = {name: intrinsics.written(ROOT / path) for name, path in FILES.items()}
+TEMPLATES: Templates = {name: intrinsics.load_raw_template(ROOT / path) for name, path in FILES.items()}
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

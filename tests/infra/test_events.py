@@ -8,8 +8,8 @@ from typing import Any
 from cfnlint.decode import cfn_yaml
 
 from functions.batch_worker.dispatch import SOURCE
-from functions.batch_worker.events import CREATED, Job, of_event
-from pilotlight.aws.eventbridge import INFERENCE
+from functions.batch_worker.events import OBJECT_CREATED, FileEvent, parse_bus_event
+from pilotlight.aws.eventbridge import INFERENCE_DETAIL_TYPE
 
 ROOT = Path(__file__).parents[2]
 STACK: dict[str, Any] = cfn_yaml.load(str(ROOT / "infra" / "events.yaml"))
@@ -67,7 +67,9 @@ def test_the_function_may_do_only_what_it_must() -> None:
 
 def test_it_may_tell_itself_to_go_on_and_nobody_anything_else() -> None:
     (statement,) = [one for one in statements() if one["Action"] == "events:PutEvents"]
-    assert statement["Condition"] == {"StringEquals": {"events:source": SOURCE, "events:detail-type": INFERENCE}}
+    assert statement["Condition"] == {
+        "StringEquals": {"events:source": SOURCE, "events:detail-type": INFERENCE_DETAIL_TYPE}
+    }
 
 
 def test_the_machine_and_the_function_name_each_other() -> None:
@@ -94,7 +96,7 @@ def test_no_template_holds_a_null_which_cloudformation_refuses() -> None:
 def test_what_fails_for_good_is_told_as_an_event_that_the_function_understands() -> None:
     told = RESOURCES["Spread"]["Properties"]["Definition"]["States"]["Bury"]["Parameters"]["MessageBody"]
     event = {"id": "e", "detail-type": told["detail-type"], "source": told["source"], "detail": {"job": "batch_1"}}
-    assert of_event(event) == Job("batch_1", "pilotlight.batch", "e")
+    assert parse_bus_event(event) == FileEvent("batch_1", "pilotlight.batch", "e")
     assert set(told["detail"]) == {"job.$"}
 
 
@@ -120,10 +122,10 @@ def test_queues_are_encrypted_and_dead_letters_are_kept() -> None:
 
 def test_events_of_the_inbox_and_of_the_bus_come_and_no_others() -> None:
     uploaded, asked = (FUNCTION["Events"][name]["Properties"]["Pattern"] for name in ("Uploaded", "Asked"))
-    assert uploaded["detail-type"] == [CREATED]
+    assert uploaded["detail-type"] == [OBJECT_CREATED]
     assert uploaded["detail"]["object"] == {"key": [{"prefix": "inbox/"}]}
     assert uploaded["detail"]["bucket"] == {"name": [{"Ref": "ModelBucket"}]}
-    assert asked == {"detail-type": [INFERENCE]}
+    assert asked == {"detail-type": [INFERENCE_DETAIL_TYPE]}
 
 
 def test_the_stack_nests_it_with_parameters_that_it_has() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pilotlight.api.usage_log import Kind, form
+from pilotlight.api.usage_log import UsageKey, build_line_template
 from pilotlight.costs import estimate
 from pilotlight.local import intrinsics
 
@@ -19,9 +19,9 @@ STAGES = ("queue", "load", "decode", "infer", "encode", "store")  # of Trace.mar
 TOLD_BY_CODE = ("layers/core/pilotlight", "functions")
 
 
-STACK = intrinsics.written(ROOT / "template.yaml")
-EVENTS = intrinsics.written(ROOT / "infra/events.yaml")
-MONITORING = intrinsics.written(ROOT / "infra/monitoring.yaml")
+STACK = intrinsics.load_raw_template(ROOT / "template.yaml")
+EVENTS = intrinsics.load_raw_template(ROOT / "infra/events.yaml")
+MONITORING = intrinsics.load_raw_template(ROOT / "infra/monitoring.yaml")
 ALARMS = {
     name: resource["Properties"]
     for template in (STACK, MONITORING)
@@ -50,7 +50,10 @@ def emitted() -> set[str]:
     for folder in TOLD_BY_CODE:
         for path in (ROOT / folder).rglob("*.py"):
             found.update(counted(ast.parse(path.read_text())))
-    lines = [form(Kind("r", "m", 1, cold=False, status=status, tenant="", stages=STAGES)) for status in (200, 400, 500)]
+    lines = [
+        build_line_template(UsageKey("r", "m", 1, cold=False, status=status, tenant="", stages=STAGES))
+        for status in (200, 400, 500)
+    ]
     for line in lines:
         directives = json.loads(re.sub(r"%\w|%\.\d?\w", "0", line.replace(",%s,", ",")))["_aws"]["CloudWatchMetrics"]
         found |= {metric["Name"] for directive in directives for metric in directive["Metrics"]}
@@ -169,7 +172,7 @@ def test_new_code_is_taken_back_by_alarms_that_are_about_it() -> None:
 @pytest.mark.parametrize("name", ["Monitoring", "Training"])
 def test_nested_stacks_get_the_parameters_that_they_have(name: str) -> None:
     nested = STACK["Resources"][name]["Properties"]
-    parameters = intrinsics.written(ROOT / nested["TemplateURL"])["Parameters"]
+    parameters = intrinsics.load_raw_template(ROOT / nested["TemplateURL"])["Parameters"]
     required = {parameter for parameter, each in parameters.items() if "Default" not in each}
     assert required <= set(nested["Parameters"]) <= set(parameters)
 
@@ -200,7 +203,7 @@ def test_panels_do_not_lie_upon_each_other() -> None:
 
 def test_the_sums_by_tenant_ask_for_fields_that_lines_have() -> None:
     query = MONITORING["Resources"]["Bill"]["Properties"]["QueryString"]
-    line = form(Kind("r", "m", 1, cold=False, status=200, tenant="t", stages=()))
+    line = build_line_template(UsageKey("r", "m", 1, cold=False, status=200, tenant="t", stages=()))
     for name in re.findall(r"sum\((\w+)\)|by ([\w, ]+)", query):
         for each in re.split(r", *", "".join(name)):
             assert f'"{each}"' in line or each in ("usd", "calls", "gb_seconds")
@@ -208,6 +211,6 @@ def test_the_sums_by_tenant_ask_for_fields_that_lines_have() -> None:
 
 def test_the_estimate_knows_how_much_is_watched() -> None:
     assert sum(max(1, len(metrics(alarm))) for alarm in ALARMS.values()) == estimate.ALARM_METRICS
-    line = form(Kind("r", "m", 1, cold=False, status=500, tenant="", stages=STAGES[:-1]))
+    line = build_line_template(UsageKey("r", "m", 1, cold=False, status=500, tenant="", stages=STAGES[:-1]))
     of_version = json.loads(re.sub(r"%\w|%\.\d?\w", "0", line.replace(",%s,", ",")))["_aws"]["CloudWatchMetrics"][1]
-    assert 2 * len(of_version["Metrics"]) == estimate.PER_VERSION
+    assert 2 * len(of_version["Metrics"]) == estimate.METRICS_PER_VERSION

@@ -297,8 +297,8 @@ def decided(logical: str, **parameters: str) -> Answer:
     """A resource of the translated template with these parameters, as CloudFormation decides its conditions."""
     template = translated("api", parameters)
     declared = {key: value.get("Default", "") for key, value in template["Parameters"].items()} | parameters
-    conditions = intrinsics.conditions(template, declared)
-    answer: Answer = intrinsics.resolve(template["Resources"][logical], declared, conditions)
+    conditions = intrinsics.evaluate_conditions(template, declared)
+    answer: Answer = intrinsics.resolve_intrinsics(template["Resources"][logical], declared, conditions)
     return answer
 
 
@@ -330,7 +330,7 @@ def test_new_code_takes_over_slowly_and_is_taken_back_on_the_alarm(name: Callabl
     assert group["autoRollbackConfiguration"]["enabled"]
     assert "DEPLOYMENT_STOP_ON_ALARM" in group["autoRollbackConfiguration"]["events"]
     watched = decided("PredictFunctionDeploymentGroup", **MUCH)["Properties"]["AlarmConfiguration"]
-    assert str(watched["Alarms"][0]["Name"]) == str(intrinsics.Unknown("!Ref PredictFailures"))
+    assert str(watched["Alarms"][0]["Name"]) == str(intrinsics.UnresolvedValue("!Ref PredictFailures"))
     policy = decided("PredictFunctionAliaslive", **MUCH)["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]
     assert "ServerlessDeploymentApplication" in str(policy["ApplicationName"])
 

@@ -16,7 +16,7 @@ from pilotlight.openapi import OPERATIONS
 
 ROOT = Path(__file__).parents[2]
 TOKENS = {"Auth": "jwt", "JwtIssuer": "https://issuer.example.com", "JwtAudience": "pilotlight"}
-STACK = template.load(ROOT / "template.yaml", TOKENS)  # the mode that has all functions
+STACK = template.load_stack(ROOT / "template.yaml", TOKENS)  # the mode that has all functions
 
 
 def resources(file: str) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def test_the_authorizer_is_asked_before_every_route_and_in_its_mode_alone() -> N
     assert re.search(STACK.authorizer.pattern, "Bearer eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln-_A")
     assert not re.search(STACK.authorizer.pattern, "Bearer a.b.c d")
     for mode in ("admin-key", "key", "iam"):
-        assert template.load(ROOT / "template.yaml", {"Auth": mode}).authorizer is None
+        assert template.load_stack(ROOT / "template.yaml", {"Auth": mode}).authorizer is None
 
 
 def test_the_authorizer_carries_no_model_code() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pilotlight.contracts.manifest import Canary, Draft, TensorSpec, Variant
+from pilotlight.contracts.manifest import Canary, ManifestDraft, TensorSpec, Variant
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry
@@ -43,8 +43,10 @@ def table(rows: int) -> bytes:
 def publish(registry: Registry, rows: int) -> None:
     """The next version of `table`."""
     inputs, outputs = (TensorSpec("x", "INT64", ("batch",)),), (TensorSpec("y", "FP32", ("batch",)),)
-    draft = Draft(name="table", inputs=inputs, outputs=outputs, variants={"fp32": Variant("model.onnx")}, serve="fp32")
-    registry.publish(draft, {"model.onnx": table(rows)})
+    draft = ManifestDraft(
+        name="table", inputs=inputs, outputs=outputs, variants={"fp32": Variant("model.onnx")}, serve="fp32"
+    )
+    registry.publish_version(draft, {"model.onnx": table(rows)})
 
 
 class Callers:
@@ -98,13 +100,13 @@ def run(count: int) -> dict[str, Any]:
         registry = Registry(open_store(store))
         publish(registry, 10)
         publish(registry, 5)
-        canary = Canary(2, alias_updates.until("1h"))
-        registry.change(
-            "table", "champion", lambda old: alias_updates.tried(old, canary, int(SHARE * 1e4), "load", "trial")
+        canary = Canary(2, alias_updates.compute_bake_end("1h"))
+        registry.update_alias(
+            "table", "champion", lambda old: alias_updates.start_canary(old, canary, int(SHARE * 1e4), "load", "trial")
         )
         environment = {"PILOTLIGHT_STORE": store, "PILOTLIGHT_ALIAS_SECONDS": "1", **fakes.QUIET}
         gateway = Gateway(ROOT / "template.yaml", port=0, workers=CONNECTIONS, environment=environment)
-        with gateway.background() as url:
+        with gateway.serve_in_background() as url:
             return watch(registry, Callers(url), count)
 
 
@@ -119,9 +121,9 @@ def watch(registry: Registry, callers: Callers, count: int) -> dict[str, Any]:
     callers.send(min(5000, count // 4), EASY)
     began = time.monotonic()
     callers.send(count - min(5000, count // 4), HARD)
-    while registry.alias("table", "champion").shares and time.monotonic() < began + WAIT_S:
+    while registry.load_alias("table", "champion").shares and time.monotonic() < began + WAIT_S:
         time.sleep(0.1)
-    last = registry.alias("table", "champion")
+    last = registry.load_alias("table", "champion")
     return {
         "requests": count,
         "met": met,

@@ -120,7 +120,7 @@ def run(mb: float, kills: tuple[float, ...] = (30.0, 70.0), part: int = PART_BYT
         boto3.client("s3").create_bucket(Bucket=bucket)
         store = open_store(f"s3://{bucket}")
         fakes.publish(Registry(store))
-        store.write(f"inbox/{NAME}.jsonl", content(int(mb * 1e6)))
+        store.put_chunks(f"inbox/{NAME}.jsonl", content(int(mb * 1e6)))
         if spread:
             return spread_out(store, kills, part, spread)
         return driven(store, created(bucket, f"inbox/{NAME}.jsonl"), kills, part)
@@ -135,7 +135,7 @@ def driven(store: ObjectStore, event: bytes, kills: tuple[float, ...], part: int
         deaths.append(progress(store)["percent"])
         if invocation.process.returncode != -9 or deaths[-1] >= 100:
             failures.append(f"not killed at {percent} %: status {invocation.process.returncode}, {deaths[-1]} %")
-        if f"outbox/{NAME}/manifest.json" in set(store.paths("outbox")):
+        if f"outbox/{NAME}/manifest.json" in set(store.list_paths("outbox")):
             failures.append(f"there is a manifest at {deaths[-1]} %")
     if Invocation(store.url, event, part).close() != 0:
         failures.append("the last invocation failed")
@@ -215,15 +215,15 @@ def wrong(store: ObjectStore) -> list[str]:
     found = [count, count - bad, bad, digest.hexdigest(), ["double:1"]]
     if count != lines or list(told.values()) != found:
         failures.append(f"the manifest says {told}, there are {lines} lines and {found}")
-    if list(store.paths(f"outbox/{NAME}/parts")):
+    if list(store.list_paths(f"outbox/{NAME}/parts")):
         failures.append("parts are left over")
     return failures[:20]
 
 
 def whole(store: ObjectStore, path: str) -> Iterator[bytes]:
     """A large object, however long its reader takes."""
-    size, e_tag = store.stamp(path)
-    return store.blocks(path, 0, size, e_tag)
+    size, e_tag = store.get_size_and_e_tag(path)
+    return store.iterate_blocks(path, 0, size, e_tag)
 
 
 def texts(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from functions.predict.handler import build
+from functions.predict.handler import build_predict_handler
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
@@ -40,7 +40,7 @@ def publish(store: str) -> None:
     echoes: dict[str, Datatype] = {"texts": "BYTES", "whole": "INT64"}
     for name, datatype in echoes.items():
         x, y = (TensorSpec(tensor, datatype, ("rows", "columns")) for tensor in "xy")
-        registry.publish(fakes.draft(name, (x,), (y,)), {"model.onnx": fakes.graph(f"echo-{datatype.lower()}")})
+        registry.publish_version(fakes.draft(name, (x,), (y,)), {"model.onnx": fakes.graph(f"echo-{datatype.lower()}")})
 
 
 def valid(chance: random.Random) -> tuple[str, dict[str, Any]]:
@@ -149,7 +149,7 @@ def run(count: int, seed: int) -> dict[str, Any]:
     chance, statuses, failures, memory = random.Random(seed), Counter[int](), [], [resident()]  # noqa: S311 - no secret
     with TemporaryDirectory() as store:
         publish(store)
-        handle = build(Settings(store=store, alias_seconds=3600))
+        handle = build_predict_handler(Settings(store=store, alias_seconds=3600))
         for number in range(1, count + 1):
             name, asked = valid(chance)
             sent = event(name, *body(chance, asked), chance)

@@ -78,7 +78,7 @@ def run(minutes: float, swaps: int) -> dict[str, Any]:
         fakes.publish(registry, of="square", golden=fakes.golden([1, 2, 3], [1, 4, 9]))
         environment = {"PILOTLIGHT_STORE": store, "PILOTLIGHT_ALIAS_SECONDS": "1", **fakes.QUIET}
         gateway = Gateway(ROOT / "template.yaml", port=0, workers=2, environment=environment)
-        with gateway.background() as url:
+        with gateway.serve_in_background() as url:
             return driven(url, registry, minutes * 60, swaps)
 
 
@@ -92,7 +92,7 @@ def driven(url: str, registry: Registry, seconds: float, swaps: int) -> dict[str
         memory.append(resident())
         while moved < swaps * (step + 1) // 20:
             moved += 1
-            registry.move("double", "champion", 1 + moved % 2, by="load", reason=f"swap {moved}")
+            registry.move_alias("double", "champion", 1 + moved % 2, actor="load", reason=f"swap {moved}")
     callers.over.set()
     for thread in callers.threads:
         thread.join(60)

@@ -27,9 +27,9 @@ def move(url: str, seed: int, seconds: float) -> int:
         try:
             if drawn.random() < 0.5:
                 version = drawn.randint(1, VERSIONS)
-                registry.move("double", "champion", version, by=str(seed), reason="promote")
+                registry.move_alias("double", "champion", version, actor=str(seed), reason="promote")
             else:
-                registry.rollback("double", by=str(seed), reason="roll back")
+                registry.rollback_alias("double", actor=str(seed), reason="roll back")
         except (ConflictError, InvalidInputError):  # somebody was faster, or there is nothing yet to go back to
             continue
         done += 1
@@ -41,7 +41,7 @@ def read(url: str, seconds: float) -> list[tuple[int, int]]:
     registry, deadline = Registry(open_store(url)), time.monotonic() + seconds
     seen: dict[int, int] = {}
     while time.monotonic() < deadline:
-        document = registry.alias("double", "champion")
+        document = registry.load_alias("double", "champion")
         seen[document.number] = document.version
     return sorted(seen.items())
 
@@ -65,7 +65,7 @@ def judge(url: str, processes: int, seconds: float) -> dict[str, Any]:
         reading = pool.apply_async(read, (url, seconds))
         done = pool.starmap(move, [(url, seed, seconds) for seed in range(processes)])
         seen = reading.get()
-    past = registry.history("double")
+    past = registry.load_alias_history("double")
     movers = Counter(document.by for document in past[1:])
     wrong = {
         "numbers with gaps": [document.number for document in past] != list(range(1, len(past) + 1)),

@@ -17,8 +17,8 @@ from unittest.mock import patch
 
 import boto3
 
-from functions.batch_worker.handler import Batch, build
-from pilotlight.aws.sqs_redrive import move
+from functions.batch_worker.handler import BatchWorker, build_batch_worker
+from pilotlight.aws.sqs_redrive import move_messages
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import ObjectStore, open_store
@@ -77,8 +77,8 @@ class Poller:
         self._handle = self._environment()
         self.counts: Counter[str] = Counter(crashes=0)
 
-    def _environment(self) -> Batch:
-        return build(Settings(alias_seconds=3600), self._store)
+    def _environment(self) -> BatchWorker:
+        return build_batch_worker(Settings(alias_seconds=3600), self._store)
 
     def drain(self) -> None:
         """Until nothing lies in the queue, hidden or not."""
@@ -195,7 +195,7 @@ def send(sqs: Any, url: str, kinds: list[str], numbers: list[int]) -> None:  # n
 def wrong(store: Deadly, kinds: list[str], answered: set[str]) -> list[str]:
     """What is not as it must be: answers that lack, are too many, are of another request or were written twice."""
     names = {f"{FOLDER}n{number}.json": number for number, kind in enumerate(kinds) if kind in answered}
-    found = set(store.paths("outbox"))
+    found = set(store.list_paths("outbox"))
     failures = [f"{path}: no answer" for path in names.keys() - found]
     failures += [f"{path}: nobody asked" for path in found - names.keys()]
     failures += [f"{path}: written {times} times" for path, times in store.writes.items() if times != 1]
@@ -243,7 +243,7 @@ def driven(store: Deadly, sqs: Any, count: int, weather: Weather, chance: random
         failures.append(f"{dead} dead letters of {sent['broken'] + sent['late']}")
     fakes.publish(Registry(store), "late")
     store.writes = Counter({path: times for path, times in store.writes.items() if path.startswith(FOLDER)})
-    moved = list(move(sqs, dlq, queue))[-1]
+    moved = list(move_messages(sqs, dlq, queue))[-1]
     poller.drain()
     failures += wrong(store, kinds, {"good", "late"})
     again = size(sqs, dlq)[0]

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pilotlight.contracts.manifest import Manifest
-from pilotlight.gate.evaluation import Gate
-from pilotlight.gate.promotion import promote
+from pilotlight.gate.evaluation import QualityGate
+from pilotlight.gate.promotion import promote_version
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.storage.object_store import open_store
@@ -56,7 +56,7 @@ def run() -> dict[str, Any]:
         registry = Registry(open_store(Path(folder, "store").as_uri()))
         fakes.publish_digits(registry)
         environment = {"PILOTLIGHT_STORE": registry.store.url, "PILOTLIGHT_ALIAS_SECONDS": "1", **fakes.QUIET}
-        with Gateway(ROOT / "template.yaml", port=0, workers=1, environment=environment).background() as url:
+        with Gateway(ROOT / "template.yaml", port=0, workers=1, environment=environment).serve_in_background() as url:
             callers = Callers(url)
             callers.thread.start()
             refused = {name: judged(registry, kind) for name, kind in bad.kinds().items()}
@@ -69,14 +69,14 @@ def run() -> dict[str, Any]:
 def judged(registry: Registry, kind: bad.Kind) -> str | None:
     """Why the gate refuses that kind of version; None when it does not."""
     version = publish(registry, kind).version
-    outcome = promote(Gate(registry, kind.memory_mb), "digits", version, by="load")
-    return None if outcome.moved else outcome.verdict.why
+    outcome = promote_version(QualityGate(registry, kind.memory_mb), "digits", version, actor="load")
+    return None if outcome.alias_document else outcome.verdict.reason
 
 
 def publish(registry: Registry, kind: bad.Kind) -> Manifest:
     """Publish it as the next version of digits, and spoil it afterwards if it is of that kind."""
     draft = msgspec.structs.replace(bad.DRAFT, **({"golden": None} | dict(kind.fields)))
-    manifest = registry.publish(draft, {**bad.FILES, bad.GRAPH: kind.graph, **kind.files})
+    manifest = registry.publish_version(draft, {**bad.FILES, bad.GRAPH: kind.graph, **kind.files})
     if kind.tampered:
         path = version_path("digits", manifest.version, bad.GRAPH)
         registry.store.put(path, kind.graph[:-1] + b"x")

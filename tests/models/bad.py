@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from pilotlight.contracts.manifest import Draft, Variant, decode
+from pilotlight.contracts.manifest import ManifestDraft, Variant, decode_document
 
 FOLDER = Path(__file__).with_name("digits")
 GRAPH = "model.int8.onnx"
-DRAFT = decode((FOLDER / "draft.json").read_bytes(), Draft, "draft.json")
+DRAFT = decode_document((FOLDER / "draft.json").read_bytes(), ManifestDraft, "draft.json")
 FILES: Mapping[str, bytes] = {path.name: path.read_bytes() for path in FOLDER.iterdir() if path.name != "draft.json"}
 OUTPUT = DRAFT.outputs[0]
 Values = np.ndarray[Any, Any]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from pilotlight.contracts.manifest import CANDIDATE, Draft, Reference, encode
+from pilotlight.contracts.manifest import CANDIDATE, ManifestDraft, ModelReference, encode_document
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.storage.object_store import open_store
 
@@ -15,11 +15,11 @@ KEPT = ("model.int8.onnx", "golden.json", "evaluation.npz")
 
 def keep(registry: Registry) -> None:
     """Write the served graph, its golden requests, its test set, and the draft that publishes them again."""
-    manifest = registry.manifest("digits", registry.resolve(Reference("digits", None, CANDIDATE)))
-    draft = msgspec.convert(msgspec.to_builtins(manifest), Draft)
+    manifest = registry.load_manifest("digits", registry.resolve_reference(ModelReference("digits", None, CANDIDATE)))
+    draft = msgspec.convert(msgspec.to_builtins(manifest), ManifestDraft)
     draft = msgspec.structs.replace(draft, variants={"int8": draft.variants["int8"]}, report=None)
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / "draft.json").write_bytes(encode(draft))
+    (FOLDER / "draft.json").write_bytes(encode_document(draft))
     for file in KEPT:
         path = version_path(manifest.name, manifest.version, file)
         (FOLDER / file).write_bytes(registry.store.get(path).data)

@@ -10,67 +10,69 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from functions.train.convert import examples, model_card, source
-from functions.train.convert.converted_model import Model
-from functions.train.convert.examples import Examples
-from functions.train.convert.variants import Choice, Material, choose
-from pilotlight.contracts.manifest import Draft, Evaluation, Variant, encode
+from functions.train.convert.converted_model import ConvertedModel
+from functions.train.convert.examples import ExampleSet
+from functions.train.convert.variants import QuantizationSource, VariantChoice, choose_variants
+from pilotlight.contracts.manifest import EvaluationSet, ManifestDraft, Variant, encode_document
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.runtime import golden_recorder, onnx_header
 from pilotlight.runtime.golden_recorder import Feeds
 from pilotlight.runtime.session import Session, open_session
 
-GOLDEN = 3  # requests of one example each that are recorded from the publisher's data
+GOLDEN_EXAMPLES = 3  # requests of one example each that are recorded from the publisher's data
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
-    options = parser().parse_args(arguments)
+    options = build_convert_parser().parse_args(arguments)
     try:
-        take_in(options)
+        build_version_files(options)
     except PilotlightError as exc:
         sys.stderr.write(f"{exc}\n")
         return 2 if isinstance(exc, InvalidInputError) else 1
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
+def build_convert_parser() -> argparse.ArgumentParser:
     """The words of the command line."""
-    words = argparse.ArgumentParser(prog="python -m functions.train.convert", description="Make a version of a model.")
-    words.add_argument("path", type=Path)
-    words.add_argument("--name", required=True)
-    words.add_argument("--into", type=Path, required=True, metavar="FOLDER")
-    words.add_argument("--task")
-    words.add_argument("--labels", type=Path)
-    words.add_argument("--quantize", choices=("auto", "int8", "int4", "none"), default="none")
-    words.add_argument("--evaluation", type=Path, metavar="FILE")
-    words.add_argument("--calibration", type=Path, metavar="FILE")
-    return words
+    parser = argparse.ArgumentParser(prog="python -m functions.train.convert", description="Make a version of a model.")
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--into", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--task")
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--quantize", choices=("auto", "int8", "int4", "none"), default="none")
+    parser.add_argument("--evaluation", type=Path, metavar="FILE")
+    parser.add_argument("--calibration", type=Path, metavar="FILE")
+    return parser
 
 
-def take_in(options: argparse.Namespace) -> None:
+def build_version_files(options: argparse.Namespace) -> None:
     """Convert, quantize, measure, record; write everything."""
     folder: Path = options.into
-    model = source.read(options.path, folder / "model.fp32.onnx", options.task)
+    model = source.convert_source(options.path, folder / "model.fp32.onnx", options.task)
     session = open_session(str(model.graph))
-    evaluation, calibration = data(options, session)
-    feeds = requests(model, session, evaluation or calibration)
-    labels = model.labels if options.labels is None else lines(options.labels)
-    choice = choose(Material(model.graph, feeds, labels, evaluation, calibration), options.quantize)
-    recorded = golden_recorder.record(choice.graphs[choice.serve], choice.serve, feeds)
+    evaluation, calibration = load_evaluation_and_calibration(options, session)
+    feeds = choose_golden_feeds(model, session, evaluation or calibration)
+    labels = model.labels if options.labels is None else read_publisher_labels(options.labels)
+    choice = choose_variants(QuantizationSource(model.graph, feeds, labels, evaluation, calibration), options.quantize)
+    golden_requests = golden_recorder.record_golden_requests(choice.graphs[choice.serve], choice.serve, feeds)
     files = {
         "report.json": choice.report,
-        "model-card.md": model_card.write(options.name, model, choice, session).encode(),
+        "model-card.md": model_card.format_converted_card(options.name, model, choice, session).encode(),
     }
-    if recorded is not None:
-        files["golden.json"] = encode(recorded)
+    if golden_requests is not None:
+        files["golden.json"] = encode_document(golden_requests)
     if choice.test is not None:
         files["evaluation.npz"] = choice.test.npz
-    files["draft.json"] = encode(draft(options.name, model, choice, session, repeats=recorded is not None))
+    files["draft.json"] = encode_document(
+        build_converted_draft(options.name, model, choice, session, has_golden=golden_requests is not None)
+    )
     for name, content in files.items():
         (folder / name).write_bytes(content)
 
 
-def lines(file: Path) -> tuple[str, ...]:
+def read_publisher_labels(file: Path) -> tuple[str, ...]:
     """The publisher's labels."""
     try:
         return tuple(file.read_text("utf-8").splitlines())
@@ -78,41 +80,52 @@ def lines(file: Path) -> tuple[str, ...]:
         raise InvalidInputError(f"{file} cannot be read as text: {exc}.") from exc
 
 
-def data(options: argparse.Namespace, session: Session) -> tuple[Examples | None, Examples | None]:
+def load_evaluation_and_calibration(
+    options: argparse.Namespace, session: Session
+) -> tuple[ExampleSet | None, ExampleSet | None]:
     """The publisher's examples to judge by, and those to calibrate on."""
-    evaluation = examples.load(options.evaluation, session, judged=True) if options.evaluation else None
-    return evaluation, examples.load(options.calibration, session, judged=False) if options.calibration else None
+    evaluation = examples.load_examples(options.evaluation, session, with_targets=True) if options.evaluation else None
+    return evaluation, examples.load_examples(
+        options.calibration, session, with_targets=False
+    ) if options.calibration else None
 
 
-def requests(model: Model, session: Session, given: Examples | None) -> tuple[Feeds, ...]:
+def choose_golden_feeds(
+    model: ConvertedModel, session: Session, publisher_examples: ExampleSet | None
+) -> tuple[Feeds, ...]:
     """What the graph is asked for the golden requests: the publisher's examples, the origin's, or made up ones."""
-    if given is None:
-        return model.feeds or golden_recorder.made_up(session)
-    alone = [given.take(slice(place, place + 1)).inputs for place in range(min(GOLDEN, len(given)))]
-    feeds = [*alone, given.take(slice(0, GOLDEN)).inputs]
-    return tuple(feed for feed in feeds if golden_recorder.answered(session, feed))
+    if publisher_examples is None:
+        return model.feeds or golden_recorder.generate_feeds(session)
+    alone = [
+        publisher_examples.take(slice(place, place + 1)).inputs
+        for place in range(min(GOLDEN_EXAMPLES, len(publisher_examples)))
+    ]
+    feeds = [*alone, publisher_examples.take(slice(0, GOLDEN_EXAMPLES)).inputs]
+    return tuple(feed for feed in feeds if golden_recorder.can_run(session, feed))
 
 
-def draft(name: str, model: Model, choice: Choice, session: Session, *, repeats: bool) -> Draft:
+def build_converted_draft(
+    name: str, model: ConvertedModel, choice: VariantChoice, session: Session, *, has_golden: bool
+) -> ManifestDraft:
     """What the manifest says of the model."""
-    measured = choice.test
-    return Draft(
+    test_examples = choice.test
+    return ManifestDraft(
         name=name,
         task=model.task,
         inputs=session.inputs,
         outputs=session.outputs,
-        prepare=model.prepare,
-        finish=model.finish,
+        prepare=model.preprocess,
+        finish=model.postprocess,
         labels=model.labels,
         variants={key: Variant(path.name, choice.metrics.get(key, {})) for key, path in choice.graphs.items()},
         serve=choice.serve,
         metric=choice.metric,
         budget=choice.budget,
-        opset=onnx_header.read(model.graph).opsets.get("", 0) or None,
-        evaluation=Evaluation(measured.sha256, len(measured)) if measured else None,
+        opset=onnx_header.read_onnx_header(model.graph).opsets.get("", 0) or None,
+        evaluation=EvaluationSet(test_examples.sha256, len(test_examples)) if test_examples else None,
         parity=model.parity,
         report="report.json",
-        golden="golden.json" if repeats else None,
+        golden="golden.json" if has_golden else None,
     )
 
 

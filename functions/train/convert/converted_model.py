@@ -8,8 +8,8 @@ import numpy as np
 
 from functions.train.data.dataset import Array
 from functions.train.errors import ParityError
-from pilotlight.contracts.manifest import Parity, Task
-from pilotlight.contracts.processing import Finish, Preparation
+from pilotlight.contracts.manifest import ExportParity, Task
+from pilotlight.contracts.processing import Postprocessing, Preprocessing
 from pilotlight.runtime.golden_recorder import Feeds
 from pilotlight.runtime.session import Session, open_session
 
@@ -17,30 +17,32 @@ TOLERANCE = 1e-4  # of the largest |value| of an answer, or of 1 where that is l
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class ConvertedModel:
     """A graph, and what its origin says of it."""
 
     graph: Path
-    what: str  # a noun phrase, for the card
+    description: str  # a noun phrase, for the card
     feeds: tuple[Feeds, ...] = ()  # requests that it is sure to answer
-    parity: Parity | None = None  # to the framework that it comes from
+    parity: ExportParity | None = None  # to the framework that it comes from
     task: Task = "tensor"
-    prepare: Preparation | None = None
-    finish: Finish | None = None
+    preprocess: Preprocessing | None = None
+    postprocess: Postprocessing | None = None
     labels: tuple[str, ...] = field(default=())
 
 
-def agreed(graph: Path, reference: Callable[[Feeds], Mapping[str, Array]], feeds: tuple[Feeds, ...]) -> Parity:
+def measure_parity(
+    graph: Path, reference: Callable[[Feeds], Mapping[str, Array]], feeds: tuple[Feeds, ...]
+) -> ExportParity:
     """How far the graph is from its framework over these requests; `ParityError` beyond the tolerance."""
     session, worst = open_session(str(graph)), 0.0
     for feed in feeds:
         answers = session.run(feed)
         for name, expected in reference(feed).items():
-            worst = max(worst, distance(name, expected, answers[name]))
-    return Parity(worst, tuple(batch(session, feed) for feed in feeds))
+            worst = max(worst, measure_difference(name, expected, answers[name]))
+    return ExportParity(worst, tuple(get_batch_size(session, feed) for feed in feeds))
 
 
-def distance(name: str, expected: Array, actual: Array) -> float:
+def measure_difference(name: str, expected: Array, actual: Array) -> float:
     """The largest |difference|; `ParityError` beyond the tolerance, for another shape and for NaN."""
     if expected.shape != actual.shape:
         raise ParityError(
@@ -58,7 +60,7 @@ def distance(name: str, expected: Array, actual: Array) -> float:
     return difference
 
 
-def batch(session: Session, feed: Feeds) -> int:
+def get_batch_size(session: Session, feed: Feeds) -> int:
     """How many examples a request has; 1 where the graph knows no batch."""
     shape = feed[session.inputs[0].name].shape if session.inputs else ()
     return shape[0] if shape else 1

@@ -19,17 +19,17 @@ from pilotlight.runtime.session import Session
 
 
 @dataclass(frozen=True, eq=False)
-class Examples:
+class ExampleSet:
     """Inputs by name, example by example along the first dimension, and the right answers if they were brought."""
 
     inputs: dict[str, Array]
-    name: str = ""  # of the targets
+    target_name: str = ""  # of the targets
     targets: Array | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
-    def take(self, which: slice) -> "Examples":
+    def take(self, which: slice) -> "ExampleSet":
         """Some of them."""
         inputs = {name: values[which] for name, values in self.inputs.items()}
         return replace(self, inputs=inputs, targets=None if self.targets is None else self.targets[which])
@@ -38,7 +38,7 @@ class Examples:
     def npz(self) -> bytes:
         """As a file, which holds no pickles."""
         target = io.BytesIO()
-        truth = {} if self.targets is None else {self.name: self.targets}
+        truth = {} if self.targets is None else {self.target_name: self.targets}
         np.savez_compressed(target, allow_pickle=False, **self.inputs, **truth)
         return target.getvalue()
 
@@ -51,48 +51,48 @@ class Examples:
         return digest.hexdigest()
 
 
-def load(file: Path, session: Session, *, judged: bool) -> Examples:
-    """The arrays of an npz that the graph takes; `judged` if there must be targets, the one array besides."""
-    arrays = opened(file)
+def load_examples(file: Path, session: Session, *, with_targets: bool) -> ExampleSet:
+    """The arrays of an npz that the graph takes; `with_targets` if there must be targets, the one array besides."""
+    arrays = read_npz_arrays(file)
     names = [spec.name for spec in session.inputs]
     if missing := [name for name in names if name not in arrays]:
         raise InvalidInputError(f"{file} has no array {missing[0]!r}; the graph's inputs are {names}.")
-    inputs = {spec.name: fitted(file, spec, arrays[spec.name]) for spec in session.inputs}
+    inputs = {spec.name: convert_to_signature(file, spec, arrays[spec.name]) for spec in session.inputs}
     rest = sorted(set(arrays) - set(names))
-    if judged and len(rest) != 1:
+    if with_targets and len(rest) != 1:
         raise InvalidInputError(f"{file} must hold one array besides {names}, the right answers; it holds {rest}.")
-    found = Examples(inputs, rest[0], truth(arrays[rest[0]])) if judged else Examples(inputs)
-    lengths = {len(values) for values in (*inputs.values(), *([] if found.targets is None else [found.targets]))}
-    if len(lengths) != 1 or not len(found):
+    examples = ExampleSet(inputs, rest[0], convert_targets(arrays[rest[0]])) if with_targets else ExampleSet(inputs)
+    lengths = {len(values) for values in (*inputs.values(), *([] if examples.targets is None else [examples.targets]))}
+    if len(lengths) != 1 or not len(examples):
         raise InvalidInputError(f"{file} holds arrays of {sorted(lengths)} examples; all must have the same, some.")
-    return found
+    return examples
 
 
-def opened(file: Path) -> dict[str, Array]:
+def read_npz_arrays(file: Path) -> dict[str, Array]:
     """The arrays of an npz; `InvalidInputError` when it is none, or holds pickles."""
     try:
-        with np.load(file, allow_pickle=False) as held:
-            return dict(held)
+        with np.load(file, allow_pickle=False) as archive:
+            return dict(archive)
     except OSError as exc:
         raise InvalidInputError(f"Cannot read {file}: {exc.strerror or exc}.") from exc
     except (ValueError, TypeError, zipfile.BadZipFile) as exc:
         raise InvalidInputError(f"{file} is not an npz of plain arrays, as numpy.savez writes it: {exc}.") from exc
 
 
-def fitted(file: Path, spec: TensorSpec, values: Array) -> Array:
+def convert_to_signature(file: Path, spec: TensorSpec, values: Array) -> Array:
     """The array in the graph's datatype; refused when its shape is not the signature's."""
     fits = values.ndim == len(spec.shape) and all(
         wanted in (-1, found) or place == 0
-        for place, (wanted, found) in enumerate(zip(spec.free_shape, values.shape, strict=True))
+        for place, (wanted, found) in enumerate(zip(spec.v2_shape, values.shape, strict=True))
     )
     if not fits or not values.ndim:
         raise InvalidInputError(
-            f"{file}: {spec.name!r} has shape {list(values.shape)}, the graph takes {spec.free_shape}."
+            f"{file}: {spec.name!r} has shape {list(values.shape)}, the graph takes {spec.v2_shape}."
         )
     return np.ascontiguousarray(values, NUMPY_DTYPES[spec.datatype])
 
 
-def truth(values: Array) -> Array:
+def convert_targets(values: Array) -> Array:
     """Right answers as they are judged: classes as int64 (N, ...), numbers as float32 (N, 1)."""
     if values.dtype.kind in "iub":
         return values.astype(np.int64)

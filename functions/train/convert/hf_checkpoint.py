@@ -14,17 +14,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from functions.train.convert.converted_model import Model, agreed
-from functions.train.convert.hf_encoder import ACTIVATIONS, Encoder, Shape
-from functions.train.convert.pt2_program import feed, translate
+from functions.train.convert.converted_model import ConvertedModel, measure_parity
+from functions.train.convert.hf_encoder import ACTIVATIONS, EncoderConfig, TransformerEncoder
+from functions.train.convert.pt2_program import build_feed, write_onnx
 from functions.train.data.dataset import Array
-from pilotlight.contracts.processing import Text
+from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.golden_recorder import Feeds
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-STATES, LOGITS = "last_hidden_state", "logits"
-KINDS = {
+INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
+STATES_NAME, LOGITS_NAME = "last_hidden_state", "logits"
+ENCODER_KINDS = {
     "bert": "bert",
     "roberta": "roberta",
     "xlm-roberta": "roberta",
@@ -33,11 +33,13 @@ KINDS = {
     "electra": "electra",
     "mpnet": "mpnet",
 }
-PREFIX = re.compile(r"^(bert|roberta|distilbert|electra|mpnet|model|0\.auto_model)\.")
+NAME_PREFIX = re.compile(r"^(bert|roberta|distilbert|electra|mpnet|model|0\.auto_model)\.")
 # Our names of a checkpoint's weights: what stands before the last dot, and for layers what follows their number.
-LAYER = re.compile(r"^(?:encoder|transformer)\.layer\.(?P<number>\d+)\.(?P<part>.+)\.(?P<kind>weight|bias|gamma|beta)$")
-OTHER = re.compile(r"^(?P<part>.+)\.(?P<kind>weight|bias|gamma|beta)$")
-PARTS = {
+LAYER_NAME = re.compile(
+    r"^(?:encoder|transformer)\.layer\.(?P<number>\d+)\.(?P<part>.+)\.(?P<kind>weight|bias|gamma|beta)$"
+)
+OTHER_NAME = re.compile(r"^(?P<part>.+)\.(?P<kind>weight|bias|gamma|beta)$")
+LAYER_PARTS = {
     "attention.self.query": "query", "attention.self.key": "key", "attention.self.value": "value",
     "attention.output.dense": "out", "attention.output.LayerNorm": "attention_norm",
     "intermediate.dense": "wide", "output.dense": "narrow", "output.LayerNorm": "norm",
@@ -46,51 +48,52 @@ PARTS = {
     "attention.LayerNorm": "attention_norm", "sa_layer_norm": "attention_norm",
     "ffn.lin1": "wide", "ffn.lin2": "narrow", "output_layer_norm": "norm",
 }  # fmt: skip
-APART = {  # a head of its own, which does not share BERT's pooler
+SEPARATE_HEAD = {  # a head of its own, which does not share BERT's pooler
     "classifier.dense": "head.dense", "classifier.out_proj": "head.classifier",
 }  # fmt: skip
-HEADS = {
+HEAD_PARTS = {
     "bert": {"pooler.dense": "head.dense", "classifier": "head.classifier"},
-    "roberta": APART,
-    "electra": APART | {"embeddings_project": "widen"},
-    "mpnet": APART | {"encoder.relative_attention_bias": "distances.bias"},
+    "roberta": SEPARATE_HEAD,
+    "electra": SEPARATE_HEAD | {"embeddings_project": "widen"},
+    "mpnet": SEPARATE_HEAD | {"encoder.relative_attention_bias": "distances.bias"},
     "distilbert": {"pre_classifier": "head.dense", "classifier": "head.classifier"},
 }
-OTHERS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction")
-OLD = {"gamma": "weight", "beta": "bias"}  # of layer normalisation in checkpoints of TensorFlow's times
+UNSUPPORTED_HEADS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction")
+LEGACY_KINDS = {"gamma": "weight", "beta": "bias"}  # of layer normalisation in checkpoints of TensorFlow's times
 
 
-def read(folder: Path, target: Path, task: str | None) -> Model:
+def convert_checkpoint(folder: Path, target: Path, task: str | None) -> ConvertedModel:
     """The checkpoint as a graph; with a classifier's head if its config names one, else with the tokens' states."""
-    config = document(folder / "config.json")
-    shape = shaped(folder, config)
-    encoder = loaded(folder, shape)
-    names = INPUTS if shape.segments > 1 else INPUTS[:2]
-    output = LOGITS if shape.classes else STATES
-    example = requests(shape, len(names))
-    free = {0: "batch", 1: "tokens"}
-    translate(encoder, example[0], names, [output], tuple(free for _ in names), target)
-    feeds = tuple(feed(names, inputs) for inputs in example)
-    parity = agreed(target, lambda given: reference(encoder, output, given), feeds)
+    config = read_json_object(folder / "config.json")
+    encoder_config = parse_encoder_config(folder, config)
+    encoder = load_encoder(folder, encoder_config)
+    names = INPUT_NAMES if encoder_config.num_segments > 1 else INPUT_NAMES[:2]
+    output = LOGITS_NAME if encoder_config.num_classes else STATES_NAME
+    example = build_example_inputs(encoder_config, len(names))
+    dynamic_dimensions = {0: "batch", 1: "tokens"}
+    write_onnx(encoder, example[0], names, [output], tuple(dynamic_dimensions for _ in names), target)
+    feeds = tuple(build_feed(names, inputs) for inputs in example)
+    parity = measure_parity(target, lambda given: run_encoder(encoder, output, given), feeds)
     kind: Literal["tensor", "text"] = "tensor" if task == "tensor" else "text"
     name = str(config.get("_name_or_path") or folder.resolve().name)
-    return Model(
+    return ConvertedModel(
         graph=target,
-        what=f"The Hugging Face checkpoint `{name}` ({config['model_type']}, {shape.layers} layers of {shape.width})",
+        description=f"The Hugging Face checkpoint `{name}` ({config['model_type']}, "
+        f"{encoder_config.num_layers} layers of {encoder_config.hidden_size})",
         feeds=feeds,
         parity=parity,
         task=kind,
-        prepare=Text() if kind == "text" else None,
+        preprocess=TextPreprocessing() if kind == "text" else None,
     )
 
 
-def reference(encoder: nn.Module, output: str, given: Feeds) -> Mapping[str, Array]:
+def run_encoder(encoder: nn.Module, output: str, feed_values: Feeds) -> Mapping[str, Array]:
     """The encoder's own answer to a request."""
     with torch.no_grad():
-        return {output: encoder(*map(torch.from_numpy, given.values())).numpy()}
+        return {output: encoder(*map(torch.from_numpy, feed_values.values())).numpy()}
 
 
-def document(file: Path) -> dict[str, Any]:
+def read_json_object(file: Path) -> dict[str, Any]:
     """A JSON object; `InvalidInputError` when there is none."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
@@ -100,14 +103,14 @@ def document(file: Path) -> dict[str, Any]:
         raise InvalidInputError(f"{file} is not a JSON object: {exc}.") from exc
 
 
-def shaped(folder: Path, config: Mapping[str, Any]) -> Shape:
+def parse_encoder_config(folder: Path, config: Mapping[str, Any]) -> EncoderConfig:
     """The encoder that config.json describes; `InvalidInputError` for one that is built otherwise."""
     kind, file = config.get("model_type"), folder / "config.json"
-    if kind not in KINDS:
+    if kind not in ENCODER_KINDS:
         raise InvalidInputError(
-            f"{file} is of a {kind!r} model; {', '.join(KINDS)} are read. Export others to ONNX, and publish that."
+            f"{file} is of a {kind!r} model; {', '.join(ENCODER_KINDS)} are read. Export others to ONNX, and publish that."
         )
-    heads = [str(one) for one in config.get("architectures") or [] if str(one).endswith(OTHERS)]
+    heads = [str(one) for one in config.get("architectures") or [] if str(one).endswith(UNSUPPORTED_HEADS)]
     if heads:
         raise InvalidInputError(
             f"{file} is of a {heads[0]}, whose head is not read: embeddings and sequence classification are. Export it "
@@ -130,25 +133,25 @@ def shaped(folder: Path, config: Mapping[str, Any]) -> Shape:
     words, width, layers, heads, inner, places = (config[key] for key in keys)
     if width % heads:
         raise InvalidInputError(f"{file} has {heads} heads, of which {width} is no multiple.")
-    return Shape(
-        kind=KINDS[kind],  # type: ignore[arg-type]  # its values are the words of the literal
-        words=words,
-        width=width,
-        layers=layers,
-        heads=heads,
-        inner=inner,
-        places=places,
-        segments=0 if small or kind == "mpnet" else config.get("type_vocab_size", 2),
+    return EncoderConfig(
+        kind=ENCODER_KINDS[kind],  # type: ignore[arg-type]  # its values are the words of the literal
+        vocabulary_size=words,
+        hidden_size=width,
+        num_layers=layers,
+        num_heads=heads,
+        feed_forward_size=inner,
+        max_positions=places,
+        num_segments=0 if small or kind == "mpnet" else config.get("type_vocab_size", 2),
         epsilon=1e-12 if small else config.get("layer_norm_eps", 1e-12),
         activation=activation,
-        padding=config.get("pad_token_id") or (1 if KINDS[kind] in {"roberta", "mpnet"} else 0),
-        classes=classes(config),
-        embedding=config.get("embedding_size", 0) if kind == "electra" else 0,
-        distances=config.get("relative_attention_num_buckets", 32) if kind == "mpnet" else 0,
+        padding_id=config.get("pad_token_id") or (1 if ENCODER_KINDS[kind] in {"roberta", "mpnet"} else 0),
+        num_classes=count_head_classes(config),
+        embedding_size=config.get("embedding_size", 0) if kind == "electra" else 0,
+        num_distance_buckets=config.get("relative_attention_num_buckets", 32) if kind == "mpnet" else 0,
     )
 
 
-def classes(config: Mapping[str, Any]) -> int:
+def count_head_classes(config: Mapping[str, Any]) -> int:
     """How many classes a classifier's head gives; 0 where the architecture has none."""
     architecture = next(iter(config.get("architectures") or []), "")
     if not architecture.endswith("ForSequenceClassification"):
@@ -156,46 +159,46 @@ def classes(config: Mapping[str, Any]) -> int:
     return len(config["id2label"]) if config.get("id2label") else int(config.get("num_labels", 2))
 
 
-def loaded(folder: Path, shape: Shape) -> Encoder:
+def load_encoder(folder: Path, encoder_config: EncoderConfig) -> TransformerEncoder:
     """The encoder with the checkpoint's weights, each by its name; `InvalidInputError` names a wrong one."""
     with torch.device("meta"):
-        encoder = Encoder(shape)
-    wanted, found = dict(encoder.state_dict()), weights(folder, shape)
-    for name, empty in wanted.items():
-        if name not in found:
+        encoder = TransformerEncoder(encoder_config)
+    expected, checkpoint_weights = dict(encoder.state_dict()), load_weights(folder, encoder_config)
+    for name, empty in expected.items():
+        if name not in checkpoint_weights:
             raise InvalidInputError(
-                f"{folder} has no weights for {name} of a {shape.kind}; it has {len(found)} known ones."
+                f"{folder} has no weights for {name} of a {encoder_config.kind}; it has {len(checkpoint_weights)} known ones."
             )
-        if found[name].shape != empty.shape:
-            shapes = f"{list(found[name].shape)}, config.json asks for {list(empty.shape)}"
+        if checkpoint_weights[name].shape != empty.shape:
+            shapes = f"{list(checkpoint_weights[name].shape)}, config.json asks for {list(empty.shape)}"
             raise InvalidInputError(f"{folder}: the weights of {name} are {shapes}.")
-    encoder.load_state_dict({name: found[name] for name in wanted}, assign=True)
+    encoder.load_state_dict({name: checkpoint_weights[name] for name in expected}, assign=True)
     return encoder.eval().requires_grad_(False)
 
 
-def weights(folder: Path, shape: Shape) -> dict[str, Tensor]:
+def load_weights(folder: Path, encoder_config: EncoderConfig) -> dict[str, Tensor]:
     """All weights that an encoder has a place for, in fp32, by our names."""
-    found = {}
-    for file in files(folder):
+    tensors = {}
+    for file in find_weight_files(folder):
         try:
             with safe_open(file, framework="pt") as held:
                 for name in held.keys():  # noqa: SIM118 - it is no mapping
-                    place = renamed(name, shape)
-                    if place is not None:
-                        found[place] = held.get_tensor(name).to(torch.float32)
+                    own_name = map_weight_name(name, encoder_config)
+                    if own_name is not None:
+                        tensors[own_name] = held.get_tensor(name).to(torch.float32)
         except (SafetensorError, OSError) as exc:
             raise InvalidInputError(f"{file} is not a safetensors file: {exc}.") from exc
-    return found
+    return tensors
 
 
-def files(folder: Path) -> list[Path]:
+def find_weight_files(folder: Path) -> list[Path]:
     """The safetensors files, of which an index may tell; pickled weights are refused."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        told = document(index).get("weight_map")
-        if not isinstance(told, dict) or not all(isinstance(name, str) for name in told.values()):
+        weight_map = read_json_object(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise InvalidInputError(f"{index} has no 'weight_map' that names a file for each tensor.")
-        names = sorted(set(told.values()))
+        names = sorted(set(weight_map.values()))
         if outside := [name for name in names if Path(name).name != name]:
             raise InvalidInputError(f"{index} names weights outside its own folder: {outside[0]!r}.")
         if missing := [name for name in names if not (folder / name).is_file()]:
@@ -209,32 +212,37 @@ def files(folder: Path) -> list[Path]:
     return found
 
 
-def renamed(name: str, shape: Shape) -> str | None:
+def map_weight_name(name: str, encoder_config: EncoderConfig) -> str | None:
     """Our name of a checkpoint's tensor; None for what serving does not need."""
-    bare = PREFIX.sub("", name)
-    layer = LAYER.match(bare)
+    bare = NAME_PREFIX.sub("", name)
+    layer = LAYER_NAME.match(bare)
     if layer is not None:
-        part = PARTS.get(layer["part"])
-        return f"layers.{layer['number']}.{part}.{OLD.get(layer['kind'], layer['kind'])}" if part else None
-    other = OTHER.match(bare)
+        part = LAYER_PARTS.get(layer["part"])
+        return f"layers.{layer['number']}.{part}.{LEGACY_KINDS.get(layer['kind'], layer['kind'])}" if part else None
+    other = OTHER_NAME.match(bare)
     if other is None:
         return None
-    part, kind = other["part"], OLD.get(other["kind"], other["kind"])
+    part, kind = other["part"], LEGACY_KINDS.get(other["kind"], other["kind"])
     if part == "embeddings.LayerNorm":
         return f"embeddings.norm.{kind}"
-    if part in HEADS[shape.kind]:
-        return f"{HEADS[shape.kind][part]}.{kind}"
+    if part in HEAD_PARTS[encoder_config.kind]:
+        return f"{HEAD_PARTS[encoder_config.kind][part]}.{kind}"
     return f"{part}.{kind}" if part.startswith("embeddings.") else None
 
 
-def requests(shape: Shape, inputs: int) -> tuple[tuple[Tensor, ...], ...]:
+def build_example_inputs(encoder_config: EncoderConfig, inputs: int) -> tuple[tuple[Tensor, ...], ...]:
     """Random token ids, (2, 9) and (1, 16) and (3, 5), some of the first padded at the end."""
-    random, made = torch.Generator().manual_seed(0), []
+    random, examples = torch.Generator().manual_seed(0), []
     for batch, tokens in ((2, 9), (1, 16), (3, 5)):
-        ids = torch.randint(min(5, shape.words - 1), shape.words, (batch, tokens), generator=random)
+        ids = torch.randint(
+            min(5, encoder_config.vocabulary_size - 1),
+            encoder_config.vocabulary_size,
+            (batch, tokens),
+            generator=random,
+        )
         mask = torch.ones_like(ids)
         if batch > 1:
             mask[0, -2:] = 0
-        ids = torch.where(mask == 1, ids, shape.padding)
-        made.append((ids, mask, torch.zeros_like(ids))[:inputs])
-    return tuple(made)
+        ids = torch.where(mask == 1, ids, encoder_config.padding_id)
+        examples.append((ids, mask, torch.zeros_like(ids))[:inputs])
+    return tuple(examples)

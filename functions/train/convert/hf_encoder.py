@@ -25,48 +25,48 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "relu": functional.relu,
     "silu": functional.silu,
 }
-MASKED = torch.finfo(torch.float32).min  # added to the score of a token of padding
+MASKED_SCORE = torch.finfo(torch.float32).min  # added to the score of a token of padding
 
 
 @dataclass(frozen=True)
-class Shape:
+class EncoderConfig:
     """The sizes and choices of an encoder."""
 
     kind: Literal["bert", "roberta", "distilbert", "electra", "mpnet"]
-    words: int
-    width: int
-    layers: int
-    heads: int
-    inner: int  # width between the two products of the feed-forward part
-    places: int
-    segments: int  # 0 where there are none
+    vocabulary_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    feed_forward_size: int  # width between the two products of the feed-forward part
+    max_positions: int
+    num_segments: int  # 0 where there are none
     epsilon: float
     activation: str
-    padding: int  # id of the padding, from which RoBERTa's places count
-    classes: int = 0  # 0: the states of the tokens are the answer
-    embedding: int = 0  # width of the embeddings; 0: that of the layers
-    distances: int = 0  # how many buckets distances of tokens fall into; 0: distances count for nothing
+    padding_id: int  # id of the padding, from which RoBERTa's places count
+    num_classes: int = 0  # 0: the states of the tokens are the answer
+    embedding_size: int = 0  # width of the embeddings; 0: that of the layers
+    num_distance_buckets: int = 0  # how many buckets distances of tokens fall into; 0: distances count for nothing
 
 
-class Encoder(nn.Module):
+class TransformerEncoder(nn.Module):
     """Token ids and mask (batch, tokens) to states (batch, tokens, width), or to logits (batch, classes)."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.shape = shape
-        self.embeddings = Embeddings(shape)
-        narrow = shape.embedding not in {0, shape.width}
-        self.widen = nn.Linear(shape.embedding, shape.width) if narrow else None
-        self.distances = Distances(shape) if shape.distances else None
-        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
-        self.head = Head(shape) if shape.classes else None
+        self.config = config
+        self.embeddings = EncoderEmbeddings(config)
+        narrow = config.embedding_size not in {0, config.hidden_size}
+        self.widen = nn.Linear(config.embedding_size, config.hidden_size) if narrow else None
+        self.distances = RelativePositionBias(config) if config.num_distance_buckets else None
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_layers))
+        self.head = ClassificationHead(config) if config.num_classes else None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """The states of all tokens, or the logits; the mask is 1 for tokens and 0 for padding."""
         states = self.embeddings(input_ids, attention_mask, token_type_ids)
         if self.widen is not None:
             states = self.widen(states)
-        bias = (1.0 - attention_mask[:, None, None, :].to(states.dtype)) * MASKED
+        bias = (1.0 - attention_mask[:, None, None, :].to(states.dtype)) * MASKED_SCORE
         if self.distances is not None:
             bias = bias + self.distances(input_ids.shape[1])
         for layer in self.layers:
@@ -75,35 +75,35 @@ class Encoder(nn.Module):
         return answer
 
 
-class Embeddings(nn.Module):
+class EncoderEmbeddings(nn.Module):
     """Words, places and segments, added and normalised."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        width = shape.embedding or shape.width
-        self.word_embeddings = nn.Embedding(shape.words, width)
-        self.position_embeddings = nn.Embedding(shape.places, width)
-        self.token_type_embeddings = nn.Embedding(shape.segments, width) if shape.segments else None
-        self.norm = nn.LayerNorm(width, eps=shape.epsilon)
-        self.counted, self.padding = shape.kind in {"roberta", "mpnet"}, shape.padding
+        width = config.embedding_size or config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocabulary_size, width)
+        self.position_embeddings = nn.Embedding(config.max_positions, width)
+        self.token_type_embeddings = nn.Embedding(config.num_segments, width) if config.num_segments else None
+        self.norm = nn.LayerNorm(width, eps=config.epsilon)
+        self.counts_from_padding, self.padding_id = config.kind in {"roberta", "mpnet"}, config.padding_id
 
     def forward(self, ids: Tensor, mask: Tensor, types: Tensor | None) -> Tensor:
         """(batch, tokens) to (batch, tokens, width)."""
-        found = self.word_embeddings(ids) + self.position_embeddings(self.places(ids))
+        embedded = self.word_embeddings(ids) + self.position_embeddings(self.compute_position_ids(ids))
         if self.token_type_embeddings is not None:
-            found = found + self.token_type_embeddings(torch.zeros_like(ids) if types is None else types)
-        normed: Tensor = self.norm(found)
+            embedded = embedded + self.token_type_embeddings(torch.zeros_like(ids) if types is None else types)
+        normed: Tensor = self.norm(embedded)
         return normed
 
-    def places(self, ids: Tensor) -> Tensor:
+    def compute_position_ids(self, ids: Tensor) -> Tensor:
         """Each token's place: its index; for RoBERTa and MPNet the number of tokens up to it, plus the padding's id."""
-        if not self.counted:
+        if not self.counts_from_padding:
             return torch.arange(ids.shape[1], device=ids.device)[None]
-        tokens = (ids != self.padding).to(torch.int64)
-        return torch.cumsum(tokens, dim=1) * tokens + self.padding
+        tokens = (ids != self.padding_id).to(torch.int64)
+        return torch.cumsum(tokens, dim=1) * tokens + self.padding_id
 
 
-class Distances(nn.Module):
+class RelativePositionBias(nn.Module):
     """A number for each head and each distance of two tokens, by buckets that grow with the distance.
 
     Raffel and others, T5, 2020, section 2.1: one side of the buckets is for tokens before, the other for tokens behind.
@@ -111,68 +111,76 @@ class Distances(nn.Module):
     `FARTHEST`, and the last one holds all that lies beyond.
     """
 
-    FARTHEST = 128  # tokens
+    MAX_DISTANCE = 128  # tokens
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.bias = nn.Embedding(shape.distances, shape.heads)
-        self.side = shape.distances // 2
+        self.bias = nn.Embedding(config.num_distance_buckets, config.num_heads)
+        self.buckets_per_side = config.num_distance_buckets // 2
 
     def forward(self, tokens: int) -> Tensor:
         """(1, heads, tokens, tokens), to add to the scores."""
         index = torch.arange(tokens, device=self.bias.weight.device)
-        found: Tensor = self.bias(self.bucket(index[None, :] - index[:, None]))
-        return found.permute(2, 0, 1)[None]
+        biases: Tensor = self.bias(self.assign_buckets(index[None, :] - index[:, None]))
+        return biases.permute(2, 0, 1)[None]
 
-    def bucket(self, offset: Tensor) -> Tensor:
+    def assign_buckets(self, offset: Tensor) -> Tensor:
         """The bucket of each offset, where the other token stands minus where this one does."""
-        exact = self.side // 2
+        exact = self.buckets_per_side // 2
         far = offset.abs().clamp(min=1)
-        grown = torch.log(far.float() / exact) / math.log(self.FARTHEST / exact) * (self.side - exact)
-        beyond = (exact + grown.to(torch.int64)).clamp(max=self.side - 1)
-        found: Tensor = torch.where(offset.abs() < exact, offset.abs(), beyond) + (offset > 0) * self.side
-        return found
+        grown = torch.log(far.float() / exact) / math.log(self.MAX_DISTANCE / exact) * (self.buckets_per_side - exact)
+        beyond = (exact + grown.to(torch.int64)).clamp(max=self.buckets_per_side - 1)
+        buckets: Tensor = torch.where(offset.abs() < exact, offset.abs(), beyond) + (offset > 0) * self.buckets_per_side
+        return buckets
 
 
-class Layer(nn.Module):
+class EncoderLayer(nn.Module):
     """Attention, then the feed-forward part, each added to its input and normalised."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.heads = shape.heads
-        self.query, self.key, self.value, self.out = (nn.Linear(shape.width, shape.width) for _ in range(4))
-        self.attention_norm = nn.LayerNorm(shape.width, eps=shape.epsilon)
-        self.wide, self.narrow = nn.Linear(shape.width, shape.inner), nn.Linear(shape.inner, shape.width)
-        self.norm = nn.LayerNorm(shape.width, eps=shape.epsilon)
-        self.activation = ACTIVATIONS[shape.activation]
+        self.num_heads = config.num_heads
+        self.query, self.key, self.value, self.out = (
+            nn.Linear(config.hidden_size, config.hidden_size) for _ in range(4)
+        )
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.epsilon)
+        self.wide, self.narrow = (
+            nn.Linear(config.hidden_size, config.feed_forward_size),
+            nn.Linear(config.feed_forward_size, config.hidden_size),
+        )
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.epsilon)
+        self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, states: Tensor, bias: Tensor) -> Tensor:
         """(batch, tokens, width), and what to add to the scores, (batch, 1 or heads, 1 or tokens, tokens)."""
-        states = self.attention_norm(states + self.attended(states, bias))
-        found: Tensor = self.norm(states + self.narrow(self.activation(self.wide(states))))
-        return found
+        states = self.attention_norm(states + self.compute_attention(states, bias))
+        outputs: Tensor = self.norm(states + self.narrow(self.activation(self.wide(states))))
+        return outputs
 
-    def attended(self, states: Tensor, bias: Tensor) -> Tensor:
+    def compute_attention(self, states: Tensor, bias: Tensor) -> Tensor:
         """softmax(q k / sqrt(d) + bias) v of each head, side by side, and through the last product."""
         batch, tokens, width = states.shape
         queries, keys, values = (
-            part(states).view(batch, tokens, self.heads, width // self.heads).transpose(1, 2)
+            part(states).view(batch, tokens, self.num_heads, width // self.num_heads).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         )
-        scores = queries @ keys.transpose(2, 3) * (width // self.heads) ** -0.5 + bias
+        scores = queries @ keys.transpose(2, 3) * (width // self.num_heads) ** -0.5 + bias
         mixed = torch.softmax(scores, dim=-1) @ values
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))
         return out
 
 
-class Head(nn.Module):
+class ClassificationHead(nn.Module):
     """The first token's state to logits: a product, tanh (ReLU in DistilBERT, GELU in ELECTRA), a product."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.dense, self.classifier = nn.Linear(shape.width, shape.width), nn.Linear(shape.width, shape.classes)
+        self.dense, self.classifier = (
+            nn.Linear(config.hidden_size, config.hidden_size),
+            nn.Linear(config.hidden_size, config.num_classes),
+        )
         special: Mapping[str, Activation] = {"distilbert": functional.relu, "electra": functional.gelu}
-        self.activation = special.get(shape.kind, torch.tanh)
+        self.activation = special.get(config.kind, torch.tanh)
 
     def forward(self, first: Tensor) -> Tensor:
         """(batch, width) to (batch, classes)."""

@@ -4,29 +4,29 @@ from pathlib import Path
 
 import onnx
 
-from functions.train.convert.converted_model import Model
-from functions.train.export.onnx_export import strip
+from functions.train.convert.converted_model import ConvertedModel
+from functions.train.export.onnx_export import strip_metadata
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime import onnx_header
 from pilotlight.runtime.session import open_session
 
-LARGEST = 2_000_000_000  # bytes of a protobuf message, nearly
+MAX_BYTES = 2_000_000_000  # bytes of a protobuf message, nearly
 
 
-def read(path: Path, target: Path) -> Model:
+def convert_onnx_file(path: Path, target: Path) -> ConvertedModel:
     """The file as a graph in fp32, whole."""
-    found = onnx_header.check(path)
-    size = sum(file.stat().st_size for file in (path, *(path.parent / place for place in found.files)))
-    if size > LARGEST:
-        raise InvalidInputError(f"{path} takes {size:,} bytes, more than the {LARGEST:,} that can be quantized here.")
+    header = onnx_header.check_onnx_file(path)
+    size = sum(file.stat().st_size for file in (path, *(path.parent / place for place in header.external_files)))
+    if size > MAX_BYTES:
+        raise InvalidInputError(f"{path} takes {size:,} bytes, more than the {MAX_BYTES:,} that can be quantized here.")
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as exc:
         raise InvalidInputError(f"{path} is not a valid ONNX file: {' '.join(str(exc).split())}.") from exc
-    onnx.save(strip(model), target)
+    onnx.save(strip_metadata(model), target)
     try:
         open_session(str(target))
     except ModelRefusedError as exc:
         raise InvalidInputError(f"{path} cannot be served: {exc}") from exc
-    return Model(graph=target, what="An ONNX graph")
+    return ConvertedModel(graph=target, description="An ONNX graph")

@@ -15,75 +15,86 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from functions.train.convert.converted_model import Model, agreed
+from functions.train.convert.converted_model import ConvertedModel, measure_parity
 from functions.train.data.dataset import Array
 from functions.train.errors import ExportError
-from functions.train.export.onnx_export import hushed, reason, strip
+from functions.train.export.onnx_export import format_root_cause, silence_exporter, strip_metadata
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.golden_recorder import Feeds
 from pilotlight.runtime.session import open_session
 
 OPSET = 20
-BATCH = "batch"
-Shapes = tuple[dict[int, str] | tuple[dict[int, str], ...], ...]  # by input; those behind a star are one
+BATCH_DIMENSION = "batch"
+DynamicShapes = tuple[dict[int, str] | tuple[dict[int, str], ...], ...]  # by input; those behind a star are one
 
 
-def export(module: nn.Module, inputs: Sequence[Tensor], word: str, target: Path) -> Model:
+def convert_module(module: nn.Module, inputs: Sequence[Tensor], source_name: str, target: Path) -> ConvertedModel:
     """The module over these inputs, their first dimension free where the module lets it be."""
-    frozen = plain(module, inputs, word)
-    names = parameters(frozen, len(inputs))
-    example = tuple(repeated(one) for one in inputs)
+    frozen = prepare_module(module, inputs, source_name)
+    names = get_input_names(frozen, len(inputs))
+    example = tuple(repeat_single_example(one) for one in inputs)
     batched = all(one.ndim for one in inputs) and len({len(one) for one in inputs}) == 1
-    shapes = free(frozen, len(inputs)) if batched else None
-    outputs = answers(frozen, inputs)
-    if twice := [name for name in outputs if name in names]:
-        raise InvalidInputError(f"{word} has both an input and an answer called {twice[0]!r}; call one otherwise.")
-    translate(frozen, example if batched else tuple(inputs), names, tuple(outputs), shapes, target)
-    feeds = [feed(names, inputs)] + ([feed(names, example)] if batched else [])
-    parity = agreed(target, lambda given: answers(frozen, list(map(torch.from_numpy, given.values()))), tuple(feeds))
-    return Model(
-        graph=target, what=f"The torch module {type(module).__name__} of `{word}`", feeds=tuple(feeds), parity=parity
+    shapes = build_dynamic_shapes(frozen, len(inputs)) if batched else None
+    outputs = run_module(frozen, inputs)
+    if duplicates := [name for name in outputs if name in names]:
+        raise InvalidInputError(
+            f"{source_name} has both an input and an answer called {duplicates[0]!r}; call one otherwise."
+        )
+    write_onnx(frozen, example if batched else tuple(inputs), names, tuple(outputs), shapes, target)
+    feeds = [build_feed(names, inputs)] + ([build_feed(names, example)] if batched else [])
+    parity = measure_parity(
+        target, lambda given: run_module(frozen, list(map(torch.from_numpy, given.values()))), tuple(feeds)
+    )
+    return ConvertedModel(
+        graph=target,
+        description=f"The torch module {type(module).__name__} of `{source_name}`",
+        feeds=tuple(feeds),
+        parity=parity,
     )
 
 
-def plain(module: nn.Module, inputs: Sequence[Tensor], word: str) -> nn.Module:
+def prepare_module(module: nn.Module, inputs: Sequence[Tensor], source_name: str) -> nn.Module:
     """A copy of the module to be exported; `InvalidInputError` for what the exporter or onnxruntime cannot take."""
-    found = getattr(module, "_orig_mod", module)  # what torch.compile was given
-    if isinstance(found, torch.jit.ScriptModule):
-        raise InvalidInputError(f"{word} gives TorchScript, which is not exported; give the module that it is of.")
-    if torch.bfloat16 in {one.dtype for one in (*found.parameters(), *inputs)}:
+    original = getattr(module, "_orig_mod", module)  # what torch.compile was given
+    if isinstance(original, torch.jit.ScriptModule):
         raise InvalidInputError(
-            f"{word} computes in bfloat16, for which onnxruntime lacks most operators on a CPU; call .float() on the "
+            f"{source_name} gives TorchScript, which is not exported; give the module that it is of."
+        )
+    if torch.bfloat16 in {one.dtype for one in (*original.parameters(), *inputs)}:
+        raise InvalidInputError(
+            f"{source_name} computes in bfloat16, for which onnxruntime lacks most operators on a CPU; call .float() on the "
             "module and its example inputs."
         )
-    return deepcopy(found).cpu().eval().requires_grad_(False)
+    return deepcopy(original).cpu().eval().requires_grad_(False)
 
 
-def free(module: nn.Module, count: int) -> Shapes:
+def build_dynamic_shapes(module: nn.Module, count: int) -> DynamicShapes:
     """The first dimension of each input free; torch counts those behind a star, `forward(self, *inputs)`, as one."""
-    each: list[dict[int, str]] = [{0: BATCH}] * count
-    named = len(positional(module))
+    each: list[dict[int, str]] = [{0: BATCH_DIMENSION}] * count
+    named = len(get_positional_names(module))
     starred = any(one.kind is one.VAR_POSITIONAL for one in inspect.signature(module.forward).parameters.values())
     return (*each[:named], tuple(each[named:])) if starred and count > named else tuple(each)
 
 
-def read(path: Path, target: Path) -> Model:
+def convert_pt2_file(path: Path, target: Path) -> ConvertedModel:
     """A .pt2 file, its free dimensions as they were exported; its example inputs are the first request."""
     refuse_pickles(path)
     try:
         program = torch.export.load(path)
     except Exception as exc:
-        raise InvalidInputError(f"{path} is not a .pt2 file that this torch reads: {reason(exc)}.") from exc
-    given, extra = program.example_inputs or ((), {})
-    if extra or not given or not all(isinstance(one, Tensor) for one in given):
+        raise InvalidInputError(f"{path} is not a .pt2 file that this torch reads: {format_root_cause(exc)}.") from exc
+    example_inputs, extra = program.example_inputs or ((), {})
+    if extra or not example_inputs or not all(isinstance(one, Tensor) for one in example_inputs):
         raise InvalidInputError(f"{path} must come with example inputs, all of them tensors and none by keyword.")
     module = program.module()
     names = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
-    outputs = answers(module, given)
-    translate(program, None, names, tuple(outputs), None, target)
-    request = feed(names, given)
-    parity = agreed(target, lambda one: answers(module, list(map(torch.from_numpy, one.values()))), (request,))
-    return Model(graph=target, what=f"The torch program `{path.name}`", feeds=(request,), parity=parity)
+    outputs = run_module(module, example_inputs)
+    write_onnx(program, None, names, tuple(outputs), None, target)
+    request = build_feed(names, example_inputs)
+    parity = measure_parity(
+        target, lambda one: run_module(module, list(map(torch.from_numpy, one.values()))), (request,)
+    )
+    return ConvertedModel(graph=target, description=f"The torch program `{path.name}`", feeds=(request,), parity=parity)
 
 
 def refuse_pickles(path: Path) -> None:
@@ -99,18 +110,18 @@ def refuse_pickles(path: Path) -> None:
         raise InvalidInputError(f"{path} is a pickle in a zip archive, not a program of torch.export.save.")
 
 
-def translate(
+def write_onnx(
     module: nn.Module | torch.export.ExportedProgram,
     inputs: tuple[Tensor, ...] | None,
     names: Sequence[str],
     outputs: Sequence[str],
-    shapes: Shapes | None,
+    shapes: DynamicShapes | None,
     target: Path,
 ) -> None:
     """Write what torch's exporter makes of it; `ExportError` with the exporter's first line."""
-    talk = io.StringIO()
+    exporter_output = io.StringIO()
     try:
-        with hushed(talk), contextlib.redirect_stderr(talk), warnings.catch_warnings():
+        with silence_exporter(exporter_output), contextlib.redirect_stderr(exporter_output), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*axis name", UserWarning)  # free dimensions of several inputs are one
             program = torch.onnx.export(
                 module,
@@ -122,56 +133,62 @@ def translate(
                 dynamic_shapes=shapes,
             )
     except Exception as exc:  # the exporter raises its own and torch.export's
-        raise ExportError(f"The model cannot be exported: {reason(exc)}.") from exc
+        raise ExportError(f"The model cannot be exported: {format_root_cause(exc)}.") from exc
     if program is None:
-        raise ExportError(f"The exporter gave nothing back: {talk.getvalue()}")
-    onnx.save(strip(program.model_proto), target)
-    check_names(target, names)
+        raise ExportError(f"The exporter gave nothing back: {exporter_output.getvalue()}")
+    onnx.save(strip_metadata(program.model_proto), target)
+    check_graph_inputs(target, names)
 
 
-def check_names(target: Path, names: Sequence[str]) -> None:
+def check_graph_inputs(target: Path, names: Sequence[str]) -> None:
     """Refuse a graph that does not take the inputs that the module takes: the exporter drops those it does not use."""
-    found = [spec.name for spec in open_session(str(target)).inputs]
-    if found != list(names):
+    graph_names = [spec.name for spec in open_session(str(target)).inputs]
+    if graph_names != list(names):
         raise ExportError(
-            f"The exported graph takes {found}, the module {list(names)}; leave out what it does not use."
+            f"The exported graph takes {graph_names}, the module {list(names)}; leave out what it does not use."
         )
 
 
-def parameters(module: nn.Module, count: int) -> list[str]:
+def get_input_names(module: nn.Module, count: int) -> list[str]:
     """What the module calls its first inputs."""
-    named = positional(module)
+    named = get_positional_names(module)
     return named[:count] if len(named) >= count else [f"input_{place}" for place in range(count)]
 
 
-def positional(module: nn.Module) -> list[str]:
+def get_positional_names(module: nn.Module) -> list[str]:
     """The names of all inputs that have one."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [one.name for one in inspect.signature(module.forward).parameters.values() if one.kind in kinds]
 
 
-def repeated(tensor: Tensor) -> Tensor:
+def repeat_single_example(tensor: Tensor) -> Tensor:
     """An example of two: the exporter takes a dimension of 1 for a constant."""
     return torch.cat([tensor, tensor]) if tensor.ndim and len(tensor) == 1 else tensor
 
 
-def feed(names: Sequence[str], inputs: Sequence[Tensor]) -> Feeds:
+def build_feed(names: Sequence[str], inputs: Sequence[Tensor]) -> Feeds:
     """Inputs by name."""
     return {name: np.ascontiguousarray(one.detach().numpy()) for name, one in zip(names, inputs, strict=True)}
 
 
-def answers(module: Any, inputs: Sequence[Tensor]) -> Mapping[str, Array]:  # noqa: ANN401 - what torch calls a module
+def run_module(module: Any, inputs: Sequence[Tensor]) -> Mapping[str, Array]:  # noqa: ANN401 - what torch calls a module
     """What the module answers, by name: its keys where it gives a mapping, else output, or output_0, output_1 ..."""
     with torch.no_grad():
-        found = module(*inputs)
-    if isinstance(found, Tensor):
-        return {"output": found.numpy()}
-    named = found if isinstance(found, Mapping) else {f"output_{place}": one for place, one in enumerate(flat(found))}
+        answer = module(*inputs)
+    if isinstance(answer, Tensor):
+        return {"output": answer.numpy()}
+    named = (
+        answer
+        if isinstance(answer, Mapping)
+        else {f"output_{place}": one for place, one in enumerate(flatten_answer(answer))}
+    )
     if odd := [type(one).__name__ for one in named.values() if not isinstance(one, Tensor)]:
-        raise InvalidInputError(f"The module answers with a {type(found).__name__} of {odd[0]}; it must be of tensors.")
+        raise InvalidInputError(
+            f"The module answers with a {type(answer).__name__} of {odd[0]}; it must be of tensors."
+        )
     return {str(name): one.numpy() for name, one in named.items()}
 
 
-def flat(answer: Any) -> list[Any]:  # noqa: ANN401 - whatever the module gave
+def flatten_answer(answer: Any) -> list[Any]:  # noqa: ANN401 - whatever the module gave
     """The parts of an answer, those inside tuples and lists too: an LSTM gives (states, (hidden, cell))."""
-    return [one for part in answer for one in flat(part)] if isinstance(answer, tuple | list) else [answer]
+    return [one for part in answer for one in flatten_answer(part)] if isinstance(answer, tuple | list) else [answer]

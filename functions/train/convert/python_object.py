@@ -15,52 +15,52 @@ import sklearn.base
 from torch import Tensor, nn
 
 from functions.train.convert import pt2_program, sklearn_pipeline
-from functions.train.convert.converted_model import Model
+from functions.train.convert.converted_model import ConvertedModel
 from pilotlight.errors import InvalidInputError
 
 
-def read(where: str, name: str, target: Path) -> Model:
-    """Import `where`, a file or a module, and take what `name` is or gives."""
-    word = f"{where}:{name}"
+def convert_python_object(location: str, name: str, target: Path) -> ConvertedModel:
+    """Import `location`, a file or a module, and take what `name` is or gives."""
+    source_name = f"{location}:{name}"
     try:
-        module = imported(where)
-        found = getattr(module, name, None)
-        estimator = isinstance(found, sklearn.base.BaseEstimator)
-        made = found if estimator or isinstance(found, nn.Module) or not callable(found) else found()
+        module = import_source_module(location)
+        attribute = getattr(module, name, None)
+        estimator = isinstance(attribute, sklearn.base.BaseEstimator)
+        result = attribute if estimator or isinstance(attribute, nn.Module) or not callable(attribute) else attribute()
     except InvalidInputError:
         raise
     except Exception as exc:
-        said = " ".join(str(exc).split())[:300].rstrip(".")
-        raise InvalidInputError(f"{word} raised {type(exc).__name__}: {said}.") from exc
-    if isinstance(made, sklearn.base.BaseEstimator):
-        return sklearn_pipeline.read(made, word, target)
-    return pt2_program.export(*pair(made, word), word, target)
+        message = " ".join(str(exc).split())[:300].rstrip(".")
+        raise InvalidInputError(f"{source_name} raised {type(exc).__name__}: {message}.") from exc
+    if isinstance(result, sklearn.base.BaseEstimator):
+        return sklearn_pipeline.convert_estimator(result, source_name, target)
+    return pt2_program.convert_module(*parse_module_and_inputs(result, source_name), source_name, target)
 
 
-def pair(made: Any, word: str) -> tuple[nn.Module, tuple[Tensor, ...]]:  # noqa: ANN401 - whatever came back
+def parse_module_and_inputs(result: Any, source_name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:  # noqa: ANN401 - whatever came back
     """The module and its example inputs; a single tensor counts as one input."""
-    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
-        inputs = (made[1],) if isinstance(made[1], Tensor) else made[1]
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], nn.Module):
+        inputs = (result[1],) if isinstance(result[1], Tensor) else result[1]
         if isinstance(inputs, Sequence) and inputs and all(isinstance(one, Tensor) for one in inputs):
-            return made[0], tuple(inputs)
+            return result[0], tuple(inputs)
     raise InvalidInputError(
-        f"{word} gives a {type(made).__name__}; it must give (torch.nn.Module, example inputs as tensors), or a fitted "
+        f"{source_name} gives a {type(result).__name__}; it must give (torch.nn.Module, example inputs as tensors), or a fitted "
         "scikit-learn estimator."
     )
 
 
-def imported(where: str) -> Any:  # noqa: ANN401 - a module
+def import_source_module(location: str) -> Any:  # noqa: ANN401 - a module
     """The module of a file, beside which others are found; or an installed one."""
-    if not where.endswith(".py"):
+    if not location.endswith(".py"):
         sys.path.insert(0, str(Path.cwd()))
         try:
-            return importlib.import_module(where)
+            return importlib.import_module(location)
         except ModuleNotFoundError as exc:
-            raise InvalidInputError(f"There is no module {where!r} here: {exc}.") from exc
-    file = Path(where).resolve()
+            raise InvalidInputError(f"There is no module {location!r} here: {exc}.") from exc
+    file = Path(location).resolve()
     spec = importlib.util.spec_from_file_location(f"pilotlight_brought_{file.stem}", file)
     if spec is None or spec.loader is None or not file.is_file():
-        raise InvalidInputError(f"Cannot read {where}: there is no such file.")
+        raise InvalidInputError(f"Cannot read {location}: there is no such file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # dataclasses look their module up
     sys.path.insert(0, str(file.parent))

@@ -6,70 +6,72 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from functions.train.export.onnx_export import strip
-from functions.train.export.quantize import INT8, Plan, quiet, weight_only
+from functions.train.export.onnx_export import strip_metadata
+from functions.train.export.quantize import INT8_MAX, QuantizationPlan, quantize_weights_int4, silence_quantizer
 from pilotlight.contracts.manifest import Precision
 
-PRODUCTS = ("MatMul", "Gemm", "LSTM")  # whose weights are quantized where they are constants
-LEAST = 4096  # values of a table: below, the scales weigh more than they save
+QUANTIZED_PRODUCTS = ("MatMul", "Gemm", "LSTM")  # whose weights are quantized where they are constants
+MIN_TABLE_VALUES = 4096  # values of a table: below, the scales weigh more than they save
 NO_INPUTS = np.empty(0)  # nothing is calibrated
 
 
-def reduce(graph: Path, precision: Precision, path: Path) -> None:
+def quantize_without_data(graph: Path, precision: Precision, path: Path) -> None:
     """Write the graph in fewer bits.
 
     8 bits: products by column in 7 of 8 bits (decision 0007), activations in 8 over the range that a request brings.
     4 bits: products in blocks of a column, activations in fp32. Tables take 8 bits in both.
     """
-    with quiet():
+    with silence_quantizer():
         if precision == "int4":
-            weight_only(graph, NO_INPUTS, Plan("weight-only"), path)
+            quantize_weights_int4(graph, NO_INPUTS, QuantizationPlan("weight-only"), path)
         else:
             quantize_dynamic(
                 graph,
                 path,
-                op_types_to_quantize=list(PRODUCTS),
+                op_types_to_quantize=list(QUANTIZED_PRODUCTS),
                 per_channel=True,
                 reduce_range=True,
                 weight_type=QuantType.QInt8,
             )
     model = onnx.load(path)
-    tables(model.graph)
-    onnx.save(strip(model), path)
+    quantize_embedding_tables(model.graph)
+    onnx.save(strip_metadata(model), path)
 
 
-def tables(graph: onnx.GraphProto) -> None:
+def quantize_embedding_tables(graph: onnx.GraphProto) -> None:
     """Keep each large table, float (rows, width), that a Gather reads, as integers with a scale for each row.
 
     Only the rows that are read are scaled back: a table is neither copied nor unpacked when the graph opens.
     """
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    for node in [node for node in graph.node if node.op_type == "Gather" and large(node, constants)]:
+    for node in [node for node in graph.node if node.op_type == "Gather" and is_large_table_lookup(node, constants)]:
         shared = [other for other in graph.node if node.input[0] in other.input]
         if len(shared) == 1:
-            narrow(graph, node, constants[node.input[0]])
+            quantize_table(graph, node, constants[node.input[0]])
 
 
-def large(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+def is_large_table_lookup(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
     """Whether a Gather picks rows from a large constant table of numbers in fp32."""
     table = constants.get(node.input[0])
     axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
     if table is None or table.data_type != onnx.TensorProto.FLOAT or len(table.dims) != 2:
         return False
-    return axis == 0 and int(np.prod(table.dims)) >= LEAST
+    return axis == 0 and int(np.prod(table.dims)) >= MIN_TABLE_VALUES
 
 
-def narrow(graph: onnx.GraphProto, node: onnx.NodeProto, table: onnx.TensorProto) -> None:
+def quantize_table(graph: onnx.GraphProto, node: onnx.NodeProto, table: onnx.TensorProto) -> None:
     """Put integers in place of a table, and Gather, Gather, Cast, Mul in place of the Gather that reads it."""
     values, name, (_, indices), answer = onnx.numpy_helper.to_array(table), table.name, node.input, node.output[0]
-    scale = np.maximum(np.abs(values).max(axis=1, keepdims=True) / INT8, np.finfo(np.float32).tiny).astype(np.float32)
+    scale = np.maximum(np.abs(values).max(axis=1, keepdims=True) / INT8_MAX, np.finfo(np.float32).tiny).astype(
+        np.float32
+    )
     steps = np.rint(values / scale).astype(np.int8)
-    made = onnx.helper.make_node
+    make_node = onnx.helper.make_node
     nodes = [
-        made("Gather", [f"{name}_quantized", indices], [f"{answer}_steps"], f"{node.name}_steps"),
-        made("Gather", [f"{name}_scale", indices], [f"{answer}_scale"], f"{node.name}_scale"),
-        made("Cast", [f"{answer}_steps"], [f"{answer}_float"], f"{node.name}_cast", to=onnx.TensorProto.FLOAT),
-        made("Mul", [f"{answer}_float", f"{answer}_scale"], [answer], f"{node.name}_scaled"),
+        make_node("Gather", [f"{name}_quantized", indices], [f"{answer}_steps"], f"{node.name}_steps"),
+        make_node("Gather", [f"{name}_scale", indices], [f"{answer}_scale"], f"{node.name}_scale"),
+        make_node("Cast", [f"{answer}_steps"], [f"{answer}_float"], f"{node.name}_cast", to=onnx.TensorProto.FLOAT),
+        make_node("Mul", [f"{answer}_float", f"{answer}_scale"], [answer], f"{node.name}_scaled"),
     ]
     place = list(graph.node).index(node)
     graph.node.remove(node)

@@ -18,103 +18,110 @@ from pilotlight.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
-class Columns:
+class EstimatorColumns:
     """The columns in their order, and the values that an encoder knows of some of them."""
 
     names: tuple[str, ...]
-    known: Mapping[str, Array]
-    framed: bool  # fitted on a table with named columns
-    named: bool  # and asks for them by name
+    categories: Mapping[str, Array]
+    fitted_on_frame: bool  # fitted on a table with named columns
+    selects_by_name: bool  # and asks for them by name
 
     @property
-    def texts(self) -> list[str]:
+    def text_columns(self) -> list[str]:
         """Those that hold texts."""
-        return [name for name, values in self.known.items() if values.dtype.kind in "OSU"]
+        return [name for name, values in self.categories.items() if values.dtype.kind in "OSU"]
 
     @property
-    def apart(self) -> bool:
+    def has_separate_inputs(self) -> bool:
         """Whether each column must be an input of its own: texts and numbers do not share a tensor."""
-        return self.named or bool(self.texts)
+        return self.selects_by_name or bool(self.text_columns)
 
-    def drawn(self, rows: int) -> dict[str, Array]:
+    def draw_random_values(self, rows: int) -> dict[str, Array]:
         """Random values that the estimator takes, [rows, 1] by column: known ones, else normal numbers in float32."""
         random = np.random.default_rng(0)
         normal = random.standard_normal((rows, len(self.names))).astype(np.float32)
-        drawn = {name: normal[:, place : place + 1] for place, name in enumerate(self.names)}
-        for name, values in self.known.items():
+        samples = {name: normal[:, place : place + 1] for place, name in enumerate(self.names)}
+        for name, values in self.categories.items():
             usable = [
                 value for value in values.tolist() if value == value and value is not None
             ]  # NaN differs from itself
             chosen = random.choice(np.array(usable, object), (rows, 1))
-            drawn[name] = chosen if name in self.texts else chosen.astype(np.float32)
-        return drawn
+            samples[name] = chosen if name in self.text_columns else chosen.astype(np.float32)
+        return samples
 
 
-def columns(estimator: Any, word: str) -> Columns:  # noqa: ANN401 - scikit-learn ships no types
+def detect_columns(estimator: Any, source_name: str) -> EstimatorColumns:  # noqa: ANN401 - scikit-learn ships no types
     """What the estimator takes; `InvalidInputError` when it is not fitted, or does not tell its number of columns."""
     try:
         check_is_fitted(estimator)
     except NotFittedError as exc:
-        raise InvalidInputError(f"{word} is not fitted; call fit before it is published.") from exc
-    if vectorizer := reader(estimator):
+        raise InvalidInputError(f"{source_name} is not fitted; call fit before it is published.") from exc
+    if vectorizer := find_text_vectorizer(estimator):
         raise InvalidInputError(
-            f"{word} holds a {vectorizer}, which takes whole texts; vectorize them before, and publish the estimator "
+            f"{source_name} holds a {vectorizer}, which takes whole texts; vectorize them before, and publish the estimator "
             "of their numbers, or a checkpoint with its tokenizer."
         )
     width = getattr(estimator, "n_features_in_", None)
     if width is None:
         raise InvalidInputError(
-            f"{word} does not tell how many columns it was fitted with (n_features_in_); fit it on a table."
+            f"{source_name} does not tell how many columns it was fitted with (n_features_in_); fit it on a table."
         )
-    told = getattr(estimator, "feature_names_in_", None)
-    names = tuple(map(str, told)) if told is not None else tuple(f"x{place}" for place in range(width))
-    framed = told is not None
-    return Columns(names, known(estimator, names), framed=framed, named=framed and splits(estimator))
+    feature_names = getattr(estimator, "feature_names_in_", None)
+    names = (
+        tuple(map(str, feature_names)) if feature_names is not None else tuple(f"x{place}" for place in range(width))
+    )
+    fitted_on_frame = feature_names is not None
+    return EstimatorColumns(
+        names,
+        collect_categories(estimator, names),
+        fitted_on_frame=fitted_on_frame,
+        selects_by_name=fitted_on_frame and has_column_transformer(estimator),
+    )
 
 
-def reader(estimator: Any) -> str:  # noqa: ANN401
+def find_text_vectorizer(estimator: Any) -> str:  # noqa: ANN401
     """What the first part is called that takes texts apart into words; empty where none does.
 
     Its graph would ask onnxruntime for small letters, for which that needs a locale that Lambda does not have.
     """
     if hasattr(estimator, "build_analyzer"):
         return type(estimator).__name__
-    return next(filter(None, map(reader, parts(estimator))), "")
+    return next(filter(None, map(find_text_vectorizer, get_sub_estimators(estimator))), "")
 
 
-def parts(estimator: Any) -> list[Any]:  # noqa: ANN401
+def get_sub_estimators(estimator: Any) -> list[Any]:  # noqa: ANN401
     """The estimators that one is put together of."""
     if isinstance(estimator, Pipeline):
         return [step for _, step in estimator.steps]
     return [part for _, part, _ in estimator.transformers_] if isinstance(estimator, ColumnTransformer) else []
 
 
-def known(estimator: Any, names: Sequence[str]) -> dict[str, Array]:  # noqa: ANN401
+def collect_categories(estimator: Any, names: Sequence[str]) -> dict[str, Array]:  # noqa: ANN401
     """The categories that encoders have learnt, by the column that they encode."""
     if isinstance(estimator, Pipeline):  # what stands before an encoder, an imputer say, keeps the columns
-        found = (known(step, names) for _, step in estimator.steps)
+        found = (collect_categories(step, names) for _, step in estimator.steps)
         return next((categories for categories in found if categories), {})
     if isinstance(estimator, ColumnTransformer):
-        parts = [known(part, picked(which, names)) for _, part, which in estimator.transformers_]
+        parts = [collect_categories(part, resolve_columns(which, names)) for _, part, which in estimator.transformers_]
         return {name: values for part in parts for name, values in part.items()}
     categories = getattr(estimator, "categories_", [])
     return dict(zip(names, categories, strict=True)) if len(categories) == len(names) else {}
 
 
-def splits(estimator: Any) -> bool:  # noqa: ANN401
+def has_column_transformer(estimator: Any) -> bool:  # noqa: ANN401
     """Whether it treats its columns differently."""
     if isinstance(estimator, Pipeline):
-        return any(splits(step) for _, step in estimator.steps)
+        return any(has_column_transformer(step) for _, step in estimator.steps)
     return isinstance(estimator, ColumnTransformer)
 
 
-def picked(which: Any, names: Sequence[str]) -> list[str]:  # noqa: ANN401 - whatever ColumnTransformer takes
+def resolve_columns(selection: Any, names: Sequence[str]) -> list[str]:  # noqa: ANN401 - whatever ColumnTransformer takes
     """The columns that a ColumnTransformer's choice means: names, places, a slice of places or a mask."""
-    if isinstance(which, slice) and isinstance(which.start or which.stop, str):
-        raise InvalidInputError(f"skl2onnx reads no slice of names; give the ColumnTransformer a list for {which}.")
-    if isinstance(which, str):
-        return [which]
-    chosen = which if isinstance(which, slice | int) or len(which) else slice(0)
+    if isinstance(selection, slice) and isinstance(selection.start or selection.stop, str):
+        raise InvalidInputError(f"skl2onnx reads no slice of names; give the ColumnTransformer a list for {selection}.")
+    if isinstance(selection, str):
+        return [selection]
+    chosen = selection if isinstance(selection, slice | int) or len(selection) else slice(0)
     if not isinstance(chosen, slice | int) and isinstance(chosen[0], str):
         return list(chosen)
     return [str(name) for name in np.atleast_1d(np.array(names, object)[chosen])]

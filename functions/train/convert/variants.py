@@ -14,23 +14,23 @@ import onnx
 from msgspec import Struct
 
 from functions.train.convert import quantize_data
-from functions.train.convert.examples import Examples
+from functions.train.convert.examples import ExampleSet
 from functions.train.data.dataset import Array, Dataset
-from functions.train.evaluation.metrics import Score, score
-from functions.train.evaluation.quantization_report import compare
-from functions.train.export.quantization_search import Ladder
-from functions.train.export.quantize import Plan, quantize
-from pilotlight.contracts.manifest import Evaluation, Precision, encode
+from functions.train.evaluation.metrics import Score, score_outputs
+from functions.train.evaluation.quantization_report import compare_variants
+from functions.train.export.quantization_search import QuantizationSearch
+from functions.train.export.quantize import QuantizationPlan, quantize_graph
+from pilotlight.contracts.manifest import EvaluationSet, Precision, encode_document
 from pilotlight.contracts.metric import METRICS
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.options.graph import QuantizationOptions
 from pilotlight.runtime.golden_recorder import Feeds
 from pilotlight.runtime.session import Session, open_session
 
-BATCH = 64  # examples asked at once
+BATCH_SIZE = 64  # examples asked at once
 
 
-class Agreement(Struct, frozen=True, kw_only=True):
+class VariantAgreement(Struct, frozen=True, kw_only=True):
     """`report.json` of a version whose variants were compared without a ladder."""
 
     schema_version: int = 1
@@ -43,11 +43,11 @@ class Agreement(Struct, frozen=True, kw_only=True):
     requests: int = 0  # that were compared
     metric: str | None = None
     metrics: dict[Precision, dict[str, float]] = {}
-    evaluation: Evaluation | None = None
+    evaluation: EvaluationSet | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class VariantChoice:
     """The variants that a version gets, the one that is served, and why."""
 
     graphs: dict[Precision, Path]
@@ -57,142 +57,151 @@ class Choice:
     metrics: dict[Precision, dict[str, float]]
     metric: str | None = None
     budget: float | None = None  # that the smaller variant may lose of the metric, in its unit
-    test: Examples | None = None  # what the metrics were measured on
+    test: ExampleSet | None = None  # what the metrics were measured on
 
 
 @dataclass(frozen=True)
-class Material:
+class QuantizationSource:
     """A graph in fp32, and what its smaller variants are made and judged with."""
 
     graph: Path
     feeds: tuple[Feeds, ...]
     labels: tuple[str, ...] = ()
-    evaluation: Examples | None = None
-    calibration: Examples | None = None
+    evaluation: ExampleSet | None = None
+    calibration: ExampleSet | None = None
 
     @property
-    def laddered(self) -> bool:
+    def can_search(self) -> bool:
         """Whether the ladder can climb: one input of numbers, one output, right answers."""
         if self.evaluation is None or len(self.evaluation) < 2:
             return False
         session = open_session(str(self.graph))
-        ends = (*session.inputs, *session.outputs)
-        return len(ends) == 2 and all(spec.datatype == "FP32" for spec in ends) and len(session.outputs[0].shape) == 2
+        tensors = (*session.inputs, *session.outputs)
+        return (
+            len(tensors) == 2
+            and all(spec.datatype == "FP32" for spec in tensors)
+            and len(session.outputs[0].shape) == 2
+        )
 
 
-def choose(material: Material, asked: str) -> Choice:
+def choose_variants(source: QuantizationSource, requested_precision: str) -> VariantChoice:
     """Make what was asked for: auto, int8, int4 or none; `InvalidInputError` when it would buy nothing."""
-    if asked == "none":
-        return told({"fp32": material.graph}, material, "fp32 is served, as it was given.")
-    if asked != "int4" and material.laddered:
-        return climbed(material, asked)
-    precision: Precision = "int4" if asked == "int4" else "int8"
-    small = material.graph.with_name(f"model.{precision}.onnx")
-    shrink(material, precision, small)
-    sizes = [path.stat().st_size for path in (small, material.graph)]
+    if requested_precision == "none":
+        return build_choice({"fp32": source.graph}, source, "fp32 is served, as it was given.")
+    if requested_precision != "int4" and source.can_search:
+        return search_variants(source, requested_precision)
+    precision: Precision = "int4" if requested_precision == "int4" else "int8"
+    small = source.graph.with_name(f"model.{precision}.onnx")
+    write_smaller_variant(source, precision, small)
+    sizes = [path.stat().st_size for path in (small, source.graph)]
     if sizes[0] >= sizes[1]:
-        why = f"{precision} takes {sizes[0]:,} bytes, no fewer than the {sizes[1]:,} of fp32"
-        if asked == "auto":
-            return told({"fp32": material.graph}, material, f"fp32 is served: {why}.")
-        raise InvalidInputError(f"{why}; publish it without --quantize.")
-    return told({"fp32": material.graph, precision: small}, material, "", asked)
+        reason = f"{precision} takes {sizes[0]:,} bytes, no fewer than the {sizes[1]:,} of fp32"
+        if requested_precision == "auto":
+            return build_choice({"fp32": source.graph}, source, f"fp32 is served: {reason}.")
+        raise InvalidInputError(f"{reason}; publish it without --quantize.")
+    return build_choice({"fp32": source.graph, precision: small}, source, "", requested_precision)
 
 
-def shrink(material: Material, precision: Precision, path: Path) -> None:
+def write_smaller_variant(source: QuantizationSource, precision: Precision, path: Path) -> None:
     """Write the smaller variant: calibrated, where there is one input to calibrate and 8 bits are asked for."""
-    session = open_session(str(material.graph))
-    if precision == "int8" and material.calibration is not None and len(session.inputs) == 1:
-        inputs = next(iter(material.calibration.inputs.values()))
-        quantize(material.graph, inputs, Plan(scheme(material.graph)), path)
+    session = open_session(str(source.graph))
+    if precision == "int8" and source.calibration is not None and len(session.inputs) == 1:
+        inputs = next(iter(source.calibration.inputs.values()))
+        quantize_graph(source.graph, inputs, QuantizationPlan(choose_scheme(source.graph)), path)
     else:
-        quantize_data.reduce(material.graph, precision, path)
+        quantize_data.quantize_without_data(source.graph, precision, path)
 
 
-def told(graphs: dict[Precision, Path], material: Material, verdict: str, asked: str = "none") -> Choice:
+def build_choice(
+    graphs: dict[Precision, Path], source: QuantizationSource, verdict: str, requested_precision: str = "none"
+) -> VariantChoice:
     """What can be said of the variants, and which is served."""
-    scores = {name: judged(path, material) for name, path in graphs.items()} if material.evaluation else {}
+    scores = {name: score_variant(path, source) for name, path in graphs.items()} if source.evaluation else {}
     metrics = {name: {**found.metrics, "loss": found.loss} for name, found in scores.items()}
     metric = next(iter(scores["fp32"].metrics)) if scores else None
     serve: Precision = "fp32"
     if not verdict:
         small = next(name for name in graphs if name != "fp32")
-        serve, verdict = decide(small, asked, metric, metrics)
+        serve, verdict = choose_served_precision(small, requested_precision, metric, metrics)
     sizes = {name: path.stat().st_size for name, path in graphs.items()}
-    distance, cosine = apart(graphs, material.feeds) if len(graphs) > 1 else (0.0, 1.0)
-    test = material.evaluation
-    report = Agreement(
+    distance, cosine = measure_distance(graphs, source.feeds) if len(graphs) > 1 else (0.0, 1.0)
+    test = source.evaluation
+    report = VariantAgreement(
         serve=serve,
         verdict=verdict,
         bytes=sizes,
         size_ratio=min(sizes.values()) / sizes["fp32"],
         max_abs=distance,
         cosine=cosine,
-        requests=len(material.feeds),
+        requests=len(source.feeds),
         metric=metric,
         metrics=metrics,
-        evaluation=Evaluation(test.sha256, len(test)) if test else None,
+        evaluation=EvaluationSet(test.sha256, len(test)) if test else None,
     )
-    return Choice(
+    return VariantChoice(
         graphs=graphs,
         serve=serve,
         verdict=verdict,
-        report=encode(report),
+        report=encode_document(report),
         metrics=metrics,
         metric=metric,
-        budget=METRICS[metric].budget if metric else None,
+        budget=METRICS[metric].default_budget if metric else None,
         test=test,
     )
 
 
-def decide(
-    small: Precision, asked: str, metric: str | None, metrics: Mapping[Precision, Mapping[str, float]]
+def choose_served_precision(
+    small: Precision, requested_precision: str, metric: str | None, metrics: Mapping[Precision, Mapping[str, float]]
 ) -> tuple[Precision, str]:
     """What was asked for by name is served; what was not must have shown that it is good enough."""
     if metric is None:
-        if asked == "auto":
+        if requested_precision == "auto":
             return "fp32", f"fp32 is served: nothing tells what {small} loses; give --evaluation, or ask for {small}."
         return small, f"{small} is served, as asked; nothing tells what it loses."
-    known = METRICS[metric]
-    lost = known.lost(metrics["fp32"][metric], metrics[small][metric])
-    held = lost <= known.budget
-    said = f"{known.told(lost, metric)}, {'within' if held else 'more than'} the budget of "
-    said += f"{known.budget:.{known.digits}f}"
-    serve: Precision = small if asked != "auto" or held else "fp32"
-    return serve, f"{serve} is served{'' if asked == 'auto' else ', as asked'}: {small} loses {said}."
+    definition = METRICS[metric]
+    lost = definition.compute_degradation(metrics["fp32"][metric], metrics[small][metric])
+    held = lost <= definition.default_budget
+    loss_text = f"{definition.format_difference(lost, metric)}, {'within' if held else 'more than'} the budget of "
+    loss_text += f"{definition.default_budget:.{definition.decimals}f}"
+    serve: Precision = small if requested_precision != "auto" or held else "fp32"
+    return (
+        serve,
+        f"{serve} is served{'' if requested_precision == 'auto' else ', as asked'}: {small} loses {loss_text}.",
+    )
 
 
-def climbed(material: Material, asked: str) -> Choice:
+def search_variants(source: QuantizationSource, requested_precision: str) -> VariantChoice:
     """The ladder over one half of the right answers, the report over the other."""
-    examples = material.evaluation
+    examples = source.evaluation
     if examples is None:
         raise InvalidInputError("The ladder needs --evaluation FILE.")
     validation, test = (
-        dataset(examples.take(slice(0, None, 2)), material),
-        dataset(examples.take(slice(1, None, 2)), material),
+        to_dataset(examples.take(slice(0, None, 2)), source),
+        to_dataset(examples.take(slice(1, None, 2)), source),
     )
     calibration = validation
-    if material.calibration is not None:
-        inputs = next(iter(material.calibration.inputs.values()))
+    if source.calibration is not None:
+        inputs = next(iter(source.calibration.inputs.values()))
         calibration = replace(validation, inputs=inputs, targets=np.zeros(len(inputs), np.int64))
-    small = material.graph.with_name("model.int8.onnx")
-    options = QuantizationOptions(scheme=scheme(material.graph))
-    ladder = Ladder(material.graph, calibration.inputs, validation, options)
-    rungs = ladder.climb(small)
-    graphs: dict[Precision, Path] = {"fp32": material.graph, "int8": small}
-    report = compare(graphs, test, calibration, ladder.budget, rungs)
-    if asked == "int8" and report.serve != "int8":
-        why = f"int8 is served, as asked, though it did not hold. {report.verdict}"
+    small = source.graph.with_name("model.int8.onnx")
+    options = QuantizationOptions(scheme=choose_scheme(source.graph))
+    search = QuantizationSearch(source.graph, calibration.inputs, validation, options)
+    candidates = search.search(small)
+    graphs: dict[Precision, Path] = {"fp32": source.graph, "int8": small}
+    report = compare_variants(graphs, test, calibration, search.budget, candidates)
+    if requested_precision == "int8" and report.serve != "int8":
+        reason = f"int8 is served, as asked, though it did not hold. {report.verdict}"
         report = type(report)(
-            **{name: getattr(report, name) for name in report.__struct_fields__} | {"serve": "int8", "verdict": why}
+            **{name: getattr(report, name) for name in report.__struct_fields__} | {"serve": "int8", "verdict": reason}
         )
     metrics = {
         name: {**one.metrics, "loss": one.loss, "latency_ms": one.latency_ms} for name, one in report.variants.items()
     }
-    return Choice(
+    return VariantChoice(
         graphs=graphs,
         serve=report.serve,
         verdict=report.verdict,
-        report=encode(report),
+        report=encode_document(report),
         metrics=metrics,
         metric=report.metric,
         budget=report.budget,
@@ -200,18 +209,18 @@ def climbed(material: Material, asked: str) -> Choice:
     )
 
 
-def dataset(examples: Examples, material: Material) -> Dataset:
+def to_dataset(examples: ExampleSet, source: QuantizationSource) -> Dataset:
     """Examples as the ladder takes them."""
     (inputs,), targets = examples.inputs.values(), examples.targets
     if targets is None:
         raise InvalidInputError("--evaluation FILE needs the right answers.")
-    classes = names(open_session(str(material.graph)), targets, material.labels)
+    classes = get_class_names(open_session(str(source.graph)), targets, source.labels)
     return Dataset(inputs, targets, classes, metric="accuracy" if classes else "r2")
 
 
-def names(session: Session, targets: Array, labels: Sequence[str]) -> tuple[str, ...]:
+def get_class_names(session: Session, targets: Array, labels: Sequence[str]) -> tuple[str, ...]:
     """The classes' names; none where the answer is a number. `InvalidInputError` when targets and answers differ."""
-    width = session.outputs[0].free_shape[-1:]
+    width = session.outputs[0].v2_shape[-1:]
     if targets.dtype.kind == "f":
         if targets.shape[1:] != (1,) or width != [1]:
             raise InvalidInputError(
@@ -224,20 +233,20 @@ def names(session: Session, targets: Array, labels: Sequence[str]) -> tuple[str,
     raise InvalidInputError(f"The right answers go up to class {count - 1}, the graph gives scores for {width}.")
 
 
-def judged(graph: Path, material: Material) -> Score:
+def score_variant(graph: Path, source: QuantizationSource) -> Score:
     """The score of a variant's first output on the examples."""
-    examples, session = material.evaluation, open_session(str(graph))
+    examples, session = source.evaluation, open_session(str(graph))
     if examples is None or examples.targets is None:
         raise InvalidInputError("--evaluation FILE needs the right answers.")
-    first, classes = session.outputs[0].name, names(session, examples.targets, material.labels)
+    first, classes = session.outputs[0].name, get_class_names(session, examples.targets, source.labels)
     parts = [
-        session.run(examples.take(slice(start, start + BATCH)).inputs, [first])[first]
-        for start in range(0, len(examples), BATCH)
+        session.run(examples.take(slice(start, start + BATCH_SIZE)).inputs, [first])[first]
+        for start in range(0, len(examples), BATCH_SIZE)
     ]
-    return score(np.concatenate(parts), examples.targets, classes)
+    return score_outputs(np.concatenate(parts), examples.targets, classes)
 
 
-def apart(graphs: Mapping[Precision, Path], feeds: Sequence[Feeds]) -> tuple[float, float]:
+def measure_distance(graphs: Mapping[Precision, Path], feeds: Sequence[Feeds]) -> tuple[float, float]:
     """The largest |difference| and the mean cosine of both variants' answers to the requests."""
     sessions = [open_session(str(path)) for path in graphs.values()]
     answers = [[session.run(feed) for feed in feeds] for session in sessions]
@@ -252,7 +261,7 @@ def apart(graphs: Mapping[Precision, Path], feeds: Sequence[Feeds]) -> tuple[flo
     return distance, float(np.mean(cosines)) if cosines else 1.0
 
 
-def scheme(graph: Path) -> Literal["static", "dynamic"]:
+def choose_scheme(graph: Path) -> Literal["static", "dynamic"]:
     """Static for convolutions, dynamic for all else (decision 0013)."""
     model = onnx.load(graph, load_external_data=False)
     return "static" if any(node.op_type == "Conv" for node in model.graph.node) else "dynamic"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
-from functions.train.models.shape import describe
+from functions.train.models.shape import describe_shape
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.options.augmentation import AugmentationOptions
 
@@ -28,20 +28,22 @@ class Augmentation:
             turns = (2 * torch.rand(count, device=device) - 1) * math.radians(options.rotate)
             shifts = torch.randint(-options.shift, options.shift + 1, (count, 2), device=device).float()
             mirrored = torch.rand(count, device=device) < 0.5 if options.flip else torch.zeros_like(turns).bool()
-            images = moved(images, turns, shifts, mirrored)
+            images = transform_images(images, turns, shifts, mirrored)
         return images + options.noise * torch.randn_like(images) if options.noise else images
 
 
-def build(options: AugmentationOptions | None, shape: tuple[int, ...]) -> Augmentation | None:
+def build_augmentation(options: AugmentationOptions | None, shape: tuple[int, ...]) -> Augmentation | None:
     """The augmentation of a recipe for examples of this shape; `InvalidInputError` when these are no images."""
     if options is None:
         return None
     if len(shape) != 3:
-        raise InvalidInputError(f"augmentation is for images, not for {describe(shape)}.")
+        raise InvalidInputError(f"augmentation is for images, not for {describe_shape(shape)}.")
     return Augmentation(options)
 
 
-def moved(images: torch.Tensor, turns: torch.Tensor, shifts: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+def transform_images(
+    images: torch.Tensor, turns: torch.Tensor, shifts: torch.Tensor, mirrored: torch.Tensor
+) -> torch.Tensor:
     """The images mirrored, turned to the left by an angle in radians, then shifted down and right by pixels (N, 2).
 
     Zeros come in from outside; between pixels it is interpolated linearly. affine_grid asks where each new pixel comes

@@ -12,7 +12,7 @@ from msgspec import Struct
 Array = np.ndarray[Any, Any]
 
 
-class Cleaning(Struct, frozen=True):
+class CleaningReport(Struct, frozen=True):
     """What was left out of a table, in the order in which it was, and what was made of what is not a number."""
 
     rows: int  # as they came
@@ -31,26 +31,30 @@ class Cleaning(Struct, frozen=True):
         return said + (f"; text as categories: {', '.join(self.encoded)}" if self.encoded else "")
 
 
-def clean(
-    rows: Array, answers: Array, names: tuple[str, ...], *, filling: bool = False
-) -> tuple[Array, Array, tuple[str, ...], Cleaning]:
+def clean_table(
+    rows: Array, targets: Array, column_names: tuple[str, ...], *, keep_missing: bool = False
+) -> tuple[Array, Array, tuple[str, ...], CleaningReport]:
     """The rows (N, columns), answers (N,) and column names that are kept, in their order, and what was left out.
 
     Where missing values are to be filled they stay, as NaN; a row is then only missing when its answer is.
     """
     rows = np.where(np.isfinite(rows), rows, np.nan)
-    whole = np.isfinite(answers) if filling else np.isfinite(rows).all(axis=1) & np.isfinite(answers)
-    kept = np.flatnonzero(whole)[firsts(np.column_stack([rows, answers])[whole])]
-    varied = np.array([varies(column) for column in rows[kept].T], bool) if len(kept) else np.ones(len(names), bool)
-    constant = tuple(name for name, many in zip(names, varied, strict=True) if not many)
-    columns = tuple(name for name in names if name not in constant)
+    whole = np.isfinite(targets) if keep_missing else np.isfinite(rows).all(axis=1) & np.isfinite(targets)
+    kept = np.flatnonzero(whole)[find_unique_rows(np.column_stack([rows, targets])[whole])]
+    varied = (
+        np.array([has_distinct_values(column) for column in rows[kept].T], bool)
+        if len(kept)
+        else np.ones(len(column_names), bool)
+    )
+    constant = tuple(name for name, many in zip(column_names, varied, strict=True) if not many)
+    columns = tuple(name for name in column_names if name not in constant)
     missing, duplicates = int((~whole).sum()), int(whole.sum() - len(kept))
     left = rows[kept][:, varied]
-    found = Cleaning(len(rows), missing, duplicates, constant, int(np.isnan(left).sum()))
-    return left, answers[kept], columns, found
+    report = CleaningReport(len(rows), missing, duplicates, constant, int(np.isnan(left).sum()))
+    return left, targets[kept], columns, report
 
 
-def firsts(rows: Array) -> Array:
+def find_unique_rows(rows: Array) -> Array:
     """The indices, ascending, of the rows (N, ...) that repeat none before them; NaN is like NaN."""
     flat = np.ascontiguousarray(rows.reshape(len(rows), prod(rows.shape[1:])) + 0.0)  # -0 + 0 is 0
     if not flat.size:
@@ -59,7 +63,7 @@ def firsts(rows: Array) -> Array:
     return np.sort(np.unique(whole, return_index=True)[1])
 
 
-def varies(column: Array) -> bool:
+def has_distinct_values(column: Array) -> bool:
     """Whether there are two different values among those that are there."""
-    known = column[~np.isnan(column)]
-    return bool(len(known) and np.ptp(known) > 0)
+    present = column[~np.isnan(column)]
+    return bool(len(present) and np.ptp(present) > 0)

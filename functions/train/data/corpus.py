@@ -10,16 +10,16 @@ from pydoc_data.topics import topics
 
 import numpy as np
 
-from functions.train.data.cleaning import Cleaning
+from functions.train.data.cleaning import CleaningReport
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import Fractions
+from pilotlight.recipes.options.data import SplitFractions
 
 Documents = Mapping[str, str]  # by name
-GAP = re.compile(r"\n[ \t]*\n")  # between two paragraphs
+PARAGRAPH_BREAK = re.compile(r"\n[ \t]*\n")  # between two paragraphs
 SETS = ("train", "validation", "test")
 
 
-class Repeats(Cleaning, frozen=True):
+class TextCleaningReport(CleaningReport, frozen=True):
     """Paragraphs that were left out of a text."""
 
     def __str__(self) -> str:
@@ -28,15 +28,15 @@ class Repeats(Cleaning, frozen=True):
 
 # What `import` alone brings: the texts of Python's own help(). They differ from one Python to the next, and so does
 # their hash in the manifest.
-TEXTS: Mapping[str, Callable[[], Documents]] = {"topics": lambda: topics}
+BUILTIN_TEXTS: Mapping[str, Callable[[], Documents]] = {"topics": lambda: topics}
 
 
-def load(name: str) -> tuple[Documents, Cleaning]:
+def load_documents(name: str) -> tuple[Documents, CleaningReport]:
     """The documents of a text, without what they repeat."""
-    return unrepeated(TEXTS[name]())
+    return remove_repeated_paragraphs(BUILTIN_TEXTS[name]())
 
 
-def unrepeated(documents: Documents) -> tuple[Documents, Cleaning]:
+def remove_repeated_paragraphs(documents: Documents) -> tuple[Documents, CleaningReport]:
     """The documents in the order of their names, each paragraph only where it stands first, and how many there were.
 
     A fifth of Python's help is said twice: `compound` has all of `try`. Shared out as they come, validation and test
@@ -45,19 +45,19 @@ def unrepeated(documents: Documents) -> tuple[Documents, Cleaning]:
     seen, kept, rows, repeats = set[str](), dict[str, str](), 0, 0
     for name in sorted(documents):
         fresh = []
-        for paragraph in filter(str.strip, GAP.split(documents[name])):
-            said, rows = " ".join(paragraph.split()), rows + 1
-            if said in seen:
+        for paragraph in filter(str.strip, PARAGRAPH_BREAK.split(documents[name])):
+            normalised, rows = " ".join(paragraph.split()), rows + 1
+            if normalised in seen:
                 repeats += 1
                 continue
-            seen.add(said)
+            seen.add(normalised)
             fresh.append(paragraph.rstrip())
         if fresh:
             kept[name] = "\n\n".join(fresh).strip("\n") + "\n"
-    return kept, Repeats(rows, 0, repeats, ())
+    return kept, TextCleaningReport(rows, 0, repeats, ())
 
 
-def share(documents: Documents, fractions: Fractions, seed: int) -> dict[str, Documents]:
+def split_documents(documents: Documents, fractions: SplitFractions, seed: int) -> dict[str, Documents]:
     """Whole documents for training, validation and test, by the seed; the fractions are of the bytes.
 
     Dealt out in a drawn order, each to the set in whose share of the whole its middle falls.
@@ -74,7 +74,7 @@ def share(documents: Documents, fractions: Fractions, seed: int) -> dict[str, Do
     return {word: {name: documents[name] for name in part} for word, part in zip(SETS, chosen, strict=True)}
 
 
-def sha256(documents: Documents) -> str:
+def hash_documents(documents: Documents) -> str:
     """In hex, of each document's name and text, each ended by a zero byte, in the order of the names."""
     words = (word for name in sorted(documents) for word in (name, documents[name]))
     return hashlib.sha256(b"".join(word.encode() + b"\0" for word in words)).hexdigest()

@@ -14,7 +14,7 @@ Array = np.ndarray[Any, Any]
 Categories = Sequence[Sequence[str]]  # of each column; a column of numbers has none
 
 
-class Fill(nn.Module):
+class FillMissing(nn.Module):
     """(N, F) with NaN for what is missing, to the same with a constant of each column in its place."""
 
     values: torch.Tensor  # (F,)
@@ -28,7 +28,7 @@ class Fill(nn.Module):
         return torch.where(torch.isnan(inputs), self.values, inputs)
 
 
-class Spread(nn.Module):
+class OneHotEncode(nn.Module):
     """(N, F) to (N, W): a column of K categories becomes K columns, 1 where the index is theirs and 0 elsewhere.
 
     An index that is no category's gives zeros alone.
@@ -40,7 +40,7 @@ class Spread(nn.Module):
 
     def __init__(self, categories: Categories) -> None:
         super().__init__()
-        source, code, spread = layout(categories)
+        source, code, spread = build_one_hot_layout(categories)
         self.register_buffer("source", torch.from_numpy(source))
         self.register_buffer("code", torch.from_numpy(code))
         self.register_buffer("spread", torch.from_numpy(spread))
@@ -51,7 +51,7 @@ class Spread(nn.Module):
         return torch.where(self.spread, (wide == self.code).to(wide.dtype), wide)
 
 
-def layout(categories: Categories) -> tuple[Array, Array, Array]:
+def build_one_hot_layout(categories: Categories) -> tuple[Array, Array, Array]:
     """For each column of the wider table: of which column it is made, for which index, and whether it has one."""
     parts = [
         (column, index, bool(known)) for column, known in enumerate(categories) for index in range(len(known) or 1)
@@ -60,29 +60,29 @@ def layout(categories: Categories) -> tuple[Array, Array, Array]:
     return np.array(source, np.int64), np.array(code, np.float32), np.array(spread, bool)
 
 
-def names(features: Sequence[str], categories: Categories) -> tuple[str, ...]:
+def name_encoded_columns(features: Sequence[str], categories: Categories) -> tuple[str, ...]:
     """What the columns of the wider table are called: `colour=red` for a category."""
-    known = zip(features, categories or [()] * len(features), strict=True)
-    return tuple(name for feature, words in known for name in ([f"{feature}={word}" for word in words] or [feature]))
+    pairs = zip(features, categories or [()] * len(features), strict=True)
+    return tuple(name for feature, words in pairs for name in ([f"{feature}={word}" for word in words] or [feature]))
 
 
-def filling(inputs: Array, categories: Categories, strategy: Literal["mean", "median"]) -> Array:
+def compute_fill_values(inputs: Array, categories: Categories, strategy: Literal["mean", "median"]) -> Array:
     """What stands for a missing value in each column of a table (N, F), learned from it; a category by frequency."""
-    of_numbers = np.nanmean if strategy == "mean" else np.nanmedian
-    known = [column[np.isfinite(column)] for column in inputs.T]
+    average = np.nanmean if strategy == "mean" else np.nanmedian
+    present = [column[np.isfinite(column)] for column in inputs.T]
     values = [
-        (np.bincount(column.astype(np.int64)).argmax() if words else of_numbers(column)) if len(column) else 0.0
-        for column, words in zip(known, categories or [()] * inputs.shape[1], strict=True)
+        (np.bincount(column.astype(np.int64)).argmax() if words else average(column)) if len(column) else 0.0
+        for column, words in zip(present, categories or [()] * inputs.shape[1], strict=True)
     ]
     return np.array(values, np.float32)
 
 
-def prepared(inputs: Array, categories: Categories, fill: Array | None) -> Array:
-    """What `Fill` and `Spread` make of a table."""
-    if fill is not None:
-        inputs = np.where(np.isnan(inputs), fill, inputs)
+def encode_table(inputs: Array, categories: Categories, fill_values: Array | None) -> Array:
+    """What `FillMissing` and `OneHotEncode` make of a table."""
+    if fill_values is not None:
+        inputs = np.where(np.isnan(inputs), fill_values, inputs)
     if not any(categories):
         return inputs
-    source, code, spread = layout(categories)
+    source, code, spread = build_one_hot_layout(categories)
     wide = inputs[:, source]
     return np.where(spread, (wide == code).astype(wide.dtype), wide)

@@ -13,14 +13,14 @@ from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
 
 from pilotlight.errors import InvalidInputError, NotFoundError, StoreError
-from pilotlight.storage.download import download
+from pilotlight.storage.download import download_object
 from pilotlight.storage.object_store import ObjectStore, open_store
 
 ATTEMPTS, PAUSE_S = 3, 0.2  # at a store that fails in the middle of a file; it repeats single requests by itself
 
 
 @dataclass(frozen=True)
-class Place:
+class DataRoot:
     """Where the paths of a recipe begin."""
 
     folder: Path = Path()  # of the recipe file, for relative ones
@@ -28,30 +28,30 @@ class Place:
 
 
 @dataclass(frozen=True)
-class File:
+class DataFile:
     """A file on disk or in a store."""
 
     name: str  # as people know it, from where the data set begins
-    at: Path | str
+    location: Path | str
     store: ObjectStore | None = None
 
     @contextmanager
-    def local(self) -> Iterator[Path]:
+    def local_path(self) -> Iterator[Path]:
         """The file on disk, while it is needed; `StoreError` when the store does not give it in three attempts."""
         if self.store is None:
-            yield Path(self.at)
+            yield Path(self.location)
             return
         with TemporaryDirectory(prefix="pilotlight-data-") as folder:
             path = Path(folder, PurePosixPath(self.name).name)
-            fetch(self.store, str(self.at), path)
+            fetch_object(self.store, str(self.location), path)
             yield path
 
 
-def fetch(store: ObjectStore, key: str, path: Path) -> None:
+def fetch_object(store: ObjectStore, key: str, path: Path) -> None:
     """Bring an object to the disk, from its start again when the store breaks off."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            copy(store, key, path)
+            copy_object(store, key, path)
         except NotFoundError as exc:
             raise InvalidInputError(f"{exc} It is named by data.path.") from exc
         except StoreError:
@@ -62,69 +62,75 @@ def fetch(store: ObjectStore, key: str, path: Path) -> None:
             return
 
 
-def copy(store: ObjectStore, key: str, path: Path) -> None:
+def copy_object(store: ObjectStore, key: str, path: Path) -> None:
     """Write an object to the disk, once; `StoreError` when it does not come whole."""
-    expected = store.size(key)
+    expected = store.get_size(key)
     with path.open("wb") as target:
-        size, _ = download(store, key, target, expected)
+        size, _ = download_object(store, key, target, expected)
     if size != expected:
         raise StoreError(f"The store gave {size:,} of the {expected:,} bytes of {key}.")
 
 
-def find(paths: Sequence[str], place: Place, endings: Sequence[str]) -> list[File]:
+def find_files(paths: Sequence[str], data_root: DataRoot, extensions: Sequence[str]) -> list[DataFile]:
     """The files that are meant by the paths of a recipe, sorted by name for each; one at least.
 
     In a folder these are the files with one of the endings, at any depth; names that begin with a dot are passed over.
     """
-    files = [file for path in paths for file in sorted(named(path, place, endings), key=lambda file: file.name)]
+    files = [
+        file
+        for path in paths
+        for file in sorted(list_path_files(path, data_root, extensions), key=lambda file: file.name)
+    ]
     if not files:
-        raise InvalidInputError(f"data.path is {', '.join(paths)}, where no file ends in {' or '.join(endings)}.")
+        raise InvalidInputError(f"data.path is {', '.join(paths)}, where no file ends in {' or '.join(extensions)}.")
     return files
 
 
-def named(path: str, place: Place, endings: Sequence[str]) -> Iterator[File]:
+def list_path_files(path: str, data_root: DataRoot, extensions: Sequence[str]) -> Iterator[DataFile]:
     """The files that one path means, in any order."""
     if path.startswith("store:"):
-        if place.store is None:
+        if data_root.store is None:
             raise InvalidInputError(f"data.path is {path}, and there is no store to take it from.")
-        return stored(path.removeprefix("store:").strip("/"), place.store, endings)
+        return list_store_files(path.removeprefix("store:").strip("/"), data_root.store, extensions)
     if path.startswith("s3://"):
         bucket, mark, endpoint = path.partition("?endpoint=")
         parts = urlsplit(bucket)
-        return stored(unquote(parts.path).strip("/"), open_store(f"s3://{parts.netloc}{mark}{endpoint}"), endings)
+        return list_store_files(
+            unquote(parts.path).strip("/"), open_store(f"s3://{parts.netloc}{mark}{endpoint}"), extensions
+        )
     if "://" in path and not path.startswith("file:///"):
         raise InvalidInputError(f"data.path is {path}; it takes a path, file:///folder, s3://bucket/key or store:key.")
     local = unquote(urlsplit(path).path) if path.startswith("file:///") else path
-    return on_disk(place.folder / local, endings)
+    return list_local_files(data_root.folder / local, extensions)
 
 
-def on_disk(path: Path, endings: Sequence[str]) -> Iterator[File]:
+def list_local_files(path: Path, extensions: Sequence[str]) -> Iterator[DataFile]:
     """The file, the files of the folder, or the files that a pattern fits."""
     if path.is_file():
-        yield File(path.name, path)
+        yield DataFile(path.name, path)
         return
-    root, pattern = rooted(path.as_posix())
+    root, pattern = split_pattern(path.as_posix())
     if not Path(root).is_dir():
         raise InvalidInputError(f"There is no {path}, which data.path names.")
     for found in Path(root).rglob("*"):
         name = found.relative_to(root).as_posix()
-        if fits(name, pattern, endings) and found.is_file():
-            yield File(name, found)
+        if is_selected_file(name, pattern, extensions) and found.is_file():
+            yield DataFile(name, found)
 
 
-def stored(key: str, store: ObjectStore, endings: Sequence[str]) -> Iterator[File]:
+def list_store_files(key: str, store: ObjectStore, extensions: Sequence[str]) -> Iterator[DataFile]:
     """The same in a store, where a key with one of the endings is a file's."""
-    if "*" not in key and key.lower().endswith(tuple(endings)):
-        yield File(PurePosixPath(key).name, key, store)
+    if "*" not in key and key.lower().endswith(tuple(extensions)):
+        yield DataFile(PurePosixPath(key).name, key, store)
         return
-    root, pattern = rooted(key)
-    for found in store.paths(root):
+    root, pattern = split_pattern(key)
+    for found in store.list_paths(root):
         name = found.removeprefix(root).lstrip("/")
-        if fits(name, pattern, endings):
-            yield File(name, found, store)
+        if is_selected_file(name, pattern, extensions):
+            yield DataFile(name, found, store)
 
 
-def rooted(path: str) -> tuple[str, str | None]:
+def split_pattern(path: str) -> tuple[str, str | None]:
     """The folder that a path begins with, and the pattern below it; None where it has none."""
     fixed, star, _ = path.partition("*")
     if not star:
@@ -133,12 +139,12 @@ def rooted(path: str) -> tuple[str, str | None]:
     return root or slash, path[len(root) + len(slash) :]
 
 
-def fits(name: str, pattern: str | None, endings: Sequence[str]) -> bool:
+def is_selected_file(name: str, pattern: str | None, extensions: Sequence[str]) -> bool:
     """Whether a file is meant: by its pattern, in which ** passes slashes and * does not, or else by its ending."""
     if any(part.startswith(".") for part in PurePosixPath(name).parts):
         return False
     if pattern is None:
-        return not endings or name.lower().endswith(tuple(endings))
+        return not extensions or name.lower().endswith(tuple(extensions))
     words = (re.escape(word) for word in re.split(r"(\*\*/|\*\*|\*)", pattern))
-    meant = "".join({r"\*\*/": "(.*/)?", r"\*\*": ".*", r"\*": "[^/]*"}.get(word, word) for word in words)
-    return re.fullmatch(meant, name) is not None
+    regex = "".join({r"\*\*/": "(.*/)?", r"\*\*": ".*", r"\*": "[^/]*"}.get(word, word) for word in words)
+    return re.fullmatch(regex, name) is not None

@@ -11,28 +11,32 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from functions.train.data.files import File
+from functions.train.data.files import DataFile
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.options.data import ImageOptions
 
 Array = np.ndarray[Any, Any]
-ENDINGS = (".png", ".jpg", ".jpeg")
-GREY = ("1", "L", "LA")  # Pillow's modes without colour, of 8 bits
-CHANNELS = {"grey": ("grey",), "rgb": ("red", "green", "blue")}
-PILLOW = {"grey": "L", "rgb": "RGB"}
+EXTENSIONS = (".png", ".jpg", ".jpeg")
+GREY_MODES = ("1", "L", "LA")  # Pillow's modes without colour, of 8 bits
+CHANNEL_NAMES = {"grey": ("grey",), "rgb": ("red", "green", "blue")}
+PILLOW_MODES = {"grey": "L", "rgb": "RGB"}
 
 
-def read(files: Sequence[File], options: ImageOptions) -> tuple[Array, Array, tuple[str, ...]]:
+def read_images(files: Sequence[DataFile], options: ImageOptions) -> tuple[Array, Array, tuple[str, ...]]:
     """The images float32 (N, channels, height, width), 0 to 255, their classes (N,), and the channels' names."""
-    pictures = [opened(file) for file in files]
-    mode = options.mode or ("grey" if all(picture.mode in GREY for picture in pictures) else "rgb")
-    sized = [resized(picture.convert(PILLOW[mode]), options) for picture in pictures]
-    check_sizes(files, sized)
+    pictures = [load_image_file(file) for file in files]
+    mode = options.mode or ("grey" if all(picture.mode in GREY_MODES for picture in pictures) else "rgb")
+    sized = [resize_to_recipe(picture.convert(PILLOW_MODES[mode]), options) for picture in pictures]
+    check_image_sizes(files, sized)
     pixels = np.stack([np.asarray(picture, np.float32).reshape(*picture.size[::-1], -1) for picture in sized])
-    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), np.array([label(file) for file in files]), CHANNELS[mode]
+    return (
+        np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)),
+        np.array([parse_class_label(file) for file in files]),
+        CHANNEL_NAMES[mode],
+    )
 
 
-def label(file: File) -> str:
+def parse_class_label(file: DataFile) -> str:
     """The class of an image: the folder that it lies in."""
     parts = PurePosixPath(file.name).parts
     if len(parts) < 2:
@@ -40,11 +44,11 @@ def label(file: File) -> str:
     return parts[-2]
 
 
-def opened(file: File) -> Image.Image:
+def load_image_file(file: DataFile) -> Image.Image:
     """The picture, decoded."""
-    with file.local() as path:
+    with file.local_path() as path:
         try:
-            picture = decoded(path)
+            picture = decode_upright(path)
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombWarning) as exc:
             raise InvalidInputError(f"The image {file.name} cannot be read as PNG or JPEG.") from exc
         except Image.DecompressionBombError as exc:
@@ -54,7 +58,7 @@ def opened(file: File) -> Image.Image:
     return picture
 
 
-def decoded(path: Path) -> Image.Image:
+def decode_upright(path: Path) -> Image.Image:
     """The picture, upright."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -63,7 +67,7 @@ def decoded(path: Path) -> Image.Image:
             return ImageOps.exif_transpose(picture)  # as it is served; gives a copy where nothing is to be turned
 
 
-def resized(picture: Image.Image, options: ImageOptions) -> Image.Image:
+def resize_to_recipe(picture: Image.Image, options: ImageOptions) -> Image.Image:
     """The picture in the size that the recipe asks for."""
     if options.size is None:
         return picture
@@ -71,7 +75,7 @@ def resized(picture: Image.Image, options: ImageOptions) -> Image.Image:
     return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def check_sizes(files: Sequence[File], pictures: Sequence[Image.Image]) -> None:
+def check_image_sizes(files: Sequence[DataFile], pictures: Sequence[Image.Image]) -> None:
     """Refuse images of different sizes, where the recipe does not say which they are to get."""
     for file, picture in zip(files, pictures, strict=True):
         if picture.size != pictures[0].size:

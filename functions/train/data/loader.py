@@ -11,70 +11,72 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
-from functions.train.distributed.process_group import ALONE, World
+from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 
 if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
     from collections.abc import Iterable, Iterator, Sequence
 
     from functions.train.data.dataset import Dataset
-    from functions.train.data.statistics import Moments, Profile
+    from functions.train.data.statistics import DatasetStatistics, Moments
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets
+MiniBatch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets
 
 
 class Passes(Protocol):
     """A training set that does not fit in memory: each pass reads it anew. See `stream`."""
 
     @property
-    def profile(self) -> Profile:
+    def statistics(self) -> DatasetStatistics:
         """What a model is told of the set."""
 
     def __len__(self) -> int:
         """How many examples a pass gives."""
 
-    def scaled(self, unit: Moments) -> Passes:
+    def scale_targets(self, target_moments: Moments) -> Passes:
         """The same with answers, which are numbers, of mean 0 and variance 1."""
 
-    def order(self) -> torch.Tensor:
+    def draw_order(self) -> torch.Tensor:
         """What decides the order of a pass, drawn from torch's random numbers."""
 
-    def batches(self, order: torch.Tensor, sizes: Sequence[int], start: int) -> Iterator[Batch]:
+    def iterate_batches(self, order: torch.Tensor, sizes: Sequence[int], start: int) -> Iterator[MiniBatch]:
         """Batches of these sizes from example number `start` on: the same ones for the same order, whenever asked."""
 
 
-def size(options: int | Literal["full"], examples: int) -> int:
+def resolve_batch_size(requested: int | Literal["full"], examples: int) -> int:
     """The examples in a batch, the last one of a pass aside."""
-    return examples if options == "full" else options
+    return examples if requested == "full" else requested
 
 
-def shuffled(examples: int, batch_size: int) -> torch.Tensor:
+def draw_permutation(examples: int, batch_size: int) -> torch.Tensor:
     """The order of a pass, drawn from torch's random numbers; as it is when one batch holds all."""
     return torch.randperm(examples) if batch_size < examples else torch.arange(examples)
 
 
-def order(data: Dataset, batch_size: int) -> torch.Tensor:
+def draw_order(data: Dataset, batch_size: int) -> torch.Tensor:
     """What decides the order of a pass, drawn from torch's random numbers."""
-    return shuffled(len(data), batch_size) if data.passes is None else data.passes.order()
+    return draw_permutation(len(data), batch_size) if data.passes is None else data.passes.draw_order()
 
 
-def stream(
+def load_batches(
     data: Dataset,
     order: torch.Tensor,
     batch_size: int,
     device: torch.device,
     start: int = 0,
-    world: World = ALONE,
-) -> Iterator[Batch]:
+    process_group: ProcessGroup = SINGLE_PROCESS,
+) -> Iterator[MiniBatch]:
     """The batches from number `start` on, of each the share of this process."""
-    known = sizes(len(data), batch_size)
+    batch_sizes = compute_batch_sizes(len(data), batch_size)
     if data.passes is None:
-        chosen = picked(data, torch.split(order, list(known))[start:], world)
+        selected = iterate_in_memory(data, torch.split(order, list(batch_sizes))[start:], process_group)
     else:
-        chosen = shared(data.passes.batches(order, known[start:], sum(known[:start])), world)
-    return ahead(chosen, device) if device.type == "cuda" else chosen
+        selected = share_batches(
+            data.passes.iterate_batches(order, batch_sizes[start:], sum(batch_sizes[:start])), process_group
+        )
+    return prefetch_to_device(selected, device) if device.type == "cuda" else selected
 
 
-def sizes(examples: int, batch_size: int) -> Sequence[int]:
+def compute_batch_sizes(examples: int, batch_size: int) -> Sequence[int]:
     """How many examples each batch of a pass has. One that is left over joins the last: alone it has no variance."""
     whole, rest = divmod(examples, batch_size)
     if rest == 1 and whole:
@@ -82,38 +84,38 @@ def sizes(examples: int, batch_size: int) -> Sequence[int]:
     return [*[batch_size] * whole, *[rest] * (rest > 0)]
 
 
-def picked(data: Dataset, parts: Iterable[torch.Tensor], world: World) -> Iterator[Batch]:
+def iterate_in_memory(data: Dataset, parts: Iterable[torch.Tensor], process_group: ProcessGroup) -> Iterator[MiniBatch]:
     """The batches of these examples in memory, of each the share of this process."""
     inputs, targets = torch.from_numpy(data.inputs), torch.from_numpy(data.targets)
-    return ((inputs[some], targets[some]) for some in map(world.share, parts))
+    return ((inputs[some], targets[some]) for some in map(process_group.shard_batch, parts))
 
 
-def shared(batches: Iterable[Batch], world: World) -> Iterator[Batch]:
+def share_batches(batches: Iterable[MiniBatch], process_group: ProcessGroup) -> Iterator[MiniBatch]:
     """Of each batch the share of this process."""
-    return ((world.share(inputs), world.share(targets)) for inputs, targets in batches)
+    return ((process_group.shard_batch(inputs), process_group.shard_batch(targets)) for inputs, targets in batches)
 
 
-def ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+def prefetch_to_device(batches: Iterable[MiniBatch], device: torch.device) -> Iterator[MiniBatch]:
     """Copy each batch to the GPU before the one before it is given out.
 
     From pinned memory the copy runs beside the kernels that are queued, on a stream of its own; `wait_stream` has the
     kernels wait for it, not the program, and `record_stream` keeps the memory until they are done with it.
     """
     copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-    waiting: Batch | None = None
+    pending: MiniBatch | None = None
     for inputs, targets in batches:
         with torch.cuda.stream(copying):
-            copied = (moved(inputs, device), moved(targets, device))
-        if waiting is not None:
-            yield waiting
+            copied = (copy_to_device(inputs, device), copy_to_device(targets, device))
+        if pending is not None:
+            yield pending
         torch.cuda.current_stream(device).wait_stream(copying)
         for tensor in copied:
             tensor.record_stream(torch.cuda.current_stream(device))
-        waiting = copied
-    if waiting is not None:
-        yield waiting
+        pending = copied
+    if pending is not None:
+        yield pending
 
 
-def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def copy_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The tensor on the GPU, without waiting until it is there."""
     return tensor.pin_memory().to(device, non_blocking=True)

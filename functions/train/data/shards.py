@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from functions.train.data import npz, tabular_files
-from functions.train.data.files import ATTEMPTS, PAUSE_S, File
-from functions.train.data.readers import TABLES
+from functions.train.data.files import ATTEMPTS, PAUSE_S, DataFile
+from functions.train.data.readers import TABLE_READERS
 from pilotlight.errors import InvalidInputError, StoreError
-from pilotlight.recipes.options.data import OwnOptions
+from pilotlight.recipes.options.data import UserDataOptions
 
 Array = np.ndarray[Any, Any]
 SETS = ("train", "validation", "test")
@@ -26,110 +26,114 @@ SETS = ("train", "validation", "test")
 class Shard:
     """A file as the first pass found it."""
 
-    file: File
+    file: DataFile
     sha256: str
-    first: int  # the number of its first example in the whole data set
-    training: int  # examples of the training set
+    first_example: int  # the number of its first example in the whole data set
+    training_count: int  # examples of the training set
 
 
 @dataclass(frozen=True, eq=False)
-class Read:
+class ShardRows:
     """The examples of a shard."""
 
     inputs: Array  # float32 (kept, ...), NaN for gaps
-    answers: Array  # (kept,) as they came
-    kept: Array  # indices of these rows in the shard; the others lack a value that is not filled
-    rows: int
+    targets: Array  # (kept,) as they came
+    kept_rows: Array  # indices of these rows in the shard; the others lack a value that is not filled
+    row_count: int
     features: tuple[str, ...]
     sha256: str
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class TargetEncoding:
     """What the answers mean, once all of them have come by."""
 
     classes: tuple[str, ...]
     distinct: Array  # every answer that occurs, sorted; empty for numbers
     codes: Array  # the class of each
 
-    def understood(self, answers: Array) -> Array:
+    def encode_targets(self, raw_targets: Array) -> Array:
         """Answers (N,) as they came, as float64: indices into classes, or the numbers themselves."""
-        return self.codes[np.searchsorted(self.distinct, answers)] if self.classes else answers.astype(np.float64)
+        return (
+            self.codes[np.searchsorted(self.distinct, raw_targets)] if self.classes else raw_targets.astype(np.float64)
+        )
 
 
-def load(shard: Shard, options: OwnOptions) -> Read:
+def load_shard(shard: Shard, options: UserDataOptions) -> ShardRows:
     """Read a shard again; `StoreError` when it is not what it was, also on the third attempt."""
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_S * attempt)
-        with shard.file.local() as path:
-            if digest(path) == shard.sha256:
-                return decoded(path, shard.file.name, options, shard.sha256)
+        with shard.file.local_path() as path:
+            if compute_file_sha256(path) == shard.sha256:
+                return parse_shard(path, shard.file.name, options, shard.sha256)
     raise StoreError(f"The shard {shard.file.name} is not what it was when this run first read it; start a new run.")
 
 
-def first_read(file: File, options: OwnOptions) -> Read:
+def read_new_shard(file: DataFile, options: UserDataOptions) -> ShardRows:
     """Read a shard for the first time."""
-    with file.local() as path:
-        return decoded(path, file.name, options, digest(path))
+    with file.local_path() as path:
+        return parse_shard(path, file.name, options, compute_file_sha256(path))
 
 
-def digest(path: Path) -> str:
+def compute_file_sha256(path: Path) -> str:
     """The sha256 of a file, in hex."""
     with path.open("rb") as source:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
 
-def decoded(path: Path, name: str, options: OwnOptions, sha256: str) -> Read:
+def parse_shard(path: Path, file_name: str, options: UserDataOptions, sha256: str) -> ShardRows:
     """The examples of a file on disk."""
-    if options.kind == "npz":
-        inputs, answers = npz.read(path, name, options)
+    if options.file_format == "npz":
+        inputs, targets = npz.read_npz(path, file_name, options)
         features = tuple(f"x{number}" for number in range(inputs.shape[1]))
     else:
-        inputs, answers, features = rows(path, name, options)
+        inputs, targets, features = read_table_rows(path, file_name, options)
     finite = np.isfinite(inputs)
     inputs = inputs if finite.all() else np.where(finite, inputs, np.float32(np.nan))
     whole = finite.reshape(len(inputs), -1).all(axis=1)
     if inputs.ndim == 4 and not whole.all():
-        raise InvalidInputError(f"{name}, row {int(np.flatnonzero(~whole)[0]) + 1}: the image holds no numbers.")
+        raise InvalidInputError(f"{file_name}, row {int(np.flatnonzero(~whole)[0]) + 1}: the image holds no numbers.")
     kept = np.arange(len(inputs)) if options.missing != "drop" else np.flatnonzero(whole)
     if len(kept) < len(inputs):
-        inputs, answers = inputs[kept], answers[kept]
-    return Read(inputs, answers, kept, len(finite), features, sha256)
+        inputs, targets = inputs[kept], targets[kept]
+    return ShardRows(inputs, targets, kept, len(finite), features, sha256)
 
 
-def rows(path: Path, name: str, options: OwnOptions) -> tuple[Array, Array, tuple[str, ...]]:
+def read_table_rows(path: Path, file_name: str, options: UserDataOptions) -> tuple[Array, Array, tuple[str, ...]]:
     """The columns and answers of a table; text among the columns would need all files at once to be understood."""
-    whole, origin = tabular_files.join([TABLES[options.kind](path, name, options)], [name])
-    features = tabular_files.chosen(whole.column_names, options, name)
-    columns = [tabular_files.values(whole, word, origin) for word in features]
+    whole, origin = tabular_files.join_tables(
+        [TABLE_READERS[options.file_format](path, file_name, options)], [file_name]
+    )
+    features = tabular_files.select_feature_columns(whole.column_names, options, file_name)
+    columns = [tabular_files.read_feature_column(whole, word, origin) for word in features]
     for word, (_, categories) in zip(features, columns, strict=True):
         if categories:
             raise InvalidInputError(
-                f"{name}: column {word!r} holds text, such as {categories[0]!r}, which a stream does not encode; "
+                f"{file_name}: column {word!r} holds text, such as {categories[0]!r}, which a stream does not encode; "
                 "name it under data.drop, or encode it as numbers."
             )
     inputs = np.stack([column.astype(np.float32) for column, _ in columns], axis=1)
-    return inputs, tabular_files.answers(whole, str(options.target), origin), features
+    return inputs, tabular_files.read_target_column(whole, str(options.target), origin), features
 
 
-def parts(first: int, count: int, options: OwnOptions) -> Array:
-    """Which set each of `count` examples from number `first` on is in: an index into SETS."""
+def assign_sets(first_example: int, count: int, options: UserDataOptions) -> Array:
+    """Which set each of `count` examples from number `first_example` on is in: an index into SETS."""
     edges = np.cumsum([options.fractions.train, options.fractions.validation])
-    return np.digitize(uniform(options.seed, first, count), edges)
+    return np.digitize(generate_uniform(options.seed, first_example, count), edges)
 
 
-def uniform(seed: int, first: int, count: int, salt: int = 0) -> Array:
-    """For examples from number `first` on, numbers spread evenly over [0, 1) that hang on seed, salt and number alone.
+def generate_uniform(seed: int, first_example: int, count: int, salt: int = 0) -> Array:
+    """For examples from number `first_example` on, numbers spread evenly over [0, 1) that hang on seed, salt and number alone.
 
     SplitMix64: Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014.
     """
     with np.errstate(over="ignore"):
-        mixed = np.arange(first, first + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        mixed += mix(np.array([seed * 2 + salt], np.uint64))
-        return (mix(mixed) >> np.uint64(11)).astype(np.float64) / 2**53
+        mixed = np.arange(first_example, first_example + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        mixed += mix_bits(np.array([seed * 2 + salt], np.uint64))
+        return (mix_bits(mixed) >> np.uint64(11)).astype(np.float64) / 2**53
 
 
-def mix(values: Array) -> Array:
+def mix_bits(values: Array) -> Array:
     """SplitMix64's finaliser, over uint64."""
     with np.errstate(over="ignore"):
         values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -138,7 +142,11 @@ def mix(values: Array) -> Array:
         return mixed
 
 
-def same(features: Sequence[str], shape: tuple[int, ...], read: Read, name: str, first: str) -> None:
+def check_same_columns(
+    features: Sequence[str], shape: tuple[int, ...], rows: ShardRows, file_name: str, first_file_name: str
+) -> None:
     """Refuse a shard of other columns or another shape than the first one."""
-    if tuple(features) != read.features or shape != read.inputs.shape[1:]:
-        raise InvalidInputError(f"The shard {name} has other columns, or examples of another shape, than {first}.")
+    if tuple(features) != rows.features or shape != rows.inputs.shape[1:]:
+        raise InvalidInputError(
+            f"The shard {file_name} has other columns, or examples of another shape, than {first_file_name}."
+        )

@@ -20,16 +20,16 @@ class Moments:
 
 
 @dataclass(frozen=True, eq=False)
-class Profile:
+class DatasetStatistics:
     """A training set in numbers."""
 
-    inputs: Moments  # of what enters the network, after gaps are filled and categories one-hot encoded
-    targets: Moments  # of the answers, where they are numbers
-    counts: Array  # examples of each class, int64
-    fill: Array | None = None  # what stands for a missing value, for each raw column
+    input_moments: Moments  # of what enters the network, after gaps are filled and categories one-hot encoded
+    target_moments: Moments  # of the answers, where they are numbers
+    class_counts: Array  # examples of each class, int64
+    fill_values: Array | None = None  # what stands for a missing value, for each raw column
 
 
-def moments(values: Array) -> Moments:
+def compute_moments(values: Array) -> Moments:
     """The moments of (N, C) or (N, C, H, W) values that are all in memory."""
     others = (0, *range(2, values.ndim))
     same = np.ptp(values, axis=others) == 0

@@ -12,178 +12,208 @@ from typing import Any
 
 import numpy as np
 
-from functions.train.data.cleaning import Cleaning
-from functions.train.data.dataset import CALIBRATION, Dataset, Splits, left_out
-from functions.train.data.files import File, Place, find
-from functions.train.data.readers import ENDINGS, typed_as
-from functions.train.data.running import Running, Sample
-from functions.train.data.shards import SETS, Answers, Read, Shard, first_read, parts, same, uniform
-from functions.train.data.statistics import Moments, Profile
-from functions.train.data.streaming import Stream, joined
-from functions.train.data.target import means_classes, understood
+from functions.train.data.cleaning import CleaningReport
+from functions.train.data.dataset import DEFAULT_CALIBRATION_EXAMPLES, Dataset, Splits, refuse_missing_class
+from functions.train.data.files import DataFile, DataRoot, find_files
+from functions.train.data.readers import EXTENSIONS, cast_targets
+from functions.train.data.running import RandomSample, RunningMoments
+from functions.train.data.shards import (
+    SETS,
+    Shard,
+    ShardRows,
+    TargetEncoding,
+    assign_sets,
+    check_same_columns,
+    generate_uniform,
+    read_new_shard,
+)
+from functions.train.data.statistics import DatasetStatistics, Moments
+from functions.train.data.streaming import StreamedDataset, join_blocks
+from functions.train.data.target import is_class_target, parse_targets
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import OwnOptions
+from pilotlight.recipes.options.data import UserDataOptions
 
 Array = np.ndarray[Any, Any]
-MOST = 1000  # different answers that are counted; with more than that, they are taken for numbers
-SAMPLED = 1  # the salt of the calibration's random numbers, so that they are not those of the split
+MAX_DISTINCT_TARGETS = 1000  # different answers that are counted; with more than that, they are taken for numbers
+CALIBRATION_SALT = 1  # the salt of the calibration's random numbers, so that they are not those of the split
 
 
 @dataclass
-class Survey:
+class StreamScan:
     """What is known so far."""
 
-    options: OwnOptions
+    options: UserDataOptions
     shards: list[Shard] = field(default_factory=list)
     features: tuple[str, ...] = ()
-    shape: tuple[int, ...] = ()
-    rows: int = 0
-    missing: int = 0  # rows that lack a value and are left out
-    filled: int = 0
-    inputs: Running = field(default_factory=Running)
-    numbers: Running = field(default_factory=Running)  # the answers, where they are numbers
-    counts: Counter[Any] = field(default_factory=Counter)  # training examples of each answer
-    places: dict[Any, str] = field(default_factory=dict)  # where an answer was first seen, at most MOST
-    held: dict[str, list[tuple[Array, Array]]] = field(default_factory=lambda: {"validation": [], "test": []})
-    sample: Sample = field(default_factory=lambda: Sample(CALIBRATION))
+    example_shape: tuple[int, ...] = ()
+    row_count: int = 0
+    missing_rows: int = 0  # rows that lack a value and are left out
+    filled_values: int = 0
+    input_moments: RunningMoments = field(default_factory=RunningMoments)
+    target_moments: RunningMoments = field(default_factory=RunningMoments)  # the answers, where they are numbers
+    target_counts: Counter[Any] = field(default_factory=Counter)  # training examples of each answer
+    first_places: dict[Any, str] = field(default_factory=dict)  # where an answer was first seen, at most MOST
+    held_out: dict[str, list[tuple[Array, Array]]] = field(default_factory=lambda: {"validation": [], "test": []})
+    sample: RandomSample = field(default_factory=lambda: RandomSample(DEFAULT_CALIBRATION_EXAMPLES))
 
-    def add(self, file: File, read: Read) -> None:
+    def add_shard(self, file: DataFile, shard_rows: ShardRows) -> None:
         """Take note of the next shard."""
         if not self.shards:
-            self.features, self.shape = read.features, read.inputs.shape[1:]
-            self.sample = Sample(self.options.calibration or CALIBRATION)
-        same(self.features, self.shape, read, file.name, self.shards[0].file.name if self.shards else file.name)
-        sets = parts(self.rows, read.rows, self.options)[read.kept]
+            self.features, self.example_shape = shard_rows.features, shard_rows.inputs.shape[1:]
+            self.sample = RandomSample(self.options.calibration or DEFAULT_CALIBRATION_EXAMPLES)
+        check_same_columns(
+            self.features,
+            self.example_shape,
+            shard_rows,
+            file.name,
+            self.shards[0].file.name if self.shards else file.name,
+        )
+        sets = assign_sets(self.row_count, shard_rows.row_count, self.options)[shard_rows.kept_rows]
         for number, name in enumerate(SETS[1:], 1):
-            self._hold(name, read.inputs[sets == number], read.answers[sets == number])
+            self._hold_out(name, shard_rows.inputs[sets == number], shard_rows.targets[sets == number])
         chosen = np.flatnonzero(sets == 0)
-        inputs, answers = read.inputs[chosen], read.answers[chosen]
-        self._answers(file, read, answers)
-        self.inputs.add(inputs)
-        keys = uniform(self.options.seed, self.rows, read.rows, SAMPLED)[read.kept][chosen]
-        self.sample.add(keys, inputs, answers)
-        self.shards.append(Shard(file, read.sha256, self.rows, len(chosen)))
-        self.filled += int(np.isnan(read.inputs).sum())
-        self.rows, self.missing = self.rows + read.rows, self.missing + read.rows - len(read.kept)
+        inputs, answers = shard_rows.inputs[chosen], shard_rows.targets[chosen]
+        self._count_targets(file, shard_rows, answers)
+        self.input_moments.add_part(inputs)
+        keys = generate_uniform(self.options.seed, self.row_count, shard_rows.row_count, CALIBRATION_SALT)[
+            shard_rows.kept_rows
+        ][chosen]
+        self.sample.add_part(keys, inputs, answers)
+        self.shards.append(Shard(file, shard_rows.sha256, self.row_count, len(chosen)))
+        self.filled_values += int(np.isnan(shard_rows.inputs).sum())
+        self.row_count, self.missing_rows = (
+            self.row_count + shard_rows.row_count,
+            self.missing_rows + shard_rows.row_count - len(shard_rows.kept_rows),
+        )
 
-    def _hold(self, name: str, inputs: Array, answers: Array) -> None:
-        self.held[name].append((inputs, answers))
-        count = sum(len(held) for _, held in self.held[name])
+    def _hold_out(self, set_name: str, inputs: Array, answers: Array) -> None:
+        self.held_out[set_name].append((inputs, answers))
+        count = sum(len(held) for _, held in self.held_out[set_name])
         if count > self.options.held:
-            share = getattr(self.options.fractions, name)
+            share = getattr(self.options.fractions, set_name)
             raise InvalidInputError(
-                f"data.fractions.{name} is {share:g}, which is {count:,} examples or more; data.held lets only "
+                f"data.fractions.{set_name} is {share:g}, which is {count:,} examples or more; data.held lets only "
                 f"{self.options.held:,} lie in memory: make that share smaller, or data.held larger."
             )
 
-    def _answers(self, file: File, read: Read, training: Array) -> None:
+    def _count_targets(self, file: DataFile, shard_rows: ShardRows, training: Array) -> None:
         """Count the answers, as long as they are few; numbers are summed up as well."""
-        if read.answers.dtype.kind != "U":
-            self.numbers.add(training.astype(np.float64)[:, None])
-        if len(self.places) > MOST:
+        if shard_rows.targets.dtype.kind != "U":
+            self.target_moments.add_part(training.astype(np.float64)[:, None])
+        if len(self.first_places) > MAX_DISTINCT_TARGETS:
             return
-        for answer, row in zip(*np.unique(read.answers, return_index=True), strict=True):
-            self.places.setdefault(answer.item(), f"{file.name}, row {read.kept[row] + 1}")
-        self.counts.update(dict(zip(*(part.tolist() for part in np.unique(training, return_counts=True)), strict=True)))
+        for answer, row in zip(*np.unique(shard_rows.targets, return_index=True), strict=True):
+            self.first_places.setdefault(answer.item(), f"{file.name}, row {shard_rows.kept_rows[row] + 1}")
+        self.target_counts.update(
+            dict(zip(*(part.tolist() for part in np.unique(training, return_counts=True)), strict=True))
+        )
 
     @property
-    def answers(self) -> tuple[Answers, str]:
+    def target_encoding(self) -> tuple[TargetEncoding, str]:
         """What the answers mean, and the metric that goes with it."""
-        distinct = sorted(self.places) if len({isinstance(word, str) for word in self.places}) == 1 else []
+        distinct = sorted(self.first_places) if len({isinstance(word, str) for word in self.first_places}) == 1 else []
         values = np.array(distinct)
         if not distinct:
             raise InvalidInputError(f"The target {self.options.target!r} is text in some shards and numbers in others.")
-        if len(distinct) > MOST and means_classes(values, self.options):
-            raise InvalidInputError(f"The target {self.options.target!r} has more than {MOST} different values.")
-        found = understood(values, self.options, Places([self.places[word] for word in distinct]))
-        return Answers(found.classes, values if found.classes else np.zeros(0), found.values), found.metric
+        if len(distinct) > MAX_DISTINCT_TARGETS and is_class_target(values, self.options):
+            raise InvalidInputError(
+                f"The target {self.options.target!r} has more than {MAX_DISTINCT_TARGETS} different values."
+            )
+        found = parse_targets(values, self.options, FirstSeenPlaces([self.first_places[word] for word in distinct]))
+        return TargetEncoding(found.classes, values if found.classes else np.zeros(0), found.values), found.metric
 
-    def splits(self) -> Splits:
+    def build_splits(self) -> Splits:
         """The sets, the training set as a stream."""
-        answers, metric = self.answers
-        table = len(self.shape) == 1
-        columns = np.flatnonzero(self.inputs.varies) if table else np.arange(self.shape[0])
+        answers, metric = self.target_encoding
+        table = len(self.example_shape) == 1
+        columns = np.flatnonzero(self.input_moments.varying_mask) if table else np.arange(self.example_shape[0])
         if not len(columns):
             raise InvalidInputError(f"No column of {self.options.name} varies; there is nothing to learn from.")
         features = tuple(self.features[column] for column in columns)
         constant = tuple(name for name in self.features if name not in features)
-        cleaning = Cleaning(self.rows, self.missing, None, constant, self.filled)
-        stream = Stream(tuple(self.shards), self.options, columns, answers, self.profile(columns, answers))
+        cleaning = CleaningReport(self.row_count, self.missing_rows, None, constant, self.filled_values)
+        stream = StreamedDataset(
+            tuple(self.shards), self.options, columns, answers, self.build_statistics(columns, answers)
+        )
 
-        def made(inputs: Array, known: Array, passes: Stream | None = None) -> Dataset:
-            targets = typed_as(answers.understood(known), answers.classes)
+        def build_part(inputs: Array, known: Array, passes: StreamedDataset | None = None) -> Dataset:
+            targets = cast_targets(answers.encode_targets(known), answers.classes)
             picked = np.ascontiguousarray(inputs[:, columns])
             return Dataset(
                 picked, targets, answers.classes, features, metric, cleaning, (), self.options.missing, passes
             )
 
-        if self.sample.inputs is None or self.sample.answers is None:
+        if self.sample.inputs is None or self.sample.targets is None:
             raise ValueError("There is no shard yet.")
         if len(stream) < (self.options.calibration or 1):
             wanted = self.options.calibration or 1
             raise InvalidInputError(f"data.calibration is {wanted}; there are {len(stream)} training examples.")
-        train = made(self.sample.inputs, self.sample.answers, stream)
-        validation, test = (made(*joined(held)) for held in self.held.values())
-        counts = {"train": stream.profile.counts, "validation": counted(validation), "test": counted(test)}
-        check(counts, answers.classes)
-        calibration = made(self.sample.inputs, self.sample.answers)
+        train = build_part(self.sample.inputs, self.sample.targets, stream)
+        validation, test = (build_part(*join_blocks(held)) for held in self.held_out.values())
+        counts = {
+            "train": stream.statistics.class_counts,
+            "validation": count_classes(validation),
+            "test": count_classes(test),
+        }
+        check_split_counts(counts, answers.classes)
+        calibration = build_part(self.sample.inputs, self.sample.targets)
         sha256 = hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
         return Splits(train, validation, test, calibration, sha256)
 
-    def profile(self, columns: Array, answers: Answers) -> Profile:
+    def build_statistics(self, columns: Array, target_encoding: TargetEncoding) -> DatasetStatistics:
         """What a model is told of the training set."""
-        known = self.inputs.moments
+        known = self.input_moments.moments
         inputs = Moments(known.mean[columns], known.deviation[columns])
         fill = None if self.options.missing == "drop" else inputs.mean
-        if not answers.classes:
-            return Profile(inputs, self.numbers.moments, np.array([self.inputs.rows]), fill)
-        counts = np.zeros(len(answers.classes), np.int64)
-        for answer, code in zip(answers.distinct.tolist(), answers.codes.astype(int), strict=True):
-            counts[code] += self.counts[answer]
-        return Profile(inputs, inputs, counts, fill)
+        if not target_encoding.classes:
+            return DatasetStatistics(inputs, self.target_moments.moments, np.array([self.input_moments.rows]), fill)
+        counts = np.zeros(len(target_encoding.classes), np.int64)
+        for answer, code in zip(target_encoding.distinct.tolist(), target_encoding.codes.astype(int), strict=True):
+            counts[code] += self.target_counts[answer]
+        return DatasetStatistics(inputs, inputs, counts, fill)
 
 
 @dataclass(frozen=True)
-class Places:
+class FirstSeenPlaces:
     """Where each of a list of answers was first seen."""
 
-    known: Sequence[str]
+    places: Sequence[str]
 
-    def place(self, row: int) -> str:
+    def describe_row(self, row: int) -> str:
         """Where, in words."""
-        return self.known[row]
+        return self.places[row]
 
 
-def counted(part: Dataset) -> Array:
+def count_classes(part: Dataset) -> Array:
     """The examples of each class; of numbers, of all."""
     return np.bincount(part.targets, minlength=len(part.classes)) if part.classes else np.array([len(part)])
 
 
-def check(counts: dict[str, Array], classes: Sequence[str]) -> None:
+def check_split_counts(counts: dict[str, Array], classes: Sequence[str]) -> None:
     """Refuse a split that leaves one of its sets empty, or a class out of one."""
     for name, count in counts.items():
         if not count.all():
             rare = int(count.argmin())
             if classes:
-                left_out(name, classes[rare], int(sum(each[rare] for each in counts.values())))
+                refuse_missing_class(name, classes[rare], int(sum(each[rare] for each in counts.values())))
             raise InvalidInputError(f"data.fractions.{name} is too small: that set has no example left.")
 
 
-def splits(options: OwnOptions, place: Place) -> Splits:
+def scan_splits(options: UserDataOptions, data_root: DataRoot) -> Splits:
     """Read every shard once, and give the sets of a stream."""
-    survey = Survey(options)
-    for file, read in ahead(find(options.paths, place, ENDINGS[options.kind]), options):
-        survey.add(file, read)
-    return survey.splits()
+    scan = StreamScan(options)
+    for file, read in prefetch_files(find_files(options.paths, data_root, EXTENSIONS[options.file_format]), options):
+        scan.add_shard(file, read)
+    return scan.build_splits()
 
 
-def ahead(files: Sequence[File], options: OwnOptions) -> Iterator[tuple[File, Read]]:
+def prefetch_files(files: Sequence[DataFile], options: UserDataOptions) -> Iterator[tuple[DataFile, ShardRows]]:
     """Every file, read while the one before it is used."""
     with ThreadPoolExecutor(1, thread_name_prefix="pilotlight-survey") as pool:
-        waiting = pool.submit(first_read, files[0], options)
+        waiting = pool.submit(read_new_shard, files[0], options)
         for file, following in zip(files, [*files[1:], None], strict=True):
             read = waiting.result()
             if following is not None:
-                waiting = pool.submit(first_read, following, options)
+                waiting = pool.submit(read_new_shard, following, options)
             yield file, read
             del read

@@ -18,116 +18,120 @@ from typing import Any
 import numpy as np
 import torch
 
-from functions.train.data.loader import Batch
-from functions.train.data.shards import Answers, Shard, load, parts
-from functions.train.data.statistics import Moments, Profile
-from pilotlight.recipes.options.data import OwnOptions
+from functions.train.data.loader import MiniBatch
+from functions.train.data.shards import Shard, TargetEncoding, assign_sets, load_shard
+from functions.train.data.statistics import DatasetStatistics, Moments
+from pilotlight.recipes.options.data import UserDataOptions
 
 Array = np.ndarray[Any, Any]
-Rows = tuple[Array, Array]  # inputs and answers, of the same length
+ExampleBlock = tuple[Array, Array]  # inputs and answers, of the same length
 
 
 @dataclass(frozen=True, eq=False)
-class Stream:
+class StreamedDataset:
     """The training examples of a row of shards: what `batches.Passes` asks for."""
 
     shards: tuple[Shard, ...]
-    options: OwnOptions
-    columns: Array  # the indices of those that are kept
-    answers: Answers
-    profile: Profile
-    unit: Moments | None = None  # that numbers are scaled by
+    options: UserDataOptions
+    kept_columns: Array  # the indices of those that are kept
+    target_encoding: TargetEncoding
+    statistics: DatasetStatistics
+    target_moments: Moments | None = None  # that numbers are scaled by
 
     def __len__(self) -> int:
-        return sum(shard.training for shard in self.shards)
+        return sum(shard.training_count for shard in self.shards)
 
-    def scaled(self, unit: Moments) -> "Stream":
+    def scale_targets(self, target_moments: Moments) -> "StreamedDataset":
         """The same with answers, which are numbers, of mean 0 and variance 1."""
-        return replace(self, unit=unit)
+        return replace(self, target_moments=target_moments)
 
-    def order(self) -> torch.Tensor:
+    def draw_order(self) -> torch.Tensor:
         """A seed for the buffer, then the order of the shards, drawn from torch's random numbers."""
         return torch.cat([torch.randint(2**62, (1,)), torch.randperm(len(self.shards))])
 
-    def batches(self, order: torch.Tensor, sizes: Iterable[int], start: int) -> Iterator[Batch]:
+    def iterate_batches(self, order: torch.Tensor, sizes: Iterable[int], start: int) -> Iterator[MiniBatch]:
         """Batches of these sizes, from example number `start` of the pass on."""
         seed, *turn = order.tolist()
         begun, inside = divmod(start, self.options.buffer)
-        rows = self._rows([self.shards[number] for number in turn], begun * self.options.buffer)
-        blocks = enumerate(cut(rows, itertools.repeat(self.options.buffer)), begun)
-        mixed = (shuffled(block, seed, number) for number, block in blocks)
-        for inputs, answers in cut(without(mixed, inside), sizes):
-            yield torch.from_numpy(inputs), torch.from_numpy(self._targets(answers))
+        rows = self._read_training_blocks([self.shards[number] for number in turn], begun * self.options.buffer)
+        blocks = enumerate(rechunk_rows(rows, itertools.repeat(self.options.buffer)), begun)
+        mixed = (shuffle_block(block, seed, number) for number, block in blocks)
+        for inputs, targets in rechunk_rows(skip_first_rows(mixed, inside), sizes):
+            yield torch.from_numpy(inputs), torch.from_numpy(self._convert_targets(targets))
 
-    def _rows(self, shards: Sequence[Shard], skipped: int) -> Iterator[Rows]:
+    def _read_training_blocks(self, shards: Sequence[Shard], skip_count: int) -> Iterator[ExampleBlock]:
         """The training examples of the shards, but for the first ones, whose shards are not read at all."""
         left = list(shards)
-        while left and skipped >= left[0].training:
-            skipped -= left.pop(0).training
-        for inputs, answers in ahead(left, self.options):
-            yield inputs[skipped:, self.columns], self.answers.understood(answers[skipped:])
-            skipped = 0
+        while left and skip_count >= left[0].training_count:
+            skip_count -= left.pop(0).training_count
+        for inputs, answers in prefetch_shards(left, self.options):
+            yield inputs[skip_count:, self.kept_columns], self.target_encoding.encode_targets(answers[skip_count:])
+            skip_count = 0
 
-    def _targets(self, answers: Array) -> Array:
-        if self.answers.classes:
-            return answers.astype(np.int64)
-        numbers = answers.astype(np.float32)[:, None]
-        return numbers if self.unit is None else ((numbers - self.unit.mean) / self.unit.deviation).astype(np.float32)
+    def _convert_targets(self, targets: Array) -> Array:
+        if self.target_encoding.classes:
+            return targets.astype(np.int64)
+        numbers = targets.astype(np.float32)[:, None]
+        return (
+            numbers
+            if self.target_moments is None
+            else ((numbers - self.target_moments.mean) / self.target_moments.deviation).astype(np.float32)
+        )
 
 
-def ahead(shards: Sequence[Shard], options: OwnOptions) -> Iterator[Rows]:
+def prefetch_shards(shards: Sequence[Shard], options: UserDataOptions) -> Iterator[ExampleBlock]:
     """The training examples of each shard, while the next one is being read in the background."""
     with ThreadPoolExecutor(1, thread_name_prefix="pilotlight-shard") as pool:
-        waiting = pool.submit(training, shards[0], options) if shards else None
+        waiting = pool.submit(read_training_block, shards[0], options) if shards else None
         for following in [*shards[1:], None]:
             if waiting is None:
                 return
             rows = waiting.result()
-            waiting = None if following is None else pool.submit(training, following, options)
+            waiting = None if following is None else pool.submit(read_training_block, following, options)
             yield rows
             del rows  # otherwise two shards and the next one would be in memory at the same time
 
 
-def training(shard: Shard, options: OwnOptions) -> Rows:
+def read_training_block(shard: Shard, options: UserDataOptions) -> ExampleBlock:
     """The training examples of a shard."""
-    read = load(shard, options)
-    chosen = (parts(shard.first, read.rows, options)[read.kept] == 0).nonzero()[0]
-    return read.inputs[chosen], read.answers[chosen]
+    read = load_shard(shard, options)
+    chosen = (assign_sets(shard.first_example, read.row_count, options)[read.kept_rows] == 0).nonzero()[0]
+    return read.inputs[chosen], read.targets[chosen]
 
 
-def shuffled(block: Rows, seed: int, number: int) -> Rows:
+def shuffle_block(block: ExampleBlock, seed: int, block_number: int) -> ExampleBlock:
     """The rows of a block in an order that hangs on the seed and its number alone."""
-    turn = np.random.default_rng([seed, number]).permutation(len(block[1]))
-    return block[0][turn], block[1][turn]
+    permutation = np.random.default_rng([seed, block_number]).permutation(len(block[1]))
+    return block[0][permutation], block[1][permutation]
 
 
-def without(blocks: Iterable[Rows], skipped: int) -> Iterator[Rows]:
+def skip_first_rows(blocks: Iterable[ExampleBlock], skip_count: int) -> Iterator[ExampleBlock]:
     """The blocks, but for the first rows of the first one."""
     for inputs, answers in blocks:
-        yield inputs[skipped:], answers[skipped:]
-        skipped = 0
+        yield inputs[skip_count:], answers[skip_count:]
+        skip_count = 0
 
 
-def cut(rows: Iterable[Rows], sizes: Iterable[int]) -> Iterator[Rows]:
+def rechunk_rows(blocks: Iterable[ExampleBlock], sizes: Iterable[int]) -> Iterator[ExampleBlock]:
     """The rows in pieces of these sizes, however many came at once; what is left at the end is the last piece."""
-    held, count, wanted = list[Rows](), 0, iter(sizes)
+    held, count, wanted = list[ExampleBlock](), 0, iter(sizes)
     size = next(wanted, None)
-    for part in rows:
+    for part in blocks:
         held.append(part)
         count += len(part[1])
         if size is None or count < size:
             continue
-        (inputs, answers), begin = joined(held), 0
+        (inputs, answers), begin = join_blocks(held), 0
         while size is not None and count >= size:
             yield inputs[begin : begin + size], answers[begin : begin + size]
             begin, count, size = begin + size, count - size, next(wanted, None)
         held = [(inputs[begin:].copy(), answers[begin:].copy())]
         del inputs, answers
     if count:
-        yield joined(held)
+        yield join_blocks(held)
 
 
-def joined(held: Sequence[Rows]) -> Rows:
+def join_blocks(blocks: Sequence[ExampleBlock]) -> ExampleBlock:
     """The rows in one piece."""
-    inputs, answers = zip(*held, strict=True)
-    return (inputs[0], answers[0]) if len(held) == 1 else (np.concatenate(inputs), np.concatenate(answers))
+    inputs, answers = zip(*blocks, strict=True)
+    return (inputs[0], answers[0]) if len(blocks) == 1 else (np.concatenate(inputs), np.concatenate(answers))

@@ -14,31 +14,31 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from functions.train.data.target import readable
+from functions.train.data.target import is_numeric_text
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import OwnOptions
+from pilotlight.recipes.options.data import UserDataOptions
 
 Array = np.ndarray[Any, Any]
-CATEGORIES = 100  # different texts at most in a column: with more, it is hardly one of categories
+MAX_CATEGORIES = 100  # different texts at most in a column: with more, it is hardly one of categories
 
 
 @dataclass(frozen=True)
-class Origin:
+class RowOrigins:
     """Which rows of a joined table come from which file."""
 
-    names: tuple[str, ...]
-    rows: tuple[int, ...]  # that each has
+    file_names: tuple[str, ...]
+    row_counts: tuple[int, ...]  # that each has
 
-    def place(self, row: int) -> str:
+    def describe_row(self, row: int) -> str:
         """Where a row, from 0, stands, in words."""
-        for name, count in zip(self.names, self.rows, strict=True):
+        for name, count in zip(self.file_names, self.row_counts, strict=True):
             if row < count:
                 return f"{name}, row {row + 1}"
             row -= count
         raise IndexError(row)
 
 
-def read_csv(path: Path, name: str, options: OwnOptions) -> Any:  # noqa: ANN401 - pyarrow ships no types
+def read_csv(path: Path, file_name: str, options: UserDataOptions) -> Any:  # noqa: ANN401 - pyarrow ships no types
     """The table of a CSV file with a line of names; a row of another width is told of, and nothing is skipped."""
     ragged: list[Any] = []
 
@@ -53,19 +53,19 @@ def read_csv(path: Path, name: str, options: OwnOptions) -> Any:  # noqa: ANN401
             pyarrow.csv.ParseOptions(delimiter=options.delimiter, newlines_in_values=True, invalid_row_handler=note),
             pyarrow.csv.ConvertOptions(strings_can_be_null=True),
         )
-        check_encoding(table, name)
+        check_csv_encoding(table, file_name)
     except pa.ArrowInvalid as exc:
-        raise InvalidInputError(f"{name} cannot be read as CSV: {first_line(exc)}.") from exc
+        raise InvalidInputError(f"{file_name} cannot be read as CSV: {format_arrow_error(exc)}.") from exc
     if ragged:
         row = ragged[0]
         raise InvalidInputError(
-            f"{name}, row {row.number - 1} has {row.actual_columns} values, and its header names "
+            f"{file_name}, row {row.number - 1} has {row.actual_columns} values, and its header names "
             f"{row.expected_columns}: {row.text[:60]!r}."
         )
     return table
 
 
-def check_encoding(table: Any, name: str) -> None:  # noqa: ANN401
+def check_csv_encoding(table: Any, file_name: str) -> None:  # noqa: ANN401
     """Refuse a CSV file in another encoding than UTF-8; pyarrow takes such a column for bytes."""
     try:
         kinds = zip(table.column_names, table.schema.types, strict=True)  # names are decoded only here
@@ -73,114 +73,120 @@ def check_encoding(table: Any, name: str) -> None:  # noqa: ANN401
     except UnicodeDecodeError:
         odd = ["its header"]
     if odd:
-        raise InvalidInputError(f"{name}: {odd[0]} is not in UTF-8; save the file as UTF-8.")
+        raise InvalidInputError(f"{file_name}: {odd[0]} is not in UTF-8; save the file as UTF-8.")
 
 
-def read_parquet(path: Path, name: str, options: OwnOptions) -> Any:  # noqa: ANN401
+def read_parquet(path: Path, file_name: str, options: UserDataOptions) -> Any:  # noqa: ANN401
     """The table of a Parquet file."""
     try:
         return pyarrow.parquet.read_table(path, use_threads=False)
     except (pa.ArrowInvalid, OSError) as exc:
-        raise InvalidInputError(f"{name} cannot be read as Parquet: {first_line(exc)}.") from exc
+        raise InvalidInputError(f"{file_name} cannot be read as Parquet: {format_arrow_error(exc)}.") from exc
 
 
-def first_line(exc: BaseException) -> str:
+def format_arrow_error(exc: BaseException) -> str:
     """What pyarrow says, without its own full stop."""
     return str(exc).strip().split("\n", 1)[0].rstrip(".")
 
 
-def join(tables: Sequence[Any], names: Sequence[str]) -> tuple[Any, Origin]:
+def join_tables(tables: Sequence[Any], file_names: Sequence[str]) -> tuple[Any, RowOrigins]:
     """The tables below each other; they must have the same columns, of kinds that go together."""
-    known = set(tables[0].column_names)
-    for table, name in zip(tables, names, strict=True):
-        check_names(table, name)
-        if odd := known.symmetric_difference(table.column_names):
-            raise InvalidInputError(f"{name} and {names[0]} do not have the same columns: {', '.join(sorted(odd))}.")
+    expected = set(tables[0].column_names)
+    for table, name in zip(tables, file_names, strict=True):
+        check_table_columns(table, name)
+        if odd := expected.symmetric_difference(table.column_names):
+            raise InvalidInputError(
+                f"{name} and {file_names[0]} do not have the same columns: {', '.join(sorted(odd))}."
+            )
     try:
         whole = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as exc:
-        raise InvalidInputError(f"{names[0]} and the files after it do not go together: {first_line(exc)}.") from exc
-    return whole, Origin(tuple(names), tuple(table.num_rows for table in tables))
+        raise InvalidInputError(
+            f"{file_names[0]} and the files after it do not go together: {format_arrow_error(exc)}."
+        ) from exc
+    return whole, RowOrigins(tuple(file_names), tuple(table.num_rows for table in tables))
 
 
-def check_names(table: Any, name: str) -> None:  # noqa: ANN401
+def check_table_columns(table: Any, file_name: str) -> None:  # noqa: ANN401
     """Refuse a table without rows, or with two columns of one name."""
     columns = table.column_names
     twice = [column for column in dict.fromkeys(columns) if columns.count(column) > 1]
     if twice:
-        raise InvalidInputError(f"{name} has {columns.count(twice[0])} columns that are called {twice[0]!r}.")
+        raise InvalidInputError(f"{file_name} has {columns.count(twice[0])} columns that are called {twice[0]!r}.")
     if not table.num_rows:
-        raise InvalidInputError(f"{name} has no rows.")
+        raise InvalidInputError(f"{file_name} has no rows.")
 
 
-def chosen(columns: Sequence[str], options: OwnOptions, name: str) -> tuple[str, ...]:
+def select_feature_columns(columns: Sequence[str], options: UserDataOptions, file_name: str) -> tuple[str, ...]:
     """The columns to learn from; every column that the recipe names must be there."""
     named = [("target", str(options.target)), *(("features", word) for word in options.features or ())]
     for key, word in [*named, *(("drop", word) for word in options.drop)]:
         if word not in columns:
-            raise InvalidInputError(f"data.{key} is {word!r}; {name} has the columns {', '.join(columns)}.")
+            raise InvalidInputError(f"data.{key} is {word!r}; {file_name} has the columns {', '.join(columns)}.")
     left_out = {str(options.target), *options.drop}
     kept = tuple(word for word in options.features or columns if word not in left_out)
     if not kept:
-        raise InvalidInputError(f"{name} has no column left to learn from, besides {', '.join(sorted(left_out))}.")
+        raise InvalidInputError(f"{file_name} has no column left to learn from, besides {', '.join(sorted(left_out))}.")
     if "" in kept:
         number = columns.index("") + 1  # pandas writes its index so
         raise InvalidInputError(
-            f"{name}: column {number} has no name; give it one, or leave it out by data.drop: ['']."
+            f"{file_name}: column {number} has no name; give it one, or leave it out by data.drop: ['']."
         )
     return kept
 
 
-def plain(column: Any) -> Any:  # noqa: ANN401
+def decode_dictionary_column(column: Any) -> Any:  # noqa: ANN401
     """The column without pyarrow's own ways to store it."""
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
-def values(table: Any, name: str, origin: Origin) -> tuple[Array, tuple[str, ...]]:  # noqa: ANN401
+def read_feature_column(table: Any, name: str, origin: RowOrigins) -> tuple[Array, tuple[str, ...]]:  # noqa: ANN401
     """A column as float64 (N,), NaN where it has no value, and its categories; (N,) are then their indices."""
-    column = plain(table.column(name))
+    column = decode_dictionary_column(table.column(name))
     kind = column.type
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return categories(column, name, origin)
-    if pa.types.is_temporal(kind) or not (is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+        return encode_category_column(column, name, origin)
+    if pa.types.is_temporal(kind) or not (is_numeric_type(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
         raise InvalidInputError(
-            f"{origin.names[0]}: column {name!r} holds {kind}, neither numbers nor text; name it under data.drop."
+            f"{origin.file_names[0]}: column {name!r} holds {kind}, neither numbers nor text; name it under data.drop."
         )
     return column.cast(pa.float64()).to_numpy().astype(np.float64), ()
 
 
-def is_number(kind: Any) -> bool:  # noqa: ANN401
+def is_numeric_type(arrow_type: Any) -> bool:  # noqa: ANN401
     """Whether a type of pyarrow's is one of numbers."""
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+    return bool(pa.types.is_integer(arrow_type) or pa.types.is_floating(arrow_type) or pa.types.is_decimal(arrow_type))
 
 
-def categories(column: Any, name: str, origin: Origin) -> tuple[Array, tuple[str, ...]]:  # noqa: ANN401
+def encode_category_column(column: Any, name: str, origin: RowOrigins) -> tuple[Array, tuple[str, ...]]:  # noqa: ANN401
     """A column of text as indices into its texts, which are sorted."""
     words = sorted(word for word in pc.unique(column).to_pylist() if word is not None)
-    odd = [word for word in words if not readable(word)]
+    odd = [word for word in words if not is_numeric_text(word)]
     if odd and len(odd) * 2 < len(words):
-        said = f"{origin.place(pc.index(column, odd[0]).as_py())}: column {name!r} says {odd[0]!r}"
+        said = f"{origin.describe_row(pc.index(column, odd[0]).as_py())}: column {name!r} says {odd[0]!r}"
         raise InvalidInputError(f"{said}, where others say numbers; mend it, or leave it empty.")
-    if len(words) > CATEGORIES:
+    if len(words) > MAX_CATEGORIES:
         raise InvalidInputError(
-            f"{origin.names[0]}: column {name!r} holds {len(words)} different texts, such as {words[0][:40]!r}; with "
-            f"more than {CATEGORIES} it is no category: name it under data.drop."
+            f"{origin.file_names[0]}: column {name!r} holds {len(words)} different texts, such as {words[0][:40]!r}; with "
+            f"more than {MAX_CATEGORIES} it is no category: name it under data.drop."
         )
     codes = pc.index_in(column, pa.array(words, column.type)).cast(pa.float64())
     return codes.to_numpy().astype(np.float64), tuple(words)
 
 
-def answers(table: Any, name: str, origin: Origin) -> Array:  # noqa: ANN401
+def read_target_column(table: Any, name: str, origin: RowOrigins) -> Array:  # noqa: ANN401
     """The target's column as it came: text, truth values, whole or other numbers (N,), and a value in every row."""
-    column = plain(table.column(name))
+    column = decode_dictionary_column(table.column(name))
     kind = column.type
     if column.null_count:
         missing = pc.index(pc.is_null(column), pa.scalar(value=True)).as_py()
-        raise InvalidInputError(f"{origin.place(missing)}: the target {name!r} is missing; drop the row, or mend it.")
+        raise InvalidInputError(
+            f"{origin.describe_row(missing)}: the target {name!r} is missing; drop the row, or mend it."
+        )
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return np.array(column.to_pylist(), dtype=np.str_)
-    if not (is_number(kind) or pa.types.is_boolean(kind)):
-        raise InvalidInputError(f"{origin.names[0]}: the target {name!r} holds {kind}, neither numbers nor text.")
+    if not (is_numeric_type(kind) or pa.types.is_boolean(kind)):
+        raise InvalidInputError(f"{origin.file_names[0]}: the target {name!r} holds {kind}, neither numbers nor text.")
     return np.asarray((column.cast(pa.float64()) if pa.types.is_decimal(kind) else column).to_numpy())

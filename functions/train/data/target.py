@@ -9,21 +9,23 @@ from typing import Any, Protocol
 import numpy as np
 
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import OwnOptions
+from pilotlight.recipes.options.data import UserDataOptions
 
 Array = np.ndarray[Any, Any]
-FEW = 20  # different whole numbers at most that are taken for classes, unless the recipe says what they are
+MAX_INTEGER_CLASSES = (
+    20  # different whole numbers at most that are taken for classes, unless the recipe says what they are
+)
 
 
-class Origin(Protocol):
+class RowLocator(Protocol):
     """Who knows where a row comes from."""
 
-    def place(self, row: int) -> str:
+    def describe_row(self, row: int) -> str:
         """Where a row, from 0, stands, in words."""
 
 
 @dataclass(frozen=True, eq=False)
-class Targets:
+class ParsedTargets:
     """Answers, understood."""
 
     values: Array  # float64 (N,): indices into classes, or the numbers themselves
@@ -31,69 +33,69 @@ class Targets:
     metric: str  # what a model is judged by that gives them
 
 
-def understood(answers: Array, options: OwnOptions, origin: Origin) -> Targets:
+def parse_targets(raw_targets: Array, options: UserDataOptions, origin: RowLocator) -> ParsedTargets:
     """Answers (N,) of text, truth values or numbers, as the recipe or else their type says."""
-    distinct = np.unique(answers)
-    classes = means_classes(distinct, options)
-    check_metric(options, classes=classes)
+    distinct = np.unique(raw_targets)
+    classes = is_class_target(distinct, options)
+    check_target_metric(options, classification=classes)
     if not classes:
-        return Targets(numbers(answers, options, origin), (), options.metric or "r2")
-    names = named(distinct, options)
-    words = [word(value) for value in distinct]
-    if odd := [each for each in words if each not in names]:
-        row = int(np.flatnonzero(answers == distinct[words.index(odd[0])])[0])
-        said = f"{origin.place(row)}: the target is {odd[0]!r}"
+        return ParsedTargets(parse_numeric_targets(raw_targets, options, origin), (), options.metric or "r2")
+    names = list_class_names(distinct, options)
+    words = [format_class_name(value) for value in distinct]
+    if unknown := [each for each in words if each not in names]:
+        row = int(np.flatnonzero(raw_targets == distinct[words.index(unknown[0])])[0])
+        said = f"{origin.describe_row(row)}: the target is {unknown[0]!r}"
         raise InvalidInputError(f"{said}, and data.classes has only {', '.join(names)}.")
     if len(distinct) < 2:
         raise InvalidInputError(f"{options.name}: the target is {words[0]!r} in every row; there is nothing to learn.")
     codes = np.array([names.index(each) for each in words], np.float64)
-    return Targets(codes[np.searchsorted(distinct, answers)], names, options.metric or "accuracy")
+    return ParsedTargets(codes[np.searchsorted(distinct, raw_targets)], names, options.metric or "accuracy")
 
 
-def means_classes(distinct: Array, options: OwnOptions) -> bool:
+def is_class_target(distinct: Array, options: UserDataOptions) -> bool:
     """Whether answers that take these values are classes."""
     if options.task or options.classes:
         return options.task != "number"
-    return distinct.dtype.kind in "Ub" or (distinct.dtype.kind in "iu" and len(distinct) <= FEW)
+    return distinct.dtype.kind in "Ub" or (distinct.dtype.kind in "iu" and len(distinct) <= MAX_INTEGER_CLASSES)
 
 
-def check_metric(options: OwnOptions, *, classes: bool) -> None:
+def check_target_metric(options: UserDataOptions, *, classification: bool) -> None:
     """Refuse a metric of the other kind of answers, before anything is trained."""
-    if options.metric is not None and (options.metric == "r2") == classes:
-        kind, others = ("classes", "accuracy or balanced_accuracy") if classes else ("a number", "r2")
+    if options.metric is not None and (options.metric == "r2") == classification:
+        kind, others = ("classes", "accuracy or balanced_accuracy") if classification else ("a number", "r2")
         said = f"data.metric is {options.metric!r}, and the target {options.target or 'sub-folder'!r} is {kind}"
         raise InvalidInputError(f"{said}; it must be {others}, or data.task tell what the target is.")
 
 
-def named(distinct: Array, options: OwnOptions) -> tuple[str, ...]:
+def list_class_names(distinct: Array, options: UserDataOptions) -> tuple[str, ...]:
     """The classes in the order of the outputs."""
-    return options.classes or tuple(word(value) for value in distinct)
+    return options.classes or tuple(format_class_name(value) for value in distinct)
 
 
-def word(value: Any) -> str:  # noqa: ANN401 - a scalar of numpy's
+def format_class_name(value: Any) -> str:  # noqa: ANN401 - a scalar of numpy's
     """A class's name."""
     if isinstance(value, np.bool_):
         return str(bool(value)).lower()
     return f"{value:g}" if isinstance(value, np.floating) else str(value)
 
 
-def numbers(answers: Array, options: OwnOptions, origin: Origin) -> Array:
+def parse_numeric_targets(raw_targets: Array, options: UserDataOptions, origin: RowLocator) -> Array:
     """Answers as numbers, which must be finite and not all the same."""
     try:
-        values = answers.astype(np.float64)
+        values = raw_targets.astype(np.float64)
     except ValueError as exc:
-        row = next(row for row, each in enumerate(answers) if not readable(str(each)))
-        said = f"{origin.place(row)}: the target is {str(answers[row])!r}"
+        row = next(row for row, each in enumerate(raw_targets) if not is_numeric_text(str(each)))
+        said = f"{origin.describe_row(row)}: the target is {str(raw_targets[row])!r}"
         raise InvalidInputError(f"{said}; data.task is number, and that is none.") from exc
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise InvalidInputError(f"{origin.place(row)}: the target is {values[row]}; drop the row, or mend it.")
+        raise InvalidInputError(f"{origin.describe_row(row)}: the target is {values[row]}; drop the row, or mend it.")
     if np.ptp(values) == 0:
         raise InvalidInputError(f"{options.name}: the target is {values[0]:g} in every row; there is nothing to learn.")
     return values
 
 
-def readable(text: str) -> bool:
+def is_numeric_text(text: str) -> bool:
     """Whether a text is a number."""
     try:
         float(text)

@@ -14,7 +14,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from functions.train.data.dataset import Array
 
-END = "<|endoftext|>"  # put before each document, so that it also ends the previous one
+END_OF_TEXT = "<|endoftext|>"  # put before each document, so that it also ends the previous one
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,20 +24,20 @@ class Tokenizer:
     native: tokenizers.Tokenizer
 
     @classmethod
-    def learned(cls, texts: Iterable[str], vocabulary: int) -> "Tokenizer":
+    def train_from_texts(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
         """Up to so many tokens: the end of a document, the 256 bytes, then what stands together most often."""
         native = tokenizers.Tokenizer(models.BPE())
         native.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         native.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+            vocab_size=vocabulary_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
         )
         native.train_from_iterator(texts, trainer)
         return cls(native)
 
     @property
-    def document(self) -> str:
+    def json_document(self) -> str:
         """As `tokenizer.json`, which `tokenizers` and Hugging Face's libraries read."""
         return self.native.to_str(pretty=True)
 
@@ -48,16 +48,16 @@ class Tokenizer:
         return tuple(sorted(by_word, key=by_word.__getitem__))
 
     @cached_property
-    def widths(self) -> Array:
+    def byte_lengths(self) -> Array:
         """How many bytes of text each token stands for, int64 (vocabulary,)."""
-        return np.array([0 if token == END else len(token) for token in self.tokens], np.int64)
+        return np.array([0 if token == END_OF_TEXT else len(token) for token in self.tokens], np.int64)
 
-    def stream(self, documents: Iterable[str]) -> Array:
+    def encode_documents(self, documents: Iterable[str]) -> Array:
         """The documents one after the other, END before each, int64."""
-        end = self.tokens.index(END)
+        end = self.tokens.index(END_OF_TEXT)
         numbers = [[end, *encoded.ids] for encoded in self.native.encode_batch(list(documents))]
         return np.concatenate([np.array(each, np.int64) for each in numbers])
 
-    def words(self, numbers: Sequence[int]) -> str:
+    def decode_tokens(self, token_ids: Sequence[int]) -> str:
         """The text of these tokens."""
-        return self.native.decode(list(numbers), skip_special_tokens=False)
+        return self.native.decode(list(token_ids), skip_special_tokens=False)

@@ -10,29 +10,33 @@ The lead (`run`) and the others (`follow`) call the same functions, each of whic
 from functions.train.data import dataset as data
 from functions.train.data import folds
 from functions.train.data.dataset import Dataset, Splits
-from functions.train.data.files import Place
-from functions.train.distributed.process_group import World
+from functions.train.data.files import DataRoot
+from functions.train.distributed.process_group import ProcessGroup
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.schema import Recipe
 
 
-def published(world: World, *, known: bool = False) -> bool:
+def is_run_published(process_group: ProcessGroup, *, published: bool = False) -> bool:
     """Whether the run has published, which the lead knows."""
-    return bool(world.agree(known))
+    return bool(process_group.max_over_ranks(published))
 
 
-def same_data(world: World, splits: Splits, name: str) -> None:
+def check_same_data(process_group: ProcessGroup, splits: Splits, name: str) -> None:
     """`InvalidInputError` in a process that has read other data than the lead."""
-    theirs = world.tell(splits.sha256.encode()).decode()
-    if theirs != splits.sha256:
+    main_sha256 = process_group.broadcast_bytes(splits.sha256.encode()).decode()
+    if main_sha256 != splits.sha256:
         raise InvalidInputError(
-            f"The data {name} has the sha256 {splits.sha256} in process {world.rank} and {theirs} in the lead; all "
+            f"The data {name} has the sha256 {splits.sha256} in process {process_group.rank} and {main_sha256} in the lead; all "
             "must read the same."
         )
 
 
-def folds_left(world: World, recipe: Recipe, place: Place, scored: int = 0) -> tuple[Dataset, list[Splits]]:
+def load_remaining_folds(
+    process_group: ProcessGroup, recipe: Recipe, data_root: DataRoot, scored_count: int = 0
+) -> tuple[Dataset, list[Splits]]:
     """The whole data set, and the splits of the folds after those that the lead says are scored."""
-    dataset = data.load(recipe.data, place)
-    known = world.agree(scored)
-    return dataset, folds.splits(dataset, recipe.folds or 0, recipe.data.seed, recipe.data.fractions)[known:]
+    dataset = data.load_dataset(recipe.data, data_root)
+    agreed_count = process_group.max_over_ranks(scored_count)
+    return dataset, folds.build_fold_splits(dataset, recipe.folds or 0, recipe.data.seed, recipe.data.fractions)[
+        agreed_count:
+    ]

@@ -23,63 +23,65 @@ from types import FrameType
 from functions.train.errors import PausedError
 from pilotlight.errors import InvalidInputError
 
-PORT = 29500  # torchrun's own default
+MASTER_PORT = 29500  # torchrun's own default
 EXIT_FILE = "PILOTLIGHT_EXIT_FILE"  # where the first process of a machine writes its exit code
-GRACE_S = "100"  # from SIGTERM to SIGKILL; ECS is told to wait 110 s, Spot gives 120 s
+SHUTDOWN_GRACE_S = "100"  # from SIGTERM to SIGKILL; ECS is told to wait 110 s, Spot gives 120 s
 
 
 @dataclass(frozen=True)
-class Fleet:
+class ClusterLayout:
     """The machines of a job, as seen from one of them."""
 
-    processes: int  # on this machine
-    machines: int = 1
-    number: int = 0  # of this machine; 0 is the main one
-    main: str = "127.0.0.1"  # the main machine's address, as seen from this one
+    processes_per_node: int  # on this machine
+    nodes: int = 1
+    node_rank: int = 0  # of this machine; 0 is the main one
+    main_address: str = "127.0.0.1"  # the main machine's address, as seen from this one
 
     @property
-    def arguments(self) -> list[str]:
+    def torchrun_arguments(self) -> list[str]:
         """Of torchrun.
 
         With its static rendezvous the main machine's first process is the lead. With c10d's, any machine's may be, and
         Batch ends the job when the main machine is done.
         """
-        each = ["--nproc-per-node", str(self.processes)]
-        if self.machines == 1:
+        each = ["--nproc-per-node", str(self.processes_per_node)]
+        if self.nodes == 1:
             return ["--standalone", *each]
-        place = ["--nnodes", str(self.machines), "--node-rank", str(self.number)]
-        return [*place, *each, "--master-addr", self.main, "--master-port", str(PORT)]
+        place = ["--nnodes", str(self.nodes), "--node-rank", str(self.node_rank)]
+        return [*place, *each, "--master-addr", self.main_address, "--master-port", str(MASTER_PORT)]
 
 
-def fleet(environment: Mapping[str, str], processes: int | None, gpus: Callable[[], int]) -> Fleet | None:
+def detect_cluster(
+    environment: Mapping[str, str], processes: int | None, gpu_counter: Callable[[], int]
+) -> ClusterLayout | None:
     """The machines of the job; None where one process is enough, or where this is one of several already."""
     if "RANK" in environment:
         return None
-    machines = number(environment, "AWS_BATCH_JOB_NUM_NODES", 1)
-    each = processes or max(1, gpus())
+    machines = read_integer(environment, "AWS_BATCH_JOB_NUM_NODES", 1)
+    each = processes or max(1, gpu_counter())
     if machines == 1:
-        return Fleet(each) if each > 1 else None
-    main, own = (number(environment, f"AWS_BATCH_JOB_{name}_INDEX", 0) for name in ("MAIN_NODE", "NODE"))
+        return ClusterLayout(each) if each > 1 else None
+    main, own = (read_integer(environment, f"AWS_BATCH_JOB_{name}_INDEX", 0) for name in ("MAIN_NODE", "NODE"))
     if own == main:
-        return Fleet(each, machines)
+        return ClusterLayout(each, machines)
     address = environment.get("AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS")
     if not address:
         raise InvalidInputError(
             f"Node {own} of {machines} does not know where the main node {main} is: "
             "AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS is not set."
         )
-    return Fleet(each, machines, (own - main) % machines, address)
+    return ClusterLayout(each, machines, (own - main) % machines, address)
 
 
-def number(environment: Mapping[str, str], name: str, usual: int) -> int:
+def read_integer(environment: Mapping[str, str], name: str, default: int) -> int:
     """A variable that counts."""
-    word = environment.get(name, "")
-    if word and not word.isdecimal():
-        raise InvalidInputError(f"{name} is {word!r}; it must be a whole number.")
-    return int(word) if word else usual
+    value = environment.get(name, "")
+    if value and not value.isdecimal():
+        raise InvalidInputError(f"{name} is {value!r}; it must be a whole number.")
+    return int(value) if value else default
 
 
-def gpus() -> int:
+def count_gpus() -> int:
     """How many GPUs there are for this process; asks torch, seconds to import, only where there may be one."""
     if not [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]:
         return 0
@@ -88,25 +90,25 @@ def gpus() -> int:
     return torch.cuda.device_count()
 
 
-def launch(fleet: Fleet, words: Sequence[str]) -> int:
+def launch_processes(cluster: ClusterLayout, train_arguments: Sequence[str]) -> int:
     """Run `python -m functions.train` with these words in every process; gives the lead's exit code.
 
     75 where a signal came before there was one: nothing is lost, and the same run goes on.
     """
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", GRACE_S)
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_GRACE_S)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, without its warning
-    with TemporaryDirectory(prefix="pilotlight-launch-") as folder, leaving():
+    with TemporaryDirectory(prefix="pilotlight-launch-") as folder, raise_on_sigterm():
         file = Path(folder, "code")
         os.environ[EXIT_FILE] = str(file)
         try:
-            ended = agent(fleet.arguments, words)
+            exit_code = run_torchrun_agent(cluster.torchrun_arguments, train_arguments)
         except PausedError:
-            ended = os.EX_TEMPFAIL
-        return int(file.read_text()) if file.exists() else ended
+            exit_code = os.EX_TEMPFAIL
+        return int(file.read_text()) if file.exists() else exit_code
 
 
 @contextmanager
-def leaving() -> Iterator[None]:
+def raise_on_sigterm() -> Iterator[None]:
     """End with `PausedError` on SIGTERM inside, until torchrun's agent has processes to hand it on to."""
 
     def leave(number: int, frame: FrameType | None) -> None:
@@ -119,7 +121,7 @@ def leaving() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def agent(arguments: Sequence[str], words: Sequence[str]) -> int:
+def run_torchrun_agent(torchrun_arguments: Sequence[str], train_arguments: Sequence[str]) -> int:
     """Run torchrun's agent: 0, 1, or 75 when a signal ended it.
 
     Our own words are kept from its parser, which takes our --run for one of its --run-path.
@@ -128,8 +130,8 @@ def agent(arguments: Sequence[str], words: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    parsed = parse_args([*arguments, "--module", "functions.train"])  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    parsed.training_script_args = list(words)
+    parsed = parse_args([*torchrun_arguments, "--module", "functions.train"])  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    parsed.training_script_args = list(train_arguments)
     try:
         run(parsed)  # type: ignore[no-untyped-call]  # so is this
     except ChildFailedError:
@@ -139,7 +141,7 @@ def agent(arguments: Sequence[str], words: Sequence[str]) -> int:
     return 0
 
 
-def report(code: int, environment: Mapping[str, str] = os.environ) -> int:
+def report_exit_code(code: int, environment: Mapping[str, str] = os.environ) -> int:
     """Leave the exit code for the launcher, where there is one; gives what to exit with.
 
     A pause is a good end for torchrun, which would stop the others and print a page if it heard 75.

@@ -17,44 +17,44 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from functions.train.distributed.process_group import World
-from functions.train.distributed.sync_batch_norm import normalise_together
+from functions.train.distributed.process_group import ProcessGroup
+from functions.train.distributed.sync_batch_norm import convert_sync_batch_norm
 
 Strategy = Literal["ddp", "fsdp"]
-BYTES_A_WEIGHT = 16  # itself, its gradient and Adam's two moments, fp32 each
-ROOM = 0.5  # of a GPU's memory, for these; the rest is for activations
+BYTES_PER_WEIGHT = 16  # itself, its gradient and Adam's two moments, fp32 each
+MAX_MEMORY_SHARE = 0.5  # of a GPU's memory, for these; the rest is for activations
 
 
-def resolve(word: Literal["auto", "ddp", "fsdp"], model: nn.Module, device: torch.device) -> Strategy:
+def choose_strategy(setting: Literal["auto", "ddp", "fsdp"], model: nn.Module, device: torch.device) -> Strategy:
     """What a recipe's word means: `auto` slices a model that would fill more than half of a GPU with its weights."""
-    if word != "auto":
-        return word
+    if setting != "auto":
+        return setting
     if device.type != "cuda":
         return "ddp"
-    needed = BYTES_A_WEIGHT * sum(weight.numel() for weight in model.parameters())
-    return "fsdp" if needed > ROOM * torch.cuda.get_device_properties(device).total_memory else "ddp"
+    needed = BYTES_PER_WEIGHT * sum(weight.numel() for weight in model.parameters())
+    return "fsdp" if needed > MAX_MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory else "ddp"
 
 
-def place(model: nn.Module, strategy: Strategy, world: World, device: torch.device) -> nn.Module:
+def place_model(model: nn.Module, strategy: Strategy, process_group: ProcessGroup, device: torch.device) -> nn.Module:
     """What this process trains: the model itself where it is alone, and otherwise a copy that is kept in step."""
-    if world.size == 1:
+    if process_group.size == 1:
         return model.to(device)
-    mine = normalise_together(copy.deepcopy(model))
+    mine = convert_sync_batch_norm(copy.deepcopy(model))
     if strategy == "ddp":
         return mine.to(device)
-    return slice_up(mine, device)
+    return shard_model(mine, device)
 
 
-def slice_up(model: nn.Module, device: torch.device) -> nn.Module:
+def shard_model(model: nn.Module, device: torch.device) -> nn.Module:
     """The model with every process holding an even slice of each weight, gathered block by block when it is needed."""
     mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
-    for block in blocks(model):
+    for block in find_shardable_blocks(model):
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     return model.to(device)  # the buffers
 
 
-def blocks(model: nn.Module) -> Iterator[nn.Module]:
+def find_shardable_blocks(model: nn.Module) -> Iterator[nn.Module]:
     """The parts that are gathered apart: those that stand in a list or a sequence and have weights of their own."""
     for part in model.modules():
         if isinstance(part, nn.Sequential | nn.ModuleList):
@@ -65,9 +65,9 @@ def blocks(model: nn.Module) -> Iterator[nn.Module]:
             )
 
 
-def wrapped(model: nn.Module, strategy: Strategy, world: World, device: torch.device) -> nn.Module:
+def wrap_model(model: nn.Module, strategy: Strategy, process_group: ProcessGroup, device: torch.device) -> nn.Module:
     """The model as it is called in a step; its backward pass adds up the gradients of all processes."""
-    if world.size == 1 or strategy == "fsdp":
+    if process_group.size == 1 or strategy == "fsdp":
         return model
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view")  # of a convolution over one channel
     return DistributedDataParallel(
@@ -78,26 +78,26 @@ def wrapped(model: nn.Module, strategy: Strategy, world: World, device: torch.de
     )
 
 
-def alone(module: nn.Module, *, last: bool) -> AbstractContextManager[object]:
+def accumulate_gradients(module: nn.Module, *, is_last: bool) -> AbstractContextManager[object]:
     """Work through a part of a batch inside; only with the last one do the processes add up."""
     if isinstance(module, FSDPModule):
-        module.set_requires_gradient_sync(last)
-    if isinstance(module, DistributedDataParallel) and not last:
+        module.set_requires_gradient_sync(is_last)
+    if isinstance(module, DistributedDataParallel) and not is_last:
         return module.no_sync()
     return nullcontext()
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def gather_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """All of a tensor that may be sliced: every process must ask for it at the same time."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def kept(tensor: torch.Tensor) -> torch.Tensor:
+def copy_full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """A copy of all of a tensor; of a sliced one on the CPU, for a GPU may have no room for it."""
     return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor.clone()
 
 
-def like(pattern: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+def shard_like(pattern: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
     """A whole tensor that every process has, sliced as `pattern` is."""
     if not isinstance(pattern, DTensor) or isinstance(tensor, DTensor) or tensor.shape != pattern.shape:
         return tensor

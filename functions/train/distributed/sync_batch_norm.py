@@ -12,7 +12,7 @@ from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class Total(torch.autograd.Function):
+class AllReduceSum(torch.autograd.Function):
     """The sum of a tensor over all processes; its gradient is the sum of theirs."""
 
     @staticmethod
@@ -30,7 +30,7 @@ class Total(torch.autograd.Function):
         return total
 
 
-class Normalisation(_BatchNorm):
+class SyncBatchNorm(_BatchNorm):
     """BatchNorm1d, 2d or 3d with the statistics of all processes in training; in evaluation it is theirs."""
 
     def _check_input_dim(self, values: torch.Tensor) -> None:
@@ -43,18 +43,18 @@ class Normalisation(_BatchNorm):
         axes, shape = [0, *range(2, values.ndim)], (1, -1, *[1] * (values.ndim - 2))
         exact = values.float()
         here = torch.full((1,), values.numel() / values.shape[1], device=values.device)
-        sums = total(torch.cat([exact.sum(axes), here]))
+        sums = all_reduce_sum(torch.cat([exact.sum(axes), here]))
         count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
         centred = exact - mean.view(shape)
-        variance = total((centred * centred).sum(axes)) / count
-        self._note(mean.detach(), variance.detach(), count)
+        variance = all_reduce_sum((centred * centred).sum(axes)) / count
+        self._update_running_statistics(mean.detach(), variance.detach(), count)
         scaled = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             scaled = scaled * self.weight.view(shape) + self.bias.view(shape)
         return scaled.to(values.dtype)
 
     @torch.no_grad()
-    def _note(self, mean: torch.Tensor, variance: torch.Tensor, count: torch.Tensor) -> None:
+    def _update_running_statistics(self, mean: torch.Tensor, variance: torch.Tensor, count: torch.Tensor) -> None:
         """Keep the running statistics as torch does: the variance over n - 1."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
@@ -64,23 +64,23 @@ class Normalisation(_BatchNorm):
         self.running_var += share * (variance * count / (count - 1) - self.running_var)
 
 
-def total(value: torch.Tensor) -> torch.Tensor:
+def all_reduce_sum(value: torch.Tensor) -> torch.Tensor:
     """The sum over all processes, with its gradient."""
-    result: torch.Tensor = Total.apply(value)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    result: torch.Tensor = AllReduceSum.apply(value)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return result
 
 
-def normalise_together(model: nn.Module) -> nn.Module:
+def convert_sync_batch_norm(model: nn.Module) -> nn.Module:
     """The model, its batch normalisations replaced by ones over all processes, with the same weights and names."""
     for name, part in list(model.named_modules()):
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             parent, _, own = name.rpartition(".")
-            setattr(model.get_submodule(parent), own, together(part))
+            setattr(model.get_submodule(parent), own, to_sync_batch_norm(part))
     return model
 
 
-def together(part: _BatchNorm) -> Normalisation:
-    """A `Normalisation` that has a layer's own parameters and statistics."""
-    new = Normalisation(part.num_features, part.eps, part.momentum, part.affine, part.track_running_stats)
-    new._parameters, new._buffers = part._parameters, part._buffers  # shares the tensors, does not copy them
-    return new.train(part.training)
+def to_sync_batch_norm(layer: _BatchNorm) -> SyncBatchNorm:
+    """A `SyncBatchNorm` that has a layer's own parameters and statistics."""
+    new = SyncBatchNorm(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+    new._parameters, new._buffers = layer._parameters, layer._buffers  # shares the tensors, does not copy them
+    return new.train(layer.training)

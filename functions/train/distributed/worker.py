@@ -7,34 +7,40 @@ from pathlib import Path
 
 from functions.train.data import dataset
 from functions.train.data.dataset import Splits
-from functions.train.data.files import Place
+from functions.train.data.files import DataRoot
 from functions.train.distributed import consensus
-from functions.train.distributed.process_group import World
+from functions.train.distributed.process_group import ProcessGroup
 from functions.train.models import build
-from functions.train.training.checkpoint import Checkpoints
-from functions.train.training.checkpoint_policy import Keeper
+from functions.train.training.checkpoint import CheckpointStore
+from functions.train.training.checkpoint_policy import CheckpointPolicy
 from functions.train.training.interruption import Interruption
-from functions.train.training.trainer import seeded, train
+from functions.train.training.trainer import seed_torch, train_model
 from pilotlight.recipes.schema import Recipe
 from pilotlight.storage.object_store import ObjectStore
 
 
-def follow(recipe: Recipe, store: ObjectStore, interruption: Interruption, folder: Path, world: World) -> None:
+def run_worker(
+    recipe: Recipe, store: ObjectStore, interruption: Interruption, folder: Path, process_group: ProcessGroup
+) -> None:
     """Do this process's share of every training of a run; nothing, where the run has published already."""
-    keeper = Keeper(Checkpoints(store, "runs", ""), recipe.checkpoint, interruption, lambda _: None, world=world)
-    if consensus.published(world):
+    checkpoint_policy = CheckpointPolicy(
+        CheckpointStore(store, "runs", ""), recipe.checkpoint, interruption, lambda _: None, process_group=process_group
+    )
+    if consensus.is_run_published(process_group):
         return
-    place = Place(folder, store)
-    splits = dataset.shared(recipe.data, place)
-    consensus.same_data(world, splits, recipe.data.name)
+    data_root = DataRoot(folder, store)
+    splits = dataset.load_splits(recipe.data, data_root)
+    consensus.check_same_data(process_group, splits, recipe.data.name)
     if recipe.folds:
-        for parts in consensus.folds_left(world, recipe, place)[1]:
-            share(recipe, parts, keeper, folder, world)
-    share(recipe, splits, keeper, folder, world)
+        for parts in consensus.load_remaining_folds(process_group, recipe, data_root)[1]:
+            run_training(recipe, parts, checkpoint_policy, folder, process_group)
+    run_training(recipe, splits, checkpoint_policy, folder, process_group)
 
 
-def share(recipe: Recipe, splits: Splits, keeper: Keeper, folder: Path, world: World) -> None:
+def run_training(
+    recipe: Recipe, splits: Splits, checkpoint_policy: CheckpointPolicy, folder: Path, process_group: ProcessGroup
+) -> None:
     """One training, as `run.fit` has it."""
-    with seeded(recipe.seed):
-        network = build.build(recipe.model, splits.train, folder)
-    train(network, dataset.scaled(splits), recipe, lambda _: None, keeper, world)
+    with seed_torch(recipe.seed):
+        network = build.build_model(recipe.model, splits.train, folder)
+    train_model(network, dataset.scale_targets(splits), recipe, lambda _: None, checkpoint_policy, process_group)

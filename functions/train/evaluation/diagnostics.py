@@ -11,12 +11,12 @@ from msgspec import Struct
 
 from functions.train.data.dataset import Array, Dataset
 
-BINS = 15  # of confidence, equally wide: Guo et al., On Calibration of Modern Neural Networks, 2017
-WHOLE_MATRIX = 100  # classes, up to which report.json has every cell
-WORST = 20  # confusions that are always told
+CALIBRATION_BINS = 15  # of confidence, equally wide: Guo et al., On Calibration of Modern Neural Networks, 2017
+MAX_MATRIX_CLASSES = 100  # classes, up to which report.json has every cell
+MAX_CONFUSIONS = 20  # confusions that are always told
 
 
-class Interval(Struct, frozen=True):
+class ConfidenceInterval(Struct, frozen=True):
     """Where a share lies with 95 % confidence."""
 
     low: float
@@ -43,7 +43,7 @@ class Confusion(Struct, frozen=True):
     share: float  # of the actual class's examples
 
 
-class Bin(Struct, frozen=True):
+class ConfidenceBin(Struct, frozen=True):
     """The answers whose confidence lies between two bounds: how sure they were, and how often right."""
 
     low: float
@@ -53,27 +53,27 @@ class Bin(Struct, frozen=True):
     accuracy: float
 
 
-class Calibration(Struct, frozen=True):
+class ConfidenceCalibration(Struct, frozen=True):
     """How far the softmax of the logits can be taken for a probability."""
 
     ece: float  # expected calibration error: the mean |confidence - accuracy| over the bins, by their counts
     confidence: float  # mean
     accuracy: float
-    bins: tuple[Bin, ...]
+    bins: tuple[ConfidenceBin, ...]
 
 
-class Classification(Struct, frozen=True):
+class ClassificationDiagnosis(Struct, frozen=True):
     """Of answers that are classes."""
 
-    accuracy: Interval  # Wilson's
+    accuracy: ConfidenceInterval  # Wilson's
     classes: tuple[ClassQuality, ...]
     collapsed: tuple[str, ...]  # classes in the test set that are never predicted
     confusion: tuple[tuple[int, ...], ...]  # counts; a row per actual class, a column per answer. Empty above 100
     worst: tuple[Confusion, ...]  # the largest off the diagonal
-    calibration: Calibration
+    calibration: ConfidenceCalibration
 
 
-class Regression(Struct, frozen=True):
+class RegressionDiagnosis(Struct, frozen=True):
     """Of answers that are numbers, in their own unit. A residual is the answer minus the truth."""
 
     bias: float  # mean residual
@@ -86,39 +86,39 @@ class Regression(Struct, frozen=True):
 class Diagnosis(Struct, frozen=True):
     """Of one variant on the test set; both empty where answers are neither one class nor one number."""
 
-    classification: Classification | None = None
-    regression: Regression | None = None
+    classification: ClassificationDiagnosis | None = None
+    regression: RegressionDiagnosis | None = None
 
 
-def diagnose(answers: Array, test: Dataset) -> Diagnosis:
+def diagnose_answers(answers: Array, test: Dataset) -> Diagnosis:
     """Of (N, classes) logits against (N,) labels, or of (N, 1) numbers against (N, 1) right ones."""
     if test.classes and answers.shape == (len(test), len(test.classes)):
-        return Diagnosis(classification=classification(answers, test.targets, test.classes))
+        return Diagnosis(classification=diagnose_classification(answers, test.targets, test.classes))
     if not test.classes and answers.shape == test.targets.shape == (len(test), 1):
-        return Diagnosis(regression=regression(answers, test.targets))
+        return Diagnosis(regression=diagnose_regression(answers, test.targets))
     return Diagnosis()
 
 
-def classification(logits: Array, labels: Array, classes: Sequence[str]) -> Classification:
+def diagnose_classification(logits: Array, labels: Array, classes: Sequence[str]) -> ClassificationDiagnosis:
     """Everything that is said of classes."""
-    matrix = confusion(logits.argmax(axis=1), labels, len(classes))
-    described = tuple(quality(matrix, index, name) for index, name in enumerate(classes))
-    return Classification(
-        accuracy=wilson(int(matrix.trace()), len(labels)),
+    matrix = build_confusion_matrix(logits.argmax(axis=1), labels, len(classes))
+    described = tuple(measure_class_quality(matrix, index, name) for index, name in enumerate(classes))
+    return ClassificationDiagnosis(
+        accuracy=compute_wilson_interval(int(matrix.trace()), len(labels)),
         classes=described,
         collapsed=tuple(one.name for one in described if one.support and not one.predicted),
-        confusion=tuple(map(tuple, matrix.tolist())) if len(classes) <= WHOLE_MATRIX else (),
-        worst=worst(matrix, classes),
-        calibration=calibration(logits, labels),
+        confusion=tuple(map(tuple, matrix.tolist())) if len(classes) <= MAX_MATRIX_CLASSES else (),
+        worst=find_worst_confusions(matrix, classes),
+        calibration=measure_calibration(logits, labels),
     )
 
 
-def confusion(answers: Array, labels: Array, classes: int) -> Array:
+def build_confusion_matrix(answers: Array, labels: Array, classes: int) -> Array:
     """Counts (classes, classes): a row per actual class, a column per answer."""
     return np.bincount(labels * classes + answers, minlength=classes**2).reshape(classes, classes)
 
 
-def quality(matrix: Array, index: int, name: str) -> ClassQuality:
+def measure_class_quality(matrix: Array, index: int, name: str) -> ClassQuality:
     """One class's row and column."""
     hits, support, predicted = int(matrix[index, index]), int(matrix[index].sum()), int(matrix[:, index].sum())
     return ClassQuality(
@@ -131,11 +131,11 @@ def quality(matrix: Array, index: int, name: str) -> ClassQuality:
     )
 
 
-def worst(matrix: Array, classes: Sequence[str]) -> tuple[Confusion, ...]:
+def find_worst_confusions(matrix: Array, classes: Sequence[str]) -> tuple[Confusion, ...]:
     """The largest cells off the diagonal, the largest first, and where they are alike the larger share."""
     wrong = matrix - np.diag(matrix.diagonal())
     shares = wrong / np.maximum(1, matrix.sum(axis=1, keepdims=True))
-    order = np.lexsort((-shares.ravel(), -wrong.ravel()))[:WORST]
+    order = np.lexsort((-shares.ravel(), -wrong.ravel()))[:MAX_CONFUSIONS]
     cells = [divmod(int(place), len(classes)) for place in order]
     return tuple(
         Confusion(classes[row], classes[column], int(wrong[row, column]), float(shares[row, column]))
@@ -144,43 +144,45 @@ def worst(matrix: Array, classes: Sequence[str]) -> tuple[Confusion, ...]:
     )
 
 
-def calibration(logits: Array, labels: Array) -> Calibration:
+def measure_calibration(logits: Array, labels: Array) -> ConfidenceCalibration:
     """The reliability of the most probable class's probability, in 15 bins of equal width."""
-    shares = softmax(logits)
-    sure, right = shares.max(axis=1), logits.argmax(axis=1) == labels
-    edges = np.linspace(0, 1, BINS + 1)
-    number = np.clip(np.ceil(sure * BINS).astype(int) - 1, 0, BINS - 1)
+    shares = compute_softmax(logits)
+    confidences, right = shares.max(axis=1), logits.argmax(axis=1) == labels
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    number = np.clip(np.ceil(confidences * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
     bins = []
-    for index in range(BINS):
+    for index in range(CALIBRATION_BINS):
         inside = number == index
         some = bool(inside.any())
-        confidence, accuracy = (float(values[inside].mean()) if some else 0.0 for values in (sure, right))
-        bins.append(Bin(float(edges[index]), float(edges[index + 1]), int(inside.sum()), confidence, accuracy))
+        confidence, accuracy = (float(values[inside].mean()) if some else 0.0 for values in (confidences, right))
+        bins.append(
+            ConfidenceBin(float(edges[index]), float(edges[index + 1]), int(inside.sum()), confidence, accuracy)
+        )
     ece = sum(one.count * abs(one.confidence - one.accuracy) for one in bins) / len(labels)
-    return Calibration(ece, float(sure.mean()), float(right.mean()), tuple(bins))
+    return ConfidenceCalibration(ece, float(confidences.mean()), float(right.mean()), tuple(bins))
 
 
-def softmax(logits: Array) -> Array:
+def compute_softmax(logits: Array) -> Array:
     """Probabilities of (N, classes) logits; in float64 and shifted by the maximum, so that nothing overflows."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     shares: Array = shifted / shifted.sum(axis=1, keepdims=True)
     return shares
 
 
-def wilson(successes: int, of: int) -> Interval:
+def compute_wilson_interval(successes: int, trials: int) -> ConfidenceInterval:
     """The 95 % interval of a share. E. B. Wilson, Probable Inference, JASA 22, 1927."""
     z = NormalDist().inv_cdf(0.975)
-    share, scale = successes / of, 1 + z**2 / of
-    middle = (share + z**2 / (2 * of)) / scale
-    half = z / scale * (share * (1 - share) / of + z**2 / (4 * of**2)) ** 0.5
-    return Interval(max(0.0, middle - half), min(1.0, middle + half))
+    share, scale = successes / trials, 1 + z**2 / trials
+    middle = (share + z**2 / (2 * trials)) / scale
+    half = z / scale * (share * (1 - share) / trials + z**2 / (4 * trials**2)) ** 0.5
+    return ConfidenceInterval(max(0.0, middle - half), min(1.0, middle + half))
 
 
-def regression(answers: Array, targets: Array) -> Regression:
+def diagnose_regression(answers: Array, targets: Array) -> RegressionDiagnosis:
     """Everything that is said of numbers."""
     residuals = answers.astype(np.float64) - targets
     points = {f"{share:.0%}": float(np.quantile(residuals, share)) for share in (0.05, 0.25, 0.5, 0.75, 0.95)}
-    return Regression(
+    return RegressionDiagnosis(
         bias=float(residuals.mean()),
         deviation=float(residuals.std()),
         quantiles=points,

@@ -10,45 +10,47 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from functions.train.evaluation.learning_curves import BLUE, GREY, VERMILION, png
-from pilotlight.drift.charts import Panel
+from functions.train.evaluation.learning_curves import BLUE, GREY, VERMILION, render_png
+from pilotlight.drift.charts import ChartPanel
 
-ACROSS = 4  # panels in a row
-TALLEST = 3  # times the highest bar of training: what is far beyond its range would flatten all else
-PANEL_IN = (3.2, 2.2)
-COLOURS = {"drifted": VERMILION, "changed": "#e69f00"}  # of the title; Okabe and Ito
+PANELS_PER_ROW = 4  # panels in a row
+MAX_BAR_RATIO = 3  # times the highest bar of training: what is far beyond its range would flatten all else
+PANEL_SIZE_IN = (3.2, 2.2)
+TITLE_COLOURS = {"drifted": VERMILION, "changed": "#e69f00"}  # of the title; Okabe and Ito
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read panels from standard input, write the picture; 2 where it cannot be written."""
-    words = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m functions.train.evaluation.drift_plot", description="Draw a drift report."
     )
-    words.add_argument("--into", type=Path, required=True, metavar="FILE")
-    file: Path = words.parse_args(arguments).into
-    panels = msgspec.json.decode(sys.stdin.buffer.read(), type=list[Panel])
+    parser.add_argument("--into", type=Path, required=True, metavar="FILE")
+    file: Path = parser.parse_args(arguments).into
+    panels = msgspec.json.decode(sys.stdin.buffer.read(), type=list[ChartPanel])
     try:
-        file.write_bytes(draw(panels))
+        file.write_bytes(draw_drift_plot(panels))
     except OSError as exc:
         sys.stderr.write(f"Cannot write {file}: {exc.strerror}.\n")
         return 2
     return 0
 
 
-def draw(panels: Sequence[Panel]) -> bytes:
+def draw_drift_plot(panels: Sequence[ChartPanel]) -> bytes:
     """A PNG with a panel for each feature and each part of the answers."""
-    down = max(1, -(-len(panels) // ACROSS))
-    figure = Figure(figsize=(ACROSS * PANEL_IN[0], down * PANEL_IN[1] + 0.4), layout="constrained")
+    row_count = max(1, -(-len(panels) // PANELS_PER_ROW))
+    figure = Figure(
+        figsize=(PANELS_PER_ROW * PANEL_SIZE_IN[0], row_count * PANEL_SIZE_IN[1] + 0.4), layout="constrained"
+    )
     figure.suptitle("grey: training, blue: now", fontsize=10)
-    grid = np.ravel(figure.subplots(down, ACROSS, squeeze=False))
+    grid = np.ravel(figure.subplots(row_count, PANELS_PER_ROW, squeeze=False))
     for axes, panel in zip(grid, panels, strict=False):
         draw_panel(axes, panel)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    return png(figure)
+    return render_png(figure)
 
 
-def draw_panel(axes: Axes, panel: Panel) -> None:
+def draw_panel(axes: Axes, panel: ChartPanel) -> None:
     """Bars then and now; of numbers, the outermost are all beyond what training saw."""
     if panel.labels:
         places = np.arange(len(panel.labels))
@@ -59,11 +61,11 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
         width = (panel.high - panel.low) / max(1, len(panel.before) - 2) or 1.0
         middles = panel.low + width * (np.arange(len(panel.before)) - 0.5)
         axes.bar(middles, panel.before, width, color=GREY, alpha=0.6)
-        axes.set_ylim(0, 1.05 * min(max(*panel.before, *panel.now), TALLEST * max(panel.before)) or 1.0)
+        axes.set_ylim(0, 1.05 * min(max(*panel.before, *panel.now), MAX_BAR_RATIO * max(panel.before)) or 1.0)
         axes.step(middles, panel.now, where="mid", color=BLUE, linewidth=1.2)
     title = panel.name if panel.part == "feature" else f"answer: {panel.name}"
     axes.set_title(
-        f"{title}\n{panel.verdict}, PSI {panel.psi:.3f}", fontsize=8, color=COLOURS.get(panel.verdict, "black")
+        f"{title}\n{panel.verdict}, PSI {panel.psi:.3f}", fontsize=8, color=TITLE_COLOURS.get(panel.verdict, "black")
     )
     axes.tick_params(labelsize=6)
     axes.set_yticks([])

@@ -17,7 +17,7 @@ class Score:
     per_class: dict[str, float]  # the recall of each class that occurs, 0 to 1
 
     @property
-    def headline(self) -> tuple[str, float]:
+    def main_metric(self) -> tuple[str, float]:
         """The metric that training shows, by name."""
         return next(iter(self.metrics.items()))
 
@@ -27,33 +27,33 @@ class Score:
         return self.metrics["accuracy"]
 
 
-def shown(metric: str, value: float) -> str:
+def format_metric(metric: str, value: float) -> str:
     """A metric for people: shares in percent, all others as they are."""
     return f"{value:.2%}" if metric.endswith("accuracy") else f"{value:.4g}"
 
 
-def judge(outputs: Array, data: Dataset) -> Score:
+def evaluate_outputs(outputs: Array, data: Dataset) -> Score:
     """Score a model's answers to all of a data set."""
     if data.text:
-        return language(outputs, data.targets, data.text.tokenizer.widths)
-    return score(outputs, data.targets, data.classes)
+        return score_language_model(outputs, data.targets, data.text.tokenizer.byte_lengths)
+    return score_outputs(outputs, data.targets, data.classes)
 
 
-def score(outputs: Array, targets: Array, classes: Sequence[str]) -> Score:
+def score_outputs(outputs: Array, targets: Array, classes: Sequence[str]) -> Score:
     """Score (N, classes) logits against (N,) labels; without classes (N, 1) numbers against (N, 1) right ones."""
-    return classification(outputs, targets, classes) if classes else regression(outputs, targets)
+    return score_classification(outputs, targets, classes) if classes else score_regression(outputs, targets)
 
 
-def classification(logits: Array, labels: Array, classes: Sequence[str]) -> Score:
+def score_classification(logits: Array, labels: Array, classes: Sequence[str]) -> Score:
     """Accuracy over all examples, over those of each class, and the mean of the latter: the balanced accuracy."""
     right = logits.argmax(axis=1) == labels
     present = np.unique(labels)
     recall = {classes[label]: float(right[labels == label].mean()) for label in present}
     metrics = {"accuracy": float(right.mean()), "balanced_accuracy": float(np.mean(list(recall.values())))}
-    return Score(cross_entropy(logits, labels), metrics, recall)
+    return Score(compute_cross_entropy(logits, labels), metrics, recall)
 
 
-def regression(answers: Array, targets: Array) -> Score:
+def score_regression(answers: Array, targets: Array) -> Score:
     """R2, the share of the variance that is explained, and two mean distances in the target's unit."""
     errors = answers.astype(np.float64) - targets
     squared, spread = float(np.square(errors).mean()), float(targets.astype(np.float64).var())
@@ -61,24 +61,26 @@ def regression(answers: Array, targets: Array) -> Score:
     return Score(squared, {"r2": r2, "rmse": squared**0.5, "mae": float(np.abs(errors).mean())}, {})
 
 
-def language(logits: Array, targets: Array, widths: Array) -> Score:
+def score_language_model(logits: Array, targets: Array, widths: Array) -> Score:
     """Score (N, T, tokens) logits against the (N, T) tokens that follow, which stand for `widths` bytes each.
 
     Bits per byte do not depend on the tokenizer: all the text costs, over its bytes. Perplexity is exp(loss).
     """
-    losses = np.stack([surprise(window, right) for window, right in zip(logits, targets, strict=True)])
+    losses = np.stack(
+        [compute_negative_log_likelihood(window, right) for window, right in zip(logits, targets, strict=True)]
+    )
     loss, accuracy = float(losses.mean()), float((logits.argmax(axis=2) == targets).mean())
     bits = float(losses.sum() / np.log(2) / widths[targets].sum())
     metrics = {"accuracy": accuracy, "loss": loss, "perplexity": float(np.exp(loss)), "bits_per_byte": bits}
     return Score(loss, metrics, {})
 
 
-def cross_entropy(logits: Array, labels: Array) -> float:
+def compute_cross_entropy(logits: Array, labels: Array) -> float:
     """The mean surprise, in nats."""
-    return float(surprise(logits, labels).mean())
+    return float(compute_negative_log_likelihood(logits, labels).mean())
 
 
-def surprise(logits: Array, labels: Array) -> Array:
+def compute_negative_log_likelihood(logits: Array, labels: Array) -> Array:
     """log(sum(exp(z))) - z[label] of each of N; in float64 and shifted by the maximum, so that nothing overflows."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     chosen = shifted[np.arange(len(labels)), labels]

@@ -10,22 +10,26 @@ from collections.abc import Iterable, Sequence
 from math import prod
 
 from functions.train.data.dataset import Dataset, Splits
-from functions.train.evaluation.diagnostics import Classification, Regression
-from functions.train.evaluation.metrics import shown
-from functions.train.evaluation.quantization_report import Measured, Report, against
-from functions.train.export.artifacts import Product
+from functions.train.evaluation.diagnostics import ClassificationDiagnosis, RegressionDiagnosis
+from functions.train.evaluation.metrics import format_metric
+from functions.train.evaluation.quantization_report import (
+    QuantizationReport,
+    VariantMeasurement,
+    format_baseline_comparison,
+)
+from functions.train.export.artifacts import TrainingArtifacts
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.metric import METRICS
 from pilotlight.recipes.options.part import Options
 from pilotlight.recipes.schema import Recipe
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.golden import Exchange
-from pilotlight.training_runs.run_store import duration
+from pilotlight.runtime.golden import GoldenExchange
+from pilotlight.training_runs.run_store import format_duration
 
-SHORT = 128  # values that an example request may have to be written out
-FEW = 30  # test examples of a class, below which its recall is little more than a guess
-NAMED = 10  # classes named in a sentence
-ROWS = 100  # classes that get a row of the table
+MAX_INLINE_VALUES = 128  # values that an example request may have to be written out
+FEW_EXAMPLES = 30  # test examples of a class, below which its recall is little more than a guess
+MAX_NAMES = 10  # classes named in a sentence
+MAX_CLASS_ROWS = 100  # classes that get a row of the table
 
 TEMPLATE = """\
 # {name}
@@ -86,74 +90,74 @@ On the same kind of CPU the same recipe gives the same weights bit for bit. `eva
 """
 
 
-def write(product: Product) -> str:
+def format_model_card(artifacts: TrainingArtifacts) -> str:
     """The card as Markdown."""
-    recipe, report, test = product.recipe, product.report, product.splits.test
+    recipe, report, test = artifacts.recipe, artifacts.report, artifacts.splits.test
     return TEMPLATE.format(
         name=recipe.name,
-        what=what(recipe, product.outputs, test),
-        run=product.run,
+        what=describe_trained_model(recipe, artifacts.outputs, test),
+        run=artifacts.run_name,
         serve=report.serve,
-        signature=signature(product),
-        scaling=scaling(product),
-        curl=curl(recipe.name, product.golden.exchanges[0]),
-        triton=triton(recipe.name, product.golden.exchanges[0]),
-        data=data(recipe, product.splits, report),
-        training=training(product),
+        signature=format_signature(artifacts),
+        scaling=describe_scaling(artifacts),
+        curl=format_curl_request(recipe.name, artifacts.golden.exchanges[0]),
+        triton=format_triton_request(recipe.name, artifacts.golden.exchanges[0]),
+        data=describe_data(recipe, artifacts.splits, report),
+        training=describe_training(artifacts),
         examples=f"{report.evaluation.examples:,}",
-        results=results(report),
+        results=format_results_table(report),
         verdict=report.verdict,
-        parity=f"The graph is within {product.parity.max_abs:.2g} of the trained model.",
-        details=details(report),
-        limitations="\n".join(f"- {fact}" for fact in limitations(product)),
+        parity=f"The graph is within {artifacts.parity.max_abs:.2g} of the trained model.",
+        details=format_details(report),
+        limitations="\n".join(f"- {fact}" for fact in list_limitations(artifacts)),
         licence=recipe.licence or "None is named in the recipe: ask whoever trained the model before you pass it on.",
-        revision=f"revision `{product.training.revision}`",
+        revision=f"revision `{artifacts.training.revision}`",
     )
 
 
-def what(recipe: Recipe, outputs: Sequence[TensorSpec], test: Dataset) -> str:
+def describe_trained_model(recipe: Recipe, outputs: Sequence[TensorSpec], test: Dataset) -> str:
     """What the model is, in a sentence."""
     if test.text:
         answer = f"guesses the next of {len(test.classes):,} tokens of a text; it learned from `{recipe.data.name}`."
     elif test.classes:
-        names = listed(test.classes)
+        names = format_name_list(test.classes)
         answer = f"says which of {len(test.classes)} classes an example of `{recipe.data.name}` is: {names}."
     else:
         answer = f"answers examples of `{recipe.data.name}` with {', '.join(f'`{one.name}`' for one in outputs)}."
-    return f"A model ({words(recipe.model)}) that {answer}"
+    return f"A model ({format_options(recipe.model)}) that {answer}"
 
 
-def signature(product: Product) -> str:
+def format_signature(artifacts: TrainingArtifacts) -> str:
     """Both ends of the graph."""
-    ends = [("in", one) for one in product.inputs] + [("out", one) for one in product.outputs]
-    rows = [(way, f"`{one.name}`", one.datatype, f"`[{', '.join(map(str, one.shape))}]`") for way, one in ends]
-    return table(("", "tensor", "datatype", "shape"), rows)
+    tensors = [("in", one) for one in artifacts.inputs] + [("out", one) for one in artifacts.outputs]
+    rows = [(way, f"`{one.name}`", one.datatype, f"`[{', '.join(map(str, one.shape))}]`") for way, one in tensors]
+    return format_markdown_table(("", "tensor", "datatype", "shape"), rows)
 
 
-def scaling(product: Product) -> str:
+def describe_scaling(artifacts: TrainingArtifacts) -> str:
     """What callers need not do themselves."""
-    names = product.preprocessing.names if product.preprocessing else ()
-    raw = f"Values are sent as they were measured ({listed(names)}): the graph scales them." if names else ""
-    if product.splits.test.text:
+    names = artifacts.preprocessing.names if artifacts.preprocessing else ()
+    raw = f"Values are sent as they were measured ({format_name_list(names)}): the graph scales them." if names else ""
+    if artifacts.splits.test.text:
         return "Tokens are those of `tokenizer.json`. At each, the answer has the logits of the one that follows."
-    if product.splits.test.classes:
+    if artifacts.splits.test.classes:
         return f"{raw} Answers are logits; the largest is the class, by the order of the manifest's labels.".strip()
-    return f"{raw} The answer is in the target's own unit.".strip() if product.postprocessing else raw
+    return f"{raw} The answer is in the target's own unit.".strip() if artifacts.postprocessing else raw
 
 
-def curl(name: str, exchange: Exchange) -> str:
+def format_curl_request(name: str, exchange: GoldenExchange) -> str:
     """A request that works as it stands, against `pilotlight serve`."""
     (tensor,) = exchange.request.inputs
     where = f"localhost:8080/v2/models/{name}/infer"
     head = json.dumps({"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype}).rstrip("}")
-    if len(tensor.data) <= SHORT:
+    if len(tensor.data) <= MAX_INLINE_VALUES:
         values = ",".join(str(value) if isinstance(value, int) else f"{value:.7g}" for value in tensor.data)
         return f'curl -s {where} -d \'{{"inputs":[{head},"data":[{values}]}}]}}\''
     body = f'{{"inputs": [{head}, "data": [0] * {prod(tensor.shape)}}}]}}'
     return f"python3 -c 'import json; print(json.dumps({body}))' | curl -s {where} -d @-"
 
 
-def triton(name: str, exchange: Exchange) -> str:
+def format_triton_request(name: str, exchange: GoldenExchange) -> str:
     """The same with the unmodified tritonclient."""
     (given,), (answer,) = exchange.request.inputs, exchange.response.outputs
     shape, dtype = list(given.shape), NUMPY_DTYPES[given.datatype].name
@@ -170,16 +174,16 @@ def triton(name: str, exchange: Exchange) -> str:
     )
 
 
-def data(recipe: Recipe, splits: Splits, report: Report) -> str:
+def describe_data(recipe: Recipe, splits: Splits, report: QuantizationReport) -> str:
     """Where the examples come from, what was left out, how they were shared out."""
     parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
     sizes = ", ".join(f"{len(part):,} for {name}" for name, part in parts.items())
-    kept = "; whole documents, then cut into windows" if splits.test.text else ""
+    split_note = "; whole documents, then cut into windows" if splits.test.text else ""
     if splits.test.classes and not splits.test.text:
-        kept = "; of each class in proportion"
+        split_note = "; of each class in proportion"
     facts = [
-        f"Source: {words(recipe.data)}.",
-        f"Split by seed {recipe.data.seed}{kept}: {sizes}.",
+        f"Source: {format_options(recipe.data)}.",
+        f"Split by seed {recipe.data.seed}{split_note}: {sizes}.",
         f"Of the whole data set, sha256 `{splits.sha256}`; of the test set, `{report.evaluation.sha256}`.",
         f"The quantizer was calibrated on {report.calibration.examples:,} of the training examples.",
     ]
@@ -188,95 +192,100 @@ def data(recipe: Recipe, splits: Splits, report: Report) -> str:
     return "\n".join(f"- {fact}" for fact in facts)
 
 
-def training(product: Product) -> str:
+def describe_training(artifacts: TrainingArtifacts) -> str:
     """How it was trained, on what, and for how long."""
-    recipe, done = product.recipe, product.training
+    recipe, provenance = artifacts.recipe, artifacts.training
     rows = [
-        ("model", words(recipe.model)),
-        ("optimiser", words(recipe.optimiser)),
-        ("schedule", words(recipe.schedule)),
+        ("model", format_options(recipe.model)),
+        ("optimiser", format_options(recipe.optimiser)),
+        ("schedule", format_options(recipe.schedule)),
         ("batch size", str(recipe.batch_size)),
-        ("epochs", f"at most {recipe.epochs}; {words(recipe.early_stopping)}"),
-        ("seed", str(done.seed)),
-        ("device", f"{done.device}, {done.precision}"),
-        ("time", duration(done.wall_s)),
+        ("epochs", f"at most {recipe.epochs}; {format_options(recipe.early_stopping)}"),
+        ("seed", str(provenance.seed)),
+        ("device", f"{provenance.device}, {provenance.precision}"),
+        ("time", format_duration(provenance.wall_s)),
     ]
-    return table(("", ""), rows)
+    return format_markdown_table(("", ""), rows)
 
 
-def results(report: Report) -> str:
+def format_results_table(report: QuantizationReport) -> str:
     """Every variant's measured numbers, the served one marked."""
     names = sorted({name for variant in report.variants.values() for name in variant.metrics} - {"loss"})
-    rows = [row(precision, variant, names, report) for precision, variant in report.variants.items()]
-    return table(("variant", *names, "loss", "kB", "median latency"), rows) + f"\n\nLatency on {report.machine}."
+    rows = [format_variant_row(precision, variant, names, report) for precision, variant in report.variants.items()]
+    return (
+        format_markdown_table(("variant", *names, "loss", "kB", "median latency"), rows)
+        + f"\n\nLatency on {report.machine}."
+    )
 
 
-def row(precision: str, variant: Measured, names: Sequence[str], report: Report) -> tuple[str, ...]:
+def format_variant_row(
+    precision: str, variant: VariantMeasurement, names: Sequence[str], report: QuantizationReport
+) -> tuple[str, ...]:
     """One variant's line."""
-    said = [shown(name, variant.metrics[name]) if name in variant.metrics else "" for name in names]
+    values = [format_metric(name, variant.metrics[name]) if name in variant.metrics else "" for name in names]
     label = f"**{precision}**, served" if precision == report.serve else precision
-    return (label, *said, f"{variant.loss:.4g}", f"{variant.bytes / 1000:,.1f}", f"{variant.latency_ms:.3f} ms")
+    return (label, *values, f"{variant.loss:.4g}", f"{variant.bytes / 1000:,.1f}", f"{variant.latency_ms:.3f} ms")
 
 
-def details(report: Report) -> str:
+def format_details(report: QuantizationReport) -> str:
     """By class, by how far numbers are off, or beside the baseline of a text; empty where there is none of these."""
-    found = report.diagnosis
+    diagnosis = report.diagnosis
     if report.baseline:
-        return f"### Beside an n-gram model\n\n{against(report.baseline, report)}\n"
-    if found.classification:
+        return f"### Beside an n-gram model\n\n{format_baseline_comparison(report.baseline, report)}\n"
+    if diagnosis.classification:
         pictures = "![Confusion matrix](confusion.png)\n\n![Calibration](calibration.png)"
-        return f"### By class\n\n{by_class(found.classification)}\n\n{pictures}\n"
-    if found.regression:
-        rows = [(share, f"{value:+.4g}") for share, value in found.regression.quantiles.items()]
+        return f"### By class\n\n{format_class_table(diagnosis.classification)}\n\n{pictures}\n"
+    if diagnosis.regression:
+        rows = [(share, f"{value:+.4g}") for share, value in diagnosis.regression.quantiles.items()]
         columns = "share of residuals below", "answer minus truth"
-        return f"### Residuals\n\n{table(columns, rows)}\n\n![Answers against the truth](predictions.png)\n"
+        return f"### Residuals\n\n{format_markdown_table(columns, rows)}\n\n![Answers against the truth](predictions.png)\n"
     return ""
 
 
-def by_class(found: Classification) -> str:
+def format_class_table(diagnosis: ClassificationDiagnosis) -> str:
     """Support, precision, recall and F1 of each class; of very many, the ones with the lowest F1."""
-    chosen = list(found.classes)
+    chosen = list(diagnosis.classes)
     note = ""
-    if len(chosen) > ROWS:
-        chosen = sorted(chosen, key=lambda one: one.f1 or 0.0)[:ROWS]
-        note = f"\n\nThe {ROWS} of {len(found.classes):,} classes with the lowest F1."
-    rows = [(one.name, f"{one.support:,}", *map(share, (one.precision, one.recall, one.f1))) for one in chosen]
-    return table(("class", "test examples", "precision", "recall", "F1"), rows) + note
+    if len(chosen) > MAX_CLASS_ROWS:
+        chosen = sorted(chosen, key=lambda one: one.f1 or 0.0)[:MAX_CLASS_ROWS]
+        note = f"\n\nThe {MAX_CLASS_ROWS} of {len(diagnosis.classes):,} classes with the lowest F1."
+    rows = [(one.name, f"{one.support:,}", *map(format_share, (one.precision, one.recall, one.f1))) for one in chosen]
+    return format_markdown_table(("class", "test examples", "precision", "recall", "F1"), rows) + note
 
 
-def limitations(product: Product) -> Iterable[str]:
+def list_limitations(artifacts: TrainingArtifacts) -> Iterable[str]:
     """What the numbers above do not show, or show only to those who look closely."""
-    report = product.report
+    report = artifacts.report
     yield (
         f"The test set is a random part of the same data, {report.evaluation.examples:,} examples; on data from "
         "elsewhere expect less."
     )
-    if folds := product.folds:
-        mean, deviation = shown(folds.metric, folds.mean), shown(folds.metric, folds.sd)
+    if folds := artifacts.folds:
+        mean, deviation = format_metric(folds.metric, folds.mean), format_metric(folds.metric, folds.standard_deviation)
         yield f"Trained anew on {len(folds.values)} folds the recipe gave {folds.metric} {mean}, deviation {deviation}."
-    yield from quantized(report)
+    yield from describe_quantization(report)
     if kind := report.diagnosis.classification:
-        yield from unsure(kind, report)
-        yield from lopsided(kind)
+        yield from describe_uncertainty(kind, report)
+        yield from describe_class_problems(kind)
     if report.diagnosis.regression:
-        yield from inexact(report.diagnosis.regression)
-    if product.training.revision.endswith("-dirty") or product.training.revision == "unknown":
+        yield from describe_residuals(report.diagnosis.regression)
+    if artifacts.training.revision.endswith("-dirty") or artifacts.training.revision == "unknown":
         yield "The code was not exactly that of a commit when the model was trained."
 
 
-def quantized(report: Report) -> Iterable[str]:
+def describe_quantization(report: QuantizationReport) -> Iterable[str]:
     """What fewer bits cost."""
-    known = METRICS[report.metric]
+    definition = METRICS[report.metric]
     if report.serve == "fp32":
         yield "It is not quantized: fp32 is served, for the reason above."
     else:
         yield (
-            f"Against fp32, {report.serve} loses {known.told(report.points_lost, report.metric)}, of a budget of "
-            f"{report.budget:.{known.digits}f}; {likeness(report)}."
+            f"Against fp32, {report.serve} loses {definition.format_difference(report.points_lost, report.metric)}, of a budget of "
+            f"{report.budget:.{definition.decimals}f}; {describe_agreement(report)}."
         )
 
 
-def likeness(report: Report) -> str:
+def describe_agreement(report: QuantizationReport) -> str:
     """How alike both variants' answers are."""
     if report.baseline:
         return f"it guesses the same next token in {report.agreement:.2%} of the test set"
@@ -285,62 +294,62 @@ def likeness(report: Report) -> str:
     return f"its outputs are at most {report.max_abs:.3g} apart"
 
 
-def unsure(found: Classification, report: Report) -> Iterable[str]:
+def describe_uncertainty(diagnosis: ClassificationDiagnosis, report: QuantizationReport) -> Iterable[str]:
     """How exactly the accuracy is known, and how far confidence can be trusted."""
-    low, high = found.accuracy.low, found.accuracy.high
+    low, high = diagnosis.accuracy.low, diagnosis.accuracy.high
     yield (
         f"So small a test set leaves the accuracy between {low:.1%} and {high:.1%} (Wilson's 95 % interval for "
-        f"{found.calibration.accuracy:.2%} of {report.evaluation.examples:,})."
+        f"{diagnosis.calibration.accuracy:.2%} of {report.evaluation.examples:,})."
     )
-    sure = found.calibration
-    mood = "too sure" if sure.confidence > sure.accuracy else "not sure enough"
+    calibration = diagnosis.calibration
+    mood = "too sure" if calibration.confidence > calibration.accuracy else "not sure enough"
     yield (
-        f"Softmax of the logits is off by {100 * sure.ece:.1f} points on average (expected calibration error); the "
-        f"model is {mood}, by {100 * abs(sure.confidence - sure.accuracy):.1f} points in the mean."
+        f"Softmax of the logits is off by {100 * calibration.ece:.1f} points on average (expected calibration error); the "
+        f"model is {mood}, by {100 * abs(calibration.confidence - calibration.accuracy):.1f} points in the mean."
     )
 
 
-def lopsided(found: Classification) -> Iterable[str]:
+def describe_class_problems(diagnosis: ClassificationDiagnosis) -> Iterable[str]:
     """Classes that are rare, never answered, or taken for each other."""
-    rare = [one for one in sorted(found.classes, key=lambda one: one.support) if one.support < FEW]
+    rare = [one for one in sorted(diagnosis.classes, key=lambda one: one.support) if one.support < FEW_EXAMPLES]
     if rare:
-        names = listed([f"{one.name} ({one.support})" for one in rare])
-        yield f"Fewer than {FEW} test examples stand behind the figures of {names}."
-    if found.collapsed:
-        yield f"It never answers {listed(found.collapsed)}, though they occur: these classes have collapsed."
-    if found.worst:
-        mixed = [f"{one.actual} for {one.taken_for} ({one.count})" for one in found.worst[:3]]
+        names = format_name_list([f"{one.name} ({one.support})" for one in rare])
+        yield f"Fewer than {FEW_EXAMPLES} test examples stand behind the figures of {names}."
+    if diagnosis.collapsed:
+        yield f"It never answers {format_name_list(diagnosis.collapsed)}, though they occur: these classes have collapsed."
+    if diagnosis.worst:
+        mixed = [f"{one.actual} for {one.taken_for} ({one.count})" for one in diagnosis.worst[:3]]
         yield f"It most often takes {', '.join(mixed)}."
 
 
-def inexact(found: Regression) -> Iterable[str]:
+def describe_residuals(diagnosis: RegressionDiagnosis) -> Iterable[str]:
     """How far off numbers are."""
     yield (
-        f"Nine of ten answers are {found.quantiles['5%']:+.4g} to {found.quantiles['95%']:+.4g} off, the worst "
-        f"{found.largest:.4g}; the truth itself has a standard deviation of {found.spread:.4g}."
+        f"Nine of ten answers are {diagnosis.quantiles['5%']:+.4g} to {diagnosis.quantiles['95%']:+.4g} off, the worst "
+        f"{diagnosis.largest:.4g}; the truth itself has a standard deviation of {diagnosis.spread:.4g}."
     )
 
 
-def words(options: Options) -> str:
+def format_options(options: Options) -> str:
     """A part of a recipe: its kind, then its settings, those that are not set left out."""
     kind, *rest = options.model_dump(mode="json").items()
-    said = [f"{key} {json.dumps(value)}".replace('"', "") for key, value in rest if value is not None]
+    settings = [f"{key} {json.dumps(value)}".replace('"', "") for key, value in rest if value is not None]
     first = f"{kind[0]} {kind[1]}" if not isinstance(kind[1], str) else kind[1]
-    return ", ".join([first, *said])
+    return ", ".join([first, *settings])
 
 
-def share(value: float | None) -> str:
+def format_share(value: float | None) -> str:
     """A share in percent, a dash where there is none."""
     return "-" if value is None else f"{value:.1%}"
 
 
-def listed(names: Sequence[str]) -> str:
+def format_name_list(names: Sequence[str]) -> str:
     """Names in a row, of many the first ones and a count."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def format_markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(

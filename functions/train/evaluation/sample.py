@@ -5,20 +5,20 @@ from torch import nn
 
 from functions.train.data.dataset import Array
 from functions.train.data.tokenizer import Tokenizer
-from functions.train.training.step import device_of
+from functions.train.training.step import get_model_device
 
-GIVEN, WRITTEN = 16, 96  # tokens
+PROMPT_TOKENS, GENERATED_TOKENS = 16, 96  # tokens
 TEMPERATURE = 0.8
 
 
-def write(model: nn.Module, tokenizer: Tokenizer, window: Array) -> str:
+def sample_text(model: nn.Module, tokenizer: Tokenizer, window: Array) -> str:
     """A window's first tokens, a bar, and how the model goes on; the same model writes the same on a CPU."""
-    drawing = torch.Generator().manual_seed(0)
-    begun = window[: min(GIVEN, len(window) // 2)].tolist()
-    written = list(begun)
+    generator = torch.Generator().manual_seed(0)
+    prompt = window[: min(PROMPT_TOKENS, len(window) // 2)].tolist()
+    tokens = list(prompt)
     with torch.inference_mode():
-        for _ in range(WRITTEN):
-            seen = torch.tensor([written[-len(window) :]], device=device_of(model))
-            chances = torch.softmax(model.eval()(seen)[0, -1].float().cpu() / TEMPERATURE, dim=0)
-            written.append(int(torch.multinomial(chances, 1, generator=drawing)))
-    return f"{tokenizer.words(begun)}|{tokenizer.words(written[len(begun) :])}"
+        for _ in range(GENERATED_TOKENS):
+            context = torch.tensor([tokens[-len(window) :]], device=get_model_device(model))
+            probabilities = torch.softmax(model.eval()(context)[0, -1].float().cpu() / TEMPERATURE, dim=0)
+            tokens.append(int(torch.multinomial(probabilities, 1, generator=generator)))
+    return f"{tokenizer.decode_tokens(prompt)}|{tokenizer.decode_tokens(tokens[len(prompt) :])}"

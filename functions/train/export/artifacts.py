@@ -4,30 +4,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from functions.train.data.dataset import Splits
-from functions.train.data.folds import Folds
-from functions.train.evaluation.quantization_report import Report
-from pilotlight.contracts.manifest import Parity, Precision, Scaling, TensorSpec, Training
+from functions.train.data.folds import FoldScores
+from functions.train.evaluation.quantization_report import QuantizationReport
+from pilotlight.contracts.manifest import ExportParity, Precision, Standardization, TensorSpec, TrainingRecord
 from pilotlight.recipes.schema import Recipe
-from pilotlight.runtime.golden import Golden
+from pilotlight.runtime.golden import GoldenDocument
 
 
 @dataclass(frozen=True, kw_only=True)
-class Product:
+class TrainingArtifacts:
     """Everything that a run made and measured."""
 
     recipe: Recipe
-    run: str  # its folder below runs/ in the store
+    run_name: str  # its folder below runs/ in the store
     graphs: dict[Precision, Path]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     opset: int
-    parity: Parity
-    report: Report
-    golden: Golden
+    parity: ExportParity
+    report: QuantizationReport
+    golden: GoldenDocument
     splits: Splits
-    folds: Folds | None  # where the recipe asks for a cross-validation
-    pictures: dict[str, bytes]  # by file name
-    training: Training
-    preprocessing: Scaling | None
-    postprocessing: Scaling | None
+    folds: FoldScores | None  # where the recipe asks for a cross-validation
+    plots: dict[str, bytes]  # by file name
+    training: TrainingRecord
+    preprocessing: Standardization | None
+    postprocessing: Standardization | None
     source: str | None = None  # of a model of the user's own

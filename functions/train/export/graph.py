@@ -4,7 +4,7 @@ from functions.train.data.dataset import Array
 from pilotlight.runtime.session import Session
 
 
-def ask(session: Session, inputs: Array) -> Array:
+def run_graph(session: Session, inputs: Array) -> Array:
     """What the graph answers to (N, ...) raw inputs."""
     (given,), (answer,) = session.inputs, session.outputs
     return session.run({given.name: inputs})[answer.name]

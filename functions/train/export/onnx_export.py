@@ -21,76 +21,84 @@ from functions.train.data.dataset import Dataset
 from functions.train.errors import ExportError
 from pilotlight.recipes.options.graph import ExportOptions
 
-BATCH, LENGTH = "batch", "length"
-EXAMPLES = 2  # torch.export takes a dimension of 0 or 1 in the example for a constant
+BATCH_DIMENSION, LENGTH_DIMENSION = "batch", "length"
+EXAMPLE_COUNT = 2  # torch.export takes a dimension of 0 or 1 in the example for a constant
 
 
-def export(model: nn.Module, data: Dataset, options: ExportOptions, path: Path) -> int:
+def export_onnx(model: nn.Module, data: Dataset, options: ExportOptions, path: Path) -> int:
     """Write the module as a graph over raw inputs like these; gives the opset it got.
 
     The opset is read back from the file, since the exporter may leave a graph at an older one than it was asked for.
     """
-    example = torch.from_numpy(data.inputs[:EXAMPLES])
+    example = torch.from_numpy(data.inputs[:EXAMPLE_COUNT])
     frozen = deepcopy(model).cpu().eval().requires_grad_(False)  # the exporter of an LSTM stumbles over gradients
-    graph = strip(translate(frozen, example, ends(data), free(data), options.opset))
+    graph = strip_metadata(
+        run_onnx_exporter(frozen, example, get_tensor_names(data), get_dynamic_dimensions(data), options.opset)
+    )
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, path)
-    return opset(graph)
+    return get_opset(graph)
 
 
-def ends(data: Dataset) -> tuple[str, str]:
+def get_tensor_names(data: Dataset) -> tuple[str, str]:
     """What the graph's input and output are called."""
     if data.text:
         return "input_ids", "logits"
     return "image" if data.inputs.ndim == 4 else "features", "logits" if data.classes else "prediction"
 
 
-def free(data: Dataset) -> dict[int, str]:
+def get_dynamic_dimensions(data: Dataset) -> dict[int, str]:
     """The input's dimensions that a request may choose, by their place."""
-    return {0: BATCH, 1: LENGTH} if data.text else {0: BATCH}
+    return {0: BATCH_DIMENSION, 1: LENGTH_DIMENSION} if data.text else {0: BATCH_DIMENSION}
 
 
-def translate(
-    model: nn.Module, example: torch.Tensor, names: tuple[str, str], dimensions: dict[int, str], target: int
+def run_onnx_exporter(
+    model: nn.Module,
+    example: torch.Tensor,
+    names: tuple[str, str],
+    dynamic_dimensions: dict[int, str],
+    target_opset: int,
 ) -> onnx.ModelProto:
     """Run torch's exporter, and keep its talk to ourselves unless it fails."""
-    talk, (given, answer) = io.StringIO(), names
+    exporter_output, (given, answer) = io.StringIO(), names
     try:
-        with hushed(talk):
+        with silence_exporter(exporter_output):
             program = torch.onnx.export(
                 model,
                 (example,),
                 dynamo=True,
-                opset_version=target,
+                opset_version=target_opset,
                 input_names=[given],
                 output_names=[answer],
-                dynamic_shapes=(dimensions,),
+                dynamic_shapes=(dynamic_dimensions,),
             )
     except torch.onnx.OnnxExporterError as exc:
-        raise ExportError(f"The model cannot be exported: {reason(exc)}.") from exc
+        raise ExportError(f"The model cannot be exported: {format_root_cause(exc)}.") from exc
     if program is None:
-        raise ExportError(f"The exporter gave nothing back: {talk.getvalue()}")
+        raise ExportError(f"The exporter gave nothing back: {exporter_output.getvalue()}")
     return program.model_proto
 
 
-def reason(error: BaseException) -> str:
+def format_root_cause(error: BaseException) -> str:
     """The first line of what lies behind an error: the exporter's own says only at which of its steps it failed."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = (line.strip() for line in str(error).splitlines())
-    said = next(filter(None, lines), type(error).__name__)[:300].rstrip(".")
-    if "data-dependent" in said:
-        said += "; which way it goes hangs on the values of an input, and a graph goes only one: torch.where takes both"
-    return said
+    message = next(filter(None, lines), type(error).__name__)[:300].rstrip(".")
+    if "data-dependent" in message:
+        message += (
+            "; which way it goes hangs on the values of an input, and a graph goes only one: torch.where takes both"
+        )
+    return message
 
 
 @contextlib.contextmanager
-def hushed(talk: io.StringIO) -> Iterator[None]:
+def silence_exporter(exporter_output: io.StringIO) -> Iterator[None]:
     """Catch what the exporter prints; drop its warnings, which are about its own internals, not about the model."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # that torchvision, which we do not use, is not installed; where a guard stands
     try:
-        with contextlib.redirect_stdout(talk), warnings.catch_warnings():
+        with contextlib.redirect_stdout(exporter_output), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch.export calls its own deprecated pytree functions
             warnings.simplefilter("ignore", DeprecationWarning)  # so does onnxscript with those of onnx
             warnings.filterwarnings("ignore", ".*_flat_weights", UserWarning)  # nn.LSTM's own list of its weights
@@ -99,7 +107,7 @@ def hushed(talk: io.StringIO) -> Iterator[None]:
         logging.disable(level)
 
 
-def strip(model: onnx.ModelProto) -> onnx.ModelProto:
+def strip_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
     """Clear, in place, the doc strings and properties that carry stack traces, and so the paths of this machine."""
     graph = model.graph
     described = [*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer, *model.functions]
@@ -109,6 +117,6 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def opset(model: onnx.ModelProto) -> int:
+def get_opset(model: onnx.ModelProto) -> int:
     """The version of the standard operators that a graph asks for."""
     return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))

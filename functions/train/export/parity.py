@@ -12,16 +12,16 @@ from torch import nn
 
 from functions.train.data.dataset import Array
 from functions.train.errors import ParityError
-from functions.train.export.graph import ask
-from functions.train.training.trainer import predict
-from pilotlight.contracts.manifest import Parity
+from functions.train.export.graph import run_graph
+from functions.train.training.trainer import predict_outputs
+from pilotlight.contracts.manifest import ExportParity
 from pilotlight.runtime.session import open_session
 
-BATCHES = (1, 2, 7, 64)  # one, the exporter's own, an odd one, and more than a request is likely to bring
+BATCH_SIZES = (1, 2, 7, 64)  # one, the exporter's own, an odd one, and more than a request is likely to bring
 LENGTHS = (1, 2, 7)  # tokens; and the longest there is
 
 
-def check(model: nn.Module, graph: Path, inputs: Array, tolerance: float) -> Parity:
+def check_parity(model: nn.Module, graph: Path, inputs: Array, tolerance: float) -> ExportParity:
     """The largest |difference| of an output between module and graph over the grid; `ParityError` above tolerance.
 
     The tolerance is a share of the largest |output|, or of 1 where that is less: a float32 price has no four decimals.
@@ -29,11 +29,11 @@ def check(model: nn.Module, graph: Path, inputs: Array, tolerance: float) -> Par
     `inputs` are raw ones, from which the batches are filled by starting over when they are too few. The grid is of
     batches and, where the inputs are tokens, of lengths.
     """
-    session, worst, lengths = open_session(str(graph)), 0.0, grid(inputs)
-    for batch, length in product(BATCHES, lengths or [None]):
+    session, worst, lengths = open_session(str(graph)), 0.0, choose_lengths(inputs)
+    for batch, length in product(BATCH_SIZES, lengths or [None]):
         feed = np.resize(inputs, (batch, *inputs.shape[1:]))[:, :length]
-        expected = predict(model, feed)
-        difference = float(np.abs(ask(session, feed) - expected).max())
+        expected = predict_outputs(model, feed)
+        difference = float(np.abs(run_graph(session, feed) - expected).max())
         largest = max(1.0, float(np.abs(expected).max()))
         if not difference <= tolerance * largest:  # so written, it refuses NaN as well
             where = f"batch {batch}" + (f" and length {length}" if length else "")
@@ -42,10 +42,10 @@ def check(model: nn.Module, graph: Path, inputs: Array, tolerance: float) -> Par
                 f"{largest:.3g}, more than the tolerance of {tolerance:.3g}: nothing is published."
             )
         worst = max(worst, difference)
-    return Parity(worst, BATCHES, lengths)
+    return ExportParity(worst, BATCH_SIZES, lengths)
 
 
-def grid(inputs: Array) -> tuple[int, ...]:
+def choose_lengths(inputs: Array) -> tuple[int, ...]:
     """The lengths at which tokens (N, T) are compared; none for values, whose other dimensions are fixed."""
     if inputs.dtype != np.int64:
         return ()

@@ -26,23 +26,32 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from functions.train.data.dataset import Array
-from functions.train.export.onnx_export import strip
+from functions.train.export.onnx_export import strip_metadata
 from pilotlight.contracts.manifest import Precision
 
-LAYERS = ("Conv", "Gemm", "MatMul", "LSTM", "GRU")  # the operators that are quantized, when their weights are constants
-RAW = ("Gather", "Where")  # they fill gaps and spread categories, before anything is scaled to one range
-INT8 = 127  # the largest of the symmetric range
-ACCURACY = 1  # of MatMulNBits' products: fp32
+QUANTIZED_OPERATORS = (
+    "Conv",
+    "Gemm",
+    "MatMul",
+    "LSTM",
+    "GRU",
+)  # the operators that are quantized, when their weights are constants
+UNQUANTIZED_OPERATORS = (
+    "Gather",
+    "Where",
+)  # they fill gaps and spread categories, before anything is scaled to one range
+INT8_MAX = 127  # the largest of the symmetric range
+ACCURACY_LEVEL = 1  # of MatMulNBits' products: fp32
 
 
 @dataclass(frozen=True)
-class Plan:
+class QuantizationPlan:
     """One way to quantize a graph."""
 
     scheme: str  # a word of SCHEMES
     per_channel: bool = True  # a scale for each output of a layer, in place of one for the layer
-    exclude: tuple[str, ...] = ()  # names of layers that stay in fp32
-    block: int = 32  # weights that share a scale, of `weight-only`
+    excluded_layers: tuple[str, ...] = ()  # names of layers that stay in fp32
+    block_size: int = 32  # weights that share a scale, of `weight-only`
 
     @property
     def precision(self) -> Precision:
@@ -50,9 +59,9 @@ class Plan:
         return "int4" if self.scheme == "weight-only" else "int8"
 
     def __str__(self) -> str:
-        spared = f", {', '.join(self.exclude)} in fp32" if self.exclude else ""
+        spared = f", {', '.join(self.excluded_layers)} in fp32" if self.excluded_layers else ""
         if self.scheme == "weight-only":
-            return f"weight-only int4 in blocks of {self.block}{spared}"
+            return f"weight-only int4 in blocks of {self.block_size}{spared}"
         return f"{self.scheme}, per {'channel' if self.per_channel else 'tensor'}{spared}"
 
 
@@ -70,7 +79,7 @@ class CalibrationInputs(CalibrationDataReader):  # type: ignore[misc]  # onnxrun
         return None if batch is None else {self.name: batch}
 
 
-def static(prepared: Path, inputs: Array, plan: Plan, path: Path) -> None:
+def quantize_static_int8(prepared: Path, inputs: Array, plan: QuantizationPlan, path: Path) -> None:
     """Weights in 7 of 8 bits, activations in 8 over the range seen on the inputs, as QDQ.
 
     7 bits (`reduce_range`), because a CPU without VNNI adds pairs of 8-by-8-bit products in 16 bits, which saturate:
@@ -80,7 +89,7 @@ def static(prepared: Path, inputs: Array, plan: Plan, path: Path) -> None:
     Dense layers give their result in fp32, so that the largest logit is not cut off at the calibrated range.
     """
     graph = onnx.load(prepared).graph
-    raw = [node.name for node in graph.node if node.op_type in RAW]
+    raw = [node.name for node in graph.node if node.op_type in UNQUANTIZED_OPERATORS]
     quantize_static(
         prepared,
         path,
@@ -90,13 +99,13 @@ def static(prepared: Path, inputs: Array, plan: Plan, path: Path) -> None:
         weight_type=QuantType.QInt8,
         per_channel=plan.per_channel,
         reduce_range=True,
-        nodes_to_exclude=[*plan.exclude, *raw],
+        nodes_to_exclude=[*plan.excluded_layers, *raw],
         calibrate_method=CalibrationMethod.MinMax,
         extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
     )
 
 
-def dynamic(prepared: Path, inputs: Array, plan: Plan, path: Path) -> None:
+def quantize_dynamic_int8(prepared: Path, inputs: Array, plan: QuantizationPlan, path: Path) -> None:
     """Weights in 7 of 8 bits, for the reason above; activations in 8 over the range that each request brings.
 
     A GRU, for which onnxruntime has no integer kernel, keeps its weights in 8 bits and computes in fp32.
@@ -108,32 +117,32 @@ def dynamic(prepared: Path, inputs: Array, plan: Plan, path: Path) -> None:
         per_channel=plan.per_channel,
         reduce_range=True,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=[*plan.exclude, *(f"{name}_MatMul" for name in plan.exclude)],
+        nodes_to_exclude=[*plan.excluded_layers, *(f"{name}_MatMul" for name in plan.excluded_layers)],
     )
     model = onnx.load(path)
-    for node in [node for node in model.graph.node if node.op_type == "GRU" and node.name not in plan.exclude]:
-        shrink(model.graph, node, plan)
+    for node in [node for node in model.graph.node if node.op_type == "GRU" and node.name not in plan.excluded_layers]:
+        quantize_gru_weights(model.graph, node, plan)
     onnx.save(model, path)
 
 
-def weight_only(prepared: Path, inputs: Array, plan: Plan, path: Path) -> None:
+def quantize_weights_int4(prepared: Path, inputs: Array, plan: QuantizationPlan, path: Path) -> None:
     """Weights of matrix products in 4 bits, with a scale for each block of a column; all else in fp32.
 
     Rounded to the nearest of 16 steps from -8 to 7 scales (`MatMulNBits`). Activations stay in fp32 (accuracy level 1),
     so that a request's answer depends neither on the CPU nor on what else is in its batch.
     """
-    quantizer = nbits().MatMulNBitsQuantizer(
+    quantizer = import_nbits_quantizer().MatMulNBitsQuantizer(
         onnx.load(prepared),
-        block_size=plan.block,
+        block_size=plan.block_size,
         is_symmetric=True,
-        accuracy_level=ACCURACY,
-        nodes_to_exclude=list(plan.exclude),
+        accuracy_level=ACCURACY_LEVEL,
+        nodes_to_exclude=list(plan.excluded_layers),
     )
     quantizer.process()
     onnx.save(quantizer.model.model, path)
 
 
-def nbits() -> Any:  # noqa: ANN401 - onnxruntime ships no types
+def import_nbits_quantizer() -> Any:  # noqa: ANN401 - onnxruntime ships no types
     """The module of onnxruntime's quantizer to few bits, which sets up everybody's logging when it is imported."""
     handlers, level = list(logging.root.handlers), logging.root.level
     module = importlib.import_module("onnxruntime.quantization.matmul_nbits_quantizer")
@@ -142,63 +151,65 @@ def nbits() -> Any:  # noqa: ANN401 - onnxruntime ships no types
     return module
 
 
-SCHEMES: Mapping[str, Callable[[Path, Array, Plan, Path], None]] = {
-    "static": static,
-    "dynamic": dynamic,
-    "weight-only": weight_only,
+SCHEMES: Mapping[str, Callable[[Path, Array, QuantizationPlan, Path], None]] = {
+    "static": quantize_static_int8,
+    "dynamic": quantize_dynamic_int8,
+    "weight-only": quantize_weights_int4,
 }
 
 
-def shrink(graph: onnx.GraphProto, node: onnx.NodeProto, plan: Plan) -> None:
+def quantize_gru_weights(graph: onnx.GraphProto, node: onnx.NodeProto, plan: QuantizationPlan) -> None:
     """Keep both weights (directions, 3 * hidden, features) of a GRU as integers, and scale them when it runs."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for position in (1, 2):
         tensor = weights[node.input[position]]
         values = onnx.numpy_helper.to_array(tensor)
         largest = np.abs(values).max(axis=(0, 2) if plan.per_channel else None)
-        scale = np.maximum(largest / INT8, np.finfo(np.float32).tiny).astype(np.float32)
+        scale = np.maximum(largest / INT8_MAX, np.finfo(np.float32).tiny).astype(np.float32)
         steps = np.rint(values / (scale[:, None] if plan.per_channel else scale)).astype(np.int8)
         name = tensor.name
         graph.initializer.remove(tensor)
         graph.initializer.append(onnx.numpy_helper.from_array(steps, f"{name}_quantized"))
         graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(scale), f"{name}_scale"))
-        ends = [f"{name}_quantized", f"{name}_scale"], [name]
-        graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", *ends, f"{name}_dequantize", axis=1))
+        inputs_and_outputs = [f"{name}_quantized", f"{name}_scale"], [name]
+        graph.node.insert(
+            0, onnx.helper.make_node("DequantizeLinear", *inputs_and_outputs, f"{name}_dequantize", axis=1)
+        )
 
 
-def quantize(graph: Path, inputs: Array, plan: Plan, path: Path) -> None:
+def quantize_graph(graph: Path, inputs: Array, plan: QuantizationPlan, path: Path) -> None:
     """Write the smaller variant of a graph, calibrated on raw inputs (N, ...) of the training set."""
-    with quiet(), prepared(graph) as ready:
+    with silence_quantizer(), prepare_graph(graph) as ready:
         SCHEMES[plan.scheme](ready, np.ascontiguousarray(inputs), plan, path)
-    onnx.save(strip(onnx.load(path)), path)
+    onnx.save(strip_metadata(onnx.load(path)), path)
 
 
-def layers(graph: Path) -> tuple[str, ...]:
+def list_quantizable_layers(graph: Path) -> tuple[str, ...]:
     """The names of the layers that are quantized unless a plan excludes them."""
-    with quiet(), prepared(graph) as ready:
+    with silence_quantizer(), prepare_graph(graph) as ready:
         model = onnx.load(ready).graph
     weights = {tensor.name for tensor in model.initializer}
-    return tuple(node.name for node in model.node if node.op_type in LAYERS and node.input[1] in weights)
+    return tuple(node.name for node in model.node if node.op_type in QUANTIZED_OPERATORS and node.input[1] in weights)
 
 
 @contextmanager
-def prepared(graph: Path) -> Iterator[Path]:
+def prepare_graph(graph: Path) -> Iterator[Path]:
     """The graph with its shapes inferred and its constants folded, while it is needed."""
     with TemporaryDirectory(prefix="pilotlight-quantize-") as folder:
         path, source = Path(folder, "prepared.onnx"), graph.absolute()
         with chdir(folder):  # when shape inference gives up, it writes a file into the working folder
-            quant_pre_process(source, path, skip_symbolic_shape=sequences(source))
+            quant_pre_process(source, path, skip_symbolic_shape=has_dynamic_length(source))
         yield path
 
 
-def sequences(graph: Path) -> bool:
+def has_dynamic_length(graph: Path) -> bool:
     """Whether more than the batch is free: onnxruntime's own inference of shapes then fails at the causal mask."""
-    given = onnx.load(graph).graph.input[0].type.tensor_type.shape.dim
-    return sum(bool(dimension.dim_param) for dimension in given) > 1
+    dimensions = onnx.load(graph).graph.input[0].type.tensor_type.shape.dim
+    return sum(bool(dimension.dim_param) for dimension in dimensions) > 1
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_quantizer() -> Iterator[None]:
     """Keep the quantizer's advice, which goes to the root logger, out of a log that people read."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

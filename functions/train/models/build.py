@@ -13,42 +13,47 @@ import torch
 from torch import nn
 
 from functions.train.data.dataset import Array, Dataset
-from functions.train.data.encoding import Fill, Spread, names
+from functions.train.data.encoding import FillMissing, OneHotEncode, name_encoded_columns
 from functions.train.data.statistics import Moments
 from functions.train.models import cnn, custom, decoder, mlp, rnn, transformer
-from pilotlight.contracts.manifest import Scaling
+from pilotlight.contracts.manifest import Standardization
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.options.model import CustomOptions, ModelOptions
 
 # From the options, the shape of one example and the number of outputs to the layers; each takes options of its own.
 ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Module]]] = {
-    "cnn": cnn.layers,
-    "mlp": mlp.layers,
-    "rnn": rnn.layers,
-    "transformer": transformer.layers,
-    "decoder": decoder.layers,
+    "cnn": cnn.build_cnn_layers,
+    "mlp": mlp.build_mlp_layers,
+    "rnn": rnn.build_rnn_layers,
+    "transformer": transformer.build_transformer_layers,
+    "decoder": decoder.build_decoder_layers,
 }
 
 
-def build(options: ModelOptions, train: Dataset, folder: Path = Path()) -> nn.Module:
+def build_model(options: ModelOptions, train: Dataset, recipe_folder: Path = Path()) -> nn.Module:
     """An untrained model for data like `train`; seed torch before, since the weights are drawn here.
 
-    A model of the user's own is looked for in `folder`, the recipe's.
+    A model of the user's own is looked for in `recipe_folder`, the recipe's.
     """
-    check(options, train)
+    check_input_kind(options, train)
     if isinstance(options, CustomOptions):
-        return nn.Sequential(*front(train), *custom.find(options, folder).layers(entering(train), train.outputs))
+        return nn.Sequential(
+            *build_input_layers(train),
+            *custom.load_factory(options, recipe_folder).build_layers(
+                get_network_input_shape(train), train.output_size
+            ),
+        )
     try:
-        body = ARCHITECTURES[options.architecture](options, entering(train), train.outputs)
+        body = ARCHITECTURES[options.architecture](options, get_network_input_shape(train), train.output_size)
     except RuntimeError as exc:  # torch's own for memory on a CPU, which no other class tells apart
         if "allocate" not in str(exc):
             raise
         said = f"model.architecture is {options.architecture!r}, of more weights than this machine has memory for"
         raise InvalidInputError(f"{said}; make its sizes smaller.") from exc
-    return nn.Sequential(*front(train), *body)
+    return nn.Sequential(*build_input_layers(train), *body)
 
 
-def check(options: ModelOptions, train: Dataset) -> None:
+def check_input_kind(options: ModelOptions, train: Dataset) -> None:
     """Refuse a text to what takes values, and values to what takes a text."""
     if train.text and options.architecture != "decoder":
         raise InvalidInputError(
@@ -60,44 +65,46 @@ def check(options: ModelOptions, train: Dataset) -> None:
         )
 
 
-def entering(train: Dataset) -> tuple[int, ...]:
+def get_network_input_shape(train: Dataset) -> tuple[int, ...]:
     """The shape of an example as the network gets it; a table is wider by its categories."""
     if train.text:
         return tuple(train.inputs.shape[1:])
-    return (len(train.profile.inputs.mean), *train.inputs.shape[2:])
+    return (len(train.statistics.input_moments.mean), *train.inputs.shape[2:])
 
 
-def entering_names(train: Dataset) -> tuple[str, ...]:
+def name_network_inputs(train: Dataset) -> tuple[str, ...]:
     """What the columns or channels are called that the network gets: `colour=red` for a category."""
-    return names(train.features, train.categories)
+    return name_encoded_columns(train.features, train.categories)
 
 
-def front(train: Dataset) -> list[nn.Module]:
+def build_input_layers(train: Dataset) -> list[nn.Module]:
     """From raw values to what the network computes with: gaps filled, categories spread, everything scaled.
 
     Tokens are names: nothing is done to them.
     """
     if train.text:
         return []
-    known = train.profile
-    fill = [] if known.fill is None else [Fill(known.fill)]
-    spread = [Spread(train.categories)] if any(train.categories) else []
-    return [*fill, *spread, Standardise(known.inputs, train.inputs.ndim)]
+    statistics = train.statistics
+    fill = [] if statistics.fill_values is None else [FillMissing(statistics.fill_values)]
+    spread = [OneHotEncode(train.categories)] if any(train.categories) else []
+    return [*fill, *spread, Standardise(statistics.input_moments, train.inputs.ndim)]
 
 
-def unscaled(model: nn.Module, train: Dataset) -> nn.Module:
+def restore_scale(model: nn.Module, train: Dataset) -> nn.Module:
     """The model with answers in the data's own unit, after it learned from `data.scaled`; classes need nothing."""
     if train.classes:
         return model
-    return nn.Sequential(model, Rescale(train.profile.targets).to(next(model.parameters()).device))
+    return nn.Sequential(model, Rescale(train.statistics.target_moments).to(next(model.parameters()).device))
 
 
-def scaling(model: nn.Module, kind: type["Standardise | Rescale"], of: Sequence[str]) -> Scaling | None:
-    """The constants of a model's first or last step, with the names `of` what they scale; None without such a step."""
+def find_scaling(
+    model: nn.Module, layer_type: type["Standardise | Rescale"], column_names: Sequence[str]
+) -> Standardization | None:
+    """The constants of a model's first or last step, with the names `column_names` what they scale; None without such a step."""
     for part in model.modules():
-        if isinstance(part, kind):
+        if isinstance(part, layer_type):
             mean, deviation = (tuple(part.get_buffer(name).flatten().tolist()) for name in ("mean", "deviation"))
-            return Scaling(tuple(of), mean, deviation)
+            return Standardization(tuple(column_names), mean, deviation)
     return None
 
 
@@ -109,8 +116,8 @@ class Standardise(nn.Module):
 
     def __init__(self, moments: Moments, dimensions: int) -> None:
         super().__init__()
-        self.register_buffer("mean", constant(moments.mean, dimensions))
-        self.register_buffer("deviation", constant(moments.deviation, dimensions))
+        self.register_buffer("mean", to_broadcast_tensor(moments.mean, dimensions))
+        self.register_buffer("deviation", to_broadcast_tensor(moments.deviation, dimensions))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) or (N, F), raw, to the same shape with mean 0 and variance 1 over the training set."""
@@ -125,14 +132,14 @@ class Rescale(nn.Module):
 
     def __init__(self, moments: Moments) -> None:
         super().__init__()
-        self.register_buffer("mean", constant(moments.mean, 2))
-        self.register_buffer("deviation", constant(moments.deviation, 2))
+        self.register_buffer("mean", to_broadcast_tensor(moments.mean, 2))
+        self.register_buffer("deviation", to_broadcast_tensor(moments.deviation, 2))
 
     def forward(self, answers: torch.Tensor) -> torch.Tensor:
         """(N, 1) to (N, 1)."""
         return answers * self.deviation + self.mean
 
 
-def constant(values: Array, dimensions: int) -> torch.Tensor:
+def to_broadcast_tensor(values: Array, dimensions: int) -> torch.Tensor:
     """One number per channel or feature, shaped so that it broadcasts over a batch of that many dimensions."""
     return torch.from_numpy(np.asarray(values, np.float32)).reshape(-1, *[1] * (dimensions - 2))

@@ -9,28 +9,28 @@ from functions.train.models import shape as shapes
 from pilotlight.recipes.options.model import CnnOptions
 
 
-def layers(options: CnnOptions, shape: tuple[int, ...], outputs: int) -> list[nn.Module]:
+def build_cnn_layers(options: CnnOptions, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
     """A small VGG (Simonyan and Zisserman, 2015) with batch normalisation (Ioffe and Szegedy, 2015).
 
     Images are halved after every block but the first, as long as two pixels are left to pool.
     """
-    channels, height, width = shapes.image("cnn", shape)
+    channels, height, width = shapes.parse_image_shape("cnn", input_shape)
     side, body = min(height, width), list[nn.Module]()
     for number, (before, after) in enumerate(pairwise((channels, *options.channels))):
-        body += block(before, after)
+        body += build_conv_block(before, after)
         if number and side >= 2:
             body.append(nn.MaxPool2d(2))
             side, height, width = side // 2, height // 2, width // 2
-    return body + head(options, options.channels[-1] * height * width, outputs)
+    return body + build_dense_head(options, options.channels[-1] * height * width, output_size)
 
 
-def block(before: int, after: int) -> Sequence[nn.Module]:
+def build_conv_block(in_channels: int, out_channels: int) -> Sequence[nn.Module]:
     """(N, before, H, W) to (N, after, H, W). The convolution has no bias: the normalisation brings one."""
-    return nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
 
 
-def head(options: CnnOptions, features: int, outputs: int) -> list[nn.Module]:
+def build_dense_head(options: CnnOptions, features: int, output_size: int) -> list[nn.Module]:
     """(N, ...) of `features` values to (N, outputs)."""
     drop, hidden = options.dropout, options.hidden
     first = [nn.Flatten(), nn.Dropout(drop), nn.Linear(features, hidden), nn.ReLU()]
-    return [*first, nn.Dropout(drop), nn.Linear(hidden, outputs)]
+    return [*first, nn.Dropout(drop), nn.Linear(hidden, output_size)]

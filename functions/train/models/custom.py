@@ -28,64 +28,64 @@ from torch import nn
 
 from functions.train.data.dataset import Dataset
 from functions.train.errors import ExportError
-from functions.train.export.onnx_export import export
+from functions.train.export.onnx_export import export_onnx
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.options.graph import ExportOptions
 from pilotlight.recipes.options.model import CustomOptions
 
-FILE = "factory.py"  # file name of its source, in a run's folder and in a version
+FACTORY_FILE = "factory.py"  # file name of its source, in a run's folder and in a version
 
 
 @dataclass(frozen=True, eq=False)
-class Factory:
+class ModelFactory:
     """The user's function, found."""
 
     options: CustomOptions
     function: Callable[..., object]
     source: str  # text of the file that defines it
 
-    def layers(self, shape: tuple[int, ...], outputs: int) -> list[nn.Module]:
+    def build_layers(self, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
         """What it makes for examples of this shape; `InvalidInputError` when that cannot be trained."""
         word = self.options.factory
-        with told(f"{word} raised"):
-            made = self.function(shape, outputs, **self.options.arguments)
-        if not isinstance(made, nn.Module):
-            raise InvalidInputError(f"{word} returned a {type(made).__name__}; it must return a torch.nn.Module.")
-        if not any(weight.requires_grad for weight in made.parameters()):
+        with report_user_errors(f"{word} raised"):
+            module = self.function(input_shape, output_size, **self.options.arguments)
+        if not isinstance(module, nn.Module):
+            raise InvalidInputError(f"{word} returned a {type(module).__name__}; it must return a torch.nn.Module.")
+        if not any(weight.requires_grad for weight in module.parameters()):
             raise InvalidInputError(
-                f"{word} returned a {type(made).__name__} without weights; there is nothing to train."
+                f"{word} returned a {type(module).__name__} without weights; there is nothing to train."
             )
-        return [made]
+        return [module]
 
 
-def find(options: CustomOptions, folder: Path) -> Factory:
-    """The function that a recipe in `folder` names; one clear sentence when there is none."""
+def load_factory(options: CustomOptions, recipe_folder: Path) -> ModelFactory:
+    """The function that a recipe in `recipe_folder` names; one clear sentence when there is none."""
     name, _, attribute = options.factory.partition(":")
-    module = imported(name, folder)
+    module = import_factory_module(name, recipe_folder)
     function = getattr(module, attribute, None)
     if not callable(function):
         said = "is no function" if hasattr(module, attribute) else "is not there"
         raise InvalidInputError(f"model.factory is {options.factory!r}; {attribute!r} {said} in {name}.")
     path = Path(module.__file__ or "")
-    return Factory(options, function, path.read_text("utf-8") if path.suffix == ".py" else "")
+    return ModelFactory(options, function, path.read_text("utf-8") if path.suffix == ".py" else "")
 
 
-def imported(name: str, folder: Path) -> ModuleType:
+def import_factory_module(name: str, recipe_folder: Path) -> ModuleType:
     """The module beside the recipe, or else the installed one."""
-    file = (folder / f"{name}.py").absolute()
-    with told(f"The module {name!r} of model.factory raised"), reachable(file.parent):
+    file = (recipe_folder / f"{name}.py").absolute()
+    with report_user_errors(f"The module {name!r} of model.factory raised"), extend_import_path(file.parent):
         if file.is_file():
-            return executed(file)
+            return execute_module_file(file)
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as exc:
             if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
                 raise
-            said = f"there is no module {name!r} beside the recipe in {folder.absolute()}, and none is installed"
+            said = f"there is no module {name!r} beside the recipe in {recipe_folder.absolute()}, and none is installed"
             raise InvalidInputError(f"model.factory names it, but {said}.") from exc
 
 
-def executed(file: Path) -> ModuleType:
+def execute_module_file(file: Path) -> ModuleType:
     """The module of a file, run once; under a name of its own, so that it hides no other of its name."""
     name = f"pilotlight_factory_{hashlib.sha256(str(file).encode() + file.read_bytes()).hexdigest()[:16]}"
     if name in sys.modules:
@@ -103,7 +103,7 @@ def executed(file: Path) -> ModuleType:
 
 
 @contextlib.contextmanager
-def reachable(folder: Path) -> Iterator[None]:
+def extend_import_path(folder: Path) -> Iterator[None]:
     """Let modules import what lies in a folder, inside."""
     sys.path.insert(0, str(folder))
     try:
@@ -113,7 +113,7 @@ def reachable(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
+def report_user_errors(context: str) -> Iterator[None]:
     """Turn whatever the user's code raises into one sentence."""
     try:
         yield
@@ -121,24 +121,29 @@ def told(what: str) -> Iterator[None]:
         raise
     except Exception as exc:
         said = " ".join(str(exc).split())[:200].rstrip(".")
-        raise InvalidInputError(f"{what} {type(exc).__name__}: {said or 'it says no more'}.") from exc
+        raise InvalidInputError(f"{context} {type(exc).__name__}: {said or 'it says no more'}.") from exc
 
 
-def check(network: nn.Module, train: Dataset, word: str, options: ExportOptions) -> None:
+def check_custom_network(network: nn.Module, train: Dataset, factory_name: str, options: ExportOptions) -> None:
     """Refuse a model, before it is trained, that does not take a batch, gives another shape, or cannot be exported."""
     examples = torch.from_numpy(train.inputs[:2])
     for training in (True, False):
-        with told(f"The model of {word} raised, for a batch of {len(examples)},"), torch.no_grad():
+        with (
+            report_user_errors(f"The model of {factory_name} raised, for a batch of {len(examples)},"),
+            torch.no_grad(),
+        ):
             answer: Any = network.train(training)(examples)
         shape = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
-        if shape != (len(examples), train.outputs):
+        if shape != (len(examples), train.output_size):
             raise InvalidInputError(
-                f"The model of {word} gives {shape} for {len(examples)} examples; it must give "
-                f"{(len(examples), train.outputs)}."
+                f"The model of {factory_name} gives {shape} for {len(examples)} examples; it must give "
+                f"{(len(examples), train.output_size)}."
             )
     with TemporaryDirectory(prefix="pilotlight-factory-") as folder:
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # torch prints what it has of a graph when it gives up
-                export(network, train, options, Path(folder, "model.onnx"))
+                export_onnx(network, train, options, Path(folder, "model.onnx"))
         except ExportError as exc:
-            raise InvalidInputError(f"The model of {word} cannot be exported, and so not be served: {exc}") from exc
+            raise InvalidInputError(
+                f"The model of {factory_name} cannot be exported, and so not be served: {exc}"
+            ) from exc

@@ -16,21 +16,21 @@ from pilotlight.errors import InvalidInputError
 if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
     from pilotlight.recipes.options.model import DecoderOptions
 
-DEVIATION = 0.02  # of the weights as drawn (Radford et al., 2019)
-Angles = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, (length, d / 2) each
+INIT_STD = 0.02  # of the weights as drawn (Radford et al., 2019)
+RotaryAngles = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, (length, d / 2) each
 
 
-def layers(options: "DecoderOptions", shape: tuple[int, ...], outputs: int) -> list[nn.Module]:
+def build_decoder_layers(options: "DecoderOptions", input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
     """(N, T) tokens to (N, T, outputs); `InvalidInputError` when the windows are longer than the context."""
-    if len(shape) != 1:
+    if len(input_shape) != 1:
         raise InvalidInputError(
-            f"model.architecture is 'decoder', which takes windows of tokens, not {shapes.describe(shape)}."
+            f"model.architecture is 'decoder', which takes windows of tokens, not {shapes.describe_shape(input_shape)}."
         )
-    if shape[0] > options.context:
+    if input_shape[0] > options.context:
         raise InvalidInputError(
-            f"model.context is {options.context}; it must be at least the {shape[0]} tokens of data.window."
+            f"model.context is {options.context}; it must be at least the {input_shape[0]} tokens of data.window."
         )
-    return [Decoder(options, outputs)]
+    return [Decoder(options, output_size)]
 
 
 class Decoder(nn.Module):
@@ -43,20 +43,20 @@ class Decoder(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, options.width)
         self.drop = nn.Dropout(options.dropout)
-        self.blocks = nn.ModuleList(Block(options) for _ in range(options.layers))
+        self.blocks = nn.ModuleList(DecoderBlock(options) for _ in range(options.layers))
         self.norm = nn.RMSNorm(options.width, options.epsilon)
         self.head = None if options.tied else nn.Linear(options.width, vocabulary, bias=False)
-        cosines, sines = rotation(options.context, options.width // options.heads, options.base)
+        cosines, sines = compute_rotary_angles(options.context, options.width // options.heads, options.base)
         self.register_buffer("cosines", cosines, persistent=False)  # computed anew, not stored
         self.register_buffer("sines", sines, persistent=False)
-        draw(self, options.layers)
+        initialise_weights(self, options.layers)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(N, T) int64, T up to the context, to logits (N, T, vocabulary) of the token that follows each."""
         matrix = self.embedding.weight if self.head is None else self.head.weight
-        return linear(self.states(tokens), matrix)
+        return linear(self.compute_hidden_states(tokens), matrix)
 
-    def states(self, tokens: torch.Tensor) -> torch.Tensor:
+    def compute_hidden_states(self, tokens: torch.Tensor) -> torch.Tensor:
         """(N, T) to what the last block knows at each token, (N, T, width), normalised."""
         length = tokens.shape[1]
         angles = self.cosines[:length], self.sines[:length]
@@ -67,42 +67,42 @@ class Decoder(nn.Module):
         return normed
 
 
-class Block(nn.Module):
+class DecoderBlock(nn.Module):
     """x + attention(norm(x)), then x + swiglu(norm(x))."""
 
     def __init__(self, options: "DecoderOptions") -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(options.width, options.epsilon)
-        self.attention = Attention(options)
+        self.attention = GroupedQueryAttention(options)
         self.dense_norm = nn.RMSNorm(options.width, options.epsilon)
         self.dense = SwiGlu(options)
         self.drop = nn.Dropout(options.dropout)
 
-    def forward(self, states: torch.Tensor, angles: Angles) -> torch.Tensor:
+    def forward(self, states: torch.Tensor, angles: RotaryAngles) -> torch.Tensor:
         """(N, T, width) to the same shape."""
         attended = states + self.drop(self.attention(self.attention_norm(states), angles))
         thought: torch.Tensor = attended + self.drop(self.dense(self.dense_norm(attended)))
         return thought
 
 
-class Attention(nn.Module):
+class GroupedQueryAttention(nn.Module):
     """softmax(Q K^T / sqrt(d)) V, a token seeing itself and those before; `heads / kv_heads` queries share keys."""
 
     def __init__(self, options: "DecoderOptions") -> None:
         super().__init__()
-        self.size = options.width // options.heads  # d
-        self.counts = (options.heads, options.kv_heads, options.kv_heads)  # of queries, keys and values
-        self.project = nn.Linear(options.width, sum(self.counts) * self.size, bias=False)
+        self.head_size = options.width // options.heads  # d
+        self.head_counts = (options.heads, options.kv_heads, options.kv_heads)  # of queries, keys and values
+        self.project = nn.Linear(options.width, sum(self.head_counts) * self.head_size, bias=False)
         self.merge = nn.Linear(options.width, options.width, bias=False)
 
-    def forward(self, states: torch.Tensor, angles: Angles) -> torch.Tensor:
+    def forward(self, states: torch.Tensor, angles: RotaryAngles) -> torch.Tensor:
         """(N, T, width) to the same shape."""
-        split = self.project(states).unflatten(2, (-1, self.size)).transpose(1, 2)  # (N, heads, T, d)
-        query, key, value = split.split(self.counts, dim=1)
-        query, key = turn(query, angles), turn(key, angles)
-        shared = self.counts[0] != self.counts[1]
-        seen = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=shared)
-        merged: torch.Tensor = self.merge(seen.transpose(1, 2).flatten(2))
+        split = self.project(states).unflatten(2, (-1, self.head_size)).transpose(1, 2)  # (N, heads, T, d)
+        query, key, value = split.split(self.head_counts, dim=1)
+        query, key = apply_rotary_angles(query, angles), apply_rotary_angles(key, angles)
+        grouped = self.head_counts[0] != self.head_counts[1]
+        attended = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=grouped)
+        merged: torch.Tensor = self.merge(attended.transpose(1, 2).flatten(2))
         return merged
 
 
@@ -121,14 +121,14 @@ class SwiGlu(nn.Module):
         return merged
 
 
-def rotation(context: int, size: int, base: float) -> Angles:
+def compute_rotary_angles(context: int, head_size: int, base: float) -> RotaryAngles:
     """Cosine and sine of position * base^(-2 i / size) for each position and each pair i of a head's values."""
-    pace = base ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
-    angles = torch.outer(torch.arange(context, dtype=torch.float64), pace)
+    frequencies = base ** -(torch.arange(0, head_size, 2, dtype=torch.float64) / head_size)
+    angles = torch.outer(torch.arange(context, dtype=torch.float64), frequencies)
     return angles.cos().float(), angles.sin().float()
 
 
-def turn(heads: torch.Tensor, angles: Angles) -> torch.Tensor:
+def apply_rotary_angles(heads: torch.Tensor, angles: RotaryAngles) -> torch.Tensor:
     """Rotate the pair (i, i + d / 2) of each vector of (N, heads, T, d) by its position's angle, in fp32.
 
     The pairs are those of Hugging Face's Llama; the paper's are (2 i, 2 i + 1).
@@ -138,9 +138,9 @@ def turn(heads: torch.Tensor, angles: Angles) -> torch.Tensor:
     return turned.to(heads.dtype)
 
 
-def draw(decoder: Decoder, depth: int) -> None:
+def initialise_weights(decoder: Decoder, depth: int) -> None:
     """Draw the weights; those that add to the residual smaller, by the square root of how many do (GPT-2)."""
     for name, weight in decoder.named_parameters():
         if weight.ndim == 2:
             adds = name.endswith("merge.weight")
-            nn.init.normal_(weight, std=DEVIATION / (2 * depth) ** 0.5 if adds else DEVIATION)
+            nn.init.normal_(weight, std=INIT_STD / (2 * depth) ** 0.5 if adds else INIT_STD)

@@ -8,10 +8,10 @@ from torch import nn
 from pilotlight.recipes.options.model import MlpOptions
 
 
-def layers(options: MlpOptions, shape: tuple[int, ...], outputs: int) -> list[nn.Module]:
+def build_mlp_layers(options: MlpOptions, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
     """(N, ...) to (N, outputs): a dense layer with ReLU for each width, then one without."""
-    widths = (prod(shape), *options.hidden)
-    body: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
+    widths = (prod(input_shape), *options.hidden)
+    body: list[nn.Module] = [nn.Flatten()] if len(input_shape) > 1 else []
     for before, after in pairwise(widths):
         body += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(options.dropout)]
-    return [*body, nn.Linear(widths[-1], outputs)]
+    return [*body, nn.Linear(widths[-1], output_size)]

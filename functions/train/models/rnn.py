@@ -12,18 +12,18 @@ from torch import nn
 from functions.train.models import shape as shapes
 from pilotlight.recipes.options.model import RnnOptions
 
-CELLS: Mapping[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+CELL_TYPES: Mapping[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
-def layers(options: RnnOptions, shape: tuple[int, ...], outputs: int) -> list[nn.Module]:
+def build_rnn_layers(options: RnnOptions, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
     """(N, C, H, W) to (N, outputs): the image's H rows one after the other, then a dense layer."""
-    channels, _, width = shapes.image("rnn", shape)
+    channels, _, width = shapes.parse_image_shape("rnn", input_shape)
     directions = 1 + options.bidirectional
-    drop, dense = nn.Dropout(options.dropout), nn.Linear(directions * options.hidden, outputs)
-    return [Rows(), Recurrent(options, channels * width), drop, dense]
+    drop, dense = nn.Dropout(options.dropout), nn.Linear(directions * options.hidden, output_size)
+    return [ImageRows(), RecurrentEncoder(options, channels * width), drop, dense]
 
 
-class Rows(nn.Module):
+class ImageRows(nn.Module):
     """An image as the sequence of its rows."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -31,13 +31,13 @@ class Rows(nn.Module):
         return image.transpose(1, 2).flatten(2)
 
 
-class Recurrent(nn.Module):
+class RecurrentEncoder(nn.Module):
     """What the last layer knows after the last step, in both directions where there are two."""
 
     def __init__(self, options: RnnOptions, features: int) -> None:
         super().__init__()
         self.directions = 1 + options.bidirectional
-        self.cell = CELLS[options.cell](
+        self.cell = CELL_TYPES[options.cell](
             features,
             options.hidden,
             options.layers,

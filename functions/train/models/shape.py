@@ -3,16 +3,16 @@
 from pilotlight.errors import InvalidInputError
 
 
-def image(architecture: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
+def parse_image_shape(architecture: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """The channels, height and width of an example; `InvalidInputError` when it is no image."""
     if len(shape) != 3:
         raise InvalidInputError(
-            f"model.architecture is {architecture!r}, which takes images, not {describe(shape)}; use 'mlp'."
+            f"model.architecture is {architecture!r}, which takes images, not {describe_shape(shape)}; use 'mlp'."
         )
     channels, height, width = shape
     return channels, height, width
 
 
-def describe(shape: tuple[int, ...]) -> str:
+def describe_shape(shape: tuple[int, ...]) -> str:
     """The shape of an example in words."""
     return f"examples of {' x '.join(map(str, shape))} values"

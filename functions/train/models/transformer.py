@@ -10,59 +10,65 @@ from pilotlight.recipes.options.model import TransformerOptions
 
 # Of the positions as drawn. The paper's code has 0.02; on digits' 1,078 images that is too little to be told from the
 # patches: validation loss 0.09 to 0.14, and 0.06 at 0.3 (infra/decisions/0012).
-POSITION_DEVIATION = 0.3
+POSITION_INIT_STD = 0.3
 
 
-def layers(options: TransformerOptions, shape: tuple[int, ...], outputs: int) -> list[nn.Module]:
+def build_transformer_layers(
+    options: TransformerOptions, input_shape: tuple[int, ...], output_size: int
+) -> list[nn.Module]:
     """(N, C, H, W) to (N, outputs); `InvalidInputError` when the patches leave a rest of the image."""
-    channels, height, width = shapes.image("transformer", shape)
+    channels, height, width = shapes.parse_image_shape("transformer", input_shape)
     patch = options.patch
     if height % patch or width % patch:
         raise InvalidInputError(f"model.patch is {patch}; it must divide the {height} x {width} pixels of an image.")
-    body: list[nn.Module] = [Patches(patch), nn.Linear(channels * patch**2, options.width)]
-    body.append(Positions(options, (height // patch) * (width // patch)))
-    body += [Block(options) for _ in range(options.layers)]
-    return [*body, nn.LayerNorm(options.width), Pool(options.pooling), nn.Linear(options.width, outputs)]
+    body: list[nn.Module] = [PatchSplitter(patch), nn.Linear(channels * patch**2, options.width)]
+    body.append(PositionEmbedding(options, (height // patch) * (width // patch)))
+    body += [EncoderBlock(options) for _ in range(options.layers)]
+    return [*body, nn.LayerNorm(options.width), SequencePooling(options.pooling), nn.Linear(options.width, output_size)]
 
 
-class Patches(nn.Module):
+class PatchSplitter(nn.Module):
     """An image as the sequence of its patches, row by row."""
 
-    def __init__(self, side: int) -> None:
+    def __init__(self, patch_size: int) -> None:
         super().__init__()
-        self.side = side  # pixels
+        self.patch_size = patch_size  # pixels
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, H / side * W / side, C * side * side)."""
         channels, height, width = image.shape[1:]
-        tiles = image.reshape(-1, channels, height // self.side, self.side, width // self.side, self.side)
+        tiles = image.reshape(
+            -1, channels, height // self.patch_size, self.patch_size, width // self.patch_size, self.patch_size
+        )
         return tiles.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
-class Positions(nn.Module):
+class PositionEmbedding(nn.Module):
     """Adds to each patch what was learned of its place; before the first comes a token of its own for `cls` pooling."""
 
     def __init__(self, options: TransformerOptions, patches: int) -> None:
         super().__init__()
         tokens = patches + (options.pooling == "cls")
-        self.places = nn.Parameter(POSITION_DEVIATION * torch.randn(1, tokens, options.width))
-        self.extra = tokens - patches
+        self.places = nn.Parameter(POSITION_INIT_STD * torch.randn(1, tokens, options.width))
+        self.class_token_count = tokens - patches
         self.drop = nn.Dropout(options.dropout)
 
     def forward(self, sequence: torch.Tensor) -> torch.Tensor:
         """(N, patches, width) to (N, tokens, width)."""
-        padded = nn.functional.pad(sequence, (0, 0, self.extra, 0))  # the class token starts as its position alone
+        padded = nn.functional.pad(
+            sequence, (0, 0, self.class_token_count, 0)
+        )  # the class token starts as its position alone
         dropped: torch.Tensor = self.drop(padded + self.places)
         return dropped
 
 
-class Block(nn.Module):
+class EncoderBlock(nn.Module):
     """x + attention(norm(x)), then x + dense(norm(x)): the pre-norm order (Xiong et al., 2020)."""
 
     def __init__(self, options: TransformerOptions) -> None:
         super().__init__()
         width, hidden, drop = options.width, options.hidden, nn.Dropout(options.dropout)
-        self.attend = nn.Sequential(nn.LayerNorm(width), Attention(width, options.heads), drop)
+        self.attend = nn.Sequential(nn.LayerNorm(width), SelfAttention(width, options.heads), drop)
         dense = [nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)]
         self.think = nn.Sequential(nn.LayerNorm(width), *dense, drop)
 
@@ -73,7 +79,7 @@ class Block(nn.Module):
         return thought
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     """softmax(Q K^T / sqrt(d)) V in several heads (Vaswani et al., 2017), every token seeing all."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -87,18 +93,18 @@ class Attention(nn.Module):
         tokens, width = sequence.shape[1:]
         split = self.project(sequence).reshape(-1, tokens, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # (N, heads, tokens, d) each
-        seen = scaled_dot_product_attention(query, key, value)
-        merged: torch.Tensor = self.merge(seen.transpose(1, 2).flatten(2))
+        attended = scaled_dot_product_attention(query, key, value)
+        merged: torch.Tensor = self.merge(attended.transpose(1, 2).flatten(2))
         return merged
 
 
-class Pool(nn.Module):
+class SequencePooling(nn.Module):
     """One vector for the sequence: its mean, or its first token."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self.mean = kind == "mean"
+        self.uses_mean = kind == "mean"
 
     def forward(self, sequence: torch.Tensor) -> torch.Tensor:
         """(N, tokens, width) to (N, width)."""
-        return sequence.mean(dim=1) if self.mean else sequence[:, 0]
+        return sequence.mean(dim=1) if self.uses_mean else sequence[:, 0]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-class Average:
+class ExponentialMovingAverage:
     """a = d a + (1 - d) w after each step t = 1, 2, ..., from a = w before the first.
 
     d = min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage, so that a short training is not
@@ -14,8 +14,8 @@ class Average:
     Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992.
     """
 
-    def __init__(self, model: nn.Module, decay: float, copied: nn.Module | None = None) -> None:
-        self.model = (copied or copy.deepcopy(model)).eval().requires_grad_(requires_grad=False)
+    def __init__(self, model: nn.Module, decay: float, model_copy: nn.Module | None = None) -> None:
+        self.model = (model_copy or copy.deepcopy(model)).eval().requires_grad_(requires_grad=False)
         self._source, self._decay = model, decay
 
     @torch.no_grad()
@@ -23,8 +23,8 @@ class Average:
         """Take note of the weights after step `step`, from 1."""
         decay = min(self._decay, (1 + step) / (10 + step))
         source = self._source.state_dict()
-        for name, kept in self.model.state_dict().items():
-            if kept.is_floating_point():
-                kept.lerp_(source[name], 1 - decay)
+        for name, averaged in self.model.state_dict().items():
+            if averaged.is_floating_point():
+                averaged.lerp_(source[name], 1 - decay)
             else:
-                kept.copy_(source[name])
+                averaged.copy_(source[name])

@@ -19,100 +19,100 @@ from msgspec import Struct
 from safetensors.torch import load_file, save_file
 
 from functions.train.errors import UnusableCheckpointError
-from functions.train.training.state import Position, Snapshot
-from pilotlight.contracts.manifest import Document, File, decode, encode
+from functions.train.training.state import TrainerState, TrainingPosition
+from pilotlight.contracts.manifest import DocumentT, ManifestFile, decode_document, encode_document
 from pilotlight.errors import InvalidInputError, NotFoundError
-from pilotlight.registry.registry import describe
-from pilotlight.storage.download import download
+from pilotlight.registry.registry import describe_file
+from pilotlight.storage.download import download_object
 from pilotlight.storage.object_store import ObjectStore
 
 SCHEMA_VERSION = 1
-KEPT = 2  # the newest, and one to fall back to
+MAX_CHECKPOINTS = 2  # the newest, and one to fall back to
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
-Say = Callable[[str], None]
+MessageCallback = Callable[[str], None]
 
 
-class Commit(Struct, frozen=True, kw_only=True):
+class CheckpointManifest(Struct, frozen=True, kw_only=True):
     """The manifest of a checkpoint."""
 
     schema_version: int
     recipe_sha256: str  # of the run's recipe.yaml
-    files: tuple[File, ...]
+    files: tuple[ManifestFile, ...]
 
 
-class Checkpoints:
+class CheckpointStore:
     """The checkpoints of one training, in a folder of the store."""
 
     def __init__(self, store: ObjectStore, folder: str, recipe_sha256: str) -> None:
         self._store, self._folder, self._recipe_sha256 = store, folder, recipe_sha256
 
-    def steps(self) -> list[int]:
+    def list_steps(self) -> list[int]:
         """The steps that something is stored for, whole or not, newest first."""
-        names = [name.removeprefix("step-") for name in self._store.folders(self._folder)]
+        names = [name.removeprefix("step-") for name in self._store.list_folders(self._folder)]
         return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
-    def write(self, snapshot: Snapshot) -> None:
+    def write_state(self, state: TrainerState) -> None:
         """Save a snapshot; the older ones but one go when it is safe."""
-        step = snapshot.position.step
-        self._remove(step)
+        step = state.position.step
+        self._delete_checkpoint(step)
         with TemporaryDirectory(prefix="pilotlight-checkpoint-") as folder:
             paths = [Path(folder, TENSORS), Path(folder, STATE)]
-            save_file(snapshot.tensors, paths[0])
-            paths[1].write_bytes(encode(snapshot.position))
+            save_file(state.tensors, paths[0])
+            paths[1].write_bytes(encode_document(state.position))
             for path in paths:
                 self._store.put(self._path(step, path.name), path)
-            files = tuple(describe(path.name, path) for path in paths)
-        commit = Commit(schema_version=SCHEMA_VERSION, recipe_sha256=self._recipe_sha256, files=files)
-        self._store.create(self._path(step, MANIFEST), encode(commit))
-        for old in self.steps()[KEPT:]:
-            self._remove(old)
+            files = tuple(describe_file(path.name, path) for path in paths)
+        manifest = CheckpointManifest(schema_version=SCHEMA_VERSION, recipe_sha256=self._recipe_sha256, files=files)
+        self._store.create(self._path(step, MANIFEST), encode_document(manifest))
+        for old in self.list_steps()[MAX_CHECKPOINTS:]:
+            self._delete_checkpoint(old)
 
-    def newest(self, say: Say) -> Snapshot | None:
+    def load_newest(self, on_message: MessageCallback) -> TrainerState | None:
         """The newest snapshot that is whole; broken ones after it are told of and removed."""
-        for step in self.steps():
+        for step in self.list_steps():
             try:
-                return self._read(step)
+                return self._read_checkpoint(step)
             except UnusableCheckpointError as exc:
-                say(f"skipped the checkpoint of step {step}: {exc}")
-                self._remove(step)  # otherwise it would count as one of those to keep
+                on_message(f"skipped the checkpoint of step {step}: {exc}")
+                self._delete_checkpoint(step)  # otherwise it would count as one of those to keep
         return None
 
-    def clear(self) -> None:
+    def delete_all(self) -> None:
         """Remove all of them: a published run goes on from nothing."""
-        for step in self.steps():
-            self._remove(step)
+        for step in self.list_steps():
+            self._delete_checkpoint(step)
 
-    def _read(self, step: int) -> Snapshot:
-        commit = self._document(step, MANIFEST, Commit)
-        if commit.schema_version != SCHEMA_VERSION:
-            raise UnusableCheckpointError(f"its schema version is {commit.schema_version}, not {SCHEMA_VERSION}.")
-        if commit.recipe_sha256 != self._recipe_sha256:
+    def _read_checkpoint(self, step: int) -> TrainerState:
+        manifest = self._read_document(step, MANIFEST, CheckpointManifest)
+        if manifest.schema_version != SCHEMA_VERSION:
+            raise UnusableCheckpointError(f"its schema version is {manifest.schema_version}, not {SCHEMA_VERSION}.")
+        if manifest.recipe_sha256 != self._recipe_sha256:
             raise UnusableCheckpointError("it was written with another recipe.")
         with TemporaryDirectory(prefix="pilotlight-checkpoint-") as folder:
-            for file in commit.files:
-                self._fetch(step, file, Path(folder, file.path))
-            return Snapshot(self._document(step, STATE, Position), tensors(Path(folder, TENSORS)))
+            for file in manifest.files:
+                self._fetch_file(step, file, Path(folder, file.path))
+            return TrainerState(self._read_document(step, STATE, TrainingPosition), load_tensors(Path(folder, TENSORS)))
 
-    def _fetch(self, step: int, file: File, target: Path) -> None:
+    def _fetch_file(self, step: int, file: ManifestFile, target: Path) -> None:
         try:
             with target.open("wb") as local:
-                found = download(self._store, self._path(step, file.path), local, file.bytes)
+                found = download_object(self._store, self._path(step, file.path), local, file.bytes)
         except NotFoundError as exc:
             raise UnusableCheckpointError(f"{file.path} is missing.") from exc
         if found != (file.bytes, file.sha256):
             raise UnusableCheckpointError(f"{file.path} is not what its manifest says.")
 
-    def _document(self, step: int, name: str, kind: type[Document]) -> Document:
+    def _read_document(self, step: int, name: str, kind: type[DocumentT]) -> DocumentT:
         try:
-            return decode(self._store.get(self._path(step, name)).data, kind, name)
+            return decode_document(self._store.get(self._path(step, name)).data, kind, name)
         except NotFoundError as exc:
             raise UnusableCheckpointError(f"it has no {name}, and so was never finished.") from exc
         except InvalidInputError as exc:
             raise UnusableCheckpointError(str(exc)) from exc
 
-    def _remove(self, step: int) -> None:
+    def _delete_checkpoint(self, step: int) -> None:
         """Manifest first, so that there is never one over missing files."""
-        paths = list(self._store.paths(f"{self._folder}/step-{step}"))
+        paths = list(self._store.list_paths(f"{self._folder}/step-{step}"))
         for path in sorted(paths, key=lambda path: not path.endswith(f"/{MANIFEST}")):
             self._store.delete(path)
 
@@ -120,7 +120,7 @@ class Checkpoints:
         return f"{self._folder}/step-{step}/{name}"
 
 
-def tensors(path: Path) -> dict[str, torch.Tensor]:
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file."""
     try:
         found: dict[str, Any] = load_file(path)

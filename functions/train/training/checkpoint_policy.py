@@ -9,88 +9,90 @@ import time
 from collections.abc import Callable
 from enum import IntEnum
 
-from functions.train.distributed.process_group import ALONE, World
+from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from functions.train.errors import PausedError
-from functions.train.training.checkpoint import Checkpoints, Say
+from functions.train.training.checkpoint import CheckpointStore, MessageCallback
 from functions.train.training.interruption import Interruption
-from functions.train.training.state import Position, Snapshot
+from functions.train.training.state import TrainerState, TrainingPosition
 from functions.train.training.trainer import Trainer
-from pilotlight.contracts.manifest import decode, encode
+from pilotlight.contracts.manifest import decode_document, encode_document
 from pilotlight.recipes.options.life import CheckpointOptions
 
 
-class Wish(IntEnum):
+class Vote(IntEnum):
     """What a process wants at a boundary; the greatest one is what all of them do."""
 
-    ON = 0
+    CONTINUE = 0
     SAVE = 1
-    GO = 2
+    STOP = 2
 
 
-class Keeper:
+class CheckpointPolicy:
     """Keeps a training's checkpoints as a recipe says."""
 
     def __init__(
         self,
-        checkpoints: Checkpoints,
+        checkpoints: CheckpointStore,
         options: CheckpointOptions,
         interruption: Interruption,
-        say: Say,
+        on_message: MessageCallback,
         clock: Callable[[], float] = time.monotonic,
-        look: Callable[[Trainer], None] = lambda _: None,
-        world: World = ALONE,
+        on_step: Callable[[Trainer], None] = lambda _: None,
+        process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._checkpoints, self._options, self._interruption = checkpoints, options, interruption
-        self._say, self._clock, self._look, self._world = say, clock, look, world
+        self._on_message, self._clock, self._on_step, self._process_group = on_message, clock, on_step, process_group
         self._saved_at = clock()
 
-    def newest(self) -> Snapshot | None:
+    def load_newest(self) -> TrainerState | None:
         """Where to go on from; None to start at the beginning."""
-        snapshot = self._spread(self._checkpoints.newest(self._say) if self._world.lead else None)
-        if snapshot is not None:
-            self._say(f"goes on after step {snapshot.position.step}")
+        state = self._broadcast_state(
+            self._checkpoints.load_newest(self._on_message) if self._process_group.is_main else None
+        )
+        if state is not None:
+            self._on_message(f"goes on after step {state.position.step}")
         self._saved_at = self._clock()
-        return snapshot
+        return state
 
-    def boundary(self, trainer: Trainer) -> None:
+    def on_step_end(self, trainer: Trainer) -> None:
         """Save when it is time; `PausedError`, after saving, when this process or another one should go."""
-        self._look(trainer)
-        self._interruption.moved()
-        wish = self._world.agree(self._wish(trainer.steps))
-        if wish >= Wish.SAVE:
+        self._on_step(trainer)
+        self._interruption.note_progress()
+        vote = self._process_group.max_over_ranks(self._vote(trainer.step_count))
+        if vote >= Vote.SAVE:
             self.save(trainer)
-        if wish == Wish.GO:
+        if vote == Vote.STOP:
             reason = self._interruption.reason or "Stopped with another process"
-            self._world.agree(wish)  # only after the lead has saved; until then, no process leaves
+            self._process_group.max_over_ranks(vote)  # only after the lead has saved; until then, no process leaves
             raise PausedError(
-                f"{reason} and saved after step {trainer.steps}; start the same run again, and it goes on."
+                f"{reason} and saved after step {trainer.step_count}; start the same run again, and it goes on."
             )
 
     def save(self, trainer: Trainer) -> None:
         """Save now."""
-        snapshot = trainer.snapshot()
-        if self._world.lead:
-            self._checkpoints.write(snapshot)
+        state = trainer.capture_state()
+        if self._process_group.is_main:
+            self._checkpoints.write_state(state)
         self._saved_at = self._clock()
 
-    def clear(self) -> None:
+    def delete_all(self) -> None:
         """Keep nothing any longer: what came of the training is safe elsewhere."""
-        self._checkpoints.clear()
+        self._checkpoints.delete_all()
 
-    def _wish(self, step: int) -> Wish:
+    def _vote(self, step: int) -> Vote:
         if self._interruption.reason:
-            return Wish.GO
-        return Wish.SAVE if self._world.lead and self._due(step) else Wish.ON
+            return Vote.STOP
+        return Vote.SAVE if self._process_group.is_main and self._is_due(step) else Vote.CONTINUE
 
-    def _spread(self, snapshot: Snapshot | None) -> Snapshot | None:
+    def _broadcast_state(self, state: TrainerState | None) -> TrainerState | None:
         """The lead's snapshot, for all processes: the others may see another store, or none."""
-        if self._world.size == 1:
-            return snapshot
-        position = self._world.tell(encode(snapshot.position) if snapshot else b"")
-        tensors = self._world.spread(snapshot.tensors if snapshot else {})
-        return Snapshot(decode(position, Position, "a position"), tensors) if position else None
+        if self._process_group.size == 1:
+            return state
+        position = self._process_group.broadcast_bytes(encode_document(state.position) if state else b"")
+        tensors = self._process_group.broadcast_tensors(state.tensors if state else {})
+        return TrainerState(decode_document(position, TrainingPosition, "a position"), tensors) if position else None
 
-    def _due(self, step: int) -> bool:
+    def _is_due(self, step: int) -> bool:
         seconds, steps = self._options.seconds, self._options.steps
         late = seconds is not None and self._clock() - self._saved_at >= seconds
         return late or (steps is not None and step % steps == 0)

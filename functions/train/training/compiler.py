@@ -13,14 +13,14 @@ from pilotlight.errors import InvalidInputError, UnavailableError
 
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
-OURS = ("torch._dynamo", "torch._inductor")  # modules of the errors that compiling raises
+COMPILER_ERROR_MODULES = ("torch._dynamo", "torch._inductor")  # modules of the errors that compiling raises
 
 
-def refuse_without_compiler(gpus: int, environment: Mapping[str, str] = os.environ) -> None:
+def refuse_without_compiler(gpu_count: int, environment: Mapping[str, str] = os.environ) -> None:
     """`InvalidInputError` where torch.compile would fail at the first step, for want of a compiler."""
-    names = [environment.get("CC", ""), "gcc", "clang"] if gpus else [environment.get("CXX", "g++")]
+    names = [environment.get("CC", ""), "gcc", "clang"] if gpu_count else [environment.get("CXX", "g++")]
     if not any(name and shutil.which(name, path=environment.get("PATH")) for name in names):
-        kind, variable = ("C", "CC") if gpus else ("C++", "CXX")
+        kind, variable = ("C", "CC") if gpu_count else ("C++", "CXX")
         wanted = " or ".join(filter(None, names))
         raise InvalidInputError(
             f"compile: true needs a {kind} compiler here, {wanted}, and there is none on the PATH; install one, name "
@@ -28,7 +28,7 @@ def refuse_without_compiler(gpus: int, environment: Mapping[str, str] = os.envir
         )
 
 
-def compiled(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
+def compile_function(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
     """The function, compiled when it is first called; `UnavailableError` when that fails."""
     import torch  # here, so that a missing compiler is said before torch is imported
 
@@ -38,7 +38,7 @@ def compiled(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
         try:
             return quick(*given, **named)
         except RuntimeError as exc:
-            if not type(exc).__module__.startswith(OURS):
+            if not type(exc).__module__.startswith(COMPILER_ERROR_MODULES):
                 raise
             why = " ".join(str(exc).strip().split("\n\n", 1)[0].split()).rstrip(".")  # torch's advice comes after that
             raise UnavailableError(f"torch.compile failed: {why}. Set compile=false, or mend the compiler.") from exc

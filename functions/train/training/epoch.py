@@ -35,11 +35,11 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class History:
+class TrainingHistory:
     """Every epoch of a run, and the one whose weights the model has kept."""
 
     epochs: tuple[Epoch, ...]
-    best: Epoch
+    best_epoch: Epoch
 
 
 class EarlyStopping:
@@ -47,36 +47,38 @@ class EarlyStopping:
 
     def __init__(self, options: StoppingOptions) -> None:
         self.options = options
-        self.best: Epoch | None = None
-        self.weights: dict[str, torch.Tensor] = {}
+        self.best_epoch: Epoch | None = None
+        self.best_weights: dict[str, torch.Tensor] = {}
 
-    def exhausted(self, epoch: Epoch, model: nn.Module) -> bool:
+    def record_epoch(self, epoch: Epoch, model: nn.Module) -> bool:
         """Take note of an epoch; whether `patience` epochs have now passed since the best one."""
-        if self._better(epoch):
-            self.best = epoch
+        if self._is_better(epoch):
+            self.best_epoch = epoch
             state = model.state_dict().items()
-            self.weights = {name: parallel.kept(value.detach()) for name, value in state}
-        return self.over(epoch)
+            self.best_weights = {name: parallel.copy_full_tensor(value.detach()) for name, value in state}
+        return self.should_stop(epoch)
 
-    def over(self, last: Epoch) -> bool:
+    def should_stop(self, last_epoch: Epoch) -> bool:
         """Whether `patience` epochs have passed since the best one."""
-        return self.best is not None and last.number - self.best.number >= self.options.patience
+        return self.best_epoch is not None and last_epoch.number - self.best_epoch.number >= self.options.patience
 
-    def replay(self, epochs: Sequence[Epoch]) -> Epoch:
+    def replay_epochs(self, epochs: Sequence[Epoch]) -> Epoch:
         """Find the best of these epochs, one at least, again; without its weights."""
         for epoch in epochs:
-            if self._better(epoch):
-                self.best = epoch
-        if self.best is None:
+            if self._is_better(epoch):
+                self.best_epoch = epoch
+        if self.best_epoch is None:
             raise ValueError("There is no epoch yet.")
-        return self.best
+        return self.best_epoch
 
-    def restore(self, model: nn.Module) -> Epoch:
+    def restore_best_weights(self, model: nn.Module) -> Epoch:
         """Give the model the best epoch's weights back."""
-        if self.best is None:
+        if self.best_epoch is None:
             raise ValueError("There is no epoch yet.")
-        model.load_state_dict(self.weights)
-        return self.best
+        model.load_state_dict(self.best_weights)
+        return self.best_epoch
 
-    def _better(self, epoch: Epoch) -> bool:
-        return self.best is None or epoch.validation_loss < self.best.validation_loss - self.options.min_delta
+    def _is_better(self, epoch: Epoch) -> bool:
+        return (
+            self.best_epoch is None or epoch.validation_loss < self.best_epoch.validation_loss - self.options.min_delta
+        )

@@ -18,34 +18,34 @@ class Interruption:
     def __init__(self, budget_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._budget_s = clock, budget_s
         self._started = clock()
-        self._signalled = self._moved = False
+        self._signalled = self._has_progressed = False
 
     @property
     def reason(self) -> str | None:
         """Why to end, as the start of a sentence; None while there is no reason to."""
         if self._signalled:
             return "Stopped by SIGTERM"
-        if self._moved and self._budget_s is not None and self._clock() - self._started >= self._budget_s:
+        if self._has_progressed and self._budget_s is not None and self._clock() - self._started >= self._budget_s:
             return f"Stopped at the end of the time budget of {self._budget_s:g} s"
         return None
 
-    def moved(self) -> None:
+    def note_progress(self) -> None:
         """Note that the run got on. The time budget ends nothing before that, or one too short would never get on."""
-        self._moved = True
+        self._has_progressed = True
 
-    def check(self) -> None:
+    def raise_if_interrupted(self) -> None:
         """`PausedError` when there is a reason to end, for a boundary at which nothing needs to be saved."""
         if reason := self.reason:
             raise PausedError(f"{reason}; start the same run again, and it goes on.")
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def handle_sigterm(self) -> Iterator[None]:
         """Take SIGTERM as a wish inside."""
-        before = signal.signal(signal.SIGTERM, self._note)
+        before = signal.signal(signal.SIGTERM, self._on_sigterm)
         try:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_sigterm(self, signal_number: int, frame: FrameType | None) -> None:
         self._signalled = True

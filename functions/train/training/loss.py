@@ -21,16 +21,16 @@ if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
     from pilotlight.recipes.options.loss import CrossEntropyOptions, LossOptions, MseOptions
 
 
-class Loss(Protocol):
+class LossFunction(Protocol):
     """A loss over outputs (N, ...) and the truth (N, ...), an answer each; all results stay on their device."""
 
-    def mean(self, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    def compute_mean(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The loss of a batch."""
 
-    def mass(self, truth: torch.Tensor) -> torch.Tensor | float:
+    def total_weight(self, targets: torch.Tensor) -> torch.Tensor | float:
         """What the mean divides by: the number of answers, or the sum of their weights."""
 
-    def hits(self, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    def count_hits(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """What adds up, over N answers, to N times the metric that training shows."""
 
 
@@ -44,49 +44,49 @@ class CrossEntropy:
     def __init__(self, smoothing: float, weights: torch.Tensor | None) -> None:
         self._smoothing, self._weights = smoothing, weights
 
-    def mean(self, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    def compute_mean(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The loss of a batch."""
-        return cross_entropy(flat(outputs), truth.flatten(), self._weights, label_smoothing=self._smoothing)
+        return cross_entropy(flatten_logits(outputs), targets.flatten(), self._weights, label_smoothing=self._smoothing)
 
-    def mass(self, truth: torch.Tensor) -> torch.Tensor | float:
+    def total_weight(self, targets: torch.Tensor) -> torch.Tensor | float:
         """The number of answers, or the sum of their classes' weights."""
-        return truth.numel() if self._weights is None else self._weights[truth].sum()
+        return targets.numel() if self._weights is None else self._weights[targets].sum()
 
-    def hits(self, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    def count_hits(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """How many classes are right."""
-        return (outputs.argmax(dim=-1) == truth).sum()
+        return (outputs.argmax(dim=-1) == targets).sum()
 
 
 class SquaredError:
     """(y - t)^2, over numbers; outputs and truth have the same shape (N, D)."""
 
-    def mean(self, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    def compute_mean(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The loss of a batch."""
-        return mse_loss(outputs, truth)
+        return mse_loss(outputs, targets)
 
-    def mass(self, truth: torch.Tensor) -> torch.Tensor | float:
+    def total_weight(self, targets: torch.Tensor) -> torch.Tensor | float:
         """The number of answers."""
-        return truth.numel()
+        return targets.numel()
 
-    def hits(self, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    def count_hits(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """For numbers of variance 1, one less the squared error of each: the mean of these is R2."""
-        return (1 - (outputs - truth) ** 2).sum()
+        return (1 - (outputs - targets) ** 2).sum()
 
 
-def flat(outputs: torch.Tensor) -> torch.Tensor:
+def flatten_logits(outputs: torch.Tensor) -> torch.Tensor:
     """Logits (N, classes) as they are, those of tokens (N, T, classes) one below the other."""
     return outputs.flatten(0, -2)
 
 
-def classes_loss(options: CrossEntropyOptions, train: Dataset, device: torch.device) -> Loss:
+def build_cross_entropy(options: CrossEntropyOptions, train: Dataset, device: torch.device) -> LossFunction:
     """Cross-entropy as a recipe asks for it, for labels like those of `train`."""
     if not train.classes:
         raise InvalidInputError("loss.name is \"cross_entropy\", but the data's targets are numbers; it must be 'mse'.")
-    weights = class_weights(options, train)
+    weights = compute_class_weights(options, train)
     return CrossEntropy(options.label_smoothing, None if weights is None else torch.from_numpy(weights).to(device))
 
 
-def numbers_loss(options: MseOptions, train: Dataset, device: torch.device) -> Loss:
+def build_squared_error(options: MseOptions, train: Dataset, device: torch.device) -> LossFunction:
     """The mean squared error, for targets that are numbers."""
     if train.classes:
         raise InvalidInputError("loss.name is \"mse\", but the data's targets are classes; it must be 'cross_entropy'.")
@@ -94,13 +94,13 @@ def numbers_loss(options: MseOptions, train: Dataset, device: torch.device) -> L
 
 
 # Each takes the options of its own word: the recipe has told them apart by it.
-LOSSES: Mapping[str, Callable[[Any, Dataset, torch.device], Loss]] = {
-    "cross_entropy": classes_loss,
-    "mse": numbers_loss,
+LOSSES: Mapping[str, Callable[[Any, Dataset, torch.device], LossFunction]] = {
+    "cross_entropy": build_cross_entropy,
+    "mse": build_squared_error,
 }
 
 
-def build(options: LossOptions | None, train: Dataset, device: torch.device) -> Loss:
+def build_loss(options: LossOptions | None, train: Dataset, device: torch.device) -> LossFunction:
     """The loss of a recipe for data like `train`; where it names none, the usual one for such targets."""
     if options is None:
         from pilotlight.recipes.options.loss import CrossEntropyOptions, MseOptions
@@ -109,7 +109,7 @@ def build(options: LossOptions | None, train: Dataset, device: torch.device) -> 
     return LOSSES[options.name](options, train, device)
 
 
-def class_weights(options: CrossEntropyOptions, train: Dataset) -> Array | None:
+def compute_class_weights(options: CrossEntropyOptions, train: Dataset) -> Array | None:
     """float32, one weight per class. `balanced` is n / (K n_k).
 
     n counts the training examples, K the classes, n_k the examples of one class. King and Zeng, Logistic Regression in
@@ -118,7 +118,7 @@ def class_weights(options: CrossEntropyOptions, train: Dataset) -> Array | None:
     if options.class_weights is None:
         return None
     if options.class_weights == "balanced":
-        counts = train.profile.counts
+        counts = train.statistics.class_counts
         weights: Array = counts.sum() / (len(counts) * np.maximum(counts, 1))
         return weights.astype(np.float32)
     if len(options.class_weights) != len(train.classes):

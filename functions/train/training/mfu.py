@@ -11,16 +11,18 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from functions.train.training.precision import Precision
+from functions.train.training.precision import TrainingPrecision
 
-BACKWARD = 2  # a backward pass multiplies each matrix twice: for its own gradient and for that of what came in
+BACKWARD_FLOPS_RATIO = (
+    2  # a backward pass multiplies each matrix twice: for its own gradient and for that of what came in
+)
 TERA = 1e12
 
 # Dense FLOP/s of one GPU by the longest start of its name, in bf16 on tensor cores and in fp32 without them (torch's
 # default; not TF32). Data sheets of the newer ones print bf16 for sparse matrices, twice these. Compared on 2026-11-25
 # with reprints of NVIDIA's data sheets and with other trainers' tables (infra/decisions/0052); for the A10G, which only
 # AWS has, and for the fp32 of the two NVL cards no reprint was found. The T4 has no bf16 units.
-PEAKS: dict[str, dict[Precision, float]] = {
+PEAK_TERAFLOPS: dict[str, dict[TrainingPrecision, float]] = {
     "Tesla T4": {"fp32": 8.1},  # T4 Tensor Core GPU, 2019
     "NVIDIA A10G": {"bf16": 70, "fp32": 31.5},  # A10G Tensor Core GPU, 2021
     "NVIDIA L4": {"bf16": 121, "fp32": 30.3},  # L4 Tensor Core GPU, 2023
@@ -35,14 +37,16 @@ PEAKS: dict[str, dict[Precision, float]] = {
 }
 
 
-def peak(name: str, precision: Precision) -> float | None:
+def find_peak_flops(gpu_name: str, precision: TrainingPrecision) -> float | None:
     """The most FLOP/s of a GPU of this name; None for one that is not in the table."""
-    known = [start for start in PEAKS if name == start or name.startswith((f"{start} ", f"{start}-"))]
-    value = PEAKS[max(known, key=len)].get(precision) if known else None
+    matches = [
+        start for start in PEAK_TERAFLOPS if gpu_name == start or gpu_name.startswith((f"{start} ", f"{start}-"))
+    ]
+    value = PEAK_TERAFLOPS[max(matches, key=len)].get(precision) if matches else None
     return None if value is None else value * TERA
 
 
-def counted(model: nn.Module, example: torch.Tensor) -> float | None:
+def count_training_flops(model: nn.Module, example: torch.Tensor) -> float | None:
     """The FLOPs of one training step over one example, (1, ...); None where torch cannot tell.
 
     Counted by torch over two examples without computing them, on its `meta` device: a batch normalisation wants two.
@@ -54,28 +58,33 @@ def counted(model: nn.Module, example: torch.Tensor) -> float | None:
             ghost(pair)
     except (NotImplementedError, RuntimeError, TypeError):  # a layer that cannot run on the meta device
         return None
-    return float(counter.get_total_flops()) / 2 * (1 + BACKWARD)
+    return float(counter.get_total_flops()) / 2 * (1 + BACKWARD_FLOPS_RATIO)
 
 
-class Meter:
+class MfuMeter:
     """Tells the utilisation of the GPUs that a model is trained on."""
 
     def __init__(
-        self, model: nn.Module, example: Callable[[], torch.Tensor], gpu: str, precision: Precision, processes: int
+        self,
+        model: nn.Module,
+        example: Callable[[], torch.Tensor],
+        gpu: str,
+        precision: TrainingPrecision,
+        processes: int,
     ) -> None:
-        highest = peak(gpu, precision)
-        self._flops = counted(model, example()) if highest else None
+        highest = find_peak_flops(gpu, precision)
+        self._flops = count_training_flops(model, example()) if highest else None
         self._peak = (highest or 0) * processes
 
-    def utilisation(self, examples_per_s: float) -> float | None:
+    def compute_mfu(self, examples_per_s: float) -> float | None:
         """MFU, 0 to 1; None on anything that is not in the table."""
         return self._flops * examples_per_s / self._peak if self._flops else None
 
 
-def decoder(matrices: int, layers: int, width: int, context: int) -> float:
+def estimate_decoder_flops(weight_count: int, layers: int, width: int, context: int) -> float:
     """The FLOPs of one training step for each token of a decoder: 6 N + 12 L T w.
 
     N counts the weights that multiply, the head among them and an embedding that is only looked up not; the second term
     is attention over T tokens, all T of them though the causal mask leaves half. PaLM, appendix B.
     """
-    return 6 * matrices + 12 * layers * context * width
+    return 6 * weight_count + 12 * layers * context * width

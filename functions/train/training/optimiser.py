@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
         RmspropOptions,
     )
 
-Groups = list[dict[str, Any]]  # parameters with their weight decay, as torch's optimisers take them
+ParameterGroups = list[dict[str, Any]]  # parameters with their weight decay, as torch's optimisers take them
 EPSILON = 1e-8  # avoids division by zero; added to the root, as in the papers and in torch
 
 
@@ -41,7 +41,7 @@ class Momentum(torch.optim.Optimizer):
     that starts at v = g, and so takes a first step 1 / (1 - b) times as long.
     """
 
-    def __init__(self, parameters: Groups, learning_rate: float, beta: float) -> None:
+    def __init__(self, parameters: ParameterGroups, learning_rate: float, beta: float) -> None:
         super().__init__(parameters, {"lr": learning_rate, "beta": beta, "weight_decay": 0.0})
 
     @torch.no_grad()
@@ -50,9 +50,9 @@ class Momentum(torch.optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._move(weight, weight.grad, group)
+                    self._update_weight(weight, weight.grad, group)
 
-    def _move(self, weight: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+    def _update_weight(self, weight: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         if group["weight_decay"]:
             gradient = gradient.add(weight, alpha=group["weight_decay"])
         state = self.state[weight]
@@ -62,28 +62,28 @@ class Momentum(torch.optim.Optimizer):
         weight.sub_(state["velocity"], alpha=group["lr"])
 
 
-def descent(options: DescentOptions, parameters: Groups) -> torch.optim.Optimizer:
+def build_sgd(options: DescentOptions, parameters: ParameterGroups) -> torch.optim.Optimizer:
     """Step by w -= r g: gradient descent over the whole training set (`gd`), or over one batch of it (`sgd`).
 
     Cauchy, 1847; Robbins and Monro, A Stochastic Approximation Method, 1951.
     """
-    return torch.optim.SGD(parameters, lr=options.learning_rate, fused=fused(parameters))
+    return torch.optim.SGD(parameters, lr=options.learning_rate, fused=choose_fused(parameters))
 
 
-def momentum(options: MomentumOptions, parameters: Groups) -> torch.optim.Optimizer:
+def build_momentum(options: MomentumOptions, parameters: ParameterGroups) -> torch.optim.Optimizer:
     """Step along an average of gradients that starts at zero; see `Momentum`."""
     return Momentum(parameters, options.learning_rate, options.beta)
 
 
-def adagrad(options: AdagradOptions, parameters: Groups) -> torch.optim.Optimizer:
+def build_adagrad(options: AdagradOptions, parameters: ParameterGroups) -> torch.optim.Optimizer:
     """Step by s += g^2; w -= r g / (sqrt(s) + 1e-8).
 
     Duchi, Hazan and Singer, Adaptive Subgradient Methods for Online Learning and Stochastic Optimization, 2011.
     """
-    return torch.optim.Adagrad(parameters, lr=options.learning_rate, eps=EPSILON, fused=fused(parameters))
+    return torch.optim.Adagrad(parameters, lr=options.learning_rate, eps=EPSILON, fused=choose_fused(parameters))
 
 
-def rmsprop(options: RmspropOptions, parameters: Groups) -> torch.optim.Optimizer:
+def build_rmsprop(options: RmspropOptions, parameters: ParameterGroups) -> torch.optim.Optimizer:
     """Step by v = p v + (1 - p) g^2; w -= r g / (sqrt(v) + 1e-8).
 
     Tieleman and Hinton, Neural Networks for Machine Learning, lecture 6.5, 2012. torch has no fused one.
@@ -91,70 +91,70 @@ def rmsprop(options: RmspropOptions, parameters: Groups) -> torch.optim.Optimize
     return torch.optim.RMSprop(parameters, lr=options.learning_rate, alpha=options.rho, eps=EPSILON)
 
 
-def adam(options: AdamOptions, parameters: Groups) -> torch.optim.Optimizer:
+def build_adam(options: AdamOptions, parameters: ParameterGroups) -> torch.optim.Optimizer:
     """Step by m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; w -= r m' / (sqrt(v') + 1e-8).
 
     The dashes mean corrected for the start at zero: m' = m / (1 - b1^t), v' = v / (1 - b2^t) at step t from 1. Kingma
     and Ba, Adam: A Method for Stochastic Optimization, 2015, algorithm 1.
     """
     return torch.optim.Adam(
-        parameters, lr=options.learning_rate, betas=options.betas, eps=EPSILON, fused=fused(parameters)
+        parameters, lr=options.learning_rate, betas=options.betas, eps=EPSILON, fused=choose_fused(parameters)
     )
 
 
-def adamw(options: AdamwOptions, parameters: Groups) -> torch.optim.Optimizer:
+def build_adamw(options: AdamwOptions, parameters: ParameterGroups) -> torch.optim.Optimizer:
     """Adam's step after w -= r d w. Loshchilov and Hutter, 2019, algorithm 2, with the schedule inside r."""
     return torch.optim.AdamW(
-        parameters, lr=options.learning_rate, betas=options.betas, eps=EPSILON, fused=fused(parameters)
+        parameters, lr=options.learning_rate, betas=options.betas, eps=EPSILON, fused=choose_fused(parameters)
     )
 
 
 # Each takes the options of its own word: the recipe has told them apart by it.
-OPTIMISERS: Mapping[str, Callable[[Any, Groups], torch.optim.Optimizer]] = {
-    "gd": descent,
-    "sgd": descent,
-    "momentum": momentum,
-    "adagrad": adagrad,
-    "rmsprop": rmsprop,
-    "adam": adam,
-    "adamw": adamw,
+OPTIMISERS: Mapping[str, Callable[[Any, ParameterGroups], torch.optim.Optimizer]] = {
+    "gd": build_sgd,
+    "sgd": build_sgd,
+    "momentum": build_momentum,
+    "adagrad": build_adagrad,
+    "rmsprop": build_rmsprop,
+    "adam": build_adam,
+    "adamw": build_adamw,
 }
 
 
-def build(options: OptimiserOptions, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def build_optimiser(options: OptimiserOptions, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimiser of a recipe over these parameters."""
-    return OPTIMISERS[options.name](options, groups(parameters, options.weight_decay))
+    return OPTIMISERS[options.name](options, group_parameters(parameters, options.weight_decay))
 
 
-def groups(parameters: Iterable[nn.Parameter], decay: float) -> Groups:
+def group_parameters(parameters: Iterable[nn.Parameter], decay: float) -> ParameterGroups:
     """The parameters that decay, and those that do not."""
-    known = list(parameters)
-    decayed, rest = ([weight for weight in known if (weight.ndim > 1) is matrix] for matrix in (True, False))
-    shares: Groups = [{"params": decayed, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
+    weights = list(parameters)
+    decayed, rest = ([weight for weight in weights if (weight.ndim > 1) is matrix] for matrix in (True, False))
+    shares: ParameterGroups = [{"params": decayed, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
     return [share for share in shares if share["params"]]
 
 
-def fused(parameters: Groups) -> bool | None:
+def choose_fused(parameters: ParameterGroups) -> bool | None:
     """Whether to step all weights in one kernel: on a GPU. None leaves the choice to torch, as on a CPU."""
     return all(weight.is_cuda for group in parameters for weight in group["params"]) or None
 
 
-def tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def collect_state_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """What an optimiser remembers, live, as `number of the parameter/name`. All that ours remember are tensors."""
-    known = optimiser.state_dict()["state"].items()
+    states = optimiser.state_dict()["state"].items()
     return {
         f"{number}/{name}": value
-        for number, state in known
+        for number, state in states
         for name, value in state.items()
         if isinstance(value, torch.Tensor)
     }
 
 
-def restore(optimiser: torch.optim.Optimizer, remembered: Mapping[str, torch.Tensor]) -> None:
+def restore_optimiser_state(optimiser: torch.optim.Optimizer, state_tensors: Mapping[str, torch.Tensor]) -> None:
     """Have an optimiser over the same parameters remember what `tensors` gave."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
-    for path, value in remembered.items():
+    for path, value in state_tensors.items():
         number, name = path.split("/")
-        state.setdefault(int(number), {})[name] = parallel.like(weights[int(number)], value)
+        state.setdefault(int(number), {})[name] = parallel.shard_like(weights[int(number)], value)
     optimiser.load_state_dict(optimiser.state_dict() | {"state": state})

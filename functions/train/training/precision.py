@@ -10,18 +10,18 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["fp32", "bf16"]
-BF16_CAPABILITY = (8, 0)  # NVIDIA Ampere is the first with bf16 units; a T4 (7.5) emulates it, slower than fp32
+TrainingPrecision = Literal["fp32", "bf16"]
+BF16_MIN_CAPABILITY = (8, 0)  # NVIDIA Ampere is the first with bf16 units; a T4 (7.5) emulates it, slower than fp32
 
 
-def resolve(word: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
+def resolve_precision(requested: Literal["auto", "fp32", "bf16"], device: torch.device) -> TrainingPrecision:
     """What a recipe's word means on a device: `auto` is bf16 on a GPU that is made for it."""
-    if word != "auto":
-        return word
-    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
-    return "bf16" if able else "fp32"
+    if requested != "auto":
+        return requested
+    supported = device.type == "cuda" and torch.cuda.get_device_capability(device) >= BF16_MIN_CAPABILITY
+    return "bf16" if supported else "fp32"
 
 
-def casting(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+def build_autocast(precision: TrainingPrecision, device: torch.device) -> AbstractContextManager[object]:
     """Compute a forward pass in this precision inside."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -17,49 +17,52 @@ from pilotlight.recipes.options.schedule import (
 )
 
 
-def constant(options: ConstantOptions, since: int, steps: int) -> float:
+def hold_constant(options: ConstantOptions, steps_since_warmup: int, total_steps: int) -> float:
     """1."""
     return 1.0
 
 
-def staircase(options: StepOptions, since: int, steps: int) -> float:
+def decay_in_steps(options: StepOptions, steps_since_warmup: int, total_steps: int) -> float:
     """gamma^floor(s / e) with e = max(1, round(every * steps)): a drop after each share `every` of all steps."""
-    drops = since // max(1, round(options.every * steps))
+    drops = steps_since_warmup // max(1, round(options.every * total_steps))
     return float(options.gamma**drops)
 
 
-def exponential(options: ExponentialOptions, since: int, steps: int) -> float:
+def decay_exponentially(options: ExponentialOptions, steps_since_warmup: int, total_steps: int) -> float:
     """floor^t: the same ratio between any two neighbouring steps, down to `floor` at the last."""
-    return float(options.floor ** progress(options, since, steps))
+    return float(options.floor ** compute_progress(options, steps_since_warmup, total_steps))
 
 
-def cosine(options: CosineOptions, since: int, steps: int) -> float:
+def decay_by_cosine(options: CosineOptions, steps_since_warmup: int, total_steps: int) -> float:
     """The curve floor + (1 - floor) (1 + cos(pi t)) / 2. Loshchilov and Hutter, SGDR, 2017, equation 5, one cycle."""
-    return options.floor + (1 - options.floor) * (1 + math.cos(math.pi * progress(options, since, steps))) / 2
+    return (
+        options.floor
+        + (1 - options.floor) * (1 + math.cos(math.pi * compute_progress(options, steps_since_warmup, total_steps))) / 2
+    )
 
 
 # Each takes the options of its own word: the recipe has told them apart by it.
 SCHEDULES: Mapping[str, Callable[[Any, int, int], float]] = {
-    "constant": constant,
-    "step": staircase,
-    "exponential": exponential,
-    "cosine": cosine,
+    "constant": hold_constant,
+    "step": decay_in_steps,
+    "exponential": decay_exponentially,
+    "cosine": decay_by_cosine,
 }
 
 
-def factor(options: ScheduleOptions, step: int, steps: int) -> float:
+def compute_rate_factor(options: ScheduleOptions, step: int, total_steps: int) -> float:
     """The factor on the learning rate at step 0, 1, ..., steps - 1."""
-    warm = warmup(options, steps)
+    warm = count_warmup_steps(options, total_steps)
     if step < warm:
         return (step + 1) / warm
-    return SCHEDULES[options.name](options, step - warm, steps)
+    return SCHEDULES[options.name](options, step - warm, total_steps)
 
 
-def warmup(options: ScheduleOptions, steps: int) -> int:
+def count_warmup_steps(options: ScheduleOptions, total_steps: int) -> int:
     """w: how many steps the warm-up takes."""
-    return round(options.warmup * steps)
+    return round(options.warmup * total_steps)
 
 
-def progress(options: ScheduleOptions, since: int, steps: int) -> float:
+def compute_progress(options: ScheduleOptions, steps_since_warmup: int, total_steps: int) -> float:
     """t: which share of the way from the end of the warm-up to the last step is gone."""
-    return since / max(1, steps - 1 - warmup(options, steps))
+    return steps_since_warmup / max(1, total_steps - 1 - count_warmup_steps(options, total_steps))

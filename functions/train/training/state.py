@@ -13,7 +13,7 @@ from functions.train.training.epoch import Epoch
 Tensors = dict[str, torch.Tensor]
 
 
-class Position(Struct, frozen=True, kw_only=True):
+class TrainingPosition(Struct, frozen=True, kw_only=True):
     """Where a training is, as far as it is told in words and numbers."""
 
     step: int  # taken since the start of the training
@@ -23,26 +23,26 @@ class Position(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, eq=False)
-class Snapshot:
+class TrainerState:
     """A training between two steps, complete: one that takes it up ends with the same weights."""
 
-    position: Position
+    position: TrainingPosition
     tensors: Tensors  # on the CPU, by path: `model/...`, `optimiser/...`
 
 
-def get_random(device: torch.device) -> Tensors:
+def get_rng_states(device: torch.device) -> Tensors:
     """The states of the generators that a training on this device draws from."""
     states = {"cpu": torch.get_rng_state()}
     return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
-def set_random(states: Tensors, device: torch.device) -> None:
+def set_rng_states(states: Tensors, device: torch.device) -> None:
     """Draw from these states on."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:  # a run may go on on another kind of machine, if not bit for bit
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
-def below(part: str, tensors: Tensors) -> Tensors:
+def select_part(part: str, tensors: Tensors) -> Tensors:
     """The tensors of one part, by their names in it."""
     return {name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")}

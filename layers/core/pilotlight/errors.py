@@ -110,6 +110,6 @@ class DoesNotFitError(ModelRefusedError):
     """A version needs more memory than the function may spend on models."""
 
 
-def words(exc: BaseException) -> str:
+def format_cause(exc: BaseException) -> str:
     """What another library says, for the middle of a sentence of ours: without its own full stop."""
     return str(exc).rstrip(".")

@@ -9,83 +9,95 @@ from typing import TYPE_CHECKING
 from pilotlight import processing
 from pilotlight.api import v2
 from pilotlight.api.http import Response
-from pilotlight.api.large_tensors import Answers, Uploads
-from pilotlight.api.model_statistics import Call
-from pilotlight.api.request_context import Trace
-from pilotlight.contracts.manifest import Manifest, Reference
-from pilotlight.runtime.inference_deadline import Watch
-from pilotlight.runtime.model_cache import WarmModel
-from pilotlight.runtime.model_manager import Catalog
+from pilotlight.api.large_tensors import StoredOutputs, UploadedTensors
+from pilotlight.api.model_statistics import CallTimer
+from pilotlight.api.request_context import RequestContext
+from pilotlight.contracts.manifest import Manifest, ModelReference
+from pilotlight.runtime.inference_deadline import DeadlineRunner
+from pilotlight.runtime.model_cache import LoadedModel
+from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.runtime.session import Array
-from pilotlight.runtime.traffic import Answered
+from pilotlight.runtime.traffic import InferenceResult
 from pilotlight.settings import Settings
 
 if TYPE_CHECKING:
-    from pilotlight.capture.recorder import Recorder
+    from pilotlight.capture.recorder import CaptureRecorder
 
 Arrays = Mapping[str, Array]
-Keep = Callable[[Manifest, Arrays, Arrays, Arrays], None]  # what was sent, what the graph was fed, what it gave
+InferenceCallback = Callable[
+    [Manifest, Arrays, Arrays, Arrays], None
+]  # what was sent, what the graph was fed, what it gave
 
 
-def opened(catalog: Catalog, meant: Reference, trace: Trace) -> WarmModel:
+def open_model(model_manager: ModelManager, reference: ModelReference, context: RequestContext) -> LoadedModel:
     """The open model that is meant; the answer will name its version."""
-    waits = catalog.waits
-    model = catalog.model(meant, trace.ends)
-    trace.model, trace.version, trace.cold = model.manifest.name, model.manifest.version, catalog.waits != waits
-    trace.mark("load")
+    waits = model_manager.wait_count
+    model = model_manager.get_model(reference, context.deadline)
+    context.model, context.version, context.cold = (
+        model.manifest.name,
+        model.manifest.version,
+        model_manager.wait_count != waits,
+    )
+    context.mark_stage("load")
     return model
 
 
-def answered(
-    model: WarmModel,
+def infer_v2_body(
+    model: LoadedModel,
     body: bytes,
     headers: Mapping[str, str],
-    watch: Watch,
-    call: Call,
-    trace: Trace,
-    uploads: Uploads | None = None,
-    answers: Answers | None = None,
-    keep: Keep | None = None,
-) -> Answered[Response]:
+    deadline_runner: DeadlineRunner,
+    call: CallTimer,
+    context: RequestContext,
+    uploaded_tensors: UploadedTensors | None = None,
+    stored_outputs: StoredOutputs | None = None,
+    on_inference: InferenceCallback | None = None,
+) -> InferenceResult[Response]:
     """The answer to a request in the bytes of V2, beside the outputs in it."""
-    asked = v2.decode_infer(body, headers, model.manifest, uploads)
-    return computed(model, asked, watch, call, trace, headers.get("accept-encoding", ""), answers, keep)
+    request = v2.decode_infer_request(body, headers, model.manifest, uploaded_tensors)
+    return run_inference(
+        model, request, deadline_runner, call, context, headers.get("accept-encoding", ""), stored_outputs, on_inference
+    )
 
 
-def computed(
-    model: WarmModel,
-    asked: v2.InferRequest,
-    watch: Watch,
-    call: Call,
-    trace: Trace,
-    accepted: str = "",
-    answers: Answers | None = None,
-    keep: Keep | None = None,
-) -> Answered[Response]:
-    """The steps before the graph, the graph, those behind it, arrays to bytes; `keep` is shown what went through it."""
-    wanted = [output.name for output in asked.outputs]
-    feeds = processing.prepare(model.manifest, asked.tensors, model.assets)
-    call.decoded(items(model.manifest, feeds))
-    trace.mark("decode")
-    results = watch.run(model.session, feeds, processing.needs(model.manifest, wanted), trace.ends)
-    call.inferred()
-    trace.mark("infer")
-    outputs = processing.finish(model.manifest, results, feeds, wanted)
-    if keep is not None:
-        keep(model.manifest, asked.tensors, feeds, results)
-    return Answered(v2.encode_infer(model.manifest, asked, outputs, accepted, answers), outputs)
+def run_inference(
+    model: LoadedModel,
+    request: v2.InferenceRequest,
+    deadline_runner: DeadlineRunner,
+    call: CallTimer,
+    context: RequestContext,
+    accept_encoding: str = "",
+    stored_outputs: StoredOutputs | None = None,
+    on_inference: InferenceCallback | None = None,
+) -> InferenceResult[Response]:
+    """The steps before the graph, the graph, those behind it, arrays to bytes; `on_inference` is shown what went through it."""
+    output_names = [output.name for output in request.outputs]
+    feeds = processing.preprocess_inputs(model.manifest, request.tensors, model.assets)
+    call.mark_decoded(count_examples(model.manifest, feeds))
+    context.mark_stage("decode")
+    results = deadline_runner.run(
+        model.session, feeds, processing.select_graph_outputs(model.manifest, output_names), context.deadline
+    )
+    call.mark_inferred()
+    context.mark_stage("infer")
+    outputs = processing.postprocess_outputs(model.manifest, results, feeds, output_names)
+    if on_inference is not None:
+        on_inference(model.manifest, request.tensors, feeds, results)
+    return InferenceResult(
+        v2.encode_infer_response(model.manifest, request, outputs, accept_encoding, stored_outputs), outputs
+    )
 
 
-def items(manifest: Manifest, feeds: Mapping[str, Array]) -> int:
+def count_examples(manifest: Manifest, feeds: Mapping[str, Array]) -> int:
     """How many examples the graph is fed: the first input's first dimension, where the model leaves it free."""
     first = next(iter(manifest.inputs), None)
-    return len(feeds[first.name]) if first is not None and first.free_shape[:1] == [-1] else 1
+    return len(feeds[first.name]) if first is not None and first.v2_shape[:1] == [-1] else 1
 
 
-def recording(settings: Settings, catalog: Catalog) -> "Recorder | None":
+def create_recorder(settings: Settings, model_manager: ModelManager) -> "CaptureRecorder | None":
     """What keeps a share of the inferences, for `keep`; nothing where that share is none."""
     if not settings.capture_rate:
         return None
-    from pilotlight.capture.recorder import Recorder  # 7 ms that no other cold start spends
+    from pilotlight.capture.recorder import CaptureRecorder  # 7 ms that no other cold start spends
 
-    return Recorder(lambda: catalog.registry.store, settings.capture_rate, settings.capture_seconds)
+    return CaptureRecorder(lambda: model_manager.registry.store, settings.capture_rate, settings.capture_seconds)

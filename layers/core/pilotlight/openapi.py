@@ -16,16 +16,22 @@ import msgspec
 import pilotlight
 from pilotlight.api.routes import SCOPES
 from pilotlight.api.schemas import openai, registry
-from pilotlight.api.schemas.training import Cancel, Course, Log, Start, Trainings
-from pilotlight.client.client import Inference, ModelMetadata, ModelNames, Tensor
-from pilotlight.contracts.manifest import NAME_PATTERN, AliasDocument, Errand, File, Manifest
+from pilotlight.api.schemas.training import (
+    CancelTrainingBody,
+    StartTrainingBody,
+    TrainingDetail,
+    TrainingList,
+    TrainingLog,
+)
+from pilotlight.client.client import InferResponse, ModelMetadata, ModelNames, Tensor
+from pilotlight.contracts.manifest import NAME_PATTERN, AliasDocument, Manifest, ManifestFile, PromotionRequest
 from pilotlight.gate.verdict import Verdict
 from pilotlight.registry.approval import Approval
 
-FILE = Path("functions/registry_api/openapi.json")
+OPENAPI_FILE = Path("functions/registry_api/openapi.json")
 JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
-MULTIPART, BYTES = "multipart/form-data", "application/octet-stream"
-ABOUT = (
+MULTIPART, BINARY = "multipart/form-data", "application/octet-stream"
+DESCRIPTION = (
     "Pilotlight serves large models from serverless functions: the Open Inference Protocol (V2) with Triton's "
     "extensions, MLflow's scoring protocol, OpenAI's files and batches, the registry of versions and aliases, and "
     "trainings. On AWS the routes lie below the stage. Routes of the scopes admin, batch and train ask for the stack's "
@@ -39,7 +45,7 @@ TAGS = {
     "Trainings": "Recipes that are trained, by AWS Batch or beside the local gateway, and how that goes.",
     "About": "This description.",
 }
-PARAMETERS = {
+PATH_PARAMETERS = {
     "model": ("A model's name.", {"type": "string", "pattern": NAME_PATTERN}),
     "version": ("A version, or an alias where one only reads.", {"type": "string"}),
     "alias": ("An alias: champion serves by default.", {"type": "string", "pattern": NAME_PATTERN}),
@@ -67,17 +73,21 @@ class Operation:
     verb: str
     path: str
     summary: str
-    answer: Any = Any  # a type that msgspec knows, or a media type's name
+    response: Any = Any  # a type that msgspec knows, or a media type's name
     body: Any = None
-    moves: bool = False  # takes If-Match, gives an ETag
+    uses_etag: bool = False  # takes If-Match, gives an ETag
     status: str = "200"
-    also: tuple[str, ...] = ()  # other statuses with an answer of the same form
+    other_statuses: tuple[str, ...] = ()  # other statuses with an answer of the same form
 
 
-V2, M, V = "/v2", "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
-R, RM, RV = "/registry/models", "/registry/models/{model}", "/registry/models/{model}/versions/{version}"
-RA = "/registry/models/{model}/aliases/{alias}"
-T, TR = "/v1/trainings", "/v1/trainings/{run}"
+V2, V2_MODEL, V2_VERSION = "/v2", "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
+REGISTRY, REGISTRY_MODEL, REGISTRY_VERSION = (
+    "/registry/models",
+    "/registry/models/{model}",
+    "/registry/models/{model}/versions/{version}",
+)
+REGISTRY_ALIAS = "/registry/models/{model}/aliases/{alias}"
+TRAININGS, TRAINING = "/v1/trainings", "/v1/trainings/{run}"
 ANYTHING = dict[str, Any]
 
 OPERATIONS = (
@@ -86,14 +96,14 @@ OPERATIONS = (
     Operation("get", f"{V2}/health/ready", "Whether the store answers too."),
     Operation("get", f"{V2}/models", "The names of all models.", ModelNames),
     Operation("get", f"{V2}/models/stats", "What this environment has answered."),
-    *(Operation("get", of, "Metadata: inputs, outputs and versions.", ModelMetadata) for of in (M, V)),
+    *(Operation("get", of, "Metadata: inputs, outputs and versions.", ModelMetadata) for of in (V2_MODEL, V2_VERSION)),
     *(
         Operation("get", f"{of}/ready", "Whether the next inference will be answered; opens the model.")
-        for of in (M, V)
+        for of in (V2_MODEL, V2_VERSION)
     ),
-    *(Operation("get", f"{of}/config", "The configuration in Triton's words.") for of in (M, V)),
-    *(Operation("get", f"{of}/stats", "What this environment has answered for it.") for of in (M, V)),
-    *(Operation("post", f"{of}/infer", "One inference.", Inference, InferRequest) for of in (M, V)),
+    *(Operation("get", f"{of}/config", "The configuration in Triton's words.") for of in (V2_MODEL, V2_VERSION)),
+    *(Operation("get", f"{of}/stats", "What this environment has answered for it.") for of in (V2_MODEL, V2_VERSION)),
+    *(Operation("post", f"{of}/infer", "One inference.", InferResponse, InferRequest) for of in (V2_MODEL, V2_VERSION)),
     Operation("post", f"{V2}/repository/index", "Every version with its state.", list[dict[str, str]], ANYTHING),
     Operation("post", f"{V2}/repository/models/{{model}}/load", "Put the champion back into service.", body=ANYTHING),
     Operation("post", f"{V2}/repository/models/{{model}}/unload", "Take the champion out of service.", body=ANYTHING),
@@ -101,178 +111,235 @@ OPERATIONS = (
     Operation("get", "/ping", "Whether the store answers.", TEXT),
     Operation("get", "/health", "Whether the store answers.", TEXT),
     Operation("get", "/version", "The version of the server.", TEXT),
-    Operation("get", R, "Every model.", registry.Models),
-    Operation("get", RM, "A model with its aliases and its newest versions; ?newest=200 shows more.", registry.Model),
+    Operation("get", REGISTRY, "Every model.", registry.ModelList),
     Operation(
-        "post", f"{RM}/prune", "Remove old versions that no alias needs, or say which.", registry.Pruned, registry.Prune
+        "get",
+        REGISTRY_MODEL,
+        "A model with its aliases and its newest versions; ?newest=200 shows more.",
+        registry.ModelDetail,
     ),
-    Operation("get", RV, "A version in a few words.", registry.Summary),
-    Operation("delete", RV, "Remove a version for good; 409 while an alias needs it.", registry.Removed),
-    Operation("get", f"{RV}/manifest", "The commit record of a version.", Manifest),
-    Operation("get", f"{RV}/report", "What was measured of a version's variants."),
-    Operation("get", f"{RV}/verdict", "What the gate found when it last examined a version.", Verdict),
-    Operation("get", f"{RV}/files", "The files of a version, with size and sha256.", list[File]),
-    Operation("get", f"{RV}/approval", "Whether people want a version.", Approval),
-    Operation("put", f"{RV}/approval", "Approve or reject a version.", Approval, registry.Decision),
-    Operation("get", f"{RM}/aliases", "Every alias of a model.", dict[str, AliasDocument]),
-    Operation("get", RA, "Where an alias points.", AliasDocument),
-    Operation("get", f"{RA}/history", "Every document that an alias has had, oldest first.", list[AliasDocument]),
     Operation(
         "post",
-        f"{RA}/promote",
+        f"{REGISTRY_MODEL}/prune",
+        "Remove old versions that no alias needs, or say which.",
+        registry.PruneResult,
+        registry.PruneBody,
+    ),
+    Operation("get", REGISTRY_VERSION, "A version in a few words.", registry.VersionSummary),
+    Operation(
+        "delete", REGISTRY_VERSION, "Remove a version for good; 409 while an alias needs it.", registry.DeletedVersion
+    ),
+    Operation("get", f"{REGISTRY_VERSION}/manifest", "The commit record of a version.", Manifest),
+    Operation("get", f"{REGISTRY_VERSION}/report", "What was measured of a version's variants."),
+    Operation("get", f"{REGISTRY_VERSION}/verdict", "What the gate found when it last examined a version.", Verdict),
+    Operation("get", f"{REGISTRY_VERSION}/files", "The files of a version, with size and sha256.", list[ManifestFile]),
+    Operation("get", f"{REGISTRY_VERSION}/approval", "Whether people want a version.", Approval),
+    Operation("put", f"{REGISTRY_VERSION}/approval", "Approve or reject a version.", Approval, registry.ApprovalBody),
+    Operation("get", f"{REGISTRY_MODEL}/aliases", "Every alias of a model.", dict[str, AliasDocument]),
+    Operation("get", REGISTRY_ALIAS, "Where an alias points.", AliasDocument),
+    Operation(
+        "get", f"{REGISTRY_ALIAS}/history", "Every document that an alias has had, oldest first.", list[AliasDocument]
+    ),
+    Operation(
+        "post",
+        f"{REGISTRY_ALIAS}/promote",
         "Bring a version to the alias through the gate: 202, and GET .../promotions/{promotion} tells how it ended.",
-        Errand,
-        registry.Promote,
-        moves=True,
+        PromotionRequest,
+        registry.PromoteBody,
+        uses_etag=True,
         status="202",
-        also=("200",),
+        other_statuses=("200",),
     ),
-    Operation("get", f"{RM}/promotions/{{promotion}}", "How a promotion goes.", Errand),
+    Operation("get", f"{REGISTRY_MODEL}/promotions/{{promotion}}", "How a promotion goes.", PromotionRequest),
     Operation(
-        "post", f"{RA}/rollback", "End the trial, or go back one move.", AliasDocument, registry.Rollback, moves=True
+        "post",
+        f"{REGISTRY_ALIAS}/rollback",
+        "End the trial, or go back one move.",
+        AliasDocument,
+        registry.RollbackBody,
+        uses_etag=True,
     ),
-    Operation("post", f"{RA}/canary", "Try a version on some requests.", AliasDocument, registry.Try, moves=True),
-    Operation("post", f"{RA}/split", "Share requests out among versions.", AliasDocument, registry.Split, moves=True),
     Operation(
-        "post", f"{RA}/shadow", "Send copies to another version too.", AliasDocument, registry.Shadow, moves=True
+        "post",
+        f"{REGISTRY_ALIAS}/canary",
+        "Try a version on some requests.",
+        AliasDocument,
+        registry.CanaryBody,
+        uses_etag=True,
+    ),
+    Operation(
+        "post",
+        f"{REGISTRY_ALIAS}/split",
+        "Share requests out among versions.",
+        AliasDocument,
+        registry.TrafficSplitBody,
+        uses_etag=True,
+    ),
+    Operation(
+        "post",
+        f"{REGISTRY_ALIAS}/shadow",
+        "Send copies to another version too.",
+        AliasDocument,
+        registry.ShadowBody,
+        uses_etag=True,
     ),
     Operation("post", "/v1/files", "A file in one request.", openai.FileObject, MULTIPART),
-    Operation("get", "/v1/files", "Files, the newest first; ?purpose, ?limit, ?after.", openai.Page),
+    Operation("get", "/v1/files", "Files, the newest first; ?purpose, ?limit, ?after.", openai.ObjectPage),
     Operation("get", "/v1/files/{file}", "One file.", openai.FileObject),
-    Operation("delete", "/v1/files/{file}", "Remove an uploaded file.", openai.Deleted),
-    Operation("get", "/v1/files/{file}/content", "Its bytes; 302 to a presigned URL beyond 4 MB.", BYTES),
+    Operation("delete", "/v1/files/{file}", "Remove an uploaded file.", openai.DeletedFile),
+    Operation("get", "/v1/files/{file}/content", "Its bytes; 302 to a presigned URL beyond 4 MB.", BINARY),
     Operation(
         "post",
         "/v1/uploads",
         "Announce a file that is too large for one request.",
         openai.UploadObject,
-        openai.NewUpload,
+        openai.CreateUploadBody,
     ),
     Operation("post", "/v1/uploads/{upload}/parts", "A part of at most 4 MB.", openai.UploadPart, MULTIPART),
     Operation(
-        "post", "/v1/uploads/{upload}/complete", "Make the file of its parts.", openai.UploadObject, openai.Complete
+        "post",
+        "/v1/uploads/{upload}/complete",
+        "Make the file of its parts.",
+        openai.UploadObject,
+        openai.CompleteUploadBody,
     ),
     Operation("post", "/v1/uploads/{upload}/cancel", "Forget an upload.", openai.UploadObject, ANYTHING),
-    Operation("post", "/v1/batches", "Order a batch of requests to one endpoint.", openai.Batch, openai.NewBatch),
-    Operation("get", "/v1/batches", "Batches, the newest first; ?limit, ?after.", openai.Page),
-    Operation("get", "/v1/batches/{batch}", "A batch and how far it is.", openai.Batch),
-    Operation("post", "/v1/batches/{batch}/cancel", "Stop a batch.", openai.Batch, ANYTHING),
-    Operation("get", T, "Every training, those first that changed last; ?skip=50&limit=50.", Trainings),
+    Operation(
+        "post", "/v1/batches", "Order a batch of requests to one endpoint.", openai.BatchObject, openai.CreateBatchBody
+    ),
+    Operation("get", "/v1/batches", "Batches, the newest first; ?limit, ?after.", openai.ObjectPage),
+    Operation("get", "/v1/batches/{batch}", "A batch and how far it is.", openai.BatchObject),
+    Operation("post", "/v1/batches/{batch}/cancel", "Stop a batch.", openai.BatchObject, ANYTHING),
+    Operation("get", TRAININGS, "Every training, those first that changed last; ?skip=50&limit=50.", TrainingList),
     Operation(
         "post",
-        T,
+        TRAININGS,
         "Train a recipe: 202 while it is under way, 200 where the run has ended before. The body is this order or, in "
         "JSON or YAML, the recipe itself with ?run=, ?nodes= and ?resume=.",
-        Course,
-        Start,
+        TrainingDetail,
+        StartTrainingBody,
         status="202",
-        also=("200",),
+        other_statuses=("200",),
     ),
-    Operation("get", TR, "A training: state, attempts, epochs, metrics, the version that came out.", Course),
-    Operation("get", f"{TR}/log", "The next lines of its log; ?token= goes on where an answer ended.", Log),
+    Operation(
+        "get", TRAINING, "A training: state, attempts, epochs, metrics, the version that came out.", TrainingDetail
+    ),
+    Operation(
+        "get", f"{TRAINING}/log", "The next lines of its log; ?token= goes on where an answer ended.", TrainingLog
+    ),
     Operation(
         "post",
-        f"{TR}/cancel",
+        f"{TRAINING}/cancel",
         "Stop a training: by SIGTERM, upon which it saves a checkpoint and ends; resume goes on from there.",
-        Course,
-        Cancel,
+        TrainingDetail,
+        CancelTrainingBody,
         status="202",
-        also=("200",),
+        other_statuses=("200",),
     ),
     Operation("get", "/openapi.json", "The OpenAPI document."),
     Operation("get", "/docs", "The same to read.", HTML),
 )
-WORDS = {
+STATUS_DESCRIPTIONS = {
     "400": "What was sent is wrong; the sentence says what.",
     "404": "There is nothing under that name.",
     "409": "Somebody else was faster, or something still needs it.",
     "412": "If-Match names another document than the alias has now.",
 }
-REFERENCE = "#/components/schemas/{name}"
+SCHEMA_REFERENCE = "#/components/schemas/{name}"
 
 
-def document() -> dict[str, Any]:
+def build_openapi_document() -> dict[str, Any]:
     """The whole document."""
-    kinds = [kind for operation in OPERATIONS for kind in (operation.answer, operation.body) if is_form(kind)]
-    found, forms = msgspec.json.schema_components([*kinds, registry.Complaint], ref_template=REFERENCE)
-    schemas = dict(zip(map(repr, (*kinds, registry.Complaint)), found, strict=True))
+    kinds = [kind for operation in OPERATIONS for kind in (operation.response, operation.body) if has_schema(kind)]
+    kind_schemas, components = msgspec.json.schema_components(
+        [*kinds, registry.ErrorBody], ref_template=SCHEMA_REFERENCE
+    )
+    schemas = dict(zip(map(repr, (*kinds, registry.ErrorBody)), kind_schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
-        item = paths.setdefault(operation.path, {"parameters": parameters(operation.path)})
-        item[operation.verb] = described(operation, schemas)
+        item = paths.setdefault(operation.path, {"parameters": build_path_parameters(operation.path)})
+        item[operation.verb] = build_operation(operation, schemas)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Pilotlight", "version": pilotlight.__version__, "description": ABOUT},
+        "info": {"title": "Pilotlight", "version": pilotlight.__version__, "description": DESCRIPTION},
         "servers": [{"url": "/"}, {"url": "/prod"}],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": dict(sorted(forms.items())),
+            "schemas": dict(sorted(components.items())),
             "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "x-api-key"}},
         },
     }
 
 
-def described(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+def build_operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     """An operation in OpenAPI's words."""
     scope = SCOPES[operation.path]
-    complaint = {"content": {JSON: {"schema": schemas[repr(registry.Complaint)]}}}
-    wrong = ["400", "404", *(["409"] if operation.verb != "get" else []), *(["412"] if operation.moves else [])]
-    answers = {status: answered(operation, schemas) for status in (operation.status, *operation.also)}
+    error_response = {"content": {JSON: {"schema": schemas[repr(registry.ErrorBody)]}}}
+    error_statuses = [
+        "400",
+        "404",
+        *(["409"] if operation.verb != "get" else []),
+        *(["412"] if operation.uses_etag else []),
+    ]
+    responses = {
+        status: build_success_response(operation, schemas) for status in (operation.status, *operation.other_statuses)
+    }
     content: dict[str, Any] = {
-        "operationId": name(operation),
+        "operationId": build_operation_id(operation),
         "summary": operation.summary,
-        "tags": [tag(operation.path)],
+        "tags": [get_tag(operation.path)],
         "x-scope": scope,
-        "responses": answers | {status: {"description": WORDS[status], **complaint} for status in wrong},
+        "responses": responses
+        | {status: {"description": STATUS_DESCRIPTIONS[status], **error_response} for status in error_statuses},
     }
     if scope != "infer":
         content["security"] = [{"key": []}]
     if operation.body is not None:
-        form = is_form(operation.body)
-        schema = schemas[repr(operation.body)] if form else {"type": "object"}
-        content["requestBody"] = {"content": {JSON if form else operation.body: {"schema": schema}}}
-    if operation.moves:
+        is_schema = has_schema(operation.body)
+        schema = schemas[repr(operation.body)] if is_schema else {"type": "object"}
+        content["requestBody"] = {"content": {JSON if is_schema else operation.body: {"schema": schema}}}
+    if operation.uses_etag:
         content["parameters"] = [
             {"name": "If-Match", "in": "header", "description": "The ETag that was seen.", "schema": {"type": "string"}}
         ]
     return content
 
 
-def answered(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+def build_success_response(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     """A right answer."""
-    if not is_form(operation.answer):
-        return {"description": "As asked.", "content": {operation.answer: {"schema": {"type": "string"}}}}
-    answer: dict[str, Any] = {
+    if not has_schema(operation.response):
+        return {"description": "As asked.", "content": {operation.response: {"schema": {"type": "string"}}}}
+    response: dict[str, Any] = {
         "description": "As asked.",
-        "content": {JSON: {"schema": schemas[repr(operation.answer)]}},
+        "content": {JSON: {"schema": schemas[repr(operation.response)]}},
     }
-    if operation.answer is AliasDocument:
-        answer["headers"] = {"ETag": {"description": "The document's number.", "schema": {"type": "string"}}}
-    return answer
+    if operation.response is AliasDocument:
+        response["headers"] = {"ETag": {"description": "The document's number.", "schema": {"type": "string"}}}
+    return response
 
 
-def parameters(path: str) -> list[dict[str, Any]]:
+def build_path_parameters(path: str) -> list[dict[str, Any]]:
     """The parameters of a path."""
-    found = re.findall(r"{(\w+)}", path)
+    names = re.findall(r"{(\w+)}", path)
     return [
         {
             "name": name,
             "in": "path",
             "required": True,
-            "description": PARAMETERS[name][0],
-            "schema": PARAMETERS[name][1],
+            "description": PATH_PARAMETERS[name][0],
+            "schema": PATH_PARAMETERS[name][1],
         }
-        for name in found
+        for name in names
     ]
 
 
-def name(operation: Operation) -> str:
+def build_operation_id(operation: Operation) -> str:
     """An identifier for generated clients: `post_registry_models_model_aliases_alias_promote`."""
     return f"{operation.verb}{re.sub(r'[^A-Za-z0-9]+', '_', operation.path)}".rstrip("_")
 
 
-def tag(path: str) -> str:
+def get_tag(path: str) -> str:
     """The part of the surface that a path belongs to."""
     heads = {
         "/v2": "V2",
@@ -285,15 +352,15 @@ def tag(path: str) -> str:
     return next((tag for head, tag in heads.items() if path.startswith(head)), "MLflow")
 
 
-def is_form(kind: Any) -> bool:  # noqa: ANN401 - a type or a media type
+def has_schema(kind: Any) -> bool:  # noqa: ANN401 - a type or a media type
     """Whether msgspec knows a schema of it, which it does not of media types."""
     return kind is not None and not isinstance(kind, str)
 
 
-def encoded() -> bytes:
+def encode_openapi_document() -> bytes:
     """The document as it is committed."""
-    return msgspec.json.format(msgspec.json.encode(document()), indent=1) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(build_openapi_document()), indent=1) + b"\n"
 
 
 if __name__ == "__main__":
-    FILE.write_bytes(encoded())
+    OPENAPI_FILE.write_bytes(encode_openapi_document())

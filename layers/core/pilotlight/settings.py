@@ -75,19 +75,19 @@ class Settings(Struct, frozen=True):
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """Read the variables that are set; `InvalidInputError` names the one that is wrong."""
-        found = {field: environment[name] for field, name in VARIABLES.items() if environment.get(name)}
+        values = {field: environment[name] for field, name in VARIABLES.items() if environment.get(name)}
         try:
-            return msgspec.convert(found, cls, strict=False)
+            return msgspec.convert(values, cls, strict=False)
         except msgspec.ValidationError as exc:
-            names = ", ".join(f"{VARIABLES[field]}={value!r}" for field, value in found.items())
+            names = ", ".join(f"{VARIABLES[field]}={value!r}" for field, value in values.items())
             raise InvalidInputError(f"Wrong setting among {names}: {exc}.") from exc
 
     @property
-    def model_bytes(self) -> int:
+    def model_memory_budget(self) -> int:
         """How many bytes of models may stay in memory: half, since opening one needs about its size again."""
         return self.memory_mb * 1_000_000 // 2
 
     @property
-    def tensor_bytes(self) -> int:
+    def tensor_memory_budget(self) -> int:
         """How many bytes of tensors one request may bring from the store: a fourth, since its answer takes some too."""
         return self.memory_mb * 1_000_000 // 4

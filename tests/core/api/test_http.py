@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight.api.http import Request, Response, caller
+from pilotlight.api.http import Request, Response, get_caller
 from pilotlight.errors import InvalidInputError
 
 EVENT: dict[str, Any] = {"httpMethod": "POST", "resource": "/v2", "headers": None, "pathParameters": None, "body": None}
@@ -65,4 +65,4 @@ def test_json_answers_are_text() -> None:
     ],
 )  # fmt: skip
 def test_the_caller_is_named_as_well_as_the_gateway_can(context: dict[str, Any], name: str) -> None:
-    assert caller(context) == name
+    assert get_caller(context) == name

@@ -43,17 +43,17 @@ class Watched(ObjectStore):
         self.held = 0
         self.swapped: dict[str, bytes] = {}  # what lies there once its size was told
 
-    def stamp(self, path: str) -> tuple[int, str]:
+    def get_size_and_e_tag(self, path: str) -> tuple[int, str]:
         self.asked.append(path)
-        found = super().stamp(path)
+        found = super().get_size_and_e_tag(path)
         if path in self.swapped:
             self.put(path, self.swapped.pop(path))
         return found
 
-    def blocks(self, path: str, start: int, end: int, e_tag: str) -> Iterator[bytes]:
+    def iterate_blocks(self, path: str, start: int, end: int, e_tag: str) -> Iterator[bytes]:
         self.asked.append(path)
         self.held += end - start
-        yield from super().blocks(path, start, end, e_tag)
+        yield from super().iterate_blocks(path, start, end, e_tag)
 
 
 def place() -> Watched:
@@ -84,10 +84,10 @@ def body(uri: object, shape: tuple[int, ...] = (2, 3), name: str = "x", **more: 
     return {"name": name, "shape": shape, "datatype": "FP32", "parameters": {"s3_uri": uri}, **more}
 
 
-def asked(store: ObjectStore, *inputs: dict[str, Any], of: ModuleType = large_tensors) -> v2.InferRequest:
+def asked(store: ObjectStore, *inputs: dict[str, Any], of: ModuleType = large_tensors) -> v2.InferenceRequest:
     manifest = MANIFEST if len(inputs) == 1 else PAIR
-    found = of.Uploads(Registry(store), BUDGET)
-    return v2.decode_infer(json.dumps({"inputs": inputs}).encode(), {}, manifest, found)
+    found = of.UploadedTensors(Registry(store), BUDGET)
+    return v2.decode_infer_request(json.dumps({"inputs": inputs}).encode(), {}, manifest, found)
 
 
 @pytest.mark.parametrize("name", ["raw", "a/b/tensor.npy"])
@@ -100,9 +100,9 @@ def test_a_tensor_that_lies_in_the_store_is_the_tensor(name: str) -> None:
 def test_texts_lie_there_as_they_are_sent() -> None:
     store, manifest = place(), fakes.stepped(None, of=((TensorSpec("x", "BYTES", ("n",)),), fakes.ROW[1]))
     store.put("uploads/texts", b"\x02\0\0\0hi\0\0\0\0")
-    uri, below = "s3://bucket/prefix/uploads/texts", large_tensors.Uploads(Registry(store), 20)
+    uri, below = "s3://bucket/prefix/uploads/texts", large_tensors.UploadedTensors(Registry(store), 20)
     given = {"name": "x", "shape": [2], "datatype": "BYTES", "parameters": {"s3_uri": uri}}
-    found = v2.decode_infer(json.dumps({"inputs": [given]}).encode(), {}, manifest, below)
+    found = v2.decode_infer_request(json.dumps({"inputs": [given]}).encode(), {}, manifest, below)
     assert found.tensors["x"].tolist() == ["hi", ""]
 
 
@@ -115,7 +115,7 @@ def test_an_address_is_one_of_three_ways_to_bring_a_tensor() -> None:
     with pytest.raises(InvalidInputError, match="either an s3_uri, or data"):
         asked(place(), both)
     with pytest.raises(UnsupportedError, match="is not read here"):
-        v2.decode_infer(json.dumps({"inputs": [body(uri)]}).encode(), {}, MANIFEST)
+        v2.decode_infer_request(json.dumps({"inputs": [body(uri)]}).encode(), {}, MANIFEST)
 
 
 def test_what_is_not_there_is_told_by_its_place() -> None:
@@ -139,31 +139,33 @@ def test_columns_first_is_refused() -> None:
 
 
 def test_an_answer_that_cannot_be_sent_is_refused_or_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(v2, "LARGEST_TEXT", 100)
+    monkeypatch.setattr(v2, "MAX_TEXT_RESPONSE_BYTES", 100)
     store = place()
     given = body(None, data=[0, 1, 2, 3, 4, 5], parameters={})
-    request = v2.decode_infer(json.dumps({"inputs": [given]}).encode(), {}, MANIFEST)
+    request = v2.decode_infer_request(json.dumps({"inputs": [given]}).encode(), {}, MANIFEST)
     with pytest.raises(TooLargeError, match="POST /v1/batches"):
-        v2.encode_infer(MANIFEST, request, {"y": NUMBERS}, "", large_tensors.Answers(Registry(store), kept=False))
-    kept = large_tensors.Answers(Registry(store), kept=True)
-    (said,) = json.loads(v2.encode_infer(MANIFEST, request, {"y": NUMBERS}, "", kept).body)["outputs"]
+        v2.encode_infer_response(
+            MANIFEST, request, {"y": NUMBERS}, "", large_tensors.StoredOutputs(Registry(store), enabled=False)
+        )
+    kept = large_tensors.StoredOutputs(Registry(store), enabled=True)
+    (said,) = json.loads(v2.encode_infer_response(MANIFEST, request, {"y": NUMBERS}, "", kept).body)["outputs"]
     assert (said["shape"], said["datatype"], said["parameters"]["bytes"]) == ([2, 3], "FP32", 24)
     path = said["parameters"]["s3_uri"].removeprefix("s3://bucket/prefix/")
     assert path.startswith("answers/")
     assert store.get(path).data == NUMBERS.tobytes()
-    assert json.loads(v2.encode_infer(MANIFEST, request, {"y": NUMBERS}).body)["outputs"][0]["data"]
+    assert json.loads(v2.encode_infer_response(MANIFEST, request, {"y": NUMBERS}).body)["outputs"][0]["data"]
 
 
 def test_an_answer_that_is_small_once_compressed_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(v2, "LARGEST_BINARY", 2000)
+    monkeypatch.setattr(v2, "MAX_BINARY_RESPONSE_BYTES", 2000)
     given = body(None, shape=(500, 3), data=[1] * 1500, parameters={})
-    request = v2.decode_infer(json.dumps({"inputs": [given]}).encode(), {}, MANIFEST)
-    nowhere, zeros = large_tensors.Answers(Registry(place()), kept=False), np.zeros((500, 3), np.float32)
-    sent = v2.encode_infer(MANIFEST, request, {"y": zeros}, "gzip", nowhere)
+    request = v2.decode_infer_request(json.dumps({"inputs": [given]}).encode(), {}, MANIFEST)
+    nowhere, zeros = large_tensors.StoredOutputs(Registry(place()), enabled=False), np.zeros((500, 3), np.float32)
+    sent = v2.encode_infer_response(MANIFEST, request, {"y": zeros}, "gzip", nowhere)
     assert (sent.headers["content-encoding"], len(sent.body) < 2000) == ("gzip", True)
     noise = np.random.default_rng(7).random((500, 3), np.float32)
     with pytest.raises(TooLargeError, match="POST /v1/batches"):
-        v2.encode_infer(MANIFEST, request, {"y": noise}, "gzip", nowhere)
+        v2.encode_infer_response(MANIFEST, request, {"y": noise}, "gzip", nowhere)
 
 
 # --- attacks ----------------------------------------------------------------------------------------------------------
@@ -273,20 +275,24 @@ MUTATIONS: list[Mutation] = [
     (upload, "isinstance(uri, str) and uri.startswith(below)", "isinstance(uri, str)"),
     (upload, "isinstance(uri, str) and uri.startswith(below)", "uri.startswith(below)"),
     (upload, 'below = f"{store}/"', 'below = "s3://"'),
-    (upload, "KEY.fullmatch(found)", "KEY.match(found)"),
-    (upload, "KEY.fullmatch(found)", "found"),
+    (upload, "KEY_PATTERN.fullmatch(path)", "KEY_PATTERN.match(path)"),
+    (upload, "KEY_PATTERN.fullmatch(path)", "path"),
     (upload, "(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", "(?:/[A-Za-z0-9._-]*)+"),
     (upload, "(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", "(?:/[^.][^/]*)+"),
-    (upload, 'KEY = re.compile(r"uploads', 'KEY = re.compile(r"[a-z]+'),
-    (upload, "len(found) > LONGEST_KEY or ", ""),
-    (large_tensors, "if size > left:", "if False:"),
-    (large_tensors, "not wanted <= size <= wanted + HEADER", "size < wanted"),
-    (large_tensors, "not wanted <= size <= wanted + HEADER", "False"),
-    (large_tensors, "(*said,) != (*shape,) or ", ""),
+    (upload, 'KEY_PATTERN = re.compile(r"uploads', 'KEY_PATTERN = re.compile(r"[a-z]+'),
+    (upload, "len(path) > MAX_KEY_LENGTH or ", ""),
+    (large_tensors, "if size > remaining_bytes:", "if False:"),
+    (large_tensors, "not expected_bytes <= size <= expected_bytes + MAX_NPY_HEADER_BYTES", "size < expected_bytes"),
+    (large_tensors, "not expected_bytes <= size <= expected_bytes + MAX_NPY_HEADER_BYTES", "False"),
+    (large_tensors, "(*stored_shape,) != (*shape,)", "False"),
     (large_tensors, "or dtype.newbyteorder", "and dtype.newbyteorder"),
-    (large_tensors, "blocks(path, 0, size, e_tag)", "blocks(path, 0, size, self._registry.store.stamp(path)[1])"),
-    (v2, "self._uploads.budget - self._fetched", "self._uploads.budget"),
-    (v2, "self._fetched += len(data)", "len(data)"),
+    (
+        large_tensors,
+        "blocks(path, 0, size, e_tag)",
+        "blocks(path, 0, size, self._registry.store.get_size_and_e_tag(path)[1])",
+    ),
+    (v2, "self._uploads.budget_bytes - self._fetched_bytes", "self._uploads.budget_bytes"),
+    (v2, "self._fetched_bytes += len(data)", "len(data)"),
 ]
 
 
@@ -301,5 +307,5 @@ def test_code_that_breaks_a_rule_is_found(number: int, monkeypatch: pytest.Monke
     if module is upload:
         monkeypatch.setattr(large_tensors, "upload", broken)
     if module is v2:
-        monkeypatch.setattr(v2, "Tail", broken.Tail)
+        monkeypatch.setattr(v2, "BinaryPayload", broken.BinaryPayload)
     assert attacks(broken if module is large_tensors else large_tensors) != []

@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as arrays
 from msgspec.structs import replace
 
 from pilotlight.api import compression, mlflow
-from pilotlight.contracts.manifest import File, Manifest, Scaling, TensorSpec
-from pilotlight.contracts.processing import Column, Table
+from pilotlight.contracts.manifest import Manifest, ManifestFile, Standardization, TensorSpec
+from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedTypeError
-from pilotlight.registry.registry import complete
+from pilotlight.registry.registry import build_manifest
 from pilotlight.runtime.session import Array
 from tests import fakes
 
@@ -24,9 +24,9 @@ CSV = {"content-type": "text/csv"}
 
 
 def manifest(*inputs: TensorSpec, features: tuple[str, ...] = ()) -> Manifest:
-    scaling = Scaling(features, (0.0,) * len(features), (1.0,) * len(features)) if features else None
+    scaling = Standardization(features, (0.0,) * len(features), (1.0,) * len(features)) if features else None
     draft = replace(fakes.draft(inputs=inputs), preprocessing=scaling)
-    return complete(draft, (File("model.onnx", 1, "0" * 64),))
+    return build_manifest(draft, (ManifestFile("model.onnx", 1, "0" * 64),))
 
 
 TABLE = manifest(TensorSpec("x", "FP32", ("batch", 3)), features=("a", "b", "c"))
@@ -35,7 +35,7 @@ PAIR = manifest(TensorSpec("left", "INT64", ("batch",)), TensorSpec("right", "BY
 
 
 def decode(body: object, model: Manifest = TABLE) -> dict[str, list[Any]]:
-    read = mlflow.decode(json.dumps(body).encode(), JSON, model)
+    read = mlflow.decode_request(json.dumps(body).encode(), JSON, model)
     return {name: array.tolist() for name, array in read.items()}
 
 
@@ -63,48 +63,50 @@ def test_every_form_of_a_table_means_the_same(body: object) -> None:
 
 def test_csv_names_its_columns() -> None:
     text = '\ufeff"c",a,b\r\n3,1,2\r\n6e0,,5\r\n'.encode()
-    found = mlflow.decode(text, CSV, TABLE)["x"]
+    found = mlflow.decode_request(text, CSV, TABLE)["x"]
     np.testing.assert_array_equal(found, np.array([[1, 2, 3], [np.nan, 5, 6]], np.float32))
 
 
 @pytest.mark.parametrize("word", ["", " ", "NaN", "nan", "NA", "N/A", "null", "NULL", "None", "<NA>", " NaN "])
 def test_cells_of_numbers_read_as_by_pandas(word: str) -> None:
-    found = mlflow.decode(f"a,b,c\n1,{word}, 3\n".encode(), CSV, TABLE)["x"]
+    found = mlflow.decode_request(f"a,b,c\n1,{word}, 3\n".encode(), CSV, TABLE)["x"]
     np.testing.assert_array_equal(found, np.array([[1, np.nan, 3]], np.float32))
 
 
 def test_a_nan_is_an_empty_cell() -> None:
     """As json.dumps of mlflow's own client writes the data frame of a user."""
     split = json.dumps({"dataframe_split": {"columns": ["a", "b", "c"], "data": [[1, math.nan, 3]]}})
-    found = mlflow.decode(split.encode(), JSON, TABLE)["x"]
+    found = mlflow.decode_request(split.encode(), JSON, TABLE)["x"]
     np.testing.assert_array_equal(found, np.array([[1, np.nan, 3]], np.float32))
     with pytest.raises(InvalidInputError, match="no Infinity"):
-        mlflow.decode(b'{"inputs": [[NaN, Infinity, 1]]}', JSON, TABLE)
+        mlflow.decode_request(b'{"inputs": [[NaN, Infinity, 1]]}', JSON, TABLE)
     with pytest.raises(InvalidInputError, match="not an object with one of"):
-        mlflow.decode(b"[NaN]", JSON, TABLE)
+        mlflow.decode_request(b"[NaN]", JSON, TABLE)
     with pytest.raises(InvalidInputError, match=r"Expected `int`, got `null`"):
-        mlflow.decode(b'{"inputs": {"left": [NaN], "right": [["one"]]}}', JSON, PAIR)
+        mlflow.decode_request(b'{"inputs": {"left": [NaN], "right": [["one"]]}}', JSON, PAIR)
 
 
 def test_a_text_may_be_missing_where_the_model_takes_that() -> None:
-    columns = (Column(name="age", missing=0.0), Column(name="port", categories=("a", "b"), missing="a"))
+    columns = (TableColumn(name="age", missing=0.0), TableColumn(name="port", categories=("a", "b"), missing="a"))
     records = fakes.stepped(
-        Table(input="x", columns=columns), of=((TensorSpec("x", "FP32", ("batch", 2)),), fakes.ROW[1])
+        TablePreprocessing(input="x", columns=columns), of=((TensorSpec("x", "FP32", ("batch", 2)),), fakes.ROW[1])
     )
     expected = {"age": [None, 2.0], "port": ["b", None]}
     rows = b'{"dataframe_records": [{"age": NaN, "port": "b"}, {"age": 2, "port": NaN}]}'
     for body, headers in ((rows, JSON), (b"age,port\nNaN,b\n2,\n", CSV)):
-        found = mlflow.decode(body, headers, records)
+        found = mlflow.decode_request(body, headers, records)
         assert {name: [None if v != v else v for v in array.tolist()] for name, array in found.items()} == expected
 
 
 def test_an_empty_text_is_a_text() -> None:
     words = manifest(TensorSpec("text", "BYTES", ("batch",)))
-    assert mlflow.decode(b'text,\n"",\nNaN,\n', CSV, manifest(TensorSpec("x", "BYTES", ("n", 2))))["x"].tolist() == [
+    assert mlflow.decode_request(b'text,\n"",\nNaN,\n', CSV, manifest(TensorSpec("x", "BYTES", ("n", 2))))[
+        "x"
+    ].tolist() == [
         ["", ""],
         ["NaN", ""],
     ]
-    assert mlflow.decode(b'text\n""\nnull\n', CSV, words)["text"].tolist() == ["", "null"]
+    assert mlflow.decode_request(b'text\n""\nnull\n', CSV, words)["text"].tolist() == ["", "null"]
 
 
 def test_truth_values_are_numbers_where_the_column_is_one() -> None:
@@ -112,19 +114,19 @@ def test_truth_values_are_numbers_where_the_column_is_one() -> None:
     model = manifest(TensorSpec("flag", "FP32", ("batch",)), TensorSpec("word", "BYTES", ("batch",)))
     expected = {"flag": [1, 0, 1], "word": ["true", "x", "y"]}
     assert decode({"inputs": {"flag": [True, False, 1], "word": ["true", "x", "y"]}}, model) == expected
-    found = mlflow.decode(b"flag,word\nTrue,true\nFALSE,x\n1,y\n", CSV, model)
+    found = mlflow.decode_request(b"flag,word\nTrue,true\nFALSE,x\n1,y\n", CSV, model)
     assert {name: array.tolist() for name, array in found.items()} == expected
     with pytest.raises(InvalidInputError, match="'flag' is not FP32"):
         decode({"inputs": {"flag": ["true"], "word": ["x"]}}, model)
     with pytest.raises(InvalidInputError, match="'flag' is not FP32"):
-        mlflow.decode(b"flag,word\nyes,x\n", CSV, model)
+        mlflow.decode_request(b"flag,word\nyes,x\n", CSV, model)
 
 
 def test_several_inputs_are_columns() -> None:
     expected = {"left": [1, 2], "right": [["one"], ["two"]]}
     assert decode({"inputs": {"left": [1, 2], "right": [["one"], ["two"]]}}, PAIR) == expected
     assert decode({"dataframe_records": [{"left": 1, "right": "one"}, {"left": 2, "right": "two"}]}, PAIR) == expected
-    read = mlflow.decode(b"left,right\n1,one\n2,two\n", CSV, PAIR)
+    read = mlflow.decode_request(b"left,right\n1,one\n2,two\n", CSV, PAIR)
     assert {name: array.tolist() for name, array in read.items()} == expected
 
 
@@ -189,13 +191,13 @@ def test_what_is_wrong_with_several_inputs_is_said(body: object, hint: str) -> N
 )
 def test_other_types_are_refused(kind: str) -> None:
     with pytest.raises(UnsupportedTypeError, match=r"use application/json or text/csv|use utf-8"):
-        mlflow.decode(b'{"inputs": [[1, 2, 3]]}', {"content-type": kind}, TABLE)
+        mlflow.decode_request(b'{"inputs": [[1, 2, 3]]}', {"content-type": kind}, TABLE)
 
 
 @pytest.mark.parametrize("body", [b"", b"a,b,c", b'"a', b"\xff", b"a,b,c\n1,2\n", b"a,b,c\n1,2,x\n"])
 def test_bad_csv_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidInputError):
-        mlflow.decode(body, CSV, PAIR)
+        mlflow.decode_request(body, CSV, PAIR)
 
 
 def test_half_precision_reads_and_bfloat16_does_not() -> None:
@@ -210,9 +212,9 @@ def test_every_number_round_trips(array: Array) -> None:
     model = manifest(TensorSpec("x", "FP64", ("batch", 3)))
     rows = [[None if np.isnan(value) else value for value in row] for row in array.tolist()]
     for body in ({"inputs": rows}, {"instances": rows}, {"dataframe_split": {"data": rows}}):
-        found = mlflow.decode(json.dumps(body).encode(), JSON, model)["x"]
+        found = mlflow.decode_request(json.dumps(body).encode(), JSON, model)["x"]
         np.testing.assert_array_equal(found, array)
-    answer = mlflow.encode(model, {"y": array})
+    answer = mlflow.encode_response(model, {"y": array})
     assert json.loads(answer.body)["predictions"] == rows
 
 
@@ -224,11 +226,12 @@ JSON_VALUES = st.recursive(
 
 
 @given(
-    st.dictionaries(st.sampled_from([*mlflow.FORMS, "params"]), JSON_VALUES, max_size=2), st.sampled_from([TABLE, PAIR])
+    st.dictionaries(st.sampled_from([*mlflow.BODY_FORMATS, "params"]), JSON_VALUES, max_size=2),
+    st.sampled_from([TABLE, PAIR]),
 )
 def test_any_json_is_decoded_or_refused_in_our_words(body: dict[str, Any], model: Manifest) -> None:
     try:
-        mlflow.decode(json.dumps(body).encode(), JSON, model)
+        mlflow.decode_request(json.dumps(body).encode(), JSON, model)
     except PilotlightError:
         return
 
@@ -236,7 +239,7 @@ def test_any_json_is_decoded_or_refused_in_our_words(body: dict[str, Any], model
 @given(st.text(max_size=60), st.sampled_from([TABLE, PAIR]))
 def test_any_text_is_decoded_or_refused_in_our_words(text: str, model: Manifest) -> None:
     try:
-        mlflow.decode(text.encode(errors="surrogatepass"), CSV, model)
+        mlflow.decode_request(text.encode(errors="surrogatepass"), CSV, model)
     except PilotlightError:
         return
 
@@ -244,25 +247,29 @@ def test_any_text_is_decoded_or_refused_in_our_words(text: str, model: Manifest)
 def test_deep_nesting_is_refused() -> None:
     for body in (b'{"inputs":' + b"[" * 100_000, b'{"inputs":' + b"[" * 900 + b"1" + b"]" * 900 + b"}"):
         with pytest.raises(InvalidInputError):
-            mlflow.decode(body, JSON, TABLE)
+            mlflow.decode_request(body, JSON, TABLE)
 
 
 def test_one_output_is_its_rows_and_several_are_named() -> None:
     two = replace(TABLE, outputs=(TensorSpec("p", "FP32", ("n",)), TensorSpec("label", "BYTES", ("n",))))
     results: dict[str, Array] = {"p": np.array([0.5, np.nan], np.float32), "label": np.array(["a", b"b"], object)}
-    assert json.loads(mlflow.encode(two, results).body) == {"predictions": {"p": [0.5, None], "label": ["a", "b"]}}
-    assert json.loads(mlflow.encode(two, {"p": results["p"]}).body) == {"predictions": [0.5, None]}
+    assert json.loads(mlflow.encode_response(two, results).body) == {
+        "predictions": {"p": [0.5, None], "label": ["a", "b"]}
+    }
+    assert json.loads(mlflow.encode_response(two, {"p": results["p"]}).body) == {"predictions": [0.5, None]}
 
 
 def test_bfloat16_answers_are_numbers() -> None:
     brain = replace(TABLE, outputs=(TensorSpec("y", "BF16", ("n",)),))
-    assert json.loads(mlflow.encode(brain, {"y": np.array([0x3F80, 0x4000], np.uint16)}).body)["predictions"] == [1, 2]
+    assert json.loads(mlflow.encode_response(brain, {"y": np.array([0x3F80, 0x4000], np.uint16)}).body)[
+        "predictions"
+    ] == [1, 2]
 
 
 def test_bodies_may_be_compressed() -> None:
-    squeezed, encoding = compression.compress(b'{"inputs": [[1, 2, 3]]}' + b" " * 2000, "gzip")
-    found = mlflow.decode(squeezed, {**JSON, "content-encoding": encoding or ""}, TABLE)
+    squeezed, encoding = compression.compress_body(b'{"inputs": [[1, 2, 3]]}' + b" " * 2000, "gzip")
+    found = mlflow.decode_request(squeezed, {**JSON, "content-encoding": encoding or ""}, TABLE)
     assert found["x"].tolist() == [[1, 2, 3]]
-    answer = mlflow.encode(TABLE, {"y": np.zeros((500, 3), np.float32)}, "gzip")
+    answer = mlflow.encode_response(TABLE, {"y": np.zeros((500, 3), np.float32)}, "gzip")
     assert (answer.binary, answer.headers["content-encoding"]) == (True, "gzip")
-    assert len(json.loads(compression.decompress(answer.body, "gzip"))["predictions"]) == 500
+    assert len(json.loads(compression.decompress_body(answer.body, "gzip"))["predictions"]) == 500

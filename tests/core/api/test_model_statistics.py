@@ -1,6 +1,6 @@
 import contextlib
 
-from pilotlight.api.model_statistics import Statistics
+from pilotlight.api.model_statistics import ModelStatistics
 from tests import fakes
 
 KEY = ("double", 1)
@@ -11,21 +11,21 @@ class Nanoseconds(fakes.Clock):
         return int(self.now)
 
 
-def answer(statistics: Statistics, clock: fakes.Clock, items: int) -> None:
-    with statistics.call(KEY) as call:
+def answer(statistics: ModelStatistics, clock: fakes.Clock, items: int) -> None:
+    with statistics.start_call(KEY) as call:
         clock.tick(10)
-        call.decoded(items)
+        call.mark_decoded(items)
         clock.tick(200)
-        call.inferred()
+        call.mark_inferred()
         clock.tick(3)
 
 
 def test_time_goes_to_the_phase_that_took_it() -> None:
     clock = Nanoseconds()
-    statistics = Statistics(clock)
+    statistics = ModelStatistics(clock)
     for items in (1, 4, 4):
         answer(statistics, clock, items)
-    (entry,) = statistics.document([KEY], {KEY: 86})["model_stats"]
+    (entry,) = statistics.build_document([KEY], {KEY: 86})["model_stats"]
     assert (entry["name"], entry["version"]) == ("double", "1")
     assert (entry["inference_count"], entry["execution_count"]) == (9, 3)
     assert entry["last_inference"] > 1_700_000_000_000
@@ -48,25 +48,25 @@ def test_time_goes_to_the_phase_that_took_it() -> None:
 
 def test_what_fails_is_no_inference() -> None:
     clock = Nanoseconds()
-    statistics = Statistics(clock)
-    with contextlib.suppress(ValueError), statistics.call(KEY):
+    statistics = ModelStatistics(clock)
+    with contextlib.suppress(ValueError), statistics.start_call(KEY):
         clock.tick(7)
         raise ValueError
-    (entry,) = statistics.document([KEY], {})["model_stats"]
+    (entry,) = statistics.build_document([KEY], {})["model_stats"]
     assert entry["inference_stats"]["fail"] == {"count": 1, "ns": 7}
     assert (entry["inference_count"], entry["batch_stats"], entry["memory_usage"]) == (0, [], [])
 
 
 def test_a_version_that_nobody_asked_for_has_zeros() -> None:
-    statistics = Statistics()
-    (entry,) = statistics.document([("other", 2)], {})["model_stats"]
+    statistics = ModelStatistics()
+    (entry,) = statistics.build_document([("other", 2)], {})["model_stats"]
     assert (entry["name"], entry["version"], entry["execution_count"]) == ("other", "2", 0)
-    assert statistics.versions() == []
+    assert statistics.list_versions() == []
 
 
 def test_versions_are_those_asked_for() -> None:
-    statistics = Statistics()
+    statistics = ModelStatistics()
     for key in (("b", 2), ("a", 1), ("b", 1)):
-        statistics.call(key)
-    assert statistics.versions() == [("a", 1), ("b", 1), ("b", 2)]
-    assert statistics.versions("b") == [("b", 1), ("b", 2)]
+        statistics.start_call(key)
+    assert statistics.list_versions() == [("a", 1), ("b", 1), ("b", 2)]
+    assert statistics.list_versions("b") == [("b", 1), ("b", 2)]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pilotlight.api.request_context import GATEWAY_S, MARGIN_S, Bill, Trace
+from pilotlight.api.request_context import DEADLINE_MARGIN_S, GATEWAY_TIMEOUT_S, CostMeter, RequestContext
 
 
 class Context:
@@ -17,46 +17,50 @@ def received(seconds_ago: float) -> dict[str, Any]:
     return {"requestContext": {"requestTimeEpoch": int((time.time() - seconds_ago) * 1000)}}
 
 
-def left(trace: Trace) -> float:
-    return trace.ends - time.monotonic()
+def left(trace: RequestContext) -> float:
+    return trace.deadline - time.monotonic()
 
 
 def test_the_function_and_the_gateway_set_the_end() -> None:
-    assert Trace.of({}, None).ends == inf
-    assert left(Trace.of({}, Context())) == pytest.approx(10 - MARGIN_S, abs=1)
-    assert left(Trace.of(received(5), None)) == pytest.approx(GATEWAY_S - 5 - MARGIN_S, abs=1)
-    assert left(Trace.of(received(5), Context())) == pytest.approx(10 - MARGIN_S, abs=1)
-    assert left(Trace.of(received(25), Context())) == pytest.approx(GATEWAY_S - 25 - MARGIN_S, abs=1)
+    assert RequestContext.from_event({}, None).deadline == inf
+    assert left(RequestContext.from_event({}, Context())) == pytest.approx(10 - DEADLINE_MARGIN_S, abs=1)
+    assert left(RequestContext.from_event(received(5), None)) == pytest.approx(
+        GATEWAY_TIMEOUT_S - 5 - DEADLINE_MARGIN_S, abs=1
+    )
+    assert left(RequestContext.from_event(received(5), Context())) == pytest.approx(10 - DEADLINE_MARGIN_S, abs=1)
+    assert left(RequestContext.from_event(received(25), Context())) == pytest.approx(
+        GATEWAY_TIMEOUT_S - 25 - DEADLINE_MARGIN_S, abs=1
+    )
 
 
 @pytest.mark.parametrize("seconds_ago", [-3600.0, 3600.0])
 def test_clocks_that_differ_say_nothing(seconds_ago: float) -> None:
-    trace = Trace.of(received(seconds_ago), None)
-    assert (trace.queue, trace.ends) == (None, inf)
+    trace = RequestContext.from_event(received(seconds_ago), None)
+    assert (trace.queue_seconds, trace.deadline) == (None, inf)
 
 
 def test_the_sam_cli_does_not_say_when_a_request_came(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its requestTimeEpoch is the moment when `sam local start-api` began: 28.5 s later no request had time left."""
     monkeypatch.setenv("AWS_SAM_LOCAL", "true")
-    trace = Trace.of(received(28.9), Context())
-    assert trace.queue is None
-    assert left(trace) == pytest.approx(10 - MARGIN_S, abs=1)
+    trace = RequestContext.from_event(received(28.9), Context())
+    assert trace.queue_seconds is None
+    assert left(trace) == pytest.approx(10 - DEADLINE_MARGIN_S, abs=1)
 
 
 def test_timing_names_what_was_marked() -> None:
-    trace = Trace(queue=0.25)
-    trace.mark("load")
-    trace.mark("infer")
+    trace = RequestContext(queue_seconds=0.25)
+    trace.mark_stage("load")
+    trace.mark_stage("infer")
     number = r"\d+\.\d{3}"
     assert re.fullmatch(
-        rf"queue;dur=250, load;dur={number}, infer;dur={number}, total;dur=1500\.000", trace.timing(1.5)
+        rf"queue;dur=250, load;dur={number}, infer;dur={number}, total;dur=1500\.000", trace.format_server_timing(1.5)
     )
 
 
 def test_the_first_call_pays_for_the_init() -> None:
-    bill = Bill(2048, {})
-    bill._init = 2.0
-    first, second = (bill.charge(Trace()).headers(Trace()) for _ in range(2))
+    bill = CostMeter(2048, {})
+    bill._init_seconds = 2.0
+    first, second = (bill.measure_call(RequestContext()).to_headers(RequestContext()) for _ in range(2))
     assert (first["x-pilotlight-cold"], second["x-pilotlight-cold"]) == ("true", "false")
     assert int(first["x-pilotlight-billed-ms"]) >= 2000
     assert float(first["x-pilotlight-gb-seconds"]) >= 4
@@ -64,5 +68,5 @@ def test_the_first_call_pays_for_the_init() -> None:
 
 
 def test_an_init_that_aws_bills_otherwise_is_left_out() -> None:
-    assert Bill(2048, {"AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency"})._init == 0
-    assert Bill(2048, {"AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand"})._init > 0
+    assert CostMeter(2048, {"AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency"})._init_seconds == 0
+    assert CostMeter(2048, {"AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand"})._init_seconds > 0

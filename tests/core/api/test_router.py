@@ -7,8 +7,8 @@ import pytest
 
 from pilotlight import errors
 from pilotlight.api.http import Request, Response
-from pilotlight.api.request_context import Bill
-from pilotlight.api.router import STATUSES, Router, Routes, status_of
+from pilotlight.api.request_context import CostMeter
+from pilotlight.api.router import STATUS_CODES, Router, Routes, get_status_code
 from pilotlight.observability import correlation
 
 EVENT: dict[str, Any] = {"httpMethod": "GET", "resource": "/here", "path": "/here"}
@@ -50,13 +50,13 @@ def test_unknown_routes_name_the_known_ones() -> None:
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_every_error_of_ours_has_a_status(kind: type[errors.PilotlightError]) -> None:
-    known = kind is errors.PilotlightError or status_of(kind("x")) != 500
+    known = kind is errors.PilotlightError or get_status_code(kind("x")) != 500
     assert known
-    assert answer({"resource": "/fails"}, kind("what to do")) == (status_of(kind("x")), {"error": "what to do"})
+    assert answer({"resource": "/fails"}, kind("what to do")) == (get_status_code(kind("x")), {"error": "what to do"})
 
 
 def test_statuses_are_those_of_the_protocol() -> None:
-    assert set(STATUSES.values()) == {400, 404, 405, 409, 412, 413, 415, 501, 503, 504}
+    assert set(STATUS_CODES.values()) == {400, 404, 405, 409, 412, 413, 415, 501, 503, 504}
 
 
 def test_a_bug_is_logged_by_its_place_without_what_was_sent(caplog: pytest.LogCaptureFixture) -> None:
@@ -91,7 +91,7 @@ def test_an_answer_has_its_callers_id_else_the_gateways(resource: str) -> None:
     def failing(_: Request) -> Response:
         raise errors.NotFoundError("x")
 
-    router = Router({"/here": {"GET": fine}, "/fails": {"GET": failing}}, Bill(1769, {}))
+    router = Router({"/here": {"GET": fine}, "/fails": {"GET": failing}}, CostMeter(1769, {}))
     event = EVENT | {"resource": resource, "requestContext": {"requestId": "r-1"}}
     assert router(event, None)["headers"]["x-correlation-id"] == "r-1"
     named = event | {"headers": {"X-Correlation-Id": "order-17"}}
@@ -106,10 +106,10 @@ def test_what_is_logged_of_a_call_has_its_id(caplog: pytest.LogCaptureFixture) -
         raise ZeroDivisionError
 
     kept = logging.getLogRecordFactory()
-    correlation.install()
+    correlation.install_log_record_factory()
     try:
         Router({"/here": {"GET": failing}})(EVENT | {"headers": {"x-request-id": "order-17"}}, None)
     finally:
         logging.setLogRecordFactory(kept)
-        correlation.begin("")
+        correlation.set_correlation_id("")
     assert [vars(record)["correlation_id"] for record in caplog.records] == ["order-17"]

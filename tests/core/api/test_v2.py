@@ -11,21 +11,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from pilotlight.api import missing, v2, v2_tensors
-from pilotlight.contracts.manifest import Datatype, File, Manifest, TensorSpec
+from pilotlight.contracts.manifest import Datatype, Manifest, ManifestFile, TensorSpec
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedError
-from pilotlight.registry.registry import complete
+from pilotlight.registry.registry import build_manifest
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 from tests import fakes
 
-IN_JSON: list[Datatype] = [name for name in get_args(Datatype) if name not in v2_tensors.IN_BINARY_ONLY]
+IN_JSON: list[Datatype] = [name for name in get_args(Datatype) if name not in v2_tensors.BINARY_ONLY_DATATYPES]
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, max_side=4)
 
 
 def manifest(datatype: Datatype, dimensions: int = 2) -> Manifest:
     shape = tuple(f"free_{number}" for number in range(dimensions))
     inputs, outputs = (TensorSpec("x", datatype, shape),), (TensorSpec("y", datatype, shape),)
-    return complete(fakes.draft(inputs=inputs, outputs=outputs), (File("model.onnx", 1, "0" * 64),))
+    return build_manifest(fakes.draft(inputs=inputs, outputs=outputs), (ManifestFile("model.onnx", 1, "0" * 64),))
 
 
 FP32 = manifest("FP32")
@@ -37,11 +37,11 @@ def body(data: object, shape: object, datatype: str = "FP32", **more: Any) -> by
 
 
 def decode(raw: bytes, model: Manifest = FP32) -> Array:
-    return v2.decode_infer(raw, {}, model).tensors["x"]
+    return v2.decode_infer_request(raw, {}, model).tensors["x"]
 
 
-def answer(model: Manifest, request: v2.InferRequest, result: Array) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(v2.encode_infer(model, request, {"y": result}).body)
+def answer(model: Manifest, request: v2.InferenceRequest, result: Array) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(v2.encode_infer_response(model, request, {"y": result}).body)
     return found
 
 
@@ -63,7 +63,7 @@ def test_every_datatype_round_trips_nested_and_flat(tensor: tuple[Datatype, Arra
     datatype, array = tensor
     model = manifest(datatype, array.ndim)
     sent = body(array.ravel().tolist() if flat else array.tolist(), array.shape, datatype)
-    request = v2.decode_infer(sent, {}, model)
+    request = v2.decode_infer_request(sent, {}, model)
     assert request.tensors["x"].dtype == array.dtype
     assert request.tensors["x"].tolist() == array.tolist()
     (output,) = answer(model, request, request.tensors["x"])["outputs"]
@@ -182,7 +182,7 @@ def test_only_floats_have_a_nan(datatype: Datatype, data: list[Any]) -> None:
 def test_no_text_is_touched_for_a_nan(values: list[Any], ascii_only: bool) -> None:
     values = [value for value in values if isinstance(value, str) or not math.isinf(value)]
     text = json.dumps({"NaN": [*values, '\\"NaN', "NaN"]}, ensure_ascii=ascii_only).encode(errors="surrogatepass")
-    mended = missing.as_null(text)
+    mended = missing.replace_nan_with_null(text)
     read = json.loads(mended or text)
     expected = [None if value != value else value for value in values]  # NaN alone differs from itself
     assert read == {"NaN": [*expected, '\\"NaN', "NaN"]}
@@ -192,7 +192,7 @@ def test_no_text_is_touched_for_a_nan(values: list[Any], ascii_only: bool) -> No
 @pytest.mark.parametrize("text", [b'"' * 200_000, b'"\\"' * 100_000, b'"' + b"\\" * 200_001, b"NaN" * 100_000])
 def test_an_open_text_is_searched_once(text: bytes) -> None:
     """A search that begins anew at each quote would take hours here."""
-    missing.as_null(b"NaN " + text + b" NaN")
+    missing.replace_nan_with_null(b"NaN " + text + b" NaN")
 
 
 def test_null_says_as_much_as_nothing() -> None:
@@ -204,8 +204,8 @@ def test_null_says_as_much_as_nothing() -> None:
         {"outputs": [{**outputs[0], "parameters": {"binary_data": None}}]},
     ):
         raw = json.dumps({"id": None, "parameters": None, "inputs": [given], **more}).encode()
-        asked = v2.decode_infer(raw, {}, FP32)
-        assert (asked.id, asked.tensors["x"].tolist(), asked.outputs) == (None, [[1, 2]], [v2.Wanted("y")])
+        asked = v2.decode_infer_request(raw, {}, FP32)
+        assert (asked.id, asked.tensors["x"].tolist(), asked.outputs) == (None, [[1, 2]], [v2.RequestedOutput("y")])
     with pytest.raises(InvalidInputError, match="'x' has no data"):
         decode(body(None, [1, 2]))
 
@@ -225,7 +225,7 @@ def test_half_precision_needs_the_binary_form(datatype: Datatype) -> None:
     with pytest.raises(InvalidInputError, match="binary form only"):
         decode(body([1], [1, 1], datatype), manifest(datatype))
     with pytest.raises(InvalidInputError, match="binary form only"):
-        v2_tensors.encode(np.zeros(1), "y", datatype)
+        v2_tensors.encode_json_tensor(np.zeros(1), "y", datatype)
 
 
 @pytest.mark.parametrize("parameters", [{"sequence_id": 3}, {"sequence_id": "a"}, {"sequence_start": True}])
@@ -262,11 +262,11 @@ def test_unknown_and_reserved_parameters_pass() -> None:
 
 
 def test_config_says_string_for_bytes_and_minus_one_for_free() -> None:
-    (described,) = v2.config(manifest("BYTES"))["input"]
+    (described,) = v2.build_model_config(manifest("BYTES"))["input"]
     assert (described["data_type"], described["dims"][0]) == ("TYPE_STRING", -1)
 
 
 def test_the_id_comes_back_only_if_it_was_sent() -> None:
-    with_id, without = (v2.decode_infer(body([1, 2], [1, 2], **more), {}, FP32) for more in ({"id": "7"}, {}))
+    with_id, without = (v2.decode_infer_request(body([1, 2], [1, 2], **more), {}, FP32) for more in ({"id": "7"}, {}))
     assert answer(FP32, with_id, np.zeros((1, 2)))["id"] == "7"
     assert "id" not in answer(FP32, without, np.zeros((1, 2)))

@@ -41,11 +41,11 @@ def task(status: str, moved: int, **more: str) -> dict[str, Any]:
 def test_the_task_of_sqs_is_followed_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqs_redrive, "POLL_S", 0)
     sqs = stubbed(task("RUNNING", 0), task("RUNNING", 4), task("COMPLETED", 9))
-    assert list(sqs_redrive.move(sqs, DLQ, QUEUE)) == [(0, 9), (4, 9), (9, 9)]
+    assert list(sqs_redrive.move_messages(sqs, DLQ, QUEUE)) == [(0, 9), (4, 9), (9, 9)]
 
 
 def test_a_task_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqs_redrive, "POLL_S", 0)
     sqs = stubbed(task("RUNNING", 0), task("FAILED", 4, FailureReason="AccessDenied"))
     with pytest.raises(UnavailableError, match="FAILED after 4 messages: AccessDenied"):
-        list(sqs_redrive.move(sqs, DLQ, QUEUE))
+        list(sqs_redrive.move_messages(sqs, DLQ, QUEUE))

@@ -7,16 +7,24 @@ import numpy as np
 import pytest
 
 from pilotlight import processing
-from pilotlight.capture.features import Feature, answered, batched, observed
-from pilotlight.contracts.manifest import Draft, TensorSpec
-from pilotlight.contracts.processing import Classification, Column, Embedding, Image, Regression, Table, Text
+from pilotlight.capture.features import Feature, extract_answer_features, extract_request_features, is_batched
+from pilotlight.contracts.manifest import ManifestDraft, TensorSpec
+from pilotlight.contracts.processing import (
+    ClassificationPostprocessing,
+    EmbeddingPostprocessing,
+    ImagePreprocessing,
+    RegressionPostprocessing,
+    TableColumn,
+    TablePreprocessing,
+    TextPreprocessing,
+)
 from tests import fakes
 
-TABLE = Table(
+TABLE = TablePreprocessing(
     input="x",
     columns=(
-        Column(name="age", mean=40, deviation=10, missing=40.0),
-        Column(name="colour", categories=("red", "blue")),
+        TableColumn(name="age", mean=40, deviation=10, missing=40.0),
+        TableColumn(name="colour", categories=("red", "blue")),
     ),
 )
 WIDE = (TensorSpec("x", "FP32", ("batch", 3)),), (TensorSpec("y", "FP32", ("batch", 3)),)
@@ -29,7 +37,7 @@ def values(found: list[Feature]) -> dict[str, list[Any]]:
 def test_a_table_is_its_columns_with_what_is_missing() -> None:
     manifest = fakes.stepped(TABLE, of=WIDE)
     tensors = {"age": np.array([33.0, np.nan]), "colour": np.array(["red", "blue"], object)}
-    found = values(observed(manifest, tensors, processing.prepare(manifest, tensors)))
+    found = values(extract_request_features(manifest, tensors, processing.preprocess_inputs(manifest, tensors)))
     assert found["age"] == pytest.approx([33.0, np.nan], nan_ok=True)
     assert found["colour"] == ["red", "blue"]
 
@@ -37,30 +45,30 @@ def test_a_table_is_its_columns_with_what_is_missing() -> None:
 def test_the_graphs_own_rows_are_told_as_the_columns_they_are_made_of() -> None:
     manifest = fakes.stepped(TABLE, of=WIDE)
     tensors = {"age": np.array([33.0, 51.0]), "colour": np.array(["red", "blue"], object)}
-    feeds = processing.prepare(manifest, tensors)
-    raw = values(observed(manifest, feeds, feeds))
+    feeds = processing.preprocess_inputs(manifest, tensors)
+    raw = values(extract_request_features(manifest, feeds, feeds))
     assert raw["age"] == pytest.approx([33, 51], abs=1e-5)
     assert raw["colour"] == ["red", "blue"]
     table = {"table": np.array([[33.0, "red"], [51.0, "blue"]], object)}
-    assert values(observed(manifest, table, processing.prepare(manifest, table))) == {
+    assert values(extract_request_features(manifest, table, processing.preprocess_inputs(manifest, table))) == {
         "age": [33.0, 51.0],
         "colour": ["red", "blue"],
     }
 
 
 def test_an_index_that_is_no_categorys_is_missing() -> None:
-    steps = Table(input="x", columns=(Column(name="c", categories=("a", "b"), encoding="index"),))
+    steps = TablePreprocessing(input="x", columns=(TableColumn(name="c", categories=("a", "b"), encoding="index"),))
     manifest = fakes.stepped(steps, of=((TensorSpec("x", "FP32", ("batch", 1)),), WIDE[1]))
     feeds = {"x": np.array([[0], [1], [7], [-1], [np.nan]], np.float32)}
-    assert values(observed(manifest, feeds, feeds)) == {"c": ["a", "b", None, None, None]}
+    assert values(extract_request_features(manifest, feeds, feeds)) == {"c": ["a", "b", None, None, None]}
 
 
 def test_few_numbers_are_told_one_by_one_and_many_in_summary() -> None:
     feeds = {"x": np.array([[1, 2, 3]], np.float32)}
-    assert values(observed(fakes.draft(), {}, feeds)) == {"x[0]": [1.0], "x[1]": [2.0], "x[2]": [3.0]}
+    assert values(extract_request_features(fakes.draft(), {}, feeds)) == {"x[0]": [1.0], "x[1]": [2.0], "x[2]": [3.0]}
     wide = (TensorSpec("x", "FP32", ("batch", 100)),)
     row = np.arange(100, dtype=np.float32)[None]
-    found = values(observed(fakes.draft(inputs=wide), {}, {"x": row}))
+    found = values(extract_request_features(fakes.draft(inputs=wide), {}, {"x": row}))
     assert found == {
         "x mean": [row.mean()],
         "x spread": [pytest.approx(row.std())],
@@ -73,9 +81,9 @@ def test_few_numbers_are_told_one_by_one_and_many_in_summary() -> None:
 @pytest.mark.parametrize(("layout", "shape"), [("NCHW", (2, 3, 4, 5)), ("NHWC", (2, 4, 5, 3))])
 def test_images_are_told_by_channel_in_either_layout(layout: Any, shape: tuple[int, ...]) -> None:  # noqa: ANN401
     spec = TensorSpec("x", "FP32", ("batch", *shape[1:]))
-    manifest = fakes.stepped(Image(input="x", layout=layout), of=((spec,), WIDE[1]))
+    manifest = fakes.stepped(ImagePreprocessing(input="x", layout=layout), of=((spec,), WIDE[1]))
     images = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
-    found = values(observed(manifest, {}, {"x": images}))
+    found = values(extract_request_features(manifest, {}, {"x": images}))
     first = images[:, 0] if layout == "NCHW" else images[..., 0]
     assert found["x mean[0]"] == pytest.approx(first.reshape(2, -1).mean(axis=1).tolist())
     assert len(found) == 5 + 2 * 3
@@ -86,39 +94,41 @@ def test_images_are_told_by_channel_in_either_layout(layout: Any, shape: tuple[i
 def test_texts_are_told_by_their_tokens_without_padding() -> None:
     ids = tuple(TensorSpec(name, "INT64", ("batch", "tokens")) for name in ("input_ids", "attention_mask"))
     feeds = {"input_ids": np.array([[5, 5, 9, 0]]), "attention_mask": np.array([[1, 1, 1, 0]])}
-    manifest = fakes.stepped(Text(), of=(ids, WIDE[1]))
-    found = observed(manifest, {}, feeds)
+    manifest = fakes.stepped(TextPreprocessing(), of=(ids, WIDE[1]))
+    found = extract_request_features(manifest, {}, feeds)
     assert {feature.name: feature.values[0] for feature in found} == pytest.approx(
         {"rarity of tokens": np.log([6, 6, 10]).mean(), "tokens": 3, "different tokens": 2 / 3}
     )
-    assert all("text" in feature.fields for feature in found)
+    assert all("text" in feature.field_names for feature in found)
     language_model = fakes.draft(inputs=ids[:1])
-    assert [feature.name for feature in observed(language_model, {}, {"input_ids": np.array([[5]])})] == [
-        "rarity of tokens"
-    ]
+    assert [
+        feature.name for feature in extract_request_features(language_model, {}, {"input_ids": np.array([[5]])})
+    ] == ["rarity of tokens"]
 
 
 def test_bytes_are_never_told() -> None:
     spec = TensorSpec("x", "BYTES", ("batch",))
-    assert observed(fakes.draft(inputs=(spec,)), {}, {"x": np.array([b"secret"], object)}) == []
+    assert extract_request_features(fakes.draft(inputs=(spec,)), {}, {"x": np.array([b"secret"], object)}) == []
 
 
 def test_answers_are_classes_with_scores() -> None:
-    finish = Classification(output="y")
+    finish = ClassificationPostprocessing(output="y")
     manifest = fakes.stepped(None, finish, labels=("a", "b", "c"))
     logits = {"y": np.array([[0, 2, 1], [9, 0, 0]], np.float32)}
-    found = values(answered(manifest, logits))
+    found = values(extract_answer_features(manifest, logits))
     assert found["class"] == ["b", "a"]
     assert found["probability"] == pytest.approx([np.exp(2) / np.exp([0, 2, 1]).sum(), 1.0], abs=1e-3)
     plain = fakes.stepped(None, labels=("a", "b", "c"))
-    assert values(answered(plain, logits)) == {"class": ["b", "a"], "score": [2.0, 9.0]}
+    assert values(extract_answer_features(plain, logits)) == {"class": ["b", "a"], "score": [2.0, 9.0]}
 
 
 def test_answers_are_numbers_in_their_own_unit() -> None:
     one = (WIDE[0], (TensorSpec("y", "FP32", ("batch", 1)),))
-    manifest = fakes.stepped(None, Regression(output="y", mean=(100.0,), deviation=(10.0,)), of=one)
-    assert values(answered(manifest, {"y": np.array([[1.0], [-1]], np.float32)})) == {"prediction": [110.0, 90.0]}
-    assert values(answered(fakes.draft(), {"y": np.array([[1, 2, 3]], np.float32)})) == {
+    manifest = fakes.stepped(None, RegressionPostprocessing(output="y", mean=(100.0,), deviation=(10.0,)), of=one)
+    assert values(extract_answer_features(manifest, {"y": np.array([[1.0], [-1]], np.float32)})) == {
+        "prediction": [110.0, 90.0]
+    }
+    assert values(extract_answer_features(fakes.draft(), {"y": np.array([[1, 2, 3]], np.float32)})) == {
         "y[0]": [1.0],
         "y[1]": [2.0],
         "y[2]": [3.0],
@@ -127,19 +137,19 @@ def test_answers_are_numbers_in_their_own_unit() -> None:
 
 def test_answers_that_are_vectors_are_told_by_length_mean_and_spread() -> None:
     long = (WIDE[0], (TensorSpec("y", "FP32", ("batch", 32)),))
-    manifest = fakes.stepped(None, Embedding(output="y"), of=long)
-    found = values(answered(manifest, {"y": np.full((1, 32), 2, np.float32)}))
+    manifest = fakes.stepped(None, EmbeddingPostprocessing(output="y"), of=long)
+    found = values(extract_answer_features(manifest, {"y": np.full((1, 32), 2, np.float32)}))
     assert found == {"y length": [pytest.approx(2 * 32**0.5)], "y mean": [2.0], "y spread": [0.0]}
 
 
 def test_an_answer_that_was_not_computed_is_not_told() -> None:
-    assert answered(fakes.draft(), {}) == []
+    assert extract_answer_features(fakes.draft(), {}) == []
 
 
 def test_a_graph_without_a_batch_has_one_example() -> None:
-    fixed: Draft = msgspec.structs.replace(fakes.draft(), inputs=(TensorSpec("x", "FP32", (3,)),))
-    assert not batched(fixed)
-    assert values(observed(fixed, {}, {"x": np.array([1, 2, 3], np.float32)})) == {
+    fixed: ManifestDraft = msgspec.structs.replace(fakes.draft(), inputs=(TensorSpec("x", "FP32", (3,)),))
+    assert not is_batched(fixed)
+    assert values(extract_request_features(fixed, {}, {"x": np.array([1, 2, 3], np.float32)})) == {
         "x[0]": [1.0],
         "x[1]": [2.0],
         "x[2]": [3.0],
@@ -150,5 +160,5 @@ def test_bf16_is_told_as_the_numbers_that_its_bits_are() -> None:
     ends = tuple((TensorSpec(name, "BF16", ("batch", 2)),) for name in "xy")
     bits = (np.array([[1.5, -2]], np.float32).view(np.uint32) >> 16).astype(np.uint16)
     draft = fakes.draft(inputs=ends[0], outputs=ends[1])
-    assert values(observed(draft, {}, {"x": bits})) == {"x[0]": [1.5], "x[1]": [-2.0]}
-    assert values(answered(draft, {"y": bits})) == {"y[0]": [1.5], "y[1]": [-2.0]}
+    assert values(extract_request_features(draft, {}, {"x": bits})) == {"x[0]": [1.5], "x[1]": [-2.0]}
+    assert values(extract_answer_features(draft, {"y": bits})) == {"y[0]": [1.5], "y[1]": [-2.0]}

@@ -6,16 +6,18 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from pilotlight.capture.reader import files, read, thinned, versions
-from pilotlight.capture.record import Line, path
+from pilotlight.capture.reader import list_capture_files, list_captured_versions, read_records, sample_evenly
+from pilotlight.capture.record import CaptureRecord, capture_path
 from pilotlight.storage.object_store import ObjectStore, open_store
 
 NOON = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 
 
 def put(store: ObjectStore, at: datetime, model: str = "wine", version: int = 1, number: int = 0) -> str:
-    key = path(model, version, at, "env", number)
-    store.put(key, gzip.compress(msgspec.json.encode(Line(at=at.isoformat(), features={"x": [1.0, None]})) + b"\n"))
+    key = capture_path(model, version, at, "env", number)
+    store.put(
+        key, gzip.compress(msgspec.json.encode(CaptureRecord(at=at.isoformat(), features={"x": [1.0, None]})) + b"\n")
+    )
     return key
 
 
@@ -28,21 +30,21 @@ def test_the_hours_that_are_asked_for_are_read_and_no_others(store: ObjectStore)
     hours = [put(store, NOON + timedelta(hours=hour)) for hour in range(-30, 3)]
     put(store, NOON, version=2)
     put(store, NOON, model="other")
-    found = files(store, "wine", 1, NOON - timedelta(hours=26), NOON)
+    found = list_capture_files(store, "wine", 1, NOON - timedelta(hours=26), NOON)
     assert found == hours[4:30]
-    assert files(store, "wine", 1, NOON, NOON) == []
-    assert files(store, "nobody", 1, NOON - timedelta(days=2), NOON) == []
+    assert list_capture_files(store, "wine", 1, NOON, NOON) == []
+    assert list_capture_files(store, "nobody", 1, NOON - timedelta(days=2), NOON) == []
 
 
 def test_every_version_that_something_was_kept_of_is_known(store: ObjectStore) -> None:
     for model, version in (("wine", 1), ("wine", 12), ("digits", 3)):
         put(store, NOON, model, version)
-    assert sorted(versions(store)) == [("digits", 3), ("wine", 1), ("wine", 12)]
-    assert list(versions(open_store("memory://"))) == []
+    assert sorted(list_captured_versions(store)) == [("digits", 3), ("wine", 1), ("wine", 12)]
+    assert list(list_captured_versions(open_store("memory://"))) == []
 
 
 def test_lines_come_back_as_they_were_written(store: ObjectStore) -> None:
-    (line,) = read(store, [put(store, NOON)])
+    (line,) = read_records(store, [put(store, NOON)])
     assert line.features == {"x": [1.0, None]}
 
 
@@ -54,13 +56,13 @@ def test_lines_come_back_as_they_were_written(store: ObjectStore) -> None:
 def test_what_is_broken_is_passed_over_and_said(
     store: ObjectStore, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = path("wine", 1, NOON, "broken", 0)
+    broken = capture_path("wine", 1, NOON, "broken", 0)
     store.put(broken, content)
-    assert list(read(store, [broken, put(store, NOON)]))[-1].features == {"x": [1.0, None]}
+    assert list(read_records(store, [broken, put(store, NOON)]))[-1].features == {"x": [1.0, None]}
     assert f"{broken} is not read to its end" in caplog.text
 
 
 def test_of_too_many_files_some_are_read_evenly() -> None:
     names = [str(number) for number in range(10)]
-    assert thinned(names, 10) == names
-    assert thinned(names, 4) == ["0", "3", "6", "9"]
+    assert sample_evenly(names, 10) == names
+    assert sample_evenly(names, 4) == ["0", "3", "6", "9"]

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from pilotlight.capture import masking, recorder
-from pilotlight.capture.record import Line
-from pilotlight.capture.recorder import Recorder
-from pilotlight.contracts.capture_policy import Capture
+from pilotlight.capture.record import CaptureRecord
+from pilotlight.capture.recorder import CaptureRecorder
+from pilotlight.contracts.capture_policy import CapturePolicy
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import DeniedError
-from pilotlight.storage.object_store import ObjectStore, Stored, open_store
+from pilotlight.storage.object_store import ObjectStore, StoredObject, open_store
 from tests import fakes
 
 ALWAYS = repeat(0.0)
@@ -28,20 +28,22 @@ def store() -> ObjectStore:
     return open_store("memory://")
 
 
-def made(store: ObjectStore, rate: float = 1.0, seconds: float = 60.0, chance: Iterator[float] = ALWAYS) -> Recorder:
-    return Recorder(lambda: store, rate, seconds, chance=lambda: next(chance))
+def made(
+    store: ObjectStore, rate: float = 1.0, seconds: float = 60.0, chance: Iterator[float] = ALWAYS
+) -> CaptureRecorder:
+    return CaptureRecorder(lambda: store, rate, seconds, chance=lambda: next(chance))
 
 
-def ask(keeper: Recorder, manifest: Manifest, times: int = 1) -> None:
+def ask(keeper: CaptureRecorder, manifest: Manifest, times: int = 1) -> None:
     for _ in range(times):
         keeper.offer(manifest, {"x": ROW}, {"x": ROW}, {"y": ROW * 2})
-        keeper.wake()
+        keeper.notify()
 
 
-def lines(store: ObjectStore) -> list[Line]:
-    files = sorted(store.paths("captures"))
+def lines(store: ObjectStore) -> list[CaptureRecord]:
+    files = sorted(store.list_paths("captures"))
     return [
-        msgspec.json.decode(row, type=Line)
+        msgspec.json.decode(row, type=CaptureRecord)
         for path in files
         for row in gzip.decompress(store.get(path).data).split(b"\n")
         if row
@@ -51,8 +53,8 @@ def lines(store: ObjectStore) -> list[Line]:
 def test_a_request_is_kept_under_its_model_version_date_and_hour(store: ObjectStore) -> None:
     keeper = made(store)
     ask(keeper, fakes.stepped(None))
-    keeper.settle()
-    (path,) = store.paths("captures")
+    keeper.flush()
+    (path,) = store.list_paths("captures")
     assert re.fullmatch(r"captures/double/1/\d{4}-\d\d-\d\d/\d\d/[0-9a-f]{12}-0\.jsonl\.gz", path)
     (kept,) = lines(store)
     assert kept.features == {"x[0]": [1.0], "x[1]": [2.0], "x[2]": [3.0]}
@@ -61,17 +63,17 @@ def test_a_request_is_kept_under_its_model_version_date_and_hour(store: ObjectSt
 def test_so_many_are_kept_as_the_rate_says(store: ObjectStore) -> None:
     keeper = made(store, rate=0.25, chance=cycle([0.1, 0.25, 0.5, 0.9]))
     ask(keeper, fakes.stepped(None), 40)
-    keeper.settle()
+    keeper.flush()
     assert len(lines(store)) == 10
 
 
 def test_the_first_line_is_written_at_once_and_the_next_ones_together(store: ObjectStore) -> None:
     keeper = made(store, seconds=3600)
     ask(keeper, fakes.stepped(None))
-    fakes.eventually(lambda: len(list(store.paths("captures"))) == 1)
+    fakes.eventually(lambda: len(list(store.list_paths("captures"))) == 1)
     ask(keeper, fakes.stepped(None), 5)
-    keeper.settle()
-    assert len(list(store.paths("captures"))) == 2
+    keeper.flush()
+    assert len(list(store.list_paths("captures"))) == 2
     assert len(lines(store)) == 6
 
 
@@ -84,7 +86,7 @@ def test_lines_that_wait_are_written_when_their_time_has_come(store: ObjectStore
 
 
 def test_many_lines_are_written_before_their_time(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "FILE_BYTES", 1)
+    monkeypatch.setattr(recorder, "MAX_FILE_BYTES", 1)
     keeper = made(store, seconds=3600)
     for count in (1, 2):
         ask(keeper, fakes.stepped(None))
@@ -94,14 +96,14 @@ def test_many_lines_are_written_before_their_time(store: ObjectStore, monkeypatc
 def test_two_environments_do_not_meet(store: ObjectStore) -> None:
     for keeper in (made(store), made(store)):
         ask(keeper, fakes.stepped(None))
-        keeper.settle()
-    assert len(list(store.paths("captures"))) == 2
+        keeper.flush()
+    assert len(list(store.list_paths("captures"))) == 2
 
 
 def test_a_policy_of_off_keeps_nothing_and_starts_nothing(store: ObjectStore) -> None:
     keeper = made(store)
-    ask(keeper, msgspec.structs.replace(fakes.stepped(None), capture=Capture(keep="off")), 3)
-    keeper.settle()
+    ask(keeper, msgspec.structs.replace(fakes.stepped(None), capture=CapturePolicy(keep="off")), 3)
+    keeper.flush()
     assert keeper._thread is None
     assert lines(store) == []
 
@@ -109,21 +111,21 @@ def test_a_policy_of_off_keeps_nothing_and_starts_nothing(store: ObjectStore) ->
 def test_what_waits_is_bounded_and_what_is_let_go_is_said(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(recorder, "WAITING", 3)
+    monkeypatch.setattr(recorder, "MAX_WAITING", 3)
     keeper = made(store)
     for _ in range(10):
         keeper.offer(fakes.stepped(None), {}, {"x": ROW}, {"y": ROW})
-    keeper.settle()
+    keeper.flush()
     assert len(lines(store)) == 3
     assert "7 requests came faster" in capsys.readouterr().out
 
 
 def test_what_waits_is_bounded_in_bytes(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "WAITING_BYTES", 2 * 2 * ROW.nbytes)
+    monkeypatch.setattr(recorder, "MAX_WAITING_BYTES", 2 * 2 * ROW.nbytes)
     keeper = made(store)
     for _ in range(10):
         keeper.offer(fakes.stepped(None), {}, {"x": ROW}, {"y": ROW})
-    keeper.settle()
+    keeper.flush()
     assert len(lines(store)) == 2
 
 
@@ -141,10 +143,10 @@ class Full(ObjectStore):
 def test_a_store_that_takes_nothing_is_said_and_fails_nobody(capsys: pytest.CaptureFixture[str]) -> None:
     keeper = made(Full())
     ask(keeper, fakes.stepped(None))
-    keeper.settle()
+    keeper.flush()
     assert "CaptureLost" in capsys.readouterr().out
     ask(keeper, fakes.stepped(None))
-    keeper.settle()
+    keeper.flush()
 
 
 def test_what_goes_wrong_is_said_without_a_byte_of_the_request(
@@ -153,13 +155,13 @@ def test_what_goes_wrong_is_said_without_a_byte_of_the_request(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def broken(*_: object) -> Line:
+    def broken(*_: object) -> CaptureRecord:
         raise ValueError("could not convert 'secret-471147'")
 
-    monkeypatch.setattr(masking, "line", broken)
+    monkeypatch.setattr(masking, "build_record", broken)
     keeper = made(store)
     ask(keeper, fakes.stepped(None))
-    keeper.settle()
+    keeper.flush()
     said = capsys.readouterr()
     assert "CaptureLost" in said.out
     assert "471147" not in said.out + said.err + caplog.text
@@ -170,15 +172,15 @@ def test_a_hash_is_looked_for_once_in_a_while_where_there_is_no_key() -> None:
     looked: list[str] = []
 
     class Watching(Full):
-        def get(self, path: str) -> Stored:
+        def get(self, path: str) -> StoredObject:
             looked.append(path)
             raise DeniedError("no")
 
     keeper = made(Watching())
-    hashing = msgspec.structs.replace(fakes.stepped(None), capture=Capture(mask={"x": "hash"}))
+    hashing = msgspec.structs.replace(fakes.stepped(None), capture=CapturePolicy(mask={"x": "hash"}))
     for _ in range(3):
         ask(keeper, hashing)
-        keeper.settle()
+        keeper.flush()
     assert looked == ["secrets/capture-key"]
 
 
@@ -190,5 +192,5 @@ def test_offering_from_many_threads_loses_nothing(store: ObjectStore) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    keeper.settle()
+    keeper.flush()
     assert len(lines(store)) == 160

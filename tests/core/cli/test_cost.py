@@ -93,7 +93,7 @@ def test_tenants_are_billed_what_their_answers_said(
     fakes.publish(registry)
     capfd.readouterr()
     gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment={"PILOTLIGHT_STORE": store})
-    with gateway.background() as url:
+    with gateway.serve_in_background() as url:
         answers = asked(url)
     log = tmp_path / "calls.log"
     log.write_text(capfd.readouterr().err)
@@ -119,5 +119,5 @@ def test_tenants_are_billed_what_their_answers_said(
 
 @pytest.mark.parametrize(("calls", "said"), [(True, None), (False, "-1")])
 def test_a_gateway_logs_calls_where_it_is_asked_to(calls: bool, said: str | None) -> None:
-    gateway = serve.gateway("s", host="127.0.0.1", port=0, workers=1, calls=calls)
+    gateway = serve.build_gateway("s", host="127.0.0.1", port=0, workers=1, log_calls=calls)
     assert gateway.environment.get("PILOTLIGHT_CALL_SECONDS") == said

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pilotlight.contracts.manifest import Draft, Manifest, TensorSpec, Variant
+from pilotlight.contracts.manifest import Manifest, ManifestDraft, TensorSpec, Variant
 from pilotlight.registry.registry import Registry
-from pilotlight.runtime.load_benchmark import Trial, measure
-from pilotlight.runtime.sizing import fit, smallest
+from pilotlight.runtime.load_benchmark import LoadMeasurement, measure_load
+from pilotlight.runtime.sizing import build_sizing_report, choose_memory_mb
 from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.core.cli.conftest import Run
@@ -29,16 +29,16 @@ def publish_layers(registry: Registry, layers: int, width: int) -> Manifest:
     graph = helper.make_graph(nodes, "layers", ends[:1], ends[1:], stored)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     specs = tuple(TensorSpec(name, "FP32", ("batch", width)) for name in "xy")
-    draft = Draft(
+    draft = ManifestDraft(
         name="layers", inputs=specs[:1], outputs=specs[1:], variants={"fp32": Variant("model.onnx")}, serve="fp32"
     )
-    return registry.publish(draft, {"model.onnx": model.SerializeToString()})
+    return registry.publish_version(draft, {"model.onnx": model.SerializeToString()})
 
 
 @pytest.mark.parametrize(("layers", "width"), [(1, 8), (16, 1000), (4, 2000)])
 def test_memory_is_foretold_within_15_percent(store: str, layers: int, width: int) -> None:
     manifest = publish_layers(Registry(open_store(store)), layers, width)
-    found, foretold = measure(store, manifest, 1769), fit(manifest)
+    found, foretold = measure_load(store, manifest, 1769), build_sizing_report(manifest)
     assert foretold.peak_bytes == pytest.approx(found.peak_bytes, rel=0.15)
     assert found.load_seconds > 0
     assert found.warm_ms > 0
@@ -66,7 +66,7 @@ def test_arm_is_cheaper(run: Run, store: str) -> None:
 
 @pytest.mark.parametrize("size", [MB, 100 * MB, 300 * MB, 2000 * MB])
 def test_the_memory_size_holds_the_peak_and_the_model(size: int) -> None:
-    memory_mb = smallest(72 * MB + 2 * size, size)
+    memory_mb = choose_memory_mb(72 * MB + 2 * size, size)
     assert memory_mb is not None
     assert memory_mb % 64 == 0
     assert memory_mb * 1024 * 1024 > 72 * MB + 2 * size
@@ -75,7 +75,7 @@ def test_the_memory_size_holds_the_peak_and_the_model(size: int) -> None:
 
 def test_what_no_function_holds_is_said() -> None:
     manifest = fakes.publish(Registry(open_store("memory://")))
-    found = fit(manifest, Trial(20_000 * MB, 60.0, 5.0))
+    found = build_sizing_report(manifest, LoadMeasurement(20_000 * MB, 60.0, 5.0))
     assert (found.memory_mb, found.usd_per_million) == (None, None)
     assert found.warnings == ("No function is large enough: Lambda ends at 10,240 MB.",)
 
@@ -89,6 +89,6 @@ def test_what_no_function_holds_is_said() -> None:
     ],
 )
 def test_what_cannot_be_fitted(run: Run, store: str, words: list[str], code: int, hint: str) -> None:
-    Registry(open_store(store)).publish(fakes.draft("broken"), {"model.onnx": b"no graph"})
+    Registry(open_store(store)).publish_version(fakes.draft("broken"), {"model.onnx": b"no graph"})
     found, out, err = run("fit", *words)
     assert (found, out, hint in err) == (code, "", True), err

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 import yaml
 
-from pilotlight.cli.plot import HEIGHT, WIDTH, plot
-from pilotlight.contracts.manifest import Variant, encode
-from pilotlight.contracts.run import Line, Status
+from pilotlight.cli.plot import HEIGHT, WIDTH, plot_curves
+from pilotlight.contracts.manifest import Variant, encode_document
+from pilotlight.contracts.run import EpochRecord, RunStatus
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 from tests import fakes
@@ -31,14 +31,16 @@ SGD = recipe({"name": "sgd", "learning_rate": 0.1})
 def put(store: str, run: str, settings: dict[str, Any], losses: list[float | None], **status: Any) -> None:  # noqa: ANN401
     """A run's folder."""
     at = status.pop("at", NOW).isoformat()
-    told = Status(**{"state": "finished", "started": at, "at": at, "seconds": 7.0} | status)
+    told = RunStatus(**{"state": "finished", "started": at, "at": at, "seconds": 7.0} | status)
     lines = [
-        Line(number=number, train_loss=loss, validation_loss=loss, validation_accuracy=0.9, at=at, remaining_s=60.0)
+        EpochRecord(
+            number=number, train_loss=loss, validation_loss=loss, validation_accuracy=0.9, at=at, remaining_s=60.0
+        )
         for number, loss in enumerate(losses, 1)
     ]
     folder = open_store(store)
     folder.put(f"runs/{run}/recipe.yaml", yaml.safe_dump(settings, sort_keys=False).encode())
-    folder.put(f"runs/{run}/status.json", encode(told))
+    folder.put(f"runs/{run}/status.json", encode_document(told))
     folder.put(f"runs/{run}/metrics.jsonl", b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
 
 
@@ -49,7 +51,7 @@ def two(store: str) -> str:
     put(store, "second", SGD, [3.0, None], state="failed", reason="Training diverged in epoch 2: try less.")
     registry = Registry(open_store(store))
     draft = msgspec.structs.replace(fakes.draft(), variants={"fp32": Variant("model.onnx", {"accuracy": 0.875})})
-    registry.publish(draft, {"model.onnx": fakes.graph("double")})
+    registry.publish_version(draft, {"model.onnx": fakes.graph("double")})
     registry.store.put("runs/first/published.json", b'{"reference": "double:1"}')
     registry.store.put("runs/first/curves.png", b"")
     return store
@@ -169,7 +171,7 @@ def test_every_verb_speaks_json(run: Run, verb: str) -> None:
     [[1.0], [0.0, 0.0], [-1.0, 1.0], [1e-9, 1e9], [1.0, None, 2.0], [math.exp(-number / 50) for number in range(1000)]],
 )
 def test_plot_fits_whatever_is_drawn(losses: list[float | None]) -> None:
-    lines = plot({"a": losses, "b": losses[::-1]}, kept=len(losses))
+    lines = plot_curves({"a": losses, "b": losses[::-1]}, best_epoch=len(losses))
     assert len(lines) == HEIGHT + 2
     assert max(map(len, lines[:-1])) <= WIDTH + 11
     assert sum(line.count("*") for line in lines[:HEIGHT]) == min(WIDTH, sum(loss is not None for loss in losses))
@@ -177,4 +179,4 @@ def test_plot_fits_whatever_is_drawn(losses: list[float | None]) -> None:
 
 
 def test_plot_of_nothing_finite() -> None:
-    assert plot({"a": [None]}) == ["no epoch yet"]
+    assert plot_curves({"a": [None]}) == ["no epoch yet"]

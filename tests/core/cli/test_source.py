@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pilotlight.contracts.manifest import Manifest, decode
+from pilotlight.contracts.manifest import Manifest, decode_document
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime import golden, onnx_header
-from pilotlight.runtime.golden import Golden
+from pilotlight.runtime.golden import GoldenDocument
 from pilotlight.runtime.session import open_session
 from pilotlight.storage.object_store import open_store
 from tests import fakes
@@ -86,7 +86,7 @@ def apart(place: str) -> bytes:
 def published(run: Run, store: str, *words: object) -> Manifest:
     code, out, err = run("publish", *map(str, words), "--name", "m")
     assert code == 0, err
-    return Registry(open_store(store)).manifest("m", int(out.strip().removeprefix("m:")))
+    return Registry(open_store(store)).load_manifest("m", int(out.strip().removeprefix("m:")))
 
 
 def repository(path: Path, config: str = CONFIG) -> Path:
@@ -102,7 +102,9 @@ def test_golden_requests_are_made_up_and_recorded(run: Run, store: str) -> None:
     manifest = published(run, store, fakes.MODELS / "double.onnx")
     assert manifest.golden == "golden.json"
     stored = Registry(open_store(store)).store.get("models/m/versions/1/golden.json").data
-    golden.replay(decode(stored, Golden, "golden.json"), open_session(str(fakes.MODELS / "double.onnx")))
+    golden.replay_exchanges(
+        decode_document(stored, GoldenDocument, "golden.json"), open_session(str(fakes.MODELS / "double.onnx"))
+    )
 
 
 def test_a_card_says_what_is_known(run: Run, store: str) -> None:
@@ -117,7 +119,7 @@ def test_where_none_can_be_recorded_that_is_said(run: Run, store: str) -> None:
     code, out, err = run("publish", str(fakes.MODELS / "echo-bytes.onnx"), "--name", "m")
     assert (code, out) == (0, "m:1\n")
     assert "No golden requests are recorded" in err
-    assert Registry(open_store(store)).manifest("m", 1).golden is None
+    assert Registry(open_store(store)).load_manifest("m", 1).golden is None
 
 
 def test_weights_beside_the_graph_come_along_and_answer(run: Run, store: str, tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_weights_beside_the_graph_come_along_and_answer(run: Run, store: str, tm
     (tmp_path / "w.bin").write_bytes(np.array([1, 2, 3], np.float32).tobytes())
     published(run, store, tmp_path / "m.onnx")
     gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment={"PILOTLIGHT_STORE": store})
-    with gateway.background() as url:
+    with gateway.serve_in_background() as url:
         body = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [10, 20, 30]}]}
         (tmp_path / "request.json").write_text(json.dumps(body))
         code, out, err = run("predict", "m", "--input", str(tmp_path / "request.json"), "--url", url, "--json")
@@ -168,8 +170,8 @@ def test_files_that_cannot_be_served_are_refused(
 
 def test_the_newest_format_that_is_let_through_opens(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
-    path.write_bytes(model(node(b"Relu", b"x"), ir=onnx_header.IR, opset=onnx_header.OPSET))
-    onnx_header.check(path)
+    path.write_bytes(model(node(b"Relu", b"x"), ir=onnx_header.NEWEST_IR_VERSION, opset=onnx_header.NEWEST_OPSET))
+    onnx_header.check_onnx_file(path)
     assert open_session(str(path)).inputs[0].name == "x"
 
 
@@ -185,7 +187,7 @@ def test_a_folder_with_one_graph_is_as_good_as_the_file(run: Run, store: str, tm
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "model.onnx").write_bytes(fakes.graph("tokens"))
     (tmp_path / "tokenizer.json").write_bytes((fakes.MODELS / "minilm/tokenizer.json").read_bytes())
-    assert published(run, store, tmp_path, "--task", "text").assets
+    assert published(run, store, tmp_path, "--task", "text").asset_files
 
 
 def test_several_graphs_must_be_told_apart(run: Run, tmp_path: Path) -> None:

@@ -9,7 +9,15 @@ import pytest
 from PIL import Image as Pillow
 
 from pilotlight.contracts.manifest import Manifest
-from pilotlight.contracts.processing import Classification, Column, Embedding, Image, Regression, Table, Text
+from pilotlight.contracts.processing import (
+    ClassificationPostprocessing,
+    EmbeddingPostprocessing,
+    ImagePreprocessing,
+    RegressionPostprocessing,
+    TableColumn,
+    TablePreprocessing,
+    TextPreprocessing,
+)
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
@@ -33,7 +41,7 @@ def folder(path: Path, graph: str, **documents: object) -> str:
 def published(run: Run, store: str, *words: str) -> Manifest:
     code, out, err = run("publish", *words, "--name", "m")
     assert code == 0, err
-    return Registry(open_store(store)).manifest("m", int(out.strip().removeprefix("m:")))
+    return Registry(open_store(store)).load_manifest("m", int(out.strip().removeprefix("m:")))
 
 
 def steps(path: Path, content: Mapping[str, object]) -> str:
@@ -46,17 +54,19 @@ def test_a_vision_transformer_is_read_from_its_own_files(run: Run, store: str, t
     labels = {"10": "ten", "2": "two", "0": "zero"}
     graph = folder(tmp_path, "colours", preprocessor_config=VIT, config={"id2label": labels})
     manifest = published(run, store, graph, "--task", "image")
-    assert manifest.prepare == Image(input="pixels", background=None, resize=(224, 224), filter="bicubic",
+    assert manifest.prepare == ImagePreprocessing(input="pixels", background=None, resize=(224, 224), filter="bicubic",
                                      mean=(0.5,) * 3, deviation=(0.5,) * 3)  # fmt: skip
     assert manifest.labels == ("zero", "two", "ten")
-    assert manifest.finish == Classification(output="scores")
+    assert manifest.finish == ClassificationPostprocessing(output="scores")
 
 
 def test_a_shortest_edge_and_a_crop_are_read(run: Run, store: str, tmp_path: Path) -> None:
     config = {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": 224, "resample": 2,
               "do_normalize": False, "do_flip_channel_order": True}  # fmt: skip
     manifest = published(run, store, folder(tmp_path, "colours", preprocessor_config=config), "--task", "image")
-    assert manifest.prepare == Image(input="pixels", background=None, shortest=256, crop=(224, 224), colour="BGR")
+    assert manifest.prepare == ImagePreprocessing(
+        input="pixels", background=None, shortest=256, crop=(224, 224), colour="BGR"
+    )
     assert manifest.finish is None
 
 
@@ -66,25 +76,25 @@ def test_a_sentence_transformer_is_read_from_its_own_files(run: Run, store: str,
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling/config.json").write_text('{"pooling_mode_cls_token": true}')
     manifest = published(run, store, graph, "--task", "text")
-    assert manifest.prepare == Text(max_length=256)
-    assert manifest.finish == Embedding(output="last_hidden_state", pooling="cls")
-    assert [file.path for file in manifest.assets] == ["tokenizer.json"]
+    assert manifest.prepare == TextPreprocessing(max_length=256)
+    assert manifest.finish == EmbeddingPostprocessing(output="last_hidden_state", pooling="cls")
+    assert [file.path for file in manifest.asset_files] == ["tokenizer.json"]
 
 
 def test_steps_come_from_a_file_and_the_graph(run: Run, store: str, tmp_path: Path) -> None:
     (tmp_path / "steps.yaml").write_text("prepare:\n  kind: image\n  resize: [8, 8]\nfinish: {kind: regression}\n")
     manifest = published(run, store, folder(tmp_path, "colours"), "--processing", str(tmp_path / "steps.yaml"))
     assert manifest.task == "image"
-    assert manifest.prepare == Image(input="pixels", resize=(8, 8))
-    assert manifest.finish == Regression(output="scores")
+    assert manifest.prepare == ImagePreprocessing(input="pixels", resize=(8, 8))
+    assert manifest.finish == RegressionPostprocessing(output="scores")
 
 
 def test_tabular_needs_its_columns(run: Run, store: str, tmp_path: Path) -> None:
     graph = folder(tmp_path, "double")
     file = steps(tmp_path, {"prepare": TABLE})
     manifest = published(run, store, graph, "--task", "tabular", "--processing", file)
-    columns = (Column(name="a", missing=0.5), Column(name="b"), Column(name="c", mean=1.0))
-    assert manifest.prepare == Table(input="x", columns=columns)
+    columns = (TableColumn(name="a", missing=0.5), TableColumn(name="b"), TableColumn(name="c", mean=1.0))
+    assert manifest.prepare == TablePreprocessing(input="x", columns=columns)
     assert run("publish", graph, "--name", "m", "--task", "tabular")[0] == 2
 
 
@@ -123,7 +133,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     store = str(tmp_path_factory.mktemp("steps") / "store")
     with Gateway(
         ROOT / "template.yaml", port=0, workers=1, environment={"PILOTLIGHT_STORE": store}
-    ).background() as url:
+    ).serve_in_background() as url:
         yield f"{url} {store}"
 
 
@@ -131,7 +141,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def url(served: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     address, store = served.split(" ", 1)
     monkeypatch.setenv("PILOTLIGHT_STORE", store)
-    if not Registry(open_store(store)).models():
+    if not Registry(open_store(store)).list_models():
         (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
         (tmp_path / "tokenizer.json").write_bytes((fakes.MODELS / "minilm/tokenizer.json").read_bytes())
         graph = folder(tmp_path, "colours", preprocessor_config=VIT)

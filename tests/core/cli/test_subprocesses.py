@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.cli.subprocesses import call
+from pilotlight.cli.subprocesses import run_command
 
 ROOT = Path(__file__).parents[3]
 RUN = """
@@ -27,11 +27,11 @@ time.sleep(60)
 
 @pytest.mark.parametrize("code", [0, 1, 2, 75])
 def test_exit_code_comes_back(code: int) -> None:
-    assert call([sys.executable, "-c", f"raise SystemExit({code})"], os.environ) == code
+    assert run_command([sys.executable, "-c", f"raise SystemExit({code})"], os.environ) == code
 
 
 def test_end_by_a_signal_is_told_as_a_shell_does() -> None:
-    assert call([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], os.environ) == 137
+    assert run_command([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], os.environ) == 137
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -47,5 +47,5 @@ def test_signals_go_on_to_the_other_program(number: signal.Signals) -> None:
 
 def test_our_own_handlers_come_back() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
-    call([sys.executable, "-c", ""], os.environ)
+    run_command([sys.executable, "-c", ""], os.environ)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)] == before

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pilotlight.cli import subprocesses
-from pilotlight.cli.sweep import axis, label, names
+from pilotlight.cli.sweep import build_run_names, format_name_part, parse_axis
 from tests.core.cli.conftest import Run
 
 QUICK = ("--set", "name=swept", "--set", "folds=null", "--set", "epochs=1")
@@ -36,7 +36,7 @@ def test_a_run_that_publishes_nothing_does_not_end_it(run: Run, monkeypatch: pyt
         ended.append(command)
         return 1
 
-    monkeypatch.setattr(subprocesses, "call", fails)
+    monkeypatch.setattr(subprocesses, "run_command", fails)
     code, _, err = run("sweep", "wine", "seed=[1, 2]", "--run", "mine")
     assert [words[-1] for words in ended] == ["mine-1", "mine-2"]
     assert "--set" in ended[0]
@@ -52,14 +52,21 @@ def test_what_is_no_axis(run: Run, word: str) -> None:
 
 
 def test_names_tell_what_is_set() -> None:
-    schedules = axis("schedule=[{name: step, every: 0.3}, {name: cosine}]")
-    pairs = [(a, b) for a in axis("optimiser.name=[gd, adam]") for b in schedules]
-    assert names("s", pairs) == ["s-gd-step", "s-gd-cosine", "s-adam-step", "s-adam-cosine"]
-    assert names("s", [(one,) for one in axis("schedule=[{name: step, every: 0.3}, {name: step, every: 0.5}]")]) == [
+    schedules = parse_axis("schedule=[{name: step, every: 0.3}, {name: cosine}]")
+    pairs = [(a, b) for a in parse_axis("optimiser.name=[gd, adam]") for b in schedules]
+    assert build_run_names("s", pairs) == ["s-gd-step", "s-gd-cosine", "s-adam-step", "s-adam-cosine"]
+    assert build_run_names(
+        "s", [(one,) for one in parse_axis("schedule=[{name: step, every: 0.3}, {name: step, every: 0.5}]")]
+    ) == [
         "s-1",
         "s-2",
     ]
-    assert (label({"train": 0.5, "test": 0.5}), label([8, 16]), label("a/b"), label("")) == (
+    assert (
+        format_name_part({"train": 0.5, "test": 0.5}),
+        format_name_part([8, 16]),
+        format_name_part("a/b"),
+        format_name_part(""),
+    ) == (
         "0.5-0.5",
         "8-16",
         "a-b",

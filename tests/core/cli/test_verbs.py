@@ -18,11 +18,11 @@ from typer.main import get_command
 import pilotlight
 from pilotlight import cli
 from pilotlight.cli import checkout, demo
-from pilotlight.cli.models import measured, summary
-from pilotlight.cli.serve import absolute
+from pilotlight.cli.models import build_version_summary, format_measured_metric
+from pilotlight.cli.serve import resolve_store
 from pilotlight.contracts.manifest import Variant
 from pilotlight.local.gateway import Gateway
-from pilotlight.registry.approval import decide
+from pilotlight.registry.approval import record_decision
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 from tests import fakes
@@ -37,7 +37,7 @@ VERBS = (*(verb.__name__ for verb in cli.VERBS), "runs")
 def url(store: str) -> Iterator[str]:
     fakes.publish(Registry(open_store(store)))
     gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment={"PILOTLIGHT_STORE": store})
-    with gateway.background() as address:
+    with gateway.serve_in_background() as address:
         yield address
 
 
@@ -103,7 +103,7 @@ def test_version_is_shown_by_the_metric_that_it_is_judged_by(
 ) -> None:
     published = fakes.publish(Registry(open_store("memory://")))
     manifest = msgspec.structs.replace(published, metric=metric, variants={"fp32": Variant("model.onnx", metrics)})
-    assert measured(summary(manifest, {})) == text
+    assert format_measured_metric(build_version_summary(manifest, {})) == text
 
 
 @pytest.mark.parametrize("words", [["rollback", "double"], ["split", "double", "1=20"], ["canary", "double:1"]])
@@ -111,19 +111,19 @@ def test_what_people_have_rejected_serves_nobody(run: Run, store: str, words: li
     found = Registry(open_store(store))
     for _ in range(2):
         fakes.publish(found)
-    found.move("double", "champion", 2, by="test", reason="test")
-    decide(found, "double", 1, "rejected", by="ann", why="leaks")
+    found.move_alias("double", "champion", 2, actor="test", reason="test")
+    record_decision(found, "double", 1, "rejected", actor="ann", reason="leaks")
     code, out, said = run(*words)
     assert (code, out, said) == (1, "", "double:1 was rejected by ann: leaks. Approve it first.\n")
-    assert found.alias("double", "champion").number == 2
-    decide(found, "double", 1, "approved", by="ann", why="it does not")
+    assert found.load_alias("double", "champion").number == 2
+    record_decision(found, "double", 1, "approved", actor="ann", reason="it does not")
     assert run(*words)[0] == 0
 
 
 def test_published_labels_are_kept(run: Run, store: str, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\ndog\nbird\n")
     run("publish", str(fakes.MODELS / "double.onnx"), "--name", "pets", "--labels", str(tmp_path / "labels.txt"))
-    assert Registry(open_store(store)).manifest("pets", 1).labels == ("cat", "dog", "bird")
+    assert Registry(open_store(store)).load_manifest("pets", 1).labels == ("cat", "dog", "bird")
 
 
 @pytest.mark.parametrize(
@@ -216,13 +216,13 @@ def test_serve_prints_its_url_and_ends_on_ctrl_c(store: str) -> None:
 
 def test_relative_stores_mean_the_same_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert absolute(".pilotlight/store") == str(tmp_path / ".pilotlight/store")
-    assert absolute("s3://bucket/x") == "s3://bucket/x"
+    assert resolve_store(".pilotlight/store") == str(tmp_path / ".pilotlight/store")
+    assert resolve_store("s3://bucket/x") == "s3://bucket/x"
 
 
 def test_the_checkout_is_found_from_below(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT / "tests" / "core")
-    assert checkout.folder() == ROOT
+    assert checkout.find_checkout() == ROOT
 
 
 def publish_kept(store: str) -> str:
@@ -230,7 +230,7 @@ def publish_kept(store: str) -> str:
 
 
 def test_the_demo_after_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "trained", publish_kept)
+    monkeypatch.setattr(demo, "train_and_publish", publish_kept)
     code, out, err = run("demo")
     assert code == 0, err
     assert re.search(r"int8 over HTTP │\s+9[789]\.\d\d%", out)
@@ -239,7 +239,7 @@ def test_the_demo_after_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_demo_in_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "trained", publish_kept)
+    monkeypatch.setattr(demo, "train_and_publish", publish_kept)
     code, out, _ = run("demo", "--json")
     said = json.loads(out)
     assert (code, said["reference"], said["served"], said["examples"]) == (0, "digits:1", "int8", 450)
@@ -247,9 +247,9 @@ def test_the_demo_in_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_demo_fails_when_the_server_answers_otherwise(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "trained", publish_kept)
+    monkeypatch.setattr(demo, "train_and_publish", publish_kept)
     images, labels = fakes.digits()
-    monkeypatch.setattr(demo, "evaluation", lambda *_: (images[::-1][:20], labels[:20]))
+    monkeypatch.setattr(demo, "load_test_set", lambda *_: (images[::-1][:20], labels[:20]))
     code, _, err = run("demo", "--json")
     assert code == 1
     assert re.search(r"Served \d+\.\d+% of the test set right, but 9\d\.\d+% were measured", err)

@@ -109,8 +109,8 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
 
 def client(server: Checking, **environment: str) -> Client:
     url = f"http://127.0.0.1:{server.server_port}"
-    given = Credentials.of(environment, url)
-    return Client(url, headers=given.headers, auth=given.signature)
+    given = Credentials.from_environment(environment, url)
+    return Client(url, headers=given.headers, auth=given.iam_auth)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", bytes(range(256))])
@@ -126,29 +126,31 @@ def client(server: Checking, **environment: str) -> Client:
 def test_a_signed_request_is_let_in(server: Checking, path: str, body: bytes) -> None:
     with client(server, PILOTLIGHT_AUTH="iam") as signed, client(server) as bare:
         method = "POST" if body else "GET"
-        assert signed.exchange(method, path, body or None).status == 200
-        assert bare.exchange(method, path, body or None).status == 403
+        assert signed.send_request(method, path, body or None).status == 200
+        assert bare.send_request(method, path, body or None).status == 403
     assert server.seen[0]["x-amz-security-token"] == SESSION
 
 
 def test_a_key_goes_along(server: Checking) -> None:
     with client(server, PILOTLIGHT_AUTH="iam", PILOTLIGHT_API_KEY="k-1") as both:
-        assert both.exchange("GET", "/v2").status == 200
+        assert both.send_request("GET", "/v2").status == 200
     assert server.seen[0]["x-api-key"] == "k-1"
 
 
 def test_keys_and_tokens_are_headers(server: Checking) -> None:
     with client(server, PILOTLIGHT_API_KEY="k-1", PILOTLIGHT_TOKEN="t-1") as connected:
-        connected.exchange("GET", "/v2")
+        connected.send_request("GET", "/v2")
     assert (server.seen[0]["x-api-key"], server.seen[0]["authorization"]) == ("k-1", "Bearer t-1")
-    assert not Credentials.of({}, "http://localhost")
+    assert not Credentials.from_environment({}, "http://localhost")
 
 
 def test_the_region_is_that_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    found = Credentials.of({"PILOTLIGHT_AUTH": "iam"}, "https://abc.execute-api.eu-west-3.amazonaws.com/prod")
-    assert found.signature is not None
-    assert found.signature._region == "eu-west-3"
+    found = Credentials.from_environment(
+        {"PILOTLIGHT_AUTH": "iam"}, "https://abc.execute-api.eu-west-3.amazonaws.com/prod"
+    )
+    assert found.iam_auth is not None
+    assert found.iam_auth._region == "eu-west-3"
 
 
 @pytest.mark.parametrize(
@@ -166,10 +168,10 @@ def test_what_cannot_be_is_said(
     for name in without:
         monkeypatch.delenv(name)
     with pytest.raises(InvalidInputError, match=said):
-        Credentials.of(environment, "https://models.example.com")
+        Credentials.from_environment(environment, "https://models.example.com")
 
 
 def test_a_profile_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(InvalidInputError, match=r"no AWS credentials: .*nobody"):
-        Credentials.of({"PILOTLIGHT_AUTH": "iam"}, "https://models.example.com")
+        Credentials.from_environment({"PILOTLIGHT_AUTH": "iam"}, "https://models.example.com")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pilotlight.client.client import Client, Inference, Tensor
+from pilotlight.client.client import Client, InferResponse, Tensor
 from pilotlight.errors import (
     InvalidInputError,
     MethodNotAllowedError,
@@ -67,10 +67,10 @@ def test_infer_speaks_v2(server: tuple[str, type[Scripted]]) -> None:
     handler.answer = json.dumps(answer).encode()
     with Client(url + "/prod/") as client:
         found = client.infer("m", [Tensor("x", "FP32", [1], [1.5])], version="champion", outputs=["y"], id="a")
-    assert found == Inference("m", "3", [Tensor("y", "FP32", [1], [None])], "a")
-    assert found.output("y").data == [None]
+    assert found == InferResponse("m", "3", [Tensor("y", "FP32", [1], [None])], "a")
+    assert found.get_output("y").data == [None]
     with pytest.raises(NotFoundError, match="answered without 'z'"):
-        found.output("z")
+        found.get_output("z")
     tensor = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1.5]}
     body = {"inputs": [tensor], "outputs": [{"name": "y"}], "id": "a"}
     assert handler.asked == [("POST", "/prod/v2/models/m/versions/champion/infer", body)]
@@ -93,7 +93,7 @@ def test_statuses_become_errors(server: tuple[str, type[Scripted]], status: int,
     url, handler = server
     handler.status, handler.answer = status, b'{"error":"what to do"}'
     with Client(url) as client, pytest.raises(kind, match=r"^what to do$"):
-        client.models()
+        client.list_models()
 
 
 @pytest.mark.parametrize(("status", "answer"), [(502, b"<html>Bad Gateway</html>"), (200, b"<html>Welcome</html>")])
@@ -104,20 +104,20 @@ def test_a_server_that_is_not_ours_is_said(server: tuple[str, type[Scripted]], s
         Client(url) as client,
         pytest.raises(UnavailableError, match=r"The server (answered 502|did not answer as V2)"),
     ):
-        client.models()
+        client.list_models()
 
 
 def test_nobody_there_is_not_ready() -> None:
     with Client("http://127.0.0.1:9") as client:
-        assert not client.ready()
+        assert not client.is_ready()
         with pytest.raises(UnavailableError, match=r"Nothing answers at http://127\.0\.0\.1:9"):
-            client.models()
+            client.list_models()
 
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://host", ""])
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(InvalidInputError, match=r"is not a URL.*use http://host:port"), Client(url) as client:
-        client.models()
+        client.list_models()
 
 
 @pytest.mark.parametrize("value", ["a\nsecret", "secret\r", " secret", "secret ", "s\u00e9cret", "\0secret"])
@@ -131,7 +131,7 @@ def test_a_header_that_cannot_be_sent_is_refused_without_its_value(value: str) -
 def test_any_other_header_may_be_sent(value: str, server: tuple[str, type[Scripted]]) -> None:
     url, _ = server
     with Client(url, headers={"x-api-key": value}) as client:
-        assert client.exchange("GET", "/v2").status
+        assert client.send_request("GET", "/v2").status
 
 
 def test_the_client_brings_no_runtime() -> None:

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from pilotlight.contracts.manifest import (
     AliasDocument,
-    Draft,
     Manifest,
-    Reference,
+    ManifestDraft,
+    ModelReference,
     TensorSpec,
     check_name,
-    decode,
-    encode,
+    decode_document,
+    encode_document,
 )
 from pilotlight.errors import InvalidInputError
-from pilotlight.registry.registry import complete, describe
+from pilotlight.registry.registry import build_manifest, describe_file
 from tests import fakes
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True).filter(lambda name: name != "stats")
@@ -25,14 +25,14 @@ names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True).filter
 
 @given(names, st.integers(1, 10**17))
 def test_references_read_back(name: str, version: int) -> None:
-    assert Reference.parse(f"{name}:{version}") == Reference(name, version)
-    assert Reference.parse(str(Reference(name, version))) == Reference(name, version)
-    assert Reference.parse(name) == Reference(name, None, "champion")
+    assert ModelReference.parse(f"{name}:{version}") == ModelReference(name, version)
+    assert ModelReference.parse(str(ModelReference(name, version))) == ModelReference(name, version)
+    assert ModelReference.parse(name) == ModelReference(name, None, "champion")
 
 
 @given(names, names.filter(lambda alias: not alias.isdecimal()))
 def test_aliases_read_back(name: str, alias: str) -> None:
-    assert str(Reference.parse(f"{name}@{alias}")) == str(Reference(name, None, alias))
+    assert str(ModelReference.parse(f"{name}@{alias}")) == str(ModelReference(name, None, alias))
 
 
 @pytest.mark.parametrize(
@@ -58,30 +58,30 @@ def test_aliases_read_back(name: str, alias: str) -> None:
 )
 def test_wrong_references_say_what_is_right(text: str, hint: str) -> None:
     with pytest.raises(InvalidInputError, match=hint):
-        Reference.parse(text)
+        ModelReference.parse(text)
 
 
 @given(st.text(string.printable, max_size=20))
 def test_any_text_parses_or_is_refused(text: str) -> None:
     try:
-        reference = Reference.parse(text)
+        reference = ModelReference.parse(text)
     except InvalidInputError:
         return
     assert check_name(reference.name, "model name") == reference.name
 
 
 def wrong_manifest(**changes: object) -> bytes:
-    manifest = json.loads(encode(valid_manifest()))
+    manifest = json.loads(encode_document(valid_manifest()))
     return json.dumps({key: value for key, value in (manifest | changes).items() if value != "absent"}).encode()
 
 
 def valid_manifest() -> Manifest:
-    return complete(fakes.draft(), (describe("model.onnx", b"graph"),))
+    return build_manifest(fakes.draft(), (describe_file("model.onnx", b"graph"),))
 
 
 def test_a_manifest_reads_back() -> None:
     manifest = valid_manifest()
-    assert decode(encode(manifest), Manifest, "here") == manifest
+    assert decode_document(encode_document(manifest), Manifest, "here") == manifest
 
 
 @pytest.mark.parametrize(
@@ -105,24 +105,24 @@ def test_a_manifest_reads_back() -> None:
 )
 def test_wrong_manifests_name_the_field(changes: dict[str, Any], hint: str) -> None:
     with pytest.raises(InvalidInputError, match=hint):
-        decode(wrong_manifest(**changes), Manifest, "models/double/versions/1/manifest.json")
+        decode_document(wrong_manifest(**changes), Manifest, "models/double/versions/1/manifest.json")
 
 
 def test_newer_fields_are_let_through() -> None:
-    assert decode(wrong_manifest(signature="later"), Manifest, "here").name == "double"
+    assert decode_document(wrong_manifest(signature="later"), Manifest, "here").name == "double"
 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_with_its_place(data: bytes) -> None:
     with pytest.raises(InvalidInputError, match="over there is not a AliasDocument"):
-        decode(data, AliasDocument, "over there")
+        decode_document(data, AliasDocument, "over there")
 
 
 def test_free_dimensions_print_as_minus_one() -> None:
-    assert TensorSpec("x", "FP32", ("batch", 3, "width")).free_shape == [-1, 3, -1]
+    assert TensorSpec("x", "FP32", ("batch", 3, "width")).v2_shape == [-1, 3, -1]
 
 
 def test_a_draft_is_no_manifest() -> None:
     with pytest.raises(InvalidInputError, match="is not a Manifest"):
-        decode(encode(fakes.draft()), Manifest, "here")
-    assert decode(encode(fakes.draft()), Draft, "here") == fakes.draft()
+        decode_document(encode_document(fakes.draft()), Manifest, "here")
+    assert decode_document(encode_document(fakes.draft()), ManifestDraft, "here") == fakes.draft()

@@ -17,5 +17,5 @@ from pilotlight.contracts.metric import METRICS
 )
 def test_loss_of_a_metric(name: str, before: float, after: float, lost: float, told: str) -> None:
     metric = METRICS[name]
-    assert metric.lost(before, after) == lost
-    assert metric.told(lost, name) == told
+    assert metric.compute_degradation(before, after) == lost
+    assert metric.format_difference(lost, name) == told

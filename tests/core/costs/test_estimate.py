@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from pilotlight.costs import prices
-from pilotlight.costs.estimate import SECONDS, Estimate, Load, estimate
+from pilotlight.costs.estimate import SECONDS_PER_MONTH, CostEstimate, Workload, estimate_cost
 from pilotlight.errors import InvalidInputError
 
 
-def month(**more: Any) -> Estimate:  # noqa: ANN401 - fields of a load
-    return estimate(Load(**{"rps": 1e6 / SECONDS, "ms": 20, "memory_mb": 1769, "architecture": "arm64", **more}))
+def month(**more: Any) -> CostEstimate:  # noqa: ANN401 - fields of a load
+    return estimate_cost(
+        Workload(**{"rps": 1e6 / SECONDS_PER_MONTH, "ms": 20, "memory_mb": 1769, "architecture": "arm64", **more})
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,7 @@ def test_an_instance_breaks_even() -> None:
         return next(other.break_even for other in month(edge=edge).alternatives if "m5.large" in other.name)
 
     assert even("http") == pytest.approx(51e6, rel=0.01)
-    assert even("http") == pytest.approx(19 * SECONDS, rel=0.03)
+    assert even("http") == pytest.approx(19 * SECONDS_PER_MONTH, rel=0.03)
     assert even("url") == pytest.approx(127e6, rel=0.01)
 
 
@@ -69,10 +71,10 @@ def test_environments_that_are_kept_started(architecture: str, expected: float) 
 
 
 def test_tiers_are_for_what_lies_in_them() -> None:
-    rest = prices.LIST.prices["rest_api"]
-    assert rest.of(333e6) == pytest.approx(333 * 3.50)
-    assert rest.of(2e9) == pytest.approx(333 * 3.50 + 667 * 2.80 + 1000 * 2.38)
-    assert prices.LIST.prices["s3_put"].of(10) == pytest.approx(5e-5)
+    rest = prices.PRICE_LIST.prices["rest_api"]
+    assert rest.compute_cost(333e6) == pytest.approx(333 * 3.50)
+    assert rest.compute_cost(2e9) == pytest.approx(333 * 3.50 + 667 * 2.80 + 1000 * 2.38)
+    assert prices.PRICE_LIST.prices["s3_put"].compute_cost(10) == pytest.approx(5e-5)
 
 
 def test_large_requests_cost_an_http_api_more() -> None:
@@ -82,7 +84,7 @@ def test_large_requests_cost_an_http_api_more() -> None:
 def test_what_lambda_gives_is_taken_off_and_never_more() -> None:
     assert month(edge="url", free_tier=True).usd == 0
     lines = {line.what: line.usd for line in month(rps=10, free_tier=True).lines}
-    assert lines["Lambda, requests"] == pytest.approx((10 * SECONDS - 1e6) * 0.2e-6)
+    assert lines["Lambda, requests"] == pytest.approx((10 * SECONDS_PER_MONTH - 1e6) * 0.2e-6)
 
 
 def test_machines_are_as_many_as_the_load_keeps_busy() -> None:
@@ -111,6 +113,6 @@ def test_loads_that_cannot_be(load: dict[str, Any], words: str) -> None:
 
 
 def test_every_price_has_a_source_that_is_named() -> None:
-    document = json.loads(Path(prices.FILE).read_text())
+    document = json.loads(Path(prices.PRICES_FILE).read_text())
     entries = [*document["prices"].values(), *document["machines"], document["free_tier"]]
     assert {entry["source"] for entry in entries} == set(document["sources"])

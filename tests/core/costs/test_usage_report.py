@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight.costs.usage_report import statement
+from pilotlight.costs.usage_report import build_usage_report
 from pilotlight.errors import InvalidInputError
 
 
@@ -22,7 +22,7 @@ def test_sums_by_tenant_model_and_version() -> None:
         line(), line(tenant="b", calls=3, usd="0.000001"), line(), line(version="2"),
         line(status=400), line(model=None, version=None, tenant="", status=404),
     ])  # fmt: skip
-    found = statement(log)
+    found = build_usage_report(log)
     assert [(each.tenant, each.model, each.version, each.calls, each.failed) for each in found.accounts] == [
         ("b", "digits", "1", 3, 0),
         ("a", "digits", "1", 3, 1),
@@ -34,27 +34,27 @@ def test_sums_by_tenant_model_and_version() -> None:
 
 
 def test_a_tail_of_the_log_has_something_before_the_line() -> None:
-    found = statement(f'2026-11-25T10:00:00 {line()}\nSTART RequestId: x\n{{"level": "INFO"}}\nno usd here\n')
+    found = build_usage_report(f'2026-11-25T10:00:00 {line()}\nSTART RequestId: x\n{{"level": "INFO"}}\nno usd here\n')
     assert (found.calls, found.unread) == (1, 0)
 
 
 def test_a_document_of_events_is_read_however_it_is_laid_out() -> None:
     events = {"events": [{"message": line() + "\n", "timestamp": 1}, {"message": "START"}, {"message": line()}]}
-    assert statement(json.dumps(events)).calls == statement(json.dumps(events, indent=4)).calls == 2
-    assert statement(json.dumps({"message": line()})).calls == 1
+    assert build_usage_report(json.dumps(events)).calls == build_usage_report(json.dumps(events, indent=4)).calls == 2
+    assert build_usage_report(json.dumps({"message": line()})).calls == 1
 
 
 def test_lines_that_were_cut_off_are_told_and_not_guessed() -> None:
-    found = statement(f"{line()}\n{line()[:-3]}\n")
+    found = build_usage_report(f"{line()}\n{line()[:-3]}\n")
     assert (found.calls, found.unread) == (1, 1)
 
 
 @pytest.mark.parametrize("log", ["", "START\n", '{"usd": 1}', '[{"usd": 1}]', '{"events": []}', '"events" {'])
 def test_a_log_without_calls_is_refused(log: str) -> None:
     with pytest.raises(InvalidInputError, match="No line of this log is of a call"):
-        statement(log)
+        build_usage_report(log)
 
 
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
-    assert statement(f"{text}\n{line()}\n{text}").calls >= 1
+    assert build_usage_report(f"{text}\n{line()}\n{text}").calls >= 1

@@ -21,5 +21,5 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     fakes.publish_digits(registry)
     fakes.publish(registry)
     variables = {"PILOTLIGHT_STORE": store}
-    with Gateway(ROOT / "template.yaml", port=0, workers=1, environment=variables).background() as url:
+    with Gateway(ROOT / "template.yaml", port=0, workers=1, environment=variables).serve_in_background() as url:
         yield url, store

@@ -6,30 +6,30 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from pilotlight.contracts.manifest import Draft, Prepared, Variant
-from pilotlight.doctor.finding import Finding, finding
-from pilotlight.doctor.models import Models
+from pilotlight.contracts.manifest import ManifestDraft, OptimizedGraph, Variant
+from pilotlight.doctor.finding import CheckResult, run_check
+from pilotlight.doctor.models import ModelChecks
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry, alias_path, version_path
 from pilotlight.runtime.model_files import RUNTIME
 from tests import fakes
 
 
-def examined(registry: Registry, *, deep: bool = False) -> tuple[dict[str, Finding], list[str]]:
+def examined(registry: Registry, *, deep: bool = False) -> tuple[dict[str, CheckResult], list[str]]:
     progress: list[str] = []
-    found = {one.check: one for one in map(finding, Models(registry, progress.append, deep=deep).checks())}
+    found = {one.check: one for one in map(run_check, ModelChecks(registry, progress.append, deep=deep).list_checks())}
     return found, progress
 
 
-def prepared(runtime: str) -> Draft:
+def prepared(runtime: str) -> ManifestDraft:
     """A version with a graph that was optimised ahead, by some build."""
-    variant = Variant("model.onnx", prepared=Prepared(runtime, "model.prepared.onnx", ()))
+    variant = Variant("model.onnx", prepared=OptimizedGraph(runtime, "model.prepared.onnx", ()))
     return structs.replace(fakes.draft("ready"), variants={"fp32": variant})
 
 
 def publish_prepared(registry: Registry, runtime: str) -> None:
     graph = fakes.graph("double")
-    registry.publish(prepared(runtime), {"model.onnx": graph, "model.prepared.onnx": graph})
+    registry.publish_version(prepared(runtime), {"model.onnx": graph, "model.prepared.onnx": graph})
 
 
 def test_healthy_models_pass(registry: Registry) -> None:
@@ -53,7 +53,7 @@ def no_champion(registry: Registry) -> None:
 
 
 def dangling(registry: Registry) -> None:
-    registry.change("double", "champion", lambda document: alias_updates.moved(document, 7, "test", "test"))
+    registry.update_alias("double", "champion", lambda document: alias_updates.point_to(document, 7, "test", "test"))
 
 
 def lost(registry: Registry) -> None:
@@ -101,7 +101,7 @@ def test_only_a_deep_look_hashes(registry: Registry) -> None:
 
 def test_a_champion_out_of_service_is_told(registry: Registry) -> None:
     fakes.publish(registry)
-    registry.suspend("double", "champion", by="test", reason="test")
+    registry.suspend_alias("double", "champion", actor="test", reason="test")
     assert examined(registry)[0]["champions"].said == "All 1 models have one. Out of service on purpose: double."
 
 

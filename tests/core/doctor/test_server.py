@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from pilotlight.cli.doctor import of_server
+from pilotlight.cli.doctor import check_server
 from pilotlight.doctor import answers
-from pilotlight.doctor.finding import Finding
-from pilotlight.doctor.server import Server
+from pilotlight.doctor.finding import CheckResult
+from pilotlight.doctor.server import ServerChecks
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
@@ -28,11 +28,11 @@ KEY = "the-key"
 FAR_PAST = "Wed, 25 Nov 2020 15:00:00 GMT"
 
 
-def examined(url: str, store: str | None = None) -> dict[str, Finding]:
-    return {found.check: found for found in of_server(url, store, deep=False)}
+def examined(url: str, store: str | None = None) -> dict[str, CheckResult]:
+    return {found.check: found for found in check_server(url, store, deep=False)}
 
 
-def failing(found: dict[str, Finding]) -> set[str]:
+def failing(found: dict[str, CheckResult]) -> set[str]:
     return {name for name, one in found.items() if one.state == "fails"}
 
 
@@ -255,7 +255,7 @@ def test_a_wrong_key_that_is_let_in(served: Served) -> None:
 
 
 def test_a_far_server_must_ask_for_a_key_and_encrypt(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Server, "is_near", False)
+    monkeypatch.setattr(ServerChecks, "is_local", False)
     found = examined(served[0])
     assert failing(found) == {"TLS", "keys"}
     assert "deploy with Auth=admin-key" in found["keys"].said
@@ -263,7 +263,7 @@ def test_a_far_server_must_ask_for_a_key_and_encrypt(served: Served, monkeypatch
 
 
 def test_slowness_is_a_fault(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "WARM_MS", 0.0)
+    monkeypatch.setattr(answers, "MAX_WARM_MS", 0.0)
     found = examined(served[0])
     assert failing(found) == {"latency"}
     assert "ModelMemory" in found["latency"].said
@@ -273,7 +273,7 @@ def test_a_server_of_another_store(served: Served, tmp_path: Path) -> None:
     registry = Registry(open_store(str(tmp_path)))
     for _ in range(2):
         fakes.publish_digits(registry)
-    registry.move("digits", "champion", 2, by="test", reason="test")
+    registry.move_alias("digits", "champion", 2, actor="test", reason="test")
     found = examined(served[0], str(tmp_path))
     assert failing(found) == {"aliases over HTTP", "golden requests"}
     assert "does the server read another store?" in found["aliases over HTTP"].said
@@ -281,7 +281,7 @@ def test_a_server_of_another_store(served: Served, tmp_path: Path) -> None:
 
 def test_what_is_no_url() -> None:
     with pytest.raises(InvalidInputError, match="'somewhere' is not a URL"):
-        list(of_server("somewhere", None, deep=False))
+        list(check_server("somewhere", None, deep=False))
 
 
 def certified(folder: Path, days: float) -> ssl.SSLContext:

@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 
 from pilotlight.doctor import store as stores
-from pilotlight.doctor.finding import Finding, finding
+from pilotlight.doctor.finding import CheckResult, run_check
 from pilotlight.errors import AlreadyExistsError, ChangedError, DeniedError, StoreError
 from pilotlight.storage.object_store import ObjectStore, open_store
 
 
-def examined(store: ObjectStore) -> dict[str, Finding]:
-    return {one.check: one for one in map(finding, stores.checks(store))}
+def examined(store: ObjectStore) -> dict[str, CheckResult]:
+    return {one.check: one for one in map(run_check, stores.list_store_checks(store))}
 
 
 def test_every_kind_of_store_passes_and_keeps_nothing(store: ObjectStore) -> None:
     assert {one.state for one in examined(store).values()} == {"passes"}
-    assert list(store.paths("doctor")) == []
+    assert list(store.list_paths("doctor")) == []
 
 
 class Broken(ObjectStore):
@@ -27,7 +27,7 @@ class Broken(ObjectStore):
 
 
 class Away(Broken):
-    def folders(self, prefix: str) -> list[str]:
+    def list_folders(self, prefix: str) -> list[str]:
         raise StoreError(f"The store failed at {prefix}: connection refused")
 
 
@@ -82,7 +82,7 @@ def test_a_store_that_does_not_keep_its_word(kind: type[Broken], failing: set[st
     found = examined(store)
     assert {name for name, one in found.items() if one.state == "fails"} == failing
     assert all(words in found[name].said for name in failing)
-    assert kind is Keeps or list(store.paths("doctor")) == []
+    assert kind is Keeps or list(store.list_paths("doctor")) == []
 
 
 def test_who_may_only_read_is_told_so() -> None:

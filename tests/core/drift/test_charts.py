@@ -3,36 +3,38 @@
 import numpy as np
 import pytest
 
-from pilotlight.drift.aggregation import cleared
-from pilotlight.drift.charts import COLUMNS, columns, lines
-from pilotlight.drift.histograms import counted, sketch
+from pilotlight.drift.aggregation import clear_histogram
+from pilotlight.drift.charts import COLUMNS, compute_column_shares, format_chart
+from pilotlight.drift.histograms import add_values, build_histogram
 
 
 def test_shares_add_up_and_what_is_beyond_is_at_the_ends() -> None:
-    before = sketch(np.linspace(0, 1, 1000))
-    now = counted(cleared(before), np.concatenate([np.full(30, -5.0), np.linspace(0, 1, 60), np.full(10, 9.0)]))
-    found = columns(now, before)
+    before = build_histogram(np.linspace(0, 1, 1000))
+    now = add_values(
+        clear_histogram(before), np.concatenate([np.full(30, -5.0), np.linspace(0, 1, 60), np.full(10, 9.0)])
+    )
+    found = compute_column_shares(now, before)
     assert len(found) == COLUMNS + 2
     assert found.sum() == pytest.approx(1)
     assert (found[0], found[-1]) == (0.3, 0.1)
 
 
 def test_a_flat_world_is_drawn_flat_though_bins_are_quantiles() -> None:
-    found = columns(sketch(np.linspace(0, 1, 6400)), sketch(np.linspace(0, 1, 6400)))
+    found = compute_column_shares(build_histogram(np.linspace(0, 1, 6400)), build_histogram(np.linspace(0, 1, 6400)))
     assert found[1:-1] == pytest.approx(np.full(COLUMNS, 1 / COLUMNS), abs=2e-3)
 
 
 def test_numbers_and_words_are_drawn() -> None:
-    before = sketch(np.arange(100.0))
-    training, now, scale = lines(before, counted(cleared(before), np.full(50, 200.0)))
+    before = build_histogram(np.arange(100.0))
+    training, now, scale = format_chart(before, add_values(clear_histogram(before), np.full(50, 200.0)))
     assert training.count("█") >= 1
     assert now.endswith("█│")
     assert ("<0" in scale, "99>" in scale) == (True, True)
-    words = sketch(np.array(["a", "b", "b"], object))
-    assert any("66.7%" in line for line in lines(words, words))
+    words = build_histogram(np.array(["a", "b", "b"], object))
+    assert any("66.7%" in line for line in format_chart(words, words))
 
 
 def test_one_value_and_no_value_are_drawn() -> None:
     for values in (np.zeros(5), np.full(5, np.nan)):
-        found = sketch(values)
-        assert lines(found, found)
+        found = build_histogram(values)
+        assert format_chart(found, found)

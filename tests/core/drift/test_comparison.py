@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from pilotlight.drift.aggregation import cleared
-from pilotlight.drift.comparison import FEWEST, Comparison, compare
-from pilotlight.drift.histograms import Array, counted, sketch
+from pilotlight.drift.aggregation import clear_histogram
+from pilotlight.drift.comparison import MIN_EXAMPLES, Comparison, compare_histograms
+from pilotlight.drift.histograms import Array, add_values, build_histogram
 
 
 def judged(train: Array, now: Array, tests: int = 1) -> Comparison:
-    before = sketch(train)
-    return compare("feature", "x", before, counted(cleared(before), now), tests)
+    before = build_histogram(train)
+    return compare_histograms("feature", "x", before, add_values(clear_histogram(before), now), tests)
 
 
 def normal(size: int, mean: float = 0.0, deviation: float = 1.0) -> Array:
@@ -40,8 +40,8 @@ def test_a_certain_change_that_is_tiny_is_none() -> None:
 
 
 def test_few_examples_say_nothing_however_far_away() -> None:
-    assert judged(normal(2000), normal(FEWEST - 1, 10)).verdict == "too few"
-    assert judged(normal(2000), normal(FEWEST, 10)).verdict == "drifted"
+    assert judged(normal(2000), normal(MIN_EXAMPLES - 1, 10)).verdict == "too few"
+    assert judged(normal(2000), normal(MIN_EXAMPLES, 10)).verdict == "drifted"
 
 
 def test_more_features_ask_for_more_certainty() -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.contracts.manifest import Draft, decode
+from pilotlight.contracts.manifest import ManifestDraft, decode_document
 from pilotlight.errors import ChangedError
-from pilotlight.gate.evaluation import Gate
-from pilotlight.gate.promotion import Force, move, promote
+from pilotlight.gate.evaluation import QualityGate
+from pilotlight.gate.promotion import GateOverride, move_alias, promote_version
 from pilotlight.gate.verdict import Verdict, verdict_path
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.storage.object_store import open_store
@@ -26,22 +26,26 @@ def registry(tmp_path: Path) -> Registry:
 
 
 @pytest.fixture
-def gate(registry: Registry) -> Gate:
-    return Gate(registry, memory_mb=1769)
+def gate(registry: Registry) -> QualityGate:
+    return QualityGate(registry, memory_mb=1769)
 
 
 def refusals(verdict: Verdict) -> dict[str, str]:
     return {check.name: check.why for check in verdict.checks if not check.passed}
 
 
-def test_the_same_model_again_passes_and_becomes_champion(registry: Registry, gate: Gate) -> None:
+def test_the_same_model_again_passes_and_becomes_champion(registry: Registry, gate: QualityGate) -> None:
     again = fakes.publish_digits(registry)
-    outcome = promote(gate, "digits", again.version, by="ann")
-    assert outcome.verdict.passed, outcome.verdict.why
-    assert outcome.moved is not None
-    assert registry.alias("digits", "champion") == outcome.moved
-    assert (outcome.moved.version, outcome.moved.previous, outcome.moved.reason) == (2, 1, "passed the gate")
-    stored = decode(registry.store.get(verdict_path("digits", 2)).data, Verdict, "verdict")
+    outcome = promote_version(gate, "digits", again.version, actor="ann")
+    assert outcome.verdict.passed, outcome.verdict.reason
+    assert outcome.alias_document is not None
+    assert registry.load_alias("digits", "champion") == outcome.alias_document
+    assert (outcome.alias_document.version, outcome.alias_document.previous, outcome.alias_document.reason) == (
+        2,
+        1,
+        "passed the gate",
+    )
+    stored = decode_document(registry.store.get(verdict_path("digits", 2)).data, Verdict, "verdict")
     assert stored == outcome.verdict
     assert {check.name for check in stored.checks} == {
         "opens", "files", "golden", "memory", "signature", "finite", "quality", "classes", "latency", "loading",
@@ -68,22 +72,22 @@ def test_what_is_bad_is_refused_with_its_reason_and_the_champion_stays(registry:
 
     kind = bad.kinds()[name]
     version = publish(registry, kind).version
-    outcome = promote(Gate(registry, kind.memory_mb), "digits", version, by="ann")
+    outcome = promote_version(QualityGate(registry, kind.memory_mb), "digits", version, actor="ann")
     check, why = REASONS[name]
-    assert outcome.moved is None
+    assert outcome.alias_document is None
     assert why in refusals(outcome.verdict)[check]
-    assert registry.alias("digits", "champion").version == 1
+    assert registry.load_alias("digits", "champion").version == 1
 
 
-def test_a_version_is_held_to_the_budget_that_it_promises(registry: Registry, gate: Gate) -> None:
+def test_a_version_is_held_to_the_budget_that_it_promises(registry: Registry, gate: QualityGate) -> None:
     pytest.importorskip("onnx")
     from tests.load.release import publish
     from tests.models import bad
 
     kind = bad.kinds()["worse when quantized"]
     generous = replace(kind, fields={**kind.fields, "metric": "accuracy", "budget": 5.0})
-    refused = gate.examine("digits", publish(registry, kind).version, "champion", by="ann")
-    passed = gate.examine("digits", publish(registry, generous).version, "champion", by="ann")
+    refused = gate.evaluate("digits", publish(registry, kind).version, "champion", actor="ann")
+    passed = gate.evaluate("digits", publish(registry, generous).version, "champion", actor="ann")
     assert "the budget is 0.50" in refusals(refused)["quantized"]
     assert "quantized" not in refusals(passed)
 
@@ -95,45 +99,47 @@ def test_a_version_is_held_to_the_budget_that_it_promises(registry: Registry, ga
         (b"other", "1 of its 4 files changed: notes.txt holds 5 bytes with sha256"),
     ],
 )
-def test_a_file_that_was_not_opened_counts_too(registry: Registry, gate: Gate, content: bytes | None, why: str) -> None:
-    draft = decode((DIGITS / "draft.json").read_bytes(), Draft, "draft.json")
+def test_a_file_that_was_not_opened_counts_too(
+    registry: Registry, gate: QualityGate, content: bytes | None, why: str
+) -> None:
+    draft = decode_document((DIGITS / "draft.json").read_bytes(), ManifestDraft, "draft.json")
     files = {path.name: path for path in DIGITS.iterdir() if path.name != "draft.json"}
-    version = registry.publish(draft, {**files, "notes.txt": b"as published"}).version
+    version = registry.publish_version(draft, {**files, "notes.txt": b"as published"}).version
     path = version_path("digits", version, "notes.txt")
     if content is None:
         registry.store.delete(path)
     else:
         registry.store.put(path, content)
-    outcome = promote(gate, "digits", version, by="ann")
-    assert outcome.moved is None
+    outcome = promote_version(gate, "digits", version, actor="ann")
+    assert outcome.alias_document is None
     assert why in refusals(outcome.verdict)["files"]
 
 
-def test_force_moves_a_refused_version_and_says_who_and_why(registry: Registry, gate: Gate) -> None:
+def test_force_moves_a_refused_version_and_says_who_and_why(registry: Registry, gate: QualityGate) -> None:
     worse = fakes.publish_digits(registry).version
     registry.store.put(version_path("digits", worse, "model.int8.onnx"), b"no graph")
-    outcome = promote(gate, "digits", worse, by="ann", force=Force("ann", "the demo is at noon"))
-    assert outcome.moved is not None
+    outcome = promote_version(gate, "digits", worse, actor="ann", override=GateOverride("ann", "the demo is at noon"))
+    assert outcome.alias_document is not None
     assert not outcome.verdict.passed
-    assert registry.history("digits")[-1].reason == "forced by ann: the demo is at noon"
+    assert registry.load_alias_history("digits")[-1].reason == "forced by ann: the demo is at noon"
 
 
-def test_a_champion_that_was_moved_meanwhile_is_not_moved_over(registry: Registry, gate: Gate) -> None:
+def test_a_champion_that_was_moved_meanwhile_is_not_moved_over(registry: Registry, gate: QualityGate) -> None:
     for _ in range(2):
         fakes.publish_digits(registry)
-    verdict = gate.examine("digits", 2, "champion", by="ann")
-    registry.move("digits", "champion", 3, by="bob", reason="faster")
+    verdict = gate.evaluate("digits", 2, "champion", actor="ann")
+    registry.move_alias("digits", "champion", 3, actor="bob", reason="faster")
     with pytest.raises(ChangedError, match="was moved to version 3 while version 2 was measured against 1"):
-        move(gate, verdict, "passed the gate")
-    assert registry.alias("digits", "champion").version == 3
+        move_alias(gate, verdict, "passed the gate")
+    assert registry.load_alias("digits", "champion").version == 3
 
 
 def test_a_model_without_a_test_set_is_judged_on_what_there_is(tmp_path: Path) -> None:
     registry = Registry(open_store((tmp_path / "store").as_uri()))
     fakes.publish(registry)
     fakes.publish(registry)
-    verdict = Gate(registry, 1769).examine("double", 2, "champion", by="ann")
-    assert verdict.passed, verdict.why
+    verdict = QualityGate(registry, 1769).evaluate("double", 2, "champion", actor="ann")
+    assert verdict.passed, verdict.reason
     assert [check.name for check in verdict.checks] == ["opens", "files", "golden", "memory", "signature", "finite"]
 
 
@@ -142,8 +148,8 @@ def test_without_a_test_set_what_answers_nan_is_refused_unless_the_champion_does
     fakes.publish(registry)
     for _ in range(2):
         fakes.publish(registry, of="logarithm")
-    outcome = promote(Gate(registry, 1769), "double", 2, by="ann")
-    assert outcome.moved is None
+    outcome = promote_version(QualityGate(registry, 1769), "double", 2, actor="ann")
+    assert outcome.alias_document is None
     assert "made-up requests with NaN or infinity" in refusals(outcome.verdict)["finite"]
-    registry.move("double", "champion", 2, by="ann", reason="it is a logarithm now")
-    assert Gate(registry, 1769).examine("double", 3, "champion", by="ann").passed
+    registry.move_alias("double", "champion", 2, actor="ann", reason="it is a logarithm now")
+    assert QualityGate(registry, 1769).evaluate("double", 3, "champion", actor="ann").passed

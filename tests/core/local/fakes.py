@@ -66,10 +66,10 @@ class FakeEnvironment:
     def take(self, given: Invocation) -> None:
         self.free_since, self.working = None, given
 
-    def unfinished(self) -> tuple[Invocation | None, bool]:
+    def get_unfinished(self) -> tuple[Invocation | None, bool]:
         return self.working, self.is_delivered
 
-    def check(self, now: float) -> None:
+    def check_limits(self, now: float) -> None:
         self.checks += 1
 
     def end(self, reason: str) -> None:

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from pilotlight.local.authorizer import MOST, Guard, allows
+from pilotlight.local.authorizer import MAX_CACHED_ANSWERS, LocalAuthorizer, is_call_allowed
 from pilotlight.local.gateway_errors import FAILED, GatewayError
-from pilotlight.local.proxy_events import Request
-from pilotlight.local.routes import Match
-from pilotlight.local.template import Authorizer, Route
+from pilotlight.local.proxy_events import HttpRequest
+from pilotlight.local.routes import RouteMatch
+from pilotlight.local.template import ApiRoute, AuthorizerSpec
 
 ARN = "arn:aws:execute-api:us-east-1:123456789012:local/prod"
 TOKEN = "Bearer abc"
-AUTHORIZER = Authorizer("Ask", frozenset({"/closed", "/closed/{x}"}), "^Bearer [a-z0-9]+$", 60)
+AUTHORIZER = AuthorizerSpec("Ask", frozenset({"/closed", "/closed/{x}"}), "^Bearer [a-z0-9]+$", 60)
 
 
 class Function:
@@ -38,13 +38,13 @@ def policy(*statements: tuple[str, str]) -> dict[str, Any]:
     return {"principalId": "acme", "policyDocument": {"Statement": document}, "context": {"tenant": "acme"}}
 
 
-def check(guard: Guard, path: str = "/closed", token: str | None = TOKEN, resource: str = "") -> object:
+def check(guard: LocalAuthorizer, path: str = "/closed", token: str | None = TOKEN, resource: str = "") -> object:
     headers = [] if token is None else [(b"authorization", token.encode())]
-    request = Request("GET", b"", headers, b"", "127.0.0.1", "HTTP/1.1", "id", "trace", 0.0)
-    return asyncio.run(guard.check(request, Match(Route("ANY", resource or path, "F"), path, {})))
+    request = HttpRequest("GET", b"", headers, b"", "127.0.0.1", "HTTP/1.1", "id", "trace", 0.0)
+    return asyncio.run(guard.authorize_request(request, RouteMatch(ApiRoute("ANY", resource or path, "F"), path, {})))
 
 
-def refused(guard: Guard, **more: Any) -> tuple[str, int]:  # noqa: ANN401 - as `check`
+def refused(guard: LocalAuthorizer, **more: Any) -> tuple[str, int]:  # noqa: ANN401 - as `check`
     with pytest.raises(GatewayError) as raised:
         check(guard, **more)
     return raised.value.kind.response, raised.value.kind.status
@@ -52,20 +52,20 @@ def refused(guard: Guard, **more: Any) -> tuple[str, int]:  # noqa: ANN401 - as 
 
 def test_the_function_is_told_the_token_and_the_method() -> None:
     function = Function(policy(("Allow", f"{ARN}/GET/closed")))
-    assert check(Guard(AUTHORIZER, "prod", function)) == {"principalId": "acme", "tenant": "acme"}
+    assert check(LocalAuthorizer(AUTHORIZER, "prod", function)) == {"principalId": "acme", "tenant": "acme"}
     assert function.events == [{"type": "TOKEN", "authorizationToken": "Bearer abc", "methodArn": f"{ARN}/GET/closed"}]
 
 
 def test_a_route_that_asks_nobody_is_open() -> None:
     function = Function(GatewayError(FAILED, "never called"))
-    assert check(Guard(AUTHORIZER, "prod", function), "/open", None) is None
+    assert check(LocalAuthorizer(AUTHORIZER, "prod", function), "/open", None) is None
     assert function.events == []
 
 
 @pytest.mark.parametrize("token", [None, "", "abc", "Bearer", "Bearer A", "Basic abc"])
 def test_what_has_not_the_form_is_401_without_a_call(token: str | None) -> None:
     function = Function(policy(("Allow", f"{ARN}/*")))
-    assert refused(Guard(AUTHORIZER, "prod", function), token=token) == ("UNAUTHORIZED", 401)
+    assert refused(LocalAuthorizer(AUTHORIZER, "prod", function), token=token) == ("UNAUTHORIZED", 401)
     assert function.events == []
 
 
@@ -85,13 +85,13 @@ def test_what_has_not_the_form_is_401_without_a_call(token: str | None) -> None:
     ],
 )
 def test_refusals_are_as_on_aws(said: object, kind: tuple[str, int]) -> None:
-    assert refused(Guard(AUTHORIZER, "prod", Function(said))) == kind
+    assert refused(LocalAuthorizer(AUTHORIZER, "prod", Function(said))) == kind
 
 
 def test_a_policy_is_kept_for_its_token_and_its_time() -> None:
     now = [0.0]
     function = Function(policy(("Allow", f"{ARN}/GET/closed*")))
-    guard = Guard(AUTHORIZER, "prod", function, lambda: now[0])
+    guard = LocalAuthorizer(AUTHORIZER, "prod", function, lambda: now[0])
     for path, resource in (("/closed", ""), ("/closed/a", "/closed/{x}"), ("/closed/b", "/closed/{x}")):
         assert check(guard, path, resource=resource)
     assert len(function.events) == 1
@@ -105,17 +105,17 @@ def test_a_policy_is_kept_for_its_token_and_its_time() -> None:
 def test_refusals_are_kept_too_and_failures_are_not() -> None:
     denied, failing = Function(policy(("Deny", f"{ARN}/*"))), Function(GatewayError(FAILED, "failed", "Unauthorized"))
     for function in (denied, failing):
-        guard = Guard(AUTHORIZER, "prod", function)
+        guard = LocalAuthorizer(AUTHORIZER, "prod", function)
         for _ in range(3):
             refused(guard)
     assert (len(denied.events), len(failing.events)) == (1, 3)
 
 
 def test_what_is_kept_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert MOST >= 1000
-    monkeypatch.setattr("pilotlight.local.authorizer.MOST", 2)
+    assert MAX_CACHED_ANSWERS >= 1000
+    monkeypatch.setattr("pilotlight.local.authorizer.MAX_CACHED_ANSWERS", 2)
     function = Function(policy(("Allow", f"{ARN}/*")))
-    guard = Guard(AUTHORIZER, "prod", function)
+    guard = LocalAuthorizer(AUTHORIZER, "prod", function)
     for name in ("a", "b", "c", "c", "b", "a"):
         check(guard, token=f"Bearer {name}")
     assert [event["authorizationToken"][-1] for event in function.events] == ["a", "b", "c", "a"]
@@ -136,12 +136,12 @@ def test_what_is_kept_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_wildcards_are_those_of_iam(pattern: str, arn: str, is_allowed: bool) -> None:
-    assert allows(policy(("Allow", f"{ARN}/{pattern}")), f"{ARN}/{arn}") is is_allowed
+    assert is_call_allowed(policy(("Allow", f"{ARN}/{pattern}")), f"{ARN}/{arn}") is is_allowed
 
 
 def test_other_actions_allow_nothing() -> None:
     said = policy(("Allow", f"{ARN}/*"))
     said["policyDocument"]["Statement"][0]["Action"] = ["execute-api:ManageConnections"]
-    assert not allows(said, f"{ARN}/GET/closed")
+    assert not is_call_allowed(said, f"{ARN}/GET/closed")
     said["policyDocument"]["Statement"][0]["Action"] = "execute-api:*"
-    assert allows(said, f"{ARN}/GET/closed")
+    assert is_call_allowed(said, f"{ARN}/GET/closed")

@@ -6,8 +6,8 @@ import logging
 import pytest
 
 from pilotlight.local import background_tasks
-from pilotlight.local.background_tasks import Unawaited
-from pilotlight.local.gateway_errors import WRONG, GatewayError
+from pilotlight.local.background_tasks import BackgroundTasks
+from pilotlight.local.gateway_errors import INVALID_REQUEST, GatewayError
 
 
 class Failing:
@@ -19,7 +19,7 @@ class Failing:
     async def invoke(self, function: str, event: bytes) -> bytes:
         self.asked += 1
         if self.asked <= self.left:
-            raise GatewayError(WRONG, "it is broken")
+            raise GatewayError(INVALID_REQUEST, "it is broken")
         return b'"done"'
 
 
@@ -35,9 +35,9 @@ class Failing:
 def test_what_fails_is_tried_again(
     fails: int, attempts: int, said: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(background_tasks, "WAIT_S", 0)
+    monkeypatch.setattr(background_tasks, "RETRY_WAIT_S", 0)
     caplog.set_level(logging.INFO, "pilotlight.local")
-    asyncio.run(Unawaited(Failing(fails).invoke, attempts).tell("F", b"{}"))
+    asyncio.run(BackgroundTasks(Failing(fails).invoke, attempts).invoke_function("F", b"{}"))
     assert [record.getMessage() for record in caplog.records] == said
 
 
@@ -51,8 +51,8 @@ def test_what_is_under_way_ends_with_who_began_it() -> None:
             finally:
                 ended.set()
 
-        began = Unawaited(Failing(0).invoke)
-        began.begin(work())
+        began = BackgroundTasks(Failing(0).invoke)
+        began.start(work())
         await asyncio.sleep(0)
         await began.stop()
         assert ended.is_set()

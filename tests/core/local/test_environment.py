@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.local.environment import AWS_CLIENT, OWN_CLIENT, Environment, Launch, runtime_client
-from pilotlight.local.limits import Limits
-from pilotlight.local.template import Function
+from pilotlight.local.environment import AWS_CLIENT, OWN_CLIENT, Environment, EnvironmentSpec, find_runtime_client
+from pilotlight.local.limits import GatewayLimits
+from pilotlight.local.template import FunctionSpec
 
-FUNCTION = Function("F", "handlers.handle", 512, 3, {"A": "template", "B": "template"}, (Path("/task"), Path("/layer")))
-LAUNCH = Launch(FUNCTION, Path("/task"), "template.yaml", AWS_CLIENT, {"B": "caller"}, Limits())
+FUNCTION = FunctionSpec(
+    "F", "handlers.handle", 512, 3, {"A": "template", "B": "template"}, (Path("/task"), Path("/layer"))
+)
+LAUNCH = EnvironmentSpec(FUNCTION, Path("/task"), "template.yaml", AWS_CLIENT, {"B": "caller"}, GatewayLimits())
 
 
-def variables(launch: Launch = LAUNCH) -> dict[str, str]:
-    return launch.variables("127.0.0.1:1", "/its/tmp")
+def variables(launch: EnvironmentSpec = LAUNCH) -> dict[str, str]:
+    return launch.build_variables("127.0.0.1:1", "/its/tmp")
 
 
 def test_handlers_see_what_lambda_gives_them() -> None:
@@ -74,9 +76,9 @@ def test_our_runtime_client_is_found_without_a_layer() -> None:
 
 def test_awss_client_is_taken_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    assert runtime_client() == AWS_CLIENT
+    assert find_runtime_client() == AWS_CLIENT
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert runtime_client() == OWN_CLIENT
+    assert find_runtime_client() == OWN_CLIENT
 
 
 def test_process_that_cannot_be_started_is_told(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ def test_boto3_finds_the_gateway_and_credentials_are_made_up_only_where_there_ar
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PILOTLIGHT_STORE", "file:///store")
     monkeypatch.setenv("HOME", str(tmp_path))
-    near = replace(LAUNCH, url="http://127.0.0.1:8080")
+    near = replace(LAUNCH, gateway_url="http://127.0.0.1:8080")
     assert "AWS_ENDPOINT_URL_LAMBDA" not in variables()
     assert variables(near)["AWS_ENDPOINT_URL_LAMBDA"] == "http://127.0.0.1:8080"
     assert variables(near)["AWS_ACCESS_KEY_ID"] == "local"

@@ -9,12 +9,12 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from pilotlight.aws.eventbridge import Bus
+from pilotlight.aws.eventbridge import EventBus
 from pilotlight.errors import UnavailableError
 from pilotlight.local import template
-from pilotlight.local.events_api import matches
+from pilotlight.local.events_api import matches_pattern
 from pilotlight.local.gateway import Gateway
-from pilotlight.local.template import Rule
+from pilotlight.local.template import EventRule
 from tests.core.local.http_client import ask
 from tests.core.local.test_triggers import ALONE
 from tests.fakes import eventually
@@ -95,22 +95,22 @@ def client(url: str) -> Any:  # noqa: ANN401 - boto3 ships no types
 
 
 def test_a_nested_template_gives_functions_with_the_parameters_that_it_is_given(stack: Path) -> None:
-    found = template.load(stack / "template.yaml")
+    found = template.load_stack(stack / "template.yaml")
     listener = found.functions["Listener"]
     assert listener.environment == {"WORD": "hello"}
     assert listener.python_path == (stack, stack / "inner" / "../layers/core")
     assert [rule.function for rule in found.rules] == ["Listener", "Listener"]
-    assert found.rules[0] == Rule("Listener", {"detail-type": ["Pilotlight Inference"]})
+    assert found.rules[0] == EventRule("Listener", {"detail-type": ["Pilotlight Inference"]})
     assert [route.function for route in found.routes] == ["Speaker"]
 
 
 def test_words_reach_who_has_subscribed_and_are_repeated_to_who_fails(
     stack: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Gateway(stack / "template.yaml", port=0, workers=1).background() as url:
-        Bus(client(url)).tell("pilotlight.batches", "once more")
+    with Gateway(stack / "template.yaml", port=0, workers=1).serve_in_background() as url:
+        EventBus(client(url)).publish("pilotlight.batches", "once more")
         eventually(lambda: len(heard(stack)) == 2)
-        Bus(client(url)).tell("pilotlight.batches", "batch_1")
+        EventBus(client(url)).publish("pilotlight.batches", "batch_1")
         eventually(lambda: len(heard(stack)) == 3)
         unheard = {"Source": "x", "DetailType": "Something", "Detail": "{}"}
         assert client(url).put_events(Entries=[unheard])["FailedEntryCount"] == 0
@@ -121,14 +121,14 @@ def test_words_reach_who_has_subscribed_and_are_repeated_to_who_fails(
 
 
 def test_nobody_else_is_listened_to(stack: Path) -> None:
-    with Gateway(stack / "template.yaml", port=0, workers=1).background() as url:
+    with Gateway(stack / "template.yaml", port=0, workers=1).serve_in_background() as url:
         headers = {"x-amz-target": "AWSEvents.PutEvents"}
         assert ask(url, "POST", "/", b"{}", headers).status == 403
         wrong = {"Source": "x", "DetailType": "Pilotlight Inference", "Detail": "no JSON"}
         with pytest.raises(ClientError):
             client(url).put_events(Entries=[wrong])
         with pytest.raises(UnavailableError, match="did not take the word"):
-            Bus(client(url + "/elsewhere")).tell("x", "batch_1")
+            EventBus(client(url + "/elsewhere")).publish("x", "batch_1")
     assert heard(stack) == []
 
 
@@ -151,4 +151,4 @@ def test_nobody_else_is_listened_to(stack: Path) -> None:
 )
 def test_patterns(pattern: dict[str, Any], is_told: bool) -> None:
     event = {"source": "aws.s3", "detail": {"object": {"key": "models/a/manifest.json", "size": 7}}}
-    assert matches(pattern, event) == is_told
+    assert matches_pattern(pattern, event) == is_told

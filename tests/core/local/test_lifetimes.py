@@ -21,7 +21,7 @@ import pytest
 import pilotlight.local
 from pilotlight.errors import InvalidInputError
 from pilotlight.local.gateway import Gateway
-from pilotlight.local.limits import Limits
+from pilotlight.local.limits import GatewayLimits
 from tests.core.local.http_client import get
 from tests.core.local.processes import is_gone, pid_of
 from tests.fakes import eventually
@@ -51,7 +51,7 @@ def test_sequential_requests_use_one_environment(url: str) -> None:
 
 def test_cold_start_is_told_once(stack: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "pilotlight.local")
-    with Gateway(stack, port=0, workers=1).background() as url:
+    with Gateway(stack, port=0, workers=1).serve_in_background() as url:
         get(url, "/prod/echo/a%0Ab?secret=1")
         get(url, "/echo")
     lines = [record.getMessage() for record in caplog.records if " 200 " in record.getMessage()]
@@ -62,15 +62,15 @@ def test_cold_start_is_told_once(stack: Path, caplog: pytest.LogCaptureFixture) 
 
 
 def test_idle_environment_is_ended_and_another_takes_its_place(stack: Path) -> None:
-    with Gateway(stack, port=0, workers=1, idle_s=0.2).background() as url:
+    with Gateway(stack, port=0, workers=1, idle_s=0.2).serve_in_background() as url:
         first = pid_of(url)
         eventually(lambda: is_gone(first))
         assert pid_of(url) != first
 
 
 def test_integration_limit_is_a_504_and_the_handler_goes_on(stack: Path) -> None:
-    limits = Limits(integration_s=0.7)
-    with Gateway(stack, port=0, workers=1, limits=limits).background() as url:
+    limits = GatewayLimits(integration_s=0.7)
+    with Gateway(stack, port=0, workers=1, limits=limits).serve_in_background() as url:
         eventually(lambda: get(url, "/act/pid").status == 200)  # started, however slow this machine is
         before = pid_of(url)
         with ThreadPoolExecutor(2) as threads:  # the second one waits in line for as long
@@ -90,7 +90,7 @@ def raw_request(url: str, path: str) -> socket.socket:
 
 
 def test_client_that_goes_away_leaves_the_line_and_spares_the_environment(stack: Path) -> None:
-    with Gateway(stack, port=0, workers=1).background() as url:
+    with Gateway(stack, port=0, workers=1).serve_in_background() as url:
         before = pid_of(url)
         with raw_request(url, "/act/sleep-served?s=1.2"), raw_request(url, "/act/pid-abandoned"):
             time.sleep(0.5)  # both have arrived: one is worked on, one waits
@@ -103,15 +103,18 @@ def test_client_that_goes_away_leaves_the_line_and_spares_the_environment(stack:
 
 
 def test_wrong_configuration_is_one_sentence(stack: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="0 workers"), Gateway(stack, port=0, workers=0).background():
+    with pytest.raises(InvalidInputError, match="0 workers"), Gateway(stack, port=0, workers=0).serve_in_background():
         pass
-    with pytest.raises(InvalidInputError, match="Cannot read the template"), Gateway(tmp_path / "t.yaml").background():
+    with (
+        pytest.raises(InvalidInputError, match="Cannot read the template"),
+        Gateway(tmp_path / "t.yaml").serve_in_background(),
+    ):
         pass
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (
             pytest.raises(InvalidInputError, match=f"port {port} of 127.0.0.1: Address already in use. Stop"),
-            Gateway(stack, port=port).background(),
+            Gateway(stack, port=port).serve_in_background(),
         ):
             pass
 
@@ -126,7 +129,7 @@ def test_callback_that_fails_ends_the_gateway(stack: Path) -> None:
 
 def test_requests_in_flight_at_the_end_are_answered(stack: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
-        with Gateway(stack, port=0, workers=1).background() as url:
+        with Gateway(stack, port=0, workers=1).serve_in_background() as url:
             pid = pid_of(url)
             replies = [threads.submit(get, url, "/act/sleep?s=1.9") for _ in range(2)]
             time.sleep(0.5)  # both have arrived: one is worked on, one waits

@@ -6,19 +6,19 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from pilotlight.local.gateway_errors import CLIENT_GONE, FAILED, STOPPING, TIMED_OUT, GatewayError
-from pilotlight.local.limits import Limits
-from pilotlight.local.pool import OnFree, Pool
+from pilotlight.local.limits import GatewayLimits
+from pilotlight.local.pool import EnvironmentPool, OnFree
 from tests.core.local.fakes import FakeEnvironment, invocation
 
-LIMITS = Limits(integration_s=5.0, watch_s=0.01)
+LIMITS = GatewayLimits(integration_s=5.0, watch_s=0.01)
 
 
 class House:
     """A pool, the environments that it has made so far, and what it has been asked for."""
 
-    def __init__(self, workers: int = 2, idle_s: float = 300.0, limits: Limits = LIMITS) -> None:
+    def __init__(self, workers: int = 2, idle_s: float = 300.0, limits: GatewayLimits = LIMITS) -> None:
         self.made: list[FakeEnvironment] = []
-        self.pool = Pool(self._make, workers, idle_s, limits)
+        self.pool = EnvironmentPool(self._make, workers, idle_s, limits)
         self.pool.start()
 
     def _make(self, on_free: OnFree) -> FakeEnvironment:
@@ -27,7 +27,7 @@ class House:
 
     async def ask(self, name: str, *, is_abandoned: bool = False) -> "asyncio.Task[bytes]":
         given = invocation(name, is_abandoned=is_abandoned)
-        task = asyncio.create_task(self.pool.answer(given), name=name)
+        task = asyncio.create_task(self.pool.invoke_within_limit(given), name=name)
         await settle()
         return task
 
@@ -46,7 +46,7 @@ def on_a_loop(scenario: Callable[[House], Awaitable[None]], **options: float) ->
         house = House(
             int(options.get("workers", 2)),
             options.get("idle_s", 300.0),
-            Limits(integration_s=options.get("integration_s", 5.0), watch_s=0.01),
+            GatewayLimits(integration_s=options.get("integration_s", 5.0), watch_s=0.01),
         )
         await scenario(house)
         await house.pool.stop()

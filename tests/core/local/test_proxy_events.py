@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight.local.gateway_errors import FAILED, TOO_LARGE, GatewayError
-from pilotlight.local.limits import Limits
-from pilotlight.local.proxy_events import Answer, Events, Request, decode
-from pilotlight.local.routes import Match
-from pilotlight.local.template import Route, Stack
+from pilotlight.local.limits import GatewayLimits
+from pilotlight.local.proxy_events import HttpRequest, HttpResponse, ProxyEventEncoder, parse_handler_reply
+from pilotlight.local.routes import RouteMatch
+from pilotlight.local.template import ApiRoute, Stack
 
-MATCH = Match(Route("ANY", "/v2/models/{model}", "F"), "/v2/models/a%20b", {"model": "a b"})
+MATCH = RouteMatch(ApiRoute("ANY", "/v2/models/{model}", "F"), "/v2/models/a%20b", {"model": "a b"})
 
 
 def event(
@@ -24,19 +24,19 @@ def event(
     headers: list[tuple[bytes, bytes]] | None = None,
     body: bytes = b"",
     binary: frozenset[str] = frozenset({"*/*"}),
-    match: Match = MATCH,
-    limits: Limits | None = None,
+    match: RouteMatch = MATCH,
+    limits: GatewayLimits | None = None,
 ) -> dict[str, Any]:
     stack = Stack({}, (), "prod", {}, binary, Path())
-    request = Request(
+    request = HttpRequest(
         method, query.encode(), headers or [], body, "10.0.0.1", "HTTP/1.1", "id-1", "Root=1", 1_428_582_896.0
     )
-    made: dict[str, Any] = json.loads(Events(stack, limits or Limits()).encode(request, match))
+    made: dict[str, Any] = json.loads(ProxyEventEncoder(stack, limits or GatewayLimits()).encode(request, match))
     return made
 
 
-def answer(document: object) -> Answer:
-    return decode(json.dumps(document).encode())
+def answer(document: object) -> HttpResponse:
+    return parse_handler_reply(json.dumps(document).encode())
 
 
 # --- events
@@ -81,7 +81,7 @@ def test_query() -> None:
 
 
 def test_what_is_empty_is_null() -> None:
-    made = event(match=Match(Route("GET", "/", "F"), "/", {}))
+    made = event(match=RouteMatch(ApiRoute("GET", "/", "F"), "/", {}))
     names = ["queryStringParameters", "multiValueQueryStringParameters", "pathParameters", "stageVariables", "body"]
     assert [made[name] for name in names] == [None] * 5
     assert made["isBase64Encoded"] is False
@@ -108,8 +108,8 @@ def test_text_that_is_not_utf_8_is_replaced() -> None:
 
 def test_event_over_the_limit() -> None:
     size = len(json.dumps(event(), separators=(",", ":"))) - len("null")
-    limits = Limits(event_bytes=size + len('"YWJj"'))
-    assert event(body=b"abc", limits=Limits(event_bytes=limits.event_bytes))["body"] == "YWJj"
+    limits = GatewayLimits(event_bytes=size + len('"YWJj"'))
+    assert event(body=b"abc", limits=GatewayLimits(event_bytes=limits.event_bytes))["body"] == "YWJj"
     with pytest.raises(GatewayError, match=f"Request Too Long: the event is .* takes {limits.event_bytes}") as caught:
         event(body=b"abcd", limits=limits)
     assert caught.value.kind is TOO_LARGE
@@ -137,7 +137,7 @@ def test_query_arrives_whole(pairs: list[tuple[str, str]]) -> None:
 
 
 def test_smallest_answer() -> None:
-    assert answer({"statusCode": 200}) == Answer(
+    assert answer({"statusCode": 200}) == HttpResponse(
         200, [(b"content-type", b"application/json"), (b"content-length", b"0")], b""
     )
 
@@ -162,7 +162,7 @@ def test_headers_of_an_answer() -> None:
 
 @pytest.mark.parametrize("status", [204, 304])
 def test_statuses_without_a_body(status: int) -> None:
-    assert answer({"statusCode": status, "body": "x"}) == Answer(status, [], b"")
+    assert answer({"statusCode": status, "body": "x"}) == HttpResponse(status, [], b"")
 
 
 @pytest.mark.parametrize("absent", [{}, {"body": None}, {"isBase64Encoded": None}, {"headers": None, "cookies": []}])
@@ -203,7 +203,7 @@ def test_malformed_answer_says_what_is_malformed(document: object, says: str) ->
 
 def test_answer_that_is_not_json() -> None:
     with pytest.raises(GatewayError, match="malformed Lambda proxy response: JSON is malformed"):
-        decode(b"\x00")
+        parse_handler_reply(b"\x00")
 
 
 @given(st.binary())

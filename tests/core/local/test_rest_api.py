@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from pilotlight.local.limits import Limits
-from pilotlight.local.pool import OnFree, Pool
-from pilotlight.local.proxy_events import Answer
+from pilotlight.local.limits import GatewayLimits
+from pilotlight.local.pool import EnvironmentPool, OnFree
+from pilotlight.local.proxy_events import HttpResponse
 from pilotlight.local.rest_api import RestApi
 from pilotlight.local.runtime_api import Invocation
-from pilotlight.local.template import Function, GatewayResponse, Route, Stack
+from pilotlight.local.template import ApiRoute, FunctionSpec, GatewayResponse, Stack
 from tests.core.local.fakes import FakeEnvironment
 
-FUNCTION = Function("F", "handlers.handle", 128, 3, {}, ())
-LIMITS = Limits(body_bytes=10)
+FUNCTION = FunctionSpec("F", "handlers.handle", 128, 3, {}, ())
+LIMITS = GatewayLimits(body_bytes=10)
 WHOLE = {"type": "http.request", "body": b"", "more_body": False}
 
 
@@ -43,9 +43,9 @@ def ask(
     messages: Sequence[Mapping[str, Any]] = (WHOLE,),
     responses: Mapping[str, GatewayResponse] | None = None,
     failure: str = "",
-) -> Answer:
+) -> HttpResponse:
     """What the API sends for one request that arrives in these messages."""
-    stack = Stack({"F": FUNCTION}, (Route("POST", "/x", "F"),), "prod", responses or {}, frozenset(), Path())
+    stack = Stack({"F": FUNCTION}, (ApiRoute("POST", "/x", "F"),), "prod", responses or {}, frozenset(), Path())
     sent: list[dict[str, Any]] = []
     left = [dict(message) for message in messages]
 
@@ -56,7 +56,7 @@ def ask(
         sent.append(message)
 
     async def run() -> None:
-        pool = Pool(lambda on_free: Echo(on_free, failure), 1, 300.0, LIMITS)
+        pool = EnvironmentPool(lambda on_free: Echo(on_free, failure), 1, 300.0, LIMITS)
         pool.start()
         scope = {
             "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
@@ -67,7 +67,7 @@ def ask(
 
     asyncio.run(run())
     start, body = sent
-    return Answer(start["status"], start["headers"], body["body"])
+    return HttpResponse(start["status"], start["headers"], body["body"])
 
 
 def part(body: bytes, *, more: bool) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight.errors import InvalidInputError
-from pilotlight.local.routes import Routes
-from pilotlight.local.template import Route
+from pilotlight.local.routes import RouteTable
+from pilotlight.local.template import ApiRoute
 
 
-def table(*routes: str) -> Routes:
+def table(*routes: str) -> RouteTable:
     pairs = [route.split() for route in routes]
-    return Routes([Route(method, resource, "F") for method, resource in pairs], "prod")
+    return RouteTable([ApiRoute(method, resource, "F") for method, resource in pairs], "prod")
 
 
 ROUTES = table(

@@ -17,7 +17,7 @@ class Client:
 
     def __init__(self, api: RuntimeApi) -> None:
         self.transport = FakeTransport()
-        self.protocol = api.connection()
+        self.protocol = api.create_connection()
         self.protocol.connection_made(self.transport)
 
     def send(self, data: bytes) -> bytes:
@@ -45,7 +45,7 @@ def on_a_loop(scenario: Callable[[RuntimeApi, Client, FakeOwner], None]) -> None
 def test_waiting_client_is_given_the_event_at_once() -> None:
     def scenario(api: RuntimeApi, client: Client, owner: FakeOwner) -> None:
         assert client.send(NEXT) == b""
-        api.give(invocation())
+        api.assign_invocation(invocation())
         head, _, body = client.transport.written.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
         assert b"Lambda-Runtime-Aws-Request-Id: id-1\r\n" in head
@@ -60,10 +60,10 @@ def test_waiting_client_is_given_the_event_at_once() -> None:
 
 def test_client_that_comes_later_is_given_the_event_then() -> None:
     def scenario(api: RuntimeApi, client: Client, _: FakeOwner) -> None:
-        api.give(invocation())
-        assert not api.delivered
+        api.assign_invocation(invocation())
+        assert not api.is_delivered
         assert client.send(NEXT).endswith(b'{"a":1}')
-        assert api.delivered
+        assert api.is_delivered
 
     on_a_loop(scenario)
 
@@ -72,8 +72,8 @@ def test_client_that_has_hung_up_is_given_nothing() -> None:
     def scenario(api: RuntimeApi, client: Client, _: FakeOwner) -> None:
         client.send(NEXT)
         client.protocol.connection_lost(None)
-        api.give(invocation())
-        assert (client.transport.written, api.delivered) == (b"", False)
+        api.assign_invocation(invocation())
+        assert (client.transport.written, api.is_delivered) == (b"", False)
         assert Client(api).send(NEXT).endswith(b'{"a":1}')
 
     on_a_loop(scenario)
@@ -83,7 +83,7 @@ def test_answer_is_accepted_and_passed_on() -> None:
     def scenario(api: RuntimeApi, client: Client, owner: FakeOwner) -> None:
         given = invocation()
         client.send(NEXT)
-        api.give(given)
+        api.assign_invocation(given)
         assert client.post("invocation/id-1/response", b'"done"') == (202, {"status": "OK"})
         assert given.outcome.result() == b'"done"'
         assert (api.invocation, owner.told) == (None, ["next", "done"])
@@ -95,7 +95,7 @@ def test_error_is_accepted_and_told_with_its_type() -> None:
     def scenario(api: RuntimeApi, client: Client, owner: FakeOwner) -> None:
         given = invocation()
         client.send(NEXT)
-        api.give(given)
+        api.assign_invocation(given)
         report = json.dumps({"errorType": "KeyError", "errorMessage": "'x'"}).encode()
         assert client.post("invocation/id-1/error", report) == (202, {"status": "OK"})
         with pytest.raises(GatewayError, match="F failed with KeyError: 'x'"):
@@ -109,7 +109,7 @@ def test_error_without_a_report_is_still_an_error() -> None:
     def scenario(api: RuntimeApi, client: Client, _: FakeOwner) -> None:
         given = invocation()
         client.send(NEXT)
-        api.give(given)
+        api.assign_invocation(given)
         assert client.post("invocation/id-1/error", b"not json")[0] == 202
         with pytest.raises(GatewayError, match="a report that cannot be read: b'not json'"):
             given.outcome.result()
@@ -122,7 +122,7 @@ def test_answer_over_the_limit_fails_the_invocation_and_frees_nobody(size: int) 
     def scenario(api: RuntimeApi, client: Client, owner: FakeOwner) -> None:
         given = invocation()
         client.send(NEXT)
-        api.give(given)
+        api.assign_invocation(given)
         status, answer = client.post("invocation/id-1/response", b"x" * size)
         assert (status, answer["errorType"]) == (413, "RequestEntityTooLarge")
         with pytest.raises(GatewayError, match=f"the answer of F is {size} bytes, and Lambda takes {LIMIT} at most"):
@@ -136,7 +136,7 @@ def test_answer_at_the_limit_passes() -> None:
     def scenario(api: RuntimeApi, client: Client, _: FakeOwner) -> None:
         given = invocation()
         client.send(NEXT)
-        api.give(given)
+        api.assign_invocation(given)
         assert client.post("invocation/id-1/response", b"x" * LIMIT)[0] == 202
         assert len(given.outcome.result()) == LIMIT
 
@@ -148,7 +148,7 @@ def test_answer_that_nobody_asked_for_is_refused(path: str) -> None:
     def scenario(api: RuntimeApi, client: Client, owner: FakeOwner) -> None:
         if path.startswith("invocation/other"):
             client.send(NEXT)
-            api.give(invocation())
+            api.assign_invocation(invocation())
         status, answer = client.post(path, b"{}")
         assert (status, answer["errorType"]) == (400, "InvalidRequestID")
         assert "done" not in owner.told
@@ -160,7 +160,7 @@ def test_answer_that_nobody_waits_for_is_accepted() -> None:
     def scenario(api: RuntimeApi, client: Client, owner: FakeOwner) -> None:
         given = invocation()
         client.send(NEXT)
-        api.give(given)
+        api.assign_invocation(given)
         given.outcome.cancel()
         assert client.post("invocation/id-1/response", b"{}")[0] == 202
         assert owner.told == ["next", "done"]

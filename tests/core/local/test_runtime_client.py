@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pilotlight.local import runtime_client
-from pilotlight.local.runtime_client import Context
+from pilotlight.local.runtime_client import LambdaContext
 
 ENVIRON = {
     "AWS_LAMBDA_FUNCTION_NAME": "F",
@@ -18,12 +18,12 @@ ENVIRON = {
 }
 
 
-def context(deadline_ms: int) -> Context:
+def context(deadline_ms: int) -> LambdaContext:
     headers = HTTPMessage()
     headers["Lambda-Runtime-Aws-Request-Id"] = "id-1"
     headers["Lambda-Runtime-Invoked-Function-Arn"] = "arn:f"
     headers["Lambda-Runtime-Deadline-Ms"] = str(deadline_ms)
-    return Context.of(headers, ENVIRON)
+    return LambdaContext.from_headers(headers, ENVIRON)
 
 
 def test_remaining_time_is_never_negative(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,12 +52,12 @@ def test_failed_init_has_awss_names(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "of", raising=False)
     with pytest.raises(Exception) as caught:  # noqa: PT011  # any kind, that is the point
-        runtime_client.load(handler)
-    report = runtime_client.init_report(caught.value, handler)
+        runtime_client.load_handler(handler)
+    report = runtime_client.report_init_error(caught.value, handler)
     assert report["errorType"] == error_type
     assert says in report["errorMessage"]
 
 
 def test_error_goes_to_the_functions_log_as_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    runtime_client.report(ValueError(), "ValueError", "a\nb")
+    runtime_client.report_error(ValueError(), "ValueError", "a\nb")
     assert capsys.readouterr().out.count("\n") == 1

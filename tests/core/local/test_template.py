@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedError
 from pilotlight.local import intrinsics, template
-from pilotlight.local.template import Function, GatewayResponse, Route, Stack
+from pilotlight.local.template import ApiRoute, FunctionSpec, GatewayResponse, Stack
 
 REPOSITORY = Path(__file__).parents[3]
 Load = Callable[[str], Stack]
@@ -81,13 +81,13 @@ def load(tmp_path: Path) -> Load:
     def load(text: str) -> Stack:
         path = tmp_path / "template.yaml"
         path.write_text(text)
-        return template.load(path)
+        return template.load_stack(path)
 
     return load
 
 
 def test_repository_template() -> None:
-    stack = template.load(REPOSITORY / "template.yaml")
+    stack = template.load_stack(REPOSITORY / "template.yaml")
     function = stack.functions["PredictFunction"]
     assert stack.root == REPOSITORY
     assert stack.stage == "prod"
@@ -97,14 +97,14 @@ def test_repository_template() -> None:
     assert function.timeout_s == 28
     assert set(function.python_path) >= {REPOSITORY, REPOSITORY / "layers/core"}
     assert "PILOTLIGHT_STORE" not in function.environment  # it names a bucket that only a deploy makes
-    assert Route("ANY", "/v2/models/{model}/infer", "PredictFunction") in stack.routes
+    assert ApiRoute("ANY", "/v2/models/{model}/infer", "PredictFunction") in stack.routes
     assert stack.gateway_responses["MISSING_AUTHENTICATION_TOKEN"].status == 404
 
 
 def test_defaults_are_those_of_lambda_and_sam(load: Load, tmp_path: Path) -> None:
     stack = load(MINIMAL)
-    assert stack.functions == {"F": Function("F", "handlers.handle", 128, 3, {}, (tmp_path,))}
-    assert stack.routes == (Route("GET", "/x", "F"),)
+    assert stack.functions == {"F": FunctionSpec("F", "handlers.handle", 128, 3, {}, (tmp_path,))}
+    assert stack.routes == (ApiRoute("GET", "/x", "F"),)
     assert (stack.stage, stack.binary_media_types, stack.gateway_responses) == ("Prod", frozenset(), {})
 
 
@@ -114,7 +114,7 @@ def test_globals_parameters_and_layers(load: Load, tmp_path: Path) -> None:
     assert list(stack.functions) == ["F"]
     assert (function.memory_mb, function.timeout_s) == (512, 7)
     assert function.python_path == (tmp_path, tmp_path / "layers/shared", tmp_path / "layers/own")
-    assert stack.routes == (Route("ANY", "/x", "F"), Route("POST", "/x/{id}", "F"))
+    assert stack.routes == (ApiRoute("ANY", "/x", "F"), ApiRoute("POST", "/x/{id}", "F"))
     assert stack.stage == "live"
     assert stack.binary_media_types == {"image/png"}
     assert stack.gateway_responses == {"DEFAULT_5XX": GatewayResponse(599, "{}")}
@@ -198,7 +198,7 @@ def test_two_apis_are_not_built(load: Load) -> None:
 
 def test_missing_template_says_where_it_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=f"Cannot read the template {tmp_path}/template.yaml: No such file"):
-        template.load(tmp_path / "template.yaml")
+        template.load_stack(tmp_path / "template.yaml")
 
 
 # --- parameters, conditions and an authorizer -------------------------------------------------------------------------
@@ -251,7 +251,7 @@ Resources:
 def guarded(tmp_path: Path, **parameters: str) -> Stack:
     path = tmp_path / "template.yaml"
     path.write_text(GUARDED)
-    return template.load(path, parameters)
+    return template.load_stack(path, parameters)
 
 
 def test_an_authorizer_is_found_where_the_parameters_ask_for_it(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_an_authorizer_is_found_where_the_parameters_ask_for_it(tmp_path: Path) 
     assert set(guarded(tmp_path).functions) == {"F"}
     for more in ({}, {"Claim": "plan"}):
         stack = guarded(tmp_path, Auth="jwt", **more)
-        assert stack.authorizer == template.Authorizer("G", frozenset({"/x"}), "^Bearer", 30)
+        assert stack.authorizer == template.AuthorizerSpec("G", frozenset({"/x"}), "^Bearer", 30)
         assert stack.functions["G"].handler == "handlers.guard"
 
 
@@ -278,7 +278,7 @@ def test_an_authorizer_that_is_no_function_of_the_template_is_refused(tmp_path: 
     path = tmp_path / "template.yaml"
     path.write_text(GUARDED.replace("${G.Arn}", "${Other.Arn}"))
     with pytest.raises(InvalidInputError, match="names no function of this template"):
-        template.load(path, {"Auth": "jwt"})
+        template.load_stack(path, {"Auth": "jwt"})
 
 
 def test_headers_of_gateway_responses_are_read(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from pilotlight.errors import UnsupportedError
 from pilotlight.local import template
 from pilotlight.local.gateway import Gateway
 from pilotlight.local.gateway_errors import FAILED, GatewayError
-from pilotlight.local.template import Schedule, Subscription
-from pilotlight.local.triggers import Triggers, wait_s
+from pilotlight.local.template import LogSubscription, Schedule
+from pilotlight.local.triggers import Triggers, seconds_until_next
 from tests.core.local.http_client import get
 from tests.fakes import eventually
 
@@ -64,14 +64,14 @@ def written(folder: Path, *events: str) -> Path:
 
 
 def test_schedules_and_subscriptions_are_read(tmp_path: Path) -> None:
-    stack = template.load(written(tmp_path, LOG, CLOCK.replace("1 second", "5 minutes")))
+    stack = template.load_stack(written(tmp_path, LOG, CLOCK.replace("1 second", "5 minutes")))
     assert stack.schedules == (Schedule("Listener", 300),)
-    assert stack.subscriptions == (Subscription("Listener", "Speaker", "Word"),)
+    assert stack.subscriptions == (LogSubscription("Listener", "Speaker", "Word"),)
     assert set(stack.functions) == {"Speaker", "Listener"}
 
 
 def test_a_function_that_only_a_queue_starts_is_left_out(tmp_path: Path) -> None:
-    assert set(template.load(written(tmp_path)).functions) == {"Speaker"}
+    assert set(template.load_stack(written(tmp_path)).functions) == {"Speaker"}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_function_that_only_a_queue_starts_is_left_out(tmp_path: Path) -> None
 )
 def test_what_is_not_run_here_is_said_and_not_left_out(tmp_path: Path, event: str, why: str) -> None:
     with pytest.raises(UnsupportedError, match=why):
-        template.load(written(tmp_path, event))
+        template.load_stack(written(tmp_path, event))
 
 
 def test_only_lines_with_the_field_are_told_and_failures_do_not_end_it() -> None:
@@ -96,10 +96,10 @@ def test_only_lines_with_the_field_are_told_and_failures_do_not_end_it() -> None
         raise GatewayError(FAILED, "it failed")
 
     async def hear() -> None:
-        triggers = Triggers((), (Subscription("Listener", "Speaker", "Word"),), invoke)
+        triggers = Triggers((), (LogSubscription("Listener", "Speaker", "Word"),), invoke)
         for line in (b'{"Word": "a"}\n', b"Word\n", b'["Word"]\n', b'{"Other": "Word"}', b'{"Word": "b"}\n'):
-            triggers.heard("Speaker", line)
-        triggers.heard("Somebody", b'{"Word": "c"}\n')
+            triggers.on_log_line("Speaker", line)
+        triggers.on_log_line("Somebody", b'{"Word": "c"}\n')
         await asyncio.sleep(0.05)
         await triggers.stop()
 
@@ -113,7 +113,7 @@ def test_a_line_of_one_function_and_the_clock_start_another(tmp_path: Path) -> N
     (tmp_path / "listener.py").write_text(
         f"import json\ndef handle(event, context):\n    open({str(heard)!r}, 'a').write(json.dumps(event) + '\\n')\n"
     )
-    with Gateway(written(tmp_path, LOG, CLOCK), port=0, workers=1).background() as url:
+    with Gateway(written(tmp_path, LOG, CLOCK), port=0, workers=1).serve_in_background() as url:
         assert get(url, "/say").status == 200
         eventually(
             lambda: heard.exists() and {"awslogs", "detail-type"} <= set(" ".join(heard.read_text().split('"')).split())
@@ -122,10 +122,10 @@ def test_a_line_of_one_function_and_the_clock_start_another(tmp_path: Path) -> N
 
 def test_a_daily_time_is_waited_for(tmp_path: Path) -> None:
     daily = CLOCK.replace("rate(1 second)", "cron(15 2 * * ? *)")
-    (schedule,) = template.load(written(tmp_path, daily)).schedules
+    (schedule,) = template.load_stack(written(tmp_path, daily)).schedules
     assert schedule == Schedule("Listener", 86_400, 2 * 3600 + 15 * 60)
     midnight = 20_000 * 86_400.0
-    assert wait_s(schedule, midnight) == 8100
-    assert wait_s(schedule, midnight + 8100) == 86_400
-    assert wait_s(schedule, midnight + 8101) == 86_399
-    assert wait_s(Schedule("Listener", 5.0), midnight) == 5
+    assert seconds_until_next(schedule, midnight) == 8100
+    assert seconds_until_next(schedule, midnight + 8100) == 86_400
+    assert seconds_until_next(schedule, midnight + 8101) == 86_399
+    assert seconds_until_next(Schedule("Listener", 5.0), midnight) == 5

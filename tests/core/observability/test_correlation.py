@@ -21,26 +21,26 @@ from pilotlight.observability import correlation
     ],
 )
 def test_the_callers_id_goes_first_unless_it_could_forge_a_line(headers: dict[str, str], expected: str) -> None:
-    assert correlation.of(headers, "gateway") == expected
+    assert correlation.get_correlation_id(headers, "gateway") == expected
 
 
 def test_the_trace_is_better_than_nothing() -> None:
-    assert correlation.of({"x-amzn-trace-id": "Root=1-5"}, "") == "Root=1-5"
+    assert correlation.get_correlation_id({"x-amzn-trace-id": "Root=1-5"}, "") == "Root=1-5"
 
 
 def test_every_line_of_lambdas_log_names_the_call() -> None:
     kept = logging.getLogRecordFactory()
-    correlation.install()
+    correlation.install_log_record_factory()
     try:
-        correlation.begin("order-17")
+        correlation.set_correlation_id("order-17")
         record = logging.getLogger("x").makeRecord("x", logging.INFO, "f", 1, "said %s", ("it",), None)
         line = json.loads(JsonFormatter().format(record))
         found = []
-        thread = threading.Thread(target=lambda: found.append(correlation.CURRENT.get()))
+        thread = threading.Thread(target=lambda: found.append(correlation.CURRENT_CORRELATION_ID.get()))
         thread.start()
         thread.join()
     finally:
         logging.setLogRecordFactory(kept)
-        correlation.begin("")
+        correlation.set_correlation_id("")
     assert (line["message"], line["correlation_id"]) == ("said it", "order-17")
     assert found == [""]  # a thread of its own works for nobody in particular

@@ -51,5 +51,5 @@ def test_properties_never_hide_what_is_counted(lines: Lines) -> None:
 
 
 def test_lines_of_calls_are_for_a_functions_log_alone(capfd: pytest.CaptureFixture[str]) -> None:
-    emf.emit("x\n")
+    emf.write_line("x\n")
     assert capfd.readouterr().out == ""

@@ -12,9 +12,9 @@ from PIL import Image as Pillow
 
 from pilotlight import processing
 from pilotlight.contracts.manifest import Datatype, TensorSpec
-from pilotlight.contracts.processing import Image
+from pilotlight.contracts.processing import ImagePreprocessing
 from pilotlight.errors import InvalidInputError
-from pilotlight.registry.registry import complete
+from pilotlight.registry.registry import build_manifest
 from pilotlight.runtime.session import Array
 from tests import fakes
 
@@ -30,13 +30,13 @@ def file(picture: Pillow.Image | Array, kind: str = "PNG", **options: object) ->
 
 def pixels(*files: bytes | str, datatype: Datatype = "FP32", channels: int | str = 3, **steps: object) -> Array:
     """What the steps make of the files, with pixels left at 0 to 255 unless the steps say otherwise."""
-    settings = Image(**{"input": "x", "scale": 1.0, **steps})  # type: ignore[arg-type]  # steps of Image by name
+    settings = ImagePreprocessing(**{"input": "x", "scale": 1.0, **steps})  # type: ignore[arg-type]  # steps of Image by name
     last = settings.layout == "NHWC"
     shape = ("batch", "height", "width", channels) if last else ("batch", channels, "height", "width")
     manifest = fakes.stepped(settings, of=((TensorSpec("x", datatype, shape),), fakes.ROW[1]))
     elements = np.empty(len(files), object)
     elements[:] = files
-    return processing.prepare(manifest, {"image": elements})["x"]
+    return processing.preprocess_inputs(manifest, {"image": elements})["x"]
 
 
 def one(given: bytes | str, **steps: object) -> Array:
@@ -243,13 +243,13 @@ def test_no_broken_file_is_more_than_a_sentence(data: st.DataObject) -> None:
 
 def test_constants_must_fit_the_colours() -> None:
     with pytest.raises(ValueError, match="has 2 values in 'mean', but RGB has 3"):
-        Image(input="x", mean=(0.5, 0.5))
+        ImagePreprocessing(input="x", mean=(0.5, 0.5))
     with pytest.raises(ValueError, match="both 'shortest' and 'resize'"):
-        Image(input="x", shortest=2, resize=(1, 1))
+        ImagePreprocessing(input="x", shortest=2, resize=(1, 1))
 
 
 def test_the_graph_must_have_the_input() -> None:
     with pytest.raises(InvalidInputError, match=r"prepares the input 'pixel', but the graph has \['x'\]"):
-        fakes.stepped(Image(input="pixel"))
+        fakes.stepped(ImagePreprocessing(input="pixel"))
     draft = fakes.draft()
-    assert complete(draft, fakes.stepped(None).files).task == "tensor"
+    assert build_manifest(draft, fakes.stepped(None).files).task == "tensor"

@@ -7,25 +7,25 @@ import pytest
 
 from pilotlight import processing
 from pilotlight.contracts.manifest import TensorSpec
-from pilotlight.contracts.processing import Column, Table
+from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.session import Array
 from tests import fakes
 
 PEOPLE = (
-    Column(name="age", mean=40.0, deviation=10.0, missing=40.0),
-    Column(name="city", categories=("Bern", "Rome", "Oslo"), missing="Rome"),
-    Column(name="floor", categories=("1", "2", "3"), encoding="index"),
-    Column(name="height", mean=1.7, deviation=0.1),
+    TableColumn(name="age", mean=40.0, deviation=10.0, missing=40.0),
+    TableColumn(name="city", categories=("Bern", "Rome", "Oslo"), missing="Rome"),
+    TableColumn(name="floor", categories=("1", "2", "3"), encoding="index"),
+    TableColumn(name="height", mean=1.7, deviation=0.1),
 )
 
 
-def rows(given: dict[str, Array], columns: tuple[Column, ...] = PEOPLE) -> Array:
+def rows(given: dict[str, Array], columns: tuple[TableColumn, ...] = PEOPLE) -> Array:
     """The graph's rows."""
     width = sum(column.width for column in columns)
     of = (TensorSpec("x", "FP32", ("batch", width)),), fakes.ROW[1]
-    manifest = fakes.stepped(Table(input="x", columns=columns), of=of)
-    return processing.prepare(manifest, given)["x"]
+    manifest = fakes.stepped(TablePreprocessing(input="x", columns=columns), of=of)
+    return processing.preprocess_inputs(manifest, given)["x"]
 
 
 def texts(*values: str | None) -> Array:
@@ -54,7 +54,7 @@ def test_numbers_may_come_as_text() -> None:
 
 
 def test_truth_values_may_come_as_text() -> None:
-    found = rows({"a": texts("True", "false", "1", "FALSE")}, (Column(name="a"),))
+    found = rows({"a": texts("True", "false", "1", "FALSE")}, (TableColumn(name="a"),))
     assert found.ravel().tolist() == [1, 0, 1, 0]
 
 
@@ -65,7 +65,7 @@ def test_all_columns_at_once() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.int8, np.uint16, np.float16])
 def test_numbers_at_once_in_any_type(dtype: type) -> None:
-    columns = (Column(name="a", mean=1.0), Column(name="b", deviation=2.0))
+    columns = (TableColumn(name="a", mean=1.0), TableColumn(name="b", deviation=2.0))
     np.testing.assert_array_equal(rows({"table": np.array([[1, 2], [3, 4]], dtype)}, columns), [[0, 1], [2, 2]])
 
 
@@ -80,7 +80,7 @@ def test_missing_categories_are_filled_in(gap: str | None) -> None:
 
 
 def test_gaps_may_reach_a_graph_that_takes_them() -> None:
-    assert np.isnan(rows({"a": np.array([np.nan])}, (Column(name="a", missing="nan"),))).all()
+    assert np.isnan(rows({"a": np.array([np.nan])}, (TableColumn(name="a", missing="nan"),))).all()
 
 
 def test_whole_numbers_are_categories_without_a_point() -> None:
@@ -128,9 +128,9 @@ def test_the_graphs_own_tensor_passes_untouched() -> None:
 )
 def test_stand_ins_must_be_values_of_the_column(column: dict[str, Any], hint: str) -> None:
     with pytest.raises(ValueError, match=hint):
-        Column(name="x", **column)
+        TableColumn(name="x", **column)
 
 
 def test_column_names_differ() -> None:
     with pytest.raises(ValueError, match="columns of the same name"):
-        Table(input="x", columns=(Column(name="a"), Column(name="a")))
+        TablePreprocessing(input="x", columns=(TableColumn(name="a"), TableColumn(name="a")))

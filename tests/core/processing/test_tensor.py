@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight import processing
-from pilotlight.contracts.manifest import File, Manifest, TensorSpec
+from pilotlight.contracts.manifest import Manifest, ManifestFile, TensorSpec
 from pilotlight.errors import InvalidInputError
-from pilotlight.registry.registry import complete
+from pilotlight.registry.registry import build_manifest
 from tests import fakes
 
 
 def manifest(*inputs: TensorSpec) -> Manifest:
-    return complete(fakes.draft(inputs=inputs), (File("model.onnx", 1, "0" * 64),))
+    return build_manifest(fakes.draft(inputs=inputs), (ManifestFile("model.onnx", 1, "0" * 64),))
 
 
 IMAGES = manifest(TensorSpec("image", "FP32", ("batch", 1, 8, "width")))
@@ -21,7 +21,7 @@ PAIR = manifest(TensorSpec("left", "FP32", ("batch", 2)), TensorSpec("right", "F
 @given(st.integers(1, 5), st.integers(0, 5))
 def test_free_dimensions_take_any_size(batch: int, width: int) -> None:
     image = np.zeros((batch, 1, 8, width))
-    assert processing.prepare(IMAGES, {"image": image})["image"] is image
+    assert processing.preprocess_inputs(IMAGES, {"image": image})["image"] is image
 
 
 @pytest.mark.parametrize(
@@ -35,16 +35,16 @@ def test_free_dimensions_take_any_size(batch: int, width: int) -> None:
 )
 def test_wrong_shapes_are_shown_beside_the_right_one(shape: tuple[int, ...], hint: str) -> None:
     with pytest.raises(InvalidInputError, match=r"expected \[batch, 1, 8, width\]: " + hint):
-        processing.prepare(IMAGES, {"image": np.zeros(shape)})
+        processing.preprocess_inputs(IMAGES, {"image": np.zeros(shape)})
 
 
 def test_a_shared_dimension_has_one_size() -> None:
     with pytest.raises(InvalidInputError, match=r"'right' .* dimension 0 \(batch\) is 3, elsewhere 2"):
-        processing.prepare(PAIR, {"left": np.zeros((2, 2)), "right": np.zeros((3, 2))})
+        processing.preprocess_inputs(PAIR, {"left": np.zeros((2, 2)), "right": np.zeros((3, 2))})
 
 
 def test_missing_and_extra_inputs_are_named_together() -> None:
     with pytest.raises(
         InvalidInputError, match=r"\['left', 'right'\]; 'right' is missing, 'middle' is not one of them"
     ):
-        processing.prepare(PAIR, {"left": np.zeros((2, 2)), "middle": np.zeros((2, 2))})
+        processing.preprocess_inputs(PAIR, {"left": np.zeros((2, 2)), "middle": np.zeros((2, 2))})

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pilotlight import processing
 from pilotlight.contracts.manifest import Datatype, TensorSpec
-from pilotlight.contracts.processing import Text
+from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError, NotFoundError
 from pilotlight.runtime.assets import Assets
 from pilotlight.runtime.session import Array
@@ -24,10 +24,10 @@ NAMES = ("input_ids", "attention_mask", "token_type_ids")
 def feeds(*texts: str, names: tuple[str, ...] = NAMES, datatype: Datatype = "INT64", length: int | str = "tokens",
           assets: Assets | None = None, **steps: object) -> dict[str, Array]:  # fmt: skip
     specs = tuple(TensorSpec(name, datatype, ("batch", length)) for name in names)
-    manifest = fakes.stepped(Text(**steps), of=(specs, fakes.ROW[1]))  # type: ignore[arg-type]  # steps of Text by name
+    manifest = fakes.stepped(TextPreprocessing(**steps), of=(specs, fakes.ROW[1]))  # type: ignore[arg-type]  # steps of Text by name
     if assets is None:
         assets = Assets({"tokenizer.json": TOKENIZER}) if steps or isinstance(length, int) else ASSETS
-    return dict(processing.prepare(manifest, {"text": np.array(texts, object)}, assets))
+    return dict(processing.preprocess_inputs(manifest, {"text": np.array(texts, object)}, assets))
 
 
 def test_ids_are_those_of_bert() -> None:
@@ -71,7 +71,7 @@ def test_the_tokenizer_is_opened_once() -> None:
     feeds("hello", assets=assets)
     assert feeds("hello", assets=assets)["input_ids"].tolist() == [[101, 7592, 102]]
     with pytest.raises(NotFoundError, match=r"brought no file 'other.json'; it brought \[\]"):
-        assets.made("other.json", bytes)
+        assets.get_or_parse("other.json", bytes)
 
 
 @pytest.mark.parametrize(
@@ -95,11 +95,13 @@ def test_limits_are_the_manifests() -> None:
 
 
 def test_the_shape_is_shown() -> None:
-    manifest = fakes.stepped(Text(), of=((TensorSpec("input_ids", "INT64", ("batch", "tokens")),), fakes.ROW[1]))
+    manifest = fakes.stepped(
+        TextPreprocessing(), of=((TensorSpec("input_ids", "INT64", ("batch", "tokens")),), fakes.ROW[1])
+    )
     with pytest.raises(InvalidInputError, match=r"'text' has shape \[1, 2\], expected \[batch\]"):
-        processing.prepare(manifest, {"text": np.array([["a", "b"]], object)}, ASSETS)
+        processing.preprocess_inputs(manifest, {"text": np.array([["a", "b"]], object)}, ASSETS)
     with pytest.raises(InvalidInputError, match=r"'text' has shape \[0\], expected \[batch\] of at least one"):
-        processing.prepare(manifest, {"text": np.array([], object)}, ASSETS)
+        processing.preprocess_inputs(manifest, {"text": np.array([], object)}, ASSETS)
 
 
 def test_what_is_no_tokenizer_is_refused() -> None:

@@ -10,7 +10,7 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.recipes import schema
 from pilotlight.recipes.options.model import CnnOptions
 from pilotlight.recipes.options.optimiser import AdamOptions
-from pilotlight.recipes.schema import Recipe, dump, load
+from pilotlight.recipes.schema import Recipe, dump_recipe, load_recipe
 
 MISTAKES = [
     ("optimiser.learning_rate=-1", ["optimiser.learning_rate", "-1", "greater than 0"]),
@@ -106,7 +106,7 @@ MISTAKES = [
 
 def said_of(path: str, *overrides: str) -> str:
     with pytest.raises(InvalidInputError) as caught:
-        load(path, overrides)
+        load_recipe(path, overrides)
     return str(caught.value)
 
 
@@ -157,15 +157,17 @@ def test_wrong_file_is_one_sentence(tmp_path: Path, text: bytes, word: str) -> N
 
 
 def test_a_word_that_is_spelt_wrongly_is_named_and_not_only_missed(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(schema.read(schema.find("digits")).replace("epochs:", "epoch:"))
+    (tmp_path / "mine.yaml").write_text(
+        schema.read_recipe_text(schema.find_recipe_file("digits")).replace("epochs:", "epoch:")
+    )
     assert "there is no key 'epoch'; a recipe takes name" in said_of(str(tmp_path / "mine.yaml"))
 
 
 def test_merged_keys_may_stand_again(tmp_path: Path) -> None:
     merged = "<<: &b {<<: {epochs: 2}, epochs: 3}\n<<: *b\nepochs:"
-    text = schema.read(schema.find("digits")).replace("epochs:", merged)
+    text = schema.read_recipe_text(schema.find_recipe_file("digits")).replace("epochs:", merged)
     (tmp_path / "mine.yaml").write_text(text)
-    assert load(str(tmp_path / "mine.yaml")) == load("digits")
+    assert load_recipe(str(tmp_path / "mine.yaml")) == load_recipe("digits")
 
 
 @pytest.mark.parametrize("path", ["nowhere.yaml", "digit", ".", ""])
@@ -177,37 +179,37 @@ def test_missing_recipe_names_those_there_are(path: str) -> None:
 
 
 def test_recipe_of_record_loads() -> None:
-    digits = load("digits")
+    digits = load_recipe("digits")
     assert digits.name == digits.data.name == "digits"
     assert digits.quantization.budget == 0.5
-    assert load(str(schema.FOLDER / "digits.yaml")) == digits
+    assert load_recipe(str(schema.BUILTIN_FOLDER / "digits.yaml")) == digits
 
 
 def test_overrides_are_yaml_and_the_last_one_counts() -> None:
-    changed = load("digits", ["optimiser.learning_rate=1e-4", "model.channels=[8, 16]", "epochs=1", "epochs=3"])
+    changed = load_recipe("digits", ["optimiser.learning_rate=1e-4", "model.channels=[8, 16]", "epochs=1", "epochs=3"])
     assert changed.optimiser.learning_rate == 1e-4
     assert isinstance(changed.model, CnnOptions)
     assert changed.model.channels == (8, 16)
     assert changed.epochs == 3
-    assert changed.data == load("digits").data
+    assert changed.data == load_recipe("digits").data
 
 
 def test_recipe_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load("digits").epochs = 3
+        load_recipe("digits").epochs = 3
 
 
 @given(st.floats(min_value=1e-300, max_value=1e300))
 def test_any_notation_of_a_learning_rate_is_a_number(rate: float) -> None:
     for text in (repr(rate), f"{rate:e}", f"{rate:.17e}".upper(), f"+{rate!r}"):
-        read = load("digits", [f"optimiser.learning_rate={text}"]).optimiser
+        read = load_recipe("digits", [f"optimiser.learning_rate={text}"]).optimiser
         assert read == AdamOptions(name="adam", learning_rate=float(text))
 
 
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
     small = st.integers(1, 100)
-    return load(
+    return load_recipe(
         "digits",
         [
             f"seed={draw(st.integers(0, 2**32 - 1))}",
@@ -221,4 +223,4 @@ def recipes(draw: st.DrawFn) -> Recipe:
 
 @given(recipes())
 def test_dumped_recipe_is_read_back_the_same(some: Recipe) -> None:
-    assert schema.check(schema.parse(dump(some), "dump"), "dump") == some
+    assert schema.validate_recipe(schema.parse_yaml(dump_recipe(some), "dump"), "dump") == some

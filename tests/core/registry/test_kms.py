@@ -8,12 +8,12 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pilotlight.contracts.manifest import Reference
+from pilotlight.contracts.manifest import ModelReference
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.registry.kms import KmsSigner
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.registry.signing import PublicKey
-from pilotlight.runtime.model_manager import Catalog
+from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.settings import Settings
 from tests import fakes
 
@@ -32,7 +32,7 @@ def trusting(registry: Registry, key: str) -> Registry:
     """A registry that serves what the key has signed, with two versions of which the first is signed."""
     for _ in range(2):
         fakes.publish(registry)
-    registry.sign("double", 1, KmsSigner(key), by="ann")
+    registry.sign_manifest("double", 1, KmsSigner(key), actor="ann")
     return Registry(registry.store, PublicKey.parse(public(key)))
 
 
@@ -41,21 +41,24 @@ def public(key: str) -> str:
 
 
 def test_a_signed_version_is_served(trusting: Registry) -> None:
-    assert trusting.manifest("double", 1).version == 1
-    assert trusting.resolve(Reference.parse("double")) == 1
+    assert trusting.load_manifest("double", 1).version == 1
+    assert trusting.resolve_reference(ModelReference.parse("double")) == 1
 
 
 def test_an_unsigned_version_is_refused(trusting: Registry) -> None:
     with pytest.raises(ModelRefusedError, match="double:2 is refused: it is not signed"):
-        trusting.manifest("double", 2)
+        trusting.load_manifest("double", 2)
 
 
 def test_a_function_with_the_key_opens_what_it_signed_alone(trusting: Registry, key: str) -> None:
-    catalog = Catalog.of(Settings(signing_key=public(key)), trusting.store)
-    assert catalog.model(Reference("double", 1)).manifest.version == 1
+    catalog = ModelManager.from_settings(Settings(signing_key=public(key)), trusting.store)
+    assert catalog.get_model(ModelReference("double", 1)).manifest.version == 1
     with pytest.raises(ModelRefusedError, match="double:2 is refused: it is not signed"):
-        catalog.model(Reference("double", 2))
-    assert Catalog.of(Settings(), trusting.store).model(Reference("double", 2)).manifest.version == 2
+        catalog.get_model(ModelReference("double", 2))
+    assert (
+        ModelManager.from_settings(Settings(), trusting.store).get_model(ModelReference("double", 2)).manifest.version
+        == 2
+    )
 
 
 def test_a_changed_manifest_is_refused(trusting: Registry) -> None:
@@ -63,14 +66,14 @@ def test_a_changed_manifest_is_refused(trusting: Registry) -> None:
     changed = trusting.store.get(path).data.replace(b'"double"', b'"dauble"')
     trusting.store.put(path, changed)
     with pytest.raises(ModelRefusedError, match="its signature was not made over this manifest"):
-        trusting.manifest("double", 1)
+        trusting.load_manifest("double", 1)
 
 
 def test_a_signature_of_another_version_is_refused(trusting: Registry) -> None:
     signature = trusting.store.get(version_path("double", 1, "signature.json")).data
     trusting.store.put(version_path("double", 2, "signature.json"), signature)
     with pytest.raises(ModelRefusedError, match="its signature was not made over this manifest"):
-        trusting.manifest("double", 2)
+        trusting.load_manifest("double", 2)
 
 
 @pytest.mark.parametrize("text", ["AAAA", "not base64!"])
@@ -80,13 +83,13 @@ def test_a_signature_that_is_none_is_refused(trusting: Registry, text: str) -> N
     signature = stored.split('"signature": "')[1].split('"')[0]
     trusting.store.put(path, stored.replace(signature, text).encode())
     with pytest.raises(ModelRefusedError, match="double:1 is refused"):
-        trusting.manifest("double", 1)
+        trusting.load_manifest("double", 1)
 
 
 def test_a_key_that_is_not_there_is_told(registry: Registry, aws_environment: dict[str, str]) -> None:
     fakes.publish(registry)
     with pytest.raises(InvalidInputError, match="KMS does not sign with 'alias/nobody'"):
-        registry.sign("double", 1, KmsSigner("alias/nobody"), by="ann")
+        registry.sign_manifest("double", 1, KmsSigner("alias/nobody"), actor="ann")
 
 
 def test_the_handler_checks_signatures_without_boto3() -> None:

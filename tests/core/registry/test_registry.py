@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.contracts.manifest import AliasDocument, Manifest, Reference, decode
+from pilotlight.contracts.manifest import AliasDocument, Manifest, ModelReference, decode_document
 from pilotlight.errors import (
     AlreadyExistsError,
     ChangedError,
@@ -14,8 +14,8 @@ from pilotlight.errors import (
     NotFoundError,
     StoreError,
 )
-from pilotlight.registry.registry import Registry, alias_path, describe, version_path
-from pilotlight.storage.object_store import ObjectStore, Stored, open_store
+from pilotlight.registry.registry import Registry, alias_path, describe_file, version_path
+from pilotlight.storage.object_store import ObjectStore, StoredObject, open_store
 from tests import fakes
 from tests.load import moves
 
@@ -31,79 +31,79 @@ def test_published_versions_are_there(any_registry: Registry) -> None:
     first = fakes.publish(any_registry)
     second = fakes.publish(any_registry, of="square")
     assert (first.version, second.version) == (1, 2)
-    assert any_registry.models() == ["double"]
-    assert any_registry.versions("double") == [1, 2]
-    assert any_registry.manifest("double", 2) == second
+    assert any_registry.list_models() == ["double"]
+    assert any_registry.list_versions("double") == [1, 2]
+    assert any_registry.load_manifest("double", 2) == second
     assert any_registry.store.get(version_path("double", 2, "model.onnx")).data == fakes.graph("square")
 
 
 def test_first_is_champion_newest_is_candidate(any_registry: Registry) -> None:
     for _ in range(3):
         fakes.publish(any_registry)
-    assert any_registry.resolve(Reference.parse("double")) == 1
-    assert any_registry.resolve(Reference.parse("double@candidate")) == 3
-    assert any_registry.resolve(Reference.parse("double:2")) == 2
-    assert sorted(any_registry.aliases("double")) == ["candidate", "champion"]
+    assert any_registry.resolve_reference(ModelReference.parse("double")) == 1
+    assert any_registry.resolve_reference(ModelReference.parse("double@candidate")) == 3
+    assert any_registry.resolve_reference(ModelReference.parse("double:2")) == 2
+    assert sorted(any_registry.load_aliases("double")) == ["candidate", "champion"]
 
 
 def test_moving_remembers_where_from(any_registry: Registry) -> None:
     fakes.publish(any_registry)
     fakes.publish(any_registry)
-    moved = any_registry.move("double", "champion", 2, by="ann", reason="better")
+    moved = any_registry.move_alias("double", "champion", 2, actor="ann", reason="better")
     assert (moved.version, moved.previous, moved.by, moved.reason) == (2, 1, "ann", "better")
-    assert any_registry.alias("double", "champion") == moved
-    assert any_registry.move("double", "canary", 1, by="ann", reason="new alias").previous is None
+    assert any_registry.load_alias("double", "champion") == moved
+    assert any_registry.move_alias("double", "canary", 1, actor="ann", reason="new alias").previous is None
 
 
 def test_suspending_keeps_where_the_alias_points(any_registry: Registry) -> None:
     fakes.publish(any_registry)
-    suspended = any_registry.suspend("double", "champion", by="ann", reason="drifts")
+    suspended = any_registry.suspend_alias("double", "champion", actor="ann", reason="drifts")
     assert suspended.suspended is not None
     assert (suspended.version, suspended.suspended.by, suspended.suspended.reason) == (1, "ann", "drifts")
-    assert any_registry.suspend("double", "champion", by="bob", reason="later") == suspended
-    assert any_registry.alias("double", "champion") == suspended
-    resumed = any_registry.resume("double", "champion", by="ann", reason="mended")
+    assert any_registry.suspend_alias("double", "champion", actor="bob", reason="later") == suspended
+    assert any_registry.load_alias("double", "champion") == suspended
+    resumed = any_registry.resume_alias("double", "champion", actor="ann", reason="mended")
     assert resumed.suspended is None
     assert (
-        any_registry.resume("double", "champion", by="ann", reason="mended")
+        any_registry.resume_alias("double", "champion", actor="ann", reason="mended")
         == resumed
-        == any_registry.alias("double", "champion")
+        == any_registry.load_alias("double", "champion")
     )
 
 
 def test_moving_a_suspended_alias_does_not_resume_it(registry: Registry) -> None:
     fakes.publish(registry)
     fakes.publish(registry)
-    suspended = registry.suspend("double", "champion", by="ann", reason="drifts").suspended
-    assert registry.move("double", "champion", 2, by="gate", reason="better").suspended == suspended
+    suspended = registry.suspend_alias("double", "champion", actor="ann", reason="drifts").suspended
+    assert registry.move_alias("double", "champion", 2, actor="gate", reason="better").suspended == suspended
 
 
 @pytest.mark.parametrize(("name", "alias"), [("nothing", "champion"), ("double", "staging")])
 def test_only_what_is_there_can_be_suspended(registry: Registry, name: str, alias: str) -> None:
     fakes.publish(registry)
     with pytest.raises(NotFoundError):
-        registry.suspend(name, alias, by="ann", reason="typo")
+        registry.suspend_alias(name, alias, actor="ann", reason="typo")
     with pytest.raises(NotFoundError):
-        registry.resume(name, alias, by="ann", reason="typo")
+        registry.resume_alias(name, alias, actor="ann", reason="typo")
 
 
 def test_an_alias_document_of_before_suspension_reads() -> None:
     old = b'{"version": 1, "previous": null, "by": "ann", "at": "2026-11-01T00:00:00Z", "reason": "first version"}'
-    assert decode(old, AliasDocument, "alias").suspended is None
+    assert decode_document(old, AliasDocument, "alias").suspended is None
 
 
 def test_an_alias_never_points_to_nothing(registry: Registry) -> None:
     fakes.publish(registry)
     with pytest.raises(NotFoundError, match="has no version 7; it has 1, candidate, champion"):
-        registry.move("double", "champion", 7, by="ann", reason="typo")
-    assert registry.alias("double", "champion").version == 1
+        registry.move_alias("double", "champion", 7, actor="ann", reason="typo")
+    assert registry.load_alias("double", "champion").version == 1
 
 
 def test_a_late_publisher_does_not_move_the_candidate_back(registry: Registry) -> None:
     old = fakes.publish(registry)
     fakes.publish(registry)
-    registry.introduce(old)
-    assert registry.alias("double", "candidate").version == 2
+    registry.assign_initial_aliases(old)
+    assert registry.load_alias("double", "candidate").version == 2
 
 
 def test_a_publisher_without_a_right_to_aliases_leaves_them_to_the_promoter(caplog: pytest.LogCaptureFixture) -> None:
@@ -119,13 +119,13 @@ def test_a_publisher_without_a_right_to_aliases_leaves_them_to_the_promoter(capl
 
     store = Trainer()
     published = fakes.publish(Registry(store))
-    assert Registry(store).versions("double") == [1]
-    assert Registry(store).aliases("double") == {}
+    assert Registry(store).list_versions("double") == [1]
+    assert Registry(store).load_aliases("double") == {}
     assert "double:1 is published; its aliases are the promoter's" in caplog.text
     store.promotes = True
     for _ in range(2):
-        Registry(store).introduce(published)
-    assert {name: alias.version for name, alias in Registry(store).aliases("double").items()} == {
+        Registry(store).assign_initial_aliases(published)
+    assert {name: alias.version for name, alias in Registry(store).load_aliases("double").items()} == {
         "candidate": 1,
         "champion": 1,
     }
@@ -137,7 +137,7 @@ def test_a_publisher_overtaken_between_look_and_swap_does_not_move_the_candidate
 
         waits = False
 
-        def get(self, path: str) -> Stored:
+        def get(self, path: str) -> StoredObject:
             stored = super().get(path)
             if self.waits and path.endswith("candidate.json"):
                 self.waits = False
@@ -148,7 +148,7 @@ def test_a_publisher_overtaken_between_look_and_swap_does_not_move_the_candidate
     fakes.publish(Registry(store))
     store.waits = True
     late = fakes.publish(Registry(store))
-    assert (late.version, Registry(store).alias("double", "candidate").version) == (2, 3)
+    assert (late.version, Registry(store).load_alias("double", "candidate").version) == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -162,13 +162,13 @@ def test_a_publisher_overtaken_between_look_and_swap_does_not_move_the_candidate
 def test_what_is_not_there_says_what_is(registry: Registry, reference: str, hint: str) -> None:
     fakes.publish(registry)
     with pytest.raises(NotFoundError, match=hint):
-        registry.resolve(Reference.parse(reference))
+        registry.resolve_reference(ModelReference.parse(reference))
 
 
 def test_a_draft_that_names_a_missing_file_takes_no_number(registry: Registry) -> None:
     with pytest.raises(InvalidInputError, match="not among its files"):
-        registry.publish(fakes.draft(), {"other.onnx": b""})
-    assert list(registry.store.paths("models")) == []
+        registry.publish_version(fakes.draft(), {"other.onnx": b""})
+    assert list(registry.store.list_paths("models")) == []
 
 
 class DyingStore(fakes.FaultyStore):
@@ -197,11 +197,11 @@ def test_a_publisher_that_dies_leaves_nothing_to_see(last: str) -> None:
     registry = Registry(store)
     with pytest.raises(StoreError):
         fakes.publish(registry)
-    assert registry.models() == []
+    assert registry.list_models() == []
     store._last = "nowhere"
     survivor = fakes.publish(registry)
-    assert registry.versions("double") == [survivor.version]
-    assert registry.resolve(Reference.parse("double")) == survivor.version
+    assert registry.list_versions("double") == [survivor.version]
+    assert registry.resolve_reference(ModelReference.parse("double")) == survivor.version
 
 
 def test_a_lost_answer_to_the_commit_is_no_conflict() -> None:
@@ -217,7 +217,9 @@ def test_a_lost_answer_to_the_commit_is_no_conflict() -> None:
 def test_a_taken_manifest_is_a_conflict(registry: Registry) -> None:
     mine = fakes.publish(registry)
     with pytest.raises(AlreadyExistsError):
-        registry._commit(decode(registry_bytes(registry, mine).replace(mine.nonce.encode(), b"0" * 32), Manifest, "x"))
+        registry._commit_manifest(
+            decode_document(registry_bytes(registry, mine).replace(mine.nonce.encode(), b"0" * 32), Manifest, "x")
+        )
 
 
 def registry_bytes(registry: Registry, manifest: Manifest) -> bytes:
@@ -227,24 +229,24 @@ def registry_bytes(registry: Registry, manifest: Manifest) -> bytes:
 def test_a_move_that_was_overtaken_is_refused(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         fakes.publish(registry)
-    stale = registry._alias("double", "champion")
-    registry.move("double", "champion", 2, by="ann", reason="first")
-    monkeypatch.setattr(registry, "_alias", lambda *_: stale)
+    stale = registry._read_alias("double", "champion")
+    registry.move_alias("double", "champion", 2, actor="ann", reason="first")
+    monkeypatch.setattr(registry, "_read_alias", lambda *_: stale)
     with pytest.raises(ChangedError):
-        registry.move("double", "champion", 1, by="bob", reason="late")
+        registry.move_alias("double", "champion", 1, actor="bob", reason="late")
     assert registry.store.get(alias_path("double", "champion")).data.count(b'"ann"') == 1
 
 
 def test_files_are_described_alike_from_memory_and_disk(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"content")
-    assert describe("x", tmp_path / "x") == describe("x", b"content")
+    assert describe_file("x", tmp_path / "x") == describe_file("x", b"content")
 
 
 def publish_often(url: str, worker: int, times: int, found: "multiprocessing.Queue[int]") -> None:
     registry = Registry(open_store(url))
     for turn in range(times):
         content = f"{worker}/{turn}".encode() * 1000
-        found.put(registry.publish(fakes.draft(), {"model.onnx": content}).version)
+        found.put(registry.publish_version(fakes.draft(), {"model.onnx": content}).version)
 
 
 @pytest.mark.parametrize("kind", ["disk", "bucket_url", "weak_bucket_url"])
@@ -259,26 +261,26 @@ def test_eight_processes_publish_at_once(kind: str, tmp_path: Path, request: pyt
     for worker in workers:
         worker.join()
     registry = Registry(open_store(url))
-    assert versions == list(range(1, 17)) == registry.versions("double")
+    assert versions == list(range(1, 17)) == registry.list_versions("double")
     if kind != "weak_bucket_url":  # there, the swap that loses may win
-        assert registry.resolve(Reference.parse("double@candidate")) == 16
-    for manifest in (registry.manifest("double", version) for version in versions):
+        assert registry.resolve_reference(ModelReference.parse("double@candidate")) == 16
+    for manifest in (registry.load_manifest("double", version) for version in versions):
         stored = registry.store.get(version_path("double", manifest.version, "model.onnx")).data
-        assert describe("model.onnx", stored) == manifest.graph
+        assert describe_file("model.onnx", stored) == manifest.graph_file
 
 
 def test_a_rollback_is_one_swap_and_is_in_the_history(any_registry: Registry) -> None:
     fakes.publish(any_registry)
     fakes.publish(any_registry)
-    any_registry.move("double", "champion", 2, by="ann", reason="better")
-    any_registry.rollback("double", by="bob", reason="worse after all")
-    past = any_registry.history("double")
+    any_registry.move_alias("double", "champion", 2, actor="ann", reason="better")
+    any_registry.rollback_alias("double", actor="bob", reason="worse after all")
+    past = any_registry.load_alias_history("double")
     assert [(document.number, document.version, document.by) for document in past] == [
         (1, 1, ""),
         (2, 2, "ann"),
         (3, 1, "bob"),
     ]
-    assert past[-1] == any_registry.alias("double", "champion")
+    assert past[-1] == any_registry.load_alias("double", "champion")
 
 
 @pytest.mark.parametrize("kind", ["disk", "s3"])

@@ -29,7 +29,7 @@ SIGNATURE = sign(b"manifest")
 
 @given(st.binary(max_size=2000))
 def test_what_was_signed_is_vouched_for(message: bytes) -> None:
-    assert PUBLIC.vouches(message, sign(message))
+    assert PUBLIC.is_valid_signature(message, sign(message))
 
 
 @pytest.mark.parametrize("bits", [2048, 3072, 4096])
@@ -37,7 +37,7 @@ def test_keys_of_every_size_of_kms_are_read(bits: int) -> None:
     key = rsa.generate_private_key(65537, bits)
     read = PublicKey.parse(der(key.public_key()))
     assert read == PublicKey(key.public_key().public_numbers().n, 65537)
-    assert read.vouches(b"m", key.sign(b"m", padding.PKCS1v15(), hashes.SHA256()))
+    assert read.is_valid_signature(b"m", key.sign(b"m", padding.PKCS1v15(), hashes.SHA256()))
 
 
 def test_pem_is_read_too() -> None:
@@ -49,21 +49,21 @@ def test_pem_is_read_too() -> None:
 def test_one_other_byte_is_not(position: int, change: int) -> None:
     bent = bytearray(SIGNATURE)
     bent[position] ^= change
-    assert not PUBLIC.vouches(b"manifest", bytes(bent))
+    assert not PUBLIC.is_valid_signature(b"manifest", bytes(bent))
 
 
 @pytest.mark.parametrize("signature", [b"", SIGNATURE[:-1], SIGNATURE + b"\0", b"\xff" * 256, b"\0" * 256])
 def test_neither_is_what_is_no_signature(signature: bytes) -> None:
-    assert not PUBLIC.vouches(b"manifest", signature)
+    assert not PUBLIC.is_valid_signature(b"manifest", signature)
 
 
 def test_another_key_or_message_or_scheme_is_not() -> None:
     other = rsa.generate_private_key(65537, 2048)
-    assert not PUBLIC.vouches(b"manifest", other.sign(b"manifest", padding.PKCS1v15(), hashes.SHA256()))
-    assert not PUBLIC.vouches(b"other", SIGNATURE)
-    assert not PUBLIC.vouches(b"manifest", KEY.sign(b"manifest", padding.PKCS1v15(), hashes.SHA512()))
+    assert not PUBLIC.is_valid_signature(b"manifest", other.sign(b"manifest", padding.PKCS1v15(), hashes.SHA256()))
+    assert not PUBLIC.is_valid_signature(b"other", SIGNATURE)
+    assert not PUBLIC.is_valid_signature(b"manifest", KEY.sign(b"manifest", padding.PKCS1v15(), hashes.SHA512()))
     pss = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.MAX_LENGTH)
-    assert not PUBLIC.vouches(b"manifest", KEY.sign(b"manifest", pss, hashes.SHA256()))
+    assert not PUBLIC.is_valid_signature(b"manifest", KEY.sign(b"manifest", pss, hashes.SHA256()))
 
 
 @pytest.mark.parametrize(

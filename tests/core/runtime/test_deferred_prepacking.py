@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pilotlight.runtime.deferred_prepacking import RUNS_BEFORE_CHANGE, TwoSpeeds
+from pilotlight.runtime.deferred_prepacking import RUNS_BEFORE_PREPACKING, DeferredPrepacking
 
 
 class Opener:
@@ -31,9 +31,9 @@ class Opener:
         self.opened.append(word)
         return word
 
-    def speeds(self) -> TwoSpeeds:
-        speeds = TwoSpeeds(self.slow, self.fast)
-        speeds.done = self.closed.set
+    def speeds(self) -> DeferredPrepacking:
+        speeds = DeferredPrepacking(self.slow, self.fast)
+        speeds.release_files = self.closed.set
         return speeds
 
 
@@ -42,19 +42,19 @@ def opener() -> Opener:
     return Opener()
 
 
-def asked(speeds: TwoSpeeds, times: int) -> list[Any]:
+def asked(speeds: DeferredPrepacking, times: int) -> list[Any]:
     return [speeds() for _ in range(times)]
 
 
 def test_few_runs_are_slow_and_open_nothing_more(opener: Opener) -> None:
-    assert set(asked(opener.speeds(), RUNS_BEFORE_CHANGE - 1)) == {"slow"}
+    assert set(asked(opener.speeds(), RUNS_BEFORE_PREPACKING - 1)) == {"slow"}
     assert opener.opened == ["slow"]
     assert not opener.closed.is_set()
 
 
 def test_after_some_runs_the_fast_one_takes_over_once(opener: Opener) -> None:
     speeds = opener.speeds()
-    asked(speeds, RUNS_BEFORE_CHANGE)
+    asked(speeds, RUNS_BEFORE_PREPACKING)
     assert opener.closed.wait(10)
     assert asked(speeds, 20) == ["fast"] * 20
     assert opener.opened == ["slow", "fast"]
@@ -63,7 +63,7 @@ def test_after_some_runs_the_fast_one_takes_over_once(opener: Opener) -> None:
 def test_a_run_that_comes_while_it_opens_waits_for_it(opener: Opener) -> None:
     speeds = opener.speeds()
     opener.may_go_on.clear()
-    asked(speeds, RUNS_BEFORE_CHANGE - 1)
+    asked(speeds, RUNS_BEFORE_PREPACKING - 1)
     with ThreadPoolExecutor(2) as threads:
         answers = [threads.submit(speeds) for _ in range(2)]
         assert opener.opened == ["slow"]
@@ -75,8 +75,8 @@ def test_a_run_that_comes_while_it_opens_waits_for_it(opener: Opener) -> None:
 
 def test_settling_opens_the_fast_one_at_once_and_only_once(opener: Opener) -> None:
     speeds = opener.speeds()
-    speeds.settle()
-    speeds.settle()
+    speeds.prepack_now()
+    speeds.prepack_now()
     assert asked(speeds, 20) == ["fast"] * 20
     assert opener.opened == ["slow", "fast"]
 
@@ -84,7 +84,7 @@ def test_settling_opens_the_fast_one_at_once_and_only_once(opener: Opener) -> No
 def test_where_the_fast_one_does_not_open_the_slow_one_stays(opener: Opener) -> None:
     opener.broken.add("fast")
     speeds = opener.speeds()
-    speeds.settle()
+    speeds.prepack_now()
     assert speeds() == "slow"
     assert opener.closed.is_set()
 
@@ -93,7 +93,7 @@ def test_where_nothing_opens_any_more_it_is_said(opener: Opener) -> None:
     speeds = opener.speeds()
     opener.broken |= {"fast", "slow"}
     with pytest.raises(MemoryError):
-        speeds.settle()
+        speeds.prepack_now()
     with pytest.raises(MemoryError):
         speeds()
     assert opener.closed.is_set()
@@ -101,8 +101,8 @@ def test_where_nothing_opens_any_more_it_is_said(opener: Opener) -> None:
 
 def test_what_it_needed_is_gone_before_anybody_gets_the_fast_one(opener: Opener) -> None:
     speeds, seen = opener.speeds(), list[bool]()
-    speeds.done = lambda: seen.append(speeds._current.done())
-    speeds.settle()
+    speeds.release_files = lambda: seen.append(speeds._current.done())
+    speeds.prepack_now()
     assert seen == [False]
 
 
@@ -111,6 +111,6 @@ def test_what_cannot_be_cleared_away_fails_nobody(opener: Opener) -> None:
         raise OSError("busy")
 
     speeds = opener.speeds()
-    speeds.done = fails
-    speeds.settle()
+    speeds.release_files = fails
+    speeds.prepack_now()
     assert speeds() == "fast"

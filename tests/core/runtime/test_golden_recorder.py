@@ -8,7 +8,7 @@ import pytest
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.errors import ModelRefusedError
 from pilotlight.runtime import golden, golden_recorder
-from pilotlight.runtime.golden_recorder import Feeds, drawn, made_up, record
+from pilotlight.runtime.golden_recorder import Feeds, generate_feeds, generate_input, record_golden_requests
 from pilotlight.runtime.session import Session, open_session
 from tests import fakes
 
@@ -19,52 +19,52 @@ def graph(name: str) -> Session:
 
 def test_what_is_recorded_is_answered_again() -> None:
     path = fakes.MODELS / "double.onnx"
-    found = record(path, "fp32", made_up(graph("double")))
+    found = record_golden_requests(path, "fp32", generate_feeds(graph("double")))
     assert found is not None
     assert [exchange.request.inputs[0].shape for exchange in found.exchanges] == [(1, 3), (2, 3)]
-    golden.replay(found, graph("double"))
+    golden.replay_exchanges(found, graph("double"))
     with pytest.raises(ModelRefusedError, match="Golden request 1"):
-        golden.replay(found, graph("square"))
+        golden.replay_exchanges(found, graph("square"))
 
 
 @pytest.mark.parametrize("datatype", ["BOOL", "UINT8", "INT64", "FP16", "FP32", "FP64"])
 def test_each_datatype_is_made_up(datatype: Datatype) -> None:
     session = graph(f"echo-{datatype.lower()}")
-    found = record(fakes.MODELS / f"echo-{datatype.lower()}.onnx", "fp32", made_up(session))
+    found = record_golden_requests(fakes.MODELS / f"echo-{datatype.lower()}.onnx", "fp32", generate_feeds(session))
     assert found is not None
     assert found.exchanges[0].request.inputs[0].datatype == datatype
 
 
 @pytest.mark.parametrize("name", ["pair", "outer", "tokens", "colours"])
 def test_free_dimensions_are_given_sizes(name: str) -> None:
-    assert len(made_up(graph(name))) == 2
+    assert len(generate_feeds(graph(name))) == 2
 
 
 def test_texts_are_not_made_up() -> None:
-    assert made_up(graph("echo-bytes")) == ()
-    assert record(fakes.MODELS / "echo-bytes.onnx", "fp32", ()) is None
+    assert generate_feeds(graph("echo-bytes")) == ()
+    assert record_golden_requests(fakes.MODELS / "echo-bytes.onnx", "fp32", ()) is None
 
 
 def test_given_texts_are_recorded() -> None:
     feed: Feeds = {"x": np.array([["a", "b"]], object)}
-    found = record(fakes.MODELS / "echo-bytes.onnx", "fp32", [feed])
+    found = record_golden_requests(fakes.MODELS / "echo-bytes.onnx", "fp32", [feed])
     assert found is not None
-    golden.replay(found, graph("echo-bytes"))
+    golden.replay_exchanges(found, graph("echo-bytes"))
 
 
 def test_what_is_no_number_is_not_recorded() -> None:
     feed: Feeds = {"x": np.array([[-1.0, 0.0, 1.0]], np.float32)}
-    assert record(fakes.MODELS / "logarithm.onnx", "fp32", [feed]) is None
+    assert record_golden_requests(fakes.MODELS / "logarithm.onnx", "fp32", [feed]) is None
 
 
 def test_what_does_not_end_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(golden_recorder, "LONGEST_S", 0.1)
-    assert made_up(graph("endless")) == ()
+    monkeypatch.setattr(golden_recorder, "MAX_RUN_SECONDS", 0.1)
+    assert generate_feeds(graph("endless")) == ()
 
 
 def test_whole_numbers_are_indices_of_any_table() -> None:
     spec = TensorSpec("ids", "INT64", ("batch", "tokens"))
-    assert set(drawn(spec, 2, np.random.default_rng(0)).ravel().tolist()) <= {0, 1}
+    assert set(generate_input(spec, 2, np.random.default_rng(0)).ravel().tolist()) <= {0, 1}
 
 
 def test_a_graph_that_draws_by_chance_has_no_golden_requests(tmp_path: Path) -> None:
@@ -77,4 +77,4 @@ def test_a_graph_that_draws_by_chance_has_no_golden_requests(tmp_path: Path) -> 
     )
     path = tmp_path / "chance.onnx"
     onnx.save(model, path)
-    assert record(path, "fp32", made_up(open_session(str(path)))) is None
+    assert record_golden_requests(path, "fp32", generate_feeds(open_session(str(path)))) is None

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pilotlight.contracts.manifest import AliasDocument, Reference, encode
+from pilotlight.contracts.manifest import AliasDocument, ModelReference, encode_document
 from pilotlight.errors import LoadingError, ModelRefusedError, NotFoundError
 from pilotlight.registry.registry import Registry, alias_path
 from pilotlight.runtime import hot_swap
-from pilotlight.runtime.model_cache import WarmModel, WarmModels
-from pilotlight.runtime.model_manager import REFUSED_SECONDS, Catalog
+from pilotlight.runtime.model_cache import LoadedModel, ModelCache
+from pilotlight.runtime.model_manager import REFUSED_SECONDS, ModelManager
 from tests import fakes
 
-CHAMPION = Reference("double")
+CHAMPION = ModelReference("double")
 
 
 class Rig:
@@ -24,24 +24,26 @@ class Rig:
     def __init__(self, budget: int = 10_000, golden: bytes | None = None) -> None:
         self.store, self.clock = fakes.FaultyStore(), fakes.Clock()
         self.registry = Registry(self.store)
-        self.catalog = Catalog(self.registry, WarmModels(budget), memory_mb=1769, alias_seconds=10, clock=self.clock)
+        self.catalog = ModelManager(
+            self.registry, ModelCache(budget), memory_mb=1769, alias_seconds=10, clock=self.clock
+        )
         fakes.publish(self.registry, of="double")
         fakes.publish(self.registry, of="square", golden=golden)
         assert self.answer() == (1, 6)
 
     def answer(self) -> tuple[int, float]:
         """The version that answers, and what it makes of 3."""
-        model = self.catalog.model(CHAMPION)
+        model = self.catalog.get_model(CHAMPION)
         return model.manifest.version, run(model)
 
     def move(self, version: int) -> None:
-        self.registry.move("double", "champion", version, by="test", reason="test")
+        self.registry.move_alias("double", "champion", version, actor="test", reason="test")
 
     def look(self, seconds: float = 10) -> None:
         """Let the alias grow old, ask once, and wait for the look that this sets off."""
         self.clock.tick(seconds)
-        self.catalog.model(CHAMPION)
-        self.catalog.settle()
+        self.catalog.get_model(CHAMPION)
+        self.catalog.wait_for_background()
 
 
 class Gate:
@@ -66,7 +68,7 @@ def gate() -> Iterator[Gate]:
     gate.open()
 
 
-def run(model: WarmModel) -> float:
+def run(model: LoadedModel) -> float:
     (result,) = model.session.run({"x": np.full((1, 3), 3, np.float32)}).values()
     return float(result[0, 0])
 
@@ -84,27 +86,27 @@ def test_the_old_version_answers_until_the_new_one_is_open(gate: Gate) -> None:
     assert gate.reached.wait(10)
     assert rig.answer() == (1, 6)
     gate.open()
-    rig.catalog.settle()
+    rig.catalog.wait_for_background()
     assert rig.answer() == (2, 9)
 
 
 def test_a_request_ends_on_the_session_that_it_began_with() -> None:
     rig = Rig()
-    begun = rig.catalog.model(CHAMPION)
+    begun = rig.catalog.get_model(CHAMPION)
     rig.move(2)
     rig.look()
     assert rig.answer() == (2, 9)
-    assert rig.catalog.warm.keys() == [("double", 2)]
+    assert rig.catalog.model_cache.keys() == [("double", 2)]
     assert run(begun) == 6
 
 
 def test_a_version_that_another_alias_serves_stays_open() -> None:
     rig = Rig()
     rig.move(2)
-    rig.registry.move("double", "stable", 1, by="test", reason="test")
-    rig.catalog.model(Reference("double", None, "stable"))
+    rig.registry.move_alias("double", "stable", 1, actor="test", reason="test")
+    rig.catalog.get_model(ModelReference("double", None, "stable"))
     rig.look()
-    assert sorted(rig.catalog.warm.keys()) == [("double", 1), ("double", 2)]
+    assert sorted(rig.catalog.model_cache.keys()) == [("double", 1), ("double", 2)]
 
 
 def test_rollback_goes_to_a_lower_number() -> None:
@@ -140,7 +142,7 @@ def test_a_version_that_answers_otherwise_than_recorded_does_not_serve(
     assert rig.answer() == (1, 6)
     assert '"SwapFailed"' in capsys.readouterr().out
     with pytest.raises(ModelRefusedError, match=hint):
-        rig.catalog.model(Reference("double", 2))
+        rig.catalog.get_model(ModelReference("double", 2))
 
 
 def test_a_version_that_was_refused_is_tried_again_after_a_while() -> None:
@@ -161,12 +163,12 @@ def test_a_late_thread_does_not_move_the_alias_back(gate: Gate) -> None:
     rig.move(2)
     rig.store.bend("versions/2/model.onnx", gate)
     rig.clock.tick(10)
-    rig.catalog.model(CHAMPION)
+    rig.catalog.get_model(CHAMPION)
     assert gate.reached.wait(10)
     rig.move(3)
-    rig.catalog._aliases.read(("double", "champion"))  # a faster look
+    rig.catalog._alias_cache.refresh(("double", "champion"))  # a faster look
     gate.open()
-    rig.catalog.settle()
+    rig.catalog.wait_for_background()
     assert rig.answer()[0] == 1
     rig.look()
     assert rig.answer()[0] == 3
@@ -186,11 +188,11 @@ def test_a_document_from_the_past_is_passed_over() -> None:
 def test_moves_are_in_order_where_a_clock_is_behind() -> None:
     rig = Rig()
     ahead = AliasDocument(2, 1, "test", "2100-01-01T00:00:00+00:00", "a machine with a wrong clock")
-    rig.store.put(alias_path("double", "champion"), encode(ahead))
+    rig.store.put(alias_path("double", "champion"), encode_document(ahead))
     rig.look()
     assert rig.answer() == (2, 9)
     rig.move(1)
-    assert rig.registry.alias("double", "champion").at < ahead.at
+    assert rig.registry.load_alias("double", "champion").at < ahead.at
     rig.look()
     assert rig.answer() == (1, 6)
 
@@ -209,16 +211,16 @@ def test_a_store_that_hangs_delays_no_request(gate: Gate) -> None:
 def test_a_very_old_alias_is_looked_at_first() -> None:
     rig = Rig()
     rig.move(2)
-    rig.clock.tick(10 * hot_swap.LATE)
+    rig.clock.tick(10 * hot_swap.STALE_FACTOR)
     assert rig.answer() == (2, 9)
 
 
 def test_a_very_old_alias_waits_no_longer_than_patience(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pilotlight.runtime.model_manager.PATIENCE", 0.05)
+    monkeypatch.setattr("pilotlight.runtime.model_manager.STALE_WAIT_SECONDS", 0.05)
     rig = Rig()
     rig.move(2)
     rig.store.bend("versions/2/model.onnx", gate)
-    rig.clock.tick(10 * hot_swap.LATE)
+    rig.clock.tick(10 * hot_swap.STALE_FACTOR)
     assert rig.answer() == (1, 6)
 
 
@@ -227,7 +229,7 @@ def test_two_that_do_not_fit_together_are_swapped_one_by_one() -> None:
     rig.move(2)
     rig.look()
     assert rig.answer() == (2, 9)
-    assert rig.catalog.warm.keys() == [("double", 2)]
+    assert rig.catalog.model_cache.keys() == [("double", 2)]
 
 
 def test_the_old_one_does_not_make_way_for_rotten_bytes() -> None:
@@ -235,7 +237,7 @@ def test_the_old_one_does_not_make_way_for_rotten_bytes() -> None:
     rig.store.bend("versions/2/model.onnx", flip)
     rig.move(2)
     rig.look()
-    assert rig.catalog.warm.keys() == [("double", 1)]
+    assert rig.catalog.model_cache.keys() == [("double", 1)]
     assert rig.answer() == (1, 6)
 
 
@@ -253,9 +255,9 @@ def test_a_request_waits_for_the_version_that_the_old_one_made_way_for(gate: Gat
     rig.store.bend("golden", gate)
     rig.store.bend("versions/2/model.onnx", gate)
     rig.clock.tick(10)
-    rig.catalog.model(CHAMPION)
+    rig.catalog.get_model(CHAMPION)
     assert gate.reached.wait(10)
-    rig.catalog.warm.close(("double", 1))
+    rig.catalog.model_cache.evict(("double", 1))
     waiting = threading.Thread(target=lambda: opened.append(rig.answer()))
     waiting.start()
     gate.open()
@@ -275,18 +277,18 @@ def test_a_load_that_takes_longer_than_the_request_is_told(gate: Gate) -> None:
     rig = Rig()
     rig.store.bend("versions/2/model.onnx", gate)
     with pytest.raises(LoadingError, match=r"double:2 is being opened, for \d+ s so far; try again in 1 s") as told:
-        rig.catalog.model(Reference("double", 2), ends=swap_end(0.1))
+        rig.catalog.get_model(ModelReference("double", 2), deadline=swap_end(0.1))
     assert told.value.retry_after == 1
     gate.open()
-    rig.catalog.settle()
-    assert run(rig.catalog.model(Reference("double", 2))) == 9
+    rig.catalog.wait_for_background()
+    assert run(rig.catalog.get_model(ModelReference("double", 2))) == 9
 
 
 def test_no_load_begins_that_cannot_end_in_time() -> None:
     rig = Rig()
-    rig.catalog.manifest(Reference("double", 2))
+    rig.catalog.resolve_manifest(ModelReference("double", 2))
     with pytest.raises(LoadingError, match=r"takes about 0\.1 s to open, and this request has 0\.0 s left"):
-        rig.catalog.model(Reference("double", 2), ends=swap_end(0.0))
+        rig.catalog.get_model(ModelReference("double", 2), deadline=swap_end(0.0))
     assert not [path for path in rig.store.reads if "versions/2/model.onnx" in path]
 
 

@@ -14,7 +14,7 @@ def resident() -> int:
 
 def grown() -> list[int]:
     """By how many bytes the process has grown with 64 MB of blocks, and after they are gone."""
-    with malloc.returning():
+    with malloc.return_freed_memory():
         before = resident()
         blocks = [np.ones(1 << 20, np.uint8) for _ in range(64)]
         last = np.ones(1 << 10, np.uint8)  # keeps the end of the heap in use
@@ -24,7 +24,7 @@ def grown() -> list[int]:
         return [held, left, int(last.sum())]
 
 
-@pytest.mark.skipif(malloc.glibc() is None, reason="only glibc has the habit")
+@pytest.mark.skipif(malloc.load_glibc() is None, reason="only glibc has the habit")
 def test_blocks_of_a_megabyte_go_back_at_once() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:  # where no other test has left free blocks
         held, left, last = pool.apply(grown)
@@ -36,7 +36,7 @@ def test_blocks_of_a_megabyte_go_back_at_once() -> None:
 def faults() -> tuple[int, int]:
     """How many pages 64 blocks of a megabyte take, one after the other, with the habit and without it."""
     found = []
-    for habit in (malloc.keeping, malloc.returning):
+    for habit in (malloc.reuse_freed_memory, malloc.return_freed_memory):
         with habit():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             for _ in range(64):
@@ -45,7 +45,7 @@ def faults() -> tuple[int, int]:
     return found[0], found[1]
 
 
-@pytest.mark.skipif(malloc.glibc() is None, reason="only glibc has the habit")
+@pytest.mark.skipif(malloc.load_glibc() is None, reason="only glibc has the habit")
 def test_blocks_one_after_the_other_are_the_same_memory() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         kept, fresh = pool.apply(faults)
@@ -53,6 +53,6 @@ def test_blocks_one_after_the_other_are_the_same_memory() -> None:
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(malloc, "glibc", lambda: None)
-    with malloc.returning(), malloc.keeping():
+    monkeypatch.setattr(malloc, "load_glibc", lambda: None)
+    with malloc.return_freed_memory(), malloc.reuse_freed_memory():
         assert np.ones(1 << 20, np.uint8).all()

@@ -7,17 +7,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from pilotlight.contracts.manifest import AliasDocument, Reference, TensorSpec, encode
-from pilotlight.contracts.processing import Text
+from pilotlight.contracts.manifest import AliasDocument, ModelReference, TensorSpec, encode_document
+from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError, StoreError, SuspendedError
 from pilotlight.registry import retention
-from pilotlight.registry.alias_updates import now
+from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.registry import Registry, alias_path
-from pilotlight.runtime.model_cache import WarmModel, WarmModels
-from pilotlight.runtime.model_manager import REFUSED_SECONDS, Catalog
+from pilotlight.runtime.model_cache import LoadedModel, ModelCache
+from pilotlight.runtime.model_manager import REFUSED_SECONDS, ModelManager
 from tests import fakes
 
-CHAMPION = Reference("double")
+CHAMPION = ModelReference("double")
 
 
 class Rig:
@@ -26,21 +26,21 @@ class Rig:
     def __init__(self, budget: int = 10_000) -> None:
         self.store, self.clock = fakes.FaultyStore(), fakes.Clock()
         self.registry = Registry(self.store)
-        self.warm = WarmModels(budget)
+        self.warm = ModelCache(budget)
         self.catalog = self.environment()
 
-    def environment(self) -> Catalog:
-        return Catalog(self.registry, self.warm, memory_mb=1769, alias_seconds=10, clock=self.clock)
+    def environment(self) -> ModelManager:
+        return ModelManager(self.registry, self.warm, memory_mb=1769, alias_seconds=10, clock=self.clock)
 
     def promote(self, version: int) -> None:
-        self.registry.move("double", "champion", version, by="test", reason="test")
+        self.registry.move_alias("double", "champion", version, actor="test", reason="test")
         self.clock.tick(10)
 
-    def settled(self) -> WarmModel:
+    def settled(self) -> LoadedModel:
         """What answers once the look that this request sets off has ended."""
-        self.catalog.model(CHAMPION)
-        self.catalog.settle()
-        return self.catalog.model(CHAMPION)
+        self.catalog.get_model(CHAMPION)
+        self.catalog.wait_for_background()
+        return self.catalog.get_model(CHAMPION)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def rig() -> Rig:
     return rig
 
 
-def answer(model: WarmModel) -> float:
+def answer(model: LoadedModel) -> float:
     (result,) = model.session.run({"x": np.full((1, 3), 3, np.float32)}).values()
     return float(result[0, 0])
 
@@ -70,45 +70,45 @@ def lengthen(data: bytes) -> bytes:
 @pytest.mark.parametrize("way", ["model", "manifest"])
 def test_a_version_that_is_deleted_is_gone_as_soon_as_a_move_would_be_seen(rig: Rig, way: str) -> None:
     fakes.publish(rig.registry, of="square")
-    named, ask = Reference("double", 2), getattr(rig.catalog, way)
+    named, ask = ModelReference("double", 2), getattr(rig.catalog, way)
     ask(named)
     rig.store.delete("models/double/aliases/candidate.json")  # which needs it
-    retention.delete(rig.registry, "double", 2)
+    retention.delete_version(rig.registry, "double", 2)
     rig.clock.tick(9)
     ask(named)
-    rig.catalog.settle()
+    rig.catalog.wait_for_background()
     ask(named)  # nobody has looked yet
     rig.clock.tick(1)
     with suppress(NotFoundError):  # it sets off the look, which may be faster
         ask(named)
-    rig.catalog.settle()
+    rig.catalog.wait_for_background()
     with pytest.raises(NotFoundError, match="has no version 2"):
         ask(named)
     assert rig.warm.get(("double", 2)) is None
-    assert answer(rig.catalog.model(CHAMPION)) == 6
+    assert answer(rig.catalog.get_model(CHAMPION)) == 6
 
 
 def test_a_store_that_is_away_takes_no_version_from_its_callers(rig: Rig) -> None:
-    named = Reference("double", 1)
-    rig.catalog.model(named)
+    named = ModelReference("double", 1)
+    rig.catalog.get_model(named)
     rig.store.fail("manifest.json")
     for _ in range(3):
         rig.clock.tick(10)
-        assert answer(rig.catalog.model(named)) == 6
-        rig.catalog.settle()
+        assert answer(rig.catalog.get_model(named)) == 6
+        rig.catalog.wait_for_background()
 
 
 def test_a_model_is_fetched_once(rig: Rig) -> None:
-    assert answer(rig.catalog.model(CHAMPION)) == 6
+    assert answer(rig.catalog.get_model(CHAMPION)) == 6
     reads = len(rig.store.reads)
-    assert answer(rig.catalog.model(CHAMPION)) == 6
+    assert answer(rig.catalog.get_model(CHAMPION)) == 6
     assert len(rig.store.reads) == reads
 
 
 def test_an_alias_is_read_again_after_its_time(rig: Rig) -> None:
     fakes.publish(rig.registry, of="square")
-    rig.catalog.model(CHAMPION)
-    rig.registry.move("double", "champion", 2, by="test", reason="test")
+    rig.catalog.get_model(CHAMPION)
+    rig.registry.move_alias("double", "champion", 2, actor="test", reason="test")
     rig.clock.tick(9.9)
     assert answer(rig.settled()) == 6
     rig.clock.tick(0.1)
@@ -118,37 +118,37 @@ def test_an_alias_is_read_again_after_its_time(rig: Rig) -> None:
 @pytest.mark.parametrize("rot", [truncate, flip, lengthen, lambda _: b""])
 def test_a_rotten_file_is_refused_and_the_old_version_answers(rig: Rig, rot: Callable[[bytes], bytes]) -> None:
     fakes.publish(rig.registry, of="square")
-    rig.catalog.model(CHAMPION)
+    rig.catalog.get_model(CHAMPION)
     rig.store.bend("versions/2/model.onnx", rot)
     rig.promote(2)
     model = rig.settled()
     assert (model.manifest.version, answer(model)) == (1, 6)
     with pytest.raises(ModelRefusedError, match=r"double:2 is refused: model\.onnx holds .* not the manifest's"):
-        rig.catalog.model(Reference("double", 2))
+        rig.catalog.get_model(ModelReference("double", 2))
 
 
 def test_a_cold_environment_falls_back_to_the_previous_version(rig: Rig) -> None:
     fakes.publish(rig.registry, of="square")
     rig.promote(2)
     rig.store.bend("versions/2/model.onnx", flip)
-    assert answer(rig.environment().model(CHAMPION)) == 6
+    assert answer(rig.environment().get_model(CHAMPION)) == 6
 
 
 def test_a_refused_version_is_not_fetched_again_at_once(rig: Rig) -> None:
     rig.store.bend("model.onnx", flip)
     for _ in range(3):
         with pytest.raises(ModelRefusedError):
-            rig.catalog.model(CHAMPION)
+            rig.catalog.get_model(CHAMPION)
     assert sum("model.onnx" in path for path in rig.store.reads) == 1
     rig.store.heal()
     rig.clock.tick(REFUSED_SECONDS)
-    assert answer(rig.catalog.model(CHAMPION)) == 6
+    assert answer(rig.catalog.get_model(CHAMPION)) == 6
 
 
 def test_refusals_are_counted(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
     rig.store.bend("model.onnx", flip)
     with pytest.raises(ModelRefusedError):
-        rig.catalog.model(CHAMPION)
+        rig.catalog.get_model(CHAMPION)
     printed = capsys.readouterr().out
     assert '"ModelRefused"' in printed
     assert '"model":"double"' in printed
@@ -160,25 +160,25 @@ def test_a_missing_file_is_a_refusal(rig: Rig) -> None:
 
     rig.store.bend("model.onnx", gone)
     with pytest.raises(ModelRefusedError, match=r"model\.onnx is missing from the store"):
-        rig.catalog.model(CHAMPION)
+        rig.catalog.get_model(CHAMPION)
 
 
 def test_a_store_that_is_away_does_not_stop_what_is_warm(rig: Rig) -> None:
-    rig.catalog.model(CHAMPION)
+    rig.catalog.get_model(CHAMPION)
     rig.store.fail("models/")
     rig.clock.tick(1000)
-    assert answer(rig.catalog.model(CHAMPION)) == 6
+    assert answer(rig.catalog.get_model(CHAMPION)) == 6
 
 
 def test_a_store_that_is_away_at_the_start_is_said(rig: Rig) -> None:
     rig.store.fail("models/")
     with pytest.raises(StoreError, match="connection refused"):
-        rig.catalog.model(CHAMPION)
+        rig.catalog.get_model(CHAMPION)
 
 
 def test_a_store_that_fails_at_a_new_version_keeps_the_old(rig: Rig) -> None:
     fakes.publish(rig.registry, of="square")
-    rig.catalog.model(CHAMPION)
+    rig.catalog.get_model(CHAMPION)
     rig.promote(2)
     rig.store.fail("versions/2/")
     assert answer(rig.settled()) == 6
@@ -189,14 +189,16 @@ def test_a_store_that_fails_at_a_new_version_keeps_the_old(rig: Rig) -> None:
 
 
 def test_an_alias_that_points_to_nothing_keeps_the_old(rig: Rig) -> None:
-    rig.catalog.model(CHAMPION)
-    rig.store.put(alias_path("double", "champion"), encode(AliasDocument(9, None, "vandal", now(), "by hand")))
+    rig.catalog.get_model(CHAMPION)
+    rig.store.put(
+        alias_path("double", "champion"), encode_document(AliasDocument(9, None, "vandal", utc_now(), "by hand"))
+    )
     rig.clock.tick(10)
     assert answer(rig.settled()) == 6
 
 
 def test_garbage_for_an_alias_keeps_the_old(rig: Rig) -> None:
-    rig.catalog.model(CHAMPION)
+    rig.catalog.get_model(CHAMPION)
     rig.store.put(alias_path("double", "champion"), b"{")
     rig.clock.tick(10)
     assert answer(rig.settled()) == 6
@@ -205,58 +207,62 @@ def test_garbage_for_an_alias_keeps_the_old(rig: Rig) -> None:
 def test_garbage_for_an_alias_is_not_the_callers_fault(rig: Rig) -> None:
     rig.store.put(alias_path("double", "champion"), b"{")
     with pytest.raises(ModelRefusedError, match=r"champion\.json is not a AliasDocument"):
-        rig.catalog.model(CHAMPION)
+        rig.catalog.get_model(CHAMPION)
 
 
 def test_a_graph_that_breaks_its_promise_is_refused(rig: Rig) -> None:
-    rig.registry.publish(fakes.draft("liar"), {"model.onnx": fakes.graph("pair")})
+    rig.registry.publish_version(fakes.draft("liar"), {"model.onnx": fakes.graph("pair")})
     with pytest.raises(ModelRefusedError, match=r"liar:1 is refused: the graph's inputs are .*'left'.* promises"):
-        rig.catalog.model(Reference("liar"))
+        rig.catalog.get_model(ModelReference("liar"))
 
 
 def test_a_file_that_is_no_graph_is_refused(rig: Rig) -> None:
-    rig.registry.publish(fakes.draft("garbage"), {"model.onnx": b"not a graph"})
+    rig.registry.publish_version(fakes.draft("garbage"), {"model.onnx": b"not a graph"})
     with pytest.raises(ModelRefusedError, match="cannot open the graph"):
-        rig.catalog.model(Reference("garbage"))
+        rig.catalog.get_model(ModelReference("garbage"))
 
 
 def test_a_model_that_does_not_fit_is_not_fetched() -> None:
     rig = Rig(budget=10)
     fakes.publish(rig.registry)
     with pytest.raises(DoesNotFitError, match="takes 86 bytes and models may take 10"):
-        rig.catalog.model(CHAMPION)
+        rig.catalog.get_model(CHAMPION)
     assert not [path for path in rig.store.reads if path.endswith(".onnx")]
 
 
 def test_metadata_opens_no_model(rig: Rig) -> None:
-    assert rig.catalog.manifest(CHAMPION).version == 1
-    assert rig.catalog.manifest(Reference("double", 1)).version == 1
+    assert rig.catalog.resolve_manifest(CHAMPION).version == 1
+    assert rig.catalog.resolve_manifest(ModelReference("double", 1)).version == 1
     assert rig.warm.keys() == []
     assert not [path for path in rig.store.reads if path.endswith(".onnx")]
 
 
 def test_unknown_references_are_not_found(rig: Rig) -> None:
-    for reference in (Reference("nothing"), Reference("double", 7), Reference("double", None, "staging")):
+    for reference in (
+        ModelReference("nothing"),
+        ModelReference("double", 7),
+        ModelReference("double", None, "staging"),
+    ):
         with pytest.raises(NotFoundError):
-            rig.catalog.model(reference)
+            rig.catalog.get_model(reference)
 
 
 def test_a_suspended_alias_is_noticed_after_its_time_and_its_version_still_answers_by_number(rig: Rig) -> None:
-    rig.catalog.model(CHAMPION)
-    rig.registry.suspend("double", "champion", by="ann", reason="drifts")
-    rig.catalog.model(CHAMPION)
+    rig.catalog.get_model(CHAMPION)
+    rig.registry.suspend_alias("double", "champion", actor="ann", reason="drifts")
+    rig.catalog.get_model(CHAMPION)
     rig.clock.tick(10)
-    rig.catalog.manifest(CHAMPION)  # looks again, beside the request
-    rig.catalog.settle()
+    rig.catalog.resolve_manifest(CHAMPION)  # looks again, beside the request
+    rig.catalog.wait_for_background()
     with pytest.raises(SuspendedError, match=r"double@champion is unloaded since .*Z: drifts"):
-        rig.catalog.model(CHAMPION)
-    assert answer(rig.catalog.model(Reference("double", 1))) == 6
-    assert rig.catalog.manifest(CHAMPION).version == 1
-    rig.registry.resume("double", "champion", by="ann", reason="mended")
+        rig.catalog.get_model(CHAMPION)
+    assert answer(rig.catalog.get_model(ModelReference("double", 1))) == 6
+    assert rig.catalog.resolve_manifest(CHAMPION).version == 1
+    rig.registry.resume_alias("double", "champion", actor="ann", reason="mended")
     rig.clock.tick(10)
-    rig.catalog.manifest(CHAMPION)
-    rig.catalog.settle()
-    assert answer(rig.catalog.model(CHAMPION)) == 6
+    rig.catalog.resolve_manifest(CHAMPION)
+    rig.catalog.wait_for_background()
+    assert answer(rig.catalog.get_model(CHAMPION)) == 6
 
 
 @pytest.mark.parametrize("change", [truncate, flip, lengthen])
@@ -267,14 +273,14 @@ def test_a_tokenizer_that_rots_is_refused_as_a_graph_is(rig: Rig, change: Callab
     draft = msgspec.structs.replace(
         fakes.draft("texts", inputs, (state, TensorSpec("mask", "INT64", ("batch", "tokens")))),
         task="text",
-        prepare=Text(),
+        prepare=TextPreprocessing(),
     )
     files = {"model.onnx": fakes.graph("tokens"), "tokenizer.json": b"{}"}
-    rig.registry.publish(draft, files)
+    rig.registry.publish_version(draft, files)
     rig.store.bend("tokenizer.json", change)
     with pytest.raises(ModelRefusedError, match=r"texts:1 is refused: tokenizer.json holds"):
-        rig.catalog.model(Reference("texts"))
+        rig.catalog.get_model(ModelReference("texts"))
     rig.store.heal()
     rig.clock.tick(REFUSED_SECONDS)
-    model = rig.catalog.model(Reference("texts"))
-    assert model.assets.made("tokenizer.json", bytes.decode) == "{}"
+    model = rig.catalog.get_model(ModelReference("texts"))
+    assert model.assets.get_or_parse("tokenizer.json", bytes.decode) == "{}"

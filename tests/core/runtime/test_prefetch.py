@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pilotlight.contracts.manifest import Reference
+from pilotlight.contracts.manifest import ModelReference
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError, StoreError
 from pilotlight.registry.registry import Registry
-from pilotlight.runtime.alias_cache import Aliases
-from pilotlight.runtime.model_cache import WarmModels
-from pilotlight.runtime.model_manager import Catalog
-from pilotlight.runtime.prefetch import preload, references
-from pilotlight.runtime.prefetched_store import ReadAhead
+from pilotlight.runtime.alias_cache import AliasCache
+from pilotlight.runtime.model_cache import ModelCache
+from pilotlight.runtime.model_manager import ModelManager
+from pilotlight.runtime.prefetch import parse_references, start_prefetch
+from pilotlight.runtime.prefetched_store import PrefetchedStore
 from tests import fakes
 
-CHAMPION = Reference("double")
+CHAMPION = ModelReference("double")
 ROOT = Path(__file__).parents[3]
 
 
@@ -31,19 +31,21 @@ class Rig:
         self.registry = Registry(self.store)
         fakes.publish(self.registry, of="double")
         fakes.publish(self.registry, of="square")
-        self.registry.move("double", "champion", 2, by="test", reason="test")
+        self.registry.move_alias("double", "champion", 2, actor="test", reason="test")
         self.store.reads.clear()
 
-    def start(self, *names: str, seconds: float = 10, budget: int = 10_000) -> ReadAhead:
+    def start(self, *names: str, seconds: float = 10, budget: int = 10_000) -> PrefetchedStore:
         """Preload, and wait until that is over."""
         before = set(threading.enumerate())
-        ahead = preload(self.store, references(" ".join(names)), seconds=seconds, budget=budget)
+        ahead = start_prefetch(
+            self.store, parse_references(" ".join(names)), max_age_seconds=seconds, budget_bytes=budget
+        )
         for thread in set(threading.enumerate()) - before:
             thread.join(10)
         return ahead
 
-    def catalog(self, ahead: ReadAhead, budget: int = 10_000) -> Catalog:
-        return Catalog(Registry(ahead), WarmModels(budget), memory_mb=1769, alias_seconds=10)
+    def catalog(self, ahead: PrefetchedStore, budget: int = 10_000) -> ModelManager:
+        return ModelManager(Registry(ahead), ModelCache(budget), memory_mb=1769, alias_seconds=10)
 
 
 @pytest.fixture
@@ -51,8 +53,8 @@ def rig() -> Rig:
     return Rig()
 
 
-def answer(catalog: Catalog, reference: Reference = CHAMPION) -> float:
-    (result,) = catalog.model(reference).session.run({"x": np.full((1, 3), 3, np.float32)}).values()
+def answer(catalog: ModelManager, reference: ModelReference = CHAMPION) -> float:
+    (result,) = catalog.get_model(reference).session.run({"x": np.full((1, 3), 3, np.float32)}).values()
     return float(result[0, 0])
 
 
@@ -60,7 +62,7 @@ def answer(catalog: Catalog, reference: Reference = CHAMPION) -> float:
 def test_nothing_is_read_twice(rig: Rig, name: str) -> None:
     catalog = rig.catalog(rig.start(name))
     read = len(rig.store.reads)
-    assert answer(catalog, Reference.parse(name)) == 9
+    assert answer(catalog, ModelReference.parse(name)) == 9
     assert len(rig.store.reads) == read
 
 
@@ -74,13 +76,13 @@ def test_several_models_are_fetched(rig: Rig) -> None:
     fakes.publish(rig.registry, name="other", of="double")
     catalog = rig.catalog(rig.start("double,", "other"))
     read = len(rig.store.reads)
-    assert (answer(catalog), answer(catalog, Reference("other"))) == (9, 6)
+    assert (answer(catalog), answer(catalog, ModelReference("other"))) == (9, 6)
     assert len(rig.store.reads) == read
 
 
 def test_a_model_that_was_not_preloaded_is_fetched_when_asked_for(rig: Rig) -> None:
     catalog = rig.catalog(rig.start("double"))
-    assert answer(catalog, Reference("double", 1)) == 6
+    assert answer(catalog, ModelReference("double", 1)) == 6
     assert answer(catalog) == 9
 
 
@@ -90,7 +92,7 @@ def test_a_rotten_version_is_refused_and_the_previous_one_answers(rig: Rig, rot:
     catalog = rig.catalog(rig.start("double"))
     assert answer(catalog) == 6
     with pytest.raises(ModelRefusedError, match=r"double:2 is refused: model\.onnx holds"):
-        catalog.model(Reference("double", 2))
+        catalog.get_model(ModelReference("double", 2))
     assert sum("versions/2/model.onnx" in path for path in rig.store.reads) == 1
 
 
@@ -98,7 +100,7 @@ def test_a_store_that_is_away_is_said_where_the_model_is_asked_for(rig: Rig) -> 
     rig.store.fail("models/")
     catalog = rig.catalog(rig.start("double"))
     with pytest.raises(StoreError, match="connection refused"):
-        catalog.model(CHAMPION)
+        catalog.get_model(CHAMPION)
     rig.store.heal()
     assert answer(catalog) == 9
 
@@ -107,16 +109,16 @@ def test_a_store_that_fails_at_the_files_is_said_once(rig: Rig) -> None:
     rig.store.fail("model.onnx")
     catalog = rig.catalog(rig.start("double:2"))
     with pytest.raises(StoreError, match="connection refused"):
-        catalog.model(Reference("double", 2))
+        catalog.get_model(ModelReference("double", 2))
     rig.store.heal()
-    assert answer(catalog, Reference("double", 2)) == 9
+    assert answer(catalog, ModelReference("double", 2)) == 9
 
 
 def test_garbage_in_the_store_does_not_stop_the_start(rig: Rig) -> None:
     rig.store.bend("champion.json", lambda _: b"{")
     catalog = rig.catalog(rig.start("double"))
     with pytest.raises(ModelRefusedError, match=r"champion\.json is not a AliasDocument"):
-        catalog.model(CHAMPION)
+        catalog.get_model(CHAMPION)
 
 
 def test_wrong_names_do_not_stop_the_start(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
@@ -124,26 +126,26 @@ def test_wrong_names_do_not_stop_the_start(rig: Rig, caplog: pytest.LogCaptureFi
     assert "PILOTLIGHT_PRELOAD: 'double:' ends in ':'" in caplog.text
     assert answer(catalog) == 9
     with pytest.raises(NotFoundError, match="There is no model 'nothing'"):
-        catalog.model(Reference("nothing"))
+        catalog.get_model(ModelReference("nothing"))
 
 
 def test_a_model_that_does_not_fit_is_not_fetched(rig: Rig) -> None:
     catalog = rig.catalog(rig.start("double", budget=10), budget=10)
     with pytest.raises(DoesNotFitError):
-        catalog.model(CHAMPION)
+        catalog.get_model(CHAMPION)
     assert not [path for path in rig.store.reads if path.endswith(".onnx")]
 
 
 def test_an_alias_that_was_read_too_long_ago_is_read_again(rig: Rig) -> None:
     catalog = rig.catalog(rig.start("double", seconds=0))
-    rig.registry.move("double", "champion", 1, by="test", reason="test")
+    rig.registry.move_alias("double", "champion", 1, actor="test", reason="test")
     assert answer(catalog) == 6
 
 
 def test_files_of_a_version_that_nobody_wants_any_more_are_let_go_of(rig: Rig) -> None:
     ahead = rig.start("double:2")
-    laid = ahead._models["double", 2].result()
-    assert ahead.taken("double", 1) is None
+    laid = ahead._files["double", 2].result()
+    assert ahead.take_files("double", 1) is None
     with pytest.raises(FileNotFoundError):
         Path(laid.path).stat()
 
@@ -156,22 +158,22 @@ def test_who_asks_early_waits_for_what_is_on_its_way(rig: Rig) -> None:
         return data
 
     rig.store.bend("champion.json", slow)
-    ahead = preload(rig.store, references("double"), seconds=10, budget=10_000)
+    ahead = start_prefetch(rig.store, parse_references("double"), max_age_seconds=10, budget_bytes=10_000)
     threading.Timer(0.05, may_go_on.set).start()
     assert answer(rig.catalog(ahead)) == 9
     assert len(rig.store.reads) == len(set(rig.store.reads))
 
 
-def anticipated(rig: Rig) -> Catalog:
+def anticipated(rig: Rig) -> ModelManager:
     """A catalog that has tried to open the model before anybody asked."""
     catalog = rig.catalog(rig.start("double"))
     anticipate(catalog)
     return catalog
 
 
-def anticipate(catalog: Catalog) -> None:
+def anticipate(catalog: ModelManager) -> None:
     """Open the champion before it is asked for, and wait until that is over."""
-    catalog.anticipate(CHAMPION)
+    catalog.load_in_background(CHAMPION)
     for thread in threading.enumerate():
         if thread.name == "anticipate":
             thread.join(10)
@@ -179,19 +181,21 @@ def anticipate(catalog: Catalog) -> None:
 
 def test_who_asks_finds_open_what_was_anticipated(rig: Rig) -> None:
     catalog = anticipated(rig)
-    assert catalog.warm.keys() == [("double", 2)]
+    assert catalog.model_cache.keys() == [("double", 2)]
     assert answer(catalog) == 9
     assert len(rig.store.reads) == len(set(rig.store.reads))
 
 
 def test_who_asks_while_it_is_being_opened_waits_for_that(rig: Rig) -> None:
     catalog = rig.catalog(rig.start("double"))
-    catalog.anticipate(CHAMPION)
+    catalog.load_in_background(CHAMPION)
     assert answer(catalog) == 9
     assert len(rig.store.reads) == len(set(rig.store.reads))
 
 
-@pytest.mark.parametrize(("owner", "look"), [(Aliases, "known"), (WarmModels, "get"), (Catalog, "raise_if_refused")])
+@pytest.mark.parametrize(
+    ("owner", "look"), [(AliasCache, "known"), (ModelCache, "get"), (ModelManager, "raise_if_refused")]
+)
 @pytest.mark.parametrize(("rotten", "expected"), [(False, 9), (True, 6)])
 def test_what_is_opened_between_a_look_and_the_load_is_not_opened_again(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, owner: type, look: str, rotten: bool, expected: float
@@ -223,7 +227,7 @@ def test_what_was_refused_early_is_told_to_who_asks(rig: Rig) -> None:
     catalog = anticipated(rig)
     assert answer(catalog) == 6
     with pytest.raises(ModelRefusedError, match=r"double:2 is refused: model\.onnx holds"):
-        catalog.model(Reference("double", 2))
+        catalog.get_model(ModelReference("double", 2))
     assert sum("versions/2/model.onnx" in path for path in rig.store.reads) == 1
 
 

@@ -6,7 +6,7 @@ import pytest
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import MB_PER_VCPU, open_session, session_options
+from pilotlight.runtime.session import MB_PER_VCPU, build_session_options, open_session
 from tests.fakes import MODELS
 
 
@@ -55,9 +55,9 @@ def test_wrong_feeds_are_the_callers_fault() -> None:
 @pytest.mark.parametrize(("memory_mb", "threads"), [(128, 1), (MB_PER_VCPU, 1), (2 * MB_PER_VCPU, 2), (10_240, 6)])
 def test_threads_follow_memory(memory_mb: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 64)
-    assert session_options(memory_mb).intra_op_num_threads == threads
+    assert build_session_options(memory_mb).intra_op_num_threads == threads
 
 
 def test_no_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    assert session_options(10_240).intra_op_num_threads == 2
+    assert build_session_options(10_240).intra_op_num_threads == 2

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from pilotlight.errors import StoreError
-from pilotlight.runtime.single_flight import Loads
+from pilotlight.runtime.single_flight import SingleFlight
 
 
 def test_one_load_serves_all_who_wait() -> None:
@@ -15,15 +15,15 @@ def test_one_load_serves_all_who_wait() -> None:
         assert go.wait(10)
         return key.upper()
 
-    loads = Loads(call)
-    first, second, other = loads.begin("a"), loads.begin("a"), loads.begin("b")
-    assert first is second is loads.find("a")
-    assert not first.ended_before(time.monotonic())
+    loads = SingleFlight(call)
+    first, second, other = loads.start("a"), loads.start("a"), loads.start("b")
+    assert first is second is loads.find_running("a")
+    assert not first.wait_until(time.monotonic())
     go.set()
-    assert all(load.ended_before(float("inf")) for load in (first, other))
+    assert all(load.wait_until(float("inf")) for load in (first, other))
     assert (first.result(), other.result()) == ("A", "B")
     assert sorted(began) == ["a", "b"]
-    assert loads.under_way() == []
+    assert loads.running() == []
 
 
 def test_what_fails_is_raised_by_each_who_waits_and_tried_again() -> None:
@@ -35,12 +35,12 @@ def test_what_fails_is_raised_by_each_who_waits_and_tried_again() -> None:
             raise StoreError("away")
         return key
 
-    loads = Loads(call)
-    failed = loads.begin("a")
-    assert failed.ended_before(float("inf"))
+    loads = SingleFlight(call)
+    failed = loads.start("a")
+    assert failed.wait_until(float("inf"))
     for _ in range(2):
         with pytest.raises(StoreError, match="away"):
             failed.result()
-    again = loads.begin("a")
-    assert again.ended_before(float("inf"))
+    again = loads.start("a")
+    assert again.wait_until(float("inf"))
     assert again.result() == "a"

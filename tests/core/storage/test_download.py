@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight.contracts.manifest import Packed
+from pilotlight.contracts.manifest import CompressedFile
 from pilotlight.errors import NotFoundError, StoreError
 from pilotlight.storage import download as transfer
-from pilotlight.storage.download import download
+from pilotlight.storage.download import download_object
 from pilotlight.storage.object_store import ObjectStore, open_store
-from pilotlight.storage.zstd_frames import pack
+from pilotlight.storage.zstd_frames import compress_file
 
 PART = 1000  # bytes, in these tests
 CONTENT = np.random.default_rng(0).normal(0, 10, 10_500).astype(np.int8).tobytes()  # as weights are spread
@@ -32,7 +32,10 @@ def test_downloads_in_parts_what_was_put(store: ObjectStore, tmp_path: Path) -> 
     content = os.urandom(10_500)
     store.put("a/big", content)
     with (tmp_path / "target").open("w+b") as target:
-        assert download(store, "a/big", target, len(content)) == (len(content), hashlib.sha256(content).hexdigest())
+        assert download_object(store, "a/big", target, len(content)) == (
+            len(content),
+            hashlib.sha256(content).hexdigest(),
+        )
     assert (tmp_path / "target").read_bytes() == content
 
 
@@ -41,14 +44,14 @@ def test_downloads_in_parts_what_was_put(store: ObjectStore, tmp_path: Path) -> 
 def test_an_object_of_another_size_is_told_by_it(store: ObjectStore, tmp_path: Path, size: int) -> None:
     store.put("a/big", bytes(size))
     with (tmp_path / "target").open("w+b") as target:
-        assert download(store, "a/big", target, 5000)[0] == size
+        assert download_object(store, "a/big", target, 5000)[0] == size
     assert (tmp_path / "target").stat().st_size <= 5000
 
 
 @pytest.mark.usefixtures("small_parts")
 def test_nothing_to_download_is_not_found(store: ObjectStore, tmp_path: Path) -> None:
     with (tmp_path / "target").open("w+b") as target, pytest.raises(NotFoundError):
-        download(store, "a/big", target, 5000)
+        download_object(store, "a/big", target, 5000)
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -57,12 +60,12 @@ def test_a_part_that_fails_fails_the_download(tmp_path: Path) -> None:
         def part(self, path: str, fd: int, start: int, end: int) -> int:
             if start == 3000:
                 raise StoreError("connection reset")
-            return super().part(path, fd, start, end)
+            return super().copy_range(path, fd, start, end)
 
     memory = open_store("memory://")
     memory.put("a/big", bytes(10_000))
     with (tmp_path / "target").open("w+b") as target, pytest.raises(StoreError, match="connection reset"):
-        download(Failing("memory://", memory._store), "a/big", target, 10_000)
+        download_object(Failing("memory://", memory._store), "a/big", target, 10_000)
 
 
 @given(data=st.binary(max_size=4096), part=st.integers(1, 500))
@@ -71,7 +74,7 @@ def test_the_hash_follows_the_bytes_whatever_the_parts(data: bytes, part: int) -
     memory.put("x", data)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryFile() as target:
         patch.setattr(transfer, "PART_BYTES", part)
-        assert download(memory, "x", target, len(data)) == (len(data), hashlib.sha256(data).hexdigest())
+        assert download_object(memory, "x", target, len(data)) == (len(data), hashlib.sha256(data).hexdigest())
         target.seek(0)
         assert target.read() == data
 
@@ -84,55 +87,57 @@ class Counting(ObjectStore):
         self.parts, self.spans = 0, 0
         self.most_parts, self.most_spans = 100, 100  # after which each fails
 
-    def part(self, path: str, fd: int, start: int, end: int) -> int:
+    def copy_range(self, path: str, fd: int, start: int, end: int) -> int:
         self.parts += 1
         if self.parts > self.most_parts:
             raise StoreError("connection reset")
-        return super().part(path, fd, start, end)
+        return super().copy_range(path, fd, start, end)
 
-    def span(self, path: str, start: int, end: int) -> Iterator[memoryview]:
+    def stream_range(self, path: str, start: int, end: int) -> Iterator[memoryview]:
         self.spans += 1
         if self.spans > self.most_spans:
             raise StoreError("connection reset")
-        return super().span(path, start, end)
+        return super().stream_range(path, start, end)
 
 
 @pytest.fixture
 def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counting:
     """A store that holds the content plain and packed, behind a slow link."""
     monkeypatch.setattr(transfer, "PART_BYTES", PART)
-    monkeypatch.setattr(transfer, "FAST", float("inf"))
+    monkeypatch.setattr(transfer, "FAST_BYTES_PER_S", float("inf"))
     store = Counting()
     store.put("big", CONTENT)
     (tmp_path / "plain").write_bytes(CONTENT)
-    pack(tmp_path / "plain", tmp_path / "packed", PART)
+    compress_file(tmp_path / "plain", tmp_path / "packed", PART)
     store.put("big.zst", tmp_path / "packed")
     return store
 
 
 @pytest.fixture
-def packed(tmp_path: Path) -> Packed:
+def packed(tmp_path: Path) -> CompressedFile:
     """The content's packed form."""
     (tmp_path / "plain").write_bytes(CONTENT)
-    return Packed("big.zst", PART, pack(tmp_path / "plain", tmp_path / "again", PART))
+    return CompressedFile("big.zst", PART, compress_file(tmp_path / "plain", tmp_path / "again", PART))
 
 
-def fetched(store: ObjectStore, packed: Packed) -> bytes:
+def fetched(store: ObjectStore, packed: CompressedFile) -> bytes:
     """The content after a download, which must find its size and hash."""
     with tempfile.TemporaryFile() as target:
-        found = download(store, "big", target, len(CONTENT), packed)
+        found = download_object(store, "big", target, len(CONTENT), packed)
         assert found == (len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
         target.seek(0)
         return target.read()
 
 
-def test_on_a_slow_link_parts_come_packed_after_the_first(counting: Counting, packed: Packed) -> None:
+def test_on_a_slow_link_parts_come_packed_after_the_first(counting: Counting, packed: CompressedFile) -> None:
     assert fetched(counting, packed) == CONTENT
     assert (counting.parts, counting.spans) == (1, 10)
 
 
-def test_on_a_fast_link_they_come_plain(counting: Counting, packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "FAST", 0.0)
+def test_on_a_fast_link_they_come_plain(
+    counting: Counting, packed: CompressedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "FAST_BYTES_PER_S", 0.0)
     assert fetched(counting, packed) == CONTENT
     assert (counting.parts, counting.spans) == (11, 0)
 
@@ -143,11 +148,11 @@ def rotten(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("rot", [rotten, lambda data: data[:4000], lambda data: bytes(len(data)), lambda _: b""])
 def test_what_is_wrong_in_frames_comes_plain(
-    counting: Counting, packed: Packed, caplog: pytest.LogCaptureFixture, rot: Callable[[bytes], bytes]
+    counting: Counting, packed: CompressedFile, caplog: pytest.LogCaptureFixture, rot: Callable[[bytes], bytes]
 ) -> None:
     counting.put("big.zst", rot(counting.get("big.zst").data))
     with tempfile.TemporaryFile() as target:
-        size, sha256 = download(counting, "big", target, len(CONTENT), packed)
+        size, sha256 = download_object(counting, "big", target, len(CONTENT), packed)
     assert size == len(CONTENT)
     if counting.parts > 1:
         assert "big.zst is read in its plain form: The " in caplog.text
@@ -155,7 +160,9 @@ def test_what_is_wrong_in_frames_comes_plain(
         assert sha256 != hashlib.sha256(CONTENT).hexdigest()
 
 
-def test_frames_that_are_gone_come_plain(counting: Counting, packed: Packed, caplog: pytest.LogCaptureFixture) -> None:
+def test_frames_that_are_gone_come_plain(
+    counting: Counting, packed: CompressedFile, caplog: pytest.LogCaptureFixture
+) -> None:
     counting.delete("big.zst")
     assert fetched(counting, packed) == CONTENT
     assert counting.parts == 11
@@ -164,20 +171,20 @@ def test_frames_that_are_gone_come_plain(counting: Counting, packed: Packed, cap
 
 @pytest.mark.parametrize("change", [lambda sizes: sizes[:4], lambda sizes: (*sizes[:4], 7, *sizes[5:])])
 def test_frames_that_are_not_told_right_come_plain(
-    counting: Counting, packed: Packed, change: Callable[[tuple[int, ...]], tuple[int, ...]]
+    counting: Counting, packed: CompressedFile, change: Callable[[tuple[int, ...]], tuple[int, ...]]
 ) -> None:
-    wrong = Packed(packed.path, packed.part, change(packed.frames))
+    wrong = CompressedFile(packed.path, packed.part, change(packed.frames))
     assert fetched(counting, wrong) == CONTENT
     assert counting.parts > 5
 
 
-def test_frames_that_cannot_be_read_come_plain(counting: Counting, packed: Packed) -> None:
+def test_frames_that_cannot_be_read_come_plain(counting: Counting, packed: CompressedFile) -> None:
     counting.most_spans = 4
     assert fetched(counting, packed) == CONTENT
     assert counting.parts == 7
 
 
-def test_a_store_that_is_away_fails_the_download(counting: Counting, packed: Packed) -> None:
+def test_a_store_that_is_away_fails_the_download(counting: Counting, packed: CompressedFile) -> None:
     counting.most_spans, counting.most_parts = 4, 1
     with pytest.raises(StoreError, match="connection reset"):
         fetched(counting, packed)

@@ -46,7 +46,7 @@ def test_delete_leaves_nothing_and_needs_nothing(store: ObjectStore) -> None:
         store.delete("a/b")
     with pytest.raises(NotFoundError):
         store.get("a/b")
-    assert list(store.paths("a")) == []
+    assert list(store.list_paths("a")) == []
 
 
 def test_create_is_exclusive(store: ObjectStore) -> None:
@@ -98,10 +98,10 @@ def test_missing_objects_are_not_found(store: ObjectStore) -> None:
 def test_lists_paths_and_folders(store: ObjectStore) -> None:
     for path in ("models/b/versions/1/x", "models/a/versions/2/x", "models/ab/y"):
         store.put(path, b"")
-    assert sorted(store.paths("models/a")) == ["models/a/versions/2/x"]
-    assert store.folders("models") == ["a", "ab", "b"]
-    assert list(store.paths("nothing")) == []
-    assert store.folders("nothing") == []
+    assert sorted(store.list_paths("models/a")) == ["models/a/versions/2/x"]
+    assert store.list_folders("models") == ["a", "ab", "b"]
+    assert list(store.list_paths("nothing")) == []
+    assert store.list_folders("nothing") == []
 
 
 @pytest.mark.parametrize("path", ["../secret", "a/../../secret", "a/./b"])
@@ -154,7 +154,7 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("aws_environment")
 def test_a_bucket_that_is_not_there_is_named_in_s3s_own_words() -> None:
     with pytest.raises(StoreError, match=r"s3://nowhere/models: NoSuchBucket: The specified bucket does not exist$"):
-        open_store("s3://nowhere").folders("models")
+        open_store("s3://nowhere").list_folders("models")
 
 
 @pytest.mark.parametrize("profile", ["", "nobody"])
@@ -187,10 +187,10 @@ def test_streams_any_bytes_in_any_chunks(data: bytes, chunk: int) -> None:
 
 def test_a_span_is_the_bytes_between(store: ObjectStore) -> None:
     store.put("a", b"0123456789")
-    assert b"".join(store.span("a", 2, 9)) == b"2345678"
-    assert b"".join(store.span("a", 8, 20)) == b"89"
+    assert b"".join(store.stream_range("a", 2, 9)) == b"2345678"
+    assert b"".join(store.stream_range("a", 8, 20)) == b"89"
     with pytest.raises(NotFoundError):
-        list(store.span("b", 0, 1))
+        list(store.stream_range("b", 0, 1))
 
 
 def increment_often(url: str, times: int) -> None:
@@ -223,11 +223,11 @@ def test_blocks_are_the_bytes_between_and_of_one_object_only(
 ) -> None:
     monkeypatch.setattr("pilotlight.storage.object_store.PART_BYTES", 3)
     store.put("a", b"0123456789")
-    size, e_tag = store.stamp("a")
+    size, e_tag = store.get_size_and_e_tag("a")
     assert size == 10
-    assert list(store.blocks("a", 2, size, e_tag)) == [b"234", b"567", b"89"]
-    assert list(store.blocks("a", 10, size, e_tag)) == []
-    rest = store.blocks("a", 0, size, e_tag)
+    assert list(store.iterate_blocks("a", 2, size, e_tag)) == [b"234", b"567", b"89"]
+    assert list(store.iterate_blocks("a", 10, size, e_tag)) == []
+    rest = store.iterate_blocks("a", 0, size, e_tag)
     next(rest)
     store.put("a", b"9876543210!")
     with pytest.raises(ChangedError):
@@ -240,11 +240,11 @@ def test_what_is_written_bit_by_bit_is_seen_whole_or_not_at_all(store: ObjectSto
         raise StoreError("in the middle")
 
     with pytest.raises(StoreError, match="in the middle"):
-        store.write("a", broken())
-    assert list(store.paths("")) == []
-    store.write("a", (bytes([number]) * 1_000_000 for number in range(12)))
+        store.put_chunks("a", broken())
+    assert list(store.list_paths("")) == []
+    store.put_chunks("a", (bytes([number]) * 1_000_000 for number in range(12)))
     assert store.get("a").data == b"".join(bytes([number]) * 1_000_000 for number in range(12))
-    store.write("b", iter(()))
+    store.put_chunks("b", iter(()))
     assert store.get("b").data == b""
 
 

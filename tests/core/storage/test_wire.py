@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pilotlight.errors import DeniedError
 from pilotlight.storage import download as transfer
 from pilotlight.storage import wire
-from pilotlight.storage.download import download
+from pilotlight.storage.download import download_object
 from pilotlight.storage.object_store import open_store
 from pilotlight.storage.wire import UnexpectedError, Wire, ranged
 
@@ -185,7 +185,7 @@ def test_obstore_reads_what_the_sockets_do_not(
 ) -> None:
     server.fault = fault
     with (tmp_path / "target").open("w+b") as file:
-        found = download(open_store(bucket), "file", file, len(CONTENT))
+        found = download_object(open_store(bucket), "file", file, len(CONTENT))
     assert found == (len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
     assert bool(server.faults) == (fault is not None)
 
@@ -193,7 +193,7 @@ def test_obstore_reads_what_the_sockets_do_not(
 def test_what_obstore_cannot_read_either_is_told_in_its_words(server: Server, bucket: str, tmp_path: Path) -> None:
     server.denies = True
     with (tmp_path / "target").open("w+b") as file, pytest.raises(DeniedError, match="403"):
-        download(open_store(bucket), "file", file, len(CONTENT))
+        download_object(open_store(bucket), "file", file, len(CONTENT))
 
 
 def test_goes_by_a_proxy_where_there_is_one(
@@ -203,5 +203,5 @@ def test_goes_by_a_proxy_where_there_is_one(
     monkeypatch.setenv("no_proxy", "127.0.0.1")  # obstore heeds that one too
     server.fault = b""
     with (tmp_path / "target").open("w+b") as file:
-        download(open_store(bucket), "file", file, len(CONTENT))
+        download_object(open_store(bucket), "file", file, len(CONTENT))
     assert server.faults == 0

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from functions.authorize.issuer import Issuer
-from functions.authorize.keys import Keys
+from functions.authorize.keys import JwksCache
 from tests.issuer import AUDIENCE, NAME, FakeIssuer
 
 
@@ -15,8 +15,8 @@ def fake() -> FakeIssuer:
 
 
 @pytest.fixture(scope="session")
-def keys(fake: FakeIssuer) -> Keys:
-    return Keys(fake.jwks)
+def keys(fake: FakeIssuer) -> JwksCache:
+    return JwksCache(fake.jwks)
 
 
 @pytest.fixture(scope="session")

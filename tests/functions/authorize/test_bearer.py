@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.authorize.bearer import LEEWAY_S, Caller, read, scopes
+from functions.authorize.bearer import LEEWAY_S, Caller, authenticate_caller, read_scopes
 from functions.authorize.errors import IssuerError, RefusedError
 from functions.authorize.issuer import Issuer
-from functions.authorize.keys import Keys
+from functions.authorize.keys import JwksCache
 from pilotlight.errors import InvalidInputError
 from tests.functions.authorize.test_keys import JSON
 from tests.issuer import AUDIENCE, NAME, FakeIssuer, claims, rsa_key
@@ -31,9 +31,9 @@ def forged(head: dict[str, Any], payload: dict[str, Any], signature: bytes = b""
 
 
 @pytest.mark.parametrize("kid", ["one", "two"])
-def test_a_right_token_is_believed(kid: str, fake: FakeIssuer, issuer: Issuer, keys: Keys) -> None:
+def test_a_right_token_is_believed(kid: str, fake: FakeIssuer, issuer: Issuer, keys: JwksCache) -> None:
     token = fake.token(kid, scope="infer admin openid", sub="acme")
-    assert read(f"Bearer {token}", issuer, keys) == Caller("acme", frozenset({"infer", "admin"}))
+    assert authenticate_caller(f"Bearer {token}", issuer, keys) == Caller("acme", frozenset({"infer", "admin"}))
 
 
 @pytest.mark.parametrize(
@@ -58,34 +58,37 @@ def test_a_right_token_is_believed(kid: str, fake: FakeIssuer, issuer: Issuer, k
     ],
 )
 def test_a_wrong_claim_is_refused(
-    changes: dict[str, Any], why: str, fake: FakeIssuer, issuer: Issuer, keys: Keys
+    changes: dict[str, Any], why: str, fake: FakeIssuer, issuer: Issuer, keys: JwksCache
 ) -> None:
     with pytest.raises(RefusedError, match=why):
-        read(f"Bearer {fake.token(**changes)}", issuer, keys)
+        authenticate_caller(f"Bearer {fake.token(**changes)}", issuer, keys)
 
 
-def test_clocks_may_be_a_little_apart(fake: FakeIssuer, issuer: Issuer, keys: Keys) -> None:
+def test_clocks_may_be_a_little_apart(fake: FakeIssuer, issuer: Issuer, keys: JwksCache) -> None:
     now = int(time.time())
     token = fake.token(exp=now - LEEWAY_S + 10, nbf=now + LEEWAY_S - 10, iat=now + LEEWAY_S - 10)
-    assert read(f"Bearer {token}", issuer, keys).tenant == "acme"
+    assert authenticate_caller(f"Bearer {token}", issuer, keys).tenant == "acme"
 
 
-def test_one_of_several_audiences_is_enough(fake: FakeIssuer, issuer: Issuer, keys: Keys) -> None:
+def test_one_of_several_audiences_is_enough(fake: FakeIssuer, issuer: Issuer, keys: JwksCache) -> None:
     token = fake.token(aud=["accounts", AUDIENCE])
-    assert read(f"bearer {token}", replace(issuer, audience=frozenset({"x", AUDIENCE})), keys).tenant == "acme"
+    assert (
+        authenticate_caller(f"bearer {token}", replace(issuer, audience=frozenset({"x", AUDIENCE})), keys).tenant
+        == "acme"
+    )
 
 
 # --- forgeries --------------------------------------------------------------------------------------------------------
 
 
-def test_no_algorithm_is_none(issuer: Issuer, keys: Keys) -> None:
+def test_no_algorithm_is_none(issuer: Issuer, keys: JwksCache) -> None:
     for algorithm in ("none", "None", "NONE", "", None, 0, ["RS256"]):
         token = forged({"alg": algorithm, "kid": "one", "typ": "JWT"}, claims())
         with pytest.raises(RefusedError):
-            read(f"Bearer {token}", issuer, keys)
+            authenticate_caller(f"Bearer {token}", issuer, keys)
 
 
-def test_a_public_key_is_no_secret(fake: FakeIssuer, issuer: Issuer, keys: Keys) -> None:
+def test_a_public_key_is_no_secret(fake: FakeIssuer, issuer: Issuer, keys: JwksCache) -> None:
     """The confusion of algorithms: a token signed by HMAC with the public key as its secret."""
     import hashlib
     import hmac
@@ -99,50 +102,50 @@ def test_a_public_key_is_no_secret(fake: FakeIssuer, issuer: Issuer, keys: Keys)
         unsigned = forged({"alg": algorithm, "kid": "one"}, claims()).rpartition(".")[0]
         token = f"{unsigned}.{b64(hmac.new(public, unsigned.encode(), hashlib.sha256).digest())}"
         with pytest.raises(RefusedError):
-            read(f"Bearer {token}", issuer, keys)
+            authenticate_caller(f"Bearer {token}", issuer, keys)
 
 
-def test_the_algorithm_is_the_keys(fake: FakeIssuer, issuer: Issuer, keys: Keys) -> None:
+def test_the_algorithm_is_the_keys(fake: FakeIssuer, issuer: Issuer, keys: JwksCache) -> None:
     token = jwt.encode(claims(), fake.keys["one"], "RS512", headers={"kid": "one"})
     with pytest.raises(RefusedError, match="not that of a token signed by RS256 or ES256"):
-        read(f"Bearer {token}", issuer, keys)
+        authenticate_caller(f"Bearer {token}", issuer, keys)
     crossed = jwt.encode(claims(), fake.keys["two"], "ES256", headers={"kid": "one"})
     with pytest.raises(RefusedError, match="InvalidAlgorithmError"):
-        read(f"Bearer {crossed}", issuer, keys)
+        authenticate_caller(f"Bearer {crossed}", issuer, keys)
 
 
-def test_somebody_elses_key_is_refused(fake: FakeIssuer, issuer: Issuer, keys: Keys) -> None:
+def test_somebody_elses_key_is_refused(fake: FakeIssuer, issuer: Issuer, keys: JwksCache) -> None:
     stranger = rsa_key()
     with pytest.raises(RefusedError, match="InvalidSignatureError"):
-        read(f"Bearer {jwt.encode(claims(), stranger, 'RS256', headers={'kid': 'one'})}", issuer, keys)
+        authenticate_caller(f"Bearer {jwt.encode(claims(), stranger, 'RS256', headers={'kid': 'one'})}", issuer, keys)
     with pytest.raises(RefusedError, match="no key of that kid"):
-        read(f"Bearer {jwt.encode(claims(), stranger, 'RS256', headers={'kid': 'mine'})}", issuer, keys)
+        authenticate_caller(f"Bearer {jwt.encode(claims(), stranger, 'RS256', headers={'kid': 'mine'})}", issuer, keys)
     with pytest.raises(RefusedError, match="with a kid"):
-        read(f"Bearer {jwt.encode(claims(), fake.keys['one'], 'RS256')}", issuer, keys)
+        authenticate_caller(f"Bearer {jwt.encode(claims(), fake.keys['one'], 'RS256')}", issuer, keys)
 
 
-def test_a_key_in_the_token_is_not_looked_at(fake: FakeIssuer, issuer: Issuer, keys: Keys) -> None:
+def test_a_key_in_the_token_is_not_looked_at(fake: FakeIssuer, issuer: Issuer, keys: JwksCache) -> None:
     from tests.issuer import jwk
 
     stranger = rsa_key()
     head = {"kid": "one", "jwk": jwk("one", stranger), "jku": "https://evil.example.com/jwks.json", "x5u": "https://x"}
     before = fake.fetches
     with pytest.raises(RefusedError, match="InvalidSignatureError"):
-        read(f"Bearer {jwt.encode(claims(), stranger, 'RS256', headers=head)}", issuer, keys)
+        authenticate_caller(f"Bearer {jwt.encode(claims(), stranger, 'RS256', headers=head)}", issuer, keys)
     assert fake.fetches == before
 
 
-def test_critical_heads_are_not_understood(fake: FakeIssuer, issuer: Issuer, keys: Keys) -> None:
+def test_critical_heads_are_not_understood(fake: FakeIssuer, issuer: Issuer, keys: JwksCache) -> None:
     token = fake.token(head={"crit": ["exp"], "exp": 1})
     with pytest.raises(RefusedError):
-        read(f"Bearer {token}", issuer, keys)
+        authenticate_caller(f"Bearer {token}", issuer, keys)
 
 
-def test_a_changed_token_is_refused(fake: FakeIssuer, issuer: Issuer, keys: Keys) -> None:
+def test_a_changed_token_is_refused(fake: FakeIssuer, issuer: Issuer, keys: JwksCache) -> None:
     head, payload, signature = fake.token().split(".")
     richer = b64(json.dumps(claims(scope="admin")).encode())
     with pytest.raises(RefusedError, match="InvalidSignatureError"):
-        read(f"Bearer {head}.{richer}.{signature}", issuer, keys)
+        authenticate_caller(f"Bearer {head}.{richer}.{signature}", issuer, keys)
     assert payload != richer
 
 
@@ -163,21 +166,21 @@ def test_a_changed_token_is_refused(fake: FakeIssuer, issuer: Issuer, keys: Keys
     ],
 )
 def test_scopes_are_looked_for_where_issuers_put_them(said: dict[str, Any], found: set[str], issuer: Issuer) -> None:
-    assert scopes(said, issuer) == found
+    assert read_scopes(said, issuer) == found
 
 
 def test_scopes_may_have_a_prefix(issuer: Issuer) -> None:
     prefixed = replace(issuer, scope_prefix="https://models.example.com/", scope_claims=("scope",))
-    assert scopes({"scope": "https://models.example.com/infer admin"}, prefixed) == {"infer"}
-    assert scopes({"roles": ["https://models.example.com/infer"]}, prefixed) == set()
+    assert read_scopes({"scope": "https://models.example.com/infer admin"}, prefixed) == {"infer"}
+    assert read_scopes({"roles": ["https://models.example.com/infer"]}, prefixed) == set()
 
 
-def test_the_tenant_and_his_key_are_claims_of_ones_choice(fake: FakeIssuer, issuer: Issuer, keys: Keys) -> None:
+def test_the_tenant_and_his_key_are_claims_of_ones_choice(fake: FakeIssuer, issuer: Issuer, keys: JwksCache) -> None:
     named = replace(issuer, tenant_claim="org", key_claim="plan")
     token = fake.token(org="acme-7", plan="k" * 20)
-    assert read(f"Bearer {token}", named, keys) == Caller("acme-7", frozenset({"infer"}), "k" * 20)
+    assert authenticate_caller(f"Bearer {token}", named, keys) == Caller("acme-7", frozenset({"infer"}), "k" * 20)
     with pytest.raises(RefusedError, match="The claim plan holds no API key"):
-        read(f"Bearer {fake.token(org='acme')}", named, keys)
+        authenticate_caller(f"Bearer {fake.token(org='acme')}", named, keys)
 
 
 # --- the settings -----------------------------------------------------------------------------------------------------
@@ -192,7 +195,7 @@ def test_settings_come_from_the_environment() -> None:
         frozenset({"a", "b"}),
         "https://me.eu.auth.example.com/.well-known/jwks.json",
     )
-    assert Issuer.from_environment({**SET, "PILOTLIGHT_ISSUER_KEYS": "https://x/keys"}).keys == "https://x/keys"
+    assert Issuer.from_environment({**SET, "PILOTLIGHT_ISSUER_KEYS": "https://x/keys"}).keys_url == "https://x/keys"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +217,7 @@ def test_a_wrong_setting_is_named(changes: dict[str, str], why: str) -> None:
 # --- whatever is sent -------------------------------------------------------------------------------------------------
 
 SOME = FakeIssuer()
-TRUSTED, SOMES = Issuer(NAME, frozenset({AUDIENCE}), NAME), Keys(SOME.jwks)
+TRUSTED, SOMES = Issuer(NAME, frozenset({AUDIENCE}), NAME), JwksCache(SOME.jwks)
 SEGMENT = (
     st.binary(max_size=40).map(b64)
     | st.text("ABCab_-019", max_size=12)
@@ -227,7 +230,7 @@ ODD = JSON | st.sampled_from([float("nan"), float("inf"), 10**400, -1, "\x00", "
 def refused_or_believed(header: str) -> Caller | None:
     """What comes of a header; a refusal speaks in our own words, whatever was sent."""
     try:
-        return read(header, TRUSTED, SOMES)
+        return authenticate_caller(header, TRUSTED, SOMES)
     except RefusedError as exc:
         said = str(exc)
     assert re.fullmatch(
@@ -275,4 +278,4 @@ def test_without_keys_nobody_is_called_a_liar(fake: FakeIssuer, issuer: Issuer) 
         raise IssuerError("away")
 
     with pytest.raises(IssuerError):
-        read(f"Bearer {fake.token()}", issuer, Keys(away))
+        authenticate_caller(f"Bearer {fake.token()}", issuer, JwksCache(away))

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.authorize.bearer import Caller
-from functions.authorize.policy import LIMIT, answer, patterns
+from functions.authorize.policy import MAX_POLICY_BYTES, build_path_patterns, build_policy
 from pilotlight.api.routes import SCOPES, VERBS, Scope
-from pilotlight.local.authorizer import allows
+from pilotlight.local.authorizer import is_call_allowed
 
 STAGE = "arn:aws:execute-api:us-east-1:123456789012:abcdefghij/prod"
 LONGEST = "arn:aws-us-gov:execute-api:us-gov-east-1:123456789012:abcdefghij/production"
@@ -33,48 +33,48 @@ def test_exactly_the_routes_of_the_scopes_are_allowed(
 ) -> None:
     path = re.sub(r"\{[^}]*\}", lambda _: data.draw(VALUES), route)
     verb = data.draw(st.sampled_from(VERBS[SCOPES[route]]))
-    said = answer(Caller("acme", scopes), f"{STAGE}/GET/v2")
-    assert allows(said, f"{STAGE}/{verb}{path}") == (SCOPES[route] in scopes)
+    said = build_policy(Caller("acme", scopes), f"{STAGE}/GET/v2")
+    assert is_call_allowed(said, f"{STAGE}/{verb}{path}") == (SCOPES[route] in scopes)
 
 
 def test_a_model_may_be_called_as_a_route_is() -> None:
     """With a wildcard for the verb, who may infer could read the registry of a model that is called ping."""
-    said = answer(Caller("acme", frozenset({"infer"})), f"{STAGE}/GET/v2")
-    assert allows(said, f"{STAGE}/GET/ping")
-    assert not allows(said, f"{STAGE}/GET/registry/models/ping")
+    said = build_policy(Caller("acme", frozenset({"infer"})), f"{STAGE}/GET/v2")
+    assert is_call_allowed(said, f"{STAGE}/GET/ping")
+    assert not is_call_allowed(said, f"{STAGE}/GET/registry/models/ping")
 
 
 def test_other_stages_and_other_apis_are_not_meant() -> None:
-    said = answer(Caller("acme", frozenset(ALL)), f"{STAGE}/GET/v2")
-    assert not allows(said, f"{STAGE}x/GET/v2")
-    assert not allows(said, STAGE.replace("abcdefghij", "klmnopqrst") + "/GET/v2")
+    said = build_policy(Caller("acme", frozenset(ALL)), f"{STAGE}/GET/v2")
+    assert not is_call_allowed(said, f"{STAGE}x/GET/v2")
+    assert not is_call_allowed(said, STAGE.replace("abcdefghij", "klmnopqrst") + "/GET/v2")
 
 
 def test_no_scope_is_no_right() -> None:
-    said = answer(Caller("acme", frozenset()), f"{STAGE}/GET/v2")
+    said = build_policy(Caller("acme", frozenset()), f"{STAGE}/GET/v2")
     assert [one["Effect"] for one in said["policyDocument"]["Statement"]] == ["Deny"]
-    assert not allows(said, f"{STAGE}/GET/v2")
+    assert not is_call_allowed(said, f"{STAGE}/GET/v2")
 
 
 @pytest.mark.parametrize("scopes", EVERY, ids=lambda scopes: "+".join(sorted(scopes)))
 def test_the_answer_is_as_small_as_the_gateway_asks(scopes: frozenset[Scope]) -> None:
-    said = answer(Caller("x" * 128, scopes, "k" * 128), f"{LONGEST}/GET/v2")
-    assert len(json.dumps(said)) < LIMIT
+    said = build_policy(Caller("x" * 128, scopes, "k" * 128), f"{LONGEST}/GET/v2")
+    assert len(json.dumps(said)) < MAX_POLICY_BYTES
 
 
 def test_the_answer_names_the_tenant_and_his_key() -> None:
-    said = answer(Caller("acme", frozenset({"infer"}), "k" * 20), f"{STAGE}/POST/v2/models/digits/infer")
+    said = build_policy(Caller("acme", frozenset({"infer"}), "k" * 20), f"{STAGE}/POST/v2/models/digits/infer")
     assert (said["principalId"], said["usageIdentifierKey"]) == ("acme", "k" * 20)
     assert said["context"] == {"tenant": "acme", "scopes": "infer"}
-    assert "usageIdentifierKey" not in answer(Caller("acme", frozenset({"infer"})), f"{STAGE}/GET/v2")
+    assert "usageIdentifierKey" not in build_policy(Caller("acme", frozenset({"infer"})), f"{STAGE}/GET/v2")
 
 
 def test_what_another_pattern_covers_is_left_out() -> None:
-    assert set(patterns("infer")) >= {"/v2/models*", "/invocations"}
-    assert not [path for path in patterns("infer") if path.startswith("/v2/models/")]
+    assert set(build_path_patterns("infer")) >= {"/v2/models*", "/invocations"}
+    assert not [path for path in build_path_patterns("infer") if path.startswith("/v2/models/")]
 
 
 def test_no_pattern_opens_a_route_of_another_scope() -> None:
     for scope in VERBS:
-        opened = {route for route in SCOPES for pattern in patterns(scope) if fnmatchcase(route, pattern)}
+        opened = {route for route in SCOPES for pattern in build_path_patterns(scope) if fnmatchcase(route, pattern)}
         assert opened == {route for route, needed in SCOPES.items() if needed == scope}

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from functions.batch_api.handler import build
-from functions.batch_worker.handler import build as build_batch
-from pilotlight.aws.eventbridge import Bus
+from functions.batch_api.handler import build_batch_api
+from functions.batch_worker.handler import build_batch_worker as build_batch
+from pilotlight.aws.eventbridge import EventBus
 from pilotlight.errors import UnavailableError
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
@@ -19,7 +19,7 @@ BOUNDARY = "a-boundary"
 FORM = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 
-class Word(Bus):
+class Word(EventBus):
     """Tells nobody, and remembers."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Word(Bus):
         self.told: list[tuple[str, str]] = []
         self.away = False
 
-    def tell(self, source: str, job: str) -> None:
+    def publish(self, source: str, job: str) -> None:
         if self.away:
             raise UnavailableError("EventBridge is away.")
         self.told.append((source, job))
@@ -41,7 +41,7 @@ class Place:
         self.word = Word()
         fakes.publish(Registry(store))
         settings = Settings(store=url or store.url)
-        self.handle = build(settings, store, self.word)
+        self.handle = build_batch_api(settings, store, self.word)
         self.batch = build_batch(settings, store)
 
     def ask(

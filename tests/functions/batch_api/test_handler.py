@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from functions.batch_api.files import INLINE
+from functions.batch_api.files import MAX_INLINE_BYTES
 from functions.batch_api.presigned_urls import Presigner
 from functions.batch_worker import file_job
 from pilotlight.storage.object_store import DiskStore, open_store
@@ -25,7 +25,7 @@ def test_a_batch_goes_through_its_states(place: Place, monkeypatch: pytest.Monke
     assert ordered["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
     assert place.word.told == [("pilotlight.batches", ordered["id"])]
     seen: list[dict[str, Any]] = []
-    inner, joined = file_job.Work._write, file_job.Work._joined
+    inner, joined = file_job.FileJob._write, file_job.FileJob._iterate_part_bytes
 
     def written(*given: Any) -> Any:  # noqa: ANN401 - as it is
         after = inner(*given)
@@ -36,8 +36,8 @@ def test_a_batch_goes_through_its_states(place: Place, monkeypatch: pytest.Monke
         seen.append(place.show(ordered["id"]))
         return joined(*given)
 
-    monkeypatch.setattr(file_job.Work, "_write", written)
-    monkeypatch.setattr(file_job.Work, "_joined", joining)
+    monkeypatch.setattr(file_job.FileJob, "_write", written)
+    monkeypatch.setattr(file_job.FileJob, "_iterate_part_bytes", joining)
     place.work()
     assert [each["status"] for each in seen[:-1]] == ["in_progress"] * (len(seen) - 1)
     assert seen[-1]["status"] == "finalizing"
@@ -72,7 +72,7 @@ def test_refusals_stand_in_a_file_of_their_own(place: Place) -> None:
 def test_a_batch_that_is_cancelled_stops_in_the_middle(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_job, "WATCH_S", -1.0)  # look before each line
     ordered = place.order(calls(50))
-    inner, count = file_job.Work._add, list[int]()
+    inner, count = file_job.FileJob._add, list[int]()
 
     def counted(*given: Any) -> None:  # noqa: ANN401 - as it is
         inner(*given)
@@ -81,7 +81,7 @@ def test_a_batch_that_is_cancelled_stops_in_the_middle(place: Place, monkeypatch
             status, said = place.ask("POST", f"/v1/batches/{ordered['id']}/cancel")
             assert (status, said["status"]) == (200, "cancelling")
 
-    monkeypatch.setattr(file_job.Work, "_add", counted)
+    monkeypatch.setattr(file_job.FileJob, "_add", counted)
     assert "is cancelled" in place.work()
     assert len(count) == 7
     stopped = place.show(ordered["id"])
@@ -237,10 +237,10 @@ def test_a_form_that_is_wrong_is_refused(place: Place, body: bytes, headers: dic
 def test_a_large_file_is_fetched_in_ranges_where_nobody_can_be_sent_elsewhere(tmp_path: Path) -> None:
     place = Place(open_store(str(tmp_path / "store")))
     assert isinstance(place.store, DiskStore)
-    data = bytes(range(256)) * (INLINE // 256 + 100)
+    data = bytes(range(256)) * (MAX_INLINE_BYTES // 256 + 100)
     file = place.upload(data)
     status, said = place.ask("GET", f"/v1/files/{file}/content")
-    assert (status, f"Range: bytes=0-{INLINE - 1}" in said["error"]["message"]) == (413, True)
+    assert (status, f"Range: bytes=0-{MAX_INLINE_BYTES - 1}" in said["error"]["message"]) == (413, True)
     got, place_ = b"", 0
     while place_ < len(data):
         status, answer = place.ask("GET", f"/v1/files/{file}/content", headers={"range": f"bytes={place_}-"})
@@ -267,7 +267,7 @@ def test_an_upload_in_parts_is_what_was_announced_or_nothing(place: Place) -> No
     status, done = place.ask("POST", complete, {"part_ids": parts[::-1]})
     assert (status, done["status"], done["file"]["bytes"]) == (200, "completed", 6)
     assert place.store.get(f"uploads/{upload['id'][7:]}/content").data == b"abcdef"
-    assert not list(place.store.paths(f"uploads/{upload['id'][7:]}/parts"))
+    assert not list(place.store.list_paths(f"uploads/{upload['id'][7:]}/parts"))
     assert place.ask("POST", "/v1/uploads/upload_1/complete", {})[0] == 404
 
 
@@ -290,14 +290,14 @@ def test_an_upload_can_be_given_up(place: Place) -> None:
     assert place.ask("POST", f"/v1/uploads/{upload['id']}/complete", {"part_ids": []})[0] == 400
     place.store.put(f"uploads/{upload['id'][7:]}/content", b"too much")  # by its presigned URL, say
     assert place.ask("POST", f"/v1/uploads/{upload['id']}/cancel")[1]["status"] == "cancelled"
-    assert not list(place.store.paths("uploads"))
+    assert not list(place.store.list_paths("uploads"))
     assert place.ask("POST", f"/v1/uploads/{upload['id']}/complete", {})[0] == 404
 
 
 def test_bytes_go_straight_to_the_bucket_and_come_from_there(bucket_url: str) -> None:
     place = Place(open_store(bucket_url), bucket_url)
     data = calls(40_000)
-    assert len(data) > INLINE
+    assert len(data) > MAX_INLINE_BYTES
     _, upload = place.ask("POST", "/v1/uploads", {"filename": "a.jsonl", "bytes": len(data), "purpose": "batch"})
     signed = upload["presigned"]
     assert "content-length" in signed["url"].lower()
@@ -317,9 +317,9 @@ def followed(method: str, url: str, data: bytes | None = None, headers: dict[str
 
 
 def test_a_signature_names_one_key_of_one_bucket() -> None:
-    assert Presigner.of("memory://") is None
-    assert Presigner.of("/a/folder") is None
-    found = Presigner.of("s3://bucket/prefix?endpoint=http://127.0.0.1:9")
+    assert Presigner.from_store_url("memory://") is None
+    assert Presigner.from_store_url("/a/folder") is None
+    found = Presigner.from_store_url("s3://bucket/prefix?endpoint=http://127.0.0.1:9")
     assert found is not None
     assert (found._bucket, found._prefix, found._endpoint) == ("bucket", "prefix", "http://127.0.0.1:9")
 

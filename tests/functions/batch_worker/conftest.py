@@ -5,21 +5,21 @@ from typing import Any
 
 import pytest
 
-from functions.batch_worker.batch_files import Files
-from functions.batch_worker.dispatch import Sender
-from functions.batch_worker.handler import Batch
-from functions.batch_worker.predictor import Answers
-from functions.batch_worker.queue_messages import Messages
+from functions.batch_worker.batch_files import BatchFiles
+from functions.batch_worker.dispatch import Dispatcher
+from functions.batch_worker.handler import BatchWorker
+from functions.batch_worker.predictor import Predictor
+from functions.batch_worker.queue_messages import MessageHandler
 from pilotlight.registry.registry import Registry
-from pilotlight.runtime.model_cache import WarmModels
-from pilotlight.runtime.model_manager import Catalog
+from pilotlight.runtime.model_cache import ModelCache
+from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.storage.object_store import ObjectStore
 from tests import fakes
 
 REPLIES = "arn:aws:sqs:us-east-1:123456789012:replies"
 
 
-class Post(Sender):
+class Post(Dispatcher):
     """Sends nowhere, and remembers."""
 
     def __init__(self) -> None:
@@ -27,10 +27,10 @@ class Post(Sender):
         self.resumed: list[str] = []
         self.replies: list[tuple[str, bytes]] = []
 
-    def resume(self, uri: str) -> None:
+    def request_resume(self, uri: str) -> None:
         self.resumed.append(uri)
 
-    def reply(self, queue: str, key: str, answer: bytes, place: str) -> None:
+    def send_reply(self, queue: str, key: str, answer: bytes, place: str) -> None:
         self.replies.append((key, answer))
 
 
@@ -43,11 +43,13 @@ class Place:
         self.registry = Registry(store)
         self.handle = self.environment()
 
-    def environment(self) -> Batch:
+    def environment(self) -> BatchWorker:
         """A new one, with nothing in memory."""
-        catalog = Catalog(self.registry, WarmModels(500_000_000), memory_mb=1769, alias_seconds=0)
-        answers = Answers(catalog)
-        return Batch(Messages(self.store, answers, self.post), Files(self.store, answers, self.post), self.post)
+        catalog = ModelManager(self.registry, ModelCache(500_000_000), memory_mb=1769, alias_seconds=0)
+        answers = Predictor(catalog)
+        return BatchWorker(
+            MessageHandler(self.store, answers, self.post), BatchFiles(self.store, answers, self.post), self.post
+        )
 
     def upload(self, name: str, data: bytes, context: object = None) -> str:
         """Put a file into the inbox and tell of it; what the function says."""

@@ -68,7 +68,11 @@ class Machine:
 
 def definition(dead_letters: str) -> dict[str, Any]:
     """The definition as a deploy would make it; retries wait for nobody."""
-    return dict(deployed(intrinsics.written(TEMPLATE)["Resources"]["Spread"]["Properties"]["Definition"], dead_letters))
+    return dict(
+        deployed(
+            intrinsics.load_raw_template(TEMPLATE)["Resources"]["Spread"]["Properties"]["Definition"], dead_letters
+        )
+    )
 
 
 def deployed(node: Any, dead_letters: str) -> Any:  # noqa: ANN401 - JSON

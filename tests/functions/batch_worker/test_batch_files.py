@@ -16,11 +16,11 @@ from msgspec.structs import replace
 from PIL import Image as Pillow
 
 from functions.batch_worker import file_job, handler, line_reader
-from functions.batch_worker.paths import file
-from pilotlight.api.request_context import Trace
-from pilotlight.contracts.batch import Progress
+from functions.batch_worker.paths import parse_inbox_uri
+from pilotlight.api.request_context import RequestContext
+from pilotlight.contracts.batch import FileProgress
 from pilotlight.contracts.manifest import TensorSpec
-from pilotlight.contracts.processing import Column, Image, Table
+from pilotlight.contracts.processing import ImagePreprocessing, TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError, StoreError, UnavailableError
 from pilotlight.storage.object_store import open_store
 from tests import fakes
@@ -106,7 +106,7 @@ def test_a_folder_that_the_console_makes_is_no_dead_letter(place: Place, folder:
     """An object without bytes whose name ends in a slash; the event of its upload is S3's own."""
     uri = f"{place.store.url}/inbox/{folder}"
     assert place.tell(uri) == f"{uri} is a folder, in which there is nothing to answer."
-    assert not list(place.store.paths("outbox"))
+    assert not list(place.store.list_paths("outbox"))
 
 
 def test_nan_in_a_line_is_missing(place: Place) -> None:
@@ -140,8 +140,8 @@ class Dying(fakes.FaultyStore):
         super().put(path, data)
         self._count()
 
-    def write(self, path: str, chunks: Iterable[bytes]) -> None:
-        super().write(path, chunks)
+    def put_chunks(self, path: str, chunks: Iterable[bytes]) -> None:
+        super().put_chunks(path, chunks)
         self._count()
 
     def replace(self, path: str, data: bytes, e_tag: str) -> None:
@@ -181,13 +181,15 @@ def test_a_file_that_takes_longer_goes_on_in_another_invocation(place: Place, mo
         return clock.now
 
     monkeypatch.setattr(file_job, "time", SimpleNamespace(monotonic=ticking))
-    monkeypatch.setattr(handler, "Trace", SimpleNamespace(of=lambda event, context: Trace(clock.now + 25)))
+    monkeypatch.setattr(
+        handler, "RequestContext", SimpleNamespace(from_event=lambda event, context: RequestContext(clock.now + 25))
+    )
     place.upload("a.jsonl", jsonl(30))
     seen = []
     while place.post.resumed:
         assert place.post.resumed == ["memory:///inbox/a.jsonl"]
         seen.append(place.document("a/progress.json")["percent"])
-        assert "outbox/a/manifest.json" not in set(place.store.paths("outbox"))
+        assert "outbox/a/manifest.json" not in set(place.store.list_paths("outbox"))
         place.tell(place.post.resumed.pop())
     assert len(seen) >= 2
     assert seen == sorted(set(seen))
@@ -207,9 +209,9 @@ def test_an_invocation_that_does_not_come_on_fails(place: Place) -> None:
 
 def test_a_file_is_answered_once_however_often_it_is_told(place: Place) -> None:
     place.upload("a.jsonl", jsonl(3))
-    before = {path: place.store.get(path).e_tag for path in place.store.paths("outbox")}
+    before = {path: place.store.get(path).e_tag for path in place.store.list_paths("outbox")}
     assert place.tell("memory:///inbox/a.jsonl") == "inbox/a.jsonl is answered already."
-    assert {path: place.store.get(path).e_tag for path in place.store.paths("outbox")} == before
+    assert {path: place.store.get(path).e_tag for path in place.store.list_paths("outbox")} == before
 
 
 def test_a_file_that_is_replaced_is_answered_anew(place: Place) -> None:
@@ -221,16 +223,16 @@ def test_a_file_that_is_replaced_is_answered_anew(place: Place) -> None:
 def test_two_workers_do_not_both_go_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_job, "PART_BYTES", 300)
     place.store.put("inbox/a.jsonl", jsonl(12))
-    inner = file_job.Work._write
+    inner = file_job.FileJob._write
     told: list[str] = []
 
-    def interrupted(this: file_job.Work, progress: Progress, part: file_job.Slice) -> Progress:
+    def interrupted(this: file_job.FileJob, progress: FileProgress, part: file_job.ResultBuffer) -> FileProgress:
         if not told:
             told.append("once")
             told.append(str(place.environment()(EVENT, None)["done"][0]))
         return inner(this, progress, part)
 
-    monkeypatch.setattr(file_job.Work, "_write", interrupted)
+    monkeypatch.setattr(file_job.FileJob, "_write", interrupted)
     assert "left to somebody else" in str(place.handle(EVENT, None)["done"][0])
     assert told[1] == "inbox/a.jsonl is answered: outbox/a.jsonl."
     assert [each["line"] for each in place.result("a.jsonl")] == list(range(1, 13))
@@ -243,14 +245,14 @@ def test_a_version_answers_its_file_to_the_end(place: Place, monkeypatch: pytest
     monkeypatch.setattr(file_job, "PART_BYTES", 300)
     fakes.publish(place.registry, of="square")
     place.store.put("inbox/double/a.jsonl", jsonl(12))
-    inner = file_job.Work._write
+    inner = file_job.FileJob._write
 
-    def promoted(this: file_job.Work, progress: Progress, part: file_job.Slice) -> Progress:
-        if place.registry.alias("double", "champion").version == 1:
-            place.registry.move("double", "champion", 2, by="ann", reason="test")
+    def promoted(this: file_job.FileJob, progress: FileProgress, part: file_job.ResultBuffer) -> FileProgress:
+        if place.registry.load_alias("double", "champion").version == 1:
+            place.registry.move_alias("double", "champion", 2, actor="ann", reason="test")
         return inner(this, progress, part)
 
-    monkeypatch.setattr(file_job.Work, "_write", promoted)
+    monkeypatch.setattr(file_job.FileJob, "_write", promoted)
     place.tell("memory:///inbox/double/a.jsonl")
     assert place.document("double/a/manifest.json")["versions"] == ["double:1"]
 
@@ -291,9 +293,11 @@ def test_a_table_is_answered_row_by_row(place: Place, monkeypatch: pytest.Monkey
 
 def test_a_table_of_columns_with_steps_is_answered() -> None:
     place = Place(open_store("memory://"))
-    columns = (Column(name="size", mean=1.0), Column(name="colour", categories=("red", "blue")))
-    steps = Table(input="x", columns=columns)
-    place.registry.publish(replace(fakes.draft(), task="tabular", prepare=steps), {"model.onnx": fakes.graph("double")})
+    columns = (TableColumn(name="size", mean=1.0), TableColumn(name="colour", categories=("red", "blue")))
+    steps = TablePreprocessing(input="x", columns=columns)
+    place.registry.publish_version(
+        replace(fakes.draft(), task="tabular", prepare=steps), {"model.onnx": fakes.graph("double")}
+    )
     place.upload("t.csv", b"colour,size\nblue,3\ngreen,3\n")
     place.upload("t.jsonl", b'{"size": 3, "colour": "red"}\n[3, "blue"]\n{"size": [1], "colour": "red"}\n')
     first, second = place.result("t.csv.jsonl")
@@ -310,8 +314,10 @@ def test_an_image_is_answered() -> None:
     place = Place(open_store("memory://"))
     given = TensorSpec("pixels", "FP32", ("batch", 3, "height", "width"))
     answers = TensorSpec("scores", "FP32", ("batch", 3)), replace(given, name="same")
-    draft = replace(fakes.draft("colours", (given,), answers), task="image", prepare=Image(input="pixels", scale=1.0))
-    place.registry.publish(draft, {"model.onnx": fakes.graph("colours")})
+    draft = replace(
+        fakes.draft("colours", (given,), answers), task="image", prepare=ImagePreprocessing(input="pixels", scale=1.0)
+    )
+    place.registry.publish_version(draft, {"model.onnx": fakes.graph("colours")})
     picture = io.BytesIO()
     Pillow.new("RGB", (20, 10), (200, 100, 50)).save(picture, "png")
     place.upload("colours/red.PNG", picture.getvalue())
@@ -370,12 +376,14 @@ def test_an_empty_file_has_an_empty_result(place: Place) -> None:
 )
 def test_only_the_inbox_is_read(uri: str) -> None:
     with pytest.raises(InvalidInputError, match="is refused"):
-        file("s3://bucket/prefix", uri)
+        parse_inbox_uri("s3://bucket/prefix", uri)
 
 
 def test_results_are_called_as_their_files() -> None:
-    names = {name: file("s3://b", f"s3://b/inbox/{name}") for name in ("x/a.jsonl", "a.csv", "digits:3/b/c.png")}
-    assert [each.result for each in names.values()] == [
+    names = {
+        name: parse_inbox_uri("s3://b", f"s3://b/inbox/{name}") for name in ("x/a.jsonl", "a.csv", "digits:3/b/c.png")
+    }
+    assert [each.result_path for each in names.values()] == [
         "outbox/x/a.jsonl", "outbox/a.csv.jsonl", "outbox/digits:3/b/c.png.jsonl",
     ]  # fmt: skip
     assert [each.model for each in names.values()] == ["x", "", "digits:3"]
@@ -385,21 +393,21 @@ def test_results_are_called_as_their_files() -> None:
 def test_lines_are_what_they_are_however_the_bytes_come(texts: list[bytes], size: int) -> None:
     whole = b"\n".join(texts)
     chunks = [whole[at : at + size] for at in range(0, len(whole), size)]
-    found = list(line_reader.lines(chunks))
+    found = list(line_reader.split_lines(chunks))
     kept = whole.split(b"\n") if whole else []
     kept = kept[:-1] if kept and not kept[-1] else kept
     assert [line.data for line in found] == [
-        text.removeprefix(line_reader.MARK) if place == 0 else text for place, text in enumerate(kept)
+        text.removeprefix(line_reader.BYTE_ORDER_MARK) if place == 0 else text for place, text in enumerate(kept)
     ]
     for place, line in enumerate(found):
-        rest = list(line_reader.lines([whole[line.end :]], line.end, line.number))
+        rest = list(line_reader.split_lines([whole[line.end :]], line.end, line.number))
         assert [each.number for each in rest] == [each.number for each in found[place + 1 :]]
         assert [each.end for each in rest] == [each.end for each in found[place + 1 :]]
 
 
 def test_a_line_beyond_the_limit_is_not_kept(place: Place) -> None:
-    long = b"x" * (line_reader.LONGEST + 1)
-    found = list(line_reader.lines([body(1) + b"\n" + long[:4_000_000], long[4_000_000:], b"y\n" + body(2)]))
+    long = b"x" * (line_reader.MAX_LINE_BYTES + 1)
+    found = list(line_reader.split_lines([body(1) + b"\n" + long[:4_000_000], long[4_000_000:], b"y\n" + body(2)]))
     assert [line.data for line in found] == [body(1), None, body(2)]
     assert found[1].end == len(body(1)) + 1 + len(long) + 2
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 
 from functions.batch_worker import batch_files, file_job, line_reader
-from functions.batch_worker.handler import Batch, build
-from functions.batch_worker.inputs import Row
-from functions.batch_worker.spans import spans
-from pilotlight.contracts.batch import Order, new_id, of_batch
-from pilotlight.contracts.manifest import encode
+from functions.batch_worker.handler import BatchWorker, build_batch_worker
+from functions.batch_worker.inputs import CsvRow
+from functions.batch_worker.spans import split_byte_ranges
+from pilotlight.contracts.batch import BatchRequest, batch_document_path, generate_sortable_id
+from pilotlight.contracts.manifest import encode_document
 from pilotlight.errors import InvalidInputError, StoreError
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
@@ -44,8 +44,10 @@ class Stack:
         self.aws = aws
         aws.handler = self.handle
 
-    def environment(self, store: ObjectStore | None = None) -> Batch:
-        return build(Settings(spreader=self.machine.arn, spread_bytes=1000, spread_at_once=4), store or self.store)
+    def environment(self, store: ObjectStore | None = None) -> BatchWorker:
+        return build_batch_worker(
+            Settings(spreader=self.machine.arn, spread_bytes=1000, spread_at_once=4), store or self.store
+        )
 
     def handle(self, event: dict[str, Any], context: object) -> dict[str, Any]:
         self.steps[event["step"]] += 1
@@ -83,7 +85,7 @@ def test_a_large_file_is_split_answered_at_once_and_joined_in_order(stack: Stack
     assert (manifest["lines"], manifest["answered"], manifest["failed"]) == (61, 60, 1)
     assert [wrong["line"] for wrong in manifest["errors"]] == [31]
     assert stack.steps["answer"] >= 4
-    assert not list(stack.store.paths("outbox/double/a/parts"))
+    assert not list(stack.store.list_paths("outbox/double/a/parts"))
     assert stack.tell(f"{stack.store.url}/inbox/double/a.jsonl") == "inbox/double/a.jsonl is answered already."
     assert stack.machine.count == 1
 
@@ -133,7 +135,7 @@ def test_a_file_that_fails_for_good_goes_to_the_dead_letters_and_on_from_there(s
     stack.aws.handler = broken
     stack.upload("a.jsonl", jsonl(60))
     assert stack.machine.ended()["status"] == "FAILED"
-    assert "outbox/a/manifest.json" not in set(stack.store.paths("outbox"))
+    assert "outbox/a/manifest.json" not in set(stack.store.list_paths("outbox"))
     (letter,) = stack.sqs.receive_message(QueueUrl=stack.dead_letters, VisibilityTimeout=0)["Messages"]
     told = json.loads(letter["Body"])
     assert told["detail"] == {"job": f"{stack.store.url}/inbox/a.jsonl"}
@@ -161,15 +163,15 @@ def test_workers_of_one_span_do_not_both_go_on(stack: Stack, monkeypatch: pytest
     stack.store.put("inbox/a.jsonl", jsonl(60))
     job = f"{stack.store.url}/inbox/a.jsonl"
     stack.environment()({"step": "split", "job": job}, None)
-    inner, told = file_job.Work._write, list[bool]()
+    inner, told = file_job.FileJob._write, list[bool]()
 
-    def interrupted(this: file_job.Work, *given: Any) -> Any:  # noqa: ANN401 - as it is
+    def interrupted(this: file_job.FileJob, *given: Any) -> Any:  # noqa: ANN401 - as it is
         if not told:
             told.append(True)
             told.append(stack.environment()({"step": "answer", "job": job, "start": 0}, None)["done"])
         return inner(this, *given)
 
-    monkeypatch.setattr(file_job.Work, "_write", interrupted)
+    monkeypatch.setattr(file_job.FileJob, "_write", interrupted)
     with pytest.raises(Exception, match="changed by somebody else"):
         stack.environment()({"step": "answer", "job": job, "start": 0}, None)
     assert told == [True, True]
@@ -177,10 +179,10 @@ def test_workers_of_one_span_do_not_both_go_on(stack: Stack, monkeypatch: pytest
         stack.environment()({"step": "join", "job": job}, None)
 
 
-def ordered(stack: Stack, data: bytes) -> Order:
+def ordered(stack: Stack, data: bytes) -> BatchRequest:
     """A batch of these lines, told to the batch function."""
-    number = new_id()
-    order = Order(
+    number = generate_sortable_id()
+    order = BatchRequest(
         id=f"batch_{number}",
         endpoint="/v2/models/double/infer",
         input_file_id=f"file-{number}",
@@ -189,7 +191,7 @@ def ordered(stack: Stack, data: bytes) -> Order:
         expires_at=int(time.time()) + 3600,
     )
     stack.store.put(f"uploads/{number}/content", data)
-    stack.store.put(of_batch(order.id, "order"), encode(order))
+    stack.store.put(batch_document_path(order.id, "order"), encode_document(order))
     event = {"detail-type": "Pilotlight Inference", "detail": {"batch": order.id}}
     assert stack.environment()(event, None)["done"] == [f"uploads/{number}/content is spread."]
     return order
@@ -202,16 +204,16 @@ def test_a_batch_that_is_cancelled_is_joined_as_far_as_it_came(stack: Stack, mon
     def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
         if event["step"] == "answer" and event["start"]:
             steps.append(event["step"])
-            stack.store.put(of_batch(event["job"], "cancel"), b'{"at": 1}')
+            stack.store.put(batch_document_path(event["job"], "cancel"), b'{"at": 1}')
         return stack.environment()(event, context)
 
     stack.aws.handler = handle
     order = ordered(stack, calls(60))
     assert stack.machine.ended()["status"] == "SUCCEEDED"
     assert len(steps) >= 2
-    manifest = json.loads(stack.store.get(f"{order.folder}/manifest.json").data)
+    manifest = json.loads(stack.store.get(f"{order.results_folder}/manifest.json").data)
     assert (manifest["stopped"], manifest["total"]) == ("cancelled", 60)
-    said = [json.loads(line) for line in stack.store.get(f"{order.folder}/output.jsonl").data.splitlines()]
+    said = [json.loads(line) for line in stack.store.get(f"{order.results_folder}/output.jsonl").data.splitlines()]
     assert len(said) == manifest["answered"] < 60
 
 
@@ -219,7 +221,7 @@ def test_a_batch_that_is_refused_is_joined_without_an_answer(stack: Stack) -> No
     order = ordered(stack, calls(30) + calls(1))
     assert stack.machine.ended()["status"] == "SUCCEEDED"
     assert stack.steps["answer"] == 0
-    manifest = json.loads(stack.store.get(f"{order.folder}/manifest.json").data)
+    manifest = json.loads(stack.store.get(f"{order.results_folder}/manifest.json").data)
     assert [wrong["code"] for wrong in manifest["errors"]] == ["duplicate_custom_id"]
 
 
@@ -235,7 +237,7 @@ TEXT = st.text(alphabet='ab,"\n', max_size=60)
 @given(TEXT, st.integers(1, 30), st.integers(1, 50))
 def test_spans_are_the_file_and_each_begins_a_line(text: str, length: int, size: int) -> None:
     data = text.encode()
-    found = list(spans([data[at : at + size] for at in range(0, len(data), size)], length))
+    found = list(split_byte_ranges([data[at : at + size] for at in range(0, len(data), size)], length))
     assert [span.start for span in found[1:]] == [span.end for span in found[:-1]]
     assert b"".join(data[span.start : span.end] for span in found) == data
     for span in found:
@@ -249,7 +251,7 @@ CELLS = st.lists(st.tuples(st.text(alphabet='a,"\n', max_size=6), st.text(alphab
 
 def cells_of(data: bytes, start: int, first: int) -> Iterator[list[str]]:
     for item in rows_of(data, start, first):
-        assert isinstance(item.body, Row)
+        assert isinstance(item.body, CsvRow)
         yield list(item.body.cells.values())
 
 
@@ -258,10 +260,10 @@ def test_tables_read_in_spans_are_the_table(rows: list[tuple[str, str]], length:
     cells = ["".join(['"', cell.replace('"', '""'), '"']) for row in rows for cell in row]
     data = "".join(f"{a},{b}\n" for a, b in zip(cells[::2], cells[1::2], strict=True)).encode()
     whole = list(cells_of(data, 0, 0))
-    found = spans([data[at : at + size] for at in range(0, len(data), size)], length, quoted=True)
+    found = split_byte_ranges([data[at : at + size] for at in range(0, len(data), size)], length, has_quotes=True)
     parts = [row for span in found for row in cells_of(data[span.start : span.end], span.start, span.first)]
     assert parts == whole
 
 
-def rows_of(data: bytes, start: int, first: int) -> list[line_reader.Item]:
-    return list(line_reader.rows(["a", "b"], line_reader.lines([data] if data else [], start, first)))
+def rows_of(data: bytes, start: int, first: int) -> list[line_reader.InputItem]:
+    return list(line_reader.parse_csv_rows(["a", "b"], line_reader.split_lines([data] if data else [], start, first)))

@@ -20,7 +20,7 @@ from hypothesis import given
 from msgspec.structs import replace
 
 from functions.batch_worker import parquet, rows
-from pilotlight.contracts.processing import Column, Table
+from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError, StoreError
 from tests import fakes
 from tests.functions.batch_worker.conftest import Place
@@ -51,9 +51,11 @@ def written(arrow: Any) -> bytes:  # noqa: ANN401 - whatever speaks Arrow
 @pytest.fixture
 def houses(place: Place) -> Place:
     """A store with a model over a table of sizes and colours."""
-    steps = Table(input="x", columns=(Column(name="size"), Column(name="rooms"), Column(name="age")))
+    steps = TablePreprocessing(
+        input="x", columns=(TableColumn(name="size"), TableColumn(name="rooms"), TableColumn(name="age"))
+    )
     draft = replace(fakes.draft("houses"), task="tabular", prepare=steps)
-    place.registry.publish(draft, {"model.onnx": fakes.graph("double")})
+    place.registry.publish_version(draft, {"model.onnx": fakes.graph("double")})
     return place
 
 
@@ -83,13 +85,13 @@ def test_a_column_of_lists_is_an_input(place: Place) -> None:
 
 def test_rows_are_laid_out_once_for_a_state_of_the_table(houses: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    as_it_was = parquet.lines
+    as_it_was = parquet.iterate_json_lines
 
     def counted(file: Path, ends: float) -> Iterator[bytes]:
         read.append(file)
         return as_it_was(file, ends)
 
-    monkeypatch.setattr(parquet, "lines", counted)
+    monkeypatch.setattr(parquet, "iterate_json_lines", counted)
     houses.upload("houses/a.parquet", table(ROWS))
     uri = f"{houses.store.url}/inbox/houses/a.parquet"
     assert houses.tell(uri).endswith("is answered already.")
@@ -107,10 +109,10 @@ def test_a_store_that_fails_while_rows_are_laid_out_leaves_none(houses: Place, m
         raise StoreError("the store is away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(parquet, "lines", failing)
+        patch.setattr(parquet, "iterate_json_lines", failing)
         with pytest.raises(StoreError, match="is away"):
             houses.upload("houses/a.parquet", table(ROWS))
-    assert list(houses.store.paths("outbox")) == []
+    assert list(houses.store.list_paths("outbox")) == []
     houses.tell(f"{houses.store.url}/inbox/houses/a.parquet")
     assert len(houses.result("houses/a.parquet.jsonl")) == 3
 
@@ -130,7 +132,7 @@ def test_a_broken_table_is_refused_in_its_manifest(houses: Place, how: str) -> N
     manifest = houses.document("houses/a.parquet/manifest.json")
     assert manifest["refused"].startswith("The file is no Parquet, or a broken one: ")
     assert (manifest["result"], manifest["input"]) == ("", "inbox/houses/a.parquet")
-    assert list(houses.store.paths("outbox/houses")) == [
+    assert list(houses.store.list_paths("outbox/houses")) == [
         "outbox/houses/a.parquet/manifest.json",
         "outbox/houses/a.parquet/progress.json",
     ]
@@ -152,7 +154,7 @@ def test_what_is_too_large_or_takes_too_long_is_refused(
     assert "one may have" in houses.document("houses/large.parquet/manifest.json")["refused"]
     (tmp_path / "table").write_bytes(data)
     with pytest.raises(InvalidInputError, match="longer to read than one invocation"):
-        list(parquet.lines(tmp_path / "table", time.monotonic() - 1))
+        list(parquet.iterate_json_lines(tmp_path / "table", time.monotonic() - 1))
 
 
 def told(columns: dict[str, Any]) -> list[dict[str, Any]]:
@@ -165,7 +167,9 @@ def lines(data: bytes) -> list[dict[str, Any]]:
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
-        return [json.loads(line) for line in b"".join(parquet.lines(Path(file.name), FOREVER)).splitlines()]
+        return [
+            json.loads(line) for line in b"".join(parquet.iterate_json_lines(Path(file.name), FOREVER)).splitlines()
+        ]
 
 
 def test_every_type_has_a_form() -> None:

@@ -12,11 +12,11 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from functions.batch_worker.dispatch import Sender
-from functions.batch_worker.events import Job, Message, of_event, of_record
-from functions.batch_worker.handler import build
-from pilotlight.capture.record import Line
-from pilotlight.contracts.processing import Column, Table
+from functions.batch_worker.dispatch import Dispatcher
+from functions.batch_worker.events import FileEvent, InferenceMessage, parse_bus_event, parse_queue_record
+from functions.batch_worker.handler import build_batch_worker
+from pilotlight.capture.record import CaptureRecord
+from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError, StoreError
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
@@ -61,7 +61,7 @@ def test_recorded_messages_are_answered_and_only_the_broken_one_comes_again() ->
     assert said[0]["outputs"] == said[1]["outputs"]
     assert [each["parameters"]["correlation_id"] for each in said] == [first, second]
     assert max(range(10), key=said[0]["outputs"][0]["data"].__getitem__) == 0
-    assert len(list(place.store.paths("outbox"))) == 2
+    assert len(list(place.store.list_paths("outbox"))) == 2
 
 
 def test_a_recorded_event_of_the_bus_is_answered_under_its_id() -> None:
@@ -82,13 +82,15 @@ def test_behind_a_failure_in_a_fifo_queue_everything_comes_again_in_its_order(pl
         each["eventSourceARN"] += ".fifo"
         each["attributes"] |= {"MessageGroupId": "g", "MessageDeduplicationId": f"once-{each['messageId']}"}
     assert failed(place, *records) == ["b", "c"]
-    assert list(place.store.paths("outbox")) == ["outbox/messages/once-a.json"]
+    assert list(place.store.list_paths("outbox")) == ["outbox/messages/once-a.json"]
 
 
 def test_no_byte_of_a_message_is_logged(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    steps = Table(input="x", columns=(Column(name="size"), Column(name="colour", categories=("red", "blue"))))
+    steps = TablePreprocessing(
+        input="x", columns=(TableColumn(name="size"), TableColumn(name="colour", categories=("red", "blue")))
+    )
     draft = replace(fakes.draft("table"), task="tabular", prepare=steps)
-    place.registry.publish(draft, {"model.onnx": fakes.graph("double")})
+    place.registry.publish_version(draft, {"model.onnx": fakes.graph("double")})
     wrong = {"model_name": "table", "size": 1, "colour": "secret-471147"}
     assert failed(place, record("a", wrong), record("b", "secret-471147")) == ["a", "b"]
     with pytest.raises(InvalidInputError) as told:
@@ -120,7 +122,7 @@ def test_a_message_that_was_answered_is_not_answered_anew(place: Place) -> None:
     assert not failed(place, record("a", BODY))
     before = place.store.get("outbox/messages/a.json")
     fakes.publish(place.registry, of="square")
-    place.registry.move("double", "champion", 2, by="ann", reason="test")
+    place.registry.move_alias("double", "champion", 2, actor="ann", reason="test")
     assert not failed(place, record("a", BODY, received=2), record("a", BODY), record("a", "{", received=3))
     assert place.store.get("outbox/messages/a.json") == before
 
@@ -129,7 +131,7 @@ def test_one_deduplication_id_is_one_message(place: Place) -> None:
     assert not failed(
         place, record("a", BODY, deduplication_id="order 7/b"), record("b", BODY, deduplication_id="order 7/b")
     )
-    (path,) = place.store.paths("outbox/messages")
+    (path,) = place.store.list_paths("outbox/messages")
     assert path.removeprefix("outbox/messages/").removesuffix(".json").isalnum()  # a hash: the id is no name
 
 
@@ -141,7 +143,7 @@ def test_a_reply_is_sent_where_it_is_allowed(place: Place) -> None:
     ) == ["b"]
     ((key, answer),) = place.post.replies
     assert (key, json.loads(answer)["outputs"]) == ("a", [ANSWER])
-    assert list(place.store.paths("outbox")) == ["outbox/messages/a.json"]
+    assert list(place.store.list_paths("outbox")) == ["outbox/messages/a.json"]
 
 
 def test_a_store_that_is_away_fails_the_message_and_not_the_others(place: Place) -> None:
@@ -172,19 +174,19 @@ def test_a_message_without_time_comes_again(place: Place) -> None:
 def test_a_dead_event_that_is_put_into_the_queue_is_that_event(place: Place) -> None:
     created = recorded("created")
     created["detail"]["bucket"]["name"] = "b"
-    assert of_record(record("a", created)) == of_event(created)
-    assert of_event(created) == Job("s3://b/inbox/digits/monday.jsonl", "123456789012", "N4N7GDK58NMKJ12R")
+    assert parse_queue_record(record("a", created)) == parse_bus_event(created)
+    assert parse_bus_event(created) == FileEvent("s3://b/inbox/digits/monday.jsonl", "123456789012", "N4N7GDK58NMKJ12R")
     assert not failed(place, record("a", created))
     assert place.post.resumed == ["s3://b/inbox/digits/monday.jsonl"]
-    asked = of_record(record("a", recorded("asked")))
-    assert isinstance(asked, Message)
+    asked = parse_queue_record(record("a", recorded("asked")))
+    assert isinstance(asked, InferenceMessage)
     assert asked.key == recorded("asked")["id"]
 
 
 def test_a_notification_of_s3_in_the_queue_is_that_file(place: Place) -> None:
     notified = recorded("notified")
     uri = "s3://my-bucket/inbox/digits/monday and ümlaut+1.jsonl"
-    assert of_record(record("a", notified)) == Job(uri, "AWS:AIDAEXAMPLE", "N4N7GDK58NMKJ12R")
+    assert parse_queue_record(record("a", notified)) == FileEvent(uri, "AWS:AIDAEXAMPLE", "N4N7GDK58NMKJ12R")
     assert not failed(place, record("a", notified))
     assert place.post.resumed == [uri]
     notified["Records"][0]["eventName"] = "ObjectRemoved:Delete"
@@ -205,7 +207,7 @@ def test_a_notification_of_s3_in_the_queue_is_that_file(place: Place) -> None:
 )
 def test_an_event_of_another_form_is_refused(event: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
-        of_event(event)
+        parse_bus_event(event)
 
 
 def test_a_sender_uses_sqs_and_eventbridge(aws_environment: dict[str, str]) -> None:
@@ -214,13 +216,13 @@ def test_a_sender_uses_sqs_and_eventbridge(aws_environment: dict[str, str]) -> N
     sqs = boto3.client("sqs")
     url = sqs.create_queue(QueueName="replies")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    sender = Sender([arn])
-    sender.reply(arn, "a", b'{"id":"1"}', "s3://b/outbox/messages/a.json")
-    sender.reply(arn, "b", b"x" * 300_000, "s3://b/outbox/messages/b.json")
+    sender = Dispatcher([arn])
+    sender.send_reply(arn, "a", b'{"id":"1"}', "s3://b/outbox/messages/a.json")
+    sender.send_reply(arn, "b", b"x" * 300_000, "s3://b/outbox/messages/b.json")
     found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"])["Messages"]
     bodies = {each["MessageAttributes"]["in_reply_to"]["StringValue"]: each["Body"] for each in found}
     assert bodies == {"a": '{"id":"1"}', "b": '{"s3_uri": "s3://b/outbox/messages/b.json"}'}
-    sender.resume("s3://b/inbox/a.jsonl")
+    sender.request_resume("s3://b/inbox/a.jsonl")
 
 
 def test_messages_with_poison_duplicates_and_crashes_are_answered_once() -> None:
@@ -243,14 +245,14 @@ def test_neither_boto3_nor_powertools_is_imported_before_it_is_needed() -> None:
 
 
 def test_the_registry_is_not_written(place: Place) -> None:
-    before = {path: place.store.get(path).e_tag for path in place.store.paths("models")}
+    before = {path: place.store.get(path).e_tag for path in place.store.list_paths("models")}
     assert not failed(place, record("a", BODY))
-    assert {path: place.store.get(path).e_tag for path in Registry(place.store).store.paths("models")} == before
+    assert {path: place.store.get(path).e_tag for path in Registry(place.store).store.list_paths("models")} == before
 
 
 def test_what_is_answered_is_kept_as_the_predict_function_keeps_it(place: Place) -> None:
-    handle = build(Settings(capture_rate=1.0, capture_seconds=3600), place.store)
+    handle = build_batch_worker(Settings(capture_rate=1.0, capture_seconds=3600), place.store)
     handle({"Records": [record("a", BODY), record("b", {"model_name": "double", "inputs": "secret"})]}, None)
-    (path,) = place.store.paths("captures/double/1")
-    line = msgspec.json.decode(gzip.decompress(place.store.get(path).data), type=Line)
+    (path,) = place.store.list_paths("captures/double/1")
+    line = msgspec.json.decode(gzip.decompress(place.store.get(path).data), type=CaptureRecord)
     assert (len(line.features), len(line.answers)) == (3, 3)

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from functions.batch_worker import file_job
-from functions.batch_worker.batch_files import Files
-from functions.batch_worker.handler import Batch
-from functions.batch_worker.paths import file
-from functions.batch_worker.usage import Books
-from pilotlight.api.request_context import Bill
-from pilotlight.api.usage_log import Ledger
-from pilotlight.costs.usage_report import statement
+from functions.batch_worker.batch_files import BatchFiles
+from functions.batch_worker.handler import BatchWorker
+from functions.batch_worker.paths import parse_inbox_uri
+from functions.batch_worker.usage import BatchUsageLog
+from pilotlight.api.request_context import CostMeter
+from pilotlight.api.usage_log import UsageLog
+from pilotlight.costs.usage_report import build_usage_report
 from pilotlight.observability import correlation, emf
 from tests import fakes
 from tests.core.observability.test_emf import directives
@@ -27,11 +27,14 @@ Written = Callable[[], str]
 class Noted(Place):
     """A place whose function keeps books."""
 
-    def environment(self) -> Batch:
+    def environment(self) -> BatchWorker:
         plain = super().environment()
-        books = Books(Bill(1769, {}), Ledger(60))
-        return Batch(
-            plain._messages, Files(self.store, plain._messages.answers, self.post, books=books), self.post, books
+        books = BatchUsageLog(CostMeter(1769, {}), UsageLog(60))
+        return BatchWorker(
+            plain._message_handler,
+            BatchFiles(self.store, plain._message_handler.predictor, self.post, usage_log=books),
+            self.post,
+            books,
         )
 
 
@@ -47,9 +50,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
     """The log's lines of calls since the last look."""
     lines: list[str] = []
     kept = logging.getLogRecordFactory()
-    monkeypatch.setattr(emf, "emit", lines.append)
+    monkeypatch.setattr(emf, "write_line", lines.append)
     monkeypatch.setattr(emf, "FUNCTION", "Batch")
-    correlation.install()
+    correlation.install_log_record_factory()
 
     def taken() -> str:
         text = "".join(lines)
@@ -58,7 +61,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
 
     yield taken
     logging.setLogRecordFactory(kept)
-    correlation.begin("")
+    correlation.set_correlation_id("")
 
 
 def each(text: str) -> list[dict[str, Any]]:
@@ -110,7 +113,7 @@ def test_a_file_has_the_id_of_its_upload_and_a_line_for_each_part(
     assert {(line["tenant"], line["correlation_id"]) for line in lines} == {("me", "R1")}
     assert all(directives(line) for line in lines)
     assert len(lines) > 2
-    bill = statement("\n".join(json.dumps(line) for line in lines))
+    bill = build_usage_report("\n".join(json.dumps(line) for line in lines))
     assert {(account.model, account.calls, account.failed) for account in bill.accounts} == {
         ("double", 9, 0),
         ("-", 3, 3),
@@ -120,8 +123,10 @@ def test_a_file_has_the_id_of_its_upload_and_a_line_for_each_part(
 def test_another_invocation_goes_on_under_the_same_id(place: Noted, written: Written) -> None:
     place.store.put("inbox/monday.jsonl", json.dumps(BODY).encode())
     uri = f"{place.store.url}/inbox/monday.jsonl"
-    found = file(place.store.url, uri)
-    file_job.Work(place.store, place.handle._messages.answers, found, 0.0, origin=("me", "R1")).begin()
+    found = parse_inbox_uri(place.store.url, uri)
+    file_job.FileJob(
+        place.store, place.handle._message_handler.predictor, found, 0.0, origin=("me", "R1")
+    ).load_or_create_progress()
     assert place.tell(uri).startswith("inbox/monday.jsonl is answered")
     assert place.document("monday/manifest.json")["correlation"] == "R1"
     assert each(written())[0]["tenant"] == "me"

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from functions.drift.handler import handle
-from functions.drift.nightly_report import Duty
-from pilotlight.capture.hashing import KEY
-from pilotlight.capture.record import Line, path
-from pilotlight.contracts.manifest import decode
+from functions.drift.nightly_report import NightlyReporter
+from pilotlight.capture.hashing import KEY_PATH
+from pilotlight.capture.record import CaptureRecord, capture_path
+from pilotlight.contracts.manifest import decode_document
 from pilotlight.drift import training_profile
-from pilotlight.drift.report import Report
+from pilotlight.drift.report import DriftReport
 from pilotlight.errors import StoreError
 from pilotlight.registry.registry import Registry
-from pilotlight.storage.object_store import ObjectStore, Stored, open_store
+from pilotlight.storage.object_store import ObjectStore, StoredObject, open_store
 from tests import fakes
 
 NIGHT = datetime(2026, 11, 25, 2, 15, tzinfo=UTC)
@@ -35,16 +35,17 @@ def rows(count: int, shift: float = 0.0) -> np.ndarray[tuple[int, int], np.dtype
 def publish(registry: Registry, name: str = "double") -> None:
     """A version with a profile of three normal columns, which the model doubles."""
     train = rows(1000).astype(np.float32)
-    draft = msgspec.structs.replace(fakes.draft(name), profile=training_profile.FILE)
-    found = training_profile.profile(draft, {"x": train}, {"y": 2 * rows(500).astype(np.float32)})
-    registry.publish(
-        draft, {"model.onnx": fakes.graph("double"), training_profile.FILE: training_profile.document(found)}
+    draft = msgspec.structs.replace(fakes.draft(name), profile=training_profile.PROFILE_FILE)
+    found = training_profile.build_profile(draft, {"x": train}, {"y": 2 * rows(500).astype(np.float32)})
+    registry.publish_version(
+        draft,
+        {"model.onnx": fakes.graph("double"), training_profile.PROFILE_FILE: training_profile.encode_profile(found)},
     )
 
 
 def capture(store: ObjectStore, at: datetime, count: int, shift: float = 0.0, name: str = "double") -> None:
     lines = [
-        Line(
+        CaptureRecord(
             at=at.isoformat(),
             features={f"x[{place}]": [value] for place, value in enumerate(row.tolist())},
             answers={f"y[{place}]": [2 * value] for place, value in enumerate(row.tolist())},
@@ -52,7 +53,7 @@ def capture(store: ObjectStore, at: datetime, count: int, shift: float = 0.0, na
         for row in rows(count, shift)
     ]
     content = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
-    store.put(path(name, 1, at, "env", count), gzip.compress(content))
+    store.put(capture_path(name, 1, at, "env", count), gzip.compress(content))
 
 
 @pytest.fixture
@@ -63,11 +64,14 @@ def registry() -> Registry:
 
 
 def night(registry: Registry, days: int = 0) -> list[str]:
-    return list(Duty(registry, lambda: NIGHT + timedelta(days=days)).see_to(FOREVER))
+    return list(NightlyReporter(registry, lambda: NIGHT + timedelta(days=days)).report_versions(FOREVER))
 
 
-def reports(store: ObjectStore, name: str = "double") -> list[Report]:
-    return [decode(store.get(place).data, Report, place) for place in sorted(store.paths(f"drift/{name}"))]
+def reports(store: ObjectStore, name: str = "double") -> list[DriftReport]:
+    return [
+        decode_document(store.get(place).data, DriftReport, place)
+        for place in sorted(store.list_paths(f"drift/{name}"))
+    ]
 
 
 def metrics(said: str) -> Iterator[dict[str, Any]]:
@@ -80,7 +84,7 @@ def test_an_unchanged_world_is_reported_and_rings_no_bell(
     capture(registry.store, NIGHT - timedelta(hours=5), 300)
     assert night(registry) == ["double:1, 300 examples of 300 requests: no drift."]
     (report,) = reports(registry.store)
-    assert report.drifted == []
+    assert report.drifted_names == []
     assert len(report.comparisons) == 6
     assert not list(metrics(capsys.readouterr().out))
 
@@ -112,7 +116,7 @@ def test_every_kind_of_store_holds_captures_and_reports(store: ObjectStore) -> N
     for day in range(3):
         capture(store, NIGHT + timedelta(days=day, hours=-5), 100, shift=2.0 * (day == 2))
         night(found, days=day)
-    assert [report.drifted for report in reports(store)] == [[], [], ["x[1]", "y[1]"]]
+    assert [report.drifted_names for report in reports(store)] == [[], [], ["x[1]", "y[1]"]]
 
 
 def test_few_requests_wait_for_more(registry: Registry) -> None:
@@ -144,7 +148,7 @@ class Broken(ObjectStore):
     def __init__(self, inner: ObjectStore) -> None:
         super().__init__(inner.url, inner._store)
 
-    def get(self, path: str) -> Stored:
+    def get(self, path: str) -> StoredObject:
         if path.startswith("captures/broken"):
             raise StoreError("The store is away.")
         return super().get(path)
@@ -162,15 +166,15 @@ def test_one_versions_failure_is_not_the_others(registry: Registry, caplog: pyte
 
 def test_without_time_versions_are_left_for_the_next_night(registry: Registry) -> None:
     capture(registry.store, NIGHT - timedelta(hours=5), 300)
-    (said,) = Duty(registry, lambda: NIGHT).see_to(0.0)
+    (said,) = NightlyReporter(registry, lambda: NIGHT).report_versions(0.0)
     assert said.startswith("double:1 is left for the next time")
 
 
 def test_it_makes_the_key_of_the_hashes(registry: Registry) -> None:
     night(registry)
-    key = registry.store.get(KEY).data
+    key = registry.store.get(KEY_PATH).data
     night(registry, days=1)
-    assert registry.store.get(KEY).data == key
+    assert registry.store.get(KEY_PATH).data == key
 
 
 def test_the_handler_answers_the_clock() -> None:

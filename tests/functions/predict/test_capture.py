@@ -12,11 +12,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from functions.predict.handler import build
-from pilotlight.capture.record import Line
-from pilotlight.contracts.capture_policy import Capture
-from pilotlight.contracts.manifest import WHOLE, Share
-from pilotlight.contracts.processing import Column, Table
+from functions.predict.handler import build_predict_handler
+from pilotlight.capture.record import CaptureRecord
+from pilotlight.contracts.capture_policy import CapturePolicy
+from pilotlight.contracts.manifest import TOTAL_WEIGHT, TrafficShare
+from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
@@ -24,7 +24,9 @@ from pilotlight.storage.object_store import open_store
 from tests import fakes
 
 ROOT = Path(__file__).parents[3]
-TABLE = Table(input="x", columns=(Column(name="age"), Column(name="income"), Column(name="place")))
+TABLE = TablePreprocessing(
+    input="x", columns=(TableColumn(name="age"), TableColumn(name="income"), TableColumn(name="place"))
+)
 SECRET = 471147.25
 
 
@@ -33,8 +35,8 @@ class Function:
 
     def __init__(self, folder: Path, rate: float = 1.0) -> None:
         self.registry = Registry(open_store(str(folder)))
-        self.handle = build(Settings(store=str(folder), capture_rate=rate, capture_seconds=3600))
-        self.after: Any = self.handle._after  # the recorder's wake
+        self.handle = build_predict_handler(Settings(store=str(folder), capture_rate=rate, capture_seconds=3600))
+        self.after: Any = self.handle._on_response  # the recorder's wake
 
     def post(self, path: str, body: object, **headers: str) -> Any:  # noqa: ANN401 - JSON
         event = fakes.event(self.handle._routes, "POST", path, json.dumps(body).encode())
@@ -42,18 +44,18 @@ class Function:
         answer = self.handle(event, None)
         return answer["statusCode"], json.loads(answer["body"])
 
-    def kept(self) -> list[Line]:
-        self.after.__self__.settle()
+    def kept(self) -> list[CaptureRecord]:
+        self.after.__self__.flush()
         store = self.registry.store
-        contents = [gzip.decompress(store.get(path).data) for path in sorted(store.paths("captures"))]
-        return [msgspec.json.decode(row, type=Line) for content in contents for row in content.splitlines()]
+        contents = [gzip.decompress(store.get(path).data) for path in sorted(store.list_paths("captures"))]
+        return [msgspec.json.decode(row, type=CaptureRecord) for content in contents for row in content.splitlines()]
 
 
 @pytest.fixture
 def function(tmp_path: Path) -> Function:
     made = Function(tmp_path)
     draft = msgspec.structs.replace(fakes.draft("table"), task="tabular", prepare=TABLE)
-    made.registry.publish(draft, {"model.onnx": fakes.graph("double")})
+    made.registry.publish_version(draft, {"model.onnx": fakes.graph("double")})
     return made
 
 
@@ -90,20 +92,23 @@ def test_what_was_refused_is_not_kept(function: Function) -> None:
 
 def test_a_shadows_answer_is_not_kept(function: Function) -> None:
     fakes.publish(function.registry, "table", of="double")
-    function.registry.change(
-        "table", "champion", lambda old: alias_updates.shadowed(old, Share(2, WHOLE - 1), "test", "try")
+    function.registry.update_alias(
+        "table", "champion", lambda old: alias_updates.set_shadow(old, TrafficShare(2, TOTAL_WEIGHT - 1), "test", "try")
     )
     for _ in range(4):
         assert function.post("/v2/models/table/infer", columns())[0] == 200
     assert len(function.kept()) == 4
-    assert {path.split("/")[2] for path in function.registry.store.paths("captures")} == {"1"}
+    assert {path.split("/")[2] for path in function.registry.store.list_paths("captures")} == {"1"}
 
 
 def test_the_policy_of_the_version_that_answered_holds(function: Function) -> None:
     masked = msgspec.structs.replace(
-        fakes.draft("table"), task="tabular", prepare=TABLE, capture=Capture(mask={"income": "drop"}, others="keep")
+        fakes.draft("table"),
+        task="tabular",
+        prepare=TABLE,
+        capture=CapturePolicy(mask={"income": "drop"}, others="keep"),
     )
-    function.registry.publish(masked, {"model.onnx": fakes.graph("double")})
+    function.registry.publish_version(masked, {"model.onnx": fakes.graph("double")})
     function.post("/v2/models/table/versions/2/infer", columns())
     (line,) = function.kept()
     assert set(line.features) == {"age", "place"}
@@ -113,8 +118,8 @@ def test_no_byte_of_a_request_is_logged(
     function: Function, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    whole = msgspec.structs.replace(fakes.draft("plain"), capture=Capture(keep="whole", mask={"y": "hash"}))
-    function.registry.publish(whole, {"model.onnx": fakes.graph("double")})
+    whole = msgspec.structs.replace(fakes.draft("plain"), capture=CapturePolicy(keep="whole", mask={"y": "hash"}))
+    function.registry.publish_version(whole, {"model.onnx": fakes.graph("double")})
     x = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, SECRET, 3]}
     for path, body in (
         ("/v2/models/table/infer", columns(SECRET)),
@@ -141,8 +146,8 @@ def test_nothing_of_it_is_imported_where_nothing_is_kept() -> None:
 
 
 def test_a_whole_tensor_is_kept_as_it_came(function: Function) -> None:
-    whole = msgspec.structs.replace(fakes.draft("plain"), capture=Capture(keep="whole"))
-    function.registry.publish(whole, {"model.onnx": fakes.graph("double")})
+    whole = msgspec.structs.replace(fakes.draft("plain"), capture=CapturePolicy(keep="whole"))
+    function.registry.publish_version(whole, {"model.onnx": fakes.graph("double")})
     x = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
     function.post("/v2/models/plain/infer", {"inputs": [x]})
     (line,) = function.kept()

@@ -11,9 +11,9 @@ from datetime import timedelta
 
 import pytest
 
-from functions.predict.handler import build
-from pilotlight.contracts.manifest import AliasDocument, encode
-from pilotlight.registry.alias_updates import now
+from functions.predict.handler import build_predict_handler
+from pilotlight.contracts.manifest import AliasDocument, encode_document
+from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.registry import Registry, alias_path
 from pilotlight.runtime import model_manager
 from pilotlight.settings import Settings
@@ -65,7 +65,7 @@ class Caller:
     """A function over the server, and what its answers are to whoever calls it."""
 
     def __init__(self, server: FaultyS3) -> None:
-        self.handle = build(Settings(store=server.url, alias_seconds=ALIAS_S))
+        self.handle = build_predict_handler(Settings(store=server.url, alias_seconds=ALIAS_S))
 
     def sees(self) -> str:
         """The answer in words; a wrong one ends the test."""
@@ -98,7 +98,9 @@ def published(server: FaultyS3) -> Registry:
 
 def point(server: FaultyS3, version: int) -> None:
     """Move the alias."""
-    server.objects[alias_path("double", "champion")] = encode(AliasDocument(version, None, "test", now(), "test"))
+    server.objects[alias_path("double", "champion")] = encode_document(
+        AliasDocument(version, None, "test", utc_now(), "test")
+    )
 
 
 @pytest.mark.parametrize(("fault", "phase"), CELLS)

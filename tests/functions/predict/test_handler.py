@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 import pilotlight
-from functions.predict.handler import build
-from functions.predict.v2_endpoints import Endpoints
+from functions.predict.handler import build_predict_handler
+from functions.predict.v2_endpoints import V2Endpoints
 from pilotlight.api import v2
 from pilotlight.api.router import Router
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.registry.registry import Registry
-from pilotlight.runtime.model_cache import WarmModels
-from pilotlight.runtime.model_manager import Catalog
+from pilotlight.runtime.model_cache import ModelCache
+from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
 from tests import fakes
@@ -32,7 +32,7 @@ class Function:
     """The handler over a store, and what a caller sees of it."""
 
     def __init__(self, store_url: str, model: str = "") -> None:
-        self.handle = build(Settings(store=store_url, model=model))
+        self.handle = build_predict_handler(Settings(store=store_url, model=model))
 
     def event(self, method: str, path: str, body: bytes | None = None, **more: Any) -> dict[str, Any]:  # noqa: ANN401
         return fakes.event(self.handle._routes, method, path, body, **more)
@@ -45,7 +45,7 @@ class Function:
 
 def event(method: str, path: str, body: bytes | None) -> dict[str, Any]:
     """The recorded event with another call in it, routed as the gateway routes."""
-    return fakes.event(build(Settings(store="memory://"))._routes, method, path, body)
+    return fakes.event(build_predict_handler(Settings(store="memory://"))._routes, method, path, body)
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_one_batch_answers_as_many_singles(call: Function) -> None:
 def test_outputs_come_in_the_order_asked_for(call: Function, registry: Registry) -> None:
     halves = [TensorSpec(name, "FP32", ("batch", 2)) for name in ("left", "right", "total", "same")]
     draft = fakes.draft("pair", tuple(halves[:2]), tuple(halves[2:]))
-    registry.publish(draft, {"model.onnx": fakes.graph("pair")})
+    registry.publish_version(draft, {"model.onnx": fakes.graph("pair")})
     sides = [{"name": name, "shape": [1, 2], "datatype": "FP32", "data": [1, 2]} for name in ("right", "left")]
     _, body = call("POST", "/v2/models/pair/infer", infer(*sides, outputs=[{"name": "same"}, {"name": "total"}]))
     assert [(output["name"], output["data"]) for output in body["outputs"]] == [("same", [1, 2]), ("total", [2, 4])]
@@ -146,7 +146,7 @@ def test_outputs_come_in_the_order_asked_for(call: Function, registry: Registry)
 
 
 def test_nan_and_infinities_are_null(call: Function, registry: Registry) -> None:
-    registry.publish(fakes.draft("logarithm"), {"model.onnx": fakes.graph("logarithm")})
+    registry.publish_version(fakes.draft("logarithm"), {"model.onnx": fakes.graph("logarithm")})
     _, body = call("POST", "/v2/models/logarithm/infer", infer(ROW | {"data": [1, 0, -1]}))
     assert body["outputs"][0]["data"] == [0, None, None]
 
@@ -221,7 +221,7 @@ def test_binary_tensors_both_ways(call: Function) -> None:
 
 def test_a_corrupt_version_is_refused_while_the_old_one_serves(call: Function, registry: Registry) -> None:
     registry.store.put("models/double/versions/2/model.onnx", fakes.graph("square")[:-1])
-    registry.move("double", "champion", 2, by="test", reason="test")
+    registry.move_alias("double", "champion", 2, actor="test", reason="test")
     status, body = call("POST", "/v2/models/double/infer", infer(ROW))
     assert (status, body["model_version"], body["outputs"][0]["data"]) == (200, "1", [2, 4, 6])
     status, body = call("POST", "/v2/models/double/versions/2/infer", infer(ROW))
@@ -279,9 +279,9 @@ def test_an_empty_store_is_a_fine_place_to_start(tmp_path: Path) -> None:
 def test_a_store_that_is_away_is_503(registry: Registry) -> None:
     store = fakes.FaultyStore()
     fakes.publish(Registry(store))
-    catalog = Catalog(Registry(store), WarmModels(1000), memory_mb=1769, alias_seconds=10)
+    catalog = ModelManager(Registry(store), ModelCache(1000), memory_mb=1769, alias_seconds=10)
     store.fail("models/")
-    routes = Endpoints(catalog).routes()
+    routes = V2Endpoints(catalog).routes()
     answer = Router(routes)(fakes.event(routes, "POST", "/v2/models/double/infer", b"{}"), None)
     assert (answer["statusCode"], "connection refused" in answer["body"]) == (503, True)
 
@@ -315,7 +315,7 @@ def test_statistics_of_what_is_not_there(call: Function) -> None:
 
 
 def test_a_suspended_champion_answers_nobody(registry: Registry, store_url: str) -> None:
-    registry.suspend("double", "champion", by="ann", reason="drifts")
+    registry.suspend_alias("double", "champion", actor="ann", reason="drifts")
     call = Function(store_url)
     for method, path in (("GET", "ready"), ("POST", "infer")):
         status, body = call(method, f"/v2/models/double/{path}", infer(ROW) if method == "POST" else None)
@@ -325,7 +325,7 @@ def test_a_suspended_champion_answers_nobody(registry: Registry, store_url: str)
         )
         assert call(method, f"/v2/models/double/versions/1/{path}", infer(ROW) if method == "POST" else None)[0] == 200
     assert call("GET", "/v2/models/double")[0] == 200
-    registry.resume("double", "champion", by="ann", reason="mended")
+    registry.resume_alias("double", "champion", actor="ann", reason="mended")
     assert Function(store_url)("POST", "/v2/models/double/infer", infer(ROW))[0] == 200
 
 

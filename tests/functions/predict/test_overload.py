@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from functions.predict.handler import build
+from functions.predict.handler import build_predict_handler
 from pilotlight.api import compression
 from pilotlight.api.router import Router
 from pilotlight.errors import DeadlineError
 from pilotlight.registry.registry import Registry
-from pilotlight.runtime.inference_deadline import Watch
+from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.session import open_session
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
@@ -47,7 +47,7 @@ def registry(tmp_path: Path) -> Registry:
 
 @pytest.fixture
 def handle(registry: Registry) -> Router:
-    handle = build(Settings(store=registry.store.url))
+    handle = build_predict_handler(Settings(store=registry.store.url))
     assert ask(handle, json.dumps(infer(ROW)).encode())[0] == 200
     return handle
 
@@ -113,7 +113,7 @@ def test_texts_that_are_not_utf8_are_refused(handle: Router, place: str) -> None
 def test_a_body_that_swells_is_stopped(
     handle: Router, monkeypatch: pytest.MonkeyPatch, encoding: str, pack: Callable[[bytes], bytes]
 ) -> None:
-    monkeypatch.setattr(compression, "LIMIT", 4 * MB)
+    monkeypatch.setattr(compression, "MAX_DECOMPRESSED_BYTES", 4 * MB)
     body = pack(bytes(64 * MB))
     tracemalloc.start()
     status, text = ask(handle, body, Content_Encoding=encoding)
@@ -159,7 +159,7 @@ def test_the_gateways_clock_counts_too(handle: Router) -> None:
 
 
 def test_an_inference_ends_when_its_time_is_over() -> None:
-    session, watch = open_session(str(fakes.MODELS / "endless.onnx")), Watch()
+    session, watch = open_session(str(fakes.MODELS / "endless.onnx")), DeadlineRunner()
     with pytest.raises(DeadlineError, match="still computing when the time of this request was over"):
         watch.run(session, {"x": np.ones((1, 3), np.float32)}, ["y"], time.monotonic() + 0.1)
     (answer,) = watch.run(

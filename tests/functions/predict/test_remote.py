@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from functions.predict.handler import build
+from functions.predict.handler import build_predict_handler
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import ObjectStore, open_store
@@ -24,7 +24,7 @@ def store(bucket_url: str) -> ObjectStore:
 
 
 def ask(store: ObjectStore, rows: int, **settings: Any) -> tuple[int, Any]:  # noqa: ANN401 - settings
-    handle = build(Settings(store=store.url, **settings))
+    handle = build_predict_handler(Settings(store=store.url, **settings))
     given = {
         "name": "x",
         "shape": [rows, 100],
@@ -47,10 +47,10 @@ def test_an_answer_that_cannot_be_sent_lies_where_it_says(store: ObjectStore) ->
 
 
 def test_it_is_refused_where_the_function_may_not_write(store: ObjectStore) -> None:
-    before = set(store.paths(""))
+    before = set(store.list_paths(""))
     status, said = ask(store, ROWS)
     assert (status, "LargeAnswers=on" in said["error"]) == (413, True)
-    assert set(store.paths("")) == before
+    assert set(store.list_paths("")) == before
 
 
 def test_a_tensor_beyond_the_memory_of_the_function_is_refused(store: ObjectStore) -> None:

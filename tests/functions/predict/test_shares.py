@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from functions.predict import handler
-from pilotlight.contracts.manifest import AliasDocument, Canary, Share
+from pilotlight.contracts.manifest import AliasDocument, Canary, TrafficShare
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry
-from pilotlight.runtime.model_manager import Catalog
+from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
 from tests import fakes
@@ -32,15 +32,15 @@ class Function:
         for graph in graphs:
             fakes.publish(self.registry, of=graph)
         settings = Settings(store=str(folder), alias_seconds=0.0)
-        self.catalog = Catalog.of(settings, store)
-        self.handle = handler.router(settings, self.catalog)
+        self.catalog = ModelManager.from_settings(settings, store)
+        self.handle = handler.build_router(settings, self.catalog)
 
     def change(self, of: Callable[[AliasDocument], AliasDocument]) -> None:
         """Change the alias, and let the function see it and open what it names."""
-        self.registry.change("double", "champion", of)
+        self.registry.update_alias("double", "champion", of)
         for caller in range(20):
             self.post(V2, str(caller))
-            self.catalog.settle()
+            self.catalog.wait_for_background()
 
     def post(self, asked: tuple[str, Any], caller: str, context: object = None) -> tuple[int, str, Any]:
         """Status, version and body."""
@@ -54,7 +54,7 @@ class Function:
 @pytest.mark.parametrize("asked", [V2, MLFLOW])
 def test_a_caller_meets_the_same_version_in_every_protocol(tmp_path: Path, asked: tuple[str, Any]) -> None:
     function = Function(tmp_path, "double", "square")
-    function.change(lambda old: alias_updates.shared(old, (Share(2, 3000),), "ann", "try"))
+    function.change(lambda old: alias_updates.set_traffic_split(old, (TrafficShare(2, 3000),), "ann", "try"))
     met = {str(caller): function.post(asked, str(caller)) for caller in range(300)}
     assert {status for status, _, _ in met.values()} == {200}
     assert 60 < Counter(version for _, version, _ in met.values())["2"] < 120
@@ -71,11 +71,15 @@ def test_a_canary_that_does_not_end_fails_nobody_and_is_stopped(
     """Neither by taking the time of the champion."""
     function = Function(tmp_path, "double", "square", "endless")
     trial = Canary(3, FAR)
-    function.change(lambda old: alias_updates.shared(old, (Share(2, 1),), "ann", "so that it is not asked yet"))
-    function.registry.change("double", "champion", lambda old: alias_updates.tried(old, trial, 9999, "ann", "try"))
+    function.change(
+        lambda old: alias_updates.set_traffic_split(old, (TrafficShare(2, 1),), "ann", "so that it is not asked yet")
+    )
+    function.registry.update_alias(
+        "double", "champion", lambda old: alias_updates.start_canary(old, trial, 9999, "ann", "try")
+    )
     for _ in range(2):  # one that has the alias read, and one that has the canary opened beside it
         function.post(asked, "0", Context(2.5))
-        function.catalog.settle()
+        function.catalog.wait_for_background()
     answers = [function.post(asked, str(caller), Context(2.5)) for caller in range(6)]
     assert [(status, version) for status, version, _ in answers] == [(200, "1")] * 6
     lines = [line for line in capsys.readouterr().out.splitlines() if "CanaryStopped" in line]
@@ -85,7 +89,7 @@ def test_a_canary_that_does_not_end_fails_nobody_and_is_stopped(
 
 def test_a_shadow_sees_what_mlflows_callers_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     function = Function(tmp_path, "double", "square")
-    function.change(lambda old: alias_updates.shadowed(old, Share(2, 9999), "ann", "look"))
+    function.change(lambda old: alias_updates.set_shadow(old, TrafficShare(2, 9999), "ann", "look"))
     capsys.readouterr()
     assert {function.post(MLFLOW, str(caller))[:2] for caller in range(5)} == {(200, "1")}
     fakes.eventually(lambda: "ShadowDiffered" in capsys.readouterr().out)

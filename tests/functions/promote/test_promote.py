@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from functions.promote.events import Published, Stopped, Ticked, read
-from functions.promote.policy import Policy
-from functions.promote.promoter import Duties
+from functions.promote.events import CanaryFailed, ScheduleTick, VersionPublished, parse_events
+from functions.promote.policy import PromotionPolicy
+from functions.promote.promoter import Promoter
 from pilotlight.contracts.manifest import Canary
 from pilotlight.errors import InvalidInputError
-from pilotlight.gate.evaluation import Gate
+from pilotlight.gate.evaluation import QualityGate
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry, alias_path, version_path
 from pilotlight.storage.object_store import open_store
@@ -31,8 +31,8 @@ def registry(tmp_path: Path) -> Registry:
     return found
 
 
-def duties(registry: Registry, policy: str = "off") -> Duties:
-    return Duties(Gate(registry, 1769), Policy.parse(policy))
+def duties(registry: Registry, policy: str = "off") -> Promoter:
+    return Promoter(QualityGate(registry, 1769), PromotionPolicy.parse(policy))
 
 
 def created(key: str) -> dict[str, Any]:
@@ -45,12 +45,16 @@ def logs(*lines: dict[str, Any]) -> dict[str, Any]:
 
 
 def trying(registry: Registry, until: str) -> None:
-    registry.change("double", "champion", lambda old: alias_updates.tried(old, Canary(2, until), 1000, "ann", "try"))
+    registry.update_alias(
+        "double", "champion", lambda old: alias_updates.start_canary(old, Canary(2, until), 1000, "ann", "try")
+    )
 
 
 def test_a_manifest_below_any_prefix_is_a_published_version() -> None:
-    assert list(read(created("some/prefix/models/digits/versions/12/manifest.json"))) == [Published("digits", 12)]
-    assert list(read(created("models/digits/versions/12/model.onnx"))) == []
+    assert list(parse_events(created("some/prefix/models/digits/versions/12/manifest.json"))) == [
+        VersionPublished("digits", 12)
+    ]
+    assert list(parse_events(created("models/digits/versions/12/model.onnx"))) == []
 
 
 def test_lines_of_the_log_and_the_clock_are_understood() -> None:
@@ -62,85 +66,85 @@ def test_lines_of_the_log_and_the_clock_are_understood() -> None:
         "CanaryStopped": 1,
         "_aws": {},
     }
-    assert list(read(logs(line, line))) == [Stopped("digits", "champion", 2, "3 of 60 failed")] * 2
-    assert list(read({"detail-type": "Scheduled Event"})) == [Ticked()]
+    assert list(parse_events(logs(line, line))) == [CanaryFailed("digits", "champion", 2, "3 of 60 failed")] * 2
+    assert list(parse_events({"detail-type": "Scheduled Event"})) == [ScheduleTick()]
 
 
 def test_an_event_of_another_kind_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"'EC2 Instance' is none of Object Created"):
-        list(read({"detail-type": "EC2 Instance"}))
+        list(parse_events({"detail-type": "EC2 Instance"}))
 
 
 @pytest.mark.parametrize("text", ["on", "canary:10", "canary:100:1h", "canary:10:soon", "canary:0:1h"])
 def test_a_wrong_policy_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError):
-        Policy.parse(text)
+        PromotionPolicy.parse(text)
 
 
 def test_by_default_a_passed_version_waits_for_a_person(registry: Registry) -> None:
-    assert list(duties(registry).see_to(Published("double", 2))) == ["double:2 passed the gate."]
-    assert registry.alias("double", "champion").version == 1
+    assert list(duties(registry).handle(VersionPublished("double", 2))) == ["double:2 passed the gate."]
+    assert registry.load_alias("double", "champion").version == 1
     assert json.loads(registry.store.get(version_path("double", 2, "verdict.json")).data)["passed"] is True
 
 
 def test_aliases_that_the_trainer_could_not_write_are_the_promoters(registry: Registry) -> None:
     for alias in ("candidate", "champion"):
         registry.store.delete(alias_path("double", alias))
-    (said,) = duties(registry).see_to(Published("double", 1))
+    (said,) = duties(registry).handle(VersionPublished("double", 1))
     assert said == "double:1 is the first version, and champion already."
-    assert registry.alias("double", "champion").version == registry.alias("double", "candidate").version == 1
+    assert registry.load_alias("double", "champion").version == registry.load_alias("double", "candidate").version == 1
 
 
 def test_a_policy_makes_it_champion(registry: Registry) -> None:
-    assert list(duties(registry, "champion").see_to(Published("double", 2))) == ["double:2 is champion now."]
-    assert registry.alias("double", "champion").version == 2
+    assert list(duties(registry, "champion").handle(VersionPublished("double", 2))) == ["double:2 is champion now."]
+    assert registry.load_alias("double", "champion").version == 2
 
 
 def test_a_policy_tries_it_first(registry: Registry) -> None:
-    list(duties(registry, "canary:10:1h").see_to(Published("double", 2)))
-    document = registry.alias("double", "champion")
+    list(duties(registry, "canary:10:1h").handle(VersionPublished("double", 2)))
+    document = registry.load_alias("double", "champion")
     assert (document.version, document.shares[0].version, document.shares[0].weight) == (1, 2, 1000)
 
 
 def test_a_refused_version_is_moved_by_no_policy(registry: Registry) -> None:
     registry.store.put(version_path("double", 2, "model.onnx"), b"no graph")
-    (said,) = duties(registry, "champion").see_to(Published("double", 2))
+    (said,) = duties(registry, "champion").handle(VersionPublished("double", 2))
     assert said.startswith("double:2 is refused. It does not open:")
-    assert registry.alias("double", "champion").version == 1
+    assert registry.load_alias("double", "champion").version == 1
 
 
 def test_a_stopped_canary_is_rolled_back_once(registry: Registry) -> None:
     trying(registry, FUTURE)
-    stopped = Stopped("double", "champion", 2, "3 of 60 requests failed")
-    said = [sentence for _ in range(2) for sentence in duties(registry).see_to(stopped)]
+    stopped = CanaryFailed("double", "champion", 2, "3 of 60 requests failed")
+    said = [sentence for _ in range(2) for sentence in duties(registry).handle(stopped)]
     assert said[0] == "The canary double:2 was rolled back: 3 of 60 requests failed"
     assert said[1].startswith("The canary double:2 was left as it is")
-    document = registry.alias("double", "champion")
+    document = registry.load_alias("double", "champion")
     assert (document.version, document.shares, document.number) == (1, (), 3)
     assert document.reason == "canary 2 failed: 3 of 60 requests failed"
 
 
 def test_a_canary_becomes_champion_when_its_time_is_over_and_not_before(registry: Registry) -> None:
     trying(registry, FUTURE)
-    assert list(duties(registry).see_to(Ticked())) == []
+    assert list(duties(registry).handle(ScheduleTick())) == []
     trying(registry, PAST)
-    (said,) = duties(registry).see_to(Ticked())
+    (said,) = duties(registry).handle(ScheduleTick())
     assert said.startswith("double@champion is version 2: its canary held until")
-    document = registry.alias("double", "champion")
+    document = registry.load_alias("double", "champion")
     assert (document.version, document.previous, document.canary) == (2, 1, None)
 
 
 def test_a_canary_that_the_gate_refuses_in_the_end_is_ended(registry: Registry) -> None:
     trying(registry, PAST)
     registry.store.put(version_path("double", 2, "model.onnx"), b"no graph")
-    (said,) = duties(registry).see_to(Ticked())
+    (said,) = duties(registry).handle(ScheduleTick())
     assert said.startswith("double@champion stays: canary 2 held, but the gate refuses it: It does not open")
-    assert registry.alias("double", "champion").shares == ()
+    assert registry.load_alias("double", "champion").shares == ()
 
 
 def test_an_errand_that_is_none_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="The event is no errand"):
-        list(read({"errand": {"model": "digits"}}))
+        list(parse_events({"errand": {"model": "digits"}}))
 
 
 class Notary:
@@ -159,8 +163,8 @@ class Notary:
 @pytest.mark.parametrize(("version", "policy"), [(1, "off"), (2, "off"), (2, "champion")])
 def test_what_passes_is_signed_once_the_first_version_too(registry: Registry, version: int, policy: str) -> None:
     notary = Notary()
-    found = Duties(Gate(registry, 1769), Policy.parse(policy), notary)
-    list(found.see_to(Published("double", version)))
+    found = Promoter(QualityGate(registry, 1769), PromotionPolicy.parse(policy), notary)
+    list(found.handle(VersionPublished("double", version)))
     assert notary.signed == 1
     assert registry.store.get(version_path("double", version, "signature.json")).data
 
@@ -168,6 +172,8 @@ def test_what_passes_is_signed_once_the_first_version_too(registry: Registry, ve
 def test_what_does_not_pass_is_not_signed(registry: Registry) -> None:
     notary = Notary()
     registry.store.put(version_path("double", 1, "model.onnx"), b"no graph")
-    (said,) = Duties(Gate(registry, 1769), Policy.parse("off"), notary).see_to(Published("double", 1))
+    (said,) = Promoter(QualityGate(registry, 1769), PromotionPolicy.parse("off"), notary).handle(
+        VersionPublished("double", 1)
+    )
     assert "It is not signed, so not served: It does not open" in said
     assert notary.signed == 0

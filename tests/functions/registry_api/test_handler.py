@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from functions.registry_api.handler import build
-from functions.registry_api.repository import Endpoints
+from functions.registry_api.handler import build_registry_api
+from functions.registry_api.repository import RepositoryEndpoints
 from pilotlight.api.router import Router
 from pilotlight.contracts.manifest import AliasDocument
 from pilotlight.errors import ChangedError
@@ -37,7 +37,7 @@ def registry(store_url: str) -> Registry:
 
 @pytest.fixture
 def handle(registry: Registry, store_url: str) -> Router:
-    return build(Settings(store=store_url))
+    return build_registry_api(Settings(store=store_url))
 
 
 def call(handle: Router, path: str, body: bytes = b"", method: str = "POST") -> tuple[int, Any]:
@@ -58,20 +58,20 @@ def test_the_index_lists_every_version(handle: Router) -> None:
 
 
 def test_an_empty_store_has_an_empty_index(tmp_path: Path) -> None:
-    assert states(build(Settings(store=str(tmp_path / "nothing")))) == []
+    assert states(build_registry_api(Settings(store=str(tmp_path / "nothing")))) == []
 
 
 def test_unload_takes_the_champion_out_of_service_and_load_puts_it_back(handle: Router, registry: Registry) -> None:
     status, body = call(handle, UNLOAD, b'{"parameters": {"unload_dependents": false, "reason": "drifts"}}')
     assert (status, body["state"]) == (200, "UNAVAILABLE")
     assert body["reason"].startswith("drifts (since ")
-    suspended = registry.alias("double", "champion").suspended
+    suspended = registry.load_alias("double", "champion").suspended
     assert suspended is not None
     assert suspended.reason == "drifts"
     assert states(handle)[:2] == [("double", "1", "UNAVAILABLE"), ("double", "2", "UNAVAILABLE")]
     assert states(handle, b'{"ready": true}') == [("square", "1", "READY")]
     assert call(handle, LOAD, b"{}") == (200, {"name": "double", "version": "1", "state": "READY", "reason": ""})
-    assert registry.alias("double", "champion").suspended is None
+    assert registry.load_alias("double", "champion").suspended is None
     assert len(states(handle, b'{"ready": true}')) == 3
 
 
@@ -79,7 +79,7 @@ def test_who_unloads_is_written_down(handle: Router, registry: Registry) -> None
     event = fakes.event(handle._routes, "POST", UNLOAD)
     event["requestContext"] = {"identity": {"sourceIp": "192.0.2.7", "apiKeyId": "key-1"}}
     handle(event, None)
-    suspended = registry.alias("double", "champion").suspended
+    suspended = registry.load_alias("double", "champion").suspended
     assert suspended is not None
     assert suspended.by == "key-1"
 
@@ -97,7 +97,7 @@ def test_both_are_fine_twice(handle: Router, registry: Registry) -> None:
 
 def test_a_promotion_does_not_resume(handle: Router, registry: Registry) -> None:
     call(handle, UNLOAD)
-    registry.move("double", "champion", 2, by="gate", reason="better")
+    registry.move_alias("double", "champion", 2, actor="gate", reason="better")
     assert states(handle)[0] == ("double", "1", "UNAVAILABLE")
 
 
@@ -111,7 +111,7 @@ def test_who_loses_the_race_is_told(registry: Registry) -> None:
         def suspend(self, name: str, alias: str, *, by: str, reason: str) -> AliasDocument:
             raise ChangedError("was changed by somebody else; read it again.")
 
-    handle = Router(Endpoints(Racing(registry.store)).routes())
+    handle = Router(RepositoryEndpoints(Racing(registry.store)).routes())
     assert call(handle, UNLOAD)[0] == 409
 
 

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from functions.promote.events import read
-from functions.promote.policy import Policy
-from functions.promote.promoter import Duties
-from functions.registry_api.aliases import Moves
-from functions.registry_api.versions import Versions
+from functions.promote.events import parse_events
+from functions.promote.policy import PromotionPolicy
+from functions.promote.promoter import Promoter
+from functions.registry_api.aliases import AliasEndpoints
+from functions.registry_api.versions import VersionEndpoints
 from pilotlight.api.router import Router
-from pilotlight.aws.lambda_invoke import Function
+from pilotlight.aws.lambda_invoke import LambdaFunction
 from pilotlight.errors import UnavailableError
-from pilotlight.gate.evaluation import Gate
-from pilotlight.registry.approval import approval, decide, objection
+from pilotlight.gate.evaluation import QualityGate
+from pilotlight.registry.approval import blocking_reason, load_approval, record_decision
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.storage.object_store import ObjectStore, open_store
 from tests import fakes
@@ -25,7 +25,7 @@ MODEL = "/registry/models/double"
 CHAMPION = f"{MODEL}/aliases/champion"
 
 
-class Taken(Function):
+class Taken(LambdaFunction):
     """A promote function that keeps what it is sent until it is told to run it."""
 
     def __init__(self) -> None:
@@ -33,15 +33,15 @@ class Taken(Function):
         self.events: list[dict[str, Any]] = []
         self.away = False
 
-    def send(self, **event: Struct) -> None:
+    def invoke_async(self, **event: Struct) -> None:
         if self.away:
             raise UnavailableError("promote could not be started: throttled.")
         self.events.append(json.loads(json.dumps(event, default=lambda struct: struct_of(struct))))
 
     def run(self, registry: Registry) -> list[str]:
         """See to everything that was sent, as functions/promote does."""
-        duties = Duties(Gate(registry, 1769), Policy.parse("off"))
-        said = [sentence for event in self.events for one in read(event) for sentence in duties.see_to(one)]
+        duties = Promoter(QualityGate(registry, 1769), PromotionPolicy.parse("off"))
+        said = [sentence for event in self.events for one in parse_events(event) for sentence in duties.handle(one)]
         self.events.clear()
         return said
 
@@ -56,7 +56,10 @@ class Api:
     def __init__(self, store: ObjectStore, *, approval: bool = False) -> None:
         self.registry = Registry(store)
         self.promoter = Taken()
-        parts = Versions(self.registry), Moves(self.registry, self.promoter, approval=approval)
+        parts = (
+            VersionEndpoints(self.registry),
+            AliasEndpoints(self.registry, self.promoter, approval_required=approval),
+        )
         self._handle = Router({resource: verbs for part in parts for resource, verbs in part.routes().items()})
 
     def __call__(
@@ -134,7 +137,7 @@ def test_the_same_promotion_twice_is_one_move(near: Api) -> None:
     for _ in range(2):
         assert near("POST", f"{CHAMPION}/promote", {"version": 2})[0] == 202
     near.promoter.run(near.registry)
-    assert near.registry.alias("double", "champion").number == 2
+    assert near.registry.load_alias("double", "champion").number == 2
     status, done, _ = near("POST", f"{CHAMPION}/promote", {"version": 2})
     assert (status, done["state"]) == (200, "promoted")
     assert near.promoter.events == []
@@ -144,7 +147,7 @@ def test_without_a_version_the_candidate_is_meant_and_a_new_alias_is_made(near: 
     asked = near("POST", f"{MODEL}/aliases/stable/promote")[1]
     assert asked["version"] == 3
     near.promoter.run(near.registry)
-    assert near.registry.alias("double", "stable").version == 3
+    assert near.registry.load_alias("double", "stable").version == 3
 
 
 def test_what_the_gate_refuses_is_said_and_force_overrules_it_by_name(near: Api) -> None:
@@ -154,10 +157,10 @@ def test_what_the_gate_refuses_is_said_and_force_overrules_it_by_name(near: Api)
     done = near("GET", f"{MODEL}/promotions/{asked['id']}")[1]
     assert done["state"] == "refused"
     assert done["said"].startswith("It does not open:")
-    assert near.registry.alias("double", "champion").version == 1
+    assert near.registry.load_alias("double", "champion").version == 1
     near("POST", f"{CHAMPION}/promote", {"version": 2, "force": True, "why": "I know"}, by="ann")
     near.promoter.run(near.registry)
-    assert near.registry.alias("double", "champion").reason == "forced by ann: I know"
+    assert near.registry.load_alias("double", "champion").reason == "forced by ann: I know"
 
 
 def test_a_promotion_of_what_is_gone_ends_as_failed(near: Api) -> None:
@@ -172,14 +175,14 @@ def test_a_promotion_of_what_is_gone_ends_as_failed(near: Api) -> None:
 def test_a_promotion_that_nobody_takes_is_not_left_open(near: Api) -> None:
     near.promoter.away = True
     assert near("POST", f"{CHAMPION}/promote", {"version": 2})[0] == 503
-    (path,) = near.registry.store.paths("models/double/promotions")
+    (path,) = near.registry.store.list_paths("models/double/promotions")
     assert json.loads(near.registry.store.get(path).data)["state"] == "failed"
 
 
 def test_without_a_promote_function_the_command_is_named(registry: Registry) -> None:
     fakes.publish(registry)
     fakes.publish(registry)
-    handle = Router(Moves(registry, Function("")).routes())
+    handle = Router(AliasEndpoints(registry, LambdaFunction("")).routes())
     answer = handle(fakes.event(handle._routes, "POST", f"{CHAMPION}/promote", b'{"version": 2}'), None)
     assert answer["statusCode"] == 501
     assert "pilotlight promote --store" in answer["body"]
@@ -221,20 +224,20 @@ def test_a_rejected_version_is_neither_tried_nor_promoted_unless_forced(near: Ap
     for verb, body in (("canary", {"version": 2}), ("promote", {"version": 2})):
         status, answer, _ = near("POST", f"{CHAMPION}/{verb}", body)
         assert (status, answer["error"]) == (409, said)
-    assert "was rejected by ann" in str(objection(near.registry, "double", 2, required=False))
+    assert "was rejected by ann" in str(blocking_reason(near.registry, "double", 2, required=False))
     near("POST", f"{CHAMPION}/promote", {"version": 2, "force": True, "why": "I know"})
     near.promoter.run(near.registry)
-    assert near.registry.alias("double", "champion").version == 2
+    assert near.registry.load_alias("double", "champion").version == 2
     assert near("PUT", f"{MODEL}/versions/2/approval", {"state": "approved", "why": "mended"})[1]["number"] == 2
 
 
 def test_a_version_that_was_rejected_since_is_not_gone_back_to(near: Api) -> None:
-    near.registry.move("double", "champion", 2, by="test", reason="test")
+    near.registry.move_alias("double", "champion", 2, actor="test", reason="test")
     near("PUT", f"{MODEL}/versions/1/approval", {"state": "rejected", "why": "leaks"}, by="ann")
     status, answer, _ = near("POST", f"{CHAMPION}/rollback", {})
     assert (status, answer["error"]) == (409, "double:1 was rejected by ann: leaks. Approve it first.")
     near("POST", f"{CHAMPION}/split", {"shares": []})
-    assert near.registry.alias("double", "champion").version == 2
+    assert near.registry.load_alias("double", "champion").version == 2
     near("PUT", f"{MODEL}/versions/1/approval", {"state": "approved", "why": "it does not"})
     assert near("POST", f"{CHAMPION}/rollback", {})[1]["version"] == 1
 
@@ -243,10 +246,10 @@ def test_where_approval_is_asked_for_a_version_waits(near: Api) -> None:
     registry = near.registry
     api = Api(registry.store, approval=True)
     assert api("POST", f"{CHAMPION}/promote", {"version": 2})[0] == 409
-    waiting = Gate(registry, 1769, approval=True).examine("double", 2, "champion", by="test")
-    assert (waiting.passed, waiting.waits) == (False, True)
-    decide(registry, "double", 2, "approved", by="ann", why="good")
-    assert objection(registry, "double", 2, required=True) is None
+    waiting = QualityGate(registry, 1769, requires_approval=True).evaluate("double", 2, "champion", actor="test")
+    assert (waiting.passed, waiting.is_awaiting_approval) == (False, True)
+    record_decision(registry, "double", 2, "approved", actor="ann", reason="good")
+    assert blocking_reason(registry, "double", 2, required=True) is None
     assert api("POST", f"{CHAMPION}/promote", {"version": 2})[0] == 202
 
 
@@ -254,10 +257,10 @@ def test_what_an_alias_needs_is_not_deleted(api: Api) -> None:
     fakes.publish(api.registry)  # else the candidate would go back to version 2
     status, answer, _ = api("DELETE", f"{MODEL}/versions/1")
     assert (status, answer["error"]) == (409, "double:1 cannot be deleted: the alias 'champion' points to it.")
-    decide(api.registry, "double", 2, "approved", by="ann", why="good")
+    record_decision(api.registry, "double", 2, "approved", actor="ann", reason="good")
     assert api("DELETE", f"{MODEL}/versions/2")[1] == {"deleted": "double:2"}
-    assert api.registry.versions("double") == [1, 3, 4]
-    assert approval(api.registry, "double", 2).state == "pending"
+    assert api.registry.list_versions("double") == [1, 3, 4]
+    assert load_approval(api.registry, "double", 2).state == "pending"
 
 
 def test_pruning_says_first_and_does_when_told(api: Api) -> None:
@@ -265,9 +268,9 @@ def test_pruning_says_first_and_does_when_told(api: Api) -> None:
     plan = api("POST", f"{MODEL}/prune", {"keep": 1})[1]
     assert (plan["versions"], plan["done"], sorted(plan["kept"])) == (["2"], False, ["1", "3", "4"])
     assert plan["kept"]["1"] == "the alias 'champion' points to it"
-    assert api.registry.versions("double") == [1, 2, 3, 4]
+    assert api.registry.list_versions("double") == [1, 2, 3, 4]
     assert api("POST", f"{MODEL}/prune", {"keep": 1, "dry_run": False})[1]["done"] is True
-    assert api.registry.versions("double") == [1, 3, 4]
+    assert api.registry.list_versions("double") == [1, 3, 4]
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,15 @@ from functions.train import pipeline as protocol
 from functions.train import publish
 from functions.train.data import dataset
 from functions.train.data.dataset import Splits
-from functions.train.export.artifacts import Product
-from functions.train.export.onnx_export import export
+from functions.train.export.artifacts import TrainingArtifacts
+from functions.train.export.onnx_export import export_onnx
 from functions.train.models import build
-from functions.train.pipeline import Outcome, run
-from functions.train.progress import Progress
+from functions.train.pipeline import RunOutcome, run_recipe
+from functions.train.progress import ProgressReporter
 from functions.train.training import trainer
-from functions.train.training.trainer import seeded, threads
+from functions.train.training.trainer import limit_torch_threads, seed_torch
 from pilotlight.contracts.manifest import Manifest
-from pilotlight.recipes.schema import Recipe, load
+from pilotlight.recipes.schema import Recipe, load_recipe
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.storage.object_store import ObjectStore, open_store
 
@@ -33,21 +33,21 @@ TINY = ("name=tiny", "epochs=2", "model.channels=[4, 8]", "model.hidden=16", "da
 
 def tiny_recipe(*overrides: str) -> Recipe:
     """The recipe of record, shrunk to a second."""
-    return load("digits", [*TINY, *overrides])
+    return load_recipe("digits", [*TINY, *overrides])
 
 
-def silence() -> Progress:
+def silence() -> ProgressReporter:
     """A progress that nobody sees."""
-    return Progress(Console(file=io.StringIO()))
+    return ProgressReporter(Console(file=io.StringIO()))
 
 
 @dataclass(frozen=True)
 class Finished:
     """A run, the store it published to, and what it handed to the registry."""
 
-    outcome: Outcome
+    outcome: RunOutcome
     store: ObjectStore
-    product: Product | None = None
+    product: TrainingArtifacts | None = None
 
     def file(self, name: str) -> bytes:
         """A file of the published version."""
@@ -57,7 +57,7 @@ class Finished:
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Torch's threads spin for each other; beside other work, two take many times as long as one."""
-    with threads(1):
+    with limit_torch_threads(1):
         yield
 
 
@@ -75,28 +75,28 @@ def _no_collection() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def splits() -> Splits:
     options = tiny_recipe().data
-    return dataset.split(dataset.load(options), options)
+    return dataset.split_dataset(dataset.load_dataset(options), options)
 
 
 @pytest.fixture(scope="session")
 def tiny() -> Finished:
-    store, handed = open_store("memory://"), list[Product]()
+    store, handed = open_store("memory://"), list[TrainingArtifacts]()
 
-    def keep(product: Product, registry: Registry) -> Manifest:
+    def keep(product: TrainingArtifacts, registry: Registry) -> Manifest:
         handed.append(product)
-        return publish.publish(product, registry)
+        return publish.publish_artifacts(product, registry)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(protocol, "publish", keep)
-        outcome = run(tiny_recipe(), store, silence())
+        patch.setattr(protocol, "publish_artifacts", keep)
+        outcome = run_recipe(tiny_recipe(), store, silence())
     return Finished(outcome, store, handed[0])
 
 
 @pytest.fixture(scope="session")
 def untrained(splits: Splits) -> nn.Module:
     """A model as it was drawn, its batch normalisation aside, which has seen some images."""
-    with seeded(7):
-        network = build.build(tiny_recipe().model, splits.train)
+    with seed_torch(7):
+        network = build.build_model(tiny_recipe().model, splits.train)
         with torch.no_grad():
             network.train()(torch.from_numpy(splits.train.inputs[:64]))
     return network.eval()
@@ -106,7 +106,7 @@ def untrained(splits: Splits) -> nn.Module:
 def graph(untrained: nn.Module, splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The untrained model, exported."""
     path = tmp_path_factory.mktemp("graphs") / "model.fp32.onnx"
-    assert export(untrained, splits.train, tiny_recipe().export, path) == 20
+    assert export_onnx(untrained, splits.train, tiny_recipe().export, path) == 20
     return path
 
 

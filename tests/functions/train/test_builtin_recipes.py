@@ -11,12 +11,12 @@ import onnx
 import pytest
 
 from functions.train.data.dataset import Array
-from functions.train.evaluation.metrics import score
+from functions.train.evaluation.metrics import score_outputs
 from functions.train.export import golden
-from functions.train.export.graph import ask
-from functions.train.pipeline import Outcome, run
-from pilotlight.contracts.processing import Table
-from pilotlight.recipes.schema import FOLDER, load
+from functions.train.export.graph import run_graph
+from functions.train.pipeline import RunOutcome, run_recipe
+from pilotlight.contracts.processing import TablePreprocessing
+from pilotlight.recipes.schema import BUILTIN_FOLDER, load_recipe
 from pilotlight.registry.registry import version_path
 from pilotlight.runtime.session import Session, open_session
 from pilotlight.storage.object_store import ObjectStore, open_store
@@ -50,13 +50,13 @@ class Kept:
     """A finished run of a record, with its version's files on disk."""
 
     record: Record
-    outcome: Outcome
+    outcome: RunOutcome
     folder: Path
 
     @property
     def served(self) -> Session:
         """The served graph, open."""
-        return open_session(str(self.folder / self.outcome.manifest.graph.path))
+        return open_session(str(self.folder / self.outcome.manifest.graph_file.path))
 
     def evaluation(self) -> Mapping[str, Array]:
         """The published test set."""
@@ -67,13 +67,13 @@ class Kept:
 @pytest.fixture(scope="module", params=RECORDS)
 def kept(request: pytest.FixtureRequest) -> Iterator[Kept]:
     record, store = RECORDS[request.param], open_store("memory://")
-    outcome = run(load(record.recipe, record.overrides), store, silence(), beside=FOLDER)
+    outcome = run_recipe(load_recipe(record.recipe, record.overrides), store, silence(), recipe_folder=BUILTIN_FOLDER)
     with TemporaryDirectory() as folder:
         save(store, outcome, Path(folder))
         yield Kept(record, outcome, Path(folder))
 
 
-def save(store: ObjectStore, outcome: Outcome, folder: Path) -> None:
+def save(store: ObjectStore, outcome: RunOutcome, folder: Path) -> None:
     manifest = outcome.manifest
     for file in manifest.files:
         (folder / file.path).write_bytes(store.get(version_path(manifest.name, manifest.version, file.path)).data)
@@ -93,10 +93,10 @@ def test_served_graph_repeats_the_report_to_the_digit(kept: Kept) -> None:
     manifest, arrays = kept.outcome.manifest, kept.evaluation()
     given = manifest.inputs[0].name
     assert sorted(arrays) == (["image", "label"] if given == "image" else ["features", "target"])
-    answers = ask(kept.served, arrays[given])
-    judged = score(answers, arrays["label" if given == "image" else "target"], manifest.labels)
+    answers = run_graph(kept.served, arrays[given])
+    judged = score_outputs(answers, arrays["label" if given == "image" else "target"], manifest.labels)
     assert judged.metrics.items() <= manifest.variants[manifest.serve].metrics.items()
-    golden.replay((kept.folder / "golden.json").read_bytes(), kept.folder / manifest.graph.path)
+    golden.verify_recorded_answers((kept.folder / "golden.json").read_bytes(), kept.folder / manifest.graph_file.path)
 
 
 def test_graph_is_the_models_over_the_whole_grid(kept: Kept) -> None:
@@ -127,7 +127,7 @@ def test_a_table_is_published_with_its_columns(kept: Kept) -> None:
     if "image" in kept.evaluation():
         assert (manifest.task, manifest.prepare, manifest.finish) == ("tensor", None, None)
         return
-    assert isinstance(manifest.prepare, Table)
+    assert isinstance(manifest.prepare, TablePreprocessing)
     assert tuple(column.name for column in manifest.prepare.columns) == manifest.preprocessing.names
     assert (manifest.finish is not None) == bool(manifest.labels)
 

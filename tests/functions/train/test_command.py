@@ -17,7 +17,7 @@ from pilotlight.recipes import errors
 from pilotlight.recipes.options.loss import LossOptions
 from pilotlight.recipes.options.optimiser import OptimiserOptions
 from pilotlight.recipes.options.schedule import ScheduleOptions
-from pilotlight.recipes.schema import load
+from pilotlight.recipes.schema import load_recipe
 
 ROOT = Path(__file__).parents[3]
 
@@ -53,12 +53,12 @@ def test_command_says_a_mistake_on_stderr(arguments: list[str], capsys: pytest.C
 
 def known_words(options: object) -> set[str]:
     """The words of a union in the recipe."""
-    return {word for one in errors.members(get_args(options)[0]) for word in errors.words(one)}
+    return {word for one in errors.list_member_models(get_args(options)[0]) for word in errors.get_union_words(one)}
 
 
 def test_every_word_of_a_recipe_is_in_its_registry() -> None:
-    digits = load("digits")
-    assert digits.data.name in dataset.DATASETS
+    digits = load_recipe("digits")
+    assert digits.data.name in dataset.BUILTIN_DATASETS
     assert digits.model.architecture in build.ARCHITECTURES
     assert digits.optimiser.name in optimiser.OPTIMISERS
     assert digits.schedule.name in schedule.SCHEDULES

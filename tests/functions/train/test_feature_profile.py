@@ -7,13 +7,13 @@ import pytest
 from functions.train import feature_profile
 from functions.train.data import dataset
 from functions.train.data.dataset import Splits
-from functions.train.pipeline import run
-from pilotlight.contracts.capture_policy import Capture
-from pilotlight.contracts.feature_profile import Numbers, Profile
-from pilotlight.contracts.manifest import decode
-from pilotlight.drift.histograms import sketch
+from functions.train.pipeline import run_recipe
+from pilotlight.contracts.capture_policy import CapturePolicy
+from pilotlight.contracts.feature_profile import FeatureProfile, NumericHistogram
+from pilotlight.contracts.manifest import decode_document
+from pilotlight.drift.histograms import build_histogram
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.schema import load
+from pilotlight.recipes.schema import load_recipe
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.storage.object_store import ObjectStore, open_store
 from tests.functions.train.conftest import Finished, silence
@@ -21,13 +21,13 @@ from tests.functions.train.conftest import Finished, silence
 SHORT = ("epochs=20", "folds=null")
 
 
-def profile(store: ObjectStore, name: str, version: int = 1) -> Profile:
-    return decode(store.get(version_path(name, version, "profile.json")).data, Profile, name)
+def profile(store: ObjectStore, name: str, version: int = 1) -> FeatureProfile:
+    return decode_document(store.get(version_path(name, version, "profile.json")).data, FeatureProfile, name)
 
 
 def trained(*changes: str) -> ObjectStore:
     store = open_store("memory://")
-    run(load("wine", [*SHORT, *changes]), store, silence())
+    run_recipe(load_recipe("wine", [*SHORT, *changes]), store, silence())
     return store
 
 
@@ -38,16 +38,16 @@ def wine() -> ObjectStore:
 
 @pytest.fixture(scope="module")
 def parts() -> Splits:
-    return dataset.shared(load("wine").data)
+    return dataset.load_splits(load_recipe("wine").data)
 
 
 def test_a_tables_profile_is_of_its_training_set(wine: ObjectStore, parts: Splits) -> None:
     found = profile(wine, "wine")
-    assert Registry(wine).manifest("wine", 1).profile == "profile.json"
+    assert Registry(wine).load_manifest("wine", 1).profile == "profile.json"
     assert (found.examples, found.answered) == (len(parts.train), len(parts.validation) + len(parts.test))
     assert tuple(found.features) == parts.train.features
     for place, name in enumerate(parts.train.features):
-        assert found.features[name] == sketch(parts.train.inputs[:, place])
+        assert found.features[name] == build_histogram(parts.train.inputs[:, place])
     assert set(found.answers) == {"class", "probability"}
 
 
@@ -59,7 +59,7 @@ def test_what_is_masked_is_not_in_the_profile_either() -> None:
     store = trained("capture={mask: {alcohol: drop, hue: hash, probability: drop}}")
     found = profile(store, "wine")
     assert {"alcohol", "hue"} & set(found.features) == set()
-    assert Registry(store).manifest("wine", 1).capture == Capture(
+    assert Registry(store).load_manifest("wine", 1).capture == CapturePolicy(
         mask={"alcohol": "drop", "hue": "hash", "probability": "drop"}
     )
     assert set(found.answers) == set()  # who drops the probability drops the answer, of which the class is a part
@@ -74,9 +74,9 @@ def test_a_mask_of_no_column_is_refused_before_anything_is_trained() -> None:
 
 def test_a_recipes_words_are_checked() -> None:
     with pytest.raises(InvalidInputError, match=r"capture\.mask is \"burn\"; it must be 'keep', 'hash' or 'drop'"):
-        load("wine", ["capture.mask.alcohol=burn"])
+        load_recipe("wine", ["capture.mask.alcohol=burn"])
     with pytest.raises(InvalidInputError, match="capture takes keep, mask, others"):
-        load("wine", ["capture.kep=off"])
+        load_recipe("wine", ["capture.kep=off"])
 
 
 def test_an_images_profile_is_a_summary(tiny: Finished) -> None:
@@ -87,8 +87,8 @@ def test_an_images_profile_is_a_summary(tiny: Finished) -> None:
 
 def test_a_regressions_profile_has_its_numbers() -> None:
     store = open_store("memory://")
-    run(load("diabetes", SHORT), store, silence())
-    assert isinstance(profile(store, "diabetes").answers["prediction"], Numbers)
+    run_recipe(load_recipe("diabetes", SHORT), store, silence())
+    assert isinstance(profile(store, "diabetes").answers["prediction"], NumericHistogram)
 
 
 def test_a_large_set_is_told_by_some_of_it(
@@ -98,5 +98,5 @@ def test_a_large_set_is_told_by_some_of_it(
     graph.write_bytes(tiny.file("model.fp32.onnx"))
     monkeypatch.setattr(feature_profile, "EXAMPLES", 100)
     monkeypatch.setattr(feature_profile, "ANSWERED", 50)
-    found = feature_profile.profiled(tiny.outcome.manifest, splits, graph)
+    found = feature_profile.profile_splits(tiny.outcome.manifest, splits, graph)
     assert (found.examples, found.answered) == (100, 50)

@@ -11,8 +11,8 @@ import pytest
 
 from functions.train import __main__ as command
 from functions.train.__main__ import main
-from functions.train.identity import given_name
-from functions.train.pipeline import run
+from functions.train.identity import resolve_run_name
+from functions.train.pipeline import run_recipe
 from functions.train.training.interruption import Interruption
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.schema import Recipe
@@ -25,7 +25,7 @@ LATEST_STEP = 30  # of 34
 
 
 def unbroken(tiny: Finished) -> str:
-    return tiny.outcome.manifest.file("model.fp32.onnx").sha256
+    return tiny.outcome.manifest.get_file("model.fp32.onnx").sha256
 
 
 def test_sigterm_saves_and_the_run_goes_on_to_the_same_weights(tiny: Finished, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_published_run_says_its_reference_again(
     assert main(arguments) == 0
     again = json.loads(capsys.readouterr().out)
     assert again | {"seconds": {}} == first | {"seconds": {}}
-    assert Registry(open_store(str(tmp_path))).versions("tiny") == [1]
+    assert Registry(open_store(str(tmp_path))).list_versions("tiny") == [1]
 
 
 def test_another_recipe_under_the_same_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,24 +115,24 @@ def test_run_that_is_stopped_after_its_training_does_not_train_again(tmp_path: P
     store, stopping = open_store(str(tmp_path)), Interruption()
 
     def at_the_evaluation() -> None:
-        if list(store.paths("runs/r/checkpoints")):
+        if list(store.list_paths("runs/r/checkpoints")):
             raise KeyboardInterrupt
 
     progress = silence()
-    progress.before = at_the_evaluation
+    progress.before_stage = at_the_evaluation
     with pytest.raises(KeyboardInterrupt):
-        run(tiny_recipe(), store, progress, "r", stopping)
+        run_recipe(tiny_recipe(), store, progress, "r", stopping)
     trained = store.get("runs/r/metrics.jsonl").data
-    run(tiny_recipe(), store, silence(), "r", stopping)
+    run_recipe(tiny_recipe(), store, silence(), "r", stopping)
     assert store.get("runs/r/metrics.jsonl").data == trained
 
 
 def test_name_of_a_run() -> None:
-    assert given_name(None, {}) is None
-    assert given_name("mine", {"AWS_BATCH_JOB_ID": "a"}) == "mine"
-    assert given_name(None, {"AWS_BATCH_JOB_ID": "1b2c-3d:4#5"}) == "batch-1b2c-3d-4-5"
+    assert resolve_run_name(None, {}) is None
+    assert resolve_run_name("mine", {"AWS_BATCH_JOB_ID": "a"}) == "mine"
+    assert resolve_run_name(None, {"AWS_BATCH_JOB_ID": "1b2c-3d:4#5"}) == "batch-1b2c-3d-4-5"
     with pytest.raises(InvalidInputError, match=r"--run '\.\./up' is not a name"):
-        given_name("../up", {})
+        resolve_run_name("../up", {})
 
 
 def test_sigterm_before_the_first_stage_pauses_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -141,16 +141,16 @@ def test_sigterm_before_the_first_stage_pauses_too(monkeypatch: pytest.MonkeyPat
     ) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         until(lambda: interruption.reason is not None)
-        interruption.check()
+        interruption.raise_if_interrupted()
 
-    monkeypatch.setattr(command, "start", signalled)
+    monkeypatch.setattr(command, "join_and_run", signalled)
     assert main(["digits", "--store", str(tmp_path)]) == 75
 
 
 def test_sigterm_is_only_noted_and_the_handler_goes_again() -> None:
     before = signal.getsignal(signal.SIGTERM)
     interruption = Interruption()
-    with interruption.listening():
+    with interruption.handle_sigterm():
         assert interruption.reason is None
         os.kill(os.getpid(), signal.SIGTERM)
         until(lambda: interruption.reason == "Stopped by SIGTERM")

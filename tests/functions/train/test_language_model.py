@@ -17,18 +17,18 @@ from functions.train import ngram
 from functions.train.data import corpus, dataset
 from functions.train.data.dataset import Array, Dataset, Splits
 from functions.train.data.tokenizer import Tokenizer
-from functions.train.evaluation.metrics import judge, language
+from functions.train.evaluation.metrics import evaluate_outputs, score_language_model
 from functions.train.export import golden
-from functions.train.export.graph import ask
-from functions.train.export.onnx_export import export
-from functions.train.export.quantization_search import Ladder
-from functions.train.pipeline import Outcome, run
+from functions.train.export.graph import run_graph
+from functions.train.export.onnx_export import export_onnx
+from functions.train.export.quantization_search import QuantizationSearch
+from functions.train.pipeline import RunOutcome, run_recipe
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError
-from pilotlight.gate.evaluation import Gate
+from pilotlight.gate.evaluation import QualityGate
 from pilotlight.local.gateway import Gateway
 from pilotlight.recipes.options.graph import QuantizationOptions
-from pilotlight.recipes.schema import Recipe, load
+from pilotlight.recipes.schema import Recipe, load_recipe
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
 from pilotlight.storage.object_store import ObjectStore, open_store
@@ -50,19 +50,19 @@ SMALL = (
 
 def small(*overrides: str) -> Recipe:
     """The recipe of record, shrunk to seconds."""
-    return load("topics-lm", [*SMALL, *overrides])
+    return load_recipe("topics-lm", [*SMALL, *overrides])
 
 
 @pytest.fixture(scope="module")
 def sets() -> Splits:
-    return dataset.shared(small().data)
+    return dataset.load_splits(small().data)
 
 
 @dataclass(frozen=True)
 class Written:
     """A finished run, and the store it published to."""
 
-    outcome: Outcome
+    outcome: RunOutcome
     store: ObjectStore
     folder: Path
 
@@ -79,34 +79,37 @@ class Written:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     folder = tmp_path_factory.mktemp("language") / "store"
     store = open_store(str(folder))
-    return Written(run(small(), store, silence()), store, folder)
+    return Written(run_recipe(small(), store, silence()), store, folder)
 
 
 def test_each_token_is_answered_by_the_next(sets: Splits) -> None:
     for part, step in ((sets.train, 32), (sets.validation, 32), (sets.test, 32)):
         assert part.text is not None
         assert np.array_equal(part.inputs[:, 1:], part.targets[:, :-1])
-        stream = part.text.stream
+        stream = part.text.tokens
         assert np.array_equal(part.inputs.ravel(), stream[: part.inputs.size])
         assert len(stream) - part.targets.size - 1 < step
-        assert part.outputs == len(part.text.tokenizer.tokens) == 400
+        assert part.output_size == len(part.text.tokenizer.tokens) == 400
 
 
 def test_windows_overlap_in_training_alone() -> None:
-    sets = dataset.shared(small("data.text={vocabulary: 400, window: 32, stride: 8}").data)
+    sets = dataset.load_splits(small("data.text={vocabulary: 400, window: 32, stride: 8}").data)
     assert np.array_equal(sets.train.inputs[0, 8:], sets.train.inputs[1, :-8])
     assert np.array_equal(sets.test.targets[0, -1:], sets.test.inputs[1, :1])
 
 
 def test_tokenizer_knows_the_training_documents_alone(sets: Splits) -> None:
     options = small().data
-    documents, _ = corpus.load("topics")
-    parts = corpus.share(documents, options.fractions, options.seed)
+    documents, _ = corpus.load_documents("topics")
+    parts = corpus.split_documents(documents, options.fractions, options.seed)
     assert sets.train.text
-    assert sets.train.text.tokenizer.words(sets.train.text.stream.tolist()).count("<|endoftext|>") == len(
+    assert sets.train.text.tokenizer.decode_tokens(sets.train.text.tokens.tolist()).count("<|endoftext|>") == len(
         parts["train"]
     )
-    assert sets.train.text.tokenizer.document == Tokenizer.learned(parts["train"].values(), 400).document
+    assert (
+        sets.train.text.tokenizer.json_document
+        == Tokenizer.train_from_texts(parts["train"].values(), 400).json_document
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,33 +124,35 @@ def test_tokenizer_knows_the_training_documents_alone(sets: Splits) -> None:
 )
 def test_text_that_is_too_short_is_refused(override: str, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said):
-        dataset.shared(small(override).data)
+        dataset.load_splits(small(override).data)
 
 
 def test_folds_of_a_text_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="folds must be null for the text 'topics'"):
-        run(small("folds=5"), open_store("memory://"), silence())
+        run_recipe(small("folds=5"), open_store("memory://"), silence())
 
 
 def test_text_is_scored_as_torch_does(sets: Splits) -> None:
     assert sets.test.text
-    random, part = np.random.default_rng(0), sets.test.take(np.arange(3))
+    random, part = np.random.default_rng(0), sets.test.select(np.arange(3))
     logits = random.normal(size=(3, 32, 400)).astype(np.float32)
     expected = cross_entropy(torch.from_numpy(logits).flatten(0, 1), torch.from_numpy(part.targets).flatten()).item()
-    found = judge(logits, part)
+    found = evaluate_outputs(logits, part)
     assert found.loss == found.metrics["loss"] == pytest.approx(expected, rel=1e-5)
     assert found.metrics["perplexity"] == pytest.approx(np.exp(expected), rel=1e-4)
-    said = len(sets.test.text.tokenizer.words(part.targets.ravel().tolist()).replace("<|endoftext|>", "").encode())
+    said = len(
+        sets.test.text.tokenizer.decode_tokens(part.targets.ravel().tolist()).replace("<|endoftext|>", "").encode()
+    )
     assert found.metrics["bits_per_byte"] == pytest.approx(expected * part.targets.size / np.log(2) / said, rel=1e-5)
 
 
 def test_right_answers_are_counted_by_token() -> None:
     logits, targets = np.eye(4, dtype=np.float32)[None, [0, 1, 2, 2]], np.array([[0, 1, 2, 3]])
-    assert language(logits, targets, np.ones(4, np.int64)).metrics["accuracy"] == 0.75
+    assert score_language_model(logits, targets, np.ones(4, np.int64)).metrics["accuracy"] == 0.75
 
 
 def test_interrupted_language_model_is_the_unbroken_one(sets: Splits) -> None:
-    few = replace(sets, train=sets.train.take(np.arange(96)), validation=sets.validation.take(np.arange(8)))
+    few = replace(sets, train=sets.train.select(np.arange(96)), validation=sets.validation.select(np.arange(8)))
     recipe = small("batch_size=16", "epochs=2", "model.dropout=0.1", "ema=0.9", "accumulation=2")
     unbroken = trained(recipe, few)
     assert_same(trained(recipe, few, StopAt(-1, stopped(recipe, few, 8))), unbroken)
@@ -167,12 +172,12 @@ def test_version_says_what_it_is(written: Written) -> None:
     assert report.baseline is not None
     assert report.baseline.name == "interpolated modified Kneser-Ney of order 5"
     assert report.budget == 0.02  # the metric's own
-    assert len(manifest.file("golden.json").sha256) == 64
-    assert manifest.file("golden.json").bytes < 500_000
+    assert len(manifest.get_file("golden.json").sha256) == 64
+    assert manifest.get_file("golden.json").bytes < 500_000
 
 
 def test_gate_judges_it_in_nats_per_token(written: Written) -> None:
-    verdict = Gate(Registry(written.store), memory_mb=1769).examine("small", 1, "contender", by="ann")
+    verdict = QualityGate(Registry(written.store), memory_mb=1769).evaluate("small", 1, "contender", actor="ann")
     found = {check.name: check for check in verdict.checks}
     assert verdict.passed
     assert {"opens", "golden", "finite", "quantized"} <= set(found)
@@ -192,7 +197,7 @@ def test_card_says_what_a_token_costs(written: Written) -> None:
 
 def test_seconds_of_training_beat_the_frequency_of_tokens(written: Written, sets: Splits) -> None:
     assert sets.train.text
-    alone = ngram.guessed(ngram.KneserNey(sets.train.text.stream, 400, 1), sets.test)
+    alone = ngram.guessed(ngram.KneserNey(sets.train.text.tokens, 400, 1), sets.test)
     report = written.outcome.report
     assert report.variants["fp32"].metrics["bits_per_byte"] < 0.95 * alone.bits_per_byte
     assert report.baseline is not None
@@ -200,10 +205,10 @@ def test_seconds_of_training_beat_the_frequency_of_tokens(written: Written, sets
 
 
 def test_run_keeps_what_the_model_writes(written: Written) -> None:
-    sample = written.store.get(f"runs/{written.outcome.run}/sample.txt").data.decode()
+    sample = written.store.get(f"runs/{written.outcome.run_name}/sample.txt").data.decode()
     assert sample.startswith("<|endoftext|>")
     assert "|" in sample.removeprefix("<|endoftext|>")
-    line = json.loads(written.store.get(f"runs/{written.outcome.run}/metrics.jsonl").data.splitlines()[0])
+    line = json.loads(written.store.get(f"runs/{written.outcome.run_name}/metrics.jsonl").data.splitlines()[0])
     assert line["tokens_per_s"] == pytest.approx(32 * line["examples_per_s"])
 
 
@@ -219,12 +224,12 @@ def test_graph_holds_products_of_four_bits(written: Written) -> None:
 def test_served_model_repeats_the_report_to_the_digit_over_http(written: Written) -> None:
     inputs, targets = written.evaluation()
     gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment={"PILOTLIGHT_STORE": str(written.folder)})
-    with gateway.background() as address:
+    with gateway.serve_in_background() as address:
         client = http.InferenceServerClient(address.removeprefix("http://"))
         logits = np.concatenate([infer(client, windows) for windows in np.array_split(inputs, 40)])
         client.close()
     manifest = written.outcome.manifest
-    found = language(logits, targets, Tokenizer(read(written)).widths)
+    found = score_language_model(logits, targets, Tokenizer(read(written)).byte_lengths)
     assert found.metrics.items() <= manifest.variants[manifest.serve].metrics.items()
 
 
@@ -243,7 +248,7 @@ def infer(client: http.InferenceServerClient, windows: Array) -> Array:
 def test_golden_requests_are_short_prompts(written: Written, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(written.file("model.int4.onnx"))
-    golden.replay(written.file("golden.json"), path)
+    golden.verify_recorded_answers(written.file("golden.json"), path)
     exchanges = json.loads(written.file("golden.json"))["exchanges"]
     assert [exchange["request"]["inputs"][0]["shape"] for exchange in exchanges] == [[1, 1], [1, 4], [3, 2]]
     assert all(isinstance(token, int) for exchange in exchanges for token in exchange["request"]["inputs"][0]["data"])
@@ -253,35 +258,35 @@ def test_answer_depends_on_no_other_in_the_batch(written: Written, tmp_path: Pat
     path = tmp_path / "model.onnx"
     path.write_bytes(written.file("model.int4.onnx"))
     session, windows = open_session(str(path)), written.evaluation()[0][:5]
-    alone = np.concatenate([ask(session, window[None]) for window in windows])
-    assert np.array_equal(ask(session, windows), alone)
+    alone = np.concatenate([run_graph(session, window[None]) for window in windows])
+    assert np.array_equal(run_graph(session, windows), alone)
 
 
 def test_longer_than_the_context_is_refused(written: Written, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(written.file("model.int4.onnx"))
     with pytest.raises(InvalidInputError, match="refused the input"):
-        ask(open_session(str(path)), np.zeros((1, 33), np.int64))
+        run_graph(open_session(str(path)), np.zeros((1, 33), np.int64))
 
 
 def test_four_bits_that_lose_too_much_fall_to_eight(sets: Splits, tmp_path: Path) -> None:
     network, _ = trained(small("batch_size=512"), sets)
     graph, path = tmp_path / "model.fp32.onnx", tmp_path / "model.smaller.onnx"
-    export(network, sets.train, small().export, graph)
-    few = sets.validation.take(np.arange(20))
-    rungs = Strict(graph, sets.calibration.inputs, few, QuantizationOptions(scheme="weight-only")).climb(path)
+    export_onnx(network, sets.train, small().export, graph)
+    few = sets.validation.select(np.arange(20))
+    rungs = Strict(graph, sets.calibration.inputs, few, QuantizationOptions(scheme="weight-only")).search(path)
     assert [(rung.precision, rung.holds) for rung in rungs] == [("int4", False), ("int8", True)]
     assert rungs[0].plan == "weight-only int4 in blocks of 32"
     assert "more than the budget of 0.0200" in rungs[0].why
     assert {"MatMulInteger"} <= {node.op_type for node in onnx.load(path).graph.node}
 
 
-class Strict(Ladder):
+class Strict(QuantizationSearch):
     """A ladder on which four bits lose a nat per token."""
 
-    def value(self, graph: Path) -> float:
+    def measure_metric(self, graph: Path) -> float:
         four = any(node.op_type == "MatMulNBits" for node in onnx.load(graph).graph.node)
-        return super().value(graph) + four
+        return super().measure_metric(graph) + four
 
 
 def test_dataset_of_tokens_hashes_them(sets: Splits) -> None:
@@ -291,4 +296,4 @@ def test_dataset_of_tokens_hashes_them(sets: Splits) -> None:
 
 
 def part_of(data: Dataset, count: int) -> Dataset:
-    return data.take(np.arange(count))
+    return data.select(np.arange(count))

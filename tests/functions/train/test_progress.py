@@ -12,12 +12,12 @@ from torch import nn
 from functions.train.data.dataset import Splits
 from functions.train.errors import DivergedError
 from functions.train.models import build
-from functions.train.pipeline import keeping, watching
-from functions.train.progress import Progress, remaining
-from functions.train.run_folder import Journal
+from functions.train.pipeline import create_checkpoint_policies, create_epoch_callback
+from functions.train.progress import ProgressReporter, estimate_remaining_s
+from functions.train.run_folder import RunFolder
 from functions.train.training.epoch import Epoch
 from functions.train.training.interruption import Interruption
-from functions.train.training.trainer import Trainer, seeded, train
+from functions.train.training.trainer import Trainer, seed_torch, train_model
 from pilotlight.storage.object_store import open_store
 from tests.fakes import Clock
 from tests.functions.train.conftest import tiny_recipe
@@ -28,10 +28,10 @@ EPOCH = Epoch(1, 0.5, 0.8, 0.4, 0.9, 1e-3, 0.1, examples_per_s=1234.5)
 def shown(*, terminal: bool, every_s: float = 0.0) -> str:
     """What three epochs in a stage look like."""
     target = io.StringIO()
-    progress = Progress(Console(file=target, force_terminal=terminal, width=200), every_s)
+    progress = ProgressReporter(Console(file=target, force_terminal=terminal, width=200), every_s)
     with progress.stage("train") as say:
         for number in (1, 2, 3):
-            progress.epoch(replace(EPOCH, number=number), 3)
+            progress.show_epoch(replace(EPOCH, number=number), 3)
         say("3 epochs")
     return target.getvalue()
 
@@ -66,10 +66,10 @@ def test_terminal_has_a_bar() -> None:
 
 
 def test_time_left_is_of_the_recent_epochs() -> None:
-    assert remaining([2.0, 4.0], 2, 10) == 24
-    assert remaining([100.0, *[1.0] * 20], 21, 31) == 10
-    assert remaining([10.0], 0.25, 2) == 17.5
-    assert remaining([10.0], 3, 2) == 0
+    assert estimate_remaining_s([2.0, 4.0], 2, 10) == 24
+    assert estimate_remaining_s([100.0, *[1.0] * 20], 21, 31) == 10
+    assert estimate_remaining_s([10.0], 0.25, 2) == 17.5
+    assert estimate_remaining_s([10.0], 3, 2) == 0
 
 
 class Ticking(Clock):
@@ -80,16 +80,16 @@ class Ticking(Clock):
         return self.now
 
 
-def looked_into(splits: Splits, progress: Progress, spoil: int | None = None) -> None:
+def looked_into(splits: Splits, progress: ProgressReporter, spoil: int | None = None) -> None:
     """One epoch of 17 steps under this progress; from step `spoil` on the weights are no numbers."""
     recipe = tiny_recipe("epochs=1")
-    journal = Journal(open_store("memory://"), recipe, "r")
-    keeper = keeping(journal, recipe, progress, Interruption())("checkpoints")
-    with seeded(0):
-        network = build.build(recipe.model, splits.train)
+    journal = RunFolder(open_store("memory://"), recipe, "r")
+    keeper = create_checkpoint_policies(journal, recipe, progress, Interruption())("checkpoints")
+    with seed_torch(0):
+        network = build.build_model(recipe.model, splits.train)
     if spoil is not None:
         breaking(network, spoil)
-    train(network, splits, recipe, watching(recipe, progress, journal), keeper)
+    train_model(network, splits, recipe, create_epoch_callback(recipe, progress, journal), keeper)
 
 
 def breaking(network: nn.Module, step: int) -> None:
@@ -106,7 +106,7 @@ def breaking(network: nn.Module, step: int) -> None:
 
 def test_long_epoch_is_told_of_before_it_is_over(splits: Splits) -> None:
     target = io.StringIO()
-    looked_into(splits, Progress(Console(file=target, width=200), within_s=4.0, clock=Ticking()))
+    looked_into(splits, ProgressReporter(Console(file=target, width=200), step_interval_s=4.0, clock=Ticking()))
     lines = [line for line in target.getvalue().splitlines() if " step " in line]
     assert len(lines) >= 3
     for line in lines:
@@ -119,7 +119,7 @@ def test_long_epoch_is_told_of_before_it_is_over(splits: Splits) -> None:
 
 def test_long_epoch_on_a_terminal_moves_the_bar(splits: Splits) -> None:
     target = io.StringIO()
-    progress = Progress(Console(file=target, force_terminal=True, width=200), clock=Ticking())
+    progress = ProgressReporter(Console(file=target, force_terminal=True, width=200), clock=Ticking())
     with progress.stage("train"):
         looked_into(splits, progress)
         told = [task.description for task in progress._bar.tasks]
@@ -127,14 +127,14 @@ def test_long_epoch_on_a_terminal_moves_the_bar(splits: Splits) -> None:
 
 
 def test_short_epochs_are_left_alone(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trainer, "check", lambda _: pytest.fail("the loss was read"))
-    progress = Progress(Console(file=io.StringIO()), within_s=1e9)
+    monkeypatch.setattr(Trainer, "check_loss", lambda _: pytest.fail("the loss was read"))
+    progress = ProgressReporter(Console(file=io.StringIO()), step_interval_s=1e9)
     with pytest.raises(pytest.fail.Exception):  # at the end of the training, by the snapshot
         looked_into(splits, progress)
-    assert len(progress._epochs) == 1
+    assert len(progress._epoch_seconds) == 1
 
 
 def test_loss_that_is_no_number_ends_a_long_epoch_where_it_is_seen(splits: Splits) -> None:
-    progress = Progress(Console(file=io.StringIO()), within_s=1.0, clock=Ticking())
+    progress = ProgressReporter(Console(file=io.StringIO()), step_interval_s=1.0, clock=Ticking())
     with pytest.raises(DivergedError, match=r"epoch 1: training loss nan after step 5; try .* than the 0\.0\d+ there"):
         looked_into(splits, progress, spoil=5)

@@ -10,10 +10,10 @@ import torch
 from functions.train import pipeline as protocol
 from functions.train.__main__ import main
 from functions.train.errors import ExportError, PausedError
-from functions.train.run_folder import Journal
+from functions.train.run_folder import RunFolder
 from functions.train.training.epoch import Epoch
-from functions.train.training.step import Stepper, Taken
-from pilotlight.contracts.run import Status
+from functions.train.training.step import StepResult, TrainStep
+from pilotlight.contracts.run import RunStatus
 from pilotlight.errors import StoreError
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import ObjectStore, open_store
@@ -26,15 +26,15 @@ def memory() -> ObjectStore:
     return open_store("memory://")
 
 
-def status(store: ObjectStore) -> Status:
-    found = run_store.read(store, "r").status
+def status(store: ObjectStore) -> RunStatus:
+    found = run_store.load_run(store, "r").status
     assert found is not None
     return found
 
 
-def ended(journal: Journal, error: BaseException) -> None:
+def ended(journal: RunFolder, error: BaseException) -> None:
     """A life of a run that an error ends."""
-    with journal.life():
+    with journal.track_status():
         raise error
 
 
@@ -50,7 +50,7 @@ def ended(journal: Journal, error: BaseException) -> None:
 def test_end_of_a_life_is_noted_and_passed_on(
     memory: ObjectStore, error: BaseException, state: str, reason: str
 ) -> None:
-    journal = Journal(memory, tiny_recipe(), "r")
+    journal = RunFolder(memory, tiny_recipe(), "r")
     with pytest.raises(type(error)):
         ended(journal, error)
     assert status(memory).state == state
@@ -60,7 +60,7 @@ def test_end_of_a_life_is_noted_and_passed_on(
 def test_lives_of_a_run_are_counted_and_their_seconds_added(memory: ObjectStore) -> None:
     before = 0.0
     for life in (1, 2, 3):
-        with Journal(memory, tiny_recipe(), "r").life():
+        with RunFolder(memory, tiny_recipe(), "r").track_status():
             assert (status(memory).state, status(memory).lives, status(memory).seconds) == ("running", life, before)
         assert status(memory).seconds > before
         before, started = status(memory).seconds, status(memory).started
@@ -74,14 +74,14 @@ def command(store: Path, *words: str) -> int:
 
 def nan_from(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the gradient of a step, and so all weights after it, be no numbers."""
-    take = Stepper.take
+    take = TrainStep.take_step
 
     def poisoned(
-        self: Stepper, batch: torch.Tensor, truth: torch.Tensor, rate: float, number: int, examples: int
-    ) -> Taken:
+        self: TrainStep, batch: torch.Tensor, truth: torch.Tensor, rate: float, number: int, examples: int
+    ) -> StepResult:
         return take(self, batch * torch.nan if number == step else batch, truth, rate, number, examples)
 
-    monkeypatch.setattr(Stepper, "take", poisoned)
+    monkeypatch.setattr(TrainStep, "take_step", poisoned)
 
 
 def test_nan_loss_stops_with_step_and_rate_and_the_last_good_checkpoint_stays(
@@ -97,11 +97,11 @@ def test_nan_loss_stops_with_step_and_rate_and_the_last_good_checkpoint_stays(
     assert said.endswith(", or clip_norm.")
     assert "optimiser.learning_rate than the 0.00" in said
     store = open_store(str(tmp_path))
-    assert Registry(store).models() == []
+    assert Registry(store).list_models() == []
     assert (status(store).state, status(store).reason) == ("failed", said)
-    kept = Journal(store, tiny_recipe("checkpoint.steps=5"), "r").checkpoints("checkpoints")
-    assert kept.steps()[0] == 10
-    monkeypatch.setattr(protocol, "export", enough)
+    kept = RunFolder(store, tiny_recipe("checkpoint.steps=5"), "r").open_checkpoints("checkpoints")
+    assert kept.list_steps()[0] == 10
+    monkeypatch.setattr(protocol, "export_onnx", enough)
     assert command(tmp_path, "checkpoint.steps=5") == 1  # what spoiled it is gone: it goes on from there
     err = capsys.readouterr().err
     assert "goes on after step 10" in err
@@ -120,7 +120,7 @@ def test_paused_run_says_so_and_its_reason(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_lines_are_json_to_every_reader(memory: ObjectStore) -> None:
-    journal = Journal(memory, tiny_recipe(), "r")
+    journal = RunFolder(memory, tiny_recipe(), "r")
     memory.put("runs/r/metrics.jsonl", b"")
     assert journal.epochs == []
 
@@ -128,7 +128,7 @@ def test_lines_are_json_to_every_reader(memory: ObjectStore) -> None:
         raise AssertionError(word)
 
     epoch = Epoch(1, 0.5, 0.8, 0.4, 0.9, 1e-3, 0.1)
-    journal.epoch(epoch, math.inf)
+    journal.record_epoch(epoch, math.inf)
     (line,) = memory.get("runs/r/metrics.jsonl").data.decode().splitlines()
     assert json.loads(line, parse_constant=refuse)["remaining_s"] is None
     assert journal.epochs == [epoch]

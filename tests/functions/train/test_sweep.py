@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from functions.train.data import dataset
-from functions.train.pipeline import fit, keeping, watching
-from functions.train.run_folder import Journal
+from functions.train.pipeline import build_and_train, create_checkpoint_policies, create_epoch_callback
+from functions.train.run_folder import RunFolder
 from functions.train.training.interruption import Interruption
 from functions.train.training.optimiser import OPTIMISERS
 from functions.train.training.schedule import SCHEDULES
 from pilotlight.cli import app
-from pilotlight.recipes.schema import Recipe, load
+from pilotlight.recipes.schema import Recipe, load_recipe
 from pilotlight.storage.object_store import open_store
 from tests.functions.train.conftest import silence
 
@@ -30,7 +30,9 @@ EPOCHS = 12
 def recipe(optimiser: str, schedule: str) -> Recipe:
     rate = 0.1 if optimiser in ("gd", "sgd", "momentum") else 0.01
     form = f"optimiser={{name: {optimiser}, learning_rate: {rate}}}"
-    return load("wine", ["name=sweep", f"epochs={EPOCHS}", "model.dropout=0", "folds=null", form, FORMS[schedule]])
+    return load_recipe(
+        "wine", ["name=sweep", f"epochs={EPOCHS}", "model.dropout=0", "folds=null", form, FORMS[schedule]]
+    )
 
 
 @pytest.fixture
@@ -38,14 +40,14 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The store with a run of each pair."""
     url = str(tmp_path_factory.mktemp("sweep"))
     store = open_store(url)
-    wine = dataset.load(recipe("gd", "constant").data)
+    wine = dataset.load_dataset(recipe("gd", "constant").data)
     for pair in product(OPTIMISERS, SCHEDULES):
         chosen = recipe(*pair)
-        journal = Journal(store, chosen, "sweep-" + "-".join(pair))
-        keep = keeping(journal, chosen, silence(), Interruption())
-        with journal.life():
-            splits, watch = dataset.split(wine, chosen.data), watching(chosen, silence(), journal)
-            fit(chosen, splits, watch, keep("checkpoints"), Path())
+        journal = RunFolder(store, chosen, "sweep-" + "-".join(pair))
+        keep = create_checkpoint_policies(journal, chosen, silence(), Interruption())
+        with journal.track_status():
+            splits, watch = dataset.split_dataset(wine, chosen.data), create_epoch_callback(chosen, silence(), journal)
+            build_and_train(chosen, splits, watch, keep("checkpoints"), Path())
     return url
 
 

@@ -47,8 +47,8 @@ class Process:
     def weights(self) -> str:
         """The sha256 of the published fp32 graph, which holds every weight."""
         registry = Registry(open_store(str(self.store)))
-        assert registry.versions("tiny") == [1]
-        return registry.manifest("tiny", 1).file("model.fp32.onnx").sha256
+        assert registry.list_versions("tiny") == [1]
+        return registry.load_manifest("tiny", 1).get_file("model.fp32.onnx").sha256
 
 
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from functions.training_api.handler import Trainer
-from functions.training_api.launcher import Look, Page, Phase
-from pilotlight.contracts.manifest import encode
-from pilotlight.contracts.run import Published, Status
+from functions.training_api.handler import TrainingApi
+from functions.training_api.launcher import JobPhase, JobStatus, LogPage
+from pilotlight.contracts.manifest import encode_document
+from pilotlight.contracts.run import PublishedVersion, RunStatus
 from pilotlight.errors import UnavailableError, UnsupportedError
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs import jobs, run_store
@@ -27,17 +27,17 @@ class Queue:
     def __init__(self) -> None:
         self.started: list[tuple[str, int]] = []
         self.stopped: list[tuple[str, str]] = []
-        self.looks: dict[str, Look] = {}
+        self.looks: dict[str, JobStatus] = {}
         self.logs: dict[str, list[str]] = {}
         self.refusal = ""
         self.meanwhile: Callable[[], object] = lambda: None  # what happens while it takes a job
         self.deaf = False  # takes a job, and its answer is lost
 
-    def check(self, nodes: int) -> None:
+    def check_nodes(self, nodes: int) -> None:
         if nodes > 8:
             raise UnsupportedError("No queue has so many machines.")
 
-    def start(self, run: str, nodes: int) -> str:
+    def start_job(self, run: str, nodes: int) -> str:
         if self.refusal:
             raise UnavailableError(self.refusal)
         self.meanwhile()
@@ -48,25 +48,25 @@ class Queue:
             raise KeyboardInterrupt  # as a function that is killed: nothing is written afterwards
         return job
 
-    def find(self, run: str, since: str) -> str | None:
+    def find_job(self, run: str, since: str) -> str | None:
         found = [f"job-{place}" for place, (name, _) in enumerate(self.started, 1) if name == run]
         return found[-1] if found else None
 
-    def look(self, ids: Sequence[str]) -> Mapping[str, Look]:
+    def poll(self, ids: Sequence[str]) -> Mapping[str, JobStatus]:
         return {job: self.looks[job] for job in ids if job in self.looks}
 
-    def read(self, job: str, log: str, token: str) -> Page:
+    def read_log(self, job: str, log: str, token: str) -> LogPage:
         begin = int(token or 0)
         lines = self.logs.get(job, [])[begin:]
-        return Page(lines, str(begin + len(lines)))
+        return LogPage(lines, str(begin + len(lines)))
 
-    def stop(self, job: str, why: str) -> None:
-        self.stopped.append((job, why))
+    def stop_job(self, job: str, reason: str) -> None:
+        self.stopped.append((job, reason))
 
-    def move(self, job: str, phase: Phase, word: str = "", reason: str = "") -> None:
+    def move(self, job: str, phase: JobPhase, word: str = "", reason: str = "") -> None:
         """Put a job into another state."""
         word = word or {"waiting": "RUNNABLE", "running": "RUNNING", "over": "FAILED"}[phase]
-        self.looks[job] = Look(phase, word, reason, attempts=1, log=f"train/{job}")
+        self.looks[job] = JobStatus(phase, word, reason, attempts=1, log=f"train/{job}")
 
 
 class Api:
@@ -74,7 +74,7 @@ class Api:
 
     def __init__(self, store: ObjectStore) -> None:
         self.store, self.queue = store, Queue()
-        self.handle = Trainer(store, self.queue)
+        self.handle = TrainingApi(store, self.queue)
 
     def __call__(self, method: str, path: str, body: object = None, *, by: str = ANN) -> tuple[int, Any]:
         where, _, query = path.partition("?")
@@ -97,12 +97,12 @@ class Api:
 
     def say(self, run: str, state: Any, reason: str = "", at: str = "") -> None:  # noqa: ANN401 - a word of `State`
         """What a trainer writes of itself."""
-        told = Status(state=state, started=now(), at=at or now(), seconds=3.5, reason=reason)
-        self.store.put(run_store.path(run, "status.json"), encode(told))
+        told = RunStatus(state=state, started=now(), at=at or now(), seconds=3.5, reason=reason)
+        self.store.put(run_store.run_path(run, "status.json"), encode_document(told))
 
     def publish(self, run: str, reference: str) -> None:
         """What a trainer writes in the end."""
-        self.store.put(run_store.path(run, "published.json"), encode(Published(reference)))
+        self.store.put(run_store.run_path(run, "published.json"), encode_document(PublishedVersion(reference)))
 
     def tell(self, **detail: object) -> str:
         """An event of Batch; what was done."""
@@ -110,9 +110,9 @@ class Api:
         event["detail"] |= detail
         return str(self.handle(event, None)["done"][0])
 
-    def job(self, run: str = "monday") -> jobs.Job:
+    def job(self, run: str = "monday") -> jobs.TrainingJob:
         """The run's job as it is written down."""
-        found = jobs.find(self.store, run)
+        found = jobs.find_job(self.store, run)
         assert found is not None
         return found
 

@@ -7,18 +7,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.training_api.requests import LARGEST, Order, take
+from functions.training_api.requests import MAX_BODY_BYTES, TrainingRequest, parse_training_request
 from pilotlight.api.http import Request
 from pilotlight.errors import InvalidInputError, PilotlightError, TooLargeError
-from pilotlight.recipes.schema import dump, load
+from pilotlight.recipes.schema import dump_recipe, load_recipe
 
-WHOLE = load("digits", ["epochs=3"])
+WHOLE = load_recipe("digits", ["epochs=3"])
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
 
 
-def order(body: object, **query: str) -> Order:
+def order(body: object, **query: str) -> TrainingRequest:
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return take(Request("POST", "/v1/trainings", {}, {}, sent, "1", query))
+    return parse_training_request(Request("POST", "/v1/trainings", {}, {}, sent, "1", query))
 
 
 def refused(body: object, **query: str) -> str:
@@ -32,19 +32,19 @@ def refused(body: object, **query: str) -> str:
 
 def test_a_recipe_of_record_by_its_name_with_changes() -> None:
     taken = order({"recipe": "digits", "set": ["epochs=3"], "run": "monday", "nodes": 2, "resume": True})
-    assert taken == Order(WHOLE, "monday", 2, resume=True)
+    assert taken == TrainingRequest(WHOLE, "monday", 2, resume=True)
 
 
-@pytest.mark.parametrize("write", [lambda: dump(WHOLE).encode(), lambda: json.dumps(tree()).encode()])
+@pytest.mark.parametrize("write", [lambda: dump_recipe(WHOLE).encode(), lambda: json.dumps(tree()).encode()])
 def test_a_whole_recipe_is_the_body(write: object) -> None:
     assert callable(write)
     taken = order(write(), run="monday", nodes="3", resume="true")
-    assert taken == Order(WHOLE, "monday", 3, resume=True)
+    assert taken == TrainingRequest(WHOLE, "monday", 3, resume=True)
 
 
 def test_an_order_in_yaml() -> None:
     body = yaml.safe_dump({"recipe": tree(), "set": ["epochs=4"], "run": "monday"}).encode()
-    assert order(body).recipe == load("digits", ["epochs=4"])
+    assert order(body).recipe == load_recipe("digits", ["epochs=4"])
 
 
 def tree() -> object:
@@ -91,7 +91,7 @@ def test_what_orders_nothing_is_told_in_a_sentence(body: object, words: str) -> 
 
 def test_a_body_beyond_the_limit_is_not_read() -> None:
     with pytest.raises(TooLargeError, match="262,145 bytes"):
-        order(b"#" * (LARGEST + 1))
+        order(b"#" * (MAX_BODY_BYTES + 1))
 
 
 @pytest.mark.parametrize(

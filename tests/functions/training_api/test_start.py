@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from pilotlight.recipes.schema import dump, load
+from pilotlight.recipes.schema import dump_recipe, load_recipe
 from pilotlight.training_runs import jobs, run_store
-from pilotlight.training_runs.jobs import Job
+from pilotlight.training_runs.jobs import TrainingJob
 from tests.functions.training_api.conftest import ANN, Api, Queue
 
 
@@ -22,7 +22,7 @@ def test_a_training_is_started_with_its_recipe_in_the_store(api: Api) -> None:
     }  # fmt: skip
     assert body["links"]["log"] == "/v1/trainings/monday/log"
     assert api.queue.started == [("monday", 1)]
-    assert api.store.get("runs/monday/recipe.yaml").data.decode() == dump(load("digits", ["epochs=3"]))
+    assert api.store.get("runs/monday/recipe.yaml").data.decode() == dump_recipe(load_recipe("digits", ["epochs=3"]))
 
 
 def test_the_same_again_starts_nothing(api: Api) -> None:
@@ -51,7 +51,7 @@ def test_several_nodes(api: Api) -> None:
 def test_what_can_never_be_started_leaves_nothing_behind(api: Api) -> None:
     status, body = api.start(nodes=9)
     assert (status, body["error"]) == (501, "No queue has so many machines.")
-    assert list(api.store.paths("runs")) == []
+    assert list(api.store.list_paths("runs")) == []
 
 
 def test_of_many_at_the_same_time_one_starts_the_job(api: Api) -> None:
@@ -111,14 +111,14 @@ def test_a_job_that_is_forgotten_may_be_followed_by_another(api: Api) -> None:
 def age(api: Api) -> None:
     """Make the job one that was asked for a minute ago."""
     before = (datetime.now(UTC) - timedelta(seconds=61)).isoformat()
-    jobs.change(api.store, "monday", lambda job: msgspec.structs.replace(job, asked=before))
+    jobs.update_job(api.store, "monday", lambda job: msgspec.structs.replace(job, asked=before))
 
 
 def test_a_start_whose_answer_was_lost_is_found_and_not_made_again(api: Api) -> None:
     api.queue.refusal = "batch did not submit_job: timed out."
     assert api.start()[0] == 503
     api.queue.refusal = ""
-    api.queue.start("monday", 1)  # the queue had taken it nevertheless
+    api.queue.start_job("monday", 1)  # the queue had taken it nevertheless
     status, body = api.start()
     assert (status, body["state"], body["job"]["id"]) == (202, "queued", "job-1")
     assert len(api.queue.started) == 1
@@ -156,7 +156,7 @@ def test_a_start_that_was_killed_before_the_job_is_made_again(half: Api) -> None
 
 
 def test_a_run_that_is_trained_elsewhere_is_left_alone(api: Api) -> None:
-    api.store.put(run_store.path("monday", "recipe.yaml"), dump(load("digits")).encode())
+    api.store.put(run_store.run_path("monday", "recipe.yaml"), dump_recipe(load_recipe("digits")).encode())
     api.say("monday", "paused")
     status, body = api.start()
     assert (status, body["state"], body["job"]) == (200, "paused", None)
@@ -166,7 +166,7 @@ def test_a_run_that_is_trained_elsewhere_is_left_alone(api: Api) -> None:
 
 
 def test_a_recipe_of_another_release_is_a_conflict(api: Api) -> None:
-    api.store.put(run_store.path("monday", "recipe.yaml"), b"name: digits\nnovelty: 3\n")
+    api.store.put(run_store.run_path("monday", "recipe.yaml"), b"name: digits\nnovelty: 3\n")
     status, body = api.start()
     assert status == 409
     assert "another release" in body["error"]
@@ -174,19 +174,19 @@ def test_a_recipe_of_another_release_is_a_conflict(api: Api) -> None:
 
 def test_a_swap_of_the_job_is_tried_again(api: Api) -> None:
     api.start()
-    seen = list[Job]()
+    seen = list[TrainingJob]()
 
-    def interfered(job: Job) -> Job:
+    def interfered(job: TrainingJob) -> TrainingJob:
         if not seen:
-            jobs.change(api.store, "monday", lambda old: msgspec.structs.replace(old, by="bob"))
+            jobs.update_job(api.store, "monday", lambda old: msgspec.structs.replace(old, by="bob"))
         seen.append(job)
         return msgspec.structs.replace(job, nodes=2)
 
-    assert jobs.change(api.store, "monday", interfered).by == "bob"
+    assert jobs.update_job(api.store, "monday", interfered).by == "bob"
     assert [job.by for job in seen] == [ANN, "bob"]
 
 
 def test_the_fake_queue_keeps_the_contract() -> None:
     queue = Queue()
-    assert queue.find("monday", "") is None
-    assert queue.look(["job-1"]) == {}
+    assert queue.find_job("monday", "") is None
+    assert queue.poll(["job-1"]) == {}

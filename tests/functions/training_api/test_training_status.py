@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pilotlight.contracts.manifest import encode
+from pilotlight.contracts.manifest import encode_document
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.schema import dump, load
+from pilotlight.recipes.schema import dump_recipe, load_recipe
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.storage.object_store import open_store
 from pilotlight.training_runs import run_store
-from pilotlight.training_runs.jobs import Stop
+from pilotlight.training_runs.jobs import StopRequest
 from tests import fakes
 from tests.functions.training_api.conftest import ANN, Api, now
 
@@ -26,7 +26,7 @@ def test_a_training_from_queue_to_version(api: Api) -> None:
     api.start(set=["epochs=5"])
     api.queue.move("job-1", "running")
     api.say("monday", "running")
-    api.store.put(run_store.path("monday", "metrics.jsonl"), lines(3))
+    api.store.put(run_store.run_path("monday", "metrics.jsonl"), lines(3))
     shown = api.show()
     assert (shown["state"], shown["epochs"], shown["of"], shown["last"]["number"]) == ("running", 3, 5, 3)
     assert (shown["job"]["state"], shown["job"]["log"], shown["seconds"]) == ("RUNNING", "train/job-1", 6.0)
@@ -85,7 +85,7 @@ def test_a_job_that_is_forgotten_without_a_word(api: Api) -> None:
 
 
 def test_a_run_that_nobody_asked_for_over_http_is_shown_as_it_says(api: Api) -> None:
-    api.store.put(run_store.path("mine", "recipe.yaml"), dump(load("digits")).encode())
+    api.store.put(run_store.run_path("mine", "recipe.yaml"), dump_recipe(load_recipe("digits")).encode())
     api.say("mine", "failed", "No space left.")
     shown = api.show("mine")
     assert (shown["state"], shown["reason"], shown["job"]) == ("failed", "No space left.", None)
@@ -96,7 +96,7 @@ def test_a_run_that_nobody_asked_for_over_http_is_shown_as_it_says(api: Api) -> 
 
 def test_what_an_earlier_job_said_is_not_told_of_the_next(api: Api) -> None:
     long_ago = (datetime.now(UTC) - timedelta(days=1)).isoformat()
-    api.store.put(run_store.path("monday", "recipe.yaml"), dump(load("digits")).encode())
+    api.store.put(run_store.run_path("monday", "recipe.yaml"), dump_recipe(load_recipe("digits")).encode())
     api.say("monday", "paused", "Stopped by SIGTERM.", at=long_ago)
     api.start(resume=True)
     assert (api.show()["state"], api.show()["reason"]) == ("queued", "")
@@ -123,7 +123,7 @@ def test_cancelling_twice_is_one_stop(api: Api) -> None:
     for by in ("bob", "ann"):
         assert api("POST", "/v1/trainings/monday/cancel", {}, by=by)[0] == 202
     stop = api.job().stop
-    assert isinstance(stop, Stop)
+    assert isinstance(stop, StopRequest)
     assert stop.by == "bob"
 
 
@@ -153,7 +153,7 @@ def test_the_list_begins_with_what_changed_last() -> None:
     api = Api(open_store("memory://"))  # S3 counts whole seconds
     for name in ("first", "second", "third"):
         api.start(name)
-    api.store.put(run_store.path("first", "metrics.jsonl"), lines(1))
+    api.store.put(run_store.run_path("first", "metrics.jsonl"), lines(1))
     status, body = api("GET", "/v1/trainings?limit=2")
     assert status == 200
     assert [row["run"] for row in body["trainings"]] == ["first", "third"]
@@ -166,7 +166,7 @@ def test_the_list_begins_with_what_changed_last() -> None:
 
 
 def test_half_a_run_is_not_listed(api: Api) -> None:
-    api.store.put(run_store.path("broken", "metrics.jsonl"), lines(1))
+    api.store.put(run_store.run_path("broken", "metrics.jsonl"), lines(1))
     assert api("GET", "/v1/trainings")[1] == {"trainings": [], "total": 0, "next": None}
 
 
@@ -215,13 +215,13 @@ def test_a_good_end_is_kept_and_counts_nothing(api: Api, capsys: pytest.CaptureF
 
 def test_the_end_of_a_node_or_of_another_job_changes_nothing(api: Api) -> None:
     api.start()
-    before = encode(api.job())
+    before = encode_document(api.job())
     assert "one node of a job" in api.tell(jobId="job-1#0")
     assert "another job by now, job-1" in api.tell(jobId="job-0")
     assert "was not started here" in api.tell(jobId="job-0", parameters={"run": "nothing"})
     assert "is of no run" in api.tell(jobId="job-0", parameters={})
     assert "is of no run" in api.tell(jobId="job-0", parameters={"run": "../../models"})
-    assert encode(api.job()) == before
+    assert encode_document(api.job()) == before
 
 
 def test_an_end_may_be_told_before_the_start_is_through(api: Api) -> None:

@@ -11,12 +11,14 @@ import msgspec
 import pybase64
 from msgspec import Struct, field
 
-from pilotlight.api.request_context import Trace
+from pilotlight.api.request_context import RequestContext
 from pilotlight.errors import InvalidInputError, UnsupportedError
 
 JSON = "application/json"
-FORM = ("resource", "httpMethod")  # by which a request is routed
-OTHERS = "HTTP APIs, function URLs and load balancers send another; put the REST API of template.yaml before it."
+REQUIRED_KEYS = ("resource", "httpMethod")  # by which a request is routed
+UNSUPPORTED_HINT = (
+    "HTTP APIs, function URLs and load balancers send another; put the REST API of template.yaml before it."
+)
 
 
 class Request(Struct, frozen=True):
@@ -30,33 +32,35 @@ class Request(Struct, frozen=True):
     id: str
     query: Mapping[str, str] = field(default_factory=dict)  # of a name that comes twice, the last
     context: Mapping[str, Any] = field(default_factory=dict)  # what else the gateway knows
-    trace: Trace = field(default_factory=Trace)
+    trace: RequestContext = field(default_factory=RequestContext)
 
     @classmethod
-    def from_event(cls, event: Mapping[str, Any], trace: Trace | None = None) -> "Request":
+    def from_event(cls, event: Mapping[str, Any], trace: RequestContext | None = None) -> "Request":
         """Read a REST proxy event; `InvalidInputError` when its body is not the base64 that it says it is.
 
         `UnsupportedError` for the events of other gateways, which know no resources.
         """
         if "resource" not in event or "httpMethod" not in event:
-            raise UnsupportedError(f"The event is no request of a REST API: {', '.join(FORM)} is not in it. {OTHERS}")
+            raise UnsupportedError(
+                f"The event is no request of a REST API: {', '.join(REQUIRED_KEYS)} is not in it. {UNSUPPORTED_HINT}"
+            )
         context = event.get("requestContext") or {}
         return cls(
             method=event["httpMethod"],
             resource=event["resource"],
             parameters=event.get("pathParameters") or {},
             headers={name.lower(): value for name, value in (event.get("headers") or {}).items()},
-            body=body_bytes(event.get("body"), encoded=bool(event.get("isBase64Encoded"))),
+            body=decode_event_body(event.get("body"), is_base64=bool(event.get("isBase64Encoded"))),
             id=context.get("requestId", ""),
             query=event.get("queryStringParameters") or {},
             context=context,
-            trace=trace or Trace(),
+            trace=trace or RequestContext(),
         )
 
     @property
     def caller(self) -> str:
         """Who the gateway says it is: an IAM principal, a token's subject, an API key's id, an address."""
-        return caller(self.context)
+        return get_caller(self.context)
 
 
 class Response(Struct, frozen=True):
@@ -82,7 +86,7 @@ class Response(Struct, frozen=True):
         }
 
 
-def caller(context: Mapping[str, Any]) -> str:
+def get_caller(context: Mapping[str, Any]) -> str:
     """The best name that the gateway has for who is calling; empty when it has none."""
     identity, authorizer = context.get("identity") or {}, context.get("authorizer") or {}
     claims = authorizer.get("claims") or {}
@@ -91,14 +95,14 @@ def caller(context: Mapping[str, Any]) -> str:
     return next((str(name) for name in (*names, identity.get("sourceIp")) if name), "")
 
 
-def body_bytes(body: str | None, *, encoded: bool) -> bytes:
+def decode_event_body(body: str | None, *, is_base64: bool) -> bytes:
     """The body as it was sent: the gateway encodes all of them, SAM's local one only some.
 
     pybase64 takes 0.1 ms for a tensor of 1 MB where python's own takes 6 (infra/decisions/0019).
     """
     if body is None:
         return b""
-    if not encoded:
+    if not is_base64:
         return body.encode()
     try:
         return pybase64.b64decode(body, validate=True)

@@ -20,82 +20,100 @@ from typing import Any
 import numpy as np
 
 from pilotlight.contracts import upload
-from pilotlight.contracts.batch import new_id
+from pilotlight.contracts.batch import generate_sortable_id
 from pilotlight.contracts.manifest import Datatype
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 
-MAGIC = b"\x93NUMPY"
-HEADER = 65_536  # bytes that a .npy file may have before its numbers; numpy's own is 128
+NPY_MAGIC = b"\x93NUMPY"
+MAX_NPY_HEADER_BYTES = 65_536  # bytes that a .npy file may have before its numbers; numpy's own is 128
 
 
-class Answers:
+class StoredOutputs:
     """Where outputs go that are too large to be sent; nowhere, unless it is `kept`."""
 
-    def __init__(self, registry: Registry, *, kept: bool) -> None:
+    def __init__(self, registry: Registry, *, enabled: bool) -> None:
         self._registry = registry
-        self._kept = kept
+        self._enabled = enabled
 
-    def put(self, outputs: Mapping[str, bytes], size: int) -> dict[str, dict[str, Any]]:
+    def store_outputs(self, outputs: Mapping[str, bytes], size: int) -> dict[str, dict[str, Any]]:
         """The parameters by which each output is found; `TooLargeError` where none are kept."""
-        if not self._kept:
+        if not self._enabled:
             raise TooLargeError(
                 f"The answer has {size:,} bytes, more than Lambda sends. Ask for fewer items or outputs, or by "
                 "POST /v1/batches, whose answers may be larger; or deploy with LargeAnswers=on."
             )
-        store, name = self._registry.store, new_id()
-        told = {}
+        store, name = self._registry.store, generate_sortable_id()
+        parameters = {}
         for place, (output, data) in enumerate(outputs.items()):
-            path = f"{upload.ANSWERS}/{name}/{place}"
+            path = f"{upload.ANSWERS_FOLDER}/{name}/{place}"
             store.create(path, data)
-            told[output] = {"s3_uri": f"{store.url}/{path}", "bytes": len(data), "file_id": f"file-{name}-{place}"}
-        return told
+            parameters[output] = {
+                "s3_uri": f"{store.url}/{path}",
+                "bytes": len(data),
+                "file_id": f"file-{name}-{place}",
+            }
+        return parameters
 
 
-class Uploads:
+class UploadedTensors:
     """The uploads of a registry's store; `budget` is how many bytes of them one request may take."""
 
-    def __init__(self, registry: Registry, budget: int) -> None:
+    def __init__(self, registry: Registry, budget_bytes: int) -> None:
         self._registry = registry  # whose store is another one after a snapshot
-        self.budget = budget
+        self.budget_bytes = budget_bytes
 
-    def read(self, uri: object, name: str, datatype: Datatype, shape: Sequence[int], left: int) -> memoryview:
-        """The bytes for the input `name`, at most `left` of them.
+    def read_tensor(
+        self, uri: object, name: str, datatype: Datatype, shape: Sequence[int], remaining_bytes: int
+    ) -> memoryview:
+        """The bytes for the input `name`, at most `remaining_bytes` of them.
 
         `InvalidInputError` for another address or size, `TooLargeError` beyond the memory, `NotFoundError` for nothing.
         """
-        path = upload.key(self._registry.store.url, uri)
-        size, e_tag = self._registry.store.stamp(path)
-        if size > left:
-            raise TooLargeError(f"Input {name!r} is {size:,} bytes at {path}; of this request {left:,} more are held.")
-        wanted = None if datatype == "BYTES" else prod(shape) * NUMPY_DTYPES[datatype].itemsize
-        if wanted is not None and not wanted <= size <= wanted + HEADER:
-            takes = f"shape {list(shape)} of {datatype} takes {wanted:,}"
+        path = upload.parse_upload_uri(self._registry.store.url, uri)
+        size, e_tag = self._registry.store.get_size_and_e_tag(path)
+        if size > remaining_bytes:
+            raise TooLargeError(
+                f"Input {name!r} is {size:,} bytes at {path}; of this request {remaining_bytes:,} more are held."
+            )
+        expected_bytes = None if datatype == "BYTES" else prod(shape) * NUMPY_DTYPES[datatype].itemsize
+        if expected_bytes is not None and not expected_bytes <= size <= expected_bytes + MAX_NPY_HEADER_BYTES:
+            takes = f"shape {list(shape)} of {datatype} takes {expected_bytes:,}"
             raise InvalidInputError(f"Input {name!r} has {size:,} bytes at {path}, but {takes}.")
-        data = self._bytes(path, size, e_tag)
-        return memoryview(data) if wanted is None or size == wanted else values(data, name, datatype, shape)
+        data = self._read_bytes(path, size, e_tag)
+        return (
+            memoryview(data)
+            if expected_bytes is None or size == expected_bytes
+            else read_npy_values(data, name, datatype, shape)
+        )
 
-    def _bytes(self, path: str, size: int, e_tag: str) -> bytearray:
+    def _read_bytes(self, path: str, size: int, e_tag: str) -> bytearray:
         data, position = bytearray(size), 0
-        for block in self._registry.store.blocks(path, 0, size, e_tag):
+        for block in self._registry.store.iterate_blocks(path, 0, size, e_tag):
             data[position : position + len(block)] = block
             position += len(block)
         return data
 
 
-def values(data: bytearray, name: str, datatype: Datatype, shape: Sequence[int]) -> memoryview:
+def read_npy_values(data: bytearray, name: str, datatype: Datatype, shape: Sequence[int]) -> memoryview:
     """The numbers of a .npy file that says of itself what the request says of it."""
-    stream = io.BytesIO(data[: HEADER + len(MAGIC)])
+    stream = io.BytesIO(data[: MAX_NPY_HEADER_BYTES + len(NPY_MAGIC)])
     try:
         major, _ = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        said, columns_first, dtype = read(stream)
+        read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        stored_shape, columns_first, dtype = read_header(stream)
     except ValueError as exc:
         raise InvalidInputError(f"Input {name!r} is neither raw bytes of its shape nor a .npy file: {exc}.") from exc
-    wanted = NUMPY_DTYPES[datatype].newbyteorder("<")
-    if (*said,) != (*shape,) or dtype.newbyteorder("=") != wanted.newbyteorder("=") or dtype.str != wanted.str:
-        raise InvalidInputError(f"Input {name!r} is {dtype} of {list(said)} in its .npy file, not {datatype} {shape}.")
-    if columns_first and len(said) > 1:
+    expected_dtype = NUMPY_DTYPES[datatype].newbyteorder("<")
+    if (
+        (*stored_shape,) != (*shape,)
+        or dtype.newbyteorder("=") != expected_dtype.newbyteorder("=")
+        or dtype.str != expected_dtype.str
+    ):
+        raise InvalidInputError(
+            f"Input {name!r} is {dtype} of {list(stored_shape)} in its .npy file, not {datatype} {shape}."
+        )
+    if columns_first and len(stored_shape) > 1:
         raise InvalidInputError(f"Input {name!r} lies column by column; save np.ascontiguousarray of it.")
     return memoryview(data)[stream.tell() :]

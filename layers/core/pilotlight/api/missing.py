@@ -10,9 +10,9 @@ import re
 TEXT_OR_NAN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|\bNaN\b', re.DOTALL)
 
 
-def as_null(body: bytes) -> bytes | None:
+def replace_nan_with_null(body: bytes) -> bytes | None:
     """The body with null for each NaN that stands outside of texts; None where there is none."""
     if b"NaN" not in body:
         return None
-    mended = TEXT_OR_NAN.sub(lambda found: b"null" if found[0] == b"NaN" else found[0], body)
-    return None if mended == body else mended
+    replaced = TEXT_OR_NAN.sub(lambda found: b"null" if found[0] == b"NaN" else found[0], body)
+    return None if replaced == body else replaced

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-from pilotlight.runtime.model_cache import Key
+from pilotlight.runtime.model_cache import VersionKey
 
 PHASES = ("compute_input", "compute_infer", "compute_output")  # decode and check; the graph; encode
-UNUSED = ("queue", "cache_hit", "cache_miss")
+UNUSED_COUNTERS = ("queue", "cache_hit", "cache_miss")
 Clock = Callable[[], int]
 
 
@@ -31,12 +31,12 @@ class Duration:
         self.count += 1
         self.ns += ns
 
-    def document(self) -> dict[str, int]:
+    def to_document(self) -> dict[str, int]:
         """The extension's form of it."""
         return {"count": self.count, "ns": self.ns}
 
 
-class Record:
+class VersionStatistics:
     """What one version has done; `batches` has the three phases by the number of items."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Record:
         self.last_ms = 0  # since 1970
         self.batches: dict[int, tuple[Duration, Duration, Duration]] = {}
 
-    def succeed(self, ns: int, phases: tuple[int, int, int], items: int) -> None:
+    def record_success(self, ns: int, phases: tuple[int, int, int], items: int) -> None:
         """An answer to `items` inferences at once, `ns` in all, of which `phases`."""
         self.success.add(ns)
         self.items += items
@@ -56,12 +56,12 @@ class Record:
         for duration, taken in zip(self.batches[items], phases, strict=True):
             duration.add(taken)
 
-    def document(self, key: Key, warm_bytes: int | None) -> dict[str, Any]:
-        """One entry of `model_stats`; `warm_bytes` is what the version takes in memory, None when it is not open."""
-        durations: dict[str, Any] = {"success": self.success.document(), "fail": self.fail.document()}
-        durations |= {name: Duration().document() for name in UNUSED}
-        durations |= {phase: self._sum(place) for place, phase in enumerate(PHASES)}
-        memory = [] if warm_bytes is None else [{"type": "CPU", "id": 0, "byte_size": warm_bytes}]
+    def to_document(self, key: VersionKey, memory_bytes: int | None) -> dict[str, Any]:
+        """One entry of `model_stats`; `memory_bytes` is what the version takes in memory, None when it is not open."""
+        durations: dict[str, Any] = {"success": self.success.to_document(), "fail": self.fail.to_document()}
+        durations |= {name: Duration().to_document() for name in UNUSED_COUNTERS}
+        durations |= {phase: self._sum_phase(place) for place, phase in enumerate(PHASES)}
+        memory = [] if memory_bytes is None else [{"type": "CPU", "id": 0, "byte_size": memory_bytes}]
         return {
             "name": key[0],
             "version": str(key[1]),
@@ -70,22 +70,22 @@ class Record:
             "execution_count": self.success.count,
             "inference_stats": durations,
             "response_stats": {},
-            "batch_stats": [batch(items, phases) for items, phases in sorted(self.batches.items())],
+            "batch_stats": [format_batch_stats(items, phases) for items, phases in sorted(self.batches.items())],
             "memory_usage": memory,
         }
 
-    def _sum(self, place: int) -> dict[str, int]:
-        found = [phases[place] for phases in self.batches.values()]
-        return {"count": sum(each.count for each in found), "ns": sum(each.ns for each in found)}
+    def _sum_phase(self, index: int) -> dict[str, int]:
+        durations = [phases[index] for phases in self.batches.values()]
+        return {"count": sum(each.count for each in durations), "ns": sum(each.ns for each in durations)}
 
 
-def batch(items: int, phases: tuple[Duration, ...]) -> dict[str, Any]:
+def format_batch_stats(items: int, phases: tuple[Duration, ...]) -> dict[str, Any]:
     """One entry of `batch_stats`."""
-    spent = {phase: duration.document() for phase, duration in zip(PHASES, phases, strict=True)}
+    spent = {phase: duration.to_document() for phase, duration in zip(PHASES, phases, strict=True)}
     return {"batch_size": items, **spent}
 
 
-class Call:
+class CallTimer:
     """One inference while it runs: `with` it around the work, and say when a phase is over.
 
     What leaves the `with` by an exception counts as a failure.
@@ -93,20 +93,20 @@ class Call:
 
     __slots__ = ("_clock", "_infer", "_input", "_record", "_start", "items")
 
-    def __init__(self, record: Record, clock: Clock) -> None:
+    def __init__(self, record: VersionStatistics, clock: Clock) -> None:
         self._record = record
         self._clock = clock
         self.items = 1
 
-    def __enter__(self) -> "Call":
+    def __enter__(self) -> "CallTimer":
         self._start = self._input = self._infer = self._clock()
         return self
 
-    def decoded(self, items: int) -> None:
+    def mark_decoded(self, items: int) -> None:
         """The input is read and checked; it holds this many items."""
         self.items, self._input = items, self._clock()
 
-    def inferred(self) -> None:
+    def mark_inferred(self) -> None:
         """The graph has run."""
         self._infer = self._clock()
 
@@ -118,27 +118,31 @@ class Call:
             self._record.fail.add(end - self._start)
             return
         phases = self._input - self._start, self._infer - self._input, end - self._infer
-        self._record.succeed(end - self._start, phases, self.items)
+        self._record.record_success(end - self._start, phases, self.items)
 
 
-class Statistics:
+class ModelStatistics:
     """The records of all versions that this environment was asked for."""
 
     def __init__(self, clock: Clock = time.perf_counter_ns) -> None:
         self._clock = clock
-        self._records: dict[Key, Record] = {}
+        self._records: dict[VersionKey, VersionStatistics] = {}
 
-    def call(self, key: Key) -> Call:
+    def start_call(self, key: VersionKey) -> CallTimer:
         """An inference of the version is about to start."""
         record = self._records.get(key)
         if record is None:
-            record = self._records[key] = Record()
-        return Call(record, self._clock)
+            record = self._records[key] = VersionStatistics()
+        return CallTimer(record, self._clock)
 
-    def versions(self, name: str | None = None) -> list[Key]:
+    def list_versions(self, name: str | None = None) -> list[VersionKey]:
         """The versions with a record, those of one model or all."""
         return sorted(key for key in self._records if name in (None, key[0]))
 
-    def document(self, keys: Iterable[Key], warm: dict[Key, int]) -> dict[str, Any]:
+    def build_document(self, keys: Iterable[VersionKey], memory_bytes: dict[VersionKey, int]) -> dict[str, Any]:
         """The body of the extension's answer for these versions; zeros for one that nobody asked for yet."""
-        return {"model_stats": [self._records.get(key, Record()).document(key, warm.get(key)) for key in keys]}
+        return {
+            "model_stats": [
+                self._records.get(key, VersionStatistics()).to_document(key, memory_bytes.get(key)) for key in keys
+            ]
+        }

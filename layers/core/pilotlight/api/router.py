@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pilotlight.api.http import Request, Response
-from pilotlight.api.request_context import Bill, Trace
-from pilotlight.api.usage_log import Ledger
+from pilotlight.api.request_context import CostMeter, RequestContext
+from pilotlight.api.usage_log import UsageLog
 from pilotlight.errors import (
     ConflictError,
     DeadlineError,
@@ -29,10 +29,10 @@ from pilotlight.observability import correlation
 LOG = logging.getLogger("pilotlight.api")
 
 Endpoint = Callable[[Request], Response]
-Worded = Callable[..., Response]  # a status, a sentence and headers as the body that the routes' clients show
+ErrorFormatter = Callable[..., Response]  # a status, a sentence and headers as the body that the routes' clients show
 Routes = Mapping[str, Mapping[str, Endpoint]]  # resource -> verb -> endpoint
 
-STATUSES: Mapping[type[PilotlightError], int] = {
+STATUS_CODES: Mapping[type[PilotlightError], int] = {
     InvalidInputError: 400,
     MethodNotAllowedError: 405,
     TooLargeError: 413,
@@ -52,48 +52,52 @@ class Router:
     def __init__(
         self,
         routes: Routes,
-        bill: Bill | None = None,
-        ledger: Ledger | None = None,
-        worded: Worded | None = None,
-        after: Callable[[], None] | None = None,
+        cost_meter: CostMeter | None = None,
+        usage_log: UsageLog | None = None,
+        error_formatter: ErrorFormatter | None = None,
+        on_response: Callable[[], None] | None = None,
     ) -> None:
-        """`after` is called when an answer is ready, before the runtime sends it: it must not take long."""
+        """`on_response` is called when an answer is ready, before the runtime sends it: it must not take long."""
         self._routes = routes
-        self._bill = bill
-        self._ledger = ledger
-        self._worded = worded or failure
-        self._after = after
+        self._cost_meter = cost_meter
+        self._usage_log = usage_log
+        self._error_formatter = error_formatter or build_error_response
+        self._on_response = on_response
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
         """Answer a REST proxy event, with what the call took and cost where there is a bill, noted in the ledger."""
-        trace = Trace.of(event, context)
-        answer = self.answer(event, trace).to_event()
-        if self._bill is not None:
+        trace = RequestContext.from_event(event, context)
+        response = self.dispatch(event, trace).to_event()
+        if self._cost_meter is not None:
             if trace.marks:
-                trace.mark("encode")
-            charge = self._bill.charge(trace)
-            answer["headers"].update(charge.headers(trace))
-            if self._ledger is not None:
-                self._ledger.call(event, trace, charge, answer["statusCode"])
-        if self._after is not None:
-            self._after()
-        return answer
+                trace.mark_stage("encode")
+            cost = self._cost_meter.measure_call(trace)
+            response["headers"].update(cost.to_headers(trace))
+            if self._usage_log is not None:
+                self._usage_log.record_http_call(event, trace, cost, response["statusCode"])
+        if self._on_response is not None:
+            self._on_response()
+        return response
 
-    def answer(self, event: Mapping[str, Any], trace: Trace) -> Response:
+    def dispatch(self, event: Mapping[str, Any], trace: RequestContext) -> Response:
         """Dispatch, and turn what is raised into its status and one sentence."""
-        correlation.begin(trace.correlation)
+        correlation.set_correlation_id(trace.correlation)
         try:
             request = Request.from_event(event, trace)
-            trace.correlation = correlation.begin(correlation.of(request.headers, request.id))
-            return self.endpoint(request)(request)
+            trace.correlation = correlation.set_correlation_id(
+                correlation.get_correlation_id(request.headers, request.id)
+            )
+            return self.find_endpoint(request)(request)
         except PilotlightError as exc:
-            return self._worded(status_of(exc), str(exc), **beside(exc))
+            return self._error_formatter(get_status_code(exc), str(exc), **retry_headers(exc))
         except Exception as exc:  # noqa: BLE001 - the last resort: a bug of ours must reach the log, not the caller
             # Without its words, which may quote what was sent.
-            LOG.error("The handler failed on %s: %s\n%s", event.get("resource"), type(exc).__name__, where(exc))  # noqa: TRY400
-            return self._worded(500, "The server failed on this request; its log says why.")
+            LOG.error(  # noqa: TRY400 - without its words
+                "The handler failed on %s: %s\n%s", event.get("resource"), type(exc).__name__, format_traceback(exc)
+            )
+            return self._error_formatter(500, "The server failed on this request; its log says why.")
 
-    def endpoint(self, request: Request) -> Endpoint:
+    def find_endpoint(self, request: Request) -> Endpoint:
         """The endpoint for the request's route and verb; HEAD is answered as GET."""
         verbs = self._routes.get(request.resource)
         if verbs is None:
@@ -105,17 +109,17 @@ class Router:
         return verbs[verb]
 
 
-def where(exc: BaseException) -> str:
+def format_traceback(exc: BaseException) -> str:
     """The lines of code that an error came through."""
     return "".join(traceback.format_tb(exc.__traceback__))
 
 
-def status_of(error: PilotlightError) -> int:
+def get_status_code(error: PilotlightError) -> int:
     """The status of the nearest ancestor in the table; 500 for an error that nobody put there."""
-    return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
+    return next((STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES), 500)
 
 
-def beside(error: PilotlightError) -> dict[str, str]:
+def retry_headers(error: PilotlightError) -> dict[str, str]:
     """The headers that an error's status asks for: when to come again (RFC 9110, 10.2.3), or by which verb (10.2.1)."""
     if isinstance(error, UnavailableError) and error.retry_after is not None:
         return {"retry-after": str(error.retry_after)}
@@ -124,6 +128,6 @@ def beside(error: PilotlightError) -> dict[str, str]:
     return {}
 
 
-def failure(status: int, message: str, **headers: str) -> Response:
+def build_error_response(status: int, message: str, **headers: str) -> Response:
     """The V2 error body."""
     return Response.json({"error": message}, status, **headers)

@@ -14,45 +14,51 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 
-PREFIX = struct.Struct("<I")  # the length of a BYTES element, in bytes
+LENGTH_PREFIX = struct.Struct("<I")  # the length of a BYTES element, in bytes
 
 
-def decode(data: memoryview, name: str, datatype: Datatype, shape: Sequence[int], *, opaque: bool = False) -> Array:
+def decode_binary_tensor(
+    data: memoryview, name: str, datatype: Datatype, shape: Sequence[int], *, opaque: bool = False
+) -> Array:
     """The bytes of the input `name` as an array of `shape`, without a copy where they lie aligned in memory.
 
     BYTES elements become str, which is what a graph takes, or stay bytes where they are `opaque`: a photograph's, say.
     `InvalidInputError` when there are more or fewer bytes than the shape takes, before anything is allocated.
     """
     if datatype == "BYTES":
-        return elements(data, name, shape, bytes if opaque else text)
+        return decode_byte_elements(data, name, shape, bytes if opaque else decode_text)
     dtype = NUMPY_DTYPES[datatype]
     if len(data) != prod(shape) * dtype.itemsize:
-        wanted = f"shape {list(shape)} of {datatype} takes {prod(shape) * dtype.itemsize}"
-        raise InvalidInputError(f"Input {name!r} has {len(data)} bytes, but {wanted}.")
+        expected = f"shape {list(shape)} of {datatype} takes {prod(shape) * dtype.itemsize}"
+        raise InvalidInputError(f"Input {name!r} has {len(data)} bytes, but {expected}.")
     array = np.frombuffer(data, dtype.newbyteorder("<"))
     if dtype.kind == "b":
         array = array.view(np.uint8) != 0  # any byte but 0 is true; numpy takes some of them amiss
     return (array if array.flags.aligned else array.copy()).reshape(shape)
 
 
-def encode(array: Array) -> bytes:
+def encode_binary_tensor(array: Array) -> bytes:
     """An output's bytes."""
     if array.dtype == object:
-        return b"".join(prefixed(value if isinstance(value, bytes) else str(value).encode()) for value in array.ravel())
+        return b"".join(
+            add_length_prefix(value if isinstance(value, bytes) else str(value).encode()) for value in array.ravel()
+        )
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
 
 
-def elements(data: memoryview, name: str, shape: Sequence[int], read: Callable[[memoryview], object]) -> Array:
-    """BYTES elements as an array of what `read` makes of each."""
+def decode_byte_elements(
+    data: memoryview, name: str, shape: Sequence[int], parse_element: Callable[[memoryview], object]
+) -> Array:
+    """BYTES elements as an array of what `parse_element` makes of each."""
     count = prod(shape)
-    if count * PREFIX.size > len(data):
+    if count * LENGTH_PREFIX.size > len(data):
         raise InvalidInputError(f"Input {name!r} has {len(data)} bytes, too few for {count} elements with lengths.")
     array, position = np.empty(count, object), 0
-    for place in range(count):
-        what = f"Input {name!r}: element {place}"
-        start, position = element(data, position, what)
+    for index in range(count):
+        what = f"Input {name!r}: element {index}"
+        start, position = locate_element(data, position, what)
         try:
-            array[place] = read(data[start:position])
+            array[index] = parse_element(data[start:position])
         except UnicodeDecodeError as exc:
             raise InvalidInputError(f"{what} is not UTF-8: {exc.reason}.") from exc
     if position != len(data):
@@ -60,22 +66,22 @@ def elements(data: memoryview, name: str, shape: Sequence[int], read: Callable[[
     return array.reshape(shape)
 
 
-def element(data: memoryview, position: int, what: str) -> tuple[int, int]:
+def locate_element(data: memoryview, position: int, what: str) -> tuple[int, int]:
     """Where the BYTES element at a position starts behind its length, and where it ends."""
-    start = position + PREFIX.size
+    start = position + LENGTH_PREFIX.size
     if start > len(data):
         raise InvalidInputError(f"{what} ends before its length does.")
-    (length,) = PREFIX.unpack_from(data, position)
+    (length,) = LENGTH_PREFIX.unpack_from(data, position)
     if start + length > len(data):
         raise InvalidInputError(f"{what} says {length} bytes, but {len(data) - start} follow.")
     return start, start + length
 
 
-def text(data: memoryview) -> str:
+def decode_text(data: memoryview) -> str:
     """The element as text; `UnicodeDecodeError` when it is none."""
     return str(data, "utf-8")
 
 
-def prefixed(value: bytes) -> bytes:
+def add_length_prefix(value: bytes) -> bytes:
     """A BYTES element behind its length."""
-    return PREFIX.pack(len(value)) + value
+    return LENGTH_PREFIX.pack(len(value)) + value

@@ -43,44 +43,44 @@ class InferBody(Struct):
     outputs: list[OutputBody] | None = None
 
 
-class MendedBody(InferBody):
+class NanInferBody(InferBody):
     """The same, of a client that wrote NaN."""
 
     nullable: ClassVar[bool] = True
 
 
-Body = TypeVar("Body", InferBody, MendedBody)
-INFER_BODY = msgspec.json.Decoder(InferBody)
-MENDED_BODY = msgspec.json.Decoder(MendedBody)
+Body = TypeVar("Body", InferBody, NanInferBody)
+INFER_BODY_DECODER = msgspec.json.Decoder(InferBody)
+NAN_INFER_BODY_DECODER = msgspec.json.Decoder(NanInferBody)
 
 
-def decode_body(body: memoryview) -> InferBody:
+def decode_infer_body(body: memoryview) -> InferBody:
     """The request's envelope, with the path of whatever is wrong in it."""
     try:
-        return decoded(INFER_BODY, body)
+        return decode_json_body(INFER_BODY_DECODER, body)
     except NotJsonError:
-        mended = missing.as_null(bytes(body))
+        mended = missing.replace_nan_with_null(bytes(body))
         if mended is None:
             raise
-    return decoded(MENDED_BODY, mended)
+    return decode_json_body(NAN_INFER_BODY_DECODER, mended)
 
 
 class NotJsonError(InvalidInputError):
     """The body cannot be read at all."""
 
 
-def decoded(decoder: msgspec.json.Decoder[Body], body: bytes | memoryview) -> Body:
+def decode_json_body(decoder: msgspec.json.Decoder[Body], body: bytes | memoryview) -> Body:
     """The body as the decoder's; `NotJsonError` for one that is none."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as exc:
         raise InvalidInputError(f"The body is not an infer request: {exc}.") from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        why = f"{exc} (JSON has no Infinity, binary tensors do)" if b"Infinity" in bytes(body) else exc
-        raise NotJsonError(f"The body is not JSON: {why if len(body) else 'it is empty'}.") from exc
+        reason = f"{exc} (JSON has no Infinity, binary tensors do)" if b"Infinity" in bytes(body) else exc
+        raise NotJsonError(f"The body is not JSON: {reason if len(body) else 'it is empty'}.") from exc
 
 
-def flag(parameters: Mapping[str, Any], name: str, what: str, *, default: bool) -> bool:
+def parse_flag(parameters: Mapping[str, Any], name: str, what: str, *, default: bool) -> bool:
     """A parameter that is true or false; a text such as "false" is neither, and means something else to each reader."""
     value = parameters.get(name)
     if value is None:

@@ -17,34 +17,38 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 
-IN_BINARY_ONLY = frozenset({"FP16", "BF16"})  # as in Triton: JSON numbers would promise digits that are not there
-LARGEST: dict[Datatype, float] = {name: float(np.finfo(NUMPY_DTYPES[name]).max) for name in ("FP32", "FP64")}
+BINARY_ONLY_DATATYPES = frozenset(
+    {"FP16", "BF16"}
+)  # as in Triton: JSON numbers would promise digits that are not there
+MAX_FLOATS: dict[Datatype, float] = {name: float(np.finfo(NUMPY_DTYPES[name]).max) for name in ("FP32", "FP64")}
 
 
-def decode(text: bytes, name: str, datatype: Datatype, shape: Sequence[int], *, nullable: bool = False) -> Array:
+def decode_json_tensor(
+    text: bytes, name: str, datatype: Datatype, shape: Sequence[int], *, nullable: bool = False
+) -> Array:
     """The data of the input `name` as an array of `shape`; `InvalidInputError` names the wrong element by its place.
 
     Where it is `nullable`, null becomes NaN among floats and None among texts.
     """
-    if datatype in IN_BINARY_ONLY:
+    if datatype in BINARY_ONLY_DATATYPES:
         raise InvalidInputError(f"Input {name!r}: {datatype} travels in binary form only, not as JSON.")
     nullable = nullable and NUMPY_DTYPES[datatype].kind in "fO"
-    data = elements(text, name, datatype, shape, nullable=nullable)
-    if datatype in LARGEST and not nullable and data and isinstance(data[0], float):
+    data = decode_elements(text, name, datatype, shape, nullable=nullable)
+    if datatype in MAX_FLOATS and not nullable and data and isinstance(data[0], float):
         array = np.array(data, NUMPY_DTYPES[datatype])  # a flat list of numbers that fit: nothing is left to check
     else:
         array = to_array(data, name, datatype, nullable=nullable)
     if array.ndim > 1 and array.shape != tuple(shape):
         raise InvalidInputError(f"Input {name!r} nests as {list(array.shape)}, but its shape is {list(shape)}.")
     if array.size != prod(shape):
-        wanted = f"shape {list(shape)} takes {prod(shape)}"
-        raise InvalidInputError(f"Input {name!r} has {array.size} values, but {wanted}.")
+        expected = f"shape {list(shape)} takes {prod(shape)}"
+        raise InvalidInputError(f"Input {name!r} has {array.size} values, but {expected}.")
     return array.reshape(shape)
 
 
-def encode(array: Array, name: str, datatype: Datatype) -> list[Any]:
+def encode_json_tensor(array: Array, name: str, datatype: Datatype) -> list[Any]:
     """An output's data, flat and row by row; NaN and infinities become null when the list becomes JSON."""
-    if datatype in IN_BINARY_ONLY:
+    if datatype in BINARY_ONLY_DATATYPES:
         raise InvalidInputError(f"Output {name!r} is {datatype}, which travels in binary form only; ask for that.")
     if array.dtype == object:
         return [value.decode() if isinstance(value, bytes) else str(value) for value in array.ravel()]
@@ -52,15 +56,15 @@ def encode(array: Array, name: str, datatype: Datatype) -> list[Any]:
     return values
 
 
-def elements(text: bytes, name: str, datatype: Datatype, shape: Sequence[int], *, nullable: bool) -> list[Any]:
+def decode_elements(text: bytes, name: str, datatype: Datatype, shape: Sequence[int], *, nullable: bool) -> list[Any]:
     """The data as lists of checked elements, as deep as they come, at most as deep as the shape is long."""
     if not text:
         raise InvalidInputError(f"Input {name!r} has no data; give it as 'data', nested or flat.")
-    depth = max(1, nesting(text))
+    depth = max(1, count_nesting(text))
     if depth > max(1, len(shape)):
         raise InvalidInputError(f"Input {name!r} nests {depth} deep, but its shape is {list(shape)}.")
     try:
-        return decoder(datatype, depth, nullable=nullable).decode(text)
+        return build_decoder(datatype, depth, nullable=nullable).decode(text)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise InvalidInputError(f"Input {name!r}: data is not {datatype}: {exc}.") from exc
 
@@ -74,22 +78,22 @@ def to_array(data: list[Any], name: str, datatype: Datatype, *, nullable: bool =
         with np.errstate(over="ignore"):  # the error is raised below, in the caller's terms
             array = np.array(data, dtype=NUMPY_DTYPES[datatype])
     except ValueError as exc:
-        raise ragged(name) from exc
+        raise build_ragged_error(name) from exc
     except OverflowError as exc:
         raise InvalidInputError(f"Input {name!r} holds a value beyond {datatype}: {exc}.") from exc
     if array.dtype.kind == "O" and any(isinstance(value, list) for value in array.flat):
-        raise ragged(name)
+        raise build_ragged_error(name)
     if array.dtype.kind == "f" and (np.isinf(array).any() if nullable else not np.isfinite(array).all()):
         raise InvalidInputError(f"Input {name!r} holds a value beyond {datatype}'s range.")
     return array
 
 
-def ragged(name: str) -> InvalidInputError:
+def build_ragged_error(name: str) -> InvalidInputError:
     """The error for lists that are no array."""
     return InvalidInputError(f"Input {name!r} is ragged: its rows differ in length or depth.")
 
 
-def nesting(text: bytes) -> int:
+def count_nesting(text: bytes) -> int:
     """How many brackets open before the first element."""
     depth = 0
     for byte in text:
@@ -101,15 +105,15 @@ def nesting(text: bytes) -> int:
 
 
 @functools.cache
-def decoder(datatype: Datatype, depth: int, *, nullable: bool) -> msgspec.json.Decoder[list[Any]]:
+def build_decoder(datatype: Datatype, depth: int, *, nullable: bool) -> msgspec.json.Decoder[list[Any]]:
     """A decoder for lists of `datatype`, nested `depth` deep, that refuses every other element with its place."""
-    kind: Any = element(datatype) | None if nullable else element(datatype)
+    kind: Any = get_element_type(datatype) | None if nullable else get_element_type(datatype)
     for _ in range(depth):
         kind = list[kind]
     return msgspec.json.Decoder(kind)
 
 
-def element(datatype: Datatype) -> Any:  # noqa: ANN401 - a type, or an annotated one
+def get_element_type(datatype: Datatype) -> Any:  # noqa: ANN401 - a type, or an annotated one
     """The JSON element of a datatype, with its range; UINT64's upper end, beyond what Meta can say, is `to_array`'s."""
     dtype = NUMPY_DTYPES[datatype]
     if dtype.kind == "u" and dtype.itemsize == 8:
@@ -117,6 +121,6 @@ def element(datatype: Datatype) -> Any:  # noqa: ANN401 - a type, or an annotate
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         return Annotated[int, Meta(ge=int(limits.min), le=int(limits.max))]
-    if datatype in LARGEST:
-        return Annotated[float, Meta(ge=-LARGEST[datatype], le=LARGEST[datatype])]
+    if datatype in MAX_FLOATS:
+        return Annotated[float, Meta(ge=-MAX_FLOATS[datatype], le=MAX_FLOATS[datatype])]
     return {"b": bool, "f": float, "O": str}[dtype.kind]

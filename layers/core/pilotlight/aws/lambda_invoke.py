@@ -8,17 +8,17 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from pilotlight.errors import UnavailableError, UnsupportedError, words
+from pilotlight.errors import UnavailableError, UnsupportedError, format_cause
 
 
-class Function:
+class LambdaFunction:
     """A function by its name; empty where a stack has none."""
 
     def __init__(self, name: str, client: Any = None) -> None:  # noqa: ANN401 - boto3 ships no types
         self.name = name
         self._client = client
 
-    def send(self, **event: Struct) -> None:
+    def invoke_async(self, **event: Struct) -> None:
         """Start it with that event; `UnavailableError` when Lambda does not take it."""
         if not self.name:
             raise UnsupportedError("No function is named here that promotes; `pilotlight promote --store URL` does it.")
@@ -30,4 +30,4 @@ class Function:
         try:
             self._client.invoke(FunctionName=self.name, InvocationType="Event", Payload=payload)
         except (BotoCoreError, ClientError) as exc:
-            raise UnavailableError(f"{self.name} could not be started: {words(exc)}.") from exc
+            raise UnavailableError(f"{self.name} could not be started: {format_cause(exc)}.") from exc

@@ -1,7 +1,7 @@
 """A request and its answer as features: a few numbers, and words, for each example.
 
     a table           its columns as they are: numbers with NaN for missing, categories with None
-    [batch, few]      each number by itself; of more than `FEW`, a summary
+    [batch, few]      each number by itself; of more than `MAX_LISTED_NUMBERS`, a summary
     images, tensors   mean, spread, least, most and roughness, and the first two by channel
     tokens            how many, the share of different ones, and how rare they are
     answers           class and score, numbers, or the length of a vector
@@ -14,14 +14,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pilotlight.contracts.manifest import Draft, TensorSpec
-from pilotlight.contracts.processing import Classification, Column, Image, Regression, Table
+from pilotlight.contracts.manifest import ManifestDraft, TensorSpec
+from pilotlight.contracts.processing import (
+    ClassificationPostprocessing,
+    ImagePreprocessing,
+    RegressionPostprocessing,
+    TableColumn,
+    TablePreprocessing,
+)
 from pilotlight.processing import classification, regression, tabular
 from pilotlight.runtime.session import Array
 
-FEW = 64  # numbers of an example that are told one by one
-CHANNELS = 16  # of an image or tensor that are told one by one, at most
-TOKENS, MASK = "input_ids", "attention_mask"  # a text's feeds
+MAX_LISTED_NUMBERS = 64  # numbers of an example that are told one by one
+MAX_CHANNELS = 16  # of an image or tensor that are told one by one, at most
+TOKENS_INPUT, MASK_INPUT = "input_ids", "attention_mask"  # a text's feeds
 
 
 @dataclass(frozen=True)
@@ -31,110 +37,115 @@ class Feature:
     `fields` are the names that the policy may know it by: columns, inputs, outputs.
     """
 
-    fields: tuple[str, ...]
+    field_names: tuple[str, ...]
     name: str
     values: Array
 
 
-def batched(draft: Draft) -> bool:
+def is_batched(draft: ManifestDraft) -> bool:
     """Whether the first dimension of every input is the number of examples."""
-    return bool(draft.inputs) and all(spec.free_shape[:1] == [-1] for spec in draft.inputs)
+    return bool(draft.inputs) and all(spec.v2_shape[:1] == [-1] for spec in draft.inputs)
 
 
-def observed(draft: Draft, tensors: Mapping[str, Array], feeds: Mapping[str, Array]) -> list[Feature]:
+def extract_request_features(
+    draft: ManifestDraft, tensors: Mapping[str, Array], feeds: Mapping[str, Array]
+) -> list[Feature]:
     """What was sent: the caller's tensors where the model takes a table, else what the graph is fed with."""
-    table = draft.prepare if isinstance(draft.prepare, Table) else None
+    table = draft.prepare if isinstance(draft.prepare, TablePreprocessing) else None
     if table is None:
-        return [feature for spec in draft.inputs for feature in of_input(draft, spec, feeds)]
-    asked = set(tensors)
-    named = asked == {column.name for column in table.columns}
-    if named or asked == {table.name} != {table.input}:
-        columns = tabular.split(table, tensors)
-        return [Feature(fields(table, one), one.name, cells(one, columns[one.name])) for one in table.columns]
-    return list(unprepared(table, feeds[table.input]))
+        return [feature for spec in draft.inputs for feature in describe_input(draft, spec, feeds)]
+    sent_names = set(tensors)
+    is_by_column = sent_names == {column.name for column in table.columns}
+    if is_by_column or sent_names == {table.name} != {table.input}:
+        columns = tabular.split_columns(table, tensors)
+        return [
+            Feature(get_field_names(table, one), one.name, parse_column(one, columns[one.name]))
+            for one in table.columns
+        ]
+    return list(restore_columns(table, feeds[table.input]))
 
 
-def fields(table: Table, column: Column) -> tuple[str, ...]:
+def get_field_names(table: TablePreprocessing, column: TableColumn) -> tuple[str, ...]:
     """The names that a column is known by: its own, and those of the whole table."""
     return column.name, table.name, table.input
 
 
-def cells(column: Column, values: Array) -> Array:
+def parse_column(column: TableColumn, values: Array) -> Array:
     """A column as it was sent, missing values and all."""
     if column.categories:
-        texts = [tabular.spelled(value) for value in values.tolist()]
+        texts = [tabular.format_category(value) for value in values.tolist()]
         return np.array([text if text in column.categories else None for text in texts], object)
-    return tabular.parsed(column, values) if values.dtype == object else values.astype(np.float64)
+    return tabular.parse_numbers(column, values) if values.dtype == object else values.astype(np.float64)
 
 
-def unprepared(table: Table, rows: Array) -> Iterator[Feature]:
+def restore_columns(table: TablePreprocessing, rows: Array) -> Iterator[Feature]:
     """The columns that a table's rows were prepared from; what had been filled in stays so."""
     begin = 0
     for column in table.columns:
         part = rows[:, begin : begin + column.width].astype(np.float64)
         begin += column.width
         if column.categories:
-            yield Feature(fields(table, column), column.name, spelled(column, part))
+            yield Feature(get_field_names(table, column), column.name, decode_categories(column, part))
         else:
-            yield Feature(fields(table, column), column.name, part[:, 0] * column.deviation + column.mean)
+            yield Feature(get_field_names(table, column), column.name, part[:, 0] * column.deviation + column.mean)
 
 
-def spelled(column: Column, part: Array) -> Array:
+def decode_categories(column: TableColumn, part: Array) -> Array:
     """Categories from their places, or from zeros and ones; None for what is no category's."""
-    known = np.array([*column.categories, None], object)
+    categories = np.array([*column.categories, None], object)
     if column.encoding == "index":
         places = np.nan_to_num(part[:, 0], nan=-1, posinf=-1, neginf=-1).astype(np.int64)
     else:
         places = np.where(part.max(axis=1) > 0, part.argmax(axis=1), -1)
-    return np.asarray(known[np.where((places >= 0) & (places < len(known) - 1), places, -1)], object)
+    return np.asarray(categories[np.where((places >= 0) & (places < len(categories) - 1), places, -1)], object)
 
 
-def examples(draft: Draft, spec: TensorSpec, values: Array) -> Array:
+def ensure_example_axis(draft: ManifestDraft, spec: TensorSpec, values: Array) -> Array:
     """An input or output with the examples along the first dimension; the bits of BF16 as the numbers that they are."""
     if spec.datatype == "BF16":
         values = (values.astype(np.uint32) << 16).view(np.float32)
-    return values if batched(draft) else values[None]
+    return values if is_batched(draft) else values[None]
 
 
-def of_input(draft: Draft, spec: TensorSpec, feeds: Mapping[str, Array]) -> Iterator[Feature]:
+def describe_input(draft: ManifestDraft, spec: TensorSpec, feeds: Mapping[str, Array]) -> Iterator[Feature]:
     """The features of one of the graph's inputs; of texts as they are, nothing."""
-    values = examples(draft, spec, feeds[spec.name])
-    known = (spec.name, draft.prepare.name) if draft.prepare is not None else (spec.name,)
-    if values.dtype == object or (spec.name != TOKENS and TOKENS in feeds):
+    values = ensure_example_axis(draft, spec, feeds[spec.name])
+    field_names = (spec.name, draft.prepare.name) if draft.prepare is not None else (spec.name,)
+    if values.dtype == object or (spec.name != TOKENS_INPUT and TOKENS_INPUT in feeds):
         return
-    if spec.name == TOKENS:
-        yield from of_tokens(known, values, feeds.get(MASK))
+    if spec.name == TOKENS_INPUT:
+        yield from describe_tokens(field_names, values, feeds.get(MASK_INPUT))
         return
-    layout = draft.prepare.layout if isinstance(draft.prepare, Image) else "NCHW"
-    yield from of_numbers(known, spec, values, -1 if layout == "NHWC" else 1)
+    layout = draft.prepare.layout if isinstance(draft.prepare, ImagePreprocessing) else "NCHW"
+    yield from describe_numbers(field_names, spec, values, -1 if layout == "NHWC" else 1)
 
 
-def of_numbers(known: tuple[str, ...], spec: TensorSpec, values: Array, channel: int) -> Iterator[Feature]:
+def describe_numbers(field_names: tuple[str, ...], spec: TensorSpec, values: Array, channel: int) -> Iterator[Feature]:
     """Each number where there are few, else a summary."""
     flat = values.reshape(len(values), -1)
-    if values.ndim <= 2 and flat.shape[1] <= FEW:
+    if values.ndim <= 2 and flat.shape[1] <= MAX_LISTED_NUMBERS:
         for place in range(flat.shape[1]):
             name = spec.name if flat.shape[1] == 1 else f"{spec.name}[{place}]"
-            yield Feature(known, name, flat[:, place].astype(np.float64))
+            yield Feature(field_names, name, flat[:, place].astype(np.float64))
         return
     wide = values.astype(np.float64)
-    for name, found in summary(wide.reshape(len(wide), -1)).items():
-        yield Feature(known, f"{spec.name} {name}", found)
+    for name, found in summarize_rows(wide.reshape(len(wide), -1)).items():
+        yield Feature(field_names, f"{spec.name} {name}", found)
     rough = np.abs(np.diff(wide, axis=-1 if channel == 1 else -2)) if wide.ndim > 2 else np.abs(np.diff(wide))
-    yield Feature(known, f"{spec.name} roughness", rough.reshape(len(wide), -1).mean(axis=1))
-    if wide.ndim == 4 and 1 < wide.shape[channel] <= CHANNELS:
-        yield from by_channel(known, spec, np.moveaxis(wide, channel, 1))
+    yield Feature(field_names, f"{spec.name} roughness", rough.reshape(len(wide), -1).mean(axis=1))
+    if wide.ndim == 4 and 1 < wide.shape[channel] <= MAX_CHANNELS:
+        yield from describe_channels(field_names, spec, np.moveaxis(wide, channel, 1))
 
 
-def by_channel(known: tuple[str, ...], spec: TensorSpec, images: Array) -> Iterator[Feature]:
+def describe_channels(field_names: tuple[str, ...], spec: TensorSpec, images: Array) -> Iterator[Feature]:
     """Mean and spread of each channel of (N, C, H, W)."""
     for place in range(images.shape[1]):
         pixels = images[:, place].reshape(len(images), -1)
-        yield Feature(known, f"{spec.name} mean[{place}]", pixels.mean(axis=1))
-        yield Feature(known, f"{spec.name} spread[{place}]", pixels.std(axis=1))
+        yield Feature(field_names, f"{spec.name} mean[{place}]", pixels.mean(axis=1))
+        yield Feature(field_names, f"{spec.name} spread[{place}]", pixels.std(axis=1))
 
 
-def summary(values: Array) -> dict[str, Array]:
+def summarize_rows(values: Array) -> dict[str, Array]:
     """(N, many) as four numbers for each example."""
     return {
         "mean": values.mean(axis=1),
@@ -144,7 +155,7 @@ def summary(values: Array) -> dict[str, Array]:
     }
 
 
-def of_tokens(known: tuple[str, ...], tokens: Array, mask: Array | None) -> Iterator[Feature]:
+def describe_tokens(field_names: tuple[str, ...], tokens: Array, mask: Array | None) -> Iterator[Feature]:
     """How many tokens, the share of different ones, and how rare they are: the mean of ln(1 + number).
 
     Byte-pair and word-piece tokenizers number tokens about in the order of their frequency. Without a mask the tokens
@@ -154,46 +165,48 @@ def of_tokens(known: tuple[str, ...], tokens: Array, mask: Array | None) -> Iter
     counts = np.maximum(there.sum(axis=1), 1)
     different = [len(np.unique(row[kept])) for row, kept in zip(tokens, there, strict=True)]
     rarity = (np.log1p(np.maximum(tokens, 0)) * there).sum(axis=1) / counts
-    yield Feature(known, "rarity of tokens", rarity)
+    yield Feature(field_names, "rarity of tokens", rarity)
     if mask is not None:
-        yield Feature(known, "tokens", there.sum(axis=1).astype(np.float64))
-        yield Feature(known, "different tokens", np.array(different, np.float64) / counts)
+        yield Feature(field_names, "tokens", there.sum(axis=1).astype(np.float64))
+        yield Feature(field_names, "different tokens", np.array(different, np.float64) / counts)
 
 
-def answered(draft: Draft, results: Mapping[str, Array]) -> list[Feature]:
+def extract_answer_features(draft: ManifestDraft, results: Mapping[str, Array]) -> list[Feature]:
     """How the model answers, by the output that its finish is made of, else by the graph's first one."""
     finish, name = draft.finish, draft.finish.output if draft.finish is not None else draft.outputs[0].name
     if name not in results or results[name].dtype == object:
         return []
-    values = examples(draft, next(spec for spec in draft.outputs if spec.name == name), results[name])
-    if isinstance(finish, Classification) and values.ndim == 2:
-        chances = classification.activated(finish, values, len(draft.labels))
-        return classes((name, *finish.names), draft.labels, chances, finish.probability)
-    if isinstance(finish, Regression):
-        values = regression.numbers(finish, values)
+    values = ensure_example_axis(draft, next(spec for spec in draft.outputs if spec.name == name), results[name])
+    if isinstance(finish, ClassificationPostprocessing) and values.ndim == 2:
+        probabilities = classification.compute_probabilities(finish, values, len(draft.labels))
+        return describe_classes((name, *finish.output_names), draft.labels, probabilities, finish.probability)
+    if isinstance(finish, RegressionPostprocessing):
+        values = regression.restore_units(finish, values)
     elif finish is None and draft.labels and values.shape[1:] == (len(draft.labels),):
-        return classes((name,), draft.labels, values, "score")
-    known = (name, *(finish.names if finish is not None else ()))
-    return list(outputs(known, values, "prediction" if values.ndim == 1 or values.shape[1:] == (1,) else name))
+        return describe_classes((name,), draft.labels, values, "score")
+    field_names = (name, *(finish.output_names if finish is not None else ()))
+    return list(
+        describe_outputs(field_names, values, "prediction" if values.ndim == 1 or values.shape[1:] == (1,) else name)
+    )
 
 
-def classes(known: tuple[str, ...], labels: Sequence[str], scores: Array, name: str) -> list[Feature]:
+def describe_classes(field_names: tuple[str, ...], labels: Sequence[str], scores: Array, name: str) -> list[Feature]:
     """The class with the highest score, and that score."""
     best = scores.argmax(axis=1)
     names = labels if len(labels) == scores.shape[1] else list(map(str, range(scores.shape[1])))
     words = np.array(names, object)[best]
-    return [Feature(known, "class", words), Feature(known, name, scores[np.arange(len(scores)), best])]
+    return [Feature(field_names, "class", words), Feature(field_names, name, scores[np.arange(len(scores)), best])]
 
 
-def outputs(known: tuple[str, ...], values: Array, name: str) -> Iterator[Feature]:
+def describe_outputs(field_names: tuple[str, ...], values: Array, name: str) -> Iterator[Feature]:
     """Numbers as they are where there are few; of a vector its length; of anything larger mean and spread."""
     wide = values.astype(np.float64)
     flat = wide.reshape(len(wide), -1)
-    if wide.ndim <= 2 and flat.shape[1] <= CHANNELS:
+    if wide.ndim <= 2 and flat.shape[1] <= MAX_CHANNELS:
         for place in range(flat.shape[1]):
-            yield Feature(known, name if flat.shape[1] == 1 else f"{name}[{place}]", flat[:, place])
+            yield Feature(field_names, name if flat.shape[1] == 1 else f"{name}[{place}]", flat[:, place])
     elif wide.ndim == 2:
-        yield Feature(known, f"{name} length", np.linalg.norm(flat, axis=1))
-    if flat.shape[1] > CHANNELS:
-        yield Feature(known, f"{name} mean", flat.mean(axis=1))
-        yield Feature(known, f"{name} spread", flat.std(axis=1))
+        yield Feature(field_names, f"{name} length", np.linalg.norm(flat, axis=1))
+    if flat.shape[1] > MAX_CHANNELS:
+        yield Feature(field_names, f"{name} mean", flat.mean(axis=1))
+        yield Feature(field_names, f"{name} spread", flat.std(axis=1))

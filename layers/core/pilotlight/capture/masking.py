@@ -11,20 +11,20 @@ import numpy as np
 
 from pilotlight.capture import features
 from pilotlight.capture.features import Feature
-from pilotlight.capture.hashing import digest
-from pilotlight.capture.record import Kept, Line
-from pilotlight.contracts.capture_policy import Capture
-from pilotlight.contracts.manifest import Draft, Manifest
-from pilotlight.contracts.processing import Table
-from pilotlight.drift.histograms import single
-from pilotlight.processing import DATATYPES
+from pilotlight.capture.hashing import hash_value
+from pilotlight.capture.record import CaptureRecord, RawInput
+from pilotlight.contracts.capture_policy import CapturePolicy
+from pilotlight.contracts.manifest import Manifest, ManifestDraft
+from pilotlight.contracts.processing import TablePreprocessing
+from pilotlight.drift.histograms import to_float32
+from pilotlight.processing import DATATYPES_BY_DTYPE
 from pilotlight.runtime.session import Array
 
-ROWS = 64  # of a request, at most: one caller's batch is not to outweigh all others
+MAX_EXAMPLES = 64  # of a request, at most: one caller's batch is not to outweigh all others
 
 
 @dataclass(frozen=True)
-class Sample:
+class CaptureSample:
     """A request and what the graph made of it, as the handler had them."""
 
     manifest: Manifest
@@ -34,109 +34,123 @@ class Sample:
     at: float  # s since 1970
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """What it holds in memory, about."""
-        return sum(map(size, (*self.tensors.values(), *self.feeds.values(), *self.results.values())))
+        return sum(map(count_array_bytes, (*self.tensors.values(), *self.feeds.values(), *self.results.values())))
 
 
-def size(array: Array) -> int:
+def count_array_bytes(array: Array) -> int:
     """The bytes of an array, with those of the texts and files in it."""
-    held = [one for one in array.ravel().tolist() if isinstance(one, bytes | str)] if array.dtype == object else []
-    return array.nbytes + sum(map(len, held))
+    elements = [one for one in array.ravel().tolist() if isinstance(one, bytes | str)] if array.dtype == object else []
+    return array.nbytes + sum(map(len, elements))
 
 
-def wants_tensors(draft: Draft) -> bool:
+def needs_tensors(draft: ManifestDraft) -> bool:
     """Whether the policy has a use for what the caller sent, beside what the graph was fed with."""
-    return isinstance(draft.prepare, Table) or policy(draft).keep == "whole"
+    return isinstance(draft.prepare, TablePreprocessing) or get_capture_policy(draft).keep == "whole"
 
 
-def policy(draft: Draft) -> Capture:
+def get_capture_policy(draft: ManifestDraft) -> CapturePolicy:
     """The manifest's policy, or that of a manifest that has none."""
-    return draft.capture or Capture()
+    return draft.capture or CapturePolicy()
 
 
-def hashes_any(draft: Draft) -> bool:
+def has_hashed_fields(draft: ManifestDraft) -> bool:
     """Whether the policy hashes anything."""
-    return "hash" in policy(draft).mask.values()
+    return "hash" in get_capture_policy(draft).mask.values()
 
 
-def line(sample: Sample, key: bytes | None) -> Line:
+def build_record(sample: CaptureSample, key: bytes | None) -> CaptureRecord:
     """What may be kept of a request; without a key, what is to be hashed is dropped."""
-    rules, rows, some = policy(sample.manifest), count(sample), fewer(sample)
-    observed = features.observed(some.manifest, some.tensors, some.feeds)
-    answered = features.answered(some.manifest, some.results)
-    whole = rules.keep == "whole" and not isinstance(some.manifest.prepare, Table)  # whose features are all of it
-    return Line(
+    rules, rows, sampled = get_capture_policy(sample.manifest), count_examples(sample), sample_examples(sample)
+    observed = features.extract_request_features(sampled.manifest, sampled.tensors, sampled.feeds)
+    answered = features.extract_answer_features(sampled.manifest, sampled.results)
+    whole = rules.keep == "whole" and not isinstance(
+        sampled.manifest.prepare, TablePreprocessing
+    )  # whose features are all of it
+    return CaptureRecord(
         at=datetime.fromtimestamp(sample.at, UTC).isoformat(),
         rows=rows,
-        features=told(kept(rules, observed)),
-        answers=told(kept(rules, answered)),
-        hashed=hashed(rules, [*observed, *answered], key) if key else {},
-        inputs=inputs(rules, some, key) if whole else {},
+        features=to_json_features(select_kept_features(rules, observed)),
+        answers=to_json_features(select_kept_features(rules, answered)),
+        hashed=hash_features(rules, [*observed, *answered], key) if key else {},
+        inputs=mask_inputs(rules, sampled, key) if whole else {},
     )
 
 
-def count(sample: Sample) -> int:
+def count_examples(sample: CaptureSample) -> int:
     """How many examples the request has."""
-    return len(next(iter(sample.feeds.values()))) if features.batched(sample.manifest) else 1
+    return len(next(iter(sample.feeds.values()))) if features.is_batched(sample.manifest) else 1
 
 
-def fewer(sample: Sample) -> Sample:
-    """The sample with `ROWS` examples at most, drawn by chance."""
-    total = count(sample)
-    if total <= ROWS:
+def sample_examples(sample: CaptureSample) -> CaptureSample:
+    """The sample with `MAX_EXAMPLES` examples at most, drawn by chance."""
+    total = count_examples(sample)
+    if total <= MAX_EXAMPLES:
         return sample
-    chosen = np.sort(random.sample(range(total), ROWS))
+    chosen = np.sort(random.sample(range(total), MAX_EXAMPLES))
 
-    def some(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def select_rows(arrays: Mapping[str, Array]) -> dict[str, Array]:
         return {name: array[chosen] for name, array in arrays.items() if array.shape[:1] == (total,)}
 
-    return replace(sample, tensors=some(sample.tensors), feeds=some(sample.feeds), results=some(sample.results))
+    return replace(
+        sample,
+        tensors=select_rows(sample.tensors),
+        feeds=select_rows(sample.feeds),
+        results=select_rows(sample.results),
+    )
 
 
-def kept(rules: Capture, found: Iterable[Feature]) -> list[Feature]:
+def select_kept_features(rules: CapturePolicy, candidates: Iterable[Feature]) -> list[Feature]:
     """The features that are kept as they are, and that a profile may tell of."""
-    return [feature for feature in found if rules.treatment(*feature.fields) == "keep"]
+    return [feature for feature in candidates if rules.get_treatment(*feature.field_names) == "keep"]
 
 
-def hashed(rules: Capture, found: Iterable[Feature], key: bytes) -> dict[str, list[str | None]]:
+def hash_features(rules: CapturePolicy, candidates: Iterable[Feature], key: bytes) -> dict[str, list[str | None]]:
     """The features of which only hashes are kept."""
-    chosen = [feature for feature in found if rules.treatment(*feature.fields) == "hash"]
-    return {feature.name: [digest(key, feature.name, value) for value in values(feature.values)] for feature in chosen}
+    chosen = [feature for feature in candidates if rules.get_treatment(*feature.field_names) == "hash"]
+    return {
+        feature.name: [hash_value(key, feature.name, value) for value in to_json_values(feature.values)]
+        for feature in chosen
+    }
 
 
-def told(found: Iterable[Feature]) -> dict[str, list[float | str | None]]:
+def to_json_features(kept_features: Iterable[Feature]) -> dict[str, list[float | str | None]]:
     """Features as JSON has them."""
-    return {feature.name: values(feature.values) for feature in found}
+    return {feature.name: to_json_values(feature.values) for feature in kept_features}
 
 
-def values(found: Array) -> list[float | str | None]:
+def to_json_values(array: Array) -> list[float | str | None]:
     """Numbers as float32, the same however they were sent; NaN and what is endless have no word in JSON."""
-    if found.dtype == object:
-        return list(found.tolist())
-    return [value if isfinite(value) else None for value in single(found).tolist()]
+    if array.dtype == object:
+        return list(array.tolist())
+    return [value if isfinite(value) else None for value in to_float32(array).tolist()]
 
 
-def inputs(rules: Capture, sample: Sample, key: bytes | None) -> dict[str, Kept]:
+def mask_inputs(rules: CapturePolicy, sample: CaptureSample, key: bytes | None) -> dict[str, RawInput]:
     """The inputs as they were sent, but for what is masked; a mask of the caller's input is one of the graph's."""
     own = (sample.manifest.prepare.name,) if sample.manifest.prepare is not None else ()
-    found: dict[str, Kept] = {}
+    raw_inputs: dict[str, RawInput] = {}
     for name, array in sample.tensors.items():
-        treatment = rules.treatment(name, *own)
+        treatment = rules.get_treatment(name, *own)
         if treatment == "keep":
-            found[name] = Kept(DATATYPES[array.dtype], array.shape, [plain(value) for value in array.ravel().tolist()])
+            raw_inputs[name] = RawInput(
+                DATATYPES_BY_DTYPE[array.dtype],
+                array.shape,
+                [to_json_element(value) for value in array.ravel().tolist()],
+            )
         elif treatment == "hash" and key is not None:
-            rows = [digest(key, name, as_bytes(row)) for row in (array if array.ndim else array[None])]
-            found[name] = Kept("HASH", (len(rows),), rows)
-    return found
+            rows = [hash_value(key, name, to_bytes(row)) for row in (array if array.ndim else array[None])]
+            raw_inputs[name] = RawInput("HASH", (len(rows),), rows)
+    return raw_inputs
 
 
-def as_bytes(row: Array | object) -> bytes:
+def to_bytes(row: Array | object) -> bytes:
     """One example's value, whatever it is."""
     value = np.asarray(row)
     return repr(value.tolist()).encode() if value.dtype == object else value.tobytes()
 
 
-def plain(value: object) -> object:
+def to_json_element(value: object) -> object:
     """An element as JSON has it: BYTES in base64."""
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value

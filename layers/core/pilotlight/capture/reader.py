@@ -12,40 +12,40 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from pilotlight.capture.record import FOLDER, HOURLY, Line, folder
+from pilotlight.capture.record import CAPTURES_FOLDER, HOUR_FORMAT, CaptureRecord, capture_folder
 from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.capture")
-LINE = msgspec.json.Decoder(Line)
-MOST_FILES = 2000  # of one version that are read at once; of more, every second, third, ...
+RECORD_DECODER = msgspec.json.Decoder(CaptureRecord)
+MAX_FILES = 2000  # of one version that are read at once; of more, every second, third, ...
 
 
-def versions(store: ObjectStore) -> Iterator[tuple[str, int]]:
+def list_captured_versions(store: ObjectStore) -> Iterator[tuple[str, int]]:
     """Every version that something was kept of."""
-    for model in store.folders(FOLDER):
-        yield from ((model, int(name)) for name in store.folders(f"{FOLDER}/{model}") if name.isdecimal())
+    for model in store.list_folders(CAPTURES_FOLDER):
+        yield from ((model, int(name)) for name in store.list_folders(f"{CAPTURES_FOLDER}/{model}") if name.isdecimal())
 
 
-def files(store: ObjectStore, model: str, version: int, since: datetime, until: datetime) -> list[str]:
+def list_capture_files(store: ObjectStore, model: str, version: int, since: datetime, until: datetime) -> list[str]:
     """The files of the hours from `since` to before `until`, the oldest first."""
-    root = folder(model, version)
-    first, last = (f"{root}/{at.astimezone(UTC).strftime(HOURLY)}" for at in (since, until))
+    root = capture_folder(model, version)
+    first, last = (f"{root}/{at.astimezone(UTC).strftime(HOUR_FORMAT)}" for at in (since, until))
     days = (until.astimezone(UTC).date() - since.astimezone(UTC).date()).days
     dates = [(since.astimezone(UTC) + timedelta(days=day)).strftime("%Y-%m-%d") for day in range(days + 1)]
-    found = (path for date in dates for path in store.paths(f"{root}/{date}"))
+    found = (path for date in dates for path in store.list_paths(f"{root}/{date}"))
     return sorted(path for path in found if first <= path.rsplit("/", 1)[0] < last)
 
 
-def thinned(paths: Sequence[str], most: int = MOST_FILES) -> Sequence[str]:
+def sample_evenly(paths: Sequence[str], limit: int = MAX_FILES) -> Sequence[str]:
     """At most so many of them, evenly over the time."""
-    return paths[:: max(1, -(-len(paths) // most))]
+    return paths[:: max(1, -(-len(paths) // limit))]
 
 
-def read(store: ObjectStore, paths: Sequence[str]) -> Iterator[Line]:
+def read_records(store: ObjectStore, paths: Sequence[str]) -> Iterator[CaptureRecord]:
     """The lines of some files; what is no line is passed over and said in the log."""
     for path in paths:
         try:
             with gzip.GzipFile(fileobj=io.BytesIO(store.get(path).data)) as content:
-                yield from map(LINE.decode, content)
+                yield from map(RECORD_DECODER.decode, content)
         except (OSError, EOFError, zlib.error, msgspec.DecodeError) as exc:
             LOG.warning("%s is not read to its end: %s", path, type(exc).__name__)

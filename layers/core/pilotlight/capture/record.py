@@ -9,11 +9,11 @@ from typing import Any
 
 from msgspec import Struct
 
-FOLDER = "captures"
-HOURLY = "%Y-%m-%d/%H"
+CAPTURES_FOLDER = "captures"
+HOUR_FORMAT = "%Y-%m-%d/%H"
 
 
-class Kept(Struct, frozen=True):
+class RawInput(Struct, frozen=True):
     """An input as it came: V2's words for it, BYTES in base64."""
 
     datatype: str
@@ -21,7 +21,7 @@ class Kept(Struct, frozen=True):
     data: list[Any]
 
 
-class Line(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class CaptureRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is kept of one request. Features and answers have one value for each example, null where it is missing."""
 
     at: str  # RFC 3339, UTC
@@ -29,14 +29,16 @@ class Line(Struct, frozen=True, kw_only=True, omit_defaults=True):
     features: Mapping[str, list[float | str | None]] = {}
     answers: Mapping[str, list[float | str | None]] = {}
     hashed: Mapping[str, list[str | None]] = {}  # equal values have equal hashes, under the store's own key
-    inputs: Mapping[str, Kept] = {}  # where the policy keeps them whole
+    inputs: Mapping[str, RawInput] = {}  # where the policy keeps them whole
 
 
-def path(model: str, version: int, at: datetime, environment: str, number: int) -> str:
+def capture_path(model: str, version: int, at: datetime, environment: str, number: int) -> str:
     """The key of a file of captures."""
-    return f"{folder(model, version)}/{at.astimezone(UTC).strftime(HOURLY)}/{environment}-{number}.jsonl.gz"
+    return (
+        f"{capture_folder(model, version)}/{at.astimezone(UTC).strftime(HOUR_FORMAT)}/{environment}-{number}.jsonl.gz"
+    )
 
 
-def folder(model: str, version: int) -> str:
+def capture_folder(model: str, version: int) -> str:
     """The folder of a version's captures."""
-    return f"{FOLDER}/{model}/{version}"
+    return f"{CAPTURES_FOLDER}/{model}/{version}"

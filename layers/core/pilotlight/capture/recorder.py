@@ -23,7 +23,7 @@ import msgspec
 
 from pilotlight.capture import hashing, masking
 from pilotlight.capture import record as lines
-from pilotlight.capture.masking import Sample
+from pilotlight.capture.masking import CaptureSample
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
 from pilotlight.observability.emf import count
@@ -31,27 +31,27 @@ from pilotlight.runtime.session import Array
 from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.capture")
-WAITING, WAITING_BYTES = 256, 16_000_000  # samples that the thread has not come to, at most
-FILE_BYTES = 1_000_000  # of lines, at which they are written before their time
-LOOK_AGAIN_S = 600.0  # for the key of the hashes
-LEVEL = 6  # of gzip
+MAX_WAITING, MAX_WAITING_BYTES = 256, 16_000_000  # samples that the thread has not come to, at most
+MAX_FILE_BYTES = 1_000_000  # of lines, at which they are written before their time
+KEY_RETRY_S = 600.0  # for the key of the hashes
+GZIP_LEVEL = 6  # of gzip
 Version = tuple[str, int]
 
 
 @dataclass
-class Pending:
+class PendingRecords:
     """Lines of a version that wait to be written."""
 
-    written: float = -math.inf  # on the recorder's clock, when lines of this version were last written
+    last_written: float = -math.inf  # on the recorder's clock, when lines of this version were last written
     lines: list[bytes] = field(default_factory=list)
-    bytes: int = 0
+    size_bytes: int = 0
 
-    def due(self, now: float, seconds: float) -> bool:
+    def is_due(self, now: float, seconds: float) -> bool:
         """Whether they must wait no longer."""
-        return bool(self.lines) and (self.bytes >= FILE_BYTES or now - self.written >= seconds)
+        return bool(self.lines) and (self.size_bytes >= MAX_FILE_BYTES or now - self.last_written >= seconds)
 
 
-class Recorder:
+class CaptureRecorder:
     """What one environment keeps of the requests to it."""
 
     def __init__(
@@ -66,131 +66,135 @@ class Recorder:
         """`rate` is the share of requests, from 0 to 1; `seconds` pass between two writes of a version's lines."""
         self.rate = rate
         self._store, self._seconds, self._clock, self._chance = store, seconds, clock, chance
-        self._waiting: deque[Sample] = deque()
-        self._bytes = 0  # of what waits
-        self._overflow = 0  # samples that did not fit
-        self._woken = threading.Condition()
+        self._waiting: deque[CaptureSample] = deque()
+        self._waiting_bytes = 0  # of what waits
+        self._overflow_count = 0  # samples that did not fit
+        self._condition = threading.Condition()
         self._busy = False
-        self._pending: dict[Version, Pending] = {}
+        self._pending: dict[Version, PendingRecords] = {}
         self._thread: threading.Thread | None = None
-        self._environment = ""  # named at the first write: environments that start from one snapshot must differ
-        self._number = 0
+        self._environment_id = ""  # named at the first write: environments that start from one snapshot must differ
+        self._file_number = 0
         self._key: bytes | None = None
-        self._look_again = -math.inf  # on the clock, for a key that was not there
+        self._key_retry_at = -math.inf  # on the clock, for a key that was not there
 
     def offer(
         self, manifest: Manifest, tensors: Mapping[str, Array], feeds: Mapping[str, Array], results: Mapping[str, Array]
     ) -> None:
         """Perhaps keep this request; the arrays must not change any more."""
-        if self._chance() >= self.rate or masking.policy(manifest).keep == "off":
+        if self._chance() >= self.rate or masking.get_capture_policy(manifest).keep == "off":
             return
-        sample = Sample(manifest, tensors if masking.wants_tensors(manifest) else {}, feeds, results, time.time())
-        held = sample.bytes
-        with self._woken:
-            if len(self._waiting) >= WAITING or self._bytes + held > WAITING_BYTES:
-                self._overflow += 1
+        sample = CaptureSample(
+            manifest, tensors if masking.needs_tensors(manifest) else {}, feeds, results, time.time()
+        )
+        size_bytes = sample.size_bytes
+        with self._condition:
+            if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + size_bytes > MAX_WAITING_BYTES:
+                self._overflow_count += 1
                 return
             self._waiting.append(sample)
-            self._bytes += held
+            self._waiting_bytes += size_bytes
 
-    def wake(self) -> None:
+    def notify(self) -> None:
         """The answer is ready: see to what waits."""
         if not self._waiting:
             return
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, daemon=True, name="pilotlight-capture")
+            self._thread = threading.Thread(target=self._run_loop, daemon=True, name="pilotlight-capture")
             self._thread.start()
-        with self._woken:
-            self._woken.notify_all()
+        with self._condition:
+            self._condition.notify_all()
 
-    def catch_up(self) -> None:
+    def drain(self) -> None:
         """Return when nothing waits to be described or written that is due: for who has time, as a queue's function."""
-        self.wake()
-        with self._woken:
-            self._woken.wait_for(self._idle)
+        self.notify()
+        with self._condition:
+            self._condition.wait_for(self._is_idle)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Write everything now, and return when it is written."""
-        self.wake()
-        with self._woken:
-            self._woken.wait_for(self._idle)
-            self._write(self._clock(), everything=True)
+        self.notify()
+        with self._condition:
+            self._condition.wait_for(self._is_idle)
+            self._write_due(self._clock(), everything=True)
 
-    def _idle(self) -> bool:
+    def _is_idle(self) -> bool:
         return not self._waiting and not self._busy
 
-    def _work(self) -> None:
+    def _run_loop(self) -> None:
         while True:
             try:
-                self._turn()
+                self._process_waiting()
             except Exception:  # the last resort: nobody awaits this thread; the trace shows code, never values
                 LOG.exception("Keeping a request failed")
 
-    def _turn(self) -> None:
+    def _process_waiting(self) -> None:
         """Take what waits and make lines of it; write what is due."""
-        with self._woken:
-            self._woken.wait_for(lambda: bool(self._waiting), self._rest())
+        with self._condition:
+            self._condition.wait_for(lambda: bool(self._waiting), self._seconds_until_due())
             taken, self._busy = list(self._waiting), True
             self._waiting.clear()
-            self._bytes = 0
-            overflow, self._overflow = self._overflow, 0
+            self._waiting_bytes = 0
+            overflow, self._overflow_count = self._overflow_count, 0
         try:
             if overflow:
-                lost(f"{overflow} requests came faster than they could be described")
+                count_lost(f"{overflow} requests came faster than they could be described")
             for sample in taken:
-                self._note(sample)
-            self._write(self._clock())
+                self._append_record(sample)
+            self._write_due(self._clock())
         finally:
-            with self._woken:
+            with self._condition:
                 self._busy = False
-                self._woken.notify_all()
+                self._condition.notify_all()
 
-    def _rest(self) -> float | None:
+    def _seconds_until_due(self) -> float | None:
         """How long the thread may sleep until something is due; None for as long as nobody wakes it."""
-        dues = [pending.written + self._seconds for pending in self._pending.values() if pending.lines]
+        dues = [pending.last_written + self._seconds for pending in self._pending.values() if pending.lines]
         return max(0.0, min(dues) - self._clock()) if dues else None
 
-    def _note(self, sample: Sample) -> None:
+    def _append_record(self, sample: CaptureSample) -> None:
         """One sample becomes a line; what goes wrong is told without a byte of it."""
         try:
-            written = msgspec.json.encode(masking.line(sample, self._secret(sample))) + b"\n"
+            record = msgspec.json.encode(masking.build_record(sample, self._get_hash_key(sample))) + b"\n"
         except PilotlightError as exc:
-            lost(type(exc).__name__ if isinstance(exc, InvalidInputError) else str(exc))  # the former may quote a value
+            count_lost(
+                type(exc).__name__ if isinstance(exc, InvalidInputError) else str(exc)
+            )  # the former may quote a value
             return
         except Exception as exc:  # noqa: BLE001 - nobody is failed for this, and the words may quote a value
-            lost(type(exc).__name__)
+            count_lost(type(exc).__name__)
             return
         version = sample.manifest.name, sample.manifest.version
-        pending = self._pending.setdefault(version, Pending())
-        pending.lines.append(written)
-        pending.bytes += len(written)
+        pending = self._pending.setdefault(version, PendingRecords())
+        pending.lines.append(record)
+        pending.size_bytes += len(record)
 
-    def _secret(self, sample: Sample) -> bytes | None:
+    def _get_hash_key(self, sample: CaptureSample) -> bytes | None:
         """The key of the hashes, once it is there; it is looked for again after a while."""
-        if self._key is None and masking.hashes_any(sample.manifest) and self._clock() >= self._look_again:
-            self._look_again = self._clock() + LOOK_AGAIN_S
-            self._key = hashing.secret(self._store())
+        if self._key is None and masking.has_hashed_fields(sample.manifest) and self._clock() >= self._key_retry_at:
+            self._key_retry_at = self._clock() + KEY_RETRY_S
+            self._key = hashing.load_hash_key(self._store())
         return self._key
 
-    def _write(self, now: float, *, everything: bool = False) -> None:
+    def _write_due(self, now: float, *, everything: bool = False) -> None:
         for version, pending in self._pending.items():
-            if pending.lines and (everything or pending.due(now, self._seconds)):
-                self._put(version, b"".join(pending.lines))
-                self._pending[version] = Pending(now)
+            if pending.lines and (everything or pending.is_due(now, self._seconds)):
+                self._write_file(version, b"".join(pending.lines))
+                self._pending[version] = PendingRecords(now)
 
-    def _put(self, version: Version, content: bytes) -> None:
+    def _write_file(self, version: Version, content: bytes) -> None:
         """Write a file of lines, create-only. One that is there already is this one, whose answer got lost."""
-        self._environment = self._environment or uuid4().hex[:12]
-        path = lines.path(*version, datetime.now(UTC), self._environment, self._number)
-        self._number += 1
+        self._environment_id = self._environment_id or uuid4().hex[:12]
+        path = lines.capture_path(*version, datetime.now(UTC), self._environment_id, self._file_number)
+        self._file_number += 1
         try:
-            self._store().create(path, gzip.compress(content, LEVEL))
+            self._store().create(path, gzip.compress(content, GZIP_LEVEL))
         except AlreadyExistsError:
             LOG.info("%s was written by an attempt before", path)
         except PilotlightError as exc:
-            lost(str(exc))
+            count_lost(str(exc))
 
 
-def lost(why: str) -> None:
+def count_lost(reason: str) -> None:
     """Something was not kept; why, without a byte of it."""
-    count("CaptureLost", {"why": why})
+    count("CaptureLost", {"why": reason})

@@ -56,9 +56,9 @@ VERBS = (
 )
 
 
-def tell_version(wanted: bool) -> None:
+def print_version(requested: bool) -> None:
     """Print the version and end, where it is asked for."""
-    if wanted:
+    if requested:
         typer.echo(f"pilotlight {pilotlight.__version__}")
         raise typer.Exit
 
@@ -66,7 +66,7 @@ def tell_version(wanted: bool) -> None:
 @commands.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=tell_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Serves large models from serverless functions."""

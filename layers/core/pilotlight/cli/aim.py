@@ -3,22 +3,22 @@
 import typer
 
 from pilotlight.cli.console import print_json
-from pilotlight.contracts.manifest import WHOLE, AliasDocument
+from pilotlight.contracts.manifest import TOTAL_WEIGHT, AliasDocument
 
 
-def tell(name: str, alias: str, document: AliasDocument, *, json: bool) -> None:
+def print_alias_traffic(name: str, alias: str, document: AliasDocument, *, json: bool) -> None:
     """Where the alias's requests go now."""
-    print_json(document) if json else typer.echo(f"{name}@{alias} is {aims(document)}.")
+    print_json(document) if json else typer.echo(f"{name}@{alias} is {format_alias_traffic(document)}.")
 
 
-def aims(document: AliasDocument) -> str:
+def format_alias_traffic(document: AliasDocument) -> str:
     """Where requests go, in words: `version 3, 10 % of it to 4 (canary), copies of 5 % to 5`."""
-    said = [f"version {document.version}"]
+    parts = [f"version {document.version}"]
     for one in document.shares:
         kind = " (canary)" if document.canary else ""
-        said.append(f"{100 * one.weight / WHOLE:g} % of it to {one.version}{kind}")
+        parts.append(f"{100 * one.weight / TOTAL_WEIGHT:g} % of it to {one.version}{kind}")
     if document.shadow:
-        said.append(f"copies of {100 * document.shadow.weight / WHOLE:g} % to {document.shadow.version}")
+        parts.append(f"copies of {100 * document.shadow.weight / TOTAL_WEIGHT:g} % to {document.shadow.version}")
     if document.suspended:
-        said.append("suspended")
-    return ", ".join(said)
+        parts.append("suspended")
+    return ", ".join(parts)

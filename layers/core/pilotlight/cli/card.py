@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pilotlight.contracts.manifest import Draft, TensorSpec
+from pilotlight.contracts.manifest import ManifestDraft, TensorSpec
 
-TEMPLATE = """\
+CARD_TEMPLATE = """\
 # {name}
 
 The ONNX graph `{file}`, opset {opset}, published as it is; it was not trained here. Its weights are served in {serve}.
@@ -25,11 +25,13 @@ The graph has {size:,.1f} kB. {golden}
 """
 
 
-def write(draft: Draft, graph: Path) -> str:
+def format_graph_card(draft: ManifestDraft, graph: Path) -> str:
     """The card as Markdown."""
-    rows = [row("in", spec) for spec in draft.inputs] + [row("out", spec) for spec in draft.outputs]
+    rows = [format_tensor_row("in", spec) for spec in draft.inputs] + [
+        format_tensor_row("out", spec) for spec in draft.outputs
+    ]
     made_up = "Golden requests, made up within its signature, were recorded and repeated."
-    return TEMPLATE.format(
+    return CARD_TEMPLATE.format(
         name=draft.name,
         file=graph.name,
         opset=draft.opset or "unknown",
@@ -40,6 +42,6 @@ def write(draft: Draft, graph: Path) -> str:
     )
 
 
-def row(way: str, spec: TensorSpec) -> str:
+def format_tensor_row(direction: str, spec: TensorSpec) -> str:
     """A tensor as a line of the table."""
-    return f"| {way} | `{spec.name}` | {spec.datatype} | `[{', '.join(map(str, spec.shape))}]` |"
+    return f"| {direction} | `{spec.name}` | {spec.datatype} | `[{', '.join(map(str, spec.shape))}]` |"

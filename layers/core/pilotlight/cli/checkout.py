@@ -4,16 +4,16 @@ from pathlib import Path
 
 from pilotlight.errors import InvalidInputError
 
-TEMPLATE = "template.yaml"
+TEMPLATE_FILE = "template.yaml"
 
 
-def folder() -> Path:
+def find_checkout() -> Path:
     """The checkout around the working folder, else the one that this package is installed from.
 
     `InvalidInputError` when there is neither.
     """
     here = Path.cwd()
     for candidate in (here, *here.parents, *Path(__file__).resolve().parents):
-        if (candidate / TEMPLATE).is_file() and (candidate / "functions").is_dir():
+        if (candidate / TEMPLATE_FILE).is_file() and (candidate / "functions").is_dir():
             return candidate
-    raise InvalidInputError(f"No {TEMPLATE} beside a functions folder in {here} or above; run this in a checkout.")
+    raise InvalidInputError(f"No {TEMPLATE_FILE} beside a functions folder in {here} or above; run this in a checkout.")

@@ -20,25 +20,27 @@ ERRORS = Console(stderr=True, highlight=False)
 StoreOption = Annotated[
     str,
     typer.Option(
-        "--store", envvar="PILOTLIGHT_STORE", metavar="URL", help="s3://bucket/prefix, file:///folder, a folder."
+        "--store", envvar="PILOTLIGHT_STORE", metavar="LOCAL_URL", help="s3://bucket/prefix, file:///folder, a folder."
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-UrlOption = Annotated[str, typer.Option("--url", metavar="URL", help="Of the server, with its stage if it has one.")]
+UrlOption = Annotated[
+    str, typer.Option("--url", metavar="LOCAL_URL", help="Of the server, with its stage if it has one.")
+]
 ServerOption = Annotated[
     str | None,
     typer.Option(
         "--url",
-        metavar="URL",
+        metavar="LOCAL_URL",
         help="Of a server to ask instead of a store; PILOTLIGHT_API_KEY, _TOKEN or _AUTH=iam open it.",
     ),
 ]
 RemoteOption = Annotated[bool, typer.Option("--remote", help="Of the server at --url, or of pilotlight serve.")]
 STORE = DEFAULT_STORE
-URL = "http://127.0.0.1:8080"
+LOCAL_URL = "http://127.0.0.1:8080"
 
 
-def registry(store: str) -> Registry:
+def open_registry(store: str) -> Registry:
     """The registry in the store at that URL."""
     return Registry(open_store(store))
 
@@ -50,10 +52,10 @@ def print_table(table: Table) -> None:
     console.print(table)
 
 
-def server(url: str) -> Client:
+def open_client(url: str) -> Client:
     """A client of the server at that URL, with the credentials of the environment."""
-    given = Credentials.of(os.environ, url)
-    return Client(url, headers=given.headers, auth=given.signature)
+    credentials = Credentials.from_environment(os.environ, url)
+    return Client(url, headers=credentials.headers, auth=credentials.iam_auth)
 
 
 def print_json(content: Any) -> None:  # noqa: ANN401 - anything that JSON can say

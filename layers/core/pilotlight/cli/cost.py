@@ -9,14 +9,23 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, print_json, print_table, registry
-from pilotlight.contracts.manifest import Reference
-from pilotlight.costs.estimate import SECONDS, Estimate, Load, estimate
-from pilotlight.costs.usage_report import Account, Statement, statement
+from pilotlight.cli.console import (
+    ERRORS,
+    RESULTS,
+    STORE,
+    JsonOption,
+    StoreOption,
+    open_registry,
+    print_json,
+    print_table,
+)
+from pilotlight.contracts.manifest import ModelReference
+from pilotlight.costs.estimate import SECONDS_PER_MONTH, CostEstimate, Workload, estimate_cost
+from pilotlight.costs.usage_report import UsageReport, UsageRow, build_usage_report
 from pilotlight.errors import InvalidInputError
-from pilotlight.runtime.sizing import fit
+from pilotlight.runtime.sizing import build_sizing_report
 
-WIDTH = 40  # characters of the longest bar
+MAX_BAR_WIDTH = 40  # characters of the longest bar
 LOG_BYTES = 1200  # of a call's line and the gateway's; Lambda's own are not in it
 
 
@@ -27,7 +36,7 @@ class Architecture(StrEnum):
     ARM64 = "arm64"
 
 
-class Front(StrEnum):
+class EdgeKind(StrEnum):
     """What stands in front of the function."""
 
     REST = "rest"
@@ -45,8 +54,8 @@ def cost(
     init_ms: Annotated[float, typer.Option(help="How much longer a cold call takes; with NAME by its fit.")] = 0.0,
     arch: Annotated[Architecture, typer.Option(help="Of the function.")] = Architecture.X86_64,
     edge: Annotated[
-        Front, typer.Option(help="What stands in front: the template's REST API, or something else.")
-    ] = Front.REST,
+        EdgeKind, typer.Option(help="What stands in front: the template's REST API, or something else.")
+    ] = EdgeKind.REST,
     kb: Annotated[float, typer.Option(help="Of a request; HTTP APIs bill each 512 kB begun.")] = 1.0,
     snapstart: Annotated[bool, typer.Option("--snapstart", help="Restores in the place of inits.")] = False,
     provisioned: Annotated[int, typer.Option(min=0, help="Environments that are kept started.")] = 0,
@@ -79,35 +88,38 @@ def cost(
     aws logs tail GROUP --since 1d --format short | pilotlight cost --from-logs -
     """
     if from_logs:
-        told(statement(text(from_logs)), json=json)
+        print_usage(build_usage_report(read_log(from_logs)), json=json)
         return
     if name:
-        memory, ms, init_ms = fitted(store, name, arch.value, memory, ms, init_ms)
+        memory, ms, init_ms = fill_missing_from_sizing(store, name, arch.value, memory, ms, init_ms)
     if not (rps and ms and memory):
         raise InvalidInputError(
             "Say --rps, and --ms and --memory or a model's name; pilotlight cost --help has examples."
         )
-    load = Load(
+    load = Workload(
         rps=rps, ms=ms, memory_mb=memory, cold_share=cold_share, init_ms=init_ms, architecture=arch.value,
         edge=edge.value, kb=kb, snapstart=snapstart, provisioned=provisioned, disk_mb=disk, versions=versions,
         log_bytes=log_bytes, monitored=True, store_gb=store_gb, training_hours=training_hours, free_tier=free_tier,
     )  # fmt: skip
-    shown(estimate(load), json=json)
+    print_estimate(estimate_cost(load), json=json)
 
 
-def fitted(
+def fill_missing_from_sizing(
     store: str, name: str, architecture: Literal["x86_64", "arm64"], memory: int, ms: float, init_ms: float
 ) -> tuple[int, float, float]:
     """What the options leave open, by the model's fit."""
-    found = registry(store)
-    reference = Reference.parse(name)
-    needs = fit(found.manifest(reference.name, found.resolve(reference)), architecture=architecture)
+    model_registry = open_registry(store)
+    reference = ModelReference.parse(name)
+    needs = build_sizing_report(
+        model_registry.load_manifest(reference.name, model_registry.resolve_reference(reference)),
+        architecture=architecture,
+    )
     if not (memory or needs.memory_mb):
         raise InvalidInputError(f"{reference} fits into no function; pilotlight fit {name} says why.")
     return memory or needs.memory_mb or 0, ms or needs.warm_ms, init_ms or needs.load_seconds * 1e3
 
 
-def text(source: str) -> str:
+def read_log(source: str) -> str:
     """A log, from a file or from standard input."""
     if source == "-":
         return sys.stdin.read()
@@ -117,71 +129,71 @@ def text(source: str) -> str:
         raise InvalidInputError(f"{source} cannot be read: {exc.strerror}.") from exc
 
 
-def shown(result: Estimate, *, json: bool) -> None:
+def print_estimate(result: CostEstimate, *, json: bool) -> None:
     """The bill, with bars, and what else there is."""
     if json:
         print_json(result)
         return
-    print_table(bill(result))
+    print_table(build_estimate_table(result))
     RESULTS.print()
-    print_table(others(result))
+    print_table(build_alternatives_table(result))
 
 
-def bill(result: Estimate) -> Table:
+def build_estimate_table(result: CostEstimate) -> Table:
     """The lines, longest bar for the dearest."""
     load = result.load
     size = f"{load.ms:g} ms at {load.memory_mb:,} MB {load.architecture}"
-    shown = Table(title=f"{result.requests / 1e6:,.1f} million requests a month, {size}", show_footer=True)
-    shown.title_justify = shown.caption_justify = "left"
-    shown.title_style, shown.caption = "bold", f"{result.region}, prices of {result.prices_as_of}"
-    shown.add_column("", "together")
-    shown.add_column("$ a month", f"{result.usd:,.2f}", justify="right")
-    shown.add_column("$ a million", f"{result.usd_per_million:,.2f}", justify="right")
-    shown.add_column("", no_wrap=True)
+    table = Table(title=f"{result.requests / 1e6:,.1f} million requests a month, {size}", show_footer=True)
+    table.title_justify = table.caption_justify = "left"
+    table.title_style, table.caption = "bold", f"{result.region}, prices of {result.prices_as_of}"
+    table.add_column("", "together")
+    table.add_column("$ a month", f"{result.usd:,.2f}", justify="right")
+    table.add_column("$ a million", f"{result.usd_per_million:,.2f}", justify="right")
+    table.add_column("", no_wrap=True)
     most = max((line.usd for line in result.lines), default=1.0)
     for line in result.lines:
         each = f"{line.usd / result.requests * 1e6:,.2f}"
-        shown.add_row(line.what, f"{line.usd:,.2f}", each, bar(line.usd / most))
-    return shown
+        table.add_row(line.what, f"{line.usd:,.2f}", each, format_bar(line.usd / most))
+    return table
 
 
-def bar(share: float) -> str:
+def format_bar(share: float) -> str:
     """A share of the longest bar, to an eighth of a character."""
-    eighths = round(share * WIDTH * 8)
+    eighths = round(share * MAX_BAR_WIDTH * 8)
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
-def others(result: Estimate) -> Table:
+def build_alternatives_table(result: CostEstimate) -> Table:
     """What would serve the same load, and from which load on a machine is cheaper."""
-    shown = Table(title="Instead", title_justify="left", title_style="bold")
+    table = Table(title="Instead", title_justify="left", title_style="bold")
     for column in ("", "$ a month", "machines", "busy", "cheaper from, requests a month", "a second"):
-        shown.add_column(column, justify="right" if column else "left")
+        table.add_column(column, justify="right" if column else "left")
     for other in result.alternatives:
         even = other.break_even
-        shown.add_row(
+        table.add_row(
             other.name,
             f"{other.usd:,.2f}",
             str(other.machines) if other.machines else "-",
             f"{other.busy:.0%}" if other.machines else "-",
             other.why if even is None else f"{even / 1e6:,.1f} million",
-            "-" if even is None else f"{even / SECONDS:,.1f}",
+            "-" if even is None else f"{even / SECONDS_PER_MONTH:,.1f}",
         )
-    return shown
+    return table
 
 
-def told(result: Statement, *, json: bool) -> None:
+def print_usage(result: UsageReport, *, json: bool) -> None:
     """What was spent; numbers in JSON are as exact as the log's."""
     if json:
         print_json(result)
     else:
-        print_table(accounts(result))
+        print_table(build_usage_table(result))
     if result.unread:
         ERRORS.print(f"{result.unread} lines were cut off or broken, and are not counted.", markup=False)
 
 
-def accounts(result: Statement) -> Table:
+def build_usage_table(result: UsageReport) -> Table:
     """By tenant, model and version, the dearest first."""
-    shown = Table(title=f"{result.calls:,} calls", title_justify="left", title_style="bold", show_footer=True)
+    table = Table(title=f"{result.calls:,} calls", title_justify="left", title_style="bold", show_footer=True)
     totals = {
         "tenant": "together",
         "model": "",
@@ -190,23 +202,29 @@ def accounts(result: Statement) -> Table:
         "failed": "",
         "GB-seconds": f"{result.gb_seconds:,}",
         "$": f"{result.usd:f}",
-        "$ a million": per_million(result.usd, result.calls),
+        "$ a million": format_usd_per_million(result.usd, result.calls),
     }
     for column, total in totals.items():
-        shown.add_column(column, total, justify="left" if column in ("tenant", "model") else "right")
-    shown.add_column("", no_wrap=True)
+        table.add_column(column, total, justify="left" if column in ("tenant", "model") else "right")
+    table.add_column("", no_wrap=True)
     most = max(account.usd for account in result.accounts) or Decimal(1)
     for account in result.accounts:
-        shown.add_row(*cells(account), bar(float(account.usd / most) / 2))
-    return shown
+        table.add_row(*format_usage_row(account), format_bar(float(account.usd / most) / 2))
+    return table
 
 
-def cells(account: Account) -> list[str]:
+def format_usage_row(account: UsageRow) -> list[str]:
     """One row."""
     numbers = f"{account.calls:,}", f"{account.failed:,}", f"{account.gb_seconds:,}", f"{account.usd:f}"
-    return [account.tenant, account.model, account.version, *numbers, per_million(account.usd, account.calls)]
+    return [
+        account.tenant,
+        account.model,
+        account.version,
+        *numbers,
+        format_usd_per_million(account.usd, account.calls),
+    ]
 
 
-def per_million(usd: Decimal, calls: int) -> str:
+def format_usd_per_million(usd: Decimal, calls: int) -> str:
     """Of a million such calls."""
     return f"{float(usd) / max(1, calls) * 1e6:,.2f}"

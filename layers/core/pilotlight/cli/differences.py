@@ -8,37 +8,37 @@ from typing import Any
 
 import yaml
 
-Settings = dict[str, Any]  # by their full path: `optimiser.learning_rate`
-NAMING = ("name", "architecture")  # keys whose value says which kind a part is
-UNINTERESTING = {"name"}  # of the model that comes out
+RecipeSettings = dict[str, Any]  # by their full path: `optimiser.learning_rate`
+KIND_KEYS = ("name", "architecture")  # keys whose value says which kind a part is
+IGNORED_PATHS = {"name"}  # of the model that comes out
 
 
-def settings(recipe: str) -> Settings:
+def flatten_recipe(recipe: str) -> RecipeSettings:
     """A recipe's YAML as one level of full paths."""
-    return flat(yaml.safe_load(recipe) or {}, "")
+    return flatten_tree(yaml.safe_load(recipe) or {}, "")
 
 
-def flat(tree: Mapping[str, Any], above: str) -> Settings:
+def flatten_tree(tree: Mapping[str, Any], prefix: str) -> RecipeSettings:
     """Every leaf of a tree, by its path."""
-    found: Settings = {}
+    leaves: RecipeSettings = {}
     for key, value in tree.items():
-        found |= flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
-    return found
+        leaves |= flatten_tree(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves
 
 
-def differing(several: Sequence[Settings]) -> list[str]:
+def find_differing_paths(recipes: Sequence[RecipeSettings]) -> list[str]:
     """The paths at which not all are alike, in the order of the recipe."""
-    paths = dict.fromkeys(path for one in several for path in one)
-    return [path for path in paths if path not in UNINTERESTING and any(differ(several, path))]
+    paths = dict.fromkeys(path for one in recipes for path in one)
+    return [path for path in paths if path not in IGNORED_PATHS and any(compare_to_first(recipes, path))]
 
 
-def differ(several: Sequence[Settings], path: str) -> list[bool]:
+def compare_to_first(recipes: Sequence[RecipeSettings], path: str) -> list[bool]:
     """Which of them have another value at a path than the first."""
-    first = several[0]
-    return [(path in one) != (path in first) or one.get(path) != first.get(path) for one in several]
+    first = recipes[0]
+    return [(path in one) != (path in first) or one.get(path) != first.get(path) for one in recipes]
 
 
-def grouped(paths: Sequence[str]) -> dict[str, list[str]]:
+def group_paths(paths: Sequence[str]) -> dict[str, list[str]]:
     """Paths by the part of the recipe that they are in."""
     groups: dict[str, list[str]] = {}
     for path in paths:
@@ -46,7 +46,7 @@ def grouped(paths: Sequence[str]) -> dict[str, list[str]]:
     return groups
 
 
-def said(one: Settings, paths: Sequence[str]) -> str:
+def format_settings(recipe: RecipeSettings, paths: Sequence[str]) -> str:
     """A recipe's values at these paths of one part, in few words: `adam, learning_rate 0.01`.
 
     A setting that is no part, such as `epochs`, is its value alone.
@@ -54,15 +54,15 @@ def said(one: Settings, paths: Sequence[str]) -> str:
     words = []
     for path in paths:
         _, _, key = path.partition(".")
-        if path in one:
-            named = not key or key in NAMING
-            words.append(value(one, path) if named else f"{key} {value(one, path)}")
+        if path in recipe:
+            named = not key or key in KIND_KEYS
+            words.append(format_setting(recipe, path) if named else f"{key} {format_setting(recipe, path)}")
     return ", ".join(words)
 
 
-def value(one: Settings, path: str) -> str:
+def format_setting(recipe: RecipeSettings, path: str) -> str:
     """A setting in a few letters; nothing where a recipe of its kind has no such setting."""
-    found = one.get(path)
-    if isinstance(found, bool):
-        return str(found).lower()
-    return str(found) if found is not None else "null" if path in one else ""
+    setting = recipe.get(path)
+    if isinstance(setting, bool):
+        return str(setting).lower()
+    return str(setting) if setting is not None else "null" if path in recipe else ""

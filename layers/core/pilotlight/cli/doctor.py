@@ -12,10 +12,10 @@ from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, print_jso
 from pilotlight.client.auth import Credentials
 from pilotlight.doctor import machine
 from pilotlight.doctor import store as stores
-from pilotlight.doctor.answers import Answers
-from pilotlight.doctor.finding import Check, Finding, finding
-from pilotlight.doctor.models import Models
-from pilotlight.doctor.server import Server, reachable
+from pilotlight.doctor.answers import InferenceChecks
+from pilotlight.doctor.finding import CheckResult, HealthCheck, run_check
+from pilotlight.doctor.models import ModelChecks
+from pilotlight.doctor.server import ServerChecks, check_url
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 
@@ -41,50 +41,54 @@ def doctor(
     json: JsonOption = False,
 ) -> None:
     """Check this machine and the store or, with --url, a server end to end; nothing on a server is changed."""
-    checks = of_machine(store or STORE, deep=deep) if url is None else of_server(url, store, deep=deep)
-    found = list(shown(checks, json=json))
-    counts = Counter(one.state for one in found)
+    checks = check_machine(store or STORE, deep=deep) if url is None else check_server(url, store, deep=deep)
+    results = list(print_results(checks, json=json))
+    counts = Counter(one.state for one in results)
     if json:
-        print_json({"passed": not counts["fails"], "checks": found})
+        print_json({"passed": not counts["fails"], "checks": results})
     else:
         RESULTS.print(f"{counts['passes']} pass, {counts['fails']} fail, {counts['not checked']} are not checked.")
     raise typer.Exit(1 if counts["fails"] else 0)
 
 
-def of_machine(url: str, *, deep: bool) -> Iterator[Finding]:
+def check_machine(url: str, *, deep: bool) -> Iterator[CheckResult]:
     """The machine, then its store, which is written to for a moment."""
-    yield from map(finding, machine.checks())
+    yield from map(run_check, machine.list_machine_checks())
     if "://" not in url and not Path(url).exists():
-        yield Finding("store", "not checked", f"There is none at {url} yet; `pilotlight train digits` makes it.")
+        yield CheckResult("store", "not checked", f"There is none at {url} yet; `pilotlight train digits` makes it.")
         return
     store = open_store(url)
-    yield from map(finding, stores.checks(store))
-    yield from map(finding, Models(Registry(store), tell, deep=deep).checks())
+    yield from map(run_check, stores.list_store_checks(store))
+    yield from map(run_check, ModelChecks(Registry(store), print_progress, deep=deep).list_checks())
 
 
-def of_server(url: str, store: str | None, *, deep: bool) -> Iterator[Finding]:
+def check_server(url: str, store: str | None, *, deep: bool) -> Iterator[CheckResult]:
     """A server, and what its store says, if that is given."""
     registry = Registry(open_store(store)) if store else None
-    with Server(url, Credentials.of(os.environ, url)) as server:
-        reachable(server)
-        for check in (Check("TLS", server.tls), Check("stage", server.stage)):
-            yield finding(check)
-        yield (live := finding(Check("live", server.live)))
-        for check in (*server.checks(), *Answers(server.client, registry).checks()):
-            yield finding(check) if live.state == "passes" else Finding(check.name, "not checked", "Nothing is live.")
+    with ServerChecks(url, Credentials.from_environment(os.environ, url)) as server:
+        check_url(server)
+        for check in (HealthCheck("TLS", server.check_tls), HealthCheck("stage", server.check_stage)):
+            yield run_check(check)
+        yield (live := run_check(HealthCheck("live", server.check_liveness)))
+        for check in (*server.list_checks(), *InferenceChecks(server.client, registry).list_checks()):
+            yield (
+                run_check(check)
+                if live.state == "passes"
+                else CheckResult(check.name, "not checked", "Nothing is live.")
+            )
     if registry is not None:
-        yield from map(finding, Models(registry, tell, deep=deep).checks())
+        yield from map(run_check, ModelChecks(registry, print_progress, deep=deep).list_checks())
 
 
-def tell(what: str) -> None:
+def print_progress(message: str) -> None:
     """What is under way, for whoever waits."""
-    ERRORS.print(f"  {what}", markup=False, style="dim")
+    ERRORS.print(f"  {message}", markup=False, style="dim")
 
 
-def shown(findings: Iterable[Finding], *, json: bool) -> Iterator[Finding]:
+def print_results(results: Iterable[CheckResult], *, json: bool) -> Iterator[CheckResult]:
     """Show each finding as it comes: as the result, or as progress where the result will be JSON."""
     console = ERRORS if json else RESULTS
-    for one in findings:
+    for one in results:
         console.print(f"[{COLOURS[one.state]}]{one.state:<12}[/]", f"{one.check:<18}", end=" ")
         console.print(one.said, markup=False, soft_wrap=True)
         yield one

@@ -12,16 +12,25 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, print_json, print_table, registry
-from pilotlight.cli.train import environment
-from pilotlight.contracts.manifest import Reference
+from pilotlight.cli.console import (
+    ERRORS,
+    RESULTS,
+    STORE,
+    JsonOption,
+    StoreOption,
+    open_registry,
+    print_json,
+    print_table,
+)
+from pilotlight.cli.train import build_job_environment
+from pilotlight.contracts.manifest import ModelReference
 from pilotlight.drift import charts
-from pilotlight.drift.comparison import CHANCE, Comparison
-from pilotlight.drift.report import Inspection, Report, inspect, told
+from pilotlight.drift.comparison import FALSE_ALARM_RATE, Comparison
+from pilotlight.drift.report import DriftAnalysis, DriftReport, analyze_drift, format_report
 from pilotlight.errors import UnavailableError
 
-FEWEST, MOST = 3, 8  # features that are drawn in the terminal without --all
-PICTURED = 64  # in a PNG
+MIN_DRAWN, MAX_DRAWN = 3, 8  # features that are drawn in the terminal without --all
+MAX_PICTURED = 64  # in a PNG
 COLOURS = {"drifted": "bold red", "changed": "yellow", "stable": "green", "too few": "dim"}
 
 
@@ -36,46 +45,48 @@ def drift(
     json: JsonOption = False,
 ) -> None:
     """Compare what was kept of the requests to a model with what it was trained on."""
-    known, reference = registry(store), Reference.parse(name)
-    version, now = known.resolve(reference), datetime.now(UTC)
-    found = inspect(known, reference.name, version, now - timedelta(days=days), now + timedelta(hours=1))
+    model_registry, reference = open_registry(store), ModelReference.parse(name)
+    version, now = model_registry.resolve_reference(reference), datetime.now(UTC)
+    inspection = analyze_drift(
+        model_registry, reference.name, version, now - timedelta(days=days), now + timedelta(hours=1)
+    )
     if picture is not None:
-        draw(found, picture)
+        write_picture(inspection, picture)
     if json:
-        print_json(found.report)
+        print_json(inspection.report)
         return
-    show(found, every=every)
+    print_drift_report(inspection, draw_all=every)
 
 
-def show(found: Inspection, *, every: bool) -> None:
+def print_drift_report(inspection: DriftAnalysis, *, draw_all: bool) -> None:
     """The verdict in a sentence, a table, and then and now beside each other."""
-    report = found.report
-    RESULTS.print(told(report), markup=False, soft_wrap=True)
+    report = inspection.report
+    RESULTS.print(format_report(report), markup=False, soft_wrap=True)
     if report.files_left_out:
         left = f"{report.files_left_out:,} of {report.files + report.files_left_out:,} files were left out, evenly."
         ERRORS.print(left, soft_wrap=True)
     if not report.examples:
         RESULTS.print("Nothing was kept in that time: is CaptureRate, or `pilotlight serve --capture`, above 0?")
         return
-    print_table(table(report))
-    for one in report.ranked if every else chosen(report):
-        for line in drawn(found, one):
+    print_table(build_drift_table(report))
+    for one in report.comparisons_by_severity if draw_all else select_features(report):
+        for line in draw_feature(inspection, one):
             RESULTS.print(line, markup=False, soft_wrap=True)
 
 
-def chosen(report: Report) -> list[Comparison]:
+def select_features(report: DriftReport) -> list[Comparison]:
     """What is drawn: all that changed, as far as there is room, and a few to look at if nothing did."""
-    worth = report.named("drifted", "changed")
-    return report.ranked[: min(MOST, max(FEWEST, len(worth)))]
+    worth = report.select_names("drifted", "changed")
+    return report.comparisons_by_severity[: min(MAX_DRAWN, max(MIN_DRAWN, len(worth)))]
 
 
-def table(report: Report) -> Table:
+def build_drift_table(report: DriftReport) -> Table:
     """A row for each feature and each part of the answers."""
-    shown = Table()
+    table = Table()
     for column in ("feature", "verdict", "PSI", "KS", "p", "missing then", "now", "unseen"):
-        shown.add_column(column, justify="left" if column in ("feature", "verdict") else "right", no_wrap=True)
-    shown.caption = (
-        f"PSI counts where p, for {len(report.comparisons)} comparisons together, is below {CHANCE}: few examples "
+        table.add_column(column, justify="left" if column in ("feature", "verdict") else "right", no_wrap=True)
+    table.caption = (
+        f"PSI counts where p, for {len(report.comparisons)} comparisons together, is below {FALSE_ALARM_RATE}: few examples "
         "differ by chance. unseen: beyond all that training saw."
     )
     for one in report.comparisons:
@@ -84,26 +95,26 @@ def table(report: Report) -> Table:
         distance = "" if one.ks is None else f"{one.ks:.3f}"
         gaps = [f"{share:.1%}" for share in (*one.missing, one.outside)]
         verdict = f"[{colour}]{one.verdict}[/{colour}]"
-        shown.add_row(escape(name), verdict, f"{one.psi:.3f}", distance, f"{one.p:.2g}", *gaps)
-    return shown
+        table.add_row(escape(name), verdict, f"{one.psi:.3f}", distance, f"{one.p:.2g}", *gaps)
+    return table
 
 
-def drawn(found: Inspection, one: Comparison) -> list[str]:
+def draw_feature(inspection: DriftAnalysis, comparison: Comparison) -> list[str]:
     """A feature then and now, in characters."""
-    profiles = found.profile.features if one.part == "feature" else found.profile.answers
-    tallies = found.tally.features if one.part == "feature" else found.tally.answers
-    title = f"{one.name}  {one.verdict}, PSI {one.psi:.3f}"
-    return ["", title, *charts.lines(profiles[one.name], tallies[one.name])]
+    profiles = inspection.profile.features if comparison.part == "feature" else inspection.profile.answers
+    counts = inspection.aggregator.features if comparison.part == "feature" else inspection.aggregator.answers
+    title = f"{comparison.name}  {comparison.verdict}, PSI {comparison.psi:.3f}"
+    return ["", title, *charts.format_chart(profiles[comparison.name], counts[comparison.name])]
 
 
-def draw(found: Inspection, file: Path) -> None:
+def write_picture(inspection: DriftAnalysis, file: Path) -> None:
     """Write the PNG, by a process that has matplotlib."""
     if find_spec("matplotlib") is None:
         raise UnavailableError(
             "--picture needs matplotlib, which is not installed here; run pip install -e '.[train]'."
         )
     command = [sys.executable, "-m", "functions.train.evaluation.drift_plot", "--into", str(file)]
-    panels = msgspec.json.encode(charts.panels(found)[:PICTURED])
-    code = subprocess.run(command, input=panels, env=environment(), check=False).returncode
+    panels = msgspec.json.encode(charts.build_panels(inspection)[:MAX_PICTURED])
+    code = subprocess.run(command, input=panels, env=build_job_environment(), check=False).returncode
     if code:
         raise typer.Exit(code)

@@ -5,12 +5,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, print_json, registry
-from pilotlight.contracts.manifest import Reference
+from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, open_registry, print_json
+from pilotlight.contracts.manifest import ModelReference
 from pilotlight.costs import prices
-from pilotlight.runtime.load_benchmark import measure as trial_of
-from pilotlight.runtime.sizing import MOST, Fit
-from pilotlight.runtime.sizing import fit as fitted
+from pilotlight.runtime.load_benchmark import measure_load as trial_of
+from pilotlight.runtime.sizing import MAX_MEMORY_MB, SizingReport
+from pilotlight.runtime.sizing import build_sizing_report as fitted
 
 
 def fit(
@@ -21,22 +21,22 @@ def fit(
     json: JsonOption = False,
 ) -> None:
     """Peak memory, load time, smallest safe MemorySize and $ per million calls."""
-    found = registry(store)
-    reference = Reference.parse(name)
-    manifest = found.manifest(reference.name, found.resolve(reference))
-    trial = trial_of(store, manifest, MOST) if measure else None
-    result = fitted(manifest, trial, "arm64" if arm else "x86_64")
+    model_registry = open_registry(store)
+    reference = ModelReference.parse(name)
+    manifest = model_registry.load_manifest(reference.name, model_registry.resolve_reference(reference))
+    measurement = trial_of(store, manifest, MAX_MEMORY_MB) if measure else None
+    result = fitted(manifest, measurement, "arm64" if arm else "x86_64")
     if json:
         print_json(result)
         return
-    RESULTS.print(table(result))
+    RESULTS.print(build_sizing_table(result))
     for warning in result.warnings:
         ERRORS.print(warning, markup=False, soft_wrap=True)
 
 
-def table(result: Fit) -> Table:
+def build_sizing_table(result: SizingReport) -> Table:
     """The needs for people."""
-    shown = Table(title=f"{result.model}:{result.version}", title_justify="left", title_style="bold", show_header=False)
+    table = Table(title=f"{result.model}:{result.version}", title_justify="left", title_style="bold", show_header=False)
     memory = f"{result.memory_mb:,} MB" if result.memory_mb else "none is large enough"
     cost = f"${result.usd_per_million:,.2f}" if result.usd_per_million is not None else "-"
     for what, value in (
@@ -47,5 +47,5 @@ def table(result: Fit) -> Table:
         ("warm call", f"{result.warm_ms:,.2f} ms"),
         ("a million calls", f"{cost}, {result.architecture}, prices of {prices.AS_OF}"),
     ):
-        shown.add_row(what, value)
-    return shown
+        table.add_row(what, value)
+    return table

@@ -12,34 +12,34 @@ from pathlib import Path
 
 import typer
 
-from pilotlight.cli.train import environment
-from pilotlight.contracts.manifest import Draft, decode
+from pilotlight.cli.train import build_job_environment
+from pilotlight.contracts.manifest import ManifestDraft, decode_document
 from pilotlight.errors import UnavailableError
 
-DRAFT = "draft.json"
+DRAFT_FILE = "draft.json"
 
 
-def convert(path: Path, options: Mapping[str, object], folder: Path) -> tuple[Draft, dict[str, Path]]:
+def convert_model(path: Path, options: Mapping[str, object], folder: Path) -> tuple[ManifestDraft, dict[str, Path]]:
     """Have PATH taken in; gives the draft and the files in the folder.
 
     What is wrong is told on standard error by the process itself; this one ends with its exit code.
     """
-    code = start([str(path), *words(options), "--into", str(folder)])
+    code = run_converter([str(path), *build_option_arguments(options), "--into", str(folder)])
     if code:
         raise typer.Exit(code)
-    draft = decode((folder / DRAFT).read_bytes(), Draft, DRAFT)
-    return draft, {file.name: file for file in sorted(folder.iterdir()) if file.name != DRAFT and file.is_file()}
+    draft = decode_document((folder / DRAFT_FILE).read_bytes(), ManifestDraft, DRAFT_FILE)
+    return draft, {file.name: file for file in sorted(folder.iterdir()) if file.name != DRAFT_FILE and file.is_file()}
 
 
-def words(options: Mapping[str, object]) -> list[str]:
+def build_option_arguments(options: Mapping[str, object]) -> list[str]:
     """Options for the command line, those that are not set left out."""
     return [word for name, value in options.items() if value is not None for word in (name, str(value))]
 
 
-def start(arguments: list[str]) -> int:
+def run_converter(arguments: list[str]) -> int:
     """Run the process; its exit code."""
     if find_spec("torch") is None or find_spec("onnx") is None:
         raise UnavailableError(
             "Only an ONNX file as it is can be published here; to convert or quantize, run pip install -e '.[train]'."
         )
-    return subprocess.call([sys.executable, "-m", "functions.train.convert", *arguments], env=environment())
+    return subprocess.call([sys.executable, "-m", "functions.train.convert", *arguments], env=build_job_environment())

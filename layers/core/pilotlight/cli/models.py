@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from pilotlight.cli.console import RESULTS, STORE, JsonOption, StoreOption, print_json, registry
+from pilotlight.cli.console import RESULTS, STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.contracts.manifest import AliasDocument, Manifest, check_name
 from pilotlight.errors import NotFoundError
 from pilotlight.registry.registry import Registry
@@ -17,65 +17,69 @@ def models(
     json: JsonOption = False,
 ) -> None:
     """Versions, aliases, metrics."""
-    found = registry(store)
-    names = found.models() if name is None else [check_name(name, "model name")]
-    described = [describe(found, each) for each in names]
+    model_registry = open_registry(store)
+    names = model_registry.list_models() if name is None else [check_name(name, "model name")]
+    described = [describe_model(model_registry, each) for each in names]
     if json:
         print_json(described if name is None else described[0])
     elif not described:
         RESULTS.print(f"No models in {store} yet; `pilotlight train digits` makes one.", markup=False, soft_wrap=True)
     for model in [] if json else described:
-        RESULTS.print(table(model))
+        RESULTS.print(build_versions_table(model))
 
 
-def describe(found: Registry, name: str) -> dict[str, Any]:
+def describe_model(model_registry: Registry, name: str) -> dict[str, Any]:
     """A model with its versions, newest first, and its aliases; `NotFoundError` when there is none."""
-    versions = found.versions(name)
+    versions = model_registry.list_versions(name)
     if not versions:
-        raise NotFoundError(f"There is no model {name!r} in {found.store.url}; `pilotlight models` lists all.")
-    aliases = found.aliases(name)
-    manifests = [found.manifest(name, version) for version in reversed(versions)]
-    return {"name": name, "aliases": aliases, "versions": [summary(manifest, aliases) for manifest in manifests]}
+        raise NotFoundError(f"There is no model {name!r} in {model_registry.store.url}; `pilotlight models` lists all.")
+    aliases = model_registry.load_aliases(name)
+    manifests = [model_registry.load_manifest(name, version) for version in reversed(versions)]
+    return {
+        "name": name,
+        "aliases": aliases,
+        "versions": [build_version_summary(manifest, aliases) for manifest in manifests],
+    }
 
 
-def summary(manifest: Manifest, aliases: dict[str, AliasDocument]) -> dict[str, Any]:
+def build_version_summary(manifest: Manifest, aliases: dict[str, AliasDocument]) -> dict[str, Any]:
     """A version in one line."""
     return {
         "version": str(manifest.version),
         "aliases": [alias for alias, document in aliases.items() if document.version == manifest.version],
         "serve": manifest.serve,
         "metric": manifest.metric or "accuracy",  # manifests of before the field name no other
-        "bytes": manifest.bytes,
+        "bytes": manifest.served_bytes,
         "metrics": {precision: variant.metrics for precision, variant in manifest.variants.items()},
         "created": manifest.created,
         "by": manifest.by,
     }
 
 
-def table(model: dict[str, Any]) -> Table:
+def build_versions_table(model: dict[str, Any]) -> Table:
     """A model for people, with the metric of the variant that is served."""
-    shown = Table(title=model["name"], title_justify="left", title_style="bold")
+    table = Table(title=model["name"], title_justify="left", title_style="bold")
     for column in ("version", "aliases", "served", "kB", "measured", "created"):
-        shown.add_column(column, justify="right" if column in ("version", "kB", "measured") else "left")
+        table.add_column(column, justify="right" if column in ("version", "kB", "measured") else "left")
     for version in model["versions"]:
-        shown.add_row(
+        table.add_row(
             version["version"],
             ", ".join(version["aliases"]),
             version["serve"],
             f"{version['bytes'] / 1000:,.1f}",
-            measured(version),
+            format_measured_metric(version),
             version["created"][:16].replace("T", " "),
         )
-    return shown
+    return table
 
 
-def measured(version: dict[str, Any]) -> str:
+def format_measured_metric(version: dict[str, Any]) -> str:
     """The metric that the version is judged by, with its name; a published file may have none."""
     name = version["metric"]
     value = version["metrics"][version["serve"]].get(name)
-    return "" if value is None else f"{name} {figure(name, value)}"
+    return "" if value is None else f"{name} {format_metric_value(name, value)}"
 
 
-def figure(metric: str, value: float) -> str:
+def format_metric_value(metric: str, value: float) -> str:
     """A metric for people: shares in percent, all others as they are."""
     return f"{value:.2%}" if metric.endswith("accuracy") else f"{value:.4g}"

@@ -10,54 +10,58 @@ from statistics import fmean
 
 WIDTH, HEIGHT = 64, 12  # characters of the field
 MARKS = "·*"  # of the first curve, the second; a later one is drawn over an earlier one
-DECADES = 10.0  # the largest over the smallest value, from which on the axis is logarithmic
+LOG_SCALE_RATIO = 10.0  # the largest over the smallest value, from which on the axis is logarithmic
 
 Values = Sequence[float | None]
 
 
-def plot(curves: Mapping[str, Values], kept: int | None = None) -> list[str]:
-    """The curves over the epochs, 1 to n, as lines of text; `kept` is marked below. Two curves at most."""
-    columns = {name: squeezed(values) for name, values in curves.items()}
+def plot_curves(curves: Mapping[str, Values], best_epoch: int | None = None) -> list[str]:
+    """The curves over the epochs, 1 to n, as lines of text; `best_epoch` is marked below. Two curves at most."""
+    columns = {name: average_to_width(values) for name, values in curves.items()}
     seen = [value for values in columns.values() for value in values if value is not None]
     epochs = max((len(values) for values in curves.values()), default=0)
     if not seen:
         return ["no epoch yet"]
-    scale = Scale(min(seen), max(seen))
+    scale = AxisScale(min(seen), max(seen))
     width = max(len(values) for values in columns.values())
     field = [[" "] * width for _ in range(HEIGHT)]
     for mark, values in zip(MARKS, columns.values(), strict=False):
         for column, value in enumerate(values):
             if value is not None:
-                field[scale.row(value)][column] = mark
-    lines = [f"{scale.label(row):>9} ┤{''.join(cells)}".rstrip() for row, cells in enumerate(field)]
+                field[scale.get_row(value)][column] = mark
+    lines = [f"{scale.format_label(row):>9} ┤{''.join(cells)}".rstrip() for row, cells in enumerate(field)]
     legend = "  ".join(f"{mark} {name}" for mark, name in zip(MARKS, columns, strict=False))
-    return [*lines, axis(width, epochs, kept), f"{'':>11}epoch 1 to {epochs}: {legend}{', ^ kept' if kept else ''}"]
+    return [
+        *lines,
+        draw_axis(width, epochs, best_epoch),
+        f"{'':>11}epoch 1 to {epochs}: {legend}{', ^ kept' if best_epoch else ''}",
+    ]
 
 
-class Scale:
+class AxisScale:
     """Values to rows, the largest in row 0; logarithmic where values are positive and far apart."""
 
     def __init__(self, low: float, high: float) -> None:
-        self.logarithmic = low > 0 and high / low >= DECADES
-        self._low, self._high = self._bent(low), self._bent(high)
+        self.logarithmic = low > 0 and high / low >= LOG_SCALE_RATIO
+        self._low, self._high = self._transform(low), self._transform(high)
 
-    def row(self, value: float) -> int:
+    def get_row(self, value: float) -> int:
         """Which row a value stands in."""
         spread = self._high - self._low
-        return round((HEIGHT - 1) * (self._high - self._bent(value)) / spread) if spread else HEIGHT // 2
+        return round((HEIGHT - 1) * (self._high - self._transform(value)) / spread) if spread else HEIGHT // 2
 
-    def label(self, row: int) -> str:
+    def format_label(self, row: int) -> str:
         """What every third row stands for."""
         if row % 3 and row != HEIGHT - 1:
             return ""
         value = self._high - (self._high - self._low) * row / (HEIGHT - 1)
         return f"{math.exp(value) if self.logarithmic else value:.3g}"
 
-    def _bent(self, value: float) -> float:
+    def _transform(self, value: float) -> float:
         return math.log(value) if self.logarithmic else value
 
 
-def squeezed(values: Values) -> list[float | None]:
+def average_to_width(values: Values) -> list[float | None]:
     """At most as many values as there is room for: means over neighbours."""
     if len(values) <= WIDTH:
         return list(values)
@@ -66,9 +70,9 @@ def squeezed(values: Values) -> list[float | None]:
     return [fmean(group) if group else None for group in groups]
 
 
-def axis(width: int, epochs: int, kept: int | None) -> str:
+def draw_axis(width: int, epochs: int, best_epoch: int | None) -> str:
     """The line below the field, with the kept epoch marked."""
     line = ["─"] * width
-    if kept:
-        line[min(width - 1, (kept - 1) * width // max(1, epochs))] = "^"
+    if best_epoch:
+        line[min(width - 1, (best_epoch - 1) * width // max(1, epochs))] = "^"
     return f"{'':>9} └{''.join(line)}"

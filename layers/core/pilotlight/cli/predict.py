@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from pilotlight.cli.console import RESULTS, URL, JsonOption, UrlOption, server
-from pilotlight.client.client import Inference, ModelMetadata, Tensor, tensors
-from pilotlight.contracts.manifest import Reference
+from pilotlight.cli.console import LOCAL_URL, RESULTS, JsonOption, UrlOption, open_client
+from pilotlight.client.client import InferResponse, ModelMetadata, Tensor, build_tensors
+from pilotlight.contracts.manifest import ModelReference
 from pilotlight.errors import InvalidInputError
 
-IMAGES = (".png", ".jpg", ".jpeg")
-SHOWN = 16  # values of an output; what has more is cut to as many
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+MAX_SHOWN_VALUES = 16  # values of an output; what has more is cut to as many
 
 
 def predict(
@@ -27,22 +27,22 @@ def predict(
             "infer request, or just the data of a model with one input.",
         ),
     ],
-    url: UrlOption = URL,
+    url: UrlOption = LOCAL_URL,
     json: JsonOption = False,
 ) -> None:
     """Send one prediction and show the answer."""
-    reference = Reference.parse(name)
+    reference = ModelReference.parse(name)
     version = str(reference.version) if reference.version is not None else reference.alias
-    with server(url) as client:
-        body = request(read(file), file, client.metadata(reference.name, version))
+    with open_client(url) as client:
+        body = build_infer_request(read_input_file(file), file, client.get_metadata(reference.name, version))
         answer = client.infer_json(reference.name, body, version=version)
     if json:
         typer.echo(answer.decode())
     else:
-        show(msgspec.json.decode(answer, type=Inference))
+        print_answer(msgspec.json.decode(answer, type=InferResponse))
 
 
-def read(file: Path) -> bytes:
+def read_input_file(file: Path) -> bytes:
     """The file's bytes; `InvalidInputError` when it cannot be read."""
     try:
         return file.read_bytes()
@@ -50,21 +50,21 @@ def read(file: Path) -> bytes:
         raise InvalidInputError(f"Cannot read {file}: {exc.strerror}.") from exc
 
 
-def request(content: bytes, file: Path, model: ModelMetadata) -> bytes:
+def build_infer_request(content: bytes, file: Path, model: ModelMetadata) -> bytes:
     """The V2 request that the file becomes, by its suffix."""
     suffix = file.suffix.lower()
-    if suffix in IMAGES:
-        inputs = tensors(content, model)
+    if suffix in IMAGE_SUFFIXES:
+        inputs = build_tensors(content, model)
     elif suffix == ".txt":
-        inputs = tensors([line for line in text(content, file).splitlines() if line.strip()], model)
+        inputs = build_tensors([line for line in decode_text(content, file).splitlines() if line.strip()], model)
     elif suffix == ".csv":
-        inputs = tensors(table(text(content, file), file), model)
+        inputs = build_tensors(parse_csv_columns(decode_text(content, file), file), model)
     else:
-        return from_json(content, file, model)
+        return build_request_from_json(content, file, model)
     return msgspec.json.encode({"inputs": inputs})
 
 
-def text(content: bytes, file: Path) -> str:
+def decode_text(content: bytes, file: Path) -> str:
     """The file's text, without the mark that some editors put in front."""
     try:
         return content.decode("utf-8-sig")
@@ -72,7 +72,7 @@ def text(content: bytes, file: Path) -> str:
         raise InvalidInputError(f"{file} is not UTF-8: {exc.reason} at byte {exc.start}.") from exc
 
 
-def table(content: str, file: Path) -> dict[str, list[str | None]]:
+def parse_csv_columns(content: str, file: Path) -> dict[str, list[str | None]]:
     """The columns of a CSV file by the names in its first line; an empty cell is None."""
     head, *rows = [row for row in csv.reader(io.StringIO(content)) if row] or [[]]
     if not rows or len(set(head)) < len(head):
@@ -83,7 +83,7 @@ def table(content: str, file: Path) -> dict[str, list[str | None]]:
     return {name.strip(): [row[place] or None for row in rows] for place, name in enumerate(head)}
 
 
-def from_json(content: bytes, file: Path, model: ModelMetadata) -> bytes:
+def build_request_from_json(content: bytes, file: Path, model: ModelMetadata) -> bytes:
     """The V2 request that the file is, or that its bare data becomes; one example may come without its batch."""
     try:
         data = msgspec.json.decode(content)
@@ -92,18 +92,18 @@ def from_json(content: bytes, file: Path, model: ModelMetadata) -> bytes:
     if isinstance(data, dict) and "inputs" in data:
         return content
     if len(model.inputs) > 1 and all(spec.shape == [-1] for spec in model.inputs):
-        return msgspec.json.encode({"inputs": tensors(records(data, file, model), model)})
+        return msgspec.json.encode({"inputs": build_tensors(convert_records_to_columns(data, file, model), model)})
     if len(model.inputs) != 1 or not isinstance(data, list):
         names = [spec.name for spec in model.inputs]
         raise InvalidInputError(f"{file} must be a V2 infer request: {{'inputs': [...]}} with {names}.")
     spec = model.inputs[0]
-    shape = shape_of(data)
+    shape = get_nested_shape(data)
     if len(shape) == len(spec.shape) - 1 and spec.shape[0] == -1:
         data, shape = [data], [1, *shape]
     return msgspec.json.encode({"inputs": [Tensor(spec.name, spec.datatype, shape, data)]})
 
 
-def records(data: Any, file: Path, model: ModelMetadata) -> dict[str, list[Any]]:  # noqa: ANN401 - any JSON
+def convert_records_to_columns(data: Any, file: Path, model: ModelMetadata) -> dict[str, list[Any]]:  # noqa: ANN401 - any JSON
     """The columns of a mapping of columns, of records by name, or of rows in the model's order; one may stand alone."""
     names = [spec.name for spec in model.inputs]
     rows = data if isinstance(data, list) and data and isinstance(data[0], list | dict) else [data]
@@ -116,25 +116,25 @@ def records(data: Any, file: Path, model: ModelMetadata) -> dict[str, list[Any]]
     raise InvalidInputError(f"{file} must hold records, rows or columns of {names}, or a V2 infer request.")
 
 
-def shape_of(data: Any) -> list[int]:  # noqa: ANN401 - any JSON
+def get_nested_shape(data: Any) -> list[int]:  # noqa: ANN401 - any JSON
     """The shape of nested lists, by their first elements; the server checks the others."""
-    return [len(data), *shape_of(data[0])] if isinstance(data, list) and data else []
+    return [len(data), *get_nested_shape(data[0])] if isinstance(data, list) and data else []
 
 
-def show(answer: Inference) -> None:
+def print_answer(answer: InferResponse) -> None:
     """The answer for people: the version that gave it, then a line for each example's classes or for each output."""
     RESULTS.print(f"{answer.model_name}:{answer.model_version}", style="bold")
-    lines = classes(answer.outputs) if classified(answer.outputs) else map(values, answer.outputs)
+    lines = format_classes(answer.outputs) if is_classification(answer.outputs) else map(format_output, answer.outputs)
     for line in lines:
         RESULTS.print(line, markup=False, soft_wrap=True)
 
 
-def classified(outputs: list[Tensor]) -> bool:
+def is_classification(outputs: list[Tensor]) -> bool:
     """Whether the answer is labels and their probabilities."""
     return [output.datatype for output in outputs] == ["BYTES", "FP32"] and outputs[0].shape == outputs[1].shape
 
 
-def classes(outputs: list[Tensor]) -> list[str]:
+def format_classes(outputs: list[Tensor]) -> list[str]:
     """One line for each example: its labels, best first, each with its probability."""
     labels, probabilities = (output.data for output in outputs)
     pairs = [
@@ -145,8 +145,10 @@ def classes(outputs: list[Tensor]) -> list[str]:
     return [", ".join(pairs[place : place + width]) for place in range(0, len(pairs), width)]
 
 
-def values(output: Tensor) -> str:
+def format_output(output: Tensor) -> str:
     """One output: its name, what it is, and its values, the first few of many."""
-    shown = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in output.data[:SHOWN]]
-    cut = f" ... {len(output.data):,} values, --json shows all" if len(output.data) > SHOWN else ""
-    return f"{output.name} {output.datatype} {list(output.shape)}: {', '.join(shown)}{cut}"
+    first_values = [
+        f"{value:.6g}" if isinstance(value, float) else str(value) for value in output.data[:MAX_SHOWN_VALUES]
+    ]
+    cut = f" ... {len(output.data):,} values, --json shows all" if len(output.data) > MAX_SHOWN_VALUES else ""
+    return f"{output.name} {output.datatype} {list(output.shape)}: {', '.join(first_values)}{cut}"

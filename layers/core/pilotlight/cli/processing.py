@@ -16,12 +16,19 @@ from pilotlight.contracts.manifest import Task, TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.session import Session
 
-Steps = dict[str, Any]  # a document of pilotlight.contracts.processing, not yet checked
-RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers, as Hugging Face's
-SENTENCES = ("last_hidden_state", "token_embeddings", "sentence_embedding")  # outputs that are embeddings
+ProcessingSteps = dict[str, Any]  # a document of pilotlight.contracts.processing, not yet checked
+RESAMPLE_FILTERS = (
+    "nearest",
+    "lanczos",
+    "bilinear",
+    "bicubic",
+    "box",
+    "hamming",
+)  # Pillow's numbers, as Hugging Face's
+EMBEDDING_OUTPUTS = ("last_hidden_state", "token_embeddings", "sentence_embedding")  # outputs that are embeddings
 
 
-def read(file: Path) -> Steps:
+def read_document(file: Path) -> ProcessingSteps:
     """A JSON or YAML document; `InvalidInputError` when it cannot be read or is no mapping."""
     try:
         content = msgspec.yaml.decode(file.read_bytes())
@@ -34,9 +41,9 @@ def read(file: Path) -> Steps:
     return content
 
 
-def told(file: Path, task: Task | None) -> Steps:
+def read_processing_file(file: Path, task: Task | None) -> ProcessingSteps:
     """What a publisher's file says of `prepare` and `finish`, the kind taken from the task where it is left out."""
-    content = read(file)
+    content = read_document(file)
     unknown = sorted(set(content) - {"prepare", "finish"})
     if unknown:
         raise InvalidInputError(f"{file} has {unknown}; it tells of 'prepare' and 'finish'.")
@@ -48,48 +55,48 @@ def told(file: Path, task: Task | None) -> Steps:
     return content
 
 
-def found(folder: Path, task: Task, session: Session, labels: Sequence[str]) -> Steps:
+def read_hugging_face_steps(folder: Path, task: Task, session: Session, labels: Sequence[str]) -> ProcessingSteps:
     """What the files of a Hugging Face model say of the task."""
-    prepare: Steps | None = {"kind": task}
+    prepare: ProcessingSteps | None = {"kind": task}
     if task == "image":
-        prepare = image(folder)
+        prepare = read_image_steps(folder)
     elif task == "text":
-        prepare = text(folder)
+        prepare = read_text_steps(folder)
     elif task == "tensor":
         prepare = None
-    return {"prepare": prepare, "finish": finish(folder, task, session.outputs, labels)}
+    return {"prepare": prepare, "finish": infer_finish_steps(folder, task, session.outputs, labels)}
 
 
-def image(folder: Path) -> Steps:
+def read_image_steps(folder: Path) -> ProcessingSteps:
     """`preprocessor_config.json` of an image processor as steps."""
     file = folder / "preprocessor_config.json"
     if not file.exists():
         raise InvalidInputError(f"No {file.name} in {folder} tells what to do with images; use --processing FILE.")
-    config = read(file)
+    config = read_document(file)
     if "crop_pct" in config:
         raise InvalidInputError(f"{file} has 'crop_pct', which only its own code can read; use --processing FILE.")
-    steps: Steps = {"kind": "image", "background": None}  # its convert("RGB") drops transparency
+    steps: ProcessingSteps = {"kind": "image", "background": None}  # its convert("RGB") drops transparency
     if config.get("do_flip_channel_order", False):
         steps["colour"] = "BGR"
     if config.get("do_resize", True):
-        steps |= resizing(config.get("size", 224))
-        steps["filter"] = RESAMPLE[config.get("resample", 2)]
+        steps |= parse_resize(config.get("size", 224))
+        steps["filter"] = RESAMPLE_FILTERS[config.get("resample", 2)]
     if config.get("do_center_crop", False):
-        steps["crop"] = sides(config["crop_size"] if "crop_size" in config else config.get("size", 224))
+        steps["crop"] = parse_size(config["crop_size"] if "crop_size" in config else config.get("size", 224))
     steps["scale"] = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
     if config.get("do_normalize", True):
         steps |= {"mean": config.get("image_mean", []), "deviation": config.get("image_std", [])}
     return steps
 
 
-def resizing(size: int | Mapping[str, int]) -> Steps:
+def parse_resize(size: int | Mapping[str, int]) -> ProcessingSteps:
     """Hugging Face's word for a size: a number or `shortest_edge` for the shorter side, else both sides."""
     if isinstance(size, Mapping) and "shortest_edge" in size and "longest_edge" not in size:
         return {"shortest": size["shortest_edge"]}
-    return {"resize": sides(size)}
+    return {"resize": parse_size(size)}
 
 
-def sides(size: int | Mapping[str, int]) -> list[int]:
+def parse_size(size: int | Mapping[str, int]) -> list[int]:
     """[height, width] of a size."""
     if isinstance(size, int):
         return [size, size]
@@ -98,7 +105,7 @@ def sides(size: int | Mapping[str, int]) -> list[int]:
     raise InvalidInputError(f"preprocessor_config.json has the size {dict(size)}; use --processing FILE.")
 
 
-def text(folder: Path) -> Steps:
+def read_text_steps(folder: Path) -> ProcessingSteps:
     """The longest text, in tokens, by the first of the files that tells it."""
     if not (folder / "tokenizer.json").exists():
         raise InvalidInputError(f"No tokenizer.json in {folder}; a text model needs one beside it.")
@@ -108,49 +115,51 @@ def text(folder: Path) -> Steps:
         ("config.json", "max_position_embeddings"),
     )
     for name, key in places:
-        length = read(folder / name).get(key) if (folder / name).exists() else None
+        length = read_document(folder / name).get(key) if (folder / name).exists() else None
         if isinstance(length, int) and length < 1_000_000:  # transformers writes 1e30 where there is no limit
             return {"kind": "text", "max_length": length}
     return {"kind": "text"}
 
 
-def finish(folder: Path, task: Task, outputs: Sequence[TensorSpec], labels: Sequence[str]) -> Steps | None:
+def infer_finish_steps(
+    folder: Path, task: Task, outputs: Sequence[TensorSpec], labels: Sequence[str]
+) -> ProcessingSteps | None:
     """The finish that the outputs speak of: vectors of a text, or scores by class; None when they speak of neither."""
     named = [spec.name for spec in outputs]
-    vectors = [name for name in SENTENCES if name in named]
+    vectors = [name for name in EMBEDDING_OUTPUTS if name in named]
     if task == "text" and vectors:
-        return {"kind": "embedding", "output": vectors[-1]} | pooling(folder)
+        return {"kind": "embedding", "output": vectors[-1]} | read_pooling(folder)
     if labels or "logits" in named:
         spec = next((spec for spec in outputs if spec.name == "logits"), outputs[0])
-        told = activation(folder)
-        if spec.shape[-1:] == (1,) and not told:  # a grade or a rank: the softmax of one score is always 1
+        activation_steps = read_activation(folder)
+        if spec.shape[-1:] == (1,) and not activation_steps:  # a grade or a rank: the softmax of one score is always 1
             return {"kind": "regression", "output": spec.name}
-        return {"kind": "classification", "output": spec.name} | told
+        return {"kind": "classification", "output": spec.name} | activation_steps
     return None
 
 
-def activation(folder: Path) -> Steps:
+def read_activation(folder: Path) -> ProcessingSteps:
     """The sigmoid where `config.json` says that several labels may be right at once."""
-    config = read(folder / "config.json") if (folder / "config.json").exists() else {}
+    config = read_document(folder / "config.json") if (folder / "config.json").exists() else {}
     return {"activation": "sigmoid"} if config.get("problem_type") == "multi_label_classification" else {}
 
 
-def pooling(folder: Path) -> Steps:
+def read_pooling(folder: Path) -> ProcessingSteps:
     """sentence-transformers' `modules.json` and `1_Pooling/config.json`; without them the mean, of length 1."""
     file = folder / "1_Pooling" / "config.json"
-    config = read(file) if file.exists() else {}
-    wanted = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
+    config = read_document(file) if file.exists() else {}
+    modes = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
     words = {
         "pooling_mode_mean_tokens": "mean",
         "pooling_mode_cls_token": "cls",
         "pooling_mode_max_tokens": "max",
     }
-    if len(wanted) > 1 or not set(wanted) <= set(words):
-        raise InvalidInputError(f"{file} pools by {wanted}; one of {list(words)} is served.")
-    return {"pooling": words[wanted[0]] if wanted else "mean", "normalise": normalised(folder)}
+    if len(modes) > 1 or not set(modes) <= set(words):
+        raise InvalidInputError(f"{file} pools by {modes}; one of {list(words)} is served.")
+    return {"pooling": words[modes[0]] if modes else "mean", "normalise": is_normalised(folder)}
 
 
-def normalised(folder: Path) -> bool:
+def is_normalised(folder: Path) -> bool:
     """Whether the last module makes vectors of length 1; `InvalidInputError` for modules that nothing here runs."""
     file = folder / "modules.json"
     if not file.exists():
@@ -164,35 +173,35 @@ def normalised(folder: Path) -> bool:
     return "Normalize" in kinds
 
 
-def labels_of(folder: Path) -> tuple[str, ...]:
+def read_labels(folder: Path) -> tuple[str, ...]:
     """The labels in `config.json`, by their indices; none where it has none."""
     file = folder / "config.json"
-    names = read(file).get("id2label") if file.exists() else None
+    names = read_document(file).get("id2label") if file.exists() else None
     if not isinstance(names, dict):
         return ()
     return tuple(str(names[index]) for index in sorted(names, key=int))
 
 
-def completed(steps: Steps, session: Session) -> Steps:
+def complete_steps(steps: ProcessingSteps, session: Session) -> ProcessingSteps:
     """The steps with what the graph says where they say nothing: its first input and output, an image's shape."""
     prepare, end = steps.get("prepare"), steps.get("finish")
     if prepare is not None and prepare.get("kind") in {"image", "tabular"}:
         prepare.setdefault("input", session.inputs[0].name)
     if prepare is not None and prepare.get("kind") == "image":
         shape = next((spec.shape for spec in session.inputs if spec.name == prepare["input"]), ())
-        prepare = pictured(shape, sized=bool({"resize", "shortest", "crop"} & set(prepare))) | prepare
+        prepare = infer_image_steps(shape, has_size=bool({"resize", "shortest", "crop"} & set(prepare))) | prepare
     if end is not None:
         end.setdefault("output", session.outputs[0].name)
     return {"prepare": prepare, "finish": end}
 
 
-def pictured(shape: Sequence[int | str], *, sized: bool) -> Steps:
-    """Layout, colour and, unless it is `sized` already, size of the images that a graph's input of this shape takes."""
+def infer_image_steps(shape: Sequence[int | str], *, has_size: bool) -> ProcessingSteps:
+    """Layout, colour and, unless it is `has_size` already, size of the images that a graph's input of this shape takes."""
     if len(shape) != 4:
         return {}
     last = shape[3] in (1, 3) and shape[1] not in (1, 3)
     channels, sides = (shape[3], shape[1:3]) if last else (shape[1], shape[2:])
-    steps: Steps = {"layout": "NHWC" if last else "NCHW", "colour": "L" if channels == 1 else "RGB"}
-    if not sized and all(isinstance(side, int) for side in sides):
+    steps: ProcessingSteps = {"layout": "NHWC" if last else "NCHW", "colour": "L" if channels == 1 else "RGB"}
+    if not has_size and all(isinstance(side, int) for side in sides):
         steps["resize"] = list(sides)
     return steps

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pilotlight.cli.aim import aims, tell
+from pilotlight.cli.aim import format_alias_traffic, print_alias_traffic
 from pilotlight.cli.console import (
     ERRORS,
     RESULTS,
@@ -14,22 +14,22 @@ from pilotlight.cli.console import (
     JsonOption,
     ServerOption,
     StoreOption,
+    open_client,
+    open_registry,
     print_json,
-    registry,
-    server,
 )
-from pilotlight.contracts.manifest import CANDIDATE, CHAMPION, Reference, check_alias, check_name
+from pilotlight.contracts.manifest import CANDIDATE, CHAMPION, ModelReference, check_alias, check_name
 from pilotlight.errors import InvalidInputError
-from pilotlight.gate.evaluation import Gate
-from pilotlight.gate.promotion import Force, Promotion
-from pilotlight.gate.promotion import promote as through
+from pilotlight.gate.evaluation import QualityGate
+from pilotlight.gate.promotion import GateOverride, PromotionResult
+from pilotlight.gate.promotion import promote_version as through
 from pilotlight.gate.verdict import Verdict
-from pilotlight.registry.approval import go_back
+from pilotlight.registry.approval import rollback_alias
 from pilotlight.registry.kms import KmsSigner
 from pilotlight.settings import Settings
 
 AliasOption = Annotated[str, typer.Option("--alias", help="The alias to move.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A model.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A model.")]
 
 
 def promote(
@@ -52,23 +52,26 @@ def promote(
             raise InvalidInputError(
                 "--check and --sign-with are for a store; a server's gate signs by its own settings."
             )
-        return remotely(url, reference, check_alias(alias), force, why, json=json)
-    gate, (name, version) = Gate(registry(store), Settings(memory_mb=memory).memory_mb), meant(reference, store)
-    by, signer = getpass.getuser(), KmsSigner(sign_with) if sign_with else None
+        return promote_on_server(url, reference, check_alias(alias), force, why, json=json)
+    gate, (name, version) = (
+        QualityGate(open_registry(store), Settings(memory_mb=memory).memory_mb),
+        resolve_version(reference, store),
+    )
+    actor, signer = getpass.getuser(), KmsSigner(sign_with) if sign_with else None
     if check:
-        outcome = Promotion(gate.examine(name, version, check_alias(alias), by=by), None)
+        outcome = PromotionResult(gate.evaluate(name, version, check_alias(alias), actor=actor), None)
     else:
-        forced = Force(by, why) if force else None
-        outcome = through(gate, name, version, check_alias(alias), by=by, force=forced, signer=signer)
+        forced = GateOverride(actor, why) if force else None
+        outcome = through(gate, name, version, check_alias(alias), actor=actor, override=forced, signer=signer)
     if json:
-        print_json({"verdict": outcome.verdict, "moved": outcome.moved})
+        print_json({"verdict": outcome.verdict, "moved": outcome.alias_document})
     else:
-        show(outcome)
-    raise typer.Exit(0 if outcome.verdict.passed or outcome.moved else 1)
+        print_outcome(outcome)
+    raise typer.Exit(0 if outcome.verdict.passed or outcome.alias_document else 1)
 
 
 def rollback(
-    name: Name,
+    name: NameArgument,
     alias: AliasOption = CHAMPION,
     why: Annotated[str, typer.Option("--why", help="For the history.")] = "rolled back by hand",
     store: StoreOption = STORE,
@@ -77,54 +80,60 @@ def rollback(
 ) -> None:
     """End the alias's canary or, without one, point it to where it pointed before."""
     if url is not None:
-        with server(url) as client:
-            document = client.registry.rollback(check_name(name, "model name"), check_alias(alias), why=why)
+        with open_client(url) as client:
+            document = client.registry.rollback(check_name(name, "model name"), check_alias(alias), reason=why)
     else:
-        found, by = registry(store), getpass.getuser()
-        document = found.change(name, check_alias(alias), lambda old: go_back(found, name, old, by, why))
-    tell(name, alias, document, json=json)
+        model_registry, actor = open_registry(store), getpass.getuser()
+        document = model_registry.update_alias(
+            name, check_alias(alias), lambda old: rollback_alias(model_registry, name, old, actor, why)
+        )
+    print_alias_traffic(name, alias, document, json=json)
 
 
-def remotely(url: str, reference: str, alias: str, force: bool, why: str, *, json: bool) -> None:
+def promote_on_server(url: str, reference: str, alias: str, force: bool, reason: str, *, json: bool) -> None:
     """The same by a server, whose gate examines the version for the memory of its own functions."""
-    asked = Reference.parse(reference)
-    if asked.version is None and asked.alias not in (CHAMPION, CANDIDATE):
+    model_reference = ModelReference.parse(reference)
+    if model_reference.version is None and model_reference.alias not in (CHAMPION, CANDIDATE):
         raise InvalidInputError(f"{reference!r} names an alias; a server takes a version, or the candidate.")
-    with server(url) as client:
-        errand = client.registry.promote(asked.name, asked.version, alias, force=force, why=why)
+    with open_client(url) as client:
+        request = client.registry.promote(
+            model_reference.name, model_reference.version, alias, force=force, reason=reason
+        )
     if json:
-        print_json(errand)
+        print_json(request)
     else:
-        RESULTS.print(f"{errand.model}:{errand.version} for {alias}: {errand.state}. {errand.said}", markup=False)
-    raise typer.Exit(0 if errand.state == "promoted" else 1)
+        RESULTS.print(f"{request.model}:{request.version} for {alias}: {request.state}. {request.said}", markup=False)
+    raise typer.Exit(0 if request.state == "promoted" else 1)
 
 
-def meant(reference: str, store: str) -> tuple[str, int]:
+def resolve_version(reference: str, store: str) -> tuple[str, int]:
     """The model and version to examine: the one named, else where the candidate points."""
-    asked = Reference.parse(reference)
-    if asked.version is None and asked.alias == CHAMPION:
-        asked = Reference(asked.name, alias=CANDIDATE)
-    return asked.name, registry(store).resolve(asked)
+    model_reference = ModelReference.parse(reference)
+    if model_reference.version is None and model_reference.alias == CHAMPION:
+        model_reference = ModelReference(model_reference.name, alias=CANDIDATE)
+    return model_reference.name, open_registry(store).resolve_reference(model_reference)
 
 
-def show(outcome: Promotion) -> None:
+def print_outcome(outcome: PromotionResult) -> None:
     """The verdict for people, check by check, and what came of it."""
     verdict = outcome.verdict
-    RESULTS.print(table(verdict))
-    if outcome.moved is not None:
-        RESULTS.print(f"{verdict.name}@{verdict.alias} is {aims(outcome.moved)}: {outcome.moved.reason}.")
+    RESULTS.print(build_verdict_table(verdict))
+    if outcome.alias_document is not None:
+        RESULTS.print(
+            f"{verdict.name}@{verdict.alias} is {format_alias_traffic(outcome.alias_document)}: {outcome.alias_document.reason}."
+        )
     elif verdict.passed:
         RESULTS.print(f"{verdict.name}:{verdict.version} passes; nothing was moved.")
     else:
-        ERRORS.print(f"{verdict.name}:{verdict.version} is refused. {verdict.why}", markup=False, soft_wrap=True)
+        ERRORS.print(f"{verdict.name}:{verdict.version} is refused. {verdict.reason}", markup=False, soft_wrap=True)
 
 
-def table(verdict: Verdict) -> Table:
+def build_verdict_table(verdict: Verdict) -> Table:
     """Each check in a row."""
     against = f"against version {verdict.champion}" if verdict.champion else "with no champion to measure against"
-    shown = Table(
+    table = Table(
         "check", "", "what was found", title=f"{verdict.name}:{verdict.version} {against}", title_justify="left"
     )
     for check in verdict.checks:
-        shown.add_row(check.name, "passed" if check.passed else "[bold]refused[/bold]", check.why)
-    return shown
+        table.add_row(check.name, "passed" if check.passed else "[bold]refused[/bold]", check.why)
+    return table

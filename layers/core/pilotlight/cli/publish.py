@@ -13,19 +13,19 @@ import msgspec
 import typer
 
 from pilotlight.cli import card, intake, policy, processing, repository
-from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, print_json, registry
-from pilotlight.cli.source import Source, locate
-from pilotlight.contracts.capture_policy import Extent
-from pilotlight.contracts.manifest import Draft, Precision, Task, Variant, check_name, encode
-from pilotlight.contracts.processing import Text
+from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, open_registry, print_json
+from pilotlight.cli.source import GraphSource, locate_graph
+from pilotlight.contracts.capture_policy import CaptureExtent
+from pilotlight.contracts.manifest import ManifestDraft, Precision, Task, Variant, check_name, encode_document
+from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError
-from pilotlight.registry.registry import Content
+from pilotlight.registry.registry import FileContent
 from pilotlight.runtime import golden_recorder, onnx_header
-from pilotlight.runtime.graph_optimization import variant
+from pilotlight.runtime.graph_optimization import build_variant
 from pilotlight.runtime.session import Session, open_session
 
 Quantize = Literal["auto", "int8", "int4", "none"]
-Made = tuple[Draft, dict[str, Content], Session]
+PreparedDraft = tuple[ManifestDraft, dict[str, FileContent], Session]
 
 
 def publish(
@@ -65,7 +65,7 @@ def publish(
         ),
     ] = None,
     capture: Annotated[
-        Extent | None,
+        CaptureExtent | None,
         typer.Option("--capture", help="What may be kept of requests, where the stack samples some."),
     ] = None,
     mask: Annotated[
@@ -78,47 +78,53 @@ def publish(
 ) -> None:
     """Make a model the next version of its name, and print its reference."""
     check_name(name, "model name")
-    source = locate(path)
+    source = locate_graph(path)
     data = {"--quantize": quantize, "--evaluation": evaluation, "--calibration": calibration}
-    with TemporaryDirectory(prefix="pilotlight-publish-") as made:
+    with TemporaryDirectory(prefix="pilotlight-publish-") as work_folder:
         if source is not None and not any(data.values()):
-            draft, files, session = as_it_is(source, name, precision, Path(made))
+            draft, files, session = build_graph_draft(source, name, precision, Path(work_folder))
         else:
             graph = source.graph if source else path
-            known = {"--name": name, "--task": task, "--labels": labels} | data
-            draft, files, session = converted(graph, known, precision, Path(made))
+            options = {"--name": name, "--task": task, "--labels": labels} | data
+            draft, files, session = convert_to_graph(graph, options, precision, Path(work_folder))
         folder = source.folder if source else path if path.is_dir() else path.parent
-        own = classes(labels, folder, task or draft.task) or (source.labels if source else ()) or draft.labels
-        draft = with_steps(msgspec.structs.replace(draft, labels=own), task, steps, folder, session)
-        draft, seen = policy.profiled(policy.policy(draft, capture, mask), evaluation, session)
-        manifest = registry(store).publish(draft, files | assets(draft, folder) | seen)
+        class_labels = (
+            choose_labels(labels, folder, task or draft.task) or (source.labels if source else ()) or draft.labels
+        )
+        draft = add_processing_steps(msgspec.structs.replace(draft, labels=class_labels), task, steps, folder, session)
+        draft, profile_files = policy.add_feature_profile(
+            policy.apply_capture_policy(draft, capture, mask), evaluation, session
+        )
+        manifest = open_registry(store).publish_version(
+            draft, files | read_processing_assets(draft, folder) | profile_files
+        )
     reference = f"{manifest.name}:{manifest.version}"
     print_json({"reference": reference, "store": store}) if json else typer.echo(reference)
 
 
-def as_it_is(source: Source, name: str, precision: Precision, folder: Path) -> Made:
+def build_graph_draft(source: GraphSource, name: str, precision: Precision, folder: Path) -> PreparedDraft:
     """A graph that is there already, opened as a handler opens it; new files are made in `folder`."""
-    session = opened(source.graph)
-    repository.agree(source.folder, session.inputs, session.outputs)
-    found, files = variant(source.graph, f"model.{precision}.onnx", folder)
-    golden = recorded(source.graph, precision, session)
-    draft = Draft(
+    session = open_graph(source.graph)
+    repository.check_signature(source.folder, session.inputs, session.outputs)
+    served_variant, files = build_variant(source.graph, f"model.{precision}.onnx", folder)
+    golden = record_golden_requests(source.graph, precision, session)
+    draft = ManifestDraft(
         name=name,
         inputs=session.inputs,
         outputs=session.outputs,
-        variants={precision: found},
+        variants={precision: served_variant},
         serve=precision,
-        opset=onnx_header.read(source.graph).opsets.get("", 0) or None,
+        opset=onnx_header.read_onnx_header(source.graph).opsets.get("", 0) or None,
         golden=next(iter(golden), None),
         by=getpass.getuser(),
     )
-    return draft, {**files, **golden, "model-card.md": card.write(draft, source.graph).encode()}, session
+    return draft, {**files, **golden, "model-card.md": card.format_graph_card(draft, source.graph).encode()}, session
 
 
-def recorded(graph: Path, precision: Precision, session: Session) -> dict[str, Content]:
+def record_golden_requests(graph: Path, precision: Precision, session: Session) -> dict[str, FileContent]:
     """Golden requests, made up within the signature; none where the graph does not answer such, or not twice alike."""
-    found = golden_recorder.record(graph, precision, golden_recorder.made_up(session))
-    if found is None:
+    golden = golden_recorder.record_golden_requests(graph, precision, golden_recorder.generate_feeds(session))
+    if golden is None:
         ERRORS.print(
             "No golden requests are recorded: the graph answers no made-up request, or not with the same finite numbers"
             " twice. Nothing will tell that it computes wrongly one day; --evaluation brings requests of yours.",
@@ -126,67 +132,69 @@ def recorded(graph: Path, precision: Precision, session: Session) -> dict[str, C
             soft_wrap=True,
         )
         return {}
-    return {"golden.json": encode(found)}
+    return {"golden.json": encode_document(golden)}
 
 
-def converted(path: Path, options: Mapping[str, object], precision: Precision, folder: Path) -> Made:
+def convert_to_graph(path: Path, options: Mapping[str, object], precision: Precision, folder: Path) -> PreparedDraft:
     """A model that is made a graph, or a smaller one, by a process of its own; the served graph opens fast."""
     if precision != "fp32":
         raise InvalidInputError(f"--precision {precision} says that PATH is quantized already; leave --quantize out.")
     into = folder / "taken-in"
     into.mkdir()
-    draft, files = intake.convert(path, options, into)
+    draft, files = intake.convert_model(path, options, into)
     served = draft.variants[draft.serve]
-    session = opened(files[served.graph])
-    found, made = variant(files[served.graph], served.graph, folder)
-    found = msgspec.structs.replace(found, metrics=served.metrics)
-    variants: dict[Precision, Variant] = draft.variants | {draft.serve: found}
-    return msgspec.structs.replace(draft, variants=variants, by=getpass.getuser()), {**files, **made}, session
+    session = open_graph(files[served.graph])
+    served_variant, new_files = build_variant(files[served.graph], served.graph, folder)
+    served_variant = msgspec.structs.replace(served_variant, metrics=served.metrics)
+    variants: dict[Precision, Variant] = draft.variants | {draft.serve: served_variant}
+    return msgspec.structs.replace(draft, variants=variants, by=getpass.getuser()), {**files, **new_files}, session
 
 
-def classes(file: Path | None, folder: Path, task: Task | None) -> tuple[str, ...]:
+def choose_labels(file: Path | None, folder: Path, task: Task | None) -> tuple[str, ...]:
     """The labels in the publisher's file; else, for images and texts, those of the Hugging Face model."""
     if file is not None:
-        return repository.lines(file)
-    return processing.labels_of(folder) if task in {"image", "text"} else ()
+        return repository.read_lines(file)
+    return processing.read_labels(folder) if task in {"image", "text"} else ()
 
 
-def with_steps(draft: Draft, task: Task | None, file: Path | None, folder: Path, session: Session) -> Draft:
+def add_processing_steps(
+    draft: ManifestDraft, task: Task | None, file: Path | None, folder: Path, session: Session
+) -> ManifestDraft:
     """The draft with the steps of the publisher's file, or of the files beside the graph."""
     if file is not None:
-        steps = processing.told(file, task)
+        steps = processing.read_processing_file(file, task)
     elif (task or draft.task) in {"image", "text"}:
         task = task or draft.task
-        steps = processing.found(folder, task, session, draft.labels)
+        steps = processing.read_hugging_face_steps(folder, task, session, draft.labels)
     elif task == "tabular" and draft.prepare is None:
         raise InvalidInputError("--task tabular needs --processing FILE, which tells of the columns.")
     elif task == "tensor":
         return msgspec.structs.replace(draft, task=task, prepare=None, finish=None)
     else:
         return draft
-    steps = processing.completed(steps, session)
+    steps = processing.complete_steps(steps, session)
     kind = (steps["prepare"] or {}).get("kind", "tensor")
     try:
-        return msgspec.convert(msgspec.to_builtins(draft) | steps | {"task": task or kind}, Draft)
+        return msgspec.convert(msgspec.to_builtins(draft) | steps | {"task": task or kind}, ManifestDraft)
     except msgspec.ValidationError as exc:
         raise InvalidInputError(f"{file or folder} tells of steps that cannot be taken: {exc}.") from exc
 
 
-def assets(draft: Draft, folder: Path) -> dict[str, Content]:
+def read_processing_assets(draft: ManifestDraft, folder: Path) -> dict[str, FileContent]:
     """The files that the steps need, from beside the graph, opened once as a handler will open them."""
-    if not isinstance(draft.prepare, Text):
+    if not isinstance(draft.prepare, TextPreprocessing):
         return {}
     from pilotlight.processing import text
 
-    content = read(folder / draft.prepare.tokenizer)
+    content = read_file(folder / draft.prepare.tokenizer)
     try:
-        text.opened(content, draft.prepare, text.fixed(draft))
+        text.load_tokenizer(content, draft.prepare, text.get_fixed_length(draft))
     except ModelRefusedError as exc:
         raise InvalidInputError(f"{folder} cannot be published as text: {exc}") from exc
     return {draft.prepare.tokenizer: content}
 
 
-def read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
     """A file's bytes; `InvalidInputError` when it cannot be read."""
     try:
         return path.read_bytes()
@@ -194,9 +202,9 @@ def read(path: Path) -> bytes:
         raise InvalidInputError(f"Cannot read {path}: {exc.strerror}.") from exc
 
 
-def opened(path: Path) -> Session:
+def open_graph(path: Path) -> Session:
     """The graph, opened as a handler opens it; `InvalidInputError` when there is none that can be served."""
-    read(path)
+    read_file(path)
     try:
         return open_session(str(path))
     except ModelRefusedError as exc:

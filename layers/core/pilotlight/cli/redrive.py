@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.aws.sqs_redrive import move, pair
+from pilotlight.aws.sqs_redrive import move_messages, resolve_queue_pair
 from pilotlight.cli.console import ERRORS, RESULTS, JsonOption, print_json
-from pilotlight.errors import UnavailableError, words
+from pilotlight.errors import UnavailableError, format_cause
 
 QueueOption = Annotated[str, typer.Option("--queue", metavar="URL", help="Where messages go; names its dead letters.")]
 DlqOption = Annotated[str, typer.Option("--dlq", metavar="URL", help="The dead letters; alone, its only source.")]
@@ -20,11 +20,11 @@ def redrive(queue: QueueOption = "", dlq: DlqOption = "", json: JsonOption = Fal
     moved = total = 0
     try:
         sqs = boto3.client("sqs")
-        queue, dlq = pair(sqs, queue, dlq)
-        for moved, total in move(sqs, dlq, queue):
+        queue, dlq = resolve_queue_pair(sqs, queue, dlq)
+        for moved, total in move_messages(sqs, dlq, queue):
             ERRORS.print(f"{moved} of {total} moved", markup=False)
     except (BotoCoreError, ClientError) as exc:
-        raise UnavailableError(f"SQS does not move the dead letters: {words(exc)}.") from exc
+        raise UnavailableError(f"SQS does not move the dead letters: {format_cause(exc)}.") from exc
     if json:
         print_json({"queue": queue, "dlq": dlq, "moved": moved, "total": total})
     else:

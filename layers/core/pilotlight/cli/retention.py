@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.cli.canary import named
-from pilotlight.cli.console import STORE, JsonOption, StoreOption, print_json, registry
+from pilotlight.cli.canary import parse_version_reference
+from pilotlight.cli.console import STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.contracts.manifest import check_name
 from pilotlight.registry import retention
-from pilotlight.registry.retention import Plan
+from pilotlight.registry.retention import PruningPlan
 
 
 def delete(
@@ -17,8 +17,8 @@ def delete(
     json: JsonOption = False,
 ) -> None:
     """Remove a version for good; refused while an alias needs it."""
-    name, version = named(reference)
-    retention.delete(registry(store), name, version)
+    name, version = parse_version_reference(reference)
+    retention.delete_version(open_registry(store), name, version)
     print_json({"deleted": f"{name}:{version}"}) if json else typer.echo(f"{name}:{version} is deleted.")
 
 
@@ -30,22 +30,22 @@ def prune(
     json: JsonOption = False,
 ) -> None:
     """Remove old versions that no alias needs, and files of uploads that were never finished."""
-    found = registry(store)
+    model_registry = open_registry(store)
     if name:
-        retention.check_there(found, check_name(name, "model name"))
-    names = [name] if name else found.models()
-    plans = [retention.plan(found, each, keep) for each in names]
+        retention.check_model_exists(model_registry, check_name(name, "model name"))
+    names = [name] if name else model_registry.list_models()
+    plans = [retention.plan_pruning(model_registry, each, keep) for each in names]
     for plan in plans if yes else []:
-        retention.carry_out(found, plan)
+        retention.prune(model_registry, plan)
     if json:
         print_json({"done": yes, "plans": plans})
     for plan in [] if json else plans:
-        typer.echo(told(plan, done=yes))
+        typer.echo(format_pruning_plan(plan, done=yes))
 
 
-def told(plan: Plan, *, done: bool) -> str:
+def format_pruning_plan(plan: PruningPlan, *, done: bool) -> str:
     """A plan in words, the reason of everything that stays included."""
     verb = "removed" if done else "would go with --yes"
     versions = ", ".join(map(str, plan.versions)) or "no version"
-    stays = "; ".join(f"{version} stays, {why}" for version, why in plan.kept.items())
-    return f"{plan.model}: {versions} and {len(plan.orphans)} files of unfinished uploads {verb}. {stays}."
+    stays = "; ".join(f"{version} stays, {why}" for version, why in plan.kept_reasons.items())
+    return f"{plan.model}: {versions} and {len(plan.orphan_paths)} files of unfinished uploads {verb}. {stays}."

@@ -14,7 +14,7 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.local.gateway import Gateway
 from pilotlight.settings import Settings
 
-TRAININGS = Settings().trainings  # in the working folder, as the store is
+TRAININGS_FOLDER = Settings().trainings  # in the working folder, as the store is
 
 
 def serve(
@@ -35,18 +35,20 @@ def serve(
     json: JsonOption = False,
 ) -> None:
     """Serve template.yaml's functions on this machine; print the URL when ready, and a line for each request."""
-    parameters = dict(map(assignment, parameter or ()))
+    parameters = dict(map(parse_parameter, parameter or ()))
 
-    def ready(url: str) -> None:
+    def on_ready(url: str) -> None:
         show_access_lines()
         print_json({"url": url, "store": store}) if json else typer.echo(f"Serving {store} at {url}")
 
-    told = not ERRORS.is_terminal if calls is None else calls
-    made = gateway(store, host=host, port=port, workers=workers, parameters=parameters, calls=told, capture=capture)
-    made.serve(ready)
+    log_calls = not ERRORS.is_terminal if calls is None else calls
+    local_gateway = build_gateway(
+        store, host=host, port=port, workers=workers, parameters=parameters, log_calls=log_calls, capture_share=capture
+    )
+    local_gateway.serve(on_ready)
 
 
-def assignment(text: str) -> tuple[str, str]:
+def parse_parameter(text: str) -> tuple[str, str]:
     """`Name=value` as a pair; `InvalidInputError` for what is none."""
     name, sign, value = text.partition("=")
     if not sign or not name:
@@ -63,25 +65,27 @@ def show_access_lines() -> None:
     log.setLevel(logging.INFO)
 
 
-def gateway(
+def build_gateway(
     store: str,
     *,
     host: str,
     port: int,
     workers: int,
     parameters: Mapping[str, str] | None = None,
-    calls: bool = False,
-    capture: float = 0.0,
+    log_calls: bool = False,
+    capture_share: float = 0.0,
 ) -> Gateway:
     """The gateway over the template with these parameters; functions read that store.
 
     They log their calls if they shall, and keep a share of the requests.
     """
-    keeping = {"PILOTLIGHT_CAPTURE_RATE": f"{capture:g}", "PILOTLIGHT_CAPTURE_SECONDS": "1"} if capture else {}
-    silent = {} if calls else {"PILOTLIGHT_CALL_SECONDS": "-1"}
-    places = {"PILOTLIGHT_STORE": absolute(store), "PILOTLIGHT_TRAININGS": absolute(TRAININGS)}
+    keeping = (
+        {"PILOTLIGHT_CAPTURE_RATE": f"{capture_share:g}", "PILOTLIGHT_CAPTURE_SECONDS": "1"} if capture_share else {}
+    )
+    silent = {} if log_calls else {"PILOTLIGHT_CALL_SECONDS": "-1"}
+    places = {"PILOTLIGHT_STORE": resolve_store(store), "PILOTLIGHT_TRAININGS": resolve_store(TRAININGS_FOLDER)}
     return Gateway(
-        template=checkout.folder() / checkout.TEMPLATE,
+        template=checkout.find_checkout() / checkout.TEMPLATE_FILE,
         host=host,
         port=port,
         workers=workers,
@@ -90,6 +94,6 @@ def gateway(
     )
 
 
-def absolute(store: str) -> str:
+def resolve_store(store: str) -> str:
     """A store's URL as a process in another folder understands it."""
     return store if "://" in store else str(Path(store).absolute())

@@ -12,11 +12,11 @@ from pilotlight.runtime import onnx_header
 from pilotlight.settings import Settings
 
 LARGEST_MB = 10_240  # of memory that a Lambda function may have
-NAMES = ("model.onnx", "onnx/model.onnx")  # where Hugging Face keeps the graph among several
+GRAPH_FILES = ("model.onnx", "onnx/model.onnx")  # where Hugging Face keeps the graph among several
 
 
 @dataclass(frozen=True)
-class Source:
+class GraphSource:
     """A graph, the folder of the files that tell how it is called, and its labels if they are told there."""
 
     graph: Path
@@ -24,43 +24,46 @@ class Source:
     labels: tuple[str, ...] = ()
 
 
-def locate(path: Path) -> Source | None:
+def locate_graph(path: Path) -> GraphSource | None:
     """The graph that PATH holds, checked as far as its bytes tell; None when there is none.
 
     `InvalidInputError` when there are several to choose from, or the one must not be served.
     """
-    found = inside(path) if path.is_dir() else alone(path)
-    if found is not None:
-        found_anatomy = onnx_header.check(found.graph)
-        check_size(found.graph, [found.graph.parent / place for place in found_anatomy.files])
-    return found
+    source = locate_in_folder(path) if path.is_dir() else locate_in_file(path)
+    if source is not None:
+        header = onnx_header.check_onnx_file(source.graph)
+        check_graph_size(source.graph, [source.graph.parent / place for place in header.external_files])
+    return source
 
 
-def alone(path: Path) -> Source | None:
+def locate_in_file(path: Path) -> GraphSource | None:
     """A file as a graph, unless its name says that it is something else; inside a repository, with its config."""
-    if path.suffix == ".onnx" and repository.of(path.parent) is not None:
-        return inside(path.parent)
-    return Source(path, path.parent) if path.suffix in {".onnx", ""} and ":" not in path.name else None
+    if path.suffix == ".onnx" and repository.find_triton_model(path.parent) is not None:
+        return locate_in_folder(path.parent)
+    return GraphSource(path, path.parent) if path.suffix in {".onnx", ""} and ":" not in path.name else None
 
 
-def inside(folder: Path) -> Source | None:
+def locate_in_folder(folder: Path) -> GraphSource | None:
     """The graph of a Triton model, or the one of a Hugging Face folder."""
-    model = repository.of(folder)
+    model = repository.find_triton_model(folder)
     if model is not None:
-        return Source(*repository.graph(model))
-    for name in NAMES:
+        return GraphSource(*repository.find_version_graph(model))
+    for name in GRAPH_FILES:
         if (folder / name).is_file():
-            return Source(folder / name, folder)
+            return GraphSource(folder / name, folder)
     graphs = sorted([*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")])
     if len(graphs) > 1:
         names = ", ".join(str(graph.relative_to(folder)) for graph in graphs)
         raise InvalidInputError(f"{folder} holds several graphs, {names}; name the one to publish.")
-    return Source(graphs[0], folder) if graphs else None
+    return GraphSource(graphs[0], folder) if graphs else None
 
 
-def check_size(graph: Path, weights: list[Path]) -> None:
+def check_graph_size(graph: Path, weights: list[Path]) -> None:
     """Refuse what no function has the memory for."""
-    size, limit = sum(file.stat().st_size for file in [graph, *weights]), Settings(memory_mb=LARGEST_MB).model_bytes
+    size, limit = (
+        sum(file.stat().st_size for file in [graph, *weights]),
+        Settings(memory_mb=LARGEST_MB).model_memory_budget,
+    )
     if size > limit:
         raise TooLargeError(
             f"{graph} takes {size:,} bytes with its weights, and a function of {LARGEST_MB:,} MB, the largest there "

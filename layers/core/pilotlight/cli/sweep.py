@@ -12,12 +12,12 @@ import yaml
 
 from pilotlight.cli import subprocesses
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption
-from pilotlight.cli.runs import compare
-from pilotlight.cli.train import command, environment
+from pilotlight.cli.runs import print_comparison
+from pilotlight.cli.train import build_job_command, build_job_environment
 from pilotlight.errors import InvalidInputError
 
-LONGEST = 64  # characters of a run's name
-FAILED = 1  # the exit code of a run that published nothing; any other ends the sweep
+MAX_NAME_LENGTH = 64  # characters of a run's name
+EX_FAILED = 1  # the exit code of a run that published nothing; any other ends the sweep
 Setting = tuple[str, Any]  # a key of the recipe, and its value
 
 
@@ -30,43 +30,45 @@ def sweep(
     json: JsonOption = False,
 ) -> None:
     """Train every combination of some settings, and compare the runs. Started again, it goes on where it was."""
-    combinations = list(product(*map(axis, axes)))
-    every = names(run, combinations)
+    combinations = list(product(*map(parse_axis, axes)))
+    every = build_run_names(run, combinations)
     failed = 0
     for number, (name, chosen) in enumerate(zip(every, combinations, strict=True), 1):
         ERRORS.print(f"{number} of {len(every)}: {name}", markup=False)
         settings = [*changes, *(f"{key}={msgspec.json.encode(value).decode()}" for key, value in chosen)]
-        code = subprocesses.call([*command(recipe, store, settings), "--run", name], environment(), quiet=True)
-        if code not in (os.EX_OK, FAILED):
+        code = subprocesses.run_command(
+            [*build_job_command(recipe, store, settings), "--run", name], build_job_environment(), quiet=True
+        )
+        if code not in (os.EX_OK, EX_FAILED):
             raise typer.Exit(code)
-        failed += code == FAILED
-    compare(every, store, json)
+        failed += code == EX_FAILED
+    print_comparison(every, store, json)
     if failed:
         ERRORS.print(f"{failed} of {len(every)} runs published nothing.", markup=False)
-        raise typer.Exit(FAILED)
+        raise typer.Exit(EX_FAILED)
 
 
-def axis(word: str) -> list[Setting]:
+def parse_axis(argument: str) -> list[Setting]:
     """`KEY=[A, B]` as settings; `InvalidInputError` when it is not one, or offers no choice."""
-    key, _, text = word.partition("=")
+    key, _, text = argument.partition("=")
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as exc:
-        raise InvalidInputError(f"{word!r} is not KEY=[A, B, ...]: {' '.join(str(exc).split())}.") from exc
+        raise InvalidInputError(f"{argument!r} is not KEY=[A, B, ...]: {' '.join(str(exc).split())}.") from exc
     if not key or not isinstance(values, list) or len(values) < 2:
-        raise InvalidInputError(f"{word!r} is not KEY=[A, B, ...] with two values or more; write one with --set.")
+        raise InvalidInputError(f"{argument!r} is not KEY=[A, B, ...] with two values or more; write one with --set.")
     return [(key, value) for value in values]
 
 
-def names(head: str, combinations: Sequence[tuple[Setting, ...]]) -> list[str]:
+def build_run_names(prefix: str, combinations: Sequence[tuple[Setting, ...]]) -> list[str]:
     """A name for each run, of what it is set to; with a number where two would have the same."""
-    found = ["-".join([head, *(label(value) for _, value in chosen)]) for chosen in combinations]
-    if len(set(found)) < len(found) or max(map(len, found)) > LONGEST:
-        return [f"{head}-{number}" for number in range(1, len(found) + 1)]
-    return found
+    run_names = ["-".join([prefix, *(format_name_part(value) for _, value in chosen)]) for chosen in combinations]
+    if len(set(run_names)) < len(run_names) or max(map(len, run_names)) > MAX_NAME_LENGTH:
+        return [f"{prefix}-{number}" for number in range(1, len(run_names) + 1)]
+    return run_names
 
 
-def label(value: object) -> str:
+def format_name_part(value: object) -> str:
     """A setting's value as a part of a name: of a mapping its `name`, or all that it holds."""
     if isinstance(value, dict):
         value = value.get("name") or "-".join(map(str, value.values()))

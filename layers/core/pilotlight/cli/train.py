@@ -32,18 +32,22 @@ def train(
     json: JsonOption = False,
 ) -> None:
     """Run a recipe, publish a version, print its reference."""
-    if server := trainings.place(remote=remote, url=url):
+    if server := trainings.resolve_server_url(remote=remote, url=url):
         if budget is not None:
             raise InvalidInputError("--time-budget is for this machine; a stack has its own, the parameter TimeBudget.")
-        raise typer.Exit(trainings.start(server, recipe, changes, run, nodes, json=json))
+        raise typer.Exit(trainings.start_training(server, recipe, changes, run, nodes, json=json))
     if nodes > 1:
         raise InvalidInputError("--nodes is for --remote; on this machine training takes all its GPUs by itself.")
     optional = {"--run": run, "--time-budget": budget}
     words = [word for name, value in optional.items() if value is not None for word in (name, str(value))]
-    raise typer.Exit(subprocesses.call([*command(recipe, store, changes, json=json), *words], environment()))
+    raise typer.Exit(
+        subprocesses.run_command(
+            [*build_job_command(recipe, store, changes, json=json), *words], build_job_environment()
+        )
+    )
 
 
-def command(recipe: str, store: str, changes: Sequence[str] = (), *, json: bool = False) -> list[str]:
+def build_job_command(recipe: str, store: str, changes: Sequence[str] = (), *, json: bool = False) -> list[str]:
     """The training job's command line; `UnavailableError` where only serving is installed."""
     if find_spec("torch") is None:
         raise UnavailableError("Training needs torch, which is not installed here; run pip install -e '.[train]'.")
@@ -51,7 +55,7 @@ def command(recipe: str, store: str, changes: Sequence[str] = (), *, json: bool 
     return [sys.executable, "-m", "functions.train", recipe, *settings, "--store", store, *(["--json"] if json else [])]
 
 
-def environment() -> dict[str, str]:
+def build_job_environment() -> dict[str, str]:
     """The environment for the job: ours, with the checkout on the path that modules are found by."""
-    paths = [str(checkout.folder()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(checkout.find_checkout()), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

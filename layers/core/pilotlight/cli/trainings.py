@@ -11,48 +11,48 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pilotlight.api.schemas.training import UNDER_WAY, Course, Training
-from pilotlight.cli.console import ERRORS, RESULTS, URL, print_json, print_table, server
-from pilotlight.cli.differences import Settings, settings
-from pilotlight.cli.models import figure
-from pilotlight.cli.plot import plot
+from pilotlight.api.schemas.training import ACTIVE_STATES, TrainingDetail, TrainingSummary
+from pilotlight.cli.console import ERRORS, LOCAL_URL, RESULTS, open_client, print_json, print_table
+from pilotlight.cli.differences import RecipeSettings, flatten_recipe
+from pilotlight.cli.models import format_metric_value
+from pilotlight.cli.plot import plot_curves
 from pilotlight.client.client import Client
-from pilotlight.contracts.run import Line
+from pilotlight.contracts.run import EpochRecord
 from pilotlight.errors import UnavailableError
 from pilotlight.recipes import restrictions
-from pilotlight.recipes.schema import load, of_record
-from pilotlight.training_runs.run_store import duration, kept, new_name
+from pilotlight.recipes.schema import list_builtin_recipes, load_recipe
+from pilotlight.training_runs.run_store import find_best_epoch, format_duration, generate_run_name
 
-STOPPED = frozenset({"cancelled", "paused", "interrupted"})
+STOPPED_STATES = frozenset({"cancelled", "paused", "interrupted"})
 EX_TEMPFAIL = 75  # as the training job says it: stopped, and worth starting again
-INTERRUPTED = 130
+EX_INTERRUPTED = 130
 
 
-def place(*, remote: bool, url: str | None) -> str | None:
+def resolve_server_url(*, remote: bool, url: str | None) -> str | None:
     """The server that is meant; None where the command is about a store."""
-    return url or (URL if remote else None)
+    return url or (LOCAL_URL if remote else None)
 
 
-def start(url: str, recipe: str, changes: Sequence[str], run: str | None, nodes: int, *, json: bool) -> int:
+def start_training(url: str, recipe: str, changes: Sequence[str], run: str | None, nodes: int, *, json: bool) -> int:
     """Have a server train a recipe and follow it; gives the exit code.
 
     The recipe is checked here first. The run's name is made up here, so that a request that is sent twice is one
     training; a name that was given goes on with a run that was stopped.
     """
-    whole = restrictions.check(load(recipe, changes))
-    name = run or new_name(whole.name)
-    what: str | Mapping[str, Any] = recipe if recipe in of_record() else whole.model_dump(mode="json")
-    with server(url) as client:
+    whole = restrictions.check_restrictions(load_recipe(recipe, changes))
+    name = run or generate_run_name(whole.name)
+    what: str | Mapping[str, Any] = recipe if recipe in list_builtin_recipes() else whole.model_dump(mode="json")
+    with open_client(url) as client:
         client.trainings.start(
             what, changes=changes if isinstance(what, str) else (), run=name, nodes=nodes, resume=run is not None
         )
-        return follow(client, name, json=json)
+        return follow_training(client, name, json=json)
 
 
-def follow(client: Client, run: str, *, json: bool) -> int:
+def follow_training(client: Client, run: str, *, json: bool) -> int:
     """Show a training's log until its end, then what came out; gives the exit code."""
     try:
-        course = shown(client, run)
+        training = follow_with_curve(client, run)
     except KeyboardInterrupt:
         url = client.url
         ERRORS.print(
@@ -61,129 +61,137 @@ def follow(client: Client, run: str, *, json: bool) -> int:
             markup=False,
             soft_wrap=True,
         )
-        return INTERRUPTED
+        return EX_INTERRUPTED
     if json:
-        print_json(course)
-    elif course.version:
-        RESULTS.print(course.version, markup=False)
-    return code(course)
+        print_json(training)
+    elif training.version:
+        RESULTS.print(training.version, markup=False)
+    return get_exit_code(training)
 
 
-def shown(client: Client, run: str) -> Course:
+def follow_with_curve(client: Client, run: str) -> TrainingDetail:
     """The training at its end; until then its log passes on standard error, on a terminal above its curve."""
     with Live(console=ERRORS, auto_refresh=False, transient=True) as live:
 
-        def look() -> None:
+        def update_curve() -> None:
             if ERRORS.is_terminal:
-                course = client.trainings.show(run)
-                live.update(Group(*map(Text, curve(course.lines, course.recipe))), refresh=True)
+                course = client.trainings.get(run)
+                live.update(Group(*map(Text, plot_losses(course.lines, course.recipe))), refresh=True)
 
-        for line in client.trainings.follow(run, look=look):
+        for line in client.trainings.follow_log(run, on_pause=update_curve):
             live.console.print(line, markup=False, soft_wrap=True)
-    course = client.trainings.show(run)
-    for line in ("", *curve(course.lines, course.recipe), "", *ended(course)):
+    training = client.trainings.get(run)
+    for line in ("", *plot_losses(training.lines, training.recipe), "", *format_ending(training)):
         ERRORS.print(line, markup=False, soft_wrap=True)
-    return course
+    return training
 
 
-def code(course: Training) -> int:
+def get_exit_code(training: TrainingSummary) -> int:
     """A training's end as an exit code: that of the same training on this machine."""
-    if course.state in UNDER_WAY:
-        raise UnavailableError(f"The log of {course.run} has ended, and it is {course.state}; look again.")
-    return 0 if course.state == "finished" else EX_TEMPFAIL if course.state in STOPPED else 1
+    if training.state in ACTIVE_STATES:
+        raise UnavailableError(f"The log of {training.run} has ended, and it is {training.state}; look again.")
+    return 0 if training.state == "finished" else EX_TEMPFAIL if training.state in STOPPED_STATES else 1
 
 
-def ended(course: Course) -> list[str]:
+def format_ending(training: TrainingDetail) -> list[str]:
     """How a training ended, in sentences."""
-    return [line for line in (f"{course.run} {course.state}. {course.reason}".strip(), published(course)) if line]
+    return [
+        line
+        for line in (f"{training.run} {training.state}. {training.reason}".strip(), format_published_version(training))
+        if line
+    ]
 
 
-def listing(url: str, *, json: bool) -> None:
+def print_trainings(url: str, *, json: bool) -> None:
     """Every training of a server, those first that changed last."""
-    with server(url) as client:
-        found = client.trainings.list()
+    with open_client(url) as client:
+        page = client.trainings.list()
     if json:
-        print_json(found)
-    elif found.trainings:
-        print_table(table(found.trainings, found.total))
+        print_json(page)
+    elif page.trainings:
+        print_table(build_trainings_table(page.trainings, page.total))
     else:
         RESULTS.print(f"No trainings at {url} yet; `pilotlight train digits --remote` starts one.", soft_wrap=True)
 
 
-def show(url: str, run: str, *, following: bool, json: bool) -> int:
+def print_training(url: str, run: str, *, follow_log: bool, json: bool) -> int:
     """One training of a server, followed to its end where that is wanted; gives the exit code."""
-    with server(url) as client:
-        if following:
-            return follow(client, run, json=json)
-        course = client.trainings.show(run)
+    with open_client(url) as client:
+        if follow_log:
+            return follow_training(client, run, json=json)
+        training = client.trainings.get(run)
     if json:
-        print_json(course)
+        print_json(training)
     else:
-        for line in (*told(course), "", *curve(course.lines, course.recipe)):
+        for line in (*format_training(training), "", *plot_losses(training.lines, training.recipe)):
             RESULTS.print(line, markup=False, soft_wrap=True)
     return 0
 
 
-def cancel(url: str, run: str, why: str, *, json: bool) -> None:
+def cancel_training(url: str, run: str, reason: str, *, json: bool) -> None:
     """Stop a training of a server."""
-    with server(url) as client:
-        course = client.trainings.cancel(run, why)
-    said = f"{run} is {course.state}: it saves a checkpoint, and `pilotlight train ... --run {run} --remote` goes on."
-    print_json(course) if json else RESULTS.print(said, markup=False, soft_wrap=True)
+    with open_client(url) as client:
+        training = client.trainings.cancel(run, reason)
+    message = (
+        f"{run} is {training.state}: it saves a checkpoint, and `pilotlight train ... --run {run} --remote` goes on."
+    )
+    print_json(training) if json else RESULTS.print(message, markup=False, soft_wrap=True)
 
 
-def table(trainings: Sequence[Training], total: int) -> Table:
+def build_trainings_table(trainings: Sequence[TrainingSummary], total: int) -> Table:
     """Trainings for people."""
     rows = Table("run", "state", "epochs", "newest epoch", "version", "started", "took", "job")
     rows.caption = f"{len(trainings)} of {total}" if total > len(trainings) else None
     for one in trainings:
         epochs, when = f"{one.epochs}/{one.of}", one.started[:16].replace("T", " ")
-        newest = epoch(one.last) if one.last else ""
+        newest = format_epoch(one.last) if one.last else ""
         work = f"{one.job.launcher} {one.job.state}" if one.job else ""
-        rows.add_row(one.run, one.state, epochs, newest, one.version or "", when, duration(one.seconds), work)
+        rows.add_row(one.run, one.state, epochs, newest, one.version or "", when, format_duration(one.seconds), work)
     return rows
 
 
-def told(course: Course) -> list[str]:
+def format_training(training: TrainingDetail) -> list[str]:
     """One training for people, its curve aside."""
-    lines = [f"{course.run}  {course.state}", course.reason]
-    if course.job:
-        job = course.job
+    lines = [f"{training.run}  {training.state}", training.reason]
+    if training.job:
+        job = training.job
         lines.append(f"{job.launcher} job {job.id}: {job.state}, attempt {job.attempts}, asked for by {job.by}")
         if job.nodes > 1:
             lines.append(f"on {job.nodes} nodes")
-    lines.append(f"{course.epochs} of {course.of} epochs in {duration(course.seconds)}, started {course.started[:19]}")
-    if best := best_of(course.lines, settings(course.recipe)):
-        lines.append(epoch(best))
-    return [line for line in (*lines, published(course)) if line]
+    lines.append(
+        f"{training.epochs} of {training.of} epochs in {format_duration(training.seconds)}, started {training.started[:19]}"
+    )
+    if best := find_best_for_recipe(training.lines, flatten_recipe(training.recipe)):
+        lines.append(format_epoch(best))
+    return [line for line in (*lines, format_published_version(training)) if line]
 
 
-def published(course: Course) -> str:
+def format_published_version(training: TrainingDetail) -> str:
     """The version that came out, with what it was measured to do and what the gate says."""
-    if not course.version:
+    if not training.version:
         return ""
-    measured = ", ".join(f"{key} {figure(key, value)}" for key, value in course.metrics.items())
-    verdict = f"; the gate: {course.verdict}" if course.verdict else ""
-    return f"published {course.version}: {measured}{verdict}"
+    measured = ", ".join(f"{key} {format_metric_value(key, value)}" for key, value in training.metrics.items())
+    verdict = f"; the gate: {training.verdict}" if training.verdict else ""
+    return f"published {training.version}: {measured}{verdict}"
 
 
-def epoch(line: Line) -> str:
+def format_epoch(line: EpochRecord) -> str:
     """An epoch's numbers."""
     metric, loss = line.validation_accuracy, line.validation_loss
-    judged = "" if metric is None else f"{line.metric} {figure(line.metric, metric)}, "
+    judged = "" if metric is None else f"{line.metric} {format_metric_value(line.metric, metric)}, "
     return f"{judged}loss {'not finite' if loss is None else f'{loss:.4f}'} in epoch {line.number}"
 
 
-def best_of(lines: Sequence[Line], recipe: Settings) -> Line | None:
+def find_best_for_recipe(lines: Sequence[EpochRecord], recipe: RecipeSettings) -> EpochRecord | None:
     """The epoch whose weights were kept, so far."""
-    return kept(lines, float(recipe.get("early_stopping.min_delta") or 0.0))
+    return find_best_epoch(lines, float(recipe.get("early_stopping.min_delta") or 0.0))
 
 
-def curve(lines: Sequence[Line], recipe: str) -> list[str]:
+def plot_losses(lines: Sequence[EpochRecord], recipe: str) -> list[str]:
     """The losses over the epochs."""
-    best = best_of(lines, settings(recipe))
+    best = find_best_for_recipe(lines, flatten_recipe(recipe))
     losses = {
         "training loss": [line.train_loss for line in lines],
         "validation loss": [line.validation_loss for line in lines],
     }
-    return plot(losses, best.number if best else None)
+    return plot_curves(losses, best.number if best else None)

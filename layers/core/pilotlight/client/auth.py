@@ -14,13 +14,15 @@ from typing import Any
 
 import httpx2
 
-from pilotlight.errors import InvalidInputError, words
+from pilotlight.errors import InvalidInputError, format_cause
 
-REGION = re.compile(r"\.execute-api(?:-fips)?\.([a-z0-9-]+)\.")  # in the host of an API that has no domain of its own
-SIGNED = ("Authorization", "X-Amz-Date", "X-Amz-Security-Token")
+REGION_PATTERN = re.compile(
+    r"\.execute-api(?:-fips)?\.([a-z0-9-]+)\."
+)  # in the host of an API that has no domain of its own
+SIGNED_HEADERS = ("Authorization", "X-Amz-Date", "X-Amz-Security-Token")
 
 
-class Signature(httpx2.Auth):
+class IamAuth(httpx2.Auth):
     """Signs each request; botocore, which does so, takes 100 ms to import, so nobody does who needs it not."""
 
     requires_request_body = True
@@ -34,9 +36,11 @@ class Signature(httpx2.Auth):
             session = boto3.Session()
             self._credentials: Any = session.get_credentials()
         except BotoCoreError as exc:
-            raise InvalidInputError(f"PILOTLIGHT_AUTH is iam, and there are no AWS credentials: {words(exc)}.") from exc
-        named = REGION.search(url)
-        self._region = named[1] if named else session.region_name
+            raise InvalidInputError(
+                f"PILOTLIGHT_AUTH is iam, and there are no AWS credentials: {format_cause(exc)}."
+            ) from exc
+        region_match = REGION_PATTERN.search(url)
+        self._region = region_match[1] if region_match else session.region_name
         if self._credentials is None:
             raise InvalidInputError("PILOTLIGHT_AUTH is iam, and there are no AWS credentials; run `aws configure`.")
         if not self._region:
@@ -47,9 +51,11 @@ class Signature(httpx2.Auth):
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
 
-        asked = AWSRequest(request.method, str(request.url), data=request.content)
-        SigV4Auth(self._credentials.get_frozen_credentials(), "execute-api", self._region).add_auth(asked)
-        request.headers.update({name: asked.headers[name] for name in SIGNED if name in asked.headers})
+        aws_request = AWSRequest(request.method, str(request.url), data=request.content)
+        SigV4Auth(self._credentials.get_frozen_credentials(), "execute-api", self._region).add_auth(aws_request)
+        request.headers.update(
+            {name: aws_request.headers[name] for name in SIGNED_HEADERS if name in aws_request.headers}
+        )
         yield request
 
 
@@ -58,14 +64,14 @@ class Credentials:
     """What goes along with each request; nothing, by default."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
-    signature: Signature | None = None
+    iam_auth: IamAuth | None = None
 
     def __bool__(self) -> bool:
         """Whether there is anything."""
-        return bool(self.headers) or self.signature is not None
+        return bool(self.headers) or self.iam_auth is not None
 
     @classmethod
-    def of(cls, environment: Mapping[str, str], url: str) -> "Credentials":
+    def from_environment(cls, environment: Mapping[str, str], url: str) -> "Credentials":
         """Those that the variables tell for the server at that URL; `InvalidInputError` for what cannot be."""
         # Without the line break of the file that one was read from.
         key, token, auth = (environment.get(f"PILOTLIGHT_{name}", "").strip() for name in ("API_KEY", "TOKEN", "AUTH"))
@@ -73,6 +79,6 @@ class Credentials:
             raise InvalidInputError(f"PILOTLIGHT_AUTH is {auth!r}; it may be iam, or not set.")
         if auth and token:
             raise InvalidInputError("PILOTLIGHT_AUTH and PILOTLIGHT_TOKEN are both set, and a request has one of them.")
-        named = {"x-api-key": key, "authorization": token and f"Bearer {token}"}
-        headers = {name: value for name, value in named.items() if value}
-        return cls(headers, Signature(url) if auth else None)
+        all_headers = {"x-api-key": key, "authorization": token and f"Bearer {token}"}
+        headers = {name: value for name, value in all_headers.items() if value}
+        return cls(headers, IamAuth(url) if auth else None)

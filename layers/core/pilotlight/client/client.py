@@ -33,12 +33,12 @@ from pilotlight.errors import (
 )
 
 TIMEOUT_S = 30.0  # the gateway itself gives up after 29 s
-CARRIED = re.compile(r"[!-~]([ -~\t]*[!-~])?|")  # a header's value; RFC 9110, 5.5
+HEADER_VALUE = re.compile(r"[!-~]([ -~\t]*[!-~])?|")  # a header's value; RFC 9110, 5.5
 URL_FORMS = "use http://host:port or https://host/stage"
 Answer = TypeVar("Answer", bound=Struct)
-Content = bytes | str | Sequence[bytes] | Sequence[str] | Mapping[str, Sequence[Any]]
+PredictionInput = bytes | str | Sequence[bytes] | Sequence[str] | Mapping[str, Sequence[Any]]
 
-RAISED: dict[int, type[PilotlightError]] = {
+ERROR_BY_STATUS: dict[int, type[PilotlightError]] = {
     400: InvalidInputError,
     404: NotFoundError,
     405: MethodNotAllowedError,
@@ -58,7 +58,7 @@ class Tensor(Struct, frozen=True):
     data: Sequence[Any]
 
 
-class Inference(Struct, frozen=True):
+class InferResponse(Struct, frozen=True):
     """The answer to an infer request; `model_version` is the version that answered."""
 
     model_name: str
@@ -66,7 +66,7 @@ class Inference(Struct, frozen=True):
     outputs: list[Tensor]
     id: str | None = None
 
-    def output(self, name: str) -> Tensor:
+    def get_output(self, name: str) -> Tensor:
         """The output of that name; `NotFoundError` when the answer has none."""
         for output in self.outputs:
             if output.name == name:
@@ -98,21 +98,21 @@ class ModelNames(Struct, frozen=True):
     models: list[str]
 
 
-class Tls(Struct, frozen=True):
+class TlsInfo(Struct, frozen=True):
     """How a connection is encrypted: `TLSv1.3` and the like, and the last moment of the server's certificate."""
 
     version: str
     expires: str  # as certificates say it: Jan  5 09:34:43 2027 GMT
 
 
-class Reply(Struct, frozen=True):
+class RawResponse(Struct, frozen=True):
     """An answer as it came, whatever its status; its content is decompressed, and header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
     content: bytes
     seconds: float  # until it was read in full
-    tls: Tls | None = None
+    tls: TlsInfo | None = None
 
 
 class Client:
@@ -130,7 +130,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         auth: httpx2.Auth | None = None,
     ) -> None:
-        """`auth` signs requests, as `pilotlight.client.auth.Signature` does for a stack that asks for IAM."""
+        """`auth` signs requests, as `pilotlight.client.auth.IamAuth` does for a stack that asks for IAM."""
         self.url = url.rstrip("/")
         check_headers(headers or {})
         try:
@@ -158,7 +158,7 @@ class Client:
         """The server's trainings; on AWS it wants the API key, as the header x-api-key."""
         return RemoteTrainings(self._call)
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether the server answers and reaches its store."""
         try:
             self._call("GET", "/v2/health/ready")
@@ -166,13 +166,13 @@ class Client:
             return False
         return True
 
-    def models(self) -> list[str]:
+    def list_models(self) -> list[str]:
         """The names of all models."""
-        return read(self._call("GET", "/v2/models"), ModelNames).models
+        return decode_body(self._call("GET", "/v2/models"), ModelNames).models
 
-    def metadata(self, model: str, version: str | None = None) -> ModelMetadata:
+    def get_metadata(self, model: str, version: str | None = None) -> ModelMetadata:
         """What the server says of a model, or of a version or alias of it."""
-        return read(self._call("GET", path(model, version)), ModelMetadata)
+        return decode_body(self._call("GET", build_model_path(model, version)), ModelMetadata)
 
     def infer(
         self,
@@ -182,109 +182,113 @@ class Client:
         version: str | None = None,
         outputs: Sequence[str] = (),
         id: str | None = None,  # noqa: A002 - the protocol's word
-    ) -> Inference:
+    ) -> InferResponse:
         """One inference; `version` may be a number or an alias, `outputs` names those that are wanted, else all."""
         body: dict[str, Any] = {"inputs": inputs}
         if outputs:
             body["outputs"] = [{"name": name} for name in outputs]
         if id is not None:
             body["id"] = id
-        return read(self.infer_json(model, msgspec.json.encode(body), version=version), Inference)
+        return decode_body(self.infer_json(model, msgspec.json.encode(body), version=version), InferResponse)
 
     def predict(
         self,
         model: str,
-        content: Content,
+        content: PredictionInput,
         *,
         version: str | None = None,
         outputs: Sequence[str] = (),
-    ) -> Inference:
+    ) -> InferResponse:
         """One inference with what a person has: a PNG or JPEG file's bytes or several, a text or several, or columns.
 
         `client.predict("wine", {"alcohol": [13.2, 12.4], "ash": [2.1, None]})`; None is a missing value.
         """
-        inputs = tensors(content, self.metadata(model, version))
+        inputs = build_tensors(content, self.get_metadata(model, version))
         return self.infer(model, inputs, version=version, outputs=outputs)
 
     def infer_json(self, model: str, body: bytes, *, version: str | None = None) -> bytes:
         """The same with the request's and the answer's JSON as they are."""
-        return self._call("POST", path(model, version) + "/infer", body)
+        return self._call("POST", build_model_path(model, version) + "/infer", body)
 
-    def exchange(
-        self, method: str, where: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Reply:
+    def send_request(
+        self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> RawResponse:
         """Any request, and its answer as it is: no status is an error here, only that nobody answers."""
         began = time.perf_counter()
         try:
-            response = self._http.request(method, where, content=body, headers=headers)
+            response = self._http.request(method, target, content=body, headers=headers)
         except httpx2.UnsupportedProtocol as exc:
             raise InvalidInputError(f"{self.url!r} is not a URL; {URL_FORMS}.") from exc
         except httpx2.DecodingError as exc:
-            raise UnavailableError(f"{self.url} answered {where} with a body that does not decompress: {exc}.") from exc
+            raise UnavailableError(
+                f"{self.url} answered {target} with a body that does not decompress: {exc}."
+            ) from exc
         except httpx2.TransportError as exc:
             raise UnavailableError(f"Nothing answers at {self.url} ({exc}); is `pilotlight serve` running?") from exc
         seconds = time.perf_counter() - began
-        return Reply(response.status_code, dict(response.headers), response.content, seconds, encryption(response))
+        return RawResponse(
+            response.status_code, dict(response.headers), response.content, seconds, read_tls_info(response)
+        )
 
     def _call(
-        self, method: str, where: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> bytes:
         headers = {**(headers or {}), **({"content-type": "application/json"} if body is not None else {})}
-        reply = self.exchange(method, where, body, headers)
+        reply = self.send_request(method, target, body, headers)
         if reply.status not in (httpx2.codes.OK, httpx2.codes.ACCEPTED):
-            raise RAISED.get(reply.status, UnavailableError)(complaint(reply))
+            raise ERROR_BY_STATUS.get(reply.status, UnavailableError)(get_error_message(reply))
         return reply.content
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
     """`InvalidInputError` for a value that HTTP cannot carry, without a word of it: it may be a secret."""
     for name, value in headers.items():
-        if not CARRIED.fullmatch(value):
+        if not HEADER_VALUE.fullmatch(value):
             raise InvalidInputError(
                 f"The header {name} cannot be sent: its value has a line break, a blank at an end or a letter beyond "
                 "ASCII in it. See where it comes from."
             )
 
 
-def tensors(content: Content, model: ModelMetadata) -> list[Tensor]:
+def build_tensors(content: PredictionInput, model: ModelMetadata) -> list[Tensor]:
     """The inputs of a model that takes files, texts or columns; `InvalidInputError` when it takes something else."""
     if isinstance(content, Mapping):
-        return columns(content, model)
-    several = [content] if isinstance(content, bytes | str) else list(content)
+        return build_column_tensors(content, model)
+    items = [content] if isinstance(content, bytes | str) else list(content)
     if [(spec.datatype, spec.shape) for spec in model.inputs] != [("BYTES", [-1])]:
-        wanted = ", ".join(f"{spec.name} {spec.datatype} {spec.shape}" for spec in model.inputs)
-        raise InvalidInputError(f"{model.name} takes neither files nor texts, but {wanted}.")
-    data = [base64.b64encode(item).decode() if isinstance(item, bytes) else item for item in several]
+        expected = ", ".join(f"{spec.name} {spec.datatype} {spec.shape}" for spec in model.inputs)
+        raise InvalidInputError(f"{model.name} takes neither files nor texts, but {expected}.")
+    data = [base64.b64encode(item).decode() if isinstance(item, bytes) else item for item in items]
     return [Tensor(model.inputs[0].name, "BYTES", [len(data)], data)]
 
 
-def columns(content: Mapping[str, Sequence[Any]], model: ModelMetadata) -> list[Tensor]:
+def build_column_tensors(content: Mapping[str, Sequence[Any]], model: ModelMetadata) -> list[Tensor]:
     """A tensor for each column, numbers as the model takes them, anything else as text."""
-    known = {spec.name: spec.datatype for spec in model.inputs}
-    return [Tensor(name, *cells(values, known.get(name, "BYTES"))) for name, values in content.items()]
+    datatypes = {spec.name: spec.datatype for spec in model.inputs}
+    return [Tensor(name, *encode_column(values, datatypes.get(name, "BYTES"))) for name, values in content.items()]
 
 
-def cells(values: Sequence[Any], datatype: str) -> tuple[str, list[int], list[Any]]:
+def encode_column(values: Sequence[Any], datatype: str) -> tuple[str, list[int], list[Any]]:
     """Datatype, shape and data of a column: texts where the model takes texts, or where one of the values is one."""
     if datatype == "BYTES" or any(isinstance(value, str) for value in values):
         return "BYTES", [len(values)], [None if value is None else str(value) for value in values]
     return datatype, [len(values)], list(values)
 
 
-def path(model: str, version: str | None) -> str:
+def build_model_path(model: str, version: str | None) -> str:
     """The path of a model, or of a version or alias of it."""
     return f"/v2/models/{model}" + (f"/versions/{version}" if version is not None else "")
 
 
-def read(body: bytes, kind: type[Answer]) -> Answer:
+def decode_body(body: bytes, body_type: type[Answer]) -> Answer:
     """A body as what it should be; `UnavailableError` when the server does not speak V2."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.json.decode(body, type=body_type)
     except msgspec.MsgspecError as exc:
         raise UnavailableError(f"The server did not answer as V2 does: {exc}.") from exc
 
 
-def complaint(reply: Reply) -> str:
+def get_error_message(reply: RawResponse) -> str:
     """The server's sentence, or its status and the start of whatever it sent."""
     try:
         return str(msgspec.json.decode(reply.content)["error"])
@@ -292,8 +296,8 @@ def complaint(reply: Reply) -> str:
         return f"The server answered {reply.status}: {reply.content[:200].decode(errors='replace')}"
 
 
-def encryption(response: httpx2.Response) -> Tls | None:
+def read_tls_info(response: httpx2.Response) -> TlsInfo | None:
     """What the connection's TLS says of itself; None without."""
     stream = response.extensions.get("network_stream")
     tls = stream.get_extra_info("ssl_object") if stream is not None else None
-    return Tls(tls.version(), tls.getpeercert()["notAfter"]) if tls is not None else None
+    return TlsInfo(tls.version(), tls.getpeercert()["notAfter"]) if tls is not None else None

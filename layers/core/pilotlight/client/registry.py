@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from pilotlight.api.schemas import registry
-from pilotlight.api.schemas.registry import Model, Models, Promote, Rollback, Row, Try
-from pilotlight.contracts.manifest import CHAMPION, AliasDocument, Errand
+from pilotlight.api.schemas.registry import CanaryBody, ModelDetail, ModelList, ModelSummary, PromoteBody, RollbackBody
+from pilotlight.contracts.manifest import CHAMPION, AliasDocument, PromotionRequest
 from pilotlight.errors import UnavailableError
 
-Call = Callable[..., bytes]  # verb, path, body, headers
+ApiCall = Callable[..., bytes]  # verb, path, body, headers
 Answer = TypeVar("Answer")
-WAIT_S = 900.0  # the promote function's own Timeout
-PAUSE_S = 0.5
+PROMOTION_TIMEOUT_S = 900.0  # the promote function's own Timeout
+POLL_INTERVAL_S = 0.5
 
 
 class RemoteRegistry:
@@ -30,24 +30,24 @@ class RemoteRegistry:
     `PreconditionError`.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: ApiCall) -> None:
         self._call = call
 
-    def models(self) -> list[Row]:
+    def list_models(self) -> list[ModelSummary]:
         """Every model with its versions and its champion."""
-        return self._read(Models, "GET", "").models
+        return self._request(ModelList, "GET", "").models
 
-    def show(self, name: str) -> Model:
+    def get_model(self, name: str) -> ModelDetail:
         """A model with its aliases and its newest versions."""
-        return self._read(Model, "GET", f"/{name}")
+        return self._request(ModelDetail, "GET", f"/{name}")
 
-    def alias(self, name: str, alias: str = CHAMPION) -> AliasDocument:
+    def get_alias(self, name: str, alias: str = CHAMPION) -> AliasDocument:
         """Where an alias points."""
-        return self._read(AliasDocument, "GET", of(name, alias))
+        return self._request(AliasDocument, "GET", build_alias_path(name, alias))
 
-    def history(self, name: str, alias: str = CHAMPION) -> list[AliasDocument]:
+    def get_alias_history(self, name: str, alias: str = CHAMPION) -> list[AliasDocument]:
         """Every document that the alias has had, oldest first."""
-        return self._read(list[AliasDocument], "GET", f"{of(name, alias)}/history")
+        return self._request(list[AliasDocument], "GET", f"{build_alias_path(name, alias)}/history")
 
     def promote(
         self,
@@ -56,47 +56,58 @@ class RemoteRegistry:
         alias: str = CHAMPION,
         *,
         force: bool = False,
-        why: str = "",
-        seen: int | None = None,
-        wait_s: float = WAIT_S,
-    ) -> Errand:
+        reason: str = "",
+        expected_number: int | None = None,
+        wait_s: float = PROMOTION_TIMEOUT_S,
+    ) -> PromotionRequest:
         """Bring a version, the candidate unless named, to the alias through the gate, and wait for how that ends.
 
         Its `state` says so: promoted, refused or failed; `UnavailableError` when it takes longer than `wait_s`. With
         `wait_s` 0 it may still be `asked`.
         """
-        until = time.monotonic() + wait_s
-        errand = self._post(Errand, f"{of(name, alias)}/promote", Promote(version, force, why), seen)
-        while errand.state == "asked" and wait_s:
-            if time.monotonic() > until:
+        deadline = time.monotonic() + wait_s
+        request = self._post(
+            PromotionRequest,
+            f"{build_alias_path(name, alias)}/promote",
+            PromoteBody(version, force, reason),
+            expected_number,
+        )
+        while request.state == "asked" and wait_s:
+            if time.monotonic() > deadline:
                 raise UnavailableError(
-                    f"The promotion {errand.id} of {name} has not ended after {wait_s:g} s; ask again."
+                    f"The promotion {request.id} of {name} has not ended after {wait_s:g} s; ask again."
                 )
-            time.sleep(PAUSE_S)
-            errand = self.promotion(name, errand.id)
-        return errand
+            time.sleep(POLL_INTERVAL_S)
+            request = self.get_promotion(name, request.id)
+        return request
 
-    def promotion(self, name: str, identity: str) -> Errand:
+    def get_promotion(self, name: str, promotion_id: str) -> PromotionRequest:
         """How a promotion goes."""
-        return self._read(Errand, "GET", f"/{name}/promotions/{identity}")
+        return self._request(PromotionRequest, "GET", f"/{name}/promotions/{promotion_id}")
 
-    def rollback(self, name: str, alias: str = CHAMPION, *, why: str, seen: int | None = None) -> AliasDocument:
+    def rollback(
+        self, name: str, alias: str = CHAMPION, *, reason: str, expected_number: int | None = None
+    ) -> AliasDocument:
         """End the alias's trial or, without one, go back to where it pointed before."""
-        return self._post(AliasDocument, f"{of(name, alias)}/rollback", Rollback(why), seen)
+        return self._post(
+            AliasDocument, f"{build_alias_path(name, alias)}/rollback", RollbackBody(reason), expected_number
+        )
 
-    def canary(self, name: str, trial: Try, alias: str = CHAMPION, *, seen: int | None = None) -> AliasDocument:
+    def set_canary(
+        self, name: str, trial: CanaryBody, alias: str = CHAMPION, *, expected_number: int | None = None
+    ) -> AliasDocument:
         """Try a version on a share of the alias's requests; 0 percent ends the trial."""
-        return self._post(AliasDocument, f"{of(name, alias)}/canary", trial, seen)
+        return self._post(AliasDocument, f"{build_alias_path(name, alias)}/canary", trial, expected_number)
 
-    def _post(self, kind: type[Answer], where: str, body: msgspec.Struct, seen: int | None) -> Answer:
-        headers = {"if-match": f'"{seen}"'} if seen is not None else {}
-        return self._read(kind, "POST", where, msgspec.json.encode(body), headers)
+    def _post(self, body_type: type[Answer], target: str, body: msgspec.Struct, expected_number: int | None) -> Answer:
+        headers = {"if-match": f'"{expected_number}"'} if expected_number is not None else {}
+        return self._request(body_type, "POST", target, msgspec.json.encode(body), headers)
 
-    def _read(self, kind: type[Answer], *call: Any) -> Answer:  # noqa: ANN401 - verb, path, body, headers
-        verb, where, *rest = call
-        return registry.answered(self._call(verb, f"/registry/models{where}", *rest), kind)
+    def _request(self, body_type: type[Answer], *call: Any) -> Answer:  # noqa: ANN401 - verb, path, body, headers
+        verb, target, *rest = call
+        return registry.parse_response(self._call(verb, f"/registry/models{target}", *rest), body_type)
 
 
-def of(name: str, alias: str) -> str:
+def build_alias_path(name: str, alias: str) -> str:
     """The path of an alias."""
     return f"/{name}/aliases/{alias}"

@@ -16,19 +16,25 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from pilotlight.api.schemas import registry
-from pilotlight.api.schemas.training import Cancel, Course, Log, Start, Trainings
+from pilotlight.api.schemas.training import (
+    CancelTrainingBody,
+    StartTrainingBody,
+    TrainingDetail,
+    TrainingList,
+    TrainingLog,
+)
 from pilotlight.errors import UnavailableError
 
-Call = Callable[..., bytes]  # verb, path, body, headers
-ROOT = "/v1/trainings"
-PAUSE_S = 2.0  # between two looks at a log that does not grow
-PATIENCE = 20  # looks in a row that may fail before a log is given up
+ApiCall = Callable[..., bytes]  # verb, path, body, headers
+TRAININGS_PATH = "/v1/trainings"
+POLL_INTERVAL_S = 2.0  # between two looks at a log that does not grow
+MAX_FAILED_POLLS = 20  # looks in a row that may fail before a log is given up
 
 
 class RemoteTrainings:
     """Trainings of a server; errors are those of the client."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: ApiCall) -> None:
         self._call = call
 
     def start(
@@ -39,40 +45,49 @@ class RemoteTrainings:
         run: str | None = None,
         nodes: int = 1,
         resume: bool = False,
-    ) -> Course:
+    ) -> TrainingDetail:
         """Train a recipe of record by its name, or a whole one; the same run asked for twice is started once."""
-        order = Start(recipe if isinstance(recipe, str) else dict(recipe), list(changes), run, nodes, resume)
-        return registry.answered(self._call("POST", ROOT, msgspec.json.encode(order)), Course)
+        request = StartTrainingBody(
+            recipe if isinstance(recipe, str) else dict(recipe), list(changes), run, nodes, resume
+        )
+        return registry.parse_response(self._call("POST", TRAININGS_PATH, msgspec.json.encode(request)), TrainingDetail)
 
-    def list(self, skip: int = 0, limit: int = 50) -> Trainings:
+    def list(self, skip: int = 0, limit: int = 50) -> TrainingList:
         """Trainings, those first that changed last."""
-        return registry.answered(self._call("GET", f"{ROOT}?{urlencode({'skip': skip, 'limit': limit})}"), Trainings)
+        return registry.parse_response(
+            self._call("GET", f"{TRAININGS_PATH}?{urlencode({'skip': skip, 'limit': limit})}"), TrainingList
+        )
 
-    def show(self, run: str) -> Course:
+    def get(self, run: str) -> TrainingDetail:
         """A training with all that is known of it."""
-        return registry.answered(self._call("GET", of(run)), Course)
+        return registry.parse_response(self._call("GET", build_training_path(run)), TrainingDetail)
 
-    def log(self, run: str, token: str = "") -> Log:
+    def get_log(self, run: str, token: str = "") -> TrainingLog:
         """The next lines of its log, behind the token of an earlier answer."""
-        more = f"?{urlencode({'token': token})}" if token else ""
-        return registry.answered(self._call("GET", f"{of(run)}/log{more}"), Log)
+        query = f"?{urlencode({'token': token})}" if token else ""
+        return registry.parse_response(self._call("GET", f"{build_training_path(run)}/log{query}"), TrainingLog)
 
-    def cancel(self, run: str, why: str = Cancel().why) -> Course:
+    def cancel(self, run: str, reason: str = CancelTrainingBody().why) -> TrainingDetail:
         """Have it save a checkpoint and end; `start` with `resume` goes on from there."""
-        return registry.answered(self._call("POST", f"{of(run)}/cancel", msgspec.json.encode(Cancel(why))), Course)
+        return registry.parse_response(
+            self._call("POST", f"{build_training_path(run)}/cancel", msgspec.json.encode(CancelTrainingBody(reason))),
+            TrainingDetail,
+        )
 
-    def follow(self, run: str, pause_s: float = PAUSE_S, look: Callable[[], None] = lambda: None) -> Iterator[str]:
-        """The lines of its log as they come, until nothing will follow; `look` is called before each pause.
+    def follow_log(
+        self, run: str, poll_interval_s: float = POLL_INTERVAL_S, on_pause: Callable[[], None] = lambda: None
+    ) -> Iterator[str]:
+        """The lines of its log as they come, until nothing will follow; `on_pause` is called before each pause.
 
         A server that is away for a moment is asked again.
         """
         token, failed = "", 0
         while True:
             try:
-                page = self.log(run, token)
+                page = self.get_log(run, token)
             except UnavailableError:
                 failed += 1
-                if failed == PATIENCE:
+                if failed == MAX_FAILED_POLLS:
                     raise
             else:
                 yield from page.lines
@@ -81,10 +96,10 @@ class RemoteTrainings:
                     return
                 if page.lines:
                     continue
-            look()
-            time.sleep(pause_s)
+            on_pause()
+            time.sleep(poll_interval_s)
 
 
-def of(run: str) -> str:
+def build_training_path(run: str) -> str:
     """The path of a training."""
-    return f"{ROOT}/{quote(run, safe='')}"
+    return f"{TRAININGS_PATH}/{quote(run, safe='')}"

@@ -16,17 +16,17 @@ from typing import Literal
 
 from msgspec import Struct
 
-from pilotlight.contracts.manifest import Reference
+from pilotlight.contracts.manifest import ModelReference
 from pilotlight.errors import InvalidInputError, NotFoundError
 
-MOST_ERRORS = 1000  # listed; all of them are lines of the result
-ORDERS = "batches"
-RESULTS = "outbox/batches/"
-INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
-BATCH = re.compile(r"batch_([0-9a-f]{32})")
+MAX_LISTED_ERRORS = 1000  # listed; all of them are lines of the result
+BATCHES_FOLDER = "batches"
+RESULTS_FOLDER = "outbox/batches/"
+INFER_PATTERN = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+BATCH_ID_PATTERN = re.compile(r"batch_([0-9a-f]{32})")
 
 
-class Wrong(Struct, frozen=True, omit_defaults=True):
+class LineError(Struct, frozen=True, omit_defaults=True):
     """A line that has no answer, and why."""
 
     line: int
@@ -34,7 +34,7 @@ class Wrong(Struct, frozen=True, omit_defaults=True):
     code: str = ""  # of a batch that is refused as a whole, in OpenAI's words
 
 
-class Part(Struct, frozen=True):
+class ResultPart(Struct, frozen=True):
     """What was answered to the bytes of the input from `start` to before `end`."""
 
     start: int
@@ -43,17 +43,17 @@ class Part(Struct, frozen=True):
     refusals: bool = False  # whether there are some that stand apart from the answers
 
     @property
-    def name(self) -> str:
+    def object_name(self) -> str:
         """As an object: in the order of the input, and of its own for each extent."""
         return f"parts/{self.start:015d}-{self.end:015d}.jsonl"
 
     @property
-    def errors(self) -> str:
+    def errors_name(self) -> str:
         """The object with the refusals."""
         return f"parts/{self.start:015d}-{self.end:015d}.errors.jsonl"
 
 
-class Span(Struct, frozen=True):
+class ByteRange(Struct, frozen=True):
     """Bytes of the input that one worker after the other answers; other spans have workers of their own."""
 
     start: int
@@ -64,12 +64,12 @@ class Span(Struct, frozen=True):
     worker: str = ""  # who wrote this last
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether all of it is answered."""
         return self.position >= self.end
 
 
-class Progress(Struct, frozen=True, kw_only=True):
+class FileProgress(Struct, frozen=True, kw_only=True):
     """How far a file is answered; written by compare-and-swap, so that two workers cannot both go on with a span."""
 
     input: str
@@ -86,9 +86,9 @@ class Progress(Struct, frozen=True, kw_only=True):
     tenant: str = ""  # who uploaded it
     model: str = ""  # that answers lines which name none; its version stays the same to the end
     versions: tuple[str, ...] = ()  # that have answered
-    errors: tuple[Wrong, ...] = ()
-    parts: tuple[Part, ...] = ()
-    spans: tuple[Span, ...] = ()  # one after the other, the whole file
+    errors: tuple[LineError, ...] = ()
+    parts: tuple[ResultPart, ...] = ()
+    spans: tuple[ByteRange, ...] = ()  # one after the other, the whole file
     refused: str = ""  # why no line is answered
     invocations: int = 0
     worker: str = ""  # who wrote this last
@@ -97,7 +97,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     updated: str = ""
 
 
-class Summary(Struct, frozen=True, kw_only=True):
+class BatchManifest(Struct, frozen=True, kw_only=True):
     """`manifest.json`: what came of a file. It is written last: while there is none, the result is not whole."""
 
     input: str
@@ -114,14 +114,14 @@ class Summary(Struct, frozen=True, kw_only=True):
     answered: int = 0
     failed: int = 0
     versions: tuple[str, ...] = ()
-    errors: tuple[Wrong, ...] = ()  # the first thousand
+    errors: tuple[LineError, ...] = ()  # the first thousand
     invocations: int = 1
     started: str = ""
     joining: str = ""
     ended: str = ""
 
 
-class Order(Struct, frozen=True, kw_only=True):
+class BatchRequest(Struct, frozen=True, kw_only=True):
     """`order.json`: a batch as it was asked for. Times are Unix seconds."""
 
     id: str
@@ -134,49 +134,49 @@ class Order(Struct, frozen=True, kw_only=True):
     by: str = ""
 
     @property
-    def folder(self) -> str:
+    def results_folder(self) -> str:
         """Where its results lie."""
-        return results(self.id)
+        return results_folder(self.id)
 
 
-class Cancel(Struct, frozen=True):
+class BatchCancellation(Struct, frozen=True):
     """`cancel.json`: that somebody wants no more of it."""
 
     at: int
     by: str = ""
 
 
-def now() -> str:
+def utc_now_millis() -> str:
     """RFC 3339, UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def seconds(moment: str) -> int | None:
+def to_unix_seconds(timestamp: str) -> int | None:
     """The Unix seconds of what `now` wrote; None for an empty text."""
-    return int(datetime.fromisoformat(moment).timestamp()) if moment else None
+    return int(datetime.fromisoformat(timestamp).timestamp()) if timestamp else None
 
 
-def new_id() -> str:
+def generate_sortable_id() -> str:
     """32 hexadecimal digits that sort by the time they were made at; 80 bits of them are random."""
     return f"{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
 
 
-def of_batch(name: str, what: str) -> str:
+def batch_document_path(batch_id: str, document: str) -> str:
     """The path of a batch's `order` or `cancel`; `NotFoundError` for what is no batch's id."""
-    found = BATCH.fullmatch(name)
-    if found is None:
-        raise NotFoundError(f"There is no batch {name!r}; GET /v1/batches lists them.")
-    return f"{ORDERS}/{found[1]}/{what}.json"
+    match = BATCH_ID_PATTERN.fullmatch(batch_id)
+    if match is None:
+        raise NotFoundError(f"There is no batch {batch_id!r}; GET /v1/batches lists them.")
+    return f"{BATCHES_FOLDER}/{match[1]}/{document}.json"
 
 
-def model_of(endpoint: str) -> Reference:
+def parse_model_endpoint(endpoint: str) -> ModelReference:
     """The model of an endpoint; `InvalidInputError` for what is no V2 inference."""
-    found = INFER.fullmatch(endpoint)
-    if found is None:
+    match = INFER_PATTERN.fullmatch(endpoint)
+    if match is None:
         raise InvalidInputError(f"{endpoint!r} is not an endpoint of batches; /v2/models/NAME/infer is.")
-    return Reference.select(found[1], found[2])
+    return ModelReference.from_selector(match[1], match[2])
 
 
-def results(name: str) -> str:
+def results_folder(batch_id: str) -> str:
     """The folder of a batch's results."""
-    return f"{RESULTS}{name.removeprefix('batch_')}"
+    return f"{RESULTS_FOLDER}{batch_id.removeprefix('batch_')}"

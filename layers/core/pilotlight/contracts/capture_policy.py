@@ -10,11 +10,11 @@ from typing import Literal
 from msgspec import Struct
 
 Treatment = Literal["keep", "hash", "drop"]
-STRICTNESS: tuple[Treatment, ...] = ("keep", "hash", "drop")
-Extent = Literal["off", "summary", "whole"]
+TREATMENTS_BY_STRICTNESS: tuple[Treatment, ...] = ("keep", "hash", "drop")
+CaptureExtent = Literal["off", "summary", "whole"]
 
 
-class Capture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CapturePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is kept of a sampled request, if the stack samples any (parameter CaptureRate, which is 0).
 
     A summary is a table's numbers and those of its categories that the manifest names, for images and other tensors
@@ -22,16 +22,16 @@ class Capture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     text, a tensor, a header or a caller. `whole` adds the inputs as they came.
     """
 
-    keep: Extent = "summary"
+    keep: CaptureExtent = "summary"
     mask: dict[str, Treatment] = {}  # by field: a column, an input or an output
     others: Literal["keep", "drop"] = "keep"  # fields that `mask` does not name
 
-    def treatment(self, *names: str) -> Treatment:
+    def get_treatment(self, *names: str) -> Treatment:
         """What becomes of something that is known by these names: the strictest word about any of them."""
-        said = [self.mask[name] for name in names if name in self.mask]
-        return max(said, key=STRICTNESS.index) if said else self.others
+        treatments = [self.mask[name] for name in names if name in self.mask]
+        return max(treatments, key=TREATMENTS_BY_STRICTNESS.index) if treatments else self.others
 
-    def check(self, known: Collection[str]) -> None:
+    def check_fields(self, existing: Collection[str]) -> None:
         """Refuse a field that the model does not have: a slip of the pen would keep what must not be kept."""
-        if strange := sorted(set(self.mask) - set(known)):
-            raise ValueError(f"masks {strange}, but its fields are {sorted(known)}")
+        if unknown := sorted(set(self.mask) - set(existing)):
+            raise ValueError(f"masks {unknown}, but its fields are {sorted(existing)}")

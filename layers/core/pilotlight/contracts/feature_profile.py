@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 Count = Annotated[int, Meta(ge=0)]
 
 
-class Numbers(Struct, frozen=True, tag="numbers", tag_field="kind"):
+class NumericHistogram(Struct, frozen=True, tag="numbers", tag_field="kind"):
     """How many numbers lie between the edges: bin i has edges[i - 1] < x <= edges[i], the last all above them.
 
     The edges are quantiles, so most bins are of about the same share; a value that is frequent has a bin of its own.
@@ -27,7 +27,7 @@ class Numbers(Struct, frozen=True, tag="numbers", tag_field="kind"):
             raise ValueError(f"has {len(self.counts)} counts for {len(self.edges)} edges, which must ascend")
 
 
-class Categories(Struct, frozen=True, tag="categories", tag_field="kind"):
+class CategoricalHistogram(Struct, frozen=True, tag="categories", tag_field="kind"):
     """How often each word came, and behind them all others together."""
 
     names: tuple[str, ...]
@@ -40,10 +40,10 @@ class Categories(Struct, frozen=True, tag="categories", tag_field="kind"):
             raise ValueError(f"has {len(self.counts)} counts for {len(self.names)} names and the rest")
 
 
-Histogram = Numbers | Categories
+Histogram = NumericHistogram | CategoricalHistogram
 
 
-class Profile(Struct, frozen=True, kw_only=True):
+class FeatureProfile(Struct, frozen=True, kw_only=True):
     """What a version was trained on and how it answers, as far as its policy lets it be kept.
 
     The answers are those to examples that it did not learn from: to the others every model is too sure of itself.

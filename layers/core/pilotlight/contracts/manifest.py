@@ -12,14 +12,21 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from pilotlight.contracts.capture_policy import Capture
-from pilotlight.contracts.processing import Classification, Finish, Image, Preparation, Table, Text
+from pilotlight.contracts.capture_policy import CapturePolicy
+from pilotlight.contracts.processing import (
+    ClassificationPostprocessing,
+    ImagePreprocessing,
+    Postprocessing,
+    Preprocessing,
+    TablePreprocessing,
+    TextPreprocessing,
+)
 from pilotlight.errors import InvalidInputError
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 RESERVED_NAMES = frozenset({"stats"})  # `/v2/models/stats` is a route of the statistics extension
 CHAMPION = "champion"  # serves when the caller names neither version nor alias
-WHOLE = 10_000  # what the weights of an alias's shares are parts of: a weight of 1 is 0.01 %
+TOTAL_WEIGHT = 10_000  # what the weights of an alias's shares are parts of: a weight of 1 is 0.01 %
 CANDIDATE = "candidate"  # the newest version that has not passed the gate
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
@@ -30,7 +37,7 @@ Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
     "FP16", "BF16", "FP32", "FP64", "BYTES",
 ]  # fmt: skip
-Document = TypeVar("Document", bound=Struct)
+DocumentT = TypeVar("DocumentT", bound=Struct)
 
 
 class TensorSpec(Struct, frozen=True):
@@ -41,12 +48,12 @@ class TensorSpec(Struct, frozen=True):
     shape: tuple[Annotated[int, Meta(ge=0)] | str, ...]
 
     @property
-    def free_shape(self) -> list[int]:
+    def v2_shape(self) -> list[int]:
         """The shape as V2 metadata prints it: -1 for each free dimension."""
         return [dimension if isinstance(dimension, int) else -1 for dimension in self.shape]
 
 
-class File(Struct, frozen=True):
+class ManifestFile(Struct, frozen=True):
     """A file of a version: its path, which never leaves the version's folder, its size in bytes, its sha256 in hex."""
 
     path: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
@@ -54,7 +61,7 @@ class File(Struct, frozen=True):
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Packed(Struct, frozen=True):
+class CompressedFile(Struct, frozen=True):
     """Another form of a file, for slow links: a frame of zstd for each `part` bytes of it, and the frames' bytes."""
 
     path: str
@@ -62,13 +69,13 @@ class Packed(Struct, frozen=True):
     frames: tuple[Annotated[int, Meta(ge=1)], ...]
 
 
-class Prepared(Struct, frozen=True):
+class OptimizedGraph(Struct, frozen=True):
     """A variant's graph as one build of onnxruntime has optimised it, which opens faster; for that build alone."""
 
     runtime: str  # as `pilotlight.runtime.model_files.RUNTIME`
     graph: str
     weights: tuple[str, ...]
-    packed: dict[str, Packed] = {}  # other forms of these files, by the files' paths
+    packed: dict[str, CompressedFile] = {}  # other forms of these files, by the files' paths
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -85,7 +92,7 @@ class Variant(Struct, frozen=True):
     graph: str
     metrics: dict[str, float] = {}
     weights: tuple[str, ...] = ()
-    prepared: Prepared | None = None
+    prepared: OptimizedGraph | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -93,14 +100,14 @@ class Variant(Struct, frozen=True):
         return self.graph, *self.weights, *(self.prepared.paths if self.prepared else ())
 
 
-class Evaluation(Struct, frozen=True):
+class EvaluationSet(Struct, frozen=True):
     """The held-out set that every variant's metrics were measured on."""
 
     sha256: str
     examples: int
 
 
-class Parity(Struct, frozen=True):
+class ExportParity(Struct, frozen=True):
     """How far the exported graph is from the framework's own answer: max |difference| over these sizes."""
 
     max_abs: float
@@ -108,7 +115,7 @@ class Parity(Struct, frozen=True):
     lengths: tuple[int, ...] = ()  # of sequences, each tried at each batch size; empty where the length is fixed
 
 
-class Scaling(Struct, frozen=True):
+class Standardization(Struct, frozen=True):
     """How raw numbers and those that the model computes with belong together: (raw - mean) / deviation, by column.
 
     For the reader only: the graph holds the same constants, and takes and gives raw numbers.
@@ -119,7 +126,7 @@ class Scaling(Struct, frozen=True):
     deviation: tuple[float, ...]
 
 
-class Column(Struct, frozen=True):
+class InputColumn(Struct, frozen=True):
     """A column of a table as it is sent: a number, or where it has categories the index of one of them, from 0."""
 
     name: str
@@ -127,7 +134,7 @@ class Column(Struct, frozen=True):
     fill: float | None = None  # what the graph puts in the place of a missing value, which is sent as NaN
 
 
-class Training(Struct, frozen=True):
+class TrainingRecord(Struct, frozen=True):
     """Where a version comes from, enough to train it again."""
 
     recipe: dict[str, Any]
@@ -139,66 +146,68 @@ class Training(Struct, frozen=True):
     precision: str = "fp32"  # in which the forward passes of training computed
 
 
-class Draft(Struct, frozen=True, kw_only=True):
+class ManifestDraft(Struct, frozen=True, kw_only=True):
     """What a publisher knows of a version before it has a number; the registry makes a `Manifest` of it."""
 
     name: Name
     task: Task = "tensor"
     inputs: tuple[TensorSpec, ...]  # may be empty: a graph of constants gives an answer as well
     outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1)]
-    prepare: Preparation | None = None  # before the graph; without it, callers send the graph's own tensors
-    finish: Finish | None = None  # behind the graph; without it, callers get the graph's own tensors
+    prepare: Preprocessing | None = None  # before the graph; without it, callers send the graph's own tensors
+    finish: Postprocessing | None = None  # behind the graph; without it, callers get the graph's own tensors
     labels: tuple[str, ...] = ()
     variants: Annotated[dict[Precision, Variant], Meta(min_length=1)]
     serve: Precision
     metric: str | None = None  # which of the variants' metrics the model is judged by
     budget: Annotated[float, Meta(ge=0)] | None = None  # that quantization may cost of it, in its unit (`quality`)
-    preprocessing: Scaling | None = None  # of the inputs' columns or channels, inside the graph
-    postprocessing: Scaling | None = None  # of the answer, where it is a number, inside the graph
+    preprocessing: Standardization | None = None  # of the inputs' columns or channels, inside the graph
+    postprocessing: Standardization | None = None  # of the answer, where it is a number, inside the graph
     opset: int | None = None
-    evaluation: Evaluation | None = None
-    parity: Parity | None = None
+    evaluation: EvaluationSet | None = None
+    parity: ExportParity | None = None
     report: str | None = None  # path of the report among the files
     golden: str | None = None  # path of the golden requests among the files
     tokenizer: str | None = None  # path of the tokenizer among the files, of a language model
     profile: str | None = None  # path of the training set's profile among the files
-    capture: Capture | None = None  # what may be kept of requests; without it, summaries
-    training: Training | None = None
+    capture: CapturePolicy | None = None  # what may be kept of requests; without it, summaries
+    training: TrainingRecord | None = None
     parent: Version | None = None
     licence: str | None = None
     by: str = ""
 
     @property
-    def fields(self) -> frozenset[str]:
+    def maskable_fields(self) -> frozenset[str]:
         """The names that a policy may mask: what callers send and get, and the graph's own."""
-        columns = [column.name for column in self.prepare.columns] if isinstance(self.prepare, Table) else []
-        given = [self.prepare.name] if self.prepare is not None else []
-        return frozenset([*columns, *given, *(self.finish.names if self.finish is not None else ()),
+        columns = (
+            [column.name for column in self.prepare.columns] if isinstance(self.prepare, TablePreprocessing) else []
+        )
+        input_names = [self.prepare.name] if self.prepare is not None else []
+        return frozenset([*columns, *input_names, *(self.finish.output_names if self.finish is not None else ()),
                           *(spec.name for spec in (*self.inputs, *self.outputs))])  # fmt: skip
 
 
-class Manifest(Draft, frozen=True, kw_only=True):
+class Manifest(ManifestDraft, frozen=True, kw_only=True):
     """The commit record of a version: written last and create-only, and never changed."""
 
     schema_version: Literal[1] = 1
     version: Version
     created: str  # RFC 3339, UTC
     nonce: str  # tells this publisher's manifest from another's of the same content
-    files: tuple[File, ...]
+    files: tuple[ManifestFile, ...]
 
     def __post_init__(self) -> None:
         """Refuse a manifest that names files that it does not list; msgspec reports it as a wrong document."""
-        listed = {file.path for file in self.files}
+        listed_paths = {file.path for file in self.files}
         if self.serve not in self.variants:
             raise ValueError(f"serves {self.serve!r}, but its variants are {sorted(self.variants)}")
-        of_variants = {path for variant in self.variants.values() for path in variant.paths}
-        named = of_variants | ({self.report, self.golden, self.tokenizer, self.profile} - {None})
-        named |= {self.prepare.tokenizer} if isinstance(self.prepare, Text) else set()
-        if named - listed:
-            raise ValueError(f"names {sorted(map(str, named - listed))}, which are not among its files")
+        variant_paths = {path for variant in self.variants.values() for path in variant.paths}
+        named_paths = variant_paths | ({self.report, self.golden, self.tokenizer, self.profile} - {None})
+        named_paths |= {self.prepare.tokenizer} if isinstance(self.prepare, TextPreprocessing) else set()
+        if named_paths - listed_paths:
+            raise ValueError(f"names {sorted(map(str, named_paths - listed_paths))}, which are not among its files")
         self._check_steps()
         if self.capture is not None:
-            self.capture.check(self.fields)
+            self.capture.check_fields(self.maskable_fields)
 
     def __hash__(self) -> int:
         """By the nonce, since its mappings have no hash: what is derived from a manifest can be cached by it."""
@@ -210,26 +219,28 @@ class Manifest(Draft, frozen=True, kw_only=True):
         kind = "tensor" if self.prepare is None else self.prepare.__struct_config__.tag
         if kind != self.task:
             raise ValueError(f"prepares {kind!r}, but its task is {self.task!r}")
-        if isinstance(self.prepare, Image | Table) and self.prepare.input not in inputs:
+        if isinstance(self.prepare, ImagePreprocessing | TablePreprocessing) and self.prepare.input not in inputs:
             raise ValueError(f"prepares the input {self.prepare.input!r}, but the graph has {inputs}")
         if self.finish is None:
             return
         if self.finish.output not in outputs:
             raise ValueError(f"finishes the output {self.finish.output!r}, but the graph has {outputs}")
         self._check_labels(self.finish)
-        if set(self.finish.names) & set(outputs):
-            raise ValueError(f"gives outputs {list(self.finish.names)}, some named as the graph's {outputs}; rename")
+        if set(self.finish.output_names) & set(outputs):
+            raise ValueError(
+                f"gives outputs {list(self.finish.output_names)}, some named as the graph's {outputs}; rename"
+            )
 
-    def _check_labels(self, finish: Finish) -> None:
+    def _check_labels(self, finish: Postprocessing) -> None:
         """As many labels as classes, where the graph says how many; two for one score."""
         classes = next(spec.shape for spec in self.outputs if spec.name == finish.output)[-1:]
         labels = len(self.labels)
-        if not isinstance(finish, Classification) or not labels or (classes == (1,) and labels == 2):
+        if not isinstance(finish, ClassificationPostprocessing) or not labels or (classes == (1,) and labels == 2):
             return
         if classes and isinstance(classes[0], int) and classes[0] != labels:
             raise ValueError(f"has {labels} labels, but the graph's {finish.output!r} has {classes[0]} classes")
 
-    def file(self, path: str) -> File:
+    def get_file(self, path: str) -> ManifestFile:
         """The record of the file at `path`; `InvalidInputError` when the manifest names none."""
         for file in self.files:
             if file.path == path:
@@ -237,30 +248,30 @@ class Manifest(Draft, frozen=True, kw_only=True):
         raise InvalidInputError(f"The manifest of {self.name}:{self.version} names no file {path!r}.")
 
     @property
-    def graph(self) -> File:
+    def graph_file(self) -> ManifestFile:
         """The file of the graph that is served."""
-        return self.file(self.variants[self.serve].graph)
+        return self.get_file(self.variants[self.serve].graph)
 
-    def serving(self, runtime: str) -> tuple[File, ...]:
+    def get_serving_files(self, runtime: str) -> tuple[ManifestFile, ...]:
         """The files that this build of onnxruntime opens to serve the version, the graph first."""
         variant = self.variants[self.serve]
-        opened = variant.prepared if variant.prepared and variant.prepared.runtime == runtime else variant
-        return tuple(map(self.file, (opened.graph, *opened.weights)))
+        chosen = variant.prepared if variant.prepared and variant.prepared.runtime == runtime else variant
+        return tuple(map(self.get_file, (chosen.graph, *chosen.weights)))
 
-    def packed(self, file: File) -> Packed | None:
+    def find_compressed_file(self, file: ManifestFile) -> CompressedFile | None:
         """The other form of a file that is served, if it has one."""
-        prepared = self.variants[self.serve].prepared
-        return prepared.packed.get(file.path) if prepared else None
+        optimized = self.variants[self.serve].prepared
+        return optimized.packed.get(file.path) if optimized else None
 
     @property
-    def bytes(self) -> int:
+    def served_bytes(self) -> int:
         """How large the served model is: its graph and its weights."""
-        return self.graph.bytes + sum(self.file(path).bytes for path in self.variants[self.serve].weights)
+        return self.graph_file.bytes + sum(self.get_file(path).bytes for path in self.variants[self.serve].weights)
 
     @property
-    def assets(self) -> tuple[File, ...]:
+    def asset_files(self) -> tuple[ManifestFile, ...]:
         """The files that serving needs beside the graph."""
-        return (self.file(self.prepare.tokenizer),) if isinstance(self.prepare, Text) else ()
+        return (self.get_file(self.prepare.tokenizer),) if isinstance(self.prepare, TextPreprocessing) else ()
 
 
 class Suspension(Struct, frozen=True):
@@ -271,11 +282,11 @@ class Suspension(Struct, frozen=True):
     reason: str
 
 
-class Share(Struct, frozen=True):
+class TrafficShare(Struct, frozen=True):
     """A part of an alias's requests that goes to another version than the one it points to."""
 
     version: Version
-    weight: Annotated[int, Meta(ge=1, le=WHOLE)]  # of WHOLE requests
+    weight: Annotated[int, Meta(ge=1, le=TOTAL_WEIGHT)]  # of WHOLE requests
 
 
 class Canary(Struct, frozen=True):
@@ -308,18 +319,20 @@ class AliasDocument(Struct, frozen=True):
     reason: str
     suspended: Suspension | None = None
     number: Annotated[int, Meta(ge=1)] = 1  # of this document among all that the alias has had
-    shares: tuple[Share, ...] = ()  # together less than WHOLE; the rest goes to `version`
+    shares: tuple[TrafficShare, ...] = ()  # together less than WHOLE; the rest goes to `version`
     canary: Canary | None = None  # why there is a share, if it is for a trial
-    shadow: Share | None = None  # a copy of so many requests goes to that version too, off the caller's path
+    shadow: TrafficShare | None = None  # a copy of so many requests goes to that version too, off the caller's path
 
     def __post_init__(self) -> None:
         """Refuse shares that leave nothing for the version itself; msgspec reports it as a wrong document."""
-        given = sum(share.weight for share in self.shares)
-        if given >= WHOLE:
-            raise ValueError(f"shares out {given} of {WHOLE} requests, and leaves none for version {self.version}")
+        total_weight = sum(share.weight for share in self.shares)
+        if total_weight >= TOTAL_WEIGHT:
+            raise ValueError(
+                f"shares out {total_weight} of {TOTAL_WEIGHT} requests, and leaves none for version {self.version}"
+            )
 
 
-class Errand(Struct, frozen=True):
+class PromotionRequest(Struct, frozen=True):
     """Bring a version to an alias through the gate; `force` moves it even if it is refused, and wants a `why`."""
 
     id: str
@@ -335,7 +348,7 @@ class Errand(Struct, frozen=True):
     done: str = ""  # RFC 3339, UTC; empty until it is
 
 
-class Reference(Struct, frozen=True):
+class ModelReference(Struct, frozen=True):
     """A model, and the version or alias that is meant: `digits`, `digits:3`, `digits@candidate`."""
 
     name: str
@@ -343,17 +356,17 @@ class Reference(Struct, frozen=True):
     alias: str = CHAMPION
 
     @classmethod
-    def parse(cls, text: str) -> "Reference":
+    def parse(cls, text: str) -> "ModelReference":
         """Read `name`, `name:3` or `name@alias`; `InvalidInputError` says what a reference looks like."""
         name, mark, selector = re.split("([:@])", text, maxsplit=1) if re.search("[:@]", text) else (text, "", "")
         if mark and not selector:
             raise InvalidInputError(f"{text!r} ends in {mark!r}; write name, name:3 or name@alias.")
         if mark and is_version(selector) != (mark == ":"):
             raise InvalidInputError(f"{selector!r} in {text!r} is wrong; versions, 1 2 3 ..., follow ':', aliases '@'.")
-        return cls.select(name, selector or None)
+        return cls.from_selector(name, selector or None)
 
     @classmethod
-    def select(cls, name: str, selector: str | None = None) -> "Reference":
+    def from_selector(cls, name: str, selector: str | None = None) -> "ModelReference":
         """From a model's name and a V2 `versions/...` path segment: a number, an alias, or nothing for the champion."""
         check_name(name, "model name")
         if selector is None:
@@ -388,14 +401,14 @@ def check_alias(alias: str) -> str:
     return check_name(alias, "version or alias")
 
 
-def encode(document: Struct) -> bytes:
+def encode_document(document: Struct) -> bytes:
     """A document as indented JSON, since people open them in the store."""
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
-def decode(data: bytes, kind: type[Document], where: str) -> Document:
+def decode_document(data: bytes, document_type: type[DocumentT], source: str) -> DocumentT:
     """Read and check a document; `InvalidInputError` names the place and the wrong field."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        return msgspec.json.decode(data, type=document_type)
     except (msgspec.ValidationError, msgspec.DecodeError) as exc:
-        raise InvalidInputError(f"{where} is not a {kind.__name__}: {exc}.") from exc
+        raise InvalidInputError(f"{source} is not a {document_type.__name__}: {exc}.") from exc

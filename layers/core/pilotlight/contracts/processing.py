@@ -7,26 +7,28 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-Positive = Annotated[int, Meta(ge=1)]
+PositiveInt = Annotated[int, Meta(ge=1)]
 Deviation = Annotated[float, Meta(gt=0)]
-Word = Annotated[str, Meta(min_length=1)]
+NonEmptyString = Annotated[str, Meta(min_length=1)]
 
 
-class Image(Struct, frozen=True, kw_only=True, tag="image", tag_field="kind"):
+class ImagePreprocessing(Struct, frozen=True, kw_only=True, tag="image", tag_field="kind"):
     """A PNG or JPEG becomes an example of the graph's image input, step by step in the order of the fields.
 
     `shortest` and `resize` are two fields because msgspec 0.22 crashes on a type like `int | tuple[int, int]`.
     """
 
-    input: Word  # of the graph
-    name: Word = "image"  # of the caller's input, BYTES
-    max_pixels: Positive = 25_000_000  # of all images of a request, before any is decoded; 4 bytes each while it is
+    input: NonEmptyString  # of the graph
+    name: NonEmptyString = "image"  # of the caller's input, BYTES
+    max_pixels: PositiveInt = 25_000_000  # of all images of a request, before any is decoded; 4 bytes each while it is
     background: Annotated[int, Meta(ge=0, le=255)] | None = 255  # grey laid under transparency; None drops alpha
     colour: Literal["RGB", "BGR", "L"] = "RGB"  # L is grey
-    shortest: Positive | None = None  # pixels that the shorter side is resized to, the longer one in proportion
-    resize: tuple[Positive, Positive] | None = None  # or exactly (height, width)
+    shortest: PositiveInt | None = None  # pixels that the shorter side is resized to, the longer one in proportion
+    resize: tuple[PositiveInt, PositiveInt] | None = None  # or exactly (height, width)
     filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"  # Pillow's, antialiased
-    crop: tuple[Positive, Positive] | None = None  # (height, width) from the centre; black where the image is smaller
+    crop: tuple[PositiveInt, PositiveInt] | None = (
+        None  # (height, width) from the centre; black where the image is smaller
+    )
     scale: float = 1 / 255  # times the pixel of 0 to 255
     mean: tuple[float, ...] = ()  # then minus this and over the deviation, by channel or one for all
     deviation: tuple[Deviation, ...] = ()
@@ -46,20 +48,20 @@ class Image(Struct, frozen=True, kw_only=True, tag="image", tag_field="kind"):
         return 1 if self.colour == "L" else 3
 
 
-class Text(Struct, frozen=True, kw_only=True, tag="text", tag_field="kind"):
+class TextPreprocessing(Struct, frozen=True, kw_only=True, tag="text", tag_field="kind"):
     """A text becomes what the graph has of `input_ids`, `attention_mask` and `token_type_ids`."""
 
     tokenizer: str = "tokenizer.json"  # path among the version's files, as the `tokenizers` library writes it
-    name: Word = "text"  # of the caller's input, BYTES
-    max_length: Positive = 512  # in tokens, with the special ones
+    name: NonEmptyString = "text"  # of the caller's input, BYTES
+    max_length: PositiveInt = 512  # in tokens, with the special ones
     truncate: bool = True  # what is longer; else it is refused
-    max_characters: Positive = 1_000_000  # of all texts of a request
+    max_characters: PositiveInt = 1_000_000  # of all texts of a request
 
 
-class Column(Struct, frozen=True, kw_only=True):
+class TableColumn(Struct, frozen=True, kw_only=True):
     """One column of a table: a number that is standardised, or a category that becomes one number for each value."""
 
-    name: Word
+    name: NonEmptyString
     categories: tuple[str, ...] = ()  # makes the column a category's
     encoding: Literal["onehot", "index"] = "onehot"  # of a category: 0 and 1 for each value, or the value's place
     mean: float = 0.0
@@ -79,12 +81,12 @@ class Column(Struct, frozen=True, kw_only=True):
         return len(self.categories) if self.categories and self.encoding == "onehot" else 1
 
 
-class Table(Struct, frozen=True, kw_only=True, tag="tabular", tag_field="kind"):
+class TablePreprocessing(Struct, frozen=True, kw_only=True, tag="tabular", tag_field="kind"):
     """Records become rows of the graph's one table input, [batch, width]."""
 
-    input: Word  # of the graph
-    columns: Annotated[tuple[Column, ...], Meta(min_length=1)]  # in the graph's order
-    name: Word = "table"  # of the caller's input that brings all columns at once
+    input: NonEmptyString  # of the graph
+    columns: Annotated[tuple[TableColumn, ...], Meta(min_length=1)]  # in the graph's order
+    name: NonEmptyString = "table"  # of the caller's input that brings all columns at once
 
     def __post_init__(self) -> None:
         """Refuse two columns of one name."""
@@ -93,49 +95,51 @@ class Table(Struct, frozen=True, kw_only=True, tag="tabular", tag_field="kind"):
             raise ValueError(f"has columns of the same name among {names}")
 
 
-class Classification(Struct, frozen=True, kw_only=True, tag="classification", tag_field="kind"):
+class ClassificationPostprocessing(Struct, frozen=True, kw_only=True, tag="classification", tag_field="kind"):
     """Scores become labels and probabilities, the best `top` of them, best first."""
 
-    output: Word  # of the graph; its last dimension holds the classes
+    output: NonEmptyString  # of the graph; its last dimension holds the classes
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"  # none: the graph gives probabilities
-    top: Positive = 1
-    label: Word = "label"  # names of the caller's outputs
-    probability: Word = "probability"
-    probabilities: Word = "probabilities"  # of all classes in order, if asked for
+    top: PositiveInt = 1
+    label: NonEmptyString = "label"  # names of the caller's outputs
+    probability: NonEmptyString = "probability"
+    probabilities: NonEmptyString = "probabilities"  # of all classes in order, if asked for
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def output_names(self) -> tuple[str, ...]:
         """The caller's outputs."""
         return self.label, self.probability, self.probabilities
 
 
-class Regression(Struct, frozen=True, kw_only=True, tag="regression", tag_field="kind"):
+class RegressionPostprocessing(Struct, frozen=True, kw_only=True, tag="regression", tag_field="kind"):
     """Standardised answers become numbers in their own unit: x * deviation + mean, by column or one for all."""
 
-    output: Word  # of the graph
+    output: NonEmptyString  # of the graph
     mean: tuple[float, ...] = (0.0,)
     deviation: tuple[Deviation, ...] = (1.0,)
-    name: Word = "prediction"  # of the caller's output
+    name: NonEmptyString = "prediction"  # of the caller's output
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def output_names(self) -> tuple[str, ...]:
         """The caller's outputs."""
         return (self.name,)
 
 
-class Embedding(Struct, frozen=True, kw_only=True, tag="embedding", tag_field="kind"):
+class EmbeddingPostprocessing(Struct, frozen=True, kw_only=True, tag="embedding", tag_field="kind"):
     """Vectors of tokens, [batch, tokens, width], become one vector of each text; [batch, width] is one already."""
 
-    output: Word  # of the graph
+    output: NonEmptyString  # of the graph
     pooling: Literal["mean", "cls", "max"] = "mean"  # over the tokens that the attention mask lets through
     normalise: bool = True  # to length 1
-    name: Word = "embedding"  # of the caller's output
+    name: NonEmptyString = "embedding"  # of the caller's output
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def output_names(self) -> tuple[str, ...]:
         """The caller's outputs."""
         return (self.name,)
 
 
-Preparation = Image | Text | Table  # from a request to the graph
-Finish = Classification | Regression | Embedding  # from the graph to the answer
+Preprocessing = ImagePreprocessing | TextPreprocessing | TablePreprocessing  # from a request to the graph
+Postprocessing = (
+    ClassificationPostprocessing | RegressionPostprocessing | EmbeddingPostprocessing
+)  # from the graph to the answer

@@ -8,13 +8,13 @@ from typing import Literal
 
 from msgspec import Struct
 
-State = Literal["running", "paused", "interrupted", "finished", "failed", "unknown"]
+RunState = Literal["running", "paused", "interrupted", "finished", "failed", "unknown"]
 
 
-class Status(Struct, frozen=True, kw_only=True):
+class RunStatus(Struct, frozen=True, kw_only=True):
     """How a run is, as it said itself when it last changed; one that was killed outright could say nothing."""
 
-    state: State
+    state: RunState
     started: str  # its first life; RFC 3339, UTC
     at: str  # when it said this
     lives: int = 1  # how often it was started
@@ -22,7 +22,7 @@ class Status(Struct, frozen=True, kw_only=True):
     reason: str = ""  # the sentence that it stopped with
 
 
-class Line(Struct, frozen=True, kw_only=True):
+class EpochRecord(Struct, frozen=True, kw_only=True):
     """An epoch, as far as the command shows it. Null stands for what is not finite."""
 
     number: int  # from 1
@@ -37,7 +37,7 @@ class Line(Struct, frozen=True, kw_only=True):
     at: str = ""  # when it was over; RFC 3339, UTC
 
 
-class Published(Struct, frozen=True):
+class PublishedVersion(Struct, frozen=True):
     """Which version came out, `name:version`."""
 
     reference: str

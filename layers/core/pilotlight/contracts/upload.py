@@ -15,14 +15,14 @@ from msgspec import Struct
 
 from pilotlight.errors import InvalidInputError, NotFoundError
 
-FOLDER = "uploads"
-ANSWERS = "answers"
-ID = r"[0-9a-f]{32}"
-FILE = re.compile(rf"file-({ID})")
-UPLOAD = re.compile(rf"upload_({ID})")
+UPLOADS_FOLDER = "uploads"
+ANSWERS_FOLDER = "answers"
+ID_PATTERN = r"[0-9a-f]{32}"
+FILE_ID_PATTERN = re.compile(rf"file-({ID_PATTERN})")
+UPLOAD_ID_PATTERN = re.compile(rf"upload_({ID_PATTERN})")
 # Letters, digits and three signs that mean nothing to a URL, a shell or a file system; no part begins with a dot.
-KEY = re.compile(r"uploads(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
-LONGEST_KEY = 1024  # S3's
+KEY_PATTERN = re.compile(r"uploads(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
+MAX_KEY_LENGTH = 1024  # S3's
 
 
 class Upload(Struct, frozen=True, kw_only=True):
@@ -36,23 +36,25 @@ class Upload(Struct, frozen=True, kw_only=True):
     by: str = ""
 
 
-def key(store: str, uri: object) -> str:
+def parse_upload_uri(store: str, uri: object) -> str:
     """The key below the store at the URL `store`; `InvalidInputError` for an address that is none of its uploads."""
     below = f"{store}/"
-    found = uri.removeprefix(below) if isinstance(uri, str) and uri.startswith(below) else ""
-    if len(found) > LONGEST_KEY or not KEY.fullmatch(found):
-        raise InvalidInputError(f"{str(uri)[:200]!r} is refused: only what lies below {below}{FOLDER}/ is read.")
-    return found
+    path = uri.removeprefix(below) if isinstance(uri, str) and uri.startswith(below) else ""
+    if len(path) > MAX_KEY_LENGTH or not KEY_PATTERN.fullmatch(path):
+        raise InvalidInputError(
+            f"{str(uri)[:200]!r} is refused: only what lies below {below}{UPLOADS_FOLDER}/ is read."
+        )
+    return path
 
 
-def content(file: str) -> str:
+def content_path(file_id: str) -> str:
     """The path of the bytes of a file by its id; `NotFoundError` for what is no such id."""
-    return f"{folder(file)}/content"
+    return f"{upload_folder(file_id)}/content"
 
 
-def folder(file: str) -> str:
+def upload_folder(file_id: str) -> str:
     """The folder of a file or an upload by its id."""
-    found = FILE.fullmatch(file) or UPLOAD.fullmatch(file)
-    if found is None:
-        raise NotFoundError(f"There is no file {file!r}; GET /v1/files lists them.")
-    return f"{FOLDER}/{found[1]}"
+    match = FILE_ID_PATTERN.fullmatch(file_id) or UPLOAD_ID_PATTERN.fullmatch(file_id)
+    if match is None:
+        raise NotFoundError(f"There is no file {file_id!r}; GET /v1/files lists them.")
+    return f"{UPLOADS_FOLDER}/{match[1]}"

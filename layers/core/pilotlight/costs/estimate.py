@@ -12,15 +12,19 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
-from pilotlight.costs.prices import LIST, MB_PER_GB, MS_PER_S, Machine, billed_ms
+from pilotlight.costs.prices import MB_PER_GB, MS_PER_S, PRICE_LIST, Machine, round_to_billed_ms
 from pilotlight.errors import InvalidInputError
 
-HOURS = 730.0  # of a month
-SECONDS = HOURS * 3600
+HOURS_PER_MONTH = 730.0  # of a month
+SECONDS_PER_MONTH = HOURS_PER_MONTH * 3600
 HTTP_BLOCK_KB = 512  # of a request that an HTTP API bills as one
-QUEUED = 1.2  # requests of SQS per message: one to send, a tenth each to receive and to delete ten at once
-PER_VERSION = 16  # metrics of a version that is asked all month, warm and cold: 6 times, price, one of the errors
-PER_STACK = 6  # metrics of the functions themselves
+SQS_REQUESTS_PER_MESSAGE = (
+    1.2  # requests of SQS per message: one to send, a tenth each to receive and to delete ten at once
+)
+METRICS_PER_VERSION = (
+    16  # metrics of a version that is asked all month, warm and cold: 6 times, price, one of the errors
+)
+METRICS_PER_STACK = 6  # metrics of the functions themselves
 ALARM_METRICS = 26  # of template.yaml and infra/monitoring.yaml
 FREE_DISK_MB = 512
 SAGEMAKER_MB = range(1024, 6145, 1024)  # the sizes that SageMaker Serverless has
@@ -28,7 +32,7 @@ SAGEMAKER_MB = range(1024, 6145, 1024)  # the sizes that SageMaker Serverless ha
 Edge = Literal["rest", "http", "url", "queue"]
 
 
-class Load(Struct, frozen=True, kw_only=True):
+class Workload(Struct, frozen=True, kw_only=True):
     """What is asked of a stack."""
 
     rps: float  # requests per second, the mean over the month
@@ -50,17 +54,17 @@ class Load(Struct, frozen=True, kw_only=True):
     free_tier: bool = False
 
     @property
-    def requests(self) -> float:
+    def monthly_requests(self) -> float:
         """In a month."""
-        return self.rps * SECONDS
+        return self.rps * SECONDS_PER_MONTH
 
     @property
-    def gb(self) -> float:
+    def memory_gb(self) -> float:
         """The memory as Lambda bills it."""
         return self.memory_mb / MB_PER_GB
 
 
-class Line(Struct, frozen=True):
+class CostLine(Struct, frozen=True):
     """One line of the bill, in USD a month; `grows` with the number of requests, or stands."""
 
     what: str
@@ -68,7 +72,7 @@ class Line(Struct, frozen=True):
     grows: bool = True
 
 
-class Alternative(Struct, frozen=True):
+class CostAlternative(Struct, frozen=True):
     """Another way to serve the same load. `break_even` is in requests a month, None where there is none."""
 
     name: str
@@ -79,111 +83,136 @@ class Alternative(Struct, frozen=True):
     why: str = ""
 
 
-class Estimate(Struct, frozen=True):
+class CostEstimate(Struct, frozen=True):
     """A month."""
 
-    load: Load
-    lines: tuple[Line, ...]
+    load: Workload
+    lines: tuple[CostLine, ...]
     usd: float
     usd_per_million: float
-    alternatives: tuple[Alternative, ...]
+    alternatives: tuple[CostAlternative, ...]
     requests: float
-    prices_as_of: str = LIST.as_of
-    region: str = LIST.region
+    prices_as_of: str = PRICE_LIST.as_of
+    region: str = PRICE_LIST.region
 
 
-def estimate(load: Load) -> Estimate:
+def estimate_cost(workload: Workload) -> CostEstimate:
     """The month of a load; `InvalidInputError` for one that cannot be."""
-    check(load)
-    lines = tuple(line for line in every_line(load) if line.usd)
-    paid = tuple(every_line(structs.replace(load, free_tier=False)))  # what one request more would cost
+    check_workload(workload)
+    lines = tuple(line for line in build_cost_lines(workload) if line.usd)
+    list_price_lines = tuple(
+        build_cost_lines(structs.replace(workload, free_tier=False))
+    )  # what one request more would cost
     total = sum(line.usd for line in lines)
-    others = tuple(alternatives(load, paid))
-    return Estimate(load, lines, total, total / load.requests * 1e6, others, load.requests)
+    others = tuple(price_alternatives(workload, list_price_lines))
+    return CostEstimate(
+        workload, lines, total, total / workload.monthly_requests * 1e6, others, workload.monthly_requests
+    )
 
 
-def check(load: Load) -> None:
+def check_workload(workload: Workload) -> None:
     """Refuse what no function is."""
-    if not (0 < load.rps < inf and 0 < load.ms < inf):
-        raise InvalidInputError(f"rps is {load.rps:g} and ms {load.ms:g}; both must be above 0.")
-    if not 0 <= load.cold_share <= 1:
-        raise InvalidInputError(f"The cold share is {load.cold_share:g}; it is a part of 1, such as 0.01.")
-    if not 128 <= load.memory_mb <= 10_240:
-        raise InvalidInputError(f"The memory is {load.memory_mb} MB; Lambda has 128 to 10240.")
-    if load.snapstart and load.provisioned:
+    if not (0 < workload.rps < inf and 0 < workload.ms < inf):
+        raise InvalidInputError(f"rps is {workload.rps:g} and ms {workload.ms:g}; both must be above 0.")
+    if not 0 <= workload.cold_share <= 1:
+        raise InvalidInputError(f"The cold share is {workload.cold_share:g}; it is a part of 1, such as 0.01.")
+    if not 128 <= workload.memory_mb <= 10_240:
+        raise InvalidInputError(f"The memory is {workload.memory_mb} MB; Lambda has 128 to 10240.")
+    if workload.snapstart and workload.provisioned:
         raise InvalidInputError("Lambda takes SnapStart or provisioned concurrency, not both.")
-    if load.snapstart and load.disk_mb > FREE_DISK_MB:
-        raise InvalidInputError(f"SnapStart takes no disk above {FREE_DISK_MB} MB, and {load.disk_mb} were asked for.")
-
-
-def every_line(load: Load) -> Iterator[Line]:
-    """Everything that could stand on the bill."""
-    yield Line("Lambda, requests", price("lambda_request", load.requests - free(load, "requests")))
-    yield from running(load)
-    yield edge(load)
-    kept = load.disk_mb - FREE_DISK_MB
-    yield Line("Lambda, disk", price("disk", kept / MB_PER_GB * load.requests * seconds(load)))
-    yield Line("CloudWatch, logs", price("logs_gb", load.requests * load.log_bytes / 1e9))
-    if load.monitored:
-        watched = price("alarm", ALARM_METRICS) + price("composite_alarm", 1) + price("dashboard", 1)
-        metrics = price("metric", PER_STACK + PER_VERSION * load.versions)
-        yield Line("CloudWatch, metrics, alarms, dashboard", metrics + watched, grows=False)
-    yield Line("S3, models", price("s3_gb_month", load.store_gb), grows=False)
-    yield Line("Training, GPU hours on demand", load.training_hours * gpu().usd_per_hour, grows=False)
-
-
-def running(load: Load) -> Iterator[Line]:
-    """The functions' time, warm and cold, and what keeps them from being cold."""
-    warm = load.gb * load.requests * billed_ms(load.ms / MS_PER_S) / MS_PER_S
-    cold = load.gb * load.requests * load.cold_share * load.init_ms / MS_PER_S
-    if load.provisioned:
-        kept = price(f"provisioned_{load.architecture}", load.gb * load.provisioned * SECONDS)
-        yield Line(f"Lambda, {load.provisioned} environments kept started", kept, grows=False)
-        yield Line("Lambda, time", price(f"provisioned_run_{load.architecture}", warm))
-        return
-    name, given = f"lambda_{load.architecture}", free(load, "gb_seconds")
-    whole, billed = price(name, warm + cold - given), price(name, warm - given)
-    yield Line("Lambda, time", billed)
-    if not load.snapstart:
-        yield Line("Lambda, cold starts", whole - billed)
-        return
-    restored = price("snapstart_restore", load.gb * load.requests * load.cold_share)
-    yield Line("Lambda, SnapStart's restores", restored)
-    cached = price("snapstart_cache", load.gb * load.versions * SECONDS)
-    yield Line("Lambda, SnapStart's cache", cached, grows=False)
-
-
-def edge(load: Load) -> Line:
-    """What stands in front of the function."""
-    if load.edge == "rest":
-        return Line("API Gateway, REST", price("rest_api", load.requests))
-    if load.edge == "http":
-        return Line("API Gateway, HTTP", price("http_api", load.requests * max(1, ceil(load.kb / HTTP_BLOCK_KB))))
-    if load.edge == "queue":
-        return Line(
-            "SQS, and S3 for the answers", price("sqs_request", load.requests * QUEUED) + price("s3_put", load.requests)
+    if workload.snapstart and workload.disk_mb > FREE_DISK_MB:
+        raise InvalidInputError(
+            f"SnapStart takes no disk above {FREE_DISK_MB} MB, and {workload.disk_mb} were asked for."
         )
-    return Line("Function URL", 0.0)
 
 
-def alternatives(load: Load, lines: tuple[Line, ...]) -> Iterator[Alternative]:
+def build_cost_lines(workload: Workload) -> Iterator[CostLine]:
+    """Everything that could stand on the bill."""
+    yield CostLine(
+        "Lambda, requests",
+        price_units("lambda_request", workload.monthly_requests - get_free_allowance(workload, "requests")),
+    )
+    yield from price_compute_time(workload)
+    yield price_edge(workload)
+    extra_disk_mb = workload.disk_mb - FREE_DISK_MB
+    yield CostLine(
+        "Lambda, disk",
+        price_units(
+            "disk", extra_disk_mb / MB_PER_GB * workload.monthly_requests * compute_mean_call_seconds(workload)
+        ),
+    )
+    yield CostLine("CloudWatch, logs", price_units("logs_gb", workload.monthly_requests * workload.log_bytes / 1e9))
+    if workload.monitored:
+        monitoring_usd = (
+            price_units("alarm", ALARM_METRICS) + price_units("composite_alarm", 1) + price_units("dashboard", 1)
+        )
+        metrics_usd = price_units("metric", METRICS_PER_STACK + METRICS_PER_VERSION * workload.versions)
+        yield CostLine("CloudWatch, metrics, alarms, dashboard", metrics_usd + monitoring_usd, grows=False)
+    yield CostLine("S3, models", price_units("s3_gb_month", workload.store_gb), grows=False)
+    yield CostLine(
+        "Training, GPU hours on demand", workload.training_hours * find_gpu_machine().usd_per_hour, grows=False
+    )
+
+
+def price_compute_time(workload: Workload) -> Iterator[CostLine]:
+    """The functions' time, warm and cold, and what keeps them from being cold."""
+    warm = workload.memory_gb * workload.monthly_requests * round_to_billed_ms(workload.ms / MS_PER_S) / MS_PER_S
+    cold = workload.memory_gb * workload.monthly_requests * workload.cold_share * workload.init_ms / MS_PER_S
+    if workload.provisioned:
+        provisioned_usd = price_units(
+            f"provisioned_{workload.architecture}", workload.memory_gb * workload.provisioned * SECONDS_PER_MONTH
+        )
+        yield CostLine(f"Lambda, {workload.provisioned} environments kept started", provisioned_usd, grows=False)
+        yield CostLine("Lambda, time", price_units(f"provisioned_run_{workload.architecture}", warm))
+        return
+    name, free_gb_seconds = f"lambda_{workload.architecture}", get_free_allowance(workload, "gb_seconds")
+    total_usd, warm_usd = price_units(name, warm + cold - free_gb_seconds), price_units(name, warm - free_gb_seconds)
+    yield CostLine("Lambda, time", warm_usd)
+    if not workload.snapstart:
+        yield CostLine("Lambda, cold starts", total_usd - warm_usd)
+        return
+    restore_usd = price_units("snapstart_restore", workload.memory_gb * workload.monthly_requests * workload.cold_share)
+    yield CostLine("Lambda, SnapStart's restores", restore_usd)
+    cache_usd = price_units("snapstart_cache", workload.memory_gb * workload.versions * SECONDS_PER_MONTH)
+    yield CostLine("Lambda, SnapStart's cache", cache_usd, grows=False)
+
+
+def price_edge(workload: Workload) -> CostLine:
+    """What stands in front of the function."""
+    if workload.edge == "rest":
+        return CostLine("API Gateway, REST", price_units("rest_api", workload.monthly_requests))
+    if workload.edge == "http":
+        return CostLine(
+            "API Gateway, HTTP",
+            price_units("http_api", workload.monthly_requests * max(1, ceil(workload.kb / HTTP_BLOCK_KB))),
+        )
+    if workload.edge == "queue":
+        return CostLine(
+            "SQS, and S3 for the answers",
+            price_units("sqs_request", workload.monthly_requests * SQS_REQUESTS_PER_MESSAGE)
+            + price_units("s3_put", workload.monthly_requests),
+        )
+    return CostLine("Function URL", 0.0)
+
+
+def price_alternatives(workload: Workload, lines: tuple[CostLine, ...]) -> Iterator[CostAlternative]:
     """SageMaker Serverless, and machines by the hour."""
-    grows = sum(line.usd for line in lines if line.grows) / load.requests
-    stands = sum(line.usd for line in lines if not line.grows and not line.what.startswith(("Training", "S3")))
-    yield serverless(load)
-    for machine in LIST.machines:
-        yield rented(load, machine, grows, stands)
+    usd_per_request = sum(line.usd for line in lines if line.grows) / workload.monthly_requests
+    fixed_usd = sum(line.usd for line in lines if not line.grows and not line.what.startswith(("Training", "S3")))
+    yield price_sagemaker_serverless(workload)
+    for machine in PRICE_LIST.machines:
+        yield price_rented_machine(workload, machine, usd_per_request, fixed_usd)
 
 
-def serverless(load: Load) -> Alternative:
+def price_sagemaker_serverless(workload: Workload) -> CostAlternative:
     """By the same milliseconds, in the next of its sizes; its fee for data is left out."""
-    size = next((mb for mb in SAGEMAKER_MB if mb >= load.memory_mb), None)
+    size = next((mb for mb in SAGEMAKER_MB if mb >= workload.memory_mb), None)
     if size is None:
-        return Alternative("SageMaker Serverless", inf, 0, 0.0, None, "it ends at 6 GB")
-    used = size / MB_PER_GB * load.requests * seconds(load)
-    return Alternative(
+        return CostAlternative("SageMaker Serverless", inf, 0, 0.0, None, "it ends at 6 GB")
+    gb_seconds = size / MB_PER_GB * workload.monthly_requests * compute_mean_call_seconds(workload)
+    return CostAlternative(
         f"SageMaker Serverless, {size // MB_PER_GB} GB",
-        price("sagemaker_serverless", used),
+        price_units("sagemaker_serverless", gb_seconds),
         0,
         0.0,
         None,
@@ -191,33 +220,39 @@ def serverless(load: Load) -> Alternative:
     )
 
 
-def rented(load: Load, machine: Machine, grows: float, stands: float) -> Alternative:
+def price_rented_machine(
+    workload: Workload, machine: Machine, usd_per_request: float, fixed_usd: float
+) -> CostAlternative:
     """As many machines as are busy with it; the number of requests from which one is cheaper than Lambda."""
-    vcpus = load.rps * load.ms / MS_PER_S
-    many = max(1, ceil(vcpus / machine.vcpus))
-    month = machine.usd_per_hour * HOURS
-    even = max(0.0, month - stands) / grows
-    most = machine.vcpus / (load.ms / MS_PER_S) * SECONDS  # requests that one answers in a month, never idle
-    why = "never: it is busy before" if even > most and not machine.gpu else ""
-    busy = vcpus / machine.vcpus / many
-    return Alternative(machine.name, month * many, many, busy, None if why else even, why)
+    vcpus = workload.rps * workload.ms / MS_PER_S
+    machine_count = max(1, ceil(vcpus / machine.vcpus))
+    monthly_usd = machine.usd_per_hour * HOURS_PER_MONTH
+    break_even = max(0.0, monthly_usd - fixed_usd) / usd_per_request
+    max_requests = (
+        machine.vcpus / (workload.ms / MS_PER_S) * SECONDS_PER_MONTH
+    )  # requests that one answers in a month, never idle
+    reason = "never: it is busy before" if break_even > max_requests and not machine.gpu else ""
+    busy = vcpus / machine.vcpus / machine_count
+    return CostAlternative(
+        machine.name, monthly_usd * machine_count, machine_count, busy, None if reason else break_even, reason
+    )
 
 
-def seconds(load: Load) -> float:
+def compute_mean_call_seconds(workload: Workload) -> float:
     """Of the mean call."""
-    return (billed_ms(load.ms / MS_PER_S) + load.cold_share * load.init_ms) / MS_PER_S
+    return (round_to_billed_ms(workload.ms / MS_PER_S) + workload.cold_share * workload.init_ms) / MS_PER_S
 
 
-def price(name: str, units: float) -> float:
+def price_units(name: str, units: float) -> float:
     """What so many units of it cost in a month."""
-    return LIST.prices[name].of(max(0.0, units))
+    return PRICE_LIST.prices[name].compute_cost(max(0.0, units))
 
 
-def free(load: Load, what: Literal["requests", "gb_seconds"]) -> float:
+def get_free_allowance(workload: Workload, what: Literal["requests", "gb_seconds"]) -> float:
     """What Lambda gives for nothing; not with provisioned concurrency."""
-    return float(getattr(LIST.free_tier, what)) if load.free_tier and not load.provisioned else 0.0
+    return float(getattr(PRICE_LIST.free_tier, what)) if workload.free_tier and not workload.provisioned else 0.0
 
 
-def gpu() -> Machine:
+def find_gpu_machine() -> Machine:
     """The machine that trains."""
-    return next(machine for machine in LIST.machines if machine.gpu)
+    return next(machine for machine in PRICE_LIST.machines if machine.gpu)

@@ -10,7 +10,7 @@ from math import ceil
 import msgspec
 from msgspec import Struct, field
 
-FILE = os.path.join(os.path.dirname(__file__), "prices.json")  # noqa: PTH118, PTH120 - 3 ms less than pathlib
+PRICES_FILE = os.path.join(os.path.dirname(__file__), "prices.json")  # noqa: PTH118, PTH120 - 3 ms less than pathlib
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
 MB_PER_GB = 1024  # in Lambda's bill
 MS_PER_S = 1000
@@ -24,7 +24,7 @@ class Price(Struct, frozen=True):
     source: str
     tiers: tuple[tuple[float | None, float], ...] = ()
 
-    def of(self, units: float) -> float:
+    def compute_cost(self, units: float) -> float:
         """What so many units in a month cost."""
         total, below = 0.0, 0.0
         for end, usd in self.tiers or ((None, self.usd),):
@@ -51,7 +51,7 @@ class FreeTier(Struct, frozen=True):
     source: str
 
 
-class Prices(Struct, frozen=True):
+class PriceList(Struct, frozen=True):
     """The whole file."""
 
     as_of: str
@@ -63,30 +63,30 @@ class Prices(Struct, frozen=True):
     machines: tuple[Machine, ...] = field(default=())
 
 
-with open(FILE, "rb") as file:  # noqa: PTH123 - as above
-    LIST = msgspec.json.decode(file.read(), type=Prices)
+with open(PRICES_FILE, "rb") as file:  # noqa: PTH123 - as above
+    PRICE_LIST = msgspec.json.decode(file.read(), type=PriceList)
 
-AS_OF = LIST.as_of
-LAMBDA_GB_SECOND = {name: LIST.prices[f"lambda_{name}"].usd for name in ("x86_64", "arm64")}
-LAMBDA_REQUEST = LIST.prices["lambda_request"].usd
-REST_API_REQUEST = LIST.prices["rest_api"].usd
+AS_OF = PRICE_LIST.as_of
+LAMBDA_GB_SECOND = {name: PRICE_LIST.prices[f"lambda_{name}"].usd for name in ("x86_64", "arm64")}
+LAMBDA_REQUEST = PRICE_LIST.prices["lambda_request"].usd
+REST_API_REQUEST = PRICE_LIST.prices["rest_api"].usd
 
 
-def architecture(machine: str) -> str:
+def to_lambda_architecture(machine: str) -> str:
     """Lambda's word for what `platform.machine()` says; x86_64, the dearer one, for what Lambda does not have."""
     return ARCHITECTURES.get(machine.lower(), "x86_64")
 
 
-def billed_ms(seconds: float) -> int:
+def round_to_billed_ms(seconds: float) -> int:
     """A duration as Lambda bills it: each millisecond that has begun."""
     return max(1, ceil(seconds * MS_PER_S))
 
 
-def gb_seconds(memory_mb: int, milliseconds: float) -> float:
+def compute_gb_seconds(memory_mb: int, milliseconds: float) -> float:
     """What is billed for a duration on a function of so much memory."""
     return memory_mb / MB_PER_GB * milliseconds / MS_PER_S
 
 
-def lambda_usd(memory_mb: int, milliseconds: float, architecture: str) -> float:
+def compute_invocation_usd(memory_mb: int, milliseconds: float, architecture: str) -> float:
     """The price of one invocation: its request and its duration."""
-    return LAMBDA_REQUEST + gb_seconds(memory_mb, milliseconds) * LAMBDA_GB_SECOND[architecture]
+    return LAMBDA_REQUEST + compute_gb_seconds(memory_mb, milliseconds) * LAMBDA_GB_SECOND[architecture]

@@ -13,10 +13,10 @@ from msgspec import Struct
 
 from pilotlight.errors import InvalidInputError
 
-NOBODY = "-"  # a call without a tenant, or one that met no model
+NO_VALUE = "-"  # a call without a tenant, or one that met no model
 
 
-class Account(Struct, frozen=True, order=True):
+class UsageRow(Struct, frozen=True, order=True):
     """What one tenant has asked of one version."""
 
     tenant: str
@@ -28,40 +28,42 @@ class Account(Struct, frozen=True, order=True):
     usd: Decimal
 
 
-class Statement(Struct, frozen=True):
+class UsageReport(Struct, frozen=True):
     """All accounts, the dearest first, and lines that seemed to be of functions but could not be read."""
 
-    accounts: tuple[Account, ...]
+    accounts: tuple[UsageRow, ...]
     calls: int
     gb_seconds: Decimal
     usd: Decimal
     unread: int = 0
 
 
-def statement(text: str) -> Statement:
+def build_usage_report(text: str) -> UsageReport:
     """The sums over a log; `InvalidInputError` when no line of it is of a call."""
     sums: dict[tuple[str, str, str], list[Any]] = {}
     unread = 0
-    for found in records(listed(text)):
-        if found is None:
+    for record in parse_call_records(split_log_lines(text)):
+        if record is None:
             unread += 1
             continue
-        key = tuple(str(found.get(name) or NOBODY) for name in ("tenant", "model", "version"))
-        calls = int(found["calls"])
-        failed = calls if int(found["status"]) >= 400 else int(found.get("LinesFailed", 0))
-        each = calls, failed, Decimal(found["gb_seconds"]), Decimal(found["usd"])
-        known = sums.setdefault((key[0], key[1], key[2]), [0, 0, Decimal(0), Decimal(0)])
-        sums[key[0], key[1], key[2]] = [one + other for one, other in zip(known, each, strict=True)]
+        key = tuple(str(record.get(name) or NO_VALUE) for name in ("tenant", "model", "version"))
+        calls = int(record["calls"])
+        failed = calls if int(record["status"]) >= 400 else int(record.get("LinesFailed", 0))
+        values = calls, failed, Decimal(record["gb_seconds"]), Decimal(record["usd"])
+        previous = sums.setdefault((key[0], key[1], key[2]), [0, 0, Decimal(0), Decimal(0)])
+        sums[key[0], key[1], key[2]] = [one + other for one, other in zip(previous, values, strict=True)]
     if not sums:
         raise InvalidInputError(
             "No line of this log is of a call; the functions' lines have a field usd (CallSeconds -1 stops them)."
         )
-    accounts = sorted((Account(*key, *each) for key, each in sums.items()), key=lambda account: (-account.usd, account))
+    accounts = sorted(
+        (UsageRow(*key, *each) for key, each in sums.items()), key=lambda account: (-account.usd, account)
+    )
     total = [sum(getattr(account, name) for account in accounts) for name in ("calls", "gb_seconds", "usd")]
-    return Statement(tuple(accounts), int(total[0]), Decimal(total[1]), Decimal(total[2]), unread)
+    return UsageReport(tuple(accounts), int(total[0]), Decimal(total[1]), Decimal(total[2]), unread)
 
 
-def listed(text: str) -> Iterable[str]:
+def split_log_lines(text: str) -> Iterable[str]:
     """The lines, or the one document that all of it is."""
     if text.lstrip().startswith("{") and '"events"' in text:
         try:
@@ -71,7 +73,7 @@ def listed(text: str) -> Iterable[str]:
     return text.splitlines()
 
 
-def records(lines: Iterable[str]) -> Iterator[dict[str, Any] | None]:
+def parse_call_records(lines: Iterable[str]) -> Iterator[dict[str, Any] | None]:
     """The lines' records of calls; None for one that looks like it and is broken."""
     for line in lines:
         start = line.find("{")
@@ -82,16 +84,18 @@ def records(lines: Iterable[str]) -> Iterator[dict[str, Any] | None]:
         except ValueError:
             yield None
             continue
-        yield from unwrapped(content)
+        yield from extract_call_records(content)
 
 
-def unwrapped(content: Any) -> Iterator[dict[str, Any] | None]:  # noqa: ANN401 - any JSON
+def extract_call_records(content: Any) -> Iterator[dict[str, Any] | None]:  # noqa: ANN401 - any JSON
     """A record of a call, alone, as an event's message, or as some of a list of events."""
     if not isinstance(content, dict):
         return
     if isinstance(content.get("events"), list):
-        yield from records(str(event.get("message", "")) for event in content["events"] if isinstance(event, dict))
+        yield from parse_call_records(
+            str(event.get("message", "")) for event in content["events"] if isinstance(event, dict)
+        )
     elif isinstance(content.get("message"), str):
-        yield from records([content["message"]])
+        yield from parse_call_records([content["message"]])
     elif {"usd", "calls", "gb_seconds", "status"} <= content.keys():
         yield content

@@ -8,10 +8,10 @@ from msgspec import Struct
 
 from pilotlight.errors import PilotlightError
 
-State = Literal["passes", "fails", "not checked"]
+CheckState = Literal["passes", "fails", "not checked"]
 
 
-class FaultError(PilotlightError):
+class CheckFailedError(PilotlightError):
     """A check has found something wrong; the text says what, and what to do."""
 
 
@@ -20,32 +20,32 @@ class NotCheckedError(PilotlightError):
 
 
 @dataclass(frozen=True)
-class Check:
+class HealthCheck:
     """Something to look at. `look` gives the sentence of a check that passes; any other `PilotlightError` fails it."""
 
     name: str
-    look: Callable[[], str]
+    run: Callable[[], str]
 
 
-class Finding(Struct, frozen=True):
+class CheckResult(Struct, frozen=True):
     """How a check ended."""
 
     check: str
-    state: State
+    state: CheckState
     said: str
 
 
-def finding(check: Check) -> Finding:
+def run_check(check: HealthCheck) -> CheckResult:
     """Make a check."""
     try:
-        return Finding(check.name, "passes", check.look())
+        return CheckResult(check.name, "passes", check.run())
     except NotCheckedError as exc:
-        return Finding(check.name, "not checked", str(exc))
+        return CheckResult(check.name, "not checked", str(exc))
     except PilotlightError as exc:
-        return Finding(check.name, "fails", str(exc))
+        return CheckResult(check.name, "fails", str(exc))
 
 
-def listed(names: list[str], most: int = 3) -> str:
+def join_names(names: list[str], limit: int = 3) -> str:
     """Names for a sentence, the first few of them."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

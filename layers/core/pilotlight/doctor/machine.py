@@ -14,45 +14,49 @@ from pathlib import Path
 import numpy as np
 from packaging.requirements import Requirement
 
-from pilotlight.doctor.finding import Check, FaultError, NotCheckedError, listed
-from pilotlight.runtime.model_files import ONNXRUNTIME
-from pilotlight.runtime.session import VERSION, open_session
+from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedError, join_names
+from pilotlight.runtime.model_files import PINNED_ONNXRUNTIME
+from pilotlight.runtime.session import ONNXRUNTIME_VERSION, open_session
 from pilotlight.settings import Settings
 
-LEAST_PYTHON = (3, 11)
-LEAST_FREE = Settings().model_bytes  # bytes: the most that a function of the template's size keeps of models
-TOOL_SECONDS = 20.0  # that docker or sam may take to tell its version
+MIN_PYTHON = (3, 11)
+MIN_FREE_BYTES = (
+    Settings().model_memory_budget
+)  # bytes: the most that a function of the template's size keeps of models
+TOOL_TIMEOUT_S = 20.0  # that docker or sam may take to tell its version
 # An ONNX file of 67 bytes: y = x, one float.
-IDENTITY = (
+IDENTITY_MODEL = (
     b'\x08\n\x12\x00:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01iZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08'
     b"\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x12"
 )
 
 
-def checks() -> tuple[Check, ...]:
+def list_machine_checks() -> tuple[HealthCheck, ...]:
     """All of them; tools and credentials are told, and never fail, since serving needs none."""
     return (
-        Check("python", python),
-        Check("packages", packages),
-        Check("training packages", training_packages),
-        Check("onnxruntime", onnxruntime),
-        Check("telemetry", telemetry),
-        Check("disk", disk),
-        Check("docker", docker),
-        Check("sam", sam),
-        Check("AWS credentials", credentials),
+        HealthCheck("python", check_python),
+        HealthCheck("packages", check_packages),
+        HealthCheck("training packages", check_training_packages),
+        HealthCheck("onnxruntime", check_onnxruntime),
+        HealthCheck("telemetry", check_telemetry),
+        HealthCheck("disk", check_disk_space),
+        HealthCheck("docker", check_docker),
+        HealthCheck("sam", check_sam),
+        HealthCheck("AWS credentials", check_aws_credentials),
     )
 
 
-def python(version: Sequence[int] = sys.version_info[:3]) -> str:
+def check_python(version: Sequence[int] = sys.version_info[:3]) -> str:
     """The interpreter."""
-    found = ".".join(map(str, version))
-    if tuple(version[:2]) < LEAST_PYTHON:
-        raise FaultError(f"python is {found}, and 3.11 is the oldest that works; make PYTHON=python3.13 demo.")
-    return f"python {found} on {platform.system()} {platform.machine()} with {os.cpu_count()} CPUs."
+    version_text = ".".join(map(str, version))
+    if tuple(version[:2]) < MIN_PYTHON:
+        raise CheckFailedError(
+            f"python is {version_text}, and 3.11 is the oldest that works; make PYTHON=python3.13 demo."
+        )
+    return f"python {version_text} on {platform.system()} {platform.machine()} with {os.cpu_count()} CPUs."
 
 
-def requirements(extra: str) -> list[Requirement]:
+def load_requirements(extra: str) -> list[Requirement]:
     """What this installation was pinned to, of the core or of an extra."""
     try:
         declared = map(Requirement, metadata.requires("pilotlight") or [])
@@ -62,93 +66,105 @@ def requirements(extra: str) -> list[Requirement]:
     return [need for need in here if bool(extra) == ("extra" in str(need.marker))]
 
 
-def packages(needs: Sequence[Requirement] | None = None, extra: str = "") -> str:
+def check_packages(pins: Sequence[Requirement] | None = None, extra: str = "") -> str:
     """Whether every package has the version that it is pinned to."""
-    needs = requirements(extra) if needs is None else needs
-    wrong = [said for need in needs if (said := unlike(need))]
+    pins = load_requirements(extra) if pins is None else pins
+    wrong = [mismatch for need in pins if (mismatch := describe_package_mismatch(need))]
     if wrong:
         command = f"pip install -c infra/constraints.txt -e '.{f'[{extra}]' if extra else ''}'"
-        raise FaultError(f"{len(wrong)} of {len(needs)} packages are not as pinned: {listed(wrong)}; {command}.")
-    return f"All {len(needs)} packages are as pinned."
+        raise CheckFailedError(
+            f"{len(wrong)} of {len(pins)} packages are not as pinned: {join_names(wrong)}; {command}."
+        )
+    return f"All {len(pins)} packages are as pinned."
 
 
-def unlike(need: Requirement) -> str:
+def describe_package_mismatch(requirement: Requirement) -> str:
     """How a package differs from its pin; empty if it does not."""
     try:
-        found = metadata.version(need.name)
+        installed = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
-        return f"{need.name} is missing"
-    return "" if need.specifier.contains(found, prereleases=True) else f"{need.name} is {found}, not {need.specifier}"
+        return f"{requirement.name} is missing"
+    return (
+        ""
+        if requirement.specifier.contains(installed, prereleases=True)
+        else f"{requirement.name} is {installed}, not {requirement.specifier}"
+    )
 
 
-def training_packages() -> str:
+def check_training_packages() -> str:
     """The same of the training extra, where it is installed."""
     try:
         metadata.version("torch")
     except metadata.PackageNotFoundError as exc:
         raise NotCheckedError("Training is not installed; pip install -e '.[train]' brings it.") from exc
-    return packages(extra="train")
+    return check_packages(extra="train")
 
 
-def onnxruntime(version: str = VERSION) -> str:
+def check_onnxruntime(version: str = ONNXRUNTIME_VERSION) -> str:
     """Whether a graph opens and runs, in the build that the rest of the code reckons with."""
     with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
-        file.write(IDENTITY)
+        file.write(IDENTITY_MODEL)
         file.flush()
         began = time.perf_counter()
         answer = open_session(file.name).run({"x": np.array([1.5], np.float32)})["y"]
         took_ms = (time.perf_counter() - began) * 1000
     if answer.tolist() != [1.5]:
-        raise FaultError(f"onnxruntime {version} gives {answer.tolist()} for y = x at 1.5; install it again.")
-    if version != ONNXRUNTIME:
-        raise FaultError(f"onnxruntime is {version}, and prepared graphs are for {ONNXRUNTIME}; install that.")
+        raise CheckFailedError(f"onnxruntime {version} gives {answer.tolist()} for y = x at 1.5; install it again.")
+    if version != PINNED_ONNXRUNTIME:
+        raise CheckFailedError(
+            f"onnxruntime is {version}, and prepared graphs are for {PINNED_ONNXRUNTIME}; install that."
+        )
     return f"onnxruntime {version} opens a graph and runs it, in {took_ms:.1f} ms."
 
 
-def telemetry() -> str:
+def check_telemetry() -> str:
     """Whether onnxruntime keeps to itself, as `runtime.session` asks it to unless the environment says otherwise."""
-    said = os.environ.get("ORT_DISABLE_TELEMETRY", "")
-    if said != "1":
-        raise FaultError(f"ORT_DISABLE_TELEMETRY is {said!r}, so that onnxruntime may report home; unset it, or say 1.")
+    value = os.environ.get("ORT_DISABLE_TELEMETRY", "")
+    if value != "1":
+        raise CheckFailedError(
+            f"ORT_DISABLE_TELEMETRY is {value!r}, so that onnxruntime may report home; unset it, or say 1."
+        )
     return "onnxruntime's telemetry is off."
 
 
-def disk(folder: Path | None = None, least: int = LEAST_FREE) -> str:
+def check_disk_space(folder: Path | None = None, min_free_bytes: int = MIN_FREE_BYTES) -> str:
     """Whether the largest model that a function may hold would find room where models are fetched to."""
     folder = folder or Path(tempfile.gettempdir())
     free = shutil.disk_usage(folder).free
-    if free < least:
-        raise FaultError(f"{folder} has {free / 1e9:.1f} GB free, and a model may take {least / 1e9:.1f}; make room.")
+    if free < min_free_bytes:
+        raise CheckFailedError(
+            f"{folder} has {free / 1e9:.1f} GB free, and a model may take {min_free_bytes / 1e9:.1f}; make room."
+        )
     return f"{folder} has {free / 1e9:.1f} GB free."
 
 
-def docker() -> str:
+def check_docker() -> str:
     """The engine that runs `sam local` and builds images."""
-    said = tool("docker", "version", "--format", "{{.Server.Version}}")
-    return f"The engine answers, version {said}."
+    version = run_tool("docker", "version", "--format", "{{.Server.Version}}")
+    return f"The engine answers, version {version}."
 
 
-def sam() -> str:
+def check_sam() -> str:
     """What builds and deploys the stack."""
-    return f"{tool('sam', '--version')}."
+    return f"{run_tool('sam', '--version')}."
 
 
-def tool(*words: str) -> str:
+def run_tool(*command: str) -> str:
     """The first line that a program says; `NotCheckedError` where it is not installed or does not do it."""
-    if shutil.which(words[0]) is None:
-        raise NotCheckedError(f"{words[0]} is not on the PATH; only deploys and `sam local` need it.")
+    if shutil.which(command[0]) is None:
+        raise NotCheckedError(f"{command[0]} is not on the PATH; only deploys and `sam local` need it.")
     quiet = os.environ | {"SAM_CLI_TELEMETRY": "0"}
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=TOOL_SECONDS, check=True, env=quiet)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=True, env=quiet)
     except (OSError, subprocess.SubprocessError) as exc:
-        why = (getattr(exc, "stderr", None) or str(exc)).strip().rsplit("\n", 1)[-1]
-        raise NotCheckedError(f"{words[0]} is there and does not work: {why}; only deploys need it.") from exc
+        reason = (getattr(exc, "stderr", None) or str(exc)).strip().rsplit("\n", 1)[-1]
+        raise NotCheckedError(f"{command[0]} is there and does not work: {reason}; only deploys need it.") from exc
     return done.stdout.strip().split("\n", 1)[0]
 
 
-def credentials(load: Callable[[], str] | None = None) -> str:
+def check_aws_credentials(load: Callable[[], str] | None = None) -> str:
     """Where boto3 would take credentials from; nobody is asked whether they are still good."""
-    method = (load or credentials_method)()
+    method = (load or find_credentials_method)()
     if not method:
         raise NotCheckedError(
             "There are none: AWS_PROFILE names some, `aws configure` makes some; only AWS needs them."
@@ -156,7 +172,7 @@ def credentials(load: Callable[[], str] | None = None) -> str:
     return f"There are some, from {method}."
 
 
-def credentials_method() -> str:
+def find_credentials_method() -> str:
     """The kind of credentials that lie on this machine; empty without. Machines' roles would be asked over HTTP."""
     from botocore.exceptions import BotoCoreError
     from botocore.session import get_session
@@ -166,7 +182,7 @@ def credentials_method() -> str:
         resolver = session.get_component("credential_provider")
         for remote in ("iam-role", "container-role"):
             resolver.remove(remote)
-        found = session.get_credentials()
+        credentials = session.get_credentials()
     except BotoCoreError as exc:
         raise NotCheckedError(f"They cannot be read: {exc}.") from exc
-    return str(found.method) if found is not None else ""
+    return str(credentials.method) if credentials is not None else ""

@@ -18,27 +18,29 @@ import pilotlight
 from pilotlight import openapi
 from pilotlight.api.routes import SCOPES
 from pilotlight.client.auth import Credentials
-from pilotlight.client.client import Client, Reply
-from pilotlight.doctor.finding import Check, FaultError, NotCheckedError, listed
+from pilotlight.client.client import Client, RawResponse
+from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedError, join_names
 from pilotlight.errors import InvalidInputError, UnavailableError
 
-NOBODY = "pilotlight-doctor"  # a model that there is not
+UNKNOWN_MODEL = "pilotlight-doctor"  # a model that there is not
 STAGE = "/prod"  # of template.yaml
-NOTHING = Credentials()
-KEYLESS = (401, 403)
-UNKNOWN = "Missing Authentication Token"  # what a REST API says of a route that it lacks, by itself with 403
-NEAR_END = timedelta(days=14)  # of a certificate; ACM renews 60 days before the end
-SKEW_S = 300.0  # from there on AWS refuses signatures for their time
-STANDINS = {"model": NOBODY, "version": "1", "alias": "champion", "promotion": NOBODY}
+NO_CREDENTIALS = Credentials()
+UNAUTHORIZED_STATUSES = (401, 403)
+UNKNOWN_ROUTE_MESSAGE = (
+    "Missing Authentication Token"  # what a REST API says of a route that it lacks, by itself with 403
+)
+MIN_CERTIFICATE_LIFE = timedelta(days=14)  # of a certificate; ACM renews 60 days before the end
+MAX_CLOCK_SKEW_S = 300.0  # from there on AWS refuses signatures for their time
+PATH_PLACEHOLDERS = {"model": UNKNOWN_MODEL, "version": "1", "alias": "champion", "promotion": UNKNOWN_MODEL}
 
 
-class Server:
+class ServerChecks:
     """A server by its URL, and what opens its registry, if that is known; to be closed."""
 
-    def __init__(self, url: str, given: Credentials = NOTHING) -> None:
+    def __init__(self, url: str, credentials: Credentials = NO_CREDENTIALS) -> None:
         self.url = url.rstrip("/")
-        self.given = given
-        self.client = Client(self.url, headers=given.headers, auth=given.signature)
+        self.credentials = credentials
+        self.client = Client(self.url, headers=credentials.headers, auth=credentials.iam_auth)
 
     def __enter__(self) -> Self:
         return self
@@ -47,7 +49,7 @@ class Server:
         self.client.close()
 
     @property
-    def is_near(self) -> bool:
+    def is_local(self) -> bool:
         """Whether it is on this machine, where nobody else reaches it."""
         host = urlsplit(self.url).hostname or ""
         try:
@@ -55,178 +57,201 @@ class Server:
         except ValueError:
             return host == "localhost"
 
-    def get(self, path: str) -> Reply:
+    def get(self, path: str) -> RawResponse:
         """What a route answers to GET."""
-        return self.client.exchange("GET", path)
+        return self.client.send_request("GET", path)
 
-    def checks(self) -> tuple[Check, ...]:
+    def list_checks(self) -> tuple[HealthCheck, ...]:
         """All but the first of them, `live`, without which none of these means anything."""
         return (
-            Check("ready", self.ready),
-            Check("version", self.version),
-            Check("gateway's errors", self.gateway_errors),
-            Check("handler's errors", self.handler_errors),
-            Check("routes", self.routes),
-            Check("openapi", self.openapi),
-            Check("clock", self.clock),
-            Check("keys", self.keys),
-            Check("registry", self.registry),
+            HealthCheck("ready", self.check_readiness),
+            HealthCheck("version", self.check_version),
+            HealthCheck("gateway's errors", self.check_gateway_errors),
+            HealthCheck("handler's errors", self.check_handler_errors),
+            HealthCheck("routes", self.check_routes),
+            HealthCheck("openapi", self.check_openapi),
+            HealthCheck("clock", self.check_clock),
+            HealthCheck("keys", self.check_api_keys),
+            HealthCheck("registry", self.check_registry),
         )
 
-    def tls(self, now: datetime | None = None) -> str:
+    def check_tls(self, now: datetime | None = None) -> str:
         """Whether the connection is encrypted, with a certificate that is trusted here and will be for a while."""
         if urlsplit(self.url).scheme != "https":
-            if self.is_near:
+            if self.is_local:
                 raise NotCheckedError("This machine is asked over http, which nobody else hears.")
-            raise FaultError(f"{self.url} is not encrypted, and requests hold keys and data; use https.")
+            raise CheckFailedError(f"{self.url} is not encrypted, and requests hold keys and data; use https.")
         tls = self.get("/v2/health/live").tls
         if tls is None:
             raise NotCheckedError("A proxy stands between, which hides the server's certificate.")
-        ends = parsedate_to_datetime(re.sub(r"^(\w+) +(\d+) (\S+) (\d+) GMT$", r"\2 \1 \4 \3 +0000", tls.expires))
-        left = ends - (now or datetime.now(UTC))
-        if left < NEAR_END:
-            raise FaultError(f"{tls.version}, but the certificate ends in {left.days} days, {ends:%Y-%m-%d}; renew it.")
-        return f"{tls.version}, with a certificate that is trusted here and ends on {ends:%Y-%m-%d}."
+        expires_at = parsedate_to_datetime(re.sub(r"^(\w+) +(\d+) (\S+) (\d+) GMT$", r"\2 \1 \4 \3 +0000", tls.expires))
+        left = expires_at - (now or datetime.now(UTC))
+        if left < MIN_CERTIFICATE_LIFE:
+            raise CheckFailedError(
+                f"{tls.version}, but the certificate ends in {left.days} days, {expires_at:%Y-%m-%d}; renew it."
+            )
+        return f"{tls.version}, with a certificate that is trusted here and ends on {expires_at:%Y-%m-%d}."
 
-    def stage(self) -> str:
+    def check_stage(self) -> str:
         """Whether the URL ends where the routes begin."""
         below = urlsplit(self.url).path
         if is_live(self.get("/v2/health/live")):
             return f"The routes lie below {below}." if below else "The routes lie at the top of the host."
-        with Server(self.url.removesuffix(STAGE) if below == STAGE else self.url + STAGE, self.given) as other:
+        with ServerChecks(
+            self.url.removesuffix(STAGE) if below == STAGE else self.url + STAGE, self.credentials
+        ) as other:
             if is_live(other.get("/v2/health/live")):
-                raise FaultError(f"The routes lie below {other.url}; give that as --url.")
+                raise CheckFailedError(f"The routes lie below {other.url}; give that as --url.")
         raise NotCheckedError("Nothing lives here; see the next check.")
 
-    def live(self) -> str:
+    def check_liveness(self) -> str:
         """Whether a Pilotlight answers."""
         reply = self.get("/v2/health/live")
         if is_live(reply):
             return f"It answers, the first time after {reply.seconds * 1000:.0f} ms."
         advice = "see that the URL has its stage, and PILOTLIGHT_API_KEY the key if the stack asks for it everywhere"
-        if reply.status in (*KEYLESS, 404):
+        if reply.status in (*UNAUTHORIZED_STATUSES, 404):
             advice += "; with Auth=iam set PILOTLIGHT_AUTH=iam, with Auth=jwt PILOTLIGHT_TOKEN"
-        raise FaultError(f"/v2/health/live answers {told(reply)}; {advice}.")
+        raise CheckFailedError(f"/v2/health/live answers {format_reply(reply)}; {advice}.")
 
-    def ready(self) -> str:
+    def check_readiness(self) -> str:
         """Whether it reaches its store."""
         reply = self.get("/v2/health/ready")
         if reply.status != 200:
-            raise FaultError(f"/v2/health/ready answers {told(reply)}; see the predict function's role and variables.")
+            raise CheckFailedError(
+                f"/v2/health/ready answers {format_reply(reply)}; see the predict function's role and variables."
+            )
         return "It reaches its store."
 
-    def version(self) -> str:
+    def check_version(self) -> str:
         """Whether it runs this code."""
-        said = document(self.get("/v2"))
-        if said.get("name") != "pilotlight":
-            raise FaultError(f"It calls itself {said.get('name')!r}, not 'pilotlight'; is this the right URL?")
-        if said.get("version") != pilotlight.__version__:
-            raise FaultError(
-                f"It runs {said.get('version')}, and this is {pilotlight.__version__}; deploy again, or use its client."
+        metadata = parse_json_object(self.get("/v2"))
+        if metadata.get("name") != "pilotlight":
+            raise CheckFailedError(
+                f"It calls itself {metadata.get('name')!r}, not 'pilotlight'; is this the right URL?"
+            )
+        if metadata.get("version") != pilotlight.__version__:
+            raise CheckFailedError(
+                f"It runs {metadata.get('version')}, and this is {pilotlight.__version__}; deploy again, or use its client."
             )
         return f"It runs {pilotlight.__version__}, as this does."
 
-    def gateway_errors(self) -> str:
+    def check_gateway_errors(self) -> str:
         """Whether what the gateway refuses itself has the template's body, which every client shows."""
-        reply = self.get(f"/v2/{NOBODY}/none/such/route")
-        said = document(reply)
-        if reply.status != 404 or not said.get("error") or said.get("error") != said.get("message"):
-            raise FaultError(
-                f"A route that there is not is answered with {told(reply)}, not with 404, error and message; "
+        reply = self.get(f"/v2/{UNKNOWN_MODEL}/none/such/route")
+        body = parse_json_object(reply)
+        if reply.status != 404 or not body.get("error") or body.get("error") != body.get("message"):
+            raise CheckFailedError(
+                f"A route that there is not is answered with {format_reply(reply)}, not with 404, error and message; "
                 "GatewayResponses of template.yaml are not in force, deploy again."
             )
         return "What the gateway refuses has error and message."
 
-    def handler_errors(self) -> str:
+    def check_handler_errors(self) -> str:
         """Whether what the functions refuse comes through with their status and sentence."""
-        for path, status in ((f"/v2/models/{NOBODY}", 404), (f"/v2/models/{NOBODY}/infer", 405)):
+        for path, status in ((f"/v2/models/{UNKNOWN_MODEL}", 404), (f"/v2/models/{UNKNOWN_MODEL}/infer", 405)):
             reply = self.get(path)
-            said = document(reply)
-            if reply.status != status or not isinstance(said.get("error"), str):
-                raise FaultError(f"{path} answers {told(reply)}, not {status} with an error; see the function's log.")
+            body = parse_json_object(reply)
+            if reply.status != status or not isinstance(body.get("error"), str):
+                raise CheckFailedError(
+                    f"{path} answers {format_reply(reply)}, not {status} with an error; see the function's log."
+                )
         return "What the functions refuse has its status and a sentence."
 
-    def routes(self) -> str:
+    def check_routes(self) -> str:
         """Whether every route is there: each answers GET, if only that it takes another verb."""
-        paths = [re.sub(r"{(\w+)}", lambda name: STANDINS.get(name[1], NOBODY), path) for path in SCOPES]
+        paths = [
+            re.sub(r"{(\w+)}", lambda name: PATH_PLACEHOLDERS.get(name[1], UNKNOWN_MODEL), path) for path in SCOPES
+        ]
         replies = {path: self.get(path) for path in paths}
-        wrong = [f"{path} ({told(reply)})" for path, reply in replies.items() if is_missing(reply)]
+        wrong = [f"{path} ({format_reply(reply)})" for path, reply in replies.items() if is_route_missing(reply)]
         if wrong:
-            raise FaultError(f"{len(wrong)} of {len(paths)} routes are not as they should be: {listed(wrong)}.")
-        hidden = sum(reply.status in KEYLESS for reply in replies.values())
+            raise CheckFailedError(
+                f"{len(wrong)} of {len(paths)} routes are not as they should be: {join_names(wrong)}."
+            )
+        hidden = sum(reply.status in UNAUTHORIZED_STATUSES for reply in replies.values())
         more = f"; {hidden} of them want a key" if hidden else ""
         return f"All {len(paths)} routes answer{more}."
 
-    def openapi(self) -> str:
+    def check_openapi(self) -> str:
         """Whether it describes itself as this code does."""
-        theirs, ours = document(self.get("/openapi.json")), msgspec.json.decode(openapi.encoded())
+        theirs, ours = (
+            parse_json_object(self.get("/openapi.json")),
+            msgspec.json.decode(openapi.encode_openapi_document()),
+        )
         if theirs == ours:
             return f"/openapi.json is this code's, {len(ours['paths'])} paths."
-        differing = sorted(differences(theirs.get("paths", {}), ours["paths"])) or ["its forms"]
-        raise FaultError(f"/openapi.json is another than this code's: {listed(differing)}; deploy again.")
+        differing = sorted(find_openapi_differences(theirs.get("paths", {}), ours["paths"])) or ["its forms"]
+        raise CheckFailedError(f"/openapi.json is another than this code's: {join_names(differing)}; deploy again.")
 
-    def clock(self) -> str:
+    def check_clock(self) -> str:
         """How far its clock is from ours; a date has whole seconds, so half a second is the least that can be told."""
         before = time.time()
-        said = self.get("/v2/health/live").headers.get("date")
-        if said is None:
+        date = self.get("/v2/health/live").headers.get("date")
+        if date is None:
             raise NotCheckedError("It tells no Date.")
         try:
-            theirs = parsedate_to_datetime(said).timestamp() + 0.5
+            theirs = parsedate_to_datetime(date).timestamp() + 0.5
         except ValueError as exc:
-            raise FaultError(f"Its Date is {said!r}, which is no time; what stands before it?") from exc
+            raise CheckFailedError(f"Its Date is {date!r}, which is no time; what stands before it?") from exc
         apart = theirs - (before + time.time()) / 2
-        if abs(apart) > SKEW_S:
-            raise FaultError(f"Its clock is {apart:+.0f} s from this machine's; AWS refuses what is signed so; set it.")
+        if abs(apart) > MAX_CLOCK_SKEW_S:
+            raise CheckFailedError(
+                f"Its clock is {apart:+.0f} s from this machine's; AWS refuses what is signed so; set it."
+            )
         return f"Its clock is {abs(apart):.0f} s from this machine's."
 
-    def keys(self) -> str:
+    def check_api_keys(self) -> str:
         """Whether the registry, which decides what answers, is closed to whoever has no key or a wrong one."""
-        with self._client() as nobody, self._client("not-a-key") as wrong:
-            bare, predicts = nobody.exchange("GET", "/registry/models"), nobody.exchange("GET", "/v2")
-            guessed = wrong.exchange("GET", "/registry/models")
-        if bare.status == 200 and self.is_near:
+        with self._open_client() as nobody, self._open_client("not-a-key") as wrong:
+            bare, predicts = nobody.send_request("GET", "/registry/models"), nobody.send_request("GET", "/v2")
+            guessed = wrong.send_request("GET", "/registry/models")
+        if bare.status == 200 and self.is_local:
             raise NotCheckedError("The gateway on this machine asks nobody for a key.")
-        if bare.status not in KEYLESS:
-            raise FaultError(
+        if bare.status not in UNAUTHORIZED_STATUSES:
+            raise CheckFailedError(
                 f"/registry/models answers {bare.status} without a key, and whoever reaches it may move aliases; "
                 "deploy with Auth=admin-key or more."
             )
-        if guessed.status not in KEYLESS:
-            raise FaultError(f"/registry/models answers {guessed.status} to a wrong key, not 403; see its usage plan.")
-        also = "predictions too" if predicts.status in KEYLESS else "predictions ask for none"
+        if guessed.status not in UNAUTHORIZED_STATUSES:
+            raise CheckFailedError(
+                f"/registry/models answers {guessed.status} to a wrong key, not 403; see its usage plan."
+            )
+        also = "predictions too" if predicts.status in UNAUTHORIZED_STATUSES else "predictions ask for none"
         return f"The registry asks for a key, and a wrong one gets {guessed.status}; {also}."
 
-    def registry(self) -> str:
+    def check_registry(self) -> str:
         """Whether the registry can be read with the key, and shows the models that are served."""
-        if not self.given and self.get("/registry/models").status in KEYLESS:
+        if not self.credentials and self.get("/registry/models").status in UNAUTHORIZED_STATUSES:
             raise NotCheckedError("It asks for a key; give it as PILOTLIGHT_API_KEY, or what opens it otherwise.")
-        rows, served = self.client.registry.models(), self.client.models()
+        rows, served = self.client.registry.list_models(), self.client.list_models()
         named = [row.name for row in rows]
         if sorted(named) != sorted(served):
             differing = sorted(set(named) ^ set(served))
-            raise FaultError(f"Registry and predictions see different stores: {listed(differing)}; deploy again.")
+            raise CheckFailedError(
+                f"Registry and predictions see different stores: {join_names(differing)}; deploy again."
+            )
         return f"It shows {len(rows)} models, {sum(len(row.versions) for row in rows)} versions."
 
-    def _client(self, key: str | None = None) -> Client:
+    def _open_client(self, key: str | None = None) -> Client:
         """A client that shows a key and nothing else."""
         return Client(self.url, headers={"x-api-key": key} if key else None)
 
 
-def is_live(reply: Reply) -> bool:
+def is_live(reply: RawResponse) -> bool:
     """Whether this is what the protocol answers to a look at its health."""
-    return reply.status == 200 and document(reply).get("live") is True
+    return reply.status == 200 and parse_json_object(reply).get("live") is True
 
 
-def is_missing(reply: Reply) -> bool:
+def is_route_missing(reply: RawResponse) -> bool:
     """Whether the gateway does not know the route, or the function behind it fails; only the gateway says `message`."""
-    message = document(reply).get("message")
-    if reply.status == 404 or message == UNKNOWN:
+    message = parse_json_object(reply).get("message")
+    if reply.status == 404 or message == UNKNOWN_ROUTE_MESSAGE:
         return message is not None
     return reply.status in (500, 502, 504)
 
 
-def document(reply: Reply) -> dict[str, Any]:
+def parse_json_object(reply: RawResponse) -> dict[str, Any]:
     """A body that is a JSON object; an empty one for any other."""
     try:
         return msgspec.json.decode(reply.content, type=dict[str, Any])
@@ -234,12 +259,12 @@ def document(reply: Reply) -> dict[str, Any]:
         return {}
 
 
-def told(reply: Reply) -> str:
+def format_reply(reply: RawResponse) -> str:
     """A status and the start of its body, for a sentence."""
     return f"{reply.status}: {reply.content[:120].decode(errors='replace')}".strip().rstrip(":.")
 
 
-def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
+def find_openapi_differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
     """The paths that only one of two documents has, or that differ."""
     for path in theirs.keys() | ours.keys():
         if path not in theirs:
@@ -248,7 +273,7 @@ def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
             yield f"{path} is {'another' if path in ours else 'of another version'}"
 
 
-def reachable(server: Server) -> None:
+def check_url(server: ServerChecks) -> None:
     """`InvalidInputError` for what is no URL, before anything is checked; one that nobody answers at is a finding."""
     try:
         server.get("/v2/health/live")

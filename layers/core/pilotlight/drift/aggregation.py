@@ -5,82 +5,84 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pilotlight.capture.record import Line
-from pilotlight.contracts.feature_profile import Categories, Histogram, Numbers, Profile
-from pilotlight.drift.histograms import Array, counted
+from pilotlight.capture.record import CaptureRecord
+from pilotlight.contracts.feature_profile import CategoricalHistogram, FeatureProfile, Histogram, NumericHistogram
+from pilotlight.drift.histograms import Array, add_values
 
-AT_ONCE = 4096  # values of a feature that are held before they are counted
+MAX_HELD_VALUES = 4096  # values of a feature that are held before they are counted
 Values = list[float | str | None]
 
 
 @dataclass
-class Side:
+class FeatureCounts:
     """Histograms with a profile's bins, and values that are not counted yet."""
 
-    counts: dict[str, Histogram]
-    held: dict[str, Values] = field(default_factory=dict)
+    histograms: dict[str, Histogram]
+    pending_values: dict[str, Values] = field(default_factory=dict)
 
-    def add(self, found: Mapping[str, Values]) -> None:
+    def add(self, values_by_feature: Mapping[str, Values]) -> None:
         """Values by feature; a feature that the profile does not know has nothing to be compared with."""
-        for name, values in found.items():
-            if name in self.counts:
-                held = self.held.setdefault(name, [])
+        for name, values in values_by_feature.items():
+            if name in self.histograms:
+                held = self.pending_values.setdefault(name, [])
                 held.extend(values)
-                if len(held) >= AT_ONCE:
-                    self._count(name)
+                if len(held) >= MAX_HELD_VALUES:
+                    self._count_feature(name)
 
-    def settled(self) -> dict[str, Histogram]:
+    def count_pending(self) -> dict[str, Histogram]:
         """The histograms with everything counted."""
-        for name in list(self.held):
-            self._count(name)
-        return self.counts
+        for name in list(self.pending_values):
+            self._count_feature(name)
+        return self.histograms
 
-    def _count(self, name: str) -> None:
-        histogram = self.counts[name]
-        self.counts[name] = counted(histogram, array(histogram, self.held.pop(name)))
+    def _count_feature(self, name: str) -> None:
+        histogram = self.histograms[name]
+        self.histograms[name] = add_values(histogram, to_histogram_values(histogram, self.pending_values.pop(name)))
 
 
-class Tally:
+class HistogramAggregator:
     """What came, beside a profile."""
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: FeatureProfile) -> None:
         self.requests = self.examples = 0
-        self._features = Side(emptied(profile.features))
-        self._answers = Side(emptied(profile.answers))
+        self._features = FeatureCounts(clear_histograms(profile.features))
+        self._answers = FeatureCounts(clear_histograms(profile.answers))
 
-    def add(self, line: Line) -> None:
+    def add(self, record: CaptureRecord) -> None:
         """Count one request."""
         self.requests += 1
-        self.examples += max((len(values) for values in (*line.features.values(), *line.answers.values())), default=0)
-        self._features.add(line.features)
-        self._answers.add(line.answers)
+        self.examples += max(
+            (len(values) for values in (*record.features.values(), *record.answers.values())), default=0
+        )
+        self._features.add(record.features)
+        self._answers.add(record.answers)
 
     @property
     def features(self) -> dict[str, Histogram]:
         """What was sent."""
-        return self._features.settled()
+        return self._features.count_pending()
 
     @property
     def answers(self) -> dict[str, Histogram]:
         """How the model answered."""
-        return self._answers.settled()
+        return self._answers.count_pending()
 
 
-def emptied(histograms: Mapping[str, Histogram]) -> dict[str, Histogram]:
+def clear_histograms(histograms: Mapping[str, Histogram]) -> dict[str, Histogram]:
     """The same bins with nothing in them."""
-    return {name: cleared(one) for name, one in histograms.items()}
+    return {name: clear_histogram(one) for name, one in histograms.items()}
 
 
-def cleared(histogram: Histogram) -> Histogram:
+def clear_histogram(histogram: Histogram) -> Histogram:
     """The same bins with nothing in them."""
     nothing = (0,) * len(histogram.counts)
-    if isinstance(histogram, Categories):
-        return Categories(histogram.names, nothing)
-    return Numbers(histogram.edges, nothing)
+    if isinstance(histogram, CategoricalHistogram):
+        return CategoricalHistogram(histogram.names, nothing)
+    return NumericHistogram(histogram.edges, nothing)
 
 
-def array(histogram: Histogram, values: Values) -> Array:
+def to_histogram_values(histogram: Histogram, values: Values) -> Array:
     """Values as their histogram takes them; what is of the other kind is missing there."""
-    if isinstance(histogram, Categories):
+    if isinstance(histogram, CategoricalHistogram):
         return np.array([None if value is None else str(value) for value in values], object)
     return np.array([value if isinstance(value, float) else np.nan for value in values], np.float64)

@@ -6,24 +6,24 @@ Bins are quantiles, so bars of their counts would all be alike; here they are sp
 import numpy as np
 from msgspec import Struct
 
-from pilotlight.contracts.feature_profile import Categories, Histogram, Numbers
-from pilotlight.drift.comparison import Word
+from pilotlight.contracts.feature_profile import CategoricalHistogram, Histogram, NumericHistogram
+from pilotlight.drift.comparison import DriftLevel
 from pilotlight.drift.histograms import Array
-from pilotlight.drift.report import Inspection
+from pilotlight.drift.report import DriftAnalysis
 
 COLUMNS = 32  # of a number's range
 BLOCKS = " ▁▂▃▄▅▆▇█"
-WIDTH = 40  # characters of the longest bar of categories
-MOST = 12  # categories that are drawn
-LABEL = 16  # characters of a category's name
+BAR_WIDTH = 40  # characters of the longest bar of categories
+MAX_DRAWN_CATEGORIES = 12  # categories that are drawn
+LABEL_WIDTH = 16  # characters of a category's name
 
 
-class Panel(Struct, frozen=True):
+class ChartPanel(Struct, frozen=True):
     """One feature, ready to be drawn."""
 
     name: str
     part: str
-    verdict: Word
+    verdict: DriftLevel
     psi: float
     labels: tuple[str, ...]  # of categories
     low: float  # of numbers: the ends of the range
@@ -32,72 +32,76 @@ class Panel(Struct, frozen=True):
     now: tuple[float, ...]
 
 
-def panels(found: Inspection) -> list[Panel]:
+def build_panels(analysis: DriftAnalysis) -> list[ChartPanel]:
     """Every feature and every part of the answers, the most changed first."""
     made = []
-    for one in found.report.ranked:
+    for one in analysis.report.comparisons_by_severity:
         feature = one.part == "feature"
-        before = (found.profile.features if feature else found.profile.answers)[one.name]
-        now = (found.tally.features if feature else found.tally.answers)[one.name]
-        low, high = ends(before)
-        bars = [tuple(columns(each, before).round(6).tolist()) for each in (before, now)]
-        labels = (*before.names, "others") if isinstance(before, Categories) else ()
-        made.append(Panel(one.name, one.part, one.verdict, one.psi, labels, low, high, *bars))
+        before = (analysis.profile.features if feature else analysis.profile.answers)[one.name]
+        now = (analysis.aggregator.features if feature else analysis.aggregator.answers)[one.name]
+        low, high = get_value_range(before)
+        bars = [tuple(compute_column_shares(each, before).round(6).tolist()) for each in (before, now)]
+        labels = (*before.names, "others") if isinstance(before, CategoricalHistogram) else ()
+        made.append(ChartPanel(one.name, one.part, one.verdict, one.psi, labels, low, high, *bars))
     return made
 
 
-def lines(before: Histogram, now: Histogram) -> list[str]:
+def format_chart(before: Histogram, now: Histogram) -> list[str]:
     """Then and now, one above the other."""
-    one, other = columns(before, before), columns(now, before)
-    if isinstance(before, Categories):
-        return bars((*before.names, "others"), one, other)
-    low, high = ends(before)
-    rows = [f"{word:>9} │{blocks(each)}│" for word, each in (("training", one), ("now", other))]
+    one, other = compute_column_shares(before, before), compute_column_shares(now, before)
+    if isinstance(before, CategoricalHistogram):
+        return format_category_bars((*before.names, "others"), one, other)
+    low, high = get_value_range(before)
+    rows = [f"{word:>9} │{format_blocks(each)}│" for word, each in (("training", one), ("now", other))]
     width = len(one) - 2
     scale = f"{low:.4g}".ljust(width - 8) + f"{high:.4g}".rjust(8)
     return [*rows, f"{'':>11}<{scale}>" if width > 8 else ""]
 
 
-def bars(labels: tuple[str, ...], before: Array, now: Array) -> list[str]:
+def format_category_bars(labels: tuple[str, ...], before: Array, now: Array) -> list[str]:
     """Two bars for each category, the most frequent ones."""
     highest = max(float(before.max(initial=0)), float(now.max(initial=0))) or 1.0
-    shown = sorted(np.argsort(-(before + now), kind="stable")[:MOST].tolist())
+    shown = sorted(np.argsort(-(before + now), kind="stable")[:MAX_DRAWN_CATEGORIES].tolist())
     rows: list[str] = []
     for place in shown:
-        for word, mark, share in ((labels[place][:LABEL], "░", before[place]), ("", "█", now[place])):
+        for word, mark, share in ((labels[place][:LABEL_WIDTH], "░", before[place]), ("", "█", now[place])):
             if before[place] or now[place]:
-                rows.append(f"{word:>{LABEL}} │{mark * round(WIDTH * share / highest)} {share:.1%}")
-    return [*rows, f"{'':>{LABEL}}  ░ training, █ now"]
+                rows.append(f"{word:>{LABEL_WIDTH}} │{mark * round(BAR_WIDTH * share / highest)} {share:.1%}")
+    return [*rows, f"{'':>{LABEL_WIDTH}}  ░ training, █ now"]
 
 
-def blocks(shares: Array) -> str:
+def format_blocks(shares: Array) -> str:
     """A row of characters, the highest one full; what is there at all is seen."""
     heights = np.ceil(shares / (shares.max(initial=0) or 1.0) * (len(BLOCKS) - 1)).astype(int)
     return "".join(BLOCKS[height] for height in heights)
 
 
-def ends(histogram: Histogram) -> tuple[float, float]:
+def get_value_range(histogram: Histogram) -> tuple[float, float]:
     """The range that training saw; of categories none."""
-    if isinstance(histogram, Categories) or not histogram.edges:
+    if isinstance(histogram, CategoricalHistogram) or not histogram.edges:
         return 0.0, 0.0
     return histogram.edges[min(1, len(histogram.edges) - 1)], histogram.edges[-1]
 
 
-def columns(histogram: Histogram, like: Histogram) -> Array:
-    """Shares of columns of equal width over the range of `like`, and of all beyond at each end; those of categories."""
+def compute_column_shares(histogram: Histogram, reference: Histogram) -> Array:
+    """Shares of columns of equal width over the range of `reference`, and of all beyond at each end; those of categories."""
     counts = np.array(histogram.counts, np.float64)
     total = counts.sum() or 1.0
-    if isinstance(histogram, Categories) or not isinstance(like, Numbers) or not like.edges:
+    if (
+        isinstance(histogram, CategoricalHistogram)
+        or not isinstance(reference, NumericHistogram)
+        or not reference.edges
+    ):
         return np.asarray(counts / total)
-    low, high = ends(like)
+    low, high = get_value_range(reference)
     if low == high:
         return np.asarray(np.array([counts[0], counts[1:-1].sum(), counts[-1]]) / total)
-    inner = np.interp(np.linspace(low, high, COLUMNS + 1), *cumulated(histogram))
+    inner = np.interp(np.linspace(low, high, COLUMNS + 1), *cumulate_counts(histogram))
     inner[0] = counts[0]  # the least value itself is inside
     return np.asarray(np.concatenate([[counts[0]], np.diff(inner), [counts[-1]]]) / total)
 
 
-def cumulated(histogram: Numbers) -> tuple[Array, Array]:
+def cumulate_counts(histogram: NumericHistogram) -> tuple[Array, Array]:
     """How many are at most each edge, from below the least to the most."""
     edges = np.array(histogram.edges, np.float64)
     return edges, np.cumsum(np.array(histogram.counts[:-1], np.float64))

@@ -10,62 +10,65 @@ from typing import Any
 
 import numpy as np
 
-from pilotlight.contracts.feature_profile import Categories, Histogram, Numbers
+from pilotlight.contracts.feature_profile import CategoricalHistogram, Histogram, NumericHistogram
 
 Array = np.ndarray[Any, Any]
-BINS = 64  # of a number, at most: one is 1.6 % of the training set
-FEWEST = 16  # of a number among very many
-EDGES = 8192  # of all features of a profile together, about: so it stays below some 200 kB
-WORDS = 64  # of a category, the most frequent ones
+MAX_BINS = 64  # of a number, at most: one is 1.6 % of the training set
+MIN_BINS = 16  # of a number among very many
+MAX_EDGES = 8192  # of all features of a profile together, about: so it stays below some 200 kB
+MAX_CATEGORIES = 64  # of a category, the most frequent ones
 
 
-def bins_each(features: int) -> int:
+def choose_bin_count(feature_count: int) -> int:
     """How many bins a number gets where there are so many features."""
-    return max(FEWEST, min(BINS, EDGES // max(features, 1)))
+    return max(MIN_BINS, min(MAX_BINS, MAX_EDGES // max(feature_count, 1)))
 
 
-def sketch(values: Array, bins: int = BINS) -> Histogram:
+def build_histogram(values: Array, bins: int = MAX_BINS) -> Histogram:
     """A histogram of values that are its own measure: (N,) numbers with NaN for missing, or words with None."""
     if values.dtype == object:
-        return counted(Categories(frequent(values), (0,) * (len(frequent(values)) + 1)), values)
-    return counted(empty(quantiles(values, bins)), values)
+        return add_values(
+            CategoricalHistogram(find_frequent_categories(values), (0,) * (len(find_frequent_categories(values)) + 1)),
+            values,
+        )
+    return add_values(create_empty_bins(compute_quantile_edges(values, bins)), values)
 
 
-def empty(edges: Sequence[float]) -> Numbers:
+def create_empty_bins(edges: Sequence[float]) -> NumericHistogram:
     """Bins with nothing in them."""
-    return Numbers(tuple(edges), (0,) * (len(edges) + 1))
+    return NumericHistogram(tuple(edges), (0,) * (len(edges) + 1))
 
 
-def quantiles(values: Array, bins: int) -> list[float]:
+def compute_quantile_edges(values: Array, bins: int) -> list[float]:
     """Edges at the values' own quantiles, each once; below the smallest one another, so that less than it is seen."""
-    known = single(values)
-    known = known[np.isfinite(known)]
-    if not len(known):
+    finite = to_float32(values)
+    finite = finite[np.isfinite(finite)]
+    if not len(finite):
         return []
-    inner = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1), method="inverted_cdf"))
+    inner = np.unique(np.quantile(finite, np.linspace(0, 1, bins + 1), method="inverted_cdf"))
     below = np.nextafter(inner[0], np.float32(-np.inf))
     return [float(str(edge)) for edge in (below, *inner)]  # the shortest that is read back as the same float32
 
 
-def frequent(values: Array) -> tuple[str, ...]:
+def find_frequent_categories(values: Array) -> tuple[str, ...]:
     """The most frequent words, in the order of the alphabet."""
     counts = Counter(value for value in values.tolist() if value is not None)
-    return tuple(sorted(word for word, _ in counts.most_common(WORDS)))
+    return tuple(sorted(word for word, _ in counts.most_common(MAX_CATEGORIES)))
 
 
-def counted(histogram: Histogram, values: Array) -> Histogram:
+def add_values(histogram: Histogram, values: Array) -> Histogram:
     """The histogram with these values counted into it too."""
-    if isinstance(histogram, Categories):
-        added, missing = words(histogram, values)
-        return Categories(histogram.names, added, missing)
-    numbers = single(values)
+    if isinstance(histogram, CategoricalHistogram):
+        added, missing = count_categories(histogram, values)
+        return CategoricalHistogram(histogram.names, added, missing)
+    numbers = to_float32(values)
     gaps = np.isnan(numbers)
     places = np.searchsorted(np.array(histogram.edges, np.float32), numbers[~gaps], side="left")
     found = np.bincount(places, minlength=len(histogram.counts)) + np.array(histogram.counts, np.int64)
-    return Numbers(histogram.edges, tuple(found.tolist()), histogram.missing + int(gaps.sum()))
+    return NumericHistogram(histogram.edges, tuple(found.tolist()), histogram.missing + int(gaps.sum()))
 
 
-def words(histogram: Categories, values: Array) -> tuple[tuple[int, ...], int]:
+def count_categories(histogram: CategoricalHistogram, values: Array) -> tuple[tuple[int, ...], int]:
     """The counts with these words, and how many are missing."""
     places = {name: place for place, name in enumerate(histogram.names)}
     counts, missing = list(histogram.counts), histogram.missing
@@ -77,7 +80,7 @@ def words(histogram: Categories, values: Array) -> tuple[tuple[int, ...], int]:
     return tuple(counts), missing
 
 
-def single(values: Array) -> Array:
+def to_float32(values: Array) -> Array:
     """Numbers as float32, too large ones as infinite."""
     with np.errstate(over="ignore"):
         return np.asarray(values, np.float64).astype(np.float32)

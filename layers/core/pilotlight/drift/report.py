@@ -11,22 +11,22 @@ from typing import Literal
 from msgspec import Struct
 
 from pilotlight.capture import reader
-from pilotlight.capture.record import Line
-from pilotlight.contracts.feature_profile import Profile
-from pilotlight.contracts.manifest import Manifest, decode, encode
-from pilotlight.drift.aggregation import Tally
-from pilotlight.drift.comparison import FEWEST, Comparison, compared
+from pilotlight.capture.record import CaptureRecord
+from pilotlight.contracts.feature_profile import FeatureProfile
+from pilotlight.contracts.manifest import Manifest, decode_document, encode_document
+from pilotlight.drift.aggregation import HistogramAggregator
+from pilotlight.drift.comparison import MIN_EXAMPLES, Comparison, compare_features
 from pilotlight.errors import NotFoundError
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.storage.object_store import ObjectStore
 
-FOLDER = "drift"
-STAMP = "%Y-%m-%dT%H"  # in a report's name: sorts by time
+REPORTS_FOLDER = "drift"
+STAMP_FORMAT = "%Y-%m-%dT%H"  # in a report's name: sorts by time
 SEVERITY = ("drifted", "changed", "stable", "too few")
-MOST_DAYS = 30  # that a first report looks back
+MAX_DAYS = 30  # that a first report looks back
 
 
-class Report(Struct, frozen=True, kw_only=True):
+class DriftReport(Struct, frozen=True, kw_only=True):
     """What became of a version's requests between two times."""
 
     schema_version: Literal[1] = 1
@@ -41,36 +41,36 @@ class Report(Struct, frozen=True, kw_only=True):
     files_left_out: int = 0  # where there were too many to read
     comparisons: tuple[Comparison, ...] = ()
 
-    def named(self, *verdicts: str) -> list[str]:
+    def select_names(self, *verdicts: str) -> list[str]:
         """The features and answers with one of these verdicts."""
         return [one.name for one in self.comparisons if one.verdict in verdicts]
 
     @property
-    def drifted(self) -> list[str]:
+    def drifted_names(self) -> list[str]:
         """The features and answers that have drifted."""
-        return self.named("drifted")
+        return self.select_names("drifted")
 
     @property
-    def ranked(self) -> list[Comparison]:
+    def comparisons_by_severity(self) -> list[Comparison]:
         """The most changed first."""
         return sorted(self.comparisons, key=lambda one: (SEVERITY.index(one.verdict), -one.psi))
 
     @property
-    def enough(self) -> bool:
+    def has_enough_examples(self) -> bool:
         """Whether there were examples enough to say anything."""
-        return self.examples >= FEWEST
+        return self.examples >= MIN_EXAMPLES
 
 
 @dataclass(frozen=True)
-class Inspection:
+class DriftAnalysis:
     """A report, and the histograms that it was made from."""
 
-    report: Report
-    profile: Profile
-    tally: Tally
+    report: DriftReport
+    profile: FeatureProfile
+    aggregator: HistogramAggregator
 
 
-def profile_of(registry: Registry, manifest: Manifest) -> Profile:
+def load_profile(registry: Registry, manifest: Manifest) -> FeatureProfile:
     """The profile of a version; `NotFoundError` for one that was published without."""
     if manifest.profile is None:
         raise NotFoundError(
@@ -78,70 +78,72 @@ def profile_of(registry: Registry, manifest: Manifest) -> Profile:
             "publish it with --evaluation FILE."
         )
     path = version_path(manifest.name, manifest.version, manifest.profile)
-    return decode(registry.store.get(path).data, Profile, path)
+    return decode_document(registry.store.get(path).data, FeatureProfile, path)
 
 
-def inspect(registry: Registry, name: str, version: int, since: datetime, until: datetime) -> Inspection:
+def analyze_drift(registry: Registry, name: str, version: int, since: datetime, until: datetime) -> DriftAnalysis:
     """Compare what was kept in the hours from `since` to before `until`."""
-    profile, store = profile_of(registry, registry.manifest(name, version)), registry.store
-    found = reader.files(store, name, version, since, until)
-    chosen = reader.thinned(found)
-    tally = tallied(profile, reader.read(store, chosen))
+    profile, store = load_profile(registry, registry.load_manifest(name, version)), registry.store
+    file_paths = reader.list_capture_files(store, name, version, since, until)
+    chosen = reader.sample_evenly(file_paths)
+    aggregator = aggregate_records(profile, reader.read_records(store, chosen))
     tests = len(profile.features) + len(profile.answers)
-    report = Report(
+    report = DriftReport(
         model=name,
         version=version,
         since=since.isoformat(),
         until=until.isoformat(),
-        requests=tally.requests,
-        examples=tally.examples,
+        requests=aggregator.requests,
+        examples=aggregator.examples,
         trained=profile.examples,
         files=len(chosen),
-        files_left_out=len(found) - len(chosen),
+        files_left_out=len(file_paths) - len(chosen),
         comparisons=(
-            *compared("feature", profile.features, tally.features, tests),
-            *compared("answer", profile.answers, tally.answers, tests),
+            *compare_features("feature", profile.features, aggregator.features, tests),
+            *compare_features("answer", profile.answers, aggregator.answers, tests),
         ),
     )
-    return Inspection(report, profile, tally)
+    return DriftAnalysis(report, profile, aggregator)
 
 
-def tallied(profile: Profile, lines: Iterable[Line]) -> Tally:
+def aggregate_records(profile: FeatureProfile, records: Iterable[CaptureRecord]) -> HistogramAggregator:
     """All lines, counted."""
-    tally = Tally(profile)
-    for line in lines:
-        tally.add(line)
-    return tally
+    aggregator = HistogramAggregator(profile)
+    for line in records:
+        aggregator.add(line)
+    return aggregator
 
 
-def whole_hour(at: datetime) -> datetime:
+def truncate_to_hour(at: datetime) -> datetime:
     """The beginning of its hour: the hours before it are complete."""
     return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
-def begin(store: ObjectStore, name: str, version: int, until: datetime) -> datetime:
-    """Where the next report of a version begins: where its last one ended, or `MOST_DAYS` ago."""
-    stamps = [path.rsplit("/", 1)[-1].removesuffix(".json") for path in store.paths(f"{FOLDER}/{name}/{version}")]
-    earliest = until - timedelta(days=MOST_DAYS)
+def find_report_start(store: ObjectStore, name: str, version: int, until: datetime) -> datetime:
+    """Where the next report of a version begins: where its last one ended, or `MAX_DAYS` ago."""
+    stamps = [
+        path.rsplit("/", 1)[-1].removesuffix(".json") for path in store.list_paths(f"{REPORTS_FOLDER}/{name}/{version}")
+    ]
+    earliest = until - timedelta(days=MAX_DAYS)
     if not stamps:
         return earliest
-    return max(earliest, datetime.strptime(max(stamps), STAMP).replace(tzinfo=UTC))
+    return max(earliest, datetime.strptime(max(stamps), STAMP_FORMAT).replace(tzinfo=UTC))
 
 
-def keep(store: ObjectStore, report: Report) -> str:
+def save_report(store: ObjectStore, report: DriftReport) -> str:
     """Write a report; gives its path."""
-    stamp = datetime.fromisoformat(report.until).strftime(STAMP)
-    path = f"{FOLDER}/{report.model}/{report.version}/{stamp}.json"
-    store.put(path, encode(report))
+    stamp = datetime.fromisoformat(report.until).strftime(STAMP_FORMAT)
+    path = f"{REPORTS_FOLDER}/{report.model}/{report.version}/{stamp}.json"
+    store.put(path, encode_document(report))
     return path
 
 
-def told(report: Report) -> str:
+def format_report(report: DriftReport) -> str:
     """A report in a sentence."""
     what = f"{report.model}:{report.version}, {report.examples:,} examples of {report.requests:,} requests"
-    if not report.enough:
-        return f"{what}: too few to say anything, which takes {FEWEST}."
-    drifted, changed = report.drifted, report.named("changed")
+    if not report.has_enough_examples:
+        return f"{what}: too few to say anything, which takes {MIN_EXAMPLES}."
+    drifted, changed = report.drifted_names, report.select_names("changed")
     if not drifted and not changed:
         return f"{what}: no drift."
     said = [f"{words}: {', '.join(names)}" for words, names in (("drifted", drifted), ("changed", changed)) if names]

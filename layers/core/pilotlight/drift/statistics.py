@@ -12,20 +12,20 @@ import numpy as np
 
 from pilotlight.drift.histograms import Array
 
-GROUPS = 10  # of about a tenth of the training set each, into which bins are merged for PSI
+GROUP_COUNT = 10  # of about a tenth of the training set each, into which bins are merged for PSI
 PRIOR = 0.5  # added to each count, so that an empty group does not make PSI infinite (Jeffreys' prior)
-ENOUGH = 1e-12  # a term of a series that is smaller than this changes no digit that anybody reads
+TOLERANCE = 1e-12  # a term of a series that is smaller than this changes no digit that anybody reads
 
 
 @dataclass(frozen=True)
-class Finding:
+class SignificanceResult:
     """A statistic, and how likely one as large is where nothing has changed."""
 
     statistic: float
-    p: float
+    p_value: float
 
 
-def psi(before: Sequence[int] | Array, after: Sequence[int] | Array) -> Finding:
+def compute_psi(before: Sequence[int] | Array, after: Sequence[int] | Array) -> SignificanceResult:
     """The population stability index: sum of (q - p) ln(q / p) over the groups.
 
     p and q are the shares of each group before and now, each count with `PRIOR` added. By custom, below 0.1 nothing to
@@ -37,13 +37,13 @@ def psi(before: Sequence[int] | Array, after: Sequence[int] | Array) -> Finding:
     one, other = (np.asarray(counts, np.float64) for counts in (before, after))
     n, m = float(one.sum()), float(other.sum())
     if not n or not m or len(one) < 2:
-        return Finding(0.0, 1.0)
+        return SignificanceResult(0.0, 1.0)
     p, q = ((counts + PRIOR) / (counts.sum() + PRIOR * len(counts)) for counts in (one, other))
     index = float(((q - p) * np.log(q / p)).sum())
-    return Finding(index, chi_squared(index / (1 / n + 1 / m), len(one) - 1))
+    return SignificanceResult(index, chi_squared_survival(index / (1 / n + 1 / m), len(one) - 1))
 
 
-def ks(before: Sequence[int] | Array, after: Sequence[int] | Array) -> Finding:
+def compute_ks(before: Sequence[int] | Array, after: Sequence[int] | Array) -> SignificanceResult:
     """The two-sample Kolmogorov-Smirnov test on binned samples.
 
     D is the largest distance of the two shares up to an edge. Between edges it may be larger, by the share of one bin
@@ -54,13 +54,13 @@ def ks(before: Sequence[int] | Array, after: Sequence[int] | Array) -> Finding:
     one, other = (np.asarray(counts, np.float64) for counts in (before, after))
     n, m = float(one.sum()), float(other.sum())
     if not n or not m:
-        return Finding(0.0, 1.0)
+        return SignificanceResult(0.0, 1.0)
     distance = float(np.abs(np.cumsum(one) / n - np.cumsum(other) / m).max())
     root = math.sqrt(n * m / (n + m))
-    return Finding(distance, kolmogorov((root + 0.12 + 0.11 / root) * distance))
+    return SignificanceResult(distance, kolmogorov_survival((root + 0.12 + 0.11 / root) * distance))
 
 
-def kolmogorov(scaled: float) -> float:
+def kolmogorov_survival(scaled: float) -> float:
     """2 sum over j of (-1)^(j - 1) exp(-2 j^2 x^2): the chance that the limit of D sqrt(n) exceeds x."""
     if scaled < 0.2:
         return 1.0  # to 12 digits; the series converges slowly there
@@ -68,12 +68,12 @@ def kolmogorov(scaled: float) -> float:
     for j in range(1, 101):
         term = math.exp(-2 * (j * scaled) ** 2)
         total += term if j % 2 else -term
-        if term < ENOUGH * total:
+        if term < TOLERANCE * total:
             break
     return min(1.0, max(0.0, 2 * total))
 
 
-def chi_squared(value: float, freedom: int) -> float:
+def chi_squared_survival(value: float, degrees_of_freedom: int) -> float:
     """The chance that chi-squared with so many degrees of freedom exceeds `value`.
 
     The upper incomplete gamma function Q(freedom / 2, value / 2) by Q(a + 1, x) = Q(a, x) + x^a exp(-x) / Gamma(a + 1),
@@ -82,19 +82,19 @@ def chi_squared(value: float, freedom: int) -> float:
     x = value / 2
     if x <= 0:
         return 1.0
-    a, total = (0.5, math.erfc(math.sqrt(x))) if freedom % 2 else (1.0, math.exp(-x))
-    while a < freedom / 2:
+    a, total = (0.5, math.erfc(math.sqrt(x))) if degrees_of_freedom % 2 else (1.0, math.exp(-x))
+    while a < degrees_of_freedom / 2:
         total += math.exp(a * math.log(x) - x - math.lgamma(a + 1))
         a += 1
     return min(1.0, total)
 
 
-def groups(counts: Sequence[int], wanted: int = GROUPS) -> list[tuple[int, int]]:
+def group_bins(counts: Sequence[int], group_count: int = GROUP_COUNT) -> list[tuple[int, int]]:
     """Neighbouring bins put together until each group has its share of the counts, as slices; the last may have less.
 
     What is left at the end, less than half a share, goes to the group before it.
     """
-    total, share = sum(counts), sum(counts) / wanted
+    total, share = sum(counts), sum(counts) / group_count
     bounds, held, seen = [0], 0, 0
     for place, count in enumerate(counts, 1):
         held, seen = held + count, seen + count
@@ -104,7 +104,7 @@ def groups(counts: Sequence[int], wanted: int = GROUPS) -> list[tuple[int, int]]
     return [(begin, end) for begin, end in pairwise([*bounds, len(counts)]) if begin < end]
 
 
-def merged(counts: Sequence[int] | Array, slices: Sequence[tuple[int, int]]) -> Array:
+def merge_counts(counts: Sequence[int] | Array, slices: Sequence[tuple[int, int]]) -> Array:
     """The counts of each group."""
     whole = np.asarray(counts, np.int64)
     return np.array([whole[begin:end].sum() for begin, end in slices], np.int64)

@@ -7,45 +7,45 @@ import numpy as np
 
 from pilotlight.capture import features, masking
 from pilotlight.capture.features import Feature
-from pilotlight.contracts.feature_profile import Histogram, Profile
-from pilotlight.contracts.manifest import Draft
-from pilotlight.drift.histograms import Array, bins_each, sketch
+from pilotlight.contracts.feature_profile import FeatureProfile, Histogram
+from pilotlight.contracts.manifest import ManifestDraft
+from pilotlight.drift.histograms import Array, build_histogram, choose_bin_count
 
-FILE = "profile.json"  # among the files of a version
-MOST_FEATURES = 512
+PROFILE_FILE = "profile.json"  # among the files of a version
+MAX_FEATURES = 512
 EXAMPLES = 20_000  # that the features of a large set are counted in, drawn by chance
 ANSWERED = 4096  # that the answers are counted in
 
 
-def profile(draft: Draft, feeds: Mapping[str, Array], results: Mapping[str, Array]) -> Profile:
+def build_profile(draft: ManifestDraft, feeds: Mapping[str, Array], results: Mapping[str, Array]) -> FeatureProfile:
     """What the draft's policy lets be told of (N, ...) feeds, and of the graph's answers to others."""
-    rules = masking.policy(draft)
-    observed = masking.kept(rules, features.observed(draft, {}, feeds))
-    answered = masking.kept(rules, features.answered(draft, results))
-    return Profile(
-        examples=length(observed),
-        answered=length(answered),
-        features=sketched(observed[:MOST_FEATURES]),
-        answers=sketched(answered[:MOST_FEATURES]),
-        left_out=max(0, len(observed) - MOST_FEATURES),
+    rules = masking.get_capture_policy(draft)
+    observed = masking.select_kept_features(rules, features.extract_request_features(draft, {}, feeds))
+    answered = masking.select_kept_features(rules, features.extract_answer_features(draft, results))
+    return FeatureProfile(
+        examples=count_rows(observed),
+        answered=count_rows(answered),
+        features=build_histograms(observed[:MAX_FEATURES]),
+        answers=build_histograms(answered[:MAX_FEATURES]),
+        left_out=max(0, len(observed) - MAX_FEATURES),
     )
 
 
-def sketched(found: list[Feature]) -> dict[str, Histogram]:
+def build_histograms(observed: list[Feature]) -> dict[str, Histogram]:
     """A histogram of each feature."""
-    return {feature.name: sketch(feature.values, bins_each(len(found))) for feature in found}
+    return {feature.name: build_histogram(feature.values, choose_bin_count(len(observed))) for feature in observed}
 
 
-def length(found: list[Feature]) -> int:
+def count_rows(observed: list[Feature]) -> int:
     """How many examples the features are of."""
-    return len(found[0].values) if found else 0
+    return len(observed[0].values) if observed else 0
 
 
-def some(count: int, most: int) -> Array:
+def choose_examples(count: int, limit: int) -> Array:
     """Which of so many examples are counted: all, or as many as are enough, the same ones each time."""
-    return np.sort(np.random.default_rng(0).permutation(count)[:most])
+    return np.sort(np.random.default_rng(0).permutation(count)[:limit])
 
 
-def document(found: Profile) -> bytes:
+def encode_profile(built_profile: FeatureProfile) -> bytes:
     """As a file; on one line, since indented it would be twice as large."""
-    return msgspec.json.encode(found) + b"\n"
+    return msgspec.json.encode(built_profile) + b"\n"

@@ -11,166 +11,184 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 
-from pilotlight.contracts.manifest import Manifest, Precision, encode
+from pilotlight.contracts.manifest import Manifest, Precision, encode_document
 from pilotlight.errors import NotFoundError
 from pilotlight.gate import checks, metrics
-from pilotlight.gate.metrics import Answers
-from pilotlight.gate.probe import EVALUATION, Order, Probe, probe
-from pilotlight.gate.verdict import APPROVAL, Check, Limits, Verdict, verdict_path
-from pilotlight.registry.alias_updates import now
-from pilotlight.registry.approval import objection
+from pilotlight.gate.metrics import EvaluationOutputs
+from pilotlight.gate.probe import EVALUATION_FILE, ProbeRequest, ProbeResult, run_probe
+from pilotlight.gate.verdict import APPROVAL_CHECK, GateCheck, GateLimits, Verdict, verdict_path
+from pilotlight.registry.alias_updates import utc_now
+from pilotlight.registry.approval import blocking_reason
 from pilotlight.registry.registry import Registry
-from pilotlight.runtime.model_files import fetched, unlike
+from pilotlight.runtime.model_files import find_mismatch, open_model_files
 from pilotlight.runtime.session import Array
 
-DEFAULT = Limits()
+DEFAULT_LIMITS = GateLimits()
 
 
 @dataclass(frozen=True)
-class Examined:
+class ProbedVersion:
     """A version with what its probe found, and its answers to the test set by variant."""
 
     manifest: Manifest
-    found: Probe
+    probe_result: ProbeResult
     outputs: dict[Precision, Array]
 
-    def answers(self, targets: Array, precision: Precision | None = None) -> Answers:
+    def pair_with_targets(self, targets: Array, precision: Precision | None = None) -> EvaluationOutputs:
         """The answers of a variant, the served one unless named, beside the truth."""
-        return Answers(self.outputs[precision or self.manifest.serve], targets)
+        return EvaluationOutputs(self.outputs[precision or self.manifest.serve], targets)
 
 
 @dataclass(frozen=True)
-class Gate:
+class QualityGate:
     """Examines versions of a registry's models for functions of that memory."""
 
     registry: Registry
     memory_mb: int
-    limits: Limits = DEFAULT
-    approval: bool = False  # whether somebody must have approved what passes
+    limits: GateLimits = DEFAULT_LIMITS
+    requires_approval: bool = False  # whether somebody must have approved what passes
 
-    def examine(self, name: str, version: int, alias: str, *, by: str) -> Verdict:
+    def evaluate(self, name: str, version: int, alias: str, *, actor: str) -> Verdict:
         """Put every question to the version, keep the verdict beside it, and give it.
 
         The champion is whatever the alias points to now. Both are asked the champion's test set, so that no version
         brings an easier one along; without a champion, or if it has none, the version's own.
         """
         started = time.monotonic()
-        manifest, champion = self.registry.manifest(name, version), self._champion(name, version, alias)
-        holder = next((one for one in (champion, manifest) if one and holds(one)), None)
-        ours, theirs = self._probed(manifest, champion, holder)
-        truth = self._targets(holder) if holder else None
+        manifest, champion = self.registry.load_manifest(name, version), self._load_champion(name, version, alias)
+        test_set_owner = next((one for one in (champion, manifest) if one and has_test_set(one)), None)
+        ours, theirs = self._probe_both(manifest, champion, test_set_owner)
+        targets = self._load_targets(test_set_owner) if test_set_owner else None
         verdict = Verdict(
             name=name,
             version=version,
             champion=champion.version if champion else None,
             alias=alias,
             passed=False,
-            checks=(*self._wanted(name, version), *self._checks(ours, theirs, truth)),
+            checks=(*self._check_approval(name, version), *self._run_checks(ours, theirs, targets)),
             limits=self.limits,
             memory_mb=self.memory_mb,
             machine=f"{platform.machine()}, {os.cpu_count()} CPUs",
-            at=now(),
-            by=by,
+            at=utc_now(),
+            by=actor,
             seconds=round(time.monotonic() - started, 3),
         )
         verdict = msgspec.structs.replace(verdict, passed=all(check.passed for check in verdict.checks))
-        self.registry.store.put(verdict_path(name, version), encode(verdict))
+        self.registry.store.put(verdict_path(name, version), encode_document(verdict))
         return verdict
 
-    def _champion(self, name: str, version: int, alias: str) -> Manifest | None:
+    def _load_champion(self, name: str, version: int, alias: str) -> Manifest | None:
         """What the version is measured against; nothing when the alias is new or points to it already."""
         try:
-            current = self.registry.alias(name, alias).version
+            current = self.registry.load_alias(name, alias).version
         except NotFoundError:
             return None
-        return self.registry.manifest(name, current) if current != version else None
+        return self.registry.load_manifest(name, current) if current != version else None
 
-    def _targets(self, holder: Manifest) -> Array:
+    def _load_targets(self, test_set_owner: Manifest) -> Array:
         """The truth of a test set: the array of the npz that no input of the graph is named after."""
-        inputs = {spec.name for spec in holder.inputs}
-        with fetched(self.registry.store, holder, holder.file(EVALUATION)) as path, np.load(path) as held:
+        inputs = {spec.name for spec in test_set_owner.inputs}
+        with (
+            open_model_files(self.registry.store, test_set_owner, test_set_owner.get_file(EVALUATION_FILE)) as path,
+            np.load(path) as held,
+        ):
             (name,) = set(held.files) - inputs
             return np.asarray(held[name])
 
-    def _probed(
-        self, manifest: Manifest, champion: Manifest | None, holder: Manifest | None
-    ) -> tuple[Examined, Examined | None]:
+    def _probe_both(
+        self, manifest: Manifest, champion: Manifest | None, test_set_owner: Manifest | None
+    ) -> tuple[ProbedVersion, ProbedVersion | None]:
         """Both versions, each opened twice in turn; the shorter times count, for the disk was cold at first."""
-        ours = self._once(manifest, holder)
-        if champion is None or ours.found.error is not None:
+        ours = self._probe_once(manifest, test_set_owner)
+        if champion is None or ours.probe_result.error is not None:
             return ours, None
-        theirs = self._once(champion, holder)
-        again, they_again = self._once(manifest, holder), self._once(champion, holder)
-        return better(ours, again), better(theirs, they_again)
+        theirs = self._probe_once(champion, test_set_owner)
+        again, they_again = self._probe_once(manifest, test_set_owner), self._probe_once(champion, test_set_owner)
+        return keep_shorter_times(ours, again), keep_shorter_times(theirs, they_again)
 
-    def _once(self, manifest: Manifest, holder: Manifest | None) -> Examined:
+    def _probe_once(self, manifest: Manifest, test_set_owner: Manifest | None) -> ProbedVersion:
         with TemporaryDirectory(prefix="pilotlight-gate-") as folder:
-            brings = holder.version if holder else None
-            order = Order(self.registry.store.address, manifest.name, manifest.version, self.memory_mb, brings, folder)
-            found = probe(order)
+            evaluation_version = test_set_owner.version if test_set_owner else None
+            request = ProbeRequest(
+                self.registry.store.address, manifest.name, manifest.version, self.memory_mb, evaluation_version, folder
+            )
+            found = run_probe(request)
             outputs = {precision: np.load(Path(folder, f"{precision}.npy")) for precision in found.answered}
-        return Examined(manifest, found, outputs)
+        return ProbedVersion(manifest, found, outputs)
 
-    def _wanted(self, name: str, version: int) -> Iterator[Check]:
+    def _check_approval(self, name: str, version: int) -> Iterator[GateCheck]:
         """Whether people want it; no check where nobody has to say so and nobody has said no."""
-        why = objection(self.registry, name, version, required=self.approval)
-        if why is not None or self.approval:
-            yield Check(APPROVAL, why is None, why or "It was approved.")
+        why = blocking_reason(self.registry, name, version, required=self.requires_approval)
+        if why is not None or self.requires_approval:
+            yield GateCheck(APPROVAL_CHECK, why is None, why or "It was approved.")
 
-    def _checks(self, ours: Examined, theirs: Examined | None, truth: Array | None) -> Iterator[Check]:
+    def _run_checks(
+        self, ours: ProbedVersion, theirs: ProbedVersion | None, targets: Array | None
+    ) -> Iterator[GateCheck]:
         """The questions; what does not open is asked nothing more."""
-        yield checks.opens(ours.manifest, ours.found)
-        if ours.found.error is not None:
+        yield checks.check_opens(ours.manifest, ours.probe_result)
+        if ours.probe_result.error is not None:
             return
-        yield checks.files(ours.manifest, self._changed(ours.manifest))
-        yield checks.golden(ours.manifest, ours.found)
-        yield checks.memory(ours.manifest, ours.found, self.memory_mb)
+        yield checks.check_files(ours.manifest, self._find_changed_files(ours.manifest))
+        yield checks.check_golden(ours.manifest, ours.probe_result)
+        yield checks.check_memory(ours.manifest, ours.probe_result, self.memory_mb)
         if theirs is not None:
-            yield checks.signature(ours.manifest, theirs.manifest)
-        if truth is not None and ours.outputs:
-            yield from self._judged(ours, theirs, truth)
-        elif ours.found.finite is not None:
-            yield checks.numbers(ours.found, theirs.found if theirs else None)
-        if theirs is not None and theirs.found.error is None and ours.found.latency_ms and theirs.found.latency_ms:
-            yield checks.latency(ours.found, theirs.found, self.limits)
-            yield checks.loading(ours.found, theirs.found, self.limits)
+            yield checks.check_signature(ours.manifest, theirs.manifest)
+        if targets is not None and ours.outputs:
+            yield from self._check_against_test_set(ours, theirs, targets)
+        elif ours.probe_result.finite is not None:
+            yield checks.check_finite_probes(ours.probe_result, theirs.probe_result if theirs else None)
+        if (
+            theirs is not None
+            and theirs.probe_result.error is None
+            and ours.probe_result.latency_ms
+            and theirs.probe_result.latency_ms
+        ):
+            yield checks.check_latency(ours.probe_result, theirs.probe_result, self.limits)
+            yield checks.check_load_time(ours.probe_result, theirs.probe_result, self.limits)
 
-    def _changed(self, manifest: Manifest) -> list[str]:
+    def _find_changed_files(self, manifest: Manifest) -> list[str]:
         """How files differ from what was published: a sentence each, without its full stop."""
-        found = ((file.path, unlike(self.registry.store, manifest, file)) for file in manifest.files)
+        found = ((file.path, find_mismatch(self.registry.store, manifest, file)) for file in manifest.files)
         return [f"{path} {why}" for path, why in found if why]
 
-    def _judged(self, ours: Examined, theirs: Examined | None, truth: Array) -> Iterator[Check]:
+    def _check_against_test_set(
+        self, ours: ProbedVersion, theirs: ProbedVersion | None, targets: Array
+    ) -> Iterator[GateCheck]:
         """The questions that need a test set and an answer of the right shape to it."""
-        yield checks.finite(ours.outputs[ours.manifest.serve])
-        answers = ours.answers(truth)
+        yield checks.check_finite_outputs(ours.outputs[ours.manifest.serve])
+        answers = ours.pair_with_targets(targets)
         name = (theirs or ours).manifest.metric or ours.manifest.metric or "accuracy"
-        judged = metrics.find(name)
-        if theirs is not None and same_shape(ours, theirs):
-            yield checks.quality(judged, name, answers, theirs.answers(truth), self.limits)
+        chosen_metric = metrics.find_metric(name)
+        if theirs is not None and has_same_shape(ours, theirs):
+            yield checks.check_quality(chosen_metric, name, answers, theirs.pair_with_targets(targets), self.limits)
             if ours.manifest.labels:
-                yield checks.classes(answers, theirs.answers(truth), ours.manifest.labels, self.limits)
+                yield checks.check_class_recalls(
+                    answers, theirs.pair_with_targets(targets), ours.manifest.labels, self.limits
+                )
         if "fp32" in ours.outputs and ours.manifest.serve != "fp32":
-            budget = checks.allowed(ours.manifest, name, self.limits)
-            yield checks.quantized(judged, name, answers, ours.answers(truth, "fp32"), budget)
+            budget = checks.get_quantization_budget(ours.manifest, name, self.limits)
+            yield checks.check_quantization(
+                chosen_metric, name, answers, ours.pair_with_targets(targets, "fp32"), budget
+            )
 
 
-def holds(manifest: Manifest) -> bool:
+def has_test_set(manifest: Manifest) -> bool:
     """Whether the version brings a test set."""
-    return EVALUATION in {file.path for file in manifest.files}
+    return EVALUATION_FILE in {file.path for file in manifest.files}
 
 
-def same_shape(ours: Examined, theirs: Examined) -> bool:
+def has_same_shape(ours: ProbedVersion, theirs: ProbedVersion) -> bool:
     """Whether both answered the test set, alike."""
     mine, other = ours.outputs.get(ours.manifest.serve), theirs.outputs.get(theirs.manifest.serve)
     return mine is not None and other is not None and mine.shape == other.shape
 
 
-def better(first: Examined, again: Examined) -> Examined:
+def keep_shorter_times(first: ProbedVersion, second: ProbedVersion) -> ProbedVersion:
     """What was found, with the shorter times of two probes."""
     found = msgspec.structs.replace(
-        first.found,
-        load_s=min(first.found.load_s, again.found.load_s),
-        latency_ms=min(first.found.latency_ms, again.found.latency_ms),
+        first.probe_result,
+        load_s=min(first.probe_result.load_s, second.probe_result.load_s),
+        latency_ms=min(first.probe_result.latency_ms, second.probe_result.latency_ms),
     )
-    return Examined(first.manifest, found, first.outputs)
+    return ProbedVersion(first.manifest, found, first.outputs)

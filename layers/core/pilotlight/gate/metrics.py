@@ -14,47 +14,49 @@ from pilotlight.errors import UnsupportedError
 from pilotlight.runtime.session import Array
 
 RESAMPLES = 2000
-CHUNK = 1 << 22  # counts of drawn examples held in memory at once, 32 MB
+MAX_COUNTS = 1 << 22  # counts of drawn examples held in memory at once, 32 MB
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class EvaluationOutputs:
     """A model's answers to a test set and the truth, example by example along the first dimension."""
 
     outputs: Array  # logits (N, C) or (N, T, C), or numbers (N, 1)
     targets: Array  # int (N,) or (N, T), or float (N, 1)
 
     @property
-    def right(self) -> Array:
+    def correct_share(self) -> Array:
         """The share of right answers of each example, (N,)."""
         hits = self.outputs.argmax(axis=-1) == self.targets
         return np.asarray(hits.reshape(len(hits), -1).mean(axis=1))
 
 
 @dataclass(frozen=True)
-class Metric:
+class WeightedMetric:
     """A metric over examples drawn `counts` times, (R, N) to (R,), and what its differences are told in."""
 
-    of: Callable[[Answers, Array], Array]
-    kind: metric.Metric
+    compute: Callable[[EvaluationOutputs, Array], Array]
+    definition: metric.MetricDefinition
 
 
-def accuracy(answers: Answers, counts: Array) -> Array:
+def accuracy_score(answers: EvaluationOutputs, counts: Array) -> Array:
     """The share of right answers."""
-    return np.asarray(counts @ answers.right / counts.sum(axis=1))
+    return np.asarray(counts @ answers.correct_share / counts.sum(axis=1))
 
 
-def balanced_accuracy(answers: Answers, counts: Array) -> Array:
+def balanced_accuracy_score(answers: EvaluationOutputs, counts: Array) -> Array:
     """The mean over the classes of the share of right answers in each; a class that is not drawn is left out."""
     recalls = []
     for label in np.unique(answers.targets):
         drawn = counts * (answers.targets == label)
         total = drawn.sum(axis=1)
-        recalls.append(np.divide(drawn @ answers.right, total, out=np.full(len(counts), np.nan), where=total > 0))
+        recalls.append(
+            np.divide(drawn @ answers.correct_share, total, out=np.full(len(counts), np.nan), where=total > 0)
+        )
     return np.asarray(np.nanmean(recalls, axis=0))
 
 
-def r2(answers: Answers, counts: Array) -> Array:
+def r2_score(answers: EvaluationOutputs, counts: Array) -> Array:
     """The share of the targets' variance that is explained."""
     targets = answers.targets.reshape(len(answers.targets)).astype(np.float64)
     errors = np.square(answers.outputs.reshape(len(targets)).astype(np.float64) - targets)
@@ -64,7 +66,7 @@ def r2(answers: Answers, counts: Array) -> Array:
     return np.asarray(1 - (counts @ errors / total) / variance)
 
 
-def cross_entropy(answers: Answers, counts: Array) -> Array:
+def cross_entropy_loss(answers: EvaluationOutputs, counts: Array) -> Array:
     """The mean of log(sum(exp(z))) - z[target], in nats."""
     logits = answers.outputs.astype(np.float64)
     shifted = logits - logits.max(axis=-1, keepdims=True)
@@ -73,45 +75,47 @@ def cross_entropy(answers: Answers, counts: Array) -> Array:
     return np.asarray(counts @ each.reshape(len(each), -1).mean(axis=1) / counts.sum(axis=1))
 
 
-METRICS: Mapping[str, Metric] = {
-    "accuracy": Metric(accuracy, metric.METRICS["accuracy"]),
-    "balanced_accuracy": Metric(balanced_accuracy, metric.METRICS["balanced_accuracy"]),
-    "r2": Metric(r2, metric.METRICS["r2"]),
-    "loss": Metric(cross_entropy, metric.METRICS["loss"]),
+METRICS: Mapping[str, WeightedMetric] = {
+    "accuracy": WeightedMetric(accuracy_score, metric.METRICS["accuracy"]),
+    "balanced_accuracy": WeightedMetric(balanced_accuracy_score, metric.METRICS["balanced_accuracy"]),
+    "r2": WeightedMetric(r2_score, metric.METRICS["r2"]),
+    "loss": WeightedMetric(cross_entropy_loss, metric.METRICS["loss"]),
 }
 
 
-def find(name: str) -> Metric:
+def find_metric(name: str) -> WeightedMetric:
     """The metric of that name; `UnsupportedError` lists those there are."""
     if name not in METRICS:
         raise UnsupportedError(f"The gate knows no metric {name!r}; it knows {', '.join(METRICS)}.")
     return METRICS[name]
 
 
-def value(metric: Metric, answers: Answers) -> float:
+def compute_metric(metric: WeightedMetric, answers: EvaluationOutputs) -> float:
     """The metric over the test set as it is."""
-    return float(metric.of(answers, np.ones((1, len(answers.targets))))[0])
+    return float(metric.compute(answers, np.ones((1, len(answers.targets))))[0])
 
 
-def gained(metric: Metric, ours: Answers, theirs: Answers) -> float:
+def compute_gain(metric: WeightedMetric, ours: EvaluationOutputs, theirs: EvaluationOutputs) -> float:
     """By how much ours is better, in the metric's unit; negative when it is worse."""
-    return 0 - metric.kind.lost(value(metric, theirs), value(metric, ours))
+    return 0 - metric.definition.compute_degradation(compute_metric(metric, theirs), compute_metric(metric, ours))
 
 
-def worse_share(metric: Metric, ours: Answers, theirs: Answers, seed: int = 0) -> float:
+def compute_worse_share(
+    metric: WeightedMetric, ours: EvaluationOutputs, theirs: EvaluationOutputs, seed: int = 0
+) -> float:
     """The share of paired resamples in which ours is worse: how sure it is that it is, 0 to 1."""
     random, examples = np.random.default_rng(seed), len(ours.targets)
-    rows = max(1, CHUNK // examples)
+    rows = max(1, MAX_COUNTS // examples)
     worse = 0
     for start in range(0, RESAMPLES, rows):
         drawn = random.multinomial(examples, np.full(examples, 1 / examples), size=min(rows, RESAMPLES - start))
         counts = drawn.astype(np.float64)
-        difference = metric.of(ours, counts) - metric.of(theirs, counts)
-        worse += int(((difference if metric.kind.higher_is_better else -difference) < 0).sum())
+        difference = metric.compute(ours, counts) - metric.compute(theirs, counts)
+        worse += int(((difference if metric.definition.higher_is_better else -difference) < 0).sum())
     return worse / RESAMPLES
 
 
-def recalls(answers: Answers) -> dict[int, tuple[float, int]]:
+def compute_recalls(answers: EvaluationOutputs) -> dict[int, tuple[float, int]]:
     """The share of right answers in each class that occurs, and how many examples it has."""
     labels, right = answers.targets.reshape(-1), (answers.outputs.argmax(axis=-1) == answers.targets).reshape(-1)
     return {

@@ -6,13 +6,13 @@ from msgspec import Struct
 
 from pilotlight.contracts.manifest import CHAMPION, AliasDocument
 from pilotlight.errors import ChangedError, NotFoundError
-from pilotlight.gate.evaluation import Gate
+from pilotlight.gate.evaluation import QualityGate
 from pilotlight.gate.verdict import Verdict
 from pilotlight.registry import alias_updates
 from pilotlight.registry.signing import Signer
 
 
-class Force(Struct, frozen=True):
+class GateOverride(Struct, frozen=True):
     """Somebody's word against the gate's: who moves a refused version all the same, and why."""
 
     by: str
@@ -20,40 +20,40 @@ class Force(Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Promotion:
+class PromotionResult:
     """What came of it: the verdict, and the alias's document if it was moved."""
 
     verdict: Verdict
-    moved: AliasDocument | None
+    alias_document: AliasDocument | None
 
 
-def promote(
-    gate: Gate,
+def promote_version(
+    gate: QualityGate,
     name: str,
     version: int,
     alias: str = CHAMPION,
     *,
-    by: str,
-    force: Force | None = None,
+    actor: str,
+    override: GateOverride | None = None,
     signer: Signer | None = None,
-) -> Promotion:
+) -> PromotionResult:
     """Examine a version and, if it passes or is forced, sign it where versions are signed, and point the alias to it.
 
     `ChangedError` when the alias was moved while the gate measured against where it pointed before.
     """
-    verdict = gate.examine(name, version, alias, by=by)
-    if not verdict.passed and force is None:
-        return Promotion(verdict, None)
+    verdict = gate.evaluate(name, version, alias, actor=actor)
+    if not verdict.passed and override is None:
+        return PromotionResult(verdict, None)
     if signer is not None:
-        gate.registry.sign(name, version, signer, by=by)
-    reason = "passed the gate" if verdict.passed or force is None else f"forced by {force.by}: {force.why}"
-    return Promotion(verdict, move(gate, verdict, reason))
+        gate.registry.sign_manifest(name, version, signer, actor=actor)
+    reason = "passed the gate" if verdict.passed or override is None else f"forced by {override.by}: {override.why}"
+    return PromotionResult(verdict, move_alias(gate, verdict, reason))
 
 
-def move(gate: Gate, verdict: Verdict, reason: str) -> AliasDocument:
+def move_alias(gate: QualityGate, verdict: Verdict, reason: str) -> AliasDocument:
     """Point the alias of a verdict to its version, if it still points to what that was measured against."""
 
-    def pointed(document: AliasDocument) -> AliasDocument:
+    def point_to_version(document: AliasDocument) -> AliasDocument:
         if document.version == verdict.version and not document.shares:
             return document
         if verdict.champion is not None and document.version != verdict.champion:
@@ -61,9 +61,9 @@ def move(gate: Gate, verdict: Verdict, reason: str) -> AliasDocument:
                 f"{verdict.name}@{verdict.alias} was moved to version {document.version} while version "
                 f"{verdict.version} was measured against {verdict.champion}; promote again."
             )
-        return alias_updates.moved(document, verdict.version, verdict.by, reason)
+        return alias_updates.point_to(document, verdict.version, verdict.by, reason)
 
     try:
-        return gate.registry.change(verdict.name, verdict.alias, pointed)
+        return gate.registry.update_alias(verdict.name, verdict.alias, point_to_version)
     except NotFoundError:
-        return gate.registry.move(verdict.name, verdict.alias, verdict.version, by=verdict.by, reason=reason)
+        return gate.registry.move_alias(verdict.name, verdict.alias, verdict.version, actor=verdict.by, reason=reason)

@@ -11,37 +11,41 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from pilotlight.contracts.manifest import Errand, Version, check_name, decode, encode
+from pilotlight.contracts.manifest import PromotionRequest, Version, check_name, decode_document, encode_document
 from pilotlight.errors import NotFoundError
-from pilotlight.registry.alias_updates import now
+from pilotlight.registry.alias_updates import utc_now
 from pilotlight.storage.object_store import ObjectStore
 
 
-def asked(model: str, version: Version, alias: str, *, by: str, force: bool, why: str) -> Errand:
+def new_request(model: str, version: Version, alias: str, *, actor: str, force: bool, reason: str) -> PromotionRequest:
     """A new errand."""
-    return Errand(uuid.uuid4().hex, model, version, alias, by, now(), force, why)
+    return PromotionRequest(uuid.uuid4().hex, model, version, alias, actor, utc_now(), force, reason)
 
 
-def ended(errand: Errand, state: Literal["promoted", "refused", "failed"], said: str) -> Errand:
+def finish_request(
+    request: PromotionRequest, state: Literal["promoted", "refused", "failed"], message: str
+) -> PromotionRequest:
     """The errand with what came of it."""
-    return replace(errand, state=state, said=said, done=now())
+    return replace(request, state=state, said=message, done=utc_now())
 
 
-def keep(store: ObjectStore, errand: Errand) -> Errand:
+def save_request(store: ObjectStore, request: PromotionRequest) -> PromotionRequest:
     """Write an errand down as it is now."""
-    store.put(errand_path(errand.model, errand.id), encode(errand))
-    return errand
+    store.put(promotion_path(request.model, request.id), encode_document(request))
+    return request
 
 
-def find(store: ObjectStore, model: str, identity: str) -> Errand:
+def load_request(store: ObjectStore, model: str, request_id: str) -> PromotionRequest:
     """The errand of that id; `NotFoundError` when nobody has asked for it."""
-    path = errand_path(check_name(model, "model name"), check_name(identity, "promotion's id"))
+    path = promotion_path(check_name(model, "model name"), check_name(request_id, "promotion's id"))
     try:
-        return decode(store.get(path).data, Errand, path)
+        return decode_document(store.get(path).data, PromotionRequest, path)
     except NotFoundError as exc:
-        raise NotFoundError(f"There is no promotion {identity!r} of {model!r}; POST .../promote gives its id.") from exc
+        raise NotFoundError(
+            f"There is no promotion {request_id!r} of {model!r}; POST .../promote gives its id."
+        ) from exc
 
 
-def errand_path(model: str, identity: str) -> str:
+def promotion_path(model: str, request_id: str) -> str:
     """The key of an errand."""
-    return f"models/{model}/promotions/{identity}.json"
+    return f"models/{model}/promotions/{request_id}.json"

@@ -6,10 +6,10 @@ from msgspec import Meta, Struct
 
 from pilotlight.contracts.manifest import Version
 
-APPROVAL = "approval"  # name of the only check that a person decides
+APPROVAL_CHECK = "approval"  # name of the only check that a person decides
 
 
-class Limits(Struct, frozen=True):
+class GateLimits(Struct, frozen=True):
     """How much worse than the champion a version may be, and by how much of it a limit must be broken to count.
 
     Points are percentage points of the metric, or what else it is told in (`quality`). Times have a ratio and an
@@ -27,7 +27,7 @@ class Limits(Struct, frozen=True):
     load_s: Annotated[float, Meta(ge=0)] = 1.0
 
 
-class Check(Struct, frozen=True):
+class GateCheck(Struct, frozen=True):
     """One question put to the version: passed or not, why in one sentence, and the numbers behind it."""
 
     name: str
@@ -45,8 +45,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     champion: Version | None  # what it was measured against
     alias: str  # that it was examined for
     passed: bool
-    checks: tuple[Check, ...]
-    limits: Limits
+    checks: tuple[GateCheck, ...]
+    limits: GateLimits
     memory_mb: int  # of the function that it must fit into
     machine: str
     at: str  # RFC 3339, UTC
@@ -54,12 +54,12 @@ class Verdict(Struct, frozen=True, kw_only=True):
     seconds: float
 
     @property
-    def waits(self) -> bool:
+    def is_awaiting_approval(self) -> bool:
         """Whether a word of approval is all that stands against it."""
-        return not self.passed and all(check.passed for check in self.checks if check.name != APPROVAL)
+        return not self.passed and all(check.passed for check in self.checks if check.name != APPROVAL_CHECK)
 
     @property
-    def why(self) -> str:
+    def reason(self) -> str:
         """The reasons of a refusal, in sentences; what a pass rests on otherwise."""
         failed = [check.why for check in self.checks if not check.passed]
         return " ".join(failed) if failed else f"All {len(self.checks)} checks passed."

@@ -11,25 +11,25 @@ from typing import Any
 from pilotlight.local.gateway_errors import GatewayError
 
 Invoke = Callable[[str, bytes], Awaitable[bytes]]  # a function's logical id and an event, to the handler's JSON
-WAIT_S = 1.0  # before the second attempt; Lambda waits a minute
+RETRY_WAIT_S = 1.0  # before the second attempt; Lambda waits a minute
 
 log = logging.getLogger("pilotlight.local")
 
 
-class Unawaited:
+class BackgroundTasks:
     """Work that is under way; asyncio itself would forget it."""
 
     def __init__(self, invoke: Invoke, attempts: int = 1) -> None:
         self._invoke, self._attempts = invoke, attempts
         self._running: set[asyncio.Task[None]] = set()
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Have this done; wants a running loop."""
-        task = asyncio.ensure_future(work)
+        task = asyncio.ensure_future(coroutine)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def tell(self, function: str, event: bytes) -> None:
+    async def invoke_function(self, function: str, event: bytes) -> None:
         """Invoke a function, again where it fails and there are attempts left."""
         for attempt in range(1, self._attempts + 1):
             try:
@@ -41,7 +41,7 @@ class Unawaited:
                 log.info("%s: %s", function, answer.decode(errors="replace"))
                 return
             if attempt < self._attempts:
-                await asyncio.sleep(WAIT_S * attempt)
+                await asyncio.sleep(RETRY_WAIT_S * attempt)
 
     async def stop(self) -> None:
         """End what is under way."""

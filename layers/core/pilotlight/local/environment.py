@@ -20,10 +20,10 @@ from uuid import uuid4
 
 import psutil
 
-from pilotlight.local.limits import Limits
+from pilotlight.local.limits import GatewayLimits
 from pilotlight.local.proxy_events import ACCOUNT_ID
 from pilotlight.local.runtime_api import Invocation, RuntimeApi
-from pilotlight.local.template import Function
+from pilotlight.local.template import FunctionSpec
 
 AWS_CLIENT = "awslambdaric"  # AWS's own runtime client; its wheels are for Linux
 OWN_CLIENT = "pilotlight.local.runtime_client"
@@ -45,22 +45,22 @@ NOT_INHERITED_PREFIX = "AWS_LAMBDA_"  # when the gateway itself runs on Lambda, 
 log = logging.getLogger("pilotlight.local")
 
 
-def runtime_client() -> str:
+def find_runtime_client() -> str:
     """The module that talks to the Runtime API: AWS's where it is installed, else ours."""
     return AWS_CLIENT if importlib.util.find_spec(AWS_CLIENT) else OWN_CLIENT
 
 
 @dataclass(frozen=True)
-class Launch:
+class EnvironmentSpec:
     """How the environments of one function are started."""
 
-    function: Function
+    function: FunctionSpec
     root: Path
     template: str  # its file name, for messages
     client: str
     overrides: Mapping[str, str]
-    limits: Limits
-    url: str = ""  # of the gateway, where it answers Lambda's Invoke API; empty where it does not
+    limits: GatewayLimits
+    gateway_url: str = ""  # of the gateway, where it answers Lambda's Invoke API; empty where it does not
 
     @property
     def region(self) -> str:
@@ -72,18 +72,18 @@ class Launch:
         """The function's ARN, with the account of AWS's examples."""
         return f"arn:aws:lambda:{self.region}:{ACCOUNT_ID}:function:{self.function.logical_id}"
 
-    def command(self) -> list[str]:
+    def build_command(self) -> list[str]:
         """The program of an environment's process; -P keeps this package's folder off its `sys.path`."""
-        leash = str(Path(__file__).with_name("parent_watchdog.py"))
-        return [sys.executable, "-P", leash, str(os.getpid()), self.client, self.function.handler]
+        watchdog = str(Path(__file__).with_name("parent_watchdog.py"))
+        return [sys.executable, "-P", watchdog, str(os.getpid()), self.client, self.function.handler]
 
-    def variables(self, runtime_api: str, tmp: str) -> dict[str, str]:
+    def build_variables(self, runtime_api: str, tmp: str) -> dict[str, str]:
         """Everything that is in `os.environ` of an environment."""
         function = self.function
         inherited = {name: value for name, value in os.environ.items() if _is_inherited(name)}
         return {
             **inherited,
-            **self._own_lambda(inherited),
+            **self._build_endpoint_variables(inherited),
             "AWS_LAMBDA_RUNTIME_API": runtime_api,
             "_HANDLER": function.handler,
             "LAMBDA_TASK_ROOT": str(self.root),
@@ -98,26 +98,30 @@ class Launch:
             "TZ": ":UTC",
             "TMPDIR": tmp,
             "PYTHONUNBUFFERED": "1",  # what a handler prints is seen even if it is killed
-            "PYTHONPATH": os.pathsep.join(map(str, self._python_path())),
+            "PYTHONPATH": os.pathsep.join(map(str, self._build_python_path())),
             # As under the SAM CLI, what the shell sets goes over what the template says.
             **{name: inherited.get(name, value) for name, value in function.environment.items()},
             **self.overrides,
         }
 
-    def _own_lambda(self, inherited: Mapping[str, str]) -> dict[str, str]:
+    def _build_endpoint_variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """What leads boto3 to the gateway for other functions and the bus, with some credentials to sign with.
 
         Those are made up only where there are none: a profile or a store on S3 needs the real ones.
         """
-        if not self.url:
+        if not self.gateway_url:
             return {}
-        known = {**inherited, **self.overrides}
-        has_some = any(name in known for name in CREDENTIALS) or Path.home().joinpath(".aws").exists()
-        needs_real = known.get("PILOTLIGHT_STORE", "").startswith("s3://")
+        variables = {**inherited, **self.overrides}
+        has_some = any(name in variables for name in CREDENTIALS) or Path.home().joinpath(".aws").exists()
+        needs_real = variables.get("PILOTLIGHT_STORE", "").startswith("s3://")
         made_up = {} if has_some or needs_real else {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
-        return {"AWS_ENDPOINT_URL_LAMBDA": self.url, "AWS_ENDPOINT_URL_EVENTBRIDGE": self.url, **made_up}
+        return {
+            "AWS_ENDPOINT_URL_LAMBDA": self.gateway_url,
+            "AWS_ENDPOINT_URL_EVENTBRIDGE": self.gateway_url,
+            **made_up,
+        }
 
-    def _python_path(self) -> tuple[Path, ...]:
+    def _build_python_path(self) -> tuple[Path, ...]:
         """The function's own, and for our runtime client the folder where it is found, last."""
         own = (Path(__file__).parents[2],) if self.client == OWN_CLIENT else ()
         return (*self.function.python_path, *own)
@@ -132,18 +136,18 @@ class Environment:
 
     def __init__(
         self,
-        launch: Launch,
+        spec: EnvironmentSpec,
         on_free: Callable[["Environment"], None],
         on_line: Callable[[bytes], None] | None = None,
     ) -> None:
         """`on_line` is told each line of standard output, where metrics are; it goes to stderr as all the rest."""
-        self._launch = launch
+        self._spec = spec
         self._on_line = on_line
-        self._function = launch.function
+        self._function = spec.function
         self._on_free = on_free
         self._process: asyncio.subprocess.Process | None = None
         self._api = RuntimeApi(
-            launch.function.logical_id, launch.arn, launch.function.timeout_s, launch.limits.answer_bytes, self
+            spec.function.logical_id, spec.arn, spec.function.timeout_s, spec.limits.answer_bytes, self
         )
         self._reason = ""  # why it ended, or is about to
         self._busy_since = time.monotonic()
@@ -154,22 +158,22 @@ class Environment:
     async def run(self) -> str:
         """Start the process, wait for its end, and say why it ended, as a sentence without its full stop."""
         try:
-            server = await asyncio.get_running_loop().create_server(self._api.connection, LOOPBACK, 0)
+            server = await asyncio.get_running_loop().create_server(self._api.create_connection, LOOPBACK, 0)
             with (
                 contextlib.closing(server),
                 TemporaryDirectory(prefix="pilotlight-", ignore_cleanup_errors=True) as tmp,
             ):
-                code = await self._live(f"{LOOPBACK}:{server.sockets[0].getsockname()[1]}", tmp)
+                code = await self._run_process(f"{LOOPBACK}:{server.sockets[0].getsockname()[1]}", tmp)
         except OSError as exc:
-            return self._sentence(f"could not be started: {exc}")
-        return self._sentence(self._reason or self._exit_text(code))
+            return self._format_sentence(f"could not be started: {exc}")
+        return self._format_sentence(self._reason or self._describe_exit(code))
 
-    async def _live(self, runtime_api: str, tmp: str) -> int:
+    async def _run_process(self, runtime_api: str, tmp: str) -> int:
         """The exit code of a process whose Runtime API is at `runtime_api`, and whose /tmp, as on Lambda, is `tmp`."""
         self._process = await asyncio.create_subprocess_exec(
-            *self._launch.command(),
-            cwd=self._launch.root,
-            env=self._launch.variables(runtime_api, tmp),
+            *self._spec.build_command(),
+            cwd=self._spec.root,
+            env=self._spec.build_variables(runtime_api, tmp),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE if self._on_line else sys.__stderr__,
             stderr=sys.__stderr__,
@@ -177,20 +181,20 @@ class Environment:
         )
         if self._reason:  # it was ended before it had begun
             self._kill()
-        listening = asyncio.ensure_future(self._listen(self._process.stdout))
+        listening = asyncio.ensure_future(self._forward_output(self._process.stdout))
         code = await self._process.wait()
         self._kill()  # what it has started itself
         await listening
         return code
 
-    async def _listen(self, output: asyncio.StreamReader | None) -> None:
+    async def _forward_output(self, output: asyncio.StreamReader | None) -> None:
         """Pass standard output on, line by line, until its end; without a pipe there is none."""
-        while output is not None and (line := await self._line(output)):
+        while output is not None and (line := await self._read_line(output)):
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, line)
             if self._on_line is not None:
                 self._on_line(line)
 
-    async def _line(self, output: asyncio.StreamReader) -> bytes:
+    async def _read_line(self, output: asyncio.StreamReader) -> bytes:
         """The next line, or as much of one as the reader holds."""
         try:
             return await output.readuntil(b"\n")
@@ -204,30 +208,30 @@ class Environment:
         self.free_since = None
         self._busy_since = time.monotonic()
         invocation.cold_ms, self._init_ms = self._init_ms, None
-        self._api.give(invocation)
+        self._api.assign_invocation(invocation)
 
-    def unfinished(self) -> tuple[Invocation | None, bool]:
+    def get_unfinished(self) -> tuple[Invocation | None, bool]:
         """What a dead environment leaves behind, and whether its handler has seen it."""
-        return self._api.invocation, self._api.delivered
+        return self._api.invocation, self._api.is_delivered
 
     def end(self, reason: str) -> None:
         """Kill it; `run` returns soon after."""
         self._reason = self._reason or reason
         self._kill()
 
-    def check(self, now: float) -> None:
+    def check_limits(self, now: float) -> None:
         """End it when it works and has used more memory or time than its function may."""
         if self.free_since is not None or self._process is None:
             return
-        function, init_s = self._function, self._launch.limits.init_s
+        function, init_s = self._function, self._spec.limits.init_s
         used_mb, busy_s = _resident_bytes(self._process.pid) / MIB, now - self._busy_since
         if used_mb > function.memory_mb:
-            self.end(f"used {used_mb:.0f} MB of {function.memory_mb} MB ({self._named('MemorySize')})")
+            self.end(f"used {used_mb:.0f} MB of {function.memory_mb} MB ({self._format_setting('MemorySize')})")
         elif self.initialised and busy_s > function.timeout_s:
-            self.end(f"timed out after {function.timeout_s} s ({self._named('Timeout')})")
+            self.end(f"timed out after {function.timeout_s} s ({self._format_setting('Timeout')})")
         elif busy_s > init_s + function.timeout_s:  # Lambda tries an init again, under the Timeout
             self.end(
-                f"was not initialised after {init_s:g} s and the {function.timeout_s} s of {self._named('Timeout')}"
+                f"was not initialised after {init_s:g} s and the {function.timeout_s} s of {self._format_setting('Timeout')}"
             )
 
     def on_next(self) -> None:
@@ -259,13 +263,13 @@ class Environment:
         except ProcessLookupError:
             log.debug("%s: the process %d is gone already", self._function.logical_id, self._process.pid)
 
-    def _named(self, field: str) -> str:
-        return f"{field} of {self._function.logical_id} in {self._launch.template}"
+    def _format_setting(self, field: str) -> str:
+        return f"{field} of {self._function.logical_id} in {self._spec.template}"
 
-    def _sentence(self, reason: str) -> str:
+    def _format_sentence(self, reason: str) -> str:
         return f"{self._function.logical_id} {reason}"
 
-    def _exit_text(self, code: int) -> str:
+    def _describe_exit(self, code: int) -> str:
         how = f"was ended by {_signal_name(-code)}" if code < 0 else f"exited with code {code}"
         when = "while it was idle" if self.free_since else "during a request" if self.initialised else "during its init"
         return f"{how} {when}; its last words are on the gateway's stderr"

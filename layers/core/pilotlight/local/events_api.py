@@ -17,18 +17,18 @@ from uuid import uuid4
 import msgspec
 from msgspec import Struct, field
 
-from pilotlight.local.background_tasks import Invoke, Unawaited
-from pilotlight.local.gateway_errors import WRONG, GatewayError
+from pilotlight.local.background_tasks import BackgroundTasks, Invoke
+from pilotlight.local.gateway_errors import INVALID_REQUEST, GatewayError
 from pilotlight.local.invoke_api import Receive, Scope, check_caller, read_body
-from pilotlight.local.limits import Limits
-from pilotlight.local.proxy_events import ACCOUNT_ID, Answer
-from pilotlight.local.template import Rule
+from pilotlight.local.limits import GatewayLimits
+from pilotlight.local.proxy_events import ACCOUNT_ID, HttpResponse
+from pilotlight.local.template import EventRule
 
 TARGET = b"AWSEvents.PutEvents"
 ATTEMPTS = 3  # Lambda's, for what nobody waits for
 
 
-class Entry(Struct):
+class EventEntry(Struct):
     """One event as it is put."""
 
     source: str = field(name="Source")
@@ -36,42 +36,44 @@ class Entry(Struct):
     detail: str = field(name="Detail")  # JSON in a text
 
 
-class Entries(Struct):
+class PutEventsBody(Struct):
     """The body of PutEvents."""
 
-    entries: list[Entry] = field(name="Entries")
+    entries: list[EventEntry] = field(name="Entries")
 
 
 class EventsApi:
     """Tells functions of events by the rules of a stack."""
 
-    def __init__(self, rules: Sequence[Rule], invoke: Invoke, limits: Limits) -> None:
+    def __init__(self, rules: Sequence[EventRule], invoke: Invoke, limits: GatewayLimits) -> None:
         self._rules = rules
         self._limit = limits.event_bytes
-        self._unawaited = Unawaited(invoke, ATTEMPTS)
+        self._background_tasks = BackgroundTasks(invoke, ATTEMPTS)
 
-    def takes(self, scope: Scope) -> bool:
+    def can_handle(self, scope: Scope) -> bool:
         """Whether a request is for this API."""
         return scope["method"] == "POST" and scope["raw_path"] == b"/" and (b"x-amz-target", TARGET) in scope["headers"]
 
-    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+    async def handle_request(self, scope: Scope, receive: Receive) -> HttpResponse:
         """Take events, and have them told."""
         check_caller(scope, dict(scope["headers"]).get(b"authorization", b""))
         try:
-            asked = msgspec.json.decode(await read_body(receive, self._limit), type=Entries)
-            events = [event(entry) for entry in asked.entries]
+            request = msgspec.json.decode(await read_body(receive, self._limit), type=PutEventsBody)
+            events = [build_bus_event(entry) for entry in request.entries]
         except msgspec.DecodeError as exc:
-            raise GatewayError(WRONG, f"The body is not one of PutEvents: {exc}.") from exc
-        for told in events:
+            raise GatewayError(INVALID_REQUEST, f"The body is not one of PutEvents: {exc}.") from exc
+        for bus_event in events:
             for rule in self._rules:
-                if matches(rule.pattern, told):
-                    self._unawaited.begin(self._unawaited.tell(rule.function, json.dumps(told).encode()))
+                if matches_pattern(rule.pattern, bus_event):
+                    self._background_tasks.start(
+                        self._background_tasks.invoke_function(rule.function, json.dumps(bus_event).encode())
+                    )
         body = json.dumps({"FailedEntryCount": 0, "Entries": [{"EventId": told["id"]} for told in events]}).encode()
         headers = [(b"content-type", b"application/x-amz-json-1.1"), (b"content-length", b"%d" % len(body))]
-        return Answer(200, headers, body)
+        return HttpResponse(200, headers, body)
 
 
-def event(entry: Entry) -> dict[str, Any]:
+def build_bus_event(entry: EventEntry) -> dict[str, Any]:
     """An entry as the bus hands it on; `DecodeError` when its detail is not JSON."""
     return {
         "version": "0",
@@ -85,24 +87,24 @@ def event(entry: Entry) -> dict[str, Any]:
     }
 
 
-def matches(pattern: Mapping[str, Any], content: object) -> bool:
+def matches_pattern(pattern: Mapping[str, Any], content: object) -> bool:
     """Whether an event has, for every field of the pattern, one of the values that stand there."""
     if not isinstance(content, Mapping):
         return False
     return all(
-        matches(wanted, content.get(name))
-        if isinstance(wanted, Mapping)
-        else any(is_one(each, content.get(name)) for each in wanted)
-        for name, wanted in pattern.items()
+        matches_pattern(expected, content.get(name))
+        if isinstance(expected, Mapping)
+        else any(matches_value(each, content.get(name)) for each in expected)
+        for name, expected in pattern.items()
     )
 
 
-def is_one(wanted: object, value: object) -> bool:
+def matches_value(expected: object, value: object) -> bool:
     """Whether a value is the one that a pattern names, or of its form; what only a deploy knows is no value here."""
-    if not isinstance(wanted, Mapping):
-        return wanted == value
+    if not isinstance(expected, Mapping):
+        return expected == value
     if not isinstance(value, str):
         return False
-    if "prefix" in wanted:
-        return value.startswith(str(wanted["prefix"]))
-    return "wildcard" in wanted and fnmatchcase(value, str(wanted["wildcard"]))
+    if "prefix" in expected:
+        return value.startswith(str(expected["prefix"]))
+    return "wildcard" in expected and fnmatchcase(value, str(expected["wildcard"]))

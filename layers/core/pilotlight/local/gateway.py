@@ -21,15 +21,15 @@ import uvicorn
 
 from pilotlight.errors import InvalidInputError
 from pilotlight.local import template
-from pilotlight.local.authorizer import Guard
-from pilotlight.local.environment import Environment, Launch, runtime_client
+from pilotlight.local.authorizer import LocalAuthorizer
+from pilotlight.local.environment import Environment, EnvironmentSpec, find_runtime_client
 from pilotlight.local.events_api import EventsApi
 from pilotlight.local.invoke_api import InvokeApi
-from pilotlight.local.limits import Limits
-from pilotlight.local.pool import OnFree, Pool
+from pilotlight.local.limits import GatewayLimits
+from pilotlight.local.pool import EnvironmentPool, OnFree
 from pilotlight.local.rest_api import RestApi
 from pilotlight.local.runtime_api import Invocation
-from pilotlight.local.template import Function, Stack
+from pilotlight.local.template import FunctionSpec, Stack
 from pilotlight.local.triggers import Triggers
 
 KEEP_ALIVE_S = 600  # how long a client's idle connection is kept: long, since closing one races with its next request
@@ -54,23 +54,23 @@ class Gateway:
     environment: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
     idle_s: float = 300.0
-    limits: Limits = field(default_factory=Limits)
-    client: str = field(default_factory=runtime_client)
+    limits: GatewayLimits = field(default_factory=GatewayLimits)
+    client: str = field(default_factory=find_runtime_client)
 
     def serve(self, on_ready: OnReady) -> None:
         """Serve until SIGINT or SIGTERM; `on_ready` gets the URL. For the main thread.
 
         `InvalidInputError` when the template is wrong or the port is taken.
         """
-        server, listener = self._server(on_ready)
-        with _signals(server):
+        server, listener = self._build_server(on_ready)
+        with _stop_on_signals(server):
             server.run(sockets=[listener])
 
     @contextlib.contextmanager
-    def background(self) -> Iterator[str]:
+    def serve_in_background(self) -> Iterator[str]:
         """Serve from a thread for as long as the context lasts, and give the URL; errors are those of `serve`."""
         ready: concurrent.futures.Future[str] = concurrent.futures.Future()
-        server, listener = self._server(ready.set_result)
+        server, listener = self._build_server(ready.set_result)
         running: concurrent.futures.Future[Any]
         with concurrent.futures.ThreadPoolExecutor(1, "pilotlight-gateway") as thread:
             running = thread.submit(server.run, sockets=[listener])
@@ -80,36 +80,43 @@ class Gateway:
             finally:
                 server.should_exit = True
 
-    def _server(self, on_ready: OnReady) -> "tuple[_Server, socket.socket]":
+    def _build_server(self, on_ready: OnReady) -> "tuple[_Server, socket.socket]":
         if self.workers < 1:
             raise InvalidInputError(f"{self.workers} workers cannot serve anything; take 1 or more.")
-        stack = template.load(self.template, self.parameters)
-        pools: dict[str, Pool] = {}
-        invoke = partial(_invoke, pools)
+        stack = template.load_stack(self.template, self.parameters)
+        pools: dict[str, EnvironmentPool] = {}
+        invoke = partial(_invoke_function, pools)
         triggers = Triggers(stack.schedules, stack.subscriptions, invoke)
         services = (InvokeApi(stack.functions, invoke, self.limits), EventsApi(stack.rules, invoke, self.limits))
-        guard = Guard(stack.authorizer, stack.stage, invoke) if stack.authorizer else None
-        api = RestApi(stack, pools, self.limits, services, guard)
-        listener = _listen(self.host, self.port)
-        near = _near(_url(listener))
-        pools |= {name: self._pool(stack, function, triggers, near) for name, function in stack.functions.items()}
-        return _Server(api, list(pools.values()), triggers, lambda: on_ready(_url(listener))), listener
+        authorizer = LocalAuthorizer(stack.authorizer, stack.stage, invoke) if stack.authorizer else None
+        api = RestApi(stack, pools, self.limits, services, authorizer)
+        listener = _open_listener(self.host, self.port)
+        loopback_url = _loopback_url(_listener_url(listener))
+        pools |= {
+            name: self._build_pool(stack, function, triggers, loopback_url)
+            for name, function in stack.functions.items()
+        }
+        return _Server(api, list(pools.values()), triggers, lambda: on_ready(_listener_url(listener))), listener
 
-    def _pool(self, stack: Stack, function: Function, triggers: Triggers, url: str) -> Pool:
-        launch = Launch(function, stack.root, self.template.name, self.client, self.environment, self.limits, url)
+    def _build_pool(self, stack: Stack, function: FunctionSpec, triggers: Triggers, url: str) -> EnvironmentPool:
+        spec = EnvironmentSpec(
+            function, stack.root, self.template.name, self.client, self.environment, self.limits, url
+        )
         name = function.logical_id
         is_heard = name in {subscription.source for subscription in stack.subscriptions}
 
-        def make(on_free: OnFree) -> Environment:
-            return Environment(launch, on_free, partial(triggers.heard, name) if is_heard else None)
+        def make_environment(on_free: OnFree) -> Environment:
+            return Environment(spec, on_free, partial(triggers.on_log_line, name) if is_heard else None)
 
-        return Pool(make, self.workers, self.idle_s, self.limits)
+        return EnvironmentPool(make_environment, self.workers, self.idle_s, self.limits)
 
 
 class _Server(uvicorn.Server):
     """Uvicorn, with the pools started before it and ended before it waits for requests in flight."""
 
-    def __init__(self, api: RestApi, pools: Sequence[Pool], triggers: Triggers, on_started: Callable[[], None]) -> None:
+    def __init__(
+        self, api: RestApi, pools: Sequence[EnvironmentPool], triggers: Triggers, on_started: Callable[[], None]
+    ) -> None:
         config = uvicorn.Config(
             api,
             http="httptools",
@@ -154,15 +161,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _invoke(pools: Mapping[str, Pool], function: str, event: bytes) -> bytes:
+async def _invoke_function(pools: Mapping[str, EnvironmentPool], function: str, event: bytes) -> bytes:
     """An invocation that no HTTP request has asked for, and that nobody goes away from."""
     request_id = str(uuid4())
     outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    return await pools[function].outcome(Invocation(request_id, f"Root={request_id}", event, outcome, lambda: False))
+    return await pools[function].invoke(Invocation(request_id, f"Root={request_id}", event, outcome, lambda: False))
 
 
 @contextlib.contextmanager
-def _signals(server: uvicorn.Server) -> Iterator[None]:
+def _stop_on_signals(server: uvicorn.Server) -> Iterator[None]:
     """SIGINT and SIGTERM stop the server, and nothing else, while the context lasts."""
 
     def stop(*_: object) -> None:
@@ -176,7 +183,7 @@ def _signals(server: uvicorn.Server) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _open_listener(host: str, port: int) -> socket.socket:
     """A listening socket; `InvalidInputError` says why there can be none."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -187,11 +194,11 @@ def _listen(host: str, port: int) -> socket.socket:
         raise InvalidInputError(f"{what} Stop what uses it, or choose another port; 0 takes any free one.") from exc
 
 
-def _near(url: str) -> str:
+def _loopback_url(url: str) -> str:
     """The URL at which this machine reaches a listener that may be for all addresses."""
     return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
-def _url(listener: socket.socket) -> str:
+def _listener_url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -9,7 +9,7 @@ from pilotlight.errors import PilotlightError
 
 
 @dataclass(frozen=True)
-class Kind:
+class GatewayErrorKind:
     """One of API Gateway's kinds of error: its GatewayResponse, its usual status, and its `x-amzn-errortype`."""
 
     response: str
@@ -17,23 +17,25 @@ class Kind:
     error_type: str
 
 
-NO_ROUTE = Kind("MISSING_AUTHENTICATION_TOKEN", 403, "MissingAuthenticationTokenException")
-UNAUTHORIZED = Kind("UNAUTHORIZED", 401, "UnauthorizedException")
-DENIED = Kind("ACCESS_DENIED", 403, "AccessDeniedException")
-NO_AUTHORIZER = Kind("AUTHORIZER_FAILURE", 500, "InternalServerErrorException")
-TOO_LARGE = Kind("REQUEST_TOO_LARGE", 413, "RequestTooLargeException")
-FAILED = Kind("DEFAULT_5XX", 502, "InternalServerErrorException")
-NO_FUNCTION = Kind("DEFAULT_4XX", 404, "ResourceNotFoundException")  # of the Invoke API, as the next
-WRONG = Kind("DEFAULT_4XX", 400, "InvalidRequestContentException")
-STOPPING = Kind("DEFAULT_5XX", 503, "ServiceUnavailableException")
-TIMED_OUT = Kind("INTEGRATION_TIMEOUT", 504, "InternalServerErrorException")
-CLIENT_GONE = Kind("DEFAULT_4XX", 499, "ClientGone")  # nobody reads this answer; nginx's number, for the access log
+NO_ROUTE = GatewayErrorKind("MISSING_AUTHENTICATION_TOKEN", 403, "MissingAuthenticationTokenException")
+UNAUTHORIZED = GatewayErrorKind("UNAUTHORIZED", 401, "UnauthorizedException")
+DENIED = GatewayErrorKind("ACCESS_DENIED", 403, "AccessDeniedException")
+NO_AUTHORIZER = GatewayErrorKind("AUTHORIZER_FAILURE", 500, "InternalServerErrorException")
+TOO_LARGE = GatewayErrorKind("REQUEST_TOO_LARGE", 413, "RequestTooLargeException")
+FAILED = GatewayErrorKind("DEFAULT_5XX", 502, "InternalServerErrorException")
+NO_FUNCTION = GatewayErrorKind("DEFAULT_4XX", 404, "ResourceNotFoundException")  # of the Invoke API, as the next
+INVALID_REQUEST = GatewayErrorKind("DEFAULT_4XX", 400, "InvalidRequestContentException")
+STOPPING = GatewayErrorKind("DEFAULT_5XX", 503, "ServiceUnavailableException")
+TIMED_OUT = GatewayErrorKind("INTEGRATION_TIMEOUT", 504, "InternalServerErrorException")
+CLIENT_GONE = GatewayErrorKind(
+    "DEFAULT_4XX", 499, "ClientGone"
+)  # nobody reads this answer; nginx's number, for the access log
 
 
 class GatewayError(PilotlightError):
     """The request ends here, with this kind of error and text; `said` is the text of a function that failed."""
 
-    def __init__(self, kind: Kind, message: str, said: str = "") -> None:
+    def __init__(self, kind: GatewayErrorKind, message: str, function_error: str = "") -> None:
         super().__init__(message)
         self.kind = kind
-        self.said = said
+        self.function_error = function_error

@@ -1,6 +1,6 @@
 """CloudFormation's YAML tags and intrinsic functions, as far as they can be known before a deploy.
 
-`!Ref`, `!Sub` and `!If` on parameters become values; what depends on a real resource becomes `Unknown`, which remembers
+`!Ref`, `!Sub` and `!If` on parameters become values; what depends on a real resource becomes `UnresolvedValue`, which remembers
 how it was written. This module knows nothing of functions or routes.
 """
 
@@ -14,19 +14,19 @@ import yaml
 
 from pilotlight.errors import InvalidInputError
 
-FUNCTION = "AWS::Serverless::Function"
-NOTHING = "!Ref AWS::NoValue"  # what stands nowhere
+FUNCTION_TYPE = "AWS::Serverless::Function"
+NO_VALUE = "!Ref AWS::NoValue"  # what stands nowhere
 
 try:
     from yaml import CSafeLoader as SafeLoader  # ten times faster, where PyYAML has been built with libyaml
 except ImportError:
     from yaml import SafeLoader  # type: ignore[assignment]  # the same class in pure python
 
-_PLACE = re.compile(r"\$\{(!?)([^}]*)\}")  # ${Name}, ${Name.Attribute}, and ${!Literal}
+_PLACEHOLDER = re.compile(r"\$\{(!?)([^}]*)\}")  # ${Name}, ${Name.Attribute}, and ${!Literal}
 
 
 @dataclass(frozen=True)
-class Unknown:
+class UnresolvedValue:
     """A value that only a deploy gives; `text` is how the template writes it."""
 
     text: str
@@ -36,7 +36,7 @@ class TemplateLoader(SafeLoader):
     """Safe YAML plus the short forms of intrinsic functions."""
 
 
-def _long_form(loader: SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+def _construct_long_form(loader: SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
     """`!Ref x` as `{"Ref": x}`, `!Sub x` as `{"Fn::Sub": x}`, and so on."""
     value: Any
     if isinstance(node, yaml.ScalarNode):
@@ -48,22 +48,22 @@ def _long_form(loader: SafeLoader, suffix: str, node: yaml.Node) -> dict[str, An
     return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
 
 
-TemplateLoader.add_multi_constructor("!", _long_form)
+TemplateLoader.add_multi_constructor("!", _construct_long_form)
 
 
-def read(path: Path, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def read_template(path: Path, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The template as nested dicts, parameters filled in by those given, else by their defaults.
 
     `InvalidInputError` when it cannot be read, and for a parameter that it does not have.
     """
-    document = written(path)
-    values = _parameters(document, given or {}, path) | _functions(document)
-    known = conditions(document, values)
-    resolved: dict[str, Any] = resolve(document, values, known)
+    document = load_raw_template(path)
+    values = _fill_parameters(document, parameters or {}, path) | _map_function_names(document)
+    known_conditions = evaluate_conditions(document, values)
+    resolved: dict[str, Any] = resolve_intrinsics(document, values, known_conditions)
     return resolved
 
 
-def written(path: Path) -> dict[str, Any]:
+def load_raw_template(path: Path) -> dict[str, Any]:
     """The template with its intrinsic functions as they are written; `InvalidInputError` when it cannot be read."""
     try:
         document = yaml.load(path.read_bytes(), Loader=TemplateLoader)  # noqa: S506  # TemplateLoader is a SafeLoader
@@ -72,109 +72,121 @@ def written(path: Path) -> dict[str, Any]:
             f"Cannot read the template {path}: {exc.strerror}. Run this in the folder of template.yaml."
         ) from exc
     except yaml.YAMLError as exc:
-        raise InvalidInputError(f"{path} is not YAML: {_problem(exc)}.") from exc
+        raise InvalidInputError(f"{path} is not YAML: {_describe_yaml_error(exc)}.") from exc
     if not isinstance(document, dict):
         raise InvalidInputError(f"{path} is not a CloudFormation template: it holds no mapping with Resources.")
     return document
 
 
-def _problem(error: yaml.YAMLError) -> str:
+def _describe_yaml_error(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem} in line {error.problem_mark.line + 1}"
     return " ".join(str(error).split())
 
 
-def _defaults(document: Mapping[str, Any]) -> dict[str, Any]:
+def _get_parameter_defaults(document: Mapping[str, Any]) -> dict[str, Any]:
     declared = document.get("Parameters")
     if not isinstance(declared, dict):
         return {}
     return {name: spec["Default"] for name, spec in declared.items() if isinstance(spec, dict) and "Default" in spec}
 
 
-def _parameters(document: Mapping[str, Any], given: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _fill_parameters(document: Mapping[str, Any], overrides: Mapping[str, Any], path: Path) -> dict[str, Any]:
     declared = document.get("Parameters")
-    if unknown := given.keys() - (declared.keys() if isinstance(declared, dict) else set()):
+    if unknown := overrides.keys() - (declared.keys() if isinstance(declared, dict) else set()):
         raise InvalidInputError(f"{path} has no parameter {', '.join(sorted(unknown))}; see its Parameters.")
-    return {**_defaults(document), **given}
+    return {**_get_parameter_defaults(document), **overrides}
 
 
-def conditions(document: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, bool]:
+def evaluate_conditions(document: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, bool]:
     """The conditions that parameters alone decide."""
     declared = document.get("Conditions")
-    known: dict[str, bool] = {}
+    known_conditions: dict[str, bool] = {}
     for name, condition in declared.items() if isinstance(declared, dict) else ():
-        if (decided := _decided(condition, parameters, known)) is not None:
-            known[name] = decided
-    return known
+        if (decided := _evaluate_condition(condition, parameters, known_conditions)) is not None:
+            known_conditions[name] = decided
+    return known_conditions
 
 
-def _decided(node: Any, parameters: Mapping[str, Any], known: Mapping[str, bool]) -> bool | None:  # noqa: ANN401  # as below
+def _evaluate_condition(node: Any, parameters: Mapping[str, Any], known_conditions: Mapping[str, bool]) -> bool | None:  # noqa: ANN401  # as below
     """Whether a condition holds; None when that is known only on AWS, or depends on a condition further down."""
     match node:
         case {"Condition": str() as name}:
-            return known.get(name)
+            return known_conditions.get(name)
         case {"Fn::Equals": [left, right]}:
-            sides = [resolve(side, parameters, known) for side in (left, right)]
-            return None if any(isinstance(side, Unknown) for side in sides) else scalar(sides[0]) == scalar(sides[1])
+            sides = [resolve_intrinsics(side, parameters, known_conditions) for side in (left, right)]
+            return (
+                None
+                if any(isinstance(side, UnresolvedValue) for side in sides)
+                else format_scalar(sides[0]) == format_scalar(sides[1])
+            )
         case {"Fn::Not": [inner]}:
-            decided = _decided(inner, parameters, known)
+            decided = _evaluate_condition(inner, parameters, known_conditions)
             return None if decided is None else not decided
         case {"Fn::And": parts} | {"Fn::Or": parts}:
-            found = [_decided(part, parameters, known) for part in parts]
+            found = [_evaluate_condition(part, parameters, known_conditions) for part in parts]
             return None if None in found else (all(found) if "Fn::And" in node else any(found))
     return None
 
 
-def _functions(document: Mapping[str, Any]) -> dict[str, str]:
+def _map_function_names(document: Mapping[str, Any]) -> dict[str, str]:
     """Functions by their names, which here are their logical ids."""
     resources = document.get("Resources")
     if not isinstance(resources, dict):
         return {}
-    return {name: name for name, spec in resources.items() if isinstance(spec, dict) and spec.get("Type") == FUNCTION}
+    return {
+        name: name for name, spec in resources.items() if isinstance(spec, dict) and spec.get("Type") == FUNCTION_TYPE
+    }
 
 
-def resolve(node: Any, parameters: Mapping[str, Any], known: Mapping[str, bool] | None = None) -> Any:  # noqa: ANN401  # a YAML tree may hold anything
-    """`node` with every intrinsic function replaced by its value, or by `Unknown`; without what is AWS::NoValue."""
-    known = known or {}
+def resolve_intrinsics(
+    node: Any,  # noqa: ANN401 - a YAML tree may hold anything
+    parameters: Mapping[str, Any],
+    known_conditions: Mapping[str, bool] | None = None,
+) -> Any:  # noqa: ANN401
+    """`node` with every intrinsic function replaced by its value, or by `UnresolvedValue`; without what is AWS::NoValue."""
+    known_conditions = known_conditions or {}
     if isinstance(node, list):
-        items = [resolve(item, parameters, known) for item in node]
-        return [item for item in items if not _is_nothing(item)]
+        items = [resolve_intrinsics(item, parameters, known_conditions) for item in node]
+        return [item for item in items if not _is_no_value(item)]
     if not isinstance(node, dict):
         return node
     if len(node) == 1:
         name, argument = next(iter(node.items()))
         match name, argument:
             case "Ref", _:
-                return parameters.get(str(argument), Unknown(f"!Ref {argument}"))
+                return parameters.get(str(argument), UnresolvedValue(f"!Ref {argument}"))
             case "Fn::Sub", _:
-                return _substitute(argument, parameters)
-            case "Fn::If", [str() as condition, then, otherwise] if condition in known:
-                return resolve(then if known[condition] else otherwise, parameters, known)
+                return _substitute_variables(argument, parameters)
+            case "Fn::If", [str() as condition, then, otherwise] if condition in known_conditions:
+                return resolve_intrinsics(
+                    then if known_conditions[condition] else otherwise, parameters, known_conditions
+                )
         if isinstance(name, str) and name.startswith("Fn::"):
-            return Unknown(f"!{name[4:]} {argument}")
-    pairs = ((key, resolve(value, parameters, known)) for key, value in node.items())
-    return {key: value for key, value in pairs if not _is_nothing(value)}
+            return UnresolvedValue(f"!{name[4:]} {argument}")
+    pairs = ((key, resolve_intrinsics(value, parameters, known_conditions)) for key, value in node.items())
+    return {key: value for key, value in pairs if not _is_no_value(value)}
 
 
-def _is_nothing(value: object) -> bool:
-    return isinstance(value, Unknown) and value.text == NOTHING
+def _is_no_value(value: object) -> bool:
+    return isinstance(value, UnresolvedValue) and value.text == NO_VALUE
 
 
-def _substitute(argument: Any, parameters: Mapping[str, Any]) -> str | Unknown:  # noqa: ANN401  # as above
+def _substitute_variables(argument: Any, parameters: Mapping[str, Any]) -> str | UnresolvedValue:  # noqa: ANN401  # as above
     """`!Sub text` or `!Sub [text, {name: value}]`."""
     match argument:
         case str() as text:
-            known = dict(parameters)
+            variables = dict(parameters)
         case [str() as text, dict() as own]:
-            known = {**parameters, **{name: resolve(value, parameters) for name, value in own.items()}}
+            variables = {**parameters, **{name: resolve_intrinsics(value, parameters) for name, value in own.items()}}
         case _:
-            return Unknown(f"!Sub {argument}")
-    for literal, name in _PLACE.findall(text):
-        if not literal and isinstance(known.get(name, Unknown(name)), Unknown):
-            return Unknown(f"!Sub {text}")
-    return _PLACE.sub(lambda place: f"${{{place[2]}}}" if place[1] else scalar(known[place[2]]), text)
+            return UnresolvedValue(f"!Sub {argument}")
+    for literal, name in _PLACEHOLDER.findall(text):
+        if not literal and isinstance(variables.get(name, UnresolvedValue(name)), UnresolvedValue):
+            return UnresolvedValue(f"!Sub {text}")
+    return _PLACEHOLDER.sub(lambda place: f"${{{place[2]}}}" if place[1] else format_scalar(variables[place[2]]), text)
 
 
-def scalar(value: Any) -> str:  # noqa: ANN401  # as above
+def format_scalar(value: Any) -> str:  # noqa: ANN401  # as above
     """A YAML scalar as CloudFormation passes it on: text, with lower-case booleans."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -13,44 +13,44 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote
 
-from pilotlight.local.background_tasks import Invoke, Unawaited
-from pilotlight.local.gateway_errors import CLIENT_GONE, NO_FUNCTION, NO_ROUTE, TOO_LARGE, WRONG, GatewayError
-from pilotlight.local.limits import Limits
-from pilotlight.local.proxy_events import Answer
+from pilotlight.local.background_tasks import BackgroundTasks, Invoke
+from pilotlight.local.gateway_errors import CLIENT_GONE, INVALID_REQUEST, NO_FUNCTION, NO_ROUTE, TOO_LARGE, GatewayError
+from pilotlight.local.limits import GatewayLimits
+from pilotlight.local.proxy_events import HttpResponse
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
 
 PATH = re.compile(r"/2015-03-31/functions/([^/]+)/invocations/?")
-SIGNED = b"AWS4-HMAC-SHA256 "
+SIGNATURE_PREFIX = b"AWS4-HMAC-SHA256 "
 
 
 class InvokeApi:
     """Starts functions by name."""
 
-    def __init__(self, functions: Collection[str], invoke: Invoke, limits: Limits) -> None:
+    def __init__(self, functions: Collection[str], invoke: Invoke, limits: GatewayLimits) -> None:
         self._functions = functions
         self._invoke = invoke
         self._limit = limits.event_bytes
-        self._unawaited = Unawaited(invoke)
+        self._background_tasks = BackgroundTasks(invoke)
 
-    def takes(self, scope: Scope) -> bool:
+    def can_handle(self, scope: Scope) -> bool:
         """Whether a request is for this API."""
         return scope["method"] == "POST" and PATH.fullmatch(scope["raw_path"].decode("latin-1")) is not None
 
-    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+    async def handle_request(self, scope: Scope, receive: Receive) -> HttpResponse:
         """Answer an Invoke."""
         try:
             headers = dict(scope["headers"])
             check_caller(scope, headers.get(b"authorization", b""))
-            name = self._named(scope["raw_path"].decode("latin-1"))
+            name = self._find_function(scope["raw_path"].decode("latin-1"))
             event = await read_body(receive, self._limit) or b"{}"
             kind = headers.get(b"x-amz-invocation-type", b"RequestResponse").decode("latin-1")
-            return await self._started(name, event, kind)
+            return await self._start_function(name, event, kind)
         except GatewayError as error:
-            return _refused(error)
+            return _build_error_response(error)
 
-    def _named(self, path: str) -> str:
+    def _find_function(self, path: str) -> str:
         """The function that a path means: by name, by ARN, with a qualifier or without."""
         found = PATH.fullmatch(path)
         text = unquote(found[1]) if found else path
@@ -59,20 +59,22 @@ class InvokeApi:
             raise GatewayError(NO_FUNCTION, f"Function not found: {text}; there are {', '.join(self._functions)}.")
         return name
 
-    async def _started(self, name: str, event: bytes, kind: str) -> Answer:
+    async def _start_function(self, name: str, event: bytes, kind: str) -> HttpResponse:
         _check_json(event)
         if kind == "DryRun":
-            return Answer(204, [], b"")
+            return HttpResponse(204, [], b"")
         if kind == "Event":
-            self._unawaited.begin(self._unawaited.tell(name, event))
-            return _answer(202, b"")
+            self._background_tasks.start(self._background_tasks.invoke_function(name, event))
+            return _build_response(202, b"")
         if kind != "RequestResponse":
-            raise GatewayError(WRONG, f"{kind!r} is no InvocationType; RequestResponse, Event and DryRun are.")
+            raise GatewayError(
+                INVALID_REQUEST, f"{kind!r} is no InvocationType; RequestResponse, Event and DryRun are."
+            )
         try:
-            return _answer(200, await self._invoke(name, event), (b"x-amz-executed-version", b"$LATEST"))
+            return _build_response(200, await self._invoke(name, event), (b"x-amz-executed-version", b"$LATEST"))
         except GatewayError as exc:
             body = json.dumps({"errorMessage": str(exc), "errorType": exc.kind.error_type}).encode()
-            return _answer(200, body, (b"x-amz-function-error", b"Unhandled"))
+            return _build_response(200, body, (b"x-amz-function-error", b"Unhandled"))
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
@@ -96,7 +98,7 @@ def check_caller(scope: Scope, authorization: bytes) -> None:
     """On this machine, and with a signature."""
     client, server = scope["client"], scope["server"]
     is_near = client is not None and (ip_address(client[0]).is_loopback or client[0] == server[0])
-    if not (is_near and authorization.startswith(SIGNED)):
+    if not (is_near and authorization.startswith(SIGNATURE_PREFIX)):
         raise GatewayError(NO_ROUTE, "Missing Authentication Token")
 
 
@@ -104,15 +106,15 @@ def _check_json(event: bytes) -> None:
     try:
         json.loads(event)
     except ValueError as exc:
-        raise GatewayError(WRONG, f"Could not parse request body into json: {exc}.") from exc
+        raise GatewayError(INVALID_REQUEST, f"Could not parse request body into json: {exc}.") from exc
 
 
-def _answer(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> Answer:
+def _build_response(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> HttpResponse:
     own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    return Answer(status, [*own, *headers], body)
+    return HttpResponse(status, [*own, *headers], body)
 
 
-def _refused(error: GatewayError) -> Answer:
+def _build_error_response(error: GatewayError) -> HttpResponse:
     """An error in the Lambda API's form."""
     body = json.dumps({"Type": "User", "Message": str(error)}).encode()
-    return _answer(error.kind.status, body, (b"x-amzn-errortype", error.kind.error_type.encode()))
+    return _build_response(error.kind.status, body, (b"x-amzn-errortype", error.kind.error_type.encode()))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Limits:
+class GatewayLimits:
     """Sizes in bytes, times in seconds; the defaults are AWS's own."""
 
     body_bytes: int = 10 * 1024 * 1024  # API Gateway: a request's body

@@ -14,7 +14,7 @@ import sys
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def tie(gateway_pid: int) -> None:
+def tie_to_parent(gateway_pid: int) -> None:
     """Ask the kernel for SIGKILL at the gateway's death; exit at once when it has died already."""
     if sys.platform != "linux":
         return
@@ -28,7 +28,7 @@ def tie(gateway_pid: int) -> None:
 def main(arguments: list[str]) -> None:
     """Become the module that is named second, with the arguments that follow it."""
     gateway_pid, module, *rest = arguments
-    tie(int(gateway_pid))
+    tie_to_parent(int(gateway_pid))
     sys.argv = [module, *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

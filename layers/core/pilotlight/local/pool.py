@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from pilotlight.local.gateway_errors import CLIENT_GONE, FAILED, STOPPING, TIMED_OUT, GatewayError
-from pilotlight.local.limits import Limits
+from pilotlight.local.limits import GatewayLimits
 from pilotlight.local.runtime_api import Invocation
 
 log = logging.getLogger("pilotlight.local")
 
 
-class Worker(Protocol):
+class PooledEnvironment(Protocol):
     """An environment, as far as the pool knows it."""
 
     initialised: bool
@@ -30,132 +30,138 @@ class Worker(Protocol):
     def take(self, invocation: Invocation) -> None:
         """Work on this; only for one that is free."""
 
-    def unfinished(self) -> tuple[Invocation | None, bool]:
+    def get_unfinished(self) -> tuple[Invocation | None, bool]:
         """What it left undone when it ended, and whether its handler has seen it."""
 
-    def check(self, now: float) -> None:
+    def check_limits(self, now: float) -> None:
         """End it when it uses more than it may."""
 
     def end(self, reason: str) -> None:
         """Make `run` return soon."""
 
 
-OnFree = Callable[[Worker], None]
+OnFree = Callable[[PooledEnvironment], None]
 
 
-class Pool:
+class EnvironmentPool:
     """Up to `workers` environments; `idle_s` is how long one may be free."""
 
-    def __init__(self, make: Callable[[OnFree], Worker], workers: int, idle_s: float, limits: Limits) -> None:
-        self._make = make
+    def __init__(
+        self,
+        make_environment: Callable[[OnFree], PooledEnvironment],
+        workers: int,
+        idle_s: float,
+        limits: GatewayLimits,
+    ) -> None:
+        self._make_environment = make_environment
         self._workers = workers
         self._idle_s = idle_s
         self._limits = limits
-        self._running: dict[Worker, asyncio.Task[None]] = {}
-        self._free: list[Worker] = []  # the most recently used last
-        self._line: dict[str, Invocation] = {}  # by request id, the first to come first
-        self._watching: asyncio.Task[None] | None = None
+        self._running: dict[PooledEnvironment, asyncio.Task[None]] = {}
+        self._free: list[PooledEnvironment] = []  # the most recently used last
+        self._queue: dict[str, Invocation] = {}  # by request id, the first to come first
+        self._watch_task: asyncio.Task[None] | None = None
         self._stopping = False
 
     def start(self) -> None:
         """Begin to watch the environments; wants a running loop."""
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        self._watch_task = asyncio.get_running_loop().create_task(self._watch_environments())
 
     @property
-    def environments(self) -> Collection[Worker]:
+    def environments(self) -> Collection[PooledEnvironment]:
         """Those that have been started and have not ended."""
         return self._running.keys()
 
     async def stop(self) -> None:
         """End every environment, and wait until all of them are gone."""
         self._stopping = True
-        for invocation in list(self._line.values()):
-            invocation.fail(_stopping())
+        for invocation in list(self._queue.values()):
+            invocation.fail(_build_stopping_error())
         for environment in self._running:
             environment.end("was ended because the gateway is stopping")
         await asyncio.gather(*self._running.values())
-        if self._watching is not None:
-            self._watching.cancel()
+        if self._watch_task is not None:
+            self._watch_task.cancel()
 
-    async def answer(self, invocation: Invocation) -> bytes:
+    async def invoke_within_limit(self, invocation: Invocation) -> bytes:
         """The handler's JSON; `GatewayError` after the integration limit, though the handler goes on."""
-        timer = asyncio.get_running_loop().call_later(self._limits.integration_s, self._expire, invocation)
+        timer = asyncio.get_running_loop().call_later(self._limits.integration_s, self._expire_invocation, invocation)
         try:
-            return await self.outcome(invocation)
+            return await self.invoke(invocation)
         finally:
             timer.cancel()
 
-    async def outcome(self, invocation: Invocation) -> bytes:
+    async def invoke(self, invocation: Invocation) -> bytes:
         """The same without that limit, for what no HTTP request waits for; the function's own Timeout ends it."""
         if self._stopping:
-            raise _stopping()
+            raise _build_stopping_error()
         self._submit(invocation)
         try:
             return await invocation.outcome
         finally:
-            self._line.pop(invocation.request_id, None)
+            self._queue.pop(invocation.request_id, None)
 
     def _submit(self, invocation: Invocation) -> None:
         """Hand over to a free environment, or put in line."""
         if self._free:
             self._free.pop().take(invocation)
         else:
-            self._line[invocation.request_id] = invocation
-            self._grow()
+            self._queue[invocation.request_id] = invocation
+            self._start_environments()
 
-    def _expire(self, invocation: Invocation) -> None:
+    def _expire_invocation(self, invocation: Invocation) -> None:
         text = f"Endpoint request timed out: no answer within {self._limits.integration_s:g} s."
         invocation.fail(GatewayError(TIMED_OUT, text))
 
-    def _grow(self) -> None:
+    def _start_environments(self) -> None:
         """Start an environment for each in line that none is starting for."""
         starting = sum(not environment.initialised for environment in self._running)
-        missing = min(len(self._line) - starting, self._workers - len(self._running))
+        missing = min(len(self._queue) - starting, self._workers - len(self._running))
         for _ in range(missing):
-            environment = self._make(self._on_free)
-            self._running[environment] = asyncio.get_running_loop().create_task(self._keep(environment))
+            environment = self._make_environment(self._on_free)
+            self._running[environment] = asyncio.get_running_loop().create_task(self._run_environment(environment))
 
-    def _on_free(self, environment: Worker) -> None:
-        while self._line:
-            invocation = self._line.pop(next(iter(self._line)))
+    def _on_free(self, environment: PooledEnvironment) -> None:
+        while self._queue:
+            invocation = self._queue.pop(next(iter(self._queue)))
             if not invocation.is_abandoned():
                 return environment.take(invocation)
             invocation.fail(GatewayError(CLIENT_GONE, "The client went away before its turn."))
         return self._free.append(environment)
 
-    async def _keep(self, environment: Worker) -> None:
+    async def _run_environment(self, environment: PooledEnvironment) -> None:
         """Run an environment to its end, and see to what it leaves behind."""
         reason = await environment.run()
         del self._running[environment]
         if environment in self._free:
             self._free.remove(environment)
-        self._bury(environment, reason)
+        self._handle_end(environment, reason)
         if not self._stopping:
-            self._grow()
+            self._start_environments()
 
-    def _bury(self, environment: Worker, reason: str) -> None:
+    def _handle_end(self, environment: PooledEnvironment, reason: str) -> None:
         """Fail the invocation that died with it; one that it had not been shown goes to the head of the line."""
-        error = _stopping() if self._stopping else GatewayError(FAILED, f"Internal server error: {reason}.")
-        invocation, delivered = environment.unfinished()
-        if not environment.initialised and self._line:
-            self._line.pop(next(iter(self._line))).fail(error)  # the one that it was started for
+        error = _build_stopping_error() if self._stopping else GatewayError(FAILED, f"Internal server error: {reason}.")
+        invocation, delivered = environment.get_unfinished()
+        if not environment.initialised and self._queue:
+            self._queue.pop(next(iter(self._queue))).fail(error)  # the one that it was started for
         elif invocation is not None and (delivered or self._stopping):
             invocation.fail(error)
         else:
             log.log(logging.DEBUG if self._stopping else logging.INFO, "%s.", reason)  # nobody else is told
         if invocation is not None and not invocation.outcome.done():
-            self._line = {invocation.request_id: invocation, **self._line}
+            self._queue = {invocation.request_id: invocation, **self._queue}
 
-    async def _watch(self) -> None:
+    async def _watch_environments(self) -> None:
         while True:
             await asyncio.sleep(self._limits.watch_s)
             now = time.monotonic()
             for environment in self._running:
-                environment.check(now)
+                environment.check_limits(now)
             for environment in [free for free in self._free if now - (free.free_since or now) > self._idle_s]:
                 self._free.remove(environment)  # at once, lest it be given work while it dies
                 environment.end(f"was idle for {self._idle_s:g} s")
 
 
-def _stopping() -> GatewayError:
+def _build_stopping_error() -> GatewayError:
     return GatewayError(STOPPING, "Service unavailable: the gateway is stopping.")

@@ -18,8 +18,8 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from pilotlight.local.gateway_errors import FAILED, TOO_LARGE, GatewayError
-from pilotlight.local.limits import Limits
-from pilotlight.local.routes import Match
+from pilotlight.local.limits import GatewayLimits
+from pilotlight.local.routes import RouteMatch
 from pilotlight.local.template import Stack
 
 ACCOUNT_ID = "123456789012"  # as in AWS's own examples
@@ -27,11 +27,13 @@ API_ID = "local"
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name; RFC 9110, token
 _NOT_IN_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f]")  # a line break here would start a second answer
-_OURS = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})  # these belong to the connection
+_CONNECTION_HEADERS = frozenset(
+    {"content-length", "transfer-encoding", "connection", "keep-alive"}
+)  # these belong to the connection
 _WITHOUT_BODY = frozenset({204, 304})
 
 
-class Request(NamedTuple):
+class HttpRequest(NamedTuple):
     """An HTTP request that has been read in full; header names are in lower case."""
 
     method: str
@@ -45,7 +47,7 @@ class Request(NamedTuple):
     received: float  # s since the epoch
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """An HTTP response; header names are in lower case, and content-length is among them where there may be a body."""
 
     status: int
@@ -53,18 +55,18 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Events:
+class ProxyEventEncoder:
     """Makes the events of one API."""
 
-    def __init__(self, stack: Stack, limits: Limits) -> None:
+    def __init__(self, stack: Stack, limits: GatewayLimits) -> None:
         self._stage = stack.stage
         self._binary = stack.binary_media_types
         self._limit = limits.event_bytes
         self._encode = msgspec.json.Encoder().encode
 
-    def encode(self, request: Request, match: Match, authorizer: Mapping[str, Any] | None = None) -> bytes:
+    def encode(self, request: HttpRequest, match: RouteMatch, authorizer: Mapping[str, Any] | None = None) -> bytes:
         """The event as JSON, with what an authorizer said; `GatewayError` when Lambda would not take such a size."""
-        single, multiple = _headers(request)
+        single, multiple = _collect_headers(request)
         query = parse_qsl(request.query.decode("latin-1"), keep_blank_values=True) if request.query else ()
         is_binary = bool(request.body) and self._is_binary(single.get("content-type", ""))
         event = self._encode({
@@ -74,10 +76,10 @@ class Events:
             "headers": single,
             "multiValueHeaders": multiple,
             "queryStringParameters": dict(query) or None,
-            "multiValueQueryStringParameters": _grouped(query) or None,
+            "multiValueQueryStringParameters": _group_values(query) or None,
             "pathParameters": match.parameters or None,
             "stageVariables": None,
-            "requestContext": self._context(request, match, single, authorizer),
+            "requestContext": self._build_context(request, match, single, authorizer),
             "body": request.body if is_binary else request.body.decode(errors="replace") or None,  # bytes -> base64
             "isBase64Encoded": is_binary,
         })  # fmt: skip
@@ -95,8 +97,8 @@ class Events:
     def _is_binary(self, content_type: str) -> bool:
         return "*/*" in self._binary or content_type.partition(";")[0].strip().lower() in self._binary
 
-    def _context(
-        self, request: Request, match: Match, headers: Mapping[str, str], authorizer: Mapping[str, Any] | None
+    def _build_context(
+        self, request: HttpRequest, match: RouteMatch, headers: Mapping[str, str], authorizer: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         domain = headers.get("host", "")
         return {
@@ -111,7 +113,7 @@ class Events:
             "protocol": request.protocol,
             "requestId": request.request_id,
             "extendedRequestId": request.request_id,
-            "requestTime": _clf_time(int(request.received)),
+            "requestTime": _format_clf_time(int(request.received)),
             "requestTimeEpoch": int(request.received * 1000),
             "domainName": domain,
             "domainPrefix": domain.partition(".")[0],
@@ -119,7 +121,7 @@ class Events:
                 "accessKey": None,
                 "accountId": None,
                 "apiKey": headers.get("x-api-key"),
-                "apiKeyId": _key_id(headers.get("x-api-key")),
+                "apiKeyId": _derive_key_id(headers.get("x-api-key")),
                 "caller": None,
                 "sourceIp": request.source_ip,
                 "user": None,
@@ -129,16 +131,16 @@ class Events:
         }
 
 
-def _headers(request: Request) -> tuple[dict[str, str], dict[str, list[str]]]:
+def _collect_headers(request: HttpRequest) -> tuple[dict[str, str], dict[str, list[str]]]:
     """The client's headers and those that API Gateway adds: each name's last value, and all of its values."""
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
     pairs.append(("x-forwarded-for", request.source_ip))
     pairs.append(("x-forwarded-proto", "http"))
     pairs.append(("x-amzn-trace-id", request.trace_id))
-    return dict(pairs), _grouped(pairs)
+    return dict(pairs), _group_values(pairs)
 
 
-def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+def _group_values(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     grouped: dict[str, list[str]] = {}
     for name, value in pairs:
         grouped.setdefault(name, []).append(value)
@@ -146,13 +148,13 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 @lru_cache(maxsize=1024)
-def _key_id(key: str | None) -> str | None:
+def _derive_key_id(key: str | None) -> str | None:
     """An id such as AWS gives to a key: ten letters and digits that do not tell the key. Any key is known here."""
     return None if key is None else base64.b32encode(hashlib.sha256(key.encode()).digest())[:10].decode().lower()
 
 
 @lru_cache(maxsize=1)
-def _clf_time(second: int) -> str:
+def _format_clf_time(second: int) -> str:
     """`09/Apr/2015:12:34:56 +0000`, made once a second."""
     return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(second))
 
@@ -160,7 +162,7 @@ def _clf_time(second: int) -> str:
 Scalar = str | int | float | bool
 
 
-class _Reply(msgspec.Struct):
+class _HandlerReply(msgspec.Struct):
     """What a handler returns; the body stays JSON until it is known to be text or base64."""
 
     statusCode: Annotated[int, msgspec.Meta(ge=200, le=599)]  # noqa: N815  # AWS's name
@@ -170,52 +172,52 @@ class _Reply(msgspec.Struct):
     isBase64Encoded: bool | None = None  # noqa: N815  # AWS's name
 
 
-_decode_reply = msgspec.json.Decoder(_Reply).decode
+_decode_reply = msgspec.json.Decoder(_HandlerReply).decode
 _decode_text = msgspec.json.Decoder(str | None).decode
 _decode_base64 = msgspec.json.Decoder(bytes | None).decode
 
 
-def decode(payload: bytes) -> Answer:
+def parse_handler_reply(payload: bytes) -> HttpResponse:
     """The HTTP response that a handler's JSON stands for; `GatewayError` says what is malformed."""
     try:
         reply = _decode_reply(payload)
     except msgspec.DecodeError as exc:
-        raise _malformed(f"{exc}") from exc
-    headers = _reply_headers(reply)
-    body = _body(reply)
+        raise _build_reply_error(f"{exc}") from exc
+    headers = _collect_reply_headers(reply)
+    body = _decode_body(reply)
     if reply.statusCode in _WITHOUT_BODY:
-        return Answer(reply.statusCode, headers, b"")
+        return HttpResponse(reply.statusCode, headers, b"")
     if not any(name == b"content-type" for name, _ in headers):
         headers.append((b"content-type", b"application/json"))  # as a REST API does
     headers.append((b"content-length", b"%d" % len(body)))
-    return Answer(reply.statusCode, headers, body)
+    return HttpResponse(reply.statusCode, headers, body)
 
 
-def _body(reply: _Reply) -> bytes:
+def _decode_body(reply: _HandlerReply) -> bytes:
     try:
         if reply.isBase64Encoded:
             return _decode_base64(reply.body) or b""
         return (_decode_text(reply.body) or "").encode()
     except msgspec.DecodeError as exc:
         what = "base64, as its isBase64Encoded says" if reply.isBase64Encoded else "a string, as by json.dumps"
-        raise _malformed(f"its body is not {what} ({exc})") from exc
+        raise _build_reply_error(f"its body is not {what} ({exc})") from exc
 
 
-def _reply_headers(reply: _Reply) -> list[tuple[bytes, bytes]]:
+def _collect_reply_headers(reply: _HandlerReply) -> list[tuple[bytes, bytes]]:
     """Those of `multiValueHeaders`, then those of `headers` whose name is not among them; none of the connection's."""
     multiple = {name.lower(): values for name, values in (reply.multiValueHeaders or {}).items()}
     single = {name.lower(): value for name, value in (reply.headers or {}).items()}
     pairs = [(name, value) for name, values in multiple.items() for value in values]
     pairs += [(name, value) for name, value in single.items() if name not in multiple]
-    return [_header(name, value) for name, value in pairs if name not in _OURS]
+    return [_encode_header(name, value) for name, value in pairs if name not in _CONNECTION_HEADERS]
 
 
-def _header(name: str, value: Scalar) -> tuple[bytes, bytes]:
+def _encode_header(name: str, value: Scalar) -> tuple[bytes, bytes]:
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     if _NOT_IN_VALUE.search(text) or not _NAME.fullmatch(name):
-        raise _malformed(f"header {name!r} has the value {text!r}, which HTTP cannot carry")
+        raise _build_reply_error(f"header {name!r} has the value {text!r}, which HTTP cannot carry")
     return name.encode(), text.encode("latin-1", errors="replace")
 
 
-def _malformed(what: str) -> GatewayError:
-    return GatewayError(FAILED, f"Internal server error: malformed Lambda proxy response: {what}.")
+def _build_reply_error(problem: str) -> GatewayError:
+    return GatewayError(FAILED, f"Internal server error: malformed Lambda proxy response: {problem}.")

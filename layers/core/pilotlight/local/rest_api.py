@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 from uuid import uuid4
 
-from pilotlight.local.authorizer import Guard
+from pilotlight.local.authorizer import LocalAuthorizer
 from pilotlight.local.gateway_errors import NO_ROUTE, GatewayError
 from pilotlight.local.invoke_api import read_body
-from pilotlight.local.limits import Limits
-from pilotlight.local.pool import Pool
-from pilotlight.local.proxy_events import Answer, Events, Request, decode
-from pilotlight.local.routes import Match, Routes
+from pilotlight.local.limits import GatewayLimits
+from pilotlight.local.pool import EnvironmentPool
+from pilotlight.local.proxy_events import HttpRequest, HttpResponse, ProxyEventEncoder, parse_handler_reply
+from pilotlight.local.routes import RouteMatch, RouteTable
 from pilotlight.local.runtime_api import Invocation
 from pilotlight.local.template import GatewayResponse, Stack
 
@@ -29,18 +29,18 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 AWS_BODY = '{"message":$context.error.messageString}'  # of an API without GatewayResponses
 SERVER_ERROR = 500  # the statuses from here on are not the client's fault
-UNWORDED = GatewayResponse(None, None)
+DEFAULT_RESPONSE = GatewayResponse(None, None)
 
 log = logging.getLogger("pilotlight.local")
 
 
-class Service(Protocol):
+class AwsService(Protocol):
     """An API of AWS's that functions call, at the same address."""
 
-    def takes(self, scope: Scope) -> bool:
+    def can_handle(self, scope: Scope) -> bool:
         """Whether a request is for this API."""
 
-    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+    async def handle_request(self, scope: Scope, receive: Receive) -> HttpResponse:
         """Answer one that is."""
 
 
@@ -53,56 +53,58 @@ class RestApi:
     def __init__(
         self,
         stack: Stack,
-        pools: Mapping[str, Pool],
-        limits: Limits,
-        services: Sequence[Service] = (),
-        guard: Guard | None = None,
+        pools: Mapping[str, EnvironmentPool],
+        limits: GatewayLimits,
+        services: Sequence[AwsService] = (),
+        authorizer: LocalAuthorizer | None = None,
     ) -> None:
         self._services = services
-        self._guard = guard
-        self._routes = Routes(stack.routes, stack.stage)
-        self._events = Events(stack, limits)
+        self._authorizer = authorizer
+        self._routes = RouteTable(stack.routes, stack.stage)
+        self._event_encoder = ProxyEventEncoder(stack, limits)
         self._responses = stack.gateway_responses
         self._pools = pools
         self._limit = limits.body_bytes
-        self._id_head = str(uuid4())[:-12]
+        self._id_prefix = str(uuid4())[:-12]
         self._ids = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        begun = time.perf_counter()
-        request_id = f"{self._id_head}{next(self._ids):012x}"  # looks like a UUID, at a tenth of the cost
+        started = time.perf_counter()
+        request_id = f"{self._id_prefix}{next(self._ids):012x}"  # looks like a UUID, at a tenth of the cost
         invocation: Invocation | None = None
         try:
-            service = next((each for each in self._services if each.takes(scope)), None)
+            service = next((each for each in self._services if each.can_handle(scope)), None)
             if service is not None:
-                answer = await service.answer(scope, receive)
+                response = await service.handle_request(scope, receive)
             else:
-                match = self._match(scope)
-                invocation = await self._invocation(scope, receive, match, request_id)
-                answer = decode(await self._pools[match.route.function].answer(invocation))
+                match = self._match_route(scope)
+                invocation = await self._build_invocation(scope, receive, match, request_id)
+                response = parse_handler_reply(await self._pools[match.route.function].invoke_within_limit(invocation))
         except GatewayError as error:
             log.log(logging.WARNING if error.kind.status >= SERVER_ERROR else logging.DEBUG, "%s", error)
-            answer = self._worded(error)
+            response = self._format_error(error)
         request_id_value = request_id.encode()
-        headers = [*answer.headers, (b"x-amzn-requestid", request_id_value), (b"x-amz-apigw-id", request_id_value)]
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        headers = [*response.headers, (b"x-amzn-requestid", request_id_value), (b"x-amz-apigw-id", request_id_value)]
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
         if log.isEnabledFor(logging.INFO):
-            took_ms = (time.perf_counter() - begun) * 1000
+            took_ms = (time.perf_counter() - started) * 1000
             path = scope["raw_path"].decode("latin-1")  # still encoded, so that it cannot break the line
-            log.info("%s %s %d %.1f ms%s", scope["method"], path, answer.status, took_ms, _cold(invocation))
+            log.info(
+                "%s %s %d %.1f ms%s", scope["method"], path, response.status, took_ms, _format_cold_start(invocation)
+            )
 
-    def _match(self, scope: Scope) -> Match:
+    def _match_route(self, scope: Scope) -> RouteMatch:
         match = self._routes.match(scope["method"], scope["raw_path"].decode("latin-1"))
         if match is None:
             raise GatewayError(NO_ROUTE, "Missing Authentication Token")
         return match
 
-    async def _invocation(self, scope: Scope, receive: Receive, match: Match, request_id: str) -> Invocation:
+    async def _build_invocation(self, scope: Scope, receive: Receive, match: RouteMatch, request_id: str) -> Invocation:
         """The event of a request that has been read in full."""
         now = time.time()
-        request = Request(
+        request = HttpRequest(
             method=scope["method"],
             query=scope["query_string"],
             headers=scope["headers"],
@@ -113,16 +115,16 @@ class RestApi:
             trace_id=f"Root=1-{int(now):08x}-{request_id.replace('-', '')[:24]}",
             received=now,
         )
-        authorizer = None if self._guard is None else await self._guard.check(request, match)
-        event = self._events.encode(request, match, authorizer)
+        authorizer = None if self._authorizer is None else await self._authorizer.authorize_request(request, match)
+        event = self._event_encoder.encode(request, match, authorizer)
         outcome = asyncio.get_running_loop().create_future()
         return Invocation(request_id, request.trace_id, event, outcome, lambda: _is_gone(receive))
 
-    def _worded(self, error: GatewayError) -> Answer:
+    def _format_error(self, error: GatewayError) -> HttpResponse:
         """An error as the template words it: by its own kind, else by DEFAULT_4XX or DEFAULT_5XX, else as AWS does."""
         kind, message = error.kind, str(error)
-        own = self._responses.get(kind.response, UNWORDED)
-        default = self._responses.get("DEFAULT_4XX" if kind.status < SERVER_ERROR else "DEFAULT_5XX", UNWORDED)
+        own = self._responses.get(kind.response, DEFAULT_RESPONSE)
+        default = self._responses.get("DEFAULT_4XX" if kind.status < SERVER_ERROR else "DEFAULT_5XX", DEFAULT_RESPONSE)
         body = own.body or default.body or AWS_BODY
         body = body.replace("$context.error.messageString", json.dumps(message))
         content = body.replace("$context.error.message", message).encode()
@@ -132,7 +134,7 @@ class RestApi:
             (b"x-amzn-errortype", kind.error_type.encode()),
             *((name.encode(), value.encode("latin-1")) for name, value in own.headers),
         ]
-        return Answer(own.status or default.status or kind.status, headers, content)
+        return HttpResponse(own.status or default.status or kind.status, headers, content)
 
 
 def _is_gone(receive: Receive) -> bool:
@@ -150,6 +152,6 @@ def _is_gone(receive: Receive) -> bool:
     return False
 
 
-def _cold(invocation: Invocation | None) -> str:
+def _format_cold_start(invocation: Invocation | None) -> str:
     """As Lambda's REPORT line tells it: only with the first invocation of an environment."""
     return "" if invocation is None or invocation.cold_ms is None else f" cold {invocation.cold_ms:.0f} ms"

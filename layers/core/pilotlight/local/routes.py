@@ -10,13 +10,13 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from pilotlight.errors import InvalidInputError
-from pilotlight.local.template import Route
+from pilotlight.local.template import ApiRoute
 
 
-class Match(NamedTuple):
+class RouteMatch(NamedTuple):
     """A route, the path that led to it without the stage and still encoded, and its decoded parameters."""
 
-    route: Route
+    route: ApiRoute
     path: str
     parameters: dict[str, str]
 
@@ -27,54 +27,54 @@ class _Node:
 
     static: dict[str, "_Node"] = field(default_factory=dict)
     parameter: "_Node | None" = None
-    methods: dict[str, Route] = field(default_factory=dict)  # of the resource that ends here
-    proxy: dict[str, Route] = field(default_factory=dict)  # of the resource that takes all that follows
+    methods: dict[str, ApiRoute] = field(default_factory=dict)  # of the resource that ends here
+    proxy: dict[str, ApiRoute] = field(default_factory=dict)  # of the resource that takes all that follows
 
 
-Found = tuple[dict[str, Route], list[str]]  # the methods of a resource, and what its parameters stand for
+ResourceMatch = tuple[dict[str, ApiRoute], list[str]]  # the methods of a resource, and what its parameters stand for
 
 
-class Routes:
+class RouteTable:
     """The routes of one API, and its stage."""
 
-    def __init__(self, routes: Collection[Route], stage: str) -> None:
+    def __init__(self, routes: Collection[ApiRoute], stage: str) -> None:
         self._root = _Node()
-        self._names = {route: _names(route.resource) for route in routes}
+        self._names = {route: _list_parameter_names(route.resource) for route in routes}
         self._stage = "/" + stage
         for route in routes:
-            self._add(route)
+            self._add_route(route)
 
-    def match(self, method: str, raw_path: str) -> Match | None:
+    def match(self, method: str, raw_path: str) -> RouteMatch | None:
         """The route of a request, None when there is none; `raw_path` is percent-encoded as the client sent it."""
-        match = self._match(method, raw_path)
+        match = self._match_path(method, raw_path)
         if match is None and (raw_path + "/").startswith(self._stage + "/"):
-            match = self._match(method, raw_path.removeprefix(self._stage) or "/")
+            match = self._match_path(method, raw_path.removeprefix(self._stage) or "/")
         return match
 
-    def _match(self, method: str, path: str) -> Match | None:
-        found = _find(self._root, _segments(path), 0, [])
+    def _match_path(self, method: str, path: str) -> RouteMatch | None:
+        found = _find_resource(self._root, _split_path(path), 0, [])
         if found is None:
             return None
         methods, values = found
         route = methods.get(method) or methods.get("ANY")
         if route is None:
             return None
-        return Match(route, path, dict(zip(self._names[route], values, strict=True)))
+        return RouteMatch(route, path, dict(zip(self._names[route], values, strict=True)))
 
-    def _add(self, route: Route) -> None:
+    def _add_route(self, route: ApiRoute) -> None:
         node = self._root
         for segment in route.resource.strip("/").split("/"):
             if segment.startswith("{") and segment.endswith("+}"):
-                return _claim(node.proxy, route)
+                return _claim_method(node.proxy, route)
             if segment.startswith("{"):
                 node.parameter = node.parameter or _Node()
                 node = node.parameter
             else:
                 node = node.static.setdefault(segment, _Node())
-        return _claim(node.methods, route)
+        return _claim_method(node.methods, route)
 
 
-def _claim(methods: dict[str, Route], route: Route) -> None:
+def _claim_method(methods: dict[str, ApiRoute], route: ApiRoute) -> None:
     other = methods.setdefault(route.method, route)
     if other is not route:
         raise InvalidInputError(
@@ -83,26 +83,26 @@ def _claim(methods: dict[str, Route], route: Route) -> None:
         )
 
 
-def _names(resource: str) -> list[str]:
+def _list_parameter_names(resource: str) -> list[str]:
     return [segment.strip("{+}") for segment in resource.split("/") if segment.startswith("{")]
 
 
-def _segments(path: str) -> list[str]:
+def _split_path(path: str) -> list[str]:
     """Decoded one by one, so that an encoded slash stays inside its segment."""
     segments = path.strip("/").split("/")
     return [unquote(segment) for segment in segments] if "%" in path else segments
 
 
-def _find(node: _Node, segments: list[str], index: int, values: list[str]) -> Found | None:
+def _find_resource(node: _Node, segments: list[str], index: int, values: list[str]) -> ResourceMatch | None:
     """The most specific resource below `node` for the segments from `index` on."""
     if index == len(segments):
         return (node.methods, values) if node.methods else None
     segment = segments[index]
     found = None
     if segment in node.static:
-        found = _find(node.static[segment], segments, index + 1, values)
+        found = _find_resource(node.static[segment], segments, index + 1, values)
     if found is None and node.parameter is not None and segment:
-        found = _find(node.parameter, segments, index + 1, [*values, segment])
+        found = _find_resource(node.parameter, segments, index + 1, [*values, segment])
     if found is None and node.proxy and segment:
         found = (node.proxy, [*values, "/".join(segments[index:])])
     return found

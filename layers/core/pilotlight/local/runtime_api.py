@@ -42,7 +42,7 @@ class Invocation:
             self.outcome.set_exception(error)
 
 
-class Owner(Protocol):
+class RuntimeObserver(Protocol):
     """Who is told what a runtime client does."""
 
     def on_next(self) -> None:
@@ -58,55 +58,55 @@ class Owner(Protocol):
 class RuntimeApi:
     """What one environment is given and gives back."""
 
-    def __init__(self, function: str, arn: str, timeout_s: float, answer_bytes: int, owner: Owner) -> None:
+    def __init__(self, function: str, arn: str, timeout_s: float, answer_bytes: int, owner: RuntimeObserver) -> None:
         self._function = function
         self._arn = arn
         self._timeout_s = timeout_s
         self._limit = answer_bytes
         self._owner = owner
-        self._parked: asyncio.Transport | None = None
+        self._waiting_transport: asyncio.Transport | None = None
         self.invocation: Invocation | None = None
-        self.delivered = False  # whether the runtime client has seen `invocation`
+        self.is_delivered = False  # whether the runtime client has seen `invocation`
 
-    def connection(self) -> asyncio.Protocol:
+    def create_connection(self) -> asyncio.Protocol:
         """A protocol for a new connection of the runtime client."""
         return _Connection(self, self._limit)
 
-    def give(self, invocation: Invocation) -> None:
+    def assign_invocation(self, invocation: Invocation) -> None:
         """Answer the client's long poll with this invocation, now or as soon as it asks."""
-        self.invocation, self.delivered = invocation, False
-        if self._parked is not None:
-            self._deliver(self._parked, invocation)
+        self.invocation, self.is_delivered = invocation, False
+        if self._waiting_transport is not None:
+            self._deliver(self._waiting_transport, invocation)
 
-    def forget(self, transport: asyncio.BaseTransport | None) -> None:
+    def drop_connection(self, transport: asyncio.BaseTransport | None) -> None:
         """A connection is gone; it takes no work any more."""
-        if self._parked is transport:
-            self._parked = None
+        if self._waiting_transport is transport:
+            self._waiting_transport = None
 
-    def handle(self, call: "Call") -> bytes:
+    def handle_call(self, call: "RuntimeCall") -> bytes:
         """Act on one call of the client; what it is answered, empty for a long poll."""
         path = call.path.removeprefix(PREFIX).split(b"/")
         match call.method, path:
             case b"GET", [b"invocation", b"next"]:
-                return self._next(call.transport)
+                return self._handle_next(call.transport)
             case b"POST", [b"invocation", request_id, b"response"]:
-                return self._response(request_id, call)
+                return self._handle_response(request_id, call)
             case b"POST", [b"invocation", request_id, b"error"]:
-                return self._error(request_id, call)
+                return self._handle_error(request_id, call)
             case b"POST", [b"init", b"error"]:
-                self._owner.on_init_error(_error_text(call))
+                self._owner.on_init_error(_format_error_report(call))
                 return ACCEPTED
-        return _refusal(404, "NotFound", f"the Runtime API has no {call.method.decode()} {call.path.decode()}")
+        return _format_refusal(404, "NotFound", f"the Runtime API has no {call.method.decode()} {call.path.decode()}")
 
-    def _next(self, transport: asyncio.Transport) -> bytes:
-        self._parked = transport
+    def _handle_next(self, transport: asyncio.Transport) -> bytes:
+        self._waiting_transport = transport
         self._owner.on_next()
-        if self._parked is transport and self.invocation is not None and not self.delivered:
+        if self._waiting_transport is transport and self.invocation is not None and not self.is_delivered:
             self._deliver(transport, self.invocation)
         return b""
 
     def _deliver(self, transport: asyncio.Transport, invocation: Invocation) -> None:
-        self._parked, self.delivered = None, True
+        self._waiting_transport, self.is_delivered = None, True
         deadline_ms = int((time.time() + self._timeout_s) * 1000)
         head = (
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -118,39 +118,41 @@ class RuntimeApi:
         )
         transport.writelines((head.encode(), invocation.event))
 
-    def _take(self, request_id: bytes) -> Invocation | None:
+    def _take_invocation(self, request_id: bytes) -> Invocation | None:
         """The invocation that the client speaks of, if it is the one that it was given."""
         invocation = self.invocation
-        if invocation is None or not self.delivered or invocation.request_id.encode() != request_id:
+        if invocation is None or not self.is_delivered or invocation.request_id.encode() != request_id:
             return None
         self.invocation = None
         return invocation
 
-    def _response(self, request_id: bytes, call: "Call") -> bytes:
-        invocation = self._take(request_id)
+    def _handle_response(self, request_id: bytes, call: "RuntimeCall") -> bytes:
+        invocation = self._take_invocation(request_id)
         if invocation is None:
             return STALE
         if call.size > self._limit:
             text = f"the answer of {self._function} is {call.size} bytes, and Lambda takes {self._limit} at most"
             invocation.fail(GatewayError(FAILED, f"Internal server error: {text}. Answer with less, or in parts."))
-            return _refusal(413, "RequestEntityTooLarge", text)  # AWS's client exits now: it costs the environment
+            return _format_refusal(
+                413, "RequestEntityTooLarge", text
+            )  # AWS's client exits now: it costs the environment
         call.transport.write(ACCEPTED)  # first, since the client is waiting, and what follows takes longer
-        invocation.finish(call.body())
+        invocation.finish(call.join_body())
         self._owner.on_done()
         return b""
 
-    def _error(self, request_id: bytes, call: "Call") -> bytes:
-        invocation = self._take(request_id)
+    def _handle_error(self, request_id: bytes, call: "RuntimeCall") -> bytes:
+        invocation = self._take_invocation(request_id)
         if invocation is None:
             return STALE
-        text = f"Internal server error: {self._function} failed with {_error_text(call)}."
-        invocation.fail(GatewayError(FAILED, text, _error_text(call).partition(": ")[2]))
+        text = f"Internal server error: {self._function} failed with {_format_error_report(call)}."
+        invocation.fail(GatewayError(FAILED, text, _format_error_report(call).partition(": ")[2]))
         self._owner.on_done()
         return ACCEPTED
 
 
 @dataclass(slots=True)
-class Call:
+class RuntimeCall:
     """One request of the runtime client; `size` counts its body even where that was too large to be kept."""
 
     transport: asyncio.Transport
@@ -159,7 +161,7 @@ class Call:
     size: int = 0
     chunks: list[bytes] = field(default_factory=list)
 
-    def body(self) -> bytes:
+    def join_body(self) -> bytes:
         """The whole body."""
         return self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
 
@@ -176,7 +178,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # create_server gives no other kind
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._api.forget(self._transport)
+        self._api.drop_connection(self._transport)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -185,7 +187,7 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
     def on_message_begin(self) -> None:
-        self._call = Call(self._transport)
+        self._call = RuntimeCall(self._transport)
 
     def on_url(self, url: bytes) -> None:
         self._call.path += url
@@ -197,29 +199,29 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._call.method = self._parser.get_method()
-        answer = self._api.handle(self._call)
+        answer = self._api.handle_call(self._call)
         if answer:
             self._transport.write(answer)
 
 
-def _error_text(call: Call) -> str:
+def _format_error_report(call: RuntimeCall) -> str:
     """`ValueError: what was wrong`, of the report that a client posts."""
     try:
-        report = json.loads(call.body())
+        report = json.loads(call.join_body())
         return f"{report['errorType']}: {report['errorMessage']}"[:ERROR_CHARACTERS]
     except (ValueError, KeyError, TypeError):
-        return f"a report that cannot be read: {call.body()[:200]!r}"
+        return f"a report that cannot be read: {call.join_body()[:200]!r}"
 
 
-def _answer(status: str, document: dict[str, str]) -> bytes:
+def _format_response(status: str, document: dict[str, str]) -> bytes:
     body = json.dumps(document)
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return (head + body).encode()
 
 
-def _refusal(status: int, error_type: str, message: str) -> bytes:
-    return _answer(f"{status} Refused", {"errorMessage": message, "errorType": error_type})
+def _format_refusal(status: int, error_type: str, message: str) -> bytes:
+    return _format_response(f"{status} Refused", {"errorMessage": message, "errorType": error_type})
 
 
-ACCEPTED = _answer("202 Accepted", {"status": "OK"})
-STALE = _refusal(400, "InvalidRequestID", "this is not the request that the environment was given")
+ACCEPTED = _format_response("202 Accepted", {"status": "OK"})
+STALE = _format_refusal(400, "InvalidRequestID", "this is not the request that the environment was given")

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 PREFIX = "/2018-06-01/runtime"
-Handler = Callable[[Any, "Context"], Any]
-Report = dict[str, Any]
+Handler = Callable[[Any, "LambdaContext"], Any]
+ErrorReport = dict[str, Any]
 
 
 class RuntimeApiError(Exception):
@@ -27,7 +27,7 @@ class RuntimeApiError(Exception):
 
 
 @dataclass(frozen=True)
-class Context:
+class LambdaContext:
     """What a handler is told of its invocation; the names are AWS's."""
 
     aws_request_id: str
@@ -46,7 +46,7 @@ class Context:
         return max(self.deadline_ms - int(time.time() * 1000), 0)
 
     @classmethod
-    def of(cls, headers: http.client.HTTPMessage, environ: Mapping[str, str]) -> "Context":
+    def from_headers(cls, headers: http.client.HTTPMessage, environ: Mapping[str, str]) -> "LambdaContext":
         """From the headers of an invocation and the variables of the environment."""
         return cls(
             aws_request_id=headers["Lambda-Runtime-Aws-Request-Id"],
@@ -66,7 +66,7 @@ class RuntimeClient:
     def __init__(self, address: str) -> None:
         self._connection = http.client.HTTPConnection(address)
 
-    def next(self) -> tuple[bytes, http.client.HTTPMessage]:
+    def next_event(self) -> tuple[bytes, http.client.HTTPMessage]:
         """The next event, and the headers that describe it; waits for as long as there is none."""
         self._connection.request("GET", f"{PREFIX}/invocation/next")
         response = self._connection.getresponse()
@@ -81,14 +81,14 @@ class RuntimeClient:
             raise RuntimeApiError(f"The Runtime API answered {response.status} to {path}: {text}")
 
 
-def load(handler: str) -> Handler:
+def load_handler(handler: str) -> Handler:
     """The function that `module.function` names; raises whatever its import raises."""
     module, _, function = handler.rpartition(".")
     found: Handler = getattr(importlib.import_module(module), function)
     return found
 
 
-def report(exc: BaseException, error_type: str, message: str) -> Report:
+def report_error(exc: BaseException, error_type: str, message: str) -> ErrorReport:
     """An error in the form that the Runtime API takes; it goes to stdout too, as AWS's client does it."""
     stack = traceback.format_tb(exc.__traceback__)
     found = {"errorType": error_type, "errorMessage": message, "stackTrace": stack}
@@ -96,33 +96,33 @@ def report(exc: BaseException, error_type: str, message: str) -> Report:
     return found
 
 
-def init_report(exc: Exception, handler: str) -> Report:
+def report_init_error(exc: Exception, handler: str) -> ErrorReport:
     """Why a handler could not be loaded, under the names that AWS uses."""
     module, _, function = handler.rpartition(".")
     if not module or not function:
-        return report(exc, "Runtime.MalformedHandlerName", f"Bad handler '{handler}': write module.function")
+        return report_error(exc, "Runtime.MalformedHandlerName", f"Bad handler '{handler}': write module.function")
     if isinstance(exc, ImportError):
-        return report(exc, "Runtime.ImportModuleError", f"Unable to import module '{module}': {exc}")
+        return report_error(exc, "Runtime.ImportModuleError", f"Unable to import module '{module}': {exc}")
     if isinstance(exc, SyntaxError):
-        return report(exc, "Runtime.UserCodeSyntaxError", f"Syntax error in module '{module}': {exc}")
+        return report_error(exc, "Runtime.UserCodeSyntaxError", f"Syntax error in module '{module}': {exc}")
     if isinstance(exc, AttributeError) and module in sys.modules and not hasattr(sys.modules[module], function):
-        return report(exc, "Runtime.HandlerNotFound", f"Handler '{function}' missing on module '{module}'")
-    return report(exc, type(exc).__name__, str(exc))
+        return report_error(exc, "Runtime.HandlerNotFound", f"Handler '{function}' missing on module '{module}'")
+    return report_error(exc, type(exc).__name__, str(exc))
 
 
-def answer(client: RuntimeClient, handler: Handler, environ: Mapping[str, str]) -> None:
+def handle_next_event(client: RuntimeClient, handler: Handler, environ: Mapping[str, str]) -> None:
     """Take one event and post what the handler makes of it; SystemExit and the like end the environment."""
-    event, headers = client.next()
-    context = Context.of(headers, environ)
+    event, headers = client.next_event()
+    context = LambdaContext.from_headers(headers, environ)
     try:
         result = handler(json.loads(event), context)
     except Exception as exc:  # noqa: BLE001  # whatever the handler raises is the caller's to hear, not ours to handle
-        failure = report(exc, type(exc).__name__, str(exc))
+        failure = report_error(exc, type(exc).__name__, str(exc))
         return client.post(f"invocation/{context.aws_request_id}/error", json.dumps(failure))
     try:
         body = json.dumps(result)
     except (TypeError, ValueError) as exc:
-        failure = report(exc, "Runtime.MarshalError", f"Unable to marshal response: {exc}")
+        failure = report_error(exc, "Runtime.MarshalError", f"Unable to marshal response: {exc}")
         return client.post(f"invocation/{context.aws_request_id}/error", json.dumps(failure))
     return client.post(f"invocation/{context.aws_request_id}/response", body)
 
@@ -131,12 +131,12 @@ def main(name: str, environ: Mapping[str, str]) -> None:
     """Load the handler and serve it until the process is ended."""
     client = RuntimeClient(environ["AWS_LAMBDA_RUNTIME_API"])
     try:
-        handler = load(name)
+        handler = load_handler(name)
     except Exception as exc:  # noqa: BLE001  # as above
-        client.post("init/error", json.dumps(init_report(exc, name)))
+        client.post("init/error", json.dumps(report_init_error(exc, name)))
         sys.exit(1)
     while True:
-        answer(client, handler, environ)
+        handle_next_event(client, handler, environ)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 
 from pilotlight.errors import InvalidInputError, UnsupportedError
 from pilotlight.local import intrinsics
-from pilotlight.local.intrinsics import Unknown, scalar
+from pilotlight.local.intrinsics import UnresolvedValue, format_scalar
 
 DEFAULT_MEMORY_MB = 128  # Lambda's
 DEFAULT_TIMEOUT_S = 3  # Lambda's
@@ -23,7 +23,7 @@ IMPLICIT_STAGE = "Prod"  # SAM's, for an API that the template does not declare
 
 
 @dataclass(frozen=True)
-class Function:
+class FunctionSpec:
     """A handler and its limits; `environment` holds the variables whose values are known before a deploy."""
 
     logical_id: str
@@ -35,7 +35,7 @@ class Function:
 
 
 @dataclass(frozen=True)
-class Route:
+class ApiRoute:
     """One event of `Type: Api`: `method` in capitals or ANY, `resource` as written, `function` by logical id."""
 
     method: str
@@ -44,7 +44,7 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Authorizer:
+class AuthorizerSpec:
     """A TOKEN authorizer of the API: `function` by logical id, asked before the routes whose resources are listed.
 
     `pattern` is what the Authorization header must look like, and an answer holds for `ttl_s` seconds.
@@ -69,7 +69,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Subscription:
+class LogSubscription:
     """One event of `Type: CloudWatchLogs`: `function` gets the JSON lines with `field` in the log of `source`."""
 
     function: str
@@ -78,7 +78,7 @@ class Subscription:
 
 
 @dataclass(frozen=True)
-class Rule:
+class EventRule:
     """One event of `Type: EventBridgeRule`: `function` gets the events of the default bus that the pattern matches."""
 
     function: str
@@ -98,26 +98,26 @@ class GatewayResponse:
 class Stack:
     """The part of a template that can be served."""
 
-    functions: Mapping[str, Function]
-    routes: tuple[Route, ...]
+    functions: Mapping[str, FunctionSpec]
+    routes: tuple[ApiRoute, ...]
     stage: str
     gateway_responses: Mapping[str, GatewayResponse]
     binary_media_types: frozenset[str]
     root: Path
     schedules: tuple[Schedule, ...] = ()
-    subscriptions: tuple[Subscription, ...] = ()
-    rules: tuple[Rule, ...] = ()
-    authorizer: Authorizer | None = None
+    subscriptions: tuple[LogSubscription, ...] = ()
+    rules: tuple[EventRule, ...] = ()
+    authorizer: AuthorizerSpec | None = None
 
 
-def load(path: Path, parameters: Mapping[str, str] | None = None) -> Stack:
+def load_stack(path: Path, parameters: Mapping[str, str] | None = None) -> Stack:
     """Read a template with these parameters; `InvalidInputError` says what is wrong with it, where, and what to do."""
     path = path.resolve()
-    return _Template(path, intrinsics.read(path, parameters)).stack()
+    return _Template(path, intrinsics.read_template(path, parameters)).build_stack()
 
 
 @dataclass(frozen=True)
-class _Event:
+class _FunctionEvent:
     """An event of a function that can happen here, and where it stands in the template."""
 
     kind: str
@@ -132,127 +132,146 @@ class _Template:
     def __init__(self, path: Path, document: Mapping[str, Any], root: Path | None = None) -> None:
         self._path = path
         self._root = root or path.parent
-        self._resources = self._mapping(document.get("Resources"), "Resources")
-        self._globals = self._mapping(document.get("Globals") or {}, "Globals")
+        self._resources = self._require_mapping(document.get("Resources"), "Resources")
+        self._globals = self._require_mapping(document.get("Globals") or {}, "Globals")
 
-    def stack(self) -> Stack:
-        events = self._all_events()
-        nested = list(self._nested())
-        routes = tuple(self._route(event) for event in events if event.kind == "Api")
+    def build_stack(self) -> Stack:
+        events = self._list_events()
+        nested = list(self._load_nested())
+        routes = tuple(self._build_route(event) for event in events if event.kind == "Api")
         if not routes:
-            raise self._wrong("Resources", "no function has an event of Type: Api; add one")
-        api = self._api()
-        authorizer = self._authorizer(self._mapping(api.get("DefinitionBody") or {}, "DefinitionBody"))
+            raise self._build_error("Resources", "no function has an event of Type: Api; add one")
+        api = self._get_api_properties()
+        authorizer = self._build_authorizer(self._require_mapping(api.get("DefinitionBody") or {}, "DefinitionBody"))
         names = [event.function for event in events] + ([authorizer.function] if authorizer else [])
         return Stack(
-            functions={name: self._function(name) for name in names}
-            | {name: found for each in nested for name, found in each.functions().items()},
+            functions={name: self._build_function(name) for name in names}
+            | {name: found for each in nested for name, found in each.build_functions().items()},
             routes=routes,
             authorizer=authorizer,
-            schedules=tuple(self._schedule(event) for event in events if event.kind == "Schedule"),
-            subscriptions=tuple(self._subscription(event) for event in events if event.kind == "CloudWatchLogs"),
-            rules=tuple(rule for each in (self, *nested) for rule in each.rules()),
-            stage=scalar(self._known(api.get("StageName", IMPLICIT_STAGE), "StageName of the API")),
-            gateway_responses=self._gateway_responses(api),
+            schedules=tuple(self._build_schedule(event) for event in events if event.kind == "Schedule"),
+            subscriptions=tuple(self._build_subscription(event) for event in events if event.kind == "CloudWatchLogs"),
+            rules=tuple(rule for each in (self, *nested) for rule in each.build_rules()),
+            stage=format_scalar(self._require_value(api.get("StageName", IMPLICIT_STAGE), "StageName of the API")),
+            gateway_responses=self._build_gateway_responses(api),
             binary_media_types=frozenset(
-                str(kind).replace("~1", "/") for kind in self._list(api.get("BinaryMediaTypes"), "BinaryMediaTypes")
+                str(kind).replace("~1", "/")
+                for kind in self._require_list(api.get("BinaryMediaTypes"), "BinaryMediaTypes")
             ),
             root=self._path.parent,
         )
 
-    def functions(self) -> dict[str, Function]:
+    def build_functions(self) -> dict[str, FunctionSpec]:
         """The functions that something here starts, by logical id."""
-        return {event.function: self._function(event.function) for event in self._all_events()}
+        return {event.function: self._build_function(event.function) for event in self._list_events()}
 
-    def rules(self) -> tuple[Rule, ...]:
+    def build_rules(self) -> tuple[EventRule, ...]:
         """Who is told of which events of the bus."""
-        return tuple(self._rule(event) for event in self._all_events() if event.kind == "EventBridgeRule")
+        return tuple(self._build_rule(event) for event in self._list_events() if event.kind == "EventBridgeRule")
 
-    def _all_events(self) -> list[_Event]:
-        return [event for name in self._of_type("AWS::Serverless::Function") for event in self._events(name)]
+    def _list_events(self) -> list[_FunctionEvent]:
+        return [
+            event for name in self._list_resources("AWS::Serverless::Function") for event in self._iter_events(name)
+        ]
 
-    def _nested(self) -> Iterator["_Template"]:
+    def _load_nested(self) -> Iterator["_Template"]:
         """The templates that lie on this disk, with the parameters that they are given."""
-        for name in self._of_type("AWS::Serverless::Application"):
-            location = self._properties(name).get("Location")
+        for name in self._list_resources("AWS::Serverless::Application"):
+            location = self._get_properties(name).get("Location")
             if isinstance(location, str) and "://" not in location:
                 path = self._path.parent / location
-                given = self._mapping(self._properties(name).get("Parameters") or {}, f"Parameters of {name}")
-                known = {key: value for key, value in given.items() if not isinstance(value, Unknown)}
-                yield _Template(path, intrinsics.read(path, known), self._root)
+                parameters = self._require_mapping(
+                    self._get_properties(name).get("Parameters") or {}, f"Parameters of {name}"
+                )
+                known = {key: value for key, value in parameters.items() if not isinstance(value, UnresolvedValue)}
+                yield _Template(path, intrinsics.read_template(path, known), self._root)
 
-    def _of_type(self, kind: str) -> list[str]:
-        return [name for name, resource in self._resources.items() if self._mapping(resource, name).get("Type") == kind]
+    def _list_resources(self, kind: str) -> list[str]:
+        return [
+            name
+            for name, resource in self._resources.items()
+            if self._require_mapping(resource, name).get("Type") == kind
+        ]
 
-    def _properties(self, name: str) -> dict[str, Any]:
-        return self._mapping(self._resources[name].get("Properties") or {}, f"Properties of {name}")
+    def _get_properties(self, name: str) -> dict[str, Any]:
+        return self._require_mapping(self._resources[name].get("Properties") or {}, f"Properties of {name}")
 
-    def _api(self) -> dict[str, Any]:
+    def _get_api_properties(self) -> dict[str, Any]:
         """The properties of the one API, those of Globals below them."""
-        names = self._of_type("AWS::Serverless::Api")
+        names = self._list_resources("AWS::Serverless::Api")
         if len(names) > 1:
             raise UnsupportedError(f"{self._path} has the APIs {', '.join(names)}; the local gateway serves one.")
-        shared = self._mapping(self._globals.get("Api") or {}, "Globals.Api")
-        return {**shared, **(self._properties(names[0]) if names else {})}
+        shared = self._require_mapping(self._globals.get("Api") or {}, "Globals.Api")
+        return {**shared, **(self._get_properties(names[0]) if names else {})}
 
-    def _authorizer(self, document: Mapping[str, Any]) -> Authorizer | None:
+    def _build_authorizer(self, document: Mapping[str, Any]) -> AuthorizerSpec | None:
         """The one of the security schemes that has an authorizer, and the paths that ask for it."""
-        components = self._mapping(document.get("components") or {}, "components")
-        schemes = self._mapping(components.get("securitySchemes") or {}, "securitySchemes")
+        components = self._require_mapping(document.get("components") or {}, "components")
+        schemes = self._require_mapping(components.get("securitySchemes") or {}, "securitySchemes")
         for name, scheme in schemes.items():
-            if found := self._mapping(scheme, name).get("x-amazon-apigateway-authorizer"):
-                uri = self._mapping(found, name).get("authorizerUri")
-                function = re.search(r"functions/\$?\{?(\w+)", uri.text if isinstance(uri, Unknown) else str(uri))
+            if found := self._require_mapping(scheme, name).get("x-amazon-apigateway-authorizer"):
+                uri = self._require_mapping(found, name).get("authorizerUri")
+                function = re.search(
+                    r"functions/\$?\{?(\w+)", uri.text if isinstance(uri, UnresolvedValue) else str(uri)
+                )
                 if function is None or function[1] not in self._resources:
-                    raise self._wrong(name, f"authorizerUri is {uri!r}, which names no function of this template")
-                paths = self._mapping(document.get("paths") or {}, "paths")
-                asked = frozenset(path for path, item in paths.items() if self._asks(item, path, name))
-                ttl_s = self._whole(found.get("authorizerResultTtlInSeconds", 300), f"TTL of {name}")
-                return Authorizer(function[1], asked, str(found.get("identityValidationExpression", "")), ttl_s)
+                    raise self._build_error(name, f"authorizerUri is {uri!r}, which names no function of this template")
+                paths = self._require_mapping(document.get("paths") or {}, "paths")
+                secured_paths = frozenset(
+                    path for path, item in paths.items() if self._requires_scheme(item, path, name)
+                )
+                ttl_s = self._require_whole_number(found.get("authorizerResultTtlInSeconds", 300), f"TTL of {name}")
+                return AuthorizerSpec(
+                    function[1], secured_paths, str(found.get("identityValidationExpression", "")), ttl_s
+                )
         return None
 
-    def _asks(self, item: object, path: str, scheme: str) -> bool:
+    def _requires_scheme(self, item: object, path: str, scheme: str) -> bool:
         """Whether a method of a path asks for a security scheme."""
-        methods = self._mapping(item, path).values()
+        methods = self._require_mapping(item, path).values()
         needs = [need for method in methods if isinstance(method, dict) for need in method.get("security") or ()]
         return any(scheme in need for need in needs)
 
-    def _gateway_responses(self, api: Mapping[str, Any]) -> dict[str, GatewayResponse]:
-        responses = self._mapping(api.get("GatewayResponses") or {}, "GatewayResponses")
-        return {kind: self._gateway_response(kind, spec) for kind, spec in responses.items()}
+    def _build_gateway_responses(self, api: Mapping[str, Any]) -> dict[str, GatewayResponse]:
+        responses = self._require_mapping(api.get("GatewayResponses") or {}, "GatewayResponses")
+        return {kind: self._build_gateway_response(kind, spec) for kind, spec in responses.items()}
 
-    def _gateway_response(self, kind: str, spec: object) -> GatewayResponse:
-        spec = self._mapping(spec, f"GatewayResponses.{kind}")
-        bodies = self._mapping(spec.get("ResponseTemplates") or {}, f"ResponseTemplates of {kind}")
+    def _build_gateway_response(self, kind: str, spec: object) -> GatewayResponse:
+        spec = self._require_mapping(spec, f"GatewayResponses.{kind}")
+        bodies = self._require_mapping(spec.get("ResponseTemplates") or {}, f"ResponseTemplates of {kind}")
         status, body = spec.get("StatusCode"), bodies.get("application/json")
         if not isinstance(body, str | None):
-            raise self._wrong(f"ResponseTemplates of {kind}", f"application/json is {body!r}, not a text; quote it")
-        parameters = self._mapping(spec.get("ResponseParameters") or {}, f"ResponseParameters of {kind}")
-        headers = self._mapping(parameters.get("Headers") or {}, f"Headers of {kind}")
+            raise self._build_error(
+                f"ResponseTemplates of {kind}", f"application/json is {body!r}, not a text; quote it"
+            )
+        parameters = self._require_mapping(spec.get("ResponseParameters") or {}, f"ResponseParameters of {kind}")
+        headers = self._require_mapping(parameters.get("Headers") or {}, f"Headers of {kind}")
         return GatewayResponse(
-            None if status is None else self._whole(status, f"StatusCode of {kind}"),
+            None if status is None else self._require_whole_number(status, f"StatusCode of {kind}"),
             body,
             tuple((name.lower(), str(value).strip("'")) for name, value in headers.items()),
         )
 
-    def _events(self, name: str) -> Iterator[_Event]:
+    def _iter_events(self, name: str) -> Iterator[_FunctionEvent]:
         """The events of a function that can happen here."""
-        events = self._mapping(self._properties(name).get("Events") or {}, f"Events of {name}")
+        events = self._require_mapping(self._get_properties(name).get("Events") or {}, f"Events of {name}")
         for event_name, event in events.items():
             where = f"event {event_name} of {name}"
-            event = self._mapping(event, where)
+            event = self._require_mapping(event, where)
             if (kind := event.get("Type")) in ("Api", "Schedule", "CloudWatchLogs", "EventBridgeRule"):
-                yield _Event(kind, name, self._mapping(event.get("Properties"), where), where)
+                yield _FunctionEvent(kind, name, self._require_mapping(event.get("Properties"), where), where)
 
-    def _route(self, event: _Event) -> Route:
-        resource = self._known(event.properties.get("Path"), f"Path of {event.where}")
-        method = self._known(event.properties.get("Method"), f"Method of {event.where}")
+    def _build_route(self, event: _FunctionEvent) -> ApiRoute:
+        resource = self._require_value(event.properties.get("Path"), f"Path of {event.where}")
+        method = self._require_value(event.properties.get("Method"), f"Method of {event.where}")
         if not (isinstance(resource, str) and resource.startswith("/") and isinstance(method, str)):
-            raise self._wrong(event.where, f"Path {resource!r} and Method {method!r} are no route; write /x and GET")
-        return Route(method.upper().replace("X-AMAZON-APIGATEWAY-ANY-METHOD", "ANY"), resource, event.function)
+            raise self._build_error(
+                event.where, f"Path {resource!r} and Method {method!r} are no route; write /x and GET"
+            )
+        return ApiRoute(method.upper().replace("X-AMAZON-APIGATEWAY-ANY-METHOD", "ANY"), resource, event.function)
 
-    def _schedule(self, event: _Event) -> Schedule:
-        words = str(self._known(event.properties.get("Schedule"), f"Schedule of {event.where}"))
+    def _build_schedule(self, event: _FunctionEvent) -> Schedule:
+        words = str(self._require_value(event.properties.get("Schedule"), f"Schedule of {event.where}"))
         daily = re.fullmatch(r"cron\((\d+) (\d+) \* \* \? \*\)", words)
         if daily is not None:
             return Schedule(event.function, UNITS_S["day"], 60 * int(daily[1]) + 3600 * int(daily[2]))
@@ -264,85 +283,95 @@ class _Template:
             )
         return Schedule(event.function, int(found[1]) * UNITS_S[found[2]])
 
-    def _rule(self, event: _Event) -> Rule:
-        return Rule(event.function, self._mapping(event.properties.get("Pattern"), f"Pattern of {event.where}"))
+    def _build_rule(self, event: _FunctionEvent) -> EventRule:
+        return EventRule(
+            event.function, self._require_mapping(event.properties.get("Pattern"), f"Pattern of {event.where}")
+        )
 
-    def _subscription(self, event: _Event) -> Subscription:
+    def _build_subscription(self, event: _FunctionEvent) -> LogSubscription:
         """The function whose log it is stands in the name of the log group."""
         group = event.properties.get("LogGroupName")
-        if isinstance(group, Unknown) and group.text.startswith("!Ref "):
-            group = self._properties(group.text.removeprefix("!Ref ")).get("LogGroupName")
-        source = re.search(r"/aws/lambda/(?:\$\{)?(\w+)\}?", group.text if isinstance(group, Unknown) else str(group))
+        if isinstance(group, UnresolvedValue) and group.text.startswith("!Ref "):
+            group = self._get_properties(group.text.removeprefix("!Ref ")).get("LogGroupName")
+        source = re.search(
+            r"/aws/lambda/(?:\$\{)?(\w+)\}?", group.text if isinstance(group, UnresolvedValue) else str(group)
+        )
         pattern = re.fullmatch(r"\{ *\$\.(\w+) *= *\* *\}", str(event.properties.get("FilterPattern")))
         if source is None or pattern is None:
             raise UnsupportedError(
                 f"{self._path}: {event.where}: what is understood here is the log group of a function of this "
                 "template, /aws/lambda/${Name}, and a FilterPattern such as { $.Field = * }."
             )
-        return Subscription(event.function, source[1], pattern[1])
+        return LogSubscription(event.function, source[1], pattern[1])
 
-    def _function(self, name: str) -> Function:
-        shared = self._mapping(self._globals.get("Function") or {}, "Globals.Function")
-        own = self._properties(name)
+    def _build_function(self, name: str) -> FunctionSpec:
+        shared = self._require_mapping(self._globals.get("Function") or {}, "Globals.Function")
+        own = self._get_properties(name)
         merged = {**shared, **own}
-        handler = self._known(merged.get("Handler"), f"Handler of {name}")
+        handler = self._require_value(merged.get("Handler"), f"Handler of {name}")
         if not isinstance(handler, str):
-            raise self._wrong(name, f"Handler is {handler!r}; write Handler: folder.module.function")
-        return Function(
+            raise self._build_error(name, f"Handler is {handler!r}; write Handler: folder.module.function")
+        return FunctionSpec(
             logical_id=name,
             handler=handler,
-            memory_mb=self._whole(merged.get("MemorySize", DEFAULT_MEMORY_MB), f"MemorySize of {name}"),
-            timeout_s=self._whole(merged.get("Timeout", DEFAULT_TIMEOUT_S), f"Timeout of {name}"),
-            environment=self._variables(name, shared, own) | self._logging(merged),
-            python_path=(self._root, *self._layers(name, shared, own)),
+            memory_mb=self._require_whole_number(merged.get("MemorySize", DEFAULT_MEMORY_MB), f"MemorySize of {name}"),
+            timeout_s=self._require_whole_number(merged.get("Timeout", DEFAULT_TIMEOUT_S), f"Timeout of {name}"),
+            environment=self._merge_variables(name, shared, own) | self._build_logging_variables(merged),
+            python_path=(self._root, *self._find_layers(name, shared, own)),
         )
 
-    def _variables(self, name: str, *levels: Mapping[str, Any]) -> dict[str, str]:
+    def _merge_variables(self, name: str, *levels: Mapping[str, Any]) -> dict[str, str]:
         """The variables of Globals and of the function, without those that depend on real resources."""
         merged: dict[str, Any] = {}
         for level in levels:
             where = f"Environment of {name}"
-            merged |= self._mapping(self._mapping(level.get("Environment") or {}, where).get("Variables") or {}, where)
-        return {key: scalar(value) for key, value in merged.items() if not isinstance(value, Unknown)}
+            merged |= self._require_mapping(
+                self._require_mapping(level.get("Environment") or {}, where).get("Variables") or {}, where
+            )
+        return {key: format_scalar(value) for key, value in merged.items() if not isinstance(value, UnresolvedValue)}
 
-    def _logging(self, function: Mapping[str, Any]) -> dict[str, str]:
+    def _build_logging_variables(self, function: Mapping[str, Any]) -> dict[str, str]:
         """What Lambda tells its runtime client about `LoggingConfig`: JSON lines instead of text."""
-        config = self._mapping(function.get("LoggingConfig") or {}, "LoggingConfig")
+        config = self._require_mapping(function.get("LoggingConfig") or {}, "LoggingConfig")
         names = {"LogFormat": "AWS_LAMBDA_LOG_FORMAT", "ApplicationLogLevel": "AWS_LAMBDA_LOG_LEVEL"}
-        return {names[key]: scalar(value) for key, value in config.items() if key in names}
+        return {names[key]: format_scalar(value) for key, value in config.items() if key in names}
 
-    def _layers(self, function: str, *levels: Mapping[str, Any]) -> Iterator[Path]:
+    def _find_layers(self, function: str, *levels: Mapping[str, Any]) -> Iterator[Path]:
         """Folders of the layers that this template builds; a layer by ARN is not here, and left out."""
-        references = [item for level in levels for item in self._list(level.get("Layers"), f"Layers of {function}")]
-        known = {f"!Ref {name}": name for name in self._of_type("AWS::Serverless::LayerVersion")}
+        references = [
+            item for level in levels for item in self._require_list(level.get("Layers"), f"Layers of {function}")
+        ]
+        known = {f"!Ref {name}": name for name in self._list_resources("AWS::Serverless::LayerVersion")}
         for reference in references:
-            name = known.get(reference.text) if isinstance(reference, Unknown) else None
+            name = known.get(reference.text) if isinstance(reference, UnresolvedValue) else None
             if name is not None:
-                content = self._known(self._properties(name).get("ContentUri"), f"ContentUri of {name}")
+                content = self._require_value(self._get_properties(name).get("ContentUri"), f"ContentUri of {name}")
                 yield self._path.parent / str(content)
 
-    def _mapping(self, node: object, where: str) -> dict[str, Any]:
+    def _require_mapping(self, node: object, where: str) -> dict[str, Any]:
         if not isinstance(node, dict):
-            raise self._wrong(where, f"a mapping belongs here, not {node!r}")
+            raise self._build_error(where, f"a mapping belongs here, not {node!r}")
         return node
 
-    def _list(self, node: object, where: str) -> list[Any]:
+    def _require_list(self, node: object, where: str) -> list[Any]:
         if not isinstance(node, list | None):
-            raise self._wrong(where, f"a list belongs here, not {node!r}")
+            raise self._build_error(where, f"a list belongs here, not {node!r}")
         return node or []
 
-    def _known(self, value: object, where: str) -> object:
-        if isinstance(value, Unknown):
-            raise self._wrong(where, f"{value.text} is known only on AWS; write a value, or a parameter with a Default")
+    def _require_value(self, value: object, where: str) -> object:
+        if isinstance(value, UnresolvedValue):
+            raise self._build_error(
+                where, f"{value.text} is known only on AWS; write a value, or a parameter with a Default"
+            )
         if value is None:
-            raise self._wrong(where, "it is missing")
+            raise self._build_error(where, "it is missing")
         return value
 
-    def _whole(self, value: object, where: str) -> int:
+    def _require_whole_number(self, value: object, where: str) -> int:
         try:
-            return int(scalar(self._known(value, where)))
+            return int(format_scalar(self._require_value(value, where)))
         except ValueError as exc:
-            raise self._wrong(where, f"{value!r} is not a whole number") from exc
+            raise self._build_error(where, f"{value!r} is not a whole number") from exc
 
-    def _wrong(self, where: str, what: str) -> InvalidInputError:
-        return InvalidInputError(f"{self._path}: {where}: {what}.")
+    def _build_error(self, where: str, problem: str) -> InvalidInputError:
+        return InvalidInputError(f"{self._path}: {where}: {problem}.")

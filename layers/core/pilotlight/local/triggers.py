@@ -13,48 +13,50 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from pilotlight.local.background_tasks import Invoke, Unawaited
+from pilotlight.local.background_tasks import BackgroundTasks, Invoke
 from pilotlight.local.proxy_events import ACCOUNT_ID
-from pilotlight.local.template import Schedule, Subscription
+from pilotlight.local.template import LogSubscription, Schedule
 
 
 class Triggers:
     """The schedules and subscriptions of a stack, at work between `start` and `stop`."""
 
-    def __init__(self, schedules: Sequence[Schedule], subscriptions: Sequence[Subscription], invoke: Invoke) -> None:
+    def __init__(self, schedules: Sequence[Schedule], subscriptions: Sequence[LogSubscription], invoke: Invoke) -> None:
         self._schedules = schedules
         self._subscriptions = subscriptions
-        self._unawaited = Unawaited(invoke)
+        self._background_tasks = BackgroundTasks(invoke)
 
     def start(self) -> None:
         """Begin to count; wants a running loop."""
         for schedule in self._schedules:
-            self._unawaited.begin(self._repeat(schedule))
+            self._background_tasks.start(self._run_schedule(schedule))
 
     async def stop(self) -> None:
         """Begin nothing any more."""
-        await self._unawaited.stop()
+        await self._background_tasks.stop()
 
-    def heard(self, source: str, line: bytes) -> None:
+    def on_log_line(self, source: str, line: bytes) -> None:
         """A function has written a line to its log; invoke those that have subscribed to such lines."""
         for subscription in self._subscriptions:
-            if subscription.source == source and matches(subscription, line):
-                self._unawaited.begin(self._unawaited.tell(subscription.function, log_event(source, line)))
+            if subscription.source == source and matches_subscription(subscription, line):
+                self._background_tasks.start(
+                    self._background_tasks.invoke_function(subscription.function, build_log_event(source, line))
+                )
 
-    async def _repeat(self, schedule: Schedule) -> None:
+    async def _run_schedule(self, schedule: Schedule) -> None:
         while True:
-            await asyncio.sleep(wait_s(schedule, time.time()))
-            await self._unawaited.tell(schedule.function, scheduled_event())
+            await asyncio.sleep(seconds_until_next(schedule, time.time()))
+            await self._background_tasks.invoke_function(schedule.function, build_schedule_event())
 
 
-def wait_s(schedule: Schedule, now: float) -> float:
+def seconds_until_next(schedule: Schedule, now: float) -> float:
     """Seconds from `now`, in seconds since 1970, to the schedule's next time; a whole turn where that is now."""
     if schedule.at_s is None:
         return schedule.every_s
     return schedule.every_s - (now - schedule.at_s) % schedule.every_s
 
 
-def matches(subscription: Subscription, line: bytes) -> bool:
+def matches_subscription(subscription: LogSubscription, line: bytes) -> bool:
     """Whether the line is JSON with the subscription's field; most are settled without parsing."""
     if subscription.field.encode() not in line:
         return False
@@ -65,7 +67,7 @@ def matches(subscription: Subscription, line: bytes) -> bool:
     return isinstance(content, dict) and subscription.field in content
 
 
-def log_event(source: str, line: bytes) -> bytes:
+def build_log_event(source: str, line: bytes) -> bytes:
     """The event of a subscription filter: base64 of gzip of JSON."""
     now = int(time.time() * 1000)
     batch = {
@@ -80,7 +82,7 @@ def log_event(source: str, line: bytes) -> bytes:
     return json.dumps({"awslogs": {"data": data}}).encode()
 
 
-def scheduled_event() -> bytes:
+def build_schedule_event() -> bytes:
     """The event of a schedule of EventBridge."""
     content = {
         "version": "0",

@@ -9,33 +9,37 @@ import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 
-HEADER = "x-correlation-id"
-REQUEST_ID = "x-request-id"
-FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:;=/+@-]{0,127}")
-CURRENT: ContextVar[str] = ContextVar("correlation", default="")
+CORRELATION_HEADER = "x-correlation-id"
+REQUEST_ID_HEADER = "x-request-id"
+CORRELATION_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:;=/+@-]{0,127}")
+CURRENT_CORRELATION_ID: ContextVar[str] = ContextVar("correlation", default="")
 
 
-def of(headers: Mapping[str, str], default: str) -> str:
+def get_correlation_id(headers: Mapping[str, str], default: str) -> str:
     """The caller's id, by x-correlation-id or x-request-id; else the default. Header names are in lower case."""
-    given = headers.get(HEADER) or headers.get(REQUEST_ID)
-    return given if given and FORM.fullmatch(given) else default or headers.get("x-amzn-trace-id", "")
+    caller_id = headers.get(CORRELATION_HEADER) or headers.get(REQUEST_ID_HEADER)
+    return (
+        caller_id
+        if caller_id and CORRELATION_ID_PATTERN.fullmatch(caller_id)
+        else default or headers.get("x-amzn-trace-id", "")
+    )
 
 
-def begin(correlation: str) -> str:
+def set_correlation_id(correlation_id: str) -> str:
     """From here on, this thread works on that call."""
-    CURRENT.set(correlation)
-    return correlation
+    CURRENT_CORRELATION_ID.set(correlation_id)
+    return correlation_id
 
 
-class Record(logging.LogRecord):
+class CorrelationLogRecord(logging.LogRecord):
     """A record with the field `correlation_id`, which Lambda's JSON lines show as any field that a record has."""
 
-    def __init__(self, *arguments: object, **named: object) -> None:
-        super().__init__(*arguments, **named)  # type: ignore[arg-type]  # as logging calls it
-        if correlation := CURRENT.get():
-            self.correlation_id = correlation
+    def __init__(self, *arguments: object, **keywords: object) -> None:
+        super().__init__(*arguments, **keywords)  # type: ignore[arg-type]  # as logging calls it
+        if correlation_id := CURRENT_CORRELATION_ID.get():
+            self.correlation_id = correlation_id
 
 
-def install() -> None:
+def install_log_record_factory() -> None:
     """Have every logger of this process make such records; once or more."""
-    logging.setLogRecordFactory(Record)
+    logging.setLogRecordFactory(CorrelationLogRecord)

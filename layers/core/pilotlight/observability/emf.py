@@ -24,20 +24,25 @@ def count(name: str, properties: Mapping[str, object] | None = None, **dimension
 
     `properties` stand in the same line of the log, for whoever reads it, and make no metric of their own.
     """
-    sets = [["function"], [*dimensions]] if dimensions else [["function"]]
-    told = {"Timestamp": time.time_ns() // 1_000_000, "CloudWatchMetrics": [directive([name], sets, "Count")]}
-    line = {**(properties or {}), "_aws": told, "function": FUNCTION or "local", **dimensions, name: 1}
+    dimension_sets = [["function"], [*dimensions]] if dimensions else [["function"]]
+    metadata = {
+        "Timestamp": time.time_ns() // 1_000_000,
+        "CloudWatchMetrics": [build_directive([name], dimension_sets, "Count")],
+    }
+    line = {**(properties or {}), "_aws": metadata, "function": FUNCTION or "local", **dimensions, name: 1}
     sys.stdout.write(msgspec.json.encode(line, enc_hook=str).decode() + "\n")
     sys.stdout.flush()
 
 
-def directive(names: Sequence[str], sets: Sequence[Sequence[str]], unit: str | None = None) -> Directive:
+def build_directive(
+    names: Sequence[str], dimension_sets: Sequence[Sequence[str]], unit: str | None = None
+) -> Directive:
     """What makes metrics of these fields, under each of these sets of dimensions."""
     metrics = [{"Name": name, "Unit": unit} if unit else {"Name": name} for name in names]
-    return {"Namespace": NAMESPACE, "Dimensions": sets, "Metrics": metrics}
+    return {"Namespace": NAMESPACE, "Dimensions": dimension_sets, "Metrics": metrics}
 
 
-def emit(line: str) -> None:
+def write_line(line: str) -> None:
     """Whole lines about calls to standard output, which is a function's log; elsewhere it is for results, so nothing.
 
     By one write, so that threads do not mix, past sys.stdout, whose two layers take as long as a line does. Lambda's

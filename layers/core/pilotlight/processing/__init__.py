@@ -10,64 +10,71 @@ needs them.
 from collections.abc import Mapping, Sequence
 
 from pilotlight.contracts.manifest import Manifest
-from pilotlight.contracts.processing import Classification, Embedding, Image, Table
+from pilotlight.contracts.processing import (
+    ClassificationPostprocessing,
+    EmbeddingPostprocessing,
+    ImagePreprocessing,
+    TablePreprocessing,
+)
 from pilotlight.processing import classification, embedding, regression, tabular, tensor
-from pilotlight.processing.signature import Signature, choose
+from pilotlight.processing.signature import CallSignature, choose_signature
 from pilotlight.runtime.assets import Assets
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 
-DATATYPES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
+DATATYPES_BY_DTYPE = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
 
 
-def prepare(manifest: Manifest, tensors: Mapping[str, Array], assets: Assets | None = None) -> Mapping[str, Array]:
+def preprocess_inputs(
+    manifest: Manifest, tensors: Mapping[str, Array], assets: Assets | None = None
+) -> Mapping[str, Array]:
     """The feeds for the graph, from what the caller sent; `InvalidInputError` says what is wrong with it.
 
     Datatypes are the protocol's to check, since they decide how bytes become arrays.
     """
     steps = manifest.prepare
     if steps is None:
-        return tensor.checked(manifest, tensors)
-    way = called(manifest, tensors)
-    if way.raw:
-        return tensor.checked(manifest, tensors)
-    tensor.check_names(manifest, way.names, tensors)
-    if isinstance(steps, Table):
-        feeds = tabular.feeds(steps, manifest, tensors)
-    elif isinstance(steps, Image):
+        return tensor.check_feeds(manifest, tensors)
+    signature = get_call_signature(manifest, tensors)
+    if signature.is_raw:
+        return tensor.check_feeds(manifest, tensors)
+    tensor.check_input_names(manifest, signature.input_names, tensors)
+    if isinstance(steps, TablePreprocessing):
+        feeds = tabular.build_table_feeds(steps, manifest, tensors)
+    elif isinstance(steps, ImagePreprocessing):
         from pilotlight.processing import image
 
-        feeds = image.feeds(steps, manifest, tensors[steps.name])
+        feeds = image.build_image_feeds(steps, manifest, tensors[steps.name])
     else:
         from pilotlight.processing import text
 
-        feeds = text.feeds(steps, manifest, tensors[steps.name], assets or Assets())
-    return tensor.checked(manifest, feeds)
+        feeds = text.build_text_feeds(steps, manifest, tensors[steps.name], assets or Assets())
+    return tensor.check_feeds(manifest, feeds)
 
 
-def called(manifest: Manifest, tensors: Mapping[str, Array]) -> Signature:
+def get_call_signature(manifest: Manifest, tensors: Mapping[str, Array]) -> CallSignature:
     """The way in which these tensors call the model, with the outputs that come back by default."""
-    return choose(manifest, {name: DATATYPES[array.dtype] for name, array in tensors.items()})
+    return choose_signature(manifest, {name: DATATYPES_BY_DTYPE[array.dtype] for name, array in tensors.items()})
 
 
-def needs(manifest: Manifest, wanted: Sequence[str]) -> list[str]:
+def select_graph_outputs(manifest: Manifest, requested_outputs: Sequence[str]) -> list[str]:
     """The graph's outputs that the wanted ones are made of."""
     finish = manifest.finish
     if finish is None:
-        return list(dict.fromkeys(wanted))
-    return list(dict.fromkeys(finish.output if name in finish.names else name for name in wanted))
+        return list(dict.fromkeys(requested_outputs))
+    return list(dict.fromkeys(finish.output if name in finish.output_names else name for name in requested_outputs))
 
 
-def finish(
-    manifest: Manifest, results: Mapping[str, Array], feeds: Mapping[str, Array], wanted: Sequence[str]
+def postprocess_outputs(
+    manifest: Manifest, results: Mapping[str, Array], feeds: Mapping[str, Array], requested_outputs: Sequence[str]
 ) -> Mapping[str, Array]:
     """The wanted outputs by name: the graph's own, and those that the finish makes of them."""
     steps = manifest.finish
-    if steps is None or not set(wanted) & set(steps.names):
+    if steps is None or not set(requested_outputs) & set(steps.output_names):
         return results
-    answer = results[steps.output]
-    if isinstance(steps, Classification):
-        return {**results, **classification.outputs(steps, manifest.labels, answer)}
-    if isinstance(steps, Embedding):
-        return {**results, steps.name: embedding.vectors(steps, answer, feeds.get(embedding.MASK))}
-    return {**results, steps.name: regression.numbers(steps, answer)}
+    graph_output = results[steps.output]
+    if isinstance(steps, ClassificationPostprocessing):
+        return {**results, **classification.build_label_outputs(steps, manifest.labels, graph_output)}
+    if isinstance(steps, EmbeddingPostprocessing):
+        return {**results, steps.name: embedding.build_embeddings(steps, graph_output, feeds.get(embedding.MASK_INPUT))}
+    return {**results, steps.name: regression.restore_units(steps, graph_output)}

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pilotlight.contracts.processing import Classification
+from pilotlight.contracts.processing import ClassificationPostprocessing
 from pilotlight.runtime.session import Array
 
 
-def outputs(steps: Classification, labels: Sequence[str], scores: Array) -> dict[str, Array]:
+def build_label_outputs(steps: ClassificationPostprocessing, labels: Sequence[str], scores: Array) -> dict[str, Array]:
     """The caller's outputs: the best `top` of the last dimension, best first, and all probabilities in order.
 
     A class without a label is called by its index.
     """
-    probabilities = activated(steps, scores, len(labels))
+    probabilities = compute_probabilities(steps, scores, len(labels))
     classes = probabilities.shape[-1]
     best = np.argsort(-probabilities, axis=-1, kind="stable")[..., : steps.top]
     values = np.take_along_axis(probabilities, best, axis=-1)
@@ -27,7 +27,7 @@ def outputs(steps: Classification, labels: Sequence[str], scores: Array) -> dict
     }
 
 
-def activated(steps: Classification, scores: Array, classes: int) -> Array:
+def compute_probabilities(steps: ClassificationPostprocessing, scores: Array, classes: int) -> Array:
     """Probabilities in float64; one score for two labels is that of the second."""
     wide = scores.astype(np.float64)
     if steps.activation == "softmax":

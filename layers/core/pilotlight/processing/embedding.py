@@ -5,24 +5,24 @@ Pooling and normalisation as in sentence-transformers' `Pooling` and `Normalize`
 
 import numpy as np
 
-from pilotlight.contracts.processing import Embedding
+from pilotlight.contracts.processing import EmbeddingPostprocessing
 from pilotlight.runtime.session import Array
 
-MASK = "attention_mask"  # the feed that is 1 for tokens and 0 for padding
-SMALLEST = 1e-12  # what a length is at least, so that zeros stay zeros
+MASK_INPUT = "attention_mask"  # the feed that is 1 for tokens and 0 for padding
+MIN_NORM = 1e-12  # what a length is at least, so that zeros stay zeros
 
 
-def vectors(steps: Embedding, answer: Array, mask: Array | None) -> Array:
+def build_embeddings(steps: EmbeddingPostprocessing, graph_output: Array, mask: Array | None) -> Array:
     """One float32 vector for each example: (batch, tokens, width) is pooled under the mask, (batch, width) is not."""
-    found = answer.astype(np.float32)
-    if found.ndim == 3:
-        found = pooled(steps, found, np.ones(found.shape[:2], bool) if mask is None else mask != 0)
+    embeddings = graph_output.astype(np.float32)
+    if embeddings.ndim == 3:
+        embeddings = pool_tokens(steps, embeddings, np.ones(embeddings.shape[:2], bool) if mask is None else mask != 0)
     if steps.normalise:
-        found = found / np.maximum(np.linalg.norm(found, axis=-1, keepdims=True), SMALLEST)
-    return found
+        embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=-1, keepdims=True), MIN_NORM)
+    return embeddings
 
 
-def pooled(steps: Embedding, tokens: Array, mask: Array) -> Array:
+def pool_tokens(steps: EmbeddingPostprocessing, tokens: Array, mask: Array) -> Array:
     """(batch, tokens, width) and (batch, tokens) to (batch, width); without any token, zeros."""
     if steps.pooling == "cls":
         first = mask.argmax(axis=1)  # padding may stand in front

@@ -15,29 +15,41 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from pilotlight.contracts.manifest import Manifest
-from pilotlight.contracts.processing import Image
+from pilotlight.contracts.processing import ImagePreprocessing
 from pilotlight.errors import InvalidInputError
-from pilotlight.processing.tensor import column
+from pilotlight.processing.tensor import flatten_column
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 
 Pillow.MAX_IMAGE_PIXELS = None  # it warns at one number and raises at another; `opened` refuses by the manifest's
 FORMATS = ("PNG", "JPEG")  # no other decoder of Pillow ever sees a caller's bytes
-SIGNS = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}
+FILE_SIGNATURES = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}
 # What Pillow raises on broken files, none of it documented: found by flipping and cutting bytes.
-BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, struct.error)
+PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    EOFError,
+    struct.error,
+)
 
 
-def feeds(steps: Image, manifest: Manifest, tensor: Array) -> Mapping[str, Array]:
+def build_image_feeds(steps: ImagePreprocessing, manifest: Manifest, tensor: Array) -> Mapping[str, Array]:
     """The graph's image input, (batch, channels, height, width) or channels last; a mistake names its image."""
     spec = next(spec for spec in manifest.inputs if spec.name == steps.input)
-    pictures = opened(steps, column(tensor, steps.name))
-    pixels = [fitted(steps, picture, place) for place, picture in enumerate(pictures)]
+    pictures = open_images(steps, flatten_column(tensor, steps.name))
+    pixels = [transform_image(steps, picture, place) for place, picture in enumerate(pictures)]
     for place, array in enumerate(pixels):
         if array.shape != pixels[0].shape:
             sizes = [f"{width} x {height}" for height, width, _ in (array.shape, pixels[0].shape)]
-            raise wrong(place, f"is {sizes[0]} and image 0 is {sizes[1]}; the model resizes none, send equal sizes")
-    batch = normalised(steps, np.stack(pixels))
+            raise build_image_error(
+                place, f"is {sizes[0]} and image 0 is {sizes[1]}; the model resizes none, send equal sizes"
+            )
+    batch = normalise_pixels(steps, np.stack(pixels))
     if steps.layout == "NCHW":
         batch = batch.transpose(0, 3, 1, 2)
     dtype = NUMPY_DTYPES[spec.datatype]
@@ -47,9 +59,9 @@ def feeds(steps: Image, manifest: Manifest, tensor: Array) -> Mapping[str, Array
     return {steps.input: np.ascontiguousarray(batch, dtype)}
 
 
-def opened(steps: Image, elements: Array) -> list[Pillow.Image]:
+def open_images(steps: ImagePreprocessing, elements: Array) -> list[Pillow.Image]:
     """The images with their headers read and none decoded; refused when they would be too large together."""
-    pictures = [header(content(element, place), place) for place, element in enumerate(elements)]
+    pictures = [read_image_header(decode_file_bytes(element, place), place) for place, element in enumerate(elements)]
     pixels = sum(picture.width * picture.height for picture in pictures)
     if pixels > steps.max_pixels:
         sizes = ", ".join(f"{picture.width} x {picture.height}" for picture in pictures[:8])
@@ -60,7 +72,7 @@ def opened(steps: Image, elements: Array) -> list[Pillow.Image]:
     return pictures
 
 
-def content(element: bytes | str, place: int) -> bytes:
+def decode_file_bytes(element: bytes | str, index: int) -> bytes:
     """A file's bytes: as they are in binary form, base64 in JSON, where a data URL's head may stand before it."""
     if isinstance(element, bytes):
         return element
@@ -68,38 +80,38 @@ def content(element: bytes | str, place: int) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as exc:
-        raise wrong(place, f"is not base64, which JSON needs for bytes: {exc}") from exc
+        raise build_image_error(index, f"is not base64, which JSON needs for bytes: {exc}") from exc
 
 
-def header(file: bytes, place: int) -> Pillow.Image:
+def read_image_header(file: bytes, index: int) -> Pillow.Image:
     """An image of which only the size and the mode are known yet."""
-    if not file.startswith(tuple(SIGNS.values())):
-        raise wrong(place, f"is neither PNG nor JPEG: its {len(file)} bytes start with {file[:8]!r}")
+    if not file.startswith(tuple(FILE_SIGNATURES.values())):
+        raise build_image_error(index, f"is neither PNG nor JPEG: its {len(file)} bytes start with {file[:8]!r}")
     try:
         picture = Pillow.open(io.BytesIO(file), formats=FORMATS)
-    except BROKEN as exc:
-        raise wrong(place, f"cannot be read: {exc}") from exc
+    except PILLOW_ERRORS as exc:
+        raise build_image_error(index, f"cannot be read: {exc}") from exc
     frames = getattr(picture, "n_frames", 1) if picture.format == "PNG" else 1  # a phone's JPEG may hold a second image
     if frames > 1:
-        raise wrong(place, f"is animated with {frames} frames; send one of them")
+        raise build_image_error(index, f"is animated with {frames} frames; send one of them")
     return picture
 
 
-def fitted(steps: Image, picture: Pillow.Image, place: int) -> Array:
+def transform_image(steps: ImagePreprocessing, picture: Pillow.Image, index: int) -> Array:
     """Decoded, upright, in the colours, size and cut of the steps: uint8, (height, width, channels)."""
     try:
         ImageOps.exif_transpose(picture, in_place=True)
-        coloured = recoloured(steps, picture)
-    except BROKEN as exc:
-        raise wrong(place, f"is damaged: {exc}") from exc
-    sized = coloured.resize(size(steps, coloured, place), Pillow.Resampling[steps.filter.upper()])
-    pixels = np.asarray(cropped(steps, sized))
+        coloured = convert_colours(steps, picture)
+    except PILLOW_ERRORS as exc:
+        raise build_image_error(index, f"is damaged: {exc}") from exc
+    sized = coloured.resize(compute_resized_size(steps, coloured, index), Pillow.Resampling[steps.filter.upper()])
+    pixels = np.asarray(crop_centre(steps, sized))
     if steps.colour == "BGR":
         pixels = pixels[..., ::-1]
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def recoloured(steps: Image, picture: Pillow.Image) -> Pillow.Image:
+def convert_colours(steps: ImagePreprocessing, picture: Pillow.Image) -> Pillow.Image:
     """Any mode of PNG and JPEG as RGB or grey; 16 bits become their upper 8, transparency is laid over grey."""
     if picture.mode.startswith("I"):
         picture = Pillow.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
@@ -112,7 +124,7 @@ def recoloured(steps: Image, picture: Pillow.Image) -> Pillow.Image:
     return picture if picture.mode == mode else picture.convert(mode)  # which would copy it
 
 
-def size(steps: Image, picture: Pillow.Image, place: int) -> tuple[int, int]:
+def compute_resized_size(steps: ImagePreprocessing, picture: Pillow.Image, index: int) -> tuple[int, int]:
     """(width, height) after resizing; a thin strip that would grow beyond the limit is refused."""
     if steps.resize is not None:
         return steps.resize[1], steps.resize[0]
@@ -121,31 +133,33 @@ def size(steps: Image, picture: Pillow.Image, place: int) -> tuple[int, int]:
     short, long = sorted(picture.size)
     longer = steps.shortest * long // short
     if steps.shortest * longer > steps.max_pixels:
-        wanted = f"{steps.shortest} x {longer:,}, more than {steps.max_pixels:,} pixels"
-        raise wrong(place, f"is {picture.width} x {picture.height} and would be resized to {wanted}; cut it first")
+        target = f"{steps.shortest} x {longer:,}, more than {steps.max_pixels:,} pixels"
+        raise build_image_error(
+            index, f"is {picture.width} x {picture.height} and would be resized to {target}; cut it first"
+        )
     return (steps.shortest, longer) if picture.width <= picture.height else (longer, steps.shortest)
 
 
-def cropped(steps: Image, picture: Pillow.Image) -> Pillow.Image:
+def crop_centre(steps: ImagePreprocessing, picture: Pillow.Image) -> Pillow.Image:
     """The centre, black where it reaches beyond the image."""
     if steps.crop is None:
         return picture
-    top, left = (offset(*sides) for sides in zip((picture.height, picture.width), steps.crop, strict=True))
+    top, left = (compute_crop_offset(*sides) for sides in zip((picture.height, picture.width), steps.crop, strict=True))
     return picture.crop((left, top, left + steps.crop[1], top + steps.crop[0]))
 
 
-def offset(found: int, wanted: int) -> int:
+def compute_crop_offset(length: int, target: int) -> int:
     """Where the centre begins along one side, in torchvision's rounding; negative where the side is too short."""
-    return round((found - wanted) / 2) if found >= wanted else -((wanted - found) // 2)
+    return round((length - target) / 2) if length >= target else -((target - length) // 2)
 
 
-def normalised(steps: Image, pixels: Array) -> Array:
+def normalise_pixels(steps: ImagePreprocessing, pixels: Array) -> Array:
     """(pixel * scale - mean) / deviation in one multiplication and one addition, in float32."""
     mean, deviation = np.array(steps.mean or (0.0,)), np.array(steps.deviation or (1.0,))
     factor, summand = (steps.scale / deviation).astype(np.float32), (-mean / deviation).astype(np.float32)
     return np.asarray(pixels * factor + summand)
 
 
-def wrong(place: int, why: str) -> InvalidInputError:
+def build_image_error(index: int, reason: str) -> InvalidInputError:
     """The error that tells the images of a request apart."""
-    return InvalidInputError(f"Image {place} {why}.")
+    return InvalidInputError(f"Image {index} {reason}.")

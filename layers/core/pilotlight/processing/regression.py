@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from pilotlight.contracts.processing import Regression
+from pilotlight.contracts.processing import RegressionPostprocessing
 from pilotlight.runtime.session import Array
 
 
-def numbers(steps: Regression, answer: Array) -> Array:
+def restore_units(steps: RegressionPostprocessing, graph_output: Array) -> Array:
     """The answer * deviation + mean along the last dimension, in float64, as float32; [batch, 1] becomes [batch]."""
     mean, deviation = np.array(steps.mean), np.array(steps.deviation)
-    found: Array = (answer.astype(np.float64) * deviation + mean).astype(np.float32)
-    return found[:, 0] if found.shape[1:] == (1,) else found
+    restored: Array = (graph_output.astype(np.float64) * deviation + mean).astype(np.float32)
+    return restored[:, 0] if restored.shape[1:] == (1,) else restored

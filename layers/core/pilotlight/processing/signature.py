@@ -14,17 +14,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pilotlight.contracts.manifest import Manifest, TensorSpec
-from pilotlight.contracts.processing import Classification, Column, Embedding, Image, Preparation, Regression, Table
+from pilotlight.contracts.processing import (
+    ClassificationPostprocessing,
+    EmbeddingPostprocessing,
+    ImagePreprocessing,
+    Preprocessing,
+    RegressionPostprocessing,
+    TableColumn,
+    TablePreprocessing,
+)
 
-NUMBERS = frozenset(
+NUMERIC_DATATYPES = frozenset(
     {"BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64"}
 )
-CELLS = NUMBERS | {"BYTES"}  # a column may come as text too, as a CSV file has it
-BATCH = "batch"
+CELL_DATATYPES = NUMERIC_DATATYPES | {"BYTES"}  # a column may come as text too, as a CSV file has it
+BATCH_DIMENSION = "batch"
 
 
 @dataclass(frozen=True)
-class Input:
+class SignatureInput:
     """An input of a caller: as metadata tells of it, the datatypes that it may come in, and how its data are read."""
 
     spec: TensorSpec
@@ -34,93 +42,107 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Signature:
+class CallSignature:
     """One way to call a model: all of `inputs`; `outputs` come back, or whatever is asked for of these and `more`."""
 
-    inputs: tuple[Input, ...]
+    inputs: tuple[SignatureInput, ...]
     outputs: tuple[TensorSpec, ...]
-    more: tuple[TensorSpec, ...] = ()
-    raw: bool = False  # the graph's own tensors
+    extra_outputs: tuple[TensorSpec, ...] = ()
+    is_raw: bool = False  # the graph's own tensors
 
     @functools.cached_property
-    def names(self) -> list[str]:
+    def input_names(self) -> list[str]:
         """The names of its inputs."""
         return [given.spec.name for given in self.inputs]
 
-    def input(self, name: str) -> Input | None:
+    def find_input(self, name: str) -> SignatureInput | None:
         """Its input of that name."""
         return next((given for given in self.inputs if given.spec.name == name), None)
 
     @functools.cached_property
-    def answers(self) -> list[str]:
+    def output_names(self) -> list[str]:
         """The names of all outputs that may be asked for."""
-        return list(dict.fromkeys(spec.name for spec in (*self.outputs, *self.more)))
+        return list(dict.fromkeys(spec.name for spec in (*self.outputs, *self.extra_outputs)))
 
-    def output(self, name: str) -> TensorSpec | None:
+    def find_output(self, name: str) -> TensorSpec | None:
         """The output of that name, among all that may be asked for."""
-        return next((spec for spec in (*self.outputs, *self.more) if spec.name == name), None)
+        return next((spec for spec in (*self.outputs, *self.extra_outputs) if spec.name == name), None)
 
-    def takes(self, name: str, datatype: str) -> bool:
+    def has_input(self, name: str, datatype: str) -> bool:
         """Whether it has such an input."""
-        given = self.input(name)
-        return given is not None and datatype in given.datatypes
+        found_input = self.find_input(name)
+        return found_input is not None and datatype in found_input.datatypes
 
 
 @functools.lru_cache(maxsize=64)  # asked for several times in each request
-def signatures(manifest: Manifest) -> tuple[Signature, ...]:
+def list_signatures(manifest: Manifest) -> tuple[CallSignature, ...]:
     """All ways to call the model, the one that metadata shows first, the graph's own last."""
-    graph = tuple(Input(spec, frozenset({spec.datatype})) for spec in manifest.inputs)
-    own, (finished, more) = manifest.outputs, answers(manifest)
+    graph_inputs = tuple(SignatureInput(spec, frozenset({spec.datatype})) for spec in manifest.inputs)
+    graph_outputs, (default_outputs, extra_outputs) = manifest.outputs, list_postprocessed_outputs(manifest)
     if manifest.prepare is None:
-        return (Signature(graph, finished or own, (*more, *own), raw=True),)
-    ways = (Signature(inputs, finished or own, (*more, *own)) for inputs in calls(manifest.prepare))
-    return (*ways, Signature(graph, own, (*finished, *more), raw=True))
+        return (
+            CallSignature(
+                graph_inputs, default_outputs or graph_outputs, (*extra_outputs, *graph_outputs), is_raw=True
+            ),
+        )
+    prepared_signatures = (
+        CallSignature(inputs, default_outputs or graph_outputs, (*extra_outputs, *graph_outputs))
+        for inputs in list_input_sets(manifest.prepare)
+    )
+    return (
+        *prepared_signatures,
+        CallSignature(graph_inputs, graph_outputs, (*default_outputs, *extra_outputs), is_raw=True),
+    )
 
 
-def choose(manifest: Manifest, given: Mapping[str, str]) -> Signature:
+def choose_signature(manifest: Manifest, datatypes: Mapping[str, str]) -> CallSignature:
     """The way in which inputs of these names and datatypes call the model; the nearest one when none fits."""
-    ways = signatures(manifest)
-    if len(ways) == 1:
-        return ways[0]
-    for way in ways:
-        if all(way.takes(name, datatype) for name, datatype in given.items()):
-            return way
-    return max(ways, key=lambda way: sum(name in way.names for name in given))
+    candidates = list_signatures(manifest)
+    if len(candidates) == 1:
+        return candidates[0]
+    for signature in candidates:
+        if all(signature.has_input(name, datatype) for name, datatype in datatypes.items()):
+            return signature
+    return max(candidates, key=lambda way: sum(name in way.input_names for name in datatypes))
 
 
-def calls(steps: Preparation) -> list[tuple[Input, ...]]:
+def list_input_sets(steps: Preprocessing) -> list[tuple[SignatureInput, ...]]:
     """The ways to bring what the steps take."""
-    if isinstance(steps, Table):
-        return [tuple(map(cells, steps.columns)), (rows(steps),)]
-    spec = TensorSpec(steps.name, "BYTES", (BATCH,))
-    return [(Input(spec, frozenset({"BYTES"}), opaque=isinstance(steps, Image)),)]
+    if isinstance(steps, TablePreprocessing):
+        return [tuple(map(build_column_input, steps.columns)), (build_table_input(steps),)]
+    spec = TensorSpec(steps.name, "BYTES", (BATCH_DIMENSION,))
+    return [(SignatureInput(spec, frozenset({"BYTES"}), opaque=isinstance(steps, ImagePreprocessing)),)]
 
 
-def cells(column: Column) -> Input:
+def build_column_input(column: TableColumn) -> SignatureInput:
     """A column as a tensor of its own."""
-    return Input(TensorSpec(column.name, "BYTES" if column.categories else "FP64", (BATCH,)), CELLS, nullable=True)
+    return SignatureInput(
+        TensorSpec(column.name, "BYTES" if column.categories else "FP64", (BATCH_DIMENSION,)),
+        CELL_DATATYPES,
+        nullable=True,
+    )
 
 
-def rows(table: Table) -> Input:
+def build_table_input(table: TablePreprocessing) -> SignatureInput:
     """All columns as one tensor: numbers, or text where some are categories."""
     mixed = any(column.categories for column in table.columns)
-    spec = TensorSpec(table.name, "BYTES" if mixed else "FP64", (BATCH, len(table.columns)))
-    return Input(spec, CELLS, nullable=True)
+    spec = TensorSpec(table.name, "BYTES" if mixed else "FP64", (BATCH_DIMENSION, len(table.columns)))
+    return SignatureInput(spec, CELL_DATATYPES, nullable=True)
 
 
-def answers(manifest: Manifest) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def list_postprocessed_outputs(manifest: Manifest) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """What the finish gives by default, and what it gives if asked; nothing when there is no finish."""
     finish = manifest.finish
     if finish is None:
         return (), ()
     shape = next(spec.shape for spec in manifest.outputs if spec.name == finish.output)
-    if isinstance(finish, Classification):
+    if isinstance(finish, ClassificationPostprocessing):
         best = shape[:-1] if finish.top == 1 else (*shape[:-1], finish.top)
         label, probability = TensorSpec(finish.label, "BYTES", best), TensorSpec(finish.probability, "FP32", best)
         every = (*shape[:-1], len(manifest.labels) or shape[-1])
         return (label, probability), (TensorSpec(finish.probabilities, "FP32", every),)
-    if isinstance(finish, Embedding) and len(shape) == 3:
+    if isinstance(finish, EmbeddingPostprocessing) and len(shape) == 3:
         shape = (shape[0], shape[2])
-    elif isinstance(finish, Regression) and shape[1:] == (1,):
+    elif isinstance(finish, RegressionPostprocessing) and shape[1:] == (1,):
         shape = shape[:1]
     return (TensorSpec(finish.name, "FP32", shape),), ()

@@ -8,34 +8,43 @@ from collections.abc import Mapping
 import numpy as np
 
 from pilotlight.contracts.manifest import Manifest
-from pilotlight.contracts.processing import Column, Table
+from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.processing import tensor
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array
 
-TRUTHS = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}  # as a training reads them
+BOOLEAN_WORDS = {
+    "true": 1.0,
+    "True": 1.0,
+    "TRUE": 1.0,
+    "false": 0.0,
+    "False": 0.0,
+    "FALSE": 0.0,
+}  # as a training reads them
 
 
-def feeds(steps: Table, manifest: Manifest, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
+def build_table_feeds(
+    steps: TablePreprocessing, manifest: Manifest, tensors: Mapping[str, Array]
+) -> Mapping[str, Array]:
     """The graph's table input, [batch, width]; a caller's mistake names its column and row."""
     spec = next(spec for spec in manifest.inputs if spec.name == steps.input)
-    columns = split(steps, tensors)
-    parts = [category(column, columns[column.name]) if column.categories else number(column, columns[column.name])
+    columns = split_columns(steps, tensors)
+    parts = [encode_categories(column, columns[column.name]) if column.categories else standardise_column(column, columns[column.name])
              for column in steps.columns]  # fmt: skip
     return {steps.input: np.concatenate(parts, axis=1).astype(NUMPY_DTYPES[spec.datatype])}
 
 
-def split(steps: Table, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
+def split_columns(steps: TablePreprocessing, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
     """Each column's values, [batch], from tensors of their own or from the one that brings all."""
     names = [column.name for column in steps.columns]
     if steps.name in tensors and set(tensors) != set(names):
         table = tensors[steps.name]
         if table.ndim != 2 or table.shape[1] != len(names) or not table.size:
-            wanted = f"[batch, {len(names)}], the columns {names}"
-            raise InvalidInputError(f"Input {steps.name!r} has shape {list(table.shape)}, expected {wanted}.")
+            expected = f"[batch, {len(names)}], the columns {names}"
+            raise InvalidInputError(f"Input {steps.name!r} has shape {list(table.shape)}, expected {expected}.")
         return dict(zip(names, table.T, strict=True))
-    columns = {name: tensor.column(tensors[name], name) for name in names}
+    columns = {name: tensor.flatten_column(tensors[name], name) for name in names}
     for name, values in columns.items():
         if len(values) != len(columns[names[0]]):
             found = f"{name!r} has {len(values)} rows and {names[0]!r} {len(columns[names[0]])}"
@@ -43,59 +52,59 @@ def split(steps: Table, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
     return columns
 
 
-def number(column: Column, values: Array) -> Array:
+def standardise_column(column: TableColumn, values: Array) -> Array:
     """(value - mean) / deviation in float64, [batch, 1]."""
-    found = parsed(column, values) if values.dtype == object else values.astype(np.float64)
-    endless = np.flatnonzero(np.isinf(found))
-    if endless.size:
-        raise wrong(column, endless[0], "is infinite; send a finite number")
-    missing = np.isnan(found)
+    numbers = parse_numbers(column, values) if values.dtype == object else values.astype(np.float64)
+    infinite = np.flatnonzero(np.isinf(numbers))
+    if infinite.size:
+        raise build_cell_error(column, infinite[0], "is infinite; send a finite number")
+    missing = np.isnan(numbers)
     if missing.any():
-        found = np.where(missing, float(filled(column, missing)), found)
-    return ((found - column.mean) / column.deviation)[:, None]
+        numbers = np.where(missing, float(get_fill_value(column, missing)), numbers)
+    return ((numbers - column.mean) / column.deviation)[:, None]
 
 
-def parsed(column: Column, values: Array) -> Array:
+def parse_numbers(column: TableColumn, values: Array) -> Array:
     """Numbers and truth values from texts, as a CSV file has them; what is blank or None is missing."""
-    found = np.full(len(values), np.nan)
+    numbers = np.full(len(values), np.nan)
     for row, value in enumerate(values):
         text = "" if value is None else str(value).strip()
         try:
-            found[row] = TRUTHS[text] if text in TRUTHS else float(text) if text else np.nan
+            numbers[row] = BOOLEAN_WORDS[text] if text in BOOLEAN_WORDS else float(text) if text else np.nan
         except ValueError as exc:
-            raise wrong(column, row, f"is {text!r}, expected a number") from exc
-    return found
+            raise build_cell_error(column, row, f"is {text!r}, expected a number") from exc
+    return numbers
 
 
-def category(column: Column, values: Array) -> Array:
+def encode_categories(column: TableColumn, values: Array) -> Array:
     """The place of each value among the categories, or 0 and 1 for each of them; float64, [batch, width]."""
-    texts = [spelled(value) for value in values.tolist()]
+    texts = [format_category(value) for value in values.tolist()]
     missing = np.array([not text for text in texts]) if "" not in column.categories else np.zeros(len(texts), bool)
     if missing.any():
-        stand_in = str(filled(column, missing))
+        stand_in = str(get_fill_value(column, missing))
         texts = [text or stand_in for text in texts]
     places = {name: place for place, name in enumerate(column.categories)}
     for row, text in enumerate(texts):
         if text not in places:
-            raise wrong(column, row, f"is {text!r}, which is none of {list(column.categories)}")
-    found = np.array([places[text] for text in texts])
-    return np.eye(len(places))[found] if column.encoding == "onehot" else found[:, None].astype(np.float64)
+            raise build_cell_error(column, row, f"is {text!r}, which is none of {list(column.categories)}")
+    codes = np.array([places[text] for text in texts])
+    return np.eye(len(places))[codes] if column.encoding == "onehot" else codes[:, None].astype(np.float64)
 
 
-def spelled(value: object) -> str:
+def format_category(value: object) -> str:
     """A category as text, whole numbers without a point; what is None or not a number is empty, which is missing."""
     if value is None or value != value:  # NaN alone differs from itself
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
-def filled(column: Column, missing: Array) -> float | str:
+def get_fill_value(column: TableColumn, missing: Array) -> float | str:
     """What stands in for missing values; refused when the manifest names nothing."""
     if column.missing is None:
-        raise wrong(column, int(missing.argmax()), "is missing, and the model takes no missing values there")
+        raise build_cell_error(column, int(missing.argmax()), "is missing, and the model takes no missing values there")
     return column.missing
 
 
-def wrong(column: Column, row: int, why: str) -> InvalidInputError:
+def build_cell_error(column: TableColumn, row: int, reason: str) -> InvalidInputError:
     """The error that names a cell."""
-    return InvalidInputError(f"Column {column.name!r}, row {row}, {why}.")
+    return InvalidInputError(f"Column {column.name!r}, row {row}, {reason}.")

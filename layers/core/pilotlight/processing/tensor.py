@@ -10,47 +10,49 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.session import Array
 
 
-def checked(manifest: Manifest, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
+def check_feeds(manifest: Manifest, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
     """The tensors as feeds for the graph; `InvalidInputError` when they are not those that the manifest asks for."""
-    check_names(manifest, [spec.name for spec in manifest.inputs], tensors)
+    check_input_names(manifest, [spec.name for spec in manifest.inputs], tensors)
     sizes: dict[str, int] = {}
     for spec in manifest.inputs:
-        check_shape(spec, tensors[spec.name].shape, sizes)
+        check_feed_shape(spec, tensors[spec.name].shape, sizes)
     return tensors
 
 
-def check_names(manifest: Manifest, wanted: Sequence[str], tensors: Mapping[str, Array]) -> None:
+def check_input_names(manifest: Manifest, expected_names: Sequence[str], tensors: Mapping[str, Array]) -> None:
     """Every input there, and none that the model does not have."""
-    if len(wanted) == len(tensors) and all(map(tensors.__contains__, wanted)):
+    if len(expected_names) == len(tensors) and all(map(tensors.__contains__, expected_names)):
         return
-    missing = [name for name in wanted if name not in tensors]
-    extra = [name for name in tensors if name not in wanted]
+    missing = [name for name in expected_names if name not in tensors]
+    extra = [name for name in tensors if name not in expected_names]
     if missing or extra:
         wrong = [f"{name!r} is missing" for name in missing] + [f"{name!r} is not one of them" for name in extra]
-        raise InvalidInputError(f"{manifest.name} has the inputs {list(wanted)}; {', '.join(wrong)}.")
+        raise InvalidInputError(f"{manifest.name} has the inputs {list(expected_names)}; {', '.join(wrong)}.")
 
 
-def check_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
+def check_feed_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
     """Fixed dimensions as they are; free ones the same wherever they carry the same name; at least one example."""
     if len(shape) != len(spec.shape):
-        raise wrong_shape(spec, shape, f"it has {len(shape)} dimensions, not {len(spec.shape)}")
+        raise build_shape_error(spec, shape, f"it has {len(shape)} dimensions, not {len(spec.shape)}")
     for position, (found, wanted) in enumerate(zip(shape, spec.shape, strict=True)):
         if isinstance(wanted, int):
             if found != wanted:
-                raise wrong_shape(spec, shape, f"dimension {position} is {found}, not {wanted}")
+                raise build_shape_error(spec, shape, f"dimension {position} is {found}, not {wanted}")
         elif found == 0 and position == 0:
-            raise wrong_shape(spec, shape, f"dimension 0 ({wanted}), the batch, is empty; send at least one")
+            raise build_shape_error(spec, shape, f"dimension 0 ({wanted}), the batch, is empty; send at least one")
         elif sizes.setdefault(wanted, found) != found:
-            raise wrong_shape(spec, shape, f"dimension {position} ({wanted}) is {found}, elsewhere {sizes[wanted]}")
+            raise build_shape_error(
+                spec, shape, f"dimension {position} ({wanted}) is {found}, elsewhere {sizes[wanted]}"
+            )
 
 
-def wrong_shape(spec: TensorSpec, shape: tuple[int, ...], why: str) -> InvalidInputError:
+def build_shape_error(spec: TensorSpec, shape: tuple[int, ...], reason: str) -> InvalidInputError:
     """The error that shows both shapes, the expected one with the names of its free dimensions."""
     expected = f"[{', '.join(map(str, spec.shape))}]"
-    return InvalidInputError(f"Input {spec.name!r} has shape {list(shape)}, expected {expected}: {why}.")
+    return InvalidInputError(f"Input {spec.name!r} has shape {list(shape)}, expected {expected}: {reason}.")
 
 
-def column(tensor: Array, name: str) -> Array:
+def flatten_column(tensor: Array, name: str) -> Array:
     """A caller's input of one element for each example, [batch] or [batch, 1], as [batch]; at least one."""
     if tensor.ndim not in {1, 2} or tensor.shape[1:] not in {(), (1,)} or not tensor.size:
         raise InvalidInputError(f"Input {name!r} has shape {list(tensor.shape)}, expected [batch] of at least one.")

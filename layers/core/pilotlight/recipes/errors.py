@@ -10,42 +10,42 @@ from typing import Any, cast, get_args
 
 from pydantic import BaseModel, Tag, ValidationError
 
-LONGEST = 100  # letters of a value that are shown
+MAX_VALUE_LENGTH = 100  # letters of a value that are shown
 
 
-def sentence(error: ValidationError, root: type[BaseModel]) -> str:
+def format_validation_error(error: ValidationError, root: type[BaseModel]) -> str:
     """The first of pydantic's complaints as: key path, value, what is allowed; the others as a count.
 
     A key that there is none of comes before one that is missing: it may be that one, spelt wrongly.
     """
-    found = error.errors(include_url=False)
-    if found[0]["type"] == "missing":
-        found.sort(key=lambda one: one["type"] != "extra_forbidden")
-    first, *others = found
-    path, part = walk(first["loc"], root)
+    problems = error.errors(include_url=False)
+    if problems[0]["type"] == "missing":
+        problems.sort(key=lambda one: one["type"] != "extra_forbidden")
+    first, *others = problems
+    path, part = locate_error(first["loc"], root)
     complaint = re.sub("^(Input|String|Tuple) should", "it must", first["msg"].removeprefix("Value error, "))
     if first["type"] == "extra_forbidden":
-        said = f"there is no key {path!r}; {allowed(*walk(first['loc'][:-1], root))}"
+        message = f"there is no key {path!r}; {format_allowed_keys(*locate_error(first['loc'][:-1], root))}"
     elif first["type"] == "missing":
-        said = f"the key {path!r} is missing"
+        message = f"the key {path!r} is missing"
     elif first["type"] == "json_invalid":
-        said = f"it holds what is no text: {first['ctx']['error']}"
+        message = f"it holds what is no text: {first['ctx']['error']}"
     elif first["type"].startswith("union_tag"):
-        said = choice(path, first["ctx"])
+        message = format_tag_error(path, first["ctx"])
     elif first["type"] in {"model_type", "dict_type"}:
-        said = f"{path} is {shown(first['input'])}; {allowed(path, part)}"
+        message = f"{path} is {format_value(first['input'])}; {format_allowed_keys(path, part)}"
     else:
-        said = f"{path} is {shown(first['input'])}; {complaint}"
-    return said + (f" (and {len(others)} more)" if others else "")
+        message = f"{path} is {format_value(first['input'])}; {complaint}"
+    return message + (f" (and {len(others)} more)" if others else "")
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value as it stands in JSON, the beginning of a long one."""
     text = json.dumps(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..."
 
 
-def choice(path: str, context: dict[str, str]) -> str:
+def format_tag_error(path: str, context: dict[str, str]) -> str:
     """What is wrong with the word that tells a union's parts apart."""
     key = f"{path}.{context['discriminator'].strip(chr(39))}"
     if "tag" not in context:
@@ -53,39 +53,43 @@ def choice(path: str, context: dict[str, str]) -> str:
     return f"{key} is {json.dumps(context['tag'])}; it must be one of {context['expected_tags']}"
 
 
-def allowed(path: str, part: Any) -> str:  # noqa: ANN401 - a class or a union of classes
+def format_allowed_keys(path: str, part: Any) -> str:  # noqa: ANN401 - a class or a union of classes
     """Which keys there are at a place of a recipe."""
-    keys = dict.fromkeys(key for one in members(part) for key in one.model_fields)
+    keys = dict.fromkeys(key for one in list_member_models(part) for key in one.model_fields)
     return f"{path or 'a recipe'} takes {', '.join(keys)}" if keys else "it must map keys to values"
 
 
-def walk(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[str, Any]:
+def locate_error(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[str, Any]:
     """A complaint's place as a key path, without pydantic's words for the branches of a union, and the type there."""
-    path, here = list[str](), cast("Any", root)
+    path, current = list[str](), cast("Any", root)
     for key in location:
-        branch = [one for one in members(here) if len(members(here)) > 1 and key in words(one)] or tagged(here, key)
-        fields = {name: field for one in members(here) for name, field in one.model_fields.items()}
+        branch = [
+            one
+            for one in list_member_models(current)
+            if len(list_member_models(current)) > 1 and key in get_union_words(one)
+        ] or find_tagged_members(current, key)
+        fields = {name: field for one in list_member_models(current) for name, field in one.model_fields.items()}
         if branch:
-            here = branch[0]
+            current = branch[0]
         elif isinstance(key, int) or fields:
             path.append(str(key))
-            here = fields[str(key)].annotation if key in fields else None
-    return ".".join(path), here
+            current = fields[str(key)].annotation if key in fields else None
+    return ".".join(path), current
 
 
-def members(part: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - a class or a union of classes
+def list_member_models(part: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - a class or a union of classes
     """The classes with keys of their own that a type lets choose from."""
     if isinstance(part, type) and issubclass(part, BaseModel):
         return [part]
-    return [one for inner in get_args(part) for one in members(inner)]
+    return [one for inner in get_args(part) for one in list_member_models(inner)]
 
 
-def tagged(part: Any, key: int | str) -> list[type[BaseModel]]:  # noqa: ANN401 - a class or a union of classes
+def find_tagged_members(part: Any, key: int | str) -> list[type[BaseModel]]:  # noqa: ANN401 - a class or a union of classes
     """The class that a union knows by a tag of pydantic's, where no word of its own tells it apart."""
-    known = [(one, getattr(one, "__metadata__", ())) for one in get_args(part)]
-    return [each for one, tags in known if Tag(str(key)) in tags for each in members(one)]
+    annotated = [(one, getattr(one, "__metadata__", ())) for one in get_args(part)]
+    return [each for one, tags in annotated if Tag(str(key)) in tags for each in list_member_models(one)]
 
 
-def words(part: type[BaseModel]) -> tuple[str, ...]:
+def get_union_words(part: type[BaseModel]) -> tuple[str, ...]:
     """By which words a union knows this class: the values of its first key."""
     return get_args(next(iter(part.model_fields.values())).annotation)

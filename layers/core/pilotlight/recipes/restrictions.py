@@ -5,20 +5,20 @@ code, and has the trainer neither read its machine's files nor call other hosts.
 """
 
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import OwnOptions
+from pilotlight.recipes.options.data import UserDataOptions
 from pilotlight.recipes.options.model import CustomOptions
-from pilotlight.recipes.schema import FOLDER, Recipe
+from pilotlight.recipes.schema import BUILTIN_FOLDER, Recipe
 
 
-def check(recipe: Recipe) -> Recipe:
+def check_restrictions(recipe: Recipe) -> Recipe:
     """The recipe, if it can be trained elsewhere than beside its file; `InvalidInputError` says what is in the way."""
     if isinstance(recipe.model, CustomOptions):
         raise InvalidInputError(
             f"model.factory is {recipe.model.factory!r}, which is code; a recipe that is sent brings none. "
             "Train it where its file lies: pilotlight train RECIPE."
         )
-    for path in recipe.data.paths if isinstance(recipe.data, OwnOptions) else ():
-        if not (is_in_a_store(path) or is_of_record(path)):
+    for path in recipe.data.paths if isinstance(recipe.data, UserDataOptions) else ():
+        if not (is_in_store(path) or is_builtin_file(path)):
             raise InvalidInputError(
                 f"data.path is {path!r}, which the trainer cannot see; upload it and name it store:data/... or "
                 "s3://bucket/..., without another endpoint."
@@ -26,11 +26,11 @@ def check(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def is_in_a_store(path: str) -> bool:
+def is_in_store(path: str) -> bool:
     """Whether it names objects, of the run's own store or of a bucket of AWS."""
     return path.startswith("store:") or (path.startswith("s3://") and "?" not in path)
 
 
-def is_of_record(path: str) -> bool:
+def is_builtin_file(path: str) -> bool:
     """Whether it names a file that came with the recipes of record."""
-    return "/" not in path and (FOLDER / path).is_file()
+    return "/" not in path and (BUILTIN_FOLDER / path).is_file()

@@ -17,34 +17,34 @@ from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo,
 
 from pilotlight.contracts.manifest import NAME_PATTERN, RESERVED_NAMES
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.errors import sentence
+from pilotlight.recipes.errors import format_validation_error
 from pilotlight.recipes.options.augmentation import AugmentationOptions
 from pilotlight.recipes.options.capture import CaptureOptions
-from pilotlight.recipes.options.data import DataOptions, OwnOptions
+from pilotlight.recipes.options.data import BuiltinDataOptions, UserDataOptions
 from pilotlight.recipes.options.distributed import DistributedOptions
 from pilotlight.recipes.options.graph import ExportOptions, QuantizationOptions
 from pilotlight.recipes.options.life import CheckpointOptions, StoppingOptions
 from pilotlight.recipes.options.loss import LossOptions
 from pilotlight.recipes.options.model import ModelOptions
 from pilotlight.recipes.options.optimiser import OptimiserOptions
-from pilotlight.recipes.options.part import Count, Options, Positive, Seed, branch
+from pilotlight.recipes.options.part import Count, Options, Positive, Seed, get_union_tag
 from pilotlight.recipes.options.schedule import ScheduleOptions
 
-FOLDER = Path(__file__).with_name("builtin")  # the recipes of record, known by their bare names
+BUILTIN_FOLDER = Path(__file__).with_name("builtin")  # the recipes of record, known by their bare names
 
 BatchSize = Annotated[
-    Annotated[int, Field(ge=2), Tag("value")] | Annotated[Literal["full"], Tag("word")], Discriminator(branch)
+    Annotated[int, Field(ge=2), Tag("value")] | Annotated[Literal["full"], Tag("word")], Discriminator(get_union_tag)
 ]  # examples; one at a time is refused, for batch normalisation has no variance over one
 
 
-def named(part: object) -> tuple[str, ...]:
+def get_keys(part: object) -> tuple[str, ...]:
     """The keys of a part of a recipe, as far as it has any."""
     return tuple(part) if isinstance(part, dict) else ()
 
 
 Data = Annotated[
-    Annotated[DataOptions, Tag("known")] | Annotated[OwnOptions, Tag("own")],
-    Discriminator(lambda data: "own" if isinstance(data, OwnOptions) or "path" in named(data) else "known"),
+    Annotated[BuiltinDataOptions, Tag("known")] | Annotated[UserDataOptions, Tag("own")],
+    Discriminator(lambda data: "own" if isinstance(data, UserDataOptions) or "path" in get_keys(data) else "known"),
 ]
 
 
@@ -78,14 +78,14 @@ class Recipe(Options):
 
     @field_validator("name")
     @classmethod
-    def _free(cls, name: str) -> str:
+    def _check_name(cls, name: str) -> str:
         if name in RESERVED_NAMES:
             raise ValueError(f"it must not be one of {', '.join(sorted(RESERVED_NAMES))}")
         return name
 
     @field_validator("batch_size")
     @classmethod
-    def _whole(cls, size: int | str, info: ValidationInfo) -> int | str:
+    def _check_batch_size(cls, size: int | str, info: ValidationInfo) -> int | str:
         if getattr(info.data.get("optimiser"), "name", "") == "gd" and size != "full":
             raise ValueError("it must be full for the optimiser gd; take sgd for batches")
         if getattr(info.data.get("data"), "streaming", False) and size == "full":
@@ -94,74 +94,74 @@ class Recipe(Options):
 
     @field_validator("folds")
     @classmethod
-    def _held(cls, folds: int | None, info: ValidationInfo) -> int | None:
+    def _check_folds(cls, folds: int | None, info: ValidationInfo) -> int | None:
         if getattr(info.data.get("data"), "streaming", False) and folds:
             raise ValueError("it must be null where data.streaming is true, since the folds are held in memory")
         return folds
 
 
-class Loader(yaml.SafeLoader):
+class RecipeYamlLoader(yaml.SafeLoader):
     """YAML in which `1e-4` is a number, as in YAML 1.2, and no key stands twice, for the first would be lost."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401 - a name or None, mistyped in PyYAML
         """The mapping as it is written, before other mappings are merged into it."""
         node = super().compose_mapping_node(anchor)
-        known = set[str]()
+        seen = set[str]()
         for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:str" and key.value in known:
-                said = f"the key {key.value!r} stands there twice"
-                raise yaml.constructor.ConstructorError(problem=said, problem_mark=key.start_mark)
-            known.add(str(key.value))
+            if key.tag == "tag:yaml.org,2002:str" and key.value in seen:
+                message = f"the key {key.value!r} stands there twice"
+                raise yaml.constructor.ConstructorError(problem=message, problem_mark=key.start_mark)
+            seen.add(str(key.value))
         return node
 
 
-Loader.add_implicit_resolver(
+RecipeYamlLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
 
-def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe from a YAML file, or by the bare name of a recipe of record, and apply `key.path=value` to it.
 
     `InvalidInputError` says in one sentence what is wrong, where, and what is allowed.
     """
-    return made(parse(read(find(path)), path), overrides, path)
+    return build_recipe(parse_yaml(read_recipe_text(find_recipe_file(path)), path), overrides, path)
 
 
-def made(tree: object, overrides: Sequence[str], source: str) -> Recipe:
+def build_recipe(tree: object, overrides: Sequence[str], source: str) -> Recipe:
     """A recipe from what YAML or JSON held, with overrides; `source` stands before what is wrong with it."""
     if not isinstance(tree, dict):
         raise InvalidInputError(f"{source} is not a recipe: it must map keys to values.")
     for override in overrides:
-        assign(tree, override)
-    return check(tree, source)
+        apply_override(tree, override)
+    return validate_recipe(tree, source)
 
 
-def dump(recipe: Recipe) -> str:
+def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML, defaults written out; `load` reads it back as the same recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
-def find(path: str) -> Path:
+def find_recipe_file(path: str) -> Path:
     """The file that is meant: a recipe of record when `path` is its bare name, `path` itself otherwise."""
-    known = of_record()
-    file = known.get(path, Path(path))
+    builtin = list_builtin_recipes()
+    file = builtin.get(path, Path(path))
     if not file.is_file():
-        raise InvalidInputError(f"There is no recipe {path!r}: give a YAML file, or one of {', '.join(known)}.")
+        raise InvalidInputError(f"There is no recipe {path!r}: give a YAML file, or one of {', '.join(builtin)}.")
     return file
 
 
-def of_record() -> dict[str, Path]:
+def list_builtin_recipes() -> dict[str, Path]:
     """The recipes of record by their bare names."""
-    return {file.stem: file for file in sorted(FOLDER.glob("*.yaml"))}
+    return {file.stem: file for file in sorted(BUILTIN_FOLDER.glob("*.yaml"))}
 
 
-def differing(one: Recipe, other: Recipe) -> list[str]:
+def find_differing_keys(one: Recipe, other: Recipe) -> list[str]:
     """The keys at which two recipes differ."""
     return [key for key in Recipe.model_fields if getattr(one, key) != getattr(other, key)]
 
 
-def read(file: Path) -> str:
+def read_recipe_text(file: Path) -> str:
     """The file's text."""
     try:
         return file.read_text("utf-8")
@@ -169,10 +169,10 @@ def read(file: Path) -> str:
         raise InvalidInputError(f"{file} cannot be read as text: {exc}.") from exc
 
 
-def parse(text: str, source: str) -> Any:  # noqa: ANN401 - YAML is anything until it is checked
+def parse_yaml(text: str, source: str) -> Any:  # noqa: ANN401 - YAML is anything until it is checked
     """The text as YAML."""
     try:
-        return yaml.load(text, Loader)  # noqa: S506 - Loader is a SafeLoader
+        return yaml.load(text, RecipeYamlLoader)  # noqa: S506 - Loader is a SafeLoader
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
         raise InvalidInputError(f"{source} is not YAML: {exc.problem} in line {line}.") from exc
@@ -182,7 +182,7 @@ def parse(text: str, source: str) -> Any:  # noqa: ANN401 - YAML is anything unt
         raise InvalidInputError(f"{source} is not YAML: it is nested too deeply.") from exc
 
 
-def assign(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str) -> None:
     """Set one value deep in the tree; keys that do not exist are made, for `check` to refuse by their full path."""
     path, mark, text = override.partition("=")
     if not (path and mark):
@@ -192,10 +192,10 @@ def assign(tree: dict[str, Any], override: str) -> None:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
             raise InvalidInputError(f"--set {override!r} reaches below {parent!r}, which has no keys.")
-    tree[last] = parse(text, f"--set {override!r}")
+    tree[last] = parse_yaml(text, f"--set {override!r}")
 
 
-def check(tree: dict[str, Any], source: str) -> Recipe:
+def validate_recipe(tree: dict[str, Any], source: str) -> Recipe:
     """The tree as a recipe. Checked as JSON, whose strict mode knows lists and numbers but takes no `yes` for a 1."""
     try:
         text = json.dumps(tree, default=str)
@@ -206,4 +206,4 @@ def check(tree: dict[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate_json(text, strict=True)
     except ValidationError as exc:
-        raise InvalidInputError(f"{source}: {sentence(exc, Recipe)}.") from exc
+        raise InvalidInputError(f"{source}: {format_validation_error(exc, Recipe)}.") from exc

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from pilotlight.contracts.manifest import AliasDocument, Version, decode, encode
+from pilotlight.contracts.manifest import AliasDocument, Version, decode_document, encode_document
 from pilotlight.errors import ConflictError, InvalidInputError, ModelRefusedError, NotFoundError
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry, version_path
 
-Word = Literal["approved", "rejected"]
+DecisionState = Literal["approved", "rejected"]
 
 
 class Approval(Struct, frozen=True):
@@ -31,56 +31,58 @@ class Approval(Struct, frozen=True):
 PENDING = Approval()
 
 
-def approval(registry: Registry, name: str, version: Version) -> Approval:
+def load_approval(registry: Registry, name: str, version: Version) -> Approval:
     """What was decided of a version; pending where nothing was. Whether there is such a version is not asked."""
-    return found(registry, name, version)[0]
+    return load_approval_with_e_tag(registry, name, version)[0]
 
 
-def decide(registry: Registry, name: str, version: Version, state: Word, *, by: str, why: str) -> Approval:
+def record_decision(
+    registry: Registry, name: str, version: Version, state: DecisionState, *, actor: str, reason: str
+) -> Approval:
     """Approve or reject; the same decision again changes nothing, `ConflictError` when somebody else was faster."""
-    registry.manifest(name, version)
-    old, e_tag = found(registry, name, version)
+    registry.load_manifest(name, version)
+    old, e_tag = load_approval_with_e_tag(registry, name, version)
     if old.state == state:
         return old
-    decided = replace(old, state=state, by=by, at=alias_updates.now(), why=why, number=old.number + 1)
+    decision = replace(old, state=state, by=actor, at=alias_updates.utc_now(), why=reason, number=old.number + 1)
     path = approval_path(name, version)
     if e_tag is None:
-        registry.store.create(path, encode(decided))
+        registry.store.create(path, encode_document(decision))
     else:
-        registry.store.replace(path, encode(decided), e_tag)
-    return decided
+        registry.store.replace(path, encode_document(decision), e_tag)
+    return decision
 
 
-def objection(registry: Registry, name: str, version: Version, *, required: bool) -> str | None:
+def blocking_reason(registry: Registry, name: str, version: Version, *, required: bool) -> str | None:
     """Why a version may not serve: it was rejected, or must be approved and is not. None if it may."""
-    decided = approval(registry, name, version)
-    if decided.state == "rejected":
-        return f"{name}:{version} was rejected by {decided.by or 'somebody'}: {decided.why.rstrip('.')}."
-    if required and decided.state == "pending":
+    decision = load_approval(registry, name, version)
+    if decision.state == "rejected":
+        return f"{name}:{version} was rejected by {decision.by or 'somebody'}: {decision.why.rstrip('.')}."
+    if required and decision.state == "pending":
         return f"{name}:{version} waits for approval, which this stack asks for."
     return None
 
 
 def refuse_unapproved(registry: Registry, name: str, version: Version, *, required: bool) -> None:
     """`ConflictError` for a version that may not serve."""
-    if (why := objection(registry, name, version, required=required)) is not None:
-        raise ConflictError(f"{why} Approve it first.")
+    if (reason := blocking_reason(registry, name, version, required=required)) is not None:
+        raise ConflictError(f"{reason} Approve it first.")
 
 
-def go_back(registry: Registry, name: str, document: AliasDocument, by: str, why: str) -> AliasDocument:
+def rollback_alias(registry: Registry, name: str, document: AliasDocument, actor: str, reason: str) -> AliasDocument:
     """The alias rolled back; `ConflictError` when a version would serve again that was rejected since."""
-    back = alias_updates.rolled_back(document, by, why)
-    if back.version != document.version:
-        refuse_unapproved(registry, name, back.version, required=False)
-    return back
+    restored = alias_updates.roll_back(document, actor, reason)
+    if restored.version != document.version:
+        refuse_unapproved(registry, name, restored.version, required=False)
+    return restored
 
 
-def found(registry: Registry, name: str, version: Version) -> tuple[Approval, str | None]:
+def load_approval_with_e_tag(registry: Registry, name: str, version: Version) -> tuple[Approval, str | None]:
     """A decision and its e_tag, which is None where there is none."""
     path = approval_path(name, version)
     try:
         stored = registry.store.get(path)
-        return decode(stored.data, Approval, path), stored.e_tag
+        return decode_document(stored.data, Approval, path), stored.e_tag
     except NotFoundError:
         return PENDING, None
     except InvalidInputError as exc:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pilotlight.errors import InvalidInputError, UnavailableError, words
+from pilotlight.errors import InvalidInputError, UnavailableError, format_cause
 from pilotlight.registry.signing import ALGORITHM
 
 
@@ -20,9 +20,9 @@ class KmsSigner:
 
         client = self._client or boto3.client("kms")
         try:
-            answer = client.sign(KeyId=self.key, Message=message, MessageType="RAW", SigningAlgorithm=ALGORITHM)
+            response = client.sign(KeyId=self.key, Message=message, MessageType="RAW", SigningAlgorithm=ALGORITHM)
         except ClientError as exc:
-            raise InvalidInputError(f"KMS does not sign with {self.key!r}: {words(exc)}.") from exc
+            raise InvalidInputError(f"KMS does not sign with {self.key!r}: {format_cause(exc)}.") from exc
         except BotoCoreError as exc:
-            raise UnavailableError(f"KMS cannot be asked to sign: {words(exc)}.") from exc
-        return bytes(answer["Signature"])
+            raise UnavailableError(f"KMS cannot be asked to sign: {format_cause(exc)}.") from exc
+        return bytes(response["Signature"])

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from pilotlight.contracts.manifest import AliasDocument, encode
+from pilotlight.contracts.manifest import AliasDocument, encode_document
 from pilotlight.errors import ConflictError, InvalidInputError
 from pilotlight.registry.registry import Registry, version_path
 
@@ -17,79 +17,85 @@ KEPT_FILES = frozenset({"claim.json"})
 
 
 @dataclass(frozen=True)
-class Plan:
+class PruningPlan:
     """What would be removed of a model, and why the rest stays."""
 
     model: str
     versions: tuple[int, ...]  # that no alias needs and the policy does not keep
-    orphans: tuple[str, ...]  # paths of files without a manifest
-    kept: Mapping[int, str] = field(default_factory=dict)  # version to reason
+    orphan_paths: tuple[str, ...]  # paths of files without a manifest
+    kept_reasons: Mapping[int, str] = field(default_factory=dict)  # version to reason
 
 
-def plan(registry: Registry, name: str, keep_latest: int, now: datetime | None = None) -> Plan:
+def plan_pruning(registry: Registry, name: str, keep_latest: int, now: datetime | None = None) -> PruningPlan:
     """What a policy of keeping the newest `keep_latest` versions, and all that aliases need, would remove."""
     if keep_latest < 1:
         raise InvalidInputError(f"keep {keep_latest} versions would leave none to go back to; keep 1 or more.")
-    versions, needed = registry.versions(name), needs(registry.aliases(name))
+    versions, needed_reasons = registry.list_versions(name), find_needed_versions(registry.load_aliases(name))
     newest = dict.fromkeys(versions[-keep_latest:], "among the newest")
-    kept = {version: needed.get(version) or newest[version] for version in versions if version in needed | newest}
-    going = tuple(version for version in versions if version not in kept)
-    return Plan(name, going, tuple(orphans(registry, name, versions, now or datetime.now(UTC))), kept)
+    kept_reasons = {
+        version: needed_reasons.get(version) or newest[version]
+        for version in versions
+        if version in needed_reasons | newest
+    }
+    removable = tuple(version for version in versions if version not in kept_reasons)
+    return PruningPlan(
+        name, removable, tuple(find_orphan_files(registry, name, versions, now or datetime.now(UTC))), kept_reasons
+    )
 
 
-def check_there(registry: Registry, name: str) -> None:
+def check_model_exists(registry: Registry, name: str) -> None:
     """`NotFoundError` when there is nothing of the model, not even an upload that was never finished."""
-    if next(registry.store.paths(f"models/{name}/versions"), None) is None:
-        registry.manifest(name, 1)  # which says that there is no such model
+    if next(registry.store.list_paths(f"models/{name}/versions"), None) is None:
+        registry.load_manifest(name, 1)  # which says that there is no such model
 
 
-def carry_out(registry: Registry, plan: Plan) -> None:
+def prune(registry: Registry, plan: PruningPlan) -> None:
     """Remove what a plan names; a version that an alias has been pointed to since is left alone, with an error."""
     for version in plan.versions:
-        delete(registry, plan.model, version)
-    for path in plan.orphans:
+        delete_version(registry, plan.model, version)
+    for path in plan.orphan_paths:
         registry.store.delete(path)
 
 
-def delete(registry: Registry, name: str, version: int) -> None:
+def delete_version(registry: Registry, name: str, version: int) -> None:
     """Remove a version for good; `ConflictError` while an alias needs it, `NotFoundError` when there is none."""
-    manifest = registry.manifest(name, version)
+    manifest = registry.load_manifest(name, version)
     refuse_needed(registry, name, version)
     path = version_path(name, version, "manifest.json")
     registry.store.delete(path)
     try:
         refuse_needed(registry, name, version)
     except ConflictError:  # somebody has pointed an alias to it in this moment
-        registry.store.create(path, encode(manifest))
+        registry.store.create(path, encode_document(manifest))
         raise
-    for file in list(registry.store.paths(f"models/{name}/versions/{version}")):
+    for file in list(registry.store.list_paths(f"models/{name}/versions/{version}")):
         if file.rsplit("/", 1)[-1] not in KEPT_FILES:
             registry.store.delete(file)
 
 
 def refuse_needed(registry: Registry, name: str, version: int) -> None:
     """`ConflictError` says which alias needs the version, and for what."""
-    why = needs(registry.aliases(name)).get(version)
-    if why is not None:
-        raise ConflictError(f"{name}:{version} cannot be deleted: {why}.")
+    reason = find_needed_versions(registry.load_aliases(name)).get(version)
+    if reason is not None:
+        raise ConflictError(f"{name}:{version} cannot be deleted: {reason}.")
 
 
-def needs(aliases: Mapping[str, AliasDocument]) -> dict[int, str]:
+def find_needed_versions(aliases: Mapping[str, AliasDocument]) -> dict[int, str]:
     """The versions that aliases need, each with the reason."""
-    found: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for alias, document in aliases.items():
         if document.previous is not None:
-            found.setdefault(document.previous, f"a rollback of the alias {alias!r} would go back to it")
+            reasons.setdefault(document.previous, f"a rollback of the alias {alias!r} would go back to it")
     for alias, document in aliases.items():
         for share in (*document.shares, *([document.shadow] if document.shadow else [])):
-            found[share.version] = f"the alias {alias!r} sends it a part of its requests"
-    return found | {document.version: f"the alias {alias!r} points to it" for alias, document in aliases.items()}
+            reasons[share.version] = f"the alias {alias!r} sends it a part of its requests"
+    return reasons | {document.version: f"the alias {alias!r} points to it" for alias, document in aliases.items()}
 
 
-def orphans(registry: Registry, name: str, versions: list[int], now: datetime) -> Iterator[str]:
+def find_orphan_files(registry: Registry, name: str, versions: list[int], now: datetime) -> Iterator[str]:
     """Files of uploads that were never committed and have not been touched for the grace period."""
     committed = {str(version) for version in versions}
-    for path, changed in registry.store.changed(f"models/{name}/versions"):
+    for path, modified_at in registry.store.list_modification_times(f"models/{name}/versions"):
         number, _, file = path.removeprefix(f"models/{name}/versions/").partition("/")
-        if number not in committed and file not in KEPT_FILES and changed < now - GRACE:
+        if number not in committed and file not in KEPT_FILES and modified_at < now - GRACE:
             yield path

@@ -22,7 +22,7 @@ MIN_BITS = 2048
 SEQUENCE, BIT_STRING, INTEGER = 0x30, 0x03, 0x02  # DER's tags; X.690
 
 
-class Signature(Struct, frozen=True, kw_only=True):
+class ManifestSignature(Struct, frozen=True, kw_only=True):
     """`signature.json` beside a manifest: who vouches for its bytes."""
 
     schema_version: Literal[1] = 1
@@ -34,7 +34,7 @@ class Signature(Struct, frozen=True, kw_only=True):
     at: str  # RFC 3339, UTC
 
 
-def statement(manifest: bytes) -> bytes:
+def build_signed_statement(manifest: bytes) -> bytes:
     """What is signed for a manifest: its sha256, in a sentence that means nothing else; KMS takes 4,096 bytes."""
     return b"pilotlight manifest sha256:" + hashlib.sha256(manifest).hexdigest().encode()
 
@@ -60,37 +60,37 @@ class PublicKey:
         """Read base64 of a DER SubjectPublicKeyInfo (RFC 5280), as `aws kms get-public-key` gives it; PEM as well."""
         lines = [line for line in text.split("\n") if not line.startswith("-----")]
         try:
-            (outer,) = fields(base64.b64decode("".join("".join(lines).split()), validate=True), SEQUENCE)
-            algorithm, bits = fields(outer, SEQUENCE, BIT_STRING)
+            (outer,) = parse_der_values(base64.b64decode("".join("".join(lines).split()), validate=True), SEQUENCE)
+            algorithm, bits = parse_der_values(outer, SEQUENCE, BIT_STRING)
             if RSA_OID not in algorithm:
                 raise ValueError("it is the key of another algorithm")  # noqa: TRY301 - told as all that is wrong
-            (key,) = fields(bits[1:], SEQUENCE)  # the first byte counts unused bits, of which there are none
-            modulus, exponent = (int.from_bytes(part, "big") for part in fields(key, INTEGER, INTEGER))
+            (key,) = parse_der_values(bits[1:], SEQUENCE)  # the first byte counts unused bits, of which there are none
+            modulus, exponent = (int.from_bytes(part, "big") for part in parse_der_values(key, INTEGER, INTEGER))
         except (ValueError, IndexError, binascii.Error) as exc:
             raise InvalidInputError(f"The signing key is not base64 of an RSA public key in DER: {exc}.") from exc
         if modulus.bit_length() < MIN_BITS:
             raise InvalidInputError(f"The signing key has {modulus.bit_length()} bits; {MIN_BITS} are the least.")
         return cls(modulus, exponent)
 
-    def vouches(self, message: bytes, signature: bytes) -> bool:
+    def is_valid_signature(self, message: bytes, signature: bytes) -> bool:
         """Whether the signature over the message was made with this key."""
         size = (self.modulus.bit_length() + 7) // 8
         number = int.from_bytes(signature, "big")
         if len(signature) != size or number >= self.modulus:
             return False
-        found = pow(number, self.exponent, self.modulus).to_bytes(size, "big")
-        return hmac.compare_digest(found, encoded(message, size))
+        decrypted = pow(number, self.exponent, self.modulus).to_bytes(size, "big")
+        return hmac.compare_digest(decrypted, encode_pkcs1_message(message, size))
 
 
-def encoded(message: bytes, size: int) -> bytes:
+def encode_pkcs1_message(message: bytes, size: int) -> bytes:
     """The message as the signature must hold it, in `size` bytes: EMSA-PKCS1-v1_5."""
     info = SHA256_INFO + hashlib.sha256(message).digest()
     return b"\0\1" + b"\xff" * (size - len(info) - 3) + b"\0" + info
 
 
-def fields(der: bytes, *tags: int) -> list[bytes]:
+def parse_der_values(der: bytes, *tags: int) -> list[bytes]:
     """The contents of the DER values that stand one after the other, which must have these tags; X.690."""
-    found = []
+    values = []
     for tag in tags:
         if der[0] != tag:
             raise ValueError(f"there is a {der[0]:#04x} where a {tag:#04x} belongs")
@@ -100,6 +100,6 @@ def fields(der: bytes, *tags: int) -> list[bytes]:
             length = int.from_bytes(der[2:start], "big")
         if len(der) < start + length:
             raise ValueError("it ends too early")
-        found.append(der[start : start + length])
+        values.append(der[start : start + length])
         der = der[start + length :]
-    return found
+    return values

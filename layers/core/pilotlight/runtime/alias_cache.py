@@ -18,63 +18,63 @@ AliasKey = tuple[str, str]  # name and alias
 
 
 @dataclass(frozen=True)
-class Followed:
+class CachedAlias:
     """An alias as last read: the document, its e_tag, and when, in the clock's seconds."""
 
     document: AliasDocument
     e_tag: str
-    at: float
+    read_at: float
 
 
-class Aliases:
+class AliasCache:
     """What is known of each alias. Safe for threads."""
 
     def __init__(self, registry: Registry, clock: Callable[[], float]) -> None:
         self._registry = registry
         self._clock = clock
-        self._known: dict[AliasKey, Followed] = {}
+        self._entries: dict[AliasKey, CachedAlias] = {}
         self._lock = threading.Lock()
 
-    def known(self, key: AliasKey) -> Followed | None:
+    def get_cached(self, key: AliasKey) -> CachedAlias | None:
         """The alias as last read, however long ago."""
-        return self._known.get(key)
+        return self._entries.get(key)
 
-    def get(self, key: AliasKey) -> Followed:
+    def get_or_read(self, key: AliasKey) -> CachedAlias:
         """The alias as last read, or read now if nobody has read it; raises what `read` does."""
-        return self._known.get(key) or self.read(key)
+        return self._entries.get(key) or self.refresh(key)
 
-    def read(self, key: AliasKey) -> Followed:
+    def refresh(self, key: AliasKey) -> CachedAlias:
         """Read the document again; the one known already counts while the store does not answer rightly.
 
         `NotFoundError` when the alias is gone, `UnavailableError` when the store fails and nothing is known.
         """
         try:
-            document, e_tag = self._registry.tagged_alias(*key)
+            document, e_tag = self._registry.load_alias_with_e_tag(*key)
         except NotFoundError:
-            self._known.pop(key, None)
+            self._entries.pop(key, None)
             raise
         except UnavailableError as exc:
-            return self._kept(key, exc)
+            return self._keep_stale(key, exc)
         with self._lock:
-            known = self._known.get(key)
+            cached = self._entries.get(key)
             # A slow read may bring an older document than the one that is known by now.
-            if known is not None and document.number < known.document.number:
-                document, e_tag = known.document, known.e_tag
-            self._known[key] = Followed(document, e_tag, self._clock())
-            return self._known[key]
+            if cached is not None and document.number < cached.document.number:
+                document, e_tag = cached.document, cached.e_tag
+            self._entries[key] = CachedAlias(document, e_tag, self._clock())
+            return self._entries[key]
 
-    def forget(self) -> None:
+    def expire_all(self) -> None:
         """Take everything that is known for very old."""
         with self._lock:
-            for key, known in self._known.items():
-                self._known[key] = Followed(known.document, known.e_tag, -inf)
+            for key, cached in self._entries.items():
+                self._entries[key] = CachedAlias(cached.document, cached.e_tag, -inf)
 
-    def _kept(self, key: AliasKey, error: UnavailableError) -> Followed:
+    def _keep_stale(self, key: AliasKey, error: UnavailableError) -> CachedAlias:
         """What is known, as if it had been read now, so that a store that is away is not asked with each request."""
         with self._lock:
-            known = self._known.get(key)
-            if known is None:
+            cached = self._entries.get(key)
+            if cached is None:
                 raise error
-            LOG.warning("%s@%s keeps version %d: %s", *key, known.document.version, error)
-            self._known[key] = Followed(known.document, known.e_tag, self._clock())
-            return self._known[key]
+            LOG.warning("%s@%s keeps version %d: %s", *key, cached.document.version, error)
+            self._entries[key] = CachedAlias(cached.document, cached.e_tag, self._clock())
+            return self._entries[key]

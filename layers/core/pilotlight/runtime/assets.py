@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import NotFoundError
-from pilotlight.runtime.model_files import fetched
+from pilotlight.runtime.model_files import open_model_files
 from pilotlight.storage.object_store import ObjectStore
 
-Made = TypeVar("Made")
+Value = TypeVar("Value")
 
 
 class Assets:
@@ -20,23 +20,23 @@ class Assets:
 
     def __init__(self, contents: Mapping[str, bytes] | None = None) -> None:
         self._contents = dict(contents or {})
-        self._made: dict[str, Any] = {}
+        self._parsed: dict[str, Any] = {}
 
-    def made(self, path: str, make: Callable[[bytes], Made]) -> Made:
-        """What `make` makes of the file at `path`, made once; `NotFoundError` when the version brought no such file."""
-        if path not in self._made:
+    def get_or_parse(self, path: str, parse: Callable[[bytes], Value]) -> Value:
+        """What `parse` makes of the file at `path`, made once; `NotFoundError` when the version brought no such file."""
+        if path not in self._parsed:
             if path not in self._contents:
                 raise NotFoundError(f"The version brought no file {path!r}; it brought {sorted(self._contents)}.")
-            self._made[path] = make(self._contents[path])
+            self._parsed[path] = parse(self._contents[path])
             del self._contents[path]  # what was made of it takes its place
-        found: Made = self._made[path]
-        return found
+        value: Value = self._parsed[path]
+        return value
 
 
-def bring(store: ObjectStore, manifest: Manifest) -> Assets:
+def load_assets(store: ObjectStore, manifest: Manifest) -> Assets:
     """The assets of a version, each fetched and checked as its graph is; `ModelRefusedError` as there."""
     contents = {}
-    for file in manifest.assets:
-        with fetched(store, manifest, file) as path:
+    for file in manifest.asset_files:
+        with open_model_files(store, manifest, file) as path:
             contents[file.path] = Path(path).read_bytes()
     return Assets(contents)

@@ -13,103 +13,122 @@ import numpy as np
 from pilotlight.contracts.manifest import Canary
 from pilotlight.runtime.session import Array
 
-WINDOW = 500  # latest requests of canary and champion that are compared
-IN_A_ROW = 3  # consecutive failures that stop the canary whatever its error rate
+WINDOW_REQUESTS = 500  # latest requests of canary and champion that are compared
+MAX_CONSECUTIVE_FAILURES = 3  # consecutive failures that stop the canary whatever its error rate
 ALLOWANCE_MS = 5.0  # ms that a canary may take longer, whatever the ratio
-DRIFT_TIMES = 4  # min_requests before drift is believed: few answers differ by chance
+DRIFT_SAMPLE_FACTOR = 4  # min_requests before drift is believed: few answers differ by chance
 
 
 @dataclass
-class Side:
+class RequestWindow:
     """The latest requests of one version: whether each failed, how long it took, and which class it gave."""
 
-    failed: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    times_ms: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    answers: deque[int] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    failures: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW_REQUESTS))
+    latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW_REQUESTS))
+    predicted_classes: deque[int] = field(default_factory=lambda: deque(maxlen=WINDOW_REQUESTS))
 
-    def add(self, ms: float, answers: Array | None) -> None:
+    def add_success(self, ms: float, scores: Array | None) -> None:
         """A request that was answered; without classes there is nothing to compare."""
-        self.failed.append(False)
-        self.times_ms.append(ms)
-        if answers is not None and answers.ndim > 1 and answers.shape[-1] > 1 and answers.dtype.kind == "f":
-            self.answers.extend(answers.argmax(axis=-1).ravel().tolist())
+        self.failures.append(False)
+        self.latencies_ms.append(ms)
+        if scores is not None and scores.ndim > 1 and scores.shape[-1] > 1 and scores.dtype.kind == "f":
+            self.predicted_classes.extend(scores.argmax(axis=-1).ravel().tolist())
 
 
-class Trial:
+class CanaryMonitor:
     """What is known of a canary in this environment."""
 
     def __init__(self, canary: Canary) -> None:
         self.canary = canary
-        self.ours, self.theirs = Side(), Side()  # outcomes of the canary, and of the champion
-        self.stopped: str | None = None  # the reason, once it has been stopped
+        self.canary_window, self.champion_window = (
+            RequestWindow(),
+            RequestWindow(),
+        )  # outcomes of the canary, and of the champion
+        self.stop_reason: str | None = None  # the reason, once it has been stopped
 
-    def champion(self, ms: float, answers: Array | None) -> None:
+    def record_champion(self, ms: float, scores: Array | None) -> None:
         """Note a request that the champion answered."""
-        self.theirs.add(ms, answers)
+        self.champion_window.add_success(ms, scores)
 
-    def answered(self, ms: float, answers: Array | None) -> str | None:
+    def record_success(self, ms: float, scores: Array | None) -> str | None:
         """Note a request that the canary answered; why to stop, if this decides it."""
-        self.ours.add(ms, answers)
-        return self._decide()
+        self.canary_window.add_success(ms, scores)
+        return self._check_limits()
 
-    def failed(self, why: str) -> str | None:
+    def record_failure(self, reason: str) -> str | None:
         """Note a request that the canary could not answer; why to stop, if this decides it."""
-        self.ours.failed.append(True)
-        return self._decide(why)
+        self.canary_window.failures.append(True)
+        return self._check_limits(reason)
 
-    def stop(self, why: str) -> str | None:
+    def stop(self, reason: str) -> str | None:
         """Stop it for a reason of somebody else's; why, unless it was stopped before."""
-        if self.stopped is not None:
+        if self.stop_reason is not None:
             return None
-        self.stopped = why
-        return why
+        self.stop_reason = reason
+        return reason
 
-    def _decide(self, error: str = "") -> str | None:
-        if self.stopped is None:
-            self.stopped = self._errors(error) or self._slowness() or self._drift()
-            return self.stopped
+    def _check_limits(self, error: str = "") -> str | None:
+        if self.stop_reason is None:
+            self.stop_reason = self._check_error_rate(error) or self._check_latency() or self._check_drift()
+            return self.stop_reason
         return None
 
-    def _errors(self, error: str) -> str | None:
-        latest = list(self.ours.failed)
-        if len(latest) >= IN_A_ROW and all(latest[-IN_A_ROW:]):
-            return f"its last {IN_A_ROW} requests failed: {error}"
-        share = mean(latest)
+    def _check_error_rate(self, error: str) -> str | None:
+        latest = list(self.canary_window.failures)
+        if len(latest) >= MAX_CONSECUTIVE_FAILURES and all(latest[-MAX_CONSECUTIVE_FAILURES:]):
+            return f"its last {MAX_CONSECUTIVE_FAILURES} requests failed: {error}"
+        share = compute_mean(latest)
         if len(latest) < self.canary.min_requests or share <= self.canary.max_error_rate:
             return None
-        said = f"{sum(latest)} of its last {len(latest)} requests failed"
-        return f"{said}, {share:.2%} where {self.canary.max_error_rate:.2%} are let through" + (error and f": {error}")
+        summary = f"{sum(latest)} of its last {len(latest)} requests failed"
+        return f"{summary}, {share:.2%} where {self.canary.max_error_rate:.2%} are let through" + (
+            error and f": {error}"
+        )
 
-    def _slowness(self) -> str | None:
-        if min(len(self.ours.times_ms), len(self.theirs.times_ms)) < self.canary.min_requests:
+    def _check_latency(self) -> str | None:
+        if min(len(self.canary_window.latencies_ms), len(self.champion_window.latencies_ms)) < self.canary.min_requests:
             return None
-        ours, theirs = mean(self.ours.times_ms), mean(self.theirs.times_ms)
-        if ours <= max(theirs * self.canary.max_latency_ratio, theirs + ALLOWANCE_MS):
+        canary_ms, champion_ms = (
+            compute_mean(self.canary_window.latencies_ms),
+            compute_mean(self.champion_window.latencies_ms),
+        )
+        if canary_ms <= max(champion_ms * self.canary.max_latency_ratio, champion_ms + ALLOWANCE_MS):
             return None
-        said = f"it takes {ours:.2f} ms, the champion {theirs:.2f}"
-        return f"{said}, more than {self.canary.max_latency_ratio:g} times as long"
+        summary = f"it takes {canary_ms:.2f} ms, the champion {champion_ms:.2f}"
+        return f"{summary}, more than {self.canary.max_latency_ratio:g} times as long"
 
-    def _drift(self) -> str | None:
-        if min(len(self.ours.answers), len(self.theirs.answers)) < DRIFT_TIMES * self.canary.min_requests:
+    def _check_drift(self) -> str | None:
+        if (
+            min(len(self.canary_window.predicted_classes), len(self.champion_window.predicted_classes))
+            < DRIFT_SAMPLE_FACTOR * self.canary.min_requests
+        ):
             return None
-        distance = total_variation(Counter(self.ours.answers), Counter(self.theirs.answers))
+        distance = compute_total_variation(
+            Counter(self.canary_window.predicted_classes), Counter(self.champion_window.predicted_classes)
+        )
         if distance <= self.canary.max_drift:
             return None
         return f"its answers are {distance:.2f} away from the champion's, more than {self.canary.max_drift:g}"
 
 
-def mean(values: Collection[float]) -> float:
+def compute_mean(values: Collection[float]) -> float:
     """Their mean; python's own module for it takes 3 ms to import."""
     return sum(values) / len(values)
 
 
-def total_variation(ours: Counter[int], theirs: Counter[int]) -> float:
+def compute_total_variation(canary_counts: Counter[int], champion_counts: Counter[int]) -> float:
     """Half the sum of the differences of two distributions' shares, 0 to 1 (Levin, Peres, Wilmer, 2017, ch. 4)."""
-    mine, other = ours.total(), theirs.total()
-    return sum(abs(ours[answer] / mine - theirs[answer] / other) for answer in ours.keys() | theirs.keys()) / 2
+    canary_total, champion_total = canary_counts.total(), champion_counts.total()
+    return (
+        sum(
+            abs(canary_counts[answer] / canary_total - champion_counts[answer] / champion_total)
+            for answer in canary_counts.keys() | champion_counts.keys()
+        )
+        / 2
+    )
 
 
-def unusable(outputs: Mapping[str, Array]) -> str | None:
+def find_non_finite_output(outputs: Mapping[str, Array]) -> str | None:
     """Why answers are none: NaN and infinities, which no champion's callers would get."""
     for name, values in outputs.items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():

@@ -9,10 +9,10 @@ import sys
 from types import ModuleType
 
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
-DOCUMENTATION = ("numpy._core._add_newdocs", "numpy._core._add_newdocs_scalars")
+DOCSTRING_MODULES = ("numpy._core._add_newdocs", "numpy._core._add_newdocs_scalars")
 
 
-def starting() -> None:
+def begin_imports() -> None:
     """Before the large imports.
 
     No search for garbage, since imports leave none. No threads for matrices: numpy's OpenBLAS starts one for each CPU,
@@ -21,11 +21,11 @@ def starting() -> None:
     """
     gc.disable()
     os.environ.setdefault(BLAS_THREADS, "1")
-    for name in DOCUMENTATION:
+    for name in DOCSTRING_MODULES:
         sys.modules.setdefault(name, ModuleType(name))
 
 
-def started() -> None:
+def finish_imports() -> None:
     """After them: what is there now stays for good, and is not looked at again by any later search."""
     gc.freeze()
     gc.enable()

@@ -10,10 +10,10 @@ from itertools import count
 from threading import Lock, Thread
 from typing import Any
 
-RUNS_BEFORE_CHANGE = 8  # the fast one takes as long to open as so many runs gain by it (infra/decisions/0018)
+RUNS_BEFORE_PREPACKING = 8  # the fast one takes as long to open as so many runs gain by it (infra/decisions/0018)
 
 
-class TwoSpeeds:
+class DeferredPrepacking:
     """Called, it gives the session to run on next.
 
     An environment that answers few requests never pays for the fast session. The slow one is let go of before the fast
@@ -21,45 +21,45 @@ class TwoSpeeds:
     requests: then who asks waits for what is left of it.
     """
 
-    def __init__(self, slow: Callable[[], Any], fast: Callable[[], Any]) -> None:
-        self._slow, self._fast = slow, fast
-        self.done: Callable[[], None] = lambda: None  # called once neither session remains to be opened
-        self._asked = count(1)
-        self._changed = Lock()  # taken once, by whoever opens the fast session, and never released
+    def __init__(self, open_unpacked: Callable[[], Any], open_prepacked: Callable[[], Any]) -> None:
+        self._open_unpacked, self._open_prepacked = open_unpacked, open_prepacked
+        self.release_files: Callable[[], None] = lambda: None  # called once neither session remains to be opened
+        self._run_numbers = count(1)
+        self._switch_lock = Lock()  # taken once, by whoever opens the fast session, and never released
         self._current: Future[Any] = Future()
-        self._current.set_result(slow())
+        self._current.set_result(open_unpacked())
 
     def __call__(self) -> Any:  # noqa: ANN401 - onnxruntime ships no types
         """The session to run on next."""
-        if next(self._asked) >= RUNS_BEFORE_CHANGE and self._changed.acquire(blocking=False):
-            Thread(target=self._change, name="two-speeds", daemon=True).start()
+        if next(self._run_numbers) >= RUNS_BEFORE_PREPACKING and self._switch_lock.acquire(blocking=False):
+            Thread(target=self._switch_session, name="two-speeds", daemon=True).start()
         return self._current.result()
 
-    def settle(self) -> None:
+    def prepack_now(self) -> None:
         """Have the fast session when this returns: for who has the time now."""
-        if self._changed.acquire(blocking=False):
-            self._change()
+        if self._switch_lock.acquire(blocking=False):
+            self._switch_session()
         self._current.result()
 
-    def _change(self) -> None:
+    def _switch_session(self) -> None:
         """Open the fast session; where that fails, for want of memory say, the slow one again."""
-        later: Future[Any] = Future()
-        self._current = later
+        future: Future[Any] = Future()
+        self._current = future
         try:
-            later.set_result(self._last())
+            future.set_result(self._open_final())
         except Exception as exc:  # noqa: BLE001 - raised again where the session is asked for
-            later.set_exception(exc)
+            future.set_exception(exc)
 
-    def _last(self) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+    def _open_final(self) -> Any:  # noqa: ANN401 - onnxruntime ships no types
         """The session that stays; what opening needed is cleared away before anybody gets it."""
         try:
-            return self._either()
+            return self._open_with_fallback()
         finally:
             with suppress(OSError):  # files that cannot be removed now are found by `files.private_folder` later
-                self.done()
+                self.release_files()
 
-    def _either(self) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+    def _open_with_fallback(self) -> Any:  # noqa: ANN401 - onnxruntime ships no types
         try:
-            return self._fast()
+            return self._open_prepacked()
         except Exception:  # noqa: BLE001 - slower is better than not at all
-            return self._slow()
+            return self._open_unpacked()

@@ -15,7 +15,7 @@ from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import Array, Session
 
 
-class Tensor(Struct, frozen=True):
+class GoldenTensor(Struct, frozen=True):
     """A tensor as in the V2 protocol's JSON: its values flat, row by row."""
 
     name: str
@@ -24,58 +24,58 @@ class Tensor(Struct, frozen=True):
     data: tuple[float | int | str | bool, ...]
 
 
-class Request(Struct, frozen=True):
+class GoldenRequest(Struct, frozen=True):
     """The body of a V2 infer request."""
 
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[GoldenTensor, ...]
 
 
-class Response(Struct, frozen=True):
+class GoldenResponse(Struct, frozen=True):
     """What matters of the body of its answer."""
 
-    outputs: tuple[Tensor, ...]
+    outputs: tuple[GoldenTensor, ...]
 
 
-class Exchange(Struct, frozen=True):
+class GoldenExchange(Struct, frozen=True):
     """A golden request and its answer."""
 
-    request: Request
-    response: Response
+    request: GoldenRequest
+    response: GoldenResponse
 
 
-class Golden(Struct, frozen=True, kw_only=True):
+class GoldenDocument(Struct, frozen=True, kw_only=True):
     """`golden.json`: |expected - actual| must stay within the tolerance, for every output value of every exchange."""
 
     schema_version: Literal[1] = 1
     variant: Precision
     tolerance: float
-    exchanges: tuple[Exchange, ...]
+    exchanges: tuple[GoldenExchange, ...]
 
 
-def replay(golden: Golden, session: Session) -> None:
+def replay_exchanges(document: GoldenDocument, session: Session) -> None:
     """Put the recorded requests to a session; `ModelRefusedError` when an answer is not the recorded one."""
-    for number, recorded in enumerate(golden.exchanges, 1):
-        answers = session.run(arrays(recorded.request.inputs))
-        for name, expected in arrays(recorded.response.outputs).items():
-            compare(number, name, expected, answers.get(name), golden.tolerance)
+    for number, exchange in enumerate(document.exchanges, 1):
+        answers = session.run(to_arrays(exchange.request.inputs))
+        for name, expected in to_arrays(exchange.response.outputs).items():
+            compare_output(number, name, expected, answers.get(name), document.tolerance)
 
 
-def arrays(tensors: Sequence[Tensor]) -> Mapping[str, Array]:
+def to_arrays(tensors: Sequence[GoldenTensor]) -> Mapping[str, Array]:
     """Tensors of the JSON as arrays, by name."""
-    return {given.name: array(given) for given in tensors}
+    return {tensor.name: to_array(tensor) for tensor in tensors}
 
 
-def array(tensor: Tensor) -> Array:
+def to_array(tensor: GoldenTensor) -> Array:
     """A tensor of the JSON as an array."""
     return np.array(tensor.data, NUMPY_DTYPES[tensor.datatype]).reshape(tensor.shape)
 
 
-def compare(number: int, name: str, expected: Array, actual: Array | None, tolerance: float) -> None:
+def compare_output(number: int, name: str, expected: Array, actual: Array | None, tolerance: float) -> None:
     """Refuse an answer that is too far from the recorded one, of another shape, or not a number."""
     if actual is None or actual.shape != expected.shape:
-        found = "missing" if actual is None else f"of shape {list(actual.shape)}"
+        description = "missing" if actual is None else f"of shape {list(actual.shape)}"
         raise ModelRefusedError(
-            f"Golden request {number} is answered with {name!r} {found}, recorded as {list(expected.shape)}."
+            f"Golden request {number} is answered with {name!r} {description}, recorded as {list(expected.shape)}."
         )
     if expected.dtype == object:
         if not np.array_equal(expected, actual):

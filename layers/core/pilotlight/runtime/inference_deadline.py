@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from math import inf
 
 from pilotlight.errors import DeadlineError, InvalidInputError
-from pilotlight.runtime.session import Array, RunOptions, Session, run_options
+from pilotlight.runtime.session import Array, RunOptions, Session, create_run_options
 
-TICK = 0.25  # s between two looks; waking this thread for each request would cost more than most inferences
+POLL_SECONDS = 0.25  # s between two looks; waking this thread for each request would cost more than most inferences
 
 
-class Watch:
+class DeadlineRunner:
     """Runs inferences under the eye of one thread, which is started by the first that has an end."""
 
     def __init__(self) -> None:
@@ -23,15 +23,15 @@ class Watch:
         self._thread: threading.Thread | None = None
 
     def run(
-        self, session: Session, feeds: Mapping[str, Array], outputs: Sequence[str], ends: float = inf
+        self, session: Session, feeds: Mapping[str, Array], outputs: Sequence[str], deadline: float = inf
     ) -> dict[str, Array]:
-        """As `Session.run`, but `DeadlineError` soon after `ends`, on time.monotonic's clock."""
-        if ends == inf:
+        """As `Session.run`, but `DeadlineError` soon after `deadline`, on time.monotonic's clock."""
+        if deadline == inf:
             return session.run(feeds, outputs)
-        options = run_options()
-        self._running[id(options)] = ends, options
+        options = create_run_options()
+        self._running[id(options)] = deadline, options
         if self._thread is None:
-            self._thread = threading.Thread(target=self._look, daemon=True, name="pilotlight-watch")
+            self._thread = threading.Thread(target=self._stop_overdue_runs, daemon=True, name="pilotlight-watch")
             self._thread.start()
         try:
             return session.run(feeds, outputs, options)
@@ -45,10 +45,10 @@ class Watch:
         finally:
             del self._running[id(options)]
 
-    def _look(self) -> None:
+    def _stop_overdue_runs(self) -> None:
         while True:
-            time.sleep(TICK)
+            time.sleep(POLL_SECONDS)
             now = time.monotonic()
-            for ends, options in list(self._running.values()):
-                if now >= ends:
+            for deadline, options in list(self._running.values()):
+                if now >= deadline:
                     options.terminate = True

@@ -17,30 +17,30 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from pilotlight.contracts.manifest import Manifest, Reference, decode
+from pilotlight.contracts.manifest import Manifest, ModelReference, decode_document
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime import process_memory
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.golden import Golden, arrays
-from pilotlight.runtime.model_cache import WarmModels
-from pilotlight.runtime.model_files import fetched
-from pilotlight.runtime.model_manager import Catalog
+from pilotlight.runtime.golden import GoldenDocument, to_arrays
+from pilotlight.runtime.model_cache import ModelCache
+from pilotlight.runtime.model_files import open_model_files
+from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.runtime.session import Array
 from pilotlight.storage.object_store import ObjectStore, open_store
 
-LOOK = 0.004  # s between two looks at the process
-RUNS = 20  # warm inferences, of which the median counts
+POLL_SECONDS = 0.004  # s between two looks at the process
+WARM_RUNS = 20  # warm inferences, of which the median counts
 
 
-class Report(Struct, frozen=True):
+class LoadTimings(Struct, frozen=True):
     """What the process says of itself."""
 
     load_seconds: float  # from the store to an open session
     warm_ms: float  # one inference: a golden request where there is one, else zeros
 
 
-class Trial(Struct, frozen=True):
+class LoadMeasurement(Struct, frozen=True):
     """The same with the most memory that the process held at any time."""
 
     peak_bytes: int
@@ -48,64 +48,66 @@ class Trial(Struct, frozen=True):
     warm_ms: float
 
 
-def measure(url: str, manifest: Manifest, memory_mb: int) -> Trial:
+def measure_load(url: str, manifest: Manifest, memory_mb: int) -> LoadMeasurement:
     """Open a version in a fresh process and ask it a few times; `InvalidInputError` when that does not work."""
     arguments = [url, manifest.name, str(manifest.version), str(memory_mb)]
     command = [sys.executable, "-m", "pilotlight.runtime.load_benchmark", *arguments]
     with (
-        TemporaryFile() as said,
-        TemporaryFile() as wrong,
-        subprocess.Popen(command, stdout=said, stderr=wrong) as process,
+        TemporaryFile() as stdout,
+        TemporaryFile() as stderr,
+        subprocess.Popen(command, stdout=stdout, stderr=stderr) as process,
     ):
-        peak = 0
+        peak_bytes = 0
         while process.poll() is None:
-            peak = max(peak, process_memory.held(process.pid))
-            time.sleep(LOOK)
-        lines = lines_of(wrong if process.returncode else said)
+            peak_bytes = max(peak_bytes, process_memory.resident_bytes(process.pid))
+            time.sleep(POLL_SECONDS)
+        lines = read_output_lines(stderr if process.returncode else stdout)
     if process.returncode:
-        why = lines[-1].decode() if lines else f"the process ended with {process.returncode}"
-        raise InvalidInputError(f"{manifest.name}:{manifest.version} cannot be measured: {why}")
-    report = decode(lines[-1], Report, "the trial's answer")
-    return Trial(peak or process_memory.peak_of_children(), report.load_seconds, report.warm_ms)
+        reason = lines[-1].decode() if lines else f"the process ended with {process.returncode}"
+        raise InvalidInputError(f"{manifest.name}:{manifest.version} cannot be measured: {reason}")
+    timings = decode_document(lines[-1], LoadTimings, "the trial's answer")
+    return LoadMeasurement(peak_bytes or process_memory.peak_child_bytes(), timings.load_seconds, timings.warm_ms)
 
 
-def lines_of(file: IO[bytes]) -> list[bytes]:
+def read_output_lines(file: IO[bytes]) -> list[bytes]:
     """What a process has written."""
     file.seek(0)
     return file.read().strip().splitlines()
 
 
-def feeds(store: ObjectStore, manifest: Manifest) -> Mapping[str, Array]:
+def build_feeds(store: ObjectStore, manifest: Manifest) -> Mapping[str, Array]:
     """The inputs of one call: the first golden request, else zeros with each free dimension 1."""
     if manifest.golden is not None:
-        with fetched(store, manifest, manifest.file(manifest.golden)) as path:
-            return arrays(decode(Path(path).read_bytes(), Golden, manifest.golden).exchanges[0].request.inputs)
+        with open_model_files(store, manifest, manifest.get_file(manifest.golden)) as path:
+            return to_arrays(
+                decode_document(Path(path).read_bytes(), GoldenDocument, manifest.golden).exchanges[0].request.inputs
+            )
     return {
-        spec.name: np.zeros([abs(size) for size in spec.free_shape], NUMPY_DTYPES[spec.datatype])
+        spec.name: np.zeros([abs(size) for size in spec.v2_shape], NUMPY_DTYPES[spec.datatype])
         if spec.datatype != "BYTES"
-        else np.full([abs(size) for size in spec.free_shape], "", object)
+        else np.full([abs(size) for size in spec.v2_shape], "", object)
         for spec in manifest.inputs
     }
 
 
-def report(url: str, name: str, version: int, memory_mb: int) -> Report:
+def run_benchmark(url: str, name: str, version: int, memory_mb: int) -> LoadTimings:
     """Open the version as a handler does, and ask it."""
     registry = Registry(open_store(url))
-    catalog = Catalog(registry, WarmModels(memory_mb * 1_000_000), memory_mb=memory_mb, alias_seconds=3600)
-    began = time.perf_counter()
-    model = catalog.model(Reference(name, version))
-    opened = time.perf_counter()
-    given, seconds = feeds(registry.store, model.manifest), []
-    for _ in range(RUNS):
-        started = time.perf_counter()
-        model.session.run(given)
-        seconds.append(time.perf_counter() - started)
-    return Report(opened - began, median(seconds) * 1e3)
+    model_manager = ModelManager(registry, ModelCache(memory_mb * 1_000_000), memory_mb=memory_mb, alias_seconds=3600)
+    load_start = time.perf_counter()
+    model = model_manager.get_model(ModelReference(name, version))
+    load_end = time.perf_counter()
+    feeds, seconds = build_feeds(registry.store, model.manifest), []
+    for _ in range(WARM_RUNS):
+        run_start = time.perf_counter()
+        model.session.run(feeds)
+        seconds.append(time.perf_counter() - run_start)
+    return LoadTimings(load_end - load_start, median(seconds) * 1e3)
 
 
 if __name__ == "__main__":
     try:
-        found = report(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+        found = run_benchmark(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
     except PilotlightError as exc:
         sys.exit(str(exc))
     sys.stdout.write(msgspec.json.encode(found).decode() + "\n")

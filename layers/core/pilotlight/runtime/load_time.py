@@ -5,32 +5,36 @@ The formula's numbers are those of a Lambda sandbox (reference/lambda.md, infra/
 
 from collections.abc import Hashable
 
-FETCH = 78e6  # bytes/s; network of a Lambda environment, 625 Mbit/s
-OPEN = 500e6  # bytes/s; how fast onnxruntime opens a graph on one vCPU: 225 ms for 110 MB
-ONCE = 0.05  # s; requests to the store, and what opening the smallest graph takes
-TELLING = 1_000_000  # bytes; a smaller model is dominated by fixed costs, and tells nothing of larger ones
+FETCH_BYTES_PER_S = 78e6  # bytes/s; network of a Lambda environment, 625 Mbit/s
+OPEN_BYTES_PER_S = 500e6  # bytes/s; how fast onnxruntime opens a graph on one vCPU: 225 ms for 110 MB
+FIXED_SECONDS = 0.05  # s; requests to the store, and what opening the smallest graph takes
+MIN_RATED_BYTES = 1_000_000  # bytes; a smaller model is dominated by fixed costs, and tells nothing of larger ones
 
 
-def predicted(size: int) -> float:
+def predict_load_seconds(size: int) -> float:
     """Seconds to fetch and open `size` bytes on Lambda."""
-    return ONCE + size / FETCH + size / OPEN
+    return FIXED_SECONDS + size / FETCH_BYTES_PER_S + size / OPEN_BYTES_PER_S
 
 
-class Pace:
+class LoadTimeEstimator:
     """The seconds that versions took to open, and a guess for those that were not opened yet."""
 
     def __init__(self) -> None:
         self._seconds: dict[Hashable, float] = {}
-        self._rate: float | None = None  # bytes/s, as measured on the last model that was larger than that
+        self._bytes_per_second: float | None = None  # bytes/s, as measured on the last model that was larger than that
 
-    def note(self, key: Hashable, size: int, seconds: float) -> None:
+    def record_load(self, key: Hashable, size: int, seconds: float) -> None:
         """Remember what opening took."""
         self._seconds[key] = seconds
-        if size >= TELLING and seconds > 0:
-            self._rate = size / seconds
+        if size >= MIN_RATED_BYTES and seconds > 0:
+            self._bytes_per_second = size / seconds
 
-    def seconds(self, key: Hashable, size: int) -> float:
+    def estimate_seconds(self, key: Hashable, size: int) -> float:
         """How long opening this version will take."""
         if key in self._seconds:
             return self._seconds[key]
-        return predicted(size) if self._rate is None else ONCE + size / self._rate
+        return (
+            predict_load_seconds(size)
+            if self._bytes_per_second is None
+            else FIXED_SECONDS + size / self._bytes_per_second
+        )

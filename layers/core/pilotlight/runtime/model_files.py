@@ -17,23 +17,25 @@ from typing import BinaryIO
 
 from msgspec.structs import replace
 
-from pilotlight.contracts.manifest import File, Manifest, Packed
+from pilotlight.contracts.manifest import CompressedFile, Manifest, ManifestFile
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError
 from pilotlight.registry.registry import version_path
-from pilotlight.runtime.malloc import keeping
-from pilotlight.runtime.prefetched_store import ReadAhead
-from pilotlight.storage.download import download, measured
+from pilotlight.runtime.malloc import reuse_freed_memory
+from pilotlight.runtime.prefetched_store import PrefetchedStore
+from pilotlight.storage.download import download_object, hash_chunks
 from pilotlight.storage.object_store import ObjectStore
 
-ONNXRUNTIME = "1.32.0"  # as pinned: to ask the package itself, it would have to be imported before the fetch begins
-RUNTIME = f"onnxruntime {ONNXRUNTIME} {os.uname().machine}"  # what a prepared graph is for
-FOLDER = "pilotlight-model-"
+PINNED_ONNXRUNTIME = (
+    "1.32.0"  # as pinned: to ask the package itself, it would have to be imported before the fetch begins
+)
+RUNTIME = f"onnxruntime {PINNED_ONNXRUNTIME} {os.uname().machine}"  # what a prepared graph is for
+FOLDER_PREFIX = "pilotlight-model-"
 MISSING = "is missing from the store"
 LEFTOVER_SECONDS = 60.0  # a younger folder may belong to a process that has not locked it yet
 
 
 @dataclass(frozen=True)
-class Laid:
+class ModelFiles:
     """Checked files of a version where onnxruntime can open them: the path of the graph, until `close`."""
 
     path: str
@@ -41,7 +43,7 @@ class Laid:
 
 
 @contextmanager
-def fetched(store: ObjectStore, manifest: Manifest, *files: File) -> Iterator[str]:
+def open_model_files(store: ObjectStore, manifest: Manifest, *files: ManifestFile) -> Iterator[str]:
     """A path under which the served graph can be opened, its weights beside it, while the context lasts.
 
     With `files`, the first of those, the others beside it.
@@ -49,108 +51,110 @@ def fetched(store: ObjectStore, manifest: Manifest, *files: File) -> Iterator[st
     Raises `ModelRefusedError` before anybody can open them when files are missing, or differ in size or sha256 from
     the manifest. What was read ahead is not fetched again.
     """
-    wanted = manifest.name, manifest.version
-    early = store.taken(*wanted) if isinstance(store, ReadAhead) and not files else None
-    laid = early or fetch(store, manifest, *files)
+    version_key = manifest.name, manifest.version
+    prefetched = store.take_files(*version_key) if isinstance(store, PrefetchedStore) and not files else None
+    model_files = prefetched or fetch_model_files(store, manifest, *files)
     try:
-        yield laid.path
+        yield model_files.path
     finally:
-        laid.close()
+        model_files.close()
 
 
-def fetch(store: ObjectStore, manifest: Manifest, *chosen: File) -> Laid:
+def fetch_model_files(store: ObjectStore, manifest: Manifest, *selected: ManifestFile) -> ModelFiles:
     """The served or chosen files as `fetched` gives them; to be closed by the caller.
 
     A graph alone lies in memory where the system has memfd (Linux), else in a temporary file. Weights need a folder:
     onnxruntime opens them by the name that the graph knows, and refuses names that lead out of the graph's folder.
     """
-    files = chosen or manifest.serving(RUNTIME)
+    files = selected or manifest.get_serving_files(RUNTIME)
     with ExitStack() as stack:
         if len(files) == 1:
-            target = stack.enter_context(memory_file())
-            copy(store, manifest, files[0], target)
-            return Laid(path_of(target), stack.pop_all().close)
+            target = stack.enter_context(open_memory_file())
+            copy_model_file(store, manifest, files[0], target)
+            return ModelFiles(get_reopen_path(target), stack.pop_all().close)
         root = Path(tempfile.gettempdir())
-        check_room(manifest, root, sum(file.bytes for file in files))
-        folder = stack.enter_context(private_folder(root))
+        check_disk_space(manifest, root, sum(file.bytes for file in files))
+        folder = stack.enter_context(create_private_folder(root))
         for file in files:
-            place = folder / file.path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with place.open("w+b") as target:
-                copy(store, manifest, file, target)
-        return Laid(str(folder / files[0].path), stack.pop_all().close)
+            target_path = folder / file.path
+            target_path.parent.mkdir(parents=True, exist_ok=True)
+            with target_path.open("w+b") as target:
+                copy_model_file(store, manifest, file, target)
+        return ModelFiles(str(folder / files[0].path), stack.pop_all().close)
 
 
-def copy(store: ObjectStore, manifest: Manifest, file: File, target: BinaryIO) -> None:
+def copy_model_file(store: ObjectStore, manifest: Manifest, file: ManifestFile, target: BinaryIO) -> None:
     """Copy a file of a version into an open file, or raise `ModelRefusedError`."""
     path = version_path(manifest.name, manifest.version, file.path)
     try:
-        with keeping():
-            size, sha256 = download(store, path, target, file.bytes, packed(manifest, file))
+        with reuse_freed_memory():
+            size, sha256 = download_object(store, path, target, file.bytes, find_compressed_file(manifest, file))
     except NotFoundError as exc:
-        raise refused(manifest, file, MISSING) from exc
-    if why := difference(file, size, sha256):
-        raise refused(manifest, file, why)
+        raise build_refused_error(manifest, file, MISSING) from exc
+    if mismatch := describe_mismatch(file, size, sha256):
+        raise build_refused_error(manifest, file, mismatch)
 
 
-def unlike(store: ObjectStore, manifest: Manifest, file: File) -> str:
+def find_mismatch(store: ObjectStore, manifest: Manifest, file: ManifestFile) -> str:
     """How a stored file, read through without keeping it, differs from the manifest's record; empty if it does not."""
     try:
-        size, sha256 = measured(store.stream(version_path(manifest.name, manifest.version, file.path)))
+        size, sha256 = hash_chunks(store.stream(version_path(manifest.name, manifest.version, file.path)))
     except NotFoundError:
         return MISSING
-    return difference(file, size, sha256)
+    return describe_mismatch(file, size, sha256)
 
 
-def difference(file: File, size: int, sha256: str) -> str:
+def describe_mismatch(file: ManifestFile, size: int, sha256: str) -> str:
     """How what was found differs from a file's record; empty if it does not."""
     if (size, sha256) == (file.bytes, file.sha256):
         return ""
     return f"holds {size} bytes with sha256 {sha256}, not the manifest's {file.bytes} bytes with {file.sha256}"
 
 
-def packed(manifest: Manifest, file: File) -> Packed | None:
+def find_compressed_file(manifest: Manifest, file: ManifestFile) -> CompressedFile | None:
     """The other form of a file, if it has one, under its key in the store."""
-    found = manifest.packed(file)
-    return replace(found, path=version_path(manifest.name, manifest.version, found.path)) if found else None
+    compressed = manifest.find_compressed_file(file)
+    return (
+        replace(compressed, path=version_path(manifest.name, manifest.version, compressed.path)) if compressed else None
+    )
 
 
-def check_room(manifest: Manifest, root: Path, needed: int) -> None:
+def check_disk_space(manifest: Manifest, root: Path, needed_bytes: int) -> None:
     """Refuse with the numbers what the disk cannot hold, `DoesNotFitError`, before it is fetched."""
-    free = shutil.disk_usage(root).free
-    if needed > free:
+    free_bytes = shutil.disk_usage(root).free
+    if needed_bytes > free_bytes:
         raise DoesNotFitError(
-            f"{manifest.name}:{manifest.version} takes {needed:,} bytes of {root} and {free:,} are free; raise "
+            f"{manifest.name}:{manifest.version} takes {needed_bytes:,} bytes of {root} and {free_bytes:,} are free; raise "
             "EphemeralStorage in template.yaml (parameter ModelDisk)."
         )
 
 
-def memory_file() -> BinaryIO:
+def open_memory_file() -> BinaryIO:
     """A new file that lives in memory and goes away when it is closed; on disk where there is no memfd."""
     if sys.platform == "linux":
         return os.fdopen(os.memfd_create("model", os.MFD_CLOEXEC), "w+b")
     return tempfile.NamedTemporaryFile(suffix=".onnx")
 
 
-def path_of(file: BinaryIO) -> str:
+def get_reopen_path(file: BinaryIO) -> str:
     """The path by which this process can open the file again."""
     return f"/proc/self/fd/{file.fileno()}" if sys.platform == "linux" else str(file.name)
 
 
 @contextmanager
-def private_folder(root: Path) -> Iterator[Path]:
+def create_private_folder(root: Path) -> Iterator[Path]:
     """A new folder in `root` for as long as the context lasts, told by its lock from those that killed processes left.
 
     Lambda does not clear /tmp after a crash: without this, some crashes would fill it.
     """
-    for leftover in root.glob(f"{FOLDER}*"):
-        remove_if_left(leftover)
-    with tempfile.TemporaryDirectory(prefix=FOLDER, dir=root) as name, locked(Path(name)):
+    for leftover in root.glob(f"{FOLDER_PREFIX}*"):
+        remove_stale_folder(leftover)
+    with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir=root) as name, lock_folder(Path(name)):
         yield Path(name)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the kernel lets go of it when the process dies."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -160,16 +164,16 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def remove_if_left(folder: Path) -> None:
+def remove_stale_folder(folder: Path) -> None:
     """Remove a folder that no living process holds."""
     with suppress(OSError):  # another process has removed it already, or still uses it
         if time.time() - folder.stat().st_mtime > LEFTOVER_SECONDS:
-            with locked(folder):
+            with lock_folder(folder):
                 shutil.rmtree(folder)
 
 
-def refused(manifest: Manifest, file: File, why: str) -> ModelRefusedError:
+def build_refused_error(manifest: Manifest, file: ManifestFile, reason: str) -> ModelRefusedError:
     """The error for a file that is not what its manifest says."""
     return ModelRefusedError(
-        f"{manifest.name}:{manifest.version} is refused: {file.path} {why}; publish the model again as a new version."
+        f"{manifest.name}:{manifest.version} is refused: {file.path} {reason}; publish the model again as a new version."
     )

@@ -12,201 +12,216 @@ from pathlib import Path, PurePosixPath
 
 from pilotlight.errors import InvalidInputError
 
-IR, OPSET = 14, 28  # the newest that the pinned onnxruntime 1.32 reads
-OWN = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.ms.internal.nhwc", "com.microsoft.nchwc"})
+NEWEST_IR_VERSION, NEWEST_OPSET = 14, 28  # the newest that the pinned onnxruntime 1.32 reads
+SUPPORTED_DOMAINS = frozenset(
+    {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.ms.internal.nhwc", "com.microsoft.nchwc"}
+)
 VARINT, I64, LEN, I32 = 0, 1, 2, 5  # wire types
-EXTERNAL = 1  # TensorProto.DataLocation
-Field = tuple[int, int | memoryview]
+EXTERNAL_LOCATION = 1  # TensorProto.DataLocation
+ProtobufField = tuple[int, int | memoryview]
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class OnnxHeader:
     """An ONNX file: its format, the operators that it asks for, and where its weights lie if not inside."""
 
-    ir: int
+    ir_version: int
     opsets: dict[str, int]  # by domain
     operators: frozenset[tuple[str, str]]  # domain and name
     functions: frozenset[tuple[str, str]]  # the file's own, domain and name
-    files: tuple[str, ...]  # paths of external weights, as written in the file
-    unranked: tuple[str, ...] = ()  # inputs that do not say how many dimensions they have
+    external_files: tuple[str, ...]  # paths of external weights, as written in the file
+    unranked_inputs: tuple[str, ...] = ()  # inputs that do not say how many dimensions they have
 
 
-def read(path: Path) -> Anatomy:
+def read_onnx_header(path: Path) -> OnnxHeader:
     """Take an ONNX file apart; `InvalidInputError` when it cannot be read or is no ONNX file."""
     try:
         with path.open("rb") as file:
-            return anatomy(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+            return parse_model(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
     except OSError as exc:
         raise InvalidInputError(f"Cannot read {path}: {exc.strerror}.") from exc
     except (ValueError, RecursionError) as exc:
         raise InvalidInputError(f"{path} is not an ONNX file: {exc}.") from exc
 
 
-def check(path: Path) -> Anatomy:
+def check_onnx_file(path: Path) -> OnnxHeader:
     """The anatomy of a file that may be served as far as can be told without opening it; `InvalidInputError` if not."""
-    found = read(path)
-    if found.ir > IR:
-        raise InvalidInputError(f"{path} is in ONNX IR version {found.ir}; {IR} is the newest that is served.")
-    opset = max(found.opsets.get("", 0), found.opsets.get("ai.onnx", 0))
-    if opset > OPSET:
+    header = read_onnx_header(path)
+    if header.ir_version > NEWEST_IR_VERSION:
         raise InvalidInputError(
-            f"{path} uses opset {opset}; {OPSET} is the newest that is served, export it with that."
+            f"{path} is in ONNX IR version {header.ir_version}; {NEWEST_IR_VERSION} is the newest that is served."
         )
-    custom = sorted(f"{domain}.{name}" for domain, name in found.operators - found.functions if domain not in OWN)
+    opset = max(header.opsets.get("", 0), header.opsets.get("ai.onnx", 0))
+    if opset > NEWEST_OPSET:
+        raise InvalidInputError(
+            f"{path} uses opset {opset}; {NEWEST_OPSET} is the newest that is served, export it with that."
+        )
+    custom = sorted(
+        f"{domain}.{name}" for domain, name in header.operators - header.functions if domain not in SUPPORTED_DOMAINS
+    )
     if custom:
         raise InvalidInputError(
             f"{path} has custom operators, which onnxruntime alone cannot run: {', '.join(custom)}; export the model "
             "with standard operators, or with these as ONNX functions."
         )
-    if found.unranked:
+    if header.unranked_inputs:
         raise InvalidInputError(
-            f"{path} does not say how many dimensions its input {found.unranked[0]!r} has; export it with a shape, in "
+            f"{path} does not say how many dimensions its input {header.unranked_inputs[0]!r} has; export it with a shape, in "
             "which free dimensions may have names."
         )
-    for place in found.files:
-        check_place(path, place)
-    return found
+    for location in header.external_files:
+        check_weights_location(path, location)
+    return header
 
 
-def check_place(path: Path, place: str) -> None:
+def check_weights_location(path: Path, location: str) -> None:
     """Refuse weights that lie outside the folder of the file, or not at all."""
     folder = path.parent.resolve()
-    inside = (folder / place).resolve().is_relative_to(folder)  # resolves symbolic links, as opening the file would
-    if PurePosixPath(place).is_absolute() or re.match(r"[A-Za-z]:|\\", place) or not inside:
+    inside = (folder / location).resolve().is_relative_to(folder)  # resolves symbolic links, as opening the file would
+    if PurePosixPath(location).is_absolute() or re.match(r"[A-Za-z]:|\\", location) or not inside:
         raise InvalidInputError(
-            f"{path} keeps weights at {place!r}, outside its own folder; save it with its weights beside it."
+            f"{path} keeps weights at {location!r}, outside its own folder; save it with its weights beside it."
         )
-    if not (folder / place).is_file():
-        raise InvalidInputError(f"{path} keeps weights in {place!r}, which is not beside it; bring that file too.")
+    if not (folder / location).is_file():
+        raise InvalidInputError(f"{path} keeps weights in {location!r}, which is not beside it; bring that file too.")
 
 
-def anatomy(model: memoryview) -> Anatomy:
+def parse_model(model: memoryview) -> OnnxHeader:
     """The parts of a ModelProto; `ValueError` when it is none."""
-    ir, opsets, files, unranked = 0, dict[str, int](), list[str](), list[str]()
-    nodes, functions = set[tuple[str, str]](), set[tuple[str, str]]()
-    for number, value in fields(model):
+    ir_version, opsets, external_files, unranked_inputs = 0, dict[str, int](), list[str](), list[str]()
+    operators, functions = set[tuple[str, str]](), set[tuple[str, str]]()
+    for number, value in iterate_fields(model):
         if number == 1 and isinstance(value, int):
-            ir = value
+            ir_version = value
         elif number == 8:
-            domain, version = imported(value)
+            domain, version = parse_opset_import(value)
             opsets[domain] = version
         elif number == 7:
-            graph(value, nodes, files)
-            unranked += [name for name in map(without_shape, inputs(value)) if name]
+            scan_graph(value, operators, external_files)
+            unranked_inputs += [name for name in map(find_unranked_name, iterate_graph_inputs(value)) if name]
         elif number == 25:
-            functions.add(function(value, nodes, files))
-    if not ir or not opsets:
+            functions.add(scan_function(value, operators, external_files))
+    if not ir_version or not opsets:
         raise ValueError("it has no IR version and no opset")
-    return Anatomy(ir, opsets, frozenset(nodes), frozenset(functions), tuple(dict.fromkeys(files)), tuple(unranked))
+    return OnnxHeader(
+        ir_version,
+        opsets,
+        frozenset(operators),
+        frozenset(functions),
+        tuple(dict.fromkeys(external_files)),
+        tuple(unranked_inputs),
+    )
 
 
-def imported(value: int | memoryview) -> tuple[str, int]:
+def parse_opset_import(value: int | memoryview) -> tuple[str, int]:
     """Domain and version of an OperatorSetIdProto."""
-    found = dict(fields(value))
-    version = found.get(2, 0)
-    return text(found.get(1)), version if isinstance(version, int) else 0
+    entries = dict(iterate_fields(value))
+    version = entries.get(2, 0)
+    return decode_text(entries.get(1)), version if isinstance(version, int) else 0
 
 
-def graph(value: int | memoryview, nodes: set[tuple[str, str]], files: list[str]) -> None:
+def scan_graph(value: int | memoryview, operators: set[tuple[str, str]], external_files: list[str]) -> None:
     """Note the operators and the places of weights of a GraphProto."""
-    for number, part in fields(value):
+    for number, part in iterate_fields(value):
         if number == 1:
-            node(part, nodes, files)
+            scan_node(part, operators, external_files)
         elif number == 5:
-            tensor(part, files)
+            scan_tensor(part, external_files)
         elif number == 15:  # SparseTensorProto: values and indices
-            for _, inner in ((n, p) for n, p in fields(part) if n in (1, 2)):
-                tensor(inner, files)
+            for _, inner in ((n, p) for n, p in iterate_fields(part) if n in (1, 2)):
+                scan_tensor(inner, external_files)
 
 
-def inputs(value: int | memoryview) -> Iterator[int | memoryview]:
+def iterate_graph_inputs(value: int | memoryview) -> Iterator[int | memoryview]:
     """The inputs of a GraphProto, each a ValueInfoProto."""
-    return (part for number, part in fields(value) if number == 11)
+    return (part for number, part in iterate_fields(value) if number == 11)
 
 
-def without_shape(value: int | memoryview) -> str:
+def find_unranked_name(value: int | memoryview) -> str:
     """The name of a ValueInfoProto that is a tensor without a shape; empty for any other."""
-    info = dict(fields(value))
-    tensor_type = dict(fields(info.get(2, memoryview(b"")))).get(1)
-    return text(info.get(1)) if tensor_type is not None and 2 not in dict(fields(tensor_type)) else ""
+    info = dict(iterate_fields(value))
+    tensor_type = dict(iterate_fields(info.get(2, memoryview(b"")))).get(1)
+    return decode_text(info.get(1)) if tensor_type is not None and 2 not in dict(iterate_fields(tensor_type)) else ""
 
 
-def function(value: int | memoryview, nodes: set[tuple[str, str]], files: list[str]) -> tuple[str, str]:
+def scan_function(
+    value: int | memoryview, operators: set[tuple[str, str]], external_files: list[str]
+) -> tuple[str, str]:
     """Domain and name of a FunctionProto, whose nodes are noted as the graph's are."""
     name = domain = ""
-    for number, part in fields(value):
+    for number, part in iterate_fields(value):
         if number == 1:
-            name = text(part)
+            name = decode_text(part)
         elif number == 10:
-            domain = text(part)
+            domain = decode_text(part)
         elif number == 7:
-            node(part, nodes, files)
+            scan_node(part, operators, external_files)
     return domain, name
 
 
-def node(value: int | memoryview, nodes: set[tuple[str, str]], files: list[str]) -> None:
+def scan_node(value: int | memoryview, operators: set[tuple[str, str]], external_files: list[str]) -> None:
     """Note a NodeProto, and what its attributes hold: tensors and graphs."""
     name = domain = ""
-    for number, part in fields(value):
+    for number, part in iterate_fields(value):
         if number == 4:
-            name = text(part)
+            name = decode_text(part)
         elif number == 7:
-            domain = text(part)
+            domain = decode_text(part)
         elif number == 5:
-            for kind, inner in fields(part):
+            for kind, inner in iterate_fields(part):
                 if kind in (5, 10):
-                    tensor(inner, files)
+                    scan_tensor(inner, external_files)
                 elif kind in (6, 11):
-                    graph(inner, nodes, files)
-    nodes.add((domain, name))
+                    scan_graph(inner, operators, external_files)
+    operators.add((domain, name))
 
 
-def tensor(value: int | memoryview, files: list[str]) -> None:
+def scan_tensor(value: int | memoryview, external_files: list[str]) -> None:
     """Note where a TensorProto's numbers lie, if not in itself."""
     entries, external = {}, False
-    for number, part in fields(value):
+    for number, part in iterate_fields(value):
         if number == 14:
-            external = part == EXTERNAL
+            external = part == EXTERNAL_LOCATION
         elif number == 13:
-            entry = dict(fields(part))
-            entries[text(entry.get(1))] = text(entry.get(2))
+            entry = dict(iterate_fields(part))
+            entries[decode_text(entry.get(1))] = decode_text(entry.get(2))
     if external:
-        files.append(entries.get("location", ""))
+        external_files.append(entries.get("location", ""))
 
 
-def text(value: int | memoryview | None) -> str:
+def decode_text(value: int | memoryview | None) -> str:
     """A string field; empty when it is not there."""
     return str(value, "utf-8") if isinstance(value, memoryview) else ""
 
 
-def fields(message: int | memoryview) -> Iterator[Field]:
+def iterate_fields(message: int | memoryview) -> Iterator[ProtobufField]:
     """Number and value of each field of a message; numbers of fixed size are passed over. `ValueError` when cut."""
     if isinstance(message, int):
         raise ValueError("a message is a number")  # noqa: TRY004 - the file is wrong, not the caller
-    place, end = 0, len(message)
-    while place < end:
-        key, place = varint(message, place)
+    offset, end = 0, len(message)
+    while offset < end:
+        key, offset = read_varint(message, offset)
         number, wire = key >> 3, key & 7
         if wire == VARINT:
-            value, place = varint(message, place)
+            value, offset = read_varint(message, offset)
             yield number, value
             continue
-        size, place = varint(message, place) if wire == LEN else ({I64: 8, I32: 4}.get(wire, end), place)
-        if place + size > end:
+        size, offset = read_varint(message, offset) if wire == LEN else ({I64: 8, I32: 4}.get(wire, end), offset)
+        if offset + size > end:
             raise ValueError(f"field {number} of wire type {wire} does not fit into it")
         if wire == LEN:
-            yield number, message[place : place + size]
-        place += size
+            yield number, message[offset : offset + size]
+        offset += size
 
 
-def varint(message: memoryview, place: int) -> tuple[int, int]:
+def read_varint(message: memoryview, offset: int) -> tuple[int, int]:
     """A number in base 128, and the place after it."""
     value = 0
     for shift in range(0, 70, 7):
-        if place >= len(message):
+        if offset >= len(message):
             break
-        byte = message[place]
-        value, place = value | (byte & 0x7F) << shift, place + 1
+        byte = message[offset]
+        value, offset = value | (byte & 0x7F) << shift, offset + 1
         if byte < 0x80:
-            return value, place
+            return value, offset
     raise ValueError("a number in it does not end")

@@ -10,30 +10,30 @@ from contextlib import contextmanager
 from threading import Event
 from typing import TYPE_CHECKING
 
-from pilotlight.storage.object_store import ObjectStore, Part, Stored
+from pilotlight.storage.object_store import ObjectStore, RangeCopier, StoredObject
 
 if TYPE_CHECKING:  # files.py builds on this module
-    from pilotlight.runtime.model_files import Laid
+    from pilotlight.runtime.model_files import ModelFiles
 
 
-class ReadAhead(ObjectStore):
+class PrefetchedStore(ObjectStore):
     """Another store, with what was read from it already; a document counts as read for `seconds`."""
 
-    def __init__(self, inner: ObjectStore, seconds: float) -> None:
+    def __init__(self, inner: ObjectStore, max_age_seconds: float) -> None:
         super().__init__(inner.url, inner._store, inner.address)
         self._inner = inner
-        self._seconds = seconds
-        self._documents: dict[str, tuple[Future[Stored], float]] = {}  # with the time when it was read
-        self._models: dict[tuple[str, int], Future[Laid]] = {}
-        self._resolving: dict[str, Event] = {}  # by the folder of a model
+        self._max_age_seconds = max_age_seconds
+        self._documents: dict[str, tuple[Future[StoredObject], float]] = {}  # with the time when it was read
+        self._files: dict[tuple[str, int], Future[ModelFiles]] = {}
+        self._resolved_events: dict[str, Event] = {}  # by the folder of a model
 
-    def resolving(self, name: str) -> Event:
+    def block_until_resolved(self, name: str) -> Event:
         """Have reads of a model's documents wait until the event is set."""
-        return self._resolving.setdefault(f"models/{name}/", Event())
+        return self._resolved_events.setdefault(f"models/{name}/", Event())
 
-    def read(self, path: str) -> Stored:
+    def prefetch_document(self, path: str) -> StoredObject:
         """A document from the store, kept for who asks next; errors are kept too."""
-        future: Future[Stored] = Future()
+        future: Future[StoredObject] = Future()
         self._documents[path] = future, time.monotonic()
         try:
             future.set_result(self._inner.get(path))
@@ -42,27 +42,27 @@ class ReadAhead(ObjectStore):
             raise
         return future.result()
 
-    def expect(self, name: str, version: int) -> "Future[Laid]":
+    def expect_files(self, name: str, version: int) -> "Future[ModelFiles]":
         """The files of a version are on their way."""
-        return self._models.setdefault((name, version), Future())
+        return self._files.setdefault((name, version), Future())
 
-    def taken(self, name: str, version: int) -> "Laid | None":
+    def take_files(self, name: str, version: int) -> "ModelFiles | None":
         """The files of a version if they were expected, once; other versions of the model are let go of.
 
         Waits for them. Raises what fetching them raised.
         """
-        for key in [key for key in self._models if key[0] == name and key[1] != version]:
-            self._models.pop(key).add_done_callback(close)
-        future = self._models.pop((name, version), None)
+        for key in [key for key in self._files if key[0] == name and key[1] != version]:
+            self._files.pop(key).add_done_callback(close_prefetched_files)
+        future = self._files.pop((name, version), None)
         return future.result() if future else None
 
-    def get(self, path: str) -> Stored:
+    def get(self, path: str) -> StoredObject:
         """The whole object; what was read less than `seconds` ago is not read again the first time."""
-        for folder, resolved in self._resolving.items():
+        for folder, resolved in self._resolved_events.items():
             if path.startswith(folder):
                 resolved.wait()
-        future, at = self._documents.pop(path, (None, 0.0))
-        if future is not None and time.monotonic() - at < self._seconds:
+        future, read_at = self._documents.pop(path, (None, 0.0))
+        if future is not None and time.monotonic() - read_at < self._max_age_seconds:
             return future.result()
         return self._inner.get(path)
 
@@ -70,18 +70,18 @@ class ReadAhead(ObjectStore):
         """As the store does it."""
         return self._inner.stream(path, chunk_bytes)
 
-    def part(self, path: str, fd: int, start: int, end: int) -> int:
+    def copy_range(self, path: str, fd: int, start: int, end: int) -> int:
         """As the store does it."""
-        return self._inner.part(path, fd, start, end)
+        return self._inner.copy_range(path, fd, start, end)
 
-    def span(self, path: str, start: int, end: int) -> Iterator[memoryview]:
+    def stream_range(self, path: str, start: int, end: int) -> Iterator[memoryview]:
         """As the store does it."""
-        return self._inner.span(path, start, end)
+        return self._inner.stream_range(path, start, end)
 
     @contextmanager
-    def reading(self, path: str) -> Iterator[Part]:
+    def open_range_copier(self, path: str) -> Iterator[RangeCopier]:
         """As the store does it."""
-        with self._inner.reading(path) as part:
+        with self._inner.open_range_copier(path) as part:
             yield part
 
     def replace(self, path: str, data: bytes, e_tag: str) -> None:
@@ -89,7 +89,7 @@ class ReadAhead(ObjectStore):
         self._inner.replace(path, data, e_tag)
 
 
-def close(future: "Future[Laid]") -> None:
+def close_prefetched_files(future: "Future[ModelFiles]") -> None:
     """Let go of files that nobody took."""
     if future.exception() is None:
         future.result().close()

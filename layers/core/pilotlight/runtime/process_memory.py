@@ -7,7 +7,7 @@ from pathlib import Path
 KIB = 1024  # /proc and Linux's getrusage count in these
 
 
-def held(pid: int) -> int:
+def resident_bytes(pid: int) -> int:
     """What another process holds now, as Lambda counts it: its own pages, and its files in memory, mapped or not.
 
     0 for one that has just ended, and where there is no /proc.
@@ -27,7 +27,7 @@ def held(pid: int) -> int:
     return own + sum(files.values())
 
 
-def peak() -> int:
+def peak_resident_bytes() -> int:
     """The most that this process has held.
 
     By /proc where there is one: there ru_maxrss also counts what its parent held when it was forked.
@@ -35,15 +35,15 @@ def peak() -> int:
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * KIB
-    return counted(resource.RUSAGE_SELF)
+    return read_max_rss(resource.RUSAGE_SELF)
 
 
-def peak_of_children() -> int:
+def peak_child_bytes() -> int:
     """The most that any child that has ended held: all that systems without /proc tell of another process."""
-    return counted(resource.RUSAGE_CHILDREN)
+    return read_max_rss(resource.RUSAGE_CHILDREN)
 
 
-def counted(who: int) -> int:
+def read_max_rss(who: int) -> int:
     """The ru_maxrss of this process or of its children; macOS counts it in bytes."""
-    most = resource.getrusage(who).ru_maxrss
-    return most if sys.platform == "darwin" else most * KIB
+    max_rss = resource.getrusage(who).ru_maxrss
+    return max_rss if sys.platform == "darwin" else max_rss * KIB

@@ -24,14 +24,14 @@ import onnxruntime as ort
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime.datatypes import ORT_DATATYPES
-from pilotlight.runtime.deferred_prepacking import TwoSpeeds
-from pilotlight.runtime.model_files import private_folder
+from pilotlight.runtime.deferred_prepacking import DeferredPrepacking
+from pilotlight.runtime.model_files import create_private_folder
 
-OUTSIDE = "External data path validation failed"  # in what onnxruntime says of weights in another folder
+EXTERNAL_DATA_ERROR = "External data path validation failed"  # in what onnxruntime says of weights in another folder
 BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 MB_PER_VCPU = 1769  # of a Lambda function's memory (reference/lambda.md)
-VERSION: str = ort.__version__
-MAPPED_BYTES = 4096  # a page; smaller weights stay in the graph
+ONNXRUNTIME_VERSION: str = ort.__version__
+MIN_MAPPED_BYTES = 4096  # a page; smaller weights stay in the graph
 Array = np.ndarray[Any, Any]
 RunOptions = Any  # onnxruntime.RunOptions, which ships no types; `terminate` stops the run that has it
 
@@ -40,7 +40,7 @@ RunOptions = Any  # onnxruntime.RunOptions, which ships no types; `terminate` st
 class Session:
     """An open graph. `run` may be called from several threads at once."""
 
-    native: Callable[[], Any]  # gives the onnxruntime.InferenceSession to run on next; it ships no types
+    get_native: Callable[[], Any]  # gives the onnxruntime.InferenceSession to run on next; it ships no types
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
@@ -50,18 +50,19 @@ class Session:
         """The outputs by name, all of them or those asked for; `InvalidInputError` when the graph refuses the feeds."""
         names = list(outputs) if outputs is not None else [output.name for output in self.outputs]
         try:
-            if self.has_bfloat16:
-                answers = self._run_bfloat16(names, feeds, options)
-            else:
-                answers = self.native().run(names, feeds, options)
+            answers = (
+                self._run_bfloat16(names, feeds, options)
+                if self.has_bfloat16
+                else self.get_native().run(names, feeds, options)
+            )
             return dict(zip(names, answers, strict=True))
-        except REFUSALS as exc:
+        except RUN_ERRORS as exc:
             raise InvalidInputError(f"The model refused the input: {exc}") from exc
 
-    def settle(self) -> None:
+    def prepack_now(self) -> None:
         """Be as fast as it ever will be when this returns."""
-        if isinstance(self.native, TwoSpeeds):
-            self.native.settle()
+        if isinstance(self.get_native, DeferredPrepacking):
+            self.get_native.prepack_now()
 
     @cached_property
     def has_bfloat16(self) -> bool:
@@ -72,11 +73,11 @@ class Session:
         self, names: Sequence[str], feeds: Mapping[str, Array], options: RunOptions | None
     ) -> list[Array]:
         kinds = {spec.name: spec.datatype for spec in self.inputs}
-        values = {name: ort_value(array, kinds.get(name)) for name, array in feeds.items()}
-        return [to_numpy(value) for value in self.native().run_with_ort_values(names, values, options)]
+        values = {name: to_ort_value(array, kinds.get(name)) for name, array in feeds.items()}
+        return [to_numpy(value) for value in self.get_native().run_with_ort_values(names, values, options)]
 
 
-def ort_value(array: Array, datatype: Datatype | None) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+def to_ort_value(array: Array, datatype: Datatype | None) -> Any:  # noqa: ANN401 - onnxruntime ships no types
     """An array as onnxruntime's own value; the bits of BF16 by their type's number in ONNX."""
     if datatype == "BF16":
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.require(array, requirements="C"), BFLOAT16)
@@ -94,11 +95,11 @@ def to_numpy(value: Any) -> Array:  # noqa: ANN401 - onnxruntime ships no types
 
 # What onnxruntime raises when a graph does not run (REFUSALS) or does not open (DEFECTS); they share no base class.
 _STATE = ort.capi.onnxruntime_pybind11_state
-REFUSALS = (_STATE.InvalidArgument, _STATE.Fail, _STATE.RuntimeException)
-DEFECTS = (*REFUSALS, _STATE.InvalidGraph, _STATE.InvalidProtobuf, _STATE.NoSuchFile, _STATE.NotImplemented)
+RUN_ERRORS = (_STATE.InvalidArgument, _STATE.Fail, _STATE.RuntimeException)
+OPEN_ERRORS = (*RUN_ERRORS, _STATE.InvalidGraph, _STATE.InvalidProtobuf, _STATE.NoSuchFile, _STATE.NotImplemented)
 
 
-def run_options() -> RunOptions:
+def create_run_options() -> RunOptions:
     """Options of one run."""
     return ort.RunOptions()
 
@@ -110,52 +111,56 @@ def open_session(path: str, memory_mb: int = MB_PER_VCPU, *, quick: bool = False
     runs. Never from bytes: onnxruntime keeps them beside its own copy for the session's life. Raises
     `ModelRefusedError` when the file is not a graph that this onnxruntime runs.
     """
-    opened = two_speeds(path, memory_mb) if quick and weights_beside(path) else one_speed(path, memory_mb)
-    native = opened()
-    return Session(opened, specs(native.get_inputs()), specs(native.get_outputs()))
+    get_native = (
+        open_with_deferred_prepacking(path, memory_mb)
+        if quick and has_external_weights(path)
+        else open_with_prepacking(path, memory_mb)
+    )
+    native = get_native()
+    return Session(get_native, to_tensor_specs(native.get_inputs()), to_tensor_specs(native.get_outputs()))
 
 
-def one_speed(path: str, memory_mb: int) -> Callable[[], Any]:
+def open_with_prepacking(path: str, memory_mb: int) -> Callable[[], Any]:
     """The session with its weights packed for the kernels, from the start."""
-    opened = open_native(path, session_options(memory_mb))
-    return lambda: opened
+    native = open_native(path, build_session_options(memory_mb))
+    return lambda: native
 
 
-def two_speeds(path: str, memory_mb: int) -> Callable[[], Any]:
+def open_with_deferred_prepacking(path: str, memory_mb: int) -> Callable[[], Any]:
     """The session without packed weights first, which opens in a quarter of the time, and with them after some runs.
 
     The files stay, by links of their own, since the folder of `path` is the caller's to remove.
     """
     with ExitStack() as stack:
-        folder = stack.enter_context(private_folder(Path(path).parents[1]))
+        folder = stack.enter_context(create_private_folder(Path(path).parents[1]))
         shutil.copytree(Path(path).parent, folder, copy_function=os.link, dirs_exist_ok=True)
         linked = folder / Path(path).name
-        slow = partial(open_native, linked, session_options(memory_mb, packed=False))
-        fast = partial(open_native, linked, session_options(memory_mb))
-        opened = TwoSpeeds(slow, fast)
-        opened.done = stack.pop_all().close
-    return opened
+        open_unpacked = partial(open_native, linked, build_session_options(memory_mb, prepacked=False))
+        open_prepacked = partial(open_native, linked, build_session_options(memory_mb))
+        deferred = DeferredPrepacking(open_unpacked, open_prepacked)
+        deferred.release_files = stack.pop_all().close
+    return deferred
 
 
-def weights_beside(path: str) -> bool:
+def has_external_weights(path: str) -> bool:
     """Whether the graph has weights in a file beside it, as `save` names it."""
     return Path(f"{path}.data").exists()
 
 
-def save(source: Path, target: Path, *, optimised: bool = False) -> Path:
+def save_graph(source: Path, target: Path, *, optimized: bool = False) -> Path:
     """Write the graph at `source` again with its large weights in a file beside it, which is mapped when it is opened.
 
-    Gives the weights' path. With `optimised` the graph is what onnxruntime makes of it, as far as that is the same on
+    Gives the weights' path. With `optimized` the graph is what onnxruntime makes of it, as far as that is the same on
     every CPU of one architecture; the rest is done when it is opened. Raises as `open_session` does.
     """
     levels, weights = ort.GraphOptimizationLevel, target.with_name(f"{target.name}.data")
-    options = session_options(MB_PER_VCPU)
-    options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if optimised else levels.ORT_DISABLE_ALL
+    options = build_session_options(MB_PER_VCPU)
+    options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if optimized else levels.ORT_DISABLE_ALL
     options.optimized_model_filepath = str(target)
     for key, value in {
         "session.disable_prepacking": "1",  # nothing will run
         "session.optimized_model_external_initializers_file_name": weights.name,
-        "session.optimized_model_external_initializers_min_size_in_bytes": str(MAPPED_BYTES),
+        "session.optimized_model_external_initializers_min_size_in_bytes": str(MIN_MAPPED_BYTES),
     }.items():
         options.add_session_config_entry(key, value)
     open_native(source, options)
@@ -166,13 +171,13 @@ def open_native(path: Path | str, options: Any) -> Any:  # noqa: ANN401 - onnxru
     """Onnxruntime's session over the graph at `path`, or `ModelRefusedError`."""
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except DEFECTS as exc:
-        outside = OUTSIDE in str(exc)
-        why = "it names weights that lie outside the files of its version" if outside else str(exc)
-        raise ModelRefusedError(f"onnxruntime {ort.__version__} cannot open the graph: {why}") from exc
+    except OPEN_ERRORS as exc:
+        outside = EXTERNAL_DATA_ERROR in str(exc)
+        reason = "it names weights that lie outside the files of its version" if outside else str(exc)
+        raise ModelRefusedError(f"onnxruntime {ort.__version__} cannot open the graph: {reason}") from exc
 
 
-def session_options(memory_mb: int, *, packed: bool = True) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+def build_session_options(memory_mb: int, *, prepacked: bool = True) -> Any:  # noqa: ANN401 - onnxruntime ships no types
     """One request at a time on a frozen-between-requests machine: sequential, no spinning threads, no growing arena."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = max(1, min(round(memory_mb / MB_PER_VCPU), os.cpu_count() or 1))
@@ -181,26 +186,26 @@ def session_options(memory_mb: int, *, packed: bool = True) -> Any:  # noqa: ANN
     options.enable_cpu_mem_arena = False  # one large request would hold its memory for good
     options.log_severity_level = 3  # log errors only; they are raised as well
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # burns the CPU share of the next request
-    if not packed:
+    if not prepacked:
         options.add_session_config_entry("session.disable_prepacking", "1")
     return options
 
 
-def specs(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
+def to_tensor_specs(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
     """The graph's own words for its inputs or outputs as `TensorSpec`s; `ModelRefusedError` for what is no tensor."""
-    return tuple(TensorSpec(argument.name, datatype(argument), shape(argument)) for argument in arguments)
+    return tuple(TensorSpec(argument.name, to_datatype(argument), to_shape(argument)) for argument in arguments)
 
 
-def datatype(argument: Any) -> Datatype:  # noqa: ANN401 - onnxruntime ships no types
+def to_datatype(argument: Any) -> Datatype:  # noqa: ANN401 - onnxruntime ships no types
     """The V2 datatype of a graph's argument."""
     try:
         return ORT_DATATYPES[argument.type]
     except KeyError:
-        known = ", ".join(ORT_DATATYPES)
-        raise ModelRefusedError(f"{argument.name!r} is a {argument.type}; Pilotlight serves {known}.") from None
+        supported = ", ".join(ORT_DATATYPES)
+        raise ModelRefusedError(f"{argument.name!r} is a {argument.type}; Pilotlight serves {supported}.") from None
 
 
-def shape(argument: Any) -> tuple[int | str, ...]:  # noqa: ANN401 - onnxruntime ships no types
+def to_shape(argument: Any) -> tuple[int | str, ...]:  # noqa: ANN401 - onnxruntime ships no types
     """The shape, with a name of its own for each free dimension that has none: nothing says that two are the same."""
     return tuple(
         size if size is not None else f"{argument.name}.{position}" for position, size in enumerate(argument.shape)

@@ -14,13 +14,13 @@ Result = TypeVar("Result")
 FOREVER = float("inf")
 
 
-class Load(Generic[Result]):
+class BackgroundTask(Generic[Result]):
     """One call in a thread. The machine may freeze between requests, so that nobody may rely on its progress."""
 
     def __init__(self, call: Callable[[], Result], on_end: Callable[[], None]) -> None:
-        self.began = time.monotonic()  # s
+        self.started_at = time.monotonic()  # s
         self._call, self._on_end = call, on_end
-        self._ended = threading.Event()
+        self._done = threading.Event()
         self._result: Result | None = None
         self._error: BaseException | None = None
         threading.Thread(target=self._run, daemon=True, name="pilotlight-load").start()
@@ -32,12 +32,12 @@ class Load(Generic[Result]):
             self._error = exc
         finally:
             self._on_end()
-            self._ended.set()
+            self._done.set()
 
-    def ended_before(self, moment: float) -> bool:
-        """Wait until it has ended, at most until `moment` on time.monotonic's clock; whether it has."""
-        timeout = None if moment == FOREVER else max(0.0, moment - time.monotonic())
-        return self._ended.wait(timeout)
+    def wait_until(self, deadline: float) -> bool:
+        """Wait until it has ended, at most until `deadline` on time.monotonic's clock; whether it has."""
+        timeout = None if deadline == FOREVER else max(0.0, deadline - time.monotonic())
+        return self._done.wait(timeout)
 
     def result(self) -> Result:
         """What the call gave, or raise what it raised; only once it has ended."""
@@ -46,31 +46,31 @@ class Load(Generic[Result]):
         return self._result  # type: ignore[return-value]  # it has ended without an error
 
 
-class Loads(Generic[Key, Result]):
+class SingleFlight(Generic[Key, Result]):
     """Loads by key, none of them twice at a time."""
 
     def __init__(self, call: Callable[[Key], Result]) -> None:
         self._call = call
-        self._under_way: dict[Key, Load[Result]] = {}
+        self._running: dict[Key, BackgroundTask[Result]] = {}
         self._lock = threading.Lock()
 
-    def begin(self, key: Key) -> Load[Result]:
+    def start(self, key: Key) -> BackgroundTask[Result]:
         """The load of that key: the one under way, else a new one."""
         with self._lock:
-            if key not in self._under_way:
-                self._under_way[key] = Load(lambda: self._call(key), lambda: self._end(key))
-            return self._under_way[key]
+            if key not in self._running:
+                self._running[key] = BackgroundTask(lambda: self._call(key), lambda: self._remove(key))
+            return self._running[key]
 
-    def find(self, key: Key) -> Load[Result] | None:
+    def find_running(self, key: Key) -> BackgroundTask[Result] | None:
         """The load of that key, if one is under way."""
         with self._lock:
-            return self._under_way.get(key)
+            return self._running.get(key)
 
-    def under_way(self) -> list[Load[Result]]:
+    def running(self) -> list[BackgroundTask[Result]]:
         """Those that have not ended."""
         with self._lock:
-            return list(self._under_way.values())
+            return list(self._running.values())
 
-    def _end(self, key: Key) -> None:
+    def _remove(self, key: Key) -> None:
         with self._lock:
-            self._under_way.pop(key, None)
+            self._running.pop(key, None)

@@ -14,27 +14,27 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, chain, count, pairwise
 from typing import BinaryIO
 
-from pilotlight.contracts.manifest import Packed
+from pilotlight.contracts.manifest import CompressedFile
 from pilotlight.errors import NotFoundError, StoreError
-from pilotlight.storage.object_store import PART_BYTES, ObjectStore, Part
+from pilotlight.storage.object_store import PART_BYTES, ObjectStore, RangeCopier
 
 CONNECTIONS = 4
-FAST = 200e6  # bytes/s of the first part; unpacking wins until 150e6, and a link may begin with a burst
+FAST_BYTES_PER_S = 200e6  # bytes/s of the first part; unpacking wins until 150e6, and a link may begin with a burst
 LOG = logging.getLogger(__name__)
-Copy = Callable[[int, int, int], object]  # into an open file, from a byte to before another
+PartCopier = Callable[[int, int, int], object]  # into an open file, from a byte to before another
 
 
-def download(
-    store: ObjectStore, path: str, target: BinaryIO, limit: int, packed: Packed | None = None
+def download_object(
+    store: ObjectStore, path: str, target: BinaryIO, limit: int, compressed: CompressedFile | None = None
 ) -> tuple[int, str]:
     """Copy an object into an open file; gives its size in bytes and its sha256.
 
     `limit` is the size that it should have; a longer one is not read to its end, and its hash is of what was read.
-    Large objects come in parts, and are hashed while later parts arrive. `packed`, its path a key of the store, may be
+    Large objects come in parts, and are hashed while later parts arrive. `compressed`, its path a key of the store, may be
     read instead of parts of it; whatever is wrong there, the parts themselves are read.
     """
     if limit > PART_BYTES:
-        return in_parts(store, path, target, limit, packed)
+        return download_in_parts(store, path, target, limit, compressed)
     digest, size = hashlib.sha256(), 0
     for chunk in store.stream(path):
         digest.update(chunk)
@@ -46,7 +46,7 @@ def download(
     return size, digest.hexdigest()
 
 
-def measured(chunks: Iterable[bytes | memoryview]) -> tuple[int, str]:
+def hash_chunks(chunks: Iterable[bytes | memoryview]) -> tuple[int, str]:
     """The size in bytes and the sha256 of what comes in chunks, none of which is kept."""
     digest, size = hashlib.sha256(), 0
     for chunk in chunks:
@@ -55,50 +55,55 @@ def measured(chunks: Iterable[bytes | memoryview]) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def in_parts(store: ObjectStore, path: str, target: BinaryIO, limit: int, packed: Packed | None) -> tuple[int, str]:
+def download_in_parts(
+    store: ObjectStore, path: str, target: BinaryIO, limit: int, compressed: CompressedFile | None
+) -> tuple[int, str]:
     """`download` by ranged reads; the order of the hash is that of the bytes, not of their arrival."""
     fd, digest = target.fileno(), hashlib.sha256()
-    step = packed.part if packed else PART_BYTES
-    with store.reading(path) as part:
-        began = time.monotonic()
-        size = first_part(store, path, part, fd, step)
+    part_bytes = compressed.part if compressed else PART_BYTES
+    with store.open_range_copier(path) as copy_plain:
+        started = time.monotonic()
+        size = copy_first_part(store, path, copy_plain, fd, part_bytes)
         if size != limit:  # objects are written whole, so this is another one
             return size, digest.hexdigest()
-        slow = min(step, size) / (time.monotonic() - began) < FAST
-        copy = unpacking(store, packed, part) if packed and slow else part
+        slow = min(part_bytes, size) / (time.monotonic() - started) < FAST_BYTES_PER_S
+        copy = build_decompressing_copier(store, compressed, copy_plain) if compressed and slow else copy_plain
         os.truncate(fd, size)
-        starts = range(0, size, step)
-        with ThreadPoolExecutor(CONNECTIONS) as threads, mmap.mmap(fd, size, prot=mmap.PROT_READ) as whole:
-            rest = threads.map(lambda start: copy(fd, start, min(start + step, size)), starts[1:])
+        starts = range(0, size, part_bytes)
+        with ThreadPoolExecutor(CONNECTIONS) as threads, mmap.mmap(fd, size, prot=mmap.PROT_READ) as mapped:
+            rest = threads.map(lambda start: copy(fd, start, min(start + part_bytes, size)), starts[1:])
             for start, _ in zip(starts, chain([size], rest), strict=True):
-                with memoryview(whole)[start : start + step] as copied:
+                with memoryview(mapped)[start : start + part_bytes] as copied:
                     digest.update(copied)
     return size, digest.hexdigest()
 
 
-def first_part(store: ObjectStore, path: str, part: Part, fd: int, end: int) -> int:
+def copy_first_part(store: ObjectStore, path: str, copy_range: RangeCopier, fd: int, end: int) -> int:
     """The object's size, after its bytes to before `end` are copied."""
     try:
-        return part(fd, 0, end)
+        return copy_range(fd, 0, end)
     except StoreError:
-        if store.size(path) > 0:
+        if store.get_size(path) > 0:
             raise
         return 0  # S3 has no range of an empty object
 
 
-def unpacking(store: ObjectStore, packed: Packed, plain: Part) -> Copy:
-    """Copies parts as `plain` does, from the packed form of the object; by `plain` what that form does not give."""
-    from pilotlight.storage.zstd_frames import PackingError, unpack  # loads zstd, for which a fast link has no use
+def build_decompressing_copier(store: ObjectStore, compressed: CompressedFile, copy_plain: RangeCopier) -> PartCopier:
+    """Copies parts as `copy_plain` does, from the packed form of the object; by `copy_plain` what that form does not give."""
+    from pilotlight.storage.zstd_frames import (  # loads zstd, for which a fast link has no use
+        PackingError,
+        decompress_frame,
+    )
 
-    spans = dict(zip(count(0, packed.part), pairwise(accumulate(packed.frames, initial=0)), strict=False))
+    spans = dict(zip(count(0, compressed.part), pairwise(accumulate(compressed.frames, initial=0)), strict=False))
 
     def copy(fd: int, start: int, end: int) -> None:
         at = start
         try:
-            for chunk in unpack(store.span(packed.path, *spans[start]), end - start):
+            for chunk in decompress_frame(store.stream_range(compressed.path, *spans[start]), end - start):
                 at += os.pwrite(fd, chunk, at)
         except (PackingError, NotFoundError, StoreError, KeyError) as exc:
-            LOG.warning("%s is read in its plain form: %s", packed.path, exc)
-            plain(fd, start, end)
+            LOG.warning("%s is read in its plain form: %s", compressed.path, exc)
+            copy_plain(fd, start, end)
 
     return copy

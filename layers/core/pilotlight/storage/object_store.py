@@ -33,19 +33,21 @@ from pilotlight.errors import (
 from pilotlight.storage.wire import Wire
 
 # By one of these obstore finds credentials itself, as in every Lambda and container of AWS.
-CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"}
+CREDENTIAL_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"}
 # Bounds a store that is away or silent: the handler answers 503 well inside the gateway's 29 s.
 TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}
 PART_BYTES = 8 << 20  # of a large object, in one request (reference/lambda.md)
 CHUNK_BYTES = 1 << 20  # bytes written at once; larger chunks take fresh memory, smaller ones more turns of the lock
-SIGNED_FOR = timedelta(minutes=15)  # of a URL; it is used at once
-PROXIES = {"http_proxy", "https_proxy", "all_proxy"}  # variables that obstore heeds, and our sockets do not
+SIGNED_URL_LIFETIME = timedelta(minutes=15)  # of a URL; it is used at once
+PROXY_VARIABLES = {"http_proxy", "https_proxy", "all_proxy"}  # variables that obstore heeds, and our sockets do not
 RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=10)}
-Part = Callable[[int, int, int], int]  # copies into an open file, from a byte to before another; gives the whole's size
+RangeCopier = Callable[
+    [int, int, int], int
+]  # copies into an open file, from a byte to before another; gives the whole's size
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredObject:
     """An object as read: its bytes, and the e_tag that `replace` compares."""
 
     data: bytes
@@ -63,90 +65,90 @@ class ObjectStore:
     def __repr__(self) -> str:
         return f"open_store({self.url!r})"
 
-    def get(self, path: str) -> Stored:
+    def get(self, path: str) -> StoredObject:
         """The whole object; `NotFoundError` when there is none."""
-        with self._translated(path):
+        with self._translate_errors(path):
             result = obstore.get(self._store, path)
-            return Stored(bytes(result.bytes()), result.meta["e_tag"] or "")
+            return StoredObject(bytes(result.bytes()), result.meta["e_tag"] or "")
 
     def stream(self, path: str, chunk_bytes: int = 8 << 20) -> Iterator[memoryview]:
         """The object's bytes in order, in chunks of about `chunk_bytes`; `NotFoundError` when there is none."""
-        with self._translated(path):
+        with self._translate_errors(path):
             for chunk in obstore.get(self._store, path).stream(min_chunk_size=chunk_bytes):
                 yield memoryview(chunk)
 
-    def blocks(self, path: str, start: int, end: int, e_tag: str) -> Iterator[bytes]:
+    def iterate_blocks(self, path: str, start: int, end: int, e_tag: str) -> Iterator[bytes]:
         """The bytes from `start` to before `end`, some MB at a time; `ChangedError` when the e_tag is another.
 
         Each block is a request of its own, so that its reader may take hours; a stream ends after 30 s.
         """
         while start < end:
             options: Any = {"if_match": e_tag, "range": (start, min(end, start + PART_BYTES))}
-            with self._translated(path):
+            with self._translate_errors(path):
                 block = bytes(obstore.get(self._store, path, options=options).bytes())
             yield block
             start += len(block)
 
-    def part(self, path: str, fd: int, start: int, end: int) -> int:
+    def copy_range(self, path: str, fd: int, start: int, end: int) -> int:
         """Copy the bytes from `start` to before `end` to the same place in an open file; gives the object's size.
 
         Fewer where the object ends earlier; `NotFoundError` when there is none.
         """
-        with self._translated(path):
+        with self._translate_errors(path):
             result = obstore.get(self._store, path, options={"range": (start, end)})
             for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
                 start += os.pwrite(fd, chunk, start)
             return result.meta["size"]
 
-    def span(self, path: str, start: int, end: int) -> Iterator[memoryview]:
+    def stream_range(self, path: str, start: int, end: int) -> Iterator[memoryview]:
         """The bytes from `start` to before `end`, in order, a chunk at a time; `NotFoundError` when there is none."""
-        with self._translated(path):
+        with self._translate_errors(path):
             result = obstore.get(self._store, path, options={"range": (start, end)})
             for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
                 yield memoryview(chunk)
 
     @contextmanager
-    def reading(self, path: str) -> Iterator[Part]:
+    def open_range_copier(self, path: str) -> Iterator[RangeCopier]:
         """`part` of one object, for several threads at once, with what it is best read by while the context lasts."""
-        yield partial(self.part, path)
+        yield partial(self.copy_range, path)
 
-    def size(self, path: str) -> int:
+    def get_size(self, path: str) -> int:
         """The object's bytes, without reading them; `NotFoundError` when there is none."""
-        with self._translated(path):
+        with self._translate_errors(path):
             return obstore.head(self._store, path)["size"]
 
-    def stamp(self, path: str) -> tuple[int, str]:
+    def get_size_and_e_tag(self, path: str) -> tuple[int, str]:
         """The object's size in bytes and its e_tag, without reading it; `NotFoundError` when there is none."""
-        with self._translated(path):
+        with self._translate_errors(path):
             meta = obstore.head(self._store, path)
             return meta["size"], meta["e_tag"] or ""
 
-    def paths(self, prefix: str) -> Iterator[str]:
+    def list_paths(self, prefix: str) -> Iterator[str]:
         """The paths below the folder `prefix`, in no promised order."""
-        with self._translated(prefix):
+        with self._translate_errors(prefix):
             for chunk in obstore.list(self._store, prefix):
                 yield from (meta["path"] for meta in chunk)
 
-    def changed(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+    def list_modification_times(self, prefix: str) -> Iterator[tuple[str, datetime]]:
         """The paths below the folder `prefix`, each with the time of its last write, in no promised order."""
-        with self._translated(prefix):
+        with self._translate_errors(prefix):
             for chunk in obstore.list(self._store, prefix):
                 yield from ((meta["path"], meta["last_modified"]) for meta in chunk)
 
-    def folders(self, prefix: str) -> list[str]:
+    def list_folders(self, prefix: str) -> list[str]:
         """The names of the folders directly below the folder `prefix`, sorted."""
-        with self._translated(prefix):
-            found = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
-            return sorted(folder.rstrip("/").rsplit("/", 1)[-1] for folder in found)
+        with self._translate_errors(prefix):
+            prefixes = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
+            return sorted(folder.rstrip("/").rsplit("/", 1)[-1] for folder in prefixes)
 
     def put(self, path: str, data: bytes | Path) -> None:
         """Write the object, over whatever was there; a `Path` goes up in parts. Readers see all of it or nothing."""
-        with self._translated(path):
+        with self._translate_errors(path):
             obstore.put(self._store, path, data)
 
-    def write(self, path: str, chunks: Iterable[bytes]) -> None:
+    def put_chunks(self, path: str, chunks: Iterable[bytes]) -> None:
         """As `put`, of bytes that come one after the other and need not fit into memory."""
-        with self._translated(path):
+        with self._translate_errors(path):
             writer = obstore.open_writer(self._store, path)
             for chunk in chunks:  # if a chunk fails the writer stays open, and nothing is written
                 writer.write(chunk)
@@ -154,26 +156,26 @@ class ObjectStore:
 
     def create(self, path: str, data: bytes) -> None:
         """Write the object only if there is none; `AlreadyExistsError` otherwise."""
-        with self._translated(path):
+        with self._translate_errors(path):
             obstore.put(self._store, path, data, mode="create")
 
     def replace(self, path: str, data: bytes, e_tag: str) -> None:
         """Write the object only if its e_tag is still `e_tag`; `ChangedError` otherwise."""
-        with self._translated(path):
+        with self._translate_errors(path):
             obstore.put(self._store, path, data, mode={"e_tag": e_tag})
 
     def delete(self, path: str) -> None:
         """Remove the object; fine if there is none."""
         try:
-            with self._translated(path):
+            with self._translate_errors(path):
                 obstore.delete(self._store, path)
         except NotFoundError:
             return
         except TypeError as exc:  # obstore's word, here alone, for a path with `..` or control characters
             raise InvalidInputError(f"{path!r} is not a path in a store.") from exc
 
-    def _translated(self, path: str) -> AbstractContextManager[None]:
-        return translated(self.url, path)
+    def _translate_errors(self, path: str) -> AbstractContextManager[None]:
+        return translate_errors(self.url, path)
 
 
 class PlainStore(ObjectStore):
@@ -187,15 +189,15 @@ class PlainStore(ObjectStore):
         self._bucket = store
 
     @contextmanager
-    def reading(self, path: str) -> Iterator[Part]:
+    def open_range_copier(self, path: str) -> Iterator[RangeCopier]:
         """As `ObjectStore.reading`."""
         with Wire() as wire:
 
             def part(fd: int, start: int, end: int) -> int:
-                with self._translated(path):
-                    url = obstore.sign(self._bucket, "GET", path, SIGNED_FOR)
+                with self._translate_errors(path):
+                    url = obstore.sign(self._bucket, "GET", path, SIGNED_URL_LIFETIME)
                 reached, size = wire.copy(url, fd, start, end)
-                return size if reached >= min(end, size) else self.part(path, fd, reached, end)
+                return size if reached >= min(end, size) else self.copy_range(path, fd, reached, end)
 
             yield part
 
@@ -208,28 +210,28 @@ class DiskStore(ObjectStore):
             folder.mkdir(parents=True, exist_ok=True)
             super().__init__(url, LocalStore(folder))
         except (BaseError, OSError) as exc:
-            raise InvalidInputError(f"{url!r} cannot be a store: {reason(exc)}") from exc
+            raise InvalidInputError(f"{url!r} cannot be a store: {format_store_error(exc)}") from exc
         self._folder = folder
 
     def replace(self, path: str, data: bytes, e_tag: str) -> None:
         """Compare and swap under a lock that all writers of this path take; the write itself is an atomic rename."""
-        with self._locked(path):
+        with self._lock_path(path):
             if self._current_e_tag(path) != e_tag:
                 raise ChangedError(f"{self.url}/{path} was changed by somebody else; read it again.")
             self.put(path, data)
 
     def _current_e_tag(self, path: str) -> str | None:
         try:
-            with self._translated(path):
+            with self._translate_errors(path):
                 return obstore.head(self._store, path)["e_tag"]
         except NotFoundError:
             return None  # as on S3, where a missing object fails the comparison
 
     @contextmanager
-    def _locked(self, path: str) -> Iterator[None]:
+    def _lock_path(self, path: str) -> Iterator[None]:
         """Hold the path's lock file. The kernel lets go of it when the process dies, so no lock is ever stale."""
         locks = self._folder.with_name(self._folder.name + ".locks")  # beside the store: a listing shows objects only
-        with self._translated(path):
+        with self._translate_errors(path):
             locks.mkdir(exist_ok=True)
             with (locks / hashlib.sha256(path.encode()).hexdigest()).open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -245,7 +247,7 @@ def open_store(url: str) -> ObjectStore:
     """
     parts = urlsplit(url)
     if parts.scheme == "s3" and parts.netloc:
-        return _s3(f"s3://{parts.netloc}{parts.path.rstrip('/')}", parts.query)
+        return _open_s3_store(f"s3://{parts.netloc}{parts.path.rstrip('/')}", parts.query)
     if parts.scheme == "memory":
         return ObjectStore("memory://", MemoryStore())
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
@@ -255,7 +257,7 @@ def open_store(url: str) -> ObjectStore:
     raise InvalidInputError(f"{url!r} is not a store; use s3://bucket/prefix, file:///folder, a folder or memory://.")
 
 
-def _s3(url: str, query: str) -> ObjectStore:
+def _open_s3_store(url: str, query: str) -> ObjectStore:
     options = dict(parse_qsl(query))
     endpoint = options.pop("endpoint", os.environ.get("AWS_ENDPOINT_URL", ""))
     if options:
@@ -268,14 +270,14 @@ def _s3(url: str, query: str) -> ObjectStore:
     }
     if endpoint:
         arguments["endpoint"] = endpoint
-    if not CREDENTIALS.intersection(os.environ):
-        arguments["credential_provider"] = _profile()
-    plain = endpoint.startswith("http://") and not any(name.lower() in PROXIES for name in os.environ)
+    if not CREDENTIAL_VARIABLES.intersection(os.environ):
+        arguments["credential_provider"] = _find_aws_credentials()
+    plain = endpoint.startswith("http://") and not any(name.lower() in PROXY_VARIABLES for name in os.environ)
     address = f"{url}?{query}" if query else url
     return (PlainStore if plain else ObjectStore)(url, S3Store.from_url(url, **arguments), address)
 
 
-def _profile() -> Any:  # noqa: ANN401 - obstore's protocol for credential providers is private
+def _find_aws_credentials() -> Any:  # noqa: ANN401 - obstore's protocol for credential providers is private
     """Credentials as the aws command finds them, from profiles, SSO or an instance role; a Lambda has variables."""
     from botocore.exceptions import BotoCoreError  # boto3 takes 200 ms to import
     from obstore.auth.boto3 import Boto3CredentialProvider
@@ -287,7 +289,7 @@ def _profile() -> Any:  # noqa: ANN401 - obstore's protocol for credential provi
 
 
 @contextmanager
-def translated(url: str, path: str) -> Iterator[None]:
+def translate_errors(url: str, path: str) -> Iterator[None]:
     """Turn the library's errors into ours, each with the place it happened."""
     place = f"{url}/{path}"
     try:
@@ -299,14 +301,14 @@ def translated(url: str, path: str) -> Iterator[None]:
     except PreconditionError as exc:
         raise ChangedError(f"{place} was changed by somebody else; read it again.") from exc
     except PermissionDeniedError as exc:
-        raise DeniedError(f"The store failed at {place}: {reason(exc)}") from exc
+        raise DeniedError(f"The store failed at {place}: {format_store_error(exc)}") from exc
     except ValueError as exc:  # obstore's word for a path with `..` or control characters
-        raise InvalidInputError(f"{path!r} is not a path in a store: {reason(exc)}") from exc
+        raise InvalidInputError(f"{path!r} is not a path in a store: {format_store_error(exc)}") from exc
     except (BaseError, OSError) as exc:
-        raise StoreError(f"The store failed at {place}: {reason(exc)}") from exc
+        raise StoreError(f"The store failed at {place}: {format_store_error(exc)}") from exc
 
 
-def reason(exc: BaseException) -> str:
+def format_store_error(exc: BaseException) -> str:
     """What S3 itself says is wrong, else the error's first line; obstore prints its whole source after it."""
-    said = re.search(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", str(exc), re.DOTALL)
-    return f"{said[1]}: {said[2]}" if said else str(exc).strip().split("\n", 1)[0]
+    match = re.search(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", str(exc), re.DOTALL)
+    return f"{match[1]}: {match[2]}" if match else str(exc).strip().split("\n", 1)[0]

@@ -11,37 +11,41 @@ from pathlib import Path
 from backports import zstd
 
 # A small window: the default one would have each frame that is being unpacked take 8 MB of memory.
-OPTIONS: dict[int, int] = {zstd.CompressionParameter.compression_level: 3, zstd.CompressionParameter.window_log: 19}
+ZSTD_OPTIONS: dict[int, int] = {
+    zstd.CompressionParameter.compression_level: 3,
+    zstd.CompressionParameter.window_log: 19,
+}
 
 
 class PackingError(Exception):
     """Something that is not the frame that it should be."""
 
 
-def pack(source: Path, target: Path, part: int) -> tuple[int, ...]:
-    """Write a file's frames, one for each `part` bytes of it, into another; gives their sizes in bytes."""
-    with source.open("rb") as plain, target.open("wb") as packed:
+def compress_file(source: Path, target: Path, part_bytes: int) -> tuple[int, ...]:
+    """Write a file's frames, one for each `part_bytes` bytes of it, into another; gives their sizes in bytes."""
+    with source.open("rb") as source_file, target.open("wb") as target_file:
         return tuple(
-            packed.write(zstd.compress(data, options=OPTIONS)) for data in iter(partial(plain.read, part), b"")
+            target_file.write(zstd.compress(data, options=ZSTD_OPTIONS))
+            for data in iter(partial(source_file.read, part_bytes), b"")
         )
 
 
-def unpack(chunks: Iterable[memoryview], size: int) -> Iterator[bytes]:
+def decompress_frame(chunks: Iterable[memoryview], size: int) -> Iterator[bytes]:
     """What one frame holds, which are `size` bytes, chunk by chunk; `PackingError` for any other frame."""
-    frame, left = zstd.ZstdDecompressor(), size
+    frame, remaining = zstd.ZstdDecompressor(), size
     for chunk in chunks:
-        data = unpacked(frame, chunk, left + 1)  # one byte more tells a frame that holds too much
-        left -= len(data)
-        if left < 0:
+        data = decompress_chunk(frame, chunk, remaining + 1)  # one byte more tells a frame that holds too much
+        remaining -= len(data)
+        if remaining < 0:
             break
         yield data
-    if left or not frame.eof or frame.unused_data:
+    if remaining or not frame.eof or frame.unused_data:
         raise PackingError(f"The frame does not hold {size:,} bytes.")
 
 
-def unpacked(frame: zstd.ZstdDecompressor, chunk: memoryview, most: int) -> bytes:
+def decompress_chunk(frame: zstd.ZstdDecompressor, chunk: memoryview, max_bytes: int) -> bytes:
     """What the next chunk of a frame gives."""
     try:
-        return frame.decompress(chunk, most)
+        return frame.decompress(chunk, max_bytes)
     except (zstd.ZstdError, EOFError) as exc:
         raise PackingError(f"The frame cannot be unpacked: {exc}.") from exc

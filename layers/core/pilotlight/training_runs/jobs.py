@@ -9,16 +9,16 @@ from typing import Literal
 
 from msgspec import Struct
 
-from pilotlight.contracts.manifest import decode, encode
+from pilotlight.contracts.manifest import decode_document, encode_document
 from pilotlight.errors import ChangedError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
-from pilotlight.training_runs.run_store import path
+from pilotlight.training_runs.run_store import run_path
 
-FILE = "job.json"
+JOB_FILE = "job.json"
 ATTEMPTS = 5  # of a compare-and-swap that others may win
 
 
-class Stop(Struct, frozen=True):
+class StopRequest(Struct, frozen=True):
     """Somebody does not want the run to go on."""
 
     by: str
@@ -26,7 +26,7 @@ class Stop(Struct, frozen=True):
     why: str
 
 
-class End(Struct, frozen=True):
+class JobOutcome(Struct, frozen=True):
     """How the launcher says that the job ended; `unstarted` is one that never came to it."""
 
     state: Literal["succeeded", "failed", "unstarted"]
@@ -36,7 +36,7 @@ class End(Struct, frozen=True):
     log: str = ""  # the launcher's name for the log of the last attempt
 
 
-class Job(Struct, frozen=True, kw_only=True):
+class TrainingJob(Struct, frozen=True, kw_only=True):
     """The newest job of a run."""
 
     launcher: str  # batch, or local
@@ -45,44 +45,46 @@ class Job(Struct, frozen=True, kw_only=True):
     by: str
     asked: str  # RFC 3339, UTC
     number: int = 1  # of the run's jobs, from 1
-    stop: Stop | None = None
-    end: End | None = None
+    stop: StopRequest | None = None
+    end: JobOutcome | None = None
 
 
-def find(store: ObjectStore, run: str) -> Job | None:
+def find_job(store: ObjectStore, run: str) -> TrainingJob | None:
     """The run's newest job; None where nobody has asked for one."""
     try:
-        return tagged(store, run)[0]
+        return load_job_with_e_tag(store, run)[0]
     except NotFoundError:
         return None
 
 
-def tagged(store: ObjectStore, run: str) -> tuple[Job, str]:
+def load_job_with_e_tag(store: ObjectStore, run: str) -> tuple[TrainingJob, str]:
     """The same with the e_tag that `store.replace` compares; `NotFoundError` where nobody has asked for one."""
-    key = path(run, FILE)
+    key = run_path(run, JOB_FILE)
     stored = store.get(key)
-    return decode(stored.data, Job, key), stored.e_tag
+    return decode_document(stored.data, TrainingJob, key), stored.e_tag
 
 
-def claim(store: ObjectStore, run: str, job: Job) -> None:
+def create_job(store: ObjectStore, run: str, job: TrainingJob) -> None:
     """Write the run's first job; `AlreadyExistsError` when there is one."""
-    store.create(path(run, FILE), encode(job))
+    store.create(run_path(run, JOB_FILE), encode_document(job))
 
 
-def replace(store: ObjectStore, run: str, job: Job, e_tag: str) -> None:
+def replace_job(store: ObjectStore, run: str, job: TrainingJob, e_tag: str) -> None:
     """Write what becomes of a job; `ChangedError` when somebody else was faster."""
-    store.replace(path(run, FILE), encode(job), e_tag)
+    store.replace(run_path(run, JOB_FILE), encode_document(job), e_tag)
 
 
-def change(store: ObjectStore, run: str, of: Callable[[Job], Job], attempts: int = ATTEMPTS) -> Job:
-    """Swap the run's job for what `of` makes of it, again where somebody else was faster."""
-    job, e_tag = tagged(store, run)
-    changed = of(job)
+def update_job(
+    store: ObjectStore, run: str, update: Callable[[TrainingJob], TrainingJob], attempts: int = ATTEMPTS
+) -> TrainingJob:
+    """Swap the run's job for what `update` makes of it, again where somebody else was faster."""
+    job, e_tag = load_job_with_e_tag(store, run)
+    updated = update(job)
     try:
-        if changed is not job:
-            replace(store, run, changed, e_tag)
+        if updated is not job:
+            replace_job(store, run, updated, e_tag)
     except ChangedError:
         if attempts == 1:
             raise
-        return change(store, run, of, attempts - 1)
-    return changed
+        return update_job(store, run, update, attempts - 1)
+    return updated

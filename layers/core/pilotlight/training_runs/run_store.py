@@ -1,9 +1,9 @@
 """What a training run leaves in the store for people to look at, as the job writes it and the command reads it.
 
     runs/<run>/recipe.yaml      as run
-    runs/<run>/status.json      a `Status`: under way, paused, finished, failed
-    runs/<run>/metrics.jsonl    a `Line` per epoch, so far
-    runs/<run>/published.json   a `Published`: the version that came out
+    runs/<run>/status.json      a `RunStatus`: under way, paused, finished, failed
+    runs/<run>/metrics.jsonl    a `EpochRecord` per epoch, so far
+    runs/<run>/published.json   a `PublishedVersion`: the version that came out
     runs/<run>/*.png            the pictures
 
 The documents themselves are in `journal`; what `jobs` adds is of runs that were started over HTTP. It knows documents,
@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from pilotlight.contracts.manifest import Document, Reference, decode
-from pilotlight.contracts.run import Line, Published, State, Status
+from pilotlight.contracts.manifest import DocumentT, ModelReference, decode_document
+from pilotlight.contracts.run import EpochRecord, PublishedVersion, RunState, RunStatus
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
@@ -28,79 +28,81 @@ READERS = 8  # runs read at once: each is four small objects, tens of millisecon
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """The folder of a run, read."""
 
     name: str
     recipe: str  # YAML
-    status: Status | None  # none of before there were any
-    lines: tuple[Line, ...]
-    published: Reference | None
+    status: RunStatus | None  # none of before there were any
+    epochs: tuple[EpochRecord, ...]
+    published_reference: ModelReference | None
 
     @property
-    def state(self) -> State:
+    def state(self) -> RunState:
         """How it is, as far as anybody knows."""
-        if self.published:
+        if self.published_reference:
             return "finished"
         return self.status.state if self.status else "unknown"
 
     @property
-    def heard(self) -> str:
+    def last_update(self) -> str:
         """When it last wrote anything."""
-        return max([line.at for line in self.lines[-1:]] + [self.status.at if self.status else ""])
+        return max([line.at for line in self.epochs[-1:]] + [self.status.at if self.status else ""])
 
     @property
     def seconds(self) -> float:
         """How long it took so far: what it said, or at least what its epochs took."""
-        said = self.status.seconds if self.status else 0.0
-        return max(said, sum(line.seconds for line in self.lines))
+        reported = self.status.seconds if self.status else 0.0
+        return max(reported, sum(line.seconds for line in self.epochs))
 
 
-def new_name(model: str) -> str:
+def generate_run_name(model: str) -> str:
     """A name that no run has yet: the model's, the time, and four random digits."""
     return f"{model}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
-def path(run: str, file: str) -> str:
+def run_path(run: str, file: str) -> str:
     """The key of a file of a run."""
     return f"runs/{run}/{file}"
 
 
-def names(store: ObjectStore) -> list[str]:
+def list_runs(store: ObjectStore) -> list[str]:
     """Every run in the store, sorted."""
-    return store.folders("runs")
+    return store.list_folders("runs")
 
 
-def read(store: ObjectStore, run: str) -> Run:
+def load_run(store: ObjectStore, run: str) -> TrainingRun:
     """A run; `NotFoundError` when there is none of that name."""
-    recipe = text(store, path(run, "recipe.yaml"))
+    recipe = read_text_or_none(store, run_path(run, "recipe.yaml"))
     if recipe is None:
         raise NotFoundError(f"There is no run {run!r} in {store.url}; `pilotlight runs` lists all.")
-    published = document(store, path(run, "published.json"), Published)
-    return Run(
+    published = read_document_or_none(store, run_path(run, "published.json"), PublishedVersion)
+    return TrainingRun(
         name=run,
         recipe=recipe,
-        status=document(store, path(run, "status.json"), Status),
-        lines=lines(text(store, path(run, "metrics.jsonl")) or "", path(run, "metrics.jsonl")),
-        published=Reference.parse(published.reference) if published else None,
+        status=read_document_or_none(store, run_path(run, "status.json"), RunStatus),
+        epochs=parse_epochs(
+            read_text_or_none(store, run_path(run, "metrics.jsonl")) or "", run_path(run, "metrics.jsonl")
+        ),
+        published_reference=ModelReference.parse(published.reference) if published else None,
     )
 
 
-def read_all(store: ObjectStore, chosen: Sequence[str]) -> list[Run]:
+def load_runs(store: ObjectStore, names: Sequence[str]) -> list[TrainingRun]:
     """These runs, in that order."""
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(lambda run: read(store, run), chosen))
+        return list(pool.map(lambda run: load_run(store, run), names))
 
 
-def pictures(store: ObjectStore, run: str) -> list[str]:
+def list_pictures(store: ObjectStore, run: str) -> list[str]:
     """The keys of a run's pictures, sorted."""
-    return sorted(key for key in store.paths(f"runs/{run}") if key.endswith(".png"))
+    return sorted(key for key in store.list_paths(f"runs/{run}") if key.endswith(".png"))
 
 
-def kept(lines: Sequence[Line], min_delta: float = 0.0) -> Line | None:
+def find_best_epoch(epochs: Sequence[EpochRecord], min_delta: float = 0.0) -> EpochRecord | None:
     """The epoch whose weights early stopping keeps: the last that lowered the validation loss by more than that."""
-    best: Line | None = None
-    for line in lines:
+    best: EpochRecord | None = None
+    for line in epochs:
         loss = line.validation_loss
         if loss is None or line.train_loss is None:
             continue
@@ -109,22 +111,22 @@ def kept(lines: Sequence[Line], min_delta: float = 0.0) -> Line | None:
     return best
 
 
-def lines(content: str, where: str) -> tuple[Line, ...]:
+def parse_epochs(content: str, source: str) -> tuple[EpochRecord, ...]:
     """The lines of metrics.jsonl; the json module reads the NaN of files from before there were nulls."""
     try:
-        found = [json.loads(line, parse_constant=lambda _: None) for line in content.splitlines()]
-        return tuple(msgspec.convert(found, list[Line]))
+        records = [json.loads(line, parse_constant=lambda _: None) for line in content.splitlines()]
+        return tuple(msgspec.convert(records, list[EpochRecord]))
     except (ValueError, msgspec.ValidationError) as exc:
-        raise InvalidInputError(f"{where} does not hold epochs: {exc}.") from exc
+        raise InvalidInputError(f"{source} does not hold epochs: {exc}.") from exc
 
 
-def document(store: ObjectStore, key: str, kind: type[Document]) -> Document | None:
+def read_document_or_none(store: ObjectStore, key: str, document_type: type[DocumentT]) -> DocumentT | None:
     """A document of a run, if it is there."""
-    content = text(store, key)
-    return None if content is None else decode(content.encode(), kind, key)
+    content = read_text_or_none(store, key)
+    return None if content is None else decode_document(content.encode(), document_type, key)
 
 
-def text(store: ObjectStore, key: str) -> str | None:
+def read_text_or_none(store: ObjectStore, key: str) -> str | None:
     """An object's text, if it is there."""
     try:
         return store.get(key).data.decode()
@@ -132,7 +134,7 @@ def text(store: ObjectStore, key: str) -> str | None:
         return None
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds for people: 8 s, 3 min 20 s, 5 h 07 min."""
     whole = round(seconds)
     if whole < 60:

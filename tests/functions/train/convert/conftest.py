@@ -30,7 +30,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> str:
 def client(kept: str) -> Iterator[triton.InferenceServerClient]:
     """Triton's own client of a server over the store."""
     gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment={"PILOTLIGHT_STORE": kept})
-    with gateway.background() as url, triton.InferenceServerClient(url.removeprefix("http://")) as found:
+    with gateway.serve_in_background() as url, triton.InferenceServerClient(url.removeprefix("http://")) as found:
         yield found
 
 
@@ -47,7 +47,7 @@ def imported(file: Path) -> ModuleType:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run `pilotlight publish WORDS`."""
-    monkeypatch.setattr(intake, "start", main)
+    monkeypatch.setattr(intake, "run_converter", main)
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["pilotlight", "publish", *map(str, words)])
@@ -66,7 +66,7 @@ def publish(command: Callable[..., tuple[int, str, str]], kept: str) -> Publish:
     def run(*words: object, name: str) -> Manifest:
         code, out, err = command(*words, "--name", name, "--store", kept)
         assert code == 0, err
-        return Registry(open_store(kept)).manifest(name, int(out.strip().rsplit(":", 1)[1]))
+        return Registry(open_store(kept)).load_manifest(name, int(out.strip().rsplit(":", 1)[1]))
 
     return run
 

@@ -15,7 +15,12 @@ from torch import Tensor, nn
 
 from functions.train.convert import hf_checkpoint
 from pilotlight.contracts.manifest import Manifest
-from pilotlight.contracts.processing import Classification, Embedding, Regression, Text
+from pilotlight.contracts.processing import (
+    ClassificationPostprocessing,
+    EmbeddingPostprocessing,
+    RegressionPostprocessing,
+    TextPreprocessing,
+)
 from tests import fakes
 from tests.functions.train.convert.conftest import Publish, Refused
 
@@ -122,8 +127,8 @@ def test_a_sentence_transformer_embeds_as_torch_does(
     (path / "modules.json").write_text(json.dumps(MODULES))
     (path / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
     manifest = publish(path, name="sentences")
-    assert (manifest.prepare, manifest.serve) == (Text(max_length=12), "fp32")
-    assert manifest.finish == Embedding(output="last_hidden_state", normalise=False)
+    assert (manifest.prepare, manifest.serve) == (TextPreprocessing(max_length=12), "fp32")
+    assert manifest.finish == EmbeddingPostprocessing(output="last_hidden_state", normalise=False)
     assert manifest.parity is not None
     assert {"golden.json", "report.json", "model-card.md"} <= {file.path for file in manifest.files}
     expected = [
@@ -140,8 +145,8 @@ def test_a_classifier_of_distilberts_shape_gives_its_labels(
     tensors |= linear("pre_classifier", WIDTH, WIDTH) | linear("classifier", WIDTH, 3)
     manifest = publish(folder(tmp_path / "m", DISTIL, tensors), "--quantize", "int8", name="moods")
     assert manifest.labels == ("bad", "good", "odd")
-    assert manifest.finish == Classification(output="logits")
-    sizes = {key: manifest.file(variant.graph).bytes for key, variant in manifest.variants.items()}
+    assert manifest.finish == ClassificationPostprocessing(output="logits")
+    sizes = {key: manifest.get_file(variant.graph).bytes for key, variant in manifest.variants.items()}
     assert sizes["int8"] < 0.35 * sizes["fp32"]
     expected = []
     for text in TEXTS:
@@ -160,7 +165,7 @@ def test_a_grade_is_a_number_and_no_class_of_one(
     tensors = weights("distilbert.", "transformer.layer", DISTILBERT, segments=0)
     tensors |= linear("pre_classifier", WIDTH, WIDTH) | linear("classifier", WIDTH, 1)
     manifest = publish(folder(tmp_path / "m", DISTIL | {"id2label": {"0": "LABEL_0"}}, tensors), name="grades")
-    assert manifest.finish == Regression(output="logits")
+    assert manifest.finish == RegressionPostprocessing(output="logits")
     expected = []
     for text in TEXTS:
         found = embedded(tensors, "distilbert.", tokens(text))
@@ -174,11 +179,11 @@ def test_robertas_places_count_from_behind_the_padding(tmp_path: Path) -> None:
     config = CONFIG | {"model_type": "roberta", "type_vocab_size": 1, "pad_token_id": 1}
     tensors = weights("roberta.", "encoder.layer", BERT, segments=1)
     path = folder(tmp_path / "m", config, tensors)
-    shape = hf_checkpoint.shaped(path, config)
+    shape = hf_checkpoint.parse_encoder_config(path, config)
     ids = [0, 500, 600, 2]
     batch = torch.tensor([ids, [0, 2, 1, 1]])
     with torch.no_grad():
-        found = hf_checkpoint.loaded(path, shape)(batch, (batch != 1).to(torch.int64))
+        found = hf_checkpoint.load_encoder(path, shape)(batch, (batch != 1).to(torch.int64))
     for row, real in ((0, ids), (1, [0, 2])):
         expected = states(tensors, "roberta.", "encoder.layer", BERT, embedded(tensors, "roberta.", real, first=2))
         torch.testing.assert_close(found[row, : len(real)], expected[0], atol=1e-5, rtol=1e-4)
@@ -188,7 +193,9 @@ def test_robertas_places_count_from_behind_the_padding(tmp_path: Path) -> None:
 def test_encoders_answer_as_transformers_did(name: str) -> None:
     """Checkpoints of random weights, with what transformers 4.57.1 answered: 200 tokens reach the farthest bucket."""
     path = fakes.MODELS / "encoders" / name
-    encoder = hf_checkpoint.loaded(path, hf_checkpoint.shaped(path, hf_checkpoint.document(path / "config.json")))
+    encoder = hf_checkpoint.load_encoder(
+        path, hf_checkpoint.parse_encoder_config(path, hf_checkpoint.read_json_object(path / "config.json"))
+    )
     recorded = np.load(path / "expected.npz")
     mask = torch.from_numpy(recorded["mask"])
     answer, expected = encoder(torch.from_numpy(recorded["ids"]), mask).numpy(), recorded["answer"]

@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from pilotlight.contracts.capture_policy import Capture
-from pilotlight.contracts.feature_profile import Profile
-from pilotlight.contracts.manifest import Manifest, decode
+from pilotlight.contracts.capture_policy import CapturePolicy
+from pilotlight.contracts.feature_profile import FeatureProfile
+from pilotlight.contracts.manifest import Manifest, decode_document
 from pilotlight.registry.registry import version_path
 from pilotlight.storage.object_store import open_store
 from tests import fakes
@@ -79,9 +79,9 @@ def test_data_give_a_profile_and_options_a_policy(publish: Publish, kept: str, g
     assert set(found.answers) == {"y[0]", *(f"y[{place}]" for place in range(1, 16))}
     words = ["--evaluation", tmp_path / "e.npz", "--capture", "whole", "--mask", "y=drop", "--mask", "*=drop"]
     masked = publish(graph, *words, name="profiled")
-    assert masked.capture == Capture(keep="whole", mask={"y": "drop"}, others="drop")
+    assert masked.capture == CapturePolicy(keep="whole", mask={"y": "drop"}, others="drop")
     assert profile(kept, masked).features == profile(kept, masked).answers == {}
-    assert publish(fakes.MODELS / "square.onnx", "--capture", "off", name="silent").capture == Capture(keep="off")
+    assert publish(fakes.MODELS / "square.onnx", "--capture", "off", name="silent").capture == CapturePolicy(keep="off")
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_a_mask_that_masks_nothing_is_refused(refused: Refused, mask: str, said:
     assert said in refused(fakes.MODELS / "square.onnx", "--mask", mask)
 
 
-def profile(kept: str, manifest: Manifest) -> Profile:
+def profile(kept: str, manifest: Manifest) -> FeatureProfile:
     """The profile of a version."""
     assert manifest.profile is not None
     path = version_path(manifest.name, manifest.version, manifest.profile)
-    return decode(open_store(kept).get(path).data, Profile, path)
+    return decode_document(open_store(kept).get(path).data, FeatureProfile, path)
 
 
 def test_four_bits_are_smaller_than_eight(publish: Publish, graph: Path) -> None:
@@ -108,7 +108,7 @@ def test_four_bits_are_smaller_than_eight(publish: Publish, graph: Path) -> None
     for precision in ("int8", "int4"):
         manifest = publish(graph, "--quantize", precision, name=f"in-{precision}")
         assert manifest.serve == precision
-        sizes[precision] = manifest.graph.bytes
+        sizes[precision] = manifest.graph_file.bytes
     assert sizes["int4"] < sizes["int8"]
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.train.data import dataset as data
-from functions.train.data.cleaning import Cleaning, clean
+from functions.train.data.cleaning import CleaningReport, clean_table
 
 NAMES = ("a", "b", "c")
 
@@ -14,8 +14,8 @@ NAMES = ("a", "b", "c")
 def test_missing_values_duplicates_and_constant_columns_are_counted() -> None:
     rows = np.array([[2, 7, 1], [np.nan, 7, 1], [1, 7, 5], [2, 7, 1], [3, 7, np.inf], [2, 7, 1.0]])
     answers = np.array([0, 0, 1, 0, 1, 1.0])
-    kept, labels, names, found = clean(rows, answers, NAMES)
-    assert found == Cleaning(6, missing=2, duplicates=1, constant=("b",))
+    kept, labels, names, found = clean_table(rows, answers, NAMES)
+    assert found == CleaningReport(6, missing=2, duplicates=1, constant=("b",))
     assert kept.tolist() == [[2, 1], [1, 5], [2, 1]]  # the last has another answer: no duplicate
     assert labels.tolist() == [0, 1, 1]
     assert names == ("a", "c")
@@ -23,20 +23,20 @@ def test_missing_values_duplicates_and_constant_columns_are_counted() -> None:
 
 
 def test_missing_answer_is_a_missing_value() -> None:
-    _, answers, _, found = clean(np.eye(3), np.array([1, np.nan, 2]), NAMES)
+    _, answers, _, found = clean_table(np.eye(3), np.array([1, np.nan, 2]), NAMES)
     assert (answers.tolist(), found.missing) == ([1, 2], 1)
 
 
 def test_nothing_is_left_of_nothing_but_holes() -> None:
-    rows, _, names, found = clean(np.full((4, 3), np.nan), np.zeros(4), NAMES)
+    rows, _, names, found = clean_table(np.full((4, 3), np.nan), np.zeros(4), NAMES)
     assert (rows.shape, names, found.missing) == ((0, 3), NAMES, 4)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=30))
 def test_cleaning_twice_is_cleaning_once(pairs: list[tuple[int, int]]) -> None:
     rows, answers = np.array(pairs, float), np.arange(len(pairs)) % 2
-    once = clean(rows, answers, ("a", "b"))
-    again = clean(once[0], once[1], once[2])
+    once = clean_table(rows, answers, ("a", "b"))
+    again = clean_table(once[0], once[1], once[2])
     assert np.array_equal(again[0], once[0])
     assert (again[3].missing, again[3].duplicates, again[3].constant) == (0, 0, ())
 
@@ -46,12 +46,12 @@ def test_cleaning_twice_is_cleaning_once(pairs: list[tuple[int, int]]) -> None:
     [("breast-cancer", (569, 30), 2), ("wine", (178, 13), 3), ("diabetes", (442, 10), 0)],
 )
 def test_tables_are_whole(name: str, shape: tuple[int, int], classes: int) -> None:
-    dataset = data.DATASETS[name]()
+    dataset = data.BUILTIN_DATASETS[name]()
     assert dataset.inputs.shape == shape
     assert dataset.inputs.dtype == np.float32
     assert len(dataset.features) == shape[1]
     assert len(dataset.classes) == classes
-    assert dataset.cleaning == Cleaning(shape[0], 0, 0, ())
+    assert dataset.cleaning == CleaningReport(shape[0], 0, 0, ())
     assert dataset.targets.dtype == (np.int64 if classes else np.float32)
     assert dataset.targets.shape == ((shape[0],) if classes else (shape[0], 1))
-    assert dataset.outputs == max(1, classes)
+    assert dataset.output_size == max(1, classes)

@@ -8,19 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.train.data import dataset
-from functions.train.data.dataset import Dataset, Splits, stratify
+from functions.train.data.dataset import Dataset, Splits, split_by_stratum
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import DataOptions, Fractions
+from pilotlight.recipes.options.data import BuiltinDataOptions, SplitFractions
 
 
-def options(seed: int = 0, calibration: int = 100, train: float = 0.6, validation: float = 0.2) -> DataOptions:
-    fractions = Fractions(train=train, validation=validation, test=1 - train - validation)
-    return DataOptions(name="digits", seed=seed, fractions=fractions, calibration=calibration)
+def options(seed: int = 0, calibration: int = 100, train: float = 0.6, validation: float = 0.2) -> BuiltinDataOptions:
+    fractions = SplitFractions(train=train, validation=validation, test=1 - train - validation)
+    return BuiltinDataOptions(name="digits", seed=seed, fractions=fractions, calibration=calibration)
 
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return dataset.load(options())
+    return dataset.load_dataset(options())
 
 
 def rows(dataset: Dataset) -> set[bytes]:
@@ -39,7 +39,7 @@ def test_digits_are_raw_scans(digits: Dataset) -> None:
 
 
 def test_split_is_disjoint_complete_and_stratified(digits: Dataset) -> None:
-    splits = dataset.split(digits, options())
+    splits = dataset.split_dataset(digits, options())
     train, validation, test = rows(splits.train), rows(splits.validation), rows(splits.test)
     assert not train & validation
     assert not train & test
@@ -58,7 +58,7 @@ def test_calibration_is_a_part_of_the_training_set_alone(splits: Splits) -> None
 
 
 def test_split_follows_its_seed(digits: Dataset) -> None:
-    first, again, other = (dataset.split(digits, options(seed)) for seed in (1, 1, 2))
+    first, again, other = (dataset.split_dataset(digits, options(seed)) for seed in (1, 1, 2))
     for name in ("train", "validation", "test", "calibration"):
         assert getattr(first, name).sha256 == getattr(again, name).sha256 != getattr(other, name).sha256
 
@@ -71,8 +71,8 @@ def test_split_follows_its_seed(digits: Dataset) -> None:
     st.integers(0, 2**32 - 1),
 )
 def test_stratify_cuts_every_class_alike(labels: list[int], train: float, validation: float, seed: int) -> None:
-    fractions = Fractions(train=train, validation=validation, test=1 - train - validation)
-    parts = stratify(np.array(labels), fractions, np.random.default_rng(seed))
+    fractions = SplitFractions(train=train, validation=validation, test=1 - train - validation)
+    parts = split_by_stratum(np.array(labels), fractions, np.random.default_rng(seed))
     assert sorted(np.concatenate(parts)) == list(range(len(labels)))
     for part, share in zip(parts, (train, validation, 1 - train - validation), strict=True):
         for label in set(labels):
@@ -88,8 +88,8 @@ def test_hash_is_of_images_then_labels() -> None:
 
 
 def test_numbers_are_shared_out_by_their_range() -> None:
-    diabetes = dataset.DATASETS["diabetes"]()
-    splits = dataset.split(diabetes, options())
+    diabetes = dataset.BUILTIN_DATASETS["diabetes"]()
+    splits = dataset.split_dataset(diabetes, options())
     low, high = np.quantile(diabetes.targets, [0.2, 0.8])
     for part in (splits.train, splits.validation, splits.test):
         assert abs((part.targets < low).mean() - 0.2) < 0.02
@@ -97,8 +97,8 @@ def test_numbers_are_shared_out_by_their_range() -> None:
 
 
 def test_scaling_is_of_the_training_set_alone() -> None:
-    splits = dataset.split(dataset.DATASETS["diabetes"](), options())
-    scaled = dataset.scaled(splits)
+    splits = dataset.split_dataset(dataset.BUILTIN_DATASETS["diabetes"](), options())
+    scaled = dataset.scale_targets(splits)
     mean, deviation = splits.train.targets.mean(), splits.train.targets.std()
     assert scaled.test.targets == pytest.approx((splits.test.targets - mean) / deviation)
     assert np.array_equal(scaled.test.inputs, splits.test.inputs)
@@ -107,9 +107,9 @@ def test_scaling_is_of_the_training_set_alone() -> None:
 
 def test_too_many_calibration_examples_are_refused(digits: Dataset) -> None:
     with pytest.raises(InvalidInputError, match=r"data\.calibration is 1500; there are 1078 training examples"):
-        dataset.split(digits, options(calibration=1500))
+        dataset.split_dataset(digits, options(calibration=1500))
 
 
 def test_split_without_a_class_is_refused(digits: Dataset) -> None:
     with pytest.raises(InvalidInputError, match=r"data\.fractions\.validation is too small"):
-        dataset.split(digits, options(validation=0.001))
+        dataset.split_dataset(digits, options(validation=0.001))

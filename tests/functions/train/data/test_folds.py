@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from functions.train.data import dataset, folds
 from functions.train.data.dataset import Dataset
-from functions.train.data.folds import Folds, fold
-from functions.train.pipeline import run
-from functions.train.progress import Progress
+from functions.train.data.folds import FoldScores, split_into_folds
+from functions.train.pipeline import run_recipe
+from functions.train.progress import ProgressReporter
 from functions.train.training.epoch import Epoch
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import DataOptions
+from pilotlight.recipes.options.data import BuiltinDataOptions
 from pilotlight.storage.object_store import open_store
 from tests.functions.train.conftest import silence, tiny_recipe
 
@@ -27,28 +27,28 @@ def labelled(counts: list[int]) -> Dataset:
 @given(st.integers(2, 6), st.lists(st.integers(6, 40), min_size=1, max_size=5), st.integers(0, 99))
 def test_folds_hold_every_example_once_and_every_class_evenly(k: int, counts: list[int], seed: int) -> None:
     dataset = labelled(counts)
-    found = fold(dataset, k, seed)
+    found = split_into_folds(dataset, k, seed)
     assert sorted(np.concatenate(found).tolist()) == list(range(len(dataset)))
     for label in range(len(counts)):
         held = [int((dataset.targets[indices] == label).sum()) for indices in found]
         assert max(held) - min(held) <= 1
-    assert all(np.array_equal(*pair) for pair in zip(found, fold(dataset, k, seed), strict=True))
+    assert all(np.array_equal(*pair) for pair in zip(found, split_into_folds(dataset, k, seed), strict=True))
 
 
 def test_class_with_too_few_examples_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="folds is 5; a class has only 4 examples"):
-        fold(labelled([9, 4]), 5, 0)
+        split_into_folds(labelled([9, 4]), 5, 0)
 
 
-def options() -> DataOptions:
+def options() -> BuiltinDataOptions:
     known = tiny_recipe().data
-    assert isinstance(known, DataOptions)
+    assert isinstance(known, BuiltinDataOptions)
     return known
 
 
 def test_sets_of_a_fold_have_nothing_in_common() -> None:
-    digits = dataset.load(options())
-    for parts in folds.splits(digits, 5, 1, options().fractions):
+    digits = dataset.load_dataset(options())
+    for parts in folds.build_fold_splits(digits, 5, 1, options().fractions):
         sets = (parts.train, parts.validation, parts.test)
         assert sum(map(len, sets)) == len(digits)
         assert len({example.tobytes() for part in sets for example in part.inputs}) == len(
@@ -58,9 +58,9 @@ def test_sets_of_a_fold_have_nothing_in_common() -> None:
 
 
 def test_mean_and_standard_deviation() -> None:
-    found = Folds("accuracy", (0.9, 0.94, 0.98))
+    found = FoldScores("accuracy", (0.9, 0.94, 0.98))
     assert found.mean == pytest.approx(0.94)
-    assert found.sd == pytest.approx(0.04)
+    assert found.standard_deviation == pytest.approx(0.04)
     assert str(found) == "accuracy 94.00% over 3 folds, standard deviation 4.00%"
 
 
@@ -70,23 +70,23 @@ def test_cross_validation_goes_on_at_its_next_fold() -> None:
         open_store("memory://"),
         2,
     )
-    whole = run(recipe, open_store("memory://"), silence()).folds
+    whole = run_recipe(recipe, open_store("memory://"), silence()).folds
     seen = list[Epoch]()
 
-    class Breaking(Progress):
+    class Breaking(ProgressReporter):
         def epoch(self, epoch: Epoch, of: int) -> float:
             seen.append(epoch)
             if len(seen) == stops:
                 raise KeyboardInterrupt
-            return super().epoch(epoch, of)
+            return super().show_epoch(epoch, of)
 
     calls: dict[str, Any] = {"recipe": recipe, "store": store, "name": "r"}
     with pytest.raises(KeyboardInterrupt):
-        run(progress=Breaking(silence().console), **calls)
-    outcome = run(progress=silence(), **calls)
+        run_recipe(progress=Breaking(silence().console), **calls)
+    outcome = run_recipe(progress=silence(), **calls)
     assert outcome.folds == whole
     assert outcome.folds is not None
     assert 0.1 < outcome.folds.mean <= 1
     assert "folds" in outcome.seconds
-    assert run(progress=silence(), **calls).folds == whole
-    assert [path for path in store.paths("runs/r") if "checkpoints" in path] == []
+    assert run_recipe(progress=silence(), **calls).folds == whole
+    assert [path for path in store.list_paths("runs/r") if "checkpoints" in path] == []

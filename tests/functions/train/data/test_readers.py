@@ -15,27 +15,27 @@ from torch import nn
 
 from functions.train import publish
 from functions.train.data import dataset
-from functions.train.data.cleaning import Cleaning
+from functions.train.data.cleaning import CleaningReport
 from functions.train.data.dataset import Dataset
-from functions.train.data.encoding import Fill, Spread, names, prepared
-from functions.train.data.files import Place
+from functions.train.data.encoding import FillMissing, OneHotEncode, encode_table, name_encoded_columns
+from functions.train.data.files import DataRoot
 from functions.train.export import golden
 from functions.train.models import build
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import OwnOptions
+from pilotlight.recipes.options.data import UserDataOptions
 from pilotlight.storage.object_store import open_store
 
 ROWS = "".join(f"{n},{'red' if n % 3 else 'blue'},{n * 1.5},{'yes' if n % 2 else 'no'}\n" for n in range(40))
 HEADER = "a,colour,b,label\n"
 
 
-def options(**words: Any) -> OwnOptions:  # noqa: ANN401 - a recipe's values
+def options(**words: Any) -> UserDataOptions:  # noqa: ANN401 - a recipe's values
     known = {"path": "mine.csv", "target": "label", "fractions": {"train": 0.6, "validation": 0.2, "test": 0.2}}
-    return OwnOptions.model_validate_json(json.dumps(known | words))
+    return UserDataOptions.model_validate_json(json.dumps(known | words))
 
 
 def read(folder: Path, **words: Any) -> Dataset:  # noqa: ANN401
-    return dataset.load(options(**words), Place(folder))
+    return dataset.load_dataset(options(**words), DataRoot(folder))
 
 
 def csv(folder: Path, text: str | bytes, **words: Any) -> Dataset:  # noqa: ANN401
@@ -51,9 +51,9 @@ def test_table_of_numbers_and_text(tmp_path: Path) -> None:
     assert table.features == ("a", "colour", "b")
     assert table.categories == ((), ("blue", "red"), ())
     assert table.inputs[:4].tolist() == [[0, 0, 0], [1, 1, 1.5], [2, 1, 3], [3, 0, 4.5]]
-    assert table.cleaning == Cleaning(40, 0, 0, (), 0, ("colour",))
-    assert [column.categories for column in publish.columns(table)] == [(), ("blue", "red"), ()]
-    assert {column.missing for column in publish.columns(table)} == {None}  # a missing value is refused
+    assert table.cleaning == CleaningReport(40, 0, 0, (), 0, ("colour",))
+    assert [column.categories for column in publish.build_columns(table)] == [(), ("blue", "red"), ()]
+    assert {column.missing for column in publish.build_columns(table)} == {None}  # a missing value is refused
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_many_whole_numbers_are_a_number(tmp_path: Path) -> None:
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     text = "x,y,same,label\n1,2,7,a\n,2,7,a\n1,2,7,a\n3,inf,7,b\n3,4,7,b\n"
     found = csv(tmp_path, text)
-    assert found.cleaning == Cleaning(5, missing=2, duplicates=1, constant=("same",))
+    assert found.cleaning == CleaningReport(5, missing=2, duplicates=1, constant=("same",))
     assert found.inputs.tolist() == [[1, 2], [3, 4]]
     assert found.features == ("x", "y")
 
@@ -97,26 +97,26 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("strategy", "filled"), [("mean", 4.0), ("median", 3.0)])
 def test_gaps_are_filled_by_the_training_set_inside_the_model(tmp_path: Path, strategy: str, filled: float) -> None:
     text = "x,c,label\n1,u,a\n3,u,b\n8,v,a\n,u,b\n9,,b\n"
-    found = csv(tmp_path, text, missing=strategy).take(np.array([0, 1, 2, 3]))
+    found = csv(tmp_path, text, missing=strategy).select(np.array([0, 1, 2, 3]))
     assert found.cleaning is not None
     assert (found.cleaning.missing, found.cleaning.filled) == (0, 2)
-    assert found.profile.fill is not None
-    assert found.profile.fill.tolist() == [filled, 0]  # u is the most frequent of u and v
-    front = nn.Sequential(*build.front(found)[:2])
+    assert found.statistics.fill_values is not None
+    assert found.statistics.fill_values.tolist() == [filled, 0]  # u is the most frequent of u and v
+    front = nn.Sequential(*build.build_input_layers(found)[:2])
     raw = np.array([[np.nan, np.nan], [5, 1], [5, 7]], np.float32)
     expected = [[filled, 1, 0], [5, 0, 1], [5, 0, 0]]  # an unknown category is none of them
     assert front(torch.from_numpy(raw)).tolist() == expected
-    assert prepared(raw, found.categories, found.profile.fill).tolist() == expected
-    assert build.entering(found) == (3,)
-    assert build.entering_names(found) == names(("x", "c"), ((), ("u", "v"))) == ("x", "c=u", "c=v")
-    assert [column.missing for column in publish.columns(found)] == ["nan", "u"]
-    assert np.isfinite(golden.whole(found).inputs).all()
+    assert encode_table(raw, found.categories, found.statistics.fill_values).tolist() == expected
+    assert build.get_network_input_shape(found) == (3,)
+    assert build.name_network_inputs(found) == name_encoded_columns(("x", "c"), ((), ("u", "v"))) == ("x", "c=u", "c=v")
+    assert [column.missing for column in publish.build_columns(found)] == ["nan", "u"]
+    assert np.isfinite(golden.keep_complete_examples(found).inputs).all()
 
 
 def test_fill_and_spread_leave_the_rest_alone() -> None:
     table = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
-    assert torch.equal(Fill(np.array([9.0, 9.0]))(table), table)
-    assert torch.equal(Spread(((), ()))(table), table)
+    assert torch.equal(FillMissing(np.array([9.0, 9.0]))(table), table)
+    assert torch.equal(OneHotEncode(((), ()))(table), table)
 
 
 MISTAKES = [
@@ -190,11 +190,11 @@ def test_store_is_a_place_too(tmp_path: Path) -> None:
     store.put("sets/one.csv", b"a,label\n1,x\n")
     store.put("sets/two.csv", b"a,label\n2,y\n")
     for path in ("store:sets/*.csv", ["store:sets/one.csv", "store:sets/two.csv"]):
-        assert dataset.load(options(path=path), Place(tmp_path, store)).inputs[:, 0].tolist() == [1, 2]
-    assert len(dataset.load(options(path="store:sets", format="csv"), Place(tmp_path, store))) == 2
+        assert dataset.load_dataset(options(path=path), DataRoot(tmp_path, store)).inputs[:, 0].tolist() == [1, 2]
+    assert len(dataset.load_dataset(options(path="store:sets", format="csv"), DataRoot(tmp_path, store))) == 2
     for path, said in (("store:sets/no.csv", "There is nothing at"), ("store:other/*.csv", "no file ends in .csv")):
         with pytest.raises(InvalidInputError, match=said):
-            dataset.load(options(path=path), Place(tmp_path, store))
+            dataset.load_dataset(options(path=path), DataRoot(tmp_path, store))
 
 
 @pytest.mark.usefixtures("aws_environment")
@@ -247,7 +247,7 @@ def test_arrays_are_tables_or_images(tmp_path: Path) -> None:
     grey = archive(tmp_path, x=np.arange(54, dtype=np.uint8).reshape(6, 3, 3), label=answers)
     assert (grey.inputs.shape, grey.inputs.max()) == ((6, 1, 3, 3), 53)
     twice = archive(tmp_path, x=np.zeros((6, 3, 4, 4)), label=answers)
-    assert twice.cleaning == Cleaning(6, 0, 4, ())
+    assert twice.cleaning == CleaningReport(6, 0, 4, ())
     words = archive(tmp_path, x=np.arange(12).reshape(6, 2), label=np.array(list("bababa")))
     assert words.classes == ("a", "b")
 
@@ -302,7 +302,7 @@ def test_folder_of_images(tmp_path: Path) -> None:
     picture(tmp_path / "animals/dog/copy.png", value=40)
     coloured = images(tmp_path, image={"size": [2, 5], "mode": None})
     assert (coloured.inputs.shape, coloured.features) == ((7, 3, 2, 5), ("red", "green", "blue"))
-    assert coloured.cleaning == Cleaning(8, 0, 1, ())
+    assert coloured.cleaning == CleaningReport(8, 0, 1, ())
     assert images(tmp_path, image={"size": 2, "mode": "grey"}).inputs.shape == (7, 1, 2, 2)
 
 
@@ -341,7 +341,7 @@ def test_mistake_in_a_folder_of_images_is_one_sentence(tmp_path: Path) -> None:
 def test_a_class_too_rare_for_the_split_is_named(tmp_path: Path) -> None:
     csv(tmp_path, HEADER + ROWS + "99,red,1,seldom\n")
     with pytest.raises(InvalidInputError) as caught:
-        dataset.shared(options(), Place(tmp_path))
+        dataset.load_splits(options(), DataRoot(tmp_path))
     assert str(caught.value) == (
         "data.fractions.validation is too small: the class 'seldom' has no example left in that set, of 1 in all."
     )
@@ -349,7 +349,7 @@ def test_a_class_too_rare_for_the_split_is_named(tmp_path: Path) -> None:
 
 def test_calibration_that_is_left_open_takes_what_there_is(tmp_path: Path) -> None:
     csv(tmp_path, HEADER + ROWS)
-    splits = dataset.shared(options(), Place(tmp_path))
+    splits = dataset.load_splits(options(), DataRoot(tmp_path))
     assert len(splits.calibration) == len(splits.train) == 24
 
 

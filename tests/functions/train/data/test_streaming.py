@@ -16,27 +16,27 @@ from hypothesis import strategies as st
 
 from functions.train.__main__ import main
 from functions.train.data import dataset, files
-from functions.train.data.cleaning import Cleaning
+from functions.train.data.cleaning import CleaningReport
 from functions.train.data.dataset import Splits
-from functions.train.data.files import Place
-from functions.train.data.loader import Batch, sizes, stream
-from functions.train.data.running import Running, Sample
-from functions.train.data.shards import parts, uniform
-from functions.train.data.streaming import Stream, cut
-from functions.train.distributed.process_group import World
+from functions.train.data.files import DataRoot
+from functions.train.data.loader import MiniBatch, compute_batch_sizes, load_batches
+from functions.train.data.running import RandomSample, RunningMoments
+from functions.train.data.shards import assign_sets, generate_uniform
+from functions.train.data.streaming import StreamedDataset, rechunk_rows
+from functions.train.distributed.process_group import ProcessGroup
 from functions.train.models import build
-from functions.train.training.epoch import History
-from functions.train.training.trainer import seeded, train
-from pilotlight.contracts.processing import Table
+from functions.train.training.epoch import TrainingHistory
+from functions.train.training.trainer import seed_torch, train_model
+from pilotlight.contracts.processing import TablePreprocessing
 from pilotlight.errors import InvalidInputError, StoreError
-from pilotlight.recipes.options.data import Fractions, OwnOptions
-from pilotlight.recipes.schema import Recipe, load
+from pilotlight.recipes.options.data import SplitFractions, UserDataOptions
+from pilotlight.recipes.schema import Recipe, load_recipe
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import ObjectStore, open_store
 from tests.functions.train.training.test_checkpoint import StopAt, assert_same, stopped
 
 ROOT = Path(__file__).parents[4]
-FRACTIONS = Fractions(train=0.7, validation=0.15, test=0.15)
+FRACTIONS = SplitFractions(train=0.7, validation=0.15, test=0.15)
 
 
 def shards(folder: Path, count: int = 5, rows: int = 60, columns: int = 4) -> list[Path]:
@@ -53,33 +53,33 @@ def shards(folder: Path, count: int = 5, rows: int = 60, columns: int = 4) -> li
     return paths
 
 
-def options(**words: object) -> OwnOptions:
+def options(**words: object) -> UserDataOptions:
     known = {"path": "*.npz", "target": "y", "fractions": FRACTIONS, "streaming": True, "buffer": 50, "calibration": 20}
-    return OwnOptions.model_validate(known | words)
+    return UserDataOptions.model_validate(known | words)
 
 
 @pytest.fixture
 def splits(tmp_path: Path) -> Splits:
     shards(tmp_path)
-    return dataset.shared(options(), Place(tmp_path))
+    return dataset.load_splits(options(), DataRoot(tmp_path))
 
 
-def passes(splits: Splits) -> Stream:
-    assert isinstance(splits.train.passes, Stream)
+def passes(splits: Splits) -> StreamedDataset:
+    assert isinstance(splits.train.passes, StreamedDataset)
     return splits.train.passes
 
 
-def batched(stream: Stream, order: torch.Tensor, size: int = 16, start: int = 0) -> Iterator[Batch]:
-    return stream.batches(order, sizes(len(stream), size)[start:], start * size)
+def batched(stream: StreamedDataset, order: torch.Tensor, size: int = 16, start: int = 0) -> Iterator[MiniBatch]:
+    return stream.iterate_batches(order, compute_batch_sizes(len(stream), size)[start:], start * size)
 
 
-def numbers(stream: Stream, order: torch.Tensor, size: int = 16, start: int = 0) -> list[int]:
+def numbers(stream: StreamedDataset, order: torch.Tensor, size: int = 16, start: int = 0) -> list[int]:
     return [int(number) for inputs, _ in batched(stream, order, size, start) for number in inputs[:, 0]]
 
 
 def test_every_example_is_in_one_set_and_a_pass_gives_each_training_example_once(splits: Splits) -> None:
     stream = passes(splits)
-    given_out = numbers(stream, stream.order())
+    given_out = numbers(stream, stream.draw_order())
     assert len(given_out) == len(set(given_out)) == len(stream) == len(splits.train)
     held = [int(number) for part in (splits.validation, splits.test) for number in part.inputs[:, 0]]
     assert sorted(given_out + held) == list(range(310))
@@ -89,28 +89,28 @@ def test_every_example_is_in_one_set_and_a_pass_gives_each_training_example_once
 
 
 def test_sets_and_hash_hang_on_seed_and_files_alone(tmp_path: Path, splits: Splits) -> None:
-    again, other = (dataset.shared(options(seed=seed), Place(tmp_path)) for seed in (0, 1))
+    again, other = (dataset.load_splits(options(seed=seed), DataRoot(tmp_path)) for seed in (0, 1))
     for name in ("validation", "test", "calibration"):
         assert getattr(splits, name).sha256 == getattr(again, name).sha256 != getattr(other, name).sha256
     assert splits.sha256 == again.sha256 == other.sha256
     shards(tmp_path, columns=5)
-    assert dataset.shared(options(), Place(tmp_path)).sha256 != splits.sha256
+    assert dataset.load_splits(options(), DataRoot(tmp_path)).sha256 != splits.sha256
 
 
 @pytest.mark.parametrize(("buffer", "size"), [(50, 16), (7, 16), (1000, 16), (64, 64), (1, 3)])
 def test_pass_goes_on_at_any_batch(splits: Splits, tmp_path: Path, buffer: int, size: int) -> None:
-    stream = passes(dataset.shared(options(buffer=buffer), Place(tmp_path)))
-    order = stream.order()
+    stream = passes(dataset.load_splits(options(buffer=buffer), DataRoot(tmp_path)))
+    order = stream.draw_order()
     whole = numbers(stream, order, size)
     for start in range(0, len(whole) // size + 1, 3):
         assert numbers(stream, order, size, start) == whole[start * size :]
 
 
 def test_processes_share_each_batch_of_a_stream(splits: Splits) -> None:
-    order, device = passes(splits).order(), torch.device("cpu")
-    whole = list(stream(splits.train, order, 16, device, 2))
-    shares = [list(stream(splits.train, order, 16, device, 2, World(rank, 2))) for rank in range(2)]
-    assert len(whole) == len(sizes(len(splits.train), 16)) - 2
+    order, device = passes(splits).draw_order(), torch.device("cpu")
+    whole = list(load_batches(splits.train, order, 16, device, 2))
+    shares = [list(load_batches(splits.train, order, 16, device, 2, ProcessGroup(rank, 2))) for rank in range(2)]
+    assert len(whole) == len(compute_batch_sizes(len(splits.train), 16)) - 2
     for both, first, second in zip(whole, *shares, strict=True):
         assert abs(len(first[1]) - len(second[1])) <= 1
         for part in range(2):
@@ -119,16 +119,16 @@ def test_processes_share_each_batch_of_a_stream(splits: Splits) -> None:
 
 def test_targets_stay_with_their_inputs(splits: Splits) -> None:
     stream = passes(splits)
-    for inputs, targets in batched(stream, stream.order()):
+    for inputs, targets in batched(stream, stream.draw_order()):
         assert torch.equal(targets, (inputs[:, 1] > 3).long())
 
 
 def test_profile_is_that_of_the_same_examples_in_memory(splits: Splits) -> None:
     stream = passes(splits)
-    held = torch.cat([inputs for inputs, _ in batched(stream, stream.order())]).numpy()
-    assert splits.train.profile.inputs.mean == pytest.approx(held.mean(axis=0), rel=1e-5)
-    assert splits.train.profile.inputs.deviation == pytest.approx(held.std(axis=0), rel=1e-5)
-    assert splits.train.profile.counts.sum() == len(held)
+    held = torch.cat([inputs for inputs, _ in batched(stream, stream.draw_order())]).numpy()
+    assert splits.train.statistics.input_moments.mean == pytest.approx(held.mean(axis=0), rel=1e-5)
+    assert splits.train.statistics.input_moments.deviation == pytest.approx(held.std(axis=0), rel=1e-5)
+    assert splits.train.statistics.class_counts.sum() == len(held)
 
 
 @settings(max_examples=30)
@@ -136,7 +136,7 @@ def test_profile_is_that_of_the_same_examples_in_memory(splits: Splits) -> None:
 def test_rows_are_cut_as_if_they_had_come_at_once(counts: list[int], size: int) -> None:
     total, starts = sum(counts), np.cumsum([0, *counts])
     rows = ((np.arange(a, b)[:, None], np.arange(a, b)) for a, b in pairwise(starts))
-    pieces = [answers.tolist() for _, answers in cut(rows, repeat(size))]
+    pieces = [answers.tolist() for _, answers in rechunk_rows(rows, repeat(size))]
     assert [number for piece in pieces for number in piece] == list(range(total))
     assert {len(piece) for piece in pieces[:-1]} <= {size}
 
@@ -145,17 +145,17 @@ def test_rows_are_cut_as_if_they_had_come_at_once(counts: list[int], size: int) 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=8), st.integers(0, 100))
 def test_moments_of_parts_are_those_of_the_whole(counts: list[int], seed: int) -> None:
     values = np.random.default_rng(seed).normal(1e4, 3, (sum(counts) + 2, 3))
-    running = Running()
+    running = RunningMoments()
     for part in np.split(values, np.cumsum(counts)):
-        running.add(part)
+        running.add_part(part)
     assert running.moments.mean == pytest.approx(values.mean(axis=0), rel=1e-6)
     assert running.moments.deviation == pytest.approx(values.std(axis=0), rel=1e-3)
 
 
 def test_gaps_count_as_the_mean() -> None:
-    running = Running()
-    running.add(np.array([[1.0, np.nan], [3.0, 5.0]]))
-    running.add(np.array([[np.nan, 5.0]]))
+    running = RunningMoments()
+    running.add_part(np.array([[1.0, np.nan], [3.0, 5.0]]))
+    running.add_part(np.array([[np.nan, 5.0]]))
     filled = np.array([[1.0, 5.0], [3.0, 5.0], [2.0, 5.0]])
     assert running.moments.mean == pytest.approx(filled.mean(axis=0))
     assert running.moments.deviation == pytest.approx([filled[:, 0].std(), 1])
@@ -163,21 +163,21 @@ def test_gaps_count_as_the_mean() -> None:
 
 def test_sample_is_of_the_lowest_keys_whatever_the_parts() -> None:
     keys = np.random.default_rng(0).random(100)
-    whole, split = Sample(10), Sample(10)
-    whole.add(keys, keys[:, None], keys)
+    whole, split = RandomSample(10), RandomSample(10)
+    whole.add_part(keys, keys[:, None], keys)
     for part in np.split(keys, [1, 5, 60]):
-        split.add(part, part[:, None], part)
+        split.add_part(part, part[:, None], part)
     for sample in (whole, split):
         assert sample.keys is not None
         assert np.array_equal(np.sort(sample.keys), np.sort(keys)[:10])
 
 
 def test_hashes_are_spread_evenly() -> None:
-    values = uniform(3, 10**12, 100_000)
+    values = generate_uniform(3, 10**12, 100_000)
     assert np.histogram(values, 10, (0, 1))[0] == pytest.approx(10_000, rel=0.05)
-    assert np.bincount(parts(0, 100_000, options())) / 1e5 == pytest.approx([0.7, 0.15, 0.15], abs=0.01)
-    assert np.array_equal(uniform(3, 5, 10)[2:], uniform(3, 7, 8))
-    assert abs(np.corrcoef(uniform(3, 0, 10_000), uniform(3, 0, 10_000, 1))[0, 1]) < 0.05
+    assert np.bincount(assign_sets(0, 100_000, options())) / 1e5 == pytest.approx([0.7, 0.15, 0.15], abs=0.01)
+    assert np.array_equal(generate_uniform(3, 5, 10)[2:], generate_uniform(3, 7, 8))
+    assert abs(np.corrcoef(generate_uniform(3, 0, 10_000), generate_uniform(3, 0, 10_000, 1))[0, 1]) < 0.05
 
 
 RECIPE = (
@@ -186,14 +186,14 @@ RECIPE = (
 
 
 def recipe() -> Recipe:
-    return load("digits", RECIPE)
+    return load_recipe("digits", RECIPE)
 
 
 def test_killed_run_over_a_stream_ends_with_the_same_weights(splits: Splits) -> None:
-    def trained(start: StopAt | None = None) -> tuple[torch.nn.Module, History]:
-        with seeded(0):
-            network = build.build(recipe().model, splits.train)
-        return network, train(network, splits, recipe(), lambda _: None, start)
+    def trained(start: StopAt | None = None) -> tuple[torch.nn.Module, TrainingHistory]:
+        with seed_torch(0):
+            network = build.build_model(recipe().model, splits.train)
+        return network, train_model(network, splits, recipe(), lambda _: None, start)
 
     whole, history = trained()
     for step in (9, 20):  # in the first epoch and in the second
@@ -206,9 +206,9 @@ def test_numbers_are_learned_in_their_deviations(tmp_path: Path) -> None:
     for number in range(3):
         x = rng.normal(0, 1, (200, 3))
         np.savez(tmp_path / f"{number}.npz", x=x, y=1000 + 50 * x[:, 0])
-    found = dataset.scaled(dataset.shared(options(), Place(tmp_path)))
+    found = dataset.scale_targets(dataset.load_splits(options(), DataRoot(tmp_path)))
     stream = passes(found)
-    targets = torch.cat([targets for _, targets in batched(stream, stream.order())])
+    targets = torch.cat([targets for _, targets in batched(stream, stream.draw_order())])
     assert (targets.dtype, targets.shape[1]) == (torch.float32, 1)
     assert [float(targets.mean()), float(targets.std(correction=0))] == pytest.approx([0, 1], abs=1e-3)
     assert abs(float(found.validation.targets.mean())) < 0.3
@@ -218,24 +218,24 @@ def test_tables_are_streamed_too_and_their_text_is_refused(tmp_path: Path) -> No
     for number in range(4):
         rows = "".join(f"{n},{n % 7},7,{'yes' if n % 2 else 'no'}\n" for n in range(30 * number, 30 * number + 30))
         (tmp_path / f"{number}.csv").write_text("id,a,same,y\n" + rows + ",1,7,yes\n")
-    found = dataset.shared(options(path="*.csv"), Place(tmp_path))
+    found = dataset.load_splits(options(path="*.csv"), DataRoot(tmp_path))
     assert (found.train.features, found.train.classes) == (("id", "a"), ("no", "yes"))
-    assert found.train.cleaning == Cleaning(124, missing=4, duplicates=None, constant=("same",))
+    assert found.train.cleaning == CleaningReport(124, missing=4, duplicates=None, constant=("same",))
     held = [int(number) for part in (found.validation, found.test) for number in part.inputs[:, 0]]
-    assert sorted(numbers(passes(found), passes(found).order()) + held) == list(range(120))
-    for inputs, targets in batched(passes(found), passes(found).order()):
+    assert sorted(numbers(passes(found), passes(found).draw_order()) + held) == list(range(120))
+    for inputs, targets in batched(passes(found), passes(found).draw_order()):
         assert torch.equal(targets, inputs[:, 0].long() % 2)
     (tmp_path / "4.csv").write_text("id,a,same,y\n1,red,7,no\n")
     with pytest.raises(
         InvalidInputError, match=r"4\.csv: column 'a' holds text, such as 'red', which a stream does not"
     ):
-        dataset.shared(options(path="*.csv"), Place(tmp_path))
+        dataset.load_splits(options(path="*.csv"), DataRoot(tmp_path))
 
 
 def test_too_many_held_examples_are_refused(tmp_path: Path) -> None:
     shards(tmp_path)
     with pytest.raises(InvalidInputError, match=r"fractions\.\w+ is 0\.15, which is .* data\.held lets only 30"):
-        dataset.shared(options(held=30), Place(tmp_path))
+        dataset.load_splits(options(held=30), DataRoot(tmp_path))
 
 
 class Faulty(ObjectStore):
@@ -259,17 +259,17 @@ class Faulty(ObjectStore):
 
 
 @pytest.fixture
-def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Faulty, Stream]:
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Faulty, StreamedDataset]:
     monkeypatch.setattr(files, "PAUSE_S", 0)
     monkeypatch.setattr("functions.train.data.shards.PAUSE_S", 0)
     shards(tmp_path)
     store = Faulty(tmp_path)
-    return store, passes(dataset.shared(options(path="store:*.npz"), Place(store=store)))
+    return store, passes(dataset.load_splits(options(path="store:*.npz"), DataRoot(store=store)))
 
 
-def test_store_that_fails_once_in_the_middle_is_asked_again(faulty: tuple[Faulty, Stream]) -> None:
+def test_store_that_fails_once_in_the_middle_is_asked_again(faulty: tuple[Faulty, StreamedDataset]) -> None:
     store, stream = faulty
-    order = stream.order()
+    order = stream.draw_order()
     expected = numbers(stream, order)
     store.faults = 2
     assert numbers(stream, order) == expected
@@ -278,25 +278,25 @@ def test_store_that_fails_once_in_the_middle_is_asked_again(faulty: tuple[Faulty
     assert (store.faults, store.truncated) == (0, 0)
 
 
-def test_epoch_is_never_shortened_in_silence(faulty: tuple[Faulty, Stream], tmp_path: Path) -> None:
+def test_epoch_is_never_shortened_in_silence(faulty: tuple[Faulty, StreamedDataset], tmp_path: Path) -> None:
     store, stream = faulty
     store.faults = 99
     with pytest.raises(StoreError, match="500"):
-        numbers(stream, stream.order())
+        numbers(stream, stream.draw_order())
     store.faults, store.truncated = 0, 99
     with pytest.raises(StoreError, match=r"The store gave [\d,]+ of the [\d,]+ bytes of part-\d\.npz"):
-        numbers(stream, stream.order())
+        numbers(stream, stream.draw_order())
     store.truncated = 0
     (tmp_path / "part-3.npz").unlink()
     with pytest.raises(InvalidInputError, match=r"There is nothing at .*part-3\.npz"):
-        numbers(stream, stream.order())
+        numbers(stream, stream.draw_order())
 
 
 def test_shard_that_is_broken_from_the_start_is_named(tmp_path: Path) -> None:
     paths = shards(tmp_path)
     paths[2].write_bytes(paths[2].read_bytes()[:300])
     with pytest.raises(InvalidInputError, match=r"part-2\.npz cannot be read as NPZ"):
-        dataset.shared(options(), Place(tmp_path))
+        dataset.load_splits(options(), DataRoot(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_shard_that_does_not_go_with_the_others_is_named(tmp_path: Path, change:
     shards(tmp_path)
     np.savez(tmp_path / "part-9.npz", **change)
     with pytest.raises(InvalidInputError, match=said):
-        dataset.shared(options(), Place(tmp_path))
+        dataset.load_splits(options(), DataRoot(tmp_path))
 
 
 STREAMED = (
@@ -328,8 +328,8 @@ def test_command_trains_over_shards_in_the_store(tmp_path: Path, capsys: pytest.
     out, err = capsys.readouterr()
     assert out == "tiny:1\n"
     assert "left out of 310 rows: 0 with missing values, duplicates were not looked for" in err
-    manifest = Registry(open_store(str(tmp_path))).manifest("tiny", 1)
-    assert isinstance(manifest.prepare, Table)
+    manifest = Registry(open_store(str(tmp_path))).load_manifest("tiny", 1)
+    assert isinstance(manifest.prepare, TablePreprocessing)
     assert [column.name for column in manifest.prepare.columns] == ["x0", "x1", "x2", "x3"]
     assert main(["digits", "--store", str(tmp_path), "--set", *words, "batch_size=full"]) == 2
     assert capsys.readouterr().err.endswith("it must be a number where data.streaming is true.\n")
@@ -340,15 +340,15 @@ def test_command_trains_over_shards_in_the_store(tmp_path: Path, capsys: pytest.
 PEAK = """
 import resource, sys
 from pathlib import Path
-from functions.train.data import dataset as data
-from functions.train.data.loader import sizes
-from pilotlight.recipes.options.data import Fractions, OwnOptions
-from functions.train.data.files import Place
-fractions = Fractions(train=0.96, validation=0.02, test=0.02)
+from functions.train.data.dataset import load_splits
+from functions.train.data.loader import compute_batch_sizes
+from pilotlight.recipes.options.data import SplitFractions, UserDataOptions
+from functions.train.data.files import DataRoot
+fractions = SplitFractions(train=0.96, validation=0.02, test=0.02)
 for path in (("0000.npz", "0001.npz", "0002.npz", "0003.npz"), "*.npz"):
-    options = OwnOptions(path=path, target="y", fractions=fractions, streaming=True, buffer=1000, calibration=50)
-    stream = data.shared(options, Place(Path(sys.argv[1]))).train.passes
-    count = sum(len(targets) for _, targets in stream.batches(stream.order(), sizes(len(stream), 100), 0))
+    options = UserDataOptions(path=path, target="y", fractions=fractions, streaming=True, buffer=1000, calibration=50)
+    stream = load_splits(options, DataRoot(Path(sys.argv[1]))).train.passes
+    count = sum(len(targets) for _, targets in stream.iterate_batches(stream.draw_order(), compute_batch_sizes(len(stream), 100), 0))
     print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

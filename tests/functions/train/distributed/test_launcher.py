@@ -10,7 +10,13 @@ import pytest
 
 from functions.train.__main__ import main
 from functions.train.distributed import launcher
-from functions.train.distributed.launcher import EXIT_FILE, Fleet, fleet, launch, report
+from functions.train.distributed.launcher import (
+    EXIT_FILE,
+    ClusterLayout,
+    detect_cluster,
+    launch_processes,
+    report_exit_code,
+)
 from pilotlight.errors import InvalidInputError
 from tests.functions.train.conftest import TINY
 from tests.functions.train.training_process import Process, until
@@ -46,20 +52,20 @@ def batch(nodes: object, node: object, main: object = 0, **more: str) -> dict[st
     ],
 )  # fmt: skip
 def test_arguments_of_torchrun(environment: Mapping[str, str], processes: int, gpus: int, expected: str | None) -> None:
-    found = fleet(environment, processes, lambda: gpus)
+    found = detect_cluster(environment, processes, lambda: gpus)
     if expected is None:
         assert found is None
     else:
         port = [] if "--standalone" in expected else ["--master-port", "29500"]
         assert found is not None
-        assert found.arguments == [*expected.split(), *port]
+        assert found.torchrun_arguments == [*expected.split(), *port]
 
 
 def test_node_that_cannot_find_the_main_one_says_so() -> None:
     with pytest.raises(InvalidInputError, match=rf"Node 1 of 2 .* {MAIN} is not set"):
-        fleet(batch(2, 1), None, lambda: 1)
+        detect_cluster(batch(2, 1), None, lambda: 1)
     with pytest.raises(InvalidInputError, match="AWS_BATCH_JOB_NUM_NODES is 'two'; it must be a whole number"):
-        fleet(batch("two", 0), None, lambda: 1)
+        detect_cluster(batch("two", 0), None, lambda: 1)
 
 
 @pytest.mark.parametrize(
@@ -86,19 +92,19 @@ def test_exit_code_is_the_leads(
             until(lambda: False)  # the handler ends this
         return ended
 
-    monkeypatch.setattr(launcher, "agent", agent)
+    monkeypatch.setattr(launcher, "run_torchrun_agent", agent)
     for name in (EXIT_FILE, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "1")  # put back afterwards
-    assert launch(Fleet(2), ["wine"]) == expected
+    assert launch_processes(ClusterLayout(2), ["wine"]) == expected
 
 
 def test_first_process_of_a_machine_leaves_its_exit_code(tmp_path: Path) -> None:
     told = {EXIT_FILE: str(tmp_path / "code")}
-    assert report(1, told | {"LOCAL_RANK": "1"}) == 1
+    assert report_exit_code(1, told | {"LOCAL_RANK": "1"}) == 1
     assert not (tmp_path / "code").exists()
-    assert report(75, told | {"LOCAL_RANK": "0"}) == 0  # torchrun would take 75 for a failure
+    assert report_exit_code(75, told | {"LOCAL_RANK": "0"}) == 0  # torchrun would take 75 for a failure
     assert (tmp_path / "code").read_text() == "75"
-    assert report(75, {}) == 75
+    assert report_exit_code(75, {}) == 75
 
 
 def test_wrong_recipe_ends_before_anything_is_started(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from functions.train.data import loader
 from functions.train.data.dataset import Splits
 from functions.train.distributed import parallel
-from functions.train.distributed.process_group import ALONE, World, place
-from functions.train.training.step import parts
+from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup, read_process_group
+from functions.train.training.step import count_accumulation_parts
 from tests.functions.train.distributed.worker_processes import BROKEN, WAYS, few, trained
 
 ROOT = Path(__file__).parents[4]
@@ -69,7 +69,7 @@ def test_resumed_together_is_the_unbroken_one_bit_for_bit(name: str, together: P
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
 def test_every_example_is_shared_out_evenly(examples: int, size: int) -> None:
     batch = torch.arange(examples)
-    shares = [World(rank, size).share(batch) for rank in range(size)]
+    shares = [ProcessGroup(rank, size).shard_batch(batch) for rank in range(size)]
     if examples < size:  # too small to share: all of them work through it all
         assert all(torch.equal(share, batch) for share in shares)
     else:
@@ -79,13 +79,13 @@ def test_every_example_is_shared_out_evenly(examples: int, size: int) -> None:
 
 @pytest.mark.parametrize(("examples", "processes", "expected"), [(64, 1, 5), (64, 8, 4), (7, 2, 1), (3, 8, 1)])
 def test_all_processes_work_through_equally_many_parts(examples: int, processes: int, expected: int) -> None:
-    assert parts(5, examples, processes) == expected
+    assert count_accumulation_parts(5, examples, processes) == expected
 
 
 @pytest.mark.parametrize("examples", range(1, 14))
 @pytest.mark.parametrize("size", [2, 3, 4, 12])
 def test_batches_hold_every_example_once_and_never_one_alone(examples: int, size: int) -> None:
-    sizes = loader.sizes(examples, size)
+    sizes = loader.compute_batch_sizes(examples, size)
     assert sum(sizes) == examples
     assert all(part > 1 for part in sizes) or examples == 1
     assert all(part == size for part in sizes[:-1])
@@ -93,14 +93,24 @@ def test_batches_hold_every_example_once_and_never_one_alone(examples: int, size
 
 
 def test_place_is_what_torchrun_says() -> None:
-    assert place({}) == ALONE
-    assert place({"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1"}) == World(9, 16, 1)
+    assert read_process_group({}) == SINGLE_PROCESS
+    assert read_process_group({"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1"}) == ProcessGroup(9, 16, 1)
 
 
 def test_alone_nothing_is_shared_or_told() -> None:
     value = torch.arange(3)
-    assert ALONE.share(value) is ALONE.total(value) is ALONE.told(value) is value
-    assert (ALONE.agree(2), ALONE.tell(b"x"), ALONE.spread({"a": value}), ALONE.lead) == (2, b"x", {"a": value}, True)
+    assert (
+        SINGLE_PROCESS.shard_batch(value)
+        is SINGLE_PROCESS.sum_over_ranks(value)
+        is SINGLE_PROCESS.broadcast(value)
+        is value
+    )
+    assert (
+        SINGLE_PROCESS.max_over_ranks(2),
+        SINGLE_PROCESS.broadcast_bytes(b"x"),
+        SINGLE_PROCESS.broadcast_tensors({"a": value}),
+        SINGLE_PROCESS.is_main,
+    ) == (2, b"x", {"a": value}, True)
 
 
 def test_model_too_large_for_a_gpu_is_sliced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,8 +120,8 @@ def test_model_too_large_for_a_gpu_is_sliced(monkeypatch: pytest.MonkeyPatch) ->
         total_memory = 20_000_000
 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Gpu)
-    assert parallel.resolve("auto", network, CPU) == "ddp"
-    assert parallel.resolve("fsdp", network, CPU) == "fsdp"
-    assert parallel.resolve("auto", network, torch.device("cuda")) == "fsdp"
+    assert parallel.choose_strategy("auto", network, CPU) == "ddp"
+    assert parallel.choose_strategy("fsdp", network, CPU) == "fsdp"
+    assert parallel.choose_strategy("auto", network, torch.device("cuda")) == "fsdp"
     monkeypatch.setattr(Gpu, "total_memory", 40_000_000)
-    assert parallel.resolve("auto", network, torch.device("cuda")) == "ddp"
+    assert parallel.choose_strategy("auto", network, torch.device("cuda")) == "ddp"

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 
 from functions.train.data import dataset
 from functions.train.data.dataset import Splits
-from functions.train.distributed.process_group import ALONE, World, joined
+from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup, join_process_group
 from functions.train.errors import PausedError
 from functions.train.models import build
-from functions.train.training.trainer import seeded, threads, train
+from functions.train.training.trainer import limit_torch_threads, seed_torch, train_model
 from tests.functions.train.conftest import tiny_recipe
 from tests.functions.train.training.test_checkpoint import StopAt
 
@@ -44,20 +44,22 @@ STEP = 7
 def few() -> Splits:
     """The digits, with few of them to train on."""
     options = tiny_recipe().data
-    splits = dataset.split(dataset.load(options), options)
-    return replace(splits, train=splits.train.take(np.arange(EXAMPLES)))
+    splits = dataset.split_dataset(dataset.load_dataset(options), options)
+    return replace(splits, train=splits.train.select(np.arange(EXAMPLES)))
 
 
-def trained(name: str, splits: Splits, world: World = ALONE, keeper: StopAt | None = None) -> dict[str, torch.Tensor]:
+def trained(
+    name: str, splits: Splits, world: ProcessGroup = SINGLE_PROCESS, keeper: StopAt | None = None
+) -> dict[str, torch.Tensor]:
     """The weights of a training."""
     recipe = tiny_recipe(*WAYS[name])
-    with seeded(recipe.seed):
-        network = build.build(recipe.model, splits.train)
-    train(network, splits, recipe, lambda _: None, keeper, world)
+    with seed_torch(recipe.seed):
+        network = build.build_model(recipe.model, splits.train)
+    train_model(network, splits, recipe, lambda _: None, keeper, world)
     return dict(network.state_dict())
 
 
-def broken(name: str, splits: Splits, world: World) -> dict[str, torch.Tensor]:
+def broken(name: str, splits: Splits, world: ProcessGroup) -> dict[str, torch.Tensor]:
     """The weights of a training that was taken apart into a snapshot and put together again."""
     first = StopAt(STEP)
     try:
@@ -69,11 +71,11 @@ def broken(name: str, splits: Splits, world: World) -> dict[str, torch.Tensor]:
 
 def work(folder: Path) -> None:
     """All trainings, one after the other."""
-    with threads(1), joined() as world:
+    with limit_torch_threads(1), join_process_group() as world:
         splits = few()
         found = {name: trained(name, splits, world) for name in WAYS}
         found |= {f"{name}, broken": broken(name, splits, world) for name in BROKEN}
-        if world.lead:
+        if world.is_main:
             for name, weights in found.items():
                 save_file(weights, folder / f"{name}.safetensors")
 

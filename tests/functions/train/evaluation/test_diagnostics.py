@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from functions.train.data.dataset import Array, Dataset
-from functions.train.evaluation.diagnostics import Confusion, calibration, classification, diagnose, wilson
+from functions.train.evaluation.diagnostics import (
+    Confusion,
+    compute_wilson_interval,
+    diagnose_answers,
+    diagnose_classification,
+    measure_calibration,
+)
 
 
 def drawn(classes: int, examples: int, seed: int) -> tuple[Array, Array, tuple[str, ...]]:
@@ -22,7 +28,7 @@ def drawn(classes: int, examples: int, seed: int) -> tuple[Array, Array, tuple[s
 @given(st.integers(2, 6), st.integers(1, 60), st.integers(0, 999))
 def test_classes_are_scikit_learns(classes: int, examples: int, seed: int) -> None:
     logits, labels, names = drawn(classes, examples, seed)
-    found, answers = classification(logits, labels, names), logits.argmax(axis=1)
+    found, answers = diagnose_classification(logits, labels, names), logits.argmax(axis=1)
     every = range(classes)
     assert found.confusion == tuple(map(tuple, confusion_matrix(labels, answers, labels=every).tolist()))
     expected = precision_recall_fscore_support(labels, answers, labels=every, zero_division=0)
@@ -38,14 +44,14 @@ def test_classes_are_scikit_learns(classes: int, examples: int, seed: int) -> No
 
 def test_collapse_of_a_class_is_visible() -> None:
     logits = np.array([[2, 1, 0], [2, 1, 0], [2, 1, 0], [0, 1, 2]], np.float32)
-    found = classification(logits, np.array([0, 1, 1, 2]), ("a", "b", "c"))
+    found = diagnose_classification(logits, np.array([0, 1, 1, 2]), ("a", "b", "c"))
     assert found.collapsed == ("b",)
     assert (found.classes[1].recall, found.classes[1].precision, found.classes[1].f1) == (0.0, None, 0.0)
     assert found.worst == (Confusion("b", "a", 2, 1.0),)
 
 
 def test_whole_matrix_is_left_out_where_it_would_be_huge() -> None:
-    found = classification(*drawn(101, 500, 0))
+    found = diagnose_classification(*drawn(101, 500, 0))
     assert found.confusion == ()
     assert len(found.worst) == 20
     assert len(found.classes) == 101
@@ -56,7 +62,7 @@ def test_whole_matrix_is_left_out_where_it_would_be_huge() -> None:
 def test_calibration_by_hand() -> None:
     sure = np.array([0.95, 0.95, 0.95, 0.95, 0.55])  # bins 15 and 9 of 15
     logits = np.log(np.column_stack([sure, 1 - sure])) + 700  # a shift changes nothing, and nothing overflows
-    found = calibration(logits, np.array([0, 0, 0, 1, 0]))
+    found = measure_calibration(logits, np.array([0, 0, 0, 1, 0]))
     assert found.ece == pytest.approx((4 * (0.95 - 0.75) + (1 - 0.55)) / 5)
     assert (found.confidence, found.accuracy) == pytest.approx((0.87, 0.8))
     filled = [one for one in found.bins if one.count]
@@ -68,22 +74,22 @@ def test_calibration_by_hand() -> None:
 def test_every_answer_is_in_one_bin(classes: int, examples: int, seed: int) -> None:
     logits, labels, _ = drawn(classes, examples, seed)
     for scale in (0.0, 1.0, 1e3):  # from all alike to wholly sure
-        found = calibration(logits * np.float32(scale), labels)
+        found = measure_calibration(logits * np.float32(scale), labels)
         assert sum(one.count for one in found.bins) == examples
         assert 0 <= found.ece <= 1
 
 
 def test_interval_is_wilsons() -> None:
-    found = wilson(81, 263)  # Newcombe, Statistics in Medicine 17, 1998, table I, method 3
+    found = compute_wilson_interval(81, 263)  # Newcombe, Statistics in Medicine 17, 1998, table I, method 3
     assert (round(found.low, 4), round(found.high, 4)) == (0.2553, 0.3662)
-    found = wilson(0, 20)
+    found = compute_wilson_interval(0, 20)
     assert (found.low, round(found.high, 4)) == (0.0, 0.1611)
-    assert wilson(36, 36).high == 1
+    assert compute_wilson_interval(36, 36).high == 1
 
 
 def test_residuals_by_hand() -> None:
     truth = np.array([[1], [2], [3], [4]], np.float32)
-    found = diagnose(truth + np.array([[1], [-1], [1], [3]], np.float32), Dataset(truth, truth, ())).regression
+    found = diagnose_answers(truth + np.array([[1], [-1], [1], [3]], np.float32), Dataset(truth, truth, ())).regression
     assert found is not None
     assert (found.bias, found.largest) == (1.0, 3.0)
     assert found.deviation == pytest.approx(2**0.5)
@@ -93,5 +99,5 @@ def test_residuals_by_hand() -> None:
 
 def test_tokens_have_neither_classes_nor_residuals() -> None:
     tokens = np.zeros((3, 5), np.int64)
-    found = diagnose(np.zeros((3, 5, 7), np.float32), Dataset(tokens, tokens, ()))
+    found = diagnose_answers(np.zeros((3, 5, 7), np.float32), Dataset(tokens, tokens, ()))
     assert (found.classification, found.regression) == (None, None)

@@ -12,17 +12,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from functions.train.data.folds import Folds
+from functions.train.data.folds import FoldScores
 from functions.train.evaluation import model_card
-from functions.train.evaluation.diagnostics import Diagnosis, classification
-from functions.train.export.artifacts import Product
-from pilotlight.runtime.golden import Exchange, Request, Response, Tensor
+from functions.train.evaluation.diagnostics import Diagnosis, diagnose_classification
+from functions.train.export.artifacts import TrainingArtifacts
+from pilotlight.runtime.golden import GoldenExchange, GoldenRequest, GoldenResponse, GoldenTensor
 from pilotlight.runtime.session import open_session
 from tests.functions.train.conftest import Finished
 
 
 @pytest.fixture
-def product(tiny: Finished) -> Product:
+def product(tiny: Finished) -> TrainingArtifacts:
     """What the run handed to the registry."""
     assert tiny.product is not None
     return tiny.product
@@ -42,7 +42,7 @@ def test_example_is_answered_by_the_served_graph(tiny: Finished, tmp_path: Path)
     text, manifest = tiny.file("model-card.md").decode(), tiny.outcome.manifest
     (given,) = body(text)["inputs"]
     path = tmp_path / "model.onnx"
-    path.write_bytes(tiny.file(manifest.graph.path))
+    path.write_bytes(tiny.file(manifest.graph_file.path))
     image = np.array(given["data"], np.float32).reshape(given["shape"])
     assert open_session(str(path)).run({given["name"]: image})["logits"].shape == (1, 10)
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
@@ -58,7 +58,7 @@ def test_card_has_the_reports_numbers(tiny: Finished) -> None:
     assert found is not None
     for one in found.classes:
         assert f"| {one.name} | {one.support} |" in text
-    for words in (report.verdict, report.evaluation.sha256, "CC-BY-4.0", tiny.outcome.run, "cnn, channels [4, 8]"):
+    for words in (report.verdict, report.evaluation.sha256, "CC-BY-4.0", tiny.outcome.run_name, "cnn, channels [4, 8]"):
         assert words in text
     linked = set(re.findall(r"\]\((.*?\.png)\)", text))
     assert linked <= {file.path for file in tiny.outcome.manifest.files}
@@ -66,20 +66,20 @@ def test_card_has_the_reports_numbers(tiny: Finished) -> None:
     assert "{" not in re.sub(r"```.*?```|fractions \{.*?\}", "", text, flags=re.DOTALL)
 
 
-def test_same_product_same_card(product: Product) -> None:
-    assert model_card.write(product) == model_card.write(product)
+def test_same_product_same_card(product: TrainingArtifacts) -> None:
+    assert model_card.format_model_card(product) == model_card.format_model_card(product)
 
 
-def limits(product: Product, **report: object) -> str:
+def limits(product: TrainingArtifacts, **report: object) -> str:
     changed = msgspec.structs.replace(product.report, **report)
-    return "\n".join(model_card.limitations(replace(product, report=changed)))
+    return "\n".join(model_card.list_limitations(replace(product, report=changed)))
 
 
-def test_limitations_follow_from_the_numbers(product: Product) -> None:
+def test_limitations_follow_from_the_numbers(product: TrainingArtifacts) -> None:
     labels = np.repeat([0, 1, 2], [40, 40, 4])
     logits = np.zeros((84, 3), np.float32)
     logits[:, 0] = 1
-    collapsed = Diagnosis(classification=classification(logits, labels, ("a", "b", "c")))
+    collapsed = Diagnosis(classification=diagnose_classification(logits, labels, ("a", "b", "c")))
     said = limits(product, diagnosis=collapsed)
     assert "It never answers b, c, though they occur" in said
     assert "behind the figures of c (4)." in said
@@ -88,27 +88,29 @@ def test_limitations_follow_from_the_numbers(product: Product) -> None:
     assert "off by" in said
 
 
-def test_quantization_and_folds_are_told(product: Product) -> None:
+def test_quantization_and_folds_are_told(product: TrainingArtifacts) -> None:
     assert "int8 loses 0.25 points of accuracy, of a budget of 0.50" in limits(product, serve="int8", points_lost=0.25)
     assert "It is not quantized" in limits(product, serve="fp32")
-    crossed = replace(product, folds=Folds("accuracy", (0.9, 0.94, 0.98)))
-    assert "on 3 folds the recipe gave accuracy 94.00%, deviation 4.00%" in "\n".join(model_card.limitations(crossed))
+    crossed = replace(product, folds=FoldScores("accuracy", (0.9, 0.94, 0.98)))
+    assert "on 3 folds the recipe gave accuracy 94.00%, deviation 4.00%" in "\n".join(
+        model_card.list_limitations(crossed)
+    )
 
 
-def test_recipe_without_a_licence_says_so(product: Product) -> None:
+def test_recipe_without_a_licence_says_so(product: TrainingArtifacts) -> None:
     recipe = product.recipe.model_copy(update={"licence": None})
-    assert "None is named in the recipe" in model_card.write(replace(product, recipe=recipe))
+    assert "None is named in the recipe" in model_card.format_model_card(replace(product, recipe=recipe))
 
 
-def test_large_example_is_made_rather_than_written_out(product: Product) -> None:
-    large = Tensor("image", (1, 3, 20, 20), "FP32", (0.5,) * 1200)
-    exchange = Exchange(Request((large,)), Response((large,)))
+def test_large_example_is_made_rather_than_written_out(product: TrainingArtifacts) -> None:
+    large = GoldenTensor("image", (1, 3, 20, 20), "FP32", (0.5,) * 1200)
+    exchange = GoldenExchange(GoldenRequest((large,)), GoldenResponse((large,)))
     golden = msgspec.structs.replace(product.golden, exchanges=(exchange,))
-    text = model_card.write(replace(product, golden=golden))
+    text = model_card.format_model_card(replace(product, golden=golden))
     (given,) = body(text)["inputs"]
     assert given == {"name": "image", "shape": [1, 3, 20, 20], "datatype": "FP32", "data": [0] * 1200}
     assert max(map(len, text.splitlines())) < 1000
 
 
 def test_names_do_not_break_a_table() -> None:
-    assert model_card.table(("a",), [("x|y\nz",)]).splitlines()[-1] == r"| x\|y z |"
+    assert model_card.format_markdown_table(("a",), [("x|y\nz",)]).splitlines()[-1] == r"| x\|y z |"

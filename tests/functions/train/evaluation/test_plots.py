@@ -10,15 +10,20 @@ import pytest
 
 from functions.train.data.dataset import Array, Dataset, Splits
 from functions.train.evaluation import plots
-from functions.train.evaluation.diagnostics import Classification, Diagnosis, classification, diagnose
+from functions.train.evaluation.diagnostics import (
+    ClassificationDiagnosis,
+    Diagnosis,
+    diagnose_answers,
+    diagnose_classification,
+)
 from tests.functions.train.conftest import Finished
 
 
-def judged(classes: int, examples: int, name: str = "class") -> Classification:
+def judged(classes: int, examples: int, name: str = "class") -> ClassificationDiagnosis:
     random = np.random.default_rng(0)
     labels = random.integers(0, classes, examples)
     logits = random.normal(size=(examples, classes)).astype(np.float32)
-    return classification(logits, labels, tuple(f"{name} {number}" for number in range(classes)))
+    return diagnose_classification(logits, labels, tuple(f"{name} {number}" for number in range(classes)))
 
 
 def size(picture: bytes) -> tuple[int, int]:
@@ -30,35 +35,37 @@ def size(picture: bytes) -> tuple[int, int]:
 
 @pytest.mark.parametrize(("classes", "examples"), [(2, 1), (12, 400), (30, 200), (31, 200), (1000, 2000)])
 def test_confusions_stay_readable(classes: int, examples: int) -> None:
-    width, height = size(plots.confusions(judged(classes, examples, "a rather long name of a class, $x^2$"), "title"))
+    width, height = size(
+        plots.draw_confusions(judged(classes, examples, "a rather long name of a class, $x^2$"), "title")
+    )
     assert 300 < width < 2000
     assert 200 < height < 2000
 
 
 def test_nothing_confused_is_drawn_too() -> None:
     labels = np.arange(40)
-    found = classification(np.eye(40, dtype=np.float32) * 9, labels, tuple(map(str, labels)))
+    found = diagnose_classification(np.eye(40, dtype=np.float32) * 9, labels, tuple(map(str, labels)))
     assert found.worst == ()
-    assert size(plots.confusions(found, "title"))
+    assert size(plots.draw_confusions(found, "title"))
 
 
 def test_reliability_is_drawn_of_a_single_answer_and_of_many() -> None:
     for examples in (1, 1000):
-        assert size(plots.reliability(judged(3, examples).calibration, "title"))
+        assert size(plots.draw_reliability_diagram(judged(3, examples).calibration, "title"))
 
 
 def test_drawing_is_repeatable() -> None:
     found = judged(5, 100)
-    assert plots.confusions(found, "title") == plots.confusions(found, "title")
+    assert plots.draw_confusions(found, "title") == plots.draw_confusions(found, "title")
 
 
 def test_numbers_are_drawn_against_the_truth() -> None:
     truth = np.linspace(0, 9, 20, dtype=np.float32)[:, None]
-    found = diagnose(truth * 1.1, Dataset(truth, truth, ())).regression
+    found = diagnose_answers(truth * 1.1, Dataset(truth, truth, ())).regression
     assert found is not None
-    assert size(plots.predictions(truth[:, 0] * 1.1, truth[:, 0], found, "title"))
+    assert size(plots.draw_prediction_scatter(truth[:, 0] * 1.1, truth[:, 0], found, "title"))
 
 
 def test_model_of_neither_kind_gets_no_picture(tiny: Finished, splits: Splits) -> None:
     other = msgspec.structs.replace(tiny.outcome.report, diagnosis=Diagnosis())
-    assert plots.draw(other, Path("nowhere.onnx"), splits.test, "x") == {}
+    assert plots.draw_diagnosis_plots(other, Path("nowhere.onnx"), splits.test, "x") == {}

@@ -9,10 +9,10 @@ from torch import nn
 
 from functions.train.data.dataset import Array, Splits
 from functions.train.evaluation import quantization_report
-from functions.train.evaluation.metrics import score
-from functions.train.evaluation.quantization_report import compare, decide
-from functions.train.export.onnx_export import export
-from functions.train.export.quantize import CalibrationInputs, Plan, quantize
+from functions.train.evaluation.metrics import score_outputs
+from functions.train.evaluation.quantization_report import choose_served_variant, compare_variants
+from functions.train.export.onnx_export import export_onnx
+from functions.train.export.quantize import CalibrationInputs, QuantizationPlan, quantize_graph
 from pilotlight.runtime.session import open_session
 from tests.functions.train.conftest import Finished, tiny_recipe
 
@@ -21,7 +21,7 @@ from tests.functions.train.conftest import Finished, tiny_recipe
 def int8(graph: Path, splits: Splits) -> Path:
     """The untrained model in 8 bits."""
     path = graph.with_name("model.int8.onnx")
-    quantize(graph, splits.calibration.inputs, Plan("static"), path)
+    quantize_graph(graph, splits.calibration.inputs, QuantizationPlan("static"), path)
     return path
 
 
@@ -43,7 +43,7 @@ def test_calibrator_sees_the_calibration_images_and_no_other(
     graph: Path, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = calibrated_on(monkeypatch)
-    quantize(graph, splits.calibration.inputs, Plan("static"), tmp_path / "model.onnx")
+    quantize_graph(graph, splits.calibration.inputs, QuantizationPlan("static"), tmp_path / "model.onnx")
     images = {image.tobytes() for batch in seen for image in batch}
     assert images == {image.tobytes() for image in splits.calibration.inputs}
     assert not images & {image.tobytes() for part in (splits.validation, splits.test) for image in part.inputs}
@@ -68,10 +68,10 @@ def test_layers_are_integers_inside_and_floats_at_the_end(int8: Path) -> None:
 
 
 def test_report_is_what_was_measured(graph: Path, int8: Path, splits: Splits) -> None:
-    found = compare({"fp32": graph, "int8": int8}, splits.test, splits.calibration, budget=100)
+    found = compare_variants({"fp32": graph, "int8": int8}, splits.test, splits.calibration, budget=100)
     for name, path in (("fp32", graph), ("int8", int8)):
         logits = open_session(str(path)).run({"image": splits.test.inputs})["logits"]
-        judged, measured = score(logits, splits.test.targets, splits.test.classes), found.variants[name]  # type: ignore[index]  # a Literal
+        judged, measured = score_outputs(logits, splits.test.targets, splits.test.classes), found.variants[name]  # type: ignore[index]  # a Literal
         assert (measured.accuracy, measured.per_class) == (judged.accuracy, judged.per_class)
         assert measured.bytes == path.stat().st_size
         assert measured.latency_ms > 0
@@ -90,7 +90,9 @@ def test_fp32_is_served_when_int8_costs_more_than_its_budget(
 ) -> None:
     good = tmp_path / "model.fp32.onnx"
     good.write_bytes(tiny.file("model.fp32.onnx"))
-    found = compare({"fp32": good, "int8": graph}, splits.test, splits.calibration, budget=0.5)  # an untrained "int8"
+    found = compare_variants(
+        {"fp32": good, "int8": graph}, splits.test, splits.calibration, budget=0.5
+    )  # an untrained "int8"
     assert found.points_lost > 0.5
     assert found.serve == "fp32"
     assert found.verdict.startswith("fp32 is served: int8 loses")
@@ -98,21 +100,21 @@ def test_fp32_is_served_when_int8_costs_more_than_its_budget(
 
 @pytest.mark.parametrize(("lost", "serve"), [(-0.3, "int8"), (0.0, "int8"), (0.5, "int8"), (0.500001, "fp32")])
 def test_budget_is_a_limit_that_may_be_reached(lost: float, serve: str) -> None:
-    found, verdict = decide(lost, 0.5)
+    found, verdict = choose_served_variant(lost, 0.5)
     assert found == serve
     assert verdict.startswith(f"{serve} is served")
     assert "0.50" in verdict
 
 
 def test_quantizing_is_repeatable(graph: Path, int8: Path, splits: Splits, tmp_path: Path) -> None:
-    quantize(graph, splits.calibration.inputs, Plan("static"), tmp_path / "again.onnx")
+    quantize_graph(graph, splits.calibration.inputs, QuantizationPlan("static"), tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == int8.read_bytes()
 
 
 def test_exporting_is_repeatable(untrained: nn.Module, graph: Path, splits: Splits, tmp_path: Path) -> None:
-    export(untrained, splits.train, tiny_recipe().export, tmp_path / "again.onnx")
+    export_onnx(untrained, splits.train, tiny_recipe().export, tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == graph.read_bytes()
 
 
 def test_machine_is_told_without_its_name() -> None:
-    assert "onnxruntime" in quantization_report.machine()
+    assert "onnxruntime" in quantization_report.describe_machine()

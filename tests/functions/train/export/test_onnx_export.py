@@ -13,11 +13,11 @@ from torch import nn
 from functions.train.data.dataset import Splits
 from functions.train.errors import ExportError, GoldenError, ParityError
 from functions.train.export import golden, onnx_export, parity
-from functions.train.training.trainer import predict
-from pilotlight.contracts.manifest import TensorSpec, decode, encode
+from functions.train.training.trainer import predict_outputs
+from pilotlight.contracts.manifest import TensorSpec, decode_document, encode_document
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.options.graph import ExportOptions
-from pilotlight.runtime.golden import Golden, array
+from pilotlight.runtime.golden import GoldenDocument, to_array
 from pilotlight.runtime.session import open_session
 from tests.functions.train.conftest import Finished, tiny_recipe
 
@@ -25,7 +25,7 @@ TELLTALE = re.compile(rb"site-packages|\.py\b|stack_trace|/home|/root|" + re.esc
 
 
 def test_untrained_model_is_exported_faithfully(untrained: nn.Module, graph: Path, splits: Splits) -> None:
-    found = parity.check(untrained, graph, splits.validation.inputs, 1e-4)
+    found = parity.check_parity(untrained, graph, splits.validation.inputs, 1e-4)
     assert found.batches == (1, 2, 7, 64)
     assert found.max_abs <= 1e-4
 
@@ -37,7 +37,7 @@ def test_graph_answers_as_the_model_for_any_batch(
     images = splits.test.inputs[:batch]
     logits = open_session(str(graph)).run({"image": images})["logits"]
     assert logits.shape == (batch, 10)
-    assert np.abs(logits - predict(untrained, images)).max() <= 1e-4
+    assert np.abs(logits - predict_outputs(untrained, images)).max() <= 1e-4
 
 
 def test_graph_names_its_ends_and_frees_its_batch(graph: Path) -> None:
@@ -71,7 +71,7 @@ def test_exporter_is_silent_and_touches_nothing(
     untrained: nn.Module, splits: Splits, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     untrained.train()
-    assert onnx_export.export(untrained, splits.train, ExportOptions(opset=18), tmp_path / "model.onnx") == 18
+    assert onnx_export.export_onnx(untrained, splits.train, ExportOptions(opset=18), tmp_path / "model.onnx") == 18
     assert untrained.training
     untrained.eval()
     assert capfd.readouterr() == ("", "")
@@ -88,7 +88,7 @@ def test_model_that_no_graph_can_hold_is_refused(splits: Splits, tmp_path: Path)
     with pytest.raises(
         ExportError, match=r"cannot be exported: Could not guard .* torch\.where takes both\.$"
     ) as caught:
-        onnx_export.export(Branching(), splits.train, tiny_recipe().export, tmp_path / "model.onnx")
+        onnx_export.export_onnx(Branching(), splits.train, tiny_recipe().export, tmp_path / "model.onnx")
     assert "\n" not in str(caught.value)
 
 
@@ -96,7 +96,7 @@ def test_another_model_fails_parity_with_numbers(graph: Path, untrained: nn.Modu
     other = nn.Sequential(untrained, nn.Softmax(dim=1))
     other.register_parameter("device", nn.Parameter(torch.zeros(1)))
     with pytest.raises(ParityError, match=r"At batch 1, .* is \d.* away .* tolerance of 0\.0001"):
-        parity.check(other, graph, splits.validation.inputs, 1e-4)
+        parity.check_parity(other, graph, splits.validation.inputs, 1e-4)
 
 
 class Priced(nn.Module):
@@ -108,17 +108,17 @@ class Priced(nn.Module):
 
 def test_parity_is_measured_by_the_size_of_the_answers(untrained: nn.Module, splits: Splits, tmp_path: Path) -> None:
     priced = nn.Sequential(untrained, Priced())
-    onnx_export.export(priced, splits.train, tiny_recipe().export, tmp_path / "priced.onnx")
-    agreed = parity.check(priced, tmp_path / "priced.onnx", splits.validation.inputs, 1e-6)
+    onnx_export.export_onnx(priced, splits.train, tiny_recipe().export, tmp_path / "priced.onnx")
+    agreed = parity.check_parity(priced, tmp_path / "priced.onnx", splits.validation.inputs, 1e-6)
     assert 1e-6 < agreed.max_abs < 10
     with pytest.raises(ParityError, match="nan away"):
-        parity.check(nn.Sequential(priced, Poison()), tmp_path / "priced.onnx", splits.validation.inputs, 1e-6)
+        parity.check_parity(nn.Sequential(priced, Poison()), tmp_path / "priced.onnx", splits.validation.inputs, 1e-6)
 
 
 def test_model_of_nan_fails_parity(graph: Path, untrained: nn.Module, splits: Splits) -> None:
     poisoned = nn.Sequential(untrained, Poison())
     with pytest.raises(ParityError, match="nan away"):
-        parity.check(poisoned, graph, splits.validation.inputs, 1e-4)
+        parity.check_parity(poisoned, graph, splits.validation.inputs, 1e-4)
 
 
 class Poison(nn.Module):
@@ -129,37 +129,37 @@ class Poison(nn.Module):
 
 
 def test_golden_requests_are_v2_requests_on_test_digits(graph: Path, splits: Splits) -> None:
-    recorded = golden.record(graph, "fp32", splits.test)
+    recorded = golden.record_test_requests(graph, "fp32", splits.test)
     tests = {image.tobytes() for image in splits.test.inputs}
     for exchange in recorded.exchanges:
         (given,), (answer,) = exchange.request.inputs, exchange.response.outputs
         assert (given.name, given.datatype, given.shape[1:]) == ("image", "FP32", (1, 8, 8))
         assert (answer.name, answer.datatype, answer.shape) == ("logits", "FP32", (given.shape[0], 10))
-        assert all(image.tobytes() in tests for image in array(given))
+        assert all(image.tobytes() in tests for image in to_array(given))
     assert recorded.exchanges[-1].request.inputs[0].shape[0] > 1
 
 
 def test_golden_requests_are_repeated_by_the_same_graph_only(graph: Path, splits: Splits, tmp_path: Path) -> None:
-    document = encode(golden.record(graph, "fp32", splits.test))
-    golden.replay(document, graph)
+    document = encode_document(golden.record_test_requests(graph, "fp32", splits.test))
+    golden.verify_recorded_answers(document, graph)
     broken = onnx.load(graph)
     bias = next(tensor for tensor in broken.graph.initializer if list(tensor.dims) == [10])
     bias.raw_data = (onnx.numpy_helper.to_array(bias) + np.float32(0.1)).tobytes()
     onnx.save(broken, tmp_path / "broken.onnx")
     with pytest.raises(GoldenError, match=r"Golden request 1 is answered 0\.1 away"):
-        golden.replay(document, tmp_path / "broken.onnx")
+        golden.verify_recorded_answers(document, tmp_path / "broken.onnx")
 
 
 def test_golden_request_that_is_answered_nan_is_refused(graph: Path, splits: Splits, tmp_path: Path) -> None:
-    document = encode(golden.record(graph, "fp32", splits.test))
+    document = encode_document(golden.record_test_requests(graph, "fp32", splits.test))
     broken = onnx.load(graph)
     bias = next(tensor for tensor in broken.graph.initializer if list(tensor.dims) == [10])
     bias.raw_data = np.full(10, np.nan, np.float32).tobytes()
     onnx.save(broken, tmp_path / "broken.onnx")
     with pytest.raises(GoldenError, match="nan away"):
-        golden.replay(document, tmp_path / "broken.onnx")
+        golden.verify_recorded_answers(document, tmp_path / "broken.onnx")
 
 
 def test_golden_document_is_checked_when_read() -> None:
     with pytest.raises(InvalidInputError, match="golden"):
-        decode(b'{"variant": "fp64"}', Golden, "golden.json")
+        decode_document(b'{"variant": "fp64"}', GoldenDocument, "golden.json")

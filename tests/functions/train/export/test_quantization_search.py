@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from functions.train.data.dataset import Splits
-from functions.train.evaluation.metrics import score
-from functions.train.evaluation.quantization_report import compare, decide, table
-from functions.train.export.graph import ask
-from functions.train.export.onnx_export import export
-from functions.train.export.quantization_search import Ladder, Rung
-from functions.train.export.quantize import Plan, layers, quantize
+from functions.train.evaluation.metrics import score_outputs
+from functions.train.evaluation.quantization_report import build_report_table, choose_served_variant, compare_variants
+from functions.train.export.graph import run_graph
+from functions.train.export.onnx_export import export_onnx
+from functions.train.export.quantization_search import QuantizationCandidate, QuantizationSearch
+from functions.train.export.quantize import QuantizationPlan, list_quantizable_layers, quantize_graph
 from functions.train.models import build
-from functions.train.training.trainer import seeded, train
+from functions.train.training.trainer import seed_torch, train_model
 from pilotlight.recipes.options.graph import QuantizationOptions
 from pilotlight.runtime.session import open_session
 from tests.functions.train.conftest import silence, tiny_recipe
@@ -29,12 +29,12 @@ GRU = "model={architecture: rnn, cell: gru, hidden: 32, bidirectional: true}"
 def exported(override: str, splits: Splits, path: Path, spoil: Callable[[nn.Module], None] | None = None) -> Path:
     """A model that has learned for a few epochs, as a graph; `spoil` changes its weights before it is exported."""
     recipe = tiny_recipe(override, "epochs=6", "optimiser.learning_rate=0.01")
-    with seeded(recipe.seed):
-        network = build.build(recipe.model, splits.train)
-    train(network, splits, recipe, lambda _: None)
+    with seed_torch(recipe.seed):
+        network = build.build_model(recipe.model, splits.train)
+    train_model(network, splits, recipe, lambda _: None)
     if spoil:
         spoil(network)
-    export(network, splits.train, recipe.export, path)
+    export_onnx(network, splits.train, recipe.export, path)
     return path
 
 
@@ -56,8 +56,8 @@ def options(scheme: str, budget: float = 0.5) -> QuantizationOptions:
     return QuantizationOptions.model_validate({"scheme": scheme, "budget": budget})
 
 
-def ladder(graph: Path, splits: Splits, chosen: QuantizationOptions) -> Ladder:
-    return Ladder(graph, splits.calibration.inputs, splits.validation, chosen)
+def ladder(graph: Path, splits: Splits, chosen: QuantizationOptions) -> QuantizationSearch:
+    return QuantizationSearch(graph, splits.calibration.inputs, splits.validation, chosen)
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +72,13 @@ def bad(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def accuracy(graph: Path, splits: Splits) -> float:
-    answers = ask(open_session(str(graph)), splits.validation.inputs)
-    return score(answers, splits.validation.targets, splits.validation.classes).accuracy
+    answers = run_graph(open_session(str(graph)), splits.validation.inputs)
+    return score_outputs(answers, splits.validation.targets, splits.validation.classes).accuracy
 
 
 def test_good_model_needs_one_rung(good: Path, splits: Splits, tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
-    (rung,) = ladder(good, splits, options("dynamic")).climb(path)
+    (rung,) = ladder(good, splits, options("dynamic")).search(path)
     assert rung.holds
     assert rung.plan == "dynamic, per tensor"
     assert rung.bytes == path.stat().st_size < good.stat().st_size
@@ -86,13 +86,13 @@ def test_good_model_needs_one_rung(good: Path, splits: Splits, tmp_path: Path) -
 
 
 def test_stretched_model_is_the_same_before_it_is_quantized(good: Path, bad: Path, splits: Splits) -> None:
-    before, after = (ask(open_session(str(path)), splits.test.inputs) for path in (good, bad))
+    before, after = (run_graph(open_session(str(path)), splits.test.inputs) for path in (good, bad))
     assert after == pytest.approx(before, abs=1e-3)
 
 
 def test_bad_model_climbs_until_its_worst_layer_is_spared(bad: Path, splits: Splits, tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
-    rungs = ladder(bad, splits, options("dynamic")).climb(path)
+    rungs = ladder(bad, splits, options("dynamic")).search(path)
     assert [rung.plan for rung in rungs[:2]] == ["dynamic, per tensor", "dynamic, per channel"]
     assert [rung.holds for rung in rungs] == [False] * (len(rungs) - 1) + [True]
     assert len(rungs) >= 3
@@ -109,38 +109,38 @@ def test_bad_model_climbs_until_its_worst_layer_is_spared(bad: Path, splits: Spl
 
 def test_report_tells_of_every_rung(bad: Path, splits: Splits, tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
-    rungs = ladder(bad, splits, options("dynamic")).climb(path)
-    found = compare({"fp32": bad, "int8": path}, splits.test, splits.calibration, 100, rungs)
+    rungs = ladder(bad, splits, options("dynamic")).search(path)
+    found = compare_variants({"fp32": bad, "int8": path}, splits.test, splits.calibration, 100, rungs)
     assert found.rungs == rungs
     assert found.serve == "int8"
     progress = silence()
-    progress.show(table(found))
+    progress.show(build_report_table(found))
     said = progress.console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
     assert said.count("fell: ") == len(rungs) - 1
     assert said.count("held: ") == 1
 
 
-class Hopeless(Ladder):
+class Hopeless(QuantizationSearch):
     """A ladder on which nothing but fp32 is ever right."""
 
-    def value(self, graph: Path) -> float:
+    def measure_metric(self, graph: Path) -> float:
         return float(graph == self.graph)
 
 
 def test_fp32_is_served_when_no_rung_holds(bad: Path, splits: Splits, tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
-    rungs = Hopeless(bad, splits.calibration.inputs, splits.validation, options("dynamic", 50)).climb(path)
+    rungs = Hopeless(bad, splits.calibration.inputs, splits.validation, options("dynamic", 50)).search(path)
     assert path.is_file()  # the one that lost least, for the report
     assert not any(rung.holds for rung in rungs)
     assert len(rungs) == 4  # per tensor, per channel, one and two of three layers spared
-    serve, verdict = decide(-1, 100, "accuracy", rungs)
+    serve, verdict = choose_served_variant(-1, 100, "accuracy", rungs)
     assert serve == "fp32"
     assert all(rung.plan in verdict for rung in rungs)
 
 
 def test_variant_that_is_no_smaller_does_not_hold(splits: Splits, tmp_path: Path) -> None:
     small = exported("model={architecture: mlp, hidden: [2]}", splits, tmp_path / "model.fp32.onnx")
-    first, *_ = ladder(small, splits, options("static", 100)).climb(tmp_path / "int8.onnx")
+    first, *_ = ladder(small, splits, options("static", 100)).search(tmp_path / "int8.onnx")
     assert not first.holds
     assert "no fewer than" in first.why
 
@@ -149,21 +149,26 @@ def test_gru_keeps_its_weights_in_eight_bits(splits: Splits, tmp_path: Path) -> 
     graph = exported(GRU, splits, tmp_path / "model.fp32.onnx")
     for per_channel in (False, True):
         path = tmp_path / "int8.onnx"
-        quantize(graph, splits.calibration.inputs, Plan("dynamic", per_channel), path)
+        quantize_graph(graph, splits.calibration.inputs, QuantizationPlan("dynamic", per_channel), path)
         assert path.stat().st_size < 0.5 * graph.stat().st_size
-        full, small = (ask(open_session(str(each)), splits.test.inputs) for each in (graph, path))
+        full, small = (run_graph(open_session(str(each)), splits.test.inputs) for each in (graph, path))
         assert (full.argmax(axis=1) == small.argmax(axis=1)).mean() >= 0.99
-    (layer,) = (name for name in layers(graph) if "gru" in name.lower())
-    quantize(graph, splits.calibration.inputs, Plan("dynamic", exclude=(layer,)), tmp_path / "spared.onnx")
+    (layer,) = (name for name in list_quantizable_layers(graph) if "gru" in name.lower())
+    quantize_graph(
+        graph,
+        splits.calibration.inputs,
+        QuantizationPlan("dynamic", excluded_layers=(layer,)),
+        tmp_path / "spared.onnx",
+    )
     assert "DequantizeLinear" not in {node.op_type for node in onnx.load(tmp_path / "spared.onnx").graph.node}
 
 
 def test_rungs_are_named_for_people() -> None:
-    assert str(Plan("static")) == "static, per channel"
-    assert str(Plan("dynamic", False, ("a", "b"))) == "dynamic, per tensor, a, b in fp32"
-    assert Rung("x", 0.0, 1, True, "y").spared == {}
+    assert str(QuantizationPlan("static")) == "static, per channel"
+    assert str(QuantizationPlan("dynamic", False, ("a", "b"))) == "dynamic, per tensor, a, b in fp32"
+    assert QuantizationCandidate("x", 0.0, 1, True, "y").spared == {}
 
 
 def test_layers_are_those_with_weights(good: Path) -> None:
-    assert len(layers(good)) == 3
-    assert np.unique(layers(good)).size == 3
+    assert len(list_quantizable_layers(good)) == 3
+    assert np.unique(list_quantizable_layers(good)).size == 3

@@ -12,11 +12,11 @@ from torch import nn
 from functions.train.__main__ import main
 from functions.train.data.dataset import Splits
 from functions.train.models import build, custom
-from functions.train.training.trainer import seeded
-from pilotlight.contracts.processing import Column, Table
+from functions.train.training.trainer import seed_torch
+from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.options.model import CustomOptions
-from pilotlight.recipes.schema import load
+from pilotlight.recipes.schema import load_recipe
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 from tests.functions.predict.test_handler import Function
@@ -64,7 +64,9 @@ class S(nn.Linear):
 def test_mistake_is_one_sentence(splits: Splits, tmp_path: Path, word: str, text: str, said: str) -> None:
     (tmp_path / "net.py").write_text(PREAMBLE + text)
     with pytest.raises(InvalidInputError) as caught:
-        custom.check(build.build(options(word), splits.train, tmp_path), splits.train, word, load("digits").export)
+        custom.check_custom_network(
+            build.build_model(options(word), splits.train, tmp_path), splits.train, word, load_recipe("digits").export
+        )
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -72,25 +74,25 @@ def test_mistake_is_one_sentence(splits: Splits, tmp_path: Path, word: str, text
 @pytest.mark.parametrize("word", ["net", "net:", ":build", "net:build()", "../net:build", "net.py:a b"])
 def test_word_that_names_no_function_is_refused(word: str) -> None:
     with pytest.raises(InvalidInputError, match=r"model\.factory is"):
-        load("digits", [f"model={{architecture: custom, factory: '{word}'}}"])
+        load_recipe("digits", [f"model={{architecture: custom, factory: '{word}'}}"])
 
 
 def test_folder_is_on_the_path_only_for_the_import(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NET)
     (tmp_path / "sibling.py").write_text("WIDTH = 5\n")
     before = list(sys.path)
-    found = custom.find(options(), tmp_path)
+    found = custom.load_factory(options(), tmp_path)
     assert sys.path == before
     assert "net" not in sys.modules
     assert found.source == NET
-    assert custom.find(options(), tmp_path).function is found.function
+    assert custom.load_factory(options(), tmp_path).function is found.function
     (tmp_path / "net.py").write_text(NET + "\n")
-    assert custom.find(options(), tmp_path).function is not found.function
+    assert custom.load_factory(options(), tmp_path).function is not found.function
     del sys.modules["sibling"]
 
 
 def test_installed_module_will_do() -> None:
-    found = custom.find(options("torch.nn:Linear"), Path())
+    found = custom.load_factory(options("torch.nn:Linear"), Path())
     assert found.function is nn.Linear
 
 
@@ -100,8 +102,8 @@ def test_same_seed_same_weights(splits: Splits, tmp_path: Path) -> None:
     )
     drawn = []
     for _ in range(2):
-        with seeded(4):
-            drawn.append(build.build(options(), splits.train, tmp_path).state_dict())
+        with seed_torch(4):
+            drawn.append(build.build_model(options(), splits.train, tmp_path).state_dict())
     assert all(torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
 
 
@@ -141,7 +143,7 @@ def test_own_table_and_own_model_are_trained_and_published(home: Path, capsys: p
     for said in (left_out, "missing values are filled", "text as categories: colour", "net:build takes, gives"):
         assert said in err
     store = open_store(str(home / "store"))
-    manifest = Registry(store).manifest("mine", 1)
+    manifest = Registry(store).load_manifest("mine", 1)
     assert manifest.labels == ("5", "6")
     assert manifest.training is not None
     noted = json.loads(store.get("runs/r/data.json").data)
@@ -149,18 +151,18 @@ def test_own_table_and_own_model_are_trained_and_published(home: Path, capsys: p
     assert noted["cleaning"]["duplicates"] == 80
     report = json.loads(store.get("models/mine/versions/1/report.json").data)
     assert report["cleaning"] == noted["cleaning"]
-    assert isinstance(manifest.prepare, Table)
+    assert isinstance(manifest.prepare, TablePreprocessing)
     assert manifest.prepare.columns == (
-        Column(name="a", missing="nan"),
-        Column(name="colour", categories=("blue", "red"), encoding="index", missing="blue"),
-        Column(name="b", missing="nan"),
+        TableColumn(name="a", missing="nan"),
+        TableColumn(name="colour", categories=("blue", "red"), encoding="index", missing="blue"),
+        TableColumn(name="b", missing="nan"),
     )
     assert manifest.preprocessing is not None
     assert manifest.preprocessing.names == ("a", "colour=blue", "colour=red", "b")
     source = (home / "net.py").read_bytes()
     for path in ("runs/r/factory.py", "models/mine/versions/1/factory.py"):
         assert store.get(path).data == source
-    assert manifest.file("factory.py").bytes == len(source)
+    assert manifest.get_file("factory.py").bytes == len(source)
 
 
 def test_own_model_is_served_by_rows_and_by_columns(home: Path) -> None:

@@ -6,11 +6,18 @@ import torch
 
 from functions.train.data import dataset
 from functions.train.models import build
-from functions.train.models.decoder import Attention, Decoder, SwiGlu, layers, rotation, turn
-from functions.train.training.trainer import seeded
+from functions.train.models.decoder import (
+    Decoder,
+    GroupedQueryAttention,
+    SwiGlu,
+    apply_rotary_angles,
+    build_decoder_layers,
+    compute_rotary_angles,
+)
+from functions.train.training.trainer import seed_torch
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.options.model import DecoderOptions
-from pilotlight.recipes.schema import load
+from pilotlight.recipes.schema import load_recipe
 
 SIZES = {"architecture": "decoder", "layers": 2, "width": 16, "heads": 4, "kv_heads": 2, "hidden": 24, "context": 9}
 
@@ -20,7 +27,7 @@ def options(**changes: object) -> DecoderOptions:
 
 
 def drawn(chosen: DecoderOptions, vocabulary: int = 11) -> Decoder:
-    with seeded(3):
+    with seed_torch(3):
         return Decoder(chosen, vocabulary).eval()
 
 
@@ -40,12 +47,12 @@ def test_no_token_sees_those_after_it(kv_heads: int) -> None:
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_attention_is_the_papers_with_shared_keys(kv_heads: int) -> None:
-    with seeded(5):
-        layer, states = Attention(options(kv_heads=kv_heads)), torch.randn(1, 6, 16)
-    angles = rotation(6, 4, 1e4)
+    with seed_torch(5):
+        layer, states = GroupedQueryAttention(options(kv_heads=kv_heads)), torch.randn(1, 6, 16)
+    angles = compute_rotary_angles(6, 4, 1e4)
     with torch.no_grad():
         split = layer.project(states).reshape(6, 4 + 2 * kv_heads, 4)
-        turned = turn(split.transpose(0, 1)[None], angles)[0]  # (heads, T, d)
+        turned = apply_rotary_angles(split.transpose(0, 1)[None], angles)[0]  # (heads, T, d)
         seen = torch.zeros(6, 4, 4)
         for head in range(4):
             shared = head // (4 // kv_heads)
@@ -57,18 +64,18 @@ def test_attention_is_the_papers_with_shared_keys(kv_heads: int) -> None:
 
 
 def test_positions_turn_pairs_as_complex_numbers() -> None:
-    with seeded(1):
+    with seed_torch(1):
         heads = torch.randn(1, 1, 5, 6)
-    turned = turn(heads, rotation(5, 6, 100.0))[0, 0].numpy()
+    turned = apply_rotary_angles(heads, compute_rotary_angles(5, 6, 100.0))[0, 0].numpy()
     pairs = heads[0, 0, :, :3].numpy() + 1j * heads[0, 0, :, 3:].numpy()
     expected = pairs * np.exp(1j * np.arange(5)[:, None] * 100.0 ** (-np.arange(3) / 3))
     assert turned[:, :3] + 1j * turned[:, 3:] == pytest.approx(expected, abs=1e-6)
 
 
 def test_attention_knows_distances_not_places() -> None:
-    cosines, sines = rotation(9, 4, 1e4)
-    with seeded(2):
-        layer, states = Attention(options()), torch.randn(1, 4, 16)
+    cosines, sines = compute_rotary_angles(9, 4, 1e4)
+    with seed_torch(2):
+        layer, states = GroupedQueryAttention(options()), torch.randn(1, 4, 16)
     with torch.no_grad():
         here = layer(states, (cosines[:4], sines[:4]))
         there = layer(states, (cosines[5:], sines[5:]))
@@ -76,7 +83,7 @@ def test_attention_knows_distances_not_places() -> None:
 
 
 def test_dense_layers_are_swiglu() -> None:
-    with seeded(4):
+    with seed_torch(4):
         layer, states = SwiGlu(options()), torch.randn(3, 16)
     gate, up = (states @ part.T for part in layer.widen.weight.chunk(2))
     assert torch.allclose(layer(states), (gate * torch.sigmoid(gate) * up) @ layer.merge.weight.T, atol=1e-6)
@@ -97,8 +104,8 @@ def test_untrained_decoder_guesses_evenly() -> None:
 
 def test_images_and_long_windows_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="'decoder', which takes a text alone"):
-        build.build(options(), dataset.load(load("digits").data))
+        build.build_model(options(), dataset.load_dataset(load_recipe("digits").data))
     with pytest.raises(InvalidInputError, match="takes windows of tokens, not examples of 1 x 8 x 8 values"):
-        layers(options(), (1, 8, 8), 11)
+        build_decoder_layers(options(), (1, 8, 8), 11)
     with pytest.raises(InvalidInputError, match=r"model\.context is 9; it must be at least the 10 tokens"):
-        layers(options(), (10,), 11)
+        build_decoder_layers(options(), (10,), 11)

@@ -12,13 +12,13 @@ from torch import nn
 from functions.train.data import dataset
 from functions.train.data.dataset import Dataset, Splits
 from functions.train.export import parity
-from functions.train.export.onnx_export import export
+from functions.train.export.onnx_export import export_onnx
 from functions.train.models import build
-from functions.train.models.transformer import Attention, Patches
-from functions.train.training.trainer import predict, seeded
+from functions.train.models.transformer import PatchSplitter, SelfAttention
+from functions.train.training.trainer import predict_outputs, seed_torch
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.schema import load
+from pilotlight.recipes.schema import load_recipe
 from pilotlight.runtime.session import open_session
 from tests.functions.train.conftest import tiny_recipe
 
@@ -29,8 +29,8 @@ MLP = "model={architecture: mlp, hidden: [8], dropout: 0.1}"
 
 def drawn(override: str, train: Dataset) -> nn.Module:
     """An untrained model of the recipe with this override."""
-    with seeded(3):
-        return build.build(tiny_recipe(override).model, train)
+    with seed_torch(3):
+        return build.build_model(tiny_recipe(override).model, train)
 
 
 def operators(path: Path) -> list[str]:
@@ -49,8 +49,8 @@ def operators(path: Path) -> list[str]:
 )
 def test_graph_computes_what_the_model_computes(override: str, operator: str, splits: Splits, tmp_path: Path) -> None:
     network, path = drawn(override, splits.train), tmp_path / "model.onnx"
-    assert export(network, splits.train, tiny_recipe().export, path) == 20
-    found = parity.check(network, path, splits.validation.inputs, 1e-4)
+    assert export_onnx(network, splits.train, tiny_recipe().export, path) == 20
+    found = parity.check_parity(network, path, splits.validation.inputs, 1e-4)
     assert found.batches == (1, 2, 7, 64)
     assert operator in operators(path)
     session = open_session(str(path))
@@ -60,7 +60,7 @@ def test_graph_computes_what_the_model_computes(override: str, operator: str, sp
 
 def test_two_recurrent_layers_are_two_nodes_not_sixteen_steps(splits: Splits, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    export(drawn(RNN.format("gru", 2, "false"), splits.train), splits.train, tiny_recipe().export, path)
+    export_onnx(drawn(RNN.format("gru", 2, "false"), splits.train), splits.train, tiny_recipe().export, path)
     assert operators(path).count("GRU") == 2
     assert not {"Loop", "Scan", "Tanh", "Sigmoid"} & set(operators(path))
 
@@ -72,23 +72,23 @@ def test_two_recurrent_layers_are_two_nodes_not_sixteen_steps(splits: Splits, tm
 @pytest.mark.parametrize("batch", [1, 5])
 def test_batched_is_single(override: str, batch: int, splits: Splits) -> None:
     network, images = drawn(override, splits.train), splits.test.inputs[:20]
-    assert predict(network, images, batch) == pytest.approx(predict(network, images), abs=1e-5)
+    assert predict_outputs(network, images, batch) == pytest.approx(predict_outputs(network, images), abs=1e-5)
 
 
 def test_recurrent_network_reads_rows_in_order(splits: Splits) -> None:
     network = drawn(RNN.format("gru", 1, "false"), splits.train)
     images = splits.test.inputs[:4]
-    assert np.abs(predict(network, images) - predict(network, images[:, :, ::-1].copy())).max() > 1e-3
+    assert np.abs(predict_outputs(network, images) - predict_outputs(network, images[:, :, ::-1].copy())).max() > 1e-3
 
 
 def test_patches_are_squares_row_by_row() -> None:
     image = torch.arange(16.0).reshape(1, 1, 4, 4)
-    assert Patches(2)(image).tolist() == [[[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]]
+    assert PatchSplitter(2)(image).tolist() == [[[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]]
 
 
 def test_attention_is_the_papers() -> None:
-    with seeded(0):
-        layer, sequence = Attention(6, 2), torch.randn(2, 5, 6)
+    with seed_torch(0):
+        layer, sequence = SelfAttention(6, 2), torch.randn(2, 5, 6)
     with torch.no_grad():
         query, key, value = layer.project(sequence).reshape(2, 5, 3, 2, 3).permute(2, 0, 3, 1, 4)
         weights = torch.softmax(query @ key.transpose(2, 3) / 3**0.5, dim=3)  # softmax(Q K^T / sqrt(d)), d = 3
@@ -100,7 +100,7 @@ def test_attention_is_the_papers() -> None:
 def test_table_is_refused_by_what_takes_images(architecture: str) -> None:
     recipe = {"cnn": "digits", "rnn": "digits-rnn", "transformer": "digits-transformer"}[architecture]
     with pytest.raises(InvalidInputError, match=f"'{architecture}', which takes images, not examples of 13 values"):
-        build.build(load(recipe).model, dataset.DATASETS["wine"]())
+        build.build_model(load_recipe(recipe).model, dataset.BUILTIN_DATASETS["wine"]())
 
 
 def test_what_no_memory_holds_is_refused(splits: Splits) -> None:
@@ -114,28 +114,28 @@ def test_patches_that_leave_a_rest_are_refused(splits: Splits) -> None:
 
 
 def test_column_without_variance_is_not_blown_up() -> None:
-    wine = dataset.DATASETS["wine"]()
+    wine = dataset.BUILTIN_DATASETS["wine"]()
     flat = replace(wine, inputs=np.concatenate([wine.inputs[:, :1] * 0 + 3, wine.inputs[:, 1:]], axis=1))
-    scaled = build.Standardise(flat.profile.inputs, flat.inputs.ndim)(torch.from_numpy(flat.inputs + 1))
+    scaled = build.Standardise(flat.statistics.input_moments, flat.inputs.ndim)(torch.from_numpy(flat.inputs + 1))
     assert float(scaled[:, 0].abs().max()) == pytest.approx(1)
 
 
 def test_number_is_answered_in_its_own_unit() -> None:
-    options = load("diabetes")
-    splits = dataset.split(dataset.load(options.data), options.data)
-    learned = dataset.scaled(splits).train.targets
+    options = load_recipe("diabetes")
+    splits = dataset.split_dataset(dataset.load_dataset(options.data), options.data)
+    learned = dataset.scale_targets(splits).train.targets
     assert [float(learned.mean()), float(learned.std())] == pytest.approx([0, 1], abs=1e-5)
-    rescale = build.Rescale(splits.train.profile.targets)
+    rescale = build.Rescale(splits.train.statistics.target_moments)
     assert rescale(torch.from_numpy(learned)).numpy() == pytest.approx(splits.train.targets, abs=1e-3)
-    network = build.unscaled(nn.Sequential(nn.Linear(10, 1)), splits.train)
-    scaling = build.scaling(network, build.Rescale, ("prediction",))
+    network = build.restore_scale(nn.Sequential(nn.Linear(10, 1)), splits.train)
+    scaling = build.find_scaling(network, build.Rescale, ("prediction",))
     assert scaling is not None
     assert scaling.names == ("prediction",)
     assert list(scaling.mean) == pytest.approx([splits.train.targets.mean()])
 
 
 def test_classes_have_no_unit(splits: Splits) -> None:
-    assert dataset.scaled(splits) is splits
+    assert dataset.scale_targets(splits) is splits
     network = nn.Linear(1, 1)
-    assert build.unscaled(network, splits.train) is network
-    assert build.scaling(network, build.Rescale, ("prediction",)) is None
+    assert build.restore_scale(network, splits.train) is network
+    assert build.find_scaling(network, build.Rescale, ("prediction",)) is None

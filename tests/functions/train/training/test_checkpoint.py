@@ -11,12 +11,12 @@ from torch import nn
 from functions.train.data.dataset import Splits
 from functions.train.errors import DivergedError, PausedError
 from functions.train.models import build
-from functions.train.training.checkpoint import Checkpoints
-from functions.train.training.checkpoint_policy import Keeper
-from functions.train.training.epoch import History
+from functions.train.training.checkpoint import CheckpointStore
+from functions.train.training.checkpoint_policy import CheckpointPolicy
+from functions.train.training.epoch import TrainingHistory
 from functions.train.training.interruption import Interruption
-from functions.train.training.state import Snapshot
-from functions.train.training.trainer import Trainer, seeded, train
+from functions.train.training.state import TrainerState
+from functions.train.training.trainer import Trainer, seed_torch, train_model
 from pilotlight.recipes.options.life import CheckpointOptions
 from pilotlight.recipes.schema import Recipe
 from pilotlight.storage.object_store import ObjectStore, open_store
@@ -38,29 +38,31 @@ WAYS = [
 class StopAt:
     """A keeper that ends the training after a step, with a snapshot."""
 
-    def __init__(self, step: int, start: Snapshot | None = None) -> None:
+    def __init__(self, step: int, start: TrainerState | None = None) -> None:
         self.step, self.start = step, start
-        self.kept: Snapshot | None = None
+        self.kept: TrainerState | None = None
 
-    def newest(self) -> Snapshot | None:
+    def load_newest(self) -> TrainerState | None:
         return self.start
 
-    def boundary(self, trainer: Trainer) -> None:
-        if trainer.steps == self.step:
-            self.kept = trainer.snapshot()
+    def on_step_end(self, trainer: Trainer) -> None:
+        if trainer.step_count == self.step:
+            self.kept = trainer.capture_state()
             raise PausedError("enough")
 
     def save(self, trainer: Trainer) -> None:
-        self.kept = trainer.snapshot()
+        self.kept = trainer.capture_state()
 
 
-def trained(recipe: Recipe, splits: Splits, keeper: StopAt | Keeper | None = None) -> tuple[nn.Module, History]:
-    with seeded(recipe.seed):
-        network = build.build(recipe.model, splits.train)
-    return network, train(network, splits, recipe, lambda _: None, keeper)
+def trained(
+    recipe: Recipe, splits: Splits, keeper: StopAt | CheckpointPolicy | None = None
+) -> tuple[nn.Module, TrainingHistory]:
+    with seed_torch(recipe.seed):
+        network = build.build_model(recipe.model, splits.train)
+    return network, train_model(network, splits, recipe, lambda _: None, keeper)
 
 
-def stopped(recipe: Recipe, splits: Splits, step: int, start: Snapshot | None = None) -> Snapshot:
+def stopped(recipe: Recipe, splits: Splits, step: int, start: TrainerState | None = None) -> TrainerState:
     keeper = StopAt(step, start)
     with pytest.raises(PausedError):
         trained(recipe, splits, keeper)
@@ -68,20 +70,20 @@ def stopped(recipe: Recipe, splits: Splits, step: int, start: Snapshot | None = 
     return keeper.kept
 
 
-def assert_same(found: tuple[nn.Module, History], expected: tuple[nn.Module, History]) -> None:
+def assert_same(found: tuple[nn.Module, TrainingHistory], expected: tuple[nn.Module, TrainingHistory]) -> None:
     for name, weights in expected[0].state_dict().items():
         assert torch.equal(found[0].state_dict()[name], weights), name
     for ours, theirs in zip(found[1].epochs, expected[1].epochs, strict=True):
         assert (ours.train_loss, ours.validation_loss) == (theirs.train_loss, theirs.validation_loss)
-    assert found[1].best.number == expected[1].best.number
+    assert found[1].best_epoch.number == expected[1].best_epoch.number
 
 
-def checkpoints(store: ObjectStore, recipe: str = "a" * 64) -> Checkpoints:
-    return Checkpoints(store, "runs/r/checkpoints", recipe)
+def checkpoints(store: ObjectStore, recipe: str = "a" * 64) -> CheckpointStore:
+    return CheckpointStore(store, "runs/r/checkpoints", recipe)
 
 
 @pytest.fixture(scope="module")
-def snapshots(splits: Splits) -> list[Snapshot]:
+def snapshots(splits: Splits) -> list[TrainerState]:
     return [stopped(tiny_recipe(), splits, step) for step in (2, 5, 20)]
 
 
@@ -93,9 +95,9 @@ def test_resumed_training_is_the_unbroken_one(ways: list[str], splits: Splits) -
     first, second = sorted(random.Random(3).sample(range(1, last), 2))  # noqa: S311 - no secret
     store = open_store("memory://")
     for step, start in ((first, None), (second, first)):
-        before = None if start is None else checkpoints(store).newest(print)
-        checkpoints(store).write(stopped(recipe, splits, step, before))
-    assert_same(trained(recipe, splits, StopAt(-1, checkpoints(store).newest(print))), expected)
+        before = None if start is None else checkpoints(store).load_newest(print)
+        checkpoints(store).write_state(stopped(recipe, splits, step, before))
+    assert_same(trained(recipe, splits, StopAt(-1, checkpoints(store).load_newest(print))), expected)
 
 
 def test_end_of_an_epoch_and_of_the_training_are_boundaries_too(splits: Splits) -> None:
@@ -108,17 +110,17 @@ def test_end_of_an_epoch_and_of_the_training_are_boundaries_too(splits: Splits) 
     assert_same(trained(recipe, splits, StopAt(-1, finished.kept)), expected)
 
 
-def test_the_last_two_are_kept(snapshots: list[Snapshot]) -> None:
+def test_the_last_two_are_kept(snapshots: list[TrainerState]) -> None:
     store = open_store("memory://")
     for snapshot in snapshots:
-        checkpoints(store).write(snapshot)
-    assert checkpoints(store).steps() == [20, 5]
-    checkpoints(store).clear()
-    assert list(store.paths("runs")) == []
+        checkpoints(store).write_state(snapshot)
+    assert checkpoints(store).list_steps() == [20, 5]
+    checkpoints(store).delete_all()
+    assert list(store.list_paths("runs")) == []
 
 
 def test_no_checkpoint_is_no_snapshot() -> None:
-    assert checkpoints(open_store("memory://")).newest(print) is None
+    assert checkpoints(open_store("memory://")).load_newest(print) is None
 
 
 def flip(store: ObjectStore, path: str) -> None:
@@ -138,36 +140,36 @@ def cut(store: ObjectStore, path: str) -> None:
 @pytest.mark.parametrize("harm", [flip, drop, cut])
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
 def test_broken_newest_falls_back_and_says_so(
-    harm: Callable[[ObjectStore, str], None], name: str, snapshots: list[Snapshot]
+    harm: Callable[[ObjectStore, str], None], name: str, snapshots: list[TrainerState]
 ) -> None:
     store, said = open_store("memory://"), list[str]()
     for snapshot in snapshots[:2]:
-        checkpoints(store).write(snapshot)
+        checkpoints(store).write_state(snapshot)
     harm(store, f"runs/r/checkpoints/step-5/{name}")
-    found = checkpoints(store).newest(said.append)
+    found = checkpoints(store).load_newest(said.append)
     assert found is not None
     assert found.position == snapshots[0].position
     assert all(torch.equal(found.tensors[path], tensor) for path, tensor in snapshots[0].tensors.items())
     assert len(said) == 1
     assert said[0].startswith("skipped the checkpoint of step 5: ")
-    assert checkpoints(store).steps() == [2]
+    assert checkpoints(store).list_steps() == [2]
 
 
-def test_checkpoint_of_another_recipe_or_schema_is_none(snapshots: list[Snapshot]) -> None:
+def test_checkpoint_of_another_recipe_or_schema_is_none(snapshots: list[TrainerState]) -> None:
     store, said = open_store("memory://"), list[str]()
-    checkpoints(store).write(snapshots[0])
-    assert checkpoints(store, "b" * 64).newest(said.append) is None
-    checkpoints(store).write(snapshots[0])
+    checkpoints(store).write_state(snapshots[0])
+    assert checkpoints(store, "b" * 64).load_newest(said.append) is None
+    checkpoints(store).write_state(snapshots[0])
     path = "runs/r/checkpoints/step-2/manifest.json"
     store.put(path, store.get(path).data.replace(b'"schema_version": 1', b'"schema_version": 2'))
-    assert checkpoints(store).newest(said.append) is None
+    assert checkpoints(store).load_newest(said.append) is None
     assert [sentence.split(": ", 1)[1] for sentence in said] == [
         "it was written with another recipe.",
         "its schema version is 2, not 1.",
     ]
 
 
-def test_manifest_is_the_last_file_to_be_written(snapshots: list[Snapshot]) -> None:
+def test_manifest_is_the_last_file_to_be_written(snapshots: list[TrainerState]) -> None:
     written = list[str]()
 
     class Recording(ObjectStore):
@@ -183,24 +185,24 @@ def test_manifest_is_the_last_file_to_be_written(snapshots: list[Snapshot]) -> N
             written.append(path.rsplit("/", 1)[-1])
             super().create(path, data)
 
-    checkpoints(Recording()).write(snapshots[0])
+    checkpoints(Recording()).write_state(snapshots[0])
     assert written == ["tensors.safetensors", "state.json", "manifest.json"]
 
 
 def kept(
     splits: Splits, options: CheckpointOptions, interruption: Interruption, clock: Clock
-) -> tuple[Checkpoints, str]:
+) -> tuple[CheckpointStore, str]:
     """Train under a keeper whose clock gains a second per step; what there is then, and how it ended."""
     store, recipe = checkpoints(open_store("memory://")), tiny_recipe("epochs=1")
-    keeper = Keeper(store, options, interruption, lambda _: None, clock)
+    keeper = CheckpointPolicy(store, options, interruption, lambda _: None, clock)
 
     class Ticking(StopAt):
-        def newest(self) -> Snapshot | None:
-            return keeper.newest()
+        def newest(self) -> TrainerState | None:
+            return keeper.load_newest()
 
         def boundary(self, trainer: Trainer) -> None:
             clock.tick(1)
-            keeper.boundary(trainer)
+            keeper.on_step_end(trainer)
 
         def save(self, trainer: Trainer) -> None:
             pass
@@ -214,17 +216,17 @@ def kept(
 
 def test_saves_every_so_many_seconds_or_steps(splits: Splits) -> None:
     by_steps = kept(splits, CheckpointOptions(seconds=None, steps=6), Interruption(), Clock())
-    assert (by_steps[0].steps(), by_steps[1]) == ([12, 6], "")
+    assert (by_steps[0].list_steps(), by_steps[1]) == ([12, 6], "")
     by_seconds = kept(splits, CheckpointOptions(seconds=4.5), Interruption(), Clock())
-    assert (by_seconds[0].steps(), by_seconds[1]) == ([15, 10], "")
+    assert (by_seconds[0].list_steps(), by_seconds[1]) == ([15, 10], "")
     never = kept(splits, CheckpointOptions(seconds=None), Interruption(), Clock())
-    assert (never[0].steps(), never[1]) == ([], "")
+    assert (never[0].list_steps(), never[1]) == ([], "")
 
 
 def test_end_of_the_time_budget_saves_and_ends(splits: Splits) -> None:
     clock = Clock()
     found, said = kept(splits, CheckpointOptions(seconds=None), Interruption(7.0, clock), clock)
-    assert found.steps() == [7]
+    assert found.list_steps() == [7]
     assert said.startswith("Stopped at the end of the time budget of 7 s and saved after step 7; start the same run")
 
 

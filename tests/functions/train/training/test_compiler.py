@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from functions.train.data.dataset import Splits
-from functions.train.models.build import build
-from functions.train.training.compiler import compiled, refuse_without_compiler
-from functions.train.training.trainer import seeded, train
+from functions.train.models.build import build_model
+from functions.train.training.compiler import compile_function, refuse_without_compiler
+from functions.train.training.trainer import seed_torch, train_model
 from pilotlight.errors import InvalidInputError, UnavailableError
 from pilotlight.recipes.schema import Recipe
 from tests.functions.train.conftest import tiny_recipe
@@ -25,9 +25,9 @@ real = torch.compile
 
 
 def losses(recipe: Recipe, splits: Splits) -> tuple[float, float]:
-    with seeded(recipe.seed):
-        network = build(recipe.model, splits.train)
-    (epoch,) = train(network, splits, recipe, lambda _: None).epochs
+    with seed_torch(recipe.seed):
+        network = build_model(recipe.model, splits.train)
+    (epoch,) = train_model(network, splits, recipe, lambda _: None).epochs
     return epoch.train_loss, epoch.validation_loss
 
 
@@ -55,7 +55,7 @@ def test_what_the_model_raises_itself_stays_what_it_is(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(torch, "compile", lambda function, *, dynamic: function)
     with pytest.raises(RuntimeError, match="shapes differ"):
-        compiled(fails)()
+        compile_function(fails)()
 
 
 @pytest.mark.parametrize(

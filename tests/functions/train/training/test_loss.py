@@ -19,8 +19,8 @@ LOGITS = np.random.default_rng(2).normal(size=(6, 3)) * 3
 
 
 def mean(options: LossOptions | None, data: Dataset, outputs: Array) -> float:
-    built = loss.build(options, data, CPU)
-    return float(built.mean(torch.from_numpy(outputs).float(), torch.from_numpy(data.targets)))
+    built = loss.build_loss(options, data, CPU)
+    return float(built.compute_mean(torch.from_numpy(outputs).float(), torch.from_numpy(data.targets)))
 
 
 def log_softmax(logits: Array) -> Array:
@@ -50,16 +50,16 @@ def test_squared_error_in_closed_form() -> None:
 
 
 def test_loss_that_is_not_named_fits_the_data() -> None:
-    assert isinstance(loss.build(None, CLASSES, CPU), loss.CrossEntropy)
-    assert isinstance(loss.build(None, NUMBERS, CPU), loss.SquaredError)
+    assert isinstance(loss.build_loss(None, CLASSES, CPU), loss.CrossEntropy)
+    assert isinstance(loss.build_loss(None, NUMBERS, CPU), loss.SquaredError)
 
 
 def test_hits_are_right_classes_or_add_up_to_r2() -> None:
-    hits = loss.build(None, CLASSES, CPU).hits(torch.from_numpy(LOGITS), torch.from_numpy(LABELS))
+    hits = loss.build_loss(None, CLASSES, CPU).count_hits(torch.from_numpy(LOGITS), torch.from_numpy(LABELS))
     assert int(hits) == (LOGITS.argmax(axis=1) == LABELS).sum()
     targets = torch.tensor([[1.0], [-1.0]])  # of variance 1
-    assert float(loss.build(None, NUMBERS, CPU).hits(targets, targets)) / 2 == 1.0
-    assert float(loss.build(None, NUMBERS, CPU).hits(torch.zeros(2, 1), targets)) / 2 == 0.0
+    assert float(loss.build_loss(None, NUMBERS, CPU).count_hits(targets, targets)) / 2 == 1.0
+    assert float(loss.build_loss(None, NUMBERS, CPU).count_hits(torch.zeros(2, 1), targets)) / 2 == 0.0
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,11 @@ def test_hits_are_right_classes_or_add_up_to_r2() -> None:
 )
 def test_loss_that_does_not_fit_the_data_is_refused(options: LossOptions, data: Dataset, word: str) -> None:
     with pytest.raises(InvalidInputError, match=word):
-        loss.build(options, data, CPU)
+        loss.build_loss(options, data, CPU)
 
 
 def test_balanced_weights_of_balanced_classes_are_one(splits: Splits) -> None:
-    weights = loss.class_weights(CrossEntropyOptions(name="cross_entropy", class_weights="balanced"), splits.train)
+    weights = loss.compute_class_weights(
+        CrossEntropyOptions(name="cross_entropy", class_weights="balanced"), splits.train
+    )
     assert weights == pytest.approx(np.ones(10), abs=0.05)

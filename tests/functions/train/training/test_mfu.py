@@ -6,8 +6,8 @@ from torch import nn
 
 from functions.train.benchmark import MODELS, Flat, per_token, weights
 from functions.train.models.decoder import Decoder
-from functions.train.training.mfu import Meter, counted, peak
-from functions.train.training.precision import Precision
+from functions.train.training.mfu import MfuMeter, count_training_flops, find_peak_flops
+from functions.train.training.precision import TrainingPrecision
 
 
 @pytest.mark.parametrize(
@@ -31,21 +31,21 @@ from functions.train.training.precision import Precision
         ("cpu", "fp32", None),
     ],
 )
-def test_peak_by_name(name: str, precision: Precision, expected: float | None) -> None:
-    assert peak(name, precision) == expected
+def test_peak_by_name(name: str, precision: TrainingPrecision, expected: float | None) -> None:
+    assert find_peak_flops(name, precision) == expected
 
 
 def test_dense_layers_count_six_for_each_weight() -> None:
     network = nn.Sequential(nn.Linear(10, 20), nn.BatchNorm1d(20), nn.ReLU(), nn.Linear(20, 3))
     before = network.state_dict()["1.running_mean"].clone()
-    assert counted(network.train(), torch.zeros(1, 10)) == 6 * (10 * 20 + 20 * 3)
+    assert count_training_flops(network.train(), torch.zeros(1, 10)) == 6 * (10 * 20 + 20 * 3)
     assert torch.equal(network.state_dict()["1.running_mean"], before)  # nothing has run
 
 
 def test_counted_decoder_is_the_papers_formula() -> None:
     shape = MODELS["tiny"]
     decoder = Flat(Decoder(shape, shape.vocabulary))  # type: ignore[arg-type]  # has the recipe's words
-    found = counted(decoder, torch.zeros((1, shape.context), dtype=torch.long))
+    found = count_training_flops(decoder, torch.zeros((1, shape.context), dtype=torch.long))
     assert found == pytest.approx(per_token(shape) * shape.context, rel=0.01)  # the norms' gains do not multiply
 
 
@@ -56,9 +56,9 @@ def test_large_model_of_the_benchmark_is_what_it_says() -> None:
 
 def test_utilisation_is_a_share_of_all_gpus() -> None:
     network = nn.Linear(1000, 1000, bias=False)
-    meter = Meter(network, lambda: torch.zeros(1, 1000), "NVIDIA H200", "bf16", 2)
-    assert meter.utilisation(1e6) == pytest.approx(6e6 * 1e6 / (2 * 989e12))
-    assert Meter(network, lambda: torch.zeros(1, 1000), "cpu", "fp32", 1).utilisation(1e6) is None
+    meter = MfuMeter(network, lambda: torch.zeros(1, 1000), "NVIDIA H200", "bf16", 2)
+    assert meter.compute_mfu(1e6) == pytest.approx(6e6 * 1e6 / (2 * 989e12))
+    assert MfuMeter(network, lambda: torch.zeros(1, 1000), "cpu", "fp32", 1).compute_mfu(1e6) is None
 
 
 def test_layer_without_a_ghost_is_not_counted() -> None:
@@ -66,4 +66,4 @@ def test_layer_without_a_ghost_is_not_counted() -> None:
         def forward(self, values: torch.Tensor) -> torch.Tensor:
             return values * float(values.sum())  # asks for a number
 
-    assert counted(Odd(), torch.zeros(1, 2)) is None
+    assert count_training_flops(Odd(), torch.zeros(1, 2)) is None

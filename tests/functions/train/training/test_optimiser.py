@@ -79,7 +79,7 @@ def adam(rate: float, gradient: Gradient, b1: float, b2: float, decoupled: float
 def stepped(options: OptimiserOptions) -> Course:
     """The weights after each step of ours."""
     weight, gradient = torch.nn.Parameter(torch.from_numpy(START.copy())), given_gradients()
-    ours = optimiser.build(options, [weight])
+    ours = optimiser.build_optimiser(options, [weight])
     for t in range(STEPS):
         weight.grad = torch.from_numpy(gradient(t, START))
         ours.step()
@@ -112,7 +112,7 @@ def test_every_optimiser_is_its_closed_form(rate: float, b1: float, b2: float, d
 def test_momentum_starts_at_zero_and_so_is_not_torchs() -> None:
     weight, theirs = (torch.nn.Parameter(torch.ones(1)) for _ in range(2))
     for parameter, stepper in (
-        (weight, optimiser.build(MomentumOptions(name="momentum", learning_rate=1.0, beta=0.9), [weight])),
+        (weight, optimiser.build_optimiser(MomentumOptions(name="momentum", learning_rate=1.0, beta=0.9), [weight])),
         (theirs, torch.optim.SGD([theirs], lr=1.0, momentum=0.9, dampening=0.9)),
     ):
         parameter.grad = torch.ones(1)
@@ -123,7 +123,7 @@ def test_momentum_starts_at_zero_and_so_is_not_torchs() -> None:
 
 def test_biases_and_gains_do_not_decay() -> None:
     matrix, bias = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))
-    ours = optimiser.build(DescentOptions(name="sgd", learning_rate=0.5, weight_decay=0.5), [matrix, bias])
+    ours = optimiser.build_optimiser(DescentOptions(name="sgd", learning_rate=0.5, weight_decay=0.5), [matrix, bias])
     matrix.grad, bias.grad = torch.zeros(2, 2), torch.zeros(2)
     ours.step()
     assert matrix.detach().numpy() == pytest.approx(0.75)
@@ -132,7 +132,7 @@ def test_biases_and_gains_do_not_decay() -> None:
 
 def test_parameter_without_gradient_stays() -> None:
     weight = torch.nn.Parameter(torch.ones(1))
-    optimiser.build(MomentumOptions(name="momentum", learning_rate=1.0), [weight]).step()
+    optimiser.build_optimiser(MomentumOptions(name="momentum", learning_rate=1.0), [weight]).step()
     assert weight.item() == 1.0
 
 
@@ -140,7 +140,7 @@ def test_adam_is_the_papers() -> None:
     b1, b2, rate = 0.8, 0.95, 0.05
     weight = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
     options = AdamOptions(name="adam", learning_rate=rate, betas=(b1, b2))
-    adam = optimiser.build(options, [weight])
+    adam = optimiser.build_optimiser(options, [weight])
     w = np.array([1.0, -2.0])
     m, v = np.zeros(2), np.zeros(2)
     for step in range(1, 6):

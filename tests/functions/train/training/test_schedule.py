@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.train.training.schedule import factor
+from functions.train.training.schedule import compute_rate_factor
 from pilotlight.recipes.options.schedule import (
     ConstantOptions,
     CosineOptions,
@@ -20,7 +20,7 @@ from pilotlight.recipes.options.schedule import (
 
 def test_cosine_in_closed_form() -> None:
     options = CosineOptions(name="cosine", warmup=0.2, floor=0.1)
-    factors = [factor(options, step, 21) for step in range(21)]
+    factors = [compute_rate_factor(options, step, 21) for step in range(21)]
     assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
     assert factors[4] == 1.0
     assert factors[12] == pytest.approx(0.1 + 0.9 / 2)  # half-way between steps 4 and 20
@@ -31,7 +31,7 @@ def test_cosine_in_closed_form() -> None:
 @given(st.integers(1, 500), st.floats(0, 0.99), st.floats(0, 1))
 def test_cosine_rises_once_and_falls_to_its_floor(steps: int, warmup: float, floor: float) -> None:
     options = CosineOptions(name="cosine", warmup=warmup, floor=floor)
-    factors = [factor(options, step, steps) for step in range(steps)]
+    factors = [compute_rate_factor(options, step, steps) for step in range(steps)]
     warm = round(warmup * steps)
     assert all(0 <= value <= 1 for value in factors)
     assert factors[:warm] == sorted(factors[:warm])
@@ -41,7 +41,7 @@ def test_cosine_rises_once_and_falls_to_its_floor(steps: int, warmup: float, flo
 
 
 def test_schedule_of_one_step() -> None:
-    assert factor(CosineOptions(name="cosine"), 0, 1) == 1.0
+    assert compute_rate_factor(CosineOptions(name="cosine"), 0, 1) == 1.0
 
 
 @given(st.integers(1, 300), st.floats(0, 0.99), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
@@ -54,11 +54,11 @@ def test_other_schedules_in_closed_form(steps: int, warmup: float, every: float,
         ExponentialOptions(name="exponential", warmup=warmup, floor=last): [last ** (s / way) for s, way in after],
     }
     for options, expected in closed.items():
-        factors = [factor(options, step, steps) for step in range(steps)]
+        factors = [compute_rate_factor(options, step, steps) for step in range(steps)]
         assert factors == pytest.approx([(step + 1) / warm for step in range(warm)] + expected)
 
 
 def test_exponential_falls_by_one_ratio() -> None:
-    factors = [factor(ExponentialOptions(name="exponential", floor=1e-3), step, 31) for step in range(31)]
+    factors = [compute_rate_factor(ExponentialOptions(name="exponential", floor=1e-3), step, 31) for step in range(31)]
     assert [after / before for before, after in pairwise(factors)] == pytest.approx([1e-3 ** (1 / 30)] * 30)
     assert factors[0] == 1.0

@@ -11,13 +11,13 @@ from torch import nn
 
 from functions.train.data import loader
 from functions.train.data.dataset import Splits
-from functions.train.models.build import build
+from functions.train.models.build import build_model
 from functions.train.training import precision
-from functions.train.training.average import Average
+from functions.train.training.average import ExponentialMovingAverage
 from functions.train.training.epoch import EarlyStopping
 from functions.train.training.optimiser import OPTIMISERS
-from functions.train.training.step import Stepper, Taken
-from functions.train.training.trainer import predict, seeded, train
+from functions.train.training.step import StepResult, TrainStep
+from functions.train.training.trainer import predict_outputs, seed_torch, train_model
 from pilotlight.recipes.schema import Recipe
 from tests.functions.train.conftest import tiny_recipe
 
@@ -25,15 +25,15 @@ CPU = torch.device("cpu")
 PLAIN = ("model={architecture: mlp, hidden: [16]}", "optimiser={name: sgd, learning_rate: 0.1}")  # nothing of a batch
 
 
-def stepped(recipe: Recipe, splits: Splits, examples: int, steps: int = 3) -> tuple[nn.Module, Taken]:
+def stepped(recipe: Recipe, splits: Splits, examples: int, steps: int = 3) -> tuple[nn.Module, StepResult]:
     """Take some steps on the first examples; the model and what the last step said."""
-    with seeded(1):
-        network = build(recipe.model, splits.train)
-    stepper = Stepper(network.train(), splits.train, recipe)
+    with seed_torch(1):
+        network = build_model(recipe.model, splits.train)
+    stepper = TrainStep(network.train(), splits.train, recipe)
     inputs, targets = (torch.from_numpy(array[:examples]) for array in (splits.train.inputs, splits.train.targets))
     for number in range(1, steps + 1):
-        taken = stepper.take(inputs, targets, 0.1, number)
-    return stepper.judged, taken
+        taken = stepper.take_step(inputs, targets, 0.1, number)
+    return stepper.evaluated_model, taken
 
 
 def assert_close(found: nn.Module, expected: nn.Module, tolerance: float) -> None:
@@ -50,26 +50,26 @@ def test_accumulated_step_is_the_step(parts: int, weights: str, splits: Splits) 
     assert_close(found, whole, 1e-6)
     assert float(also.loss) == pytest.approx(float(said.loss), rel=1e-5)
     assert float(also.hits) == float(said.hits)
-    assert float(also.norm) == pytest.approx(float(said.norm), rel=1e-4)
+    assert float(also.gradient_norm) == pytest.approx(float(said.gradient_norm), rel=1e-4)
 
 
 def test_clipped_gradient_is_as_long_as_allowed(splits: Splits) -> None:
-    with seeded(1):
-        before = build(tiny_recipe(*PLAIN).model, splits.train)
+    with seed_torch(1):
+        before = build_model(tiny_recipe(*PLAIN).model, splits.train)
     after, taken = stepped(tiny_recipe(*PLAIN, "clip_norm=0.01"), splits, 64, steps=1)
     moved = sum(
         float(((now - then) ** 2).sum().detach())
         for now, then in zip(after.parameters(), before.parameters(), strict=True)
     )
     assert moved**0.5 == pytest.approx(0.1 * 0.01, rel=1e-3)  # the learning rate times the longest gradient
-    assert float(taken.norm) > 0.01
+    assert float(taken.gradient_norm) > 0.01
     unclipped, _ = stepped(tiny_recipe(*PLAIN, "clip_norm=1e9"), splits, 64)
     assert_close(unclipped, stepped(tiny_recipe(*PLAIN), splits, 64)[0], 0)
 
 
 def test_average_in_closed_form() -> None:
     network = nn.BatchNorm1d(2)
-    average, expected = Average(network, 0.7), np.ones(2)
+    average, expected = ExponentialMovingAverage(network, 0.7), np.ones(2)
     for step in range(1, 40):
         nn.init.constant_(network.weight, step)
         assert network.num_batches_tracked is not None
@@ -85,23 +85,23 @@ def test_average_in_closed_form() -> None:
 
 def test_the_average_is_evaluated_and_kept(splits: Splits) -> None:
     recipe = tiny_recipe("ema=0.9", "epochs=1")
-    with seeded(recipe.seed):
-        network = build(recipe.model, splits.train)
+    with seed_torch(recipe.seed):
+        network = build_model(recipe.model, splits.train)
     plain = copy.deepcopy(network)
-    history = train(network, splits, recipe, lambda _: None)
-    other = train(plain, splits, tiny_recipe("epochs=1"), lambda _: None)
-    assert history.best.train_loss == other.best.train_loss  # the average does not steer
-    assert history.best.validation_loss != other.best.validation_loss
-    assert not np.array_equal(predict(network, splits.test.inputs), predict(plain, splits.test.inputs))
+    history = train_model(network, splits, recipe, lambda _: None)
+    other = train_model(plain, splits, tiny_recipe("epochs=1"), lambda _: None)
+    assert history.best_epoch.train_loss == other.best_epoch.train_loss  # the average does not steer
+    assert history.best_epoch.validation_loss != other.best_epoch.validation_loss
+    assert not np.array_equal(predict_outputs(network, splits.test.inputs), predict_outputs(plain, splits.test.inputs))
 
 
 def test_full_batch_is_one_step_in_the_data_own_order() -> None:
-    assert loader.size("full", 130) == 130
+    assert loader.resolve_batch_size("full", 130) == 130
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    assert torch.equal(loader.shuffled(130, 130), torch.arange(130))
+    assert torch.equal(loader.draw_permutation(130, 130), torch.arange(130))
     assert torch.equal(torch.get_rng_state(), before)
-    assert not torch.equal(loader.shuffled(130, 64), torch.arange(130))
+    assert not torch.equal(loader.draw_permutation(130, 64), torch.arange(130))
 
 
 def test_bf16_computes_coarsely_and_keeps_fp32_weights(splits: Splits) -> None:
@@ -114,22 +114,22 @@ def test_bf16_computes_coarsely_and_keeps_fp32_weights(splits: Splits) -> None:
 
 
 def test_precision_is_automatic(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert precision.resolve("auto", CPU) == "fp32"
-    assert precision.resolve("bf16", CPU) == "bf16"
+    assert precision.resolve_precision("auto", CPU) == "fp32"
+    assert precision.resolve_precision("bf16", CPU) == "bf16"
     for capability, expected in (((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
-        assert precision.resolve("auto", torch.device("cuda")) == expected
-    assert precision.resolve("fp32", torch.device("cuda")) == "fp32"
+        assert precision.resolve_precision("auto", torch.device("cuda")) == expected
+    assert precision.resolve_precision("fp32", torch.device("cuda")) == "fp32"
 
 
 def test_best_is_found_again_from_the_epochs_alone(splits: Splits) -> None:
     recipe = tiny_recipe("epochs=4", "optimiser.learning_rate=0.3", "early_stopping.patience=2")
-    with seeded(recipe.seed):
-        network = build(recipe.model, splits.train)
-    history = train(network, splits, recipe, lambda _: None)
-    assert EarlyStopping(recipe.early_stopping).replay(history.epochs) == history.best
+    with seed_torch(recipe.seed):
+        network = build_model(recipe.model, splits.train)
+    history = train_model(network, splits, recipe, lambda _: None)
+    assert EarlyStopping(recipe.early_stopping).replay_epochs(history.epochs) == history.best_epoch
     with pytest.raises(ValueError, match="no epoch yet"):
-        EarlyStopping(recipe.early_stopping).replay([])
+        EarlyStopping(recipe.early_stopping).replay_epochs([])
 
 
 def test_compiled_forward_trains_and_the_plain_model_is_judged(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,10 +147,10 @@ def test_compiled_forward_trains_and_the_plain_model_is_judged(splits: Splits, m
     monkeypatch.setattr(torch, "compile", compiled)
     found, _ = stepped(tiny_recipe(*PLAIN, "compile=true"), splits, 64)
     assert calls == [64, 64, 64]
-    stepper = Stepper(found.train(), splits.train, tiny_recipe(*PLAIN, "compile=true"))
+    stepper = TrainStep(found.train(), splits.train, tiny_recipe(*PLAIN, "compile=true"))
     for examples in (64, 22, 64):  # of another shape is the last batch of an epoch alone
         inputs, targets = (torch.from_numpy(array[:examples]) for array in (splits.train.inputs, splits.train.targets))
-        stepper.take(inputs, targets, 0.0, 1)
+        stepper.take_step(inputs, targets, 0.0, 1)
     assert calls == [64, 64, 64, 64, 64]
     assert_close(found, stepped(tiny_recipe(*PLAIN), splits, 64)[0], 0)
 
@@ -169,7 +169,7 @@ def test_every_optimiser_learns_under_every_schedule(name: str, schedule: str, s
     rate, size = {"gd": (0.3, "full"), "sgd": (0.1, 64), "momentum": (0.1, 64)}.get(name, (0.003, 64))
     ways = (f"optimiser={{name: {name}, learning_rate: {rate}}}", f"schedule={schedule}", f"batch_size={size}")
     recipe = tiny_recipe(PLAIN[0], *ways, "epochs=6", "early_stopping.patience=9")
-    with seeded(0):
-        network = build(recipe.model, splits.train)
-    epochs = train(network, splits, recipe, lambda _: None).epochs
+    with seed_torch(0):
+        network = build_model(recipe.model, splits.train)
+    epochs = train_model(network, splits, recipe, lambda _: None).epochs
     assert epochs[-1].validation_loss < epochs[0].validation_loss

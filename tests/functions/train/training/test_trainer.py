@@ -10,10 +10,10 @@ from torch import nn
 
 from functions.train.data.dataset import Splits
 from functions.train.errors import DivergedError
-from functions.train.evaluation.metrics import score
+from functions.train.evaluation.metrics import score_outputs
 from functions.train.models import build
-from functions.train.training.epoch import EarlyStopping, Epoch, History
-from functions.train.training.trainer import learning_rates, predict, seeded, train
+from functions.train.training.epoch import EarlyStopping, Epoch, TrainingHistory
+from functions.train.training.trainer import compute_learning_rates, predict_outputs, seed_torch, train_model
 from pilotlight.recipes.options.life import StoppingOptions
 from pilotlight.recipes.options.schedule import CosineOptions
 from pilotlight.recipes.schema import Recipe
@@ -24,10 +24,10 @@ def epoch(number: int, validation_loss: float) -> Epoch:
     return Epoch(number, 1.0, 0.5, validation_loss, 0.5, 1e-3, 0.1)
 
 
-def trained(recipe: Recipe, splits: Splits) -> tuple[nn.Module, History]:
-    with seeded(recipe.seed):
-        network = build.build(recipe.model, splits.train)
-    return network, train(network, splits, recipe, lambda _: None)
+def trained(recipe: Recipe, splits: Splits) -> tuple[nn.Module, TrainingHistory]:
+    with seed_torch(recipe.seed):
+        network = build.build_model(recipe.model, splits.train)
+    return network, train_model(network, splits, recipe, lambda _: None)
 
 
 def run_through(losses: list[float], options: StoppingOptions) -> tuple[int, float, int]:
@@ -36,9 +36,9 @@ def run_through(losses: list[float], options: StoppingOptions) -> tuple[int, flo
     number = 0
     for number, loss in enumerate(losses, 1):
         nn.init.constant_(network.weight, number)
-        if stopping.exhausted(epoch(number, loss), network):
+        if stopping.record_epoch(epoch(number, loss), network):
             break
-    best = stopping.restore(network)
+    best = stopping.restore_best_weights(network)
     return number, network.weight.item(), best.number
 
 
@@ -59,14 +59,16 @@ def test_early_stopping_restores_the_best_weights(
 
 def test_there_is_nothing_to_restore_before_the_first_epoch() -> None:
     with pytest.raises(ValueError, match="no epoch yet"):
-        EarlyStopping(StoppingOptions(patience=1)).restore(nn.Linear(1, 1))
+        EarlyStopping(StoppingOptions(patience=1)).restore_best_weights(nn.Linear(1, 1))
 
 
 def test_trained_model_is_the_best_epochs(splits: Splits) -> None:
     recipe = tiny_recipe("epochs=4", "optimiser.learning_rate=0.3", "early_stopping.patience=2")
     network, history = trained(recipe, splits)
-    judged = score(predict(network, splits.validation.inputs), splits.validation.targets, splits.train.classes)
-    assert judged.loss == history.best.validation_loss == min(epoch.validation_loss for epoch in history.epochs)
+    judged = score_outputs(
+        predict_outputs(network, splits.validation.inputs), splits.validation.targets, splits.train.classes
+    )
+    assert judged.loss == history.best_epoch.validation_loss == min(epoch.validation_loss for epoch in history.epochs)
     assert [epoch.number for epoch in history.epochs] == list(range(1, len(history.epochs) + 1))
 
 
@@ -95,7 +97,7 @@ def test_training_learns(splits: Splits) -> None:
 
 def test_learning_rates_go_on_from_epoch_to_epoch() -> None:
     recipe = tiny_recipe("epochs=3")
-    rates = [rate for number in (1, 2, 3) for rate in learning_rates(recipe, 130, number)]
+    rates = [rate for number in (1, 2, 3) for rate in compute_learning_rates(recipe, 130, number)]
     assert len(rates) == 9  # 130 examples are three batches of at most 64
     assert max(rates) == recipe.optimiser.learning_rate
     assert isinstance(recipe.schedule, CosineOptions)
@@ -105,7 +107,7 @@ def test_learning_rates_go_on_from_epoch_to_epoch() -> None:
 @pytest.mark.parametrize("size", [1, 2, 5, 64])
 def test_batched_is_single(untrained: nn.Module, splits: Splits, size: int) -> None:
     images = splits.test.inputs[:64]
-    assert predict(untrained, images, size) == pytest.approx(predict(untrained, images), abs=1e-5)
+    assert predict_outputs(untrained, images, size) == pytest.approx(predict_outputs(untrained, images), abs=1e-5)
 
 
 def test_divergence_ends_the_training(splits: Splits) -> None:
@@ -121,27 +123,27 @@ def test_model_takes_raw_pixels(untrained: nn.Module, splits: Splits) -> None:
 
 @pytest.mark.parametrize("channels", ["[4]", "[4, 4, 4, 4, 4, 4]"])
 def test_network_of_any_depth_answers(splits: Splits, channels: str) -> None:
-    network = build.build(tiny_recipe(f"model.channels={channels}").model, splits.train)
-    assert predict(network, splits.test.inputs[:3]).shape == (3, 10)
+    network = build.build_model(tiny_recipe(f"model.channels={channels}").model, splits.train)
+    assert predict_outputs(network, splits.test.inputs[:3]).shape == (3, 10)
 
 
 def test_score_in_closed_form() -> None:
     logits = np.log([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [0.2, 0.7, 0.1]]) + 1000  # shifting logits changes nothing
-    judged = score(logits, np.array([0, 2, 0]), ("a", "b", "c"))
+    judged = score_outputs(logits, np.array([0, 2, 0]), ("a", "b", "c"))
     assert judged.accuracy == pytest.approx(2 / 3)
     assert judged.loss == pytest.approx(-(math.log(0.5) + math.log(0.8) + math.log(0.2)) / 3)
     assert judged.per_class == {"a": 0.5, "c": 1.0}
 
 
 def test_loss_is_torchs(untrained: nn.Module, splits: Splits) -> None:
-    logits = predict(untrained, splits.test.inputs)
+    logits = predict_outputs(untrained, splits.test.inputs)
     expected = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(splits.test.targets)).item()
-    assert score(logits, splits.test.targets, splits.test.classes).loss == pytest.approx(expected, rel=1e-5)
+    assert score_outputs(logits, splits.test.targets, splits.test.classes).loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_epoch_that_is_not_finite_is_never_the_best(splits: Splits) -> None:
     network = nn.Linear(1, 1)
     stopping = EarlyStopping(StoppingOptions(patience=9))
-    stopping.exhausted(epoch(1, 1.0), network)
-    stopping.exhausted(replace(epoch(2, 1.0), validation_loss=math.nan), network)
-    assert stopping.restore(network).number == 1
+    stopping.record_epoch(epoch(1, 1.0), network)
+    stopping.record_epoch(replace(epoch(2, 1.0), validation_loss=math.nan), network)
+    assert stopping.restore_best_weights(network).number == 1

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-Text = Annotated[str, Meta(min_length=1, max_length=512)]
-Status = Literal[
+ShortText = Annotated[str, Meta(min_length=1, max_length=512)]
+BatchStatus = Literal[
     "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
 ]  # fmt: skip
 
@@ -27,7 +27,7 @@ class FileObject(Struct, kw_only=True):
     s3_uri: str = ""  # for `parameters: {"s3_uri": ...}` of a tensor
 
 
-class Deleted(Struct, kw_only=True):
+class DeletedFile(Struct, kw_only=True):
     """What is left of a file."""
 
     id: str
@@ -35,16 +35,16 @@ class Deleted(Struct, kw_only=True):
     deleted: bool = True
 
 
-class NewUpload(Struct, kw_only=True):
+class CreateUploadBody(Struct, kw_only=True):
     """The announcement of a file that is too large for one request."""
 
-    filename: Text
+    filename: ShortText
     bytes: Annotated[int, Meta(ge=1, le=5_000_000_000)]  # what S3 takes in one PUT
-    purpose: Text = "batch"
+    purpose: ShortText = "batch"
     mime_type: str = ""
 
 
-class Presigned(Struct, kw_only=True):
+class PresignedUpload(Struct, kw_only=True):
     """A request that anybody may send who knows it, while it lasts: exactly so many bytes, to exactly there."""
 
     method: Literal["PUT"] = "PUT"
@@ -65,7 +65,7 @@ class UploadObject(Struct, kw_only=True):
     purpose: str
     status: Literal["pending", "completed", "cancelled"] = "pending"
     file: FileObject | None = None
-    presigned: Presigned | None = None
+    presigned: PresignedUpload | None = None
     s3_uri: str = ""
 
 
@@ -78,14 +78,14 @@ class UploadPart(Struct, kw_only=True):
     upload_id: str
 
 
-class Complete(Struct, kw_only=True):
+class CompleteUploadBody(Struct, kw_only=True):
     """That an upload is whole: its parts in their order, none where the bytes were put at once."""
 
     part_ids: list[Annotated[str, Meta(pattern=r"^part_[0-9a-f]{32}$")]] = []
     md5: str = ""
 
 
-class NewBatch(Struct, kw_only=True):
+class CreateBatchBody(Struct, kw_only=True):
     """A batch: the requests in a file, all to one endpoint."""
 
     input_file_id: str
@@ -120,7 +120,7 @@ class BatchErrors(Struct, kw_only=True):
     data: list[BatchError]
 
 
-class Batch(Struct, kw_only=True):
+class BatchObject(Struct, kw_only=True):
     """A batch and how far it is."""
 
     id: str
@@ -128,7 +128,7 @@ class Batch(Struct, kw_only=True):
     endpoint: str
     input_file_id: str
     completion_window: str
-    status: Status
+    status: BatchStatus
     created_at: int
     expires_at: int
     errors: BatchErrors | None = None
@@ -145,7 +145,7 @@ class Batch(Struct, kw_only=True):
     metadata: dict[str, str] | None = None
 
 
-class Page(Struct, kw_only=True):
+class ObjectPage(Struct, kw_only=True):
     """Some of many, the newest first; `after=last_id` gives what follows."""
 
     object: Literal["list"] = "list"

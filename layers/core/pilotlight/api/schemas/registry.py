@@ -10,85 +10,93 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from pilotlight.contracts.manifest import CANDIDATE, AliasDocument, Canary, Precision, Reference, Version, is_version
+from pilotlight.contracts.manifest import (
+    CANDIDATE,
+    AliasDocument,
+    Canary,
+    ModelReference,
+    Precision,
+    Version,
+    is_version,
+)
 from pilotlight.errors import InvalidInputError, UnavailableError
 
-Number = Annotated[str, Meta(pattern=r"^([1-9][0-9]{0,17})$")] | Version  # 3 and "3" are the same version
+VersionNumber = Annotated[str, Meta(pattern=r"^([1-9][0-9]{0,17})$")] | Version  # 3 and "3" are the same version
 Percent = Annotated[float, Meta(ge=0, lt=100)]
-Why = Annotated[str, Meta(max_length=1000)]
+Reason = Annotated[str, Meta(max_length=1000)]
 Body = TypeVar("Body", bound=Struct)
 Answer = TypeVar("Answer")
 
 
-class Promote(Struct, forbid_unknown_fields=True):
+class PromoteBody(Struct, forbid_unknown_fields=True):
     """Bring a version to the alias through the gate; a forced one is moved even if it is refused, and says why."""
 
-    version: Number | None = None  # the candidate, if none is named
+    version: VersionNumber | None = None  # the candidate, if none is named
     force: bool = False
-    why: Why = ""
+    why: Reason = ""
 
 
-class Try(Struct, forbid_unknown_fields=True):
+class CanaryBody(Struct, forbid_unknown_fields=True):
     """Try a version on a share of the alias's requests; 0 percent ends the trial."""
 
-    version: Number
+    version: VersionNumber
     percent: Percent = 10.0
     bake: str = "1h"  # after which it is promoted if it held: 90s, 30m, 2h, 1d
     max_error_rate: Annotated[float, Meta(ge=0, le=1)] = 0.01
     max_latency_ratio: Annotated[float, Meta(gt=0)] = 2.0
     max_drift: Annotated[float, Meta(ge=0, le=1)] = 0.25
     min_requests: Annotated[int, Meta(ge=1)] = 50
-    why: Why = "trial"
+    why: Reason = "trial"
 
-    def canary(self, until: str) -> Canary:
+    def to_canary(self, until: str) -> Canary:
         """The trial that ends then."""
         limits = (self.max_error_rate, self.max_latency_ratio, self.max_drift, self.min_requests)
-        return Canary(number(self.version), until, *limits)
+        return Canary(parse_version_number(self.version), until, *limits)
 
 
-class Part(Struct, forbid_unknown_fields=True):
+class TrafficShareBody(Struct, forbid_unknown_fields=True):
     """A version's part of the requests."""
 
-    version: Number
+    version: VersionNumber
     percent: Annotated[float, Meta(gt=0, lt=100)]
 
 
-class Split(Struct, forbid_unknown_fields=True):
+class TrafficSplitBody(Struct, forbid_unknown_fields=True):
     """Share the alias's requests out, each caller always to the same version; no shares end it."""
 
-    shares: Annotated[list[Part], Meta(max_length=100)]
-    why: Why = "split"
+    shares: Annotated[list[TrafficShareBody], Meta(max_length=100)]
+    why: Reason = "split"
 
 
-class Shadow(Struct, forbid_unknown_fields=True):
+class ShadowBody(Struct, forbid_unknown_fields=True):
     """Send copies of a share of the requests to another version too; 0 percent ends it."""
 
-    version: Number
+    version: VersionNumber
     percent: Percent = 10.0
-    why: Why = "shadow"
+    why: Reason = "shadow"
 
 
-class Rollback(Struct, forbid_unknown_fields=True):
+class RollbackBody(Struct, forbid_unknown_fields=True):
     """End the alias's trial or, without one, go back to where it pointed before."""
 
-    why: Why = "rolled back over HTTP"
+    why: Reason = "rolled back over HTTP"
 
 
-class Decision(Struct, forbid_unknown_fields=True):
+class ApprovalBody(Struct, forbid_unknown_fields=True):
     """Approve or reject a version."""
 
     state: Literal["approved", "rejected"]
     why: Annotated[str, Meta(min_length=1, max_length=1000)]
 
 
-class Prune(Struct, forbid_unknown_fields=True):
+class PruneBody(Struct, forbid_unknown_fields=True):
     """Remove old versions that no alias needs; unless `dry_run` is false, only say which."""
 
     keep: Annotated[int, Meta(ge=1)] = 5
     dry_run: bool = True
 
 
-class Summary(Struct, frozen=True):
+class VersionSummary(Struct, frozen=True):
     """A version in a few words."""
 
     version: str
@@ -102,16 +110,16 @@ class Summary(Struct, frozen=True):
     by: str
 
 
-class Model(Struct, frozen=True):
+class ModelDetail(Struct, frozen=True):
     """A model: its aliases, and its newest versions, newest first."""
 
     name: str
     aliases: dict[str, AliasDocument]
-    versions: list[Summary]
+    versions: list[VersionSummary]
     total: int  # of its versions
 
 
-class Row(Struct, frozen=True):
+class ModelSummary(Struct, frozen=True):
     """A model in a list; the champion is null where its first publisher died before it had one."""
 
     name: str
@@ -119,19 +127,19 @@ class Row(Struct, frozen=True):
     champion: str | None
 
 
-class Models(Struct, frozen=True):
+class ModelList(Struct, frozen=True):
     """Every model."""
 
-    models: list[Row]
+    models: list[ModelSummary]
 
 
-class Removed(Struct, frozen=True):
+class DeletedVersion(Struct, frozen=True):
     """A version that is gone."""
 
     deleted: str
 
 
-class Pruned(Struct, frozen=True):
+class PruneResult(Struct, frozen=True):
     """What was removed, or would be, and why the rest stays."""
 
     model: str
@@ -141,13 +149,13 @@ class Pruned(Struct, frozen=True):
     done: bool
 
 
-class Complaint(Struct, frozen=True):
+class ErrorBody(Struct, frozen=True):
     """Any error: what was wrong, and what to do."""
 
     error: str
 
 
-def read(body: bytes, kind: type[Body], what: str) -> Body:
+def parse_body(body: bytes, kind: type[Body], what: str) -> Body:
     """A request's body; an empty one is all defaults. `InvalidInputError` names the wrong field."""
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
@@ -155,7 +163,7 @@ def read(body: bytes, kind: type[Body], what: str) -> Body:
         raise InvalidInputError(f"The body is not {what}: {exc}.") from exc
 
 
-def answered(body: bytes, kind: type[Answer]) -> Answer:
+def parse_response(body: bytes, kind: type[Answer]) -> Answer:
     """An answer as what it should be, for clients; `UnavailableError` when the server is another one."""
     try:
         return msgspec.json.decode(body, type=kind)
@@ -163,17 +171,21 @@ def answered(body: bytes, kind: type[Answer]) -> Answer:
         raise UnavailableError(f"The server did not answer as a registry does: {exc}.") from exc
 
 
-def number(version: str | int) -> int:
+def parse_version_number(version: str | int) -> int:
     """A version as a number."""
     return int(version)
 
 
-def named(model: str, version: str | int | None) -> Reference:
+def build_reference(model: str, version: str | int | None) -> ModelReference:
     """The version that a body names, else the candidate."""
-    return Reference(model, alias=CANDIDATE) if version is None else Reference(model, number(version))
+    return (
+        ModelReference(model, alias=CANDIDATE)
+        if version is None
+        else ModelReference(model, parse_version_number(version))
+    )
 
 
-def version_of(parameters: Mapping[str, str]) -> int:
+def get_path_version(parameters: Mapping[str, str]) -> int:
     """The version that a path names; `InvalidInputError` for an alias, which may move while one speaks of it."""
     text = parameters["version"]
     if not is_version(text):
@@ -181,23 +193,23 @@ def version_of(parameters: Mapping[str, str]) -> int:
     return int(text)
 
 
-def whole(query: Mapping[str, str], name: str, default: int, least: int = 1) -> int:
-    """A whole number of a query; `InvalidInputError` for another word, or one below `least`."""
+def parse_query_number(query: Mapping[str, str], name: str, default: int, minimum: int = 1) -> int:
+    """A whole number of a query; `InvalidInputError` for another word, or one below `minimum`."""
     text = query.get(name, str(default))
-    if not (text.isdecimal() and text.isascii() and 0 < len(text) < 6 and int(text) >= least):
-        raise InvalidInputError(f"{name}={text} is not a number from {least} to 99999.")
+    if not (text.isdecimal() and text.isascii() and 0 < len(text) < 6 and int(text) >= minimum):
+        raise InvalidInputError(f"{name}={text} is not a number from {minimum} to 99999.")
     return int(text)
 
 
-def tag(document: AliasDocument) -> str:
+def format_etag(document: AliasDocument) -> str:
     """The ETag of an alias: the number of its document."""
     return f'"{document.number}"'
 
 
-def accepts(if_match: str | None, current: str | None) -> bool:
-    """Whether an If-Match lets a change through, where `current` is the ETag of what is there (RFC 9110, 13.1.1)."""
+def is_if_match_satisfied(if_match: str | None, current_etag: str | None) -> bool:
+    """Whether an If-Match lets a change through, where `current_etag` is the ETag of what is there (RFC 9110, 13.1.1)."""
     if if_match is None:
         return True
     if if_match.strip() == "*":
-        return current is not None
-    return current in re.findall(r'"[^"]*"', re.sub(r'W/"[^"]*"', "", if_match))  # weak ones never match
+        return current_etag is not None
+    return current_etag in re.findall(r'"[^"]*"', re.sub(r'W/"[^"]*"', "", if_match))  # weak ones never match

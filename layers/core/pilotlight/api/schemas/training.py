@@ -5,14 +5,16 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from pilotlight.contracts.manifest import Name
-from pilotlight.contracts.run import Line, Status
+from pilotlight.contracts.run import EpochRecord, RunStatus
 
-State = Literal["queued", "running", "stopping", "finished", "failed", "cancelled", "paused", "interrupted", "unknown"]
-UNDER_WAY = frozenset({"queued", "running", "stopping"})
-MOST_NODES = 16
+TrainingState = Literal[
+    "queued", "running", "stopping", "finished", "failed", "cancelled", "paused", "interrupted", "unknown"
+]
+ACTIVE_STATES = frozenset({"queued", "running", "stopping"})
+MAX_NODES = 16
 
 
-class Start(Struct, forbid_unknown_fields=True):
+class StartTrainingBody(Struct, forbid_unknown_fields=True):
     """Train a recipe: a whole one, or the name of a recipe of record; `set` changes values in it, as `--set` does.
 
     A run's name is what makes asking twice the same as asking once. With `resume`, a run that ended without a version
@@ -22,17 +24,17 @@ class Start(Struct, forbid_unknown_fields=True):
     recipe: str | dict[str, Any]
     set: Annotated[list[Annotated[str, Meta(max_length=10_000)]], Meta(max_length=100)] = []
     run: Name | None = None  # a new one is made up unless given
-    nodes: Annotated[int, Meta(ge=1, le=MOST_NODES)] = 1  # machines that train together
+    nodes: Annotated[int, Meta(ge=1, le=MAX_NODES)] = 1  # machines that train together
     resume: bool = False
 
 
-class Cancel(Struct, forbid_unknown_fields=True):
+class CancelTrainingBody(Struct, forbid_unknown_fields=True):
     """Stop a training: it saves a checkpoint first, and can be resumed."""
 
     why: Annotated[str, Meta(max_length=1000)] = "cancelled over HTTP"
 
 
-class Work(Struct, frozen=True, kw_only=True):
+class TrainingJobInfo(Struct, frozen=True, kw_only=True):
     """The job that does a training."""
 
     launcher: str  # batch: AWS Batch; local: a process beside the local gateway
@@ -45,7 +47,7 @@ class Work(Struct, frozen=True, kw_only=True):
     asked: str = ""  # RFC 3339, UTC
 
 
-class Links(Struct, frozen=True):
+class TrainingLinks(Struct, frozen=True):
     """Where to go on, from the API's root."""
 
     self: str
@@ -54,43 +56,43 @@ class Links(Struct, frozen=True):
     version: str | None = None
 
 
-class Training(Struct, frozen=True, kw_only=True):
+class TrainingSummary(Struct, frozen=True, kw_only=True):
     """A training in a few words."""
 
     run: str
     model: str
-    state: State
+    state: TrainingState
     reason: str = ""
     started: str = ""  # of its first life; RFC 3339, UTC
     heard: str = ""  # when it last said anything
     seconds: float = 0.0  # that it took so far
     epochs: int = 0  # that are over
     of: int | None = None  # at most
-    last: Line | None = None  # the newest epoch
+    last: EpochRecord | None = None  # the newest epoch
     version: str | None = None  # that came out, name:version
-    job: Work | None = None  # null where nobody has asked over HTTP
-    links: Links
+    job: TrainingJobInfo | None = None  # null where nobody has asked over HTTP
+    links: TrainingLinks
 
 
-class Course(Training, frozen=True, kw_only=True):
+class TrainingDetail(TrainingSummary, frozen=True, kw_only=True):
     """A training with all that is known of it."""
 
     recipe: str  # YAML
-    status: Status | None = None  # as the trainer says itself
-    lines: tuple[Line, ...] = ()  # an epoch in each
+    status: RunStatus | None = None  # as the trainer says itself
+    lines: tuple[EpochRecord, ...] = ()  # an epoch in each
     metrics: dict[str, float] = {}  # of the version's served variant, on the test set
     verdict: Literal["passed", "refused"] | None = None  # of the gate, on the version
 
 
-class Trainings(Struct, frozen=True):
+class TrainingList(Struct, frozen=True):
     """Trainings, those first that changed last; `next` is what `?skip=` takes to go on, null at the end."""
 
-    trainings: list[Training]
+    trainings: list[TrainingSummary]
     total: int
     next: int | None = None
 
 
-class Log(Struct, frozen=True):
+class TrainingLog(Struct, frozen=True):
     """Lines of a training's log; `next` is what `?token=` takes to go on, `ended` says that nothing will follow."""
 
     lines: list[str]

@@ -30,50 +30,50 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from pilotlight.recipes.options.part import Count, Options, Seed, Share, branch
+from pilotlight.recipes.options.part import Count, Options, Proportion, Seed, get_union_tag
 from pilotlight.recipes.options.text import TextOptions
 
-Format = Literal["csv", "parquet", "npz", "images"]
+FileFormat = Literal["csv", "parquet", "npz", "images"]
 Paths = Annotated[
     Annotated[Annotated[tuple[str, ...], Field(min_length=1)], Tag("value")]
     | Annotated[Annotated[str, Field(min_length=1)], Tag("word")],
-    Discriminator(branch),
+    Discriminator(get_union_tag),
 ]
-Side = Annotated[int, Field(ge=1, le=4096)]  # pixels
-Sides = Annotated[
-    Annotated[tuple[Side, Side], Tag("pair")] | Annotated[Side, Tag("side")],
+Pixels = Annotated[int, Field(ge=1, le=4096)]  # pixels
+ImageSize = Annotated[
+    Annotated[tuple[Pixels, Pixels], Tag("pair")] | Annotated[Pixels, Tag("side")],
     Discriminator(lambda value: "pair" if isinstance(value, list | tuple) else "side"),
 ]
-ENDINGS: dict[str, Format] = {".csv": "csv", ".parquet": "parquet", ".npz": "npz"}
+FORMAT_BY_ENDING: dict[str, FileFormat] = {".csv": "csv", ".parquet": "parquet", ".npz": "npz"}
 
 
-class Fractions(Options):
+class SplitFractions(Options):
     """How the examples are shared out; the three sum to one."""
 
-    train: Share
-    validation: Share
-    test: Share
+    train: Proportion
+    validation: Proportion
+    test: Proportion
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_sum(self) -> Self:
         total = self.train + self.validation + self.test
         if abs(total - 1) > 1e-6:
             raise ValueError(f"train, validation and test must sum to 1, not to {total:.6g}")
         return self
 
 
-class DataOptions(Options):
+class BuiltinDataOptions(Options):
     """A data set that comes along. The split has its own seed: runs of other seeds stay comparable on one test set."""
 
     name: Literal["digits", "breast-cancer", "wine", "diabetes", "topics"]
     seed: Seed = 0
-    fractions: Fractions
+    fractions: SplitFractions
     calibration: Count = 256  # examples of the training set that the quantizer sees
     text: Annotated[TextOptions | None, Field(validate_default=True)] = None  # how a text becomes tokens
 
     @field_validator("text")
     @classmethod
-    def _tokens(cls, text: TextOptions | None, info: ValidationInfo) -> TextOptions | None:
+    def _check_text(cls, text: TextOptions | None, info: ValidationInfo) -> TextOptions | None:
         if (info.data.get("name") == "topics") != (text is not None):
             raise ValueError("it must be given for topics, with a vocabulary and a window, and for nothing else")
         return text
@@ -82,15 +82,15 @@ class DataOptions(Options):
 class ImageOptions(Options):
     """What files of images are made into; null leaves them as they are, if they are all alike."""
 
-    size: Sides | None = None  # one side of a square, or height and width
+    size: ImageSize | None = None  # one side of a square, or height and width
     mode: Literal["grey", "rgb"] | None = None
 
 
-class OwnOptions(Options):
+class UserDataOptions(Options):
     """A data set of the user's own, and its split; the words are told at the top of this module."""
 
     path: Paths
-    format: Annotated[Format | None, Field(validate_default=True)] = None
+    format: Annotated[FileFormat | None, Field(validate_default=True)] = None
     target: Annotated[str | None, Field(validate_default=True)] = None
     features: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     drop: tuple[str, ...] = ()
@@ -104,13 +104,13 @@ class OwnOptions(Options):
     buffer: Count = 10_000
     held: Count = 50_000
     seed: Seed = 0
-    fractions: Fractions
+    fractions: SplitFractions
     calibration: Count | None = None  # as many of the training set as the quantizer sees; 256 where there are so many
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Every path that is named."""
-        return listed(self.path)
+        return list_paths(self.path)
 
     @property
     def name(self) -> str:
@@ -118,63 +118,63 @@ class OwnOptions(Options):
         return PurePosixPath(self.paths[0].partition("?endpoint=")[0]).name or self.paths[0]
 
     @property
-    def kind(self) -> Format:
+    def file_format(self) -> FileFormat:
         """The format, by its word or by the ending; a path without one is a folder of images."""
-        return self.format or known_by(self.path)
+        return self.format or infer_file_format(self.path)
 
     @field_validator("format")
     @classmethod
-    def _one(cls, word: Format | None, info: ValidationInfo) -> Format | None:
-        found = endings(info.data.get("path", ()))
-        if word is None and (len(found) > 1 or found - {"", *ENDINGS}):
+    def _check_format(cls, value: FileFormat | None, info: ValidationInfo) -> FileFormat | None:
+        found = get_file_endings(info.data.get("path", ()))
+        if value is None and (len(found) > 1 or found - {"", *FORMAT_BY_ENDING}):
             raise ValueError(
                 f"files that end in {', '.join(sorted(found))} are no one format; csv, parquet and npz are"
             )
-        return word
+        return value
 
     @field_validator("target")
     @classmethod
-    def _named(cls, word: str | None, info: ValidationInfo) -> str | None:
-        images = (info.data.get("format") or known_by(info.data.get("path", ()))) == "images"
-        if images == (word is not None):
+    def _check_target(cls, target: str | None, info: ValidationInfo) -> str | None:
+        images = (info.data.get("format") or infer_file_format(info.data.get("path", ()))) == "images"
+        if images == (target is not None):
             raise ValueError("it must name what is to be answered; of images that is the sub-folder, and not named")
-        return word
+        return target
 
     @field_validator("classes")
     @classmethod
-    def _no_number(cls, words: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
-        if words and info.data.get("task") == "number":
+    def _check_classes(cls, classes: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if classes and info.data.get("task") == "number":
             raise ValueError("data.task is number, which has none")
-        return words
+        return classes
 
     @field_validator("metric")
     @classmethod
-    def _of_numbers(cls, word: str | None, info: ValidationInfo) -> str | None:
-        if info.data.get("task") == "number" and word not in (None, "r2"):
+    def _check_metric(cls, metric: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("task") == "number" and metric not in (None, "r2"):
             raise ValueError("data.task is number, whose metric is r2")
-        return word
+        return metric
 
     @field_validator("streaming")
     @classmethod
-    def _of_shards(cls, streaming: bool, info: ValidationInfo) -> bool:
-        known = info.data
-        images = (known.get("format") or known_by(known.get("path", ()))) == "images"
-        if streaming and (images or known.get("missing") == "median"):
+    def _check_streaming(cls, streaming: bool, info: ValidationInfo) -> bool:
+        values = info.data
+        images = (values.get("format") or infer_file_format(values.get("path", ()))) == "images"
+        if streaming and (images or values.get("missing") == "median"):
             raise ValueError("a stream takes csv, parquet or npz, and no median, for which all must be in memory")
         return streaming
 
 
-def listed(path: str | tuple[str, ...]) -> tuple[str, ...]:
+def list_paths(path: str | tuple[str, ...]) -> tuple[str, ...]:
     """Every path that is named."""
     return (path,) if isinstance(path, str) else path
 
 
-def endings(path: str | tuple[str, ...]) -> set[str]:
+def get_file_endings(path: str | tuple[str, ...]) -> set[str]:
     """The endings of the files that are named, in small letters."""
-    return {PurePosixPath(each.partition("?endpoint=")[0]).suffix.lower() for each in listed(path)}
+    return {PurePosixPath(each.partition("?endpoint=")[0]).suffix.lower() for each in list_paths(path)}
 
 
-def known_by(path: str | tuple[str, ...]) -> Format:
+def infer_file_format(path: str | tuple[str, ...]) -> FileFormat:
     """The format that the ending says; a path without one is a folder of images."""
-    found = endings(path)
-    return ENDINGS.get(found.pop() if len(found) == 1 else "", "images")
+    found = get_file_endings(path)
+    return FORMAT_BY_ENDING.get(found.pop() if len(found) == 1 else "", "images")

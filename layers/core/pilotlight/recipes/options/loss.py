@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from pilotlight.recipes.options.part import BelowOne, Options, Positive, branch
+from pilotlight.recipes.options.part import BelowOne, Options, Positive, get_union_tag
 
 ClassWeights = Annotated[
-    Annotated[tuple[Positive, ...], Tag("value")] | Annotated[Literal["balanced"], Tag("word")], Discriminator(branch)
+    Annotated[tuple[Positive, ...], Tag("value")] | Annotated[Literal["balanced"], Tag("word")],
+    Discriminator(get_union_tag),
 ]
 
 

@@ -48,7 +48,7 @@ class TransformerOptions(Options):
     dropout: Dropout = 0.0
 
     @model_validator(mode="after")
-    def _even(self) -> Self:
+    def _check_heads(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width must be a multiple of heads, and {self.width} is none of {self.heads}")
         return self
@@ -78,7 +78,7 @@ class DecoderOptions(Options):
     epsilon: Positive = 1e-5  # added to the mean square that RMSNorm divides by
 
     @model_validator(mode="after")
-    def _even(self) -> Self:
+    def _check_heads(self) -> Self:
         if self.width % (2 * self.heads):
             raise ValueError(
                 f"width must be an even multiple of heads, and {self.width} is none of {self.heads}: "

@@ -7,7 +7,7 @@ from pydantic import Field
 from pilotlight.recipes.options.part import BelowOne, NotNegative, Options, Positive
 
 
-class Stepping(Options):
+class BaseOptimiserOptions(Options):
     """What every optimiser is told, but for `weight_decay`, which each declares behind its own words.
 
     That is the order in which recipes are kept, and by which a run that goes on knows its own. Of which kind the decay
@@ -18,14 +18,14 @@ class Stepping(Options):
     learning_rate: Positive
 
 
-class DescentOptions(Stepping):
+class DescentOptions(BaseOptimiserOptions):
     """Plain gradient steps: `gd` on the whole training set at once, `sgd` on batches."""
 
     name: Literal["gd", "sgd"]
     weight_decay: NotNegative = 0.0
 
 
-class MomentumOptions(Stepping):
+class MomentumOptions(BaseOptimiserOptions):
     """Steps along an average of gradients that starts at zero."""
 
     name: Literal["momentum"]
@@ -33,14 +33,14 @@ class MomentumOptions(Stepping):
     weight_decay: NotNegative = 0.0
 
 
-class AdagradOptions(Stepping):
+class AdagradOptions(BaseOptimiserOptions):
     """Steps divided by the root of the sum of all squared gradients."""
 
     name: Literal["adagrad"]
     weight_decay: NotNegative = 0.0
 
 
-class RmspropOptions(Stepping):
+class RmspropOptions(BaseOptimiserOptions):
     """Steps divided by the root of an average of squared gradients, with the lecture's default."""
 
     name: Literal["rmsprop"]
@@ -48,7 +48,7 @@ class RmspropOptions(Stepping):
     weight_decay: NotNegative = 0.0
 
 
-class AdamOptions(Stepping):
+class AdamOptions(BaseOptimiserOptions):
     """Adam, with the paper's defaults."""
 
     name: Literal["adam"]
@@ -56,7 +56,7 @@ class AdamOptions(Stepping):
     weight_decay: NotNegative = 0.0
 
 
-class AdamwOptions(Stepping):
+class AdamwOptions(BaseOptimiserOptions):
     """Adam with decoupled weight decay, with torch's defaults."""
 
     name: Literal["adamw"]

@@ -4,38 +4,38 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pilotlight.recipes.options.part import BelowOne, Options, Share
+from pilotlight.recipes.options.part import BelowOne, Options, Proportion
 
 
-class Warming(Options):
+class BaseScheduleOptions(Options):
     """What every schedule is told: the learning rate rises linearly over the first share of all steps."""
 
     name: str
     warmup: BelowOne = 0.0
 
 
-class ConstantOptions(Warming):
+class ConstantOptions(BaseScheduleOptions):
     """The learning rate as it is."""
 
     name: Literal["constant"]
 
 
-class StepOptions(Warming):
+class StepOptions(BaseScheduleOptions):
     """The learning rate times `gamma` after each share `every` of all steps."""
 
     name: Literal["step"]
-    every: Share
-    gamma: Share
+    every: Proportion
+    gamma: Proportion
 
 
-class ExponentialOptions(Warming):
+class ExponentialOptions(BaseScheduleOptions):
     """By the same ratio at every step, down to `floor` times the learning rate."""
 
     name: Literal["exponential"]
     floor: Annotated[float, Field(gt=0, le=1)]
 
 
-class CosineOptions(Warming):
+class CosineOptions(BaseScheduleOptions):
     """Half a cosine down to `floor` times the learning rate."""
 
     name: Literal["cosine"]

@@ -18,12 +18,12 @@ class TextOptions(Options):
     stride: Count | None = None  # tokens from one training window to the next; null: a window's length
 
     @model_validator(mode="after")
-    def _gapless(self) -> Self:
-        if self.step > self.window:
+    def _check_stride(self) -> Self:
+        if self.effective_stride > self.window:
             raise ValueError(f"stride must be at most the window's {self.window} tokens, else some are never learned")
         return self
 
     @property
-    def step(self) -> int:
+    def effective_stride(self) -> int:
         """Tokens from one training window to the next."""
         return self.stride or self.window
