@@ -67,7 +67,7 @@ def lengthen(data: bytes) -> bytes:
     return data + b"\0"
 
 
-@pytest.mark.parametrize("way", ["model", "manifest"])
+@pytest.mark.parametrize("way", ["get_model", "resolve_manifest"])
 def test_a_version_that_is_deleted_is_gone_as_soon_as_a_move_would_be_seen(rig: Rig, way: str) -> None:
     fakes.publish(rig.registry, of="square")
     named, ask = ModelReference("double", 2), getattr(rig.catalog, way)

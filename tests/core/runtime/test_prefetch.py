@@ -194,7 +194,7 @@ def test_who_asks_while_it_is_being_opened_waits_for_that(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "look"), [(AliasCache, "known"), (ModelCache, "get"), (ModelManager, "raise_if_refused")]
+    ("owner", "look"), [(AliasCache, "get_cached"), (ModelCache, "get"), (ModelManager, "raise_if_refused")]
 )
 @pytest.mark.parametrize(("rotten", "expected"), [(False, 9), (True, 6)])
 def test_what_is_opened_between_a_look_and_the_load_is_not_opened_again(
