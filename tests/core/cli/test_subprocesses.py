@@ -13,8 +13,8 @@ from pilotlight.cli.subprocesses import run_command
 ROOT = Path(__file__).parents[3]
 RUN = """
 import os, sys
-from pilotlight.cli.subprocesses import call
-sys.exit(call([sys.executable, "-c", sys.argv[1]], os.environ))
+from pilotlight.cli.subprocesses import run_command
+sys.exit(run_command([sys.executable, "-c", sys.argv[1]], os.environ))
 """
 WAIT = """
 import signal, sys, time

@@ -57,7 +57,7 @@ def test_nothing_to_download_is_not_found(store: ObjectStore, tmp_path: Path) ->
 @pytest.mark.usefixtures("small_parts")
 def test_a_part_that_fails_fails_the_download(tmp_path: Path) -> None:
     class Failing(ObjectStore):
-        def part(self, path: str, fd: int, start: int, end: int) -> int:
+        def copy_range(self, path: str, fd: int, start: int, end: int) -> int:
             if start == 3000:
                 raise StoreError("connection reset")
             return super().copy_range(path, fd, start, end)

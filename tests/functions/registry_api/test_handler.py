@@ -108,7 +108,7 @@ def test_a_model_whose_publisher_died_before_its_aliases_is_told(handle: Router,
 
 def test_who_loses_the_race_is_told(registry: Registry) -> None:
     class Racing(Registry):
-        def suspend(self, name: str, alias: str, *, by: str, reason: str) -> AliasDocument:
+        def suspend_alias(self, name: str, alias: str, *, actor: str, reason: str) -> AliasDocument:
             raise ChangedError("was changed by somebody else; read it again.")
 
     handle = Router(RepositoryEndpoints(Racing(registry.store)).routes())

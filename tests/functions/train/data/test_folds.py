@@ -80,7 +80,7 @@ def test_cross_validation_goes_on_at_its_next_fold() -> None:
                 raise KeyboardInterrupt
             return super().show_epoch(epoch, of)
 
-    calls: dict[str, Any] = {"recipe": recipe, "store": store, "name": "r"}
+    calls: dict[str, Any] = {"recipe": recipe, "store": store, "run_name": "r"}
     with pytest.raises(KeyboardInterrupt):
         run_recipe(progress=Breaking(silence().console), **calls)
     outcome = run_recipe(progress=silence(), **calls)

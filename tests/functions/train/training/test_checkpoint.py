@@ -197,10 +197,10 @@ def kept(
     keeper = CheckpointPolicy(store, options, interruption, lambda _: None, clock)
 
     class Ticking(StopAt):
-        def newest(self) -> TrainerState | None:
+        def load_newest(self) -> TrainerState | None:
             return keeper.load_newest()
 
-        def boundary(self, trainer: Trainer) -> None:
+        def on_step_end(self, trainer: Trainer) -> None:
             clock.tick(1)
             keeper.on_step_end(trainer)
 
