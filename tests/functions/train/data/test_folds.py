@@ -74,7 +74,7 @@ def test_cross_validation_goes_on_at_its_next_fold() -> None:
     seen = list[Epoch]()
 
     class Breaking(ProgressReporter):
-        def epoch(self, epoch: Epoch, of: int) -> float:
+        def show_epoch(self, epoch: Epoch, of: int) -> float:
             seen.append(epoch)
             if len(seen) == stops:
                 raise KeyboardInterrupt
