@@ -20,18 +20,18 @@ ERRORS = Console(stderr=True, highlight=False)
 StoreOption = Annotated[
     str,
     typer.Option(
-        "--store", envvar="PILOTLIGHT_STORE", metavar="LOCAL_URL", help="s3://bucket/prefix, file:///folder, a folder."
+        "--store", envvar="PILOTLIGHT_STORE", metavar="URL", help="s3://bucket/prefix, file:///folder, a folder."
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 UrlOption = Annotated[
-    str, typer.Option("--url", metavar="LOCAL_URL", help="Of the server, with its stage if it has one.")
+    str, typer.Option("--url", metavar="URL", help="Of the server, with its stage if it has one.")
 ]
 ServerOption = Annotated[
     str | None,
     typer.Option(
         "--url",
-        metavar="LOCAL_URL",
+        metavar="URL",
         help="Of a server to ask instead of a store; PILOTLIGHT_API_KEY, _TOKEN or _AUTH=iam open it.",
     ),
 ]
