@@ -2,5 +2,5 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("uvicorn") else ["local", "cli", "doctor", "test_client.py", "test_credentials.py"]
+collect_ignore = [] if find_spec("uvicorn") else ["local", "cli", "client", "doctor"]
 collect_ignore += [] if find_spec("scipy") else ["drift/test_statistics.py"]

@@ -24,9 +24,7 @@ StoreOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-UrlOption = Annotated[
-    str, typer.Option("--url", metavar="URL", help="Of the server, with its stage if it has one.")
-]
+UrlOption = Annotated[str, typer.Option("--url", metavar="URL", help="Of the server, with its stage if it has one.")]
 ServerOption = Annotated[
     str | None,
     typer.Option(
