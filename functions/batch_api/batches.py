@@ -62,7 +62,7 @@ class BatchEndpoints:
 
     def create(self, request: Request) -> Response:
         """Order a batch. Nobody waits for it; what is wrong with its file is told by its state."""
-        body = read_json_body(request, CreateBatchBody)
+        body = read_json_body(request, CreateBatchBody, "NewBatch")
         parse_model_endpoint(body.endpoint)
         self._file_store.find_file(body.input_file_id)
         name = self._idempotency_keys.reserve_id(request, json.encode(body))

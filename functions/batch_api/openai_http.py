@@ -30,12 +30,12 @@ def to_openai_error(status: int, message: str, **headers: str) -> Response:
     return Response.json({"error": {"message": message, "type": kind, "param": None, "code": None}}, status, **headers)
 
 
-def read_json_body(request: Request, kind: type[Body]) -> Body:
-    """A JSON body as what it should be."""
+def read_json_body(request: Request, kind: type[Body], what: str) -> Body:
+    """Decode a JSON body; `InvalidInputError` calls it `what`, so that no class's name reaches a caller."""
     try:
         return msgspec.json.decode(request.body or b"{}", type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise InvalidInputError(f"The body is no {kind.__name__}: {exc}.") from exc
+        raise InvalidInputError(f"The body is no {what}: {exc}.") from exc
 
 
 def parse_multipart_form(request: Request, name: str) -> MultipartForm:

@@ -46,7 +46,7 @@ class UploadEndpoints:
 
     def create(self, request: Request) -> Response:
         """Announce a file."""
-        body = read_json_body(request, CreateUploadBody)
+        body = read_json_body(request, CreateUploadBody, "NewUpload")
         name = self._idempotency_keys.reserve_id(request, json.encode(body))
         upload_record = Upload(
             id=name,
@@ -86,7 +86,7 @@ class UploadEndpoints:
         """
         upload_record, body = (
             self._read_upload(request.parameters["upload"]),
-            read_json_body(request, CompleteUploadBody),
+            read_json_body(request, CompleteUploadBody, "Complete"),
         )
         if (existing := self._find_file(upload_record)) is not None:
             return Response.json(self._to_upload_object(upload_record, existing))

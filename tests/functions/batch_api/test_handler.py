@@ -192,7 +192,7 @@ def test_a_batch_that_is_wrong_is_refused_before_a_line_is_answered(
         ({"input_file_id": "f", "endpoint": "/v2/models/../infer"}, "is not a"),
         ({"input_file_id": "f", "endpoint": "/v2/models/double/infer", "completion_window": "1d"}, "completion_window"),
         ({"input_file_id": "f", "endpoint": "/v2/models/double/infer", "metadata": {"a": "b" * 513}}, "metadata"),
-        (b"{", "no CreateBatchBody"),
+        (b"{", "no NewBatch"),
     ],
 )
 def test_an_order_that_is_wrong_is_refused_at_once(place: Place, body: Any, hint: str) -> None:  # noqa: ANN401 - any JSON
