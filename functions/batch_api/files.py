@@ -91,8 +91,10 @@ class FileEndpoints:
             url = self._presigner.presign_download(stored_file.path, f"{stored_file.file_object.id}.jsonl")
             return Response(302, b"", {"location": url})
         raise TooLargeError(
-            f"The file has {stored_file.file_object.bytes:,} bytes, and an answer may have {MAX_INLINE_BYTES:,}. It lies at "
-            f"{stored_file.file_object.s3_uri}; over HTTP ask for it in parts, with the header Range: bytes=0-{MAX_INLINE_BYTES - 1}."
+            f"The file has {stored_file.file_object.bytes:,} bytes, and an answer may have {MAX_INLINE_BYTES:,}. It "
+            "lies at "
+            f"{stored_file.file_object.s3_uri}; over HTTP ask for it in parts, with the header Range: "
+            f"bytes=0-{MAX_INLINE_BYTES - 1}."
         )
 
     def _get_range(self, stored_file: StoredFile, first: int, last: int) -> Response:

@@ -26,9 +26,10 @@ class NightlyReporter:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def report_versions(self, deadline: float) -> Iterator[str]:
-        """A sentence for each version; `deadline` is on time.monotonic's clock. What is not reached comes first next time.
+        """Report on each version in a sentence, until `deadline` on time.monotonic's clock.
 
-        One version's failure is not the others'; all are tried, and said, before it is over.
+        What is not reached comes first next time. One version's failure is not the others'; all are tried,
+        and said, before it is over.
         """
         hashing.load_hash_key(self.registry.store)  # predict may read it, not make it
         until = truncate_to_hour(self.clock() - LATE_WRITES)

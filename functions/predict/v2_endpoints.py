@@ -129,7 +129,7 @@ class V2Endpoints:
     def _route_by_traffic_split(
         self, request: Request, reference: ModelReference, run_inference: InferenceFunction
     ) -> Response:
-        """The answer of whichever version the alias's shares send this caller to, when it is put to that by `run_inference`."""
+        """Answer by `run_inference` of the version that the alias's shares send this caller to."""
         caller, on_inference = request.headers.get(CALLER_HEADER) or request.id, self._get_capture_callback(request)
         return self._traffic_router.route_request(
             reference,

@@ -156,7 +156,8 @@ def run_stages(
                 network, graphs["fp32"], splits.validation.inputs, recipe.export.tolerance
             )
             say(
-                f"within {parity_result.max_abs:.2g} of the model at batches {', '.join(map(str, parity_result.batches))}"
+                f"within {parity_result.max_abs:.2g} of the model at batches "
+                f"{', '.join(map(str, parity_result.batches))}"
             )
             if parity_result.lengths:
                 say(f"each at lengths {', '.join(map(str, parity_result.lengths))}")

@@ -64,7 +64,8 @@ class ProgressReporter:
         left = estimate_remaining_s(self._epoch_seconds, epoch.number, total_epochs)
         time_left = format_time_left(left) if len(self._epoch_seconds) > 1 or epoch.seconds > WARM_UP_S else ""
         line = (
-            f"epoch {epoch.number:>3}/{total_epochs}  loss {epoch.train_loss:.4f}, validation {epoch.validation_loss:.4f}, "
+            f"epoch {epoch.number:>3}/{total_epochs}  loss {epoch.train_loss:.4f}, validation "
+            f"{epoch.validation_loss:.4f}, "
             f"{epoch.metric} {format_metric(epoch.metric, epoch.validation_accuracy)}, "
             f"learning rate {epoch.learning_rate:.2e}, {format_speed(epoch.examples_per_s, epoch.tokens_per_s)}"
             f"{'' if epoch.mfu is None else f', MFU {epoch.mfu:.1%}'}{time_left}"
@@ -91,7 +92,8 @@ class ProgressReporter:
         answers = examples * trainer.targets_per_example
         line = (
             f"epoch {done + 1:>3}/{total_epochs}  step {trainer.totals.batch_count:,} of {len(trainer.batch_sizes):,}, "
-            f"loss {float(trainer.totals.sums['loss']) / answers:.4f} so far, learning rate {trainer.learning_rate:.2e}, "
+            f"loss {float(trainer.totals.sums['loss']) / answers:.4f} so far, learning rate "
+            f"{trainer.learning_rate:.2e}, "
             f"{format_speed(examples / passed, answers / passed if answers > examples else 0)}"
             f"{format_time_left(estimate_remaining_s(seconds, done + share, total_epochs))}"
         )

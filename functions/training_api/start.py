@@ -53,7 +53,8 @@ class TrainingStarter:
             differences = find_differing_keys(parse_stored_recipe(self.store.get(key).data.decode(), key), recipe)
             if differences:
                 raise ConflictError(
-                    f"The run {run!r} was started with another recipe: {', '.join(differences)} differ; send that recipe "
+                    f"The run {run!r} was started with another recipe: {', '.join(differences)} differ; send that "
+                    "recipe "
                     "again, or give another run."
                 ) from None
 
@@ -78,7 +79,8 @@ class TrainingStarter:
         if not self._is_over(job):
             if job.nodes != training_request.nodes:
                 raise ConflictError(
-                    f"The run {training_request.run!r} is under way on {job.nodes} nodes, not on {training_request.nodes}."
+                    f"The run {training_request.run!r} is under way on {job.nodes} nodes, not on "
+                    f"{training_request.nodes}."
                 )
             return False
         if not job.id:

@@ -326,7 +326,10 @@ class Mutation:
 
 
 MUTATIONS: tuple[Mutation, ...] = (
-    Mutation(requests_are_not_logged, Router, "dispatch", "type(exc).__name__, format_traceback(exc)", "exc, format_traceback(exc)"),
+    Mutation(
+        requests_are_not_logged, Router, "dispatch",
+        "type(exc).__name__, format_traceback(exc)", "exc, format_traceback(exc)",
+    ),
     Mutation(requests_are_not_logged, Router, "dispatch", 'event.get("resource")', "event"),
     Mutation(requests_are_not_logged, Router, "dispatch", "LOG.error(", "LOG.exception("),
     Mutation(
@@ -337,7 +340,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         messages_are_not_logged, handler.BatchWorker, "_handle_record",
         "type(exc).__name__ if isinstance(exc, InvalidInputError) else str(exc)", "str(exc)",
     ),
-    Mutation(messages_are_not_logged, handler.BatchWorker, "_handle_record", "type(exc).__name__, format_traceback", "exc, format_traceback"),
+    Mutation(
+        messages_are_not_logged, handler.BatchWorker, "_handle_record",
+        "type(exc).__name__, format_traceback", "exc, format_traceback",
+    ),
     Mutation(messages_are_not_logged, handler.BatchWorker, "_handle_bus_message", "{type(exc).__name__}", "{exc}"),
     Mutation(messages_are_not_logged, handler.BatchWorker, "_handle_bus_message", "from None", "from exc"),
     Mutation(tokens_are_not_logged, JwtAuthorizer, "__call__", 'refused: %s", exc', 'refused: %s", event'),
@@ -356,18 +362,33 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(only_right_tokens_are_believed, bearer, "_read_tenant", "TENANT.fullmatch(tenant) is None", "False"),
     Mutation(only_right_tokens_are_believed, issuer, "_check_https_url", 'parts.scheme != "https" or ', ""),
     Mutation(tokens_open_the_routes_of_their_scopes, policy, "list_resources", "{verb}{path}", "*{path}"),
-    Mutation(tokens_open_the_routes_of_their_scopes, policy, "list_resources", "in sorted(scopes)", 'in ("infer", "admin")'),
+    Mutation(
+        tokens_open_the_routes_of_their_scopes, policy, "list_resources",
+        "in sorted(scopes)", 'in ("infer", "admin")',
+    ),
     Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", "not uri.startswith(inbox)", "False"),
     Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", 'f"{store_url}/inbox/"', 'f"{store_url}"'),
     Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", '("", ".", "..")', '("", ".")'),
     Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", '("", ".", "..")', '(".", "..")'),
     Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", "not inbox_file.path.isprintable()", "False"),
-    Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", "(MESSAGES_FOLDER, RESULTS_FOLDER)", "RESULTS_FOLDER"),
-    Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", "(MESSAGES_FOLDER, RESULTS_FOLDER)", "MESSAGES_FOLDER"),
+    Mutation(
+        only_files_of_the_inbox_are_read, paths, "parse_inbox_uri",
+        "(MESSAGES_FOLDER, RESULTS_FOLDER)", "RESULTS_FOLDER",
+    ),
+    Mutation(
+        only_files_of_the_inbox_are_read, paths, "parse_inbox_uri",
+        "(MESSAGES_FOLDER, RESULTS_FOLDER)", "MESSAGES_FOLDER",
+    ),
     Mutation(results_lie_in_the_outbox, paths, "InboxFile", 'f"outbox/{inner', 'f"{inner'),
-    Mutation(answers_to_messages_have_names_of_their_own, queue_messages, "to_object_name", "[A-Za-z0-9._-]{0,127}", ".{0,127}"),
+    Mutation(
+        answers_to_messages_have_names_of_their_own, queue_messages, "to_object_name",
+        "[A-Za-z0-9._-]{0,127}", ".{0,127}",
+    ),
     Mutation(answers_to_messages_have_names_of_their_own, queue_messages, "to_object_name", "{0,127}", "*"),
-    Mutation(answers_go_to_allowed_queues_alone, Dispatcher, "check_reply_queue", "queue not in self._allowed", "not queue"),
+    Mutation(
+        answers_go_to_allowed_queues_alone, Dispatcher, "check_reply_queue",
+        "queue not in self._allowed", "not queue",
+    ),
     Mutation(names_are_no_paths, manifest, "check_name", "re.fullmatch(NAME_PATTERN, name) is None or ", ""),
     Mutation(
         names_are_no_paths, manifest, "check_name",

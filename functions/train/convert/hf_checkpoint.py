@@ -108,7 +108,8 @@ def parse_encoder_config(folder: Path, config: Mapping[str, Any]) -> EncoderConf
     kind, file = config.get("model_type"), folder / "config.json"
     if kind not in ENCODER_KINDS:
         raise InvalidInputError(
-            f"{file} is of a {kind!r} model; {', '.join(ENCODER_KINDS)} are read. Export others to ONNX, and publish that."
+            f"{file} is of a {kind!r} model; {', '.join(ENCODER_KINDS)} are read. Export others to ONNX, and publish "
+            "that."
         )
     heads = [str(one) for one in config.get("architectures") or [] if str(one).endswith(UNSUPPORTED_HEADS)]
     if heads:
@@ -167,7 +168,8 @@ def load_encoder(folder: Path, encoder_config: EncoderConfig) -> TransformerEnco
     for name, empty in expected.items():
         if name not in checkpoint_weights:
             raise InvalidInputError(
-                f"{folder} has no weights for {name} of a {encoder_config.kind}; it has {len(checkpoint_weights)} known ones."
+                f"{folder} has no weights for {name} of a {encoder_config.kind}; it has {len(checkpoint_weights)} "
+                "known ones."
             )
         if checkpoint_weights[name].shape != empty.shape:
             shapes = f"{list(checkpoint_weights[name].shape)}, config.json asks for {list(empty.shape)}"

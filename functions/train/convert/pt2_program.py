@@ -62,7 +62,8 @@ def prepare_module(module: nn.Module, inputs: Sequence[Tensor], source_name: str
         )
     if torch.bfloat16 in {one.dtype for one in (*original.parameters(), *inputs)}:
         raise InvalidInputError(
-            f"{source_name} computes in bfloat16, for which onnxruntime lacks most operators on a CPU; call .float() on the "
+            f"{source_name} computes in bfloat16, for which onnxruntime lacks most operators on a CPU; call .float() "
+            "on the "
             "module and its example inputs."
         )
     return deepcopy(original).cpu().eval().requires_grad_(False)

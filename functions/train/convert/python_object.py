@@ -44,7 +44,8 @@ def parse_module_and_inputs(result: Any, source_name: str) -> tuple[nn.Module, t
         if isinstance(inputs, Sequence) and inputs and all(isinstance(one, Tensor) for one in inputs):
             return result[0], tuple(inputs)
     raise InvalidInputError(
-        f"{source_name} gives a {type(result).__name__}; it must give (torch.nn.Module, example inputs as tensors), or a fitted "
+        f"{source_name} gives a {type(result).__name__}; it must give (torch.nn.Module, example inputs as tensors), "
+        "or a fitted "
         "scikit-learn estimator."
     )
 

@@ -58,7 +58,8 @@ def detect_columns(estimator: Any, source_name: str) -> EstimatorColumns:  # noq
         raise InvalidInputError(f"{source_name} is not fitted; call fit before it is published.") from exc
     if vectorizer := find_text_vectorizer(estimator):
         raise InvalidInputError(
-            f"{source_name} holds a {vectorizer}, which takes whole texts; vectorize them before, and publish the estimator "
+            f"{source_name} holds a {vectorizer}, which takes whole texts; vectorize them before, and publish the "
+            "estimator "
             "of their numbers, or a checkpoint with its tokenizer."
         )
     width = getattr(estimator, "n_features_in_", None)

@@ -177,7 +177,8 @@ def check_single_target(estimator: Any, input_columns: EstimatorColumns, feed: F
     answers = call_estimator(estimator.predict, input_columns, feed)
     if answers.ndim > 1:
         raise InvalidInputError(
-            f"{source_name} answers {answers.shape[1]} targets at once; fit an estimator for each, and publish them apart."
+            f"{source_name} answers {answers.shape[1]} targets at once; fit an estimator for each, and publish them "
+            "apart."
         )
 
 
@@ -205,7 +206,8 @@ def call_estimator(method: Callable[[Any], Any], input_columns: EstimatorColumns
         return np.asarray(method(build_rows(input_columns, feed)))
     except (ValueError, TypeError) as exc:
         raise InvalidInputError(
-            f"The estimator refuses rows of {list(input_columns.names)} that were made up to compare it with its graph: "
+            f"The estimator refuses rows of {list(input_columns.names)} that were made up to compare it with its "
+            "graph: "
             f"{shorten_message(exc)}."
         ) from exc
 

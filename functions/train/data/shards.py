@@ -123,7 +123,7 @@ def assign_sets(first_example: int, count: int, options: UserDataOptions) -> Arr
 
 
 def generate_uniform(seed: int, first_example: int, count: int, salt: int = 0) -> Array:
-    """For examples from number `first_example` on, numbers spread evenly over [0, 1) that hang on seed, salt and number alone.
+    """Draw a number in [0, 1) for each example from `first_example` on, by seed, salt and its number alone.
 
     SplitMix64: Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014.
     """

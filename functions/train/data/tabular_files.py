@@ -169,7 +169,8 @@ def encode_category_column(column: Any, name: str, origin: RowOrigins) -> tuple[
         raise InvalidInputError(f"{said}, where others say numbers; mend it, or leave it empty.")
     if len(words) > MAX_CATEGORIES:
         raise InvalidInputError(
-            f"{origin.file_names[0]}: column {name!r} holds {len(words)} different texts, such as {words[0][:40]!r}; with "
+            f"{origin.file_names[0]}: column {name!r} holds {len(words)} different texts, such as {words[0][:40]!r}; "
+            "with "
             f"more than {MAX_CATEGORIES} it is no category: name it under data.drop."
         )
     codes = pc.index_in(column, pa.array(words, column.type)).cast(pa.float64())

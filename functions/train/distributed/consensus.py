@@ -26,7 +26,8 @@ def check_same_data(process_group: ProcessGroup, splits: Splits, name: str) -> N
     main_sha256 = process_group.broadcast_bytes(splits.sha256.encode()).decode()
     if main_sha256 != splits.sha256:
         raise InvalidInputError(
-            f"The data {name} has the sha256 {splits.sha256} in process {process_group.rank} and {main_sha256} in the lead; all "
+            f"The data {name} has the sha256 {splits.sha256} in process {process_group.rank} and {main_sha256} in the "
+            "lead; all "
             "must read the same."
         )
 

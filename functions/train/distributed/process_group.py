@@ -129,7 +129,8 @@ def join_process_group(environment: Mapping[str, str] = os.environ) -> Iterator[
         if not (distributed.is_initialized() and any(word in str(exc) for word in LOST_PROCESS_WORDS)):
             raise
         raise LostProcessError(
-            f"Process {process_group.rank} of {process_group.size} lost one of the others; what that one said is above. "
+            f"Process {process_group.rank} of {process_group.size} lost one of the others; what that one said is "
+            "above. "
             "Start the same run again, and it goes on from its last checkpoint."
         ) from exc
     finally:

@@ -238,7 +238,8 @@ def format_details(report: QuantizationReport) -> str:
     if diagnosis.regression:
         rows = [(share, f"{value:+.4g}") for share, value in diagnosis.regression.quantiles.items()]
         columns = "share of residuals below", "answer minus truth"
-        return f"### Residuals\n\n{format_markdown_table(columns, rows)}\n\n![Answers against the truth](predictions.png)\n"
+        table = format_markdown_table(columns, rows)
+        return f"### Residuals\n\n{table}\n\n![Answers against the truth](predictions.png)\n"
     return ""
 
 
@@ -280,7 +281,8 @@ def describe_quantization(report: QuantizationReport) -> Iterable[str]:
         yield "It is not quantized: fp32 is served, for the reason above."
     else:
         yield (
-            f"Against fp32, {report.serve} loses {definition.format_difference(report.points_lost, report.metric)}, of a budget of "
+            f"Against fp32, {report.serve} loses {definition.format_difference(report.points_lost, report.metric)}, "
+            "of a budget of "
             f"{report.budget:.{definition.decimals}f}; {describe_agreement(report)}."
         )
 
@@ -304,7 +306,8 @@ def describe_uncertainty(diagnosis: ClassificationDiagnosis, report: Quantizatio
     calibration = diagnosis.calibration
     mood = "too sure" if calibration.confidence > calibration.accuracy else "not sure enough"
     yield (
-        f"Softmax of the logits is off by {100 * calibration.ece:.1f} points on average (expected calibration error); the "
+        f"Softmax of the logits is off by {100 * calibration.ece:.1f} points on average (expected calibration error); "
+        "the "
         f"model is {mood}, by {100 * abs(calibration.confidence - calibration.accuracy):.1f} points in the mean."
     )
 
@@ -316,7 +319,8 @@ def describe_class_problems(diagnosis: ClassificationDiagnosis) -> Iterable[str]
         names = format_name_list([f"{one.name} ({one.support})" for one in rare])
         yield f"Fewer than {FEW_EXAMPLES} test examples stand behind the figures of {names}."
     if diagnosis.collapsed:
-        yield f"It never answers {format_name_list(diagnosis.collapsed)}, though they occur: these classes have collapsed."
+        names = format_name_list(diagnosis.collapsed)
+        yield f"It never answers {names}, though they occur: these classes have collapsed."
     if diagnosis.worst:
         mixed = [f"{one.actual} for {one.taken_for} ({one.count})" for one in diagnosis.worst[:3]]
         yield f"It most often takes {', '.join(mixed)}."

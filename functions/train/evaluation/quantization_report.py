@@ -168,7 +168,8 @@ def build_report_table(report: QuantizationReport) -> RenderableType:
     rows.add_row(*build_comparison_row(report))
     return Group(
         rows,
-        f"{report.evaluation.examples} test examples: {format_agreement(report)}, outputs at most {report.max_abs:.3g} apart.",
+        f"{report.evaluation.examples} test examples: {format_agreement(report)}, outputs at most "
+        f"{report.max_abs:.3g} apart.",
         *([format_baseline_comparison(report.baseline, report)] if report.baseline else []),
         *(f"{'held' if rung.holds else 'fell'}: {rung.plan}; {rung.why}." for rung in report.rungs),
         f"{LATENCY_ROUNDS} single requests each, in turn, on {report.machine}.",

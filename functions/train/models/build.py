@@ -100,7 +100,7 @@ def restore_scale(model: nn.Module, train: Dataset) -> nn.Module:
 def find_scaling(
     model: nn.Module, layer_type: type["Standardise | Rescale"], column_names: Sequence[str]
 ) -> Standardization | None:
-    """The constants of a model's first or last step, with the names `column_names` what they scale; None without such a step."""
+    """The constants of a model's first or last step, which scales `column_names`; None without such a step."""
     for part in model.modules():
         if isinstance(part, layer_type):
             mean, deviation = (tuple(part.get_buffer(name).flatten().tolist()) for name in ("mean", "deviation"))

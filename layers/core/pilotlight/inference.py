@@ -70,7 +70,7 @@ def run_inference(
     stored_outputs: StoredOutputs | None = None,
     on_inference: InferenceCallback | None = None,
 ) -> InferenceResult[Response]:
-    """The steps before the graph, the graph, those behind it, arrays to bytes; `on_inference` is shown what went through it."""
+    """Run the steps before the graph, the graph and those behind it; `on_inference` is shown what went through."""
     output_names = [output.name for output in request.outputs]
     feeds = processing.preprocess_inputs(model.manifest, request.tensors, model.assets)
     call.mark_decoded(count_examples(model.manifest, feeds))

@@ -63,9 +63,11 @@ def test_a_table_comes_by_columns_or_at_once_or_raw() -> None:
         (fakes.stepped(None, ClassificationPostprocessing(output="logits", top=3), OF),
          [("label", "BYTES", [-1, 3]), ("probability", "FP32", [-1, 3])]),
         (fakes.stepped(None, RegressionPostprocessing(output="logits"), OF), [("prediction", "FP32", [-1, 10])]),
-        (fakes.stepped(None, RegressionPostprocessing(output="y"), ((PIXELS,), (TensorSpec("y", "FP32", ("batch", 1)),))),
+        (fakes.stepped(None, RegressionPostprocessing(output="y"),
+                       ((PIXELS,), (TensorSpec("y", "FP32", ("batch", 1)),))),
          [("prediction", "FP32", [-1])]),
-        (fakes.stepped(TextPreprocessing(), EmbeddingPostprocessing(output="h"), ((PIXELS,), (TensorSpec("h", "FP32", ("batch", "n", 384)),))),
+        (fakes.stepped(TextPreprocessing(), EmbeddingPostprocessing(output="h"),
+                       ((PIXELS,), (TensorSpec("h", "FP32", ("batch", "n", 384)),))),
          [("embedding", "FP32", [-1, 384])]),
     ],
 )  # fmt: skip

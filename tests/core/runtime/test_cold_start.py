@@ -24,7 +24,10 @@ def test_numpy_works_as_ever_and_starts_no_threads() -> None:
 
 
 def test_a_variable_that_is_set_already_is_the_users() -> None:
-    code = "import os; from pilotlight.runtime import cold_start as i; i.begin_imports(); print(os.environ[i.BLAS_THREADS])"
+    code = (
+        "import os; from pilotlight.runtime import cold_start as i; i.begin_imports(); "
+        "print(os.environ[i.BLAS_THREADS])"
+    )
     environment = {"PYTHONPATH": str(ROOT / "layers/core"), "OPENBLAS_NUM_THREADS": "4"}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "4"

@@ -43,7 +43,10 @@ def test_a_process_that_has_ended_holds_nothing() -> None:
 
 
 def test_the_peak_outlives_what_made_it() -> None:
-    code = "from pilotlight.runtime import process_memory; x = b'x' * (64 << 20); del x; print(process_memory.peak_resident_bytes())"
+    code = (
+        "from pilotlight.runtime import process_memory; x = b'x' * (64 << 20); del x; "
+        "print(process_memory.peak_resident_bytes())"
+    )
     path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     said = subprocess.run([sys.executable, "-c", code], env=path, capture_output=True, text=True, check=True).stdout
     assert 64 * MIB < int(said) < 256 * MIB

@@ -62,7 +62,8 @@ def test_a_training_from_start_to_stop(local: LocalLauncher, tmp_path: Path) -> 
 def test_a_training_outlives_who_started_it(local: LocalLauncher, tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from functions.training_api.local_launcher import LocalLauncher; "
-        f"print(LocalLauncher({str(tmp_path / 'store')!r}, Path({str(tmp_path / 'trainings')!r})).start_job('monday', 1))"
+        f"print(LocalLauncher({str(tmp_path / 'store')!r}, Path({str(tmp_path / 'trainings')!r})).start_job('monday', "
+        "1))"
     )
     # The real launcher in another process, whose own path has the checkout before the fake job.
     root = Path(__file__).parents[3]

@@ -1,7 +1,8 @@
 """Keyed hashes of what may be recognised but not read (HMAC-SHA256, RFC 2104).
 
-A plain hash of a postcode is undone by hashing all postcodes; so there is a key, in the store at `KEY_PATH`, which those who
-may read captures alone cannot reach. Where nobody has made it yet, and this one may not, nothing is hashed but dropped.
+A plain hash of a postcode is undone by hashing all postcodes; so there is a key, in the store at `KEY_PATH`, which
+those who may read captures alone cannot reach. Where it does not exist yet, and this function may not make it, nothing
+is hashed but dropped.
 """
 
 import hashlib

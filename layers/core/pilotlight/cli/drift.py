@@ -86,7 +86,8 @@ def build_drift_table(report: DriftReport) -> Table:
     for column in ("feature", "verdict", "PSI", "KS", "p", "missing then", "now", "unseen"):
         table.add_column(column, justify="left" if column in ("feature", "verdict") else "right", no_wrap=True)
     table.caption = (
-        f"PSI counts where p, for {len(report.comparisons)} comparisons together, is below {FALSE_ALARM_RATE}: few examples "
+        f"PSI counts where p, for {len(report.comparisons)} comparisons together, is below {FALSE_ALARM_RATE}: few "
+        "examples "
         "differ by chance. unseen: beyond all that training saw."
     )
     for one in report.comparisons:

@@ -196,7 +196,7 @@ def complete_steps(steps: ProcessingSteps, session: Session) -> ProcessingSteps:
 
 
 def infer_image_steps(shape: Sequence[int | str], *, has_size: bool) -> ProcessingSteps:
-    """Layout, colour and, unless it is `has_size` already, size of the images that a graph's input of this shape takes."""
+    """Layout, colour and, unless `has_size`, size of the images that a graph's input of this shape takes."""
     if len(shape) != 4:
         return {}
     last = shape[3] in (1, 3) and shape[1] not in (1, 3)

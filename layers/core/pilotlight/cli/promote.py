@@ -120,7 +120,8 @@ def print_outcome(outcome: PromotionResult) -> None:
     RESULTS.print(build_verdict_table(verdict))
     if outcome.alias_document is not None:
         RESULTS.print(
-            f"{verdict.name}@{verdict.alias} is {format_alias_traffic(outcome.alias_document)}: {outcome.alias_document.reason}."
+            f"{verdict.name}@{verdict.alias} is {format_alias_traffic(outcome.alias_document)}: "
+            f"{outcome.alias_document.reason}."
         )
     elif verdict.passed:
         RESULTS.print(f"{verdict.name}:{verdict.version} passes; nothing was moved.")

@@ -262,7 +262,8 @@ def format_run(run: TrainingRun, test_metrics: dict[str, float]) -> list[str]:
         lines.append(f"at most {format_duration(left)} left")
     if run.published_reference:
         lines.append(
-            f"published {run.published_reference}: {', '.join(f'{key} {format_metric_value(key, test_metrics[key])}' for key in test_metrics)}"
+            f"published {run.published_reference}: "
+            f"{', '.join(f'{key} {format_metric_value(key, test_metrics[key])}' for key in test_metrics)}"
         )
     return [line for line in lines if line]
 

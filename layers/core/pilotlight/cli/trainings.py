@@ -159,7 +159,8 @@ def format_training(training: TrainingDetail) -> list[str]:
         if job.nodes > 1:
             lines.append(f"on {job.nodes} nodes")
     lines.append(
-        f"{training.epochs} of {training.of} epochs in {format_duration(training.seconds)}, started {training.started[:19]}"
+        f"{training.epochs} of {training.of} epochs in {format_duration(training.seconds)}, started "
+        f"{training.started[:19]}"
     )
     if best := find_best_for_recipe(training.lines, flatten_recipe(training.recipe)):
         lines.append(format_epoch(best))

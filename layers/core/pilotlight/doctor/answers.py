@@ -105,7 +105,8 @@ class InferenceChecks:
         )
         if warm_ms > MAX_WARM_MS:
             raise CheckFailedError(
-                f"{summary}; more than {MAX_WARM_MS:g} ms: give the function more memory (ModelMemory), or look at what "
+                f"{summary}; more than {MAX_WARM_MS:g} ms: give the function more memory (ModelMemory), or look at "
+                "what "
                 "`pilotlight fit` says of the model."
             )
         return f"{summary}."
@@ -164,7 +165,8 @@ class InferenceChecks:
         )
         if pinned.headers.get(VERSION_HEADER) != named:
             raise CheckFailedError(
-                f"Pinned to {named}, version {pinned.headers.get(VERSION_HEADER)} answers; does {VERSION_HEADER} arrive?"
+                f"Pinned to {named}, version {pinned.headers.get(VERSION_HEADER)} answers; does {VERSION_HEADER} "
+                "arrive?"
             )
         if self._registry is not None:
             self._check_version_served(self._registry, int(named))

@@ -78,7 +78,8 @@ class ModelChecks:
         ]
         if old:
             raise CheckFailedError(
-                f"Prepared for another build than onnxruntime {PINNED_ONNXRUNTIME}: {join_names(old)}; such versions open "
+                f"Prepared for another build than onnxruntime {PINNED_ONNXRUNTIME}: {join_names(old)}; such versions "
+                "open "
                 "slower than they could, publish them again."
             )
         return f"{len(prepared)} of {len(served)} served graphs are prepared, all for this onnxruntime."

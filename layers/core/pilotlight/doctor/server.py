@@ -132,7 +132,8 @@ class ServerChecks:
             )
         if metadata.get("version") != pilotlight.__version__:
             raise CheckFailedError(
-                f"It runs {metadata.get('version')}, and this is {pilotlight.__version__}; deploy again, or use its client."
+                f"It runs {metadata.get('version')}, and this is {pilotlight.__version__}; deploy again, or use its "
+                "client."
             )
         return f"It runs {pilotlight.__version__}, as this does."
 

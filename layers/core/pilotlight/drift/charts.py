@@ -84,7 +84,7 @@ def get_value_range(histogram: Histogram) -> tuple[float, float]:
 
 
 def compute_column_shares(histogram: Histogram, reference: Histogram) -> Array:
-    """Shares of columns of equal width over the range of `reference`, and of all beyond at each end; those of categories."""
+    """Shares of equally wide columns over the range of `reference`, and of all beyond each end; or of categories."""
     counts = np.array(histogram.counts, np.float64)
     total = counts.sum() or 1.0
     if (

@@ -1,10 +1,11 @@
 """Two histograms of a feature, and what to say of them: stable, changed, drifted, or too few to say.
 
-A change must be both large and no accident. Large: PSI of 0.25, by custom (see `statistics.psi`), and changed from 0.1;
-or a Kolmogorov-Smirnov distance of as much, since PSI does not see how far beyond its outermost tenth a number went. No
-accident: the smaller one of both tests' p-values, doubled since there are two, times the number of features, stays
-below `FALSE_ALARM_RATE` (Bonferroni). So whatever the number of features, an unchanged world is called changed in 1 % of the
-reports at most. Without the first, millions of requests would make any difference a drift; without the second, thirty.
+A change must be both large and no accident. Large: PSI of 0.25, by custom (see `statistics.compute_psi`), and changed
+from 0.1; or a Kolmogorov-Smirnov distance of as much, since PSI does not see how far beyond its outermost tenth a
+number went. No accident: the smaller one of both tests' p-values, doubled since there are two, times the number of
+features, stays below `FALSE_ALARM_RATE` (Bonferroni). So whatever the number of features, an unchanged world is called
+changed in 1 % of the reports at most. Without the first, millions of requests would make any difference a drift;
+without the second, thirty.
 """
 
 from collections.abc import Mapping

@@ -231,7 +231,8 @@ class Environment:
             self.end(f"timed out after {function.timeout_s} s ({self._format_setting('Timeout')})")
         elif busy_s > init_s + function.timeout_s:  # Lambda tries an init again, under the Timeout
             self.end(
-                f"was not initialised after {init_s:g} s and the {function.timeout_s} s of {self._format_setting('Timeout')}"
+                f"was not initialised after {init_s:g} s and the {function.timeout_s} s of "
+                f"{self._format_setting('Timeout')}"
             )
 
     def on_next(self) -> None:

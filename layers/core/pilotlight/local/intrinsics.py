@@ -1,7 +1,7 @@
 """CloudFormation's YAML tags and intrinsic functions, as far as they can be known before a deploy.
 
-`!Ref`, `!Sub` and `!If` on parameters become values; what depends on a real resource becomes `UnresolvedValue`, which remembers
-how it was written. This module knows nothing of functions or routes.
+`!Ref`, `!Sub` and `!If` on parameters become values; what depends on a real resource becomes `UnresolvedValue`, which
+remembers how it was written. This module knows nothing of functions or routes.
 """
 
 import re
@@ -144,7 +144,7 @@ def resolve_intrinsics(
     parameters: Mapping[str, Any],
     known_conditions: Mapping[str, bool] | None = None,
 ) -> Any:  # noqa: ANN401
-    """`node` with every intrinsic function replaced by its value, or by `UnresolvedValue`; without what is AWS::NoValue."""
+    """Replace every intrinsic function by its value or `UnresolvedValue`, and drop what is AWS::NoValue."""
     known_conditions = known_conditions or {}
     if isinstance(node, list):
         items = [resolve_intrinsics(item, parameters, known_conditions) for item in node]

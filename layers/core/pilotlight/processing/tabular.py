@@ -30,8 +30,10 @@ def build_table_feeds(
     """The graph's table input, [batch, width]; a caller's mistake names its column and row."""
     spec = next(spec for spec in manifest.inputs if spec.name == steps.input)
     columns = split_columns(steps, tensors)
-    parts = [encode_categories(column, columns[column.name]) if column.categories else standardise_column(column, columns[column.name])
-             for column in steps.columns]  # fmt: skip
+    parts = [
+        (encode_categories if column.categories else standardise_column)(column, columns[column.name])
+        for column in steps.columns
+    ]
     return {steps.input: np.concatenate(parts, axis=1).astype(NUMPY_DTYPES[spec.datatype])}
 
 

@@ -23,7 +23,7 @@ class Assets:
         self._parsed: dict[str, Any] = {}
 
     def get_or_parse(self, path: str, parse: Callable[[bytes], Value]) -> Value:
-        """What `parse` makes of the file at `path`, made once; `NotFoundError` when the version brought no such file."""
+        """What `parse` makes of the file at `path`, once; `NotFoundError` when the version brought no such file."""
         if path not in self._parsed:
             if path not in self._contents:
                 raise NotFoundError(f"The version brought no file {path!r}; it brought {sorted(self._contents)}.")

@@ -77,7 +77,8 @@ class ModelCache:
             reserved = sum(self._reserved.values())
             if reserved + size > self.budget_bytes:
                 raise LoadingError(
-                    f"{manifest.name}:{manifest.version} takes {size:,} bytes, and {reserved:,} of {self.budget_bytes:,} are "
+                    f"{manifest.name}:{manifest.version} takes {size:,} bytes, and {reserved:,} of "
+                    f"{self.budget_bytes:,} are "
                     "held for models that are being opened; try again.",
                     retry_after=1,
                 )
@@ -90,7 +91,8 @@ class ModelCache:
         size = manifest.served_bytes
         if size > self.budget_bytes:
             raise DoesNotFitError(
-                f"{manifest.name}:{manifest.version} takes {size:,} bytes and models may take {self.budget_bytes:,}, half of "
+                f"{manifest.name}:{manifest.version} takes {size:,} bytes and models may take {self.budget_bytes:,}, "
+                "half of "
                 f"the function's {2 * self.budget_bytes / 1e6:,.0f} MB; raise MemorySize in template.yaml (parameter "
                 f"ModelMemory) to {-(-2 * size // 1_000_000):,} MB or more."
             )

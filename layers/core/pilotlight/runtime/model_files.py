@@ -124,7 +124,8 @@ def check_disk_space(manifest: Manifest, root: Path, needed_bytes: int) -> None:
     free_bytes = shutil.disk_usage(root).free
     if needed_bytes > free_bytes:
         raise DoesNotFitError(
-            f"{manifest.name}:{manifest.version} takes {needed_bytes:,} bytes of {root} and {free_bytes:,} are free; raise "
+            f"{manifest.name}:{manifest.version} takes {needed_bytes:,} bytes of {root} and {free_bytes:,} are free; "
+            "raise "
             "EphemeralStorage in template.yaml (parameter ModelDisk)."
         )
 
@@ -175,5 +176,6 @@ def remove_stale_folder(folder: Path) -> None:
 def build_refused_error(manifest: Manifest, file: ManifestFile, reason: str) -> ModelRefusedError:
     """The error for a file that is not what its manifest says."""
     return ModelRefusedError(
-        f"{manifest.name}:{manifest.version} is refused: {file.path} {reason}; publish the model again as a new version."
+        f"{manifest.name}:{manifest.version} is refused: {file.path} {reason}; publish the model again as a new "
+        "version."
     )

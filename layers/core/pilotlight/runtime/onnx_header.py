@@ -66,7 +66,8 @@ def check_onnx_file(path: Path) -> OnnxHeader:
         )
     if header.unranked_inputs:
         raise InvalidInputError(
-            f"{path} does not say how many dimensions its input {header.unranked_inputs[0]!r} has; export it with a shape, in "
+            f"{path} does not say how many dimensions its input {header.unranked_inputs[0]!r} has; export it with a "
+            "shape, in "
             "which free dimensions may have names."
         )
     for location in header.external_files:

@@ -43,7 +43,7 @@ def start_prefetch(
 ) -> PrefetchedStore:
     """Start to fetch the models; gives the store through which they are to be read.
 
-    Documents that were read ahead count for `max_age_seconds`; models are fetched as long as `budget_bytes` bytes hold them.
+    Documents that were read ahead count for `max_age_seconds`; models are fetched as long as `budget_bytes` hold them.
     """
     prefetched = PrefetchedStore(store, max_age_seconds)
     resolved_events = [prefetched.block_until_resolved(reference.name) for reference in references]

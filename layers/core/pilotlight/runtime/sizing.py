@@ -103,6 +103,7 @@ def list_warnings(memory_mb: int | None, load_seconds: float) -> Sequence[str]:
         messages.append(f"No function is large enough: Lambda ends at {MAX_MEMORY_MB:,} MB.")
     if load_seconds > MAX_LOAD_SECONDS:
         messages.append(
-            f"Loading takes {load_seconds:.0f} s, and a request waits {MAX_LOAD_SECONDS:.0f} s at most: quantize the model."
+            f"Loading takes {load_seconds:.0f} s, and a request waits {MAX_LOAD_SECONDS:.0f} s at most: quantize the "
+            "model."
         )
     return messages

@@ -63,8 +63,9 @@ class TrafficRouter:
     ) -> InferenceResult[Body]:
         """The answer for a `caller`, who meets the same version each time.
 
-        `open_active` opens the version that the alias points to, `infer` puts the request to it. `infer_other` puts it to another
-        one, and leaves time to ask the own version all the same; so does `infer_shadow`, from another thread and for nobody.
+        `open_active` opens the version that the alias points to, `infer` puts the request to it. `infer_other` puts it
+        to another one, and leaves time to ask the own version all the same; so does `infer_shadow`, from another thread
+        and for nobody.
         """
         document = self._model_manager.get_alias_document(reference)
         if document is None or not (document.shares or document.shadow):

@@ -30,8 +30,8 @@ def download_object(
     """Copy an object into an open file; gives its size in bytes and its sha256.
 
     `limit` is the size that it should have; a longer one is not read to its end, and its hash is of what was read.
-    Large objects come in parts, and are hashed while later parts arrive. `compressed`, its path a key of the store, may be
-    read instead of parts of it; whatever is wrong there, the parts themselves are read.
+    Large objects come in parts, and are hashed while later parts arrive. `compressed`, its path a key of the store, may
+    be read instead of parts of it; whatever is wrong there, the parts themselves are read.
     """
     if limit > PART_BYTES:
         return download_in_parts(store, path, target, limit, compressed)
@@ -89,7 +89,7 @@ def copy_first_part(store: ObjectStore, path: str, copy_range: RangeCopier, fd: 
 
 
 def build_decompressing_copier(store: ObjectStore, compressed: CompressedFile, copy_plain: RangeCopier) -> PartCopier:
-    """Copies parts as `copy_plain` does, from the packed form of the object; by `copy_plain` what that form does not give."""
+    """Copies parts from the packed form of the object; by `copy_plain` what that form does not give."""
     from pilotlight.storage.zstd_frames import (  # loads zstd, for which a fast link has no use
         PackingError,
         decompress_frame,

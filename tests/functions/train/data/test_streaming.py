@@ -348,7 +348,8 @@ fractions = SplitFractions(train=0.96, validation=0.02, test=0.02)
 for path in (("0000.npz", "0001.npz", "0002.npz", "0003.npz"), "*.npz"):
     options = UserDataOptions(path=path, target="y", fractions=fractions, streaming=True, buffer=1000, calibration=50)
     stream = load_splits(options, DataRoot(Path(sys.argv[1]))).train.passes
-    count = sum(len(targets) for _, targets in stream.iterate_batches(stream.draw_order(), compute_batch_sizes(len(stream), 100), 0))
+    sizes = compute_batch_sizes(len(stream), 100)
+    count = sum(len(targets) for _, targets in stream.iterate_batches(stream.draw_order(), sizes, 0))
     print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -207,7 +207,7 @@ def format_etag(document: AliasDocument) -> str:
 
 
 def is_if_match_satisfied(if_match: str | None, current_etag: str | None) -> bool:
-    """Whether an If-Match lets a change through, where `current_etag` is the ETag of what is there (RFC 9110, 13.1.1)."""
+    """Whether an If-Match lets a change of what has the ETag `current_etag` through (RFC 9110, 13.1.1)."""
     if if_match is None:
         return True
     if if_match.strip() == "*":
