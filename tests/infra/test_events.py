@@ -1,12 +1,15 @@
 """What infra/events.yaml promises, checked without deploying it."""
 
 import importlib
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cfnlint.decode import cfn_yaml
 
+from functions.batch_api import batches
 from functions.batch_worker.dispatch import SOURCE
 from functions.batch_worker.events import OBJECT_CREATED, FileEvent, parse_bus_event
 from pilotlight.aws.eventbridge import INFERENCE_DETAIL_TYPE
@@ -139,3 +142,9 @@ def test_the_stack_nests_it_with_parameters_that_it_has() -> None:
 def test_telemetry_is_off_and_logs_forget() -> None:
     assert FUNCTION["Environment"]["Variables"]["ORT_DISABLE_TELEMETRY"] == "1"
     assert RESOURCES["BatchLogs"]["Properties"]["RetentionInDays"] == {"Ref": "LogDays"}
+
+
+@pytest.mark.parametrize(("template", "source"), [("template.yaml", batches.SOURCE), ("infra/events.yaml", SOURCE)])
+def test_a_role_may_send_events_from_the_source_that_its_function_names(template: str, source: str) -> None:
+    """IAM compares the event's source with the role's condition; another word would deny each event."""
+    assert re.findall(r'"events:source": ([\w.]+)', (ROOT / template).read_text()) == [source]
