@@ -50,7 +50,7 @@ class ProgressDocument:
         return existing if (existing.e_tag, existing.bytes) == (e_tag, size) else None
 
     def write_initial(self, initial: FileProgress) -> FileProgress:
-        """The first document of a file, in the place of one that `known` has seen; `ConflictError` beside another."""
+        """Write a file's first document in the place of `existing`; `ConflictError` beside another."""
         if self._e_tag:
             return self.update(initial, lambda progress: progress)
         self._store.create(self._path, encode_document(initial))
@@ -59,7 +59,7 @@ class ProgressDocument:
 
     @property
     def has_previous(self) -> bool:
-        """Whether `begin` would write over a document."""
+        """Whether `load_or_create_progress` would write over a document."""
         return bool(self._e_tag)
 
     def claim_range(self, progress: FileProgress, start: int | None = None, invocations: int = 0) -> FileProgress:

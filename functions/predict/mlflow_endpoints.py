@@ -23,8 +23,8 @@ TEXT_HEADERS = {"content-type": "text/plain; charset=utf-8"}
 class MlflowEndpoints:
     """MLflow's protocol over a catalog.
 
-    `model` is the reference behind it, empty for the store's only model; `by_shares` asks the version that an alias's
-    shares send a caller to.
+    `default_model` is the reference behind it, empty for the store's only model; `route_by_traffic_split` asks the
+    version that an alias's shares send a caller to.
     """
 
     def __init__(

@@ -73,7 +73,7 @@ def run_recipe(
 
     Under the name of an earlier run it goes on where that was killed, or says again what that published.
     `recipe_folder` is the recipe's folder: there begin the paths of data, and there lies a model of the user's own.
-    Of a `process_group` of several processes this is the lead; the others `follow`.
+    Of a `process_group` of several processes this is the lead; the others run `worker`.
     """
     run_folder, data_root = RunFolder(store, recipe, run_name), DataRoot(recipe_folder, store)
     progress.show(f"run {run_folder.run_name}")

@@ -108,7 +108,7 @@ class RelativePositionBias(nn.Module):
 
     Raffel and others, T5, 2020, section 2.1: one side of the buckets is for tokens before, the other for tokens behind.
     The near half of a side has a bucket for each distance; those of the far half widen by a constant factor, up to
-    `FARTHEST`, and the last one holds all that lies beyond.
+    `MAX_DISTANCE`, and the last one holds all that lies beyond.
     """
 
     MAX_DISTANCE = 128  # tokens

@@ -222,7 +222,7 @@ def refuse_missing_class(set_name: str, class_name: str, count: int) -> NoReturn
 def scale_targets(splits: Splits) -> Splits:
     """The splits as the loop learns from them: numbers to be answered with mean 0 and variance 1 in training.
 
-    So a learning rate means the same for every unit. `model.unscaled` puts the unit back.
+    So a learning rate means the same for every unit. `build.restore_scale` puts the unit back.
     """
     if splits.train.classes:
         return splits

@@ -4,7 +4,7 @@
     same_data     do all processes read the data that the lead reads?
     folds_left    which folds of a cross-validation are still to be scored?
 
-The lead (`run`) and the others (`follow`) call the same functions, each of which waits for all of them.
+The lead (`pipeline`) and the others (`worker`) call the same functions, each of which waits for all of them.
 """
 
 from functions.train.data import dataset as data

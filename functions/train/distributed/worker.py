@@ -40,7 +40,7 @@ def run_worker(
 def run_training(
     recipe: Recipe, splits: Splits, checkpoint_policy: CheckpointPolicy, folder: Path, process_group: ProcessGroup
 ) -> None:
-    """One training, as `run.fit` has it."""
+    """One training, as `pipeline.build_and_train` has it."""
     with seed_torch(recipe.seed):
         network = build.build_model(recipe.model, splits.train, folder)
     train_model(network, dataset.scale_targets(splits), recipe, lambda _: None, checkpoint_policy, process_group)

@@ -1,6 +1,6 @@
 """What the served variant does on the test set, in numbers: which classes it mistakes, how far its confidence is true.
 
-It knows answers and the truth, not which model gave them. Everything here is in `report.json`; `pictures` draws it.
+It knows answers and the truth, not which model gave them. Everything here is in `report.json`; `plots` draws it.
 """
 
 from collections.abc import Sequence

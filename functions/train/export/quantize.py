@@ -1,7 +1,7 @@
 """From an fp32 graph to one in 8-bit or 4-bit integers, by onnxruntime's quantizers, signed by signed.
 
 It sees the graph and the calibration inputs, never a validation or test example. How many of the quantizers to try,
-and which result is good enough, is for `ladder` to say.
+and which result is good enough, is for `quantization_search` to say.
 """
 
 import importlib

@@ -230,7 +230,7 @@ class Trainer:
 
 
 class Checkpointer(Protocol):
-    """Who keeps a training's snapshots: see `keeper`."""
+    """Who keeps a training's snapshots: see `checkpoint_policy`."""
 
     def load_newest(self) -> TrainerState | None:
         """Where to go on from; None to start at the beginning."""

@@ -95,7 +95,7 @@ def count_examples(manifest: Manifest, feeds: Mapping[str, Array]) -> int:
 
 
 def create_recorder(settings: Settings, model_manager: ModelManager) -> "CaptureRecorder | None":
-    """What keeps a share of the inferences, for `keep`; nothing where that share is none."""
+    """What keeps a share of the inferences, for `on_inference`; nothing where that share is none."""
     if not settings.capture_rate:
         return None
     from pilotlight.capture.recorder import CaptureRecorder  # 7 ms that no other cold start spends

@@ -58,7 +58,7 @@ class StoredOutputs:
 
 
 class UploadedTensors:
-    """The uploads of a registry's store; `budget` is how many bytes of them one request may take."""
+    """The uploads of a registry's store; `budget_bytes` is how many bytes of them one request may take."""
 
     def __init__(self, registry: Registry, budget_bytes: int) -> None:
         self._registry = registry  # whose store is another one after a snapshot

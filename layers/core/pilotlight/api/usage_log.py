@@ -48,7 +48,7 @@ CallRecord = tuple[CallCost, str, str, tuple[float, ...]]  # what it cost, its t
 
 
 class UsageLog:
-    """Writes the lines of an environment, which has one call at a time; those of `hold` seconds may share one."""
+    """Writes the lines of an environment, which has one call at a time; those of `hold_seconds` may share one."""
 
     def __init__(self, hold_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._hold_seconds = hold_seconds

@@ -26,8 +26,8 @@ POLL_INTERVAL_S = 0.5
 class RemoteRegistry:
     """Versions and aliases of a server; errors are those of the client.
 
-    `seen` is the number of the alias's document that the caller has decided by: a change of a newer one is refused with
-    `PreconditionError`.
+    `expected_number` is the number of the alias's document that the caller has decided by: a change of a newer one is
+    refused with `PreconditionError`.
     """
 
     def __init__(self, call: ApiCall) -> None:

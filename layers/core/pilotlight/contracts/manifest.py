@@ -159,7 +159,7 @@ class ManifestDraft(Struct, frozen=True, kw_only=True):
     variants: Annotated[dict[Precision, Variant], Meta(min_length=1)]
     serve: Precision
     metric: str | None = None  # which of the variants' metrics the model is judged by
-    budget: Annotated[float, Meta(ge=0)] | None = None  # that quantization may cost of it, in its unit (`quality`)
+    budget: Annotated[float, Meta(ge=0)] | None = None  # that quantization may cost of it, in its unit (`metric`)
     preprocessing: Standardization | None = None  # of the inputs' columns or channels, inside the graph
     postprocessing: Standardization | None = None  # of the answer, where it is a number, inside the graph
     opset: int | None = None

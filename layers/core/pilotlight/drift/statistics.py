@@ -47,9 +47,10 @@ def compute_ks(before: Sequence[int] | Array, after: Sequence[int] | Array) -> S
     """The two-sample Kolmogorov-Smirnov test on binned samples.
 
     D is the largest distance of the two shares up to an edge. Between edges it may be larger, by the share of one bin
-    at most: 1/64 for a number without frequent values (`sketch.BINS`). So D is a lower bound and p an upper one. p is
-    Kolmogorov's limit with Stephens' correction for small samples (M. A. Stephens, Use of the Kolmogorov-Smirnov,
-    Cramer-von Mises and related statistics without extensive tables, JRSS B 32, 1970; Numerical Recipes 14.3).
+    at most: 1/64 for a number without frequent values (`histograms.MAX_BINS`). So D is a lower bound and p an upper
+    one. p is Kolmogorov's limit with Stephens' correction for small samples (M. A. Stephens, Use of the
+    Kolmogorov-Smirnov, Cramer-von Mises and related statistics without extensive tables, JRSS B 32, 1970; Numerical
+    Recipes 14.3).
     """
     one, other = (np.asarray(counts, np.float64) for counts in (before, after))
     n, m = float(one.sum()), float(other.sum())

@@ -1,7 +1,7 @@
 """The gateway as a whole: one listening socket, one event loop, one pool of environments per function.
 
-Run it in the foreground with `serve`, or in a thread with `background`. This module knows what has to be started and
-stopped in which order; it is the only one that knows uvicorn.
+Run it in the foreground with `serve`, or in a thread with `serve_in_background`. This module knows what has to be
+started and stopped in which order; it is the only one that knows uvicorn.
 """
 
 import asyncio

@@ -33,7 +33,7 @@ CLIENT_GONE = GatewayErrorKind(
 
 
 class GatewayError(PilotlightError):
-    """The request ends here, with this kind of error and text; `said` is the text of a function that failed."""
+    """The request ends here, with this kind of error and text; `function_error` is that of a function that failed."""
 
     def __init__(self, kind: GatewayErrorKind, message: str, function_error: str = "") -> None:
         super().__init__(message)

@@ -47,7 +47,7 @@ class AwsService(Protocol):
 class RestApi:
     """One API of one stack; `pools` by the logical id of their function, `services` answer for AWS's own APIs.
 
-    `guard` asks the stack's authorizer, where it has one.
+    `authorizer` asks the stack's authorizer, where it has one.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ class SignatureInput:
 
 @dataclass(frozen=True)
 class CallSignature:
-    """One way to call a model: all of `inputs`; `outputs` come back, or whatever is asked for of these and `more`."""
+    """A way to call a model: all `inputs`; `outputs` come back, or what is asked for of these and `extra_outputs`."""
 
     inputs: tuple[SignatureInput, ...]
     outputs: tuple[TensorSpec, ...]

@@ -1,6 +1,6 @@
 """What an alias does: which version a request goes to, and what each change makes of its document.
 
-Pure functions over `AliasDocument`; `registry` reads and swaps the documents, `runtime.catalog` asks where to go.
+Pure functions over `AliasDocument`; `registry` reads and swaps the documents, `runtime.model_manager` asks where to go.
 """
 
 import hashlib

@@ -55,7 +55,7 @@ class DeferredPrepacking:
         try:
             return self._open_with_fallback()
         finally:
-            with suppress(OSError):  # files that cannot be removed now are found by `files.private_folder` later
+            with suppress(OSError):  # what stays is found by `model_files.create_private_folder` later
                 self.release_files()
 
     def _open_with_fallback(self) -> Any:  # noqa: ANN401 - onnxruntime ships no types

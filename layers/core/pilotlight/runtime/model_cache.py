@@ -66,7 +66,7 @@ class ModelCache:
             return model
 
     def reserve_room(self, manifest: Manifest) -> None:
-        """Close models until this one fits, and hold the room until `put` or `give_up`.
+        """Close models until this one fits, and hold the room until `put` or `release_room`.
 
         `DoesNotFitError` with the numbers, and nothing closed, if it never can; `LoadingError` while others that are
         being opened hold the room.

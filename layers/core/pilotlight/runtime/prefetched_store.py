@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # files.py builds on this module
 
 
 class PrefetchedStore(ObjectStore):
-    """Another store, with what was read from it already; a document counts as read for `seconds`."""
+    """Another store, with what was read from it already; a document counts as read for `max_age_seconds`."""
 
     def __init__(self, inner: ObjectStore, max_age_seconds: float) -> None:
         super().__init__(inner.url, inner._store, inner.address)
@@ -57,7 +57,7 @@ class PrefetchedStore(ObjectStore):
         return future.result() if future else None
 
     def get(self, path: str) -> StoredObject:
-        """The whole object; what was read less than `seconds` ago is not read again the first time."""
+        """The whole object; what was read less than `max_age_seconds` ago is not read again the first time."""
         for folder, resolved in self._resolved_events.items():
             if path.startswith(folder):
                 resolved.wait()

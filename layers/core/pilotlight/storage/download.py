@@ -58,7 +58,7 @@ def hash_chunks(chunks: Iterable[bytes | memoryview]) -> tuple[int, str]:
 def download_in_parts(
     store: ObjectStore, path: str, target: BinaryIO, limit: int, compressed: CompressedFile | None
 ) -> tuple[int, str]:
-    """`download` by ranged reads; the order of the hash is that of the bytes, not of their arrival."""
+    """`download_object` by ranged reads; the order of the hash is that of the bytes, not of their arrival."""
     fd, digest = target.fileno(), hashlib.sha256()
     part_bytes = compressed.part if compressed else PART_BYTES
     with store.open_range_copier(path) as copy_plain:

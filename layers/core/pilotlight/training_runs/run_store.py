@@ -6,8 +6,8 @@
     runs/<run>/published.json   a `PublishedVersion`: the version that came out
     runs/<run>/*.png            the pictures
 
-The documents themselves are in `journal`; what `jobs` adds is of runs that were started over HTTP. It knows documents,
-not what a recipe's words mean. Fields that a newer job added are let through.
+The documents themselves are in `run_folder`; what `jobs` adds is of runs that were started over HTTP. It knows
+documents, not what a recipe's words mean. Fields that a newer job added are let through.
 """
 
 import json
