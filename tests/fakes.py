@@ -12,17 +12,8 @@ import msgspec
 import numpy as np
 from msgspec import structs
 
-from pilotlight.contracts.manifest import (
-    Datatype,
-    Manifest,
-    ManifestDraft,
-    ManifestFile,
-    Task,
-    TensorSpec,
-    Variant,
-    decode_document,
-    encode_document,
-)
+from pilotlight.contracts.codec import decode_document, encode_document
+from pilotlight.contracts.manifest import Datatype, Manifest, ManifestDraft, ManifestFile, Task, TensorSpec, Variant
 from pilotlight.contracts.processing import (
     ImagePreprocessing,
     Postprocessing,

@@ -34,7 +34,7 @@ from pilotlight.contracts.batch import (
     parse_model_endpoint,
     to_unix_seconds,
 )
-from pilotlight.contracts.manifest import decode_document, encode_document
+from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.errors import AlreadyExistsError, ConflictError, NotFoundError, UnavailableError
 
 SOURCE = "pilotlight.batches"  # of the events that this function may send

@@ -19,7 +19,7 @@ from pilotlight.contracts.batch import (
     results_folder,
     to_unix_seconds,
 )
-from pilotlight.contracts.manifest import DocumentT, decode_document, encode_document
+from pilotlight.contracts.codec import DocumentT, decode_document, encode_document
 from pilotlight.contracts.upload import Upload
 from pilotlight.errors import AlreadyExistsError, ConflictError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from pilotlight.api.http import Request
 from pilotlight.contracts.batch import generate_sortable_id
-from pilotlight.contracts.manifest import decode_document, encode_document
+from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError
 from pilotlight.storage.object_store import ObjectStore
 

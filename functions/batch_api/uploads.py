@@ -21,7 +21,7 @@ from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.api.schemas.openai import CompleteUploadBody, CreateUploadBody, FileObject, UploadObject, UploadPart
 from pilotlight.contracts import upload
-from pilotlight.contracts.manifest import decode_document, encode_document
+from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.upload import Upload
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, TooLargeError
 

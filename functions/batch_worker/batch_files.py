@@ -23,7 +23,7 @@ from functions.batch_worker.predictor import Predictor
 from functions.batch_worker.rows import convert_table, has_object
 from functions.batch_worker.usage import BatchUsageLog
 from pilotlight.contracts.batch import BatchManifest, BatchRequest, batch_document_path, utc_now_millis
-from pilotlight.contracts.manifest import decode_document, encode_document
+from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.errors import ConflictError, InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 

@@ -22,7 +22,8 @@ from functions.batch_worker.progress import ProgressDocument, add_part, build_ma
 from functions.batch_worker.usage import BatchUsageLog
 from pilotlight.api.request_context import RequestContext
 from pilotlight.contracts.batch import ByteRange, FileProgress, LineError, ResultPart, utc_now_millis
-from pilotlight.contracts.manifest import ModelReference, encode_document
+from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import DeadlineError, InvalidInputError, NotFoundError, PilotlightError, UnavailableError
 from pilotlight.observability import correlation as correlations
 from pilotlight.storage.object_store import ObjectStore

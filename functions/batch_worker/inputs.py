@@ -13,7 +13,8 @@ from msgspec import Raw, Struct
 
 from pilotlight.api import missing, mlflow, v2
 from pilotlight.api.large_tensors import UploadedTensors
-from pilotlight.contracts.manifest import Manifest, ModelReference
+from pilotlight.contracts.manifest import Manifest
+from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.processing import ImagePreprocessing, TablePreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.processing.signature import CallSignature, list_signatures

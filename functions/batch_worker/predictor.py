@@ -6,7 +6,7 @@ from functions.batch_worker.inputs import InferenceInput
 from pilotlight.api.large_tensors import UploadedTensors
 from pilotlight.api.model_statistics import ModelStatistics
 from pilotlight.api.request_context import RequestContext
-from pilotlight.contracts.manifest import ModelReference
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.inference import open_model, run_inference
 from pilotlight.runtime.inference_deadline import DeadlineRunner

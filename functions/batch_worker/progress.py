@@ -21,7 +21,7 @@ from pilotlight.contracts.batch import (
     ResultPart,
     utc_now_millis,
 )
-from pilotlight.contracts.manifest import decode_document, encode_document
+from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.errors import ChangedError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 

@@ -16,7 +16,7 @@ from functions.batch_worker.inputs import JsonInput
 from functions.batch_worker.paths import MESSAGES_FOLDER
 from functions.batch_worker.predictor import Predictor
 from pilotlight.api.request_context import RequestContext
-from pilotlight.contracts.manifest import ModelReference
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 

@@ -8,7 +8,7 @@ from pilotlight import processing
 from pilotlight.api import mlflow
 from pilotlight.api.http import Request, Response
 from pilotlight.api.model_statistics import ModelStatistics
-from pilotlight.contracts.manifest import ModelReference
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError
 from pilotlight.inference import InferenceCallback, count_examples
 from pilotlight.runtime.inference_deadline import DeadlineRunner

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pilotlight.contracts.manifest import ModelReference
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import PilotlightError
 from pilotlight.registry.registry import version_path
 from pilotlight.runtime.model_manager import ModelManager

@@ -14,7 +14,7 @@ from pilotlight.api.large_tensors import StoredOutputs, UploadedTensors
 from pilotlight.api.model_statistics import ModelStatistics
 from pilotlight.api.request_context import RequestContext
 from pilotlight.api.router import Routes
-from pilotlight.contracts.manifest import ModelReference
+from pilotlight.contracts.names import ModelReference
 from pilotlight.inference import InferenceCallback, infer_v2_body, open_model
 from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from pilotlight.contracts.manifest import PromotionRequest
+from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.errors import InvalidInputError
 
 MANIFEST_KEY = re.compile(r"(?:.*/)?models/([^/]+)/versions/([1-9][0-9]*)/manifest\.json")

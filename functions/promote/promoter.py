@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 
 from functions.promote.events import CanaryFailed, PromotionEvent, PromotionRequested, VersionPublished
 from functions.promote.policy import PromotionPolicy
-from pilotlight.contracts.manifest import CHAMPION, AliasDocument, Canary, PromotionRequest
+from pilotlight.contracts.alias import AliasDocument, Canary
+from pilotlight.contracts.names import CHAMPION
+from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.errors import ChangedError, NotFoundError, PilotlightError, StoreError
 from pilotlight.gate import promotion_request as errands
 from pilotlight.gate.evaluation import QualityGate

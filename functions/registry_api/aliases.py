@@ -23,7 +23,9 @@ from pilotlight.api.schemas.registry import (
     parse_version_number,
 )
 from pilotlight.aws.lambda_invoke import LambdaFunction
-from pilotlight.contracts.manifest import AliasDocument, PromotionRequest, TrafficShare, check_alias
+from pilotlight.contracts.alias import AliasDocument, TrafficShare
+from pilotlight.contracts.names import check_alias
+from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.errors import InvalidInputError, NotFoundError, PilotlightError, PreconditionError
 from pilotlight.gate import promotion_request
 from pilotlight.registry import alias_updates

@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Routes
-from pilotlight.contracts.manifest import CHAMPION, AliasDocument, Suspension, check_name
+from pilotlight.contracts.alias import AliasDocument, Suspension
+from pilotlight.contracts.names import CHAMPION, check_name
 from pilotlight.errors import InvalidInputError, NotFoundError, UnsupportedError
 from pilotlight.registry.registry import Registry
 

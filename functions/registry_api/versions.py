@@ -14,7 +14,9 @@ from pilotlight.api.schemas.registry import (
     VersionSummary,
     get_path_version,
 )
-from pilotlight.contracts.manifest import CHAMPION, AliasDocument, Manifest, ModelReference, check_name
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.manifest import Manifest
+from pilotlight.contracts.names import CHAMPION, ModelReference, check_name
 from pilotlight.errors import NotFoundError
 from pilotlight.gate.verdict import verdict_path
 from pilotlight.registry import retention

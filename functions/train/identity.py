@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from pilotlight.contracts.manifest import NAME_PATTERN
+from pilotlight.contracts.names import NAME_PATTERN
 from pilotlight.errors import InvalidInputError
 
 

@@ -32,14 +32,9 @@ from functions.train.training.epoch import EarlyStopping, Epoch, TrainingHistory
 from functions.train.training.interruption import Interruption
 from functions.train.training.step import get_process_device
 from functions.train.training.trainer import Trainer, predict_outputs, seed_torch, train_model
-from pilotlight.contracts.manifest import (
-    Manifest,
-    ModelReference,
-    Precision,
-    TrainingRecord,
-    decode_document,
-    encode_document,
-)
+from pilotlight.contracts.codec import decode_document, encode_document
+from pilotlight.contracts.manifest import Manifest, Precision, TrainingRecord
+from pilotlight.contracts.names import ModelReference
 from pilotlight.recipes.options.model import CustomOptions
 from pilotlight.recipes.schema import Recipe
 from pilotlight.registry.registry import Registry, version_path

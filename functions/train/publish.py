@@ -14,7 +14,8 @@ from functions.train.evaluation import model_card
 from functions.train.export.artifacts import TrainingArtifacts
 from functions.train.export.onnx_export import get_tensor_names
 from functions.train.models.custom import FACTORY_FILE
-from pilotlight.contracts.manifest import Manifest, ManifestDraft, Precision, Variant, encode_document
+from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.manifest import Manifest, ManifestDraft, Precision, Variant
 from pilotlight.contracts.processing import ClassificationPostprocessing, TableColumn, TablePreprocessing
 from pilotlight.drift import training_profile
 from pilotlight.recipes.schema import dump_recipe

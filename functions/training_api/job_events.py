@@ -14,7 +14,7 @@ import msgspec
 
 from functions.training_api.aws_batch import parse_job_status
 from functions.training_api.training_status import read_recipe_settings
-from pilotlight.contracts.manifest import NAME_PATTERN
+from pilotlight.contracts.names import NAME_PATTERN
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.observability.emf import count
 from pilotlight.registry.alias_updates import utc_now

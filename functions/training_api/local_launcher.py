@@ -22,7 +22,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from functions.training_api.launcher import JobStatus, LogPage, format_recipe_source
-from pilotlight.contracts.manifest import NAME_PATTERN, check_name, decode_document, encode_document
+from pilotlight.contracts.codec import decode_document, encode_document
+from pilotlight.contracts.names import NAME_PATTERN, check_name
 from pilotlight.errors import InvalidInputError, UnavailableError
 
 PAGE_BYTES = 256 * 1024  # of a log at once

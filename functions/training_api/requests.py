@@ -13,7 +13,7 @@ import yaml
 
 from pilotlight.api.http import Request
 from pilotlight.api.schemas.training import StartTrainingBody
-from pilotlight.contracts.manifest import check_name
+from pilotlight.contracts.names import check_name
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.recipes import restrictions
 from pilotlight.recipes.schema import (

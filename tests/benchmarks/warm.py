@@ -23,7 +23,8 @@ from pydantic import BaseModel
 
 from functions.predict.handler import build_predict_handler
 from pilotlight.api.router import Router
-from pilotlight.contracts.manifest import ModelReference, TensorSpec
+from pilotlight.contracts.manifest import TensorSpec
+from pilotlight.contracts.names import ModelReference
 from pilotlight.observability import emf
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.session import Session, open_session

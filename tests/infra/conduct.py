@@ -28,7 +28,7 @@ from functions.authorize.handler import JwtAuthorizer, UnauthorizedError
 from functions.batch_worker import handler, paths, queue_messages
 from functions.batch_worker.dispatch import Dispatcher
 from pilotlight.api.router import Router
-from pilotlight.contracts import manifest
+from pilotlight.contracts import manifest, names
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.local import authorizer, routes
 from pilotlight.local.template import ApiRoute
@@ -237,9 +237,9 @@ def answers_go_to_allowed_queues_alone() -> Iterator[str]:
 def names_are_no_paths() -> Iterator[str]:
     for word in HOSTILE:
         for read in (
-            lambda name: manifest.check_name(name, "name"),
-            manifest.ModelReference.parse,
-            manifest.check_alias,
+            lambda name: names.check_name(name, "name"),
+            names.ModelReference.parse,
+            names.check_alias,
         ):
             if accepted(cast("Callable[[str], object]", read), word):
                 yield f"{word!r} is a name"
@@ -283,7 +283,7 @@ def encoded_slashes_lead_nowhere() -> Iterator[str]:
         match = routes.RouteTable(known, "prod").match("GET", path)
         if match is None or match.route.resource != resource:
             yield f"{path} leads to {match and match.route.resource}"
-        elif "%2" in path and accepted(lambda name: manifest.check_name(name, "model"), match.parameters["model"]):
+        elif "%2" in path and accepted(lambda name: names.check_name(name, "model"), match.parameters["model"]):
             yield f"{path} names a model"
 
 

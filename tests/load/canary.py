@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pilotlight.contracts.manifest import Canary, ManifestDraft, TensorSpec, Variant
+from pilotlight.contracts.alias import Canary
+from pilotlight.contracts.manifest import ManifestDraft, TensorSpec, Variant
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry

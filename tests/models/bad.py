@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from pilotlight.contracts.manifest import ManifestDraft, Variant, decode_document
+from pilotlight.contracts.codec import decode_document
+from pilotlight.contracts.manifest import ManifestDraft, Variant
 
 FOLDER = Path(__file__).with_name("digits")
 GRAPH = "model.int8.onnx"

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from pilotlight.contracts.manifest import CANDIDATE, ManifestDraft, ModelReference, encode_document
+from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.manifest import ManifestDraft
+from pilotlight.contracts.names import CANDIDATE, ModelReference
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.storage.object_store import open_store
 

@@ -13,7 +13,8 @@ from functions.train.convert import examples, model_card, source
 from functions.train.convert.converted_model import ConvertedModel
 from functions.train.convert.examples import ExampleSet
 from functions.train.convert.variants import QuantizationSource, VariantChoice, choose_variants
-from pilotlight.contracts.manifest import EvaluationSet, ManifestDraft, Variant, encode_document
+from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.manifest import EvaluationSet, ManifestDraft, Variant
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.runtime import golden_recorder, onnx_header
 from pilotlight.runtime.golden_recorder import Feeds

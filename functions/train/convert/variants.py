@@ -20,7 +20,8 @@ from functions.train.evaluation.metrics import Score, score_outputs
 from functions.train.evaluation.quantization_report import compare_variants
 from functions.train.export.quantization_search import QuantizationSearch
 from functions.train.export.quantize import QuantizationPlan, quantize_graph
-from pilotlight.contracts.manifest import EvaluationSet, Precision, encode_document
+from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.manifest import EvaluationSet, Precision
 from pilotlight.contracts.metric import METRICS
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.options.graph import QuantizationOptions

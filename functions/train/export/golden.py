@@ -8,7 +8,8 @@ import numpy as np
 from functions.train.data.dataset import Array, Dataset
 from functions.train.errors import GoldenError
 from functions.train.export.graph import run_graph
-from pilotlight.contracts.manifest import Precision, decode_document
+from pilotlight.contracts.codec import decode_document
+from pilotlight.contracts.manifest import Precision
 from pilotlight.errors import ModelRefusedError
 from pilotlight.runtime import golden
 from pilotlight.runtime.golden import GoldenDocument

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from functions.train.errors import UnusableCheckpointError
 from functions.train.training.state import TrainerState, TrainingPosition
-from pilotlight.contracts.manifest import DocumentT, ManifestFile, decode_document, encode_document
+from pilotlight.contracts.codec import DocumentT, decode_document, encode_document
+from pilotlight.contracts.manifest import ManifestFile
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.registry.registry import describe_file
 from pilotlight.storage.download import download_object

@@ -15,7 +15,7 @@ from functions.train.training.checkpoint import CheckpointStore, MessageCallback
 from functions.train.training.interruption import Interruption
 from functions.train.training.state import TrainerState, TrainingPosition
 from functions.train.training.trainer import Trainer
-from pilotlight.contracts.manifest import decode_document, encode_document
+from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.recipes.options.life import CheckpointOptions
 
 

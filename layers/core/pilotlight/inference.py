@@ -12,7 +12,8 @@ from pilotlight.api.http import Response
 from pilotlight.api.large_tensors import StoredOutputs, UploadedTensors
 from pilotlight.api.model_statistics import CallTimer
 from pilotlight.api.request_context import RequestContext
-from pilotlight.contracts.manifest import Manifest, ModelReference
+from pilotlight.contracts.manifest import Manifest
+from pilotlight.contracts.names import ModelReference
 from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.model_manager import ModelManager

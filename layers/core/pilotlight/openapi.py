@@ -24,7 +24,10 @@ from pilotlight.api.schemas.training import (
     TrainingLog,
 )
 from pilotlight.client.client import InferResponse, ModelMetadata, ModelNames, Tensor
-from pilotlight.contracts.manifest import NAME_PATTERN, AliasDocument, Manifest, ManifestFile, PromotionRequest
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.manifest import Manifest, ManifestFile
+from pilotlight.contracts.names import NAME_PATTERN
+from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.gate.verdict import Verdict
 from pilotlight.registry.approval import Approval
 

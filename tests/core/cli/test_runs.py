@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from pilotlight.cli.plot import HEIGHT, WIDTH, plot_curves
-from pilotlight.contracts.manifest import Variant, encode_document
+from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.manifest import Variant
 from pilotlight.contracts.run import EpochRecord, RunStatus
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store

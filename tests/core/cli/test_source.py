@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pilotlight.contracts.manifest import Manifest, decode_document
+from pilotlight.contracts.codec import decode_document
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime import golden, onnx_header

@@ -6,16 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight.contracts.manifest import (
-    AliasDocument,
-    Manifest,
-    ManifestDraft,
-    ModelReference,
-    TensorSpec,
-    check_name,
-    decode_document,
-    encode_document,
-)
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.codec import decode_document, encode_document
+from pilotlight.contracts.manifest import Manifest, ManifestDraft, TensorSpec
+from pilotlight.contracts.names import ModelReference, check_name
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry.registry import build_manifest, describe_file
 from tests import fakes

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.contracts.manifest import ManifestDraft, decode_document
+from pilotlight.contracts.codec import decode_document
+from pilotlight.contracts.manifest import ManifestDraft
 from pilotlight.errors import ChangedError
 from pilotlight.gate.evaluation import QualityGate
 from pilotlight.gate.promotion import GateOverride, move_alias, promote_version

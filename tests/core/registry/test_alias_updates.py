@@ -6,14 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight.contracts.manifest import (
-    TOTAL_WEIGHT,
-    AliasDocument,
-    Canary,
-    TrafficShare,
-    decode_document,
-    encode_document,
-)
+from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument, Canary, TrafficShare
+from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry import alias_updates
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pilotlight.contracts.manifest import ModelReference
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.registry.kms import KmsSigner
 from pilotlight.registry.registry import Registry, version_path

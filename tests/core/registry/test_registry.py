@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.contracts.manifest import AliasDocument, Manifest, ModelReference, decode_document
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.codec import decode_document
+from pilotlight.contracts.manifest import Manifest
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import (
     AlreadyExistsError,
     ChangedError,

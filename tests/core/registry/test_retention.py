@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pilotlight.contracts.manifest import ModelReference, TrafficShare
+from pilotlight.contracts.alias import TrafficShare
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import ConflictError, InvalidInputError, NotFoundError
 from pilotlight.registry import alias_updates, retention
 from pilotlight.registry.registry import Registry, version_path

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pilotlight.contracts.manifest import Canary
+from pilotlight.contracts.alias import Canary
 from pilotlight.runtime.canary_monitor import MAX_CONSECUTIVE_FAILURES, CanaryMonitor, find_non_finite_output
 
 CANARY = Canary(2, "2026-11-24T00:00:00+00:00", min_requests=50)

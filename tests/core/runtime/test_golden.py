@@ -1,6 +1,7 @@
 import pytest
 
-from pilotlight.contracts.manifest import Datatype, decode_document
+from pilotlight.contracts.codec import decode_document
+from pilotlight.contracts.manifest import Datatype
 from pilotlight.errors import ModelRefusedError
 from pilotlight.runtime.golden import (
     GoldenDocument,

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pilotlight.contracts.manifest import AliasDocument, ModelReference, encode_document
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import LoadingError, ModelRefusedError, NotFoundError
 from pilotlight.registry.registry import Registry, alias_path
 from pilotlight.runtime import hot_swap

@@ -7,7 +7,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from pilotlight.contracts.manifest import AliasDocument, ModelReference, TensorSpec, encode_document
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.manifest import TensorSpec
+from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError, StoreError, SuspendedError
 from pilotlight.registry import retention

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pilotlight.contracts.manifest import ModelReference
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError, StoreError
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.alias_cache import AliasCache

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from pilotlight.contracts.manifest import AliasDocument, Canary, ModelReference, TrafficShare
+from pilotlight.contracts.alias import AliasDocument, Canary, TrafficShare
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry

@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from pilotlight.contracts.manifest import ModelReference, encode_document
+from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.run import EpochRecord, RunStatus
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore, open_store

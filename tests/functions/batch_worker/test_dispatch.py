@@ -18,7 +18,7 @@ from functions.batch_worker.handler import BatchWorker, build_batch_worker
 from functions.batch_worker.inputs import CsvRow
 from functions.batch_worker.spans import split_byte_ranges
 from pilotlight.contracts.batch import BatchRequest, batch_document_path, generate_sortable_id
-from pilotlight.contracts.manifest import encode_document
+from pilotlight.contracts.codec import encode_document
 from pilotlight.errors import InvalidInputError, StoreError
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings

@@ -14,7 +14,7 @@ from functions.drift.handler import handle
 from functions.drift.nightly_report import NightlyReporter
 from pilotlight.capture.hashing import KEY_PATH
 from pilotlight.capture.record import CaptureRecord, capture_path
-from pilotlight.contracts.manifest import decode_document
+from pilotlight.contracts.codec import decode_document
 from pilotlight.drift import training_profile
 from pilotlight.drift.report import DriftReport
 from pilotlight.errors import StoreError

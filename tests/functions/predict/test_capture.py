@@ -14,8 +14,8 @@ import pytest
 
 from functions.predict.handler import build_predict_handler
 from pilotlight.capture.record import CaptureRecord
+from pilotlight.contracts.alias import TOTAL_WEIGHT, TrafficShare
 from pilotlight.contracts.capture_policy import CapturePolicy
-from pilotlight.contracts.manifest import TOTAL_WEIGHT, TrafficShare
 from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry

@@ -12,7 +12,8 @@ from datetime import timedelta
 import pytest
 
 from functions.predict.handler import build_predict_handler
-from pilotlight.contracts.manifest import AliasDocument, encode_document
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.codec import encode_document
 from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.registry import Registry, alias_path
 from pilotlight.runtime import model_manager

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from functions.predict import handler
-from pilotlight.contracts.manifest import AliasDocument, Canary, TrafficShare
+from pilotlight.contracts.alias import AliasDocument, Canary, TrafficShare
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.model_manager import ModelManager

@@ -10,7 +10,7 @@ import pytest
 from functions.predict.snapstart import PROVISIONED, SNAP_START, SnapStartHooks
 from functions.predict.v2_endpoints import V2Endpoints
 from pilotlight.api.router import Router
-from pilotlight.contracts.manifest import ModelReference
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import ModelRefusedError
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.model_manager import ModelManager

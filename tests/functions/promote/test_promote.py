@@ -12,7 +12,7 @@ import pytest
 from functions.promote.events import CanaryFailed, ScheduleTick, VersionPublished, parse_events
 from functions.promote.policy import PromotionPolicy
 from functions.promote.promoter import Promoter
-from pilotlight.contracts.manifest import Canary
+from pilotlight.contracts.alias import Canary
 from pilotlight.errors import InvalidInputError
 from pilotlight.gate.evaluation import QualityGate
 from pilotlight.registry import alias_updates

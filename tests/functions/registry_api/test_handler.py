@@ -11,7 +11,7 @@ import pytest
 from functions.registry_api.handler import build_registry_api
 from functions.registry_api.repository import RepositoryEndpoints
 from pilotlight.api.router import Router
-from pilotlight.contracts.manifest import AliasDocument
+from pilotlight.contracts.alias import AliasDocument
 from pilotlight.errors import ChangedError
 from pilotlight.registry.registry import Registry, alias_path
 from pilotlight.settings import Settings

@@ -9,8 +9,8 @@ from functions.train.data import dataset
 from functions.train.data.dataset import Splits
 from functions.train.pipeline import run_recipe
 from pilotlight.contracts.capture_policy import CapturePolicy
+from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.feature_profile import FeatureProfile, NumericHistogram
-from pilotlight.contracts.manifest import decode_document
 from pilotlight.drift.histograms import build_histogram
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.schema import load_recipe

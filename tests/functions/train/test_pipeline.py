@@ -26,7 +26,9 @@ from functions.train.pipeline import run_recipe
 from functions.train.revision import describe_git_commit, get_code_revision
 from functions.train.training.epoch import Epoch, TrainingHistory
 from functions.train.training.trainer import Checkpointer, train_model
-from pilotlight.contracts.manifest import Manifest, ModelReference, TensorSpec, decode_document
+from pilotlight.contracts.codec import decode_document
+from pilotlight.contracts.manifest import Manifest, TensorSpec
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import StoreError
 from pilotlight.recipes import schema
 from pilotlight.recipes.schema import Recipe

@@ -9,7 +9,7 @@ import pytest
 
 from functions.training_api.handler import TrainingApi
 from functions.training_api.launcher import JobPhase, JobStatus, LogPage
-from pilotlight.contracts.manifest import encode_document
+from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.run import PublishedVersion, RunStatus
 from pilotlight.errors import UnavailableError, UnsupportedError
 from pilotlight.storage.object_store import ObjectStore

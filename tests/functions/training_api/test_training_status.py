@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pilotlight.contracts.manifest import encode_document
+from pilotlight.contracts.codec import encode_document
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.schema import dump_recipe, load_recipe
 from pilotlight.registry.registry import Registry, version_path

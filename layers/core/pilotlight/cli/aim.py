@@ -3,7 +3,7 @@
 import typer
 
 from pilotlight.cli.console import print_json
-from pilotlight.contracts.manifest import TOTAL_WEIGHT, AliasDocument
+from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument
 
 
 def print_alias_traffic(name: str, alias: str, document: AliasDocument, *, json: bool) -> None:

@@ -19,15 +19,8 @@ from pilotlight.cli.console import (
     open_registry,
     print_json,
 )
-from pilotlight.contracts.manifest import (
-    CHAMPION,
-    AliasDocument,
-    Canary,
-    ModelReference,
-    TrafficShare,
-    check_alias,
-    check_name,
-)
+from pilotlight.contracts.alias import AliasDocument, Canary, TrafficShare
+from pilotlight.contracts.names import CHAMPION, ModelReference, check_alias, check_name
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry import alias_updates
 from pilotlight.registry.approval import refuse_unapproved

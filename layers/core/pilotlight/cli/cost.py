@@ -19,7 +19,7 @@ from pilotlight.cli.console import (
     print_json,
     print_table,
 )
-from pilotlight.contracts.manifest import ModelReference
+from pilotlight.contracts.names import ModelReference
 from pilotlight.costs.estimate import SECONDS_PER_MONTH, CostEstimate, Workload, estimate_cost
 from pilotlight.costs.usage_report import UsageReport, UsageRow, build_usage_report
 from pilotlight.errors import InvalidInputError

@@ -18,7 +18,8 @@ from rich.text import Text
 from pilotlight.cli import serve, train
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.client.client import Client, Tensor
-from pilotlight.contracts.manifest import Manifest, ModelReference
+from pilotlight.contracts.manifest import Manifest
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import UnavailableError
 from pilotlight.registry.registry import version_path
 from pilotlight.storage.object_store import ObjectStore

@@ -23,7 +23,7 @@ from pilotlight.cli.console import (
     print_table,
 )
 from pilotlight.cli.train import build_job_environment
-from pilotlight.contracts.manifest import ModelReference
+from pilotlight.contracts.names import ModelReference
 from pilotlight.drift import charts
 from pilotlight.drift.comparison import FALSE_ALARM_RATE, Comparison
 from pilotlight.drift.report import DriftAnalysis, DriftReport, analyze_drift, format_report

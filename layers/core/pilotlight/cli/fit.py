@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, open_registry, print_json
-from pilotlight.contracts.manifest import ModelReference
+from pilotlight.contracts.names import ModelReference
 from pilotlight.costs import prices
 from pilotlight.runtime.load_benchmark import measure_load as trial_of
 from pilotlight.runtime.sizing import MAX_MEMORY_MB, SizingReport

@@ -13,7 +13,8 @@ from pathlib import Path
 import typer
 
 from pilotlight.cli.train import build_job_environment
-from pilotlight.contracts.manifest import ManifestDraft, decode_document
+from pilotlight.contracts.codec import decode_document
+from pilotlight.contracts.manifest import ManifestDraft
 from pilotlight.errors import UnavailableError
 
 DRAFT_FILE = "draft.json"

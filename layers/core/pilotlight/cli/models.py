@@ -6,7 +6,9 @@ import typer
 from rich.table import Table
 
 from pilotlight.cli.console import RESULTS, STORE, JsonOption, StoreOption, open_registry, print_json
-from pilotlight.contracts.manifest import AliasDocument, Manifest, check_name
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.manifest import Manifest
+from pilotlight.contracts.names import check_name
 from pilotlight.errors import NotFoundError
 from pilotlight.registry.registry import Registry
 

@@ -10,7 +10,7 @@ import typer
 
 from pilotlight.cli.console import LOCAL_URL, RESULTS, JsonOption, UrlOption, open_client
 from pilotlight.client.client import InferResponse, ModelMetadata, Tensor, build_tensors
-from pilotlight.contracts.manifest import ModelReference
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")

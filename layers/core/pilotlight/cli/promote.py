@@ -18,7 +18,7 @@ from pilotlight.cli.console import (
     open_registry,
     print_json,
 )
-from pilotlight.contracts.manifest import CANDIDATE, CHAMPION, ModelReference, check_alias, check_name
+from pilotlight.contracts.names import CANDIDATE, CHAMPION, ModelReference, check_alias, check_name
 from pilotlight.errors import InvalidInputError
 from pilotlight.gate.evaluation import QualityGate
 from pilotlight.gate.promotion import GateOverride, PromotionResult

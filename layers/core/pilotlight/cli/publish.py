@@ -16,7 +16,9 @@ from pilotlight.cli import card, intake, policy, processing, repository
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.cli.source import GraphSource, locate_graph
 from pilotlight.contracts.capture_policy import CaptureExtent
-from pilotlight.contracts.manifest import ManifestDraft, Precision, Task, Variant, check_name, encode_document
+from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.manifest import ManifestDraft, Precision, Task, Variant
+from pilotlight.contracts.names import check_name
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.registry.registry import FileContent

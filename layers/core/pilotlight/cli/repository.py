@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilotlight.contracts.manifest import TensorSpec, is_version
+from pilotlight.contracts.manifest import TensorSpec
+from pilotlight.contracts.names import is_version
 from pilotlight.errors import InvalidInputError
 
 CONFIG = "config.pbtxt"

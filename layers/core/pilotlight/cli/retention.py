@@ -6,7 +6,7 @@ import typer
 
 from pilotlight.cli.canary import parse_version_reference
 from pilotlight.cli.console import STORE, JsonOption, StoreOption, open_registry, print_json
-from pilotlight.contracts.manifest import check_name
+from pilotlight.contracts.names import check_name
 from pilotlight.registry import retention
 from pilotlight.registry.retention import PruningPlan
 

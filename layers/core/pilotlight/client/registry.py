@@ -14,7 +14,9 @@ import msgspec
 
 from pilotlight.api.schemas import registry
 from pilotlight.api.schemas.registry import CanaryBody, ModelDetail, ModelList, ModelSummary, PromoteBody, RollbackBody
-from pilotlight.contracts.manifest import CHAMPION, AliasDocument, PromotionRequest
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.names import CHAMPION
+from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.errors import UnavailableError
 
 ApiCall = Callable[..., bytes]  # verb, path, body, headers

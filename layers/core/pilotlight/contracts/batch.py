@@ -16,7 +16,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from pilotlight.contracts.manifest import ModelReference
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError, NotFoundError
 
 MAX_LISTED_ERRORS = 1000  # listed; all of them are lines of the result

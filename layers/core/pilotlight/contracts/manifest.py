@@ -1,4 +1,4 @@
-"""The documents that parts of Pilotlight hand to each other, and the names that go into URLs and paths.
+"""The manifest of a version: its tensors, files, variants, measurements and training.
 
 Frozen msgspec structs: checked when decoded, with the path of the wrong field, and 50 ms to import where
 pydantic takes 250 ms, because a cold handler reads two of them first (infra/decisions/0002).
@@ -6,13 +6,12 @@ Unknown fields are let through: a handler may be older than the job that wrote a
 what an old reader would get wrong. This module knows no store, no runtime and no protocol.
 """
 
-import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
 from pilotlight.contracts.capture_policy import CapturePolicy
+from pilotlight.contracts.names import Name, Version
 from pilotlight.contracts.processing import (
     ClassificationPostprocessing,
     ImagePreprocessing,
@@ -23,21 +22,12 @@ from pilotlight.contracts.processing import (
 )
 from pilotlight.errors import InvalidInputError
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-RESERVED_NAMES = frozenset({"stats"})  # `/v2/models/stats` is a route of the statistics extension
-CHAMPION = "champion"  # serves when the caller names neither version nor alias
-TOTAL_WEIGHT = 10_000  # what the weights of an alias's shares are parts of: a weight of 1 is 0.01 %
-CANDIDATE = "candidate"  # the newest version that has not passed the gate
-
-Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
-Version = Annotated[int, Meta(ge=1)]
 Precision = Literal["fp32", "int8", "int4"]
 Task = Literal["tensor", "image", "text", "tabular"]
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
     "FP16", "BF16", "FP32", "FP64", "BYTES",
 ]  # fmt: skip
-DocumentT = TypeVar("DocumentT", bound=Struct)
 
 
 class TensorSpec(Struct, frozen=True):
@@ -272,143 +262,3 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
     def asset_files(self) -> tuple[ManifestFile, ...]:
         """The files that serving needs beside the graph."""
         return (self.get_file(self.prepare.tokenizer),) if isinstance(self.prepare, TextPreprocessing) else ()
-
-
-class Suspension(Struct, frozen=True):
-    """That an alias answers nobody for now: who took it out of service, when and why."""
-
-    by: str
-    at: str  # RFC 3339, UTC
-    reason: str
-
-
-class TrafficShare(Struct, frozen=True):
-    """A part of an alias's requests that goes to another version than the one it points to."""
-
-    version: Version
-    weight: Annotated[int, Meta(ge=1, le=TOTAL_WEIGHT)]  # of WHOLE requests
-
-
-class Canary(Struct, frozen=True):
-    """A trial of a version on a share of an alias's requests: what ends it, and how.
-
-    `functions/promote` promotes the version when `until` has passed, and takes the share away as soon as one of the
-    limits is broken; each environment stops by itself before that (`runtime.canary`).
-    """
-
-    version: Version
-    until: str  # RFC 3339, UTC: the end of the bake time
-    max_error_rate: Annotated[float, Meta(ge=0, le=1)] = 0.01
-    max_latency_ratio: Annotated[float, Meta(gt=0)] = 2.0  # its mean time of inference over the champion's
-    max_drift: Annotated[float, Meta(ge=0, le=1)] = 0.25  # total variation between the two versions' answers
-    min_requests: Annotated[int, Meta(ge=1)] = 50  # before any of these limits is applied
-
-
-class AliasDocument(Struct, frozen=True):
-    """Where an alias points, where it pointed before, and who moved it, when and why.
-
-    Replaced as a whole by compare-and-swap, each time under the next number. `aliases` says which changes there are and
-    which version a request goes to. `suspended` outlives moves: what somebody took out of service, no promotion brings
-    back (infra/decisions/0014).
-    """
-
-    version: Version
-    previous: Version | None
-    by: str
-    at: str  # RFC 3339, UTC
-    reason: str
-    suspended: Suspension | None = None
-    number: Annotated[int, Meta(ge=1)] = 1  # of this document among all that the alias has had
-    shares: tuple[TrafficShare, ...] = ()  # together less than WHOLE; the rest goes to `version`
-    canary: Canary | None = None  # why there is a share, if it is for a trial
-    shadow: TrafficShare | None = None  # a copy of so many requests goes to that version too, off the caller's path
-
-    def __post_init__(self) -> None:
-        """Refuse shares that leave nothing for the version itself; msgspec reports it as a wrong document."""
-        total_weight = sum(share.weight for share in self.shares)
-        if total_weight >= TOTAL_WEIGHT:
-            raise ValueError(
-                f"shares out {total_weight} of {TOTAL_WEIGHT} requests, and leaves none for version {self.version}"
-            )
-
-
-class PromotionRequest(Struct, frozen=True):
-    """Bring a version to an alias through the gate; `force` moves it even if it is refused, and wants a `why`."""
-
-    id: str
-    model: str
-    version: Version
-    alias: str
-    by: str
-    at: str  # RFC 3339, UTC, when it was asked for
-    force: bool = False
-    why: str = ""
-    state: Literal["asked", "promoted", "refused", "failed"] = "asked"
-    said: str = ""  # what the gate found, or went wrong, in sentences
-    done: str = ""  # RFC 3339, UTC; empty until it is
-
-
-class ModelReference(Struct, frozen=True):
-    """A model, and the version or alias that is meant: `digits`, `digits:3`, `digits@candidate`."""
-
-    name: str
-    version: int | None = None
-    alias: str = CHAMPION
-
-    @classmethod
-    def parse(cls, text: str) -> "ModelReference":
-        """Read `name`, `name:3` or `name@alias`; `InvalidInputError` says what a reference looks like."""
-        name, mark, selector = re.split("([:@])", text, maxsplit=1) if re.search("[:@]", text) else (text, "", "")
-        if mark and not selector:
-            raise InvalidInputError(f"{text!r} ends in {mark!r}; write name, name:3 or name@alias.")
-        if mark and is_version(selector) != (mark == ":"):
-            raise InvalidInputError(f"{selector!r} in {text!r} is wrong; versions, 1 2 3 ..., follow ':', aliases '@'.")
-        return cls.from_selector(name, selector or None)
-
-    @classmethod
-    def from_selector(cls, name: str, selector: str | None = None) -> "ModelReference":
-        """From a model's name and a V2 `versions/...` path segment: a number, an alias, or nothing for the champion."""
-        check_name(name, "model name")
-        if selector is None:
-            return cls(name)
-        if is_version(selector):
-            return cls(name, int(selector))
-        return cls(name, None, check_alias(selector))
-
-    def __str__(self) -> str:
-        return f"{self.name}:{self.version}" if self.version is not None else f"{self.name}@{self.alias}"
-
-
-def is_version(text: str) -> bool:
-    """Whether `text` is a version as it stands in paths: a positive whole number without leading zeros."""
-    return re.fullmatch(r"[1-9][0-9]{0,17}", text) is not None
-
-
-def check_name(name: str, what: str) -> str:
-    """Give `name` back, or raise `InvalidInputError` that says what names look like."""
-    if re.fullmatch(NAME_PATTERN, name) is None or name in RESERVED_NAMES:
-        raise InvalidInputError(
-            f"{name!r} is not a {what}: 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit, "
-            f"and not {', '.join(sorted(RESERVED_NAMES))}."
-        )
-    return name
-
-
-def check_alias(alias: str) -> str:
-    """Give `alias` back, or raise `InvalidInputError`; digits alone would be mistaken for a version."""
-    if alias.isdecimal():
-        raise InvalidInputError(f"{alias!r} is neither a version (1, 2, 3, ...) nor an alias, which has letters too.")
-    return check_name(alias, "version or alias")
-
-
-def encode_document(document: Struct) -> bytes:
-    """A document as indented JSON, since people open them in the store."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
-
-
-def decode_document(data: bytes, document_type: type[DocumentT], source: str) -> DocumentT:
-    """Read and check a document; `InvalidInputError` names the place and the wrong field."""
-    try:
-        return msgspec.json.decode(data, type=document_type)
-    except (msgspec.ValidationError, msgspec.DecodeError) as exc:
-        raise InvalidInputError(f"{source} is not a {document_type.__name__}: {exc}.") from exc

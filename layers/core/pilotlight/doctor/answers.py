@@ -19,7 +19,9 @@ from pilotlight.api import v2_binary
 from pilotlight.api.compression import MIN_COMPRESSIBLE_BYTES
 from pilotlight.api.v2 import JSON_LENGTH_HEADER
 from pilotlight.client.client import Client, ModelMetadata, RawResponse, Tensor
-from pilotlight.contracts.manifest import CHAMPION, Datatype, Manifest, decode_document
+from pilotlight.contracts.codec import decode_document
+from pilotlight.contracts.manifest import Datatype, Manifest
+from pilotlight.contracts.names import CHAMPION
 from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedError, join_names
 from pilotlight.doctor.server import format_reply
 from pilotlight.errors import ModelRefusedError, NotFoundError, PilotlightError

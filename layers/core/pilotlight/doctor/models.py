@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
-from pilotlight.contracts.manifest import CHAMPION, AliasDocument, Manifest, ManifestFile
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.manifest import Manifest, ManifestFile
+from pilotlight.contracts.names import CHAMPION
 from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedError, join_names
 from pilotlight.errors import NotFoundError, PilotlightError
 from pilotlight.registry.registry import Registry, version_path

@@ -12,8 +12,9 @@ from msgspec import Struct
 
 from pilotlight.capture import reader
 from pilotlight.capture.record import CaptureRecord
+from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.feature_profile import FeatureProfile
-from pilotlight.contracts.manifest import Manifest, decode_document, encode_document
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.drift.aggregation import HistogramAggregator
 from pilotlight.drift.comparison import MIN_EXAMPLES, Comparison, compare_features
 from pilotlight.errors import NotFoundError

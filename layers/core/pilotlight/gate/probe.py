@@ -16,7 +16,9 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from pilotlight.contracts.manifest import Manifest, ModelReference, Precision, decode_document, encode_document
+from pilotlight.contracts.codec import decode_document, encode_document
+from pilotlight.contracts.manifest import Manifest, Precision
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import ModelRefusedError, PilotlightError
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime import golden, golden_recorder, process_memory

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
-from pilotlight.contracts.manifest import CHAMPION, AliasDocument
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.names import CHAMPION
 from pilotlight.errors import ChangedError, NotFoundError
 from pilotlight.gate.evaluation import QualityGate
 from pilotlight.gate.verdict import Verdict

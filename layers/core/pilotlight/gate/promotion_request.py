@@ -11,7 +11,9 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from pilotlight.contracts.manifest import PromotionRequest, Version, check_name, decode_document, encode_document
+from pilotlight.contracts.codec import decode_document, encode_document
+from pilotlight.contracts.names import Version, check_name
+from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.errors import NotFoundError
 from pilotlight.registry.alias_updates import utc_now
 from pilotlight.storage.object_store import ObjectStore

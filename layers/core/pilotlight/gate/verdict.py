@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from pilotlight.contracts.manifest import Version
+from pilotlight.contracts.names import Version
 
 APPROVAL_CHECK = "approval"  # name of the only check that a person decides
 

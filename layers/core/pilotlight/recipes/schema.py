@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
 
-from pilotlight.contracts.manifest import NAME_PATTERN, RESERVED_NAMES
+from pilotlight.contracts.names import NAME_PATTERN, RESERVED_NAMES
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.errors import format_validation_error
 from pilotlight.recipes.options.augmentation import AugmentationOptions

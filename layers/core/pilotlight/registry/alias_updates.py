@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
 
-from pilotlight.contracts.manifest import TOTAL_WEIGHT, AliasDocument, Canary, Suspension, TrafficShare
+from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument, Canary, Suspension, TrafficShare
 from pilotlight.errors import InvalidInputError
 
 SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds

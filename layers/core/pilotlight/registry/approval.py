@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from pilotlight.contracts.manifest import AliasDocument, Version, decode_document, encode_document
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.codec import decode_document, encode_document
+from pilotlight.contracts.names import Version
 from pilotlight.errors import ConflictError, InvalidInputError, ModelRefusedError, NotFoundError
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry, version_path

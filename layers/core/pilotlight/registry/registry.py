@@ -23,20 +23,10 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from pilotlight.contracts.manifest import (
-    CANDIDATE,
-    CHAMPION,
-    AliasDocument,
-    DocumentT,
-    Manifest,
-    ManifestDraft,
-    ManifestFile,
-    ModelReference,
-    check_alias,
-    check_name,
-    decode_document,
-    encode_document,
-)
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.codec import DocumentT, decode_document, encode_document
+from pilotlight.contracts.manifest import Manifest, ManifestDraft, ManifestFile
+from pilotlight.contracts.names import CANDIDATE, CHAMPION, ModelReference, check_alias, check_name
 from pilotlight.errors import (
     AlreadyExistsError,
     ConflictError,

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from pilotlight.contracts.manifest import AliasDocument, encode_document
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.codec import encode_document
 from pilotlight.errors import ConflictError, InvalidInputError
 from pilotlight.registry.registry import Registry, version_path
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-from pilotlight.contracts.manifest import AliasDocument
+from pilotlight.contracts.alias import AliasDocument
 from pilotlight.errors import NotFoundError, UnavailableError
 from pilotlight.registry.registry import Registry
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pilotlight.contracts.manifest import Canary
+from pilotlight.contracts.alias import Canary
 from pilotlight.runtime.session import Array
 
 WINDOW_REQUESTS = 500  # latest requests of canary and champion that are compared

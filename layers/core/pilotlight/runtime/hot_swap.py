@@ -9,7 +9,8 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilotlight.contracts.manifest import Manifest, decode_document
+from pilotlight.contracts.codec import decode_document
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import DoesNotFitError, InvalidInputError, ModelRefusedError, PilotlightError
 from pilotlight.observability.emf import count
 from pilotlight.runtime.alias_cache import AliasCache, AliasKey, CachedAlias

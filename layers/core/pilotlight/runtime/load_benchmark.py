@@ -17,7 +17,9 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from pilotlight.contracts.manifest import Manifest, ModelReference, decode_document
+from pilotlight.contracts.codec import decode_document
+from pilotlight.contracts.manifest import Manifest
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime import process_memory

@@ -12,7 +12,9 @@ from math import ceil, inf
 from threading import Thread
 from typing import TypeVar
 
-from pilotlight.contracts.manifest import AliasDocument, Manifest, ModelReference, TensorSpec
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.manifest import Manifest, TensorSpec
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import (
     LoadingError,
     ModelRefusedError,

@@ -12,7 +12,10 @@ import sys
 from collections.abc import Sequence
 from threading import Thread
 
-from pilotlight.contracts.manifest import AliasDocument, Manifest, ModelReference, decode_document
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.codec import decode_document
+from pilotlight.contracts.manifest import Manifest
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.registry.registry import alias_path, version_path
 from pilotlight.runtime.model_files import fetch_model_files

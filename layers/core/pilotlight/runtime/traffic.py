@@ -14,7 +14,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from pilotlight.contracts.manifest import TOTAL_WEIGHT, AliasDocument, ModelReference
+from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import ModelRefusedError
 from pilotlight.observability.emf import count
 from pilotlight.registry import alias_updates

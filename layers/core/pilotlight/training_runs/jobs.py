@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from pilotlight.contracts.manifest import decode_document, encode_document
+from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.errors import ChangedError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs.run_store import run_path

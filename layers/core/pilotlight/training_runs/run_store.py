@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from pilotlight.contracts.manifest import DocumentT, ModelReference, decode_document
+from pilotlight.contracts.codec import DocumentT, decode_document
+from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.run import EpochRecord, PublishedVersion, RunState, RunStatus
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore

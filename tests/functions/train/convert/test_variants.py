@@ -11,8 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from pilotlight.contracts.capture_policy import CapturePolicy
+from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.feature_profile import FeatureProfile
-from pilotlight.contracts.manifest import Manifest, decode_document
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.registry.registry import version_path
 from pilotlight.storage.object_store import open_store
 from tests import fakes

@@ -10,15 +10,9 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from pilotlight.contracts.manifest import (
-    CANDIDATE,
-    AliasDocument,
-    Canary,
-    ModelReference,
-    Precision,
-    Version,
-    is_version,
-)
+from pilotlight.contracts.alias import AliasDocument, Canary
+from pilotlight.contracts.manifest import Precision
+from pilotlight.contracts.names import CANDIDATE, ModelReference, Version, is_version
 from pilotlight.errors import InvalidInputError, UnavailableError
 
 VersionNumber = Annotated[str, Meta(pattern=r"^([1-9][0-9]{0,17})$")] | Version  # 3 and "3" are the same version

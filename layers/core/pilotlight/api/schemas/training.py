@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from pilotlight.contracts.manifest import Name
+from pilotlight.contracts.names import Name
 from pilotlight.contracts.run import EpochRecord, RunStatus
 
 TrainingState = Literal[
