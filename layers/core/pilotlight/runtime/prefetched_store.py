@@ -6,11 +6,10 @@ It hands out each of them once, and whatever went wrong as if it had gone wrong 
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from threading import Event
 from typing import TYPE_CHECKING
 
-from pilotlight.storage.object_store import ObjectStore, RangeCopier, StoredObject
+from pilotlight.storage.object_store import ObjectStore, StoredObject
 
 if TYPE_CHECKING:  # files.py builds on this module
     from pilotlight.runtime.model_files import ModelFiles
@@ -77,12 +76,6 @@ class PrefetchedStore(ObjectStore):
     def stream_range(self, path: str, start: int, end: int) -> Iterator[memoryview]:
         """As the store does it."""
         return self._inner.stream_range(path, start, end)
-
-    @contextmanager
-    def open_range_copier(self, path: str) -> Iterator[RangeCopier]:
-        """As the store does it."""
-        with self._inner.open_range_copier(path) as part:
-            yield part
 
     def replace(self, path: str, data: bytes, e_tag: str) -> None:
         """As the store does it."""

@@ -11,12 +11,13 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import accumulate, chain, count, pairwise
 from typing import BinaryIO
 
 from pilotlight.contracts.manifest import CompressedFile
 from pilotlight.errors import NotFoundError, StoreError
-from pilotlight.storage.object_store import PART_BYTES, ObjectStore, RangeCopier
+from pilotlight.storage.object_store import PART_BYTES, ObjectStore
 
 CONNECTIONS = 4
 FAST_BYTES_PER_S = 200e6  # bytes/s of the first part; unpacking wins until 150e6, and a link may begin with a burst
@@ -61,34 +62,34 @@ def download_in_parts(
     """`download_object` by ranged reads; the order of the hash is that of the bytes, not of their arrival."""
     fd, digest = target.fileno(), hashlib.sha256()
     part_bytes = compressed.part if compressed else PART_BYTES
-    with store.open_range_copier(path) as copy_plain:
-        started = time.monotonic()
-        size = copy_first_part(store, path, copy_plain, fd, part_bytes)
-        if size != limit:  # objects are written whole, so this is another one
-            return size, digest.hexdigest()
-        slow = min(part_bytes, size) / (time.monotonic() - started) < FAST_BYTES_PER_S
-        copy = build_decompressing_copier(store, compressed, copy_plain) if compressed and slow else copy_plain
-        os.truncate(fd, size)
-        starts = range(0, size, part_bytes)
-        with ThreadPoolExecutor(CONNECTIONS) as threads, mmap.mmap(fd, size, prot=mmap.PROT_READ) as mapped:
-            rest = threads.map(lambda start: copy(fd, start, min(start + part_bytes, size)), starts[1:])
-            for start, _ in zip(starts, chain([size], rest), strict=True):
-                with memoryview(mapped)[start : start + part_bytes] as copied:
-                    digest.update(copied)
+    copy_plain = partial(store.copy_range, path)
+    started = time.monotonic()
+    size = copy_first_part(store, path, fd, part_bytes)
+    if size != limit:  # objects are written whole, so this is another one
+        return size, digest.hexdigest()
+    slow = min(part_bytes, size) / (time.monotonic() - started) < FAST_BYTES_PER_S
+    copy = build_decompressing_copier(store, compressed, copy_plain) if compressed and slow else copy_plain
+    os.truncate(fd, size)
+    starts = range(0, size, part_bytes)
+    with ThreadPoolExecutor(CONNECTIONS) as threads, mmap.mmap(fd, size, prot=mmap.PROT_READ) as mapped:
+        rest = threads.map(lambda start: copy(fd, start, min(start + part_bytes, size)), starts[1:])
+        for start, _ in zip(starts, chain([size], rest), strict=True):
+            with memoryview(mapped)[start : start + part_bytes] as copied:
+                digest.update(copied)
     return size, digest.hexdigest()
 
 
-def copy_first_part(store: ObjectStore, path: str, copy_range: RangeCopier, fd: int, end: int) -> int:
+def copy_first_part(store: ObjectStore, path: str, fd: int, end: int) -> int:
     """The object's size, after its bytes to before `end` are copied."""
     try:
-        return copy_range(fd, 0, end)
+        return store.copy_range(path, fd, 0, end)
     except StoreError:
         if store.get_size(path) > 0:
             raise
         return 0  # S3 has no range of an empty object
 
 
-def build_decompressing_copier(store: ObjectStore, compressed: CompressedFile, copy_plain: RangeCopier) -> PartCopier:
+def build_decompressing_copier(store: ObjectStore, compressed: CompressedFile, copy_plain: PartCopier) -> PartCopier:
     """Copies parts from the packed form of the object; by `copy_plain` what that form does not give."""
     from pilotlight.storage.zstd_frames import (  # loads zstd, for which a fast link has no use
         PackingError,

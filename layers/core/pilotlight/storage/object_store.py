@@ -8,11 +8,10 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -30,7 +29,6 @@ from pilotlight.errors import (
     NotFoundError,
     StoreError,
 )
-from pilotlight.storage.wire import Wire
 
 # By one of these obstore finds credentials itself, as in every Lambda and container of AWS.
 CREDENTIAL_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"}
@@ -38,12 +36,7 @@ CREDENTIAL_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE
 TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}
 PART_BYTES = 8 << 20  # of a large object, in one request (reference/lambda.md)
 CHUNK_BYTES = 1 << 20  # bytes written at once; larger chunks take fresh memory, smaller ones more turns of the lock
-SIGNED_URL_LIFETIME = timedelta(minutes=15)  # of a URL; it is used at once
-PROXY_VARIABLES = {"http_proxy", "https_proxy", "all_proxy"}  # variables that obstore heeds, and our sockets do not
 RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=10)}
-RangeCopier = Callable[
-    [int, int, int], int
-]  # copies into an open file, from a byte to before another; gives the whole's size
 
 
 @dataclass(frozen=True)
@@ -106,11 +99,6 @@ class ObjectStore:
             result = obstore.get(self._store, path, options={"range": (start, end)})
             for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
                 yield memoryview(chunk)
-
-    @contextmanager
-    def open_range_copier(self, path: str) -> Iterator[RangeCopier]:
-        """`part` of one object, for several threads at once, with what it is best read by while the context lasts."""
-        yield partial(self.copy_range, path)
 
     def get_size(self, path: str) -> int:
         """The object's bytes, without reading them; `NotFoundError` when there is none."""
@@ -176,30 +164,6 @@ class ObjectStore:
 
     def _translate_errors(self, path: str) -> AbstractContextManager[None]:
         return translate_errors(self.url, path)
-
-
-class PlainStore(ObjectStore):
-    """S3 without TLS, as within a machine or a private network: large objects come by sockets of our own.
-
-    And by obstore where these do not do.
-    """
-
-    def __init__(self, url: str, store: S3Store, address: str = "") -> None:
-        super().__init__(url, store, address)
-        self._bucket = store
-
-    @contextmanager
-    def open_range_copier(self, path: str) -> Iterator[RangeCopier]:
-        """As `ObjectStore.reading`."""
-        with Wire() as wire:
-
-            def part(fd: int, start: int, end: int) -> int:
-                with self._translate_errors(path):
-                    url = obstore.sign(self._bucket, "GET", path, SIGNED_URL_LIFETIME)
-                reached, size = wire.copy(url, fd, start, end)
-                return size if reached >= min(end, size) else self.copy_range(path, fd, reached, end)
-
-            yield part
 
 
 class DiskStore(ObjectStore):
@@ -272,9 +236,7 @@ def _open_s3_store(url: str, query: str) -> ObjectStore:
         arguments["endpoint"] = endpoint
     if not CREDENTIAL_VARIABLES.intersection(os.environ):
         arguments["credential_provider"] = _find_aws_credentials()
-    plain = endpoint.startswith("http://") and not any(name.lower() in PROXY_VARIABLES for name in os.environ)
-    address = f"{url}?{query}" if query else url
-    return (PlainStore if plain else ObjectStore)(url, S3Store.from_url(url, **arguments), address)
+    return ObjectStore(url, S3Store.from_url(url, **arguments), f"{url}?{query}" if query else url)
 
 
 def _find_aws_credentials() -> Any:  # noqa: ANN401 - obstore's protocol for credential providers is private
