@@ -13,7 +13,7 @@ from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError, NotFoundError
 from pilotlight.runtime.assets import Assets
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 from tests import fakes
 
 TOKENIZER = (Path(fakes.MODELS) / "minilm" / "tokenizer.json").read_bytes()

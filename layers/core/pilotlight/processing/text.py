@@ -15,8 +15,7 @@ from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.processing.tensor import flatten_column
 from pilotlight.runtime.assets import Assets
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 ENCODING_FIELDS = {
     "input_ids": "ids",
