@@ -145,7 +145,7 @@ def test_an_alias_that_was_read_too_long_ago_is_read_again(rig: Rig) -> None:
 def test_files_of_a_version_that_nobody_wants_any_more_are_let_go_of(rig: Rig) -> None:
     ahead = rig.start("double:2")
     laid = ahead._files["double", 2].result()
-    assert ahead.take_files("double", 1) is None
+    assert ahead.take_prefetched_files("double", 1) is None
     with pytest.raises(FileNotFoundError):
         Path(laid.path).stat()
 
