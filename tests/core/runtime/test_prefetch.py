@@ -14,6 +14,7 @@ from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError,
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.alias_cache import AliasCache
 from pilotlight.runtime.model_cache import ModelCache
+from pilotlight.runtime.model_loader import ModelLoader
 from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.runtime.prefetch import parse_references, start_prefetch
 from pilotlight.runtime.prefetched_store import PrefetchedStore
@@ -194,7 +195,7 @@ def test_who_asks_while_it_is_being_opened_waits_for_that(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "look"), [(AliasCache, "get_cached"), (ModelCache, "get"), (ModelManager, "raise_if_refused")]
+    ("owner", "look"), [(AliasCache, "get_cached"), (ModelCache, "get"), (ModelLoader, "raise_if_refused")]
 )
 @pytest.mark.parametrize(("rotten", "expected"), [(False, 9), (True, 6)])
 def test_what_is_opened_between_a_look_and_the_load_is_not_opened_again(
