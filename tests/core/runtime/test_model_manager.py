@@ -17,7 +17,8 @@ from pilotlight.registry import retention
 from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.registry import Registry, alias_path
 from pilotlight.runtime.model_cache import LoadedModel, ModelCache
-from pilotlight.runtime.model_manager import REFUSED_SECONDS, ModelManager
+from pilotlight.runtime.model_loader import REFUSED_SECONDS
+from pilotlight.runtime.model_manager import ModelManager
 from tests import fakes
 
 CHAMPION = ModelReference("double")

@@ -23,7 +23,7 @@ from pilotlight.contracts.processing import (
     TablePreprocessing,
 )
 from pilotlight.processing import classification, regression, tabular
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
 MAX_LISTED_NUMBERS = 64  # numbers of an example that are told one by one
 MAX_CHANNELS = 16  # of an image or tensor that are told one by one, at most

@@ -18,7 +18,7 @@ from pilotlight.contracts.manifest import Manifest, ManifestDraft
 from pilotlight.contracts.processing import TablePreprocessing
 from pilotlight.drift.histograms import to_float32
 from pilotlight.processing import DATATYPES_BY_DTYPE
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
 MAX_EXAMPLES = 64  # of a request, at most: one caller's batch is not to outweigh all others
 

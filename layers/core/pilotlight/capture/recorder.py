@@ -27,7 +27,7 @@ from pilotlight.capture.masking import CaptureSample
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
 from pilotlight.observability.emf import count
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.capture")

@@ -7,7 +7,8 @@ import numpy as np
 
 from pilotlight.capture.record import CaptureRecord
 from pilotlight.contracts.feature_profile import CategoricalHistogram, FeatureProfile, Histogram, NumericHistogram
-from pilotlight.drift.histograms import Array, add_values
+from pilotlight.drift.histograms import add_values
+from pilotlight.runtime.datatypes import Array
 
 MAX_HELD_VALUES = 4096  # values of a feature that are held before they are counted
 Values = list[float | str | None]

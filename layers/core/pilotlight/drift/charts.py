@@ -8,8 +8,8 @@ from msgspec import Struct
 
 from pilotlight.contracts.feature_profile import CategoricalHistogram, Histogram, NumericHistogram
 from pilotlight.drift.comparison import DriftLevel
-from pilotlight.drift.histograms import Array
 from pilotlight.drift.report import DriftAnalysis
+from pilotlight.runtime.datatypes import Array
 
 COLUMNS = 32  # of a number's range
 BLOCKS = " ▁▂▃▄▅▆▇█"

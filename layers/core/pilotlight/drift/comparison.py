@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from pilotlight.contracts.feature_profile import CategoricalHistogram, Histogram, NumericHistogram
 from pilotlight.drift import statistics
-from pilotlight.drift.histograms import Array
 from pilotlight.drift.statistics import SignificanceResult
+from pilotlight.runtime.datatypes import Array
 
 MIN_EXAMPLES = 30  # examples, below which nothing is said
 CHANGED_THRESHOLD, DRIFTED_THRESHOLD = 0.1, 0.25  # of PSI, and of the Kolmogorov-Smirnov distance

@@ -6,13 +6,12 @@ training set was read as float32, and would else be on the other side of an edge
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from pilotlight.contracts.feature_profile import CategoricalHistogram, Histogram, NumericHistogram
+from pilotlight.runtime.datatypes import Array
 
-Array = np.ndarray[Any, Any]
 MAX_BINS = 64  # of a number, at most: one is 1.6 % of the training set
 MIN_BINS = 16  # of a number among very many
 MAX_EDGES = 8192  # of all features of a profile together, about: so it stays below some 200 kB

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from pilotlight.drift.histograms import Array
+from pilotlight.runtime.datatypes import Array
 
 GROUP_COUNT = 10  # of about a tenth of the training set each, into which bins are merged for PSI
 PRIOR = 0.5  # added to each count, so that an empty group does not make PSI infinite (Jeffreys' prior)

@@ -9,7 +9,8 @@ from pilotlight.capture import features, masking
 from pilotlight.capture.features import Feature
 from pilotlight.contracts.feature_profile import FeatureProfile, Histogram
 from pilotlight.contracts.manifest import ManifestDraft
-from pilotlight.drift.histograms import Array, build_histogram, choose_bin_count
+from pilotlight.drift.histograms import build_histogram, choose_bin_count
+from pilotlight.runtime.datatypes import Array
 
 PROFILE_FILE = "profile.json"  # among the files of a version
 MAX_FEATURES = 512

@@ -21,8 +21,8 @@ from pilotlight.gate.verdict import APPROVAL_CHECK, GateCheck, GateLimits, Verdi
 from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.approval import blocking_reason
 from pilotlight.registry.registry import Registry
+from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.model_files import find_mismatch, open_model_files
-from pilotlight.runtime.session import Array
 
 DEFAULT_LIMITS = GateLimits()
 

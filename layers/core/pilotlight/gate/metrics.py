@@ -11,7 +11,7 @@ import numpy as np
 
 from pilotlight.contracts import metric
 from pilotlight.errors import UnsupportedError
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
 RESAMPLES = 2000
 MAX_COUNTS = 1 << 22  # counts of drawn examples held in memory at once, 32 MB

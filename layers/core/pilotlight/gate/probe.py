@@ -22,9 +22,10 @@ from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import ModelRefusedError, PilotlightError
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime import golden, golden_recorder, process_memory
+from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.model_files import open_model_files
 from pilotlight.runtime.model_manager import ModelManager
-from pilotlight.runtime.session import Array, Session, open_session
+from pilotlight.runtime.session import Session, open_session
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
 

@@ -18,9 +18,8 @@ from pilotlight.contracts.processing import (
 )
 from pilotlight.processing import classification, embedding, regression, tabular, tensor
 from pilotlight.processing.signature import CallSignature, choose_signature
-from pilotlight.runtime.assets import Assets
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
+from pilotlight.runtime.model_cache import Assets
 
 DATATYPES_BY_DTYPE = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
 

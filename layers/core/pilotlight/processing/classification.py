@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pilotlight.contracts.processing import ClassificationPostprocessing
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
 
 def build_label_outputs(steps: ClassificationPostprocessing, labels: Sequence[str], scores: Array) -> dict[str, Array]:

@@ -6,7 +6,7 @@ Pooling and normalisation as in sentence-transformers' `Pooling` and `Normalize`
 import numpy as np
 
 from pilotlight.contracts.processing import EmbeddingPostprocessing
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
 MASK_INPUT = "attention_mask"  # the feed that is 1 for tokens and 0 for padding
 MIN_NORM = 1e-12  # what a length is at least, so that zeros stay zeros

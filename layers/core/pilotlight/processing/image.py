@@ -18,8 +18,7 @@ from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import ImagePreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.processing.tensor import flatten_column
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 Pillow.MAX_IMAGE_PIXELS = None  # it warns at one number and raises at another; `opened` refuses by the manifest's
 FORMATS = ("PNG", "JPEG")  # no other decoder of Pillow ever sees a caller's bytes

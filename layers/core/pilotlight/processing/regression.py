@@ -3,7 +3,7 @@
 import numpy as np
 
 from pilotlight.contracts.processing import RegressionPostprocessing
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
 
 def restore_units(steps: RegressionPostprocessing, graph_output: Array) -> Array:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
 
 def check_feeds(manifest: Manifest, tensors: Mapping[str, Array]) -> Mapping[str, Array]:

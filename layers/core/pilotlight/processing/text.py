@@ -14,9 +14,8 @@ from pilotlight.contracts.manifest import Manifest, ManifestDraft, TensorSpec
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.processing.tensor import flatten_column
-from pilotlight.runtime.assets import Assets
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
+from pilotlight.runtime.model_cache import Assets
 
 ENCODING_FIELDS = {
     "input_ids": "ids",

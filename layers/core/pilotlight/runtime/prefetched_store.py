@@ -7,12 +7,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from threading import Event
-from typing import TYPE_CHECKING
 
+from pilotlight.runtime.model_files import ModelFiles
 from pilotlight.storage.object_store import ObjectStore, StoredObject
-
-if TYPE_CHECKING:  # files.py builds on this module
-    from pilotlight.runtime.model_files import ModelFiles
 
 
 class PrefetchedStore(ObjectStore):
@@ -41,11 +38,11 @@ class PrefetchedStore(ObjectStore):
             raise
         return future.result()
 
-    def expect_files(self, name: str, version: int) -> "Future[ModelFiles]":
+    def expect_files(self, name: str, version: int) -> Future[ModelFiles]:
         """The files of a version are on their way."""
         return self._files.setdefault((name, version), Future())
 
-    def take_files(self, name: str, version: int) -> "ModelFiles | None":
+    def take_prefetched_files(self, name: str, version: int) -> ModelFiles | None:
         """The files of a version if they were expected, once; other versions of the model are let go of.
 
         Waits for them. Raises what fetching them raised.
@@ -82,7 +79,7 @@ class PrefetchedStore(ObjectStore):
         self._inner.replace(path, data, e_tag)
 
 
-def close_prefetched_files(future: "Future[ModelFiles]") -> None:
+def close_prefetched_files(future: Future[ModelFiles]) -> None:
     """Let go of files that nobody took."""
     if future.exception() is None:
         future.result().close()

@@ -8,12 +8,12 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import obstore
@@ -47,6 +47,18 @@ class StoredObject:
     e_tag: str
 
 
+class PrefetchedFiles(Protocol):
+    """Files that were fetched before they were asked for."""
+
+    @property
+    def path(self) -> str:
+        """Where the first of them can be opened."""
+
+    @property
+    def close(self) -> Callable[[], None]:
+        """Free what they take; none of them can be opened after it."""
+
+
 class ObjectStore:
     """Keys and bytes. Every method raises `StoreError` when the store does not answer as it should."""
 
@@ -63,6 +75,10 @@ class ObjectStore:
         with self._translate_errors(path):
             result = obstore.get(self._store, path)
             return StoredObject(bytes(result.bytes()), result.meta["e_tag"] or "")
+
+    def take_prefetched_files(self, name: str, version: int) -> PrefetchedFiles | None:
+        """Return the files of a model's version where this store has fetched them already; this one fetches none."""
+        return None
 
     def stream(self, path: str, chunk_bytes: int = 8 << 20) -> Iterator[memoryview]:
         """The object's bytes in order, in chunks of about `chunk_bytes`; `NotFoundError` when there is none."""
