@@ -1,4 +1,4 @@
-"""What the gate found: each check with its numbers, and the verdict that is kept beside the version."""
+"""The result of the gate: each check with its numbers, and the verdict that is stored beside the version."""
 
 from typing import Annotated, Literal
 
@@ -55,16 +55,16 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
     @property
     def is_awaiting_approval(self) -> bool:
-        """Whether a word of approval is all that stands against it."""
+        """Whether approval is the only check that failed."""
         return not self.passed and all(check.passed for check in self.checks if check.name != APPROVAL_CHECK)
 
     @property
     def reason(self) -> str:
-        """The reasons of a refusal, in sentences; what a pass rests on otherwise."""
+        """Why the version was refused, in sentences; for a version that passed, how many checks it passed."""
         failed = [check.why for check in self.checks if not check.passed]
         return " ".join(failed) if failed else f"All {len(self.checks)} checks passed."
 
 
 def verdict_path(name: str, version: int) -> str:
-    """The key of a version's verdict."""
+    """Return the key of a version's verdict."""
     return f"models/{name}/versions/{version}/verdict.json"
