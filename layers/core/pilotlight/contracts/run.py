@@ -1,7 +1,7 @@
-"""What a training says of itself as it goes: documents that the job writes, and that people and the API read.
+"""The state of a training as it runs: documents that the job writes, and that people and the API read.
 
-Structs alone, so that a client over HTTP can read them too; `runs` knows where they lie. Fields that a newer job added
-are let through.
+Structs alone, so that a client over HTTP can read them too; `pilotlight.training_runs` knows where they are stored.
+Unknown fields of a newer job are ignored.
 """
 
 from typing import Literal
