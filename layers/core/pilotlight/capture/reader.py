@@ -17,7 +17,7 @@ from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.capture")
 RECORD_DECODER = msgspec.json.Decoder(CaptureRecord)
-MAX_FILES = 2000  # of one version that are read at once; of more, every second, third, ...
+MAX_FILES = 2000  # of one version that are read at once; of more, every second, third, ... file
 
 
 def list_captured_versions(store: ObjectStore) -> Iterator[tuple[str, int]]:

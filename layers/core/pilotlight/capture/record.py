@@ -29,7 +29,7 @@ class CaptureRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     features: Mapping[str, list[float | str | None]] = {}
     answers: Mapping[str, list[float | str | None]] = {}
     hashed: Mapping[str, list[str | None]] = {}  # equal values have equal hashes, under the store's own key
-    inputs: Mapping[str, RawInput] = {}  # where the policy keeps them whole
+    inputs: Mapping[str, RawInput] = {}  # if the policy keeps them whole
 
 
 def capture_path(model: str, version: int, at: datetime, environment: str, number: int) -> str:

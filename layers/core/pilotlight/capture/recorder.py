@@ -35,7 +35,7 @@ LOG = logging.getLogger("pilotlight.capture")
 MAX_WAITING, MAX_WAITING_BYTES = 256, 16_000_000  # samples that the thread has not taken yet, at most
 MAX_FILE_BYTES = 1_000_000  # of lines, at which they are written early
 KEY_RETRY_S = 600.0  # before the key of the hashes is looked for again
-GZIP_LEVEL = 6  # of gzip
+GZIP_LEVEL = 6
 Version = tuple[str, int]
 
 

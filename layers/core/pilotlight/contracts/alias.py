@@ -53,9 +53,9 @@ class AliasDocument(Struct, frozen=True):
     at: str  # RFC 3339, UTC
     reason: str
     suspended: Suspension | None = None
-    number: Annotated[int, Meta(ge=1)] = 1  # of this document among all that the alias has had
+    number: Annotated[int, Meta(ge=1)] = 1  # of this document among all of the alias
     shares: tuple[TrafficShare, ...] = ()  # together less than TOTAL_WEIGHT; the rest goes to `version`
-    canary: Canary | None = None  # why there is a share, if it is for a trial
+    canary: Canary | None = None  # why there is a share, if it is for a canary
     shadow: TrafficShare | None = None  # receives copies of its share of the requests, off the caller's path
 
     def __post_init__(self) -> None:

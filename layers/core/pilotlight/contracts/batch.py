@@ -78,8 +78,8 @@ class FileProgress(Struct, frozen=True, kw_only=True):
     state: Literal["working", "done"] = "working"
     percent: float = 0.0
     position: int = 0  # how many bytes of the input are answered
-    line: int = 0  # how many of its lines are passed
-    total: int = 0  # requests in it, where they were counted first
+    line: int = 0  # how many of its lines are processed
+    total: int = 0  # requests in it, if they were counted first
     answered: int = 0
     failed: int = 0
     correlation: str = ""  # correlation id of the upload

@@ -137,7 +137,7 @@ class TrainingRecord(Struct, frozen=True):
 
 
 class ManifestDraft(Struct, frozen=True, kw_only=True):
-    """What a publisher knows of a version before it has a number; the registry makes a `Manifest` of it."""
+    """A version without a number, as its publisher describes it; the registry makes a `Manifest` of it."""
 
     name: Name
     task: Task = "tensor"

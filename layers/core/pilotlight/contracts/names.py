@@ -35,7 +35,7 @@ class ModelReference(Struct, frozen=True):
 
     @classmethod
     def from_selector(cls, name: str, selector: str | None = None) -> "ModelReference":
-        """Create a reference from a name and a V2 `versions/...` path segment; None stands for the champion."""
+        """Create a reference from a name and a V2 `versions/...` path segment; None means the champion."""
         check_name(name, "model name")
         if selector is None:
             return cls(name)

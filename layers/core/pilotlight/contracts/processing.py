@@ -62,7 +62,7 @@ class TableColumn(Struct, frozen=True, kw_only=True):
     """One column of a table: a number that is standardised, or a category that becomes one number for each value."""
 
     name: NonEmptyString
-    categories: tuple[str, ...] = ()  # makes the column a category's
+    categories: tuple[str, ...] = ()  # makes the column categorical
     encoding: Literal["onehot", "index"] = "onehot"  # of a category: 0 and 1 for each value, or the value's index
     mean: float = 0.0
     deviation: Deviation = 1.0

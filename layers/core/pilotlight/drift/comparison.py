@@ -21,7 +21,7 @@ from pilotlight.drift.statistics import SignificanceResult
 
 MIN_EXAMPLES = 30  # below which no comparison is made
 CHANGED_THRESHOLD, DRIFTED_THRESHOLD = 0.1, 0.25  # of PSI, and of the Kolmogorov-Smirnov distance
-FALSE_ALARM_RATE = 0.01  # of a report that says that something changed where nothing has
+FALSE_ALARM_RATE = 0.01  # of a report of a change where nothing has changed
 DriftLevel = Literal["stable", "changed", "drifted", "too few"]
 FeatureKind = Literal["feature", "answer"]
 
@@ -47,7 +47,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
     ks_p: float | None = None
     p: float = 1.0  # of both tests, corrected for the number of tests in the report
     missing: tuple[float, float] = (0.0, 0.0)  # share in training and now
-    outside: float = 0.0  # share now that is beyond all that was seen in training, or no known category
+    outside: float = 0.0  # share now beyond the range of training, or in no known category
     groups: tuple[GroupShares, ...] = ()
 
 

@@ -1,6 +1,6 @@
 """The gate's checks, each as a function of what was measured.
 
-A check without data passes and says so in its reason: the verdict never claims what was not measured.
+A check without data passes and notes that in its reason: the verdict never claims what was not measured.
 """
 
 from collections.abc import Sequence

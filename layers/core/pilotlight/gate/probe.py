@@ -30,7 +30,7 @@ from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
 
 LATENCY_ROUNDS = 30  # single requests, for the latency
-BATCH_SIZE = 256  # examples asked at once
+BATCH_SIZE = 256  # examples in a batch
 EVALUATION_FILE = "evaluation.npz"  # of a version: the graph's inputs by name, and the targets
 TIMEOUT_S = 600  # a version that takes longer than this is not served by a function
 

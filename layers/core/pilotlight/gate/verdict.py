@@ -20,7 +20,7 @@ class GateLimits(Struct, frozen=True):
     confidence: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95  # of being worse, by the paired bootstrap, that refuses
     quantized_points: Annotated[float, Meta(ge=0)] | None = None  # the most that a version's own budget counts for
     class_points: Annotated[float, Meta(ge=0)] = 20.0  # of a class's recall below the champion's
-    class_examples: Annotated[int, Meta(ge=1)] = 10  # a class with fewer is not judged alone
+    class_examples: Annotated[int, Meta(ge=1)] = 10  # a class with fewer is not checked on its own
     latency_ratio: Annotated[float, Meta(gt=0)] = 2.0  # of a single warm request
     latency_ms: Annotated[float, Meta(ge=0)] = 5.0
     load_ratio: Annotated[float, Meta(gt=0)] = 2.0  # from the manifest to an open session
@@ -42,8 +42,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     schema_version: Literal[1] = 1
     name: str
     version: Version
-    champion: Version | None  # what it was measured against
-    alias: str  # that it was examined for
+    champion: Version | None  # that it was compared with
+    alias: str  # that it was evaluated for
     passed: bool
     checks: tuple[GateCheck, ...]
     limits: GateLimits

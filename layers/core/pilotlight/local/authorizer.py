@@ -1,4 +1,4 @@
-"""The API's TOKEN authorizer: called before a route that requires it, and cached as long as the template says.
+"""The API's TOKEN authorizer: called before a route that requires it, and cached for the template's TTL.
 
 As in a REST API: a header of the wrong form is a 401 without a call; a function that fails with the text `Unauthorized`
 is a 401 too; a policy that does not allow the method and path is a 403, and any other failure is the authorizer's. A

@@ -141,7 +141,7 @@ class Environment:
         on_free: Callable[["Environment"], None],
         on_line: Callable[[bytes], None] | None = None,
     ) -> None:
-        """Create an environment; `on_line` gets each line of standard output, where metrics are, before stderr does."""
+        """Create an environment; `on_line` gets each line of standard output, where metrics are; stderr gets it too."""
         self._spec = spec
         self._on_line = on_line
         self._function = spec.function

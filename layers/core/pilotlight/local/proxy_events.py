@@ -178,7 +178,7 @@ _decode_base64 = msgspec.json.Decoder(bytes | None).decode
 
 
 def parse_handler_reply(payload: bytes) -> HttpResponse:
-    """Parse a handler's JSON to the HTTP response; `GatewayError` says what is malformed."""
+    """Parse a handler's JSON to the HTTP response; `GatewayError` explains what is malformed."""
     try:
         reply = _decode_reply(payload)
     except msgspec.DecodeError as exc:

@@ -111,7 +111,7 @@ class Stack:
 
 
 def load_stack(path: Path, parameters: Mapping[str, str] | None = None) -> Stack:
-    """Load a template with these parameters; `InvalidInputError` says what is wrong, where, and what to do."""
+    """Load a template with these parameters; `InvalidInputError` explains what is wrong, where, and what to do."""
     path = path.resolve()
     return _Template(path, intrinsics.read_template(path, parameters)).build_stack()
 
