@@ -1,6 +1,8 @@
 """Errors of a token or its issuer.
 
-PilotlightError ├── RefusedError         the token is refused └── UnavailableError
+PilotlightError
+├── RefusedError         the token is refused
+└── UnavailableError
     └── IssuerError      the issuer's keys are unavailable, so no token can be verified
 
 The texts are ours: no byte of a token is in them.
