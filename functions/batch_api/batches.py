@@ -12,7 +12,6 @@ from msgspec import json
 from functions.batch_api.file_store import FileStore, skip_past
 from functions.batch_api.files import parse_limit, to_page_response
 from functions.batch_api.idempotency import IdempotencyKeys
-from functions.batch_api.openai_http import read_json_body
 from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.api.schemas.openai import (
@@ -34,8 +33,8 @@ from pilotlight.contracts.batch import (
     parse_model_endpoint,
     to_unix_seconds,
 )
-from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.errors import AlreadyExistsError, ConflictError, NotFoundError, UnavailableError
+from pilotlight.storage.documents import Document
 
 SOURCE = "pilotlight.batches"  # of the events that this function may send
 MAX_PAGE_SIZE = 100  # of a page
@@ -62,7 +61,7 @@ class BatchEndpoints:
 
     def create(self, request: Request) -> Response:
         """Order a batch. Nobody waits for it; what is wrong with its file is told by its state."""
-        body = read_json_body(request, CreateBatchBody, "NewBatch")
+        body = request.json(CreateBatchBody, "no NewBatch")
         parse_model_endpoint(body.endpoint)
         self._file_store.find_file(body.input_file_id)
         name = self._idempotency_keys.reserve_id(request, json.encode(body))
@@ -98,10 +97,7 @@ class BatchEndpoints:
             state = get_batch_status(batch_request, None, manifest, None)
             raise ConflictError(f"{batch_request.id} is {state} already; there is nothing to cancel.")
         try:
-            self._store.create(
-                batch_document_path(batch_request.id, "cancel"),
-                encode_document(BatchCancellation(int(time.time()), request.caller)),
-            )
+            self._open_cancellation(batch_request.id).create(BatchCancellation(int(time.time()), request.caller))
         except AlreadyExistsError:
             return Response.json(self._to_batch(batch_request))
         self._bus.publish(SOURCE, batch_request.id)  # where nobody works on it, somebody is to finish it
@@ -109,19 +105,16 @@ class BatchEndpoints:
 
     def _submit(self, batch_request: BatchRequest) -> BatchRequest:
         """The order as it lies there, told to who answers it; one that nobody could be told of is taken back."""
-        path, fresh = batch_document_path(batch_request.id, "order"), True
-        try:
-            self._store.create(path, encode_document(batch_request))
-        except AlreadyExistsError:
-            batch_request, fresh = decode_document(self._store.get(path).data, BatchRequest, path), False
-        progress, _ = self._file_store.read_progress(batch_request) if not fresh else (None, None)
+        document = self._file_store.open_batch_request(batch_request.id)
+        stored = document.create_or_read(batch_request)
+        progress, _ = self._file_store.read_progress(stored) if stored is not batch_request else (None, None)
         if progress is None:
             try:
-                self._bus.publish(SOURCE, batch_request.id)
+                self._bus.publish(SOURCE, stored.id)
             except UnavailableError:
-                self._store.delete(path)
+                self._store.delete(document.path)
                 raise
-        return batch_request
+        return stored
 
     def _iterate_batch_requests(self) -> Iterator[BatchRequest]:
         for name in reversed(self._store.list_folders(BATCHES_FOLDER)):
@@ -132,12 +125,11 @@ class BatchEndpoints:
 
     def _to_batch(self, batch_request: BatchRequest) -> BatchObject:
         progress, manifest = self._file_store.read_progress(batch_request)
-        try:
-            path = batch_document_path(batch_request.id, "cancel")
-            cancel = decode_document(self._store.get(path).data, BatchCancellation, path)
-        except NotFoundError:
-            cancel = None
+        cancel = self._open_cancellation(batch_request.id).read_or_none()
         return to_batch_object(batch_request, progress, manifest, cancel)
+
+    def _open_cancellation(self, batch_id: str) -> Document[BatchCancellation]:
+        return Document(self._store, batch_document_path(batch_id, "cancel"), BatchCancellation)
 
 
 def get_batch_status(

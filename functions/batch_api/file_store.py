@@ -19,9 +19,9 @@ from pilotlight.contracts.batch import (
     results_folder,
     to_unix_seconds,
 )
-from pilotlight.contracts.codec import DocumentT, decode_document, encode_document
 from pilotlight.contracts.upload import Upload
-from pilotlight.errors import AlreadyExistsError, ConflictError, NotFoundError
+from pilotlight.errors import ConflictError, NotFoundError
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
 Shown = TypeVar("Shown", FileObject, BatchRequest)
@@ -50,12 +50,8 @@ class FileStore:
 
     def mark_complete(self, upload_record: Upload) -> FileObject:
         """Say that the bytes of a file are all there; once said, it stays so."""
-        path = f"{upload.UPLOADS_FOLDER}/{upload_record.id}/file.json"
-        try:
-            self.store.create(path, encode_document(upload_record))
-        except AlreadyExistsError:
-            upload_record = decode_document(self.store.get(path).data, Upload, path)
-        return self._to_file_object(upload_record)
+        document = Document(self.store, f"{upload.UPLOADS_FOLDER}/{upload_record.id}/file.json", Upload)
+        return self._to_file_object(document.create_or_read(upload_record))
 
     def find_file(self, file_id: str) -> StoredFile:
         """A file by its id; `NotFoundError` when it is not there, or not whole."""
@@ -65,11 +61,9 @@ class FileStore:
         answer = OUTPUT_ID.fullmatch(file_id)
         if answer is not None:
             return self._find_stored_output(file_id, f"{upload.ANSWERS_FOLDER}/{answer[1]}/{answer[2]}")
-        path = f"{upload.upload_folder(file_id)}/file.json"
-        try:
-            upload_record = decode_document(self.store.get(path).data, Upload, path)
-        except NotFoundError as exc:
-            raise NotFoundError(f"There is no file {file_id!r}; GET /v1/files lists them.") from exc
+        upload_record = Document(self.store, f"{upload.upload_folder(file_id)}/file.json", Upload).read_or_none()
+        if upload_record is None:
+            raise NotFoundError(f"There is no file {file_id!r}; GET /v1/files lists them.")
         return StoredFile(self._to_file_object(upload_record), upload.content_path(file_id))
 
     def iterate_files(self, *, oldest_first: bool = False) -> Iterator[FileObject]:
@@ -91,27 +85,23 @@ class FileStore:
 
     def read_progress(self, batch_request: BatchRequest) -> tuple[FileProgress | None, BatchManifest | None]:
         """How far a batch is, and what came of it."""
-        return self._read_or_none(f"{batch_request.results_folder}/progress.json", FileProgress), self.read_manifest(
-            batch_request.id
-        )
+        progress = Document(self.store, f"{batch_request.results_folder}/progress.json", FileProgress)
+        return progress.read_or_none(), self.read_manifest(batch_request.id)
 
     def read_manifest(self, batch_id: str) -> BatchManifest | None:
         """What came of a batch."""
-        return self._read_or_none(f"{results_folder(batch_id)}/manifest.json", BatchManifest)
+        return Document(self.store, f"{results_folder(batch_id)}/manifest.json", BatchManifest).read_or_none()
 
     def read_batch_request(self, batch_id: str) -> BatchRequest:
         """A batch by its id."""
-        path = batch_document_path(batch_id, "order")
-        batch_request = self._read_or_none(path, BatchRequest)
+        batch_request = self.open_batch_request(batch_id).read_or_none()
         if batch_request is None:
             raise NotFoundError(f"There is no batch {batch_id!r}; GET /v1/batches lists them.")
         return batch_request
 
-    def _read_or_none(self, path: str, kind: type[DocumentT]) -> DocumentT | None:
-        try:
-            return decode_document(self.store.get(path).data, kind, path)
-        except NotFoundError:
-            return None
+    def open_batch_request(self, batch_id: str) -> Document[BatchRequest]:
+        """Open the document of a batch as it was asked for; `NotFoundError` for what is no batch's id."""
+        return Document(self.store, batch_document_path(batch_id, "order"), BatchRequest)
 
     def _find_batch_result(self, file_id: str, batch: str, what: str) -> StoredFile:
         manifest = self.read_manifest(f"batch_{batch}")

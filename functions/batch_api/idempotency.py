@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from pilotlight.api.http import Request
 from pilotlight.contracts.batch import generate_sortable_id
-from pilotlight.contracts.codec import decode_document, encode_document
-from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError
+from pilotlight.errors import ConflictError, InvalidInputError
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
 HEADER = "idempotency-key"
@@ -43,13 +43,7 @@ class IdempotencyKeys:
             )
         path = f"idempotency/{hashlib.sha256(f'{request.resource} {key}'.encode()).hexdigest()}.json"
         fresh = IdempotencyRecord(generate_sortable_id(), hashlib.sha256(b"\0".join(content)).hexdigest())
-        try:
-            self._store.create(path, encode_document(fresh))
-        except AlreadyExistsError as exc:
-            existing = decode_document(self._store.get(path).data, IdempotencyRecord, path)
-            if existing.fingerprint != fresh.fingerprint:
-                raise ConflictError(
-                    f"The Idempotency-Key {key!r} was used for another request; take a new one."
-                ) from exc
-            return existing.id
-        return fresh.id
+        record = Document(self._store, path, IdempotencyRecord).create_or_read(fresh)
+        if record.fingerprint != fresh.fingerprint:
+            raise ConflictError(f"The Idempotency-Key {key!r} was used for another request; take a new one.")
+        return record.id

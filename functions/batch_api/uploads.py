@@ -15,15 +15,15 @@ from msgspec import json
 from functions.batch_api.file_store import FileStore
 from functions.batch_api.files import MAX_INLINE_BYTES
 from functions.batch_api.idempotency import IdempotencyKeys
-from functions.batch_api.openai_http import parse_multipart_form, read_json_body
+from functions.batch_api.openai_http import parse_multipart_form
 from functions.batch_api.presigned_urls import EXPIRY_S, Presigner
 from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.api.schemas.openai import CompleteUploadBody, CreateUploadBody, FileObject, UploadObject, UploadPart
 from pilotlight.contracts import upload
-from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.upload import Upload
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, TooLargeError
+from pilotlight.storage.documents import Document
 
 
 class UploadEndpoints:
@@ -46,7 +46,7 @@ class UploadEndpoints:
 
     def create(self, request: Request) -> Response:
         """Announce a file."""
-        body = read_json_body(request, CreateUploadBody, "NewUpload")
+        body = request.json(CreateUploadBody, "no NewUpload")
         name = self._idempotency_keys.reserve_id(request, json.encode(body))
         upload_record = Upload(
             id=name,
@@ -57,7 +57,7 @@ class UploadEndpoints:
             by=request.caller,
         )
         try:
-            self._store.create(f"{upload.UPLOADS_FOLDER}/{name}/upload.json", encode_document(upload_record))
+            self._open_upload(f"upload_{name}").create(upload_record)
         except AlreadyExistsError:
             upload_record = self._read_upload(f"upload_{name}")
         return Response.json(self._to_upload_object(upload_record))
@@ -84,10 +84,8 @@ class UploadEndpoints:
 
         A client that has not heard the answer asks again: what is a file already is shown as one.
         """
-        upload_record, body = (
-            self._read_upload(request.parameters["upload"]),
-            read_json_body(request, CompleteUploadBody, "Complete"),
-        )
+        upload_record = self._read_upload(request.parameters["upload"])
+        body = request.json(CompleteUploadBody, "no Complete")
         if (existing := self._find_file(upload_record)) is not None:
             return Response.json(self._to_upload_object(upload_record, existing))
         folder = f"{upload.UPLOADS_FOLDER}/{upload_record.id}"
@@ -145,11 +143,13 @@ class UploadEndpoints:
             raise ConflictError(f"upload_{upload_record.id} is completed already; its file is file-{upload_record.id}.")
 
     def _read_upload(self, upload_id: str) -> Upload:
-        path = f"{upload.upload_folder(upload_id)}/upload.json"
-        try:
-            return decode_document(self._store.get(path).data, Upload, path)
-        except NotFoundError as exc:
-            raise NotFoundError(f"There is no upload {upload_id!r}; POST /v1/uploads begins one.") from exc
+        upload_record = self._open_upload(upload_id).read_or_none()
+        if upload_record is None:
+            raise NotFoundError(f"There is no upload {upload_id!r}; POST /v1/uploads begins one.")
+        return upload_record
+
+    def _open_upload(self, upload_id: str) -> Document[Upload]:
+        return Document(self._store, f"{upload.upload_folder(upload_id)}/upload.json", Upload)
 
     def _to_upload_object(self, upload_record: Upload, file: FileObject | None = None) -> UploadObject:
         path = f"{upload.UPLOADS_FOLDER}/{upload_record.id}/content"

@@ -21,8 +21,8 @@ from pilotlight.contracts.batch import (
     ResultPart,
     utc_now_millis,
 )
-from pilotlight.contracts.codec import decode_document, encode_document
-from pilotlight.errors import ChangedError, NotFoundError
+from pilotlight.errors import ChangedError
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
 MAX_SWAPS = 100  # attempts, while workers of other spans are faster
@@ -33,28 +33,25 @@ class ProgressDocument:
     """The document below a folder, as this worker last saw it."""
 
     def __init__(self, store: ObjectStore, folder: str) -> None:
-        self._store = store
-        self._path = f"{folder}/progress.json"
+        self._document = Document(store, f"{folder}/progress.json", FileProgress)
         self._e_tag = ""
         self.worker = uuid.uuid4().hex  # so that no two workers write the same bytes
         self.range_start: int | None = None  # of the span that is worked on
 
     def read_if_current(self, size: int, e_tag: str) -> FileProgress | None:
         """The document, unless it is of a file that was there before."""
-        try:
-            stored = self._store.get(self._path)
-        except NotFoundError:
+        found = self._document.read_with_e_tag_or_none()
+        if found is None:
             return None
-        self._e_tag = stored.e_tag
-        existing = decode_document(stored.data, FileProgress, self._path)
+        existing, self._e_tag = found
         return existing if (existing.e_tag, existing.bytes) == (e_tag, size) else None
 
     def write_initial(self, initial: FileProgress) -> FileProgress:
         """Write a file's first document in the place of `existing`; `ConflictError` beside another."""
         if self._e_tag:
             return self.update(initial, lambda progress: progress)
-        self._store.create(self._path, encode_document(initial))
-        self._e_tag = self._store.get(self._path).e_tag
+        self._document.create(initial)
+        _, self._e_tag = self._document.read_with_e_tag()
         return initial
 
     @property
@@ -82,15 +79,14 @@ class ProgressDocument:
         for _ in range(MAX_SWAPS):
             after = structs.replace(change(progress), updated=utc_now_millis(), worker=self.worker)
             written = self._try_replace(after)
-            stored = self._store.get(self._path)
-            current, self._e_tag = decode_document(stored.data, FileProgress, self._path), stored.e_tag
+            current, self._e_tag = self._document.read_with_e_tag()
             if self._is_unchanged(current, after):
                 return current
             if written or not self._is_unchanged(current, progress):
                 break
             progress = current
             time.sleep(random.uniform(0.01, 0.2))  # noqa: S311 - s, so that two do not meet again
-        raise ChangedError(f"{self._path} was changed by somebody else.")
+        raise ChangedError(f"{self._document.path} was changed by somebody else.")
 
     def find_claimed_range(self, progress: FileProgress) -> ByteRange | None:
         """The span that is worked on."""
@@ -98,7 +94,7 @@ class ProgressDocument:
 
     def _try_replace(self, after: FileProgress) -> bool:
         try:
-            self._store.replace(self._path, encode_document(after), self._e_tag)
+            self._document.replace(after, self._e_tag)
         except ChangedError:
             return False
         return True

@@ -7,10 +7,9 @@ handed to the promote function, which alone opens models.
 
 from collections.abc import Callable
 
-from functions.registry_api.versions import UNKNOWN_CALLER, parse_model_name
+from functions.registry_api.versions import parse_model_name
 from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Routes
-from pilotlight.api.schemas import registry
 from pilotlight.api.schemas.registry import (
     CanaryBody,
     PromoteBody,
@@ -85,14 +84,14 @@ class AliasEndpoints:
 
     def promote(self, request: Request) -> Response:
         """Hand a promotion to the gate: 202, and where to see how it ended; 200 if it is there already."""
-        body = registry.parse_body(request.body, PromoteBody, "an order to promote")
+        body = request.json(PromoteBody, "not an order to promote")
         if body.force and not body.why.strip():
             raise InvalidInputError("To force a version past the gate, say why: the history keeps it.")
         name, alias_name = parse_model_name(request), parse_alias_name(request)
         version = self._registry.resolve_reference(build_reference(name, body.version))
         self._registry.load_manifest(name, version)
         document = self._find_current(request, name, alias_name)
-        actor = request.caller or UNKNOWN_CALLER
+        actor = request.actor
         promotion = promotion_request.new_request(
             name, version, alias_name, actor=actor, force=body.force, reason=body.why
         )
@@ -107,13 +106,13 @@ class AliasEndpoints:
 
     def rollback(self, request: Request) -> Response:
         """End the alias's trial or, without one, point it to where it pointed before."""
-        reason = registry.parse_body(request.body, RollbackBody, "an order to roll back").why
-        name, actor = parse_model_name(request), request.caller or UNKNOWN_CALLER
+        reason = request.json(RollbackBody, "not an order to roll back").why
+        name, actor = parse_model_name(request), request.actor
         return self._update_alias(request, lambda old: rollback_alias(self._registry, name, old, actor, reason))
 
     def set_canary(self, request: Request) -> Response:
         """Try a version on a share of the requests, or end the trial."""
-        body, actor = registry.parse_body(request.body, CanaryBody, "a canary"), request.caller or UNKNOWN_CALLER
+        body, actor = request.json(CanaryBody, "not a canary"), request.actor
         if not body.percent:
             return self._update_alias(request, lambda old: alias_updates.clear_traffic_split(old, actor, body.why))
         self._check_version(request, parse_version_number(body.version))
@@ -125,7 +124,7 @@ class AliasEndpoints:
 
     def set_split(self, request: Request) -> Response:
         """Share the requests out among versions."""
-        body, actor = registry.parse_body(request.body, TrafficSplitBody, "a split"), request.caller or UNKNOWN_CALLER
+        body, actor = request.json(TrafficSplitBody, "not a split"), request.actor
         shares = tuple(
             TrafficShare(parse_version_number(part.version), alias_updates.weight_from_percent(part.percent))
             for part in body.shares
@@ -136,7 +135,7 @@ class AliasEndpoints:
 
     def set_shadow(self, request: Request) -> Response:
         """Send copies of requests to another version too, or no longer."""
-        body, actor = registry.parse_body(request.body, ShadowBody, "a shadow"), request.caller or UNKNOWN_CALLER
+        body, actor = request.json(ShadowBody, "not a shadow"), request.actor
         self._registry.load_manifest(parse_model_name(request), parse_version_number(body.version))
         shadow_share = (
             TrafficShare(parse_version_number(body.version), alias_updates.weight_from_percent(body.percent))

@@ -4,19 +4,18 @@ The store itself is the repository, and every version of it is served on demand.
 they suspend and resume the champion, which every environment notices when it next reads the alias (decision 0014).
 """
 
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.contracts.alias import AliasDocument, Suspension
 from pilotlight.contracts.names import CHAMPION, check_name
-from pilotlight.errors import InvalidInputError, NotFoundError, UnsupportedError
+from pilotlight.errors import NotFoundError, UnsupportedError
 from pilotlight.registry.registry import Registry
 
-UNKNOWN_CALLER = "an unnamed caller"  # the gateway knows no name for one without credentials
+OTHER_BODY = "not one of the repository extension"  # what an error says of a body of another form
 DEFAULT_REASON = "unloaded by POST /v2/repository"
 
 
@@ -30,9 +29,6 @@ class LoadBody(Struct):
     """The body of a load or unload request, which may be empty."""
 
     parameters: dict[str, Any] | None = None
-
-
-Body = TypeVar("Body", IndexBody, LoadBody)
 
 
 class RepositoryEndpoints:
@@ -51,24 +47,22 @@ class RepositoryEndpoints:
 
     def index(self, request: Request) -> Response:
         """Every version with its state; an unloaded model's versions are unavailable, though they answer by number."""
-        only_ready = read_body(request.body, IndexBody).ready
+        only_ready = request.json(IndexBody, OTHER_BODY).ready
         rows = [row for name in self._registry.list_models() for row in self._list_versions(name)]
         return Response.json([row for row in rows if row["state"] == "READY" or not only_ready])
 
     def load(self, request: Request) -> Response:
         """Put the champion back into service."""
-        refuse_overrides(read_body(request.body, LoadBody).parameters or {})
-        actor = request.caller or UNKNOWN_CALLER
+        refuse_overrides(request.json(LoadBody, OTHER_BODY).parameters or {})
+        actor = request.actor
         return to_change_response(
             request, self._registry.resume_alias(read_model_name(request), CHAMPION, actor=actor, reason="loaded")
         )
 
     def unload(self, request: Request) -> Response:
         """Take the champion out of service; `parameters.reason` is shown to whoever asks for it."""
-        reason = str((read_body(request.body, LoadBody).parameters or {}).get("reason") or DEFAULT_REASON)
-        document = self._registry.suspend_alias(
-            read_model_name(request), CHAMPION, actor=request.caller or UNKNOWN_CALLER, reason=reason
-        )
+        reason = str((request.json(LoadBody, OTHER_BODY).parameters or {}).get("reason") or DEFAULT_REASON)
+        document = self._registry.suspend_alias(read_model_name(request), CHAMPION, actor=request.actor, reason=reason)
         return to_change_response(request, document)
 
     def _list_versions(self, name: str) -> list[dict[str, str]]:
@@ -105,14 +99,6 @@ def to_change_response(request: Request, champion: AliasDocument) -> Response:
 def read_model_name(request: Request) -> str:
     """The model that the path names."""
     return check_name(request.parameters["model"], "model name")
-
-
-def read_body(body: bytes, kind: type[Body]) -> Body:
-    """A body as what it should be; an empty one is all defaults."""
-    try:
-        return msgspec.json.decode(body or b"{}", type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise InvalidInputError(f"The body is not one of the repository extension: {exc}.") from exc
 
 
 def refuse_overrides(parameters: dict[str, Any]) -> None:

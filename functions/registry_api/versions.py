@@ -23,7 +23,6 @@ from pilotlight.registry import retention
 from pilotlight.registry.approval import load_approval, record_decision
 from pilotlight.registry.registry import Registry, version_path
 
-UNKNOWN_CALLER = "an unnamed caller"  # the gateway knows no name for one without credentials
 DEFAULT_NEWEST = 50  # versions that are shown unless asked otherwise: each costs a read of the store
 VERSION = "/registry/models/{model}/versions/{version}"
 
@@ -99,9 +98,9 @@ class VersionEndpoints:
 
     def decide(self, request: Request) -> Response:
         """Approve or reject a version; the same again changes nothing."""
-        decision = registry.parse_body(request.body, ApprovalBody, "a decision about a version")
+        decision = request.json(ApprovalBody, "not a decision about a version")
         name, version = parse_model_name(request), get_path_version(request.parameters)
-        actor, reason = request.caller or UNKNOWN_CALLER, decision.why
+        actor, reason = request.actor, decision.why
         return Response.json(record_decision(self._registry, name, version, decision.state, actor=actor, reason=reason))
 
     def delete(self, request: Request) -> Response:
@@ -112,7 +111,7 @@ class VersionEndpoints:
 
     def prune(self, request: Request) -> Response:
         """Remove old versions that no alias needs, or say which those are."""
-        body, name = registry.parse_body(request.body, PruneBody, "an order to prune"), parse_model_name(request)
+        body, name = request.json(PruneBody, "not an order to prune"), parse_model_name(request)
         retention.check_model_exists(self._registry, name)
         plan = retention.plan_pruning(self._registry, name, body.keep)
         if not body.dry_run:

@@ -30,13 +30,13 @@ from functions.train.errors import PausedError
 from functions.train.models.custom import FACTORY_FILE
 from functions.train.training.checkpoint import CheckpointStore
 from functions.train.training.epoch import Epoch
-from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.run import PublishedVersion, RunState, RunStatus
 from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
 from pilotlight.recipes.schema import Recipe, dump_recipe, find_differing_keys, parse_yaml, validate_recipe
 from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.registry import Registry
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs import run_store
 
@@ -62,15 +62,14 @@ class RunFolder:
     def track_status(self) -> Iterator[None]:
         """Say that the run is under way inside, and afterwards how this life of it ended."""
         started = time.monotonic()
-        earlier = run_store.read_document_or_none(self._store, self.path("status.json"), RunStatus)
-        status = earlier or RunStatus(state="running", started=utc_now(), at=utc_now(), lives=0)
+        document = Document(self._store, self.path("status.json"), RunStatus)
+        status = document.read_or_none() or RunStatus(state="running", started=utc_now(), at=utc_now(), lives=0)
         status = msgspec.structs.replace(status, state="running", at=utc_now(), lives=status.lives + 1, reason="")
-        self._write("status.json", encode_document(status))
+        document.write(status)
 
         def end(state: RunState, reason: str = "") -> None:
             seconds = status.seconds + time.monotonic() - started
-            ended = msgspec.structs.replace(status, state=state, at=utc_now(), seconds=seconds, reason=reason)
-            self._write("status.json", encode_document(ended))
+            document.write(msgspec.structs.replace(status, state=state, at=utc_now(), seconds=seconds, reason=reason))
 
         try:
             yield
@@ -145,14 +144,17 @@ class RunFolder:
 
     def record_version(self, reference: ModelReference) -> None:
         """Note which version came out."""
-        self._write("published.json", encode_document(PublishedVersion(str(reference))))
+        self._open_published_document().write(PublishedVersion(str(reference)))
 
     @property
     def published_version(self) -> ModelReference | None:
         """The version that came out in an earlier life of the run, if one did."""
-        if document := run_store.read_document_or_none(self._store, self.path("published.json"), PublishedVersion):
+        if document := self._open_published_document().read_or_none():
             return ModelReference.parse(document.reference)
         return self._find_committed_version() if self._metric_lines else None
+
+    def _open_published_document(self) -> Document[PublishedVersion]:
+        return Document(self._store, self.path("published.json"), PublishedVersion)
 
     def _find_committed_version(self) -> ModelReference | None:
         """The run's version in the registry: it may have been killed between the commit and its note of it."""

@@ -5,7 +5,7 @@ It knows the event's form, not what is asked.
 
 import binascii
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pybase64
@@ -14,7 +14,9 @@ from msgspec import Struct, field
 from pilotlight.api.request_context import RequestContext
 from pilotlight.errors import InvalidInputError, UnsupportedError
 
+Body = TypeVar("Body")
 JSON = "application/json"
+UNKNOWN_CALLER = "an unnamed caller"  # the gateway knows no name for one without credentials
 REQUIRED_KEYS = ("resource", "httpMethod")  # by which a request is routed
 UNSUPPORTED_HINT = (
     "HTTP APIs, function URLs and load balancers send another; put the REST API of template.yaml before it."
@@ -61,6 +63,21 @@ class Request(Struct, frozen=True):
     def caller(self) -> str:
         """Who the gateway says it is: an IAM principal, a token's subject, an API key's id, an address."""
         return get_caller(self.context)
+
+    @property
+    def actor(self) -> str:
+        """The caller's name where a document records who changed it; never empty."""
+        return self.caller or UNKNOWN_CALLER
+
+    def json(self, body_type: type[Body], complaint: str) -> Body:
+        """Decode the JSON body; an empty one has all defaults. `InvalidInputError` names the wrong field.
+
+        `complaint` is what the error says of another body, such as "not a canary", so that it names no class.
+        """
+        try:
+            return msgspec.json.decode(self.body or b"{}", type=body_type)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+            raise InvalidInputError(f"The body is {complaint}: {exc}.") from exc
 
 
 class Response(Struct, frozen=True):

@@ -11,11 +11,11 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.names import Version, check_name
 from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.errors import NotFoundError
 from pilotlight.registry.alias_updates import utc_now
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
 
@@ -33,21 +33,20 @@ def finish_request(
 
 def save_request(store: ObjectStore, request: PromotionRequest) -> PromotionRequest:
     """Write an errand down as it is now."""
-    store.put(promotion_path(request.model, request.id), encode_document(request))
+    open_request(store, request.model, request.id).write(request)
     return request
 
 
 def load_request(store: ObjectStore, model: str, request_id: str) -> PromotionRequest:
     """The errand of that id; `NotFoundError` when nobody has asked for it."""
-    path = promotion_path(check_name(model, "model name"), check_name(request_id, "promotion's id"))
-    try:
-        return decode_document(store.get(path).data, PromotionRequest, path)
-    except NotFoundError as exc:
-        raise NotFoundError(
-            f"There is no promotion {request_id!r} of {model!r}; POST .../promote gives its id."
-        ) from exc
+    check_name(model, "model name")
+    check_name(request_id, "promotion's id")
+    request = open_request(store, model, request_id).read_or_none()
+    if request is None:
+        raise NotFoundError(f"There is no promotion {request_id!r} of {model!r}; POST .../promote gives its id.")
+    return request
 
 
-def promotion_path(model: str, request_id: str) -> str:
-    """The key of an errand."""
-    return f"models/{model}/promotions/{request_id}.json"
+def open_request(store: ObjectStore, model: str, request_id: str) -> Document[PromotionRequest]:
+    """Open the document of a request for a promotion."""
+    return Document(store, f"models/{model}/promotions/{request_id}.json", PromotionRequest)

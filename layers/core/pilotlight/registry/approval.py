@@ -11,11 +11,10 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.names import Version
-from pilotlight.errors import ConflictError, InvalidInputError, ModelRefusedError, NotFoundError
+from pilotlight.errors import ConflictError
 from pilotlight.registry import alias_updates
-from pilotlight.registry.registry import Registry, version_path
+from pilotlight.registry.registry import Registry, RegistryDocument, version_path
 
 DecisionState = Literal["approved", "rejected"]
 
@@ -35,7 +34,7 @@ PENDING = Approval()
 
 def load_approval(registry: Registry, name: str, version: Version) -> Approval:
     """What was decided of a version; pending where nothing was. Whether there is such a version is not asked."""
-    return load_approval_with_e_tag(registry, name, version)[0]
+    return open_approval(registry, name, version).read_or_none() or PENDING
 
 
 def record_decision(
@@ -43,16 +42,13 @@ def record_decision(
 ) -> Approval:
     """Approve or reject; the same decision again changes nothing, `ConflictError` when somebody else was faster."""
     registry.load_manifest(name, version)
-    old, e_tag = load_approval_with_e_tag(registry, name, version)
-    if old.state == state:
-        return old
-    decision = replace(old, state=state, by=actor, at=alias_updates.utc_now(), why=reason, number=old.number + 1)
-    path = approval_path(name, version)
-    if e_tag is None:
-        registry.store.create(path, encode_document(decision))
-    else:
-        registry.store.replace(path, encode_document(decision), e_tag)
-    return decision
+
+    def decide(old: Approval) -> Approval:
+        if old.state == state:
+            return old
+        return replace(old, state=state, by=actor, at=alias_updates.utc_now(), why=reason, number=old.number + 1)
+
+    return open_approval(registry, name, version).update(decide, attempts=1, initial=PENDING)
 
 
 def blocking_reason(registry: Registry, name: str, version: Version, *, required: bool) -> str | None:
@@ -79,18 +75,6 @@ def rollback_alias(registry: Registry, name: str, document: AliasDocument, actor
     return restored
 
 
-def load_approval_with_e_tag(registry: Registry, name: str, version: Version) -> tuple[Approval, str | None]:
-    """A decision and its e_tag, which is None where there is none."""
-    path = approval_path(name, version)
-    try:
-        stored = registry.store.get(path)
-        return decode_document(stored.data, Approval, path), stored.e_tag
-    except NotFoundError:
-        return PENDING, None
-    except InvalidInputError as exc:
-        raise ModelRefusedError(str(exc)) from exc
-
-
-def approval_path(name: str, version: Version) -> str:
-    """The key of the decision about a version."""
-    return version_path(name, version, "approval.json")
+def open_approval(registry: Registry, name: str, version: Version) -> RegistryDocument[Approval]:
+    """Open the document of the decision about a version."""
+    return RegistryDocument(registry.store, version_path(name, version, "approval.json"), Approval)

@@ -18,13 +18,14 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import DocumentT, decode_document, encode_document
+from pilotlight.contracts.codec import DocumentT
 from pilotlight.contracts.manifest import Manifest, ManifestDraft, ManifestFile
 from pilotlight.contracts.names import CANDIDATE, CHAMPION, ModelReference, check_alias, check_name
 from pilotlight.errors import (
@@ -38,6 +39,7 @@ from pilotlight.errors import (
 from pilotlight.registry import alias_updates
 from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.signing import ManifestSignature, PublicKey, Signer, build_signed_statement
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,17 @@ class VersionClaim(Struct, frozen=True):
     nonce: str
     by: str
     at: str  # RFC 3339, UTC
+
+
+class RegistryDocument(Document[DocumentT]):
+    """A document of the registry: one that does not decode is an error of the store, not of the caller."""
+
+    def decode(self, data: bytes) -> DocumentT:
+        """Decode stored bytes; raise `ModelRefusedError` with the path and the wrong field."""
+        try:
+            return super().decode(data)
+        except InvalidInputError as exc:
+            raise ModelRefusedError(str(exc)) from exc
 
 
 class Registry:
@@ -73,14 +86,14 @@ class Registry:
 
     def load_manifest(self, name: str, version: int) -> Manifest:
         """The commit record of a version; `NotFoundError` says which versions there are instead."""
-        path = version_path(name, version, "manifest.json")
+        document = self._open_version_document(name, version, "manifest.json", Manifest)
         try:
-            stored = self.store.get(path)
+            stored = self.store.get(document.path)
         except NotFoundError as exc:
             raise self._build_not_found_error(name, f"version {version}") from exc
         if self._trusted_key is not None:
             self._verify_signature(name, version, stored.data, self._trusted_key)
-        return self._decode_stored_document(path, stored.data, Manifest)
+        return document.decode(stored.data)
 
     def sign_manifest(self, name: str, version: int, signer: Signer, *, actor: str) -> ManifestSignature:
         """Put a signature beside a manifest: over the sha256 of its bytes, so over that of every file too."""
@@ -88,7 +101,7 @@ class Registry:
         signature_base64 = base64.b64encode(signer.sign(build_signed_statement(manifest))).decode()
         digest = hashlib.sha256(manifest).hexdigest()
         signature = ManifestSignature(key=signer.key, sha256=digest, signature=signature_base64, by=actor, at=utc_now())
-        self.store.put(version_path(name, version, "signature.json"), encode_document(signature))
+        self._open_version_document(name, version, "signature.json", ManifestSignature).write(signature)
         return signature
 
     def load_aliases(self, name: str) -> dict[str, AliasDocument]:
@@ -105,7 +118,7 @@ class Registry:
     def load_alias_with_e_tag(self, name: str, alias: str) -> tuple[AliasDocument, str]:
         """The same with the document's e_tag, which changes whenever the document does."""
         try:
-            return self._read_alias(name, alias)
+            return self._open_alias(name, alias).read_with_e_tag()
         except NotFoundError as exc:
             raise self._build_not_found_error(name, f"version or alias {alias!r}") from exc
 
@@ -148,7 +161,7 @@ class Registry:
             )
         except NotFoundError:
             created = alias_updates.build_first_document(version, actor, reason)
-            self.store.create(alias_path(name, alias), encode_document(created))
+            self._open_alias(name, alias).create(created)
             return created
 
     def rollback_alias(self, name: str, alias: str = CHAMPION, *, actor: str, reason: str) -> AliasDocument:
@@ -176,24 +189,24 @@ class Registry:
         It is put aside first, under its number. Racers put the same one there, so none is ever lost.
         """
         if updated is not document:
-            self.store.put(history_path(name, alias, document.number), encode_document(document))
-            self.store.replace(alias_path(name, alias), encode_document(updated), e_tag)
+            self._open_former_alias(name, alias, document.number).write(document)
+            self._open_alias(name, alias).replace(updated, e_tag)
         return updated
 
     def load_alias_history(self, name: str, alias: str = CHAMPION) -> list[AliasDocument]:
         """Every document that the alias has had, oldest first, the current one last."""
         current = self.load_alias(name, alias)
-        former = (history_path(name, alias, number) for number in range(1, current.number))
-        return [*(self._read_document(path, AliasDocument)[0] for path in former), current]
+        former = (self._open_former_alias(name, alias, number) for number in range(1, current.number))
+        return [*(document.read() for document in former), current]
 
     def _claim_version(self, manifest: Manifest) -> Manifest:
         """Take the lowest number above all that were ever taken; a racer that is slower takes the next."""
         folders = self.store.list_folders(f"models/{manifest.name}/versions")
         version = 1 + max((int(folder) for folder in folders if folder.isdecimal()), default=0)
-        claim = encode_document(VersionClaim(manifest.nonce, manifest.by, manifest.created))
+        claim = VersionClaim(manifest.nonce, manifest.by, manifest.created)
         while True:
             with suppress(AlreadyExistsError):
-                self.store.create(version_path(manifest.name, version, "claim.json"), claim)
+                self._open_version_document(manifest.name, version, "claim.json", VersionClaim).create(claim)
             claimed = msgspec.structs.replace(manifest, version=version)
             if self._has_claim(claimed):
                 return claimed
@@ -205,80 +218,56 @@ class Registry:
         Read back because some S3-compatible servers let two racing create-only puts both succeed, moto's among them
         (infra/decisions/0003), and because a client library may repeat a put whose answer got lost.
         """
-        path = version_path(manifest.name, manifest.version, "claim.json")
-        try:
-            return self._read_document(path, VersionClaim)[0].nonce == manifest.nonce
-        except NotFoundError:
-            return False
+        claim = self._open_version_document(manifest.name, manifest.version, "claim.json", VersionClaim).read_or_none()
+        return claim is not None and claim.nonce == manifest.nonce
 
     def _commit_manifest(self, manifest: Manifest) -> None:
         """Write the manifest; a put whose answer got lost is repeated by the store and then finds itself there."""
-        path = version_path(manifest.name, manifest.version, "manifest.json")
+        document = self._open_version_document(manifest.name, manifest.version, "manifest.json", Manifest)
         try:
-            self.store.create(path, encode_document(manifest))
+            document.create(manifest)
         except AlreadyExistsError:
-            if self._read_document(path, Manifest)[0].nonce != manifest.nonce:
+            if document.read().nonce != manifest.nonce:
                 raise
 
     def assign_initial_aliases(self, manifest: Manifest) -> None:
         """Make a new version the candidate, unless a newer one is, and the champion, if there is none; repeatable."""
-        name, version = manifest.name, manifest.version
-        while (current := self._read_alias_or_none(name, CANDIDATE)) is None or current[0].version < version:
-            try:
-                self._point_candidate_to(manifest, current)
-            except ConflictError:
-                continue  # another publisher was faster; look again
-        if self._read_alias_or_none(name, CHAMPION) is None:
-            first = alias_updates.build_first_document(version, manifest.by, "first version")
-            try:
-                self.store.create(alias_path(name, CHAMPION), encode_document(first))
-            except AlreadyExistsError:
-                return  # another first version was faster
-
-    def _point_candidate_to(self, manifest: Manifest, current: tuple[AliasDocument, str] | None) -> None:
-        """Make a version the candidate, unless the alias is no longer as it was found."""
-        name, version, actor, reason = manifest.name, manifest.version, manifest.by, "newest version"
-        if current is None:
-            self.store.create(
-                alias_path(name, CANDIDATE), encode_document(alias_updates.build_first_document(version, actor, reason))
-            )
-        else:
-            self._swap_alias(name, CANDIDATE, *current, alias_updates.point_to(current[0], version, actor, reason))
-
-    def _read_alias_or_none(self, name: str, alias: str) -> tuple[AliasDocument, str] | None:
-        try:
-            return self._read_alias(name, alias)
-        except NotFoundError:
-            return None
+        name, first = manifest.name, partial(alias_updates.build_first_document, manifest.version, manifest.by)
+        candidate, champion = self._open_alias(name, CANDIDATE), self._open_alias(name, CHAMPION)
+        while (current := candidate.read_with_e_tag_or_none()) is None or current[0].version < manifest.version:
+            with suppress(ConflictError):  # another publisher was faster; look again
+                if current is None:
+                    candidate.create(first("newest version"))
+                else:
+                    updated = alias_updates.point_to(current[0], manifest.version, manifest.by, "newest version")
+                    self._swap_alias(name, CANDIDATE, *current, updated)
+        if champion.read_or_none() is None:
+            with suppress(AlreadyExistsError):  # another first version was faster
+                champion.create(first("first version"))
 
     def _verify_signature(self, name: str, version: int, manifest: bytes, key: PublicKey) -> None:
         """Refuse a manifest that the key has not signed."""
-        path = version_path(name, version, "signature.json")
-        try:
-            signature = self._read_document(path, ManifestSignature)[0].signature
-        except NotFoundError:
+        signature = self._open_version_document(name, version, "signature.json", ManifestSignature).read_or_none()
+        if signature is None:
             raise ModelRefusedError(
                 f"{name}:{version} is refused: it is not signed, and only signed versions are served here; "
                 "`pilotlight promote --sign-with KEY` signs what passes the gate."
-            ) from None
-        if not key.is_valid_signature(build_signed_statement(manifest), decode_signature(signature)):
+            )
+        if not key.is_valid_signature(build_signed_statement(manifest), decode_signature(signature.signature)):
             raise ModelRefusedError(
                 f"{name}:{version} is refused: its signature was not made over this manifest with the trusted key."
             )
 
-    def _read_alias(self, name: str, alias: str) -> tuple[AliasDocument, str]:
-        return self._read_document(alias_path(name, alias), AliasDocument)
+    def _open_alias(self, name: str, alias: str) -> RegistryDocument[AliasDocument]:
+        return RegistryDocument(self.store, alias_path(name, alias), AliasDocument)
 
-    def _read_document(self, path: str, document_type: type[DocumentT]) -> tuple[DocumentT, str]:
-        """A document and its e_tag; one that does not read is the store's fault, not the caller's."""
-        stored = self.store.get(path)
-        return self._decode_stored_document(path, stored.data, document_type), stored.e_tag
+    def _open_former_alias(self, name: str, alias: str, number: int) -> RegistryDocument[AliasDocument]:
+        return RegistryDocument(self.store, history_path(name, alias, number), AliasDocument)
 
-    def _decode_stored_document(self, path: str, data: bytes, document_type: type[DocumentT]) -> DocumentT:
-        try:
-            return decode_document(data, document_type, path)
-        except InvalidInputError as exc:
-            raise ModelRefusedError(str(exc)) from exc
+    def _open_version_document(
+        self, name: str, version: int, file: str, document_type: type[DocumentT]
+    ) -> RegistryDocument[DocumentT]:
+        return RegistryDocument(self.store, version_path(name, version, file), document_type)
 
     def _build_not_found_error(self, name: str, what: str) -> NotFoundError:
         versions = self.list_versions(name)

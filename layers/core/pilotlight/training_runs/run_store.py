@@ -19,10 +19,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from pilotlight.contracts.codec import DocumentT, decode_document
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.run import EpochRecord, PublishedVersion, RunState, RunStatus
 from pilotlight.errors import InvalidInputError, NotFoundError
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
 READERS = 8  # runs read at once: each is four small objects, tens of milliseconds apart on S3
@@ -77,11 +77,11 @@ def load_run(store: ObjectStore, run: str) -> TrainingRun:
     recipe = read_text_or_none(store, run_path(run, "recipe.yaml"))
     if recipe is None:
         raise NotFoundError(f"There is no run {run!r} in {store.url}; `pilotlight runs` lists all.")
-    published = read_document_or_none(store, run_path(run, "published.json"), PublishedVersion)
+    published = Document(store, run_path(run, "published.json"), PublishedVersion).read_or_none()
     return TrainingRun(
         name=run,
         recipe=recipe,
-        status=read_document_or_none(store, run_path(run, "status.json"), RunStatus),
+        status=Document(store, run_path(run, "status.json"), RunStatus).read_or_none(),
         epochs=parse_epochs(
             read_text_or_none(store, run_path(run, "metrics.jsonl")) or "", run_path(run, "metrics.jsonl")
         ),
@@ -119,12 +119,6 @@ def parse_epochs(content: str, source: str) -> tuple[EpochRecord, ...]:
         return tuple(msgspec.convert(records, list[EpochRecord]))
     except (ValueError, msgspec.ValidationError) as exc:
         raise InvalidInputError(f"{source} does not hold epochs: {exc}.") from exc
-
-
-def read_document_or_none(store: ObjectStore, key: str, document_type: type[DocumentT]) -> DocumentT | None:
-    """A document of a run, if it is there."""
-    content = read_text_or_none(store, key)
-    return None if content is None else decode_document(content.encode(), document_type, key)
 
 
 def read_text_or_none(store: ObjectStore, key: str) -> str | None:

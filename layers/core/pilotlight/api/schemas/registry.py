@@ -18,7 +18,6 @@ from pilotlight.errors import InvalidInputError, UnavailableError
 VersionNumber = Annotated[str, Meta(pattern=r"^([1-9][0-9]{0,17})$")] | Version  # 3 and "3" are the same version
 Percent = Annotated[float, Meta(ge=0, lt=100)]
 Reason = Annotated[str, Meta(max_length=1000)]
-Body = TypeVar("Body", bound=Struct)
 Answer = TypeVar("Answer")
 
 
@@ -147,14 +146,6 @@ class ErrorBody(Struct, frozen=True):
     """Any error: what was wrong, and what to do."""
 
     error: str
-
-
-def parse_body(body: bytes, kind: type[Body], what: str) -> Body:
-    """A request's body; an empty one is all defaults. `InvalidInputError` names the wrong field."""
-    try:
-        return msgspec.json.decode(body or b"{}", type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise InvalidInputError(f"The body is not {what}: {exc}.") from exc
 
 
 def parse_response(body: bytes, kind: type[Answer]) -> Answer:
