@@ -10,15 +10,12 @@ No manifest, no version: a half upload is invisible, and its number is never use
 every moment: the documents put aside and then the current one. There is no server and no lock.
 """
 
-import base64
-import binascii
 import hashlib
 import logging
 import re
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -38,7 +35,7 @@ from pilotlight.errors import (
 )
 from pilotlight.registry import alias_updates
 from pilotlight.registry.alias_updates import utc_now
-from pilotlight.registry.signing import ManifestSignature, PublicKey, Signer, build_signed_statement
+from pilotlight.registry.signing import ManifestSignature, PublicKey, Signer, build_signature
 from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
@@ -86,7 +83,7 @@ class Registry:
 
     def load_manifest(self, name: str, version: int) -> Manifest:
         """The commit record of a version; `NotFoundError` says which versions there are instead."""
-        document = self._open_version_document(name, version, "manifest.json", Manifest)
+        document = self._open_document(version_path(name, version, "manifest.json"), Manifest)
         try:
             stored = self.store.get(document.path)
         except NotFoundError as exc:
@@ -98,10 +95,8 @@ class Registry:
     def sign_manifest(self, name: str, version: int, signer: Signer, *, actor: str) -> ManifestSignature:
         """Put a signature beside a manifest: over the sha256 of its bytes, so over that of every file too."""
         manifest = self.store.get(version_path(name, version, "manifest.json")).data
-        signature_base64 = base64.b64encode(signer.sign(build_signed_statement(manifest))).decode()
-        digest = hashlib.sha256(manifest).hexdigest()
-        signature = ManifestSignature(key=signer.key, sha256=digest, signature=signature_base64, by=actor, at=utc_now())
-        self._open_version_document(name, version, "signature.json", ManifestSignature).write(signature)
+        signature = build_signature(manifest, signer, actor)
+        self._open_document(version_path(name, version, "signature.json"), ManifestSignature).write(signature)
         return signature
 
     def load_aliases(self, name: str) -> dict[str, AliasDocument]:
@@ -160,9 +155,7 @@ class Registry:
                 name, alias, lambda document: alias_updates.point_to(document, version, actor, reason)
             )
         except NotFoundError:
-            created = alias_updates.build_first_document(version, actor, reason)
-            self._open_alias(name, alias).create(created)
-            return created
+            return self._create_alias(name, alias, version, actor, reason)
 
     def rollback_alias(self, name: str, alias: str = CHAMPION, *, actor: str, reason: str) -> AliasDocument:
         """End the alias's trial, or, without one, point it to where it pointed before: one compare-and-swap."""
@@ -189,15 +182,15 @@ class Registry:
         It is put aside first, under its number. Racers put the same one there, so none is ever lost.
         """
         if updated is not document:
-            self._open_former_alias(name, alias, document.number).write(document)
+            self._open_document(history_path(name, alias, document.number), AliasDocument).write(document)
             self._open_alias(name, alias).replace(updated, e_tag)
         return updated
 
     def load_alias_history(self, name: str, alias: str = CHAMPION) -> list[AliasDocument]:
         """Every document that the alias has had, oldest first, the current one last."""
         current = self.load_alias(name, alias)
-        former = (self._open_former_alias(name, alias, number) for number in range(1, current.number))
-        return [*(document.read() for document in former), current]
+        paths = (history_path(name, alias, number) for number in range(1, current.number))
+        return [*(self._open_document(path, AliasDocument).read() for path in paths), current]
 
     def _claim_version(self, manifest: Manifest) -> Manifest:
         """Take the lowest number above all that were ever taken; a racer that is slower takes the next."""
@@ -206,7 +199,7 @@ class Registry:
         claim = VersionClaim(manifest.nonce, manifest.by, manifest.created)
         while True:
             with suppress(AlreadyExistsError):
-                self._open_version_document(manifest.name, version, "claim.json", VersionClaim).create(claim)
+                self._open_claim(manifest.name, version).create(claim)
             claimed = msgspec.structs.replace(manifest, version=version)
             if self._has_claim(claimed):
                 return claimed
@@ -218,12 +211,12 @@ class Registry:
         Read back because some S3-compatible servers let two racing create-only puts both succeed, moto's among them
         (infra/decisions/0003), and because a client library may repeat a put whose answer got lost.
         """
-        claim = self._open_version_document(manifest.name, manifest.version, "claim.json", VersionClaim).read_or_none()
+        claim = self._open_claim(manifest.name, manifest.version).read_or_none()
         return claim is not None and claim.nonce == manifest.nonce
 
     def _commit_manifest(self, manifest: Manifest) -> None:
         """Write the manifest; a put whose answer got lost is repeated by the store and then finds itself there."""
-        document = self._open_version_document(manifest.name, manifest.version, "manifest.json", Manifest)
+        document = self._open_document(version_path(manifest.name, manifest.version, "manifest.json"), Manifest)
         try:
             document.create(manifest)
         except AlreadyExistsError:
@@ -232,42 +225,46 @@ class Registry:
 
     def assign_initial_aliases(self, manifest: Manifest) -> None:
         """Make a new version the candidate, unless a newer one is, and the champion, if there is none; repeatable."""
-        name, first = manifest.name, partial(alias_updates.build_first_document, manifest.version, manifest.by)
+        name, version, actor = manifest.name, manifest.version, manifest.by
         candidate, champion = self._open_alias(name, CANDIDATE), self._open_alias(name, CHAMPION)
-        while (current := candidate.read_with_e_tag_or_none()) is None or current[0].version < manifest.version:
+        while (current := candidate.read_with_e_tag_or_none()) is None or current[0].version < version:
             with suppress(ConflictError):  # another publisher was faster; look again
                 if current is None:
-                    candidate.create(first("newest version"))
+                    self._create_alias(name, CANDIDATE, version, actor, "newest version")
                 else:
-                    updated = alias_updates.point_to(current[0], manifest.version, manifest.by, "newest version")
+                    updated = alias_updates.point_to(current[0], version, actor, "newest version")
                     self._swap_alias(name, CANDIDATE, *current, updated)
         if champion.read_or_none() is None:
             with suppress(AlreadyExistsError):  # another first version was faster
-                champion.create(first("first version"))
+                self._create_alias(name, CHAMPION, version, actor, "first version")
+
+    def _create_alias(self, name: str, alias: str, version: int, actor: str, reason: str) -> AliasDocument:
+        created = alias_updates.build_first_document(version, actor, reason)
+        self._open_alias(name, alias).create(created)
+        return created
 
     def _verify_signature(self, name: str, version: int, manifest: bytes, key: PublicKey) -> None:
         """Refuse a manifest that the key has not signed."""
-        signature = self._open_version_document(name, version, "signature.json", ManifestSignature).read_or_none()
+        path = version_path(name, version, "signature.json")
+        signature = self._open_document(path, ManifestSignature).read_or_none()
         if signature is None:
             raise ModelRefusedError(
                 f"{name}:{version} is refused: it is not signed, and only signed versions are served here; "
                 "`pilotlight promote --sign-with KEY` signs what passes the gate."
             )
-        if not key.is_valid_signature(build_signed_statement(manifest), decode_signature(signature.signature)):
+        if not key.has_signed(manifest, signature):
             raise ModelRefusedError(
                 f"{name}:{version} is refused: its signature was not made over this manifest with the trusted key."
             )
 
     def _open_alias(self, name: str, alias: str) -> RegistryDocument[AliasDocument]:
-        return RegistryDocument(self.store, alias_path(name, alias), AliasDocument)
+        return self._open_document(alias_path(name, alias), AliasDocument)
 
-    def _open_former_alias(self, name: str, alias: str, number: int) -> RegistryDocument[AliasDocument]:
-        return RegistryDocument(self.store, history_path(name, alias, number), AliasDocument)
+    def _open_claim(self, name: str, version: int) -> RegistryDocument[VersionClaim]:
+        return self._open_document(version_path(name, version, "claim.json"), VersionClaim)
 
-    def _open_version_document(
-        self, name: str, version: int, file: str, document_type: type[DocumentT]
-    ) -> RegistryDocument[DocumentT]:
-        return RegistryDocument(self.store, version_path(name, version, file), document_type)
+    def _open_document(self, path: str, document_type: type[DocumentT]) -> RegistryDocument[DocumentT]:
+        return RegistryDocument(self.store, path, document_type)
 
     def _build_not_found_error(self, name: str, what: str) -> NotFoundError:
         versions = self.list_versions(name)
@@ -275,14 +272,6 @@ class Registry:
             return NotFoundError(f"There is no model {name!r}; GET /v2/models and `pilotlight models` list all.")
         existing = [*map(str, versions), *self.load_aliases(name)]
         return NotFoundError(f"Model {name!r} has no {what}; it has {', '.join(existing)}.")
-
-
-def decode_signature(signature: str) -> bytes:
-    """A signature's bytes; none where it is not base64, which no key vouches for."""
-    try:
-        return base64.b64decode(signature, validate=True)
-    except binascii.Error:
-        return b""
 
 
 def version_path(name: str, version: int, file: str) -> str:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import ConflictError, InvalidInputError
-from pilotlight.registry.registry import Registry, version_path
+from pilotlight.registry.registry import Registry, RegistryDocument, version_path
 
 GRACE = timedelta(days=1)  # an upload without a manifest is left alone for so long: it may be under way
 KEPT_FILES = frozenset({"claim.json"})
@@ -62,12 +62,12 @@ def delete_version(registry: Registry, name: str, version: int) -> None:
     """Remove a version for good; `ConflictError` while an alias needs it, `NotFoundError` when there is none."""
     manifest = registry.load_manifest(name, version)
     refuse_needed(registry, name, version)
-    path = version_path(name, version, "manifest.json")
-    registry.store.delete(path)
+    document = RegistryDocument(registry.store, version_path(name, version, "manifest.json"), Manifest)
+    registry.store.delete(document.path)
     try:
         refuse_needed(registry, name, version)
     except ConflictError:  # somebody has pointed an alias to it in this moment
-        registry.store.create(path, encode_document(manifest))
+        document.create(manifest)
         raise
     for file in list(registry.store.list_paths(f"models/{name}/versions/{version}")):
         if file.rsplit("/", 1)[-1] not in KEPT_FILES:

@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from pilotlight.errors import InvalidInputError
+from pilotlight.registry.alias_updates import utc_now
 
 ALGORITHM = "RSASSA_PKCS1_V1_5_SHA_256"  # as KMS names it
 SHA256_INFO = bytes.fromhex("3031300d060960864801650304020105000420")  # DigestInfo up to the digest; RFC 8017, 9.2
@@ -33,6 +34,14 @@ class ManifestSignature(Struct, frozen=True, kw_only=True):
     by: str
     at: str  # RFC 3339, UTC
 
+    @property
+    def signature_bytes(self) -> bytes:
+        """The signature itself; empty where it is not base64, which no key vouches for."""
+        try:
+            return base64.b64decode(self.signature, validate=True)
+        except binascii.Error:
+            return b""
+
 
 def build_signed_statement(manifest: bytes) -> bytes:
     """What is signed for a manifest: its sha256, in a sentence that means nothing else; KMS takes 4,096 bytes."""
@@ -46,6 +55,13 @@ class Signer(Protocol):
 
     def sign(self, message: bytes) -> bytes:
         """The signature over the message."""
+
+
+def build_signature(manifest: bytes, signer: Signer, actor: str) -> ManifestSignature:
+    """Sign a manifest; return the document that is put beside it."""
+    signature = base64.b64encode(signer.sign(build_signed_statement(manifest))).decode()
+    digest = hashlib.sha256(manifest).hexdigest()
+    return ManifestSignature(key=signer.key, sha256=digest, signature=signature, by=actor, at=utc_now())
 
 
 @dataclass(frozen=True)
@@ -71,6 +87,10 @@ class PublicKey:
         if modulus.bit_length() < MIN_BITS:
             raise InvalidInputError(f"The signing key has {modulus.bit_length()} bits; {MIN_BITS} are the least.")
         return cls(modulus, exponent)
+
+    def has_signed(self, manifest: bytes, signature: ManifestSignature) -> bool:
+        """Return whether the signature was made over this manifest with this key."""
+        return self.is_valid_signature(build_signed_statement(manifest), signature.signature_bytes)
 
     def is_valid_signature(self, message: bytes, signature: bytes) -> bool:
         """Whether the signature over the message was made with this key."""
