@@ -30,11 +30,11 @@ from functions.train.errors import PausedError
 from functions.train.models.custom import FACTORY_FILE
 from functions.train.training.checkpoint import CheckpointStore
 from functions.train.training.epoch import Epoch
+from pilotlight.contracts.codec import utc_now
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.run import PublishedVersion, RunState, RunStatus
 from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
 from pilotlight.recipes.schema import Recipe, dump_recipe, find_differing_keys, parse_yaml, validate_recipe
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore

@@ -10,9 +10,9 @@ from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.api.schemas import registry
 from pilotlight.api.schemas.training import ACTIVE_STATES, CancelTrainingBody, TrainingList, TrainingLog
+from pilotlight.contracts.codec import utc_now
 from pilotlight.contracts.names import check_name
 from pilotlight.errors import ConflictError, NotFoundError, UnsupportedError
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs.jobs import StopRequest, TrainingJob, open_job_document
 

@@ -14,10 +14,10 @@ import msgspec
 
 from functions.training_api.aws_batch import parse_job_status
 from functions.training_api.training_status import read_recipe_settings
+from pilotlight.contracts.codec import utc_now
 from pilotlight.contracts.names import NAME_PATTERN
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.observability.emf import count
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs import run_store
 from pilotlight.training_runs.jobs import JobOutcome, TrainingJob, open_job_document

@@ -12,9 +12,9 @@ import msgspec
 
 from functions.training_api.launcher import Launcher
 from functions.training_api.requests import TrainingRequest
+from pilotlight.contracts.codec import utc_now
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, PilotlightError, UnavailableError
 from pilotlight.recipes.schema import Recipe, dump_recipe, find_differing_keys, parse_yaml, validate_recipe
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs.jobs import JobOutcome, TrainingJob, open_job_document
 from pilotlight.training_runs.run_store import load_run, run_path

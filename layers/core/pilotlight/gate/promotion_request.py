@@ -11,10 +11,10 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from pilotlight.contracts.codec import utc_now
 from pilotlight.contracts.names import Version, check_name
 from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.errors import NotFoundError
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 

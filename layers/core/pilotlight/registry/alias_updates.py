@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from msgspec.structs import replace
 
 from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument, Canary, Suspension, TrafficShare
+from pilotlight.contracts.codec import utc_now
 from pilotlight.errors import InvalidInputError
 
 SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
@@ -142,8 +143,3 @@ def compute_bake_end(bake: str) -> str:
     if match is None:
         raise InvalidInputError(f"{bake!r} is not a duration such as 90s, 30m, 2h or 1d.")
     return (datetime.now(UTC) + timedelta(seconds=int(match[1]) * SECONDS_PER_UNIT[match[2]])).isoformat()
-
-
-def utc_now() -> str:
-    """The time as RFC 3339 in UTC, to the microsecond."""
-    return datetime.now(UTC).isoformat()

@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import DocumentT
+from pilotlight.contracts.codec import DocumentT, utc_now
 from pilotlight.contracts.manifest import Manifest, ManifestDraft, ManifestFile
 from pilotlight.contracts.names import CANDIDATE, CHAMPION, ModelReference, check_alias, check_name
 from pilotlight.errors import (
@@ -34,7 +34,6 @@ from pilotlight.errors import (
     NotFoundError,
 )
 from pilotlight.registry import alias_updates
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.signing import ManifestSignature, PublicKey, Signer, build_signature
 from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore

@@ -13,8 +13,8 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from pilotlight.contracts.codec import utc_now
 from pilotlight.errors import InvalidInputError
-from pilotlight.registry.alias_updates import utc_now
 
 ALGORITHM = "RSASSA_PKCS1_V1_5_SHA_256"  # as KMS names it
 SHA256_INFO = bytes.fromhex("3031300d060960864801650304020105000420")  # DigestInfo up to the digest; RFC 8017, 9.2
