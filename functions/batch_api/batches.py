@@ -1,7 +1,7 @@
-"""What the routes of batches answer. A batch is ordered here; the batch function, which is told by event, answers it.
+"""Routes of batches. A batch is requested here; the batch worker, which gets an event, answers it.
 
-Its state is nowhere written down: it follows from what lies there, the order, its cancellation, the progress of the
-file and the manifest of its results.
+The state of a batch is not stored: it follows from the documents that are, which are the request, its cancellation, the
+progress of the file and the manifest of its results.
 """
 
 import time
@@ -43,7 +43,7 @@ HOUR_S = 3600
 
 
 class BatchEndpoints:
-    """Batches of the files on a shelf."""
+    """The routes of batches over a file store."""
 
     def __init__(self, file_store: FileStore, idempotency_keys: IdempotencyKeys, bus: EventBus) -> None:
         self._file_store = file_store
@@ -60,7 +60,7 @@ class BatchEndpoints:
         }
 
     def create(self, request: Request) -> Response:
-        """Order a batch. Nobody waits for it; what is wrong with its file is told by its state."""
+        """Request a batch; its state shows later what is wrong with its file."""
         body = request.json(CreateBatchBody, "no NewBatch")
         parse_model_endpoint(body.endpoint)
         self._file_store.find_file(body.input_file_id)
@@ -79,18 +79,18 @@ class BatchEndpoints:
         return Response.json(self._to_batch(self._submit(batch_request)))
 
     def list(self, request: Request) -> Response:
-        """Batches, the newest first."""
+        """List batches, the newest first."""
         batch_requests = skip_past(self._iterate_batch_requests(), request.query.get("after", ""))
         return to_page_response(
             map(self._to_batch, batch_requests), parse_limit(request, MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE)
         )
 
     def show(self, request: Request) -> Response:
-        """One batch."""
+        """Return one batch."""
         return Response.json(self._to_batch(self._file_store.read_batch_request(request.parameters["batch"])))
 
     def cancel(self, request: Request) -> Response:
-        """Stop a batch: who works on it looks every other second; what is answered by then stays."""
+        """Cancel a batch: its worker checks every other second, and what is answered by then stays."""
         batch_request = self._file_store.read_batch_request(request.parameters["batch"])
         manifest = self._file_store.read_manifest(batch_request.id)
         if manifest is not None and manifest.stopped != "cancelled":
@@ -100,11 +100,11 @@ class BatchEndpoints:
             self._open_cancellation(batch_request.id).create(BatchCancellation(int(time.time()), request.caller))
         except AlreadyExistsError:
             return Response.json(self._to_batch(batch_request))
-        self._bus.publish(SOURCE, batch_request.id)  # where nobody works on it, somebody is to finish it
+        self._bus.publish(SOURCE, batch_request.id)  # a batch without a worker needs one to finish it
         return Response.json(self._to_batch(batch_request))
 
     def _submit(self, batch_request: BatchRequest) -> BatchRequest:
-        """The order as it lies there, told to who answers it; one that nobody could be told of is taken back."""
+        """Store a request and send its event; return the stored one. A request whose event fails is removed."""
         document = self._file_store.open_batch_request(batch_request.id)
         stored = document.create_or_read(batch_request)
         progress, _ = self._file_store.read_progress(stored) if stored is not batch_request else (None, None)
@@ -121,7 +121,7 @@ class BatchEndpoints:
             try:
                 yield self._file_store.read_batch_request(f"batch_{name}")
             except NotFoundError:
-                continue  # taken back in this moment
+                continue  # removed meanwhile
 
     def _to_batch(self, batch_request: BatchRequest) -> BatchObject:
         progress, manifest = self._file_store.read_progress(batch_request)
@@ -138,7 +138,7 @@ def get_batch_status(
     manifest: BatchManifest | None,
     cancel: BatchCancellation | None,
 ) -> BatchStatus:
-    """A batch's state in OpenAI's words."""
+    """Return a batch's status as OpenAI names it."""
     if manifest is not None:
         return "failed" if manifest.refused else manifest.stopped or "completed"
     if cancel is not None:
@@ -156,7 +156,7 @@ def to_batch_object(
     manifest: BatchManifest | None,
     cancel: BatchCancellation | None,
 ) -> BatchObject:
-    """A batch as it is shown."""
+    """Build the response for a batch."""
     state, number = get_batch_status(batch_request, progress, manifest, cancel), batch_request.id.removeprefix("batch_")
     end_time = {f"{state}_at": to_unix_seconds(manifest.ended)} if manifest is not None else {}
     counts, has_output = manifest or progress, manifest is not None and not manifest.refused
@@ -183,7 +183,7 @@ def to_batch_object(
 
 
 def to_batch_errors(manifest: BatchManifest) -> BatchErrors | None:
-    """Why a batch was refused as a whole."""
+    """Build the errors of a batch that was refused as a whole; None for any other."""
     if not manifest.refused:
         return None
     line_errors = [BatchError(code=wrong.code, message=wrong.error, line=wrong.line) for wrong in manifest.errors]

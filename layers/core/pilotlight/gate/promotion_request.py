@@ -1,9 +1,9 @@
-"""A promotion that somebody has asked for, from the asking to what came of it.
+"""Requests for a promotion, from the request to its result.
 
-    models/<name>/promotions/<id>.json   written when it is asked for, and once more when it is done
+    models/<name>/promotions/<id>.json   written when it is requested, and again when it is done
 
-The gate takes minutes, a caller of the API has 29 s. So this document is where one looks: the function that is asked
-writes it and starts the gate by an event with the same content, and the gate's function writes how it ended.
+The gate takes minutes, and a caller of the API has 29 s. So the registry API writes this document and starts the gate
+by an event with the same content; the gate's function writes the result, and callers poll the document.
 """
 
 import uuid
@@ -20,25 +20,25 @@ from pilotlight.storage.object_store import ObjectStore
 
 
 def new_request(model: str, version: Version, alias: str, *, actor: str, force: bool, reason: str) -> PromotionRequest:
-    """A new errand."""
+    """Build a new request."""
     return PromotionRequest(uuid.uuid4().hex, model, version, alias, actor, utc_now(), force, reason)
 
 
 def finish_request(
     request: PromotionRequest, state: Literal["promoted", "refused", "failed"], message: str
 ) -> PromotionRequest:
-    """The errand with what came of it."""
+    """Return the request with its result."""
     return replace(request, state=state, said=message, done=utc_now())
 
 
 def save_request(store: ObjectStore, request: PromotionRequest) -> PromotionRequest:
-    """Write an errand down as it is now."""
+    """Write a request as it is now, and return it."""
     open_request(store, request.model, request.id).write(request)
     return request
 
 
 def load_request(store: ObjectStore, model: str, request_id: str) -> PromotionRequest:
-    """The errand of that id; `NotFoundError` when nobody has asked for it."""
+    """Load the request of that id; raise `NotFoundError` when there is none."""
     check_name(model, "model name")
     check_name(request_id, "promotion's id")
     request = open_request(store, model, request_id).read_or_none()

@@ -1,8 +1,8 @@
-"""Whether people want a version: pending until somebody approves or rejects it, kept beside the version.
+"""Approval of versions by people: pending until a person approves or rejects the version.
 
     models/<name>/versions/<n>/approval.json   create-only, then compare-and-swap
 
-The gate asks what a version can do, this asks whether it may. It knows the registry's store, not who is asking.
+The gate measures what a version can do; the approval decides whether it may serve.
 """
 
 from typing import Annotated, Literal
@@ -34,14 +34,14 @@ PENDING = Approval()
 
 
 def load_approval(registry: Registry, name: str, version: Version) -> Approval:
-    """What was decided of a version; pending where nothing was. Whether there is such a version is not asked."""
+    """Load the decision about a version, pending where there is none; the version itself is not looked up."""
     return open_approval(registry, name, version).read_or_none() or PENDING
 
 
 def record_decision(
     registry: Registry, name: str, version: Version, state: DecisionState, *, actor: str, reason: str
 ) -> Approval:
-    """Approve or reject; the same decision again changes nothing, `ConflictError` when somebody else was faster."""
+    """Approve or reject a version; the same again changes nothing. Raise `ConflictError` when a decision was faster."""
     registry.load_manifest(name, version)
 
     def decide(old: Approval) -> Approval:
@@ -53,7 +53,7 @@ def record_decision(
 
 
 def blocking_reason(registry: Registry, name: str, version: Version, *, required: bool) -> str | None:
-    """Why a version may not serve: it was rejected, or must be approved and is not. None if it may."""
+    """Return why a version may not serve: it is rejected, or not approved where it must be; None if it may."""
     decision = load_approval(registry, name, version)
     if decision.state == "rejected":
         return f"{name}:{version} was rejected by {decision.by or 'somebody'}: {decision.why.rstrip('.')}."
@@ -63,13 +63,13 @@ def blocking_reason(registry: Registry, name: str, version: Version, *, required
 
 
 def refuse_unapproved(registry: Registry, name: str, version: Version, *, required: bool) -> None:
-    """`ConflictError` for a version that may not serve."""
+    """Raise `ConflictError` for a version that may not serve."""
     if (reason := blocking_reason(registry, name, version, required=required)) is not None:
         raise ConflictError(f"{reason} Approve it first.")
 
 
 def rollback_alias(registry: Registry, name: str, document: AliasDocument, actor: str, reason: str) -> AliasDocument:
-    """The alias rolled back; `ConflictError` when a version would serve again that was rejected since."""
+    """Roll the alias back; raise `ConflictError` if the version that would serve again was rejected since."""
     restored = alias_updates.roll_back(document, actor, reason)
     if restored.version != document.version:
         refuse_unapproved(registry, name, restored.version, required=False)

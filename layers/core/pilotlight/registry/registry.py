@@ -1,13 +1,14 @@
 """Versions and aliases of models, as documents in an object store.
 
-    models/<name>/versions/<n>/claim.json     create-only: who makes it owns the number n
+    models/<name>/versions/<n>/claim.json     create-only: its writer owns the number n
     models/<name>/versions/<n>/<files>        written by the owner alone
     models/<name>/versions/<n>/manifest.json  create-only and last: this write is the commit
     models/<name>/aliases/<alias>.json        create-only, then compare-and-swap
-    models/<name>/history/<alias>/<k>.json    the alias's k-th document, put aside before it is swapped for the next
+    models/<name>/history/<alias>/<k>.json    the alias's k-th document, copied before it is swapped for the next
 
-No manifest, no version: a half upload is invisible, and its number is never used again. An alias's history is whole at
-every moment: the documents put aside and then the current one. There is no server and no lock.
+Without a manifest there is no version: an unfinished upload is invisible, and its number is never used again. An
+alias's history is complete at every moment: the former documents and then the current one. There is no server and no
+lock.
 """
 
 import hashlib
@@ -63,25 +64,25 @@ class RegistryDocument(Document[DocumentT]):
 
 
 class Registry:
-    """The models in a store. Its readers may run anywhere, its writers may race."""
+    """The models in a store. Readers and writers may run in any number of processes at once."""
 
     def __init__(self, store: ObjectStore, trusted_key: PublicKey | None = None) -> None:
-        """With a `trusted_key` key, a manifest that this key has not signed is refused."""
+        """Open the models of a store; with a `trusted_key`, refuse a manifest that this key has not signed."""
         self.store = store
         self._trusted_key = trusted_key
 
     def list_models(self) -> list[str]:
-        """The names of the models that have at least one version, sorted."""
+        """List the names of the models that have at least one version, sorted."""
         return [name for name in self.store.list_folders("models") if self.list_versions(name)]
 
     def list_versions(self, name: str) -> list[int]:
-        """The committed versions of a model, oldest first; empty when there is no such model."""
+        """List the committed versions of a model, oldest first; empty when there is no such model."""
         manifest = re.compile(r"models/[^/]+/versions/([1-9][0-9]*)/manifest\.json")
         matches = map(manifest.fullmatch, self.store.list_paths(f"models/{name}/versions"))
         return sorted(int(match[1]) for match in matches if match)
 
     def load_manifest(self, name: str, version: int) -> Manifest:
-        """The commit record of a version; `NotFoundError` says which versions there are instead."""
+        """Load the commit record of a version; a `NotFoundError` names the versions and aliases that exist."""
         document = self._open_document(version_path(name, version, "manifest.json"), Manifest)
         try:
             stored = self.store.get(document.path)
@@ -92,32 +93,32 @@ class Registry:
         return document.decode(stored.data)
 
     def sign_manifest(self, name: str, version: int, signer: Signer, *, actor: str) -> ManifestSignature:
-        """Put a signature beside a manifest: over the sha256 of its bytes, so over that of every file too."""
+        """Write a signature beside a manifest: over the sha256 of its bytes, and so over the hash of every file."""
         manifest = self.store.get(version_path(name, version, "manifest.json")).data
         signature = build_signature(manifest, signer, actor)
         self._open_document(version_path(name, version, "signature.json"), ManifestSignature).write(signature)
         return signature
 
     def load_aliases(self, name: str) -> dict[str, AliasDocument]:
-        """Every alias of a model, by its name."""
+        """Load every alias of a model, by its name."""
         names = (
             path.removesuffix(".json").rsplit("/", 1)[-1] for path in self.store.list_paths(f"models/{name}/aliases")
         )
         return {alias: self.load_alias(name, alias) for alias in sorted(names)}
 
     def load_alias(self, name: str, alias: str) -> AliasDocument:
-        """Where an alias points; `NotFoundError` says which versions and aliases there are instead."""
+        """Load an alias's document; a `NotFoundError` names the versions and aliases that exist."""
         return self.load_alias_with_e_tag(name, alias)[0]
 
     def load_alias_with_e_tag(self, name: str, alias: str) -> tuple[AliasDocument, str]:
-        """The same with the document's e_tag, which changes whenever the document does."""
+        """Load an alias's document with its e_tag, which changes whenever the document does."""
         try:
             return self._open_alias(name, alias).read_with_e_tag()
         except NotFoundError as exc:
             raise self._build_not_found_error(name, f"version or alias {alias!r}") from exc
 
     def resolve_reference(self, reference: ModelReference) -> int:
-        """The version that a reference means now; a version that is named is not looked up."""
+        """Return the version that a reference means now; a version number is not looked up."""
         if reference.version is not None:
             return reference.version
         return self.load_alias(reference.name, reference.alias).version
@@ -125,9 +126,9 @@ class Registry:
     def publish_version(self, draft: ManifestDraft, files: Mapping[str, FileContent]) -> Manifest:
         """Make a draft and its files the model's next version, and `candidate` point to it.
 
-        The very first version of a model becomes its champion too, since there is none to be measured against.
-        Safe to run from many processes at once; `InvalidInputError` for a draft that names a file it does not bring.
-        Who may not write aliases, as the trainer on AWS, leaves them to the promoter, and says so in the log.
+        The first version of a model becomes its champion too, since there is none to be measured against. Many
+        processes may publish at once. A draft that names a file which is not in `files` is an `InvalidInputError`.
+        A publisher without the right to write aliases, as the trainer on AWS, leaves them to the promoter and logs it.
         """
         check_name(draft.name, "model name")
         manifest = build_manifest(draft, tuple(describe_file(path, content) for path, content in sorted(files.items())))
@@ -143,9 +144,9 @@ class Registry:
         return manifest
 
     def move_alias(self, name: str, alias: str, version: int, *, actor: str, reason: str) -> AliasDocument:
-        """Point an alias, new or not, to a version; `ConflictError` when somebody else moved it meanwhile.
+        """Point an alias, new or not, to an existing version; raise `ConflictError` when another move was faster.
 
-        The version must exist. The document remembers where the alias pointed before, and stays suspended if it was.
+        The document keeps the previous version, and stays suspended if it was.
         """
         check_alias(alias)
         self.load_manifest(name, version)
@@ -157,28 +158,28 @@ class Registry:
             return self._create_alias(name, alias, version, actor, reason)
 
     def rollback_alias(self, name: str, alias: str = CHAMPION, *, actor: str, reason: str) -> AliasDocument:
-        """End the alias's trial, or, without one, point it to where it pointed before: one compare-and-swap."""
+        """End the alias's canary or, without one, point it to its previous version, by one compare-and-swap."""
         return self.update_alias(name, alias, lambda document: alias_updates.roll_back(document, actor, reason))
 
     def suspend_alias(self, name: str, alias: str, *, actor: str, reason: str) -> AliasDocument:
-        """Take an alias out of service; one that is already keeps its first reason."""
+        """Take an alias out of service; a suspended one keeps its first reason."""
         return self.update_alias(name, alias, lambda document: alias_updates.suspend_alias(document, actor, reason))
 
     def resume_alias(self, name: str, alias: str, *, actor: str, reason: str) -> AliasDocument:
-        """Put an alias back into service; fine if it is."""
+        """Put an alias back into service; do nothing if it is in service."""
         return self.update_alias(name, alias, lambda document: alias_updates.resume_alias(document, actor, reason))
 
     def update_alias(self, name: str, alias: str, update: Callable[[AliasDocument], AliasDocument]) -> AliasDocument:
-        """Swap an alias's document for what `update` makes of it; `ChangedError` when somebody else was faster."""
+        """Swap an alias's document for what `update` makes of it; raise `ChangedError` when another swap was faster."""
         document, e_tag = self.load_alias_with_e_tag(name, alias)
         return self._swap_alias(name, alias, document, e_tag, update(document))
 
     def _swap_alias(
         self, name: str, alias: str, document: AliasDocument, e_tag: str, updated: AliasDocument
     ) -> AliasDocument:
-        """Swap a document for another, if it is still the one with that e_tag.
+        """Swap a document for another, if its e_tag is still `e_tag`.
 
-        It is put aside first, under its number. Racers put the same one there, so none is ever lost.
+        It is first copied into the history, under its number. Racing writers copy the same document, so none is lost.
         """
         if updated is not document:
             self._open_document(history_path(name, alias, document.number), AliasDocument).write(document)
@@ -186,13 +187,13 @@ class Registry:
         return updated
 
     def load_alias_history(self, name: str, alias: str = CHAMPION) -> list[AliasDocument]:
-        """Every document that the alias has had, oldest first, the current one last."""
+        """Load every document that the alias has had, oldest first, the current one last."""
         current = self.load_alias(name, alias)
         paths = (history_path(name, alias, number) for number in range(1, current.number))
         return [*(self._open_document(path, AliasDocument).read() for path in paths), current]
 
     def _claim_version(self, manifest: Manifest) -> Manifest:
-        """Take the lowest number above all that were ever taken; a racer that is slower takes the next."""
+        """Take the lowest number above all that were ever taken; a slower publisher takes the next one."""
         folders = self.store.list_folders(f"models/{manifest.name}/versions")
         version = 1 + max((int(folder) for folder in folders if folder.isdecimal()), default=0)
         claim = VersionClaim(manifest.nonce, manifest.by, manifest.created)
@@ -205,16 +206,16 @@ class Registry:
             version += 1
 
     def _has_claim(self, manifest: Manifest) -> bool:
-        """Whether the claim on the version's number is this publisher's.
+        """Return whether the claim on the version's number is this publisher's.
 
-        Read back because some S3-compatible servers let two racing create-only puts both succeed, moto's among them
-        (infra/decisions/0003), and because a client library may repeat a put whose answer got lost.
+        The claim is read back because on some S3-compatible servers, such as moto, two racing create-only puts may both
+        succeed (infra/decisions/0003), and because a client library may repeat a put whose answer was lost.
         """
         claim = self._open_claim(manifest.name, manifest.version).read_or_none()
         return claim is not None and claim.nonce == manifest.nonce
 
     def _commit_manifest(self, manifest: Manifest) -> None:
-        """Write the manifest; a put whose answer got lost is repeated by the store and then finds itself there."""
+        """Write the manifest; the store repeats a put whose answer was lost, and then finds its own manifest."""
         document = self._open_document(version_path(manifest.name, manifest.version, "manifest.json"), Manifest)
         try:
             document.create(manifest)
@@ -223,7 +224,7 @@ class Registry:
                 raise
 
     def assign_initial_aliases(self, manifest: Manifest) -> None:
-        """Make a new version the candidate, unless a newer one is, and the champion, if there is none; repeatable."""
+        """Make a version the candidate unless a newer one is, and the champion if there is none; safe to repeat."""
         name, version, actor = manifest.name, manifest.version, manifest.by
         candidate, champion = self._open_alias(name, CANDIDATE), self._open_alias(name, CHAMPION)
         while (current := candidate.read_with_e_tag_or_none()) is None or current[0].version < version:
@@ -274,22 +275,22 @@ class Registry:
 
 
 def version_path(name: str, version: int, file: str) -> str:
-    """The key of a file of a version."""
+    """Return the key of a file of a version."""
     return f"models/{name}/versions/{version}/{file}"
 
 
 def alias_path(name: str, alias: str) -> str:
-    """The key of an alias document."""
+    """Return the key of an alias document."""
     return f"models/{name}/aliases/{alias}.json"
 
 
 def history_path(name: str, alias: str, number: int) -> str:
-    """The key of a former document of an alias."""
+    """Return the key of a former document of an alias."""
     return f"models/{name}/history/{alias}/{number}.json"
 
 
 def build_manifest(draft: ManifestDraft, files: tuple[ManifestFile, ...]) -> Manifest:
-    """A draft as the manifest of version 1; `InvalidInputError` when it would not be read back as one."""
+    """Build the manifest of version 1 from a draft; raise `InvalidInputError` when it would not decode."""
     generated_fields = {
         "version": 1,
         "created": utc_now(),
@@ -303,7 +304,7 @@ def build_manifest(draft: ManifestDraft, files: tuple[ManifestFile, ...]) -> Man
 
 
 def describe_file(path: str, content: FileContent) -> ManifestFile:
-    """A file's record for the manifest: size in bytes and sha256 in hex."""
+    """Describe a file for the manifest: size in bytes and sha256 in hex."""
     if isinstance(content, bytes):
         return ManifestFile(path, len(content), hashlib.sha256(content).hexdigest())
     with content.open("rb") as file:

@@ -1,7 +1,7 @@
-"""The job that trains a run which somebody has asked for over HTTP: `runs/<run>/job.json`.
+"""The job of a run that was requested over HTTP: `runs/<run>/job.json`.
 
-Written before the job is started, so that of two who ask for the same run one starts it; then with the launcher's own
-id of the job, with who stopped it and why, and with how it ended. A run that goes on in another job keeps the newest.
+It is written before the job is started, so that one of two requests for the same run starts it. Then it
+gets the launcher's id of the job, who stopped it and why, and how it ended. A run keeps its newest job only.
 """
 
 from typing import Literal
@@ -47,5 +47,5 @@ class TrainingJob(Struct, frozen=True, kw_only=True):
 
 
 def open_job_document(store: ObjectStore, run: str) -> Document[TrainingJob]:
-    """Open the document of the run's newest job; there is none where nobody has asked for a job over HTTP."""
+    """Open the document of the run's newest job; a run that was not requested over HTTP has none."""
     return Document(store, run_path(run, JOB_FILE), TrainingJob)
