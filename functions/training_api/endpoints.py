@@ -10,14 +10,12 @@ from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.api.schemas import registry
 from pilotlight.api.schemas.training import ACTIVE_STATES, CancelTrainingBody, TrainingList, TrainingLog
+from pilotlight.contracts.codec import utc_now
 from pilotlight.contracts.names import check_name
 from pilotlight.errors import ConflictError, NotFoundError, UnsupportedError
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.storage.object_store import ObjectStore
-from pilotlight.training_runs import jobs
-from pilotlight.training_runs.jobs import StopRequest, TrainingJob
+from pilotlight.training_runs.jobs import StopRequest, TrainingJob, open_job_document
 
-UNKNOWN_CALLER = "an unnamed caller"  # for a caller without credentials
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200  # trainings of one answer: each costs five reads of the store
 RETRY_AFTER_S = "5"  # before the state may have changed
 
@@ -41,7 +39,7 @@ class TrainingEndpoints:
     def start_training(self, request: Request) -> Response:
         """Train a recipe: 202 while it runs, 200 if the run has already ended."""
         training_request = requests.parse_training_request(request)
-        TrainingStarter(self._store, self._launcher).start(training_request, request.caller or UNKNOWN_CALLER)
+        TrainingStarter(self._store, self._launcher).start(training_request, request.actor)
         return self._to_response(training_request.run)
 
     def list_trainings(self, request: Request) -> Response:
@@ -71,17 +69,14 @@ class TrainingEndpoints:
 
     def cancel_training(self, request: Request) -> Response:
         """Stop a training by SIGTERM: it saves a checkpoint and ends."""
-        name, body = (
-            parse_run_name(request),
-            registry.parse_body(request.body, CancelTrainingBody, "an order to cancel"),
-        )
+        name, body = parse_run_name(request), request.json(CancelTrainingBody, "not an order to cancel")
         snapshot = self._status_reader.read_snapshot(name)
         self._require_job(snapshot.job, name)
         if snapshot.state not in ACTIVE_STATES:
             raise ConflictError(f"The training {name!r} is not under way: {snapshot.state}. {snapshot.reason}".strip())
-        stop = StopRequest(request.caller or UNKNOWN_CALLER, utc_now(), body.why)
-        job = jobs.update_job(
-            self._store, name, lambda old: old if old.stop else msgspec.structs.replace(old, stop=stop)
+        stop = StopRequest(request.actor, utc_now(), body.why)
+        job = open_job_document(self._store, name).update(
+            lambda old: old if old.stop else msgspec.structs.replace(old, stop=stop)
         )
         if job.id:
             self._launcher.stop_job(job.id, body.why)

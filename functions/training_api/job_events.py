@@ -14,13 +14,13 @@ import msgspec
 
 from functions.training_api.aws_batch import parse_job_status
 from functions.training_api.training_status import read_recipe_settings
+from pilotlight.contracts.codec import utc_now
 from pilotlight.contracts.names import NAME_PATTERN
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.observability.emf import count
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.storage.object_store import ObjectStore
-from pilotlight.training_runs import jobs, run_store
-from pilotlight.training_runs.jobs import JobOutcome, TrainingJob
+from pilotlight.training_runs import run_store
+from pilotlight.training_runs.jobs import JobOutcome, TrainingJob, open_job_document
 
 JOB_STATE_CHANGE = "Batch Job State Change"
 CLOCK_SKEW_S = 5  # by which Batch's clock may be behind ours
@@ -38,7 +38,7 @@ def record_job_end(store: ObjectStore, event: Mapping[str, Any]) -> str:
     if re.fullmatch(NAME_PATTERN, run) is None:
         return f"The job {job['jobId']} is of no run."
     try:
-        updated = jobs.update_job(store, run, lambda old: add_job_end(old, job))
+        updated = open_job_document(store, run).update(lambda old: add_job_end(old, job))
     except NotFoundError:
         return f"The job {job['jobId']} of {run!r} was not started here."
     if updated.id != job["jobId"]:

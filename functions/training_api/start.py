@@ -12,12 +12,11 @@ import msgspec
 
 from functions.training_api.launcher import Launcher
 from functions.training_api.requests import TrainingRequest
+from pilotlight.contracts.codec import utc_now
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, PilotlightError, UnavailableError
 from pilotlight.recipes.schema import Recipe, dump_recipe, find_differing_keys, parse_yaml, validate_recipe
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.storage.object_store import ObjectStore
-from pilotlight.training_runs import jobs
-from pilotlight.training_runs.jobs import JobOutcome, TrainingJob
+from pilotlight.training_runs.jobs import JobOutcome, TrainingJob, open_job_document
 from pilotlight.training_runs.run_store import load_run, run_path
 
 START_GRACE = timedelta(seconds=60)  # twice the function's own Timeout: an older request cannot finish the start
@@ -60,10 +59,11 @@ class TrainingStarter:
 
     def _claim_start(self, training_request: TrainingRequest, new_job: TrainingJob) -> bool:
         """Return whether this request must start the job."""
-        if jobs.find_job(self.store, training_request.run) is None and self._is_trained_elsewhere(training_request):
+        document = open_job_document(self.store, training_request.run)
+        if document.read_or_none() is None and self._is_trained_elsewhere(training_request):
             return False
         try:
-            jobs.create_job(self.store, training_request.run, new_job)
+            document.create(new_job)
         except AlreadyExistsError:
             return self._restart_if_over(training_request, new_job)
         return True
@@ -75,7 +75,8 @@ class TrainingStarter:
 
     def _restart_if_over(self, training_request: TrainingRequest, new_job: TrainingJob) -> bool:
         """Return whether the run needs another job, and this request must start it."""
-        job, e_tag = jobs.load_job_with_e_tag(self.store, training_request.run)
+        document = open_job_document(self.store, training_request.run)
+        job, e_tag = document.read_with_e_tag()
         if not self._is_over(job):
             if job.nodes != training_request.nodes:
                 raise ConflictError(
@@ -87,9 +88,7 @@ class TrainingStarter:
             return self._find_lost_job(training_request, job, new_job, e_tag)
         if not training_request.resume or load_run(self.store, training_request.run).published_reference:
             return False
-        jobs.replace_job(
-            self.store, training_request.run, msgspec.structs.replace(new_job, number=job.number + 1), e_tag
-        )
+        document.replace(msgspec.structs.replace(new_job, number=job.number + 1), e_tag)
         return True
 
     def _is_over(self, job: TrainingJob) -> bool:
@@ -114,7 +113,7 @@ class TrainingStarter:
         job_id = self.launcher.find_job(training_request.run, job.asked)
         replace = msgspec.structs.replace
         next_job = replace(job, id=job_id, end=None) if job_id else replace(new_job, number=job.number)
-        jobs.replace_job(self.store, training_request.run, next_job, e_tag)
+        open_job_document(self.store, training_request.run).replace(next_job, e_tag)
         return job_id is None
 
     def _launch_job(self, training_request: TrainingRequest) -> None:
@@ -122,13 +121,14 @@ class TrainingStarter:
 
         A caller may have cancelled the job before it had an id.
         """
+        document = open_job_document(self.store, training_request.run)
         try:
             job_id = self.launcher.start_job(training_request.run, training_request.nodes)
         except PilotlightError as exc:
             end = JobOutcome("unstarted", str(exc), utc_now())
-            jobs.update_job(self.store, training_request.run, lambda old: msgspec.structs.replace(old, end=end))
+            document.update(lambda old: msgspec.structs.replace(old, end=end))
             raise
-        started = jobs.update_job(self.store, training_request.run, lambda old: msgspec.structs.replace(old, id=job_id))
+        started = document.update(lambda old: msgspec.structs.replace(old, id=job_id))
         if started.stop:
             self.launcher.stop_job(job_id, started.stop.why)
 

@@ -19,10 +19,11 @@ from pilotlight.errors import NotFoundError
 from pilotlight.gate.verdict import Verdict, verdict_path
 from pilotlight.recipes.schema import parse_yaml
 from pilotlight.registry.registry import Registry
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
-from pilotlight.training_runs import jobs, run_store
-from pilotlight.training_runs.jobs import TrainingJob
-from pilotlight.training_runs.run_store import TrainingRun, read_document_or_none
+from pilotlight.training_runs import run_store
+from pilotlight.training_runs.jobs import TrainingJob, open_job_document
+from pilotlight.training_runs.run_store import TrainingRun
 
 TRAININGS_PATH = "/v1/trainings"
 
@@ -94,7 +95,8 @@ class TrainingStatusReader:
         """List the trainings whose files changed last, and return how many there are in all."""
         names = list_runs_by_change(self.store)
         chosen = names[skip : skip + limit]
-        runs_with_jobs = [(run, jobs.find_job(self.store, run.name)) for run in run_store.load_runs(self.store, chosen)]
+        runs = run_store.load_runs(self.store, chosen)
+        runs_with_jobs = [(run, open_job_document(self.store, run.name).read_or_none()) for run in runs]
         statuses = self.launcher.poll([job.id for _, job in runs_with_jobs if job and job.id and not job.end])
         return [
             to_training(TrainingSnapshot(run, job, statuses.get(job.id) if job else None))
@@ -103,7 +105,7 @@ class TrainingStatusReader:
 
     def read_snapshot(self, name: str) -> TrainingSnapshot:
         """Read one training; `NotFoundError` if there is no such run."""
-        run, job = run_store.load_run(self.store, name), jobs.find_job(self.store, name)
+        run, job = run_store.load_run(self.store, name), open_job_document(self.store, name).read_or_none()
         job_status = self.launcher.poll([job.id]).get(job.id) if job and job.id and not job.end else None
         return TrainingSnapshot(run, job, job_status)
 
@@ -129,7 +131,7 @@ class TrainingStatusReader:
             manifest = Registry(self.store).load_manifest(name, version)
         except NotFoundError:
             return {}, None  # it was deleted since
-        verdict = read_document_or_none(self.store, verdict_path(name, version), Verdict)
+        verdict = Document(self.store, verdict_path(name, version), Verdict).read_or_none()
         outcome = None if verdict is None else "passed" if verdict.passed else "refused"
         return manifest.variants[manifest.serve].metrics, outcome
 

@@ -13,8 +13,7 @@ import pytest
 
 from functions.predict.handler import build_predict_handler
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import encode_document
-from pilotlight.registry.alias_updates import utc_now
+from pilotlight.contracts.codec import encode_document, utc_now
 from pilotlight.registry.registry import Registry, alias_path
 from pilotlight.runtime import model_loader
 from pilotlight.settings import Settings

@@ -1,5 +1,6 @@
 """Encode documents for the store and decode them, with errors that name the source and the wrong field."""
 
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
@@ -21,3 +22,8 @@ def decode_document(data: bytes, document_type: type[DocumentT], source: str) ->
         return msgspec.json.decode(data, type=document_type)
     except (msgspec.ValidationError, msgspec.DecodeError) as exc:
         raise InvalidInputError(f"{source} is not a {document_type.__name__}: {exc}.") from exc
+
+
+def utc_now() -> str:
+    """Return the time as documents hold it: RFC 3339 in UTC, to the microsecond."""
+    return datetime.now(UTC).isoformat()

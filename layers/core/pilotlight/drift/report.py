@@ -12,13 +12,13 @@ from msgspec import Struct
 
 from pilotlight.capture import reader
 from pilotlight.capture.record import CaptureRecord
-from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.feature_profile import FeatureProfile
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.drift.aggregation import HistogramAggregator
 from pilotlight.drift.comparison import MIN_EXAMPLES, Comparison, compare_features
 from pilotlight.errors import NotFoundError
 from pilotlight.registry.registry import Registry, version_path
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
 REPORTS_FOLDER = "drift"
@@ -79,7 +79,7 @@ def load_profile(registry: Registry, manifest: Manifest) -> FeatureProfile:
             "publish it with --evaluation FILE."
         )
     path = version_path(manifest.name, manifest.version, manifest.profile)
-    return decode_document(registry.store.get(path).data, FeatureProfile, path)
+    return Document(registry.store, path, FeatureProfile).read()
 
 
 def analyze_drift(registry: Registry, name: str, version: int, since: datetime, until: datetime) -> DriftAnalysis:
@@ -135,7 +135,7 @@ def save_report(store: ObjectStore, report: DriftReport) -> str:
     """Write a report and return its path."""
     stamp = datetime.fromisoformat(report.until).strftime(STAMP_FORMAT)
     path = f"{REPORTS_FOLDER}/{report.model}/{report.version}/{stamp}.json"
-    store.put(path, encode_document(report))
+    Document(store, path, DriftReport).write(report)
     return path
 
 

@@ -11,14 +11,13 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 
-from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.codec import encode_document, utc_now
 from pilotlight.contracts.manifest import Manifest, Precision
 from pilotlight.errors import NotFoundError
 from pilotlight.gate import checks, metrics
 from pilotlight.gate.metrics import EvaluationOutputs
 from pilotlight.gate.probe import EVALUATION_FILE, ProbeRequest, ProbeResult, run_probe
 from pilotlight.gate.verdict import APPROVAL_CHECK, GateCheck, GateLimits, Verdict, verdict_path
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.approval import blocking_reason
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.datatypes import Array
