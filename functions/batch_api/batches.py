@@ -6,14 +6,15 @@ progress of the file and the manifest of its results.
 
 import time
 from collections.abc import Iterator
+from typing import Annotated
 
 from msgspec import json
 
 from functions.batch_api.file_store import FileStore, skip_past
-from functions.batch_api.files import parse_limit, to_page_response
+from functions.batch_api.files import to_page_response
 from functions.batch_api.idempotency import IdempotencyKeys
 from pilotlight.api.http import Request, Response
-from pilotlight.api.router import Routes
+from pilotlight.api.resolver import Query, TypedRoutes
 from pilotlight.api.schemas.openai import (
     BatchError,
     BatchErrors,
@@ -51,7 +52,7 @@ class BatchEndpoints:
         self._idempotency_keys = idempotency_keys
         self._bus = bus
 
-    def routes(self) -> Routes:
+    def routes(self) -> TypedRoutes:
         """The table of routes, spelled as in template.yaml."""
         return {
             "/v1/batches": {"POST": self.create, "GET": self.list},
@@ -59,9 +60,8 @@ class BatchEndpoints:
             "/v1/batches/{batch}/cancel": {"POST": self.cancel},
         }
 
-    def create(self, request: Request) -> Response:
+    def create(self, request: Request, body: CreateBatchBody) -> Response:
         """Request a batch; its state shows later what is wrong with its file."""
-        body = request.json(CreateBatchBody, "no NewBatch")
         parse_model_endpoint(body.endpoint)
         self._file_store.find_file(body.input_file_id)
         name = self._idempotency_keys.reserve_id(request, json.encode(body))
@@ -78,20 +78,19 @@ class BatchEndpoints:
         )
         return Response.json(self._to_batch(self._submit(batch_request)))
 
-    def list(self, request: Request) -> Response:
+    def list(
+        self, after: str = "", limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE
+    ) -> Response:
         """List batches, the newest first."""
-        batch_requests = skip_past(self._iterate_batch_requests(), request.query.get("after", ""))
-        return to_page_response(
-            map(self._to_batch, batch_requests), parse_limit(request, MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE)
-        )
+        return to_page_response(map(self._to_batch, skip_past(self._iterate_batch_requests(), after)), limit)
 
-    def show(self, request: Request) -> Response:
+    def show(self, batch: str) -> Response:
         """Return one batch."""
-        return Response.json(self._to_batch(self._file_store.read_batch_request(request.parameters["batch"])))
+        return Response.json(self._to_batch(self._file_store.read_batch_request(batch)))
 
-    def cancel(self, request: Request) -> Response:
+    def cancel(self, request: Request, batch: str) -> Response:
         """Cancel a batch: its worker checks every other second, and what is answered by then stays."""
-        batch_request = self._file_store.read_batch_request(request.parameters["batch"])
+        batch_request = self._file_store.read_batch_request(batch)
         manifest = self._file_store.read_manifest(batch_request.id)
         if manifest is not None and manifest.stopped != "cancelled":
             state = get_batch_status(batch_request, None, manifest, None)

@@ -4,21 +4,20 @@ import re
 import time
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from functions.batch_api.file_store import FileStore, StoredFile, skip_past
 from functions.batch_api.idempotency import IdempotencyKeys
 from functions.batch_api.openai_http import parse_multipart_form
 from functions.batch_api.presigned_urls import Presigner
 from pilotlight.api.http import Request, Response
-from pilotlight.api.router import Routes
+from pilotlight.api.resolver import Query, TypedRoutes
 from pilotlight.api.schemas.openai import DeletedFile, ObjectPage
 from pilotlight.contracts.upload import Upload
 from pilotlight.errors import InvalidInputError, TooLargeError
 
 MAX_INLINE_BYTES = 4_000_000  # bytes of a response: base64 adds a third, and Lambda's limit is 6 MB
 MAX_PAGE_SIZE = 10_000  # of a page
-SORT_ORDERS = ("asc", "desc")
 RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 JSONL = "application/jsonl"
 
@@ -31,7 +30,7 @@ class FileEndpoints:
         self._idempotency_keys = idempotency_keys
         self._presigner = presigner
 
-    def routes(self) -> Routes:
+    def routes(self) -> TypedRoutes:
         """The table of routes, spelled as in template.yaml."""
         return {
             "/v1/files": {"POST": self.create, "GET": self.list},
@@ -56,28 +55,30 @@ class FileEndpoints:
         )
         return Response.json(self._file_store.save_file(upload_record, form.data))
 
-    def list(self, request: Request) -> Response:
+    def list(
+        self,
+        purpose: str | None = None,
+        order: Literal["asc", "desc"] = "desc",
+        after: str = "",
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = MAX_PAGE_SIZE,
+    ) -> Response:
         """List uploaded files, the newest first unless `order` is asc."""
-        purpose, order = request.query.get("purpose"), request.query.get("order", "desc")
-        if order not in SORT_ORDERS:
-            raise InvalidInputError(f"order is {order[:40]!r}, expected {' or '.join(SORT_ORDERS)}.")
         all_files = self._file_store.iterate_files(oldest_first=order == "asc")
         files = (each for each in all_files if purpose in (None, each.purpose))
-        return to_page_response(skip_past(files, request.query.get("after", "")), parse_limit(request, MAX_PAGE_SIZE))
+        return to_page_response(skip_past(files, after), limit)
 
-    def show(self, request: Request) -> Response:
+    def show(self, file: str) -> Response:
         """Return one file."""
-        return Response.json(self._file_store.find_file(request.parameters["file"]).file_object)
+        return Response.json(self._file_store.find_file(file).file_object)
 
-    def delete(self, request: Request) -> Response:
+    def delete(self, file: str) -> Response:
         """Delete an uploaded file."""
-        name = request.parameters["file"]
-        self._file_store.delete_file(name)
-        return Response.json(DeletedFile(id=name))
+        self._file_store.delete_file(file)
+        return Response.json(DeletedFile(id=file))
 
-    def get_content(self, request: Request) -> Response:
+    def get_content(self, request: Request, file: str) -> Response:
         """Return the bytes, a range of them, or a redirect to the bucket."""
-        stored_file = self._file_store.find_file(request.parameters["file"])
+        stored_file = self._file_store.find_file(file)
         range_match = RANGE.fullmatch(request.headers.get("range", ""))
         if range_match is not None:
             return self._get_range(
@@ -108,14 +109,6 @@ class FileEndpoints:
         data = b"".join(self._file_store.store.iterate_blocks(stored_file.path, first, last + 1, e_tag))
         headers = {"content-type": JSONL, "content-range": f"bytes {first}-{last}/{size}", "accept-ranges": "bytes"}
         return Response(206, data, headers, binary=True)
-
-
-def parse_limit(request: Request, max_size: int, default: int = 0) -> int:
-    """Parse how many items of a list are requested."""
-    text = request.query.get("limit") or str(default or max_size)
-    if not text.isdecimal() or not 1 <= int(text[:9]) <= max_size:
-        raise InvalidInputError(f"limit is {text[:40]!r}, expected 1 to {max_size}.")
-    return int(text)
 
 
 def to_page_response(items: Iterable[Any], size: int) -> Response:

@@ -18,10 +18,9 @@ from functions.batch_api.idempotency import IdempotencyKeys
 from functions.batch_api.openai_http import parse_multipart_form
 from functions.batch_api.presigned_urls import EXPIRY_S, Presigner
 from pilotlight.api.http import Request, Response
-from pilotlight.api.router import Routes
+from pilotlight.api.resolver import TypedRoutes
 from pilotlight.api.schemas.openai import CompleteUploadBody, CreateUploadBody, FileObject, UploadObject, UploadPart
-from pilotlight.contracts import upload
-from pilotlight.contracts.upload import Upload
+from pilotlight.contracts.upload import UPLOADS_FOLDER, Upload, upload_folder
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, TooLargeError
 from pilotlight.storage.documents import Document
 
@@ -35,7 +34,7 @@ class UploadEndpoints:
         self._idempotency_keys = idempotency_keys
         self._presigner = presigner
 
-    def routes(self) -> Routes:
+    def routes(self) -> TypedRoutes:
         """The table of routes, spelled as in template.yaml."""
         return {
             "/v1/uploads": {"POST": self.create},
@@ -44,9 +43,8 @@ class UploadEndpoints:
             "/v1/uploads/{upload}/cancel": {"POST": self.cancel},
         }
 
-    def create(self, request: Request) -> Response:
+    def create(self, request: Request, body: CreateUploadBody) -> Response:
         """Announce a file."""
-        body = request.json(CreateUploadBody, "no NewUpload")
         name = self._idempotency_keys.reserve_id(request, json.encode(body))
         upload_record = Upload(
             id=name,
@@ -62,33 +60,29 @@ class UploadEndpoints:
             upload_record = self._read_upload(f"upload_{name}")
         return Response.json(self._to_upload_object(upload_record))
 
-    def add_part(self, request: Request) -> Response:
+    def add_part(self, request: Request, upload: str) -> Response:
         """Store a part."""
-        upload_record, data = (
-            self._read_upload(request.parameters["upload"]),
-            parse_multipart_form(request, "data").data,
-        )
+        upload_record, data = self._read_upload(upload), parse_multipart_form(request, "data").data
         self._check_open(upload_record)
         if len(data) > MAX_INLINE_BYTES:
             raise TooLargeError(
                 f"The part has {len(data):,} bytes; at most {MAX_INLINE_BYTES:,} are taken, send it in several."
             )
         name = secrets.token_hex(16)
-        self._store.put(f"{upload.UPLOADS_FOLDER}/{upload_record.id}/parts/{name}", data)
+        self._store.put(f"{UPLOADS_FOLDER}/{upload_record.id}/parts/{name}", data)
         return Response.json(
             UploadPart(id=f"part_{name}", created_at=int(time.time()), upload_id=f"upload_{upload_record.id}")
         )
 
-    def complete(self, request: Request) -> Response:
+    def complete(self, upload: str, body: CompleteUploadBody) -> Response:
         """Make the file; raise `InvalidInputError`, without a file, when it is not what was announced.
 
         A client that lost the response asks again: an upload that is a file already is returned as one.
         """
-        upload_record = self._read_upload(request.parameters["upload"])
-        body = request.json(CompleteUploadBody, "no Complete")
+        upload_record = self._read_upload(upload)
         if (existing := self._find_file(upload_record)) is not None:
             return Response.json(self._to_upload_object(upload_record, existing))
-        folder = f"{upload.UPLOADS_FOLDER}/{upload_record.id}"
+        folder = f"{UPLOADS_FOLDER}/{upload_record.id}"
         if body.part_ids:
             self._store.put_chunks(f"{folder}/content", self._iterate_parts(folder, body.part_ids))
         self._check_content(f"{folder}/content", upload_record, body.md5)
@@ -97,11 +91,11 @@ class UploadEndpoints:
             self._store.delete(path)
         return Response.json(self._to_upload_object(upload_record, file))
 
-    def cancel(self, request: Request) -> Response:
+    def cancel(self, upload: str) -> Response:
         """Delete an upload and its parts."""
-        upload_record = self._read_upload(request.parameters["upload"])
+        upload_record = self._read_upload(upload)
         self._check_open(upload_record)
-        folder = f"{upload.UPLOADS_FOLDER}/{upload_record.id}"
+        folder = f"{UPLOADS_FOLDER}/{upload_record.id}"
         for path in (f"{folder}/upload.json", f"{folder}/content", *list(self._store.list_paths(f"{folder}/parts"))):
             self._store.delete(path)
         upload_object = self._to_upload_object(upload_record)
@@ -149,10 +143,10 @@ class UploadEndpoints:
         return upload_record
 
     def _open_upload(self, upload_id: str) -> Document[Upload]:
-        return Document(self._store, f"{upload.upload_folder(upload_id)}/upload.json", Upload)
+        return Document(self._store, f"{upload_folder(upload_id)}/upload.json", Upload)
 
     def _to_upload_object(self, upload_record: Upload, file: FileObject | None = None) -> UploadObject:
-        path = f"{upload.UPLOADS_FOLDER}/{upload_record.id}/content"
+        path = f"{UPLOADS_FOLDER}/{upload_record.id}/content"
         is_open = file is None and self._presigner is not None
         return UploadObject(
             id=f"upload_{upload_record.id}",

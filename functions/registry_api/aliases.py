@@ -7,9 +7,8 @@ models, runs the promotions.
 
 from collections.abc import Callable
 
-from functions.registry_api.versions import parse_model_name
 from pilotlight.api.http import Request, Response
-from pilotlight.api.router import Routes
+from pilotlight.api.resolver import AliasName, ModelName, TypedRoutes
 from pilotlight.api.schemas.registry import (
     CanaryBody,
     PromoteBody,
@@ -23,7 +22,6 @@ from pilotlight.api.schemas.registry import (
 )
 from pilotlight.aws.lambda_invoke import LambdaFunction
 from pilotlight.contracts.alias import AliasDocument, TrafficShare
-from pilotlight.contracts.names import check_alias
 from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.errors import InvalidInputError, NotFoundError, PilotlightError, PreconditionError
 from pilotlight.gate import promotion_request
@@ -43,7 +41,7 @@ class AliasEndpoints:
         self._promoter = promoter
         self._approval_required = approval_required  # whether a version must be approved before it serves
 
-    def routes(self) -> Routes:
+    def routes(self) -> TypedRoutes:
         """The table of routes, spelled as in template.yaml."""
         return {
             "/registry/models/{model}/aliases": {"GET": self.list_aliases},
@@ -57,113 +55,114 @@ class AliasEndpoints:
             f"{ALIAS}/shadow": {"POST": self.set_shadow},
         }
 
-    def list_aliases(self, request: Request) -> Response:
+    def list_aliases(self, model: ModelName) -> Response:
         """Return every alias of a model, by its name."""
-        name = parse_model_name(request)
-        found = self._registry.load_aliases(name)
-        if not found and not self._registry.list_versions(name):
-            self._registry.load_manifest(name, 1)  # raises the error that there is no such model
+        found = self._registry.load_aliases(model)
+        if not found and not self._registry.list_versions(model):
+            self._registry.load_manifest(model, 1)  # raises the error that there is no such model
         return Response.json(found)
 
-    def get_alias(self, request: Request) -> Response:
+    def get_alias(self, model: ModelName, alias: AliasName) -> Response:
         """Return an alias's document."""
-        return to_alias_response(self._registry.load_alias(parse_model_name(request), parse_alias_name(request)))
+        return to_alias_response(self._registry.load_alias(model, alias))
 
-    def get_history(self, request: Request) -> Response:
+    def get_history(self, model: ModelName, alias: AliasName) -> Response:
         """Return every document that an alias has had, oldest first, the current one last."""
-        documents = self._registry.load_alias_history(parse_model_name(request), parse_alias_name(request))
+        documents = self._registry.load_alias_history(model, alias)
         return Response.json(documents, etag=format_etag(documents[-1]))
 
-    def get_promotion(self, request: Request) -> Response:
+    def get_promotion(self, model: ModelName, promotion: str) -> Response:
         """Return the state of a promotion."""
-        return Response.json(
-            promotion_request.load_request(
-                self._registry.store, parse_model_name(request), request.parameters["promotion"]
-            )
-        )
+        return Response.json(promotion_request.load_request(self._registry.store, model, promotion))
 
-    def promote(self, request: Request) -> Response:
+    def promote(self, request: Request, model: ModelName, alias: AliasName, body: PromoteBody) -> Response:
         """Request a promotion: 202 with the location of its result; 200 if the alias points to the version already."""
-        body = request.json(PromoteBody, "not an order to promote")
         if body.force and not body.why.strip():
             raise InvalidInputError("To force a version past the gate, say why: the history keeps it.")
-        name, alias_name = parse_model_name(request), parse_alias_name(request)
-        version = self._registry.resolve_reference(build_reference(name, body.version))
-        self._registry.load_manifest(name, version)
-        document = self._find_current(request, name, alias_name)
-        actor = request.actor
+        version = self._registry.resolve_reference(build_reference(model, body.version))
+        self._registry.load_manifest(model, version)
+        document = self._find_current(request, model, alias)
         promotion = promotion_request.new_request(
-            name, version, alias_name, actor=actor, force=body.force, reason=body.why
+            model, version, alias, actor=request.actor, force=body.force, reason=body.why
         )
         if document is not None and document.version == version and not document.shares:
             finished = promotion_request.finish_request(
-                promotion, "promoted", f"{name}@{alias_name} points to version {version} already."
+                promotion, "promoted", f"{model}@{alias} points to version {version} already."
             )
             return to_promotion_response(promotion_request.save_request(self._registry.store, finished), 200)
         if not body.force:
-            refuse_unapproved(self._registry, name, version, required=self._approval_required)
+            refuse_unapproved(self._registry, model, version, required=self._approval_required)
         return to_promotion_response(self._submit_promotion(promotion), 202)
 
-    def rollback(self, request: Request) -> Response:
+    def rollback(self, request: Request, model: ModelName, alias: AliasName, body: RollbackBody) -> Response:
         """End the alias's canary or, without one, point it to its previous version."""
-        reason = request.json(RollbackBody, "not an order to roll back").why
-        name, actor = parse_model_name(request), request.actor
-        return self._update_alias(request, lambda old: rollback_alias(self._registry, name, old, actor, reason))
+        actor, reason = request.actor, body.why
+        return self._update_alias(
+            request, model, alias, lambda old: rollback_alias(self._registry, model, old, actor, reason)
+        )
 
-    def set_canary(self, request: Request) -> Response:
+    def set_canary(self, request: Request, model: ModelName, alias: AliasName, body: CanaryBody) -> Response:
         """Start a canary on a share of the requests, or end it."""
-        body, actor = request.json(CanaryBody, "not a canary"), request.actor
+        actor = request.actor
         if not body.percent:
-            return self._update_alias(request, lambda old: alias_updates.clear_traffic_split(old, actor, body.why))
-        self._check_version(request, parse_version_number(body.version))
+            return self._update_alias(
+                request, model, alias, lambda old: alias_updates.clear_traffic_split(old, actor, body.why)
+            )
+        self._check_version(model, parse_version_number(body.version))
         trial, weight = (
             body.to_canary(alias_updates.compute_bake_end(body.bake)),
             alias_updates.weight_from_percent(body.percent),
         )
-        return self._update_alias(request, lambda old: alias_updates.start_canary(old, trial, weight, actor, body.why))
+        return self._update_alias(
+            request, model, alias, lambda old: alias_updates.start_canary(old, trial, weight, actor, body.why)
+        )
 
-    def set_split(self, request: Request) -> Response:
+    def set_split(self, request: Request, model: ModelName, alias: AliasName, body: TrafficSplitBody) -> Response:
         """Split the requests among versions."""
-        body, actor = request.json(TrafficSplitBody, "not a split"), request.actor
+        actor = request.actor
         shares = tuple(
             TrafficShare(parse_version_number(part.version), alias_updates.weight_from_percent(part.percent))
             for part in body.shares
         )
         for share in shares:
-            self._check_version(request, share.version)
-        return self._update_alias(request, lambda old: alias_updates.set_traffic_split(old, shares, actor, body.why))
+            self._check_version(model, share.version)
+        return self._update_alias(
+            request, model, alias, lambda old: alias_updates.set_traffic_split(old, shares, actor, body.why)
+        )
 
-    def set_shadow(self, request: Request) -> Response:
+    def set_shadow(self, request: Request, model: ModelName, alias: AliasName, body: ShadowBody) -> Response:
         """Send copies of requests to another version, or end that."""
-        body, actor = request.json(ShadowBody, "not a shadow"), request.actor
-        self._registry.load_manifest(parse_model_name(request), parse_version_number(body.version))
+        actor = request.actor
+        self._registry.load_manifest(model, parse_version_number(body.version))
         shadow_share = (
             TrafficShare(parse_version_number(body.version), alias_updates.weight_from_percent(body.percent))
             if body.percent
             else None
         )
-        return self._update_alias(request, lambda old: alias_updates.set_shadow(old, shadow_share, actor, body.why))
+        return self._update_alias(
+            request, model, alias, lambda old: alias_updates.set_shadow(old, shadow_share, actor, body.why)
+        )
 
-    def _check_version(self, request: Request, version: int) -> None:
+    def _check_version(self, model: str, version: int) -> None:
         """Check that a version exists and may answer callers."""
-        self._registry.load_manifest(parse_model_name(request), version)
-        refuse_unapproved(self._registry, parse_model_name(request), version, required=self._approval_required)
+        self._registry.load_manifest(model, version)
+        refuse_unapproved(self._registry, model, version, required=self._approval_required)
 
-    def _update_alias(self, request: Request, change: Callable[[AliasDocument], AliasDocument]) -> Response:
+    def _update_alias(
+        self, request: Request, model: str, alias: str, change: Callable[[AliasDocument], AliasDocument]
+    ) -> Response:
         """Swap the alias's document, if it satisfies the request's If-Match."""
 
         def change_if_unmoved(document: AliasDocument) -> AliasDocument:
             check_if_match(request, document)
             return change(document)
 
-        return to_alias_response(
-            self._registry.update_alias(parse_model_name(request), parse_alias_name(request), change_if_unmoved)
-        )
+        return to_alias_response(self._registry.update_alias(model, alias, change_if_unmoved))
 
-    def _find_current(self, request: Request, name: str, alias_name: str) -> AliasDocument | None:
+    def _find_current(self, request: Request, model: str, alias: str) -> AliasDocument | None:
         """Return the alias's document, None for a new alias, if it satisfies the request's If-Match."""
         try:
-            document = self._registry.load_alias(name, alias_name)
+            document = self._registry.load_alias(model, alias)
         except NotFoundError:
             document = None
         check_if_match(request, document)
@@ -191,11 +190,6 @@ def check_if_match(request: Request, document: AliasDocument | None) -> None:
             f"The alias {request.parameters['alias']!r} {now}, and If-Match names {request.headers['if-match']}; "
             "read it again and decide anew."
         )
-
-
-def parse_alias_name(request: Request) -> str:
-    """Parse the alias in the path."""
-    return check_alias(request.parameters["alias"])
 
 
 def to_alias_response(document: AliasDocument) -> Response:

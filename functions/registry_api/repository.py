@@ -6,26 +6,28 @@ they resume and suspend the champion, and every environment sees that when it ne
 
 from typing import Any
 
-from msgspec import Struct
-
 from pilotlight.api.http import Request, Response
-from pilotlight.api.router import Routes
+from pilotlight.api.resolver import ModelName, TypedRoutes
+from pilotlight.api.schemas.registry import Flag
+from pilotlight.api.schemas.request_body import request_body
 from pilotlight.contracts.alias import AliasDocument, Suspension
-from pilotlight.contracts.names import CHAMPION, check_name
+from pilotlight.contracts.names import CHAMPION
 from pilotlight.errors import NotFoundError, UnsupportedError
 from pilotlight.registry.registry import Registry
 
-OTHER_BODY = "not one of the repository extension"  # as the error calls a body of another form
+OTHER_BODY = "is not one of the repository extension"  # as the error calls a body of another form
 DEFAULT_REASON = "unloaded by POST /v2/repository"
 
 
-class IndexBody(Struct):
+@request_body(OTHER_BODY, extra="ignore")
+class IndexBody:
     """The body of an index request, which may be empty."""
 
-    ready: bool = False  # only those that answer
+    ready: Flag = False  # only those that answer
 
 
-class LoadBody(Struct):
+@request_body(OTHER_BODY, extra="ignore")
+class LoadBody:
     """The body of a load or unload request, which may be empty."""
 
     parameters: dict[str, Any] | None = None
@@ -37,7 +39,7 @@ class RepositoryEndpoints:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    def routes(self) -> Routes:
+    def routes(self) -> TypedRoutes:
         """The table of routes, spelled as in template.yaml."""
         return {
             "/v2/repository/index": {"POST": self.index},
@@ -45,25 +47,22 @@ class RepositoryEndpoints:
             "/v2/repository/models/{model}/unload": {"POST": self.unload},
         }
 
-    def index(self, request: Request) -> Response:
+    def index(self, body: IndexBody) -> Response:
         """List every version with its state; those of an unloaded model are unavailable, but answer by number."""
-        only_ready = request.json(IndexBody, OTHER_BODY).ready
         rows = [row for name in self._registry.list_models() for row in self._list_versions(name)]
-        return Response.json([row for row in rows if row["state"] == "READY" or not only_ready])
+        return Response.json([row for row in rows if row["state"] == "READY" or not body.ready])
 
-    def load(self, request: Request) -> Response:
+    def load(self, request: Request, model: ModelName, body: LoadBody) -> Response:
         """Put the champion back into service."""
-        refuse_overrides(request.json(LoadBody, OTHER_BODY).parameters or {})
-        actor = request.actor
-        return to_change_response(
-            request, self._registry.resume_alias(read_model_name(request), CHAMPION, actor=actor, reason="loaded")
-        )
+        refuse_overrides(body.parameters or {})
+        document = self._registry.resume_alias(model, CHAMPION, actor=request.actor, reason="loaded")
+        return to_change_response(model, document)
 
-    def unload(self, request: Request) -> Response:
+    def unload(self, request: Request, model: ModelName, body: LoadBody) -> Response:
         """Take the champion out of service; callers see `parameters.reason`."""
-        reason = str((request.json(LoadBody, OTHER_BODY).parameters or {}).get("reason") or DEFAULT_REASON)
-        document = self._registry.suspend_alias(read_model_name(request), CHAMPION, actor=request.actor, reason=reason)
-        return to_change_response(request, document)
+        reason = str((body.parameters or {}).get("reason") or DEFAULT_REASON)
+        document = self._registry.suspend_alias(model, CHAMPION, actor=request.actor, reason=reason)
+        return to_change_response(model, document)
 
     def _list_versions(self, name: str) -> list[dict[str, str]]:
         state, reason = get_model_state(self._find_champion(name))
@@ -89,16 +88,11 @@ def format_suspension(suspension: Suspension) -> str:
     return f"{suspension.reason} (since {suspension.at[:19]}Z)"
 
 
-def to_change_response(request: Request, champion: AliasDocument) -> Response:
+def to_change_response(model: str, champion: AliasDocument) -> Response:
     """Build the response to a change: the model's state now; the protocol requires no body."""
     state, reason = get_model_state(champion)
     version = str(champion.version)
-    return Response.json({"name": read_model_name(request), "version": version, "state": state, "reason": reason})
-
-
-def read_model_name(request: Request) -> str:
-    """Read the model in the path."""
-    return check_name(request.parameters["model"], "model name")
+    return Response.json({"name": model, "version": version, "state": state, "reason": reason})
 
 
 def refuse_overrides(parameters: dict[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """The endpoints of the routes below `/v1/trainings`."""
 
+from typing import Annotated
+
 import msgspec
 
 from functions.training_api import requests
@@ -7,15 +9,14 @@ from functions.training_api.launcher import Launcher
 from functions.training_api.start import TrainingStarter
 from functions.training_api.training_status import TRAININGS_PATH, TrainingStatusReader
 from pilotlight.api.http import Request, Response
-from pilotlight.api.router import Routes
-from pilotlight.api.schemas import registry
+from pilotlight.api.resolver import Query, RunName, TypedRoutes
 from pilotlight.api.schemas.training import ACTIVE_STATES, CancelTrainingBody, TrainingList, TrainingLog
 from pilotlight.contracts.codec import utc_now
-from pilotlight.contracts.names import check_name
 from pilotlight.errors import ConflictError, NotFoundError, UnsupportedError
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs.jobs import StopRequest, TrainingJob, open_job_document
 
+MAX_COUNT = 99_999  # trainings to skip
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200  # trainings of one answer: each costs five reads of the store
 RETRY_AFTER_S = "5"  # before the state may have changed
 
@@ -27,7 +28,7 @@ class TrainingEndpoints:
         self._store, self._launcher = store, launcher
         self._status_reader = TrainingStatusReader(store, launcher)
 
-    def routes(self) -> Routes:
+    def routes(self) -> TypedRoutes:
         """Return the table of routes, spelled as in template.yaml."""
         return {
             TRAININGS_PATH: {"GET": self.list_trainings, "POST": self.start_training},
@@ -42,45 +43,43 @@ class TrainingEndpoints:
         TrainingStarter(self._store, self._launcher).start(training_request, request.actor)
         return self._to_response(training_request.run)
 
-    def list_trainings(self, request: Request) -> Response:
-        """List every training, last changed first."""
-        skip, limit = (
-            registry.parse_query_number(request.query, "skip", 0, minimum=0),
-            min(registry.parse_query_number(request.query, "limit", DEFAULT_LIMIT), MAX_LIMIT),
-        )
-        found, total = self._status_reader.list_newest(skip, limit)
+    def list_trainings(
+        self,
+        skip: Annotated[int, Query(ge=0, le=MAX_COUNT)] = 0,
+        limit: Annotated[int, Query(ge=1, le=MAX_COUNT)] = DEFAULT_LIMIT,
+    ) -> Response:
+        """List every training, last changed first; at most `MAX_LIMIT` at once."""
+        found, total = self._status_reader.list_newest(skip, min(limit, MAX_LIMIT))
         behind = skip + len(found)
         return Response.json(TrainingList(found, total, behind if found and behind < total else None))
 
-    def show_training(self, request: Request) -> Response:
+    def show_training(self, run: RunName) -> Response:
         """Show a training: state, attempts, epochs, metrics, the published version."""
-        return Response.json(self._status_reader.read_detail(parse_run_name(request)))
+        return Response.json(self._status_reader.read_detail(run))
 
-    def read_log(self, request: Request) -> Response:
+    def read_log(self, run: RunName, token: str = "") -> Response:
         """Read the next lines of its log."""
-        snapshot = self._status_reader.read_snapshot(parse_run_name(request))
-        job = self._require_job(snapshot.job, parse_run_name(request))
+        snapshot = self._status_reader.read_snapshot(run)
+        job = self._require_job(snapshot.job, run)
         end = job.end.log if job.end else snapshot.job_status.log if snapshot.job_status else ""
-        token = request.query.get("token", "")
         if not job.id:
             return Response.json(TrainingLog([], token, ended=snapshot.is_over))
         page = self._launcher.read_log(job.id, end, token)
         return Response.json(TrainingLog(page.lines, page.token, ended=snapshot.is_over and not page.lines))
 
-    def cancel_training(self, request: Request) -> Response:
+    def cancel_training(self, request: Request, run: RunName, body: CancelTrainingBody) -> Response:
         """Stop a training by SIGTERM: it saves a checkpoint and ends."""
-        name, body = parse_run_name(request), request.json(CancelTrainingBody, "not an order to cancel")
-        snapshot = self._status_reader.read_snapshot(name)
-        self._require_job(snapshot.job, name)
+        snapshot = self._status_reader.read_snapshot(run)
+        self._require_job(snapshot.job, run)
         if snapshot.state not in ACTIVE_STATES:
-            raise ConflictError(f"The training {name!r} is not under way: {snapshot.state}. {snapshot.reason}".strip())
+            raise ConflictError(f"The training {run!r} is not under way: {snapshot.state}. {snapshot.reason}".strip())
         stop = StopRequest(request.actor, utc_now(), body.why)
-        job = open_job_document(self._store, name).update(
+        job = open_job_document(self._store, run).update(
             lambda old: old if old.stop else msgspec.structs.replace(old, stop=stop)
         )
         if job.id:
             self._launcher.stop_job(job.id, body.why)
-        return self._to_response(name)
+        return self._to_response(run)
 
     def _to_response(self, name: str) -> Response:
         detail = self._status_reader.read_detail(name)
@@ -97,8 +96,3 @@ class TrainingEndpoints:
                 f"The run {name!r} is of the launcher {job.launcher}, this is {self._launcher.name}."
             )
         return job
-
-
-def parse_run_name(request: Request) -> str:
-    """Parse the run's name from the path."""
-    return check_name(request.parameters["run"], "run's name")

@@ -12,7 +12,7 @@ from functions.training_api.endpoints import TrainingEndpoints
 from functions.training_api.launcher import Launcher, NoLauncher
 from functions.training_api.local_launcher import LocalLauncher
 from pilotlight.api.request_context import CostMeter
-from pilotlight.api.router import Router
+from pilotlight.api.resolver import ResolverRouter
 from pilotlight.api.usage_log import UsageLog, create_usage_log
 from pilotlight.observability import correlation
 from pilotlight.settings import Settings
@@ -22,7 +22,7 @@ TRAIN_MODULE = "functions.train"
 NO_QUEUE = "none"  # the queue of a stack that trains nothing
 
 
-class TrainingApi(Router):
+class TrainingApi(ResolverRouter):
     """A Lambda handler for the API's requests and the bus's events."""
 
     def __init__(

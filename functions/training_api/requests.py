@@ -12,6 +12,7 @@ import msgspec
 import yaml
 
 from pilotlight.api.http import Request
+from pilotlight.api.resolver import validate_body
 from pilotlight.api.schemas.training import StartTrainingBody
 from pilotlight.contracts.names import check_name
 from pilotlight.errors import InvalidInputError, TooLargeError
@@ -54,10 +55,7 @@ def parse_training_request(request: Request) -> TrainingRequest:
 
 
 def parse_body(body: bytes) -> Any:  # noqa: ANN401 - YAML is anything until it is checked
-    """Decode the body: JSON where it begins with a brace, YAML otherwise.
-
-    Not by `Request.json`, since a `RecursionError` has the same text for both, from `parse_training_request`.
-    """
+    """Decode the body: JSON where it begins with a brace, YAML otherwise."""
     if not body.strip():
         raise InvalidInputError('The body is empty; send a recipe, or the name of one: {"recipe": "digits"}.')
     try:
@@ -83,10 +81,7 @@ def to_start_request(content: Any, query: Mapping[str, str]) -> StartTrainingBod
     """Build the request from the body, and from the query where the body is a recipe."""
     if isinstance(content, dict) and "recipe" not in content:
         content = {"recipe": content, **{key: query[key] for key in ("run", "nodes", "resume") if key in query}}
-    try:
-        return msgspec.convert(content, StartTrainingBody, strict=isinstance(content, dict) and not query)
-    except msgspec.ValidationError as exc:
-        raise InvalidInputError(f"The body orders no training: {exc}.") from exc
+    return validate_body(content, StartTrainingBody)
 
 
 def load_requested_recipe(start: StartTrainingBody) -> Recipe:

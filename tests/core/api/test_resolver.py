@@ -1,14 +1,16 @@
+import base64
 import json
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
 import pytest
 from annotated_types import Ge, Lt
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pilotlight.api.http import Request, Response
 from pilotlight.api.resolver import ModelName, Query, ResolverRouter
-from pilotlight.api.schemas.constraints import STRICT, matches
+from pilotlight.api.schemas.request_body import STRICT, matches, request_body
 from pilotlight.errors import ConflictError
 from tests import fakes
 
@@ -17,7 +19,7 @@ SECRET = "secret words"
 EVENT = json.loads((fakes.MODELS.parent / "events" / "models-list.json").read_text())
 
 
-@dataclass(frozen=True)
+@request_body("is not a trial")
 class Trial:
     version: Annotated[str, matches(r"^[0-9]+$")] | Annotated[int, Ge(1)]
     percent: Annotated[float, STRICT, Ge(0), Lt(100)] = 10.0
@@ -77,14 +79,17 @@ def test_headers_of_an_answer_come_through(router: ResolverRouter) -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ('{"version": 3, "percent": 120}', "body.percent: Input should be less than 100, not 120"),
-        ('{"version": 3, "percent": "5"}', "body.percent: Input should be a valid number, not '5'"),
-        ('{"version": 3, "force": "yes"}', "body.force: Input should be a valid boolean, not 'yes'"),
+        (
+            '{"version": 3, "percent": 120}',
+            "The body is not a trial: $.percent: Input should be less than 100, not 120.",
+        ),
+        ('{"version": 3, "percent": "5"}', "$.percent: Input should be a valid number, not '5'"),
+        ('{"version": 3, "force": "yes"}', "$.force: Input should be a valid boolean, not 'yes'"),
         ('{"version": 0}', "greater than or equal to 1, not 0"),
         ('{"version": "v3"}', "should match pattern '^[0-9]+$', not 'v3'"),
-        ("{}", "body.version: Field required"),
-        (None, "body.version: Field required"),
-        ("[1]", "not 1"),
+        ("{}", "$.version: Field required"),
+        (None, "$.version: Field required"),
+        ("[1]", "The body is not a JSON object: [1]."),
         ('{"version": 3', "The body is not JSON"),
         ('{"version": NaN}', "The body is not JSON"),
         ("[" * 100_000, "The body is not JSON"),
@@ -110,7 +115,7 @@ def test_says_what_is_wrong_with_a_query(router: ResolverRouter) -> None:
     status, answer = call(router, None, "GET", queryStringParameters={"newest": "0"})
     assert (status, answer["error"]) == (
         400,
-        "The request is wrong: query.newest: Input should be greater than or equal to 1, not '0'.",
+        "The request is wrong: newest='0': Input should be greater than or equal to 1.",
     )
 
 
@@ -141,3 +146,20 @@ def test_head_is_answered_as_get(router: ResolverRouter) -> None:
 
 def test_bytes_pass_unread(router: ResolverRouter) -> None:
     assert call(router, "/wD+", resource="/raw", pathParameters=None, isBase64Encoded=True) == (200, "/wD+")
+
+
+@given(body=st.binary(max_size=60))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_body_is_taken_or_refused_in_a_sentence(router: ResolverRouter, body: bytes) -> None:
+    status, answer = call(router, base64.b64encode(body).decode(), isBase64Encoded=True)
+    assert (status, list(answer)) == (400, ["error"])
+
+
+@given(version=st.integers(1, 2**31), percent=st.floats(0, 99.9), force=st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_body_is_read_as_its_type(router: ResolverRouter, version: int, percent: float, force: bool) -> None:
+    trial = Trial(version, percent, force)
+    assert call(router, msgspec.json.encode(trial).decode()) == (
+        202,
+        ["digits", msgspec.to_builtins(trial), "192.0.2.44"],
+    )

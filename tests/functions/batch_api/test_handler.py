@@ -192,7 +192,7 @@ def test_a_batch_that_is_wrong_is_refused_before_a_line_is_answered(
         ({"input_file_id": "f", "endpoint": "/v2/models/../infer"}, "is not a"),
         ({"input_file_id": "f", "endpoint": "/v2/models/double/infer", "completion_window": "1d"}, "completion_window"),
         ({"input_file_id": "f", "endpoint": "/v2/models/double/infer", "metadata": {"a": "b" * 513}}, "metadata"),
-        (b"{", "no NewBatch"),
+        (b"{", "The body is not JSON"),
     ],
 )
 def test_an_order_that_is_wrong_is_refused_at_once(place: Place, body: Any, hint: str) -> None:  # noqa: ANN401 - any JSON
@@ -349,10 +349,16 @@ def test_a_wrong_verb_is_answered_with_the_right_one(place: Place) -> None:
 
 def test_a_body_of_another_form_is_named_in_words(place: Place) -> None:
     announced = place.ask("POST", "/v1/uploads", {"filename": "a", "purpose": "batch", "bytes": 3})[1]["id"]
-    paths = {"/v1/batches": "NewBatch", "/v1/uploads": "NewUpload", f"/v1/uploads/{announced}/complete": "Complete"}
-    for path, what in paths.items():
-        status, said = place.ask("POST", path, b"[]")
-        assert (status, said["error"]["message"]) == (400, f"The body is no {what}: Expected `object`, got `array`.")
+    complete = f"/v1/uploads/{announced}/complete"
+    wrong = {
+        "/v1/batches": ("NewBatch", "endpoint"),
+        "/v1/uploads": ("NewUpload", "bytes"),
+        complete: ("Complete", "md5"),
+    }
+    for path, (what, field) in wrong.items():
+        status, said = place.ask("POST", path, {field: []})
+        assert (status, said["error"]["message"].partition(":")[0]) == (400, f"The body is no {what}")
+        assert f"$.{field}: Input should be a valid " in said["error"]["message"]
 
 
 def test_documents_that_are_not_there_or_do_not_read(place: Place) -> None:

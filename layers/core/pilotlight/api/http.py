@@ -66,16 +66,6 @@ class Request(Struct, frozen=True):
         """The caller's name where a document records who changed it; never empty."""
         return self.caller or UNKNOWN_CALLER
 
-    def json(self, body_type: type[Body], complaint: str) -> Body:
-        """Decode the JSON body, an empty one as all defaults; the `InvalidInputError` names the wrong field.
-
-        `complaint` is how the error calls a body of another form, such as "not a canary".
-        """
-        try:
-            return msgspec.json.decode(self.body or b"{}", type=body_type)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-            raise InvalidInputError(f"The body is {complaint}: {exc}.") from exc
-
 
 class Response(Struct, frozen=True):
     """A response: a status, and a body of bytes that are text unless `binary`."""

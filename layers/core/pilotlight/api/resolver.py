@@ -6,6 +6,7 @@ take 0.1 s of CPU to import, which inference does not spend (infra/decisions/006
 the router's.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from inspect import Signature, signature
@@ -18,11 +19,13 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver
 from aws_lambda_powertools.event_handler import Response as ResolverResponse
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.event_handler.openapi.params import Query as Query
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
 
 from pilotlight.api.http import JSON, Request, Response
 from pilotlight.api.request_context import CostMeter
 from pilotlight.api.router import Endpoint, ErrorFormatter, Router
+from pilotlight.api.schemas.registry import parse_path_version
+from pilotlight.api.schemas.request_body import Body
 from pilotlight.api.usage_log import UsageLog
 from pilotlight.contracts.names import check_alias, check_name
 from pilotlight.errors import InvalidInputError, NotFoundError
@@ -30,11 +33,18 @@ from pilotlight.errors import InvalidInputError, NotFoundError
 TypedEndpoint = Callable[..., Response]
 TypedRoutes = Mapping[str, Mapping[str, TypedEndpoint]]  # resource -> verb -> endpoint
 MAX_SHOWN_VALUE = 60  # characters of a wrong value in an error
-# What pydantic finds wrong with the whole of a body, whose value says nothing.
+UNION_TAGS = frozenset({"str", "int", "float", "bool"})  # as pydantic names the alternatives of a field
+FIELD_NAME = re.compile(r"[A-Za-z_]\w*")
+# Instead of pydantic's words where those name a class.
+MESSAGES = {"dataclass_type": "Input should be an object"}
+# Errors whose value is the whole object.
 ABSENT = frozenset({"missing", "unexpected_keyword_argument"})
 
+# Parts of paths; an error names what they should be.
 ModelName = Annotated[str, AfterValidator(lambda name: check_name(name, "model name"))]
+RunName = Annotated[str, AfterValidator(lambda name: check_name(name, "run's name"))]
 AliasName = Annotated[str, AfterValidator(check_alias)]
+PathVersion = Annotated[int, BeforeValidator(parse_path_version)]
 
 
 class ResolverRouter(Router):
@@ -49,7 +59,7 @@ class ResolverRouter(Router):
     ) -> None:
         super().__init__(routes, cost_meter, usage_log, error_formatter)
         self._resolver = APIGatewayRestResolver(enable_validation=True, json_body_deserializer=parse_json)
-        self._resolver.exception_handler(RequestValidationError)(raise_invalid_input)
+        self._resolver.exception_handler(RequestValidationError)(self._raise_invalid_input)
         self._resolver.not_found(raise_not_found)
         self._resolver.exception_handler(Exception)(reraise)
         for resource, verbs in routes.items():
@@ -66,6 +76,11 @@ class ResolverRouter(Router):
         self._request = request  # Lambda gives an environment one request at a time
         no_context: Any = None  # Powertools hands it on, and nothing reads it
         return from_proxy_response(self._resolver.resolve(to_proxy_event(request), no_context))
+
+    def _raise_invalid_input(self, error: RequestValidationError) -> None:
+        """Raise `InvalidInputError` with a sentence for all that is wrong."""
+        body_type = get_type_hints(super().find_endpoint(self._request)).get("body")
+        raise InvalidInputError(describe_errors(error.errors(), getattr(body_type, "complaint", "is wrong"))) from None
 
     def _adapt(self, endpoint: TypedEndpoint) -> Callable[..., ResolverResponse[Any]]:
         """Give Powertools a function with the endpoint's parameters, less the request, and a response in its form."""
@@ -110,17 +125,15 @@ def from_proxy_response(event: Mapping[str, Any]) -> Response:
     return Response(event["statusCode"], event["body"].encode(), headers)
 
 
-def parse_json(text: str) -> Any:  # noqa: ANN401 - JSON is anything until it is validated
-    """Decode a body; `InvalidInputError` says where it is no JSON."""
+def parse_json(text: str) -> dict[str, Any]:
+    """Decode a body; `InvalidInputError` says where it is no JSON, or that it is no object."""
     try:
-        return msgspec.json.decode(text)
+        content = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
         raise InvalidInputError(f"The body is not JSON: {exc}.") from exc
-
-
-def raise_invalid_input(error: RequestValidationError) -> None:
-    """Raise `InvalidInputError` with a sentence for all that is wrong."""
-    raise InvalidInputError(describe_errors(error.errors())) from None
+    if not isinstance(content, dict):  # of an array, Powertools would take the first element
+        raise InvalidInputError(f"The body is not a JSON object: {text[:MAX_SHOWN_VALUE]}.")
+    return content
 
 
 def raise_not_found(error: Exception) -> None:
@@ -133,14 +146,29 @@ def reraise(error: Exception) -> None:
     raise error
 
 
-def describe_errors(errors: Sequence[Mapping[str, Any]]) -> str:
-    """Say what pydantic found wrong, where, and with which value."""
-    found = dict.fromkeys(map(describe_error, errors))
-    return f"The request is wrong: {'; '.join(found)}."
+def validate_body(content: object, body_type: type[Body]) -> Body:
+    """Validate a body that an endpoint has decoded itself; `InvalidInputError` says what is wrong with it."""
+    try:
+        return TypeAdapter(body_type).validate_python(content)
+    except ValidationError as exc:
+        errors = [{**error, "loc": ("body", *error["loc"])} for error in exc.errors()]
+        raise InvalidInputError(describe_errors(errors, getattr(body_type, "complaint", "is wrong"))) from None
+
+
+def describe_errors(errors: Sequence[Mapping[str, Any]], complaint: str) -> str:
+    """Say what pydantic found wrong, where, and with which value; of a body, that it is what the `complaint` says."""
+    found = "; ".join(dict.fromkeys(map(describe_error, errors)))
+    of_body = all(error["loc"][0] == "body" for error in errors)
+    return f"The body {complaint}: {found}." if of_body else f"The request is wrong: {found}."
 
 
 def describe_error(error: Mapping[str, Any]) -> str:
-    """Say one thing: `body.percent: Input should be less than 100, not 120`."""
-    place = ".".join(map(str, error["loc"]))
-    value = "" if error["type"] in ABSENT else f", not {repr(error['input'])[:MAX_SHOWN_VALUE]}"
-    return f"{place}: {error['msg']}{value}"
+    """Say one thing: `$.percent: Input should be less than 100, not 120`, or `newest=0: Input should be ...`."""
+    source, *parts = error["loc"]
+    value = "" if error["type"] in ABSENT else repr(error["input"])[:MAX_SHOWN_VALUE]
+    message = MESSAGES.get(error["type"], error["msg"])
+    if source != "body":
+        return f"{'.'.join(map(str, parts))}={value}: {message}"
+    names = [part for part in parts if isinstance(part, int) or (FIELD_NAME.fullmatch(part) and part not in UNION_TAGS)]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in names)
+    return f"${place}: {message}{value and f', not {value}'}"

@@ -101,7 +101,7 @@ class RemoteRegistry:
         """Try a version on a share of the alias's requests; 0 percent ends the trial."""
         return self._post(AliasDocument, f"{build_alias_path(name, alias)}/canary", trial, expected_number)
 
-    def _post(self, body_type: type[Answer], target: str, body: msgspec.Struct, expected_number: int | None) -> Answer:
+    def _post(self, body_type: type[Answer], target: str, body: object, expected_number: int | None) -> Answer:
         headers = {"if-match": f'"{expected_number}"'} if expected_number is not None else {}
         return self._request(body_type, "POST", target, msgspec.json.encode(body), headers)
 

@@ -48,7 +48,7 @@ class RemoteTrainings:
     ) -> TrainingDetail:
         """Train a recipe of record by its name, or a whole one; the same run asked for twice is started once."""
         request = StartTrainingBody(
-            recipe if isinstance(recipe, str) else dict(recipe), list(changes), run, nodes, resume
+            recipe if isinstance(recipe, str) else dict(recipe), tuple(changes), run, nodes, resume
         )
         return registry.parse_response(self._call("POST", TRAININGS_PATH, msgspec.json.encode(request)), TrainingDetail)
 

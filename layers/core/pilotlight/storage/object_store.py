@@ -122,7 +122,7 @@ class ObjectStore:
             return obstore.head(self._store, path)["size"]
 
     def get_size_and_e_tag(self, path: str) -> tuple[int, str]:
-        """Return the object's size in bytes and its e_tag, without reading it; raise `NotFoundError` if there is none."""
+        """Return the object's size in bytes and its e_tag without reading it; `NotFoundError` if there is none."""
         with self._translate_errors(path):
             meta = obstore.head(self._store, path)
             return meta["size"], meta["e_tag"] or ""
