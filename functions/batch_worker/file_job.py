@@ -25,7 +25,7 @@ from pilotlight.contracts.batch import ByteRange, FileProgress, LineError, Resul
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import DeadlineError, InvalidInputError, NotFoundError, PilotlightError, UnavailableError
-from pilotlight.observability import correlation as correlations
+from pilotlight.observability.correlation import set_correlation_id
 from pilotlight.storage.object_store import ObjectStore
 
 PART_BYTES = 4_000_000  # of the input, or of answers: what a killed invocation may lose
@@ -167,14 +167,14 @@ class FileJob:
         )
         if self._progress_document.has_previous:
             self._store.delete(f"{self._inbox_file.folder}/manifest.json")  # of the file that was there before
-        correlations.set_correlation_id(fresh.correlation)
+        set_correlation_id(fresh.correlation)
         return self._progress_document.write_initial(fresh)
 
     def _load_progress(self) -> FileProgress | None:
         """How far the file is, if it has begun; what is logged from here on bears its correlation."""
         existing = self._progress_document.read_if_current(self.input_file.size, self.input_file.e_tag)
         if existing is not None:
-            correlations.set_correlation_id(existing.correlation)
+            set_correlation_id(existing.correlation)
         return existing
 
     def _resolve_default_model(self) -> str:

@@ -95,12 +95,12 @@ class ImageInput(Struct, frozen=True):
 
     def to_infer_request(self, manifest: Manifest, uploads: UploadedTensors | None = None) -> v2.InferenceRequest:
         """The file as the model's image; `InvalidInputError` for a model that takes none."""
-        if not isinstance(manifest.prepare, ImagePreprocessing):
+        if not isinstance(manifest.preprocess, ImagePreprocessing):
             raise InvalidInputError(
                 f"{manifest.name} takes no image; its inputs are {list_signatures(manifest)[0].input_names}."
             )
         tensor = np.array([self.data], object)
-        return build_infer_request(list_signatures(manifest)[0], {manifest.prepare.name: tensor})
+        return build_infer_request(list_signatures(manifest)[0], {manifest.preprocess.name: tensor})
 
 
 class BatchCall(Struct, frozen=True):
@@ -124,7 +124,7 @@ InferenceInput = JsonInput | CsvRow | ImageInput | BatchCall
 
 def from_record(record: Any, manifest: Manifest, *, strict: bool = True) -> v2.InferenceRequest:  # noqa: ANN401 - any JSON
     """One record as a batch of one; not `strict`: its values are texts, as in a CSV file."""
-    signature, steps = list_signatures(manifest)[0], manifest.prepare
+    signature, steps = list_signatures(manifest)[0], manifest.preprocess
     if not signature.is_raw and isinstance(record, dict) and set(record) == set(signature.input_names):
         return build_infer_request(
             signature, {name: np.array([check_cell(name, value)], object) for name, value in record.items()}

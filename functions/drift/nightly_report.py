@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pilotlight.capture import hashing, reader
-from pilotlight.drift import report as inspection
-from pilotlight.drift.report import DriftReport, find_report_start, format_report, save_report, truncate_to_hour
+from pilotlight.drift.report import (
+    DriftReport,
+    analyze_drift,
+    find_report_start,
+    format_report,
+    save_report,
+    truncate_to_hour,
+)
 from pilotlight.errors import NotFoundError, PilotlightError
 from pilotlight.observability.emf import count
 from pilotlight.registry.registry import Registry
@@ -44,7 +50,7 @@ class NightlyReporter:
 
     def _report_version(self, name: str, version: int, since: datetime, until: datetime) -> str:
         try:
-            drift_report = inspection.analyze_drift(self.registry, name, version, since, until).report
+            drift_report = analyze_drift(self.registry, name, version, since, until).report
         except NotFoundError as exc:  # deleted since, or published without a profile
             return str(exc)
         except PilotlightError as exc:

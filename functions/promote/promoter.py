@@ -10,9 +10,9 @@ from pilotlight.contracts.alias import AliasDocument, Canary
 from pilotlight.contracts.names import CHAMPION
 from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.errors import ChangedError, NotFoundError, PilotlightError, StoreError
-from pilotlight.gate import promotion_request as errands
 from pilotlight.gate.evaluation import QualityGate
 from pilotlight.gate.promotion import GateOverride, promote_version
+from pilotlight.gate.promotion_request import finish_request, save_request
 from pilotlight.gate.verdict import Verdict
 from pilotlight.observability.emf import count
 from pilotlight.registry import alias_updates
@@ -93,13 +93,13 @@ class Promoter:
         except StoreError:
             raise
         except PilotlightError as exc:
-            finished = errands.finish_request(request, "failed", str(exc))
+            finished = finish_request(request, "failed", str(exc))
         else:
             count("GatePassed" if outcome.verdict.passed else "GateRefused", model=name)
-            finished = errands.finish_request(
+            finished = finish_request(
                 request, "promoted" if outcome.alias_document else "refused", outcome.verdict.reason
             )
-        errands.save_request(self.gate.registry.store, finished)
+        save_request(self.gate.registry.store, finished)
         return f"{name}:{version} for {alias}, asked for by {request.by}: {finished.state}. {finished.said}"
 
     def _start_canary(self, name: str, version: int) -> str:

@@ -46,8 +46,8 @@ def build_draft(artifacts: TrainingArtifacts, served: Variant) -> ManifestDraft:
         task="tabular" if table is not None else "tensor",
         inputs=artifacts.inputs,
         outputs=artifacts.outputs,
-        prepare=table,
-        finish=ClassificationPostprocessing(output=artifacts.outputs[0].name)
+        preprocess=table,
+        postprocess=ClassificationPostprocessing(output=artifacts.outputs[0].name)
         if table is not None and classes
         else None,
         labels=classes,

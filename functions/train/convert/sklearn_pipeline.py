@@ -60,7 +60,7 @@ def convert_estimator(estimator: Any, source_name: str, target: Path) -> Convert
     except ModelRefusedError as exc:
         raise InvalidInputError(f"{source_name} becomes a graph that cannot be served: {exc}") from exc
     output = open_session(str(target)).outputs[0].name
-    finish: Postprocessing = (
+    postprocess: Postprocessing = (
         ClassificationPostprocessing(output=output, activation="none")
         if is_classifier
         else RegressionPostprocessing(output=output)
@@ -76,7 +76,7 @@ def convert_estimator(estimator: Any, source_name: str, target: Path) -> Convert
         else TablePreprocessing(
             input=INPUT_NAME, columns=tuple(TableColumn(name=name) for name in input_columns.names)
         ),
-        postprocess=finish,
+        postprocess=postprocess,
         labels=tuple(map(str, estimator.classes_)) if is_classifier else (),
     )
 

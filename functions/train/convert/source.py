@@ -17,9 +17,9 @@ def convert_source(path: Path, target: Path, task: str | None) -> ConvertedModel
     """Convert the model at PATH and write its graph to `target`; `InvalidInputError` if that is not supported."""
     match = PYTHON_OBJECT.fullmatch(str(path))
     if match is not None and not path.exists():
-        from functions.train.convert import python_object as made
+        from functions.train.convert import python_object
 
-        return made.convert_python_object(match["where"], match["name"], target)
+        return python_object.convert_python_object(match["where"], match["name"], target)
     if not path.exists():
         raise InvalidInputError(f"Cannot read {path}: there is no such file or folder.")
     return convert_folder(path, target, task) if path.is_dir() else convert_file(path, target)

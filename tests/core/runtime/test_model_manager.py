@@ -276,7 +276,7 @@ def test_a_tokenizer_that_rots_is_refused_as_a_graph_is(rig: Rig, change: Callab
     draft = msgspec.structs.replace(
         fakes.draft("texts", inputs, (state, TensorSpec("mask", "INT64", ("batch", "tokens")))),
         task="text",
-        prepare=TextPreprocessing(),
+        preprocess=TextPreprocessing(),
     )
     files = {"model.onnx": fakes.graph("tokens"), "tokenizer.json": b"{}"}
     rig.registry.publish_version(draft, files)

@@ -54,7 +54,7 @@ def houses(place: Place) -> Place:
     steps = TablePreprocessing(
         input="x", columns=(TableColumn(name="size"), TableColumn(name="rooms"), TableColumn(name="age"))
     )
-    draft = replace(fakes.draft("houses"), task="tabular", prepare=steps)
+    draft = replace(fakes.draft("houses"), task="tabular", preprocess=steps)
     place.registry.publish_version(draft, {"model.onnx": fakes.graph("double")})
     return place
 

@@ -224,7 +224,7 @@ def tensors_from_columns(table: ColumnValues, manifest: Manifest, *, strict: boo
                 for given in signature.inputs
             }
     names, only = candidates[0].input_names, candidates[-1].inputs[0] if len(candidates[-1].inputs) == 1 else None
-    if only is None or only.spec.name in table or not table or isinstance(manifest.prepare, TablePreprocessing):
+    if only is None or only.spec.name in table or not table or isinstance(manifest.preprocess, TablePreprocessing):
         raise InvalidInputError(f"{manifest.name} has the inputs {names}; the body has {list(table)}.")
     lengths = {name: len(column) for name, column in table.items()}
     if len(set(lengths.values())) > 1:

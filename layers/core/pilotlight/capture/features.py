@@ -52,7 +52,7 @@ def extract_request_features(
     draft: ManifestDraft, tensors: Mapping[str, Array], feeds: Mapping[str, Array]
 ) -> list[Feature]:
     """Extract the features of a request: the caller's tensors if the model takes a table, else the graph's feeds."""
-    table = draft.prepare if isinstance(draft.prepare, TablePreprocessing) else None
+    table = draft.preprocess if isinstance(draft.preprocess, TablePreprocessing) else None
     if table is None:
         return [feature for spec in draft.inputs for feature in describe_input(draft, spec, feeds)]
     sent_names = set(tensors)
@@ -111,13 +111,13 @@ def ensure_example_axis(draft: ManifestDraft, spec: TensorSpec, values: Array) -
 def describe_input(draft: ManifestDraft, spec: TensorSpec, feeds: Mapping[str, Array]) -> Iterator[Feature]:
     """Describe one of the graph's inputs; raw texts have no features."""
     values = ensure_example_axis(draft, spec, feeds[spec.name])
-    field_names = (spec.name, draft.prepare.name) if draft.prepare is not None else (spec.name,)
+    field_names = (spec.name, draft.preprocess.name) if draft.preprocess is not None else (spec.name,)
     if values.dtype == object or (spec.name != TOKENS_INPUT and TOKENS_INPUT in feeds):
         return
     if spec.name == TOKENS_INPUT:
         yield from describe_tokens(field_names, values, feeds.get(MASK_INPUT))
         return
-    layout = draft.prepare.layout if isinstance(draft.prepare, ImagePreprocessing) else "NCHW"
+    layout = draft.preprocess.layout if isinstance(draft.preprocess, ImagePreprocessing) else "NCHW"
     yield from describe_numbers(field_names, spec, values, -1 if layout == "NHWC" else 1)
 
 
@@ -173,19 +173,20 @@ def describe_tokens(field_names: tuple[str, ...], tokens: Array, mask: Array | N
 
 
 def extract_answer_features(draft: ManifestDraft, results: Mapping[str, Array]) -> list[Feature]:
-    """Extract the features of the answer, from the output that `finish` uses, else from the graph's first one."""
-    finish, name = draft.finish, draft.finish.output if draft.finish is not None else draft.outputs[0].name
+    """Extract the features of the answer, from the output that `postprocess` uses, else from the graph's first one."""
+    postprocess = draft.postprocess
+    name = postprocess.output if postprocess is not None else draft.outputs[0].name
     if name not in results or results[name].dtype == object:
         return []
     values = ensure_example_axis(draft, next(spec for spec in draft.outputs if spec.name == name), results[name])
-    if isinstance(finish, ClassificationPostprocessing) and values.ndim == 2:
-        probabilities = classification.compute_probabilities(finish, values, len(draft.labels))
-        return describe_classes((name, *finish.output_names), draft.labels, probabilities, finish.probability)
-    if isinstance(finish, RegressionPostprocessing):
-        values = regression.restore_units(finish, values)
-    elif finish is None and draft.labels and values.shape[1:] == (len(draft.labels),):
+    if isinstance(postprocess, ClassificationPostprocessing) and values.ndim == 2:
+        probabilities = classification.compute_probabilities(postprocess, values, len(draft.labels))
+        return describe_classes((name, *postprocess.output_names), draft.labels, probabilities, postprocess.probability)
+    if isinstance(postprocess, RegressionPostprocessing):
+        values = regression.restore_units(postprocess, values)
+    elif postprocess is None and draft.labels and values.shape[1:] == (len(draft.labels),):
         return describe_classes((name,), draft.labels, values, "score")
-    field_names = (name, *(finish.output_names if finish is not None else ()))
+    field_names = (name, *(postprocess.output_names if postprocess is not None else ()))
     return list(
         describe_outputs(field_names, values, "prediction" if values.ndim == 1 or values.shape[1:] == (1,) else name)
     )

@@ -47,7 +47,7 @@ def count_array_bytes(array: Array) -> int:
 
 def needs_tensors(draft: ManifestDraft) -> bool:
     """Return whether the policy needs what the caller sent, besides what the graph was fed with."""
-    return isinstance(draft.prepare, TablePreprocessing) or get_capture_policy(draft).keep == "whole"
+    return isinstance(draft.preprocess, TablePreprocessing) or get_capture_policy(draft).keep == "whole"
 
 
 def get_capture_policy(draft: ManifestDraft) -> CapturePolicy:
@@ -66,7 +66,7 @@ def build_record(sample: CaptureSample, key: bytes | None) -> CaptureRecord:
     observed = features.extract_request_features(sampled.manifest, sampled.tensors, sampled.feeds)
     answered = features.extract_answer_features(sampled.manifest, sampled.results)
     whole = rules.keep == "whole" and not isinstance(
-        sampled.manifest.prepare, TablePreprocessing
+        sampled.manifest.preprocess, TablePreprocessing
     )  # a table's features are all of it
     return CaptureRecord(
         at=datetime.fromtimestamp(sample.at, UTC).isoformat(),
@@ -129,7 +129,7 @@ def to_json_values(array: Array) -> list[float | str | None]:
 
 def mask_inputs(rules: CapturePolicy, sample: CaptureSample, key: bytes | None) -> dict[str, RawInput]:
     """Return the inputs as sent, masked by the policy; a rule for the caller's input also covers the graph's inputs."""
-    own = (sample.manifest.prepare.name,) if sample.manifest.prepare is not None else ()
+    own = (sample.manifest.preprocess.name,) if sample.manifest.preprocess is not None else ()
     raw_inputs: dict[str, RawInput] = {}
     for name, array in sample.tensors.items():
         treatment = rules.get_treatment(name, *own)

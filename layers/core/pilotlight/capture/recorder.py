@@ -23,8 +23,8 @@ from uuid import uuid4
 import msgspec
 
 from pilotlight.capture import hashing, masking
-from pilotlight.capture import record as lines
 from pilotlight.capture.masking import CaptureSample
+from pilotlight.capture.record import capture_path
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
 from pilotlight.observability.emf import count
@@ -186,7 +186,7 @@ class CaptureRecorder:
     def _write_file(self, version: Version, content: bytes) -> None:
         """Write a file of lines, create-only; an existing file is from an earlier attempt whose answer was lost."""
         self._environment_id = self._environment_id or uuid4().hex[:12]
-        path = lines.capture_path(*version, datetime.now(UTC), self._environment_id, self._file_number)
+        path = capture_path(*version, datetime.now(UTC), self._environment_id, self._file_number)
         self._file_number += 1
         try:
             self._store().create(path, gzip.compress(content, GZIP_LEVEL))

@@ -11,11 +11,11 @@ import typer
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, print_json
 from pilotlight.client.auth import Credentials
 from pilotlight.doctor import machine
-from pilotlight.doctor import store as stores
 from pilotlight.doctor.answers import InferenceChecks
 from pilotlight.doctor.finding import CheckResult, HealthCheck, run_check
 from pilotlight.doctor.models import ModelChecks
 from pilotlight.doctor.server import ServerChecks, check_url
+from pilotlight.doctor.store import list_store_checks
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 
@@ -58,7 +58,7 @@ def check_machine(url: str, *, deep: bool) -> Iterator[CheckResult]:
         yield CheckResult("store", "not checked", f"There is none at {url} yet; `pilotlight train digits` makes it.")
         return
     store = open_store(url)
-    yield from map(run_check, stores.list_store_checks(store))
+    yield from map(run_check, list_store_checks(store))
     yield from map(run_check, ModelChecks(Registry(store), print_progress, deep=deep).list_checks())
 
 

@@ -57,14 +57,14 @@ def read_processing_file(file: Path, task: Task | None) -> ProcessingSteps:
 
 def read_hugging_face_steps(folder: Path, task: Task, session: Session, labels: Sequence[str]) -> ProcessingSteps:
     """What the files of a Hugging Face model say of the task."""
-    prepare: ProcessingSteps | None = {"kind": task}
+    preprocess: ProcessingSteps | None = {"kind": task}
     if task == "image":
-        prepare = read_image_steps(folder)
+        preprocess = read_image_steps(folder)
     elif task == "text":
-        prepare = read_text_steps(folder)
+        preprocess = read_text_steps(folder)
     elif task == "tensor":
-        prepare = None
-    return {"prepare": prepare, "finish": infer_finish_steps(folder, task, session.outputs, labels)}
+        preprocess = None
+    return {"prepare": preprocess, "finish": infer_postprocessing_steps(folder, task, session.outputs, labels)}
 
 
 def read_image_steps(folder: Path) -> ProcessingSteps:
@@ -121,7 +121,7 @@ def read_text_steps(folder: Path) -> ProcessingSteps:
     return {"kind": "text"}
 
 
-def infer_finish_steps(
+def infer_postprocessing_steps(
     folder: Path, task: Task, outputs: Sequence[TensorSpec], labels: Sequence[str]
 ) -> ProcessingSteps | None:
     """The finish that the outputs speak of: vectors of a text, or scores by class; None when they speak of neither."""
@@ -184,15 +184,16 @@ def read_labels(folder: Path) -> tuple[str, ...]:
 
 def complete_steps(steps: ProcessingSteps, session: Session) -> ProcessingSteps:
     """The steps with what the graph says where they say nothing: its first input and output, an image's shape."""
-    prepare, end = steps.get("prepare"), steps.get("finish")
-    if prepare is not None and prepare.get("kind") in {"image", "tabular"}:
-        prepare.setdefault("input", session.inputs[0].name)
-    if prepare is not None and prepare.get("kind") == "image":
-        shape = next((spec.shape for spec in session.inputs if spec.name == prepare["input"]), ())
-        prepare = infer_image_steps(shape, has_size=bool({"resize", "shortest", "crop"} & set(prepare))) | prepare
-    if end is not None:
-        end.setdefault("output", session.outputs[0].name)
-    return {"prepare": prepare, "finish": end}
+    preprocess, postprocess = steps.get("prepare"), steps.get("finish")
+    if preprocess is not None and preprocess.get("kind") in {"image", "tabular"}:
+        preprocess.setdefault("input", session.inputs[0].name)
+    if preprocess is not None and preprocess.get("kind") == "image":
+        shape = next((spec.shape for spec in session.inputs if spec.name == preprocess["input"]), ())
+        has_size = bool({"resize", "shortest", "crop"} & set(preprocess))
+        preprocess = infer_image_steps(shape, has_size=has_size) | preprocess
+    if postprocess is not None:
+        postprocess.setdefault("output", session.outputs[0].name)
+    return {"prepare": preprocess, "finish": postprocess}
 
 
 def infer_image_steps(shape: Sequence[int | str], *, has_size: bool) -> ProcessingSteps:

@@ -21,8 +21,7 @@ from pilotlight.cli.console import (
 from pilotlight.contracts.names import CANDIDATE, CHAMPION, ModelReference, check_alias, check_name
 from pilotlight.errors import InvalidInputError
 from pilotlight.gate.evaluation import QualityGate
-from pilotlight.gate.promotion import GateOverride, PromotionResult
-from pilotlight.gate.promotion import promote_version as through
+from pilotlight.gate.promotion import GateOverride, PromotionResult, promote_version
 from pilotlight.gate.verdict import Verdict
 from pilotlight.registry.approval import rollback_alias
 from pilotlight.registry.kms import KmsSigner
@@ -62,7 +61,7 @@ def promote(
         outcome = PromotionResult(gate.evaluate(name, version, check_alias(alias), actor=actor), None)
     else:
         forced = GateOverride(actor, why) if force else None
-        outcome = through(gate, name, version, check_alias(alias), actor=actor, override=forced, signer=signer)
+        outcome = promote_version(gate, name, version, check_alias(alias), actor=actor, override=forced, signer=signer)
     if json:
         print_json({"verdict": outcome.verdict, "moved": outcome.alias_document})
     else:

@@ -168,10 +168,10 @@ def add_processing_steps(
     elif (task or draft.task) in {"image", "text"}:
         task = task or draft.task
         steps = processing.read_hugging_face_steps(folder, task, session, draft.labels)
-    elif task == "tabular" and draft.prepare is None:
+    elif task == "tabular" and draft.preprocess is None:
         raise InvalidInputError("--task tabular needs --processing FILE, which tells of the columns.")
     elif task == "tensor":
-        return msgspec.structs.replace(draft, task=task, prepare=None, finish=None)
+        return msgspec.structs.replace(draft, task=task, preprocess=None, postprocess=None)
     else:
         return draft
     steps = processing.complete_steps(steps, session)
@@ -184,16 +184,16 @@ def add_processing_steps(
 
 def read_processing_assets(draft: ManifestDraft, folder: Path) -> dict[str, FileContent]:
     """The files that the steps need, from beside the graph, opened once as a handler will open them."""
-    if not isinstance(draft.prepare, TextPreprocessing):
+    if not isinstance(draft.preprocess, TextPreprocessing):
         return {}
     from pilotlight.processing import text
 
-    content = read_file(folder / draft.prepare.tokenizer)
+    content = read_file(folder / draft.preprocess.tokenizer)
     try:
-        text.load_tokenizer(content, draft.prepare, text.get_fixed_length(draft))
+        text.load_tokenizer(content, draft.preprocess, text.get_fixed_length(draft))
     except ModelRefusedError as exc:
         raise InvalidInputError(f"{folder} cannot be published as text: {exc}") from exc
-    return {draft.prepare.tokenizer: content}
+    return {draft.preprocess.tokenizer: content}
 
 
 def read_file(path: Path) -> bytes:

@@ -8,7 +8,7 @@ This module depends on no store, no runtime and no protocol.
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from pilotlight.contracts.capture_policy import CapturePolicy
 from pilotlight.contracts.names import Name, Version
@@ -143,8 +143,9 @@ class ManifestDraft(Struct, frozen=True, kw_only=True):
     task: Task = "tensor"
     inputs: tuple[TensorSpec, ...]  # may be empty: a graph of constants has an answer too
     outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1)]
-    prepare: Preprocessing | None = None  # before the graph; without it, callers send the graph's own tensors
-    finish: Postprocessing | None = None  # after the graph; without it, callers get the graph's own tensors
+    # Steps before and after the graph, with older names in JSON; without them, callers use the graph's own tensors.
+    preprocess: Preprocessing | None = field(name="prepare", default=None)
+    postprocess: Postprocessing | None = field(name="finish", default=None)
     labels: tuple[str, ...] = ()
     variants: Annotated[dict[Precision, Variant], Meta(min_length=1)]
     serve: Precision
@@ -168,12 +169,14 @@ class ManifestDraft(Struct, frozen=True, kw_only=True):
     @property
     def maskable_fields(self) -> frozenset[str]:
         """The names that a policy may mask: what callers send and receive, and the graph's own."""
-        columns = (
-            [column.name for column in self.prepare.columns] if isinstance(self.prepare, TablePreprocessing) else []
-        )
-        input_names = [self.prepare.name] if self.prepare is not None else []
-        return frozenset([*columns, *input_names, *(self.finish.output_names if self.finish is not None else ()),
-                          *(spec.name for spec in (*self.inputs, *self.outputs))])  # fmt: skip
+        names = {spec.name for spec in (*self.inputs, *self.outputs)}
+        if self.preprocess is not None:
+            names.add(self.preprocess.name)
+        if isinstance(self.preprocess, TablePreprocessing):
+            names.update(column.name for column in self.preprocess.columns)
+        if self.postprocess is not None:
+            names.update(self.postprocess.output_names)
+        return frozenset(names)
 
 
 class Manifest(ManifestDraft, frozen=True, kw_only=True):
@@ -192,7 +195,7 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
             raise ValueError(f"serves {self.serve!r}, but its variants are {sorted(self.variants)}")
         variant_paths = {path for variant in self.variants.values() for path in variant.paths}
         named_paths = variant_paths | ({self.report, self.golden, self.tokenizer, self.profile} - {None})
-        named_paths |= {self.prepare.tokenizer} if isinstance(self.prepare, TextPreprocessing) else set()
+        named_paths |= {self.preprocess.tokenizer} if isinstance(self.preprocess, TextPreprocessing) else set()
         if named_paths - listed_paths:
             raise ValueError(f"names {sorted(map(str, named_paths - listed_paths))}, which are not among its files")
         self._check_steps()
@@ -206,29 +209,29 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
     def _check_steps(self) -> None:
         """Check that the steps match the task and the graph's signature."""
         inputs, outputs = ([spec.name for spec in specs] for specs in (self.inputs, self.outputs))
-        kind = "tensor" if self.prepare is None else self.prepare.__struct_config__.tag
+        kind = "tensor" if self.preprocess is None else self.preprocess.__struct_config__.tag
         if kind != self.task:
             raise ValueError(f"prepares {kind!r}, but its task is {self.task!r}")
-        if isinstance(self.prepare, ImagePreprocessing | TablePreprocessing) and self.prepare.input not in inputs:
-            raise ValueError(f"prepares the input {self.prepare.input!r}, but the graph has {inputs}")
-        if self.finish is None:
+        if isinstance(self.preprocess, ImagePreprocessing | TablePreprocessing) and self.preprocess.input not in inputs:
+            raise ValueError(f"prepares the input {self.preprocess.input!r}, but the graph has {inputs}")
+        if self.postprocess is None:
             return
-        if self.finish.output not in outputs:
-            raise ValueError(f"finishes the output {self.finish.output!r}, but the graph has {outputs}")
-        self._check_labels(self.finish)
-        if set(self.finish.output_names) & set(outputs):
+        if self.postprocess.output not in outputs:
+            raise ValueError(f"finishes the output {self.postprocess.output!r}, but the graph has {outputs}")
+        self._check_labels(self.postprocess)
+        if set(self.postprocess.output_names) & set(outputs):
             raise ValueError(
-                f"gives outputs {list(self.finish.output_names)}, some named as the graph's {outputs}; rename"
+                f"gives outputs {list(self.postprocess.output_names)}, some named as the graph's {outputs}; rename"
             )
 
-    def _check_labels(self, finish: Postprocessing) -> None:
+    def _check_labels(self, postprocess: Postprocessing) -> None:
         """Check that there are as many labels as classes, if their number is fixed; one score may have two labels."""
-        classes = next(spec.shape for spec in self.outputs if spec.name == finish.output)[-1:]
+        classes = next(spec.shape for spec in self.outputs if spec.name == postprocess.output)[-1:]
         labels = len(self.labels)
-        if not isinstance(finish, ClassificationPostprocessing) or not labels or (classes == (1,) and labels == 2):
+        if not isinstance(postprocess, ClassificationPostprocessing) or not labels or (classes == (1,) and labels == 2):
             return
         if classes and isinstance(classes[0], int) and classes[0] != labels:
-            raise ValueError(f"has {labels} labels, but the graph's {finish.output!r} has {classes[0]} classes")
+            raise ValueError(f"has {labels} labels, but the graph's {postprocess.output!r} has {classes[0]} classes")
 
     def get_file(self, path: str) -> ManifestFile:
         """Return the record of the file at `path`; `InvalidInputError` if the manifest lists none."""
@@ -261,4 +264,4 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
     @property
     def asset_files(self) -> tuple[ManifestFile, ...]:
         """The files that serving needs besides the graph."""
-        return (self.get_file(self.prepare.tokenizer),) if isinstance(self.prepare, TextPreprocessing) else ()
+        return (self.get_file(self.preprocess.tokenizer),) if isinstance(self.preprocess, TextPreprocessing) else ()

@@ -1,7 +1,7 @@
 """The steps between a request's tensors and the graph that the manifest configures: one noun per module.
 
-    prepare: image, text, tabular, or the graph's own tensors      before the graph
-    finish:  classification, regression, embedding, or nothing     after it
+    preprocess:  image, text, tabular, or the graph's own tensors      before the graph
+    postprocess: classification, regression, embedding, or nothing     after it
 
 They depend on manifests and arrays, not on protocols. Pillow (30 ms) and tokenizers (20 ms) are imported when the first
 version needs them.
@@ -31,7 +31,7 @@ def preprocess_inputs(
 
     The protocol checks the datatypes, since they decide how bytes become arrays.
     """
-    steps = manifest.prepare
+    steps = manifest.preprocess
     if steps is None:
         return tensor.check_feeds(manifest, tensors)
     signature = get_call_signature(manifest, tensors)
@@ -58,17 +58,17 @@ def get_call_signature(manifest: Manifest, tensors: Mapping[str, Array]) -> Call
 
 def select_graph_outputs(manifest: Manifest, requested_outputs: Sequence[str]) -> list[str]:
     """List the graph's outputs from which the requested ones are computed."""
-    finish = manifest.finish
-    if finish is None:
+    steps = manifest.postprocess
+    if steps is None:
         return list(dict.fromkeys(requested_outputs))
-    return list(dict.fromkeys(finish.output if name in finish.output_names else name for name in requested_outputs))
+    return list(dict.fromkeys(steps.output if name in steps.output_names else name for name in requested_outputs))
 
 
 def postprocess_outputs(
     manifest: Manifest, results: Mapping[str, Array], feeds: Mapping[str, Array], requested_outputs: Sequence[str]
 ) -> Mapping[str, Array]:
-    """Return the outputs by name: the graph's own, and those that `finish` computes from them."""
-    steps = manifest.finish
+    """Return the outputs by name: the graph's own, and those that `postprocess` computes from them."""
+    steps = manifest.postprocess
     if steps is None or not set(requested_outputs) & set(steps.output_names):
         return results
     graph_output = results[steps.output]

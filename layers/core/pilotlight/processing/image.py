@@ -11,8 +11,7 @@ import struct
 from collections.abc import Mapping
 
 import numpy as np
-from PIL import Image as Pillow
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import ImagePreprocessing
@@ -20,7 +19,7 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.processing.tensor import flatten_column
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
-Pillow.MAX_IMAGE_PIXELS = None  # it warns at one number and raises at another; `open_images` checks the manifest's
+Image.MAX_IMAGE_PIXELS = None  # it warns at one number and raises at another; `open_images` checks the manifest's
 FORMATS = ("PNG", "JPEG")  # no other decoder of Pillow reads a caller's bytes
 FILE_SIGNATURES = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}
 # What Pillow raises on broken files. None of it is documented: found by flipping and cutting bytes.
@@ -58,7 +57,7 @@ def build_image_feeds(steps: ImagePreprocessing, manifest: Manifest, tensor: Arr
     return {steps.input: np.ascontiguousarray(batch, dtype)}
 
 
-def open_images(steps: ImagePreprocessing, elements: Array) -> list[Pillow.Image]:
+def open_images(steps: ImagePreprocessing, elements: Array) -> list[Image.Image]:
     """Open the images and read their headers without decoding; refuse them if they are too large together."""
     pictures = [read_image_header(decode_file_bytes(element, place), place) for place, element in enumerate(elements)]
     pixels = sum(picture.width * picture.height for picture in pictures)
@@ -82,12 +81,12 @@ def decode_file_bytes(element: bytes | str, index: int) -> bytes:
         raise build_image_error(index, f"is not base64, which JSON needs for bytes: {exc}") from exc
 
 
-def read_image_header(file: bytes, index: int) -> Pillow.Image:
+def read_image_header(file: bytes, index: int) -> Image.Image:
     """Open an image and read its header, which has the size and the mode."""
     if not file.startswith(tuple(FILE_SIGNATURES.values())):
         raise build_image_error(index, f"is neither PNG nor JPEG: its {len(file)} bytes start with {file[:8]!r}")
     try:
-        picture = Pillow.open(io.BytesIO(file), formats=FORMATS)
+        picture = Image.open(io.BytesIO(file), formats=FORMATS)
     except PILLOW_ERRORS as exc:
         raise build_image_error(index, f"cannot be read: {exc}") from exc
     frames = getattr(picture, "n_frames", 1) if picture.format == "PNG" else 1  # a phone's JPEG may have two images
@@ -96,34 +95,34 @@ def read_image_header(file: bytes, index: int) -> Pillow.Image:
     return picture
 
 
-def transform_image(steps: ImagePreprocessing, picture: Pillow.Image, index: int) -> Array:
+def transform_image(steps: ImagePreprocessing, picture: Image.Image, index: int) -> Array:
     """Decode, rotate, convert, resize and crop an image by the steps: uint8, (height, width, channels)."""
     try:
         ImageOps.exif_transpose(picture, in_place=True)
         coloured = convert_colours(steps, picture)
     except PILLOW_ERRORS as exc:
         raise build_image_error(index, f"is damaged: {exc}") from exc
-    sized = coloured.resize(compute_resized_size(steps, coloured, index), Pillow.Resampling[steps.filter.upper()])
+    sized = coloured.resize(compute_resized_size(steps, coloured, index), Image.Resampling[steps.filter.upper()])
     pixels = np.asarray(crop_centre(steps, sized))
     if steps.colour == "BGR":
         pixels = pixels[..., ::-1]
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def convert_colours(steps: ImagePreprocessing, picture: Pillow.Image) -> Pillow.Image:
+def convert_colours(steps: ImagePreprocessing, picture: Image.Image) -> Image.Image:
     """Convert any mode of PNG and JPEG to RGB or grey; 16 bits become their upper 8, transparency is laid over grey."""
     if picture.mode.startswith("I"):
-        picture = Pillow.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         if steps.background is not None:
-            ground = Pillow.new("RGBA", picture.size, (*[steps.background] * 3, 255))
-            picture = Pillow.alpha_composite(ground, picture)
+            ground = Image.new("RGBA", picture.size, (*[steps.background] * 3, 255))
+            picture = Image.alpha_composite(ground, picture)
     mode = "L" if steps.colour == "L" else "RGB"
     return picture if picture.mode == mode else picture.convert(mode)  # convert would copy it
 
 
-def compute_resized_size(steps: ImagePreprocessing, picture: Pillow.Image, index: int) -> tuple[int, int]:
+def compute_resized_size(steps: ImagePreprocessing, picture: Image.Image, index: int) -> tuple[int, int]:
     """Compute (width, height) after resizing; refuse a thin strip that would grow beyond the limit."""
     if steps.resize is not None:
         return steps.resize[1], steps.resize[0]
@@ -139,7 +138,7 @@ def compute_resized_size(steps: ImagePreprocessing, picture: Pillow.Image, index
     return (steps.shortest, longer) if picture.width <= picture.height else (longer, steps.shortest)
 
 
-def crop_centre(steps: ImagePreprocessing, picture: Pillow.Image) -> Pillow.Image:
+def crop_centre(steps: ImagePreprocessing, picture: Image.Image) -> Image.Image:
     """Crop the centre, black where the crop exceeds the image."""
     if steps.crop is None:
         return picture

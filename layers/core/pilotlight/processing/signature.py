@@ -79,7 +79,7 @@ def list_signatures(manifest: Manifest) -> tuple[CallSignature, ...]:
     """List all signatures of the model: the one that metadata shows first, the graph's own last."""
     graph_inputs = tuple(SignatureInput(spec, frozenset({spec.datatype})) for spec in manifest.inputs)
     graph_outputs, (default_outputs, extra_outputs) = manifest.outputs, list_postprocessed_outputs(manifest)
-    if manifest.prepare is None:
+    if manifest.preprocess is None:
         return (
             CallSignature(
                 graph_inputs, default_outputs or graph_outputs, (*extra_outputs, *graph_outputs), is_raw=True
@@ -87,7 +87,7 @@ def list_signatures(manifest: Manifest) -> tuple[CallSignature, ...]:
         )
     prepared_signatures = (
         CallSignature(inputs, default_outputs or graph_outputs, (*extra_outputs, *graph_outputs))
-        for inputs in list_input_sets(manifest.prepare)
+        for inputs in list_input_sets(manifest.preprocess)
     )
     return (
         *prepared_signatures,
@@ -131,18 +131,19 @@ def build_table_input(table: TablePreprocessing) -> SignatureInput:
 
 
 def list_postprocessed_outputs(manifest: Manifest) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """List the outputs that `finish` returns by default, and those on request; empty if there is no `finish`."""
-    finish = manifest.finish
-    if finish is None:
+    """List the outputs that `postprocess` returns by default, and those on request; both are empty without it."""
+    postprocess = manifest.postprocess
+    if postprocess is None:
         return (), ()
-    shape = next(spec.shape for spec in manifest.outputs if spec.name == finish.output)
-    if isinstance(finish, ClassificationPostprocessing):
-        best = shape[:-1] if finish.top == 1 else (*shape[:-1], finish.top)
-        label, probability = TensorSpec(finish.label, "BYTES", best), TensorSpec(finish.probability, "FP32", best)
+    shape = next(spec.shape for spec in manifest.outputs if spec.name == postprocess.output)
+    if isinstance(postprocess, ClassificationPostprocessing):
+        best = shape[:-1] if postprocess.top == 1 else (*shape[:-1], postprocess.top)
+        label = TensorSpec(postprocess.label, "BYTES", best)
+        probability = TensorSpec(postprocess.probability, "FP32", best)
         every = (*shape[:-1], len(manifest.labels) or shape[-1])
-        return (label, probability), (TensorSpec(finish.probabilities, "FP32", every),)
-    if isinstance(finish, EmbeddingPostprocessing) and len(shape) == 3:
+        return (label, probability), (TensorSpec(postprocess.probabilities, "FP32", every),)
+    if isinstance(postprocess, EmbeddingPostprocessing) and len(shape) == 3:
         shape = (shape[0], shape[2])
-    elif isinstance(finish, RegressionPostprocessing) and shape[1:] == (1,):
+    elif isinstance(postprocess, RegressionPostprocessing) and shape[1:] == (1,):
         shape = shape[:1]
-    return (TensorSpec(finish.name, "FP32", shape),), ()
+    return (TensorSpec(postprocess.name, "FP32", shape),), ()

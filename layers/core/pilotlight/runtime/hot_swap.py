@@ -1,7 +1,7 @@
-"""The verified hot swap: beside the requests an alias is read again, and its next version proves itself.
+"""The verified hot swap: in the background, read an alias again, then open and verify its next version.
 
-It runs in a thread that the machine may freeze at any point, so nothing waits for it to be right: what it does becomes
-visible by one assignment, and only if the alias still says then what it said when the thread began (decision 0019).
+It runs in a thread that Lambda may freeze at any point, so no correctness depends on its progress: its result becomes
+visible by one assignment, and only if the alias still has the document that the thread read (decision 0019).
 """
 
 import logging
@@ -23,41 +23,41 @@ from pilotlight.runtime.single_flight import SingleFlight
 from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.runtime")
-STALE_FACTOR = 6.0  # multiples of the time to live; an alias older than this is re-read while its request waits
+STALE_FACTOR = 6.0  # multiples of the maximum age; a request waits while an older alias is read again
 STALE_WAIT_SECONDS = (
-    5.0  # s that such a request waits, enough for some 200 MB on Lambda; then it is answered by what serves
+    5.0  # s that such a request waits, enough for about 200 MB on Lambda; then the active version answers
 )
 
 
 class HotSwap:
-    """Knows which version serves under each alias, and brings in the version that the alias points to next."""
+    """The active version of each alias, and the replacement of it when the alias moves."""
 
     def __init__(self, loader: ModelLoader, alias_cache: AliasCache) -> None:
         self._loader = loader
         self._model_cache = loader.model_cache
         self._alias_cache = alias_cache
-        self._active_versions: dict[AliasKey, int] = {}  # the version that serves; set by requests and swaps
+        self._active_versions: dict[AliasKey, int] = {}  # set by requests and swaps
         self._refreshes: SingleFlight[AliasKey, None] = SingleFlight(self._refresh)
         self._side_loads: SingleFlight[tuple[VersionKey, VersionKey], None] = SingleFlight(self._open_beside)
 
     def get_active_version(self, key: AliasKey) -> int | None:
-        """Return the version that serves under the alias, None before the first one is open."""
+        """Return the version that serves under the alias; None before the first one is open."""
         return self._active_versions.get(key)
 
     def set_active_version(self, key: AliasKey, version: int) -> None:
-        """Let an open version serve under the alias from now on."""
+        """Make an open version the one that serves under the alias."""
         self._active_versions[key] = version
 
     def get_active_model(self, key: AliasKey) -> LoadedModel | None:
-        """Return the model that serves under the alias, None where it is not open."""
+        """Return the model that serves under the alias; None if it is not open."""
         version = self._active_versions.get(key)
         return self._model_cache.get((key[0], version)) if version is not None else None
 
     def refresh_if_stale(self, key: AliasKey, deadline: float) -> None:
-        """Read an alias that is not known; in the background, read one that is stale again and swap in its version.
+        """Read an unknown alias; read a stale one again in the background and swap in its version.
 
-        A request waits for the refresh of a very old alias, since an environment that was frozen for an hour has had
-        no time for it: `STALE_WAIT_SECONDS` at most, and then the version that serves answers.
+        A request waits for the refresh of a very old alias, since an environment that was frozen for an hour had no
+        time for it: at most `STALE_WAIT_SECONDS`, after which the active version answers.
         """
         age, max_age = self._alias_cache.get_age(key), self._alias_cache.max_age_seconds
         if age is None:
@@ -68,14 +68,14 @@ class HotSwap:
                 refresh.wait_until(min(deadline, time.monotonic() + STALE_WAIT_SECONDS))
 
     def wait_for_swap(self, key: AliasKey, deadline: float) -> LoadedModel | None:
-        """Wait for a refresh of the alias that is running until `deadline`; return the model that serves after it."""
+        """Wait until `deadline` for a running refresh of the alias; return the model that serves after it."""
         refresh = self._refreshes.find_running(key)
         return self.get_active_model(key) if refresh is not None and refresh.wait_until(deadline) else None
 
     def load_beside(self, key: VersionKey, active: VersionKey) -> LoadedModel | None:
-        """Return a version that is open and verified, None while it is being opened beside the active one.
+        """Return a version once it is open and verified; None while it is being opened beside the active one.
 
-        `ModelRefusedError` when it cannot be, or does not fit into memory beside the active one.
+        Raises `ModelRefusedError` if it cannot be opened, or does not fit into memory beside the active one.
         """
         model = self._model_cache.get(key)
         if model is not None and self._loader.is_verified(key):
@@ -86,18 +86,18 @@ class HotSwap:
         return None
 
     def wait_for_background(self, deadline: float) -> None:
-        """Wait until no alias is being read and no version opened beside requests, at most until `deadline`."""
+        """Wait until no alias is being read and no version is being opened, at most until `deadline`."""
         self._refreshes.wait_for_all(deadline)
         self._side_loads.wait_for_all(deadline)
 
     def _refresh(self, key: AliasKey) -> None:
-        """Read the alias; when it has moved, open, verify and swap in its version. Never raises."""
+        """Read the alias; if it has moved, open, verify and swap in its version. Never raises."""
         try:
             self._refresh_alias(key)
         except PilotlightError as exc:
             LOG.warning("%s@%s keeps version %s: %s", *key, self._active_versions.get(key), exc)
             count("SwapFailed", model=key[0])
-        except Exception:  # the last resort: no caller reads this thread's result, so a bug of ours must reach the log
+        except Exception:  # the last resort: no caller reads this thread's result, so a bug must reach the log
             LOG.exception("%s@%s keeps version %s", *key, self._active_versions.get(key))
 
     def _refresh_alias(self, key: AliasKey) -> None:
@@ -111,7 +111,7 @@ class HotSwap:
         self._activate(key, cached, active)
 
     def _open_beside(self, keys: tuple[VersionKey, VersionKey]) -> None:
-        """Open and verify the first version beside the second, which serves, and never in its place."""
+        """Open and verify the first version without closing the second, which is active."""
         key, active = keys
         manifest = self._loader.get_manifest(key)
         if not self._model_cache.can_fit_beside(manifest, active):
@@ -122,7 +122,7 @@ class HotSwap:
         self._loader.mark_verified(key)
 
     def _load_and_verify(self, manifest: Manifest) -> None:
-        """Open a version and replay its golden requests; one that fails is closed, and not opened again for a while."""
+        """Open a version and replay its golden requests; on failure, close it and refuse it for `REFUSED_SECONDS`."""
         key = manifest.name, manifest.version
         load = self._loader.start_load(key)
         load.wait_until(inf)
@@ -134,7 +134,7 @@ class HotSwap:
             raise
 
     def _free_memory(self, manifest: Manifest, active: VersionKey) -> None:
-        """Close the version that serves where memory does not hold both, once the next one's bytes are known good."""
+        """If memory cannot hold both versions, check the next one's stored files and close the active one."""
         key = manifest.name, manifest.version
         self._model_cache.check_fits(manifest)
         if self._model_cache.get(key) is not None or self._model_cache.can_fit_beside(manifest, active):
@@ -148,7 +148,7 @@ class HotSwap:
         self._model_cache.evict(active)
 
     def _activate(self, key: AliasKey, refreshed: CachedAlias, active: int) -> None:
-        """The swap itself, unless the alias has moved on meanwhile: then the look that saw that decides."""
+        """Swap the active version, unless the alias has moved meanwhile: then the refresh that saw that decides."""
         cached = self._alias_cache.get_cached(key)
         if cached is None or cached.e_tag != refreshed.e_tag:
             return
@@ -159,7 +159,7 @@ class HotSwap:
 
 
 def verify_golden_requests(store: ObjectStore, manifest: Manifest, session: Session) -> None:
-    """Replay the version's golden requests, where it has some; `ModelRefusedError` when an answer differs."""
+    """Replay the version's golden requests, if it has any; `ModelRefusedError` if an answer differs."""
     if manifest.golden is None:
         return
     with open_model_files(store, manifest, manifest.get_file(manifest.golden)) as path:
@@ -171,7 +171,7 @@ def verify_golden_requests(store: ObjectStore, manifest: Manifest, session: Sess
 
 
 def check_stored_files(store: ObjectStore, manifest: Manifest) -> None:
-    """Read what would be opened through without keeping it; `ModelRefusedError` when it is not what was promised."""
+    """Read the served files without storing them; `ModelRefusedError` if they differ from the manifest."""
     for file in manifest.get_serving_files(RUNTIME):
         if mismatch := find_mismatch(store, manifest, file):
             raise build_refused_error(manifest, file, mismatch)

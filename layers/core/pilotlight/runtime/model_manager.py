@@ -1,7 +1,7 @@
-"""The models of a store as requests see them: which open model answers for a reference.
+"""The models of a store as requests use them: find or open the model for a reference.
 
-Aliases are followed, versions loaded on demand, refused ones passed over. It knows references and which part of the
-runtime answers for them, not the protocol that asks. What it stands on:
+Aliases are followed, versions are loaded on demand, and refused ones are skipped. This module depends on references
+and on the other parts of the runtime, not on the protocol of a request. Its dependencies:
 
     model_manager -> hot_swap -> model_loader -> model_cache
                               -> alias_cache
@@ -28,7 +28,7 @@ from pilotlight.storage.object_store import ObjectStore
 
 
 class ModelManager:
-    """The models of a store as one environment serves them. Requests come one at a time; loads run beside them."""
+    """The models of a store in one environment. Requests come one at a time; loads run in the background."""
 
     def __init__(
         self,
@@ -42,13 +42,13 @@ class ModelManager:
         self.registry = registry
         self.model_cache = model_cache
         self._alias_cache = AliasCache(registry, alias_seconds, clock)
-        # A version that is named is looked at as often as an alias, so that both changes are noticed equally soon.
+        # A named version is checked as often as an alias, so that changes of both are noticed equally soon.
         self._loader = ModelLoader(registry, model_cache, memory_mb=memory_mb, check_seconds=alias_seconds, clock=clock)
         self._hot_swap = HotSwap(self._loader, self._alias_cache)
 
     @classmethod
     def from_settings(cls, settings: Settings, store: ObjectStore) -> "ModelManager":
-        """The models of a store as a function with these settings serves them, with nothing loaded yet."""
+        """Create the manager of a function with these settings, with no model loaded yet."""
         public_key = PublicKey.parse(settings.signing_key) if settings.signing_key else None
         model_cache = ModelCache(settings.model_memory_budget)
         return cls(
@@ -57,11 +57,11 @@ class ModelManager:
 
     @property
     def wait_count(self) -> int:
-        """How often a request has waited for a model to be opened."""
+        """The number of times that a request has waited for a model to be opened."""
         return self._loader.wait_count
 
     def resolve_manifest(self, reference: ModelReference) -> Manifest:
-        """What the store says of the version that is meant, without loading it; `NotFoundError` if there is none."""
+        """Return the manifest of the reference's version, without loading the model; `NotFoundError` if none exists."""
         version = reference.version
         if version is None:
             key = reference.name, reference.alias
@@ -72,11 +72,11 @@ class ModelManager:
         return self._loader.get_manifest((reference.name, version))
 
     def get_model(self, reference: ModelReference, deadline: float = inf) -> LoadedModel:
-        """The open model that answers for the reference; `deadline` is until when to wait, on time.monotonic's clock.
+        """Return the open model for the reference; wait for it until `deadline`, on time.monotonic's clock.
 
-        A version that is named is served or refused with `ModelRefusedError`. Behind an alias, the version that serves
-        answers until the next one has proved itself; where none does yet, a version that cannot be opened is passed
-        over for the one that the alias pointed to before. `LoadingError` when the time does not suffice.
+        A named version is served, or refused with `ModelRefusedError`. Behind an alias, the active version serves until
+        the next one is verified; if none is active yet and the version cannot be opened, the one that the alias pointed
+        to before is used instead. Raises `LoadingError` if there is not enough time.
         """
         if reference.version is not None:
             self._loader.schedule_deletion_check((reference.name, reference.version))
@@ -88,16 +88,16 @@ class ModelManager:
         return model if model is not None else self._load_first(key, deadline)
 
     def load_in_background(self, reference: ModelReference) -> None:
-        """Open this one beside what the caller does next; if it fails, the request that needs it asks again."""
+        """Open this model in the background; if that fails, the request that needs the model tries again."""
 
         def open_it() -> None:
-            with suppress(PilotlightError):  # a refusal is remembered, and raised to the request that asks
+            with suppress(PilotlightError):  # a refusal is kept, and raised to the request that needs the model
                 self.get_model(reference)
 
         Thread(target=open_it, name="anticipate", daemon=True).start()
 
     def get_alias_document(self, reference: ModelReference) -> AliasDocument | None:
-        """What the alias says, as last read; None where a version is named, or nothing is known of the alias yet."""
+        """Return the alias document as last read; None if a version is named or the alias was not read yet."""
         cached = self._alias_cache.get_cached((reference.name, reference.alias)) if reference.version is None else None
         return cached.document if cached is not None else None
 
@@ -106,25 +106,25 @@ class ModelManager:
         return self._hot_swap.load_beside(key, active)
 
     def reconnect(self, store: ObjectStore) -> None:
-        """Read on through another connection to the store, and look at every alias again before it is believed."""
+        """Replace the connection to the store, and read every alias again before its next use."""
         self.registry.store = store
         self._alias_cache.expire_all()
 
     def wait_for_background(self, seconds: float = 60.0) -> None:
-        """Wait until nothing is being read or opened beside the requests, so many seconds at most."""
+        """Wait until nothing is being read or opened in the background, at most `seconds`."""
         deadline = time.monotonic() + seconds
         self._hot_swap.wait_for_background(deadline)
         self._loader.wait_for_background(deadline)
 
     def _raise_if_suspended(self, reference: ModelReference) -> None:
-        """`SuspendedError` for an alias that was taken out of service, as last read."""
+        """Raise `SuspendedError` if the alias, as last read, was taken out of service."""
         cached = self._alias_cache.get_cached((reference.name, reference.alias))
         if cached is not None and cached.document.suspended is not None:
             raise build_suspended_error(reference, cached.document)
 
     def _load_first(self, key: AliasKey, deadline: float) -> LoadedModel:
-        """Open a version for an alias that has none open: cold, or its model had to make room for another."""
-        # A swap that is running may be opening the next version, in the only room that there is.
+        """Open a version for an alias without an open one: after a cold start, or after its model was evicted."""
+        # A running swap may be opening the next version, and hold all the memory for models.
         model = self._hot_swap.wait_for_swap(key, deadline)
         if model is not None:
             return model
@@ -142,14 +142,14 @@ class ModelManager:
         raise failures[0]
 
     def _list_candidates(self, key: AliasKey) -> Iterator[int]:
-        """The versions that may answer for an alias: the one that has proved itself, the right one, the one before."""
+        """List the versions that may serve for an alias: the active one, the one it points to, the previous one."""
         document = self._alias_cache.get_or_read(key).document
         active = self._hot_swap.get_active_version(key)
         yield from dict.fromkeys(v for v in (active, document.version, document.previous) if v is not None)
 
 
 def build_suspended_error(reference: ModelReference, document: AliasDocument) -> SuspendedError:
-    """The error for an alias that was taken out of service: since when, why, and what works instead; not by whom."""
+    """Build the error for a suspended alias: since when, why, and what works instead, but not who suspended it."""
     suspension = document.suspended
     reason = f"since {suspension.at[:19]}Z: {suspension.reason}" if suspension is not None else "for now"
     return SuspendedError(

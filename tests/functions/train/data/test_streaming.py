@@ -329,8 +329,8 @@ def test_command_trains_over_shards_in_the_store(tmp_path: Path, capsys: pytest.
     assert out == "tiny:1\n"
     assert "left out of 310 rows: 0 with missing values, duplicates were not looked for" in err
     manifest = Registry(open_store(str(tmp_path))).load_manifest("tiny", 1)
-    assert isinstance(manifest.prepare, TablePreprocessing)
-    assert [column.name for column in manifest.prepare.columns] == ["x0", "x1", "x2", "x3"]
+    assert isinstance(manifest.preprocess, TablePreprocessing)
+    assert [column.name for column in manifest.preprocess.columns] == ["x0", "x1", "x2", "x3"]
     assert main(["digits", "--store", str(tmp_path), "--set", *words, "batch_size=full"]) == 2
     assert capsys.readouterr().err.endswith("it must be a number where data.streaming is true.\n")
     assert main(["digits", "--store", str(tmp_path), "--set", *words, "folds=3"]) == 2

@@ -151,8 +151,8 @@ def test_own_table_and_own_model_are_trained_and_published(home: Path, capsys: p
     assert noted["cleaning"]["duplicates"] == 80
     report = json.loads(store.get("models/mine/versions/1/report.json").data)
     assert report["cleaning"] == noted["cleaning"]
-    assert isinstance(manifest.prepare, TablePreprocessing)
-    assert manifest.prepare.columns == (
+    assert isinstance(manifest.preprocess, TablePreprocessing)
+    assert manifest.preprocess.columns == (
         TableColumn(name="a", missing="nan"),
         TableColumn(name="colour", categories=("blue", "red"), encoding="index", missing="blue"),
         TableColumn(name="b", missing="nan"),

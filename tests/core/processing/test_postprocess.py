@@ -25,11 +25,11 @@ MASK = np.array([[1, 1, 0], [1, 1, 1]], np.int64)
 
 
 def finished(
-    finish: Postprocessing, answer: Array, *wanted: str, labels: tuple[str, ...] = (), **feeds: Array
+    postprocess: Postprocessing, answer: Array, *wanted: str, labels: tuple[str, ...] = (), **feeds: Array
 ) -> Mapping[str, Array]:
     shape = ("batch", *answer.shape[1:])
-    manifest = fakes.stepped(None, finish, (fakes.ROW[0], (TensorSpec("y", "FP32", shape),)), labels)
-    names = wanted or finish.output_names
+    manifest = fakes.stepped(None, postprocess, (fakes.ROW[0], (TensorSpec("y", "FP32", shape),)), labels)
+    names = wanted or postprocess.output_names
     assert processing.select_graph_outputs(manifest, names) == ["y"]
     return processing.postprocess_outputs(manifest, {"y": answer}, feeds, names)
 
