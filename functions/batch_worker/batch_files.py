@@ -18,9 +18,9 @@ import msgspec
 from functions.batch_worker.dispatch import Dispatcher
 from functions.batch_worker.events import MapStep
 from functions.batch_worker.file_job import FileJob
+from functions.batch_worker.parquet import convert_table, has_object
 from functions.batch_worker.paths import TABLE_SUFFIX, BatchInput, InboxFile, parse_inbox_uri
 from functions.batch_worker.predictor import Predictor
-from functions.batch_worker.rows import convert_table, has_object
 from functions.batch_worker.usage import BatchUsageLog
 from pilotlight.contracts.batch import BatchManifest, BatchRequest, batch_document_path, utc_now_millis
 from pilotlight.contracts.codec import decode_document, encode_document

@@ -3,13 +3,12 @@
 It reads one object as it was first seen (If-Match), and knows neither models nor results.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from functions.batch_worker import line_reader
 from functions.batch_worker.inputs import ImageInput
 from functions.batch_worker.line_reader import InputItem
 from functions.batch_worker.paths import IMAGE_SUFFIXES, LINE_SUFFIXES, SUFFIXES, InboxFile
-from functions.batch_worker.spans import split_byte_ranges
 from pilotlight.contracts.batch import ByteRange, LineError
 from pilotlight.errors import InvalidInputError
 from pilotlight.storage.download import hash_chunks
@@ -98,3 +97,26 @@ class InputFile:
 
     def _read_blocks(self, start: int, end: int) -> Iterator[bytes]:
         return self._store.iterate_blocks(self._inbox_file.path, start, end, self.e_tag)
+
+
+def split_byte_ranges(blocks: Iterable[bytes], min_bytes: int, *, has_quotes: bool = False) -> Iterator[ByteRange]:
+    """The file's bytes in spans of at least `min_bytes` each but the last, with the number of lines before each.
+
+    A file is cut behind the end of a line that no quotes enclose. A quote in a CSV field is doubled (RFC 4180), so that
+    behind an even number of them a newline ends a row.
+    """
+    start = first = lines = position = quotes = 0
+    for block in blocks:
+        at = 0  # in the block, all before is counted
+        while (cut := block.find(b"\n", max(at, start + min_bytes - position - 1))) >= 0:
+            lines += block.count(b"\n", at, cut + 1)
+            quotes += block.count(b'"', at, cut) if has_quotes else 0
+            at = cut + 1
+            if quotes % 2 == 0:
+                yield ByteRange(start, position + at, first, start, first)
+                start, first = position + at, lines
+        lines += block.count(b"\n", at)
+        quotes += block.count(b'"', at) if has_quotes else 0
+        position += len(block)
+    if position > start:
+        yield ByteRange(start, position, first, start, first)
