@@ -17,7 +17,6 @@ from pilotlight.cli import (
     predict,
     promote,
     publish,
-    redrive,
     retention,
     runs,
     serve,
@@ -50,7 +49,7 @@ VERBS = (
     canary.shadow,
     canary.history,
     drift.drift,
-    redrive.redrive,
+    retention.redrive,
     retention.delete,
     retention.prune,
 )

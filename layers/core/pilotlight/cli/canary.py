@@ -8,15 +8,16 @@ import typer
 from rich.table import Table
 
 from pilotlight.api.schemas.registry import CanaryBody
-from pilotlight.cli.aim import format_alias_traffic, print_alias_traffic
 from pilotlight.cli.console import (
     RESULTS,
     STORE,
     JsonOption,
     ServerOption,
     StoreOption,
+    format_alias_traffic,
     open_client,
     open_registry,
+    print_alias_traffic,
     print_json,
 )
 from pilotlight.contracts.alias import AliasDocument, Canary, TrafficShare

@@ -1,6 +1,7 @@
-"""Where the command writes, results to standard output and the rest to standard error, and the options of all verbs."""
+"""What the verbs share: the consoles they write to, the options they all take, the checkout they work in."""
 
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -10,6 +11,8 @@ from rich.table import Table
 
 from pilotlight.client.auth import Credentials
 from pilotlight.client.client import Client
+from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument
+from pilotlight.errors import InvalidInputError
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import DEFAULT_STORE
 from pilotlight.storage.object_store import open_store
@@ -36,6 +39,7 @@ ServerOption = Annotated[
 RemoteOption = Annotated[bool, typer.Option("--remote", help="Of the server at --url, or of pilotlight serve.")]
 STORE = DEFAULT_STORE
 LOCAL_URL = "http://127.0.0.1:8080"
+TEMPLATE_FILE = "template.yaml"
 
 
 def open_registry(store: str) -> Registry:
@@ -59,3 +63,33 @@ def open_client(url: str) -> Client:
 def print_json(content: Any) -> None:  # noqa: ANN401 - anything that JSON can say
     """One JSON document on standard output, for scripts."""
     typer.echo(msgspec.json.encode(content).decode())
+
+
+def print_alias_traffic(name: str, alias: str, document: AliasDocument, *, json: bool) -> None:
+    """Where the alias's requests go now."""
+    print_json(document) if json else typer.echo(f"{name}@{alias} is {format_alias_traffic(document)}.")
+
+
+def format_alias_traffic(document: AliasDocument) -> str:
+    """Where requests go, in words: `version 3, 10 % of it to 4 (canary), copies of 5 % to 5`."""
+    parts = [f"version {document.version}"]
+    for one in document.shares:
+        kind = " (canary)" if document.canary else ""
+        parts.append(f"{100 * one.weight / TOTAL_WEIGHT:g} % of it to {one.version}{kind}")
+    if document.shadow:
+        parts.append(f"copies of {100 * document.shadow.weight / TOTAL_WEIGHT:g} % to {document.shadow.version}")
+    if document.suspended:
+        parts.append("suspended")
+    return ", ".join(parts)
+
+
+def find_checkout() -> Path:
+    """The checkout around the working folder, else the one that this package is installed from.
+
+    `InvalidInputError` when there is neither.
+    """
+    here = Path.cwd()
+    for candidate in (here, *here.parents, *Path(__file__).resolve().parents):
+        if (candidate / TEMPLATE_FILE).is_file() and (candidate / "functions").is_dir():
+            return candidate
+    raise InvalidInputError(f"No {TEMPLATE_FILE} beside a functions folder in {here} or above; run this in a checkout.")

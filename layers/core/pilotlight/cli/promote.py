@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pilotlight.cli.aim import format_alias_traffic, print_alias_traffic
 from pilotlight.cli.console import (
     ERRORS,
     RESULTS,
@@ -14,8 +13,10 @@ from pilotlight.cli.console import (
     JsonOption,
     ServerOption,
     StoreOption,
+    format_alias_traffic,
     open_client,
     open_registry,
+    print_alias_traffic,
     print_json,
 )
 from pilotlight.contracts.names import CANDIDATE, CHAMPION, ModelReference, check_alias, check_name

@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from pilotlight.cli import card, intake, policy, processing, repository
+from pilotlight.cli import intake, policy, processing, repository
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.cli.source import GraphSource, locate_graph
 from pilotlight.contracts.capture_policy import CaptureExtent
 from pilotlight.contracts.codec import encode_document
-from pilotlight.contracts.manifest import ManifestDraft, Precision, Task, Variant
+from pilotlight.contracts.manifest import ManifestDraft, Precision, Task, TensorSpec, Variant
 from pilotlight.contracts.names import check_name
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError
@@ -28,6 +28,27 @@ from pilotlight.runtime.session import Session, open_session
 
 Quantize = Literal["auto", "int8", "int4", "none"]
 PreparedDraft = tuple[ManifestDraft, dict[str, FileContent], Session]
+
+# What can be written about a graph that is published as it is, without measuring it.
+CARD_TEMPLATE = """\
+# {name}
+
+The ONNX graph `{file}`, opset {opset}, published as it is; it was not trained here. Its weights are served in {serve}.
+
+## Input and output of the graph
+
+|  | tensor | datatype | shape |
+| --- | --- | --- | --- |
+{signature}
+
+## Results
+
+The graph has {size:,.1f} kB. {golden}
+
+## Limitations
+
+- Nothing is known here of how good its answers are: no evaluation data was given.
+"""
 
 
 def publish(
@@ -120,7 +141,29 @@ def build_graph_draft(source: GraphSource, name: str, precision: Precision, fold
         golden=next(iter(golden), None),
         by=getpass.getuser(),
     )
-    return draft, {**files, **golden, "model-card.md": card.format_graph_card(draft, source.graph).encode()}, session
+    return draft, {**files, **golden, "model-card.md": format_graph_card(draft, source.graph).encode()}, session
+
+
+def format_graph_card(draft: ManifestDraft, graph: Path) -> str:
+    """The card as Markdown."""
+    rows = [format_tensor_row("in", spec) for spec in draft.inputs] + [
+        format_tensor_row("out", spec) for spec in draft.outputs
+    ]
+    made_up = "Golden requests, made up within its signature, were recorded and repeated."
+    return CARD_TEMPLATE.format(
+        name=draft.name,
+        file=graph.name,
+        opset=draft.opset or "unknown",
+        serve=draft.serve,
+        signature="\n".join(rows),
+        size=graph.stat().st_size / 1000,
+        golden=made_up if draft.golden else "It has no golden requests.",
+    )
+
+
+def format_tensor_row(direction: str, spec: TensorSpec) -> str:
+    """A tensor as a line of the table."""
+    return f"| {direction} | `{spec.name}` | {spec.datatype} | `[{', '.join(map(str, spec.shape))}]` |"
 
 
 def record_golden_requests(graph: Path, precision: Precision, session: Session) -> dict[str, FileContent]:

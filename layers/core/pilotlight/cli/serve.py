@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.cli import checkout
-from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, print_json
+from pilotlight.cli.console import ERRORS, STORE, TEMPLATE_FILE, JsonOption, StoreOption, find_checkout, print_json
 from pilotlight.errors import InvalidInputError
 from pilotlight.local.gateway import Gateway
 from pilotlight.settings import Settings
@@ -85,7 +84,7 @@ def build_gateway(
     silent = {} if log_calls else {"PILOTLIGHT_CALL_SECONDS": "-1"}
     places = {"PILOTLIGHT_STORE": resolve_store(store), "PILOTLIGHT_TRAININGS": resolve_store(TRAININGS_FOLDER)}
     return Gateway(
-        template=checkout.find_checkout() / checkout.TEMPLATE_FILE,
+        template=find_checkout() / TEMPLATE_FILE,
         host=host,
         port=port,
         workers=workers,

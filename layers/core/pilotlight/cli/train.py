@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.cli import checkout, subprocesses, trainings
-from pilotlight.cli.console import STORE, JsonOption, RemoteOption, ServerOption, StoreOption
+from pilotlight.cli import subprocesses, trainings
+from pilotlight.cli.console import STORE, JsonOption, RemoteOption, ServerOption, StoreOption, find_checkout
 from pilotlight.errors import InvalidInputError, UnavailableError
 
 
@@ -57,5 +57,5 @@ def build_job_command(recipe: str, store: str, changes: Sequence[str] = (), *, j
 
 def build_job_environment() -> dict[str, str]:
     """The environment for the job: ours, with the checkout on the path that modules are found by."""
-    paths = [str(checkout.find_checkout()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(find_checkout()), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
