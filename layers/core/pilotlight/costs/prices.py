@@ -8,7 +8,7 @@ import os
 from math import ceil
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 PRICES_FILE = os.path.join(os.path.dirname(__file__), "prices.json")  # noqa: PTH118, PTH120 - 3 ms less than pathlib
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
@@ -33,24 +33,6 @@ class Price(Struct, frozen=True):
         return total
 
 
-class Machine(Struct, frozen=True):
-    """An instance that one could rent instead, by the hour."""
-
-    name: str
-    usd_per_hour: float
-    vcpus: int
-    source: str
-    gpu: bool = False
-
-
-class FreeTier(Struct, frozen=True):
-    """What Lambda gives to each account in a month."""
-
-    requests: float
-    gb_seconds: float
-    source: str
-
-
 class PriceList(Struct, frozen=True):
     """The whole file."""
 
@@ -59,8 +41,6 @@ class PriceList(Struct, frozen=True):
     currency: str
     sources: dict[str, str]
     prices: dict[str, Price]
-    free_tier: FreeTier
-    machines: tuple[Machine, ...] = field(default=())
 
 
 with open(PRICES_FILE, "rb") as file:  # noqa: PTH123 - as above
