@@ -1,6 +1,6 @@
-"""What a file holds: why it is refused, where it may be cut, and item after item of any span of it.
+"""Read an input file: check whether it can be answered, split it into byte ranges, iterate over the items of a range.
 
-It reads one object as it was first seen (If-Match), and knows neither models nor results.
+It reads one object in the state in which it was first seen (If-Match), and knows neither models nor results.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ class InputFile:
         self._is_line_based = inbox_file.suffix in (*LINE_SUFFIXES, ".csv")
 
     def validate(self) -> tuple[str, Sequence[LineError], int]:
-        """Why the file is refused as a whole, in a sentence and line by line, and how many requests it holds."""
+        """Return why the whole file is refused, as a sentence and line by line, and how many requests it holds."""
         try:
             self._check_readable()
         except InvalidInputError as exc:
@@ -40,7 +40,7 @@ class InputFile:
         return (f"{len(errors)} lines are wrong." if errors else ""), errors, total
 
     def split_ranges(self, min_bytes: int | None) -> tuple[ByteRange, ...]:
-        """The file in spans of at least so many bytes; in one where none are given, and where it is not cut."""
+        """Split the file into ranges of at least `min_bytes`; return one range if None, or if it cannot be cut."""
         if min_bytes is not None and self._is_line_based and self.size:
             return tuple(
                 split_byte_ranges(
@@ -50,7 +50,7 @@ class InputFile:
         return (ByteRange(0, self.size, 0, 0, 0),)
 
     def iterate_items(self, byte_range: ByteRange) -> Iterator[InputItem]:
-        """What is still to be answered of a span."""
+        """Yield what remains to be answered of a byte range."""
         if byte_range.is_done:
             return
         if not self._is_line_based:
@@ -74,7 +74,7 @@ class InputFile:
         yield from rows
 
     def compute_sha256(self) -> str:
-        """Of all of it, in hex."""
+        """Compute the SHA-256 of the whole file, in hex."""
         return hash_chunks(self._read_blocks(0, self.size))[1]
 
     def _check_readable(self) -> None:
@@ -100,10 +100,10 @@ class InputFile:
 
 
 def split_byte_ranges(blocks: Iterable[bytes], min_bytes: int, *, has_quotes: bool = False) -> Iterator[ByteRange]:
-    """The file's bytes in spans of at least `min_bytes` each but the last, with the number of lines before each.
+    """Split a file's bytes into ranges of at least `min_bytes` each but the last, with the lines before each counted.
 
-    A file is cut behind the end of a line that no quotes enclose. A quote in a CSV field is doubled (RFC 4180), so that
-    behind an even number of them a newline ends a row.
+    A file is cut after the end of a line that no quotes enclose. A quote in a CSV field is doubled (RFC 4180), so after
+    an even number of them a newline ends a row.
     """
     start = first = lines = position = quotes = 0
     for block in blocks:

@@ -1,4 +1,4 @@
-"""Tables in Parquet as JSON lines, written to the store once, so that they are answered as files of lines are.
+"""Convert tables in Parquet to JSON lines, once for each table, which are then answered as files of lines are.
 
     inbox/houses.parquet  ->  outbox/houses.parquet/rows-<hash of its e_tag>.jsonl
 
@@ -28,34 +28,34 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class ConvertedTable(InboxFile):
-    """The rows of a table, by their path, or why it has none; results are named after the table."""
+    """The JSON lines of a table, or the reason why there are none; results are named after the table."""
 
     table: InboxFile
     unreadable_reason: str = ""
 
     @property
     def suffix(self) -> str:
-        """Always lines."""
+        """Always that of JSON lines."""
         return ".jsonl"
 
     @property
     def model(self) -> str:
-        """The table's."""
+        """The table's model."""
         return self.table.model
 
     @property
     def folder(self) -> str:
-        """The table's."""
+        """The table's folder."""
         return self.table.folder
 
     @property
     def result_path(self) -> str:
-        """The table's."""
+        """The table's result."""
         return self.table.result_path
 
 
 def convert_table(store: ObjectStore, table: InboxFile, deadline: float) -> ConvertedTable:
-    """The rows of a table as it is now, written if they are not there yet; a table that cannot be read says why."""
+    """Convert a table in its present state, unless that was done; return why one cannot be read."""
     size, e_tag = store.get_size_and_e_tag(table.path)
     path = f"{table.folder}/rows-{hashlib.sha256(e_tag.encode()).hexdigest()[:16]}.jsonl"
     if has_object(store, path):
@@ -68,7 +68,7 @@ def convert_table(store: ObjectStore, table: InboxFile, deadline: float) -> Conv
 
 
 def has_object(store: ObjectStore, path: str) -> bool:
-    """Whether there is an object."""
+    """Return whether the object exists."""
     try:
         store.get_size(path)
     except NotFoundError:
@@ -77,7 +77,7 @@ def has_object(store: ObjectStore, path: str) -> bool:
 
 
 def read_table(store: ObjectStore, table: InboxFile, size: int, e_tag: str, deadline: float) -> Iterator[bytes]:
-    """The rows of that state of a table, which is read at random and so from a disk."""
+    """Read the rows of a table in that state, from a copy on disk, since Parquet needs random access."""
     if size > MAX_TABLE_BYTES:
         raise InvalidInputError(
             f"The table has {size:,} bytes; one may have {MAX_TABLE_BYTES:,}: send it in several files."
@@ -90,10 +90,10 @@ def read_table(store: ObjectStore, table: InboxFile, size: int, e_tag: str, dead
 
 
 def iterate_json_lines(file: Path, deadline: float) -> Iterator[bytes]:
-    """The rows in order, many at a time, until `deadline` on time.monotonic's clock.
+    """Yield the rows in order, many at a time, until `deadline` on time.monotonic's clock.
 
-    Numbers that are none, and missing values, are null; bytes are base64, dates and times ISO 8601. `InvalidInputError`
-    for what is no such table, what JSON has no form for, and when the time is over.
+    NaN, infinities and missing values are null; bytes are base64, dates and times ISO 8601. Raises `InvalidInputError`
+    for a broken table, for values without a form in JSON, and when the time is over.
     """
     from arro3.io import read_parquet  # 20 ms to import, for which no other file waits
 
@@ -105,7 +105,7 @@ def iterate_json_lines(file: Path, deadline: float) -> Iterator[bytes]:
 
 
 def call_reader(step: Callable[[], Found]) -> Found:
-    """What the reader gives, or its complaint in a sentence."""
+    """Call the reader, and turn any of its errors into `InvalidInputError`."""
     try:
         return step()
     except (KeyboardInterrupt, SystemExit):
@@ -115,7 +115,7 @@ def call_reader(step: Callable[[], Found]) -> Found:
 
 
 def encode_rows(batch: Any) -> bytes:  # noqa: ANN401 - arro3's own
-    """The rows of a batch, each a line."""
+    """Encode the rows of a batch, each as a line."""
     names = batch.column_names
     if len(set(names)) < len(names):
         raise InvalidInputError(f"The columns {names} name one twice.")
