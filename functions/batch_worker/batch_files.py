@@ -29,7 +29,7 @@ from pilotlight.storage.object_store import ObjectStore
 
 RESERVE_S = 15.0  # of an invocation, kept to write what is answered and to hand on
 SPAN_BYTES = 16_000_000  # of a file that is spread
-MAX_SPANS = 2_000  # of a file: what each says when it is done must fit into the 256 kB of a state
+MAX_SPANS = 2_000  # of a file: the result of each must fit into the 256 kB of a state
 
 
 @dataclass(frozen=True)

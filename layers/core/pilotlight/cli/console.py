@@ -1,4 +1,4 @@
-"""What the verbs share: the consoles they write to, the options they all take, the checkout they work in."""
+"""What the verbs share: the consoles to which they write, the options that they all take, and the checkout."""
 
 import os
 from pathlib import Path
@@ -43,35 +43,35 @@ TEMPLATE_FILE = "template.yaml"
 
 
 def open_registry(store: str) -> Registry:
-    """The registry in the store at that URL."""
+    """Open the registry of the store at that URL."""
     return Registry(open_store(store))
 
 
 def print_table(table: Table) -> None:
-    """A table on standard output: as wide as the terminal, and in a pipe or a file as wide as it needs to be."""
+    """Print a table on standard output: as wide as the terminal, and in a pipe or a file as wide as it needs to be."""
     natural = RESULTS.measure(table, options=RESULTS.options.update(max_width=10_000)).maximum
     console = RESULTS if RESULTS.is_terminal else Console(highlight=False, width=natural)
     console.print(table)
 
 
 def open_client(url: str) -> Client:
-    """A client of the server at that URL, with the credentials of the environment."""
+    """Open a client of the server at that URL, with the credentials of the environment."""
     credentials = Credentials.from_environment(os.environ, url)
     return Client(url, headers=credentials.headers, auth=credentials.iam_auth)
 
 
-def print_json(content: Any) -> None:  # noqa: ANN401 - anything that JSON can say
-    """One JSON document on standard output, for scripts."""
+def print_json(content: Any) -> None:  # noqa: ANN401 - any JSON
+    """Print one JSON document on standard output, for scripts."""
     typer.echo(msgspec.json.encode(content).decode())
 
 
 def print_alias_traffic(name: str, alias: str, document: AliasDocument, *, json: bool) -> None:
-    """Where the alias's requests go now."""
+    """Print where the alias's requests go now."""
     print_json(document) if json else typer.echo(f"{name}@{alias} is {format_alias_traffic(document)}.")
 
 
 def format_alias_traffic(document: AliasDocument) -> str:
-    """Where requests go, in words: `version 3, 10 % of it to 4 (canary), copies of 5 % to 5`."""
+    """Describe where requests go: `version 3, 10 % of it to 4 (canary), copies of 5 % to 5`."""
     parts = [f"version {document.version}"]
     for one in document.shares:
         kind = " (canary)" if document.canary else ""
@@ -84,9 +84,9 @@ def format_alias_traffic(document: AliasDocument) -> str:
 
 
 def find_checkout() -> Path:
-    """The checkout around the working folder, else the one that this package is installed from.
+    """Find the folder with template.yaml and functions/: at or above the working folder, else above this package.
 
-    `InvalidInputError` when there is neither.
+    Raises `InvalidInputError` if there is none.
     """
     here = Path.cwd()
     for candidate in (here, *here.parents, *Path(__file__).resolve().parents):

@@ -49,7 +49,7 @@ def prune(
 
 
 def format_pruning_plan(plan: PruningPlan, *, done: bool) -> str:
-    """A plan in words, the reason of everything that stays included."""
+    """Format a plan, with the reason for each version that stays."""
     verb = "removed" if done else "would go with --yes"
     versions = ", ".join(map(str, plan.versions)) or "no version"
     stays = "; ".join(f"{version} stays, {why}" for version, why in plan.kept_reasons.items())

@@ -102,7 +102,7 @@ class TlsInfo(Struct, frozen=True):
     """How a connection is encrypted, `TLSv1.3` for example, and when the server's certificate expires."""
 
     version: str
-    expires: str  # as certificates say it: Jan  5 09:34:43 2027 GMT
+    expires: str  # as in certificates: Jan  5 09:34:43 2027 GMT
 
 
 class RawResponse(Struct, frozen=True):

@@ -27,8 +27,8 @@ from pilotlight.errors import UnavailableError
 
 ApiCall = Callable[..., bytes]  # verb, path, body, headers
 TRAININGS_PATH = "/v1/trainings"
-POLL_INTERVAL_S = 2.0  # between two looks at a log that does not grow
-MAX_FAILED_POLLS = 20  # looks in a row that may fail before a log is given up
+POLL_INTERVAL_S = 2.0  # seconds between two requests for a log that does not grow
+MAX_FAILED_POLLS = 20  # requests in a row, after which a log is given up
 
 
 class RemoteTrainings:

@@ -181,7 +181,7 @@ class InferenceChecks:
         try:
             if float(usd) > 0 and "total;dur=" in timing:
                 return f"A call is billed ${float(usd):.9f}, {headers.get('x-pilotlight-billed-ms')} ms."
-        except ValueError:  # told below, with what was there instead
+        except ValueError:  # raised below, with what was there instead
             pass
         raise CheckFailedError(
             f"Headers say x-pilotlight-usd: {usd!r}, server-timing: {timing!r}; are they cut on the way?"
@@ -231,7 +231,7 @@ class InferenceChecks:
             try:
                 manifest = registry.load_manifest(name, registry.load_alias(name, CHAMPION).version)
             except NotFoundError:
-                continue  # the checks of the store say so
+                continue  # the checks of the store report it
             if manifest.golden is not None:
                 stored = registry.store.get(version_path(name, manifest.version, manifest.golden))
                 yield manifest, decode_document(stored.data, GoldenDocument, manifest.golden)

@@ -23,7 +23,7 @@ MIN_PYTHON = (3, 11)
 MIN_FREE_BYTES = (
     Settings().model_memory_budget
 )  # bytes: the most that a function of the template's size keeps of models
-TOOL_TIMEOUT_S = 20.0  # that docker or sam may take to tell its version
+TOOL_TIMEOUT_S = 20.0  # for docker or sam to print its version
 # An ONNX file of 67 bytes: y = x, one float.
 IDENTITY_MODEL = (
     b'\x08\n\x12\x00:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01iZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08'

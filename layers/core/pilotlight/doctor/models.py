@@ -100,7 +100,7 @@ class ModelChecks:
                 try:
                     yield self._registry.load_manifest(name, version)
                 except NotFoundError:
-                    continue  # the check of aliases says so
+                    continue  # the check of aliases reports it
 
     def _describe_file_mismatch(self, manifest: Manifest, file: ManifestFile) -> str:
         """Describe how a file differs from its record; return an empty string if it does not."""

@@ -26,9 +26,7 @@ UNKNOWN_MODEL = "pilotlight-doctor"  # a model that there is not
 STAGE = "/prod"  # of template.yaml
 NO_CREDENTIALS = Credentials()
 UNAUTHORIZED_STATUSES = (401, 403)
-UNKNOWN_ROUTE_MESSAGE = (
-    "Missing Authentication Token"  # what a REST API says of a route that it lacks, by itself with 403
-)
+UNKNOWN_ROUTE_MESSAGE = "Missing Authentication Token"  # of a REST API for an unknown route, with 403
 MIN_CERTIFICATE_LIFE = timedelta(days=14)  # of a certificate; ACM renews 60 days before the end
 MAX_CLOCK_SKEW_S = 300.0  # from there on AWS refuses signatures for their time
 PATH_PLACEHOLDERS = {"model": UNKNOWN_MODEL, "version": "1", "alias": "champion", "promotion": UNKNOWN_MODEL}
