@@ -75,7 +75,7 @@ class InferResponse(Struct, frozen=True):
 
 
 class TensorMetadata(Struct, frozen=True):
-    """An input or output in the metadata of a model; -1 is a free dimension."""
+    """An input or output as model metadata tells of it; -1 is a free dimension."""
 
     name: str
     datatype: str
@@ -83,7 +83,7 @@ class TensorMetadata(Struct, frozen=True):
 
 
 class ModelMetadata(Struct, frozen=True):
-    """The metadata of a model."""
+    """What the server says of a model."""
 
     name: str
     versions: list[str]
