@@ -25,7 +25,7 @@ from tests.benchmarks.objects import serve_objects
 from tests.benchmarks.starts import Started, start
 
 ROUNDS = 9
-LAMBDA_RATE = 78e6  # bytes/s of one sandbox
+LAMBDA_RATE = 78e6  # bytes/s of one sandbox: 625 Mbit/s (AWS, Lambda quotas)
 BUCKET = "models"
 EVENT: dict[str, object] = json.loads((fakes.MODELS.parent / "events" / "predict-digits.json").read_text())
 TOKENS = 32

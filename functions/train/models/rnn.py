@@ -1,7 +1,7 @@
 """The recurrent network: an LSTM (Hochreiter and Schmidhuber, 1997) or GRU (Cho et al., 2014) over an image's rows.
 
 Built-in layers alone, since those are what the exporter turns into one LSTM or GRU node; a loop of one's own is
-unrolled to the length of the example, or frozen at it (reference/training.md, 3.2).
+unrolled to the length of the example, or frozen at it (pytorch/pytorch#191855).
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Every form of MLflow's scoring protocol (reference/protocols.md section 7)."""
+"""Every form of MLflow's scoring protocol, as mlflow/pyfunc/scoring_server reads them."""
 
 import json
 import math

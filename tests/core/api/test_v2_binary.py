@@ -1,4 +1,4 @@
-"""Binary tensors, content encodings and classification, byte by byte (reference/protocols.md section 3)."""
+"""Binary tensors, content encodings and classification, byte by byte (Triton's binary tensor data extension)."""
 
 import gzip
 import json

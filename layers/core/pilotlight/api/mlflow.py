@@ -1,6 +1,6 @@
 """MLflow's scoring protocol: what a body of `/invocations` means for a manifest's inputs, and how its answer reads.
 
-It knows manifests and arrays, not stores or sessions. Source: mlflow/pyfunc/scoring_server (reference/protocols.md, 7).
+It knows manifests and arrays, not stores or sessions. Source: mlflow/pyfunc/scoring_server of mlflow/mlflow.
 A body names rows (`dataframe_split`, `dataframe_records`, `instances`, CSV) or whole tensors (`inputs`). Columns that
 are called as the model's inputs are those inputs; any other columns are the features of its only input, in their order.
 """

@@ -1,7 +1,7 @@
 """The Open Inference Protocol (V2): what an infer request means, and how an answer reads.
 
 Requests and answers are JSON, with tensors in it or in binary form behind it. It knows manifests and arrays, not stores
-or sessions. Sources: kserve/open-inference-protocol, Triton's protocol extensions (reference/protocols.md).
+or sessions. Sources: kserve/open-inference-protocol, docs/protocol of triton-inference-server/server.
 """
 
 from collections.abc import Mapping, Sequence

@@ -34,7 +34,7 @@ def fit(
 
 
 def build_sizing_table(result: SizingReport) -> Table:
-    """The needs for people."""
+    """Build the table of what the version needs."""
     table = Table(title=f"{result.model}:{result.version}", title_justify="left", title_style="bold", show_header=False)
     memory = f"{result.memory_mb:,} MB" if result.memory_mb else "none is large enough"
     cost = f"${result.usd_per_million:,.2f}" if result.usd_per_million is not None else "-"

@@ -1,6 +1,6 @@
 """Estimate how long opening a model takes: as measured in this environment, else by a formula from its bytes.
 
-The formula's constants are those of a Lambda sandbox (reference/lambda.md, infra/decisions/0019).
+The formula's numbers are those of a Lambda sandbox (AWS, Lambda quotas; infra/decisions/0019).
 """
 
 from collections.abc import Hashable

@@ -6,7 +6,7 @@ It depends on paths and arrays, not on stores, versions or protocols.
 import os
 import shutil
 
-# onnxruntime >= 1.29 reports home over HTTPS unless this is set before its import (reference/lambda.md).
+# onnxruntime >= 1.29 reports home over HTTPS unless this is set before its import (its repository, docs/Privacy.md).
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import ctypes
@@ -29,7 +29,7 @@ from pilotlight.runtime.model_files import create_private_folder
 
 EXTERNAL_DATA_ERROR = "External data path validation failed"  # in onnxruntime's message about weights in another folder
 BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
-MB_PER_VCPU = 1769  # of a Lambda function's memory (reference/lambda.md)
+MB_PER_VCPU = 1769  # of a Lambda function's memory (AWS, Lambda quotas)
 ONNXRUNTIME_VERSION: str = ort.__version__
 MIN_MAPPED_BYTES = 4096  # a page; smaller weights stay in the graph
 RunOptions = Any  # onnxruntime.RunOptions, which has no types; setting `terminate` stops the run

@@ -34,7 +34,7 @@ from pilotlight.errors import (
 CREDENTIAL_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"}
 # Bounds a store that is away or silent: the handler answers 503 well inside the gateway's 29 s.
 TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}
-PART_BYTES = 8 << 20  # of a large object, in one request (reference/lambda.md)
+PART_BYTES = 8 << 20  # of a large object, in one request (AWS, S3: Use byte-range fetches)
 CHUNK_BYTES = 1 << 20  # bytes written at once; larger chunks take fresh memory, smaller ones more turns of the lock
 RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=10)}
 
