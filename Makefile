@@ -46,6 +46,12 @@ audit: .venv-checkov/ready .venv-audit/ready  # what an auditor would ask; a sup
 	.venv-checkov/bin/checkov --framework cloudformation --skip-download --quiet --compact $(addprefix -f ,template.yaml $(wildcard infra/*.yaml))
 	.venv-audit/bin/python -m tests.audit --unasked $(UNASKED)
 
+docs: infra/docs/architecture.svg  # the picture of the architecture, from its text
+.PHONY: docs
+
+infra/docs/architecture.svg: infra/docs/architecture.dot
+	@if command -v dot >/dev/null; then dot -Tsvg $< -o $@; else echo "Without Graphviz, $@ stays as it is." >&2; fi
+
 # --- what needs more than python: Lambda's python3.13, the SAM CLI, Docker -------------------------------------------
 
 test-runtime: .venv-runtime/ready  # core and handlers on Lambda's python, without torch, onnx and scikit-learn

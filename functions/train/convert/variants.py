@@ -1,6 +1,6 @@
 """The graph in fewer bits, which variant is served, and the report: all use of the ladder is here.
 
-With right answers the ladder climbs on one half of them and the report is measured on the other (decision 0013);
+With right answers the ladder climbs on one half of them and the report is measured on the other (decision 0007);
 without, only the distance between the answers of both variants can be told.
 """
 
@@ -263,6 +263,6 @@ def measure_distance(graphs: Mapping[Precision, Path], feeds: Sequence[Feeds]) -
 
 
 def choose_scheme(graph: Path) -> Literal["static", "dynamic"]:
-    """Static for convolutions, dynamic for all else (decision 0013)."""
+    """Static for convolutions, dynamic for all else (decision 0007)."""
     model = onnx.load(graph, load_external_data=False)
     return "static" if any(node.op_type == "Conv" for node in model.graph.node) else "dynamic"

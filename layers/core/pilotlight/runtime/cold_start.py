@@ -1,4 +1,4 @@
-"""The interpreter while a handler is imported, which is a third of a cold start's CPU (infra/decisions/0048).
+"""The interpreter while a handler is imported, which is a third of a cold start's CPU (infra/decisions/0017).
 
 Imported before anything else. It knows the process, not what it is going to serve.
 """

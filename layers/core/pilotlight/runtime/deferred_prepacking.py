@@ -10,7 +10,7 @@ from itertools import count
 from threading import Lock, Thread
 from typing import Any
 
-RUNS_BEFORE_PREPACKING = 8  # the fast one takes as long to open as so many runs gain by it (infra/decisions/0018)
+RUNS_BEFORE_PREPACKING = 8  # the fast one takes as long to open as so many runs gain by it (infra/decisions/0017)
 
 
 class DeferredPrepacking:

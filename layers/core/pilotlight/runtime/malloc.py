@@ -37,7 +37,7 @@ def reuse_freed_memory() -> Iterator[None]:
     """Keep freed blocks in this context, and give them back after it: for many large buffers one after the other.
 
     obstore takes a fresh one for each MB that it reads, which glibc by itself gets from the system anew each time: over
-    TLS that is half of the CPU of a fetch (infra/decisions/0048).
+    TLS that is half of the CPU of a fetch (infra/decisions/0017).
     """
     library = load_glibc()
     if library is None:

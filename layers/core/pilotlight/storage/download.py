@@ -1,7 +1,7 @@
 """Objects copied into files: in parts over several connections, hashed on the way, compressed where that is faster.
 
 A link of 78 MB/s, which is a Lambda sandbox's, takes longer for the bytes than one core for unpacking fewer of them; a
-fast one does not (infra/decisions/0059). So the first part comes as it is, and its speed decides about the others.
+fast one does not (infra/decisions/0017). So the first part comes as it is, and its speed decides about the others.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Ranges of objects over sockets of our own: HTTP/1.1 without TLS, from the socket into a file by one buffer.
 
-obstore takes twice the CPU for each byte (infra/decisions/0048). It stays the one that reads and writes everything but
+obstore takes twice the CPU for each byte (infra/decisions/0017). It stays the one that reads and writes everything but
 large files, that signs, and that mends: whatever here is not the plain answer to a plain question ends the copy where
 it is, and obstore reads the rest, with its retries and its words for errors. Not for TLS, which python reads by records
 of 16 kB and takes the interpreter's lock for each. Sockets know URLs that are signed already.
