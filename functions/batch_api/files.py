@@ -1,4 +1,4 @@
-"""What the routes of files answer: upload in one request, list, show, download, delete."""
+"""Routes of files: upload in one request, list, show, download, delete."""
 
 import re
 import time
@@ -16,7 +16,7 @@ from pilotlight.api.schemas.openai import DeletedFile, ObjectPage
 from pilotlight.contracts.upload import Upload
 from pilotlight.errors import InvalidInputError, TooLargeError
 
-MAX_INLINE_BYTES = 4_000_000  # bytes of an answer: base64 makes a third more of it, and Lambda ends at 6 MB
+MAX_INLINE_BYTES = 4_000_000  # bytes of a response: base64 adds a third, and Lambda's limit is 6 MB
 MAX_PAGE_SIZE = 10_000  # of a page
 SORT_ORDERS = ("asc", "desc")
 RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
@@ -24,7 +24,7 @@ JSONL = "application/jsonl"
 
 
 class FileEndpoints:
-    """Files over a shelf."""
+    """The routes of files over a file store."""
 
     def __init__(self, file_store: FileStore, idempotency_keys: IdempotencyKeys, presigner: Presigner | None) -> None:
         self._file_store = file_store
@@ -40,7 +40,7 @@ class FileEndpoints:
         }
 
     def create(self, request: Request) -> Response:
-        """A file in one request, of what the gateway lets through; larger ones are uploads."""
+        """Store a file that fits into one request; larger ones are uploads."""
         form = parse_multipart_form(request, "file")
         purpose = form.fields.get("purpose", "")
         if not purpose:
@@ -57,7 +57,7 @@ class FileEndpoints:
         return Response.json(self._file_store.save_file(upload_record, form.data))
 
     def list(self, request: Request) -> Response:
-        """Uploads, the newest first unless `order` is asc."""
+        """List uploaded files, the newest first unless `order` is asc."""
         purpose, order = request.query.get("purpose"), request.query.get("order", "desc")
         if order not in SORT_ORDERS:
             raise InvalidInputError(f"order is {order[:40]!r}, expected {' or '.join(SORT_ORDERS)}.")
@@ -66,17 +66,17 @@ class FileEndpoints:
         return to_page_response(skip_past(files, request.query.get("after", "")), parse_limit(request, MAX_PAGE_SIZE))
 
     def show(self, request: Request) -> Response:
-        """One file."""
+        """Return one file."""
         return Response.json(self._file_store.find_file(request.parameters["file"]).file_object)
 
     def delete(self, request: Request) -> Response:
-        """An upload is gone."""
+        """Delete an uploaded file."""
         name = request.parameters["file"]
         self._file_store.delete_file(name)
         return Response.json(DeletedFile(id=name))
 
     def get_content(self, request: Request) -> Response:
-        """The bytes: at once, a range of them, or where they can be fetched, which clients follow."""
+        """Return the bytes, a range of them, or a redirect to the bucket."""
         stored_file = self._file_store.find_file(request.parameters["file"])
         range_match = RANGE.fullmatch(request.headers.get("range", ""))
         if range_match is not None:
@@ -111,7 +111,7 @@ class FileEndpoints:
 
 
 def parse_limit(request: Request, max_size: int, default: int = 0) -> int:
-    """How many of a list are asked for."""
+    """Parse how many items of a list are requested."""
     text = request.query.get("limit") or str(default or max_size)
     if not text.isdecimal() or not 1 <= int(text[:9]) <= max_size:
         raise InvalidInputError(f"limit is {text[:40]!r}, expected 1 to {max_size}.")
@@ -119,7 +119,7 @@ def parse_limit(request: Request, max_size: int, default: int = 0) -> int:
 
 
 def to_page_response(items: Iterable[Any], size: int) -> Response:
-    """At most so many of a list, and whether there are more."""
+    """Build a page of at most `size` items, which shows whether there are more."""
     data = list(islice(items, size + 1))
     page_items, more = data[:size], len(data) > size
     edge_ids = (page_items[0].id, page_items[-1].id) if page_items else (None, None)

@@ -1,4 +1,4 @@
-"""Where Lambda enters: settings are read, the store is opened once per environment, and each event is routed."""
+"""Lambda's entry: reads the settings and opens the store once per environment, and routes each event."""
 
 import os
 
@@ -19,7 +19,7 @@ from pilotlight.storage.object_store import ObjectStore, open_store
 
 
 def build_batch_api(settings: Settings, store: ObjectStore | None = None, bus: EventBus | None = None) -> Router:
-    """A handler for these settings."""
+    """Build a handler for these settings."""
     store = store or open_store(settings.store)
     file_store, idempotency_keys, presigner = (
         FileStore(store),

@@ -1,6 +1,6 @@
-"""What the routes of uploads answer: a file that is too large for a request comes in parts, or straight to the bucket.
+"""Routes of uploads: a file that is too large for a request is sent in parts, or directly to the bucket.
 
-POST /v1/uploads                      announces it; `presigned` says where its bytes may be put, where there is a bucket
+POST /v1/uploads                      announces it; `presigned` is the URL to put its bytes to, where there is a bucket
 POST /v1/uploads/{upload}/parts       a part of at most 4 MB, in any order and at the same time
 POST /v1/uploads/{upload}/complete    the parts in their order become the file
 """
@@ -15,19 +15,19 @@ from msgspec import json
 from functions.batch_api.file_store import FileStore
 from functions.batch_api.files import MAX_INLINE_BYTES
 from functions.batch_api.idempotency import IdempotencyKeys
-from functions.batch_api.openai_http import parse_multipart_form, read_json_body
+from functions.batch_api.openai_http import parse_multipart_form
 from functions.batch_api.presigned_urls import EXPIRY_S, Presigner
 from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.api.schemas.openai import CompleteUploadBody, CreateUploadBody, FileObject, UploadObject, UploadPart
 from pilotlight.contracts import upload
-from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.upload import Upload
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, TooLargeError
+from pilotlight.storage.documents import Document
 
 
 class UploadEndpoints:
-    """Uploads onto a shelf."""
+    """The routes of uploads over a file store."""
 
     def __init__(self, file_store: FileStore, idempotency_keys: IdempotencyKeys, presigner: Presigner | None) -> None:
         self._file_store = file_store
@@ -46,7 +46,7 @@ class UploadEndpoints:
 
     def create(self, request: Request) -> Response:
         """Announce a file."""
-        body = read_json_body(request, CreateUploadBody, "NewUpload")
+        body = request.json(CreateUploadBody, "no NewUpload")
         name = self._idempotency_keys.reserve_id(request, json.encode(body))
         upload_record = Upload(
             id=name,
@@ -57,13 +57,13 @@ class UploadEndpoints:
             by=request.caller,
         )
         try:
-            self._store.create(f"{upload.UPLOADS_FOLDER}/{name}/upload.json", encode_document(upload_record))
+            self._open_upload(f"upload_{name}").create(upload_record)
         except AlreadyExistsError:
             upload_record = self._read_upload(f"upload_{name}")
         return Response.json(self._to_upload_object(upload_record))
 
     def add_part(self, request: Request) -> Response:
-        """Take a part."""
+        """Store a part."""
         upload_record, data = (
             self._read_upload(request.parameters["upload"]),
             parse_multipart_form(request, "data").data,
@@ -80,14 +80,12 @@ class UploadEndpoints:
         )
 
     def complete(self, request: Request) -> Response:
-        """Make the file; `InvalidInputError` when it is not what was announced, and then nothing is.
+        """Make the file; raise `InvalidInputError`, without a file, when it is not what was announced.
 
-        A client that has not heard the answer asks again: what is a file already is shown as one.
+        A client that lost the response asks again: an upload that is a file already is returned as one.
         """
-        upload_record, body = (
-            self._read_upload(request.parameters["upload"]),
-            read_json_body(request, CompleteUploadBody, "Complete"),
-        )
+        upload_record = self._read_upload(request.parameters["upload"])
+        body = request.json(CompleteUploadBody, "no Complete")
         if (existing := self._find_file(upload_record)) is not None:
             return Response.json(self._to_upload_object(upload_record, existing))
         folder = f"{upload.UPLOADS_FOLDER}/{upload_record.id}"
@@ -100,7 +98,7 @@ class UploadEndpoints:
         return Response.json(self._to_upload_object(upload_record, file))
 
     def cancel(self, request: Request) -> Response:
-        """Forget an upload and what came of it."""
+        """Delete an upload and its parts."""
         upload_record = self._read_upload(request.parameters["upload"])
         self._check_open(upload_record)
         folder = f"{upload.UPLOADS_FOLDER}/{upload_record.id}"
@@ -133,23 +131,25 @@ class UploadEndpoints:
             raise InvalidInputError(f"The upload's md5 is {digest.hexdigest()}, not {md5!r}.")
 
     def _find_file(self, upload_record: Upload) -> FileObject | None:
-        """The file that an upload has become."""
+        """Find the file of a completed upload."""
         try:
             return self._file_store.find_file(f"file-{upload_record.id}").file_object
         except NotFoundError:
             return None
 
     def _check_open(self, upload_record: Upload) -> None:
-        """`ConflictError` for an upload that is a file already, which nothing changes any more."""
+        """Raise `ConflictError` for a completed upload, which does not change any more."""
         if self._find_file(upload_record) is not None:
             raise ConflictError(f"upload_{upload_record.id} is completed already; its file is file-{upload_record.id}.")
 
     def _read_upload(self, upload_id: str) -> Upload:
-        path = f"{upload.upload_folder(upload_id)}/upload.json"
-        try:
-            return decode_document(self._store.get(path).data, Upload, path)
-        except NotFoundError as exc:
-            raise NotFoundError(f"There is no upload {upload_id!r}; POST /v1/uploads begins one.") from exc
+        upload_record = self._open_upload(upload_id).read_or_none()
+        if upload_record is None:
+            raise NotFoundError(f"There is no upload {upload_id!r}; POST /v1/uploads begins one.")
+        return upload_record
+
+    def _open_upload(self, upload_id: str) -> Document[Upload]:
+        return Document(self._store, f"{upload.upload_folder(upload_id)}/upload.json", Upload)
 
     def _to_upload_object(self, upload_record: Upload, file: FileObject | None = None) -> UploadObject:
         path = f"{upload.UPLOADS_FOLDER}/{upload_record.id}/content"

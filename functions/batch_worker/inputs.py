@@ -18,7 +18,7 @@ from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.processing import ImagePreprocessing, TablePreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.processing.signature import CallSignature, list_signatures
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
 
 class InferenceHead(Struct):

@@ -1,16 +1,15 @@
-"""What the registry's routes answer about aliases: where they point, how they came there, and where they go next.
+"""The registry's routes of aliases: their documents, their history, and changes.
 
-Each answer carries the number of the alias's document as its ETag; a change with an If-Match is made to that document
-or not at all. Every change is one compare-and-swap, with the caller's name in it. A promotion is not made here: it is
-handed to the promote function, which alone opens models.
+Each response has the number of the alias's document as its ETag; a change with an If-Match is made to that document or
+not at all. Every change is one compare-and-swap and records the caller's name. The promote function, which alone opens
+models, runs the promotions.
 """
 
 from collections.abc import Callable
 
-from functions.registry_api.versions import UNKNOWN_CALLER, parse_model_name
+from functions.registry_api.versions import parse_model_name
 from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Routes
-from pilotlight.api.schemas import registry
 from pilotlight.api.schemas.registry import (
     CanaryBody,
     PromoteBody,
@@ -33,11 +32,11 @@ from pilotlight.registry.approval import refuse_unapproved, rollback_alias
 from pilotlight.registry.registry import Registry
 
 ALIAS = "/registry/models/{model}/aliases/{alias}"
-RETRY_AFTER_S = "2"  # after which it is worth to look how a promotion goes
+RETRY_AFTER_S = "2"  # after which a client polls a promotion again
 
 
 class AliasEndpoints:
-    """Aliases over a registry; `promoter` is the function that promotes."""
+    """The routes of aliases; `promoter` is the function that promotes."""
 
     def __init__(self, registry: Registry, promoter: LambdaFunction, *, approval_required: bool = False) -> None:
         self._registry = registry
@@ -59,24 +58,24 @@ class AliasEndpoints:
         }
 
     def list_aliases(self, request: Request) -> Response:
-        """Every alias of a model, by its name."""
+        """Return every alias of a model, by its name."""
         name = parse_model_name(request)
         found = self._registry.load_aliases(name)
         if not found and not self._registry.list_versions(name):
-            self._registry.load_manifest(name, 1)  # which says that there is no such model
+            self._registry.load_manifest(name, 1)  # raises the error that there is no such model
         return Response.json(found)
 
     def get_alias(self, request: Request) -> Response:
-        """Where an alias points."""
+        """Return an alias's document."""
         return to_alias_response(self._registry.load_alias(parse_model_name(request), parse_alias_name(request)))
 
     def get_history(self, request: Request) -> Response:
-        """Every document that an alias has had, oldest first, the current one last."""
+        """Return every document that an alias has had, oldest first, the current one last."""
         documents = self._registry.load_alias_history(parse_model_name(request), parse_alias_name(request))
         return Response.json(documents, etag=format_etag(documents[-1]))
 
     def get_promotion(self, request: Request) -> Response:
-        """How a promotion goes."""
+        """Return the state of a promotion."""
         return Response.json(
             promotion_request.load_request(
                 self._registry.store, parse_model_name(request), request.parameters["promotion"]
@@ -84,15 +83,15 @@ class AliasEndpoints:
         )
 
     def promote(self, request: Request) -> Response:
-        """Hand a promotion to the gate: 202, and where to see how it ended; 200 if it is there already."""
-        body = registry.parse_body(request.body, PromoteBody, "an order to promote")
+        """Request a promotion: 202 with the location of its result; 200 if the alias points to the version already."""
+        body = request.json(PromoteBody, "not an order to promote")
         if body.force and not body.why.strip():
             raise InvalidInputError("To force a version past the gate, say why: the history keeps it.")
         name, alias_name = parse_model_name(request), parse_alias_name(request)
         version = self._registry.resolve_reference(build_reference(name, body.version))
         self._registry.load_manifest(name, version)
         document = self._find_current(request, name, alias_name)
-        actor = request.caller or UNKNOWN_CALLER
+        actor = request.actor
         promotion = promotion_request.new_request(
             name, version, alias_name, actor=actor, force=body.force, reason=body.why
         )
@@ -106,14 +105,14 @@ class AliasEndpoints:
         return to_promotion_response(self._submit_promotion(promotion), 202)
 
     def rollback(self, request: Request) -> Response:
-        """End the alias's trial or, without one, point it to where it pointed before."""
-        reason = registry.parse_body(request.body, RollbackBody, "an order to roll back").why
-        name, actor = parse_model_name(request), request.caller or UNKNOWN_CALLER
+        """End the alias's canary or, without one, point it to its previous version."""
+        reason = request.json(RollbackBody, "not an order to roll back").why
+        name, actor = parse_model_name(request), request.actor
         return self._update_alias(request, lambda old: rollback_alias(self._registry, name, old, actor, reason))
 
     def set_canary(self, request: Request) -> Response:
-        """Try a version on a share of the requests, or end the trial."""
-        body, actor = registry.parse_body(request.body, CanaryBody, "a canary"), request.caller or UNKNOWN_CALLER
+        """Start a canary on a share of the requests, or end it."""
+        body, actor = request.json(CanaryBody, "not a canary"), request.actor
         if not body.percent:
             return self._update_alias(request, lambda old: alias_updates.clear_traffic_split(old, actor, body.why))
         self._check_version(request, parse_version_number(body.version))
@@ -124,8 +123,8 @@ class AliasEndpoints:
         return self._update_alias(request, lambda old: alias_updates.start_canary(old, trial, weight, actor, body.why))
 
     def set_split(self, request: Request) -> Response:
-        """Share the requests out among versions."""
-        body, actor = registry.parse_body(request.body, TrafficSplitBody, "a split"), request.caller or UNKNOWN_CALLER
+        """Split the requests among versions."""
+        body, actor = request.json(TrafficSplitBody, "not a split"), request.actor
         shares = tuple(
             TrafficShare(parse_version_number(part.version), alias_updates.weight_from_percent(part.percent))
             for part in body.shares
@@ -135,8 +134,8 @@ class AliasEndpoints:
         return self._update_alias(request, lambda old: alias_updates.set_traffic_split(old, shares, actor, body.why))
 
     def set_shadow(self, request: Request) -> Response:
-        """Send copies of requests to another version too, or no longer."""
-        body, actor = registry.parse_body(request.body, ShadowBody, "a shadow"), request.caller or UNKNOWN_CALLER
+        """Send copies of requests to another version, or end that."""
+        body, actor = request.json(ShadowBody, "not a shadow"), request.actor
         self._registry.load_manifest(parse_model_name(request), parse_version_number(body.version))
         shadow_share = (
             TrafficShare(parse_version_number(body.version), alias_updates.weight_from_percent(body.percent))
@@ -146,12 +145,12 @@ class AliasEndpoints:
         return self._update_alias(request, lambda old: alias_updates.set_shadow(old, shadow_share, actor, body.why))
 
     def _check_version(self, request: Request, version: int) -> None:
-        """The version exists, and may answer callers."""
+        """Check that a version exists and may answer callers."""
         self._registry.load_manifest(parse_model_name(request), version)
         refuse_unapproved(self._registry, parse_model_name(request), version, required=self._approval_required)
 
     def _update_alias(self, request: Request, change: Callable[[AliasDocument], AliasDocument]) -> Response:
-        """Swap the alias's document, if it is the one that the caller has seen."""
+        """Swap the alias's document, if it satisfies the request's If-Match."""
 
         def change_if_unmoved(document: AliasDocument) -> AliasDocument:
             check_if_match(request, document)
@@ -162,7 +161,7 @@ class AliasEndpoints:
         )
 
     def _find_current(self, request: Request, name: str, alias_name: str) -> AliasDocument | None:
-        """The alias's document, if it has one, and if the caller knows it as it is."""
+        """Return the alias's document, None for a new alias, if it satisfies the request's If-Match."""
         try:
             document = self._registry.load_alias(name, alias_name)
         except NotFoundError:
@@ -171,7 +170,7 @@ class AliasEndpoints:
         return document
 
     def _submit_promotion(self, promotion: PromotionRequest) -> PromotionRequest:
-        """Write the errand down, then start the function that runs it; one that nobody will run is not left open."""
+        """Store the request and start the promote function; where that fails, the request has failed too."""
         promotion_request.save_request(self._registry.store, promotion)
         try:
             self._promoter.invoke_async(errand=promotion)
@@ -184,7 +183,7 @@ class AliasEndpoints:
 
 
 def check_if_match(request: Request, document: AliasDocument | None) -> None:
-    """`PreconditionError` where an If-Match names another document than the alias has now."""
+    """Raise `PreconditionError` where an If-Match names another document than the alias has now."""
     current = format_etag(document) if document else None
     if not is_if_match_satisfied(request.headers.get("if-match"), current):
         now = f"is at number {current}, version {document.version}" if document else "does not exist"
@@ -195,17 +194,17 @@ def check_if_match(request: Request, document: AliasDocument | None) -> None:
 
 
 def parse_alias_name(request: Request) -> str:
-    """The alias that the path names."""
+    """Parse the alias in the path."""
     return check_alias(request.parameters["alias"])
 
 
 def to_alias_response(document: AliasDocument) -> Response:
-    """An alias's document with its number as the ETag."""
+    """Build the response for an alias, with its document's number as the ETag."""
     return Response.json(document, etag=format_etag(document))
 
 
 def to_promotion_response(promotion: PromotionRequest, status: int) -> Response:
-    """A promotion, and where it stands; relative to the route that it was asked by, so that the stage stays."""
+    """Build the response for a promotion; its location is relative, so that the gateway's stage stays in the path."""
     headers = {"location": f"../../promotions/{promotion.id}"} | (
         {"retry-after": RETRY_AFTER_S} if status == 202 else {}
     )

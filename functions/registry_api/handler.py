@@ -1,4 +1,4 @@
-"""Where Lambda enters: settings are read, the registry is opened once per environment, and each event is routed."""
+"""Lambda's entry: reads the settings and opens the registry once per environment, and routes each event."""
 
 import os
 
@@ -17,7 +17,7 @@ from pilotlight.storage.object_store import open_store
 
 
 def build_registry_api(settings: Settings) -> Router:
-    """A handler for these settings."""
+    """Build a handler for these settings."""
     registry, promoter = Registry(open_store(settings.store)), LambdaFunction(settings.promoter)
     alias_endpoints = AliasEndpoints(registry, promoter, approval_required=settings.approval == "required")
     parts = (RepositoryEndpoints(registry), VersionEndpoints(registry), alias_endpoints, DocsEndpoints())

@@ -1,4 +1,4 @@
-"""What the registry's routes answer about models and versions: what there is, what was found, what may go."""
+"""The registry's routes of models and versions: list, show, approve, delete, prune."""
 
 from pilotlight.api.http import JSON, Request, Response
 from pilotlight.api.router import Routes
@@ -23,13 +23,12 @@ from pilotlight.registry import retention
 from pilotlight.registry.approval import load_approval, record_decision
 from pilotlight.registry.registry import Registry, version_path
 
-UNKNOWN_CALLER = "an unnamed caller"  # the gateway knows no name for one without credentials
-DEFAULT_NEWEST = 50  # versions that are shown unless asked otherwise: each costs a read of the store
+DEFAULT_NEWEST = 50  # versions in a response by default: each costs a read of the store
 VERSION = "/registry/models/{model}/versions/{version}"
 
 
 class VersionEndpoints:
-    """Models and versions over a registry."""
+    """The routes of models and versions over a registry."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -49,43 +48,43 @@ class VersionEndpoints:
         }
 
     def list(self, request: Request) -> Response:
-        """Every model."""
+        """List every model."""
         return Response.json(ModelList([self._to_model_row(name) for name in self._registry.list_models()]))
 
     def show(self, request: Request) -> Response:
-        """A model with its aliases and its newest versions; `?newest=200` shows more."""
+        """Return a model with its aliases and its newest versions; `?newest=200` returns more."""
         name, newest = parse_model_name(request), registry.parse_query_number(request.query, "newest", DEFAULT_NEWEST)
         versions = self._registry.list_versions(name)
         if not versions:
-            self._registry.load_manifest(name, 1)  # which says that there is no such model
+            self._registry.load_manifest(name, 1)  # raises the error that there is no such model
         aliases = self._registry.load_aliases(name)
         shown = [self._to_version_summary(name, version, aliases) for version in versions[: -newest - 1 : -1]]
         return Response.json(ModelDetail(name, aliases, shown, len(versions)))
 
     def show_version(self, request: Request) -> Response:
-        """A version in a few words."""
+        """Return the summary of a version."""
         manifest = self._resolve_manifest(request)
         return Response.json(
             self._to_version_summary(manifest.name, manifest.version, self._registry.load_aliases(manifest.name))
         )
 
     def get_manifest(self, request: Request) -> Response:
-        """The commit record of a version."""
+        """Return the commit record of a version."""
         return Response.json(self._resolve_manifest(request))
 
     def list_files(self, request: Request) -> Response:
-        """The files of a version, with size and sha256."""
+        """List the files of a version, with size and sha256."""
         return Response.json(self._resolve_manifest(request).files)
 
     def get_report(self, request: Request) -> Response:
-        """What was measured of a version's variants, as it was published."""
+        """Return the report on a version's variants that was published with it."""
         manifest = self._resolve_manifest(request)
         if manifest.report is None:
             raise NotFoundError(f"{manifest.name}:{manifest.version} was published without a report.")
         return self._read_json_file(version_path(manifest.name, manifest.version, manifest.report))
 
     def get_verdict(self, request: Request) -> Response:
-        """What the gate found when it last examined a version."""
+        """Return the gate's last verdict on a version."""
         manifest = self._resolve_manifest(request)
         try:
             return self._read_json_file(verdict_path(manifest.name, manifest.version))
@@ -93,15 +92,15 @@ class VersionEndpoints:
             raise NotFoundError(f"{manifest.name}:{manifest.version} has not been examined by the gate yet.") from None
 
     def get_approval(self, request: Request) -> Response:
-        """Whether people want a version."""
+        """Return the decision about a version."""
         manifest = self._resolve_manifest(request)
         return Response.json(load_approval(self._registry, manifest.name, manifest.version))
 
     def decide(self, request: Request) -> Response:
-        """Approve or reject a version; the same again changes nothing."""
-        decision = registry.parse_body(request.body, ApprovalBody, "a decision about a version")
+        """Approve or reject a version; the same decision again changes nothing."""
+        decision = request.json(ApprovalBody, "not a decision about a version")
         name, version = parse_model_name(request), get_path_version(request.parameters)
-        actor, reason = request.caller or UNKNOWN_CALLER, decision.why
+        actor, reason = request.actor, decision.why
         return Response.json(record_decision(self._registry, name, version, decision.state, actor=actor, reason=reason))
 
     def delete(self, request: Request) -> Response:
@@ -111,8 +110,8 @@ class VersionEndpoints:
         return Response.json(DeletedVersion(f"{name}:{version}"))
 
     def prune(self, request: Request) -> Response:
-        """Remove old versions that no alias needs, or say which those are."""
-        body, name = registry.parse_body(request.body, PruneBody, "an order to prune"), parse_model_name(request)
+        """Remove old versions that no alias needs, or list them."""
+        body, name = request.json(PruneBody, "not an order to prune"), parse_model_name(request)
         retention.check_model_exists(self._registry, name)
         plan = retention.plan_pruning(self._registry, name, body.keep)
         if not body.dry_run:
@@ -143,15 +142,15 @@ class VersionEndpoints:
         )
 
     def _resolve_manifest(self, request: Request) -> Manifest:
-        """The manifest of the version or alias that the path names."""
+        """Load the manifest of the version or alias in the path."""
         reference = ModelReference.from_selector(parse_model_name(request), request.parameters["version"])
         return self._registry.load_manifest(reference.name, self._registry.resolve_reference(reference))
 
     def _read_json_file(self, path: str) -> Response:
-        """A JSON document of the store, as it lies there."""
+        """Return a JSON document of the store as it is."""
         return Response(200, self._registry.store.get(path).data, {"content-type": JSON})
 
 
 def parse_model_name(request: Request) -> str:
-    """The model that the path names."""
+    """Parse the model in the path."""
     return check_name(request.parameters["model"], "model name")

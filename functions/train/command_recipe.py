@@ -30,6 +30,6 @@ def refuse_cancelled_run(store: ObjectStore, run_name: str | None, environment: 
     Cancelling ends an attempt as a Spot notice does, with SIGTERM; only the job's document tells the two apart.
     """
     job_id = environment.get("AWS_BATCH_JOB_ID", "").partition("#")[0]  # a node's id has its number behind it
-    job = jobs.find_job(store, run_name) if job_id and run_name else None
+    job = jobs.open_job_document(store, run_name).read_or_none() if job_id and run_name else None
     if job and job.id == job_id and job.stop:
         raise CancelledError(f"The run {run_name!r} was cancelled by {job.stop.by}: {job.stop.why}")

@@ -1,4 +1,4 @@
-"""Where Lambda enters: settings are read once, requests are routed, and the ends of jobs are written down."""
+"""The Lambda entry point: it reads the settings once, routes requests, and records the ends of jobs."""
 
 import os
 from collections.abc import Mapping
@@ -36,25 +36,25 @@ class TrainingApi(Router):
         self._store = store
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
-        """Answer a request; of an event, what was done comes back as a sentence, for the log."""
+        """Answer a request; for an event, return what was done as a sentence, for the log."""
         if "detail-type" in event:
             return {"done": [job_events.record_job_end(self._store, event)]}
         return super().__call__(event, context)
 
 
 def build_launcher(settings: Settings) -> Launcher:
-    """Batch where a queue is named, a process of this machine where nothing is and the training job lies beside us."""
+    """Build the launcher: Batch if a queue is set, a local process if none is and the training code is installed."""
     if settings.training_queue and settings.training_queue != NO_QUEUE:
         return AwsBatchLauncher(settings)
     if (
         settings.training_queue or find_spec(TRAIN_MODULE) is None
-    ):  # as in Lambda's package, which holds this function alone
+    ):  # as in Lambda's package, which contains this function alone
         return NoLauncher()
     return LocalLauncher(settings.store, Path(settings.trainings))
 
 
 def build_training_api(settings: Settings, store: ObjectStore | None = None) -> TrainingApi:
-    """A handler for these settings."""
+    """Build a handler for these settings."""
     correlation.install_log_record_factory()
     store = store or open_store(settings.store)
     return TrainingApi(

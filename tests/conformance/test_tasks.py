@@ -35,7 +35,7 @@ from pilotlight.contracts.processing import (
 from pilotlight.errors import InvalidInputError
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 from pilotlight.storage.object_store import open_store
 from tests import fakes
 

@@ -14,10 +14,10 @@ from pilotlight.api.model_statistics import CallTimer
 from pilotlight.api.request_context import RequestContext
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
+from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.model_manager import ModelManager
-from pilotlight.runtime.session import Array
 from pilotlight.runtime.traffic import InferenceResult
 from pilotlight.settings import Settings
 

@@ -1,9 +1,11 @@
 import base64
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from pilotlight.api.http import Request, Response, get_caller
 from pilotlight.errors import InvalidInputError
@@ -41,6 +43,48 @@ def test_binary_answers_are_base64(body: bytes) -> None:
     event = Response(200, body, binary=True).to_event()
     assert event["isBase64Encoded"] is True
     assert base64.b64decode(event["body"]) == body
+
+
+class Order(Struct, forbid_unknown_fields=True):
+    version: int = 1
+    why: str = ""
+
+
+def post(body: bytes) -> Request:
+    return Request.from_event(EVENT | {"body": base64.b64encode(body).decode(), "isBase64Encoded": True})
+
+
+@given(st.integers(0, 2**31), st.text())
+def test_a_json_body_is_read_as_its_type(version: int, why: str) -> None:
+    assert post(msgspec.json.encode(Order(version, why))).json(Order, "no order") == Order(version, why)
+
+
+def test_an_empty_body_has_all_defaults() -> None:
+    assert Request.from_event(EVENT).json(Order, "no order") == post(b"{}").json(Order, "no order") == Order()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"{", "Input data was truncated."),
+        (b"[]", "Expected `object`, got `array`."),
+        (b'{"version": "1"}', "Expected `int`, got `str` - at `$.version`."),
+        (b'{"wy": ""}', "Object contains unknown field `wy`."),
+        (b'{"why": "\xff"}', "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte."),
+        (b'{"x": ' * 100_000, "maximum recursion depth exceeded while deserializing an object."),
+    ],
+)
+def test_another_body_is_refused_in_the_words_of_the_route(body: bytes, reason: str) -> None:
+    with pytest.raises(InvalidInputError) as raised:
+        post(body).json(Order if b"x" not in body[:4] else dict, "not an order to prune")
+    assert str(raised.value) == f"The body is not an order to prune: {reason}"
+
+
+def test_who_has_no_name_acts_under_one_all_the_same() -> None:
+    assert Request.from_event(EVENT).caller == ""
+    assert Request.from_event(EVENT).actor == "an unnamed caller"
+    known = Request.from_event(EVENT | {"requestContext": {"identity": {"apiKeyId": "k"}}})
+    assert known.actor == known.caller == "k"
 
 
 def test_json_answers_are_text() -> None:

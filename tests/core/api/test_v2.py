@@ -14,8 +14,7 @@ from pilotlight.api import missing, v2, v2_tensors
 from pilotlight.contracts.manifest import Datatype, Manifest, ManifestFile, TensorSpec
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedError
 from pilotlight.registry.registry import build_manifest
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from tests import fakes
 
 IN_JSON: list[Datatype] = [name for name in get_args(Datatype) if name not in v2_tensors.BINARY_ONLY_DATATYPES]

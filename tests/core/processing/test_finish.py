@@ -15,7 +15,7 @@ from pilotlight.contracts.processing import (
     RegressionPostprocessing,
 )
 from pilotlight.errors import InvalidInputError
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 from tests import fakes
 
 Pooling: TypeAlias = Literal["mean", "cls", "max"]

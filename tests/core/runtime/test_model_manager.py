@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.codec import encode_document, utc_now
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError, StoreError, SuspendedError
 from pilotlight.registry import retention
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.registry import Registry, alias_path
 from pilotlight.runtime.model_cache import LoadedModel, ModelCache
-from pilotlight.runtime.model_manager import REFUSED_SECONDS, ModelManager
+from pilotlight.runtime.model_loader import REFUSED_SECONDS
+from pilotlight.runtime.model_manager import ModelManager
 from tests import fakes
 
 CHAMPION = ModelReference("double")

@@ -345,3 +345,33 @@ def test_what_is_no_file_is_not_there(place: Place, name: str) -> None:
 def test_a_wrong_verb_is_answered_with_the_right_one(place: Place) -> None:
     status, said = place.ask("PUT", "/v1/files", b"x")
     assert (status, "use POST, GET" in said["error"]["message"]) == (405, True)
+
+
+def test_a_body_of_another_form_is_named_in_words(place: Place) -> None:
+    announced = place.ask("POST", "/v1/uploads", {"filename": "a", "purpose": "batch", "bytes": 3})[1]["id"]
+    paths = {"/v1/batches": "NewBatch", "/v1/uploads": "NewUpload", f"/v1/uploads/{announced}/complete": "Complete"}
+    for path, what in paths.items():
+        status, said = place.ask("POST", path, b"[]")
+        assert (status, said["error"]["message"]) == (400, f"The body is no {what}: Expected `object`, got `array`.")
+
+
+def test_documents_that_are_not_there_or_do_not_read(place: Place) -> None:
+    name = "0" * 32
+    missing = {
+        f"/v1/batches/batch_{name}": f"There is no batch 'batch_{name}'; GET /v1/batches lists them.",
+        f"/v1/files/file-{name}": f"There is no file 'file-{name}'; GET /v1/files lists them.",
+        f"/v1/uploads/upload_{name}/cancel": f"There is no upload 'upload_{name}'; POST /v1/uploads begins one.",
+    }
+    broken = {
+        f"/v1/batches/batch_{name}": (f"batches/{name}/order.json", "BatchRequest"),
+        f"/v1/files/file-{name}": (f"uploads/{name}/file.json", "Upload"),
+        f"/v1/uploads/upload_{name}/cancel": (f"uploads/{name}/upload.json", "Upload"),
+    }
+    for path, text in missing.items():
+        method = "POST" if path.endswith("cancel") else "GET"
+        status, said = place.ask(method, path)
+        assert (status, said["error"]["message"]) == (404, text)
+        key, kind = broken[path]
+        place.store.put(key, b"[]")
+        status, said = place.ask(method, path)
+        assert (status, said["error"]["message"]) == (400, f"{key} is not a {kind}: Expected `object`, got `array`.")

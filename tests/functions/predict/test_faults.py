@@ -13,10 +13,9 @@ import pytest
 
 from functions.predict.handler import build_predict_handler
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import encode_document
-from pilotlight.registry.alias_updates import utc_now
+from pilotlight.contracts.codec import encode_document, utc_now
 from pilotlight.registry.registry import Registry, alias_path
-from pilotlight.runtime import model_manager
+from pilotlight.runtime import model_loader
 from pilotlight.settings import Settings
 from pilotlight.storage import object_store
 from pilotlight.storage.object_store import open_store
@@ -57,7 +56,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setattr(object_store, "TIMEOUTS", {"read_timeout": timedelta(seconds=0.3)})
     monkeypatch.setattr(object_store, "RETRIES", {"max_retries": 1, "retry_timeout": timedelta(seconds=1)})
-    monkeypatch.setattr(model_manager, "REFUSED_SECONDS", 0.1)
+    monkeypatch.setattr(model_loader, "REFUSED_SECONDS", 0.1)
     with serving() as server:
         yield server
 

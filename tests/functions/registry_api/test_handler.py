@@ -147,3 +147,9 @@ def test_the_control_plane_opens_no_model() -> None:
     environment = {"PYTHONPATH": f"{ROOT / 'layers/core'}:{ROOT}", "PILOTLIGHT_STORE": "memory://"}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", [LOAD, UNLOAD, INDEX])
+def test_a_body_of_another_form_is_named_in_words(handle: Router, path: str) -> None:
+    said = "The body is not one of the repository extension: Expected `object`, got `array`."
+    assert call(handle, path, b"[]") == (400, {"error": said})

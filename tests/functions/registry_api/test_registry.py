@@ -311,3 +311,41 @@ def test_what_is_wrong_is_said(near: Api, method: str, path: str, body: object, 
     assert found == status, answer
     assert hint in answer["error"]
     assert near.promoter.events == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "what"),
+    [
+        ("POST", f"{CHAMPION}/promote", "not an order to promote"),
+        ("POST", f"{CHAMPION}/rollback", "not an order to roll back"),
+        ("POST", f"{CHAMPION}/canary", "not a canary"),
+        ("POST", f"{CHAMPION}/split", "not a split"),
+        ("POST", f"{CHAMPION}/shadow", "not a shadow"),
+        ("PUT", f"{MODEL}/versions/1/approval", "not a decision about a version"),
+        ("POST", f"{MODEL}/prune", "not an order to prune"),
+    ],
+)
+def test_a_body_of_another_form_is_named_in_words(near: Api, method: str, path: str, what: str) -> None:
+    assert near(method, path, b"{")[:2] == (400, {"error": f"The body is {what}: Input data was truncated."})
+    assert near(method, path, b"[]")[:2] == (400, {"error": f"The body is {what}: Expected `object`, got `array`."})
+
+
+def test_decisions_and_aliases_that_do_not_read_are_the_stores_fault(api: Api) -> None:
+    """503, and never what the caller has sent."""
+    api.registry.store.put("models/double/versions/2/approval.json", b'{"state": "maybe"}')
+    said = "models/double/versions/2/approval.json is not a Approval: Invalid enum value 'maybe' - at `$.state`."
+    for method, body in (("GET", None), ("PUT", {"state": "approved", "why": "good"})):
+        assert api(method, f"{MODEL}/versions/2/approval", body)[:2] == (503, {"error": said})
+    api.registry.store.put("models/double/aliases/champion.json", b"{")
+    said = "models/double/aliases/champion.json is not a AliasDocument: Input data was truncated."
+    assert api("GET", CHAMPION)[:2] == (503, {"error": said})
+    assert api("POST", f"{CHAMPION}/rollback", {"why": "worse"})[:2] == (503, {"error": said})
+
+
+def test_a_promotion_that_is_not_there_or_does_not_read(api: Api) -> None:
+    where = f"{MODEL}/promotions/0a1b"
+    missing = "There is no promotion '0a1b' of 'double'; POST .../promote gives its id."
+    assert api("GET", where)[:2] == (404, {"error": missing})
+    api.registry.store.put("models/double/promotions/0a1b.json", b"[]")
+    broken = "models/double/promotions/0a1b.json is not a PromotionRequest: Expected `object`, got `array`."
+    assert api("GET", where)[:2] == (400, {"error": broken})

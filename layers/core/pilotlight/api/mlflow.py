@@ -22,8 +22,7 @@ from pilotlight.contracts.processing import TablePreprocessing
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedTypeError
 from pilotlight.processing.signature import SignatureInput, list_signatures
 from pilotlight.processing.tabular import BOOLEAN_WORDS
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 BODY_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 LANGUAGE_MODEL_FIELDS = ("messages", "prompt", "input")  # bodies of language models, which another function answers

@@ -19,8 +19,7 @@ from pilotlight.api.v2_json import InferBody, InputBody, OutputBody, decode_infe
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
 from pilotlight.processing.signature import CallSignature, SignatureInput, choose_signature, list_signatures
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 PLATFORM = "onnxruntime_onnx"
 # Of the protocol; only what works is advertised.

@@ -11,8 +11,8 @@ from pilotlight.contracts.manifest import ManifestDraft
 from pilotlight.drift import training_profile
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry.registry import FileContent
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array, Session
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
+from pilotlight.runtime.session import Session
 
 BATCH_SIZE = 64  # examples asked at once
 OTHER_FIELDS = "*"  # stands for every field that no --mask names

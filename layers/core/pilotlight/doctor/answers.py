@@ -26,9 +26,8 @@ from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedE
 from pilotlight.doctor.server import format_reply
 from pilotlight.errors import ModelRefusedError, NotFoundError, PilotlightError
 from pilotlight.registry.registry import Registry, version_path
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from pilotlight.runtime.golden import GoldenDocument, GoldenExchange, compare_output, to_arrays
-from pilotlight.runtime.session import Array
 
 VERSION_HEADER = "x-pilotlight-version"
 WARM_CALLS = 20

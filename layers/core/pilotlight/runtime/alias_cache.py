@@ -12,6 +12,7 @@ from math import inf
 from pilotlight.contracts.alias import AliasDocument
 from pilotlight.errors import NotFoundError, UnavailableError
 from pilotlight.registry.registry import Registry
+from pilotlight.runtime.single_flight import SingleFlight, wait_for_document
 
 LOG = logging.getLogger("pilotlight.runtime")
 AliasKey = tuple[str, str]  # name and alias
@@ -27,17 +28,28 @@ class CachedAlias:
 
 
 class AliasCache:
-    """What is known of each alias. Safe for threads."""
+    """What is known of each alias; a document is stale `max_age_seconds` after it was read. Safe for threads."""
 
-    def __init__(self, registry: Registry, clock: Callable[[], float]) -> None:
+    def __init__(self, registry: Registry, max_age_seconds: float, clock: Callable[[], float]) -> None:
+        self.max_age_seconds = max_age_seconds
         self._registry = registry
         self._clock = clock
         self._entries: dict[AliasKey, CachedAlias] = {}
+        self._reads: SingleFlight[AliasKey, CachedAlias] = SingleFlight(self.get_or_read)
         self._lock = threading.Lock()
 
     def get_cached(self, key: AliasKey) -> CachedAlias | None:
         """The alias as last read, however long ago."""
         return self._entries.get(key)
+
+    def get_age(self, key: AliasKey) -> float | None:
+        """Return the seconds since the alias was read, None where it is not known."""
+        cached = self.get_cached(key)
+        return self._clock() - cached.read_at if cached is not None else None
+
+    def wait_for_read(self, key: AliasKey, deadline: float) -> None:
+        """Read an alias that is not known, once for all that wait; `LoadingError` if it takes until `deadline`."""
+        wait_for_document(self._reads.start(key), deadline, f"{key[0]}@{key[1]}")
 
     def get_or_read(self, key: AliasKey) -> CachedAlias:
         """The alias as last read, or read now if nobody has read it; raises what `read` does."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pilotlight.contracts.alias import Canary
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
 WINDOW_REQUESTS = 500  # latest requests of canary and champion that are compared
 MAX_CONSECUTIVE_FAILURES = 3  # consecutive failures that stop the canary whatever its error rate

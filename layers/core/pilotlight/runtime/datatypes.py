@@ -6,6 +6,8 @@ import numpy as np
 
 from pilotlight.contracts.manifest import Datatype
 
+Array = np.ndarray[Any, Any]  # of any shape and dtype: manifests and requests say which, not the code
+
 # BF16 has no numpy type: its arrays hold the bits. BYTES are objects.
 NUMPY_DTYPES: dict[Datatype, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),

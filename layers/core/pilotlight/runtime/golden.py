@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from pilotlight.contracts.manifest import Datatype, Precision
 from pilotlight.errors import ModelRefusedError
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array, Session
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
+from pilotlight.runtime.session import Session
 
 
 class GoldenTensor(Struct, frozen=True):

@@ -12,10 +12,10 @@ import numpy as np
 from pilotlight.contracts.manifest import Precision, TensorSpec
 from pilotlight.errors import DeadlineError, InvalidInputError, ModelRefusedError
 from pilotlight.runtime import golden
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from pilotlight.runtime.golden import GoldenDocument, GoldenExchange, GoldenRequest, GoldenResponse, GoldenTensor
 from pilotlight.runtime.inference_deadline import DeadlineRunner
-from pilotlight.runtime.session import Array, Session, open_session
+from pilotlight.runtime.session import Session, open_session
 
 Feeds = Mapping[str, Array]  # a graph's inputs by name
 # Of the largest recorded |value|. fp32 sums in another order on another CPU; int8 may round one step of an activation

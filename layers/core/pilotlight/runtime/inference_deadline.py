@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from math import inf
 
 from pilotlight.errors import DeadlineError, InvalidInputError
-from pilotlight.runtime.session import Array, RunOptions, Session, create_run_options
+from pilotlight.runtime.datatypes import Array
+from pilotlight.runtime.session import RunOptions, Session, create_run_options
 
 POLL_SECONDS = 0.25  # s between two looks; waking this thread for each request would cost more than most inferences
 

@@ -23,12 +23,11 @@ from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime import process_memory
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from pilotlight.runtime.golden import GoldenDocument, to_arrays
 from pilotlight.runtime.model_cache import ModelCache
 from pilotlight.runtime.model_files import open_model_files
 from pilotlight.runtime.model_manager import ModelManager
-from pilotlight.runtime.session import Array
 from pilotlight.storage.object_store import ObjectStore, open_store
 
 POLL_SECONDS = 0.004  # s between two looks at the process

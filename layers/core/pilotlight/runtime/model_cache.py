@@ -5,14 +5,37 @@ It knows sizes and order, not where models come from.
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from pilotlight.contracts.manifest import Manifest
-from pilotlight.errors import DoesNotFitError, LoadingError
-from pilotlight.runtime.assets import Assets
+from pilotlight.errors import DoesNotFitError, LoadingError, NotFoundError
 from pilotlight.runtime.session import Session
 
+Value = TypeVar("Value")
 VersionKey = tuple[str, int]  # name and version
+
+
+class Assets:
+    """The files of one open version beside its graph, by path: bytes until `get_or_parse` makes something of them.
+
+    It does not know what the bytes mean; the steps of `pilotlight.processing` do.
+    """
+
+    def __init__(self, contents: Mapping[str, bytes] | None = None) -> None:
+        self._contents = dict(contents or {})
+        self._parsed: dict[str, Any] = {}
+
+    def get_or_parse(self, path: str, parse: Callable[[bytes], Value]) -> Value:
+        """What `parse` makes of the file at `path`, once; `NotFoundError` when the version brought no such file."""
+        if path not in self._parsed:
+            if path not in self._contents:
+                raise NotFoundError(f"The version brought no file {path!r}; it brought {sorted(self._contents)}.")
+            self._parsed[path] = parse(self._contents[path])
+            del self._contents[path]  # what was made of it takes its place
+        value: Value = self._parsed[path]
+        return value
 
 
 @dataclass(frozen=True)

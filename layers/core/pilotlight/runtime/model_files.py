@@ -21,7 +21,6 @@ from pilotlight.contracts.manifest import CompressedFile, Manifest, ManifestFile
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError
 from pilotlight.registry.registry import version_path
 from pilotlight.runtime.malloc import reuse_freed_memory
-from pilotlight.runtime.prefetched_store import PrefetchedStore
 from pilotlight.storage.download import download_object, hash_chunks
 from pilotlight.storage.object_store import ObjectStore
 
@@ -51,8 +50,7 @@ def open_model_files(store: ObjectStore, manifest: Manifest, *files: ManifestFil
     Raises `ModelRefusedError` before anybody can open them when files are missing, or differ in size or sha256 from
     the manifest. What was read ahead is not fetched again.
     """
-    version_key = manifest.name, manifest.version
-    prefetched = store.take_files(*version_key) if isinstance(store, PrefetchedStore) and not files else None
+    prefetched = None if files else store.take_prefetched_files(manifest.name, manifest.version)
     model_files = prefetched or fetch_model_files(store, manifest, *files)
     try:
         yield model_files.path
@@ -61,7 +59,7 @@ def open_model_files(store: ObjectStore, manifest: Manifest, *files: ManifestFil
 
 
 def fetch_model_files(store: ObjectStore, manifest: Manifest, *selected: ManifestFile) -> ModelFiles:
-    """The served or chosen files as `fetched` gives them; to be closed by the caller.
+    """Fetch the served or chosen files as `open_model_files` does; the caller closes them.
 
     A graph alone lies in memory where the system has memfd (Linux), else in a temporary file. Weights need a folder:
     onnxruntime opens them by the name that the graph knows, and refuses names that lead out of the graph's folder.

@@ -6,14 +6,10 @@ It hands out each of them once, and whatever went wrong as if it had gone wrong 
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from threading import Event
-from typing import TYPE_CHECKING
 
-from pilotlight.storage.object_store import ObjectStore, RangeCopier, StoredObject
-
-if TYPE_CHECKING:  # files.py builds on this module
-    from pilotlight.runtime.model_files import ModelFiles
+from pilotlight.runtime.model_files import ModelFiles
+from pilotlight.storage.object_store import ObjectStore, StoredObject
 
 
 class PrefetchedStore(ObjectStore):
@@ -42,11 +38,11 @@ class PrefetchedStore(ObjectStore):
             raise
         return future.result()
 
-    def expect_files(self, name: str, version: int) -> "Future[ModelFiles]":
+    def expect_files(self, name: str, version: int) -> Future[ModelFiles]:
         """The files of a version are on their way."""
         return self._files.setdefault((name, version), Future())
 
-    def take_files(self, name: str, version: int) -> "ModelFiles | None":
+    def take_prefetched_files(self, name: str, version: int) -> ModelFiles | None:
         """The files of a version if they were expected, once; other versions of the model are let go of.
 
         Waits for them. Raises what fetching them raised.
@@ -78,18 +74,12 @@ class PrefetchedStore(ObjectStore):
         """As the store does it."""
         return self._inner.stream_range(path, start, end)
 
-    @contextmanager
-    def open_range_copier(self, path: str) -> Iterator[RangeCopier]:
-        """As the store does it."""
-        with self._inner.open_range_copier(path) as part:
-            yield part
-
     def replace(self, path: str, data: bytes, e_tag: str) -> None:
         """As the store does it."""
         self._inner.replace(path, data, e_tag)
 
 
-def close_prefetched_files(future: "Future[ModelFiles]") -> None:
+def close_prefetched_files(future: Future[ModelFiles]) -> None:
     """Let go of files that nobody took."""
     if future.exception() is None:
         future.result().close()

@@ -23,7 +23,7 @@ import onnxruntime as ort
 
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError
-from pilotlight.runtime.datatypes import ORT_DATATYPES
+from pilotlight.runtime.datatypes import ORT_DATATYPES, Array
 from pilotlight.runtime.deferred_prepacking import DeferredPrepacking
 from pilotlight.runtime.model_files import create_private_folder
 
@@ -32,7 +32,6 @@ BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 MB_PER_VCPU = 1769  # of a Lambda function's memory (reference/lambda.md)
 ONNXRUNTIME_VERSION: str = ort.__version__
 MIN_MAPPED_BYTES = 4096  # a page; smaller weights stay in the graph
-Array = np.ndarray[Any, Any]
 RunOptions = Any  # onnxruntime.RunOptions, which ships no types; `terminate` stops the run that has it
 
 

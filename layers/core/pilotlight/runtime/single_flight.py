@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from pilotlight.errors import LoadingError
+
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
 FOREVER = float("inf")
@@ -71,6 +73,18 @@ class SingleFlight(Generic[Key, Result]):
         with self._lock:
             return list(self._running.values())
 
+    def wait_for_all(self, deadline: float) -> None:
+        """Wait for those that have not ended, at most until `deadline` on time.monotonic's clock."""
+        for task in self.running():
+            task.wait_until(deadline)
+
     def _remove(self, key: Key) -> None:
         with self._lock:
             self._running.pop(key, None)
+
+
+def wait_for_document(read: BackgroundTask[Result], deadline: float, what: str) -> Result:
+    """Return the document of the store that is being read; `LoadingError` if it does not come until `deadline`."""
+    if read.wait_until(deadline):
+        return read.result()
+    raise LoadingError(f"The store has not said yet what {what} is; try again.", retry_after=1)

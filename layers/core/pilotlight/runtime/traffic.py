@@ -20,9 +20,9 @@ from pilotlight.errors import ModelRefusedError
 from pilotlight.observability.emf import count
 from pilotlight.registry import alias_updates
 from pilotlight.runtime.canary_monitor import CanaryMonitor, find_non_finite_output
+from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.model_manager import ModelManager
-from pilotlight.runtime.session import Array
 
 LOG = logging.getLogger("pilotlight.runtime")
 MAX_QUEUED_COPIES = (

@@ -1,6 +1,6 @@
-"""What the registry's routes are sent and what they answer, for the function, its OpenAPI document and the client.
+"""Request and response bodies of the registry's routes, for the function, its OpenAPI document and the client.
 
-Where a route answers a document of the store as it lies there, `contracts` has its form.
+Documents of the store that a route returns as they are have their types in `contracts`.
 """
 
 import re
@@ -18,7 +18,6 @@ from pilotlight.errors import InvalidInputError, UnavailableError
 VersionNumber = Annotated[str, Meta(pattern=r"^([1-9][0-9]{0,17})$")] | Version  # 3 and "3" are the same version
 Percent = Annotated[float, Meta(ge=0, lt=100)]
 Reason = Annotated[str, Meta(max_length=1000)]
-Body = TypeVar("Body", bound=Struct)
 Answer = TypeVar("Answer")
 
 
@@ -43,7 +42,7 @@ class CanaryBody(Struct, forbid_unknown_fields=True):
     why: Reason = "trial"
 
     def to_canary(self, until: str) -> Canary:
-        """The trial that ends then."""
+        """Return the canary that ends at `until`."""
         limits = (self.max_error_rate, self.max_latency_ratio, self.max_drift, self.min_requests)
         return Canary(parse_version_number(self.version), until, *limits)
 
@@ -149,16 +148,8 @@ class ErrorBody(Struct, frozen=True):
     error: str
 
 
-def parse_body(body: bytes, kind: type[Body], what: str) -> Body:
-    """A request's body; an empty one is all defaults. `InvalidInputError` names the wrong field."""
-    try:
-        return msgspec.json.decode(body or b"{}", type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise InvalidInputError(f"The body is not {what}: {exc}.") from exc
-
-
 def parse_response(body: bytes, kind: type[Answer]) -> Answer:
-    """An answer as what it should be, for clients; `UnavailableError` when the server is another one."""
+    """Decode a response for a client; raise `UnavailableError` when the server is no registry."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as exc:
@@ -166,12 +157,12 @@ def parse_response(body: bytes, kind: type[Answer]) -> Answer:
 
 
 def parse_version_number(version: str | int) -> int:
-    """A version as a number."""
+    """Convert a version to a number."""
     return int(version)
 
 
 def build_reference(model: str, version: str | int | None) -> ModelReference:
-    """The version that a body names, else the candidate."""
+    """Build the reference to the version of a body; without one, to the candidate."""
     return (
         ModelReference(model, alias=CANDIDATE)
         if version is None
@@ -180,7 +171,7 @@ def build_reference(model: str, version: str | int | None) -> ModelReference:
 
 
 def get_path_version(parameters: Mapping[str, str]) -> int:
-    """The version that a path names; `InvalidInputError` for an alias, which may move while one speaks of it."""
+    """Return the version of a path; raise `InvalidInputError` for an alias, which may move meanwhile."""
     text = parameters["version"]
     if not is_version(text):
         raise InvalidInputError(f"{text!r} is not a version; here it takes a number: 1, 2, 3, ...")
@@ -188,7 +179,7 @@ def get_path_version(parameters: Mapping[str, str]) -> int:
 
 
 def parse_query_number(query: Mapping[str, str], name: str, default: int, minimum: int = 1) -> int:
-    """A whole number of a query; `InvalidInputError` for another word, or one below `minimum`."""
+    """Parse a whole number of a query; raise `InvalidInputError` for another text or a number below `minimum`."""
     text = query.get(name, str(default))
     if not (text.isdecimal() and text.isascii() and 0 < len(text) < 6 and int(text) >= minimum):
         raise InvalidInputError(f"{name}={text} is not a number from {minimum} to 99999.")
@@ -196,12 +187,12 @@ def parse_query_number(query: Mapping[str, str], name: str, default: int, minimu
 
 
 def format_etag(document: AliasDocument) -> str:
-    """The ETag of an alias: the number of its document."""
+    """Format the ETag of an alias: the number of its document."""
     return f'"{document.number}"'
 
 
 def is_if_match_satisfied(if_match: str | None, current_etag: str | None) -> bool:
-    """Whether an If-Match lets a change of what has the ETag `current_etag` through (RFC 9110, 13.1.1)."""
+    """Return whether an If-Match allows a change of what has the ETag `current_etag` (RFC 9110, 13.1.1)."""
     if if_match is None:
         return True
     if if_match.strip() == "*":

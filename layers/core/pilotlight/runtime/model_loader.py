@@ -1,0 +1,216 @@
+"""Open versions in the background: each once at a time, those that were refused not again for a while.
+
+It knows versions and what an environment has learned of each: manifest, refusal, proof, load time. It does not know
+aliases, nor which version serves.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from math import ceil
+from pathlib import Path
+
+from pilotlight.contracts.manifest import Manifest, TensorSpec
+from pilotlight.errors import LoadingError, ModelRefusedError, NotFoundError
+from pilotlight.observability.emf import count
+from pilotlight.registry.registry import Registry, version_path
+from pilotlight.runtime.load_time import LoadTimeEstimator
+from pilotlight.runtime.malloc import return_freed_memory
+from pilotlight.runtime.model_cache import Assets, LoadedModel, ModelCache, VersionKey
+from pilotlight.runtime.model_files import open_model_files
+from pilotlight.runtime.session import open_session
+from pilotlight.runtime.single_flight import BackgroundTask, SingleFlight, wait_for_document
+from pilotlight.storage.object_store import ObjectStore
+
+LOG = logging.getLogger("pilotlight.runtime")
+REFUSED_SECONDS = 60.0  # s after a refusal during which the version is not fetched again
+MAX_LOAD_WAIT_SECONDS = 25.0  # s that a request can wait for a load at most; the gateway gives up after 29
+
+
+class ModelLoader:
+    """Opens the versions of a store into a model cache. Safe for threads."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        model_cache: ModelCache,
+        *,
+        memory_mb: int,
+        check_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.registry = registry
+        self.model_cache = model_cache
+        self.wait_count = 0  # how often a request has waited for a model to be opened
+        self._memory_mb = memory_mb
+        self._check_seconds = check_seconds  # s between two looks for the deletion of a version
+        self._clock = clock
+        self._manifests: dict[VersionKey, Manifest] = {}  # never change, but a version may be deleted
+        self._last_seen: dict[VersionKey, float] = {}  # when a version was last seen in the store, on the clock
+        self._refusals: dict[VersionKey, tuple[ModelRefusedError, float]] = {}  # each with its time on the clock
+        self._verified_versions: set[VersionKey] = set()  # those that have answered their golden requests
+        self._load_times = LoadTimeEstimator()
+        self._manifest_reads: SingleFlight[VersionKey, Manifest] = SingleFlight(self.get_manifest)
+        self._loads: SingleFlight[VersionKey, LoadedModel] = SingleFlight(self._load_version)
+        self._deletion_checks: SingleFlight[VersionKey, None] = SingleFlight(self._forget_if_deleted)
+
+    def get_manifest(self, key: VersionKey) -> Manifest:
+        """Return the manifest of a version; read it where it is not known yet."""
+        if key not in self._manifests:
+            self._manifests[key] = self.registry.load_manifest(*key)
+            self._last_seen[key] = self._clock()
+        return self._manifests[key]
+
+    def open_model(self, key: VersionKey, deadline: float) -> LoadedModel:
+        """Return the open version; wait for it to be opened until `deadline`, on time.monotonic's clock.
+
+        `LoadingError` when the time does not suffice, `ModelRefusedError` when the version cannot be served.
+        """
+        model = self.model_cache.get(key)
+        if model is not None:
+            return model
+        self.raise_if_refused(key)
+        manifest = self._manifests.get(key) or wait_for_document(
+            self._manifest_reads.start(key), deadline, f"{key[0]}:{key[1]}"
+        )
+        self._raise_if_too_late(manifest, deadline)
+        return self._wait_for_load(manifest, deadline)
+
+    def start_load(self, key: VersionKey) -> BackgroundTask[LoadedModel]:
+        """Start to open a version, or join the load that is running."""
+        return self._loads.start(key)
+
+    def mark_verified(self, key: VersionKey) -> None:
+        """Remember that the version has answered its golden requests."""
+        self._verified_versions.add(key)
+
+    def is_verified(self, key: VersionKey) -> bool:
+        """Whether the version has answered its golden requests in this environment."""
+        return key in self._verified_versions
+
+    def refuse_version(self, key: VersionKey, error: ModelRefusedError) -> None:
+        """Close a version, give the reason in log and metrics, and do not open it again for a while."""
+        self.model_cache.evict(key)
+        self._refusals[key] = error, self._clock()
+        LOG.error("%s", error)
+        count("ModelRefused", model=key[0])
+
+    def is_refused(self, key: VersionKey) -> bool:
+        """Whether the version's last refusal is fresh."""
+        return self._find_refusal(key) is not None
+
+    def raise_if_refused(self, key: VersionKey) -> None:
+        """`ModelRefusedError` while the version's last refusal is fresh."""
+        error = self._find_refusal(key)
+        if error is not None:
+            raise error.with_traceback(None)  # otherwise each raise would add to its traceback
+
+    def schedule_deletion_check(self, key: VersionKey) -> None:
+        """Look in the background, once in `check_seconds`, whether a version that callers name was deleted."""
+        now = self._clock()
+        if now - self._last_seen.get(key, now) >= self._check_seconds:
+            self._last_seen[key] = now
+            self._deletion_checks.start(key)
+
+    def wait_for_background(self, deadline: float) -> None:
+        """Wait until nothing is being checked or opened, at most until `deadline`."""
+        self._deletion_checks.wait_for_all(deadline)
+        self._loads.wait_for_all(deadline)
+
+    def _find_refusal(self, key: VersionKey) -> ModelRefusedError | None:
+        error, refused_at = self._refusals.get(key, (None, 0.0))
+        return error if self._clock() - refused_at < REFUSED_SECONDS else None
+
+    def _forget_if_deleted(self, key: VersionKey) -> None:
+        """Forget a version that has no manifest any more; other errors of the store mean nothing for it."""
+        try:
+            self.registry.store.get_size(version_path(*key, "manifest.json"))
+        except NotFoundError:
+            self._manifests.pop(key, None)
+            self._last_seen.pop(key, None)
+            self._verified_versions.discard(key)
+            self.model_cache.evict(key)
+
+    def _raise_if_too_late(self, manifest: Manifest, deadline: float) -> None:
+        """Refuse to start a load that this request cannot await.
+
+        A load that takes longer than any request can wait is started: it goes on while callers try again.
+        """
+        left, needed = max(0.0, deadline - time.monotonic()), self._estimate_seconds(manifest)
+        if left < needed <= MAX_LOAD_WAIT_SECONDS:
+            raise self._build_loading_error(
+                manifest, f"takes about {needed:.1f} s to open, and this request has {left:.1f} s left"
+            )
+
+    def _wait_for_load(self, manifest: Manifest, deadline: float) -> LoadedModel:
+        """Open a version, or join its load; wait for it and record the time that it took."""
+        key = manifest.name, manifest.version
+        self.wait_count += 1
+        started_at = time.monotonic()
+        load = self._loads.start(key)
+        if not load.wait_until(deadline):
+            seconds = time.monotonic() - load.started_at
+            raise self._build_loading_error(manifest, f"is being opened, for {seconds:.0f} s so far")
+        model = load.result()
+        # An earlier load may have been frozen with the environment, so that its time means nothing.
+        if load.started_at >= started_at:
+            self._load_times.record_load(key, manifest.served_bytes, time.monotonic() - started_at)
+        return model
+
+    def _build_loading_error(self, manifest: Manifest, reason: str) -> LoadingError:
+        wait = max(1, ceil(self._estimate_seconds(manifest)))
+        return LoadingError(f"{manifest.name}:{manifest.version} {reason}; try again in {wait} s.", retry_after=wait)
+
+    def _estimate_seconds(self, manifest: Manifest) -> float:
+        return self._load_times.estimate_seconds((manifest.name, manifest.version), manifest.served_bytes)
+
+    def _load_version(self, key: VersionKey) -> LoadedModel:
+        """Fetch, check and open a version in a thread of its own; keep the model, or the refusal.
+
+        Another load may have ended between its caller's look and this one's start: then its outcome counts.
+        """
+        model = self.model_cache.get(key)
+        if model is not None:
+            return model
+        self.raise_if_refused(key)
+        manifest = self.get_manifest(key)
+        try:
+            self.model_cache.reserve_room(manifest)
+            model = self._fetch_and_open(manifest)
+        except ModelRefusedError as exc:
+            self.refuse_version(key, exc)
+            raise
+        finally:
+            self.model_cache.release_room(key)
+        self.model_cache.put(model)
+        return model
+
+    def _fetch_and_open(self, manifest: Manifest) -> LoadedModel:
+        # Where no version of the model is open, a request is waiting for this one: it should answer soon.
+        is_first = manifest.name not in {name for name, _ in list(self.model_cache.keys())}
+        with open_model_files(self.registry.store, manifest) as path, return_freed_memory():
+            session = open_session(path, self._memory_mb, quick=is_first)
+        check_graph_signature(manifest, "inputs", session.inputs, manifest.inputs)
+        check_graph_signature(manifest, "outputs", session.outputs, manifest.outputs)
+        return LoadedModel(manifest, session, manifest.served_bytes, load_assets(self.registry.store, manifest))
+
+
+def load_assets(store: ObjectStore, manifest: Manifest) -> Assets:
+    """Fetch and check the assets of a version as its graph is; `ModelRefusedError` as there."""
+    contents = {}
+    for file in manifest.asset_files:
+        with open_model_files(store, manifest, file) as path:
+            contents[file.path] = Path(path).read_bytes()
+    return Assets(contents)
+
+
+def check_graph_signature(
+    manifest: Manifest, kind: str, actual: Sequence[TensorSpec], declared: Sequence[TensorSpec]
+) -> None:
+    """Refuse a graph whose signature is not the one that its manifest promises to callers."""
+    graph, contract = ([(spec.name, spec.datatype, spec.v2_shape) for spec in specs] for specs in (actual, declared))
+    if graph != contract:
+        raise ModelRefusedError(
+            f"{manifest.name}:{manifest.version} is refused: the graph's {kind} are {graph}, the manifest promises "
+            f"{contract}; publish the model again as a new version."
+        )
