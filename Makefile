@@ -16,7 +16,7 @@ LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layer
 TEMPLATES := template.yaml $(filter-out infra/api.yaml,$(wildcard infra/*.yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint fmt bench soak audit clean test-runtime package test-sam
+.PHONY: help demo serve test lint fmt bench soak audit docs clean test-runtime package test-sam
 
 # --- Everyday ---------------------------------------------------------------------------------------------------------
 
@@ -63,6 +63,10 @@ clean:  ## remove environments, builds and caches; .pilotlight, with the store i
 	rm -rf $(VENV) .venv-* .aws-sam .bench build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf layers/core/*.egg-info benchmark.json benchmark.png
 	find functions layers tests -name __pycache__ -prune -exec rm -rf {} +
+docs: infra/docs/architecture.svg  ## draw the picture of the architecture from its text
+
+infra/docs/architecture.svg: infra/docs/architecture.dot
+	@if command -v dot >/dev/null; then dot -Tsvg $< -o $@; else echo "Without Graphviz, $@ stays as it is." >&2; fi
 
 # --- With Lambda's python3.13, the SAM CLI or Docker ------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """What captured requests are compared with later: a profile of the training set, and of the answers to the held sets.
 
 Not of the answers to the training set: a model is surer of what it learned from, so every caller would look like drift
-(infra/decisions/0039). Of a stream the training set is the sample that calibrates.
+(infra/decisions/0040). Of a stream the training set is the sample that calibrates.
 """
 
 from pathlib import Path

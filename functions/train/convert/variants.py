@@ -1,6 +1,6 @@
 """Make the quantized variants, choose the served one, and write the report: the only module here to use the ladder.
 
-With targets the ladder uses one half of the examples and the report the other (decision 0013); without targets, only
+With targets the ladder uses one half of the examples and the report the other (decision 0007); without targets, only
 the distance between the answers of both variants is known.
 """
 
@@ -263,6 +263,6 @@ def measure_distance(graphs: Mapping[Precision, Path], feeds: Sequence[Feeds]) -
 
 
 def choose_scheme(graph: Path) -> Literal["static", "dynamic"]:
-    """Choose static for convolutions, dynamic for all else (decision 0013)."""
+    """Choose static for convolutions, dynamic for all else (decision 0007)."""
     model = onnx.load(graph, load_external_data=False)
     return "static" if any(node.op_type == "Conv" for node in model.graph.node) else "dynamic"

@@ -9,7 +9,7 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.options.model import TransformerOptions
 
 # Of the positions as drawn. The paper's code has 0.02; on digits' 1,078 images that is too little to be told from the
-# patches: validation loss 0.09 to 0.14, and 0.06 at 0.3 (infra/decisions/0012).
+# patches: validation loss 0.09 to 0.14, and 0.06 at 0.3 (infra/docs/performance.md).
 POSITION_INIT_STD = 0.3
 
 

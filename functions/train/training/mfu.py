@@ -20,8 +20,8 @@ TERA = 1e12
 
 # Dense FLOP/s of one GPU by the longest start of its name, in bf16 on tensor cores and in fp32 without them (torch's
 # default; not TF32). Data sheets of the newer ones print bf16 for sparse matrices, twice these. Compared on 2026-11-25
-# with reprints of NVIDIA's data sheets and with other trainers' tables (infra/decisions/0052); for the A10G, which only
-# AWS has, and for the fp32 of the two NVL cards no reprint was found. The T4 has no bf16 units.
+# with reprints of NVIDIA's data sheets and with other trainers' tables (infra/docs/performance.md); for the A10G, which
+# only AWS has, and for the fp32 of the two NVL cards no reprint was found. The T4 has no bf16 units.
 PEAK_TERAFLOPS: dict[str, dict[TrainingPrecision, float]] = {
     "Tesla T4": {"fp32": 8.1},  # T4 Tensor Core GPU, 2019
     "NVIDIA A10G": {"bf16": 70, "fp32": 31.5},  # A10G Tensor Core GPU, 2021

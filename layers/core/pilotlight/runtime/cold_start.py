@@ -1,4 +1,4 @@
-"""Configure the interpreter while a handler is imported, which is a third of a cold start's CPU (infra/decisions/0048).
+"""Configure the interpreter while a handler is imported, which is a third of a cold start's CPU (infra/decisions/0017).
 
 Imported before all other modules. It depends on the process, not on what the process serves.
 """

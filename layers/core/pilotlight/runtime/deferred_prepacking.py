@@ -10,7 +10,7 @@ from itertools import count
 from threading import Lock, Thread
 from typing import Any
 
-RUNS_BEFORE_PREPACKING = 8  # opening the fast session takes as long as this many runs gain by it (infra/decisions/0018)
+RUNS_BEFORE_PREPACKING = 8  # opening the fast session takes as long as this many runs gain by it (infra/decisions/0017)
 
 
 class DeferredPrepacking:

@@ -37,7 +37,7 @@ def reuse_freed_memory() -> Iterator[None]:
     """Keep freed blocks in this context and return them after it, for many large buffers one after the other.
 
     obstore allocates a buffer for each MB that it reads, and glibc by default gets each from the system: over TLS that
-    is half of the CPU time of a fetch (infra/decisions/0048).
+    is half of the CPU time of a fetch (infra/decisions/0017).
     """
     library = load_glibc()
     if library is None:

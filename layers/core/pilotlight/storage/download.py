@@ -1,7 +1,7 @@
 """Copying of objects into files: in parts over several connections, hashed on the way, compressed where it is faster.
 
 On a link of 78 MB/s, as in a Lambda sandbox, one core decompresses faster than the link delivers the plain bytes; on a
-fast link it does not (infra/decisions/0059). So the first part is copied plain, and its speed decides for the others.
+fast link it does not (infra/decisions/0017). So the first part is copied plain, and its speed decides for the others.
 """
 
 import hashlib
