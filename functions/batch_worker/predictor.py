@@ -10,6 +10,7 @@ from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.inference import Arrays, InferenceService
+from pilotlight.runtime.traffic import InferenceResult
 
 
 class WorkerRequest(Struct, frozen=True):
@@ -25,9 +26,9 @@ class WorkerRequest(Struct, frozen=True):
             raise InvalidInputError("The answers of a batch are JSON; ask for no binary_data.")
         return request
 
-    def encode(self, manifest: Manifest, request: v2.InferenceRequest, outputs: Arrays) -> bytes:
+    def encode(self, manifest: Manifest, request: v2.InferenceRequest, outputs: Arrays) -> InferenceResult[bytes]:
         """Write the body of a V2 answer."""
-        return v2.encode_infer_response(manifest, request, outputs).body
+        return InferenceResult(v2.encode_infer_response(manifest, request, outputs).body, outputs)
 
 
 class Predictor:

@@ -14,6 +14,7 @@ from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError
 from pilotlight.inference import Arrays, EncodedRequest
 from pilotlight.runtime.model_manager import ModelManager
+from pilotlight.runtime.traffic import InferenceResult
 
 InferenceFunction = Callable[[Request, ModelReference, EncodedRequest[Response]], Response]
 TEXT_HEADERS = {"content-type": "text/plain; charset=utf-8"}
@@ -31,10 +32,12 @@ class MlflowRequest(Struct, frozen=True):
         outputs = processing.get_call_signature(manifest, tensors).outputs
         return InferenceRequest(None, tensors, [RequestedOutput(spec.name) for spec in outputs])
 
-    def encode(self, manifest: Manifest, request: InferenceRequest, outputs: Arrays) -> Response:
+    def encode(self, manifest: Manifest, request: InferenceRequest, outputs: Arrays) -> InferenceResult[Response]:
         """Write the predictions."""
         answer = {requested.name: outputs[requested.name] for requested in request.outputs}
-        return mlflow.encode_response(manifest, answer, self.headers.get("accept-encoding", ""))
+        return InferenceResult(
+            mlflow.encode_response(manifest, answer, self.headers.get("accept-encoding", "")), answer
+        )
 
 
 class MlflowEndpoints:

@@ -35,10 +35,11 @@ class V2Request(Struct, frozen=True):
         """Read the body, in JSON or in binary form."""
         return v2.decode_infer_request(self.body, self.headers, manifest, self.uploaded_tensors)
 
-    def encode(self, manifest: Manifest, request: v2.InferenceRequest, outputs: Arrays) -> Response:
+    def encode(self, manifest: Manifest, request: v2.InferenceRequest, outputs: Arrays) -> InferenceResult[Response]:
         """Write the outputs as the request wants each of them."""
         accept_encoding = self.headers.get("accept-encoding", "")
-        return v2.encode_infer_response(manifest, request, outputs, accept_encoding, self.stored_outputs)
+        response = v2.encode_infer_response(manifest, request, outputs, accept_encoding, self.stored_outputs)
+        return InferenceResult(response, outputs)
 
 
 class V2Endpoints:

@@ -4,7 +4,7 @@ It knows protocols only as `EncodedRequest`: a call over HTTP, a message of a qu
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from pilotlight import processing
 from pilotlight.api.model_statistics import CallTimer, ModelStatistics
@@ -23,17 +23,16 @@ if TYPE_CHECKING:
     from pilotlight.capture.recorder import CaptureRecorder
 
 Arrays = Mapping[str, Array]
-EncodedBody = TypeVar("EncodedBody", covariant=True)
 
 
-class EncodedRequest(Protocol[EncodedBody]):
+class EncodedRequest(Protocol[Body]):
     """A request in the form of its protocol, which also writes the answer to it."""
 
     def decode(self, manifest: Manifest) -> InferenceRequest:
         """Read the request for the model of `manifest`; `InvalidInputError` names what was expected."""
 
-    def encode(self, manifest: Manifest, request: InferenceRequest, outputs: Arrays) -> EncodedBody:
-        """Write the answer from the outputs of the model."""
+    def encode(self, manifest: Manifest, request: InferenceRequest, outputs: Arrays) -> InferenceResult[Body]:
+        """Write the answer, and name the outputs by which versions are compared."""
 
 
 class InferenceService:
@@ -73,7 +72,7 @@ class InferenceService:
         with self.statistics.start_call(model.key) as timer:
             decoded = request.decode(manifest)
             outputs = self._run_model(model, decoded, context, timer, capture=capture)
-            return InferenceResult(request.encode(manifest, decoded, outputs), outputs)
+            return request.encode(manifest, decoded, outputs)
 
     def notify_recorder(self) -> None:
         """Have the recorder write what is due, now that an answer is ready."""
