@@ -19,9 +19,8 @@ from pilotlight.contracts.batch import (
     FileProgress,
     LineError,
     ResultPart,
-    utc_now_millis,
 )
-from pilotlight.contracts.codec import decode_document, encode_document
+from pilotlight.contracts.codec import decode_document, encode_document, format_utc_now
 from pilotlight.errors import ChangedError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
@@ -80,7 +79,7 @@ class ProgressDocument:
     def update(self, progress: FileProgress, change: ProgressChange) -> FileProgress:
         """Write how far it is now; `ChangedError` when somebody else has written of the same span."""
         for _ in range(MAX_SWAPS):
-            after = structs.replace(change(progress), updated=utc_now_millis(), worker=self.worker)
+            after = structs.replace(change(progress), updated=format_utc_now("milliseconds"), worker=self.worker)
             written = self._try_replace(after)
             stored = self._store.get(self._path)
             current, self._e_tag = decode_document(stored.data, FileProgress, self._path), stored.e_tag
@@ -155,6 +154,6 @@ def build_manifest(progress: FileProgress, **more: Any) -> BatchManifest:  # noq
         invocations=max(1, progress.invocations),
         started=progress.started,
         joining=progress.joining,
-        ended=utc_now_millis(),
+        ended=format_utc_now("milliseconds"),
         **more,
     )

@@ -7,8 +7,8 @@ handed to the promote function, which alone opens models.
 
 from collections.abc import Callable
 
-from functions.registry_api.versions import UNKNOWN_CALLER, parse_model_name
-from pilotlight.api.http import Request, Response
+from functions.registry_api.versions import parse_model_name
+from pilotlight.api.http import UNKNOWN_CALLER, Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.api.schemas import registry
 from pilotlight.api.schemas.registry import (

@@ -9,14 +9,13 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from pilotlight.api.http import Request, Response
+from pilotlight.api.http import UNKNOWN_CALLER, Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.contracts.alias import AliasDocument, Suspension
 from pilotlight.contracts.names import CHAMPION, check_name
 from pilotlight.errors import InvalidInputError, NotFoundError, UnsupportedError
 from pilotlight.registry.registry import Registry
 
-UNKNOWN_CALLER = "an unnamed caller"  # the gateway knows no name for one without credentials
 DEFAULT_REASON = "unloaded by POST /v2/repository"
 
 

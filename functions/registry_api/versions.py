@@ -1,6 +1,6 @@
 """What the registry's routes answer about models and versions: what there is, what was found, what may go."""
 
-from pilotlight.api.http import JSON, Request, Response
+from pilotlight.api.http import JSON, UNKNOWN_CALLER, Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.api.schemas import registry
 from pilotlight.api.schemas.registry import (
@@ -23,7 +23,6 @@ from pilotlight.registry import retention
 from pilotlight.registry.approval import load_approval, record_decision
 from pilotlight.registry.registry import Registry, version_path
 
-UNKNOWN_CALLER = "an unnamed caller"  # the gateway knows no name for one without credentials
 DEFAULT_NEWEST = 50  # versions that are shown unless asked otherwise: each costs a read of the store
 VERSION = "/registry/models/{model}/versions/{version}"
 

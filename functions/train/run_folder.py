@@ -30,12 +30,11 @@ from functions.train.errors import PausedError
 from functions.train.models.custom import FACTORY_FILE
 from functions.train.training.checkpoint import CheckpointStore
 from functions.train.training.epoch import Epoch
-from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.codec import encode_document, format_utc_now
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.run import PublishedVersion, RunState, RunStatus
 from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
 from pilotlight.recipes.schema import Recipe, dump_recipe, find_differing_keys, parse_yaml, validate_recipe
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs import run_store
@@ -63,13 +62,15 @@ class RunFolder:
         """Say that the run is under way inside, and afterwards how this life of it ended."""
         started = time.monotonic()
         earlier = run_store.read_document_or_none(self._store, self.path("status.json"), RunStatus)
-        status = earlier or RunStatus(state="running", started=utc_now(), at=utc_now(), lives=0)
-        status = msgspec.structs.replace(status, state="running", at=utc_now(), lives=status.lives + 1, reason="")
+        status = earlier or RunStatus(state="running", started=format_utc_now(), at=format_utc_now(), lives=0)
+        status = msgspec.structs.replace(
+            status, state="running", at=format_utc_now(), lives=status.lives + 1, reason=""
+        )
         self._write("status.json", encode_document(status))
 
         def end(state: RunState, reason: str = "") -> None:
             seconds = status.seconds + time.monotonic() - started
-            ended = msgspec.structs.replace(status, state=state, at=utc_now(), seconds=seconds, reason=reason)
+            ended = msgspec.structs.replace(status, state=state, at=format_utc_now(), seconds=seconds, reason=reason)
             self._write("status.json", encode_document(ended))
 
         try:
@@ -90,7 +91,9 @@ class RunFolder:
 
         Objects cannot grow, so the whole file is written anew, a few kilobytes.
         """
-        line = msgspec.json.encode(asdict(epoch) | {"remaining_s": round(remaining_s, 3), "at": utc_now()}).decode()
+        line = msgspec.json.encode(
+            asdict(epoch) | {"remaining_s": round(remaining_s, 3), "at": format_utc_now()}
+        ).decode()
         self._metric_lines[epoch.number - 1 :] = [line + "\n"]
         self._write("metrics.jsonl", "".join(self._metric_lines).encode())
 

@@ -6,18 +6,17 @@ from functions.training_api import requests
 from functions.training_api.launcher import Launcher
 from functions.training_api.start import TrainingStarter
 from functions.training_api.training_status import TRAININGS_PATH, TrainingStatusReader
-from pilotlight.api.http import Request, Response
+from pilotlight.api.http import UNKNOWN_CALLER, Request, Response
 from pilotlight.api.router import Routes
 from pilotlight.api.schemas import registry
 from pilotlight.api.schemas.training import ACTIVE_STATES, CancelTrainingBody, TrainingList, TrainingLog
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.names import check_name
 from pilotlight.errors import ConflictError, NotFoundError, UnsupportedError
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs import jobs
 from pilotlight.training_runs.jobs import StopRequest, TrainingJob
 
-UNKNOWN_CALLER = "an unnamed caller"  # the gateway knows no name for one without credentials
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200  # trainings of one answer: each costs five reads of the store
 RETRY_AFTER_S = "5"  # after which it is worth to look again
 
@@ -79,7 +78,7 @@ class TrainingEndpoints:
         self._require_job(snapshot.job, name)
         if snapshot.state not in ACTIVE_STATES:
             raise ConflictError(f"The training {name!r} is not under way: {snapshot.state}. {snapshot.reason}".strip())
-        stop = StopRequest(request.caller or UNKNOWN_CALLER, utc_now(), body.why)
+        stop = StopRequest(request.caller or UNKNOWN_CALLER, format_utc_now(), body.why)
         job = jobs.update_job(
             self._store, name, lambda old: old if old.stop else msgspec.structs.replace(old, stop=stop)
         )

@@ -67,9 +67,9 @@ class InferenceService:
 
         Without `capture`, the recorder does not see the request.
         """
-        manifest = model.manifest
-        context.model, context.version = model.key
-        with self.statistics.start_call(model.key) as timer:
+        manifest, key = model.manifest, model.key
+        context.model, context.version = key
+        with self.statistics.start_call(key) as timer:
             decoded = request.decode(manifest)
             outputs = self._run_model(model, decoded, context, timer, capture=capture)
             return request.encode(manifest, decoded, outputs)

@@ -15,6 +15,7 @@ from pilotlight.api.request_context import RequestContext
 from pilotlight.errors import InvalidInputError, UnsupportedError
 
 JSON = "application/json"
+UNKNOWN_CALLER = "an unnamed caller"  # the gateway knows no name for one without credentials
 REQUIRED_KEYS = ("resource", "httpMethod")  # by which a request is routed
 UNSUPPORTED_HINT = (
     "HTTP APIs, function URLs and load balancers send another; put the REST API of template.yaml before it."

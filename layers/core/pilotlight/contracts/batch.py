@@ -11,7 +11,7 @@ It knows names and forms, not stores.
 import re
 import secrets
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
@@ -146,13 +146,8 @@ class BatchCancellation(Struct, frozen=True):
     by: str = ""
 
 
-def utc_now_millis() -> str:
-    """RFC 3339, UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
 def to_unix_seconds(timestamp: str) -> int | None:
-    """The Unix seconds of what `now` wrote; None for an empty text."""
+    """The Unix seconds of what `format_utc_now` wrote; None for an empty text."""
     return int(datetime.fromisoformat(timestamp).timestamp()) if timestamp else None
 
 

@@ -11,14 +11,13 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 
-from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.codec import encode_document, format_utc_now
 from pilotlight.contracts.manifest import Manifest, Precision
 from pilotlight.errors import NotFoundError
 from pilotlight.gate import checks, metrics
 from pilotlight.gate.metrics import EvaluationOutputs
 from pilotlight.gate.probe import EVALUATION_FILE, ProbeRequest, ProbeResult, run_probe
 from pilotlight.gate.verdict import APPROVAL_CHECK, GateCheck, GateLimits, Verdict, verdict_path
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.approval import blocking_reason
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.model_files import find_mismatch, open_model_files
@@ -70,7 +69,7 @@ class QualityGate:
             limits=self.limits,
             memory_mb=self.memory_mb,
             machine=f"{platform.machine()}, {os.cpu_count()} CPUs",
-            at=utc_now(),
+            at=format_utc_now(),
             by=actor,
             seconds=round(time.monotonic() - started, 3),
         )

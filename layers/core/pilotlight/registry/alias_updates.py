@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from msgspec.structs import replace
 
 from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument, Canary, Suspension, TrafficShare
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.errors import InvalidInputError
 
 SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
@@ -17,7 +18,7 @@ SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
 
 def build_first_document(version: int, actor: str, reason: str) -> AliasDocument:
     """The document of an alias that there was not before."""
-    return AliasDocument(version, None, actor, utc_now(), reason)
+    return AliasDocument(version, None, actor, format_utc_now(), reason)
 
 
 def point_to(document: AliasDocument, version: int, actor: str, reason: str) -> AliasDocument:
@@ -77,7 +78,7 @@ def suspend_alias(document: AliasDocument, actor: str, reason: str) -> AliasDocu
     """Out of service; one that is already keeps its first reason."""
     if document.suspended is not None:
         return document
-    return replace(build_next_document(document, actor, reason), suspended=Suspension(actor, utc_now(), reason))
+    return replace(build_next_document(document, actor, reason), suspended=Suspension(actor, format_utc_now(), reason))
 
 
 def resume_alias(document: AliasDocument, actor: str, reason: str) -> AliasDocument:
@@ -89,7 +90,7 @@ def resume_alias(document: AliasDocument, actor: str, reason: str) -> AliasDocum
 
 def build_next_document(document: AliasDocument, actor: str, reason: str) -> AliasDocument:
     """The next document: who made it, when and why, under the next number."""
-    return replace(document, number=document.number + 1, by=actor, at=utc_now(), reason=reason)
+    return replace(document, number=document.number + 1, by=actor, at=format_utc_now(), reason=reason)
 
 
 def check_shares(document: AliasDocument, shares: tuple[TrafficShare, ...]) -> None:
@@ -142,8 +143,3 @@ def compute_bake_end(bake: str) -> str:
     if match is None:
         raise InvalidInputError(f"{bake!r} is not a duration such as 90s, 30m, 2h or 1d.")
     return (datetime.now(UTC) + timedelta(seconds=int(match[1]) * SECONDS_PER_UNIT[match[2]])).isoformat()
-
-
-def utc_now() -> str:
-    """The time as RFC 3339 in UTC, to the microsecond."""
-    return datetime.now(UTC).isoformat()

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import decode_document, encode_document
+from pilotlight.contracts.codec import decode_document, encode_document, format_utc_now
 from pilotlight.contracts.names import Version
 from pilotlight.errors import ConflictError, InvalidInputError, ModelRefusedError, NotFoundError
 from pilotlight.registry import alias_updates
@@ -46,7 +46,7 @@ def record_decision(
     old, e_tag = load_approval_with_e_tag(registry, name, version)
     if old.state == state:
         return old
-    decision = replace(old, state=state, by=actor, at=alias_updates.utc_now(), why=reason, number=old.number + 1)
+    decision = replace(old, state=state, by=actor, at=format_utc_now(), why=reason, number=old.number + 1)
     path = approval_path(name, version)
     if e_tag is None:
         registry.store.create(path, encode_document(decision))

@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import DocumentT, decode_document, encode_document
+from pilotlight.contracts.codec import DocumentT, decode_document, encode_document, format_utc_now
 from pilotlight.contracts.manifest import Manifest, ManifestDraft, ManifestFile
 from pilotlight.contracts.names import CANDIDATE, CHAMPION, ModelReference, check_alias, check_name
 from pilotlight.errors import (
@@ -36,7 +36,6 @@ from pilotlight.errors import (
     NotFoundError,
 )
 from pilotlight.registry import alias_updates
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.signing import ManifestSignature, PublicKey, Signer, build_signed_statement
 from pilotlight.storage.object_store import ObjectStore
 
@@ -87,7 +86,9 @@ class Registry:
         manifest = self.store.get(version_path(name, version, "manifest.json")).data
         signature_base64 = base64.b64encode(signer.sign(build_signed_statement(manifest))).decode()
         digest = hashlib.sha256(manifest).hexdigest()
-        signature = ManifestSignature(key=signer.key, sha256=digest, signature=signature_base64, by=actor, at=utc_now())
+        signature = ManifestSignature(
+            key=signer.key, sha256=digest, signature=signature_base64, by=actor, at=format_utc_now()
+        )
         self.store.put(version_path(name, version, "signature.json"), encode_document(signature))
         return signature
 
@@ -315,7 +316,7 @@ def build_manifest(draft: ManifestDraft, files: tuple[ManifestFile, ...]) -> Man
     """A draft as the manifest of version 1; `InvalidInputError` when it would not be read back as one."""
     generated_fields = {
         "version": 1,
-        "created": utc_now(),
+        "created": format_utc_now(),
         "nonce": uuid.uuid4().hex,
         "files": msgspec.to_builtins(files),
     }
