@@ -20,9 +20,10 @@ from functions.batch_worker.events import (
 from functions.batch_worker.predictor import Predictor
 from functions.batch_worker.queue_messages import MessageHandler
 from functions.batch_worker.usage import BatchUsageLog
+from pilotlight.api.call_cost import CostMeter
 from pilotlight.api.large_tensors import UploadedTensors
 from pilotlight.api.model_statistics import ModelStatistics
-from pilotlight.api.request_context import CostMeter, RequestContext
+from pilotlight.api.request_context import RequestContext
 from pilotlight.api.router import format_traceback, get_status_code
 from pilotlight.api.usage_log import create_usage_log
 from pilotlight.errors import InvalidInputError, PilotlightError

@@ -33,8 +33,8 @@ for reference in PRELOADED_REFERENCES[
 # onnxruntime opens what has been fetched while the interpreter imports what the first request needs.
 from functions.predict.snapstart import SnapStartHooks  # noqa: E402
 from functions.predict.v2_endpoints import V2Endpoints  # noqa: E402
+from pilotlight.api.call_cost import CostMeter  # noqa: E402
 from pilotlight.api.model_statistics import ModelStatistics  # noqa: E402
-from pilotlight.api.request_context import CostMeter  # noqa: E402
 from pilotlight.api.router import Router  # noqa: E402
 from pilotlight.api.usage_log import create_usage_log  # noqa: E402
 from pilotlight.inference import InferenceService, create_recorder  # noqa: E402
