@@ -32,7 +32,7 @@ class WorkerRequest(Struct, frozen=True):
 
 
 class Predictor:
-    """What the models of a catalog say; `model` is the reference for those who name none."""
+    """Runs inputs of a batch on the models of a store; `default_model` is for inputs that name none."""
 
     def __init__(
         self, service: InferenceService, default_model: str = "", uploaded_tensors: UploadedTensors | None = None
