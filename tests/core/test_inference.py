@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from functions.batch_worker.inputs import JsonInput
 from functions.batch_worker.predictor import WorkerRequest
@@ -16,10 +17,10 @@ from pilotlight.api.model_statistics import ModelStatistics
 from pilotlight.api.request_context import RequestContext
 from pilotlight.api.v2 import InferenceRequest, RequestedOutput
 from pilotlight.capture.recorder import CaptureRecorder
-from pilotlight.contracts.manifest import Manifest
+from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import DeadlineError, InvalidInputError, TooLargeError
-from pilotlight.inference import InferenceService
+from pilotlight.inference import InferenceService, count_examples
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_cache import ModelCache
@@ -119,6 +120,21 @@ def test_statistics_count_examples(rig: Rig) -> None:
     rig.infer(Doubled())
     rig.infer(Doubled(rows=np.zeros((4, 3), np.float32)))
     assert rig.counts() == (2, 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "count"),
+    [
+        ((TensorSpec("x", "FP32", ("n", 3)), TensorSpec("z", "FP32", ("m",))), 4),
+        ((TensorSpec("x", "FP32", ("n",)),), 4),
+        ((TensorSpec("x", "FP32", (4, "n")),), 1),
+        ((TensorSpec("x", "FP32", ()),), 1),
+        ((), 1),
+    ],
+)
+def test_examples_are_the_first_inputs_free_rows(inputs: tuple[TensorSpec, ...], count: int) -> None:
+    manifest = replace(fakes.stepped(None), inputs=inputs)
+    assert count_examples(manifest, {"x": np.zeros(4), "z": np.zeros(2)}) == count
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,11 @@ class InferenceService:
 
 
 def count_examples(manifest: Manifest, feeds: Arrays) -> int:
-    """How many examples the graph is fed: the first input's first dimension, where the model leaves it free."""
-    first = next(iter(manifest.inputs), None)
-    return len(feeds[first.name]) if first is not None and first.v2_shape[:1] == [-1] else 1
+    """Count the examples that the graph is fed: the first input's first dimension, where the model leaves it free."""
+    first = manifest.inputs[0] if manifest.inputs else None
+    if first is None or not first.shape or isinstance(first.shape[0], int):
+        return 1
+    return len(feeds[first.name])
 
 
 def create_recorder(settings: Settings, model_manager: ModelManager) -> "CaptureRecorder | None":
