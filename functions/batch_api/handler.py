@@ -9,7 +9,7 @@ from functions.batch_api.idempotency import IdempotencyKeys
 from functions.batch_api.openai_http import to_openai_error
 from functions.batch_api.presigned_urls import Presigner
 from functions.batch_api.uploads import UploadEndpoints
-from pilotlight.api.request_context import CostMeter
+from pilotlight.api.call_cost import CostMeter
 from pilotlight.api.resolver import ResolverRouter
 from pilotlight.api.usage_log import create_usage_log
 from pilotlight.aws.eventbridge import EventBus

@@ -22,8 +22,8 @@ from functions.batch_worker.parquet import convert_table, has_object
 from functions.batch_worker.paths import TABLE_SUFFIX, BatchInput, InboxFile, parse_inbox_uri
 from functions.batch_worker.predictor import Predictor
 from functions.batch_worker.usage import BatchUsageLog
-from pilotlight.contracts.batch import BatchManifest, BatchRequest, batch_document_path, utc_now_millis
-from pilotlight.contracts.codec import decode_document, encode_document
+from pilotlight.contracts.batch import BatchManifest, BatchRequest, batch_document_path
+from pilotlight.contracts.codec import decode_document, encode_document, format_utc_now
 from pilotlight.errors import ConflictError, InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
@@ -110,7 +110,13 @@ class BatchFiles:
         """Mark a batch as failed, since its file was deleted before it was answered."""
         reason = f"The file {batch_input.batch_request.input_file_id} is not there any more."
         manifest = BatchManifest(
-            input=batch_input.path, bytes=0, e_tag="", sha256="", result="", refused=reason, ended=utc_now_millis()
+            input=batch_input.path,
+            bytes=0,
+            e_tag="",
+            sha256="",
+            result="",
+            refused=reason,
+            ended=format_utc_now("milliseconds"),
         )
         self._store.put(f"{batch_input.folder}/manifest.json", encode_document(manifest))
         return f"{batch_input.path} is refused: {reason}"

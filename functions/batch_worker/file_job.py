@@ -21,8 +21,8 @@ from functions.batch_worker.predictor import Predictor
 from functions.batch_worker.progress import ProgressDocument, add_part, build_manifest
 from functions.batch_worker.usage import BatchUsageLog
 from pilotlight.api.request_context import RequestContext
-from pilotlight.contracts.batch import ByteRange, FileProgress, LineError, ResultPart, utc_now_millis
-from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.batch import ByteRange, FileProgress, LineError, ResultPart
+from pilotlight.contracts.codec import encode_document, format_utc_now
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import DeadlineError, InvalidInputError, NotFoundError, PilotlightError, UnavailableError
 from pilotlight.observability.correlation import set_correlation_id
@@ -162,7 +162,7 @@ class FileJob:
             refused=refused,
             errors=tuple(errors),
             spans=self.input_file.split_ranges(None if refused else min_bytes),
-            started=utc_now_millis(),
+            started=format_utc_now("milliseconds"),
             worker=self._progress_document.worker,
         )
         if self._progress_document.has_previous:
@@ -269,7 +269,7 @@ class FileJob:
         """Join the parts, write the manifest, then remove the parts."""
         self._progress_document.range_start = None
         progress = self._progress_document.update(
-            progress, lambda found: structs.replace(found, joining=found.joining or utc_now_millis())
+            progress, lambda found: structs.replace(found, joining=found.joining or format_utc_now("milliseconds"))
         )
         result_path = "" if progress.refused else self._inbox_file.result_path
         errors_path = self._inbox_file.errors_path if any(part.refusals for part in progress.parts) else ""

@@ -20,13 +20,16 @@ from functions.batch_worker.events import (
 from functions.batch_worker.predictor import Predictor
 from functions.batch_worker.queue_messages import MessageHandler
 from functions.batch_worker.usage import BatchUsageLog
+from pilotlight.api.call_cost import CostMeter
 from pilotlight.api.large_tensors import UploadedTensors
-from pilotlight.api.request_context import CostMeter, RequestContext
+from pilotlight.api.model_statistics import ModelStatistics
+from pilotlight.api.request_context import RequestContext
 from pilotlight.api.router import format_traceback, get_status_code
 from pilotlight.api.usage_log import create_usage_log
 from pilotlight.errors import InvalidInputError, PilotlightError
-from pilotlight.inference import create_recorder
+from pilotlight.inference import InferenceService, create_recorder
 from pilotlight.observability import correlation
+from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import ObjectStore, open_store
@@ -146,8 +149,9 @@ def build_batch_worker(settings: Settings, store: ObjectStore | None = None) -> 
     store = store or open_store(settings.store)
     model_manager = ModelManager.from_settings(settings, store)
     recorder = create_recorder(settings, model_manager)
+    service = InferenceService(model_manager, ModelStatistics(), DeadlineRunner(), recorder)
     predictor = Predictor(
-        model_manager, settings.model, UploadedTensors(model_manager.registry, settings.tensor_memory_budget), recorder
+        service, settings.model, UploadedTensors(model_manager.registry, settings.tensor_memory_budget)
     )
     dispatcher = Dispatcher(settings.reply_queues.replace(",", " ").split())
     fan_out = FanOut(settings.spreader, settings.spread_bytes, settings.spread_at_once)

@@ -11,8 +11,9 @@ import msgspec
 import numpy as np
 from msgspec import Raw, Struct
 
-from pilotlight.api import missing, mlflow, v2
+from pilotlight.api import mlflow, v2
 from pilotlight.api.large_tensors import UploadedTensors
+from pilotlight.api.v2_json import replace_nan_with_null
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.processing import ImagePreprocessing, TablePreprocessing
@@ -43,7 +44,7 @@ class JsonInput(Struct, frozen=True):
     def parse(cls, data: bytes) -> "JsonInput":
         """Look at it; `InvalidInputError` for what is no JSON."""
         try:
-            plain = missing.replace_nan_with_null(data) or data
+            plain = replace_nan_with_null(data) or data
             if data.lstrip()[:1] == b"{":
                 return cls(data, HEAD_DECODER.decode(plain))
             msgspec.json.decode(plain)
@@ -64,7 +65,7 @@ class JsonInput(Struct, frozen=True):
         """As predict reads it, else as a record."""
         if self.head is not None and V2_INPUTS.match(self.head.inputs):
             return v2.decode_infer_request(self.data, {}, manifest, uploads)
-        record = msgspec.json.decode(missing.replace_nan_with_null(self.data) or self.data)
+        record = msgspec.json.decode(replace_nan_with_null(self.data) or self.data)
         if isinstance(record, dict):
             record = {name: value for name, value in record.items() if name not in ("model_name", "model_version")}
         return from_record(record, manifest)

@@ -19,8 +19,8 @@ from pilotlight.contracts.batch import (
     FileProgress,
     LineError,
     ResultPart,
-    utc_now_millis,
 )
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.errors import ChangedError
 from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
@@ -77,7 +77,7 @@ class ProgressDocument:
     def update(self, progress: FileProgress, change: ProgressChange) -> FileProgress:
         """Write the changed progress; raise `ChangedError` when another worker has written to the same range."""
         for _ in range(MAX_SWAPS):
-            after = structs.replace(change(progress), updated=utc_now_millis(), worker=self.worker)
+            after = structs.replace(change(progress), updated=format_utc_now("milliseconds"), worker=self.worker)
             written = self._try_replace(after)
             current, self._e_tag = self._document.read_with_e_tag()
             if self._is_unchanged(current, after):
@@ -151,6 +151,6 @@ def build_manifest(progress: FileProgress, **more: Any) -> BatchManifest:  # noq
         invocations=max(1, progress.invocations),
         started=progress.started,
         joining=progress.joining,
-        ended=utc_now_millis(),
+        ended=format_utc_now("milliseconds"),
         **more,
     )

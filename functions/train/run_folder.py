@@ -30,7 +30,7 @@ from functions.train.errors import PausedError
 from functions.train.models.custom import FACTORY_FILE
 from functions.train.training.checkpoint import CheckpointStore
 from functions.train.training.epoch import Epoch
-from pilotlight.contracts.codec import utc_now
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.run import PublishedVersion, RunState, RunStatus
 from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
@@ -63,13 +63,19 @@ class RunFolder:
         """Record that the run is running inside the context, and afterwards how this life of it ended."""
         started = time.monotonic()
         document = Document(self._store, self.path("status.json"), RunStatus)
-        status = document.read_or_none() or RunStatus(state="running", started=utc_now(), at=utc_now(), lives=0)
-        status = msgspec.structs.replace(status, state="running", at=utc_now(), lives=status.lives + 1, reason="")
+        status = document.read_or_none() or RunStatus(
+            state="running", started=format_utc_now(), at=format_utc_now(), lives=0
+        )
+        status = msgspec.structs.replace(
+            status, state="running", at=format_utc_now(), lives=status.lives + 1, reason=""
+        )
         document.write(status)
 
         def end(state: RunState, reason: str = "") -> None:
             seconds = status.seconds + time.monotonic() - started
-            document.write(msgspec.structs.replace(status, state=state, at=utc_now(), seconds=seconds, reason=reason))
+            document.write(
+                msgspec.structs.replace(status, state=state, at=format_utc_now(), seconds=seconds, reason=reason)
+            )
 
         try:
             yield
@@ -89,7 +95,9 @@ class RunFolder:
 
         Objects cannot grow, so that the whole file, a few kilobytes, is written again.
         """
-        line = msgspec.json.encode(asdict(epoch) | {"remaining_s": round(remaining_s, 3), "at": utc_now()}).decode()
+        line = msgspec.json.encode(
+            asdict(epoch) | {"remaining_s": round(remaining_s, 3), "at": format_utc_now()}
+        ).decode()
         self._metric_lines[epoch.number - 1 :] = [line + "\n"]
         self._write("metrics.jsonl", "".join(self._metric_lines).encode())
 

@@ -11,7 +11,7 @@ from functions.training_api.training_status import TRAININGS_PATH, TrainingStatu
 from pilotlight.api.http import Request, Response
 from pilotlight.api.resolver import Query, RunName, TypedRoutes
 from pilotlight.api.schemas.training import ACTIVE_STATES, CancelTrainingBody, TrainingList, TrainingLog
-from pilotlight.contracts.codec import utc_now
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.errors import ConflictError, NotFoundError, UnsupportedError
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs.jobs import StopRequest, TrainingJob, open_job_document
@@ -73,7 +73,7 @@ class TrainingEndpoints:
         self._require_job(snapshot.job, run)
         if snapshot.state not in ACTIVE_STATES:
             raise ConflictError(f"The training {run!r} is not under way: {snapshot.state}. {snapshot.reason}".strip())
-        stop = StopRequest(request.actor, utc_now(), body.why)
+        stop = StopRequest(request.actor, format_utc_now(), body.why)
         job = open_job_document(self._store, run).update(
             lambda old: old if old.stop else msgspec.structs.replace(old, stop=stop)
         )

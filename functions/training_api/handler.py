@@ -11,7 +11,7 @@ from functions.training_api.aws_batch import AwsBatchLauncher
 from functions.training_api.endpoints import TrainingEndpoints
 from functions.training_api.launcher import Launcher, NoLauncher
 from functions.training_api.local_launcher import LocalLauncher
-from pilotlight.api.request_context import CostMeter
+from pilotlight.api.call_cost import CostMeter
 from pilotlight.api.resolver import ResolverRouter
 from pilotlight.api.usage_log import UsageLog, create_usage_log
 from pilotlight.observability import correlation

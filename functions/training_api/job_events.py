@@ -14,7 +14,7 @@ import msgspec
 
 from functions.training_api.aws_batch import parse_job_status
 from functions.training_api.training_status import read_recipe_settings
-from pilotlight.contracts.codec import utc_now
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.names import NAME_PATTERN
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.observability.emf import count
@@ -78,4 +78,4 @@ def get_request_time(job: TrainingJob) -> float:
 def parse_stop_time(event_job: Mapping[str, Any]) -> str:
     """Return when the job ended; Batch counts milliseconds since 1970."""
     at = event_job.get("stoppedAt")
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat() if at else utc_now()
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat() if at else format_utc_now()

@@ -12,7 +12,7 @@ import msgspec
 
 from functions.training_api.launcher import Launcher
 from functions.training_api.requests import TrainingRequest
-from pilotlight.contracts.codec import utc_now
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, PilotlightError, UnavailableError
 from pilotlight.recipes.schema import Recipe, dump_recipe, find_differing_keys, parse_yaml, validate_recipe
 from pilotlight.storage.object_store import ObjectStore
@@ -38,7 +38,9 @@ class TrainingStarter:
         """
         self.launcher.check_nodes(training_request.nodes)
         self._save_recipe(training_request.run, training_request.recipe)
-        new_job = TrainingJob(launcher=self.launcher.name, nodes=training_request.nodes, by=actor, asked=utc_now())
+        new_job = TrainingJob(
+            launcher=self.launcher.name, nodes=training_request.nodes, by=actor, asked=format_utc_now()
+        )
         if not self._claim_start(training_request, new_job):
             return False
         self._launch_job(training_request)
@@ -125,7 +127,7 @@ class TrainingStarter:
         try:
             job_id = self.launcher.start_job(training_request.run, training_request.nodes)
         except PilotlightError as exc:
-            end = JobOutcome("unstarted", str(exc), utc_now())
+            end = JobOutcome("unstarted", str(exc), format_utc_now())
             document.update(lambda old: msgspec.structs.replace(old, end=end))
             raise
         started = document.update(lambda old: msgspec.structs.replace(old, id=job_id))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import encode_document, utc_now
+from pilotlight.contracts.codec import encode_document, format_utc_now
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.processing import TextPreprocessing
@@ -194,7 +194,7 @@ def test_a_store_that_fails_at_a_new_version_keeps_the_old(rig: Rig) -> None:
 def test_an_alias_that_points_to_nothing_keeps_the_old(rig: Rig) -> None:
     rig.catalog.get_model(CHAMPION)
     rig.store.put(
-        alias_path("double", "champion"), encode_document(AliasDocument(9, None, "vandal", utc_now(), "by hand"))
+        alias_path("double", "champion"), encode_document(AliasDocument(9, None, "vandal", format_utc_now(), "by hand"))
     )
     rig.clock.tick(10)
     assert answer(rig.settled()) == 6

@@ -13,7 +13,7 @@ import pytest
 
 from functions.predict.handler import build_predict_handler
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import encode_document, utc_now
+from pilotlight.contracts.codec import encode_document, format_utc_now
 from pilotlight.registry.registry import Registry, alias_path
 from pilotlight.runtime import model_loader
 from pilotlight.settings import Settings
@@ -99,7 +99,7 @@ def published(server: FaultyS3) -> Registry:
 def point(server: FaultyS3, version: int) -> None:
     """Move the alias."""
     server.objects[alias_path("double", "champion")] = encode_document(
-        AliasDocument(version, None, "test", utc_now(), "test")
+        AliasDocument(version, None, "test", format_utc_now(), "test")
     )
 
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from pilotlight.api import compression, missing, v2, v2_tensors
+from pilotlight.api import compression, v2, v2_json, v2_tensors
 from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Endpoint, get_status_code
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
@@ -130,7 +130,7 @@ def decode_fields(body: bytes) -> dict[str, msgspec.Raw]:
     try:
         return BODY_DECODER.decode(body)
     except msgspec.DecodeError:
-        replaced = missing.replace_nan_with_null(body)
+        replaced = v2_json.replace_nan_with_null(body)
         if replaced is None:
             raise
     return BODY_DECODER.decode(replaced)

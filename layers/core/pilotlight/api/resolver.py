@@ -21,8 +21,8 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValida
 from aws_lambda_powertools.event_handler.openapi.params import Query as Query
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
 
+from pilotlight.api.call_cost import CostMeter
 from pilotlight.api.http import JSON, Request, Response
-from pilotlight.api.request_context import CostMeter
 from pilotlight.api.router import Endpoint, ErrorFormatter, Router
 from pilotlight.api.schemas.registry import parse_path_version
 from pilotlight.api.schemas.request_body import Body

@@ -8,8 +8,9 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pilotlight.api.call_cost import CostMeter
 from pilotlight.api.http import Request, Response
-from pilotlight.api.request_context import CostMeter, RequestContext
+from pilotlight.api.request_context import RequestContext
 from pilotlight.api.usage_log import UsageLog
 from pilotlight.errors import (
     ConflictError,

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from pilotlight.api.request_context import CallCost, RequestContext
+from pilotlight.api.call_cost import CallCost
+from pilotlight.api.request_context import RequestContext
 from pilotlight.observability import emf
 
 MAX_VALUES = 100  # values of a metric in one line, by the format's specification

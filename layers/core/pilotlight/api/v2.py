@@ -126,7 +126,10 @@ def encode_infer_response(
     body, encoding = compression.compress_body(b"".join((text, *tails)), accept_encoding)
     binary = bool(tails) or encoding is not None
     if stored_outputs is not None and len(body) > (MAX_BINARY_RESPONSE_BYTES if binary else MAX_TEXT_RESPONSE_BYTES):
-        data = {wanted.name: encode_raw_output(wanted, results, manifest.labels) for wanted in request.outputs}
+        data = {
+            wanted.name: encode_raw_output(wanted, specs[wanted.name], results[wanted.name], manifest.labels)
+            for wanted in request.outputs
+        }
         parameters = stored_outputs.store_outputs(data, sum(map(len, tails), len(text)))
         answer["outputs"] = [build_stored_output(output, parameters[output["name"]]) for output in answer["outputs"]]
         tails, text = [], msgspec.json.encode(answer)
@@ -327,9 +330,7 @@ def encode_infer_output(
     requested: RequestedOutput, spec: TensorSpec, array: Array, labels: Sequence[str], tails: list[bytes]
 ) -> dict[str, Any]:
     """One output of the answer; its bytes go to `tails` when it is wanted in binary form."""
-    datatype = spec.datatype
-    if requested.classes is not None:
-        array, datatype = classify_output(expand_bf16(array, datatype), requested, labels), "BYTES"
+    array, datatype = select_output_values(requested, spec, array, labels)
     encoded: dict[str, Any] = {"name": spec.name, "datatype": datatype, "shape": list(array.shape)}
     if requested.binary:
         tails.append(v2_binary.encode_binary_tensor(array))
@@ -339,12 +340,18 @@ def encode_infer_output(
     return encoded
 
 
-def encode_raw_output(requested: RequestedOutput, results: Mapping[str, Array], labels: Sequence[str]) -> bytes:
+def encode_raw_output(requested: RequestedOutput, spec: TensorSpec, array: Array, labels: Sequence[str]) -> bytes:
     """An output's bytes in binary form."""
-    array = results[requested.name]
-    return v2_binary.encode_binary_tensor(
-        array if requested.classes is None else classify_output(array, requested, labels)
-    )
+    return v2_binary.encode_binary_tensor(select_output_values(requested, spec, array, labels)[0])
+
+
+def select_output_values(
+    requested: RequestedOutput, spec: TensorSpec, array: Array, labels: Sequence[str]
+) -> tuple[Array, Datatype]:
+    """Return what is asked of an output, and its datatype: the array as it is, or its best classes as texts."""
+    if requested.classes is None:
+        return array, spec.datatype
+    return classify_output(expand_bf16(array, spec.datatype), requested, labels), "BYTES"
 
 
 def expand_bf16(array: Array, datatype: Datatype) -> Array:

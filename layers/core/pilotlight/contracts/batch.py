@@ -11,7 +11,7 @@ names and forms, not stores.
 import re
 import secrets
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
@@ -146,13 +146,8 @@ class BatchCancellation(Struct, frozen=True):
     by: str = ""
 
 
-def utc_now_millis() -> str:
-    """Return the time now, RFC 3339 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
 def to_unix_seconds(timestamp: str) -> int | None:
-    """Convert what `utc_now_millis` returned to Unix seconds; None for an empty text."""
+    """Convert what `format_utc_now` returned to Unix seconds; None for an empty text."""
     return int(datetime.fromisoformat(timestamp).timestamp()) if timestamp else None
 
 

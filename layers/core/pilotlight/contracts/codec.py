@@ -1,7 +1,7 @@
 """Encode documents for the store and decode them, with errors that name the source and the wrong field."""
 
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +24,6 @@ def decode_document(data: bytes, document_type: type[DocumentT], source: str) ->
         raise InvalidInputError(f"{source} is not a {document_type.__name__}: {exc}.") from exc
 
 
-def utc_now() -> str:
-    """Return the time as documents hold it: RFC 3339 in UTC, to the microsecond."""
-    return datetime.now(UTC).isoformat()
+def format_utc_now(timespec: Literal["auto", "milliseconds"] = "auto") -> str:
+    """Return the time as RFC 3339 in UTC, as documents have it; "auto" is to the microsecond."""
+    return datetime.now(UTC).isoformat(timespec=timespec)

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 
-from pilotlight.contracts.codec import encode_document, utc_now
+from pilotlight.contracts.codec import encode_document, format_utc_now
 from pilotlight.contracts.manifest import Manifest, Precision
 from pilotlight.errors import NotFoundError
 from pilotlight.gate import checks, metrics
@@ -70,7 +70,7 @@ class QualityGate:
             limits=self.limits,
             memory_mb=self.memory_mb,
             machine=f"{platform.machine()}, {os.cpu_count()} CPUs",
-            at=utc_now(),
+            at=format_utc_now(),
             by=actor,
             seconds=round(time.monotonic() - started, 3),
         )

@@ -11,7 +11,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from pilotlight.contracts.codec import utc_now
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.names import Version, check_name
 from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.errors import NotFoundError
@@ -21,14 +21,14 @@ from pilotlight.storage.object_store import ObjectStore
 
 def new_request(model: str, version: Version, alias: str, *, actor: str, force: bool, reason: str) -> PromotionRequest:
     """Build a new request."""
-    return PromotionRequest(uuid.uuid4().hex, model, version, alias, actor, utc_now(), force, reason)
+    return PromotionRequest(uuid.uuid4().hex, model, version, alias, actor, format_utc_now(), force, reason)
 
 
 def finish_request(
     request: PromotionRequest, state: Literal["promoted", "refused", "failed"], message: str
 ) -> PromotionRequest:
     """Return the request with its result."""
-    return replace(request, state=state, said=message, done=utc_now())
+    return replace(request, state=state, said=message, done=format_utc_now())
 
 
 def save_request(store: ObjectStore, request: PromotionRequest) -> PromotionRequest:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from msgspec.structs import replace
 
 from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument, Canary, Suspension, TrafficShare
-from pilotlight.contracts.codec import utc_now
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.errors import InvalidInputError
 
 SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
@@ -18,7 +18,7 @@ SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
 
 def build_first_document(version: int, actor: str, reason: str) -> AliasDocument:
     """Build the document of a new alias."""
-    return AliasDocument(version, None, actor, utc_now(), reason)
+    return AliasDocument(version, None, actor, format_utc_now(), reason)
 
 
 def point_to(document: AliasDocument, version: int, actor: str, reason: str) -> AliasDocument:
@@ -78,7 +78,7 @@ def suspend_alias(document: AliasDocument, actor: str, reason: str) -> AliasDocu
     """Take the alias out of service; a suspended one keeps its first reason."""
     if document.suspended is not None:
         return document
-    return replace(build_next_document(document, actor, reason), suspended=Suspension(actor, utc_now(), reason))
+    return replace(build_next_document(document, actor, reason), suspended=Suspension(actor, format_utc_now(), reason))
 
 
 def resume_alias(document: AliasDocument, actor: str, reason: str) -> AliasDocument:
@@ -90,7 +90,7 @@ def resume_alias(document: AliasDocument, actor: str, reason: str) -> AliasDocum
 
 def build_next_document(document: AliasDocument, actor: str, reason: str) -> AliasDocument:
     """Build the next document, with its number, actor, time and reason."""
-    return replace(document, number=document.number + 1, by=actor, at=utc_now(), reason=reason)
+    return replace(document, number=document.number + 1, by=actor, at=format_utc_now(), reason=reason)
 
 
 def check_shares(document: AliasDocument, shares: tuple[TrafficShare, ...]) -> None:

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import utc_now
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.names import Version
 from pilotlight.errors import ConflictError
 from pilotlight.registry import alias_updates
@@ -47,7 +47,7 @@ def record_decision(
     def decide(old: Approval) -> Approval:
         if old.state == state:
             return old
-        return replace(old, state=state, by=actor, at=utc_now(), why=reason, number=old.number + 1)
+        return replace(old, state=state, by=actor, at=format_utc_now(), why=reason, number=old.number + 1)
 
     return open_approval(registry, name, version).update(decide, attempts=1, initial=PENDING)
 

@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import DocumentT, utc_now
+from pilotlight.contracts.codec import DocumentT, format_utc_now
 from pilotlight.contracts.manifest import Manifest, ManifestDraft, ManifestFile
 from pilotlight.contracts.names import CANDIDATE, CHAMPION, ModelReference, check_alias, check_name
 from pilotlight.errors import (
@@ -293,7 +293,7 @@ def build_manifest(draft: ManifestDraft, files: tuple[ManifestFile, ...]) -> Man
     """Build the manifest of version 1 from a draft; raise `InvalidInputError` when it would not decode."""
     generated_fields = {
         "version": 1,
-        "created": utc_now(),
+        "created": format_utc_now(),
         "nonce": uuid.uuid4().hex,
         "files": msgspec.to_builtins(files),
     }

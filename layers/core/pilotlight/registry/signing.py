@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from pilotlight.contracts.codec import utc_now
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.errors import InvalidInputError
 
 ALGORITHM = "RSASSA_PKCS1_V1_5_SHA_256"  # as KMS names it
@@ -61,7 +61,7 @@ def build_signature(manifest: bytes, signer: Signer, actor: str) -> ManifestSign
     """Sign a manifest; return the document that is put beside it."""
     signature = base64.b64encode(signer.sign(build_signed_statement(manifest))).decode()
     digest = hashlib.sha256(manifest).hexdigest()
-    return ManifestSignature(key=signer.key, sha256=digest, signature=signature, by=actor, at=utc_now())
+    return ManifestSignature(key=signer.key, sha256=digest, signature=signature, by=actor, at=format_utc_now())
 
 
 @dataclass(frozen=True)
