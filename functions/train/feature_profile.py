@@ -16,7 +16,7 @@ from pilotlight.contracts.manifest import ManifestDraft
 from pilotlight.contracts.processing import ClassificationPostprocessing
 from pilotlight.drift.training_profile import ANSWERED, EXAMPLES, build_profile, choose_examples
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.capture import CaptureOptions
+from pilotlight.recipes.schema import CaptureOptions
 from pilotlight.runtime.session import Session, open_session
 
 BATCH_SIZE = 256  # examples asked at once

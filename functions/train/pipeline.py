@@ -35,8 +35,7 @@ from functions.train.training.trainer import Trainer, predict_outputs, seed_torc
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import Manifest, Precision, TrainingRecord
 from pilotlight.contracts.names import ModelReference
-from pilotlight.recipes.options.model import CustomOptions
-from pilotlight.recipes.schema import Recipe
+from pilotlight.recipes.schema import CustomOptions, Recipe
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
 from pilotlight.storage.object_store import ObjectStore

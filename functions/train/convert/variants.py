@@ -24,7 +24,7 @@ from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import EvaluationSet, Precision
 from pilotlight.contracts.metric import METRICS
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.graph import QuantizationOptions
+from pilotlight.recipes.schema import QuantizationOptions
 from pilotlight.runtime.golden_recorder import Feeds
 from pilotlight.runtime.session import Session, open_session
 

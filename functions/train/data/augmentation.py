@@ -12,7 +12,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from functions.train.models.shape import describe_shape
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.augmentation import AugmentationOptions
+from pilotlight.recipes.data_schema import AugmentationOptions
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from functions.train.data.cleaning import CleaningReport
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import SplitFractions
+from pilotlight.recipes.data_schema import SplitFractions
 
 Documents = Mapping[str, str]  # by name
 PARAGRAPH_BREAK = re.compile(r"\n[ \t]*\n")  # between two paragraphs

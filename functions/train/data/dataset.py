@@ -17,7 +17,7 @@ from functions.train.data.encoding import compute_fill_values, encode_table
 from functions.train.data.files import DataRoot
 from functions.train.data.statistics import DatasetStatistics, compute_moments
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import BuiltinDataOptions, SplitFractions, UserDataOptions
+from pilotlight.recipes.data_schema import BuiltinDataOptions, SplitFractions, UserDataOptions
 
 if TYPE_CHECKING:
     from functions.train.data.loader import Passes

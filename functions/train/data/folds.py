@@ -11,7 +11,7 @@ import numpy as np
 from functions.train.data.dataset import Array, Dataset, Splits, assign_strata
 from functions.train.evaluation.metrics import format_metric
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import SplitFractions
+from pilotlight.recipes.data_schema import SplitFractions
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from functions.train.data.files import DataFile
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import ImageOptions
+from pilotlight.recipes.data_schema import ImageOptions
 
 Array = np.ndarray[Any, Any]
 EXTENSIONS = (".png", ".jpg", ".jpeg")

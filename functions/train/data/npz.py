@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions
 
 Array = np.ndarray[Any, Any]
 

@@ -17,7 +17,7 @@ from functions.train.data.dataset import Array, Dataset
 from functions.train.data.files import DataFile, DataRoot, find_files
 from functions.train.data.target import parse_targets
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions
 
 EXTENSIONS = {"csv": (".csv",), "parquet": (".parquet",), "npz": (".npz",), "images": image_folders.EXTENSIONS}
 TABLE_READERS: Mapping[str, Callable[[Path, str, UserDataOptions], Any]] = {

@@ -16,7 +16,7 @@ from functions.train.data import npz, tabular_files
 from functions.train.data.files import ATTEMPTS, PAUSE_S, DataFile
 from functions.train.data.readers import TABLE_READERS
 from pilotlight.errors import InvalidInputError, StoreError
-from pilotlight.recipes.options.data import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions
 
 Array = np.ndarray[Any, Any]
 SETS = ("train", "validation", "test")

@@ -31,7 +31,7 @@ from functions.train.data.statistics import DatasetStatistics, Moments
 from functions.train.data.streaming import StreamedDataset, join_blocks
 from functions.train.data.target import is_class_target, parse_targets
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions
 
 Array = np.ndarray[Any, Any]
 MAX_DISTINCT_TARGETS = 1000  # different answers that are counted; with more than that, they are taken for numbers

@@ -21,7 +21,7 @@ import torch
 from functions.train.data.loader import MiniBatch
 from functions.train.data.shards import Shard, TargetEncoding, assign_sets, load_shard
 from functions.train.data.statistics import DatasetStatistics, Moments
-from pilotlight.recipes.options.data import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions
 
 Array = np.ndarray[Any, Any]
 ExampleBlock = tuple[Array, Array]  # inputs and answers, of the same length

@@ -16,7 +16,7 @@ import pyarrow.parquet
 
 from functions.train.data.target import is_numeric_text
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions
 
 Array = np.ndarray[Any, Any]
 MAX_CATEGORIES = 100  # different texts at most in a column: with more, it is hardly one of categories

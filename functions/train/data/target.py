@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions
 
 Array = np.ndarray[Any, Any]
 MAX_INTEGER_CLASSES = (

@@ -13,7 +13,7 @@ from functions.train.data.corpus import SETS
 from functions.train.data.dataset import Array, Dataset, Splits
 from functions.train.data.tokenizer import Tokenizer
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import BuiltinDataOptions
+from pilotlight.recipes.data_schema import BuiltinDataOptions
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from functions.train.evaluation.quantization_report import (
 from functions.train.export.artifacts import TrainingArtifacts
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.metric import METRICS
-from pilotlight.recipes.options.part import Options
+from pilotlight.recipes.data_schema import Options
 from pilotlight.recipes.schema import Recipe
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.golden import GoldenExchange

@@ -19,7 +19,7 @@ from torch import nn
 
 from functions.train.data.dataset import Dataset
 from functions.train.errors import ExportError
-from pilotlight.recipes.options.graph import ExportOptions
+from pilotlight.recipes.schema import ExportOptions
 
 BATCH_DIMENSION, LENGTH_DIMENSION = "batch", "length"
 EXAMPLE_COUNT = 2  # torch.export takes a dimension of 0 or 1 in the example for a constant

@@ -18,7 +18,7 @@ from functions.train.export.graph import run_graph
 from functions.train.export.quantize import QuantizationPlan, list_quantizable_layers, quantize_graph
 from pilotlight.contracts.manifest import Precision
 from pilotlight.contracts.metric import METRICS
-from pilotlight.recipes.options.graph import QuantizationOptions
+from pilotlight.recipes.schema import QuantizationOptions
 from pilotlight.runtime.session import open_session
 
 # Static starts per channel: at no cost in time on any CPU measured, while dynamic pays some bytes and time for it.

@@ -18,7 +18,7 @@ from functions.train.data.statistics import Moments
 from functions.train.models import cnn, custom, decoder, mlp, rnn, transformer
 from pilotlight.contracts.manifest import Standardization
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.model import CustomOptions, ModelOptions
+from pilotlight.recipes.schema import CustomOptions, ModelOptions
 
 # From the options, the shape of one example and the number of outputs to the layers; each takes options of its own.
 ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Module]]] = {

@@ -6,7 +6,7 @@ from itertools import pairwise
 from torch import nn
 
 from functions.train.models import shape as shapes
-from pilotlight.recipes.options.model import CnnOptions
+from pilotlight.recipes.schema import CnnOptions
 
 
 def build_cnn_layers(options: CnnOptions, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:

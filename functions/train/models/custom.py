@@ -30,8 +30,7 @@ from functions.train.data.dataset import Dataset
 from functions.train.errors import ExportError
 from functions.train.export.onnx_export import export_onnx
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.graph import ExportOptions
-from pilotlight.recipes.options.model import CustomOptions
+from pilotlight.recipes.schema import CustomOptions, ExportOptions
 
 FACTORY_FILE = "factory.py"  # file name of its source, in a run's folder and in a version
 

@@ -14,7 +14,7 @@ from functions.train.models import shape as shapes
 from pilotlight.errors import InvalidInputError
 
 if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
-    from pilotlight.recipes.options.model import DecoderOptions
+    from pilotlight.recipes.schema import DecoderOptions
 
 INIT_STD = 0.02  # of the weights as drawn (Radford et al., 2019)
 RotaryAngles = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, (length, d / 2) each

@@ -5,7 +5,7 @@ from math import prod
 
 from torch import nn
 
-from pilotlight.recipes.options.model import MlpOptions
+from pilotlight.recipes.schema import MlpOptions
 
 
 def build_mlp_layers(options: MlpOptions, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:

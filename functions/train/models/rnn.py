@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from functions.train.models import shape as shapes
-from pilotlight.recipes.options.model import RnnOptions
+from pilotlight.recipes.schema import RnnOptions
 
 CELL_TYPES: Mapping[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 

@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from functions.train.models import shape as shapes
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.model import TransformerOptions
+from pilotlight.recipes.schema import TransformerOptions
 
 # Of the positions as drawn. The paper's code has 0.02; on digits' 1,078 images that is too little to be told from the
 # patches: validation loss 0.09 to 0.14, and 0.06 at 0.3 (infra/decisions/0012).

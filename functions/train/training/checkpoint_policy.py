@@ -16,7 +16,7 @@ from functions.train.training.interruption import Interruption
 from functions.train.training.state import TrainerState, TrainingPosition
 from functions.train.training.trainer import Trainer
 from pilotlight.contracts.codec import decode_document, encode_document
-from pilotlight.recipes.options.life import CheckpointOptions
+from pilotlight.recipes.schema import CheckpointOptions
 
 
 class Vote(IntEnum):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from functions.train.distributed import parallel
-from pilotlight.recipes.options.life import StoppingOptions
+from pilotlight.recipes.schema import StoppingOptions
 
 
 @dataclass(frozen=True)

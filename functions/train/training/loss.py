@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
     from collections.abc import Callable, Mapping
 
     from functions.train.data.dataset import Array, Dataset
-    from pilotlight.recipes.options.loss import CrossEntropyOptions, LossOptions, MseOptions
+    from pilotlight.recipes.schema import CrossEntropyOptions, LossOptions, MseOptions
 
 
 class LossFunction(Protocol):
@@ -103,7 +103,7 @@ LOSSES: Mapping[str, Callable[[Any, Dataset, torch.device], LossFunction]] = {
 def build_loss(options: LossOptions | None, train: Dataset, device: torch.device) -> LossFunction:
     """The loss of a recipe for data like `train`; where it names none, the usual one for such targets."""
     if options is None:
-        from pilotlight.recipes.options.loss import CrossEntropyOptions, MseOptions
+        from pilotlight.recipes.schema import CrossEntropyOptions, MseOptions
 
         options = CrossEntropyOptions(name="cross_entropy") if train.classes else MseOptions(name="mse")
     return LOSSES[options.name](options, train, device)

@@ -19,7 +19,7 @@ from functions.train.distributed import parallel
 if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
     from collections.abc import Callable, Iterable, Mapping
 
-    from pilotlight.recipes.options.optimiser import (
+    from pilotlight.recipes.schema import (
         AdagradOptions,
         AdamOptions,
         AdamwOptions,

@@ -8,13 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pilotlight.recipes.options.schedule import (
-    ConstantOptions,
-    CosineOptions,
-    ExponentialOptions,
-    ScheduleOptions,
-    StepOptions,
-)
+from pilotlight.recipes.schema import ConstantOptions, CosineOptions, ExponentialOptions, ScheduleOptions, StepOptions
 
 
 def hold_constant(options: ConstantOptions, steps_since_warmup: int, total_steps: int) -> float:

@@ -14,10 +14,7 @@ from functions.train.export import quantize
 from functions.train.models import build
 from functions.train.training import loss, optimiser, schedule
 from pilotlight.recipes import errors
-from pilotlight.recipes.options.loss import LossOptions
-from pilotlight.recipes.options.optimiser import OptimiserOptions
-from pilotlight.recipes.options.schedule import ScheduleOptions
-from pilotlight.recipes.schema import load_recipe
+from pilotlight.recipes.schema import LossOptions, OptimiserOptions, ScheduleOptions, load_recipe
 
 ROOT = Path(__file__).parents[3]
 

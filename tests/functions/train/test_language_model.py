@@ -27,8 +27,7 @@ from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.gate.evaluation import QualityGate
 from pilotlight.local.gateway import Gateway
-from pilotlight.recipes.options.graph import QuantizationOptions
-from pilotlight.recipes.schema import Recipe, load_recipe
+from pilotlight.recipes.schema import QuantizationOptions, Recipe, load_recipe
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
 from pilotlight.storage.object_store import ObjectStore, open_store

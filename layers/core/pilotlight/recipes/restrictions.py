@@ -5,9 +5,8 @@ code, and has the trainer neither read its machine's files nor call other hosts.
 """
 
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import UserDataOptions
-from pilotlight.recipes.options.model import CustomOptions
-from pilotlight.recipes.schema import BUILTIN_FOLDER, Recipe
+from pilotlight.recipes.data_schema import UserDataOptions
+from pilotlight.recipes.schema import BUILTIN_FOLDER, CustomOptions, Recipe
 
 
 def check_restrictions(recipe: Recipe) -> Recipe:

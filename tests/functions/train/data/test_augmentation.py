@@ -13,7 +13,7 @@ from functions.train.training import trainer
 from functions.train.training.step import StepResult, TrainStep
 from functions.train.training.trainer import seed_torch
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.augmentation import AugmentationOptions
+from pilotlight.recipes.data_schema import AugmentationOptions
 from pilotlight.recipes.schema import load_recipe
 from tests.functions.train.conftest import tiny_recipe
 from tests.functions.train.training.test_checkpoint import StopAt, assert_same, stopped, trained

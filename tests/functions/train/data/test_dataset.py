@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from functions.train.data import dataset
 from functions.train.data.dataset import Dataset, Splits, split_by_stratum
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import BuiltinDataOptions, SplitFractions
+from pilotlight.recipes.data_schema import BuiltinDataOptions, SplitFractions
 
 
 def options(seed: int = 0, calibration: int = 100, train: float = 0.6, validation: float = 0.2) -> BuiltinDataOptions:

@@ -14,7 +14,7 @@ from functions.train.pipeline import run_recipe
 from functions.train.progress import ProgressReporter
 from functions.train.training.epoch import Epoch
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import BuiltinDataOptions
+from pilotlight.recipes.data_schema import BuiltinDataOptions
 from pilotlight.storage.object_store import open_store
 from tests.functions.train.conftest import silence, tiny_recipe
 

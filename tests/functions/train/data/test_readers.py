@@ -22,7 +22,7 @@ from functions.train.data.files import DataRoot
 from functions.train.export import golden
 from functions.train.models import build
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions
 from pilotlight.storage.object_store import open_store
 
 ROWS = "".join(f"{n},{'red' if n % 3 else 'blue'},{n * 1.5},{'yes' if n % 2 else 'no'}\n" for n in range(40))

@@ -29,7 +29,7 @@ from functions.train.training.epoch import TrainingHistory
 from functions.train.training.trainer import seed_torch, train_model
 from pilotlight.contracts.processing import TablePreprocessing
 from pilotlight.errors import InvalidInputError, StoreError
-from pilotlight.recipes.options.data import SplitFractions, UserDataOptions
+from pilotlight.recipes.data_schema import SplitFractions, UserDataOptions
 from pilotlight.recipes.schema import Recipe, load_recipe
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import ObjectStore, open_store
@@ -342,7 +342,7 @@ import resource, sys
 from pathlib import Path
 from functions.train.data.dataset import load_splits
 from functions.train.data.loader import compute_batch_sizes
-from pilotlight.recipes.options.data import SplitFractions, UserDataOptions
+from pilotlight.recipes.data_schema import SplitFractions, UserDataOptions
 from functions.train.data.files import DataRoot
 fractions = SplitFractions(train=0.96, validation=0.02, test=0.02)
 for path in (("0000.npz", "0001.npz", "0002.npz", "0003.npz"), "*.npz"):

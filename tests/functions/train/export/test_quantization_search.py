@@ -18,7 +18,7 @@ from functions.train.export.quantization_search import QuantizationCandidate, Qu
 from functions.train.export.quantize import QuantizationPlan, list_quantizable_layers, quantize_graph
 from functions.train.models import build
 from functions.train.training.trainer import seed_torch, train_model
-from pilotlight.recipes.options.graph import QuantizationOptions
+from pilotlight.recipes.schema import QuantizationOptions
 from pilotlight.runtime.session import open_session
 from tests.functions.train.conftest import silence, tiny_recipe
 

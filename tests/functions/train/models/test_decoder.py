@@ -16,8 +16,7 @@ from functions.train.models.decoder import (
 )
 from functions.train.training.trainer import seed_torch
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.model import DecoderOptions
-from pilotlight.recipes.schema import load_recipe
+from pilotlight.recipes.schema import DecoderOptions, load_recipe
 
 SIZES = {"architecture": "decoder", "layers": 2, "width": 16, "heads": 4, "kv_heads": 2, "hidden": 24, "context": 9}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from functions.train.data.dataset import Array
 from functions.train.training import optimiser
-from pilotlight.recipes.options.optimiser import (
+from pilotlight.recipes.schema import (
     AdagradOptions,
     AdamOptions,
     AdamwOptions,

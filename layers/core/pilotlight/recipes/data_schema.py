@@ -28,10 +28,28 @@ manifest lists the categories. What cleaning leaves out is counted and told, nev
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from pilotlight.recipes.options.part import Count, Options, Proportion, Seed, get_union_tag
-from pilotlight.recipes.options.text import TextOptions
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Proportion = Annotated[float, Field(gt=0, lt=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Layers = Annotated[int, Field(ge=1, le=32)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Options(BaseModel):
+    """A part of a recipe: frozen, every key known, `yes` is no number and `.inf` no learning rate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def get_union_tag(value: object) -> str:
+    """Which part of a union of a word and something else is meant, so that a mistake is told of that part alone."""
+    return "word" if isinstance(value, str) else "value"
+
 
 FileFormat = Literal["csv", "parquet", "npz", "images"]
 Paths = Annotated[
@@ -60,6 +78,28 @@ class SplitFractions(Options):
         if abs(total - 1) > 1e-6:
             raise ValueError(f"train, validation and test must sum to 1, not to {total:.6g}")
         return self
+
+
+class TextOptions(Options):
+    """The tokenizer's size, and the windows that are learned from.
+
+    The 256 bytes are tokens by themselves, and so is the end of a document: a vocabulary is larger than these.
+    """
+
+    vocabulary: Annotated[int, Field(gt=257, le=2**17)]  # tokens, at most
+    window: Annotated[int, Field(ge=2)]  # tokens
+    stride: Count | None = None  # tokens from one training window to the next; null: a window's length
+
+    @model_validator(mode="after")
+    def _check_stride(self) -> Self:
+        if self.effective_stride > self.window:
+            raise ValueError(f"stride must be at most the window's {self.window} tokens, else some are never learned")
+        return self
+
+    @property
+    def effective_stride(self) -> int:
+        """Tokens from one training window to the next."""
+        return self.stride or self.window
 
 
 class BuiltinDataOptions(Options):
@@ -178,3 +218,23 @@ def infer_file_format(path: str | tuple[str, ...]) -> FileFormat:
     """The format that the ending says; a path without one is a folder of images."""
     found = get_file_endings(path)
     return FORMAT_BY_ENDING.get(found.pop() if len(found) == 1 else "", "images")
+
+
+def get_keys(part: object) -> tuple[str, ...]:
+    """The keys of a part of a recipe, as far as it has any."""
+    return tuple(part) if isinstance(part, dict) else ()
+
+
+Data = Annotated[
+    Annotated[BuiltinDataOptions, Tag("known")] | Annotated[UserDataOptions, Tag("own")],
+    Discriminator(lambda data: "own" if isinstance(data, UserDataOptions) or "path" in get_keys(data) else "known"),
+]
+
+
+class AugmentationOptions(Options):
+    """Drawn anew for each image in each pass, evenly up to a bound; validation and test stay as they are."""
+
+    shift: Annotated[int, Field(ge=0)] = 0  # largest shift in pixels, in each direction; zeros fill the gap
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0  # largest rotation in degrees, in either direction
+    flip: bool = False  # mirror every second image, left to right
+    noise: NotNegative = 0.0  # the standard deviation of what is added to each value, in the data's own unit
