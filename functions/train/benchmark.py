@@ -25,6 +25,7 @@ from rich.table import Table
 from torch import nn
 
 from functions.train.data import loader
+from functions.train.data.passes import MiniBatch
 from functions.train.models.decoder import Decoder
 from functions.train.training import mfu
 from functions.train.training.step import TrainStep, get_process_device
@@ -32,7 +33,7 @@ from functions.train.training.step import TrainStep, get_process_device
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from functions.train.data.dataset import Array
+    from functions.train.data import Array
     from functions.train.training.precision import TrainingPrecision
 
 WARM_UP = 10  # steps: the compiler, the allocator, cuDNN's choices
@@ -285,11 +286,11 @@ class Clock:
         return [before.elapsed_time(after) / 1e3 for before, after in pairs]
 
 
-def windows(shape: Shape, batch: int, steps: int, where: torch.device) -> Iterator[loader.MiniBatch]:
+def windows(shape: Shape, batch: int, steps: int, where: torch.device) -> Iterator[MiniBatch]:
     """Windows of text at random places, the same in every run: (batch, context), and what follows each token, (N,)."""
     text, random = corpus(), torch.Generator().manual_seed(0)
 
-    def drawn() -> Iterator[loader.MiniBatch]:
+    def drawn() -> Iterator[MiniBatch]:
         for _ in range(steps):
             starts = torch.randint(len(text) - shape.context - 1, (batch, 1), generator=random)
             tokens = text[starts + torch.arange(shape.context + 1)]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from functions.train.data.dataset import Array, Dataset, Splits
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
+from functions.train.data.split import Splits
 from functions.train.export.graph import run_graph
 from functions.train.export.onnx_export import get_tensor_names
 from pilotlight.contracts.feature_profile import FeatureProfile

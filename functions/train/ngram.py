@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from msgspec import Struct
 
-from functions.train.data.dataset import Array, Dataset, Splits
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
+from functions.train.data.split import Splits
 
 ORDER = 5  # longer ones gain less than 0.003 nats per token on Python's help
 Gram = tuple[int, ...]

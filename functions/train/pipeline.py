@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from functions.train import feature_profile, ngram
-from functions.train.data import dataset as data
-from functions.train.data.dataset import Splits
 from functions.train.data.files import DataRoot
 from functions.train.data.folds import FoldScores
+from functions.train.data.load import load_splits
+from functions.train.data.split import Splits, scale_targets
 from functions.train.distributed import consensus
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup, leave_process_group
 from functions.train.evaluation import learning_curves, plots, quantization_report, sample
@@ -92,7 +92,7 @@ def run_stages(
     Nothing is visible in the registry unless every stage succeeds. Long on purpose: the protocol reads downwards.
     """
     with progress.stage("data") as say:
-        splits = data.load_splits(recipe.data, data_root)
+        splits = load_splits(recipe.data, data_root)
         feature_profile.check_capture_options(recipe.capture, splits.train)
         run_folder.record_data(splits)
         say(f"{recipe.data.name}: {format_split_sizes(splits)}")
@@ -114,7 +114,7 @@ def run_stages(
     with progress.stage("train") as say:
         on_epoch, checkpoint_policy = create_epoch_callback(recipe, progress, run_folder), create_policy("checkpoints")
         network, history = build_and_train(
-            recipe, data.scale_targets(splits), on_epoch, checkpoint_policy, data_root.folder, process_group
+            recipe, scale_targets(splits), on_epoch, checkpoint_policy, data_root.folder, process_group
         )
         leave_process_group()
         network = build.restore_scale(network, splits.train)
@@ -275,7 +275,7 @@ def cross_validate(
         checkpoint_policy = create_policy(f"folds/{len(values) + 1}/checkpoints")
         network, _ = build_and_train(
             recipe,
-            data.scale_targets(parts),
+            scale_targets(parts),
             create_epoch_callback(recipe, progress),
             checkpoint_policy,
             data_root.folder,

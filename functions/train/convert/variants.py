@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from functions.train.convert import quantize_data
 from functions.train.convert.examples import ExampleSet
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 from functions.train.evaluation.metrics import Score, score_outputs
 from functions.train.evaluation.quantization_report import compare_variants
 from functions.train.export.quantization_search import QuantizationSearch

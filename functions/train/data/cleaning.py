@@ -4,12 +4,11 @@ It knows rows, columns and answers, not what they mean. Whether a value is plaus
 """
 
 from math import prod
-from typing import Any
 
 import numpy as np
 from msgspec import Struct
 
-Array = np.ndarray[Any, Any]
+from functions.train.data import Array
 
 
 class CleaningReport(Struct, frozen=True):

@@ -4,13 +4,14 @@ Inside the graph, so that serving does it too. The same in numpy, for what has t
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-Array = np.ndarray[Any, Any]
+from functions.train.data import Array
+
 Categories = Sequence[Sequence[str]]  # of each column; a column of numbers has none
 
 

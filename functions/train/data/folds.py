@@ -8,7 +8,9 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from functions.train.data.dataset import Array, Dataset, Splits, assign_strata
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
+from functions.train.data.split import Splits, assign_strata
 from functions.train.evaluation.metrics import format_metric
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import SplitFractions

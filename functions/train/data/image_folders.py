@@ -6,16 +6,15 @@ It knows pixels, not what is learned from them. An alpha channel is dropped, and
 import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from functions.train.data import Array
 from functions.train.data.files import DataFile
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import ImageOptions
 
-Array = np.ndarray[Any, Any]
 EXTENSIONS = (".png", ".jpg", ".jpeg")
 GREY_MODES = ("1", "L", "LA")  # Pillow's modes without colour, of 8 bits
 CHANNEL_NAMES = {"grey": ("grey",), "rgb": ("red", "green", "blue")}

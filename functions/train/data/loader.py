@@ -5,41 +5,14 @@ lie in memory or are read anew in each pass is the same to who asks: an order th
 number on.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 import torch
 
+from functions.train.data.dataset import Dataset
+from functions.train.data.passes import MiniBatch
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-
-if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from functions.train.data.dataset import Dataset
-    from functions.train.data.statistics import DatasetStatistics, Moments
-
-MiniBatch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets
-
-
-class Passes(Protocol):
-    """A training set that does not fit in memory: each pass reads it anew. See `stream`."""
-
-    @property
-    def statistics(self) -> DatasetStatistics:
-        """What a model is told of the set."""
-
-    def __len__(self) -> int:
-        """How many examples a pass gives."""
-
-    def scale_targets(self, target_moments: Moments) -> Passes:
-        """The same with answers, which are numbers, of mean 0 and variance 1."""
-
-    def draw_order(self) -> torch.Tensor:
-        """What decides the order of a pass, drawn from torch's random numbers."""
-
-    def iterate_batches(self, order: torch.Tensor, sizes: Sequence[int], start: int) -> Iterator[MiniBatch]:
-        """Batches of these sizes from example number `start` on: the same ones for the same order, whenever asked."""
 
 
 def resolve_batch_size(requested: int | Literal["full"], examples: int) -> int:

@@ -7,14 +7,12 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from functions.train.data import Array
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions
-
-Array = np.ndarray[Any, Any]
 
 
 def read_npz(path: Path, file_name: str, options: UserDataOptions) -> tuple[Array, Array]:

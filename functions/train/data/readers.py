@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from functions.train.data import image_folders, npz, tabular_files
+from functions.train.data import Array, image_folders, npz, tabular_files
 from functions.train.data.cleaning import CleaningReport, clean_table, find_unique_rows
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data.dataset import Dataset
 from functions.train.data.files import DataFile, DataRoot, find_files
 from functions.train.data.target import parse_targets
 from pilotlight.errors import InvalidInputError

@@ -8,17 +8,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from functions.train.data import npz, tabular_files
+from functions.train.data import Array, npz, tabular_files
 from functions.train.data.files import ATTEMPTS, PAUSE_S, DataFile
 from functions.train.data.readers import TABLE_READERS
 from pilotlight.errors import InvalidInputError, StoreError
 from pilotlight.recipes.data_schema import UserDataOptions
 
-Array = np.ndarray[Any, Any]
 SETS = ("train", "validation", "test")
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from functions.train.data import Array
 from functions.train.data.cleaning import CleaningReport
-from functions.train.data.dataset import DEFAULT_CALIBRATION_EXAMPLES, Dataset, Splits, refuse_missing_class
+from functions.train.data.dataset import Dataset
 from functions.train.data.files import DataFile, DataRoot, find_files
 from functions.train.data.readers import EXTENSIONS, cast_targets
-from functions.train.data.running import RandomSample, RunningMoments
 from functions.train.data.shards import (
     SETS,
     Shard,
@@ -27,13 +27,13 @@ from functions.train.data.shards import (
     generate_uniform,
     read_new_shard,
 )
-from functions.train.data.statistics import DatasetStatistics, Moments
+from functions.train.data.split import DEFAULT_CALIBRATION_EXAMPLES, Splits, refuse_missing_class
+from functions.train.data.statistics import DatasetStatistics, Moments, RandomSample, RunningMoments
 from functions.train.data.streaming import StreamedDataset, join_blocks
 from functions.train.data.target import is_class_target, parse_targets
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions
 
-Array = np.ndarray[Any, Any]
 MAX_DISTINCT_TARGETS = 1000  # different answers that are counted; with more than that, they are taken for numbers
 CALIBRATION_SALT = 1  # the salt of the calibration's random numbers, so that they are not those of the split
 

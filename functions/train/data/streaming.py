@@ -13,17 +13,16 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 
-from functions.train.data.loader import MiniBatch
+from functions.train.data import Array
+from functions.train.data.passes import MiniBatch
 from functions.train.data.shards import Shard, TargetEncoding, assign_sets, load_shard
 from functions.train.data.statistics import DatasetStatistics, Moments
 from pilotlight.recipes.data_schema import UserDataOptions
 
-Array = np.ndarray[Any, Any]
 ExampleBlock = tuple[Array, Array]  # inputs and answers, of the same length
 
 

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from functions.train.data import Array
 from functions.train.data.target import is_numeric_text
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions
 
-Array = np.ndarray[Any, Any]
 MAX_CATEGORIES = 100  # different texts at most in a column: with more, it is hardly one of categories
 
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from functions.train.data import Array
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions
 
-Array = np.ndarray[Any, Any]
 MAX_INTEGER_CLASSES = (
     20  # different whole numbers at most that are taken for classes, unless the recipe says what they are
 )

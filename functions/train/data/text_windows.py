@@ -3,25 +3,16 @@
 The tokenizer is learned from the training documents alone. It knows documents and tokens, no model.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from functions.train.data import corpus
 from functions.train.data.cleaning import CleaningReport
 from functions.train.data.corpus import SETS
-from functions.train.data.dataset import Array, Dataset, Splits
-from functions.train.data.tokenizer import Tokenizer
+from functions.train.data.dataset import Dataset
+from functions.train.data.split import Splits
+from functions.train.data.tokenizer import TokenizedText, Tokenizer
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import BuiltinDataOptions
-
-
-@dataclass(frozen=True, eq=False)
-class TokenizedText:
-    """What windows are cut from."""
-
-    tokens: Array  # tokens, int64
-    tokenizer: Tokenizer
 
 
 def load_text_splits(options: BuiltinDataOptions) -> Splits:

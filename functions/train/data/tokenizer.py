@@ -12,7 +12,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 
 END_OF_TEXT = "<|endoftext|>"  # put before each document, so that it also ends the previous one
 
@@ -61,3 +61,11 @@ class Tokenizer:
     def decode_tokens(self, token_ids: Sequence[int]) -> str:
         """The text of these tokens."""
         return self.native.decode(list(token_ids), skip_special_tokens=False)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizedText:
+    """What windows are cut from."""
+
+    tokens: Array  # tokens, int64
+    tokenizer: Tokenizer

@@ -7,10 +7,11 @@
 The lead (`pipeline`) and the others (`worker`) call the same functions, each of which waits for all of them.
 """
 
-from functions.train.data import dataset as data
 from functions.train.data import folds
-from functions.train.data.dataset import Dataset, Splits
+from functions.train.data.dataset import Dataset
 from functions.train.data.files import DataRoot
+from functions.train.data.load import load_dataset
+from functions.train.data.split import Splits
 from functions.train.distributed.process_group import ProcessGroup
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.schema import Recipe
@@ -36,7 +37,7 @@ def load_remaining_folds(
     process_group: ProcessGroup, recipe: Recipe, data_root: DataRoot, scored_count: int = 0
 ) -> tuple[Dataset, list[Splits]]:
     """The whole data set, and the splits of the folds after those that the lead says are scored."""
-    dataset = data.load_dataset(recipe.data, data_root)
+    dataset = load_dataset(recipe.data, data_root)
     agreed_count = process_group.max_over_ranks(scored_count)
     return dataset, folds.build_fold_splits(dataset, recipe.folds or 0, recipe.data.seed, recipe.data.fractions)[
         agreed_count:

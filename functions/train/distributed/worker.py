@@ -5,9 +5,9 @@ It follows `run` through its trainings and leaves before anything is judged, exp
 
 from pathlib import Path
 
-from functions.train.data import dataset
-from functions.train.data.dataset import Splits
 from functions.train.data.files import DataRoot
+from functions.train.data.load import load_splits
+from functions.train.data.split import Splits, scale_targets
 from functions.train.distributed import consensus
 from functions.train.distributed.process_group import ProcessGroup
 from functions.train.models import build
@@ -29,7 +29,7 @@ def run_worker(
     if consensus.is_run_published(process_group):
         return
     data_root = DataRoot(folder, store)
-    splits = dataset.load_splits(recipe.data, data_root)
+    splits = load_splits(recipe.data, data_root)
     consensus.check_same_data(process_group, splits, recipe.data.name)
     if recipe.folds:
         for parts in consensus.load_remaining_folds(process_group, recipe, data_root)[1]:
@@ -43,4 +43,4 @@ def run_training(
     """One training, as `pipeline.build_and_train` has it."""
     with seed_torch(recipe.seed):
         network = build.build_model(recipe.model, splits.train, folder)
-    train_model(network, dataset.scale_targets(splits), recipe, lambda _: None, checkpoint_policy, process_group)
+    train_model(network, scale_targets(splits), recipe, lambda _: None, checkpoint_policy, process_group)

@@ -9,7 +9,8 @@ from statistics import NormalDist
 import numpy as np
 from msgspec import Struct
 
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 
 CALIBRATION_BINS = 15  # of confidence, equally wide: Guo et al., On Calibration of Modern Neural Networks, 2017
 MAX_MATRIX_CLASSES = 100  # classes, up to which report.json has every cell

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

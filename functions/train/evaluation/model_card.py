@@ -9,7 +9,8 @@ import json
 from collections.abc import Iterable, Sequence
 from math import prod
 
-from functions.train.data.dataset import Dataset, Splits
+from functions.train.data.dataset import Dataset
+from functions.train.data.split import Splits
 from functions.train.evaluation.diagnostics import ClassificationDiagnosis, RegressionDiagnosis
 from functions.train.evaluation.metrics import format_metric
 from functions.train.evaluation.quantization_report import (

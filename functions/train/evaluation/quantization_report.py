@@ -17,8 +17,9 @@ from msgspec import Struct
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from functions.train.data import Array
 from functions.train.data.cleaning import CleaningReport
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data.dataset import Dataset
 from functions.train.evaluation.diagnostics import Diagnosis, diagnose_answers
 from functions.train.evaluation.metrics import evaluate_outputs, format_metric, score_regression
 from functions.train.export.graph import run_graph

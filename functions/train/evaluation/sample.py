@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from functions.train.data.tokenizer import Tokenizer
 from functions.train.training.step import get_model_device
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 from functions.train.errors import GoldenError
 from functions.train.export.graph import run_graph
 from pilotlight.contracts.codec import decode_document

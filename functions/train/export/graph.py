@@ -1,6 +1,6 @@
 """An exported graph as a function from one array to another, whatever its ends are called."""
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from pilotlight.runtime.session import Session
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from functions.train.errors import ParityError
 from functions.train.export.graph import run_graph
 from functions.train.training.trainer import predict_outputs

@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 from msgspec import Struct
 from onnxruntime.quantization.qdq_loss_debug import compute_signal_to_quantization_noice_ratio as signal_to_noise
 
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 from functions.train.evaluation.metrics import evaluate_outputs
 from functions.train.export.graph import run_graph
 from functions.train.export.quantize import QuantizationPlan, list_quantizable_layers, quantize_graph

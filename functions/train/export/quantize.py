@@ -25,7 +25,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from functions.train.export.onnx_export import strip_metadata
 from pilotlight.contracts.manifest import Precision
 

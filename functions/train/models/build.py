@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 from functions.train.data.encoding import FillMissing, OneHotEncode, name_encoded_columns
 from functions.train.data.statistics import Moments
 from functions.train.models import cnn, custom, decoder, mlp, rnn, transformer

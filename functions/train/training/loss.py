@@ -17,7 +17,8 @@ from pilotlight.errors import InvalidInputError
 if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
     from collections.abc import Callable, Mapping
 
-    from functions.train.data.dataset import Array, Dataset
+    from functions.train.data import Array
+    from functions.train.data.dataset import Dataset
     from pilotlight.recipes.schema import CrossEntropyOptions, LossOptions, MseOptions
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from functions.train.data import augmentation, loader
-from functions.train.data.dataset import Array, Splits
+from functions.train.data import Array, augmentation, loader
+from functions.train.data.split import Splits
 from functions.train.distributed import parallel
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from functions.train.errors import DivergedError

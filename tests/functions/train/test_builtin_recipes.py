@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from functions.train.evaluation.metrics import score_outputs
 from functions.train.export import golden
 from functions.train.export.graph import run_graph

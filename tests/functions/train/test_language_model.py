@@ -14,8 +14,10 @@ from torch.nn.functional import cross_entropy
 from tritonclient import http
 
 from functions.train import ngram
-from functions.train.data import corpus, dataset
-from functions.train.data.dataset import Array, Dataset, Splits
+from functions.train.data import Array, corpus
+from functions.train.data.dataset import Dataset
+from functions.train.data.load import load_splits
+from functions.train.data.split import Splits
 from functions.train.data.tokenizer import Tokenizer
 from functions.train.evaluation.metrics import evaluate_outputs, score_language_model
 from functions.train.export import golden
@@ -54,7 +56,7 @@ def small(*overrides: str) -> Recipe:
 
 @pytest.fixture(scope="module")
 def sets() -> Splits:
-    return dataset.load_splits(small().data)
+    return load_splits(small().data)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def test_each_token_is_answered_by_the_next(sets: Splits) -> None:
 
 
 def test_windows_overlap_in_training_alone() -> None:
-    sets = dataset.load_splits(small("data.text={vocabulary: 400, window: 32, stride: 8}").data)
+    sets = load_splits(small("data.text={vocabulary: 400, window: 32, stride: 8}").data)
     assert np.array_equal(sets.train.inputs[0, 8:], sets.train.inputs[1, :-8])
     assert np.array_equal(sets.test.targets[0, -1:], sets.test.inputs[1, :1])
 
@@ -123,7 +125,7 @@ def test_tokenizer_knows_the_training_documents_alone(sets: Splits) -> None:
 )
 def test_text_that_is_too_short_is_refused(override: str, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said):
-        dataset.load_splits(small(override).data)
+        load_splits(small(override).data)
 
 
 def test_folds_of_a_text_are_refused() -> None:

@@ -16,7 +16,8 @@ from torch import nn
 from functions.train import pipeline as protocol
 from functions.train import publish
 from functions.train.__main__ import build_train_parser, format_outcome_json, main
-from functions.train.data.dataset import Dataset, Splits
+from functions.train.data.dataset import Dataset
+from functions.train.data.split import Splits
 from functions.train.distributed.process_group import ProcessGroup
 from functions.train.errors import DivergedError, NotPublishableError, ParityError
 from functions.train.evaluation.metrics import score_outputs

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from functions.train.data import augmentation
+from functions.train.data import Array, augmentation
 from functions.train.data.augmentation import transform_images
-from functions.train.data.dataset import Array, Splits
+from functions.train.data.split import Splits
 from functions.train.training import trainer
 from functions.train.training.step import StepResult, TrainStep
 from functions.train.training.trainer import seed_torch

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from functions.train.data.dataset import Splits
+from functions.train.data.split import Splits
 from functions.train.errors import ExportError, GoldenError, ParityError
 from functions.train.export import golden, onnx_export, parity
 from functions.train.training.trainer import predict_outputs

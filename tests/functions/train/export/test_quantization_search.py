@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from functions.train.data.dataset import Splits
+from functions.train.data.split import Splits
 from functions.train.evaluation.metrics import score_outputs
 from functions.train.evaluation.quantization_report import build_report_table, choose_served_variant, compare_variants
 from functions.train.export.graph import run_graph

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from functions.train.__main__ import main
-from functions.train.data.dataset import Splits
+from functions.train.data.split import Splits
 from functions.train.models import build, custom
 from functions.train.training.trainer import seed_torch
 from pilotlight.contracts.processing import TableColumn, TablePreprocessing

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from functions.train.data.dataset import Splits
+from functions.train.data.split import Splits
 from functions.train.errors import DivergedError, PausedError
 from functions.train.models import build
 from functions.train.training.checkpoint import CheckpointStore

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from functions.train.data import loader
-from functions.train.data.dataset import Splits
+from functions.train.data.split import Splits
 from functions.train.models.build import build_model
 from functions.train.training import precision
 from functions.train.training.average import ExponentialMovingAverage

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from functions.train.data.dataset import Splits
+from functions.train.data.split import Splits
 from functions.train.errors import DivergedError
 from functions.train.evaluation.metrics import score_outputs
 from functions.train.models import build

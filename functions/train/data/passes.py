@@ -1,0 +1,30 @@
+"""What the loader asks of a training set that does not fit in memory, and is read anew in each pass."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+
+from functions.train.data.statistics import DatasetStatistics, Moments
+
+MiniBatch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets
+
+
+class Passes(Protocol):
+    """A training set that does not fit in memory: each pass reads it anew. See `stream`."""
+
+    @property
+    def statistics(self) -> DatasetStatistics:
+        """What a model is told of the set."""
+
+    def __len__(self) -> int:
+        """How many examples a pass gives."""
+
+    def scale_targets(self, target_moments: Moments) -> "Passes":
+        """The same with answers, which are numbers, of mean 0 and variance 1."""
+
+    def draw_order(self) -> torch.Tensor:
+        """What decides the order of a pass, drawn from torch's random numbers."""
+
+    def iterate_batches(self, order: torch.Tensor, sizes: Sequence[int], start: int) -> Iterator[MiniBatch]:
+        """Batches of these sizes from example number `start` on: the same ones for the same order, whenever asked."""
