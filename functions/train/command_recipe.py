@@ -4,10 +4,13 @@ A recipe is a YAML file, the bare name of a recipe of record, or `store:` and a 
 where the API puts what it was sent as `store:runs/<run>/recipe.yaml`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from functions.train.errors import CancelledError
+from pilotlight.contracts.names import NAME_PATTERN
+from pilotlight.errors import InvalidInputError
 from pilotlight.recipes import restrictions
 from pilotlight.recipes.schema import BUILTIN_FOLDER, Recipe, build_recipe, find_recipe_file, load_recipe, parse_yaml
 from pilotlight.storage.object_store import ObjectStore
@@ -22,6 +25,15 @@ def load_command_recipe(source: str, overrides: Sequence[str], store: ObjectStor
         return load_recipe(source, overrides), find_recipe_file(source).parent
     text = store.get(source.removeprefix(STORE_PREFIX)).data.decode()
     return restrictions.check_restrictions(build_recipe(parse_yaml(text, source), overrides, source)), BUILTIN_FOLDER
+
+
+def resolve_run_name(requested_name: str | None, environment: Mapping[str, str]) -> str | None:
+    """The name that a run is asked to have: by the command line, or by AWS Batch, whose retries keep the job's id."""
+    if requested_name is None and (job := environment.get("AWS_BATCH_JOB_ID")):
+        return re.sub(r"[^A-Za-z0-9._-]", "-", f"batch-{job}")[:64]  # an array's or a node's id has : or #
+    if requested_name is not None and re.fullmatch(NAME_PATTERN, requested_name) is None:
+        raise InvalidInputError(f"--run {requested_name!r} is not a name: it must match {NAME_PATTERN}.")
+    return requested_name
 
 
 def refuse_cancelled_run(store: ObjectStore, run_name: str | None, environment: Mapping[str, str]) -> None:

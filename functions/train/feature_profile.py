@@ -11,8 +11,8 @@ import numpy as np
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
 from functions.train.data.split import Splits
-from functions.train.export.graph import run_graph
 from functions.train.export.onnx_export import get_tensor_names
+from functions.train.export.quantize import run_graph
 from pilotlight.contracts.feature_profile import FeatureProfile
 from pilotlight.contracts.manifest import ManifestDraft
 from pilotlight.contracts.processing import ClassificationPostprocessing

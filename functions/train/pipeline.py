@@ -15,16 +15,15 @@ from functions.train.data.load import load_splits
 from functions.train.data.split import Splits, scale_targets
 from functions.train.distributed import consensus
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup, leave_process_group
-from functions.train.evaluation import learning_curves, plots, quantization_report, sample
-from functions.train.evaluation.metrics import evaluate_outputs, format_metric
+from functions.train.evaluation import learning_curves, plots, quantization_report
+from functions.train.evaluation.metrics import evaluate_outputs, format_metric, sample_text
 from functions.train.export import golden, parity
 from functions.train.export.artifacts import TrainingArtifacts
 from functions.train.export.onnx_export import export_onnx
 from functions.train.export.quantization_search import QuantizationSearch, select_best_candidate
 from functions.train.models import build, custom
 from functions.train.progress import ProgressReporter
-from functions.train.publish import publish_artifacts
-from functions.train.revision import get_code_revision
+from functions.train.publish import get_code_revision, publish_artifacts
 from functions.train.run_folder import RunFolder
 from functions.train.training import precision
 from functions.train.training.checkpoint_policy import CheckpointPolicy
@@ -137,7 +136,7 @@ def run_stages(
             say(str(baseline))
         with progress.stage("sample") as say:
             run_folder.write_sample(
-                generated_text := sample.sample_text(network, splits.test.text.tokenizer, splits.test.inputs[0])
+                generated_text := sample_text(network, splits.test.text.tokenizer, splits.test.inputs[0])
             )
             say(generated_text)
     with TemporaryDirectory(prefix="pilotlight-train-") as folder:

@@ -1,6 +1,8 @@
 """From the products of a run to a version in the registry: the only module here that writes one."""
 
 import io
+import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -144,3 +146,21 @@ def encode_test_set(test: Dataset) -> bytes:
     (given, _), answer = get_tensor_names(test), "label" if test.inputs.ndim == 4 else "target"
     np.savez_compressed(target, allow_pickle=False, **{given: test.inputs, answer: test.targets})
     return target.getvalue()
+
+
+def get_code_revision() -> str:
+    """The git commit of this code, with `-dirty` when tracked files differ from it.
+
+    The image holds no repository; there, the build's argument REVISION says it. `unknown` when nothing does.
+    """
+    configured = os.environ.get("PILOTLIGHT_REVISION", "")
+    return configured or describe_git_commit(Path(__file__).parent) or "unknown"
+
+
+def describe_git_commit(folder: Path) -> str:
+    """What git says of the commit that a folder is at; nothing without git or a repository."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -2,11 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import nn
 
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
+from functions.train.training.step import get_model_device
+
+if TYPE_CHECKING:  # it brings tokenizers
+    from functions.train.data.tokenizer import Tokenizer
+
+PROMPT_TOKENS, GENERATED_TOKENS = 16, 96  # tokens
+TEMPERATURE = 0.8
 
 
 @dataclass(frozen=True)
@@ -86,3 +96,16 @@ def compute_negative_log_likelihood(logits: Array, labels: Array) -> Array:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     chosen = shifted[np.arange(len(labels)), labels]
     return np.asarray(np.log(np.exp(shifted).sum(axis=1)) - chosen)
+
+
+def sample_text(model: nn.Module, tokenizer: "Tokenizer", window: Array) -> str:
+    """A window's first tokens, a bar, and how the model goes on; the same model writes the same on a CPU."""
+    generator = torch.Generator().manual_seed(0)
+    prompt = window[: min(PROMPT_TOKENS, len(window) // 2)].tolist()
+    tokens = list(prompt)
+    with torch.inference_mode():
+        for _ in range(GENERATED_TOKENS):
+            context = torch.tensor([tokens[-len(window) :]], device=get_model_device(model))
+            probabilities = torch.softmax(model.eval()(context)[0, -1].float().cpu() / TEMPERATURE, dim=0)
+            tokens.append(int(torch.multinomial(probabilities, 1, generator=generator)))
+    return f"{tokenizer.decode_tokens(prompt)}|{tokenizer.decode_tokens(tokens[len(prompt) :])}"

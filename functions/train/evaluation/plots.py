@@ -24,7 +24,7 @@ from functions.train.evaluation.diagnostics import (
 )
 from functions.train.evaluation.learning_curves import BLUE, GREY, VERMILION, render_png, simplify_axes
 from functions.train.evaluation.quantization_report import QuantizationReport
-from functions.train.export.graph import run_graph
+from functions.train.export.quantize import run_graph
 from pilotlight.runtime.session import open_session
 
 MAX_READABLE_CLASSES = 30  # classes whose matrix can still be read; above, the worst confusions are listed

@@ -22,8 +22,8 @@ from functions.train.data.cleaning import CleaningReport
 from functions.train.data.dataset import Dataset
 from functions.train.evaluation.diagnostics import Diagnosis, diagnose_answers
 from functions.train.evaluation.metrics import evaluate_outputs, format_metric, score_regression
-from functions.train.export.graph import run_graph
 from functions.train.export.quantization_search import QuantizationCandidate
+from functions.train.export.quantize import run_graph
 from functions.train.ngram import Baseline
 from pilotlight.contracts.manifest import EvaluationSet, Precision
 from pilotlight.contracts.metric import METRICS

@@ -8,7 +8,7 @@ import numpy as np
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
 from functions.train.errors import GoldenError
-from functions.train.export.graph import run_graph
+from functions.train.export.quantize import run_graph
 from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import Precision
 from pilotlight.errors import ModelRefusedError

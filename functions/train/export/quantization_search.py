@@ -15,8 +15,7 @@ from onnxruntime.quantization.qdq_loss_debug import compute_signal_to_quantizati
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
 from functions.train.evaluation.metrics import evaluate_outputs
-from functions.train.export.graph import run_graph
-from functions.train.export.quantize import QuantizationPlan, list_quantizable_layers, quantize_graph
+from functions.train.export.quantize import QuantizationPlan, list_quantizable_layers, quantize_graph, run_graph
 from pilotlight.contracts.manifest import Precision
 from pilotlight.contracts.metric import METRICS
 from pilotlight.recipes.schema import QuantizationOptions

@@ -28,6 +28,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from functions.train.data import Array
 from functions.train.export.onnx_export import strip_metadata
 from pilotlight.contracts.manifest import Precision
+from pilotlight.runtime.session import Session
 
 QUANTIZED_OPERATORS = (
     "Conv",
@@ -217,3 +218,9 @@ def silence_quantizer() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def run_graph(session: Session, inputs: Array) -> Array:
+    """What the graph answers to (N, ...) raw inputs."""
+    (given,), (answer,) = session.inputs, session.outputs
+    return session.run({given.name: inputs})[answer.name]

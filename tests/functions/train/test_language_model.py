@@ -21,9 +21,9 @@ from functions.train.data.split import Splits
 from functions.train.data.tokenizer import Tokenizer
 from functions.train.evaluation.metrics import evaluate_outputs, score_language_model
 from functions.train.export import golden
-from functions.train.export.graph import run_graph
 from functions.train.export.onnx_export import export_onnx
 from functions.train.export.quantization_search import QuantizationSearch
+from functions.train.export.quantize import run_graph
 from functions.train.pipeline import RunOutcome, run_recipe
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError

@@ -24,7 +24,7 @@ from functions.train.evaluation.metrics import score_outputs
 from functions.train.evaluation.quantization_report import QuantizationReport, build_report_table
 from functions.train.export import golden, quantization_search
 from functions.train.pipeline import run_recipe
-from functions.train.revision import describe_git_commit, get_code_revision
+from functions.train.publish import describe_git_commit, get_code_revision
 from functions.train.training.epoch import Epoch, TrainingHistory
 from functions.train.training.trainer import Checkpointer, train_model
 from pilotlight.contracts.codec import decode_document
