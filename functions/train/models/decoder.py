@@ -4,23 +4,19 @@ RMSNorm before each step (Zhang and Sennrich, 2019), rotary positions (Su et al.
 grouped-query attention (Ainslie et al., 2023); no biases. Nothing in it waits for a GPU.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
 from functions.train.models import shape as shapes
 from pilotlight.errors import InvalidInputError
-
-if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
-    from pilotlight.recipes.schema import DecoderOptions
+from pilotlight.recipes.schema import DecoderOptions
 
 INIT_STD = 0.02  # of the weights as drawn (Radford et al., 2019)
 RotaryAngles = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, (length, d / 2) each
 
 
-def build_decoder_layers(options: "DecoderOptions", input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
+def build_decoder_layers(options: DecoderOptions, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
     """(N, T) tokens to (N, T, outputs); `InvalidInputError` when the windows are longer than the context."""
     if len(input_shape) != 1:
         raise InvalidInputError(
@@ -39,7 +35,7 @@ class Decoder(nn.Module):
     cosines: torch.Tensor  # (context, d / 2), with d the width of a head
     sines: torch.Tensor
 
-    def __init__(self, options: "DecoderOptions", vocabulary: int) -> None:
+    def __init__(self, options: DecoderOptions, vocabulary: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, options.width)
         self.drop = nn.Dropout(options.dropout)
@@ -70,7 +66,7 @@ class Decoder(nn.Module):
 class DecoderBlock(nn.Module):
     """x + attention(norm(x)), then x + swiglu(norm(x))."""
 
-    def __init__(self, options: "DecoderOptions") -> None:
+    def __init__(self, options: DecoderOptions) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(options.width, options.epsilon)
         self.attention = GroupedQueryAttention(options)
@@ -88,7 +84,7 @@ class DecoderBlock(nn.Module):
 class GroupedQueryAttention(nn.Module):
     """softmax(Q K^T / sqrt(d)) V, a token seeing itself and those before; `heads / kv_heads` queries share keys."""
 
-    def __init__(self, options: "DecoderOptions") -> None:
+    def __init__(self, options: DecoderOptions) -> None:
         super().__init__()
         self.head_size = options.width // options.heads  # d
         self.head_counts = (options.heads, options.kv_heads, options.kv_heads)  # of queries, keys and values
@@ -109,7 +105,7 @@ class GroupedQueryAttention(nn.Module):
 class SwiGlu(nn.Module):
     """W3 (silu(W1 x) * W2 x), with W1 and W2 as one matrix."""
 
-    def __init__(self, options: "DecoderOptions") -> None:
+    def __init__(self, options: DecoderOptions) -> None:
         super().__init__()
         self.widen = nn.Linear(options.width, 2 * options.hidden, bias=False)
         self.merge = nn.Linear(options.hidden, options.width, bias=False)

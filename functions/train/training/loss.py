@@ -4,22 +4,17 @@ Each also says by what its mean divides, so that the parts of a batch add up to 
 answers hit. What early stopping looks at is the plain loss of `evaluate`, without smoothing and weights.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 from pilotlight.errors import InvalidInputError
-
-if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
-    from collections.abc import Callable, Mapping
-
-    from functions.train.data import Array
-    from functions.train.data.dataset import Dataset
-    from pilotlight.recipes.schema import CrossEntropyOptions, LossOptions, MseOptions
+from pilotlight.recipes.schema import CrossEntropyOptions, LossOptions, MseOptions
 
 
 class LossFunction(Protocol):
@@ -104,8 +99,6 @@ LOSSES: Mapping[str, Callable[[Any, Dataset, torch.device], LossFunction]] = {
 def build_loss(options: LossOptions | None, train: Dataset, device: torch.device) -> LossFunction:
     """The loss of a recipe for data like `train`; where it names none, the usual one for such targets."""
     if options is None:
-        from pilotlight.recipes.schema import CrossEntropyOptions, MseOptions
-
         options = CrossEntropyOptions(name="cross_entropy") if train.classes else MseOptions(name="mse")
     return LOSSES[options.name](options, train, device)
 

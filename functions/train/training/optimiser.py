@@ -7,27 +7,22 @@ by the gradient's own size (`gd`, `sgd`, `momentum`) that is L2 regularisation; 
 gradients are decayed less, so choose `adamw` when decay is what you want. It knows no schedule and no loop.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
 from functions.train.distributed import parallel
-
-if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
-    from collections.abc import Callable, Iterable, Mapping
-
-    from pilotlight.recipes.schema import (
-        AdagradOptions,
-        AdamOptions,
-        AdamwOptions,
-        DescentOptions,
-        MomentumOptions,
-        OptimiserOptions,
-        RmspropOptions,
-    )
+from pilotlight.recipes.schema import (
+    AdagradOptions,
+    AdamOptions,
+    AdamwOptions,
+    DescentOptions,
+    MomentumOptions,
+    OptimiserOptions,
+    RmspropOptions,
+)
 
 ParameterGroups = list[dict[str, Any]]  # parameters with their weight decay, as torch's optimisers take them
 EPSILON = 1e-8  # avoids division by zero; added to the root, as in the papers and in torch

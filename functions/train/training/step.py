@@ -5,16 +5,14 @@ itself is of the whole batch. It knows a model and how the recipe moves its weig
 to stop.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from functions.train.data.dataset import Dataset
 from functions.train.distributed import parallel
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from functions.train.training import loss as losses
@@ -22,10 +20,7 @@ from functions.train.training import optimiser as optimisers
 from functions.train.training import precision
 from functions.train.training.compiler import compile_function
 from functions.train.training.mfu import MfuMeter
-
-if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
-    from functions.train.data.dataset import Dataset
-    from pilotlight.recipes.schema import Recipe
+from pilotlight.recipes.schema import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +30,30 @@ class StepResult:
     loss: torch.Tensor
     hits: torch.Tensor  # what adds up to the metric: see `loss.Loss.hits`
     gradient_norm: torch.Tensor  # of the gradient, before it was clipped
+
+
+class ExponentialMovingAverage:
+    """a = d a + (1 - d) w after each step t = 1, 2, ..., from a = w before the first.
+
+    d = min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage, so that a short training is not
+    dominated by its random start. Running statistics of a normalisation are averaged like weights; counters are copied.
+    Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, model_copy: nn.Module | None = None) -> None:
+        self.model = (model_copy or copy.deepcopy(model)).eval().requires_grad_(requires_grad=False)
+        self._source, self._decay = model, decay
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take note of the weights after step `step`, from 1."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        source = self._source.state_dict()
+        for name, averaged in self.model.state_dict().items():
+            if averaged.is_floating_point():
+                averaged.lerp_(source[name], 1 - decay)
+            else:
+                averaged.copy_(source[name])
 
 
 class TrainStep:
@@ -157,30 +176,6 @@ class TrainStep:
             decay,
             parallel.place_model(model, strategy, self._process_group, self.device) if sliced else None,
         )
-
-
-class ExponentialMovingAverage:
-    """a = d a + (1 - d) w after each step t = 1, 2, ..., from a = w before the first.
-
-    d = min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage, so that a short training is not
-    dominated by its random start. Running statistics of a normalisation are averaged like weights; counters are copied.
-    Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992.
-    """
-
-    def __init__(self, model: nn.Module, decay: float, model_copy: nn.Module | None = None) -> None:
-        self.model = (model_copy or copy.deepcopy(model)).eval().requires_grad_(requires_grad=False)
-        self._source, self._decay = model, decay
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take note of the weights after step `step`, from 1."""
-        decay = min(self._decay, (1 + step) / (10 + step))
-        source = self._source.state_dict()
-        for name, averaged in self.model.state_dict().items():
-            if averaged.is_floating_point():
-                averaged.lerp_(source[name], 1 - decay)
-            else:
-                averaged.copy_(source[name])
 
 
 def count_accumulation_parts(accumulation: int, examples: int, processes: int) -> int:
