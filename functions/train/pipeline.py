@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from functions.train import feature_profile, ngram
+from functions.train import feature_profile
 from functions.train.data.files import DataRoot
 from functions.train.data.folds import FoldScores
 from functions.train.data.load import load_splits
@@ -129,11 +129,7 @@ def run_stages(
         }
         run_folder.write_plots(plot_files)
         say(f"{metric_text} on the test set")
-    baseline = None
     if splits.test.text:
-        with progress.stage("baseline") as say:
-            baseline = ngram.baseline(splits)
-            say(str(baseline))
         with progress.stage("sample") as say:
             run_folder.write_sample(
                 generated_text := sample_text(network, splits.test.text.tokenizer, splits.test.inputs[0])
@@ -164,6 +160,7 @@ def run_stages(
             say(f"{graphs[small].stat().st_size:,} bytes, {len(splits.calibration)} training examples to calibrate")
             say(f"{len(candidates)} tried")
         with progress.stage("report") as say:
+            baseline = quantization_report.load_recorded_baseline(recipe.data)
             comparison = quantization_report.compare_variants(
                 graphs, splits.test, splits.calibration, search.budget, candidates, baseline
             )

@@ -290,7 +290,7 @@ def describe_quantization(report: QuantizationReport) -> Iterable[str]:
 
 def describe_agreement(report: QuantizationReport) -> str:
     """How alike both variants' answers are."""
-    if report.baseline:
+    if report.metric == "loss":
         return f"it guesses the same next token in {report.agreement:.2%} of the test set"
     if report.diagnosis.classification:
         return f"it gives the same class to {report.agreement:.2%} of the test examples"

@@ -24,9 +24,11 @@ from functions.train.evaluation.diagnostics import Diagnosis, diagnose_answers
 from functions.train.evaluation.metrics import evaluate_outputs, format_metric, score_regression
 from functions.train.export.quantization_search import QuantizationCandidate
 from functions.train.export.quantize import run_graph
-from functions.train.ngram import Baseline
+from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import EvaluationSet, Precision
 from pilotlight.contracts.metric import METRICS
+from pilotlight.recipes.data_schema import Data
+from pilotlight.recipes.schema import list_builtin_recipes, load_recipe
 from pilotlight.runtime.session import Session, open_session
 
 LATENCY_ROUNDS = 200  # single requests per variant
@@ -41,6 +43,21 @@ class VariantMeasurement(Struct, frozen=True):
     latency_ms: float  # median of single requests, in the process, as on a Lambda function of one vCPU
     accuracy: float = 0.0  # the same as in `metrics`, for older readers; 0 for a regression
     metrics: dict[str, float] = {}  # by name: accuracy and balanced_accuracy, or r2, rmse and mae
+
+
+class BaselineScore(Struct, frozen=True):
+    """How well the baseline predicts a set."""
+
+    loss: float  # nats per token
+    bits_per_byte: float
+
+
+class Baseline(Struct, frozen=True):
+    """What a language model has to beat: an n-gram model on the same tokens."""
+
+    name: str
+    validation: BaselineScore
+    test: BaselineScore
 
 
 class QuantizationReport(Struct, frozen=True, kw_only=True):
@@ -184,6 +201,15 @@ def build_comparison_row(report: QuantizationReport) -> tuple[str, ...]:
     difference = f"{better + 0.0:+.{metric.decimals}f} {metric.unit}"
     ratios = f"x {report.size_ratio:.3f}", f"x {report.latency_ratio:.2f}"
     return f"{get_smaller_variant(report.variants)} / fp32", difference, *ratios
+
+
+def load_recorded_baseline(options: Data) -> Baseline | None:
+    """Load the baseline that is recorded beside the built-in recipe with the same data; None where there is none."""
+    for name, recipe_file in list_builtin_recipes().items():
+        file = recipe_file.with_name(f"{name}.baseline.json")
+        if file.is_file() and load_recipe(name).data == options:
+            return decode_document(file.read_bytes(), Baseline, file.name)
+    return None
 
 
 def format_baseline_comparison(baseline: Baseline, report: QuantizationReport) -> str:

@@ -5,21 +5,24 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 import tokenizers
 import torch
+from rich.console import Console
 from torch.nn.functional import cross_entropy
 from tritonclient import http
 
-from functions.train import ngram
 from functions.train.data import Array, corpus
 from functions.train.data.dataset import Dataset
 from functions.train.data.load import load_splits
 from functions.train.data.split import Splits
 from functions.train.data.tokenizer import Tokenizer
 from functions.train.evaluation.metrics import evaluate_outputs, score_language_model
+from functions.train.evaluation.model_card import format_details
+from functions.train.evaluation.quantization_report import build_report_table, load_recorded_baseline
 from functions.train.export import golden
 from functions.train.export.onnx_export import export_onnx
 from functions.train.export.quantization_search import QuantizationSearch
@@ -33,6 +36,7 @@ from pilotlight.recipes.schema import QuantizationOptions, Recipe, load_recipe
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
 from pilotlight.storage.object_store import ObjectStore, open_store
+from tests.benchmarks.ngram_baseline import KneserNey, measure_baseline, score_ngram_model
 from tests.functions.train.conftest import silence
 from tests.functions.train.training.test_checkpoint import StopAt, assert_same, stopped, trained
 
@@ -170,8 +174,7 @@ def test_version_says_what_it_is(written: Written) -> None:
     assert manifest.parity is not None
     assert (manifest.parity.batches, manifest.parity.lengths) == ((1, 2, 7, 64), (1, 2, 7, 32))
     assert manifest.parity.max_abs <= 1e-4
-    assert report.baseline is not None
-    assert report.baseline.name == "interpolated modified Kneser-Ney of order 5"
+    assert report.baseline is None  # it is recorded for the recipe's own data alone
     assert report.budget == 0.02  # the metric's own
     assert len(manifest.get_file("golden.json").sha256) == 64
     assert manifest.get_file("golden.json").bytes < 500_000
@@ -191,18 +194,30 @@ def test_card_says_what_a_token_costs(written: Written) -> None:
     card = written.file("model-card.md").decode()
     report = written.outcome.report
     assert "guesses the next of 400 tokens of a text" in card
-    assert "Beside an n-gram model" in card
+    assert "it guesses the same next token in" in card
+    assert "Beside an n-gram model" not in card
     assert f"loses {report.points_lost:.4f} nats per token of loss, of a budget of 0.0200" in card
     assert "points" not in card
 
 
 def test_seconds_of_training_beat_the_frequency_of_tokens(written: Written, sets: Splits) -> None:
     assert sets.train.text
-    alone = ngram.guessed(ngram.KneserNey(sets.train.text.tokens, 400, 1), sets.test)
+    alone = score_ngram_model(KneserNey(sets.train.text.tokens, 400, 1), sets.test)
     report = written.outcome.report
     assert report.variants["fp32"].metrics["bits_per_byte"] < 0.95 * alone.bits_per_byte
-    assert report.baseline is not None
-    assert report.baseline.test.loss < alone.loss  # which is what it is named for
+    assert measure_baseline(sets).test.loss < alone.loss  # which is what it is named for
+
+
+def test_report_and_card_show_the_recorded_baseline(written: Written) -> None:
+    baseline = load_recorded_baseline(load_recipe("topics-lm").data)
+    report = msgspec.structs.replace(written.outcome.report, baseline=baseline)
+    details = format_details(report)
+    assert details.startswith("### Beside an n-gram model\n\n")
+    assert "; 3.6793 and 1.9330 of interpolated modified Kneser-Ney of order 5" in details
+    console = Console(file=io.StringIO(), width=200)
+    console.print(build_report_table(report))
+    assert isinstance(console.file, io.StringIO)
+    assert "3.6793 and 1.9330" in console.file.getvalue()
 
 
 def test_run_keeps_what_the_model_writes(written: Written) -> None:
