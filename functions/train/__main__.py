@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return its exit code."""
     argv = sys.argv[1:] if arguments is None else list(arguments)
     options = build_train_parser().parse_args(argv)
     try:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_train_parser() -> argparse.ArgumentParser:
-    """The words of the command line."""
+    """Build the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m functions.train", description="Run a recipe and publish a version."
     )
@@ -86,14 +86,14 @@ def build_train_parser() -> argparse.ArgumentParser:
 
 
 def to_exit_code(error: PilotlightError) -> int:
-    """What a script is told of an error."""
+    """Map an error to the exit code that a script sees."""
     if isinstance(error, PausedError):
         return os.EX_TEMPFAIL
     return 2 if isinstance(error, InvalidInputError) else 1
 
 
 def seconds(word: str) -> float:
-    """A time budget, which must be more than nothing."""
+    """Parse a time budget, which must be positive."""
     budget = float(word)
     if not budget > 0:
         raise ValueError
@@ -101,7 +101,7 @@ def seconds(word: str) -> float:
 
 
 def count(word: str) -> int:
-    """A number of processes."""
+    """Parse a number of processes, which must be at least 1."""
     number = int(word)
     if number < 1:
         raise ValueError
@@ -111,7 +111,7 @@ def count(word: str) -> int:
 def run_interruptibly(
     recipe: Recipe, store: ObjectStore, run_name: str | None, time_budget_s: float | None, recipe_folder: Path
 ) -> "RunOutcome | None":
-    """Run, ready to be stopped; None where another process has the outcome."""
+    """Run so that SIGTERM can stop it; None where another process has the outcome."""
     interruption = Interruption(time_budget_s)
     with interruption.handle_sigterm():  # from before torch is imported: SIGTERM in these seconds, too, means 75
         return join_and_run(recipe, store, run_name, interruption, recipe_folder)
@@ -120,7 +120,7 @@ def run_interruptibly(
 def join_and_run(
     recipe: Recipe, store: ObjectStore, run_name: str | None, interruption: Interruption, recipe_folder: Path
 ) -> "RunOutcome | None":
-    """Take part: run, or follow the lead's trainings. None where another process has the outcome."""
+    """Run as the main process, or work in its trainings; None where another process has the outcome."""
     from functions.train.distributed.process_group import (
         join_process_group,  # this brings torch: seconds that a typo in a recipe need not wait
     )
@@ -142,7 +142,7 @@ def run_main_process(
     recipe_folder: Path,
     process_group: "ProcessGroup",
 ) -> "RunOutcome":
-    """Run, and show on standard error how it goes."""
+    """Run, and report progress on standard error."""
     from functions.train.evaluation.quantization_report import build_report_table
     from functions.train.pipeline import run_recipe
     from functions.train.progress import ProgressReporter  # these bring what else a run needs, onnx among them
@@ -155,7 +155,7 @@ def run_main_process(
 
 
 def format_outcome_json(outcome: "RunOutcome", store: str) -> str:
-    """The outcome for scripts, in one line."""
+    """Format the outcome for scripts, in one line."""
     variants = outcome.manifest.variants
     document = {
         "reference": str(outcome.reference),

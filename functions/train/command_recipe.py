@@ -20,7 +20,7 @@ STORE_PREFIX = "store:"
 
 
 def load_command_recipe(source: str, overrides: Sequence[str], store: ObjectStore) -> tuple[Recipe, Path]:
-    """The recipe, and the folder where the paths in it begin; `InvalidInputError` says what is wrong with it."""
+    """Load the recipe and the folder that its paths are relative to; `InvalidInputError` names what is wrong."""
     if not source.startswith(STORE_PREFIX):
         return load_recipe(source, overrides), find_recipe_file(source).parent
     text = store.get(source.removeprefix(STORE_PREFIX)).data.decode()
@@ -28,7 +28,7 @@ def load_command_recipe(source: str, overrides: Sequence[str], store: ObjectStor
 
 
 def resolve_run_name(requested_name: str | None, environment: Mapping[str, str]) -> str | None:
-    """The name that a run is asked to have: by the command line, or by AWS Batch, whose retries keep the job's id."""
+    """Choose the name of the run: from the command line, or from AWS Batch, whose retries keep the job's id."""
     if requested_name is None and (job := environment.get("AWS_BATCH_JOB_ID")):
         return re.sub(r"[^A-Za-z0-9._-]", "-", f"batch-{job}")[:64]  # an array's or a node's id has : or #
     if requested_name is not None and re.fullmatch(NAME_PATTERN, requested_name) is None:
@@ -37,7 +37,7 @@ def resolve_run_name(requested_name: str | None, environment: Mapping[str, str])
 
 
 def refuse_cancelled_run(store: ObjectStore, run_name: str | None, environment: Mapping[str, str]) -> None:
-    """`CancelledError` where this is a further attempt of a Batch job that somebody has cancelled.
+    """Raise `CancelledError` where this is a further attempt of a Batch job that was cancelled.
 
     Cancelling ends an attempt as a Spot notice does, with SIGTERM; only the job's document tells the two apart.
     """

@@ -26,7 +26,7 @@ MAX_WINDOWS = 32  # of a text, whose answers are thousands of numbers for each t
 
 
 def profile_splits(draft: ManifestDraft, splits: Splits, graph: Path) -> FeatureProfile:
-    """The profile that the draft's policy allows, answers by the graph that is served."""
+    """Build the profile that the draft's policy allows, with predictions of the served graph."""
     session, train = open_session(str(graph)), splits.train.inputs
     feeds = {draft.inputs[0].name: train[choose_examples(len(train), EXAMPLES)]}
     held_inputs = np.concatenate([splits.validation.inputs, splits.test.inputs])
@@ -35,7 +35,7 @@ def profile_splits(draft: ManifestDraft, splits: Splits, graph: Path) -> Feature
 
 
 def check_capture_options(options: CaptureOptions | None, train: Dataset) -> None:
-    """Refuse a mask of what the data do not have before anything is trained; `InvalidInputError`."""
+    """Refuse a mask of fields that the data do not have before anything is trained; `InvalidInputError`."""
     if options is None:
         return
     columns = train.features if train.inputs.ndim == 2 and not train.text else ()
@@ -47,7 +47,7 @@ def check_capture_options(options: CaptureOptions | None, train: Dataset) -> Non
 
 
 def predict_in_batches(session: Session, inputs: Array) -> Array:
-    """What the graph answers, some examples at a time."""
+    """Run the graph on the inputs in batches."""
     return np.concatenate(
         [run_graph(session, inputs[start : start + BATCH_SIZE]) for start in range(0, len(inputs), BATCH_SIZE)]
     )

@@ -62,7 +62,7 @@ def run_recipe(
     recipe_folder: Path = Path(),
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> RunOutcome:
-    """Make a version of what a recipe describes, and keep a journal of how that goes.
+    """Make a version from a recipe, and record the run in its folder.
 
     Under the name of an earlier run it goes on where that was killed, or says again what that published.
     `recipe_folder` is the recipe's folder: there begin the paths of data, and there lies a model of the user's own.
@@ -202,7 +202,7 @@ def run_stages(
 
 
 def load_outcome(reference: ModelReference, run_folder: RunFolder, recipe: Recipe, store: ObjectStore) -> RunOutcome:
-    """The outcome of a run that has published already, from what it left."""
+    """Load the outcome of a run that has published already."""
     registry = Registry(store)
     manifest = registry.load_manifest(reference.name, registry.resolve_reference(reference))
     path = version_path(manifest.name, manifest.version, "report.json")
@@ -215,7 +215,7 @@ def load_outcome(reference: ModelReference, run_folder: RunFolder, recipe: Recip
 
 
 def format_split_sizes(splits: Splits) -> str:
-    """How many examples each set has; of a text, tokens."""
+    """Format how many examples each set has; of a text, how many tokens."""
     sets = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     counts = {name: len(part.text.tokens if part.text else part) for name, part in sets.items()}
     return ", ".join(f"{count:,} {name}" for name, count in counts.items()) + (" tokens" if splits.train.text else "")
@@ -228,7 +228,7 @@ def create_checkpoint_policies(
     interruption: Interruption,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> Callable[[str], CheckpointPolicy]:
-    """Gives the keeper of the training whose checkpoints are in a folder of the run."""
+    """Return a function that creates the policy for the checkpoints in a folder of the run."""
 
     def look(trainer: Trainer) -> None:
         progress.show_step(trainer, recipe.epochs)
@@ -245,7 +245,7 @@ def create_checkpoint_policies(
 def create_epoch_callback(
     recipe: Recipe, progress: ProgressReporter, run_folder: RunFolder | None = None
 ) -> Callable[[Epoch], None]:
-    """Shows epochs as they pass, and notes them in the journal."""
+    """Return a function that shows an epoch and records it in the run's folder."""
 
     def watch(epoch: Epoch) -> None:
         left = progress.show_epoch(epoch, recipe.epochs)
@@ -263,7 +263,7 @@ def cross_validate(
     data_root: DataRoot,
     process_group: ProcessGroup,
 ) -> FoldScores:
-    """Train on all folds but one, score on that one, for each; those that an earlier life has scored are known."""
+    """Train on all folds but one and score on that one, for each fold that is not scored yet."""
     earlier_folds = run_folder.folds
     values = list(earlier_folds.values) if earlier_folds else []
     dataset, remaining_splits = consensus.load_remaining_folds(process_group, recipe, data_root, len(values))
@@ -285,7 +285,7 @@ def cross_validate(
 
 
 def check_custom_model(recipe: Recipe, options: CustomOptions, splits: Splits, folder: Path) -> str:
-    """The source of a model of the user's own, after one was built and tried as far as it goes without training."""
+    """Return the source of a custom model, after one was built and checked as far as possible without training."""
     with seed_torch(recipe.seed):
         network = build.build_model(options, splits.train, folder)
         custom.check_custom_network(network, splits.train, options.factory, recipe.export)
@@ -300,7 +300,7 @@ def build_and_train(
     folder: Path,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[nn.Module, TrainingHistory]:
-    """A model of the recipe's architecture, trained where there is a GPU on it, and the history of its epochs."""
+    """Build the recipe's model and train it, on a GPU where there is one; return it with the history of its epochs."""
     with seed_torch(recipe.seed):
         network = build.build_model(recipe.model, splits.train, folder)
     if process_group.size == 1:  # of several processes, each trains a copy
@@ -310,7 +310,7 @@ def build_and_train(
 
 
 def build_provenance(recipe: Recipe, splits: Splits, history: TrainingHistory) -> TrainingRecord:
-    """Where the version comes from, enough to train it again."""
+    """Build the record of where the version comes from, enough to train it again."""
     return TrainingRecord(
         recipe=recipe.model_dump(mode="json"),
         data_sha256=splits.sha256,
@@ -323,5 +323,5 @@ def build_provenance(recipe: Recipe, splits: Splits, history: TrainingHistory) -
 
 
 def get_device_name() -> str:
-    """The device as the manifest names it."""
+    """Return the device's name for the manifest."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

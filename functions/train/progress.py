@@ -46,7 +46,7 @@ class ProgressReporter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[WriteResult]:
-        """Run a stage; what is said inside it is its result."""
+        """Run a stage; what is written inside it is its result."""
         self.before_stage()
         results: list[str] = []
         started = time.perf_counter()
@@ -78,7 +78,7 @@ class ProgressReporter:
         return left
 
     def show_step(self, trainer: Trainer, total_epochs: int) -> None:
-        """Look into an epoch that takes long, now and then: reading the loss waits for the device.
+        """Show progress inside a long epoch, now and then: reading the loss waits for the device.
 
         `DivergedError` when it is no number any more.
         """
@@ -122,21 +122,21 @@ class ProgressReporter:
 
 
 def create_progress_bar(console: Console) -> Bar:
-    """A spinner, a bar that fills once it is known of how much, and words; gone when its stage is over."""
+    """Create a spinner, a bar that fills once the total is known, and a text; it disappears when its stage is over."""
     columns = SpinnerColumn(), BarColumn(bar_width=16), TextColumn("{task.description}", markup=False)
     return Bar(*columns, console=console, transient=True)
 
 
 def estimate_remaining_s(seconds: Sequence[float], epochs_done: float, total_epochs: int) -> float:
-    """The seconds that are left when `epochs_done` of so many epochs are over and the last ones took that long."""
+    """Estimate the seconds left after `epochs_done` epochs, from the seconds of the last ones."""
     return max(0.0, total_epochs - epochs_done) * fmean(seconds[-RECENT_EPOCHS:])
 
 
 def format_time_left(seconds: float) -> str:
-    """The time left in words; nothing where it is nothing."""
+    """Format the time left; empty where there is none."""
     return f", at most {format_duration(seconds)} left" if seconds else ""
 
 
 def format_speed(examples_per_s: float, tokens_per_s: float) -> str:
-    """A pace, in what the data counts: tokens, where there are any."""
+    """Format the speed, in tokens where the data has them, and otherwise in examples."""
     return f"{tokens_per_s:,.0f} tokens/s" if tokens_per_s else f"{examples_per_s:,.0f} examples/s"

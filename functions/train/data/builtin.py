@@ -12,24 +12,24 @@ from functions.train.data.dataset import Dataset
 
 
 def load_digits() -> Dataset:
-    """scikit-learn's 1,797 scans of handwritten digits, float32 (1797, 1, 8, 8), pixels 0 to 16 as they come."""
+    """Load scikit-learn's 1,797 scans of handwritten digits, float32 (1797, 1, 8, 8), with pixels from 0 to 16."""
     scans = sklearn.datasets.load_digits()
     images = scans.images.astype(np.float32)[:, None]
     return Dataset(images, scans.target.astype(np.int64), tuple(map(str, scans.target_names)), ("ink",))
 
 
 def load_breast_cancer() -> Dataset:
-    """569 tumours, malignant (212) or benign, by 30 measures of their cell nuclei (Wisconsin; UCI, 1995)."""
+    """Load 569 tumours, malignant (212) or benign, with 30 measures of their cell nuclei (Wisconsin; UCI, 1995)."""
     return replace(convert_bunch(sklearn.datasets.load_breast_cancer()), metric="balanced_accuracy")
 
 
 def load_wine() -> Dataset:
-    """178 wines of three growers from one region of Italy, by 13 chemical measures (UCI, 1991)."""
+    """Load 178 wines of three growers from one region of Italy, with 13 chemical measures (UCI, 1991)."""
     return convert_bunch(sklearn.datasets.load_wine())
 
 
 def load_diabetes() -> Dataset:
-    """442 patients, 10 measures each in their own units, and how far the disease was a year later: 25 to 346.
+    """Load 442 patients, with 10 measures in their own units and the disease's progress after a year, from 25 to 346.
 
     Efron, Hastie, Johnstone and Tibshirani, Least Angle Regression, 2004; `scaled=False` is what they measured.
     """
@@ -37,7 +37,7 @@ def load_diabetes() -> Dataset:
 
 
 def convert_bunch(bunch: Any) -> Dataset:  # noqa: ANN401 - scikit-learn ships no types
-    """A table of scikit-learn's, cleaned; its answers are numbers when it names no classes."""
+    """Convert a table of scikit-learn's and clean it; the targets are numbers when it names no classes."""
     names = tuple(str(name).replace(" ", "_") for name in bunch.feature_names)
     rows, targets_column, kept, cleaning = clean_table(bunch.data, bunch.target, names)
     classes = tuple(map(str, bunch.get("target_names", ())))

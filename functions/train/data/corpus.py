@@ -32,12 +32,12 @@ BUILTIN_TEXTS: Mapping[str, Callable[[], Documents]] = {"topics": lambda: topics
 
 
 def load_documents(name: str) -> tuple[Documents, CleaningReport]:
-    """The documents of a text, without what they repeat."""
+    """Load the documents of a text, without repeated paragraphs."""
     return remove_repeated_paragraphs(BUILTIN_TEXTS[name]())
 
 
 def remove_repeated_paragraphs(documents: Documents) -> tuple[Documents, CleaningReport]:
-    """The documents in the order of their names, each paragraph only where it stands first, and how many there were.
+    """Keep each paragraph only where it first occurs, in the order of the documents' names, and count the others.
 
     A fifth of Python's help is said twice: `compound` has all of `try`. Shared out as they come, validation and test
     would ask for paragraphs that were learned by heart. Two are the same when they differ in white space alone.
@@ -58,7 +58,7 @@ def remove_repeated_paragraphs(documents: Documents) -> tuple[Documents, Cleanin
 
 
 def split_documents(documents: Documents, fractions: SplitFractions, seed: int) -> dict[str, Documents]:
-    """Whole documents for training, validation and test, by the seed; the fractions are of the bytes.
+    """Split whole documents into training, validation and test by the seed; the fractions are of the bytes.
 
     Dealt out in a drawn order, each to the set in whose share of the whole its middle falls.
     """
@@ -75,6 +75,6 @@ def split_documents(documents: Documents, fractions: SplitFractions, seed: int) 
 
 
 def hash_documents(documents: Documents) -> str:
-    """In hex, of each document's name and text, each ended by a zero byte, in the order of the names."""
+    """Hash each document's name and text, each followed by a zero byte, in the order of the names; in hex."""
     words = (word for name in sorted(documents) for word in (name, documents[name]))
     return hashlib.sha256(b"".join(word.encode() + b"\0" for word in words)).hexdigest()

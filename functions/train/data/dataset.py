@@ -42,7 +42,7 @@ class Dataset:
         return len(self.targets) if self.passes is None else len(self.passes)
 
     def select(self, indices: Array) -> "Dataset":
-        """The examples at `indices`, in that order."""
+        """Select the examples at `indices`, in that order."""
         return replace(self, inputs=self.inputs[indices], targets=self.targets[indices])
 
     @cached_property

@@ -9,7 +9,7 @@ from pilotlight.recipes.data_schema import BuiltinDataOptions, UserDataOptions
 
 
 def load_dataset(options: BuiltinDataOptions | UserDataOptions, data_root: DataRoot | None = None) -> Dataset:
-    """The data set of a recipe, whole, whose paths begin at `data_root`; a text is none, as its tokens are learned."""
+    """Load the whole data set of a recipe, with paths relative to `data_root`; a text is refused."""
     if isinstance(options, BuiltinDataOptions):
         if options.text:
             raise InvalidInputError(
@@ -22,7 +22,7 @@ def load_dataset(options: BuiltinDataOptions | UserDataOptions, data_root: DataR
 
 
 def load_splits(options: BuiltinDataOptions | UserDataOptions, data_root: DataRoot | None = None) -> Splits:
-    """The data set of a recipe, shared out, of a text its documents; what does not fit in memory is streamed."""
+    """Load and split the data set of a recipe, a text by its documents; what does not fit in memory is streamed."""
     if isinstance(options, BuiltinDataOptions) and options.text:
         from functions.train.data import text_windows  # it brings tokenizers
 

@@ -18,13 +18,13 @@ class Passes(Protocol):
         """What a model is told of the set."""
 
     def __len__(self) -> int:
-        """How many examples a pass gives."""
+        """Return how many examples a pass has."""
 
     def scale_targets(self, target_moments: Moments) -> "Passes":
-        """The same with answers, which are numbers, of mean 0 and variance 1."""
+        """Scale targets that are numbers to mean 0 and variance 1."""
 
     def draw_order(self) -> torch.Tensor:
-        """What decides the order of a pass, drawn from torch's random numbers."""
+        """Draw what determines the order of a pass from torch's random numbers."""
 
     def iterate_batches(self, order: torch.Tensor, sizes: Sequence[int], start: int) -> Iterator[MiniBatch]:
-        """Batches of these sizes from example number `start` on: the same ones for the same order, whenever asked."""
+        """Iterate over batches of these sizes from example number `start` on: the same ones for the same order."""

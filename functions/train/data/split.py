@@ -27,7 +27,7 @@ class Splits:
 
 
 def split_dataset(dataset: Dataset, options: BuiltinDataOptions | UserDataOptions) -> Splits:
-    """Share the examples out by the recipe's seed, every class (or fifth of a number's range) alike."""
+    """Split the examples by the recipe's seed, with each class (or fifth of a number's range) in proportion."""
     rng = np.random.default_rng(options.seed)
     train, validation, test = split_by_stratum(assign_strata(dataset), options.fractions, rng)
     check_split(dataset, {"train": train, "validation": validation, "test": test})
@@ -42,7 +42,7 @@ def split_dataset(dataset: Dataset, options: BuiltinDataOptions | UserDataOption
 
 
 def assign_strata(dataset: Dataset) -> Array:
-    """What the split keeps in proportion, (N,): the class, or which part of the range a number lies in."""
+    """Assign each example to a stratum that the split keeps in proportion, (N,): its class, or part of the range."""
     if dataset.classes:
         return dataset.targets
     values = dataset.targets[:, 0]
@@ -50,7 +50,7 @@ def assign_strata(dataset: Dataset) -> Array:
 
 
 def split_by_stratum(strata: Array, fractions: SplitFractions, rng: np.random.Generator) -> Sequence[Array]:
-    """Indices of the three sets, in ascending order; each class is cut by itself, right to one example."""
+    """Split into the indices of three sets, ascending; each stratum is cut separately, exact to one example."""
     shares = np.cumsum([fractions.train, fractions.validation])
     parts = []
     for stratum in np.unique(strata):
@@ -69,7 +69,7 @@ def check_split(dataset: Dataset, indices_by_set: Mapping[str, Array]) -> None:
 
 
 def check_classes_present(dataset: Dataset, set_name: str, targets: Array) -> None:
-    """Refuse a split that leaves a class out of the set `set_name`, whose answers these are."""
+    """Refuse a split that leaves a class out of the set `set_name`, whose targets these are."""
     for rare in np.flatnonzero(np.bincount(targets, minlength=len(dataset.classes)) == 0)[:1]:
         refuse_missing_class(set_name, dataset.classes[rare], int((dataset.targets == rare).sum()))
 
@@ -81,7 +81,7 @@ def refuse_missing_class(set_name: str, class_name: str, count: int) -> NoReturn
 
 
 def scale_targets(splits: Splits) -> Splits:
-    """The splits as the loop learns from them: numbers to be answered with mean 0 and variance 1 in training.
+    """Scale targets that are numbers to mean 0 and variance 1 over the training set, as the training loop needs them.
 
     So a learning rate means the same for every unit. `build.restore_scale` puts the unit back.
     """

@@ -29,7 +29,7 @@ class DatasetStatistics:
 
 
 def compute_moments(values: Array) -> Moments:
-    """The moments of (N, C) or (N, C, H, W) values that are all in memory."""
+    """Compute the moments of (N, C) or (N, C, H, W) values that are all in memory."""
     others = (0, *range(2, values.ndim))
     same = np.ptp(values, axis=others) == 0
     return Moments(values.mean(axis=others), np.where(same, 1, values.std(axis=others)))
@@ -51,7 +51,7 @@ class RunningMoments:
     maximum: Array = field(default_factory=lambda: np.full(1, -np.inf))
 
     def add_part(self, inputs: Array) -> None:
-        """Take note of a part, (N, C) or (N, C, H, W)."""
+        """Add a part, (N, C) or (N, C, H, W)."""
         values = np.moveaxis(inputs, 1, -1).reshape(-1, inputs.shape[1]).astype(np.float64)
         present = np.isfinite(values)
         count = present.sum(axis=0)
@@ -87,7 +87,7 @@ class RandomSample:
     targets: Array | None = None
 
     def add_part(self, keys: Array, inputs: Array, targets: Array) -> None:
-        """Let a part of the examples compete."""
+        """Add a part of the examples, and keep those with the lowest keys."""
         if self.keys is not None and self.inputs is not None and self.targets is not None:
             keys = np.concatenate([self.keys, keys])
             inputs, targets = np.concatenate([self.inputs, inputs]), np.concatenate([self.targets, targets])

@@ -57,7 +57,7 @@ class StreamScan:
     sample: RandomSample = field(default_factory=lambda: RandomSample(DEFAULT_CALIBRATION_EXAMPLES))
 
     def add_shard(self, file: DataFile, shard_rows: ShardRows) -> None:
-        """Take note of the next shard."""
+        """Add the next shard."""
         if not self.shards:
             self.features, self.example_shape = shard_rows.features, shard_rows.inputs.shape[1:]
             self.sample = RandomSample(self.options.calibration or DEFAULT_CALIBRATION_EXAMPLES)
@@ -97,7 +97,7 @@ class StreamScan:
             )
 
     def _count_targets(self, file: DataFile, shard_rows: ShardRows, training: Array) -> None:
-        """Count the answers, as long as they are few; numbers are summed up as well."""
+        """Count the targets while there are few different ones; numbers are summed as well."""
         if shard_rows.targets.dtype.kind != "U":
             self.target_moments.add_part(training.astype(np.float64)[:, None])
         if len(self.first_places) > MAX_DISTINCT_TARGETS:
@@ -123,7 +123,7 @@ class StreamScan:
         return TargetEncoding(found.classes, values if found.classes else np.zeros(0), found.values), found.metric
 
     def build_splits(self) -> Splits:
-        """The sets, the training set as a stream."""
+        """Build the sets; the training set is a stream."""
         answers, metric = self.target_encoding
         table = len(self.example_shape) == 1
         columns = np.flatnonzero(self.input_moments.varying_mask) if table else np.arange(self.example_shape[0])
@@ -161,7 +161,7 @@ class StreamScan:
         return Splits(train, validation, test, calibration, sha256)
 
     def build_statistics(self, columns: Array, target_encoding: TargetEncoding) -> DatasetStatistics:
-        """What a model is told of the training set."""
+        """Build the statistics of the training set that a model needs."""
         known = self.input_moments.moments
         inputs = Moments(known.mean[columns], known.deviation[columns])
         fill = None if self.options.missing == "drop" else inputs.mean
@@ -180,12 +180,12 @@ class FirstSeenPlaces:
     places: Sequence[str]
 
     def describe_row(self, row: int) -> str:
-        """Where, in words."""
+        """Describe where a target was first seen."""
         return self.places[row]
 
 
 def count_classes(part: Dataset) -> Array:
-    """The examples of each class; of numbers, of all."""
+    """Count the examples of each class; of numbers, all of them."""
     return np.bincount(part.targets, minlength=len(part.classes)) if part.classes else np.array([len(part)])
 
 
@@ -200,7 +200,7 @@ def check_split_counts(counts: dict[str, Array], classes: Sequence[str]) -> None
 
 
 def scan_splits(options: UserDataOptions, data_root: DataRoot) -> Splits:
-    """Read every shard once, and give the sets of a stream."""
+    """Read every shard once, and return the sets of a stream."""
     scan = StreamScan(options)
     for file, read in prefetch_files(find_files(options.paths, data_root, EXTENSIONS[options.file_format]), options):
         scan.add_shard(file, read)
@@ -208,7 +208,7 @@ def scan_splits(options: UserDataOptions, data_root: DataRoot) -> Splits:
 
 
 def prefetch_files(files: Sequence[DataFile], options: UserDataOptions) -> Iterator[tuple[DataFile, ShardRows]]:
-    """Every file, read while the one before it is used."""
+    """Read every file in the background while the previous one is used."""
     with ThreadPoolExecutor(1, thread_name_prefix="pilotlight-survey") as pool:
         waiting = pool.submit(read_new_shard, files[0], options)
         for file, following in zip(files, [*files[1:], None], strict=True):

@@ -16,7 +16,7 @@ from pilotlight.recipes.data_schema import BuiltinDataOptions
 
 
 def load_text_splits(options: BuiltinDataOptions) -> Splits:
-    """Documents shared out, made into tokens, and cut into windows."""
+    """Split the documents, tokenize them, and cut them into windows."""
     if options.text is None:
         raise ValueError(f"{options.name!r} is no text.")
     documents, cleaning = corpus.load_documents(options.name)
@@ -37,7 +37,7 @@ def load_text_splits(options: BuiltinDataOptions) -> Splits:
 
 
 def cut_windows(text: TokenizedText, set_name: str, window: int, step: int, cleaning: CleaningReport) -> Dataset:
-    """A window every `step` tokens, as long as whole ones are left: fewer than that many tokens at the end are not."""
+    """Cut a window every `step` tokens; a remainder shorter than a window is left out."""
     if len(text.tokens) <= window:
         raise InvalidInputError(
             f"data.text.window is {window}; it must be less than the {len(text.tokens):,} tokens of the {set_name} set."
@@ -48,7 +48,7 @@ def cut_windows(text: TokenizedText, set_name: str, window: int, step: int, clea
 
 
 def select_calibration_windows(train: Dataset, options: BuiltinDataOptions) -> Dataset:
-    """The training windows that the quantizer sees."""
+    """Select the training windows that calibrate the quantizer."""
     if options.calibration > len(train):
         raise InvalidInputError(
             f"data.calibration is {options.calibration}; there are {len(train)} training windows to take it from."

@@ -25,7 +25,7 @@ class Tokenizer:
 
     @classmethod
     def train_from_texts(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
-        """Up to so many tokens: the end of a document, the 256 bytes, then what stands together most often."""
+        """Train up to so many tokens: the end of a document, the 256 bytes, then the most frequent merges."""
         native = tokenizers.Tokenizer(models.BPE())
         native.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         native.decoder = decoders.ByteLevel()
@@ -53,13 +53,13 @@ class Tokenizer:
         return np.array([0 if token == END_OF_TEXT else len(token) for token in self.tokens], np.int64)
 
     def encode_documents(self, documents: Iterable[str]) -> Array:
-        """The documents one after the other, END before each, int64."""
+        """Encode the documents one after the other, each preceded by END_OF_TEXT, int64."""
         end = self.tokens.index(END_OF_TEXT)
         numbers = [[end, *encoded.ids] for encoded in self.native.encode_batch(list(documents))]
         return np.concatenate([np.array(each, np.int64) for each in numbers])
 
     def decode_tokens(self, token_ids: Sequence[int]) -> str:
-        """The text of these tokens."""
+        """Decode tokens to text."""
         return self.native.decode(list(token_ids), skip_special_tokens=False)
 
 

@@ -18,12 +18,12 @@ from pilotlight.recipes.schema import Recipe
 
 
 def is_run_published(process_group: ProcessGroup, *, published: bool = False) -> bool:
-    """Whether the run has published, which the lead knows."""
+    """Return whether the main process knows that the run has published."""
     return bool(process_group.max_over_ranks(published))
 
 
 def check_same_data(process_group: ProcessGroup, splits: Splits, name: str) -> None:
-    """`InvalidInputError` in a process that has read other data than the lead."""
+    """Raise `InvalidInputError` in a process that has read other data than the main process."""
     main_sha256 = process_group.broadcast_bytes(splits.sha256.encode()).decode()
     if main_sha256 != splits.sha256:
         raise InvalidInputError(
@@ -36,7 +36,7 @@ def check_same_data(process_group: ProcessGroup, splits: Splits, name: str) -> N
 def load_remaining_folds(
     process_group: ProcessGroup, recipe: Recipe, data_root: DataRoot, scored_count: int = 0
 ) -> tuple[Dataset, list[Splits]]:
-    """The whole data set, and the splits of the folds after those that the lead says are scored."""
+    """Load the whole data set, and the splits of the folds that the main process has not scored yet."""
     dataset = load_dataset(recipe.data, data_root)
     agreed_count = process_group.max_over_ranks(scored_count)
     return dataset, folds.build_fold_splits(dataset, recipe.folds or 0, recipe.data.seed, recipe.data.fractions)[

@@ -54,7 +54,7 @@ class ClusterLayout:
 def detect_cluster(
     environment: Mapping[str, str], processes: int | None, gpu_counter: Callable[[], int]
 ) -> ClusterLayout | None:
-    """The machines of the job; None where one process is enough, or where this is one of several already."""
+    """Detect the machines of the job; None where one process is enough, or where this is one of several already."""
     if "RANK" in environment:
         return None
     machines = read_integer(environment, "AWS_BATCH_JOB_NUM_NODES", 1)
@@ -74,7 +74,7 @@ def detect_cluster(
 
 
 def read_integer(environment: Mapping[str, str], name: str, default: int) -> int:
-    """A variable that counts."""
+    """Read an environment variable as an integer."""
     value = environment.get(name, "")
     if value and not value.isdecimal():
         raise InvalidInputError(f"{name} is {value!r}; it must be a whole number.")
@@ -82,7 +82,7 @@ def read_integer(environment: Mapping[str, str], name: str, default: int) -> int
 
 
 def count_gpus() -> int:
-    """How many GPUs there are for this process; asks torch, seconds to import, only where there may be one."""
+    """Count the GPUs of this process; imports torch, which takes seconds, only where there may be one."""
     if not [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]:
         return 0
     import torch  # nobody waits for it where there is no GPU
@@ -91,7 +91,7 @@ def count_gpus() -> int:
 
 
 def launch_processes(cluster: ClusterLayout, train_arguments: Sequence[str]) -> int:
-    """Run `python -m functions.train` with these words in every process; gives the lead's exit code.
+    """Run `python -m functions.train` with these arguments in every process; return the main process's exit code.
 
     75 where a signal came before there was one: nothing is lost, and the same run goes on.
     """
@@ -109,7 +109,7 @@ def launch_processes(cluster: ClusterLayout, train_arguments: Sequence[str]) -> 
 
 @contextmanager
 def raise_on_sigterm() -> Iterator[None]:
-    """End with `PausedError` on SIGTERM inside, until torchrun's agent has processes to hand it on to."""
+    """Raise `PausedError` on SIGTERM inside, until torchrun's agent has processes to forward it to."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise PausedError("Stopped by SIGTERM before anything was started.")
@@ -122,7 +122,7 @@ def raise_on_sigterm() -> Iterator[None]:
 
 
 def run_torchrun_agent(torchrun_arguments: Sequence[str], train_arguments: Sequence[str]) -> int:
-    """Run torchrun's agent: 0, 1, or 75 when a signal ended it.
+    """Run torchrun's agent and return 0, 1, or 75 when a signal ended it.
 
     Our own words are kept from its parser, which takes our --run for one of its --run-path.
     """
@@ -142,7 +142,7 @@ def run_torchrun_agent(torchrun_arguments: Sequence[str], train_arguments: Seque
 
 
 def report_exit_code(code: int, environment: Mapping[str, str] = os.environ) -> int:
-    """Leave the exit code for the launcher, where there is one; gives what to exit with.
+    """Report the exit code to the launcher, where there is one; return the code to exit with.
 
     A pause is a good end for torchrun, which would stop the others and print a page if it heard 75.
     """

@@ -22,7 +22,7 @@ from pilotlight.storage.object_store import ObjectStore
 def run_worker(
     recipe: Recipe, store: ObjectStore, interruption: Interruption, folder: Path, process_group: ProcessGroup
 ) -> None:
-    """Do this process's share of every training of a run; nothing, where the run has published already."""
+    """Take part in every training of a run; in none where the run has published already."""
     checkpoint_policy = CheckpointPolicy(
         CheckpointStore(store, "runs", ""), recipe.checkpoint, interruption, lambda _: None, process_group=process_group
     )
@@ -40,7 +40,7 @@ def run_worker(
 def run_training(
     recipe: Recipe, splits: Splits, checkpoint_policy: CheckpointPolicy, folder: Path, process_group: ProcessGroup
 ) -> None:
-    """One training, as `pipeline.build_and_train` has it."""
+    """Run one training, like `pipeline.build_and_train`."""
     with seed_torch(recipe.seed):
         network = build.build_model(recipe.model, splits.train, folder)
     train_model(network, scale_targets(splits), recipe, lambda _: None, checkpoint_policy, process_group)

@@ -92,7 +92,7 @@ class Diagnosis(Struct, frozen=True):
 
 
 def diagnose_answers(answers: Array, test: Dataset) -> Diagnosis:
-    """Of (N, classes) logits against (N,) labels, or of (N, 1) numbers against (N, 1) right ones."""
+    """Diagnose (N, classes) logits against (N,) labels, or (N, 1) numbers against the (N, 1) right ones."""
     if test.classes and answers.shape == (len(test), len(test.classes)):
         return Diagnosis(classification=diagnose_classification(answers, test.targets, test.classes))
     if not test.classes and answers.shape == test.targets.shape == (len(test), 1):
@@ -101,7 +101,7 @@ def diagnose_answers(answers: Array, test: Dataset) -> Diagnosis:
 
 
 def diagnose_classification(logits: Array, labels: Array, classes: Sequence[str]) -> ClassificationDiagnosis:
-    """Everything that is said of classes."""
+    """Diagnose predictions that are classes."""
     matrix = build_confusion_matrix(logits.argmax(axis=1), labels, len(classes))
     described = tuple(measure_class_quality(matrix, index, name) for index, name in enumerate(classes))
     return ClassificationDiagnosis(
@@ -115,12 +115,12 @@ def diagnose_classification(logits: Array, labels: Array, classes: Sequence[str]
 
 
 def build_confusion_matrix(answers: Array, labels: Array, classes: int) -> Array:
-    """Counts (classes, classes): a row per actual class, a column per answer."""
+    """Build the matrix of counts (classes, classes): a row per actual class, a column per prediction."""
     return np.bincount(labels * classes + answers, minlength=classes**2).reshape(classes, classes)
 
 
 def measure_class_quality(matrix: Array, index: int, name: str) -> ClassQuality:
-    """One class's row and column."""
+    """Measure one class from its row and column."""
     hits, support, predicted = int(matrix[index, index]), int(matrix[index].sum()), int(matrix[:, index].sum())
     return ClassQuality(
         name=name,
@@ -133,7 +133,7 @@ def measure_class_quality(matrix: Array, index: int, name: str) -> ClassQuality:
 
 
 def find_worst_confusions(matrix: Array, classes: Sequence[str]) -> tuple[Confusion, ...]:
-    """The largest cells off the diagonal, the largest first, and where they are alike the larger share."""
+    """Find the largest cells off the diagonal, the largest first; of equal ones, the larger share first."""
     wrong = matrix - np.diag(matrix.diagonal())
     shares = wrong / np.maximum(1, matrix.sum(axis=1, keepdims=True))
     order = np.lexsort((-shares.ravel(), -wrong.ravel()))[:MAX_CONFUSIONS]
@@ -146,7 +146,7 @@ def find_worst_confusions(matrix: Array, classes: Sequence[str]) -> tuple[Confus
 
 
 def measure_calibration(logits: Array, labels: Array) -> ConfidenceCalibration:
-    """The reliability of the most probable class's probability, in 15 bins of equal width."""
+    """Measure how reliable the most probable class's probability is, in 15 bins of equal width."""
     shares = compute_softmax(logits)
     confidences, right = shares.max(axis=1), logits.argmax(axis=1) == labels
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
@@ -164,14 +164,14 @@ def measure_calibration(logits: Array, labels: Array) -> ConfidenceCalibration:
 
 
 def compute_softmax(logits: Array) -> Array:
-    """Probabilities of (N, classes) logits; in float64 and shifted by the maximum, so that nothing overflows."""
+    """Compute probabilities from (N, classes) logits; in float64 and shifted by the maximum against overflow."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     shares: Array = shifted / shifted.sum(axis=1, keepdims=True)
     return shares
 
 
 def compute_wilson_interval(successes: int, trials: int) -> ConfidenceInterval:
-    """The 95 % interval of a share. E. B. Wilson, Probable Inference, JASA 22, 1927."""
+    """Compute the 95 % interval of a share. E. B. Wilson, Probable Inference, JASA 22, 1927."""
     z = NormalDist().inv_cdf(0.975)
     share, scale = successes / trials, 1 + z**2 / trials
     middle = (share + z**2 / (2 * trials)) / scale
@@ -180,7 +180,7 @@ def compute_wilson_interval(successes: int, trials: int) -> ConfidenceInterval:
 
 
 def diagnose_regression(answers: Array, targets: Array) -> RegressionDiagnosis:
-    """Everything that is said of numbers."""
+    """Diagnose predictions that are numbers."""
     residuals = answers.astype(np.float64) - targets
     points = {f"{share:.0%}": float(np.quantile(residuals, share)) for share in (0.05, 0.25, 0.5, 0.75, 0.95)}
     return RegressionDiagnosis(

@@ -22,7 +22,7 @@ LENGTHS = (1, 2, 7)  # tokens; and the longest there is
 
 
 def check_parity(model: nn.Module, graph: Path, inputs: Array, tolerance: float) -> ExportParity:
-    """The largest |difference| of an output between module and graph over the grid; `ParityError` above tolerance.
+    """Measure the largest |difference| of an output between module and graph; `ParityError` above the tolerance.
 
     The tolerance is a share of the largest |output|, or of 1 where that is less: a float32 price has no four decimals.
 
@@ -46,7 +46,7 @@ def check_parity(model: nn.Module, graph: Path, inputs: Array, tolerance: float)
 
 
 def choose_lengths(inputs: Array) -> tuple[int, ...]:
-    """The lengths at which tokens (N, T) are compared; none for values, whose other dimensions are fixed."""
+    """Choose the lengths at which tokens (N, T) are compared; none for values, whose other dimensions are fixed."""
     if inputs.dtype != np.int64:
         return ()
     return (*(length for length in LENGTHS if length < inputs.shape[1]), inputs.shape[1])

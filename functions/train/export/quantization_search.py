@@ -42,7 +42,7 @@ class QuantizationCandidate(Struct, frozen=True):
 
 
 def select_best_candidate(candidates: Sequence[QuantizationCandidate]) -> QuantizationCandidate:
-    """The rung whose graph was written: the one that holds, or the first of those that lose least."""
+    """Select the candidate whose graph was written: the one that holds, or the first of those that lose least."""
     return candidates[-1] if candidates[-1].holds else min(candidates, key=lambda rung: rung.points_lost)
 
 
@@ -56,7 +56,7 @@ class QuantizationSearch:
     options: QuantizationOptions
 
     def search(self, path: Path) -> tuple[QuantizationCandidate, ...]:
-        """Write the first variant that holds, or the one that loses least, and tell of all that were tried."""
+        """Write the first variant that holds, or the one that loses least, and return all candidates."""
         tried: list[tuple[QuantizationCandidate, QuantizationPlan]] = []
         for plan, spared in self.generate_plans():
             quantize_graph(self.graph, self.calibration, plan, path)
@@ -69,7 +69,7 @@ class QuantizationSearch:
         return tuple(rung for rung, _ in tried)
 
     def generate_plans(self) -> Iterator[tuple[QuantizationPlan, dict[str, float]]]:
-        """From the bottom: 4 bits for weights alone; in 8, the scheme, per channel, then its worst layers spared.
+        """Generate plans in order: 4 bits for weights alone; in 8, the scheme, per channel, then without worst layers.
 
         Of these one, two, four ... more with each rung.
         """
@@ -87,7 +87,7 @@ class QuantizationSearch:
             count *= 2
 
     def evaluate_candidate(self, plan: QuantizationPlan, spared: dict[str, float], path: Path) -> QuantizationCandidate:
-        """Whether a variant is within the budget on the validation set, and smaller than fp32."""
+        """Evaluate whether a variant is within the budget on the validation set, and smaller than fp32."""
         full, size, name = self.graph.stat().st_size, path.stat().st_size, self.validation.metric
         metric, budget = METRICS[name], self.budget
         lost = metric.compute_degradation(self.measure_metric(self.graph), self.measure_metric(path))
@@ -104,12 +104,12 @@ class QuantizationSearch:
         return METRICS[self.validation.metric].default_budget if self.options.budget is None else self.options.budget
 
     def measure_metric(self, graph: Path) -> float:
-        """The metric of a graph on the validation set."""
+        """Measure the metric of a graph on the validation set."""
         answers = run_graph(open_session(str(graph)), self.validation.inputs)
         return evaluate_outputs(answers, self.validation).metrics[self.validation.metric]
 
     def rank_layers(self, plan: QuantizationPlan) -> dict[str, float]:
-        """The layers, worst first, by the dB of signal to noise in the answers when a layer alone is quantized."""
+        """Rank the layers, worst first, by the signal-to-noise ratio in dB when only that layer is quantized."""
         layer_names = list_quantizable_layers(self.graph)
         alone = {
             name: self.measure_signal_to_noise(
@@ -120,7 +120,7 @@ class QuantizationSearch:
         return dict(sorted(alone.items(), key=lambda pair: pair[1]))
 
     def measure_signal_to_noise(self, plan: QuantizationPlan) -> float:
-        """How far above the quantization noise the answers to the calibration inputs are, in dB."""
+        """Measure the ratio of the outputs on the calibration inputs to the quantization noise, in dB."""
         with TemporaryDirectory(prefix="pilotlight-ladder-") as folder:
             path = Path(folder, "alone.onnx")
             quantize_graph(self.graph, self.calibration, plan, path)

@@ -32,7 +32,7 @@ ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Mo
 
 
 def build_model(options: ModelOptions, train: Dataset, recipe_folder: Path = Path()) -> nn.Module:
-    """An untrained model for data like `train`; seed torch before, since the weights are drawn here.
+    """Build an untrained model for data like `train`; seed torch before, since the weights are drawn here.
 
     A model of the user's own is looked for in `recipe_folder`, the recipe's.
     """
@@ -55,7 +55,7 @@ def build_model(options: ModelOptions, train: Dataset, recipe_folder: Path = Pat
 
 
 def check_input_kind(options: ModelOptions, train: Dataset) -> None:
-    """Refuse a text to what takes values, and values to what takes a text."""
+    """Refuse a text for an architecture that takes values, and values for one that takes a text."""
     if train.text and options.architecture != "decoder":
         raise InvalidInputError(
             f"model.architecture is {options.architecture!r}, which takes no text; it must be 'decoder' for one."
@@ -67,19 +67,19 @@ def check_input_kind(options: ModelOptions, train: Dataset) -> None:
 
 
 def get_network_input_shape(train: Dataset) -> tuple[int, ...]:
-    """The shape of an example as the network gets it; a table is wider by its categories."""
+    """Return the shape of an example as the network receives it; a table is wider by its categories."""
     if train.text:
         return tuple(train.inputs.shape[1:])
     return (len(train.statistics.input_moments.mean), *train.inputs.shape[2:])
 
 
 def name_network_inputs(train: Dataset) -> tuple[str, ...]:
-    """What the columns or channels are called that the network gets: `colour=red` for a category."""
+    """Name the columns or channels that the network receives: `colour=red` for a category."""
     return name_encoded_columns(train.features, train.categories)
 
 
 def build_input_layers(train: Dataset) -> list[nn.Module]:
-    """From raw values to what the network computes with: gaps filled, categories spread, everything scaled.
+    """Build the layers between raw values and the network: fill gaps, encode categories, scale everything.
 
     Tokens are names: nothing is done to them.
     """
@@ -92,7 +92,7 @@ def build_input_layers(train: Dataset) -> list[nn.Module]:
 
 
 def restore_scale(model: nn.Module, train: Dataset) -> nn.Module:
-    """The model with answers in the data's own unit, after it learned from `data.scaled`; classes need nothing."""
+    """Append the layer that restores the data's own unit after training on `scale_targets`; classes need none."""
     if train.classes:
         return model
     return nn.Sequential(model, Rescale(train.statistics.target_moments).to(next(model.parameters()).device))
@@ -101,7 +101,7 @@ def restore_scale(model: nn.Module, train: Dataset) -> nn.Module:
 def find_scaling(
     model: nn.Module, layer_type: type["Standardise | Rescale"], column_names: Sequence[str]
 ) -> Standardization | None:
-    """The constants of a model's first or last step, which scales `column_names`; None without such a step."""
+    """Find the constants of a model's first or last layer, which scales `column_names`; None without such a layer."""
     for part in model.modules():
         if isinstance(part, layer_type):
             mean, deviation = (tuple(part.get_buffer(name).flatten().tolist()) for name in ("mean", "deviation"))
@@ -121,7 +121,7 @@ class Standardise(nn.Module):
         self.register_buffer("deviation", to_broadcast_tensor(moments.deviation, dimensions))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) or (N, F), raw, to the same shape with mean 0 and variance 1 over the training set."""
+        """Scale raw (N, C, H, W) or (N, F) to mean 0 and variance 1 over the training set."""
         return (inputs - self.mean) / self.deviation
 
 
@@ -137,10 +137,10 @@ class Rescale(nn.Module):
         self.register_buffer("deviation", to_broadcast_tensor(moments.deviation, 2))
 
     def forward(self, answers: torch.Tensor) -> torch.Tensor:
-        """(N, 1) to (N, 1)."""
+        """Scale (N, 1) to (N, 1)."""
         return answers * self.deviation + self.mean
 
 
 def to_broadcast_tensor(values: Array, dimensions: int) -> torch.Tensor:
-    """One number per channel or feature, shaped so that it broadcasts over a batch of that many dimensions."""
+    """Shape one number per channel or feature so that it broadcasts over a batch of that many dimensions."""
     return torch.from_numpy(np.asarray(values, np.float32)).reshape(-1, *[1] * (dimensions - 2))

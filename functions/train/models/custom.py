@@ -44,7 +44,7 @@ class ModelFactory:
     source: str  # text of the file that defines it
 
     def build_layers(self, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
-        """What it makes for examples of this shape; `InvalidInputError` when that cannot be trained."""
+        """Build the layers for examples of this shape; `InvalidInputError` when they cannot be trained."""
         word = self.options.factory
         with report_user_errors(f"{word} raised"):
             module = self.function(input_shape, output_size, **self.options.arguments)
@@ -58,7 +58,7 @@ class ModelFactory:
 
 
 def load_factory(options: CustomOptions, recipe_folder: Path) -> ModelFactory:
-    """The function that a recipe in `recipe_folder` names; one clear sentence when there is none."""
+    """Load the function that a recipe in `recipe_folder` names; `InvalidInputError` when there is none."""
     name, _, attribute = options.factory.partition(":")
     module = import_factory_module(name, recipe_folder)
     function = getattr(module, attribute, None)
@@ -70,7 +70,7 @@ def load_factory(options: CustomOptions, recipe_folder: Path) -> ModelFactory:
 
 
 def import_factory_module(name: str, recipe_folder: Path) -> ModuleType:
-    """The module beside the recipe, or else the installed one."""
+    """Import the module beside the recipe, or else the installed one."""
     file = (recipe_folder / f"{name}.py").absolute()
     with report_user_errors(f"The module {name!r} of model.factory raised"), extend_import_path(file.parent):
         if file.is_file():
@@ -85,7 +85,7 @@ def import_factory_module(name: str, recipe_folder: Path) -> ModuleType:
 
 
 def execute_module_file(file: Path) -> ModuleType:
-    """The module of a file, run once; under a name of its own, so that it hides no other of its name."""
+    """Execute the module in a file, once; under a name of its own, so that it hides no other module of its name."""
     name = f"pilotlight_factory_{hashlib.sha256(str(file).encode() + file.read_bytes()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -103,7 +103,7 @@ def execute_module_file(file: Path) -> ModuleType:
 
 @contextlib.contextmanager
 def extend_import_path(folder: Path) -> Iterator[None]:
-    """Let modules import what lies in a folder, inside."""
+    """Let modules import from a folder, inside."""
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -113,7 +113,7 @@ def extend_import_path(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def report_user_errors(context: str) -> Iterator[None]:
-    """Turn whatever the user's code raises into one sentence."""
+    """Convert any error of the user's code into an `InvalidInputError` of one sentence."""
     try:
         yield
     except InvalidInputError:

@@ -17,7 +17,7 @@ RotaryAngles = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, (length, 
 
 
 def build_decoder_layers(options: DecoderOptions, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
-    """(N, T) tokens to (N, T, outputs); `InvalidInputError` when the windows are longer than the context."""
+    """Build (N, T) tokens to (N, T, outputs); `InvalidInputError` when the windows are longer than the context."""
     if len(input_shape) != 1:
         raise InvalidInputError(
             f"model.architecture is 'decoder', which takes windows of tokens, not {shapes.describe_shape(input_shape)}."
@@ -48,12 +48,12 @@ class Decoder(nn.Module):
         initialise_weights(self, options.layers)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(N, T) int64, T up to the context, to logits (N, T, vocabulary) of the token that follows each."""
+        """Map (N, T) int64, T up to the context, to logits (N, T, vocabulary) of the token that follows each."""
         matrix = self.embedding.weight if self.head is None else self.head.weight
         return linear(self.compute_hidden_states(tokens), matrix)
 
     def compute_hidden_states(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(N, T) to what the last block knows at each token, (N, T, width), normalised."""
+        """Map (N, T) tokens to the normalised output of the last block, (N, T, width)."""
         length = tokens.shape[1]
         angles = self.cosines[:length], self.sines[:length]
         states = self.drop(self.embedding(tokens))
@@ -75,7 +75,7 @@ class DecoderBlock(nn.Module):
         self.drop = nn.Dropout(options.dropout)
 
     def forward(self, states: torch.Tensor, angles: RotaryAngles) -> torch.Tensor:
-        """(N, T, width) to the same shape."""
+        """Map (N, T, width) to the same shape."""
         attended = states + self.drop(self.attention(self.attention_norm(states), angles))
         thought: torch.Tensor = attended + self.drop(self.dense(self.dense_norm(attended)))
         return thought
@@ -92,7 +92,7 @@ class GroupedQueryAttention(nn.Module):
         self.merge = nn.Linear(options.width, options.width, bias=False)
 
     def forward(self, states: torch.Tensor, angles: RotaryAngles) -> torch.Tensor:
-        """(N, T, width) to the same shape."""
+        """Map (N, T, width) to the same shape."""
         split = self.project(states).unflatten(2, (-1, self.head_size)).transpose(1, 2)  # (N, heads, T, d)
         query, key, value = split.split(self.head_counts, dim=1)
         query, key = apply_rotary_angles(query, angles), apply_rotary_angles(key, angles)
@@ -111,14 +111,14 @@ class SwiGlu(nn.Module):
         self.merge = nn.Linear(options.hidden, options.width, bias=False)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """(N, T, width) to the same shape."""
+        """Map (N, T, width) to the same shape."""
         gate, up = self.widen(states).chunk(2, dim=-1)
         merged: torch.Tensor = self.merge(silu(gate) * up)
         return merged
 
 
 def compute_rotary_angles(context: int, head_size: int, base: float) -> RotaryAngles:
-    """Cosine and sine of position * base^(-2 i / size) for each position and each pair i of a head's values."""
+    """Compute cosine and sine of position * base^(-2 i / size) for each position and each pair i of a head's values."""
     frequencies = base ** -(torch.arange(0, head_size, 2, dtype=torch.float64) / head_size)
     angles = torch.outer(torch.arange(context, dtype=torch.float64), frequencies)
     return angles.cos().float(), angles.sin().float()
@@ -135,7 +135,7 @@ def apply_rotary_angles(heads: torch.Tensor, angles: RotaryAngles) -> torch.Tens
 
 
 def initialise_weights(decoder: Decoder, depth: int) -> None:
-    """Draw the weights; those that add to the residual smaller, by the square root of how many do (GPT-2)."""
+    """Draw the weights; those that add to the residual are smaller, by the square root of their number (GPT-2)."""
     for name, weight in decoder.named_parameters():
         if weight.ndim == 2:
             adds = name.endswith("merge.weight")

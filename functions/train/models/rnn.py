@@ -16,7 +16,7 @@ CELL_TYPES: Mapping[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.G
 
 
 def build_rnn_layers(options: RnnOptions, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
-    """(N, C, H, W) to (N, outputs): the image's H rows one after the other, then a dense layer."""
+    """Build (N, C, H, W) to (N, outputs): the image's H rows in sequence, then a dense layer."""
     channels, _, width = shapes.parse_image_shape("rnn", input_shape)
     directions = 1 + options.bidirectional
     drop, dense = nn.Dropout(options.dropout), nn.Linear(directions * options.hidden, output_size)
@@ -27,7 +27,7 @@ class ImageRows(nn.Module):
     """An image as the sequence of its rows."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to (N, H, C * W)."""
+        """Map (N, C, H, W) to (N, H, C * W)."""
         return image.transpose(1, 2).flatten(2)
 
 
@@ -47,7 +47,7 @@ class RecurrentEncoder(nn.Module):
         )
 
     def forward(self, sequence: torch.Tensor) -> torch.Tensor:
-        """(N, T, F) to (N, directions * hidden)."""
+        """Map (N, T, F) to (N, directions * hidden)."""
         _, state = self.cell(sequence)
         last = state[0] if isinstance(state, tuple) else state  # an LSTM has a cell state too; (layers * D, N, hidden)
         return torch.cat(list(last[-self.directions :]), dim=1)

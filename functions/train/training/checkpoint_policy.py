@@ -45,7 +45,7 @@ class CheckpointPolicy:
         self._saved_at = clock()
 
     def load_newest(self) -> TrainerState | None:
-        """Where to go on from; None to start at the beginning."""
+        """Load the state to resume from; None to start at the beginning."""
         state = self._broadcast_state(
             self._checkpoints.load_newest(self._on_message) if self._process_group.is_main else None
         )
@@ -55,7 +55,7 @@ class CheckpointPolicy:
         return state
 
     def on_step_end(self, trainer: Trainer) -> None:
-        """Save when it is time; `PausedError`, after saving, when this process or another one should go."""
+        """Save when it is time; raise `PausedError`, after saving, when this process or another one must stop."""
         self._on_step(trainer)
         self._interruption.note_progress()
         vote = self._process_group.max_over_ranks(self._vote(trainer.step_count))
@@ -76,7 +76,7 @@ class CheckpointPolicy:
         self._saved_at = self._clock()
 
     def delete_all(self) -> None:
-        """Keep nothing any longer: what came of the training is safe elsewhere."""
+        """Delete all checkpoints: the result of the training is stored elsewhere."""
         self._checkpoints.delete_all()
 
     def _vote(self, step: int) -> Vote:
@@ -85,7 +85,7 @@ class CheckpointPolicy:
         return Vote.SAVE if self._process_group.is_main and self._is_due(step) else Vote.CONTINUE
 
     def _broadcast_state(self, state: TrainerState | None) -> TrainerState | None:
-        """The lead's snapshot, for all processes: the others may see another store, or none."""
+        """Broadcast the main process's state: the others may see another store, or none."""
         if self._process_group.size == 1:
             return state
         position = self._process_group.broadcast_bytes(encode_document(state.position) if state else b"")

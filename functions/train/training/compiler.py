@@ -17,7 +17,7 @@ COMPILER_ERROR_MODULES = ("torch._dynamo", "torch._inductor")  # modules of the 
 
 
 def refuse_without_compiler(gpu_count: int, environment: Mapping[str, str] = os.environ) -> None:
-    """`InvalidInputError` where torch.compile would fail at the first step, for want of a compiler."""
+    """Raise `InvalidInputError` where torch.compile would fail at the first step for lack of a compiler."""
     names = [environment.get("CC", ""), "gcc", "clang"] if gpu_count else [environment.get("CXX", "g++")]
     if not any(name and shutil.which(name, path=environment.get("PATH")) for name in names):
         kind, variable = ("C", "CC") if gpu_count else ("C++", "CXX")
@@ -29,7 +29,7 @@ def refuse_without_compiler(gpu_count: int, environment: Mapping[str, str] = os.
 
 
 def compile_function(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
-    """The function, compiled when it is first called; `UnavailableError` when that fails."""
+    """Compile the function when it is first called; `UnavailableError` when that fails."""
     import torch  # here, so that a missing compiler is said before torch is imported
 
     quick = torch.compile(function, dynamic=False)

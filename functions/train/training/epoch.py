@@ -51,7 +51,7 @@ class EarlyStopping:
         self.best_weights: dict[str, torch.Tensor] = {}
 
     def record_epoch(self, epoch: Epoch, model: nn.Module) -> bool:
-        """Take note of an epoch; whether `patience` epochs have now passed since the best one."""
+        """Record an epoch; return whether `patience` epochs have now passed since the best one."""
         if self._is_better(epoch):
             self.best_epoch = epoch
             state = model.state_dict().items()
@@ -59,7 +59,7 @@ class EarlyStopping:
         return self.should_stop(epoch)
 
     def should_stop(self, last_epoch: Epoch) -> bool:
-        """Whether `patience` epochs have passed since the best one."""
+        """Return whether `patience` epochs have passed since the best one."""
         return self.best_epoch is not None and last_epoch.number - self.best_epoch.number >= self.options.patience
 
     def replay_epochs(self, epochs: Sequence[Epoch]) -> Epoch:
@@ -72,7 +72,7 @@ class EarlyStopping:
         return self.best_epoch
 
     def restore_best_weights(self, model: nn.Module) -> Epoch:
-        """Give the model the best epoch's weights back."""
+        """Restore the best epoch's weights into the model."""
         if self.best_epoch is None:
             raise ValueError("There is no epoch yet.")
         model.load_state_dict(self.best_weights)

@@ -30,17 +30,17 @@ class Interruption:
         return None
 
     def note_progress(self) -> None:
-        """Note that the run got on. The time budget ends nothing before that, or one too short would never get on."""
+        """Note that the run progressed; the time budget ends no run before that, or a short one would allow none."""
         self._has_progressed = True
 
     def raise_if_interrupted(self) -> None:
-        """`PausedError` when there is a reason to end, for a boundary at which nothing needs to be saved."""
+        """Raise `PausedError` when there is a reason to stop, at a boundary at which nothing needs to be saved."""
         if reason := self.reason:
             raise PausedError(f"{reason}; start the same run again, and it goes on.")
 
     @contextmanager
     def handle_sigterm(self) -> Iterator[None]:
-        """Take SIGTERM as a wish inside."""
+        """Handle SIGTERM as a request to stop, inside."""
         before = signal.signal(signal.SIGTERM, self._on_sigterm)
         try:
             yield

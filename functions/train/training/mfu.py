@@ -38,7 +38,7 @@ PEAK_TERAFLOPS: dict[str, dict[TrainingPrecision, float]] = {
 
 
 def find_peak_flops(gpu_name: str, precision: TrainingPrecision) -> float | None:
-    """The most FLOP/s of a GPU of this name; None for one that is not in the table."""
+    """Find the most FLOP/s of a GPU of this name; None for one that is not in the table."""
     matches = [
         start for start in PEAK_TERAFLOPS if gpu_name == start or gpu_name.startswith((f"{start} ", f"{start}-"))
     ]
@@ -47,7 +47,7 @@ def find_peak_flops(gpu_name: str, precision: TrainingPrecision) -> float | None
 
 
 def count_training_flops(model: nn.Module, example: torch.Tensor) -> float | None:
-    """The FLOPs of one training step over one example, (1, ...); None where torch cannot tell.
+    """Count the FLOPs of one training step over one example, (1, ...); None where torch cannot count them.
 
     Counted by torch over two examples without computing them, on its `meta` device: a batch normalisation wants two.
     """
@@ -77,12 +77,12 @@ class MfuMeter:
         self._peak = (highest or 0) * processes
 
     def compute_mfu(self, examples_per_s: float) -> float | None:
-        """MFU, 0 to 1; None on anything that is not in the table."""
+        """Compute the MFU, 0 to 1; None on any GPU that is not in the table."""
         return self._flops * examples_per_s / self._peak if self._flops else None
 
 
 def estimate_decoder_flops(weight_count: int, layers: int, width: int, context: int) -> float:
-    """The FLOPs of one training step for each token of a decoder: 6 N + 12 L T w.
+    """Estimate the FLOPs of one training step for each token of a decoder: 6 N + 12 L T w.
 
     N counts the weights that multiply, the head among them and an embedding that is only looked up not; the second term
     is attention over T tokens, all T of them though the causal mask leaves half. PaLM, appendix B.

@@ -31,18 +31,18 @@ class TrainerState:
 
 
 def get_rng_states(device: torch.device) -> Tensors:
-    """The states of the generators that a training on this device draws from."""
+    """Return the states of the random generators that a training on this device uses."""
     states = {"cpu": torch.get_rng_state()}
     return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
 def set_rng_states(states: Tensors, device: torch.device) -> None:
-    """Draw from these states on."""
+    """Set the states of the random generators."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:  # a run may go on on another kind of machine, if not bit for bit
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def select_part(part: str, tensors: Tensors) -> Tensors:
-    """The tensors of one part, by their names in it."""
+    """Select the tensors of one part, by their names in it."""
     return {name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")}

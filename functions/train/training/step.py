@@ -46,7 +46,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take note of the weights after step `step`, from 1."""
+        """Update the average with the weights after step `step`, from 1."""
         decay = min(self._decay, (1 + step) / (10 + step))
         source = self._source.state_dict()
         for name, averaged in self.model.state_dict().items():
@@ -128,21 +128,21 @@ class TrainStep:
         return self._sum_over_processes(loss, hits)
 
     def _sum_over_processes(self, loss: torch.Tensor, hits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What all processes together say of a step."""
+        """Sum loss and hits over all processes."""
         if self._process_group.size == 1:
             return loss, hits
         loss, hits = self._process_group.sum_over_ranks(torch.stack([loss, hits]))
         return loss, hits
 
     def _total_weight(self, targets: torch.Tensor) -> torch.Tensor | float:
-        """What the mean over the whole batch divides by."""
+        """Compute what the mean over the whole batch divides by."""
         weight = self._loss.total_weight(targets)
         if self._process_group.size == 1:
             return weight
         return self._process_group.sum_over_ranks(torch.as_tensor(weight, dtype=torch.float32, device=self.device))
 
     def _compute_loss_and_hits(self, part: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss and hits of a part; compiled for the first shape alone, for a last batch of another is not worth it."""
+        """Compute loss and hits of a part, compiled for the first shape alone: for a last batch it does not pay."""
         self._compiled_shape = self._compiled_shape or part.shape
         forward = (
             self._compiled_forward
@@ -152,13 +152,13 @@ class TrainStep:
         return forward(part, target)
 
     def _forward_loss_and_hits(self, part: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss and hits together, so that the compiler need not keep the outputs in fp32 for either."""
+        """Compute loss and hits together, so that the compiler need not keep the outputs in fp32 for either."""
         with precision.build_autocast(self._precision, self.device):
             outputs = self._module(part)
         return self._loss.compute_mean(outputs.float(), target), self._loss.count_hits(outputs.detach(), target)
 
     def _clip_gradients(self) -> torch.Tensor:
-        """The length of the whole gradient, which is then no longer than the recipe allows.
+        """Clip the gradient to the length that the recipe allows, and return its length before.
 
         g *= min(1, c / |g|). Pascanu, Mikolov and Bengio, On the Difficulty of Training Recurrent Networks, 2013.
         """
@@ -169,7 +169,7 @@ class TrainStep:
         return parallel.gather_tensor(norm)
 
     def _build_average(self, model: nn.Module, strategy: parallel.Strategy, decay: float) -> ExponentialMovingAverage:
-        """The average of the weights; those that are sliced cannot be copied, but sliced once more."""
+        """Build the average of the weights; sharded ones cannot be copied, and are sharded once more."""
         sliced = isinstance(self.model, FSDPModule)
         return ExponentialMovingAverage(
             self.model,
@@ -179,7 +179,7 @@ class TrainStep:
 
 
 def count_accumulation_parts(accumulation: int, examples: int, processes: int) -> int:
-    """How many parts each process works its share through in: the same in all, each of two examples at least.
+    """Count the parts in which each process works through its share: the same in all, each of two examples at least.
 
     A normalisation needs two.
     """
@@ -187,10 +187,10 @@ def count_accumulation_parts(accumulation: int, examples: int, processes: int) -
 
 
 def get_model_device(model: nn.Module) -> torch.device:
-    """Where the model's weights are."""
+    """Return the device of the model's weights."""
     return next(model.parameters()).device
 
 
 def get_process_device() -> torch.device:
-    """The GPU of this process, or the CPU."""
+    """Return the GPU of this process, or the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")

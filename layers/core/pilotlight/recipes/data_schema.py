@@ -47,7 +47,7 @@ class Options(BaseModel):
 
 
 def get_union_tag(value: object) -> str:
-    """Which part of a union of a word and something else is meant, so that a mistake is told of that part alone."""
+    """Tag a union of a word and something else by what is meant, so that an error names that part alone."""
     return "word" if isinstance(value, str) else "value"
 
 
@@ -205,23 +205,23 @@ class UserDataOptions(Options):
 
 
 def list_paths(path: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Every path that is named."""
+    """List every path that is named."""
     return (path,) if isinstance(path, str) else path
 
 
 def get_file_endings(path: str | tuple[str, ...]) -> set[str]:
-    """The endings of the files that are named, in small letters."""
+    """Return the extensions of the named files, in lower case."""
     return {PurePosixPath(each.partition("?endpoint=")[0]).suffix.lower() for each in list_paths(path)}
 
 
 def infer_file_format(path: str | tuple[str, ...]) -> FileFormat:
-    """The format that the ending says; a path without one is a folder of images."""
+    """Infer the format from the extension; a path without one is a folder of images."""
     found = get_file_endings(path)
     return FORMAT_BY_ENDING.get(found.pop() if len(found) == 1 else "", "images")
 
 
 def get_keys(part: object) -> tuple[str, ...]:
-    """The keys of a part of a recipe, as far as it has any."""
+    """Return the keys of a part of a recipe, if it has any."""
     return tuple(part) if isinstance(part, dict) else ()
 
 

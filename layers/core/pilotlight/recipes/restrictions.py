@@ -10,7 +10,7 @@ from pilotlight.recipes.schema import BUILTIN_FOLDER, CustomOptions, Recipe
 
 
 def check_restrictions(recipe: Recipe) -> Recipe:
-    """The recipe, if it can be trained elsewhere than beside its file; `InvalidInputError` says what is in the way."""
+    """Return the recipe if it can be trained away from its file; `InvalidInputError` names what prevents it."""
     if isinstance(recipe.model, CustomOptions):
         raise InvalidInputError(
             f"model.factory is {recipe.model.factory!r}, which is code; a recipe that is sent brings none. "
@@ -26,10 +26,10 @@ def check_restrictions(recipe: Recipe) -> Recipe:
 
 
 def is_in_store(path: str) -> bool:
-    """Whether it names objects, of the run's own store or of a bucket of AWS."""
+    """Return whether it names objects, of the run's own store or of a bucket of AWS."""
     return path.startswith("store:") or (path.startswith("s3://") and "?" not in path)
 
 
 def is_builtin_file(path: str) -> bool:
-    """Whether it names a file that came with the recipes of record."""
+    """Return whether it names a file that comes with the built-in recipes."""
     return "/" not in path and (BUILTIN_FOLDER / path).is_file()

@@ -370,7 +370,7 @@ class RecipeYamlLoader(yaml.SafeLoader):
     """YAML in which `1e-4` is a number, as in YAML 1.2, and no key stands twice, for the first would be lost."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401 - a name or None, mistyped in PyYAML
-        """The mapping as it is written, before other mappings are merged into it."""
+        """Compose the mapping as it is written, before other mappings are merged into it."""
         node = super().compose_mapping_node(anchor)
         seen = set[str]()
         for key, _ in node.value:
@@ -387,7 +387,7 @@ RecipeYamlLoader.add_implicit_resolver(
 
 
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe from a YAML file, or by the bare name of a recipe of record, and apply `key.path=value` to it.
+    """Read a recipe from a YAML file, or a built-in one by its bare name, and apply `key.path=value` to it.
 
     `InvalidInputError` says in one sentence what is wrong, where, and what is allowed.
     """
@@ -395,7 +395,7 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def build_recipe(tree: object, overrides: Sequence[str], source: str) -> Recipe:
-    """A recipe from what YAML or JSON held, with overrides; `source` stands before what is wrong with it."""
+    """Build a recipe from what YAML or JSON held, with overrides; errors begin with `source`."""
     if not isinstance(tree, dict):
         raise InvalidInputError(f"{source} is not a recipe: it must map keys to values.")
     for override in overrides:
@@ -404,12 +404,12 @@ def build_recipe(tree: object, overrides: Sequence[str], source: str) -> Recipe:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML, defaults written out; `load` reads it back as the same recipe."""
+    """Format the recipe as YAML, defaults included; `load_recipe` reads it back as the same recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
 def find_recipe_file(path: str) -> Path:
-    """The file that is meant: a recipe of record when `path` is its bare name, `path` itself otherwise."""
+    """Find the file of a recipe: a built-in one when `path` is its bare name, `path` itself otherwise."""
     builtin = list_builtin_recipes()
     file = builtin.get(path, Path(path))
     if not file.is_file():
@@ -418,17 +418,17 @@ def find_recipe_file(path: str) -> Path:
 
 
 def list_builtin_recipes() -> dict[str, Path]:
-    """The recipes of record by their bare names."""
+    """List the built-in recipes by their bare names."""
     return {file.stem: file for file in sorted(BUILTIN_FOLDER.glob("*.yaml"))}
 
 
 def find_differing_keys(one: Recipe, other: Recipe) -> list[str]:
-    """The keys at which two recipes differ."""
+    """Find the keys at which two recipes differ."""
     return [key for key in Recipe.model_fields if getattr(one, key) != getattr(other, key)]
 
 
 def read_recipe_text(file: Path) -> str:
-    """The file's text."""
+    """Read the file's text."""
     try:
         return file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:
@@ -436,7 +436,7 @@ def read_recipe_text(file: Path) -> str:
 
 
 def parse_yaml(text: str, source: str) -> Any:  # noqa: ANN401 - YAML is anything until it is checked
-    """The text as YAML."""
+    """Parse the text as YAML."""
     try:
         return yaml.load(text, RecipeYamlLoader)  # noqa: S506 - Loader is a SafeLoader
     except yaml.MarkedYAMLError as exc:
@@ -449,7 +449,7 @@ def parse_yaml(text: str, source: str) -> Any:  # noqa: ANN401 - YAML is anythin
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
-    """Set one value deep in the tree; keys that do not exist are made, for `check` to refuse by their full path."""
+    """Set one value deep in the tree; keys that do not exist are added, for `validate_recipe` to refuse."""
     path, mark, text = override.partition("=")
     if not (path and mark):
         raise InvalidInputError(f"--set {override!r} is not KEY=VALUE, as in optimiser.learning_rate=0.01.")
@@ -462,7 +462,7 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
 
 
 def validate_recipe(tree: dict[str, Any], source: str) -> Recipe:
-    """The tree as a recipe. Checked as JSON, whose strict mode knows lists and numbers but takes no `yes` for a 1."""
+    """Validate the tree as a recipe, by way of JSON: its strict mode takes lists and numbers, but no `yes` for a 1."""
     try:
         text = json.dumps(tree, default=str)
     except (TypeError, ValueError) as exc:
