@@ -1,12 +1,11 @@
-"""`python -m functions.train RECIPE`: read the command line, run the recipe, print the reference of what came out.
+"""`python -m functions.train RECIPE`: read the command line, run the recipe, print the reference of the new version.
 
-Standard output carries the result alone, so that a script can take it; what a person reads goes to standard error.
-Exit codes: 0 published, 1 not published, 2 the command line or the recipe is wrong, 130 interrupted, 75 (EX_TEMPFAIL)
-stopped by SIGTERM or at the end of its time budget, and worth starting again: AWS Batch retries on it, and the same
---run goes on where it was.
+Standard output has the result alone, so that a script can read it; progress goes to standard error. Exit codes: 0
+published, 1 not published, 2 the command line or the recipe is wrong, 130 interrupted, 75 (EX_TEMPFAIL) stopped by
+SIGTERM or at the end of its time budget. AWS Batch retries on 75, and the same --run resumes.
 
-Where there are several GPUs, or AWS Batch says that there are several machines, it starts itself once for each GPU:
-see `launcher`. Under somebody's own `torchrun` it takes its place among the others.
+Where there are several GPUs, or several machines according to AWS Batch, it starts itself once for each GPU: see
+`launcher`. Started by `torchrun`, it is one of the processes.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""What this process is asked to train: the recipe that the command line names, and whether it is wanted still.
+"""What this process is to train: the recipe and run that the command line names, unless the run was cancelled.
 
-A recipe is a YAML file, the bare name of a recipe of record, or `store:` and a key: an object of the run's own store,
-where the API puts what it was sent as `store:runs/<run>/recipe.yaml`.
+A recipe is a YAML file, the bare name of a built-in recipe, or `store:` and a key: an object of the run's own store,
+where the API stores a recipe that it received as `store:runs/<run>/recipe.yaml`.
 """
 
 import re
@@ -39,7 +39,7 @@ def resolve_run_name(requested_name: str | None, environment: Mapping[str, str])
 def refuse_cancelled_run(store: ObjectStore, run_name: str | None, environment: Mapping[str, str]) -> None:
     """Raise `CancelledError` where this is a further attempt of a Batch job that was cancelled.
 
-    Cancelling ends an attempt as a Spot notice does, with SIGTERM; only the job's document tells the two apart.
+    Cancelling ends an attempt by SIGTERM, like a Spot notice; only the job's document distinguishes the two.
     """
     job_id = environment.get("AWS_BATCH_JOB_ID", "").partition("#")[0]  # a node's id has its number behind it
     job = jobs.find_job(store, run_name) if job_id and run_name else None

@@ -1,7 +1,7 @@
-"""What captured requests are compared with later: a profile of the training set, and of the answers to the held sets.
+"""The profile that captured requests are compared with: of the training set, and of predictions on the held sets.
 
-Not of the answers to the training set: a model is surer of what it learned from, so every caller would look like drift
-(infra/decisions/0039). Of a stream the training set is the sample that calibrates.
+Not of predictions on the training set: a model is more confident on what it learned from, so every caller would look
+like drift (infra/decisions/0039). For a stream, the training set is the calibration sample.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.schema import CaptureOptions
 from pilotlight.runtime.session import Session, open_session
 
-BATCH_SIZE = 256  # examples asked at once
+BATCH_SIZE = 256  # examples in a call of the graph
 MAX_WINDOWS = 32  # of a text, whose answers are thousands of numbers for each token
 
 

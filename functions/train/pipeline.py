@@ -1,4 +1,4 @@
-"""One training run from start to end, in the order of the laboratory protocol."""
+"""One training run from start to end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ from pilotlight.storage.object_store import ObjectStore
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """A run that ended well."""
+    """The outcome of a run that published."""
 
     reference: ModelReference
     run_name: str  # its folder below runs/ in the store
@@ -64,9 +64,9 @@ def run_recipe(
 ) -> RunOutcome:
     """Make a version from a recipe, and record the run in its folder.
 
-    Under the name of an earlier run it goes on where that was killed, or says again what that published.
-    `recipe_folder` is the recipe's folder: there begin the paths of data, and there lies a model of the user's own.
-    Of a `process_group` of several processes this is the lead; the others run `worker`.
+    Under the name of an earlier run, this resumes it, or returns its outcome where it has published. `recipe_folder` is
+    the recipe's folder: paths of data are relative to it, and a custom model is in it. Of a `process_group` of several
+    processes this is the main one; the others run `worker`.
     """
     run_folder, data_root = RunFolder(store, recipe, run_name), DataRoot(recipe_folder, store)
     progress.show(f"run {run_folder.run_name}")
@@ -88,7 +88,7 @@ def run_stages(
 ) -> RunOutcome:
     """Train, evaluate, export, check, quantize, measure and publish.
 
-    Nothing is visible in the registry unless every stage succeeds. Long on purpose: the protocol reads downwards.
+    Nothing is visible in the registry unless every stage succeeds. Long on purpose: the stages read from top to bottom.
     """
     with progress.stage("data") as say:
         splits = load_splits(recipe.data, data_root)

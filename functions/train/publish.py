@@ -1,4 +1,4 @@
-"""From the products of a run to a version in the registry: the only module here that writes one."""
+"""From the artifacts of a run to a version in the registry: the only module here that writes one."""
 
 import io
 import os
@@ -42,7 +42,7 @@ def publish_artifacts(artifacts: TrainingArtifacts, registry: Registry) -> Manif
 def build_draft(artifacts: TrainingArtifacts, served: Variant) -> ManifestDraft:
     """Build the manifest's draft from the artifacts."""
     table, text = build_table_step(artifacts), artifacts.splits.test.text
-    classes = () if text else artifacts.splits.test.classes  # tokens are told by the tokenizer
+    classes = () if text else artifacts.splits.test.classes  # the tokenizer has the tokens
     return ManifestDraft(
         name=artifacts.recipe.name,
         task="tabular" if table is not None else "tensor",
@@ -84,7 +84,7 @@ def build_table_step(artifacts: TrainingArtifacts) -> TablePreprocessing | None:
 def build_columns(train: Dataset) -> tuple[TableColumn, ...]:
     """Build the columns that a caller sends: numbers, and categories as words, whose index the graph takes.
 
-    A missing number is left to the graph, which fills it; for a missing category its most frequent one stands in.
+    The graph fills a missing number; a missing category is replaced by the most frequent one.
     """
     fill = train.statistics.fill_values
     fill_values = [None] * len(train.features) if fill is None else fill.tolist()
@@ -151,7 +151,7 @@ def encode_test_set(test: Dataset) -> bytes:
 def get_code_revision() -> str:
     """Return the git commit of this code, with `-dirty` when tracked files differ from it.
 
-    The image holds no repository; there, the build's argument REVISION says it. `unknown` when nothing does.
+    The image has no repository, and takes it from the build's argument REVISION. `unknown` without either.
     """
     configured = os.environ.get("PILOTLIGHT_REVISION", "")
     return configured or describe_git_commit(Path(__file__).parent) or "unknown"

@@ -1,7 +1,7 @@
-"""Augmentation: the training set's images, a little different each time that they are seen.
+"""Augmentation: random changes to the training set's images, drawn anew in each pass.
 
-A whole batch at once, on its own device, drawn from torch's random numbers there, which checkpoints keep. The loop
-gives it training batches alone; nothing that is evaluated, calibrated or recorded comes by here.
+A whole batch is changed at once, on its own device and by torch's random numbers there, whose state checkpoints
+include. Only training batches are augmented, nothing that is evaluated, calibrated or recorded.
 """
 
 import math
@@ -46,8 +46,8 @@ def transform_images(
 ) -> torch.Tensor:
     """Mirror the images, rotate them to the left by angles in radians, then shift them down and right by pixels (N, 2).
 
-    Zeros come in from outside; between pixels it is interpolated linearly. affine_grid asks where each new pixel comes
-    from, in units of half the image's sides, so the inverse of the motion stands here: unshift, unturn, mirror.
+    Zeros enter from outside; values between pixels are interpolated linearly. affine_grid takes the origin of each new
+    pixel, in units of half the image's sides, so this computes the inverse: unshift, unturn, mirror.
     """
     height, width = images.shape[2:]
     cosine, sine = torch.cos(turns), torch.sin(turns)

@@ -1,6 +1,6 @@
-"""Cleaning of a table: what cannot be learned from is left out, and counted, never silently.
+"""Cleaning of a table: what cannot be learned from is left out, and counted in a report.
 
-It knows rows, columns and answers, not what they mean. Whether a value is plausible is for whoever knows the data.
+Whether a value is plausible is not checked here: that takes knowledge of the data.
 """
 
 from math import prod
@@ -12,7 +12,7 @@ from functions.train.data import Array
 
 
 class CleaningReport(Struct, frozen=True):
-    """What was left out of a table, in the order in which it was, and what was made of what is not a number."""
+    """What was left out of a table, in the order in which it was, and what was done with missing values and text."""
 
     rows: int  # as they came
     missing: int  # rows with a value or answer that is not a finite number

@@ -1,7 +1,4 @@
-"""Texts to learn a language from, and how they are shared out: whole documents, none of which repeats another.
-
-It knows characters, not tokens.
-"""
+"""Built-in texts for language models, and their split into whole documents, none of which repeats another."""
 
 import hashlib
 import re
@@ -39,8 +36,8 @@ def load_documents(name: str) -> tuple[Documents, CleaningReport]:
 def remove_repeated_paragraphs(documents: Documents) -> tuple[Documents, CleaningReport]:
     """Keep each paragraph only where it first occurs, in the order of the documents' names, and count the others.
 
-    A fifth of Python's help is said twice: `compound` has all of `try`. Shared out as they come, validation and test
-    would ask for paragraphs that were learned by heart. Two are the same when they differ in white space alone.
+    A fifth of Python's help occurs twice: `compound` has all of `try`. Without this, validation and test would contain
+    paragraphs of the training set. Two are the same when they differ in white space alone.
     """
     seen, kept, rows, repeats = set[str](), dict[str, str](), 0, 0
     for name in sorted(documents):
@@ -60,7 +57,7 @@ def remove_repeated_paragraphs(documents: Documents) -> tuple[Documents, Cleanin
 def split_documents(documents: Documents, fractions: SplitFractions, seed: int) -> dict[str, Documents]:
     """Split whole documents into training, validation and test by the seed; the fractions are of the bytes.
 
-    Dealt out in a drawn order, each to the set in whose share of the whole its middle falls.
+    In a random order, each document goes to the set whose share of the whole contains its middle.
     """
     names = sorted(documents)
     order = np.random.default_rng(seed).permutation(len(names))

@@ -1,6 +1,6 @@
 """A data set as plain arrays.
 
-It knows what the examples are, not what is done with them: values stay raw, since scaling belongs to the model.
+The values stay raw: scaling them is a part of the model.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ if TYPE_CHECKING:  # it brings tokenizers
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Examples as somebody who calls the served model sends them, and the answers: a class each, or a number.
+    """Examples as a caller of the served model sends them, and their targets: a class each, or a number.
 
-    Of a text, an example is a window of tokens, and each of them is answered by a class, the token that follows it.
+    In a text, an example is a window of tokens, and the target of each token is a class: the token that follows it.
     """
 
     inputs: Array  # float32, images (N, channels, height, width) or a table (N, columns); int64 (N, T), tokens
@@ -47,7 +47,7 @@ class Dataset:
 
     @cached_property
     def statistics(self) -> DatasetStatistics:
-        """What a model is told of this as its training set."""
+        """The statistics of this set that a model needs when it is trained on it."""
         if self.passes is not None:
             return self.passes.statistics
         fill = None if self.missing == "drop" else compute_fill_values(self.inputs, self.categories, self.missing)
@@ -60,17 +60,17 @@ class Dataset:
 
     @property
     def target_count(self) -> int:
-        """How many answers there are: one for each example, or for each token of a text's windows."""
+        """How many targets there are: one for each example, or for each token of a text's windows."""
         return self.targets.size if self.text else len(self)
 
     @property
     def output_size(self) -> int:
-        """How many values answer an example: a logit per class, or the one number."""
+        """How many values the model outputs for an example: a logit per class, or the one number."""
         return len(self.classes) or 1
 
     @property
     def sha256(self) -> str:
-        """In hex, of the inputs' bytes and then the targets': little-endian, row by row, in the types above."""
+        """The hash in hex of the inputs' bytes and then the targets': little-endian, row by row, in the types above."""
         digest = hashlib.sha256(np.ascontiguousarray(self.inputs, "<i8" if self.text else "<f4").tobytes())
         digest.update(np.ascontiguousarray(self.targets, "<i8" if self.classes else "<f4").tobytes())
         return digest.hexdigest()

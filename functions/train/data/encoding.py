@@ -1,6 +1,7 @@
-"""What happens to a raw table before it is scaled: gaps are filled, categories are spread over columns of their own.
+"""What happens to a raw table before it is scaled: gaps are filled, and categories are one-hot encoded.
 
-Inside the graph, so that serving does it too. The same in numpy, for what has to be known of the training set first.
+As layers of the graph, so that serving does it too, and the same in numpy, to compute the statistics of the training
+set.
 """
 
 from collections.abc import Sequence
@@ -32,12 +33,12 @@ class FillMissing(nn.Module):
 class OneHotEncode(nn.Module):
     """(N, F) to (N, W): a column of K categories becomes K columns, 1 where the index is theirs and 0 elsewhere.
 
-    An index that is no category's gives zeros alone.
+    An index that no category has gives only zeros.
     """
 
     source: torch.Tensor  # int64 (W,), the column that each is made of
-    code: torch.Tensor  # (W,), the index that it stands for
-    spread: torch.Tensor  # bool (W,), whether it stands for one
+    code: torch.Tensor  # (W,), the category's index
+    spread: torch.Tensor  # bool (W,), whether the column is a category's
 
     def __init__(self, categories: Categories) -> None:
         super().__init__()

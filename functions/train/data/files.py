@@ -1,6 +1,6 @@
 """The files of a data set: on disk beside the recipe or elsewhere, in the run's own store, or in another one.
 
-It finds files and brings them to the disk, one at a time; it knows no format.
+Files of any format are found here, and downloaded one at a time.
 """
 
 import re
@@ -31,7 +31,7 @@ class DataRoot:
 class DataFile:
     """A file on disk or in a store."""
 
-    name: str  # as people know it, from where the data set begins
+    name: str  # relative to the data set's folder, for messages
     location: Path | str
     store: ObjectStore | None = None
 
@@ -74,7 +74,8 @@ def copy_object(store: ObjectStore, key: str, path: Path) -> None:
 def find_files(paths: Sequence[str], data_root: DataRoot, extensions: Sequence[str]) -> list[DataFile]:
     """Find the files that the paths of a recipe name, sorted by name for each path; at least one.
 
-    In a folder these are the files with one of the endings, at any depth; names that begin with a dot are passed over.
+    In a folder these are the files with one of the extensions, at any depth, without those whose names begin with a
+    dot.
     """
     files = [
         file

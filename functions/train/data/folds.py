@@ -1,6 +1,6 @@
 """Cross-validation: how good a recipe is on the whole data set, and how much that depends on the split.
 
-It knows examples and their shares, no model. The published model is trained on the recipe's own split.
+The published model is trained on the recipe's own split.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from pilotlight.recipes.data_schema import SplitFractions
 
 @dataclass(frozen=True)
 class FoldScores:
-    """What a model that never saw the fold scored on it, for each fold."""
+    """The score on each fold of a model that was not trained on it."""
 
     metric: str
     values: tuple[float, ...]

@@ -1,6 +1,6 @@
-"""Folders of images: PNG or JPEG files, each in the sub-folder that is called like its class. Pillow reads them.
+"""Folders of images: PNG or JPEG files, each in the sub-folder that has its class's name. Pillow reads them.
 
-It knows pixels, not what is learned from them. An alpha channel is dropped, and a palette turned into its colours.
+An alpha channel is dropped, and a palette converted to its colours.
 """
 
 import warnings

@@ -1,8 +1,7 @@
-"""The batches of a pass: which examples, in which order, on the device that trains.
+"""The batches of a pass: which examples, in which order, on the training device.
 
-On a GPU, the next batch is copied there while the current one is being worked on. It knows no model. Whether examples
-lie in memory or are read anew in each pass is the same to who asks: an order that is drawn, then batches from any
-number on.
+On a GPU, the next batch is copied while the current one is used. Examples in memory and examples that are read anew in
+each pass have the same interface: an order that is drawn, then batches from any number on.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -71,8 +70,8 @@ def share_batches(batches: Iterable[MiniBatch], process_group: ProcessGroup) -> 
 def prefetch_to_device(batches: Iterable[MiniBatch], device: torch.device) -> Iterator[MiniBatch]:
     """Copy each batch to the GPU before the previous one is yielded.
 
-    From pinned memory the copy runs beside the kernels that are queued, on a stream of its own; `wait_stream` has the
-    kernels wait for it, not the program, and `record_stream` keeps the memory until they are done with it.
+    The copy from pinned memory runs on its own stream, in parallel with the queued kernels; with `wait_stream` the
+    kernels wait for it, not the program, and `record_stream` keeps the memory until they have finished.
     """
     copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     pending: MiniBatch | None = None

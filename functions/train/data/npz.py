@@ -1,7 +1,4 @@
-"""Arrays in NPZ files, numpy's own. Never unpickled: an array of Python objects is refused.
-
-It knows arrays by their names and shapes, not what is learned from them.
-"""
+"""Arrays in NPZ files, numpy's own format. Nothing is unpickled: an array of Python objects is refused."""
 
 import zipfile
 import zlib

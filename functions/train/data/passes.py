@@ -1,4 +1,4 @@
-"""What the loader asks of a training set that does not fit in memory, and is read anew in each pass."""
+"""The interface of a training set that does not fit in memory, and is read anew in each pass."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -11,11 +11,11 @@ MiniBatch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets
 
 
 class Passes(Protocol):
-    """A training set that does not fit in memory: each pass reads it anew. See `stream`."""
+    """A training set that does not fit in memory: each pass reads it anew. `StreamedDataset` implements it."""
 
     @property
     def statistics(self) -> DatasetStatistics:
-        """What a model is told of the set."""
+        """The statistics of the set that a model needs."""
 
     def __len__(self) -> int:
         """Return how many examples a pass has."""

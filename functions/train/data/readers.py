@@ -1,7 +1,4 @@
-"""A data set of the user's own, from its files to arrays: cleaned, with classes or numbers as answers.
-
-It knows what the recipe says and how the formats' modules answer; how the examples are shared out is for `data`.
-"""
+"""The user's own data set, from its files to arrays: cleaned, with classes or numbers as targets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""One file of a data set that is streamed: read, checked to be what it was, and its examples shared out.
-
-It knows one shard at a time, and no pass over them.
-"""
+"""One shard: a file of a data set that is streamed, read, compared with its hash, and split."""
 
 import hashlib
 import time
@@ -44,7 +41,7 @@ class ShardRows:
 
 @dataclass(frozen=True, eq=False)
 class TargetEncoding:
-    """What the answers mean, once all of them have come by."""
+    """What the targets mean, once the first pass has read all of them."""
 
     classes: tuple[str, ...]
     distinct: Array  # every answer that occurs, sorted; empty for numbers

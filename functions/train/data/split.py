@@ -17,7 +17,7 @@ QUANTILE_STRATA = 5  # parts of equal size that a number's range is cut into, fo
 
 @dataclass(frozen=True)
 class Splits:
-    """Three sets without a common example, and the part of the training set that the quantizer calibrates on."""
+    """Three sets without a common example, and the part of the training set that calibrates the quantizer."""
 
     train: Dataset
     validation: Dataset
@@ -83,7 +83,7 @@ def refuse_missing_class(set_name: str, class_name: str, count: int) -> NoReturn
 def scale_targets(splits: Splits) -> Splits:
     """Scale targets that are numbers to mean 0 and variance 1 over the training set, as the training loop needs them.
 
-    So a learning rate means the same for every unit. `build.restore_scale` puts the unit back.
+    So a learning rate means the same for every unit. `build.restore_scale` restores the unit.
     """
     if splits.train.classes:
         return splits

@@ -1,6 +1,7 @@
-"""What a model is told of its training set before it sees an example of it: means, deviations, gaps, frequencies.
+"""The statistics of a training set that a model needs: means, deviations, fill values, class frequencies.
 
-It knows arrays and how to add up what is known of their parts; what is done with the numbers is for `model` and `loss`.
+Those of a stream are computed part by part: with memory for one part at a time, and with the same result whatever the
+parts are, up to rounding.
 """
 
 from dataclasses import dataclass, field
@@ -20,12 +21,12 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class DatasetStatistics:
-    """A training set in numbers."""
+    """The statistics of a training set."""
 
     input_moments: Moments  # of what enters the network, after gaps are filled and categories one-hot encoded
     target_moments: Moments  # of the answers, where they are numbers
     class_counts: Array  # examples of each class, int64
-    fill_values: Array | None = None  # what stands for a missing value, for each raw column
+    fill_values: Array | None = None  # what replaces a missing value, for each raw column
 
 
 def compute_moments(values: Array) -> Moments:
@@ -39,8 +40,8 @@ def compute_moments(values: Array) -> Moments:
 class RunningMoments:
     """The moments so far of each column or channel.
 
-    Chan, Golub and LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979.
-    In float64; NaN is passed over.
+    Chan, Golub and LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979. In
+    float64; NaN is skipped.
     """
 
     rows: int = 0  # with and without a value
@@ -79,7 +80,7 @@ class RunningMoments:
 
 @dataclass
 class RandomSample:
-    """The examples with the lowest keys among all that came by: with random keys, a random sample of them."""
+    """The examples with the lowest keys among all that were added: with random keys, a random sample of them."""
 
     size: int
     keys: Array | None = None

@@ -1,6 +1,6 @@
-"""The first pass over a data set that is streamed: what has to be known before the training, and the sets it holds.
+"""The first pass over a data set that is streamed: it computes the statistics, and holds validation and test.
 
-Its memory is bounded by one shard and the next, the held sets and the sample, whatever the number of shards.
+Its memory is limited by two shards, the held sets and the sample, whatever the number of shards.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ CALIBRATION_SALT = 1  # the salt of the calibration's random numbers, so that th
 
 @dataclass
 class StreamScan:
-    """What is known so far."""
+    """The state of the first pass after some shards."""
 
     options: UserDataOptions
     shards: list[Shard] = field(default_factory=list)
@@ -110,7 +110,7 @@ class StreamScan:
 
     @property
     def target_encoding(self) -> tuple[TargetEncoding, str]:
-        """What the answers mean, and the metric that goes with it."""
+        """What the targets mean, and the metric that goes with it."""
         distinct = sorted(self.first_places) if len({isinstance(word, str) for word in self.first_places}) == 1 else []
         values = np.array(distinct)
         if not distinct:
@@ -175,7 +175,7 @@ class StreamScan:
 
 @dataclass(frozen=True)
 class FirstSeenPlaces:
-    """Where each of a list of answers was first seen."""
+    """Where each of a list of targets was first seen."""
 
     places: Sequence[str]
 

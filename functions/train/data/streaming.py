@@ -1,12 +1,10 @@
-"""A training set that does not fit in memory: shards that every pass reads anew, the next one while this one is used.
+"""A training set that does not fit in memory: shards that every pass reads anew, the next one in the background.
 
-The first pass, before the training, takes the means, deviations and classes, and holds validation, test and calibration
-examples. Which set an example is in hangs on a hash of the seed and of its number in the whole data set, the files in
-the order of their names: the same files give the same sets. In a pass the shards come in a drawn order, and `buffer`
-examples at a time are shuffled among each other. Where a pass stands is its example's number, so that a killed run goes
-on at the exact batch, and reads again what is in the buffer there, no more.
-
-It knows files and arrays, no model and no step.
+The first pass, before the training, computes the means, deviations and classes, and holds the examples of validation,
+test and calibration. The set of an example depends on a hash of the seed and of its number in the whole data set, with
+the files in the order of their names: the same files give the same sets. In a pass the shards are in random order, and
+`buffer` examples at a time are shuffled among each other. The position in a pass is the number of an example, so that a
+killed run resumes at the exact batch, and reads only the buffer at that position again.
 """
 
 import itertools
@@ -28,7 +26,7 @@ ExampleBlock = tuple[Array, Array]  # inputs and answers, of the same length
 
 @dataclass(frozen=True, eq=False)
 class StreamedDataset:
-    """The training examples of a row of shards: what `batches.Passes` asks for."""
+    """The training examples of a sequence of shards."""
 
     shards: tuple[Shard, ...]
     options: UserDataOptions

@@ -1,6 +1,6 @@
 """Tables in files: CSV and Parquet, as columns of numbers and of categories. The only module that imports pyarrow.
 
-It knows types of columns, not what is learned from them. Rows are counted from 1, after the line of names.
+Rows are counted from 1, after the line of names.
 """
 
 from collections.abc import Sequence

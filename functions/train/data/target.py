@@ -1,7 +1,4 @@
-"""What is to be answered: whether a column means classes or a number, and which classes they are.
-
-It knows answers and the recipe's words for them, not where they were read.
-"""
+"""The targets of a data set: whether a column has classes or a number, and which classes they are."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,13 +9,11 @@ from functions.train.data import Array
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions
 
-MAX_INTEGER_CLASSES = (
-    20  # different whole numbers at most that are taken for classes, unless the recipe says what they are
-)
+MAX_INTEGER_CLASSES = 20  # different whole numbers at most that are classes, unless the recipe defines them
 
 
 class RowLocator(Protocol):
-    """Who knows where a row comes from."""
+    """Describes where a row comes from."""
 
     def describe_row(self, row: int) -> str:
         """Describe where a row, counted from 0, comes from."""
@@ -26,7 +21,7 @@ class RowLocator(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ParsedTargets:
-    """Answers, understood."""
+    """The targets of a data set, as a model needs them."""
 
     values: Array  # float64 (N,): indices into classes, or the numbers themselves
     classes: tuple[str, ...]

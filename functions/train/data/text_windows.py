@@ -1,6 +1,6 @@
 """A text as examples: windows of tokens, and for each token the one that follows.
 
-The tokenizer is learned from the training documents alone. It knows documents and tokens, no model.
+The tokenizer is trained on the training documents alone.
 """
 
 import numpy as np

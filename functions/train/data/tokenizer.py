@@ -1,7 +1,7 @@
 """Byte-level byte-pair encoding: the only module that imports `tokenizers`.
 
-Any text can be written in its tokens and read back as it was, since each byte is a token; the merges are learned from
-the training set alone. Sennrich et al., Neural Machine Translation of Rare Words with Subword Units, 2016.
+Any text can be encoded and decoded without loss, since each byte is a token; the merges are learned from the training
+set alone. Sennrich et al., Neural Machine Translation of Rare Words with Subword Units, 2016.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ END_OF_TEXT = "<|endoftext|>"  # put before each document, so that it also ends 
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """From text to numbers and back."""
+    """Encodes text as tokens, and decodes it."""
 
     native: tokenizers.Tokenizer
 
@@ -38,18 +38,18 @@ class Tokenizer:
 
     @property
     def json_document(self) -> str:
-        """As `tokenizer.json`, which `tokenizers` and Hugging Face's libraries read."""
+        """The tokenizer as `tokenizer.json`, which `tokenizers` and Hugging Face's libraries read."""
         return self.native.to_str(pretty=True)
 
     @cached_property
     def tokens(self) -> tuple[str, ...]:
-        """The tokens by number. All but END are written in an alphabet of 256 letters, one for each byte."""
+        """The tokens by number. All but END_OF_TEXT are written in an alphabet of 256 letters, one for each byte."""
         by_word = self.native.get_vocab()
         return tuple(sorted(by_word, key=by_word.__getitem__))
 
     @cached_property
     def byte_lengths(self) -> Array:
-        """How many bytes of text each token stands for, int64 (vocabulary,)."""
+        """How many bytes of text each token has, int64 (vocabulary,)."""
         return np.array([0 if token == END_OF_TEXT else len(token) for token in self.tokens], np.int64)
 
     def encode_documents(self, documents: Iterable[str]) -> Array:
@@ -65,7 +65,7 @@ class Tokenizer:
 
 @dataclass(frozen=True, eq=False)
 class TokenizedText:
-    """What windows are cut from."""
+    """The tokens of a text, and the tokenizer that encoded it."""
 
     tokens: Array  # tokens, int64
     tokenizer: Tokenizer

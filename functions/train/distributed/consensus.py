@@ -1,10 +1,10 @@
-"""What the processes of one run settle among themselves before its trainings, in this order.
+"""What the processes of one run agree on before its trainings, in this order.
 
-    published     has the run published already? Then nobody trains
-    same_data     do all processes read the data that the lead reads?
-    folds_left    which folds of a cross-validation are still to be scored?
+    published     has the run published already? Then no process trains
+    same_data     do all processes read the same data as the main process?
+    folds_left    which folds of a cross-validation are not scored yet?
 
-The lead (`pipeline`) and the others (`worker`) call the same functions, each of which waits for all of them.
+The main process (`pipeline`) and the others (`worker`) call the same functions, each of which waits for all of them.
 """
 
 from functions.train.data import folds

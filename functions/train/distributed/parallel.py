@@ -1,7 +1,7 @@
 """One model in several processes: a copy in each (DDP), or a slice of every weight in each (FSDP2).
 
-Both give the gradient of the whole batch, and batch normalisation sees the whole batch, so that a recipe means the same
-in any number of processes. It knows the processes and modules, no recipe and no optimiser.
+Both compute the gradient of the whole batch, and batch normalisation uses the whole batch, so that a recipe means the
+same in any number of processes.
 """
 
 import copy

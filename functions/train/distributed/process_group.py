@@ -2,11 +2,10 @@
 
     RANK, WORLD_SIZE   which of how many, over all machines
     LOCAL_RANK         which on this machine, and so which of its GPUs
-    MASTER_ADDR, _PORT where they meet
+    MASTER_ADDR, _PORT the address of the rendezvous
 
-A process that was started without these is a world of its own, in which all of this costs nothing. What concerns the
-weights goes over NCCL from GPU to GPU; what the processes tell each other goes over gloo, so that it waits for no GPU.
-It knows neither recipe nor model.
+A process that was started without these is the only one, and all of this costs nothing. Weights and gradients are
+exchanged by NCCL from GPU to GPU, everything else by gloo, so that it waits for no GPU.
 """
 
 import json
@@ -41,7 +40,7 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes, publishes and speaks."""
+        """Whether this process is the one that writes, publishes and reports."""
         return self.rank == 0
 
     def shard_batch(self, batch: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Batch normalisation over a batch that several processes share.
 
-torch's SyncBatchNorm runs on GPUs alone; this one is a few lines, the same everywhere, and tested without a GPU. Mean
-and variance are those of the whole batch, and so is the gradient through them: the model is the one that a single
-process would have trained. It costs two small sums over all processes in each layer and direction.
+torch's SyncBatchNorm runs on GPUs only; this one is short, the same on every device, and tested without a GPU. Mean and
+variance are those of the whole batch, and so is the gradient through them: the model is the one that a single process
+would have trained. It costs two small sums over all processes in each layer and direction.
 """
 
 from typing import Any

@@ -1,6 +1,7 @@
-"""What a process does that trains together with others and is not their lead: the trainings, and nothing else.
+"""What all processes but the main one do in a run: they take part in the trainings, and in nothing else.
 
-It follows `run` through its trainings and leaves before anything is judged, exported or written.
+A worker runs the trainings of `pipeline` in the same order, and ends before the model is evaluated, exported or
+published.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""What the served variant does on the test set, in numbers: which classes it mistakes, how far its confidence is true.
+"""The results of the served variant on the test set in numbers: which classes it confuses, how calibrated it is.
 
-It knows answers and the truth, not which model gave them. Everything here is in `report.json`; `plots` draws it.
+Everything here is in `report.json`; `plots` draws it.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from functions.train.data.dataset import Dataset
 
 CALIBRATION_BINS = 15  # of confidence, equally wide: Guo et al., On Calibration of Modern Neural Networks, 2017
 MAX_MATRIX_CLASSES = 100  # classes, up to which report.json has every cell
-MAX_CONFUSIONS = 20  # confusions that are always told
+MAX_CONFUSIONS = 20  # confusions that are always listed
 
 
 class ConfidenceInterval(Struct, frozen=True):
-    """Where a share lies with 95 % confidence."""
+    """The 95 % confidence interval of a share."""
 
     low: float
     high: float
 
 
 class ClassQuality(Struct, frozen=True):
-    """How one class fares. Precision, recall and F1 are null where they would divide by nothing."""
+    """The quality of one class. Precision, recall and F1 are null where they would divide by zero."""
 
     name: str
     support: int  # test examples of it
@@ -36,7 +36,7 @@ class ClassQuality(Struct, frozen=True):
 
 
 class Confusion(Struct, frozen=True):
-    """Examples of one class that were taken for another."""
+    """Examples of one class that were predicted as another."""
 
     actual: str
     taken_for: str
@@ -45,7 +45,7 @@ class Confusion(Struct, frozen=True):
 
 
 class ConfidenceBin(Struct, frozen=True):
-    """The answers whose confidence lies between two bounds: how sure they were, and how often right."""
+    """The predictions whose confidence is between two bounds: how confident they were, and how often right."""
 
     low: float
     high: float
@@ -55,7 +55,7 @@ class ConfidenceBin(Struct, frozen=True):
 
 
 class ConfidenceCalibration(Struct, frozen=True):
-    """How far the softmax of the logits can be taken for a probability."""
+    """How far the softmax of the logits is a probability."""
 
     ece: float  # expected calibration error: the mean |confidence - accuracy| over the bins, by their counts
     confidence: float  # mean
@@ -64,7 +64,7 @@ class ConfidenceCalibration(Struct, frozen=True):
 
 
 class ClassificationDiagnosis(Struct, frozen=True):
-    """Of answers that are classes."""
+    """The diagnosis of predictions that are classes."""
 
     accuracy: ConfidenceInterval  # Wilson's
     classes: tuple[ClassQuality, ...]
@@ -75,7 +75,7 @@ class ClassificationDiagnosis(Struct, frozen=True):
 
 
 class RegressionDiagnosis(Struct, frozen=True):
-    """Of answers that are numbers, in their own unit. A residual is the answer minus the truth."""
+    """The diagnosis of predicted numbers, in their own unit. A residual is the prediction minus the truth."""
 
     bias: float  # mean residual
     deviation: float  # of the residuals
@@ -85,7 +85,7 @@ class RegressionDiagnosis(Struct, frozen=True):
 
 
 class Diagnosis(Struct, frozen=True):
-    """Of one variant on the test set; both empty where answers are neither one class nor one number."""
+    """The diagnosis of one variant on the test set; empty where it predicts neither one class nor one number."""
 
     classification: ClassificationDiagnosis | None = None
     regression: RegressionDiagnosis | None = None

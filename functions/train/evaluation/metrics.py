@@ -1,4 +1,4 @@
-"""How good answers are: a model's outputs against the truth, whoever computed them."""
+"""The scores of a model: its outputs against the targets, and a sample of what a language model generates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ TEMPERATURE = 0.8
 
 @dataclass(frozen=True)
 class Score:
-    """What is said of a model's answers: shares of right classes, or the distance to the right numbers."""
+    """The scores of a model's outputs: shares of right classes, or the distance to the right numbers."""
 
     loss: float  # mean cross-entropy in nats, of a text per token; of numbers, the mean squared error
     metrics: dict[str, float]  # by name; the first is what training shows as it goes
@@ -73,9 +73,9 @@ def score_regression(answers: Array, targets: Array) -> Score:
 
 
 def score_language_model(logits: Array, targets: Array, widths: Array) -> Score:
-    """Score (N, T, tokens) logits against the (N, T) tokens that follow, which stand for `widths` bytes each.
+    """Score (N, T, tokens) logits against the (N, T) tokens that follow, which have `widths` bytes each.
 
-    Bits per byte do not depend on the tokenizer: all the text costs, over its bytes. Perplexity is exp(loss).
+    Bits per byte do not depend on the tokenizer: the loss of the whole text, over its bytes. Perplexity is exp(loss).
     """
     losses = np.stack(
         [compute_negative_log_likelihood(window, right) for window, right in zip(logits, targets, strict=True)]

@@ -1,8 +1,8 @@
 """The model card of a version, `model-card.md`: what it is, how to call it, how good it is, and where it is not.
 
-Every sentence is put together from what the run measured; the same product gives the same card. The card cannot know
-the version's number, which is only given when everything else is written. M. Mitchell and others, Model Cards for
-Model Reporting, 2019.
+Every sentence is built from what the run measured; the same artifacts give the same card. The card does not have the
+version's number, which is assigned when everything else is written. M. Mitchell and others, Model Cards for Model
+Reporting, 2019.
 """
 
 import json

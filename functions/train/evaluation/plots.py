@@ -1,6 +1,6 @@
-"""What the served variant does on the test set, as pictures: confusions and reliability, or numbers against the truth.
+"""The results of the served variant on the test set as pictures: confusions and calibration, or predicted numbers.
 
-It draws what `report.json` says, and asks the graph again only for the single numbers that a report has no room for.
+The plots draw what is in `report.json`, and run the graph only for the single predictions, which are not in it.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""The report: what quantization cost and bought, measured on the same examples and in the same minute.
+"""The report: what quantization cost and gained, measured on the same examples and in the same minute.
 
-Metrics, size and latency of both variants, the rungs of the ladder that were tried, and the verdict on which variant is
-served. It knows files and arrays, not how they were made; it runs them as the handlers do.
+It has the metrics, size and latency of both variants, the candidates of the search, and the verdict on which variant is
+served. The graphs are run as the handlers run them.
 """
 
 import os
@@ -35,7 +35,7 @@ LATENCY_ROUNDS = 200  # single requests per variant
 
 
 class VariantMeasurement(Struct, frozen=True):
-    """What was measured of one variant."""
+    """The measurements of one variant."""
 
     loss: float  # mean cross-entropy in nats; for a regression, the mean squared error
     per_class: dict[str, float]  # recall, 0 to 1; empty for a regression
@@ -46,7 +46,7 @@ class VariantMeasurement(Struct, frozen=True):
 
 
 class BaselineScore(Struct, frozen=True):
-    """How well the baseline predicts a set."""
+    """The score of the baseline on one set."""
 
     loss: float  # nats per token
     bits_per_byte: float

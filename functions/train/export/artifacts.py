@@ -1,4 +1,4 @@
-"""Everything that a run made and measured, on its way into a version."""
+"""Everything that a run made and measured, to be published as a version."""
 
 from dataclasses import dataclass
 from pathlib import Path

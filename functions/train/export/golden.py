@@ -1,4 +1,4 @@
-"""Golden requests are recorded here, when the served variant is exported (pilotlight.runtime.golden)."""
+"""The golden requests of a version, recorded when the served variant is exported (pilotlight.runtime.golden)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ PROMPT_SHAPES = ((1, 1), (1, 4), (3, 2))  # batch and length for a language mode
 def record_test_requests(graph: Path, variant: Precision, test: Dataset) -> GoldenDocument:
     """Record the served graph's answers to one test example of each class, each alone, and to three of them at once.
 
-    Where answers are numbers, three examples stand for the classes; of a text, the beginnings of windows.
+    Where the targets are numbers, three examples take the place of the classes; in a text, the beginnings of windows.
     """
     session = open_session(str(graph))
     feeds = build_prompts(test.inputs) if test.text else build_test_requests(session, keep_complete_examples(test))

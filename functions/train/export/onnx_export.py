@@ -1,8 +1,8 @@
-"""From a trained module to an ONNX graph that says nothing about the machine it was made on.
+"""From a trained module to an ONNX graph without traces of the machine that exported it.
 
-Images go in as `image`, the columns of a table as `features`, the tokens of a text as `input_ids`; `logits` come out
-for classes, a `prediction` for a number. The first dimension is called `batch`, the second of tokens `length`, and both
-are free. Whether the graph computes what the module computes is for `parity`.
+The input is `image` for images, `features` for the columns of a table, and `input_ids` for the tokens of a text; the
+output is `logits` for classes, and `prediction` for a number. The first dimension is called `batch`, the second of
+tokens `length`, and both are dynamic. `parity` checks that the graph computes what the module computes.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ EXAMPLE_COUNT = 2  # torch.export takes a dimension of 0 or 1 in the example for
 def export_onnx(model: nn.Module, data: Dataset, options: ExportOptions, path: Path) -> int:
     """Write the module as a graph over raw inputs like these; return the graph's opset.
 
-    The opset is read back from the file, since the exporter may leave a graph at an older one than it was asked for.
+    The opset is read back from the file, since the exporter may leave a graph at an older one than the requested one.
     """
     example = torch.from_numpy(data.inputs[:EXAMPLE_COUNT])
     frozen = deepcopy(model).cpu().eval().requires_grad_(False)  # the exporter of an LSTM stumbles over gradients
@@ -96,7 +96,7 @@ def format_root_cause(error: BaseException) -> str:
 def silence_exporter(exporter_output: io.StringIO) -> Iterator[None]:
     """Capture what the exporter prints; drop its warnings, which are about its own internals, not about the model."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # that torchvision, which we do not use, is not installed; where a guard stands
+    logging.disable(logging.WARNING)  # that torchvision, which is not used, is not installed; where a guard is
     try:
         with contextlib.redirect_stdout(exporter_output), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch.export calls its own deprecated pytree functions

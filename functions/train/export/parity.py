@@ -1,7 +1,7 @@
-"""Whether an exported graph computes what the module computes: a gate, since exporters go wrong without a word.
+"""Whether an exported graph computes what the module computes: a gate, since exporters can be wrong silently.
 
-Compared as the handlers run it: by `pilotlight.runtime.session`, at a batch and a length of one, which the exporter
-never saw.
+The graph is run as the handlers run it: by `pilotlight.runtime.session`, also at a batch and a length of one, which the
+exporter never saw.
 """
 
 from itertools import product
@@ -26,8 +26,8 @@ def check_parity(model: nn.Module, graph: Path, inputs: Array, tolerance: float)
 
     The tolerance is a share of the largest |output|, or of 1 where that is less: a float32 price has no four decimals.
 
-    `inputs` are raw ones, from which the batches are filled by starting over when they are too few. The grid is of
-    batches and, where the inputs are tokens, of lengths.
+    `inputs` are raw ones; where they are too few for a batch, they are repeated. The grid is of batches and, where the
+    inputs are tokens, of lengths.
     """
     session, worst, lengths = open_session(str(graph)), 0.0, choose_lengths(inputs)
     for batch, length in product(BATCH_SIZES, lengths or [None]):

@@ -1,7 +1,7 @@
-"""The quantization ladder: ways to fewer bits from the cheapest to the most careful, tried until one is good enough.
+"""The search for a way to fewer bits, from the cheapest to the most careful, until a candidate is good enough.
 
-Each rung is judged on the validation set: the test set, on which the report then measures the one that held, has no
-say in which it is. It knows graphs as files, not how they were trained.
+Each candidate is evaluated on the validation set; the test set, on which the report measures the chosen one, has no
+influence on the choice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ FIRST_PLANS = {**FIRST_PLANS, "weight-only": FIRST_PLANS["dynamic"]}  # the 8-bi
 
 
 class QuantizationCandidate(Struct, frozen=True):
-    """A way to quantize that was tried, and what became of it."""
+    """A way to quantize that was tried, and its result."""
 
     plan: str
     points_lost: float  # of the metric, on the validation set, in its unit (`pilotlight.contracts.metric`)
@@ -48,7 +48,7 @@ def select_best_candidate(candidates: Sequence[QuantizationCandidate]) -> Quanti
 
 @dataclass(frozen=True)
 class QuantizationSearch:
-    """What the rungs have in common: the graph, its inputs for calibration, and how it is judged."""
+    """Tries quantization plans of one graph on the same calibration inputs, with the same evaluation."""
 
     graph: Path
     calibration: Array
@@ -71,7 +71,7 @@ class QuantizationSearch:
     def generate_plans(self) -> Iterator[tuple[QuantizationPlan, dict[str, float]]]:
         """Generate plans in order: 4 bits for weights alone; in 8, the scheme, per channel, then without worst layers.
 
-        Of these one, two, four ... more with each rung.
+        The number of excluded layers doubles: one, two, four ...
         """
         if self.options.scheme == "weight-only":
             yield QuantizationPlan("weight-only", block_size=self.options.block), {}
@@ -100,7 +100,7 @@ class QuantizationSearch:
 
     @property
     def budget(self) -> float:
-        """What may be lost, in the metric's unit."""
+        """The largest allowed loss, in the metric's unit."""
         return METRICS[self.validation.metric].default_budget if self.options.budget is None else self.options.budget
 
     def measure_metric(self, graph: Path) -> float:

@@ -1,7 +1,7 @@
-"""From an fp32 graph to one in 8-bit or 4-bit integers, by onnxruntime's quantizers, signed by signed.
+"""From an fp32 graph to one in 8-bit or 4-bit integers, by onnxruntime's quantizers, both sides signed.
 
-It sees the graph and the calibration inputs, never a validation or test example. How many of the quantizers to try,
-and which result is good enough, is for `quantization_search` to say.
+Only the graph and the calibration inputs are used, never a validation or test example. `quantization_search` chooses
+which plans to try, and which result is good enough.
 """
 
 import importlib
@@ -56,7 +56,7 @@ class QuantizationPlan:
 
     @property
     def precision(self) -> Precision:
-        """What its weights are kept in."""
+        """The precision of the weights."""
         return "int4" if self.scheme == "weight-only" else "int8"
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class QuantizationPlan:
 
 
 class CalibrationInputs(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
-    """Raw inputs in batches, in the form that the calibrator asks for."""
+    """Raw inputs in batches, in the form that the calibrator reads."""
 
     def __init__(self, name: str, inputs: Array, batch: int = 64) -> None:
         self.name = name
@@ -84,10 +84,10 @@ def quantize_static_int8(prepared: Path, inputs: Array, plan: QuantizationPlan, 
     """Quantize weights to 7 of 8 bits, and activations to 8 over the range seen on the inputs, as QDQ.
 
     7 bits (`reduce_range`), because a CPU without VNNI adds pairs of 8-by-8-bit products in 16 bits, which saturate:
-    the same graph then answers differently on another host, and Lambda does not say which CPU a function gets.
-    Digits on AVX2, fused integer kernels against the same graph unfused in fp32: at 8 bits up to 3.1 apart on a logit
-    and 2 of 450 classes, at 7 bits 0.03 and none.
-    Dense layers give their result in fp32, so that the largest logit is not cut off at the calibrated range.
+    the same graph then gives other answers on another host, and the CPU of a Lambda function is not known. Digits on
+    AVX2, fused integer kernels against the same graph unfused in fp32: at 8 bits up to 3.1 apart on a logit and 2 of
+    450 classes, at 7 bits 0.03 and none. Dense layers give their result in fp32, so that the largest logit is not cut
+    off at the calibrated range.
     """
     graph = onnx.load(prepared).graph
     raw = [node.name for node in graph.node if node.op_type in UNQUANTIZED_OPERATORS]
@@ -109,8 +109,8 @@ def quantize_static_int8(prepared: Path, inputs: Array, plan: QuantizationPlan, 
 def quantize_dynamic_int8(prepared: Path, inputs: Array, plan: QuantizationPlan, path: Path) -> None:
     """Quantize weights to 7 of 8 bits, as above, and activations to 8 over the range in each request.
 
-    A GRU, for which onnxruntime has no integer kernel, keeps its weights in 8 bits and computes in fp32.
-    The quantizer splits a Gemm into a MatMul of a name of its own and an Add, so the exclusion names both.
+    A GRU, for which onnxruntime has no integer kernel, keeps its weights in 8 bits and computes in fp32. The quantizer
+    splits a Gemm into a MatMul, which gets a name of its own, and an Add, so the exclusion names both.
     """
     quantize_dynamic(
         prepared,

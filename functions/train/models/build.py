@@ -1,7 +1,6 @@
-"""A model for a recipe and its data: one of the architectures, between the constants that scale its data.
+"""A model for a recipe and its data: one of the architectures, between layers that scale its data.
 
-The module takes raw values and, where it answers with a number, gives one in the data's own unit: the constants are
-part of it. It knows no loop and no file.
+The module takes raw values, and predicts a number in the data's own unit: the constants are a part of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +33,7 @@ ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Mo
 def build_model(options: ModelOptions, train: Dataset, recipe_folder: Path = Path()) -> nn.Module:
     """Build an untrained model for data like `train`; seed torch before, since the weights are drawn here.
 
-    A model of the user's own is looked for in `recipe_folder`, the recipe's.
+    A custom model is looked up in `recipe_folder`, the recipe's folder.
     """
     check_input_kind(options, train)
     if isinstance(options, CustomOptions):
@@ -46,7 +45,7 @@ def build_model(options: ModelOptions, train: Dataset, recipe_folder: Path = Pat
         )
     try:
         body = ARCHITECTURES[options.architecture](options, get_network_input_shape(train), train.output_size)
-    except RuntimeError as exc:  # torch's own for memory on a CPU, which no other class tells apart
+    except RuntimeError as exc:  # torch's own for memory on a CPU, which has no class of its own
         if "allocate" not in str(exc):
             raise
         said = f"model.architecture is {options.architecture!r}, of more weights than this machine has memory for"
@@ -81,7 +80,7 @@ def name_network_inputs(train: Dataset) -> tuple[str, ...]:
 def build_input_layers(train: Dataset) -> list[nn.Module]:
     """Build the layers between raw values and the network: fill gaps, encode categories, scale everything.
 
-    Tokens are names: nothing is done to them.
+    Tokens are names, and stay as they are.
     """
     if train.text:
         return []
@@ -126,7 +125,7 @@ class Standardise(nn.Module):
 
 
 class Rescale(nn.Module):
-    """x * deviation + mean: from a number as it was learned to one in its own unit."""
+    """x * deviation + mean: from a scaled prediction to one in the target's own unit."""
 
     mean: torch.Tensor  # (1,)
     deviation: torch.Tensor  # (1,)

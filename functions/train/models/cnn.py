@@ -12,7 +12,7 @@ from pilotlight.recipes.schema import CnnOptions
 def build_cnn_layers(options: CnnOptions, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
     """Build a small VGG (Simonyan and Zisserman, 2015) with batch normalisation (Ioffe and Szegedy, 2015).
 
-    Images are halved after every block but the first, as long as two pixels are left to pool.
+    Images are halved after every block but the first, while two pixels are left to pool.
     """
     channels, height, width = shapes.parse_image_shape("cnn", input_shape)
     side, body = min(height, width), list[nn.Module]()

@@ -1,13 +1,14 @@
-"""A model of the user's own: a function that the recipe names as `module:factory`, and that gives a torch.nn.Module.
+"""A custom model: a function that the recipe names as `module:factory`, and that returns a torch.nn.Module.
 
     def factory(input_shape: tuple[int, ...], outputs: int, **arguments) -> torch.nn.Module
 
-`input_shape` is that of one example without the batch, as it enters the network: standardised, gaps filled, categories
-spread. The module gives (N, outputs). The file `module.py` lies beside the recipe, whose folder is on sys.path while it
-is imported and no longer, or the module is installed.
+`input_shape` is that of one example without the batch, as it enters the network: standardised, with gaps filled and
+categories one-hot encoded. The module returns (N, outputs). The file `module.py` is beside the recipe, whose folder is
+on sys.path only during the import, or the module is installed.
 
-This runs the user's code, by design and with the user's rights: whoever may name a recipe may run code. It is never
-taken from a store: what a version or a run keeps of it, `factory.py`, is there to be read, and nothing here reads it.
+This runs the user's code, by design and with the user's rights: a caller who can name a recipe can run code. The code
+is never taken from a store: the copy in a version or a run, `factory.py`, is there for people, and nothing here reads
+it.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ FACTORY_FILE = "factory.py"  # file name of its source, in a run's folder and in
 
 @dataclass(frozen=True, eq=False)
 class ModelFactory:
-    """The user's function, found."""
+    """The user's function, with its options and source."""
 
     options: CustomOptions
     function: Callable[..., object]

@@ -1,4 +1,4 @@
-"""The decoder: a language model of Llama's shape (Touvron et al., 2023) that guesses each token from those before it.
+"""The decoder: a language model of Llama's shape (Touvron et al., 2023) that predicts each token from those before it.
 
 RMSNorm before each step (Zhang and Sennrich, 2019), rotary positions (Su et al., 2021), SwiGLU (Shazeer, 2020) and
 grouped-query attention (Ainslie et al., 2023); no biases. Nothing in it waits for a GPU.

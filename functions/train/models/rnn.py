@@ -1,7 +1,7 @@
 """The recurrent network: an LSTM (Hochreiter and Schmidhuber, 1997) or GRU (Cho et al., 2014) over an image's rows.
 
-Built-in layers alone, since those are what the exporter turns into one LSTM or GRU node; a loop of one's own is
-unrolled to the length of the example, or frozen at it (reference/training.md, 3.2).
+Built-in layers alone, since the exporter turns only those into one LSTM or GRU node; a loop in Python is unrolled to
+the length of the example, or fixed to it.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class ImageRows(nn.Module):
 
 
 class RecurrentEncoder(nn.Module):
-    """What the last layer knows after the last step, in both directions where there are two."""
+    """The output of the last layer after the last step, in both directions where there are two."""
 
     def __init__(self, options: RnnOptions, features: int) -> None:
         super().__init__()

@@ -8,8 +8,8 @@ from functions.train.models import shape as shapes
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.schema import TransformerOptions
 
-# Of the positions as drawn. The paper's code has 0.02; on digits' 1,078 images that is too little to be told from the
-# patches: validation loss 0.09 to 0.14, and 0.06 at 0.3 (infra/decisions/0012).
+# Of the positions as drawn. The paper's code has 0.02; on digits' 1,078 images that is too little beside the patches:
+# validation loss 0.09 to 0.14, and 0.06 at 0.3 (infra/decisions/0012).
 POSITION_INIT_STD = 0.3
 
 
@@ -44,7 +44,7 @@ class PatchSplitter(nn.Module):
 
 
 class PositionEmbedding(nn.Module):
-    """Adds to each patch what was learned of its place; before the first comes a token of its own for `cls` pooling."""
+    """Adds to each patch what was learned of its position; for `cls` pooling, a token of its own precedes the first."""
 
     def __init__(self, options: TransformerOptions, patches: int) -> None:
         super().__init__()

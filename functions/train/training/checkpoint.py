@@ -1,11 +1,11 @@
-"""What a killed run goes on from: `runs/<run>/checkpoints/step-<n>/`.
+"""What a killed run resumes from: `runs/<run>/checkpoints/step-<n>/`.
 
 tensors.safetensors   weights, optimiser, averages, best weights so far, random numbers
-state.json            where in which epoch, and what the epochs before it gave
+state.json            the position, and the figures of the epochs before it
 manifest.json         the commit: written last and create-only, with the size and sha256 of the other two
 
-A folder without a manifest, or with other bytes than its manifest says, is none. Nothing here is ever unpickled: what a
-bucket hands out must not run. It knows files and hashes, not what a training does with them.
+A folder without a manifest, or with other hashes than in its manifest, is not a checkpoint. Nothing here is unpickled:
+what is in a bucket must not run.
 """
 
 from collections.abc import Callable

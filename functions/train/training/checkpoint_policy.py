@@ -1,8 +1,7 @@
-"""When to save: every so often, and before the process has to go.
+"""When to save a checkpoint: at intervals, and before the process has to stop.
 
-It is asked at each step boundary of a training. Processes that train together save and go together, when any of them
-has to; the lead's clock says when to save, and the lead alone writes. It knows checkpoints and clocks, not what is in a
-snapshot.
+The policy is called at each step boundary of a training. Processes that train together save and stop together, when any
+of them has to; the main process's clock determines when to save, and only the main process writes.
 """
 
 import time
@@ -20,7 +19,7 @@ from pilotlight.recipes.schema import CheckpointOptions
 
 
 class Vote(IntEnum):
-    """What a process wants at a boundary; the greatest one is what all of them do."""
+    """What a process requests at a boundary; the greatest request is what all of them do."""
 
     CONTINUE = 0
     SAVE = 1
@@ -28,7 +27,7 @@ class Vote(IntEnum):
 
 
 class CheckpointPolicy:
-    """Keeps a training's checkpoints as a recipe says."""
+    """Saves a training's checkpoints at the intervals of the recipe."""
 
     def __init__(
         self,
@@ -63,7 +62,7 @@ class CheckpointPolicy:
             self.save(trainer)
         if vote == Vote.STOP:
             reason = self._interruption.reason or "Stopped with another process"
-            self._process_group.max_over_ranks(vote)  # only after the lead has saved; until then, no process leaves
+            self._process_group.max_over_ranks(vote)  # after the main process has saved: no process leaves before
             raise PausedError(
                 f"{reason} and saved after step {trainer.step_count}; start the same run again, and it goes on."
             )

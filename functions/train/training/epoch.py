@@ -1,7 +1,4 @@
-"""The epochs of a training: what is told of each, which one is the best, and when none has been better for too long.
-
-It knows figures and weights, not how either came about.
-"""
+"""The epochs of a training: the figures of each, which one is the best, and when to stop early."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +14,7 @@ from pilotlight.recipes.schema import StoppingOptions
 class Epoch:
     """One pass over the training set. The training figures are means over the pass, taken with dropout on.
 
-    Accuracy is the share of right classes; for a number it is what `metric` says, R2.
+    Accuracy is the share of right classes; for a number it is the metric R2.
     """
 
     number: int  # from 1
@@ -27,7 +24,7 @@ class Epoch:
     validation_accuracy: float
     learning_rate: float  # of the last step
     seconds: float
-    metric: str = "accuracy"  # the name of what stands under accuracy
+    metric: str = "accuracy"  # the name of what the accuracies are
     gradient_norm: float = 0.0  # before clipping, the mean over the steps
     examples_per_s: float = 0.0  # of the pass alone, without the evaluation
     tokens_per_s: float = 0.0  # likewise, of a text, whose examples are windows of tokens
@@ -43,7 +40,7 @@ class TrainingHistory:
 
 
 class EarlyStopping:
-    """Remembers the weights of the best epoch so far, and says when none has been better for too long."""
+    """Keeps the weights of the best epoch so far, and decides when none has been better for too long."""
 
     def __init__(self, options: StoppingOptions) -> None:
         self.options = options

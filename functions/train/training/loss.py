@@ -1,7 +1,7 @@
-"""The losses by the recipe's words: what a gradient step makes smaller, as a mean over a batch.
+"""The losses by their names in a recipe: what a gradient step reduces, as a mean over a batch.
 
-Each also says by what its mean divides, so that the parts of a batch add up to the whole, and how many of a batch's
-answers hit. What early stopping looks at is the plain loss of `evaluate`, without smoothing and weights.
+Each also computes what its mean divides by, so that the parts of a batch add up to the whole, and how many of a batch's
+predictions are right. Early stopping uses the plain loss of `evaluate_outputs`, without smoothing and weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from pilotlight.recipes.schema import CrossEntropyOptions, LossOptions, MseOptio
 
 
 class LossFunction(Protocol):
-    """A loss over outputs (N, ...) and the truth (N, ...), an answer each; all results stay on their device."""
+    """A loss over outputs (N, ...) and targets (N, ...), one for each; all results stay on their device."""
 
     def compute_mean(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Compute the loss of a batch."""
@@ -89,7 +89,7 @@ def build_squared_error(options: MseOptions, train: Dataset, device: torch.devic
     return SquaredError()
 
 
-# Each takes the options of its own word: the recipe has told them apart by it.
+# Each takes the options of its own name, by which the recipe discriminates them.
 LOSSES: Mapping[str, Callable[[Any, Dataset, torch.device], LossFunction]] = {
     "cross_entropy": build_cross_entropy,
     "mse": build_squared_error,

@@ -1,10 +1,10 @@
-"""The optimisers by the recipe's words, each with its formula: w a weight, g its gradient, r the learning rate.
+"""The optimisers by their names in a recipe, each with its formula: w a weight, g its gradient, r the learning rate.
 
-Weight decay d shrinks matrices and kernels, not biases and gains, for those have nothing to overfit with. In `adamw` it
-is decoupled: w -= r d w, beside the step (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019). In all
-others it is coupled, the gradient of a penalty d/2 |w|^2: g + d w takes the place of g. Where the step does not divide
-by the gradient's own size (`gd`, `sgd`, `momentum`) that is L2 regularisation; where it does, weights with large
-gradients are decayed less, so choose `adamw` when decay is what you want. It knows no schedule and no loop.
+Weight decay d shrinks matrices and kernels, not biases and gains, which cannot overfit. In `adamw` it is decoupled: w
+-= r d w, beside the step (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019). In all others it is
+coupled, the gradient of a penalty d/2 |w|^2: g + d w takes the place of g. Where the step does not divide by the
+gradient's own size (`gd`, `sgd`, `momentum`) that is L2 regularisation; where it does, weights with large gradients are
+decayed less, so choose `adamw` when decay is what you want.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -40,7 +40,7 @@ class Momentum(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": learning_rate, "beta": beta, "weight_decay": 0.0})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # torch's may call a closure; nobody does
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # torch's may call a closure; here none is passed
         """Take one step for every parameter that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
@@ -104,7 +104,7 @@ def build_adamw(options: AdamwOptions, parameters: ParameterGroups) -> torch.opt
     )
 
 
-# Each takes the options of its own word: the recipe has told them apart by it.
+# Each takes the options of its own name, by which the recipe discriminates them.
 OPTIMISERS: Mapping[str, Callable[[Any, ParameterGroups], torch.optim.Optimizer]] = {
     "gd": build_sgd,
     "sgd": build_sgd,

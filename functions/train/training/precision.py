@@ -1,4 +1,4 @@
-"""In which numbers a training step computes: weights, sums and the optimiser are always fp32.
+"""The precision of a training step: weights, sums and the optimiser are always fp32.
 
 With bf16, matrix products and convolutions inside the forward pass take operands of 8 significant bits (torch's
 autocast), and so do their gradients. bf16 has fp32's range, so that no loss scaling is needed. Evaluation and export

@@ -1,7 +1,7 @@
-"""The learning rate's course, as pure functions of the step: nothing to save, nothing to resume.
+"""The learning rate's schedules, as pure functions of the step: nothing to save, nothing to resume.
 
 Each begins with the same linear warm-up: with w = round(warmup * steps), the factor is (step + 1) / w while step < w.
-What follows is told by s, the steps since the warm-up, and by t, which goes from 0 at step w to 1 at the last.
+After it, s counts the steps since the warm-up, and t grows from 0 at step w to 1 at the last.
 """
 
 import math
@@ -35,7 +35,7 @@ def decay_by_cosine(options: CosineOptions, steps_since_warmup: int, total_steps
     )
 
 
-# Each takes the options of its own word: the recipe has told them apart by it.
+# Each takes the options of its own name, by which the recipe discriminates them.
 SCHEDULES: Mapping[str, Callable[[Any, int, int], float]] = {
     "constant": hold_constant,
     "step": decay_in_steps,

@@ -1,8 +1,7 @@
 """One gradient step: forward, backward, clip, move, average. Nothing in it waits for a GPU.
 
-Where several processes train together, each takes the same step on its share of the batch, and what the step says of
-itself is of the whole batch. It knows a model and how the recipe moves its weights, not which batch comes next or when
-to stop.
+Where several processes train together, each takes the same step on its share of the batch, and the results are those of
+the whole batch.
 """
 
 import copy
@@ -25,7 +24,7 @@ from pilotlight.recipes.schema import Recipe
 
 @dataclass(frozen=True, eq=False)
 class StepResult:
-    """What a step says of itself, as scalars on the model's device: reading one would wait for it."""
+    """The results of a step, as scalars on the model's device: reading one waits for it."""
 
     loss: torch.Tensor
     hits: torch.Tensor  # what adds up to the metric: see `loss.Loss.hits`
@@ -57,7 +56,7 @@ class ExponentialMovingAverage:
 
 
 class TrainStep:
-    """Moves a model's weights as a recipe says: the model's own where this process is alone, a copy's otherwise."""
+    """Moves a model's weights by a recipe: the model's own in a single process, a copy's otherwise."""
 
     def __init__(
         self, model: nn.Module, train: Dataset, recipe: Recipe, process_group: ProcessGroup = SINGLE_PROCESS
@@ -109,7 +108,7 @@ class TrainStep:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add up the gradients of the batch's parts, each by its share of the mean, so that they are the batch's.
 
-        The processes' gradients are averaged, and so each counts as many times as there are processes.
+        The processes' gradients are averaged, so each is multiplied by the number of processes.
         """
         processes = self._process_group.size
         count = count_accumulation_parts(self._recipe.accumulation, examples, processes)

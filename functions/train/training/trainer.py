@@ -1,8 +1,7 @@
-"""The loop: passes over batches, and gradient steps.
+"""The training loop: passes over batches, and gradient steps.
 
-It knows a model, arrays and a recipe; it writes nothing, but hands each epoch to whoever watches, and at each step
-boundary itself to whoever keeps. On a CPU, the same recipe gives the same weights bit for bit, also when the training
-was taken apart into snapshots and put together again.
+It writes nothing: callbacks receive each epoch, and the trainer itself at each step boundary. On a CPU, the same recipe
+gives the same weights bit for bit, also when the training was saved and restored in between.
 """
 
 import gc
@@ -42,7 +41,7 @@ MAX_TARGETS_AT_ONCE = 1024  # answers that are computed at once
 
 @dataclass
 class EpochTotals:
-    """The running epoch so far. The sums stay on the model's device: reading one would wait for it at every step."""
+    """The totals of the running epoch. They stay on the model's device: reading one would wait for it at every step."""
 
     device: torch.device
     batch_count: int = 0
@@ -84,7 +83,7 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Whether no epoch is left, or none is worth it."""
+        """Whether no epoch is left, or training stops early."""
         return bool(self.epochs) and (
             len(self.epochs) >= self._recipe.epochs or self.early_stopping.should_stop(self.epochs[-1])
         )
@@ -230,7 +229,7 @@ class Trainer:
 
 
 class Checkpointer(Protocol):
-    """Who keeps a training's snapshots: see `checkpoint_policy`."""
+    """Loads and saves a training's states: see `checkpoint_policy`."""
 
     def load_newest(self) -> TrainerState | None:
         """Load the state to resume from; None to start at the beginning."""
@@ -243,7 +242,7 @@ class Checkpointer(Protocol):
 
 
 class NoCheckpointer:
-    """Keeps nothing."""
+    """Saves nothing."""
 
     def load_newest(self) -> None:
         """Return None: there is nothing to resume from."""
@@ -290,7 +289,7 @@ def compute_learning_rates(recipe: Recipe, examples: int, epoch: int) -> Sequenc
 def predict_outputs(model: nn.Module, inputs: Array, batch_size: int | None = None) -> Array:
     """Predict outputs, (N, classes) or (N, T, tokens), for raw inputs like those of a `Dataset`, in evaluation mode.
 
-    Unless a batch size is given, so many at once as have 1,024 answers, or tokens one window.
+    Unless a batch size is given, a batch has 1,024 targets, or one window of tokens.
     """
     model.eval()
     device, targets_per_example = get_model_device(model), inputs.shape[1] if inputs.dtype == np.int64 else 1

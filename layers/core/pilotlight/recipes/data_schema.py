@@ -1,12 +1,12 @@
-"""Which examples a run learns from, and how they are shared out: a data set that comes along, or the user's own.
+"""The options of the data: a built-in data set or the user's own, its split, and the augmentation of images.
 
-`data: {name: digits, ...}` is one of those that come along. `data: {path: ..., ...}` is the user's own:
+`data: {name: digits, ...}` is a built-in one. `data: {path: ..., ...}` is the user's own:
 
     path         a file, a folder, a pattern with * (one level) or ** (any), or a list of files. It begins at the folder
                  of the recipe file; or with / or file:///, with s3://bucket/, or with store:, the run's own store.
                  Behind an s3:// path, ?endpoint=http://host:9000 names another server that speaks S3
-    format       csv, parquet, npz or images, where the ending does not say it
-    target       the column, or the NPZ's array, that is to be answered; of images it is the sub-folder
+    format       csv, parquet, npz or images, where the extension does not determine it
+    target       the column, or the NPZ's array, to predict; of images it is the sub-folder
     features     the columns to learn from, or the NPZ's array; all others unless given
     drop         columns to leave out
     delimiter    of a CSV, whose first line names the columns
@@ -19,10 +19,10 @@
     image        size, one number or [height, width], and mode, grey or rgb; as the files are, unless given
     streaming    read shards of Parquet, CSV or NPZ anew in each pass, because they do not fit in memory
     buffer       of a stream: how many examples are shuffled among each other
-    held         of a stream: how many examples of validation and of test may lie in memory, each
+    held         of a stream: how many examples of validation and of test may be in memory, each
 
-A column of text comes into the graph as the index of its category, and is spread over one column for each in there; the
-manifest lists the categories. What cleaning leaves out is counted and told, never silent.
+A column of text enters the graph as the index of its category, and is one-hot encoded there; the manifest lists the
+categories. What cleaning leaves out is counted and reported.
 """
 
 from pathlib import PurePosixPath
@@ -154,12 +154,12 @@ class UserDataOptions(Options):
 
     @property
     def name(self) -> str:
-        """The data set in a word: the last part of where it lies."""
+        """The name of the data set: the last part of its path."""
         return PurePosixPath(self.paths[0].partition("?endpoint=")[0]).name or self.paths[0]
 
     @property
     def file_format(self) -> FileFormat:
-        """The format, by its word or by the ending; a path without one is a folder of images."""
+        """The format that is named, or else that of the extension; a path without one is a folder of images."""
         return self.format or infer_file_format(self.path)
 
     @field_validator("format")

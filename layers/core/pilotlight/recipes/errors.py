@@ -1,7 +1,7 @@
 """What is wrong with a recipe, in one sentence: where, the value, and what is allowed there.
 
-It knows how pydantic complains, and no word of a recipe. In a union of parts that a word tells apart, that word is the
-first field of each.
+It formats pydantic's errors for any schema. In a union of parts that a word discriminates, that word is the first field
+of each.
 """
 
 import json
@@ -10,13 +10,13 @@ from typing import Any, cast, get_args
 
 from pydantic import BaseModel, Tag, ValidationError
 
-MAX_VALUE_LENGTH = 100  # letters of a value that are shown
+MAX_VALUE_LENGTH = 100  # characters of a value in a message
 
 
 def format_validation_error(error: ValidationError, root: type[BaseModel]) -> str:
     """Format the first of pydantic's errors as: key path, value, what is allowed; the others as a count.
 
-    A key that there is none of comes before one that is missing: it may be that one, spelt wrongly.
+    An unknown key precedes a missing one: it may be that one, misspelt.
     """
     problems = error.errors(include_url=False)
     if problems[0]["type"] == "missing":

@@ -1,7 +1,7 @@
-"""What a recipe may name that did not come with its own folder: one that was sent over HTTP, or lies in a store.
+"""What a recipe may name when it did not come from its own folder: one that was sent over HTTP, or is in a store.
 
-Whoever may send a recipe trains with the trainer's rights, but has no shell there: it names data in stores, brings no
-code, and has the trainer neither read its machine's files nor call other hosts.
+A caller who sends a recipe trains with the trainer's rights, but has no shell there: the recipe names data in stores,
+contains no code, and makes the trainer neither read its machine's files nor call other hosts.
 """
 
 from pilotlight.errors import InvalidInputError

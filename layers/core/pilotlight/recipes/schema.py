@@ -1,9 +1,8 @@
 """The recipe: the one file that describes a training run, checked before anything heavy is imported.
 
 The options of the data are in `data_schema`; all others, `Recipe` itself and the reading of files are here. The schema
-has the words of a recipe and their limits, not what they do: in the training job the packages of the same names map
-each word to a function. Where a part comes in several kinds, its field is a union that a word discriminates, and that
-word is the first field of each kind.
+has the names and limits of options, not what they do: the training job maps each name to a function. Where a part comes
+in several kinds, its field is a union that a word discriminates, and that word is the first field of each kind.
 """
 
 import json
@@ -35,7 +34,7 @@ from pilotlight.recipes.data_schema import (
 )
 from pilotlight.recipes.errors import format_validation_error
 
-BUILTIN_FOLDER = Path(__file__).with_name("builtin")  # the recipes of record, known by their bare names
+BUILTIN_FOLDER = Path(__file__).with_name("builtin")  # the built-in recipes, by their bare names
 
 
 class CnnOptions(Options):
@@ -305,7 +304,7 @@ class CaptureOptions(Options):
 
     @property
     def policy(self) -> CapturePolicy:
-        """The same for the manifest."""
+        """The capture policy for the manifest."""
         return msgspec.convert(self.model_dump(), CapturePolicy)
 
 
@@ -389,7 +388,7 @@ RecipeYamlLoader.add_implicit_resolver(
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe from a YAML file, or a built-in one by its bare name, and apply `key.path=value` to it.
 
-    `InvalidInputError` says in one sentence what is wrong, where, and what is allowed.
+    `InvalidInputError` has one sentence: what is wrong, where, and what is allowed.
     """
     return build_recipe(parse_yaml(read_recipe_text(find_recipe_file(path)), path), overrides, path)
 
