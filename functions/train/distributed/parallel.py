@@ -73,7 +73,7 @@ def wrap_model(model: nn.Module, strategy: Strategy, process_group: ProcessGroup
     return DistributedDataParallel(
         model,
         device_ids=[device.index] if device.index is not None else None,
-        forward_sync_buffers=False,  # all have the same: see `normalisation`
+        forward_sync_buffers=False,  # all have the same: see `sync_batch_norm`
         gradient_as_bucket_view=True,
     )
 

@@ -28,7 +28,7 @@ class Epoch:
     gradient_norm: float = 0.0  # before clipping, the mean over the steps
     examples_per_s: float = 0.0  # of the pass alone, without the evaluation
     tokens_per_s: float = 0.0  # likewise, of a text, whose examples are windows of tokens
-    mfu: float | None = None  # see `flops`; on a GPU of its table
+    mfu: float | None = None  # see `mfu`; on a GPU of its table
 
 
 @dataclass(frozen=True)

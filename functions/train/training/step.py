@@ -27,7 +27,7 @@ class StepResult:
     """The results of a step, as scalars on the model's device: reading one waits for it."""
 
     loss: torch.Tensor
-    hits: torch.Tensor  # what adds up to the metric: see `loss.Loss.hits`
+    hits: torch.Tensor  # what adds up to the metric: see `LossFunction.count_hits`
     gradient_norm: torch.Tensor  # of the gradient, before it was clipped
 
 
