@@ -150,11 +150,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "rows": [asdict(row) for row in measurements],
         "bf16_fp32_apart": apart,
     }
-    options.out.write_text(json.dumps(document, indent=1), "utf-8")
-    picture = options.out.with_suffix(".png")
-    draw_losses(measurements, picture)
-    console.print(f"Saved in {options.out} and {picture}.")
+    save_result(document, measurements, options.out, console)
     return 0
+
+
+def save_result(
+    document: dict[str, Any], measurements: Sequence[StepMeasurement], path: Path, console: Console
+) -> None:
+    """Save the numbers as JSON, and the losses as a picture beside it."""
+    path.write_text(json.dumps(document, indent=1), "utf-8")
+    picture = path.with_suffix(".png")
+    draw_losses(measurements, picture)
+    console.print(f"Saved in {path} and {picture}.")
 
 
 def build_parser() -> argparse.ArgumentParser:
