@@ -24,8 +24,8 @@ from dataclasses import asdict
 
 import msgspec
 
-from functions.train.data.dataset import Splits
 from functions.train.data.folds import FoldScores
+from functions.train.data.split import Splits
 from functions.train.errors import PausedError
 from functions.train.models.custom import FACTORY_FILE
 from functions.train.training.checkpoint import CheckpointStore

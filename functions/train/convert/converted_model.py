@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from functions.train.errors import ParityError
 from pilotlight.contracts.manifest import ExportParity, Task
 from pilotlight.contracts.processing import Postprocessing, Preprocessing

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from functions.train.convert.converted_model import ConvertedModel, measure_parity
 from functions.train.convert.hf_encoder import ACTIVATIONS, EncoderConfig, TransformerEncoder
 from functions.train.convert.pt2_program import build_feed, write_onnx
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.golden_recorder import Feeds

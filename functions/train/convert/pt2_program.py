@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from functions.train.convert.converted_model import ConvertedModel, measure_parity
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from functions.train.errors import ExportError
 from functions.train.export.onnx_export import format_root_cause, silence_exporter, strip_metadata
 from pilotlight.errors import InvalidInputError

@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from pilotlight.errors import InvalidInputError
 
 

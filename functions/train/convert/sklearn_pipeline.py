@@ -14,7 +14,7 @@ from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
 from functions.train.convert.converted_model import ConvertedModel, measure_parity
 from functions.train.convert.sklearn_columns import EstimatorColumns, detect_columns
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from functions.train.errors import ParityError
 from functions.train.export.onnx_export import strip_metadata
 from pilotlight.contracts.processing import (

@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from functions.train.convert import quantize_data
 from functions.train.convert.examples import ExampleSet
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 from functions.train.evaluation.metrics import Score, score_outputs
 from functions.train.evaluation.quantization_report import compare_variants
 from functions.train.export.quantization_search import QuantizationSearch
@@ -24,7 +25,7 @@ from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import EvaluationSet, Precision
 from pilotlight.contracts.metric import METRICS
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.graph import QuantizationOptions
+from pilotlight.recipes.schema import QuantizationOptions
 from pilotlight.runtime.golden_recorder import Feeds
 from pilotlight.runtime.session import Session, open_session
 

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import pytest
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from functions.train.evaluation.metrics import score_outputs
 from functions.train.export import golden
-from functions.train.export.graph import run_graph
+from functions.train.export.quantize import run_graph
 from functions.train.pipeline import RunOutcome, run_recipe
 from pilotlight.contracts.processing import TablePreprocessing
 from pilotlight.recipes.schema import BUILTIN_FOLDER, load_recipe

@@ -1,12 +1,12 @@
-"""Which examples a run learns from, and how they are shared out: a data set that comes along, or the user's own.
+"""The options of the data: a built-in data set or the user's own, its split, and the augmentation of images.
 
-`data: {name: digits, ...}` is one of those that come along. `data: {path: ..., ...}` is the user's own:
+`data: {name: digits, ...}` is a built-in one. `data: {path: ..., ...}` is the user's own:
 
     path         a file, a folder, a pattern with * (one level) or ** (any), or a list of files. It begins at the folder
                  of the recipe file; or with / or file:///, with s3://bucket/, or with store:, the run's own store.
                  Behind an s3:// path, ?endpoint=http://host:9000 names another server that speaks S3
-    format       csv, parquet, npz or images, where the ending does not say it
-    target       the column, or the NPZ's array, that is to be answered; of images it is the sub-folder
+    format       csv, parquet, npz or images, where the extension does not determine it
+    target       the column, or the NPZ's array, to predict; of images it is the sub-folder
     features     the columns to learn from, or the NPZ's array; all others unless given
     drop         columns to leave out
     delimiter    of a CSV, whose first line names the columns
@@ -19,19 +19,37 @@
     image        size, one number or [height, width], and mode, grey or rgb; as the files are, unless given
     streaming    read shards of Parquet, CSV or NPZ anew in each pass, because they do not fit in memory
     buffer       of a stream: how many examples are shuffled among each other
-    held         of a stream: how many examples of validation and of test may lie in memory, each
+    held         of a stream: how many examples of validation and of test may be in memory, each
 
-A column of text comes into the graph as the index of its category, and is spread over one column for each in there; the
-manifest lists the categories. What cleaning leaves out is counted and told, never silent.
+A column of text enters the graph as the index of its category, and is one-hot encoded there; the manifest lists the
+categories. What cleaning leaves out is counted and reported.
 """
 
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from pilotlight.recipes.options.part import Count, Options, Proportion, Seed, get_union_tag
-from pilotlight.recipes.options.text import TextOptions
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Proportion = Annotated[float, Field(gt=0, lt=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Layers = Annotated[int, Field(ge=1, le=32)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Options(BaseModel):
+    """A part of a recipe: frozen, every key known, `yes` is no number and `.inf` no learning rate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def get_union_tag(value: object) -> str:
+    """Tag a union of a word and something else by what is meant, so that an error names that part alone."""
+    return "word" if isinstance(value, str) else "value"
+
 
 FileFormat = Literal["csv", "parquet", "npz", "images"]
 Paths = Annotated[
@@ -60,6 +78,28 @@ class SplitFractions(Options):
         if abs(total - 1) > 1e-6:
             raise ValueError(f"train, validation and test must sum to 1, not to {total:.6g}")
         return self
+
+
+class TextOptions(Options):
+    """The tokenizer's size, and the windows that are learned from.
+
+    The 256 bytes are tokens by themselves, and so is the end of a document: a vocabulary is larger than these.
+    """
+
+    vocabulary: Annotated[int, Field(gt=257, le=2**17)]  # tokens, at most
+    window: Annotated[int, Field(ge=2)]  # tokens
+    stride: Count | None = None  # tokens from one training window to the next; null: a window's length
+
+    @model_validator(mode="after")
+    def _check_stride(self) -> Self:
+        if self.effective_stride > self.window:
+            raise ValueError(f"stride must be at most the window's {self.window} tokens, else some are never learned")
+        return self
+
+    @property
+    def effective_stride(self) -> int:
+        """Tokens from one training window to the next."""
+        return self.stride or self.window
 
 
 class BuiltinDataOptions(Options):
@@ -114,12 +154,12 @@ class UserDataOptions(Options):
 
     @property
     def name(self) -> str:
-        """The data set in a word: the last part of where it lies."""
+        """The name of the data set: the last part of its path."""
         return PurePosixPath(self.paths[0].partition("?endpoint=")[0]).name or self.paths[0]
 
     @property
     def file_format(self) -> FileFormat:
-        """The format, by its word or by the ending; a path without one is a folder of images."""
+        """The format that is named, or else that of the extension; a path without one is a folder of images."""
         return self.format or infer_file_format(self.path)
 
     @field_validator("format")
@@ -165,16 +205,36 @@ class UserDataOptions(Options):
 
 
 def list_paths(path: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Every path that is named."""
+    """List every path that is named."""
     return (path,) if isinstance(path, str) else path
 
 
 def get_file_endings(path: str | tuple[str, ...]) -> set[str]:
-    """The endings of the files that are named, in small letters."""
+    """Return the extensions of the named files, in lower case."""
     return {PurePosixPath(each.partition("?endpoint=")[0]).suffix.lower() for each in list_paths(path)}
 
 
 def infer_file_format(path: str | tuple[str, ...]) -> FileFormat:
-    """The format that the ending says; a path without one is a folder of images."""
+    """Infer the format from the extension; a path without one is a folder of images."""
     found = get_file_endings(path)
     return FORMAT_BY_ENDING.get(found.pop() if len(found) == 1 else "", "images")
+
+
+def get_keys(part: object) -> tuple[str, ...]:
+    """Return the keys of a part of a recipe, if it has any."""
+    return tuple(part) if isinstance(part, dict) else ()
+
+
+Data = Annotated[
+    Annotated[BuiltinDataOptions, Tag("known")] | Annotated[UserDataOptions, Tag("own")],
+    Discriminator(lambda data: "own" if isinstance(data, UserDataOptions) or "path" in get_keys(data) else "known"),
+]
+
+
+class AugmentationOptions(Options):
+    """Drawn anew for each image in each pass, evenly up to a bound; validation and test stay as they are."""
+
+    shift: Annotated[int, Field(ge=0)] = 0  # largest shift in pixels, in each direction; zeros fill the gap
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0  # largest rotation in degrees, in either direction
+    flip: bool = False  # mirror every second image, left to right
+    noise: NotNegative = 0.0  # the standard deviation of what is added to each value, in the data's own unit
