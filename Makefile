@@ -13,7 +13,10 @@ PIP := -m pip install --quiet --disable-pip-version-check --constraint infra/con
 LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layers/core/pilotlight/local/requirements.txt \
   functions/authorize/requirements.txt functions/batch_worker/requirements.txt
 
-.PHONY: demo serve test lint bench soak audit test-runtime package test-sam
+# CloudFormation's templates; infra/api.yaml is what one of them includes.
+TEMPLATES := template.yaml $(filter-out infra/api.yaml,$(wildcard infra/*.yaml))
+
+.PHONY: demo serve test lint routes bench soak audit test-runtime package test-sam
 
 # --- what people run -------------------------------------------------------------------------------------------------
 
@@ -31,7 +34,10 @@ lint: $(VENV)/with-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/cfn-lint template.yaml infra/*.yaml
+	$(BIN)/cfn-lint $(TEMPLATES)
+
+routes: $(VENV)/with-dev  # infra/api.yaml and openapi.json, from the table of routes in layers/core/pilotlight/api/routes.py
+	$(BIN)/python -m pilotlight.openapi
 
 bench: $(VENV)/with-dev  # P1 to P6 and P10 of the goals, the loop of training, and throughput beside other servers
 	@$(MAKE) .venv-runtime/ready || echo "Without $(RUNTIME_PYTHON), handlers are measured on this python." >&2
@@ -42,8 +48,8 @@ soak: $(VENV)/with-dev  # what takes an hour: 200,000 hostile bodies, then half 
 	$(BIN)/python -m tests.load fuzz
 	$(BIN)/python -m tests.load mixed
 
-audit: .venv-checkov/ready .venv-audit/ready  # what an auditor would ask; a suppression stands with its reason where it is
-	.venv-checkov/bin/checkov --framework cloudformation --skip-download --quiet --compact $(addprefix -f ,template.yaml $(wildcard infra/*.yaml))
+audit: .venv-checkov/ready .venv-audit/ready  # what an auditor would ask; .checkov.yaml has the reasons of what is passed over
+	.venv-checkov/bin/checkov --config-file .checkov.yaml $(addprefix -f ,$(TEMPLATES))
 	.venv-audit/bin/python -m tests.audit --unasked $(UNASKED)
 
 # --- what needs more than python: Lambda's python3.13, the SAM CLI, Docker -------------------------------------------
@@ -56,7 +62,7 @@ test-runtime: .venv-runtime/ready  # core and handlers on Lambda's python, witho
 
 package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build; ARCH=arm64 builds for Graviton
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 PILOTLIGHT_ARCHITECTURE=$(ARCH) \
-	  sam build --config-file infra/samconfig.toml --parameter-overrides Architecture=$(ARCH)
+	  sam build --parameter-overrides Architecture=$(ARCH)
 	# What was built for one architecture cannot be deployed to the other.
 	for template in .aws-sam/build/template.yaml .aws-sam/build/Events/template.yaml; do \
 	  sed -e '/^  Architecture:$$/,/^  [A-Z]/{' -e 's/^    Default: .*/    Default: $(ARCH)/' \
