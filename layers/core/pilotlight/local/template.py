@@ -162,7 +162,7 @@ class _Template:
         if not routes:
             raise self._build_error("Resources", "no function has an event of Type: Api; add one")
         authorizer = self._build_authorizer(document)
-        started = {each.function for each in (*events, *routes)}
+        started = {event.function for event in events} | {route.function for route in routes}
         names = [name for name in self._list_resources(intrinsics.FUNCTION_TYPE) if name in started]
         names += [authorizer.function] if authorizer else []
         return Stack(

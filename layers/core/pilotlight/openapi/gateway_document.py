@@ -163,7 +163,8 @@ def build_path_item(function: str, scope: Scope) -> dict[str, Any]:
 
 def build_security(scope: Scope) -> list[Any]:
     """Build what a route of a scope asks for, by the parameter Auth; admin-key asks for nothing before a model."""
-    key, signature = {"api_key": []}, {"signature": []}
+    key: dict[str, list[str]] = {"api_key": []}
+    signature: dict[str, list[str]] = {"signature": []}
     token = {"Fn::If": ["UsesTokenApiKeys", {"token": [], "api_key": []}, {"token": []}]}
     if scope == "infer":
         signed = {"Fn::If": ["UsesIamAuth", signature, {"Fn::If": ["UsesJwt", token, NO_VALUE]}]}

@@ -107,7 +107,7 @@ SCHEMA_REFERENCE = "#/components/schemas/{name}"
 
 def build_openapi_document() -> dict[str, Any]:
     """Build the whole document."""
-    kinds = [SCHEMAS[name] for route in ROUTES for name in (route.response, route.body) if name in SCHEMAS]
+    kinds = [SCHEMAS[name] for route in ROUTES for name in (route.response, route.body or "") if name in SCHEMAS]
     kind_schemas, components = msgspec.json.schema_components(
         [*kinds, registry.ErrorBody], ref_template=SCHEMA_REFERENCE
     )
