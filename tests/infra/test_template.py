@@ -11,7 +11,7 @@ import pytest
 from cfnlint.decode import cfn_yaml
 
 from pilotlight.api.routes import ROUTES
-from pilotlight.local import template
+from pilotlight.local import intrinsics, template
 
 ROOT = Path(__file__).parents[2]
 TOKENS = {"Auth": "jwt", "JwtIssuer": "https://issuer.example.com", "JwtAudience": "pilotlight"}
@@ -144,3 +144,25 @@ def test_a_stack_that_does_not_train_says_so_to_the_function() -> None:
     outputs = cfn_yaml.load(str(ROOT / "infra/training.yaml"))["Outputs"]
     assert {"Queue", "NodesQueue", "Job", "NodesJob", "LogGroup"} <= set(outputs)
     assert "PILOTLIGHT_TRAINING_QUEUE" not in STACK.functions["StartTrainingFunction"].environment  # so: this machine
+
+
+def test_a_guided_deploy_asks_few_questions_in_groups() -> None:
+    document = cfn_yaml.load(str(ROOT / "template.yaml"))
+    groups = document["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    grouped = [name for group in groups for name in group["Parameters"]]
+    assert grouped == list(document["Parameters"])
+    assert len(grouped) <= 24
+    assert groups[-1]["Label"] == {"default": "Advanced"}
+
+
+def test_every_setting_is_used() -> None:
+    """The mapping holds what few stacks change; CloudFormation does not say which of it nothing looks up."""
+    document = json.dumps(intrinsics.load_raw_template(ROOT / "template.yaml"))
+    settings = cfn_yaml.load(str(ROOT / "template.yaml"))["Mappings"]["Settings"]
+    for group, values in settings.items():
+        for name in values:
+            assert json.dumps({"Fn::FindInMap": ["Settings", group, name]}) in document
+
+
+def test_the_template_stays_short() -> None:
+    assert len((ROOT / "template.yaml").read_text().splitlines()) < 900

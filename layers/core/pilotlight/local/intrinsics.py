@@ -134,7 +134,7 @@ def look_up_mappings(node: Any, values: Mapping[str, Any], mappings: Any = None)
                 found = mappings
                 for key in keys:
                     found = found[resolve_intrinsics(key, values)]
-            except (KeyError, TypeError):
+            except (LookupError, TypeError):
                 return node
             return found
         case dict():

@@ -274,7 +274,7 @@ class _Template:
                 "Headers": {
                     name.removeprefix(HEADER_PARAMETER): value
                     for name, value in parameters.items()
-                    if name.startswith(HEADER_PARAMETER)
+                    if str(name).startswith(HEADER_PARAMETER)
                 }
             },
         }
@@ -320,7 +320,7 @@ class _Template:
                 integration = method.get(INTEGRATION) if isinstance(method, dict) else None
                 if isinstance(integration, dict) and integration.get("type") == "aws_proxy":
                     function = self._find_function(integration, "uri", f"{verb} {resource}")
-                    yield ApiRoute(verb.upper().replace(ANY_METHOD, "ANY"), resource, function)
+                    yield ApiRoute(str(verb).upper().replace(ANY_METHOD, "ANY"), resource, function)
 
     def _build_schedule(self, event: _FunctionEvent) -> Schedule:
         words = str(self._require_value(event.properties.get("Schedule"), f"Schedule of {event.where}"))
@@ -374,8 +374,11 @@ class _Template:
     def _get_function_globals(self, name: str) -> dict[str, Any]:
         """What Globals say of a function, without what it ignores."""
         shared = self._require_mapping(self._globals.get("Function") or {}, "Globals.Function")
-        ignored = self._resources[name].get("IgnoreGlobals") or ()
-        return {} if ignored == "*" else {key: value for key, value in shared.items() if key not in ignored}
+        ignored = self._resources[name].get("IgnoreGlobals")
+        if ignored == "*":
+            return {}
+        names = self._require_list(ignored, f"IgnoreGlobals of {name}")
+        return {key: value for key, value in shared.items() if key not in names}
 
     def _merge_variables(self, name: str, *levels: Mapping[str, Any]) -> dict[str, str]:
         """The variables of Globals and of the function, without those that depend on real resources."""
