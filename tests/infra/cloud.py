@@ -6,6 +6,7 @@ What is left, `UNMADE`, is seen by cfn-lint and in the translated template alone
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -53,8 +54,8 @@ def translated(name: str, parameters: Mapping[str, str]) -> Template:
 
 @cache
 def _translated(name: str, parameters: tuple[tuple[str, str], ...]) -> str:
-    template: Template = expand_includes(json.loads(json.dumps(cfn_yaml.load(str(FILES[name])))), FILES[name])
-    change_settings(template, dict(parameters))
+    text = change_settings(FILES[name].read_text(), dict(parameters)) if name == "api" else FILES[name].read_text()
+    template: Template = expand_includes(json.loads(json.dumps(cfn_yaml.loads(text))), FILES[name])
     for resource in template["Resources"].values():
         properties = resource.setdefault("Properties", {})
         properties |= NAMED.get(resource["Type"], {})
@@ -71,10 +72,13 @@ def _translated(name: str, parameters: tuple[tuple[str, str], ...]) -> str:
     return json.dumps(done)
 
 
-def change_settings(template: Template, values: Mapping[str, str]) -> None:
-    """Edit the template's Settings, as somebody does who wants others."""
-    for group in template.get("Mappings", {}).get("Settings", {}).values():
-        group |= {key: value for key, value in values.items() if key in group}
+def change_settings(text: str, values: Mapping[str, str]) -> str:
+    """Edit the Settings in the text of the template, as somebody does who wants others."""
+    start, end = text.index("\nMappings:"), text.index("\nRules:")
+    settings = text[start:end]
+    for name, value in values.items():
+        settings = re.sub(rf"(?m)^( +{name}: (?:&\w+ )?)\S+", rf"\g<1>{json.dumps(value)}", settings)
+    return text[:start] + settings + text[end:]
 
 
 def nested() -> dict[str, str]:
