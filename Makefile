@@ -13,10 +13,11 @@ PIP := -m pip install --quiet --disable-pip-version-check --constraint infra/con
 LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layers/core/pilotlight/local/requirements.txt \
   functions/authorize/requirements.txt functions/batch_worker/requirements.txt
 
+# CloudFormation's templates; infra/api.yaml is what one of them includes.
 TEMPLATES := template.yaml $(filter-out infra/api.yaml,$(wildcard infra/*.yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint fmt bench soak audit docs clean test-runtime package test-sam
+.PHONY: help demo serve test lint fmt routes bench soak audit docs clean test-runtime package test-sam
 
 # --- Everyday ---------------------------------------------------------------------------------------------------------
 
@@ -41,6 +42,9 @@ lint: $(VENV)/with-dev  ## check style, types, imports between modules, and temp
 	$(BIN)/lint-imports
 	$(BIN)/cfn-lint $(TEMPLATES)
 
+routes: $(VENV)/with-dev  ## write infra/api.yaml and openapi.json from the table of routes
+	$(BIN)/python -m pilotlight.openapi
+
 fmt: $(VENV)/with-dev  ## format the code, and mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -54,15 +58,16 @@ soak: $(VENV)/with-dev  ## send 200,000 hostile bodies, then requests during ten
 	$(BIN)/python -m tests.load fuzz
 	$(BIN)/python -m tests.load mixed
 
-# In the templates, a suppression has its reason beside it.
+# .checkov.yaml has the reasons of what is passed over.
 audit: .venv-checkov/ready .venv-audit/ready  ## check the templates' security, and the dependencies for known holes
-	.venv-checkov/bin/checkov --framework cloudformation --skip-download --quiet --compact $(addprefix -f ,$(TEMPLATES))
+	.venv-checkov/bin/checkov --config-file .checkov.yaml $(addprefix -f ,$(TEMPLATES))
 	.venv-audit/bin/python -m tests.audit --unasked $(UNASKED)
 
 clean:  ## remove environments, builds and caches; .pilotlight, with the store in it, remains
 	rm -rf $(VENV) .venv-* .aws-sam .bench build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf layers/core/*.egg-info benchmark.json benchmark.png
 	find functions layers tests -name __pycache__ -prune -exec rm -rf {} +
+
 docs: infra/docs/architecture.svg  ## draw the picture of the architecture from its text
 
 infra/docs/architecture.svg: infra/docs/architecture.dot
@@ -78,7 +83,7 @@ test-runtime: .venv-runtime/ready  ## test core and handlers on Lambda's python,
 
 package: .venv-sam/ready  ## build what `sam deploy` uploads; ARCH=arm64 builds for Graviton
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 PILOTLIGHT_ARCHITECTURE=$(ARCH) \
-	  sam build --config-file infra/samconfig.toml --parameter-overrides Architecture=$(ARCH)
+	  sam build --parameter-overrides Architecture=$(ARCH)
 	# What was built for one architecture cannot be deployed to the other.
 	for template in .aws-sam/build/template.yaml .aws-sam/build/Events/template.yaml; do \
 	  sed -e '/^  Architecture:$$/,/^  [A-Z]/{' -e 's/^    Default: .*/    Default: $(ARCH)/' \

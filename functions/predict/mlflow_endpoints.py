@@ -80,6 +80,6 @@ class MlflowEndpoints:
             suggestion = f"one of {', '.join(models)}" if models else "one once there is one"
             raise InvalidInputError(
                 f"Which model? The store has {len(models)}; name {suggestion} by the header X-Pilotlight-Model, by "
-                "?model=, or by the variable PILOTLIGHT_MODEL (parameter InvocationsModel in template.yaml)."
+                "?model=, or by the variable PILOTLIGHT_MODEL (InvocationsModel in template.yaml)."
             )
         return ModelReference(models[0])

@@ -6,6 +6,7 @@ What is left, `UNMADE`, is seen by cfn-lint and in the translated template alone
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -20,11 +21,14 @@ from moto.core.common_models import CloudFormationModel
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
+from pilotlight.local.intrinsics import expand_includes
 from tests.infra.makers import MAKERS, Properties
 
 ROOT = Path(__file__).parents[2]
-API, TENANT = ROOT / "template.yaml", ROOT / "infra" / "tenant.yaml"  # the latter stands beside the stack, not in it
-FILES = {"api": API} | {path.stem: path for path in sorted((ROOT / "infra").glob("*.yaml")) if path != TENANT}
+API = ROOT / "template.yaml"
+# One that stands beside the stack, not in it, and a file that the stack's template includes.
+OTHERS = {ROOT / "infra" / "tenant.yaml", ROOT / "infra" / "api.yaml"}
+FILES = {"api": API} | {path.stem: path for path in sorted((ROOT / "infra").glob("*.yaml")) if path not in OTHERS}
 NAMED = {"AWS::ECR::Repository": {"RepositoryName": "training"}}  # names that AWS makes up, and moto wrongly
 Template = dict[str, Any]
 
@@ -50,7 +54,8 @@ def translated(name: str, parameters: Mapping[str, str]) -> Template:
 
 @cache
 def _translated(name: str, parameters: tuple[tuple[str, str], ...]) -> str:
-    template: Template = json.loads(json.dumps(cfn_yaml.load(str(FILES[name]))))
+    text = change_settings(FILES[name].read_text(), dict(parameters)) if name == "api" else FILES[name].read_text()
+    template: Template = expand_includes(json.loads(json.dumps(cfn_yaml.loads(text))), FILES[name])
     for resource in template["Resources"].values():
         properties = resource.setdefault("Properties", {})
         properties |= NAMED.get(resource["Type"], {})
@@ -62,9 +67,18 @@ def _translated(name: str, parameters: tuple[tuple[str, str], ...]) -> str:
         return json.dumps(template)
     values = {key: declared.get("Default", "") for key, declared in template["Parameters"].items()}
     done = Translator({}, Parser(), boto_session=boto3.Session(region_name="us-east-1")).translate(
-        template, values | dict(parameters)
+        template, values | {key: value for key, value in parameters if key in values}
     )
     return json.dumps(done)
+
+
+def change_settings(text: str, values: Mapping[str, str]) -> str:
+    """Edit the Settings in the text of the template, as somebody does who wants others."""
+    start, end = text.index("\nMappings:"), text.index("\nRules:")
+    settings = text[start:end]
+    for name, value in values.items():
+        settings = re.sub(rf"(?m)^( +{name}: (?:&\w+ )?)\S+", rf"\g<1>{json.dumps(value)}", settings)
+    return text[:start] + settings + text[end:]
 
 
 def nested() -> dict[str, str]:

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterator
 
-from pilotlight.api.routes import SCOPES
+from pilotlight.api.routes import ROUTES, SCOPES
 from tests.infra.templates import Change, Rule, Template, Templates, changed
 
 PUBLIC = {"PILOTLIGHT_SIGNING_KEY"}  # the public half
+SETTING_OF_DAYS = {"Fn::FindInMap": ["Settings", "Retention", "LogDays"]}
 LOGGED = {
     "requestId", "xrayTraceId", "requestTimeEpoch", "identity.sourceIp", "identity.apiKeyId", "identity.userArn",
     "authorizer.tenant",
@@ -18,17 +19,6 @@ LOGGED = {
 def api(templates: Templates) -> Template:
     properties: Template = templates["api"]["Resources"]["Api"]["Properties"]
     return properties
-
-
-def routes(templates: Templates) -> dict[str, str]:
-    """Each path of the functions' events with the function."""
-    return {
-        event["Properties"]["Path"]: name
-        for name, resource in templates["api"]["Resources"].items()
-        if resource["Type"] == "AWS::Serverless::Function"
-        for event in resource["Properties"].get("Events", {}).values()
-        if event["Type"] == "Api"
-    }
 
 
 def the_bucket_is_private_and_kept(templates: Templates) -> Iterator[str]:
@@ -61,35 +51,48 @@ def no_body_is_logged(templates: Templates) -> Iterator[str]:
 
 def every_route_asks_for_what_the_mode_says(templates: Templates) -> Iterator[str]:
     paths = api(templates)["DefinitionBody"]["paths"]
-    if strays := routes(templates).keys() ^ paths.keys():
-        yield f"events of the functions and paths of the Api differ in {sorted(strays)}; each stands in both"
-    key: list[Template] = [{"api_key": []}]
-    signed: list[Template] = [{"signature": []}]
-    token = {"Fn::If": ["CountsTokens", [{"token": [], "api_key": []}], [{"token": []}]]}
+    if strays := SCOPES.keys() ^ paths.keys():
+        yield f"the table of routes and paths of the Api differ in {sorted(strays)}"
+    key: Template = {"api_key": []}
+    signed: Template = {"signature": []}
+    token = {"Fn::If": ["UsesTokenApiKeys", {"token": [], "api_key": []}, {"token": []}]}
+    nothing = {"Ref": "AWS::NoValue"}
     infer = {
-        "Fn::If": [
-            "AsksForKey", key, {"Fn::If": ["AsksForSignature", signed, {"Fn::If": ["AsksForToken", token, []]}]}
-        ]
-    }  # fmt: skip
-    decide = {"Fn::If": ["AsksForSignature", signed, {"Fn::If": ["AsksForToken", token, key]}]}
+        "Fn::If": ["UsesApiKeys", key, {"Fn::If": ["UsesIamAuth", signed, {"Fn::If": ["UsesJwt", token, nothing]}]}]
+    }
+    decide = {"Fn::If": ["UsesIamAuth", signed, {"Fn::If": ["UsesJwt", token, key]}]}
     for path, item in paths.items():
-        if item["x-amazon-apigateway-any-method"]["security"] != (infer if SCOPES.get(path) == "infer" else decide):
+        if item["x-amazon-apigateway-any-method"]["security"] != [infer if SCOPES.get(path) == "infer" else decide]:
             yield f"{path} asks for something else than its scope does"
 
 
 def every_route_leads_to_its_function(templates: Templates) -> Iterator[str]:
-    for path, name in routes(templates).items():
-        item = api(templates)["DefinitionBody"]["paths"].get(path, {}).get("x-amazon-apigateway-any-method", {})
+    for route in ROUTES:
+        item = api(templates)["DefinitionBody"]["paths"].get(route.path, {}).get("x-amazon-apigateway-any-method", {})
         uri = item.get("x-amazon-apigateway-integration", {}).get("uri", {}).get("Fn::Sub", "")
-        if f"functions/${{{name}." not in uri:
-            yield f"{path} does not lead to {name}"
+        if f"functions/${{{route.function}." not in uri:
+            yield f"{route.path} does not lead to {route.function}"
+
+
+def the_gateway_alone_may_call_what_answers_it(templates: Templates) -> Iterator[str]:
+    allowed = {
+        str(resource["Properties"]["FunctionName"]["Ref"]).removesuffix(".Alias"): resource["Properties"]
+        for resource in templates["api"]["Resources"].values()
+        if resource["Type"] == "AWS::Lambda::Permission"
+        and resource["Properties"]["Principal"] == "apigateway.amazonaws.com"
+    }
+    if strays := {route.function for route in ROUTES} ^ (allowed.keys() - {"AuthorizeFunction"}):
+        yield f"the gateway may not call just the functions of its routes: {sorted(strays)}"
+    for name, properties in allowed.items():
+        if ":${Api}/" not in properties.get("SourceArn", {}).get("Fn::Sub", ""):
+            yield f"every API may call {name}"
 
 
 def tokens_are_checked_before_they_count(templates: Templates) -> Iterator[str]:
     schemes = api(templates)["DefinitionBody"]["components"]["securitySchemes"]
     condition, scheme, otherwise = schemes.get("token", {}).get("Fn::If", (None, {}, None))
     authorizer = scheme.get("x-amazon-apigateway-authorizer", {})
-    if condition != "AsksForToken" or otherwise != {"Ref": "AWS::NoValue"} or authorizer.get("type") != "token":
+    if condition != "UsesJwt" or otherwise != {"Ref": "AWS::NoValue"} or authorizer.get("type") != "token":
         yield "there is no authorizer where tokens are asked for"
     if "${AuthorizeFunction.Arn}" not in authorizer.get("authorizerUri", {}).get("Fn::Sub", ""):
         yield "somebody else checks the tokens"
@@ -147,8 +150,10 @@ def captures_are_off_unless_asked_for(templates: Templates) -> Iterator[str]:
     for name in ("api", "events"):
         if templates[name]["Parameters"]["CaptureRate"]["Default"] != 0:
             yield f"{name} keeps requests though nobody asked for it"
-        if templates[name]["Conditions"]["Captures"] != {"Fn::Not": [{"Fn::Equals": [{"Ref": "CaptureRate"}, 0]}]}:
-            yield f"the condition Captures of {name} is another than that CaptureRate is above 0"
+        if templates[name]["Conditions"]["CaptureEnabled"] != {
+            "Fn::Not": [{"Fn::Equals": [{"Ref": "CaptureRate"}, 0]}]
+        }:
+            yield f"the condition CaptureEnabled of {name} is another than that CaptureRate is above 0"
 
 
 def captures_are_forgotten(templates: Templates) -> Iterator[str]:
@@ -166,19 +171,19 @@ def uploads_are_forgotten(templates: Templates) -> Iterator[str]:
 
 
 def logs_are_forgotten(templates: Templates) -> Iterator[str]:
-    for template in templates.values():
+    for file, template in templates.items():
+        days = SETTING_OF_DAYS if file == "api" else {"Ref": "LogDays"}
         for name, resource in template["Resources"].items():
-            if resource["Type"] != "AWS::Logs::LogGroup":
-                continue
-            if resource["Properties"].get("RetentionInDays") != {"Ref": "LogDays"}:
+            if resource["Type"] == "AWS::Logs::LogGroup" and resource["Properties"].get("RetentionInDays") != days:
                 yield f"{name} is kept for another time than LogDays"
-    if templates["api"]["Resources"]["Events"]["Properties"]["Parameters"].get("LogDays") != {"Ref": "LogDays"}:
+    if templates["api"]["Resources"]["Events"]["Properties"]["Parameters"].get("LogDays") != SETTING_OF_DAYS:
         yield "logs of events.yaml are kept for another time than LogDays"
 
 
 RULES: list[Rule] = [
     the_bucket_is_private_and_kept, the_bucket_asks_for_tls, no_body_is_logged,
     every_route_asks_for_what_the_mode_says, every_route_leads_to_its_function,
+    the_gateway_alone_may_call_what_answers_it,
     tokens_are_checked_before_they_count, a_private_api_answers_its_endpoint_alone, machines_are_closed,
     no_secret_is_a_variable, payloads_are_kept_where_that_is_asked_for_alone, captures_are_off_unless_asked_for,
     captures_are_forgotten, uploads_are_forgotten, logs_are_forgotten,
@@ -199,7 +204,7 @@ START = "/v1/trainings.x-amazon-apigateway-any-method"
 
 MUTATIONS: list[tuple[Rule, Change]] = [
     (uploads_are_forgotten, changed(f"{BUCKET}.Properties.LifecycleConfiguration.Rules.4.Prefix", "uploaded/")),
-    (tokens_are_checked_before_they_count, changed(f"{SCHEMES}.token.Fn::If.0", "AsksForKey")),
+    (tokens_are_checked_before_they_count, changed(f"{SCHEMES}.token.Fn::If.0", "UsesApiKeys")),
     (tokens_are_checked_before_they_count, changed(f"{SCHEMES}.token.Fn::If.1.{CHECKS}", {})),
     (
         tokens_are_checked_before_they_count,
@@ -221,18 +226,23 @@ MUTATIONS: list[tuple[Rule, Change]] = [
     (every_route_asks_for_what_the_mode_says, changed(f"{PATHS}./invocations", None)),
     (every_route_asks_for_what_the_mode_says, changed(f"{PATHS}./v2.x-amazon-apigateway-any-method.security", [])),
     (every_route_leads_to_its_function, changed(f"{PATHS}.{LOAD}.x-amazon-apigateway-integration", {})),
+    (the_gateway_alone_may_call_what_answers_it, changed("api.Resources.PredictPermission", None)),
+    (the_gateway_alone_may_call_what_answers_it, changed("api.Resources.ModelsPermission.Properties.SourceArn", {})),
     (a_private_api_answers_its_endpoint_alone, changed(f"{API}.DefinitionBody.x-amazon-apigateway-policy", None)),
     (machines_are_closed, changed(f"{MACHINES}.HttpTokens", "optional")),
     (machines_are_closed, changed(f"{MACHINES}.HttpPutResponseHopLimit", 2)),
     (machines_are_closed, changed("training.Resources.MachinesIn.Properties.SourceSecurityGroupId", None)),
     (machines_are_closed, changed(f"{JOB}.Privileged", True)),
     (captures_are_off_unless_asked_for, changed("api.Parameters.CaptureRate.Default", 0.01)),
-    (captures_are_off_unless_asked_for, changed("events.Conditions.Captures", {"Fn::Not": [{"Ref": "CaptureRate"}]})),
+    (
+        captures_are_off_unless_asked_for,
+        changed("events.Conditions.CaptureEnabled", {"Fn::Not": [{"Ref": "CaptureRate"}]}),
+    ),
     (captures_are_forgotten, changed(f"{BUCKET}.Properties.LifecycleConfiguration.Rules", [])),
     (logs_are_forgotten, changed("api.Resources.PredictLogs.Properties.RetentionInDays", None)),
     (logs_are_forgotten, changed("api.Resources.Events.Properties.Parameters.LogDays", None)),
     (no_secret_is_a_variable, changed(f"{VARIABLES}.API_KEY", "x")),
     (no_secret_is_a_variable, changed(f"{VARIABLES}.PILOTLIGHT_MODEL", "{{resolve:secretsmanager:x}}")),
-    (no_secret_is_a_variable, changed("api.Parameters.InvocationsModel.NoEcho", True)),
+    (no_secret_is_a_variable, changed("api.Parameters.Preload.NoEcho", True)),
     (payloads_are_kept_where_that_is_asked_for_alone, changed("api.Parameters.CaptureRate", {"Default": 1})),
 ]

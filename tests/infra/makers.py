@@ -65,7 +65,7 @@ def made_authorizers(client: Any, api: str, document: Properties) -> Iterator[tu
 def method(client: Any, api: str, path: str, said: Properties, authorizers: Mapping[str, str]) -> None:  # noqa: ANN401
     """The resource of a path, with its one method and where it leads."""
     place = {"restApiId": api, "resourceId": resource(client, api, path), "httpMethod": "ANY"}
-    needs = {name for need in said.get("security", []) for name in need}
+    needs = {name for need in said["security"] for name in need or ()}  # moto leaves None of AWS::NoValue in a list
     kind = "CUSTOM" if needs & authorizers.keys() else "AWS_IAM" if "signature" in needs else "NONE"
     client.put_method(
         **place,

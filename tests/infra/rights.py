@@ -73,9 +73,9 @@ def who_predicts_writes_nothing(templates: Templates) -> Iterator[str]:
         yield "PredictFunction writes answers without being told to"
     for condition, one in conditional(templates["api"]["Resources"]["PredictFunction"]):
         beyond = set(listed(one["Action"])) - READS
-        if (condition, list(keys(one))) in [("Captures", ["captures/*"]), ("KeepsAnswers", ["answers/*"])]:
+        if (condition, list(keys(one))) in [("CaptureEnabled", ["captures/*"]), ("StoresLargeAnswers", ["answers/*"])]:
             beyond -= {"s3:PutObject"}
-        if condition in {"CapturesWithKey", "KeepsAnswersByKey"}:
+        if condition in {"CaptureUsesDataKey", "StoresLargeAnswersWithDataKey"}:
             beyond -= {"kms:GenerateDataKey"}
         if beyond:
             yield f"PredictFunction may do {beyond}"
@@ -194,7 +194,7 @@ def captures_are_only_ever_added(templates: Templates) -> Iterator[str]:
         if not any(fnmatchcase(CAPTURE, pattern) for one in added for pattern in keys(one)):
             yield f"{name} may replace {CAPTURE}"
         conditions = {condition for condition, one in conditional(resource) if "captures/*" in keys(one)}
-        if conditions != {"Captures"}:
+        if conditions != {"CaptureEnabled"}:
             yield f"{name} may write {CAPTURE} where nothing is to be kept"
 
 

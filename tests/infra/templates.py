@@ -99,7 +99,7 @@ def allowed(file: str, name: str, action: str, key: str) -> Change:
 
 
 def unconditional(file: str, name: str, action: str, effect: str = "Allow") -> Change:
-    """A right under the condition Captures becomes one that is always there; a Deny there becomes an Allow."""
+    """A right under the condition CaptureEnabled becomes one that is always there; a Deny there becomes an Allow."""
 
     def change(templates: Templates) -> None:
         listing = templates[file]["Resources"][name]["Properties"]["Policies"][0]["Statement"]

@@ -29,7 +29,7 @@ def statements() -> list[dict[str, Any]]:
 def always() -> list[dict[str, Any]]:
     """Those that do not hang on captures, whose rights rights.py is about."""
     policies = [one for policy in FUNCTION["Policies"] for one in policy["Statement"]]
-    wanted = [one for one in policies if one.get("Fn::If", [""])[0] != "Captures"]
+    wanted = [one for one in policies if one.get("Fn::If", [""])[0] != "CaptureEnabled"]
     return [one["Fn::If"][1] if "Fn::If" in one else one for one in wanted]
 
 

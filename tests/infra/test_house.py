@@ -11,7 +11,7 @@ import pilotlight
 
 ROOT = Path(__file__).parents[2]
 TOP = {"functions", "infra", "layers", "tests"} | {
-    "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "pyproject.toml", "template.yaml",
+    "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "pyproject.toml", "samconfig.toml", "template.yaml",
 }  # fmt: skip
 PROMISED = ("demo", "test", "serve", "bench", "lint")
 # In environments of their own: their pins clash with ours.

@@ -1,36 +1,82 @@
-"""The OpenAPI document is a right one, says what the routes are, and is the one that is committed."""
+"""The documents that are made from the table of routes are right ones, and those that are committed."""
 
 import json
 import re
 from pathlib import Path
 
+import pytest
+import yaml
 from openapi_spec_validator import validate
 
 from functions.registry_api.docs import DOCUMENT, render_page
-from pilotlight import openapi
-from pilotlight.api.routes import SCOPES, VERBS
+from pilotlight.api.routes import ROUTES, SCOPES, VERBS
+from pilotlight.local import intrinsics
+from pilotlight.openapi.__main__ import GATEWAY_FILE, OPENAPI_FILE, write_documents
+from pilotlight.openapi.gateway_document import build_gateway_document
+from pilotlight.openapi.public_document import SCHEMAS, build_openapi_document, build_operation_id
+
+ROOT = Path(__file__).parents[2]
 
 
-def test_the_committed_document_is_what_the_build_makes() -> None:
-    assert openapi.encode_openapi_document() == DOCUMENT.read_bytes(), "run python -m pilotlight.openapi"
+@pytest.mark.parametrize("name", [OPENAPI_FILE, GATEWAY_FILE], ids=str)
+def test_the_committed_document_is_what_the_build_makes(
+    name: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).parent.mkdir(parents=True)
+    for other in {OPENAPI_FILE, GATEWAY_FILE} - {name}:
+        (tmp_path / other).parent.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    write_documents()
+    assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes(), "run make routes"
+
+
+def test_the_registry_api_serves_the_document() -> None:
+    assert ROOT / OPENAPI_FILE == DOCUMENT
+
+
+def test_the_gateways_document_needs_no_tags_of_cloudformations() -> None:
+    """CloudFormation reads an included file as plain YAML, and the SAM CLI wants lists where it resolves nothing."""
+    text = (ROOT / GATEWAY_FILE).read_text()
+    assert yaml.safe_load(text) == json.loads(json.dumps(build_gateway_document()))
+    assert not re.search(r"[:\[ -] [!&*]\w", text)
+    methods = [method for item in build_gateway_document()["paths"].values() for method in item.values()]
+    assert all(isinstance(method["security"], list) for method in methods)
+
+
+def test_the_gateways_document_names_conditions_of_the_template() -> None:
+    template = intrinsics.load_raw_template(ROOT / "template.yaml")
+    named = set(re.findall(r"'Fn::If': \['?(\w+)", (ROOT / GATEWAY_FILE).read_text()))
+    assert {"UsesApiKeys", "UsesIamAuth", "UsesJwt", "UsesTokenApiKeys", "IsPrivate"} == named
+    assert named <= template["Conditions"].keys()
+
+
+def test_every_schema_is_that_of_a_route() -> None:
+    named = {name for route in ROUTES for name in (route.response, route.body) if name and "/" not in name}
+    assert named == SCHEMAS.keys()
 
 
 def test_the_document_is_openapi() -> None:
     validate(json.loads(DOCUMENT.read_bytes()))
 
 
-def test_every_path_has_a_scope_and_every_scope_a_path() -> None:
-    assert {operation.path for operation in openapi.OPERATIONS} == set(SCOPES)
+def test_the_document_has_every_route_with_its_scope() -> None:
+    paths = build_openapi_document()["paths"]
+    found = {
+        (path, verb.upper(), operation["x-scope"])
+        for path, item in paths.items()
+        for verb, operation in item.items()
+        if verb != "parameters"
+    }
+    assert found == {(route.path, route.verb, route.scope) for route in ROUTES}
 
 
 def test_every_verb_of_a_path_is_among_those_of_its_scope() -> None:
     """A token's policy names the verbs of its scopes, and no others."""
-    used = {(operation.path, operation.verb.upper()) for operation in openapi.OPERATIONS}
-    assert {(path, verb) for path, verb in used if verb not in VERBS[SCOPES[path]]} == set()
+    assert [route for route in ROUTES if route.verb not in VERBS[route.scope]] == []
 
 
 def test_operations_have_names_of_their_own() -> None:
-    names = [openapi.build_operation_id(operation) for operation in openapi.OPERATIONS]
+    names = [build_operation_id(route) for route in ROUTES]
     assert len(set(names)) == len(names)
 
 

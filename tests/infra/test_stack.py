@@ -22,7 +22,7 @@ from tests.infra.makers import MAKERS
 Resources = Mapping[str, Mapping[str, Any]]  # by logical id, those of nested stacks as Events.Queue
 Answer = Mapping[str, Any]
 
-# Every option at once, but for those that shut each other out.
+# Every parameter and setting at once, but for those that shut each other out.
 JWT = {
     "Auth": "jwt", "JwtIssuer": "https://issuer.example.com", "JwtAudience": "pilotlight", "JwtKeyClaim": "plan",
 }  # fmt: skip
@@ -56,11 +56,17 @@ def deployed(name: str, **parameters: str) -> Iterator[Resources]:
     s3.put_object(Bucket="artifacts", Key="code.zip", Body=code())
     for inner in nested().values():
         s3.put_object(Bucket="artifacts", Key=f"{inner}.json", Body=json.dumps(translated(inner, {})))
-    given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
-    template = json.dumps(translated("api", parameters))
+    template = translated("api", parameters)
+    given = [
+        {"ParameterKey": key, "ParameterValue": value}
+        for key, value in parameters.items()
+        if key in template["Parameters"]  # the rest are Settings of the template
+    ]
     with completed() as told:
         try:
-            cloud.create_stack(StackName=name, TemplateBody=template, Parameters=given, Capabilities=["CAPABILITY_IAM"])
+            cloud.create_stack(
+                StackName=name, TemplateBody=json.dumps(template), Parameters=given, Capabilities=["CAPABILITY_IAM"]
+            )
         except (ResponseParserError, ClientError) as exc:
             raise AssertionError(told[:1] or str(exc)) from None
         yield found(cloud, name)
@@ -124,7 +130,7 @@ def test_the_lists_of_what_moto_lacks_are_right() -> None:
 
 def test_everything_else_is_made(stack: Resources) -> None:
     """Whatever stands in the templates under no condition, or one that holds; a deployment's name is the day's."""
-    holds = {"Trains", "HasWebAcl", "HasDomain", "MakesLogRole", "AsksForToken", "OwnImage", None}
+    holds = {"TrainingEnabled", "HasWebAcl", "HasDomain", "CreatesLogRole", "UsesJwt", "UsesOwnImage", None}
     wanted = {
         prefix + logical
         for prefix, template in {"": "api", **{f"{inner}.": file for inner, file in nested().items()}}.items()
@@ -297,6 +303,7 @@ def decided(logical: str, **parameters: str) -> Answer:
     """A resource of the translated template with these parameters, as CloudFormation decides its conditions."""
     template = translated("api", parameters)
     declared = {key: value.get("Default", "") for key, value in template["Parameters"].items()} | parameters
+    template = intrinsics.look_up_mappings(template, declared)
     conditions = intrinsics.evaluate_conditions(template, declared)
     answer: Answer = intrinsics.resolve_intrinsics(template["Resources"][logical], declared, conditions)
     return answer

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from cfnlint.decode import cfn_yaml
 
-from pilotlight.api.routes import SCOPES
-from pilotlight.local import template
-from pilotlight.openapi import OPERATIONS
+from pilotlight.api.routes import ROUTES
+from pilotlight.local import intrinsics, template
 
 ROOT = Path(__file__).parents[2]
 TOKENS = {"Auth": "jwt", "JwtIssuer": "https://issuer.example.com", "JwtAudience": "pilotlight"}
@@ -31,6 +30,13 @@ def functions(made: dict[str, Any]) -> dict[str, Any]:
 
 RESOURCES = resources("template.yaml")
 FUNCTIONS = functions(RESOURCES)
+SHARED: dict[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))["Globals"]["Function"]
+
+
+def variables_of(body: dict[str, Any]) -> dict[str, Any]:
+    """The variables of a function, those of Globals among them."""
+    own = dict(body["Properties"].get("Environment", {}).get("Variables", {}))
+    return own if "Environment" in body.get("IgnoreGlobals", ()) else {**SHARED["Environment"]["Variables"], **own}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -48,16 +54,23 @@ def test_every_function_is_packaged_under_its_own_name(name: str) -> None:
     assert body["Properties"]["Handler"] == f"{package}.handler.handle"
 
 
-@pytest.mark.parametrize("name", sorted({route.function for route in STACK.routes}))
-def test_every_function_answers_the_routes_of_the_template(name: str) -> None:
+@pytest.mark.parametrize("name", sorted({route.function for route in ROUTES}))
+def test_every_function_answers_its_verbs_of_the_table_and_no_others(name: str) -> None:
     module, function = STACK.functions[name].handler.rsplit(".", 1)
     answered = getattr(importlib.import_module(module), function)._routes
-    assert {route.resource for route in STACK.routes if route.function == name} == set(answered)
-    assert {route.method for route in STACK.routes} == {"ANY"}
+    expected = {(route.path, route.verb) for route in ROUTES if route.function == name}
+    assert {(path, verb) for path, verbs in answered.items() for verb in verbs} == expected
 
 
-def test_every_route_has_a_scope() -> None:
-    assert {route.resource for route in STACK.routes} == set(SCOPES)
+def test_the_gateway_sends_every_verb_of_a_path_to_its_function() -> None:
+    """A function answers a wrong verb with 405 and the right one; the gateway would call it a missing token."""
+    assert {(route.method, route.resource, route.function) for route in STACK.routes} == {
+        ("ANY", route.path, route.function) for route in ROUTES
+    }
+
+
+def test_every_route_of_a_path_has_one_function_and_one_scope() -> None:
+    assert len({(route.path, route.function, route.scope) for route in ROUTES}) == len({route.path for route in ROUTES})
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -65,13 +78,6 @@ def test_every_function_has_a_log_group_that_forgets(name: str) -> None:
     groups = [body["Properties"] for body in RESOURCES.values() if body["Type"] == "AWS::Logs::LogGroup"]
     name_of_group = {"Fn::Sub": f"/aws/lambda/${{{name}}}"}
     assert len([group["RetentionInDays"] for group in groups if group.get("LogGroupName") == name_of_group]) == 1
-
-
-def test_the_openapi_document_names_every_verb_of_every_route() -> None:
-    handlers = [STACK.functions[name].handler.rsplit(".", 1) for name in {route.function for route in STACK.routes}]
-    tables = [getattr(importlib.import_module(module), function)._routes for module, function in handlers]
-    answered = {(route, verb) for table in tables for route, verbs in table.items() for verb in verbs}
-    assert {(operation.path, operation.verb.upper()) for operation in OPERATIONS} == answered
 
 
 def test_the_authorizer_is_asked_before_every_route_and_in_its_mode_alone() -> None:
@@ -96,23 +102,22 @@ def test_functions_give_up_before_the_gateway_does() -> None:
 
 
 def test_errors_of_the_gateway_are_readable_by_v2_and_openai_clients() -> None:
-    responses = RESOURCES["Api"]["Properties"]["GatewayResponses"]
-    for response in responses.values():
-        body = response["ResponseTemplates"]["application/json"]
-        said = json.loads(re.sub(r"\$context\.\S*?(?=[,}])", '"text"', body))
+    for response in STACK.gateway_responses.values():
+        said = json.loads(re.sub(r"\$context\.\S*?(?=[,}])", '"text"', response.body or ""))
         assert set(said) == {"error", "message"}
 
 
 def test_the_environment_file_for_sam_names_real_functions_and_variables() -> None:
     known = FUNCTIONS | functions(resources("infra/events.yaml"))
     for name, variables in json.loads((ROOT / "infra" / "local.json").read_text()).items():
-        assert set(variables) <= set(known[name]["Properties"]["Environment"]["Variables"])
+        assert set(variables) <= set(variables_of(known[name]))
 
 
 def test_telemetry_is_off_before_any_import() -> None:
+    assert {"Ref": "DepsLayer"} in SHARED["Layers"]
     for body in FUNCTIONS.values():
-        if {"Ref": "DepsLayer"} in body["Properties"]["Layers"]:
-            assert body["Properties"]["Environment"]["Variables"]["ORT_DISABLE_TELEMETRY"] == "1"
+        if "Layers" not in body.get("IgnoreGlobals", ()):
+            assert variables_of(body)["ORT_DISABLE_TELEMETRY"] == "1"
     assert os.environ.get("ORT_DISABLE_TELEMETRY") == "1"
 
 
@@ -126,7 +131,7 @@ def test_the_ends_of_jobs_of_both_queues_reach_the_function_that_keeps_them() ->
         {"Fn::GetAtt": ["StartTrainingFunction", "Arn"]}
     ]
     assert right["Properties"]["SourceArn"] == {"Fn::GetAtt": ["TrainingEnded", "Arn"]}
-    assert rule["Condition"] == right["Condition"] == RESOURCES["Training"]["Condition"] == "Trains"
+    assert rule["Condition"] == right["Condition"] == RESOURCES["Training"]["Condition"] == "TrainingEnabled"
 
 
 def test_a_stack_that_does_not_train_says_so_to_the_function() -> None:
@@ -135,7 +140,29 @@ def test_a_stack_that_does_not_train_says_so_to_the_function() -> None:
     for name, output in known.items():
         for prefix, of in (("TRAINING", output), ("NODES", f"Nodes{output}")):
             where = {"Fn::GetAtt": ["Training", f"Outputs.{of}"]}
-            assert variables[f"PILOTLIGHT_{prefix}_{name}"] == {"Fn::If": ["Trains", where, "none"]}
+            assert variables[f"PILOTLIGHT_{prefix}_{name}"] == {"Fn::If": ["TrainingEnabled", where, "none"]}
     outputs = cfn_yaml.load(str(ROOT / "infra/training.yaml"))["Outputs"]
     assert {"Queue", "NodesQueue", "Job", "NodesJob", "LogGroup"} <= set(outputs)
     assert "PILOTLIGHT_TRAINING_QUEUE" not in STACK.functions["StartTrainingFunction"].environment  # so: this machine
+
+
+def test_a_guided_deploy_asks_few_questions_in_groups() -> None:
+    document = cfn_yaml.load(str(ROOT / "template.yaml"))
+    groups = document["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    grouped = [name for group in groups for name in group["Parameters"]]
+    assert grouped == list(document["Parameters"])
+    assert len(grouped) <= 24
+    assert groups[-1]["Label"] == {"default": "Advanced"}
+
+
+def test_every_setting_is_used() -> None:
+    """The mapping holds what few stacks change; CloudFormation does not say which of it nothing looks up."""
+    document = json.dumps(intrinsics.load_raw_template(ROOT / "template.yaml"))
+    settings = cfn_yaml.load(str(ROOT / "template.yaml"))["Mappings"]["Settings"]
+    for group, values in settings.items():
+        for name in values:
+            assert json.dumps({"Fn::FindInMap": ["Settings", group, name]}) in document
+
+
+def test_the_template_stays_short() -> None:
+    assert len((ROOT / "template.yaml").read_text().splitlines()) < 900

@@ -8,7 +8,7 @@ import pytest
 
 from pilotlight.local.environment import AWS_CLIENT, OWN_CLIENT
 from pilotlight.local.gateway import Gateway
-from pilotlight.local.limits import GatewayLimits
+from pilotlight.local.template import GatewayLimits
 
 STACK = Path(__file__).parent / "stack" / "template.yaml"
 # Sizes are the real ones; only the waiting is shorter. Unit tests see to the small limits.

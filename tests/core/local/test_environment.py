@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from pilotlight.local.environment import AWS_CLIENT, OWN_CLIENT, Environment, EnvironmentSpec, find_runtime_client
-from pilotlight.local.limits import GatewayLimits
-from pilotlight.local.template import FunctionSpec
+from pilotlight.local.template import FunctionSpec, GatewayLimits
 
 FUNCTION = FunctionSpec(
     "F", "handlers.handle", 512, 3, {"A": "template", "B": "template"}, (Path("/task"), Path("/layer"))

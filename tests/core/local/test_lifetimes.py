@@ -21,7 +21,7 @@ import pytest
 import pilotlight.local
 from pilotlight.errors import InvalidInputError
 from pilotlight.local.gateway import Gateway
-from pilotlight.local.limits import GatewayLimits
+from pilotlight.local.template import GatewayLimits
 from tests.core.local.http_client import get
 from tests.core.local.processes import is_gone, pid_of
 from tests.fakes import eventually

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from pilotlight.local.gateway_errors import CLIENT_GONE, FAILED, STOPPING, TIMED_OUT, GatewayError
-from pilotlight.local.limits import GatewayLimits
 from pilotlight.local.pool import EnvironmentPool, OnFree
+from pilotlight.local.template import GatewayLimits
 from tests.core.local.fakes import FakeEnvironment, invocation
 
 LIMITS = GatewayLimits(integration_s=5.0, watch_s=0.01)

@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight.local.gateway_errors import FAILED, TOO_LARGE, GatewayError
-from pilotlight.local.limits import GatewayLimits
 from pilotlight.local.proxy_events import HttpRequest, HttpResponse, ProxyEventEncoder, parse_handler_reply
 from pilotlight.local.routes import RouteMatch
-from pilotlight.local.template import ApiRoute, Stack
+from pilotlight.local.template import ApiRoute, GatewayLimits, Stack
 
 MATCH = RouteMatch(ApiRoute("ANY", "/v2/models/{model}", "F"), "/v2/models/a%20b", {"model": "a b"})
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from pilotlight.local.limits import GatewayLimits
 from pilotlight.local.pool import EnvironmentPool, OnFree
 from pilotlight.local.proxy_events import HttpResponse
 from pilotlight.local.rest_api import RestApi
 from pilotlight.local.runtime_api import Invocation
-from pilotlight.local.template import ApiRoute, FunctionSpec, GatewayResponse, Stack
+from pilotlight.local.template import ApiRoute, FunctionSpec, GatewayLimits, GatewayResponse, Stack
 from tests.core.local.fakes import FakeEnvironment
 
 FUNCTION = FunctionSpec("F", "handlers.handle", 128, 3, {}, ())

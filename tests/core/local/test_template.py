@@ -75,6 +75,44 @@ Resources:
   Bucket: {Type: AWS::S3::Bucket}
 """
 
+INCLUDED = (
+    "{paths: {/x: {x-amazon-apigateway-any-method: {security: [{'Fn::If': [Asks, {key: []}, {Ref: 'AWS::NoValue'}]}], "
+    "x-amazon-apigateway-integration: {type: aws_proxy, uri: {'Fn::Sub': 'arn:functions/${F.Alias}/invocations'}}}}, "
+    "/y: {get: {x-amazon-apigateway-integration: {type: mock}}}}, x-amazon-apigateway-binary-media-types: ['*/*'], "
+    "x-amazon-apigateway-gateway-responses: {THROTTLED: {statusCode: 429, responseTemplates: {application/json: '{}'}, "
+    "responseParameters: {gatewayresponse.header.Retry-After: \"'1'\", gatewayresponse.querystring.a: b}}}}"
+)
+INCLUDE = "{Fn::Transform: {Name: AWS::Include, Parameters: {Location: documents/api.yaml}}}"
+INCLUDING = f"""
+Parameters:
+  Auth: {{Type: String, Default: none}}
+Mappings:
+  Settings: {{Times: {{Seconds: 9}}, Names: {{Claim: ""}}}}
+Conditions:
+  Asks: !Equals [!Ref Auth, key]
+  Counts: !Not [!Equals [!FindInMap [Settings, Names, Claim], ""]]
+Globals:
+  Function:
+    Timeout: 7
+    Environment: {{Variables: {{A: global}}}}
+Resources:
+  Api:
+    Type: AWS::Serverless::Api
+    Properties:
+      StageName: prod
+      DefinitionBody: {INCLUDE}
+  F:
+    Type: AWS::Serverless::Function
+    IgnoreGlobals: [Environment]
+    Properties:
+      Handler: handlers.handle
+      Environment:
+        Variables:
+          B: !FindInMap [Settings, Times, Seconds]
+          C: !If [Counts, 1, 2]
+          D: !FindInMap [Settings, Times, !Ref AWS::Region]
+"""
+
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
@@ -175,10 +213,11 @@ def places(node: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
         yield from places(value, (*path, key))
 
 
+@pytest.mark.parametrize("text", [COMPLETE, INCLUDING.replace(INCLUDE, INCLUDED)], ids=["complete", "documented"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # each example overwrites the one file
 @given(st.data())
-def test_junk_anywhere_is_read_or_refused_in_words(load: Load, data: st.DataObject) -> None:
-    document = yaml.load(COMPLETE, intrinsics.TemplateLoader)  # noqa: S506  # a SafeLoader
+def test_junk_anywhere_is_read_or_refused_in_words(load: Load, text: str, data: st.DataObject) -> None:
+    document = yaml.load(text, intrinsics.TemplateLoader)  # noqa: S506  # a SafeLoader
     load(json.dumps(document))
     *path, last = data.draw(st.sampled_from(list(places(document))))
     node = document
@@ -283,3 +322,49 @@ def test_an_authorizer_that_is_no_function_of_the_template_is_refused(tmp_path: 
 
 def test_headers_of_gateway_responses_are_read(tmp_path: Path) -> None:
     assert guarded(tmp_path).gateway_responses["UNAUTHORIZED"].headers == (("www-authenticate", "Bearer"),)
+
+
+# --- what a template includes and looks up ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def including(tmp_path: Path, load: Load) -> Stack:
+    """Of a template that includes its API's document, from a path relative to the template."""
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "api.yaml").write_text(INCLUDED)
+    return load(INCLUDING)
+
+
+def test_routes_of_an_included_document_are_read(including: Stack) -> None:
+    assert including.routes == (ApiRoute("ANY", "/x", "F"),)
+    assert including.binary_media_types == {"*/*"}
+    assert including.gateway_responses == {"THROTTLED": GatewayResponse(429, "{}", (("retry-after", "1"),))}
+
+
+def test_an_included_document_is_as_if_it_was_written_in_the_template(including: Stack, load: Load) -> None:
+    assert load(INCLUDING.replace(INCLUDE, INCLUDED)) == including
+
+
+def test_mappings_are_looked_up_where_their_keys_are_known(including: Stack) -> None:
+    assert including.functions["F"].environment == {"B": "9", "C": "2"}
+
+
+def test_globals_that_a_function_ignores_are_not_its_own(including: Stack, load: Load) -> None:
+    assert including.functions["F"].timeout_s == 7
+    every = INCLUDING.replace(INCLUDE, INCLUDED).replace("[Environment]", '"*"')
+    assert load(every).functions["F"].timeout_s == template.DEFAULT_TIMEOUT_S
+
+
+def test_a_document_that_cannot_be_read_is_named(load: Load) -> None:
+    with pytest.raises(InvalidInputError, match=r"includes documents/api.yaml, which cannot be read: No such file"):
+        load(INCLUDING)
+
+
+def test_a_document_that_lies_in_s3_is_not_read(load: Load) -> None:
+    with pytest.raises(InvalidInputError, match="DefinitionBody: a mapping belongs here"):
+        load(INCLUDING.replace("documents/api.yaml", "s3://bucket/api.yaml"))
+
+
+def test_a_route_that_leads_to_no_function_of_the_template_is_refused(load: Load) -> None:
+    with pytest.raises(InvalidInputError, match=r"x-amazon-apigateway-any-method /x: uri is .* names no function"):
+        load(INCLUDING.replace(INCLUDE, INCLUDED.replace("${F.Alias}", "${Other.Arn}")))

@@ -1,59 +1,298 @@
-"""What a caller must be allowed to do, by route: the one table of it.
+"""The one table of routes: verb, path, function, what a caller must be allowed to do, and what is sent and answered.
 
-`infer` asks models, `batch` leaves files and work for them, `admin` decides which of them answer, `train` makes them.
-Where the API asks for tokens, its authorizer allows those of a token's scopes; else what is not `infer` asks for the
-stack's API key. A test holds the template to this table.
+Written from it are infra/api.yaml, which tells API Gateway the paths, and openapi.json, which tells callers (`make
+routes`). The authorizer takes the scopes: `infer` asks models, `batch` leaves files and work for them, `admin` decides
+which of them answer, `train` makes them. Where the API asks for no tokens, what is not `infer` asks for the stack's API
+key. Schemas are named here and resolved in pilotlight.openapi, since the authorizer has neither msgspec nor pydantic.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
+Verb = Literal["GET", "POST", "PUT", "DELETE"]
 Scope = Literal["infer", "batch", "admin", "train"]
 
+TEXT, HTML = "text/plain", "text/html"
+MULTIPART, BINARY = "multipart/form-data", "application/octet-stream"
+
+# Functions, by their logical ids in template.yaml.
+PREDICT, REGISTRY = "PredictFunction", "ModelsFunction"
+BATCHES, TRAININGS = "BatchesFunction", "StartTrainingFunction"
+
 V2_MODEL_PATH, V2_VERSION_PATH = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
+V2_PATHS = (V2_MODEL_PATH, V2_VERSION_PATH)
 REGISTRY_MODEL_PATH, REGISTRY_VERSION_PATH = "/registry/models/{model}", "/registry/models/{model}/versions/{version}"
 REGISTRY_ALIAS_PATH = "/registry/models/{model}/aliases/{alias}"
 
-INFER_PATHS = (
-    *("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models", "/v2/models/stats", "/v2/repository/index"),
+
+class Route(NamedTuple):
+    """A verb of a path: which function answers it, whom it allows, what it does, what it is sent and answers."""
+
+    verb: Verb
+    path: str
+    function: str  # logical id in template.yaml
+    scope: Scope
+    summary: str
+    response: str = "Anything"  # the name of a schema, or a media type
+    body: str | None = None  # as `response`; None for a verb that takes none
+    uses_etag: bool = False  # takes If-Match, gives an ETag
+    status: str = "200"
+    other_statuses: tuple[str, ...] = ()  # other statuses with an answer of the same form
+
+
+ROUTES: tuple[Route, ...] = (
+    # The Open Inference Protocol.
+    Route("GET", "/v2", PREDICT, "infer", "Name, version and extensions of the server."),
+    Route("GET", "/v2/health/live", PREDICT, "infer", "Whether the process answers."),
+    Route("GET", "/v2/health/ready", PREDICT, "infer", "Whether the store answers too."),
+    Route("GET", "/v2/models", PREDICT, "infer", "The names of all models.", "ModelNames"),
+    Route("GET", "/v2/models/stats", PREDICT, "infer", "What this environment has answered."),
     *(
-        f"{of}{what}"
-        for of in (V2_MODEL_PATH, V2_VERSION_PATH)
-        for what in ("", "/ready", "/infer", "/config", "/stats")
+        Route("GET", path, PREDICT, "infer", "Metadata: inputs, outputs and versions.", "ModelMetadata")
+        for path in V2_PATHS
     ),
-    *("/invocations", "/ping", "/health", "/version"),
-    *("/openapi.json", "/docs"),
-)
-ADMIN_PATHS = (
-    *(f"/v2/repository/models/{{model}}/{verb}" for verb in ("load", "unload")),
     *(
-        "/registry/models",
+        Route(
+            "GET",
+            f"{path}/ready",
+            PREDICT,
+            "infer",
+            "Whether the next inference will be answered; opens the model.",
+        )
+        for path in V2_PATHS
+    ),
+    *(Route("GET", f"{path}/config", PREDICT, "infer", "The configuration in Triton's words.") for path in V2_PATHS),
+    *(
+        Route("GET", f"{path}/stats", PREDICT, "infer", "What this environment has answered for it.")
+        for path in V2_PATHS
+    ),
+    *(
+        Route("POST", f"{path}/infer", PREDICT, "infer", "One inference.", "InferResponse", "InferRequest")
+        for path in V2_PATHS
+    ),
+    Route("POST", "/v2/repository/index", REGISTRY, "infer", "Every version with its state.", "Index", "Object"),
+    Route(
+        "POST",
+        "/v2/repository/models/{model}/load",
+        REGISTRY,
+        "admin",
+        "Put the champion back into service.",
+        body="Object",
+    ),
+    Route(
+        "POST",
+        "/v2/repository/models/{model}/unload",
+        REGISTRY,
+        "admin",
+        "Take the champion out of service.",
+        body="Object",
+    ),
+    # MLflow's scoring protocol.
+    Route("POST", "/invocations", PREDICT, "infer", "One call of MLflow's scoring protocol.", body="Object"),
+    Route("GET", "/ping", PREDICT, "infer", "Whether the store answers.", TEXT),
+    Route("GET", "/health", PREDICT, "infer", "Whether the store answers.", TEXT),
+    Route("GET", "/version", PREDICT, "infer", "The version of the server.", TEXT),
+    # Versions, and the aliases that decide which of them answer.
+    Route("GET", "/registry/models", REGISTRY, "admin", "Every model.", "ModelList"),
+    Route(
+        "GET",
         REGISTRY_MODEL_PATH,
+        REGISTRY,
+        "admin",
+        "A model with its aliases and its newest versions; ?newest=200 shows more.",
+        "ModelDetail",
+    ),
+    Route(
+        "POST",
         f"{REGISTRY_MODEL_PATH}/prune",
-        f"{REGISTRY_MODEL_PATH}/aliases",
+        REGISTRY,
+        "admin",
+        "Remove old versions that no alias needs, or say which.",
+        "PruneResult",
+        "PruneBody",
+    ),
+    Route("GET", REGISTRY_VERSION_PATH, REGISTRY, "admin", "A version in a few words.", "VersionSummary"),
+    Route(
+        "DELETE",
+        REGISTRY_VERSION_PATH,
+        REGISTRY,
+        "admin",
+        "Remove a version for good; 409 while an alias needs it.",
+        "DeletedVersion",
+    ),
+    Route("GET", f"{REGISTRY_VERSION_PATH}/manifest", REGISTRY, "admin", "The commit record of a version.", "Manifest"),
+    Route("GET", f"{REGISTRY_VERSION_PATH}/report", REGISTRY, "admin", "What was measured of a version's variants."),
+    Route(
+        "GET",
+        f"{REGISTRY_VERSION_PATH}/verdict",
+        REGISTRY,
+        "admin",
+        "What the gate found when it last examined a version.",
+        "Verdict",
+    ),
+    Route(
+        "GET",
+        f"{REGISTRY_VERSION_PATH}/files",
+        REGISTRY,
+        "admin",
+        "The files of a version, with size and sha256.",
+        "ManifestFiles",
+    ),
+    Route("GET", f"{REGISTRY_VERSION_PATH}/approval", REGISTRY, "admin", "Whether people want a version.", "Approval"),
+    Route(
+        "PUT",
+        f"{REGISTRY_VERSION_PATH}/approval",
+        REGISTRY,
+        "admin",
+        "Approve or reject a version.",
+        "Approval",
+        "ApprovalBody",
+    ),
+    Route("GET", f"{REGISTRY_MODEL_PATH}/aliases", REGISTRY, "admin", "Every alias of a model.", "Aliases"),
+    Route("GET", REGISTRY_ALIAS_PATH, REGISTRY, "admin", "Where an alias points.", "AliasDocument"),
+    Route(
+        "GET",
+        f"{REGISTRY_ALIAS_PATH}/history",
+        REGISTRY,
+        "admin",
+        "Every document that an alias has had, oldest first.",
+        "AliasHistory",
+    ),
+    Route(
+        "POST",
+        f"{REGISTRY_ALIAS_PATH}/promote",
+        REGISTRY,
+        "admin",
+        "Bring a version to the alias through the gate: 202, and GET .../promotions/{promotion} tells how it ended.",
+        "PromotionRequest",
+        "PromoteBody",
+        uses_etag=True,
+        status="202",
+        other_statuses=("200",),
+    ),
+    Route(
+        "GET",
         f"{REGISTRY_MODEL_PATH}/promotions/{{promotion}}",
+        REGISTRY,
+        "admin",
+        "How a promotion goes.",
+        "PromotionRequest",
     ),
-    *(f"{REGISTRY_VERSION_PATH}{what}" for what in ("", "/manifest", "/report", "/verdict", "/files", "/approval")),
     *(
-        f"{REGISTRY_ALIAS_PATH}{what}"
-        for what in ("", "/history", "/promote", "/rollback", "/canary", "/split", "/shadow")
+        Route(
+            "POST", f"{REGISTRY_ALIAS_PATH}/{what}", REGISTRY, "admin", summary, "AliasDocument", body, uses_etag=True
+        )
+        for what, summary, body in (
+            ("rollback", "End the trial, or go back one move.", "RollbackBody"),
+            ("canary", "Try a version on some requests.", "CanaryBody"),
+            ("split", "Share requests out among versions.", "TrafficSplitBody"),
+            ("shadow", "Send copies to another version too.", "ShadowBody"),
+        )
     ),
+    # OpenAI's files, uploads and batches.
+    Route("POST", "/v1/files", BATCHES, "batch", "A file in one request.", "FileObject", MULTIPART),
+    Route("GET", "/v1/files", BATCHES, "batch", "Files, the newest first; ?purpose, ?limit, ?after.", "ObjectPage"),
+    Route("GET", "/v1/files/{file}", BATCHES, "batch", "One file.", "FileObject"),
+    Route("DELETE", "/v1/files/{file}", BATCHES, "batch", "Remove an uploaded file.", "DeletedFile"),
+    Route(
+        "GET", "/v1/files/{file}/content", BATCHES, "batch", "Its bytes; 302 to a presigned URL beyond 4 MB.", BINARY
+    ),
+    Route(
+        "POST",
+        "/v1/uploads",
+        BATCHES,
+        "batch",
+        "Announce a file that is too large for one request.",
+        "UploadObject",
+        "CreateUploadBody",
+    ),
+    Route(
+        "POST",
+        "/v1/uploads/{upload}/parts",
+        BATCHES,
+        "batch",
+        "A part of at most 4 MB.",
+        "UploadPart",
+        MULTIPART,
+    ),
+    Route(
+        "POST",
+        "/v1/uploads/{upload}/complete",
+        BATCHES,
+        "batch",
+        "Make the file of its parts.",
+        "UploadObject",
+        "CompleteUploadBody",
+    ),
+    Route("POST", "/v1/uploads/{upload}/cancel", BATCHES, "batch", "Forget an upload.", "UploadObject", "Object"),
+    Route(
+        "POST",
+        "/v1/batches",
+        BATCHES,
+        "batch",
+        "Order a batch of requests to one endpoint.",
+        "BatchObject",
+        "CreateBatchBody",
+    ),
+    Route("GET", "/v1/batches", BATCHES, "batch", "Batches, the newest first; ?limit, ?after.", "ObjectPage"),
+    Route("GET", "/v1/batches/{batch}", BATCHES, "batch", "A batch and how far it is.", "BatchObject"),
+    Route("POST", "/v1/batches/{batch}/cancel", BATCHES, "batch", "Stop a batch.", "BatchObject", "Object"),
+    # Recipes that are trained.
+    Route(
+        "GET",
+        "/v1/trainings",
+        TRAININGS,
+        "train",
+        "Every training, those first that changed last; ?skip=50&limit=50.",
+        "TrainingList",
+    ),
+    Route(
+        "POST",
+        "/v1/trainings",
+        TRAININGS,
+        "train",
+        "Train a recipe: 202 while it is under way, 200 where the run has ended before. The body is this order or, in "
+        "JSON or YAML, the recipe itself with ?run=, ?nodes= and ?resume=.",
+        "TrainingDetail",
+        "StartTrainingBody",
+        status="202",
+        other_statuses=("200",),
+    ),
+    Route(
+        "GET",
+        "/v1/trainings/{run}",
+        TRAININGS,
+        "train",
+        "A training: state, attempts, epochs, metrics, the version that came out.",
+        "TrainingDetail",
+    ),
+    Route(
+        "GET",
+        "/v1/trainings/{run}/log",
+        TRAININGS,
+        "train",
+        "The next lines of its log; ?token= goes on where an answer ended.",
+        "TrainingLog",
+    ),
+    Route(
+        "POST",
+        "/v1/trainings/{run}/cancel",
+        TRAININGS,
+        "train",
+        "Stop a training: by SIGTERM, upon which it saves a checkpoint and ends; resume goes on from there.",
+        "TrainingDetail",
+        "CancelTrainingBody",
+        status="202",
+        other_statuses=("200",),
+    ),
+    # What describes all this.
+    Route("GET", "/openapi.json", REGISTRY, "infer", "The OpenAPI document."),
+    Route("GET", "/docs", REGISTRY, "infer", "The same to read.", HTML),
 )
-BATCH_PATHS = (
-    *("/v1/files", "/v1/files/{file}", "/v1/files/{file}/content", "/v1/uploads"),
-    *(f"/v1/uploads/{{upload}}/{verb}" for verb in ("parts", "complete", "cancel")),
-    *("/v1/batches", "/v1/batches/{batch}", "/v1/batches/{batch}/cancel"),
-)
-TRAIN_PATHS = tuple(f"/v1/trainings{what}" for what in ("", "/{run}", "/{run}/log", "/{run}/cancel"))
 
-SCOPES: dict[str, Scope] = {
-    **dict.fromkeys(INFER_PATHS, "infer"),
-    **dict.fromkeys(BATCH_PATHS, "batch"),
-    **dict.fromkeys(ADMIN_PATHS, "admin"),
-    **dict.fromkeys(TRAIN_PATHS, "train"),
-}
+SCOPES: Mapping[str, Scope] = {route.path: route.scope for route in ROUTES}
 
-VERBS: Mapping[Scope, tuple[str, ...]] = {  # that routes of a scope take
+VERBS: Mapping[Scope, tuple[str, ...]] = {  # that a token of a scope allows
     "infer": ("GET", "HEAD", "POST"),
     "batch": ("DELETE", "GET", "HEAD", "POST"),
     "admin": ("DELETE", "GET", "HEAD", "POST", "PUT"),

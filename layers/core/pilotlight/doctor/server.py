@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 import pilotlight
-from pilotlight import openapi
 from pilotlight.api.routes import SCOPES
 from pilotlight.client.auth import Credentials
 from pilotlight.client.client import Client, RawResponse
 from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedError, join_names
 from pilotlight.errors import InvalidInputError, UnavailableError
+from pilotlight.openapi.public_document import encode_openapi_document
 
 UNKNOWN_MODEL = "pilotlight-doctor"  # a model that there is not
 STAGE = "/prod"  # of template.yaml
@@ -176,7 +176,7 @@ class ServerChecks:
         """Check that the server's OpenAPI document is that of this code."""
         theirs, ours = (
             parse_json_object(self.get("/openapi.json")),
-            msgspec.json.decode(openapi.encode_openapi_document()),
+            msgspec.json.decode(encode_openapi_document()),
         )
         if theirs == ours:
             return f"/openapi.json is this code's, {len(ours['paths'])} paths."

@@ -20,10 +20,9 @@ from uuid import uuid4
 
 import psutil
 
-from pilotlight.local.limits import GatewayLimits
 from pilotlight.local.proxy_events import ACCOUNT_ID
 from pilotlight.local.runtime_api import Invocation, RuntimeApi
-from pilotlight.local.template import FunctionSpec
+from pilotlight.local.template import FunctionSpec, GatewayLimits
 
 AWS_CLIENT = "awslambdaric"  # AWS's own runtime client; its wheels are for Linux
 OWN_CLIENT = "pilotlight.local.runtime_client"

@@ -20,9 +20,8 @@ from msgspec import Struct, field
 from pilotlight.local.background_tasks import BackgroundTasks, Invoke
 from pilotlight.local.gateway_errors import INVALID_REQUEST, GatewayError
 from pilotlight.local.invoke_api import Receive, Scope, check_caller, read_body
-from pilotlight.local.limits import GatewayLimits
 from pilotlight.local.proxy_events import ACCOUNT_ID, HttpResponse
-from pilotlight.local.template import EventRule
+from pilotlight.local.template import EventRule, GatewayLimits
 
 TARGET = b"AWSEvents.PutEvents"
 ATTEMPTS = 3  # Lambda's, for an asynchronous invocation

@@ -25,11 +25,10 @@ from pilotlight.local.authorizer import LocalAuthorizer
 from pilotlight.local.environment import Environment, EnvironmentSpec, find_runtime_client
 from pilotlight.local.events_api import EventsApi
 from pilotlight.local.invoke_api import InvokeApi
-from pilotlight.local.limits import GatewayLimits
 from pilotlight.local.pool import EnvironmentPool, OnFree
 from pilotlight.local.rest_api import RestApi
 from pilotlight.local.runtime_api import Invocation
-from pilotlight.local.template import FunctionSpec, Stack
+from pilotlight.local.template import FunctionSpec, GatewayLimits, Stack
 from pilotlight.local.triggers import Triggers
 
 KEEP_ALIVE_S = 600  # how long an idle connection stays open: long, since closing one races with its next request

@@ -58,24 +58,51 @@ def read_template(path: Path, parameters: Mapping[str, Any] | None = None) -> di
     """
     document = load_raw_template(path)
     values = _fill_parameters(document, parameters or {}, path) | _map_function_names(document)
+    document = look_up_mappings(document, values)
     known_conditions = evaluate_conditions(document, values)
     resolved: dict[str, Any] = resolve_intrinsics(document, values, known_conditions)
     return resolved
 
 
 def load_raw_template(path: Path) -> dict[str, Any]:
-    """Load the template with its intrinsic functions as written; `InvalidInputError` if it cannot be read."""
+    """Load the template with its intrinsic functions as written; `InvalidInputError` if it cannot be read.
+
+    The content of an included file replaces its include.
+    """
     try:
-        document = yaml.load(path.read_bytes(), Loader=TemplateLoader)  # noqa: S506  # TemplateLoader is a SafeLoader
+        document = _load_yaml(path)
     except OSError as exc:
         raise InvalidInputError(
             f"Cannot read the template {path}: {exc.strerror}. Run this in the folder of template.yaml."
         ) from exc
-    except yaml.YAMLError as exc:
-        raise InvalidInputError(f"{path} is not YAML: {_describe_yaml_error(exc)}.") from exc
     if not isinstance(document, dict):
         raise InvalidInputError(f"{path} is not a CloudFormation template: it holds no mapping with Resources.")
-    return document
+    included: dict[str, Any] = expand_includes(document, path)
+    return included
+
+
+def _load_yaml(path: Path) -> Any:  # noqa: ANN401 - a YAML tree may hold anything
+    try:
+        return yaml.load(path.read_bytes(), Loader=TemplateLoader)  # noqa: S506  # TemplateLoader is a SafeLoader
+    except yaml.YAMLError as exc:
+        raise InvalidInputError(f"{path} is not YAML: {_describe_yaml_error(exc)}.") from exc
+
+
+def expand_includes(node: Any, path: Path) -> Any:  # noqa: ANN401  # as above
+    """Put each file that `node` of the template at `path` includes (AWS::Include) in its place, but for those in S3."""
+    match node:
+        case {"Fn::Transform": {"Name": "AWS::Include", "Parameters": {"Location": str() as location}}} if (
+            len(node) == 1 and "://" not in location
+        ):
+            try:
+                return _load_yaml(path.parent / location)
+            except OSError as exc:
+                raise InvalidInputError(f"{path} includes {location}, which cannot be read: {exc.strerror}.") from exc
+        case dict():
+            return {key: expand_includes(value, path) for key, value in node.items()}
+        case list():
+            return [expand_includes(item, path) for item in node]
+    return node
 
 
 def _describe_yaml_error(error: yaml.YAMLError) -> str:
@@ -96,6 +123,25 @@ def _fill_parameters(document: Mapping[str, Any], overrides: Mapping[str, Any], 
     if unknown := overrides.keys() - (declared.keys() if isinstance(declared, dict) else set()):
         raise InvalidInputError(f"{path} has no parameter {', '.join(sorted(unknown))}; see its Parameters.")
     return {**_get_parameter_defaults(document), **overrides}
+
+
+def look_up_mappings(node: Any, values: Mapping[str, Any], mappings: Any = None) -> Any:  # noqa: ANN401  # as above
+    """Replace each `Fn::FindInMap` whose keys are known by what it finds in the Mappings of the template `node`."""
+    mappings = node.get("Mappings", {}) if mappings is None else mappings
+    match node:
+        case {"Fn::FindInMap": [*keys]}:
+            try:
+                found = mappings
+                for key in keys:
+                    found = found[resolve_intrinsics(key, values)]
+            except (LookupError, TypeError):
+                return node
+            return found
+        case dict():
+            return {key: look_up_mappings(value, values, mappings) for key, value in node.items()}
+        case list():
+            return [look_up_mappings(item, values, mappings) for item in node]
+    return node
 
 
 def evaluate_conditions(document: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, bool]:

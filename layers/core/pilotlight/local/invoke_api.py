@@ -15,8 +15,8 @@ from urllib.parse import unquote
 
 from pilotlight.local.background_tasks import BackgroundTasks, Invoke
 from pilotlight.local.gateway_errors import CLIENT_GONE, INVALID_REQUEST, NO_FUNCTION, NO_ROUTE, TOO_LARGE, GatewayError
-from pilotlight.local.limits import GatewayLimits
 from pilotlight.local.proxy_events import HttpResponse
+from pilotlight.local.template import GatewayLimits
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Coroutine[Any, Any, dict[str, Any]]]

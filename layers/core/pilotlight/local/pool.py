@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from pilotlight.local.gateway_errors import CLIENT_GONE, FAILED, STOPPING, TIMED_OUT, GatewayError
-from pilotlight.local.limits import GatewayLimits
 from pilotlight.local.runtime_api import Invocation
+from pilotlight.local.template import GatewayLimits
 
 log = logging.getLogger("pilotlight.local")
 

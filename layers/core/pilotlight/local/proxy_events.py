@@ -18,9 +18,8 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from pilotlight.local.gateway_errors import FAILED, TOO_LARGE, GatewayError
-from pilotlight.local.limits import GatewayLimits
 from pilotlight.local.routes import RouteMatch
-from pilotlight.local.template import Stack
+from pilotlight.local.template import GatewayLimits, Stack
 
 ACCOUNT_ID = "123456789012"  # as in AWS's own examples
 API_ID = "local"

@@ -16,12 +16,11 @@ from uuid import uuid4
 from pilotlight.local.authorizer import LocalAuthorizer
 from pilotlight.local.gateway_errors import NO_ROUTE, GatewayError
 from pilotlight.local.invoke_api import read_body
-from pilotlight.local.limits import GatewayLimits
 from pilotlight.local.pool import EnvironmentPool
 from pilotlight.local.proxy_events import HttpRequest, HttpResponse, ProxyEventEncoder, parse_handler_reply
 from pilotlight.local.routes import RouteMatch, RouteTable
 from pilotlight.local.runtime_api import Invocation
-from pilotlight.local.template import GatewayResponse, Stack
+from pilotlight.local.template import GatewayLimits, GatewayResponse, Stack
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Coroutine[Any, Any, dict[str, Any]]]

@@ -1,9 +1,9 @@
 """What the gateway needs of template.yaml: functions with their limits, routes, and the API's GatewayResponses.
 
-Only functions with an event of `Type: Api`, `Schedule`, `CloudWatchLogs` or `EventBridgeRule` are read, since nothing
-else starts them here: queues and buckets exist only on AWS. Nested templates add functions, but no routes. The task
-root is the outer template's folder, so a Handler has the same name as in the checkout. This module starts nothing and
-matches no paths.
+Only functions with a path in the API's document, or an event of `Type: Api`, `Schedule`, `CloudWatchLogs` or
+`EventBridgeRule`, are read, since nothing else starts them here: queues and buckets exist only on AWS. Nested templates
+add functions, but no routes. The task root is the outer template's folder, so a Handler has the same name as in the
+checkout. This module starts nothing and matches no paths.
 """
 
 import re
@@ -20,6 +20,23 @@ DEFAULT_MEMORY_MB = 128  # Lambda's
 DEFAULT_TIMEOUT_S = 3  # Lambda's
 UNITS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 IMPLICIT_STAGE = "Prod"  # SAM's, for an API that the template does not declare
+ANY_METHOD = "X-AMAZON-APIGATEWAY-ANY-METHOD"  # OpenAPI's extension for it, in capitals
+INTEGRATION, AUTHORIZER = "x-amazon-apigateway-integration", "x-amazon-apigateway-authorizer"
+GATEWAY_RESPONSES = "x-amazon-apigateway-gateway-responses"
+BINARY_MEDIA_TYPES = "x-amazon-apigateway-binary-media-types"
+HEADER_PARAMETER = "gatewayresponse.header."  # what OpenAPI's form of a gateway response puts before a header's name
+
+
+@dataclass(frozen=True)
+class GatewayLimits:
+    """What API Gateway and Lambda refuse: sizes in bytes, times in seconds; the defaults are AWS's own."""
+
+    body_bytes: int = 10 * 1024 * 1024  # API Gateway: a request's body
+    event_bytes: int = 6 * 1024 * 1024  # Lambda: the event of a synchronous invocation, base64 and all
+    answer_bytes: int = 6 * 1024 * 1024 + 100  # Lambda: what a handler returns, as JSON; the 100 are Lambda's own slack
+    integration_s: float = 29.0  # API Gateway: from the request to its answer, waiting in line included
+    init_s: float = 10.0  # Lambda: the init phase, before it is tried again under the function's Timeout
+    watch_s: float = 0.05  # ours: how often memory and time of a busy environment are looked at
 
 
 @dataclass(frozen=True)
@@ -36,7 +53,7 @@ class FunctionSpec:
 
 @dataclass(frozen=True)
 class ApiRoute:
-    """One event of `Type: Api`: `method` in capitals or ANY, `resource` as written, `function` by logical id."""
+    """One route of the API: `method` in capitals or ANY, `resource` as written, `function` by logical id."""
 
     method: str
     resource: str
@@ -138,12 +155,16 @@ class _Template:
     def build_stack(self) -> Stack:
         events = self._list_events()
         nested = list(self._load_nested())
-        routes = tuple(self._build_route(event) for event in events if event.kind == "Api")
+        api = self._get_api_properties()
+        document = self._require_mapping(api.get("DefinitionBody") or {}, "DefinitionBody")
+        declared = (self._build_route(event) for event in events if event.kind == "Api")
+        routes = tuple(dict.fromkeys([*declared, *self._iter_document_routes(document)]))
         if not routes:
             raise self._build_error("Resources", "no function has an event of Type: Api; add one")
-        api = self._get_api_properties()
-        authorizer = self._build_authorizer(self._require_mapping(api.get("DefinitionBody") or {}, "DefinitionBody"))
-        names = [event.function for event in events] + ([authorizer.function] if authorizer else [])
+        authorizer = self._build_authorizer(document)
+        started = {event.function for event in events} | {route.function for route in routes}
+        names = [name for name in self._list_resources(intrinsics.FUNCTION_TYPE) if name in started]
+        names += [authorizer.function] if authorizer else []
         return Stack(
             functions={name: self._build_function(name) for name in names}
             | {name: found for each in nested for name, found in each.build_functions().items()},
@@ -153,10 +174,11 @@ class _Template:
             subscriptions=tuple(self._build_subscription(event) for event in events if event.kind == "CloudWatchLogs"),
             rules=tuple(rule for each in (self, *nested) for rule in each.build_rules()),
             stage=format_scalar(self._require_value(api.get("StageName", IMPLICIT_STAGE), "StageName of the API")),
-            gateway_responses=self._build_gateway_responses(api),
+            gateway_responses=self._build_gateway_responses(api, document),
             binary_media_types=frozenset(
                 str(kind).replace("~1", "/")
-                for kind in self._require_list(api.get("BinaryMediaTypes"), "BinaryMediaTypes")
+                for place, name in ((api, "BinaryMediaTypes"), (document, BINARY_MEDIA_TYPES))
+                for kind in self._require_list(place.get(name), name)
             ),
             root=self._path.parent,
         )
@@ -170,9 +192,7 @@ class _Template:
         return tuple(self._build_rule(event) for event in self._list_events() if event.kind == "EventBridgeRule")
 
     def _list_events(self) -> list[_FunctionEvent]:
-        return [
-            event for name in self._list_resources("AWS::Serverless::Function") for event in self._iter_events(name)
-        ]
+        return [event for name in self._list_resources(intrinsics.FUNCTION_TYPE) for event in self._iter_events(name)]
 
     def _load_nested(self) -> Iterator["_Template"]:
         """Load the nested templates on this disk, with the parameters that are known."""
@@ -209,22 +229,25 @@ class _Template:
         components = self._require_mapping(document.get("components") or {}, "components")
         schemes = self._require_mapping(components.get("securitySchemes") or {}, "securitySchemes")
         for name, scheme in schemes.items():
-            if found := self._require_mapping(scheme, name).get("x-amazon-apigateway-authorizer"):
-                uri = self._require_mapping(found, name).get("authorizerUri")
-                function = re.search(
-                    r"functions/\$?\{?(\w+)", uri.text if isinstance(uri, UnresolvedValue) else str(uri)
-                )
-                if function is None or function[1] not in self._resources:
-                    raise self._build_error(name, f"authorizerUri is {uri!r}, which names no function of this template")
+            if found := self._require_mapping(scheme, name).get(AUTHORIZER):
+                function = self._find_function(self._require_mapping(found, name), "authorizerUri", name)
                 paths = self._require_mapping(document.get("paths") or {}, "paths")
                 secured_paths = frozenset(
                     path for path, item in paths.items() if self._requires_scheme(item, path, name)
                 )
                 ttl_s = self._require_whole_number(found.get("authorizerResultTtlInSeconds", 300), f"TTL of {name}")
                 return AuthorizerSpec(
-                    function[1], secured_paths, str(found.get("identityValidationExpression", "")), ttl_s
+                    function, secured_paths, str(found.get("identityValidationExpression", "")), ttl_s
                 )
         return None
+
+    def _find_function(self, node: Mapping[str, Any], key: str, where: str) -> str:
+        """The function, by logical id, that an address of Lambda's names."""
+        uri = node.get(key)
+        function = re.search(r"functions/\$?\{?(\w+)", uri.text if isinstance(uri, UnresolvedValue) else str(uri))
+        if function is None or function[1] not in self._resources:
+            raise self._build_error(where, f"{key} is {uri!r}, which names no function of this template")
+        return function[1]
 
     def _requires_scheme(self, item: object, path: str, scheme: str) -> bool:
         """Return whether a method of a path requires a security scheme."""
@@ -232,9 +255,29 @@ class _Template:
         needs = [need for method in methods if isinstance(method, dict) for need in method.get("security") or ()]
         return any(scheme in need for need in needs)
 
-    def _build_gateway_responses(self, api: Mapping[str, Any]) -> dict[str, GatewayResponse]:
-        responses = self._require_mapping(api.get("GatewayResponses") or {}, "GatewayResponses")
+    def _build_gateway_responses(
+        self, api: Mapping[str, Any], document: Mapping[str, Any]
+    ) -> dict[str, GatewayResponse]:
+        """Those of the API's property, and of its document, whose form is brought into the property's."""
+        written = self._require_mapping(document.get(GATEWAY_RESPONSES) or {}, GATEWAY_RESPONSES)
+        responses = {kind: self._translate_gateway_response(kind, spec) for kind, spec in written.items()}
+        responses |= self._require_mapping(api.get("GatewayResponses") or {}, "GatewayResponses")
         return {kind: self._build_gateway_response(kind, spec) for kind, spec in responses.items()}
+
+    def _translate_gateway_response(self, kind: str, spec: object) -> dict[str, Any]:
+        spec = self._require_mapping(spec, f"{GATEWAY_RESPONSES}.{kind}")
+        parameters = self._require_mapping(spec.get("responseParameters") or {}, f"responseParameters of {kind}")
+        return {
+            "StatusCode": spec.get("statusCode"),
+            "ResponseTemplates": spec.get("responseTemplates"),
+            "ResponseParameters": {
+                "Headers": {
+                    name.removeprefix(HEADER_PARAMETER): value
+                    for name, value in parameters.items()
+                    if str(name).startswith(HEADER_PARAMETER)
+                }
+            },
+        }
 
     def _build_gateway_response(self, kind: str, spec: object) -> GatewayResponse:
         spec = self._require_mapping(spec, f"GatewayResponses.{kind}")
@@ -268,7 +311,16 @@ class _Template:
             raise self._build_error(
                 event.where, f"Path {resource!r} and Method {method!r} are no route; write /x and GET"
             )
-        return ApiRoute(method.upper().replace("X-AMAZON-APIGATEWAY-ANY-METHOD", "ANY"), resource, event.function)
+        return ApiRoute(method.upper().replace(ANY_METHOD, "ANY"), resource, event.function)
+
+    def _iter_document_routes(self, document: Mapping[str, Any]) -> Iterator[ApiRoute]:
+        """The methods of the API's document that a function answers."""
+        for resource, item in self._require_mapping(document.get("paths") or {}, "paths").items():
+            for verb, method in self._require_mapping(item, resource).items():
+                integration = method.get(INTEGRATION) if isinstance(method, dict) else None
+                if isinstance(integration, dict) and integration.get("type") == "aws_proxy":
+                    function = self._find_function(integration, "uri", f"{verb} {resource}")
+                    yield ApiRoute(str(verb).upper().replace(ANY_METHOD, "ANY"), resource, function)
 
     def _build_schedule(self, event: _FunctionEvent) -> Schedule:
         words = str(self._require_value(event.properties.get("Schedule"), f"Schedule of {event.where}"))
@@ -305,8 +357,7 @@ class _Template:
         return LogSubscription(event.function, source[1], pattern[1])
 
     def _build_function(self, name: str) -> FunctionSpec:
-        shared = self._require_mapping(self._globals.get("Function") or {}, "Globals.Function")
-        own = self._get_properties(name)
+        shared, own = self._get_function_globals(name), self._get_properties(name)
         merged = {**shared, **own}
         handler = self._require_value(merged.get("Handler"), f"Handler of {name}")
         if not isinstance(handler, str):
@@ -319,6 +370,15 @@ class _Template:
             environment=self._merge_variables(name, shared, own) | self._build_logging_variables(merged),
             python_path=(self._root, *self._find_layers(name, shared, own)),
         )
+
+    def _get_function_globals(self, name: str) -> dict[str, Any]:
+        """What Globals say of a function, without what it ignores."""
+        shared = self._require_mapping(self._globals.get("Function") or {}, "Globals.Function")
+        ignored = self._resources[name].get("IgnoreGlobals")
+        if ignored == "*":
+            return {}
+        names = self._require_list(ignored, f"IgnoreGlobals of {name}")
+        return {key: value for key, value in shared.items() if key not in names}
 
     def _merge_variables(self, name: str, *levels: Mapping[str, Any]) -> dict[str, str]:
         """Merge the variables of Globals and of the function, without those that depend on real resources."""

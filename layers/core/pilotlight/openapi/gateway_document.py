@@ -1,0 +1,172 @@
+"""infra/api.yaml: the API's document for API Gateway, made from the table of routes.
+
+template.yaml includes it, and so its parameters and conditions are known here by name. CloudFormation reads an included
+file without its YAML tags, so intrinsic functions have their long form. `security` is always a list, which the SAM CLI
+wants where it resolves no conditions; what AWS::NoValue leaves of it is empty, and asks for nothing.
+"""
+
+import json
+from typing import Any, NamedTuple
+
+import yaml
+
+from pilotlight.api.routes import ROUTES, Scope
+
+HEADER = "# Generated from layers/core/pilotlight/api/routes.py; change that, and run `make routes`.\n"
+NO_VALUE = {"Ref": "AWS::NoValue"}
+INVOKE_URI = "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${%s}/invocations"
+PREDICT_ALIAS = {
+    "PredictFunction": "PredictFunction.Alias"
+}  # published versions answer there, others by the latest code
+BEARER_PATTERN = r"^[Bb]earer [A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$"
+AUTHORIZER_TTL_S = 60  # for as long an expired token goes on
+
+GATEWAY_MESSAGE = "$context.error.messageString"  # the gateway's own sentence, in quotes
+
+
+class ErrorResponse(NamedTuple):
+    """An error that the gateway makes itself, with our sentence, or the gateway's own where that is None."""
+
+    kind: str
+    sentence: str | None = None
+    status: int | None = None
+    header: tuple[str, str] | None = None
+
+
+ERROR_RESPONSES = (
+    ErrorResponse("DEFAULT_4XX"),
+    ErrorResponse("DEFAULT_5XX"),
+    ErrorResponse(
+        "UNAUTHORIZED",
+        "Send a token of the issuer that has not expired, header Authorization: Bearer TOKEN.",
+        401,
+        ("WWW-Authenticate", "Bearer"),
+    ),
+    ErrorResponse(
+        "ACCESS_DENIED",
+        "The token has not the scope of this route; GET /openapi.json says which one that is.",
+        403,
+    ),
+    ErrorResponse(
+        "AUTHORIZER_FAILURE",
+        "Tokens cannot be checked at the moment, since their issuer gives no keys; ask again soon.",
+        503,
+        ("Retry-After", "5"),
+    ),
+    ErrorResponse("INVALID_API_KEY", "This route asks for an API key, header x-api-key.", 403),
+    ErrorResponse("THROTTLED", None, 429, ("Retry-After", "1")),
+    ErrorResponse(
+        "REQUEST_TOO_LARGE",
+        "The request is too large: the gateway takes 10,485,760 bytes, the function 6,291,456 as an event, which is a "
+        "body of about 4,700,000. Send fewer items at once.",
+        413,
+    ),
+    # What a REST API calls a path that it does not have.
+    ErrorResponse("MISSING_AUTHENTICATION_TOKEN", "There is no such route; GET /docs lists those that there are.", 404),
+)
+
+
+class _Inline(dict[str, Any]):
+    """A mapping that is written in one line."""
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401 - anything that YAML takes
+        return True
+
+
+_Dumper.add_representer(
+    _Inline, lambda dumper, data: dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=True)
+)
+
+
+def encode_gateway_document() -> bytes:
+    """Encode the document as it is committed."""
+    text = yaml.dump(build_gateway_document(), Dumper=_Dumper, sort_keys=False, width=10_000)
+    return (HEADER + text).encode()
+
+
+def build_gateway_document() -> dict[str, Any]:
+    """Build the whole document; the gateway takes every verb of a path, and the function refuses the wrong ones."""
+    return {
+        "openapi": "3.0.1",
+        "info": {"title": {"Ref": "AWS::StackName"}, "version": "1"},
+        "x-amazon-apigateway-api-key-source": build_choice("UsesTokenApiKeys", "AUTHORIZER", "HEADER"),
+        "x-amazon-apigateway-policy": build_choice("IsPrivate", build_private_policy(), NO_VALUE),
+        # Every body arrives as base64: tritonclient sends tensors without a Content-Type.
+        "x-amazon-apigateway-binary-media-types": ["*/*"],
+        "x-amazon-apigateway-gateway-responses": {each.kind: build_error_response(each) for each in ERROR_RESPONSES},
+        "components": {"securitySchemes": build_security_schemes()},
+        "paths": {route.path: build_path_item(route.function, route.scope) for route in ROUTES},
+    }
+
+
+def build_choice(condition: str, then: object, otherwise: object) -> _Inline:
+    """Choose by a condition of template.yaml."""
+    return _Inline({"Fn::If": [condition, then, otherwise]})
+
+
+def build_private_policy() -> dict[str, Any]:
+    """Allow requests through the VPC endpoint, and no others."""
+    invoke = {"Principal": "*", "Action": "execute-api:Invoke", "Resource": "execute-api:/*"}
+    elsewhere = {"StringNotEquals": {"aws:SourceVpce": {"Fn::FindInMap": ["Settings", "Network", "VpcEndpoint"]}}}
+    return {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", **invoke}, {"Effect": "Deny", **invoke, "Condition": elsewhere}],
+    }
+
+
+def build_error_response(error: ErrorResponse) -> dict[str, Any]:
+    """Build an error's body, which tritonclient (`error`) and openai (`message`) both show, with status and header."""
+    sentence = GATEWAY_MESSAGE if error.sentence is None else json.dumps(error.sentence)
+    body = f'{{"error": {sentence}, "message": {sentence}}}'
+    response: dict[str, Any] = {"responseTemplates": {"application/json": body}}
+    if error.status is not None:
+        response["statusCode"] = error.status
+    if error.header is not None:
+        name, value = error.header
+        response["responseParameters"] = {f"gatewayresponse.header.{name}": f"'{value}'"}
+    return response
+
+
+def build_security_schemes() -> dict[str, Any]:
+    """Build what routes may ask for: an API key, a signature, a token."""
+    header = {"type": "apiKey", "name": "Authorization", "in": "header"}
+    authorizer = {
+        "type": "token",
+        "identityValidationExpression": BEARER_PATTERN,  # others get 401 without a call of the function
+        "authorizerResultTtlInSeconds": AUTHORIZER_TTL_S,
+        "authorizerUri": {"Fn::Sub": INVOKE_URI % "AuthorizeFunction.Arn"},
+    }
+    token = header | {
+        "x-amazon-apigateway-authtype": "custom",
+        "x-amazon-apigateway-authorizer": authorizer,
+    }
+    return {
+        "api_key": {"type": "apiKey", "name": "x-api-key", "in": "header"},
+        "signature": header | {"x-amazon-apigateway-authtype": "awsSigv4"},
+        "token": build_choice("UsesJwt", token, NO_VALUE),
+    }
+
+
+def build_path_item(function: str, scope: Scope) -> dict[str, Any]:
+    """Build one path: any verb is sent to its function, once the caller has shown what the scope asks for."""
+    target = PREDICT_ALIAS.get(function, f"{function}.Arn")
+    integration = {"httpMethod": "POST", "type": "aws_proxy", "uri": {"Fn::Sub": INVOKE_URI % target}}
+    method = {
+        "security": build_security(scope),
+        "responses": _Inline(),
+        "x-amazon-apigateway-integration": _Inline(integration),
+    }
+    return {"x-amazon-apigateway-any-method": method}
+
+
+def build_security(scope: Scope) -> list[Any]:
+    """Build what a route of a scope asks for, by the parameter Auth; admin-key asks for nothing before a model."""
+    key: dict[str, list[str]] = {"api_key": []}
+    signature: dict[str, list[str]] = {"signature": []}
+    token = {"Fn::If": ["UsesTokenApiKeys", {"token": [], "api_key": []}, {"token": []}]}
+    if scope == "infer":
+        signed = {"Fn::If": ["UsesIamAuth", signature, {"Fn::If": ["UsesJwt", token, NO_VALUE]}]}
+        return [build_choice("UsesApiKeys", key, signed)]
+    return [build_choice("UsesIamAuth", signature, {"Fn::If": ["UsesJwt", token, key]})]

@@ -1,0 +1,209 @@
+"""The OpenAPI 3.1 document of the whole HTTP surface, made from the table of routes and msgspec's schemas."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+import pilotlight
+from pilotlight.api.routes import ROUTES, Route
+from pilotlight.api.schemas import openai, registry, training
+from pilotlight.client.client import InferResponse, ModelMetadata, ModelNames, Tensor
+from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.manifest import Manifest, ManifestFile
+from pilotlight.contracts.names import NAME_PATTERN
+from pilotlight.contracts.promotion import PromotionRequest
+from pilotlight.gate.verdict import Verdict
+from pilotlight.registry.approval import Approval
+
+JSON = "application/json"
+DESCRIPTION = (
+    "Pilotlight serves large models from serverless functions: the Open Inference Protocol (V2) with Triton's "
+    "extensions, MLflow's scoring protocol, OpenAI's files and batches, the registry of versions and aliases, and "
+    "trainings. On AWS the routes lie below the stage. Routes of the scopes admin, batch and train ask for the stack's "
+    "API key. A wrong verb is answered with 405 and the right one."
+)
+TAGS = {
+    "V2": "The Open Inference Protocol, as JSON or with binary tensors (Inference-Header-Content-Length).",
+    "MLflow": "MLflow's scoring protocol.",
+    "Batches": "Work that nobody waits for, in the shapes of OpenAI's Files, Uploads and Batch APIs.",
+    "Registry": "Versions, what is known of them, and the aliases that decide which of them answer.",
+    "Trainings": "Recipes that are trained, by AWS Batch or beside the local gateway, and how that goes.",
+    "About": "This description.",
+}
+PATH_PARAMETERS = {
+    "model": ("A model's name.", {"type": "string", "pattern": NAME_PATTERN}),
+    "version": ("A version, or an alias where one only reads.", {"type": "string"}),
+    "alias": ("An alias: champion serves by default.", {"type": "string", "pattern": NAME_PATTERN}),
+    "file": ("A file's id.", {"type": "string"}),
+    "upload": ("An upload's id.", {"type": "string"}),
+    "batch": ("A batch's id.", {"type": "string"}),
+    "run": ("A training's name.", {"type": "string", "pattern": NAME_PATTERN}),
+    "promotion": ("The id that POST .../promote gave.", {"type": "string"}),
+}
+
+
+class InferRequest(msgspec.Struct):
+    """An inference in JSON form."""
+
+    inputs: list[Tensor]
+    outputs: list[dict[str, Any]] = []
+    parameters: dict[str, Any] = {}
+    id: str | None = None
+
+
+SCHEMAS: Mapping[str, Any] = {  # what routes name, beside media types
+    "Anything": Any,
+    "Object": dict[str, Any],
+    "ModelNames": ModelNames,
+    "ModelMetadata": ModelMetadata,
+    "InferRequest": InferRequest,
+    "InferResponse": InferResponse,
+    "Index": list[dict[str, str]],
+    "ModelList": registry.ModelList,
+    "ModelDetail": registry.ModelDetail,
+    "PruneBody": registry.PruneBody,
+    "PruneResult": registry.PruneResult,
+    "VersionSummary": registry.VersionSummary,
+    "DeletedVersion": registry.DeletedVersion,
+    "Manifest": Manifest,
+    "ManifestFiles": list[ManifestFile],
+    "Verdict": Verdict,
+    "Approval": Approval,
+    "ApprovalBody": registry.ApprovalBody,
+    "AliasDocument": AliasDocument,
+    "Aliases": dict[str, AliasDocument],
+    "AliasHistory": list[AliasDocument],
+    "PromotionRequest": PromotionRequest,
+    "PromoteBody": registry.PromoteBody,
+    "RollbackBody": registry.RollbackBody,
+    "CanaryBody": registry.CanaryBody,
+    "TrafficSplitBody": registry.TrafficSplitBody,
+    "ShadowBody": registry.ShadowBody,
+    "FileObject": openai.FileObject,
+    "DeletedFile": openai.DeletedFile,
+    "ObjectPage": openai.ObjectPage,
+    "UploadObject": openai.UploadObject,
+    "UploadPart": openai.UploadPart,
+    "CreateUploadBody": openai.CreateUploadBody,
+    "CompleteUploadBody": openai.CompleteUploadBody,
+    "BatchObject": openai.BatchObject,
+    "CreateBatchBody": openai.CreateBatchBody,
+    "TrainingList": training.TrainingList,
+    "TrainingDetail": training.TrainingDetail,
+    "TrainingLog": training.TrainingLog,
+    "StartTrainingBody": training.StartTrainingBody,
+    "CancelTrainingBody": training.CancelTrainingBody,
+}
+STATUS_DESCRIPTIONS = {
+    "400": "What was sent is wrong; the sentence says what.",
+    "404": "There is nothing under that name.",
+    "409": "Somebody else was faster, or something still needs it.",
+    "412": "If-Match names another document than the alias has now.",
+}
+SCHEMA_REFERENCE = "#/components/schemas/{name}"
+
+
+def build_openapi_document() -> dict[str, Any]:
+    """Build the whole document."""
+    kinds = [SCHEMAS[name] for route in ROUTES for name in (route.response, route.body or "") if name in SCHEMAS]
+    kind_schemas, components = msgspec.json.schema_components(
+        [*kinds, registry.ErrorBody], ref_template=SCHEMA_REFERENCE
+    )
+    schemas = dict(zip(map(repr, (*kinds, registry.ErrorBody)), kind_schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        item = paths.setdefault(route.path, {"parameters": build_path_parameters(route.path)})
+        item[route.verb.lower()] = build_operation(route, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Pilotlight", "version": pilotlight.__version__, "description": DESCRIPTION},
+        "servers": [{"url": "/"}, {"url": "/prod"}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(components.items())),
+            "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "x-api-key"}},
+        },
+    }
+
+
+def build_operation(route: Route, schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the operation of a route."""
+    error_response = {"content": {JSON: {"schema": schemas[repr(registry.ErrorBody)]}}}
+    error_statuses = ["400", "404", *(["409"] if route.verb != "GET" else []), *(["412"] if route.uses_etag else [])]
+    responses = {status: build_success_response(route, schemas) for status in (route.status, *route.other_statuses)}
+    content: dict[str, Any] = {
+        "operationId": build_operation_id(route),
+        "summary": route.summary,
+        "tags": [get_tag(route.path)],
+        "x-scope": route.scope,
+        "responses": responses
+        | {status: {"description": STATUS_DESCRIPTIONS[status], **error_response} for status in error_statuses},
+    }
+    if route.scope != "infer":
+        content["security"] = [{"key": []}]
+    if route.body is not None:
+        content["requestBody"] = {"content": build_content(route.body, schemas, {"type": "object"})}
+    if route.uses_etag:
+        content["parameters"] = [
+            {"name": "If-Match", "in": "header", "description": "The ETag that was seen.", "schema": {"type": "string"}}
+        ]
+    return content
+
+
+def build_success_response(route: Route, schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the response of a request that succeeds."""
+    response: dict[str, Any] = {
+        "description": "As asked.",
+        "content": build_content(route.response, schemas, {"type": "string"}),
+    }
+    if route.response == "AliasDocument":
+        response["headers"] = {"ETag": {"description": "The document's number.", "schema": {"type": "string"}}}
+    return response
+
+
+def build_content(name: str, schemas: Mapping[str, Any], other: dict[str, str]) -> dict[str, Any]:
+    """Build the content of a body: JSON of a named schema, or a media type with the schema `other`."""
+    if name in SCHEMAS:
+        return {JSON: {"schema": schemas[repr(SCHEMAS[name])]}}
+    return {name: {"schema": other}}
+
+
+def build_path_parameters(path: str) -> list[dict[str, Any]]:
+    """List the parameters of a path."""
+    names = re.findall(r"{(\w+)}", path)
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": PATH_PARAMETERS[name][0],
+            "schema": PATH_PARAMETERS[name][1],
+        }
+        for name in names
+    ]
+
+
+def build_operation_id(route: Route) -> str:
+    """Build an identifier for generated clients: `post_registry_models_model_aliases_alias_promote`."""
+    return f"{route.verb.lower()}{re.sub(r'[^A-Za-z0-9]+', '_', route.path)}".rstrip("_")
+
+
+def get_tag(path: str) -> str:
+    """Return the part of the surface that a path belongs to."""
+    heads = {
+        "/v2": "V2",
+        "/registry": "Registry",
+        "/v1/trainings": "Trainings",
+        "/v1": "Batches",
+        "/openapi.json": "About",
+        "/docs": "About",
+    }
+    return next((tag for head, tag in heads.items() if path.startswith(head)), "MLflow")
+
+
+def encode_openapi_document() -> bytes:
+    """Encode the document as it is committed."""
+    return msgspec.json.format(msgspec.json.encode(build_openapi_document()), indent=1) + b"\n"
