@@ -142,7 +142,8 @@ def build_schemas(kinds: Iterable[Any]) -> tuple[dict[str, Any], dict[str, Any]]
 
     Dataclasses are bodies that the resolver validates by pydantic, which knows their constraints; msgspec has the rest.
     """
-    bodies, others = [], []
+    bodies: list[Any] = []
+    others: list[Any] = []
     for kind in kinds:
         (bodies if is_dataclass(kind) else others).append(kind)
     other_schemas, components = msgspec.json.schema_components(
