@@ -5,7 +5,7 @@ PYTHON ?= python3
 # Lambda's:
 RUNTIME_PYTHON ?= python3.13
 ARCH ?= x86_64
-# Or tell: what `audit` does where PyPI's advisories cannot be reached.
+# What `audit` does where PyPI's advisories cannot be reached: fail, or tell.
 UNASKED ?= fail
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,51 +16,72 @@ LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layer
 # CloudFormation's templates; infra/api.yaml is what one of them includes.
 TEMPLATES := template.yaml $(filter-out infra/api.yaml,$(wildcard infra/*.yaml))
 
-.PHONY: demo serve test lint routes bench soak audit test-runtime package test-sam
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint fmt routes bench soak audit docs clean test-runtime package test-sam
 
-# --- what people run -------------------------------------------------------------------------------------------------
+# --- Everyday ---------------------------------------------------------------------------------------------------------
 
-demo: $(VENV)/with-train
+help:  ## print this list
+	@awk -F ':.*## ' '/^# --- / { gsub(/^# -+ | -+$$/, ""); title = $$0 } \
+	  /^[a-z-]+:.*## / { if (title) print "\n" title; title = ""; printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/with-train  ## train digits, publish, serve, and send every test digit through HTTP
 	$(BIN)/pilotlight demo
 
-serve: $(VENV)/with-train
+serve: $(VENV)/with-train  ## serve template.yaml on this machine
 	$(BIN)/pilotlight serve
 
-test: $(VENV)/with-dev  # a process per CPU; the tests of a file share its fixtures
+# A process per CPU; the tests of a file share its fixtures.
+test: $(VENV)/with-dev  ## run the tests that need only python
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-lint: $(VENV)/with-dev
+lint: $(VENV)/with-dev  ## check style, types, imports between modules, and templates
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/cfn-lint $(TEMPLATES)
 
-routes: $(VENV)/with-dev  # infra/api.yaml and openapi.json, from the table of routes in layers/core/pilotlight/api/routes.py
+routes: $(VENV)/with-dev  ## write infra/api.yaml and openapi.json from the table of routes
 	$(BIN)/python -m pilotlight.openapi
 
-bench: $(VENV)/with-dev  # P1 to P6 and P10 of the goals, the loop of training, and throughput beside other servers
+fmt: $(VENV)/with-dev  ## format the code, and mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/with-dev  ## measure the goals, the training loop, and throughput beside other servers
 	@$(MAKE) .venv-runtime/ready || echo "Without $(RUNTIME_PYTHON), handlers are measured on this python." >&2
 	@$(MAKE) .venv-rivals/ready || echo "Without LitServe and MLServer, throughput is measured alone." >&2
 	$(BIN)/python -m tests.benchmarks
 
-soak: $(VENV)/with-dev  # what takes an hour: 200,000 hostile bodies, then half an hour of requests with ten hot swaps
+soak: $(VENV)/with-dev  ## send 200,000 hostile bodies, then requests during ten hot swaps (an hour)
 	$(BIN)/python -m tests.load fuzz
 	$(BIN)/python -m tests.load mixed
 
-audit: .venv-checkov/ready .venv-audit/ready  # what an auditor would ask; .checkov.yaml has the reasons of what is passed over
+# .checkov.yaml has the reasons of what is passed over.
+audit: .venv-checkov/ready .venv-audit/ready  ## check the templates' security, and the dependencies for known holes
 	.venv-checkov/bin/checkov --config-file .checkov.yaml $(addprefix -f ,$(TEMPLATES))
 	.venv-audit/bin/python -m tests.audit --unasked $(UNASKED)
 
-# --- what needs more than python: Lambda's python3.13, the SAM CLI, Docker -------------------------------------------
+clean:  ## remove environments, builds and caches; .pilotlight, with the store in it, remains
+	rm -rf $(VENV) .venv-* .aws-sam .bench build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf layers/core/*.egg-info benchmark.json benchmark.png
+	find functions layers tests -name __pycache__ -prune -exec rm -rf {} +
 
-test-runtime: .venv-runtime/ready  # core and handlers on Lambda's python, without torch, onnx and scikit-learn
+docs: infra/docs/architecture.svg  ## draw the picture of the architecture from its text
+
+infra/docs/architecture.svg: infra/docs/architecture.dot
+	@if command -v dot >/dev/null; then dot -Tsvg $< -o $@; else echo "Without Graphviz, $@ stays as it is." >&2; fi
+
+# --- With Lambda's python3.13, the SAM CLI or Docker ------------------------------------------------------------------
+
+test-runtime: .venv-runtime/ready  ## test core and handlers on Lambda's python, without training libraries
 	.venv-runtime/bin/python -m pytest -n auto --dist loadfile tests/core \
 	  tests/functions/authorize tests/functions/batch_worker tests/functions/batch_api tests/functions/drift tests/functions/registry_api \
 	  tests/functions/predict \
 	  tests/functions/promote tests/functions/training_api
 
-package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build; ARCH=arm64 builds for Graviton
+package: .venv-sam/ready  ## build what `sam deploy` uploads; ARCH=arm64 builds for Graviton
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 PILOTLIGHT_ARCHITECTURE=$(ARCH) \
 	  sam build --parameter-overrides Architecture=$(ARCH)
 	# What was built for one architecture cannot be deployed to the other.
@@ -76,10 +97,10 @@ package: .venv-sam/ready  # what `sam deploy` uploads, in .aws-sam/build; ARCH=a
 	  awk '{ sum += $$2 / 1e6; printf "%.0f MB  %s\n", $$2 / 1e6, $$1 } END { printf "%.0f MB of the 250 that Lambda allows a function\n", sum }'
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 sam validate --lint
 
-test-sam: $(VENV)/with-dev package  # the package under the SAM CLI; needs Docker and the runtime's image
+test-sam: $(VENV)/with-dev package  ## test the package under the SAM CLI, in Docker
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(BIN)/python -m pytest tests/e2e
 
-# --- set-up ----------------------------------------------------------------------------------------------------------
+# --- Set-up -----------------------------------------------------------------------------------------------------------
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

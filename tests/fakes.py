@@ -49,8 +49,8 @@ def draft(
 
 
 def stepped(
-    prepare: Preprocessing | None,
-    finish: Postprocessing | None = None,
+    preprocess: Preprocessing | None,
+    postprocess: Postprocessing | None = None,
     of: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] = ROW,
     labels: tuple[str, ...] = (),
 ) -> Manifest:
@@ -62,9 +62,13 @@ def stepped(
         type(None): "tensor",
     }
     draft_of = msgspec.structs.replace(
-        draft(inputs=of[0], outputs=of[1]), task=tasks[type(prepare)], prepare=prepare, finish=finish, labels=labels
+        draft(inputs=of[0], outputs=of[1]),
+        task=tasks[type(preprocess)],
+        preprocess=preprocess,
+        postprocess=postprocess,
+        labels=labels,
     )
-    brought = ["model.onnx", *([prepare.tokenizer] if isinstance(prepare, TextPreprocessing) else [])]
+    brought = ["model.onnx", *([preprocess.tokenizer] if isinstance(preprocess, TextPreprocessing) else [])]
     return build_manifest(draft_of, tuple(ManifestFile(path, 1, "0" * 64) for path in brought))
 
 

@@ -1,1 +1,1 @@
-"""The authorizer: who holds a token of the issuer may call the routes of its scopes."""
+"""The authorizer: the holder of one of the issuer's tokens may call the routes of its scopes."""

@@ -1,7 +1,7 @@
-"""A bearer token: believed when its signature, its issuer, its audience and its times are right, and read then.
+"""Bearer tokens: verified by signature, issuer, audience and times before they are read.
 
-Sources: RFC 6750 (bearer tokens), RFC 7519 (JWT), RFC 8725 (best current practices), RFC 9068 (access
-tokens). The algorithm is the key's, never the token's: RS256 for RSA keys, ES256 for P-256 keys, nothing else.
+Sources: RFC 6750 (bearer tokens), RFC 7519 (JWT), RFC 8725 (best current practices), RFC 9068 (access tokens). The
+algorithm is the key's, never the token's: RS256 for RSA keys, ES256 for P-256 keys, nothing else.
 """
 
 import re
@@ -19,22 +19,22 @@ from pilotlight.api.routes import Scope
 BEARER = re.compile(r"[Bb]earer ([-\w]+\.[-\w]+\.[-\w]+)", re.ASCII)
 MAX_HEADER_LENGTH = 8192  # characters; all headers of a request have 10,240 bytes
 ALGORITHMS = ("RS256", "ES256")
-LEEWAY_S = 30  # how far clocks may be apart
-TENANT = re.compile(r"[\w.@|:/+=-]{1,128}", re.ASCII)  # goes into a line of JSON in the access log
+LEEWAY_S = 30  # tolerance for clocks that differ
+TENANT = re.compile(r"[\w.@|:/+=-]{1,128}", re.ASCII)  # it is written into a JSON line of the access log
 JWT_OPTIONS: Any = {"require": ["exp", "iss", "aud"], "enforce_minimum_key_length": True}
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who a token says that its holder is."""
+    """The holder of a token, by the token's claims."""
 
     tenant: str
     scopes: frozenset[Scope]
-    api_key: str = ""  # value of an API key, of whose usage plan this request is
+    api_key: str = ""  # value of an API key, to whose usage plan this request counts
 
 
 def authenticate_caller(authorization: str, issuer: Issuer, keys: JwksCache) -> Caller:
-    """The caller behind an Authorization header; `RefusedError` when it is not believed, `IssuerError` from `keys`."""
+    """Authenticate the caller of an Authorization header; raises `RefusedError`, or `IssuerError` from `keys`."""
     match = BEARER.fullmatch(authorization) if len(authorization) <= MAX_HEADER_LENGTH else None
     if match is None:
         raise RefusedError("There is no bearer token in the form of a JWT.")
@@ -43,7 +43,7 @@ def authenticate_caller(authorization: str, issuer: Issuer, keys: JwksCache) -> 
 
 
 def _verify_claims(token: str, issuer: Issuer, keys: JwksCache) -> Mapping[str, Any]:
-    """What a token claims, once it is believed."""
+    """Verify a token and return its claims."""
     try:
         head = jwt.get_unverified_header(token)
         kid = head.get("kid")
@@ -68,7 +68,7 @@ def _read_tenant(claims: Mapping[str, Any], issuer: Issuer) -> str:
 
 
 def read_scopes(claims: Mapping[str, Any], issuer: Issuer) -> frozenset[Scope]:
-    """Our scopes among those of the token: a text with spaces, as OAuth has it, or a list, as roles are."""
+    """Read our scopes among the token's: a text with spaces, as in OAuth, or a list, as for roles."""
     claimed: set[str] = set()
     for claim in issuer.scope_claims:
         value = claims.get(claim)

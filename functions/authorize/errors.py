@@ -1,9 +1,9 @@
-"""What can go wrong with a token or its issuer.
+"""Errors of a token or its issuer.
 
 PilotlightError
-├── RefusedError         the token is not believed
+├── RefusedError         the token is refused
 └── UnavailableError
-    └── IssuerError      the issuer's keys cannot be had, so that nobody can be believed
+    └── IssuerError      the issuer's keys are unavailable, so no token can be verified
 
 The texts are ours: no byte of a token is in them.
 """
@@ -12,7 +12,7 @@ from pilotlight.errors import PilotlightError, UnavailableError
 
 
 class RefusedError(PilotlightError):
-    """The token is not believed; the text says why, for the log and not for the caller."""
+    """The token is refused; the text has the reason, for the log and not for the caller."""
 
 
 class IssuerError(UnavailableError):

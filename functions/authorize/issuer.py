@@ -1,6 +1,6 @@
-"""Whose tokens are believed, and where in them things are said; read once from the environment.
+"""The issuer whose tokens are accepted, and which claims are read; loaded once from the environment.
 
-The function has none of the other functions' third-party code, and so settings of its own.
+The function has none of the other functions' third-party code, and so its own settings.
 """
 
 from collections.abc import Mapping
@@ -15,19 +15,19 @@ DEFAULTS = {"PILOTLIGHT_SCOPE_CLAIM": "scope scp roles", "PILOTLIGHT_TENANT_CLAI
 
 @dataclass(frozen=True)
 class Issuer:
-    """An issuer, and how its tokens are to be read."""
+    """An issuer, and how its tokens are read."""
 
-    name: str  # what `iss` must say, to the letter
-    audience: frozenset[str]  # one of which `aud` must name
+    name: str  # what `iss` must be, exactly
+    audience: frozenset[str]  # one of these must be in `aud`
     keys_url: str  # https URL of its JWKS
-    scope_claims: tuple[str, ...] = ("scope", "scp", "roles")  # where scopes are looked for
+    scope_claims: tuple[str, ...] = ("scope", "scp", "roles")  # claims that may contain scopes
     scope_prefix: str = ""  # before infer, batch, admin and train, such as https://models.example.com/
-    tenant_claim: str = "sub"  # whom to bill
-    key_claim: str = ""  # where the value of the tenant's API key stands, which its usage plan counts; empty for none
+    tenant_claim: str = "sub"  # the claim of the tenant to bill
+    key_claim: str = ""  # the claim with the tenant's API key, which its usage plan counts; empty for none
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Issuer":
-        """Read the variables; `InvalidInputError` names the one that is missing or wrong."""
+        """Load the issuer from the variables; `InvalidInputError` names a missing or wrong one."""
         variables = {**DEFAULTS, **{name: value for name, value in environment.items() if value}}
         name = _require_variable(variables, "PILOTLIGHT_ISSUER")
         return cls(
@@ -48,7 +48,7 @@ def _require_variable(environment: Mapping[str, str], name: str) -> str:
 
 
 def _check_https_url(url: str) -> str:
-    """The URL of keys, which decide who is believed: over https, with a host, without a user."""
+    """Check the URL of keys, which decide which tokens are valid: over https, with a host, without a user."""
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc:
         raise InvalidInputError(f"{url!r} is no address of keys; they are fetched from https://host/path alone.")

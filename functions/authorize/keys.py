@@ -1,7 +1,8 @@
-"""The issuer's public keys: fetched over https, kept for minutes, fetched again for a key that is new.
+"""The issuer's public keys: fetched over https, cached for minutes, fetched again for an unknown key.
 
-A `kid` that nobody knows makes at most one fetch in half a minute, whoever sends it. While the issuer is away its old
-keys go on for an hour. Sources: RFC 7517 (JWK), RFC 8725 (best current practices). Alone imports ssl and http.client.
+An unknown `kid` causes at most one fetch in half a minute, from all callers together. While the issuer is unavailable
+its old keys stay valid for an hour. Sources: RFC 7517 (JWK), RFC 8725 (best current practices). The only module here
+that imports ssl and http.client.
 """
 
 import http.client
@@ -17,10 +18,10 @@ from jwt import PyJWK, PyJWTError
 
 from functions.authorize.errors import IssuerError
 
-FRESH_S = 600.0  # keys are taken for the issuer's own so long
-STALE_S = 3600.0  # and while the issuer does not answer, so long
-REFETCH_S = 30.0  # between two fetches at least
-FIRST_RETRY_S = 3.0  # or so long, while there are no keys at all
+FRESH_S = 600.0  # for which fetched keys are used without a new fetch
+STALE_S = 3600.0  # for which they are used while the issuer does not answer
+REFETCH_S = 30.0  # minimum between two fetches
+FIRST_RETRY_S = 3.0  # the same, while there are no keys at all
 TIMEOUT_S = 3.0  # of a silent issuer
 MAX_JWKS_BYTES = 256 * 1024  # bytes of a JWKS
 RSA_BITS = 2048  # at least (RFC 7518, 3.3)
@@ -30,7 +31,7 @@ Jwks = Mapping[str, Any]
 
 
 class JwksCache:
-    """Keys by their `kid`. `fetch` gives the JWKS or raises `IssuerError`; `clock` is in seconds."""
+    """Keys by their `kid`. `fetch` returns the JWKS or raises `IssuerError`; `clock` is in seconds."""
 
     def __init__(self, fetch: Callable[[], Jwks], clock: Callable[[], float] = time.monotonic) -> None:
         self._fetch = fetch
@@ -40,7 +41,7 @@ class JwksCache:
         self._tried_at: float | None = None
 
     def get_key(self, kid: str) -> PyJWK | None:
-        """The key of that name, None where the issuer has none; `IssuerError` when its keys cannot be had."""
+        """Return the key of this id, or None if the issuer has none; `IssuerError` if its keys are unavailable."""
         now = self._clock()
         if not self._is_recent(self._fetched_at, FRESH_S, now) or kid not in self._cached:
             self._refresh(now)
@@ -49,7 +50,7 @@ class JwksCache:
         return self._cached.get(kid)
 
     def _refresh(self, now: float) -> None:
-        """Fetch, unless that was tried a moment ago; what fails leaves the keys as they were."""
+        """Fetch the keys, unless that was tried recently; a failure keeps the old keys."""
         if self._is_recent(self._tried_at, REFETCH_S if self._cached else FIRST_RETRY_S, now):
             return
         self._tried_at = now
@@ -66,7 +67,7 @@ class JwksCache:
 
 
 def parse_jwks(jwks: Jwks) -> dict[str, PyJWK]:
-    """The keys of a JWKS that may sign tokens here, each bound to the one algorithm of its kind."""
+    """Parse the keys of a JWKS that may sign tokens here, each bound to the one algorithm of its kind."""
     jwks_keys = jwks.get("keys")
     if not isinstance(jwks_keys, list):
         raise IssuerError("The issuer's JWKS has no list of keys.")
@@ -78,13 +79,13 @@ def parse_jwks(jwks: Jwks) -> dict[str, PyJWK]:
 
 
 def _parse_key(jwk: dict[str, Any]) -> PyJWK | None:
-    """RS256 for RSA from 2048 bits and ES256 for P-256; None for what is not meant for signatures, and all the rest."""
+    """Parse a key: RS256 for RSA from 2048 bits, ES256 for P-256; None for others and those not for signatures."""
     kind = (jwk.get("kty"), jwk.get("crv")) if jwk.get("kty") == "EC" else jwk.get("kty")
     algorithm = {"RSA": "RS256", ("EC", "P-256"): "ES256"}.get(kind) if isinstance(kind, str | tuple) else None
     if algorithm is None or jwk.get("alg", algorithm) != algorithm or jwk.get("use", "sig") != "sig":
         return None
     try:
-        key = PyJWK({name: value for name, value in jwk.items() if name != "d"}, algorithm)  # never a private one
+        key = PyJWK({name: value for name, value in jwk.items() if name != "d"}, algorithm)  # never a private key
     except (PyJWTError, ValueError, TypeError):
         return None
     is_weak = isinstance(key.key, RSAPublicKey) and key.key.key_size < RSA_BITS
@@ -92,7 +93,7 @@ def _parse_key(jwk: dict[str, Any]) -> PyJWK | None:
 
 
 def fetch_jwks(url: str) -> Jwks:
-    """The JWKS at an https URL; `IssuerError` says why there is none. Redirects are not followed."""
+    """Fetch the JWKS at an https URL; `IssuerError` explains a failure. Redirects are not followed."""
     try:
         status, body = _send_get_request(url)
         document = json.loads(body) if status == OK and len(body) <= MAX_JWKS_BYTES else None

@@ -1,4 +1,4 @@
-"""From scopes to the IAM policy that API Gateway asks for: exactly the routes of those scopes.
+"""Build the IAM policy for API Gateway from scopes: exactly the routes of those scopes.
 
 A route's `{parameter}` becomes `*`, which in IAM matches slashes too, so every pattern begins with a verb: with `*` for
 the verb, `prod/*/ping` would match `prod/GET/registry/models/ping`. Source of the form: API Gateway Developer Guide,
@@ -17,7 +17,7 @@ MAX_POLICY_BYTES = 8192  # bytes of an answer
 
 
 def build_policy(caller: Caller, method_arn: str) -> dict[str, Any]:
-    """What API Gateway is told, and keeps for a while for this token, whatever route it is sent to next."""
+    """Build the answer for API Gateway, which caches it for this token and all its routes."""
     stage = "/".join(method_arn.split("/")[:2])  # arn:aws:execute-api:region:account:api/stage
     allowed = [f"{stage}/{each}" for each in list_resources(caller.scopes)]
     response: dict[str, Any] = {
@@ -32,12 +32,12 @@ def build_policy(caller: Caller, method_arn: str) -> dict[str, Any]:
 
 
 def list_resources(scopes: Collection[Scope]) -> list[str]:
-    """Verbs with paths, as `GET/v2/models/*`."""
+    """List verbs with paths, such as `GET/v2/models/*`."""
     return [f"{verb}{path}" for scope in sorted(scopes) for path in build_path_patterns(scope) for verb in VERBS[scope]]
 
 
 def build_path_patterns(scope: Scope) -> Iterator[str]:
-    """The paths of a scope, as few and short as open no route of another one: the answer must be small."""
+    """Yield the paths of a scope, few and short since the answer must be small, but without another scope's routes."""
     paths = {re.sub(r"\{[^}]*\}", "*", route) for route, needed in SCOPES.items() if needed == scope}
     paths = {_widen_pattern(path, path.partition("*")[0] + "*", scope) if "*" in path else path for path in paths}
     paths = {_widen_pattern(path, f"{path}*", scope) if f"{path}/*" in paths else path for path in paths}
@@ -47,7 +47,7 @@ def build_path_patterns(scope: Scope) -> Iterator[str]:
 
 
 def _widen_pattern(path: str, wider: str, scope: Scope) -> str:
-    """The wider pattern, where no route of another scope is one of it."""
+    """Return the wider pattern, unless it matches a route of another scope."""
     others = (route for route, needed in SCOPES.items() if needed != scope)
     return path if any(fnmatchcase(route, wider) for route in others) else wider
 

@@ -1,1 +1,1 @@
-"""The batches function: files, uploads and batches in OpenAI's shapes; the batch function answers what it orders."""
+"""The batch API: files, uploads and batches in OpenAI's form; the batch worker answers the batches."""

@@ -1,20 +1,20 @@
-"""What the routes of batches answer. A batch is ordered here; the batch function, which is told by event, answers it.
+"""Routes of batches. A batch is requested here; the batch worker, which gets an event, answers it.
 
-Its state is nowhere written down: it follows from what lies there, the order, its cancellation, the progress of the
-file and the manifest of its results.
+The state of a batch is not stored: it follows from the documents that are, which are the request, its cancellation, the
+progress of the file and the manifest of its results.
 """
 
 import time
 from collections.abc import Iterator
+from typing import Annotated
 
 from msgspec import json
 
 from functions.batch_api.file_store import FileStore, skip_past
-from functions.batch_api.files import parse_limit, to_page_response
+from functions.batch_api.files import to_page_response
 from functions.batch_api.idempotency import IdempotencyKeys
-from functions.batch_api.openai_http import read_json_body
 from pilotlight.api.http import Request, Response
-from pilotlight.api.router import Routes
+from pilotlight.api.resolver import Query, TypedRoutes
 from pilotlight.api.schemas.openai import (
     BatchError,
     BatchErrors,
@@ -34,8 +34,8 @@ from pilotlight.contracts.batch import (
     parse_model_endpoint,
     to_unix_seconds,
 )
-from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.errors import AlreadyExistsError, ConflictError, NotFoundError, UnavailableError
+from pilotlight.storage.documents import Document
 
 SOURCE = "pilotlight.batches"  # of the events that this function may send
 MAX_PAGE_SIZE = 100  # of a page
@@ -44,7 +44,7 @@ HOUR_S = 3600
 
 
 class BatchEndpoints:
-    """Batches of the files on a shelf."""
+    """The routes of batches over a file store."""
 
     def __init__(self, file_store: FileStore, idempotency_keys: IdempotencyKeys, bus: EventBus) -> None:
         self._file_store = file_store
@@ -52,7 +52,7 @@ class BatchEndpoints:
         self._idempotency_keys = idempotency_keys
         self._bus = bus
 
-    def routes(self) -> Routes:
+    def routes(self) -> TypedRoutes:
         """The table of routes, spelled as in template.yaml."""
         return {
             "/v1/batches": {"POST": self.create, "GET": self.list},
@@ -60,9 +60,8 @@ class BatchEndpoints:
             "/v1/batches/{batch}/cancel": {"POST": self.cancel},
         }
 
-    def create(self, request: Request) -> Response:
-        """Order a batch. Nobody waits for it; what is wrong with its file is told by its state."""
-        body = read_json_body(request, CreateBatchBody, "NewBatch")
+    def create(self, request: Request, body: CreateBatchBody) -> Response:
+        """Request a batch; its state shows later what is wrong with its file."""
         parse_model_endpoint(body.endpoint)
         self._file_store.find_file(body.input_file_id)
         name = self._idempotency_keys.reserve_id(request, json.encode(body))
@@ -79,65 +78,57 @@ class BatchEndpoints:
         )
         return Response.json(self._to_batch(self._submit(batch_request)))
 
-    def list(self, request: Request) -> Response:
-        """Batches, the newest first."""
-        batch_requests = skip_past(self._iterate_batch_requests(), request.query.get("after", ""))
-        return to_page_response(
-            map(self._to_batch, batch_requests), parse_limit(request, MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE)
-        )
+    def list(
+        self, after: str = "", limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE
+    ) -> Response:
+        """List batches, the newest first."""
+        return to_page_response(map(self._to_batch, skip_past(self._iterate_batch_requests(), after)), limit)
 
-    def show(self, request: Request) -> Response:
-        """One batch."""
-        return Response.json(self._to_batch(self._file_store.read_batch_request(request.parameters["batch"])))
+    def show(self, batch: str) -> Response:
+        """Return one batch."""
+        return Response.json(self._to_batch(self._file_store.read_batch_request(batch)))
 
-    def cancel(self, request: Request) -> Response:
-        """Stop a batch: who works on it looks every other second; what is answered by then stays."""
-        batch_request = self._file_store.read_batch_request(request.parameters["batch"])
+    def cancel(self, request: Request, batch: str) -> Response:
+        """Cancel a batch: its worker checks every other second, and what is answered by then stays."""
+        batch_request = self._file_store.read_batch_request(batch)
         manifest = self._file_store.read_manifest(batch_request.id)
         if manifest is not None and manifest.stopped != "cancelled":
             state = get_batch_status(batch_request, None, manifest, None)
             raise ConflictError(f"{batch_request.id} is {state} already; there is nothing to cancel.")
         try:
-            self._store.create(
-                batch_document_path(batch_request.id, "cancel"),
-                encode_document(BatchCancellation(int(time.time()), request.caller)),
-            )
+            self._open_cancellation(batch_request.id).create(BatchCancellation(int(time.time()), request.caller))
         except AlreadyExistsError:
             return Response.json(self._to_batch(batch_request))
-        self._bus.publish(SOURCE, batch_request.id)  # where nobody works on it, somebody is to finish it
+        self._bus.publish(SOURCE, batch_request.id)  # a batch without a worker needs one to finish it
         return Response.json(self._to_batch(batch_request))
 
     def _submit(self, batch_request: BatchRequest) -> BatchRequest:
-        """The order as it lies there, told to who answers it; one that nobody could be told of is taken back."""
-        path, fresh = batch_document_path(batch_request.id, "order"), True
-        try:
-            self._store.create(path, encode_document(batch_request))
-        except AlreadyExistsError:
-            batch_request, fresh = decode_document(self._store.get(path).data, BatchRequest, path), False
-        progress, _ = self._file_store.read_progress(batch_request) if not fresh else (None, None)
+        """Store a request and send its event; return the stored one. A request whose event fails is removed."""
+        document = self._file_store.open_batch_request(batch_request.id)
+        stored = document.create_or_read(batch_request)
+        progress, _ = self._file_store.read_progress(stored) if stored is not batch_request else (None, None)
         if progress is None:
             try:
-                self._bus.publish(SOURCE, batch_request.id)
+                self._bus.publish(SOURCE, stored.id)
             except UnavailableError:
-                self._store.delete(path)
+                self._store.delete(document.path)
                 raise
-        return batch_request
+        return stored
 
     def _iterate_batch_requests(self) -> Iterator[BatchRequest]:
         for name in reversed(self._store.list_folders(BATCHES_FOLDER)):
             try:
                 yield self._file_store.read_batch_request(f"batch_{name}")
             except NotFoundError:
-                continue  # taken back in this moment
+                continue  # removed meanwhile
 
     def _to_batch(self, batch_request: BatchRequest) -> BatchObject:
         progress, manifest = self._file_store.read_progress(batch_request)
-        try:
-            path = batch_document_path(batch_request.id, "cancel")
-            cancel = decode_document(self._store.get(path).data, BatchCancellation, path)
-        except NotFoundError:
-            cancel = None
+        cancel = self._open_cancellation(batch_request.id).read_or_none()
         return to_batch_object(batch_request, progress, manifest, cancel)
+
+    def _open_cancellation(self, batch_id: str) -> Document[BatchCancellation]:
+        return Document(self._store, batch_document_path(batch_id, "cancel"), BatchCancellation)
 
 
 def get_batch_status(
@@ -146,7 +137,7 @@ def get_batch_status(
     manifest: BatchManifest | None,
     cancel: BatchCancellation | None,
 ) -> BatchStatus:
-    """A batch's state in OpenAI's words."""
+    """Return a batch's status as OpenAI names it."""
     if manifest is not None:
         return "failed" if manifest.refused else manifest.stopped or "completed"
     if cancel is not None:
@@ -164,7 +155,7 @@ def to_batch_object(
     manifest: BatchManifest | None,
     cancel: BatchCancellation | None,
 ) -> BatchObject:
-    """A batch as it is shown."""
+    """Build the response for a batch."""
     state, number = get_batch_status(batch_request, progress, manifest, cancel), batch_request.id.removeprefix("batch_")
     end_time = {f"{state}_at": to_unix_seconds(manifest.ended)} if manifest is not None else {}
     counts, has_output = manifest or progress, manifest is not None and not manifest.refused
@@ -191,7 +182,7 @@ def to_batch_object(
 
 
 def to_batch_errors(manifest: BatchManifest) -> BatchErrors | None:
-    """Why a batch was refused as a whole."""
+    """Build the errors of a batch that was refused as a whole; None for any other."""
     if not manifest.refused:
         return None
     line_errors = [BatchError(code=wrong.code, message=wrong.error, line=wrong.line) for wrong in manifest.errors]

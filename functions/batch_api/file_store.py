@@ -1,7 +1,4 @@
-"""Files of the store as OpenAI's API knows them: uploads, and the output and error files of batches.
-
-It knows names and documents, not requests.
-"""
+"""Files of the store as OpenAI's API knows them: uploads, and the output and error files of batches."""
 
 import re
 import time
@@ -19,9 +16,9 @@ from pilotlight.contracts.batch import (
     results_folder,
     to_unix_seconds,
 )
-from pilotlight.contracts.codec import DocumentT, decode_document, encode_document
 from pilotlight.contracts.upload import Upload
-from pilotlight.errors import AlreadyExistsError, ConflictError, NotFoundError
+from pilotlight.errors import ConflictError, NotFoundError
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
 Shown = TypeVar("Shown", FileObject, BatchRequest)
@@ -31,7 +28,7 @@ RESULT_ID = re.compile(rf"file-({upload.ID_PATTERN})-(output|errors)")
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file, and where its bytes lie."""
+    """A file, and the key of its bytes."""
 
     file_object: FileObject
     path: str
@@ -44,45 +41,39 @@ class FileStore:
         self.store = store
 
     def save_file(self, upload_record: Upload, data: bytes) -> FileObject:
-        """A whole file."""
+        """Write a whole file."""
         self.store.put(upload.content_path(f"file-{upload_record.id}"), data)
         return self.mark_complete(upload_record)
 
     def mark_complete(self, upload_record: Upload) -> FileObject:
-        """Say that the bytes of a file are all there; once said, it stays so."""
-        path = f"{upload.UPLOADS_FOLDER}/{upload_record.id}/file.json"
-        try:
-            self.store.create(path, encode_document(upload_record))
-        except AlreadyExistsError:
-            upload_record = decode_document(self.store.get(path).data, Upload, path)
-        return self._to_file_object(upload_record)
+        """Record that a file is complete, for good; return the file."""
+        document = Document(self.store, f"{upload.UPLOADS_FOLDER}/{upload_record.id}/file.json", Upload)
+        return self._to_file_object(document.create_or_read(upload_record))
 
     def find_file(self, file_id: str) -> StoredFile:
-        """A file by its id; `NotFoundError` when it is not there, or not whole."""
+        """Find a file by its id; raise `NotFoundError` when there is none, or it is not complete."""
         result = RESULT_ID.fullmatch(file_id)
         if result is not None:
             return self._find_batch_result(file_id, result[1], result[2])
         answer = OUTPUT_ID.fullmatch(file_id)
         if answer is not None:
             return self._find_stored_output(file_id, f"{upload.ANSWERS_FOLDER}/{answer[1]}/{answer[2]}")
-        path = f"{upload.upload_folder(file_id)}/file.json"
-        try:
-            upload_record = decode_document(self.store.get(path).data, Upload, path)
-        except NotFoundError as exc:
-            raise NotFoundError(f"There is no file {file_id!r}; GET /v1/files lists them.") from exc
+        upload_record = Document(self.store, f"{upload.upload_folder(file_id)}/file.json", Upload).read_or_none()
+        if upload_record is None:
+            raise NotFoundError(f"There is no file {file_id!r}; GET /v1/files lists them.")
         return StoredFile(self._to_file_object(upload_record), upload.content_path(file_id))
 
     def iterate_files(self, *, oldest_first: bool = False) -> Iterator[FileObject]:
-        """Everything that was uploaded, the newest first or last."""
+        """Iterate over the uploaded files, the newest first or last."""
         names = self.store.list_folders(upload.UPLOADS_FOLDER)
         for name in names if oldest_first else reversed(names):
             try:
                 yield self.find_file(f"file-{name}").file_object
             except NotFoundError:
-                continue  # on its way, or put there by somebody else
+                continue  # not complete yet, or put there by another program
 
     def delete_file(self, file_id: str) -> None:
-        """Delete what was uploaded; `ConflictError` for the file of a batch, which goes with that."""
+        """Delete an uploaded file; raise `ConflictError` for the results of a batch."""
         if RESULT_ID.fullmatch(file_id) or OUTPUT_ID.fullmatch(file_id):
             raise ConflictError(f"{file_id} is an answer, and stays as long as the bucket keeps those.")
         folder = upload.upload_folder(self.find_file(file_id).file_object.id)
@@ -90,28 +81,24 @@ class FileStore:
             self.store.delete(path)
 
     def read_progress(self, batch_request: BatchRequest) -> tuple[FileProgress | None, BatchManifest | None]:
-        """How far a batch is, and what came of it."""
-        return self._read_or_none(f"{batch_request.results_folder}/progress.json", FileProgress), self.read_manifest(
-            batch_request.id
-        )
+        """Read a batch's progress and its manifest, None for what is not there yet."""
+        progress = Document(self.store, f"{batch_request.results_folder}/progress.json", FileProgress)
+        return progress.read_or_none(), self.read_manifest(batch_request.id)
 
     def read_manifest(self, batch_id: str) -> BatchManifest | None:
-        """What came of a batch."""
-        return self._read_or_none(f"{results_folder(batch_id)}/manifest.json", BatchManifest)
+        """Read the manifest of a batch's results; return None while there is none."""
+        return Document(self.store, f"{results_folder(batch_id)}/manifest.json", BatchManifest).read_or_none()
 
     def read_batch_request(self, batch_id: str) -> BatchRequest:
-        """A batch by its id."""
-        path = batch_document_path(batch_id, "order")
-        batch_request = self._read_or_none(path, BatchRequest)
+        """Read a batch's request; raise `NotFoundError` when there is none of that id."""
+        batch_request = self.open_batch_request(batch_id).read_or_none()
         if batch_request is None:
             raise NotFoundError(f"There is no batch {batch_id!r}; GET /v1/batches lists them.")
         return batch_request
 
-    def _read_or_none(self, path: str, kind: type[DocumentT]) -> DocumentT | None:
-        try:
-            return decode_document(self.store.get(path).data, kind, path)
-        except NotFoundError:
-            return None
+    def open_batch_request(self, batch_id: str) -> Document[BatchRequest]:
+        """Open the document of a batch's request; raise `NotFoundError` for what is no batch's id."""
+        return Document(self.store, batch_document_path(batch_id, "order"), BatchRequest)
 
     def _find_batch_result(self, file_id: str, batch: str, what: str) -> StoredFile:
         manifest = self.read_manifest(f"batch_{batch}")
@@ -131,7 +118,7 @@ class FileStore:
         return StoredFile(file_object, path)
 
     def _find_stored_output(self, file_id: str, path: str) -> StoredFile:
-        """An output that was too large to be sent."""
+        """Find an output that was too large for a response."""
         size = self.store.get_size(path)
         created_at = int(file_id[5:17], 16) // 1000  # ms, as new_id puts it there
         uri = f"{self.store.url}/{path}"
@@ -152,7 +139,7 @@ class FileStore:
 
 
 def skip_past(items: Iterable[Shown], last_id: str) -> Iterator[Shown]:
-    """What follows the one with the id `last_id`; everything without one."""
+    """Skip the items up to the one with the id `last_id`; without an id, none."""
     passed = not last_id
     for each in items:
         if passed:

@@ -1,37 +1,36 @@
-"""What the routes of files answer: upload in one request, list, show, download, delete."""
+"""Routes of files: upload in one request, list, show, download, delete."""
 
 import re
 import time
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from functions.batch_api.file_store import FileStore, StoredFile, skip_past
 from functions.batch_api.idempotency import IdempotencyKeys
 from functions.batch_api.openai_http import parse_multipart_form
 from functions.batch_api.presigned_urls import Presigner
 from pilotlight.api.http import Request, Response
-from pilotlight.api.router import Routes
+from pilotlight.api.resolver import Query, TypedRoutes
 from pilotlight.api.schemas.openai import DeletedFile, ObjectPage
 from pilotlight.contracts.upload import Upload
 from pilotlight.errors import InvalidInputError, TooLargeError
 
-MAX_INLINE_BYTES = 4_000_000  # bytes of an answer: base64 makes a third more of it, and Lambda ends at 6 MB
+MAX_INLINE_BYTES = 4_000_000  # bytes of a response: base64 adds a third, and Lambda's limit is 6 MB
 MAX_PAGE_SIZE = 10_000  # of a page
-SORT_ORDERS = ("asc", "desc")
 RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
 JSONL = "application/jsonl"
 
 
 class FileEndpoints:
-    """Files over a shelf."""
+    """The routes of files over a file store."""
 
     def __init__(self, file_store: FileStore, idempotency_keys: IdempotencyKeys, presigner: Presigner | None) -> None:
         self._file_store = file_store
         self._idempotency_keys = idempotency_keys
         self._presigner = presigner
 
-    def routes(self) -> Routes:
+    def routes(self) -> TypedRoutes:
         """The table of routes, spelled as in template.yaml."""
         return {
             "/v1/files": {"POST": self.create, "GET": self.list},
@@ -40,7 +39,7 @@ class FileEndpoints:
         }
 
     def create(self, request: Request) -> Response:
-        """A file in one request, of what the gateway lets through; larger ones are uploads."""
+        """Store a file that fits into one request; larger ones are uploads."""
         form = parse_multipart_form(request, "file")
         purpose = form.fields.get("purpose", "")
         if not purpose:
@@ -56,28 +55,30 @@ class FileEndpoints:
         )
         return Response.json(self._file_store.save_file(upload_record, form.data))
 
-    def list(self, request: Request) -> Response:
-        """Uploads, the newest first unless `order` is asc."""
-        purpose, order = request.query.get("purpose"), request.query.get("order", "desc")
-        if order not in SORT_ORDERS:
-            raise InvalidInputError(f"order is {order[:40]!r}, expected {' or '.join(SORT_ORDERS)}.")
+    def list(
+        self,
+        purpose: str | None = None,
+        order: Literal["asc", "desc"] = "desc",
+        after: str = "",
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = MAX_PAGE_SIZE,
+    ) -> Response:
+        """List uploaded files, the newest first unless `order` is asc."""
         all_files = self._file_store.iterate_files(oldest_first=order == "asc")
         files = (each for each in all_files if purpose in (None, each.purpose))
-        return to_page_response(skip_past(files, request.query.get("after", "")), parse_limit(request, MAX_PAGE_SIZE))
+        return to_page_response(skip_past(files, after), limit)
 
-    def show(self, request: Request) -> Response:
-        """One file."""
-        return Response.json(self._file_store.find_file(request.parameters["file"]).file_object)
+    def show(self, file: str) -> Response:
+        """Return one file."""
+        return Response.json(self._file_store.find_file(file).file_object)
 
-    def delete(self, request: Request) -> Response:
-        """An upload is gone."""
-        name = request.parameters["file"]
-        self._file_store.delete_file(name)
-        return Response.json(DeletedFile(id=name))
+    def delete(self, file: str) -> Response:
+        """Delete an uploaded file."""
+        self._file_store.delete_file(file)
+        return Response.json(DeletedFile(id=file))
 
-    def get_content(self, request: Request) -> Response:
-        """The bytes: at once, a range of them, or where they can be fetched, which clients follow."""
-        stored_file = self._file_store.find_file(request.parameters["file"])
+    def get_content(self, request: Request, file: str) -> Response:
+        """Return the bytes, a range of them, or a redirect to the bucket."""
+        stored_file = self._file_store.find_file(file)
         range_match = RANGE.fullmatch(request.headers.get("range", ""))
         if range_match is not None:
             return self._get_range(
@@ -110,16 +111,8 @@ class FileEndpoints:
         return Response(206, data, headers, binary=True)
 
 
-def parse_limit(request: Request, max_size: int, default: int = 0) -> int:
-    """How many of a list are asked for."""
-    text = request.query.get("limit") or str(default or max_size)
-    if not text.isdecimal() or not 1 <= int(text[:9]) <= max_size:
-        raise InvalidInputError(f"limit is {text[:40]!r}, expected 1 to {max_size}.")
-    return int(text)
-
-
 def to_page_response(items: Iterable[Any], size: int) -> Response:
-    """At most so many of a list, and whether there are more."""
+    """Build a page of at most `size` items, which shows whether there are more."""
     data = list(islice(items, size + 1))
     page_items, more = data[:size], len(data) > size
     edge_ids = (page_items[0].id, page_items[-1].id) if page_items else (None, None)

@@ -1,4 +1,4 @@
-"""Where Lambda enters: settings are read, the store is opened once per environment, and each event is routed."""
+"""Lambda's entry: reads the settings and opens the store once per environment, and routes each event."""
 
 import os
 
@@ -9,8 +9,8 @@ from functions.batch_api.idempotency import IdempotencyKeys
 from functions.batch_api.openai_http import to_openai_error
 from functions.batch_api.presigned_urls import Presigner
 from functions.batch_api.uploads import UploadEndpoints
-from pilotlight.api.request_context import CostMeter
-from pilotlight.api.router import Router
+from pilotlight.api.call_cost import CostMeter
+from pilotlight.api.resolver import ResolverRouter
 from pilotlight.api.usage_log import create_usage_log
 from pilotlight.aws.eventbridge import EventBus
 from pilotlight.observability import correlation
@@ -18,8 +18,10 @@ from pilotlight.settings import Settings
 from pilotlight.storage.object_store import ObjectStore, open_store
 
 
-def build_batch_api(settings: Settings, store: ObjectStore | None = None, bus: EventBus | None = None) -> Router:
-    """A handler for these settings."""
+def build_batch_api(
+    settings: Settings, store: ObjectStore | None = None, bus: EventBus | None = None
+) -> ResolverRouter:
+    """Build a handler for these settings."""
     store = store or open_store(settings.store)
     file_store, idempotency_keys, presigner = (
         FileStore(store),
@@ -33,7 +35,7 @@ def build_batch_api(settings: Settings, store: ObjectStore | None = None, bus: E
     )
     routes = {resource: verbs for part in parts for resource, verbs in part.routes().items()}
     correlation.install_log_record_factory()
-    return Router(
+    return ResolverRouter(
         routes,
         CostMeter(settings.memory_mb),
         usage_log=create_usage_log(settings.call_seconds),

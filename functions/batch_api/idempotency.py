@@ -1,8 +1,8 @@
-"""What an Idempotency-Key means: the same request again is the same thing, another request under it is refused.
+"""Idempotency keys: the same request again gives the same object; another request with the key is refused.
 
-    idempotency/<sha256 of route and key>.json     {"id": ..., "fingerprint": ...}; create-only, forgotten after days
+    idempotency/<sha256 of route and key>.json     {"id": ..., "fingerprint": ...}; create-only, deleted after days
 
-The document is written before the thing itself, so that who repeats a request that was cut off makes the same thing.
+The document is written before the object, so that a client that repeats an interrupted request gets the same object.
 """
 
 import hashlib
@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from pilotlight.api.http import Request
 from pilotlight.contracts.batch import generate_sortable_id
-from pilotlight.contracts.codec import decode_document, encode_document
-from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError
+from pilotlight.errors import ConflictError, InvalidInputError
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
 HEADER = "idempotency-key"
@@ -20,7 +20,7 @@ MAX_KEY_LENGTH = 255  # characters of a key
 
 
 class IdempotencyRecord(Struct, frozen=True):
-    """What was made under a key, and for what."""
+    """The id of the object that a key made, and the hash of its request."""
 
     id: str
     fingerprint: str
@@ -33,7 +33,7 @@ class IdempotencyKeys:
         self._store = store
 
     def reserve_id(self, request: Request, *content: bytes) -> str:
-        """The id for what a request makes; `ConflictError` when its key was used for another content."""
+        """Reserve the id of a request's object; raise `ConflictError` when its key was used for another content."""
         key = request.headers.get(HEADER, "")
         if not key:
             return generate_sortable_id()
@@ -43,13 +43,7 @@ class IdempotencyKeys:
             )
         path = f"idempotency/{hashlib.sha256(f'{request.resource} {key}'.encode()).hexdigest()}.json"
         fresh = IdempotencyRecord(generate_sortable_id(), hashlib.sha256(b"\0".join(content)).hexdigest())
-        try:
-            self._store.create(path, encode_document(fresh))
-        except AlreadyExistsError as exc:
-            existing = decode_document(self._store.get(path).data, IdempotencyRecord, path)
-            if existing.fingerprint != fresh.fingerprint:
-                raise ConflictError(
-                    f"The Idempotency-Key {key!r} was used for another request; take a new one."
-                ) from exc
-            return existing.id
-        return fresh.id
+        record = Document(self._store, path, IdempotencyRecord).create_or_read(fresh)
+        if record.fingerprint != fresh.fingerprint:
+            raise ConflictError(f"The Idempotency-Key {key!r} was used for another request; take a new one.")
+        return record.id

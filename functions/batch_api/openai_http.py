@@ -1,19 +1,16 @@
-"""How bodies are read and errors worded, as OpenAI's clients send and show them."""
+"""Forms and errors as OpenAI's clients send and show them."""
 
 from io import BytesIO
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import msgspec
-from msgspec import Struct
 from multipart import MultipartError, MultipartParser, parse_options_header
 
 from pilotlight.api.http import Request, Response
 from pilotlight.errors import InvalidInputError, UnsupportedTypeError
 
-Body = TypeVar("Body", bound=Struct)
-MAX_BODY_BYTES = 10_000_000  # bytes of a body, above what the gateway lets through
+MAX_BODY_BYTES = 10_000_000  # bytes of a body, above the gateway's limit
 ERROR_TYPES = {400: "invalid_request_error", 404: "invalid_request_error", 409: "conflict_error"}
-SERVER_ERROR = 500  # the statuses from here on are not the caller's fault
+SERVER_ERROR = 500  # from this status on the caller is not at fault
 
 
 class MultipartForm(NamedTuple):
@@ -25,21 +22,13 @@ class MultipartForm(NamedTuple):
 
 
 def to_openai_error(status: int, message: str, **headers: str) -> Response:
-    """An error in OpenAI's form."""
+    """Build an error in OpenAI's form."""
     kind = ERROR_TYPES.get(status, "server_error" if status >= SERVER_ERROR else "invalid_request_error")
     return Response.json({"error": {"message": message, "type": kind, "param": None, "code": None}}, status, **headers)
 
 
-def read_json_body(request: Request, kind: type[Body], what: str) -> Body:
-    """Decode a JSON body; `InvalidInputError` calls it `what`, so that no class's name reaches a caller."""
-    try:
-        return msgspec.json.decode(request.body or b"{}", type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise InvalidInputError(f"The body is no {what}: {exc}.") from exc
-
-
 def parse_multipart_form(request: Request, name: str) -> MultipartForm:
-    """A multipart form, and the file in it that is called `name`."""
+    """Parse a multipart form with a file in the field `name`."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != "multipart/form-data" or not options.get("boundary"):
         raise UnsupportedTypeError(

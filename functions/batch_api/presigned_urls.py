@@ -1,6 +1,6 @@
-"""Requests to S3 that somebody without credentials may send for an hour. Alone imports boto3, when it first signs.
+"""Presigned URLs of S3, for clients without credentials, valid for an hour. boto3 is imported at the first signature.
 
-What is signed names the stack's own bucket, one key and, for an upload, the exact number of bytes: S3 refuses others.
+A signature covers the stack's own bucket, one key and, for an upload, the exact number of bytes: S3 refuses others.
 """
 
 import time
@@ -24,20 +24,20 @@ class Presigner:
 
     @classmethod
     def from_store_url(cls, store_url: str) -> "Presigner | None":
-        """For the store at that URL; None where it is no bucket, since nobody else can be sent there."""
+        """Build the presigner of a store; return None where the store is no bucket."""
         parts = urlsplit(store_url)
         if parts.scheme != "s3":
             return None
         return cls(parts.netloc, parts.path.strip("/"), dict(parse_qsl(parts.query)).get("endpoint", ""))
 
     def presign_upload(self, path: str, size: int) -> PresignedUpload:
-        """An upload of so many bytes to a path of the store."""
+        """Presign an upload of `size` bytes to a path of the store."""
         expires_at = int(time.time()) + EXPIRY_S
         url = self._presign("put_object", path, ContentLength=size)
         return PresignedUpload(url=url, headers={"content-length": str(size)}, expires_at=expires_at)
 
     def presign_download(self, path: str, filename: str) -> str:
-        """A download of a path of the store, under a name of its own."""
+        """Presign a download of a path of the store, with the file name that the client saves."""
         return self._presign("get_object", path, ResponseContentDisposition=f'attachment; filename="{filename}"')
 
     def _presign(self, action: Literal["put_object", "get_object"], path: str, **more: Any) -> str:  # noqa: ANN401 - boto3's

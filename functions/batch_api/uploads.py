@@ -1,6 +1,6 @@
-"""What the routes of uploads answer: a file that is too large for a request comes in parts, or straight to the bucket.
+"""Routes of uploads: a file that is too large for a request is sent in parts, or directly to the bucket.
 
-POST /v1/uploads                      announces it; `presigned` says where its bytes may be put, where there is a bucket
+POST /v1/uploads                      announces it; `presigned` is the URL to put its bytes to, where there is a bucket
 POST /v1/uploads/{upload}/parts       a part of at most 4 MB, in any order and at the same time
 POST /v1/uploads/{upload}/complete    the parts in their order become the file
 """
@@ -15,19 +15,18 @@ from msgspec import json
 from functions.batch_api.file_store import FileStore
 from functions.batch_api.files import MAX_INLINE_BYTES
 from functions.batch_api.idempotency import IdempotencyKeys
-from functions.batch_api.openai_http import parse_multipart_form, read_json_body
+from functions.batch_api.openai_http import parse_multipart_form
 from functions.batch_api.presigned_urls import EXPIRY_S, Presigner
 from pilotlight.api.http import Request, Response
-from pilotlight.api.router import Routes
+from pilotlight.api.resolver import TypedRoutes
 from pilotlight.api.schemas.openai import CompleteUploadBody, CreateUploadBody, FileObject, UploadObject, UploadPart
-from pilotlight.contracts import upload
-from pilotlight.contracts.codec import decode_document, encode_document
-from pilotlight.contracts.upload import Upload
+from pilotlight.contracts.upload import UPLOADS_FOLDER, Upload, upload_folder
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, TooLargeError
+from pilotlight.storage.documents import Document
 
 
 class UploadEndpoints:
-    """Uploads onto a shelf."""
+    """The routes of uploads over a file store."""
 
     def __init__(self, file_store: FileStore, idempotency_keys: IdempotencyKeys, presigner: Presigner | None) -> None:
         self._file_store = file_store
@@ -35,7 +34,7 @@ class UploadEndpoints:
         self._idempotency_keys = idempotency_keys
         self._presigner = presigner
 
-    def routes(self) -> Routes:
+    def routes(self) -> TypedRoutes:
         """The table of routes, spelled as in template.yaml."""
         return {
             "/v1/uploads": {"POST": self.create},
@@ -44,9 +43,8 @@ class UploadEndpoints:
             "/v1/uploads/{upload}/cancel": {"POST": self.cancel},
         }
 
-    def create(self, request: Request) -> Response:
+    def create(self, request: Request, body: CreateUploadBody) -> Response:
         """Announce a file."""
-        body = read_json_body(request, CreateUploadBody, "NewUpload")
         name = self._idempotency_keys.reserve_id(request, json.encode(body))
         upload_record = Upload(
             id=name,
@@ -57,40 +55,34 @@ class UploadEndpoints:
             by=request.caller,
         )
         try:
-            self._store.create(f"{upload.UPLOADS_FOLDER}/{name}/upload.json", encode_document(upload_record))
+            self._open_upload(f"upload_{name}").create(upload_record)
         except AlreadyExistsError:
             upload_record = self._read_upload(f"upload_{name}")
         return Response.json(self._to_upload_object(upload_record))
 
-    def add_part(self, request: Request) -> Response:
-        """Take a part."""
-        upload_record, data = (
-            self._read_upload(request.parameters["upload"]),
-            parse_multipart_form(request, "data").data,
-        )
+    def add_part(self, request: Request, upload: str) -> Response:
+        """Store a part."""
+        upload_record, data = self._read_upload(upload), parse_multipart_form(request, "data").data
         self._check_open(upload_record)
         if len(data) > MAX_INLINE_BYTES:
             raise TooLargeError(
                 f"The part has {len(data):,} bytes; at most {MAX_INLINE_BYTES:,} are taken, send it in several."
             )
         name = secrets.token_hex(16)
-        self._store.put(f"{upload.UPLOADS_FOLDER}/{upload_record.id}/parts/{name}", data)
+        self._store.put(f"{UPLOADS_FOLDER}/{upload_record.id}/parts/{name}", data)
         return Response.json(
             UploadPart(id=f"part_{name}", created_at=int(time.time()), upload_id=f"upload_{upload_record.id}")
         )
 
-    def complete(self, request: Request) -> Response:
-        """Make the file; `InvalidInputError` when it is not what was announced, and then nothing is.
+    def complete(self, upload: str, body: CompleteUploadBody) -> Response:
+        """Make the file; raise `InvalidInputError`, without a file, when it is not what was announced.
 
-        A client that has not heard the answer asks again: what is a file already is shown as one.
+        A client that lost the response asks again: an upload that is a file already is returned as one.
         """
-        upload_record, body = (
-            self._read_upload(request.parameters["upload"]),
-            read_json_body(request, CompleteUploadBody, "Complete"),
-        )
+        upload_record = self._read_upload(upload)
         if (existing := self._find_file(upload_record)) is not None:
             return Response.json(self._to_upload_object(upload_record, existing))
-        folder = f"{upload.UPLOADS_FOLDER}/{upload_record.id}"
+        folder = f"{UPLOADS_FOLDER}/{upload_record.id}"
         if body.part_ids:
             self._store.put_chunks(f"{folder}/content", self._iterate_parts(folder, body.part_ids))
         self._check_content(f"{folder}/content", upload_record, body.md5)
@@ -99,11 +91,11 @@ class UploadEndpoints:
             self._store.delete(path)
         return Response.json(self._to_upload_object(upload_record, file))
 
-    def cancel(self, request: Request) -> Response:
-        """Forget an upload and what came of it."""
-        upload_record = self._read_upload(request.parameters["upload"])
+    def cancel(self, upload: str) -> Response:
+        """Delete an upload and its parts."""
+        upload_record = self._read_upload(upload)
         self._check_open(upload_record)
-        folder = f"{upload.UPLOADS_FOLDER}/{upload_record.id}"
+        folder = f"{UPLOADS_FOLDER}/{upload_record.id}"
         for path in (f"{folder}/upload.json", f"{folder}/content", *list(self._store.list_paths(f"{folder}/parts"))):
             self._store.delete(path)
         upload_object = self._to_upload_object(upload_record)
@@ -133,26 +125,28 @@ class UploadEndpoints:
             raise InvalidInputError(f"The upload's md5 is {digest.hexdigest()}, not {md5!r}.")
 
     def _find_file(self, upload_record: Upload) -> FileObject | None:
-        """The file that an upload has become."""
+        """Find the file of a completed upload."""
         try:
             return self._file_store.find_file(f"file-{upload_record.id}").file_object
         except NotFoundError:
             return None
 
     def _check_open(self, upload_record: Upload) -> None:
-        """`ConflictError` for an upload that is a file already, which nothing changes any more."""
+        """Raise `ConflictError` for a completed upload, which does not change any more."""
         if self._find_file(upload_record) is not None:
             raise ConflictError(f"upload_{upload_record.id} is completed already; its file is file-{upload_record.id}.")
 
     def _read_upload(self, upload_id: str) -> Upload:
-        path = f"{upload.upload_folder(upload_id)}/upload.json"
-        try:
-            return decode_document(self._store.get(path).data, Upload, path)
-        except NotFoundError as exc:
-            raise NotFoundError(f"There is no upload {upload_id!r}; POST /v1/uploads begins one.") from exc
+        upload_record = self._open_upload(upload_id).read_or_none()
+        if upload_record is None:
+            raise NotFoundError(f"There is no upload {upload_id!r}; POST /v1/uploads begins one.")
+        return upload_record
+
+    def _open_upload(self, upload_id: str) -> Document[Upload]:
+        return Document(self._store, f"{upload_folder(upload_id)}/upload.json", Upload)
 
     def _to_upload_object(self, upload_record: Upload, file: FileObject | None = None) -> UploadObject:
-        path = f"{upload.UPLOADS_FOLDER}/{upload_record.id}/content"
+        path = f"{UPLOADS_FOLDER}/{upload_record.id}/content"
         is_open = file is None and self._presigner is not None
         return UploadObject(
             id=f"upload_{upload_record.id}",

@@ -1,1 +1,1 @@
-"""The batch function: messages of a queue, files in the inbox and events of a bus are answered as requests are."""
+"""The batch function: answers messages of a queue, files in the inbox and events of a bus."""

@@ -1,12 +1,12 @@
-"""Files of the inbox and inputs of batches, answered by one invocation after the other, or by many at once.
+"""Answer files of the inbox and inputs of batches, by one invocation after the other or by many in parallel.
 
-A file from a certain size on is spread over a state machine's map (infra/events.yaml), whose steps come back here:
+A file of a certain size is spread over the map of a state machine (infra/events.yaml), whose steps call this function:
 
-    split    cuts the file into spans, writes spans.json for the map
-    answer   answers one of them, as far as there is time
-    join     puts the parts together
+    split    cuts the file into byte ranges and writes spans.json for the map
+    answer   answers one byte range, as far as the time allows
+    join     joins the parts of the result
 
-Without a state machine, or when it has failed, one invocation hands on to the next.
+Without a state machine, or after it has failed, each invocation starts the next one.
 """
 
 from dataclasses import dataclass
@@ -18,23 +18,23 @@ import msgspec
 from functions.batch_worker.dispatch import Dispatcher
 from functions.batch_worker.events import MapStep
 from functions.batch_worker.file_job import FileJob
+from functions.batch_worker.parquet import convert_table, has_object
 from functions.batch_worker.paths import TABLE_SUFFIX, BatchInput, InboxFile, parse_inbox_uri
 from functions.batch_worker.predictor import Predictor
-from functions.batch_worker.rows import convert_table, has_object
 from functions.batch_worker.usage import BatchUsageLog
-from pilotlight.contracts.batch import BatchManifest, BatchRequest, batch_document_path, utc_now_millis
-from pilotlight.contracts.codec import decode_document, encode_document
+from pilotlight.contracts.batch import BatchManifest, BatchRequest, batch_document_path
+from pilotlight.contracts.codec import decode_document, encode_document, format_utc_now
 from pilotlight.errors import ConflictError, InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
 RESERVE_S = 15.0  # of an invocation, kept to write what is answered and to hand on
 SPAN_BYTES = 16_000_000  # of a file that is spread
-MAX_SPANS = 2_000  # of a file: what each says when it is done must fit into the 256 kB of a state
+MAX_SPANS = 2_000  # of a file: the result of each must fit into the 256 kB of a state
 
 
 @dataclass(frozen=True)
 class FanOut:
-    """When a file is spread, and over what; no state machine, no spreading."""
+    """When a file is spread over a map, and with how many invocations; without a state machine, none is."""
 
     state_machine: str = ""  # ARN
     threshold: int = 64_000_000  # bytes of a file from which on it is
@@ -42,7 +42,7 @@ class FanOut:
 
 
 class BatchFiles:
-    """Answers files of a store into its outbox."""
+    """Answers files of a store and writes the results to its outbox."""
 
     def __init__(
         self,
@@ -59,9 +59,10 @@ class BatchFiles:
         self._usage_log = usage_log
 
     def handle(self, target: str, deadline: float, origin: tuple[str, str] = ("", "")) -> str:
-        """Answer as much as there is time for; what was done, as a sentence. `deadline` is on time.monotonic's clock.
+        """Answer as much of a file as the time allows, and describe in a sentence what was done.
 
-        `origin` is the tenant and the correlation of the event that told of it.
+        `deadline` is on time.monotonic's clock. `origin` is the tenant and the correlation id of the event that named
+        the file.
         """
         if target.endswith("/"):  # as S3's console makes one
             return f"{target} is a folder, in which there is nothing to answer."
@@ -82,7 +83,7 @@ class BatchFiles:
             return self._fail_missing_input(inbox_file)
 
     def handle_step(self, step: MapStep, deadline: float) -> dict[str, Any]:
-        """One step of the state machine; what is raised is tried again by it."""
+        """Run one step of the state machine, which retries after an exception."""
         file_job = self._create_job(self._convert_if_table(self._find_file(step.job), deadline), deadline)
         if step.step == "answer":
             return {"done": file_job.answer_range(step.start)}
@@ -106,10 +107,16 @@ class BatchFiles:
         }
 
     def _fail_missing_input(self, batch_input: BatchInput) -> str:
-        """A batch whose file was deleted before it was answered has failed."""
+        """Mark a batch as failed, since its file was deleted before it was answered."""
         reason = f"The file {batch_input.batch_request.input_file_id} is not there any more."
         manifest = BatchManifest(
-            input=batch_input.path, bytes=0, e_tag="", sha256="", result="", refused=reason, ended=utc_now_millis()
+            input=batch_input.path,
+            bytes=0,
+            e_tag="",
+            sha256="",
+            result="",
+            refused=reason,
+            ended=format_utc_now("milliseconds"),
         )
         self._store.put(f"{batch_input.folder}/manifest.json", encode_document(manifest))
         return f"{batch_input.path} is refused: {reason}"
@@ -122,11 +129,11 @@ class BatchFiles:
             origin = (
                 inbox_file.batch_request.by,
                 inbox_file.batch_request.id,
-            )  # whoever ordered it, and what he knows it by
+            )  # of the batch: its tenant, and the id by which the tenant knows it
         return FileJob(self._store, self._predictor, inbox_file, deadline - RESERVE_S, self._usage_log, origin)
 
     def _convert_if_table(self, inbox_file: InboxFile, deadline: float) -> InboxFile:
-        """The file, or what is read in its place."""
+        """Convert a table to JSON lines; return any other file as it is."""
         return (
             convert_table(self._store, inbox_file, deadline - RESERVE_S)
             if inbox_file.suffix == TABLE_SUFFIX
@@ -134,7 +141,7 @@ class BatchFiles:
         )
 
     def _find_file(self, target: str) -> InboxFile:
-        """The file that a job means: an address in the inbox, or a batch's id."""
+        """Find the file of a target: a URI of the inbox, or the id of a batch."""
         if not target.startswith("batch_"):
             return parse_inbox_uri(self._store.url, target)
         path = batch_document_path(target, "order")

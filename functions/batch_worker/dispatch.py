@@ -1,6 +1,6 @@
-"""What leaves by SQS, EventBridge and Step Functions: replies, this function's word to itself to go on, large files.
+"""Send what leaves by SQS, EventBridge and Step Functions: replies, requests to resume, and large files.
 
-boto3 takes 200 ms to import, so it is imported when the first thing is to be sent.
+boto3 takes 200 ms to import, so it is imported before the first call.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ from pilotlight.aws.eventbridge import EventBus
 from pilotlight.errors import InvalidInputError, UnavailableError, format_cause
 
 SOURCE = "pilotlight.batch"
-MAX_REPLY_BYTES = 256_000  # bytes of a reply; a larger answer is told by its place
+MAX_REPLY_BYTES = 256_000  # bytes of a reply; for a larger answer, its URI is sent
 MESSAGE_GROUP = "pilotlight"  # of replies in a FIFO queue
 
 
 class Dispatcher:
-    """Sends to the queues that are allowed, by ARN, and to the account's default bus."""
+    """Sends to the allowed queues, by ARN, to the account's default bus and to the state machine."""
 
     def __init__(self, reply_queues: Sequence[str] = ()) -> None:
         self._allowed = frozenset(reply_queues)
@@ -26,13 +26,13 @@ class Dispatcher:
         self._bus = EventBus()
 
     def check_reply_queue(self, queue: str) -> None:
-        """`InvalidInputError` for a queue that the setting does not allow."""
+        """Raise `InvalidInputError` for a queue that the setting does not allow."""
         if queue not in self._allowed:
             allowed = ", ".join(sorted(self._allowed)) or "none"
             raise InvalidInputError(f"reply_to is {queue!r}; allowed by PILOTLIGHT_REPLY_QUEUES: {allowed}.")
 
     def send_reply(self, queue: str, key: str, answer: bytes, uri: str) -> None:
-        """Send an answer, or its place where it is too large, with the attribute `in_reply_to`."""
+        """Send an answer, or its URI if it is too large, with the attribute `in_reply_to`."""
         text = answer.decode() if len(answer) <= MAX_REPLY_BYTES else json.dumps({"s3_uri": uri})
         deduplication_id = hashlib.sha256(key.encode()).hexdigest()
         more = (
@@ -45,13 +45,13 @@ class Dispatcher:
         self._call_aws("sqs", "send_message", QueueUrl=url, MessageBody=text, MessageAttributes=attributes, **more)
 
     def request_resume(self, target: str) -> None:
-        """Have the function invoked again for a file or a batch."""
+        """Request another invocation of this function for a file or a batch."""
         self._bus.publish(SOURCE, target)
 
     def start_map(self, state_machine: str, target: str, e_tag: str) -> bool:
-        """Start the state machine for these bytes of a file; whether it works on them.
+        """Start the state machine for these bytes of a file, and return whether it works on them.
 
-        It does not when it has worked on them before and failed: then they are answered one invocation after the other.
+        It does not if it has failed on them before: then one invocation after the other answers them.
         """
         name = hashlib.sha256(f"{target} {e_tag}".encode()).hexdigest()
         arguments = {"stateMachineArn": state_machine, "name": name, "input": json.dumps({"job": target})}
@@ -68,7 +68,7 @@ class Dispatcher:
         return self._urls[queue]
 
     def _call_aws(self, service: str, action: str, expected_error: str = "", **arguments: Any) -> Any:  # noqa: ANN401 - boto3 ships no types
-        """What AWS answers; None for the error that is called `expected_error`."""
+        """Call AWS and return its answer; return None for the error code `expected_error`."""
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError
 

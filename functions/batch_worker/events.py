@@ -1,7 +1,7 @@
-"""What events mean to this function: records of SQS, S3's and our own events by EventBridge, S3's own notifications.
+"""Parse the events of this function: SQS records, events of S3 and of Pilotlight by EventBridge, S3 notifications.
 
 Sources of the forms: Amazon SQS message attributes; Lambda with SQS (event of an event source mapping); Amazon S3 event
-message structure for EventBridge, and Event message structure. It knows forms, not what is done about them.
+message structure for EventBridge, and Event message structure. This module acts on none of them.
 """
 
 from collections.abc import Mapping
@@ -19,28 +19,28 @@ OBJECT_CREATED = "Object Created"  # detail-type of S3's
 
 
 class InferenceMessage(Struct, frozen=True):
-    """One inference that somebody asked for and does not wait for."""
+    """One asynchronous inference request."""
 
     key: str  # its answer is kept under this one; two messages with one key are one message
     body: bytes
-    model: str = ""  # empty where the body names it, or nobody does
+    model: str = ""  # empty if the body names it, or no part of the message
     version: str = ""  # a number or an alias
     reply_to: str = ""  # ARN of a queue
     fresh: bool = True  # this is its first delivery, as far as the queue knows
-    tenant: str = ""  # who sent it: SQS's SenderId, the event's source
+    tenant: str = ""  # the sender: SQS's SenderId, the event's source
     correlation: str = ""  # the sender's own, else the key
 
 
 class FileEvent(Struct, frozen=True):
-    """A file to be answered line by line, by its whole address, or a batch by its id."""
+    """A file to answer line by line, by its full URI, or a batch by its id."""
 
     name: str
-    tenant: str = ""  # who wrote the file, as S3 says
-    correlation: str = ""  # the id that S3 gave to the upload; whoever uploads finds it in S3's answer
+    tenant: str = ""  # who wrote the file, according to S3
+    correlation: str = ""  # the id that S3 gave to the upload; the uploader finds it in S3's answer
 
 
 class MapStep(Struct, frozen=True):
-    """What the state machine asks for of a job that is spread."""
+    """A step that the state machine requests for a file or a batch."""
 
     step: Literal["split", "answer", "join"]
     job: str
@@ -51,7 +51,7 @@ WorkerEvent = InferenceMessage | FileEvent
 
 
 def parse_bus_event(event: Mapping[str, Any]) -> WorkerEvent:
-    """What an event of the bus tells; `InvalidInputError` for one that this function was never subscribed to."""
+    """Parse an event of the bus; raise `InvalidInputError` for one that this function does not subscribe to."""
     kind, detail = event.get("detail-type"), event.get("detail")
     if kind not in (OBJECT_CREATED, INFERENCE_DETAIL_TYPE) or not isinstance(detail, Mapping):
         raise InvalidInputError(
@@ -69,14 +69,14 @@ def parse_bus_event(event: Mapping[str, Any]) -> WorkerEvent:
     return FileEvent(targets[0], source, key)
 
 
-def is_s3_notification(records: Any) -> bool:  # noqa: ANN401 - anything that somebody sent
-    """Whether they are S3's own, of a bucket that tells this function, or a queue, without EventBridge."""
+def is_s3_notification(records: Any) -> bool:  # noqa: ANN401 - any JSON
+    """Return whether the records are notifications of S3 itself, which a bucket sends without EventBridge."""
     first = records[0] if isinstance(records, list) and records else None
     return isinstance(first, Mapping) and first.get("eventSource") == "aws:s3"
 
 
 def parse_s3_notification(record: Mapping[str, Any]) -> FileEvent:
-    """The file that a record of S3's tells of, whose key is encoded as in a form, unlike EventBridge's."""
+    """Parse a record of an S3 notification, whose key is URL-encoded, unlike that of EventBridge."""
     name, s3_detail = record.get("eventName"), record.get("s3")
     if not str(name).startswith("ObjectCreated:") or not isinstance(s3_detail, Mapping):
         raise InvalidInputError(f"The notification {name!r} is none of ObjectCreated.")
@@ -86,7 +86,7 @@ def parse_s3_notification(record: Mapping[str, Any]) -> FileEvent:
 
 
 def parse_map_step(event: Mapping[str, Any]) -> MapStep:
-    """What the state machine asks for."""
+    """Parse a request of the state machine."""
     try:
         return msgspec.convert(event, MapStep)
     except msgspec.ValidationError as exc:
@@ -94,7 +94,7 @@ def parse_map_step(event: Mapping[str, Any]) -> MapStep:
 
 
 def parse_queue_record(record: Mapping[str, Any]) -> WorkerEvent:
-    """What a record of SQS tells: a V2 body, or an event that was put back from the dead letters."""
+    """Parse a record of SQS: a V2 body, or an event that came back from the dead-letter queue."""
     attributes = {name: value.get("stringValue") or "" for name, value in record["messageAttributes"].items()}
     system_attributes, body = record.get("attributes", {}), record["body"].encode()
     if (b'"detail-type"' in body or b'"aws:s3"' in body) and (event := parse_embedded_event(body)) is not None:
@@ -116,7 +116,7 @@ def parse_queue_record(record: Mapping[str, Any]) -> WorkerEvent:
 
 
 def parse_embedded_event(body: bytes) -> Mapping[str, Any] | None:
-    """The event of EventBridge, or S3's notification of one file, that the body is, if it is one."""
+    """Parse a body that is an event of EventBridge, or S3's notification of one file; return None for any other."""
     try:
         content = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

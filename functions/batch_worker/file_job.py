@@ -1,10 +1,10 @@
-"""A file, answered in parts: killed at any moment, it goes on behind the last part and repeats nothing.
+"""Answer a file in parts, so that a killed invocation repeats nothing: the next one continues after the last part.
 
-    1. progress.json says of each span of the input up to which byte it is answered
+    1. progress.json holds for each byte range of the input up to which byte it is answered
     2. the next part is written under its extent, then progress.json is swapped for one that counts it
-    3. behind the last part they are joined to the result, manifest.json is written, the parts are removed
+    3. after the last part, the parts are joined to the result, manifest.json is written, the parts are removed
 
-A part that progress.json does not count is no part of the result. Who may write it when says the tally.
+A part that progress.json does not count is not part of the result. `progress` decides which invocation may write when.
 """
 
 import re
@@ -21,16 +21,16 @@ from functions.batch_worker.predictor import Predictor
 from functions.batch_worker.progress import ProgressDocument, add_part, build_manifest
 from functions.batch_worker.usage import BatchUsageLog
 from pilotlight.api.request_context import RequestContext
-from pilotlight.contracts.batch import ByteRange, FileProgress, LineError, ResultPart, utc_now_millis
-from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.batch import ByteRange, FileProgress, LineError, ResultPart
+from pilotlight.contracts.codec import encode_document, format_utc_now
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import DeadlineError, InvalidInputError, NotFoundError, PilotlightError, UnavailableError
-from pilotlight.observability import correlation as correlations
+from pilotlight.observability.correlation import set_correlation_id
 from pilotlight.storage.object_store import ObjectStore
 
 PART_BYTES = 4_000_000  # of the input, or of answers: what a killed invocation may lose
 PART_PATH = re.compile(r".*/parts/\d{15}-\d{15}(\.errors)?\.jsonl")
-WATCH_S = 2.0  # how often it is looked whether somebody has cancelled
+WATCH_S = 2.0  # seconds between two checks whether the file is cancelled
 
 
 @dataclass
@@ -41,7 +41,7 @@ class ResultBuffer:
     end: int
     line: int
     answer_lines: list[bytes] = field(default_factory=list)
-    error_lines: list[bytes] = field(default_factory=list)  # where they stand apart
+    error_lines: list[bytes] = field(default_factory=list)  # for formats with an error file
     size: int = 0
     errors: list[LineError] = field(default_factory=list)
     lines_by_version: dict[str, int] = field(default_factory=dict)  # and how many lines each has answered
@@ -49,11 +49,11 @@ class ResultBuffer:
 
     @classmethod
     def from_range(cls, byte_range: ByteRange) -> "ResultBuffer":
-        """An empty one, behind what is answered."""
+        """Create an empty buffer at the position of a byte range."""
         return cls(byte_range.position, byte_range.position, byte_range.line)
 
     def add_line(self, item: InputItem, text: bytes, *, to_error_file: bool = False) -> None:
-        """One more line of the result."""
+        """Add a line of the result."""
         (self.error_lines if to_error_file else self.answer_lines).append(text)
         self.size += len(text)
         self.end, self.line = item.end, item.number
@@ -65,7 +65,7 @@ class ResultBuffer:
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time for a part."""
+        """Whether the buffer is large enough for a part."""
         return self.end - self.start >= PART_BYTES or self.size >= PART_BYTES
 
 
@@ -81,7 +81,7 @@ class FileJob:
         usage_log: BatchUsageLog | None = None,
         origin: tuple[str, str] = ("", ""),
     ) -> None:
-        """`origin` is the tenant and the correlation of a file that begins."""
+        """`origin` is the tenant and the correlation id of a file that is new."""
         self._store = store
         self._usage_log = usage_log
         self._origin = origin
@@ -92,11 +92,11 @@ class FileJob:
         self._deadline = deadline
         self._progress_document = ProgressDocument(store, inbox_file.folder)
         self._idle = True  # nothing is answered yet
-        self._last_stop_check = 0.0  # so that it is looked before the first line
+        self._last_stop_check = 0.0  # so that the first line is preceded by a check
         self.input_file = InputFile(store, inbox_file)
 
     def run(self, request_resume: Callable[[], None]) -> str:
-        """From where the file stands to its end, or to that of the time; then somebody else is to go on."""
+        """Answer the file up to its end or until the time is up; then request another invocation."""
         progress = self.load_or_create_progress()
         if progress.state == "done":
             return f"{self._inbox_file.path} is answered already."
@@ -114,7 +114,7 @@ class FileJob:
         return self._finish(progress, stop_reason)
 
     def answer_range(self, start: int) -> bool:
-        """Answer the span that begins at that byte, as far as there is time; whether nothing is left to do for it."""
+        """Answer the byte range at `start` as far as the time allows, and return whether it is done."""
         progress = self._load_progress()
         if progress is None or start not in {span.start for span in progress.spans}:
             if progress is not None and progress.state == "done":
@@ -135,7 +135,7 @@ class FileJob:
         return is_range_done(progress, start) or bool(self._inbox_file.get_stop_reason(self._store))
 
     def join_parts(self) -> str:
-        """Put the parts together when every span is done; `UnavailableError` while one is not."""
+        """Join the parts once every byte range is done; raise `UnavailableError` before that."""
         progress = self.load_or_create_progress()
         if progress.state == "done":
             return f"{self._inbox_file.path} is answered already."
@@ -146,7 +146,7 @@ class FileJob:
         return self._finish(progress, stop_reason)
 
     def load_or_create_progress(self, min_bytes: int | None = None) -> FileProgress:
-        """How far the file is; a new one, and one that was replaced since, begins, in spans of so many bytes."""
+        """Load the progress of this file; create it for a new or replaced one, in ranges of `min_bytes`."""
         existing = self._load_progress()
         if existing is not None:
             return existing
@@ -162,23 +162,23 @@ class FileJob:
             refused=refused,
             errors=tuple(errors),
             spans=self.input_file.split_ranges(None if refused else min_bytes),
-            started=utc_now_millis(),
+            started=format_utc_now("milliseconds"),
             worker=self._progress_document.worker,
         )
         if self._progress_document.has_previous:
             self._store.delete(f"{self._inbox_file.folder}/manifest.json")  # of the file that was there before
-        correlations.set_correlation_id(fresh.correlation)
+        set_correlation_id(fresh.correlation)
         return self._progress_document.write_initial(fresh)
 
     def _load_progress(self) -> FileProgress | None:
-        """How far the file is, if it has begun; what is logged from here on bears its correlation."""
+        """Load the progress of a file that has begun, and use its correlation id in the log from here on."""
         existing = self._progress_document.read_if_current(self.input_file.size, self.input_file.e_tag)
         if existing is not None:
-            correlations.set_correlation_id(existing.correlation)
+            set_correlation_id(existing.correlation)
         return existing
 
     def _resolve_default_model(self) -> str:
-        """The version that answers lines which name no model, from the first line to the last."""
+        """Resolve the version that answers lines without a model, from the first line to the last."""
         reference = self._predictor.find_default_model(self._inbox_file.model)
         return str(self._predictor.resolve_version(reference)) if reference is not None else ""
 
@@ -191,7 +191,7 @@ class FileJob:
         return f"{self._inbox_file.path} is answered to {progress.percent} %; it goes on in another invocation."
 
     def _answer_parts(self, progress: FileProgress, byte_range: ByteRange) -> FileProgress:
-        """Answer and write part by part until the span or the time is at its end, or somebody has cancelled."""
+        """Answer and write part by part until the byte range or the time ends, or the file is cancelled."""
         buffer = ResultBuffer.from_range(byte_range)
         for item in self.input_file.iterate_items(byte_range):
             if self._is_over():
@@ -211,7 +211,7 @@ class FileJob:
         return self._write(progress, buffer)
 
     def _is_over(self) -> bool:
-        """Whether the time is, or the file has been cancelled."""
+        """Return whether the time is up or the file is cancelled."""
         at = time.monotonic()
         if at - self._last_stop_check > WATCH_S:
             self._last_stop_check = at
@@ -219,7 +219,7 @@ class FileJob:
         return at > self._deadline
 
     def _add(self, progress: FileProgress, item: InputItem, buffer: ResultBuffer) -> None:
-        """The result's line for one item: the answer, or what is wrong."""
+        """Add one item's line to the result: the answer, or the error."""
         try:
             if isinstance(item.body, InvalidInputError):
                 raise item.body
@@ -237,7 +237,7 @@ class FileJob:
         buffer.add_line(item, self._line_format.format_answer(item, answer))
 
     def _write(self, progress: FileProgress, buffer: ResultBuffer) -> FileProgress:
-        """A part, and then that it counts."""
+        """Write a part, then count it in progress.json."""
         if buffer.end == buffer.start:
             return progress
         result_part = ResultPart(buffer.start, buffer.end, bool(buffer.answer_lines), bool(buffer.error_lines))
@@ -257,7 +257,7 @@ class FileJob:
         return after
 
     def _log_usage(self, progress: FileProgress, buffer: ResultBuffer) -> None:
-        """What the part cost, once it counts."""
+        """Log the cost of a part that counts."""
         if self._usage_log is not None:
             origin = {"tenant": progress.tenant, "correlation": progress.correlation}
             self._usage_log.log_part(
@@ -266,10 +266,10 @@ class FileJob:
             self._fee_charged = True
 
     def _finish(self, progress: FileProgress, stop_reason: str = "") -> str:
-        """Join the parts, write the manifest, then remove what nobody needs any more."""
+        """Join the parts, write the manifest, then remove the parts."""
         self._progress_document.range_start = None
         progress = self._progress_document.update(
-            progress, lambda found: structs.replace(found, joining=found.joining or utc_now_millis())
+            progress, lambda found: structs.replace(found, joining=found.joining or format_utc_now("milliseconds"))
         )
         result_path = "" if progress.refused else self._inbox_file.result_path
         errors_path = self._inbox_file.errors_path if any(part.refusals for part in progress.parts) else ""
@@ -294,16 +294,16 @@ class FileJob:
         return f"{self._inbox_file.path} is {stop_reason or 'answered'}: {result_path}."
 
     def _iterate_part_bytes(self, names: Iterator[str]) -> Iterator[bytes]:
-        """The parts' bytes in the order of the input."""
+        """Yield the bytes of the parts in the order of the input."""
         for name in names:
             yield from map(bytes, self._store.stream(f"{self._inbox_file.folder}/{name}"))
 
 
 def is_range_done(progress: FileProgress, start: int) -> bool:
-    """Whether the span that begins at that byte is answered."""
+    """Return whether the byte range that begins at `start` is answered."""
     return any(span.is_done for span in progress.spans if span.start == start)
 
 
 def mark_done(progress: FileProgress) -> FileProgress:
-    """The last thing that is said of a file: nobody need know any more where it was cut."""
+    """Mark a file as done, and forget its parts and byte ranges, which are not needed any more."""
     return structs.replace(progress, state="done", percent=100.0, parts=(), spans=())

@@ -1,4 +1,4 @@
-"""Where Lambda enters: settings are read once, and each event is answered by what it means."""
+"""The Lambda handler: reads the settings once, and answers each event by its kind."""
 
 import logging
 import os
@@ -20,13 +20,16 @@ from functions.batch_worker.events import (
 from functions.batch_worker.predictor import Predictor
 from functions.batch_worker.queue_messages import MessageHandler
 from functions.batch_worker.usage import BatchUsageLog
+from pilotlight.api.call_cost import CostMeter
 from pilotlight.api.large_tensors import UploadedTensors
-from pilotlight.api.request_context import CostMeter, RequestContext
+from pilotlight.api.model_statistics import ModelStatistics
+from pilotlight.api.request_context import RequestContext
 from pilotlight.api.router import format_traceback, get_status_code
 from pilotlight.api.usage_log import create_usage_log
 from pilotlight.errors import InvalidInputError, PilotlightError
-from pilotlight.inference import create_recorder
+from pilotlight.inference import InferenceService, create_recorder
 from pilotlight.observability import correlation
+from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import ObjectStore, open_store
@@ -55,10 +58,10 @@ class BatchWorker:
         self._recorder = recorder
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
-        """See to everything that an event tells of.
+        """Handle everything in an event, and return sentences about what was done.
 
-        Of a queue's records those that failed are told by id, for the queue to deliver again; an event of the bus that
-        fails raises, for Lambda to try again. What was done comes back as sentences.
+        Of the records of a queue, the failed ones are returned by id, and the queue delivers them again. An event of
+        the bus that fails raises, and Lambda tries again.
         """
         try:
             return self._route_event(event, RequestContext.from_event(event, context).deadline)
@@ -84,7 +87,7 @@ class BatchWorker:
         return self._batch_files.handle(file_event.name, deadline, (file_event.tenant, file_event.correlation))
 
     def _handle_bus_message(self, message: InferenceMessage, deadline: float) -> str:
-        """Answer an event's message; Lambda logs what is raised, and a refusal would quote what was sent."""
+        """Answer an event's message; Lambda logs exceptions, and an error text would quote the message."""
         try:
             return self._handle_message(message, deadline, message_count=1)
         except InvalidInputError as exc:
@@ -107,13 +110,13 @@ class BatchWorker:
         return dict(processor.response())
 
     def _handle_record(self, record: Mapping[str, Any], deadline: float, message_count: int) -> str:
-        """One record; what goes wrong is said in the log, without a byte of what was asked."""
+        """Handle one record; log an error without any byte of the request."""
         try:
             correlation.set_correlation_id("")
             return self._handle_queue_event(parse_queue_record(record), deadline, message_count)
         except PilotlightError as exc:
             reason = type(exc).__name__ if isinstance(exc, InvalidInputError) else str(exc)  # the former would quote it
-            LOG.error("Message %s failed: %s", record.get("messageId"), reason)  # noqa: TRY400 - the sentence tells all
+            LOG.error("Message %s failed: %s", record.get("messageId"), reason)  # noqa: TRY400 - the sentence has the reason
             raise
         except Exception as exc:
             LOG.error("Message %s failed: %s\n%s", record.get("messageId"), type(exc).__name__, format_traceback(exc))  # noqa: TRY400
@@ -126,7 +129,7 @@ class BatchWorker:
         return worker_event.name
 
     def _handle_message(self, message: InferenceMessage, deadline: float, message_count: int) -> str:
-        """Answer a message, one of `message_count` in this invocation, and note what came of it."""
+        """Answer a message, one of `message_count` in this invocation, and log its usage."""
         trace, status = RequestContext(deadline), 500
         trace.correlation = correlation.set_correlation_id(message.correlation)
         try:
@@ -142,12 +145,13 @@ class BatchWorker:
 
 
 def build_batch_worker(settings: Settings, store: ObjectStore | None = None) -> BatchWorker:
-    """A handler for these settings."""
+    """Build a handler for these settings."""
     store = store or open_store(settings.store)
     model_manager = ModelManager.from_settings(settings, store)
     recorder = create_recorder(settings, model_manager)
+    service = InferenceService(model_manager, ModelStatistics(), DeadlineRunner(), recorder)
     predictor = Predictor(
-        model_manager, settings.model, UploadedTensors(model_manager.registry, settings.tensor_memory_budget), recorder
+        service, settings.model, UploadedTensors(model_manager.registry, settings.tensor_memory_budget)
     )
     dispatcher = Dispatcher(settings.reply_queues.replace(",", " ").split())
     fan_out = FanOut(settings.spreader, settings.spread_bytes, settings.spread_at_once)

@@ -1,15 +1,14 @@
-"""What a file holds: why it is refused, where it may be cut, and item after item of any span of it.
+"""Read an input file: check whether it can be answered, split it into byte ranges, iterate over the items of a range.
 
-It reads one object as it was first seen (If-Match), and knows neither models nor results.
+It reads one object in the state in which it was first seen (If-Match), and knows neither models nor results.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from functions.batch_worker import line_reader
 from functions.batch_worker.inputs import ImageInput
 from functions.batch_worker.line_reader import InputItem
 from functions.batch_worker.paths import IMAGE_SUFFIXES, LINE_SUFFIXES, SUFFIXES, InboxFile
-from functions.batch_worker.spans import split_byte_ranges
 from pilotlight.contracts.batch import ByteRange, LineError
 from pilotlight.errors import InvalidInputError
 from pilotlight.storage.download import hash_chunks
@@ -29,7 +28,7 @@ class InputFile:
         self._is_line_based = inbox_file.suffix in (*LINE_SUFFIXES, ".csv")
 
     def validate(self) -> tuple[str, Sequence[LineError], int]:
-        """Why the file is refused as a whole, in a sentence and line by line, and how many requests it holds."""
+        """Return why the whole file is refused, as a sentence and line by line, and how many requests it holds."""
         try:
             self._check_readable()
         except InvalidInputError as exc:
@@ -41,7 +40,7 @@ class InputFile:
         return (f"{len(errors)} lines are wrong." if errors else ""), errors, total
 
     def split_ranges(self, min_bytes: int | None) -> tuple[ByteRange, ...]:
-        """The file in spans of at least so many bytes; in one where none are given, and where it is not cut."""
+        """Split the file into ranges of at least `min_bytes`; return one range if None, or if it cannot be cut."""
         if min_bytes is not None and self._is_line_based and self.size:
             return tuple(
                 split_byte_ranges(
@@ -51,7 +50,7 @@ class InputFile:
         return (ByteRange(0, self.size, 0, 0, 0),)
 
     def iterate_items(self, byte_range: ByteRange) -> Iterator[InputItem]:
-        """What is still to be answered of a span."""
+        """Yield what remains to be answered of a byte range."""
         if byte_range.is_done:
             return
         if not self._is_line_based:
@@ -75,7 +74,7 @@ class InputFile:
         yield from rows
 
     def compute_sha256(self) -> str:
-        """Of all of it, in hex."""
+        """Compute the SHA-256 of the whole file, in hex."""
         return hash_chunks(self._read_blocks(0, self.size))[1]
 
     def _check_readable(self) -> None:
@@ -98,3 +97,26 @@ class InputFile:
 
     def _read_blocks(self, start: int, end: int) -> Iterator[bytes]:
         return self._store.iterate_blocks(self._inbox_file.path, start, end, self.e_tag)
+
+
+def split_byte_ranges(blocks: Iterable[bytes], min_bytes: int, *, has_quotes: bool = False) -> Iterator[ByteRange]:
+    """Split a file's bytes into ranges of at least `min_bytes` each but the last, with the lines before each counted.
+
+    A file is cut after the end of a line that no quotes enclose. A quote in a CSV field is doubled (RFC 4180), so after
+    an even number of them a newline ends a row.
+    """
+    start = first = lines = position = quotes = 0
+    for block in blocks:
+        at = 0  # in the block, all before is counted
+        while (cut := block.find(b"\n", max(at, start + min_bytes - position - 1))) >= 0:
+            lines += block.count(b"\n", at, cut + 1)
+            quotes += block.count(b'"', at, cut) if has_quotes else 0
+            at = cut + 1
+            if quotes % 2 == 0:
+                yield ByteRange(start, position + at, first, start, first)
+                start, first = position + at, lines
+        lines += block.count(b"\n", at)
+        quotes += block.count(b'"', at) if has_quotes else 0
+        position += len(block)
+    if position > start:
+        yield ByteRange(start, position, first, start, first)

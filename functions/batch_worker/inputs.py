@@ -11,14 +11,15 @@ import msgspec
 import numpy as np
 from msgspec import Raw, Struct
 
-from pilotlight.api import missing, mlflow, v2
+from pilotlight.api import mlflow, v2
 from pilotlight.api.large_tensors import UploadedTensors
+from pilotlight.api.v2_json import replace_nan_with_null
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.processing import ImagePreprocessing, TablePreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.processing.signature import CallSignature, list_signatures
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
 
 class InferenceHead(Struct):
@@ -43,7 +44,7 @@ class JsonInput(Struct, frozen=True):
     def parse(cls, data: bytes) -> "JsonInput":
         """Look at it; `InvalidInputError` for what is no JSON."""
         try:
-            plain = missing.replace_nan_with_null(data) or data
+            plain = replace_nan_with_null(data) or data
             if data.lstrip()[:1] == b"{":
                 return cls(data, HEAD_DECODER.decode(plain))
             msgspec.json.decode(plain)
@@ -64,7 +65,7 @@ class JsonInput(Struct, frozen=True):
         """As predict reads it, else as a record."""
         if self.head is not None and V2_INPUTS.match(self.head.inputs):
             return v2.decode_infer_request(self.data, {}, manifest, uploads)
-        record = msgspec.json.decode(missing.replace_nan_with_null(self.data) or self.data)
+        record = msgspec.json.decode(replace_nan_with_null(self.data) or self.data)
         if isinstance(record, dict):
             record = {name: value for name, value in record.items() if name not in ("model_name", "model_version")}
         return from_record(record, manifest)
@@ -95,12 +96,12 @@ class ImageInput(Struct, frozen=True):
 
     def to_infer_request(self, manifest: Manifest, uploads: UploadedTensors | None = None) -> v2.InferenceRequest:
         """The file as the model's image; `InvalidInputError` for a model that takes none."""
-        if not isinstance(manifest.prepare, ImagePreprocessing):
+        if not isinstance(manifest.preprocess, ImagePreprocessing):
             raise InvalidInputError(
                 f"{manifest.name} takes no image; its inputs are {list_signatures(manifest)[0].input_names}."
             )
         tensor = np.array([self.data], object)
-        return build_infer_request(list_signatures(manifest)[0], {manifest.prepare.name: tensor})
+        return build_infer_request(list_signatures(manifest)[0], {manifest.preprocess.name: tensor})
 
 
 class BatchCall(Struct, frozen=True):
@@ -124,7 +125,7 @@ InferenceInput = JsonInput | CsvRow | ImageInput | BatchCall
 
 def from_record(record: Any, manifest: Manifest, *, strict: bool = True) -> v2.InferenceRequest:  # noqa: ANN401 - any JSON
     """One record as a batch of one; not `strict`: its values are texts, as in a CSV file."""
-    signature, steps = list_signatures(manifest)[0], manifest.prepare
+    signature, steps = list_signatures(manifest)[0], manifest.preprocess
     if not signature.is_raw and isinstance(record, dict) and set(record) == set(signature.input_names):
         return build_infer_request(
             signature, {name: np.array([check_cell(name, value)], object) for name, value in record.items()}

@@ -1,7 +1,7 @@
-"""What lines ask and how they are answered: bodies in the inbox, or OpenAI's batch requests with an id of their own.
+"""Parse lines and format their answers: bodies of the inbox, or OpenAI's batch requests with ids of their own.
 
-    {"line": 7, "model_name": ..., "outputs": [...]}       the inbox; a refusal is a line of the result too
-    {"id", "custom_id", "response": {"status_code", "request_id", "body"}, "error"}      a batch; refusals stand apart
+    {"line": 7, "model_name": ..., "outputs": [...]}       the inbox; an error is a line of the result too
+    {"id", "custom_id", "response": {"status_code", "request_id", "body"}, "error"}      a batch; errors have a file
 
 Source of the latter: OpenAI's Batch API. It knows forms, not models or stores.
 """
@@ -25,42 +25,42 @@ TOO_LONG = "The line is longer than 6,000,000 bytes; send fewer items in each."
 
 
 class LineFormat(Protocol):
-    """One way to ask in lines."""
+    """A format of lines and of their answers."""
 
-    has_error_file: bool  # whether refusals stand in an object of their own
+    has_error_file: bool  # whether errors go to an object of their own
 
     def validate_lines(self, file_lines: Iterable[FileLine]) -> tuple[int, Sequence[LineError]]:
-        """How many requests the whole file holds, and why it is refused as a whole."""
+        """Count the requests of the whole file, and list the errors for which all of it is refused."""
 
     def parse_line(self, data: bytes) -> InferenceInput:
-        """One line; `InvalidInputError` for one that cannot be read."""
+        """Parse one line; raise `InvalidInputError` for one that cannot be read."""
 
     def format_answer(self, item: InputItem, text: bytes) -> bytes:
-        """The line of the result for a V2 answer."""
+        """Format the line of the result for a V2 answer."""
 
     def format_error(self, item: InputItem, error: PilotlightError) -> bytes:
-        """The line for one that has no answer."""
+        """Format the line for an item without an answer."""
 
 
 class InboxFormat:
-    """The inbox: a V2 body or a record in each line; errors stand in their place among the answers."""
+    """The inbox: a V2 body or a record in each line; errors take their place among the answers."""
 
     has_error_file = False
 
     def validate_lines(self, file_lines: Iterable[FileLine]) -> tuple[int, Sequence[LineError]]:
-        """Nothing: what is wrong with one line does not concern the others."""
+        """Accept every file: an error in one line does not affect the others."""
         return 0, ()
 
     def parse_line(self, data: bytes) -> InferenceInput:
-        """A body in JSON."""
+        """Parse a body in JSON."""
         return JsonInput.parse(data)
 
     def format_answer(self, item: InputItem, text: bytes) -> bytes:
-        """The answer behind the number of its line."""
+        """Format the answer with the number of its line."""
         return b'{"line":%d,%b\n' % (item.number, text[1:])
 
     def format_error(self, item: InputItem, error: PilotlightError) -> bytes:
-        """What is wrong behind the number of its line."""
+        """Format the error with the number of its line."""
         return msgspec.json.encode(LineError(item.number, str(error))) + b"\n"
 
 
@@ -78,14 +78,14 @@ REQUEST_DECODER = msgspec.json.Decoder(BatchRequestLine)
 
 @dataclass(frozen=True)
 class OpenAIBatchFormat:
-    """A batch: requests to one endpoint, each with an id that the answer carries."""
+    """A batch: requests to one endpoint, each with an id that its answer carries."""
 
     batch_id: str
     endpoint: str
     has_error_file = True
 
     def validate_lines(self, file_lines: Iterable[FileLine]) -> tuple[int, Sequence[LineError]]:
-        """Every line, before any is answered; a batch is refused as a whole, with the first thousand reasons."""
+        """Check every line before any is answered; list at most a thousand errors, for which the batch is refused."""
         total, errors, ids = 0, [], set[bytes]()
         for line in file_lines:
             if line.data is not None and not line.data.strip():
@@ -101,16 +101,16 @@ class OpenAIBatchFormat:
         return total, errors
 
     def parse_line(self, data: bytes) -> InferenceInput:
-        """A call; the whole file has been examined, so that only its body may be wrong."""
+        """Parse a call; since the file was validated, only its body may be wrong."""
         call = REQUEST_DECODER.decode(data)
         return BatchCall(bytes(call.body), call.custom_id, parse_model_endpoint(call.url))
 
     def format_answer(self, item: InputItem, text: bytes) -> bytes:
-        """A line of the output file."""
+        """Format a line of the output file."""
         return self._format_line(item, 200, Raw(text))
 
     def format_error(self, item: InputItem, error: PilotlightError) -> bytes:
-        """A line of the error file."""
+        """Format a line of the error file."""
         return self._format_line(item, get_status_code(error), {"error": str(error)})
 
     def _format_line(self, item: InputItem, status: int, body: object) -> bytes:
@@ -142,5 +142,5 @@ class OpenAIBatchFormat:
 
 
 def to_limit_error(line: FileLine) -> LineError:
-    """Why a batch is not read any further."""
+    """Create the error of the line at which a batch exceeds its limit of requests."""
     return LineError(line.number, f"A batch has at most {MAX_REQUESTS:,} requests; make several.", "too_many_tasks")

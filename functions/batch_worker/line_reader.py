@@ -1,6 +1,6 @@
-"""A file of any length as what there is to answer, one after the other, from any place in it.
+"""Read the items of a file of any length one after the other, from any line on.
 
-Each item ends at a byte of the file behind which reading can go on; nothing here knows models or stores.
+Each item ends at a byte of the file after which reading can continue; this module knows neither models nor stores.
 """
 
 import csv
@@ -16,7 +16,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # that some programs write before UTF-8
 
 
 class FileLine(Struct, frozen=True):
-    """A line without its end; None where it is longer than `MAX_LINE_BYTES`."""
+    """A line without its end; None if it is longer than `MAX_LINE_BYTES`."""
 
     number: int  # from 1
     end: int  # bytes of the file up to and with its newline
@@ -24,7 +24,7 @@ class FileLine(Struct, frozen=True):
 
 
 class InputItem(Struct, frozen=True):
-    """What is to be answered, or why it cannot be read."""
+    """One request of a file, or the reason why it cannot be read."""
 
     number: int  # of the line that it ends at
     end: int
@@ -32,7 +32,7 @@ class InputItem(Struct, frozen=True):
 
 
 def split_lines(chunks: Iterable[bytes], position: int = 0, number: int = 0) -> Iterator[FileLine]:
-    """The lines of a file's bytes from `position` on, `number` lines behind its beginning; long ones are not kept."""
+    """Yield the lines of a file's bytes from `position` on, which is `number` lines after its beginning."""
     rest, dropped = b"", 0
     for chunk in chunks:
         *whole, last = (rest + chunk).split(b"\n")
@@ -52,14 +52,14 @@ def split_lines(chunks: Iterable[bytes], position: int = 0, number: int = 0) -> 
 
 
 def strip_byte_order_mark(data: bytes, number: int) -> bytes:
-    """The line without the byte order mark that a file may begin with."""
+    """Remove the byte order mark that may begin a file."""
     return data.removeprefix(BYTE_ORDER_MARK) if number == 1 else data
 
 
 def parse_json_lines(
     file_lines: Iterable[FileLine], parse: Callable[[bytes], InferenceInput] = JsonInput.parse
 ) -> Iterator[InputItem]:
-    """JSON lines; blank ones are passed over."""
+    """Parse JSON lines; skip blank ones."""
     for line in file_lines:
         if line.data is None or line.data.strip():
             yield InputItem(line.number, line.end, parse_input(line.data, parse))
@@ -68,7 +68,7 @@ def parse_json_lines(
 def parse_input(
     data: bytes | None, parse: Callable[[bytes], InferenceInput] = JsonInput.parse
 ) -> InferenceInput | InvalidInputError:
-    """One body, or what is wrong with it."""
+    """Parse one body, or return its error."""
     if data is None:
         return InvalidInputError(f"The line is longer than {MAX_LINE_BYTES:,} bytes; send fewer items in each.")
     try:
@@ -78,7 +78,7 @@ def parse_input(
 
 
 class LineCsvReader:
-    """Lines as texts for python's csv, which pulls as many as a row takes; remembers how far it has come."""
+    """Feeds lines as text to python's csv, which takes as many as a row has; keeps the last one."""
 
     def __init__(self, file_lines: Iterator[FileLine]) -> None:
         self._file_lines = file_lines
@@ -98,7 +98,7 @@ class LineCsvReader:
 
 
 def read_header(file_lines: Iterator[FileLine]) -> list[str]:
-    """The names of the columns: the first row; `InvalidInputError` when there is none, or a name comes twice."""
+    """Read the column names in the first row; raise `InvalidInputError` if there is none, or a name occurs twice."""
     names = next(split_csv_rows(file_lines), None)
     if names is None:
         raise InvalidInputError("The CSV is empty; its first line names the columns.")
@@ -110,7 +110,7 @@ def read_header(file_lines: Iterator[FileLine]) -> list[str]:
 
 
 def parse_csv_rows(names: list[str], file_lines: Iterator[FileLine]) -> Iterator[InputItem]:
-    """The rows of a table with these columns, whose header lies behind or is among the first lines."""
+    """Parse the rows of a table with these columns; the header precedes them or is among the first lines."""
     for line, cells in split_csv_rows(file_lines):
         if isinstance(cells, InvalidInputError):
             yield InputItem(line.number, line.end, cells)
@@ -122,7 +122,7 @@ def parse_csv_rows(names: list[str], file_lines: Iterator[FileLine]) -> Iterator
 
 
 def split_csv_rows(file_lines: Iterator[FileLine]) -> Iterator[tuple[FileLine, list[str] | InvalidInputError]]:
-    """Rows that are not blank, each with the line that it ends at."""
+    """Yield the rows that are not blank, each with the line at which it ends."""
     line_reader = LineCsvReader(file_lines)
     reader = csv.reader(line_reader, strict=True)
     while True:

@@ -1,4 +1,4 @@
-"""Which addresses are files of the inbox, and what each one's results are called.
+"""Map files of the inbox to the paths of their results.
 
     inbox/<name>.jsonl     ->  outbox/<name>.jsonl        answers, a line for each
                                outbox/<name>/progress.json, parts/..., manifest.json (last)
@@ -6,8 +6,8 @@
     inbox/<name>.parquet   ->  outbox/<name>.parquet.jsonl, outbox/<name>.parquet/...
     inbox/<model>/...          the model that answers: digits, digits:3, digits@candidate
 
-A file may also be the input of a batch that was ordered over HTTP; then it lies among the uploads, and its results
-in the batch's folder. This module knows names; all that it reads is whether a batch is to stop.
+A file may also be the input of a batch that was created over HTTP; then it is one of the uploads, and its results go to
+the batch's folder. The only thing that this module reads is whether a batch is cancelled.
 """
 
 import time
@@ -25,7 +25,7 @@ LINE_SUFFIXES = (".jsonl", ".ndjson")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 TABLE_SUFFIX = ".parquet"
 SUFFIXES = (*LINE_SUFFIXES, ".json", ".csv", TABLE_SUFFIX, *IMAGE_SUFFIXES)
-MESSAGES_FOLDER = "outbox/messages/"  # where answers to messages lie
+MESSAGES_FOLDER = "outbox/messages/"  # of answers to messages
 INBOX_FORMAT = InboxFormat()
 
 
@@ -37,29 +37,29 @@ class InboxFile:
 
     @property
     def suffix(self) -> str:
-        """Its suffix, which tells how it is read."""
+        """Its suffix, which decides how it is read."""
         return PurePosixPath(self.path).suffix.lower()
 
     @property
     def model(self) -> str:
-        """The folder that may be called as a model; empty where it lies directly in the inbox."""
+        """The folder in the inbox, which may name a model; empty for a file directly in the inbox."""
         folders = self.path.split("/")[1:-1]
         return folders[0] if folders else ""
 
     @property
     def folder(self) -> str:
-        """Where its parts, progress and manifest lie."""
+        """The folder of its parts, progress and manifest."""
         inner = self.path.removeprefix("inbox/")
         return f"outbox/{inner.removesuffix('.jsonl')}"
 
     @property
     def result_path(self) -> str:
-        """Where its answers lie in the end."""
+        """The path of its result."""
         return f"{self.folder}.jsonl"
 
     @property
     def errors_path(self) -> str:
-        """Where lines without an answer lie; empty where they stand among the answers."""
+        """The path of lines without an answer; empty if they are among the answers."""
         return ""
 
     @property
@@ -69,11 +69,11 @@ class InboxFile:
 
     @property
     def unreadable_reason(self) -> str:
-        """Why nothing of it can be read, where that is known already."""
+        """Why it cannot be read, if that is known already."""
         return ""
 
     def get_stop_reason(self, store: ObjectStore) -> Literal["", "cancelled", "expired"]:
-        """Why nobody is to go on with it; files of the inbox are answered to their end."""
+        """Return why work on it must stop; files of the inbox are answered to their end."""
         return ""
 
 
@@ -85,12 +85,12 @@ class BatchInput(InboxFile):
 
     @classmethod
     def from_batch_request(cls, batch_request: BatchRequest) -> "BatchInput":
-        """The file that the order names."""
+        """Return the input file that a batch names."""
         return cls(content_path(batch_request.input_file_id), batch_request)
 
     @property
     def suffix(self) -> str:
-        """Always lines."""
+        """Always that of JSON lines."""
         return ".jsonl"
 
     @property
@@ -100,17 +100,17 @@ class BatchInput(InboxFile):
 
     @property
     def folder(self) -> str:
-        """The batch's own."""
+        """The batch's own folder."""
         return self.batch_request.results_folder
 
     @property
     def result_path(self) -> str:
-        """What the output file holds."""
+        """The path of the output file."""
         return f"{self.folder}/output.jsonl"
 
     @property
     def errors_path(self) -> str:
-        """What the error file holds."""
+        """The path of the error file."""
         return f"{self.folder}/errors.jsonl"
 
     @property
@@ -119,7 +119,7 @@ class BatchInput(InboxFile):
         return OpenAIBatchFormat(self.batch_request.id, self.batch_request.endpoint)
 
     def get_stop_reason(self, store: ObjectStore) -> Literal["", "cancelled", "expired"]:
-        """Somebody has cancelled it, or its time is over."""
+        """Return why the batch must stop, cancelled or expired; empty if it may continue."""
         if time.time() > self.batch_request.expires_at:
             return "expired"
         try:
@@ -130,7 +130,7 @@ class BatchInput(InboxFile):
 
 
 def parse_inbox_uri(store_url: str, uri: str) -> InboxFile:
-    """The file at an address; `InvalidInputError` for one that is not in the inbox of the store at that URL."""
+    """Parse a URI into a file of the store's inbox; raise `InvalidInputError` for one that is not in it."""
     inbox = f"{store_url}/inbox/"
     if not uri.startswith(inbox):
         raise InvalidInputError(f"{uri!r} is refused: only files below {inbox} are read.")

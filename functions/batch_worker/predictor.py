@@ -1,37 +1,46 @@
 """One inference of a batch, by the code that answers requests; the answer is JSON, since it goes where bytes do not."""
 
-from typing import TYPE_CHECKING
+from msgspec import Struct
 
 from functions.batch_worker.inputs import InferenceInput
+from pilotlight.api import v2
 from pilotlight.api.large_tensors import UploadedTensors
-from pilotlight.api.model_statistics import ModelStatistics
 from pilotlight.api.request_context import RequestContext
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError, NotFoundError
-from pilotlight.inference import open_model, run_inference
-from pilotlight.runtime.inference_deadline import DeadlineRunner
-from pilotlight.runtime.model_manager import ModelManager
+from pilotlight.inference import Arrays, InferenceService
+from pilotlight.runtime.traffic import InferenceResult
 
-if TYPE_CHECKING:
-    from pilotlight.capture.recorder import CaptureRecorder
+
+class WorkerRequest(Struct, frozen=True):
+    """An input of the batch worker; its answer is the JSON of V2, of any size."""
+
+    inference_input: InferenceInput
+    uploaded_tensors: UploadedTensors | None  # tensors that a body only names
+
+    def decode(self, manifest: Manifest) -> v2.InferenceRequest:
+        """Read the input; `InvalidInputError` where it asks for outputs in binary form."""
+        request = self.inference_input.to_infer_request(manifest, self.uploaded_tensors)
+        if any(output.binary for output in request.outputs):
+            raise InvalidInputError("The answers of a batch are JSON; ask for no binary_data.")
+        return request
+
+    def encode(self, manifest: Manifest, request: v2.InferenceRequest, outputs: Arrays) -> InferenceResult[bytes]:
+        """Write the body of a V2 answer."""
+        return InferenceResult(v2.encode_infer_response(manifest, request, outputs).body, outputs)
 
 
 class Predictor:
-    """What the models of a catalog say; `model` is the reference for those who name none."""
+    """Runs inputs of a batch on the models of a store; `default_model` is for inputs that name none."""
 
     def __init__(
-        self,
-        model_manager: ModelManager,
-        default_model: str = "",
-        uploaded_tensors: UploadedTensors | None = None,
-        recorder: "CaptureRecorder | None" = None,
+        self, service: InferenceService, default_model: str = "", uploaded_tensors: UploadedTensors | None = None
     ) -> None:
-        self._model_manager = model_manager
-        self._recorder = recorder  # of a share of the requests; None where nothing is kept
+        self._service = service
+        self._model_manager = service.model_manager
         self._default_model = default_model
-        self._uploaded_tensors = uploaded_tensors  # tensors that a body only names
-        self._statistics = ModelStatistics()
-        self._deadline_runner = DeadlineRunner()
+        self._uploaded_tensors = uploaded_tensors
 
     def predict(
         self,
@@ -44,16 +53,10 @@ class Predictor:
         if reference is None:
             raise InvalidInputError("No model is named; name it by model_name, and by model_version if need be.")
         trace = trace or RequestContext(deadline)
-        model = open_model(self._model_manager, reference, trace)
-        with self._statistics.start_call(model.key) as call:
-            request = inference_input.to_infer_request(model.manifest, self._uploaded_tensors)
-            if any(output.binary for output in request.outputs):
-                raise InvalidInputError("The answers of a batch are JSON; ask for no binary_data.")
-            on_inference = self._recorder.offer if self._recorder is not None else None
-            response = run_inference(model, request, self._deadline_runner, call, trace, on_inference=on_inference).body
-        if self._recorder is not None:
-            self._recorder.notify()
-        return response.body, f"{model.manifest.name}:{model.manifest.version}"
+        model = self._service.open_model(reference, trace)
+        result = self._service.infer(model, WorkerRequest(inference_input, self._uploaded_tensors), trace)
+        self._service.notify_recorder()
+        return result.body, f"{model.manifest.name}:{model.manifest.version}"
 
     def find_default_model(self, folder: str = "") -> ModelReference | None:
         """The model for those who name none: that of a folder's name, the setting's, the store's only one."""

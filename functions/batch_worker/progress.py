@@ -1,7 +1,7 @@
-"""progress.json of one file, in the hands of one worker: read, claimed, counted up, all by compare-and-swap.
+"""progress.json of one file, as one worker reads, claims and updates it, always by compare-and-swap.
 
-Spans may have workers at the same time. Whoever loses a swap to the worker of another span does it again; whoever loses
-it to one of his own span stops, since another is at work there.
+Byte ranges may have workers at the same time. A worker that loses a swap to the worker of another range repeats it; one
+that loses it to a worker of its own range stops, since that one has taken the range over.
 """
 
 import random
@@ -19,51 +19,48 @@ from pilotlight.contracts.batch import (
     FileProgress,
     LineError,
     ResultPart,
-    utc_now_millis,
 )
-from pilotlight.contracts.codec import decode_document, encode_document
-from pilotlight.errors import ChangedError, NotFoundError
+from pilotlight.contracts.codec import format_utc_now
+from pilotlight.errors import ChangedError
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
-MAX_SWAPS = 100  # attempts, while workers of other spans are faster
+MAX_SWAPS = 100  # attempts, while workers of other ranges are faster
 ProgressChange = Callable[[FileProgress], FileProgress]
 
 
 class ProgressDocument:
-    """The document below a folder, as this worker last saw it."""
+    """The document in a folder, as this worker last read it."""
 
     def __init__(self, store: ObjectStore, folder: str) -> None:
-        self._store = store
-        self._path = f"{folder}/progress.json"
+        self._document = Document(store, f"{folder}/progress.json", FileProgress)
         self._e_tag = ""
         self.worker = uuid.uuid4().hex  # so that no two workers write the same bytes
-        self.range_start: int | None = None  # of the span that is worked on
+        self.range_start: int | None = None  # of the range that this worker has
 
     def read_if_current(self, size: int, e_tag: str) -> FileProgress | None:
-        """The document, unless it is of a file that was there before."""
-        try:
-            stored = self._store.get(self._path)
-        except NotFoundError:
+        """Read the document; return None where there is none, or it is of a former file."""
+        found = self._document.read_with_e_tag_or_none()
+        if found is None:
             return None
-        self._e_tag = stored.e_tag
-        existing = decode_document(stored.data, FileProgress, self._path)
+        existing, self._e_tag = found
         return existing if (existing.e_tag, existing.bytes) == (e_tag, size) else None
 
     def write_initial(self, initial: FileProgress) -> FileProgress:
-        """Write a file's first document in the place of `existing`; `ConflictError` beside another."""
+        """Write a file's first document, over that of a former file; raise `ConflictError` when another was faster."""
         if self._e_tag:
             return self.update(initial, lambda progress: progress)
-        self._store.create(self._path, encode_document(initial))
-        self._e_tag = self._store.get(self._path).e_tag
+        self._document.create(initial)
+        _, self._e_tag = self._document.read_with_e_tag()
         return initial
 
     @property
     def has_previous(self) -> bool:
-        """Whether `load_or_create_progress` would write over a document."""
+        """Whether `write_initial` would write over a document."""
         return bool(self._e_tag)
 
     def claim_range(self, progress: FileProgress, start: int | None = None, invocations: int = 0) -> FileProgress:
-        """Say that the span, by default the first that is not done, is this worker's from now on."""
+        """Claim a range for this worker, by default the first that is not done."""
         unfinished = [span.start for span in progress.spans if not span.is_done and not progress.refused]
         self.range_start = start if start is not None else next(iter(unfinished), None)
         if self.range_start is None and not invocations:
@@ -78,33 +75,32 @@ class ProgressDocument:
         )
 
     def update(self, progress: FileProgress, change: ProgressChange) -> FileProgress:
-        """Write how far it is now; `ChangedError` when somebody else has written of the same span."""
+        """Write the changed progress; raise `ChangedError` when another worker has written to the same range."""
         for _ in range(MAX_SWAPS):
-            after = structs.replace(change(progress), updated=utc_now_millis(), worker=self.worker)
+            after = structs.replace(change(progress), updated=format_utc_now("milliseconds"), worker=self.worker)
             written = self._try_replace(after)
-            stored = self._store.get(self._path)
-            current, self._e_tag = decode_document(stored.data, FileProgress, self._path), stored.e_tag
+            current, self._e_tag = self._document.read_with_e_tag()
             if self._is_unchanged(current, after):
                 return current
             if written or not self._is_unchanged(current, progress):
                 break
             progress = current
-            time.sleep(random.uniform(0.01, 0.2))  # noqa: S311 - s, so that two do not meet again
-        raise ChangedError(f"{self._path} was changed by somebody else.")
+            time.sleep(random.uniform(0.01, 0.2))  # noqa: S311 - s, so that two do not collide again
+        raise ChangedError(f"{self._document.path} was changed by somebody else.")
 
     def find_claimed_range(self, progress: FileProgress) -> ByteRange | None:
-        """The span that is worked on."""
+        """Find the range that this worker has."""
         return next((span for span in progress.spans if span.start == self.range_start), None)
 
     def _try_replace(self, after: FileProgress) -> bool:
         try:
-            self._store.replace(self._path, encode_document(after), self._e_tag)
+            self._document.replace(after, self._e_tag)
         except ChangedError:
             return False
         return True
 
     def _is_unchanged(self, one: FileProgress, other: FileProgress) -> bool:
-        """Whether two documents say the same of this worker's span; without a span, of everything."""
+        """Return whether two documents agree about this worker's range; without a range, about everything."""
         if self.range_start is None:
             return one == other
         return self.find_claimed_range(one) == self.find_claimed_range(other) and (one.e_tag, one.state) == (
@@ -113,15 +109,15 @@ class ProgressDocument:
         )
 
 
-def change_range(progress: FileProgress, start: int | None, **changes: Any) -> tuple[ByteRange, ...]:  # noqa: ANN401 - fields of a span
-    """The spans, with changes to the one that begins at `start`."""
+def change_range(progress: FileProgress, start: int | None, **changes: Any) -> tuple[ByteRange, ...]:  # noqa: ANN401 - fields of a range
+    """Return the ranges, with changes to the one that begins at `start`."""
     return tuple(structs.replace(span, **changes) if span.start == start else span for span in progress.spans)
 
 
 def add_part(
     progress: FileProgress, start: int | None, line: int, new_part: ResultPart, new_errors: list[LineError]
 ) -> FileProgress:
-    """How far it is with one more part of the span that begins at `start`, whose last line is `line`."""
+    """Add a part, whose last line is `line`, to the range that begins at `start`."""
     after = change_range(progress, start, position=new_part.end, line=line)
     position = sum(span.position - span.start for span in after)
     errors = sorted((*progress.errors, *new_errors), key=lambda wrong: wrong.line)
@@ -139,7 +135,7 @@ def add_part(
 
 
 def build_manifest(progress: FileProgress, **more: Any) -> BatchManifest:  # noqa: ANN401 - fields of the manifest
-    """What came of a file."""
+    """Build the manifest of a file's results."""
     return BatchManifest(
         input=progress.input,
         bytes=progress.bytes,
@@ -155,6 +151,6 @@ def build_manifest(progress: FileProgress, **more: Any) -> BatchManifest:  # noq
         invocations=max(1, progress.invocations),
         started=progress.started,
         joining=progress.joining,
-        ended=utc_now_millis(),
+        ended=format_utc_now("milliseconds"),
         **more,
     )

@@ -1,8 +1,8 @@
-"""One message: its answer is written once under its own key, whatever happens and however often it is delivered.
+"""Answer messages: each answer is written once, under its own key, however often the message is delivered.
 
     outbox/messages/<key>.json    the V2 answer with the message's correlation_id in its parameters, create-only
 
-Two deliveries may both compute, one of them writes. A reply to a queue follows what is written, at least once.
+Two deliveries may both compute; one of them writes. A reply to a queue is sent after the write, at least once.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ from pilotlight.storage.object_store import ObjectStore
 
 @dataclass(frozen=True)
 class MessageHandler:
-    """Answers messages into a store."""
+    """Answers messages and writes the answers to a store."""
 
     store: ObjectStore
     predictor: Predictor
     dispatcher: Dispatcher
 
     def handle(self, message: InferenceMessage, deadline: float, trace: RequestContext | None = None) -> str:
-        """Answer it unless that has been done; gives the path of its answer."""
+        """Answer a message unless that was done before, and return the path of the answer."""
         if not message.key:
             raise InvalidInputError("The event has no id, under which its answer would be kept.")
         if message.reply_to:
@@ -62,7 +62,7 @@ class MessageHandler:
         return answer
 
     def _choose_model(self, message: InferenceMessage, json_input: JsonInput) -> ModelReference | None:
-        """The attributes' model; without one, the body's or the default, of which the attribute may name a version."""
+        """Choose the attribute's model, else the body's or the default; the attribute may name its version."""
         if message.model:
             return ModelReference.from_selector(message.model, message.version or None)
         reference = json_input.get_reference() or self.predictor.find_default_model()
@@ -74,12 +74,12 @@ class MessageHandler:
 
 
 def add_correlation(answer: bytes, correlation: str) -> bytes:
-    """The answer, which has no parameters of its own, with the id by which its sender finds it."""
+    """Add to an answer, which has no parameters of its own, the id by which its sender finds it."""
     if not correlation:
         return answer
     return b'%b,"parameters":{"correlation_id":%b}}' % (answer[:-1], json.dumps(correlation).encode())
 
 
 def to_object_name(key: str) -> str:
-    """The key as the name of an object; a key that is no such name becomes its hash."""
+    """Return the key as the name of an object; hash a key that is not a valid name."""
     return key if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", key) else hashlib.sha256(key.encode()).hexdigest()

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import msgspec
 
 from functions.batch_worker.events import InferenceMessage
-from pilotlight.api.request_context import CostMeter, RequestContext
+from pilotlight.api.call_cost import CostMeter
+from pilotlight.api.request_context import RequestContext
 from pilotlight.api.usage_log import UsageLog
 from pilotlight.observability import emf
 

@@ -1,1 +1,1 @@
-"""The drift function: each night, whether what models are sent still looks like what they were trained on."""
+"""The drift function: each night it compares the requests to models with their training data."""

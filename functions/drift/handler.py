@@ -1,4 +1,4 @@
-"""Where Lambda enters, by the clock alone: settings are read once, then each version with captures is seen to."""
+"""The Lambda entry point, run by the schedule alone: it reads the settings once, and reports on each version."""
 
 import os
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from pilotlight.storage.object_store import open_store
 
 
 def build_nightly_reporter(settings: Settings) -> NightlyReporter:
-    """The duty for these settings."""
+    """Build the reporter for these settings."""
     return NightlyReporter(Registry(open_store(settings.store)))
 
 
 def handle(event: Mapping[str, Any], context: object) -> dict[str, Any]:
-    """Compare what was kept since the last time; what was found comes back as sentences, for the log and for tests."""
+    """Compare the captures since the last report; return the results as sentences, for the log and for tests."""
     return {"done": list(REPORTER.report_versions(RequestContext.from_event(event, context).deadline))}
 
 

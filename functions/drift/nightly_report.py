@@ -1,4 +1,4 @@
-"""What is done each night: a report for each version of each model that something was kept of."""
+"""The nightly reports: one for each version of each model that has captures."""
 
 import logging
 import time
@@ -7,20 +7,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pilotlight.capture import hashing, reader
-from pilotlight.drift import report as inspection
-from pilotlight.drift.report import DriftReport, find_report_start, format_report, save_report, truncate_to_hour
+from pilotlight.drift.report import (
+    DriftReport,
+    analyze_drift,
+    find_report_start,
+    format_report,
+    save_report,
+    truncate_to_hour,
+)
 from pilotlight.errors import NotFoundError, PilotlightError
 from pilotlight.observability.emf import count
 from pilotlight.registry.registry import Registry
 
 LOG = logging.getLogger("pilotlight.drift")
-LATE_WRITES = timedelta(hours=1)  # that a frozen environment's write may come after its time
-VERSION_BUDGET_S = 60.0  # that a version may take; it is not begun with less left
+LATE_WRITES = timedelta(hours=1)  # by which a frozen environment's write may come late
+VERSION_BUDGET_S = 60.0  # that a version may take; it is not started with less left
 
 
 @dataclass(frozen=True)
 class NightlyReporter:
-    """The reports of one night."""
+    """Writes the reports of one night."""
 
     registry: Registry
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -28,10 +34,9 @@ class NightlyReporter:
     def report_versions(self, deadline: float) -> Iterator[str]:
         """Report on each version in a sentence, until `deadline` on time.monotonic's clock.
 
-        What is not reached comes first next time. One version's failure is not the others'; all are tried,
-        and said, before it is over.
+        Versions that are not reached come first the next time. One version's failure does not stop the others.
         """
-        hashing.load_hash_key(self.registry.store)  # predict may read it, not make it
+        hashing.load_hash_key(self.registry.store)  # predict may read it, not create it
         until = truncate_to_hour(self.clock() - LATE_WRITES)
         pending = [
             (find_report_start(self.registry.store, *one, until), one)
@@ -45,13 +50,13 @@ class NightlyReporter:
 
     def _report_version(self, name: str, version: int, since: datetime, until: datetime) -> str:
         try:
-            drift_report = inspection.analyze_drift(self.registry, name, version, since, until).report
+            drift_report = analyze_drift(self.registry, name, version, since, until).report
         except NotFoundError as exc:  # deleted since, or published without a profile
             return str(exc)
         except PilotlightError as exc:
-            LOG.error("%s:%d could not be compared: %s", name, version, exc)  # noqa: TRY400 - the sentence tells all
+            LOG.error("%s:%d could not be compared: %s", name, version, exc)  # noqa: TRY400 - the sentence is enough
             return f"{name}:{version} could not be compared: {exc}"
-        if drift_report.has_enough_examples:  # else the next one begins where this one did
+        if drift_report.has_enough_examples:  # else the next report begins where this one began
             self._publish_report(drift_report)
         return format_report(drift_report)
 

@@ -33,23 +33,22 @@ for reference in PRELOADED_REFERENCES[
 # onnxruntime opens what has been fetched while the interpreter imports what the first request needs.
 from functions.predict.snapstart import SnapStartHooks  # noqa: E402
 from functions.predict.v2_endpoints import V2Endpoints  # noqa: E402
-from pilotlight.api.request_context import CostMeter  # noqa: E402
+from pilotlight.api.call_cost import CostMeter  # noqa: E402
+from pilotlight.api.model_statistics import ModelStatistics  # noqa: E402
 from pilotlight.api.router import Router  # noqa: E402
 from pilotlight.api.usage_log import create_usage_log  # noqa: E402
-from pilotlight.inference import create_recorder  # noqa: E402
+from pilotlight.inference import InferenceService, create_recorder  # noqa: E402
 from pilotlight.observability import correlation  # noqa: E402
+from pilotlight.runtime.inference_deadline import DeadlineRunner  # noqa: E402
 
 
 def build_router(settings: Settings, model_manager: ModelManager) -> Router:
     """The routes over the models of a catalog, with a bill for each call and, unless that is off, a line of the log."""
     correlation.install_log_record_factory()
     recorder, store_large_outputs = create_recorder(settings, model_manager), settings.large_answers == "on"
+    service = InferenceService(model_manager, ModelStatistics(), DeadlineRunner(), recorder)
     endpoints = V2Endpoints(
-        model_manager,
-        settings.model,
-        settings.tensor_memory_budget,
-        store_large_outputs=store_large_outputs,
-        recorder=recorder,
+        service, settings.model, settings.tensor_memory_budget, store_large_outputs=store_large_outputs
     )
     after = recorder.notify if recorder else None
     return Router(

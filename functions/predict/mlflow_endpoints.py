@@ -1,45 +1,56 @@
 """What each route of MLflow's scoring protocol answers, by the same catalog, checks and graphs as V2's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct
 
 import pilotlight
-from functions.predict.v2_endpoints import InferenceFunction
 from pilotlight import processing
 from pilotlight.api import mlflow
 from pilotlight.api.http import Request, Response
-from pilotlight.api.model_statistics import ModelStatistics
+from pilotlight.api.v2 import InferenceRequest, RequestedOutput
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError
-from pilotlight.inference import InferenceCallback, count_examples
-from pilotlight.runtime.inference_deadline import DeadlineRunner
-from pilotlight.runtime.model_cache import LoadedModel
+from pilotlight.inference import Arrays, EncodedRequest
 from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.runtime.traffic import InferenceResult
 
-RouteByTrafficSplit = Callable[[Request, ModelReference, InferenceFunction], Response]
+InferenceFunction = Callable[[Request, ModelReference, EncodedRequest[Response]], Response]
 TEXT_HEADERS = {"content-type": "text/plain; charset=utf-8"}
+
+
+class MlflowRequest(Struct, frozen=True):
+    """A request of MLflow's scoring protocol; its answer has the outputs that belong to what was sent."""
+
+    body: bytes
+    headers: Mapping[str, str]
+
+    def decode(self, manifest: Manifest) -> InferenceRequest:
+        """Read the body, in any form of the protocol."""
+        tensors = mlflow.decode_request(self.body, self.headers, manifest)
+        outputs = processing.get_call_signature(manifest, tensors).outputs
+        return InferenceRequest(None, tensors, [RequestedOutput(spec.name) for spec in outputs])
+
+    def encode(self, manifest: Manifest, request: InferenceRequest, outputs: Arrays) -> InferenceResult[Response]:
+        """Write the predictions."""
+        answer = {requested.name: outputs[requested.name] for requested in request.outputs}
+        return InferenceResult(
+            mlflow.encode_response(manifest, answer, self.headers.get("accept-encoding", "")), answer
+        )
 
 
 class MlflowEndpoints:
     """MLflow's protocol over a catalog.
 
-    `default_model` is the reference behind it, empty for the store's only model; `route_by_traffic_split` asks the
-    version that an alias's shares send a caller to.
+    `default_model` is the reference behind it, empty for the store's only model; `infer` asks the version that an
+    alias's shares send a caller to.
     """
 
-    def __init__(
-        self,
-        model_manager: ModelManager,
-        statistics: ModelStatistics,
-        deadline_runner: DeadlineRunner,
-        default_model: str,
-        route_by_traffic_split: RouteByTrafficSplit,
-    ) -> None:
+    def __init__(self, model_manager: ModelManager, default_model: str, infer: InferenceFunction) -> None:
         self._model_manager = model_manager
-        self._statistics = statistics
-        self._deadline_runner = deadline_runner
         self._default_model = default_model
-        self._route_by_traffic_split = route_by_traffic_split
+        self._infer = infer
 
     def answer(self, request: Request) -> Response:
         """Answer one of MLflow's routes, whose verb the router has checked; errors are in MLflow's words."""
@@ -57,31 +68,7 @@ class MlflowEndpoints:
 
     def invoke(self, request: Request) -> Response:
         """One call of the scoring protocol."""
-        return self._route_by_traffic_split(request, self.parse_reference(request), self._infer_on_version)
-
-    def _infer_on_version(
-        self, request: Request, model: LoadedModel, on_inference: InferenceCallback | None
-    ) -> InferenceResult[Response]:
-        """The answer of one version; `on_inference` is shown what is asked and answered."""
-        trace = request.trace
-        trace.model, trace.version = model.manifest.name, model.manifest.version
-        with self._statistics.start_call(model.key) as call:
-            tensors = mlflow.decode_request(request.body, request.headers, model.manifest)
-            feeds = processing.preprocess_inputs(model.manifest, tensors, model.assets)
-            call.mark_decoded(count_examples(model.manifest, feeds))
-            trace.mark_stage("decode")
-            requested_outputs = [spec.name for spec in processing.get_call_signature(model.manifest, tensors).outputs]
-            results = self._deadline_runner.run(
-                model.session, feeds, processing.select_graph_outputs(model.manifest, requested_outputs), trace.deadline
-            )
-            call.mark_inferred()
-            trace.mark_stage("infer")
-            outputs = processing.postprocess_outputs(model.manifest, results, feeds, requested_outputs)
-            if on_inference is not None:
-                on_inference(model.manifest, tensors, feeds, results)
-            answer = {name: outputs[name] for name in requested_outputs}
-            accept_encoding = request.headers.get("accept-encoding", "")
-            return InferenceResult(mlflow.encode_response(model.manifest, answer, accept_encoding), answer)
+        return self._infer(request, self.parse_reference(request), MlflowRequest(request.body, request.headers))
 
     def parse_reference(self, request: Request) -> ModelReference:
         """The model that is meant: the header's, the query's, the setting's, else the only one of the store."""

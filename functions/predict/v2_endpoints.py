@@ -2,34 +2,44 @@
 
 import functools
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
-from msgspec import structs
+from msgspec import Struct
 
 import pilotlight
 from pilotlight.api import v2
 from pilotlight.api.http import Request, Response
 from pilotlight.api.large_tensors import StoredOutputs, UploadedTensors
-from pilotlight.api.model_statistics import ModelStatistics
 from pilotlight.api.request_context import RequestContext
 from pilotlight.api.router import Routes
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
-from pilotlight.inference import InferenceCallback, infer_v2_body, open_model
-from pilotlight.runtime.inference_deadline import DeadlineRunner
+from pilotlight.inference import Arrays, EncodedRequest, InferenceService
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey
-from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.runtime.traffic import InferenceResult, TrafficRouter
-
-if TYPE_CHECKING:  # 7 ms that only a stack that keeps requests spends
-    from pilotlight.capture.recorder import CaptureRecorder
 
 CALLER_HEADER = "x-pilotlight-caller"  # whoever sends the same one meets the same version of an experiment
 VERSION_HEADER = "x-pilotlight-version"  # a caller pins by it, an answer tells by it
 CAPTURE_HEADER = "x-pilotlight-capture"  # `off`: nothing is kept of this request, whatever the stack and the model say
-InferenceFunction = Callable[
-    [Request, LoadedModel, InferenceCallback | None], InferenceResult[Response]
-]  # puts a request to a version
+
+
+class V2Request(Struct, frozen=True):
+    """An infer request of V2; tensors that it names may be uploads, and large outputs may go to the store."""
+
+    body: bytes
+    headers: Mapping[str, str]
+    uploaded_tensors: UploadedTensors
+    stored_outputs: StoredOutputs
+
+    def decode(self, manifest: Manifest) -> v2.InferenceRequest:
+        """Read the body, in JSON or in binary form."""
+        return v2.decode_infer_request(self.body, self.headers, manifest, self.uploaded_tensors)
+
+    def encode(self, manifest: Manifest, request: v2.InferenceRequest, outputs: Arrays) -> InferenceResult[Response]:
+        """Write the outputs as the request wants each of them."""
+        accept_encoding = self.headers.get("accept-encoding", "")
+        response = v2.encode_infer_response(manifest, request, outputs, accept_encoding, self.stored_outputs)
+        return InferenceResult(response, outputs)
 
 
 class V2Endpoints:
@@ -37,22 +47,19 @@ class V2Endpoints:
 
     def __init__(
         self,
-        model_manager: ModelManager,
+        service: InferenceService,
         default_model: str = "",
         tensor_bytes: int = 0,
         *,
         store_large_outputs: bool = False,
-        recorder: "CaptureRecorder | None" = None,
     ) -> None:
         """`tensor_bytes` of tensors may lie in the store, for one request; `store_large_outputs` answers go there."""
-        self._model_manager = model_manager
-        self._recorder = recorder  # of a share of the requests; None where nothing is kept
-        self._uploaded_tensors = UploadedTensors(model_manager.registry, tensor_bytes)
-        self._stored_outputs = StoredOutputs(model_manager.registry, enabled=store_large_outputs)
+        self._service = service
+        self._model_manager = service.model_manager
+        self._uploaded_tensors = UploadedTensors(self._model_manager.registry, tensor_bytes)
+        self._stored_outputs = StoredOutputs(self._model_manager.registry, enabled=store_large_outputs)
         self._default_model = default_model  # the reference behind /invocations
-        self._statistics = ModelStatistics()
-        self._deadline_runner = DeadlineRunner()
-        self._traffic_router = TrafficRouter(model_manager)
+        self._traffic_router = TrafficRouter(self._model_manager)
 
     def routes(self) -> Routes:
         """The table of routes, spelled as in template.yaml; a `{version}` may be a number or an alias."""
@@ -108,13 +115,13 @@ class V2Endpoints:
 
     def get_all_statistics(self, request: Request) -> Response:
         """What this environment has answered, of all versions that it was asked for."""
-        return self._to_statistics_response(self._statistics.list_versions())
+        return self._to_statistics_response(self._service.statistics.list_versions())
 
     def get_model_statistics(self, request: Request) -> Response:
         """The same of one version, or of the champion and every other version of the model that was asked for."""
         manifest = self._model_manager.resolve_manifest(parse_reference(request))
         requested = {(manifest.name, manifest.version)}
-        others = [] if "version" in request.parameters else self._statistics.list_versions(manifest.name)
+        others = [] if "version" in request.parameters else self._service.statistics.list_versions(manifest.name)
         return self._to_statistics_response(sorted(requested.union(others)))
 
     def check_model_ready(self, request: Request) -> Response:
@@ -124,64 +131,41 @@ class V2Endpoints:
 
     def infer(self, request: Request) -> Response:
         """One inference."""
-        return self._route_by_traffic_split(request, parse_reference(request), self._infer_on_version)
-
-    def _route_by_traffic_split(
-        self, request: Request, reference: ModelReference, run_inference: InferenceFunction
-    ) -> Response:
-        """Answer by `run_inference` of the version that the alias's shares send this caller to."""
-        caller, on_inference = request.headers.get(CALLER_HEADER) or request.id, self._get_capture_callback(request)
-        return self._traffic_router.route_request(
-            reference,
-            caller,
-            lambda: open_model(self._model_manager, reference, request.trace),
-            lambda model: run_inference(request, model, on_inference),
-            lambda model: run_inference(structs.replace(request, trace=RequestContext()), model, None),
-            lambda model: halve_deadline(request.trace, lambda: run_inference(request, model, on_inference)),
-        ).body
-
-    def _get_capture_callback(self, request: Request) -> InferenceCallback | None:
-        """What is shown the request, unless its caller forbids it."""
-        if self._recorder is None or request.headers.get(CAPTURE_HEADER) == "off":
-            return None
-        return self._recorder.offer
-
-    def _infer_on_version(
-        self, request: Request, model: LoadedModel, on_inference: InferenceCallback | None
-    ) -> InferenceResult[Response]:
-        """The answer of one version; a shadow's is not kept."""
-        request.trace.model, request.trace.version = model.manifest.name, model.manifest.version
-        with self._statistics.start_call(model.key) as call:
-            uploaded_tensors, stored_outputs = self._uploaded_tensors, self._stored_outputs
-            return infer_v2_body(
-                model,
-                request.body,
-                request.headers,
-                self._deadline_runner,
-                call,
-                request.trace,
-                uploaded_tensors,
-                stored_outputs,
-                on_inference,
-            )
+        infer_request = V2Request(request.body, request.headers, self._uploaded_tensors, self._stored_outputs)
+        return self._infer_by_traffic_split(request, parse_reference(request), infer_request)
 
     def answer_mlflow(self, request: Request) -> Response:
         """MLflow's routes; their module takes 8 ms to import, which no V2 caller's cold start waits for."""
         from functions.predict.mlflow_endpoints import MlflowEndpoints
 
-        return MlflowEndpoints(
-            self._model_manager,
-            self._statistics,
-            self._deadline_runner,
-            self._default_model,
-            self._route_by_traffic_split,
-        ).answer(request)
+        endpoints = MlflowEndpoints(self._model_manager, self._default_model, self._infer_by_traffic_split)
+        return endpoints.answer(request)
+
+    def _infer_by_traffic_split(
+        self, request: Request, reference: ModelReference, infer_request: EncodedRequest[Response]
+    ) -> Response:
+        """Answer by the version that the alias's shares send this caller to; a shadow's answer is not captured."""
+        service, trace = self._service, request.trace
+        caller = request.headers.get(CALLER_HEADER) or request.id
+        capture = request.headers.get(CAPTURE_HEADER) != "off"
+
+        def infer(model: LoadedModel) -> InferenceResult[Response]:
+            return service.infer(model, infer_request, trace, capture=capture)
+
+        return self._traffic_router.route_request(
+            reference,
+            caller,
+            lambda: service.open_model(reference, trace),
+            infer,
+            lambda model: service.infer(model, infer_request, RequestContext(), capture=False),
+            lambda model: halve_deadline(trace, lambda: infer(model)),
+        ).body
 
     def _to_statistics_response(self, keys: Sequence[VersionKey]) -> Response:
-        return Response.json(self._statistics.build_document(keys, self._model_manager.model_cache.get_sizes()))
+        return Response.json(self._service.statistics.build_document(keys, self._model_manager.model_cache.get_sizes()))
 
     def _open_model(self, request: Request) -> LoadedModel:
-        return open_model(self._model_manager, parse_reference(request), request.trace)
+        return self._service.open_model(parse_reference(request), request.trace)
 
 
 def parse_reference(request: Request) -> ModelReference:

@@ -1,1 +1,1 @@
-"""The promote function: what follows when a version is published, a canary fails, or its time is over."""
+"""The promote function: it runs when a version is published, a canary fails, or its bake time is over."""

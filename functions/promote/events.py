@@ -1,4 +1,4 @@
-"""What events mean to this function: S3's, lines of the predict function's log, the clock's, the models function's.
+"""The events of this function: S3's, lines of the predict function's log, the schedule's, the registry API's.
 
 Sources of the forms: Amazon S3 event message structure for EventBridge; CloudWatch Logs subscription filters; Amazon
 EventBridge scheduled events.
@@ -27,7 +27,7 @@ class VersionPublished(Struct, frozen=True):
 
 
 class CanaryFailed(Struct, frozen=True):
-    """An environment no longer sends requests to a canary, and says why: a line of its log."""
+    """An environment stopped sending requests to a canary, and why: a line of its log."""
 
     model: str
     alias: str
@@ -36,11 +36,11 @@ class CanaryFailed(Struct, frozen=True):
 
 
 class ScheduleTick(Struct, frozen=True):
-    """Time has passed."""
+    """The schedule's time has come."""
 
 
 class PromotionRequested(Struct, frozen=True):
-    """Somebody has asked the registry's API for a promotion."""
+    """A caller of the registry's API requested a promotion."""
 
     errand: PromotionRequest
 
@@ -49,7 +49,7 @@ PromotionEvent = VersionPublished | CanaryFailed | ScheduleTick | PromotionReque
 
 
 def parse_events(event: Mapping[str, Any]) -> Iterator[PromotionEvent]:
-    """What an event tells of; `InvalidInputError` for one that this function was never subscribed to."""
+    """Parse an event; `InvalidInputError` for one that this function does not subscribe to."""
     kind = event.get("detail-type")
     if "errand" in event:
         yield parse_promotion_request(event)
@@ -66,7 +66,7 @@ def parse_events(event: Mapping[str, Any]) -> Iterator[PromotionEvent]:
 
 
 def parse_promotion_request(event: Mapping[str, Any]) -> PromotionRequested:
-    """The errand that the models function sends; its own form, so that a wrong one is a bug of ours or a forgery."""
+    """Parse the registry API's request for a promotion; the form is ours, so a wrong one is our bug or forged."""
     try:
         return msgspec.convert(event, PromotionRequested)
     except msgspec.ValidationError as exc:
@@ -74,13 +74,13 @@ def parse_promotion_request(event: Mapping[str, Any]) -> PromotionRequested:
 
 
 def parse_manifest_key(key: str) -> Iterator[VersionPublished]:
-    """The version whose manifest was written, below whatever prefix the store has; other objects mean nothing."""
+    """Yield the version whose manifest was written, below any prefix of the store; ignore other objects."""
     if found := MANIFEST_KEY.fullmatch(key):
         yield VersionPublished(found[1], int(found[2]))
 
 
 def parse_log_events(data: str) -> Iterator[CanaryFailed]:
-    """The lines that a subscription filter brought, base64 of gzip of JSON."""
+    """Parse the lines of a subscription filter, base64 of gzip of JSON."""
     batch = msgspec.json.decode(gzip.decompress(base64.b64decode(data)))
     for line in batch["logEvents"]:
         yield msgspec.json.decode(line["message"], type=CanaryFailed)

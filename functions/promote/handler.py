@@ -1,4 +1,4 @@
-"""Where Lambda enters: settings are read once, and each event is told to the duties as what it means."""
+"""The Lambda entry point: it reads the settings once, and passes each parsed event to the promoter."""
 
 import os
 from typing import Any
@@ -14,7 +14,7 @@ from pilotlight.storage.object_store import open_store
 
 
 def build_promoter(settings: Settings) -> Promoter:
-    """The duties for these settings; the memory is that of the functions that will serve what passes."""
+    """Build the promoter for these settings; the memory is that of the functions that serve promoted versions."""
     gate = QualityGate(
         Registry(open_store(settings.store)), settings.memory_mb, requires_approval=settings.approval == "required"
     )
@@ -23,7 +23,7 @@ def build_promoter(settings: Settings) -> Promoter:
 
 
 def handle(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """See to everything that an event tells of; what was done comes back as sentences, for the log and for tests."""
+    """Handle everything in an event; return what was done as sentences, for the log and for tests."""
     return {"done": [sentence for occurrence in parse_events(event) for sentence in PROMOTER.handle(occurrence)]}
 
 

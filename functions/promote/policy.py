@@ -1,4 +1,4 @@
-"""What becomes of a version that has passed the gate by itself: nothing, a canary, or champion at once."""
+"""The policy for a version that has passed the gate: nothing, a canary, or champion at once."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pilotlight.registry import alias_updates
 
 @dataclass(frozen=True)
 class PromotionPolicy:
-    """`off` leaves it to a person, `champion` moves, `canary:10:1h` tries it on 10 % of requests for an hour."""
+    """`off` leaves it to a person, `champion` promotes, `canary:10:1h` tests it on 10 % of requests for an hour."""
 
     is_automatic: bool
     canary_weight: int = 0  # of a canary
@@ -17,7 +17,7 @@ class PromotionPolicy:
 
     @classmethod
     def parse(cls, text: str) -> "PromotionPolicy":
-        """Read the words of the template's parameter Promotion."""
+        """Parse the value of the template's parameter Promotion."""
         if text in ("off", "champion"):
             return cls(is_automatic=text == "champion")
         match = re.fullmatch(r"canary:([0-9.]+):(\d+[smhd])", text)

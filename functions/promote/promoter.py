@@ -1,4 +1,4 @@
-"""What is to be done when something has happened. The only code on AWS that moves aliases without a person."""
+"""The reaction to each event. The only code on AWS that moves aliases without a person."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from pilotlight.contracts.alias import AliasDocument, Canary
 from pilotlight.contracts.names import CHAMPION
 from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.errors import ChangedError, NotFoundError, PilotlightError, StoreError
-from pilotlight.gate import promotion_request as errands
 from pilotlight.gate.evaluation import QualityGate
 from pilotlight.gate.promotion import GateOverride, promote_version
+from pilotlight.gate.promotion_request import finish_request, save_request
 from pilotlight.gate.verdict import Verdict
 from pilotlight.observability.emf import count
 from pilotlight.registry import alias_updates
@@ -23,14 +23,14 @@ ACTOR = "functions/promote"
 
 @dataclass(frozen=True)
 class Promoter:
-    """Gate and policy, and what they are used for."""
+    """The gate, the policy, and the handlers of all events."""
 
     gate: QualityGate
     policy: PromotionPolicy
-    signer: Signer | None = None  # of what passes
+    signer: Signer | None = None  # signs what passes
 
     def handle(self, event: PromotionEvent) -> Iterator[str]:
-        """Do what the occurrence asks for, and say what was done."""
+        """Handle the event, and yield what was done."""
         if isinstance(event, VersionPublished):
             yield self._handle_version_published(event)
         elif isinstance(event, CanaryFailed):
@@ -41,11 +41,11 @@ class Promoter:
             yield from self._promote_finished_canaries()
 
     def _handle_version_published(self, event: VersionPublished) -> str:
-        """A new version goes through the gate; what a passed one becomes, the policy says."""
+        """Run a new version through the gate; if it passes, follow the policy."""
         name, version = event.model, event.version
         self.gate.registry.assign_initial_aliases(
             self.gate.registry.load_manifest(name, version)
-        )  # where its publisher might not
+        )  # the publisher's role may lack that permission
         if self._find_champion(name) == version:
             return self._handle_first_version(name, version)
         if self.policy.is_automatic and not self.policy.canary_weight:
@@ -61,7 +61,7 @@ class Promoter:
         return self._start_canary(name, version) if self.policy.canary_weight else f"{name}:{version} {done}."
 
     def _handle_first_version(self, name: str, version: int) -> str:
-        """The first version serves already, with nothing to be measured against; to be signed it must pass."""
+        """Handle a first version, which is champion already and has no rival; to be signed it must pass."""
         message = f"{name}:{version} is the first version, and champion already."
         if self.signer is None:
             return message
@@ -73,16 +73,16 @@ class Promoter:
         )
 
     def _evaluate_version(self, name: str, version: int) -> Verdict:
-        """The gate's verdict; what passes is signed, also for whom a person promotes later."""
+        """Run the gate and return its verdict; sign what passes, also for a later promotion by a person."""
         verdict = self.gate.evaluate(name, version, CHAMPION, actor=ACTOR)
         if verdict.passed and self.signer is not None:
             self.gate.registry.sign_manifest(name, version, self.signer, actor=ACTOR)
         return verdict
 
     def _handle_promotion_request(self, request: PromotionRequest) -> str:
-        """A promotion by hand, over HTTP: through the gate as any, and the errand says how it ended.
+        """Promote by hand, over HTTP: run the gate as always, and save the outcome in the request's document.
 
-        What fails for good is said there and not raised, since Lambda would repeat the event; a store that is away is.
+        A permanent failure is saved there and not raised, since Lambda would repeat the event; a store error is raised.
         """
         name, version, alias = request.model, request.version, request.alias
         force = GateOverride(request.by, request.why) if request.force else None
@@ -93,17 +93,17 @@ class Promoter:
         except StoreError:
             raise
         except PilotlightError as exc:
-            finished = errands.finish_request(request, "failed", str(exc))
+            finished = finish_request(request, "failed", str(exc))
         else:
             count("GatePassed" if outcome.verdict.passed else "GateRefused", model=name)
-            finished = errands.finish_request(
+            finished = finish_request(
                 request, "promoted" if outcome.alias_document else "refused", outcome.verdict.reason
             )
-        errands.save_request(self.gate.registry.store, finished)
+        save_request(self.gate.registry.store, finished)
         return f"{name}:{version} for {alias}, asked for by {request.by}: {finished.state}. {finished.said}"
 
     def _start_canary(self, name: str, version: int) -> str:
-        """Begin the canary of the policy."""
+        """Start the policy's canary."""
         canary = Canary(version, alias_updates.compute_bake_end(self.policy.bake_time))
         reason = f"canary for {self.policy.bake_time}, as the policy says"
         self.gate.registry.update_alias(
@@ -114,7 +114,7 @@ class Promoter:
         return f"{name}:{version} passed the gate and is tried on some requests for {self.policy.bake_time}."
 
     def _handle_canary_failed(self, event: CanaryFailed) -> str:
-        """A canary that an environment has stopped is taken from all of them, once."""
+        """Take a canary that one environment has stopped from all of them, once."""
 
         def end_canary(document: AliasDocument) -> AliasDocument:
             if document.canary is None or document.canary.version != event.version:
@@ -129,7 +129,7 @@ class Promoter:
         return f"The canary {event.model}:{event.version} was rolled back: {event.why}"
 
     def _promote_finished_canaries(self) -> Iterator[str]:
-        """Canaries whose bake time is over and that nobody has stopped become what the alias points to."""
+        """Promote the canaries whose bake time is over and that no environment has stopped."""
         registry, now = self.gate.registry, datetime.now(UTC)
         for name in registry.list_models():
             for alias, document in registry.load_aliases(name).items():
@@ -138,7 +138,7 @@ class Promoter:
                     yield self._promote_canary(name, alias, canary)
 
     def _promote_canary(self, name: str, alias: str, canary: Canary) -> str:
-        """Through the gate once more, since the champion may be another one by now."""
+        """Run the gate again, since the champion may have changed, and promote the canary."""
         outcome = promote_version(self.gate, name, canary.version, alias, actor=ACTOR)
         if outcome.alias_document is not None:
             count("CanaryPromoted", model=name)

@@ -1,1 +1,1 @@
-"""The models function: which versions there are and which of them answer, over the registry alone."""
+"""The registry API: versions, aliases and the model repository over HTTP."""

@@ -1,16 +1,14 @@
-"""What the registry's routes answer about aliases: where they point, how they came there, and where they go next.
+"""The registry's routes of aliases: their documents, their history, and changes.
 
-Each answer carries the number of the alias's document as its ETag; a change with an If-Match is made to that document
-or not at all. Every change is one compare-and-swap, with the caller's name in it. A promotion is not made here: it is
-handed to the promote function, which alone opens models.
+Each response has the number of the alias's document as its ETag; a change with an If-Match is made to that document or
+not at all. Every change is one compare-and-swap and records the caller's name. The promote function, which alone opens
+models, runs the promotions.
 """
 
 from collections.abc import Callable
 
-from functions.registry_api.versions import UNKNOWN_CALLER, parse_model_name
 from pilotlight.api.http import Request, Response
-from pilotlight.api.router import Routes
-from pilotlight.api.schemas import registry
+from pilotlight.api.resolver import AliasName, ModelName, TypedRoutes
 from pilotlight.api.schemas.registry import (
     CanaryBody,
     PromoteBody,
@@ -24,7 +22,6 @@ from pilotlight.api.schemas.registry import (
 )
 from pilotlight.aws.lambda_invoke import LambdaFunction
 from pilotlight.contracts.alias import AliasDocument, TrafficShare
-from pilotlight.contracts.names import check_alias
 from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.errors import InvalidInputError, NotFoundError, PilotlightError, PreconditionError
 from pilotlight.gate import promotion_request
@@ -33,18 +30,18 @@ from pilotlight.registry.approval import refuse_unapproved, rollback_alias
 from pilotlight.registry.registry import Registry
 
 ALIAS = "/registry/models/{model}/aliases/{alias}"
-RETRY_AFTER_S = "2"  # after which it is worth to look how a promotion goes
+RETRY_AFTER_S = "2"  # after which a client polls a promotion again
 
 
 class AliasEndpoints:
-    """Aliases over a registry; `promoter` is the function that promotes."""
+    """The routes of aliases; `promoter` is the function that promotes."""
 
     def __init__(self, registry: Registry, promoter: LambdaFunction, *, approval_required: bool = False) -> None:
         self._registry = registry
         self._promoter = promoter
         self._approval_required = approval_required  # whether a version must be approved before it serves
 
-    def routes(self) -> Routes:
+    def routes(self) -> TypedRoutes:
         """The table of routes, spelled as in template.yaml."""
         return {
             "/registry/models/{model}/aliases": {"GET": self.list_aliases},
@@ -58,120 +55,121 @@ class AliasEndpoints:
             f"{ALIAS}/shadow": {"POST": self.set_shadow},
         }
 
-    def list_aliases(self, request: Request) -> Response:
-        """Every alias of a model, by its name."""
-        name = parse_model_name(request)
-        found = self._registry.load_aliases(name)
-        if not found and not self._registry.list_versions(name):
-            self._registry.load_manifest(name, 1)  # which says that there is no such model
+    def list_aliases(self, model: ModelName) -> Response:
+        """Return every alias of a model, by its name."""
+        found = self._registry.load_aliases(model)
+        if not found and not self._registry.list_versions(model):
+            self._registry.load_manifest(model, 1)  # raises the error that there is no such model
         return Response.json(found)
 
-    def get_alias(self, request: Request) -> Response:
-        """Where an alias points."""
-        return to_alias_response(self._registry.load_alias(parse_model_name(request), parse_alias_name(request)))
+    def get_alias(self, model: ModelName, alias: AliasName) -> Response:
+        """Return an alias's document."""
+        return to_alias_response(self._registry.load_alias(model, alias))
 
-    def get_history(self, request: Request) -> Response:
-        """Every document that an alias has had, oldest first, the current one last."""
-        documents = self._registry.load_alias_history(parse_model_name(request), parse_alias_name(request))
+    def get_history(self, model: ModelName, alias: AliasName) -> Response:
+        """Return every document that an alias has had, oldest first, the current one last."""
+        documents = self._registry.load_alias_history(model, alias)
         return Response.json(documents, etag=format_etag(documents[-1]))
 
-    def get_promotion(self, request: Request) -> Response:
-        """How a promotion goes."""
-        return Response.json(
-            promotion_request.load_request(
-                self._registry.store, parse_model_name(request), request.parameters["promotion"]
-            )
-        )
+    def get_promotion(self, model: ModelName, promotion: str) -> Response:
+        """Return the state of a promotion."""
+        return Response.json(promotion_request.load_request(self._registry.store, model, promotion))
 
-    def promote(self, request: Request) -> Response:
-        """Hand a promotion to the gate: 202, and where to see how it ended; 200 if it is there already."""
-        body = registry.parse_body(request.body, PromoteBody, "an order to promote")
+    def promote(self, request: Request, model: ModelName, alias: AliasName, body: PromoteBody) -> Response:
+        """Request a promotion: 202 with the location of its result; 200 if the alias points to the version already."""
         if body.force and not body.why.strip():
             raise InvalidInputError("To force a version past the gate, say why: the history keeps it.")
-        name, alias_name = parse_model_name(request), parse_alias_name(request)
-        version = self._registry.resolve_reference(build_reference(name, body.version))
-        self._registry.load_manifest(name, version)
-        document = self._find_current(request, name, alias_name)
-        actor = request.caller or UNKNOWN_CALLER
+        version = self._registry.resolve_reference(build_reference(model, body.version))
+        self._registry.load_manifest(model, version)
+        document = self._find_current(request, model, alias)
         promotion = promotion_request.new_request(
-            name, version, alias_name, actor=actor, force=body.force, reason=body.why
+            model, version, alias, actor=request.actor, force=body.force, reason=body.why
         )
         if document is not None and document.version == version and not document.shares:
             finished = promotion_request.finish_request(
-                promotion, "promoted", f"{name}@{alias_name} points to version {version} already."
+                promotion, "promoted", f"{model}@{alias} points to version {version} already."
             )
             return to_promotion_response(promotion_request.save_request(self._registry.store, finished), 200)
         if not body.force:
-            refuse_unapproved(self._registry, name, version, required=self._approval_required)
+            refuse_unapproved(self._registry, model, version, required=self._approval_required)
         return to_promotion_response(self._submit_promotion(promotion), 202)
 
-    def rollback(self, request: Request) -> Response:
-        """End the alias's trial or, without one, point it to where it pointed before."""
-        reason = registry.parse_body(request.body, RollbackBody, "an order to roll back").why
-        name, actor = parse_model_name(request), request.caller or UNKNOWN_CALLER
-        return self._update_alias(request, lambda old: rollback_alias(self._registry, name, old, actor, reason))
+    def rollback(self, request: Request, model: ModelName, alias: AliasName, body: RollbackBody) -> Response:
+        """End the alias's canary or, without one, point it to its previous version."""
+        actor, reason = request.actor, body.why
+        return self._update_alias(
+            request, model, alias, lambda old: rollback_alias(self._registry, model, old, actor, reason)
+        )
 
-    def set_canary(self, request: Request) -> Response:
-        """Try a version on a share of the requests, or end the trial."""
-        body, actor = registry.parse_body(request.body, CanaryBody, "a canary"), request.caller or UNKNOWN_CALLER
+    def set_canary(self, request: Request, model: ModelName, alias: AliasName, body: CanaryBody) -> Response:
+        """Start a canary on a share of the requests, or end it."""
+        actor = request.actor
         if not body.percent:
-            return self._update_alias(request, lambda old: alias_updates.clear_traffic_split(old, actor, body.why))
-        self._check_version(request, parse_version_number(body.version))
+            return self._update_alias(
+                request, model, alias, lambda old: alias_updates.clear_traffic_split(old, actor, body.why)
+            )
+        self._check_version(model, parse_version_number(body.version))
         trial, weight = (
             body.to_canary(alias_updates.compute_bake_end(body.bake)),
             alias_updates.weight_from_percent(body.percent),
         )
-        return self._update_alias(request, lambda old: alias_updates.start_canary(old, trial, weight, actor, body.why))
+        return self._update_alias(
+            request, model, alias, lambda old: alias_updates.start_canary(old, trial, weight, actor, body.why)
+        )
 
-    def set_split(self, request: Request) -> Response:
-        """Share the requests out among versions."""
-        body, actor = registry.parse_body(request.body, TrafficSplitBody, "a split"), request.caller or UNKNOWN_CALLER
+    def set_split(self, request: Request, model: ModelName, alias: AliasName, body: TrafficSplitBody) -> Response:
+        """Split the requests among versions."""
+        actor = request.actor
         shares = tuple(
             TrafficShare(parse_version_number(part.version), alias_updates.weight_from_percent(part.percent))
             for part in body.shares
         )
         for share in shares:
-            self._check_version(request, share.version)
-        return self._update_alias(request, lambda old: alias_updates.set_traffic_split(old, shares, actor, body.why))
+            self._check_version(model, share.version)
+        return self._update_alias(
+            request, model, alias, lambda old: alias_updates.set_traffic_split(old, shares, actor, body.why)
+        )
 
-    def set_shadow(self, request: Request) -> Response:
-        """Send copies of requests to another version too, or no longer."""
-        body, actor = registry.parse_body(request.body, ShadowBody, "a shadow"), request.caller or UNKNOWN_CALLER
-        self._registry.load_manifest(parse_model_name(request), parse_version_number(body.version))
+    def set_shadow(self, request: Request, model: ModelName, alias: AliasName, body: ShadowBody) -> Response:
+        """Send copies of requests to another version, or end that."""
+        actor = request.actor
+        self._registry.load_manifest(model, parse_version_number(body.version))
         shadow_share = (
             TrafficShare(parse_version_number(body.version), alias_updates.weight_from_percent(body.percent))
             if body.percent
             else None
         )
-        return self._update_alias(request, lambda old: alias_updates.set_shadow(old, shadow_share, actor, body.why))
+        return self._update_alias(
+            request, model, alias, lambda old: alias_updates.set_shadow(old, shadow_share, actor, body.why)
+        )
 
-    def _check_version(self, request: Request, version: int) -> None:
-        """The version exists, and may answer callers."""
-        self._registry.load_manifest(parse_model_name(request), version)
-        refuse_unapproved(self._registry, parse_model_name(request), version, required=self._approval_required)
+    def _check_version(self, model: str, version: int) -> None:
+        """Check that a version exists and may answer callers."""
+        self._registry.load_manifest(model, version)
+        refuse_unapproved(self._registry, model, version, required=self._approval_required)
 
-    def _update_alias(self, request: Request, change: Callable[[AliasDocument], AliasDocument]) -> Response:
-        """Swap the alias's document, if it is the one that the caller has seen."""
+    def _update_alias(
+        self, request: Request, model: str, alias: str, change: Callable[[AliasDocument], AliasDocument]
+    ) -> Response:
+        """Swap the alias's document, if it satisfies the request's If-Match."""
 
         def change_if_unmoved(document: AliasDocument) -> AliasDocument:
             check_if_match(request, document)
             return change(document)
 
-        return to_alias_response(
-            self._registry.update_alias(parse_model_name(request), parse_alias_name(request), change_if_unmoved)
-        )
+        return to_alias_response(self._registry.update_alias(model, alias, change_if_unmoved))
 
-    def _find_current(self, request: Request, name: str, alias_name: str) -> AliasDocument | None:
-        """The alias's document, if it has one, and if the caller knows it as it is."""
+    def _find_current(self, request: Request, model: str, alias: str) -> AliasDocument | None:
+        """Return the alias's document, None for a new alias, if it satisfies the request's If-Match."""
         try:
-            document = self._registry.load_alias(name, alias_name)
+            document = self._registry.load_alias(model, alias)
         except NotFoundError:
             document = None
         check_if_match(request, document)
         return document
 
     def _submit_promotion(self, promotion: PromotionRequest) -> PromotionRequest:
-        """Write the errand down, then start the function that runs it; one that nobody will run is not left open."""
+        """Store the request and start the promote function; where that fails, the request has failed too."""
         promotion_request.save_request(self._registry.store, promotion)
         try:
             self._promoter.invoke_async(errand=promotion)
@@ -184,7 +182,7 @@ class AliasEndpoints:
 
 
 def check_if_match(request: Request, document: AliasDocument | None) -> None:
-    """`PreconditionError` where an If-Match names another document than the alias has now."""
+    """Raise `PreconditionError` where an If-Match names another document than the alias has now."""
     current = format_etag(document) if document else None
     if not is_if_match_satisfied(request.headers.get("if-match"), current):
         now = f"is at number {current}, version {document.version}" if document else "does not exist"
@@ -194,18 +192,13 @@ def check_if_match(request: Request, document: AliasDocument | None) -> None:
         )
 
 
-def parse_alias_name(request: Request) -> str:
-    """The alias that the path names."""
-    return check_alias(request.parameters["alias"])
-
-
 def to_alias_response(document: AliasDocument) -> Response:
-    """An alias's document with its number as the ETag."""
+    """Build the response for an alias, with its document's number as the ETag."""
     return Response.json(document, etag=format_etag(document))
 
 
 def to_promotion_response(promotion: PromotionRequest, status: int) -> Response:
-    """A promotion, and where it stands; relative to the route that it was asked by, so that the stage stays."""
+    """Build the response for a promotion; its location is relative, so that the gateway's stage stays in the path."""
     headers = {"location": f"../../promotions/{promotion.id}"} | (
         {"retry-after": RETRY_AFTER_S} if status == 202 else {}
     )

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pilotlight.api.http import JSON, Request, Response
-from pilotlight.api.router import Routes
+from pilotlight.api.http import JSON, Response
+from pilotlight.api.resolver import TypedRoutes
 
 DOCUMENT = Path(__file__).with_name("openapi.json")
 HTML = "text/html; charset=utf-8"
@@ -24,15 +24,15 @@ STYLE = (
 class DocsEndpoints:
     """Both forms of the document."""
 
-    def routes(self) -> Routes:
+    def routes(self) -> TypedRoutes:
         """The table of routes, spelled as in template.yaml."""
         return {"/openapi.json": {"GET": self.get_document}, "/docs": {"GET": self.get_page}}
 
-    def get_document(self, request: Request) -> Response:
+    def get_document(self) -> Response:
         """The OpenAPI document."""
         return Response(200, DOCUMENT.read_bytes(), {"content-type": JSON})
 
-    def get_page(self, request: Request) -> Response:
+    def get_page(self) -> Response:
         """The same to read."""
         return Response(200, render_page(json.loads(DOCUMENT.read_bytes())).encode(), {"content-type": HTML})
 

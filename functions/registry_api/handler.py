@@ -1,4 +1,4 @@
-"""Where Lambda enters: settings are read, the registry is opened once per environment, and each event is routed."""
+"""Lambda's entry: reads the settings and opens the registry once per environment, and routes each event."""
 
 import os
 
@@ -6,8 +6,8 @@ from functions.registry_api.aliases import AliasEndpoints
 from functions.registry_api.docs import DocsEndpoints
 from functions.registry_api.repository import RepositoryEndpoints
 from functions.registry_api.versions import VersionEndpoints
-from pilotlight.api.request_context import CostMeter
-from pilotlight.api.router import Router
+from pilotlight.api.call_cost import CostMeter
+from pilotlight.api.resolver import ResolverRouter
 from pilotlight.api.usage_log import create_usage_log
 from pilotlight.aws.lambda_invoke import LambdaFunction
 from pilotlight.observability import correlation
@@ -16,14 +16,14 @@ from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
 
 
-def build_registry_api(settings: Settings) -> Router:
-    """A handler for these settings."""
+def build_registry_api(settings: Settings) -> ResolverRouter:
+    """Build a handler for these settings."""
     registry, promoter = Registry(open_store(settings.store)), LambdaFunction(settings.promoter)
     alias_endpoints = AliasEndpoints(registry, promoter, approval_required=settings.approval == "required")
     parts = (RepositoryEndpoints(registry), VersionEndpoints(registry), alias_endpoints, DocsEndpoints())
     correlation.install_log_record_factory()
     routes = {resource: verbs for part in parts for resource, verbs in part.routes().items()}
-    return Router(routes, CostMeter(settings.memory_mb), usage_log=create_usage_log(settings.call_seconds))
+    return ResolverRouter(routes, CostMeter(settings.memory_mb), usage_log=create_usage_log(settings.call_seconds))
 
 
 handle = build_registry_api(Settings.from_environment(os.environ))

@@ -1,8 +1,9 @@
-"""What the registry's routes answer about models and versions: what there is, what was found, what may go."""
+"""The registry's routes of models and versions: list, show, approve, delete, prune."""
+
+from typing import Annotated
 
 from pilotlight.api.http import JSON, Request, Response
-from pilotlight.api.router import Routes
-from pilotlight.api.schemas import registry
+from pilotlight.api.resolver import ModelName, PathVersion, Query, TypedRoutes
 from pilotlight.api.schemas.registry import (
     ApprovalBody,
     DeletedVersion,
@@ -12,29 +13,28 @@ from pilotlight.api.schemas.registry import (
     PruneBody,
     PruneResult,
     VersionSummary,
-    get_path_version,
 )
 from pilotlight.contracts.alias import AliasDocument
 from pilotlight.contracts.manifest import Manifest
-from pilotlight.contracts.names import CHAMPION, ModelReference, check_name
+from pilotlight.contracts.names import CHAMPION, ModelReference
 from pilotlight.errors import NotFoundError
 from pilotlight.gate.verdict import verdict_path
 from pilotlight.registry import retention
 from pilotlight.registry.approval import load_approval, record_decision
 from pilotlight.registry.registry import Registry, version_path
 
-UNKNOWN_CALLER = "an unnamed caller"  # the gateway knows no name for one without credentials
-DEFAULT_NEWEST = 50  # versions that are shown unless asked otherwise: each costs a read of the store
+MAX_NEWEST = 99_999  # versions in a response
+DEFAULT_NEWEST = 50  # versions in a response by default: each costs a read of the store
 VERSION = "/registry/models/{model}/versions/{version}"
 
 
 class VersionEndpoints:
-    """Models and versions over a registry."""
+    """The routes of models and versions over a registry."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    def routes(self) -> Routes:
+    def routes(self) -> TypedRoutes:
         """The table of routes, spelled as in template.yaml; where one only reads, `{version}` may be an alias."""
         return {
             "/registry/models": {"GET": self.list},
@@ -48,78 +48,73 @@ class VersionEndpoints:
             f"{VERSION}/approval": {"GET": self.get_approval, "PUT": self.decide},
         }
 
-    def list(self, request: Request) -> Response:
-        """Every model."""
+    def list(self) -> Response:
+        """List every model."""
         return Response.json(ModelList([self._to_model_row(name) for name in self._registry.list_models()]))
 
-    def show(self, request: Request) -> Response:
-        """A model with its aliases and its newest versions; `?newest=200` shows more."""
-        name, newest = parse_model_name(request), registry.parse_query_number(request.query, "newest", DEFAULT_NEWEST)
-        versions = self._registry.list_versions(name)
+    def show(self, model: ModelName, newest: Annotated[int, Query(ge=1, le=MAX_NEWEST)] = DEFAULT_NEWEST) -> Response:
+        """Return a model with its aliases and its newest versions; `?newest=200` returns more."""
+        versions = self._registry.list_versions(model)
         if not versions:
-            self._registry.load_manifest(name, 1)  # which says that there is no such model
-        aliases = self._registry.load_aliases(name)
-        shown = [self._to_version_summary(name, version, aliases) for version in versions[: -newest - 1 : -1]]
-        return Response.json(ModelDetail(name, aliases, shown, len(versions)))
+            self._registry.load_manifest(model, 1)  # raises the error that there is no such model
+        aliases = self._registry.load_aliases(model)
+        shown = [self._to_version_summary(model, version, aliases) for version in versions[: -newest - 1 : -1]]
+        return Response.json(ModelDetail(model, aliases, shown, len(versions)))
 
-    def show_version(self, request: Request) -> Response:
-        """A version in a few words."""
-        manifest = self._resolve_manifest(request)
+    def show_version(self, model: ModelName, version: str) -> Response:
+        """Return the summary of a version."""
+        manifest = self._resolve_manifest(model, version)
         return Response.json(
             self._to_version_summary(manifest.name, manifest.version, self._registry.load_aliases(manifest.name))
         )
 
-    def get_manifest(self, request: Request) -> Response:
-        """The commit record of a version."""
-        return Response.json(self._resolve_manifest(request))
+    def get_manifest(self, model: ModelName, version: str) -> Response:
+        """Return the commit record of a version."""
+        return Response.json(self._resolve_manifest(model, version))
 
-    def list_files(self, request: Request) -> Response:
-        """The files of a version, with size and sha256."""
-        return Response.json(self._resolve_manifest(request).files)
+    def list_files(self, model: ModelName, version: str) -> Response:
+        """List the files of a version, with size and sha256."""
+        return Response.json(self._resolve_manifest(model, version).files)
 
-    def get_report(self, request: Request) -> Response:
-        """What was measured of a version's variants, as it was published."""
-        manifest = self._resolve_manifest(request)
+    def get_report(self, model: ModelName, version: str) -> Response:
+        """Return the report on a version's variants that was published with it."""
+        manifest = self._resolve_manifest(model, version)
         if manifest.report is None:
             raise NotFoundError(f"{manifest.name}:{manifest.version} was published without a report.")
         return self._read_json_file(version_path(manifest.name, manifest.version, manifest.report))
 
-    def get_verdict(self, request: Request) -> Response:
-        """What the gate found when it last examined a version."""
-        manifest = self._resolve_manifest(request)
+    def get_verdict(self, model: ModelName, version: str) -> Response:
+        """Return the gate's last verdict on a version."""
+        manifest = self._resolve_manifest(model, version)
         try:
             return self._read_json_file(verdict_path(manifest.name, manifest.version))
         except NotFoundError:
             raise NotFoundError(f"{manifest.name}:{manifest.version} has not been examined by the gate yet.") from None
 
-    def get_approval(self, request: Request) -> Response:
-        """Whether people want a version."""
-        manifest = self._resolve_manifest(request)
+    def get_approval(self, model: ModelName, version: str) -> Response:
+        """Return the decision about a version."""
+        manifest = self._resolve_manifest(model, version)
         return Response.json(load_approval(self._registry, manifest.name, manifest.version))
 
-    def decide(self, request: Request) -> Response:
-        """Approve or reject a version; the same again changes nothing."""
-        decision = registry.parse_body(request.body, ApprovalBody, "a decision about a version")
-        name, version = parse_model_name(request), get_path_version(request.parameters)
-        actor, reason = request.caller or UNKNOWN_CALLER, decision.why
-        return Response.json(record_decision(self._registry, name, version, decision.state, actor=actor, reason=reason))
+    def decide(self, request: Request, model: ModelName, version: PathVersion, body: ApprovalBody) -> Response:
+        """Approve or reject a version; the same decision again changes nothing."""
+        decision = record_decision(self._registry, model, version, body.state, actor=request.actor, reason=body.why)
+        return Response.json(decision)
 
-    def delete(self, request: Request) -> Response:
+    def delete(self, model: ModelName, version: PathVersion) -> Response:
         """Remove a version for good; 409 while an alias needs it."""
-        name, version = parse_model_name(request), get_path_version(request.parameters)
-        retention.delete_version(self._registry, name, version)
-        return Response.json(DeletedVersion(f"{name}:{version}"))
+        retention.delete_version(self._registry, model, version)
+        return Response.json(DeletedVersion(f"{model}:{version}"))
 
-    def prune(self, request: Request) -> Response:
-        """Remove old versions that no alias needs, or say which those are."""
-        body, name = registry.parse_body(request.body, PruneBody, "an order to prune"), parse_model_name(request)
-        retention.check_model_exists(self._registry, name)
-        plan = retention.plan_pruning(self._registry, name, body.keep)
+    def prune(self, model: ModelName, body: PruneBody) -> Response:
+        """Remove old versions that no alias needs, or list them."""
+        retention.check_model_exists(self._registry, model)
+        plan = retention.plan_pruning(self._registry, model, body.keep)
         if not body.dry_run:
             retention.prune(self._registry, plan)
         kept = {str(version): why for version, why in plan.kept_reasons.items()}
         versions = [*map(str, plan.versions)]
-        return Response.json(PruneResult(name, versions, [*plan.orphan_paths], kept, done=not body.dry_run))
+        return Response.json(PruneResult(model, versions, [*plan.orphan_paths], kept, done=not body.dry_run))
 
     def _to_model_row(self, name: str) -> ModelSummary:
         try:
@@ -142,16 +137,11 @@ class VersionEndpoints:
             by=manifest.by,
         )
 
-    def _resolve_manifest(self, request: Request) -> Manifest:
-        """The manifest of the version or alias that the path names."""
-        reference = ModelReference.from_selector(parse_model_name(request), request.parameters["version"])
+    def _resolve_manifest(self, model: str, version: str) -> Manifest:
+        """Load the manifest of the version or alias in the path."""
+        reference = ModelReference.from_selector(model, version)
         return self._registry.load_manifest(reference.name, self._registry.resolve_reference(reference))
 
     def _read_json_file(self, path: str) -> Response:
-        """A JSON document of the store, as it lies there."""
+        """Return a JSON document of the store as it is."""
         return Response(200, self._registry.store.get(path).data, {"content-type": JSON})
-
-
-def parse_model_name(request: Request) -> str:
-    """The model that the path names."""
-    return check_name(request.parameters["model"], "model name")

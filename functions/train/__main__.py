@@ -1,12 +1,11 @@
-"""`python -m functions.train RECIPE`: read the command line, run the recipe, print the reference of what came out.
+"""`python -m functions.train RECIPE`: read the command line, run the recipe, print the reference of the new version.
 
-Standard output carries the result alone, so that a script can take it; what a person reads goes to standard error.
-Exit codes: 0 published, 1 not published, 2 the command line or the recipe is wrong, 130 interrupted, 75 (EX_TEMPFAIL)
-stopped by SIGTERM or at the end of its time budget, and worth starting again: AWS Batch retries on it, and the same
---run goes on where it was.
+Standard output has the result alone, so that a script can read it; progress goes to standard error. Exit codes: 0
+published, 1 not published, 2 the command line or the recipe is wrong, 130 interrupted, 75 (EX_TEMPFAIL) stopped by
+SIGTERM or at the end of its time budget. AWS Batch retries on 75, and the same --run resumes.
 
-Where there are several GPUs, or AWS Batch says that there are several machines, it starts itself once for each GPU:
-see `launcher`. Under somebody's own `torchrun` it takes its place among the others.
+Where there are several GPUs, or several machines according to AWS Batch, it starts itself once for each GPU: see
+`launcher`. Started by `torchrun`, it is one of the processes.
 """
 
 import argparse
@@ -20,10 +19,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.console import Console
 
-from functions.train.command_recipe import load_command_recipe, refuse_cancelled_run
+from functions.train.command_recipe import load_command_recipe, refuse_cancelled_run, resolve_run_name
 from functions.train.distributed.launcher import count_gpus, detect_cluster, launch_processes, report_exit_code
 from functions.train.errors import PausedError
-from functions.train.identity import resolve_run_name
 from functions.train.training.compiler import refuse_without_compiler
 from functions.train.training.interruption import Interruption
 from pilotlight.errors import InvalidInputError, PilotlightError
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return its exit code."""
     argv = sys.argv[1:] if arguments is None else list(arguments)
     options = build_train_parser().parse_args(argv)
     try:
@@ -61,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_train_parser() -> argparse.ArgumentParser:
-    """The words of the command line."""
+    """Build the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m functions.train", description="Run a recipe and publish a version."
     )
@@ -87,14 +85,14 @@ def build_train_parser() -> argparse.ArgumentParser:
 
 
 def to_exit_code(error: PilotlightError) -> int:
-    """What a script is told of an error."""
+    """Map an error to the exit code that a script sees."""
     if isinstance(error, PausedError):
         return os.EX_TEMPFAIL
     return 2 if isinstance(error, InvalidInputError) else 1
 
 
 def seconds(word: str) -> float:
-    """A time budget, which must be more than nothing."""
+    """Parse a time budget, which must be positive."""
     budget = float(word)
     if not budget > 0:
         raise ValueError
@@ -102,7 +100,7 @@ def seconds(word: str) -> float:
 
 
 def count(word: str) -> int:
-    """A number of processes."""
+    """Parse a number of processes, which must be at least 1."""
     number = int(word)
     if number < 1:
         raise ValueError
@@ -112,7 +110,7 @@ def count(word: str) -> int:
 def run_interruptibly(
     recipe: Recipe, store: ObjectStore, run_name: str | None, time_budget_s: float | None, recipe_folder: Path
 ) -> "RunOutcome | None":
-    """Run, ready to be stopped; None where another process has the outcome."""
+    """Run so that SIGTERM can stop it; None where another process has the outcome."""
     interruption = Interruption(time_budget_s)
     with interruption.handle_sigterm():  # from before torch is imported: SIGTERM in these seconds, too, means 75
         return join_and_run(recipe, store, run_name, interruption, recipe_folder)
@@ -121,7 +119,7 @@ def run_interruptibly(
 def join_and_run(
     recipe: Recipe, store: ObjectStore, run_name: str | None, interruption: Interruption, recipe_folder: Path
 ) -> "RunOutcome | None":
-    """Take part: run, or follow the lead's trainings. None where another process has the outcome."""
+    """Run as the main process, or work in its trainings; None where another process has the outcome."""
     from functions.train.distributed.process_group import (
         join_process_group,  # this brings torch: seconds that a typo in a recipe need not wait
     )
@@ -143,7 +141,7 @@ def run_main_process(
     recipe_folder: Path,
     process_group: "ProcessGroup",
 ) -> "RunOutcome":
-    """Run, and show on standard error how it goes."""
+    """Run, and report progress on standard error."""
     from functions.train.evaluation.quantization_report import build_report_table
     from functions.train.pipeline import run_recipe
     from functions.train.progress import ProgressReporter  # these bring what else a run needs, onnx among them
@@ -156,7 +154,7 @@ def run_main_process(
 
 
 def format_outcome_json(outcome: "RunOutcome", store: str) -> str:
-    """The outcome for scripts, in one line."""
+    """Format the outcome for scripts, in one line."""
     variants = outcome.manifest.variants
     document = {
         "reference": str(outcome.reference),

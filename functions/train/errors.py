@@ -1,12 +1,12 @@
-"""Why a run that was asked for rightly ends without a version.
+"""The reasons why a run ends without a version.
 
     PilotlightError
-    ├── PausedError           it was told to go before it was done, and goes on when it is started again
-    ├── CancelledError        somebody does not want it to go on
-    ├── LostProcessError      of several processes that train together, another one is gone
-    ├── UnusableCheckpointError   a checkpoint is half-written or not what was written; an older one may do
+    ├── PausedError           it was stopped before its end, and resumes when it is started again
+    ├── CancelledError        its job was cancelled
+    ├── LostProcessError      of several processes that train together, another one has ended
+    ├── UnusableCheckpointError   a checkpoint is half-written or corrupt; an older one may be usable
     └── NotPublishableError   the model must not be served
-        ├── DivergedError     training ran into numbers that are not finite
+        ├── DivergedError     a loss is not finite
         ├── ExportError       the exporter cannot write the model as a graph
         ├── ParityError       the exported graph does not compute what the model computes
         └── GoldenError       the exported file does not repeat its own recorded answers
@@ -18,11 +18,11 @@ from pilotlight.errors import PilotlightError
 
 
 class PausedError(PilotlightError):
-    """The run has saved what it has and ends here; started again under its name, it goes on."""
+    """The run has saved its state and ends here; started again under its name, it resumes."""
 
 
 class CancelledError(PilotlightError):
-    """Somebody has cancelled the job that this process is an attempt of."""
+    """The job that this process is an attempt of was cancelled."""
 
 
 class LostProcessError(PilotlightError):
@@ -30,7 +30,7 @@ class LostProcessError(PilotlightError):
 
 
 class UnusableCheckpointError(PilotlightError):
-    """There is no way to go on from this checkpoint."""
+    """The run cannot be resumed from this checkpoint."""
 
 
 class NotPublishableError(PilotlightError):
@@ -42,7 +42,7 @@ class DivergedError(NotPublishableError):
 
 
 class ExportError(NotPublishableError):
-    """The model has something that the exporter does not translate."""
+    """The exporter cannot translate a part of the model."""
 
 
 class ParityError(NotPublishableError):

@@ -1,30 +1,32 @@
-"""What captured requests are compared with later: a profile of the training set, and of the answers to the held sets.
+"""The profile that captured requests are compared with: of the training set, and of predictions on the held sets.
 
-Not of the answers to the training set: a model is surer of what it learned from, so every caller would look like drift
-(infra/decisions/0039). Of a stream the training set is the sample that calibrates.
+Not of predictions on the training set: a model is more confident on what it learned from, so every caller would look
+like drift (infra/decisions/0040). For a stream, the training set is the calibration sample.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from functions.train.data.dataset import Array, Dataset, Splits
-from functions.train.export.graph import run_graph
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
+from functions.train.data.split import Splits
 from functions.train.export.onnx_export import get_tensor_names
+from functions.train.export.quantize import run_graph
 from pilotlight.contracts.feature_profile import FeatureProfile
 from pilotlight.contracts.manifest import ManifestDraft
 from pilotlight.contracts.processing import ClassificationPostprocessing
 from pilotlight.drift.training_profile import ANSWERED, EXAMPLES, build_profile, choose_examples
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.capture import CaptureOptions
+from pilotlight.recipes.schema import CaptureOptions
 from pilotlight.runtime.session import Session, open_session
 
-BATCH_SIZE = 256  # examples asked at once
+BATCH_SIZE = 256  # examples in a call of the graph
 MAX_WINDOWS = 32  # of a text, whose answers are thousands of numbers for each token
 
 
 def profile_splits(draft: ManifestDraft, splits: Splits, graph: Path) -> FeatureProfile:
-    """The profile that the draft's policy allows, answers by the graph that is served."""
+    """Build the profile that the draft's policy allows, with predictions of the served graph."""
     session, train = open_session(str(graph)), splits.train.inputs
     feeds = {draft.inputs[0].name: train[choose_examples(len(train), EXAMPLES)]}
     held_inputs = np.concatenate([splits.validation.inputs, splits.test.inputs])
@@ -33,7 +35,7 @@ def profile_splits(draft: ManifestDraft, splits: Splits, graph: Path) -> Feature
 
 
 def check_capture_options(options: CaptureOptions | None, train: Dataset) -> None:
-    """Refuse a mask of what the data do not have before anything is trained; `InvalidInputError`."""
+    """Refuse a mask of fields that the data do not have before anything is trained; `InvalidInputError`."""
     if options is None:
         return
     columns = train.features if train.inputs.ndim == 2 and not train.text else ()
@@ -45,7 +47,7 @@ def check_capture_options(options: CaptureOptions | None, train: Dataset) -> Non
 
 
 def predict_in_batches(session: Session, inputs: Array) -> Array:
-    """What the graph answers, some examples at a time."""
+    """Run the graph on the inputs in batches."""
     return np.concatenate(
         [run_graph(session, inputs[start : start + BATCH_SIZE]) for start in range(0, len(inputs), BATCH_SIZE)]
     )

@@ -1,4 +1,4 @@
-"""One training run from start to end, in the order of the laboratory protocol."""
+"""One training run from start to end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,23 +8,22 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from functions.train import feature_profile, ngram
-from functions.train.data import dataset as data
-from functions.train.data.dataset import Splits
+from functions.train import feature_profile
 from functions.train.data.files import DataRoot
 from functions.train.data.folds import FoldScores
+from functions.train.data.load import load_splits
+from functions.train.data.split import Splits, scale_targets
 from functions.train.distributed import consensus
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup, leave_process_group
-from functions.train.evaluation import learning_curves, plots, quantization_report, sample
-from functions.train.evaluation.metrics import evaluate_outputs, format_metric
+from functions.train.evaluation import learning_curves, plots, quantization_report
+from functions.train.evaluation.metrics import evaluate_outputs, format_metric, sample_text
 from functions.train.export import golden, parity
 from functions.train.export.artifacts import TrainingArtifacts
 from functions.train.export.onnx_export import export_onnx
 from functions.train.export.quantization_search import QuantizationSearch, select_best_candidate
 from functions.train.models import build, custom
 from functions.train.progress import ProgressReporter
-from functions.train.publish import publish_artifacts
-from functions.train.revision import get_code_revision
+from functions.train.publish import get_code_revision, publish_artifacts
 from functions.train.run_folder import RunFolder
 from functions.train.training import precision
 from functions.train.training.checkpoint_policy import CheckpointPolicy
@@ -35,8 +34,7 @@ from functions.train.training.trainer import Trainer, predict_outputs, seed_torc
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import Manifest, Precision, TrainingRecord
 from pilotlight.contracts.names import ModelReference
-from pilotlight.recipes.options.model import CustomOptions
-from pilotlight.recipes.schema import Recipe
+from pilotlight.recipes.schema import CustomOptions, Recipe
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
 from pilotlight.storage.object_store import ObjectStore
@@ -44,7 +42,7 @@ from pilotlight.storage.object_store import ObjectStore
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """A run that ended well."""
+    """The outcome of a run that published."""
 
     reference: ModelReference
     run_name: str  # its folder below runs/ in the store
@@ -64,11 +62,11 @@ def run_recipe(
     recipe_folder: Path = Path(),
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> RunOutcome:
-    """Make a version of what a recipe describes, and keep a journal of how that goes.
+    """Make a version from a recipe, and record the run in its folder.
 
-    Under the name of an earlier run it goes on where that was killed, or says again what that published.
-    `recipe_folder` is the recipe's folder: there begin the paths of data, and there lies a model of the user's own.
-    Of a `process_group` of several processes this is the lead; the others run `worker`.
+    Under the name of an earlier run, this resumes it, or returns its outcome where it has published. `recipe_folder` is
+    the recipe's folder: paths of data are relative to it, and a custom model is in it. Of a `process_group` of several
+    processes this is the main one; the others run `worker`.
     """
     run_folder, data_root = RunFolder(store, recipe, run_name), DataRoot(recipe_folder, store)
     progress.show(f"run {run_folder.run_name}")
@@ -90,10 +88,10 @@ def run_stages(
 ) -> RunOutcome:
     """Train, evaluate, export, check, quantize, measure and publish.
 
-    Nothing is visible in the registry unless every stage succeeds. Long on purpose: the protocol reads downwards.
+    Nothing is visible in the registry unless every stage succeeds. Long on purpose: the stages read from top to bottom.
     """
     with progress.stage("data") as say:
-        splits = data.load_splits(recipe.data, data_root)
+        splits = load_splits(recipe.data, data_root)
         feature_profile.check_capture_options(recipe.capture, splits.train)
         run_folder.record_data(splits)
         say(f"{recipe.data.name}: {format_split_sizes(splits)}")
@@ -115,7 +113,7 @@ def run_stages(
     with progress.stage("train") as say:
         on_epoch, checkpoint_policy = create_epoch_callback(recipe, progress, run_folder), create_policy("checkpoints")
         network, history = build_and_train(
-            recipe, data.scale_targets(splits), on_epoch, checkpoint_policy, data_root.folder, process_group
+            recipe, scale_targets(splits), on_epoch, checkpoint_policy, data_root.folder, process_group
         )
         leave_process_group()
         network = build.restore_scale(network, splits.train)
@@ -131,14 +129,10 @@ def run_stages(
         }
         run_folder.write_plots(plot_files)
         say(f"{metric_text} on the test set")
-    baseline = None
     if splits.test.text:
-        with progress.stage("baseline") as say:
-            baseline = ngram.baseline(splits)
-            say(str(baseline))
         with progress.stage("sample") as say:
             run_folder.write_sample(
-                generated_text := sample.sample_text(network, splits.test.text.tokenizer, splits.test.inputs[0])
+                generated_text := sample_text(network, splits.test.text.tokenizer, splits.test.inputs[0])
             )
             say(generated_text)
     with TemporaryDirectory(prefix="pilotlight-train-") as folder:
@@ -166,6 +160,7 @@ def run_stages(
             say(f"{graphs[small].stat().st_size:,} bytes, {len(splits.calibration)} training examples to calibrate")
             say(f"{len(candidates)} tried")
         with progress.stage("report") as say:
+            baseline = quantization_report.load_recorded_baseline(recipe.data)
             comparison = quantization_report.compare_variants(
                 graphs, splits.test, splits.calibration, search.budget, candidates, baseline
             )
@@ -207,7 +202,7 @@ def run_stages(
 
 
 def load_outcome(reference: ModelReference, run_folder: RunFolder, recipe: Recipe, store: ObjectStore) -> RunOutcome:
-    """The outcome of a run that has published already, from what it left."""
+    """Load the outcome of a run that has published already."""
     registry = Registry(store)
     manifest = registry.load_manifest(reference.name, registry.resolve_reference(reference))
     path = version_path(manifest.name, manifest.version, "report.json")
@@ -220,7 +215,7 @@ def load_outcome(reference: ModelReference, run_folder: RunFolder, recipe: Recip
 
 
 def format_split_sizes(splits: Splits) -> str:
-    """How many examples each set has; of a text, tokens."""
+    """Format how many examples each set has; of a text, how many tokens."""
     sets = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     counts = {name: len(part.text.tokens if part.text else part) for name, part in sets.items()}
     return ", ".join(f"{count:,} {name}" for name, count in counts.items()) + (" tokens" if splits.train.text else "")
@@ -233,7 +228,7 @@ def create_checkpoint_policies(
     interruption: Interruption,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> Callable[[str], CheckpointPolicy]:
-    """Gives the keeper of the training whose checkpoints are in a folder of the run."""
+    """Return a function that creates the policy for the checkpoints in a folder of the run."""
 
     def look(trainer: Trainer) -> None:
         progress.show_step(trainer, recipe.epochs)
@@ -250,7 +245,7 @@ def create_checkpoint_policies(
 def create_epoch_callback(
     recipe: Recipe, progress: ProgressReporter, run_folder: RunFolder | None = None
 ) -> Callable[[Epoch], None]:
-    """Shows epochs as they pass, and notes them in the journal."""
+    """Return a function that shows an epoch and records it in the run's folder."""
 
     def watch(epoch: Epoch) -> None:
         left = progress.show_epoch(epoch, recipe.epochs)
@@ -268,7 +263,7 @@ def cross_validate(
     data_root: DataRoot,
     process_group: ProcessGroup,
 ) -> FoldScores:
-    """Train on all folds but one, score on that one, for each; those that an earlier life has scored are known."""
+    """Train on all folds but one and score on that one, for each fold that is not scored yet."""
     earlier_folds = run_folder.folds
     values = list(earlier_folds.values) if earlier_folds else []
     dataset, remaining_splits = consensus.load_remaining_folds(process_group, recipe, data_root, len(values))
@@ -276,7 +271,7 @@ def cross_validate(
         checkpoint_policy = create_policy(f"folds/{len(values) + 1}/checkpoints")
         network, _ = build_and_train(
             recipe,
-            data.scale_targets(parts),
+            scale_targets(parts),
             create_epoch_callback(recipe, progress),
             checkpoint_policy,
             data_root.folder,
@@ -290,7 +285,7 @@ def cross_validate(
 
 
 def check_custom_model(recipe: Recipe, options: CustomOptions, splits: Splits, folder: Path) -> str:
-    """The source of a model of the user's own, after one was built and tried as far as it goes without training."""
+    """Return the source of a custom model, after one was built and checked as far as possible without training."""
     with seed_torch(recipe.seed):
         network = build.build_model(options, splits.train, folder)
         custom.check_custom_network(network, splits.train, options.factory, recipe.export)
@@ -305,7 +300,7 @@ def build_and_train(
     folder: Path,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[nn.Module, TrainingHistory]:
-    """A model of the recipe's architecture, trained where there is a GPU on it, and the history of its epochs."""
+    """Build the recipe's model and train it, on a GPU where there is one; return it with the history of its epochs."""
     with seed_torch(recipe.seed):
         network = build.build_model(recipe.model, splits.train, folder)
     if process_group.size == 1:  # of several processes, each trains a copy
@@ -315,7 +310,7 @@ def build_and_train(
 
 
 def build_provenance(recipe: Recipe, splits: Splits, history: TrainingHistory) -> TrainingRecord:
-    """Where the version comes from, enough to train it again."""
+    """Build the record of where the version comes from, enough to train it again."""
     return TrainingRecord(
         recipe=recipe.model_dump(mode="json"),
         data_sha256=splits.sha256,
@@ -328,5 +323,5 @@ def build_provenance(recipe: Recipe, splits: Splits, history: TrainingHistory) -
 
 
 def get_device_name() -> str:
-    """The device as the manifest names it."""
+    """Return the device's name for the manifest."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -1,6 +1,6 @@
-"""How a run tells a person what it does: a bar on a terminal, plain lines in a log, always on its console.
+"""The progress of a run on its console: a bar on a terminal, plain lines in a log.
 
-It knows stages, and of a training its epochs and how far the running one is; it keeps the seconds of each stage.
+It also measures the seconds of each stage.
 """
 
 import time
@@ -18,7 +18,7 @@ from functions.train.training.trainer import Trainer
 from pilotlight.training_runs.run_store import format_duration
 
 WriteResult = Callable[[str], None]
-WARM_UP_S = 10.0  # a single, shorter epoch says nothing of the next, since it includes the warm-up
+WARM_UP_S = 10.0  # a single, shorter epoch does not predict the next, since it includes the warm-up
 RECENT_EPOCHS = 20  # epochs that the time left is reckoned from: a machine may have become busier since
 
 
@@ -38,15 +38,15 @@ class ProgressReporter:
         self.line_interval_s = line_interval_s  # between two plain lines on epochs
         self.step_interval_s = (
             0.5 if console.is_terminal else step_interval_s
-        )  # between two looks into an epoch that takes longer
+        )  # between two lines on an epoch that takes longer
         self.stage_seconds: dict[str, float] = {}
         self._clock, self._last_line_at, self._last_update_at = clock, float("-inf"), clock()
-        self._epoch_seconds: list[float] = []  # seconds of each that passed in this life
+        self._epoch_seconds: list[float] = []  # seconds of each epoch since this process started
         self._bar, self._task = create_progress_bar(console), TaskID(0)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[WriteResult]:
-        """Run a stage; what is said inside it is its result."""
+        """Run a stage; what is written inside it is its result."""
         self.before_stage()
         results: list[str] = []
         started = time.perf_counter()
@@ -58,7 +58,7 @@ class ProgressReporter:
     def show_epoch(self, epoch: Epoch, total_epochs: int) -> float:
         """Show an epoch: at once on a terminal, in a log the last one and one every few seconds.
 
-        Gives the seconds that the others take, if none is spared by stopping early.
+        Return the seconds that the other epochs will take, without early stopping.
         """
         self._epoch_seconds = [*(self._epoch_seconds if epoch.number > 1 else []), epoch.seconds]
         left = estimate_remaining_s(self._epoch_seconds, epoch.number, total_epochs)
@@ -78,9 +78,9 @@ class ProgressReporter:
         return left
 
     def show_step(self, trainer: Trainer, total_epochs: int) -> None:
-        """Look into an epoch that takes long, now and then: reading the loss waits for the device.
+        """Show progress inside a long epoch, now and then: reading the loss waits for the device.
 
-        `DivergedError` when it is no number any more.
+        Raise `DivergedError` when it is not a number any more.
         """
         if self._clock() - self._last_update_at < self.step_interval_s:
             return
@@ -122,21 +122,21 @@ class ProgressReporter:
 
 
 def create_progress_bar(console: Console) -> Bar:
-    """A spinner, a bar that fills once it is known of how much, and words; gone when its stage is over."""
+    """Create a spinner, a bar that fills once the total is known, and a text; it disappears when its stage is over."""
     columns = SpinnerColumn(), BarColumn(bar_width=16), TextColumn("{task.description}", markup=False)
     return Bar(*columns, console=console, transient=True)
 
 
 def estimate_remaining_s(seconds: Sequence[float], epochs_done: float, total_epochs: int) -> float:
-    """The seconds that are left when `epochs_done` of so many epochs are over and the last ones took that long."""
+    """Estimate the seconds left after `epochs_done` epochs, from the seconds of the last ones."""
     return max(0.0, total_epochs - epochs_done) * fmean(seconds[-RECENT_EPOCHS:])
 
 
 def format_time_left(seconds: float) -> str:
-    """The time left in words; nothing where it is nothing."""
+    """Format the time left; empty where there is none."""
     return f", at most {format_duration(seconds)} left" if seconds else ""
 
 
 def format_speed(examples_per_s: float, tokens_per_s: float) -> str:
-    """A pace, in what the data counts: tokens, where there are any."""
+    """Format the speed, in tokens where the data has them, and otherwise in examples."""
     return f"{tokens_per_s:,.0f} tokens/s" if tokens_per_s else f"{examples_per_s:,.0f} examples/s"

@@ -1,6 +1,8 @@
-"""From the products of a run to a version in the registry: the only module here that writes one."""
+"""From the artifacts of a run to a version in the registry: the only module here that writes one."""
 
 import io
+import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +26,7 @@ from pilotlight.runtime import graph_optimization
 
 
 def publish_artifacts(artifacts: TrainingArtifacts, registry: Registry) -> Manifest:
-    """Make the product the model's next version; the graph that is served is made ready to open fast."""
+    """Publish the artifacts as the model's next version; the served graph is optimized to open fast."""
     graph = artifacts.graphs[artifacts.report.serve]
     with TemporaryDirectory(dir=graph.parent) as folder:
         served, extra = graph_optimization.build_variant(graph, graph.name, Path(folder))
@@ -38,16 +40,16 @@ def publish_artifacts(artifacts: TrainingArtifacts, registry: Registry) -> Manif
 
 
 def build_draft(artifacts: TrainingArtifacts, served: Variant) -> ManifestDraft:
-    """What the manifest says of the product."""
+    """Build the manifest's draft from the artifacts."""
     table, text = build_table_step(artifacts), artifacts.splits.test.text
-    classes = () if text else artifacts.splits.test.classes  # tokens are told by the tokenizer
+    classes = () if text else artifacts.splits.test.classes  # the tokenizer has the tokens
     return ManifestDraft(
         name=artifacts.recipe.name,
         task="tabular" if table is not None else "tensor",
         inputs=artifacts.inputs,
         outputs=artifacts.outputs,
-        prepare=table,
-        finish=ClassificationPostprocessing(output=artifacts.outputs[0].name)
+        preprocess=table,
+        postprocess=ClassificationPostprocessing(output=artifacts.outputs[0].name)
         if table is not None and classes
         else None,
         labels=classes,
@@ -72,7 +74,7 @@ def build_draft(artifacts: TrainingArtifacts, served: Variant) -> ManifestDraft:
 
 
 def build_table_step(artifacts: TrainingArtifacts) -> TablePreprocessing | None:
-    """A table's columns by their names, unscaled, since the graph scales them; images and tokens stay tensors."""
+    """Build the preprocessing of a table by column names, unscaled, since the graph scales; other inputs have none."""
     train = artifacts.splits.train
     if train.text or train.inputs.ndim != 2:
         return None
@@ -80,9 +82,9 @@ def build_table_step(artifacts: TrainingArtifacts) -> TablePreprocessing | None:
 
 
 def build_columns(train: Dataset) -> tuple[TableColumn, ...]:
-    """What a caller sends: numbers, and categories as words, of which the graph takes the index.
+    """Build the columns that a caller sends: numbers, and categories as words, whose index the graph takes.
 
-    A missing number is left to the graph, which fills it; for a missing category its most frequent one stands in.
+    The graph fills a missing number; a missing category is replaced by the most frequent one.
     """
     fill = train.statistics.fill_values
     fill_values = [None] * len(train.features) if fill is None else fill.tolist()
@@ -99,14 +101,14 @@ def build_columns(train: Dataset) -> tuple[TableColumn, ...]:
 
 
 def get_missing_value(categories: Sequence[str], fill: float | None) -> str | None:
-    """What a column's manifest says of missing values."""
+    """Return what a column's manifest records for missing values."""
     if fill is None:
         return None
     return categories[int(fill)] if categories else "nan"
 
 
 def build_manifest_variant(artifacts: TrainingArtifacts, precision: Precision, served: Variant) -> Variant:
-    """A variant's files and its measured numbers."""
+    """Build a variant with its files and its measured numbers."""
     measurement = artifacts.report.variants[precision]
     metrics = measurement.metrics | {"loss": measurement.loss, "latency_ms": measurement.latency_ms}
     if precision == artifacts.report.serve:
@@ -115,7 +117,7 @@ def build_manifest_variant(artifacts: TrainingArtifacts, precision: Precision, s
 
 
 def collect_files(artifacts: TrainingArtifacts) -> dict[str, FileContent]:
-    """The files of the version."""
+    """Collect the files of the version."""
     contents: dict[str, FileContent] = {path.name: path for path in artifacts.graphs.values()}
     if artifacts.source is not None:
         contents[FACTORY_FILE] = artifacts.source.encode()
@@ -135,7 +137,7 @@ def collect_files(artifacts: TrainingArtifacts) -> dict[str, FileContent]:
 
 
 def encode_test_set(test: Dataset) -> bytes:
-    """The test set as npz, raw; nothing in it is pickled.
+    """Encode the test set as npz, raw; nothing in it is pickled.
 
     Images are `image` float32 (N, C, H, W) with `label` int64 (N,); a table is `features` float32 (N, columns) with
     `target`, int64 (N,) for classes and float32 (N, 1) for numbers; a text is `input_ids` and `target` int64 (N, T).
@@ -144,3 +146,21 @@ def encode_test_set(test: Dataset) -> bytes:
     (given, _), answer = get_tensor_names(test), "label" if test.inputs.ndim == 4 else "target"
     np.savez_compressed(target, allow_pickle=False, **{given: test.inputs, answer: test.targets})
     return target.getvalue()
+
+
+def get_code_revision() -> str:
+    """Return the git commit of this code, with `-dirty` when tracked files differ from it.
+
+    The image has no repository, and takes it from the build's argument REVISION. `unknown` without either.
+    """
+    configured = os.environ.get("PILOTLIGHT_REVISION", "")
+    return configured or describe_git_commit(Path(__file__).parent) or "unknown"
+
+
+def describe_git_commit(folder: Path) -> str:
+    """Describe the commit that a folder is at by `git describe`; empty without git or a repository."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,18 +1,18 @@
-"""What a run leaves in the store, whether it ends in a version or not: `runs/<run>/`.
+"""The folder of a training run in the store, whether the run ends in a version or not: `runs/<run>/`.
 
-recipe.yaml      as run, written first: a store that cannot be written to ends the run before the training
-status.json      whether it is under way, paused, finished or failed, and why
-data.json        the hash of the data set, how it was shared out, and what was left out of it
-factory.py       the source of a model of the user's own
+recipe.yaml      as run, written first: a store without write access ends the run before the training
+status.json      whether it is running, paused, finished or failed, and why
+data.json        the hash of the data set, the sizes of its splits, and what the cleaning removed
+factory.py       the source of a custom model
 metrics.jsonl    one line per epoch, so far
-*.png            the learning curves, and what the served variant does on the test set
-sample.txt       what a language model writes
+*.png            the learning curves, and the results of the served variant on the test set
+sample.txt       a text by a language model
 published.json   the version that came out
-folds.json       what each fold of a cross-validation gave, so far
-checkpoints/     while it is under way: see `checkpoint`
+folds.json       the score of each fold of a cross-validation, so far
+checkpoints/     while it is running: see `checkpoint`
 
-A run that is started again under its name goes on in its folder, with the recipe that it was started with. The
-documents that others read are in `pilotlight.contracts.run`.
+A run that is started again under its name continues in its folder, with the recipe that it was started with. The types
+of documents that other programs read are in `pilotlight.contracts.run`.
 """
 
 import hashlib
@@ -24,19 +24,19 @@ from dataclasses import asdict
 
 import msgspec
 
-from functions.train.data.dataset import Splits
 from functions.train.data.folds import FoldScores
+from functions.train.data.split import Splits
 from functions.train.errors import PausedError
 from functions.train.models.custom import FACTORY_FILE
 from functions.train.training.checkpoint import CheckpointStore
 from functions.train.training.epoch import Epoch
-from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.run import PublishedVersion, RunState, RunStatus
 from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
 from pilotlight.recipes.schema import Recipe, dump_recipe, find_differing_keys, parse_yaml, validate_recipe
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.registry import Registry
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs import run_store
 
@@ -55,22 +55,27 @@ class RunFolder:
         self._metric_lines = self._read("metrics.jsonl").splitlines(keepends=True)
 
     def path(self, name: str) -> str:
-        """Where a file of the run is in the store."""
+        """Return the key of a file of the run."""
         return run_store.run_path(self.run_name, name)
 
     @contextmanager
     def track_status(self) -> Iterator[None]:
-        """Say that the run is under way inside, and afterwards how this life of it ended."""
+        """Record that the run is running inside the context, and afterwards how this life of it ended."""
         started = time.monotonic()
-        earlier = run_store.read_document_or_none(self._store, self.path("status.json"), RunStatus)
-        status = earlier or RunStatus(state="running", started=utc_now(), at=utc_now(), lives=0)
-        status = msgspec.structs.replace(status, state="running", at=utc_now(), lives=status.lives + 1, reason="")
-        self._write("status.json", encode_document(status))
+        document = Document(self._store, self.path("status.json"), RunStatus)
+        status = document.read_or_none() or RunStatus(
+            state="running", started=format_utc_now(), at=format_utc_now(), lives=0
+        )
+        status = msgspec.structs.replace(
+            status, state="running", at=format_utc_now(), lives=status.lives + 1, reason=""
+        )
+        document.write(status)
 
         def end(state: RunState, reason: str = "") -> None:
             seconds = status.seconds + time.monotonic() - started
-            ended = msgspec.structs.replace(status, state=state, at=utc_now(), seconds=seconds, reason=reason)
-            self._write("status.json", encode_document(ended))
+            document.write(
+                msgspec.structs.replace(status, state=state, at=format_utc_now(), seconds=seconds, reason=reason)
+            )
 
         try:
             yield
@@ -86,11 +91,13 @@ class RunFolder:
         end("finished")
 
     def record_epoch(self, epoch: Epoch, remaining_s: float) -> None:
-        """Add an epoch in place of what an earlier life of the run had from there on, with the time that is left.
+        """Add an epoch with the remaining time, in place of that epoch and later ones of an earlier life of the run.
 
-        Objects cannot grow, so the whole file is written anew, a few kilobytes.
+        Objects cannot grow, so that the whole file, a few kilobytes, is written again.
         """
-        line = msgspec.json.encode(asdict(epoch) | {"remaining_s": round(remaining_s, 3), "at": utc_now()}).decode()
+        line = msgspec.json.encode(
+            asdict(epoch) | {"remaining_s": round(remaining_s, 3), "at": format_utc_now()}
+        ).decode()
         self._metric_lines[epoch.number - 1 :] = [line + "\n"]
         self._write("metrics.jsonl", "".join(self._metric_lines).encode())
 
@@ -100,7 +107,7 @@ class RunFolder:
         return [msgspec.json.decode(line, type=Epoch) for line in self._metric_lines]
 
     def record_data(self, splits: Splits) -> None:
-        """Note the data set; `InvalidInputError` when an earlier life of the run had another."""
+        """Record the data set; raise `InvalidInputError` when an earlier life of the run had another."""
         sizes = {name: len(getattr(splits, name)) for name in ("train", "validation", "test", "calibration")}
         document = {"sha256": splits.sha256, "examples": sizes, "classes": splits.train.classes}
         document["cleaning"] = msgspec.to_builtins(splits.train.cleaning)
@@ -110,7 +117,7 @@ class RunFolder:
         self._write("data.json", json.dumps(document).encode())
 
     def record_factory(self, source: str) -> None:
-        """Note the source of the user's model; `InvalidInputError` when an earlier life of the run had another."""
+        """Record a custom model's source; raise `InvalidInputError` when an earlier life of the run had another."""
         if self._read(FACTORY_FILE) not in ("", source):
             raise InvalidInputError(
                 f"The run {self.run_name!r} was started with another {FACTORY_FILE}; give another --run."
@@ -118,12 +125,12 @@ class RunFolder:
         self._write(FACTORY_FILE, source.encode())
 
     def record_folds(self, folds: FoldScores) -> None:
-        """Note what the folds gave, so far."""
+        """Record the scores of the folds, so far."""
         self._write("folds.json", json.dumps(asdict(folds)).encode())
 
     @property
     def folds(self) -> FoldScores | None:
-        """What the folds gave, so far."""
+        """The scores of the folds, so far."""
         text = self._read("folds.json")
         if not text:
             return None
@@ -131,31 +138,34 @@ class RunFolder:
         return FoldScores(document["metric"], tuple(document["values"]))
 
     def open_checkpoints(self, folder: str) -> CheckpointStore:
-        """The checkpoints of a training of this run."""
+        """Open the checkpoints of a training of this run."""
         return CheckpointStore(self._store, self.path(folder), self._recipe_sha256)
 
     def write_plots(self, plots: Mapping[str, bytes]) -> None:
-        """Add pictures, by their file names."""
+        """Write pictures, by their file names."""
         for name, plot in plots.items():
             self._write(name, plot)
 
     def write_sample(self, text: str) -> None:
-        """Add what a language model writes."""
+        """Write a text by a language model."""
         self._write("sample.txt", text.encode())
 
     def record_version(self, reference: ModelReference) -> None:
-        """Note which version came out."""
-        self._write("published.json", encode_document(PublishedVersion(str(reference))))
+        """Record the published version."""
+        self._open_published_document().write(PublishedVersion(str(reference)))
 
     @property
     def published_version(self) -> ModelReference | None:
-        """The version that came out in an earlier life of the run, if one did."""
-        if document := run_store.read_document_or_none(self._store, self.path("published.json"), PublishedVersion):
+        """The version that an earlier life of the run published, if one did."""
+        if document := self._open_published_document().read_or_none():
             return ModelReference.parse(document.reference)
         return self._find_committed_version() if self._metric_lines else None
 
+    def _open_published_document(self) -> Document[PublishedVersion]:
+        return Document(self._store, self.path("published.json"), PublishedVersion)
+
     def _find_committed_version(self) -> ModelReference | None:
-        """The run's version in the registry: it may have been killed between the commit and its note of it."""
+        """Find the run's version in the registry: a run may be killed between the commit and `record_version`."""
         registry, name = Registry(self._store), self._recipe.name
         for version in sorted(registry.list_versions(name), reverse=True):
             if registry.load_manifest(name, version).by == self.path("").rstrip("/"):

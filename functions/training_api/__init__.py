@@ -1,1 +1,1 @@
-"""The start_training function: trainings over HTTP. It checks recipes, has jobs started, and tells of them."""
+"""The training API function: trainings over HTTP. It checks recipes, starts jobs, and reports on them."""

@@ -1,7 +1,7 @@
-"""Trainings as jobs of AWS Batch, and their logs in CloudWatch. Alone imports boto3 here, when the first call is made.
+"""Trainings as jobs of AWS Batch, with logs in CloudWatch. The only module here that imports boto3, at the first call.
 
-A job's parameters are the run and the key of its recipe, never the recipe itself. What a job's states mean is in the
-Batch User Guide, Job states. A job over several nodes is one job, whose main node `#0` has the log.
+A job's parameters are the run and the key of its recipe, never the recipe itself. The Batch User Guide, Job states,
+describes a job's states. A job over several nodes is one job, whose main node `#0` has the log.
 """
 
 import base64
@@ -20,11 +20,9 @@ from pilotlight.settings import Settings
 MAX_DESCRIBED_JOBS = 100  # jobs of one call of DescribeJobs
 PHASES: dict[str, JobPhase] = {"RUNNING": "running", "SUCCEEDED": "over", "FAILED": "over"}  # all others wait
 PAGE_LINES = 1000  # lines of a log at once
-STACK_TAG = "pilotlight-stack"  # by which the role knows its own jobs
-CANCELLED_PREFIX = (
-    "Cancelled: "  # begins the reason of a job's end that nobody needs to be told of; infra/training.yaml
-)
-# In seconds, within the function's 28. One attempt: SubmitJob knows no token, and repeated unheard it is a second job.
+STACK_TAG = "pilotlight-stack"  # by which the role recognises its own jobs
+CANCELLED_PREFIX = "Cancelled: "  # begins the reason of a job's end that sends no notification; infra/training.yaml
+# In seconds, within the function's 28. One attempt: SubmitJob has no token, so a retry could submit a second job.
 CLIENT_CONFIG: Any = {"connect_timeout": 3, "read_timeout": 10, "retries": {"total_max_attempts": 1}}
 AwsResponse = dict[str, Any]
 
@@ -38,7 +36,7 @@ class JobTarget:
 
 
 class AwsBatchLauncher:
-    """The launcher of a stack that trains."""
+    """The launcher of a stack that trains on AWS Batch."""
 
     name = "batch"
 
@@ -49,7 +47,7 @@ class AwsBatchLauncher:
         self._clients: dict[str, Any] = {}
 
     def check_nodes(self, nodes: int) -> None:
-        """A queue takes any job."""
+        """Accept any number of nodes."""
 
     def start_job(self, run: str, nodes: int) -> str:
         """Submit the run to the queue for as many nodes."""
@@ -68,7 +66,7 @@ class AwsBatchLauncher:
         return str(answer["jobId"])
 
     def find_job(self, run: str, since: str) -> str | None:
-        """Look through both queues for a job of the run's name."""
+        """Search both queues for a job of the run's name."""
         filters = [{"name": "JOB_NAME", "values": [format_job_name(run)]}]
         since_ms = datetime.fromisoformat(since).timestamp() * 1000  # ms, as Batch counts
         for queue in filter(None, {self._single_node.queue, self._multi_node.queue}):
@@ -79,26 +77,26 @@ class AwsBatchLauncher:
         return None
 
     def poll(self, ids: Sequence[str]) -> Mapping[str, JobStatus]:
-        """Ask for all of them, a hundred at a time."""
+        """Describe all jobs, a hundred at a time."""
         return {job["jobId"]: parse_job_status(job) for job in self._describe_jobs(ids)}
 
     def read_log(self, job: str, log: str, token: str) -> LogPage:
-        """The next lines of the newest attempt's stream, or what is left of the one that was followed before it."""
+        """Read the next lines of the newest attempt's stream, or the rest of the stream that was read before."""
         stream, next_token = decode_token(token)
         newest = log or self._find_log_stream(job)
         if not (stream or newest):
-            return LogPage([], "")  # it has not begun
+            return LogPage([], "")  # it has not started
         page, next_token = self._read_log_events(stream or newest, next_token)
         if not page and stream and newest and stream != newest:
             stream, (page, next_token) = newest, self._read_log_events(newest, "")
         return LogPage(page, encode_token(stream or newest, next_token))
 
     def stop_job(self, job: str, reason: str) -> None:
-        """Terminate it: a container gets SIGTERM, saves, and is killed after 110 s; a job that waits is gone."""
+        """Terminate the job: a container gets SIGTERM, saves, and is killed after 110 s; a waiting job is removed."""
         self._call_aws("batch", "terminate_job", jobId=job, reason=CANCELLED_PREFIX + reason)
 
     def _find_log_stream(self, job: str) -> str:
-        """The log of the newest attempt, of several nodes the main one's."""
+        """Find the log of the newest attempt; of several nodes, the main one's."""
         found = {one["jobId"]: find_log_stream(one) for one in self._describe_jobs([job])}
         if not found.get(job):
             found |= {one["jobId"]: find_log_stream(one) for one in self._describe_jobs([f"{job}#0"])}
@@ -127,7 +125,7 @@ class AwsBatchLauncher:
             ]
 
     def _call_aws(self, service: str, action: str, **arguments: Any) -> AwsResponse:  # noqa: ANN401 - boto3 ships no types
-        import boto3  # 0.2 s, which a list of old trainings need not wait for
+        import boto3  # 0.2 s, which a list of old trainings does not need
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -145,19 +143,19 @@ class AwsBatchLauncher:
 
 
 def format_job_name(run: str) -> str:
-    """A run's name as Batch takes it: letters, digits, - and _."""
+    """Format a run's name for Batch: letters, digits, - and _."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", run)
 
 
 def parse_job_status(job: AwsResponse) -> JobStatus:
-    """A job as DescribeJobs, or the event of its end, tells of it."""
+    """Parse a job from DescribeJobs, or from the event of its end."""
     state = job["status"]
     attempts = len(job.get("attempts") or []) + (1 if state == "RUNNING" else 0)
     return JobStatus(PHASES.get(state, "waiting"), state, format_reason(job), attempts, find_log_stream(job))
 
 
 def format_reason(job: AwsResponse) -> str:
-    """Why a job is as it is: the container's word, if it had one, behind Batch's own."""
+    """Join Batch's reason for the job's state with the container's, if there is one."""
     container = job.get("container") or {}
     code = container.get("exitCode")
     words = [job.get("statusReason"), container.get("reason"), f"exit code {code}" if code is not None else None]
@@ -165,22 +163,22 @@ def format_reason(job: AwsResponse) -> str:
 
 
 def find_log_stream(job: AwsResponse) -> str:
-    """The log of the newest attempt that has one."""
+    """Find the log of the newest attempt that has one."""
     tries = [attempt.get("container") or {} for attempt in job.get("attempts") or []]
     names = [one.get("logStreamName") or "" for one in (*tries, job.get("container") or {})]
     return next((name for name in reversed(names) if name), "")
 
 
 def encode_token(stream: str, next_token: str) -> str:
-    """A stream and a place in it as one word for URLs."""
+    """Encode a stream and a position in it as one token for URLs."""
     return base64.urlsafe_b64encode(msgspec.json.encode([stream, next_token])).decode()
 
 
 def decode_token(token: str) -> tuple[str, str]:
-    """The stream and the place in it; both empty at the start."""
+    """Decode the stream and the position in it; both empty at the start."""
     if not token:
         return "", ""
     try:
         return msgspec.json.decode(base64.urlsafe_b64decode(token), type=tuple[str, str])
-    except ValueError as exc:  # binascii's and msgspec's are ones
+    except ValueError as exc:  # binascii's and msgspec's are subclasses
         raise InvalidInputError(f"token is {token[:60]!r}, which is not one that a log's `next` gave.") from exc

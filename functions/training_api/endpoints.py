@@ -1,4 +1,6 @@
-"""What each route below `/v1/trainings` answers."""
+"""The endpoints of the routes below `/v1/trainings`."""
+
+from typing import Annotated
 
 import msgspec
 
@@ -7,30 +9,27 @@ from functions.training_api.launcher import Launcher
 from functions.training_api.start import TrainingStarter
 from functions.training_api.training_status import TRAININGS_PATH, TrainingStatusReader
 from pilotlight.api.http import Request, Response
-from pilotlight.api.router import Routes
-from pilotlight.api.schemas import registry
+from pilotlight.api.resolver import Query, RunName, TypedRoutes
 from pilotlight.api.schemas.training import ACTIVE_STATES, CancelTrainingBody, TrainingList, TrainingLog
-from pilotlight.contracts.names import check_name
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.errors import ConflictError, NotFoundError, UnsupportedError
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.storage.object_store import ObjectStore
-from pilotlight.training_runs import jobs
-from pilotlight.training_runs.jobs import StopRequest, TrainingJob
+from pilotlight.training_runs.jobs import StopRequest, TrainingJob, open_job_document
 
-UNKNOWN_CALLER = "an unnamed caller"  # the gateway knows no name for one without credentials
+MAX_COUNT = 99_999  # trainings to skip
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200  # trainings of one answer: each costs five reads of the store
-RETRY_AFTER_S = "5"  # after which it is worth to look again
+RETRY_AFTER_S = "5"  # before the state may have changed
 
 
 class TrainingEndpoints:
-    """Trainings over a store and a launcher."""
+    """The endpoints over a store and a launcher."""
 
     def __init__(self, store: ObjectStore, launcher: Launcher) -> None:
         self._store, self._launcher = store, launcher
         self._status_reader = TrainingStatusReader(store, launcher)
 
-    def routes(self) -> Routes:
-        """The table of routes, spelled as in template.yaml."""
+    def routes(self) -> TypedRoutes:
+        """Return the table of routes, spelled as in template.yaml."""
         return {
             TRAININGS_PATH: {"GET": self.list_trainings, "POST": self.start_training},
             f"{TRAININGS_PATH}/{{run}}": {"GET": self.show_training},
@@ -39,53 +38,48 @@ class TrainingEndpoints:
         }
 
     def start_training(self, request: Request) -> Response:
-        """Train a recipe: 202 while it is under way, 200 where the run has ended before."""
+        """Train a recipe: 202 while it runs, 200 if the run has already ended."""
         training_request = requests.parse_training_request(request)
-        TrainingStarter(self._store, self._launcher).start(training_request, request.caller or UNKNOWN_CALLER)
+        TrainingStarter(self._store, self._launcher).start(training_request, request.actor)
         return self._to_response(training_request.run)
 
-    def list_trainings(self, request: Request) -> Response:
-        """Every training, those first that changed last."""
-        skip, limit = (
-            registry.parse_query_number(request.query, "skip", 0, minimum=0),
-            min(registry.parse_query_number(request.query, "limit", DEFAULT_LIMIT), MAX_LIMIT),
-        )
-        found, total = self._status_reader.list_newest(skip, limit)
+    def list_trainings(
+        self,
+        skip: Annotated[int, Query(ge=0, le=MAX_COUNT)] = 0,
+        limit: Annotated[int, Query(ge=1, le=MAX_COUNT)] = DEFAULT_LIMIT,
+    ) -> Response:
+        """List every training, last changed first; at most `MAX_LIMIT` at once."""
+        found, total = self._status_reader.list_newest(skip, min(limit, MAX_LIMIT))
         behind = skip + len(found)
         return Response.json(TrainingList(found, total, behind if found and behind < total else None))
 
-    def show_training(self, request: Request) -> Response:
-        """A training: state, attempts, epochs, metrics, the version that came out."""
-        return Response.json(self._status_reader.read_detail(parse_run_name(request)))
+    def show_training(self, run: RunName) -> Response:
+        """Show a training: state, attempts, epochs, metrics, the published version."""
+        return Response.json(self._status_reader.read_detail(run))
 
-    def read_log(self, request: Request) -> Response:
-        """The next lines of its log."""
-        snapshot = self._status_reader.read_snapshot(parse_run_name(request))
-        job = self._require_job(snapshot.job, parse_run_name(request))
+    def read_log(self, run: RunName, token: str = "") -> Response:
+        """Read the next lines of its log."""
+        snapshot = self._status_reader.read_snapshot(run)
+        job = self._require_job(snapshot.job, run)
         end = job.end.log if job.end else snapshot.job_status.log if snapshot.job_status else ""
-        token = request.query.get("token", "")
         if not job.id:
             return Response.json(TrainingLog([], token, ended=snapshot.is_over))
         page = self._launcher.read_log(job.id, end, token)
         return Response.json(TrainingLog(page.lines, page.token, ended=snapshot.is_over and not page.lines))
 
-    def cancel_training(self, request: Request) -> Response:
-        """Stop a training: SIGTERM, upon which it saves a checkpoint and ends."""
-        name, body = (
-            parse_run_name(request),
-            registry.parse_body(request.body, CancelTrainingBody, "an order to cancel"),
-        )
-        snapshot = self._status_reader.read_snapshot(name)
-        self._require_job(snapshot.job, name)
+    def cancel_training(self, request: Request, run: RunName, body: CancelTrainingBody) -> Response:
+        """Stop a training by SIGTERM: it saves a checkpoint and ends."""
+        snapshot = self._status_reader.read_snapshot(run)
+        self._require_job(snapshot.job, run)
         if snapshot.state not in ACTIVE_STATES:
-            raise ConflictError(f"The training {name!r} is not under way: {snapshot.state}. {snapshot.reason}".strip())
-        stop = StopRequest(request.caller or UNKNOWN_CALLER, utc_now(), body.why)
-        job = jobs.update_job(
-            self._store, name, lambda old: old if old.stop else msgspec.structs.replace(old, stop=stop)
+            raise ConflictError(f"The training {run!r} is not under way: {snapshot.state}. {snapshot.reason}".strip())
+        stop = StopRequest(request.actor, format_utc_now(), body.why)
+        job = open_job_document(self._store, run).update(
+            lambda old: old if old.stop else msgspec.structs.replace(old, stop=stop)
         )
         if job.id:
             self._launcher.stop_job(job.id, body.why)
-        return self._to_response(name)
+        return self._to_response(run)
 
     def _to_response(self, name: str) -> Response:
         detail = self._status_reader.read_detail(name)
@@ -94,7 +88,7 @@ class TrainingEndpoints:
         return Response.json(detail, 202 if is_under_way else 200, location=detail.links.self, **again)
 
     def _require_job(self, job: TrainingJob | None, name: str) -> TrainingJob:
-        """The run's job, if this stack's launcher has it."""
+        """Return the run's job, if it belongs to this stack's launcher."""
         if job is None:
             raise NotFoundError(f"The run {name!r} was not started over HTTP, and its log is where it was started.")
         if job.launcher != self._launcher.name:
@@ -102,8 +96,3 @@ class TrainingEndpoints:
                 f"The run {name!r} is of the launcher {job.launcher}, this is {self._launcher.name}."
             )
         return job
-
-
-def parse_run_name(request: Request) -> str:
-    """The run that the path names."""
-    return check_name(request.parameters["run"], "run's name")

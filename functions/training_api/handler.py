@@ -1,4 +1,4 @@
-"""Where Lambda enters: settings are read once, requests are routed, and the ends of jobs are written down."""
+"""The Lambda entry point: it reads the settings once, routes requests, and records the ends of jobs."""
 
 import os
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from functions.training_api.aws_batch import AwsBatchLauncher
 from functions.training_api.endpoints import TrainingEndpoints
 from functions.training_api.launcher import Launcher, NoLauncher
 from functions.training_api.local_launcher import LocalLauncher
-from pilotlight.api.request_context import CostMeter
-from pilotlight.api.router import Router
+from pilotlight.api.call_cost import CostMeter
+from pilotlight.api.resolver import ResolverRouter
 from pilotlight.api.usage_log import UsageLog, create_usage_log
 from pilotlight.observability import correlation
 from pilotlight.settings import Settings
@@ -22,7 +22,7 @@ TRAIN_MODULE = "functions.train"
 NO_QUEUE = "none"  # the queue of a stack that trains nothing
 
 
-class TrainingApi(Router):
+class TrainingApi(ResolverRouter):
     """A Lambda handler for the API's requests and the bus's events."""
 
     def __init__(
@@ -36,25 +36,25 @@ class TrainingApi(Router):
         self._store = store
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
-        """Answer a request; of an event, what was done comes back as a sentence, for the log."""
+        """Answer a request; for an event, return what was done as a sentence, for the log."""
         if "detail-type" in event:
             return {"done": [job_events.record_job_end(self._store, event)]}
         return super().__call__(event, context)
 
 
 def build_launcher(settings: Settings) -> Launcher:
-    """Batch where a queue is named, a process of this machine where nothing is and the training job lies beside us."""
+    """Build the launcher: Batch if a queue is set, a local process if none is and the training code is installed."""
     if settings.training_queue and settings.training_queue != NO_QUEUE:
         return AwsBatchLauncher(settings)
     if (
         settings.training_queue or find_spec(TRAIN_MODULE) is None
-    ):  # as in Lambda's package, which holds this function alone
+    ):  # as in Lambda's package, which contains this function alone
         return NoLauncher()
     return LocalLauncher(settings.store, Path(settings.trainings))
 
 
 def build_training_api(settings: Settings, store: ObjectStore | None = None) -> TrainingApi:
-    """A handler for these settings."""
+    """Build a handler for these settings."""
     correlation.install_log_record_factory()
     store = store or open_store(settings.store)
     return TrainingApi(

@@ -1,8 +1,8 @@
-"""What the end of a Batch job means: it is written down where the training is shown, and a failure is counted.
+"""Record the end of a Batch job where the training is shown, and count a failure.
 
-Batch forgets jobs after some days; the run remembers. A version that came out needs nothing from here: its manifest has
-already told the promote function, which takes it to the gate. Source of the form: AWS Batch User Guide, Batch job state
-change events.
+Batch forgets jobs after some days; the run keeps them. A published version needs nothing here: its manifest's event
+starts the promote function, which runs the gate. Source of the form: AWS Batch User Guide, Batch job state change
+events.
 """
 
 import re
@@ -14,13 +14,13 @@ import msgspec
 
 from functions.training_api.aws_batch import parse_job_status
 from functions.training_api.training_status import read_recipe_settings
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.names import NAME_PATTERN
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.observability.emf import count
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.storage.object_store import ObjectStore
-from pilotlight.training_runs import jobs, run_store
-from pilotlight.training_runs.jobs import JobOutcome, TrainingJob
+from pilotlight.training_runs import run_store
+from pilotlight.training_runs.jobs import JobOutcome, TrainingJob, open_job_document
 
 JOB_STATE_CHANGE = "Batch Job State Change"
 CLOCK_SKEW_S = 5  # by which Batch's clock may be behind ours
@@ -28,7 +28,7 @@ END_STATES: Mapping[str, Any] = {"SUCCEEDED": "succeeded", "FAILED": "failed"}
 
 
 def record_job_end(store: ObjectStore, event: Mapping[str, Any]) -> str:
-    """See to an event; what was done, in a sentence. `InvalidInputError` for one that nobody subscribed to."""
+    """Handle an event, and return what was done in a sentence; `InvalidInputError` for any other event."""
     job = event["detail"]
     run = str((job.get("parameters") or {}).get("run", ""))
     if event.get("detail-type") != JOB_STATE_CHANGE or job["status"] not in END_STATES:
@@ -38,7 +38,7 @@ def record_job_end(store: ObjectStore, event: Mapping[str, Any]) -> str:
     if re.fullmatch(NAME_PATTERN, run) is None:
         return f"The job {job['jobId']} is of no run."
     try:
-        updated = jobs.update_job(store, run, lambda old: add_job_end(old, job))
+        updated = open_job_document(store, run).update(lambda old: add_job_end(old, job))
     except NotFoundError:
         return f"The job {job['jobId']} of {run!r} was not started here."
     if updated.id != job["jobId"]:
@@ -50,9 +50,9 @@ def record_job_end(store: ObjectStore, event: Mapping[str, Any]) -> str:
 
 
 def add_job_end(job: TrainingJob, event_job: Mapping[str, Any]) -> TrainingJob:
-    """The job with its end, if it is this one and has none yet.
+    """Add the end to a job, if the event is about this job and it has no end yet.
 
-    One without an id is this one if Batch has it since then: the event may be faster than who writes the id down.
+    A job without an id matches if Batch's job is younger: the event may come before the id is written.
     """
     is_this = job.id == event_job["jobId"] or (
         not job.id and event_job.get("createdAt", 0) / 1000 > get_request_time(job) - CLOCK_SKEW_S
@@ -71,11 +71,11 @@ def add_job_end(job: TrainingJob, event_job: Mapping[str, Any]) -> TrainingJob:
 
 
 def get_request_time(job: TrainingJob) -> float:
-    """When the job was asked for, in seconds since 1970."""
+    """Return when the job was requested, in seconds since 1970."""
     return datetime.fromisoformat(job.asked).timestamp()
 
 
 def parse_stop_time(event_job: Mapping[str, Any]) -> str:
-    """When it ended; Batch counts milliseconds since 1970."""
+    """Return when the job ended; Batch counts milliseconds since 1970."""
     at = event_job.get("stoppedAt")
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat() if at else utc_now()
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat() if at else format_utc_now()

@@ -1,4 +1,4 @@
-"""Where trainings run, seen from the API: what starts a job, looks at it, reads its log and stops it."""
+"""The API's interface to where trainings run: start a job, poll it, read its log and stop it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ NO_TRAINING_MESSAGE = (
 
 
 def format_recipe_source(run: str) -> str:
-    """The recipe of a run, as the training job's command line names it."""
+    """Format the recipe of a run for the training job's command line."""
     return f"store:runs/{run}/recipe.yaml"
 
 
@@ -23,7 +23,7 @@ class JobStatus:
     """What a launcher knows of a job."""
 
     phase: JobPhase
-    launcher_state: str  # the launcher's own for its state
+    launcher_state: str  # the launcher's own name for its state
     reason: str = ""
     attempts: int = 0
     log: str = ""  # the launcher's name for the log of the newest attempt
@@ -31,34 +31,34 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class LogPage:
-    """Lines of a log; `token` goes on behind them."""
+    """Lines of a log; `token` continues after them."""
 
     lines: list[str]
     token: str
 
 
 class Launcher(Protocol):
-    """Starts jobs and looks at them, by ids of its own. Each method raises `UnavailableError` when it cannot now."""
+    """Starts jobs and polls them, by ids of its own. Each method raises `UnavailableError` if it fails for now."""
 
     name: str
 
     def check_nodes(self, nodes: int) -> None:
-        """Raise what stands against any job over so many nodes, before anything is written down."""
+        """Raise an error if no job over so many nodes can run, before anything is written."""
 
     def start_job(self, run: str, nodes: int) -> str:
-        """Start a job that trains the run's recipe; gives its id."""
+        """Start a job that trains the run's recipe, and return its id."""
 
     def find_job(self, run: str, since: str) -> str | None:
-        """The id of a job of that run which was started since then, RFC 3339; for a start whose end nobody heard."""
+        """Find the job of the run that was started since then, RFC 3339; for a start with unknown outcome."""
 
     def poll(self, ids: Sequence[str]) -> Mapping[str, JobStatus]:
-        """How these jobs are; those that the launcher has forgotten are left out."""
+        """Return the states of these jobs, without those that the launcher has forgotten."""
 
     def read_log(self, job: str, log: str, token: str) -> LogPage:
-        """The next lines of a job's log; an empty token begins at its start."""
+        """Read the next lines of a job's log; an empty token starts at its beginning."""
 
     def stop_job(self, job: str, reason: str) -> None:
-        """Have the job save and end; fine if it has ended."""
+        """Make the job save and end; does nothing if it has ended."""
 
 
 class NoLauncher:
@@ -67,25 +67,25 @@ class NoLauncher:
     name = "none"
 
     def check_nodes(self, nodes: int) -> None:
-        """Refuse, and say what the stack lacks."""
+        """Refuse, with a message about what the stack lacks."""
         raise UnsupportedError(NO_TRAINING_MESSAGE)
 
     def start_job(self, run: str, nodes: int) -> str:
-        """Refuse likewise."""
+        """Refuse as well."""
         raise UnsupportedError(NO_TRAINING_MESSAGE)
 
     def find_job(self, run: str, since: str) -> str | None:
-        """Nothing was ever started."""
+        """Return None: no job was ever started."""
         return None
 
     def poll(self, ids: Sequence[str]) -> Mapping[str, JobStatus]:
-        """Nothing is known."""
+        """Return nothing: no job is known."""
         return {}
 
     def read_log(self, job: str, log: str, token: str) -> LogPage:
-        """Refuse: the logs are where the training was."""
+        """Refuse: the logs are where the training ran."""
         raise UnsupportedError(NO_TRAINING_MESSAGE)
 
     def stop_job(self, job: str, reason: str) -> None:
-        """Refuse: what runs elsewhere cannot be stopped from here."""
+        """Refuse: a job that runs elsewhere cannot be stopped from here."""
         raise UnsupportedError(NO_TRAINING_MESSAGE)

@@ -1,10 +1,10 @@
 """Trainings as processes of this machine, beside the local gateway: `python -m functions.train`, as `pilotlight train`.
 
-    <trainings>/<job>.json   which process it is, and of which run
-    <trainings>/<job>.log    what it prints
+    <trainings>/<job>.json   its process id and its run
+    <trainings>/<job>.log    its output
 
 A process outlives the environment that started it, and the gateway. It holds a lock on its log while it lives, which
-the kernel lets go of when it dies: so no process id that is used again is ever taken for a training.
+the kernel releases when it dies: so a reused process id is never taken for a training.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ from pilotlight.errors import InvalidInputError, UnavailableError
 
 PAGE_BYTES = 256 * 1024  # of a log at once
 PREFIX = "local-"
-EXCLUDED_VARIABLES = ("AWS_LAMBDA_", "_HANDLER", "LAMBDA_TASK_ROOT", "TMPDIR")  # of an environment, which ends before
+EXCLUDED_VARIABLES = ("AWS_LAMBDA_", "_HANDLER", "LAMBDA_TASK_ROOT", "TMPDIR")  # of an environment, which ends earlier
 
 
 class TrainingProcess(Struct, frozen=True):
@@ -48,7 +48,7 @@ class LocalLauncher:
         self._store, self._folder = store, folder
 
     def check_nodes(self, nodes: int) -> None:
-        """Whether this machine can train what is asked."""
+        """Check that this machine can train on so many nodes."""
         if nodes > 1:
             raise InvalidInputError(f"nodes is {nodes}; a training here is a process of this one machine.")
         if find_spec("torch") is None:
@@ -57,7 +57,7 @@ class LocalLauncher:
             raise UnavailableError("Another process cannot see the store memory://; set PILOTLIGHT_STORE to a folder.")
 
     def start_job(self, run: str, nodes: int) -> str:
-        """Start a process in a session of its own, so that it is not killed with what started it."""
+        """Start a process in its own session, so that it is not killed with the process that started it."""
         job = PREFIX + secrets.token_hex(6)
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._get_path(job, "log").open("xb") as log:
@@ -80,24 +80,24 @@ class LocalLauncher:
                 env=filter_environment(os.environ),
                 start_new_session=True,
             )
-        threading.Thread(target=process.wait, daemon=True).start()  # or it would stay behind as a zombie
+        threading.Thread(target=process.wait, daemon=True).start()  # or it would remain a zombie
         self._get_path(job, "json").write_bytes(encode_document(TrainingProcess(process.pid, run, time.time())))
         return job
 
     def find_job(self, run: str, since: str) -> str | None:
-        """The job of a process of that run that lives."""
+        """Find the job of a live process of the run."""
         for file in sorted(self._folder.glob(f"{PREFIX}*.json")):
             if decode_document(file.read_bytes(), TrainingProcess, str(file)).run == run and self._is_alive(file.stem):
                 return file.stem
         return None
 
     def poll(self, ids: Sequence[str]) -> Mapping[str, JobStatus]:
-        """Whether the processes live; how they ended, their runs say themselves."""
+        """Check whether the processes live; their runs record how they ended."""
         existing = [job for job in ids if self._get_path(job, "log").exists()]
         return {job: self._poll_job(job) for job in existing}
 
     def read_log(self, job: str, log: str, token: str) -> LogPage:
-        """The next whole lines of the log; of a process that has ended, also what is behind the last line's end."""
+        """Read the next complete lines of the log; after the process's end, also an incomplete last line."""
         if token and not token.isdecimal():
             raise InvalidInputError(f"token is {token[:60]!r}, which is not one that a log's `next` gave.")
         start, is_alive = int(token or 0), self._is_alive(job)
@@ -108,7 +108,7 @@ class LocalLauncher:
         return LogPage(whole_lines.decode(errors="replace").splitlines(), str(start + len(whole_lines)))
 
     def stop_job(self, job: str, reason: str) -> None:
-        """Send SIGTERM: it saves a checkpoint and ends."""
+        """Send SIGTERM: the process saves a checkpoint and ends."""
         if self._is_alive(job):
             process = decode_document(self._get_path(job, "json").read_bytes(), TrainingProcess, job)
             os.kill(process.pid, signal.SIGTERM)
@@ -120,7 +120,7 @@ class LocalLauncher:
         )
 
     def _is_alive(self, job: str) -> bool:
-        """Whether somebody holds the lock on its log."""
+        """Return whether a process holds the lock on the job's log."""
         try:
             with self._get_path(job, "log").open("rb") as log:
                 fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -135,12 +135,12 @@ class LocalLauncher:
 
 
 def find_end_of_lines(part: bytes, *, is_alive: bool) -> int:
-    """Where the last whole line of a part of a log ends; a line that nobody goes on with, or too long, is whole."""
+    """Find where a block's last complete line ends; a line of a dead process, or one too long, is complete."""
     last = part.rfind(b"\n") + 1
     is_full = len(part) == PAGE_BYTES
     return len(part) if (not is_full and not is_alive) or (is_full and not last) else last
 
 
 def filter_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """What a training is told of this process's environment."""
+    """Remove the variables that a training must not inherit."""
     return {name: value for name, value in variables.items() if not name.startswith(EXCLUDED_VARIABLES)}

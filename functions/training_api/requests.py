@@ -1,7 +1,7 @@
-"""From the body of a request to an order for a training, checked as far as that goes without torch.
+"""Requests for trainings: parsed from bodies, and checked as far as that is possible without torch.
 
-A body is either an order in JSON or YAML, `{"recipe": "digits", "set": ["epochs=5"], "run": "monday"}`, or the recipe
-itself, and then `run`, `nodes` and `resume` stand in the query.
+A body is either a request in JSON or YAML, `{"recipe": "digits", "set": ["epochs=5"], "run": "monday"}`, or the recipe
+itself, and then `run`, `nodes` and `resume` are in the query.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ import msgspec
 import yaml
 
 from pilotlight.api.http import Request
+from pilotlight.api.resolver import validate_body
 from pilotlight.api.schemas.training import StartTrainingBody
 from pilotlight.contracts.names import check_name
 from pilotlight.errors import InvalidInputError, TooLargeError
@@ -26,13 +27,13 @@ from pilotlight.recipes.schema import (
 )
 from pilotlight.training_runs.run_store import generate_run_name
 
-MAX_BODY_BYTES = 256 * 1024  # bytes of a body; a recipe has some hundred
+MAX_BODY_BYTES = 256 * 1024  # bytes of a body; a recipe has some hundreds
 BODY = "The body"
 
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """A training that somebody wants."""
+    """A training as it is requested."""
 
     recipe: Recipe
     run: str
@@ -41,7 +42,7 @@ class TrainingRequest:
 
 
 def parse_training_request(request: Request) -> TrainingRequest:
-    """The order in a request; `InvalidInputError` says in one sentence what is wrong with it."""
+    """Parse a request for a training; the `InvalidInputError` is one sentence."""
     if len(request.body) > MAX_BODY_BYTES:
         raise TooLargeError(f"The body has {len(request.body):,} bytes; a recipe may have {MAX_BODY_BYTES:,}.")
     try:
@@ -54,7 +55,7 @@ def parse_training_request(request: Request) -> TrainingRequest:
 
 
 def parse_body(body: bytes) -> Any:  # noqa: ANN401 - YAML is anything until it is checked
-    """What the body holds: JSON where it begins with a brace, YAML otherwise."""
+    """Decode the body: JSON where it begins with a brace, YAML otherwise."""
     if not body.strip():
         raise InvalidInputError('The body is empty; send a recipe, or the name of one: {"recipe": "digits"}.')
     try:
@@ -67,27 +68,24 @@ def parse_body(body: bytes) -> Any:  # noqa: ANN401 - YAML is anything until it 
 
 
 def reject_yaml_aliases(text: str, where: str) -> str:
-    """YAML without aliases: a few lines of them can stand for more than any memory holds."""
+    """Return YAML unless it has aliases: a few lines of them can expand to more than the memory."""
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, RecipeYamlLoader)):
             raise InvalidInputError(f"{where} has YAML aliases (*name), which are not read here; write them out.")
     except yaml.YAMLError:
-        return text  # which `parse` tells in a sentence
+        return text  # `parse_yaml` reports the error in a sentence
     return text
 
 
 def to_start_request(content: Any, query: Mapping[str, str]) -> StartTrainingBody:  # noqa: ANN401 - as above
-    """The order that the body is, or that body and query are together."""
+    """Build the request from the body, and from the query where the body is a recipe."""
     if isinstance(content, dict) and "recipe" not in content:
         content = {"recipe": content, **{key: query[key] for key in ("run", "nodes", "resume") if key in query}}
-    try:
-        return msgspec.convert(content, StartTrainingBody, strict=isinstance(content, dict) and not query)
-    except msgspec.ValidationError as exc:
-        raise InvalidInputError(f"The body orders no training: {exc}.") from exc
+    return validate_body(content, StartTrainingBody)
 
 
 def load_requested_recipe(start: StartTrainingBody) -> Recipe:
-    """The recipe that is wanted, with its changes."""
+    """Load the requested recipe with its changes."""
     for change in start.set:
         reject_yaml_aliases(change.partition("=")[2], f"set {change[:60]!r}")
     if not isinstance(start.recipe, str):

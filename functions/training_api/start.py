@@ -1,8 +1,8 @@
-"""A run is started once, however often it is asked for, and by however many at the same time.
+"""Start a run once, no matter how many requests ask for it at the same time.
 
-The recipe is written first and create-only: who asks for the same run with another one is refused. Then the job's
-document is written, create-only too: who writes it starts the job, all others are told of it. Batch itself gives no
-such promise, so a start whose end nobody heard is looked for before it is made again.
+The recipe is written first and create-only: a request for the same run with another recipe is refused. Then the job's
+document is written, create-only too: the request that writes it starts the job, all others return its state. Batch
+itself does not deduplicate, so after a start with unknown outcome the job is searched for before it is submitted again.
 """
 
 from dataclasses import dataclass
@@ -12,34 +12,35 @@ import msgspec
 
 from functions.training_api.launcher import Launcher
 from functions.training_api.requests import TrainingRequest
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, PilotlightError, UnavailableError
 from pilotlight.recipes.schema import Recipe, dump_recipe, find_differing_keys, parse_yaml, validate_recipe
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.storage.object_store import ObjectStore
-from pilotlight.training_runs import jobs
-from pilotlight.training_runs.jobs import JobOutcome, TrainingJob
+from pilotlight.training_runs.jobs import JobOutcome, TrainingJob, open_job_document
 from pilotlight.training_runs.run_store import load_run, run_path
 
-START_GRACE = timedelta(seconds=60)  # twice the function's own Timeout: whoever is older will not end it
+START_GRACE = timedelta(seconds=60)  # twice the function's own Timeout: an older request cannot finish the start
 RETRY_AFTER_S = 5
 
 
 @dataclass(frozen=True)
 class TrainingStarter:
-    """Starts jobs for orders."""
+    """Starts jobs for training requests."""
 
     store: ObjectStore
     launcher: Launcher
 
     def start(self, training_request: TrainingRequest, actor: str) -> bool:
-        """Start the run's job, or know of the one there is; whether it was started now.
+        """Start the run's job unless there is one; return whether it was started now.
 
-        `ConflictError` where the run's name belongs to another recipe. A run that ended without a version is started
-        again only with `resume`.
+        Raises `ConflictError` if the run's name belongs to another recipe. A run that ended without a version is
+        started again only with `resume`.
         """
         self.launcher.check_nodes(training_request.nodes)
         self._save_recipe(training_request.run, training_request.recipe)
-        new_job = TrainingJob(launcher=self.launcher.name, nodes=training_request.nodes, by=actor, asked=utc_now())
+        new_job = TrainingJob(
+            launcher=self.launcher.name, nodes=training_request.nodes, by=actor, asked=format_utc_now()
+        )
         if not self._claim_start(training_request, new_job):
             return False
         self._launch_job(training_request)
@@ -59,23 +60,25 @@ class TrainingStarter:
                 ) from None
 
     def _claim_start(self, training_request: TrainingRequest, new_job: TrainingJob) -> bool:
-        """Whether it falls to this request to start the job."""
-        if jobs.find_job(self.store, training_request.run) is None and self._is_trained_elsewhere(training_request):
+        """Return whether this request must start the job."""
+        document = open_job_document(self.store, training_request.run)
+        if document.read_or_none() is None and self._is_trained_elsewhere(training_request):
             return False
         try:
-            jobs.create_job(self.store, training_request.run, new_job)
+            document.create(new_job)
         except AlreadyExistsError:
             return self._restart_if_over(training_request, new_job)
         return True
 
     def _is_trained_elsewhere(self, training_request: TrainingRequest) -> bool:
-        """Whether somebody trains or has trained this run without this API."""
+        """Return whether the run is or was trained without this API."""
         run = load_run(self.store, training_request.run)
         return run.published_reference is not None or (run.status is not None and not training_request.resume)
 
     def _restart_if_over(self, training_request: TrainingRequest, new_job: TrainingJob) -> bool:
-        """Whether the run needs another job, and it falls to this request to start it."""
-        job, e_tag = jobs.load_job_with_e_tag(self.store, training_request.run)
+        """Return whether the run needs another job, and this request must start it."""
+        document = open_job_document(self.store, training_request.run)
+        job, e_tag = document.read_with_e_tag()
         if not self._is_over(job):
             if job.nodes != training_request.nodes:
                 raise ConflictError(
@@ -87,15 +90,13 @@ class TrainingStarter:
             return self._find_lost_job(training_request, job, new_job, e_tag)
         if not training_request.resume or load_run(self.store, training_request.run).published_reference:
             return False
-        jobs.replace_job(
-            self.store, training_request.run, msgspec.structs.replace(new_job, number=job.number + 1), e_tag
-        )
+        document.replace(msgspec.structs.replace(new_job, number=job.number + 1), e_tag)
         return True
 
     def _is_over(self, job: TrainingJob) -> bool:
-        """Whether nothing will come of a job any more; `UnavailableError` while another request is starting it.
+        """Return whether a job is over; raise `UnavailableError` while another request is starting it.
 
-        One that its launcher does not know is over, unless it is so young that the launcher may not know it yet.
+        A job that its launcher does not know is over, unless it is so young that the launcher may not know it yet.
         """
         if job.end is not None:
             return True
@@ -110,31 +111,32 @@ class TrainingStarter:
     def _find_lost_job(
         self, training_request: TrainingRequest, job: TrainingJob, new_job: TrainingJob, e_tag: str
     ) -> bool:
-        """Adopt the job of a start that ended half-way; whether there is none, and it must be made again."""
+        """Adopt the job of an unfinished start; return whether there is none, so that it must be started again."""
         job_id = self.launcher.find_job(training_request.run, job.asked)
         replace = msgspec.structs.replace
         next_job = replace(job, id=job_id, end=None) if job_id else replace(new_job, number=job.number)
-        jobs.replace_job(self.store, training_request.run, next_job, e_tag)
+        open_job_document(self.store, training_request.run).replace(next_job, e_tag)
         return job_id is None
 
     def _launch_job(self, training_request: TrainingRequest) -> None:
-        """Start the job that was claimed; one that is refused leaves the run to be asked for again.
+        """Start the claimed job; if it is refused, the run may be requested again.
 
-        Somebody may have cancelled it before it had an id to be stopped by.
+        A caller may have cancelled the job before it had an id.
         """
+        document = open_job_document(self.store, training_request.run)
         try:
             job_id = self.launcher.start_job(training_request.run, training_request.nodes)
         except PilotlightError as exc:
-            end = JobOutcome("unstarted", str(exc), utc_now())
-            jobs.update_job(self.store, training_request.run, lambda old: msgspec.structs.replace(old, end=end))
+            end = JobOutcome("unstarted", str(exc), format_utc_now())
+            document.update(lambda old: msgspec.structs.replace(old, end=end))
             raise
-        started = jobs.update_job(self.store, training_request.run, lambda old: msgspec.structs.replace(old, id=job_id))
+        started = document.update(lambda old: msgspec.structs.replace(old, id=job_id))
         if started.stop:
             self.launcher.stop_job(job_id, started.stop.why)
 
 
 def parse_stored_recipe(text: str, where: str) -> Recipe:
-    """The recipe that a run has already; `ConflictError` where it is none that is understood here."""
+    """Parse the recipe that a run already has; `ConflictError` if this release cannot read it."""
     try:
         return validate_recipe(parse_yaml(text, where), where)
     except InvalidInputError as exc:

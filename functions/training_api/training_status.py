@@ -1,4 +1,4 @@
-"""How trainings are: what their runs left in the store, and what the launcher knows of their jobs, as one story."""
+"""The state of trainings, combined from their runs' files in the store and the launcher's view of their jobs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +19,18 @@ from pilotlight.errors import NotFoundError
 from pilotlight.gate.verdict import Verdict, verdict_path
 from pilotlight.recipes.schema import parse_yaml
 from pilotlight.registry.registry import Registry
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
-from pilotlight.training_runs import jobs, run_store
-from pilotlight.training_runs.jobs import TrainingJob
-from pilotlight.training_runs.run_store import TrainingRun, read_document_or_none
+from pilotlight.training_runs import run_store
+from pilotlight.training_runs.jobs import TrainingJob, open_job_document
+from pilotlight.training_runs.run_store import TrainingRun
 
 TRAININGS_PATH = "/v1/trainings"
 
 
 @dataclass(frozen=True)
 class TrainingSnapshot:
-    """A run, its job where there is one, and how the launcher sees that."""
+    """A run, its job if there is one, and the launcher's view of the job."""
 
     run: TrainingRun
     job: TrainingJob | None
@@ -37,7 +38,7 @@ class TrainingSnapshot:
 
     @property
     def state(self) -> TrainingState:
-        """How the training is."""
+        """The training's state."""
         if self.run.published_reference:
             return "finished"
         if self.job is None:
@@ -47,7 +48,7 @@ class TrainingSnapshot:
         if self.job.stop:
             return "stopping"
         if self.job_status is None and self.job.id:
-            return "unknown"  # the launcher has forgotten it, and no event told of its end
+            return "unknown"  # the launcher has forgotten it, and no event reported its end
         return "running" if self.job_status and self.job_status.phase == "running" else "queued"
 
     @property
@@ -59,7 +60,7 @@ class TrainingSnapshot:
 
     @property
     def _is_status_stale(self) -> bool:
-        """Whether the trainer has said nothing yet since the job was asked for."""
+        """Whether the trainer has reported nothing since the job was requested."""
         status = self.run.status
         return self.job is not None and status is not None and status.at < self.job.asked
 
@@ -71,7 +72,7 @@ class TrainingSnapshot:
 
     @property
     def reason(self) -> str:
-        """Why it is so, in a sentence."""
+        """The reason for the state, in a sentence."""
         message = self.run.status.reason if self.run.status and not self._is_status_stale else ""
         if self.job and self.job.stop and not self.run.published_reference:
             message = f"Cancelled by {self.job.stop.by}: {self.job.stop.why}. Start it with resume, and it goes on."
@@ -85,16 +86,17 @@ class TrainingSnapshot:
 
 @dataclass(frozen=True)
 class TrainingStatusReader:
-    """The trainings of a store."""
+    """Reads the trainings of a store."""
 
     store: ObjectStore
     launcher: Launcher
 
     def list_newest(self, skip: int, limit: int) -> tuple[list[TrainingSummary], int]:
-        """Those whose files changed last, and how many there are in all."""
+        """List the trainings whose files changed last, and return how many there are in all."""
         names = list_runs_by_change(self.store)
         chosen = names[skip : skip + limit]
-        runs_with_jobs = [(run, jobs.find_job(self.store, run.name)) for run in run_store.load_runs(self.store, chosen)]
+        runs = run_store.load_runs(self.store, chosen)
+        runs_with_jobs = [(run, open_job_document(self.store, run.name).read_or_none()) for run in runs]
         statuses = self.launcher.poll([job.id for _, job in runs_with_jobs if job and job.id and not job.end])
         return [
             to_training(TrainingSnapshot(run, job, statuses.get(job.id) if job else None))
@@ -102,13 +104,13 @@ class TrainingStatusReader:
         ], len(names)
 
     def read_snapshot(self, name: str) -> TrainingSnapshot:
-        """One of them; `NotFoundError` where there is no such run."""
-        run, job = run_store.load_run(self.store, name), jobs.find_job(self.store, name)
+        """Read one training; `NotFoundError` if there is no such run."""
+        run, job = run_store.load_run(self.store, name), open_job_document(self.store, name).read_or_none()
         job_status = self.launcher.poll([job.id]).get(job.id) if job and job.id and not job.end else None
         return TrainingSnapshot(run, job, job_status)
 
     def read_detail(self, name: str) -> TrainingDetail:
-        """One of them with all that is known of it."""
+        """Read one training in full."""
         snapshot = self.read_snapshot(name)
         metrics, verdict = self._read_results(snapshot.run)
         return TrainingDetail(
@@ -121,7 +123,7 @@ class TrainingStatusReader:
         )
 
     def _read_results(self, run: TrainingRun) -> tuple[dict[str, float], Any]:
-        """The metrics of the version that came out, and what the gate said of it, where it is there still."""
+        """Read the metrics of the published version and the gate's outcome, if they still exist."""
         if run.published_reference is None or run.published_reference.version is None:
             return {}, None
         name, version = run.published_reference.name, run.published_reference.version
@@ -129,13 +131,13 @@ class TrainingStatusReader:
             manifest = Registry(self.store).load_manifest(name, version)
         except NotFoundError:
             return {}, None  # it was deleted since
-        verdict = read_document_or_none(self.store, verdict_path(name, version), Verdict)
+        verdict = Document(self.store, verdict_path(name, version), Verdict).read_or_none()
         outcome = None if verdict is None else "passed" if verdict.passed else "refused"
         return manifest.variants[manifest.serve].metrics, outcome
 
 
 def to_training(snapshot: TrainingSnapshot) -> TrainingSummary:
-    """A training in a few words."""
+    """Summarize a training."""
     run, recipe = snapshot.run, read_recipe_settings(snapshot.run.recipe)
     return TrainingSummary(
         run=run.name,
@@ -155,7 +157,7 @@ def to_training(snapshot: TrainingSnapshot) -> TrainingSummary:
 
 
 def to_job_summary(job: TrainingJob, job_status: JobStatus | None) -> TrainingJobInfo:
-    """A run's job for callers."""
+    """Summarize a run's job for callers."""
     end = job.end
     return TrainingJobInfo(
         launcher=job.launcher,
@@ -170,7 +172,7 @@ def to_job_summary(job: TrainingJob, job_status: JobStatus | None) -> TrainingJo
 
 
 def build_links(run: TrainingRun) -> TrainingLinks:
-    """Where to go on from a run."""
+    """Build the links from a training to related resources."""
     own = f"{TRAININGS_PATH}/{run.name}"
     published = run.published_reference
     version = f"/registry/models/{published.name}/versions/{published.version}" if published else None
@@ -178,13 +180,13 @@ def build_links(run: TrainingRun) -> TrainingLinks:
 
 
 def read_recipe_settings(recipe: str) -> Mapping[str, Any]:
-    """A recipe's own keys."""
+    """Read a recipe's own keys."""
     tree = parse_yaml(recipe, "recipe.yaml")
     return tree if isinstance(tree, dict) else {}
 
 
 def list_runs_by_change(store: ObjectStore) -> Sequence[str]:
-    """The names of the runs that have a recipe, the last changed first."""
+    """List the names of the runs that have a recipe, last changed first."""
     latest = dict[str, datetime]()
     whole = set[str]()
     for key, at in store.list_modification_times("runs"):
@@ -196,5 +198,5 @@ def list_runs_by_change(store: ObjectStore) -> Sequence[str]:
 
 
 def to_field_dict(training: TrainingSummary) -> dict[str, Any]:
-    """A struct's fields by name, not taken apart further."""
+    """Return a struct's fields by name, without converting their values."""
     return {name: getattr(training, name) for name in msgspec.structs.asdict(training)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import cold, fetch, layers, memory, throughput, training, warm
+from tests.benchmarks import cold, fetch, layers, memory, resolver, throughput, training, warm
 from tests.benchmarks.goal import Measure
 from tests.benchmarks.starts import version
 
@@ -22,6 +22,7 @@ BENCHMARKS = {
     "P5": memory.measure,
     "P6": fetch.measure,
     "P10": layers.measure,
+    "R1": resolver.measure,
     "T1": training.measure,
 }
 THROUGHPUT = "T2"  # has rows of its own, and no goal

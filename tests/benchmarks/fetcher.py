@@ -41,11 +41,10 @@ def bare(target: Path) -> Callable[[], object]:
         with (
             target.open("w+b") as file,
             ThreadPoolExecutor(CONNECTIONS) as threads,
-            store.open_range_copier(KEY) as part,
             reuse_freed_memory(),
         ):
             starts = range(0, SIZE, PART_BYTES)
-            list(threads.map(lambda at: part(file.fileno(), at, min(at + PART_BYTES, SIZE)), starts))
+            list(threads.map(lambda at: store.copy_range(KEY, file.fileno(), at, min(at + PART_BYTES, SIZE)), starts))
 
     return fetch
 

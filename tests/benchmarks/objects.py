@@ -1,13 +1,14 @@
-"""An object store on loopback for measures: GET and HEAD with ranges as S3 answers them, at a given rate.
+"""An object store on loopback for measures: GET and HEAD with ranges as S3 answers them, over TLS, at a given rate.
 
-    python -m tests.benchmarks.objects FOLDER [BYTES_PER_SECOND]
+    python -m tests.benchmarks.objects FOLDER CERTIFICATE [BYTES_PER_SECOND]
 
-It sends files by `sendfile`, so that it costs little beside what is measured, and shares its rate among connections, as
-a Lambda sandbox shares its network. Signatures are not looked at. It prints its port and runs until it is ended.
+CERTIFICATE is a PEM file with the private key and the chain. Connections share the rate, as those of a Lambda sandbox
+share its network. Signatures are not checked. It prints its port and runs until it is killed.
 """
 
 import os
 import re
+import ssl
 import sys
 import threading
 import time
@@ -17,7 +18,11 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import PIPE, Popen
+from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
+
+import botocore
+import trustme
 
 SLICE = 256 << 10  # bytes; at 78 MB/s one lasts 3 ms
 BURST_S = 0.05  # of unused time that is made up for, as the buffers on a real way do
@@ -99,7 +104,8 @@ class Objects(BaseHTTPRequestHandler):
         while start < end:
             size = min(SLICE, end - start)
             self.link.wait(size)
-            start += os.sendfile(self.connection.fileno(), source, start, size)
+            self.connection.sendall(os.pread(source, size, start))
+            start += size
 
     def _missing(self) -> None:
         body = b"<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>"
@@ -110,23 +116,46 @@ class Objects(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
+class TlsServer(ThreadingHTTPServer):
+    """Answers each connection in a thread of its own, the TLS handshake included."""
+
+    def __init__(self, certificate: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Objects)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+
+
 @contextmanager
-def served(folder: Path, rate: float = 0) -> Iterator[str]:
-    """The endpoint of a server over `folder`, in a process of its own so that it shares no interpreter lock."""
-    command = [sys.executable, "-m", "tests.benchmarks.objects", str(folder), str(rate)]
-    with Popen(command, stdout=PIPE, text=True) as process:
-        assert process.stdout is not None
-        port = process.stdout.readline().strip()
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
+def serve_objects(folder: Path, rate: float = 0) -> Iterator[dict[str, str]]:
+    """Run a server over `folder` in a process of its own; give the variables by which AWS's clients and ours reach it.
+
+    The bundle of trusted certificates holds the public authorities too, since to load them is part of a cold start.
+    """
+    with TemporaryDirectory() as name:
+        certificate, bundle = Path(name) / "server.pem", Path(name) / "authorities.pem"
+        authority = trustme.CA()
+        certificate.write_bytes(authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes())
+        public = (Path(botocore.__file__).parent / "cacert.pem").read_bytes()
+        bundle.write_bytes(public + authority.cert_pem.bytes())
+        command = [sys.executable, "-m", "tests.benchmarks.objects", str(folder), str(certificate), str(rate)]
+        with Popen(command, stdout=PIPE, text=True) as process:
+            assert process.stdout is not None
+            port = process.stdout.readline().strip()
+            try:
+                yield {
+                    "AWS_ENDPOINT_URL": f"https://127.0.0.1:{port}",
+                    "AWS_CA_BUNDLE": str(bundle),  # boto3's
+                    "SSL_CERT_FILE": str(bundle),  # obstore's
+                }
+            finally:
+                process.kill()
 
 
-def main(folder: str, rate: str = "0") -> None:
+def main(folder: str, certificate: str, rate: str = "0") -> None:
     """Serve until killed."""
     Objects.folder, Objects.link = Path(folder), Link(float(rate))
-    with ThreadingHTTPServer(("127.0.0.1", 0), Objects) as server:
+    with TlsServer(Path(certificate)) as server:
         sys.stdout.write(f"{server.server_port}\n")
         sys.stdout.flush()
         server.serve_forever()

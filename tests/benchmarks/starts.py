@@ -35,11 +35,12 @@ def version() -> str:
 
 @dataclass(frozen=True)
 class Started:
-    """A process that has answered: when, in seconds from its exec, what, and its peak of resident memory in bytes."""
+    """A process that has answered: when, in seconds from its exec, what, CPU seconds, peak memory."""
 
     seconds: float
     answer: dict[str, Any]
     peak_bytes: int
+    cpu_seconds: float
 
 
 class Watcher:
@@ -80,6 +81,7 @@ async def _start(handler: str, event: bytes, variables: Mapping[str, str], answe
         try:
             answer = await asyncio.wait_for(first, LIMIT_S)
             seconds = time.perf_counter() - began
+            cpu_seconds = _cpu_seconds(process.pid)
             for _ in range(answers - 1):
                 await asyncio.wait_for(_given(api, event), LIMIT_S)
             if answers > 1:
@@ -89,7 +91,7 @@ async def _start(handler: str, event: bytes, variables: Mapping[str, str], answe
             process.kill()
             await process.wait()
             server.close()
-    return Started(seconds, json.loads(answer), peak)
+    return Started(seconds, json.loads(answer), peak, cpu_seconds)
 
 
 def _given(api: RuntimeApi, event: bytes) -> "asyncio.Future[bytes]":
@@ -124,3 +126,9 @@ def _peak_bytes(pid: int) -> int:
     """The most that was ever resident, as the kernel counts it."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU time of all its threads, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

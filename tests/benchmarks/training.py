@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from functions.train.data import dataset
 from functions.train.data.dataset import Dataset
+from functions.train.data.load import load_dataset
+from functions.train.data.split import split_dataset
 from functions.train.models import build
 from functions.train.training.trainer import (
     EpochTotals,
@@ -48,7 +49,7 @@ class Bare:
 def measure() -> list[Measure]:
     """Both loops, epoch by epoch in turn."""
     recipe = load_recipe("digits", [f"epochs={2 * EPOCHS}"])
-    splits = dataset.split_dataset(dataset.load_dataset(recipe.data), recipe.data)
+    splits = split_dataset(load_dataset(recipe.data), recipe.data)
     ours = Trainer(build.build_model(recipe.model, splits.train), splits, recipe)
     assert isinstance(recipe.batch_size, int)
     theirs = Bare(build.build_model(recipe.model, splits.train), splits.train, recipe.batch_size, 1e-3)

@@ -33,7 +33,7 @@ class Place:
 
     def __init__(self, store: ObjectStore, url: str, client: Client) -> None:
         self.store, self.url, self.client = store, url, client
-        steps = Registry(store).load_manifest("wine", 1).prepare
+        steps = Registry(store).load_manifest("wine", 1).preprocess
         assert isinstance(steps, TablePreprocessing)
         self.columns = [column.name for column in steps.columns]
 

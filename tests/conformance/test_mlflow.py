@@ -1,7 +1,7 @@
 """MLflow's scoring protocol in the exact requests of its own clients, over HTTP.
 
 mlflow itself is no light test client: mlflow-skinny brings forty packages, and its scoring client pandas and scipy on
-top. What that client and mlflow's docs send is sent here as it is; the client itself passes too (infra/decisions/0015).
+top. What that client and mlflow's docs send is sent here as it is; the client itself passes too (infra/decisions/0056).
 """
 
 import json

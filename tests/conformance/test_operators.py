@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from pilotlight.cli.publish import publish
 from pilotlight.local.gateway import Gateway
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 from tests.conformance.operators import BY_MACHINE, Case, cases, exclusion
 
 ROOT = Path(__file__).parents[2]

@@ -35,7 +35,7 @@ from pilotlight.contracts.processing import (
 from pilotlight.errors import InvalidInputError
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 from pilotlight.storage.object_store import open_store
 from tests import fakes
 
@@ -58,8 +58,8 @@ def photographs(registry: Registry) -> None:
     draft = msgspec.structs.replace(
         fakes.draft("photographs", (pixels,), (scores, msgspec.structs.replace(pixels, name="same"))),
         task="image",
-        prepare=ImagePreprocessing(input="pixels", shortest=256, crop=(224, 224), mean=MEAN, deviation=DEVIATION),
-        finish=ClassificationPostprocessing(output="scores", top=2),
+        preprocess=ImagePreprocessing(input="pixels", shortest=256, crop=(224, 224), mean=MEAN, deviation=DEVIATION),
+        postprocess=ClassificationPostprocessing(output="scores", top=2),
         labels=("red", "green", "blue"),
     )
     publish(registry, draft, model_onnx=fakes.graph("colours"))
@@ -69,8 +69,10 @@ def drawings(registry: Registry) -> None:
     """The digits model behind PNG files."""
     kept = msgspec.json.decode((fakes.MODELS / "digits/draft.json").read_bytes(), type=ManifestDraft)
     steps = ImagePreprocessing(input="image", colour="L", resize=(8, 8), scale=16 / 255)
-    finish = ClassificationPostprocessing(output="logits")
-    draft = msgspec.structs.replace(kept, name="drawings", task="image", prepare=steps, finish=finish, golden=None)
+    postprocess = ClassificationPostprocessing(output="logits")
+    draft = msgspec.structs.replace(
+        kept, name="drawings", task="image", preprocess=steps, postprocess=postprocess, golden=None
+    )
     registry.publish_version(draft, {"model.int8.onnx": fakes.MODELS / "digits/model.int8.onnx"})
 
 
@@ -80,12 +82,12 @@ def sentences(registry: Registry) -> None:
     inputs = tuple(TensorSpec(name, "INT64", ("batch", "tokens")) for name in names)
     state = TensorSpec("last_hidden_state", "FP32", ("batch", "tokens", 2))
     outputs = (state, TensorSpec("mask", "INT64", ("batch", "tokens")))
-    steps, finish = (
+    steps, postprocess = (
         TextPreprocessing(max_length=16),
         EmbeddingPostprocessing(output="last_hidden_state", normalise=False),
     )
     draft = msgspec.structs.replace(
-        fakes.draft("sentences", inputs, outputs), task="text", prepare=steps, finish=finish
+        fakes.draft("sentences", inputs, outputs), task="text", preprocess=steps, postprocess=postprocess
     )
     publish(registry, draft, model_onnx=fakes.graph("tokens"), tokenizer_json=TOKENIZER.read_bytes())
 
@@ -115,8 +117,8 @@ def iris(registry: Registry) -> LogisticRegression:
     draft = msgspec.structs.replace(
         fakes.draft("iris", *signature),
         task="tabular",
-        prepare=table(scaler, IRIS.feature_names),
-        finish=ClassificationPostprocessing(output="y"),
+        preprocess=table(scaler, IRIS.feature_names),
+        postprocess=ClassificationPostprocessing(output="y"),
         labels=tuple(IRIS.target_names.tolist()),
     )
     publish(registry, draft, model_onnx=linear(classes.coef_.T, classes.intercept_))
@@ -131,8 +133,8 @@ def alcohol(registry: Registry) -> Ridge:
     draft = msgspec.structs.replace(
         fakes.draft("alcohol", *signature),
         task="tabular",
-        prepare=table(model[0], WINE.feature_names[1:]),
-        finish=RegressionPostprocessing(output="y", mean=(mean,), deviation=(deviation,)),
+        preprocess=table(model[0], WINE.feature_names[1:]),
+        postprocess=RegressionPostprocessing(output="y", mean=(mean,), deviation=(deviation,)),
     )
     publish(registry, draft, model_onnx=linear(model[1].coef_[:, None], np.atleast_1d(model[1].intercept_)))
     return model

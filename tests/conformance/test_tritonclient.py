@@ -12,7 +12,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 from tests import fakes
 
 Client: TypeAlias = triton.InferenceServerClient

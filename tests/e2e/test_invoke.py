@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow
 from pyarrow import parquet
 
-from pilotlight.capture.record import CaptureRecord
-from pilotlight.capture.record import capture_path as captured
+from pilotlight.capture.record import CaptureRecord, capture_path
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 from tests import fakes
@@ -145,7 +144,7 @@ def test_invoke_judges_the_published_version(environment_file: Path) -> None:
 def test_invoke_looks_for_drift_at_night(environment_file: Path) -> None:
     store, at = open_store("s3://models"), datetime.now(UTC) - timedelta(hours=3)
     line = msgspec.json.encode(CaptureRecord(at=at.isoformat(), features={"image": [1.0]}, answers={}))
-    store.put(captured("digits", 1, at, "one", 1), gzip.compress(line + b"\n"))
+    store.put(capture_path("digits", 1, at, "one", 1), gzip.compress(line + b"\n"))
     answer = invoked("DriftFunction", "tests/events/drift-night.json", environment_file)
     assert len(answer["done"]) == 1
     assert answer["done"][0].startswith("digits:1 has no profile")

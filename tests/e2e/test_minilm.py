@@ -25,7 +25,7 @@ from pilotlight.cli.train import build_job_environment
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 from pilotlight.storage.object_store import open_store
 
 if TYPE_CHECKING:

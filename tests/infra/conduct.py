@@ -389,9 +389,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         answers_go_to_allowed_queues_alone, Dispatcher, "check_reply_queue",
         "queue not in self._allowed", "not queue",
     ),
-    Mutation(names_are_no_paths, manifest, "check_name", "re.fullmatch(NAME_PATTERN, name) is None or ", ""),
+    Mutation(names_are_no_paths, names, "check_name", "re.fullmatch(NAME_PATTERN, name) is None or ", ""),
     Mutation(
-        names_are_no_paths, manifest, "check_name",
+        names_are_no_paths, names, "check_name",
         "re.fullmatch(NAME_PATTERN, name)", 're.match(r"[A-Za-z0-9]", name)',
     ),
     Mutation(files_of_a_version_stay_in_it, manifest, "ManifestFile", "(/[A-Za-z0-9_]", "(/[A-Za-z0-9._]"),

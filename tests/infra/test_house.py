@@ -25,6 +25,9 @@ def tracked(*patterns: str) -> list[Path]:
     return [Path(line) for line in listed if (ROOT / line).exists()]
 
 
+PAGES = tracked("README.md", "infra/docs/*.md", "infra/decisions/*.md")
+
+
 def test_the_top_level_is_what_was_agreed() -> None:
     names = {path.parts[0] for path in tracked()}
     assert {name for name in names if not name.startswith(".")} <= TOP
@@ -57,15 +60,17 @@ def test_every_promised_target_is_there() -> None:
     assert set(PROMISED) <= targets
 
 
-def test_readme_names_only_targets_that_are_there() -> None:
+@pytest.mark.parametrize("path", PAGES, ids=str)
+def test_pages_name_only_targets_that_are_there(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text())) <= targets
+    assert set(re.findall(r"(?:`|\$ |\| )make ([a-z-]+)", (ROOT / path).read_text())) <= targets
 
 
-def test_readme_names_only_paths_that_are_there() -> None:
-    text = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"\b(?:functions|layers|infra|tests)/[\w./-]*[\w/]", text))
-    assert {path for path in named if not (ROOT / path).exists()} == set()
+@pytest.mark.parametrize("path", PAGES, ids=str)
+def test_pages_name_only_paths_that_are_there(path: Path) -> None:
+    text = (ROOT / path).read_text()
+    named = set(re.findall(r"(?<![\w/.])(?:functions|layers|infra|tests)/[\w./-]*[\w/]", text))
+    assert {name for name in named if not (ROOT / name).exists()} == set()
 
 
 def test_every_module_of_the_core_has_its_layer() -> None:

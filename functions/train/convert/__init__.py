@@ -1,1 +1,1 @@
-"""Any model becomes a version: `python -m functions.train.convert` is what `pilotlight publish` starts."""
+"""Convert any model to a version: `pilotlight publish` runs `python -m functions.train.convert`."""

@@ -1,7 +1,7 @@
-"""`python -m functions.train.convert PATH --into FOLDER`: make a version of a model, all but its number.
+"""Make a version of a model, except for its number: `python -m functions.train.convert PATH --into FOLDER`.
 
-FOLDER gets `draft.json` and the files of the version. Exit codes: 0 done, 1 it could not be done, 2 what was asked is
-wrong; the reason stands on standard error in one sentence.
+FOLDER gets `draft.json` and the files of the version. Exit codes: 0 done, 1 it failed, 2 the request is wrong; the
+reason is one sentence on standard error.
 """
 
 import argparse
@@ -24,7 +24,7 @@ GOLDEN_EXAMPLES = 3  # requests of one example each that are recorded from the p
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit code."""
+    """Run the command line and return the exit code."""
     options = build_convert_parser().parse_args(arguments)
     try:
         build_version_files(options)
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_convert_parser() -> argparse.ArgumentParser:
-    """The words of the command line."""
+    """Build the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m functions.train.convert", description="Make a version of a model.")
     parser.add_argument("path", type=Path)
     parser.add_argument("--name", required=True)
@@ -49,7 +49,7 @@ def build_convert_parser() -> argparse.ArgumentParser:
 
 
 def build_version_files(options: argparse.Namespace) -> None:
-    """Convert, quantize, measure, record; write everything."""
+    """Convert, quantize, measure and record the model, and write all files."""
     folder: Path = options.into
     model = source.convert_source(options.path, folder / "model.fp32.onnx", options.task)
     session = open_session(str(model.graph))
@@ -74,7 +74,7 @@ def build_version_files(options: argparse.Namespace) -> None:
 
 
 def read_publisher_labels(file: Path) -> tuple[str, ...]:
-    """The publisher's labels."""
+    """Read the publisher's labels."""
     try:
         return tuple(file.read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as exc:
@@ -84,7 +84,7 @@ def read_publisher_labels(file: Path) -> tuple[str, ...]:
 def load_evaluation_and_calibration(
     options: argparse.Namespace, session: Session
 ) -> tuple[ExampleSet | None, ExampleSet | None]:
-    """The publisher's examples to judge by, and those to calibrate on."""
+    """Load the publisher's examples for the evaluation and for the calibration."""
     evaluation = examples.load_examples(options.evaluation, session, with_targets=True) if options.evaluation else None
     return evaluation, examples.load_examples(
         options.calibration, session, with_targets=False
@@ -94,7 +94,7 @@ def load_evaluation_and_calibration(
 def choose_golden_feeds(
     model: ConvertedModel, session: Session, publisher_examples: ExampleSet | None
 ) -> tuple[Feeds, ...]:
-    """What the graph is asked for the golden requests: the publisher's examples, the origin's, or made up ones."""
+    """Choose the golden requests' inputs: the publisher's examples, the origin's, or generated ones."""
     if publisher_examples is None:
         return model.feeds or golden_recorder.generate_feeds(session)
     alone = [
@@ -108,15 +108,15 @@ def choose_golden_feeds(
 def build_converted_draft(
     name: str, model: ConvertedModel, choice: VariantChoice, session: Session, *, has_golden: bool
 ) -> ManifestDraft:
-    """What the manifest says of the model."""
+    """Build the model's part of the manifest."""
     test_examples = choice.test
     return ManifestDraft(
         name=name,
         task=model.task,
         inputs=session.inputs,
         outputs=session.outputs,
-        prepare=model.preprocess,
-        finish=model.postprocess,
+        preprocess=model.preprocess,
+        postprocess=model.postprocess,
         labels=model.labels,
         variants={key: Variant(path.name, choice.metrics.get(key, {})) for key, path in choice.graphs.items()},
         serve=choice.serve,

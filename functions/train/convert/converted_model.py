@@ -1,4 +1,4 @@
-"""A model on its way in: a graph in fp32, and what its origin says of it."""
+"""A model under conversion: a graph in fp32, and the facts from its origin."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,24 +6,24 @@ from pathlib import Path
 
 import numpy as np
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from functions.train.errors import ParityError
 from pilotlight.contracts.manifest import ExportParity, Task
 from pilotlight.contracts.processing import Postprocessing, Preprocessing
 from pilotlight.runtime.golden_recorder import Feeds
 from pilotlight.runtime.session import Session, open_session
 
-TOLERANCE = 1e-4  # of the largest |value| of an answer, or of 1 where that is less
+TOLERANCE = 1e-4  # of the largest |value| of an answer, or of 1 if that is less
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertedModel:
-    """A graph, and what its origin says of it."""
+    """A graph, and the facts from its origin."""
 
     graph: Path
     description: str  # a noun phrase, for the card
-    feeds: tuple[Feeds, ...] = ()  # requests that it is sure to answer
-    parity: ExportParity | None = None  # to the framework that it comes from
+    feeds: tuple[Feeds, ...] = ()  # requests that the graph can certainly answer
+    parity: ExportParity | None = None  # to the framework of its origin
     task: Task = "tensor"
     preprocess: Preprocessing | None = None
     postprocess: Postprocessing | None = None
@@ -33,7 +33,7 @@ class ConvertedModel:
 def measure_parity(
     graph: Path, reference: Callable[[Feeds], Mapping[str, Array]], feeds: tuple[Feeds, ...]
 ) -> ExportParity:
-    """How far the graph is from its framework over these requests; `ParityError` beyond the tolerance."""
+    """Measure the graph's distance from its framework over these requests; `ParityError` beyond the tolerance."""
     session, worst = open_session(str(graph)), 0.0
     for feed in feeds:
         answers = session.run(feed)
@@ -43,7 +43,7 @@ def measure_parity(
 
 
 def measure_difference(name: str, expected: Array, actual: Array) -> float:
-    """The largest |difference|; `ParityError` beyond the tolerance, for another shape and for NaN."""
+    """Measure the largest |difference|; `ParityError` beyond the tolerance, for another shape and for NaN."""
     if expected.shape != actual.shape:
         raise ParityError(
             f"The graph answers {name!r} in shape {list(actual.shape)}, the model {list(expected.shape)}."
@@ -61,6 +61,6 @@ def measure_difference(name: str, expected: Array, actual: Array) -> float:
 
 
 def get_batch_size(session: Session, feed: Feeds) -> int:
-    """How many examples a request has; 1 where the graph knows no batch."""
+    """Return the number of examples in a request; 1 if the graph has no batch."""
     shape = feed[session.inputs[0].name].shape if session.inputs else ()
     return shape[0] if shape else 1

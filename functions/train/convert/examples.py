@@ -1,6 +1,6 @@
 """Examples of a graph's inputs, from the publisher's npz.
 
-Nothing in an npz is unpickled. It knows arrays and signatures, not what they mean.
+Nothing in an npz is unpickled. The module knows arrays and signatures, not what they mean.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
@@ -20,7 +20,7 @@ from pilotlight.runtime.session import Session
 
 @dataclass(frozen=True, eq=False)
 class ExampleSet:
-    """Inputs by name, example by example along the first dimension, and the right answers if they were brought."""
+    """Inputs by name, with the example as the first dimension, and the targets if there are any."""
 
     inputs: dict[str, Array]
     target_name: str = ""  # of the targets
@@ -30,13 +30,13 @@ class ExampleSet:
         return len(next(iter(self.inputs.values())))
 
     def take(self, which: slice) -> "ExampleSet":
-        """Some of them."""
+        """Take a slice of the examples."""
         inputs = {name: values[which] for name, values in self.inputs.items()}
         return replace(self, inputs=inputs, targets=None if self.targets is None else self.targets[which])
 
     @property
     def npz(self) -> bytes:
-        """As a file, which holds no pickles."""
+        """The examples as an npz file without pickles."""
         target = io.BytesIO()
         truth = {} if self.targets is None else {self.target_name: self.targets}
         np.savez_compressed(target, allow_pickle=False, **self.inputs, **truth)
@@ -44,7 +44,7 @@ class ExampleSet:
 
     @property
     def sha256(self) -> str:
-        """In hex, of the arrays' bytes, inputs in their order and then the targets."""
+        """Hash of the arrays' bytes in hex: inputs in their order, then the targets."""
         digest = hashlib.sha256()
         for values in (*self.inputs.values(), *([] if self.targets is None else [self.targets])):
             digest.update(np.ascontiguousarray(values).tobytes())
@@ -52,7 +52,7 @@ class ExampleSet:
 
 
 def load_examples(file: Path, session: Session, *, with_targets: bool) -> ExampleSet:
-    """The arrays of an npz that the graph takes; `with_targets` if there must be targets, the one array besides."""
+    """Load the arrays of an npz that the graph takes; `with_targets` requires one more array, the targets."""
     arrays = read_npz_arrays(file)
     names = [spec.name for spec in session.inputs]
     if missing := [name for name in names if name not in arrays]:
@@ -69,7 +69,7 @@ def load_examples(file: Path, session: Session, *, with_targets: bool) -> Exampl
 
 
 def read_npz_arrays(file: Path) -> dict[str, Array]:
-    """The arrays of an npz; `InvalidInputError` when it is none, or holds pickles."""
+    """Read the arrays of an npz; `InvalidInputError` if it is not one, or contains pickles."""
     try:
         with np.load(file, allow_pickle=False) as archive:
             return dict(archive)
@@ -80,7 +80,7 @@ def read_npz_arrays(file: Path) -> dict[str, Array]:
 
 
 def convert_to_signature(file: Path, spec: TensorSpec, values: Array) -> Array:
-    """The array in the graph's datatype; refused when its shape is not the signature's."""
+    """Convert the array to the graph's datatype; refuse a shape that does not match the signature."""
     fits = values.ndim == len(spec.shape) and all(
         wanted in (-1, found) or place == 0
         for place, (wanted, found) in enumerate(zip(spec.v2_shape, values.shape, strict=True))
@@ -93,7 +93,7 @@ def convert_to_signature(file: Path, spec: TensorSpec, values: Array) -> Array:
 
 
 def convert_targets(values: Array) -> Array:
-    """Right answers as they are judged: classes as int64 (N, ...), numbers as float32 (N, 1)."""
+    """Convert targets for evaluation: classes to int64 (N, ...), numbers to float32 (N, 1)."""
     if values.dtype.kind in "iub":
         return values.astype(np.int64)
     return values.astype(np.float32).reshape(len(values), -1)

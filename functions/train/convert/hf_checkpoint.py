@@ -1,7 +1,7 @@
-"""A Hugging Face checkpoint folder: config.json and safetensors become our own encoder, and that a graph.
+"""Convert a Hugging Face checkpoint folder, config.json and safetensors, to our own encoder and that to a graph.
 
 No code of the checkpoint is run, and nothing is unpickled: weights are found by their names. Tokenizer, pooling and
-labels stay files, which publishing reads from the folder.
+labels remain files, which publishing reads from the folder.
 """
 
 import re
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from functions.train.convert.converted_model import ConvertedModel, measure_parity
 from functions.train.convert.hf_encoder import ACTIVATIONS, EncoderConfig, TransformerEncoder
 from functions.train.convert.pt2_program import build_feed, write_onnx
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.golden_recorder import Feeds
@@ -34,7 +34,7 @@ ENCODER_KINDS = {
     "mpnet": "mpnet",
 }
 NAME_PREFIX = re.compile(r"^(bert|roberta|distilbert|electra|mpnet|model|0\.auto_model)\.")
-# Our names of a checkpoint's weights: what stands before the last dot, and for layers what follows their number.
+# Our names of a checkpoint's weights: the part before the last dot, and for layers the part after their number.
 LAYER_NAME = re.compile(
     r"^(?:encoder|transformer)\.layer\.(?P<number>\d+)\.(?P<part>.+)\.(?P<kind>weight|bias|gamma|beta)$"
 )
@@ -59,11 +59,11 @@ HEAD_PARTS = {
     "distilbert": {"pre_classifier": "head.dense", "classifier": "head.classifier"},
 }
 UNSUPPORTED_HEADS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction")
-LEGACY_KINDS = {"gamma": "weight", "beta": "bias"}  # of layer normalisation in checkpoints of TensorFlow's times
+LEGACY_KINDS = {"gamma": "weight", "beta": "bias"}  # of layer normalisation in checkpoints from TensorFlow
 
 
 def convert_checkpoint(folder: Path, target: Path, task: str | None) -> ConvertedModel:
-    """The checkpoint as a graph; with a classifier's head if its config names one, else with the tokens' states."""
+    """Convert the checkpoint to a graph: with a classifier's head if its config has one, else with token states."""
     config = read_json_object(folder / "config.json")
     encoder_config = parse_encoder_config(folder, config)
     encoder = load_encoder(folder, encoder_config)
@@ -88,13 +88,13 @@ def convert_checkpoint(folder: Path, target: Path, task: str | None) -> Converte
 
 
 def run_encoder(encoder: nn.Module, output: str, feed_values: Feeds) -> Mapping[str, Array]:
-    """The encoder's own answer to a request."""
+    """Run the encoder on a request."""
     with torch.no_grad():
         return {output: encoder(*map(torch.from_numpy, feed_values.values())).numpy()}
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
-    """A JSON object; `InvalidInputError` when there is none."""
+    """Read a JSON object; `InvalidInputError` if the file has none."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
     except OSError as exc:
@@ -104,7 +104,7 @@ def read_json_object(file: Path) -> dict[str, Any]:
 
 
 def parse_encoder_config(folder: Path, config: Mapping[str, Any]) -> EncoderConfig:
-    """The encoder that config.json describes; `InvalidInputError` for one that is built otherwise."""
+    """Parse config.json; `InvalidInputError` for an encoder that is not supported."""
     kind, file = config.get("model_type"), folder / "config.json"
     if kind not in ENCODER_KINDS:
         raise InvalidInputError(
@@ -135,7 +135,7 @@ def parse_encoder_config(folder: Path, config: Mapping[str, Any]) -> EncoderConf
     if width % heads:
         raise InvalidInputError(f"{file} has {heads} heads, of which {width} is no multiple.")
     return EncoderConfig(
-        kind=ENCODER_KINDS[kind],  # type: ignore[arg-type]  # its values are the words of the literal
+        kind=ENCODER_KINDS[kind],  # type: ignore[arg-type]  # its values are those of the literal
         vocabulary_size=words,
         hidden_size=width,
         num_layers=layers,
@@ -153,7 +153,7 @@ def parse_encoder_config(folder: Path, config: Mapping[str, Any]) -> EncoderConf
 
 
 def count_head_classes(config: Mapping[str, Any]) -> int:
-    """How many classes a classifier's head gives; 0 where the architecture has none."""
+    """Count the classes of a classifier's head; 0 if the architecture has none."""
     architecture = next(iter(config.get("architectures") or []), "")
     if not architecture.endswith("ForSequenceClassification"):
         return 0
@@ -161,7 +161,7 @@ def count_head_classes(config: Mapping[str, Any]) -> int:
 
 
 def load_encoder(folder: Path, encoder_config: EncoderConfig) -> TransformerEncoder:
-    """The encoder with the checkpoint's weights, each by its name; `InvalidInputError` names a wrong one."""
+    """Load the encoder with the checkpoint's weights by name; `InvalidInputError` names a wrong one."""
     with torch.device("meta"):
         encoder = TransformerEncoder(encoder_config)
     expected, checkpoint_weights = dict(encoder.state_dict()), load_weights(folder, encoder_config)
@@ -179,7 +179,7 @@ def load_encoder(folder: Path, encoder_config: EncoderConfig) -> TransformerEnco
 
 
 def load_weights(folder: Path, encoder_config: EncoderConfig) -> dict[str, Tensor]:
-    """All weights that an encoder has a place for, in fp32, by our names."""
+    """Load all weights that the encoder has, in fp32, by our names."""
     tensors = {}
     for file in find_weight_files(folder):
         try:
@@ -194,7 +194,7 @@ def load_weights(folder: Path, encoder_config: EncoderConfig) -> dict[str, Tenso
 
 
 def find_weight_files(folder: Path) -> list[Path]:
-    """The safetensors files, of which an index may tell; pickled weights are refused."""
+    """Find the safetensors files, by the index if there is one; refuse pickled weights."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         weight_map = read_json_object(index).get("weight_map")
@@ -215,7 +215,7 @@ def find_weight_files(folder: Path) -> list[Path]:
 
 
 def map_weight_name(name: str, encoder_config: EncoderConfig) -> str | None:
-    """Our name of a checkpoint's tensor; None for what serving does not need."""
+    """Map a checkpoint's tensor to our name; None for what serving does not need."""
     bare = NAME_PREFIX.sub("", name)
     layer = LAYER_NAME.match(bare)
     if layer is not None:
@@ -233,7 +233,7 @@ def map_weight_name(name: str, encoder_config: EncoderConfig) -> str | None:
 
 
 def build_example_inputs(encoder_config: EncoderConfig, inputs: int) -> tuple[tuple[Tensor, ...], ...]:
-    """Random token ids, (2, 9) and (1, 16) and (3, 5), some of the first padded at the end."""
+    """Build random token ids, (2, 9) and (1, 16) and (3, 5), some of the first padded at the end."""
     random, examples = torch.Generator().manual_seed(0), []
     for batch, tokens in ((2, 9), (1, 16), (3, 5)):
         ids = torch.randint(

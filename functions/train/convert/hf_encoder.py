@@ -1,9 +1,9 @@
-"""A Transformer encoder of BERT's shape in torch, with the names that Hugging Face's checkpoints use.
+"""A Transformer encoder of BERT's architecture in torch, with the names of Hugging Face's checkpoints.
 
-Devlin and others, BERT, 2019: embeddings of words, places and segments, then layers of attention and a feed-forward
-part, each added to its input and normalised after it. RoBERTa counts places from behind the padding; DistilBERT leaves
-segments out; ELECTRA (Clark and others, 2020) widens narrow embeddings; MPNet (Song and others, 2020) adds a number for
-the distance of two tokens to their score. Dropout is not there, since nothing is trained here. It knows tensors, not
+Devlin and others, BERT, 2019: embeddings of words, positions and segments, then layers of attention and a feed-forward
+part, each added to its input and normalised after it. RoBERTa counts positions from the padding's id; DistilBERT has no
+segments; ELECTRA (Clark and others, 2020) widens narrow embeddings; MPNet (Song and others, 2020) adds a bias for the
+distance of two tokens to their score. There is no dropout, since nothing is trained here. The module knows tensors, not
 files or graphs.
 """
 
@@ -25,7 +25,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "relu": functional.relu,
     "silu": functional.silu,
 }
-MASKED_SCORE = torch.finfo(torch.float32).min  # added to the score of a token of padding
+MASKED_SCORE = torch.finfo(torch.float32).min  # added to the score of a padding token
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class EncoderConfig:
     num_heads: int
     feed_forward_size: int  # width between the two products of the feed-forward part
     max_positions: int
-    num_segments: int  # 0 where there are none
+    num_segments: int  # 0 if there are none
     epsilon: float
     activation: str
-    padding_id: int  # id of the padding, from which RoBERTa's places count
-    num_classes: int = 0  # 0: the states of the tokens are the answer
+    padding_id: int  # id of the padding, from which RoBERTa's positions count
+    num_classes: int = 0  # 0: the answer is the states of the tokens
     embedding_size: int = 0  # width of the embeddings; 0: that of the layers
-    num_distance_buckets: int = 0  # how many buckets distances of tokens fall into; 0: distances count for nothing
+    num_distance_buckets: int = 0  # number of buckets for distances of tokens; 0: distances are not used
 
 
 class TransformerEncoder(nn.Module):
-    """Token ids and mask (batch, tokens) to states (batch, tokens, width), or to logits (batch, classes)."""
+    """Maps token ids and mask (batch, tokens) to states (batch, tokens, width), or to logits (batch, classes)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class TransformerEncoder(nn.Module):
         self.head = ClassificationHead(config) if config.num_classes else None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """The states of all tokens, or the logits; the mask is 1 for tokens and 0 for padding."""
+        """Compute the states of all tokens, or the logits; the mask is 1 for tokens and 0 for padding."""
         states = self.embeddings(input_ids, attention_mask, token_type_ids)
         if self.widen is not None:
             states = self.widen(states)
@@ -76,7 +76,7 @@ class TransformerEncoder(nn.Module):
 
 
 class EncoderEmbeddings(nn.Module):
-    """Words, places and segments, added and normalised."""
+    """Embeddings of words, positions and segments, added and normalised."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class EncoderEmbeddings(nn.Module):
         self.counts_from_padding, self.padding_id = config.kind in {"roberta", "mpnet"}, config.padding_id
 
     def forward(self, ids: Tensor, mask: Tensor, types: Tensor | None) -> Tensor:
-        """(batch, tokens) to (batch, tokens, width)."""
+        """Embed (batch, tokens) to (batch, tokens, width)."""
         embedded = self.word_embeddings(ids) + self.position_embeddings(self.compute_position_ids(ids))
         if self.token_type_embeddings is not None:
             embedded = embedded + self.token_type_embeddings(torch.zeros_like(ids) if types is None else types)
@@ -96,7 +96,7 @@ class EncoderEmbeddings(nn.Module):
         return normed
 
     def compute_position_ids(self, ids: Tensor) -> Tensor:
-        """Each token's place: its index; for RoBERTa and MPNet the number of tokens up to it, plus the padding's id."""
+        """Compute positions: the index; for RoBERTa and MPNet the count of tokens so far plus the padding's id."""
         if not self.counts_from_padding:
             return torch.arange(ids.shape[1], device=ids.device)[None]
         tokens = (ids != self.padding_id).to(torch.int64)
@@ -104,11 +104,11 @@ class EncoderEmbeddings(nn.Module):
 
 
 class RelativePositionBias(nn.Module):
-    """A number for each head and each distance of two tokens, by buckets that grow with the distance.
+    """A bias for each head and each distance of two tokens, in buckets that widen with the distance.
 
-    Raffel and others, T5, 2020, section 2.1: one side of the buckets is for tokens before, the other for tokens behind.
-    The near half of a side has a bucket for each distance; those of the far half widen by a constant factor, up to
-    `MAX_DISTANCE`, and the last one holds all that lies beyond.
+    Raffel and others, T5, 2020, section 2.1: one half of the buckets is for tokens before, the other for tokens after.
+    The near part of a half has a bucket for each distance; those of the far part widen by a constant factor, up to
+    `MAX_DISTANCE`, and the last one contains everything beyond.
     """
 
     MAX_DISTANCE = 128  # tokens
@@ -119,13 +119,13 @@ class RelativePositionBias(nn.Module):
         self.buckets_per_side = config.num_distance_buckets // 2
 
     def forward(self, tokens: int) -> Tensor:
-        """(1, heads, tokens, tokens), to add to the scores."""
+        """Compute the biases to add to the scores, (1, heads, tokens, tokens)."""
         index = torch.arange(tokens, device=self.bias.weight.device)
         biases: Tensor = self.bias(self.assign_buckets(index[None, :] - index[:, None]))
         return biases.permute(2, 0, 1)[None]
 
     def assign_buckets(self, offset: Tensor) -> Tensor:
-        """The bucket of each offset, where the other token stands minus where this one does."""
+        """Assign a bucket to each offset, the other token's position minus this one's."""
         exact = self.buckets_per_side // 2
         far = offset.abs().clamp(min=1)
         grown = torch.log(far.float() / exact) / math.log(self.MAX_DISTANCE / exact) * (self.buckets_per_side - exact)
@@ -152,13 +152,13 @@ class EncoderLayer(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, states: Tensor, bias: Tensor) -> Tensor:
-        """(batch, tokens, width), and what to add to the scores, (batch, 1 or heads, 1 or tokens, tokens)."""
+        """Apply the layer to (batch, tokens, width); the bias is (batch, 1 or heads, 1 or tokens, tokens)."""
         states = self.attention_norm(states + self.compute_attention(states, bias))
         outputs: Tensor = self.norm(states + self.narrow(self.activation(self.wide(states))))
         return outputs
 
     def compute_attention(self, states: Tensor, bias: Tensor) -> Tensor:
-        """softmax(q k / sqrt(d) + bias) v of each head, side by side, and through the last product."""
+        """Compute softmax(q k / sqrt(d) + bias) v of each head, concatenate, and apply the last product."""
         batch, tokens, width = states.shape
         queries, keys, values = (
             part(states).view(batch, tokens, self.num_heads, width // self.num_heads).transpose(1, 2)
@@ -171,7 +171,7 @@ class EncoderLayer(nn.Module):
 
 
 class ClassificationHead(nn.Module):
-    """The first token's state to logits: a product, tanh (ReLU in DistilBERT, GELU in ELECTRA), a product."""
+    """Maps the first token's state to logits: a product, tanh (ReLU in DistilBERT, GELU in ELECTRA), a product."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -183,6 +183,6 @@ class ClassificationHead(nn.Module):
         self.activation = special.get(config.kind, torch.tanh)
 
     def forward(self, first: Tensor) -> Tensor:
-        """(batch, width) to (batch, classes)."""
+        """Map (batch, width) to (batch, classes)."""
         logits: Tensor = self.classifier(self.activation(self.dense(first)))
         return logits

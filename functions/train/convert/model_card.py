@@ -1,4 +1,4 @@
-"""The model card of a version that was brought in, `model-card.md`: what it is, how it is called, what was measured."""
+"""The model card of a converted version, `model-card.md`: its origin, its signature, and its measurements."""
 
 from functions.train.convert.converted_model import ConvertedModel
 from functions.train.convert.variants import VariantChoice
@@ -28,7 +28,7 @@ TEMPLATE = """\
 
 
 def format_converted_card(name: str, model: ConvertedModel, choice: VariantChoice, session: Session) -> str:
-    """The card as Markdown."""
+    """Format the card as Markdown."""
     tensors = [("in", one) for one in session.inputs] + [("out", one) for one in session.outputs]
     signature = [(way, f"`{one.name}`", one.datatype, f"`[{', '.join(map(str, one.shape))}]`") for way, one in tensors]
     return TEMPLATE.format(
@@ -44,7 +44,7 @@ def format_converted_card(name: str, model: ConvertedModel, choice: VariantChoic
 
 
 def format_variant_table(choice: VariantChoice) -> str:
-    """Every variant with its size, and its metrics where there are some."""
+    """Format a table of every variant with its size, and its metrics if there are any."""
     names = sorted({name for metrics in choice.metrics.values() for name in metrics})
     rows = [
         (
@@ -58,7 +58,7 @@ def format_variant_table(choice: VariantChoice) -> str:
 
 
 def describe_limitations(choice: VariantChoice) -> str:
-    """What is not known."""
+    """Describe what is not known of the model."""
     if choice.test is None:
         return "- Nothing is known here of how good its answers are: no evaluation data was given."
     return (

@@ -1,4 +1,4 @@
-"""An ONNX file: checked, and written again with its weights inside."""
+"""Check an ONNX file, and write it again with its weights inside."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime import onnx_header
 from pilotlight.runtime.session import open_session
 
-MAX_BYTES = 2_000_000_000  # bytes of a protobuf message, nearly
+MAX_BYTES = 2_000_000_000  # nearly the maximum of a protobuf message
 
 
 def convert_onnx_file(path: Path, target: Path) -> ConvertedModel:
-    """The file as a graph in fp32, whole."""
+    """Convert the file to a single fp32 graph."""
     header = onnx_header.check_onnx_file(path)
     size = sum(file.stat().st_size for file in (path, *(path.parent / place for place in header.external_files)))
     if size > MAX_BYTES:

@@ -1,4 +1,4 @@
-"""A torch module with example inputs, or torch.export's .pt2 file, as a graph that gives the same answers."""
+"""Convert a torch module with example inputs, or torch.export's .pt2 file, to a graph that gives the same answers."""
 
 import contextlib
 import inspect
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from functions.train.convert.converted_model import ConvertedModel, measure_parity
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from functions.train.errors import ExportError
 from functions.train.export.onnx_export import format_root_cause, silence_exporter, strip_metadata
 from pilotlight.errors import InvalidInputError
@@ -25,11 +25,11 @@ from pilotlight.runtime.session import open_session
 
 OPSET = 20
 BATCH_DIMENSION = "batch"
-DynamicShapes = tuple[dict[int, str] | tuple[dict[int, str], ...], ...]  # by input; those behind a star are one
+DynamicShapes = tuple[dict[int, str] | tuple[dict[int, str], ...], ...]  # by input; a starred parameter is one
 
 
 def convert_module(module: nn.Module, inputs: Sequence[Tensor], source_name: str, target: Path) -> ConvertedModel:
-    """The module over these inputs, their first dimension free where the module lets it be."""
+    """Convert the module, traced with these inputs; their first dimension becomes free if the module allows it."""
     frozen = prepare_module(module, inputs, source_name)
     names = get_input_names(frozen, len(inputs))
     example = tuple(repeat_single_example(one) for one in inputs)
@@ -54,8 +54,8 @@ def convert_module(module: nn.Module, inputs: Sequence[Tensor], source_name: str
 
 
 def prepare_module(module: nn.Module, inputs: Sequence[Tensor], source_name: str) -> nn.Module:
-    """A copy of the module to be exported; `InvalidInputError` for what the exporter or onnxruntime cannot take."""
-    original = getattr(module, "_orig_mod", module)  # what torch.compile was given
+    """Copy the module for export; `InvalidInputError` for what the exporter or onnxruntime does not support."""
+    original = getattr(module, "_orig_mod", module)  # the argument of torch.compile
     if isinstance(original, torch.jit.ScriptModule):
         raise InvalidInputError(
             f"{source_name} gives TorchScript, which is not exported; give the module that it is of."
@@ -70,7 +70,7 @@ def prepare_module(module: nn.Module, inputs: Sequence[Tensor], source_name: str
 
 
 def build_dynamic_shapes(module: nn.Module, count: int) -> DynamicShapes:
-    """The first dimension of each input free; torch counts those behind a star, `forward(self, *inputs)`, as one."""
+    """Make each input's first dimension free; for torch, the inputs of a starred parameter, `*inputs`, are one."""
     each: list[dict[int, str]] = [{0: BATCH_DIMENSION}] * count
     named = len(get_positional_names(module))
     starred = any(one.kind is one.VAR_POSITIONAL for one in inspect.signature(module.forward).parameters.values())
@@ -78,7 +78,7 @@ def build_dynamic_shapes(module: nn.Module, count: int) -> DynamicShapes:
 
 
 def convert_pt2_file(path: Path, target: Path) -> ConvertedModel:
-    """A .pt2 file, its free dimensions as they were exported; its example inputs are the first request."""
+    """Convert a .pt2 file with the free dimensions of its export; its example inputs are the first request."""
     refuse_pickles(path)
     try:
         program = torch.export.load(path)
@@ -99,7 +99,7 @@ def convert_pt2_file(path: Path, target: Path) -> ConvertedModel:
 
 
 def refuse_pickles(path: Path) -> None:
-    """Refuse what `torch.save` wrote, whatever it is called; programs hold weights and inputs as plain data."""
+    """Refuse a file of `torch.save`, whatever its suffix; programs contain weights and inputs as plain data."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -119,11 +119,11 @@ def write_onnx(
     shapes: DynamicShapes | None,
     target: Path,
 ) -> None:
-    """Write what torch's exporter makes of it; `ExportError` with the exporter's first line."""
+    """Write the graph of torch's exporter; `ExportError` with the exporter's first line."""
     exporter_output = io.StringIO()
     try:
         with silence_exporter(exporter_output), contextlib.redirect_stderr(exporter_output), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*axis name", UserWarning)  # free dimensions of several inputs are one
+            warnings.filterwarnings("ignore", ".*axis name", UserWarning)  # the same free dimension in several inputs
             program = torch.onnx.export(
                 module,
                 inputs or (),
@@ -142,7 +142,7 @@ def write_onnx(
 
 
 def check_graph_inputs(target: Path, names: Sequence[str]) -> None:
-    """Refuse a graph that does not take the inputs that the module takes: the exporter drops those it does not use."""
+    """Refuse a graph whose inputs differ from the module's: the exporter drops inputs that are not used."""
     graph_names = [spec.name for spec in open_session(str(target)).inputs]
     if graph_names != list(names):
         raise ExportError(
@@ -151,29 +151,29 @@ def check_graph_inputs(target: Path, names: Sequence[str]) -> None:
 
 
 def get_input_names(module: nn.Module, count: int) -> list[str]:
-    """What the module calls its first inputs."""
+    """Return the module's names of its first inputs."""
     named = get_positional_names(module)
     return named[:count] if len(named) >= count else [f"input_{place}" for place in range(count)]
 
 
 def get_positional_names(module: nn.Module) -> list[str]:
-    """The names of all inputs that have one."""
+    """Return the names of all inputs that have one."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [one.name for one in inspect.signature(module.forward).parameters.values() if one.kind in kinds]
 
 
 def repeat_single_example(tensor: Tensor) -> Tensor:
-    """An example of two: the exporter takes a dimension of 1 for a constant."""
+    """Repeat a single example: the exporter takes a dimension of 1 for a constant."""
     return torch.cat([tensor, tensor]) if tensor.ndim and len(tensor) == 1 else tensor
 
 
 def build_feed(names: Sequence[str], inputs: Sequence[Tensor]) -> Feeds:
-    """Inputs by name."""
+    """Build a feed: inputs by name."""
     return {name: np.ascontiguousarray(one.detach().numpy()) for name, one in zip(names, inputs, strict=True)}
 
 
 def run_module(module: Any, inputs: Sequence[Tensor]) -> Mapping[str, Array]:  # noqa: ANN401 - what torch calls a module
-    """What the module answers, by name: its keys where it gives a mapping, else output, or output_0, output_1 ..."""
+    """Run the module and return its answer by name: a mapping's keys, else output, or output_0, output_1 ..."""
     with torch.no_grad():
         answer = module(*inputs)
     if isinstance(answer, Tensor):
@@ -191,5 +191,5 @@ def run_module(module: Any, inputs: Sequence[Tensor]) -> Mapping[str, Array]:  #
 
 
 def flatten_answer(answer: Any) -> list[Any]:  # noqa: ANN401 - whatever the module gave
-    """The parts of an answer, those inside tuples and lists too: an LSTM gives (states, (hidden, cell))."""
+    """Flatten an answer's tuples and lists, also nested ones: an LSTM returns (states, (hidden, cell))."""
     return [one for part in answer for one in flatten_answer(part)] if isinstance(answer, tuple | list) else [answer]

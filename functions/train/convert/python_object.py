@@ -1,7 +1,7 @@
-"""What a function of the publisher's gives: a torch module with example inputs, or a fitted scikit-learn estimator.
+"""Convert the result of a publisher's function: a torch module with example inputs, or a scikit-learn estimator.
 
-This runs the publisher's code, by design and with his rights: whoever may publish from this machine may run code on it.
-Nothing of it is kept in the version.
+This runs the publisher's code, by design and with the publisher's rights: a user who may publish from this machine may
+run code on it. Nothing of the code is kept in the version.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from pilotlight.errors import InvalidInputError
 
 
 def convert_python_object(location: str, name: str, target: Path) -> ConvertedModel:
-    """Import `location`, a file or a module, and take what `name` is or gives."""
+    """Import `location`, a file or a module, and convert the object `name` or what it returns."""
     source_name = f"{location}:{name}"
     try:
         module = import_source_module(location)
@@ -38,7 +38,7 @@ def convert_python_object(location: str, name: str, target: Path) -> ConvertedMo
 
 
 def parse_module_and_inputs(result: Any, source_name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:  # noqa: ANN401 - whatever came back
-    """The module and its example inputs; a single tensor counts as one input."""
+    """Return the module and its example inputs; a single tensor counts as one input."""
     if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], nn.Module):
         inputs = (result[1],) if isinstance(result[1], Tensor) else result[1]
         if isinstance(inputs, Sequence) and inputs and all(isinstance(one, Tensor) for one in inputs):
@@ -51,7 +51,7 @@ def parse_module_and_inputs(result: Any, source_name: str) -> tuple[nn.Module, t
 
 
 def import_source_module(location: str) -> Any:  # noqa: ANN401 - a module
-    """The module of a file, beside which others are found; or an installed one."""
+    """Import the module of a file, whose folder is importable too; or an installed one."""
     if not location.endswith(".py"):
         sys.path.insert(0, str(Path.cwd()))
         try:

@@ -1,4 +1,4 @@
-"""A graph in 8 or 4 bits without an example to learn from: weights alone, and tables of embeddings row by row."""
+"""Quantize a graph to 8 or 4 bits without examples: the weights alone, and embedding tables by row."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from functions.train.export.onnx_export import strip_metadata
 from functions.train.export.quantize import INT8_MAX, QuantizationPlan, quantize_weights_int4, silence_quantizer
 from pilotlight.contracts.manifest import Precision
 
-QUANTIZED_PRODUCTS = ("MatMul", "Gemm", "LSTM")  # whose weights are quantized where they are constants
-MIN_TABLE_VALUES = 4096  # values of a table: below, the scales weigh more than they save
+QUANTIZED_PRODUCTS = ("MatMul", "Gemm", "LSTM")  # whose weights are quantized if they are constants
+MIN_TABLE_VALUES = 4096  # values of a table: below this, the scales take more bytes than they save
 NO_INPUTS = np.empty(0)  # nothing is calibrated
 
 
 def quantize_without_data(graph: Path, precision: Precision, path: Path) -> None:
     """Write the graph in fewer bits.
 
-    8 bits: products by column in 7 of 8 bits (decision 0007), activations in 8 over the range that a request brings.
-    4 bits: products in blocks of a column, activations in fp32. Tables take 8 bits in both.
+    8 bits: products by column in 7 of 8 bits (decision 0007), activations in 8 bits over the range within a request. 4
+    bits: products in blocks of a column, activations in fp32. Tables take 8 bits in both.
     """
     with silence_quantizer():
         if precision == "int4":
@@ -39,7 +39,7 @@ def quantize_without_data(graph: Path, precision: Precision, path: Path) -> None
 
 
 def quantize_embedding_tables(graph: onnx.GraphProto) -> None:
-    """Keep each large table, float (rows, width), that a Gather reads, as integers with a scale for each row.
+    """Store each large table, float (rows, width), that a Gather reads, as integers with a scale for each row.
 
     Only the rows that are read are scaled back: a table is neither copied nor unpacked when the graph opens.
     """
@@ -51,7 +51,7 @@ def quantize_embedding_tables(graph: onnx.GraphProto) -> None:
 
 
 def is_large_table_lookup(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
-    """Whether a Gather picks rows from a large constant table of numbers in fp32."""
+    """Return whether a Gather picks rows from a large constant fp32 table."""
     table = constants.get(node.input[0])
     axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
     if table is None or table.data_type != onnx.TensorProto.FLOAT or len(table.dims) != 2:
@@ -60,7 +60,7 @@ def is_large_table_lookup(node: onnx.NodeProto, constants: dict[str, onnx.Tensor
 
 
 def quantize_table(graph: onnx.GraphProto, node: onnx.NodeProto, table: onnx.TensorProto) -> None:
-    """Put integers in place of a table, and Gather, Gather, Cast, Mul in place of the Gather that reads it."""
+    """Replace a table by integers, and the Gather that reads it by Gather, Gather, Cast, Mul."""
     values, name, (_, indices), answer = onnx.numpy_helper.to_array(table), table.name, node.input, node.output[0]
     scale = np.maximum(np.abs(values).max(axis=1, keepdims=True) / INT8_MAX, np.finfo(np.float32).tiny).astype(
         np.float32

@@ -1,6 +1,6 @@
-"""Which columns a fitted scikit-learn estimator takes, and which of them hold texts: it does not say so itself.
+"""Detect the columns of a fitted scikit-learn estimator, and which of them contain text: it has no attribute for that.
 
-A column holds texts where an encoder behind it has learnt texts as its categories. It knows estimators, not graphs.
+A column contains text if an encoder of it has learnt texts as its categories. The module knows estimators, not graphs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,31 +13,31 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from pilotlight.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
 class EstimatorColumns:
-    """The columns in their order, and the values that an encoder knows of some of them."""
+    """The columns in their order, and for some of them the values that an encoder has learnt."""
 
     names: tuple[str, ...]
     categories: Mapping[str, Array]
     fitted_on_frame: bool  # fitted on a table with named columns
-    selects_by_name: bool  # and asks for them by name
+    selects_by_name: bool  # and selects them by name
 
     @property
     def text_columns(self) -> list[str]:
-        """Those that hold texts."""
+        """The columns that contain text."""
         return [name for name, values in self.categories.items() if values.dtype.kind in "OSU"]
 
     @property
     def has_separate_inputs(self) -> bool:
-        """Whether each column must be an input of its own: texts and numbers do not share a tensor."""
+        """Whether each column must be its own input: text and numbers do not share a tensor."""
         return self.selects_by_name or bool(self.text_columns)
 
     def draw_random_values(self, rows: int) -> dict[str, Array]:
-        """Random values that the estimator takes, [rows, 1] by column: known ones, else normal numbers in float32."""
+        """Draw random values for the estimator, [rows, 1] by column: known ones, else normal numbers in float32."""
         random = np.random.default_rng(0)
         normal = random.standard_normal((rows, len(self.names))).astype(np.float32)
         samples = {name: normal[:, place : place + 1] for place, name in enumerate(self.names)}
@@ -51,7 +51,7 @@ class EstimatorColumns:
 
 
 def detect_columns(estimator: Any, source_name: str) -> EstimatorColumns:  # noqa: ANN401 - scikit-learn ships no types
-    """What the estimator takes; `InvalidInputError` when it is not fitted, or does not tell its number of columns."""
+    """Detect the estimator's columns; `InvalidInputError` if it is not fitted, or does not know their number."""
     try:
         check_is_fitted(estimator)
     except NotFittedError as exc:
@@ -81,9 +81,9 @@ def detect_columns(estimator: Any, source_name: str) -> EstimatorColumns:  # noq
 
 
 def find_text_vectorizer(estimator: Any) -> str:  # noqa: ANN401
-    """What the first part is called that takes texts apart into words; empty where none does.
+    """Find the name of the first part that splits text into words; empty if there is none.
 
-    Its graph would ask onnxruntime for small letters, for which that needs a locale that Lambda does not have.
+    Its graph would need onnxruntime to lower-case text, which takes a locale that Lambda does not have.
     """
     if hasattr(estimator, "build_analyzer"):
         return type(estimator).__name__
@@ -91,15 +91,15 @@ def find_text_vectorizer(estimator: Any) -> str:  # noqa: ANN401
 
 
 def get_sub_estimators(estimator: Any) -> list[Any]:  # noqa: ANN401
-    """The estimators that one is put together of."""
+    """Return the estimators that a composite estimator consists of."""
     if isinstance(estimator, Pipeline):
         return [step for _, step in estimator.steps]
     return [part for _, part, _ in estimator.transformers_] if isinstance(estimator, ColumnTransformer) else []
 
 
 def collect_categories(estimator: Any, names: Sequence[str]) -> dict[str, Array]:  # noqa: ANN401
-    """The categories that encoders have learnt, by the column that they encode."""
-    if isinstance(estimator, Pipeline):  # what stands before an encoder, an imputer say, keeps the columns
+    """Collect the categories that encoders have learnt, by column."""
+    if isinstance(estimator, Pipeline):  # a step before an encoder, such as an imputer, keeps the columns
         found = (collect_categories(step, names) for _, step in estimator.steps)
         return next((categories for categories in found if categories), {})
     if isinstance(estimator, ColumnTransformer):
@@ -110,14 +110,14 @@ def collect_categories(estimator: Any, names: Sequence[str]) -> dict[str, Array]
 
 
 def has_column_transformer(estimator: Any) -> bool:  # noqa: ANN401
-    """Whether it treats its columns differently."""
+    """Return whether the estimator treats its columns differently."""
     if isinstance(estimator, Pipeline):
         return any(has_column_transformer(step) for _, step in estimator.steps)
     return isinstance(estimator, ColumnTransformer)
 
 
 def resolve_columns(selection: Any, names: Sequence[str]) -> list[str]:  # noqa: ANN401 - whatever ColumnTransformer takes
-    """The columns that a ColumnTransformer's choice means: names, places, a slice of places or a mask."""
+    """Resolve the columns of a ColumnTransformer's selection: names, indices, a slice of indices or a mask."""
     if isinstance(selection, slice) and isinstance(selection.start or selection.stop, str):
         raise InvalidInputError(f"skl2onnx reads no slice of names; give the ColumnTransformer a list for {selection}.")
     if isinstance(selection, str):

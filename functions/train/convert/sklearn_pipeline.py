@@ -1,4 +1,4 @@
-"""A fitted scikit-learn estimator or pipeline, over a table of numbers and texts, as a graph by skl2onnx."""
+"""Convert a fitted scikit-learn estimator or pipeline over a table of numbers and text, using skl2onnx."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
 from functions.train.convert.converted_model import ConvertedModel, measure_parity
 from functions.train.convert.sklearn_columns import EstimatorColumns, detect_columns
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from functions.train.errors import ParityError
 from functions.train.export.onnx_export import strip_metadata
 from pilotlight.contracts.processing import (
@@ -29,14 +29,14 @@ from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.golden_recorder import Feeds
 from pilotlight.runtime.session import open_session
 
-PARITY_ROWS = 64  # random ones, on which graph and estimator must agree
-MAX_MESSAGE_LENGTH = 400  # letters of what skl2onnx says, which may print every number of a forest
+PARITY_ROWS = 64  # random rows, on which graph and estimator must agree
+MAX_MESSAGE_LENGTH = 400  # characters of skl2onnx's message, which may contain every number of a forest
 OPSET = {"": 20, "ai.onnx.ml": 3}
 INPUT_NAME, SCORES_NAME, NUMBERS_NAME = "features", "probabilities_of_classes", "numbers"
 
 
 def convert_estimator(estimator: Any, source_name: str, target: Path) -> ConvertedModel:  # noqa: ANN401 - scikit-learn ships no types
-    """The estimator as a graph: a classifier gives the probabilities of its classes, anything else its numbers."""
+    """Convert the estimator: a classifier's graph outputs the probabilities of its classes, any other its numbers."""
     input_columns = detect_columns(estimator, source_name)
     is_classifier = sklearn.base.is_classifier(estimator)
     if is_classifier and not hasattr(estimator, "predict_proba"):
@@ -60,7 +60,7 @@ def convert_estimator(estimator: Any, source_name: str, target: Path) -> Convert
     except ModelRefusedError as exc:
         raise InvalidInputError(f"{source_name} becomes a graph that cannot be served: {exc}") from exc
     output = open_session(str(target)).outputs[0].name
-    finish: Postprocessing = (
+    postprocess: Postprocessing = (
         ClassificationPostprocessing(output=output, activation="none")
         if is_classifier
         else RegressionPostprocessing(output=output)
@@ -76,13 +76,13 @@ def convert_estimator(estimator: Any, source_name: str, target: Path) -> Convert
         else TablePreprocessing(
             input=INPUT_NAME, columns=tuple(TableColumn(name=name) for name in input_columns.names)
         ),
-        postprocess=finish,
+        postprocess=postprocess,
         labels=tuple(map(str, estimator.classes_)) if is_classifier else (),
     )
 
 
 def build_random_feed(input_columns: EstimatorColumns, rows: int) -> Feeds:
-    """Random rows as the graph takes them: a tensor of each column, or one of all."""
+    """Build random rows as the graph takes them: a tensor for each column, or one for all."""
     samples = input_columns.draw_random_values(rows)
     return (
         samples
@@ -98,7 +98,7 @@ def convert_to_onnx(
     *,
     is_classifier: bool,
 ) -> onnx.ModelProto:
-    """skl2onnx's graph with one output: without the labels, which the manifest has."""
+    """Convert with skl2onnx and keep one output: without the labels, which are in the manifest."""
     options = {id(estimator): {"zipmap": False}} if is_classifier else None
     try:
         with patch_tree_converter():
@@ -113,7 +113,7 @@ def convert_to_onnx(
         onnx_graph.output.remove(output)
     input_names = (
         name for name, _ in get_input_types(input_columns)
-    )  # which skl2onnx calls otherwise where they are no words of python
+    )  # skl2onnx renames those that are not identifiers in python
     inputs = zip((one.name for one in onnx_graph.input), input_names, strict=True)
     rename_tensors(
         onnx_graph, {output_name: choose_output_name(input_columns, is_classifier=is_classifier), **dict(inputs)}
@@ -123,7 +123,7 @@ def convert_to_onnx(
 
 
 def choose_output_name(input_columns: EstimatorColumns, *, is_classifier: bool) -> str:
-    """What the graph's output is called: as no column is."""
+    """Choose a name for the graph's output that no column has."""
     name = SCORES_NAME if is_classifier else NUMBERS_NAME
     while name in input_columns.names:
         name += "_"
@@ -132,7 +132,7 @@ def choose_output_name(input_columns: EstimatorColumns, *, is_classifier: bool) 
 
 @contextmanager
 def patch_tree_converter() -> Iterator[None]:
-    """Within, trees of histogram gradient boosting convert: skl2onnx 1.20.0 gives onnx a bool, and it takes numbers."""
+    """Patch skl2onnx 1.20.0 to convert histogram gradient boosting: it passes a bool where onnx needs a number."""
     original = tree_ensemble.add_node
 
     def add_node(*words: Any, nodes_missing_value_tracks_true: object = 0, **more: Any) -> None:  # noqa: ANN401
@@ -146,7 +146,7 @@ def patch_tree_converter() -> Iterator[None]:
 
 
 def get_input_types(input_columns: EstimatorColumns) -> list[tuple[str, Any]]:
-    """The graph's inputs as skl2onnx is told of them, [None, 1] by column or [None, width]."""
+    """Return the graph's input types for skl2onnx, [None, 1] by column or [None, width]."""
     if not input_columns.has_separate_inputs:
         return [(INPUT_NAME, FloatTensorType([None, len(input_columns.names)]))]
     texts = set(input_columns.text_columns)
@@ -154,7 +154,7 @@ def get_input_types(input_columns: EstimatorColumns) -> list[tuple[str, Any]]:
 
 
 def shorten_message(error: Exception) -> str:
-    """What a library says, without the tables that it prints: the first words and the last."""
+    """Shorten a library's message to its beginning and end, without the tables in it."""
     message = " ".join(str(error).split()).rstrip(".")
     return (
         message
@@ -164,7 +164,7 @@ def shorten_message(error: Exception) -> str:
 
 
 def rename_tensors(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    """Other names for tensors, wherever they are used."""
+    """Rename tensors wherever they are used."""
     for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
@@ -173,7 +173,7 @@ def rename_tensors(graph: onnx.GraphProto, names: dict[str, str]) -> None:
 
 
 def check_single_target(estimator: Any, input_columns: EstimatorColumns, feed: Feeds, source_name: str) -> None:  # noqa: ANN401
-    """Refuse a classifier of several targets, whose answers have several shapes, none of them scores of classes."""
+    """Refuse a classifier with several targets, whose answers have several shapes and are not scores of classes."""
     answers = call_estimator(estimator.predict, input_columns, feed)
     if answers.ndim > 1:
         raise InvalidInputError(
@@ -189,7 +189,7 @@ def compute_expected_answers(
     *,
     is_classifier: bool,
 ) -> dict[str, Array]:
-    """scikit-learn's own answer, in the shape of the graph's."""
+    """Compute scikit-learn's own answer, in the shape of the graph's."""
     name = choose_output_name(input_columns, is_classifier=is_classifier)
     if is_classifier:
         return {name: call_estimator(estimator.predict_proba, input_columns, feed).astype(np.float32)}
@@ -201,7 +201,7 @@ def compute_expected_answers(
 
 
 def call_estimator(method: Callable[[Any], Any], input_columns: EstimatorColumns, feed: Feeds) -> Array:
-    """What a method of the estimator answers to rows."""
+    """Call a method of the estimator on rows."""
     try:
         return np.asarray(method(build_rows(input_columns, feed)))
     except (ValueError, TypeError) as exc:
@@ -213,7 +213,7 @@ def call_estimator(method: Callable[[Any], Any], input_columns: EstimatorColumns
 
 
 def build_rows(input_columns: EstimatorColumns, feed: Feeds) -> Any:  # noqa: ANN401 - a DataFrame where columns have names
-    """The rows as the estimator was fitted on them: numbers in float64, as most are."""
+    """Build the rows as the estimator was fitted on them: numbers in float64, as most are."""
     columns = (
         [feed[name].ravel() for name in input_columns.names]
         if input_columns.has_separate_inputs
@@ -223,6 +223,6 @@ def build_rows(input_columns: EstimatorColumns, feed: Feeds) -> Any:  # noqa: AN
         return np.stack(
             [column.astype(object) for column in columns] if input_columns.has_separate_inputs else columns, axis=1
         )
-    import pandas  # only what was fitted on a DataFrame needs it, and then it is there
+    import pandas  # only needed if fitted on a DataFrame, and then it is installed
 
     return pandas.DataFrame(dict(zip(input_columns.names, columns, strict=True)))

@@ -1,4 +1,4 @@
-"""Which kind of thing PATH is, and who reads it. What it takes to read one is imported only then."""
+"""Choose the converter for PATH. Each converter's dependencies are imported only when it is used."""
 
 import re
 from pathlib import Path
@@ -14,19 +14,19 @@ PYTHON_OBJECT = re.compile(r"(?P<where>.+\.py|[\w.]+):(?P<name>\w+)")  # file.py
 
 
 def convert_source(path: Path, target: Path, task: str | None) -> ConvertedModel:
-    """The model at PATH, its graph written to `target`; `InvalidInputError` for what cannot be taken in."""
+    """Convert the model at PATH and write its graph to `target`; `InvalidInputError` if that is not supported."""
     match = PYTHON_OBJECT.fullmatch(str(path))
     if match is not None and not path.exists():
-        from functions.train.convert import python_object as made
+        from functions.train.convert import python_object
 
-        return made.convert_python_object(match["where"], match["name"], target)
+        return python_object.convert_python_object(match["where"], match["name"], target)
     if not path.exists():
         raise InvalidInputError(f"Cannot read {path}: there is no such file or folder.")
     return convert_folder(path, target, task) if path.is_dir() else convert_file(path, target)
 
 
 def convert_file(path: Path, target: Path) -> ConvertedModel:
-    """A file by its suffix."""
+    """Convert a file by its suffix."""
     if path.suffix == ".pt2":
         from functions.train.convert import pt2_program
 
@@ -44,7 +44,7 @@ def convert_file(path: Path, target: Path) -> ConvertedModel:
 
 
 def convert_folder(path: Path, target: Path, task: str | None) -> ConvertedModel:
-    """A folder, which must be a checkpoint: those with a graph are told apart before."""
+    """Convert a folder, which must be a checkpoint: folders with a graph are handled earlier."""
     if not (path / "config.json").is_file():
         raise InvalidInputError(f"{path} holds neither an ONNX graph nor a config.json; bring {SUPPORTED_SOURCES}.")
     from functions.train.convert import hf_checkpoint

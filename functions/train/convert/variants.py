@@ -1,7 +1,7 @@
-"""The graph in fewer bits, which variant is served, and the report: all use of the ladder is here.
+"""Make the quantized variants, choose the served one, and write the report: the only module here to use the ladder.
 
-With right answers the ladder climbs on one half of them and the report is measured on the other (decision 0013);
-without, only the distance between the answers of both variants can be told.
+With targets the ladder uses one half of the examples and the report the other (decision 0007); without targets, only
+the distance between the answers of both variants is known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from functions.train.convert import quantize_data
 from functions.train.convert.examples import ExampleSet
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 from functions.train.evaluation.metrics import Score, score_outputs
 from functions.train.evaluation.quantization_report import compare_variants
 from functions.train.export.quantization_search import QuantizationSearch
@@ -24,11 +25,11 @@ from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import EvaluationSet, Precision
 from pilotlight.contracts.metric import METRICS
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.graph import QuantizationOptions
+from pilotlight.recipes.schema import QuantizationOptions
 from pilotlight.runtime.golden_recorder import Feeds
 from pilotlight.runtime.session import Session, open_session
 
-BATCH_SIZE = 64  # examples asked at once
+BATCH_SIZE = 64  # examples that are run at once
 
 
 class VariantAgreement(Struct, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class VariantAgreement(Struct, frozen=True, kw_only=True):
     bytes: dict[Precision, int]
     size_ratio: float = 1.0  # of the smaller variant to fp32
     max_abs: float = 0.0  # the largest |difference| of an output
-    cosine: float = 1.0  # mean over the requests, of their answers laid flat
+    cosine: float = 1.0  # mean over the requests, of their flattened answers
     requests: int = 0  # that were compared
     metric: str | None = None
     metrics: dict[Precision, dict[str, float]] = {}
@@ -49,7 +50,7 @@ class VariantAgreement(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class VariantChoice:
-    """The variants that a version gets, the one that is served, and why."""
+    """The variants of a version, the one that is served, and why."""
 
     graphs: dict[Precision, Path]
     serve: Precision
@@ -57,13 +58,13 @@ class VariantChoice:
     report: bytes
     metrics: dict[Precision, dict[str, float]]
     metric: str | None = None
-    budget: float | None = None  # that the smaller variant may lose of the metric, in its unit
+    budget: float | None = None  # for what the smaller variant may lose of the metric, in its unit
     test: ExampleSet | None = None  # what the metrics were measured on
 
 
 @dataclass(frozen=True)
 class QuantizationSource:
-    """A graph in fp32, and what its smaller variants are made and judged with."""
+    """A graph in fp32, and the data to make and evaluate its smaller variants."""
 
     graph: Path
     feeds: tuple[Feeds, ...]
@@ -73,7 +74,7 @@ class QuantizationSource:
 
     @property
     def can_search(self) -> bool:
-        """Whether the ladder can climb: one input of numbers, one output, right answers."""
+        """Whether the ladder can be used: one numeric input, one output, and targets."""
         if self.evaluation is None or len(self.evaluation) < 2:
             return False
         session = open_session(str(self.graph))
@@ -86,7 +87,7 @@ class QuantizationSource:
 
 
 def choose_variants(source: QuantizationSource, requested_precision: str) -> VariantChoice:
-    """Make what was asked for: auto, int8, int4 or none; `InvalidInputError` when it would buy nothing."""
+    """Make the requested variant: auto, int8, int4 or none; `InvalidInputError` if it would save nothing."""
     if requested_precision == "none":
         return build_choice({"fp32": source.graph}, source, "fp32 is served, as it was given.")
     if requested_precision != "int4" and source.can_search:
@@ -104,7 +105,7 @@ def choose_variants(source: QuantizationSource, requested_precision: str) -> Var
 
 
 def write_smaller_variant(source: QuantizationSource, precision: Precision, path: Path) -> None:
-    """Write the smaller variant: calibrated, where there is one input to calibrate and 8 bits are asked for."""
+    """Write the smaller variant: calibrated if it is int8, there are examples, and the graph has one input."""
     session = open_session(str(source.graph))
     if precision == "int8" and source.calibration is not None and len(session.inputs) == 1:
         inputs = next(iter(source.calibration.inputs.values()))
@@ -116,7 +117,7 @@ def write_smaller_variant(source: QuantizationSource, precision: Precision, path
 def build_choice(
     graphs: dict[Precision, Path], source: QuantizationSource, verdict: str, requested_precision: str = "none"
 ) -> VariantChoice:
-    """What can be said of the variants, and which is served."""
+    """Measure the variants, and choose the served one."""
     scores = {name: score_variant(path, source) for name, path in graphs.items()} if source.evaluation else {}
     metrics = {name: {**found.metrics, "loss": found.loss} for name, found in scores.items()}
     metric = next(iter(scores["fp32"].metrics)) if scores else None
@@ -154,7 +155,7 @@ def build_choice(
 def choose_served_precision(
     small: Precision, requested_precision: str, metric: str | None, metrics: Mapping[Precision, Mapping[str, float]]
 ) -> tuple[Precision, str]:
-    """What was asked for by name is served; what was not must have shown that it is good enough."""
+    """Choose the served variant: one requested by name, else the smaller one only if it is within its budget."""
     if metric is None:
         if requested_precision == "auto":
             return "fp32", f"fp32 is served: nothing tells what {small} loses; give --evaluation, or ask for {small}."
@@ -172,7 +173,7 @@ def choose_served_precision(
 
 
 def search_variants(source: QuantizationSource, requested_precision: str) -> VariantChoice:
-    """The ladder over one half of the right answers, the report over the other."""
+    """Run the ladder on one half of the examples, and report on the other."""
     examples = source.evaluation
     if examples is None:
         raise InvalidInputError("The ladder needs --evaluation FILE.")
@@ -211,7 +212,7 @@ def search_variants(source: QuantizationSource, requested_precision: str) -> Var
 
 
 def to_dataset(examples: ExampleSet, source: QuantizationSource) -> Dataset:
-    """Examples as the ladder takes them."""
+    """Convert examples to the ladder's data set."""
     (inputs,), targets = examples.inputs.values(), examples.targets
     if targets is None:
         raise InvalidInputError("--evaluation FILE needs the right answers.")
@@ -220,7 +221,7 @@ def to_dataset(examples: ExampleSet, source: QuantizationSource) -> Dataset:
 
 
 def get_class_names(session: Session, targets: Array, labels: Sequence[str]) -> tuple[str, ...]:
-    """The classes' names; none where the answer is a number. `InvalidInputError` when targets and answers differ."""
+    """Return the classes' names, none if the answer is a number; `InvalidInputError` if targets do not match."""
     width = session.outputs[0].v2_shape[-1:]
     if targets.dtype.kind == "f":
         if targets.shape[1:] != (1,) or width != [1]:
@@ -235,7 +236,7 @@ def get_class_names(session: Session, targets: Array, labels: Sequence[str]) -> 
 
 
 def score_variant(graph: Path, source: QuantizationSource) -> Score:
-    """The score of a variant's first output on the examples."""
+    """Score a variant's first output on the examples."""
     examples, session = source.evaluation, open_session(str(graph))
     if examples is None or examples.targets is None:
         raise InvalidInputError("--evaluation FILE needs the right answers.")
@@ -248,7 +249,7 @@ def score_variant(graph: Path, source: QuantizationSource) -> Score:
 
 
 def measure_distance(graphs: Mapping[Precision, Path], feeds: Sequence[Feeds]) -> tuple[float, float]:
-    """The largest |difference| and the mean cosine of both variants' answers to the requests."""
+    """Measure the largest |difference| and the mean cosine of both variants' answers to the requests."""
     sessions = [open_session(str(path)) for path in graphs.values()]
     answers = [[session.run(feed) for feed in feeds] for session in sessions]
     distance, cosines = 0.0, []
@@ -263,6 +264,6 @@ def measure_distance(graphs: Mapping[Precision, Path], feeds: Sequence[Feeds]) -
 
 
 def choose_scheme(graph: Path) -> Literal["static", "dynamic"]:
-    """Static for convolutions, dynamic for all else (decision 0013)."""
+    """Choose static for convolutions, dynamic for all else (decision 0007)."""
     model = onnx.load(graph, load_external_data=False)
     return "static" if any(node.op_type == "Conv" for node in model.graph.node) else "dynamic"

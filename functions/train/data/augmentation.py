@@ -1,7 +1,7 @@
-"""Augmentation: the training set's images, a little different each time that they are seen.
+"""Augmentation: random changes to the training set's images, drawn anew in each pass.
 
-A whole batch at once, on its own device, drawn from torch's random numbers there, which checkpoints keep. The loop
-gives it training batches alone; nothing that is evaluated, calibrated or recorded comes by here.
+A whole batch is changed at once, on its own device and by torch's random numbers there, whose state checkpoints
+include. Only training batches are augmented, nothing that is evaluated, calibrated or recorded.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from functions.train.models.shape import describe_shape
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.augmentation import AugmentationOptions
+from pilotlight.recipes.data_schema import AugmentationOptions
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Augmentation:
     options: AugmentationOptions
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """The images of a batch, each changed by itself."""
+        """Change each image of a batch independently."""
         options, count, device = self.options, len(images), images.device
         if options.shift or options.rotate or options.flip:
             turns = (2 * torch.rand(count, device=device) - 1) * math.radians(options.rotate)
@@ -33,7 +33,7 @@ class Augmentation:
 
 
 def build_augmentation(options: AugmentationOptions | None, shape: tuple[int, ...]) -> Augmentation | None:
-    """The augmentation of a recipe for examples of this shape; `InvalidInputError` when these are no images."""
+    """Build a recipe's augmentation for examples of this shape; `InvalidInputError` when they are not images."""
     if options is None:
         return None
     if len(shape) != 3:
@@ -44,10 +44,10 @@ def build_augmentation(options: AugmentationOptions | None, shape: tuple[int, ..
 def transform_images(
     images: torch.Tensor, turns: torch.Tensor, shifts: torch.Tensor, mirrored: torch.Tensor
 ) -> torch.Tensor:
-    """The images mirrored, turned to the left by an angle in radians, then shifted down and right by pixels (N, 2).
+    """Mirror the images, rotate them to the left by angles in radians, then shift them down and right by pixels (N, 2).
 
-    Zeros come in from outside; between pixels it is interpolated linearly. affine_grid asks where each new pixel comes
-    from, in units of half the image's sides, so the inverse of the motion stands here: unshift, unturn, mirror.
+    Zeros enter from outside; values between pixels are interpolated linearly. affine_grid takes the origin of each new
+    pixel, in units of half the image's sides, so this computes the inverse: unshift, unturn, mirror.
     """
     height, width = images.shape[2:]
     cosine, sine = torch.cos(turns), torch.sin(turns)

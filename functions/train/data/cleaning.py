@@ -1,19 +1,18 @@
-"""Cleaning of a table: what cannot be learned from is left out, and counted, never silently.
+"""Cleaning of a table: what cannot be learned from is left out, and counted in a report.
 
-It knows rows, columns and answers, not what they mean. Whether a value is plausible is for whoever knows the data.
+Whether a value is plausible is not checked here: that takes knowledge of the data.
 """
 
 from math import prod
-from typing import Any
 
 import numpy as np
 from msgspec import Struct
 
-Array = np.ndarray[Any, Any]
+from functions.train.data import Array
 
 
 class CleaningReport(Struct, frozen=True):
-    """What was left out of a table, in the order in which it was, and what was made of what is not a number."""
+    """What was left out of a table, in the order in which it was, and what was done with missing values and text."""
 
     rows: int  # as they came
     missing: int  # rows with a value or answer that is not a finite number
@@ -34,7 +33,7 @@ class CleaningReport(Struct, frozen=True):
 def clean_table(
     rows: Array, targets: Array, column_names: tuple[str, ...], *, keep_missing: bool = False
 ) -> tuple[Array, Array, tuple[str, ...], CleaningReport]:
-    """The rows (N, columns), answers (N,) and column names that are kept, in their order, and what was left out.
+    """Return the rows (N, columns), targets (N,) and column names that are kept, in order, and a report of the rest.
 
     Where missing values are to be filled they stay, as NaN; a row is then only missing when its answer is.
     """
@@ -55,7 +54,7 @@ def clean_table(
 
 
 def find_unique_rows(rows: Array) -> Array:
-    """The indices, ascending, of the rows (N, ...) that repeat none before them; NaN is like NaN."""
+    """Find the indices, ascending, of the rows (N, ...) that repeat no earlier one; NaN equals NaN."""
     flat = np.ascontiguousarray(rows.reshape(len(rows), prod(rows.shape[1:])) + 0.0)  # -0 + 0 is 0
     if not flat.size:
         return np.arange(len(flat))
@@ -64,6 +63,6 @@ def find_unique_rows(rows: Array) -> Array:
 
 
 def has_distinct_values(column: Array) -> bool:
-    """Whether there are two different values among those that are there."""
+    """Return whether two different values are present."""
     present = column[~np.isnan(column)]
     return bool(len(present) and np.ptp(present) > 0)

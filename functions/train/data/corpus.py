@@ -1,7 +1,4 @@
-"""Texts to learn a language from, and how they are shared out: whole documents, none of which repeats another.
-
-It knows characters, not tokens.
-"""
+"""Built-in texts for language models, and their split into whole documents, none of which repeats another."""
 
 import hashlib
 import re
@@ -12,7 +9,7 @@ import numpy as np
 
 from functions.train.data.cleaning import CleaningReport
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import SplitFractions
+from pilotlight.recipes.data_schema import SplitFractions
 
 Documents = Mapping[str, str]  # by name
 PARAGRAPH_BREAK = re.compile(r"\n[ \t]*\n")  # between two paragraphs
@@ -32,15 +29,15 @@ BUILTIN_TEXTS: Mapping[str, Callable[[], Documents]] = {"topics": lambda: topics
 
 
 def load_documents(name: str) -> tuple[Documents, CleaningReport]:
-    """The documents of a text, without what they repeat."""
+    """Load the documents of a text, without repeated paragraphs."""
     return remove_repeated_paragraphs(BUILTIN_TEXTS[name]())
 
 
 def remove_repeated_paragraphs(documents: Documents) -> tuple[Documents, CleaningReport]:
-    """The documents in the order of their names, each paragraph only where it stands first, and how many there were.
+    """Keep each paragraph only where it first occurs, in the order of the documents' names, and count the others.
 
-    A fifth of Python's help is said twice: `compound` has all of `try`. Shared out as they come, validation and test
-    would ask for paragraphs that were learned by heart. Two are the same when they differ in white space alone.
+    A fifth of Python's help occurs twice: `compound` has all of `try`. Without this, validation and test would contain
+    paragraphs of the training set. Two are the same when they differ in white space alone.
     """
     seen, kept, rows, repeats = set[str](), dict[str, str](), 0, 0
     for name in sorted(documents):
@@ -58,9 +55,9 @@ def remove_repeated_paragraphs(documents: Documents) -> tuple[Documents, Cleanin
 
 
 def split_documents(documents: Documents, fractions: SplitFractions, seed: int) -> dict[str, Documents]:
-    """Whole documents for training, validation and test, by the seed; the fractions are of the bytes.
+    """Split whole documents into training, validation and test by the seed; the fractions are of the bytes.
 
-    Dealt out in a drawn order, each to the set in whose share of the whole its middle falls.
+    In a random order, each document goes to the set whose share of the whole contains its middle.
     """
     names = sorted(documents)
     order = np.random.default_rng(seed).permutation(len(names))
@@ -75,6 +72,6 @@ def split_documents(documents: Documents, fractions: SplitFractions, seed: int) 
 
 
 def hash_documents(documents: Documents) -> str:
-    """In hex, of each document's name and text, each ended by a zero byte, in the order of the names."""
+    """Hash each document's name and text, each followed by a zero byte, in the order of the names; in hex."""
     words = (word for name in sorted(documents) for word in (name, documents[name]))
     return hashlib.sha256(b"".join(word.encode() + b"\0" for word in words)).hexdigest()

@@ -1,16 +1,18 @@
-"""What happens to a raw table before it is scaled: gaps are filled, categories are spread over columns of their own.
+"""What happens to a raw table before it is scaled: gaps are filled, and categories are one-hot encoded.
 
-Inside the graph, so that serving does it too. The same in numpy, for what has to be known of the training set first.
+As layers of the graph, so that serving does it too, and the same in numpy, to compute the statistics of the training
+set.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-Array = np.ndarray[Any, Any]
+from functions.train.data import Array
+
 Categories = Sequence[Sequence[str]]  # of each column; a column of numbers has none
 
 
@@ -24,19 +26,19 @@ class FillMissing(nn.Module):
         self.register_buffer("values", torch.from_numpy(np.asarray(values, np.float32)))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Of the same shape, without NaN."""
+        """Fill the gaps; the shape stays."""
         return torch.where(torch.isnan(inputs), self.values, inputs)
 
 
 class OneHotEncode(nn.Module):
     """(N, F) to (N, W): a column of K categories becomes K columns, 1 where the index is theirs and 0 elsewhere.
 
-    An index that is no category's gives zeros alone.
+    An index that no category has gives only zeros.
     """
 
     source: torch.Tensor  # int64 (W,), the column that each is made of
-    code: torch.Tensor  # (W,), the index that it stands for
-    spread: torch.Tensor  # bool (W,), whether it stands for one
+    code: torch.Tensor  # (W,), the category's index
+    spread: torch.Tensor  # bool (W,), whether the column is a category's
 
     def __init__(self, categories: Categories) -> None:
         super().__init__()
@@ -46,13 +48,13 @@ class OneHotEncode(nn.Module):
         self.register_buffer("spread", torch.from_numpy(spread))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The wider table."""
+        """Encode the categories into the wider table."""
         wide = inputs[:, self.source]
         return torch.where(self.spread, (wide == self.code).to(wide.dtype), wide)
 
 
 def build_one_hot_layout(categories: Categories) -> tuple[Array, Array, Array]:
-    """For each column of the wider table: of which column it is made, for which index, and whether it has one."""
+    """Build for each column of the wider table: its source column, its category's index, and whether it has one."""
     parts = [
         (column, index, bool(known)) for column, known in enumerate(categories) for index in range(len(known) or 1)
     ]
@@ -61,13 +63,13 @@ def build_one_hot_layout(categories: Categories) -> tuple[Array, Array, Array]:
 
 
 def name_encoded_columns(features: Sequence[str], categories: Categories) -> tuple[str, ...]:
-    """What the columns of the wider table are called: `colour=red` for a category."""
+    """Name the columns of the wider table: `colour=red` for a category."""
     pairs = zip(features, categories or [()] * len(features), strict=True)
     return tuple(name for feature, words in pairs for name in ([f"{feature}={word}" for word in words] or [feature]))
 
 
 def compute_fill_values(inputs: Array, categories: Categories, strategy: Literal["mean", "median"]) -> Array:
-    """What stands for a missing value in each column of a table (N, F), learned from it; a category by frequency."""
+    """Compute what replaces a missing value in each column of a table (N, F); of a category, the most frequent one."""
     average = np.nanmean if strategy == "mean" else np.nanmedian
     present = [column[np.isfinite(column)] for column in inputs.T]
     values = [
@@ -78,7 +80,7 @@ def compute_fill_values(inputs: Array, categories: Categories, strategy: Literal
 
 
 def encode_table(inputs: Array, categories: Categories, fill_values: Array | None) -> Array:
-    """What `FillMissing` and `OneHotEncode` make of a table."""
+    """Apply `FillMissing` and `OneHotEncode` to a table."""
     if fill_values is not None:
         inputs = np.where(np.isnan(inputs), fill_values, inputs)
     if not any(categories):

@@ -1,6 +1,6 @@
 """The files of a data set: on disk beside the recipe or elsewhere, in the run's own store, or in another one.
 
-It finds files and brings them to the disk, one at a time; it knows no format.
+Files of any format are found here, and downloaded one at a time.
 """
 
 import re
@@ -31,13 +31,13 @@ class DataRoot:
 class DataFile:
     """A file on disk or in a store."""
 
-    name: str  # as people know it, from where the data set begins
+    name: str  # relative to the data set's folder, for messages
     location: Path | str
     store: ObjectStore | None = None
 
     @contextmanager
     def local_path(self) -> Iterator[Path]:
-        """The file on disk, while it is needed; `StoreError` when the store does not give it in three attempts."""
+        """Provide the file on disk while it is needed; `StoreError` when three attempts to read it fail."""
         if self.store is None:
             yield Path(self.location)
             return
@@ -48,7 +48,7 @@ class DataFile:
 
 
 def fetch_object(store: ObjectStore, key: str, path: Path) -> None:
-    """Bring an object to the disk, from its start again when the store breaks off."""
+    """Download an object to a file, from the start again when the store breaks off."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             copy_object(store, key, path)
@@ -63,7 +63,7 @@ def fetch_object(store: ObjectStore, key: str, path: Path) -> None:
 
 
 def copy_object(store: ObjectStore, key: str, path: Path) -> None:
-    """Write an object to the disk, once; `StoreError` when it does not come whole."""
+    """Download an object to a file, once; `StoreError` when it is incomplete."""
     expected = store.get_size(key)
     with path.open("wb") as target:
         size, _ = download_object(store, key, target, expected)
@@ -72,9 +72,10 @@ def copy_object(store: ObjectStore, key: str, path: Path) -> None:
 
 
 def find_files(paths: Sequence[str], data_root: DataRoot, extensions: Sequence[str]) -> list[DataFile]:
-    """The files that are meant by the paths of a recipe, sorted by name for each; one at least.
+    """Find the files that the paths of a recipe name, sorted by name for each path; at least one.
 
-    In a folder these are the files with one of the endings, at any depth; names that begin with a dot are passed over.
+    In a folder these are the files with one of the extensions, at any depth, without those whose names begin with a
+    dot.
     """
     files = [
         file
@@ -87,7 +88,7 @@ def find_files(paths: Sequence[str], data_root: DataRoot, extensions: Sequence[s
 
 
 def list_path_files(path: str, data_root: DataRoot, extensions: Sequence[str]) -> Iterator[DataFile]:
-    """The files that one path means, in any order."""
+    """List the files that one path names, in any order."""
     if path.startswith("store:"):
         if data_root.store is None:
             raise InvalidInputError(f"data.path is {path}, and there is no store to take it from.")
@@ -105,7 +106,7 @@ def list_path_files(path: str, data_root: DataRoot, extensions: Sequence[str]) -
 
 
 def list_local_files(path: Path, extensions: Sequence[str]) -> Iterator[DataFile]:
-    """The file, the files of the folder, or the files that a pattern fits."""
+    """List the file, the files of the folder, or the files that match a pattern."""
     if path.is_file():
         yield DataFile(path.name, path)
         return
@@ -119,7 +120,7 @@ def list_local_files(path: Path, extensions: Sequence[str]) -> Iterator[DataFile
 
 
 def list_store_files(key: str, store: ObjectStore, extensions: Sequence[str]) -> Iterator[DataFile]:
-    """The same in a store, where a key with one of the endings is a file's."""
+    """List the matching files of a store, where a key with one of the extensions is a file."""
     if "*" not in key and key.lower().endswith(tuple(extensions)):
         yield DataFile(PurePosixPath(key).name, key, store)
         return
@@ -131,7 +132,7 @@ def list_store_files(key: str, store: ObjectStore, extensions: Sequence[str]) ->
 
 
 def split_pattern(path: str) -> tuple[str, str | None]:
-    """The folder that a path begins with, and the pattern below it; None where it has none."""
+    """Split a path into its folder and the pattern below it, which is None where there is none."""
     fixed, star, _ = path.partition("*")
     if not star:
         return path, None
@@ -140,7 +141,7 @@ def split_pattern(path: str) -> tuple[str, str | None]:
 
 
 def is_selected_file(name: str, pattern: str | None, extensions: Sequence[str]) -> bool:
-    """Whether a file is meant: by its pattern, in which ** passes slashes and * does not, or else by its ending."""
+    """Return whether a file matches: its pattern, in which only ** passes slashes, or without one its extension."""
     if any(part.startswith(".") for part in PurePosixPath(name).parts):
         return False
     if pattern is None:

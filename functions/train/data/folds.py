@@ -1,6 +1,6 @@
 """Cross-validation: how good a recipe is on the whole data set, and how much that depends on the split.
 
-It knows examples and their shares, no model. The published model is trained on the recipe's own split.
+The published model is trained on the recipe's own split.
 """
 
 from dataclasses import dataclass
@@ -8,15 +8,17 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from functions.train.data.dataset import Array, Dataset, Splits, assign_strata
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
+from functions.train.data.split import Splits, assign_strata
 from functions.train.evaluation.metrics import format_metric
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import SplitFractions
+from pilotlight.recipes.data_schema import SplitFractions
 
 
 @dataclass(frozen=True)
 class FoldScores:
-    """What a model that never saw the fold scored on it, for each fold."""
+    """The score on each fold of a model that was not trained on it."""
 
     metric: str
     values: tuple[float, ...]
@@ -37,7 +39,7 @@ class FoldScores:
 
 
 def split_into_folds(dataset: Dataset, k: int, seed: int) -> list[Array]:
-    """The indices of k folds, ascending, that hold every example once; every class (or range) is dealt out evenly."""
+    """Split the indices into k folds, ascending, that hold every example once; each class or range is spread evenly."""
     random, labels = np.random.default_rng(seed), assign_strata(dataset)
     dealt = np.concatenate([random.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)])
     if dataset.classes and np.bincount(dataset.targets).min() < k:
@@ -46,14 +48,14 @@ def split_into_folds(dataset: Dataset, k: int, seed: int) -> list[Array]:
 
 
 def build_fold_splits(dataset: Dataset, k: int, seed: int, fractions: SplitFractions) -> list[Splits]:
-    """For each fold, the data set with that fold as the test set; the rest keeps its proportion of validation."""
+    """Build the splits in which each fold is the test set; the rest keeps its proportion of validation examples."""
     parts = round((fractions.train + fractions.validation) / fractions.validation)
     whole, hidden = np.arange(len(dataset)), split_into_folds(dataset, k, seed)
     return [split_around_fold(dataset, np.setdiff1d(whole, test), test, max(2, parts), seed) for test in hidden]
 
 
 def split_around_fold(dataset: Dataset, rest: Array, test: Array, parts: int, seed: int) -> Splits:
-    """One fold's sets: validation is one of `parts` of the rest."""
+    """Build the sets of one fold: validation is one of `parts` parts of the rest."""
     validation = split_into_folds(dataset.select(rest), parts, seed)[0]
     train = dataset.select(np.delete(rest, validation))
     return Splits(train, dataset.select(rest[validation]), dataset.select(test), train, dataset.sha256)

@@ -1,21 +1,20 @@
-"""Folders of images: PNG or JPEG files, each in the sub-folder that is called like its class. Pillow reads them.
+"""Folders of images: PNG or JPEG files, each in the sub-folder that has its class's name. Pillow reads them.
 
-It knows pixels, not what is learned from them. An alpha channel is dropped, and a palette turned into its colours.
+An alpha channel is dropped, and a palette converted to its colours.
 """
 
 import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from functions.train.data import Array
 from functions.train.data.files import DataFile
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import ImageOptions
+from pilotlight.recipes.data_schema import ImageOptions
 
-Array = np.ndarray[Any, Any]
 EXTENSIONS = (".png", ".jpg", ".jpeg")
 GREY_MODES = ("1", "L", "LA")  # Pillow's modes without colour, of 8 bits
 CHANNEL_NAMES = {"grey": ("grey",), "rgb": ("red", "green", "blue")}
@@ -23,7 +22,7 @@ PILLOW_MODES = {"grey": "L", "rgb": "RGB"}
 
 
 def read_images(files: Sequence[DataFile], options: ImageOptions) -> tuple[Array, Array, tuple[str, ...]]:
-    """The images float32 (N, channels, height, width), 0 to 255, their classes (N,), and the channels' names."""
+    """Read images float32 (N, channels, height, width), 0 to 255, with their classes (N,) and the channels' names."""
     pictures = [load_image_file(file) for file in files]
     mode = options.mode or ("grey" if all(picture.mode in GREY_MODES for picture in pictures) else "rgb")
     sized = [resize_to_recipe(picture.convert(PILLOW_MODES[mode]), options) for picture in pictures]
@@ -37,7 +36,7 @@ def read_images(files: Sequence[DataFile], options: ImageOptions) -> tuple[Array
 
 
 def parse_class_label(file: DataFile) -> str:
-    """The class of an image: the folder that it lies in."""
+    """Return the class of an image: the name of its folder."""
     parts = PurePosixPath(file.name).parts
     if len(parts) < 2:
         raise InvalidInputError(f"The image {file.name} lies in no sub-folder, which would be called like its class.")
@@ -45,7 +44,7 @@ def parse_class_label(file: DataFile) -> str:
 
 
 def load_image_file(file: DataFile) -> Image.Image:
-    """The picture, decoded."""
+    """Load and decode an image."""
     with file.local_path() as path:
         try:
             picture = decode_upright(path)
@@ -59,7 +58,7 @@ def load_image_file(file: DataFile) -> Image.Image:
 
 
 def decode_upright(path: Path) -> Image.Image:
-    """The picture, upright."""
+    """Decode an image and rotate it upright."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
@@ -68,7 +67,7 @@ def decode_upright(path: Path) -> Image.Image:
 
 
 def resize_to_recipe(picture: Image.Image, options: ImageOptions) -> Image.Image:
-    """The picture in the size that the recipe asks for."""
+    """Resize an image to the size in the recipe."""
     if options.size is None:
         return picture
     height, width = options.size if isinstance(options.size, tuple) else (options.size, options.size)
@@ -76,7 +75,7 @@ def resize_to_recipe(picture: Image.Image, options: ImageOptions) -> Image.Image
 
 
 def check_image_sizes(files: Sequence[DataFile], pictures: Sequence[Image.Image]) -> None:
-    """Refuse images of different sizes, where the recipe does not say which they are to get."""
+    """Refuse images of different sizes where the recipe names no size."""
     for file, picture in zip(files, pictures, strict=True):
         if picture.size != pictures[0].size:
             sizes = "{} x {} and {} x {}".format(*pictures[0].size, *picture.size)

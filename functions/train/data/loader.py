@@ -1,59 +1,31 @@
-"""The batches of a pass: which examples, in which order, on the device that trains.
+"""The batches of a pass: which examples, in which order, on the training device.
 
-On a GPU, the next batch is copied there while the current one is being worked on. It knows no model. Whether examples
-lie in memory or are read anew in each pass is the same to who asks: an order that is drawn, then batches from any
-number on.
+On a GPU, the next batch is copied while the current one is used. Examples in memory and examples that are read anew in
+each pass have the same interface: an order that is drawn, then batches from any number on.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 import torch
 
+from functions.train.data.dataset import Dataset
+from functions.train.data.passes import MiniBatch
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-
-if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from functions.train.data.dataset import Dataset
-    from functions.train.data.statistics import DatasetStatistics, Moments
-
-MiniBatch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets
-
-
-class Passes(Protocol):
-    """A training set that does not fit in memory: each pass reads it anew. See `stream`."""
-
-    @property
-    def statistics(self) -> DatasetStatistics:
-        """What a model is told of the set."""
-
-    def __len__(self) -> int:
-        """How many examples a pass gives."""
-
-    def scale_targets(self, target_moments: Moments) -> Passes:
-        """The same with answers, which are numbers, of mean 0 and variance 1."""
-
-    def draw_order(self) -> torch.Tensor:
-        """What decides the order of a pass, drawn from torch's random numbers."""
-
-    def iterate_batches(self, order: torch.Tensor, sizes: Sequence[int], start: int) -> Iterator[MiniBatch]:
-        """Batches of these sizes from example number `start` on: the same ones for the same order, whenever asked."""
 
 
 def resolve_batch_size(requested: int | Literal["full"], examples: int) -> int:
-    """The examples in a batch, the last one of a pass aside."""
+    """Resolve the number of examples in a batch; the last one of a pass may differ."""
     return examples if requested == "full" else requested
 
 
 def draw_permutation(examples: int, batch_size: int) -> torch.Tensor:
-    """The order of a pass, drawn from torch's random numbers; as it is when one batch holds all."""
+    """Draw the order of a pass from torch's random numbers; one batch of all examples keeps their order."""
     return torch.randperm(examples) if batch_size < examples else torch.arange(examples)
 
 
 def draw_order(data: Dataset, batch_size: int) -> torch.Tensor:
-    """What decides the order of a pass, drawn from torch's random numbers."""
+    """Draw what determines the order of a pass from torch's random numbers."""
     return draw_permutation(len(data), batch_size) if data.passes is None else data.passes.draw_order()
 
 
@@ -65,7 +37,7 @@ def load_batches(
     start: int = 0,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[MiniBatch]:
-    """The batches from number `start` on, of each the share of this process."""
+    """Load the batches from number `start` on, of each the share of this process."""
     batch_sizes = compute_batch_sizes(len(data), batch_size)
     if data.passes is None:
         selected = iterate_in_memory(data, torch.split(order, list(batch_sizes))[start:], process_group)
@@ -77,7 +49,7 @@ def load_batches(
 
 
 def compute_batch_sizes(examples: int, batch_size: int) -> Sequence[int]:
-    """How many examples each batch of a pass has. One that is left over joins the last: alone it has no variance."""
+    """Compute how many examples each batch of a pass has; a single one left over joins the last: it has no variance."""
     whole, rest = divmod(examples, batch_size)
     if rest == 1 and whole:
         return [*[batch_size] * (whole - 1), batch_size + 1]
@@ -85,21 +57,21 @@ def compute_batch_sizes(examples: int, batch_size: int) -> Sequence[int]:
 
 
 def iterate_in_memory(data: Dataset, parts: Iterable[torch.Tensor], process_group: ProcessGroup) -> Iterator[MiniBatch]:
-    """The batches of these examples in memory, of each the share of this process."""
+    """Iterate over the batches of examples in memory, of each the share of this process."""
     inputs, targets = torch.from_numpy(data.inputs), torch.from_numpy(data.targets)
     return ((inputs[some], targets[some]) for some in map(process_group.shard_batch, parts))
 
 
 def share_batches(batches: Iterable[MiniBatch], process_group: ProcessGroup) -> Iterator[MiniBatch]:
-    """Of each batch the share of this process."""
+    """Take the share of this process of each batch."""
     return ((process_group.shard_batch(inputs), process_group.shard_batch(targets)) for inputs, targets in batches)
 
 
 def prefetch_to_device(batches: Iterable[MiniBatch], device: torch.device) -> Iterator[MiniBatch]:
-    """Copy each batch to the GPU before the one before it is given out.
+    """Copy each batch to the GPU before the previous one is yielded.
 
-    From pinned memory the copy runs beside the kernels that are queued, on a stream of its own; `wait_stream` has the
-    kernels wait for it, not the program, and `record_stream` keeps the memory until they are done with it.
+    The copy from pinned memory runs on its own stream, in parallel with the queued kernels; with `wait_stream` the
+    kernels wait for it, not the program, and `record_stream` keeps the memory until they have finished.
     """
     copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     pending: MiniBatch | None = None
@@ -117,5 +89,5 @@ def prefetch_to_device(batches: Iterable[MiniBatch], device: torch.device) -> It
 
 
 def copy_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on the GPU, without waiting until it is there."""
+    """Start to copy the tensor to the GPU, without waiting for it."""
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,24 +1,19 @@
-"""Arrays in NPZ files, numpy's own. Never unpickled: an array of Python objects is refused.
-
-It knows arrays by their names and shapes, not what is learned from them.
-"""
+"""Arrays in NPZ files, numpy's own format. Nothing is unpickled: an array of Python objects is refused."""
 
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from functions.train.data import Array
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import UserDataOptions
-
-Array = np.ndarray[Any, Any]
+from pilotlight.recipes.data_schema import UserDataOptions
 
 
 def read_npz(path: Path, file_name: str, options: UserDataOptions) -> tuple[Array, Array]:
-    """The inputs float32 (N, columns) or (N, channels, height, width), and the answers (N,) as they came."""
+    """Read the inputs float32 (N, columns) or (N, channels, height, width), and the targets (N,) as stored."""
     arrays = load_npz_arrays(path, file_name)
     target_name = str(options.target)
     others = [word for word in arrays if word != target_name and word not in options.drop]
@@ -46,7 +41,7 @@ def read_npz(path: Path, file_name: str, options: UserDataOptions) -> tuple[Arra
 
 
 def load_npz_arrays(path: Path, file_name: str) -> Mapping[str, Array]:
-    """Every array of the file, by name."""
+    """Load every array of the file, by name."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -60,7 +55,7 @@ def load_npz_arrays(path: Path, file_name: str) -> Mapping[str, Array]:
 
 
 def check_target_array(targets: Array, file_name: str, target_name: str) -> None:
-    """Refuse answers that are missing, or neither numbers nor text."""
+    """Refuse targets that are missing, or neither numbers nor text."""
     if targets.dtype.kind not in "biufU":
         raise InvalidInputError(f"{file_name}: {target_name!r} holds {targets.dtype}, neither numbers nor text.")
     if targets.dtype.kind == "f" and not np.isfinite(targets).all():
@@ -71,7 +66,7 @@ def check_target_array(targets: Array, file_name: str, target_name: str) -> None
 
 
 def convert_input_array(inputs: Array, file_name: str, array_name: str) -> Array:
-    """The inputs in float32 and in one of the two shapes; images of one channel may come without its axis."""
+    """Convert the inputs to float32 and one of the two shapes; images of one channel may lack its axis."""
     if inputs.dtype.kind not in "biuf":
         raise InvalidInputError(f"{file_name}: {array_name!r} holds {inputs.dtype}, no numbers.")
     if inputs.ndim == 3:

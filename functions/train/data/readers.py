@@ -1,7 +1,4 @@
-"""A data set of the user's own, from its files to arrays: cleaned, with classes or numbers as answers.
-
-It knows what the recipe says and how the formats' modules answer; how the examples are shared out is for `data`.
-"""
+"""The user's own data set, from its files to arrays: cleaned, with classes or numbers as targets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +8,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from functions.train.data import image_folders, npz, tabular_files
+from functions.train.data import Array, image_folders, npz, tabular_files
 from functions.train.data.cleaning import CleaningReport, clean_table, find_unique_rows
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data.dataset import Dataset
 from functions.train.data.files import DataFile, DataRoot, find_files
 from functions.train.data.target import parse_targets
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions
 
 EXTENSIONS = {"csv": (".csv",), "parquet": (".parquet",), "npz": (".npz",), "images": image_folders.EXTENSIONS}
 TABLE_READERS: Mapping[str, Callable[[Path, str, UserDataOptions], Any]] = {
@@ -38,7 +35,7 @@ class RawDataset:
 
 
 def read_dataset(options: UserDataOptions, data_root: DataRoot) -> Dataset:
-    """The data set; `InvalidInputError` says in one sentence what is wrong with which file."""
+    """Read the data set; `InvalidInputError` names what is wrong with which file."""
     files = find_files(options.paths, data_root, EXTENSIONS[options.file_format])
     if options.file_format == "images":
         return read_image_dataset(files, options)
@@ -47,7 +44,7 @@ def read_dataset(options: UserDataOptions, data_root: DataRoot) -> Dataset:
 
 
 def read_tables(files: Sequence[DataFile], options: UserDataOptions) -> RawDataset:
-    """The tables of all files, below each other."""
+    """Read the tables of all files, and concatenate them."""
     parts = []
     for file in files:
         with file.local_path() as path:
@@ -61,7 +58,7 @@ def read_tables(files: Sequence[DataFile], options: UserDataOptions) -> RawDatas
 
 
 def read_arrays(files: Sequence[DataFile], options: UserDataOptions) -> RawDataset:
-    """The arrays of all files, below each other; their columns or channels have numbers for names."""
+    """Read the arrays of all files, and concatenate them; their columns or channels are named by numbers."""
     parts = []
     for file in files:
         with file.local_path() as path:
@@ -76,14 +73,14 @@ def read_arrays(files: Sequence[DataFile], options: UserDataOptions) -> RawDatas
 
 
 def read_image_dataset(files: Sequence[DataFile], options: UserDataOptions) -> Dataset:
-    """A folder of images as a data set."""
+    """Read a folder of images as a data set."""
     inputs, targets, channels = image_folders.read_images(files, options.image)
     origin = tabular_files.RowOrigins(tuple(file.name for file in files), (1,) * len(files))
     return build_image_dataset(RawDataset(inputs, targets, channels, (), origin), options)
 
 
 def build_image_dataset(raw: RawDataset, options: UserDataOptions) -> Dataset:
-    """Images: a second copy of one is left out, and a value that is no number is refused."""
+    """Build a data set of images: duplicates are left out, and a value that is not a number is refused."""
     if not np.isfinite(raw.inputs).all():
         row = int(np.flatnonzero(~np.isfinite(raw.inputs).all(axis=(1, 2, 3)))[0])
         raise InvalidInputError(f"{raw.origin.describe_row(row)}: the image holds values that are no numbers.")
@@ -96,7 +93,7 @@ def build_image_dataset(raw: RawDataset, options: UserDataOptions) -> Dataset:
 
 
 def build_table_dataset(raw: RawDataset, options: UserDataOptions) -> Dataset:
-    """A table: cleaned, with the categories of its columns."""
+    """Build a data set from a table: cleaned, with the categories of its columns."""
     parsed = parse_targets(raw.targets, options, raw.origin)
     rows = raw.inputs.astype(np.float32).astype(np.float64)  # as they are learned from: what repeats, repeats in these
     inputs, targets, kept, cleaning = clean_table(
@@ -120,10 +117,10 @@ def build_table_dataset(raw: RawDataset, options: UserDataOptions) -> Dataset:
 
 
 def find_empty_columns(rows: Array, names: Sequence[str]) -> list[str]:
-    """The columns of (N, columns) without a single value."""
+    """Find the columns of (N, columns) without a single value."""
     return [name for name, column in zip(names, rows.T, strict=True) if np.isnan(column).all()]
 
 
 def cast_targets(values: Array, classes: Sequence[str]) -> Array:
-    """Answers float64 (N,) as a data set has them."""
+    """Cast targets float64 (N,) to the type that a data set has."""
     return values.astype(np.int64) if classes else values.astype(np.float32)[:, None]

@@ -1,24 +1,19 @@
-"""One file of a data set that is streamed: read, checked to be what it was, and its examples shared out.
-
-It knows one shard at a time, and no pass over them.
-"""
+"""One shard: a file of a data set that is streamed, read, compared with its hash, and split."""
 
 import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from functions.train.data import npz, tabular_files
+from functions.train.data import Array, npz, tabular_files
 from functions.train.data.files import ATTEMPTS, PAUSE_S, DataFile
 from functions.train.data.readers import TABLE_READERS
 from pilotlight.errors import InvalidInputError, StoreError
-from pilotlight.recipes.options.data import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions
 
-Array = np.ndarray[Any, Any]
 SETS = ("train", "validation", "test")
 
 
@@ -46,21 +41,21 @@ class ShardRows:
 
 @dataclass(frozen=True, eq=False)
 class TargetEncoding:
-    """What the answers mean, once all of them have come by."""
+    """What the targets mean, once the first pass has read all of them."""
 
     classes: tuple[str, ...]
     distinct: Array  # every answer that occurs, sorted; empty for numbers
     codes: Array  # the class of each
 
     def encode_targets(self, raw_targets: Array) -> Array:
-        """Answers (N,) as they came, as float64: indices into classes, or the numbers themselves."""
+        """Encode targets (N,) as float64: indices into classes, or the numbers themselves."""
         return (
             self.codes[np.searchsorted(self.distinct, raw_targets)] if self.classes else raw_targets.astype(np.float64)
         )
 
 
 def load_shard(shard: Shard, options: UserDataOptions) -> ShardRows:
-    """Read a shard again; `StoreError` when it is not what it was, also on the third attempt."""
+    """Load a shard again; `StoreError` when its hash differs, also in the third attempt."""
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_S * attempt)
         with shard.file.local_path() as path:
@@ -76,13 +71,13 @@ def read_new_shard(file: DataFile, options: UserDataOptions) -> ShardRows:
 
 
 def compute_file_sha256(path: Path) -> str:
-    """The sha256 of a file, in hex."""
+    """Compute the sha256 of a file, in hex."""
     with path.open("rb") as source:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def parse_shard(path: Path, file_name: str, options: UserDataOptions, sha256: str) -> ShardRows:
-    """The examples of a file on disk."""
+    """Parse the examples of a file on disk."""
     if options.file_format == "npz":
         inputs, targets = npz.read_npz(path, file_name, options)
         features = tuple(f"x{number}" for number in range(inputs.shape[1]))
@@ -100,7 +95,7 @@ def parse_shard(path: Path, file_name: str, options: UserDataOptions, sha256: st
 
 
 def read_table_rows(path: Path, file_name: str, options: UserDataOptions) -> tuple[Array, Array, tuple[str, ...]]:
-    """The columns and answers of a table; text among the columns would need all files at once to be understood."""
+    """Read the columns and targets of a table; columns of text are refused, since their categories span all files."""
     whole, origin = tabular_files.join_tables(
         [TABLE_READERS[options.file_format](path, file_name, options)], [file_name]
     )
@@ -117,7 +112,7 @@ def read_table_rows(path: Path, file_name: str, options: UserDataOptions) -> tup
 
 
 def assign_sets(first_example: int, count: int, options: UserDataOptions) -> Array:
-    """Which set each of `count` examples from number `first_example` on is in: an index into SETS."""
+    """Assign each of `count` examples from number `first_example` on to a set: an index into SETS."""
     edges = np.cumsum([options.fractions.train, options.fractions.validation])
     return np.digitize(generate_uniform(options.seed, first_example, count), edges)
 
@@ -134,7 +129,7 @@ def generate_uniform(seed: int, first_example: int, count: int, salt: int = 0) -
 
 
 def mix_bits(values: Array) -> Array:
-    """SplitMix64's finaliser, over uint64."""
+    """Mix the bits by SplitMix64's finaliser, over uint64."""
     with np.errstate(over="ignore"):
         values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -145,7 +140,7 @@ def mix_bits(values: Array) -> Array:
 def check_same_columns(
     features: Sequence[str], shape: tuple[int, ...], rows: ShardRows, file_name: str, first_file_name: str
 ) -> None:
-    """Refuse a shard of other columns or another shape than the first one."""
+    """Refuse a shard whose columns or shape differ from the first one's."""
     if tuple(features) != rows.features or shape != rows.inputs.shape[1:]:
         raise InvalidInputError(
             f"The shard {file_name} has other columns, or examples of another shape, than {first_file_name}."

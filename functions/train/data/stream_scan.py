@@ -1,6 +1,6 @@
-"""The first pass over a data set that is streamed: what has to be known before the training, and the sets it holds.
+"""The first pass over a data set that is streamed: it computes the statistics, and holds validation and test.
 
-Its memory is bounded by one shard and the next, the held sets and the sample, whatever the number of shards.
+Its memory is limited by two shards, the held sets and the sample, whatever the number of shards.
 """
 
 import hashlib
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from functions.train.data import Array
 from functions.train.data.cleaning import CleaningReport
-from functions.train.data.dataset import DEFAULT_CALIBRATION_EXAMPLES, Dataset, Splits, refuse_missing_class
+from functions.train.data.dataset import Dataset
 from functions.train.data.files import DataFile, DataRoot, find_files
 from functions.train.data.readers import EXTENSIONS, cast_targets
-from functions.train.data.running import RandomSample, RunningMoments
 from functions.train.data.shards import (
     SETS,
     Shard,
@@ -27,20 +27,20 @@ from functions.train.data.shards import (
     generate_uniform,
     read_new_shard,
 )
-from functions.train.data.statistics import DatasetStatistics, Moments
+from functions.train.data.split import DEFAULT_CALIBRATION_EXAMPLES, Splits, refuse_missing_class
+from functions.train.data.statistics import DatasetStatistics, Moments, RandomSample, RunningMoments
 from functions.train.data.streaming import StreamedDataset, join_blocks
 from functions.train.data.target import is_class_target, parse_targets
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions
 
-Array = np.ndarray[Any, Any]
 MAX_DISTINCT_TARGETS = 1000  # different answers that are counted; with more than that, they are taken for numbers
 CALIBRATION_SALT = 1  # the salt of the calibration's random numbers, so that they are not those of the split
 
 
 @dataclass
 class StreamScan:
-    """What is known so far."""
+    """The state of the first pass after some shards."""
 
     options: UserDataOptions
     shards: list[Shard] = field(default_factory=list)
@@ -57,7 +57,7 @@ class StreamScan:
     sample: RandomSample = field(default_factory=lambda: RandomSample(DEFAULT_CALIBRATION_EXAMPLES))
 
     def add_shard(self, file: DataFile, shard_rows: ShardRows) -> None:
-        """Take note of the next shard."""
+        """Add the next shard."""
         if not self.shards:
             self.features, self.example_shape = shard_rows.features, shard_rows.inputs.shape[1:]
             self.sample = RandomSample(self.options.calibration or DEFAULT_CALIBRATION_EXAMPLES)
@@ -97,7 +97,7 @@ class StreamScan:
             )
 
     def _count_targets(self, file: DataFile, shard_rows: ShardRows, training: Array) -> None:
-        """Count the answers, as long as they are few; numbers are summed up as well."""
+        """Count the targets while there are few different ones; numbers are summed as well."""
         if shard_rows.targets.dtype.kind != "U":
             self.target_moments.add_part(training.astype(np.float64)[:, None])
         if len(self.first_places) > MAX_DISTINCT_TARGETS:
@@ -110,7 +110,7 @@ class StreamScan:
 
     @property
     def target_encoding(self) -> tuple[TargetEncoding, str]:
-        """What the answers mean, and the metric that goes with it."""
+        """What the targets mean, and the metric that goes with it."""
         distinct = sorted(self.first_places) if len({isinstance(word, str) for word in self.first_places}) == 1 else []
         values = np.array(distinct)
         if not distinct:
@@ -123,7 +123,7 @@ class StreamScan:
         return TargetEncoding(found.classes, values if found.classes else np.zeros(0), found.values), found.metric
 
     def build_splits(self) -> Splits:
-        """The sets, the training set as a stream."""
+        """Build the sets; the training set is a stream."""
         answers, metric = self.target_encoding
         table = len(self.example_shape) == 1
         columns = np.flatnonzero(self.input_moments.varying_mask) if table else np.arange(self.example_shape[0])
@@ -161,7 +161,7 @@ class StreamScan:
         return Splits(train, validation, test, calibration, sha256)
 
     def build_statistics(self, columns: Array, target_encoding: TargetEncoding) -> DatasetStatistics:
-        """What a model is told of the training set."""
+        """Build the statistics of the training set that a model needs."""
         known = self.input_moments.moments
         inputs = Moments(known.mean[columns], known.deviation[columns])
         fill = None if self.options.missing == "drop" else inputs.mean
@@ -175,17 +175,17 @@ class StreamScan:
 
 @dataclass(frozen=True)
 class FirstSeenPlaces:
-    """Where each of a list of answers was first seen."""
+    """Where each of a list of targets was first seen."""
 
     places: Sequence[str]
 
     def describe_row(self, row: int) -> str:
-        """Where, in words."""
+        """Describe where a target was first seen."""
         return self.places[row]
 
 
 def count_classes(part: Dataset) -> Array:
-    """The examples of each class; of numbers, of all."""
+    """Count the examples of each class; of numbers, all of them."""
     return np.bincount(part.targets, minlength=len(part.classes)) if part.classes else np.array([len(part)])
 
 
@@ -200,7 +200,7 @@ def check_split_counts(counts: dict[str, Array], classes: Sequence[str]) -> None
 
 
 def scan_splits(options: UserDataOptions, data_root: DataRoot) -> Splits:
-    """Read every shard once, and give the sets of a stream."""
+    """Read every shard once, and return the sets of a stream."""
     scan = StreamScan(options)
     for file, read in prefetch_files(find_files(options.paths, data_root, EXTENSIONS[options.file_format]), options):
         scan.add_shard(file, read)
@@ -208,7 +208,7 @@ def scan_splits(options: UserDataOptions, data_root: DataRoot) -> Splits:
 
 
 def prefetch_files(files: Sequence[DataFile], options: UserDataOptions) -> Iterator[tuple[DataFile, ShardRows]]:
-    """Every file, read while the one before it is used."""
+    """Read every file in the background while the previous one is used."""
     with ThreadPoolExecutor(1, thread_name_prefix="pilotlight-survey") as pool:
         waiting = pool.submit(read_new_shard, files[0], options)
         for file, following in zip(files, [*files[1:], None], strict=True):

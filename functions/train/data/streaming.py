@@ -1,35 +1,32 @@
-"""A training set that does not fit in memory: shards that every pass reads anew, the next one while this one is used.
+"""A training set that does not fit in memory: shards that every pass reads anew, the next one in the background.
 
-The first pass, before the training, takes the means, deviations and classes, and holds validation, test and calibration
-examples. Which set an example is in hangs on a hash of the seed and of its number in the whole data set, the files in
-the order of their names: the same files give the same sets. In a pass the shards come in a drawn order, and `buffer`
-examples at a time are shuffled among each other. Where a pass stands is its example's number, so that a killed run goes
-on at the exact batch, and reads again what is in the buffer there, no more.
-
-It knows files and arrays, no model and no step.
+The first pass, before the training, computes the means, deviations and classes, and holds the examples of validation,
+test and calibration. The set of an example depends on a hash of the seed and of its number in the whole data set, with
+the files in the order of their names: the same files give the same sets. In a pass the shards are in random order, and
+`buffer` examples at a time are shuffled among each other. The position in a pass is the number of an example, so that a
+killed run resumes at the exact batch, and reads only the buffer at that position again.
 """
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 
-from functions.train.data.loader import MiniBatch
+from functions.train.data import Array
+from functions.train.data.passes import MiniBatch
 from functions.train.data.shards import Shard, TargetEncoding, assign_sets, load_shard
 from functions.train.data.statistics import DatasetStatistics, Moments
-from pilotlight.recipes.options.data import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions
 
-Array = np.ndarray[Any, Any]
 ExampleBlock = tuple[Array, Array]  # inputs and answers, of the same length
 
 
 @dataclass(frozen=True, eq=False)
 class StreamedDataset:
-    """The training examples of a row of shards: what `batches.Passes` asks for."""
+    """The training examples of a sequence of shards."""
 
     shards: tuple[Shard, ...]
     options: UserDataOptions
@@ -42,15 +39,15 @@ class StreamedDataset:
         return sum(shard.training_count for shard in self.shards)
 
     def scale_targets(self, target_moments: Moments) -> "StreamedDataset":
-        """The same with answers, which are numbers, of mean 0 and variance 1."""
+        """Scale targets that are numbers to mean 0 and variance 1."""
         return replace(self, target_moments=target_moments)
 
     def draw_order(self) -> torch.Tensor:
-        """A seed for the buffer, then the order of the shards, drawn from torch's random numbers."""
+        """Draw a seed for the buffer, then the order of the shards, from torch's random numbers."""
         return torch.cat([torch.randint(2**62, (1,)), torch.randperm(len(self.shards))])
 
     def iterate_batches(self, order: torch.Tensor, sizes: Iterable[int], start: int) -> Iterator[MiniBatch]:
-        """Batches of these sizes, from example number `start` of the pass on."""
+        """Iterate over batches of these sizes, from example number `start` of the pass on."""
         seed, *turn = order.tolist()
         begun, inside = divmod(start, self.options.buffer)
         rows = self._read_training_blocks([self.shards[number] for number in turn], begun * self.options.buffer)
@@ -60,7 +57,7 @@ class StreamedDataset:
             yield torch.from_numpy(inputs), torch.from_numpy(self._convert_targets(targets))
 
     def _read_training_blocks(self, shards: Sequence[Shard], skip_count: int) -> Iterator[ExampleBlock]:
-        """The training examples of the shards, but for the first ones, whose shards are not read at all."""
+        """Read the training examples but the first `skip_count`; a shard that is skipped whole is not read."""
         left = list(shards)
         while left and skip_count >= left[0].training_count:
             skip_count -= left.pop(0).training_count
@@ -80,7 +77,7 @@ class StreamedDataset:
 
 
 def prefetch_shards(shards: Sequence[Shard], options: UserDataOptions) -> Iterator[ExampleBlock]:
-    """The training examples of each shard, while the next one is being read in the background."""
+    """Read the training examples of each shard, while the next one is being read in the background."""
     with ThreadPoolExecutor(1, thread_name_prefix="pilotlight-shard") as pool:
         waiting = pool.submit(read_training_block, shards[0], options) if shards else None
         for following in [*shards[1:], None]:
@@ -93,27 +90,27 @@ def prefetch_shards(shards: Sequence[Shard], options: UserDataOptions) -> Iterat
 
 
 def read_training_block(shard: Shard, options: UserDataOptions) -> ExampleBlock:
-    """The training examples of a shard."""
+    """Read the training examples of a shard."""
     read = load_shard(shard, options)
     chosen = (assign_sets(shard.first_example, read.row_count, options)[read.kept_rows] == 0).nonzero()[0]
     return read.inputs[chosen], read.targets[chosen]
 
 
 def shuffle_block(block: ExampleBlock, seed: int, block_number: int) -> ExampleBlock:
-    """The rows of a block in an order that hangs on the seed and its number alone."""
+    """Shuffle the rows of a block in an order that depends on the seed and its number alone."""
     permutation = np.random.default_rng([seed, block_number]).permutation(len(block[1]))
     return block[0][permutation], block[1][permutation]
 
 
 def skip_first_rows(blocks: Iterable[ExampleBlock], skip_count: int) -> Iterator[ExampleBlock]:
-    """The blocks, but for the first rows of the first one."""
+    """Skip the first rows of the first block."""
     for inputs, answers in blocks:
         yield inputs[skip_count:], answers[skip_count:]
         skip_count = 0
 
 
 def rechunk_rows(blocks: Iterable[ExampleBlock], sizes: Iterable[int]) -> Iterator[ExampleBlock]:
-    """The rows in pieces of these sizes, however many came at once; what is left at the end is the last piece."""
+    """Cut the rows into chunks of these sizes, whatever the blocks' sizes are; the remainder is the last chunk."""
     held, count, wanted = list[ExampleBlock](), 0, iter(sizes)
     size = next(wanted, None)
     for part in blocks:
@@ -132,6 +129,6 @@ def rechunk_rows(blocks: Iterable[ExampleBlock], sizes: Iterable[int]) -> Iterat
 
 
 def join_blocks(blocks: Sequence[ExampleBlock]) -> ExampleBlock:
-    """The rows in one piece."""
+    """Concatenate the rows of the blocks."""
     inputs, answers = zip(*blocks, strict=True)
     return (inputs[0], answers[0]) if len(blocks) == 1 else (np.concatenate(inputs), np.concatenate(answers))

@@ -1,6 +1,6 @@
 """Tables in files: CSV and Parquet, as columns of numbers and of categories. The only module that imports pyarrow.
 
-It knows types of columns, not what is learned from them. Rows are counted from 1, after the line of names.
+Rows are counted from 1, after the line of names.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from functions.train.data import Array
 from functions.train.data.target import is_numeric_text
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions
 
-Array = np.ndarray[Any, Any]
 MAX_CATEGORIES = 100  # different texts at most in a column: with more, it is hardly one of categories
 
 
@@ -30,7 +30,7 @@ class RowOrigins:
     row_counts: tuple[int, ...]  # that each has
 
     def describe_row(self, row: int) -> str:
-        """Where a row, from 0, stands, in words."""
+        """Describe where a row, counted from 0, comes from."""
         for name, count in zip(self.file_names, self.row_counts, strict=True):
             if row < count:
                 return f"{name}, row {row + 1}"
@@ -39,7 +39,7 @@ class RowOrigins:
 
 
 def read_csv(path: Path, file_name: str, options: UserDataOptions) -> Any:  # noqa: ANN401 - pyarrow ships no types
-    """The table of a CSV file with a line of names; a row of another width is told of, and nothing is skipped."""
+    """Read a CSV file whose first line has the names; a row of another width is refused, and nothing is skipped."""
     ragged: list[Any] = []
 
     def note(row: Any) -> str:  # noqa: ANN401
@@ -66,7 +66,7 @@ def read_csv(path: Path, file_name: str, options: UserDataOptions) -> Any:  # no
 
 
 def check_csv_encoding(table: Any, file_name: str) -> None:  # noqa: ANN401
-    """Refuse a CSV file in another encoding than UTF-8; pyarrow takes such a column for bytes."""
+    """Refuse a CSV file in another encoding than UTF-8; pyarrow reads such a column as bytes."""
     try:
         kinds = zip(table.column_names, table.schema.types, strict=True)  # names are decoded only here
         odd = [f"column {column!r}" for column, kind in kinds if pa.types.is_binary(kind)]
@@ -77,7 +77,7 @@ def check_csv_encoding(table: Any, file_name: str) -> None:  # noqa: ANN401
 
 
 def read_parquet(path: Path, file_name: str, options: UserDataOptions) -> Any:  # noqa: ANN401
-    """The table of a Parquet file."""
+    """Read a Parquet file."""
     try:
         return pyarrow.parquet.read_table(path, use_threads=False)
     except (pa.ArrowInvalid, OSError) as exc:
@@ -85,12 +85,12 @@ def read_parquet(path: Path, file_name: str, options: UserDataOptions) -> Any:  
 
 
 def format_arrow_error(exc: BaseException) -> str:
-    """What pyarrow says, without its own full stop."""
+    """Format an error of pyarrow's without its full stop."""
     return str(exc).strip().split("\n", 1)[0].rstrip(".")
 
 
 def join_tables(tables: Sequence[Any], file_names: Sequence[str]) -> tuple[Any, RowOrigins]:
-    """The tables below each other; they must have the same columns, of kinds that go together."""
+    """Concatenate the tables; they must have the same columns, of compatible types."""
     expected = set(tables[0].column_names)
     for table, name in zip(tables, file_names, strict=True):
         check_table_columns(table, name)
@@ -118,7 +118,7 @@ def check_table_columns(table: Any, file_name: str) -> None:  # noqa: ANN401
 
 
 def select_feature_columns(columns: Sequence[str], options: UserDataOptions, file_name: str) -> tuple[str, ...]:
-    """The columns to learn from; every column that the recipe names must be there."""
+    """Select the columns to learn from; every column that the recipe names must exist."""
     named = [("target", str(options.target)), *(("features", word) for word in options.features or ())]
     for key, word in [*named, *(("drop", word) for word in options.drop)]:
         if word not in columns:
@@ -136,12 +136,12 @@ def select_feature_columns(columns: Sequence[str], options: UserDataOptions, fil
 
 
 def decode_dictionary_column(column: Any) -> Any:  # noqa: ANN401
-    """The column without pyarrow's own ways to store it."""
+    """Decode a dictionary-encoded column to plain values."""
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def read_feature_column(table: Any, name: str, origin: RowOrigins) -> tuple[Array, tuple[str, ...]]:  # noqa: ANN401
-    """A column as float64 (N,), NaN where it has no value, and its categories; (N,) are then their indices."""
+    """Read a column as float64 (N,), NaN where it has no value, and its categories; (N,) are then their indices."""
     column = decode_dictionary_column(table.column(name))
     kind = column.type
     if pa.types.is_boolean(kind):
@@ -156,12 +156,12 @@ def read_feature_column(table: Any, name: str, origin: RowOrigins) -> tuple[Arra
 
 
 def is_numeric_type(arrow_type: Any) -> bool:  # noqa: ANN401
-    """Whether a type of pyarrow's is one of numbers."""
+    """Return whether a type of pyarrow's is numeric."""
     return bool(pa.types.is_integer(arrow_type) or pa.types.is_floating(arrow_type) or pa.types.is_decimal(arrow_type))
 
 
 def encode_category_column(column: Any, name: str, origin: RowOrigins) -> tuple[Array, tuple[str, ...]]:  # noqa: ANN401
-    """A column of text as indices into its texts, which are sorted."""
+    """Encode a column of text as indices into its sorted distinct texts."""
     words = sorted(word for word in pc.unique(column).to_pylist() if word is not None)
     odd = [word for word in words if not is_numeric_text(word)]
     if odd and len(odd) * 2 < len(words):
@@ -178,7 +178,7 @@ def encode_category_column(column: Any, name: str, origin: RowOrigins) -> tuple[
 
 
 def read_target_column(table: Any, name: str, origin: RowOrigins) -> Array:  # noqa: ANN401
-    """The target's column as it came: text, truth values, whole or other numbers (N,), and a value in every row."""
+    """Read the target column as it is: text, truth values, whole or other numbers (N,), with a value in every row."""
     column = decode_dictionary_column(table.column(name))
     kind = column.type
     if column.null_count:

@@ -1,32 +1,27 @@
-"""What is to be answered: whether a column means classes or a number, and which classes they are.
-
-It knows answers and the recipe's words for them, not where they were read.
-"""
+"""The targets of a data set: whether a column has classes or a number, and which classes they are."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from functions.train.data import Array
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions
 
-Array = np.ndarray[Any, Any]
-MAX_INTEGER_CLASSES = (
-    20  # different whole numbers at most that are taken for classes, unless the recipe says what they are
-)
+MAX_INTEGER_CLASSES = 20  # different whole numbers at most that are classes, unless the recipe defines them
 
 
 class RowLocator(Protocol):
-    """Who knows where a row comes from."""
+    """Describes where a row comes from."""
 
     def describe_row(self, row: int) -> str:
-        """Where a row, from 0, stands, in words."""
+        """Describe where a row, counted from 0, comes from."""
 
 
 @dataclass(frozen=True, eq=False)
 class ParsedTargets:
-    """Answers, understood."""
+    """The targets of a data set, as a model needs them."""
 
     values: Array  # float64 (N,): indices into classes, or the numbers themselves
     classes: tuple[str, ...]
@@ -34,7 +29,7 @@ class ParsedTargets:
 
 
 def parse_targets(raw_targets: Array, options: UserDataOptions, origin: RowLocator) -> ParsedTargets:
-    """Answers (N,) of text, truth values or numbers, as the recipe or else their type says."""
+    """Parse targets (N,) of text, truth values or numbers, as the recipe or else their type determines."""
     distinct = np.unique(raw_targets)
     classes = is_class_target(distinct, options)
     check_target_metric(options, classification=classes)
@@ -53,14 +48,14 @@ def parse_targets(raw_targets: Array, options: UserDataOptions, origin: RowLocat
 
 
 def is_class_target(distinct: Array, options: UserDataOptions) -> bool:
-    """Whether answers that take these values are classes."""
+    """Return whether targets with these values are classes."""
     if options.task or options.classes:
         return options.task != "number"
     return distinct.dtype.kind in "Ub" or (distinct.dtype.kind in "iu" and len(distinct) <= MAX_INTEGER_CLASSES)
 
 
 def check_target_metric(options: UserDataOptions, *, classification: bool) -> None:
-    """Refuse a metric of the other kind of answers, before anything is trained."""
+    """Refuse a metric of the other kind of targets, before anything is trained."""
     if options.metric is not None and (options.metric == "r2") == classification:
         kind, others = ("classes", "accuracy or balanced_accuracy") if classification else ("a number", "r2")
         said = f"data.metric is {options.metric!r}, and the target {options.target or 'sub-folder'!r} is {kind}"
@@ -68,19 +63,19 @@ def check_target_metric(options: UserDataOptions, *, classification: bool) -> No
 
 
 def list_class_names(distinct: Array, options: UserDataOptions) -> tuple[str, ...]:
-    """The classes in the order of the outputs."""
+    """List the classes in the order of the outputs."""
     return options.classes or tuple(format_class_name(value) for value in distinct)
 
 
 def format_class_name(value: Any) -> str:  # noqa: ANN401 - a scalar of numpy's
-    """A class's name."""
+    """Format the name of a class."""
     if isinstance(value, np.bool_):
         return str(bool(value)).lower()
     return f"{value:g}" if isinstance(value, np.floating) else str(value)
 
 
 def parse_numeric_targets(raw_targets: Array, options: UserDataOptions, origin: RowLocator) -> Array:
-    """Answers as numbers, which must be finite and not all the same."""
+    """Parse targets as numbers, which must be finite and not all the same."""
     try:
         values = raw_targets.astype(np.float64)
     except ValueError as exc:
@@ -96,7 +91,7 @@ def parse_numeric_targets(raw_targets: Array, options: UserDataOptions, origin: 
 
 
 def is_numeric_text(text: str) -> bool:
-    """Whether a text is a number."""
+    """Return whether a text is a number."""
     try:
         float(text)
     except ValueError:

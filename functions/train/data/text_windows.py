@@ -1,31 +1,22 @@
 """A text as examples: windows of tokens, and for each token the one that follows.
 
-The tokenizer is learned from the training documents alone. It knows documents and tokens, no model.
+The tokenizer is trained on the training documents alone.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from functions.train.data import corpus
 from functions.train.data.cleaning import CleaningReport
 from functions.train.data.corpus import SETS
-from functions.train.data.dataset import Array, Dataset, Splits
-from functions.train.data.tokenizer import Tokenizer
+from functions.train.data.dataset import Dataset
+from functions.train.data.split import Splits
+from functions.train.data.tokenizer import TokenizedText, Tokenizer
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import BuiltinDataOptions
-
-
-@dataclass(frozen=True, eq=False)
-class TokenizedText:
-    """What windows are cut from."""
-
-    tokens: Array  # tokens, int64
-    tokenizer: Tokenizer
+from pilotlight.recipes.data_schema import BuiltinDataOptions
 
 
 def load_text_splits(options: BuiltinDataOptions) -> Splits:
-    """Documents shared out, made into tokens, and cut into windows."""
+    """Split the documents, tokenize them, and cut them into windows."""
     if options.text is None:
         raise ValueError(f"{options.name!r} is no text.")
     documents, cleaning = corpus.load_documents(options.name)
@@ -46,7 +37,7 @@ def load_text_splits(options: BuiltinDataOptions) -> Splits:
 
 
 def cut_windows(text: TokenizedText, set_name: str, window: int, step: int, cleaning: CleaningReport) -> Dataset:
-    """A window every `step` tokens, as long as whole ones are left: fewer than that many tokens at the end are not."""
+    """Cut a window every `step` tokens; a remainder shorter than a window is left out."""
     if len(text.tokens) <= window:
         raise InvalidInputError(
             f"data.text.window is {window}; it must be less than the {len(text.tokens):,} tokens of the {set_name} set."
@@ -57,7 +48,7 @@ def cut_windows(text: TokenizedText, set_name: str, window: int, step: int, clea
 
 
 def select_calibration_windows(train: Dataset, options: BuiltinDataOptions) -> Dataset:
-    """The training windows that the quantizer sees."""
+    """Select the training windows that calibrate the quantizer."""
     if options.calibration > len(train):
         raise InvalidInputError(
             f"data.calibration is {options.calibration}; there are {len(train)} training windows to take it from."

@@ -1,14 +1,14 @@
 """Starts one process per GPU, on every machine of the job, through torchrun's own agent.
 
-AWS Batch tells each container of a multi-node job where it stands:
+AWS Batch sets in each container of a multi-node job:
 
-    AWS_BATCH_JOB_NUM_NODES                        how many machines
+    AWS_BATCH_JOB_NUM_NODES                        how many machines there are
     AWS_BATCH_JOB_NODE_INDEX                       which one this is
-    AWS_BATCH_JOB_MAIN_NODE_INDEX                  which one counts: its end is the job's end, its exit code the job's
-    AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS   where that one is; absent on that one itself
+    AWS_BATCH_JOB_MAIN_NODE_INDEX                  which one is the main one, whose exit code is the job's
+    AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS   the main one's address; not set on the main one itself
 
-torchrun ends with 1 whatever its processes ended with. So the first one of each machine leaves its exit code in a file,
-and the launcher ends with that. It knows processes and machines, not what is trained.
+torchrun exits with 1 whatever the exit codes of its processes are. So the first process of each machine writes its exit
+code to a file, and the launcher exits with that.
 """
 
 import os
@@ -25,7 +25,7 @@ from pilotlight.errors import InvalidInputError
 
 MASTER_PORT = 29500  # torchrun's own default
 EXIT_FILE = "PILOTLIGHT_EXIT_FILE"  # where the first process of a machine writes its exit code
-SHUTDOWN_GRACE_S = "100"  # from SIGTERM to SIGKILL; ECS is told to wait 110 s, Spot gives 120 s
+SHUTDOWN_GRACE_S = "100"  # from SIGTERM to SIGKILL; ECS waits 110 s by its setting, Spot gives 120 s
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class ClusterLayout:
 
     @property
     def torchrun_arguments(self) -> list[str]:
-        """Of torchrun.
+        """The arguments for torchrun.
 
-        With its static rendezvous the main machine's first process is the lead. With c10d's, any machine's may be, and
-        Batch ends the job when the main machine is done.
+        With its static rendezvous, the main machine's first process is the main process. With c10d's it may be on any
+        machine, and Batch ends the job when the main machine ends.
         """
         each = ["--nproc-per-node", str(self.processes_per_node)]
         if self.nodes == 1:
@@ -54,7 +54,7 @@ class ClusterLayout:
 def detect_cluster(
     environment: Mapping[str, str], processes: int | None, gpu_counter: Callable[[], int]
 ) -> ClusterLayout | None:
-    """The machines of the job; None where one process is enough, or where this is one of several already."""
+    """Detect the machines of the job; None where one process is enough, or where this is one of several already."""
     if "RANK" in environment:
         return None
     machines = read_integer(environment, "AWS_BATCH_JOB_NUM_NODES", 1)
@@ -74,7 +74,7 @@ def detect_cluster(
 
 
 def read_integer(environment: Mapping[str, str], name: str, default: int) -> int:
-    """A variable that counts."""
+    """Read an environment variable as an integer."""
     value = environment.get(name, "")
     if value and not value.isdecimal():
         raise InvalidInputError(f"{name} is {value!r}; it must be a whole number.")
@@ -82,18 +82,18 @@ def read_integer(environment: Mapping[str, str], name: str, default: int) -> int
 
 
 def count_gpus() -> int:
-    """How many GPUs there are for this process; asks torch, seconds to import, only where there may be one."""
+    """Count the GPUs of this process; imports torch, which takes seconds, only where there may be one."""
     if not [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]:
         return 0
-    import torch  # nobody waits for it where there is no GPU
+    import torch  # importing torch takes seconds, which are saved where there is no GPU
 
     return torch.cuda.device_count()
 
 
 def launch_processes(cluster: ClusterLayout, train_arguments: Sequence[str]) -> int:
-    """Run `python -m functions.train` with these words in every process; gives the lead's exit code.
+    """Run `python -m functions.train` with these arguments in every process; return the main process's exit code.
 
-    75 where a signal came before there was one: nothing is lost, and the same run goes on.
+    75 where a signal arrived before there was one: nothing is lost, and the same run can be resumed.
     """
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_GRACE_S)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, without its warning
@@ -109,7 +109,7 @@ def launch_processes(cluster: ClusterLayout, train_arguments: Sequence[str]) -> 
 
 @contextmanager
 def raise_on_sigterm() -> Iterator[None]:
-    """End with `PausedError` on SIGTERM inside, until torchrun's agent has processes to hand it on to."""
+    """Raise `PausedError` on SIGTERM inside, until torchrun's agent has processes to forward it to."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise PausedError("Stopped by SIGTERM before anything was started.")
@@ -122,9 +122,9 @@ def raise_on_sigterm() -> Iterator[None]:
 
 
 def run_torchrun_agent(torchrun_arguments: Sequence[str], train_arguments: Sequence[str]) -> int:
-    """Run torchrun's agent: 0, 1, or 75 when a signal ended it.
+    """Run torchrun's agent and return 0, 1, or 75 when a signal ended it.
 
-    Our own words are kept from its parser, which takes our --run for one of its --run-path.
+    Our own arguments bypass its parser, which reads our --run as its --run-path.
     """
     from torch.distributed.elastic.multiprocessing import SignalException  # these bring torch
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -142,9 +142,9 @@ def run_torchrun_agent(torchrun_arguments: Sequence[str], train_arguments: Seque
 
 
 def report_exit_code(code: int, environment: Mapping[str, str] = os.environ) -> int:
-    """Leave the exit code for the launcher, where there is one; gives what to exit with.
+    """Report the exit code to the launcher, where there is one; return the code to exit with.
 
-    A pause is a good end for torchrun, which would stop the others and print a page if it heard 75.
+    A pause is a success for torchrun: with 75, it would stop the other processes and print a page.
     """
     file = environment.get(EXIT_FILE)
     if not file:

@@ -1,7 +1,7 @@
 """One model in several processes: a copy in each (DDP), or a slice of every weight in each (FSDP2).
 
-Both give the gradient of the whole batch, and batch normalisation sees the whole batch, so that a recipe means the same
-in any number of processes. It knows the processes and modules, no recipe and no optimiser.
+Both compute the gradient of the whole batch, and batch normalisation uses the whole batch, so that a recipe means the
+same in any number of processes.
 """
 
 import copy
@@ -26,7 +26,7 @@ MAX_MEMORY_SHARE = 0.5  # of a GPU's memory, for these; the rest is for activati
 
 
 def choose_strategy(setting: Literal["auto", "ddp", "fsdp"], model: nn.Module, device: torch.device) -> Strategy:
-    """What a recipe's word means: `auto` slices a model that would fill more than half of a GPU with its weights."""
+    """Choose a strategy: `auto` shards a model whose weights would fill more than half of a GPU."""
     if setting != "auto":
         return setting
     if device.type != "cuda":
@@ -36,7 +36,7 @@ def choose_strategy(setting: Literal["auto", "ddp", "fsdp"], model: nn.Module, d
 
 
 def place_model(model: nn.Module, strategy: Strategy, process_group: ProcessGroup, device: torch.device) -> nn.Module:
-    """What this process trains: the model itself where it is alone, and otherwise a copy that is kept in step."""
+    """Place the model for training: itself in a single process, and otherwise a copy that is kept in sync."""
     if process_group.size == 1:
         return model.to(device)
     mine = convert_sync_batch_norm(copy.deepcopy(model))
@@ -46,7 +46,7 @@ def place_model(model: nn.Module, strategy: Strategy, process_group: ProcessGrou
 
 
 def shard_model(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with every process holding an even slice of each weight, gathered block by block when it is needed."""
+    """Shard every weight evenly over the processes; a block is gathered when it is needed."""
     mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
     for block in find_shardable_blocks(model):
         fully_shard(block, mesh=mesh)
@@ -55,7 +55,7 @@ def shard_model(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def find_shardable_blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """The parts that are gathered apart: those that stand in a list or a sequence and have weights of their own."""
+    """Find the blocks that are gathered separately: items of a list or a sequence that have weights."""
     for part in model.modules():
         if isinstance(part, nn.Sequential | nn.ModuleList):
             yield from (
@@ -66,20 +66,20 @@ def find_shardable_blocks(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def wrap_model(model: nn.Module, strategy: Strategy, process_group: ProcessGroup, device: torch.device) -> nn.Module:
-    """The model as it is called in a step; its backward pass adds up the gradients of all processes."""
+    """Wrap the model for the call in a step; its backward pass sums the gradients of all processes."""
     if process_group.size == 1 or strategy == "fsdp":
         return model
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view")  # of a convolution over one channel
     return DistributedDataParallel(
         model,
         device_ids=[device.index] if device.index is not None else None,
-        forward_sync_buffers=False,  # all have the same: see `normalisation`
+        forward_sync_buffers=False,  # all have the same: see `sync_batch_norm`
         gradient_as_bucket_view=True,
     )
 
 
 def accumulate_gradients(module: nn.Module, *, is_last: bool) -> AbstractContextManager[object]:
-    """Work through a part of a batch inside; only with the last one do the processes add up."""
+    """Process a part of a batch inside; the processes exchange gradients only with the last one."""
     if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(is_last)
     if isinstance(module, DistributedDataParallel) and not is_last:
@@ -88,17 +88,17 @@ def accumulate_gradients(module: nn.Module, *, is_last: bool) -> AbstractContext
 
 
 def gather_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """All of a tensor that may be sliced: every process must ask for it at the same time."""
+    """Gather a whole tensor that may be sharded; every process must call this at the same time."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def copy_full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy of all of a tensor; of a sliced one on the CPU, for a GPU may have no room for it."""
+    """Copy a whole tensor; a sharded one to the CPU, for a GPU may not have room for it."""
     return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor.clone()
 
 
 def shard_like(pattern: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """A whole tensor that every process has, sliced as `pattern` is."""
+    """Shard a whole tensor that every process has, as `pattern` is."""
     if not isinstance(pattern, DTensor) or isinstance(tensor, DTensor) or tensor.shape != pattern.shape:
         return tensor
     there = tensor.to(pattern.device)

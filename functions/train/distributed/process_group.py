@@ -2,11 +2,10 @@
 
     RANK, WORLD_SIZE   which of how many, over all machines
     LOCAL_RANK         which on this machine, and so which of its GPUs
-    MASTER_ADDR, _PORT where they meet
+    MASTER_ADDR, _PORT the address of the rendezvous
 
-A process that was started without these is a world of its own, in which all of this costs nothing. What concerns the
-weights goes over NCCL from GPU to GPU; what the processes tell each other goes over gloo, so that it waits for no GPU.
-It knows neither recipe nor model.
+A process that was started without these is the only one, and all of this costs nothing. Weights and gradients are
+exchanged by NCCL from GPU to GPU, everything else by gloo, so that it waits for no GPU.
 """
 
 import json
@@ -41,28 +40,28 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes, publishes and speaks."""
+        """Whether this process is the one that writes, publishes and reports."""
         return self.rank == 0
 
     def shard_batch(self, batch: torch.Tensor) -> torch.Tensor:
-        """Its part of a batch, (n, ...): as even as can be; of a batch too small to share, all of it."""
+        """Take this process's part of a batch, (n, ...), split evenly; of a batch too small to split, all of it."""
         if self.size == 1 or len(batch) < self.size:
             return batch
         return batch.tensor_split(self.size)[self.rank]
 
     def seed_by_rank(self, seed: int, step: int) -> None:
-        """Have all but the lead draw from numbers of their own in step `step`, or they would all drop the same."""
+        """Seed all processes but the main one differently in step `step`, or all would drop the same units."""
         if self.rank:
             torch.manual_seed(((seed * SEED_PRIME + step) * SEED_PRIME + self.rank) % 2**63)
 
     def sum_over_ranks(self, value: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes, on the device that it is on; no GPU is waited for."""
+        """Sum over all processes, on the tensor's device; this does not wait for a GPU."""
         if self.size > 1:
             distributed.all_reduce(value)
         return value
 
     def max_over_ranks(self, value: int) -> int:
-        """The greatest of all processes' wishes."""
+        """Return the largest value over all processes."""
         if self.size == 1:
             return value
         values = torch.tensor(int(value))
@@ -70,13 +69,13 @@ class ProcessGroup:
         return int(values)
 
     def broadcast(self, value: torch.Tensor) -> torch.Tensor:
-        """The lead's value, on the CPU; the others give one of the same shape and type."""
+        """Broadcast the main process's tensor, on the CPU; the others pass one of the same shape and type."""
         if self.size > 1:
             distributed.broadcast(value, src=0)
         return value
 
     def broadcast_bytes(self, message: bytes) -> bytes:
-        """What the lead says."""
+        """Broadcast the main process's bytes."""
         if self.size == 1:
             return message
         length = int(self.broadcast(torch.tensor(len(message))))
@@ -88,7 +87,7 @@ class ProcessGroup:
         return self.broadcast(received).numpy().tobytes() if length else b""
 
     def broadcast_tensors(self, tensors: Tensors) -> Tensors:
-        """The lead's tensors, on the CPU. One after the other: they may be many gigabytes."""
+        """Broadcast the main process's tensors, on the CPU, one after the other: they may be many gigabytes."""
         if self.size == 1:
             return tensors
         specs = {name: (str(value.dtype).removeprefix("torch."), tuple(value.shape)) for name, value in tensors.items()}
@@ -107,7 +106,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 def read_process_group(environment: Mapping[str, str]) -> ProcessGroup:
-    """The place that `torchrun` gave this process; `SINGLE_PROCESS` where it did not."""
+    """Read the rank that `torchrun` gave this process; `SINGLE_PROCESS` where it gave none."""
     if "RANK" not in environment:
         return SINGLE_PROCESS
     return ProcessGroup(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
@@ -115,7 +114,7 @@ def read_process_group(environment: Mapping[str, str]) -> ProcessGroup:
 
 @contextmanager
 def join_process_group(environment: Mapping[str, str] = os.environ) -> Iterator[ProcessGroup]:
-    """Meet the other processes inside; `LostProcessError` when one of them goes before its time."""
+    """Join the other processes inside; `LostProcessError` when one of them ends early."""
     process_group = read_process_group(environment)
     if torch.cuda.is_available():
         torch.cuda.set_device(process_group.local_rank % torch.cuda.device_count())
@@ -143,6 +142,6 @@ def init_process_group() -> None:
 
 
 def leave_process_group() -> None:
-    """Leave the other processes: from here on, each is by itself."""
+    """Leave the other processes; from here on, each runs separately."""
     if distributed.is_initialized():
         distributed.destroy_process_group()

@@ -1,8 +1,8 @@
 """Batch normalisation over a batch that several processes share.
 
-torch's SyncBatchNorm runs on GPUs alone; this one is a few lines, the same everywhere, and tested without a GPU. Mean
-and variance are those of the whole batch, and so is the gradient through them: the model is the one that a single
-process would have trained. It costs two small sums over all processes in each layer and direction.
+torch's SyncBatchNorm runs on GPUs only; this one is short, the same on every device, and tested without a GPU. Mean and
+variance are those of the whole batch, and so is the gradient through them: the model is the one that a single process
+would have trained. It costs two small sums over all processes in each layer and direction.
 """
 
 from typing import Any
@@ -17,14 +17,14 @@ class AllReduceSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - torch's context has no type
-        """Add up."""
+        """Sum the values."""
         total = value.clone()
         distributed.all_reduce(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
-        """Add up the gradients: every process's loss depends on every process's value."""
+        """Sum the gradients: every process's loss depends on every process's value."""
         total = gradient.clone()
         distributed.all_reduce(total)
         return total
@@ -34,10 +34,10 @@ class SyncBatchNorm(_BatchNorm):
     """BatchNorm1d, 2d or 3d with the statistics of all processes in training; in evaluation it is theirs."""
 
     def _check_input_dim(self, values: torch.Tensor) -> None:
-        """Any number of dimensions will do."""
+        """Accept any number of dimensions."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """(n, C, ...) to the same shape; n may differ between processes."""
+        """Normalise (n, C, ...) to the same shape; n may differ between processes."""
         if not self.training:
             return super().forward(values)
         axes, shape = [0, *range(2, values.ndim)], (1, -1, *[1] * (values.ndim - 2))
@@ -55,7 +55,7 @@ class SyncBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _update_running_statistics(self, mean: torch.Tensor, variance: torch.Tensor, count: torch.Tensor) -> None:
-        """Keep the running statistics as torch does: the variance over n - 1."""
+        """Update the running statistics as torch does: the variance over n - 1."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
@@ -65,13 +65,13 @@ class SyncBatchNorm(_BatchNorm):
 
 
 def all_reduce_sum(value: torch.Tensor) -> torch.Tensor:
-    """The sum over all processes, with its gradient."""
+    """Sum over all processes, with its gradient."""
     result: torch.Tensor = AllReduceSum.apply(value)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return result
 
 
 def convert_sync_batch_norm(model: nn.Module) -> nn.Module:
-    """The model, its batch normalisations replaced by ones over all processes, with the same weights and names."""
+    """Replace the model's batch normalisations by ones over all processes, with the same weights and names."""
     for name, part in list(model.named_modules()):
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             parent, _, own = name.rpartition(".")
@@ -80,7 +80,7 @@ def convert_sync_batch_norm(model: nn.Module) -> nn.Module:
 
 
 def to_sync_batch_norm(layer: _BatchNorm) -> SyncBatchNorm:
-    """A `SyncBatchNorm` that has a layer's own parameters and statistics."""
+    """Build a `SyncBatchNorm` with a layer's own parameters and statistics."""
     new = SyncBatchNorm(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
     new._parameters, new._buffers = layer._parameters, layer._buffers  # shares the tensors, does not copy them
     return new.train(layer.training)

@@ -1,13 +1,14 @@
-"""What a process does that trains together with others and is not their lead: the trainings, and nothing else.
+"""What all processes but the main one do in a run: they take part in the trainings, and in nothing else.
 
-It follows `run` through its trainings and leaves before anything is judged, exported or written.
+A worker runs the trainings of `pipeline` in the same order, and ends before the model is evaluated, exported or
+published.
 """
 
 from pathlib import Path
 
-from functions.train.data import dataset
-from functions.train.data.dataset import Splits
 from functions.train.data.files import DataRoot
+from functions.train.data.load import load_splits
+from functions.train.data.split import Splits, scale_targets
 from functions.train.distributed import consensus
 from functions.train.distributed.process_group import ProcessGroup
 from functions.train.models import build
@@ -22,14 +23,14 @@ from pilotlight.storage.object_store import ObjectStore
 def run_worker(
     recipe: Recipe, store: ObjectStore, interruption: Interruption, folder: Path, process_group: ProcessGroup
 ) -> None:
-    """Do this process's share of every training of a run; nothing, where the run has published already."""
+    """Take part in every training of a run; in none where the run has published already."""
     checkpoint_policy = CheckpointPolicy(
         CheckpointStore(store, "runs", ""), recipe.checkpoint, interruption, lambda _: None, process_group=process_group
     )
     if consensus.is_run_published(process_group):
         return
     data_root = DataRoot(folder, store)
-    splits = dataset.load_splits(recipe.data, data_root)
+    splits = load_splits(recipe.data, data_root)
     consensus.check_same_data(process_group, splits, recipe.data.name)
     if recipe.folds:
         for parts in consensus.load_remaining_folds(process_group, recipe, data_root)[1]:
@@ -40,7 +41,7 @@ def run_worker(
 def run_training(
     recipe: Recipe, splits: Splits, checkpoint_policy: CheckpointPolicy, folder: Path, process_group: ProcessGroup
 ) -> None:
-    """One training, as `pipeline.build_and_train` has it."""
+    """Run one training, like `pipeline.build_and_train`."""
     with seed_torch(recipe.seed):
         network = build.build_model(recipe.model, splits.train, folder)
-    train_model(network, dataset.scale_targets(splits), recipe, lambda _: None, checkpoint_policy, process_group)
+    train_model(network, scale_targets(splits), recipe, lambda _: None, checkpoint_policy, process_group)

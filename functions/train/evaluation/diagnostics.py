@@ -1,6 +1,6 @@
-"""What the served variant does on the test set, in numbers: which classes it mistakes, how far its confidence is true.
+"""The results of the served variant on the test set in numbers: which classes it confuses, how calibrated it is.
 
-It knows answers and the truth, not which model gave them. Everything here is in `report.json`; `plots` draws it.
+Everything here is in `report.json`; `plots` draws it.
 """
 
 from collections.abc import Sequence
@@ -9,22 +9,23 @@ from statistics import NormalDist
 import numpy as np
 from msgspec import Struct
 
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 
 CALIBRATION_BINS = 15  # of confidence, equally wide: Guo et al., On Calibration of Modern Neural Networks, 2017
 MAX_MATRIX_CLASSES = 100  # classes, up to which report.json has every cell
-MAX_CONFUSIONS = 20  # confusions that are always told
+MAX_CONFUSIONS = 20  # confusions that are always listed
 
 
 class ConfidenceInterval(Struct, frozen=True):
-    """Where a share lies with 95 % confidence."""
+    """The 95 % confidence interval of a share."""
 
     low: float
     high: float
 
 
 class ClassQuality(Struct, frozen=True):
-    """How one class fares. Precision, recall and F1 are null where they would divide by nothing."""
+    """The quality of one class. Precision, recall and F1 are null where they would divide by zero."""
 
     name: str
     support: int  # test examples of it
@@ -35,7 +36,7 @@ class ClassQuality(Struct, frozen=True):
 
 
 class Confusion(Struct, frozen=True):
-    """Examples of one class that were taken for another."""
+    """Examples of one class that were predicted as another."""
 
     actual: str
     taken_for: str
@@ -44,7 +45,7 @@ class Confusion(Struct, frozen=True):
 
 
 class ConfidenceBin(Struct, frozen=True):
-    """The answers whose confidence lies between two bounds: how sure they were, and how often right."""
+    """The predictions whose confidence is between two bounds: how confident they were, and how often right."""
 
     low: float
     high: float
@@ -54,7 +55,7 @@ class ConfidenceBin(Struct, frozen=True):
 
 
 class ConfidenceCalibration(Struct, frozen=True):
-    """How far the softmax of the logits can be taken for a probability."""
+    """How far the softmax of the logits is a probability."""
 
     ece: float  # expected calibration error: the mean |confidence - accuracy| over the bins, by their counts
     confidence: float  # mean
@@ -63,7 +64,7 @@ class ConfidenceCalibration(Struct, frozen=True):
 
 
 class ClassificationDiagnosis(Struct, frozen=True):
-    """Of answers that are classes."""
+    """The diagnosis of predictions that are classes."""
 
     accuracy: ConfidenceInterval  # Wilson's
     classes: tuple[ClassQuality, ...]
@@ -74,7 +75,7 @@ class ClassificationDiagnosis(Struct, frozen=True):
 
 
 class RegressionDiagnosis(Struct, frozen=True):
-    """Of answers that are numbers, in their own unit. A residual is the answer minus the truth."""
+    """The diagnosis of predicted numbers, in their own unit. A residual is the prediction minus the truth."""
 
     bias: float  # mean residual
     deviation: float  # of the residuals
@@ -84,14 +85,14 @@ class RegressionDiagnosis(Struct, frozen=True):
 
 
 class Diagnosis(Struct, frozen=True):
-    """Of one variant on the test set; both empty where answers are neither one class nor one number."""
+    """The diagnosis of one variant on the test set; empty where it predicts neither one class nor one number."""
 
     classification: ClassificationDiagnosis | None = None
     regression: RegressionDiagnosis | None = None
 
 
 def diagnose_answers(answers: Array, test: Dataset) -> Diagnosis:
-    """Of (N, classes) logits against (N,) labels, or of (N, 1) numbers against (N, 1) right ones."""
+    """Diagnose (N, classes) logits against (N,) labels, or (N, 1) numbers against the (N, 1) right ones."""
     if test.classes and answers.shape == (len(test), len(test.classes)):
         return Diagnosis(classification=diagnose_classification(answers, test.targets, test.classes))
     if not test.classes and answers.shape == test.targets.shape == (len(test), 1):
@@ -100,7 +101,7 @@ def diagnose_answers(answers: Array, test: Dataset) -> Diagnosis:
 
 
 def diagnose_classification(logits: Array, labels: Array, classes: Sequence[str]) -> ClassificationDiagnosis:
-    """Everything that is said of classes."""
+    """Diagnose predictions that are classes."""
     matrix = build_confusion_matrix(logits.argmax(axis=1), labels, len(classes))
     described = tuple(measure_class_quality(matrix, index, name) for index, name in enumerate(classes))
     return ClassificationDiagnosis(
@@ -114,12 +115,12 @@ def diagnose_classification(logits: Array, labels: Array, classes: Sequence[str]
 
 
 def build_confusion_matrix(answers: Array, labels: Array, classes: int) -> Array:
-    """Counts (classes, classes): a row per actual class, a column per answer."""
+    """Build the matrix of counts (classes, classes): a row per actual class, a column per prediction."""
     return np.bincount(labels * classes + answers, minlength=classes**2).reshape(classes, classes)
 
 
 def measure_class_quality(matrix: Array, index: int, name: str) -> ClassQuality:
-    """One class's row and column."""
+    """Measure one class from its row and column."""
     hits, support, predicted = int(matrix[index, index]), int(matrix[index].sum()), int(matrix[:, index].sum())
     return ClassQuality(
         name=name,
@@ -132,7 +133,7 @@ def measure_class_quality(matrix: Array, index: int, name: str) -> ClassQuality:
 
 
 def find_worst_confusions(matrix: Array, classes: Sequence[str]) -> tuple[Confusion, ...]:
-    """The largest cells off the diagonal, the largest first, and where they are alike the larger share."""
+    """Find the largest cells off the diagonal, the largest first; of equal ones, the larger share first."""
     wrong = matrix - np.diag(matrix.diagonal())
     shares = wrong / np.maximum(1, matrix.sum(axis=1, keepdims=True))
     order = np.lexsort((-shares.ravel(), -wrong.ravel()))[:MAX_CONFUSIONS]
@@ -145,7 +146,7 @@ def find_worst_confusions(matrix: Array, classes: Sequence[str]) -> tuple[Confus
 
 
 def measure_calibration(logits: Array, labels: Array) -> ConfidenceCalibration:
-    """The reliability of the most probable class's probability, in 15 bins of equal width."""
+    """Measure how reliable the most probable class's probability is, in 15 bins of equal width."""
     shares = compute_softmax(logits)
     confidences, right = shares.max(axis=1), logits.argmax(axis=1) == labels
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
@@ -163,14 +164,14 @@ def measure_calibration(logits: Array, labels: Array) -> ConfidenceCalibration:
 
 
 def compute_softmax(logits: Array) -> Array:
-    """Probabilities of (N, classes) logits; in float64 and shifted by the maximum, so that nothing overflows."""
+    """Compute probabilities from (N, classes) logits; in float64 and shifted by the maximum against overflow."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     shares: Array = shifted / shifted.sum(axis=1, keepdims=True)
     return shares
 
 
 def compute_wilson_interval(successes: int, trials: int) -> ConfidenceInterval:
-    """The 95 % interval of a share. E. B. Wilson, Probable Inference, JASA 22, 1927."""
+    """Compute the 95 % interval of a share. E. B. Wilson, Probable Inference, JASA 22, 1927."""
     z = NormalDist().inv_cdf(0.975)
     share, scale = successes / trials, 1 + z**2 / trials
     middle = (share + z**2 / (2 * trials)) / scale
@@ -179,7 +180,7 @@ def compute_wilson_interval(successes: int, trials: int) -> ConfidenceInterval:
 
 
 def diagnose_regression(answers: Array, targets: Array) -> RegressionDiagnosis:
-    """Everything that is said of numbers."""
+    """Diagnose predictions that are numbers."""
     residuals = answers.astype(np.float64) - targets
     points = {f"{share:.0%}": float(np.quantile(residuals, share)) for share in (0.05, 0.25, 0.5, 0.75, 0.95)}
     return RegressionDiagnosis(

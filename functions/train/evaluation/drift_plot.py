@@ -20,7 +20,7 @@ TITLE_COLOURS = {"drifted": VERMILION, "changed": "#e69f00"}  # of the title; Ok
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read panels from standard input, write the picture; 2 where it cannot be written."""
+    """Read panels from standard input and write the picture; return 2 where it cannot be written."""
     parser = argparse.ArgumentParser(
         prog="python -m functions.train.evaluation.drift_plot", description="Draw a drift report."
     )
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def draw_drift_plot(panels: Sequence[ChartPanel]) -> bytes:
-    """A PNG with a panel for each feature and each part of the answers."""
+    """Draw a PNG with a panel for each feature and each part of the predictions."""
     row_count = max(1, -(-len(panels) // PANELS_PER_ROW))
     figure = Figure(
         figsize=(PANELS_PER_ROW * PANEL_SIZE_IN[0], row_count * PANEL_SIZE_IN[1] + 0.4), layout="constrained"
@@ -51,7 +51,7 @@ def draw_drift_plot(panels: Sequence[ChartPanel]) -> bytes:
 
 
 def draw_panel(axes: Axes, panel: ChartPanel) -> None:
-    """Bars then and now; of numbers, the outermost are all beyond what training saw."""
+    """Draw bars of training and of now; of numbers, the outermost are all values beyond the range of training."""
     if panel.labels:
         places = np.arange(len(panel.labels))
         axes.bar(places - 0.2, panel.before, 0.4, color=GREY)

@@ -17,7 +17,7 @@ FIGURE_SIZE_IN, DOTS_PER_IN = (8, 8.5), 110
 
 
 def draw_learning_curves(history: TrainingHistory, title: str) -> bytes:
-    """A PNG of loss, metric and learning rate over the epochs, with the epoch whose weights were kept marked."""
+    """Draw a PNG of loss, metric and learning rate over the epochs, with the epoch marked whose weights were kept."""
     figure = Figure(figsize=FIGURE_SIZE_IN, layout="constrained")
     figure.suptitle(title, fontweight="bold")
     losses, accuracies, rates = figure.subplots(3, sharex=True, height_ratios=(3, 3, 1.4))
@@ -31,7 +31,7 @@ def draw_learning_curves(history: TrainingHistory, title: str) -> bytes:
 
 
 def draw_losses(axes: Axes, history: TrainingHistory) -> None:
-    """Cross-entropy or squared error; logarithmic, since it falls by orders of magnitude."""
+    """Draw the cross-entropy or squared error, on a logarithmic axis, since it falls by orders of magnitude."""
     draw_train_and_validation(axes, history, "train_loss", "validation_loss")
     mark_best_epoch(
         axes, history.best_epoch, history.best_epoch.validation_loss, f"{history.best_epoch.validation_loss:.3g}"
@@ -44,7 +44,7 @@ def draw_losses(axes: Axes, history: TrainingHistory) -> None:
 
 
 def draw_accuracies(axes: Axes, history: TrainingHistory) -> None:
-    """The share of right answers, or R2; from zero, since R2 starts far below it."""
+    """Draw the share of right predictions, or R2, from zero, since R2 starts far below it."""
     draw_train_and_validation(axes, history, "train_accuracy", "validation_accuracy")
     best_accuracy = history.best_epoch.validation_accuracy
     mark_best_epoch(
@@ -61,12 +61,12 @@ def draw_accuracies(axes: Axes, history: TrainingHistory) -> None:
 
 
 def has_accuracy_metric(history: TrainingHistory) -> bool:
-    """Whether the metric is a share of right classes, and not a number's R2."""
+    """Return whether the metric is a share of right classes, and not a number's R2."""
     return history.best_epoch.metric == "accuracy"
 
 
 def draw_rates(axes: Axes, history: TrainingHistory) -> None:
-    """The schedule, at each epoch's last step."""
+    """Draw the learning rate at each epoch's last step."""
     numbers = [epoch.number for epoch in history.epochs]
     axes.plot(numbers, [epoch.learning_rate for epoch in history.epochs], choose_line_style(history), color=RATE_COLOUR)
     axes.set_ylim(bottom=0)
@@ -76,7 +76,7 @@ def draw_rates(axes: Axes, history: TrainingHistory) -> None:
 
 
 def draw_train_and_validation(axes: Axes, history: TrainingHistory, train: str, validation: str) -> None:
-    """A figure of the epochs in training, where dropout is on, and in validation."""
+    """Draw a value of the epochs in training, where dropout is on, and in validation."""
     numbers = [epoch.number for epoch in history.epochs]
     training = [getattr(epoch, train) for epoch in history.epochs]
     axes.plot(numbers, training, choose_line_style(history), color=TRAIN_COLOUR, label="training, dropout on")
@@ -85,33 +85,33 @@ def draw_train_and_validation(axes: Axes, history: TrainingHistory, train: str, 
 
 
 def choose_line_style(history: TrainingHistory) -> str:
-    """A line, and a dot for each epoch as long as dots can be told apart."""
+    """Choose a line, with a dot for each epoch while there are few enough to distinguish."""
     return ".-" if len(history.epochs) <= MAX_DOTS else "-"
 
 
 def mark_best_epoch(axes: Axes, best: Epoch, value: float, text: str) -> None:
-    """Ring the value of the epoch whose weights were kept, and say it in the legend, where it never hides a curve."""
+    """Ring the value of the epoch whose weights were kept, and label it in the legend, where it never hides a curve."""
     label = f"kept: epoch {best.number}, {text}"
     axes.plot(best.number, value, "o", label=label, color=VALIDATION_COLOUR, fillstyle="none", markersize=10)
     axes.legend(frameon=False, loc="best")
 
 
 def finish_axes(axes: Axes, history: TrainingHistory) -> None:
-    """What the three have in common: whole epochs, the kept one marked, a quiet grid and no box."""
+    """Finish each of the three plots: whole epochs, the kept one marked, a light grid and no box."""
     axes.axvline(history.best_epoch.number, color=VALIDATION_COLOUR, linestyle=":", linewidth=1, zorder=0)
     axes.set_xlim(0.5, len(history.epochs) + 0.5)
     simplify_axes(axes)
 
 
 def simplify_axes(axes: Axes) -> None:
-    """A quiet grid behind what is drawn, and no box around it."""
+    """Draw a light grid behind the curves, and no box around them."""
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def render_png(figure: Figure) -> bytes:
-    """The figure's file, without the name and version of the software in it."""
+    """Render the figure as PNG, without the name and version of the software in it."""
     target = io.BytesIO()
     savefig_options: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}}
     figure.savefig(target, format="png", dpi=DOTS_PER_IN, bbox_inches="tight", **savefig_options)

@@ -1,15 +1,16 @@
 """The model card of a version, `model-card.md`: what it is, how to call it, how good it is, and where it is not.
 
-Every sentence is put together from what the run measured; the same product gives the same card. The card cannot know
-the version's number, which is only given when everything else is written. M. Mitchell and others, Model Cards for
-Model Reporting, 2019.
+Every sentence is built from what the run measured; the same artifacts give the same card. The card does not have the
+version's number, which is assigned when everything else is written. M. Mitchell and others, Model Cards for Model
+Reporting, 2019.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from math import prod
 
-from functions.train.data.dataset import Dataset, Splits
+from functions.train.data.dataset import Dataset
+from functions.train.data.split import Splits
 from functions.train.evaluation.diagnostics import ClassificationDiagnosis, RegressionDiagnosis
 from functions.train.evaluation.metrics import format_metric
 from functions.train.evaluation.quantization_report import (
@@ -20,7 +21,7 @@ from functions.train.evaluation.quantization_report import (
 from functions.train.export.artifacts import TrainingArtifacts
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.metric import METRICS
-from pilotlight.recipes.options.part import Options
+from pilotlight.recipes.data_schema import Options
 from pilotlight.recipes.schema import Recipe
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.golden import GoldenExchange
@@ -91,7 +92,7 @@ On the same kind of CPU the same recipe gives the same weights bit for bit. `eva
 
 
 def format_model_card(artifacts: TrainingArtifacts) -> str:
-    """The card as Markdown."""
+    """Format the card as Markdown."""
     recipe, report, test = artifacts.recipe, artifacts.report, artifacts.splits.test
     return TEMPLATE.format(
         name=recipe.name,
@@ -116,7 +117,7 @@ def format_model_card(artifacts: TrainingArtifacts) -> str:
 
 
 def describe_trained_model(recipe: Recipe, outputs: Sequence[TensorSpec], test: Dataset) -> str:
-    """What the model is, in a sentence."""
+    """Describe the model in a sentence."""
     if test.text:
         answer = f"guesses the next of {len(test.classes):,} tokens of a text; it learned from `{recipe.data.name}`."
     elif test.classes:
@@ -128,14 +129,14 @@ def describe_trained_model(recipe: Recipe, outputs: Sequence[TensorSpec], test: 
 
 
 def format_signature(artifacts: TrainingArtifacts) -> str:
-    """Both ends of the graph."""
+    """Format the inputs and outputs of the graph."""
     tensors = [("in", one) for one in artifacts.inputs] + [("out", one) for one in artifacts.outputs]
     rows = [(way, f"`{one.name}`", one.datatype, f"`[{', '.join(map(str, one.shape))}]`") for way, one in tensors]
     return format_markdown_table(("", "tensor", "datatype", "shape"), rows)
 
 
 def describe_scaling(artifacts: TrainingArtifacts) -> str:
-    """What callers need not do themselves."""
+    """Describe the scaling that callers need not do themselves."""
     names = artifacts.preprocessing.names if artifacts.preprocessing else ()
     raw = f"Values are sent as they were measured ({format_name_list(names)}): the graph scales them." if names else ""
     if artifacts.splits.test.text:
@@ -146,7 +147,7 @@ def describe_scaling(artifacts: TrainingArtifacts) -> str:
 
 
 def format_curl_request(name: str, exchange: GoldenExchange) -> str:
-    """A request that works as it stands, against `pilotlight serve`."""
+    """Format a request that works unchanged against `pilotlight serve`."""
     (tensor,) = exchange.request.inputs
     where = f"localhost:8080/v2/models/{name}/infer"
     head = json.dumps({"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype}).rstrip("}")
@@ -158,7 +159,7 @@ def format_curl_request(name: str, exchange: GoldenExchange) -> str:
 
 
 def format_triton_request(name: str, exchange: GoldenExchange) -> str:
-    """The same with the unmodified tritonclient."""
+    """Format the same request for the unmodified tritonclient."""
     (given,), (answer,) = exchange.request.inputs, exchange.response.outputs
     shape, dtype = list(given.shape), NUMPY_DTYPES[given.datatype].name
     return "\n".join(
@@ -175,7 +176,7 @@ def format_triton_request(name: str, exchange: GoldenExchange) -> str:
 
 
 def describe_data(recipe: Recipe, splits: Splits, report: QuantizationReport) -> str:
-    """Where the examples come from, what was left out, how they were shared out."""
+    """Describe where the examples come from, what was left out, and how they were split."""
     parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
     sizes = ", ".join(f"{len(part):,} for {name}" for name, part in parts.items())
     split_note = "; whole documents, then cut into windows" if splits.test.text else ""
@@ -193,7 +194,7 @@ def describe_data(recipe: Recipe, splits: Splits, report: QuantizationReport) ->
 
 
 def describe_training(artifacts: TrainingArtifacts) -> str:
-    """How it was trained, on what, and for how long."""
+    """Describe how the model was trained, on what, and for how long."""
     recipe, provenance = artifacts.recipe, artifacts.training
     rows = [
         ("model", format_options(recipe.model)),
@@ -209,7 +210,7 @@ def describe_training(artifacts: TrainingArtifacts) -> str:
 
 
 def format_results_table(report: QuantizationReport) -> str:
-    """Every variant's measured numbers, the served one marked."""
+    """Format every variant's measured numbers, with the served one marked."""
     names = sorted({name for variant in report.variants.values() for name in variant.metrics} - {"loss"})
     rows = [format_variant_row(precision, variant, names, report) for precision, variant in report.variants.items()]
     return (
@@ -221,14 +222,14 @@ def format_results_table(report: QuantizationReport) -> str:
 def format_variant_row(
     precision: str, variant: VariantMeasurement, names: Sequence[str], report: QuantizationReport
 ) -> tuple[str, ...]:
-    """One variant's line."""
+    """Format one variant's row."""
     values = [format_metric(name, variant.metrics[name]) if name in variant.metrics else "" for name in names]
     label = f"**{precision}**, served" if precision == report.serve else precision
     return (label, *values, f"{variant.loss:.4g}", f"{variant.bytes / 1000:,.1f}", f"{variant.latency_ms:.3f} ms")
 
 
 def format_details(report: QuantizationReport) -> str:
-    """By class, by how far numbers are off, or beside the baseline of a text; empty where there is none of these."""
+    """Format the results by class, the residuals, or the comparison with a text's baseline; empty without any."""
     diagnosis = report.diagnosis
     if report.baseline:
         return f"### Beside an n-gram model\n\n{format_baseline_comparison(report.baseline, report)}\n"
@@ -244,7 +245,7 @@ def format_details(report: QuantizationReport) -> str:
 
 
 def format_class_table(diagnosis: ClassificationDiagnosis) -> str:
-    """Support, precision, recall and F1 of each class; of very many, the ones with the lowest F1."""
+    """Format support, precision, recall and F1 of each class; of very many, of the ones with the lowest F1."""
     chosen = list(diagnosis.classes)
     note = ""
     if len(chosen) > MAX_CLASS_ROWS:
@@ -255,7 +256,7 @@ def format_class_table(diagnosis: ClassificationDiagnosis) -> str:
 
 
 def list_limitations(artifacts: TrainingArtifacts) -> Iterable[str]:
-    """What the numbers above do not show, or show only to those who look closely."""
+    """List what the numbers above do not show, or do not show clearly."""
     report = artifacts.report
     yield (
         f"The test set is a random part of the same data, {report.evaluation.examples:,} examples; on data from "
@@ -275,7 +276,7 @@ def list_limitations(artifacts: TrainingArtifacts) -> Iterable[str]:
 
 
 def describe_quantization(report: QuantizationReport) -> Iterable[str]:
-    """What fewer bits cost."""
+    """Describe what fewer bits cost."""
     definition = METRICS[report.metric]
     if report.serve == "fp32":
         yield "It is not quantized: fp32 is served, for the reason above."
@@ -288,8 +289,8 @@ def describe_quantization(report: QuantizationReport) -> Iterable[str]:
 
 
 def describe_agreement(report: QuantizationReport) -> str:
-    """How alike both variants' answers are."""
-    if report.baseline:
+    """Describe how far both variants' outputs agree."""
+    if report.metric == "loss":
         return f"it guesses the same next token in {report.agreement:.2%} of the test set"
     if report.diagnosis.classification:
         return f"it gives the same class to {report.agreement:.2%} of the test examples"
@@ -297,7 +298,7 @@ def describe_agreement(report: QuantizationReport) -> str:
 
 
 def describe_uncertainty(diagnosis: ClassificationDiagnosis, report: QuantizationReport) -> Iterable[str]:
-    """How exactly the accuracy is known, and how far confidence can be trusted."""
+    """Describe how exactly the accuracy is known, and how far confidence can be trusted."""
     low, high = diagnosis.accuracy.low, diagnosis.accuracy.high
     yield (
         f"So small a test set leaves the accuracy between {low:.1%} and {high:.1%} (Wilson's 95 % interval for "
@@ -313,7 +314,7 @@ def describe_uncertainty(diagnosis: ClassificationDiagnosis, report: Quantizatio
 
 
 def describe_class_problems(diagnosis: ClassificationDiagnosis) -> Iterable[str]:
-    """Classes that are rare, never answered, or taken for each other."""
+    """Describe classes that are rare, never predicted, or confused with each other."""
     rare = [one for one in sorted(diagnosis.classes, key=lambda one: one.support) if one.support < FEW_EXAMPLES]
     if rare:
         names = format_name_list([f"{one.name} ({one.support})" for one in rare])
@@ -327,7 +328,7 @@ def describe_class_problems(diagnosis: ClassificationDiagnosis) -> Iterable[str]
 
 
 def describe_residuals(diagnosis: RegressionDiagnosis) -> Iterable[str]:
-    """How far off numbers are."""
+    """Describe the sizes of the residuals."""
     yield (
         f"Nine of ten answers are {diagnosis.quantiles['5%']:+.4g} to {diagnosis.quantiles['95%']:+.4g} off, the worst "
         f"{diagnosis.largest:.4g}; the truth itself has a standard deviation of {diagnosis.spread:.4g}."
@@ -335,7 +336,7 @@ def describe_residuals(diagnosis: RegressionDiagnosis) -> Iterable[str]:
 
 
 def format_options(options: Options) -> str:
-    """A part of a recipe: its kind, then its settings, those that are not set left out."""
+    """Format a part of a recipe: its kind, then its settings, without those that are not set."""
     kind, *rest = options.model_dump(mode="json").items()
     settings = [f"{key} {json.dumps(value)}".replace('"', "") for key, value in rest if value is not None]
     first = f"{kind[0]} {kind[1]}" if not isinstance(kind[1], str) else kind[1]
@@ -343,18 +344,18 @@ def format_options(options: Options) -> str:
 
 
 def format_share(value: float | None) -> str:
-    """A share in percent, a dash where there is none."""
+    """Format a share in percent, or a dash where there is none."""
     return "-" if value is None else f"{value:.1%}"
 
 
 def format_name_list(names: Sequence[str]) -> str:
-    """Names in a row, of many the first ones and a count."""
+    """Join names with commas; of many, the first ones and a count."""
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     return ", ".join(names[:MAX_NAMES]) + more
 
 
 def format_markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(
         "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in one) + " |" for one in lines

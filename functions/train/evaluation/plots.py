@@ -1,6 +1,6 @@
-"""What the served variant does on the test set, as pictures: confusions and reliability, or numbers against the truth.
+"""The results of the served variant on the test set as pictures: confusions and calibration, or predicted numbers.
 
-It draws what `report.json` says, and asks the graph again only for the single numbers that a report has no room for.
+The plots draw what is in `report.json`, and run the graph only for the single predictions, which are not in it.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 from functions.train.evaluation.diagnostics import (
     ClassificationDiagnosis,
     ClassQuality,
@@ -23,7 +24,7 @@ from functions.train.evaluation.diagnostics import (
 )
 from functions.train.evaluation.learning_curves import BLUE, GREY, VERMILION, render_png, simplify_axes
 from functions.train.evaluation.quantization_report import QuantizationReport
-from functions.train.export.graph import run_graph
+from functions.train.export.quantize import run_graph
 from pilotlight.runtime.session import open_session
 
 MAX_READABLE_CLASSES = 30  # classes whose matrix can still be read; above, the worst confusions are listed
@@ -32,7 +33,7 @@ MAX_NAME_LENGTH = 24  # characters of a class's name
 
 
 def draw_diagnosis_plots(report: QuantizationReport, graph: Path, test: Dataset, name: str) -> dict[str, bytes]:
-    """PNGs by file name, of what the report's diagnosis holds: none where it holds nothing."""
+    """Draw the report's diagnosis as PNGs by file name; none where the diagnosis is empty."""
     diagnosis = report.diagnosis
     plot_files = {}
     title = f"{name} ({report.serve}), {len(test):,} test examples"
@@ -48,7 +49,7 @@ def draw_diagnosis_plots(report: QuantizationReport, graph: Path, test: Dataset,
 
 
 def draw_confusions(diagnosis: ClassificationDiagnosis, title: str) -> bytes:
-    """The matrix, or where it has too many classes to be read the largest mistakes."""
+    """Draw the matrix, or where it has too many classes to be readable the largest confusions."""
     right = diagnosis.calibration.accuracy
     interval = f"95 % interval {diagnosis.accuracy.low:.1%} to {diagnosis.accuracy.high:.1%}"
     heading = f"{title}\n{right:.1%} right, {interval}"
@@ -58,7 +59,7 @@ def draw_confusions(diagnosis: ClassificationDiagnosis, title: str) -> bytes:
 
 
 def draw_confusion_matrix(counts: Array, classes: Sequence[ClassQuality], title: str) -> bytes:
-    """Counts in cells, coloured by the share of the row: of one class's examples, what was made of them."""
+    """Draw counts in cells, coloured by the share of the row: of one class's examples."""
     number = len(classes)
     side = 2.6 + 0.52 * number if number <= MAX_CLASSES_WITH_SHARES else 4 + 0.3 * number
     figure = Figure(figsize=(side + 1.8, side), layout="constrained")
@@ -81,7 +82,7 @@ def draw_confusion_matrix(counts: Array, classes: Sequence[ClassQuality], title:
 
 
 def annotate_cells(axes: Axes, counts: Array, shares: Array) -> None:
-    """The number in each cell that has one, and its share below where there is room."""
+    """Write the number into each cell that has one, and its share below where there is room."""
     both = len(counts) <= MAX_CLASSES_WITH_SHARES
     for row, column in zip(*np.nonzero(counts), strict=True):
         share = shares[row, column]
@@ -91,7 +92,7 @@ def annotate_cells(axes: Axes, counts: Array, shares: Array) -> None:
 
 
 def draw_confusion_bars(worst: Sequence[Confusion], title: str) -> bytes:
-    """The largest mistakes, the largest on top."""
+    """Draw the largest confusions, the largest on top."""
     figure = Figure(figsize=(8, 1.8 + 0.3 * max(4, len(worst))), layout="constrained")
     figure.suptitle(title, fontweight="bold", fontsize=11)
     axes = figure.subplots()
@@ -113,7 +114,7 @@ def draw_confusion_bars(worst: Sequence[Confusion], title: str) -> bytes:
 
 
 def draw_reliability_diagram(calibration: ConfidenceCalibration, title: str) -> bytes:
-    """How often answers are right against how sure they are, and how many are how sure."""
+    """Draw accuracy against confidence, and the number of predictions at each confidence."""
     figure = Figure(figsize=(6.4, 7), layout="constrained")
     figure.suptitle(f"{title}\nexpected calibration error {calibration.ece:.1%}", fontweight="bold", fontsize=11)
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
@@ -142,14 +143,14 @@ def draw_reliability_diagram(calibration: ConfidenceCalibration, title: str) -> 
 
 
 def draw_diagonal(axes: Axes) -> None:
-    """Where a confidence would be a probability, with what is amiss on either side of it."""
+    """Draw the diagonal on which a confidence is a probability, with a label on either side."""
     axes.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
     axes.text(0.04, 0.95, "underconfident", color=GREY, va="top", fontsize=9)
     axes.text(0.96, 0.05, "overconfident", color=GREY, ha="right", fontsize=9)
 
 
 def draw_confidence_histogram(axes: Axes, bins: Sequence[ConfidenceBin]) -> None:
-    """How many answers are in each bin, logarithmic: most are in the last."""
+    """Draw the number of predictions in each bin, on a logarithmic axis: most are in the last."""
     width = bins[0].high - bins[0].low
     axes.bar([one.low for one in bins], [one.count for one in bins], width, align="edge", color=BLUE, edgecolor="white")
     axes.set_yscale("symlog", linthresh=1)
@@ -161,7 +162,7 @@ def draw_confidence_histogram(axes: Axes, bins: Sequence[ConfidenceBin]) -> None
 
 
 def draw_prediction_scatter(answers: Array, truth: Array, diagnosis: RegressionDiagnosis, title: str) -> bytes:
-    """Answers against the truth, and what is left between them against the answer."""
+    """Draw predictions against the truth, and residuals against the prediction."""
     figure = Figure(figsize=(10.5, 5), layout="constrained")
     spread = f"standard deviation {diagnosis.deviation:.3g} (truth's {diagnosis.spread:.3g})"
     error = f"residuals {diagnosis.bias:+.3g} on average, {spread}"
@@ -187,6 +188,6 @@ def draw_prediction_scatter(answers: Array, truth: Array, diagnosis: RegressionD
 
 
 def shorten_class_name(name: str) -> str:
-    """A class's name that leaves room for the others, and is no formula to matplotlib."""
+    """Shorten a class's name to leave room for the others, and escape formulas of matplotlib."""
     cut = name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + "…"
     return cut.replace("$", r"\$")

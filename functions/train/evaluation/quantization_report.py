@@ -1,7 +1,7 @@
-"""The report: what quantization cost and bought, measured on the same examples and in the same minute.
+"""The report: what quantization cost and gained, measured on the same examples and in the same minute.
 
-Metrics, size and latency of both variants, the rungs of the ladder that were tried, and the verdict on which variant is
-served. It knows files and arrays, not how they were made; it runs them as the handlers do.
+It has the metrics, size and latency of both variants, the candidates of the search, and the verdict on which variant is
+served. The graphs are run as the handlers run them.
 """
 
 import os
@@ -17,22 +17,25 @@ from msgspec import Struct
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from functions.train.data import Array
 from functions.train.data.cleaning import CleaningReport
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data.dataset import Dataset
 from functions.train.evaluation.diagnostics import Diagnosis, diagnose_answers
 from functions.train.evaluation.metrics import evaluate_outputs, format_metric, score_regression
-from functions.train.export.graph import run_graph
 from functions.train.export.quantization_search import QuantizationCandidate
-from functions.train.ngram import Baseline
+from functions.train.export.quantize import run_graph
+from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import EvaluationSet, Precision
 from pilotlight.contracts.metric import METRICS
+from pilotlight.recipes.data_schema import Data
+from pilotlight.recipes.schema import list_builtin_recipes, load_recipe
 from pilotlight.runtime.session import Session, open_session
 
 LATENCY_ROUNDS = 200  # single requests per variant
 
 
 class VariantMeasurement(Struct, frozen=True):
-    """What was measured of one variant."""
+    """The measurements of one variant."""
 
     loss: float  # mean cross-entropy in nats; for a regression, the mean squared error
     per_class: dict[str, float]  # recall, 0 to 1; empty for a regression
@@ -40,6 +43,21 @@ class VariantMeasurement(Struct, frozen=True):
     latency_ms: float  # median of single requests, in the process, as on a Lambda function of one vCPU
     accuracy: float = 0.0  # the same as in `metrics`, for older readers; 0 for a regression
     metrics: dict[str, float] = {}  # by name: accuracy and balanced_accuracy, or r2, rmse and mae
+
+
+class BaselineScore(Struct, frozen=True):
+    """The score of the baseline on one set."""
+
+    loss: float  # nats per token
+    bits_per_byte: float
+
+
+class Baseline(Struct, frozen=True):
+    """What a language model has to beat: an n-gram model on the same tokens."""
+
+    name: str
+    validation: BaselineScore
+    test: BaselineScore
 
 
 class QuantizationReport(Struct, frozen=True, kw_only=True):
@@ -74,7 +92,7 @@ def compare_variants(
     candidates: Sequence[QuantizationCandidate] = (),
     baseline: Baseline | None = None,
 ) -> QuantizationReport:
-    """Measure fp32 and the smaller graph on the test set, and decide which is served; no graph from no rung is."""
+    """Measure fp32 and the smaller graph on the test set, and choose which is served: fp32 where no candidate holds."""
     sessions = {precision: open_session(str(path)) for precision, path in graphs.items()}
     outputs = {precision: run_graph(session, test.inputs) for precision, session in sessions.items()}
     latencies = measure_latencies(sessions, test.inputs[:1])
@@ -105,7 +123,7 @@ def compare_variants(
 
 
 def get_smaller_variant(variants: Iterable[Precision]) -> Precision:
-    """Which of the variants is the quantized one."""
+    """Return the quantized one of the variants."""
     return next(precision for precision in variants if precision != "fp32")
 
 
@@ -116,7 +134,7 @@ def choose_served_variant(
     candidates: Sequence[QuantizationCandidate] = (),
     small: Precision = "int8",
 ) -> tuple[Precision, str]:
-    """The quantization contract: the smaller variant is served within its budget, when a rung held; fp32 otherwise."""
+    """Choose the smaller variant within its budget, when a rung held, and fp32 otherwise: the quantization contract."""
     definition = METRICS[metric]
     points, allowed = definition.format_difference(points_lost, metric), f"{budget:.{definition.decimals}f}"
     if candidates and not candidates[-1].holds:
@@ -128,21 +146,21 @@ def choose_served_variant(
 
 
 def measure_agreement(fp32: Array, small: Array) -> float:
-    """How far a variant gives fp32's answers (..., outputs): the share of the same classes, or R2 of the numbers."""
+    """Measure how far a variant repeats fp32's outputs (..., outputs): the share of the same classes, or R2."""
     if fp32.shape[-1] == 1:
         return score_regression(small, fp32).metrics["r2"]
     return float((fp32.argmax(axis=-1) == small.argmax(axis=-1)).mean())
 
 
 def measure_variant(outputs: Array, test: Dataset, graph: Path, latency_ms: float) -> VariantMeasurement:
-    """What there is to say of one variant."""
+    """Measure one variant."""
     result = evaluate_outputs(outputs, test)
     accuracy, size = result.metrics.get("accuracy", 0.0), graph.stat().st_size
     return VariantMeasurement(result.loss, result.per_class, size, latency_ms, accuracy, result.metrics)
 
 
 def measure_latencies(sessions: Mapping[Precision, Session], example: Array) -> dict[Precision, float]:
-    """The median time of a single request to each session in ms, taken in turn: a busy neighbour slows all alike."""
+    """Measure the median time of a single request to each session in ms, in turn: other load slows all alike."""
     seconds: dict[Precision, list[float]] = {precision: [] for precision in sessions}
     for _ in range(LATENCY_ROUNDS):
         for precision, session in sessions.items():
@@ -153,12 +171,12 @@ def measure_latencies(sessions: Mapping[Precision, Session], example: Array) -> 
 
 
 def describe_machine() -> str:
-    """Where the latencies were measured."""
+    """Describe the machine that measured the latencies."""
     return f"{platform.machine()}, {os.cpu_count()} CPUs, onnxruntime {version('onnxruntime')}"
 
 
 def build_report_table(report: QuantizationReport) -> RenderableType:
-    """The report for people."""
+    """Build the report as a table."""
     rows = Table("variant")
     for column in (report.metric, "size", "median latency"):
         rows.add_column(column, justify="right")
@@ -177,7 +195,7 @@ def build_report_table(report: QuantizationReport) -> RenderableType:
 
 
 def build_comparison_row(report: QuantizationReport) -> tuple[str, ...]:
-    """The table's last row: the smaller variant against fp32."""
+    """Build the table's last row: the smaller variant against fp32."""
     metric = METRICS[report.metric]
     better = -report.points_lost if metric.higher_is_better else report.points_lost
     difference = f"{better + 0.0:+.{metric.decimals}f} {metric.unit}"
@@ -185,8 +203,17 @@ def build_comparison_row(report: QuantizationReport) -> tuple[str, ...]:
     return f"{get_smaller_variant(report.variants)} / fp32", difference, *ratios
 
 
+def load_recorded_baseline(options: Data) -> Baseline | None:
+    """Load the baseline that is recorded beside the built-in recipe with the same data; None where there is none."""
+    for name, recipe_file in list_builtin_recipes().items():
+        file = recipe_file.with_name(f"{name}.baseline.json")
+        if file.is_file() and load_recipe(name).data == options:
+            return decode_document(file.read_bytes(), Baseline, file.name)
+    return None
+
+
 def format_baseline_comparison(baseline: Baseline, report: QuantizationReport) -> str:
-    """A language model beside its baseline, on the test set."""
+    """Compare a language model with its baseline, on the test set."""
     loss, bits = (report.variants[report.serve].metrics[name] for name in ("loss", "bits_per_byte"))
     return (
         f"{loss:.4f} nats per token and {bits:.4f} bits per byte of {report.serve}; {baseline.test.loss:.4f} and "
@@ -195,7 +222,7 @@ def format_baseline_comparison(baseline: Baseline, report: QuantizationReport) -
 
 
 def format_agreement(report: QuantizationReport) -> str:
-    """How alike the variants' answers are, in words."""
+    """Format how far the variants' outputs agree."""
     if report.metric == "r2":
         return f"R2 of {get_smaller_variant(report.variants)}'s answers against fp32's {report.agreement:.4f}"
     return f"the same {'class' if report.metric != 'loss' else 'next token'} in {report.agreement:.2%}"

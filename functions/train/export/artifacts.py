@@ -1,10 +1,10 @@
-"""Everything that a run made and measured, on its way into a version."""
+"""Everything that a run made and measured, to be published as a version."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from functions.train.data.dataset import Splits
 from functions.train.data.folds import FoldScores
+from functions.train.data.split import Splits
 from functions.train.evaluation.quantization_report import QuantizationReport
 from pilotlight.contracts.manifest import ExportParity, Precision, Standardization, TensorSpec, TrainingRecord
 from pilotlight.recipes.schema import Recipe

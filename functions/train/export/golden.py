@@ -1,13 +1,14 @@
-"""Golden requests are recorded here, when the served variant is exported (pilotlight.runtime.golden)."""
+"""The golden requests of a version, recorded when the served variant is exported (pilotlight.runtime.golden)."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 from functions.train.errors import GoldenError
-from functions.train.export.graph import run_graph
+from functions.train.export.quantize import run_graph
 from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import Precision
 from pilotlight.errors import ModelRefusedError
@@ -21,9 +22,9 @@ PROMPT_SHAPES = ((1, 1), (1, 4), (3, 2))  # batch and length for a language mode
 
 
 def record_test_requests(graph: Path, variant: Precision, test: Dataset) -> GoldenDocument:
-    """Ask the served graph about one test example of each class, each alone, and about three of them at once.
+    """Record the served graph's answers to one test example of each class, each alone, and to three of them at once.
 
-    Where answers are numbers, three examples stand for the classes; of a text, the beginnings of windows.
+    Where the targets are numbers, three examples take the place of the classes; in a text, the beginnings of windows.
     """
     session = open_session(str(graph))
     feeds = build_prompts(test.inputs) if test.text else build_test_requests(session, keep_complete_examples(test))
@@ -38,24 +39,24 @@ def record_test_requests(graph: Path, variant: Precision, test: Dataset) -> Gold
 
 
 def keep_complete_examples(test: Dataset) -> Dataset:
-    """The examples without missing values, which JSON has no word for; all of them, gaps as 0, when none is whole."""
+    """Keep the examples without missing values, which JSON cannot express; all, gaps as 0, if none is complete."""
     complete = np.isfinite(test.inputs).reshape(len(test), -1).all(axis=1)
     return test.select(np.flatnonzero(complete)) if complete.any() else replace(test, inputs=np.nan_to_num(test.inputs))
 
 
 def build_prompts(inputs: Array) -> list[Array]:
-    """A few short prompts from windows of tokens."""
+    """Build a few short prompts from windows of tokens."""
     return [np.resize(inputs, (batch, inputs.shape[1]))[:, :length] for batch, length in PROMPT_SHAPES]
 
 
 def build_test_requests(session: Session, test: Dataset) -> list[Array]:
-    """The exemplars one by one, and a batch."""
+    """Build requests of one exemplar each, and a batch."""
     chosen = pick_exemplars(session, test)
     return [*np.split(test.inputs[chosen], len(chosen)), test.inputs[:BATCH_SIZE]]
 
 
 def pick_exemplars(session: Session, test: Dataset) -> Array:
-    """The index of the first test example of each class that gets the right answer; the very first if none does."""
+    """Pick the index of the first test example of each class that is predicted right; the very first if none is."""
     if not test.classes:
         return np.arange(min(BATCH_SIZE, len(test)))
     right = np.flatnonzero(run_graph(session, test.inputs).argmax(axis=1) == test.targets)
@@ -63,7 +64,7 @@ def pick_exemplars(session: Session, test: Dataset) -> Array:
 
 
 def verify_recorded_answers(document: bytes, graph: Path) -> None:
-    """Put the recorded requests to a freshly opened graph; `GoldenError` when an answer is not the recorded one."""
+    """Send the recorded requests to a freshly opened graph; `GoldenError` when an answer differs."""
     recorded = decode_document(document, GoldenDocument, "golden.json")
     session = open_session(str(graph))
     try:

@@ -1,8 +1,8 @@
-"""From a trained module to an ONNX graph that says nothing about the machine it was made on.
+"""From a trained module to an ONNX graph without traces of the machine that exported it.
 
-Images go in as `image`, the columns of a table as `features`, the tokens of a text as `input_ids`; `logits` come out
-for classes, a `prediction` for a number. The first dimension is called `batch`, the second of tokens `length`, and both
-are free. Whether the graph computes what the module computes is for `parity`.
+The input is `image` for images, `features` for the columns of a table, and `input_ids` for the tokens of a text; the
+output is `logits` for classes, and `prediction` for a number. The first dimension is called `batch`, the second of
+tokens `length`, and both are dynamic. `parity` checks that the graph computes what the module computes.
 """
 
 import contextlib
@@ -19,16 +19,16 @@ from torch import nn
 
 from functions.train.data.dataset import Dataset
 from functions.train.errors import ExportError
-from pilotlight.recipes.options.graph import ExportOptions
+from pilotlight.recipes.schema import ExportOptions
 
 BATCH_DIMENSION, LENGTH_DIMENSION = "batch", "length"
 EXAMPLE_COUNT = 2  # torch.export takes a dimension of 0 or 1 in the example for a constant
 
 
 def export_onnx(model: nn.Module, data: Dataset, options: ExportOptions, path: Path) -> int:
-    """Write the module as a graph over raw inputs like these; gives the opset it got.
+    """Write the module as a graph over raw inputs like these; return the graph's opset.
 
-    The opset is read back from the file, since the exporter may leave a graph at an older one than it was asked for.
+    The opset is read back from the file, since the exporter may leave a graph at an older one than the requested one.
     """
     example = torch.from_numpy(data.inputs[:EXAMPLE_COUNT])
     frozen = deepcopy(model).cpu().eval().requires_grad_(False)  # the exporter of an LSTM stumbles over gradients
@@ -41,14 +41,14 @@ def export_onnx(model: nn.Module, data: Dataset, options: ExportOptions, path: P
 
 
 def get_tensor_names(data: Dataset) -> tuple[str, str]:
-    """What the graph's input and output are called."""
+    """Return the names of the graph's input and output."""
     if data.text:
         return "input_ids", "logits"
     return "image" if data.inputs.ndim == 4 else "features", "logits" if data.classes else "prediction"
 
 
 def get_dynamic_dimensions(data: Dataset) -> dict[int, str]:
-    """The input's dimensions that a request may choose, by their place."""
+    """Return the input's dimensions that a request may choose, by their index."""
     return {0: BATCH_DIMENSION, 1: LENGTH_DIMENSION} if data.text else {0: BATCH_DIMENSION}
 
 
@@ -59,7 +59,7 @@ def run_onnx_exporter(
     dynamic_dimensions: dict[int, str],
     target_opset: int,
 ) -> onnx.ModelProto:
-    """Run torch's exporter, and keep its talk to ourselves unless it fails."""
+    """Run torch's exporter, and show its output only when it fails."""
     exporter_output, (given, answer) = io.StringIO(), names
     try:
         with silence_exporter(exporter_output):
@@ -80,7 +80,7 @@ def run_onnx_exporter(
 
 
 def format_root_cause(error: BaseException) -> str:
-    """The first line of what lies behind an error: the exporter's own says only at which of its steps it failed."""
+    """Format the first line of an error's root cause: the exporter's own message only names the step that failed."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = (line.strip() for line in str(error).splitlines())
@@ -94,9 +94,9 @@ def format_root_cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def silence_exporter(exporter_output: io.StringIO) -> Iterator[None]:
-    """Catch what the exporter prints; drop its warnings, which are about its own internals, not about the model."""
+    """Capture what the exporter prints; drop its warnings, which are about its own internals, not about the model."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # that torchvision, which we do not use, is not installed; where a guard stands
+    logging.disable(logging.WARNING)  # that torchvision, which is not used, is not installed; where a guard is
     try:
         with contextlib.redirect_stdout(exporter_output), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch.export calls its own deprecated pytree functions
@@ -118,5 +118,5 @@ def strip_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def get_opset(model: onnx.ModelProto) -> int:
-    """The version of the standard operators that a graph asks for."""
+    """Return the version of the standard operators that a graph needs."""
     return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))

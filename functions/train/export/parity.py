@@ -1,7 +1,7 @@
-"""Whether an exported graph computes what the module computes: a gate, since exporters go wrong without a word.
+"""Whether an exported graph computes what the module computes: a gate, since exporters can be wrong silently.
 
-Compared as the handlers run it: by `pilotlight.runtime.session`, at a batch and a length of one, which the exporter
-never saw.
+The graph is run as the handlers run it: by `pilotlight.runtime.session`, also at a batch and a length of one, which the
+exporter never saw.
 """
 
 from itertools import product
@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from functions.train.errors import ParityError
-from functions.train.export.graph import run_graph
+from functions.train.export.quantize import run_graph
 from functions.train.training.trainer import predict_outputs
 from pilotlight.contracts.manifest import ExportParity
 from pilotlight.runtime.session import open_session
@@ -22,12 +22,12 @@ LENGTHS = (1, 2, 7)  # tokens; and the longest there is
 
 
 def check_parity(model: nn.Module, graph: Path, inputs: Array, tolerance: float) -> ExportParity:
-    """The largest |difference| of an output between module and graph over the grid; `ParityError` above tolerance.
+    """Measure the largest |difference| of an output between module and graph; `ParityError` above the tolerance.
 
     The tolerance is a share of the largest |output|, or of 1 where that is less: a float32 price has no four decimals.
 
-    `inputs` are raw ones, from which the batches are filled by starting over when they are too few. The grid is of
-    batches and, where the inputs are tokens, of lengths.
+    `inputs` are raw ones; where they are too few for a batch, they are repeated. The grid is of batches and, where the
+    inputs are tokens, of lengths.
     """
     session, worst, lengths = open_session(str(graph)), 0.0, choose_lengths(inputs)
     for batch, length in product(BATCH_SIZES, lengths or [None]):
@@ -46,7 +46,7 @@ def check_parity(model: nn.Module, graph: Path, inputs: Array, tolerance: float)
 
 
 def choose_lengths(inputs: Array) -> tuple[int, ...]:
-    """The lengths at which tokens (N, T) are compared; none for values, whose other dimensions are fixed."""
+    """Choose the lengths at which tokens (N, T) are compared; none for values, whose other dimensions are fixed."""
     if inputs.dtype != np.int64:
         return ()
     return (*(length for length in LENGTHS if length < inputs.shape[1]), inputs.shape[1])

@@ -1,7 +1,7 @@
-"""The quantization ladder: ways to fewer bits from the cheapest to the most careful, tried until one is good enough.
+"""The search for a way to fewer bits, from the cheapest to the most careful, until a candidate is good enough.
 
-Each rung is judged on the validation set: the test set, on which the report then measures the one that held, has no
-say in which it is. It knows graphs as files, not how they were trained.
+Each candidate is evaluated on the validation set; the test set, on which the report measures the chosen one, has no
+influence on the choice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +12,13 @@ from tempfile import TemporaryDirectory
 from msgspec import Struct
 from onnxruntime.quantization.qdq_loss_debug import compute_signal_to_quantization_noice_ratio as signal_to_noise
 
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 from functions.train.evaluation.metrics import evaluate_outputs
-from functions.train.export.graph import run_graph
-from functions.train.export.quantize import QuantizationPlan, list_quantizable_layers, quantize_graph
+from functions.train.export.quantize import QuantizationPlan, list_quantizable_layers, quantize_graph, run_graph
 from pilotlight.contracts.manifest import Precision
 from pilotlight.contracts.metric import METRICS
-from pilotlight.recipes.options.graph import QuantizationOptions
+from pilotlight.recipes.schema import QuantizationOptions
 from pilotlight.runtime.session import open_session
 
 # Static starts per channel: at no cost in time on any CPU measured, while dynamic pays some bytes and time for it.
@@ -30,7 +30,7 @@ FIRST_PLANS = {**FIRST_PLANS, "weight-only": FIRST_PLANS["dynamic"]}  # the 8-bi
 
 
 class QuantizationCandidate(Struct, frozen=True):
-    """A way to quantize that was tried, and what became of it."""
+    """A way to quantize that was tried, and its result."""
 
     plan: str
     points_lost: float  # of the metric, on the validation set, in its unit (`pilotlight.contracts.metric`)
@@ -42,13 +42,13 @@ class QuantizationCandidate(Struct, frozen=True):
 
 
 def select_best_candidate(candidates: Sequence[QuantizationCandidate]) -> QuantizationCandidate:
-    """The rung whose graph was written: the one that holds, or the first of those that lose least."""
+    """Select the candidate whose graph was written: the one that holds, or the first of those that lose least."""
     return candidates[-1] if candidates[-1].holds else min(candidates, key=lambda rung: rung.points_lost)
 
 
 @dataclass(frozen=True)
 class QuantizationSearch:
-    """What the rungs have in common: the graph, its inputs for calibration, and how it is judged."""
+    """Tries quantization plans of one graph on the same calibration inputs, with the same evaluation."""
 
     graph: Path
     calibration: Array
@@ -56,7 +56,7 @@ class QuantizationSearch:
     options: QuantizationOptions
 
     def search(self, path: Path) -> tuple[QuantizationCandidate, ...]:
-        """Write the first variant that holds, or the one that loses least, and tell of all that were tried."""
+        """Write the first variant that holds, or the one that loses least, and return all candidates."""
         tried: list[tuple[QuantizationCandidate, QuantizationPlan]] = []
         for plan, spared in self.generate_plans():
             quantize_graph(self.graph, self.calibration, plan, path)
@@ -69,9 +69,9 @@ class QuantizationSearch:
         return tuple(rung for rung, _ in tried)
 
     def generate_plans(self) -> Iterator[tuple[QuantizationPlan, dict[str, float]]]:
-        """From the bottom: 4 bits for weights alone; in 8, the scheme, per channel, then its worst layers spared.
+        """Generate plans in order: 4 bits for weights alone; in 8, the scheme, per channel, then without worst layers.
 
-        Of these one, two, four ... more with each rung.
+        The number of excluded layers doubles: one, two, four ...
         """
         if self.options.scheme == "weight-only":
             yield QuantizationPlan("weight-only", block_size=self.options.block), {}
@@ -87,7 +87,7 @@ class QuantizationSearch:
             count *= 2
 
     def evaluate_candidate(self, plan: QuantizationPlan, spared: dict[str, float], path: Path) -> QuantizationCandidate:
-        """Whether a variant is within the budget on the validation set, and smaller than fp32."""
+        """Evaluate whether a variant is within the budget on the validation set, and smaller than fp32."""
         full, size, name = self.graph.stat().st_size, path.stat().st_size, self.validation.metric
         metric, budget = METRICS[name], self.budget
         lost = metric.compute_degradation(self.measure_metric(self.graph), self.measure_metric(path))
@@ -100,16 +100,16 @@ class QuantizationSearch:
 
     @property
     def budget(self) -> float:
-        """What may be lost, in the metric's unit."""
+        """The largest allowed loss, in the metric's unit."""
         return METRICS[self.validation.metric].default_budget if self.options.budget is None else self.options.budget
 
     def measure_metric(self, graph: Path) -> float:
-        """The metric of a graph on the validation set."""
+        """Measure the metric of a graph on the validation set."""
         answers = run_graph(open_session(str(graph)), self.validation.inputs)
         return evaluate_outputs(answers, self.validation).metrics[self.validation.metric]
 
     def rank_layers(self, plan: QuantizationPlan) -> dict[str, float]:
-        """The layers, worst first, by the dB of signal to noise in the answers when a layer alone is quantized."""
+        """Rank the layers, worst first, by the signal-to-noise ratio in dB when only that layer is quantized."""
         layer_names = list_quantizable_layers(self.graph)
         alone = {
             name: self.measure_signal_to_noise(
@@ -120,7 +120,7 @@ class QuantizationSearch:
         return dict(sorted(alone.items(), key=lambda pair: pair[1]))
 
     def measure_signal_to_noise(self, plan: QuantizationPlan) -> float:
-        """How far above the quantization noise the answers to the calibration inputs are, in dB."""
+        """Measure the ratio of the outputs on the calibration inputs to the quantization noise, in dB."""
         with TemporaryDirectory(prefix="pilotlight-ladder-") as folder:
             path = Path(folder, "alone.onnx")
             quantize_graph(self.graph, self.calibration, plan, path)

@@ -1,7 +1,7 @@
-"""From an fp32 graph to one in 8-bit or 4-bit integers, by onnxruntime's quantizers, signed by signed.
+"""From an fp32 graph to one in 8-bit or 4-bit integers, by onnxruntime's quantizers, both sides signed.
 
-It sees the graph and the calibration inputs, never a validation or test example. How many of the quantizers to try,
-and which result is good enough, is for `quantization_search` to say.
+Only the graph and the calibration inputs are used, never a validation or test example. `quantization_search` chooses
+which plans to try, and which result is good enough.
 """
 
 import importlib
@@ -25,9 +25,10 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from functions.train.export.onnx_export import strip_metadata
 from pilotlight.contracts.manifest import Precision
+from pilotlight.runtime.session import Session
 
 QUANTIZED_OPERATORS = (
     "Conv",
@@ -55,7 +56,7 @@ class QuantizationPlan:
 
     @property
     def precision(self) -> Precision:
-        """What its weights are kept in."""
+        """The precision of the weights."""
         return "int4" if self.scheme == "weight-only" else "int8"
 
     def __str__(self) -> str:
@@ -66,7 +67,7 @@ class QuantizationPlan:
 
 
 class CalibrationInputs(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
-    """Raw inputs in batches, in the form that the calibrator asks for."""
+    """Raw inputs in batches, in the form that the calibrator reads."""
 
     def __init__(self, name: str, inputs: Array, batch: int = 64) -> None:
         self.name = name
@@ -74,19 +75,19 @@ class CalibrationInputs(CalibrationDataReader):  # type: ignore[misc]  # onnxrun
         self._batches: Iterator[Array] = iter([inputs[start : start + batch] for start in starts])
 
     def get_next(self) -> dict[str, Array] | None:
-        """The next batch, or None after the last."""
+        """Return the next batch, or None after the last."""
         batch = next(self._batches, None)
         return None if batch is None else {self.name: batch}
 
 
 def quantize_static_int8(prepared: Path, inputs: Array, plan: QuantizationPlan, path: Path) -> None:
-    """Weights in 7 of 8 bits, activations in 8 over the range seen on the inputs, as QDQ.
+    """Quantize weights to 7 of 8 bits, and activations to 8 over the range seen on the inputs, as QDQ.
 
     7 bits (`reduce_range`), because a CPU without VNNI adds pairs of 8-by-8-bit products in 16 bits, which saturate:
-    the same graph then answers differently on another host, and Lambda does not say which CPU a function gets.
-    Digits on AVX2, fused integer kernels against the same graph unfused in fp32: at 8 bits up to 3.1 apart on a logit
-    and 2 of 450 classes, at 7 bits 0.03 and none.
-    Dense layers give their result in fp32, so that the largest logit is not cut off at the calibrated range.
+    the same graph then gives other answers on another host, and the CPU of a Lambda function is not known. Digits on
+    AVX2, fused integer kernels against the same graph unfused in fp32: at 8 bits up to 3.1 apart on a logit and 2 of
+    450 classes, at 7 bits 0.03 and none. Dense layers give their result in fp32, so that the largest logit is not cut
+    off at the calibrated range.
     """
     graph = onnx.load(prepared).graph
     raw = [node.name for node in graph.node if node.op_type in UNQUANTIZED_OPERATORS]
@@ -106,10 +107,10 @@ def quantize_static_int8(prepared: Path, inputs: Array, plan: QuantizationPlan, 
 
 
 def quantize_dynamic_int8(prepared: Path, inputs: Array, plan: QuantizationPlan, path: Path) -> None:
-    """Weights in 7 of 8 bits, for the reason above; activations in 8 over the range that each request brings.
+    """Quantize weights to 7 of 8 bits, as above, and activations to 8 over the range in each request.
 
-    A GRU, for which onnxruntime has no integer kernel, keeps its weights in 8 bits and computes in fp32.
-    The quantizer splits a Gemm into a MatMul of a name of its own and an Add, so the exclusion names both.
+    A GRU, for which onnxruntime has no integer kernel, keeps its weights in 8 bits and computes in fp32. The quantizer
+    splits a Gemm into a MatMul, which gets a name of its own, and an Add, so the exclusion names both.
     """
     quantize_dynamic(
         prepared,
@@ -126,7 +127,7 @@ def quantize_dynamic_int8(prepared: Path, inputs: Array, plan: QuantizationPlan,
 
 
 def quantize_weights_int4(prepared: Path, inputs: Array, plan: QuantizationPlan, path: Path) -> None:
-    """Weights of matrix products in 4 bits, with a scale for each block of a column; all else in fp32.
+    """Quantize weights of matrix products to 4 bits, with a scale for each block of a column; all else stays in fp32.
 
     Rounded to the nearest of 16 steps from -8 to 7 scales (`MatMulNBits`). Activations stay in fp32 (accuracy level 1),
     so that a request's answer depends neither on the CPU nor on what else is in its batch.
@@ -143,7 +144,7 @@ def quantize_weights_int4(prepared: Path, inputs: Array, plan: QuantizationPlan,
 
 
 def import_nbits_quantizer() -> Any:  # noqa: ANN401 - onnxruntime ships no types
-    """The module of onnxruntime's quantizer to few bits, which sets up everybody's logging when it is imported."""
+    """Import onnxruntime's quantizer to few bits, and undo its set-up of the root logger."""
     handlers, level = list(logging.root.handlers), logging.root.level
     module = importlib.import_module("onnxruntime.quantization.matmul_nbits_quantizer")
     logging.root.handlers[:] = handlers
@@ -159,7 +160,7 @@ SCHEMES: Mapping[str, Callable[[Path, Array, QuantizationPlan, Path], None]] = {
 
 
 def quantize_gru_weights(graph: onnx.GraphProto, node: onnx.NodeProto, plan: QuantizationPlan) -> None:
-    """Keep both weights (directions, 3 * hidden, features) of a GRU as integers, and scale them when it runs."""
+    """Store both weights (directions, 3 * hidden, features) of a GRU as integers, and scale them when it runs."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for position in (1, 2):
         tensor = weights[node.input[position]]
@@ -185,7 +186,7 @@ def quantize_graph(graph: Path, inputs: Array, plan: QuantizationPlan, path: Pat
 
 
 def list_quantizable_layers(graph: Path) -> tuple[str, ...]:
-    """The names of the layers that are quantized unless a plan excludes them."""
+    """List the names of the layers that are quantized unless a plan excludes them."""
     with silence_quantizer(), prepare_graph(graph) as ready:
         model = onnx.load(ready).graph
     weights = {tensor.name for tensor in model.initializer}
@@ -194,7 +195,7 @@ def list_quantizable_layers(graph: Path) -> tuple[str, ...]:
 
 @contextmanager
 def prepare_graph(graph: Path) -> Iterator[Path]:
-    """The graph with its shapes inferred and its constants folded, while it is needed."""
+    """Prepare the graph with its shapes inferred and its constants folded, while it is needed."""
     with TemporaryDirectory(prefix="pilotlight-quantize-") as folder:
         path, source = Path(folder, "prepared.onnx"), graph.absolute()
         with chdir(folder):  # when shape inference gives up, it writes a file into the working folder
@@ -203,17 +204,23 @@ def prepare_graph(graph: Path) -> Iterator[Path]:
 
 
 def has_dynamic_length(graph: Path) -> bool:
-    """Whether more than the batch is free: onnxruntime's own inference of shapes then fails at the causal mask."""
+    """Return whether more than the batch is dynamic: onnxruntime's shape inference then fails at the causal mask."""
     dimensions = onnx.load(graph).graph.input[0].type.tensor_type.shape.dim
     return sum(bool(dimension.dim_param) for dimension in dimensions) > 1
 
 
 @contextmanager
 def silence_quantizer() -> Iterator[None]:
-    """Keep the quantizer's advice, which goes to the root logger, out of a log that people read."""
+    """Keep the quantizer's advice, which it writes to the root logger, out of the log."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
         logging.disable(before)
+
+
+def run_graph(session: Session, inputs: Array) -> Array:
+    """Run the graph on (N, ...) raw inputs, and return its only output."""
+    (given,), (answer,) = session.inputs, session.outputs
+    return session.run({given.name: inputs})[answer.name]

@@ -1,1 +1,1 @@
-"""The architectures: each module turns its options and the shape of the data into layers of torch."""
+"""The architectures: each module builds layers of torch from its options and the shape of the data."""

@@ -1,7 +1,6 @@
-"""A model for a recipe and its data: one of the architectures, between the constants that scale its data.
+"""A model for a recipe and its data: one of the architectures, between layers that scale its data.
 
-The module takes raw values and, where it answers with a number, gives one in the data's own unit: the constants are
-part of it. It knows no loop and no file.
+The module takes raw values, and predicts a number in the data's own unit: the constants are a part of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 from functions.train.data.encoding import FillMissing, OneHotEncode, name_encoded_columns
 from functions.train.data.statistics import Moments
 from functions.train.models import cnn, custom, decoder, mlp, rnn, transformer
 from pilotlight.contracts.manifest import Standardization
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.model import CustomOptions, ModelOptions
+from pilotlight.recipes.schema import CustomOptions, ModelOptions
 
 # From the options, the shape of one example and the number of outputs to the layers; each takes options of its own.
 ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Module]]] = {
@@ -31,9 +31,9 @@ ARCHITECTURES: Mapping[str, Callable[[Any, tuple[int, ...], int], Sequence[nn.Mo
 
 
 def build_model(options: ModelOptions, train: Dataset, recipe_folder: Path = Path()) -> nn.Module:
-    """An untrained model for data like `train`; seed torch before, since the weights are drawn here.
+    """Build an untrained model for data like `train`; seed torch before, since the weights are drawn here.
 
-    A model of the user's own is looked for in `recipe_folder`, the recipe's.
+    A custom model is looked up in `recipe_folder`, the recipe's folder.
     """
     check_input_kind(options, train)
     if isinstance(options, CustomOptions):
@@ -45,7 +45,7 @@ def build_model(options: ModelOptions, train: Dataset, recipe_folder: Path = Pat
         )
     try:
         body = ARCHITECTURES[options.architecture](options, get_network_input_shape(train), train.output_size)
-    except RuntimeError as exc:  # torch's own for memory on a CPU, which no other class tells apart
+    except RuntimeError as exc:  # torch's own for memory on a CPU, which has no class of its own
         if "allocate" not in str(exc):
             raise
         said = f"model.architecture is {options.architecture!r}, of more weights than this machine has memory for"
@@ -54,7 +54,7 @@ def build_model(options: ModelOptions, train: Dataset, recipe_folder: Path = Pat
 
 
 def check_input_kind(options: ModelOptions, train: Dataset) -> None:
-    """Refuse a text to what takes values, and values to what takes a text."""
+    """Refuse a text for an architecture that takes values, and values for one that takes a text."""
     if train.text and options.architecture != "decoder":
         raise InvalidInputError(
             f"model.architecture is {options.architecture!r}, which takes no text; it must be 'decoder' for one."
@@ -66,21 +66,21 @@ def check_input_kind(options: ModelOptions, train: Dataset) -> None:
 
 
 def get_network_input_shape(train: Dataset) -> tuple[int, ...]:
-    """The shape of an example as the network gets it; a table is wider by its categories."""
+    """Return the shape of an example as the network receives it; a table is wider by its categories."""
     if train.text:
         return tuple(train.inputs.shape[1:])
     return (len(train.statistics.input_moments.mean), *train.inputs.shape[2:])
 
 
 def name_network_inputs(train: Dataset) -> tuple[str, ...]:
-    """What the columns or channels are called that the network gets: `colour=red` for a category."""
+    """Name the columns or channels that the network receives: `colour=red` for a category."""
     return name_encoded_columns(train.features, train.categories)
 
 
 def build_input_layers(train: Dataset) -> list[nn.Module]:
-    """From raw values to what the network computes with: gaps filled, categories spread, everything scaled.
+    """Build the layers between raw values and the network: fill gaps, encode categories, scale everything.
 
-    Tokens are names: nothing is done to them.
+    Tokens are names, and stay as they are.
     """
     if train.text:
         return []
@@ -91,7 +91,7 @@ def build_input_layers(train: Dataset) -> list[nn.Module]:
 
 
 def restore_scale(model: nn.Module, train: Dataset) -> nn.Module:
-    """The model with answers in the data's own unit, after it learned from `data.scaled`; classes need nothing."""
+    """Append the layer that restores the data's own unit after training on `scale_targets`; classes need none."""
     if train.classes:
         return model
     return nn.Sequential(model, Rescale(train.statistics.target_moments).to(next(model.parameters()).device))
@@ -100,7 +100,7 @@ def restore_scale(model: nn.Module, train: Dataset) -> nn.Module:
 def find_scaling(
     model: nn.Module, layer_type: type["Standardise | Rescale"], column_names: Sequence[str]
 ) -> Standardization | None:
-    """The constants of a model's first or last step, which scales `column_names`; None without such a step."""
+    """Find the constants of a model's first or last layer, which scales `column_names`; None without such a layer."""
     for part in model.modules():
         if isinstance(part, layer_type):
             mean, deviation = (tuple(part.get_buffer(name).flatten().tolist()) for name in ("mean", "deviation"))
@@ -120,12 +120,12 @@ class Standardise(nn.Module):
         self.register_buffer("deviation", to_broadcast_tensor(moments.deviation, dimensions))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) or (N, F), raw, to the same shape with mean 0 and variance 1 over the training set."""
+        """Scale raw (N, C, H, W) or (N, F) to mean 0 and variance 1 over the training set."""
         return (inputs - self.mean) / self.deviation
 
 
 class Rescale(nn.Module):
-    """x * deviation + mean: from a number as it was learned to one in its own unit."""
+    """x * deviation + mean: from a scaled prediction to one in the target's own unit."""
 
     mean: torch.Tensor  # (1,)
     deviation: torch.Tensor  # (1,)
@@ -136,10 +136,10 @@ class Rescale(nn.Module):
         self.register_buffer("deviation", to_broadcast_tensor(moments.deviation, 2))
 
     def forward(self, answers: torch.Tensor) -> torch.Tensor:
-        """(N, 1) to (N, 1)."""
+        """Scale (N, 1) to (N, 1)."""
         return answers * self.deviation + self.mean
 
 
 def to_broadcast_tensor(values: Array, dimensions: int) -> torch.Tensor:
-    """One number per channel or feature, shaped so that it broadcasts over a batch of that many dimensions."""
+    """Shape one number per channel or feature so that it broadcasts over a batch of that many dimensions."""
     return torch.from_numpy(np.asarray(values, np.float32)).reshape(-1, *[1] * (dimensions - 2))

@@ -6,13 +6,13 @@ from itertools import pairwise
 from torch import nn
 
 from functions.train.models import shape as shapes
-from pilotlight.recipes.options.model import CnnOptions
+from pilotlight.recipes.schema import CnnOptions
 
 
 def build_cnn_layers(options: CnnOptions, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
-    """A small VGG (Simonyan and Zisserman, 2015) with batch normalisation (Ioffe and Szegedy, 2015).
+    """Build a small VGG (Simonyan and Zisserman, 2015) with batch normalisation (Ioffe and Szegedy, 2015).
 
-    Images are halved after every block but the first, as long as two pixels are left to pool.
+    Images are halved after every block but the first, while two pixels are left to pool.
     """
     channels, height, width = shapes.parse_image_shape("cnn", input_shape)
     side, body = min(height, width), list[nn.Module]()
@@ -25,12 +25,12 @@ def build_cnn_layers(options: CnnOptions, input_shape: tuple[int, ...], output_s
 
 
 def build_conv_block(in_channels: int, out_channels: int) -> Sequence[nn.Module]:
-    """(N, before, H, W) to (N, after, H, W). The convolution has no bias: the normalisation brings one."""
+    """Build a block from (N, before, H, W) to (N, after, H, W); only the normalisation has a bias."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
 
 
 def build_dense_head(options: CnnOptions, features: int, output_size: int) -> list[nn.Module]:
-    """(N, ...) of `features` values to (N, outputs)."""
+    """Build the dense layers from (N, ...) of `features` values to (N, outputs)."""
     drop, hidden = options.dropout, options.hidden
     first = [nn.Flatten(), nn.Dropout(drop), nn.Linear(features, hidden), nn.ReLU()]
     return [*first, nn.Dropout(drop), nn.Linear(hidden, output_size)]

@@ -1,13 +1,14 @@
-"""A model of the user's own: a function that the recipe names as `module:factory`, and that gives a torch.nn.Module.
+"""A custom model: a function that the recipe names as `module:factory`, and that returns a torch.nn.Module.
 
     def factory(input_shape: tuple[int, ...], outputs: int, **arguments) -> torch.nn.Module
 
-`input_shape` is that of one example without the batch, as it enters the network: standardised, gaps filled, categories
-spread. The module gives (N, outputs). The file `module.py` lies beside the recipe, whose folder is on sys.path while it
-is imported and no longer, or the module is installed.
+`input_shape` is that of one example without the batch, as it enters the network: standardised, with gaps filled and
+categories one-hot encoded. The module returns (N, outputs). The file `module.py` is beside the recipe, whose folder is
+on sys.path only during the import, or the module is installed.
 
-This runs the user's code, by design and with the user's rights: whoever may name a recipe may run code. It is never
-taken from a store: what a version or a run keeps of it, `factory.py`, is there to be read, and nothing here reads it.
+This runs the user's code, by design and with the user's rights: a caller who can name a recipe can run code. The code
+is never taken from a store: the copy in a version or a run, `factory.py`, is there for people, and nothing here reads
+it.
 """
 
 import contextlib
@@ -30,22 +31,21 @@ from functions.train.data.dataset import Dataset
 from functions.train.errors import ExportError
 from functions.train.export.onnx_export import export_onnx
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.graph import ExportOptions
-from pilotlight.recipes.options.model import CustomOptions
+from pilotlight.recipes.schema import CustomOptions, ExportOptions
 
 FACTORY_FILE = "factory.py"  # file name of its source, in a run's folder and in a version
 
 
 @dataclass(frozen=True, eq=False)
 class ModelFactory:
-    """The user's function, found."""
+    """The user's function, with its options and source."""
 
     options: CustomOptions
     function: Callable[..., object]
     source: str  # text of the file that defines it
 
     def build_layers(self, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
-        """What it makes for examples of this shape; `InvalidInputError` when that cannot be trained."""
+        """Build the layers for examples of this shape; `InvalidInputError` when they cannot be trained."""
         word = self.options.factory
         with report_user_errors(f"{word} raised"):
             module = self.function(input_shape, output_size, **self.options.arguments)
@@ -59,7 +59,7 @@ class ModelFactory:
 
 
 def load_factory(options: CustomOptions, recipe_folder: Path) -> ModelFactory:
-    """The function that a recipe in `recipe_folder` names; one clear sentence when there is none."""
+    """Load the function that a recipe in `recipe_folder` names; `InvalidInputError` when there is none."""
     name, _, attribute = options.factory.partition(":")
     module = import_factory_module(name, recipe_folder)
     function = getattr(module, attribute, None)
@@ -71,7 +71,7 @@ def load_factory(options: CustomOptions, recipe_folder: Path) -> ModelFactory:
 
 
 def import_factory_module(name: str, recipe_folder: Path) -> ModuleType:
-    """The module beside the recipe, or else the installed one."""
+    """Import the module beside the recipe, or else the installed one."""
     file = (recipe_folder / f"{name}.py").absolute()
     with report_user_errors(f"The module {name!r} of model.factory raised"), extend_import_path(file.parent):
         if file.is_file():
@@ -86,7 +86,7 @@ def import_factory_module(name: str, recipe_folder: Path) -> ModuleType:
 
 
 def execute_module_file(file: Path) -> ModuleType:
-    """The module of a file, run once; under a name of its own, so that it hides no other of its name."""
+    """Execute the module in a file, once; under a name of its own, so that it hides no other module of its name."""
     name = f"pilotlight_factory_{hashlib.sha256(str(file).encode() + file.read_bytes()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -104,7 +104,7 @@ def execute_module_file(file: Path) -> ModuleType:
 
 @contextlib.contextmanager
 def extend_import_path(folder: Path) -> Iterator[None]:
-    """Let modules import what lies in a folder, inside."""
+    """Let modules import from a folder, inside."""
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -114,7 +114,7 @@ def extend_import_path(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def report_user_errors(context: str) -> Iterator[None]:
-    """Turn whatever the user's code raises into one sentence."""
+    """Convert any error of the user's code into an `InvalidInputError` of one sentence."""
     try:
         yield
     except InvalidInputError:

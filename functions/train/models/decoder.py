@@ -1,10 +1,8 @@
-"""The decoder: a language model of Llama's shape (Touvron et al., 2023) that guesses each token from those before it.
+"""The decoder: a language model of Llama's shape (Touvron et al., 2023) that predicts each token from those before it.
 
 RMSNorm before each step (Zhang and Sennrich, 2019), rotary positions (Su et al., 2021), SwiGLU (Shazeer, 2020) and
 grouped-query attention (Ainslie et al., 2023); no biases. Nothing in it waits for a GPU.
 """
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -12,16 +10,14 @@ from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
 from functions.train.models import shape as shapes
 from pilotlight.errors import InvalidInputError
-
-if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
-    from pilotlight.recipes.options.model import DecoderOptions
+from pilotlight.recipes.schema import DecoderOptions
 
 INIT_STD = 0.02  # of the weights as drawn (Radford et al., 2019)
 RotaryAngles = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, (length, d / 2) each
 
 
-def build_decoder_layers(options: "DecoderOptions", input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
-    """(N, T) tokens to (N, T, outputs); `InvalidInputError` when the windows are longer than the context."""
+def build_decoder_layers(options: DecoderOptions, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
+    """Build (N, T) tokens to (N, T, outputs); `InvalidInputError` when the windows are longer than the context."""
     if len(input_shape) != 1:
         raise InvalidInputError(
             f"model.architecture is 'decoder', which takes windows of tokens, not {shapes.describe_shape(input_shape)}."
@@ -39,7 +35,7 @@ class Decoder(nn.Module):
     cosines: torch.Tensor  # (context, d / 2), with d the width of a head
     sines: torch.Tensor
 
-    def __init__(self, options: "DecoderOptions", vocabulary: int) -> None:
+    def __init__(self, options: DecoderOptions, vocabulary: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, options.width)
         self.drop = nn.Dropout(options.dropout)
@@ -52,12 +48,12 @@ class Decoder(nn.Module):
         initialise_weights(self, options.layers)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(N, T) int64, T up to the context, to logits (N, T, vocabulary) of the token that follows each."""
+        """Map (N, T) int64, T up to the context, to logits (N, T, vocabulary) of the token that follows each."""
         matrix = self.embedding.weight if self.head is None else self.head.weight
         return linear(self.compute_hidden_states(tokens), matrix)
 
     def compute_hidden_states(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(N, T) to what the last block knows at each token, (N, T, width), normalised."""
+        """Map (N, T) tokens to the normalised output of the last block, (N, T, width)."""
         length = tokens.shape[1]
         angles = self.cosines[:length], self.sines[:length]
         states = self.drop(self.embedding(tokens))
@@ -70,7 +66,7 @@ class Decoder(nn.Module):
 class DecoderBlock(nn.Module):
     """x + attention(norm(x)), then x + swiglu(norm(x))."""
 
-    def __init__(self, options: "DecoderOptions") -> None:
+    def __init__(self, options: DecoderOptions) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(options.width, options.epsilon)
         self.attention = GroupedQueryAttention(options)
@@ -79,7 +75,7 @@ class DecoderBlock(nn.Module):
         self.drop = nn.Dropout(options.dropout)
 
     def forward(self, states: torch.Tensor, angles: RotaryAngles) -> torch.Tensor:
-        """(N, T, width) to the same shape."""
+        """Map (N, T, width) to the same shape."""
         attended = states + self.drop(self.attention(self.attention_norm(states), angles))
         thought: torch.Tensor = attended + self.drop(self.dense(self.dense_norm(attended)))
         return thought
@@ -88,7 +84,7 @@ class DecoderBlock(nn.Module):
 class GroupedQueryAttention(nn.Module):
     """softmax(Q K^T / sqrt(d)) V, a token seeing itself and those before; `heads / kv_heads` queries share keys."""
 
-    def __init__(self, options: "DecoderOptions") -> None:
+    def __init__(self, options: DecoderOptions) -> None:
         super().__init__()
         self.head_size = options.width // options.heads  # d
         self.head_counts = (options.heads, options.kv_heads, options.kv_heads)  # of queries, keys and values
@@ -96,7 +92,7 @@ class GroupedQueryAttention(nn.Module):
         self.merge = nn.Linear(options.width, options.width, bias=False)
 
     def forward(self, states: torch.Tensor, angles: RotaryAngles) -> torch.Tensor:
-        """(N, T, width) to the same shape."""
+        """Map (N, T, width) to the same shape."""
         split = self.project(states).unflatten(2, (-1, self.head_size)).transpose(1, 2)  # (N, heads, T, d)
         query, key, value = split.split(self.head_counts, dim=1)
         query, key = apply_rotary_angles(query, angles), apply_rotary_angles(key, angles)
@@ -109,20 +105,20 @@ class GroupedQueryAttention(nn.Module):
 class SwiGlu(nn.Module):
     """W3 (silu(W1 x) * W2 x), with W1 and W2 as one matrix."""
 
-    def __init__(self, options: "DecoderOptions") -> None:
+    def __init__(self, options: DecoderOptions) -> None:
         super().__init__()
         self.widen = nn.Linear(options.width, 2 * options.hidden, bias=False)
         self.merge = nn.Linear(options.hidden, options.width, bias=False)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """(N, T, width) to the same shape."""
+        """Map (N, T, width) to the same shape."""
         gate, up = self.widen(states).chunk(2, dim=-1)
         merged: torch.Tensor = self.merge(silu(gate) * up)
         return merged
 
 
 def compute_rotary_angles(context: int, head_size: int, base: float) -> RotaryAngles:
-    """Cosine and sine of position * base^(-2 i / size) for each position and each pair i of a head's values."""
+    """Compute cosine and sine of position * base^(-2 i / size) for each position and each pair i of a head's values."""
     frequencies = base ** -(torch.arange(0, head_size, 2, dtype=torch.float64) / head_size)
     angles = torch.outer(torch.arange(context, dtype=torch.float64), frequencies)
     return angles.cos().float(), angles.sin().float()
@@ -139,7 +135,7 @@ def apply_rotary_angles(heads: torch.Tensor, angles: RotaryAngles) -> torch.Tens
 
 
 def initialise_weights(decoder: Decoder, depth: int) -> None:
-    """Draw the weights; those that add to the residual smaller, by the square root of how many do (GPT-2)."""
+    """Draw the weights; those that add to the residual are smaller, by the square root of their number (GPT-2)."""
     for name, weight in decoder.named_parameters():
         if weight.ndim == 2:
             adds = name.endswith("merge.weight")

@@ -5,11 +5,11 @@ from math import prod
 
 from torch import nn
 
-from pilotlight.recipes.options.model import MlpOptions
+from pilotlight.recipes.schema import MlpOptions
 
 
 def build_mlp_layers(options: MlpOptions, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
-    """(N, ...) to (N, outputs): a dense layer with ReLU for each width, then one without."""
+    """Build (N, ...) to (N, outputs): a dense layer with ReLU for each width, then one without."""
     widths = (prod(input_shape), *options.hidden)
     body: list[nn.Module] = [nn.Flatten()] if len(input_shape) > 1 else []
     for before, after in pairwise(widths):

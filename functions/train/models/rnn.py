@@ -1,7 +1,7 @@
 """The recurrent network: an LSTM (Hochreiter and Schmidhuber, 1997) or GRU (Cho et al., 2014) over an image's rows.
 
-Built-in layers alone, since those are what the exporter turns into one LSTM or GRU node; a loop of one's own is
-unrolled to the length of the example, or frozen at it (reference/training.md, 3.2).
+Built-in layers alone, since the exporter turns only those into one LSTM or GRU node; a loop in Python is unrolled to
+the length of the example, or fixed to it.
 """
 
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from functions.train.models import shape as shapes
-from pilotlight.recipes.options.model import RnnOptions
+from pilotlight.recipes.schema import RnnOptions
 
 CELL_TYPES: Mapping[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
 def build_rnn_layers(options: RnnOptions, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
-    """(N, C, H, W) to (N, outputs): the image's H rows one after the other, then a dense layer."""
+    """Build (N, C, H, W) to (N, outputs): the image's H rows in sequence, then a dense layer."""
     channels, _, width = shapes.parse_image_shape("rnn", input_shape)
     directions = 1 + options.bidirectional
     drop, dense = nn.Dropout(options.dropout), nn.Linear(directions * options.hidden, output_size)
@@ -27,12 +27,12 @@ class ImageRows(nn.Module):
     """An image as the sequence of its rows."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to (N, H, C * W)."""
+        """Map (N, C, H, W) to (N, H, C * W)."""
         return image.transpose(1, 2).flatten(2)
 
 
 class RecurrentEncoder(nn.Module):
-    """What the last layer knows after the last step, in both directions where there are two."""
+    """The output of the last layer after the last step, in both directions where there are two."""
 
     def __init__(self, options: RnnOptions, features: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class RecurrentEncoder(nn.Module):
         )
 
     def forward(self, sequence: torch.Tensor) -> torch.Tensor:
-        """(N, T, F) to (N, directions * hidden)."""
+        """Map (N, T, F) to (N, directions * hidden)."""
         _, state = self.cell(sequence)
         last = state[0] if isinstance(state, tuple) else state  # an LSTM has a cell state too; (layers * D, N, hidden)
         return torch.cat(list(last[-self.directions :]), dim=1)

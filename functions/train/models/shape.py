@@ -4,7 +4,7 @@ from pilotlight.errors import InvalidInputError
 
 
 def parse_image_shape(architecture: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """The channels, height and width of an example; `InvalidInputError` when it is no image."""
+    """Return the channels, height and width of an example; `InvalidInputError` when it is not an image."""
     if len(shape) != 3:
         raise InvalidInputError(
             f"model.architecture is {architecture!r}, which takes images, not {describe_shape(shape)}; use 'mlp'."
@@ -14,5 +14,5 @@ def parse_image_shape(architecture: str, shape: tuple[int, ...]) -> tuple[int, i
 
 
 def describe_shape(shape: tuple[int, ...]) -> str:
-    """The shape of an example in words."""
+    """Describe the shape of an example."""
     return f"examples of {' x '.join(map(str, shape))} values"

@@ -6,17 +6,17 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from functions.train.models import shape as shapes
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.model import TransformerOptions
+from pilotlight.recipes.schema import TransformerOptions
 
-# Of the positions as drawn. The paper's code has 0.02; on digits' 1,078 images that is too little to be told from the
-# patches: validation loss 0.09 to 0.14, and 0.06 at 0.3 (infra/decisions/0012).
+# Of the positions as drawn. The paper's code has 0.02; on digits' 1,078 images that is too little beside the patches:
+# validation loss 0.09 to 0.14, and 0.06 at 0.3 (infra/docs/performance.md).
 POSITION_INIT_STD = 0.3
 
 
 def build_transformer_layers(
     options: TransformerOptions, input_shape: tuple[int, ...], output_size: int
 ) -> list[nn.Module]:
-    """(N, C, H, W) to (N, outputs); `InvalidInputError` when the patches leave a rest of the image."""
+    """Build (N, C, H, W) to (N, outputs); `InvalidInputError` when the patches do not divide the image."""
     channels, height, width = shapes.parse_image_shape("transformer", input_shape)
     patch = options.patch
     if height % patch or width % patch:
@@ -35,7 +35,7 @@ class PatchSplitter(nn.Module):
         self.patch_size = patch_size  # pixels
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to (N, H / side * W / side, C * side * side)."""
+        """Map (N, C, H, W) to (N, H / side * W / side, C * side * side)."""
         channels, height, width = image.shape[1:]
         tiles = image.reshape(
             -1, channels, height // self.patch_size, self.patch_size, width // self.patch_size, self.patch_size
@@ -44,7 +44,7 @@ class PatchSplitter(nn.Module):
 
 
 class PositionEmbedding(nn.Module):
-    """Adds to each patch what was learned of its place; before the first comes a token of its own for `cls` pooling."""
+    """Adds to each patch what was learned of its position; for `cls` pooling, a token of its own precedes the first."""
 
     def __init__(self, options: TransformerOptions, patches: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class PositionEmbedding(nn.Module):
         self.drop = nn.Dropout(options.dropout)
 
     def forward(self, sequence: torch.Tensor) -> torch.Tensor:
-        """(N, patches, width) to (N, tokens, width)."""
+        """Map (N, patches, width) to (N, tokens, width)."""
         padded = nn.functional.pad(
             sequence, (0, 0, self.class_token_count, 0)
         )  # the class token starts as its position alone
@@ -73,7 +73,7 @@ class EncoderBlock(nn.Module):
         self.think = nn.Sequential(nn.LayerNorm(width), *dense, drop)
 
     def forward(self, sequence: torch.Tensor) -> torch.Tensor:
-        """(N, tokens, width) to the same shape."""
+        """Map (N, tokens, width) to the same shape."""
         attended = sequence + self.attend(sequence)
         thought: torch.Tensor = attended + self.think(attended)
         return thought
@@ -89,7 +89,7 @@ class SelfAttention(nn.Module):
         self.merge = nn.Linear(width, width)
 
     def forward(self, sequence: torch.Tensor) -> torch.Tensor:
-        """(N, tokens, width) to the same shape."""
+        """Map (N, tokens, width) to the same shape."""
         tokens, width = sequence.shape[1:]
         split = self.project(sequence).reshape(-1, tokens, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # (N, heads, tokens, d) each
@@ -106,5 +106,5 @@ class SequencePooling(nn.Module):
         self.uses_mean = kind == "mean"
 
     def forward(self, sequence: torch.Tensor) -> torch.Tensor:
-        """(N, tokens, width) to (N, width)."""
+        """Map (N, tokens, width) to (N, width)."""
         return sequence.mean(dim=1) if self.uses_mean else sequence[:, 0]

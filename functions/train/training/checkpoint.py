@@ -1,11 +1,11 @@
-"""What a killed run goes on from: `runs/<run>/checkpoints/step-<n>/`.
+"""What a killed run resumes from: `runs/<run>/checkpoints/step-<n>/`.
 
 tensors.safetensors   weights, optimiser, averages, best weights so far, random numbers
-state.json            where in which epoch, and what the epochs before it gave
+state.json            the position, and the figures of the epochs before it
 manifest.json         the commit: written last and create-only, with the size and sha256 of the other two
 
-A folder without a manifest, or with other bytes than its manifest says, is none. Nothing here is ever unpickled: what a
-bucket hands out must not run. It knows files and hashes, not what a training does with them.
+A folder without a manifest, or with other hashes than in its manifest, is not a checkpoint. Nothing here is unpickled:
+what is in a bucket must not run.
 """
 
 from collections.abc import Callable
@@ -48,12 +48,12 @@ class CheckpointStore:
         self._store, self._folder, self._recipe_sha256 = store, folder, recipe_sha256
 
     def list_steps(self) -> list[int]:
-        """The steps that something is stored for, whole or not, newest first."""
+        """List the steps that something is stored for, complete or not, newest first."""
         names = [name.removeprefix("step-") for name in self._store.list_folders(self._folder)]
         return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
     def write_state(self, state: TrainerState) -> None:
-        """Save a snapshot; the older ones but one go when it is safe."""
+        """Save a state; when it is safe, delete the older ones but one."""
         step = state.position.step
         self._delete_checkpoint(step)
         with TemporaryDirectory(prefix="pilotlight-checkpoint-") as folder:
@@ -69,7 +69,7 @@ class CheckpointStore:
             self._delete_checkpoint(old)
 
     def load_newest(self, on_message: MessageCallback) -> TrainerState | None:
-        """The newest snapshot that is whole; broken ones after it are told of and removed."""
+        """Load the newest complete state; broken newer ones are reported and removed."""
         for step in self.list_steps():
             try:
                 return self._read_checkpoint(step)
@@ -79,7 +79,7 @@ class CheckpointStore:
         return None
 
     def delete_all(self) -> None:
-        """Remove all of them: a published run goes on from nothing."""
+        """Delete all of them: a published run is never resumed."""
         for step in self.list_steps():
             self._delete_checkpoint(step)
 
@@ -112,7 +112,7 @@ class CheckpointStore:
             raise UnusableCheckpointError(str(exc)) from exc
 
     def _delete_checkpoint(self, step: int) -> None:
-        """Manifest first, so that there is never one over missing files."""
+        """Delete the manifest first, so that there is never one without its files."""
         paths = list(self._store.list_paths(f"{self._folder}/step-{step}"))
         for path in sorted(paths, key=lambda path: not path.endswith(f"/{MANIFEST}")):
             self._store.delete(path)
@@ -122,7 +122,7 @@ class CheckpointStore:
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file."""
+    """Load the tensors of a safetensors file."""
     try:
         found: dict[str, Any] = load_file(path)
     except safetensors.SafetensorError as exc:

@@ -1,8 +1,7 @@
-"""When to save: every so often, and before the process has to go.
+"""When to save a checkpoint: at intervals, and before the process has to stop.
 
-It is asked at each step boundary of a training. Processes that train together save and go together, when any of them
-has to; the lead's clock says when to save, and the lead alone writes. It knows checkpoints and clocks, not what is in a
-snapshot.
+The policy is called at each step boundary of a training. Processes that train together save and stop together, when any
+of them has to; the main process's clock determines when to save, and only the main process writes.
 """
 
 import time
@@ -16,11 +15,11 @@ from functions.train.training.interruption import Interruption
 from functions.train.training.state import TrainerState, TrainingPosition
 from functions.train.training.trainer import Trainer
 from pilotlight.contracts.codec import decode_document, encode_document
-from pilotlight.recipes.options.life import CheckpointOptions
+from pilotlight.recipes.schema import CheckpointOptions
 
 
 class Vote(IntEnum):
-    """What a process wants at a boundary; the greatest one is what all of them do."""
+    """What a process requests at a boundary; the greatest request is what all of them do."""
 
     CONTINUE = 0
     SAVE = 1
@@ -28,7 +27,7 @@ class Vote(IntEnum):
 
 
 class CheckpointPolicy:
-    """Keeps a training's checkpoints as a recipe says."""
+    """Saves a training's checkpoints at the intervals of the recipe."""
 
     def __init__(
         self,
@@ -45,7 +44,7 @@ class CheckpointPolicy:
         self._saved_at = clock()
 
     def load_newest(self) -> TrainerState | None:
-        """Where to go on from; None to start at the beginning."""
+        """Load the state to resume from; None to start at the beginning."""
         state = self._broadcast_state(
             self._checkpoints.load_newest(self._on_message) if self._process_group.is_main else None
         )
@@ -55,7 +54,7 @@ class CheckpointPolicy:
         return state
 
     def on_step_end(self, trainer: Trainer) -> None:
-        """Save when it is time; `PausedError`, after saving, when this process or another one should go."""
+        """Save when it is time; raise `PausedError`, after saving, when this process or another one must stop."""
         self._on_step(trainer)
         self._interruption.note_progress()
         vote = self._process_group.max_over_ranks(self._vote(trainer.step_count))
@@ -63,7 +62,7 @@ class CheckpointPolicy:
             self.save(trainer)
         if vote == Vote.STOP:
             reason = self._interruption.reason or "Stopped with another process"
-            self._process_group.max_over_ranks(vote)  # only after the lead has saved; until then, no process leaves
+            self._process_group.max_over_ranks(vote)  # after the main process has saved: no process leaves before
             raise PausedError(
                 f"{reason} and saved after step {trainer.step_count}; start the same run again, and it goes on."
             )
@@ -76,7 +75,7 @@ class CheckpointPolicy:
         self._saved_at = self._clock()
 
     def delete_all(self) -> None:
-        """Keep nothing any longer: what came of the training is safe elsewhere."""
+        """Delete all checkpoints: the result of the training is stored elsewhere."""
         self._checkpoints.delete_all()
 
     def _vote(self, step: int) -> Vote:
@@ -85,7 +84,7 @@ class CheckpointPolicy:
         return Vote.SAVE if self._process_group.is_main and self._is_due(step) else Vote.CONTINUE
 
     def _broadcast_state(self, state: TrainerState | None) -> TrainerState | None:
-        """The lead's snapshot, for all processes: the others may see another store, or none."""
+        """Broadcast the main process's state: the others may see another store, or none."""
         if self._process_group.size == 1:
             return state
         position = self._process_group.broadcast_bytes(encode_document(state.position) if state else b"")

@@ -1,7 +1,7 @@
-"""torch.compile, and what it needs of a machine: it writes programs, and has them compiled where the training runs.
+"""torch.compile, and what it needs of a machine: it generates code, and compiles it where the training runs.
 
-On a CPU it writes C++ for `g++`, or whatever CXX names. On a GPU it writes kernels, and Triton compiles their launchers
-with a C compiler: CC, `gcc` or `clang`. The first compilation takes minutes; `step` compiles one shape alone.
+On a CPU it generates C++ for `g++`, or the compiler in CXX. On a GPU it generates kernels, and Triton compiles their
+launchers with a C compiler: CC, `gcc` or `clang`. The first compilation takes minutes; `step` compiles one shape alone.
 """
 
 import os
@@ -17,7 +17,7 @@ COMPILER_ERROR_MODULES = ("torch._dynamo", "torch._inductor")  # modules of the 
 
 
 def refuse_without_compiler(gpu_count: int, environment: Mapping[str, str] = os.environ) -> None:
-    """`InvalidInputError` where torch.compile would fail at the first step, for want of a compiler."""
+    """Raise `InvalidInputError` where torch.compile would fail at the first step for lack of a compiler."""
     names = [environment.get("CC", ""), "gcc", "clang"] if gpu_count else [environment.get("CXX", "g++")]
     if not any(name and shutil.which(name, path=environment.get("PATH")) for name in names):
         kind, variable = ("C", "CC") if gpu_count else ("C++", "CXX")
@@ -29,8 +29,8 @@ def refuse_without_compiler(gpu_count: int, environment: Mapping[str, str] = os.
 
 
 def compile_function(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
-    """The function, compiled when it is first called; `UnavailableError` when that fails."""
-    import torch  # here, so that a missing compiler is said before torch is imported
+    """Compile the function when it is first called; `UnavailableError` when that fails."""
+    import torch  # here, so that a missing compiler is reported before torch is imported
 
     quick = torch.compile(function, dynamic=False)
 

@@ -1,7 +1,4 @@
-"""The epochs of a training: what is told of each, which one is the best, and when none has been better for too long.
-
-It knows figures and weights, not how either came about.
-"""
+"""The epochs of a training: the figures of each, which one is the best, and when to stop early."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +7,14 @@ import torch
 from torch import nn
 
 from functions.train.distributed import parallel
-from pilotlight.recipes.options.life import StoppingOptions
+from pilotlight.recipes.schema import StoppingOptions
 
 
 @dataclass(frozen=True)
 class Epoch:
     """One pass over the training set. The training figures are means over the pass, taken with dropout on.
 
-    Accuracy is the share of right classes; for a number it is what `metric` says, R2.
+    Accuracy is the share of right classes; for a number it is the metric R2.
     """
 
     number: int  # from 1
@@ -27,11 +24,11 @@ class Epoch:
     validation_accuracy: float
     learning_rate: float  # of the last step
     seconds: float
-    metric: str = "accuracy"  # the name of what stands under accuracy
+    metric: str = "accuracy"  # the name of what the accuracies are
     gradient_norm: float = 0.0  # before clipping, the mean over the steps
     examples_per_s: float = 0.0  # of the pass alone, without the evaluation
     tokens_per_s: float = 0.0  # likewise, of a text, whose examples are windows of tokens
-    mfu: float | None = None  # see `flops`; on a GPU of its table
+    mfu: float | None = None  # see `mfu`; on a GPU of its table
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class TrainingHistory:
 
 
 class EarlyStopping:
-    """Remembers the weights of the best epoch so far, and says when none has been better for too long."""
+    """Keeps the weights of the best epoch so far, and decides when none has been better for too long."""
 
     def __init__(self, options: StoppingOptions) -> None:
         self.options = options
@@ -51,7 +48,7 @@ class EarlyStopping:
         self.best_weights: dict[str, torch.Tensor] = {}
 
     def record_epoch(self, epoch: Epoch, model: nn.Module) -> bool:
-        """Take note of an epoch; whether `patience` epochs have now passed since the best one."""
+        """Record an epoch; return whether `patience` epochs have now passed since the best one."""
         if self._is_better(epoch):
             self.best_epoch = epoch
             state = model.state_dict().items()
@@ -59,7 +56,7 @@ class EarlyStopping:
         return self.should_stop(epoch)
 
     def should_stop(self, last_epoch: Epoch) -> bool:
-        """Whether `patience` epochs have passed since the best one."""
+        """Return whether `patience` epochs have passed since the best one."""
         return self.best_epoch is not None and last_epoch.number - self.best_epoch.number >= self.options.patience
 
     def replay_epochs(self, epochs: Sequence[Epoch]) -> Epoch:
@@ -72,7 +69,7 @@ class EarlyStopping:
         return self.best_epoch
 
     def restore_best_weights(self, model: nn.Module) -> Epoch:
-        """Give the model the best epoch's weights back."""
+        """Restore the best epoch's weights into the model."""
         if self.best_epoch is None:
             raise ValueError("There is no epoch yet.")
         model.load_state_dict(self.best_weights)

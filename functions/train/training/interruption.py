@@ -1,6 +1,6 @@
-"""Whether this process should save and go: SIGTERM came, or the time that it was given is over.
+"""Whether this process should save and stop: after SIGTERM, or at the end of its time budget.
 
-The signal handler only sets a flag. Who looks at it, at a boundary of its choosing, decides what there is to save.
+The signal handler only sets a flag. The code that reads it, at a boundary of its choice, decides what to save.
 """
 
 import signal
@@ -13,7 +13,7 @@ from functions.train.errors import PausedError
 
 
 class Interruption:
-    """A wish to end, made known by SIGTERM or by the clock."""
+    """A request to stop, by SIGTERM or by the clock."""
 
     def __init__(self, budget_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._budget_s = clock, budget_s
@@ -22,7 +22,7 @@ class Interruption:
 
     @property
     def reason(self) -> str | None:
-        """Why to end, as the start of a sentence; None while there is no reason to."""
+        """The reason to stop, as the start of a sentence; None while there is none."""
         if self._signalled:
             return "Stopped by SIGTERM"
         if self._has_progressed and self._budget_s is not None and self._clock() - self._started >= self._budget_s:
@@ -30,17 +30,17 @@ class Interruption:
         return None
 
     def note_progress(self) -> None:
-        """Note that the run got on. The time budget ends nothing before that, or one too short would never get on."""
+        """Note that the run progressed; the time budget ends no run before that, or a short one would allow none."""
         self._has_progressed = True
 
     def raise_if_interrupted(self) -> None:
-        """`PausedError` when there is a reason to end, for a boundary at which nothing needs to be saved."""
+        """Raise `PausedError` when there is a reason to stop, at a boundary at which nothing needs to be saved."""
         if reason := self.reason:
             raise PausedError(f"{reason}; start the same run again, and it goes on.")
 
     @contextmanager
     def handle_sigterm(self) -> Iterator[None]:
-        """Take SIGTERM as a wish inside."""
+        """Handle SIGTERM as a request to stop, inside."""
         before = signal.signal(signal.SIGTERM, self._on_sigterm)
         try:
             yield

@@ -1,37 +1,33 @@
-"""The losses by the recipe's words: what a gradient step makes smaller, as a mean over a batch.
+"""The losses by their names in a recipe: what a gradient step reduces, as a mean over a batch.
 
-Each also says by what its mean divides, so that the parts of a batch add up to the whole, and how many of a batch's
-answers hit. What early stopping looks at is the plain loss of `evaluate`, without smoothing and weights.
+Each also computes what its mean divides by, so that the parts of a batch add up to the whole, and how many of a batch's
+predictions are right. Early stopping uses the plain loss of `evaluate_outputs`, without smoothing and weights.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 from pilotlight.errors import InvalidInputError
-
-if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
-    from collections.abc import Callable, Mapping
-
-    from functions.train.data.dataset import Array, Dataset
-    from pilotlight.recipes.options.loss import CrossEntropyOptions, LossOptions, MseOptions
+from pilotlight.recipes.schema import CrossEntropyOptions, LossOptions, MseOptions
 
 
 class LossFunction(Protocol):
-    """A loss over outputs (N, ...) and the truth (N, ...), an answer each; all results stay on their device."""
+    """A loss over outputs (N, ...) and targets (N, ...), one for each; all results stay on their device."""
 
     def compute_mean(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The loss of a batch."""
+        """Compute the loss of a batch."""
 
     def total_weight(self, targets: torch.Tensor) -> torch.Tensor | float:
-        """What the mean divides by: the number of answers, or the sum of their weights."""
+        """Return what the mean divides by: the number of targets, or the sum of their weights."""
 
     def count_hits(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """What adds up, over N answers, to N times the metric that training shows."""
+        """Count what adds up, over N targets, to N times the metric that training shows."""
 
 
 class CrossEntropy:
@@ -45,15 +41,15 @@ class CrossEntropy:
         self._smoothing, self._weights = smoothing, weights
 
     def compute_mean(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The loss of a batch."""
+        """Compute the loss of a batch."""
         return cross_entropy(flatten_logits(outputs), targets.flatten(), self._weights, label_smoothing=self._smoothing)
 
     def total_weight(self, targets: torch.Tensor) -> torch.Tensor | float:
-        """The number of answers, or the sum of their classes' weights."""
+        """Return the number of targets, or the sum of their classes' weights."""
         return targets.numel() if self._weights is None else self._weights[targets].sum()
 
     def count_hits(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """How many classes are right."""
+        """Count the right classes."""
         return (outputs.argmax(dim=-1) == targets).sum()
 
 
@@ -61,25 +57,25 @@ class SquaredError:
     """(y - t)^2, over numbers; outputs and truth have the same shape (N, D)."""
 
     def compute_mean(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The loss of a batch."""
+        """Compute the loss of a batch."""
         return mse_loss(outputs, targets)
 
     def total_weight(self, targets: torch.Tensor) -> torch.Tensor | float:
-        """The number of answers."""
+        """Return the number of targets."""
         return targets.numel()
 
     def count_hits(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """For numbers of variance 1, one less the squared error of each: the mean of these is R2."""
+        """Sum 1 minus the squared error of each: for numbers of variance 1, the mean of these is R2."""
         return (1 - (outputs - targets) ** 2).sum()
 
 
 def flatten_logits(outputs: torch.Tensor) -> torch.Tensor:
-    """Logits (N, classes) as they are, those of tokens (N, T, classes) one below the other."""
+    """Keep logits (N, classes), and flatten those of tokens (N, T, classes) to (N T, classes)."""
     return outputs.flatten(0, -2)
 
 
 def build_cross_entropy(options: CrossEntropyOptions, train: Dataset, device: torch.device) -> LossFunction:
-    """Cross-entropy as a recipe asks for it, for labels like those of `train`."""
+    """Build the cross-entropy of a recipe, for labels like those of `train`."""
     if not train.classes:
         raise InvalidInputError("loss.name is \"cross_entropy\", but the data's targets are numbers; it must be 'mse'.")
     weights = compute_class_weights(options, train)
@@ -87,13 +83,13 @@ def build_cross_entropy(options: CrossEntropyOptions, train: Dataset, device: to
 
 
 def build_squared_error(options: MseOptions, train: Dataset, device: torch.device) -> LossFunction:
-    """The mean squared error, for targets that are numbers."""
+    """Build the mean squared error, for targets that are numbers."""
     if train.classes:
         raise InvalidInputError("loss.name is \"mse\", but the data's targets are classes; it must be 'cross_entropy'.")
     return SquaredError()
 
 
-# Each takes the options of its own word: the recipe has told them apart by it.
+# Each takes the options of its own name, by which the recipe discriminates them.
 LOSSES: Mapping[str, Callable[[Any, Dataset, torch.device], LossFunction]] = {
     "cross_entropy": build_cross_entropy,
     "mse": build_squared_error,
@@ -101,16 +97,14 @@ LOSSES: Mapping[str, Callable[[Any, Dataset, torch.device], LossFunction]] = {
 
 
 def build_loss(options: LossOptions | None, train: Dataset, device: torch.device) -> LossFunction:
-    """The loss of a recipe for data like `train`; where it names none, the usual one for such targets."""
+    """Build the loss of a recipe for data like `train`; where it names none, the usual one for such targets."""
     if options is None:
-        from pilotlight.recipes.options.loss import CrossEntropyOptions, MseOptions
-
         options = CrossEntropyOptions(name="cross_entropy") if train.classes else MseOptions(name="mse")
     return LOSSES[options.name](options, train, device)
 
 
 def compute_class_weights(options: CrossEntropyOptions, train: Dataset) -> Array | None:
-    """float32, one weight per class. `balanced` is n / (K n_k).
+    """Compute one weight per class, float32. `balanced` is n / (K n_k).
 
     n counts the training examples, K the classes, n_k the examples of one class. King and Zeng, Logistic Regression in
     Rare Events Data, 2001.

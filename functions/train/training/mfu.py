@@ -1,7 +1,7 @@
-"""How much of a GPU a training uses: model FLOPs utilisation, the share of its peak that the model's own sums need.
+"""How much of a GPU a training uses: model FLOPs utilisation, the share of its peak that the model's FLOPs need.
 
 MFU = FLOPs of an example * examples per second / peak (Chowdhery et al., PaLM, 2022, appendix B). What an
-implementation computes twice to save memory does not count. It knows modules and names of GPUs, no loop.
+implementation computes twice to save memory does not count.
 """
 
 import copy
@@ -20,8 +20,8 @@ TERA = 1e12
 
 # Dense FLOP/s of one GPU by the longest start of its name, in bf16 on tensor cores and in fp32 without them (torch's
 # default; not TF32). Data sheets of the newer ones print bf16 for sparse matrices, twice these. Compared on 2026-11-25
-# with reprints of NVIDIA's data sheets and with other trainers' tables (infra/decisions/0052); for the A10G, which only
-# AWS has, and for the fp32 of the two NVL cards no reprint was found. The T4 has no bf16 units.
+# with reprints of NVIDIA's data sheets and with other trainers' tables (infra/docs/performance.md); for the A10G, which
+# only AWS has, and for the fp32 of the two NVL cards no reprint was found. The T4 has no bf16 units.
 PEAK_TERAFLOPS: dict[str, dict[TrainingPrecision, float]] = {
     "Tesla T4": {"fp32": 8.1},  # T4 Tensor Core GPU, 2019
     "NVIDIA A10G": {"bf16": 70, "fp32": 31.5},  # A10G Tensor Core GPU, 2021
@@ -38,7 +38,7 @@ PEAK_TERAFLOPS: dict[str, dict[TrainingPrecision, float]] = {
 
 
 def find_peak_flops(gpu_name: str, precision: TrainingPrecision) -> float | None:
-    """The most FLOP/s of a GPU of this name; None for one that is not in the table."""
+    """Find the most FLOP/s of a GPU of this name; None for one that is not in the table."""
     matches = [
         start for start in PEAK_TERAFLOPS if gpu_name == start or gpu_name.startswith((f"{start} ", f"{start}-"))
     ]
@@ -47,9 +47,9 @@ def find_peak_flops(gpu_name: str, precision: TrainingPrecision) -> float | None
 
 
 def count_training_flops(model: nn.Module, example: torch.Tensor) -> float | None:
-    """The FLOPs of one training step over one example, (1, ...); None where torch cannot tell.
+    """Count the FLOPs of one training step over one example, (1, ...); None where torch cannot count them.
 
-    Counted by torch over two examples without computing them, on its `meta` device: a batch normalisation wants two.
+    torch counts them over two examples on its `meta` device, without computing; a batch normalisation needs two.
     """
     ghost = copy.deepcopy(model).to("meta")
     pair = torch.cat([example, example]).to("meta")
@@ -62,7 +62,7 @@ def count_training_flops(model: nn.Module, example: torch.Tensor) -> float | Non
 
 
 class MfuMeter:
-    """Tells the utilisation of the GPUs that a model is trained on."""
+    """Computes the utilisation of the GPUs that train a model."""
 
     def __init__(
         self,
@@ -77,14 +77,14 @@ class MfuMeter:
         self._peak = (highest or 0) * processes
 
     def compute_mfu(self, examples_per_s: float) -> float | None:
-        """MFU, 0 to 1; None on anything that is not in the table."""
+        """Compute the MFU, 0 to 1; None on any GPU that is not in the table."""
         return self._flops * examples_per_s / self._peak if self._flops else None
 
 
 def estimate_decoder_flops(weight_count: int, layers: int, width: int, context: int) -> float:
-    """The FLOPs of one training step for each token of a decoder: 6 N + 12 L T w.
+    """Estimate the FLOPs of one training step for each token of a decoder: 6 N + 12 L T w.
 
-    N counts the weights that multiply, the head among them and an embedding that is only looked up not; the second term
-    is attention over T tokens, all T of them though the causal mask leaves half. PaLM, appendix B.
+    N counts the weights that multiply: the head, but not an embedding that is only looked up; the second term is
+    attention over T tokens, all T of them though the causal mask leaves half. PaLM, appendix B.
     """
     return 6 * weight_count + 12 * layers * context * width

@@ -1,33 +1,28 @@
-"""The optimisers by the recipe's words, each with its formula: w a weight, g its gradient, r the learning rate.
+"""The optimisers by their names in a recipe, each with its formula: w a weight, g its gradient, r the learning rate.
 
-Weight decay d shrinks matrices and kernels, not biases and gains, for those have nothing to overfit with. In `adamw` it
-is decoupled: w -= r d w, beside the step (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019). In all
-others it is coupled, the gradient of a penalty d/2 |w|^2: g + d w takes the place of g. Where the step does not divide
-by the gradient's own size (`gd`, `sgd`, `momentum`) that is L2 regularisation; where it does, weights with large
-gradients are decayed less, so choose `adamw` when decay is what you want. It knows no schedule and no loop.
+Weight decay d shrinks matrices and kernels, not biases and gains, which cannot overfit. In `adamw` it is decoupled: w
+-= r d w, beside the step (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019). In all others it is
+coupled, the gradient of a penalty d/2 |w|^2: g + d w takes the place of g. Where the step does not divide by the
+gradient's own size (`gd`, `sgd`, `momentum`) that is L2 regularisation; where it does, weights with large gradients are
+decayed less, so choose `adamw` when decay is what you want.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
 from functions.train.distributed import parallel
-
-if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
-    from collections.abc import Callable, Iterable, Mapping
-
-    from pilotlight.recipes.options.optimiser import (
-        AdagradOptions,
-        AdamOptions,
-        AdamwOptions,
-        DescentOptions,
-        MomentumOptions,
-        OptimiserOptions,
-        RmspropOptions,
-    )
+from pilotlight.recipes.schema import (
+    AdagradOptions,
+    AdamOptions,
+    AdamwOptions,
+    DescentOptions,
+    MomentumOptions,
+    OptimiserOptions,
+    RmspropOptions,
+)
 
 ParameterGroups = list[dict[str, Any]]  # parameters with their weight decay, as torch's optimisers take them
 EPSILON = 1e-8  # avoids division by zero; added to the root, as in the papers and in torch
@@ -45,8 +40,8 @@ class Momentum(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": learning_rate, "beta": beta, "weight_decay": 0.0})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # torch's may call a closure; nobody does
-        """One step for every parameter that has a gradient."""
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # torch's may call a closure; here none is passed
+        """Take one step for every parameter that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
@@ -103,13 +98,13 @@ def build_adam(options: AdamOptions, parameters: ParameterGroups) -> torch.optim
 
 
 def build_adamw(options: AdamwOptions, parameters: ParameterGroups) -> torch.optim.Optimizer:
-    """Adam's step after w -= r d w. Loshchilov and Hutter, 2019, algorithm 2, with the schedule inside r."""
+    """Step by Adam after w -= r d w. Loshchilov and Hutter, 2019, algorithm 2, with the schedule inside r."""
     return torch.optim.AdamW(
         parameters, lr=options.learning_rate, betas=options.betas, eps=EPSILON, fused=choose_fused(parameters)
     )
 
 
-# Each takes the options of its own word: the recipe has told them apart by it.
+# Each takes the options of its own name, by which the recipe discriminates them.
 OPTIMISERS: Mapping[str, Callable[[Any, ParameterGroups], torch.optim.Optimizer]] = {
     "gd": build_sgd,
     "sgd": build_sgd,
@@ -122,12 +117,12 @@ OPTIMISERS: Mapping[str, Callable[[Any, ParameterGroups], torch.optim.Optimizer]
 
 
 def build_optimiser(options: OptimiserOptions, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser of a recipe over these parameters."""
+    """Build the optimiser of a recipe over these parameters."""
     return OPTIMISERS[options.name](options, group_parameters(parameters, options.weight_decay))
 
 
 def group_parameters(parameters: Iterable[nn.Parameter], decay: float) -> ParameterGroups:
-    """The parameters that decay, and those that do not."""
+    """Group the parameters into those that decay, and those that do not."""
     weights = list(parameters)
     decayed, rest = ([weight for weight in weights if (weight.ndim > 1) is matrix] for matrix in (True, False))
     shares: ParameterGroups = [{"params": decayed, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
@@ -135,12 +130,12 @@ def group_parameters(parameters: Iterable[nn.Parameter], decay: float) -> Parame
 
 
 def choose_fused(parameters: ParameterGroups) -> bool | None:
-    """Whether to step all weights in one kernel: on a GPU. None leaves the choice to torch, as on a CPU."""
+    """Choose whether to step all weights in one kernel: on a GPU. None leaves the choice to torch, as on a CPU."""
     return all(weight.is_cuda for group in parameters for weight in group["params"]) or None
 
 
 def collect_state_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """What an optimiser remembers, live, as `number of the parameter/name`. All that ours remember are tensors."""
+    """Collect the state of an optimiser, live, as `number of the parameter/name`. All of it is tensors."""
     states = optimiser.state_dict()["state"].items()
     return {
         f"{number}/{name}": value
@@ -151,7 +146,7 @@ def collect_state_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.T
 
 
 def restore_optimiser_state(optimiser: torch.optim.Optimizer, state_tensors: Mapping[str, torch.Tensor]) -> None:
-    """Have an optimiser over the same parameters remember what `tensors` gave."""
+    """Restore the state of an optimiser over the same parameters from what `collect_state_tensors` returned."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     for path, value in state_tensors.items():

@@ -1,4 +1,4 @@
-"""In which numbers a training step computes: weights, sums and the optimiser are always fp32.
+"""The precision of a training step: weights, sums and the optimiser are always fp32.
 
 With bf16, matrix products and convolutions inside the forward pass take operands of 8 significant bits (torch's
 autocast), and so do their gradients. bf16 has fp32's range, so that no loss scaling is needed. Evaluation and export
@@ -15,7 +15,7 @@ BF16_MIN_CAPABILITY = (8, 0)  # NVIDIA Ampere is the first with bf16 units; a T4
 
 
 def resolve_precision(requested: Literal["auto", "fp32", "bf16"], device: torch.device) -> TrainingPrecision:
-    """What a recipe's word means on a device: `auto` is bf16 on a GPU that is made for it."""
+    """Resolve a recipe's precision on a device: `auto` is bf16 on a GPU that has bf16 units."""
     if requested != "auto":
         return requested
     supported = device.type == "cuda" and torch.cuda.get_device_capability(device) >= BF16_MIN_CAPABILITY

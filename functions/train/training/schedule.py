@@ -1,47 +1,41 @@
-"""The learning rate's course, as pure functions of the step: nothing to save, nothing to resume.
+"""The learning rate's schedules, as pure functions of the step: nothing to save, nothing to resume.
 
 Each begins with the same linear warm-up: with w = round(warmup * steps), the factor is (step + 1) / w while step < w.
-What follows is told by s, the steps since the warm-up, and by t, which goes from 0 at step w to 1 at the last.
+After it, s counts the steps since the warm-up, and t grows from 0 at step w to 1 at the last.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pilotlight.recipes.options.schedule import (
-    ConstantOptions,
-    CosineOptions,
-    ExponentialOptions,
-    ScheduleOptions,
-    StepOptions,
-)
+from pilotlight.recipes.schema import ConstantOptions, CosineOptions, ExponentialOptions, ScheduleOptions, StepOptions
 
 
 def hold_constant(options: ConstantOptions, steps_since_warmup: int, total_steps: int) -> float:
-    """1."""
+    """Return 1."""
     return 1.0
 
 
 def decay_in_steps(options: StepOptions, steps_since_warmup: int, total_steps: int) -> float:
-    """gamma^floor(s / e) with e = max(1, round(every * steps)): a drop after each share `every` of all steps."""
+    """Drop by gamma^floor(s / e) with e = max(1, round(every * steps)): after each share `every` of all steps."""
     drops = steps_since_warmup // max(1, round(options.every * total_steps))
     return float(options.gamma**drops)
 
 
 def decay_exponentially(options: ExponentialOptions, steps_since_warmup: int, total_steps: int) -> float:
-    """floor^t: the same ratio between any two neighbouring steps, down to `floor` at the last."""
+    """Decay by floor^t: the same ratio between any two neighbouring steps, down to `floor` at the last."""
     return float(options.floor ** compute_progress(options, steps_since_warmup, total_steps))
 
 
 def decay_by_cosine(options: CosineOptions, steps_since_warmup: int, total_steps: int) -> float:
-    """The curve floor + (1 - floor) (1 + cos(pi t)) / 2. Loshchilov and Hutter, SGDR, 2017, equation 5, one cycle."""
+    """Decay by floor + (1 - floor) (1 + cos(pi t)) / 2. Loshchilov and Hutter, SGDR, 2017, equation 5, one cycle."""
     return (
         options.floor
         + (1 - options.floor) * (1 + math.cos(math.pi * compute_progress(options, steps_since_warmup, total_steps))) / 2
     )
 
 
-# Each takes the options of its own word: the recipe has told them apart by it.
+# Each takes the options of its own name, by which the recipe discriminates them.
 SCHEDULES: Mapping[str, Callable[[Any, int, int], float]] = {
     "constant": hold_constant,
     "step": decay_in_steps,
@@ -51,7 +45,7 @@ SCHEDULES: Mapping[str, Callable[[Any, int, int], float]] = {
 
 
 def compute_rate_factor(options: ScheduleOptions, step: int, total_steps: int) -> float:
-    """The factor on the learning rate at step 0, 1, ..., steps - 1."""
+    """Compute the factor on the learning rate at step 0, 1, ..., steps - 1."""
     warm = count_warmup_steps(options, total_steps)
     if step < warm:
         return (step + 1) / warm
@@ -59,10 +53,10 @@ def compute_rate_factor(options: ScheduleOptions, step: int, total_steps: int) -
 
 
 def count_warmup_steps(options: ScheduleOptions, total_steps: int) -> int:
-    """w: how many steps the warm-up takes."""
+    """Count w: the steps of the warm-up."""
     return round(options.warmup * total_steps)
 
 
 def compute_progress(options: ScheduleOptions, steps_since_warmup: int, total_steps: int) -> float:
-    """t: which share of the way from the end of the warm-up to the last step is gone."""
+    """Compute t: the share of the steps between the warm-up and the last one that is done."""
     return steps_since_warmup / max(1, total_steps - 1 - count_warmup_steps(options, total_steps))

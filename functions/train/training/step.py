@@ -1,44 +1,62 @@
 """One gradient step: forward, backward, clip, move, average. Nothing in it waits for a GPU.
 
-Where several processes train together, each takes the same step on its share of the batch, and what the step says of
-itself is of the whole batch. It knows a model and how the recipe moves its weights, not which batch comes next or when
-to stop.
+Where several processes train together, each takes the same step on its share of the batch, and the results are those of
+the whole batch.
 """
 
-from __future__ import annotations
-
+import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from functions.train.data.dataset import Dataset
 from functions.train.distributed import parallel
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from functions.train.training import loss as losses
 from functions.train.training import optimiser as optimisers
 from functions.train.training import precision
-from functions.train.training.average import ExponentialMovingAverage
 from functions.train.training.compiler import compile_function
 from functions.train.training.mfu import MfuMeter
-
-if TYPE_CHECKING:  # the benchmark runs where there is no pydantic
-    from functions.train.data.dataset import Dataset
-    from pilotlight.recipes.schema import Recipe
+from pilotlight.recipes.schema import Recipe
 
 
 @dataclass(frozen=True, eq=False)
 class StepResult:
-    """What a step says of itself, as scalars on the model's device: reading one would wait for it."""
+    """The results of a step, as scalars on the model's device: reading one waits for it."""
 
     loss: torch.Tensor
-    hits: torch.Tensor  # what adds up to the metric: see `loss.Loss.hits`
+    hits: torch.Tensor  # what adds up to the metric: see `LossFunction.count_hits`
     gradient_norm: torch.Tensor  # of the gradient, before it was clipped
 
 
+class ExponentialMovingAverage:
+    """a = d a + (1 - d) w after each step t = 1, 2, ..., from a = w before the first.
+
+    d = min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage, so that a short training is not
+    dominated by its random start. Running statistics of a normalisation are averaged like weights; counters are copied.
+    Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, model_copy: nn.Module | None = None) -> None:
+        self.model = (model_copy or copy.deepcopy(model)).eval().requires_grad_(requires_grad=False)
+        self._source, self._decay = model, decay
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Update the average with the weights after step `step`, from 1."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        source = self._source.state_dict()
+        for name, averaged in self.model.state_dict().items():
+            if averaged.is_floating_point():
+                averaged.lerp_(source[name], 1 - decay)
+            else:
+                averaged.copy_(source[name])
+
+
 class TrainStep:
-    """Moves a model's weights as a recipe says: the model's own where this process is alone, a copy's otherwise."""
+    """Moves a model's weights by a recipe: the model's own in a single process, a copy's otherwise."""
 
     def __init__(
         self, model: nn.Module, train: Dataset, recipe: Recipe, process_group: ProcessGroup = SINGLE_PROCESS
@@ -90,7 +108,7 @@ class TrainStep:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add up the gradients of the batch's parts, each by its share of the mean, so that they are the batch's.
 
-        The processes' gradients are averaged, and so each counts as many times as there are processes.
+        The processes' gradients are averaged, so each is multiplied by the number of processes.
         """
         processes = self._process_group.size
         count = count_accumulation_parts(self._recipe.accumulation, examples, processes)
@@ -109,21 +127,21 @@ class TrainStep:
         return self._sum_over_processes(loss, hits)
 
     def _sum_over_processes(self, loss: torch.Tensor, hits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What all processes together say of a step."""
+        """Sum loss and hits over all processes."""
         if self._process_group.size == 1:
             return loss, hits
         loss, hits = self._process_group.sum_over_ranks(torch.stack([loss, hits]))
         return loss, hits
 
     def _total_weight(self, targets: torch.Tensor) -> torch.Tensor | float:
-        """What the mean over the whole batch divides by."""
+        """Compute what the mean over the whole batch divides by."""
         weight = self._loss.total_weight(targets)
         if self._process_group.size == 1:
             return weight
         return self._process_group.sum_over_ranks(torch.as_tensor(weight, dtype=torch.float32, device=self.device))
 
     def _compute_loss_and_hits(self, part: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss and hits of a part; compiled for the first shape alone, for a last batch of another is not worth it."""
+        """Compute loss and hits of a part, compiled for the first shape alone: for a last batch it does not pay."""
         self._compiled_shape = self._compiled_shape or part.shape
         forward = (
             self._compiled_forward
@@ -133,13 +151,13 @@ class TrainStep:
         return forward(part, target)
 
     def _forward_loss_and_hits(self, part: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss and hits together, so that the compiler need not keep the outputs in fp32 for either."""
+        """Compute loss and hits together, so that the compiler need not keep the outputs in fp32 for either."""
         with precision.build_autocast(self._precision, self.device):
             outputs = self._module(part)
         return self._loss.compute_mean(outputs.float(), target), self._loss.count_hits(outputs.detach(), target)
 
     def _clip_gradients(self) -> torch.Tensor:
-        """The length of the whole gradient, which is then no longer than the recipe allows.
+        """Clip the gradient to the length that the recipe allows, and return its length before.
 
         g *= min(1, c / |g|). Pascanu, Mikolov and Bengio, On the Difficulty of Training Recurrent Networks, 2013.
         """
@@ -150,7 +168,7 @@ class TrainStep:
         return parallel.gather_tensor(norm)
 
     def _build_average(self, model: nn.Module, strategy: parallel.Strategy, decay: float) -> ExponentialMovingAverage:
-        """The average of the weights; those that are sliced cannot be copied, but sliced once more."""
+        """Build the average of the weights; sharded ones cannot be copied, and are sharded once more."""
         sliced = isinstance(self.model, FSDPModule)
         return ExponentialMovingAverage(
             self.model,
@@ -160,7 +178,7 @@ class TrainStep:
 
 
 def count_accumulation_parts(accumulation: int, examples: int, processes: int) -> int:
-    """How many parts each process works its share through in: the same in all, each of two examples at least.
+    """Count the parts in which each process works through its share: the same in all, each of two examples at least.
 
     A normalisation needs two.
     """
@@ -168,10 +186,10 @@ def count_accumulation_parts(accumulation: int, examples: int, processes: int) -
 
 
 def get_model_device(model: nn.Module) -> torch.device:
-    """Where the model's weights are."""
+    """Return the device of the model's weights."""
     return next(model.parameters()).device
 
 
 def get_process_device() -> torch.device:
-    """The GPU of this process, or the CPU."""
+    """Return the GPU of this process, or the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")

@@ -1,8 +1,7 @@
-"""The loop: passes over batches, and gradient steps.
+"""The training loop: passes over batches, and gradient steps.
 
-It knows a model, arrays and a recipe; it writes nothing, but hands each epoch to whoever watches, and at each step
-boundary itself to whoever keeps. On a CPU, the same recipe gives the same weights bit for bit, also when the training
-was taken apart into snapshots and put together again.
+It writes nothing: callbacks receive each epoch, and the trainer itself at each step boundary. On a CPU, the same recipe
+gives the same weights bit for bit, also when the training was saved and restored in between.
 """
 
 import gc
@@ -18,8 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from functions.train.data import augmentation, loader
-from functions.train.data.dataset import Array, Splits
+from functions.train.data import Array, augmentation, loader
+from functions.train.data.split import Splits
 from functions.train.distributed import parallel
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from functions.train.errors import DivergedError
@@ -42,7 +41,7 @@ MAX_TARGETS_AT_ONCE = 1024  # answers that are computed at once
 
 @dataclass
 class EpochTotals:
-    """The running epoch so far. The sums stay on the model's device: reading one would wait for it at every step."""
+    """The totals of the running epoch. They stay on the model's device: reading one would wait for it at every step."""
 
     device: torch.device
     batch_count: int = 0
@@ -53,7 +52,7 @@ class EpochTotals:
         self.sums = {name: torch.zeros((), device=self.device) for name in ("loss", "hits", "norm")}
 
     def add_step(self, result: StepResult, target_count: int) -> None:
-        """Count a step over this many answers, one for each example or token."""
+        """Add a step over this many targets, one for each example or token."""
         self.batch_count += 1
         self.sums["loss"] += result.loss * target_count
         self.sums["hits"] += result.hits
@@ -84,20 +83,20 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Whether no epoch is left, or none is worth it."""
+        """Whether no epoch is left, or training stops early."""
         return bool(self.epochs) and (
             len(self.epochs) >= self._recipe.epochs or self.early_stopping.should_stop(self.epochs[-1])
         )
 
     def run_epoch(self, on_step_end: Callable[["Trainer"], None]) -> Epoch:
-        """Run the next epoch, or what is left of the one that a snapshot was taken in."""
+        """Run the next epoch, or the rest of one that was restored."""
         started = time.perf_counter() - self.totals.seconds
         rates = compute_learning_rates(self._recipe, len(self._splits.train), len(self.epochs) + 1)
         self.run_steps(rates, started, on_step_end)
         return self._finish_epoch(rates[-1], started)
 
     def run_steps(self, rates: Sequence[float], started: float, on_step_end: Callable[["Trainer"], None]) -> None:
-        """One pass over the training set, a step for each rate."""
+        """Run one pass over the training set, a step for each rate."""
         train, first, order = self._splits.train, self.totals.batch_count, self._draw_order()
         self.train_step.model.train()
         stream = loader.load_batches(train, order, self.batch_size, self.train_step.device, first, self._process_group)
@@ -112,7 +111,7 @@ class Trainer:
             on_step_end(self)
 
     def capture_state(self) -> TrainerState:
-        """Everything that the next step depends on; `DivergedError` when that is no longer worth keeping."""
+        """Capture all state that the next step depends on; `DivergedError` when the loss is not finite."""
         self.check_loss()
         position = TrainingPosition(
             step=self.step_count,
@@ -127,7 +126,7 @@ class Trainer:
         return TrainerState(position, tensors)
 
     def check_loss(self) -> None:
-        """`DivergedError` when the running epoch's loss is no longer a number; waits for the device."""
+        """Raise `DivergedError` when the running epoch's loss is not finite; waits for the device."""
         if not math.isfinite(float(self.totals.sums["loss"])):
             raise self._build_divergence_error(len(self.epochs) + 1, f"training loss {float(self.totals.sums['loss'])}")
 
@@ -137,7 +136,7 @@ class Trainer:
         return float(self.train_step.optimiser.param_groups[0]["lr"])
 
     def restore_state(self, state: TrainerState) -> None:
-        """Go on from a snapshot, as if nothing had happened."""
+        """Restore a state, so that training continues exactly as if it had not stopped."""
         position = state.position
         self.step_count, self.epochs = position.step, list(position.epochs)
         self.totals.batch_count, self.totals.seconds = position.batches, position.seconds
@@ -153,7 +152,7 @@ class Trainer:
         set_rng_states(select_part("random", state.tensors), self.train_step.device)
 
     def record_epoch(self, epoch: Epoch) -> None:
-        """Remember the weights if they are the best; refuse to go on with losses that are not numbers."""
+        """Record an epoch, and keep its weights if they are the best; `DivergedError` when a loss is not finite."""
         if not math.isfinite(epoch.train_loss + epoch.validation_loss):
             losses = f"training loss {epoch.train_loss}, validation loss {epoch.validation_loss}"
             raise self._build_divergence_error(epoch.number, losses)
@@ -166,7 +165,7 @@ class Trainer:
         )
 
     def _draw_order(self) -> torch.Tensor:
-        """The order of the running epoch, drawn now or, when it had begun before a snapshot, once more."""
+        """Draw the order of the running epoch; when it was restored, draw the same one again."""
         begun = bool(self.totals.batch_count)
         if not begun:
             self._order_rng_state = self._process_group.broadcast(torch.get_rng_state())
@@ -177,14 +176,14 @@ class Trainer:
             return loader.draw_order(self._splits.train, self.batch_size)
 
     def _freeze_garbage_collector(self) -> None:
-        """After the first step all that lives on is there: spare the garbage collector looking through it again."""
+        """Exclude all objects that exist after the first step from garbage collection: they live until the end."""
         if not self._gc_frozen:
             gc.collect()
             gc.freeze()
             self._gc_frozen = True
 
     def _finish_epoch(self, rate: float, started: float) -> Epoch:
-        """Evaluate, take note, and be ready for the next epoch."""
+        """Evaluate, record the epoch, and prepare the next one."""
         tally, train, validation = self.totals, self._splits.train, self._splits.validation
         loss, hits, norm = (float(tally.sums[name]) for name in ("loss", "hits", "norm"))  # waits for the device
         training_seconds, target_count = time.perf_counter() - started, train.target_count
@@ -211,13 +210,13 @@ class Trainer:
         return epoch
 
     def _broadcast_epoch(self, epoch: Epoch) -> Epoch:
-        """The lead's epoch: clocks differ, and so may the last bit of a sum, and all must stop after the same one."""
+        """Broadcast the main process's epoch: clocks and rounding differ, and all must stop after the same one."""
         if self._process_group.size == 1:
             return epoch
         return msgspec.msgpack.decode(self._process_group.broadcast_bytes(msgspec.msgpack.encode(epoch)), type=Epoch)
 
     def _collect_tensors(self) -> dict[str, Tensors]:
-        """The tensors that the next step depends on, live."""
+        """Collect the tensors that the next step depends on, live."""
         average = self.train_step.average
         return {
             "model": self.train_step.model.state_dict(),
@@ -230,29 +229,29 @@ class Trainer:
 
 
 class Checkpointer(Protocol):
-    """Who keeps a training's snapshots: see `checkpoint_policy`."""
+    """Loads and saves a training's states: see `checkpoint_policy`."""
 
     def load_newest(self) -> TrainerState | None:
-        """Where to go on from; None to start at the beginning."""
+        """Load the state to resume from; None to start at the beginning."""
 
     def on_step_end(self, trainer: Trainer) -> None:
-        """Look at a training between two steps; may end it by raising."""
+        """Act between two steps; may end the training by raising."""
 
     def save(self, trainer: Trainer) -> None:
         """Save now."""
 
 
 class NoCheckpointer:
-    """Keeps nothing."""
+    """Saves nothing."""
 
     def load_newest(self) -> None:
-        """Nothing to go on from."""
+        """Return None: there is nothing to resume from."""
 
     def on_step_end(self, trainer: Trainer) -> None:
-        """Go on."""
+        """Do nothing."""
 
     def save(self, trainer: Trainer) -> None:
-        """Keep nothing."""
+        """Do nothing."""
 
 
 def train_model(
@@ -281,16 +280,16 @@ def train_model(
 
 
 def compute_learning_rates(recipe: Recipe, examples: int, epoch: int) -> Sequence[float]:
-    """The learning rate of each step of an epoch."""
+    """Compute the learning rate of each step of an epoch."""
     steps = len(loader.compute_batch_sizes(examples, loader.resolve_batch_size(recipe.batch_size, examples)))
     first, total, base = (epoch - 1) * steps, recipe.epochs * steps, recipe.optimiser.learning_rate
     return [base * schedule.compute_rate_factor(recipe.schedule, step, total) for step in range(first, first + steps)]
 
 
 def predict_outputs(model: nn.Module, inputs: Array, batch_size: int | None = None) -> Array:
-    """The model's outputs, (N, classes) or (N, T, tokens), for raw inputs like those of a `Dataset`, not in training.
+    """Predict outputs, (N, classes) or (N, T, tokens), for raw inputs like those of a `Dataset`, in evaluation mode.
 
-    Unless a batch size is given, so many at once as have 1,024 answers, or tokens one window.
+    Unless a batch size is given, a batch has 1,024 targets, or one window of tokens.
     """
     model.eval()
     device, targets_per_example = get_model_device(model), inputs.shape[1] if inputs.dtype == np.int64 else 1
@@ -302,7 +301,7 @@ def predict_outputs(model: nn.Module, inputs: Array, batch_size: int | None = No
 
 @contextmanager
 def seed_torch(seed: int) -> Iterator[None]:
-    """Draw torch's random numbers from `seed` inside, and leave the caller's own sequence untouched."""
+    """Seed torch's random numbers inside, and leave the caller's own sequence untouched."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
@@ -310,7 +309,7 @@ def seed_torch(seed: int) -> Iterator[None]:
 
 @contextmanager
 def limit_torch_threads(count: int) -> Iterator[None]:
-    """Let torch use this many CPU threads inside.
+    """Limit torch to this many CPU threads inside.
 
     One is the recipes' default: torch's threads wait for each other by spinning, so that two on a machine with one CPU
     to spare took ten times as long as one, and even on two idle CPUs they saved a fifth on a model of digits' size.

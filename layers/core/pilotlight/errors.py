@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree.
+"""The exceptions that Pilotlight raises, as one tree.
 
     PilotlightError
     ├── InvalidInputError          the caller's request, file or recipe is wrong
@@ -6,36 +6,36 @@
     │   ├── TooLargeError          more bytes than the limit
     │   └── UnsupportedTypeError   a body of a type or charset that is not read
     ├── NotFoundError              no such route, model, version, alias or object
-    ├── UnsupportedError           a right request for something that is not built
-    ├── ConflictError              somebody else wrote first
-    │   ├── AlreadyExistsError     create-only put, and the object is there
+    ├── UnsupportedError           a valid request for something that is not implemented
+    ├── ConflictError              another writer was first
+    │   ├── AlreadyExistsError     create-only put, and the object exists
     │   ├── ChangedError           compare-and-swap put, and the object has changed
-    │   └── PreconditionError      the caller's If-Match speaks of another state
-    └── UnavailableError           not now, or not here; may say after how many seconds to ask again
+    │   └── PreconditionError      the caller's If-Match names another state
+    └── UnavailableError           not now, or not here; may have the seconds after which to try again
         ├── LoadingError           the model is still being opened
-        ├── DeadlineError          the time that this request has is over
-        ├── StoreError             the object store did not answer as it should
-        │   └── DeniedError        these credentials may not do that
+        ├── DeadlineError          the request's time is over
+        ├── StoreError             the object store failed
+        │   └── DeniedError        the credentials do not allow it
         ├── SuspendedError         the alias was taken out of service
-        └── ModelRefusedError      the version's bytes are not what its manifest says, or do not open
+        └── ModelRefusedError      the version's bytes differ from its manifest, or do not open
             └── DoesNotFitError    the version is larger than the memory it may use
 
-A message says what happened, with the value, and what to do. `pilotlight.api.router` alone knows their HTTP statuses.
+A message contains what happened, the value, and what to do. Only `pilotlight.api.router` maps them to HTTP statuses.
 """
 
 from collections.abc import Iterable
 
 
 class PilotlightError(Exception):
-    """Whatever Pilotlight raises on purpose; its text is fit to be shown to the caller."""
+    """Base of all errors that Pilotlight raises on purpose; the text may be shown to the caller."""
 
 
 class InvalidInputError(PilotlightError):
-    """The caller sent something wrong and can mend it."""
+    """The caller sent something wrong and can correct it."""
 
 
 class MethodNotAllowedError(InvalidInputError):
-    """The route exists, but not for this verb; `allowed` are those that it takes."""
+    """The route exists, but not for this verb; `allowed` lists its verbs."""
 
     def __init__(self, message: str, *, allowed: Iterable[str] = ()) -> None:
         super().__init__(message)
@@ -51,31 +51,31 @@ class UnsupportedTypeError(InvalidInputError):
 
 
 class NotFoundError(PilotlightError):
-    """There is nothing under that name."""
+    """Nothing exists under that name."""
 
 
 class UnsupportedError(PilotlightError):
-    """The request is well formed and asks for something that is not built."""
+    """The request is well formed, but what it asks for is not implemented."""
 
 
 class ConflictError(PilotlightError):
-    """Somebody else wrote first; read again and decide anew."""
+    """Another writer was first; read again and decide again."""
 
 
 class AlreadyExistsError(ConflictError):
-    """A create-only put found an object in its place."""
+    """A create-only put found an existing object."""
 
 
 class ChangedError(ConflictError):
-    """A compare-and-swap put found another e_tag than the one it was given."""
+    """A compare-and-swap put found an e_tag other than the expected one."""
 
 
 class PreconditionError(ConflictError):
-    """What is to be changed is no longer what the caller says that it has seen."""
+    """The object to change is no longer in the state that the caller has seen."""
 
 
 class UnavailableError(PilotlightError):
-    """The request is right, but it cannot be served now; `retry_after` says in how many seconds it may be."""
+    """The request is valid, but cannot be served now; it may be in `retry_after` seconds."""
 
     def __init__(self, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -83,7 +83,7 @@ class UnavailableError(PilotlightError):
 
 
 class LoadingError(UnavailableError):
-    """The model that should answer is being opened, which takes longer than this request can wait."""
+    """The model is being opened, which takes longer than this request can wait."""
 
 
 class DeadlineError(UnavailableError):
@@ -95,11 +95,11 @@ class StoreError(UnavailableError):
 
 
 class DeniedError(StoreError):
-    """The object store knows who asks, and does not let him."""
+    """The object store knows the caller, but denies the access."""
 
 
 class SuspendedError(UnavailableError):
-    """Somebody took the alias out of service, on purpose; its versions can still be named."""
+    """The alias was deliberately taken out of service; its versions can still be named."""
 
 
 class ModelRefusedError(UnavailableError):
@@ -111,5 +111,5 @@ class DoesNotFitError(ModelRefusedError):
 
 
 def format_cause(exc: BaseException) -> str:
-    """What another library says, for the middle of a sentence of ours: without its own full stop."""
+    """Format another library's message for the middle of a sentence: without its full stop."""
     return str(exc).rstrip(".")

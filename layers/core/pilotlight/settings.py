@@ -1,6 +1,6 @@
-"""What the environment decides, read once into a frozen object when a handler is imported.
+"""The settings from environment variables, read once into a frozen object when a handler is imported.
 
-Nothing else reads the environment for Pilotlight; tests build `Settings` directly.
+No other module reads environment variables for Pilotlight; tests build `Settings` directly.
 """
 
 from collections.abc import Mapping
@@ -43,38 +43,38 @@ VARIABLES = {
 
 
 class Settings(Struct, frozen=True):
-    """A handler's settings. `memory_mb` decides threads and the models' budget, which is half of it."""
+    """A handler's settings. `memory_mb` determines the threads and the models' budget, which is half of it."""
 
     store: str = DEFAULT_STORE  # URL for `open_store`
-    alias_seconds: Annotated[float, Meta(ge=0)] = 10.0  # for how long an alias is trusted before it is read again
+    alias_seconds: Annotated[float, Meta(ge=0)] = 10.0  # s after which an alias is read again
     memory_mb: Annotated[int, Meta(ge=128, le=10240)] = 1769
     model: str = ""  # the reference that MLflow's /invocations answers with; empty for the store's only model
-    preload: str = ""  # references of the models that are fetched before anybody asks, with spaces between them
-    signing_key: str = ""  # RSA public key, base64 of DER: only versions that it signed are served; empty for all
-    sign_with: str = ""  # key of KMS that signs what passes the gate; empty where versions are not signed
-    promotion: str = "off"  # what becomes of what passes: off, champion, or a canary such as canary:10:1h
-    approval: Literal["off", "required"] = "off"  # whether somebody must approve a version before it may serve
-    promoter: str = ""  # name of the function that promotes what the registry's routes are asked to
-    call_seconds: Annotated[float, Meta(ge=-1, le=10)] = 0.1  # of calls that may share a line of the log; -1: no lines
-    reply_queues: str = ""  # ARNs of the queues that a message may have its answer sent to, with commas between them
-    capture_rate: Annotated[float, Meta(ge=0, le=1)] = 0.0  # share of the requests of which something is kept
-    capture_seconds: Annotated[float, Meta(gt=0)] = 60.0  # between two writes of what is kept, in each environment
-    large_answers: Literal["off", "on"] = "off"  # whether answers that cannot be sent are put into the store
-    spreader: str = ""  # ARN of the state machine over which large files are spread; empty to answer them one by one
-    spread_bytes: Annotated[int, Meta(ge=1)] = 64_000_000  # of a file from which on it is spread
-    spread_at_once: Annotated[int, Meta(ge=1)] = 10  # how many invocations a spread file may keep busy
-    training_queue: str = ""  # of AWS Batch, by ARN; none where a stack does not train, empty to train on this machine
-    training_job: str = ""  # the definition of jobs there, by ARN with its revision
-    nodes_queue: str = ""  # the same two for jobs over several machines
+    preload: str = ""  # references of the models that are fetched before the first request, separated by spaces
+    signing_key: str = ""  # RSA public key, base64 of DER: only versions signed with it are served; empty for all
+    sign_with: str = ""  # KMS key that signs what passes the gate; empty if versions are not signed
+    promotion: str = "off"  # what happens to a version that passes: off, champion, or a canary such as canary:10:1h
+    approval: Literal["off", "required"] = "off"  # whether a person must approve a version before it may serve
+    promoter: str = ""  # name of the function that executes promotion requests of the registry's routes
+    call_seconds: Annotated[float, Meta(ge=-1, le=10)] = 0.1  # s of calls that may share a log line; -1: no lines
+    reply_queues: str = ""  # ARNs of the queues that messages may name for their answers, separated by commas
+    capture_rate: Annotated[float, Meta(ge=0, le=1)] = 0.0  # share of the requests that are captured
+    capture_seconds: Annotated[float, Meta(gt=0)] = 60.0  # between two writes of captured requests, in each environment
+    large_answers: Literal["off", "on"] = "off"  # whether answers too large to send are put into the store
+    spreader: str = ""  # ARN of the state machine that splits large files; empty to process each in one piece
+    spread_bytes: Annotated[int, Meta(ge=1)] = 64_000_000  # size from which a file is split
+    spread_at_once: Annotated[int, Meta(ge=1)] = 10  # concurrent invocations for one split file, at most
+    training_queue: str = ""  # ARN in AWS Batch; "none" if the stack does not train, empty to train on this machine
+    training_job: str = ""  # ARN of the job definition, with its revision
+    nodes_queue: str = ""  # the same two for jobs on several machines
     nodes_job: str = ""
     training_logs: str = ""  # the log group of both
-    training_stack: str = ""  # what its jobs are tagged with, so that it may end its own alone
-    trainings: str = ".pilotlight/trainings"  # the folder of the logs of trainings on this machine
+    training_stack: str = ""  # tag of the stack's jobs, so that it can end only its own
+    trainings: str = ".pilotlight/trainings"  # folder for the logs of trainings on this machine
     initialization: str = "on-demand"  # or snap-start, provisioned-concurrency
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
-        """Read the variables that are set; `InvalidInputError` names the one that is wrong."""
+        """Read the variables that are set; `InvalidInputError` names a wrong one."""
         values = {field: environment[name] for field, name in VARIABLES.items() if environment.get(name)}
         try:
             return msgspec.convert(values, cls, strict=False)
@@ -84,10 +84,10 @@ class Settings(Struct, frozen=True):
 
     @property
     def model_memory_budget(self) -> int:
-        """How many bytes of models may stay in memory: half, since opening one needs about its size again."""
+        """The bytes of models that may stay in memory: half, since opening one needs about its size again."""
         return self.memory_mb * 1_000_000 // 2
 
     @property
     def tensor_memory_budget(self) -> int:
-        """How many bytes of tensors one request may bring from the store: a fourth, since its answer takes some too."""
+        """The bytes of tensors that a request may read from the store: a fourth, since its answer needs some too."""
         return self.memory_mb * 1_000_000 // 4

@@ -43,6 +43,13 @@ def test_binary_answers_are_base64(body: bytes) -> None:
     assert base64.b64decode(event["body"]) == body
 
 
+def test_who_has_no_name_acts_under_one_all_the_same() -> None:
+    assert Request.from_event(EVENT).caller == ""
+    assert Request.from_event(EVENT).actor == "an unnamed caller"
+    known = Request.from_event(EVENT | {"requestContext": {"identity": {"apiKeyId": "k"}}})
+    assert known.actor == known.caller == "k"
+
+
 def test_json_answers_are_text() -> None:
     event = Response.json({"x": [1, float("nan")]}, 201, server="y").to_event()
     assert event == {

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pilotlight.api import large_tensors, v2
+from pilotlight.api import large_tensors, v2, v2_binary
 from pilotlight.contracts import upload
-from pilotlight.contracts.manifest import TensorSpec
+from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError, NotFoundError, PilotlightError, TooLargeError, UnsupportedError
 from pilotlight.registry.registry import Registry
+from pilotlight.runtime.datatypes import Array
 from pilotlight.storage.object_store import ObjectStore, open_store
 from tests import fakes
 
@@ -166,6 +167,68 @@ def test_an_answer_that_is_small_once_compressed_is_sent(monkeypatch: pytest.Mon
     noise = np.random.default_rng(7).random((500, 3), np.float32)
     with pytest.raises(TooLargeError, match="POST /v1/batches"):
         v2.encode_infer_response(MANIFEST, request, {"y": noise}, "gzip", nowhere)
+
+
+def bf16(*values: float) -> Array:
+    """The upper halves of their floats, which is how BF16 is held."""
+    bits: Array = (np.array([values], np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return bits
+
+
+CLASSIFIED: list[tuple[Datatype, Array, list[list[str]]]] = [
+    ("BF16", bf16(-2, 1, 3), [["3.0:2", "1.0:1"]]),
+    ("BF16", np.concatenate([bf16(-2, 1, 3), bf16(0.5, -0.0, -8)]), [["3.0:2", "1.0:1"], ["0.5:0", "-0.0:1"]]),
+    ("BF16", bf16(np.nan, -np.inf, -3), [["-3.0:2", "-inf:1"]]),
+    ("BF16", bf16(np.nan, 2, np.nan), [["2.0:1", "nan:0"]]),
+    ("FP16", np.array([[-2, 1, 3]], np.float16), [["3.0:2", "1.0:1"]]),
+    ("FP16", np.array([[np.nan, 1, -3]], np.float16), [["1.0:1", "-3.0:2"]]),
+    ("FP32", np.array([[np.nan, 1, np.inf]], np.float32), [["inf:2", "1.0:1"]]),
+    ("FP64", np.array([[-2, 1, 3], [3, 1, -2]], np.float64), [["3.0:2", "1.0:1"], ["3.0:0", "1.0:1"]]),
+    ("INT8", np.array([[-2, 1, 3]], np.int8), [["3:2", "1:1"]]),
+    ("UINT16", np.array([[49152, 16256, 16448]], np.uint16), [["49152:0", "16448:2"]]),
+]
+
+
+@pytest.mark.parametrize("form", ["json", "binary", "stored", "stored binary"])
+@pytest.mark.parametrize(("datatype", "array", "expected"), CLASSIFIED)
+def test_classes_are_of_values_wherever_they_go(
+    datatype: Datatype, array: Array, expected: list[list[str]], form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if form.startswith("stored"):
+        monkeypatch.setattr(v2, "MAX_TEXT_RESPONSE_BYTES", 10)
+        monkeypatch.setattr(v2, "MAX_BINARY_RESPONSE_BYTES", 10)
+    manifest = fakes.stepped(None, of=(MANIFEST.inputs, (TensorSpec("y", datatype, ("n", 3)),)))
+    requested = v2.RequestedOutput("y", binary="binary" in form, classes=2)
+    request, store = v2.InferenceRequest(None, {}, [requested]), place()
+    stored_outputs = large_tensors.StoredOutputs(Registry(store), enabled=True)
+    response = v2.encode_infer_response(manifest, request, {"y": array}, "", stored_outputs)
+    length = int(response.headers.get(v2.JSON_LENGTH_HEADER, len(response.body)))
+    (output,) = json.loads(response.body[:length])["outputs"]
+    assert (output["datatype"], output["shape"]) == ("BYTES", [len(expected), 2])
+    texts = [text for row in expected for text in row]
+    if form == "json":
+        assert output["data"] == texts
+        return
+    path = output["parameters"].get("s3_uri", "").removeprefix("s3://bucket/prefix/")
+    assert bool(path) == form.startswith("stored")
+    data = store.get(path).data if path else response.body[length:]
+    assert data == v2_binary.encode_binary_tensor(np.array(texts, object))
+
+
+@pytest.mark.parametrize("form", ["binary", "stored"])
+def test_bf16_without_classes_stays_bits(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if form == "stored":
+        monkeypatch.setattr(v2, "MAX_BINARY_RESPONSE_BYTES", 10)
+    manifest = fakes.stepped(None, of=(MANIFEST.inputs, (TensorSpec("y", "BF16", ("n", 3)),)))
+    request, store = v2.InferenceRequest(None, {}, [v2.RequestedOutput("y", binary=True)]), place()
+    stored_outputs = large_tensors.StoredOutputs(Registry(store), enabled=True)
+    response = v2.encode_infer_response(manifest, request, {"y": bf16(-2, 1, 3)}, "", stored_outputs)
+    length = int(response.headers.get(v2.JSON_LENGTH_HEADER, len(response.body)))
+    (output,) = json.loads(response.body[:length])["outputs"]
+    assert (output["datatype"], output["shape"]) == ("BF16", [1, 3])
+    path = output["parameters"].get("s3_uri", "").removeprefix("s3://bucket/prefix/")
+    data = store.get(path).data if path else response.body[length:]
+    assert data == b"\x00\xc0\x80\x3f\x40\x40"
 
 
 # --- attacks ----------------------------------------------------------------------------------------------------------

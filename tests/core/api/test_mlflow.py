@@ -1,4 +1,4 @@
-"""Every form of MLflow's scoring protocol (reference/protocols.md section 7)."""
+"""Every form of MLflow's scoring protocol, as mlflow/pyfunc/scoring_server reads them."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from pilotlight.contracts.manifest import Manifest, ManifestFile, Standardizatio
 from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedTypeError
 from pilotlight.registry.registry import build_manifest
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 from tests import fakes
 
 JSON = {"content-type": "application/json; charset=utf-8"}

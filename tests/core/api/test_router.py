@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from pilotlight import errors
+from pilotlight.api.call_cost import CostMeter
 from pilotlight.api.http import Request, Response
-from pilotlight.api.request_context import CostMeter
 from pilotlight.api.router import STATUS_CODES, Router, Routes, get_status_code
 from pilotlight.observability import correlation
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pilotlight.api.request_context import CallCost, CostMeter, RequestContext
+from pilotlight.api.call_cost import CallCost, CostMeter
+from pilotlight.api.request_context import RequestContext
 from pilotlight.api.usage_log import UsageLog, create_usage_log, get_tenant
 from pilotlight.observability import emf
 from tests.core.observability.test_emf import directives

@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pilotlight.api import missing, v2, v2_tensors
+from pilotlight.api import v2, v2_json, v2_tensors
 from pilotlight.contracts.manifest import Datatype, Manifest, ManifestFile, TensorSpec
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedError
 from pilotlight.registry.registry import build_manifest
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from tests import fakes
 
 IN_JSON: list[Datatype] = [name for name in get_args(Datatype) if name not in v2_tensors.BINARY_ONLY_DATATYPES]
@@ -182,7 +181,7 @@ def test_only_floats_have_a_nan(datatype: Datatype, data: list[Any]) -> None:
 def test_no_text_is_touched_for_a_nan(values: list[Any], ascii_only: bool) -> None:
     values = [value for value in values if isinstance(value, str) or not math.isinf(value)]
     text = json.dumps({"NaN": [*values, '\\"NaN', "NaN"]}, ensure_ascii=ascii_only).encode(errors="surrogatepass")
-    mended = missing.replace_nan_with_null(text)
+    mended = v2_json.replace_nan_with_null(text)
     read = json.loads(mended or text)
     expected = [None if value != value else value for value in values]  # NaN alone differs from itself
     assert read == {"NaN": [*expected, '\\"NaN', "NaN"]}
@@ -192,7 +191,7 @@ def test_no_text_is_touched_for_a_nan(values: list[Any], ascii_only: bool) -> No
 @pytest.mark.parametrize("text", [b'"' * 200_000, b'"\\"' * 100_000, b'"' + b"\\" * 200_001, b"NaN" * 100_000])
 def test_an_open_text_is_searched_once(text: bytes) -> None:
     """A search that begins anew at each quote would take hours here."""
-    missing.replace_nan_with_null(b"NaN " + text + b" NaN")
+    v2_json.replace_nan_with_null(b"NaN " + text + b" NaN")
 
 
 def test_null_says_as_much_as_nothing() -> None:

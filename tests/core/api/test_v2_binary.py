@@ -1,4 +1,4 @@
-"""Binary tensors, content encodings and classification, byte by byte (reference/protocols.md section 3)."""
+"""Binary tensors, content encodings and classification, byte by byte (Triton's binary tensor data extension)."""
 
 import gzip
 import json
@@ -17,8 +17,7 @@ from pilotlight.api import compression, v2, v2_binary
 from pilotlight.contracts.manifest import Datatype, Manifest, ManifestFile, TensorSpec
 from pilotlight.errors import InvalidInputError, PilotlightError, TooLargeError, UnsupportedError
 from pilotlight.registry.registry import build_manifest
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from tests import fakes
 
 DATATYPES: list[Datatype] = [name for name in get_args(Datatype) if name in NUMPY_DTYPES]

@@ -112,8 +112,8 @@ def test_bytes_are_never_told() -> None:
 
 
 def test_answers_are_classes_with_scores() -> None:
-    finish = ClassificationPostprocessing(output="y")
-    manifest = fakes.stepped(None, finish, labels=("a", "b", "c"))
+    postprocess = ClassificationPostprocessing(output="y")
+    manifest = fakes.stepped(None, postprocess, labels=("a", "b", "c"))
     logits = {"y": np.array([[0, 2, 1], [9, 0, 0]], np.float32)}
     found = values(extract_answer_features(manifest, logits))
     assert found["class"] == ["b", "a"]

@@ -17,7 +17,7 @@ from pilotlight.contracts.capture_policy import CaptureExtent, CapturePolicy, Tr
 from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.contracts.processing import ImagePreprocessing, TableColumn, TablePreprocessing, TextPreprocessing
 from pilotlight.errors import DeniedError
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 from pilotlight.storage.object_store import ObjectStore, StoredObject, open_store
 from tests import fakes
 

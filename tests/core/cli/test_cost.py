@@ -23,22 +23,25 @@ PAUSE_S = 0.3  # longer than calls are held to share a line
 
 
 def test_a_month_is_shown_line_by_line_with_bars(run: Run) -> None:
-    code, out, _ = run(*LOAD, "--arch", "arm64", "--cold-share", "0.01", "--init-ms", "1300", "--training-hours", "10")
+    code, out, _ = run(*LOAD, "--arch", "arm64", "--cold-share", "0.01", "--init-ms", "1300")
     assert code == 0
     rows = {line.split("│")[1].strip(): line for line in out.splitlines() if line.startswith("│")}
     assert "183.96" in rows["API Gateway, REST"]
     assert rows["API Gateway, REST"].count("█") == 40 > rows["Lambda, time"].count("█") > 0
-    assert "10.06" in rows["Training, GPU hours on demand"]
-    assert "million" in rows["SageMaker ml.m5.large"]
+    assert "15.74" in rows["Lambda, cold starts"]
+    assert "together" in rows
 
 
 def test_the_same_in_json(run: Run) -> None:
-    code, out, _ = run(*LOAD, "--edge", "url", "--log-bytes", "0", "--json")
+    code, out, _ = run(*LOAD, "--json")
     found = json.loads(out)
     assert code == 0
     assert found["usd"] == pytest.approx(sum(line["usd"] for line in found["lines"]))
-    assert found["load"]["edge"] == "url"
-    assert {other["name"] for other in found["alternatives"]} > {"SageMaker Serverless, 2 GB", "EC2 g5.xlarge, a GPU"}
+    assert found["load"] == {
+        "rps": 20, "ms": 20, "memory_mb": 1769, "cold_share": 0, "init_ms": 0, "architecture": "x86_64",
+    }  # fmt: skip
+    assert set(found) == {"load", "lines", "usd", "usd_per_million", "requests", "prices_as_of", "region"}
+    assert set(found["lines"][0]) == {"what", "usd", "grows"}
     assert found["prices_as_of"] == "2026-09-19"
 
 
@@ -56,7 +59,8 @@ def test_a_models_needs_come_from_its_fit(run: Run, store: str) -> None:
         ((), "Say --rps"),
         (("--rps", "1"), "Say --rps"),
         ((*LOAD[1:], "--cold-share", "7"), "a part of 1"),
-        ((*LOAD[1:], "--edge", "fax"), "fax"),
+        ((*LOAD[1:], "--arch", "fax"), "fax"),
+        ((*LOAD[1:], "--edge", "rest"), "No such option"),
         (("--from-logs", "no/such"), "cannot be read"),
         (("nobody", "--rps", "1"), "nobody"),
     ],

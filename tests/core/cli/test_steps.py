@@ -54,20 +54,21 @@ def test_a_vision_transformer_is_read_from_its_own_files(run: Run, store: str, t
     labels = {"10": "ten", "2": "two", "0": "zero"}
     graph = folder(tmp_path, "colours", preprocessor_config=VIT, config={"id2label": labels})
     manifest = published(run, store, graph, "--task", "image")
-    assert manifest.prepare == ImagePreprocessing(input="pixels", background=None, resize=(224, 224), filter="bicubic",
-                                     mean=(0.5,) * 3, deviation=(0.5,) * 3)  # fmt: skip
+    assert manifest.preprocess == ImagePreprocessing(
+        input="pixels", background=None, resize=(224, 224), filter="bicubic", mean=(0.5,) * 3, deviation=(0.5,) * 3
+    )
     assert manifest.labels == ("zero", "two", "ten")
-    assert manifest.finish == ClassificationPostprocessing(output="scores")
+    assert manifest.postprocess == ClassificationPostprocessing(output="scores")
 
 
 def test_a_shortest_edge_and_a_crop_are_read(run: Run, store: str, tmp_path: Path) -> None:
     config = {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": 224, "resample": 2,
               "do_normalize": False, "do_flip_channel_order": True}  # fmt: skip
     manifest = published(run, store, folder(tmp_path, "colours", preprocessor_config=config), "--task", "image")
-    assert manifest.prepare == ImagePreprocessing(
+    assert manifest.preprocess == ImagePreprocessing(
         input="pixels", background=None, shortest=256, crop=(224, 224), colour="BGR"
     )
-    assert manifest.finish is None
+    assert manifest.postprocess is None
 
 
 def test_a_sentence_transformer_is_read_from_its_own_files(run: Run, store: str, tmp_path: Path) -> None:
@@ -76,8 +77,8 @@ def test_a_sentence_transformer_is_read_from_its_own_files(run: Run, store: str,
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling/config.json").write_text('{"pooling_mode_cls_token": true}')
     manifest = published(run, store, graph, "--task", "text")
-    assert manifest.prepare == TextPreprocessing(max_length=256)
-    assert manifest.finish == EmbeddingPostprocessing(output="last_hidden_state", pooling="cls")
+    assert manifest.preprocess == TextPreprocessing(max_length=256)
+    assert manifest.postprocess == EmbeddingPostprocessing(output="last_hidden_state", pooling="cls")
     assert [file.path for file in manifest.asset_files] == ["tokenizer.json"]
 
 
@@ -85,8 +86,8 @@ def test_steps_come_from_a_file_and_the_graph(run: Run, store: str, tmp_path: Pa
     (tmp_path / "steps.yaml").write_text("prepare:\n  kind: image\n  resize: [8, 8]\nfinish: {kind: regression}\n")
     manifest = published(run, store, folder(tmp_path, "colours"), "--processing", str(tmp_path / "steps.yaml"))
     assert manifest.task == "image"
-    assert manifest.prepare == ImagePreprocessing(input="pixels", resize=(8, 8))
-    assert manifest.finish == RegressionPostprocessing(output="scores")
+    assert manifest.preprocess == ImagePreprocessing(input="pixels", resize=(8, 8))
+    assert manifest.postprocess == RegressionPostprocessing(output="scores")
 
 
 def test_tabular_needs_its_columns(run: Run, store: str, tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_tabular_needs_its_columns(run: Run, store: str, tmp_path: Path) -> None
     file = steps(tmp_path, {"prepare": TABLE})
     manifest = published(run, store, graph, "--task", "tabular", "--processing", file)
     columns = (TableColumn(name="a", missing=0.5), TableColumn(name="b"), TableColumn(name="c", mean=1.0))
-    assert manifest.prepare == TablePreprocessing(input="x", columns=columns)
+    assert manifest.preprocess == TablePreprocessing(input="x", columns=columns)
     assert run("publish", graph, "--name", "m", "--task", "tabular")[0] == 2
 
 

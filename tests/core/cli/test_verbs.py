@@ -17,7 +17,8 @@ from typer.main import get_command
 
 import pilotlight
 from pilotlight import cli
-from pilotlight.cli import checkout, demo
+from pilotlight.cli import demo
+from pilotlight.cli.console import find_checkout
 from pilotlight.cli.models import build_version_summary, format_measured_metric
 from pilotlight.cli.serve import resolve_store
 from pilotlight.contracts.manifest import Variant
@@ -222,7 +223,7 @@ def test_relative_stores_mean_the_same_in_another_folder(tmp_path: Path, monkeyp
 
 def test_the_checkout_is_found_from_below(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT / "tests" / "core")
-    assert checkout.find_checkout() == ROOT
+    assert find_checkout() == ROOT
 
 
 def publish_kept(store: str) -> str:

@@ -10,6 +10,13 @@ from pilotlight.contracts.alias import AliasDocument
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import Manifest, ManifestDraft, TensorSpec
 from pilotlight.contracts.names import ModelReference, check_name
+from pilotlight.contracts.processing import (
+    EmbeddingPostprocessing,
+    RegressionPostprocessing,
+    TableColumn,
+    TablePreprocessing,
+    TextPreprocessing,
+)
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry.registry import build_manifest, describe_file
 from tests import fakes
@@ -76,6 +83,30 @@ def valid_manifest() -> Manifest:
 def test_a_manifest_reads_back() -> None:
     manifest = valid_manifest()
     assert decode_document(encode_document(manifest), Manifest, "here") == manifest
+
+
+def test_steps_have_other_names_in_json() -> None:
+    """Manifests in stores, and callers of the API, have `prepare` and `finish`."""
+    table = TablePreprocessing(input="x", columns=(TableColumn(name="age"),))
+    manifest = fakes.stepped(table, RegressionPostprocessing(output="y"))
+    fields = json.loads(encode_document(manifest))
+    assert (fields["prepare"]["kind"], fields["finish"]["kind"]) == ("tabular", "regression")
+    assert not {"preprocess", "postprocess"} & fields.keys()
+    assert [*fields][4:8] == ["prepare", "finish", "labels", "variants"]
+    assert decode_document(encode_document(manifest), Manifest, "here") == manifest
+
+
+def test_an_old_manifest_keeps_its_steps() -> None:
+    files = [{"path": path, "bytes": 1, "sha256": "0" * 64} for path in ("model.onnx", "tokenizer.json")]
+    steps = {"prepare": {"kind": "text"}, "finish": {"kind": "embedding", "output": "y"}}
+    manifest = decode_document(wrong_manifest(task="text", files=files, **steps), Manifest, "here")
+    assert manifest.preprocess == TextPreprocessing()
+    assert manifest.postprocess == EmbeddingPostprocessing(output="y")
+
+
+def test_an_error_names_the_field_in_json() -> None:
+    with pytest.raises(InvalidInputError, match=r"`\$\.prepare\.kind`"):
+        decode_document(wrong_manifest(prepare={"kind": "sound"}), Manifest, "here")
 
 
 @pytest.mark.parametrize(

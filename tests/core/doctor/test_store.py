@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.doctor import store as stores
 from pilotlight.doctor.finding import CheckResult, run_check
+from pilotlight.doctor.store import list_store_checks
 from pilotlight.errors import AlreadyExistsError, ChangedError, DeniedError, StoreError
 from pilotlight.storage.object_store import ObjectStore, open_store
 
 
 def examined(store: ObjectStore) -> dict[str, CheckResult]:
-    return {one.check: one for one in map(run_check, stores.list_store_checks(store))}
+    return {one.check: one for one in map(run_check, list_store_checks(store))}
 
 
 def test_every_kind_of_store_passes_and_keeps_nothing(store: ObjectStore) -> None:

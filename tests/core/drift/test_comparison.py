@@ -5,7 +5,8 @@ import pytest
 
 from pilotlight.drift.aggregation import clear_histogram
 from pilotlight.drift.comparison import MIN_EXAMPLES, Comparison, compare_histograms
-from pilotlight.drift.histograms import Array, add_values, build_histogram
+from pilotlight.drift.histograms import add_values, build_histogram
+from pilotlight.runtime.datatypes import Array
 
 
 def judged(train: Array, now: Array, tests: int = 1) -> Comparison:

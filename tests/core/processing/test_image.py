@@ -15,7 +15,7 @@ from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.contracts.processing import ImagePreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry.registry import build_manifest
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 from tests import fakes
 
 RANDOM = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from pilotlight import processing
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 from tests import fakes
 
 PEOPLE = (

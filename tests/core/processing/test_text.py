@@ -12,8 +12,8 @@ from pilotlight import processing
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError, NotFoundError
-from pilotlight.runtime.assets import Assets
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
+from pilotlight.runtime.model_cache import Assets
 from tests import fakes
 
 TOKENIZER = (Path(fakes.MODELS) / "minilm" / "tokenizer.json").read_bytes()

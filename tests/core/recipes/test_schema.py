@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes import schema
-from pilotlight.recipes.options.model import CnnOptions
-from pilotlight.recipes.options.optimiser import AdamOptions
-from pilotlight.recipes.schema import Recipe, dump_recipe, load_recipe
+from pilotlight.recipes.schema import AdamOptions, CnnOptions, Recipe, dump_recipe, load_recipe
 
 MISTAKES = [
     ("optimiser.learning_rate=-1", ["optimiser.learning_rate", "-1", "greater than 0"]),

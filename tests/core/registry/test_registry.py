@@ -232,9 +232,9 @@ def registry_bytes(registry: Registry, manifest: Manifest) -> bytes:
 def test_a_move_that_was_overtaken_is_refused(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         fakes.publish(registry)
-    stale = registry._read_alias("double", "champion")
+    stale = registry.load_alias_with_e_tag("double", "champion")
     registry.move_alias("double", "champion", 2, actor="ann", reason="first")
-    monkeypatch.setattr(registry, "_read_alias", lambda *_: stale)
+    monkeypatch.setattr(registry, "load_alias_with_e_tag", lambda *_: stale)
     with pytest.raises(ChangedError):
         registry.move_alias("double", "champion", 1, actor="bob", reason="late")
     assert registry.store.get(alias_path("double", "champion")).data.count(b'"ann"') == 1

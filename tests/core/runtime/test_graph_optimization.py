@@ -13,9 +13,10 @@ from pilotlight.contracts.manifest import Manifest, Variant
 from pilotlight.errors import DoesNotFitError, ModelRefusedError
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime import graph_optimization, model_files
+from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.deferred_prepacking import RUNS_BEFORE_PREPACKING
 from pilotlight.runtime.model_files import RUNTIME, create_private_folder, open_model_files
-from pilotlight.runtime.session import ONNXRUNTIME_VERSION, Array, open_session, save_graph
+from pilotlight.runtime.session import ONNXRUNTIME_VERSION, open_session, save_graph
 from pilotlight.storage import download
 from tests import fakes
 

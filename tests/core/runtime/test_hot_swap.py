@@ -14,7 +14,8 @@ from pilotlight.errors import LoadingError, ModelRefusedError, NotFoundError
 from pilotlight.registry.registry import Registry, alias_path
 from pilotlight.runtime import hot_swap
 from pilotlight.runtime.model_cache import LoadedModel, ModelCache
-from pilotlight.runtime.model_manager import REFUSED_SECONDS, ModelManager
+from pilotlight.runtime.model_loader import REFUSED_SECONDS
+from pilotlight.runtime.model_manager import ModelManager
 from tests import fakes
 
 CHAMPION = ModelReference("double")
@@ -218,7 +219,7 @@ def test_a_very_old_alias_is_looked_at_first() -> None:
 
 
 def test_a_very_old_alias_waits_no_longer_than_patience(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pilotlight.runtime.model_manager.STALE_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(hot_swap, "STALE_WAIT_SECONDS", 0.05)
     rig = Rig()
     rig.move(2)
     rig.store.bend("versions/2/model.onnx", gate)

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.codec import encode_document, format_utc_now
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError, StoreError, SuspendedError
 from pilotlight.registry import retention
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.registry import Registry, alias_path
 from pilotlight.runtime.model_cache import LoadedModel, ModelCache
-from pilotlight.runtime.model_manager import REFUSED_SECONDS, ModelManager
+from pilotlight.runtime.model_loader import REFUSED_SECONDS
+from pilotlight.runtime.model_manager import ModelManager
 from tests import fakes
 
 CHAMPION = ModelReference("double")
@@ -194,7 +194,7 @@ def test_a_store_that_fails_at_a_new_version_keeps_the_old(rig: Rig) -> None:
 def test_an_alias_that_points_to_nothing_keeps_the_old(rig: Rig) -> None:
     rig.catalog.get_model(CHAMPION)
     rig.store.put(
-        alias_path("double", "champion"), encode_document(AliasDocument(9, None, "vandal", utc_now(), "by hand"))
+        alias_path("double", "champion"), encode_document(AliasDocument(9, None, "vandal", format_utc_now(), "by hand"))
     )
     rig.clock.tick(10)
     assert answer(rig.settled()) == 6
@@ -276,7 +276,7 @@ def test_a_tokenizer_that_rots_is_refused_as_a_graph_is(rig: Rig, change: Callab
     draft = msgspec.structs.replace(
         fakes.draft("texts", inputs, (state, TensorSpec("mask", "INT64", ("batch", "tokens")))),
         task="text",
-        prepare=TextPreprocessing(),
+        preprocess=TextPreprocessing(),
     )
     files = {"model.onnx": fakes.graph("tokens"), "tokenizer.json": b"{}"}
     rig.registry.publish_version(draft, files)

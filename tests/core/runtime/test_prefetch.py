@@ -14,6 +14,8 @@ from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError,
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.alias_cache import AliasCache
 from pilotlight.runtime.model_cache import ModelCache
+from pilotlight.runtime.model_files import open_model_files
+from pilotlight.runtime.model_loader import ModelLoader
 from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.runtime.prefetch import parse_references, start_prefetch
 from pilotlight.runtime.prefetched_store import PrefetchedStore
@@ -145,9 +147,20 @@ def test_an_alias_that_was_read_too_long_ago_is_read_again(rig: Rig) -> None:
 def test_files_of_a_version_that_nobody_wants_any_more_are_let_go_of(rig: Rig) -> None:
     ahead = rig.start("double:2")
     laid = ahead._files["double", 2].result()
-    assert ahead.take_files("double", 1) is None
+    assert ahead.take_prefetched_files("double", 1) is None
     with pytest.raises(FileNotFoundError):
         Path(laid.path).stat()
+
+
+def test_files_that_are_chosen_are_fetched_beside_those_that_were_prefetched(rig: Rig) -> None:
+    ahead = rig.start("double:2")
+    manifest = rig.registry.load_manifest("double", 2)
+    with open_model_files(ahead, manifest, manifest.get_file("model.onnx")) as path:
+        assert Path(path).read_bytes() == fakes.graph("square")
+    with open_model_files(ahead, manifest) as path:
+        assert Path(path).read_bytes() == fakes.graph("square")
+    assert sum("versions/2/model.onnx" in path for path in rig.store.reads) == 2
+    assert ahead.take_prefetched_files("double", 2) is None
 
 
 def test_who_asks_early_waits_for_what_is_on_its_way(rig: Rig) -> None:
@@ -194,7 +207,7 @@ def test_who_asks_while_it_is_being_opened_waits_for_that(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "look"), [(AliasCache, "get_cached"), (ModelCache, "get"), (ModelManager, "raise_if_refused")]
+    ("owner", "look"), [(AliasCache, "get_cached"), (ModelCache, "get"), (ModelLoader, "raise_if_refused")]
 )
 @pytest.mark.parametrize(("rotten", "expected"), [(False, 9), (True, 6)])
 def test_what_is_opened_between_a_look_and_the_load_is_not_opened_again(

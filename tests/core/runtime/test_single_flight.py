@@ -44,3 +44,20 @@ def test_what_fails_is_raised_by_each_who_waits_and_tried_again() -> None:
     again = loads.start("a")
     assert again.wait_until(float("inf"))
     assert again.result() == "a"
+
+
+def test_all_that_run_are_waited_for() -> None:
+    go, ended = threading.Event(), []
+
+    def call(key: str) -> None:
+        assert go.wait(10)
+        ended.append(key)
+
+    loads = SingleFlight(call)
+    loads.start("a")
+    loads.start("b")
+    loads.wait_for_all(time.monotonic())
+    assert ended == []
+    go.set()
+    loads.wait_for_all(float("inf"))
+    assert sorted(ended) == ["a", "b"]

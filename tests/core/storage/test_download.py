@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pilotlight.contracts.manifest import CompressedFile
 from pilotlight.errors import NotFoundError, StoreError
-from pilotlight.storage import download as transfer
+from pilotlight.storage import download
 from pilotlight.storage.download import download_object
 from pilotlight.storage.object_store import ObjectStore, open_store
 from pilotlight.storage.zstd_frames import compress_file
@@ -24,7 +24,7 @@ CONTENT = np.random.default_rng(0).normal(0, 10, 10_500).astype(np.int8).tobytes
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "PART_BYTES", 1000)
+    monkeypatch.setattr(download, "PART_BYTES", 1000)
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -73,7 +73,7 @@ def test_the_hash_follows_the_bytes_whatever_the_parts(data: bytes, part: int) -
     memory = open_store("memory://")
     memory.put("x", data)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryFile() as target:
-        patch.setattr(transfer, "PART_BYTES", part)
+        patch.setattr(download, "PART_BYTES", part)
         assert download_object(memory, "x", target, len(data)) == (len(data), hashlib.sha256(data).hexdigest())
         target.seek(0)
         assert target.read() == data
@@ -103,8 +103,8 @@ class Counting(ObjectStore):
 @pytest.fixture
 def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counting:
     """A store that holds the content plain and packed, behind a slow link."""
-    monkeypatch.setattr(transfer, "PART_BYTES", PART)
-    monkeypatch.setattr(transfer, "FAST_BYTES_PER_S", float("inf"))
+    monkeypatch.setattr(download, "PART_BYTES", PART)
+    monkeypatch.setattr(download, "FAST_BYTES_PER_S", float("inf"))
     store = Counting()
     store.put("big", CONTENT)
     (tmp_path / "plain").write_bytes(CONTENT)
@@ -137,7 +137,7 @@ def test_on_a_slow_link_parts_come_packed_after_the_first(counting: Counting, pa
 def test_on_a_fast_link_they_come_plain(
     counting: Counting, packed: CompressedFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "FAST_BYTES_PER_S", 0.0)
+    monkeypatch.setattr(download, "FAST_BYTES_PER_S", 0.0)
     assert fetched(counting, packed) == CONTENT
     assert (counting.parts, counting.spans) == (11, 0)
 

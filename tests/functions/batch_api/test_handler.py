@@ -192,7 +192,7 @@ def test_a_batch_that_is_wrong_is_refused_before_a_line_is_answered(
         ({"input_file_id": "f", "endpoint": "/v2/models/../infer"}, "is not a"),
         ({"input_file_id": "f", "endpoint": "/v2/models/double/infer", "completion_window": "1d"}, "completion_window"),
         ({"input_file_id": "f", "endpoint": "/v2/models/double/infer", "metadata": {"a": "b" * 513}}, "metadata"),
-        (b"{", "no NewBatch"),
+        (b"{", "The body is not JSON"),
     ],
 )
 def test_an_order_that_is_wrong_is_refused_at_once(place: Place, body: Any, hint: str) -> None:  # noqa: ANN401 - any JSON
@@ -345,3 +345,39 @@ def test_what_is_no_file_is_not_there(place: Place, name: str) -> None:
 def test_a_wrong_verb_is_answered_with_the_right_one(place: Place) -> None:
     status, said = place.ask("PUT", "/v1/files", b"x")
     assert (status, "use POST, GET" in said["error"]["message"]) == (405, True)
+
+
+def test_a_body_of_another_form_is_named_in_words(place: Place) -> None:
+    announced = place.ask("POST", "/v1/uploads", {"filename": "a", "purpose": "batch", "bytes": 3})[1]["id"]
+    complete = f"/v1/uploads/{announced}/complete"
+    wrong = {
+        "/v1/batches": ("NewBatch", "endpoint"),
+        "/v1/uploads": ("NewUpload", "bytes"),
+        complete: ("Complete", "md5"),
+    }
+    for path, (what, field) in wrong.items():
+        status, said = place.ask("POST", path, {field: []})
+        assert (status, said["error"]["message"].partition(":")[0]) == (400, f"The body is no {what}")
+        assert f"$.{field}: Input should be a valid " in said["error"]["message"]
+
+
+def test_documents_that_are_not_there_or_do_not_read(place: Place) -> None:
+    name = "0" * 32
+    missing = {
+        f"/v1/batches/batch_{name}": f"There is no batch 'batch_{name}'; GET /v1/batches lists them.",
+        f"/v1/files/file-{name}": f"There is no file 'file-{name}'; GET /v1/files lists them.",
+        f"/v1/uploads/upload_{name}/cancel": f"There is no upload 'upload_{name}'; POST /v1/uploads begins one.",
+    }
+    broken = {
+        f"/v1/batches/batch_{name}": (f"batches/{name}/order.json", "BatchRequest"),
+        f"/v1/files/file-{name}": (f"uploads/{name}/file.json", "Upload"),
+        f"/v1/uploads/upload_{name}/cancel": (f"uploads/{name}/upload.json", "Upload"),
+    }
+    for path, text in missing.items():
+        method = "POST" if path.endswith("cancel") else "GET"
+        status, said = place.ask(method, path)
+        assert (status, said["error"]["message"]) == (404, text)
+        key, kind = broken[path]
+        place.store.put(key, b"[]")
+        status, said = place.ask(method, path)
+        assert (status, said["error"]["message"]) == (400, f"{key} is not a {kind}: Expected `object`, got `array`.")

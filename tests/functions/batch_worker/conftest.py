@@ -10,7 +10,10 @@ from functions.batch_worker.dispatch import Dispatcher
 from functions.batch_worker.handler import BatchWorker
 from functions.batch_worker.predictor import Predictor
 from functions.batch_worker.queue_messages import MessageHandler
+from pilotlight.api.model_statistics import ModelStatistics
+from pilotlight.inference import InferenceService
 from pilotlight.registry.registry import Registry
+from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_cache import ModelCache
 from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.storage.object_store import ObjectStore
@@ -46,7 +49,7 @@ class Place:
     def environment(self) -> BatchWorker:
         """A new one, with nothing in memory."""
         catalog = ModelManager(self.registry, ModelCache(500_000_000), memory_mb=1769, alias_seconds=0)
-        answers = Predictor(catalog)
+        answers = Predictor(InferenceService(catalog, ModelStatistics(), DeadlineRunner()))
         return BatchWorker(
             MessageHandler(self.store, answers, self.post), BatchFiles(self.store, answers, self.post), self.post
         )

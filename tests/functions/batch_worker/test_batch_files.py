@@ -296,7 +296,7 @@ def test_a_table_of_columns_with_steps_is_answered() -> None:
     columns = (TableColumn(name="size", mean=1.0), TableColumn(name="colour", categories=("red", "blue")))
     steps = TablePreprocessing(input="x", columns=columns)
     place.registry.publish_version(
-        replace(fakes.draft(), task="tabular", prepare=steps), {"model.onnx": fakes.graph("double")}
+        replace(fakes.draft(), task="tabular", preprocess=steps), {"model.onnx": fakes.graph("double")}
     )
     place.upload("t.csv", b"colour,size\nblue,3\ngreen,3\n")
     place.upload("t.jsonl", b'{"size": 3, "colour": "red"}\n[3, "blue"]\n{"size": [1], "colour": "red"}\n')
@@ -315,7 +315,9 @@ def test_an_image_is_answered() -> None:
     given = TensorSpec("pixels", "FP32", ("batch", 3, "height", "width"))
     answers = TensorSpec("scores", "FP32", ("batch", 3)), replace(given, name="same")
     draft = replace(
-        fakes.draft("colours", (given,), answers), task="image", prepare=ImagePreprocessing(input="pixels", scale=1.0)
+        fakes.draft("colours", (given,), answers),
+        task="image",
+        preprocess=ImagePreprocessing(input="pixels", scale=1.0),
     )
     place.registry.publish_version(draft, {"model.onnx": fakes.graph("colours")})
     picture = io.BytesIO()

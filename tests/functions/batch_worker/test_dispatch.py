@@ -15,8 +15,8 @@ from hypothesis import given
 
 from functions.batch_worker import batch_files, file_job, line_reader
 from functions.batch_worker.handler import BatchWorker, build_batch_worker
+from functions.batch_worker.input_file import split_byte_ranges
 from functions.batch_worker.inputs import CsvRow
-from functions.batch_worker.spans import split_byte_ranges
 from pilotlight.contracts.batch import BatchRequest, batch_document_path, generate_sortable_id
 from pilotlight.contracts.codec import encode_document
 from pilotlight.errors import InvalidInputError, StoreError

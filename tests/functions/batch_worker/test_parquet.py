@@ -19,7 +19,7 @@ from arro3.io import write_parquet
 from hypothesis import given
 from msgspec.structs import replace
 
-from functions.batch_worker import parquet, rows
+from functions.batch_worker import parquet
 from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError, StoreError
 from tests import fakes
@@ -54,7 +54,7 @@ def houses(place: Place) -> Place:
     steps = TablePreprocessing(
         input="x", columns=(TableColumn(name="size"), TableColumn(name="rooms"), TableColumn(name="age"))
     )
-    draft = replace(fakes.draft("houses"), task="tabular", prepare=steps)
+    draft = replace(fakes.draft("houses"), task="tabular", preprocess=steps)
     place.registry.publish_version(draft, {"model.onnx": fakes.graph("double")})
     return place
 
@@ -149,7 +149,7 @@ def test_what_is_too_large_or_takes_too_long_is_refused(
     houses: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = table(ROWS)
-    monkeypatch.setattr(rows, "LARGEST", len(data) - 1)
+    monkeypatch.setattr(parquet, "MAX_TABLE_BYTES", len(data) - 1)
     houses.upload("houses/large.parquet", data)
     assert "one may have" in houses.document("houses/large.parquet/manifest.json")["refused"]
     (tmp_path / "table").write_bytes(data)

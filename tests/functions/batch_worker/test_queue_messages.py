@@ -89,7 +89,7 @@ def test_no_byte_of_a_message_is_logged(place: Place, caplog: pytest.LogCaptureF
     steps = TablePreprocessing(
         input="x", columns=(TableColumn(name="size"), TableColumn(name="colour", categories=("red", "blue")))
     )
-    draft = replace(fakes.draft("table"), task="tabular", prepare=steps)
+    draft = replace(fakes.draft("table"), task="tabular", preprocess=steps)
     place.registry.publish_version(draft, {"model.onnx": fakes.graph("double")})
     wrong = {"model_name": "table", "size": 1, "colour": "secret-471147"}
     assert failed(place, record("a", wrong), record("b", "secret-471147")) == ["a", "b"]

@@ -12,7 +12,7 @@ from functions.batch_worker.batch_files import BatchFiles
 from functions.batch_worker.handler import BatchWorker
 from functions.batch_worker.paths import parse_inbox_uri
 from functions.batch_worker.usage import BatchUsageLog
-from pilotlight.api.request_context import CostMeter
+from pilotlight.api.call_cost import CostMeter
 from pilotlight.api.usage_log import UsageLog
 from pilotlight.costs.usage_report import build_usage_report
 from pilotlight.observability import correlation, emf

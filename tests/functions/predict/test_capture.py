@@ -54,7 +54,7 @@ class Function:
 @pytest.fixture
 def function(tmp_path: Path) -> Function:
     made = Function(tmp_path)
-    draft = msgspec.structs.replace(fakes.draft("table"), task="tabular", prepare=TABLE)
+    draft = msgspec.structs.replace(fakes.draft("table"), task="tabular", preprocess=TABLE)
     made.registry.publish_version(draft, {"model.onnx": fakes.graph("double")})
     return made
 
@@ -105,7 +105,7 @@ def test_the_policy_of_the_version_that_answered_holds(function: Function) -> No
     masked = msgspec.structs.replace(
         fakes.draft("table"),
         task="tabular",
-        prepare=TABLE,
+        preprocess=TABLE,
         capture=CapturePolicy(mask={"income": "drop"}, others="keep"),
     )
     function.registry.publish_version(masked, {"model.onnx": fakes.graph("double")})

@@ -13,10 +13,9 @@ import pytest
 
 from functions.predict.handler import build_predict_handler
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import encode_document
-from pilotlight.registry.alias_updates import utc_now
+from pilotlight.contracts.codec import encode_document, format_utc_now
 from pilotlight.registry.registry import Registry, alias_path
-from pilotlight.runtime import model_manager
+from pilotlight.runtime import model_loader
 from pilotlight.settings import Settings
 from pilotlight.storage import object_store
 from pilotlight.storage.object_store import open_store
@@ -57,7 +56,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setattr(object_store, "TIMEOUTS", {"read_timeout": timedelta(seconds=0.3)})
     monkeypatch.setattr(object_store, "RETRIES", {"max_retries": 1, "retry_timeout": timedelta(seconds=1)})
-    monkeypatch.setattr(model_manager, "REFUSED_SECONDS", 0.1)
+    monkeypatch.setattr(model_loader, "REFUSED_SECONDS", 0.1)
     with serving() as server:
         yield server
 
@@ -100,7 +99,7 @@ def published(server: FaultyS3) -> Registry:
 def point(server: FaultyS3, version: int) -> None:
     """Move the alias."""
     server.objects[alias_path("double", "champion")] = encode_document(
-        AliasDocument(version, None, "test", utc_now(), "test")
+        AliasDocument(version, None, "test", format_utc_now(), "test")
     )
 
 

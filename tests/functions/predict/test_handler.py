@@ -15,9 +15,12 @@ import pilotlight
 from functions.predict.handler import build_predict_handler
 from functions.predict.v2_endpoints import V2Endpoints
 from pilotlight.api import v2
+from pilotlight.api.model_statistics import ModelStatistics
 from pilotlight.api.router import Router
 from pilotlight.contracts.manifest import TensorSpec
+from pilotlight.inference import InferenceService
 from pilotlight.registry.registry import Registry
+from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_cache import ModelCache
 from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.settings import Settings
@@ -281,7 +284,7 @@ def test_a_store_that_is_away_is_503(registry: Registry) -> None:
     fakes.publish(Registry(store))
     catalog = ModelManager(Registry(store), ModelCache(1000), memory_mb=1769, alias_seconds=10)
     store.fail("models/")
-    routes = V2Endpoints(catalog).routes()
+    routes = V2Endpoints(InferenceService(catalog, ModelStatistics(), DeadlineRunner())).routes()
     answer = Router(routes)(fakes.event(routes, "POST", "/v2/models/double/infer", b"{}"), None)
     assert (answer["statusCode"], "connection refused" in answer["body"]) == (503, True)
 

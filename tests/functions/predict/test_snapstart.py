@@ -9,10 +9,13 @@ import pytest
 
 from functions.predict.snapstart import PROVISIONED, SNAP_START, SnapStartHooks
 from functions.predict.v2_endpoints import V2Endpoints
+from pilotlight.api.model_statistics import ModelStatistics
 from pilotlight.api.router import Router
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import ModelRefusedError
+from pilotlight.inference import InferenceService
 from pilotlight.registry.registry import Registry
+from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
@@ -32,7 +35,7 @@ class Environment:
         fakes.publish_digits(self.registry)
         self.catalog = ModelManager.from_settings(Settings(store=str(folder)), self.store)
         self.asked: list[str] = []
-        self.router = Router(V2Endpoints(self.catalog).routes())
+        self.router = Router(V2Endpoints(InferenceService(self.catalog, ModelStatistics(), DeadlineRunner())).routes())
 
     def handle(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
         answer = self.router(event, context)

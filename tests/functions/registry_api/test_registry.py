@@ -12,7 +12,7 @@ from functions.promote.policy import PromotionPolicy
 from functions.promote.promoter import Promoter
 from functions.registry_api.aliases import AliasEndpoints
 from functions.registry_api.versions import VersionEndpoints
-from pilotlight.api.router import Router
+from pilotlight.api.resolver import ResolverRouter
 from pilotlight.aws.lambda_invoke import LambdaFunction
 from pilotlight.errors import UnavailableError
 from pilotlight.gate.evaluation import QualityGate
@@ -60,7 +60,7 @@ class Api:
             VersionEndpoints(self.registry),
             AliasEndpoints(self.registry, self.promoter, approval_required=approval),
         )
-        self._handle = Router({resource: verbs for part in parts for resource, verbs in part.routes().items()})
+        self._handle = ResolverRouter({resource: verbs for part in parts for resource, verbs in part.routes().items()})
 
     def __call__(
         self, method: str, path: str, body: object = None, *, by: str = "arn:aws:iam::1:user/ann", **headers: str
@@ -182,7 +182,7 @@ def test_a_promotion_that_nobody_takes_is_not_left_open(near: Api) -> None:
 def test_without_a_promote_function_the_command_is_named(registry: Registry) -> None:
     fakes.publish(registry)
     fakes.publish(registry)
-    handle = Router(AliasEndpoints(registry, LambdaFunction("")).routes())
+    handle = ResolverRouter(AliasEndpoints(registry, LambdaFunction("")).routes())
     answer = handle(fakes.event(handle._routes, "POST", f"{CHAMPION}/promote", b'{"version": 2}'), None)
     assert answer["statusCode"] == 501
     assert "pilotlight promote --store" in answer["body"]
@@ -278,7 +278,7 @@ def test_pruning_says_first_and_does_when_told(api: Api) -> None:
     [
         ("GET", "/registry/models/nothing", None, 404, "There is no model 'nothing'"),
         ("GET", "/registry/models/nothing/aliases", None, 404, "There is no model 'nothing'"),
-        ("GET", f"{MODEL}?newest=x", None, 400, "newest=x is not a number from 1 to 99999."),
+        ("GET", f"{MODEL}?newest=x", None, 400, "newest='x': Input should be a valid integer"),
         ("GET", f"{MODEL}/versions/9/manifest", None, 404, "has no version 9; it has 1, 2, 3, candidate, champion."),
         ("GET", f"{MODEL}/versions/2/report", None, 404, "published without a report"),
         ("GET", f"{MODEL}/versions/2/verdict", None, 404, "has not been examined"),
@@ -287,14 +287,14 @@ def test_pruning_says_first_and_does_when_told(api: Api) -> None:
         ("GET", f"{MODEL}/promotions/none", None, 404, "There is no promotion 'none'"),
         ("DELETE", f"{MODEL}/versions/champion", None, 400, "'champion' is not a version; here it takes a number"),
         ("PUT", f"{MODEL}/versions/2/approval", {"state": "maybe", "why": "x"}, 400, "$.state"),
-        ("PUT", f"{MODEL}/versions/2/approval", {"state": "approved"}, 400, "missing required field `why`"),
+        ("PUT", f"{MODEL}/versions/2/approval", {"state": "approved"}, 400, "$.why: Field required"),
         ("PUT", f"{MODEL}/versions/9/approval", {"state": "approved", "why": "x"}, 404, "has no version 9"),
         ("POST", f"{CHAMPION}/promote", {"version": 9}, 404, "has no version 9"),
         ("POST", f"{CHAMPION}/promote", {"version": "two"}, 400, "$.version"),
         ("POST", f"{CHAMPION}/promote", {"version": 2, "force": True}, 400, "say why"),
-        ("POST", f"{CHAMPION}/promote", {"versoin": 2}, 400, "unknown field `versoin`"),
-        ("POST", f"{CHAMPION}/promote", b"{", 400, "not an order to promote"),
-        ("POST", f"{CHAMPION}/canary", {}, 400, "missing required field `version`"),
+        ("POST", f"{CHAMPION}/promote", {"versoin": 2}, 400, "$.versoin: Unexpected keyword argument"),
+        ("POST", f"{CHAMPION}/promote", b"{", 400, "The body is not JSON"),
+        ("POST", f"{CHAMPION}/canary", {}, 400, "$.version: Field required"),
         ("POST", f"{CHAMPION}/canary", {"version": 1}, 400, "Version 1 is what the alias points to"),
         ("POST", f"{CHAMPION}/canary", {"version": 2, "bake": "soon"}, 400, "'soon' is not a duration"),
         ("POST", f"{CHAMPION}/canary", {"version": 2, "percent": 100}, 400, "$.percent"),
@@ -311,3 +311,44 @@ def test_what_is_wrong_is_said(near: Api, method: str, path: str, body: object, 
     assert found == status, answer
     assert hint in answer["error"]
     assert near.promoter.events == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "what"),
+    [
+        ("POST", f"{CHAMPION}/promote", "not an order to promote"),
+        ("POST", f"{CHAMPION}/rollback", "not an order to roll back"),
+        ("POST", f"{CHAMPION}/canary", "not a canary"),
+        ("POST", f"{CHAMPION}/split", "not a split"),
+        ("POST", f"{CHAMPION}/shadow", "not a shadow"),
+        ("PUT", f"{MODEL}/versions/1/approval", "not a decision about a version"),
+        ("POST", f"{MODEL}/prune", "not an order to prune"),
+    ],
+)
+def test_a_body_of_another_form_is_named_in_words(near: Api, method: str, path: str, what: str) -> None:
+    assert near(method, path, b"{")[:2] == (400, {"error": "The body is not JSON: Input data was truncated."})
+    assert near(method, path, b"[]")[:2] == (400, {"error": "The body is not a JSON object: []."})
+    status, answer, _ = near(method, path, {"surprise": 1})
+    assert (status, answer["error"].partition(": ")[0]) == (400, f"The body is {what}")
+    assert "$.surprise: Unexpected keyword argument" in answer["error"]
+
+
+def test_decisions_and_aliases_that_do_not_read_are_the_stores_fault(api: Api) -> None:
+    """503, and never what the caller has sent."""
+    api.registry.store.put("models/double/versions/2/approval.json", b'{"state": "maybe"}')
+    said = "models/double/versions/2/approval.json is not a Approval: Invalid enum value 'maybe' - at `$.state`."
+    for method, body in (("GET", None), ("PUT", {"state": "approved", "why": "good"})):
+        assert api(method, f"{MODEL}/versions/2/approval", body)[:2] == (503, {"error": said})
+    api.registry.store.put("models/double/aliases/champion.json", b"{")
+    said = "models/double/aliases/champion.json is not a AliasDocument: Input data was truncated."
+    assert api("GET", CHAMPION)[:2] == (503, {"error": said})
+    assert api("POST", f"{CHAMPION}/rollback", {"why": "worse"})[:2] == (503, {"error": said})
+
+
+def test_a_promotion_that_is_not_there_or_does_not_read(api: Api) -> None:
+    where = f"{MODEL}/promotions/0a1b"
+    missing = "There is no promotion '0a1b' of 'double'; POST .../promote gives its id."
+    assert api("GET", where)[:2] == (404, {"error": missing})
+    api.registry.store.put("models/double/promotions/0a1b.json", b"[]")
+    broken = "models/double/promotions/0a1b.json is not a PromotionRequest: Expected `object`, got `array`."
+    assert api("GET", where)[:2] == (400, {"error": broken})

@@ -14,8 +14,8 @@ from torch import nn
 
 from functions.train import pipeline as protocol
 from functions.train import publish
-from functions.train.data import dataset
-from functions.train.data.dataset import Splits
+from functions.train.data.load import load_dataset
+from functions.train.data.split import Splits, split_dataset
 from functions.train.export.artifacts import TrainingArtifacts
 from functions.train.export.onnx_export import export_onnx
 from functions.train.models import build
@@ -75,7 +75,7 @@ def _no_collection() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def splits() -> Splits:
     options = tiny_recipe().data
-    return dataset.split_dataset(dataset.load_dataset(options), options)
+    return split_dataset(load_dataset(options), options)
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import pytest
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from functions.train.evaluation.metrics import score_outputs
 from functions.train.export import golden
-from functions.train.export.graph import run_graph
+from functions.train.export.quantize import run_graph
 from functions.train.pipeline import RunOutcome, run_recipe
 from pilotlight.contracts.processing import TablePreprocessing
 from pilotlight.recipes.schema import BUILTIN_FOLDER, load_recipe
@@ -125,11 +125,11 @@ def test_a_table_is_published_with_its_columns(kept: Kept) -> None:
     manifest = kept.outcome.manifest
     assert manifest.preprocessing is not None
     if "image" in kept.evaluation():
-        assert (manifest.task, manifest.prepare, manifest.finish) == ("tensor", None, None)
+        assert (manifest.task, manifest.preprocess, manifest.postprocess) == ("tensor", None, None)
         return
-    assert isinstance(manifest.prepare, TablePreprocessing)
-    assert tuple(column.name for column in manifest.prepare.columns) == manifest.preprocessing.names
-    assert (manifest.finish is not None) == bool(manifest.labels)
+    assert isinstance(manifest.preprocess, TablePreprocessing)
+    assert tuple(column.name for column in manifest.preprocess.columns) == manifest.preprocessing.names
+    assert (manifest.postprocess is not None) == bool(manifest.labels)
 
 
 def test_ladder_is_reported(kept: Kept) -> None:

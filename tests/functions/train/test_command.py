@@ -9,15 +9,12 @@ from typing import get_args
 import pytest
 
 from functions.train.__main__ import main
-from functions.train.data import dataset
+from functions.train.data.builtin import BUILTIN_DATASETS
 from functions.train.export import quantize
 from functions.train.models import build
 from functions.train.training import loss, optimiser, schedule
 from pilotlight.recipes import errors
-from pilotlight.recipes.options.loss import LossOptions
-from pilotlight.recipes.options.optimiser import OptimiserOptions
-from pilotlight.recipes.options.schedule import ScheduleOptions
-from pilotlight.recipes.schema import load_recipe
+from pilotlight.recipes.schema import LossOptions, OptimiserOptions, ScheduleOptions, load_recipe
 
 ROOT = Path(__file__).parents[3]
 
@@ -58,7 +55,7 @@ def known_words(options: object) -> set[str]:
 
 def test_every_word_of_a_recipe_is_in_its_registry() -> None:
     digits = load_recipe("digits")
-    assert digits.data.name in dataset.BUILTIN_DATASETS
+    assert digits.data.name in BUILTIN_DATASETS
     assert digits.model.architecture in build.ARCHITECTURES
     assert digits.optimiser.name in optimiser.OPTIMISERS
     assert digits.schedule.name in schedule.SCHEDULES

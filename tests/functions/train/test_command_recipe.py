@@ -48,15 +48,15 @@ def test_a_recipe_that_is_not_there(store: ObjectStore, tmp_path: Path, capsys: 
 
 @pytest.mark.parametrize("own", ["4c75", "4c75#0"])
 def test_a_cancelled_job_is_not_gone_on_with(store: ObjectStore, own: str) -> None:
-    jobs.create_job(store, "monday", JOB)
+    jobs.open_job_document(store, "monday").create(JOB)
     refuse_cancelled_run(store, "monday", {"AWS_BATCH_JOB_ID": own})
-    jobs.update_job(store, "monday", lambda job: msgspec.structs.replace(job, stop=STOP))
+    jobs.open_job_document(store, "monday").update(lambda job: msgspec.structs.replace(job, stop=STOP))
     with pytest.raises(CancelledError, match="'monday' was cancelled by bob: wrong data"):
         refuse_cancelled_run(store, "monday", {"AWS_BATCH_JOB_ID": own})
 
 
 def test_another_job_of_a_run_that_was_cancelled_goes_on(store: ObjectStore) -> None:
-    jobs.create_job(store, "monday", msgspec.structs.replace(JOB, stop=STOP))
+    jobs.open_job_document(store, "monday").create(msgspec.structs.replace(JOB, stop=STOP))
     refuse_cancelled_run(store, "monday", {"AWS_BATCH_JOB_ID": "next"})
     refuse_cancelled_run(store, "monday", {})
     refuse_cancelled_run(store, None, {"AWS_BATCH_JOB_ID": "4c75"})
@@ -67,7 +67,7 @@ def test_a_further_attempt_ends_with_one_which_batch_does_not_repeat(
 ) -> None:
     store = open_store(str(tmp_path))
     store.put(run_store.run_path("monday", "recipe.yaml"), dump_recipe(load_recipe("digits")).encode())
-    jobs.create_job(store, "monday", msgspec.structs.replace(JOB, stop=STOP))
+    jobs.open_job_document(store, "monday").create(msgspec.structs.replace(JOB, stop=STOP))
     monkeypatch.setenv("AWS_BATCH_JOB_ID", "4c75")
     assert main([f"store:{KEY}", "--run", "monday", "--store", str(tmp_path)]) == 1
     assert "was cancelled by bob" in capsys.readouterr().err

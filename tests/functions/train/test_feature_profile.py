@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from functions.train import feature_profile
-from functions.train.data import dataset
-from functions.train.data.dataset import Splits
+from functions.train.data.load import load_splits
+from functions.train.data.split import Splits
 from functions.train.pipeline import run_recipe
 from pilotlight.contracts.capture_policy import CapturePolicy
 from pilotlight.contracts.codec import decode_document
@@ -38,7 +38,7 @@ def wine() -> ObjectStore:
 
 @pytest.fixture(scope="module")
 def parts() -> Splits:
-    return dataset.load_splits(load_recipe("wine").data)
+    return load_splits(load_recipe("wine").data)
 
 
 def test_a_tables_profile_is_of_its_training_set(wine: ObjectStore, parts: Splits) -> None:

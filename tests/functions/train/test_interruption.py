@@ -11,7 +11,7 @@ import pytest
 
 from functions.train import __main__ as command
 from functions.train.__main__ import main
-from functions.train.identity import resolve_run_name
+from functions.train.command_recipe import resolve_run_name
 from functions.train.pipeline import run_recipe
 from functions.train.training.interruption import Interruption
 from pilotlight.errors import InvalidInputError

@@ -5,33 +5,38 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 import tokenizers
 import torch
+from rich.console import Console
 from torch.nn.functional import cross_entropy
 from tritonclient import http
 
-from functions.train import ngram
-from functions.train.data import corpus, dataset
-from functions.train.data.dataset import Array, Dataset, Splits
+from functions.train.data import Array, corpus
+from functions.train.data.dataset import Dataset
+from functions.train.data.load import load_splits
+from functions.train.data.split import Splits
 from functions.train.data.tokenizer import Tokenizer
 from functions.train.evaluation.metrics import evaluate_outputs, score_language_model
+from functions.train.evaluation.model_card import format_details
+from functions.train.evaluation.quantization_report import build_report_table, load_recorded_baseline
 from functions.train.export import golden
-from functions.train.export.graph import run_graph
 from functions.train.export.onnx_export import export_onnx
 from functions.train.export.quantization_search import QuantizationSearch
+from functions.train.export.quantize import run_graph
 from functions.train.pipeline import RunOutcome, run_recipe
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.gate.evaluation import QualityGate
 from pilotlight.local.gateway import Gateway
-from pilotlight.recipes.options.graph import QuantizationOptions
-from pilotlight.recipes.schema import Recipe, load_recipe
+from pilotlight.recipes.schema import QuantizationOptions, Recipe, load_recipe
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime.session import open_session
 from pilotlight.storage.object_store import ObjectStore, open_store
+from tests.benchmarks.ngram_baseline import KneserNey, measure_baseline, score_ngram_model
 from tests.functions.train.conftest import silence
 from tests.functions.train.training.test_checkpoint import StopAt, assert_same, stopped, trained
 
@@ -55,7 +60,7 @@ def small(*overrides: str) -> Recipe:
 
 @pytest.fixture(scope="module")
 def sets() -> Splits:
-    return dataset.load_splits(small().data)
+    return load_splits(small().data)
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def test_each_token_is_answered_by_the_next(sets: Splits) -> None:
 
 
 def test_windows_overlap_in_training_alone() -> None:
-    sets = dataset.load_splits(small("data.text={vocabulary: 400, window: 32, stride: 8}").data)
+    sets = load_splits(small("data.text={vocabulary: 400, window: 32, stride: 8}").data)
     assert np.array_equal(sets.train.inputs[0, 8:], sets.train.inputs[1, :-8])
     assert np.array_equal(sets.test.targets[0, -1:], sets.test.inputs[1, :1])
 
@@ -124,7 +129,7 @@ def test_tokenizer_knows_the_training_documents_alone(sets: Splits) -> None:
 )
 def test_text_that_is_too_short_is_refused(override: str, said: str) -> None:
     with pytest.raises(InvalidInputError, match=said):
-        dataset.load_splits(small(override).data)
+        load_splits(small(override).data)
 
 
 def test_folds_of_a_text_are_refused() -> None:
@@ -169,8 +174,7 @@ def test_version_says_what_it_is(written: Written) -> None:
     assert manifest.parity is not None
     assert (manifest.parity.batches, manifest.parity.lengths) == ((1, 2, 7, 64), (1, 2, 7, 32))
     assert manifest.parity.max_abs <= 1e-4
-    assert report.baseline is not None
-    assert report.baseline.name == "interpolated modified Kneser-Ney of order 5"
+    assert report.baseline is None  # it is recorded for the recipe's own data alone
     assert report.budget == 0.02  # the metric's own
     assert len(manifest.get_file("golden.json").sha256) == 64
     assert manifest.get_file("golden.json").bytes < 500_000
@@ -190,18 +194,30 @@ def test_card_says_what_a_token_costs(written: Written) -> None:
     card = written.file("model-card.md").decode()
     report = written.outcome.report
     assert "guesses the next of 400 tokens of a text" in card
-    assert "Beside an n-gram model" in card
+    assert "it guesses the same next token in" in card
+    assert "Beside an n-gram model" not in card
     assert f"loses {report.points_lost:.4f} nats per token of loss, of a budget of 0.0200" in card
     assert "points" not in card
 
 
 def test_seconds_of_training_beat_the_frequency_of_tokens(written: Written, sets: Splits) -> None:
     assert sets.train.text
-    alone = ngram.guessed(ngram.KneserNey(sets.train.text.tokens, 400, 1), sets.test)
+    alone = score_ngram_model(KneserNey(sets.train.text.tokens, 400, 1), sets.test)
     report = written.outcome.report
     assert report.variants["fp32"].metrics["bits_per_byte"] < 0.95 * alone.bits_per_byte
-    assert report.baseline is not None
-    assert report.baseline.test.loss < alone.loss  # which is what it is named for
+    assert measure_baseline(sets).test.loss < alone.loss  # which is what it is named for
+
+
+def test_report_and_card_show_the_recorded_baseline(written: Written) -> None:
+    baseline = load_recorded_baseline(load_recipe("topics-lm").data)
+    report = msgspec.structs.replace(written.outcome.report, baseline=baseline)
+    details = format_details(report)
+    assert details.startswith("### Beside an n-gram model\n\n")
+    assert "; 3.6793 and 1.9330 of interpolated modified Kneser-Ney of order 5" in details
+    console = Console(file=io.StringIO(), width=200)
+    console.print(build_report_table(report))
+    assert isinstance(console.file, io.StringIO)
+    assert "3.6793 and 1.9330" in console.file.getvalue()
 
 
 def test_run_keeps_what_the_model_writes(written: Written) -> None:

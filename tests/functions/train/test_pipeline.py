@@ -16,14 +16,15 @@ from torch import nn
 from functions.train import pipeline as protocol
 from functions.train import publish
 from functions.train.__main__ import build_train_parser, format_outcome_json, main
-from functions.train.data.dataset import Dataset, Splits
+from functions.train.data.dataset import Dataset
+from functions.train.data.split import Splits
 from functions.train.distributed.process_group import ProcessGroup
 from functions.train.errors import DivergedError, NotPublishableError, ParityError
 from functions.train.evaluation.metrics import score_outputs
 from functions.train.evaluation.quantization_report import QuantizationReport, build_report_table
 from functions.train.export import golden, quantization_search
 from functions.train.pipeline import run_recipe
-from functions.train.revision import describe_git_commit, get_code_revision
+from functions.train.publish import describe_git_commit, get_code_revision
 from functions.train.training.epoch import Epoch, TrainingHistory
 from functions.train.training.trainer import Checkpointer, train_model
 from pilotlight.contracts.codec import decode_document

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from functions.train.data.dataset import Splits
+from functions.train.data.split import Splits
 from functions.train.errors import DivergedError
 from functions.train.models import build
 from functions.train.pipeline import create_checkpoint_policies, create_epoch_callback

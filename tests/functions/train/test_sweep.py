@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from functions.train.data import dataset
+from functions.train.data.load import load_dataset
+from functions.train.data.split import split_dataset
 from functions.train.pipeline import build_and_train, create_checkpoint_policies, create_epoch_callback
 from functions.train.run_folder import RunFolder
 from functions.train.training.interruption import Interruption
@@ -40,13 +41,13 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The store with a run of each pair."""
     url = str(tmp_path_factory.mktemp("sweep"))
     store = open_store(url)
-    wine = dataset.load_dataset(recipe("gd", "constant").data)
+    wine = load_dataset(recipe("gd", "constant").data)
     for pair in product(OPTIMISERS, SCHEDULES):
         chosen = recipe(*pair)
         journal = RunFolder(store, chosen, "sweep-" + "-".join(pair))
         keep = create_checkpoint_policies(journal, chosen, silence(), Interruption())
         with journal.track_status():
-            splits, watch = dataset.split_dataset(wine, chosen.data), create_epoch_callback(chosen, silence(), journal)
+            splits, watch = split_dataset(wine, chosen.data), create_epoch_callback(chosen, silence(), journal)
             build_and_train(chosen, splits, watch, keep("checkpoints"), Path())
     return url
 

@@ -112,7 +112,7 @@ class Api:
 
     def job(self, run: str = "monday") -> jobs.TrainingJob:
         """The run's job as it is written down."""
-        found = jobs.find_job(self.store, run)
+        found = jobs.open_job_document(self.store, run).read_or_none()
         assert found is not None
         return found
 

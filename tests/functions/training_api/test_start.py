@@ -111,7 +111,7 @@ def test_a_job_that_is_forgotten_may_be_followed_by_another(api: Api) -> None:
 def age(api: Api) -> None:
     """Make the job one that was asked for a minute ago."""
     before = (datetime.now(UTC) - timedelta(seconds=61)).isoformat()
-    jobs.update_job(api.store, "monday", lambda job: msgspec.structs.replace(job, asked=before))
+    jobs.open_job_document(api.store, "monday").update(lambda job: msgspec.structs.replace(job, asked=before))
 
 
 def test_a_start_whose_answer_was_lost_is_found_and_not_made_again(api: Api) -> None:
@@ -178,11 +178,11 @@ def test_a_swap_of_the_job_is_tried_again(api: Api) -> None:
 
     def interfered(job: TrainingJob) -> TrainingJob:
         if not seen:
-            jobs.update_job(api.store, "monday", lambda old: msgspec.structs.replace(old, by="bob"))
+            jobs.open_job_document(api.store, "monday").update(lambda old: msgspec.structs.replace(old, by="bob"))
         seen.append(job)
         return msgspec.structs.replace(job, nodes=2)
 
-    assert jobs.update_job(api.store, "monday", interfered).by == "bob"
+    assert jobs.open_job_document(api.store, "monday").update(interfered).by == "bob"
     assert [job.by for job in seen] == [ANN, "bob"]
 
 

@@ -118,6 +118,20 @@ def test_cancelling_saves_first_and_says_who(api: Api) -> None:
     assert api.start(resume=True)[1]["state"] == "queued"
 
 
+def test_an_order_to_cancel_of_another_form_is_named_in_words(api: Api) -> None:
+    api.start()
+    said = "The body is not an order to cancel: $.why: Input should be a valid string, not 1."
+    assert api("POST", "/v1/trainings/monday/cancel", {"why": 1}) == (400, {"error": said})
+
+
+def test_a_job_that_does_not_read_is_named_by_its_place(api: Api) -> None:
+    api.start()
+    api.store.put("runs/monday/job.json", b'{"launcher": 1}')
+    status, body = api("GET", "/v1/trainings/monday")
+    said = "runs/monday/job.json is not a TrainingJob: Expected `str`, got `int` - at `$.launcher`."
+    assert (status, body) == (400, {"error": said})
+
+
 def test_cancelling_twice_is_one_stop(api: Api) -> None:
     api.start()
     for by in ("bob", "ann"):

@@ -1,6 +1,6 @@
-"""Content encodings of HTTP bodies: gzip and deflate, in with a limit and out when asked for.
+"""Content encodings of HTTP bodies, gzip and deflate: decompression with a limit, compression on request.
 
-zlib comes with python; it knows nothing of what the bytes mean.
+zlib comes with python; the module does not know what the bytes mean.
 """
 
 import gzip
@@ -14,18 +14,18 @@ MAX_DECOMPRESSED_BYTES = (
     128_000_000  # bytes of a body once decompressed: 6 MB of gzip may hold a thousand times as much
 )
 MIN_COMPRESSIBLE_BYTES = 1024  # bytes; a smaller body gains less than its header costs
-ZERO_WEIGHT = re.compile(r"q=0(\.0{0,3})?")  # the weight of an encoding that is not wanted; RFC 9110, 12.4.2
+ZERO_WEIGHT = re.compile(r"q=0(\.0{0,3})?")  # the weight of an encoding that is refused; RFC 9110, 12.4.2
 ZLIB_WINDOW_BITS = {
     "gzip": 16 + zlib.MAX_WBITS,
     "deflate": zlib.MAX_WBITS,
-}  # zlib's words; HTTP's deflate is a zlib stream
+}  # zlib's window bits; HTTP's deflate is a zlib stream
 
 
 def decompress_body(body: bytes, encoding: str) -> bytes:
-    """The body as it was before `Content-Encoding`; never holds more than `MAX_DECOMPRESSED_BYTES` bytes of it.
+    """Decompress a body by its `Content-Encoding`; never hold more than `MAX_DECOMPRESSED_BYTES` bytes of it.
 
-    `InvalidInputError` for bytes that are not that encoding, `TooLargeError` beyond the limit, `UnsupportedError` for
-    another encoding.
+    Raises `InvalidInputError` for bytes of another encoding, `TooLargeError` beyond the limit, `UnsupportedError` for
+    an unknown encoding.
     """
     encoding = encoding.strip().lower().replace("x-gzip", "gzip")  # its older name; RFC 9110, 8.4.1.3
     if encoding in ("", "identity"):
@@ -45,7 +45,7 @@ def decompress_body(body: bytes, encoding: str) -> bytes:
 
 
 def decompress_gzip_members(body: bytes, encoding: str) -> bytes:
-    """A body that goes on behind the end of its encoding: gzip may, with another member (RFC 1952, 2.2)."""
+    """Decompress a body with data after the end of its encoding: gzip may have another member (RFC 1952, 2.2)."""
     if encoding != "gzip":
         raise InvalidInputError(f"The body goes on behind the end of its {encoding}.")
     try:
@@ -59,14 +59,14 @@ def decompress_gzip_members(body: bytes, encoding: str) -> bytes:
 
 
 def build_size_error() -> TooLargeError:
-    """The error for a body that swells beyond the limit."""
+    """Build the error for a body that exceeds the limit when decompressed."""
     return TooLargeError(
         f"The body is more than {MAX_DECOMPRESSED_BYTES:,} bytes once decompressed; send fewer items at once."
     )
 
 
 def compress_body(body: bytes, accept_encoding: str) -> tuple[bytes, str | None]:
-    """The body in the first of the accepted encodings that is ours, and its name; as it is when there is none."""
+    """Compress the body in the first accepted encoding that we have, and return its name; else return it unchanged."""
     if len(body) < MIN_COMPRESSIBLE_BYTES or not accept_encoding:
         return body, None
     offers = [offer.partition(";") for offer in accept_encoding.lower().split(",")]

@@ -1,6 +1,6 @@
 """MLflow's scoring protocol: what a body of `/invocations` means for a manifest's inputs, and how its answer reads.
 
-It knows manifests and arrays, not stores or sessions. Source: mlflow/pyfunc/scoring_server (reference/protocols.md, 7).
+It knows manifests and arrays, not stores or sessions. Source: mlflow/pyfunc/scoring_server of mlflow/mlflow.
 A body names rows (`dataframe_split`, `dataframe_records`, `instances`, CSV) or whole tensors (`inputs`). Columns that
 are called as the model's inputs are those inputs; any other columns are the features of its only input, in their order.
 """
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from pilotlight.api import compression, missing, v2, v2_tensors
+from pilotlight.api import compression, v2, v2_json, v2_tensors
 from pilotlight.api.http import Request, Response
 from pilotlight.api.router import Endpoint, get_status_code
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
@@ -22,8 +22,7 @@ from pilotlight.contracts.processing import TablePreprocessing
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedTypeError
 from pilotlight.processing.signature import SignatureInput, list_signatures
 from pilotlight.processing.tabular import BOOLEAN_WORDS
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 BODY_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 LANGUAGE_MODEL_FIELDS = ("messages", "prompt", "input")  # bodies of language models, which another function answers
@@ -131,7 +130,7 @@ def decode_fields(body: bytes) -> dict[str, msgspec.Raw]:
     try:
         return BODY_DECODER.decode(body)
     except msgspec.DecodeError:
-        replaced = missing.replace_nan_with_null(body)
+        replaced = v2_json.replace_nan_with_null(body)
         if replaced is None:
             raise
     return BODY_DECODER.decode(replaced)
@@ -225,7 +224,7 @@ def tensors_from_columns(table: ColumnValues, manifest: Manifest, *, strict: boo
                 for given in signature.inputs
             }
     names, only = candidates[0].input_names, candidates[-1].inputs[0] if len(candidates[-1].inputs) == 1 else None
-    if only is None or only.spec.name in table or not table or isinstance(manifest.prepare, TablePreprocessing):
+    if only is None or only.spec.name in table or not table or isinstance(manifest.preprocess, TablePreprocessing):
         raise InvalidInputError(f"{manifest.name} has the inputs {names}; the body has {list(table)}.")
     lengths = {name: len(column) for name, column in table.items()}
     if len(set(lengths.values())) > 1:

@@ -1,28 +1,10 @@
-"""What one call takes, and what it costs, as headers of its answer; and until when it must be answered.
-
-    server-timing: queue;dur=3.1, load;dur=0.004, decode;dur=0.051, infer;dur=0.11, encode;dur=0.02, total;dur=0.19
-    x-pilotlight-version: 3             the version that answered
-    x-pilotlight-cold: false            true for an environment's first call, and for one that waited for a model
-    x-pilotlight-billed-ms: 1           as Lambda bills it: each ms begun, with the init of a cold environment
-    x-pilotlight-gb-seconds: 0.001728
-    x-pilotlight-usd: 0.000000228793    the call's price on Lambda, by pilotlight.costs.prices
-    x-correlation-id: ...               the caller's own, else the gateway's; also in the log
-    x-request-id: ...                   the same, where openai's client looks for it
-
-Time and price are told before the answer is on its way, so they leave out the runtime's own millisecond.
-"""
+"""One call while it is answered: until when it must be, which version answers it, and how long each stage takes."""
 
 import os
-import platform
 import time
 from collections.abc import Mapping
 from math import inf
 from typing import Any
-
-from msgspec import Struct
-
-from pilotlight.costs import prices
-from pilotlight.observability.correlation import CORRELATION_HEADER, REQUEST_ID_HEADER
 
 GATEWAY_TIMEOUT_S = 29.0  # after which API Gateway answers 504 itself
 DEADLINE_MARGIN_S = 0.5  # left over to write the error and send it
@@ -75,59 +57,3 @@ class RequestContext:
             parts.insert(0, f"queue;dur={self.queue_seconds * 1e3:.0f}")
         parts.append(f"total;dur={total * 1e3:.3f}")
         return ", ".join(parts)
-
-
-class CostMeter:
-    """What calls of this environment cost. Its first call pays for the init too, unless AWS bills that otherwise."""
-
-    def __init__(self, memory_mb: int, environment: Mapping[str, str] = os.environ) -> None:
-        self._gb_per_second = prices.compute_gb_seconds(memory_mb, prices.MS_PER_S)
-        self._usd_per_gb_second = prices.LAMBDA_GB_SECOND[prices.to_lambda_architecture(platform.machine())]
-        on_demand = environment.get("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand") == "on-demand"
-        self._init_seconds = read_process_age() if on_demand else 0.0
-        self._is_first_call = True
-
-    def measure_call(self, trace: RequestContext, invocations: float = 1.0) -> "CallCost":
-        """What a call took and cost; one that has only a share of an invocation is not rounded up to a whole ms."""
-        total = time.perf_counter() - trace.start_time
-        seconds = total + self._init_seconds if self._is_first_call else total
-        cold, self._is_first_call = self._is_first_call or trace.cold, False
-        milliseconds = prices.round_to_billed_ms(seconds)
-        gb_seconds = self._gb_per_second * (milliseconds / prices.MS_PER_S if invocations == 1 else seconds)
-        usd = prices.LAMBDA_REQUEST * invocations + gb_seconds * self._usd_per_gb_second
-        return CallCost(total, cold, milliseconds, f"{gb_seconds:.6f}", f"{usd:.12f}")
-
-
-class CallCost(Struct, frozen=True):
-    """What one call took, in seconds, and what it cost; as texts where header and log must say the same."""
-
-    total: float
-    cold: bool
-    milliseconds: int  # billed
-    gb_seconds: str
-    usd: str
-
-    def to_headers(self, trace: RequestContext) -> dict[str, str]:
-        """The headers that tell the caller."""
-        headers = {
-            "server-timing": trace.format_server_timing(self.total),
-            "x-pilotlight-cold": "true" if self.cold else "false",
-            "x-pilotlight-billed-ms": str(self.milliseconds),
-            "x-pilotlight-gb-seconds": self.gb_seconds,
-            "x-pilotlight-usd": self.usd,
-        }
-        if trace.version is not None:
-            headers["x-pilotlight-version"] = str(trace.version)
-        if trace.correlation:
-            headers[CORRELATION_HEADER] = headers[REQUEST_ID_HEADER] = trace.correlation
-        return headers
-
-
-def read_process_age() -> float:
-    """How long this process lives already; 0 where the system does not say (it says so in /proc, on Linux)."""
-    try:
-        with open("/proc/self/stat") as stat, open("/proc/uptime") as uptime:  # noqa: PTH123 - 3 ms less than pathlib
-            start_seconds = int(stat.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
-            return max(0.0, float(uptime.read().split()[0]) - start_seconds)
-    except OSError:
-        return 0.0

@@ -1,6 +1,6 @@
-"""From an event to the endpoint that answers it, and from an error to an HTTP status: the one place that knows them.
+"""Route an event to its endpoint, and map errors to HTTP statuses: the only module that knows them.
 
-The gateway has matched the path already, so a route is the template's spelling of it.
+The gateway has already matched the path, so a route is spelled as in the template.
 """
 
 import logging
@@ -8,8 +8,9 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pilotlight.api.call_cost import CostMeter
 from pilotlight.api.http import Request, Response
-from pilotlight.api.request_context import CostMeter, RequestContext
+from pilotlight.api.request_context import RequestContext
 from pilotlight.api.usage_log import UsageLog
 from pilotlight.errors import (
     ConflictError,
@@ -29,7 +30,7 @@ from pilotlight.observability import correlation
 LOG = logging.getLogger("pilotlight.api")
 
 Endpoint = Callable[[Request], Response]
-ErrorFormatter = Callable[..., Response]  # a status, a sentence and headers as the body that the routes' clients show
+ErrorFormatter = Callable[..., Response]  # a status, a message and headers as the body that the routes' clients show
 Routes = Mapping[str, Mapping[str, Endpoint]]  # resource -> verb -> endpoint
 
 STATUS_CODES: Mapping[type[PilotlightError], int] = {
@@ -47,7 +48,7 @@ STATUS_CODES: Mapping[type[PilotlightError], int] = {
 
 
 class Router:
-    """A Lambda handler over a table of routes. Whatever goes wrong, it answers, in a body that V2 clients show."""
+    """A Lambda handler over a table of routes. It answers every error with a body that V2 clients show."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Router:
         error_formatter: ErrorFormatter | None = None,
         on_response: Callable[[], None] | None = None,
     ) -> None:
-        """`on_response` is called when an answer is ready, before the runtime sends it: it must not take long."""
+        """Create a router; `on_response` is called before the runtime sends an answer, so it must not take long."""
         self._routes = routes
         self._cost_meter = cost_meter
         self._usage_log = usage_log
@@ -65,7 +66,7 @@ class Router:
         self._on_response = on_response
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
-        """Answer a REST proxy event, with what the call took and cost where there is a bill, noted in the ledger."""
+        """Answer a REST proxy event; with a cost meter, add the call's duration and cost, and log them."""
         trace = RequestContext.from_event(event, context)
         response = self.dispatch(event, trace).to_event()
         if self._cost_meter is not None:
@@ -80,7 +81,7 @@ class Router:
         return response
 
     def dispatch(self, event: Mapping[str, Any], trace: RequestContext) -> Response:
-        """Dispatch, and turn what is raised into its status and one sentence."""
+        """Call the endpoint, and turn an error into its status and one sentence."""
         correlation.set_correlation_id(trace.correlation)
         try:
             request = Request.from_event(event, trace)
@@ -91,14 +92,14 @@ class Router:
         except PilotlightError as exc:
             return self._error_formatter(get_status_code(exc), str(exc), **retry_headers(exc))
         except Exception as exc:  # noqa: BLE001 - the last resort: a bug of ours must reach the log, not the caller
-            # Without its words, which may quote what was sent.
-            LOG.error(  # noqa: TRY400 - without its words
+            # Without its text, which may quote the request.
+            LOG.error(  # noqa: TRY400 - without its text
                 "The handler failed on %s: %s\n%s", event.get("resource"), type(exc).__name__, format_traceback(exc)
             )
             return self._error_formatter(500, "The server failed on this request; its log says why.")
 
     def find_endpoint(self, request: Request) -> Endpoint:
-        """The endpoint for the request's route and verb; HEAD is answered as GET."""
+        """Find the endpoint for the request's route and verb; HEAD is answered as GET."""
         verbs = self._routes.get(request.resource)
         if verbs is None:
             raise NotFoundError(f"There is no route {request.resource}; there are {', '.join(sorted(self._routes))}.")
@@ -110,17 +111,17 @@ class Router:
 
 
 def format_traceback(exc: BaseException) -> str:
-    """The lines of code that an error came through."""
+    """Format the lines of code in an error's traceback."""
     return "".join(traceback.format_tb(exc.__traceback__))
 
 
 def get_status_code(error: PilotlightError) -> int:
-    """The status of the nearest ancestor in the table; 500 for an error that nobody put there."""
+    """Return the status of the nearest ancestor in the table; 500 for an error that is not in it."""
     return next((STATUS_CODES[kind] for kind in type(error).__mro__ if kind in STATUS_CODES), 500)
 
 
 def retry_headers(error: PilotlightError) -> dict[str, str]:
-    """The headers that an error's status asks for: when to come again (RFC 9110, 10.2.3), or by which verb (10.2.1)."""
+    """Return the headers of an error: when to retry (RFC 9110, 10.2.3), or the allowed verbs (10.2.1)."""
     if isinstance(error, UnavailableError) and error.retry_after is not None:
         return {"retry-after": str(error.retry_after)}
     if isinstance(error, MethodNotAllowedError) and error.allowed:
@@ -129,5 +130,5 @@ def retry_headers(error: PilotlightError) -> dict[str, str]:
 
 
 def build_error_response(status: int, message: str, **headers: str) -> Response:
-    """The V2 error body."""
+    """Build the V2 error body."""
     return Response.json({"error": message}, status, **headers)

@@ -1,4 +1,4 @@
-"""The ledger of a function: lines of its log that say what calls took, what they cost and who asked.
+"""The usage log of a function: lines of its log with the duration, the cost and the caller of calls.
 
     {"_aws": ..., "function": "...", "model": "digits", "version": "3", "cold": "false", "route": "...", "status": 200,
      "tenant": "...", "calls": 1, "gb_seconds": 0.001728, "usd": 0.000000228793, "billed_ms": 1, "request": "...",
@@ -7,10 +7,10 @@
      "EncodeMs": [0.021], "Usd": [0.000000228793]}
 
 CloudWatch makes metrics of the fields that `_aws` names (infra/decisions/0035), `pilotlight cost --from-logs` adds up
-the rest. No field comes from a body, and a model stands here once it is open, so that no caller makes up metrics.
+the rest. No field comes from a body, and a model is logged only once it is open, so that no caller makes up metrics.
 
-To write a line takes longer than to make one, so calls that come close behind each other share theirs. One that ended
-in an error is written at once, and so is one behind a pause. What is held is lost if the environment is not used again.
+Writing a line takes longer than building one, so calls in quick succession share a line. A call that ended in an error
+is written at once, and so is one after a pause. Pending lines are lost if the environment is not used again.
 """
 
 import json
@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from pilotlight.api.request_context import CallCost, RequestContext
+from pilotlight.api.call_cost import CallCost
+from pilotlight.api.request_context import RequestContext
 from pilotlight.observability import emf
 
 MAX_VALUES = 100  # values of a metric in one line, by the format's specification
@@ -28,12 +29,12 @@ FUNCTION_DIMENSIONS, VERSION_DIMENSIONS = ["function"], ["function", "model", "v
 
 
 def create_usage_log(hold_seconds: float) -> "UsageLog | None":
-    """The ledger of an environment by its setting, none for less than 0."""
+    """Create the usage log of an environment; None if `hold_seconds` is negative."""
     return UsageLog(hold_seconds) if hold_seconds >= 0 else None
 
 
 class UsageKey(NamedTuple):
-    """What calls have in common that share a line."""
+    """The fields that are equal in all calls of a line."""
 
     route: str
     model: str
@@ -41,24 +42,24 @@ class UsageKey(NamedTuple):
     cold: bool
     status: int
     tenant: str
-    stages: tuple[str, ...]  # as they were gone through, the queue first
+    stages: tuple[str, ...]  # in their order, the queue first
 
 
-CallRecord = tuple[CallCost, str, str, tuple[float, ...]]  # what it cost, its two ids, the seconds of its stages
+CallRecord = tuple[CallCost, str, str, tuple[float, ...]]  # its cost, its two ids, the seconds of its stages
 
 
 class UsageLog:
-    """Writes the lines of an environment, which has one call at a time; those of `hold_seconds` may share one."""
+    """Writes the lines of an environment, which has one call at a time; calls close in time may share a line."""
 
     def __init__(self, hold_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._hold_seconds = hold_seconds
         self._clock = clock
         self._last_write = -hold_seconds
         self._pending_count = 0
-        self._calls: dict[tuple[Any, ...], list[CallRecord]] = {}  # by the fields of a Kind
+        self._calls: dict[tuple[Any, ...], list[CallRecord]] = {}  # by the fields of a `UsageKey`
 
     def record_http_call(self, event: Mapping[str, Any], trace: RequestContext, cost: CallCost, status: int) -> None:
-        """A call through the gateway; what is no such call, as a start's golden request, is not noted."""
+        """Record a call through the gateway; other calls, such as the golden request at start-up, are not recorded."""
         context = event.get("requestContext")
         if context is not None:
             self.record_call(
@@ -68,7 +69,7 @@ class UsageLog:
     def record_call(
         self, trace: RequestContext, cost: CallCost, status: int, route: str, request_id: str, tenant: str
     ) -> None:
-        """One call; `route` says by which way it came. Every warm call pays for this, so the rest waits for `flush`."""
+        """Record one call. Every warm call pays for this, so the rest is left to `flush`."""
         marks = trace.marks if trace.queue_seconds is None else [("queue", trace.queue_seconds), *trace.marks]
         stages, seconds = zip(*marks, strict=True) if marks else ((), ())
         key = route, trace.model, trace.version, cost.cold, status, tenant, stages
@@ -80,13 +81,13 @@ class UsageLog:
             calls.append(call)
         self._pending_count += 1
         now = self._clock()
-        is_recent = 0 <= now - self._last_write < self._hold_seconds  # a snapshot may bring a clock that goes back
+        is_recent = 0 <= now - self._last_write < self._hold_seconds  # after a snapshot the clock may go back
         if not is_recent or status >= CLIENT_ERROR or self._pending_count >= MAX_VALUES:
             self._last_write = now
             self.flush()
 
     def flush(self) -> None:
-        """Write what is held."""
+        """Write the pending lines."""
         pending, self._calls, self._pending_count = self._calls, {}, 0
         if pending:
             timestamp_ms = int(time.time() * 1e3)
@@ -96,7 +97,7 @@ class UsageLog:
 
 
 def format_line(key: UsageKey, calls: Sequence[CallRecord], timestamp_ms: int) -> str:
-    """The line of some calls of one kind; `timestamp_ms` is in ms since 1970. Of a call alone it has the ids too."""
+    """Format one line for calls of one key; `timestamp_ms` is since 1970. A single call's line has its ids too."""
     costs = [call[0] for call in calls]
     fields = f'"calls":{len(calls)},"gb_seconds":{sum(float(charge.gb_seconds) for charge in costs):.6f}'
     fields += f',"usd":{sum(float(charge.usd) for charge in costs):.12f}'
@@ -109,7 +110,7 @@ def format_line(key: UsageKey, calls: Sequence[CallRecord], timestamp_ms: int) -
 
 
 def sum_by_stage(stages: tuple[str, ...], calls: Sequence[tuple[float, ...]]) -> Iterable[Sequence[float]]:
-    """Seconds of each stage, call by call; those of a stage that was gone through twice, as by a canary, added up."""
+    """Sum the seconds of each stage by call; a stage may occur twice, as with a canary."""
     columns = zip(*calls, strict=True)
     if len(set(stages)) == len(stages):
         return columns
@@ -121,13 +122,13 @@ def sum_by_stage(stages: tuple[str, ...], calls: Sequence[tuple[float, ...]]) ->
 
 
 def format_milliseconds(seconds: Sequence[float]) -> str:
-    """Values of a metric, in ms; by one format, which takes half the time of many."""
+    """Format a metric's values in ms, with one format string, which takes half the time of one for each value."""
     return ("%.3f," * len(seconds))[:-1] % tuple([value * 1e3 for value in seconds])
 
 
 @lru_cache(1024)
 def build_line_template(key: UsageKey) -> str:
-    """A line with places for its calls; few forms make up all the lines of an environment."""
+    """Build a line with placeholders for its calls; an environment needs few such templates."""
     names = ["TotalMs", *dict.fromkeys(f"{stage.capitalize()}Ms" for stage in key.stages)]
     counters = get_error_counters(key.status)
     fixed: dict[str, object] = {"function": emf.FUNCTION}
@@ -144,7 +145,7 @@ def build_line_template(key: UsageKey) -> str:
 
 
 def build_directives(names: list[str], error_counters: list[str], *, has_model: bool) -> list[emf.Directive]:
-    """The function's time where it has inferred, its errors in any case; all of it by version, once there is one."""
+    """Build directives: the function's errors, its time if it ran a model; and all metrics by version, once known."""
     function_metrics = [*(["TotalMs"] if has_model else []), *error_counters]
     function_directives = [emf.build_directive(function_metrics, [FUNCTION_DIMENSIONS])] if function_metrics else []
     return (
@@ -155,12 +156,12 @@ def build_directives(names: list[str], error_counters: list[str], *, has_model: 
 
 
 def get_error_counters(status: int) -> list[str]:
-    """The counter of the status's class. A call that failed has a line of its own, so it counts once there."""
+    """Return the counter of the status's class. A failed call has its own line, so it counts once there."""
     return ["ServerErrors"] if status >= SERVER_ERROR else ["ClientErrors"] if status >= CLIENT_ERROR else []
 
 
 def get_tenant(context: Mapping[str, Any]) -> str:
-    """Who is billed: an authorizer's principal, else the API key by its id, else whose signature it was."""
+    """Return the tenant to bill: an authorizer's principal, else the API key's id, else the signature's ARN."""
     authorizer, identity = context.get("authorizer") or {}, context.get("identity") or {}
     principal = authorizer.get("principalId") or identity.get("apiKeyId") or identity.get("userArn")
     return str(principal) if principal else ""

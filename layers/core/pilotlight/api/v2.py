@@ -1,7 +1,7 @@
 """The Open Inference Protocol (V2): what an infer request means, and how an answer reads.
 
 Requests and answers are JSON, with tensors in it or in binary form behind it. It knows manifests and arrays, not stores
-or sessions. Sources: kserve/open-inference-protocol, Triton's protocol extensions (reference/protocols.md).
+or sessions. Sources: kserve/open-inference-protocol, docs/protocol of triton-inference-server/server.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,7 @@ from pilotlight.api.v2_json import InferBody, InputBody, OutputBody, decode_infe
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
 from pilotlight.processing.signature import CallSignature, SignatureInput, choose_signature, list_signatures
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 PLATFORM = "onnxruntime_onnx"
 # Of the protocol; only what works is advertised.
@@ -127,7 +126,10 @@ def encode_infer_response(
     body, encoding = compression.compress_body(b"".join((text, *tails)), accept_encoding)
     binary = bool(tails) or encoding is not None
     if stored_outputs is not None and len(body) > (MAX_BINARY_RESPONSE_BYTES if binary else MAX_TEXT_RESPONSE_BYTES):
-        data = {wanted.name: encode_raw_output(wanted, results, manifest.labels) for wanted in request.outputs}
+        data = {
+            wanted.name: encode_raw_output(wanted, specs[wanted.name], results[wanted.name], manifest.labels)
+            for wanted in request.outputs
+        }
         parameters = stored_outputs.store_outputs(data, sum(map(len, tails), len(text)))
         answer["outputs"] = [build_stored_output(output, parameters[output["name"]]) for output in answer["outputs"]]
         tails, text = [], msgspec.json.encode(answer)
@@ -328,9 +330,7 @@ def encode_infer_output(
     requested: RequestedOutput, spec: TensorSpec, array: Array, labels: Sequence[str], tails: list[bytes]
 ) -> dict[str, Any]:
     """One output of the answer; its bytes go to `tails` when it is wanted in binary form."""
-    datatype = spec.datatype
-    if requested.classes is not None:
-        array, datatype = classify_output(expand_bf16(array, datatype), requested, labels), "BYTES"
+    array, datatype = select_output_values(requested, spec, array, labels)
     encoded: dict[str, Any] = {"name": spec.name, "datatype": datatype, "shape": list(array.shape)}
     if requested.binary:
         tails.append(v2_binary.encode_binary_tensor(array))
@@ -340,12 +340,18 @@ def encode_infer_output(
     return encoded
 
 
-def encode_raw_output(requested: RequestedOutput, results: Mapping[str, Array], labels: Sequence[str]) -> bytes:
+def encode_raw_output(requested: RequestedOutput, spec: TensorSpec, array: Array, labels: Sequence[str]) -> bytes:
     """An output's bytes in binary form."""
-    array = results[requested.name]
-    return v2_binary.encode_binary_tensor(
-        array if requested.classes is None else classify_output(array, requested, labels)
-    )
+    return v2_binary.encode_binary_tensor(select_output_values(requested, spec, array, labels)[0])
+
+
+def select_output_values(
+    requested: RequestedOutput, spec: TensorSpec, array: Array, labels: Sequence[str]
+) -> tuple[Array, Datatype]:
+    """Return what is asked of an output, and its datatype: the array as it is, or its best classes as texts."""
+    if requested.classes is None:
+        return array, spec.datatype
+    return classify_output(expand_bf16(array, spec.datatype), requested, labels), "BYTES"
 
 
 def expand_bf16(array: Array, datatype: Datatype) -> Array:

@@ -11,8 +11,7 @@ import numpy as np
 
 from pilotlight.contracts.manifest import Datatype
 from pilotlight.errors import InvalidInputError
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 LENGTH_PREFIX = struct.Struct("<I")  # the length of a BYTES element, in bytes
 

@@ -1,18 +1,23 @@
 """The JSON of an infer request as clients write it: its parts with their names, shapes and parameters, data undecoded.
 
 It knows the form alone, not what a model takes. Sources: kserve/open-inference-protocol, Triton's extensions.
+
+JSON has no NaN, but clients write one for a missing number: tritonclient in a tensor in JSON form, MLflow's client in
+an empty cell of a data frame. The servers that they come from read it (infra/decisions/0056).
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from pilotlight.api import missing
 from pilotlight.errors import InvalidInputError
 
 Parameters = dict[str, Any] | None  # None where a client writes null for what it leaves out
+# A text is one step, closed or not: what follows an open quote is not searched again and again.
+TEXT_OR_NAN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|\bNaN\b', re.DOTALL)
 
 
 class InputBody(Struct):
@@ -59,7 +64,7 @@ def decode_infer_body(body: memoryview) -> InferBody:
     try:
         return decode_json_body(INFER_BODY_DECODER, body)
     except NotJsonError:
-        mended = missing.replace_nan_with_null(bytes(body))
+        mended = replace_nan_with_null(bytes(body))
         if mended is None:
             raise
     return decode_json_body(NAN_INFER_BODY_DECODER, mended)
@@ -88,3 +93,11 @@ def parse_flag(parameters: Mapping[str, Any], name: str, what: str, *, default: 
     if not isinstance(value, bool):
         raise InvalidInputError(f"{what}: {name} is {value!r}, expected true or false.")
     return value
+
+
+def replace_nan_with_null(body: bytes) -> bytes | None:
+    """The body with null for each NaN that stands outside of texts; None where there is none."""
+    if b"NaN" not in body:
+        return None
+    replaced = TEXT_OR_NAN.sub(lambda found: b"null" if found[0] == b"NaN" else found[0], body)
+    return None if replaced == body else replaced

@@ -14,8 +14,7 @@ from msgspec import Meta
 
 from pilotlight.contracts.manifest import Datatype
 from pilotlight.errors import InvalidInputError
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 BINARY_ONLY_DATATYPES = frozenset(
     {"FP16", "BF16"}

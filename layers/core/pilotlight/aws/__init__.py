@@ -1,1 +1,1 @@
-"""AWS services that are called beside the store: EventBridge, Lambda, SQS."""
+"""Clients of the AWS services used besides the store: EventBridge, Lambda, SQS."""

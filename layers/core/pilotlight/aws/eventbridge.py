@@ -1,6 +1,6 @@
-"""Word to the batch function that there is something to answer, by EventBridge's default bus.
+"""Events that start the batch function, over EventBridge's default bus.
 
-boto3 is imported with the first word. On a laptop AWS_ENDPOINT_URL_EVENTBRIDGE leads the call to the local gateway.
+boto3 is imported with the first event. On a laptop AWS_ENDPOINT_URL_EVENTBRIDGE sends the call to the local gateway.
 """
 
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 from pilotlight.errors import UnavailableError, format_cause
 
-INFERENCE_DETAIL_TYPE = "Pilotlight Inference"  # detail-type of what the batch function is subscribed to
+INFERENCE_DETAIL_TYPE = "Pilotlight Inference"  # the detail-type to which the batch function is subscribed
 
 
 class EventBus:
@@ -18,7 +18,7 @@ class EventBus:
         self._client = client
 
     def publish(self, source: str, job: str) -> None:
-        """Tell of a file by its address, or of a batch by its id; `UnavailableError` when the word is not taken."""
+        """Publish a file by its URI, or a batch by its id; `UnavailableError` if EventBridge does not accept it."""
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError
 

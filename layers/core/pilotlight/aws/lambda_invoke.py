@@ -1,6 +1,6 @@
-"""One Lambda function starts another, by an event that nobody waits for; boto3 is imported when that happens.
+"""Start another Lambda function by an asynchronous event; boto3 is imported with the first one.
 
-On a laptop AWS_ENDPOINT_URL_LAMBDA leads the same call to the local gateway.
+On a laptop AWS_ENDPOINT_URL_LAMBDA sends the same call to the local gateway.
 """
 
 from typing import Any
@@ -12,14 +12,14 @@ from pilotlight.errors import UnavailableError, UnsupportedError, format_cause
 
 
 class LambdaFunction:
-    """A function by its name; empty where a stack has none."""
+    """A function by its name; the name is empty in a stack without it."""
 
     def __init__(self, name: str, client: Any = None) -> None:  # noqa: ANN401 - boto3 ships no types
         self.name = name
         self._client = client
 
     def invoke_async(self, **event: Struct) -> None:
-        """Start it with that event; `UnavailableError` when Lambda does not take it."""
+        """Start the function with this event; `UnavailableError` if Lambda does not accept it."""
         if not self.name:
             raise UnsupportedError("No function is named here that promotes; `pilotlight promote --store URL` does it.")
         import boto3

@@ -1,6 +1,6 @@
-"""Dead letters of SQS back into their queue: by SQS's own task where the server has it, else message by message.
+"""Move dead letters of SQS back to their queue: by SQS's own task if the server has it, else message by message.
 
-It is given a client of boto3 and imports none.
+The caller passes a boto3 client; the module imports boto3 nowhere.
 """
 
 import json
@@ -11,14 +11,14 @@ from typing import Any
 from pilotlight.errors import InvalidInputError, UnavailableError
 
 POLL_S = 1.0
-VISIBILITY_TIMEOUT_S = 60  # that a message is hidden from others while it is moved
+VISIBILITY_TIMEOUT_S = 60  # how long a message is hidden from other consumers while it is moved
 MAX_ATTRIBUTES = 10  # of a message, by SQS
-DEDUPLICATION_ATTRIBUTE = "deduplication_id"  # the attribute that the batch function keeps answers under
+DEDUPLICATION_ATTRIBUTE = "deduplication_id"  # the attribute under which the batch function stores answers
 UNSUPPORTED_ACTION_CODES = {"InvalidAction", "UnknownOperationException", "UnknownOperation", "NotImplemented"}
 
 
 def resolve_queue_pair(sqs: Any, queue: str, dlq: str) -> tuple[str, str]:  # noqa: ANN401 - boto3 ships no types
-    """Both URLs, from one of them; `InvalidInputError` when that does not tell the other."""
+    """Complete both URLs from one of them; `InvalidInputError` if one does not determine the other."""
     if queue and not dlq:
         policy = json.loads(get_queue_attribute(sqs, queue, "RedrivePolicy") or "{}")
         if "deadLetterTargetArn" not in policy:
@@ -36,7 +36,7 @@ def resolve_queue_pair(sqs: Any, queue: str, dlq: str) -> tuple[str, str]:  # no
 
 
 def move_messages(sqs: Any, dlq: str, queue: str) -> Iterator[tuple[int, int]]:  # noqa: ANN401
-    """Move what lies there now; yields how many are moved, and of how many, from time to time and in the end."""
+    """Move the messages that are there now; yield how many are moved, and of how many, repeatedly and at the end."""
     from botocore.exceptions import ClientError
 
     source, target = get_queue_attribute(sqs, dlq, "QueueArn"), get_queue_attribute(sqs, queue, "QueueArn")
@@ -46,7 +46,7 @@ def move_messages(sqs: Any, dlq: str, queue: str) -> Iterator[tuple[int, int]]: 
         code = exc.response["Error"]["Code"]
         if (
             code not in UNSUPPORTED_ACTION_CODES and not code.isdecimal()
-        ):  # a bare status is of a server that words no errors of SQS
+        ):  # a bare status is from a server without SQS's error codes
             raise
         yield from move_messages_one_by_one(sqs, dlq, queue)
     else:
@@ -54,7 +54,7 @@ def move_messages(sqs: Any, dlq: str, queue: str) -> Iterator[tuple[int, int]]: 
 
 
 def follow_move_task(sqs: Any, source: str) -> Iterator[tuple[int, int]]:  # noqa: ANN401
-    """SQS's own task, until it has ended."""
+    """Yield the progress of SQS's own task until it ends."""
     while True:
         (task, *_) = sqs.list_message_move_tasks(SourceArn=source, MaxResults=1)["Results"]
         moved = task.get("ApproximateNumberOfMessagesMoved", 0)
@@ -68,9 +68,9 @@ def follow_move_task(sqs: Any, source: str) -> Iterator[tuple[int, int]]:  # noq
 
 
 def move_messages_one_by_one(sqs: Any, dlq: str, queue: str) -> Iterator[tuple[int, int]]:  # noqa: ANN401
-    """Message by message: sent, then deleted, so that none is lost; each keeps its id as its deduplication id."""
+    """Move message by message: send, then delete, so that none is lost; each keeps its id as its deduplication id."""
     total, moved = int(get_queue_attribute(sqs, dlq, "ApproximateNumberOfMessages")), 0
-    while moved < total:  # and no more: some may die again meanwhile
+    while moved < total:  # not while there are any: some may fail again meanwhile
         messages = sqs.receive_message(
             QueueUrl=dlq, MaxNumberOfMessages=10, VisibilityTimeout=VISIBILITY_TIMEOUT_S, MessageAttributeNames=["All"]
         ).get("Messages", [])
@@ -87,7 +87,7 @@ def move_messages_one_by_one(sqs: Any, dlq: str, queue: str) -> Iterator[tuple[i
 
 
 def build_message_attributes(message: dict[str, Any]) -> dict[str, Any]:
-    """The message's own, and the id that it had, under which it may be answered already."""
+    """Return the message's own attributes, and its original id, under which an answer may be stored already."""
     result = {
         name: {key: part for key, part in value.items() if key in ("DataType", "StringValue", "BinaryValue")}
         for name, value in message.get("MessageAttributes", {}).items()
@@ -98,6 +98,6 @@ def build_message_attributes(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def get_queue_attribute(sqs: Any, url: str, name: str) -> str:  # noqa: ANN401
-    """One attribute of a queue, empty where it has none."""
+    """Return one attribute of a queue, or an empty string."""
     values = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name]).get("Attributes", {})
     return str(values.get(name, ""))

@@ -1,4 +1,4 @@
-"""A request and its answer as features: a few numbers, and words, for each example.
+"""The features of a request and its answer: a few numbers and categories for each example.
 
     a table           its columns as they are: numbers with NaN for missing, categories with None
     [batch, few]      each number by itself; of more than `MAX_LISTED_NUMBERS`, a summary
@@ -6,7 +6,8 @@
     tokens            how many, the share of different ones, and how rare they are
     answers           class and score, numbers, or the length of a vector
 
-The training job describes its data by this module too, so that both say the same. It knows arrays and manifests.
+The training job describes its data with this module too, so that both use the same features. It depends on arrays and
+manifests only.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,18 +24,18 @@ from pilotlight.contracts.processing import (
     TablePreprocessing,
 )
 from pilotlight.processing import classification, regression, tabular
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
-MAX_LISTED_NUMBERS = 64  # numbers of an example that are told one by one
-MAX_CHANNELS = 16  # of an image or tensor that are told one by one, at most
+MAX_LISTED_NUMBERS = 64  # numbers of an example that are listed one by one
+MAX_CHANNELS = 16  # of an image or tensor that are listed one by one, at most
 TOKENS_INPUT, MASK_INPUT = "input_ids", "attention_mask"  # a text's feeds
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature of some examples: `values` is (N,) float64, or object with words and None.
+    """One feature of some examples: `values` is (N,) float64, or object with strings and None.
 
-    `fields` are the names that the policy may know it by: columns, inputs, outputs.
+    `field_names` are the names under which the policy may list it: columns, inputs, outputs.
     """
 
     field_names: tuple[str, ...]
@@ -43,15 +44,15 @@ class Feature:
 
 
 def is_batched(draft: ManifestDraft) -> bool:
-    """Whether the first dimension of every input is the number of examples."""
+    """Return whether the first dimension of every input is the number of examples."""
     return bool(draft.inputs) and all(spec.v2_shape[:1] == [-1] for spec in draft.inputs)
 
 
 def extract_request_features(
     draft: ManifestDraft, tensors: Mapping[str, Array], feeds: Mapping[str, Array]
 ) -> list[Feature]:
-    """What was sent: the caller's tensors where the model takes a table, else what the graph is fed with."""
-    table = draft.prepare if isinstance(draft.prepare, TablePreprocessing) else None
+    """Extract the features of a request: the caller's tensors if the model takes a table, else the graph's feeds."""
+    table = draft.preprocess if isinstance(draft.preprocess, TablePreprocessing) else None
     if table is None:
         return [feature for spec in draft.inputs for feature in describe_input(draft, spec, feeds)]
     sent_names = set(tensors)
@@ -66,12 +67,12 @@ def extract_request_features(
 
 
 def get_field_names(table: TablePreprocessing, column: TableColumn) -> tuple[str, ...]:
-    """The names that a column is known by: its own, and those of the whole table."""
+    """Return the names under which a policy may list a column: its own, and those of the whole table."""
     return column.name, table.name, table.input
 
 
 def parse_column(column: TableColumn, values: Array) -> Array:
-    """A column as it was sent, missing values and all."""
+    """Parse a column as it was sent, with its missing values."""
     if column.categories:
         texts = [tabular.format_category(value) for value in values.tolist()]
         return np.array([text if text in column.categories else None for text in texts], object)
@@ -79,7 +80,7 @@ def parse_column(column: TableColumn, values: Array) -> Array:
 
 
 def restore_columns(table: TablePreprocessing, rows: Array) -> Iterator[Feature]:
-    """The columns that a table's rows were prepared from; what had been filled in stays so."""
+    """Restore the columns from which a table's rows were prepared; imputed values stay as they are."""
     begin = 0
     for column in table.columns:
         part = rows[:, begin : begin + column.width].astype(np.float64)
@@ -91,7 +92,7 @@ def restore_columns(table: TablePreprocessing, rows: Array) -> Iterator[Feature]
 
 
 def decode_categories(column: TableColumn, part: Array) -> Array:
-    """Categories from their places, or from zeros and ones; None for what is no category's."""
+    """Decode categories from their indices or from one-hot columns; None for what is no category."""
     categories = np.array([*column.categories, None], object)
     if column.encoding == "index":
         places = np.nan_to_num(part[:, 0], nan=-1, posinf=-1, neginf=-1).astype(np.int64)
@@ -101,27 +102,27 @@ def decode_categories(column: TableColumn, part: Array) -> Array:
 
 
 def ensure_example_axis(draft: ManifestDraft, spec: TensorSpec, values: Array) -> Array:
-    """An input or output with the examples along the first dimension; the bits of BF16 as the numbers that they are."""
+    """Add an example axis to an input or output that has none; decode the bits of BF16 to float32."""
     if spec.datatype == "BF16":
         values = (values.astype(np.uint32) << 16).view(np.float32)
     return values if is_batched(draft) else values[None]
 
 
 def describe_input(draft: ManifestDraft, spec: TensorSpec, feeds: Mapping[str, Array]) -> Iterator[Feature]:
-    """The features of one of the graph's inputs; of texts as they are, nothing."""
+    """Describe one of the graph's inputs; raw texts have no features."""
     values = ensure_example_axis(draft, spec, feeds[spec.name])
-    field_names = (spec.name, draft.prepare.name) if draft.prepare is not None else (spec.name,)
+    field_names = (spec.name, draft.preprocess.name) if draft.preprocess is not None else (spec.name,)
     if values.dtype == object or (spec.name != TOKENS_INPUT and TOKENS_INPUT in feeds):
         return
     if spec.name == TOKENS_INPUT:
         yield from describe_tokens(field_names, values, feeds.get(MASK_INPUT))
         return
-    layout = draft.prepare.layout if isinstance(draft.prepare, ImagePreprocessing) else "NCHW"
+    layout = draft.preprocess.layout if isinstance(draft.preprocess, ImagePreprocessing) else "NCHW"
     yield from describe_numbers(field_names, spec, values, -1 if layout == "NHWC" else 1)
 
 
 def describe_numbers(field_names: tuple[str, ...], spec: TensorSpec, values: Array, channel: int) -> Iterator[Feature]:
-    """Each number where there are few, else a summary."""
+    """Yield each number if there are few, else a summary."""
     flat = values.reshape(len(values), -1)
     if values.ndim <= 2 and flat.shape[1] <= MAX_LISTED_NUMBERS:
         for place in range(flat.shape[1]):
@@ -138,7 +139,7 @@ def describe_numbers(field_names: tuple[str, ...], spec: TensorSpec, values: Arr
 
 
 def describe_channels(field_names: tuple[str, ...], spec: TensorSpec, images: Array) -> Iterator[Feature]:
-    """Mean and spread of each channel of (N, C, H, W)."""
+    """Yield mean and spread of each channel of (N, C, H, W)."""
     for place in range(images.shape[1]):
         pixels = images[:, place].reshape(len(images), -1)
         yield Feature(field_names, f"{spec.name} mean[{place}]", pixels.mean(axis=1))
@@ -146,7 +147,7 @@ def describe_channels(field_names: tuple[str, ...], spec: TensorSpec, images: Ar
 
 
 def summarize_rows(values: Array) -> dict[str, Array]:
-    """(N, many) as four numbers for each example."""
+    """Summarize each row of (N, many) in four numbers."""
     return {
         "mean": values.mean(axis=1),
         "spread": values.std(axis=1),
@@ -156,10 +157,10 @@ def summarize_rows(values: Array) -> dict[str, Array]:
 
 
 def describe_tokens(field_names: tuple[str, ...], tokens: Array, mask: Array | None) -> Iterator[Feature]:
-    """How many tokens, the share of different ones, and how rare they are: the mean of ln(1 + number).
+    """Yield the number of tokens, the share of different ones, and their rarity: the mean of ln(1 + id).
 
-    Byte-pair and word-piece tokenizers number tokens about in the order of their frequency. Without a mask the tokens
-    are a language model's, whose training windows are all of one length: only how rare they are is told.
+    Byte-pair and word-piece tokenizers number tokens roughly in the order of their frequency. Without a mask the tokens
+    are a language model's, whose training windows all have the same length: only the rarity is yielded.
     """
     there = np.ones(tokens.shape, bool) if mask is None else mask != 0
     counts = np.maximum(there.sum(axis=1), 1)
@@ -172,26 +173,27 @@ def describe_tokens(field_names: tuple[str, ...], tokens: Array, mask: Array | N
 
 
 def extract_answer_features(draft: ManifestDraft, results: Mapping[str, Array]) -> list[Feature]:
-    """How the model answers, by the output that its finish is made of, else by the graph's first one."""
-    finish, name = draft.finish, draft.finish.output if draft.finish is not None else draft.outputs[0].name
+    """Extract the features of the answer, from the output that `postprocess` uses, else from the graph's first one."""
+    postprocess = draft.postprocess
+    name = postprocess.output if postprocess is not None else draft.outputs[0].name
     if name not in results or results[name].dtype == object:
         return []
     values = ensure_example_axis(draft, next(spec for spec in draft.outputs if spec.name == name), results[name])
-    if isinstance(finish, ClassificationPostprocessing) and values.ndim == 2:
-        probabilities = classification.compute_probabilities(finish, values, len(draft.labels))
-        return describe_classes((name, *finish.output_names), draft.labels, probabilities, finish.probability)
-    if isinstance(finish, RegressionPostprocessing):
-        values = regression.restore_units(finish, values)
-    elif finish is None and draft.labels and values.shape[1:] == (len(draft.labels),):
+    if isinstance(postprocess, ClassificationPostprocessing) and values.ndim == 2:
+        probabilities = classification.compute_probabilities(postprocess, values, len(draft.labels))
+        return describe_classes((name, *postprocess.output_names), draft.labels, probabilities, postprocess.probability)
+    if isinstance(postprocess, RegressionPostprocessing):
+        values = regression.restore_units(postprocess, values)
+    elif postprocess is None and draft.labels and values.shape[1:] == (len(draft.labels),):
         return describe_classes((name,), draft.labels, values, "score")
-    field_names = (name, *(finish.output_names if finish is not None else ()))
+    field_names = (name, *(postprocess.output_names if postprocess is not None else ()))
     return list(
         describe_outputs(field_names, values, "prediction" if values.ndim == 1 or values.shape[1:] == (1,) else name)
     )
 
 
 def describe_classes(field_names: tuple[str, ...], labels: Sequence[str], scores: Array, name: str) -> list[Feature]:
-    """The class with the highest score, and that score."""
+    """Return the class with the highest score, and that score."""
     best = scores.argmax(axis=1)
     names = labels if len(labels) == scores.shape[1] else list(map(str, range(scores.shape[1])))
     words = np.array(names, object)[best]
@@ -199,7 +201,7 @@ def describe_classes(field_names: tuple[str, ...], labels: Sequence[str], scores
 
 
 def describe_outputs(field_names: tuple[str, ...], values: Array, name: str) -> Iterator[Feature]:
-    """Numbers as they are where there are few; of a vector its length; of anything larger mean and spread."""
+    """Yield numbers as they are if there are few, the length of a vector, or mean and spread of anything larger."""
     wide = values.astype(np.float64)
     flat = wide.reshape(len(wide), -1)
     if wide.ndim <= 2 and flat.shape[1] <= MAX_CHANNELS:

@@ -1,8 +1,8 @@
-"""Keyed hashes of what may be recognised but not read (HMAC-SHA256, RFC 2104).
+"""Keyed hashes of values that may be recognised but not read (HMAC-SHA256, RFC 2104).
 
-A plain hash of a postcode is undone by hashing all postcodes; so there is a key, in the store at `KEY_PATH`, which
-those who may read captures alone cannot reach. Where it does not exist yet, and this function may not make it, nothing
-is hashed but dropped.
+A plain hash of a postcode is undone by hashing all postcodes. So there is a key, in the store at `KEY_PATH`, which
+principals that may only read captures cannot read. If the key does not exist and this function may not create it,
+fields that should be hashed are dropped.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ HEX_DIGITS = 16  # hexadecimal: 64 bits
 
 
 def hash_value(key: bytes, name: str, value: object) -> str | None:
-    """The hash of one value of one field; a missing one has none."""
+    """Hash one value of one field; a missing value has no hash."""
     if value is None:
         return None
     text = value if isinstance(value, bytes) else repr(value).encode()
@@ -27,7 +27,7 @@ def hash_value(key: bytes, name: str, value: object) -> str | None:
 
 
 def load_hash_key(store: ObjectStore) -> bytes | None:
-    """The key, made where there is none; None for who may neither read nor make it."""
+    """Load the key, or create it if there is none; None if this function may do neither."""
     try:
         return store.get(KEY_PATH).data
     except DeniedError:
@@ -37,7 +37,7 @@ def load_hash_key(store: ObjectStore) -> bytes | None:
 
 
 def create_hash_key(store: ObjectStore) -> bytes | None:
-    """A new key, or that of somebody who was faster."""
+    """Create a key, or load the one that another environment created first."""
     try:
         with suppress(AlreadyExistsError):
             store.create(KEY_PATH, secrets.token_bytes(KEY_BYTES))

@@ -1,4 +1,4 @@
-"""A request as its manifest's policy lets it be kept. Everything that is written passes through `line`."""
+"""Mask a request by its manifest's capture policy. Everything that is written passes through `build_record`."""
 
 import base64
 import random
@@ -18,56 +18,56 @@ from pilotlight.contracts.manifest import Manifest, ManifestDraft
 from pilotlight.contracts.processing import TablePreprocessing
 from pilotlight.drift.histograms import to_float32
 from pilotlight.processing import DATATYPES_BY_DTYPE
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
-MAX_EXAMPLES = 64  # of a request, at most: one caller's batch is not to outweigh all others
+MAX_EXAMPLES = 64  # of a request, at most: one caller's batch must not outweigh all others
 
 
 @dataclass(frozen=True)
 class CaptureSample:
-    """A request and what the graph made of it, as the handler had them."""
+    """A request and the graph's results, as the handler had them."""
 
     manifest: Manifest
-    tensors: Mapping[str, Array]  # as the caller sent them; none where the policy has no use for them
+    tensors: Mapping[str, Array]  # as the caller sent them; none if the policy does not need them
     feeds: Mapping[str, Array]
     results: Mapping[str, Array]
     at: float  # s since 1970
 
     @property
     def size_bytes(self) -> int:
-        """What it holds in memory, about."""
+        """About how much memory it takes."""
         return sum(map(count_array_bytes, (*self.tensors.values(), *self.feeds.values(), *self.results.values())))
 
 
 def count_array_bytes(array: Array) -> int:
-    """The bytes of an array, with those of the texts and files in it."""
+    """Count the bytes of an array, including those of the texts and files in it."""
     elements = [one for one in array.ravel().tolist() if isinstance(one, bytes | str)] if array.dtype == object else []
     return array.nbytes + sum(map(len, elements))
 
 
 def needs_tensors(draft: ManifestDraft) -> bool:
-    """Whether the policy has a use for what the caller sent, beside what the graph was fed with."""
-    return isinstance(draft.prepare, TablePreprocessing) or get_capture_policy(draft).keep == "whole"
+    """Return whether the policy needs what the caller sent, besides what the graph was fed with."""
+    return isinstance(draft.preprocess, TablePreprocessing) or get_capture_policy(draft).keep == "whole"
 
 
 def get_capture_policy(draft: ManifestDraft) -> CapturePolicy:
-    """The manifest's policy, or that of a manifest that has none."""
+    """Return the manifest's policy, or the default one."""
     return draft.capture or CapturePolicy()
 
 
 def has_hashed_fields(draft: ManifestDraft) -> bool:
-    """Whether the policy hashes anything."""
+    """Return whether the policy hashes anything."""
     return "hash" in get_capture_policy(draft).mask.values()
 
 
 def build_record(sample: CaptureSample, key: bytes | None) -> CaptureRecord:
-    """What may be kept of a request; without a key, what is to be hashed is dropped."""
+    """Build the record of what the policy keeps of a request; without a key, fields to be hashed are dropped."""
     rules, rows, sampled = get_capture_policy(sample.manifest), count_examples(sample), sample_examples(sample)
     observed = features.extract_request_features(sampled.manifest, sampled.tensors, sampled.feeds)
     answered = features.extract_answer_features(sampled.manifest, sampled.results)
     whole = rules.keep == "whole" and not isinstance(
-        sampled.manifest.prepare, TablePreprocessing
-    )  # whose features are all of it
+        sampled.manifest.preprocess, TablePreprocessing
+    )  # a table's features are all of it
     return CaptureRecord(
         at=datetime.fromtimestamp(sample.at, UTC).isoformat(),
         rows=rows,
@@ -79,12 +79,12 @@ def build_record(sample: CaptureSample, key: bytes | None) -> CaptureRecord:
 
 
 def count_examples(sample: CaptureSample) -> int:
-    """How many examples the request has."""
+    """Count the examples of the request."""
     return len(next(iter(sample.feeds.values()))) if features.is_batched(sample.manifest) else 1
 
 
 def sample_examples(sample: CaptureSample) -> CaptureSample:
-    """The sample with `MAX_EXAMPLES` examples at most, drawn by chance."""
+    """Draw at most `MAX_EXAMPLES` examples of the sample at random."""
     total = count_examples(sample)
     if total <= MAX_EXAMPLES:
         return sample
@@ -102,12 +102,12 @@ def sample_examples(sample: CaptureSample) -> CaptureSample:
 
 
 def select_kept_features(rules: CapturePolicy, candidates: Iterable[Feature]) -> list[Feature]:
-    """The features that are kept as they are, and that a profile may tell of."""
+    """Select the features that are kept unmasked, and that a profile may contain."""
     return [feature for feature in candidates if rules.get_treatment(*feature.field_names) == "keep"]
 
 
 def hash_features(rules: CapturePolicy, candidates: Iterable[Feature], key: bytes) -> dict[str, list[str | None]]:
-    """The features of which only hashes are kept."""
+    """Hash the features of which only hashes are kept."""
     chosen = [feature for feature in candidates if rules.get_treatment(*feature.field_names) == "hash"]
     return {
         feature.name: [hash_value(key, feature.name, value) for value in to_json_values(feature.values)]
@@ -116,20 +116,20 @@ def hash_features(rules: CapturePolicy, candidates: Iterable[Feature], key: byte
 
 
 def to_json_features(kept_features: Iterable[Feature]) -> dict[str, list[float | str | None]]:
-    """Features as JSON has them."""
+    """Convert features to JSON values."""
     return {feature.name: to_json_values(feature.values) for feature in kept_features}
 
 
 def to_json_values(array: Array) -> list[float | str | None]:
-    """Numbers as float32, the same however they were sent; NaN and what is endless have no word in JSON."""
+    """Convert numbers to float32, whatever type was sent; NaN and infinity become None, since JSON has neither."""
     if array.dtype == object:
         return list(array.tolist())
     return [value if isfinite(value) else None for value in to_float32(array).tolist()]
 
 
 def mask_inputs(rules: CapturePolicy, sample: CaptureSample, key: bytes | None) -> dict[str, RawInput]:
-    """The inputs as they were sent, but for what is masked; a mask of the caller's input is one of the graph's."""
-    own = (sample.manifest.prepare.name,) if sample.manifest.prepare is not None else ()
+    """Return the inputs as sent, masked by the policy; a rule for the caller's input also covers the graph's inputs."""
+    own = (sample.manifest.preprocess.name,) if sample.manifest.preprocess is not None else ()
     raw_inputs: dict[str, RawInput] = {}
     for name, array in sample.tensors.items():
         treatment = rules.get_treatment(name, *own)
@@ -146,11 +146,11 @@ def mask_inputs(rules: CapturePolicy, sample: CaptureSample, key: bytes | None) 
 
 
 def to_bytes(row: Array | object) -> bytes:
-    """One example's value, whatever it is."""
+    """Return the bytes of one example's value, of any type."""
     value = np.asarray(row)
     return repr(value.tolist()).encode() if value.dtype == object else value.tobytes()
 
 
 def to_json_element(value: object) -> object:
-    """An element as JSON has it: BYTES in base64."""
+    """Convert an element to its JSON form: BYTES in base64."""
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value

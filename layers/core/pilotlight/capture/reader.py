@@ -1,6 +1,6 @@
-"""Files of captures, read again: line by line, in bounded memory.
+"""Read files of captures line by line, in bounded memory.
 
-It knows where they lie and what stands in them, not what is made of that.
+It knows where the files are and their format, not what is computed from them.
 """
 
 import gzip
@@ -17,17 +17,17 @@ from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.capture")
 RECORD_DECODER = msgspec.json.Decoder(CaptureRecord)
-MAX_FILES = 2000  # of one version that are read at once; of more, every second, third, ...
+MAX_FILES = 2000  # of one version that are read at once; of more, every second, third, ... file
 
 
 def list_captured_versions(store: ObjectStore) -> Iterator[tuple[str, int]]:
-    """Every version that something was kept of."""
+    """List every version that has captures."""
     for model in store.list_folders(CAPTURES_FOLDER):
         yield from ((model, int(name)) for name in store.list_folders(f"{CAPTURES_FOLDER}/{model}") if name.isdecimal())
 
 
 def list_capture_files(store: ObjectStore, model: str, version: int, since: datetime, until: datetime) -> list[str]:
-    """The files of the hours from `since` to before `until`, the oldest first."""
+    """List the files of the hours from `since` to before `until`, oldest first."""
     root = capture_folder(model, version)
     first, last = (f"{root}/{at.astimezone(UTC).strftime(HOUR_FORMAT)}" for at in (since, until))
     days = (until.astimezone(UTC).date() - since.astimezone(UTC).date()).days
@@ -37,12 +37,12 @@ def list_capture_files(store: ObjectStore, model: str, version: int, since: date
 
 
 def sample_evenly(paths: Sequence[str], limit: int = MAX_FILES) -> Sequence[str]:
-    """At most so many of them, evenly over the time."""
+    """Select at most `limit` of the paths, spread evenly over the time."""
     return paths[:: max(1, -(-len(paths) // limit))]
 
 
 def read_records(store: ObjectStore, paths: Sequence[str]) -> Iterator[CaptureRecord]:
-    """The lines of some files; what is no line is passed over and said in the log."""
+    """Yield the records of some files; log and skip the rest of a file after a line that cannot be read."""
     for path in paths:
         try:
             with gzip.GzipFile(fileobj=io.BytesIO(store.get(path).data)) as content:

@@ -1,4 +1,4 @@
-"""What stands in a file of captures, and where that file is.
+"""The records in a file of captures, and the key of that file.
 
 captures/<model>/<version>/<date>/<hour>/<environment>-<n>.jsonl.gz    one line for each request, UTC
 """
@@ -14,7 +14,7 @@ HOUR_FORMAT = "%Y-%m-%d/%H"
 
 
 class RawInput(Struct, frozen=True):
-    """An input as it came: V2's words for it, BYTES in base64."""
+    """An input as it was sent: V2's fields, with BYTES in base64."""
 
     datatype: str
     shape: tuple[int, ...]
@@ -25,20 +25,20 @@ class CaptureRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is kept of one request. Features and answers have one value for each example, null where it is missing."""
 
     at: str  # RFC 3339, UTC
-    rows: int = 1  # examples in the request, of which `ROWS` at most are told
+    rows: int = 1  # examples in the request, of which `MAX_EXAMPLES` at most are kept
     features: Mapping[str, list[float | str | None]] = {}
     answers: Mapping[str, list[float | str | None]] = {}
     hashed: Mapping[str, list[str | None]] = {}  # equal values have equal hashes, under the store's own key
-    inputs: Mapping[str, RawInput] = {}  # where the policy keeps them whole
+    inputs: Mapping[str, RawInput] = {}  # if the policy keeps them whole
 
 
 def capture_path(model: str, version: int, at: datetime, environment: str, number: int) -> str:
-    """The key of a file of captures."""
+    """Return the key of a file of captures."""
     return (
         f"{capture_folder(model, version)}/{at.astimezone(UTC).strftime(HOUR_FORMAT)}/{environment}-{number}.jsonl.gz"
     )
 
 
 def capture_folder(model: str, version: int) -> str:
-    """The folder of a version's captures."""
+    """Return the folder of a version's captures."""
     return f"{CAPTURES_FOLDER}/{model}/{version}"

@@ -1,10 +1,11 @@
-"""From the handler's thread to the store: a share of the requests, kept by another thread.
+"""Record a sampled share of the requests: the handler's thread queues them, another thread writes them to the store.
 
-The handler's part is a draw and, for the sampled ones, a place in a list; features, masking, compression and the write
-are the other thread's, which is woken when the answer is ready. Lambda freezes it as soon as the answer is sent, so a
-write may be finished during a later request, or never. Therefore the first lines of an environment, and any that come
-`seconds` after the last write, are written at once, and the others once in `seconds`: an environment that dies takes
-those of its last `seconds` along (infra/decisions/0038). Memory is bounded: what does not fit is counted and let go.
+The handler only draws a random number and, for a sampled request, appends to a queue. The other thread extracts
+features, masks, compresses and writes; it is woken when the answer is ready. Lambda freezes it as soon as the answer is
+sent, so a write may finish during a later request, or never. Therefore the first lines of an environment, and any lines
+that come `seconds` after the last write, are written at once, and the others once in `seconds`: an environment that
+dies loses the lines of its last `seconds` (infra/decisions/0038). Memory is bounded: samples that do not fit are
+counted and dropped.
 """
 
 import gzip
@@ -22,37 +23,37 @@ from uuid import uuid4
 import msgspec
 
 from pilotlight.capture import hashing, masking
-from pilotlight.capture import record as lines
 from pilotlight.capture.masking import CaptureSample
+from pilotlight.capture.record import capture_path
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
 from pilotlight.observability.emf import count
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.capture")
-MAX_WAITING, MAX_WAITING_BYTES = 256, 16_000_000  # samples that the thread has not come to, at most
-MAX_FILE_BYTES = 1_000_000  # of lines, at which they are written before their time
-KEY_RETRY_S = 600.0  # for the key of the hashes
-GZIP_LEVEL = 6  # of gzip
+MAX_WAITING, MAX_WAITING_BYTES = 256, 16_000_000  # samples that the thread has not taken yet, at most
+MAX_FILE_BYTES = 1_000_000  # of lines, at which they are written early
+KEY_RETRY_S = 600.0  # before the key of the hashes is looked for again
+GZIP_LEVEL = 6
 Version = tuple[str, int]
 
 
 @dataclass
 class PendingRecords:
-    """Lines of a version that wait to be written."""
+    """Lines of a version that are not written yet."""
 
     last_written: float = -math.inf  # on the recorder's clock, when lines of this version were last written
     lines: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
 
     def is_due(self, now: float, seconds: float) -> bool:
-        """Whether they must wait no longer."""
+        """Return whether the lines must be written now."""
         return bool(self.lines) and (self.size_bytes >= MAX_FILE_BYTES or now - self.last_written >= seconds)
 
 
 class CaptureRecorder:
-    """What one environment keeps of the requests to it."""
+    """The recorder of one environment."""
 
     def __init__(
         self,
@@ -63,25 +64,25 @@ class CaptureRecorder:
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`rate` is the share of requests, from 0 to 1; `seconds` pass between two writes of a version's lines."""
+        """Create a recorder for a share `rate` of the requests, 0 to 1; it writes a version's lines every `seconds`."""
         self.rate = rate
         self._store, self._seconds, self._clock, self._chance = store, seconds, clock, chance
         self._waiting: deque[CaptureSample] = deque()
-        self._waiting_bytes = 0  # of what waits
+        self._waiting_bytes = 0  # of the samples in the queue
         self._overflow_count = 0  # samples that did not fit
         self._condition = threading.Condition()
         self._busy = False
         self._pending: dict[Version, PendingRecords] = {}
         self._thread: threading.Thread | None = None
-        self._environment_id = ""  # named at the first write: environments that start from one snapshot must differ
+        self._environment_id = ""  # set at the first write: environments that start from one snapshot must differ
         self._file_number = 0
         self._key: bytes | None = None
-        self._key_retry_at = -math.inf  # on the clock, for a key that was not there
+        self._key_retry_at = -math.inf  # on the clock, for a key that did not exist
 
     def offer(
         self, manifest: Manifest, tensors: Mapping[str, Array], feeds: Mapping[str, Array], results: Mapping[str, Array]
     ) -> None:
-        """Perhaps keep this request; the arrays must not change any more."""
+        """Queue this request if it is sampled; the arrays must not change any more."""
         if self._chance() >= self.rate or masking.get_capture_policy(manifest).keep == "off":
             return
         sample = CaptureSample(
@@ -96,7 +97,7 @@ class CaptureRecorder:
             self._waiting_bytes += size_bytes
 
     def notify(self) -> None:
-        """The answer is ready: see to what waits."""
+        """Wake the thread, because the answer is ready."""
         if not self._waiting:
             return
         if self._thread is None:
@@ -106,7 +107,7 @@ class CaptureRecorder:
             self._condition.notify_all()
 
     def drain(self) -> None:
-        """Return when nothing waits to be described or written that is due: for who has time, as a queue's function."""
+        """Wait until the queue is empty and due lines are written; for callers with time, such as the batch worker."""
         self.notify()
         with self._condition:
             self._condition.wait_for(self._is_idle)
@@ -125,11 +126,11 @@ class CaptureRecorder:
         while True:
             try:
                 self._process_waiting()
-            except Exception:  # the last resort: nobody awaits this thread; the trace shows code, never values
+            except Exception:  # the last resort: no caller awaits this thread; the trace shows code, never values
                 LOG.exception("Keeping a request failed")
 
     def _process_waiting(self) -> None:
-        """Take what waits and make lines of it; write what is due."""
+        """Turn the queued samples into lines, and write what is due."""
         with self._condition:
             self._condition.wait_for(lambda: bool(self._waiting), self._seconds_until_due())
             taken, self._busy = list(self._waiting), True
@@ -148,20 +149,20 @@ class CaptureRecorder:
                 self._condition.notify_all()
 
     def _seconds_until_due(self) -> float | None:
-        """How long the thread may sleep until something is due; None for as long as nobody wakes it."""
+        """Return how long the thread may sleep until a write is due; None until it is woken."""
         dues = [pending.last_written + self._seconds for pending in self._pending.values() if pending.lines]
         return max(0.0, min(dues) - self._clock()) if dues else None
 
     def _append_record(self, sample: CaptureSample) -> None:
-        """One sample becomes a line; what goes wrong is told without a byte of it."""
+        """Append a sample's line; an error is reported without a byte of the sample."""
         try:
             record = msgspec.json.encode(masking.build_record(sample, self._get_hash_key(sample))) + b"\n"
         except PilotlightError as exc:
             count_lost(
                 type(exc).__name__ if isinstance(exc, InvalidInputError) else str(exc)
-            )  # the former may quote a value
+            )  # InvalidInputError may quote a value
             return
-        except Exception as exc:  # noqa: BLE001 - nobody is failed for this, and the words may quote a value
+        except Exception as exc:  # noqa: BLE001 - capture never fails a request, and the message may quote a value
             count_lost(type(exc).__name__)
             return
         version = sample.manifest.name, sample.manifest.version
@@ -170,7 +171,7 @@ class CaptureRecorder:
         pending.size_bytes += len(record)
 
     def _get_hash_key(self, sample: CaptureSample) -> bytes | None:
-        """The key of the hashes, once it is there; it is looked for again after a while."""
+        """Return the key of the hashes if it exists; look for it again after `KEY_RETRY_S`."""
         if self._key is None and masking.has_hashed_fields(sample.manifest) and self._clock() >= self._key_retry_at:
             self._key_retry_at = self._clock() + KEY_RETRY_S
             self._key = hashing.load_hash_key(self._store())
@@ -183,9 +184,9 @@ class CaptureRecorder:
                 self._pending[version] = PendingRecords(now)
 
     def _write_file(self, version: Version, content: bytes) -> None:
-        """Write a file of lines, create-only. One that is there already is this one, whose answer got lost."""
+        """Write a file of lines, create-only; an existing file is from an earlier attempt whose answer was lost."""
         self._environment_id = self._environment_id or uuid4().hex[:12]
-        path = lines.capture_path(*version, datetime.now(UTC), self._environment_id, self._file_number)
+        path = capture_path(*version, datetime.now(UTC), self._environment_id, self._file_number)
         self._file_number += 1
         try:
             self._store().create(path, gzip.compress(content, GZIP_LEVEL))
@@ -196,5 +197,5 @@ class CaptureRecorder:
 
 
 def count_lost(reason: str) -> None:
-    """Something was not kept; why, without a byte of it."""
+    """Count a loss with its reason, without a byte of the sample."""
     count("CaptureLost", {"why": reason})

@@ -1,4 +1,4 @@
-"""The `pilotlight` command: a module for each verb, or for a few that do the same kind of thing."""
+"""The `pilotlight` command: one module for each verb, or for a few of the same kind."""
 
 import sys
 from typing import Annotated
@@ -17,7 +17,6 @@ from pilotlight.cli import (
     predict,
     promote,
     publish,
-    redrive,
     retention,
     runs,
     serve,
@@ -50,14 +49,14 @@ VERBS = (
     canary.shadow,
     canary.history,
     drift.drift,
-    redrive.redrive,
+    retention.redrive,
     retention.delete,
     retention.prune,
 )
 
 
 def print_version(requested: bool) -> None:
-    """Print the version and end, where it is asked for."""
+    """Print the version and exit, if requested."""
     if requested:
         typer.echo(f"pilotlight {pilotlight.__version__}")
         raise typer.Exit
@@ -78,7 +77,7 @@ commands.add_typer(runs.runs, name="runs")
 
 
 def app() -> None:
-    """Run the command line. Exit codes: 0 done, 1 it could not be done, 2 what was asked is wrong."""
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 the command is wrong."""
     try:
         commands(prog_name="pilotlight")
     except PilotlightError as exc:

@@ -1,4 +1,4 @@
-"""`pilotlight canary`, `split`, `shadow` and `history`: who gets which version, and who decided so."""
+"""`pilotlight canary`, `split`, `shadow` and `history`: which version gets which requests, and who decided it."""
 
 import getpass
 import re
@@ -8,15 +8,16 @@ import typer
 from rich.table import Table
 
 from pilotlight.api.schemas.registry import CanaryBody
-from pilotlight.cli.aim import format_alias_traffic, print_alias_traffic
 from pilotlight.cli.console import (
     RESULTS,
     STORE,
     JsonOption,
     ServerOption,
     StoreOption,
+    format_alias_traffic,
     open_client,
     open_registry,
+    print_alias_traffic,
     print_json,
 )
 from pilotlight.contracts.alias import AliasDocument, Canary, TrafficShare
@@ -127,7 +128,7 @@ def history(
 
 
 def parse_version_reference(reference: str) -> tuple[str, int]:
-    """The model and the version, which must be named: an alias may move while it is being tried."""
+    """Parse a reference that must name a version, since an alias may move during a trial."""
     parsed = ModelReference.parse(reference)
     if parsed.version is None:
         raise InvalidInputError(f"{reference!r} names no version; write {parsed.name}:3.")
@@ -135,7 +136,7 @@ def parse_version_reference(reference: str) -> tuple[str, int]:
 
 
 def parse_share(text: str) -> TrafficShare:
-    """`3=25` or `3=25%` as a share."""
+    """Parse a share of the requests: `3=25` or `3=25%`."""
     match = re.fullmatch(r"([1-9][0-9]*)=([0-9.]+)%?", text)
     if match is None:
         raise InvalidInputError(f"{text!r} is not VERSION=PERCENT, as in 3=25.")
@@ -143,7 +144,7 @@ def parse_share(text: str) -> TrafficShare:
 
 
 def build_history_table(title: str, documents: list[AliasDocument]) -> Table:
-    """The history, newest first, since that is what one looks for."""
+    """Build the table of the history, newest first."""
     table = Table("", "when", "who", "points to", "why", title=title, title_justify="left")
     for document in reversed(documents):
         when = document.at[:19].replace("T", " ")

@@ -1,6 +1,7 @@
-"""Where the command writes, results to standard output and the rest to standard error, and the options of all verbs."""
+"""What the verbs share: the consoles to which they write, the options that they all take, and the checkout."""
 
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -10,6 +11,8 @@ from rich.table import Table
 
 from pilotlight.client.auth import Credentials
 from pilotlight.client.client import Client
+from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument
+from pilotlight.errors import InvalidInputError
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import DEFAULT_STORE
 from pilotlight.storage.object_store import open_store
@@ -36,26 +39,57 @@ ServerOption = Annotated[
 RemoteOption = Annotated[bool, typer.Option("--remote", help="Of the server at --url, or of pilotlight serve.")]
 STORE = DEFAULT_STORE
 LOCAL_URL = "http://127.0.0.1:8080"
+TEMPLATE_FILE = "template.yaml"
 
 
 def open_registry(store: str) -> Registry:
-    """The registry in the store at that URL."""
+    """Open the registry of the store at that URL."""
     return Registry(open_store(store))
 
 
 def print_table(table: Table) -> None:
-    """A table on standard output: as wide as the terminal, and in a pipe or a file as wide as it needs to be."""
+    """Print a table on standard output: as wide as the terminal, and in a pipe or a file as wide as it needs to be."""
     natural = RESULTS.measure(table, options=RESULTS.options.update(max_width=10_000)).maximum
     console = RESULTS if RESULTS.is_terminal else Console(highlight=False, width=natural)
     console.print(table)
 
 
 def open_client(url: str) -> Client:
-    """A client of the server at that URL, with the credentials of the environment."""
+    """Open a client of the server at that URL, with the credentials of the environment."""
     credentials = Credentials.from_environment(os.environ, url)
     return Client(url, headers=credentials.headers, auth=credentials.iam_auth)
 
 
-def print_json(content: Any) -> None:  # noqa: ANN401 - anything that JSON can say
-    """One JSON document on standard output, for scripts."""
+def print_json(content: Any) -> None:  # noqa: ANN401 - any JSON
+    """Print one JSON document on standard output, for scripts."""
     typer.echo(msgspec.json.encode(content).decode())
+
+
+def print_alias_traffic(name: str, alias: str, document: AliasDocument, *, json: bool) -> None:
+    """Print where the alias's requests go now."""
+    print_json(document) if json else typer.echo(f"{name}@{alias} is {format_alias_traffic(document)}.")
+
+
+def format_alias_traffic(document: AliasDocument) -> str:
+    """Describe where requests go: `version 3, 10 % of it to 4 (canary), copies of 5 % to 5`."""
+    parts = [f"version {document.version}"]
+    for one in document.shares:
+        kind = " (canary)" if document.canary else ""
+        parts.append(f"{100 * one.weight / TOTAL_WEIGHT:g} % of it to {one.version}{kind}")
+    if document.shadow:
+        parts.append(f"copies of {100 * document.shadow.weight / TOTAL_WEIGHT:g} % to {document.shadow.version}")
+    if document.suspended:
+        parts.append("suspended")
+    return ", ".join(parts)
+
+
+def find_checkout() -> Path:
+    """Find the folder with template.yaml and functions/: at or above the working folder, else above this package.
+
+    Raises `InvalidInputError` if there is none.
+    """
+    here = Path.cwd()
+    for candidate in (here, *here.parents, *Path(__file__).resolve().parents):
+        if (candidate / TEMPLATE_FILE).is_file() and (candidate / "functions").is_dir():
+            return candidate
+    raise InvalidInputError(f"No {TEMPLATE_FILE} beside a functions folder in {here} or above; run this in a checkout.")

@@ -1,4 +1,4 @@
-"""`pilotlight cost`: what a load would cost in a month, and what calls have cost, by tenant, model and version."""
+"""`pilotlight cost`: the bill of a month of calls, and what calls have cost by tenant, model and version."""
 
 import sys
 from decimal import Decimal
@@ -9,24 +9,14 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from pilotlight.cli.console import (
-    ERRORS,
-    RESULTS,
-    STORE,
-    JsonOption,
-    StoreOption,
-    open_registry,
-    print_json,
-    print_table,
-)
+from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, open_registry, print_json, print_table
 from pilotlight.contracts.names import ModelReference
-from pilotlight.costs.estimate import SECONDS_PER_MONTH, CostEstimate, Workload, estimate_cost
+from pilotlight.costs.estimate import CostEstimate, Workload, estimate_cost
 from pilotlight.costs.usage_report import UsageReport, UsageRow, build_usage_report
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.sizing import build_sizing_report
 
 MAX_BAR_WIDTH = 40  # characters of the longest bar
-LOG_BYTES = 1200  # of a call's line and the gateway's; Lambda's own are not in it
 
 
 class Architecture(StrEnum):
@@ -34,15 +24,6 @@ class Architecture(StrEnum):
 
     X86_64 = "x86_64"
     ARM64 = "arm64"
-
-
-class EdgeKind(StrEnum):
-    """What stands in front of the function."""
-
-    REST = "rest"
-    HTTP = "http"
-    URL = "url"
-    QUEUE = "queue"
 
 
 def cost(
@@ -53,35 +34,19 @@ def cost(
     cold_share: Annotated[float, typer.Option(help="Cold calls as a part of 1.")] = 0.0,
     init_ms: Annotated[float, typer.Option(help="How much longer a cold call takes; with NAME by its fit.")] = 0.0,
     arch: Annotated[Architecture, typer.Option(help="Of the function.")] = Architecture.X86_64,
-    edge: Annotated[
-        EdgeKind, typer.Option(help="What stands in front: the template's REST API, or something else.")
-    ] = EdgeKind.REST,
-    kb: Annotated[float, typer.Option(help="Of a request; HTTP APIs bill each 512 kB begun.")] = 1.0,
-    snapstart: Annotated[bool, typer.Option("--snapstart", help="Restores in the place of inits.")] = False,
-    provisioned: Annotated[int, typer.Option(min=0, help="Environments that are kept started.")] = 0,
-    disk: Annotated[int, typer.Option(metavar="MB", min=512, help="Disk of the function.")] = 512,
-    versions: Annotated[int, typer.Option(min=1, help="That are asked in the month.")] = 1,
-    log_bytes: Annotated[
-        float, typer.Option(min=0, help="Per request; 0 for CallSeconds -1 and AccessLogs off.")
-    ] = LOG_BYTES,
-    store_gb: Annotated[float, typer.Option(min=0, help="Of models in the bucket.")] = 0.0,
-    training_hours: Annotated[float, typer.Option(min=0, help="Hours of a GPU machine, on demand.")] = 0.0,
-    free_tier: Annotated[bool, typer.Option("--free-tier", help="Less what Lambda gives to each account.")] = False,
     from_logs: Annotated[
         str, typer.Option(metavar="FILE", help="Add up what functions have logged; - for standard input.")
     ] = "",
     store: StoreOption = STORE,
     json: JsonOption = False,
 ) -> None:
-    """What a month of calls costs, by line, and what else would serve them.
+    """Estimate what a month of calls costs, line by line, or add up what calls have cost.
 
     For example:
 
     pilotlight cost --rps 20 --ms 20 --memory 1769
 
-    pilotlight cost digits --rps 5 --cold-share 0.01 --arch arm64 --edge url
-
-    pilotlight cost --rps 50 --ms 8 --memory 1024 --provisioned 4 --json
+    pilotlight cost digits --rps 5 --cold-share 0.01 --arch arm64
 
     pilotlight serve 2> calls.log; pilotlight cost --from-logs calls.log
 
@@ -96,18 +61,16 @@ def cost(
         raise InvalidInputError(
             "Say --rps, and --ms and --memory or a model's name; pilotlight cost --help has examples."
         )
-    load = Workload(
-        rps=rps, ms=ms, memory_mb=memory, cold_share=cold_share, init_ms=init_ms, architecture=arch.value,
-        edge=edge.value, kb=kb, snapstart=snapstart, provisioned=provisioned, disk_mb=disk, versions=versions,
-        log_bytes=log_bytes, monitored=True, store_gb=store_gb, training_hours=training_hours, free_tier=free_tier,
-    )  # fmt: skip
-    print_estimate(estimate_cost(load), json=json)
+    workload = Workload(
+        rps=rps, ms=ms, memory_mb=memory, cold_share=cold_share, init_ms=init_ms, architecture=arch.value
+    )
+    print_estimate(estimate_cost(workload), json=json)
 
 
 def fill_missing_from_sizing(
     store: str, name: str, architecture: Literal["x86_64", "arm64"], memory: int, ms: float, init_ms: float
 ) -> tuple[int, float, float]:
-    """What the options leave open, by the model's fit."""
+    """Fill in what the options leave open, from the model's fit."""
     model_registry = open_registry(store)
     reference = ModelReference.parse(name)
     needs = build_sizing_report(
@@ -120,7 +83,7 @@ def fill_missing_from_sizing(
 
 
 def read_log(source: str) -> str:
-    """A log, from a file or from standard input."""
+    """Read a log from a file or from standard input."""
     if source == "-":
         return sys.stdin.read()
     try:
@@ -130,17 +93,12 @@ def read_log(source: str) -> str:
 
 
 def print_estimate(result: CostEstimate, *, json: bool) -> None:
-    """The bill, with bars, and what else there is."""
-    if json:
-        print_json(result)
-        return
-    print_table(build_estimate_table(result))
-    RESULTS.print()
-    print_table(build_alternatives_table(result))
+    """Print the bill, as a table with bars or as JSON."""
+    print_json(result) if json else print_table(build_estimate_table(result))
 
 
 def build_estimate_table(result: CostEstimate) -> Table:
-    """The lines, longest bar for the dearest."""
+    """Build the table of the bill; the dearest line has the longest bar."""
     load = result.load
     size = f"{load.ms:g} ms at {load.memory_mb:,} MB {load.architecture}"
     table = Table(title=f"{result.requests / 1e6:,.1f} million requests a month, {size}", show_footer=True)
@@ -158,31 +116,13 @@ def build_estimate_table(result: CostEstimate) -> Table:
 
 
 def format_bar(share: float) -> str:
-    """A share of the longest bar, to an eighth of a character."""
+    """Draw a share of the longest bar, to an eighth of a character."""
     eighths = round(share * MAX_BAR_WIDTH * 8)
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
-def build_alternatives_table(result: CostEstimate) -> Table:
-    """What would serve the same load, and from which load on a machine is cheaper."""
-    table = Table(title="Instead", title_justify="left", title_style="bold")
-    for column in ("", "$ a month", "machines", "busy", "cheaper from, requests a month", "a second"):
-        table.add_column(column, justify="right" if column else "left")
-    for other in result.alternatives:
-        even = other.break_even
-        table.add_row(
-            other.name,
-            f"{other.usd:,.2f}",
-            str(other.machines) if other.machines else "-",
-            f"{other.busy:.0%}" if other.machines else "-",
-            other.why if even is None else f"{even / 1e6:,.1f} million",
-            "-" if even is None else f"{even / SECONDS_PER_MONTH:,.1f}",
-        )
-    return table
-
-
 def print_usage(result: UsageReport, *, json: bool) -> None:
-    """What was spent; numbers in JSON are as exact as the log's."""
+    """Print what was spent; numbers in JSON are as exact as the log's."""
     if json:
         print_json(result)
     else:
@@ -192,7 +132,7 @@ def print_usage(result: UsageReport, *, json: bool) -> None:
 
 
 def build_usage_table(result: UsageReport) -> Table:
-    """By tenant, model and version, the dearest first."""
+    """Build the table of costs by tenant, model and version, the dearest first."""
     table = Table(title=f"{result.calls:,} calls", title_justify="left", title_style="bold", show_footer=True)
     totals = {
         "tenant": "together",
@@ -214,7 +154,7 @@ def build_usage_table(result: UsageReport) -> Table:
 
 
 def format_usage_row(account: UsageRow) -> list[str]:
-    """One row."""
+    """Format the cells of a row."""
     numbers = f"{account.calls:,}", f"{account.failed:,}", f"{account.gb_seconds:,}", f"{account.usd:f}"
     return [
         account.tenant,
@@ -226,5 +166,5 @@ def format_usage_row(account: UsageRow) -> list[str]:
 
 
 def format_usd_per_million(usd: Decimal, calls: int) -> str:
-    """Of a million such calls."""
+    """Format the price of a million such calls."""
     return f"{float(usd) / max(1, calls) * 1e6:,.2f}"

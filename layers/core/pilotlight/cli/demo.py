@@ -1,4 +1,4 @@
-"""`pilotlight demo`: the main job from start to end: train, publish, serve, predict, over HTTP, on this machine."""
+"""`pilotlight demo`: the main job on this machine: train, publish, serve and predict over HTTP."""
 
 import io
 import subprocess
@@ -38,7 +38,7 @@ Pixels = np.ndarray[Any, Any]  # (8, 8), 0 to 16
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the test set got over HTTP, one request per digit."""
+    """What the server predicted for the test set, one request per digit."""
 
     predictions: list[int]
     labels: list[int]
@@ -76,12 +76,12 @@ def demo(
 
 
 def print_step(title: str, detail: str) -> None:
-    """Announce a step, for people."""
+    """Announce a step on standard error."""
     ERRORS.print(f"\n[bold]{title}[/bold] {detail}", soft_wrap=True)
 
 
 def train_and_publish(store: str) -> str:
-    """The reference of a version that the training job has just published."""
+    """Run the training job, and return the reference of the version that it has published."""
     job = subprocess.run(
         train.build_job_command(RECIPE, store, json=True),
         env=train.build_job_environment(),
@@ -89,19 +89,19 @@ def train_and_publish(store: str) -> str:
         check=False,
     )
     if job.returncode:
-        raise typer.Exit(job.returncode)  # the job has said why
+        raise typer.Exit(job.returncode)  # the job has printed the reason
     return str(msgspec.json.decode(job.stdout.splitlines()[-1])["reference"])
 
 
 def load_test_set(store: ObjectStore, manifest: Manifest) -> tuple[Pixels, list[int]]:
-    """The test set that was published with the version: images (N, 1, 8, 8) as scanned, and their labels."""
+    """Load the test set that was published with the version: images (N, 1, 8, 8) as scanned, and their labels."""
     data = store.get(version_path(manifest.name, manifest.version, "evaluation.npz")).data
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         return arrays["image"], arrays["label"].tolist()
 
 
 def send_test_images(client: Client, manifest: Manifest, images: Pixels, labels: list[int]) -> DemoResult:
-    """Ask for each digit by itself, as a caller would."""
+    """Send each digit in a request of its own, as a caller would."""
     answers, milliseconds = [], []
     quiet = not ERRORS.is_terminal
     for image in track(images, f"Sending {len(images)} digits", console=ERRORS, transient=True, disable=quiet):
@@ -114,7 +114,7 @@ def send_test_images(client: Client, manifest: Manifest, images: Pixels, labels:
 
 
 def draw_predictions(images: Pixels, result: DemoResult) -> Group:
-    """The first test digits, four to a row, and under each what the server says it is."""
+    """Draw the first test digits, four to a row, each with the server's answer below."""
     rows: list[Text] = []
     for start in range(0, SHOWN_DIGITS, DIGITS_PER_ROW):
         several = slice(start, start + DIGITS_PER_ROW)
@@ -126,7 +126,7 @@ def draw_predictions(images: Pixels, result: DemoResult) -> Group:
 
 
 def format_caption(answers: list[int], labels: list[int]) -> Text:
-    """The answers under a row of digits, wrong ones with what was right."""
+    """Format the answers under a row of digits, wrong ones with the right label."""
     line = Text()
     for answer, label in zip(answers, labels, strict=True):
         text, style = (f"{answer}", "bold green") if answer == label else (f"{answer}, is {label}", "bold red")
@@ -135,13 +135,13 @@ def format_caption(answers: list[int], labels: list[int]) -> Text:
 
 
 def draw_digit(image: Pixels) -> list[str]:
-    """Eight lines of sixteen characters, darker where there is more ink; two to a pixel, since they are narrow."""
+    """Draw a digit as eight lines of sixteen characters, darker for more ink; two characters make a square pixel."""
     steps = (image * (len(SHADES) - 1) / MAX_INK).round().astype(int)
     return ["".join(2 * SHADES[step] for step in row) for row in steps]
 
 
 def build_variants_table(manifest: Manifest, result: DemoResult) -> Table:
-    """Sizes, accuracy and latency of the variants in the process, and of the served one over HTTP."""
+    """Build a table of size, accuracy and latency of the variants in the process, and of the served one over HTTP."""
     table = Table(title=f"{manifest.name}:{manifest.version}, {len(result.labels)} test digits", title_justify="left")
     table.add_column("")
     for column in ("accuracy", "size", "median latency"):
@@ -160,12 +160,12 @@ def build_variants_table(manifest: Manifest, result: DemoResult) -> Table:
 
 
 def format_kilobytes(size: int) -> str:
-    """A size in kB of 1,000 bytes."""
+    """Format a size in kB of 1,000 bytes."""
     return f"{size / 1000:,.1f} kB"
 
 
 def format_next_steps(manifest: Manifest, image: Pixels) -> str:
-    """The commands to try by hand."""
+    """Format the commands to try next."""
     pixels = ",".join(f"{value:g}" for value in image.ravel())
     shape = ",".join(map(str, (1, *image.shape)))
     body = f'{{"inputs":[{{"name":"image","shape":[{shape}],"datatype":"FP32","data":[{pixels}]}}]}}'
@@ -174,7 +174,7 @@ def format_next_steps(manifest: Manifest, image: Pixels) -> str:
 
 
 def build_demo_summary(manifest: Manifest, result: DemoResult) -> dict[str, object]:
-    """The same numbers for scripts."""
+    """Build the same numbers for scripts."""
     return {
         "reference": f"{manifest.name}:{manifest.version}",
         "served": manifest.serve,
@@ -190,7 +190,7 @@ def build_demo_summary(manifest: Manifest, result: DemoResult) -> dict[str, obje
 
 
 def check_served_accuracy(manifest: Manifest, result: DemoResult) -> None:
-    """Fail when the version answers over HTTP otherwise than it was measured: that must never go unseen."""
+    """Fail if the accuracy over HTTP is not that measured in training."""
     measured = manifest.variants[manifest.serve].metrics["accuracy"]
     if abs(result.accuracy - measured) > 1 / len(result.labels):
         raise UnavailableError(f"Served {result.accuracy:.2%} of the test set right, but {measured:.2%} were measured.")

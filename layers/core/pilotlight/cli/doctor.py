@@ -1,4 +1,4 @@
-"""`pilotlight doctor`: whether this machine, a store or a server is as it should be, and what to do where it is not."""
+"""`pilotlight doctor`: check this machine, a store or a server, and print what to do about what fails."""
 
 import os
 from collections import Counter
@@ -11,11 +11,11 @@ import typer
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, print_json
 from pilotlight.client.auth import Credentials
 from pilotlight.doctor import machine
-from pilotlight.doctor import store as stores
 from pilotlight.doctor.answers import InferenceChecks
 from pilotlight.doctor.finding import CheckResult, HealthCheck, run_check
 from pilotlight.doctor.models import ModelChecks
 from pilotlight.doctor.server import ServerChecks, check_url
+from pilotlight.doctor.store import list_store_checks
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 
@@ -52,18 +52,18 @@ def doctor(
 
 
 def check_machine(url: str, *, deep: bool) -> Iterator[CheckResult]:
-    """The machine, then its store, which is written to for a moment."""
+    """Check the machine, then its store, to which an object is written for a moment."""
     yield from map(run_check, machine.list_machine_checks())
     if "://" not in url and not Path(url).exists():
         yield CheckResult("store", "not checked", f"There is none at {url} yet; `pilotlight train digits` makes it.")
         return
     store = open_store(url)
-    yield from map(run_check, stores.list_store_checks(store))
+    yield from map(run_check, list_store_checks(store))
     yield from map(run_check, ModelChecks(Registry(store), print_progress, deep=deep).list_checks())
 
 
 def check_server(url: str, store: str | None, *, deep: bool) -> Iterator[CheckResult]:
-    """A server, and what its store says, if that is given."""
+    """Check a server, with its store if that is given."""
     registry = Registry(open_store(store)) if store else None
     with ServerChecks(url, Credentials.from_environment(os.environ, url)) as server:
         check_url(server)
@@ -81,12 +81,12 @@ def check_server(url: str, store: str | None, *, deep: bool) -> Iterator[CheckRe
 
 
 def print_progress(message: str) -> None:
-    """What is under way, for whoever waits."""
+    """Print what is being checked."""
     ERRORS.print(f"  {message}", markup=False, style="dim")
 
 
 def print_results(results: Iterable[CheckResult], *, json: bool) -> Iterator[CheckResult]:
-    """Show each finding as it comes: as the result, or as progress where the result will be JSON."""
+    """Print each result as it comes: on standard output, or as progress on standard error if that will have JSON."""
     console = ERRORS if json else RESULTS
     for one in results:
         console.print(f"[{COLOURS[one.state]}]{one.state:<12}[/]", f"{one.check:<18}", end=" ")

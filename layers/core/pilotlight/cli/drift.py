@@ -1,4 +1,4 @@
-"""`pilotlight drift NAME`: whether what a model is sent still looks like what it was trained on."""
+"""`pilotlight drift NAME`: compare the requests to a model with the data on which it was trained."""
 
 import subprocess
 import sys
@@ -59,7 +59,7 @@ def drift(
 
 
 def print_drift_report(inspection: DriftAnalysis, *, draw_all: bool) -> None:
-    """The verdict in a sentence, a table, and then and now beside each other."""
+    """Print the verdict in a sentence, a table, and charts of then and now."""
     report = inspection.report
     RESULTS.print(format_report(report), markup=False, soft_wrap=True)
     if report.files_left_out:
@@ -75,13 +75,13 @@ def print_drift_report(inspection: DriftAnalysis, *, draw_all: bool) -> None:
 
 
 def select_features(report: DriftReport) -> list[Comparison]:
-    """What is drawn: all that changed, as far as there is room, and a few to look at if nothing did."""
+    """Select the features to draw: all that changed, as far as there is room, or else the first few."""
     worth = report.select_names("drifted", "changed")
     return report.comparisons_by_severity[: min(MAX_DRAWN, max(MIN_DRAWN, len(worth)))]
 
 
 def build_drift_table(report: DriftReport) -> Table:
-    """A row for each feature and each part of the answers."""
+    """Build a table with a row for each feature and each part of the answers."""
     table = Table()
     for column in ("feature", "verdict", "PSI", "KS", "p", "missing then", "now", "unseen"):
         table.add_column(column, justify="left" if column in ("feature", "verdict") else "right", no_wrap=True)
@@ -101,7 +101,7 @@ def build_drift_table(report: DriftReport) -> Table:
 
 
 def draw_feature(inspection: DriftAnalysis, comparison: Comparison) -> list[str]:
-    """A feature then and now, in characters."""
+    """Draw a feature then and now, in characters."""
     profiles = inspection.profile.features if comparison.part == "feature" else inspection.profile.answers
     counts = inspection.aggregator.features if comparison.part == "feature" else inspection.aggregator.answers
     title = f"{comparison.name}  {comparison.verdict}, PSI {comparison.psi:.3f}"
@@ -109,7 +109,7 @@ def draw_feature(inspection: DriftAnalysis, comparison: Comparison) -> list[str]
 
 
 def write_picture(inspection: DriftAnalysis, file: Path) -> None:
-    """Write the PNG, by a process that has matplotlib."""
+    """Write the PNG in a process that has matplotlib."""
     if find_spec("matplotlib") is None:
         raise UnavailableError(
             "--picture needs matplotlib, which is not installed here; run pip install -e '.[train]'."

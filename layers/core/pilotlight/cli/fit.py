@@ -8,9 +8,8 @@ from rich.table import Table
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.contracts.names import ModelReference
 from pilotlight.costs import prices
-from pilotlight.runtime.load_benchmark import measure_load as trial_of
-from pilotlight.runtime.sizing import MAX_MEMORY_MB, SizingReport
-from pilotlight.runtime.sizing import build_sizing_report as fitted
+from pilotlight.runtime.load_benchmark import measure_load
+from pilotlight.runtime.sizing import MAX_MEMORY_MB, SizingReport, build_sizing_report
 
 
 def fit(
@@ -24,8 +23,8 @@ def fit(
     model_registry = open_registry(store)
     reference = ModelReference.parse(name)
     manifest = model_registry.load_manifest(reference.name, model_registry.resolve_reference(reference))
-    measurement = trial_of(store, manifest, MAX_MEMORY_MB) if measure else None
-    result = fitted(manifest, measurement, "arm64" if arm else "x86_64")
+    measurement = measure_load(store, manifest, MAX_MEMORY_MB) if measure else None
+    result = build_sizing_report(manifest, measurement, "arm64" if arm else "x86_64")
     if json:
         print_json(result)
         return
@@ -35,7 +34,7 @@ def fit(
 
 
 def build_sizing_table(result: SizingReport) -> Table:
-    """The needs for people."""
+    """Build the table of what the version needs."""
     table = Table(title=f"{result.model}:{result.version}", title_justify="left", title_style="bold", show_header=False)
     memory = f"{result.memory_mb:,} MB" if result.memory_mb else "none is large enough"
     cost = f"${result.usd_per_million:,.2f}" if result.usd_per_million is not None else "-"

@@ -1,7 +1,7 @@
-"""Models that become a graph first, and graphs that become smaller: a process of its own does both.
+"""Convert models to graphs, and graphs to smaller ones, in a process of its own.
 
-`python -m functions.train.convert` brings torch, onnx and scikit-learn; what it makes lies in a folder: `draft.json`,
-and the files that go into the version. It writes to no store.
+`python -m functions.train.convert` imports torch, onnx and scikit-learn. It writes `draft.json` and the files of the
+version to a folder, and nothing to a store.
 """
 
 import subprocess
@@ -21,9 +21,9 @@ DRAFT_FILE = "draft.json"
 
 
 def convert_model(path: Path, options: Mapping[str, object], folder: Path) -> tuple[ManifestDraft, dict[str, Path]]:
-    """Have PATH taken in; gives the draft and the files in the folder.
+    """Convert PATH, and return the draft and the files in the folder.
 
-    What is wrong is told on standard error by the process itself; this one ends with its exit code.
+    The process prints its errors on standard error; this one then exits with the same code.
     """
     code = run_converter([str(path), *build_option_arguments(options), "--into", str(folder)])
     if code:
@@ -33,12 +33,12 @@ def convert_model(path: Path, options: Mapping[str, object], folder: Path) -> tu
 
 
 def build_option_arguments(options: Mapping[str, object]) -> list[str]:
-    """Options for the command line, those that are not set left out."""
+    """Build the arguments of the options that are set."""
     return [word for name, value in options.items() if value is not None for word in (name, str(value))]
 
 
 def run_converter(arguments: list[str]) -> int:
-    """Run the process; its exit code."""
+    """Run the process and return its exit code."""
     if find_spec("torch") is None or find_spec("onnx") is None:
         raise UnavailableError(
             "Only an ONNX file as it is can be published here; to convert or quantize, run pip install -e '.[train]'."

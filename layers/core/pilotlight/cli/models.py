@@ -1,4 +1,4 @@
-"""`pilotlight models`: what is in the store."""
+"""`pilotlight models`: list the models of the store."""
 
 from typing import Annotated, Any
 
@@ -31,7 +31,7 @@ def models(
 
 
 def describe_model(model_registry: Registry, name: str) -> dict[str, Any]:
-    """A model with its versions, newest first, and its aliases; `NotFoundError` when there is none."""
+    """Describe a model: its versions, newest first, and its aliases; raise `NotFoundError` if it does not exist."""
     versions = model_registry.list_versions(name)
     if not versions:
         raise NotFoundError(f"There is no model {name!r} in {model_registry.store.url}; `pilotlight models` lists all.")
@@ -45,7 +45,7 @@ def describe_model(model_registry: Registry, name: str) -> dict[str, Any]:
 
 
 def build_version_summary(manifest: Manifest, aliases: dict[str, AliasDocument]) -> dict[str, Any]:
-    """A version in one line."""
+    """Summarize a version."""
     return {
         "version": str(manifest.version),
         "aliases": [alias for alias, document in aliases.items() if document.version == manifest.version],
@@ -59,7 +59,7 @@ def build_version_summary(manifest: Manifest, aliases: dict[str, AliasDocument])
 
 
 def build_versions_table(model: dict[str, Any]) -> Table:
-    """A model for people, with the metric of the variant that is served."""
+    """Build a model's table, with the metric of the served variant."""
     table = Table(title=model["name"], title_justify="left", title_style="bold")
     for column in ("version", "aliases", "served", "kB", "measured", "created"):
         table.add_column(column, justify="right" if column in ("version", "kB", "measured") else "left")
@@ -76,12 +76,12 @@ def build_versions_table(model: dict[str, Any]) -> Table:
 
 
 def format_measured_metric(version: dict[str, Any]) -> str:
-    """The metric that the version is judged by, with its name; a published file may have none."""
+    """Format the metric by which the version is judged, with its name; a published file may have none."""
     name = version["metric"]
     value = version["metrics"][version["serve"]].get(name)
     return "" if value is None else f"{name} {format_metric_value(name, value)}"
 
 
 def format_metric_value(metric: str, value: float) -> str:
-    """A metric for people: shares in percent, all others as they are."""
+    """Format a metric: shares in percent, all others as they are."""
     return f"{value:.2%}" if metric.endswith("accuracy") else f"{value:.4g}"

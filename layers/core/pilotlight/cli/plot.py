@@ -1,6 +1,6 @@
-"""Curves in a terminal, in characters that every terminal has.
+"""Plot curves in a terminal, with characters that every terminal has.
 
-It knows numbers and names. A column is an epoch, or the mean of several; what is not finite leaves a gap.
+It knows numbers and names. A column is an epoch, or the mean of several; a value that is not finite leaves a gap.
 """
 
 import math
@@ -16,7 +16,7 @@ Values = Sequence[float | None]
 
 
 def plot_curves(curves: Mapping[str, Values], best_epoch: int | None = None) -> list[str]:
-    """The curves over the epochs, 1 to n, as lines of text; `best_epoch` is marked below. Two curves at most."""
+    """Plot at most two curves over the epochs, 1 to n, as lines of text; `best_epoch` is marked below."""
     columns = {name: average_to_width(values) for name, values in curves.items()}
     seen = [value for values in columns.values() for value in values if value is not None]
     epochs = max((len(values) for values in curves.values()), default=0)
@@ -39,19 +39,19 @@ def plot_curves(curves: Mapping[str, Values], best_epoch: int | None = None) -> 
 
 
 class AxisScale:
-    """Values to rows, the largest in row 0; logarithmic where values are positive and far apart."""
+    """Maps values to rows, the largest to row 0; logarithmic if values are positive and far apart."""
 
     def __init__(self, low: float, high: float) -> None:
         self.logarithmic = low > 0 and high / low >= LOG_SCALE_RATIO
         self._low, self._high = self._transform(low), self._transform(high)
 
     def get_row(self, value: float) -> int:
-        """Which row a value stands in."""
+        """Return the row of a value."""
         spread = self._high - self._low
         return round((HEIGHT - 1) * (self._high - self._transform(value)) / spread) if spread else HEIGHT // 2
 
     def format_label(self, row: int) -> str:
-        """What every third row stands for."""
+        """Format the label of a row; only every third row and the last one have a label."""
         if row % 3 and row != HEIGHT - 1:
             return ""
         value = self._high - (self._high - self._low) * row / (HEIGHT - 1)
@@ -62,7 +62,7 @@ class AxisScale:
 
 
 def average_to_width(values: Values) -> list[float | None]:
-    """At most as many values as there is room for: means over neighbours."""
+    """Average neighbours, so that there are at most as many values as columns."""
     if len(values) <= WIDTH:
         return list(values)
     edges = [round(column * len(values) / WIDTH) for column in range(WIDTH + 1)]
@@ -71,7 +71,7 @@ def average_to_width(values: Values) -> list[float | None]:
 
 
 def draw_axis(width: int, epochs: int, best_epoch: int | None) -> str:
-    """The line below the field, with the kept epoch marked."""
+    """Draw the line below the field, with the kept epoch marked."""
     line = ["─"] * width
     if best_epoch:
         line[min(width - 1, (best_epoch - 1) * width // max(1, epochs))] = "^"

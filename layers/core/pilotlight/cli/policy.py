@@ -1,4 +1,4 @@
-"""What may be kept of requests, in the words of `pilotlight publish`; and the profile that they are compared with."""
+"""Parse what may be kept of requests, and build the profile with which they are compared, for `pilotlight publish`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +11,15 @@ from pilotlight.contracts.manifest import ManifestDraft
 from pilotlight.drift import training_profile
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry.registry import FileContent
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array, Session
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
+from pilotlight.runtime.session import Session
 
 BATCH_SIZE = 64  # examples asked at once
-OTHER_FIELDS = "*"  # stands for every field that no --mask names
+OTHER_FIELDS = "*"  # every field that no --mask names
 
 
 def apply_capture_policy(draft: ManifestDraft, extent: CaptureExtent | None, masks: Sequence[str]) -> ManifestDraft:
-    """The draft with the policy that --capture and --mask FIELD=WORD tell of; as it was where they tell nothing."""
+    """Apply the policy of --capture and --mask FIELD=WORD to the draft; return it unchanged if neither is given."""
     if extent is None and not masks:
         return draft
     words = dict(parse_mask(mask) for mask in masks)
@@ -35,7 +35,7 @@ def apply_capture_policy(draft: ManifestDraft, extent: CaptureExtent | None, mas
 
 
 def parse_mask(mask: str) -> tuple[str, str]:
-    """FIELD=WORD in two; a field's name may have the sign in it."""
+    """Parse FIELD=WORD; the name of a field may contain the sign."""
     field, mark, word = mask.rpartition("=")
     if not (field and mark):
         raise InvalidInputError(f"--mask {mask!r} is not FIELD=WORD, as in age=drop; WORD is keep, hash or drop.")
@@ -45,7 +45,7 @@ def parse_mask(mask: str) -> tuple[str, str]:
 def add_feature_profile(
     draft: ManifestDraft, evaluation: Path | None, session: Session
 ) -> tuple[ManifestDraft, dict[str, FileContent]]:
-    """The draft with a profile of the publisher's examples, if there are some, and the file that it is."""
+    """Add a profile of the publisher's examples, if there are any, to the draft, and return its file."""
     if evaluation is None:
         return draft, {}
     with np.load(evaluation, allow_pickle=False) as arrays:
@@ -59,7 +59,7 @@ def add_feature_profile(
 
 
 def compute_outputs(session: Session, feeds: dict[str, Array]) -> dict[str, Array]:
-    """What the graph answers to the first examples, some at a time."""
+    """Compute the graph's outputs for the first examples, a few at a time."""
     count = min(training_profile.ANSWERED, len(next(iter(feeds.values()))))
     parts = [
         session.run({name: values[start : min(start + BATCH_SIZE, count)] for name, values in feeds.items()})

@@ -1,4 +1,4 @@
-"""`pilotlight predict`: one prediction from a running server."""
+"""`pilotlight predict`: one prediction of a running server."""
 
 import csv
 import io
@@ -43,7 +43,7 @@ def predict(
 
 
 def read_input_file(file: Path) -> bytes:
-    """The file's bytes; `InvalidInputError` when it cannot be read."""
+    """Read a file; raise `InvalidInputError` if it cannot be read."""
     try:
         return file.read_bytes()
     except OSError as exc:
@@ -51,7 +51,7 @@ def read_input_file(file: Path) -> bytes:
 
 
 def build_infer_request(content: bytes, file: Path, model: ModelMetadata) -> bytes:
-    """The V2 request that the file becomes, by its suffix."""
+    """Build the V2 request of a file, by its suffix."""
     suffix = file.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         inputs = build_tensors(content, model)
@@ -65,7 +65,7 @@ def build_infer_request(content: bytes, file: Path, model: ModelMetadata) -> byt
 
 
 def decode_text(content: bytes, file: Path) -> str:
-    """The file's text, without the mark that some editors put in front."""
+    """Decode the text of a file, without the byte order mark that some editors write."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
@@ -73,7 +73,7 @@ def decode_text(content: bytes, file: Path) -> str:
 
 
 def parse_csv_columns(content: str, file: Path) -> dict[str, list[str | None]]:
-    """The columns of a CSV file by the names in its first line; an empty cell is None."""
+    """Parse the columns of a CSV file by the names in its first line; an empty cell is None."""
     head, *rows = [row for row in csv.reader(io.StringIO(content)) if row] or [[]]
     if not rows or len(set(head)) < len(head):
         raise InvalidInputError(f"{file} must have a line of different column names, then at least one record.")
@@ -84,7 +84,7 @@ def parse_csv_columns(content: str, file: Path) -> dict[str, list[str | None]]:
 
 
 def build_request_from_json(content: bytes, file: Path, model: ModelMetadata) -> bytes:
-    """The V2 request that the file is, or that its bare data becomes; one example may come without its batch."""
+    """Build the V2 request of a JSON file: the request itself, or the data of it; one example may lack its batch."""
     try:
         data = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
@@ -104,7 +104,7 @@ def build_request_from_json(content: bytes, file: Path, model: ModelMetadata) ->
 
 
 def convert_records_to_columns(data: Any, file: Path, model: ModelMetadata) -> dict[str, list[Any]]:  # noqa: ANN401 - any JSON
-    """The columns of a mapping of columns, of records by name, or of rows in the model's order; one may stand alone."""
+    """Convert records by name, or rows in the model's order, to columns; a single one may lack its list."""
     names = [spec.name for spec in model.inputs]
     rows = data if isinstance(data, list) and data and isinstance(data[0], list | dict) else [data]
     if isinstance(data, dict) and all(isinstance(values, list) for values in data.values()):
@@ -117,12 +117,12 @@ def convert_records_to_columns(data: Any, file: Path, model: ModelMetadata) -> d
 
 
 def get_nested_shape(data: Any) -> list[int]:  # noqa: ANN401 - any JSON
-    """The shape of nested lists, by their first elements; the server checks the others."""
+    """Return the shape of nested lists, by their first elements; the server checks the others."""
     return [len(data), *get_nested_shape(data[0])] if isinstance(data, list) and data else []
 
 
 def print_answer(answer: InferResponse) -> None:
-    """The answer for people: the version that gave it, then a line for each example's classes or for each output."""
+    """Print an answer: the version that gave it, then a line for each example's classes or for each output."""
     RESULTS.print(f"{answer.model_name}:{answer.model_version}", style="bold")
     lines = format_classes(answer.outputs) if is_classification(answer.outputs) else map(format_output, answer.outputs)
     for line in lines:
@@ -130,12 +130,12 @@ def print_answer(answer: InferResponse) -> None:
 
 
 def is_classification(outputs: list[Tensor]) -> bool:
-    """Whether the answer is labels and their probabilities."""
+    """Return whether the answer is labels and their probabilities."""
     return [output.datatype for output in outputs] == ["BYTES", "FP32"] and outputs[0].shape == outputs[1].shape
 
 
 def format_classes(outputs: list[Tensor]) -> list[str]:
-    """One line for each example: its labels, best first, each with its probability."""
+    """Format a line for each example: its labels, best first, each with its probability."""
     labels, probabilities = (output.data for output in outputs)
     pairs = [
         f"{label} {'NaN' if probability is None else f'{probability:.2%}'}"
@@ -146,7 +146,7 @@ def format_classes(outputs: list[Tensor]) -> list[str]:
 
 
 def format_output(output: Tensor) -> str:
-    """One output: its name, what it is, and its values, the first few of many."""
+    """Format an output: its name, datatype and shape, and its first values."""
     first_values = [
         f"{value:.6g}" if isinstance(value, float) else str(value) for value in output.data[:MAX_SHOWN_VALUES]
     ]

@@ -1,7 +1,7 @@
-"""The steps around a graph, as a publisher tells of them: a file of his own, or what Hugging Face keeps beside a model.
+"""The steps around a graph, from a file of the publisher or from the files of Hugging Face beside a model.
 
     prepare: {kind: image, resize: [8, 8], colour: L}      what is left out is taken from the graph or the defaults
-    finish: {kind: classification, top: 3}                 of pilotlight.contracts.manifest
+    finish: {kind: classification, top: 3}                 of pilotlight.contracts.processing
 
 It knows files and signatures, and checks nothing that the manifest checks itself.
 """
@@ -29,7 +29,7 @@ EMBEDDING_OUTPUTS = ("last_hidden_state", "token_embeddings", "sentence_embeddin
 
 
 def read_document(file: Path) -> ProcessingSteps:
-    """A JSON or YAML document; `InvalidInputError` when it cannot be read or is no mapping."""
+    """Read a JSON or YAML document; raise `InvalidInputError` if it cannot be read or is no mapping."""
     try:
         content = msgspec.yaml.decode(file.read_bytes())
     except OSError as exc:
@@ -42,7 +42,7 @@ def read_document(file: Path) -> ProcessingSteps:
 
 
 def read_processing_file(file: Path, task: Task | None) -> ProcessingSteps:
-    """What a publisher's file says of `prepare` and `finish`, the kind taken from the task where it is left out."""
+    """Read `prepare` and `finish` of a publisher's file; the kind is the task's if it is left out."""
     content = read_document(file)
     unknown = sorted(set(content) - {"prepare", "finish"})
     if unknown:
@@ -56,19 +56,19 @@ def read_processing_file(file: Path, task: Task | None) -> ProcessingSteps:
 
 
 def read_hugging_face_steps(folder: Path, task: Task, session: Session, labels: Sequence[str]) -> ProcessingSteps:
-    """What the files of a Hugging Face model say of the task."""
-    prepare: ProcessingSteps | None = {"kind": task}
+    """Read the steps of a task from the files of a Hugging Face model."""
+    preprocess: ProcessingSteps | None = {"kind": task}
     if task == "image":
-        prepare = read_image_steps(folder)
+        preprocess = read_image_steps(folder)
     elif task == "text":
-        prepare = read_text_steps(folder)
+        preprocess = read_text_steps(folder)
     elif task == "tensor":
-        prepare = None
-    return {"prepare": prepare, "finish": infer_finish_steps(folder, task, session.outputs, labels)}
+        preprocess = None
+    return {"prepare": preprocess, "finish": infer_postprocessing_steps(folder, task, session.outputs, labels)}
 
 
 def read_image_steps(folder: Path) -> ProcessingSteps:
-    """`preprocessor_config.json` of an image processor as steps."""
+    """Convert `preprocessor_config.json` of an image processor to steps."""
     file = folder / "preprocessor_config.json"
     if not file.exists():
         raise InvalidInputError(f"No {file.name} in {folder} tells what to do with images; use --processing FILE.")
@@ -90,14 +90,14 @@ def read_image_steps(folder: Path) -> ProcessingSteps:
 
 
 def parse_resize(size: int | Mapping[str, int]) -> ProcessingSteps:
-    """Hugging Face's word for a size: a number or `shortest_edge` for the shorter side, else both sides."""
+    """Parse a size of Hugging Face: a number or `shortest_edge` for the shorter side, else both sides."""
     if isinstance(size, Mapping) and "shortest_edge" in size and "longest_edge" not in size:
         return {"shortest": size["shortest_edge"]}
     return {"resize": parse_size(size)}
 
 
 def parse_size(size: int | Mapping[str, int]) -> list[int]:
-    """[height, width] of a size."""
+    """Parse a size as [height, width]."""
     if isinstance(size, int):
         return [size, size]
     if {"height", "width"} <= set(size):
@@ -106,7 +106,7 @@ def parse_size(size: int | Mapping[str, int]) -> list[int]:
 
 
 def read_text_steps(folder: Path) -> ProcessingSteps:
-    """The longest text, in tokens, by the first of the files that tells it."""
+    """Read the maximum length of a text, in tokens, from the first of the files that has it."""
     if not (folder / "tokenizer.json").exists():
         raise InvalidInputError(f"No tokenizer.json in {folder}; a text model needs one beside it.")
     places = (
@@ -121,10 +121,10 @@ def read_text_steps(folder: Path) -> ProcessingSteps:
     return {"kind": "text"}
 
 
-def infer_finish_steps(
+def infer_postprocessing_steps(
     folder: Path, task: Task, outputs: Sequence[TensorSpec], labels: Sequence[str]
 ) -> ProcessingSteps | None:
-    """The finish that the outputs speak of: vectors of a text, or scores by class; None when they speak of neither."""
+    """Infer the finish from the outputs: vectors of a text, or scores by class; None if they are neither."""
     named = [spec.name for spec in outputs]
     vectors = [name for name in EMBEDDING_OUTPUTS if name in named]
     if task == "text" and vectors:
@@ -139,13 +139,13 @@ def infer_finish_steps(
 
 
 def read_activation(folder: Path) -> ProcessingSteps:
-    """The sigmoid where `config.json` says that several labels may be right at once."""
+    """Return the sigmoid if `config.json` allows several labels at once."""
     config = read_document(folder / "config.json") if (folder / "config.json").exists() else {}
     return {"activation": "sigmoid"} if config.get("problem_type") == "multi_label_classification" else {}
 
 
 def read_pooling(folder: Path) -> ProcessingSteps:
-    """sentence-transformers' `modules.json` and `1_Pooling/config.json`; without them the mean, of length 1."""
+    """Read sentence-transformers' `modules.json` and `1_Pooling/config.json`; by default the mean, of length 1."""
     file = folder / "1_Pooling" / "config.json"
     config = read_document(file) if file.exists() else {}
     modes = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
@@ -160,7 +160,7 @@ def read_pooling(folder: Path) -> ProcessingSteps:
 
 
 def is_normalised(folder: Path) -> bool:
-    """Whether the last module makes vectors of length 1; `InvalidInputError` for modules that nothing here runs."""
+    """Return whether the last module makes vectors of length 1; raise `InvalidInputError` for unknown modules."""
     file = folder / "modules.json"
     if not file.exists():
         return True
@@ -174,7 +174,7 @@ def is_normalised(folder: Path) -> bool:
 
 
 def read_labels(folder: Path) -> tuple[str, ...]:
-    """The labels in `config.json`, by their indices; none where it has none."""
+    """Read the labels in `config.json`, by their indices; empty if it has none."""
     file = folder / "config.json"
     names = read_document(file).get("id2label") if file.exists() else None
     if not isinstance(names, dict):
@@ -183,20 +183,21 @@ def read_labels(folder: Path) -> tuple[str, ...]:
 
 
 def complete_steps(steps: ProcessingSteps, session: Session) -> ProcessingSteps:
-    """The steps with what the graph says where they say nothing: its first input and output, an image's shape."""
-    prepare, end = steps.get("prepare"), steps.get("finish")
-    if prepare is not None and prepare.get("kind") in {"image", "tabular"}:
-        prepare.setdefault("input", session.inputs[0].name)
-    if prepare is not None and prepare.get("kind") == "image":
-        shape = next((spec.shape for spec in session.inputs if spec.name == prepare["input"]), ())
-        prepare = infer_image_steps(shape, has_size=bool({"resize", "shortest", "crop"} & set(prepare))) | prepare
-    if end is not None:
-        end.setdefault("output", session.outputs[0].name)
-    return {"prepare": prepare, "finish": end}
+    """Complete the steps from the graph: its first input and output, and an image's shape."""
+    preprocess, postprocess = steps.get("prepare"), steps.get("finish")
+    if preprocess is not None and preprocess.get("kind") in {"image", "tabular"}:
+        preprocess.setdefault("input", session.inputs[0].name)
+    if preprocess is not None and preprocess.get("kind") == "image":
+        shape = next((spec.shape for spec in session.inputs if spec.name == preprocess["input"]), ())
+        has_size = bool({"resize", "shortest", "crop"} & set(preprocess))
+        preprocess = infer_image_steps(shape, has_size=has_size) | preprocess
+    if postprocess is not None:
+        postprocess.setdefault("output", session.outputs[0].name)
+    return {"prepare": preprocess, "finish": postprocess}
 
 
 def infer_image_steps(shape: Sequence[int | str], *, has_size: bool) -> ProcessingSteps:
-    """Layout, colour and, unless `has_size`, size of the images that a graph's input of this shape takes."""
+    """Infer layout, colour and, unless `has_size`, size of images from the shape of a graph's input."""
     if len(shape) != 4:
         return {}
     last = shape[3] in (1, 3) and shape[1] not in (1, 3)

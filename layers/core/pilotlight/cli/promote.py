@@ -1,4 +1,4 @@
-"""`pilotlight promote` and `pilotlight rollback`: a version becomes champion through the gate, or goes back."""
+"""`pilotlight promote` and `pilotlight rollback`: move an alias to a version through the gate, or back."""
 
 import getpass
 from typing import Annotated
@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pilotlight.cli.aim import format_alias_traffic, print_alias_traffic
 from pilotlight.cli.console import (
     ERRORS,
     RESULTS,
@@ -14,15 +13,16 @@ from pilotlight.cli.console import (
     JsonOption,
     ServerOption,
     StoreOption,
+    format_alias_traffic,
     open_client,
     open_registry,
+    print_alias_traffic,
     print_json,
 )
 from pilotlight.contracts.names import CANDIDATE, CHAMPION, ModelReference, check_alias, check_name
 from pilotlight.errors import InvalidInputError
 from pilotlight.gate.evaluation import QualityGate
-from pilotlight.gate.promotion import GateOverride, PromotionResult
-from pilotlight.gate.promotion import promote_version as through
+from pilotlight.gate.promotion import GateOverride, PromotionResult, promote_version
 from pilotlight.gate.verdict import Verdict
 from pilotlight.registry.approval import rollback_alias
 from pilotlight.registry.kms import KmsSigner
@@ -62,7 +62,7 @@ def promote(
         outcome = PromotionResult(gate.evaluate(name, version, check_alias(alias), actor=actor), None)
     else:
         forced = GateOverride(actor, why) if force else None
-        outcome = through(gate, name, version, check_alias(alias), actor=actor, override=forced, signer=signer)
+        outcome = promote_version(gate, name, version, check_alias(alias), actor=actor, override=forced, signer=signer)
     if json:
         print_json({"verdict": outcome.verdict, "moved": outcome.alias_document})
     else:
@@ -91,7 +91,7 @@ def rollback(
 
 
 def promote_on_server(url: str, reference: str, alias: str, force: bool, reason: str, *, json: bool) -> None:
-    """The same by a server, whose gate examines the version for the memory of its own functions."""
+    """Promote on a server, whose gate evaluates the version for the memory of its own functions."""
     model_reference = ModelReference.parse(reference)
     if model_reference.version is None and model_reference.alias not in (CHAMPION, CANDIDATE):
         raise InvalidInputError(f"{reference!r} names an alias; a server takes a version, or the candidate.")
@@ -107,7 +107,7 @@ def promote_on_server(url: str, reference: str, alias: str, force: bool, reason:
 
 
 def resolve_version(reference: str, store: str) -> tuple[str, int]:
-    """The model and version to examine: the one named, else where the candidate points."""
+    """Resolve the model and version to evaluate: the one named, else that of the candidate."""
     model_reference = ModelReference.parse(reference)
     if model_reference.version is None and model_reference.alias == CHAMPION:
         model_reference = ModelReference(model_reference.name, alias=CANDIDATE)
@@ -115,7 +115,7 @@ def resolve_version(reference: str, store: str) -> tuple[str, int]:
 
 
 def print_outcome(outcome: PromotionResult) -> None:
-    """The verdict for people, check by check, and what came of it."""
+    """Print the verdict, check by check, and the result."""
     verdict = outcome.verdict
     RESULTS.print(build_verdict_table(verdict))
     if outcome.alias_document is not None:
@@ -130,7 +130,7 @@ def print_outcome(outcome: PromotionResult) -> None:
 
 
 def build_verdict_table(verdict: Verdict) -> Table:
-    """Each check in a row."""
+    """Build a table with a row for each check."""
     against = f"against version {verdict.champion}" if verdict.champion else "with no champion to measure against"
     table = Table(
         "check", "", "what was found", title=f"{verdict.name}:{verdict.version} {against}", title_justify="left"

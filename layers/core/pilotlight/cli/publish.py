@@ -1,4 +1,4 @@
-"""`pilotlight publish`: a model of whatever kind becomes a version.
+"""`pilotlight publish`: publish a model of any kind as a version.
 
 A graph that is published as it is needs neither torch nor onnx; anything else goes through `pilotlight.cli.intake`.
 """
@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from pilotlight.cli import card, intake, policy, processing, repository
+from pilotlight.cli import intake, policy, processing, repository
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.cli.source import GraphSource, locate_graph
 from pilotlight.contracts.capture_policy import CaptureExtent
 from pilotlight.contracts.codec import encode_document
-from pilotlight.contracts.manifest import ManifestDraft, Precision, Task, Variant
+from pilotlight.contracts.manifest import ManifestDraft, Precision, Task, TensorSpec, Variant
 from pilotlight.contracts.names import check_name
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError
@@ -28,6 +28,27 @@ from pilotlight.runtime.session import Session, open_session
 
 Quantize = Literal["auto", "int8", "int4", "none"]
 PreparedDraft = tuple[ManifestDraft, dict[str, FileContent], Session]
+
+# What can be written about a graph that is published as it is, without measuring it.
+CARD_TEMPLATE = """\
+# {name}
+
+The ONNX graph `{file}`, opset {opset}, published as it is; it was not trained here. Its weights are served in {serve}.
+
+## Input and output of the graph
+
+|  | tensor | datatype | shape |
+| --- | --- | --- | --- |
+{signature}
+
+## Results
+
+The graph has {size:,.1f} kB. {golden}
+
+## Limitations
+
+- Nothing is known here of how good its answers are: no evaluation data was given.
+"""
 
 
 def publish(
@@ -73,7 +94,7 @@ def publish(
     mask: Annotated[
         list[str],
         typer.Option("--mask", metavar="FIELD=WORD", help="age=drop, id=hash; '*=drop' drops all that are not named."),
-    ] = [],  # noqa: B006 - typer reads it, nobody writes it
+    ] = [],  # noqa: B006 - typer reads it, nothing writes it
     precision: Annotated[Precision, typer.Option("--precision", help="Of the weights in the file.")] = "fp32",
     store: StoreOption = STORE,
     json: JsonOption = False,
@@ -105,7 +126,7 @@ def publish(
 
 
 def build_graph_draft(source: GraphSource, name: str, precision: Precision, folder: Path) -> PreparedDraft:
-    """A graph that is there already, opened as a handler opens it; new files are made in `folder`."""
+    """Build the draft of an existing graph, opened as a handler opens it; new files are written to `folder`."""
     session = open_graph(source.graph)
     repository.check_signature(source.folder, session.inputs, session.outputs)
     served_variant, files = build_variant(source.graph, f"model.{precision}.onnx", folder)
@@ -120,11 +141,33 @@ def build_graph_draft(source: GraphSource, name: str, precision: Precision, fold
         golden=next(iter(golden), None),
         by=getpass.getuser(),
     )
-    return draft, {**files, **golden, "model-card.md": card.format_graph_card(draft, source.graph).encode()}, session
+    return draft, {**files, **golden, "model-card.md": format_graph_card(draft, source.graph).encode()}, session
+
+
+def format_graph_card(draft: ManifestDraft, graph: Path) -> str:
+    """Format the model card, `model-card.md`."""
+    rows = [format_tensor_row("in", spec) for spec in draft.inputs] + [
+        format_tensor_row("out", spec) for spec in draft.outputs
+    ]
+    made_up = "Golden requests, made up within its signature, were recorded and repeated."
+    return CARD_TEMPLATE.format(
+        name=draft.name,
+        file=graph.name,
+        opset=draft.opset or "unknown",
+        serve=draft.serve,
+        signature="\n".join(rows),
+        size=graph.stat().st_size / 1000,
+        golden=made_up if draft.golden else "It has no golden requests.",
+    )
+
+
+def format_tensor_row(direction: str, spec: TensorSpec) -> str:
+    """Format a tensor as a row of the table."""
+    return f"| {direction} | `{spec.name}` | {spec.datatype} | `[{', '.join(map(str, spec.shape))}]` |"
 
 
 def record_golden_requests(graph: Path, precision: Precision, session: Session) -> dict[str, FileContent]:
-    """Golden requests, made up within the signature; none where the graph does not answer such, or not twice alike."""
+    """Record golden requests, made up within the signature; none if the graph rejects or does not repeat them."""
     golden = golden_recorder.record_golden_requests(graph, precision, golden_recorder.generate_feeds(session))
     if golden is None:
         ERRORS.print(
@@ -138,7 +181,7 @@ def record_golden_requests(graph: Path, precision: Precision, session: Session) 
 
 
 def convert_to_graph(path: Path, options: Mapping[str, object], precision: Precision, folder: Path) -> PreparedDraft:
-    """A model that is made a graph, or a smaller one, by a process of its own; the served graph opens fast."""
+    """Convert a model to a graph, or a graph to a smaller one, in another process; optimize the served graph."""
     if precision != "fp32":
         raise InvalidInputError(f"--precision {precision} says that PATH is quantized already; leave --quantize out.")
     into = folder / "taken-in"
@@ -153,7 +196,7 @@ def convert_to_graph(path: Path, options: Mapping[str, object], precision: Preci
 
 
 def choose_labels(file: Path | None, folder: Path, task: Task | None) -> tuple[str, ...]:
-    """The labels in the publisher's file; else, for images and texts, those of the Hugging Face model."""
+    """Choose the labels of the publisher's file; else, for images and texts, those of the Hugging Face model."""
     if file is not None:
         return repository.read_lines(file)
     return processing.read_labels(folder) if task in {"image", "text"} else ()
@@ -162,16 +205,16 @@ def choose_labels(file: Path | None, folder: Path, task: Task | None) -> tuple[s
 def add_processing_steps(
     draft: ManifestDraft, task: Task | None, file: Path | None, folder: Path, session: Session
 ) -> ManifestDraft:
-    """The draft with the steps of the publisher's file, or of the files beside the graph."""
+    """Add the steps of the publisher's file, or of the files beside the graph, to the draft."""
     if file is not None:
         steps = processing.read_processing_file(file, task)
     elif (task or draft.task) in {"image", "text"}:
         task = task or draft.task
         steps = processing.read_hugging_face_steps(folder, task, session, draft.labels)
-    elif task == "tabular" and draft.prepare is None:
+    elif task == "tabular" and draft.preprocess is None:
         raise InvalidInputError("--task tabular needs --processing FILE, which tells of the columns.")
     elif task == "tensor":
-        return msgspec.structs.replace(draft, task=task, prepare=None, finish=None)
+        return msgspec.structs.replace(draft, task=task, preprocess=None, postprocess=None)
     else:
         return draft
     steps = processing.complete_steps(steps, session)
@@ -183,21 +226,21 @@ def add_processing_steps(
 
 
 def read_processing_assets(draft: ManifestDraft, folder: Path) -> dict[str, FileContent]:
-    """The files that the steps need, from beside the graph, opened once as a handler will open them."""
-    if not isinstance(draft.prepare, TextPreprocessing):
+    """Read the files that the steps need, from beside the graph, and open them once as a handler will."""
+    if not isinstance(draft.preprocess, TextPreprocessing):
         return {}
     from pilotlight.processing import text
 
-    content = read_file(folder / draft.prepare.tokenizer)
+    content = read_file(folder / draft.preprocess.tokenizer)
     try:
-        text.load_tokenizer(content, draft.prepare, text.get_fixed_length(draft))
+        text.load_tokenizer(content, draft.preprocess, text.get_fixed_length(draft))
     except ModelRefusedError as exc:
         raise InvalidInputError(f"{folder} cannot be published as text: {exc}") from exc
-    return {draft.prepare.tokenizer: content}
+    return {draft.preprocess.tokenizer: content}
 
 
 def read_file(path: Path) -> bytes:
-    """A file's bytes; `InvalidInputError` when it cannot be read."""
+    """Read a file; raise `InvalidInputError` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as exc:
@@ -205,7 +248,7 @@ def read_file(path: Path) -> bytes:
 
 
 def open_graph(path: Path) -> Session:
-    """The graph, opened as a handler opens it; `InvalidInputError` when there is none that can be served."""
+    """Open the graph as a handler opens it; raise `InvalidInputError` if it cannot be served."""
     read_file(path)
     try:
         return open_session(str(path))

@@ -1,7 +1,7 @@
 """A model of a Triton repository: `<name>/config.pbtxt` and `<name>/<number>/model.onnx`.
 
-https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_repository.html
-It reads what is there, and never writes.
+https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_repository.html It only
+reads.
 """
 
 import re
@@ -23,14 +23,14 @@ TritonConfig = dict[str, list[Any]]  # of a message: each field's values in orde
 
 @dataclass(frozen=True)
 class TritonModel:
-    """A model's folder, and which of its versions is meant, if one was named."""
+    """A model's folder, and the version that was named, if any."""
 
     folder: Path
     version: int | None = None
 
 
 def find_triton_model(path: Path) -> TritonModel | None:
-    """The model in a folder: its own, one of its versions', or a repository's of one model; None when it is none."""
+    """Find the model of which this is the folder, a version's folder or the repository; None if it is none."""
     if (path / CONFIG).is_file() or list_version_numbers(path):
         return TritonModel(path)
     if is_version(path.name) and (path.resolve().parent / CONFIG).is_file():
@@ -43,12 +43,12 @@ def find_triton_model(path: Path) -> TritonModel | None:
 
 
 def list_version_numbers(folder: Path) -> list[int]:
-    """The numbers of the versions of a model that hold a graph."""
+    """List the numbers of the versions of a model that hold a graph."""
     return sorted(int(file.parent.name) for file in folder.glob("*/*.onnx") if is_version(file.parent.name))
 
 
 def find_version_graph(model: TritonModel) -> tuple[Path, Path, tuple[str, ...]]:
-    """The graph of the version that is meant, else of the newest; the model's folder; the first output's labels."""
+    """Find the graph of the named or newest version; return it, the model's folder and the first output's labels."""
     config = parse_config(model.folder / CONFIG) if (model.folder / CONFIG).is_file() else {}
     check_config(model.folder, config)
     there = list_version_numbers(model.folder)
@@ -65,7 +65,7 @@ def find_version_graph(model: TritonModel) -> tuple[Path, Path, tuple[str, ...]]
 
 
 def check_config(folder: Path, config: TritonConfig) -> None:
-    """Refuse what is no ONNX graph alone, or is called otherwise than its graph."""
+    """Refuse a model that is not a single ONNX graph, or reshapes its tensors."""
     served = get_first_value(config, "backend", "") or get_first_value(config, "platform", "onnxruntime")
     if served not in {"onnxruntime", "onnxruntime_onnx"}:
         raise InvalidInputError(f"{folder / CONFIG} is of a {served} model; only ONNX graphs can be published.")
@@ -79,7 +79,7 @@ def check_config(folder: Path, config: TritonConfig) -> None:
 
 
 def check_signature(folder: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
-    """Refuse a config that promises callers other tensors than the graph has."""
+    """Refuse a config with other tensors than the graph has."""
     file = folder / CONFIG
     config = parse_config(file) if file.is_file() else {}
     batched = parse_integer(file, "max_batch_size", get_first_value(config, "max_batch_size", "0")) > 0
@@ -98,14 +98,14 @@ def check_signature(folder: Path, inputs: tuple[TensorSpec, ...], outputs: tuple
 
 
 def parse_tensor_config(file: Path, tensor: TritonConfig, *, batched: bool) -> tuple[str, list[int]]:
-    """Datatype and shape that a config tells of a tensor, with the batch if there is one."""
+    """Parse datatype and shape of a tensor of the config, with the batch if there is one."""
     kind = str(get_first_value(tensor, "data_type", ""))
     dims = [parse_integer(file, "dims", size) for size in tensor.get("dims", [])]
     return DATATYPE_NAMES.get(kind, kind.removeprefix("TYPE_")), [-1, *dims] if batched else dims
 
 
 def parse_integer(file: Path, key: str, word: object) -> int:
-    """A whole number of the config."""
+    """Parse a whole number of the config."""
     try:
         return int(str(word))
     except ValueError as exc:
@@ -113,13 +113,13 @@ def parse_integer(file: Path, key: str, word: object) -> int:
 
 
 def is_compatible_shape(shape: list[int], declared: list[int]) -> bool:
-    """Whether two shapes are the same where both say something."""
+    """Return whether two shapes are equal wherever both have a fixed size."""
     pairs = zip(shape, declared, strict=False)
     return len(shape) == len(declared) and all(-1 in pair or pair[0] == pair[1] for pair in pairs)
 
 
 def read_label_file(folder: Path, config: TritonConfig) -> tuple[str, ...]:
-    """The lines of the first output's `label_filename`, which lies beside the config."""
+    """Read the lines of the first output's `label_filename`, which is beside the config."""
     name = next((get_first_value(tensor, "label_filename", "") for tensor in config.get("output", [])), "")
     if not name:
         return ()
@@ -130,12 +130,12 @@ def read_label_file(folder: Path, config: TritonConfig) -> tuple[str, ...]:
 
 
 def read_lines(file: Path) -> tuple[str, ...]:
-    """The lines of a text file, of labels say."""
+    """Read the lines of a text file, of labels for example."""
     return tuple(read_text(file).splitlines())
 
 
 def read_text(file: Path) -> str:
-    """A file's text; `InvalidInputError` when it cannot be read, or is in another encoding than UTF-8."""
+    """Read a file's text; raise `InvalidInputError` if it cannot be read or is not in UTF-8."""
     try:
         return file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:
@@ -143,12 +143,12 @@ def read_text(file: Path) -> str:
 
 
 def get_first_value(config: TritonConfig, key: str, default: str) -> str:
-    """The first value of a field."""
+    """Return the first value of a field."""
     return str(next(iter(config.get(key, [])), default))
 
 
 def parse_config(file: Path) -> TritonConfig:
-    """A message in protobuf's text format, without its types; `InvalidInputError` says where it goes wrong."""
+    """Parse a message in protobuf's text format, without its types; raise `InvalidInputError` for an error in it."""
     tokens, place, source = list[str](), 0, read_text(file)
     while place < len(source):
         match = TOKEN_PATTERN.match(source, place)
@@ -166,7 +166,7 @@ def parse_config(file: Path) -> TritonConfig:
 
 
 def parse_fields(tokens: list[str], place: int) -> tuple[TritonConfig, int]:
-    """Fields until the message ends, and the place of what ends it."""
+    """Parse fields until the message ends, and return the place of what ends it."""
     message: TritonConfig = {}
     while place < len(tokens) and tokens[place] not in "}>":
         name, place = tokens[place], place + 1
@@ -180,7 +180,7 @@ def parse_fields(tokens: list[str], place: int) -> tuple[TritonConfig, int]:
 
 
 def parse_list(tokens: list[str], place: int) -> tuple[list[Any], int]:
-    """The values of a list in brackets, and the place after it."""
+    """Parse the values of a list in brackets, and return the place after it."""
     items: list[Any] = []
     place += 1
     while tokens[place] != "]":
@@ -193,7 +193,7 @@ def parse_list(tokens: list[str], place: int) -> tuple[list[Any], int]:
 
 
 def parse_value(tokens: list[str], place: int) -> tuple[list[Any], int]:
-    """A word, a text or a message, and the place after it."""
+    """Parse a word, a text or a message, and return the place after it."""
     token = tokens[place]
     if token in "{<":  # noqa: S105 - of protobuf text, not a password
         message, end = parse_fields(tokens, place + 1)

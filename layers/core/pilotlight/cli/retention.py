@@ -1,14 +1,19 @@
-"""`pilotlight delete` and `pilotlight prune`: versions go, but never one that an alias needs."""
+"""`pilotlight delete`, `prune` and `redrive`: remove versions that no alias needs, and move dead letters back."""
 
 from typing import Annotated
 
 import typer
 
+from pilotlight.aws.sqs_redrive import move_messages, resolve_queue_pair
 from pilotlight.cli.canary import parse_version_reference
-from pilotlight.cli.console import STORE, JsonOption, StoreOption, open_registry, print_json
+from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.contracts.names import check_name
+from pilotlight.errors import UnavailableError, format_cause
 from pilotlight.registry import retention
 from pilotlight.registry.retention import PruningPlan
+
+QueueOption = Annotated[str, typer.Option("--queue", metavar="URL", help="Where messages go; names its dead letters.")]
+DlqOption = Annotated[str, typer.Option("--dlq", metavar="URL", help="The dead letters; alone, its only source.")]
 
 
 def delete(
@@ -44,8 +49,27 @@ def prune(
 
 
 def format_pruning_plan(plan: PruningPlan, *, done: bool) -> str:
-    """A plan in words, the reason of everything that stays included."""
+    """Format a plan, with the reason for each version that stays."""
     verb = "removed" if done else "would go with --yes"
     versions = ", ".join(map(str, plan.versions)) or "no version"
     stays = "; ".join(f"{version} stays, {why}" for version, why in plan.kept_reasons.items())
     return f"{plan.model}: {versions} and {len(plan.orphan_paths)} files of unfinished uploads {verb}. {stays}."
+
+
+def redrive(queue: QueueOption = "", dlq: DlqOption = "", json: JsonOption = False) -> None:
+    """Put the dead letters back into their queue, once what they died of is mended."""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    moved = total = 0
+    try:
+        sqs = boto3.client("sqs")
+        queue, dlq = resolve_queue_pair(sqs, queue, dlq)
+        for moved, total in move_messages(sqs, dlq, queue):
+            ERRORS.print(f"{moved} of {total} moved", markup=False)
+    except (BotoCoreError, ClientError) as exc:
+        raise UnavailableError(f"SQS does not move the dead letters: {format_cause(exc)}.") from exc
+    if json:
+        print_json({"queue": queue, "dlq": dlq, "moved": moved, "total": total})
+    else:
+        RESULTS.print(f"{moved} of {total} dead letters are back in {queue}.", markup=False, soft_wrap=True)

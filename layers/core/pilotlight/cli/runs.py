@@ -1,4 +1,4 @@
-"""`pilotlight runs`: what trainings there were, how one went, and how several compare."""
+"""`pilotlight runs`: list the trainings, show one, compare several, cancel one."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -41,8 +41,8 @@ from pilotlight.training_runs.run_store import (
     load_runs,
 )
 
-MAX_SILENCE_S = 900  # a run that has said nothing for so long may have been killed
-MAX_RUN_COLUMNS = 3  # runs that stand beside each other; more stand below each other
+MAX_SILENCE_S = 900  # seconds without news, after which a run may have been killed
+MAX_RUN_COLUMNS = 3  # runs that are columns of a comparison; more are rows
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Its name, as in the list.")]
 runs = typer.Typer(help="Trainings: list, show, compare or cancel them.", add_completion=False)
@@ -64,7 +64,7 @@ def print_runs_by_default(
 
 
 def is_option_given(context: typer.Context, option: str) -> bool:
-    """Whether an option stands on the command line."""
+    """Return whether an option is given on the command line."""
     source = context.get_parameter_source(option)
     return source is not None and source.name == "COMMANDLINE"
 
@@ -149,7 +149,7 @@ def print_comparison(
 
 
 def match_run_names(existing: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """The runs that names and patterns mean, each once; `NotFoundError` for one that means none."""
+    """Match names and patterns to runs, each once; raise `NotFoundError` for one that matches none."""
     chosen: dict[str, None] = {}
     for pattern in patterns:
         met = [name for name in existing if fnmatchcase(name, pattern)]
@@ -160,7 +160,7 @@ def match_run_names(existing: Sequence[str], patterns: Sequence[str]) -> list[st
 
 
 def build_run_summary(run: TrainingRun) -> dict[str, Any]:
-    """A run in one line."""
+    """Summarize a run."""
     recipe = flatten_recipe(run.recipe)
     best = find_best_of_run(run, recipe)
     return {
@@ -181,12 +181,12 @@ def build_run_summary(run: TrainingRun) -> dict[str, Any]:
 
 
 def find_best_of_run(run: TrainingRun, recipe: RecipeSettings) -> EpochRecord | None:
-    """The epoch whose weights were kept, so far."""
+    """Find the epoch whose weights were kept, so far."""
     return trainings.find_best_for_recipe(run.epochs, recipe)
 
 
 def get_final_losses(run: TrainingRun) -> dict[str, Any]:
-    """What the last epoch gave."""
+    """Return the losses of the last epoch."""
     last = run.epochs[-1] if run.epochs else None
     return {
         "train_loss": last.train_loss if last else None,
@@ -196,7 +196,7 @@ def get_final_losses(run: TrainingRun) -> dict[str, Any]:
 
 
 def build_run_comparison(store: ObjectStore, run: TrainingRun, paths: Sequence[str]) -> dict[str, Any]:
-    """A run's line of a comparison for scripts; null is a setting that its recipe does not have."""
+    """Build a run's entry of a comparison for scripts; null is a setting that its recipe does not have."""
     recipe = flatten_recipe(run.recipe)
     return (
         build_run_summary(run)
@@ -206,7 +206,7 @@ def build_run_comparison(store: ObjectStore, run: TrainingRun, paths: Sequence[s
 
 
 def read_test_metrics(store: ObjectStore, run: TrainingRun) -> dict[str, float]:
-    """What the served variant of the run's version was measured to do on the test set; nothing without a version."""
+    """Read the metrics of the served variant of the run's version on the test set; empty without a version."""
     if run.published_reference is None or run.published_reference.version is None:
         return {}
     manifest = Registry(store).load_manifest(run.published_reference.name, run.published_reference.version)
@@ -214,12 +214,12 @@ def read_test_metrics(store: ObjectStore, run: TrainingRun) -> dict[str, float]:
 
 
 def get_start_time(run: TrainingRun) -> str:
-    """When the run was first started; unknown of those from before there was a status."""
+    """Return when the run was first started; empty for old runs, which have no status."""
     return run.status.started if run.status else ""
 
 
 def find_changed_settings(run: TrainingRun, all_runs: Sequence[TrainingRun]) -> dict[str, Any]:
-    """In which settings a run differs from the first one of the same model."""
+    """Find the settings in which a run differs from the first one of the same model."""
     recipe = flatten_recipe(run.recipe)
     alike = [flatten_recipe(other.recipe) for other in sorted(all_runs, key=get_start_time)]
     first = next(other for other in alike if other.get("name") == recipe.get("name"))
@@ -227,7 +227,7 @@ def find_changed_settings(run: TrainingRun, all_runs: Sequence[TrainingRun]) -> 
 
 
 def build_runs_table(all_runs: Sequence[TrainingRun]) -> Table:
-    """All runs for people."""
+    """Build the table of all runs."""
     table = Table()
     for column in ("run", "state", "epochs", "best on validation", "version", "started", "took", "changed"):
         side: Literal["left", "right"] = "right" if column in ("epochs", "took") else "left"
@@ -251,7 +251,7 @@ def build_runs_table(all_runs: Sequence[TrainingRun]) -> Table:
 
 
 def format_run(run: TrainingRun, test_metrics: dict[str, float]) -> list[str]:
-    """One run for people, its curve aside."""
+    """Format one run, without its curve."""
     one = build_run_summary(run)
     lines = [f"{run.name}  {format_state(run)}", one["reason"]]
     lines.append(
@@ -269,7 +269,7 @@ def format_run(run: TrainingRun, test_metrics: dict[str, float]) -> list[str]:
 
 
 def format_state(run: TrainingRun) -> str:
-    """A run's state in words: one that is under way but has said nothing for long may have been killed."""
+    """Format a run's state; a running one without news for long may have been killed."""
     if run.state != "running":
         return {"paused": "paused (75)"}.get(run.state, run.state)
     silent = (datetime.now(UTC) - datetime.fromisoformat(run.last_update)).total_seconds()
@@ -277,7 +277,7 @@ def format_state(run: TrainingRun) -> str:
 
 
 def format_best_epoch(run_summary: dict[str, Any]) -> str:
-    """The kept epoch's numbers."""
+    """Format the numbers of the kept epoch."""
     line: EpochRecord | None = run_summary["best"]
     if line is None:
         return ""
@@ -287,7 +287,7 @@ def format_best_epoch(run_summary: dict[str, Any]) -> str:
 
 
 def plot_run_losses(run: TrainingRun) -> list[str]:
-    """The losses over the epochs."""
+    """Plot the losses over the epochs."""
     return trainings.plot_losses(run.epochs, run.recipe)
 
 
@@ -297,7 +297,7 @@ def build_comparison_table(
     paths: Sequence[str],
     test_metrics: Sequence[Any],
 ) -> Table:
-    """A comparison for people: few runs as columns, many as rows."""
+    """Build the table of a comparison: few runs as columns, many as rows."""
     rows = [["run", *(run.name for run in all_runs)], ["state", *map(format_state, all_runs)]]
     parts = group_paths(paths)
     if len(all_runs) <= MAX_RUN_COLUMNS:
@@ -319,11 +319,11 @@ def build_comparison_table(
 
 
 def format_test_metric(run: TrainingRun, test_metrics: dict[str, float]) -> str:
-    """What training showed as it went, on the test set."""
+    """Format the metric of the training on the test set."""
     metric = run.epochs[-1].metric if run.epochs else ""
     return f"{metric} {format_metric_value(metric, test_metrics[metric])}" if metric in test_metrics else ""
 
 
 def format_loss(value: float | None) -> str:
-    """A loss, or what there is instead of one."""
+    """Format a loss, which may not be finite."""
     return "not finite" if value is None else f"{value:.4f}"

@@ -1,4 +1,4 @@
-"""`pilotlight serve`: the local gateway over template.yaml."""
+"""`pilotlight serve`: run the local gateway over template.yaml."""
 
 import logging
 import os
@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.cli import checkout
-from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, print_json
+from pilotlight.cli.console import ERRORS, STORE, TEMPLATE_FILE, JsonOption, StoreOption, find_checkout, print_json
 from pilotlight.errors import InvalidInputError
 from pilotlight.local.gateway import Gateway
 from pilotlight.settings import Settings
@@ -49,7 +48,7 @@ def serve(
 
 
 def parse_parameter(text: str) -> tuple[str, str]:
-    """`Name=value` as a pair; `InvalidInputError` for what is none."""
+    """Parse `Name=value`; raise `InvalidInputError` for anything else."""
     name, sign, value = text.partition("=")
     if not sign or not name:
         raise InvalidInputError(f"{text!r} is no parameter; write --parameter Name=value, such as Auth=jwt.")
@@ -57,7 +56,7 @@ def parse_parameter(text: str) -> tuple[str, str]:
 
 
 def show_access_lines() -> None:
-    """A line on standard error for each request; by logging's own handler, since rich's takes 1 ms a line."""
+    """Log a line for each request on standard error, by logging's own handler, since rich's takes 1 ms a line."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log = logging.getLogger("pilotlight.local")
@@ -75,9 +74,9 @@ def build_gateway(
     log_calls: bool = False,
     capture_share: float = 0.0,
 ) -> Gateway:
-    """The gateway over the template with these parameters; functions read that store.
+    """Build the gateway over the template with these parameters; the functions read that store.
 
-    They log their calls if they shall, and keep a share of the requests.
+    With `log_calls` they log each call; they keep `capture_share` of the requests.
     """
     keeping = (
         {"PILOTLIGHT_CAPTURE_RATE": f"{capture_share:g}", "PILOTLIGHT_CAPTURE_SECONDS": "1"} if capture_share else {}
@@ -85,7 +84,7 @@ def build_gateway(
     silent = {} if log_calls else {"PILOTLIGHT_CALL_SECONDS": "-1"}
     places = {"PILOTLIGHT_STORE": resolve_store(store), "PILOTLIGHT_TRAININGS": resolve_store(TRAININGS_FOLDER)}
     return Gateway(
-        template=checkout.find_checkout() / checkout.TEMPLATE_FILE,
+        template=find_checkout() / TEMPLATE_FILE,
         host=host,
         port=port,
         workers=workers,
@@ -95,5 +94,5 @@ def build_gateway(
 
 
 def resolve_store(store: str) -> str:
-    """A store's URL as a process in another folder understands it."""
+    """Make a store's URL valid for a process in another folder."""
     return store if "://" in store else str(Path(store).absolute())

@@ -1,6 +1,6 @@
-"""Where PATH of `pilotlight publish` keeps its ONNX graph, if it has one already: a file, a folder, a repository.
+"""Locate the ONNX graph in PATH of `pilotlight publish`: a file, a folder or a repository.
 
-It converts nothing: what has no graph yet is for `pilotlight.cli.intake`.
+It converts nothing: a model without a graph goes to `pilotlight.cli.intake`.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ GRAPH_FILES = ("model.onnx", "onnx/model.onnx")  # where Hugging Face keeps the 
 
 @dataclass(frozen=True)
 class GraphSource:
-    """A graph, the folder of the files that tell how it is called, and its labels if they are told there."""
+    """A graph, the folder of the files that describe its inputs and outputs, and its labels, if it has some."""
 
     graph: Path
     folder: Path
@@ -25,9 +25,9 @@ class GraphSource:
 
 
 def locate_graph(path: Path) -> GraphSource | None:
-    """The graph that PATH holds, checked as far as its bytes tell; None when there is none.
+    """Locate the graph in PATH and check its bytes; return None if there is none.
 
-    `InvalidInputError` when there are several to choose from, or the one must not be served.
+    Raises `InvalidInputError` if there are several, or if it must not be served.
     """
     source = locate_in_folder(path) if path.is_dir() else locate_in_file(path)
     if source is not None:
@@ -37,14 +37,14 @@ def locate_graph(path: Path) -> GraphSource | None:
 
 
 def locate_in_file(path: Path) -> GraphSource | None:
-    """A file as a graph, unless its name says that it is something else; inside a repository, with its config."""
+    """Take a file as a graph unless its name shows that it is not; inside a repository, use its config."""
     if path.suffix == ".onnx" and repository.find_triton_model(path.parent) is not None:
         return locate_in_folder(path.parent)
     return GraphSource(path, path.parent) if path.suffix in {".onnx", ""} and ":" not in path.name else None
 
 
 def locate_in_folder(folder: Path) -> GraphSource | None:
-    """The graph of a Triton model, or the one of a Hugging Face folder."""
+    """Locate the graph of a Triton model or of a Hugging Face folder."""
     model = repository.find_triton_model(folder)
     if model is not None:
         return GraphSource(*repository.find_version_graph(model))
@@ -59,7 +59,7 @@ def locate_in_folder(folder: Path) -> GraphSource | None:
 
 
 def check_graph_size(graph: Path, weights: list[Path]) -> None:
-    """Refuse what no function has the memory for."""
+    """Refuse a graph that is too large for the memory of any function."""
     size, limit = (
         sum(file.stat().st_size for file in [graph, *weights]),
         Settings(memory_mb=LARGEST_MB).model_memory_budget,

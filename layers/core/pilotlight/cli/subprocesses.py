@@ -1,4 +1,4 @@
-"""Another program run in place of this one: signals go on to it, and its exit code comes back.
+"""Run another program in place of this one: it gets the signals, and its exit code is returned.
 
 It knows processes, not what they do.
 """
@@ -13,10 +13,10 @@ FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def run_command(command: Sequence[str], environment: Mapping[str, str], *, quiet: bool = False) -> int:
-    """Run a command and wait for it; gives its exit code, or as a shell does 128 + n where signal n ended it.
+    """Run a command and return its exit code, or as a shell does 128 + n if signal n ended it.
 
-    It has a process group of its own, or the terminal would give it each Ctrl-C beside ours. With `quiet`, what it
-    writes to standard output goes nowhere.
+    It has its own process group, or the terminal would send it each Ctrl-C too. With `quiet`, its standard output is
+    discarded.
     """
     output = subprocess.DEVNULL if quiet else None
     with (
@@ -29,7 +29,7 @@ def run_command(command: Sequence[str], environment: Mapping[str, str], *, quiet
 
 @contextmanager
 def forward_signals(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Hand on to the process what this one is told, inside."""
+    """Forward the signals of this process to another one."""
 
     def forward_signal(number: int, frame: FrameType | None) -> None:
         process.send_signal(number)

@@ -1,4 +1,4 @@
-"""`pilotlight sweep`: a recipe trained in every combination of some settings, one run each, side by side at the end."""
+"""`pilotlight sweep`: train a recipe in every combination of some settings, one run each, and compare the runs."""
 
 import os
 import re
@@ -24,7 +24,7 @@ Setting = tuple[str, Any]  # a key of the recipe, and its value
 def sweep(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a recipe of record: digits.")],
     axes: Annotated[list[str], typer.Argument(metavar="KEY=[A,B,...]...", help=r"'optimiser.name=\[sgd, adam]'")],
-    changes: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="In every run.")] = [],  # noqa: B006 - typer reads it, nobody writes it
+    changes: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="In every run.")] = [],  # noqa: B006 - typer reads it, nothing writes it
     run: Annotated[str, typer.Option("--run", metavar="NAME", help="How the runs' names begin.")] = "sweep",
     store: StoreOption = STORE,
     json: JsonOption = False,
@@ -49,7 +49,7 @@ def sweep(
 
 
 def parse_axis(argument: str) -> list[Setting]:
-    """`KEY=[A, B]` as settings; `InvalidInputError` when it is not one, or offers no choice."""
+    """Parse `KEY=[A, B]` as settings; raise `InvalidInputError` if it is not one, or has less than two values."""
     key, _, text = argument.partition("=")
     try:
         values = yaml.safe_load(text)
@@ -61,7 +61,7 @@ def parse_axis(argument: str) -> list[Setting]:
 
 
 def build_run_names(prefix: str, combinations: Sequence[tuple[Setting, ...]]) -> list[str]:
-    """A name for each run, of what it is set to; with a number where two would have the same."""
+    """Build a name for each run from its settings; number the runs if two names are equal or one is too long."""
     run_names = ["-".join([prefix, *(format_name_part(value) for _, value in chosen)]) for chosen in combinations]
     if len(set(run_names)) < len(run_names) or max(map(len, run_names)) > MAX_NAME_LENGTH:
         return [f"{prefix}-{number}" for number in range(1, len(run_names) + 1)]
@@ -69,7 +69,7 @@ def build_run_names(prefix: str, combinations: Sequence[tuple[Setting, ...]]) ->
 
 
 def format_name_part(value: object) -> str:
-    """A setting's value as a part of a name: of a mapping its `name`, or all that it holds."""
+    """Format a setting's value as a part of a name: of a mapping its `name`, or all values."""
     if isinstance(value, dict):
         value = value.get("name") or "-".join(map(str, value.values()))
     return re.sub(r"[^A-Za-z0-9._-]+", "-", str(value)).strip("-") or "none"

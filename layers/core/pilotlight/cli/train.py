@@ -1,7 +1,7 @@
-"""`pilotlight train`: run a recipe on this machine or, with --remote, have a server do so.
+"""`pilotlight train`: train a recipe on this machine or, with --remote, on a server.
 
-The job runs as a process of its own, `python -m functions.train`, as it does on AWS Batch: torch stays out of this one.
-SIGTERM, Ctrl-C and the exit code, 75 for a pause among them, pass through.
+The job is a process of its own, `python -m functions.train`, as on AWS Batch: this process does not import torch.
+SIGTERM, Ctrl-C and the exit code, which is 75 for a pause, pass through.
 """
 
 import os
@@ -12,14 +12,14 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.cli import checkout, subprocesses, trainings
-from pilotlight.cli.console import STORE, JsonOption, RemoteOption, ServerOption, StoreOption
+from pilotlight.cli import subprocesses, trainings
+from pilotlight.cli.console import STORE, JsonOption, RemoteOption, ServerOption, StoreOption, find_checkout
 from pilotlight.errors import InvalidInputError, UnavailableError
 
 
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a recipe of record: digits.")],
-    changes: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="optimiser.learning_rate=0.01")] = [],  # noqa: B006 - typer reads it, nobody writes it
+    changes: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="optimiser.learning_rate=0.01")] = [],  # noqa: B006 - typer reads it, nothing writes it
     run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="A new run's name, or one to go on.")] = None,
     budget: Annotated[
         float | None,
@@ -48,7 +48,7 @@ def train(
 
 
 def build_job_command(recipe: str, store: str, changes: Sequence[str] = (), *, json: bool = False) -> list[str]:
-    """The training job's command line; `UnavailableError` where only serving is installed."""
+    """Build the training job's command line; raise `UnavailableError` if only serving is installed."""
     if find_spec("torch") is None:
         raise UnavailableError("Training needs torch, which is not installed here; run pip install -e '.[train]'.")
     settings = [word for change in changes for word in ("--set", change)]
@@ -56,6 +56,6 @@ def build_job_command(recipe: str, store: str, changes: Sequence[str] = (), *, j
 
 
 def build_job_environment() -> dict[str, str]:
-    """The environment for the job: ours, with the checkout on the path that modules are found by."""
-    paths = [str(checkout.find_checkout()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    """Build the environment of the job: this one, with the checkout on the path of modules."""
+    paths = [str(find_checkout()), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

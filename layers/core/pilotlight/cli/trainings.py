@@ -1,6 +1,6 @@
-"""Trainings of a server, for `pilotlight train --remote` and `runs --remote`: started, listed, shown, followed.
+"""Start, list, show and follow trainings of a server, for `pilotlight train --remote` and `runs --remote`.
 
-Ctrl-C leaves a training going: it is the server's, not this command's.
+Ctrl-C does not stop a training, which belongs to the server.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,20 +24,20 @@ from pilotlight.recipes.schema import list_builtin_recipes, load_recipe
 from pilotlight.training_runs.run_store import find_best_epoch, format_duration, generate_run_name
 
 STOPPED_STATES = frozenset({"cancelled", "paused", "interrupted"})
-EX_TEMPFAIL = 75  # as the training job says it: stopped, and worth starting again
+EX_TEMPFAIL = 75  # of the training job too: stopped, and worth starting again
 EX_INTERRUPTED = 130
 
 
 def resolve_server_url(*, remote: bool, url: str | None) -> str | None:
-    """The server that is meant; None where the command is about a store."""
+    """Return the URL of the server; None if the command is about a store."""
     return url or (LOCAL_URL if remote else None)
 
 
 def start_training(url: str, recipe: str, changes: Sequence[str], run: str | None, nodes: int, *, json: bool) -> int:
-    """Have a server train a recipe and follow it; gives the exit code.
+    """Start a training of a recipe on a server, follow it, and return the exit code.
 
-    The recipe is checked here first. The run's name is made up here, so that a request that is sent twice is one
-    training; a name that was given goes on with a run that was stopped.
+    The recipe is checked here first. The run's name is generated here, so that a request that is sent twice starts one
+    training; a given name continues a run that was stopped.
     """
     whole = restrictions.check_restrictions(load_recipe(recipe, changes))
     name = run or generate_run_name(whole.name)
@@ -50,7 +50,7 @@ def start_training(url: str, recipe: str, changes: Sequence[str], run: str | Non
 
 
 def follow_training(client: Client, run: str, *, json: bool) -> int:
-    """Show a training's log until its end, then what came out; gives the exit code."""
+    """Print a training's log until its end, then its result, and return the exit code."""
     try:
         training = follow_with_curve(client, run)
     except KeyboardInterrupt:
@@ -70,7 +70,7 @@ def follow_training(client: Client, run: str, *, json: bool) -> int:
 
 
 def follow_with_curve(client: Client, run: str) -> TrainingDetail:
-    """The training at its end; until then its log passes on standard error, on a terminal above its curve."""
+    """Print the log on standard error, on a terminal above the curve, and return the training at its end."""
     with Live(console=ERRORS, auto_refresh=False, transient=True) as live:
 
         def update_curve() -> None:
@@ -87,14 +87,14 @@ def follow_with_curve(client: Client, run: str) -> TrainingDetail:
 
 
 def get_exit_code(training: TrainingSummary) -> int:
-    """A training's end as an exit code: that of the same training on this machine."""
+    """Return the exit code of a training: that of the same training on this machine."""
     if training.state in ACTIVE_STATES:
         raise UnavailableError(f"The log of {training.run} has ended, and it is {training.state}; look again.")
     return 0 if training.state == "finished" else EX_TEMPFAIL if training.state in STOPPED_STATES else 1
 
 
 def format_ending(training: TrainingDetail) -> list[str]:
-    """How a training ended, in sentences."""
+    """Describe how a training ended."""
     return [
         line
         for line in (f"{training.run} {training.state}. {training.reason}".strip(), format_published_version(training))
@@ -103,7 +103,7 @@ def format_ending(training: TrainingDetail) -> list[str]:
 
 
 def print_trainings(url: str, *, json: bool) -> None:
-    """Every training of a server, those first that changed last."""
+    """Print every training of a server, the last changed first."""
     with open_client(url) as client:
         page = client.trainings.list()
     if json:
@@ -115,7 +115,7 @@ def print_trainings(url: str, *, json: bool) -> None:
 
 
 def print_training(url: str, run: str, *, follow_log: bool, json: bool) -> int:
-    """One training of a server, followed to its end where that is wanted; gives the exit code."""
+    """Print one training of a server, and follow it to its end if requested; return the exit code."""
     with open_client(url) as client:
         if follow_log:
             return follow_training(client, run, json=json)
@@ -129,7 +129,7 @@ def print_training(url: str, run: str, *, follow_log: bool, json: bool) -> int:
 
 
 def cancel_training(url: str, run: str, reason: str, *, json: bool) -> None:
-    """Stop a training of a server."""
+    """Cancel a training of a server."""
     with open_client(url) as client:
         training = client.trainings.cancel(run, reason)
     message = (
@@ -139,7 +139,7 @@ def cancel_training(url: str, run: str, reason: str, *, json: bool) -> None:
 
 
 def build_trainings_table(trainings: Sequence[TrainingSummary], total: int) -> Table:
-    """Trainings for people."""
+    """Build the table of trainings."""
     rows = Table("run", "state", "epochs", "newest epoch", "version", "started", "took", "job")
     rows.caption = f"{len(trainings)} of {total}" if total > len(trainings) else None
     for one in trainings:
@@ -151,7 +151,7 @@ def build_trainings_table(trainings: Sequence[TrainingSummary], total: int) -> T
 
 
 def format_training(training: TrainingDetail) -> list[str]:
-    """One training for people, its curve aside."""
+    """Format one training, without its curve."""
     lines = [f"{training.run}  {training.state}", training.reason]
     if training.job:
         job = training.job
@@ -168,7 +168,7 @@ def format_training(training: TrainingDetail) -> list[str]:
 
 
 def format_published_version(training: TrainingDetail) -> str:
-    """The version that came out, with what it was measured to do and what the gate says."""
+    """Format the published version, with its metrics and the gate's verdict."""
     if not training.version:
         return ""
     measured = ", ".join(f"{key} {format_metric_value(key, value)}" for key, value in training.metrics.items())
@@ -177,19 +177,19 @@ def format_published_version(training: TrainingDetail) -> str:
 
 
 def format_epoch(line: EpochRecord) -> str:
-    """An epoch's numbers."""
+    """Format the numbers of an epoch."""
     metric, loss = line.validation_accuracy, line.validation_loss
     judged = "" if metric is None else f"{line.metric} {format_metric_value(line.metric, metric)}, "
     return f"{judged}loss {'not finite' if loss is None else f'{loss:.4f}'} in epoch {line.number}"
 
 
 def find_best_for_recipe(lines: Sequence[EpochRecord], recipe: RecipeSettings) -> EpochRecord | None:
-    """The epoch whose weights were kept, so far."""
+    """Find the epoch whose weights were kept, so far."""
     return find_best_epoch(lines, float(recipe.get("early_stopping.min_delta") or 0.0))
 
 
 def plot_losses(lines: Sequence[EpochRecord], recipe: str) -> list[str]:
-    """The losses over the epochs."""
+    """Plot the losses over the epochs."""
     best = find_best_for_recipe(lines, flatten_recipe(recipe))
     losses = {
         "training loss": [line.train_loss for line in lines],

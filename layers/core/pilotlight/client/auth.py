@@ -1,10 +1,10 @@
-"""What opens a server to the commands: an API key, a token, or requests signed as IAM wants them.
+"""Credentials of the commands for a server: an API key, a token, or requests signed for IAM.
 
     PILOTLIGHT_API_KEY=...      the header x-api-key
     PILOTLIGHT_TOKEN=...        the header authorization: Bearer
-    PILOTLIGHT_AUTH=iam         AWS Signature Version 4, service execute-api, by whatever credentials AWS's tools find
+    PILOTLIGHT_AUTH=iam         AWS Signature Version 4, service execute-api, with the credentials that boto3 finds
 
-A key may go along with either of the others: a usage plan counts by it.
+A key may accompany either of the others: a usage plan counts by it.
 """
 
 import re
@@ -23,12 +23,12 @@ SIGNED_HEADERS = ("Authorization", "X-Amz-Date", "X-Amz-Security-Token")
 
 
 class IamAuth(httpx2.Auth):
-    """Signs each request; botocore, which does so, takes 100 ms to import, so nobody does who needs it not."""
+    """Signs each request; imports botocore, which takes 100 ms, only if it is used."""
 
     requires_request_body = True
 
     def __init__(self, url: str) -> None:
-        """`InvalidInputError` where there are no credentials, or no region for the URL."""
+        """Raise `InvalidInputError` if there are no credentials, or no region for the URL."""
         import boto3
         from botocore.exceptions import BotoCoreError
 
@@ -47,7 +47,7 @@ class IamAuth(httpx2.Auth):
             raise InvalidInputError(f"PILOTLIGHT_AUTH is iam, and {url} names no region; set AWS_REGION.")
 
     def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response]:
-        """The request with its signature, over method, host, path, query and body."""
+        """Sign the request over method, host, path, query and body."""
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
 
@@ -61,18 +61,18 @@ class IamAuth(httpx2.Auth):
 
 @dataclass(frozen=True)
 class Credentials:
-    """What goes along with each request; nothing, by default."""
+    """What is sent with each request; nothing by default."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
     iam_auth: IamAuth | None = None
 
     def __bool__(self) -> bool:
-        """Whether there is anything."""
+        """Return whether there are any."""
         return bool(self.headers) or self.iam_auth is not None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], url: str) -> "Credentials":
-        """Those that the variables tell for the server at that URL; `InvalidInputError` for what cannot be."""
+        """Read the credentials for the server at `url`; raise `InvalidInputError` for contradicting variables."""
         # Without the line break of the file that one was read from.
         key, token, auth = (environment.get(f"PILOTLIGHT_{name}", "").strip() for name in ("API_KEY", "TOKEN", "AUTH"))
         if auth not in ("", "iam"):

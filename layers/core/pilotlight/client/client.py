@@ -2,9 +2,9 @@
 
     client = Client("http://127.0.0.1:8080")
     answer = client.infer("digits", [Tensor("image", "FP32", [1, 1, 8, 8], pixels)])
-    answer.output("logits").data
+    answer.get_output("logits").data
 
-It knows the protocol's JSON, not what serves it, and brings neither onnxruntime nor numpy.
+It knows the protocol's JSON and nothing of the server, and imports neither onnxruntime nor numpy.
 """
 
 import base64
@@ -67,7 +67,7 @@ class InferResponse(Struct, frozen=True):
     id: str | None = None
 
     def get_output(self, name: str) -> Tensor:
-        """The output of that name; `NotFoundError` when the answer has none."""
+        """Return the output of that name; raise `NotFoundError` if the answer has none."""
         for output in self.outputs:
             if output.name == name:
                 return output
@@ -99,14 +99,14 @@ class ModelNames(Struct, frozen=True):
 
 
 class TlsInfo(Struct, frozen=True):
-    """How a connection is encrypted: `TLSv1.3` and the like, and the last moment of the server's certificate."""
+    """How a connection is encrypted, `TLSv1.3` for example, and when the server's certificate expires."""
 
     version: str
-    expires: str  # as certificates say it: Jan  5 09:34:43 2027 GMT
+    expires: str  # as in certificates: Jan  5 09:34:43 2027 GMT
 
 
 class RawResponse(Struct, frozen=True):
-    """An answer as it came, whatever its status; its content is decompressed, and header names are in lower case."""
+    """An answer of any status; its content is decompressed, and header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -119,7 +119,7 @@ class Client:
     """A connection to the server at `url`, which may end in a stage: `https://host/prod`.
 
     Every call raises the error of `pilotlight.errors` that fits the server's status, with the server's sentence, and
-    `UnavailableError` when nobody answers.
+    `UnavailableError` if there is no answer.
     """
 
     def __init__(
@@ -150,16 +150,16 @@ class Client:
 
     @property
     def registry(self) -> RemoteRegistry:
-        """The server's versions and aliases; on AWS it wants the API key, as the header x-api-key."""
+        """The server's versions and aliases; on AWS it needs the API key, as the header x-api-key."""
         return RemoteRegistry(self._call)
 
     @property
     def trainings(self) -> RemoteTrainings:
-        """The server's trainings; on AWS it wants the API key, as the header x-api-key."""
+        """The server's trainings; on AWS it needs the API key, as the header x-api-key."""
         return RemoteTrainings(self._call)
 
     def is_ready(self) -> bool:
-        """Whether the server answers and reaches its store."""
+        """Return whether the server answers and reaches its store."""
         try:
             self._call("GET", "/v2/health/ready")
         except UnavailableError:
@@ -167,11 +167,11 @@ class Client:
         return True
 
     def list_models(self) -> list[str]:
-        """The names of all models."""
+        """List the names of all models."""
         return decode_body(self._call("GET", "/v2/models"), ModelNames).models
 
     def get_metadata(self, model: str, version: str | None = None) -> ModelMetadata:
-        """What the server says of a model, or of a version or alias of it."""
+        """Get the metadata of a model, or of one of its versions or aliases."""
         return decode_body(self._call("GET", build_model_path(model, version)), ModelMetadata)
 
     def infer(
@@ -183,7 +183,7 @@ class Client:
         outputs: Sequence[str] = (),
         id: str | None = None,  # noqa: A002 - the protocol's word
     ) -> InferResponse:
-        """One inference; `version` may be a number or an alias, `outputs` names those that are wanted, else all."""
+        """Send one inference; `version` is a number or an alias, `outputs` names the wanted outputs, by default all."""
         body: dict[str, Any] = {"inputs": inputs}
         if outputs:
             body["outputs"] = [{"name": name} for name in outputs]
@@ -199,7 +199,7 @@ class Client:
         version: str | None = None,
         outputs: Sequence[str] = (),
     ) -> InferResponse:
-        """One inference with what a person has: a PNG or JPEG file's bytes or several, a text or several, or columns.
+        """Send one inference of one or several images (PNG or JPEG), one or several texts, or columns of a table.
 
         `client.predict("wine", {"alcohol": [13.2, 12.4], "ash": [2.1, None]})`; None is a missing value.
         """
@@ -207,13 +207,13 @@ class Client:
         return self.infer(model, inputs, version=version, outputs=outputs)
 
     def infer_json(self, model: str, body: bytes, *, version: str | None = None) -> bytes:
-        """The same with the request's and the answer's JSON as they are."""
+        """Send one inference as JSON, and return the answer's JSON."""
         return self._call("POST", build_model_path(model, version) + "/infer", body)
 
     def send_request(
         self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> RawResponse:
-        """Any request, and its answer as it is: no status is an error here, only that nobody answers."""
+        """Send any request and return the answer of any status; raise `UnavailableError` if there is none."""
         began = time.perf_counter()
         try:
             response = self._http.request(method, target, content=body, headers=headers)
@@ -241,7 +241,7 @@ class Client:
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """`InvalidInputError` for a value that HTTP cannot carry, without a word of it: it may be a secret."""
+    """Raise `InvalidInputError` for a value that HTTP cannot carry, without quoting it: it may be a secret."""
     for name, value in headers.items():
         if not HEADER_VALUE.fullmatch(value):
             raise InvalidInputError(
@@ -251,7 +251,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def build_tensors(content: PredictionInput, model: ModelMetadata) -> list[Tensor]:
-    """The inputs of a model that takes files, texts or columns; `InvalidInputError` when it takes something else."""
+    """Build the inputs of a model of images, texts or columns; raise `InvalidInputError` if it takes others."""
     if isinstance(content, Mapping):
         return build_column_tensors(content, model)
     items = [content] if isinstance(content, bytes | str) else list(content)
@@ -263,25 +263,25 @@ def build_tensors(content: PredictionInput, model: ModelMetadata) -> list[Tensor
 
 
 def build_column_tensors(content: Mapping[str, Sequence[Any]], model: ModelMetadata) -> list[Tensor]:
-    """A tensor for each column, numbers as the model takes them, anything else as text."""
+    """Build a tensor for each column: numbers in the datatype of the model, anything else as text."""
     datatypes = {spec.name: spec.datatype for spec in model.inputs}
     return [Tensor(name, *encode_column(values, datatypes.get(name, "BYTES"))) for name, values in content.items()]
 
 
 def encode_column(values: Sequence[Any], datatype: str) -> tuple[str, list[int], list[Any]]:
-    """Datatype, shape and data of a column: texts where the model takes texts, or where one of the values is one."""
+    """Return datatype, shape and data of a column: texts if the model takes texts, or if a value is one."""
     if datatype == "BYTES" or any(isinstance(value, str) for value in values):
         return "BYTES", [len(values)], [None if value is None else str(value) for value in values]
     return datatype, [len(values)], list(values)
 
 
 def build_model_path(model: str, version: str | None) -> str:
-    """The path of a model, or of a version or alias of it."""
+    """Build the path of a model, or of one of its versions or aliases."""
     return f"/v2/models/{model}" + (f"/versions/{version}" if version is not None else "")
 
 
 def decode_body(body: bytes, body_type: type[Answer]) -> Answer:
-    """A body as what it should be; `UnavailableError` when the server does not speak V2."""
+    """Decode a body; raise `UnavailableError` if it is not of the V2 protocol."""
     try:
         return msgspec.json.decode(body, type=body_type)
     except msgspec.MsgspecError as exc:
@@ -289,7 +289,7 @@ def decode_body(body: bytes, body_type: type[Answer]) -> Answer:
 
 
 def get_error_message(reply: RawResponse) -> str:
-    """The server's sentence, or its status and the start of whatever it sent."""
+    """Return the server's sentence, or its status and the start of the body."""
     try:
         return str(msgspec.json.decode(reply.content)["error"])
     except (msgspec.MsgspecError, KeyError, TypeError):
@@ -297,7 +297,7 @@ def get_error_message(reply: RawResponse) -> str:
 
 
 def read_tls_info(response: httpx2.Response) -> TlsInfo | None:
-    """What the connection's TLS says of itself; None without."""
+    """Read how the connection is encrypted; return None if it is not."""
     stream = response.extensions.get("network_stream")
     tls = stream.get_extra_info("ssl_object") if stream is not None else None
     return TlsInfo(tls.version(), tls.getpeercert()["notAfter"]) if tls is not None else None

@@ -1,9 +1,9 @@
-"""The registry of a server, over HTTP: what `Client.registry` gives.
+"""The registry of a server, over HTTP: `Client.registry`.
 
     with Client("https://host/prod", headers={"x-api-key": key}) as client:
         client.registry.promote("digits", 3)
 
-It knows the routes and their forms, not how they are called.
+It knows the routes and their forms, not how requests are sent.
 """
 
 import time
@@ -26,29 +26,29 @@ POLL_INTERVAL_S = 0.5
 
 
 class RemoteRegistry:
-    """Versions and aliases of a server; errors are those of the client.
+    """Versions and aliases of a server; the errors are those of the client.
 
-    `expected_number` is the number of the alias's document that the caller has decided by: a change of a newer one is
-    refused with `PreconditionError`.
+    `expected_number` is the number of the alias's document on which the caller's decision is based: if the document is
+    newer, the change is refused with `PreconditionError`.
     """
 
     def __init__(self, call: ApiCall) -> None:
         self._call = call
 
     def list_models(self) -> list[ModelSummary]:
-        """Every model with its versions and its champion."""
+        """List every model with its versions and its champion."""
         return self._request(ModelList, "GET", "").models
 
     def get_model(self, name: str) -> ModelDetail:
-        """A model with its aliases and its newest versions."""
+        """Get a model with its aliases and its newest versions."""
         return self._request(ModelDetail, "GET", f"/{name}")
 
     def get_alias(self, name: str, alias: str = CHAMPION) -> AliasDocument:
-        """Where an alias points."""
+        """Get the document of an alias."""
         return self._request(AliasDocument, "GET", build_alias_path(name, alias))
 
     def get_alias_history(self, name: str, alias: str = CHAMPION) -> list[AliasDocument]:
-        """Every document that the alias has had, oldest first."""
+        """Get every document that the alias has had, oldest first."""
         return self._request(list[AliasDocument], "GET", f"{build_alias_path(name, alias)}/history")
 
     def promote(
@@ -62,10 +62,10 @@ class RemoteRegistry:
         expected_number: int | None = None,
         wait_s: float = PROMOTION_TIMEOUT_S,
     ) -> PromotionRequest:
-        """Bring a version, the candidate unless named, to the alias through the gate, and wait for how that ends.
+        """Promote a version, by default the candidate, to the alias through the gate, and wait for the result.
 
-        Its `state` says so: promoted, refused or failed; `UnavailableError` when it takes longer than `wait_s`. With
-        `wait_s` 0 it may still be `asked`.
+        The result's `state` is promoted, refused or failed; `UnavailableError` is raised if it takes longer than
+        `wait_s`. With `wait_s` 0 it may still be `asked`.
         """
         deadline = time.monotonic() + wait_s
         request = self._post(
@@ -84,13 +84,13 @@ class RemoteRegistry:
         return request
 
     def get_promotion(self, name: str, promotion_id: str) -> PromotionRequest:
-        """How a promotion goes."""
+        """Get the state of a promotion."""
         return self._request(PromotionRequest, "GET", f"/{name}/promotions/{promotion_id}")
 
     def rollback(
         self, name: str, alias: str = CHAMPION, *, reason: str, expected_number: int | None = None
     ) -> AliasDocument:
-        """End the alias's trial or, without one, go back to where it pointed before."""
+        """End the alias's canary or, without one, point it to where it pointed before."""
         return self._post(
             AliasDocument, f"{build_alias_path(name, alias)}/rollback", RollbackBody(reason), expected_number
         )
@@ -98,10 +98,10 @@ class RemoteRegistry:
     def set_canary(
         self, name: str, trial: CanaryBody, alias: str = CHAMPION, *, expected_number: int | None = None
     ) -> AliasDocument:
-        """Try a version on a share of the alias's requests; 0 percent ends the trial."""
+        """Try a version on a share of the alias's requests; 0 percent ends the canary."""
         return self._post(AliasDocument, f"{build_alias_path(name, alias)}/canary", trial, expected_number)
 
-    def _post(self, body_type: type[Answer], target: str, body: msgspec.Struct, expected_number: int | None) -> Answer:
+    def _post(self, body_type: type[Answer], target: str, body: object, expected_number: int | None) -> Answer:
         headers = {"if-match": f'"{expected_number}"'} if expected_number is not None else {}
         return self._request(body_type, "POST", target, msgspec.json.encode(body), headers)
 
@@ -111,5 +111,5 @@ class RemoteRegistry:
 
 
 def build_alias_path(name: str, alias: str) -> str:
-    """The path of an alias."""
+    """Build the path of an alias."""
     return f"/{name}/aliases/{alias}"

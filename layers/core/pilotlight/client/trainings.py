@@ -1,11 +1,11 @@
-"""The trainings of a server, over HTTP: what `Client.trainings` gives.
+"""The trainings of a server, over HTTP: `Client.trainings`.
 
     with Client("https://host/prod", headers={"x-api-key": key}) as client:
         started = client.trainings.start("digits", changes=["epochs=5"])
-        for line in client.trainings.follow(started.run):
+        for line in client.trainings.follow_log(started.run):
             print(line)
 
-It knows the routes and their forms, not how they are called.
+It knows the routes and their forms, not how requests are sent.
 """
 
 import time
@@ -27,12 +27,12 @@ from pilotlight.errors import UnavailableError
 
 ApiCall = Callable[..., bytes]  # verb, path, body, headers
 TRAININGS_PATH = "/v1/trainings"
-POLL_INTERVAL_S = 2.0  # between two looks at a log that does not grow
-MAX_FAILED_POLLS = 20  # looks in a row that may fail before a log is given up
+POLL_INTERVAL_S = 2.0  # seconds between two requests for a log that does not grow
+MAX_FAILED_POLLS = 20  # requests in a row, after which a log is given up
 
 
 class RemoteTrainings:
-    """Trainings of a server; errors are those of the client."""
+    """Trainings of a server; the errors are those of the client."""
 
     def __init__(self, call: ApiCall) -> None:
         self._call = call
@@ -46,29 +46,29 @@ class RemoteTrainings:
         nodes: int = 1,
         resume: bool = False,
     ) -> TrainingDetail:
-        """Train a recipe of record by its name, or a whole one; the same run asked for twice is started once."""
+        """Start a training of a built-in recipe, by its name, or of a whole recipe; a run starts once only."""
         request = StartTrainingBody(
-            recipe if isinstance(recipe, str) else dict(recipe), list(changes), run, nodes, resume
+            recipe if isinstance(recipe, str) else dict(recipe), tuple(changes), run, nodes, resume
         )
         return registry.parse_response(self._call("POST", TRAININGS_PATH, msgspec.json.encode(request)), TrainingDetail)
 
     def list(self, skip: int = 0, limit: int = 50) -> TrainingList:
-        """Trainings, those first that changed last."""
+        """List trainings, the last changed first."""
         return registry.parse_response(
             self._call("GET", f"{TRAININGS_PATH}?{urlencode({'skip': skip, 'limit': limit})}"), TrainingList
         )
 
     def get(self, run: str) -> TrainingDetail:
-        """A training with all that is known of it."""
+        """Get everything about a training."""
         return registry.parse_response(self._call("GET", build_training_path(run)), TrainingDetail)
 
     def get_log(self, run: str, token: str = "") -> TrainingLog:
-        """The next lines of its log, behind the token of an earlier answer."""
+        """Get the next lines of a log, after the token of an earlier answer."""
         query = f"?{urlencode({'token': token})}" if token else ""
         return registry.parse_response(self._call("GET", f"{build_training_path(run)}/log{query}"), TrainingLog)
 
     def cancel(self, run: str, reason: str = CancelTrainingBody().why) -> TrainingDetail:
-        """Have it save a checkpoint and end; `start` with `resume` goes on from there."""
+        """Request that a training saves a checkpoint and ends; `start` with `resume` continues it."""
         return registry.parse_response(
             self._call("POST", f"{build_training_path(run)}/cancel", msgspec.json.encode(CancelTrainingBody(reason))),
             TrainingDetail,
@@ -77,9 +77,9 @@ class RemoteTrainings:
     def follow_log(
         self, run: str, poll_interval_s: float = POLL_INTERVAL_S, on_pause: Callable[[], None] = lambda: None
     ) -> Iterator[str]:
-        """The lines of its log as they come, until nothing will follow; `on_pause` is called before each pause.
+        """Yield the lines of a log as they appear, until its end; call `on_pause` before each pause.
 
-        A server that is away for a moment is asked again.
+        A server that is unavailable for a moment is asked again.
         """
         token, failed = "", 0
         while True:
@@ -101,5 +101,5 @@ class RemoteTrainings:
 
 
 def build_training_path(run: str) -> str:
-    """The path of a training."""
+    """Build the path of a training."""
     return f"{TRAININGS_PATH}/{quote(run, safe='')}"

@@ -6,7 +6,7 @@ from msgspec import Meta, Struct
 
 from pilotlight.contracts.names import Version
 
-TOTAL_WEIGHT = 10_000  # what the weights of an alias's shares are parts of: a weight of 1 is 0.01 %
+TOTAL_WEIGHT = 10_000  # the sum of the weights of all shares; a weight of 1 is 0.01 %
 
 
 class Suspension(Struct, frozen=True):
@@ -21,7 +21,7 @@ class TrafficShare(Struct, frozen=True):
     """A part of an alias's requests that goes to another version than the one it points to."""
 
     version: Version
-    weight: Annotated[int, Meta(ge=1, le=TOTAL_WEIGHT)]  # of WHOLE requests
+    weight: Annotated[int, Meta(ge=1, le=TOTAL_WEIGHT)]  # of TOTAL_WEIGHT requests
 
 
 class Canary(Struct, frozen=True):
@@ -34,7 +34,7 @@ class Canary(Struct, frozen=True):
     version: Version
     until: str  # RFC 3339, UTC: the end of the bake time
     max_error_rate: Annotated[float, Meta(ge=0, le=1)] = 0.01
-    max_latency_ratio: Annotated[float, Meta(gt=0)] = 2.0  # its mean time of inference over the champion's
+    max_latency_ratio: Annotated[float, Meta(gt=0)] = 2.0  # mean inference time over the champion's
     max_drift: Annotated[float, Meta(ge=0, le=1)] = 0.25  # total variation between the two versions' answers
     min_requests: Annotated[int, Meta(ge=1)] = 50  # before any of these limits is applied
 
@@ -53,13 +53,13 @@ class AliasDocument(Struct, frozen=True):
     at: str  # RFC 3339, UTC
     reason: str
     suspended: Suspension | None = None
-    number: Annotated[int, Meta(ge=1)] = 1  # of this document among all that the alias has had
-    shares: tuple[TrafficShare, ...] = ()  # together less than WHOLE; the rest goes to `version`
-    canary: Canary | None = None  # why there is a share, if it is for a trial
-    shadow: TrafficShare | None = None  # a copy of so many requests goes to that version too, off the caller's path
+    number: Annotated[int, Meta(ge=1)] = 1  # of this document among all of the alias
+    shares: tuple[TrafficShare, ...] = ()  # together less than TOTAL_WEIGHT; the rest goes to `version`
+    canary: Canary | None = None  # why there is a share, if it is for a canary
+    shadow: TrafficShare | None = None  # receives copies of its share of the requests, off the caller's path
 
     def __post_init__(self) -> None:
-        """Refuse shares that leave nothing for the version itself; msgspec reports it as a wrong document."""
+        """Refuse shares that leave nothing for the version itself; msgspec reports it as an invalid document."""
         total_weight = sum(share.weight for share in self.shares)
         if total_weight >= TOTAL_WEIGHT:
             raise ValueError(

@@ -1,17 +1,17 @@
-"""Work that nobody waits for, as documents: what was asked, how far it is, what came of it, and where each lies.
+"""Documents of asynchronous inference: what was requested, the progress and the result, and the path of each.
 
-    batches/<id>/order.json           a batch as it was ordered; create-only
-    batches/<id>/cancel.json          that it is to stop; create-only
+    batches/<id>/order.json           a batch as it was requested; create-only
+    batches/<id>/cancel.json          the request to stop it; create-only
     outbox/batches/<id>/...           its progress.json, parts/, output.jsonl, errors.jsonl, manifest.json (last)
 
-The function that is asked writes the first two, the one that answers all others, so that neither overwrites the other.
-It knows names and forms, not stores.
+The API function writes the first two, the worker all others, so that neither overwrites the other's. The module knows
+names and forms, not stores.
 """
 
 import re
 import secrets
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
@@ -19,7 +19,7 @@ from msgspec import Struct
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError, NotFoundError
 
-MAX_LISTED_ERRORS = 1000  # listed; all of them are lines of the result
+MAX_LISTED_ERRORS = 1000  # in a document; all of them are lines of the result
 BATCHES_FOLDER = "batches"
 RESULTS_FOLDER = "outbox/batches/"
 INFER_PATTERN = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
@@ -27,24 +27,24 @@ BATCH_ID_PATTERN = re.compile(r"batch_([0-9a-f]{32})")
 
 
 class LineError(Struct, frozen=True, omit_defaults=True):
-    """A line that has no answer, and why."""
+    """A line without an answer, and why."""
 
     line: int
     error: str
-    code: str = ""  # of a batch that is refused as a whole, in OpenAI's words
+    code: str = ""  # of a batch that is refused as a whole, as in OpenAI's API
 
 
 class ResultPart(Struct, frozen=True):
-    """What was answered to the bytes of the input from `start` to before `end`."""
+    """The answers to the input's bytes from `start` to before `end`."""
 
     start: int
     end: int
-    answers: bool = True  # whether there are some
-    refusals: bool = False  # whether there are some that stand apart from the answers
+    answers: bool = True  # whether there are any
+    refusals: bool = False  # whether there are any in a separate object
 
     @property
     def object_name(self) -> str:
-        """As an object: in the order of the input, and of its own for each extent."""
+        """The object with the answers: its name sorts in the order of the input, and differs for each extent."""
         return f"parts/{self.start:015d}-{self.end:015d}.jsonl"
 
     @property
@@ -54,14 +54,14 @@ class ResultPart(Struct, frozen=True):
 
 
 class ByteRange(Struct, frozen=True):
-    """Bytes of the input that one worker after the other answers; other spans have workers of their own."""
+    """A range of the input that is answered by one worker at a time; other ranges have workers of their own."""
 
     start: int
     end: int
     first: int  # lines before it
-    position: int  # all before it is answered
+    position: int  # everything before it is answered
     line: int  # the last one that is answered
-    worker: str = ""  # who wrote this last
+    worker: str = ""  # the worker that wrote this last
 
     @property
     def is_done(self) -> bool:
@@ -70,7 +70,7 @@ class ByteRange(Struct, frozen=True):
 
 
 class FileProgress(Struct, frozen=True, kw_only=True):
-    """How far a file is answered; written by compare-and-swap, so that two workers cannot both go on with a span."""
+    """The progress of a file; written by compare-and-swap, so that two workers cannot both continue a range."""
 
     input: str
     bytes: int
@@ -78,36 +78,36 @@ class FileProgress(Struct, frozen=True, kw_only=True):
     state: Literal["working", "done"] = "working"
     percent: float = 0.0
     position: int = 0  # how many bytes of the input are answered
-    line: int = 0  # how many of its lines are passed
-    total: int = 0  # requests in it, where they were counted first
+    line: int = 0  # how many of its lines are processed
+    total: int = 0  # requests in it, if they were counted first
     answered: int = 0
     failed: int = 0
-    correlation: str = ""  # of the upload
-    tenant: str = ""  # who uploaded it
-    model: str = ""  # that answers lines which name none; its version stays the same to the end
+    correlation: str = ""  # correlation id of the upload
+    tenant: str = ""  # that uploaded it
+    model: str = ""  # for lines that name none; its version stays the same to the end
     versions: tuple[str, ...] = ()  # that have answered
     errors: tuple[LineError, ...] = ()
     parts: tuple[ResultPart, ...] = ()
-    spans: tuple[ByteRange, ...] = ()  # one after the other, the whole file
+    spans: tuple[ByteRange, ...] = ()  # consecutive, the whole file
     refused: str = ""  # why no line is answered
     invocations: int = 0
-    worker: str = ""  # who wrote this last
+    worker: str = ""  # the worker that wrote this last
     started: str = ""
-    joining: str = ""  # since when the parts are put together
+    joining: str = ""  # when joining the parts began
     updated: str = ""
 
 
 class BatchManifest(Struct, frozen=True, kw_only=True):
-    """`manifest.json`: what came of a file. It is written last: while there is none, the result is not whole."""
+    """`manifest.json`: the result of a file. It is written last: without it, the result is not complete."""
 
     input: str
     bytes: int
     e_tag: str
     sha256: str  # of the input
-    result: str  # path of the answers; empty where the file was refused
-    refusals: str = ""  # path of the refusals, where those stand apart
+    result: str  # path of the answers; empty if the file was refused
+    refusals: str = ""  # path of the refusals, if they are a separate object
     refused: str = ""  # why no line was answered
-    stopped: Literal["", "cancelled", "expired"] = ""  # why it is not whole
+    stopped: Literal["", "cancelled", "expired"] = ""  # why it is not complete
     correlation: str = ""
     lines: int = 0
     total: int = 0
@@ -122,7 +122,7 @@ class BatchManifest(Struct, frozen=True, kw_only=True):
 
 
 class BatchRequest(Struct, frozen=True, kw_only=True):
-    """`order.json`: a batch as it was asked for. Times are Unix seconds."""
+    """`order.json`: a batch as it was requested. Times are Unix seconds."""
 
     id: str
     endpoint: str
@@ -135,34 +135,29 @@ class BatchRequest(Struct, frozen=True, kw_only=True):
 
     @property
     def results_folder(self) -> str:
-        """Where its results lie."""
+        """The folder of its results."""
         return results_folder(self.id)
 
 
 class BatchCancellation(Struct, frozen=True):
-    """`cancel.json`: that somebody wants no more of it."""
+    """`cancel.json`: a caller's request to stop the batch."""
 
     at: int
     by: str = ""
 
 
-def utc_now_millis() -> str:
-    """RFC 3339, UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
 def to_unix_seconds(timestamp: str) -> int | None:
-    """The Unix seconds of what `now` wrote; None for an empty text."""
+    """Convert what `format_utc_now` returned to Unix seconds; None for an empty text."""
     return int(datetime.fromisoformat(timestamp).timestamp()) if timestamp else None
 
 
 def generate_sortable_id() -> str:
-    """32 hexadecimal digits that sort by the time they were made at; 80 bits of them are random."""
+    """Generate 32 hexadecimal digits that sort by the time of their creation; 80 bits of them are random."""
     return f"{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
 
 
 def batch_document_path(batch_id: str, document: str) -> str:
-    """The path of a batch's `order` or `cancel`; `NotFoundError` for what is no batch's id."""
+    """Return the path of a batch's `order` or `cancel`; `NotFoundError` if the id is malformed."""
     match = BATCH_ID_PATTERN.fullmatch(batch_id)
     if match is None:
         raise NotFoundError(f"There is no batch {batch_id!r}; GET /v1/batches lists them.")
@@ -170,7 +165,7 @@ def batch_document_path(batch_id: str, document: str) -> str:
 
 
 def parse_model_endpoint(endpoint: str) -> ModelReference:
-    """The model of an endpoint; `InvalidInputError` for what is no V2 inference."""
+    """Parse the model of an endpoint; `InvalidInputError` if it is not a V2 inference."""
     match = INFER_PATTERN.fullmatch(endpoint)
     if match is None:
         raise InvalidInputError(f"{endpoint!r} is not an endpoint of batches; /v2/models/NAME/infer is.")
@@ -178,5 +173,5 @@ def parse_model_endpoint(endpoint: str) -> ModelReference:
 
 
 def results_folder(batch_id: str) -> str:
-    """The folder of a batch's results."""
+    """Return the folder of a batch's results."""
     return f"{RESULTS_FOLDER}{batch_id.removeprefix('batch_')}"

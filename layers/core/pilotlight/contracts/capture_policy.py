@@ -1,7 +1,7 @@
-"""What may be kept of the requests to a model: the policy in its manifest, which whoever publishes it decides.
+"""The capture policy: what may be kept of the requests to a model, as its publisher wrote in the manifest.
 
-A frozen msgspec struct as in the manifest. Without a word on it in a manifest, `Capture()` holds: summaries.
-It knows names of fields, no request and no store.
+A frozen msgspec struct as in the manifest. A manifest without one has `CapturePolicy()`: summaries. The module knows
+names of fields, no request and no store.
 """
 
 from collections.abc import Collection
@@ -27,11 +27,11 @@ class CapturePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     others: Literal["keep", "drop"] = "keep"  # fields that `mask` does not name
 
     def get_treatment(self, *names: str) -> Treatment:
-        """What becomes of something that is known by these names: the strictest word about any of them."""
+        """Return what happens to a value with these names: the strictest treatment of any of them."""
         treatments = [self.mask[name] for name in names if name in self.mask]
         return max(treatments, key=TREATMENTS_BY_STRICTNESS.index) if treatments else self.others
 
     def check_fields(self, existing: Collection[str]) -> None:
-        """Refuse a field that the model does not have: a slip of the pen would keep what must not be kept."""
+        """Refuse a field that the model does not have: a misspelled name would keep what must not be kept."""
         if unknown := sorted(set(self.mask) - set(existing)):
             raise ValueError(f"masks {unknown}, but its fields are {sorted(existing)}")

@@ -1,14 +1,14 @@
 """The manifest of a version: its tensors, files, variants, measurements and training.
 
-Frozen msgspec structs: checked when decoded, with the path of the wrong field, and 50 ms to import where
-pydantic takes 250 ms, because a cold handler reads two of them first (infra/decisions/0002).
-Unknown fields are let through: a handler may be older than the job that wrote a manifest; `schema_version` guards
-what an old reader would get wrong. This module knows no store, no runtime and no protocol.
+Frozen msgspec structs: checked when decoded, with the path of the wrong field, and imported in 50 ms where pydantic
+takes 250 ms, because a cold handler reads two of them first (infra/decisions/0002). Unknown fields are ignored, because
+a handler may be older than the job that wrote a manifest; `schema_version` guards what an old reader would misread.
+This module depends on no store, no runtime and no protocol.
 """
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from pilotlight.contracts.capture_policy import CapturePolicy
 from pilotlight.contracts.names import Name, Version
@@ -39,7 +39,7 @@ class TensorSpec(Struct, frozen=True):
 
     @property
     def v2_shape(self) -> list[int]:
-        """The shape as V2 metadata prints it: -1 for each free dimension."""
+        """The shape as in V2 metadata: -1 for each free dimension."""
         return [dimension if isinstance(dimension, int) else -1 for dimension in self.shape]
 
 
@@ -102,7 +102,7 @@ class ExportParity(Struct, frozen=True):
 
     max_abs: float
     batches: tuple[int, ...]
-    lengths: tuple[int, ...] = ()  # of sequences, each tried at each batch size; empty where the length is fixed
+    lengths: tuple[int, ...] = ()  # of sequences, each tested at each batch size; empty if the length is fixed
 
 
 class Standardization(Struct, frozen=True):
@@ -121,7 +121,7 @@ class InputColumn(Struct, frozen=True):
 
     name: str
     categories: tuple[str, ...] = ()
-    fill: float | None = None  # what the graph puts in the place of a missing value, which is sent as NaN
+    fill: float | None = None  # what the graph uses for a missing value, which is sent as NaN
 
 
 class TrainingRecord(Struct, frozen=True):
@@ -133,25 +133,26 @@ class TrainingRecord(Struct, frozen=True):
     revision: str
     device: str
     wall_s: float
-    precision: str = "fp32"  # in which the forward passes of training computed
+    precision: str = "fp32"  # in which the forward passes of training were computed
 
 
 class ManifestDraft(Struct, frozen=True, kw_only=True):
-    """What a publisher knows of a version before it has a number; the registry makes a `Manifest` of it."""
+    """A version without a number, as its publisher describes it; the registry makes a `Manifest` of it."""
 
     name: Name
     task: Task = "tensor"
-    inputs: tuple[TensorSpec, ...]  # may be empty: a graph of constants gives an answer as well
+    inputs: tuple[TensorSpec, ...]  # may be empty: a graph of constants has an answer too
     outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1)]
-    prepare: Preprocessing | None = None  # before the graph; without it, callers send the graph's own tensors
-    finish: Postprocessing | None = None  # behind the graph; without it, callers get the graph's own tensors
+    # Steps before and after the graph, with older names in JSON; without them, callers use the graph's own tensors.
+    preprocess: Preprocessing | None = field(name="prepare", default=None)
+    postprocess: Postprocessing | None = field(name="finish", default=None)
     labels: tuple[str, ...] = ()
     variants: Annotated[dict[Precision, Variant], Meta(min_length=1)]
     serve: Precision
-    metric: str | None = None  # which of the variants' metrics the model is judged by
-    budget: Annotated[float, Meta(ge=0)] | None = None  # that quantization may cost of it, in its unit (`metric`)
+    metric: str | None = None  # the one of the variants' metrics that the gate compares
+    budget: Annotated[float, Meta(ge=0)] | None = None  # for quantization, in the metric's unit (`contracts.metric`)
     preprocessing: Standardization | None = None  # of the inputs' columns or channels, inside the graph
-    postprocessing: Standardization | None = None  # of the answer, where it is a number, inside the graph
+    postprocessing: Standardization | None = None  # of the answer, if it is a number, inside the graph
     opset: int | None = None
     evaluation: EvaluationSet | None = None
     parity: ExportParity | None = None
@@ -167,13 +168,15 @@ class ManifestDraft(Struct, frozen=True, kw_only=True):
 
     @property
     def maskable_fields(self) -> frozenset[str]:
-        """The names that a policy may mask: what callers send and get, and the graph's own."""
-        columns = (
-            [column.name for column in self.prepare.columns] if isinstance(self.prepare, TablePreprocessing) else []
-        )
-        input_names = [self.prepare.name] if self.prepare is not None else []
-        return frozenset([*columns, *input_names, *(self.finish.output_names if self.finish is not None else ()),
-                          *(spec.name for spec in (*self.inputs, *self.outputs))])  # fmt: skip
+        """The names that a policy may mask: what callers send and receive, and the graph's own."""
+        names = {spec.name for spec in (*self.inputs, *self.outputs)}
+        if self.preprocess is not None:
+            names.add(self.preprocess.name)
+        if isinstance(self.preprocess, TablePreprocessing):
+            names.update(column.name for column in self.preprocess.columns)
+        if self.postprocess is not None:
+            names.update(self.postprocess.output_names)
+        return frozenset(names)
 
 
 class Manifest(ManifestDraft, frozen=True, kw_only=True):
@@ -182,17 +185,17 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
     schema_version: Literal[1] = 1
     version: Version
     created: str  # RFC 3339, UTC
-    nonce: str  # tells this publisher's manifest from another's of the same content
+    nonce: str  # distinguishes this publisher's manifest from another's of the same content
     files: tuple[ManifestFile, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a manifest that names files that it does not list; msgspec reports it as a wrong document."""
+        """Refuse a manifest whose fields name unlisted files; msgspec reports it as an invalid document."""
         listed_paths = {file.path for file in self.files}
         if self.serve not in self.variants:
             raise ValueError(f"serves {self.serve!r}, but its variants are {sorted(self.variants)}")
         variant_paths = {path for variant in self.variants.values() for path in variant.paths}
         named_paths = variant_paths | ({self.report, self.golden, self.tokenizer, self.profile} - {None})
-        named_paths |= {self.prepare.tokenizer} if isinstance(self.prepare, TextPreprocessing) else set()
+        named_paths |= {self.preprocess.tokenizer} if isinstance(self.preprocess, TextPreprocessing) else set()
         if named_paths - listed_paths:
             raise ValueError(f"names {sorted(map(str, named_paths - listed_paths))}, which are not among its files")
         self._check_steps()
@@ -200,38 +203,38 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
             self.capture.check_fields(self.maskable_fields)
 
     def __hash__(self) -> int:
-        """By the nonce, since its mappings have no hash: what is derived from a manifest can be cached by it."""
+        """Hash the nonce, since the mappings have no hash; so values derived from a manifest can be cached by it."""
         return hash(self.nonce)
 
     def _check_steps(self) -> None:
-        """The steps fit the task and the graph's signature."""
+        """Check that the steps match the task and the graph's signature."""
         inputs, outputs = ([spec.name for spec in specs] for specs in (self.inputs, self.outputs))
-        kind = "tensor" if self.prepare is None else self.prepare.__struct_config__.tag
+        kind = "tensor" if self.preprocess is None else self.preprocess.__struct_config__.tag
         if kind != self.task:
             raise ValueError(f"prepares {kind!r}, but its task is {self.task!r}")
-        if isinstance(self.prepare, ImagePreprocessing | TablePreprocessing) and self.prepare.input not in inputs:
-            raise ValueError(f"prepares the input {self.prepare.input!r}, but the graph has {inputs}")
-        if self.finish is None:
+        if isinstance(self.preprocess, ImagePreprocessing | TablePreprocessing) and self.preprocess.input not in inputs:
+            raise ValueError(f"prepares the input {self.preprocess.input!r}, but the graph has {inputs}")
+        if self.postprocess is None:
             return
-        if self.finish.output not in outputs:
-            raise ValueError(f"finishes the output {self.finish.output!r}, but the graph has {outputs}")
-        self._check_labels(self.finish)
-        if set(self.finish.output_names) & set(outputs):
+        if self.postprocess.output not in outputs:
+            raise ValueError(f"finishes the output {self.postprocess.output!r}, but the graph has {outputs}")
+        self._check_labels(self.postprocess)
+        if set(self.postprocess.output_names) & set(outputs):
             raise ValueError(
-                f"gives outputs {list(self.finish.output_names)}, some named as the graph's {outputs}; rename"
+                f"gives outputs {list(self.postprocess.output_names)}, some named as the graph's {outputs}; rename"
             )
 
-    def _check_labels(self, finish: Postprocessing) -> None:
-        """As many labels as classes, where the graph says how many; two for one score."""
-        classes = next(spec.shape for spec in self.outputs if spec.name == finish.output)[-1:]
+    def _check_labels(self, postprocess: Postprocessing) -> None:
+        """Check that there are as many labels as classes, if their number is fixed; one score may have two labels."""
+        classes = next(spec.shape for spec in self.outputs if spec.name == postprocess.output)[-1:]
         labels = len(self.labels)
-        if not isinstance(finish, ClassificationPostprocessing) or not labels or (classes == (1,) and labels == 2):
+        if not isinstance(postprocess, ClassificationPostprocessing) or not labels or (classes == (1,) and labels == 2):
             return
         if classes and isinstance(classes[0], int) and classes[0] != labels:
-            raise ValueError(f"has {labels} labels, but the graph's {finish.output!r} has {classes[0]} classes")
+            raise ValueError(f"has {labels} labels, but the graph's {postprocess.output!r} has {classes[0]} classes")
 
     def get_file(self, path: str) -> ManifestFile:
-        """The record of the file at `path`; `InvalidInputError` when the manifest names none."""
+        """Return the record of the file at `path`; `InvalidInputError` if the manifest lists none."""
         for file in self.files:
             if file.path == path:
                 return file
@@ -243,22 +246,22 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
         return self.get_file(self.variants[self.serve].graph)
 
     def get_serving_files(self, runtime: str) -> tuple[ManifestFile, ...]:
-        """The files that this build of onnxruntime opens to serve the version, the graph first."""
+        """Return the files that this build of onnxruntime opens to serve the version, the graph first."""
         variant = self.variants[self.serve]
         chosen = variant.prepared if variant.prepared and variant.prepared.runtime == runtime else variant
         return tuple(map(self.get_file, (chosen.graph, *chosen.weights)))
 
     def find_compressed_file(self, file: ManifestFile) -> CompressedFile | None:
-        """The other form of a file that is served, if it has one."""
+        """Find the compressed form of a file that is served, if it has one."""
         optimized = self.variants[self.serve].prepared
         return optimized.packed.get(file.path) if optimized else None
 
     @property
     def served_bytes(self) -> int:
-        """How large the served model is: its graph and its weights."""
+        """The size of the served model: its graph and its weights."""
         return self.graph_file.bytes + sum(self.get_file(path).bytes for path in self.variants[self.serve].weights)
 
     @property
     def asset_files(self) -> tuple[ManifestFile, ...]:
-        """The files that serving needs beside the graph."""
-        return (self.get_file(self.prepare.tokenizer),) if isinstance(self.prepare, TextPreprocessing) else ()
+        """The files that serving needs besides the graph."""
+        return (self.get_file(self.preprocess.tokenizer),) if isinstance(self.preprocess, TextPreprocessing) else ()

@@ -1,6 +1,6 @@
-"""What models are judged by: which way is better, and in what a difference is told.
+"""The metrics by which models are compared: which direction is better, and the unit of a difference.
 
-It knows names and numbers, not how a metric is computed: that is for who trains, and for `gate.metric`.
+The module knows names and numbers, not how a metric is computed: training and `gate.metrics` do that.
 """
 
 from collections.abc import Mapping
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 class MetricDefinition:
     """A metric by its name in a manifest."""
 
-    unit: str  # that a difference is told in
-    units_per_one: float  # of that unit in a difference of 1
+    unit: str  # of a difference
+    units_per_one: float  # how much of that unit is a difference of 1
     higher_is_better: bool
-    decimals: int  # after the point, that a difference is told with
-    default_budget: float  # that quantization, or a new version, may lose where nobody says otherwise, in the unit
+    decimals: int  # of a difference, after the point
+    default_budget: float  # the default for what quantization, or a new version, may lose, in the unit
 
     def compute_degradation(self, before: float, after: float) -> float:
-        """By how much `after` is worse, in the unit; negative when it is better. Rounded: 0.5 lost is within 0.5."""
+        """Compute by how much `after` is worse, in the unit; negative if better. Rounded: 0.5 lost is within 0.5."""
         worse = before - after if self.higher_is_better else after - before
         return round(self.units_per_one * worse, 6)
 
     def format_difference(self, amount: float, name: str) -> str:
-        """A difference in words: 0.50 points of accuracy, 0.0123 nats per token of loss."""
+        """Format a difference: 0.50 points of accuracy, 0.0123 nats per token of loss."""
         return f"{amount:.{self.decimals}f} {self.unit} of {name}"
 
 

@@ -1,4 +1,4 @@
-"""Names of models, versions and aliases as they stand in URLs and paths, and references to them."""
+"""Names of models, versions and aliases in URLs and paths, and references to them."""
 
 import re
 from typing import Annotated
@@ -9,7 +9,7 @@ from pilotlight.errors import InvalidInputError
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 RESERVED_NAMES = frozenset({"stats"})  # `/v2/models/stats` is a route of the statistics extension
-CHAMPION = "champion"  # serves when the caller names neither version nor alias
+CHAMPION = "champion"  # serves if the caller names neither version nor alias
 CANDIDATE = "candidate"  # the newest version that has not passed the gate
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
@@ -17,7 +17,7 @@ Version = Annotated[int, Meta(ge=1)]
 
 
 class ModelReference(Struct, frozen=True):
-    """A model, and the version or alias that is meant: `digits`, `digits:3`, `digits@candidate`."""
+    """A model, and a version or alias of it: `digits`, `digits:3`, `digits@candidate`."""
 
     name: str
     version: int | None = None
@@ -25,7 +25,7 @@ class ModelReference(Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> "ModelReference":
-        """Read `name`, `name:3` or `name@alias`; `InvalidInputError` says what a reference looks like."""
+        """Parse `name`, `name:3` or `name@alias`; `InvalidInputError` shows the form of a reference."""
         name, mark, selector = re.split("([:@])", text, maxsplit=1) if re.search("[:@]", text) else (text, "", "")
         if mark and not selector:
             raise InvalidInputError(f"{text!r} ends in {mark!r}; write name, name:3 or name@alias.")
@@ -35,7 +35,7 @@ class ModelReference(Struct, frozen=True):
 
     @classmethod
     def from_selector(cls, name: str, selector: str | None = None) -> "ModelReference":
-        """From a model's name and a V2 `versions/...` path segment: a number, an alias, or nothing for the champion."""
+        """Create a reference from a name and a V2 `versions/...` path segment; None means the champion."""
         check_name(name, "model name")
         if selector is None:
             return cls(name)
@@ -48,12 +48,12 @@ class ModelReference(Struct, frozen=True):
 
 
 def is_version(text: str) -> bool:
-    """Whether `text` is a version as it stands in paths: a positive whole number without leading zeros."""
+    """Return whether `text` is a version as in paths: a positive integer without leading zeros."""
     return re.fullmatch(r"[1-9][0-9]{0,17}", text) is not None
 
 
 def check_name(name: str, what: str) -> str:
-    """Give `name` back, or raise `InvalidInputError` that says what names look like."""
+    """Return `name`, or raise `InvalidInputError` that shows the form of names."""
     if re.fullmatch(NAME_PATTERN, name) is None or name in RESERVED_NAMES:
         raise InvalidInputError(
             f"{name!r} is not a {what}: 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit, "
@@ -63,7 +63,7 @@ def check_name(name: str, what: str) -> str:
 
 
 def check_alias(alias: str) -> str:
-    """Give `alias` back, or raise `InvalidInputError`; digits alone would be mistaken for a version."""
+    """Return `alias`, or raise `InvalidInputError`; digits alone would be mistaken for a version."""
     if alias.isdecimal():
         raise InvalidInputError(f"{alias!r} is neither a version (1, 2, 3, ...) nor an alias, which has letters too.")
     return check_name(alias, "version or alias")

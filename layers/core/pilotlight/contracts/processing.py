@@ -1,6 +1,6 @@
-"""The steps around a graph, as documents of a manifest: what `pilotlight.processing` does before it and behind it.
+"""The steps before and after a graph, as documents in a manifest; `pilotlight.processing` runs them.
 
-Frozen msgspec structs as in the manifest, told apart by their `kind`. They know no graph and no array.
+Frozen msgspec structs as in the manifest, distinguished by their `kind`. They depend on no graph and no array.
 """
 
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ class ImagePreprocessing(Struct, frozen=True, kw_only=True, tag="image", tag_fie
 
     input: NonEmptyString  # of the graph
     name: NonEmptyString = "image"  # of the caller's input, BYTES
-    max_pixels: PositiveInt = 25_000_000  # of all images of a request, before any is decoded; 4 bytes each while it is
+    max_pixels: PositiveInt = 25_000_000  # of all images of a request, before any is decoded, at 4 bytes each
     background: Annotated[int, Meta(ge=0, le=255)] | None = 255  # grey laid under transparency; None drops alpha
     colour: Literal["RGB", "BGR", "L"] = "RGB"  # L is grey
     shortest: PositiveInt | None = None  # pixels that the shorter side is resized to, the longer one in proportion
@@ -44,7 +44,7 @@ class ImagePreprocessing(Struct, frozen=True, kw_only=True, tag="image", tag_fie
 
     @property
     def channels(self) -> int:
-        """How many numbers a pixel is."""
+        """The number of values in a pixel."""
         return 1 if self.colour == "L" else 3
 
 
@@ -62,14 +62,14 @@ class TableColumn(Struct, frozen=True, kw_only=True):
     """One column of a table: a number that is standardised, or a category that becomes one number for each value."""
 
     name: NonEmptyString
-    categories: tuple[str, ...] = ()  # makes the column a category's
-    encoding: Literal["onehot", "index"] = "onehot"  # of a category: 0 and 1 for each value, or the value's place
+    categories: tuple[str, ...] = ()  # makes the column categorical
+    encoding: Literal["onehot", "index"] = "onehot"  # of a category: 0 and 1 for each value, or the value's index
     mean: float = 0.0
     deviation: Deviation = 1.0
-    missing: float | str | None = None  # stands in for what is missing; None refuses it, "nan" leaves it to the graph
+    missing: float | str | None = None  # replaces a missing value; None refuses it, "nan" leaves it to the graph
 
     def __post_init__(self) -> None:
-        """Refuse a stand-in for what is missing that would itself be refused."""
+        """Refuse a replacement for missing values that would itself be refused."""
         number = self.missing == "nan" or not isinstance(self.missing, str)
         stands = self.missing in self.categories if self.categories else number
         if self.missing is not None and not stands:
@@ -107,7 +107,7 @@ class ClassificationPostprocessing(Struct, frozen=True, kw_only=True, tag="class
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The caller's outputs."""
+        """The names of the caller's outputs."""
         return self.label, self.probability, self.probabilities
 
 
@@ -121,7 +121,7 @@ class RegressionPostprocessing(Struct, frozen=True, kw_only=True, tag="regressio
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The caller's outputs."""
+        """The name of the caller's output."""
         return (self.name,)
 
 
@@ -129,13 +129,13 @@ class EmbeddingPostprocessing(Struct, frozen=True, kw_only=True, tag="embedding"
     """Vectors of tokens, [batch, tokens, width], become one vector of each text; [batch, width] is one already."""
 
     output: NonEmptyString  # of the graph
-    pooling: Literal["mean", "cls", "max"] = "mean"  # over the tokens that the attention mask lets through
+    pooling: Literal["mean", "cls", "max"] = "mean"  # over the tokens that the attention mask includes
     normalise: bool = True  # to length 1
     name: NonEmptyString = "embedding"  # of the caller's output
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The caller's outputs."""
+        """The name of the caller's output."""
         return (self.name,)
 
 

@@ -1,4 +1,4 @@
-"""The document of one request for a promotion through the gate, and what became of it."""
+"""The document of one request for a promotion through the gate, and its result."""
 
 from typing import Literal
 
@@ -15,9 +15,9 @@ class PromotionRequest(Struct, frozen=True):
     version: Version
     alias: str
     by: str
-    at: str  # RFC 3339, UTC, when it was asked for
+    at: str  # RFC 3339, UTC, when it was requested
     force: bool = False
     why: str = ""
     state: Literal["asked", "promoted", "refused", "failed"] = "asked"
-    said: str = ""  # what the gate found, or went wrong, in sentences
-    done: str = ""  # RFC 3339, UTC; empty until it is
+    said: str = ""  # what the gate found, or what went wrong, in sentences
+    done: str = ""  # RFC 3339, UTC; empty until it is finished

@@ -1,7 +1,7 @@
-"""What a training says of itself as it goes: documents that the job writes, and that people and the API read.
+"""The state of a training as it runs: documents that the job writes, and that people and the API read.
 
-Structs alone, so that a client over HTTP can read them too; `runs` knows where they lie. Fields that a newer job added
-are let through.
+Structs alone, so that a client over HTTP can read them too; `pilotlight.training_runs` knows where they are stored.
+Unknown fields of a newer job are ignored.
 """
 
 from typing import Literal
@@ -15,11 +15,11 @@ class RunStatus(Struct, frozen=True, kw_only=True):
     """How a run is, as it said itself when it last changed; one that was killed outright could say nothing."""
 
     state: RunState
-    started: str  # its first life; RFC 3339, UTC
-    at: str  # when it said this
-    lives: int = 1  # how often it was started
-    seconds: float = 0.0  # that the lives before `at` took, without those that were killed
-    reason: str = ""  # the sentence that it stopped with
+    started: str  # at its first start; RFC 3339, UTC
+    at: str  # when it reported this
+    lives: int = 1  # how many times it was started
+    seconds: float = 0.0  # of the lives before `at`, without those that were killed
+    reason: str = ""  # the sentence that it ended with
 
 
 class EpochRecord(Struct, frozen=True, kw_only=True):
@@ -33,11 +33,11 @@ class EpochRecord(Struct, frozen=True, kw_only=True):
     learning_rate: float = 0.0  # of the last step
     seconds: float = 0.0
     examples_per_s: float = 0.0
-    remaining_s: float | None = None  # at most, as it seemed then: stopping early makes it less
-    at: str = ""  # when it was over; RFC 3339, UTC
+    remaining_s: float | None = None  # at most, as estimated then: early stopping shortens it
+    at: str = ""  # when it ended; RFC 3339, UTC
 
 
 class PublishedVersion(Struct, frozen=True):
-    """Which version came out, `name:version`."""
+    """The published version, `name:version`."""
 
     reference: str

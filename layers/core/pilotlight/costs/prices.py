@@ -1,4 +1,4 @@
-"""What AWS charges, in USD: read from the one file that holds prices, with its date and the source of each number.
+"""Prices of AWS in USD, read from the one file that holds them, with its date and the source of each number.
 
 `prices.json` beside this module is of region us-east-1, without savings plans; other regions are a few percent dearer.
 It is JSON because every cold start reads it, which takes 0.05 ms; tomllib takes longer than that to import.
@@ -8,7 +8,7 @@ import os
 from math import ceil
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 PRICES_FILE = os.path.join(os.path.dirname(__file__), "prices.json")  # noqa: PTH118, PTH120 - 3 ms less than pathlib
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "arm64": "arm64", "aarch64": "arm64"}
@@ -17,7 +17,7 @@ MS_PER_S = 1000
 
 
 class Price(Struct, frozen=True):
-    """USD per unit: that of the first tier, and the tiers, each up to so many units a month; None for the rest."""
+    """USD per unit: that of the first tier, and the tiers, each up to so many units a month; None for the last."""
 
     usd: float
     per: str
@@ -25,30 +25,12 @@ class Price(Struct, frozen=True):
     tiers: tuple[tuple[float | None, float], ...] = ()
 
     def compute_cost(self, units: float) -> float:
-        """What so many units in a month cost."""
+        """Compute what so many units in a month cost."""
         total, below = 0.0, 0.0
         for end, usd in self.tiers or ((None, self.usd),):
             inside = max(0.0, (units if end is None else min(units, end)) - below)
             total, below = total + inside * usd, below + inside
         return total
-
-
-class Machine(Struct, frozen=True):
-    """An instance that one could rent instead, by the hour."""
-
-    name: str
-    usd_per_hour: float
-    vcpus: int
-    source: str
-    gpu: bool = False
-
-
-class FreeTier(Struct, frozen=True):
-    """What Lambda gives to each account in a month."""
-
-    requests: float
-    gb_seconds: float
-    source: str
 
 
 class PriceList(Struct, frozen=True):
@@ -59,8 +41,6 @@ class PriceList(Struct, frozen=True):
     currency: str
     sources: dict[str, str]
     prices: dict[str, Price]
-    free_tier: FreeTier
-    machines: tuple[Machine, ...] = field(default=())
 
 
 with open(PRICES_FILE, "rb") as file:  # noqa: PTH123 - as above
@@ -73,20 +53,20 @@ REST_API_REQUEST = PRICE_LIST.prices["rest_api"].usd
 
 
 def to_lambda_architecture(machine: str) -> str:
-    """Lambda's word for what `platform.machine()` says; x86_64, the dearer one, for what Lambda does not have."""
+    """Map `platform.machine()` to Lambda's architecture: x86_64, the dearer one, if Lambda does not have it."""
     return ARCHITECTURES.get(machine.lower(), "x86_64")
 
 
 def round_to_billed_ms(seconds: float) -> int:
-    """A duration as Lambda bills it: each millisecond that has begun."""
+    """Round a duration up to whole milliseconds, as Lambda bills it."""
     return max(1, ceil(seconds * MS_PER_S))
 
 
 def compute_gb_seconds(memory_mb: int, milliseconds: float) -> float:
-    """What is billed for a duration on a function of so much memory."""
+    """Compute the GB-seconds that are billed for a duration on a function of so much memory."""
     return memory_mb / MB_PER_GB * milliseconds / MS_PER_S
 
 
 def compute_invocation_usd(memory_mb: int, milliseconds: float, architecture: str) -> float:
-    """The price of one invocation: its request and its duration."""
+    """Compute the price of one invocation: its request and its duration."""
     return LAMBDA_REQUEST + compute_gb_seconds(memory_mb, milliseconds) * LAMBDA_GB_SECOND[architecture]

@@ -1,7 +1,7 @@
-"""What calls have cost so far, by tenant, model and version: the sums over the lines that functions have logged.
+"""Sum what calls have cost, by tenant, model and version, over the lines that functions have logged.
 
-It reads lines as they are in a terminal, from `aws logs tail`, or in the document of `aws logs filter-log-events`, and
-adds decimals, so that the sum is that of the answers' headers to the last digit.
+It reads lines as a terminal shows them, as `aws logs tail` prints them, or in the document of `aws logs filter-log-
+events`. It adds decimals, so that the sum equals that of the answers' headers to the last digit.
 """
 
 import json
@@ -17,7 +17,7 @@ NO_VALUE = "-"  # a call without a tenant, or one that met no model
 
 
 class UsageRow(Struct, frozen=True, order=True):
-    """What one tenant has asked of one version."""
+    """The calls of one tenant to one version."""
 
     tenant: str
     model: str
@@ -29,7 +29,7 @@ class UsageRow(Struct, frozen=True, order=True):
 
 
 class UsageReport(Struct, frozen=True):
-    """All accounts, the dearest first, and lines that seemed to be of functions but could not be read."""
+    """All rows, the dearest first, and how many lines of calls could not be read."""
 
     accounts: tuple[UsageRow, ...]
     calls: int
@@ -39,7 +39,7 @@ class UsageReport(Struct, frozen=True):
 
 
 def build_usage_report(text: str) -> UsageReport:
-    """The sums over a log; `InvalidInputError` when no line of it is of a call."""
+    """Sum up a log; raise `InvalidInputError` if no line of it is of a call."""
     sums: dict[tuple[str, str, str], list[Any]] = {}
     unread = 0
     for record in parse_call_records(split_log_lines(text)):
@@ -64,7 +64,7 @@ def build_usage_report(text: str) -> UsageReport:
 
 
 def split_log_lines(text: str) -> Iterable[str]:
-    """The lines, or the one document that all of it is."""
+    """Split a log into lines; return a document of events as one line."""
     if text.lstrip().startswith("{") and '"events"' in text:
         try:
             return [json.dumps(json.loads(text))]
@@ -74,7 +74,7 @@ def split_log_lines(text: str) -> Iterable[str]:
 
 
 def parse_call_records(lines: Iterable[str]) -> Iterator[dict[str, Any] | None]:
-    """The lines' records of calls; None for one that looks like it and is broken."""
+    """Yield the records of calls in the lines; yield None for one that is broken."""
     for line in lines:
         start = line.find("{")
         if start < 0 or "usd" not in line:
@@ -88,7 +88,7 @@ def parse_call_records(lines: Iterable[str]) -> Iterator[dict[str, Any] | None]:
 
 
 def extract_call_records(content: Any) -> Iterator[dict[str, Any] | None]:  # noqa: ANN401 - any JSON
-    """A record of a call, alone, as an event's message, or as some of a list of events."""
+    """Yield the records of calls in a line: the line itself, an event's message, or those of a list of events."""
     if not isinstance(content, dict):
         return
     if isinstance(content.get("events"), list):

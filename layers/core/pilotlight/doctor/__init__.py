@@ -1,5 +1,5 @@
-"""What `pilotlight doctor` looks at: this machine, a store, a server. Each check ends in one sentence.
+"""The checks of `pilotlight doctor`: this machine, a store, a server. Each check ends with one sentence.
 
-On a server nothing is changed: it is asked to read and to predict, and every other route is only asked with GET, which
-none of them takes for a change. In a store of one's own, one object below `doctor/` is written and removed again.
+Nothing on a server is changed: it reads and predicts, and every other route is only called with GET, which changes
+nothing on any of them. In a store, one object below `doctor/` is written and removed again.
 """

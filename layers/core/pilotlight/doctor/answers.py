@@ -1,7 +1,7 @@
-"""Whether a server's models answer as they should, in every form that the protocol has. Each question is a prediction.
+"""Check that the models of a server answer correctly, in every form of the protocol. Each request is a prediction.
 
-The questions are golden requests where the store is known, whose answers were recorded when the version was published;
-else numbers made up for the first model that takes some.
+If the store is known, the requests are golden requests, whose answers were recorded when the version was published;
+else they are made-up numbers for the first model that takes some.
 """
 
 import gzip
@@ -26,9 +26,8 @@ from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedE
 from pilotlight.doctor.server import format_reply
 from pilotlight.errors import ModelRefusedError, NotFoundError, PilotlightError
 from pilotlight.registry.registry import Registry, version_path
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from pilotlight.runtime.golden import GoldenDocument, GoldenExchange, compare_output, to_arrays
-from pilotlight.runtime.session import Array
 
 VERSION_HEADER = "x-pilotlight-version"
 WARM_CALLS = 20
@@ -41,7 +40,7 @@ Arrays = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """An inference with a known answer: the model's name, its inputs, their datatypes, and whether they are batched."""
+    """An inference with a known answer: model, inputs, their datatypes, and whether they have a batch dimension."""
 
     model: str
     inputs: Arrays
@@ -49,12 +48,12 @@ class SampleRequest:
     batched: bool
 
     def repeat_batch(self, times: int) -> "SampleRequest":
-        """The same for so many times as many examples."""
+        """Return the request for so many times as many examples."""
         inputs = {name: np.concatenate([array] * times) for name, array in self.inputs.items()}
         return SampleRequest(self.model, inputs, self.datatypes, self.batched)
 
     def to_json(self, *, binary_answer: bool = False) -> bytes:
-        """The body in JSON form."""
+        """Encode the body as JSON."""
         inputs = [
             Tensor(name, self.datatypes[name], array.shape, array.ravel().tolist())
             for name, array in self.inputs.items()
@@ -62,7 +61,7 @@ class SampleRequest:
         return msgspec.json.encode({"inputs": inputs, "parameters": {"binary_data_output": binary_answer}})
 
     def to_binary(self) -> tuple[bytes, dict[str, str]]:
-        """The body with binary tensors, there and back, and the header that says where its JSON ends."""
+        """Encode the body with binary tensors, and return the header with the length of its JSON."""
         tails = {name: v2_binary.encode_binary_tensor(array) for name, array in self.inputs.items()}
         inputs = [
             {
@@ -78,14 +77,14 @@ class SampleRequest:
 
 
 class InferenceChecks:
-    """The models of a server, with what the registry of its store says of them, if it is known."""
+    """Checks of the models of a server, with the registry of its store, if that is known."""
 
     def __init__(self, client: Client, registry: Registry | None = None) -> None:
         self._client = client
         self._registry = registry
 
     def list_checks(self) -> tuple[HealthCheck, ...]:
-        """All of them. The first one opens the model that the others ask, if nobody has yet."""
+        """List all checks. The first one opens the model that the others call, if it is not open yet."""
         return (
             HealthCheck("latency", self.check_latency),
             HealthCheck("binary tensors", self.check_binary_tensors),
@@ -97,7 +96,7 @@ class InferenceChecks:
         )
 
     def check_latency(self) -> str:
-        """What a caller waits, the first time and then."""
+        """Check how long a caller waits, for the first call and for the next ones."""
         body = self._sample_request.to_json()
         first, *warm = (self._send_infer_request(body) for _ in range(1 + WARM_CALLS))
         kind = "cold" if first.headers.get("x-pilotlight-cold") == "true" else "warm already"
@@ -114,7 +113,7 @@ class InferenceChecks:
         return f"{summary}."
 
     def check_binary_tensors(self) -> str:
-        """Whether tensors survive as bytes, there and back: on AWS that takes BinaryMediaTypes."""
+        """Check that tensors survive as bytes both ways, which takes BinaryMediaTypes on AWS."""
         body, header = self._sample_request.to_binary()
         if max(body) <= MAX_ASCII:
             raise NotCheckedError(
@@ -128,7 +127,7 @@ class InferenceChecks:
         return f"{len(body)} bytes there, and the answer back, are the same as in JSON."
 
     def check_gzip_request(self) -> str:
-        """Whether a compressed request is understood."""
+        """Check that a compressed request is understood."""
         body = self._sample_request.to_json()
         packed = gzip.compress(body)
         reply = self._send_infer_request(packed, {"content-encoding": "gzip"})
@@ -136,7 +135,7 @@ class InferenceChecks:
         return f"{len(body)} bytes, sent as {len(packed)}, are answered as they are."
 
     def check_gzip_response(self) -> str:
-        """Whether an answer is compressed for whoever asks for it, and can be read."""
+        """Check that an answer is compressed on request, and can be read."""
         question = self._sample_request
         plain = self._send_infer_request(question.to_json(), {"accept-encoding": "identity"})
         times = ceil(2 * MIN_COMPRESSIBLE_BYTES / len(plain.content))
@@ -155,7 +154,7 @@ class InferenceChecks:
         return f"An answer of {len(plain.content)} bytes comes compressed."
 
     def check_alias_over_http(self) -> str:
-        """Whether an answer says which version gave it, and a caller can pin one."""
+        """Check that an answer names its version, and that a caller can pin one."""
         reply = self._send_infer_request(self._sample_request.to_json(), path_suffix=f"/versions/{CHAMPION}")
         told_version, named = reply.headers.get(VERSION_HEADER), decode_json_part(reply).get("model_version")
         if named is None or told_version != named:
@@ -175,20 +174,20 @@ class InferenceChecks:
         return f"{self._sample_request.model}@{CHAMPION} is answered by version {named}, and can be pinned to it."
 
     def check_cost_headers(self) -> str:
-        """Whether an answer says what it took and cost."""
+        """Check that an answer has its time and its cost."""
         headers = self._send_infer_request(self._sample_request.to_json()).headers
         usd, timing = headers.get("x-pilotlight-usd", ""), headers.get("server-timing", "")
         try:
             if float(usd) > 0 and "total;dur=" in timing:
                 return f"A call is billed ${float(usd):.9f}, {headers.get('x-pilotlight-billed-ms')} ms."
-        except ValueError:  # told below, with what was there instead
+        except ValueError:  # raised below, with what was there instead
             pass
         raise CheckFailedError(
             f"Headers say x-pilotlight-usd: {usd!r}, server-timing: {timing!r}; are they cut on the way?"
         )
 
     def check_golden_requests(self) -> str:
-        """Whether every champion answers its golden requests through the URL as it did when it was published."""
+        """Check that every champion answers its golden requests through the URL as recorded at its publication."""
         if self._registry is None:
             raise NotCheckedError("Their records lie in the store; give it as --store.")
         wrong, asked, models = list[str](), 0, 0
@@ -210,7 +209,7 @@ class InferenceChecks:
 
     @cached_property
     def _sample_request(self) -> SampleRequest:
-        """What to ask: a golden request of the first champion that has one, else made-up numbers."""
+        """A golden request of the first champion that has one, else made-up numbers."""
         if self._registry is not None:
             for manifest, recorded in self._read_golden_requests(self._registry):
                 return build_request_from_golden(manifest, recorded.exchanges[0])
@@ -222,16 +221,16 @@ class InferenceChecks:
 
     @cached_property
     def _expected_outputs(self) -> Arrays:
-        """The question's answer in JSON."""
+        """The outputs of the sample request in JSON."""
         return decode_outputs(self._send_infer_request(self._sample_request.to_json()))
 
     def _read_golden_requests(self, registry: Registry) -> Iterator[tuple[Manifest, GoldenDocument]]:
-        """The champions that have golden requests."""
+        """Yield the champions that have golden requests, with these."""
         for name in registry.list_models():
             try:
                 manifest = registry.load_manifest(name, registry.load_alias(name, CHAMPION).version)
             except NotFoundError:
-                continue  # the checks of the store say so
+                continue  # the checks of the store report it
             if manifest.golden is not None:
                 stored = registry.store.get(version_path(name, manifest.version, manifest.golden))
                 yield manifest, decode_document(stored.data, GoldenDocument, manifest.golden)
@@ -258,7 +257,7 @@ class InferenceChecks:
     def _send_infer_request(
         self, body: bytes, headers: Mapping[str, str] | None = None, *, model: str | None = None, path_suffix: str = ""
     ) -> RawResponse:
-        """The answer to an infer request; `ModelRefusedError` when it is none."""
+        """Send an infer request; raise `ModelRefusedError` for any status but 200."""
         model = model or self._sample_request.model
         reply = self._client.send_request("POST", f"/v2/models/{model}{path_suffix}/infer", body, headers)
         if reply.status != 200:
@@ -268,14 +267,14 @@ class InferenceChecks:
         return reply
 
     def _check_same_outputs(self, reply: RawResponse, what: str, advice: str) -> None:
-        """Fail what is answered otherwise than the same question in JSON."""
+        """Fail if the outputs differ from those of the same request in JSON."""
         for name, array in decode_outputs(reply).items():
             if not is_same_output(array, self._expected_outputs.get(name)):
                 raise CheckFailedError(f"{what} are answered otherwise than JSON, in {name!r}; {advice}.")
 
 
 def build_request_from_golden(manifest: Manifest, exchange: GoldenExchange) -> SampleRequest:
-    """A golden request as a question."""
+    """Build a sample request from a golden one."""
     inputs = to_arrays(exchange.request.inputs)
     datatypes = {tensor.name: tensor.datatype for tensor in exchange.request.inputs}
     batched = all(spec.shape and isinstance(spec.shape[0], str) for spec in manifest.inputs)
@@ -283,7 +282,7 @@ def build_request_from_golden(manifest: Manifest, exchange: GoldenExchange) -> S
 
 
 def build_synthetic_request(model: ModelMetadata) -> SampleRequest | None:
-    """Numbers for a model; None for one that takes anything but floating-point numbers."""
+    """Build a request of made-up numbers; return None for a model of other than floating-point numbers."""
     if not model.inputs or any(spec.datatype not in FLOAT_DATATYPES for spec in model.inputs):
         return None
     shapes = {spec.name: [max(1, size) for size in spec.shape] for spec in model.inputs}
@@ -295,7 +294,7 @@ def build_synthetic_request(model: ModelMetadata) -> SampleRequest | None:
 
 
 def decode_outputs(reply: RawResponse) -> dict[str, Array]:
-    """The outputs of an answer, in whichever form it has; `ModelRefusedError` when it is not one."""
+    """Decode the outputs of an answer in JSON or binary form; raise `ModelRefusedError` if it is not one of V2."""
     head, tail = decode_json_part(reply), memoryview(reply.content)[get_json_length(reply) :]
     tensors: dict[str, Array] = {}
     try:
@@ -313,7 +312,7 @@ def decode_outputs(reply: RawResponse) -> dict[str, Array]:
 
 
 def decode_json_part(reply: RawResponse) -> dict[str, Any]:
-    """The JSON of an answer."""
+    """Decode the JSON of an answer."""
     try:
         return msgspec.json.decode(reply.content[: get_json_length(reply)], type=dict[str, Any])
     except msgspec.MsgspecError as exc:
@@ -321,13 +320,13 @@ def decode_json_part(reply: RawResponse) -> dict[str, Any]:
 
 
 def get_json_length(reply: RawResponse) -> int:
-    """How many bytes of an answer are JSON."""
+    """Return how many bytes of an answer are JSON."""
     length = reply.headers.get(JSON_LENGTH_HEADER, "")
     return int(length) if length.isdecimal() else len(reply.content)
 
 
 def is_same_output(actual: Array, expected: Array | None) -> bool:
-    """Whether two answers are the same but for rounding."""
+    """Return whether two outputs are the same but for rounding."""
     if expected is None or actual.shape != expected.shape:
         return False
     if actual.dtype == object:

@@ -1,4 +1,4 @@
-"""One check and how it ended: it passes, it fails, or it could not be made here, and one sentence says why."""
+"""A check and its result: it passes, it fails, or it cannot be made here, with one sentence as the reason."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ CheckState = Literal["passes", "fails", "not checked"]
 
 
 class CheckFailedError(PilotlightError):
-    """A check has found something wrong; the text says what, and what to do."""
+    """A check has failed; the text is what is wrong, and what to do."""
 
 
 class NotCheckedError(PilotlightError):
-    """A check cannot be made here; the text says what it would take."""
+    """A check cannot be made here; the text is what it would need."""
 
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """Something to look at. `look` gives the sentence of a check that passes; any other `PilotlightError` fails it."""
+    """A check. `run` returns the sentence of a check that passes; any other `PilotlightError` fails it."""
 
     name: str
     run: Callable[[], str]
@@ -36,7 +36,7 @@ class CheckResult(Struct, frozen=True):
 
 
 def run_check(check: HealthCheck) -> CheckResult:
-    """Make a check."""
+    """Run a check."""
     try:
         return CheckResult(check.name, "passes", check.run())
     except NotCheckedError as exc:
@@ -46,6 +46,6 @@ def run_check(check: HealthCheck) -> CheckResult:
 
 
 def join_names(names: list[str], limit: int = 3) -> str:
-    """Names for a sentence, the first few of them."""
+    """Join the first few of some names for a sentence."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

@@ -1,4 +1,4 @@
-"""What this machine brings: python, the packages as they are pinned, onnxruntime, room, and the tools of a deploy."""
+"""Check this machine: python, the pinned packages, onnxruntime, disk space, and the tools of a deploy."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ MIN_PYTHON = (3, 11)
 MIN_FREE_BYTES = (
     Settings().model_memory_budget
 )  # bytes: the most that a function of the template's size keeps of models
-TOOL_TIMEOUT_S = 20.0  # that docker or sam may take to tell its version
+TOOL_TIMEOUT_S = 20.0  # for docker or sam to print its version
 # An ONNX file of 67 bytes: y = x, one float.
 IDENTITY_MODEL = (
     b'\x08\n\x12\x00:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01iZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08'
@@ -32,7 +32,7 @@ IDENTITY_MODEL = (
 
 
 def list_machine_checks() -> tuple[HealthCheck, ...]:
-    """All of them; tools and credentials are told, and never fail, since serving needs none."""
+    """List all checks; those of tools and credentials never fail, since serving needs none."""
     return (
         HealthCheck("python", check_python),
         HealthCheck("packages", check_packages),
@@ -47,7 +47,7 @@ def list_machine_checks() -> tuple[HealthCheck, ...]:
 
 
 def check_python(version: Sequence[int] = sys.version_info[:3]) -> str:
-    """The interpreter."""
+    """Check the interpreter."""
     version_text = ".".join(map(str, version))
     if tuple(version[:2]) < MIN_PYTHON:
         raise CheckFailedError(
@@ -57,7 +57,7 @@ def check_python(version: Sequence[int] = sys.version_info[:3]) -> str:
 
 
 def load_requirements(extra: str) -> list[Requirement]:
-    """What this installation was pinned to, of the core or of an extra."""
+    """Load the pinned requirements of this installation, of the core or of an extra."""
     try:
         declared = map(Requirement, metadata.requires("pilotlight") or [])
     except metadata.PackageNotFoundError as exc:
@@ -67,7 +67,7 @@ def load_requirements(extra: str) -> list[Requirement]:
 
 
 def check_packages(pins: Sequence[Requirement] | None = None, extra: str = "") -> str:
-    """Whether every package has the version that it is pinned to."""
+    """Check that every package has its pinned version."""
     pins = load_requirements(extra) if pins is None else pins
     wrong = [mismatch for need in pins if (mismatch := describe_package_mismatch(need))]
     if wrong:
@@ -79,7 +79,7 @@ def check_packages(pins: Sequence[Requirement] | None = None, extra: str = "") -
 
 
 def describe_package_mismatch(requirement: Requirement) -> str:
-    """How a package differs from its pin; empty if it does not."""
+    """Describe how a package differs from its pin; return an empty string if it does not."""
     try:
         installed = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
@@ -92,7 +92,7 @@ def describe_package_mismatch(requirement: Requirement) -> str:
 
 
 def check_training_packages() -> str:
-    """The same of the training extra, where it is installed."""
+    """Check the packages of the training extra, if it is installed."""
     try:
         metadata.version("torch")
     except metadata.PackageNotFoundError as exc:
@@ -101,7 +101,7 @@ def check_training_packages() -> str:
 
 
 def check_onnxruntime(version: str = ONNXRUNTIME_VERSION) -> str:
-    """Whether a graph opens and runs, in the build that the rest of the code reckons with."""
+    """Check that a graph opens and runs, in the build that the rest of the code expects."""
     with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
         file.write(IDENTITY_MODEL)
         file.flush()
@@ -118,7 +118,7 @@ def check_onnxruntime(version: str = ONNXRUNTIME_VERSION) -> str:
 
 
 def check_telemetry() -> str:
-    """Whether onnxruntime keeps to itself, as `runtime.session` asks it to unless the environment says otherwise."""
+    """Check that onnxruntime's telemetry is off, as `runtime.session` sets it unless the environment differs."""
     value = os.environ.get("ORT_DISABLE_TELEMETRY", "")
     if value != "1":
         raise CheckFailedError(
@@ -128,7 +128,7 @@ def check_telemetry() -> str:
 
 
 def check_disk_space(folder: Path | None = None, min_free_bytes: int = MIN_FREE_BYTES) -> str:
-    """Whether the largest model that a function may hold would find room where models are fetched to."""
+    """Check that the largest model of a function fits into the folder to which models are fetched."""
     folder = folder or Path(tempfile.gettempdir())
     free = shutil.disk_usage(folder).free
     if free < min_free_bytes:
@@ -139,18 +139,18 @@ def check_disk_space(folder: Path | None = None, min_free_bytes: int = MIN_FREE_
 
 
 def check_docker() -> str:
-    """The engine that runs `sam local` and builds images."""
+    """Check the engine that runs `sam local` and builds images."""
     version = run_tool("docker", "version", "--format", "{{.Server.Version}}")
     return f"The engine answers, version {version}."
 
 
 def check_sam() -> str:
-    """What builds and deploys the stack."""
+    """Check the tool that builds and deploys the stack."""
     return f"{run_tool('sam', '--version')}."
 
 
 def run_tool(*command: str) -> str:
-    """The first line that a program says; `NotCheckedError` where it is not installed or does not do it."""
+    """Run a program and return its first line; raise `NotCheckedError` if it is not installed or fails."""
     if shutil.which(command[0]) is None:
         raise NotCheckedError(f"{command[0]} is not on the PATH; only deploys and `sam local` need it.")
     quiet = os.environ | {"SAM_CLI_TELEMETRY": "0"}
@@ -163,7 +163,7 @@ def run_tool(*command: str) -> str:
 
 
 def check_aws_credentials(load: Callable[[], str] | None = None) -> str:
-    """Where boto3 would take credentials from; nobody is asked whether they are still good."""
+    """Check where boto3 would find credentials, without a request to AWS."""
     method = (load or find_credentials_method)()
     if not method:
         raise NotCheckedError(
@@ -173,7 +173,7 @@ def check_aws_credentials(load: Callable[[], str] | None = None) -> str:
 
 
 def find_credentials_method() -> str:
-    """The kind of credentials that lie on this machine; empty without. Machines' roles would be asked over HTTP."""
+    """Find the kind of credentials on this machine; empty if there are none. Skip roles, which take HTTP requests."""
     from botocore.exceptions import BotoCoreError
     from botocore.session import get_session
 

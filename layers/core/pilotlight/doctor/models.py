@@ -1,4 +1,4 @@
-"""Whether the models of a store can be served: aliases point to versions that are there, with all their files."""
+"""Check that the models of a store can be served: aliases point to versions that exist, with all their files."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -16,7 +16,7 @@ ProgressCallback = Callable[[str], None]  # of what is under way
 
 
 class ModelChecks:
-    """The models of a registry, read once. Versions that no alias needs are nobody's concern here."""
+    """Checks of the models of a registry, which is read once; versions that no alias needs are not checked."""
 
     def __init__(self, registry: Registry, on_progress: ProgressCallback, *, deep: bool = False) -> None:
         self._registry = registry
@@ -24,7 +24,7 @@ class ModelChecks:
         self._deep = deep
 
     def list_checks(self) -> tuple[HealthCheck, ...]:
-        """All of them."""
+        """List all checks."""
         return (
             HealthCheck("champions", self.check_champions),
             HealthCheck("aliases", self.check_aliases),
@@ -33,7 +33,7 @@ class ModelChecks:
         )
 
     def check_champions(self) -> str:
-        """Every model has a champion, so that it answers when nothing else is asked for."""
+        """Check that every model has a champion, which answers requests without a version."""
         without = [name for name, aliases in self._aliases_by_model.items() if CHAMPION not in aliases]
         if without:
             raise CheckFailedError(
@@ -44,7 +44,7 @@ class ModelChecks:
         return f"All {len(self._aliases_by_model)} models have one.{more}"
 
     def check_aliases(self) -> str:
-        """Every version that an alias needs is there."""
+        """Check that every version that an alias needs exists."""
         missing = [
             f"{name}:{version}, and {why}"
             for name, aliases in self._aliases_by_model.items()
@@ -56,7 +56,7 @@ class ModelChecks:
         return f"The versions that {sum(map(len, self._aliases_by_model.values()))} aliases need are all there."
 
     def check_files(self) -> str:
-        """Every file of these versions is there, in the size that its manifest says and, if deep, with its sha256."""
+        """Check that every file of these versions has the size in its manifest and, if deep, the sha256."""
         wrong, count, size = list[str](), 0, 0
         for manifest in self._read_needed_manifests():
             self._on_progress(f"{manifest.name}:{manifest.version}, {len(manifest.files)} files")
@@ -70,7 +70,7 @@ class ModelChecks:
         return f"All {count} files, {size / 1e6:,.1f} MB, are as published, {how}."
 
     def check_optimized_graphs(self) -> str:
-        """What was optimised ahead is for this onnxruntime; a graph that is not opens as it is, and slower."""
+        """Check that optimised graphs are for this onnxruntime; others open slower, without optimisation."""
         served = [(manifest, manifest.variants[manifest.serve].prepared) for manifest in self._read_needed_manifests()]
         prepared = [(manifest, found) for manifest, found in served if found is not None]
         old = [
@@ -94,16 +94,16 @@ class ModelChecks:
         return aliases
 
     def _read_needed_manifests(self) -> Iterator[Manifest]:
-        """The manifests of the versions that aliases need and that are there."""
+        """Yield the manifests of the existing versions that aliases need."""
         for name, aliases in self._aliases_by_model.items():
             for version in sorted(find_needed_versions(aliases)):
                 try:
                     yield self._registry.load_manifest(name, version)
                 except NotFoundError:
-                    continue  # the check of aliases says so
+                    continue  # the check of aliases reports it
 
     def _describe_file_mismatch(self, manifest: Manifest, file: ManifestFile) -> str:
-        """How a file differs from its record; empty if it does not."""
+        """Describe how a file differs from its record; return an empty string if it does not."""
         path = version_path(manifest.name, manifest.version, file.path)
         try:
             size = self._registry.store.get_size(path)

@@ -1,6 +1,6 @@
-"""Whether a server, local or deployed, is what this code deploys: reachable, of this version, with these routes.
+"""Check that a server, local or deployed, runs this code: reachable, of this version, with these routes.
 
-`doctor.answers` puts models to the test. Nothing here asks for a change: see the package.
+`doctor.answers` checks its models. No check changes anything: see the package.
 """
 
 import ipaddress
@@ -26,16 +26,14 @@ UNKNOWN_MODEL = "pilotlight-doctor"  # a model that there is not
 STAGE = "/prod"  # of template.yaml
 NO_CREDENTIALS = Credentials()
 UNAUTHORIZED_STATUSES = (401, 403)
-UNKNOWN_ROUTE_MESSAGE = (
-    "Missing Authentication Token"  # what a REST API says of a route that it lacks, by itself with 403
-)
+UNKNOWN_ROUTE_MESSAGE = "Missing Authentication Token"  # of a REST API for an unknown route, with 403
 MIN_CERTIFICATE_LIFE = timedelta(days=14)  # of a certificate; ACM renews 60 days before the end
 MAX_CLOCK_SKEW_S = 300.0  # from there on AWS refuses signatures for their time
 PATH_PLACEHOLDERS = {"model": UNKNOWN_MODEL, "version": "1", "alias": "champion", "promotion": UNKNOWN_MODEL}
 
 
 class ServerChecks:
-    """A server by its URL, and what opens its registry, if that is known; to be closed."""
+    """Checks of a server by its URL, with the credentials of its registry, if there are any; must be closed."""
 
     def __init__(self, url: str, credentials: Credentials = NO_CREDENTIALS) -> None:
         self.url = url.rstrip("/")
@@ -50,7 +48,7 @@ class ServerChecks:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this machine, where nobody else reaches it."""
+        """Whether the server runs on this machine, where no other machine reaches it."""
         host = urlsplit(self.url).hostname or ""
         try:
             return ipaddress.ip_address(host).is_loopback
@@ -58,11 +56,11 @@ class ServerChecks:
             return host == "localhost"
 
     def get(self, path: str) -> RawResponse:
-        """What a route answers to GET."""
+        """Call a route with GET."""
         return self.client.send_request("GET", path)
 
     def list_checks(self) -> tuple[HealthCheck, ...]:
-        """All but the first of them, `live`, without which none of these means anything."""
+        """List all checks but the first, `live`, on which all of these depend."""
         return (
             HealthCheck("ready", self.check_readiness),
             HealthCheck("version", self.check_version),
@@ -76,7 +74,7 @@ class ServerChecks:
         )
 
     def check_tls(self, now: datetime | None = None) -> str:
-        """Whether the connection is encrypted, with a certificate that is trusted here and will be for a while."""
+        """Check that the connection is encrypted, with a certificate that is trusted here and does not expire soon."""
         if urlsplit(self.url).scheme != "https":
             if self.is_local:
                 raise NotCheckedError("This machine is asked over http, which nobody else hears.")
@@ -93,7 +91,7 @@ class ServerChecks:
         return f"{tls.version}, with a certificate that is trusted here and ends on {expires_at:%Y-%m-%d}."
 
     def check_stage(self) -> str:
-        """Whether the URL ends where the routes begin."""
+        """Check that the URL ends where the routes begin."""
         below = urlsplit(self.url).path
         if is_live(self.get("/v2/health/live")):
             return f"The routes lie below {below}." if below else "The routes lie at the top of the host."
@@ -105,7 +103,7 @@ class ServerChecks:
         raise NotCheckedError("Nothing lives here; see the next check.")
 
     def check_liveness(self) -> str:
-        """Whether a Pilotlight answers."""
+        """Check that a Pilotlight answers."""
         reply = self.get("/v2/health/live")
         if is_live(reply):
             return f"It answers, the first time after {reply.seconds * 1000:.0f} ms."
@@ -115,7 +113,7 @@ class ServerChecks:
         raise CheckFailedError(f"/v2/health/live answers {format_reply(reply)}; {advice}.")
 
     def check_readiness(self) -> str:
-        """Whether it reaches its store."""
+        """Check that the server reaches its store."""
         reply = self.get("/v2/health/ready")
         if reply.status != 200:
             raise CheckFailedError(
@@ -124,7 +122,7 @@ class ServerChecks:
         return "It reaches its store."
 
     def check_version(self) -> str:
-        """Whether it runs this code."""
+        """Check that the server runs this version."""
         metadata = parse_json_object(self.get("/v2"))
         if metadata.get("name") != "pilotlight":
             raise CheckFailedError(
@@ -138,7 +136,7 @@ class ServerChecks:
         return f"It runs {pilotlight.__version__}, as this does."
 
     def check_gateway_errors(self) -> str:
-        """Whether what the gateway refuses itself has the template's body, which every client shows."""
+        """Check that the gateway's own errors have the template's body, which every client shows."""
         reply = self.get(f"/v2/{UNKNOWN_MODEL}/none/such/route")
         body = parse_json_object(reply)
         if reply.status != 404 or not body.get("error") or body.get("error") != body.get("message"):
@@ -149,7 +147,7 @@ class ServerChecks:
         return "What the gateway refuses has error and message."
 
     def check_handler_errors(self) -> str:
-        """Whether what the functions refuse comes through with their status and sentence."""
+        """Check that errors of the functions arrive with their status and sentence."""
         for path, status in ((f"/v2/models/{UNKNOWN_MODEL}", 404), (f"/v2/models/{UNKNOWN_MODEL}/infer", 405)):
             reply = self.get(path)
             body = parse_json_object(reply)
@@ -160,7 +158,7 @@ class ServerChecks:
         return "What the functions refuse has its status and a sentence."
 
     def check_routes(self) -> str:
-        """Whether every route is there: each answers GET, if only that it takes another verb."""
+        """Check that every route exists: each answers GET, if only that it takes another verb."""
         paths = [
             re.sub(r"{(\w+)}", lambda name: PATH_PLACEHOLDERS.get(name[1], UNKNOWN_MODEL), path) for path in SCOPES
         ]
@@ -175,7 +173,7 @@ class ServerChecks:
         return f"All {len(paths)} routes answer{more}."
 
     def check_openapi(self) -> str:
-        """Whether it describes itself as this code does."""
+        """Check that the server's OpenAPI document is that of this code."""
         theirs, ours = (
             parse_json_object(self.get("/openapi.json")),
             msgspec.json.decode(encode_openapi_document()),
@@ -186,7 +184,7 @@ class ServerChecks:
         raise CheckFailedError(f"/openapi.json is another than this code's: {join_names(differing)}; deploy again.")
 
     def check_clock(self) -> str:
-        """How far its clock is from ours; a date has whole seconds, so half a second is the least that can be told."""
+        """Check the server's clock, to half a second, since its date has whole seconds."""
         before = time.time()
         date = self.get("/v2/health/live").headers.get("date")
         if date is None:
@@ -203,7 +201,7 @@ class ServerChecks:
         return f"Its clock is {abs(apart):.0f} s from this machine's."
 
     def check_api_keys(self) -> str:
-        """Whether the registry, which decides what answers, is closed to whoever has no key or a wrong one."""
+        """Check that the registry, which decides what answers, is closed without a key and with a wrong one."""
         with self._open_client() as nobody, self._open_client("not-a-key") as wrong:
             bare, predicts = nobody.send_request("GET", "/registry/models"), nobody.send_request("GET", "/v2")
             guessed = wrong.send_request("GET", "/registry/models")
@@ -222,7 +220,7 @@ class ServerChecks:
         return f"The registry asks for a key, and a wrong one gets {guessed.status}; {also}."
 
     def check_registry(self) -> str:
-        """Whether the registry can be read with the key, and shows the models that are served."""
+        """Check that the registry can be read with the key, and lists the models that are served."""
         if not self.credentials and self.get("/registry/models").status in UNAUTHORIZED_STATUSES:
             raise NotCheckedError("It asks for a key; give it as PILOTLIGHT_API_KEY, or what opens it otherwise.")
         rows, served = self.client.registry.list_models(), self.client.list_models()
@@ -235,17 +233,17 @@ class ServerChecks:
         return f"It shows {len(rows)} models, {sum(len(row.versions) for row in rows)} versions."
 
     def _open_client(self, key: str | None = None) -> Client:
-        """A client that shows a key and nothing else."""
+        """Open a client that sends a key and no other credentials."""
         return Client(self.url, headers={"x-api-key": key} if key else None)
 
 
 def is_live(reply: RawResponse) -> bool:
-    """Whether this is what the protocol answers to a look at its health."""
+    """Return whether this is the protocol's answer to a health check."""
     return reply.status == 200 and parse_json_object(reply).get("live") is True
 
 
 def is_route_missing(reply: RawResponse) -> bool:
-    """Whether the gateway does not know the route, or the function behind it fails; only the gateway says `message`."""
+    """Return whether the gateway lacks the route, or its function fails; only the gateway sends `message`."""
     message = parse_json_object(reply).get("message")
     if reply.status == 404 or message == UNKNOWN_ROUTE_MESSAGE:
         return message is not None
@@ -253,7 +251,7 @@ def is_route_missing(reply: RawResponse) -> bool:
 
 
 def parse_json_object(reply: RawResponse) -> dict[str, Any]:
-    """A body that is a JSON object; an empty one for any other."""
+    """Parse a body that is a JSON object; return an empty one for any other body."""
     try:
         return msgspec.json.decode(reply.content, type=dict[str, Any])
     except msgspec.MsgspecError:
@@ -261,12 +259,12 @@ def parse_json_object(reply: RawResponse) -> dict[str, Any]:
 
 
 def format_reply(reply: RawResponse) -> str:
-    """A status and the start of its body, for a sentence."""
+    """Format a status and the start of its body, for a sentence."""
     return f"{reply.status}: {reply.content[:120].decode(errors='replace')}".strip().rstrip(":.")
 
 
 def find_openapi_differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
-    """The paths that only one of two documents has, or that differ."""
+    """Yield the paths that only one of two documents has, or that differ."""
     for path in theirs.keys() | ours.keys():
         if path not in theirs:
             yield f"{path} is missing"
@@ -275,7 +273,7 @@ def find_openapi_differences(theirs: dict[str, Any], ours: dict[str, Any]) -> It
 
 
 def check_url(server: ServerChecks) -> None:
-    """`InvalidInputError` for what is no URL, before anything is checked; one that nobody answers at is a finding."""
+    """Raise `InvalidInputError` for an invalid URL, before any check; one without an answer is left to the checks."""
     try:
         server.get("/v2/health/live")
     except InvalidInputError:

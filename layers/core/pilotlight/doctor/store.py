@@ -1,4 +1,4 @@
-"""What a store must do: answer, be read, and keep its word on the two conditional writes that carry the registry."""
+"""Check what a store must do: answer, be readable, and hold the two conditional writes that the registry needs."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ SCRATCH_FOLDER = "doctor"  # no handler reads there, and no event of the stack s
 
 
 def list_store_checks(store: ObjectStore) -> tuple[HealthCheck, ...]:
-    """All of them; the last two write an object that nobody reads, and remove it."""
+    """List all checks; the last two write an object that nothing else reads, and remove it."""
     return (
         HealthCheck("store", lambda: check_reads(store)),
         HealthCheck("create-only writes", lambda: check_create_only(store)),
@@ -22,14 +22,14 @@ def list_store_checks(store: ObjectStore) -> tuple[HealthCheck, ...]:
 
 
 def check_reads(store: ObjectStore) -> str:
-    """Whether it answers a listing."""
+    """Check that the store answers a listing."""
     began = time.perf_counter()
     names = store.list_folders("models")
     return f"{store.url} answers in {(time.perf_counter() - began) * 1000:.0f} ms; {len(names)} models lie there."
 
 
 def check_create_only(store: ObjectStore) -> str:
-    """Whether a second create-only write is refused: it is what gives each version's number to one publisher."""
+    """Check that a second create-only write is refused: this gives each version's number to one publisher."""
     with create_scratch_object(store) as path:
         check_write_refused(lambda: store.create(path, b"2"), AlreadyExistsError, store, "writes over what is there")
         if store.get(path).data != b"1":
@@ -40,7 +40,7 @@ def check_create_only(store: ObjectStore) -> str:
 
 
 def check_compare_and_swap(store: ObjectStore) -> str:
-    """Whether a write with a stale e_tag is refused: it is what moves an alias."""
+    """Check that a write with a stale e_tag is refused: this protects aliases."""
     with create_scratch_object(store) as path:
         stale = store.get(path).e_tag
         store.replace(path, b"2", stale)
@@ -68,7 +68,7 @@ def check_write_refused(
 
 @contextmanager
 def create_scratch_object(store: ObjectStore) -> Iterator[str]:
-    """The path of a new object that holds `1`; it is removed at the end, and looked for."""
+    """Create an object that holds `1`, yield its path, then remove it and check that it is gone."""
     path = f"{SCRATCH_FOLDER}/{uuid4().hex}"
     try:
         store.create(path, b"1")

@@ -1,6 +1,7 @@
-"""Whether what a model is sent still looks like what it was trained on: histograms, and what they say when compared.
+"""Drift: whether a model's requests still look like its training data, by comparing histograms.
 
-sketch      values to a histogram        profile     a version's histograms
-statistics  two histograms to numbers    tally       what came, counted into a profile's bins
-verdict     those numbers to words       inspection  a version's captures against its profile
+histograms  values to a histogram          training_profile  a version's histograms
+statistics  two histograms to numbers      aggregation       captures, counted into a profile's bins
+comparison  those numbers to a level       report            a version's captures against its profile
+charts      histograms as bars
 """

@@ -1,4 +1,4 @@
-"""Lines of captures, counted into the bins of a profile as they come; memory does not grow with their number."""
+"""Count records of captures into a profile's bins as they come; memory does not grow with their number."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,8 @@ import numpy as np
 
 from pilotlight.capture.record import CaptureRecord
 from pilotlight.contracts.feature_profile import CategoricalHistogram, FeatureProfile, Histogram, NumericHistogram
-from pilotlight.drift.histograms import Array, add_values
+from pilotlight.drift.histograms import add_values
+from pilotlight.runtime.datatypes import Array
 
 MAX_HELD_VALUES = 4096  # values of a feature that are held before they are counted
 Values = list[float | str | None]
@@ -21,7 +22,7 @@ class FeatureCounts:
     pending_values: dict[str, Values] = field(default_factory=dict)
 
     def add(self, values_by_feature: Mapping[str, Values]) -> None:
-        """Values by feature; a feature that the profile does not know has nothing to be compared with."""
+        """Add values by feature; ignore features that are not in the profile."""
         for name, values in values_by_feature.items():
             if name in self.histograms:
                 held = self.pending_values.setdefault(name, [])
@@ -30,7 +31,7 @@ class FeatureCounts:
                     self._count_feature(name)
 
     def count_pending(self) -> dict[str, Histogram]:
-        """The histograms with everything counted."""
+        """Count all pending values and return the histograms."""
         for name in list(self.pending_values):
             self._count_feature(name)
         return self.histograms
@@ -41,7 +42,7 @@ class FeatureCounts:
 
 
 class HistogramAggregator:
-    """What came, beside a profile."""
+    """The histograms of captured requests, in the bins of a profile."""
 
     def __init__(self, profile: FeatureProfile) -> None:
         self.requests = self.examples = 0
@@ -59,22 +60,22 @@ class HistogramAggregator:
 
     @property
     def features(self) -> dict[str, Histogram]:
-        """What was sent."""
+        """The histograms of the requests."""
         return self._features.count_pending()
 
     @property
     def answers(self) -> dict[str, Histogram]:
-        """How the model answered."""
+        """The histograms of the answers."""
         return self._answers.count_pending()
 
 
 def clear_histograms(histograms: Mapping[str, Histogram]) -> dict[str, Histogram]:
-    """The same bins with nothing in them."""
+    """Return histograms with the same bins and no counts."""
     return {name: clear_histogram(one) for name, one in histograms.items()}
 
 
 def clear_histogram(histogram: Histogram) -> Histogram:
-    """The same bins with nothing in them."""
+    """Return a histogram with the same bins and no counts."""
     nothing = (0,) * len(histogram.counts)
     if isinstance(histogram, CategoricalHistogram):
         return CategoricalHistogram(histogram.names, nothing)
@@ -82,7 +83,7 @@ def clear_histogram(histogram: Histogram) -> Histogram:
 
 
 def to_histogram_values(histogram: Histogram, values: Values) -> Array:
-    """Values as their histogram takes them; what is of the other kind is missing there."""
+    """Convert values to the type of their histogram; values of the other type become missing."""
     if isinstance(histogram, CategoricalHistogram):
         return np.array([None if value is None else str(value) for value in values], object)
     return np.array([value if isinstance(value, float) else np.nan for value in values], np.float64)

@@ -1,6 +1,6 @@
-"""Histograms as bars that stand side by side: then and now, for a terminal and for a picture.
+"""Draw two histograms, training and now, as bars side by side: for a terminal and for a picture.
 
-Bins are quantiles, so bars of their counts would all be alike; here they are spread over columns of equal width.
+Bins are quantiles, so bars of their counts would all be alike; here the counts are spread over columns of equal width.
 """
 
 import numpy as np
@@ -8,10 +8,10 @@ from msgspec import Struct
 
 from pilotlight.contracts.feature_profile import CategoricalHistogram, Histogram, NumericHistogram
 from pilotlight.drift.comparison import DriftLevel
-from pilotlight.drift.histograms import Array
 from pilotlight.drift.report import DriftAnalysis
+from pilotlight.runtime.datatypes import Array
 
-COLUMNS = 32  # of a number's range
+COLUMNS = 32  # over the range of a number
 BLOCKS = " ▁▂▃▄▅▆▇█"
 BAR_WIDTH = 40  # characters of the longest bar of categories
 MAX_DRAWN_CATEGORIES = 12  # categories that are drawn
@@ -33,7 +33,7 @@ class ChartPanel(Struct, frozen=True):
 
 
 def build_panels(analysis: DriftAnalysis) -> list[ChartPanel]:
-    """Every feature and every part of the answers, the most changed first."""
+    """Build a panel for every feature and every part of the answers, the most changed first."""
     made = []
     for one in analysis.report.comparisons_by_severity:
         feature = one.part == "feature"
@@ -47,7 +47,7 @@ def build_panels(analysis: DriftAnalysis) -> list[ChartPanel]:
 
 
 def format_chart(before: Histogram, now: Histogram) -> list[str]:
-    """Then and now, one above the other."""
+    """Format both histograms as rows, training above now."""
     one, other = compute_column_shares(before, before), compute_column_shares(now, before)
     if isinstance(before, CategoricalHistogram):
         return format_category_bars((*before.names, "others"), one, other)
@@ -59,7 +59,7 @@ def format_chart(before: Histogram, now: Histogram) -> list[str]:
 
 
 def format_category_bars(labels: tuple[str, ...], before: Array, now: Array) -> list[str]:
-    """Two bars for each category, the most frequent ones."""
+    """Format two bars for each of the most frequent categories."""
     highest = max(float(before.max(initial=0)), float(now.max(initial=0))) or 1.0
     shown = sorted(np.argsort(-(before + now), kind="stable")[:MAX_DRAWN_CATEGORIES].tolist())
     rows: list[str] = []
@@ -71,20 +71,20 @@ def format_category_bars(labels: tuple[str, ...], before: Array, now: Array) -> 
 
 
 def format_blocks(shares: Array) -> str:
-    """A row of characters, the highest one full; what is there at all is seen."""
+    """Format shares as a row of block characters, the highest one full; any share above 0 is visible."""
     heights = np.ceil(shares / (shares.max(initial=0) or 1.0) * (len(BLOCKS) - 1)).astype(int)
     return "".join(BLOCKS[height] for height in heights)
 
 
 def get_value_range(histogram: Histogram) -> tuple[float, float]:
-    """The range that training saw; of categories none."""
+    """Return the range of the training values; 0, 0 for categories."""
     if isinstance(histogram, CategoricalHistogram) or not histogram.edges:
         return 0.0, 0.0
     return histogram.edges[min(1, len(histogram.edges) - 1)], histogram.edges[-1]
 
 
 def compute_column_shares(histogram: Histogram, reference: Histogram) -> Array:
-    """Shares of equally wide columns over the range of `reference`, and of all beyond each end; or of categories."""
+    """Compute the shares of equally wide columns over `reference`'s range and beyond each end; or of categories."""
     counts = np.array(histogram.counts, np.float64)
     total = counts.sum() or 1.0
     if (
@@ -97,11 +97,11 @@ def compute_column_shares(histogram: Histogram, reference: Histogram) -> Array:
     if low == high:
         return np.asarray(np.array([counts[0], counts[1:-1].sum(), counts[-1]]) / total)
     inner = np.interp(np.linspace(low, high, COLUMNS + 1), *cumulate_counts(histogram))
-    inner[0] = counts[0]  # the least value itself is inside
+    inner[0] = counts[0]  # the least value is inside the range
     return np.asarray(np.concatenate([[counts[0]], np.diff(inner), [counts[-1]]]) / total)
 
 
 def cumulate_counts(histogram: NumericHistogram) -> tuple[Array, Array]:
-    """How many are at most each edge, from below the least to the most."""
+    """Return the edges, and the number of values at most as large as each."""
     edges = np.array(histogram.edges, np.float64)
     return edges, np.cumsum(np.array(histogram.counts[:-1], np.float64))

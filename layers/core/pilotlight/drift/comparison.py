@@ -1,11 +1,11 @@
-"""Two histograms of a feature, and what to say of them: stable, changed, drifted, or too few to say.
+"""Compare two histograms of a feature: stable, changed, drifted, or too few examples.
 
-A change must be both large and no accident. Large: PSI of 0.25, by custom (see `statistics.compute_psi`), and changed
-from 0.1; or a Kolmogorov-Smirnov distance of as much, since PSI does not see how far beyond its outermost tenth a
-number went. No accident: the smaller one of both tests' p-values, doubled since there are two, times the number of
-features, stays below `FALSE_ALARM_RATE` (Bonferroni). So whatever the number of features, an unchanged world is called
-changed in 1 % of the reports at most. Without the first, millions of requests would make any difference a drift;
-without the second, thirty.
+A change must be both large and significant. Large: a PSI of 0.25, by custom (see `statistics.compute_psi`), counts as
+drifted and one of 0.1 as changed; or a Kolmogorov-Smirnov distance of as much, since PSI does not see how far beyond
+its outermost tenth a number went. Significant: the smaller p-value of the two tests, doubled since there are two, times
+the number of features, is below `FALSE_ALARM_RATE` (Bonferroni). So whatever the number of features, at most 1 % of the
+reports call unchanged data changed. Without the first condition, any difference would be a drift in millions of
+requests; without the second, in thirty.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from msgspec import Struct
 
 from pilotlight.contracts.feature_profile import CategoricalHistogram, Histogram, NumericHistogram
 from pilotlight.drift import statistics
-from pilotlight.drift.histograms import Array
 from pilotlight.drift.statistics import SignificanceResult
+from pilotlight.runtime.datatypes import Array
 
-MIN_EXAMPLES = 30  # examples, below which nothing is said
+MIN_EXAMPLES = 30  # below which no comparison is made
 CHANGED_THRESHOLD, DRIFTED_THRESHOLD = 0.1, 0.25  # of PSI, and of the Kolmogorov-Smirnov distance
-FALSE_ALARM_RATE = 0.01  # of a report that says that something changed where nothing has
+FALSE_ALARM_RATE = 0.01  # of a report of a change where nothing has changed
 DriftLevel = Literal["stable", "changed", "drifted", "too few"]
 FeatureKind = Literal["feature", "answer"]
 
@@ -35,7 +35,7 @@ class GroupShares(Struct, frozen=True):
 
 
 class Comparison(Struct, frozen=True, kw_only=True):
-    """A feature, or a part of the answers, then and now."""
+    """A feature, or a part of the answers, in training and now."""
 
     name: str
     part: FeatureKind
@@ -46,20 +46,20 @@ class Comparison(Struct, frozen=True, kw_only=True):
     ks: float | None = None  # of numbers
     ks_p: float | None = None
     p: float = 1.0  # of both tests, corrected for the number of tests in the report
-    missing: tuple[float, float] = (0.0, 0.0)  # share then and now
-    outside: float = 0.0  # share now that is beyond all that was seen in training, or no known category
+    missing: tuple[float, float] = (0.0, 0.0)  # share in training and now
+    outside: float = 0.0  # share now beyond the range of training, or in no known category
     groups: tuple[GroupShares, ...] = ()
 
 
 def compare_features(
     part: FeatureKind, before: Mapping[str, Histogram], now: Mapping[str, Histogram], test_count: int
 ) -> list[Comparison]:
-    """Each feature, of a report that has so many tests."""
+    """Compare each feature, in a report with `test_count` tests."""
     return [compare_histograms(part, name, one, now[name], test_count) for name, one in before.items()]
 
 
 def compare_histograms(part: FeatureKind, name: str, before: Histogram, now: Histogram, test_count: int) -> Comparison:
-    """One feature, of a report that has so many tests."""
+    """Compare one feature, in a report with `test_count` tests."""
     labels, one, other = group_counts(before, now)
     index = statistics.compute_psi(one, other)
     distance = statistics.compute_ks(before.counts, now.counts) if isinstance(before, NumericHistogram) else None
@@ -84,7 +84,7 @@ def compare_histograms(part: FeatureKind, name: str, before: Histogram, now: His
 def classify_drift(
     examples: int, index: SignificanceResult, distance: SignificanceResult | None, p: float
 ) -> DriftLevel:
-    """What the numbers come to."""
+    """Classify the change by its size and significance."""
     if examples < MIN_EXAMPLES:
         return "too few"
     if p >= FALSE_ALARM_RATE:
@@ -94,10 +94,11 @@ def classify_drift(
 
 
 def group_counts(before: Histogram, now: Histogram) -> tuple[list[str], Array, Array]:
-    """Names and counts of the groups that PSI is taken over, those that are empty then and now left out.
+    """Return names and counts of the groups that PSI uses, without those that are empty in both histograms.
 
-    Tenths, the outer ones with all beyond them, or categories; and what is missing. Groups of their own for what is
-    beyond would be empty in training by their making, which chi-squared knows nothing of: it cost 2.8 % false alarms.
+    The groups are tenths, where the outer ones include all values beyond them, or categories; and the missing values.
+    Separate groups for values beyond the range would always be empty in training, which chi-squared does not allow for:
+    it cost 2.8 % false alarms.
     """
     if isinstance(before, CategoricalHistogram):
         labels, counts = [*before.names, "others"], [np.array(one.counts, np.int64) for one in (before, now)]
@@ -112,7 +113,7 @@ def group_counts(before: Histogram, now: Histogram) -> tuple[list[str], Array, A
 
 
 def format_range(edges: tuple[float, ...], begin: int, end: int) -> str:
-    """The name of the bins from `begin` to before `end`."""
+    """Format the name of the bins from `begin` to before `end`."""
     low = f"{edges[begin - 1]:.4g}" if begin else ""
     high = f"{edges[end - 1]:.4g}" if end <= len(edges) else ""
     if not low or not high:
@@ -121,17 +122,17 @@ def format_range(edges: tuple[float, ...], begin: int, end: int) -> str:
 
 
 def count_outside(before: Histogram, now: Histogram) -> int:
-    """How many now are below the least or above the most that training saw, or of no category that it knew."""
+    """Count the values below the least or above the most of training, or in no category of training."""
     if isinstance(before, NumericHistogram):
         return now.counts[0] + now.counts[-1] if before.edges else 0
     return now.counts[-1] if not before.counts[-1] else 0
 
 
 def compute_shares(counts: Array) -> list[float]:
-    """Of the whole."""
+    """Compute each count's share of the whole."""
     return [compute_share(count, counts) for count in counts.tolist()]
 
 
 def compute_share(count: int, counts: Array) -> float:
-    """Of the whole, to 6 digits; 0 of nothing."""
+    """Compute a count's share of the whole, to 6 digits; 0 if the whole is 0."""
     return round(count / total, 6) if (total := int(counts.sum())) else 0.0

@@ -1,31 +1,30 @@
-"""Values to histograms: bins for a training set's values, and any other values counted into bins that stand.
+"""Build histograms from a training set's values, and count other values into existing bins.
 
-It knows arrays and bins, not what they mean. Numbers are compared as float32: a caller's 13.7 is 13.70000019 where the
-training set was read as float32, and would else be on the other side of an edge that is a frequent value.
+The module knows arrays and bins, not what they mean. Numbers are compared as float32: a caller's 13.7 is 13.70000019 if
+the training set was read as float32, and would otherwise be on the other side of an edge that is a frequent value.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from pilotlight.contracts.feature_profile import CategoricalHistogram, Histogram, NumericHistogram
+from pilotlight.runtime.datatypes import Array
 
-Array = np.ndarray[Any, Any]
 MAX_BINS = 64  # of a number, at most: one is 1.6 % of the training set
 MIN_BINS = 16  # of a number among very many
 MAX_EDGES = 8192  # of all features of a profile together, about: so it stays below some 200 kB
-MAX_CATEGORIES = 64  # of a category, the most frequent ones
+MAX_CATEGORIES = 64  # of a categorical feature, the most frequent ones
 
 
 def choose_bin_count(feature_count: int) -> int:
-    """How many bins a number gets where there are so many features."""
+    """Choose the number of bins of a number in a profile with `feature_count` features."""
     return max(MIN_BINS, min(MAX_BINS, MAX_EDGES // max(feature_count, 1)))
 
 
 def build_histogram(values: Array, bins: int = MAX_BINS) -> Histogram:
-    """A histogram of values that are its own measure: (N,) numbers with NaN for missing, or words with None."""
+    """Build a histogram with bins from the values: (N,) numbers with NaN for missing, or strings with None."""
     if values.dtype == object:
         return add_values(
             CategoricalHistogram(find_frequent_categories(values), (0,) * (len(find_frequent_categories(values)) + 1)),
@@ -35,12 +34,12 @@ def build_histogram(values: Array, bins: int = MAX_BINS) -> Histogram:
 
 
 def create_empty_bins(edges: Sequence[float]) -> NumericHistogram:
-    """Bins with nothing in them."""
+    """Create a histogram with these edges and no counts."""
     return NumericHistogram(tuple(edges), (0,) * (len(edges) + 1))
 
 
 def compute_quantile_edges(values: Array, bins: int) -> list[float]:
-    """Edges at the values' own quantiles, each once; below the smallest one another, so that less than it is seen."""
+    """Compute edges at the values' quantiles, each once, and one below the smallest value, so that lower ones show."""
     finite = to_float32(values)
     finite = finite[np.isfinite(finite)]
     if not len(finite):
@@ -51,13 +50,13 @@ def compute_quantile_edges(values: Array, bins: int) -> list[float]:
 
 
 def find_frequent_categories(values: Array) -> tuple[str, ...]:
-    """The most frequent words, in the order of the alphabet."""
+    """Return the most frequent categories, in alphabetical order."""
     counts = Counter(value for value in values.tolist() if value is not None)
     return tuple(sorted(word for word, _ in counts.most_common(MAX_CATEGORIES)))
 
 
 def add_values(histogram: Histogram, values: Array) -> Histogram:
-    """The histogram with these values counted into it too."""
+    """Return the histogram with these values added."""
     if isinstance(histogram, CategoricalHistogram):
         added, missing = count_categories(histogram, values)
         return CategoricalHistogram(histogram.names, added, missing)
@@ -69,7 +68,7 @@ def add_values(histogram: Histogram, values: Array) -> Histogram:
 
 
 def count_categories(histogram: CategoricalHistogram, values: Array) -> tuple[tuple[int, ...], int]:
-    """The counts with these words, and how many are missing."""
+    """Return the counts with these values added, and how many values are missing."""
     places = {name: place for place, name in enumerate(histogram.names)}
     counts, missing = list(histogram.counts), histogram.missing
     for word, count in Counter(values.tolist()).items():
@@ -81,6 +80,6 @@ def count_categories(histogram: CategoricalHistogram, values: Array) -> tuple[tu
 
 
 def to_float32(values: Array) -> Array:
-    """Numbers as float32, too large ones as infinite."""
+    """Convert numbers to float32; too large ones become infinite."""
     with np.errstate(over="ignore"):
         return np.asarray(values, np.float64).astype(np.float32)

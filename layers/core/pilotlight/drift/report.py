@@ -1,6 +1,6 @@
-"""A version's captures against its profile: what the nightly function and `pilotlight drift` do alike.
+"""Compare a version's captures with its profile, for the nightly function and for `pilotlight drift`.
 
-drift/<model>/<version>/<until>.json    a report, beside the captures; the newest says where the next begins
+drift/<model>/<version>/<until>.json    a report, beside the captures; the next report begins where the newest ends
 """
 
 from collections.abc import Iterable
@@ -12,13 +12,13 @@ from msgspec import Struct
 
 from pilotlight.capture import reader
 from pilotlight.capture.record import CaptureRecord
-from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.feature_profile import FeatureProfile
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.drift.aggregation import HistogramAggregator
 from pilotlight.drift.comparison import MIN_EXAMPLES, Comparison, compare_features
 from pilotlight.errors import NotFoundError
 from pilotlight.registry.registry import Registry, version_path
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
 REPORTS_FOLDER = "drift"
@@ -28,22 +28,22 @@ MAX_DAYS = 30  # that a first report looks back
 
 
 class DriftReport(Struct, frozen=True, kw_only=True):
-    """What became of a version's requests between two times."""
+    """How a version's requests changed between two times."""
 
     schema_version: Literal[1] = 1
     model: str
     version: int
     since: str  # RFC 3339, UTC
     until: str
-    requests: int  # that were kept
+    requests: int  # that were captured
     examples: int  # in them
-    trained: int  # examples that the profile is of
+    trained: int  # examples in the profile
     files: int = 0
-    files_left_out: int = 0  # where there were too many to read
+    files_left_out: int = 0  # when there were too many to read
     comparisons: tuple[Comparison, ...] = ()
 
     def select_names(self, *verdicts: str) -> list[str]:
-        """The features and answers with one of these verdicts."""
+        """Return the names of the features and answers with one of these verdicts."""
         return [one.name for one in self.comparisons if one.verdict in verdicts]
 
     @property
@@ -53,12 +53,12 @@ class DriftReport(Struct, frozen=True, kw_only=True):
 
     @property
     def comparisons_by_severity(self) -> list[Comparison]:
-        """The most changed first."""
+        """The comparisons, most changed first."""
         return sorted(self.comparisons, key=lambda one: (SEVERITY.index(one.verdict), -one.psi))
 
     @property
     def has_enough_examples(self) -> bool:
-        """Whether there were examples enough to say anything."""
+        """Whether there were enough examples for a comparison."""
         return self.examples >= MIN_EXAMPLES
 
 
@@ -72,18 +72,18 @@ class DriftAnalysis:
 
 
 def load_profile(registry: Registry, manifest: Manifest) -> FeatureProfile:
-    """The profile of a version; `NotFoundError` for one that was published without."""
+    """Load the profile of a version; `NotFoundError` if it was published without one."""
     if manifest.profile is None:
         raise NotFoundError(
             f"{manifest.name}:{manifest.version} has no profile of its training set to compare with; train it anew, or "
             "publish it with --evaluation FILE."
         )
     path = version_path(manifest.name, manifest.version, manifest.profile)
-    return decode_document(registry.store.get(path).data, FeatureProfile, path)
+    return Document(registry.store, path, FeatureProfile).read()
 
 
 def analyze_drift(registry: Registry, name: str, version: int, since: datetime, until: datetime) -> DriftAnalysis:
-    """Compare what was kept in the hours from `since` to before `until`."""
+    """Compare the captures of the hours from `since` to before `until` with the profile."""
     profile, store = load_profile(registry, registry.load_manifest(name, version)), registry.store
     file_paths = reader.list_capture_files(store, name, version, since, until)
     chosen = reader.sample_evenly(file_paths)
@@ -108,7 +108,7 @@ def analyze_drift(registry: Registry, name: str, version: int, since: datetime, 
 
 
 def aggregate_records(profile: FeatureProfile, records: Iterable[CaptureRecord]) -> HistogramAggregator:
-    """All lines, counted."""
+    """Count all records."""
     aggregator = HistogramAggregator(profile)
     for line in records:
         aggregator.add(line)
@@ -116,12 +116,12 @@ def aggregate_records(profile: FeatureProfile, records: Iterable[CaptureRecord])
 
 
 def truncate_to_hour(at: datetime) -> datetime:
-    """The beginning of its hour: the hours before it are complete."""
+    """Return the beginning of the hour: the hours before it are complete."""
     return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def find_report_start(store: ObjectStore, name: str, version: int, until: datetime) -> datetime:
-    """Where the next report of a version begins: where its last one ended, or `MAX_DAYS` ago."""
+    """Find where a version's next report begins: at the end of its last one, or `MAX_DAYS` ago."""
     stamps = [
         path.rsplit("/", 1)[-1].removesuffix(".json") for path in store.list_paths(f"{REPORTS_FOLDER}/{name}/{version}")
     ]
@@ -132,15 +132,15 @@ def find_report_start(store: ObjectStore, name: str, version: int, until: dateti
 
 
 def save_report(store: ObjectStore, report: DriftReport) -> str:
-    """Write a report; gives its path."""
+    """Write a report and return its path."""
     stamp = datetime.fromisoformat(report.until).strftime(STAMP_FORMAT)
     path = f"{REPORTS_FOLDER}/{report.model}/{report.version}/{stamp}.json"
-    store.put(path, encode_document(report))
+    Document(store, path, DriftReport).write(report)
     return path
 
 
 def format_report(report: DriftReport) -> str:
-    """A report in a sentence."""
+    """Format a report as one sentence."""
     what = f"{report.model}:{report.version}, {report.examples:,} examples of {report.requests:,} requests"
     if not report.has_enough_examples:
         return f"{what}: too few to say anything, which takes {MIN_EXAMPLES}."

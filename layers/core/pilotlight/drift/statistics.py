@@ -1,6 +1,6 @@
-"""Two histograms over the same bins, compared: population stability index and the two-sample Kolmogorov-Smirnov test.
+"""Compare two histograms over the same bins: population stability index and two-sample Kolmogorov-Smirnov test.
 
-Pure functions of counts. Without scipy, which no handler has; the tests hold them to scipy's numbers.
+Pure functions of counts. Without scipy, which no handler has; the tests compare them with scipy's numbers.
 """
 
 import math
@@ -10,29 +10,29 @@ from itertools import pairwise
 
 import numpy as np
 
-from pilotlight.drift.histograms import Array
+from pilotlight.runtime.datatypes import Array
 
 GROUP_COUNT = 10  # of about a tenth of the training set each, into which bins are merged for PSI
 PRIOR = 0.5  # added to each count, so that an empty group does not make PSI infinite (Jeffreys' prior)
-TOLERANCE = 1e-12  # a term of a series that is smaller than this changes no digit that anybody reads
+TOLERANCE = 1e-12  # a term of a series that is smaller than this changes no digit that is shown
 
 
 @dataclass(frozen=True)
 class SignificanceResult:
-    """A statistic, and how likely one as large is where nothing has changed."""
+    """A statistic, and the probability of one as large if nothing has changed."""
 
     statistic: float
     p_value: float
 
 
 def compute_psi(before: Sequence[int] | Array, after: Sequence[int] | Array) -> SignificanceResult:
-    """The population stability index: sum of (q - p) ln(q / p) over the groups.
+    """Compute the population stability index: the sum of (q - p) ln(q / p) over the groups.
 
-    p and q are the shares of each group before and now, each count with `PRIOR` added. By custom, below 0.1 nothing to
-    speak of has changed, and above 0.25 much has (N. Siddiqi, Credit Risk Scorecards, 2006). That custom forgets the
-    sample size: where nothing has changed, PSI / (1/n + 1/m) is distributed about as chi-squared with groups - 1
-    degrees of freedom (B. Yurdakul and J. Naranjo, Statistical properties of the population stability index, Journal of
-    Risk Model Validation 14, 2020), so that 36 examples exceed 0.25 by chance alone. Hence the p-value.
+    p and q are the shares of each group before and now, each count with `PRIOR` added. By custom, below 0.1 nothing
+    notable has changed, and above 0.25 much has (N. Siddiqi, Credit Risk Scorecards, 2006). That custom ignores the
+    sample size: if nothing has changed, PSI / (1/n + 1/m) is distributed about as chi-squared with groups - 1 degrees
+    of freedom (B. Yurdakul and J. Naranjo, Statistical properties of the population stability index, Journal of Risk
+    Model Validation 14, 2020), so that 36 examples exceed 0.25 by chance alone. Hence the p-value.
     """
     one, other = (np.asarray(counts, np.float64) for counts in (before, after))
     n, m = float(one.sum()), float(other.sum())
@@ -44,11 +44,11 @@ def compute_psi(before: Sequence[int] | Array, after: Sequence[int] | Array) -> 
 
 
 def compute_ks(before: Sequence[int] | Array, after: Sequence[int] | Array) -> SignificanceResult:
-    """The two-sample Kolmogorov-Smirnov test on binned samples.
+    """Compute the two-sample Kolmogorov-Smirnov test on binned samples.
 
-    D is the largest distance of the two shares up to an edge. Between edges it may be larger, by the share of one bin
-    at most: 1/64 for a number without frequent values (`histograms.MAX_BINS`). So D is a lower bound and p an upper
-    one. p is Kolmogorov's limit with Stephens' correction for small samples (M. A. Stephens, Use of the
+    D is the largest distance between the two cumulative shares at an edge. Between edges it may be larger, by the share
+    of one bin at most: 1/64 for a number without frequent values (`histograms.MAX_BINS`). So D is a lower bound and p
+    an upper one. p is Kolmogorov's limit with Stephens' correction for small samples (M. A. Stephens, Use of the
     Kolmogorov-Smirnov, Cramer-von Mises and related statistics without extensive tables, JRSS B 32, 1970; Numerical
     Recipes 14.3).
     """
@@ -62,7 +62,7 @@ def compute_ks(before: Sequence[int] | Array, after: Sequence[int] | Array) -> S
 
 
 def kolmogorov_survival(scaled: float) -> float:
-    """2 sum over j of (-1)^(j - 1) exp(-2 j^2 x^2): the chance that the limit of D sqrt(n) exceeds x."""
+    """Compute the probability that the limit of D sqrt(n) exceeds x: 2 sum over j of (-1)^(j - 1) exp(-2 j^2 x^2)."""
     if scaled < 0.2:
         return 1.0  # to 12 digits; the series converges slowly there
     total = 0.0
@@ -75,10 +75,11 @@ def kolmogorov_survival(scaled: float) -> float:
 
 
 def chi_squared_survival(value: float, degrees_of_freedom: int) -> float:
-    """The chance that chi-squared with so many degrees of freedom exceeds `value`.
+    """Compute the probability that chi-squared with so many degrees of freedom exceeds `value`.
 
-    The upper incomplete gamma function Q(freedom / 2, value / 2) by Q(a + 1, x) = Q(a, x) + x^a exp(-x) / Gamma(a + 1),
-    from Q(1/2, x) = erfc(sqrt(x)) or Q(1, x) = exp(-x) (Abramowitz and Stegun, 6.5.21).
+    This is the upper incomplete gamma function Q(degrees_of_freedom / 2, value / 2) by the recurrence Q(a + 1, x) =
+    Q(a, x) + x^a exp(-x) / Gamma(a + 1), from Q(1/2, x) = erfc(sqrt(x)) or Q(1, x) = exp(-x) (Abramowitz and Stegun,
+    6.5.21).
     """
     x = value / 2
     if x <= 0:
@@ -91,9 +92,9 @@ def chi_squared_survival(value: float, degrees_of_freedom: int) -> float:
 
 
 def group_bins(counts: Sequence[int], group_count: int = GROUP_COUNT) -> list[tuple[int, int]]:
-    """Neighbouring bins put together until each group has its share of the counts, as slices; the last may have less.
+    """Merge neighbouring bins until each group has its share of the counts, and return slices; the last may have less.
 
-    What is left at the end, less than half a share, goes to the group before it.
+    A rest of less than half a share goes to the group before it.
     """
     total, share = sum(counts), sum(counts) / group_count
     bounds, held, seen = [0], 0, 0
@@ -106,6 +107,6 @@ def group_bins(counts: Sequence[int], group_count: int = GROUP_COUNT) -> list[tu
 
 
 def merge_counts(counts: Sequence[int] | Array, slices: Sequence[tuple[int, int]]) -> Array:
-    """The counts of each group."""
+    """Sum the counts of each group."""
     whole = np.asarray(counts, np.int64)
     return np.array([whole[begin:end].sum() for begin, end in slices], np.int64)

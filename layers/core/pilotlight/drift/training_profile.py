@@ -1,4 +1,4 @@
-"""A version's profile, from examples and the answers to others: what the training job and `pilotlight publish` make."""
+"""Build a version's profile from examples and from answers, in the training job and in `pilotlight publish`."""
 
 from collections.abc import Mapping
 
@@ -9,16 +9,17 @@ from pilotlight.capture import features, masking
 from pilotlight.capture.features import Feature
 from pilotlight.contracts.feature_profile import FeatureProfile, Histogram
 from pilotlight.contracts.manifest import ManifestDraft
-from pilotlight.drift.histograms import Array, build_histogram, choose_bin_count
+from pilotlight.drift.histograms import build_histogram, choose_bin_count
+from pilotlight.runtime.datatypes import Array
 
 PROFILE_FILE = "profile.json"  # among the files of a version
 MAX_FEATURES = 512
-EXAMPLES = 20_000  # that the features of a large set are counted in, drawn by chance
-ANSWERED = 4096  # that the answers are counted in
+EXAMPLES = 20_000  # in which the features of a large set are counted, drawn at random
+ANSWERED = 4096  # in which the answers are counted
 
 
 def build_profile(draft: ManifestDraft, feeds: Mapping[str, Array], results: Mapping[str, Array]) -> FeatureProfile:
-    """What the draft's policy lets be told of (N, ...) feeds, and of the graph's answers to others."""
+    """Build the profile that the draft's policy allows, from (N, ...) feeds and from the graph's answers."""
     rules = masking.get_capture_policy(draft)
     observed = masking.select_kept_features(rules, features.extract_request_features(draft, {}, feeds))
     answered = masking.select_kept_features(rules, features.extract_answer_features(draft, results))
@@ -32,20 +33,20 @@ def build_profile(draft: ManifestDraft, feeds: Mapping[str, Array], results: Map
 
 
 def build_histograms(observed: list[Feature]) -> dict[str, Histogram]:
-    """A histogram of each feature."""
+    """Build a histogram of each feature."""
     return {feature.name: build_histogram(feature.values, choose_bin_count(len(observed))) for feature in observed}
 
 
 def count_rows(observed: list[Feature]) -> int:
-    """How many examples the features are of."""
+    """Count the examples of the features."""
     return len(observed[0].values) if observed else 0
 
 
 def choose_examples(count: int, limit: int) -> Array:
-    """Which of so many examples are counted: all, or as many as are enough, the same ones each time."""
+    """Choose which of `count` examples are counted, at most `limit` of them, the same ones each time."""
     return np.sort(np.random.default_rng(0).permutation(count)[:limit])
 
 
 def encode_profile(built_profile: FeatureProfile) -> bytes:
-    """As a file; on one line, since indented it would be twice as large."""
+    """Encode a profile on one line, since indented JSON would be twice as large."""
     return msgspec.json.encode(built_profile) + b"\n"

@@ -1,1 +1,1 @@
-"""The gate: what a version must show before it may become champion, measured as the handlers would serve it."""
+"""The gate: the checks that a version must pass before it becomes champion, run with the code that serves it."""

@@ -1,6 +1,6 @@
-"""The questions that the gate puts to a version, each as a function of what was measured.
+"""The gate's checks, each as a function of what was measured.
 
-A check that has nothing to go by passes and says so: the verdict never claims what was not measured.
+A check without data passes and notes that in its reason: the verdict never claims what was not measured.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from pilotlight.gate.verdict import GateCheck, GateLimits
 
 
 def check_opens(version: Manifest, probe_result: ProbeResult) -> GateCheck:
-    """It is fetched, hashed and opened by the code that serves."""
+    """Check that the serving code can fetch, hash and open the version."""
     if probe_result.error is not None:
         return GateCheck("opens", False, f"It does not open: {probe_result.error.rstrip('.')}.")
     numbers = {"bytes": version.served_bytes, "load_s": probe_result.load_s}
@@ -25,7 +25,7 @@ def check_opens(version: Manifest, probe_result: ProbeResult) -> GateCheck:
 
 
 def check_files(version: Manifest, changed: Sequence[str]) -> GateCheck:
-    """Every file that its manifest names is as published, those too that another machine would open."""
+    """Check that every file in the manifest is as published, also those that only another machine opens."""
     if changed:
         return GateCheck(
             "files", False, f"{len(changed)} of its {len(version.files)} files changed: {'; '.join(changed)}."
@@ -34,7 +34,7 @@ def check_files(version: Manifest, changed: Sequence[str]) -> GateCheck:
 
 
 def check_signature(version: Manifest, champion: Manifest) -> GateCheck:
-    """Callers of the champion can call it: the same inputs, and every output that there was."""
+    """Check that the champion's callers can call the version: the same inputs, and at least the champion's outputs."""
     lost = [
         f"output {format_tensor_spec(spec)}"
         for spec in champion.outputs
@@ -57,12 +57,12 @@ def check_signature(version: Manifest, champion: Manifest) -> GateCheck:
 
 
 def format_tensor_spec(spec: TensorSpec) -> str:
-    """A tensor as far as callers depend on it."""
+    """Format what callers depend on in a tensor: name, datatype and shape."""
     return f"{spec.name} {spec.datatype}{spec.v2_shape}"
 
 
 def check_golden(version: Manifest, probe_result: ProbeResult) -> GateCheck:
-    """It answers its golden requests as it did when it was exported."""
+    """Check that the version answers its golden requests as it did when it was exported."""
     if probe_result.golden is not None:
         return GateCheck("golden", False, probe_result.golden)
     if version.golden is None:
@@ -71,7 +71,7 @@ def check_golden(version: Manifest, probe_result: ProbeResult) -> GateCheck:
 
 
 def check_finite_outputs(outputs: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> GateCheck:
-    """Every answer to the test set is a number."""
+    """Check that every answer to the test set is finite."""
     wrong = int((~np.isfinite(outputs)).reshape(len(outputs), -1).any(axis=1).sum())
     numbers = {"examples": float(len(outputs)), "not_finite": float(wrong)}
     if wrong:
@@ -82,7 +82,7 @@ def check_finite_outputs(outputs: np.ndarray[tuple[int, ...], np.dtype[np.floati
 
 
 def check_finite_probes(ours: ProbeResult, theirs: ProbeResult | None) -> GateCheck:
-    """Where there is no test set: made-up requests are answered with numbers, or with none by the champion too."""
+    """Check, without a test set, that answers to generated requests are finite, unless the champion's are not."""
     if ours.finite is False and (theirs is None or theirs.finite is not False):
         why = "It answers made-up requests with NaN or infinity, and no test set says that this is right."
         return GateCheck("finite", False, why)
@@ -96,7 +96,7 @@ def check_quality(
     theirs: EvaluationOutputs,
     limits: GateLimits,
 ) -> GateCheck:
-    """It is not worse than the champion on the same examples: by more than the margin, and surely."""
+    """Check that the version is not worse than the champion on the same examples, by the margin and with confidence."""
     kind = chosen_metric.definition
     margin = kind.default_budget if limits.margin_points is None else limits.margin_points
     gained, worse = (
@@ -121,9 +121,10 @@ def check_quality(
 
 
 def get_quantization_budget(version: Manifest, metric_name: str, limits: GateLimits) -> float:
-    """What quantization may cost: as much as the version's manifest promises, and no more than the gate's own limit.
+    """Return what quantization may cost: the budget in the version's manifest, capped by the gate's own limit.
 
-    A version that promises nothing, or about another metric than the one it is judged by, is held to the metric's own.
+    If the manifest has no budget, or has one for another metric than the one in use, that metric's default budget
+    applies.
     """
     promised = version.budget if version.metric == metric_name else None
     budget = metrics.find_metric(metric_name).definition.default_budget if promised is None else promised
@@ -133,7 +134,7 @@ def get_quantization_budget(version: Manifest, metric_name: str, limits: GateLim
 def check_quantization(
     chosen_metric: WeightedMetric, metric_name: str, served: EvaluationOutputs, full: EvaluationOutputs, budget: float
 ) -> GateCheck:
-    """What quantization cost is within its budget."""
+    """Check that the loss by quantization is within its budget."""
     kind, lost = chosen_metric.definition, 0 - metrics.compute_gain(chosen_metric, served, full)
     numbers = {"points_lost": lost, "budget": budget}
     held = lost <= budget + 1e-9
@@ -144,7 +145,7 @@ def check_quantization(
 def check_class_recalls(
     ours: EvaluationOutputs, theirs: EvaluationOutputs, labels: Sequence[str], limits: GateLimits
 ) -> GateCheck:
-    """No class has collapsed, whatever the mean says."""
+    """Check that no class's recall has collapsed, whatever the mean is."""
     before, worst = metrics.compute_recalls(theirs), ("", 0.0)
     for label, (recall, examples) in metrics.compute_recalls(ours).items():
         lost = 100 * (before[label][0] - recall)
@@ -159,14 +160,14 @@ def check_class_recalls(
 
 
 def check_latency(ours: ProbeResult, theirs: ProbeResult, limits: GateLimits) -> GateCheck:
-    """A warm request takes not much longer than the champion's."""
+    """Check that a warm request does not take much longer than the champion's."""
     return check_duration(
         "latency", "A warm request", ours.latency_ms, theirs.latency_ms, limits.latency_ratio, limits.latency_ms
     )
 
 
 def check_load_time(ours: ProbeResult, theirs: ProbeResult, limits: GateLimits) -> GateCheck:
-    """Neither does opening it."""
+    """Check that opening the version does not take much longer than opening the champion."""
     milliseconds = 1000 * limits.load_s
     return check_duration(
         "loading", "Loading", 1000 * ours.load_s, 1000 * theirs.load_s, limits.load_ratio, milliseconds
@@ -176,14 +177,14 @@ def check_load_time(ours: ProbeResult, theirs: ProbeResult, limits: GateLimits) 
 def check_duration(
     name: str, subject: str, ours_ms: float, theirs_ms: float, ratio: float, allowance_ms: float
 ) -> GateCheck:
-    """Times in ms; refused beyond the ratio, when it is by more than the allowance too."""
+    """Compare two times in ms; refuse a time that exceeds both the ratio and the allowance."""
     refused = ours_ms > theirs_ms * ratio and ours_ms > theirs_ms + allowance_ms
     why = f"{subject} takes {ours_ms:.2f} ms, the champion's {theirs_ms:.2f}; {ratio:g} times as long is let through."
     return GateCheck(name, not refused, why, {"ms": ours_ms, "champion_ms": theirs_ms})
 
 
 def check_memory(version: Manifest, probe_result: ProbeResult, memory_mb: int) -> GateCheck:
-    """The process that opened and asked it stayed within the function's memory."""
+    """Check that the probe's process stayed within the function's memory."""
     numbers = {"peak_mb": probe_result.peak_mb, "memory_mb": float(memory_mb), "bytes": float(version.served_bytes)}
     said = f"It took {probe_result.peak_mb:.0f} MB at its peak, and the function has {memory_mb}"
     if probe_result.peak_mb > memory_mb:

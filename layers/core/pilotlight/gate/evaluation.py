@@ -1,4 +1,4 @@
-"""The examination of a version, in the order in which the gate goes through it."""
+"""Evaluate a version: run the gate's checks in order and store the verdict."""
 
 import os
 import platform
@@ -11,49 +11,49 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 
-from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.codec import encode_document, format_utc_now
 from pilotlight.contracts.manifest import Manifest, Precision
 from pilotlight.errors import NotFoundError
 from pilotlight.gate import checks, metrics
 from pilotlight.gate.metrics import EvaluationOutputs
 from pilotlight.gate.probe import EVALUATION_FILE, ProbeRequest, ProbeResult, run_probe
 from pilotlight.gate.verdict import APPROVAL_CHECK, GateCheck, GateLimits, Verdict, verdict_path
-from pilotlight.registry.alias_updates import utc_now
 from pilotlight.registry.approval import blocking_reason
 from pilotlight.registry.registry import Registry
+from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.model_files import find_mismatch, open_model_files
-from pilotlight.runtime.session import Array
 
 DEFAULT_LIMITS = GateLimits()
 
 
 @dataclass(frozen=True)
 class ProbedVersion:
-    """A version with what its probe found, and its answers to the test set by variant."""
+    """A version, the result of its probe, and its answers to the test set by variant."""
 
     manifest: Manifest
     probe_result: ProbeResult
     outputs: dict[Precision, Array]
 
     def pair_with_targets(self, targets: Array, precision: Precision | None = None) -> EvaluationOutputs:
-        """The answers of a variant, the served one unless named, beside the truth."""
+        """Pair a variant's answers with the targets; the default is the served variant."""
         return EvaluationOutputs(self.outputs[precision or self.manifest.serve], targets)
 
 
 @dataclass(frozen=True)
 class QualityGate:
-    """Examines versions of a registry's models for functions of that memory."""
+    """The gate of a registry, for functions with `memory_mb` of memory."""
 
     registry: Registry
     memory_mb: int
     limits: GateLimits = DEFAULT_LIMITS
-    requires_approval: bool = False  # whether somebody must have approved what passes
+    requires_approval: bool = False  # whether a version also needs a person's approval
 
     def evaluate(self, name: str, version: int, alias: str, *, actor: str) -> Verdict:
-        """Put every question to the version, keep the verdict beside it, and give it.
+        """Run every check on the version, store the verdict beside it, and return it.
 
-        The champion is whatever the alias points to now. Both are asked the champion's test set, so that no version
-        brings an easier one along; without a champion, or if it has none, the version's own.
+        The champion is the version that the alias points to now. Both versions answer the champion's test set, so that
+        a version cannot bring an easier one. Without a champion, or if the champion has no test set, the version's own
+        is used.
         """
         started = time.monotonic()
         manifest, champion = self.registry.load_manifest(name, version), self._load_champion(name, version, alias)
@@ -70,7 +70,7 @@ class QualityGate:
             limits=self.limits,
             memory_mb=self.memory_mb,
             machine=f"{platform.machine()}, {os.cpu_count()} CPUs",
-            at=utc_now(),
+            at=format_utc_now(),
             by=actor,
             seconds=round(time.monotonic() - started, 3),
         )
@@ -79,7 +79,7 @@ class QualityGate:
         return verdict
 
     def _load_champion(self, name: str, version: int, alias: str) -> Manifest | None:
-        """What the version is measured against; nothing when the alias is new or points to it already."""
+        """Load the version to compare against; None if the alias is new or already points to this version."""
         try:
             current = self.registry.load_alias(name, alias).version
         except NotFoundError:
@@ -87,7 +87,7 @@ class QualityGate:
         return self.registry.load_manifest(name, current) if current != version else None
 
     def _load_targets(self, test_set_owner: Manifest) -> Array:
-        """The truth of a test set: the array of the npz that no input of the graph is named after."""
+        """Load the targets of a test set: the array of the npz file that is not named after an input of the graph."""
         inputs = {spec.name for spec in test_set_owner.inputs}
         with (
             open_model_files(self.registry.store, test_set_owner, test_set_owner.get_file(EVALUATION_FILE)) as path,
@@ -99,7 +99,7 @@ class QualityGate:
     def _probe_both(
         self, manifest: Manifest, champion: Manifest | None, test_set_owner: Manifest | None
     ) -> tuple[ProbedVersion, ProbedVersion | None]:
-        """Both versions, each opened twice in turn; the shorter times count, for the disk was cold at first."""
+        """Probe both versions twice in turn and keep the shorter times, because the disk is cold at first."""
         ours = self._probe_once(manifest, test_set_owner)
         if champion is None or ours.probe_result.error is not None:
             return ours, None
@@ -118,7 +118,7 @@ class QualityGate:
         return ProbedVersion(manifest, found, outputs)
 
     def _check_approval(self, name: str, version: int) -> Iterator[GateCheck]:
-        """Whether people want it; no check where nobody has to say so and nobody has said no."""
+        """Check a person's approval; no check if none is required and the version was not rejected."""
         why = blocking_reason(self.registry, name, version, required=self.requires_approval)
         if why is not None or self.requires_approval:
             yield GateCheck(APPROVAL_CHECK, why is None, why or "It was approved.")
@@ -126,7 +126,7 @@ class QualityGate:
     def _run_checks(
         self, ours: ProbedVersion, theirs: ProbedVersion | None, targets: Array | None
     ) -> Iterator[GateCheck]:
-        """The questions; what does not open is asked nothing more."""
+        """Run the checks in order; a version that does not open gets no further ones."""
         yield checks.check_opens(ours.manifest, ours.probe_result)
         if ours.probe_result.error is not None:
             return
@@ -149,14 +149,14 @@ class QualityGate:
             yield checks.check_load_time(ours.probe_result, theirs.probe_result, self.limits)
 
     def _find_changed_files(self, manifest: Manifest) -> list[str]:
-        """How files differ from what was published: a sentence each, without its full stop."""
+        """List the files that differ from what was published: a sentence for each, without its full stop."""
         found = ((file.path, find_mismatch(self.registry.store, manifest, file)) for file in manifest.files)
         return [f"{path} {why}" for path, why in found if why]
 
     def _check_against_test_set(
         self, ours: ProbedVersion, theirs: ProbedVersion | None, targets: Array
     ) -> Iterator[GateCheck]:
-        """The questions that need a test set and an answer of the right shape to it."""
+        """Run the checks that need a test set and answers of the right shape."""
         yield checks.check_finite_outputs(ours.outputs[ours.manifest.serve])
         answers = ours.pair_with_targets(targets)
         name = (theirs or ours).manifest.metric or ours.manifest.metric or "accuracy"
@@ -175,18 +175,18 @@ class QualityGate:
 
 
 def has_test_set(manifest: Manifest) -> bool:
-    """Whether the version brings a test set."""
+    """Return whether the version has a test set."""
     return EVALUATION_FILE in {file.path for file in manifest.files}
 
 
 def has_same_shape(ours: ProbedVersion, theirs: ProbedVersion) -> bool:
-    """Whether both answered the test set, alike."""
+    """Return whether both versions answered the test set, with outputs of the same shape."""
     mine, other = ours.outputs.get(ours.manifest.serve), theirs.outputs.get(theirs.manifest.serve)
     return mine is not None and other is not None and mine.shape == other.shape
 
 
 def keep_shorter_times(first: ProbedVersion, second: ProbedVersion) -> ProbedVersion:
-    """What was found, with the shorter times of two probes."""
+    """Combine two probes of a version: the first one's result with the shorter times of both."""
     found = msgspec.structs.replace(
         first.probe_result,
         load_s=min(first.probe_result.load_s, second.probe_result.load_s),

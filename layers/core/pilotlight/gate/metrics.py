@@ -1,7 +1,8 @@
-"""Metrics of a model's answers over a test set, each as a function of how often an example is drawn.
+"""Metrics of a model's answers to a test set, as functions of how often each example is drawn.
 
-With every example drawn once they are the usual ones; with drawn counts they are a bootstrap's (Efron and Tibshirani,
-An Introduction to the Bootstrap, 1993, chapter 13). Plain numpy: the gate runs where torch and scikit-learn are not.
+With every example drawn once they are the usual metrics; with drawn counts they are bootstrap replicates (Efron and
+Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). Plain numpy, because torch and scikit-learn are not
+installed where the gate runs.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ import numpy as np
 
 from pilotlight.contracts import metric
 from pilotlight.errors import UnsupportedError
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
 RESAMPLES = 2000
 MAX_COUNTS = 1 << 22  # counts of drawn examples held in memory at once, 32 MB
@@ -19,33 +20,33 @@ MAX_COUNTS = 1 << 22  # counts of drawn examples held in memory at once, 32 MB
 
 @dataclass(frozen=True, eq=False)
 class EvaluationOutputs:
-    """A model's answers to a test set and the truth, example by example along the first dimension."""
+    """A model's answers to a test set, and the targets; the first dimension is the example."""
 
     outputs: Array  # logits (N, C) or (N, T, C), or numbers (N, 1)
     targets: Array  # int (N,) or (N, T), or float (N, 1)
 
     @property
     def correct_share(self) -> Array:
-        """The share of right answers of each example, (N,)."""
+        """The share of right answers in each example, (N,)."""
         hits = self.outputs.argmax(axis=-1) == self.targets
         return np.asarray(hits.reshape(len(hits), -1).mean(axis=1))
 
 
 @dataclass(frozen=True)
 class WeightedMetric:
-    """A metric over examples drawn `counts` times, (R, N) to (R,), and what its differences are told in."""
+    """A metric over examples drawn `counts` times, (R, N) to (R,), and the definition with its unit."""
 
     compute: Callable[[EvaluationOutputs, Array], Array]
     definition: metric.MetricDefinition
 
 
 def accuracy_score(answers: EvaluationOutputs, counts: Array) -> Array:
-    """The share of right answers."""
+    """Compute the share of right answers."""
     return np.asarray(counts @ answers.correct_share / counts.sum(axis=1))
 
 
 def balanced_accuracy_score(answers: EvaluationOutputs, counts: Array) -> Array:
-    """The mean over the classes of the share of right answers in each; a class that is not drawn is left out."""
+    """Compute the mean recall over the classes; a class that is not drawn is left out."""
     recalls = []
     for label in np.unique(answers.targets):
         drawn = counts * (answers.targets == label)
@@ -57,7 +58,7 @@ def balanced_accuracy_score(answers: EvaluationOutputs, counts: Array) -> Array:
 
 
 def r2_score(answers: EvaluationOutputs, counts: Array) -> Array:
-    """The share of the targets' variance that is explained."""
+    """Compute the share of the targets' variance that the model explains."""
     targets = answers.targets.reshape(len(answers.targets)).astype(np.float64)
     errors = np.square(answers.outputs.reshape(len(targets)).astype(np.float64) - targets)
     total = counts.sum(axis=1)
@@ -67,7 +68,7 @@ def r2_score(answers: EvaluationOutputs, counts: Array) -> Array:
 
 
 def cross_entropy_loss(answers: EvaluationOutputs, counts: Array) -> Array:
-    """The mean of log(sum(exp(z))) - z[target], in nats."""
+    """Compute the mean of log(sum(exp(z))) - z[target], in nats."""
     logits = answers.outputs.astype(np.float64)
     shifted = logits - logits.max(axis=-1, keepdims=True)
     chosen = np.take_along_axis(shifted, answers.targets[..., None], axis=-1)[..., 0]
@@ -84,26 +85,26 @@ METRICS: Mapping[str, WeightedMetric] = {
 
 
 def find_metric(name: str) -> WeightedMetric:
-    """The metric of that name; `UnsupportedError` lists those there are."""
+    """Return the metric of this name; `UnsupportedError` lists the known ones."""
     if name not in METRICS:
         raise UnsupportedError(f"The gate knows no metric {name!r}; it knows {', '.join(METRICS)}.")
     return METRICS[name]
 
 
 def compute_metric(metric: WeightedMetric, answers: EvaluationOutputs) -> float:
-    """The metric over the test set as it is."""
+    """Compute the metric over the test set, with each example drawn once."""
     return float(metric.compute(answers, np.ones((1, len(answers.targets))))[0])
 
 
 def compute_gain(metric: WeightedMetric, ours: EvaluationOutputs, theirs: EvaluationOutputs) -> float:
-    """By how much ours is better, in the metric's unit; negative when it is worse."""
+    """Compute by how much ours is better, in the metric's unit; negative if it is worse."""
     return 0 - metric.definition.compute_degradation(compute_metric(metric, theirs), compute_metric(metric, ours))
 
 
 def compute_worse_share(
     metric: WeightedMetric, ours: EvaluationOutputs, theirs: EvaluationOutputs, seed: int = 0
 ) -> float:
-    """The share of paired resamples in which ours is worse: how sure it is that it is, 0 to 1."""
+    """Compute the share of paired resamples in which ours is worse: the confidence that it is worse, 0 to 1."""
     random, examples = np.random.default_rng(seed), len(ours.targets)
     rows = max(1, MAX_COUNTS // examples)
     worse = 0
@@ -116,7 +117,7 @@ def compute_worse_share(
 
 
 def compute_recalls(answers: EvaluationOutputs) -> dict[int, tuple[float, int]]:
-    """The share of right answers in each class that occurs, and how many examples it has."""
+    """Compute each class's recall and its number of examples, for the classes that occur."""
     labels, right = answers.targets.reshape(-1), (answers.outputs.argmax(axis=-1) == answers.targets).reshape(-1)
     return {
         int(label): (float(right[labels == label].mean()), int((labels == label).sum())) for label in np.unique(labels)

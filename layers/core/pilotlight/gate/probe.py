@@ -1,7 +1,8 @@
-"""A version opened and asked in a process of its own, as a cold function would: `python -m pilotlight.gate.probe`.
+"""Open and run a version in its own process, as a cold function would: `python -m pilotlight.gate.probe`.
 
-A process of its own because a graph may kill the one that opens it, and because only a fresh one tells what memory and
-time opening takes. It reads an `ProbeRequest` as JSON from standard input; standard output is the metrics'.
+It has its own process because a graph may kill the process that opens it, and because only a fresh process shows how
+much memory and time opening takes. It reads a `ProbeRequest` as JSON from standard input; standard output is for the
+metrics.
 """
 
 import os
@@ -22,35 +23,36 @@ from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import ModelRefusedError, PilotlightError
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime import golden, golden_recorder, process_memory
+from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.model_files import open_model_files
 from pilotlight.runtime.model_manager import ModelManager
-from pilotlight.runtime.session import Array, Session, open_session
+from pilotlight.runtime.session import Session, open_session
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
 
 LATENCY_ROUNDS = 30  # single requests, for the latency
-BATCH_SIZE = 256  # examples asked at once
+BATCH_SIZE = 256  # examples in a batch
 EVALUATION_FILE = "evaluation.npz"  # of a version: the graph's inputs by name, and the targets
 TIMEOUT_S = 600  # a version that takes longer than this is not served by a function
 
 
 class ProbeRequest(Struct, frozen=True):
-    """What to open and ask."""
+    """Which version to open, and what to run on it."""
 
     store: str
     name: str
     version: int
     memory_mb: Annotated[int, Meta(ge=128)]
-    evaluation: int | None  # the version whose test set it is asked
-    answers: str  # path of the folder for what was found, probe.json, and the answers, <precision>.npy
+    evaluation: int | None  # the version whose test set is used
+    answers: str  # path of the folder for the results: probe.json, and the answers, <precision>.npy
 
 
 class ProbeResult(Struct, frozen=True, kw_only=True):
-    """What was found. A version that cannot be opened has an `error` and no numbers."""
+    """What the probe measured. A version that cannot be opened has an `error` and no numbers."""
 
     error: str | None = None
     golden: str | None = None  # why the golden requests failed
-    finite: bool | None = None  # whether made-up requests are answered with numbers; None where none was asked
+    finite: bool | None = None  # whether answers to generated requests are finite; None if none was sent
     load_s: float = 0.0
     peak_mb: float = 0.0  # resident memory of the process, MB of 1,000,000 bytes
     latency_ms: float = 0.0  # median of single requests
@@ -58,7 +60,7 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
 
 
 def run_probe(request: ProbeRequest) -> ProbeResult:
-    """Run the order in a fresh process; one that dies is a version that cannot be opened."""
+    """Run the probe in a fresh process; if that process dies, the version cannot be opened."""
     done = subprocess.run(
         [sys.executable, "-m", "pilotlight.gate.probe"],
         input=encode_document(request),
@@ -76,7 +78,7 @@ def run_probe(request: ProbeRequest) -> ProbeResult:
 
 
 def probe_version(request: ProbeRequest) -> ProbeResult:
-    """Open the version as a handler does, then put golden requests, single requests and the test set to it."""
+    """Open the version as a handler does, then run the golden requests, single requests and the test set."""
     model_manager = ModelManager.from_settings(
         Settings(store=request.store, memory_mb=request.memory_mb), open_store(request.store)
     )
@@ -99,7 +101,7 @@ def probe_version(request: ProbeRequest) -> ProbeResult:
 
 
 def replay_golden(registry: Registry, manifest: Manifest, session: Session) -> str | None:
-    """Why the golden requests fail, if they do."""
+    """Replay the golden requests; return why they fail, or None."""
     if manifest.golden is None:
         return None
     stored = registry.store.get(version_path(manifest.name, manifest.version, manifest.golden))
@@ -111,7 +113,7 @@ def replay_golden(registry: Registry, manifest: Manifest, session: Session) -> s
 
 
 def has_finite_answers(session: Session) -> bool | None:
-    """Whether requests that are made up within the signature are answered with numbers; None where there are none."""
+    """Return whether the answers to requests generated from the signature are finite; None if none can be generated."""
     answers = [session.run(feed) for feed in golden_recorder.generate_feeds(session)]
     found = [
         np.isfinite(values).all() for answer in answers for values in golden_recorder.select_numeric_arrays(answer)
@@ -120,7 +122,7 @@ def has_finite_answers(session: Session) -> bool | None:
 
 
 def load_test_inputs(request: ProbeRequest, registry: Registry, session: Session) -> dict[str, Array]:
-    """The test set's arrays that the graph takes; none when they are not all there."""
+    """Load the test set's arrays that the graph takes; empty if one of them is missing."""
     if request.evaluation is None:
         return {}
     test_set_owner, input_names = (
@@ -135,7 +137,7 @@ def load_test_inputs(request: ProbeRequest, registry: Registry, session: Session
 
 
 def measure_latency(session: Session, inputs: dict[str, Array]) -> float:
-    """The median time of a request of one example, in ms."""
+    """Measure the median time of a request with one example, in ms."""
     one, seconds = {name: values[:1] for name, values in inputs.items()}, []
     for _ in range(LATENCY_ROUNDS):
         started = time.perf_counter()
@@ -147,7 +149,7 @@ def measure_latency(session: Session, inputs: dict[str, Array]) -> float:
 def write_answers(
     request: ProbeRequest, registry: Registry, manifest: Manifest, served: Session, inputs: dict[str, Array]
 ) -> tuple[Precision, ...]:
-    """Write the first output of each variant for the test set; the served one's session is open already."""
+    """Write the first output of each variant for the test set; the served variant's session is already open."""
     if not inputs:
         return ()
     for precision, variant in manifest.variants.items():
@@ -162,7 +164,7 @@ def write_answers(
 
 
 def run_in_batches(session: Session, inputs: dict[str, Array]) -> Array:
-    """The first output for all examples, a batch at a time."""
+    """Return the first output for all examples, one batch at a time."""
     examples, first = len(next(iter(inputs.values()))), session.outputs[0].name
     parts = [
         session.run({name: values[start : start + BATCH_SIZE] for name, values in inputs.items()}, [first])[first]
@@ -172,7 +174,7 @@ def run_in_batches(session: Session, inputs: dict[str, Array]) -> Array:
 
 
 def main() -> None:
-    """Read the order, look, write what was found."""
+    """Read the request, probe the version, and write the result."""
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=ProbeRequest)
     try:
         found = probe_version(request)

@@ -1,4 +1,4 @@
-"""Through the gate to an alias: examine, then move by compare-and-swap; only this module moves a champion forward."""
+"""Promote a version: evaluate it, then move the alias by compare-and-swap. No other module moves a champion forward."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from pilotlight.registry.signing import Signer
 
 
 class GateOverride(Struct, frozen=True):
-    """Somebody's word against the gate's: who moves a refused version all the same, and why."""
+    """An override of the gate: who promotes a refused version, and why."""
 
     by: str
     why: str
@@ -22,7 +22,7 @@ class GateOverride(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class PromotionResult:
-    """What came of it: the verdict, and the alias's document if it was moved."""
+    """The result of a promotion: the verdict, and the alias's document if the alias was moved."""
 
     verdict: Verdict
     alias_document: AliasDocument | None
@@ -38,9 +38,10 @@ def promote_version(
     override: GateOverride | None = None,
     signer: Signer | None = None,
 ) -> PromotionResult:
-    """Examine a version and, if it passes or is forced, sign it where versions are signed, and point the alias to it.
+    """Evaluate a version and, if it passes or is forced, point the alias to it.
 
-    `ChangedError` when the alias was moved while the gate measured against where it pointed before.
+    Where versions are signed, it is signed first. Raises `ChangedError` if the alias was moved while the gate measured
+    the version against the earlier champion.
     """
     verdict = gate.evaluate(name, version, alias, actor=actor)
     if not verdict.passed and override is None:
@@ -52,7 +53,7 @@ def promote_version(
 
 
 def move_alias(gate: QualityGate, verdict: Verdict, reason: str) -> AliasDocument:
-    """Point the alias of a verdict to its version, if it still points to what that was measured against."""
+    """Point the verdict's alias to its version, if it still points to the champion that the gate measured against."""
 
     def point_to_version(document: AliasDocument) -> AliasDocument:
         if document.version == verdict.version and not document.shares:

@@ -1,4 +1,4 @@
-"""What the gate found: each check with its numbers, and the verdict that is kept beside the version."""
+"""The result of the gate: each check with its numbers, and the verdict that is stored beside the version."""
 
 from typing import Annotated, Literal
 
@@ -20,7 +20,7 @@ class GateLimits(Struct, frozen=True):
     confidence: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95  # of being worse, by the paired bootstrap, that refuses
     quantized_points: Annotated[float, Meta(ge=0)] | None = None  # the most that a version's own budget counts for
     class_points: Annotated[float, Meta(ge=0)] = 20.0  # of a class's recall below the champion's
-    class_examples: Annotated[int, Meta(ge=1)] = 10  # a class with fewer is not judged alone
+    class_examples: Annotated[int, Meta(ge=1)] = 10  # a class with fewer is not checked on its own
     latency_ratio: Annotated[float, Meta(gt=0)] = 2.0  # of a single warm request
     latency_ms: Annotated[float, Meta(ge=0)] = 5.0
     load_ratio: Annotated[float, Meta(gt=0)] = 2.0  # from the manifest to an open session
@@ -42,8 +42,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     schema_version: Literal[1] = 1
     name: str
     version: Version
-    champion: Version | None  # what it was measured against
-    alias: str  # that it was examined for
+    champion: Version | None  # that it was compared with
+    alias: str  # that it was evaluated for
     passed: bool
     checks: tuple[GateCheck, ...]
     limits: GateLimits
@@ -55,16 +55,16 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
     @property
     def is_awaiting_approval(self) -> bool:
-        """Whether a word of approval is all that stands against it."""
+        """Whether approval is the only check that failed."""
         return not self.passed and all(check.passed for check in self.checks if check.name != APPROVAL_CHECK)
 
     @property
     def reason(self) -> str:
-        """The reasons of a refusal, in sentences; what a pass rests on otherwise."""
+        """Why the version was refused, in sentences; for a version that passed, how many checks it passed."""
         failed = [check.why for check in self.checks if not check.passed]
         return " ".join(failed) if failed else f"All {len(self.checks)} checks passed."
 
 
 def verdict_path(name: str, version: int) -> str:
-    """The key of a version's verdict."""
+    """Return the key of a version's verdict."""
     return f"models/{name}/versions/{version}/verdict.json"

@@ -1,9 +1,9 @@
-"""The API's TOKEN authorizer: asked before a route that wants it, believed for as long as the template says.
+"""The API's TOKEN authorizer: called before a route that requires it, and cached for the template's TTL.
 
-As a REST API does it: a header that does not have the form is a 401 without a call; so is a function that fails with
-the word `Unauthorized`; a policy that does not allow the method and path is a 403, and what else goes wrong is the
-authorizer's failure. A policy is kept for its token, whatever route comes next. Sources: API Gateway Developer Guide,
-Use API Gateway Lambda authorizers; IAM User Guide, Policy evaluation logic. This module knows no processes.
+As in a REST API: a header of the wrong form is a 401 without a call; a function that fails with the text `Unauthorized`
+is a 401 too; a policy that does not allow the method and path is a 403, and any other failure is the authorizer's. A
+policy is cached by its token, for all routes. Sources: API Gateway Developer Guide, Use API Gateway Lambda authorizers;
+IAM User Guide, Policy evaluation logic. This module knows no processes.
 """
 
 import json
@@ -21,12 +21,12 @@ Invoke = Callable[[str, bytes], Awaitable[bytes]]  # a function's logical id and
 AuthorizerAnswer = Mapping[str, Any]
 
 HEADER = b"authorization"
-MAX_CACHED_ANSWERS = 10_000  # policies that are kept; the oldest goes first
+MAX_CACHED_ANSWERS = 10_000  # policies that are cached; the oldest is dropped first
 UNAUTHORIZED_MESSAGE = "Unauthorized"  # the text of an error that means a 401
 
 
 class LocalAuthorizer:
-    """Asks the authorizer of one API; `clock` is in seconds."""
+    """Calls the authorizer of one API; `clock` is in seconds."""
 
     def __init__(
         self, authorizer: AuthorizerSpec, stage: str, invoke: Invoke, clock: Callable[[], float] = time.monotonic
@@ -36,10 +36,10 @@ class LocalAuthorizer:
         self._invoke = invoke
         self._clock = clock
         self._pattern = re.compile(authorizer.pattern)
-        self._cached_answers: dict[str, tuple[float, AuthorizerAnswer]] = {}  # by token: until when, and what was said
+        self._cached_answers: dict[str, tuple[float, AuthorizerAnswer]] = {}  # by token: expiry time, and the answer
 
     async def authorize_request(self, request: HttpRequest, match: RouteMatch) -> dict[str, Any] | None:
-        """What the function is told of the caller; None for a route that asks nobody; `GatewayError` for a refusal."""
+        """Return the authorizer's context for the function, None for a route without it; or raise `GatewayError`."""
         if match.route.resource not in self._authorizer.resources:
             return None
         token = next((value.decode("latin-1") for name, value in request.headers if name == HEADER), "")
@@ -52,7 +52,7 @@ class LocalAuthorizer:
         return {"principalId": answer["principalId"], **answer.get("context", {})}
 
     async def _get_answer(self, token: str, arn: str) -> AuthorizerAnswer:
-        """The authorizer's answer, an old one while it holds."""
+        """Return the authorizer's answer, from the cache until it expires."""
         until, answer = self._cached_answers.get(token, (0.0, {}))
         if answer and self._clock() < until:
             return answer
@@ -77,7 +77,7 @@ class LocalAuthorizer:
 
 
 def is_call_allowed(answer: AuthorizerAnswer, arn: str) -> bool:
-    """Whether a policy allows a call: something does, and nothing denies it."""
+    """Return whether a policy allows a call: a statement allows it, and none denies it."""
     effects = {one.get("Effect") for one in _iter_statements(answer) if _is_statement_about(one, arn)}
     return effects == {"Allow"}
 
@@ -94,7 +94,7 @@ def _is_statement_about(statement: Mapping[str, Any], arn: str) -> bool:
 
 
 def _matches_wildcard(pattern: object, text: str) -> bool:
-    """IAM's wildcards: `*` for any characters, slashes too, `?` for one."""
+    """Match IAM's wildcards: `*` for any characters, slashes too, `?` for one."""
     words = re.escape(str(pattern)).replace(r"\*", ".*").replace(r"\?", ".")
     return re.fullmatch(words, text, re.DOTALL) is not None
 

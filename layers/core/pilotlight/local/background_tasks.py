@@ -1,6 +1,6 @@
-"""Functions that are started and not waited for: each runs to its end, and what came of it is logged.
+"""Run functions in the background: each runs to its end, and its result is logged.
 
-It knows neither who starts them nor processes; it is given a way to invoke a function.
+The module knows neither what starts them nor processes; its caller passes a way to invoke a function.
 """
 
 import asyncio
@@ -17,20 +17,20 @@ log = logging.getLogger("pilotlight.local")
 
 
 class BackgroundTasks:
-    """Work that is under way; asyncio itself would forget it."""
+    """Tasks that are running; asyncio itself keeps no strong reference to them."""
 
     def __init__(self, invoke: Invoke, attempts: int = 1) -> None:
         self._invoke, self._attempts = invoke, attempts
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Have this done; wants a running loop."""
+        """Start the coroutine as a task; needs a running loop."""
         task = asyncio.ensure_future(coroutine)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
     async def invoke_function(self, function: str, event: bytes) -> None:
-        """Invoke a function, again where it fails and there are attempts left."""
+        """Invoke a function; retry while it fails and attempts are left."""
         for attempt in range(1, self._attempts + 1):
             try:
                 answer = await self._invoke(function, event)
@@ -44,7 +44,7 @@ class BackgroundTasks:
                 await asyncio.sleep(RETRY_WAIT_S * attempt)
 
     async def stop(self) -> None:
-        """End what is under way."""
+        """Cancel all running tasks."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)

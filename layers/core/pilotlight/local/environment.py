@@ -1,7 +1,7 @@
 """One execution environment of a function: a process with a Lambda runtime client, watched and killed from outside.
 
-It keeps the function's own limits (memory, Timeout, init) and says in words why an environment ended. Which environment
-gets which request is the pool's business.
+It enforces the function's own limits (memory, Timeout, init) and reports why an environment ended. The pool decides
+which environment gets which request.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ AWS_CLIENT = "awslambdaric"  # AWS's own runtime client; its wheels are for Linu
 OWN_CLIENT = "pilotlight.local.runtime_client"
 LOOPBACK = "127.0.0.1"
 MIB = 1024 * 1024
-# Of the gateway's own environment, a handler gets what finds programs, homes, certificates, proxies and clouds.
+# Of the gateway's own variables, a handler gets those for programs, homes, certificates, proxies and clouds.
 INHERITED = frozenset({
     "PATH", "HOME", "USER", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT", "TEMP", "TMP",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
@@ -39,13 +39,13 @@ CREDENTIALS = (
     "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )  # fmt: skip
-NOT_INHERITED_PREFIX = "AWS_LAMBDA_"  # when the gateway itself runs on Lambda, or in an environment of another one
+NOT_INHERITED_PREFIX = "AWS_LAMBDA_"  # set if the gateway itself runs on Lambda, or in an environment of another one
 
 log = logging.getLogger("pilotlight.local")
 
 
 def find_runtime_client() -> str:
-    """The module that talks to the Runtime API: AWS's where it is installed, else ours."""
+    """Return the runtime client's module: AWS's if it is installed, else ours."""
     return AWS_CLIENT if importlib.util.find_spec(AWS_CLIENT) else OWN_CLIENT
 
 
@@ -55,15 +55,15 @@ class EnvironmentSpec:
 
     function: FunctionSpec
     root: Path
-    template: str  # its file name, for messages
+    template: str  # file name, for messages
     client: str
     overrides: Mapping[str, str]
     limits: GatewayLimits
-    gateway_url: str = ""  # of the gateway, where it answers Lambda's Invoke API; empty where it does not
+    gateway_url: str = ""  # where it answers Lambda's Invoke API; empty if it does not
 
     @property
     def region(self) -> str:
-        """The region that the function believes to be in."""
+        """The region in the function's variables."""
         return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
 
     @property
@@ -72,12 +72,12 @@ class EnvironmentSpec:
         return f"arn:aws:lambda:{self.region}:{ACCOUNT_ID}:function:{self.function.logical_id}"
 
     def build_command(self) -> list[str]:
-        """The program of an environment's process; -P keeps this package's folder off its `sys.path`."""
+        """Build the command of an environment's process; -P keeps this package's folder off its `sys.path`."""
         watchdog = str(Path(__file__).with_name("parent_watchdog.py"))
         return [sys.executable, "-P", watchdog, str(os.getpid()), self.client, self.function.handler]
 
     def build_variables(self, runtime_api: str, tmp: str) -> dict[str, str]:
-        """Everything that is in `os.environ` of an environment."""
+        """Build all variables in `os.environ` of an environment."""
         function = self.function
         inherited = {name: value for name, value in os.environ.items() if _is_inherited(name)}
         return {
@@ -96,17 +96,18 @@ class EnvironmentSpec:
             "AWS_DEFAULT_REGION": self.region,
             "TZ": ":UTC",
             "TMPDIR": tmp,
-            "PYTHONUNBUFFERED": "1",  # what a handler prints is seen even if it is killed
+            "PYTHONUNBUFFERED": "1",  # so that output appears even if the handler is killed
             "PYTHONPATH": os.pathsep.join(map(str, self._build_python_path())),
-            # As under the SAM CLI, what the shell sets goes over what the template says.
+            # As under the SAM CLI, the shell's variables override the template's.
             **{name: inherited.get(name, value) for name, value in function.environment.items()},
             **self.overrides,
         }
 
     def _build_endpoint_variables(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """What leads boto3 to the gateway for other functions and the bus, with some credentials to sign with.
+        """Build the variables that send boto3's calls to the gateway, and credentials to sign with.
 
-        Those are made up only where there are none: a profile or a store on S3 needs the real ones.
+        The calls are those for other functions and the bus. Credentials are made up only if there are none: a profile
+        or a store on S3 needs the real ones.
         """
         if not self.gateway_url:
             return {}
@@ -121,7 +122,7 @@ class EnvironmentSpec:
         }
 
     def _build_python_path(self) -> tuple[Path, ...]:
-        """The function's own, and for our runtime client the folder where it is found, last."""
+        """Build the function's own path and, for our runtime client, the folder that contains it, last."""
         own = (Path(__file__).parents[2],) if self.client == OWN_CLIENT else ()
         return (*self.function.python_path, *own)
 
@@ -131,7 +132,7 @@ def _is_inherited(name: str) -> bool:
 
 
 class Environment:
-    """A process, from its start to its end; `run` lasts as long as it does."""
+    """A process from its start to its end; `run` returns when it ends."""
 
     def __init__(
         self,
@@ -139,7 +140,7 @@ class Environment:
         on_free: Callable[["Environment"], None],
         on_line: Callable[[bytes], None] | None = None,
     ) -> None:
-        """`on_line` is told each line of standard output, where metrics are; it goes to stderr as all the rest."""
+        """Create an environment; `on_line` gets each line of standard output, where metrics are; stderr gets it too."""
         self._spec = spec
         self._on_line = on_line
         self._function = spec.function
@@ -148,14 +149,14 @@ class Environment:
         self._api = RuntimeApi(
             spec.function.logical_id, spec.arn, spec.function.timeout_s, spec.limits.answer_bytes, self
         )
-        self._reason = ""  # why it ended, or is about to
+        self._reason = ""  # why it ended, or is about to end
         self._busy_since = time.monotonic()
-        self._init_ms: float | None = None  # of an init that is over, until its first invocation has told it
+        self._init_ms: float | None = None  # of a finished init, until its first invocation reports it
         self.initialised = False
         self.free_since: float | None = None  # s, monotonic; None while it starts or works
 
     async def run(self) -> str:
-        """Start the process, wait for its end, and say why it ended, as a sentence without its full stop."""
+        """Start the process, wait for its end, and return why it ended: a sentence without its full stop."""
         try:
             server = await asyncio.get_running_loop().create_server(self._api.create_connection, LOOPBACK, 0)
             with (
@@ -168,7 +169,7 @@ class Environment:
         return self._format_sentence(self._reason or self._describe_exit(code))
 
     async def _run_process(self, runtime_api: str, tmp: str) -> int:
-        """The exit code of a process whose Runtime API is at `runtime_api`, and whose /tmp, as on Lambda, is `tmp`."""
+        """Run a process with its Runtime API at `runtime_api` and `tmp` as its /tmp, and return its exit code."""
         self._process = await asyncio.create_subprocess_exec(
             *self._spec.build_command(),
             cwd=self._spec.root,
@@ -176,25 +177,25 @@ class Environment:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE if self._on_line else sys.__stderr__,
             stderr=sys.__stderr__,
-            start_new_session=True,  # Ctrl-C is for the gateway, and what a handler starts is killed with it
+            start_new_session=True,  # Ctrl-C is for the gateway only, and a handler's children are killed with it
         )
-        if self._reason:  # it was ended before it had begun
+        if self._reason:  # it was ended before it started
             self._kill()
         listening = asyncio.ensure_future(self._forward_output(self._process.stdout))
         code = await self._process.wait()
-        self._kill()  # what it has started itself
+        self._kill()  # its child processes
         await listening
         return code
 
     async def _forward_output(self, output: asyncio.StreamReader | None) -> None:
-        """Pass standard output on, line by line, until its end; without a pipe there is none."""
+        """Forward standard output line by line until its end; without a pipe there is none."""
         while output is not None and (line := await self._read_line(output)):
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, line)
             if self._on_line is not None:
                 self._on_line(line)
 
     async def _read_line(self, output: asyncio.StreamReader) -> bytes:
-        """The next line, or as much of one as the reader holds."""
+        """Read the next line, or as much of one as the reader holds."""
         try:
             return await output.readuntil(b"\n")
         except asyncio.LimitOverrunError as exc:
@@ -203,23 +204,23 @@ class Environment:
             return exc.partial
 
     def take(self, invocation: Invocation) -> None:
-        """Work on this next; only for an environment that is free."""
+        """Handle this invocation next; only for a free environment."""
         self.free_since = None
         self._busy_since = time.monotonic()
         invocation.cold_ms, self._init_ms = self._init_ms, None
         self._api.assign_invocation(invocation)
 
     def get_unfinished(self) -> tuple[Invocation | None, bool]:
-        """What a dead environment leaves behind, and whether its handler has seen it."""
+        """Return the unfinished invocation of a dead environment, and whether its handler has received it."""
         return self._api.invocation, self._api.is_delivered
 
     def end(self, reason: str) -> None:
-        """Kill it; `run` returns soon after."""
+        """Kill the environment; `run` returns soon after."""
         self._reason = self._reason or reason
         self._kill()
 
     def check_limits(self, now: float) -> None:
-        """End it when it works and has used more memory or time than its function may."""
+        """End the environment if it is busy and exceeds its function's memory or time."""
         if self.free_since is not None or self._process is None:
             return
         function, init_s = self._function, self._spec.limits.init_s
@@ -228,14 +229,14 @@ class Environment:
             self.end(f"used {used_mb:.0f} MB of {function.memory_mb} MB ({self._format_setting('MemorySize')})")
         elif self.initialised and busy_s > function.timeout_s:
             self.end(f"timed out after {function.timeout_s} s ({self._format_setting('Timeout')})")
-        elif busy_s > init_s + function.timeout_s:  # Lambda tries an init again, under the Timeout
+        elif busy_s > init_s + function.timeout_s:  # Lambda retries an init, under the Timeout
             self.end(
                 f"was not initialised after {init_s:g} s and the {function.timeout_s} s of "
                 f"{self._format_setting('Timeout')}"
             )
 
     def on_next(self) -> None:
-        """The runtime client asks for work."""
+        """Handle the runtime client's request for work."""
         if not self.initialised:
             self.initialised = True
             self._init_ms = (time.monotonic() - self._busy_since) * 1000
@@ -243,13 +244,13 @@ class Environment:
             self.on_done()
 
     def on_done(self) -> None:
-        """The runtime client is through with its invocation."""
-        if not self._reason:  # else it is being killed, and what it has still sent must not bring it new work
+        """Mark the environment as free."""
+        if not self._reason:  # else it is being killed, and a late answer must not bring it new work
             self.free_since = time.monotonic()
             self._on_free(self)
 
     def on_init_error(self, text: str) -> None:
-        """The handler could not be imported."""
+        """Note why the handler could not be imported."""
         self._reason = self._reason or f"could not be initialised: {text}"
 
     def _kill(self) -> None:
@@ -280,9 +281,9 @@ def _signal_name(number: int) -> str:
 
 
 def _resident_bytes(pid: int) -> int:
-    """Without the processes that it has started, since to find those means to look at every process there is."""
+    """Return the process's memory without its children's, since finding those takes a look at every process."""
     try:
         resident: int = psutil.Process(pid).memory_info().rss
-    except psutil.Error:  # it is ending, which `run` is about to hear
+    except psutil.Error:  # it is ending, which `run` is about to notice
         return 0
     return resident

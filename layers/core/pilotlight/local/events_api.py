@@ -1,10 +1,10 @@
-"""EventBridge's PutEvents on the default bus, so that functions tell each other here by the same boto3 call as on AWS.
+"""EventBridge's PutEvents on the default bus, so that functions send events here with the same boto3 call as on AWS.
 
     POST /    X-Amz-Target: AWSEvents.PutEvents
 
-For this machine alone, as the Invoke API beside it. A function that fails is told again, twice, as Lambda does with
-what nobody waits for. Sources of the forms: Amazon EventBridge API reference, PutEvents; event patterns, of which lists
-of values, prefix and wildcard are understood.
+Only for callers on this machine, as with the Invoke API. A function that fails is invoked again, twice, as Lambda does
+with asynchronous invocations. Sources of the forms: Amazon EventBridge API reference, PutEvents; event patterns, of
+which lists of values, prefix and wildcard are implemented.
 """
 
 import json
@@ -24,11 +24,11 @@ from pilotlight.local.proxy_events import ACCOUNT_ID, HttpResponse
 from pilotlight.local.template import EventRule, GatewayLimits
 
 TARGET = b"AWSEvents.PutEvents"
-ATTEMPTS = 3  # Lambda's, for what nobody waits for
+ATTEMPTS = 3  # Lambda's, for an asynchronous invocation
 
 
 class EventEntry(Struct):
-    """One event as it is put."""
+    """One entry of PutEvents."""
 
     source: str = field(name="Source")
     kind: str = field(name="DetailType")
@@ -42,7 +42,7 @@ class PutEventsBody(Struct):
 
 
 class EventsApi:
-    """Tells functions of events by the rules of a stack."""
+    """Invokes functions for events by the rules of a stack."""
 
     def __init__(self, rules: Sequence[EventRule], invoke: Invoke, limits: GatewayLimits) -> None:
         self._rules = rules
@@ -50,11 +50,11 @@ class EventsApi:
         self._background_tasks = BackgroundTasks(invoke, ATTEMPTS)
 
     def can_handle(self, scope: Scope) -> bool:
-        """Whether a request is for this API."""
+        """Return whether a request is for this API."""
         return scope["method"] == "POST" and scope["raw_path"] == b"/" and (b"x-amz-target", TARGET) in scope["headers"]
 
     async def handle_request(self, scope: Scope, receive: Receive) -> HttpResponse:
-        """Take events, and have them told."""
+        """Accept events, and invoke the functions whose rules match."""
         check_caller(scope, dict(scope["headers"]).get(b"authorization", b""))
         try:
             request = msgspec.json.decode(await read_body(receive, self._limit), type=PutEventsBody)
@@ -73,7 +73,7 @@ class EventsApi:
 
 
 def build_bus_event(entry: EventEntry) -> dict[str, Any]:
-    """An entry as the bus hands it on; `DecodeError` when its detail is not JSON."""
+    """Build the event that the bus delivers for an entry; `DecodeError` if its detail is not JSON."""
     return {
         "version": "0",
         "id": str(uuid4()),
@@ -87,7 +87,7 @@ def build_bus_event(entry: EventEntry) -> dict[str, Any]:
 
 
 def matches_pattern(pattern: Mapping[str, Any], content: object) -> bool:
-    """Whether an event has, for every field of the pattern, one of the values that stand there."""
+    """Return whether an event has, for every field of the pattern, one of the pattern's values."""
     if not isinstance(content, Mapping):
         return False
     return all(
@@ -99,7 +99,7 @@ def matches_pattern(pattern: Mapping[str, Any], content: object) -> bool:
 
 
 def matches_value(expected: object, value: object) -> bool:
-    """Whether a value is the one that a pattern names, or of its form; what only a deploy knows is no value here."""
+    """Return whether a value equals a pattern's value or has its form; a value known only on AWS never matches."""
     if not isinstance(expected, Mapping):
         return expected == value
     if not isinstance(value, str):

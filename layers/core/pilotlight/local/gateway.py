@@ -1,7 +1,7 @@
-"""The gateway as a whole: one listening socket, one event loop, one pool of environments per function.
+"""The gateway: one listening socket, one event loop, one pool of environments per function.
 
-Run it in the foreground with `serve`, or in a thread with `serve_in_background`. This module knows what has to be
-started and stopped in which order; it is the only one that knows uvicorn.
+Run it in the foreground with `serve`, or in a thread with `serve_in_background`. This module decides the order of
+starting and stopping; it is the only one that depends on uvicorn.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ from pilotlight.local.runtime_api import Invocation
 from pilotlight.local.template import FunctionSpec, GatewayLimits, Stack
 from pilotlight.local.triggers import Triggers
 
-KEEP_ALIVE_S = 600  # how long a client's idle connection is kept: long, since closing one races with its next request
-SHUTDOWN_S = 3  # how long a client may take to read what it was last sent
+KEEP_ALIVE_S = 600  # how long an idle connection stays open: long, since closing one races with its next request
+SHUTDOWN_S = 3  # how long a client may take to read the last answer
 
 OnReady = Callable[[str], None]
 
@@ -41,8 +41,8 @@ OnReady = Callable[[str], None]
 class Gateway:
     """What to serve, where, and with how many environments per function.
 
-    Port 0 takes any free one. `parameters` are the template's, and `environment` overrides its variables. `idle_s` is
-    for how many seconds an environment may be without work. `client` is the runtime client's module: AWS's where it is
+    Port 0 takes any free port. `parameters` are the template's, and `environment` overrides its variables. `idle_s` is
+    how many seconds an environment may be without work. `client` is the runtime client's module: AWS's if it is
     installed, else ours.
     """
 
@@ -59,7 +59,7 @@ class Gateway:
     def serve(self, on_ready: OnReady) -> None:
         """Serve until SIGINT or SIGTERM; `on_ready` gets the URL. For the main thread.
 
-        `InvalidInputError` when the template is wrong or the port is taken.
+        Raises `InvalidInputError` if the template is wrong or the port is taken.
         """
         server, listener = self._build_server(on_ready)
         with _stop_on_signals(server):
@@ -67,7 +67,7 @@ class Gateway:
 
     @contextlib.contextmanager
     def serve_in_background(self) -> Iterator[str]:
-        """Serve from a thread for as long as the context lasts, and give the URL; errors are those of `serve`."""
+        """Serve from a thread within the context, and yield the URL; errors are those of `serve`."""
         ready: concurrent.futures.Future[str] = concurrent.futures.Future()
         server, listener = self._build_server(ready.set_result)
         running: concurrent.futures.Future[Any]
@@ -75,7 +75,7 @@ class Gateway:
             running = thread.submit(server.run, sockets=[listener])
             concurrent.futures.wait((ready, running), return_when=concurrent.futures.FIRST_COMPLETED)
             try:
-                yield ready.result() if ready.done() else running.result()  # which raises: it ended before it was ready
+                yield ready.result() if ready.done() else running.result()  # raises: it ended before it was ready
             finally:
                 server.should_exit = True
 
@@ -111,7 +111,7 @@ class Gateway:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, with the pools started before it and ended before it waits for requests in flight."""
+    """Uvicorn, with the pools started before it and stopped before it waits for requests in flight."""
 
     def __init__(
         self, api: RestApi, pools: Sequence[EnvironmentPool], triggers: Triggers, on_started: Callable[[], None]
@@ -136,7 +136,7 @@ class _Server(uvicorn.Server):
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start pools and listening, then tell."""
+        """Start the pools, listen, then call `on_started`."""
         for pool in self._pools:
             pool.start()
         self._triggers.start()
@@ -144,7 +144,7 @@ class _Server(uvicorn.Server):
         try:
             self._on_started()
         except BaseException:
-            await self.shutdown(sockets)  # uvloop waits for ever for a loop to close whose servers are open
+            await self.shutdown(sockets)  # uvloop waits indefinitely to close a loop whose servers are open
             raise
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -156,12 +156,12 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Nothing: uvicorn would raise the signal again when it is done, which ends the process before we are."""
+        """Do nothing: uvicorn would raise the signal again when it is done, and end the process too early."""
         yield
 
 
 async def _invoke_function(pools: Mapping[str, EnvironmentPool], function: str, event: bytes) -> bytes:
-    """An invocation that no HTTP request has asked for, and that nobody goes away from."""
+    """Invoke a function without an HTTP request, so that no client can disconnect."""
     request_id = str(uuid4())
     outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     return await pools[function].invoke(Invocation(request_id, f"Root={request_id}", event, outcome, lambda: False))
@@ -169,7 +169,7 @@ async def _invoke_function(pools: Mapping[str, EnvironmentPool], function: str, 
 
 @contextlib.contextmanager
 def _stop_on_signals(server: uvicorn.Server) -> Iterator[None]:
-    """SIGINT and SIGTERM stop the server, and nothing else, while the context lasts."""
+    """Stop the server on SIGINT and SIGTERM, and do nothing else, within the context."""
 
     def stop(*_: object) -> None:
         server.should_exit = True
@@ -183,18 +183,18 @@ def _stop_on_signals(server: uvicorn.Server) -> Iterator[None]:
 
 
 def _open_listener(host: str, port: int) -> socket.socket:
-    """A listening socket; `InvalidInputError` says why there can be none."""
+    """Open a listening socket; `InvalidInputError` explains why there is none."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as exc:
-        why = (getattr(exc, "strerror", None) or str(exc)).partition(" (while")[0]  # without the address once more
+        why = (getattr(exc, "strerror", None) or str(exc)).partition(" (while")[0]  # without repeating the address
         what = f"Cannot listen on port {port} of {host}: {why}."
         raise InvalidInputError(f"{what} Stop what uses it, or choose another port; 0 takes any free one.") from exc
 
 
 def _loopback_url(url: str) -> str:
-    """The URL at which this machine reaches a listener that may be for all addresses."""
+    """Return the URL at which this machine reaches a listener that may be for all addresses."""
     return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 

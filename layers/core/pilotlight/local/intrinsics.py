@@ -1,7 +1,7 @@
-"""CloudFormation's YAML tags and intrinsic functions, as far as they can be known before a deploy.
+"""CloudFormation's YAML tags and intrinsic functions, as far as they can be evaluated before a deploy.
 
 `!Ref`, `!Sub` and `!If` on parameters become values; what depends on a real resource becomes `UnresolvedValue`, which
-remembers how it was written. This module knows nothing of functions or routes.
+keeps the template's text. This module knows nothing of functions or routes.
 """
 
 import re
@@ -15,10 +15,10 @@ import yaml
 from pilotlight.errors import InvalidInputError
 
 FUNCTION_TYPE = "AWS::Serverless::Function"
-NO_VALUE = "!Ref AWS::NoValue"  # what stands nowhere
+NO_VALUE = "!Ref AWS::NoValue"  # removes the property
 
 try:
-    from yaml import CSafeLoader as SafeLoader  # ten times faster, where PyYAML has been built with libyaml
+    from yaml import CSafeLoader as SafeLoader  # ten times faster, if PyYAML was built with libyaml
 except ImportError:
     from yaml import SafeLoader  # type: ignore[assignment]  # the same class in pure python
 
@@ -37,7 +37,7 @@ class TemplateLoader(SafeLoader):
 
 
 def _construct_long_form(loader: SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
-    """`!Ref x` as `{"Ref": x}`, `!Sub x` as `{"Fn::Sub": x}`, and so on."""
+    """Construct `!Ref x` as `{"Ref": x}`, `!Sub x` as `{"Fn::Sub": x}`, and so on."""
     value: Any
     if isinstance(node, yaml.ScalarNode):
         value = loader.construct_scalar(node)
@@ -52,9 +52,9 @@ TemplateLoader.add_multi_constructor("!", _construct_long_form)
 
 
 def read_template(path: Path, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The template as nested dicts, parameters filled in by those given, else by their defaults.
+    """Read the template as nested dicts, with the given parameters, else with their defaults.
 
-    `InvalidInputError` when it cannot be read, and for a parameter that it does not have.
+    Raises `InvalidInputError` if it cannot be read, and for a parameter that it does not have.
     """
     document = load_raw_template(path)
     values = _fill_parameters(document, parameters or {}, path) | _map_function_names(document)
@@ -65,9 +65,9 @@ def read_template(path: Path, parameters: Mapping[str, Any] | None = None) -> di
 
 
 def load_raw_template(path: Path) -> dict[str, Any]:
-    """The template with its intrinsic functions as they are written; `InvalidInputError` when it cannot be read.
+    """Load the template with its intrinsic functions as written; `InvalidInputError` if it cannot be read.
 
-    Files that it includes stand in their place.
+    The content of an included file replaces its include.
     """
     try:
         document = _load_yaml(path)
@@ -145,7 +145,7 @@ def look_up_mappings(node: Any, values: Mapping[str, Any], mappings: Any = None)
 
 
 def evaluate_conditions(document: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, bool]:
-    """The conditions that parameters alone decide."""
+    """Evaluate the conditions that depend on parameters alone."""
     declared = document.get("Conditions")
     known_conditions: dict[str, bool] = {}
     for name, condition in declared.items() if isinstance(declared, dict) else ():
@@ -155,7 +155,7 @@ def evaluate_conditions(document: Mapping[str, Any], parameters: Mapping[str, An
 
 
 def _evaluate_condition(node: Any, parameters: Mapping[str, Any], known_conditions: Mapping[str, bool]) -> bool | None:  # noqa: ANN401  # as below
-    """Whether a condition holds; None when that is known only on AWS, or depends on a condition further down."""
+    """Return whether a condition holds; None if only AWS knows, or if it depends on a later condition."""
     match node:
         case {"Condition": str() as name}:
             return known_conditions.get(name)
@@ -176,7 +176,7 @@ def _evaluate_condition(node: Any, parameters: Mapping[str, Any], known_conditio
 
 
 def _map_function_names(document: Mapping[str, Any]) -> dict[str, str]:
-    """Functions by their names, which here are their logical ids."""
+    """Map the functions' names, which here are their logical ids."""
     resources = document.get("Resources")
     if not isinstance(resources, dict):
         return {}
@@ -219,7 +219,7 @@ def _is_no_value(value: object) -> bool:
 
 
 def _substitute_variables(argument: Any, parameters: Mapping[str, Any]) -> str | UnresolvedValue:  # noqa: ANN401  # as above
-    """`!Sub text` or `!Sub [text, {name: value}]`."""
+    """Substitute the variables of `!Sub text` or `!Sub [text, {name: value}]`."""
     match argument:
         case str() as text:
             variables = dict(parameters)
@@ -234,5 +234,5 @@ def _substitute_variables(argument: Any, parameters: Mapping[str, Any]) -> str |
 
 
 def format_scalar(value: Any) -> str:  # noqa: ANN401  # as above
-    """A YAML scalar as CloudFormation passes it on: text, with lower-case booleans."""
+    """Format a YAML scalar as CloudFormation passes it on: text, with lower-case booleans."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,8 +1,8 @@
-"""Lambda's Invoke API, so that a function starts another one here by the same boto3 call as on AWS.
+"""Lambda's Invoke API, so that a function starts another one here with the same boto3 call as on AWS.
 
     POST /2015-03-31/functions/{name}/invocations     X-Amz-Invocation-Type: Event, RequestResponse, DryRun
 
-For this machine alone, and for requests with AWS's signature, whose content is not checked: no page in a browser can
+Only for callers on this machine, and only with AWS's signature, whose content is not checked: no page in a browser can
 send one. Source of the forms: AWS Lambda API reference, Invoke. This module knows neither routes nor processes.
 """
 
@@ -26,7 +26,7 @@ SIGNATURE_PREFIX = b"AWS4-HMAC-SHA256 "
 
 
 class InvokeApi:
-    """Starts functions by name."""
+    """Invokes functions by name."""
 
     def __init__(self, functions: Collection[str], invoke: Invoke, limits: GatewayLimits) -> None:
         self._functions = functions
@@ -35,11 +35,11 @@ class InvokeApi:
         self._background_tasks = BackgroundTasks(invoke)
 
     def can_handle(self, scope: Scope) -> bool:
-        """Whether a request is for this API."""
+        """Return whether a request is for this API."""
         return scope["method"] == "POST" and PATH.fullmatch(scope["raw_path"].decode("latin-1")) is not None
 
     async def handle_request(self, scope: Scope, receive: Receive) -> HttpResponse:
-        """Answer an Invoke."""
+        """Answer an Invoke request."""
         try:
             headers = dict(scope["headers"])
             check_caller(scope, headers.get(b"authorization", b""))
@@ -51,7 +51,7 @@ class InvokeApi:
             return _build_error_response(error)
 
     def _find_function(self, path: str) -> str:
-        """The function that a path means: by name, by ARN, with a qualifier or without."""
+        """Find the function that a path names: by name or ARN, with or without a qualifier."""
         found = PATH.fullmatch(path)
         text = unquote(found[1]) if found else path
         name = re.sub(r"^.*:?function:", "", text).partition(":")[0]
@@ -78,7 +78,7 @@ class InvokeApi:
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
-    """The body of a request, refused as soon as it is known to be too large."""
+    """Read the body of a request; refuse it as soon as it exceeds the limit."""
     chunks, size, more = [], 0, True
     while more:
         message = await receive()
@@ -95,7 +95,7 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 
 
 def check_caller(scope: Scope, authorization: bytes) -> None:
-    """On this machine, and with a signature."""
+    """Check that the caller is on this machine and has sent a signature."""
     client, server = scope["client"], scope["server"]
     is_near = client is not None and (ip_address(client[0]).is_loopback or client[0] == server[0])
     if not (is_near and authorization.startswith(SIGNATURE_PREFIX)):
@@ -115,6 +115,6 @@ def _build_response(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> 
 
 
 def _build_error_response(error: GatewayError) -> HttpResponse:
-    """An error in the Lambda API's form."""
+    """Build the response for an error in the Lambda API's form."""
     body = json.dumps({"Type": "User", "Message": str(error)}).encode()
     return _build_response(error.kind.status, body, (b"x-amzn-errortype", error.kind.error_type.encode()))

@@ -1,9 +1,10 @@
-"""Ties a process to the gateway that started it, then becomes the program that it was started for.
+"""Tie a process to the gateway that started it, then run the program that it was started for.
 
-    python leash.py GATEWAY_PID MODULE [ARGUMENT ...]
+    python parent_watchdog.py GATEWAY_PID MODULE [ARGUMENT ...]
 
-On Linux the kernel kills it as soon as the gateway is gone, even if that was killed itself. Elsewhere a runtime client
-ends by itself once its long poll breaks. It runs in the environment's process, as a file, and imports nothing of ours.
+On Linux the kernel kills it as soon as the gateway has ended, even if the gateway itself was killed. Elsewhere a
+runtime client ends by itself once its long poll breaks. It runs in the environment's process, as a file, and imports
+nothing of ours.
 """
 
 import os
@@ -15,7 +16,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def tie_to_parent(gateway_pid: int) -> None:
-    """Ask the kernel for SIGKILL at the gateway's death; exit at once when it has died already."""
+    """Ask the kernel for SIGKILL at the gateway's death; exit at once if the gateway has ended already."""
     if sys.platform != "linux":
         return
     import ctypes  # only linux needs it
@@ -26,7 +27,7 @@ def tie_to_parent(gateway_pid: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Become the module that is named second, with the arguments that follow it."""
+    """Run the module of the second argument, with the arguments after it."""
     gateway_pid, module, *rest = arguments
     tie_to_parent(int(gateway_pid))
     sys.argv = [module, *rest]

@@ -1,8 +1,8 @@
-"""The environments of one function, and the line of invocations that wait for one.
+"""The environments of one function, and the queue of invocations that wait for one.
 
-As Lambda does: the most recently used free environment first, a new one when none is free and fewer than `workers`
-exist, and one that is free for too long is ended. Where Lambda would throttle, this lets a request wait. The pool
-starts nothing itself: it is given a way to make an environment, and knows neither processes nor HTTP.
+As on Lambda: the most recently used free environment comes first, a new one starts if none is free and fewer than
+`workers` exist, and one that is free for too long is ended. Where Lambda would throttle, a request waits here. The pool
+starts no process itself: its caller passes a way to make an environment. It knows neither processes nor HTTP.
 """
 
 import asyncio
@@ -19,22 +19,22 @@ log = logging.getLogger("pilotlight.local")
 
 
 class PooledEnvironment(Protocol):
-    """An environment, as far as the pool knows it."""
+    """The interface of an environment, as the pool uses it."""
 
     initialised: bool
     free_since: float | None  # s, monotonic; None while it starts or works
 
     async def run(self) -> str:
-        """Last as long as it does, and say why it ended."""
+        """Run until the environment ends, and return why it ended."""
 
     def take(self, invocation: Invocation) -> None:
-        """Work on this; only for one that is free."""
+        """Handle this invocation; only for a free environment."""
 
     def get_unfinished(self) -> tuple[Invocation | None, bool]:
-        """What it left undone when it ended, and whether its handler has seen it."""
+        """Return the invocation that it left unfinished when it ended, and whether its handler has received it."""
 
     def check_limits(self, now: float) -> None:
-        """End it when it uses more than it may."""
+        """End the environment if it exceeds its limits."""
 
     def end(self, reason: str) -> None:
         """Make `run` return soon."""
@@ -59,21 +59,21 @@ class EnvironmentPool:
         self._limits = limits
         self._running: dict[PooledEnvironment, asyncio.Task[None]] = {}
         self._free: list[PooledEnvironment] = []  # the most recently used last
-        self._queue: dict[str, Invocation] = {}  # by request id, the first to come first
+        self._queue: dict[str, Invocation] = {}  # by request id, oldest first
         self._watch_task: asyncio.Task[None] | None = None
         self._stopping = False
 
     def start(self) -> None:
-        """Begin to watch the environments; wants a running loop."""
+        """Start to watch the environments; needs a running loop."""
         self._watch_task = asyncio.get_running_loop().create_task(self._watch_environments())
 
     @property
     def environments(self) -> Collection[PooledEnvironment]:
-        """Those that have been started and have not ended."""
+        """The environments that have started and not ended."""
         return self._running.keys()
 
     async def stop(self) -> None:
-        """End every environment, and wait until all of them are gone."""
+        """End every environment, and wait until all of them have ended."""
         self._stopping = True
         for invocation in list(self._queue.values()):
             invocation.fail(_build_stopping_error())
@@ -84,7 +84,7 @@ class EnvironmentPool:
             self._watch_task.cancel()
 
     async def invoke_within_limit(self, invocation: Invocation) -> bytes:
-        """The handler's JSON; `GatewayError` after the integration limit, though the handler goes on."""
+        """Return the handler's JSON; `GatewayError` after the integration limit, although the handler continues."""
         timer = asyncio.get_running_loop().call_later(self._limits.integration_s, self._expire_invocation, invocation)
         try:
             return await self.invoke(invocation)
@@ -92,7 +92,7 @@ class EnvironmentPool:
             timer.cancel()
 
     async def invoke(self, invocation: Invocation) -> bytes:
-        """The same without that limit, for what no HTTP request waits for; the function's own Timeout ends it."""
+        """Invoke without that limit, if no HTTP request waits for the answer; the function's own Timeout ends it."""
         if self._stopping:
             raise _build_stopping_error()
         self._submit(invocation)
@@ -102,7 +102,7 @@ class EnvironmentPool:
             self._queue.pop(invocation.request_id, None)
 
     def _submit(self, invocation: Invocation) -> None:
-        """Hand over to a free environment, or put in line."""
+        """Pass the invocation to a free environment, or queue it."""
         if self._free:
             self._free.pop().take(invocation)
         else:
@@ -114,7 +114,7 @@ class EnvironmentPool:
         invocation.fail(GatewayError(TIMED_OUT, text))
 
     def _start_environments(self) -> None:
-        """Start an environment for each in line that none is starting for."""
+        """Start environments for queued invocations that have none starting."""
         starting = sum(not environment.initialised for environment in self._running)
         missing = min(len(self._queue) - starting, self._workers - len(self._running))
         for _ in range(missing):
@@ -130,7 +130,7 @@ class EnvironmentPool:
         return self._free.append(environment)
 
     async def _run_environment(self, environment: PooledEnvironment) -> None:
-        """Run an environment to its end, and see to what it leaves behind."""
+        """Run an environment to its end, and handle what it leaves unfinished."""
         reason = await environment.run()
         del self._running[environment]
         if environment in self._free:
@@ -140,7 +140,7 @@ class EnvironmentPool:
             self._start_environments()
 
     def _handle_end(self, environment: PooledEnvironment, reason: str) -> None:
-        """Fail the invocation that died with it; one that it had not been shown goes to the head of the line."""
+        """Fail the invocation that died with the environment; put one that it had not received first in the queue."""
         error = _build_stopping_error() if self._stopping else GatewayError(FAILED, f"Internal server error: {reason}.")
         invocation, delivered = environment.get_unfinished()
         if not environment.initialised and self._queue:
@@ -148,7 +148,7 @@ class EnvironmentPool:
         elif invocation is not None and (delivered or self._stopping):
             invocation.fail(error)
         else:
-            log.log(logging.DEBUG if self._stopping else logging.INFO, "%s.", reason)  # nobody else is told
+            log.log(logging.DEBUG if self._stopping else logging.INFO, "%s.", reason)  # this is the only report of it
         if invocation is not None and not invocation.outcome.done():
             self._queue = {invocation.request_id: invocation, **self._queue}
 
@@ -159,7 +159,7 @@ class EnvironmentPool:
             for environment in self._running:
                 environment.check_limits(now)
             for environment in [free for free in self._free if now - (free.free_since or now) > self._idle_s]:
-                self._free.remove(environment)  # at once, lest it be given work while it dies
+                self._free.remove(environment)  # at once, so that it gets no work while it ends
                 environment.end(f"was idle for {self._idle_s:g} s")
 
 

@@ -1,9 +1,9 @@
-"""The two translations of a Lambda proxy integration, payload format 1.0: HTTP -> event, and handler's answer -> HTTP.
+"""Translate between HTTP and a Lambda proxy integration, payload format 1.0: request to event, handler's reply to HTTP.
 
-As a REST API does it: `path` stays percent-encoded while path parameters and query are decoded, a body whose type is
-one of the API's binary media types travels as base64, and an answer of any other shape than statusCode, headers,
-multiValueHeaders, body, isBase64Encoded is a 502. msgspec does the JSON and the base64: for 1 MB of tensors it takes
-a third of what json and binascii take. This module knows no sockets, routes or environments.
+As in a REST API: `path` stays percent-encoded while path parameters and query are decoded, a body whose type is one of
+the API's binary media types is sent as base64, and a reply of any other shape than statusCode, headers,
+multiValueHeaders, body, isBase64Encoded is a 502. msgspec does the JSON and the base64: for 1 MB of tensors it takes a
+third of the time of json and binascii. This module knows no sockets, routes or environments.
 """
 
 import base64
@@ -28,7 +28,7 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name; RFC 9110,
 _NOT_IN_VALUE = re.compile("[\x00-\x08\x0a-\x1f\x7f]")  # a line break here would start a second answer
 _CONNECTION_HEADERS = frozenset(
     {"content-length", "transfer-encoding", "connection", "keep-alive"}
-)  # these belong to the connection
+)  # of the connection, not of the response
 _WITHOUT_BODY = frozenset({204, 304})
 
 
@@ -47,7 +47,7 @@ class HttpRequest(NamedTuple):
 
 
 class HttpResponse(NamedTuple):
-    """An HTTP response; header names are in lower case, and content-length is among them where there may be a body."""
+    """An HTTP response; header names are in lower case and include content-length if there may be a body."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -55,7 +55,7 @@ class HttpResponse(NamedTuple):
 
 
 class ProxyEventEncoder:
-    """Makes the events of one API."""
+    """Encodes the events of one API."""
 
     def __init__(self, stack: Stack, limits: GatewayLimits) -> None:
         self._stage = stack.stage
@@ -64,7 +64,7 @@ class ProxyEventEncoder:
         self._encode = msgspec.json.Encoder().encode
 
     def encode(self, request: HttpRequest, match: RouteMatch, authorizer: Mapping[str, Any] | None = None) -> bytes:
-        """The event as JSON, with what an authorizer said; `GatewayError` when Lambda would not take such a size."""
+        """Encode the event as JSON, with the authorizer's context; `GatewayError` if it is too large for Lambda."""
         single, multiple = _collect_headers(request)
         query = parse_qsl(request.query.decode("latin-1"), keep_blank_values=True) if request.query else ()
         is_binary = bool(request.body) and self._is_binary(single.get("content-type", ""))
@@ -131,7 +131,7 @@ class ProxyEventEncoder:
 
 
 def _collect_headers(request: HttpRequest) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """The client's headers and those that API Gateway adds: each name's last value, and all of its values."""
+    """Collect the client's headers and those that API Gateway adds: each name's last value, and all of its values."""
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
     pairs.append(("x-forwarded-for", request.source_ip))
     pairs.append(("x-forwarded-proto", "http"))
@@ -148,13 +148,13 @@ def _group_values(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 @lru_cache(maxsize=1024)
 def _derive_key_id(key: str | None) -> str | None:
-    """An id such as AWS gives to a key: ten letters and digits that do not tell the key. Any key is known here."""
+    """Derive an id like AWS's for a key: ten letters and digits that do not reveal it. Any key is known here."""
     return None if key is None else base64.b32encode(hashlib.sha256(key.encode()).digest())[:10].decode().lower()
 
 
 @lru_cache(maxsize=1)
 def _format_clf_time(second: int) -> str:
-    """`09/Apr/2015:12:34:56 +0000`, made once a second."""
+    """Format `09/Apr/2015:12:34:56 +0000`, once a second."""
     return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(second))
 
 
@@ -177,7 +177,7 @@ _decode_base64 = msgspec.json.Decoder(bytes | None).decode
 
 
 def parse_handler_reply(payload: bytes) -> HttpResponse:
-    """The HTTP response that a handler's JSON stands for; `GatewayError` says what is malformed."""
+    """Parse a handler's JSON to the HTTP response; `GatewayError` explains what is malformed."""
     try:
         reply = _decode_reply(payload)
     except msgspec.DecodeError as exc:
@@ -203,7 +203,7 @@ def _decode_body(reply: _HandlerReply) -> bytes:
 
 
 def _collect_reply_headers(reply: _HandlerReply) -> list[tuple[bytes, bytes]]:
-    """Those of `multiValueHeaders`, then those of `headers` whose name is not among them; none of the connection's."""
+    """Collect `multiValueHeaders`, then `headers` whose names are not among them, without the connection's headers."""
     multiple = {name.lower(): values for name, values in (reply.multiValueHeaders or {}).items()}
     single = {name.lower(): value for name, value in (reply.headers or {}).items()}
     pairs = [(name, value) for name, values in multiple.items() for value in values]

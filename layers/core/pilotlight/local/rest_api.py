@@ -1,7 +1,7 @@
 """The REST API as an ASGI application: it reads a request, finds its route and function, and sends the answer.
 
-It joins routes, translation and pools, words errors by the template's GatewayResponses, and writes one access line per
-request to the logger `pilotlight.local`. It knows neither processes nor the server that runs it.
+It joins routes, translation and pools, formats errors by the template's GatewayResponses, and writes one access line
+per request to the logger `pilotlight.local`. It knows neither processes nor the server that runs it.
 """
 
 import asyncio
@@ -34,19 +34,19 @@ log = logging.getLogger("pilotlight.local")
 
 
 class AwsService(Protocol):
-    """An API of AWS's that functions call, at the same address."""
+    """One of AWS's APIs that functions call, at the same address."""
 
     def can_handle(self, scope: Scope) -> bool:
-        """Whether a request is for this API."""
+        """Return whether a request is for this API."""
 
     async def handle_request(self, scope: Scope, receive: Receive) -> HttpResponse:
-        """Answer one that is."""
+        """Answer a request to this API."""
 
 
 class RestApi:
-    """One API of one stack; `pools` by the logical id of their function, `services` answer for AWS's own APIs.
+    """One API of one stack; `pools` are by their function's logical id, `services` answer for AWS's own APIs.
 
-    `authorizer` asks the stack's authorizer, where it has one.
+    `authorizer` calls the stack's authorizer, if it has one.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class RestApi:
         return match
 
     async def _build_invocation(self, scope: Scope, receive: Receive, match: RouteMatch, request_id: str) -> Invocation:
-        """The event of a request that has been read in full."""
+        """Build the invocation for a request, after reading all of it."""
         now = time.time()
         request = HttpRequest(
             method=scope["method"],
@@ -120,7 +120,7 @@ class RestApi:
         return Invocation(request_id, request.trace_id, event, outcome, lambda: _is_gone(receive))
 
     def _format_error(self, error: GatewayError) -> HttpResponse:
-        """An error as the template words it: by its own kind, else by DEFAULT_4XX or DEFAULT_5XX, else as AWS does."""
+        """Format an error by its own GatewayResponse, else by DEFAULT_4XX or DEFAULT_5XX, else as AWS does."""
         kind, message = error.kind, str(error)
         own = self._responses.get(kind.response, DEFAULT_RESPONSE)
         default = self._responses.get("DEFAULT_4XX" if kind.status < SERVER_ERROR else "DEFAULT_5XX", DEFAULT_RESPONSE)
@@ -137,9 +137,9 @@ class RestApi:
 
 
 def _is_gone(receive: Receive) -> bool:
-    """Whether the client has disconnected: one look at `receive`, whose next message can only say so.
+    """Return whether the client has disconnected: one step of `receive`, whose next message can only be that.
 
-    A task that waits for that message would cost each request in line as much as its translation does.
+    A task that waits for that message would cost each queued request as much as its translation does.
     """
     step = receive()
     try:
@@ -152,5 +152,5 @@ def _is_gone(receive: Receive) -> bool:
 
 
 def _format_cold_start(invocation: Invocation | None) -> str:
-    """As Lambda's REPORT line tells it: only with the first invocation of an environment."""
+    """Format the init time as in Lambda's REPORT line: only with the first invocation of an environment."""
     return "" if invocation is None or invocation.cold_ms is None else f" cold {invocation.cold_ms:.0f} ms"

@@ -1,6 +1,6 @@
-"""API Gateway's way from a request's path to a route: static segments beat `{name}`, which beats `{name+}`.
+"""Match a request's path to a route as API Gateway does: static segments precede `{name}`, which precedes `{name+}`.
 
-It takes `/v2/...` and, below the stage, `/prod/v2/...`; a trailing slash does not count. A resource is found first and
+It accepts `/v2/...` and, below the stage, `/prod/v2/...`; a trailing slash is ignored. A resource is found first and
 its method second, so a resource without the method is "no such route", as on AWS. This module knows no HTTP.
 """
 
@@ -14,7 +14,7 @@ from pilotlight.local.template import ApiRoute
 
 
 class RouteMatch(NamedTuple):
-    """A route, the path that led to it without the stage and still encoded, and its decoded parameters."""
+    """A route, the still encoded path without the stage, and the decoded parameters."""
 
     route: ApiRoute
     path: str
@@ -28,10 +28,10 @@ class _Node:
     static: dict[str, "_Node"] = field(default_factory=dict)
     parameter: "_Node | None" = None
     methods: dict[str, ApiRoute] = field(default_factory=dict)  # of the resource that ends here
-    proxy: dict[str, ApiRoute] = field(default_factory=dict)  # of the resource that takes all that follows
+    proxy: dict[str, ApiRoute] = field(default_factory=dict)  # of the resource that takes all segments after this one
 
 
-ResourceMatch = tuple[dict[str, ApiRoute], list[str]]  # the methods of a resource, and what its parameters stand for
+ResourceMatch = tuple[dict[str, ApiRoute], list[str]]  # the methods of a resource, and the values of its parameters
 
 
 class RouteTable:
@@ -45,7 +45,7 @@ class RouteTable:
             self._add_route(route)
 
     def match(self, method: str, raw_path: str) -> RouteMatch | None:
-        """The route of a request, None when there is none; `raw_path` is percent-encoded as the client sent it."""
+        """Find the route of a request, or None; `raw_path` is percent-encoded as the client sent it."""
         match = self._match_path(method, raw_path)
         if match is None and (raw_path + "/").startswith(self._stage + "/"):
             match = self._match_path(method, raw_path.removeprefix(self._stage) or "/")
@@ -88,13 +88,13 @@ def _list_parameter_names(resource: str) -> list[str]:
 
 
 def _split_path(path: str) -> list[str]:
-    """Decoded one by one, so that an encoded slash stays inside its segment."""
+    """Split a path, then decode its segments, so that an encoded slash stays inside its segment."""
     segments = path.strip("/").split("/")
     return [unquote(segment) for segment in segments] if "%" in path else segments
 
 
 def _find_resource(node: _Node, segments: list[str], index: int, values: list[str]) -> ResourceMatch | None:
-    """The most specific resource below `node` for the segments from `index` on."""
+    """Find the most specific resource below `node` for the segments from `index` on."""
     if index == len(segments):
         return (node.methods, values) if node.methods else None
     segment = segments[index]

@@ -1,8 +1,8 @@
-"""The Lambda Runtime API, as one environment sees it: next invocation, its answer, its error, a failed init.
+"""The Lambda Runtime API of one environment: next invocation, its answer, its error, a failed init.
 
-A bare asyncio protocol instead of ASGI: this is two of the three HTTP exchanges of each request, a long poll may last
-for ever here, and nothing of it outlives the environment. Each environment has a port of its own, since
-AWS_LAMBDA_RUNTIME_API holds no more than host and port. This module knows no processes, pools or public requests.
+A bare asyncio protocol instead of ASGI: these are two of the three HTTP exchanges of each request, a long poll may last
+indefinitely here, and nothing of it outlives the environment. Each environment has its own port, since
+AWS_LAMBDA_RUNTIME_API contains only host and port. This module knows no processes, pools or public requests.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import httptools
 
 from pilotlight.local.gateway_errors import FAILED, GatewayError
 
-ERROR_CHARACTERS = 2000  # of an error's text; the whole of it is on stderr
+ERROR_CHARACTERS = 2000  # of an error's text; stderr has all of it
 PREFIX = b"/2018-06-01/runtime/"
 
 
@@ -28,35 +28,35 @@ class Invocation:
     trace_id: str
     event: bytes
     outcome: "asyncio.Future[bytes]"
-    is_abandoned: Callable[[], bool]  # whether nobody waits for the outcome any more
-    cold_ms: float | None = None  # init time of the environment, when this was its first invocation
+    is_abandoned: Callable[[], bool]  # whether no caller waits for the outcome any more
+    cold_ms: float | None = None  # init time of the environment, if this was its first invocation
 
     def finish(self, payload: bytes) -> None:
-        """Give the answer to whoever still waits for it."""
+        """Set the answer, unless the outcome is set already."""
         if not self.outcome.done():
             self.outcome.set_result(payload)
 
     def fail(self, error: GatewayError) -> None:
-        """Give the error to whoever still waits for an answer."""
+        """Set the error, unless the outcome is set already."""
         if not self.outcome.done():
             self.outcome.set_exception(error)
 
 
 class RuntimeObserver(Protocol):
-    """Who is told what a runtime client does."""
+    """Receives what a runtime client does."""
 
     def on_next(self) -> None:
-        """The client asks for work: its init is over, and so is the last invocation."""
+        """Handle a request for work: the client's init is over, and so is its last invocation."""
 
     def on_done(self) -> None:
-        """The invocation is answered, and the client will ask for the next one."""
+        """Handle the answer to an invocation; the client will ask for the next one."""
 
     def on_init_error(self, text: str) -> None:
-        """The handler could not be imported; the client is about to exit."""
+        """Handle a failed import of the handler; the client is about to exit."""
 
 
 class RuntimeApi:
-    """What one environment is given and gives back."""
+    """The Runtime API's state for one environment."""
 
     def __init__(self, function: str, arn: str, timeout_s: float, answer_bytes: int, owner: RuntimeObserver) -> None:
         self._function = function
@@ -66,10 +66,10 @@ class RuntimeApi:
         self._owner = owner
         self._waiting_transport: asyncio.Transport | None = None
         self.invocation: Invocation | None = None
-        self.is_delivered = False  # whether the runtime client has seen `invocation`
+        self.is_delivered = False  # whether the runtime client has received `invocation`
 
     def create_connection(self) -> asyncio.Protocol:
-        """A protocol for a new connection of the runtime client."""
+        """Create a protocol for a new connection of the runtime client."""
         return _Connection(self, self._limit)
 
     def assign_invocation(self, invocation: Invocation) -> None:
@@ -79,12 +79,12 @@ class RuntimeApi:
             self._deliver(self._waiting_transport, invocation)
 
     def drop_connection(self, transport: asyncio.BaseTransport | None) -> None:
-        """A connection is gone; it takes no work any more."""
+        """Forget a connection that has closed; it receives no more work."""
         if self._waiting_transport is transport:
             self._waiting_transport = None
 
     def handle_call(self, call: "RuntimeCall") -> bytes:
-        """Act on one call of the client; what it is answered, empty for a long poll."""
+        """Handle one call of the client and return the answer, empty for a long poll."""
         path = call.path.removeprefix(PREFIX).split(b"/")
         match call.method, path:
             case b"GET", [b"invocation", b"next"]:
@@ -119,7 +119,7 @@ class RuntimeApi:
         transport.writelines((head.encode(), invocation.event))
 
     def _take_invocation(self, request_id: bytes) -> Invocation | None:
-        """The invocation that the client speaks of, if it is the one that it was given."""
+        """Take the invocation of this id, if it is the one that the client received."""
         invocation = self.invocation
         if invocation is None or not self.is_delivered or invocation.request_id.encode() != request_id:
             return None
@@ -135,8 +135,8 @@ class RuntimeApi:
             invocation.fail(GatewayError(FAILED, f"Internal server error: {text}. Answer with less, or in parts."))
             return _format_refusal(
                 413, "RequestEntityTooLarge", text
-            )  # AWS's client exits now: it costs the environment
-        call.transport.write(ACCEPTED)  # first, since the client is waiting, and what follows takes longer
+            )  # AWS's client exits now, and its environment with it
+        call.transport.write(ACCEPTED)  # first, since the client is waiting, and the rest takes longer
         invocation.finish(call.join_body())
         self._owner.on_done()
         return b""
@@ -153,7 +153,7 @@ class RuntimeApi:
 
 @dataclass(slots=True)
 class RuntimeCall:
-    """One request of the runtime client; `size` counts its body even where that was too large to be kept."""
+    """One request of the runtime client; `size` counts its body even if that was too large to be kept."""
 
     transport: asyncio.Transport
     method: bytes = b""
@@ -162,7 +162,7 @@ class RuntimeCall:
     chunks: list[bytes] = field(default_factory=list)
 
     def join_body(self) -> bytes:
-        """The whole body."""
+        """Return the whole body."""
         return self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
 
 
@@ -175,7 +175,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # create_server gives no other kind
+        self._transport = cast("asyncio.Transport", transport)  # create_server makes no other kind
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._api.drop_connection(self._transport)
@@ -205,7 +205,7 @@ class _Connection(asyncio.Protocol):
 
 
 def _format_error_report(call: RuntimeCall) -> str:
-    """`ValueError: what was wrong`, of the report that a client posts."""
+    """Format the report that a client posts as `ValueError: what was wrong`."""
     try:
         report = json.loads(call.join_body())
         return f"{report['errorType']}: {report['errorMessage']}"[:ERROR_CHARACTERS]

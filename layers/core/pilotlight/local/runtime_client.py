@@ -1,9 +1,9 @@
-"""A Lambda runtime client of the standard library alone, for machines that AWS's own client has no wheels for.
+"""A Lambda runtime client of the standard library alone, for machines without wheels of AWS's own client.
 
     python -m pilotlight.local.runtime_client HANDLER
 
-It imports the handler, then asks the Runtime API for one event after the other, as AWS's does: the same names of
-errors, the same exits. It runs in an environment's process and knows nothing of the gateway but the Runtime API.
+It imports the handler, then asks the Runtime API for one event after the other, as AWS's does: with the same names of
+errors and the same exits. It runs in an environment's process and knows nothing of the gateway but the Runtime API.
 """
 
 import http.client
@@ -23,12 +23,12 @@ ErrorReport = dict[str, Any]
 
 
 class RuntimeApiError(Exception):
-    """The Runtime API refused what it was sent; there is nothing left to do but to exit."""
+    """The Runtime API refused what it was sent; the client can only exit."""
 
 
 @dataclass(frozen=True)
 class LambdaContext:
-    """What a handler is told of its invocation; the names are AWS's."""
+    """The context that a handler gets with its invocation; the names are AWS's."""
 
     aws_request_id: str
     invoked_function_arn: str
@@ -42,12 +42,12 @@ class LambdaContext:
     identity: None = None
 
     def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until the function's Timeout."""
+        """Return the milliseconds until the function's Timeout."""
         return max(self.deadline_ms - int(time.time() * 1000), 0)
 
     @classmethod
     def from_headers(cls, headers: http.client.HTTPMessage, environ: Mapping[str, str]) -> "LambdaContext":
-        """From the headers of an invocation and the variables of the environment."""
+        """Create the context from an invocation's headers and the environment's variables."""
         return cls(
             aws_request_id=headers["Lambda-Runtime-Aws-Request-Id"],
             invoked_function_arn=headers["Lambda-Runtime-Invoked-Function-Arn"],
@@ -67,13 +67,13 @@ class RuntimeClient:
         self._connection = http.client.HTTPConnection(address)
 
     def next_event(self) -> tuple[bytes, http.client.HTTPMessage]:
-        """The next event, and the headers that describe it; waits for as long as there is none."""
+        """Return the next event and the headers that describe it; wait as long as there is none."""
         self._connection.request("GET", f"{PREFIX}/invocation/next")
         response = self._connection.getresponse()
         return response.read(), response.headers
 
     def post(self, path: str, body: str) -> None:
-        """Tell the Runtime API; `RuntimeApiError` when it does not take it."""
+        """Post to the Runtime API; `RuntimeApiError` if it does not accept the body."""
         self._connection.request("POST", f"{PREFIX}/{path}", body.encode(), {"Content-Type": "application/json"})
         response = self._connection.getresponse()
         text = response.read().decode(errors="replace")
@@ -82,14 +82,14 @@ class RuntimeClient:
 
 
 def load_handler(handler: str) -> Handler:
-    """The function that `module.function` names; raises whatever its import raises."""
+    """Load the function that `module.function` names; raises whatever its import raises."""
     module, _, function = handler.rpartition(".")
     found: Handler = getattr(importlib.import_module(module), function)
     return found
 
 
 def report_error(exc: BaseException, error_type: str, message: str) -> ErrorReport:
-    """An error in the form that the Runtime API takes; it goes to stdout too, as AWS's client does it."""
+    """Build an error report for the Runtime API; print it to stdout too, as AWS's client does."""
     stack = traceback.format_tb(exc.__traceback__)
     found = {"errorType": error_type, "errorMessage": message, "stackTrace": stack}
     print(json.dumps({"level": "ERROR", **found}), flush=True)  # noqa: T201  # stdout is the function's log
@@ -97,7 +97,7 @@ def report_error(exc: BaseException, error_type: str, message: str) -> ErrorRepo
 
 
 def report_init_error(exc: Exception, handler: str) -> ErrorReport:
-    """Why a handler could not be loaded, under the names that AWS uses."""
+    """Report why a handler could not be loaded, under the names that AWS uses."""
     module, _, function = handler.rpartition(".")
     if not module or not function:
         return report_error(exc, "Runtime.MalformedHandlerName", f"Bad handler '{handler}': write module.function")
@@ -111,12 +111,12 @@ def report_init_error(exc: Exception, handler: str) -> ErrorReport:
 
 
 def handle_next_event(client: RuntimeClient, handler: Handler, environ: Mapping[str, str]) -> None:
-    """Take one event and post what the handler makes of it; SystemExit and the like end the environment."""
+    """Take one event and post the handler's result; SystemExit and the like end the environment."""
     event, headers = client.next_event()
     context = LambdaContext.from_headers(headers, environ)
     try:
         result = handler(json.loads(event), context)
-    except Exception as exc:  # noqa: BLE001  # whatever the handler raises is the caller's to hear, not ours to handle
+    except Exception as exc:  # noqa: BLE001  # whatever the handler raises goes to the caller
         failure = report_error(exc, type(exc).__name__, str(exc))
         return client.post(f"invocation/{context.aws_request_id}/error", json.dumps(failure))
     try:
@@ -128,7 +128,7 @@ def handle_next_event(client: RuntimeClient, handler: Handler, environ: Mapping[
 
 
 def main(name: str, environ: Mapping[str, str]) -> None:
-    """Load the handler and serve it until the process is ended."""
+    """Load the handler and serve it until the process ends."""
     client = RuntimeClient(environ["AWS_LAMBDA_RUNTIME_API"])
     try:
         handler = load_handler(name)

@@ -1,8 +1,8 @@
-"""What the gateway needs of template.yaml: functions with their limits, routes, and how the API words its errors.
+"""What the gateway needs of template.yaml: functions with their limits, routes, and the API's GatewayResponses.
 
 Only functions with a path in the API's document, or an event of `Type: Api`, `Schedule`, `CloudWatchLogs` or
-`EventBridgeRule`, are read, since nothing else starts them here: queues and buckets are AWS's. Templates that this one
-nests give functions, but no routes. The task root is the outer template's folder, so a Handler is named as it is in the
+`EventBridgeRule`, are read, since nothing else starts them here: queues and buckets exist only on AWS. Nested templates
+add functions, but no routes. The task root is the outer template's folder, so a Handler has the same name as in the
 checkout. This module starts nothing and matches no paths.
 """
 
@@ -41,14 +41,14 @@ class GatewayLimits:
 
 @dataclass(frozen=True)
 class FunctionSpec:
-    """A handler and its limits; `environment` holds the variables whose values are known before a deploy."""
+    """A handler and its limits; `environment` contains the variables whose values are known before a deploy."""
 
     logical_id: str
     handler: str
     memory_mb: int
     timeout_s: int
     environment: Mapping[str, str]
-    python_path: tuple[Path, ...]  # what stands for /var/task and /opt/python
+    python_path: tuple[Path, ...]  # in place of /var/task and /opt/python
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class ApiRoute:
 
 @dataclass(frozen=True)
 class AuthorizerSpec:
-    """A TOKEN authorizer of the API: `function` by logical id, asked before the routes whose resources are listed.
+    """A TOKEN authorizer of the API: `function` by logical id, called before the routes of `resources`.
 
-    `pattern` is what the Authorization header must look like, and an answer holds for `ttl_s` seconds.
+    `pattern` is what the Authorization header must match, and an answer is valid for `ttl_s` seconds.
     """
 
     function: str
@@ -75,9 +75,9 @@ class AuthorizerSpec:
 
 @dataclass(frozen=True)
 class Schedule:
-    """One event of `Type: Schedule`: `function`, by logical id, is invoked every so many seconds.
+    """One event of `Type: Schedule`: `function`, by logical id, is invoked every `every_s` seconds.
 
-    With `at_s`, for the first time at so many seconds past midnight UTC.
+    With `at_s`, the first time is that many seconds past midnight UTC.
     """
 
     function: str
@@ -104,7 +104,7 @@ class EventRule:
 
 @dataclass(frozen=True)
 class GatewayResponse:
-    """How an API words one kind of error; None leaves the default. `headers` are in lower case."""
+    """An API's response to one kind of error; None keeps the default. `headers` are in lower case."""
 
     status: int | None
     body: str | None
@@ -128,14 +128,14 @@ class Stack:
 
 
 def load_stack(path: Path, parameters: Mapping[str, str] | None = None) -> Stack:
-    """Read a template with these parameters; `InvalidInputError` says what is wrong with it, where, and what to do."""
+    """Load a template with these parameters; `InvalidInputError` explains what is wrong, where, and what to do."""
     path = path.resolve()
     return _Template(path, intrinsics.read_template(path, parameters)).build_stack()
 
 
 @dataclass(frozen=True)
 class _FunctionEvent:
-    """An event of a function that can happen here, and where it stands in the template."""
+    """An event of a function that can happen here, and its place in the template."""
 
     kind: str
     function: str
@@ -184,18 +184,18 @@ class _Template:
         )
 
     def build_functions(self) -> dict[str, FunctionSpec]:
-        """The functions that something here starts, by logical id."""
+        """Build the functions that an event here starts, by logical id."""
         return {event.function: self._build_function(event.function) for event in self._list_events()}
 
     def build_rules(self) -> tuple[EventRule, ...]:
-        """Who is told of which events of the bus."""
+        """Build the rules of the bus's events."""
         return tuple(self._build_rule(event) for event in self._list_events() if event.kind == "EventBridgeRule")
 
     def _list_events(self) -> list[_FunctionEvent]:
         return [event for name in self._list_resources(intrinsics.FUNCTION_TYPE) for event in self._iter_events(name)]
 
     def _load_nested(self) -> Iterator["_Template"]:
-        """The templates that lie on this disk, with the parameters that they are given."""
+        """Load the nested templates on this disk, with the parameters that are known."""
         for name in self._list_resources("AWS::Serverless::Application"):
             location = self._get_properties(name).get("Location")
             if isinstance(location, str) and "://" not in location:
@@ -217,7 +217,7 @@ class _Template:
         return self._require_mapping(self._resources[name].get("Properties") or {}, f"Properties of {name}")
 
     def _get_api_properties(self) -> dict[str, Any]:
-        """The properties of the one API, those of Globals below them."""
+        """Return the properties of the only API, with those of Globals as defaults."""
         names = self._list_resources("AWS::Serverless::Api")
         if len(names) > 1:
             raise UnsupportedError(f"{self._path} has the APIs {', '.join(names)}; the local gateway serves one.")
@@ -225,7 +225,7 @@ class _Template:
         return {**shared, **(self._get_properties(names[0]) if names else {})}
 
     def _build_authorizer(self, document: Mapping[str, Any]) -> AuthorizerSpec | None:
-        """The one of the security schemes that has an authorizer, and the paths that ask for it."""
+        """Build the authorizer from the security scheme that has one, with the paths that require it."""
         components = self._require_mapping(document.get("components") or {}, "components")
         schemes = self._require_mapping(components.get("securitySchemes") or {}, "securitySchemes")
         for name, scheme in schemes.items():
@@ -250,7 +250,7 @@ class _Template:
         return function[1]
 
     def _requires_scheme(self, item: object, path: str, scheme: str) -> bool:
-        """Whether a method of a path asks for a security scheme."""
+        """Return whether a method of a path requires a security scheme."""
         methods = self._require_mapping(item, path).values()
         needs = [need for method in methods if isinstance(method, dict) for need in method.get("security") or ()]
         return any(scheme in need for need in needs)
@@ -296,7 +296,7 @@ class _Template:
         )
 
     def _iter_events(self, name: str) -> Iterator[_FunctionEvent]:
-        """The events of a function that can happen here."""
+        """Yield the events of a function that can happen here."""
         events = self._require_mapping(self._get_properties(name).get("Events") or {}, f"Events of {name}")
         for event_name, event in events.items():
             where = f"event {event_name} of {name}"
@@ -341,7 +341,7 @@ class _Template:
         )
 
     def _build_subscription(self, event: _FunctionEvent) -> LogSubscription:
-        """The function whose log it is stands in the name of the log group."""
+        """Build a subscription; the name of the log group contains the source function's name."""
         group = event.properties.get("LogGroupName")
         if isinstance(group, UnresolvedValue) and group.text.startswith("!Ref "):
             group = self._get_properties(group.text.removeprefix("!Ref ")).get("LogGroupName")
@@ -381,7 +381,7 @@ class _Template:
         return {key: value for key, value in shared.items() if key not in names}
 
     def _merge_variables(self, name: str, *levels: Mapping[str, Any]) -> dict[str, str]:
-        """The variables of Globals and of the function, without those that depend on real resources."""
+        """Merge the variables of Globals and of the function, without those that depend on real resources."""
         merged: dict[str, Any] = {}
         for level in levels:
             where = f"Environment of {name}"
@@ -391,13 +391,13 @@ class _Template:
         return {key: format_scalar(value) for key, value in merged.items() if not isinstance(value, UnresolvedValue)}
 
     def _build_logging_variables(self, function: Mapping[str, Any]) -> dict[str, str]:
-        """What Lambda tells its runtime client about `LoggingConfig`: JSON lines instead of text."""
+        """Build the variables by which Lambda passes `LoggingConfig` to its runtime client: JSON lines, not text."""
         config = self._require_mapping(function.get("LoggingConfig") or {}, "LoggingConfig")
         names = {"LogFormat": "AWS_LAMBDA_LOG_FORMAT", "ApplicationLogLevel": "AWS_LAMBDA_LOG_LEVEL"}
         return {names[key]: format_scalar(value) for key, value in config.items() if key in names}
 
     def _find_layers(self, function: str, *levels: Mapping[str, Any]) -> Iterator[Path]:
-        """Folders of the layers that this template builds; a layer by ARN is not here, and left out."""
+        """Yield the folders of the layers that this template builds; a layer by ARN does not exist here."""
         references = [
             item for level in levels for item in self._require_list(level.get("Layers"), f"Layers of {function}")
         ]

@@ -1,7 +1,7 @@
-"""What starts functions besides HTTP: the clock, and lines in another function's log.
+"""Start functions other than by HTTP: on a schedule, and by lines in another function's log.
 
-EventBridge's schedules and CloudWatch Logs' subscription filters, in their events' forms. This module starts no
-processes; it is given a way to invoke a function.
+EventBridge's schedules and CloudWatch Logs' subscription filters, with the same events. This module starts no
+processes; its caller passes a way to invoke a function.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from pilotlight.local.template import LogSubscription, Schedule
 
 
 class Triggers:
-    """The schedules and subscriptions of a stack, at work between `start` and `stop`."""
+    """The schedules and subscriptions of a stack, active between `start` and `stop`."""
 
     def __init__(self, schedules: Sequence[Schedule], subscriptions: Sequence[LogSubscription], invoke: Invoke) -> None:
         self._schedules = schedules
@@ -27,16 +27,16 @@ class Triggers:
         self._background_tasks = BackgroundTasks(invoke)
 
     def start(self) -> None:
-        """Begin to count; wants a running loop."""
+        """Start the schedules; needs a running loop."""
         for schedule in self._schedules:
             self._background_tasks.start(self._run_schedule(schedule))
 
     async def stop(self) -> None:
-        """Begin nothing any more."""
+        """Stop the schedules and running invocations."""
         await self._background_tasks.stop()
 
     def on_log_line(self, source: str, line: bytes) -> None:
-        """A function has written a line to its log; invoke those that have subscribed to such lines."""
+        """Handle a line in a function's log: invoke the functions that subscribe to such lines."""
         for subscription in self._subscriptions:
             if subscription.source == source and matches_subscription(subscription, line):
                 self._background_tasks.start(
@@ -50,14 +50,14 @@ class Triggers:
 
 
 def seconds_until_next(schedule: Schedule, now: float) -> float:
-    """Seconds from `now`, in seconds since 1970, to the schedule's next time; a whole turn where that is now."""
+    """Compute the seconds from `now`, since 1970, to the schedule's next time; a whole period if that is now."""
     if schedule.at_s is None:
         return schedule.every_s
     return schedule.every_s - (now - schedule.at_s) % schedule.every_s
 
 
 def matches_subscription(subscription: LogSubscription, line: bytes) -> bool:
-    """Whether the line is JSON with the subscription's field; most are settled without parsing."""
+    """Return whether the line is JSON with the subscription's field; most need no parsing."""
     if subscription.field.encode() not in line:
         return False
     try:
@@ -68,7 +68,7 @@ def matches_subscription(subscription: LogSubscription, line: bytes) -> bool:
 
 
 def build_log_event(source: str, line: bytes) -> bytes:
-    """The event of a subscription filter: base64 of gzip of JSON."""
+    """Build the event of a subscription filter: base64 of gzip of JSON."""
     now = int(time.time() * 1000)
     batch = {
         "messageType": "DATA_MESSAGE",
@@ -83,7 +83,7 @@ def build_log_event(source: str, line: bytes) -> bytes:
 
 
 def build_schedule_event() -> bytes:
-    """The event of a schedule of EventBridge."""
+    """Build the event of an EventBridge schedule."""
     content = {
         "version": "0",
         "id": str(uuid4()),

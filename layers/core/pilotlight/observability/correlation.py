@@ -1,7 +1,7 @@
-"""The one id by which a call is found again: in its answer, in every line that is logged for it, in a batch's result.
+"""The correlation id of a call: in its answer, in every line that is logged for it, in a batch's result.
 
-It is the caller's own where one is sent, else the gateway's. What a caller sends is taken only in a form that cannot
-forge a line of a log.
+It is the caller's own id if one is sent, else the gateway's. A caller's id is accepted only in a form that cannot forge
+a line of a log.
 """
 
 import logging
@@ -16,7 +16,7 @@ CURRENT_CORRELATION_ID: ContextVar[str] = ContextVar("correlation", default="")
 
 
 def get_correlation_id(headers: Mapping[str, str], default: str) -> str:
-    """The caller's id, by x-correlation-id or x-request-id; else the default. Header names are in lower case."""
+    """Return the caller's id, from x-correlation-id or x-request-id; else the default. Header names are lower case."""
     caller_id = headers.get(CORRELATION_HEADER) or headers.get(REQUEST_ID_HEADER)
     return (
         caller_id
@@ -26,13 +26,13 @@ def get_correlation_id(headers: Mapping[str, str], default: str) -> str:
 
 
 def set_correlation_id(correlation_id: str) -> str:
-    """From here on, this thread works on that call."""
+    """Set the correlation id of the call that this thread handles from now on."""
     CURRENT_CORRELATION_ID.set(correlation_id)
     return correlation_id
 
 
 class CorrelationLogRecord(logging.LogRecord):
-    """A record with the field `correlation_id`, which Lambda's JSON lines show as any field that a record has."""
+    """A log record with the field `correlation_id`, which Lambda's JSON lines show like any field of a record."""
 
     def __init__(self, *arguments: object, **keywords: object) -> None:
         super().__init__(*arguments, **keywords)  # type: ignore[arg-type]  # as logging calls it
@@ -41,5 +41,5 @@ class CorrelationLogRecord(logging.LogRecord):
 
 
 def install_log_record_factory() -> None:
-    """Have every logger of this process make such records; once or more."""
+    """Make every logger of this process create such records; may be called more than once."""
     logging.setLogRecordFactory(CorrelationLogRecord)

@@ -1,7 +1,7 @@
-"""Numbers for CloudWatch, printed as lines of its embedded metric format: no call, no permission, no wait.
+"""CloudWatch metrics, printed as lines of the embedded metric format: no call, no permission, no wait.
 
-A line is JSON: under `_aws` it says which of its fields are metrics, under which dimensions. A metric is paid by its
-name and its dimensions' values, so a dimension is what is few; all else is a field (infra/decisions/0035).
+A line is JSON: its `_aws` field lists which of its fields are metrics, and under which dimensions. A metric is billed
+by its name and its dimensions' values, so dimensions have few values; all else is a field (infra/decisions/0035).
 Source of the form: Amazon CloudWatch, embedded metric format specification.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 NAMESPACE = "Pilotlight"
-FUNCTION = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "")  # the dimension that tells stacks apart, too
+FUNCTION = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "")  # the dimension that distinguishes stacks, too
 STANDARD_OUTPUT = 1
 
 Directive = dict[str, object]
@@ -22,7 +22,7 @@ Directive = dict[str, object]
 def count(name: str, properties: Mapping[str, object] | None = None, **dimensions: str) -> None:
     """Add one to the metric `name`, once under these dimensions and once under the function's name.
 
-    `properties` stand in the same line of the log, for whoever reads it, and make no metric of their own.
+    `properties` are further fields of the same log line, and make no metric of their own.
     """
     dimension_sets = [["function"], [*dimensions]] if dimensions else [["function"]]
     metadata = {
@@ -37,16 +37,16 @@ def count(name: str, properties: Mapping[str, object] | None = None, **dimension
 def build_directive(
     names: Sequence[str], dimension_sets: Sequence[Sequence[str]], unit: str | None = None
 ) -> Directive:
-    """What makes metrics of these fields, under each of these sets of dimensions."""
+    """Build the directive that makes metrics of these fields, under each of these sets of dimensions."""
     metrics = [{"Name": name, "Unit": unit} if unit else {"Name": name} for name in names]
     return {"Namespace": NAMESPACE, "Dimensions": dimension_sets, "Metrics": metrics}
 
 
 def write_line(line: str) -> None:
-    """Whole lines about calls to standard output, which is a function's log; elsewhere it is for results, so nothing.
+    """Write lines about calls to the function's log; outside Lambda, where standard output is for results, do nothing.
 
-    By one write, so that threads do not mix, past sys.stdout, whose two layers take as long as a line does. Lambda's
-    runtime client keeps nothing back in them.
+    A single write, so that threads do not mix, and not through sys.stdout, whose two layers take as long as a line
+    does. Lambda's runtime client leaves nothing in their buffers.
     """
     if FUNCTION:
         os.write(STANDARD_OUTPUT, line.encode())

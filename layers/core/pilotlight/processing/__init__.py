@@ -1,10 +1,10 @@
-"""What stands between a request's tensors and the graph, by the manifest's word: one noun per module.
+"""The steps between a request's tensors and the graph that the manifest configures: one noun per module.
 
-    prepare: image, text, tabular, or the graph's own tensors      before the graph
-    finish:  classification, regression, embedding, or nothing     behind it
+    preprocess:  image, text, tabular, or the graph's own tensors      before the graph
+    postprocess: classification, regression, embedding, or nothing     after it
 
-They know manifests and arrays, not protocols. Pillow (30 ms) and tokenizers (20 ms) are imported when the first version
-needs them.
+They depend on manifests and arrays, not on protocols. Pillow (30 ms) and tokenizers (20 ms) are imported when the first
+version needs them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,8 @@ from pilotlight.contracts.processing import (
 )
 from pilotlight.processing import classification, embedding, regression, tabular, tensor
 from pilotlight.processing.signature import CallSignature, choose_signature
-from pilotlight.runtime.assets import Assets
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
+from pilotlight.runtime.model_cache import Assets
 
 DATATYPES_BY_DTYPE = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
 
@@ -28,11 +27,11 @@ DATATYPES_BY_DTYPE = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
 def preprocess_inputs(
     manifest: Manifest, tensors: Mapping[str, Array], assets: Assets | None = None
 ) -> Mapping[str, Array]:
-    """The feeds for the graph, from what the caller sent; `InvalidInputError` says what is wrong with it.
+    """Build the graph's feeds from the caller's tensors; `InvalidInputError` explains what is wrong with them.
 
-    Datatypes are the protocol's to check, since they decide how bytes become arrays.
+    The protocol checks the datatypes, since they decide how bytes become arrays.
     """
-    steps = manifest.prepare
+    steps = manifest.preprocess
     if steps is None:
         return tensor.check_feeds(manifest, tensors)
     signature = get_call_signature(manifest, tensors)
@@ -53,23 +52,23 @@ def preprocess_inputs(
 
 
 def get_call_signature(manifest: Manifest, tensors: Mapping[str, Array]) -> CallSignature:
-    """The way in which these tensors call the model, with the outputs that come back by default."""
+    """Choose the signature that these tensors match, with the outputs that it returns by default."""
     return choose_signature(manifest, {name: DATATYPES_BY_DTYPE[array.dtype] for name, array in tensors.items()})
 
 
 def select_graph_outputs(manifest: Manifest, requested_outputs: Sequence[str]) -> list[str]:
-    """The graph's outputs that the wanted ones are made of."""
-    finish = manifest.finish
-    if finish is None:
+    """List the graph's outputs from which the requested ones are computed."""
+    steps = manifest.postprocess
+    if steps is None:
         return list(dict.fromkeys(requested_outputs))
-    return list(dict.fromkeys(finish.output if name in finish.output_names else name for name in requested_outputs))
+    return list(dict.fromkeys(steps.output if name in steps.output_names else name for name in requested_outputs))
 
 
 def postprocess_outputs(
     manifest: Manifest, results: Mapping[str, Array], feeds: Mapping[str, Array], requested_outputs: Sequence[str]
 ) -> Mapping[str, Array]:
-    """The wanted outputs by name: the graph's own, and those that the finish makes of them."""
-    steps = manifest.finish
+    """Return the outputs by name: the graph's own, and those that `postprocess` computes from them."""
+    steps = manifest.postprocess
     if steps is None or not set(requested_outputs) & set(steps.output_names):
         return results
     graph_output = results[steps.output]

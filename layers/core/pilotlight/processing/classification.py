@@ -1,17 +1,17 @@
-"""Scores to labels and probabilities. It knows arrays and labels, not where they come from."""
+"""Turn scores into labels and probabilities. The module knows arrays and labels, not where they come from."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from pilotlight.contracts.processing import ClassificationPostprocessing
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
 
 def build_label_outputs(steps: ClassificationPostprocessing, labels: Sequence[str], scores: Array) -> dict[str, Array]:
-    """The caller's outputs: the best `top` of the last dimension, best first, and all probabilities in order.
+    """Build the caller's outputs: the best `top` of the last dimension, best first, and all probabilities in order.
 
-    A class without a label is called by its index.
+    A class without a label is named by its index.
     """
     probabilities = compute_probabilities(steps, scores, len(labels))
     classes = probabilities.shape[-1]
@@ -28,7 +28,7 @@ def build_label_outputs(steps: ClassificationPostprocessing, labels: Sequence[st
 
 
 def compute_probabilities(steps: ClassificationPostprocessing, scores: Array, classes: int) -> Array:
-    """Probabilities in float64; one score for two labels is that of the second."""
+    """Compute probabilities in float64; one score for two labels is the second label's."""
     wide = scores.astype(np.float64)
     if steps.activation == "softmax":
         return softmax(wide)
@@ -40,12 +40,12 @@ def compute_probabilities(steps: ClassificationPostprocessing, scores: Array, cl
 
 
 def softmax(scores: Array) -> Array:
-    """exp(x) over its sum along the last dimension, without overflow."""
+    """Compute exp(x) over its sum along the last dimension, without overflow."""
     powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 def sigmoid(scores: Array) -> Array:
-    """1 / (1 + exp(-x)), without overflow on either side."""
+    """Compute 1 / (1 + exp(-x)), without overflow on either side."""
     small = np.exp(-np.abs(scores))
     return np.asarray(np.where(scores >= 0, 1, small) / (1 + small))

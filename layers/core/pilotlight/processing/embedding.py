@@ -1,19 +1,19 @@
-"""Vectors of tokens to one vector of each text. It knows arrays, not where they come from.
+"""Turn token vectors into one vector for each text. The module knows arrays, not where they come from.
 
-Pooling and normalisation as in sentence-transformers' `Pooling` and `Normalize`.
+Pooling and normalisation are those of sentence-transformers' `Pooling` and `Normalize`.
 """
 
 import numpy as np
 
 from pilotlight.contracts.processing import EmbeddingPostprocessing
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
 MASK_INPUT = "attention_mask"  # the feed that is 1 for tokens and 0 for padding
-MIN_NORM = 1e-12  # what a length is at least, so that zeros stay zeros
+MIN_NORM = 1e-12  # minimum of a length, so that zeros stay zeros
 
 
 def build_embeddings(steps: EmbeddingPostprocessing, graph_output: Array, mask: Array | None) -> Array:
-    """One float32 vector for each example: (batch, tokens, width) is pooled under the mask, (batch, width) is not."""
+    """Build one float32 vector for each example; (batch, tokens, width) is pooled under the mask."""
     embeddings = graph_output.astype(np.float32)
     if embeddings.ndim == 3:
         embeddings = pool_tokens(steps, embeddings, np.ones(embeddings.shape[:2], bool) if mask is None else mask != 0)
@@ -23,13 +23,13 @@ def build_embeddings(steps: EmbeddingPostprocessing, graph_output: Array, mask: 
 
 
 def pool_tokens(steps: EmbeddingPostprocessing, tokens: Array, mask: Array) -> Array:
-    """(batch, tokens, width) and (batch, tokens) to (batch, width); without any token, zeros."""
+    """Pool (batch, tokens, width) under the mask (batch, tokens) to (batch, width); zeros for a text without tokens."""
     if steps.pooling == "cls":
-        first = mask.argmax(axis=1)  # padding may stand in front
+        first = mask.argmax(axis=1)  # padding may come first
         return np.asarray(tokens[np.arange(len(tokens)), first])
     weights = mask[..., None]
     if steps.pooling == "max":
         best = np.where(weights, tokens, -np.inf).max(axis=1)
         return np.where(np.isfinite(best), best, 0).astype(np.float32)
-    counts = np.maximum(weights.sum(axis=1), 1).astype(np.float32)  # whole numbers would make the quotient float64
+    counts = np.maximum(weights.sum(axis=1), 1).astype(np.float32)  # integers would make the quotient float64
     return np.asarray((tokens * weights).sum(axis=1) / counts)

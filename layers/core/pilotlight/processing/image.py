@@ -1,7 +1,7 @@
-"""PNG and JPEG files to the graph's image input: the only module that imports Pillow.
+"""Turn PNG and JPEG files into the graph's image input: the only module that imports Pillow.
 
-It knows one request's images and the steps of the manifest, nothing of the model behind them. Resizing and cropping are
-those of torchvision's `Resize` and `CenterCrop` on Pillow images.
+It knows a request's images and the manifest's steps, not the model. Resizing and cropping are those of torchvision's
+`Resize` and `CenterCrop` on Pillow images.
 """
 
 import base64
@@ -11,20 +11,18 @@ import struct
 from collections.abc import Mapping
 
 import numpy as np
-from PIL import Image as Pillow
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import ImagePreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.processing.tensor import flatten_column
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
-Pillow.MAX_IMAGE_PIXELS = None  # it warns at one number and raises at another; `opened` refuses by the manifest's
-FORMATS = ("PNG", "JPEG")  # no other decoder of Pillow ever sees a caller's bytes
+Image.MAX_IMAGE_PIXELS = None  # it warns at one number and raises at another; `open_images` checks the manifest's
+FORMATS = ("PNG", "JPEG")  # no other decoder of Pillow reads a caller's bytes
 FILE_SIGNATURES = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}
-# What Pillow raises on broken files, none of it documented: found by flipping and cutting bytes.
+# What Pillow raises on broken files. None of it is documented: found by flipping and cutting bytes.
 PILLOW_ERRORS = (
     OSError,
     SyntaxError,
@@ -39,7 +37,7 @@ PILLOW_ERRORS = (
 
 
 def build_image_feeds(steps: ImagePreprocessing, manifest: Manifest, tensor: Array) -> Mapping[str, Array]:
-    """The graph's image input, (batch, channels, height, width) or channels last; a mistake names its image."""
+    """Build the graph's image input, (batch, channels, height, width) or channels last; an error names its image."""
     spec = next(spec for spec in manifest.inputs if spec.name == steps.input)
     pictures = open_images(steps, flatten_column(tensor, steps.name))
     pixels = [transform_image(steps, picture, place) for place, picture in enumerate(pictures)]
@@ -59,8 +57,8 @@ def build_image_feeds(steps: ImagePreprocessing, manifest: Manifest, tensor: Arr
     return {steps.input: np.ascontiguousarray(batch, dtype)}
 
 
-def open_images(steps: ImagePreprocessing, elements: Array) -> list[Pillow.Image]:
-    """The images with their headers read and none decoded; refused when they would be too large together."""
+def open_images(steps: ImagePreprocessing, elements: Array) -> list[Image.Image]:
+    """Open the images and read their headers without decoding; refuse them if they are too large together."""
     pictures = [read_image_header(decode_file_bytes(element, place), place) for place, element in enumerate(elements)]
     pixels = sum(picture.width * picture.height for picture in pictures)
     if pixels > steps.max_pixels:
@@ -73,7 +71,7 @@ def open_images(steps: ImagePreprocessing, elements: Array) -> list[Pillow.Image
 
 
 def decode_file_bytes(element: bytes | str, index: int) -> bytes:
-    """A file's bytes: as they are in binary form, base64 in JSON, where a data URL's head may stand before it."""
+    """Decode a file's bytes: unchanged in binary form, base64 in JSON, with or without a data URL's prefix."""
     if isinstance(element, bytes):
         return element
     text = element.partition(";base64,")[2] if element.startswith("data:") else element
@@ -83,49 +81,49 @@ def decode_file_bytes(element: bytes | str, index: int) -> bytes:
         raise build_image_error(index, f"is not base64, which JSON needs for bytes: {exc}") from exc
 
 
-def read_image_header(file: bytes, index: int) -> Pillow.Image:
-    """An image of which only the size and the mode are known yet."""
+def read_image_header(file: bytes, index: int) -> Image.Image:
+    """Open an image and read its header, which has the size and the mode."""
     if not file.startswith(tuple(FILE_SIGNATURES.values())):
         raise build_image_error(index, f"is neither PNG nor JPEG: its {len(file)} bytes start with {file[:8]!r}")
     try:
-        picture = Pillow.open(io.BytesIO(file), formats=FORMATS)
+        picture = Image.open(io.BytesIO(file), formats=FORMATS)
     except PILLOW_ERRORS as exc:
         raise build_image_error(index, f"cannot be read: {exc}") from exc
-    frames = getattr(picture, "n_frames", 1) if picture.format == "PNG" else 1  # a phone's JPEG may hold a second image
+    frames = getattr(picture, "n_frames", 1) if picture.format == "PNG" else 1  # a phone's JPEG may have two images
     if frames > 1:
         raise build_image_error(index, f"is animated with {frames} frames; send one of them")
     return picture
 
 
-def transform_image(steps: ImagePreprocessing, picture: Pillow.Image, index: int) -> Array:
-    """Decoded, upright, in the colours, size and cut of the steps: uint8, (height, width, channels)."""
+def transform_image(steps: ImagePreprocessing, picture: Image.Image, index: int) -> Array:
+    """Decode, rotate, convert, resize and crop an image by the steps: uint8, (height, width, channels)."""
     try:
         ImageOps.exif_transpose(picture, in_place=True)
         coloured = convert_colours(steps, picture)
     except PILLOW_ERRORS as exc:
         raise build_image_error(index, f"is damaged: {exc}") from exc
-    sized = coloured.resize(compute_resized_size(steps, coloured, index), Pillow.Resampling[steps.filter.upper()])
+    sized = coloured.resize(compute_resized_size(steps, coloured, index), Image.Resampling[steps.filter.upper()])
     pixels = np.asarray(crop_centre(steps, sized))
     if steps.colour == "BGR":
         pixels = pixels[..., ::-1]
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def convert_colours(steps: ImagePreprocessing, picture: Pillow.Image) -> Pillow.Image:
-    """Any mode of PNG and JPEG as RGB or grey; 16 bits become their upper 8, transparency is laid over grey."""
+def convert_colours(steps: ImagePreprocessing, picture: Image.Image) -> Image.Image:
+    """Convert any mode of PNG and JPEG to RGB or grey; 16 bits become their upper 8, transparency is laid over grey."""
     if picture.mode.startswith("I"):
-        picture = Pillow.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         if steps.background is not None:
-            ground = Pillow.new("RGBA", picture.size, (*[steps.background] * 3, 255))
-            picture = Pillow.alpha_composite(ground, picture)
+            ground = Image.new("RGBA", picture.size, (*[steps.background] * 3, 255))
+            picture = Image.alpha_composite(ground, picture)
     mode = "L" if steps.colour == "L" else "RGB"
-    return picture if picture.mode == mode else picture.convert(mode)  # which would copy it
+    return picture if picture.mode == mode else picture.convert(mode)  # convert would copy it
 
 
-def compute_resized_size(steps: ImagePreprocessing, picture: Pillow.Image, index: int) -> tuple[int, int]:
-    """(width, height) after resizing; a thin strip that would grow beyond the limit is refused."""
+def compute_resized_size(steps: ImagePreprocessing, picture: Image.Image, index: int) -> tuple[int, int]:
+    """Compute (width, height) after resizing; refuse a thin strip that would grow beyond the limit."""
     if steps.resize is not None:
         return steps.resize[1], steps.resize[0]
     if steps.shortest is None:
@@ -140,8 +138,8 @@ def compute_resized_size(steps: ImagePreprocessing, picture: Pillow.Image, index
     return (steps.shortest, longer) if picture.width <= picture.height else (longer, steps.shortest)
 
 
-def crop_centre(steps: ImagePreprocessing, picture: Pillow.Image) -> Pillow.Image:
-    """The centre, black where it reaches beyond the image."""
+def crop_centre(steps: ImagePreprocessing, picture: Image.Image) -> Image.Image:
+    """Crop the centre, black where the crop exceeds the image."""
     if steps.crop is None:
         return picture
     top, left = (compute_crop_offset(*sides) for sides in zip((picture.height, picture.width), steps.crop, strict=True))
@@ -149,17 +147,17 @@ def crop_centre(steps: ImagePreprocessing, picture: Pillow.Image) -> Pillow.Imag
 
 
 def compute_crop_offset(length: int, target: int) -> int:
-    """Where the centre begins along one side, in torchvision's rounding; negative where the side is too short."""
+    """Compute the centre's offset along one side, with torchvision's rounding; negative if the side is too short."""
     return round((length - target) / 2) if length >= target else -((target - length) // 2)
 
 
 def normalise_pixels(steps: ImagePreprocessing, pixels: Array) -> Array:
-    """(pixel * scale - mean) / deviation in one multiplication and one addition, in float32."""
+    """Compute (pixel * scale - mean) / deviation with one multiplication and one addition, in float32."""
     mean, deviation = np.array(steps.mean or (0.0,)), np.array(steps.deviation or (1.0,))
     factor, summand = (steps.scale / deviation).astype(np.float32), (-mean / deviation).astype(np.float32)
     return np.asarray(pixels * factor + summand)
 
 
 def build_image_error(index: int, reason: str) -> InvalidInputError:
-    """The error that tells the images of a request apart."""
+    """Build the error for one of a request's images."""
     return InvalidInputError(f"Image {index} {reason}.")

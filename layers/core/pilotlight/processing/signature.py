@@ -1,12 +1,12 @@
-"""How a model may be called: with what its manifest's steps take and give, or with the graph's own tensors.
+"""The signatures of a model: the inputs and outputs of the manifest's steps, or the graph's own tensors.
 
     image           image BYTES [-1]                            -> label BYTES [-1], probability FP32 [-1]
     text            text BYTES [-1]                             -> embedding FP32 [-1, width]
     tabular         a tensor for each column, or table [-1, n]  -> prediction FP32 [-1, n]
     always          the graph's own inputs                      -> the graph's own outputs
 
-Metadata shows the first way. Whichever way the inputs come, every output may be asked for by its name.
-It knows manifests, not arrays.
+Metadata shows the first signature. Every output may be requested by its name, whichever inputs are sent. The module
+depends on manifests, not on arrays.
 """
 
 import functools
@@ -27,23 +27,23 @@ from pilotlight.contracts.processing import (
 NUMERIC_DATATYPES = frozenset(
     {"BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64"}
 )
-CELL_DATATYPES = NUMERIC_DATATYPES | {"BYTES"}  # a column may come as text too, as a CSV file has it
+CELL_DATATYPES = NUMERIC_DATATYPES | {"BYTES"}  # a column may be sent as text too, as in a CSV file
 BATCH_DIMENSION = "batch"
 
 
 @dataclass(frozen=True)
 class SignatureInput:
-    """An input of a caller: as metadata tells of it, the datatypes that it may come in, and how its data are read."""
+    """An input of a caller: its spec for the metadata, the datatypes that it accepts, and how its data are read."""
 
     spec: TensorSpec
     datatypes: frozenset[str]
-    opaque: bool = False  # BYTES elements that are no text
+    opaque: bool = False  # BYTES elements that are not text
     nullable: bool = False  # JSON's null is a missing value
 
 
 @dataclass(frozen=True)
 class CallSignature:
-    """A way to call a model: all `inputs`; `outputs` come back, or what is asked for of these and `extra_outputs`."""
+    """A way to call a model: all `inputs` are required; `outputs` are returned unless others are requested."""
 
     inputs: tuple[SignatureInput, ...]
     outputs: tuple[TensorSpec, ...]
@@ -52,34 +52,34 @@ class CallSignature:
 
     @functools.cached_property
     def input_names(self) -> list[str]:
-        """The names of its inputs."""
+        """The names of the inputs."""
         return [given.spec.name for given in self.inputs]
 
     def find_input(self, name: str) -> SignatureInput | None:
-        """Its input of that name."""
+        """Find the input of this name."""
         return next((given for given in self.inputs if given.spec.name == name), None)
 
     @functools.cached_property
     def output_names(self) -> list[str]:
-        """The names of all outputs that may be asked for."""
+        """The names of all outputs that may be requested."""
         return list(dict.fromkeys(spec.name for spec in (*self.outputs, *self.extra_outputs)))
 
     def find_output(self, name: str) -> TensorSpec | None:
-        """The output of that name, among all that may be asked for."""
+        """Find the output of this name, among all that may be requested."""
         return next((spec for spec in (*self.outputs, *self.extra_outputs) if spec.name == name), None)
 
     def has_input(self, name: str, datatype: str) -> bool:
-        """Whether it has such an input."""
+        """Return whether there is an input of this name that accepts the datatype."""
         found_input = self.find_input(name)
         return found_input is not None and datatype in found_input.datatypes
 
 
-@functools.lru_cache(maxsize=64)  # asked for several times in each request
+@functools.lru_cache(maxsize=64)  # called several times in each request
 def list_signatures(manifest: Manifest) -> tuple[CallSignature, ...]:
-    """All ways to call the model, the one that metadata shows first, the graph's own last."""
+    """List all signatures of the model: the one that metadata shows first, the graph's own last."""
     graph_inputs = tuple(SignatureInput(spec, frozenset({spec.datatype})) for spec in manifest.inputs)
     graph_outputs, (default_outputs, extra_outputs) = manifest.outputs, list_postprocessed_outputs(manifest)
-    if manifest.prepare is None:
+    if manifest.preprocess is None:
         return (
             CallSignature(
                 graph_inputs, default_outputs or graph_outputs, (*extra_outputs, *graph_outputs), is_raw=True
@@ -87,7 +87,7 @@ def list_signatures(manifest: Manifest) -> tuple[CallSignature, ...]:
         )
     prepared_signatures = (
         CallSignature(inputs, default_outputs or graph_outputs, (*extra_outputs, *graph_outputs))
-        for inputs in list_input_sets(manifest.prepare)
+        for inputs in list_input_sets(manifest.preprocess)
     )
     return (
         *prepared_signatures,
@@ -96,7 +96,7 @@ def list_signatures(manifest: Manifest) -> tuple[CallSignature, ...]:
 
 
 def choose_signature(manifest: Manifest, datatypes: Mapping[str, str]) -> CallSignature:
-    """The way in which inputs of these names and datatypes call the model; the nearest one when none fits."""
+    """Choose the signature for inputs of these names and datatypes; the nearest one if none matches."""
     candidates = list_signatures(manifest)
     if len(candidates) == 1:
         return candidates[0]
@@ -107,7 +107,7 @@ def choose_signature(manifest: Manifest, datatypes: Mapping[str, str]) -> CallSi
 
 
 def list_input_sets(steps: Preprocessing) -> list[tuple[SignatureInput, ...]]:
-    """The ways to bring what the steps take."""
+    """List the alternative inputs of the steps."""
     if isinstance(steps, TablePreprocessing):
         return [tuple(map(build_column_input, steps.columns)), (build_table_input(steps),)]
     spec = TensorSpec(steps.name, "BYTES", (BATCH_DIMENSION,))
@@ -115,7 +115,7 @@ def list_input_sets(steps: Preprocessing) -> list[tuple[SignatureInput, ...]]:
 
 
 def build_column_input(column: TableColumn) -> SignatureInput:
-    """A column as a tensor of its own."""
+    """Build the input for one column."""
     return SignatureInput(
         TensorSpec(column.name, "BYTES" if column.categories else "FP64", (BATCH_DIMENSION,)),
         CELL_DATATYPES,
@@ -124,25 +124,26 @@ def build_column_input(column: TableColumn) -> SignatureInput:
 
 
 def build_table_input(table: TablePreprocessing) -> SignatureInput:
-    """All columns as one tensor: numbers, or text where some are categories."""
+    """Build the input for all columns: numbers, or text if some are categories."""
     mixed = any(column.categories for column in table.columns)
     spec = TensorSpec(table.name, "BYTES" if mixed else "FP64", (BATCH_DIMENSION, len(table.columns)))
     return SignatureInput(spec, CELL_DATATYPES, nullable=True)
 
 
 def list_postprocessed_outputs(manifest: Manifest) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """What the finish gives by default, and what it gives if asked; nothing when there is no finish."""
-    finish = manifest.finish
-    if finish is None:
+    """List the outputs that `postprocess` returns by default, and those on request; both are empty without it."""
+    postprocess = manifest.postprocess
+    if postprocess is None:
         return (), ()
-    shape = next(spec.shape for spec in manifest.outputs if spec.name == finish.output)
-    if isinstance(finish, ClassificationPostprocessing):
-        best = shape[:-1] if finish.top == 1 else (*shape[:-1], finish.top)
-        label, probability = TensorSpec(finish.label, "BYTES", best), TensorSpec(finish.probability, "FP32", best)
+    shape = next(spec.shape for spec in manifest.outputs if spec.name == postprocess.output)
+    if isinstance(postprocess, ClassificationPostprocessing):
+        best = shape[:-1] if postprocess.top == 1 else (*shape[:-1], postprocess.top)
+        label = TensorSpec(postprocess.label, "BYTES", best)
+        probability = TensorSpec(postprocess.probability, "FP32", best)
         every = (*shape[:-1], len(manifest.labels) or shape[-1])
-        return (label, probability), (TensorSpec(finish.probabilities, "FP32", every),)
-    if isinstance(finish, EmbeddingPostprocessing) and len(shape) == 3:
+        return (label, probability), (TensorSpec(postprocess.probabilities, "FP32", every),)
+    if isinstance(postprocess, EmbeddingPostprocessing) and len(shape) == 3:
         shape = (shape[0], shape[2])
-    elif isinstance(finish, RegressionPostprocessing) and shape[1:] == (1,):
+    elif isinstance(postprocess, RegressionPostprocessing) and shape[1:] == (1,):
         shape = shape[:1]
-    return (TensorSpec(finish.name, "FP32", shape),), ()
+    return (TensorSpec(postprocess.name, "FP32", shape),), ()

@@ -1,6 +1,6 @@
-"""Records to rows of numbers: columns are standardised, categories spelled out, missing values filled in.
+"""Turn records into rows of numbers: standardise columns, encode categories, fill in missing values.
 
-It knows one request's columns and the steps of the manifest, nothing of the model behind them.
+The module knows a request's columns and the manifest's steps, not the model.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,7 @@ from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.processing import tensor
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 BOOLEAN_WORDS = {
     "true": 1.0,
@@ -21,13 +20,13 @@ BOOLEAN_WORDS = {
     "false": 0.0,
     "False": 0.0,
     "FALSE": 0.0,
-}  # as a training reads them
+}  # spellings that are read as in training
 
 
 def build_table_feeds(
     steps: TablePreprocessing, manifest: Manifest, tensors: Mapping[str, Array]
 ) -> Mapping[str, Array]:
-    """The graph's table input, [batch, width]; a caller's mistake names its column and row."""
+    """Build the graph's table input, [batch, width]; an error names its column and row."""
     spec = next(spec for spec in manifest.inputs if spec.name == steps.input)
     columns = split_columns(steps, tensors)
     parts = [
@@ -38,7 +37,7 @@ def build_table_feeds(
 
 
 def split_columns(steps: TablePreprocessing, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
-    """Each column's values, [batch], from tensors of their own or from the one that brings all."""
+    """Split the tensors into each column's values, [batch], from a tensor for each column or from one for all."""
     names = [column.name for column in steps.columns]
     if steps.name in tensors and set(tensors) != set(names):
         table = tensors[steps.name]
@@ -55,7 +54,7 @@ def split_columns(steps: TablePreprocessing, tensors: Mapping[str, Array]) -> Ma
 
 
 def standardise_column(column: TableColumn, values: Array) -> Array:
-    """(value - mean) / deviation in float64, [batch, 1]."""
+    """Compute (value - mean) / deviation in float64, [batch, 1]."""
     numbers = parse_numbers(column, values) if values.dtype == object else values.astype(np.float64)
     infinite = np.flatnonzero(np.isinf(numbers))
     if infinite.size:
@@ -67,7 +66,7 @@ def standardise_column(column: TableColumn, values: Array) -> Array:
 
 
 def parse_numbers(column: TableColumn, values: Array) -> Array:
-    """Numbers and truth values from texts, as a CSV file has them; what is blank or None is missing."""
+    """Parse numbers and booleans from text, as in a CSV file; a blank or None is missing."""
     numbers = np.full(len(values), np.nan)
     for row, value in enumerate(values):
         text = "" if value is None else str(value).strip()
@@ -79,7 +78,7 @@ def parse_numbers(column: TableColumn, values: Array) -> Array:
 
 
 def encode_categories(column: TableColumn, values: Array) -> Array:
-    """The place of each value among the categories, or 0 and 1 for each of them; float64, [batch, width]."""
+    """Encode each value as its index among the categories, or as 0 and 1 for each category; float64, [batch, width]."""
     texts = [format_category(value) for value in values.tolist()]
     missing = np.array([not text for text in texts]) if "" not in column.categories else np.zeros(len(texts), bool)
     if missing.any():
@@ -94,19 +93,19 @@ def encode_categories(column: TableColumn, values: Array) -> Array:
 
 
 def format_category(value: object) -> str:
-    """A category as text, whole numbers without a point; what is None or not a number is empty, which is missing."""
-    if value is None or value != value:  # NaN alone differs from itself
+    """Format a category as text, integers without a point; None and NaN become empty, which is missing."""
+    if value is None or value != value:  # only NaN differs from itself
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
 def get_fill_value(column: TableColumn, missing: Array) -> float | str:
-    """What stands in for missing values; refused when the manifest names nothing."""
+    """Return the value for missing cells; refuse them if the manifest has none."""
     if column.missing is None:
         raise build_cell_error(column, int(missing.argmax()), "is missing, and the model takes no missing values there")
     return column.missing
 
 
 def build_cell_error(column: TableColumn, row: int, reason: str) -> InvalidInputError:
-    """The error that names a cell."""
+    """Build the error for one cell."""
     return InvalidInputError(f"Column {column.name!r}, row {row}, {reason}.")

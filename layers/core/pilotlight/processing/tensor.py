@@ -1,17 +1,17 @@
-"""The graph's own tensors: whether they are those that the manifest promises, whoever made them.
+"""Check the graph's own tensors against the manifest, whether they come from the caller or from a step.
 
-It knows names and shapes, not what the numbers mean.
+The module knows names and shapes, not what the numbers mean.
 """
 
 from collections.abc import Mapping, Sequence
 
 from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
 
 def check_feeds(manifest: Manifest, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
-    """The tensors as feeds for the graph; `InvalidInputError` when they are not those that the manifest asks for."""
+    """Return the tensors as feeds for the graph; `InvalidInputError` if they do not match the manifest."""
     check_input_names(manifest, [spec.name for spec in manifest.inputs], tensors)
     sizes: dict[str, int] = {}
     for spec in manifest.inputs:
@@ -20,7 +20,7 @@ def check_feeds(manifest: Manifest, tensors: Mapping[str, Array]) -> Mapping[str
 
 
 def check_input_names(manifest: Manifest, expected_names: Sequence[str], tensors: Mapping[str, Array]) -> None:
-    """Every input there, and none that the model does not have."""
+    """Check that every input is there, and none that the model does not have."""
     if len(expected_names) == len(tensors) and all(map(tensors.__contains__, expected_names)):
         return
     missing = [name for name in expected_names if name not in tensors]
@@ -31,7 +31,7 @@ def check_input_names(manifest: Manifest, expected_names: Sequence[str], tensors
 
 
 def check_feed_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
-    """Fixed dimensions as they are; free ones the same wherever they carry the same name; at least one example."""
+    """Check that fixed dimensions match, free ones of the same name are equal, and there is at least one example."""
     if len(shape) != len(spec.shape):
         raise build_shape_error(spec, shape, f"it has {len(shape)} dimensions, not {len(spec.shape)}")
     for position, (found, wanted) in enumerate(zip(shape, spec.shape, strict=True)):
@@ -47,13 +47,13 @@ def check_feed_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, 
 
 
 def build_shape_error(spec: TensorSpec, shape: tuple[int, ...], reason: str) -> InvalidInputError:
-    """The error that shows both shapes, the expected one with the names of its free dimensions."""
+    """Build the error that shows both shapes, the expected one with the names of its free dimensions."""
     expected = f"[{', '.join(map(str, spec.shape))}]"
     return InvalidInputError(f"Input {spec.name!r} has shape {list(shape)}, expected {expected}: {reason}.")
 
 
 def flatten_column(tensor: Array, name: str) -> Array:
-    """A caller's input of one element for each example, [batch] or [batch, 1], as [batch]; at least one."""
+    """Flatten an input with one element for each example, [batch] or [batch, 1], to [batch]; at least one."""
     if tensor.ndim not in {1, 2} or tensor.shape[1:] not in {(), (1,)} or not tensor.size:
         raise InvalidInputError(f"Input {name!r} has shape {list(tensor.shape)}, expected [batch] of at least one.")
     return tensor.reshape(-1)

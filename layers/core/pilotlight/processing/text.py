@@ -1,6 +1,6 @@
-"""Texts to token ids: the only module that imports tokenizers.
+"""Turn texts into token ids: the only module that imports tokenizers.
 
-It knows one request's texts and the version's tokenizer, nothing of the model behind them.
+It knows a request's texts and the version's tokenizer, not the model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,8 @@ from pilotlight.contracts.manifest import Manifest, ManifestDraft, TensorSpec
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.processing.tensor import flatten_column
-from pilotlight.runtime.assets import Assets
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
+from pilotlight.runtime.model_cache import Assets
 
 ENCODING_FIELDS = {
     "input_ids": "ids",
@@ -29,13 +28,13 @@ PADDING_TOKENS = (
     "<|padding|>",
     "<|endoftext|>",
     "</s>",
-)  # used where the tokenizer names no padding token
+)  # used if the tokenizer names no padding token
 
 
 def build_text_feeds(
     steps: TextPreprocessing, manifest: Manifest, tensor: Array, assets: Assets
 ) -> Mapping[str, Array]:
-    """What the graph has of ids, mask and types, [batch, tokens], padded to the longest text or the graph's length."""
+    """Build the graph's ids, mask and types, [batch, tokens], padded to the longest text or to the graph's length."""
     tokenizer = assets.get_or_parse(
         steps.tokenizer, partial(load_tokenizer, steps=steps, length=get_fixed_length(manifest))
     )
@@ -47,14 +46,14 @@ def build_text_feeds(
 
 
 def build_graph_input(encodings: Sequence[Any], spec: TensorSpec) -> Array:
-    """One of the graph's inputs."""
+    """Build one of the graph's inputs."""
     return np.array(
         [getattr(encoding, ENCODING_FIELDS[spec.name]) for encoding in encodings], NUMPY_DTYPES[spec.datatype]
     )
 
 
 def check_texts(steps: TextPreprocessing, elements: Array) -> list[str]:
-    """The texts, none blank and not too much of them together."""
+    """Check that no text is blank and that they are not too long together."""
     texts: list[str] = elements.tolist()
     for place, text in enumerate(texts):
         if not text.strip():
@@ -69,7 +68,7 @@ def check_texts(steps: TextPreprocessing, elements: Array) -> list[str]:
 
 
 def get_fixed_length(manifest: ManifestDraft) -> int | None:
-    """The number of tokens that the graph insists on; `ModelRefusedError` for inputs that no tokenizer makes."""
+    """Return the number of tokens that the graph requires, if fixed; `ModelRefusedError` for other inputs."""
     unknown = [spec.name for spec in manifest.inputs if spec.name not in ENCODING_FIELDS or len(spec.shape) != 2]
     if unknown:
         raise ModelRefusedError(
@@ -80,7 +79,7 @@ def get_fixed_length(manifest: ManifestDraft) -> int | None:
 
 
 def load_tokenizer(content: bytes, steps: TextPreprocessing, length: int | None) -> Tokenizer:
-    """A tokenizer that cuts and pads as the steps say; `ModelRefusedError` when the file is none."""
+    """Load a tokenizer that truncates and pads by the steps; `ModelRefusedError` if the file is not one."""
     try:
         tokenizer = Tokenizer.from_buffer(content)
     except Exception as exc:  # the library raises nothing narrower
@@ -94,7 +93,7 @@ def load_tokenizer(content: bytes, steps: TextPreprocessing, length: int | None)
 
 
 def get_padding(tokenizer: Tokenizer) -> dict[str, Any]:
-    """How the tokenizer itself pads; else with the first usual token that it has, on the right."""
+    """Return the tokenizer's own padding; else the first usual token that it has, on the right."""
     own = tokenizer.padding
     if own is not None:
         return {name: own[name] for name in ("direction", "pad_id", "pad_type_id", "pad_token")}
@@ -103,7 +102,7 @@ def get_padding(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def tokenize_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Any]:
-    """One encoding for each text."""
+    """Tokenize the texts: one encoding for each."""
     try:
         return list(tokenizer.encode_batch(texts))
     except Exception as exc:  # the library raises nothing narrower
@@ -111,7 +110,7 @@ def tokenize_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Any]:
 
 
 def refuse_long_texts(steps: TextPreprocessing, encodings: Sequence[Any]) -> None:
-    """Refuse what has more tokens than the model takes, since it is not to be cut."""
+    """Refuse a text with more tokens than the model takes, if it must not be truncated."""
     for place, encoding in enumerate(encodings):
         tokens = sum(encoding.attention_mask)
         if tokens > steps.max_length:

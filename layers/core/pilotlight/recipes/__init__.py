@@ -1,5 +1,4 @@
-"""Recipes: the words that describe a training, their limits, and the recipes of record. Brings pydantic and YAML.
+"""Recipes: the schema that describes a training, its limits, and the built-in recipes. Needs pydantic and YAML.
 
-Shared by who asks for a training, over HTTP or on the command line, and by who trains: a mistake is told at once, in
-the same sentence, wherever it is made.
+The API, the command line and the training job all use it, so that a mistake gets the same sentence in each of them.
 """

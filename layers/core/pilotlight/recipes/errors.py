@@ -1,7 +1,7 @@
 """What is wrong with a recipe, in one sentence: where, the value, and what is allowed there.
 
-It knows how pydantic complains, and no word of a recipe. In a union of parts that a word tells apart, that word is the
-first field of each.
+It formats pydantic's errors for any schema. In a union of parts that a word discriminates, that word is the first field
+of each.
 """
 
 import json
@@ -10,13 +10,13 @@ from typing import Any, cast, get_args
 
 from pydantic import BaseModel, Tag, ValidationError
 
-MAX_VALUE_LENGTH = 100  # letters of a value that are shown
+MAX_VALUE_LENGTH = 100  # characters of a value in a message
 
 
 def format_validation_error(error: ValidationError, root: type[BaseModel]) -> str:
-    """The first of pydantic's complaints as: key path, value, what is allowed; the others as a count.
+    """Format the first of pydantic's errors as: key path, value, what is allowed; the others as a count.
 
-    A key that there is none of comes before one that is missing: it may be that one, spelt wrongly.
+    An unknown key precedes a missing one: it may be that one, misspelt.
     """
     problems = error.errors(include_url=False)
     if problems[0]["type"] == "missing":
@@ -40,13 +40,13 @@ def format_validation_error(error: ValidationError, root: type[BaseModel]) -> st
 
 
 def format_value(value: object) -> str:
-    """A value as it stands in JSON, the beginning of a long one."""
+    """Format a value as JSON, shortened when it is long."""
     text = json.dumps(value)
     return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}..."
 
 
 def format_tag_error(path: str, context: dict[str, str]) -> str:
-    """What is wrong with the word that tells a union's parts apart."""
+    """Format what is wrong with the word that discriminates a union."""
     key = f"{path}.{context['discriminator'].strip(chr(39))}"
     if "tag" not in context:
         return f"the key {key!r} is missing"
@@ -54,13 +54,13 @@ def format_tag_error(path: str, context: dict[str, str]) -> str:
 
 
 def format_allowed_keys(path: str, part: Any) -> str:  # noqa: ANN401 - a class or a union of classes
-    """Which keys there are at a place of a recipe."""
+    """Format the keys that are allowed at a place of a recipe."""
     keys = dict.fromkeys(key for one in list_member_models(part) for key in one.model_fields)
     return f"{path or 'a recipe'} takes {', '.join(keys)}" if keys else "it must map keys to values"
 
 
 def locate_error(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[str, Any]:
-    """A complaint's place as a key path, without pydantic's words for the branches of a union, and the type there."""
+    """Locate an error by its key path, without pydantic's words for the branches of a union, and its type there."""
     path, current = list[str](), cast("Any", root)
     for key in location:
         branch = [
@@ -78,18 +78,18 @@ def locate_error(location: tuple[int | str, ...], root: type[BaseModel]) -> tupl
 
 
 def list_member_models(part: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - a class or a union of classes
-    """The classes with keys of their own that a type lets choose from."""
+    """List the classes with keys of their own that a type can be."""
     if isinstance(part, type) and issubclass(part, BaseModel):
         return [part]
     return [one for inner in get_args(part) for one in list_member_models(inner)]
 
 
 def find_tagged_members(part: Any, key: int | str) -> list[type[BaseModel]]:  # noqa: ANN401 - a class or a union of classes
-    """The class that a union knows by a tag of pydantic's, where no word of its own tells it apart."""
+    """Find the class that a union knows by a tag of pydantic's, where no word of its own discriminates it."""
     annotated = [(one, getattr(one, "__metadata__", ())) for one in get_args(part)]
     return [each for one, tags in annotated if Tag(str(key)) in tags for each in list_member_models(one)]
 
 
 def get_union_words(part: type[BaseModel]) -> tuple[str, ...]:
-    """By which words a union knows this class: the values of its first key."""
+    """Return the words by which a union knows this class: the values of its first key."""
     return get_args(next(iter(part.model_fields.values())).annotation)

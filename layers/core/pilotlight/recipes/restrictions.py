@@ -1,17 +1,16 @@
-"""What a recipe may name that did not come with its own folder: one that was sent over HTTP, or lies in a store.
+"""What a recipe may name when it did not come from its own folder: one that was sent over HTTP, or is in a store.
 
-Whoever may send a recipe trains with the trainer's rights, but has no shell there: it names data in stores, brings no
-code, and has the trainer neither read its machine's files nor call other hosts.
+A caller who sends a recipe trains with the trainer's rights, but has no shell there: the recipe names data in stores,
+contains no code, and makes the trainer neither read its machine's files nor call other hosts.
 """
 
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import UserDataOptions
-from pilotlight.recipes.options.model import CustomOptions
-from pilotlight.recipes.schema import BUILTIN_FOLDER, Recipe
+from pilotlight.recipes.data_schema import UserDataOptions
+from pilotlight.recipes.schema import BUILTIN_FOLDER, CustomOptions, Recipe
 
 
 def check_restrictions(recipe: Recipe) -> Recipe:
-    """The recipe, if it can be trained elsewhere than beside its file; `InvalidInputError` says what is in the way."""
+    """Return the recipe if it can be trained away from its file; `InvalidInputError` names what prevents it."""
     if isinstance(recipe.model, CustomOptions):
         raise InvalidInputError(
             f"model.factory is {recipe.model.factory!r}, which is code; a recipe that is sent brings none. "
@@ -27,10 +26,10 @@ def check_restrictions(recipe: Recipe) -> Recipe:
 
 
 def is_in_store(path: str) -> bool:
-    """Whether it names objects, of the run's own store or of a bucket of AWS."""
+    """Return whether it names objects, of the run's own store or of a bucket of AWS."""
     return path.startswith("store:") or (path.startswith("s3://") and "?" not in path)
 
 
 def is_builtin_file(path: str) -> bool:
-    """Whether it names a file that came with the recipes of record."""
+    """Return whether it names a file that comes with the built-in recipes."""
     return "/" not in path and (BUILTIN_FOLDER / path).is_file()

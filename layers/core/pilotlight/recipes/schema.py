@@ -1,51 +1,316 @@
 """The recipe: the one file that describes a training run, checked before anything heavy is imported.
 
-`options` has its parts; this module puts them together and reads them from files. It knows the words of a recipe and
-their limits, not what they do: in the training job `data`, `model`, `optimiser`, `schedule` and `loss` each keep a
-registry of functions under these words. Where a part comes in several kinds, its field is a union whose members are
-told apart by a word, and that word is the first field of each.
+The options of the data are in `data_schema`; all others, `Recipe` itself and the reading of files are here. The schema
+has the names and limits of options, not what they do: the training job maps each name to a function. Where a part comes
+in several kinds, its field is a union that a word discriminates, and that word is the first field of each kind.
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
+import msgspec
 import yaml
-from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator, model_validator
 
+from pilotlight.contracts.capture_policy import CaptureExtent, CapturePolicy, Treatment
 from pilotlight.contracts.names import NAME_PATTERN, RESERVED_NAMES
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.data_schema import (
+    AugmentationOptions,
+    BelowOne,
+    Count,
+    Data,
+    Dropout,
+    Layers,
+    NotNegative,
+    Options,
+    Positive,
+    Proportion,
+    Seed,
+    get_union_tag,
+)
 from pilotlight.recipes.errors import format_validation_error
-from pilotlight.recipes.options.augmentation import AugmentationOptions
-from pilotlight.recipes.options.capture import CaptureOptions
-from pilotlight.recipes.options.data import BuiltinDataOptions, UserDataOptions
-from pilotlight.recipes.options.distributed import DistributedOptions
-from pilotlight.recipes.options.graph import ExportOptions, QuantizationOptions
-from pilotlight.recipes.options.life import CheckpointOptions, StoppingOptions
-from pilotlight.recipes.options.loss import LossOptions
-from pilotlight.recipes.options.model import ModelOptions
-from pilotlight.recipes.options.optimiser import OptimiserOptions
-from pilotlight.recipes.options.part import Count, Options, Positive, Seed, get_union_tag
-from pilotlight.recipes.options.schedule import ScheduleOptions
 
-BUILTIN_FOLDER = Path(__file__).with_name("builtin")  # the recipes of record, known by their bare names
+BUILTIN_FOLDER = Path(__file__).with_name("builtin")  # the built-in recipes, by their bare names
+
+
+class CnnOptions(Options):
+    """Blocks of 3x3 convolution, batch normalisation and ReLU, one per entry of `channels`, then two dense layers."""
+
+    architecture: Literal["cnn"]
+    channels: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
+    hidden: Count
+    dropout: Dropout = 0.0
+
+
+class MlpOptions(Options):
+    """Dense layers with ReLU, one per entry of `hidden`, over all the values of an example, table or image."""
+
+    architecture: Literal["mlp"]
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]
+    dropout: Dropout = 0.0
+
+
+class RnnOptions(Options):
+    """Recurrent layers that read an image from its first row to its last, and with `bidirectional` back again too."""
+
+    architecture: Literal["rnn"]
+    cell: Literal["lstm", "gru"]
+    hidden: Count
+    layers: Layers = 1
+    bidirectional: bool = False
+    dropout: Dropout = 0.0
+
+
+class TransformerOptions(Options):
+    """An encoder over the square patches of an image, which must divide its sides."""
+
+    architecture: Literal["transformer"]
+    patch: Count  # pixels
+    width: Count
+    heads: Count
+    layers: Layers
+    hidden: Count  # hidden width of each block's feed-forward part
+    pooling: Literal["mean", "cls"] = "mean"
+    dropout: Dropout = 0.0
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, and {self.width} is none of {self.heads}")
+        return self
+
+
+class CustomOptions(Options):
+    """A model of the user's own: `module:factory`, and what it is given by name. See `factory`, also for its trust."""
+
+    architecture: Literal["custom"]
+    factory: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class DecoderOptions(Options):
+    """A language model of Llama's shape. How many tokens there are is for the tokenizer to say."""
+
+    architecture: Literal["decoder"]
+    layers: Layers
+    width: Count
+    heads: Count
+    kv_heads: Count  # of keys and values; as many as heads: multi-head attention, one: multi-query attention
+    hidden: Count  # hidden width of each block's feed-forward part
+    context: Count  # tokens that the model sees at once, not counting the one it predicts
+    tied: bool = True  # the embedding and the output layer share one matrix
+    dropout: Dropout = 0.0
+    base: Positive = 1e4  # of the rotary positions' wavelengths
+    epsilon: Positive = 1e-5  # added to the mean square that RMSNorm divides by
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"width must be an even multiple of heads, and {self.width} is none of {self.heads}: "
+                "rotary positions turn pairs of a head's values"
+            )
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads must be a multiple of kv_heads, and {self.heads} is none of {self.kv_heads}")
+        return self
+
+
+ModelOptions = Annotated[
+    CnnOptions | MlpOptions | RnnOptions | TransformerOptions | DecoderOptions | CustomOptions,
+    Field(discriminator="architecture"),
+]
+
+
+class BaseOptimiserOptions(Options):
+    """What every optimiser is told, but for `weight_decay`, which each declares behind its own words.
+
+    That is the order in which recipes are kept, and by which a run that goes on knows its own. Of which kind the decay
+    is, functions/train/training/optimiser.py says.
+    """
+
+    name: str
+    learning_rate: Positive
+
+
+class DescentOptions(BaseOptimiserOptions):
+    """Plain gradient steps: `gd` on the whole training set at once, `sgd` on batches."""
+
+    name: Literal["gd", "sgd"]
+    weight_decay: NotNegative = 0.0
+
+
+class MomentumOptions(BaseOptimiserOptions):
+    """Steps along an average of gradients that starts at zero."""
+
+    name: Literal["momentum"]
+    beta: BelowOne = 0.9
+    weight_decay: NotNegative = 0.0
+
+
+class AdagradOptions(BaseOptimiserOptions):
+    """Steps divided by the root of the sum of all squared gradients."""
+
+    name: Literal["adagrad"]
+    weight_decay: NotNegative = 0.0
+
+
+class RmspropOptions(BaseOptimiserOptions):
+    """Steps divided by the root of an average of squared gradients, with the lecture's default."""
+
+    name: Literal["rmsprop"]
+    rho: BelowOne = 0.9
+    weight_decay: NotNegative = 0.0
+
+
+class AdamOptions(BaseOptimiserOptions):
+    """Adam, with the paper's defaults."""
+
+    name: Literal["adam"]
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    weight_decay: NotNegative = 0.0
+
+
+class AdamwOptions(BaseOptimiserOptions):
+    """Adam with decoupled weight decay, with torch's defaults."""
+
+    name: Literal["adamw"]
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    weight_decay: NotNegative = 0.01
+
+
+OptimiserOptions = Annotated[
+    DescentOptions | MomentumOptions | AdagradOptions | RmspropOptions | AdamOptions | AdamwOptions,
+    Field(discriminator="name"),
+]
+
+
+class BaseScheduleOptions(Options):
+    """What every schedule is told: the learning rate rises linearly over the first share of all steps."""
+
+    name: str
+    warmup: BelowOne = 0.0
+
+
+class ConstantOptions(BaseScheduleOptions):
+    """The learning rate as it is."""
+
+    name: Literal["constant"]
+
+
+class StepOptions(BaseScheduleOptions):
+    """The learning rate times `gamma` after each share `every` of all steps."""
+
+    name: Literal["step"]
+    every: Proportion
+    gamma: Proportion
+
+
+class ExponentialOptions(BaseScheduleOptions):
+    """By the same ratio at every step, down to `floor` times the learning rate."""
+
+    name: Literal["exponential"]
+    floor: Annotated[float, Field(gt=0, le=1)]
+
+
+class CosineOptions(BaseScheduleOptions):
+    """Half a cosine down to `floor` times the learning rate."""
+
+    name: Literal["cosine"]
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+ScheduleOptions = Annotated[
+    ConstantOptions | StepOptions | ExponentialOptions | CosineOptions, Field(discriminator="name")
+]
+
+
+ClassWeights = Annotated[
+    Annotated[tuple[Positive, ...], Tag("value")] | Annotated[Literal["balanced"], Tag("word")],
+    Discriminator(get_union_tag),
+]
+
+
+class CrossEntropyOptions(Options):
+    """For classes. `balanced` weighs each class as if all were equally frequent; a list has one weight per class."""
+
+    name: Literal["cross_entropy"]
+    label_smoothing: BelowOne = 0.0
+    class_weights: ClassWeights | None = None
+
+
+class MseOptions(Options):
+    """The mean squared error, for numbers."""
+
+    name: Literal["mse"]
+
+
+LossOptions = Annotated[CrossEntropyOptions | MseOptions, Field(discriminator="name")]
+
+
+class StoppingOptions(Options):
+    """Stop after `patience` epochs in which the validation loss fell by no more than `min_delta`; keep the best."""
+
+    patience: Count
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+
+
+class CheckpointOptions(Options):
+    """How often to save what a killed run goes on from; either may be null. The end of a time budget always saves."""
+
+    seconds: Positive | None = 300.0
+    steps: Count | None = None
+
+
+class DistributedOptions(Options):
+    """A copy of the model in each process (`ddp`), or a slice of each weight (`fsdp`); `auto` slices what is too large.
+
+    How many processes there are is no matter of the recipe: the same run may go on with more or fewer.
+    """
+
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+
+
+class ExportOptions(Options):
+    """The ONNX opset, and the largest |difference| between graph and model that is let through.
+
+    It is a share of the largest |output|, or of 1 where that is less.
+    """
+
+    opset: Annotated[int, Field(ge=18, le=23)] = 20
+    tolerance: Annotated[float, Field(gt=0)] = 1e-4
+
+
+class QuantizationOptions(Options):
+    """On which ladder the smaller variant is made, and how much it may lose and still be served.
+
+    `weight-only` is for language models: weights in 4 bits first, and where that loses too much, as `dynamic`.
+    """
+
+    scheme: Literal["static", "dynamic", "weight-only"]
+    budget: Annotated[float, Field(ge=0, le=100)] | None = None  # in the metric's unit; null: its usual one
+    block: Literal[16, 32, 64, 128, 256] = 32  # weights that share a scale where the weights alone are quantized
+
+
+class CaptureOptions(Options):
+    """How much is kept of a sampled request, and which fields are dropped or hashed."""
+
+    keep: CaptureExtent = "summary"
+    mask: Mapping[str, Treatment] = Field(default_factory=dict)  # by column, input or output
+    others: Literal["keep", "drop"] = "keep"  # fields that mask does not name
+
+    @property
+    def policy(self) -> CapturePolicy:
+        """The capture policy for the manifest."""
+        return msgspec.convert(self.model_dump(), CapturePolicy)
+
 
 BatchSize = Annotated[
     Annotated[int, Field(ge=2), Tag("value")] | Annotated[Literal["full"], Tag("word")], Discriminator(get_union_tag)
 ]  # examples; one at a time is refused, for batch normalisation has no variance over one
-
-
-def get_keys(part: object) -> tuple[str, ...]:
-    """The keys of a part of a recipe, as far as it has any."""
-    return tuple(part) if isinstance(part, dict) else ()
-
-
-Data = Annotated[
-    Annotated[BuiltinDataOptions, Tag("known")] | Annotated[UserDataOptions, Tag("own")],
-    Discriminator(lambda data: "own" if isinstance(data, UserDataOptions) or "path" in get_keys(data) else "known"),
-]
 
 
 class Recipe(Options):
@@ -104,7 +369,7 @@ class RecipeYamlLoader(yaml.SafeLoader):
     """YAML in which `1e-4` is a number, as in YAML 1.2, and no key stands twice, for the first would be lost."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401 - a name or None, mistyped in PyYAML
-        """The mapping as it is written, before other mappings are merged into it."""
+        """Compose the mapping as it is written, before other mappings are merged into it."""
         node = super().compose_mapping_node(anchor)
         seen = set[str]()
         for key, _ in node.value:
@@ -121,15 +386,15 @@ RecipeYamlLoader.add_implicit_resolver(
 
 
 def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe from a YAML file, or by the bare name of a recipe of record, and apply `key.path=value` to it.
+    """Read a recipe from a YAML file, or a built-in one by its bare name, and apply `key.path=value` to it.
 
-    `InvalidInputError` says in one sentence what is wrong, where, and what is allowed.
+    `InvalidInputError` has one sentence: what is wrong, where, and what is allowed.
     """
     return build_recipe(parse_yaml(read_recipe_text(find_recipe_file(path)), path), overrides, path)
 
 
 def build_recipe(tree: object, overrides: Sequence[str], source: str) -> Recipe:
-    """A recipe from what YAML or JSON held, with overrides; `source` stands before what is wrong with it."""
+    """Build a recipe from what YAML or JSON held, with overrides; errors begin with `source`."""
     if not isinstance(tree, dict):
         raise InvalidInputError(f"{source} is not a recipe: it must map keys to values.")
     for override in overrides:
@@ -138,12 +403,12 @@ def build_recipe(tree: object, overrides: Sequence[str], source: str) -> Recipe:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML, defaults written out; `load` reads it back as the same recipe."""
+    """Format the recipe as YAML, defaults included; `load_recipe` reads it back as the same recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
 def find_recipe_file(path: str) -> Path:
-    """The file that is meant: a recipe of record when `path` is its bare name, `path` itself otherwise."""
+    """Find the file of a recipe: a built-in one when `path` is its bare name, `path` itself otherwise."""
     builtin = list_builtin_recipes()
     file = builtin.get(path, Path(path))
     if not file.is_file():
@@ -152,17 +417,17 @@ def find_recipe_file(path: str) -> Path:
 
 
 def list_builtin_recipes() -> dict[str, Path]:
-    """The recipes of record by their bare names."""
+    """List the built-in recipes by their bare names."""
     return {file.stem: file for file in sorted(BUILTIN_FOLDER.glob("*.yaml"))}
 
 
 def find_differing_keys(one: Recipe, other: Recipe) -> list[str]:
-    """The keys at which two recipes differ."""
+    """Find the keys at which two recipes differ."""
     return [key for key in Recipe.model_fields if getattr(one, key) != getattr(other, key)]
 
 
 def read_recipe_text(file: Path) -> str:
-    """The file's text."""
+    """Read the file's text."""
     try:
         return file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as exc:
@@ -170,7 +435,7 @@ def read_recipe_text(file: Path) -> str:
 
 
 def parse_yaml(text: str, source: str) -> Any:  # noqa: ANN401 - YAML is anything until it is checked
-    """The text as YAML."""
+    """Parse the text as YAML."""
     try:
         return yaml.load(text, RecipeYamlLoader)  # noqa: S506 - Loader is a SafeLoader
     except yaml.MarkedYAMLError as exc:
@@ -183,7 +448,7 @@ def parse_yaml(text: str, source: str) -> Any:  # noqa: ANN401 - YAML is anythin
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
-    """Set one value deep in the tree; keys that do not exist are made, for `check` to refuse by their full path."""
+    """Set one value deep in the tree; keys that do not exist are added, for `validate_recipe` to refuse."""
     path, mark, text = override.partition("=")
     if not (path and mark):
         raise InvalidInputError(f"--set {override!r} is not KEY=VALUE, as in optimiser.learning_rate=0.01.")
@@ -196,7 +461,7 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
 
 
 def validate_recipe(tree: dict[str, Any], source: str) -> Recipe:
-    """The tree as a recipe. Checked as JSON, whose strict mode knows lists and numbers but takes no `yes` for a 1."""
+    """Validate the tree as a recipe, by way of JSON: its strict mode takes lists and numbers, but no `yes` for a 1."""
     try:
         text = json.dumps(tree, default=str)
     except (TypeError, ValueError) as exc:

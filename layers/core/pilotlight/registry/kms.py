@@ -1,4 +1,4 @@
-"""AWS KMS as the holder of the key that signs manifests; boto3 is imported when something is to be signed."""
+"""Signatures by a key of AWS KMS; boto3 is imported at the first signature."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ class KmsSigner:
         self._client = client
 
     def sign(self, message: bytes) -> bytes:
-        """The signature over the message, of at most 4,096 bytes."""
+        """Sign a message of at most 4,096 bytes."""
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError
 

@@ -1,7 +1,7 @@
-"""What may go: versions that a policy no longer keeps, and files that no manifest names. A plan first, then the deed.
+"""Removal of versions that a policy does not keep, and of files that no manifest names: first a plan, then the removal.
 
-A version's number is never used again: its claim stays. Manifests go first, so that a version is gone at once and for
-everybody, and never half there.
+A version's number is never used again: its claim stays. The manifest is removed first, so that a version disappears at
+once for every reader.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import ConflictError, InvalidInputError
-from pilotlight.registry.registry import Registry, version_path
+from pilotlight.registry.registry import Registry, RegistryDocument, version_path
 
 GRACE = timedelta(days=1)  # an upload without a manifest is left alone for so long: it may be under way
 KEPT_FILES = frozenset({"claim.json"})
@@ -19,7 +19,7 @@ KEPT_FILES = frozenset({"claim.json"})
 
 @dataclass(frozen=True)
 class PruningPlan:
-    """What would be removed of a model, and why the rest stays."""
+    """The versions and files of a model to remove, and why the others stay."""
 
     model: str
     versions: tuple[int, ...]  # that no alias needs and the policy does not keep
@@ -28,7 +28,7 @@ class PruningPlan:
 
 
 def plan_pruning(registry: Registry, name: str, keep_latest: int, now: datetime | None = None) -> PruningPlan:
-    """What a policy of keeping the newest `keep_latest` versions, and all that aliases need, would remove."""
+    """Plan what to remove when the newest `keep_latest` versions stay, and all that aliases need."""
     if keep_latest < 1:
         raise InvalidInputError(f"keep {keep_latest} versions would leave none to go back to; keep 1 or more.")
     versions, needed_reasons = registry.list_versions(name), find_needed_versions(registry.load_aliases(name))
@@ -45,13 +45,13 @@ def plan_pruning(registry: Registry, name: str, keep_latest: int, now: datetime 
 
 
 def check_model_exists(registry: Registry, name: str) -> None:
-    """`NotFoundError` when there is nothing of the model, not even an upload that was never finished."""
+    """Raise `NotFoundError` when nothing of the model is stored, not even an unfinished upload."""
     if next(registry.store.list_paths(f"models/{name}/versions"), None) is None:
-        registry.load_manifest(name, 1)  # which says that there is no such model
+        registry.load_manifest(name, 1)  # raises the error that there is no such model
 
 
 def prune(registry: Registry, plan: PruningPlan) -> None:
-    """Remove what a plan names; a version that an alias has been pointed to since is left alone, with an error."""
+    """Remove what a plan names; a version that an alias needs by now stays, and raises an error."""
     for version in plan.versions:
         delete_version(registry, plan.model, version)
     for path in plan.orphan_paths:
@@ -59,15 +59,15 @@ def prune(registry: Registry, plan: PruningPlan) -> None:
 
 
 def delete_version(registry: Registry, name: str, version: int) -> None:
-    """Remove a version for good; `ConflictError` while an alias needs it, `NotFoundError` when there is none."""
+    """Remove a version for good; raise `ConflictError` while an alias needs it."""
     manifest = registry.load_manifest(name, version)
     refuse_needed(registry, name, version)
-    path = version_path(name, version, "manifest.json")
-    registry.store.delete(path)
+    document = RegistryDocument(registry.store, version_path(name, version, "manifest.json"), Manifest)
+    registry.store.delete(document.path)
     try:
         refuse_needed(registry, name, version)
-    except ConflictError:  # somebody has pointed an alias to it in this moment
-        registry.store.create(path, encode_document(manifest))
+    except ConflictError:  # an alias was pointed to it meanwhile
+        document.create(manifest)
         raise
     for file in list(registry.store.list_paths(f"models/{name}/versions/{version}")):
         if file.rsplit("/", 1)[-1] not in KEPT_FILES:
@@ -75,14 +75,14 @@ def delete_version(registry: Registry, name: str, version: int) -> None:
 
 
 def refuse_needed(registry: Registry, name: str, version: int) -> None:
-    """`ConflictError` says which alias needs the version, and for what."""
+    """Raise `ConflictError` for a version that an alias needs, with the reason."""
     reason = find_needed_versions(registry.load_aliases(name)).get(version)
     if reason is not None:
         raise ConflictError(f"{name}:{version} cannot be deleted: {reason}.")
 
 
 def find_needed_versions(aliases: Mapping[str, AliasDocument]) -> dict[int, str]:
-    """The versions that aliases need, each with the reason."""
+    """Find the versions that aliases need, each with the reason."""
     reasons: dict[int, str] = {}
     for alias, document in aliases.items():
         if document.previous is not None:
@@ -94,7 +94,7 @@ def find_needed_versions(aliases: Mapping[str, AliasDocument]) -> dict[int, str]
 
 
 def find_orphan_files(registry: Registry, name: str, versions: list[int], now: datetime) -> Iterator[str]:
-    """Files of uploads that were never committed and have not been touched for the grace period."""
+    """Find files of uncommitted uploads that have not changed within the grace period."""
     committed = {str(version) for version in versions}
     for path, modified_at in registry.store.list_modification_times(f"models/{name}/versions"):
         number, _, file = path.removeprefix(f"models/{name}/versions/").partition("/")

@@ -1,7 +1,7 @@
 """Signatures of manifests: RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017, section 8.2), made by AWS KMS, checked here.
 
-Checked in plain python, since a library for it would be a tenth of the handlers' layer: the whole encoded message is
-built and compared, and nothing of the signature's inside is parsed, so there is no padding to be lenient about.
+The check is plain Python, since a library for it would be a tenth of the handlers' layer. It builds the whole encoded
+message and compares it; nothing inside the signature is parsed, so that no padding can be accepted by mistake.
 """
 
 import base64
@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.errors import InvalidInputError
 
 ALGORITHM = "RSASSA_PKCS1_V1_5_SHA_256"  # as KMS names it
@@ -33,19 +34,34 @@ class ManifestSignature(Struct, frozen=True, kw_only=True):
     by: str
     at: str  # RFC 3339, UTC
 
+    @property
+    def signature_bytes(self) -> bytes:
+        """The signature itself; empty where it is not base64, which no key accepts."""
+        try:
+            return base64.b64decode(self.signature, validate=True)
+        except binascii.Error:
+            return b""
+
 
 def build_signed_statement(manifest: bytes) -> bytes:
-    """What is signed for a manifest: its sha256, in a sentence that means nothing else; KMS takes 4,096 bytes."""
+    """Build the message that is signed: the manifest's sha256 with a prefix of its own; KMS takes 4,096 bytes."""
     return b"pilotlight manifest sha256:" + hashlib.sha256(manifest).hexdigest().encode()
 
 
 class Signer(Protocol):
-    """Who holds the private key."""
+    """The holder of the private key."""
 
     key: str  # its name
 
     def sign(self, message: bytes) -> bytes:
-        """The signature over the message."""
+        """Sign a message."""
+
+
+def build_signature(manifest: bytes, signer: Signer, actor: str) -> ManifestSignature:
+    """Sign a manifest; return the document that is put beside it."""
+    signature = base64.b64encode(signer.sign(build_signed_statement(manifest))).decode()
+    digest = hashlib.sha256(manifest).hexdigest()
+    return ManifestSignature(key=signer.key, sha256=digest, signature=signature, by=actor, at=format_utc_now())
 
 
 @dataclass(frozen=True)
@@ -57,13 +73,13 @@ class PublicKey:
 
     @classmethod
     def parse(cls, text: str) -> "PublicKey":
-        """Read base64 of a DER SubjectPublicKeyInfo (RFC 5280), as `aws kms get-public-key` gives it; PEM as well."""
+        """Parse base64 of a DER SubjectPublicKeyInfo (RFC 5280), as `aws kms get-public-key` gives it; PEM as well."""
         lines = [line for line in text.split("\n") if not line.startswith("-----")]
         try:
             (outer,) = parse_der_values(base64.b64decode("".join("".join(lines).split()), validate=True), SEQUENCE)
             algorithm, bits = parse_der_values(outer, SEQUENCE, BIT_STRING)
             if RSA_OID not in algorithm:
-                raise ValueError("it is the key of another algorithm")  # noqa: TRY301 - told as all that is wrong
+                raise ValueError("it is the key of another algorithm")  # noqa: TRY301 - reported like the other causes
             (key,) = parse_der_values(bits[1:], SEQUENCE)  # the first byte counts unused bits, of which there are none
             modulus, exponent = (int.from_bytes(part, "big") for part in parse_der_values(key, INTEGER, INTEGER))
         except (ValueError, IndexError, binascii.Error) as exc:
@@ -72,8 +88,12 @@ class PublicKey:
             raise InvalidInputError(f"The signing key has {modulus.bit_length()} bits; {MIN_BITS} are the least.")
         return cls(modulus, exponent)
 
+    def has_signed(self, manifest: bytes, signature: ManifestSignature) -> bool:
+        """Return whether the signature was made over this manifest with this key."""
+        return self.is_valid_signature(build_signed_statement(manifest), signature.signature_bytes)
+
     def is_valid_signature(self, message: bytes, signature: bytes) -> bool:
-        """Whether the signature over the message was made with this key."""
+        """Return whether the signature over the message was made with this key."""
         size = (self.modulus.bit_length() + 7) // 8
         number = int.from_bytes(signature, "big")
         if len(signature) != size or number >= self.modulus:
@@ -83,13 +103,13 @@ class PublicKey:
 
 
 def encode_pkcs1_message(message: bytes, size: int) -> bytes:
-    """The message as the signature must hold it, in `size` bytes: EMSA-PKCS1-v1_5."""
+    """Encode the message as the signature must hold it, in `size` bytes: EMSA-PKCS1-v1_5."""
     info = SHA256_INFO + hashlib.sha256(message).digest()
     return b"\0\1" + b"\xff" * (size - len(info) - 3) + b"\0" + info
 
 
 def parse_der_values(der: bytes, *tags: int) -> list[bytes]:
-    """The contents of the DER values that stand one after the other, which must have these tags; X.690."""
+    """Parse consecutive DER values, which must have these tags; return their contents; X.690."""
     values = []
     for tag in tags:
         if der[0] != tag:

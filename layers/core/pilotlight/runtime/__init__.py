@@ -1,1 +1,1 @@
-"""Models in memory: bytes from the store, sessions over them, and the budget that they share."""
+"""Models in memory: files from the store, sessions over them, and the memory budget that they share."""

@@ -1,7 +1,7 @@
-"""A canary as one environment sees it: what its requests and the champion's came to, and when to stop by itself.
+"""Compare a canary's requests with the champion's in one environment, and decide when to stop the canary.
 
-Each environment stops at once and alone; `functions/promote` then ends the trial for all (infra/decisions/0027).
-It counts, and knows neither alias documents' place nor models.
+Each environment stops it immediately and independently; `functions/promote` then ends the canary for all
+(infra/decisions/0027). This module counts; it depends neither on where alias documents are stored nor on models.
 """
 
 from collections import Counter, deque
@@ -11,24 +11,24 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pilotlight.contracts.alias import Canary
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 
 WINDOW_REQUESTS = 500  # latest requests of canary and champion that are compared
 MAX_CONSECUTIVE_FAILURES = 3  # consecutive failures that stop the canary whatever its error rate
 ALLOWANCE_MS = 5.0  # ms that a canary may take longer, whatever the ratio
-DRIFT_SAMPLE_FACTOR = 4  # min_requests before drift is believed: few answers differ by chance
+DRIFT_SAMPLE_FACTOR = 4  # times min_requests before drift counts, since few answers differ by chance
 
 
 @dataclass
 class RequestWindow:
-    """The latest requests of one version: whether each failed, how long it took, and which class it gave."""
+    """The latest requests of one version: whether each failed, its latency, and the predicted classes."""
 
     failures: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW_REQUESTS))
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW_REQUESTS))
     predicted_classes: deque[int] = field(default_factory=lambda: deque(maxlen=WINDOW_REQUESTS))
 
     def add_success(self, ms: float, scores: Array | None) -> None:
-        """A request that was answered; without classes there is nothing to compare."""
+        """Add an answered request; only scores of several classes have a class to compare."""
         self.failures.append(False)
         self.latencies_ms.append(ms)
         if scores is not None and scores.ndim > 1 and scores.shape[-1] > 1 and scores.dtype.kind == "f":
@@ -36,32 +36,32 @@ class RequestWindow:
 
 
 class CanaryMonitor:
-    """What is known of a canary in this environment."""
+    """The state of a canary in this environment."""
 
     def __init__(self, canary: Canary) -> None:
         self.canary = canary
         self.canary_window, self.champion_window = (
             RequestWindow(),
             RequestWindow(),
-        )  # outcomes of the canary, and of the champion
-        self.stop_reason: str | None = None  # the reason, once it has been stopped
+        )
+        self.stop_reason: str | None = None  # set once the canary is stopped
 
     def record_champion(self, ms: float, scores: Array | None) -> None:
-        """Note a request that the champion answered."""
+        """Record a request that the champion answered."""
         self.champion_window.add_success(ms, scores)
 
     def record_success(self, ms: float, scores: Array | None) -> str | None:
-        """Note a request that the canary answered; why to stop, if this decides it."""
+        """Record a request that the canary answered; return the reason to stop if it causes one."""
         self.canary_window.add_success(ms, scores)
         return self._check_limits()
 
     def record_failure(self, reason: str) -> str | None:
-        """Note a request that the canary could not answer; why to stop, if this decides it."""
+        """Record a request that the canary failed to answer; return the reason to stop if it causes one."""
         self.canary_window.failures.append(True)
         return self._check_limits(reason)
 
     def stop(self, reason: str) -> str | None:
-        """Stop it for a reason of somebody else's; why, unless it was stopped before."""
+        """Stop the canary for the caller's reason; return the reason, or None if it was stopped before."""
         if self.stop_reason is not None:
             return None
         self.stop_reason = reason
@@ -112,12 +112,12 @@ class CanaryMonitor:
 
 
 def compute_mean(values: Collection[float]) -> float:
-    """Their mean; python's own module for it takes 3 ms to import."""
+    """Compute the mean; the standard library's `statistics` takes 3 ms to import."""
     return sum(values) / len(values)
 
 
 def compute_total_variation(canary_counts: Counter[int], champion_counts: Counter[int]) -> float:
-    """Half the sum of the differences of two distributions' shares, 0 to 1 (Levin, Peres, Wilmer, 2017, ch. 4)."""
+    """Compute the total variation distance of two distributions, 0 to 1 (Levin, Peres, Wilmer, 2017, ch. 4)."""
     canary_total, champion_total = canary_counts.total(), champion_counts.total()
     return (
         sum(
@@ -129,7 +129,7 @@ def compute_total_variation(canary_counts: Counter[int], champion_counts: Counte
 
 
 def find_non_finite_output(outputs: Mapping[str, Array]) -> str | None:
-    """Why answers are none: NaN and infinities, which no champion's callers would get."""
+    """Describe the first output with NaN or infinities, which count as a failure; None if all are finite."""
     for name, values in outputs.items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             return f"output {name!r} is NaN or infinite"

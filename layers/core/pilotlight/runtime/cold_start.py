@@ -1,6 +1,6 @@
-"""The interpreter while a handler is imported, which is a third of a cold start's CPU (infra/decisions/0048).
+"""Configure the interpreter while a handler is imported, which is a third of a cold start's CPU (infra/decisions/0017).
 
-Imported before anything else. It knows the process, not what it is going to serve.
+Imported before all other modules. It depends on the process, not on what the process serves.
 """
 
 import gc
@@ -13,11 +13,11 @@ DOCSTRING_MODULES = ("numpy._core._add_newdocs", "numpy._core._add_newdocs_scala
 
 
 def begin_imports() -> None:
-    """Before the large imports.
+    """Prepare the process for the large imports.
 
-    No search for garbage, since imports leave none. No threads for matrices: numpy's OpenBLAS starts one for each CPU,
-    and each spins for 25 ms before it sleeps, on the very CPU that the fetch needs; no handler multiplies matrices by
-    numpy. No docstrings of numpy's compiled functions, which two modules bring, 9 ms, for `help()`.
+    Garbage collection is off, since imports leave no garbage. OpenBLAS gets one thread: by default it starts one for
+    each CPU, each of which spins for 25 ms before it sleeps, on the CPU that the fetch needs; no handler multiplies
+    matrices with numpy. Two modules with docstrings of numpy's compiled functions, for `help()`, are skipped: 9 ms.
     """
     gc.disable()
     os.environ.setdefault(BLAS_THREADS, "1")
@@ -26,6 +26,6 @@ def begin_imports() -> None:
 
 
 def finish_imports() -> None:
-    """After them: what is there now stays for good, and is not looked at again by any later search."""
+    """Exclude the imported objects from garbage collection, since they stay for good, and turn it on again."""
     gc.freeze()
     gc.enable()

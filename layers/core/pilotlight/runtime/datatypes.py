@@ -1,10 +1,12 @@
-"""The datatypes of the V2 protocol, in numpy's words and in onnxruntime's."""
+"""The datatypes of the V2 protocol, as numpy and onnxruntime name them."""
 
 from typing import Any
 
 import numpy as np
 
 from pilotlight.contracts.manifest import Datatype
+
+Array = np.ndarray[Any, Any]  # of any shape and dtype, which manifests and requests determine
 
 # BF16 has no numpy type: its arrays hold the bits. BYTES are objects.
 NUMPY_DTYPES: dict[Datatype, np.dtype[Any]] = {

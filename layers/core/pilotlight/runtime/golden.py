@@ -1,6 +1,6 @@
 """Golden requests: V2 infer requests with the answers that the served variant gave when it was exported.
 
-Whoever loads the version later, the gate, a warm function or a deploy, replays them and compares.
+The gate, a warm function and a deploy replay them when they load the version, and compare the answers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from pilotlight.contracts.manifest import Datatype, Precision
 from pilotlight.errors import ModelRefusedError
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import Array, Session
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
+from pilotlight.runtime.session import Session
 
 
 class GoldenTensor(Struct, frozen=True):
@@ -31,7 +31,7 @@ class GoldenRequest(Struct, frozen=True):
 
 
 class GoldenResponse(Struct, frozen=True):
-    """What matters of the body of its answer."""
+    """The outputs of the body of its answer."""
 
     outputs: tuple[GoldenTensor, ...]
 
@@ -53,7 +53,7 @@ class GoldenDocument(Struct, frozen=True, kw_only=True):
 
 
 def replay_exchanges(document: GoldenDocument, session: Session) -> None:
-    """Put the recorded requests to a session; `ModelRefusedError` when an answer is not the recorded one."""
+    """Run the recorded requests on a session; `ModelRefusedError` if an answer differs from the recorded one."""
     for number, exchange in enumerate(document.exchanges, 1):
         answers = session.run(to_arrays(exchange.request.inputs))
         for name, expected in to_arrays(exchange.response.outputs).items():
@@ -61,17 +61,17 @@ def replay_exchanges(document: GoldenDocument, session: Session) -> None:
 
 
 def to_arrays(tensors: Sequence[GoldenTensor]) -> Mapping[str, Array]:
-    """Tensors of the JSON as arrays, by name."""
+    """Convert tensors of the JSON to arrays, by name."""
     return {tensor.name: to_array(tensor) for tensor in tensors}
 
 
 def to_array(tensor: GoldenTensor) -> Array:
-    """A tensor of the JSON as an array."""
+    """Convert a tensor of the JSON to an array."""
     return np.array(tensor.data, NUMPY_DTYPES[tensor.datatype]).reshape(tensor.shape)
 
 
 def compare_output(number: int, name: str, expected: Array, actual: Array | None, tolerance: float) -> None:
-    """Refuse an answer that is too far from the recorded one, of another shape, or not a number."""
+    """Refuse an answer that is too far from the recorded one, of another shape, or NaN."""
     if actual is None or actual.shape != expected.shape:
         description = "missing" if actual is None else f"of shape {list(actual.shape)}"
         raise ModelRefusedError(

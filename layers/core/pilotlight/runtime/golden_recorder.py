@@ -1,6 +1,6 @@
-"""Golden requests of any graph: given ones, or some that are made up within its signature, with the answers it gives.
+"""Record golden requests of any graph: given ones, or ones generated from its signature, with the graph's answers.
 
-Whoever publishes records them; `runtime.golden` replays them. It needs no test set, and knows no task.
+Publishers record them; `runtime.golden` replays them. This module needs no test set and depends on no task.
 """
 
 import time
@@ -12,25 +12,25 @@ import numpy as np
 from pilotlight.contracts.manifest import Precision, TensorSpec
 from pilotlight.errors import DeadlineError, InvalidInputError, ModelRefusedError
 from pilotlight.runtime import golden
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from pilotlight.runtime.golden import GoldenDocument, GoldenExchange, GoldenRequest, GoldenResponse, GoldenTensor
 from pilotlight.runtime.inference_deadline import DeadlineRunner
-from pilotlight.runtime.session import Array, Session, open_session
+from pilotlight.runtime.session import Session, open_session
 
 Feeds = Mapping[str, Array]  # a graph's inputs by name
-# Of the largest recorded |value|. fp32 sums in another order on another CPU; int8 may round one step of an activation
-# the other way (0.2 % measured between fused and unfused kernels), and a wrong file is wrong by far more.
+# Shares of the largest recorded |value|. fp32 sums in another order on another CPU; int8 may round an activation by one
+# step (0.2 % measured between fused and unfused kernels); a wrong file differs by far more.
 TOLERANCES: Mapping[Precision, float] = {"fp32": 1e-4, "int8": 1e-2, "int4": 1e-2}
-MAX_VALUES = 1_000_000  # of a request and its answer: beyond, the document would be larger than many a model
-FREE_DIMENSION_SIZE = 8  # what a free dimension other than the batch is made up as
-MAX_RUN_SECONDS = 20.0  # for a made-up request, which may send a graph into a loop
+MAX_VALUES = 1_000_000  # of a request and its answer; more would make the document larger than many models
+FREE_DIMENSION_SIZE = 8  # of a generated input, for free dimensions other than the batch
+MAX_RUN_SECONDS = 20.0  # for a generated request, which may send a graph into a loop
 DEADLINE_RUNNER = DeadlineRunner()
 
 
 def record_golden_requests(graph: Path, variant: Precision, feeds: Sequence[Feeds]) -> GoldenDocument | None:
-    """Ask the graph, and ask it anew to see that it repeats itself; None when there is nothing to ask.
+    """Run the graph and record its answers; None if no request can be recorded or the answers do not repeat.
 
-    A graph that answers with NaN, or otherwise each time, gets none, for nothing could be compared with it.
+    Answers with NaN are not recorded, since nothing can be compared with them.
     """
     session = open_session(str(graph))
     answers = [(feed, session.run(feed)) for feed in feeds]
@@ -46,7 +46,7 @@ def record_golden_requests(graph: Path, variant: Precision, feeds: Sequence[Feed
         for replay_session in (
             session,
             open_session(str(graph)),
-        ):  # what is drawn by chance may be drawn alike in each session
+        ):  # a graph's random numbers may be the same in each new session
             golden.replay_exchanges(document, replay_session)
     except ModelRefusedError:
         return None
@@ -54,19 +54,19 @@ def record_golden_requests(graph: Path, variant: Precision, feeds: Sequence[Feed
 
 
 def is_recordable(arrays: Mapping[str, Array]) -> bool:
-    """Whether JSON can hold the arrays: numbers that are finite, texts, and not too many."""
+    """Return whether JSON can hold the arrays: finite numbers and texts, and not too many."""
     finite = all(np.isfinite(values).all() for values in select_numeric_arrays(arrays))
     texts = all(isinstance(value, str) for values in arrays.values() if values.dtype == object for value in values.flat)
     return finite and texts and sum(values.size for values in arrays.values()) <= MAX_VALUES
 
 
 def select_numeric_arrays(arrays: Mapping[str, Array]) -> list[Array]:
-    """The arrays of numbers, in float64."""
+    """Select the numeric arrays, as float64."""
     return [values.astype(np.float64) for values in arrays.values() if values.dtype != object]
 
 
 def build_exchange(session: Session, feed: Feeds, answer: Mapping[str, Array]) -> GoldenExchange:
-    """A recorded request and its answer."""
+    """Build the exchange of a request and its answer."""
     return GoldenExchange(
         GoldenRequest(to_golden_tensors(session.inputs, feed)),
         GoldenResponse(to_golden_tensors(session.outputs, answer)),
@@ -74,7 +74,7 @@ def build_exchange(session: Session, feed: Feeds, answer: Mapping[str, Array]) -
 
 
 def to_golden_tensors(specs: Sequence[TensorSpec], arrays: Mapping[str, Array]) -> tuple[GoldenTensor, ...]:
-    """Arrays as they stand in JSON."""
+    """Convert arrays to tensors of the JSON."""
     return tuple(
         GoldenTensor(spec.name, arrays[spec.name].shape, spec.datatype, tuple(arrays[spec.name].ravel().tolist()))
         for spec in specs
@@ -82,7 +82,7 @@ def to_golden_tensors(specs: Sequence[TensorSpec], arrays: Mapping[str, Array]) 
 
 
 def generate_feeds(session: Session, seed: int = 0) -> tuple[Feeds, ...]:
-    """Two requests within the signature, or none where a text would have to be made up or the graph refuses them."""
+    """Generate two requests from the signature, without those the graph refuses; none if an input is text."""
     if any(spec.datatype == "BYTES" for spec in session.inputs):
         return ()
     random = np.random.default_rng(seed)
@@ -91,7 +91,7 @@ def generate_feeds(session: Session, seed: int = 0) -> tuple[Feeds, ...]:
 
 
 def generate_input(spec: TensorSpec, batch_size: int, random: np.random.Generator) -> Array:
-    """An input: normal numbers, or zeros and ones, which are indices of any table and bits of any mask."""
+    """Generate an input: normal numbers, or zeros and ones, which are valid as indices and as mask bits."""
     sizes = {name: FREE_DIMENSION_SIZE for name in spec.shape if isinstance(name, str)}
     if spec.shape and isinstance(spec.shape[0], str):
         sizes[spec.shape[0]] = batch_size
@@ -102,7 +102,7 @@ def generate_input(spec: TensorSpec, batch_size: int, random: np.random.Generato
 
 
 def can_run(session: Session, feed: Feeds) -> bool:
-    """Whether the graph answers a request, and soon."""
+    """Return whether the graph answers a request within `MAX_RUN_SECONDS`."""
     try:
         DEADLINE_RUNNER.run(session, feed, [spec.name for spec in session.outputs], time.monotonic() + MAX_RUN_SECONDS)
     except (InvalidInputError, DeadlineError):

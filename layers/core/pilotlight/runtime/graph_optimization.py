@@ -1,9 +1,9 @@
-"""What a publisher makes of a graph before it goes into the store: weights in files apart, and a copy that opens fast.
+"""Prepare a graph for the store: large weights in separate files, and an optimized copy that opens fast.
 
-The copy's weights are there twice, plain and packed, for fast links and for slow ones (infra/decisions/0059).
+The copy's weights are stored twice, plain for fast links and compressed for slow ones (infra/decisions/0017).
 
-A 110 MB int8 Transformer opens in 16 ms instead of 130 (infra/decisions/0018). The graph as it was given stays in the
-version: it is served where another onnxruntime or another architecture reads it.
+A 110 MB int8 Transformer opens in 16 ms instead of 130 (infra/decisions/0017). The original graph stays in the version:
+another onnxruntime or another architecture serves that one.
 """
 
 import os
@@ -16,24 +16,22 @@ from pilotlight.runtime.session import ONNXRUNTIME_VERSION, open_session, save_g
 from pilotlight.storage.object_store import PART_BYTES
 from pilotlight.storage.zstd_frames import compress_file
 
-MIN_PREPARED_BYTES = 8_000_000  # smaller graphs open within milliseconds anyway, so they are not prepared
-MAX_COMPRESSED_SHARE = (
-    0.95  # of the weights' bytes that their packed form may have; int8 weights take 0.75 to 0.9, fp32 ones 0.92
-)
+MIN_PREPARED_BYTES = 8_000_000  # bytes; smaller graphs open within milliseconds and are not optimized
+MAX_COMPRESSED_SHARE = 0.95  # of the weights' bytes; compressed int8 weights take 0.75 to 0.9, fp32 ones 0.92
 VariantFiles = dict[str, Path]  # a version's files, by their path within the version
 
 
 def build_variant(graph: Path, name: str, folder: Path) -> tuple[Variant, VariantFiles]:
-    """The variant whose graph is the file `graph`, under `name`, and all its files, new ones made in `folder`.
+    """Build the variant of the graph file `graph`, named `name`, and all its files; new ones are written to `folder`.
 
-    Raises `ModelRefusedError` for what onnxruntime cannot open.
+    Raises `ModelRefusedError` if onnxruntime cannot open the graph.
     """
     if is_self_contained(graph):
         plain, files = Variant(name), {name: graph}
     else:
         weights = save_graph(graph, folder / name)
         plain, files = Variant(name), {name: folder / name}
-        if weights.exists():  # none is large enough otherwise, and they lie in the graph now
+        if weights.exists():  # otherwise none is large enough, and the graph contains them
             plain, files = Variant(name, weights=(weights.name,)), {**files, weights.name: weights}
     if sum(path.stat().st_size for path in files.values()) < MIN_PREPARED_BYTES:
         return plain, files
@@ -50,9 +48,9 @@ def build_variant(graph: Path, name: str, folder: Path) -> tuple[Variant, Varian
 
 
 def compress_weights(weights: Path) -> tuple[dict[str, CompressedFile], VariantFiles]:
-    """The packed form of weights, and its file beside them; none of both where it would win too little."""
+    """Compress weights into a file beside them; return its record and the file, both empty if it saves too little."""
     size, target = weights.stat().st_size, weights.with_name(f"{weights.name}.zst")
-    if size <= PART_BYTES:  # it comes in one request
+    if size <= PART_BYTES:  # fetched by one request
         return {}, {}
     frames = compress_file(weights, target, PART_BYTES)
     if sum(frames) > MAX_COMPRESSED_SHARE * size:
@@ -61,9 +59,9 @@ def compress_weights(weights: Path) -> tuple[dict[str, CompressedFile], VariantF
 
 
 def is_self_contained(graph: Path) -> bool:
-    """Whether the graph opens away from the folder that it lies in, or only there, since its weights lie beside it.
+    """Return whether the graph opens outside its folder; if not, it needs the weights beside it.
 
-    Raises `ModelRefusedError` where it opens nowhere.
+    Raises `ModelRefusedError` if it opens nowhere.
     """
     with open_memory_file() as file:
         file.write(graph.read_bytes())

@@ -1,13 +1,13 @@
-"""The verified hot swap: beside the requests an alias is read again, and its next version proves itself.
+"""The verified hot swap: in the background, read an alias again, then open and verify its next version.
 
-It runs in a thread that the machine may freeze at any point, so nothing waits for it to be right: what it does becomes
-visible by one assignment, and only if the alias still says then what it said when the thread began (decision 0019).
+It runs in a thread that Lambda may freeze at any point, so no correctness depends on its progress: its result becomes
+visible by one assignment, and only if the alias still has the document that the thread read (decision 0019).
 """
 
 import logging
-from collections.abc import MutableMapping
+import time
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import Manifest
@@ -17,112 +17,149 @@ from pilotlight.runtime.alias_cache import AliasCache, AliasKey, CachedAlias
 from pilotlight.runtime.golden import GoldenDocument, replay_exchanges
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey
 from pilotlight.runtime.model_files import RUNTIME, build_refused_error, find_mismatch, open_model_files
+from pilotlight.runtime.model_loader import ModelLoader
 from pilotlight.runtime.session import Session
+from pilotlight.runtime.single_flight import SingleFlight
 from pilotlight.storage.object_store import ObjectStore
 
-if TYPE_CHECKING:
-    from pilotlight.runtime.model_manager import ModelManager
-
 LOG = logging.getLogger("pilotlight.runtime")
-STALE_FACTOR = 6.0  # multiples of the time to live; an alias older than this is re-read while its request waits
+STALE_FACTOR = 6.0  # multiples of the maximum age; a request waits while an older alias is read again
 STALE_WAIT_SECONDS = (
-    5.0  # s that such a request waits, enough for some 200 MB on Lambda; then it is answered by what serves
+    5.0  # s that such a request waits, enough for about 200 MB on Lambda; then the active version answers
 )
 
 
 class HotSwap:
-    """Looks at an alias, and brings in the version that it points to."""
+    """The active version of each alias, and the replacement of it when the alias moves."""
 
-    def __init__(
-        self, model_manager: "ModelManager", alias_cache: AliasCache, active_versions: MutableMapping[AliasKey, int]
-    ) -> None:
-        self._model_manager = model_manager
+    def __init__(self, loader: ModelLoader, alias_cache: AliasCache) -> None:
+        self._loader = loader
+        self._model_cache = loader.model_cache
         self._alias_cache = alias_cache
-        self._active_versions = active_versions
+        self._active_versions: dict[AliasKey, int] = {}  # set by requests and swaps
+        self._refreshes: SingleFlight[AliasKey, None] = SingleFlight(self._refresh)
+        self._side_loads: SingleFlight[tuple[VersionKey, VersionKey], None] = SingleFlight(self._open_beside)
 
-    def refresh(self, key: AliasKey) -> None:
-        """Read the alias; when it has moved, open, prove and swap in its version. Never raises."""
+    def get_active_version(self, key: AliasKey) -> int | None:
+        """Return the version that serves under the alias; None before the first one is open."""
+        return self._active_versions.get(key)
+
+    def set_active_version(self, key: AliasKey, version: int) -> None:
+        """Make an open version the one that serves under the alias."""
+        self._active_versions[key] = version
+
+    def get_active_model(self, key: AliasKey) -> LoadedModel | None:
+        """Return the model that serves under the alias; None if it is not open."""
+        version = self._active_versions.get(key)
+        return self._model_cache.get((key[0], version)) if version is not None else None
+
+    def refresh_if_stale(self, key: AliasKey, deadline: float) -> None:
+        """Read an unknown alias; read a stale one again in the background and swap in its version.
+
+        A request waits for the refresh of a very old alias, since an environment that was frozen for an hour had no
+        time for it: at most `STALE_WAIT_SECONDS`, after which the active version answers.
+        """
+        age, max_age = self._alias_cache.get_age(key), self._alias_cache.max_age_seconds
+        if age is None:
+            self._alias_cache.wait_for_read(key, deadline)
+        elif age >= max_age:
+            refresh = self._refreshes.start(key)
+            if age >= STALE_FACTOR * max_age:
+                refresh.wait_until(min(deadline, time.monotonic() + STALE_WAIT_SECONDS))
+
+    def wait_for_swap(self, key: AliasKey, deadline: float) -> LoadedModel | None:
+        """Wait until `deadline` for a running refresh of the alias; return the model that serves after it."""
+        refresh = self._refreshes.find_running(key)
+        return self.get_active_model(key) if refresh is not None and refresh.wait_until(deadline) else None
+
+    def load_beside(self, key: VersionKey, active: VersionKey) -> LoadedModel | None:
+        """Return a version once it is open and verified; None while it is being opened beside the active one.
+
+        Raises `ModelRefusedError` if it cannot be opened, or does not fit into memory beside the active one.
+        """
+        model = self._model_cache.get(key)
+        if model is not None and self._loader.is_verified(key):
+            return model
+        self._loader.raise_if_refused(key)
+        if self._model_cache.get(active) is not None:
+            self._side_loads.start((key, active))
+        return None
+
+    def wait_for_background(self, deadline: float) -> None:
+        """Wait until no alias is being read and no version is being opened, at most until `deadline`."""
+        self._refreshes.wait_for_all(deadline)
+        self._side_loads.wait_for_all(deadline)
+
+    def _refresh(self, key: AliasKey) -> None:
+        """Read the alias; if it has moved, open, verify and swap in its version. Never raises."""
         try:
             self._refresh_alias(key)
         except PilotlightError as exc:
             LOG.warning("%s@%s keeps version %s: %s", *key, self._active_versions.get(key), exc)
             count("SwapFailed", model=key[0])
-        except Exception:  # the last resort: nobody awaits this thread's result, so a bug of ours must reach the log
+        except Exception:  # the last resort: no caller reads this thread's result, so a bug must reach the log
             LOG.exception("%s@%s keeps version %s", *key, self._active_versions.get(key))
-
-    def load_beside(self, keys: tuple[VersionKey, VersionKey]) -> None:
-        """Open and prove the first version beside the second, which serves, and never in its place."""
-        key, active = keys
-        manifest, model_cache = self._model_manager.get_manifest(key), self._model_manager.model_cache
-        if not model_cache.can_fit_beside(manifest, active):
-            raise self._refuse_version(
-                key, DoesNotFitError(f"{key[0]}:{key[1]} does not fit beside version {active[1]}.")
-            )
-        self._load_and_verify(key, manifest)
-        self._model_manager.mark_verified(key)
-
-    def _refuse_version(self, key: VersionKey, error: ModelRefusedError) -> ModelRefusedError:
-        self._model_manager.refuse_version(key, error)
-        return error
 
     def _refresh_alias(self, key: AliasKey) -> None:
         cached = self._alias_cache.refresh(key)
         active, target = self._active_versions.get(key), cached.document.version
-        if active is None or active == target or self._is_refused((key[0], target)):
+        if active is None or active == target or self._loader.is_refused((key[0], target)):
             return
-        self._verify((key[0], target), (key[0], active))
+        manifest = self._loader.get_manifest((key[0], target))
+        self._free_memory(manifest, (key[0], active))
+        self._load_and_verify(manifest)
         self._activate(key, cached, active)
 
-    def _is_refused(self, key: VersionKey) -> bool:
-        try:
-            self._model_manager.raise_if_refused(key)
-        except ModelRefusedError:
-            return True
-        return False
+    def _open_beside(self, keys: tuple[VersionKey, VersionKey]) -> None:
+        """Open and verify the first version without closing the second, which is active."""
+        key, active = keys
+        manifest = self._loader.get_manifest(key)
+        if not self._model_cache.can_fit_beside(manifest, active):
+            error = DoesNotFitError(f"{key[0]}:{key[1]} does not fit beside version {active[1]}.")
+            self._loader.refuse_version(key, error)
+            raise error
+        self._load_and_verify(manifest)
+        self._loader.mark_verified(key)
 
-    def _verify(self, key: VersionKey, active: VersionKey) -> None:
-        """Open the version and replay its golden requests; whatever is wrong is raised and the version closed."""
-        manifest = self._model_manager.get_manifest(key)
-        self._free_memory(manifest, active)
-        self._load_and_verify(key, manifest)
-
-    def _load_and_verify(self, key: VersionKey, manifest: Manifest) -> None:
-        """Open a version and replay its golden requests; one that fails is closed, and not tried again for a while."""
-        task = self._model_manager.start_load(key)
-        task.wait_until(float("inf"))
-        model: LoadedModel = task.result()
+    def _load_and_verify(self, manifest: Manifest) -> None:
+        """Open a version and replay its golden requests; on failure, close it and refuse it for `REFUSED_SECONDS`."""
+        key = manifest.name, manifest.version
+        load = self._loader.start_load(key)
+        load.wait_until(inf)
+        model = load.result()
         try:
-            verify_golden_requests(self._model_manager.registry.store, manifest, model.session)
+            verify_golden_requests(self._loader.registry.store, manifest, model.session)
         except ModelRefusedError as exc:
-            raise self._refuse_version(key, exc) from exc
+            self._loader.refuse_version(key, exc)
+            raise
 
     def _free_memory(self, manifest: Manifest, active: VersionKey) -> None:
-        """Close the version that serves where memory does not hold both, once the next one's bytes are known good."""
-        model_cache = self._model_manager.model_cache
-        model_cache.check_fits(manifest)
-        if model_cache.get((manifest.name, manifest.version)) is None and not model_cache.can_fit_beside(
-            manifest, active
-        ):
-            try:
-                check_stored_files(self._model_manager.registry.store, manifest)
-            except ModelRefusedError as exc:
-                raise self._refuse_version((manifest.name, manifest.version), exc) from exc
-            LOG.warning("%s:%d and %s:%d do not fit into memory together", *active, manifest.name, manifest.version)
-            model_cache.evict(active)
+        """If memory cannot hold both versions, check the next one's stored files and close the active one."""
+        key = manifest.name, manifest.version
+        self._model_cache.check_fits(manifest)
+        if self._model_cache.get(key) is not None or self._model_cache.can_fit_beside(manifest, active):
+            return
+        try:
+            check_stored_files(self._loader.registry.store, manifest)
+        except ModelRefusedError as exc:
+            self._loader.refuse_version(key, exc)
+            raise
+        LOG.warning("%s:%d and %s:%d do not fit into memory together", *active, *key)
+        self._model_cache.evict(active)
 
     def _activate(self, key: AliasKey, refreshed: CachedAlias, active: int) -> None:
-        """The swap itself, unless the alias has moved on meanwhile: then the look that saw that decides."""
+        """Swap the active version, unless the alias has moved meanwhile: then the refresh that saw that decides."""
         cached = self._alias_cache.get_cached(key)
         if cached is None or cached.e_tag != refreshed.e_tag:
             return
         self._active_versions[key] = refreshed.document.version
         LOG.info("%s@%s went from version %d to %d", *key, active, refreshed.document.version)
         if not any(alias[0] == key[0] and version == active for alias, version in dict(self._active_versions).items()):
-            self._model_manager.model_cache.evict((key[0], active))
+            self._model_cache.evict((key[0], active))
 
 
 def verify_golden_requests(store: ObjectStore, manifest: Manifest, session: Session) -> None:
-    """Replay the version's golden requests, where it has some; `ModelRefusedError` when an answer differs."""
+    """Replay the version's golden requests, if it has any; `ModelRefusedError` if an answer differs."""
     if manifest.golden is None:
         return
     with open_model_files(store, manifest, manifest.get_file(manifest.golden)) as path:
@@ -134,7 +171,7 @@ def verify_golden_requests(store: ObjectStore, manifest: Manifest, session: Sess
 
 
 def check_stored_files(store: ObjectStore, manifest: Manifest) -> None:
-    """Read what would be opened through without keeping it; `ModelRefusedError` when it is not what was promised."""
+    """Read the served files without storing them; `ModelRefusedError` if they differ from the manifest."""
     for file in manifest.get_serving_files(RUNTIME):
         if mismatch := find_mismatch(store, manifest, file):
             raise build_refused_error(manifest, file, mismatch)

@@ -1,7 +1,7 @@
-"""Inferences that must end: one that is still running when its request has no time left is stopped.
+"""Stop inferences that still run when their request has no time left.
 
-It knows sessions and moments, not requests. onnxruntime looks at the flag between two nodes of the graph, so that one
-very long node is not cut short.
+This module depends on sessions and deadlines, not on requests. onnxruntime checks the flag between two nodes of the
+graph, so a very long node is not interrupted.
 """
 
 import threading
@@ -10,22 +10,23 @@ from collections.abc import Mapping, Sequence
 from math import inf
 
 from pilotlight.errors import DeadlineError, InvalidInputError
-from pilotlight.runtime.session import Array, RunOptions, Session, create_run_options
+from pilotlight.runtime.datatypes import Array
+from pilotlight.runtime.session import RunOptions, Session, create_run_options
 
-POLL_SECONDS = 0.25  # s between two looks; waking this thread for each request would cost more than most inferences
+POLL_SECONDS = 0.25  # s between two checks; waking this thread for each request would cost more than most inferences
 
 
 class DeadlineRunner:
-    """Runs inferences under the eye of one thread, which is started by the first that has an end."""
+    """Runs inferences that one thread watches; the first inference with a deadline starts it."""
 
     def __init__(self) -> None:
-        self._running: dict[int, tuple[float, RunOptions]] = {}  # end and flag, by the flag's identity
+        self._running: dict[int, tuple[float, RunOptions]] = {}  # deadline and options, by the identity of the options
         self._thread: threading.Thread | None = None
 
     def run(
         self, session: Session, feeds: Mapping[str, Array], outputs: Sequence[str], deadline: float = inf
     ) -> dict[str, Array]:
-        """As `Session.run`, but `DeadlineError` soon after `deadline`, on time.monotonic's clock."""
+        """Run as `Session.run`, but raise `DeadlineError` soon after `deadline`, on time.monotonic's clock."""
         if deadline == inf:
             return session.run(feeds, outputs)
         options = create_run_options()

@@ -1,7 +1,7 @@
-"""One version, opened and asked in a process of its own: what it really takes.
+"""Measure the memory and the times of one version, opened and run in a separate process.
 
-The process is this module, `python -m pilotlight.runtime.load_benchmark STORE NAME VERSION MEMORY_MB`. Its parent reads
-its memory from outside, since onnxruntime lets no other thread of its own process run while it opens a graph.
+The process runs this module, `python -m pilotlight.runtime.load_benchmark STORE NAME VERSION MEMORY_MB`. The parent
+process reads its memory, since onnxruntime lets no other thread of a process run while it opens a graph.
 """
 
 import subprocess
@@ -23,27 +23,26 @@ from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime import process_memory
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from pilotlight.runtime.golden import GoldenDocument, to_arrays
 from pilotlight.runtime.model_cache import ModelCache
 from pilotlight.runtime.model_files import open_model_files
 from pilotlight.runtime.model_manager import ModelManager
-from pilotlight.runtime.session import Array
 from pilotlight.storage.object_store import ObjectStore, open_store
 
-POLL_SECONDS = 0.004  # s between two looks at the process
+POLL_SECONDS = 0.004  # s between two readings of the process's memory
 WARM_RUNS = 20  # warm inferences, of which the median counts
 
 
 class LoadTimings(Struct, frozen=True):
-    """What the process says of itself."""
+    """The times that the process reports."""
 
     load_seconds: float  # from the store to an open session
-    warm_ms: float  # one inference: a golden request where there is one, else zeros
+    warm_ms: float  # one inference of a golden request if there is one, else of zeros
 
 
 class LoadMeasurement(Struct, frozen=True):
-    """The same with the most memory that the process held at any time."""
+    """The process's times, and its peak memory."""
 
     peak_bytes: int
     load_seconds: float
@@ -51,7 +50,7 @@ class LoadMeasurement(Struct, frozen=True):
 
 
 def measure_load(url: str, manifest: Manifest, memory_mb: int) -> LoadMeasurement:
-    """Open a version in a fresh process and ask it a few times; `InvalidInputError` when that does not work."""
+    """Open a version in a new process and run it a few times; `InvalidInputError` if that fails."""
     arguments = [url, manifest.name, str(manifest.version), str(memory_mb)]
     command = [sys.executable, "-m", "pilotlight.runtime.load_benchmark", *arguments]
     with (
@@ -72,13 +71,13 @@ def measure_load(url: str, manifest: Manifest, memory_mb: int) -> LoadMeasuremen
 
 
 def read_output_lines(file: IO[bytes]) -> list[bytes]:
-    """What a process has written."""
+    """Read the lines that a process has written."""
     file.seek(0)
     return file.read().strip().splitlines()
 
 
 def build_feeds(store: ObjectStore, manifest: Manifest) -> Mapping[str, Array]:
-    """The inputs of one call: the first golden request, else zeros with each free dimension 1."""
+    """Build the inputs of one call: the first golden request, else zeros with each free dimension 1."""
     if manifest.golden is not None:
         with open_model_files(store, manifest, manifest.get_file(manifest.golden)) as path:
             return to_arrays(
@@ -93,7 +92,7 @@ def build_feeds(store: ObjectStore, manifest: Manifest) -> Mapping[str, Array]:
 
 
 def run_benchmark(url: str, name: str, version: int, memory_mb: int) -> LoadTimings:
-    """Open the version as a handler does, and ask it."""
+    """Open the version as a handler does, run it, and return the times."""
     registry = Registry(open_store(url))
     model_manager = ModelManager(registry, ModelCache(memory_mb * 1_000_000), memory_mb=memory_mb, alias_seconds=3600)
     load_start = time.perf_counter()

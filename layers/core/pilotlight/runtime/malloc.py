@@ -1,8 +1,8 @@
-"""The C heap while a model is fetched, and while it is opened: whether freed blocks are kept, or the system's at once.
+"""Configure whether glibc keeps freed memory while a model is fetched, or returns it while a model is opened.
 
-glibc keeps freed blocks of up to 32 MB for the next one, and onnxruntime frees a copy of every weight while it opens a
-graph: the peak of a 100 MB model is 366 MB with that habit and some 310 without (infra/decisions/0019). Requests keep
-the habit, since a tensor of a megabyte would else be paged in anew each time.
+glibc keeps freed blocks of up to 32 MB for reuse, and onnxruntime frees a copy of every weight while it opens a graph:
+the peak of a 100 MB model is 366 MB if they are kept and about 310 MB if not (infra/decisions/0019). They are kept for
+requests, since each tensor of a megabyte would otherwise cause page faults anew.
 """
 
 import ctypes
@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's names for them, M_..., in malloc.h
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
 OPENING_THRESHOLD = 256 << 10  # bytes; while a model is opened, larger blocks go back to the system when freed
 SERVING_THRESHOLD = 32 << 20  # the largest value that glibc's own adaptive threshold reaches; it trims from twice that
 
 
 @contextmanager
 def return_freed_memory() -> Iterator[None]:
-    """Give large blocks back at once, in this context; nothing changes where the C library is not glibc."""
+    """Return large freed blocks to the system immediately, in this context; without glibc, do nothing."""
     library = load_glibc()
     if library is None:
         yield
@@ -34,10 +34,10 @@ def return_freed_memory() -> Iterator[None]:
 
 @contextmanager
 def reuse_freed_memory() -> Iterator[None]:
-    """Keep freed blocks in this context, and give them back after it: for many large buffers one after the other.
+    """Keep freed blocks in this context and return them after it, for many large buffers one after the other.
 
-    obstore takes a fresh one for each MB that it reads, which glibc by itself gets from the system anew each time: over
-    TLS that is half of the CPU of a fetch (infra/decisions/0048).
+    obstore allocates a buffer for each MB that it reads, and glibc by default gets each from the system: over TLS that
+    is half of the CPU time of a fetch (infra/decisions/0017).
     """
     library = load_glibc()
     if library is None:
@@ -52,7 +52,7 @@ def reuse_freed_memory() -> Iterator[None]:
 
 
 @cache
-def load_glibc() -> Any:  # noqa: ANN401 - ctypes makes its functions as they are asked for
-    """The C library if it is glibc, else None."""
+def load_glibc() -> Any:  # noqa: ANN401 - ctypes creates its functions on access
+    """Load the C library if it is glibc, else return None."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     return library if hasattr(library, "mallopt") and hasattr(library, "gnu_get_libc_version") else None

@@ -1,6 +1,6 @@
-"""A version's files, from the store to a path that onnxruntime can open, checked on the way.
+"""Fetch and check a version's files, and provide them under a path that onnxruntime can open.
 
-It knows the manifest's records of the files, and nothing of what the bytes mean.
+This module depends on the manifest's records of the files, not on the formats of their bytes.
 """
 
 import fcntl
@@ -21,17 +21,14 @@ from pilotlight.contracts.manifest import CompressedFile, Manifest, ManifestFile
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError
 from pilotlight.registry.registry import version_path
 from pilotlight.runtime.malloc import reuse_freed_memory
-from pilotlight.runtime.prefetched_store import PrefetchedStore
 from pilotlight.storage.download import download_object, hash_chunks
 from pilotlight.storage.object_store import ObjectStore
 
-PINNED_ONNXRUNTIME = (
-    "1.32.0"  # as pinned: to ask the package itself, it would have to be imported before the fetch begins
-)
-RUNTIME = f"onnxruntime {PINNED_ONNXRUNTIME} {os.uname().machine}"  # what a prepared graph is for
+PINNED_ONNXRUNTIME = "1.32.0"  # as pinned; reading it from the package would import onnxruntime before the fetch begins
+RUNTIME = f"onnxruntime {PINNED_ONNXRUNTIME} {os.uname().machine}"  # the build that an optimized graph is for
 FOLDER_PREFIX = "pilotlight-model-"
 MISSING = "is missing from the store"
-LEFTOVER_SECONDS = 60.0  # a younger folder may belong to a process that has not locked it yet
+LEFTOVER_SECONDS = 60.0  # s; a younger folder may belong to a process that has not locked it yet
 
 
 @dataclass(frozen=True)
@@ -44,15 +41,12 @@ class ModelFiles:
 
 @contextmanager
 def open_model_files(store: ObjectStore, manifest: Manifest, *files: ManifestFile) -> Iterator[str]:
-    """A path under which the served graph can be opened, its weights beside it, while the context lasts.
+    """Provide a path of the served graph, with its weights beside it, while the context lasts.
 
-    With `files`, the first of those, the others beside it.
-
-    Raises `ModelRefusedError` before anybody can open them when files are missing, or differ in size or sha256 from
-    the manifest. What was read ahead is not fetched again.
+    With `files`, the path is that of the first, with the others beside it. Files that were prefetched are not fetched
+    again. Raises `ModelRefusedError` if a file is missing or differs in size or sha256 from the manifest.
     """
-    version_key = manifest.name, manifest.version
-    prefetched = store.take_files(*version_key) if isinstance(store, PrefetchedStore) and not files else None
+    prefetched = None if files else store.take_prefetched_files(manifest.name, manifest.version)
     model_files = prefetched or fetch_model_files(store, manifest, *files)
     try:
         yield model_files.path
@@ -61,10 +55,10 @@ def open_model_files(store: ObjectStore, manifest: Manifest, *files: ManifestFil
 
 
 def fetch_model_files(store: ObjectStore, manifest: Manifest, *selected: ManifestFile) -> ModelFiles:
-    """The served or chosen files as `fetched` gives them; to be closed by the caller.
+    """Fetch the served or selected files as `open_model_files` does; the caller closes them.
 
-    A graph alone lies in memory where the system has memfd (Linux), else in a temporary file. Weights need a folder:
-    onnxruntime opens them by the name that the graph knows, and refuses names that lead out of the graph's folder.
+    A single graph is kept in memory if the system has memfd (Linux), else in a temporary file. Weights need a folder:
+    onnxruntime opens them by their names in the graph, and refuses names that lead out of the graph's folder.
     """
     files = selected or manifest.get_serving_files(RUNTIME)
     with ExitStack() as stack:
@@ -96,7 +90,7 @@ def copy_model_file(store: ObjectStore, manifest: Manifest, file: ManifestFile, 
 
 
 def find_mismatch(store: ObjectStore, manifest: Manifest, file: ManifestFile) -> str:
-    """How a stored file, read through without keeping it, differs from the manifest's record; empty if it does not."""
+    """Read a stored file and describe how it differs from the manifest's record; empty if it does not."""
     try:
         size, sha256 = hash_chunks(store.stream(version_path(manifest.name, manifest.version, file.path)))
     except NotFoundError:
@@ -105,14 +99,14 @@ def find_mismatch(store: ObjectStore, manifest: Manifest, file: ManifestFile) ->
 
 
 def describe_mismatch(file: ManifestFile, size: int, sha256: str) -> str:
-    """How what was found differs from a file's record; empty if it does not."""
+    """Describe how a size and a sha256 differ from a file's record; empty if they do not."""
     if (size, sha256) == (file.bytes, file.sha256):
         return ""
     return f"holds {size} bytes with sha256 {sha256}, not the manifest's {file.bytes} bytes with {file.sha256}"
 
 
 def find_compressed_file(manifest: Manifest, file: ManifestFile) -> CompressedFile | None:
-    """The other form of a file, if it has one, under its key in the store."""
+    """Find the compressed form of a file, if it has one, with its key in the store as the path."""
     compressed = manifest.find_compressed_file(file)
     return (
         replace(compressed, path=version_path(manifest.name, manifest.version, compressed.path)) if compressed else None
@@ -120,7 +114,7 @@ def find_compressed_file(manifest: Manifest, file: ManifestFile) -> CompressedFi
 
 
 def check_disk_space(manifest: Manifest, root: Path, needed_bytes: int) -> None:
-    """Refuse with the numbers what the disk cannot hold, `DoesNotFitError`, before it is fetched."""
+    """Raise `DoesNotFitError` with the numbers, before the fetch, if the disk cannot hold the files."""
     free_bytes = shutil.disk_usage(root).free
     if needed_bytes > free_bytes:
         raise DoesNotFitError(
@@ -131,22 +125,22 @@ def check_disk_space(manifest: Manifest, root: Path, needed_bytes: int) -> None:
 
 
 def open_memory_file() -> BinaryIO:
-    """A new file that lives in memory and goes away when it is closed; on disk where there is no memfd."""
+    """Open a new file in memory that disappears when it is closed; without memfd, on disk."""
     if sys.platform == "linux":
         return os.fdopen(os.memfd_create("model", os.MFD_CLOEXEC), "w+b")
     return tempfile.NamedTemporaryFile(suffix=".onnx")
 
 
 def get_reopen_path(file: BinaryIO) -> str:
-    """The path by which this process can open the file again."""
+    """Return the path by which this process can open the file again."""
     return f"/proc/self/fd/{file.fileno()}" if sys.platform == "linux" else str(file.name)
 
 
 @contextmanager
 def create_private_folder(root: Path) -> Iterator[Path]:
-    """A new folder in `root` for as long as the context lasts, told by its lock from those that killed processes left.
+    """Create a locked folder in `root` while the context lasts; remove folders that killed processes left.
 
-    Lambda does not clear /tmp after a crash: without this, some crashes would fill it.
+    Lambda does not clear /tmp after a crash, so repeated crashes would fill it.
     """
     for leftover in root.glob(f"{FOLDER_PREFIX}*"):
         remove_stale_folder(leftover)
@@ -156,7 +150,7 @@ def create_private_folder(root: Path) -> Iterator[Path]:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the kernel lets go of it when the process dies."""
+    """Hold the folder's lock, which the kernel releases when the process dies."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -166,15 +160,15 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def remove_stale_folder(folder: Path) -> None:
-    """Remove a folder that no living process holds."""
-    with suppress(OSError):  # another process has removed it already, or still uses it
+    """Remove a folder that no running process has locked."""
+    with suppress(OSError):  # another process has already removed it, or still uses it
         if time.time() - folder.stat().st_mtime > LEFTOVER_SECONDS:
             with lock_folder(folder):
                 shutil.rmtree(folder)
 
 
 def build_refused_error(manifest: Manifest, file: ManifestFile, reason: str) -> ModelRefusedError:
-    """The error for a file that is not what its manifest says."""
+    """Build the error for a file that differs from its manifest."""
     return ModelRefusedError(
         f"{manifest.name}:{manifest.version} is refused: {file.path} {reason}; publish the model again as a new "
         "version."

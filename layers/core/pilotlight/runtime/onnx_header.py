@@ -1,7 +1,7 @@
-"""What an ONNX file says of itself, read from its bytes, before anything opens it: no onnx package, no session.
+"""Read the header of an ONNX file from its bytes, before it is opened: without the onnx package and without a session.
 
-It reads protobuf's wire format (protobuf.dev/programming-guides/encoding) and of onnx.proto3 only the fields that
-decide whether the file may be served at all. It knows no store and no version.
+This module reads protobuf's wire format (protobuf.dev/programming-guides/encoding), and of onnx.proto3 only the fields
+that decide whether the file may be served. It depends on no store and no version.
 """
 
 import mmap
@@ -23,18 +23,18 @@ ProtobufField = tuple[int, int | memoryview]
 
 @dataclass(frozen=True)
 class OnnxHeader:
-    """An ONNX file: its format, the operators that it asks for, and where its weights lie if not inside."""
+    """An ONNX file's format, the operators that it uses, and the files of its external weights."""
 
     ir_version: int
     opsets: dict[str, int]  # by domain
     operators: frozenset[tuple[str, str]]  # domain and name
     functions: frozenset[tuple[str, str]]  # the file's own, domain and name
     external_files: tuple[str, ...]  # paths of external weights, as written in the file
-    unranked_inputs: tuple[str, ...] = ()  # inputs that do not say how many dimensions they have
+    unranked_inputs: tuple[str, ...] = ()  # inputs whose number of dimensions is not given
 
 
 def read_onnx_header(path: Path) -> OnnxHeader:
-    """Take an ONNX file apart; `InvalidInputError` when it cannot be read or is no ONNX file."""
+    """Read the header of an ONNX file; `InvalidInputError` if it cannot be read or is not an ONNX file."""
     try:
         with path.open("rb") as file:
             return parse_model(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
@@ -45,7 +45,7 @@ def read_onnx_header(path: Path) -> OnnxHeader:
 
 
 def check_onnx_file(path: Path) -> OnnxHeader:
-    """The anatomy of a file that may be served as far as can be told without opening it; `InvalidInputError` if not."""
+    """Return the header of a file that may be served, as far as the header shows; `InvalidInputError` if it may not."""
     header = read_onnx_header(path)
     if header.ir_version > NEWEST_IR_VERSION:
         raise InvalidInputError(
@@ -76,7 +76,7 @@ def check_onnx_file(path: Path) -> OnnxHeader:
 
 
 def check_weights_location(path: Path, location: str) -> None:
-    """Refuse weights that lie outside the folder of the file, or not at all."""
+    """Refuse weights that are outside the folder of the file, or missing."""
     folder = path.parent.resolve()
     inside = (folder / location).resolve().is_relative_to(folder)  # resolves symbolic links, as opening the file would
     if PurePosixPath(location).is_absolute() or re.match(r"[A-Za-z]:|\\", location) or not inside:
@@ -88,7 +88,7 @@ def check_weights_location(path: Path, location: str) -> None:
 
 
 def parse_model(model: memoryview) -> OnnxHeader:
-    """The parts of a ModelProto; `ValueError` when it is none."""
+    """Parse a ModelProto; `ValueError` if it is not one."""
     ir_version, opsets, external_files, unranked_inputs = 0, dict[str, int](), list[str](), list[str]()
     operators, functions = set[tuple[str, str]](), set[tuple[str, str]]()
     for number, value in iterate_fields(model):
@@ -115,14 +115,14 @@ def parse_model(model: memoryview) -> OnnxHeader:
 
 
 def parse_opset_import(value: int | memoryview) -> tuple[str, int]:
-    """Domain and version of an OperatorSetIdProto."""
+    """Return the domain and the version of an OperatorSetIdProto."""
     entries = dict(iterate_fields(value))
     version = entries.get(2, 0)
     return decode_text(entries.get(1)), version if isinstance(version, int) else 0
 
 
 def scan_graph(value: int | memoryview, operators: set[tuple[str, str]], external_files: list[str]) -> None:
-    """Note the operators and the places of weights of a GraphProto."""
+    """Collect the operators and the external files of a GraphProto."""
     for number, part in iterate_fields(value):
         if number == 1:
             scan_node(part, operators, external_files)
@@ -134,12 +134,12 @@ def scan_graph(value: int | memoryview, operators: set[tuple[str, str]], externa
 
 
 def iterate_graph_inputs(value: int | memoryview) -> Iterator[int | memoryview]:
-    """The inputs of a GraphProto, each a ValueInfoProto."""
+    """Iterate over the inputs of a GraphProto, each a ValueInfoProto."""
     return (part for number, part in iterate_fields(value) if number == 11)
 
 
 def find_unranked_name(value: int | memoryview) -> str:
-    """The name of a ValueInfoProto that is a tensor without a shape; empty for any other."""
+    """Return the name of a ValueInfoProto that is a tensor without a shape; empty for any other."""
     info = dict(iterate_fields(value))
     tensor_type = dict(iterate_fields(info.get(2, memoryview(b"")))).get(1)
     return decode_text(info.get(1)) if tensor_type is not None and 2 not in dict(iterate_fields(tensor_type)) else ""
@@ -148,7 +148,7 @@ def find_unranked_name(value: int | memoryview) -> str:
 def scan_function(
     value: int | memoryview, operators: set[tuple[str, str]], external_files: list[str]
 ) -> tuple[str, str]:
-    """Domain and name of a FunctionProto, whose nodes are noted as the graph's are."""
+    """Return the domain and the name of a FunctionProto, and collect from its nodes as from a graph's."""
     name = domain = ""
     for number, part in iterate_fields(value):
         if number == 1:
@@ -161,7 +161,7 @@ def scan_function(
 
 
 def scan_node(value: int | memoryview, operators: set[tuple[str, str]], external_files: list[str]) -> None:
-    """Note a NodeProto, and what its attributes hold: tensors and graphs."""
+    """Collect the operator of a NodeProto, and from the tensors and graphs in its attributes."""
     name = domain = ""
     for number, part in iterate_fields(value):
         if number == 4:
@@ -178,7 +178,7 @@ def scan_node(value: int | memoryview, operators: set[tuple[str, str]], external
 
 
 def scan_tensor(value: int | memoryview, external_files: list[str]) -> None:
-    """Note where a TensorProto's numbers lie, if not in itself."""
+    """Collect the external file of a TensorProto's numbers, if it has one."""
     entries, external = {}, False
     for number, part in iterate_fields(value):
         if number == 14:
@@ -191,12 +191,12 @@ def scan_tensor(value: int | memoryview, external_files: list[str]) -> None:
 
 
 def decode_text(value: int | memoryview | None) -> str:
-    """A string field; empty when it is not there."""
+    """Decode a string field; empty if it is missing."""
     return str(value, "utf-8") if isinstance(value, memoryview) else ""
 
 
 def iterate_fields(message: int | memoryview) -> Iterator[ProtobufField]:
-    """Number and value of each field of a message; numbers of fixed size are passed over. `ValueError` when cut."""
+    """Yield the number and value of each field of a message, except fixed-size numbers; `ValueError` if cut off."""
     if isinstance(message, int):
         raise ValueError("a message is a number")  # noqa: TRY004 - the file is wrong, not the caller
     offset, end = 0, len(message)
@@ -216,7 +216,7 @@ def iterate_fields(message: int | memoryview) -> Iterator[ProtobufField]:
 
 
 def read_varint(message: memoryview, offset: int) -> tuple[int, int]:
-    """A number in base 128, and the place after it."""
+    """Return a number in base 128, and the offset after it."""
     value = 0
     for shift in range(0, 70, 7):
         if offset >= len(message):

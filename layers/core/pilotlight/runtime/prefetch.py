@@ -1,9 +1,9 @@
-"""Models are fetched before anybody asks for them, while the interpreter still imports what opens them.
+"""Fetch models before the first request, while the interpreter still imports the modules that open them.
 
     alias -> manifest -> graph and weights
 
-in a thread, since obstore, `write` and the hash let go of the interpreter's lock. Nothing here raises: what goes
-wrong is kept by the `PrefetchedStore` for who asks. This module is imported before numpy and
+in a thread, since obstore, `write` and the hash release the interpreter's lock. Nothing here raises: the
+`PrefetchedStore` keeps each error for the reader of the same file. This module is imported before numpy and
 onnxruntime, and must import neither.
 """
 
@@ -23,7 +23,7 @@ from pilotlight.runtime.prefetched_store import PrefetchedStore
 from pilotlight.storage.object_store import ObjectStore
 
 SWITCH_INTERVAL_S = (
-    0.0005  # turns of the interpreter's lock while modules are imported, short so that the fetch goes on
+    0.0005  # between two turns of the interpreter's lock during imports, short so that the fetch proceeds
 )
 
 
@@ -31,22 +31,22 @@ LOG = logging.getLogger("pilotlight.runtime")
 
 
 def parse_references(text: str) -> list[ModelReference]:
-    """The models that a setting names; a wrong name is said in the log and not fetched, for others may be asked for."""
+    """Parse the references in a setting; log a wrong one and skip it, so that the others are served."""
     found = []
     for name in text.replace(",", " ").split():
         try:
             found.append(ModelReference.parse(name))
         except InvalidInputError as exc:
-            LOG.error("PILOTLIGHT_PRELOAD: %s", exc)  # noqa: TRY400 - the sentence tells all
+            LOG.error("PILOTLIGHT_PRELOAD: %s", exc)  # noqa: TRY400 - the message is enough
     return found
 
 
 def start_prefetch(
     store: ObjectStore, references: Sequence[ModelReference], *, max_age_seconds: float, budget_bytes: int
 ) -> PrefetchedStore:
-    """Start to fetch the models; gives the store through which they are to be read.
+    """Start to fetch the models; return the store through which they are to be read.
 
-    Documents that were read ahead count for `max_age_seconds`; models are fetched as long as `budget_bytes` hold them.
+    Prefetched documents are valid for `max_age_seconds`; models are fetched as long as `budget_bytes` suffices.
     """
     prefetched = PrefetchedStore(store, max_age_seconds)
     resolved_events = [prefetched.block_until_resolved(reference.name) for reference in references]
@@ -68,10 +68,10 @@ def start_prefetch(
 
 
 def prefetch_model(store: PrefetchedStore, reference: ModelReference, budget_bytes: int) -> int:
-    """Read one model ahead; gives its bytes, or 0 where that failed or it is larger than `budget_bytes`."""
+    """Prefetch one model; return its bytes, or 0 if that failed or it is larger than `budget_bytes`."""
     try:
         manifest = prefetch_manifest(store, reference)
-    except PilotlightError:  # whoever asks for the model meets the same error
+    except PilotlightError:  # a request for the model gets the same error
         store.block_until_resolved(reference.name).set()
         return 0
     fits = manifest.served_bytes <= budget_bytes
@@ -81,13 +81,13 @@ def prefetch_model(store: PrefetchedStore, reference: ModelReference, budget_byt
         return 0
     try:
         future.set_result(fetch_model_files(store, manifest))
-    except Exception as exc:  # noqa: BLE001 - kept for who asks, whatever it is
+    except Exception as exc:  # noqa: BLE001 - any error is kept for the request
         future.set_exception(exc)
     return manifest.served_bytes
 
 
 def prefetch_manifest(store: PrefetchedStore, reference: ModelReference) -> Manifest:
-    """The manifest that a reference means now."""
+    """Prefetch the manifest that a reference resolves to now."""
     version = reference.version
     if version is None:
         path = alias_path(reference.name, reference.alias)

@@ -1,23 +1,19 @@
-"""A store of which some things were read before anybody asked for them.
+"""A store of which some documents and files were read in advance.
 
-It hands out each of them once, and whatever went wrong as if it had gone wrong now; it does not read ahead itself.
+It returns each of them once, and raises errors of the prefetch on that read; `prefetch` starts the reads.
 """
 
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from threading import Event
-from typing import TYPE_CHECKING
 
-from pilotlight.storage.object_store import ObjectStore, RangeCopier, StoredObject
-
-if TYPE_CHECKING:  # files.py builds on this module
-    from pilotlight.runtime.model_files import ModelFiles
+from pilotlight.runtime.model_files import ModelFiles
+from pilotlight.storage.object_store import ObjectStore, StoredObject
 
 
 class PrefetchedStore(ObjectStore):
-    """Another store, with what was read from it already; a document counts as read for `max_age_seconds`."""
+    """An inner store with its prefetched documents, valid for `max_age_seconds`, and files."""
 
     def __init__(self, inner: ObjectStore, max_age_seconds: float) -> None:
         super().__init__(inner.url, inner._store, inner.address)
@@ -28,11 +24,11 @@ class PrefetchedStore(ObjectStore):
         self._resolved_events: dict[str, Event] = {}  # by the folder of a model
 
     def block_until_resolved(self, name: str) -> Event:
-        """Have reads of a model's documents wait until the event is set."""
+        """Make reads of a model's documents wait until the returned event is set."""
         return self._resolved_events.setdefault(f"models/{name}/", Event())
 
     def prefetch_document(self, path: str) -> StoredObject:
-        """A document from the store, kept for who asks next; errors are kept too."""
+        """Read a document from the store and keep it, or the error, for the next `get`."""
         future: Future[StoredObject] = Future()
         self._documents[path] = future, time.monotonic()
         try:
@@ -42,14 +38,14 @@ class PrefetchedStore(ObjectStore):
             raise
         return future.result()
 
-    def expect_files(self, name: str, version: int) -> "Future[ModelFiles]":
-        """The files of a version are on their way."""
+    def expect_files(self, name: str, version: int) -> Future[ModelFiles]:
+        """Return the future for the files of a version that are being fetched."""
         return self._files.setdefault((name, version), Future())
 
-    def take_files(self, name: str, version: int) -> "ModelFiles | None":
-        """The files of a version if they were expected, once; other versions of the model are let go of.
+    def take_prefetched_files(self, name: str, version: int) -> ModelFiles | None:
+        """Wait for the files of a version if they are expected, and return them once; release those of other versions.
 
-        Waits for them. Raises what fetching them raised.
+        Raises the error of the fetch.
         """
         for key in [key for key in self._files if key[0] == name and key[1] != version]:
             self._files.pop(key).add_done_callback(close_prefetched_files)
@@ -57,7 +53,7 @@ class PrefetchedStore(ObjectStore):
         return future.result() if future else None
 
     def get(self, path: str) -> StoredObject:
-        """The whole object; what was read less than `max_age_seconds` ago is not read again the first time."""
+        """Return the whole object; one prefetched within `max_age_seconds` is returned once without a new read."""
         for folder, resolved in self._resolved_events.items():
             if path.startswith(folder):
                 resolved.wait()
@@ -67,29 +63,23 @@ class PrefetchedStore(ObjectStore):
         return self._inner.get(path)
 
     def stream(self, path: str, chunk_bytes: int = 8 << 20) -> Iterator[memoryview]:
-        """As the store does it."""
+        """Stream an object from the inner store."""
         return self._inner.stream(path, chunk_bytes)
 
     def copy_range(self, path: str, fd: int, start: int, end: int) -> int:
-        """As the store does it."""
+        """Copy a range of an object from the inner store."""
         return self._inner.copy_range(path, fd, start, end)
 
     def stream_range(self, path: str, start: int, end: int) -> Iterator[memoryview]:
-        """As the store does it."""
+        """Stream a range of an object from the inner store."""
         return self._inner.stream_range(path, start, end)
 
-    @contextmanager
-    def open_range_copier(self, path: str) -> Iterator[RangeCopier]:
-        """As the store does it."""
-        with self._inner.open_range_copier(path) as part:
-            yield part
-
     def replace(self, path: str, data: bytes, e_tag: str) -> None:
-        """As the store does it."""
+        """Replace an object in the inner store."""
         self._inner.replace(path, data, e_tag)
 
 
-def close_prefetched_files(future: "Future[ModelFiles]") -> None:
-    """Let go of files that nobody took."""
+def close_prefetched_files(future: Future[ModelFiles]) -> None:
+    """Release files that were not taken."""
     if future.exception() is None:
         future.result().close()

@@ -1,4 +1,4 @@
-"""What a process holds in memory, in bytes, as the operating system tells."""
+"""Read a process's memory from the operating system, in bytes."""
 
 import resource
 import sys
@@ -8,9 +8,9 @@ KIB = 1024  # /proc and Linux's getrusage count in these
 
 
 def resident_bytes(pid: int) -> int:
-    """What another process holds now, as Lambda counts it: its own pages, and its files in memory, mapped or not.
+    """Return another process's memory as Lambda counts it: its own pages, and its files in memory, mapped or not.
 
-    0 for one that has just ended, and where there is no /proc.
+    It is 0 for a process that has just ended, and on systems without /proc.
     """
     try:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -28,9 +28,9 @@ def resident_bytes(pid: int) -> int:
 
 
 def peak_resident_bytes() -> int:
-    """The most that this process has held.
+    """Return the peak memory of this process.
 
-    By /proc where there is one: there ru_maxrss also counts what its parent held when it was forked.
+    Read from /proc if there is one: on Linux, ru_maxrss includes the parent's memory at the time of the fork.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -39,11 +39,11 @@ def peak_resident_bytes() -> int:
 
 
 def peak_child_bytes() -> int:
-    """The most that any child that has ended held: all that systems without /proc tell of another process."""
+    """Return the largest peak memory of the ended child processes, which is all that is known without /proc."""
     return read_max_rss(resource.RUSAGE_CHILDREN)
 
 
 def read_max_rss(who: int) -> int:
-    """The ru_maxrss of this process or of its children; macOS counts it in bytes."""
+    """Read ru_maxrss of this process or of its children; macOS counts it in bytes."""
     max_rss = resource.getrusage(who).ru_maxrss
     return max_rss if sys.platform == "darwin" else max_rss * KIB

@@ -1,12 +1,12 @@
 """One ONNX graph, open and ready to run: the only module that imports onnxruntime.
 
-It knows paths and arrays, not stores, versions or protocols.
+It depends on paths and arrays, not on stores, versions or protocols.
 """
 
 import os
 import shutil
 
-# onnxruntime >= 1.29 reports home over HTTPS unless this is set before its import (reference/lambda.md).
+# onnxruntime >= 1.29 reports home over HTTPS unless this is set before its import (its repository, docs/Privacy.md).
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import ctypes
@@ -23,31 +23,30 @@ import onnxruntime as ort
 
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError
-from pilotlight.runtime.datatypes import ORT_DATATYPES
+from pilotlight.runtime.datatypes import ORT_DATATYPES, Array
 from pilotlight.runtime.deferred_prepacking import DeferredPrepacking
 from pilotlight.runtime.model_files import create_private_folder
 
-EXTERNAL_DATA_ERROR = "External data path validation failed"  # in what onnxruntime says of weights in another folder
+EXTERNAL_DATA_ERROR = "External data path validation failed"  # in onnxruntime's message about weights in another folder
 BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
-MB_PER_VCPU = 1769  # of a Lambda function's memory (reference/lambda.md)
+MB_PER_VCPU = 1769  # of a Lambda function's memory (AWS, Lambda quotas)
 ONNXRUNTIME_VERSION: str = ort.__version__
 MIN_MAPPED_BYTES = 4096  # a page; smaller weights stay in the graph
-Array = np.ndarray[Any, Any]
-RunOptions = Any  # onnxruntime.RunOptions, which ships no types; `terminate` stops the run that has it
+RunOptions = Any  # onnxruntime.RunOptions, which has no types; setting `terminate` stops the run
 
 
 @dataclass(frozen=True)
 class Session:
-    """An open graph. `run` may be called from several threads at once."""
+    """An open graph. `run` is thread-safe."""
 
-    get_native: Callable[[], Any]  # gives the onnxruntime.InferenceSession to run on next; it ships no types
+    get_native: Callable[[], Any]  # returns the onnxruntime.InferenceSession for the next run; it has no types
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     def run(
         self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None, options: RunOptions | None = None
     ) -> dict[str, Array]:
-        """The outputs by name, all of them or those asked for; `InvalidInputError` when the graph refuses the feeds."""
+        """Compute all outputs, or the requested ones, by name; `InvalidInputError` if the graph refuses the feeds."""
         names = list(outputs) if outputs is not None else [output.name for output in self.outputs]
         try:
             answers = (
@@ -60,13 +59,13 @@ class Session:
             raise InvalidInputError(f"The model refused the input: {exc}") from exc
 
     def prepack_now(self) -> None:
-        """Be as fast as it ever will be when this returns."""
+        """Open the fast session now if that was deferred, and wait for it."""
         if isinstance(self.get_native, DeferredPrepacking):
             self.get_native.prepack_now()
 
     @cached_property
     def has_bfloat16(self) -> bool:
-        """Whether a tensor is BF16, which numpy has no type for: such arrays hold its bits as uint16."""
+        """Whether a tensor is BF16, for which numpy has no type: such arrays hold its bits as uint16."""
         return any(spec.datatype == "BF16" for spec in (*self.inputs, *self.outputs))
 
     def _run_bfloat16(
@@ -78,14 +77,14 @@ class Session:
 
 
 def to_ort_value(array: Array, datatype: Datatype | None) -> Any:  # noqa: ANN401 - onnxruntime ships no types
-    """An array as onnxruntime's own value; the bits of BF16 by their type's number in ONNX."""
+    """Convert an array to an onnxruntime value; for bits of BF16, with the type's number in ONNX."""
     if datatype == "BF16":
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.require(array, requirements="C"), BFLOAT16)
     return ort.OrtValue.ortvalue_from_numpy(array)
 
 
 def to_numpy(value: Any) -> Array:  # noqa: ANN401 - onnxruntime ships no types
-    """A value of onnxruntime's as an array; BF16 as bits, copied from where they lie, since it gives no other way."""
+    """Convert an onnxruntime value to an array; bits of BF16 are copied from its memory, the only access to them."""
     if value.element_type() != BFLOAT16:
         array: Array = value.numpy()
         return array
@@ -93,23 +92,23 @@ def to_numpy(value: Any) -> Array:  # noqa: ANN401 - onnxruntime ships no types
     return np.frombuffer(ctypes.string_at(value.data_ptr(), 2 * prod(shape)), np.uint16).reshape(shape)
 
 
-# What onnxruntime raises when a graph does not run (REFUSALS) or does not open (DEFECTS); they share no base class.
+# The errors of onnxruntime when a graph does not run or does not open; they share no base class.
 _STATE = ort.capi.onnxruntime_pybind11_state
 RUN_ERRORS = (_STATE.InvalidArgument, _STATE.Fail, _STATE.RuntimeException)
 OPEN_ERRORS = (*RUN_ERRORS, _STATE.InvalidGraph, _STATE.InvalidProtobuf, _STATE.NoSuchFile, _STATE.NotImplemented)
 
 
 def create_run_options() -> RunOptions:
-    """Options of one run."""
+    """Create the options of one run."""
     return ort.RunOptions()
 
 
 def open_session(path: str, memory_mb: int = MB_PER_VCPU, *, quick: bool = False) -> Session:
-    """Open the graph at `path` with the threads that `memory_mb` of a Lambda function buy.
+    """Open the graph at `path` with as many threads as a Lambda function of `memory_mb` has vCPUs.
 
-    With `quick`, a graph whose weights lie in files of their own beside it answers sooner, and is faster after some
-    runs. Never from bytes: onnxruntime keeps them beside its own copy for the session's life. Raises
-    `ModelRefusedError` when the file is not a graph that this onnxruntime runs.
+    With `quick`, a graph with external weights answers sooner, and runs faster only after some runs. Graphs are not
+    opened from bytes, since onnxruntime would keep those beside its own copy while the session is open. Raises
+    `ModelRefusedError` if this onnxruntime cannot run the file.
     """
     get_native = (
         open_with_deferred_prepacking(path, memory_mb)
@@ -121,15 +120,15 @@ def open_session(path: str, memory_mb: int = MB_PER_VCPU, *, quick: bool = False
 
 
 def open_with_prepacking(path: str, memory_mb: int) -> Callable[[], Any]:
-    """The session with its weights packed for the kernels, from the start."""
+    """Open the session with its weights packed for the kernels from the start."""
     native = open_native(path, build_session_options(memory_mb))
     return lambda: native
 
 
 def open_with_deferred_prepacking(path: str, memory_mb: int) -> Callable[[], Any]:
-    """The session without packed weights first, which opens in a quarter of the time, and with them after some runs.
+    """Open the session without packed weights, which takes a quarter of the time, and with them after some runs.
 
-    The files stay, by links of their own, since the folder of `path` is the caller's to remove.
+    The files are linked into another folder, since the caller removes the folder of `path`.
     """
     with ExitStack() as stack:
         folder = stack.enter_context(create_private_folder(Path(path).parents[1]))
@@ -143,22 +142,22 @@ def open_with_deferred_prepacking(path: str, memory_mb: int) -> Callable[[], Any
 
 
 def has_external_weights(path: str) -> bool:
-    """Whether the graph has weights in a file beside it, as `save` names it."""
+    """Return whether the graph has its weights in a file beside it, named as by `save_graph`."""
     return Path(f"{path}.data").exists()
 
 
 def save_graph(source: Path, target: Path, *, optimized: bool = False) -> Path:
-    """Write the graph at `source` again with its large weights in a file beside it, which is mapped when it is opened.
+    """Write the graph at `source` to `target`, with its large weights in a file beside it that is mapped when opened.
 
-    Gives the weights' path. With `optimized` the graph is what onnxruntime makes of it, as far as that is the same on
-    every CPU of one architecture; the rest is done when it is opened. Raises as `open_session` does.
+    Returns the weights' path. With `optimized`, the graph has the optimizations of onnxruntime that are the same on
+    every CPU of one architecture; the others are applied when it is opened. Raises as `open_session` does.
     """
     levels, weights = ort.GraphOptimizationLevel, target.with_name(f"{target.name}.data")
     options = build_session_options(MB_PER_VCPU)
     options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if optimized else levels.ORT_DISABLE_ALL
     options.optimized_model_filepath = str(target)
     for key, value in {
-        "session.disable_prepacking": "1",  # nothing will run
+        "session.disable_prepacking": "1",  # the session is never run
         "session.optimized_model_external_initializers_file_name": weights.name,
         "session.optimized_model_external_initializers_min_size_in_bytes": str(MIN_MAPPED_BYTES),
     }.items():
@@ -168,7 +167,7 @@ def save_graph(source: Path, target: Path, *, optimized: bool = False) -> Path:
 
 
 def open_native(path: Path | str, options: Any) -> Any:  # noqa: ANN401 - onnxruntime ships no types
-    """Onnxruntime's session over the graph at `path`, or `ModelRefusedError`."""
+    """Open onnxruntime's session over the graph at `path`; `ModelRefusedError` if that fails."""
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except OPEN_ERRORS as exc:
@@ -178,26 +177,29 @@ def open_native(path: Path | str, options: Any) -> Any:  # noqa: ANN401 - onnxru
 
 
 def build_session_options(memory_mb: int, *, prepacked: bool = True) -> Any:  # noqa: ANN401 - onnxruntime ships no types
-    """One request at a time on a frozen-between-requests machine: sequential, no spinning threads, no growing arena."""
+    """Build options for one request at a time in an environment that is frozen between requests.
+
+    Execution is sequential, threads do not spin, and there is no growing memory arena.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = max(1, min(round(memory_mb / MB_PER_VCPU), os.cpu_count() or 1))
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.enable_cpu_mem_arena = False  # one large request would hold its memory for good
     options.log_severity_level = 3  # log errors only; they are raised as well
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # burns the CPU share of the next request
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # would use CPU time of the next request
     if not prepacked:
         options.add_session_config_entry("session.disable_prepacking", "1")
     return options
 
 
 def to_tensor_specs(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
-    """The graph's own words for its inputs or outputs as `TensorSpec`s; `ModelRefusedError` for what is no tensor."""
+    """Convert onnxruntime's descriptions of inputs or outputs; `ModelRefusedError` for one that is no tensor."""
     return tuple(TensorSpec(argument.name, to_datatype(argument), to_shape(argument)) for argument in arguments)
 
 
 def to_datatype(argument: Any) -> Datatype:  # noqa: ANN401 - onnxruntime ships no types
-    """The V2 datatype of a graph's argument."""
+    """Return the V2 datatype of a graph's argument."""
     try:
         return ORT_DATATYPES[argument.type]
     except KeyError:
@@ -206,7 +208,7 @@ def to_datatype(argument: Any) -> Datatype:  # noqa: ANN401 - onnxruntime ships 
 
 
 def to_shape(argument: Any) -> tuple[int | str, ...]:  # noqa: ANN401 - onnxruntime ships no types
-    """The shape, with a name of its own for each free dimension that has none: nothing says that two are the same."""
+    """Return the shape, with a unique name for each unnamed free dimension, since no two are known to be equal."""
     return tuple(
         size if size is not None else f"{argument.name}.{position}" for position, size in enumerate(argument.shape)
     )

@@ -1,7 +1,7 @@
-"""Which of an alias's versions answers a request, and what becomes of a canary and of a shadow in one environment.
+"""Choose which of an alias's versions answers a request, and run its canary and its shadow in one environment.
 
-Nobody is failed for an experiment: what another version cannot answer, the alias's own does. It knows versions and
-answers, not the protocol that asks.
+No request fails because of a canary: if another version cannot answer, the one that the alias points to does. This
+module depends on versions and answers, not on the protocol of a request.
 """
 
 import logging
@@ -20,21 +20,19 @@ from pilotlight.errors import ModelRefusedError
 from pilotlight.observability.emf import count
 from pilotlight.registry import alias_updates
 from pilotlight.runtime.canary_monitor import CanaryMonitor, find_non_finite_output
+from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.model_manager import ModelManager
-from pilotlight.runtime.session import Array
 
 LOG = logging.getLogger("pilotlight.runtime")
-MAX_QUEUED_COPIES = (
-    16  # most requests that may wait for the shadow; more are dropped, since it is too slow for its share
-)
-OUTPUT_TOLERANCE = 1e-3  # |difference| of two answers that counts as none, relative and absolute
+MAX_QUEUED_COPIES = 16  # requests that may wait for the shadow; more are dropped, since it is too slow for its share
+OUTPUT_TOLERANCE = 1e-3  # |difference| of two answers that still count as equal, relative and absolute
 Body = TypeVar("Body")
 
 
 @dataclass(frozen=True)
 class InferenceResult(Generic[Body]):
-    """A version's answer: what the caller gets, and the outputs in it, by which versions are compared."""
+    """A version's answer: the body for the caller, and its outputs, for the comparison of versions."""
 
     body: Body
     outputs: Mapping[str, Array]
@@ -44,13 +42,13 @@ InferenceCall = Callable[[LoadedModel], InferenceResult[Body]]
 
 
 class TrafficRouter:
-    """The shares, canaries and shadows of all aliases, as one environment carries them out."""
+    """Applies the shares, canaries and shadows of all aliases in one environment."""
 
     def __init__(self, model_manager: ModelManager) -> None:
         self._model_manager = model_manager
         self._monitors: dict[
             tuple[str, str], tuple[int, CanaryMonitor]
-        ] = {}  # by alias: number of its document, and the trial
+        ] = {}  # by alias: its document's number, and the monitor
         self._shadow = ShadowRunner(model_manager)
 
     def route_request(
@@ -62,11 +60,11 @@ class TrafficRouter:
         infer_shadow: InferenceCall[Body],
         infer_other: InferenceCall[Body] | None = None,
     ) -> InferenceResult[Body]:
-        """The answer for a `caller`, who meets the same version each time.
+        """Answer a request of `caller`, whose requests all go to the same version.
 
-        `open_active` opens the version that the alias points to, `infer` puts the request to it. `infer_other` puts it
-        to another one, and leaves time to ask the own version all the same; so does `infer_shadow`, from another thread
-        and for nobody.
+        `open_active` opens the version that the alias points to, and `infer` runs the request on it. `infer_other` runs
+        it on another version and leaves time to run it on the alias's version after all; `infer_shadow` runs it on the
+        shadow in another thread, where the answer is only compared.
         """
         document = self._model_manager.get_alias_document(reference)
         if document is None or not (document.shares or document.shadow):
@@ -77,7 +75,7 @@ class TrafficRouter:
         if other_result is not None:
             return other_result
         result = self._infer_active(open_active(), infer, monitor)
-        # The champion answered, so the canary is at fault; unless that answer is no number either.
+        # The champion answered, so the fault is the canary's, unless the champion's answer is not finite either.
         if failure is not None and monitor is not None and failure != find_non_finite_output(result.outputs):
             self._report_stop(reference, document, monitor.record_failure(failure))
         if document.shadow is not None and bucket >= TOTAL_WEIGHT - document.shadow.weight:
@@ -87,7 +85,7 @@ class TrafficRouter:
     def _infer_active(
         self, model: LoadedModel, infer: InferenceCall[Body], monitor: CanaryMonitor | None
     ) -> InferenceResult[Body]:
-        """The answer of the version that the alias points to."""
+        """Run the request on the version that the alias points to."""
         started_at = time.perf_counter()
         result = infer(model)
         if monitor is not None:
@@ -102,7 +100,10 @@ class TrafficRouter:
         monitor: CanaryMonitor | None,
         infer: InferenceCall[Body],
     ) -> tuple[InferenceResult[Body] | None, str | None]:
-        """The answer of the version that the share at this place belongs to, or why there is none."""
+        """Run the request on the version whose share contains `bucket`; return its answer, or why it failed.
+
+        Both are None if the request belongs to the alias's version, or the other one is stopped, not open or refused.
+        """
         version = alias_updates.choose_version(document, bucket)
         if version == document.version or (monitor is not None and monitor.stop_reason is not None):
             return None, None
@@ -115,7 +116,7 @@ class TrafficRouter:
         except ModelRefusedError as exc:
             self._report_stop(reference, document, monitor.stop(str(exc)) if monitor is not None else None)
             return None, None
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the alias's own version answers, and says if it is ours
+        except Exception as exc:  # noqa: BLE001 - the alias's version answers, and raises the error if that is ours
             return None, f"{type(exc).__name__}: {exc}"
         if (reason := find_non_finite_output(result.outputs)) is not None:
             return None, reason
@@ -127,7 +128,7 @@ class TrafficRouter:
         return result, None
 
     def _get_monitor(self, reference: ModelReference, document: AliasDocument) -> CanaryMonitor | None:
-        """The trial of this very document, begun anew when another took its place."""
+        """Return the canary's monitor; a new document of the alias starts a new one."""
         if document.canary is None:
             return None
         key = reference.name, reference.alias
@@ -138,7 +139,7 @@ class TrafficRouter:
         return monitor
 
     def _report_stop(self, reference: ModelReference, document: AliasDocument, reason: str | None) -> None:
-        """Say once that a canary was stopped here: a line of the log that starts functions/promote."""
+        """Log once that a canary was stopped here; the log line starts functions/promote."""
         if reason is None or document.canary is None:
             return
         LOG.warning("%s: the canary %d is stopped: %s", reference, document.canary.version, reason)
@@ -147,7 +148,7 @@ class TrafficRouter:
 
 
 class ShadowRunner:
-    """Copies of requests that another version answers for nobody, one after the other in a thread of its own.
+    """Runs copies of requests on a shadow version, one after the other in its own thread, and compares the answers.
 
     Lambda may freeze the thread between requests; then the comparison is made during a later one.
     """
@@ -160,7 +161,7 @@ class ShadowRunner:
     def enqueue_copy(
         self, key: tuple[str, int], active_version: int, expected: InferenceResult[Body], infer: InferenceCall[Body]
     ) -> None:
-        """Have the version answer too, and note how its answer differs; nothing is done when too many wait."""
+        """Queue a copy of the request for the version, whose answer is compared; drop it if too many wait."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run_copies, daemon=True, name="pilotlight-shadow")
             self._thread.start()
@@ -170,7 +171,7 @@ class ShadowRunner:
             LOG.info("%s:%d is too slow for its share of copies; one is left out", *key)
 
     def wait_until_idle(self) -> None:
-        """Wait until no copy waits."""
+        """Wait until all queued copies have run."""
         self._copies.join()
 
     def _run_copies(self) -> None:
@@ -178,7 +179,7 @@ class ShadowRunner:
             job = self._copies.get()
             try:
                 job()
-            except Exception:  # the last resort: nobody awaits this thread
+            except Exception:  # the last resort: no caller waits for this thread
                 LOG.exception("A copy for a shadow failed")
             finally:
                 self._copies.task_done()
@@ -195,7 +196,7 @@ class ShadowRunner:
             return
         try:
             outputs = infer(model).outputs
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it is what the shadow is there to find out
+        except Exception as exc:  # noqa: BLE001 - finding such errors is the shadow's purpose
             count("ShadowFailed", {"version": key[1], "why": f"{type(exc).__name__}: {exc}"}, model=key[0])
             return
         differences = describe_differences(expected, outputs)
@@ -207,12 +208,12 @@ class ShadowRunner:
 
 
 def get_first_output(outputs: Mapping[str, Array]) -> Array | None:
-    """The output by which answers are compared."""
+    """Return the output by which answers are compared; None if there is none."""
     return next(iter(outputs.values()), None)
 
 
 def describe_differences(expected: Mapping[str, Array], actual: Mapping[str, Array]) -> dict[str, str]:
-    """How the outputs differ, by name; empty when they do not, beyond rounding."""
+    """Describe how the outputs differ, by name; empty if they differ by rounding at most."""
     descriptions: dict[str, str] = {}
     for name, values in expected.items():
         other = actual.get(name)

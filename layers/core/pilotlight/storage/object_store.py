@@ -1,7 +1,7 @@
-"""Object storage: one interface over S3 (and what speaks it), the disk, and memory.
+"""Object storage: one interface over S3 (and servers with its API), the disk, and memory.
 
 The only module that imports obstore. It moves bytes and knows nothing of models; paths are keys below the store's URL.
-Two conditional writes carry the whole registry: `create` (only if nothing is there) and `replace` (only if unchanged).
+The registry needs two conditional writes: `create` (only where there is no object) and `replace` (only if unchanged).
 """
 
 import fcntl
@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import obstore
@@ -30,20 +29,14 @@ from pilotlight.errors import (
     NotFoundError,
     StoreError,
 )
-from pilotlight.storage.wire import Wire
 
 # By one of these obstore finds credentials itself, as in every Lambda and container of AWS.
 CREDENTIAL_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"}
 # Bounds a store that is away or silent: the handler answers 503 well inside the gateway's 29 s.
 TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}
-PART_BYTES = 8 << 20  # of a large object, in one request (reference/lambda.md)
+PART_BYTES = 8 << 20  # of a large object, in one request (AWS, S3: Use byte-range fetches)
 CHUNK_BYTES = 1 << 20  # bytes written at once; larger chunks take fresh memory, smaller ones more turns of the lock
-SIGNED_URL_LIFETIME = timedelta(minutes=15)  # of a URL; it is used at once
-PROXY_VARIABLES = {"http_proxy", "https_proxy", "all_proxy"}  # variables that obstore heeds, and our sockets do not
 RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=10)}
-RangeCopier = Callable[
-    [int, int, int], int
-]  # copies into an open file, from a byte to before another; gives the whole's size
 
 
 @dataclass(frozen=True)
@@ -54,8 +47,20 @@ class StoredObject:
     e_tag: str
 
 
+class PrefetchedFiles(Protocol):
+    """Files that were fetched before they were asked for."""
+
+    @property
+    def path(self) -> str:
+        """Where the first of them can be opened."""
+
+    @property
+    def close(self) -> Callable[[], None]:
+        """Free what they take; none of them can be opened after it."""
+
+
 class ObjectStore:
-    """Keys and bytes. Every method raises `StoreError` when the store does not answer as it should."""
+    """Keys and bytes. Every method raises `StoreError` when the store fails."""
 
     def __init__(self, url: str, store: LocalStore | MemoryStore | S3Store, address: str = "") -> None:
         self.url = url  # before the paths of objects
@@ -66,19 +71,23 @@ class ObjectStore:
         return f"open_store({self.url!r})"
 
     def get(self, path: str) -> StoredObject:
-        """The whole object; `NotFoundError` when there is none."""
+        """Read the whole object; raise `NotFoundError` when there is none."""
         with self._translate_errors(path):
             result = obstore.get(self._store, path)
             return StoredObject(bytes(result.bytes()), result.meta["e_tag"] or "")
 
+    def take_prefetched_files(self, name: str, version: int) -> PrefetchedFiles | None:
+        """Return the files of a model's version where this store has fetched them already; this one fetches none."""
+        return None
+
     def stream(self, path: str, chunk_bytes: int = 8 << 20) -> Iterator[memoryview]:
-        """The object's bytes in order, in chunks of about `chunk_bytes`; `NotFoundError` when there is none."""
+        """Read the object in chunks of about `chunk_bytes` bytes; raise `NotFoundError` when there is none."""
         with self._translate_errors(path):
             for chunk in obstore.get(self._store, path).stream(min_chunk_size=chunk_bytes):
                 yield memoryview(chunk)
 
     def iterate_blocks(self, path: str, start: int, end: int, e_tag: str) -> Iterator[bytes]:
-        """The bytes from `start` to before `end`, some MB at a time; `ChangedError` when the e_tag is another.
+        """Read the bytes from `start` to before `end`, some MB at a time; raise `ChangedError` for another e_tag.
 
         Each block is a request of its own, so that its reader may take hours; a stream ends after 30 s.
         """
@@ -90,9 +99,9 @@ class ObjectStore:
             start += len(block)
 
     def copy_range(self, path: str, fd: int, start: int, end: int) -> int:
-        """Copy the bytes from `start` to before `end` to the same place in an open file; gives the object's size.
+        """Copy the bytes from `start` to before `end` to the same place in an open file; return the object's size.
 
-        Fewer where the object ends earlier; `NotFoundError` when there is none.
+        An object that ends earlier gives fewer bytes; one that does not exist raises `NotFoundError`.
         """
         with self._translate_errors(path):
             result = obstore.get(self._store, path, options={"range": (start, end)})
@@ -101,53 +110,48 @@ class ObjectStore:
             return result.meta["size"]
 
     def stream_range(self, path: str, start: int, end: int) -> Iterator[memoryview]:
-        """The bytes from `start` to before `end`, in order, a chunk at a time; `NotFoundError` when there is none."""
+        """Read the bytes from `start` to before `end` in chunks; raise `NotFoundError` when there is no object."""
         with self._translate_errors(path):
             result = obstore.get(self._store, path, options={"range": (start, end)})
             for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
                 yield memoryview(chunk)
 
-    @contextmanager
-    def open_range_copier(self, path: str) -> Iterator[RangeCopier]:
-        """`part` of one object, for several threads at once, with what it is best read by while the context lasts."""
-        yield partial(self.copy_range, path)
-
     def get_size(self, path: str) -> int:
-        """The object's bytes, without reading them; `NotFoundError` when there is none."""
+        """Return the object's size in bytes without reading it; raise `NotFoundError` when there is none."""
         with self._translate_errors(path):
             return obstore.head(self._store, path)["size"]
 
     def get_size_and_e_tag(self, path: str) -> tuple[int, str]:
-        """The object's size in bytes and its e_tag, without reading it; `NotFoundError` when there is none."""
+        """Return the object's size in bytes and its e_tag without reading it; `NotFoundError` if there is none."""
         with self._translate_errors(path):
             meta = obstore.head(self._store, path)
             return meta["size"], meta["e_tag"] or ""
 
     def list_paths(self, prefix: str) -> Iterator[str]:
-        """The paths below the folder `prefix`, in no promised order."""
+        """List the paths below the folder `prefix`, in no particular order."""
         with self._translate_errors(prefix):
             for chunk in obstore.list(self._store, prefix):
                 yield from (meta["path"] for meta in chunk)
 
     def list_modification_times(self, prefix: str) -> Iterator[tuple[str, datetime]]:
-        """The paths below the folder `prefix`, each with the time of its last write, in no promised order."""
+        """List the paths below the folder `prefix`, each with the time of its last write, in no particular order."""
         with self._translate_errors(prefix):
             for chunk in obstore.list(self._store, prefix):
                 yield from ((meta["path"], meta["last_modified"]) for meta in chunk)
 
     def list_folders(self, prefix: str) -> list[str]:
-        """The names of the folders directly below the folder `prefix`, sorted."""
+        """List the names of the folders directly below the folder `prefix`, sorted."""
         with self._translate_errors(prefix):
             prefixes = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
             return sorted(folder.rstrip("/").rsplit("/", 1)[-1] for folder in prefixes)
 
     def put(self, path: str, data: bytes | Path) -> None:
-        """Write the object, over whatever was there; a `Path` goes up in parts. Readers see all of it or nothing."""
+        """Write the object, over an existing one; a `Path` is uploaded in parts. Readers see all of it or nothing."""
         with self._translate_errors(path):
             obstore.put(self._store, path, data)
 
     def put_chunks(self, path: str, chunks: Iterable[bytes]) -> None:
-        """As `put`, of bytes that come one after the other and need not fit into memory."""
+        """Write the object as `put` does, from chunks that need not fit into memory together."""
         with self._translate_errors(path):
             writer = obstore.open_writer(self._store, path)
             for chunk in chunks:  # if a chunk fails the writer stays open, and nothing is written
@@ -155,55 +159,31 @@ class ObjectStore:
             writer.close()
 
     def create(self, path: str, data: bytes) -> None:
-        """Write the object only if there is none; `AlreadyExistsError` otherwise."""
+        """Write the object only if there is none; raise `AlreadyExistsError` otherwise."""
         with self._translate_errors(path):
             obstore.put(self._store, path, data, mode="create")
 
     def replace(self, path: str, data: bytes, e_tag: str) -> None:
-        """Write the object only if its e_tag is still `e_tag`; `ChangedError` otherwise."""
+        """Write the object only if its e_tag is still `e_tag`; raise `ChangedError` otherwise."""
         with self._translate_errors(path):
             obstore.put(self._store, path, data, mode={"e_tag": e_tag})
 
     def delete(self, path: str) -> None:
-        """Remove the object; fine if there is none."""
+        """Remove the object; do nothing if there is none."""
         try:
             with self._translate_errors(path):
                 obstore.delete(self._store, path)
         except NotFoundError:
             return
-        except TypeError as exc:  # obstore's word, here alone, for a path with `..` or control characters
+        except TypeError as exc:  # what obstore raises, here alone, for a path with `..` or control characters
             raise InvalidInputError(f"{path!r} is not a path in a store.") from exc
 
     def _translate_errors(self, path: str) -> AbstractContextManager[None]:
         return translate_errors(self.url, path)
 
 
-class PlainStore(ObjectStore):
-    """S3 without TLS, as within a machine or a private network: large objects come by sockets of our own.
-
-    And by obstore where these do not do.
-    """
-
-    def __init__(self, url: str, store: S3Store, address: str = "") -> None:
-        super().__init__(url, store, address)
-        self._bucket = store
-
-    @contextmanager
-    def open_range_copier(self, path: str) -> Iterator[RangeCopier]:
-        """As `ObjectStore.reading`."""
-        with Wire() as wire:
-
-            def part(fd: int, start: int, end: int) -> int:
-                with self._translate_errors(path):
-                    url = obstore.sign(self._bucket, "GET", path, SIGNED_URL_LIFETIME)
-                reached, size = wire.copy(url, fd, start, end)
-                return size if reached >= min(end, size) else self.copy_range(path, fd, reached, end)
-
-            yield part
-
-
 class DiskStore(ObjectStore):
-    """A folder. obstore writes atomically and creates exclusively there; the compare-and-swap that it lacks is ours."""
+    """A folder. obstore writes atomically and creates exclusively there; this class adds the compare-and-swap."""
 
     def __init__(self, url: str, folder: Path) -> None:
         try:
@@ -229,7 +209,7 @@ class DiskStore(ObjectStore):
 
     @contextmanager
     def _lock_path(self, path: str) -> Iterator[None]:
-        """Hold the path's lock file. The kernel lets go of it when the process dies, so no lock is ever stale."""
+        """Hold the path's lock file. The kernel releases it when the process dies, so that no lock is ever stale."""
         locks = self._folder.with_name(self._folder.name + ".locks")  # beside the store: a listing shows objects only
         with self._translate_errors(path):
             locks.mkdir(exist_ok=True)
@@ -242,7 +222,7 @@ def open_store(url: str) -> ObjectStore:
     """Open `s3://bucket/prefix`, `file:///folder`, a plain folder path, or `memory://`.
 
     S3 takes region and credentials from the usual AWS_* variables. `s3://bucket?endpoint=http://host:9000`, or the
-    variable AWS_ENDPOINT_URL, names another server that speaks S3. Raises `InvalidInputError` for another scheme, and
+    variable AWS_ENDPOINT_URL, names another server with S3's API. Raises `InvalidInputError` for another scheme, and
     for a folder that cannot be made.
     """
     parts = urlsplit(url)
@@ -272,25 +252,23 @@ def _open_s3_store(url: str, query: str) -> ObjectStore:
         arguments["endpoint"] = endpoint
     if not CREDENTIAL_VARIABLES.intersection(os.environ):
         arguments["credential_provider"] = _find_aws_credentials()
-    plain = endpoint.startswith("http://") and not any(name.lower() in PROXY_VARIABLES for name in os.environ)
-    address = f"{url}?{query}" if query else url
-    return (PlainStore if plain else ObjectStore)(url, S3Store.from_url(url, **arguments), address)
+    return ObjectStore(url, S3Store.from_url(url, **arguments), f"{url}?{query}" if query else url)
 
 
 def _find_aws_credentials() -> Any:  # noqa: ANN401 - obstore's protocol for credential providers is private
-    """Credentials as the aws command finds them, from profiles, SSO or an instance role; a Lambda has variables."""
+    """Find credentials as the aws command does: in profiles, SSO or an instance role; a Lambda has variables."""
     from botocore.exceptions import BotoCoreError  # boto3 takes 200 ms to import
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     try:
         return Boto3CredentialProvider()
-    except (ValueError, BotoCoreError) as exc:  # obstore's word for none at all; a profile that is not there
+    except (ValueError, BotoCoreError) as exc:  # raised for no credentials at all; for a profile that does not exist
         raise InvalidInputError(f"No AWS credentials: {exc}. Set AWS_PROFILE, or run `aws configure`.") from exc
 
 
 @contextmanager
 def translate_errors(url: str, path: str) -> Iterator[None]:
-    """Turn the library's errors into ours, each with the place it happened."""
+    """Turn obstore's errors into Pilotlight's, each with its place."""
     place = f"{url}/{path}"
     try:
         yield
@@ -302,13 +280,13 @@ def translate_errors(url: str, path: str) -> Iterator[None]:
         raise ChangedError(f"{place} was changed by somebody else; read it again.") from exc
     except PermissionDeniedError as exc:
         raise DeniedError(f"The store failed at {place}: {format_store_error(exc)}") from exc
-    except ValueError as exc:  # obstore's word for a path with `..` or control characters
+    except ValueError as exc:  # what obstore raises for a path with `..` or control characters
         raise InvalidInputError(f"{path!r} is not a path in a store: {format_store_error(exc)}") from exc
     except (BaseError, OSError) as exc:
         raise StoreError(f"The store failed at {place}: {format_store_error(exc)}") from exc
 
 
 def format_store_error(exc: BaseException) -> str:
-    """What S3 itself says is wrong, else the error's first line; obstore prints its whole source after it."""
+    """Format the code and message of S3, else the error's first line; the other lines are obstore's source."""
     match = re.search(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", str(exc), re.DOTALL)
     return f"{match[1]}: {match[2]}" if match else str(exc).strip().split("\n", 1)[0]

@@ -1,7 +1,7 @@
-"""Files compressed by zstd (RFC 8878), a frame for each part, so that each part can be fetched and unpacked alone.
+"""Files compressed by zstd (RFC 8878), one frame per part, so that each part can be fetched and decompressed alone.
 
-The only module that imports zstd. Weights hold no repetitions, so what shrinks them is that small numbers are more
-frequent than large ones.
+The only module that imports zstd. Weights hold no repetitions; they shrink because small numbers are more frequent than
+large ones.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backports import zstd
 
-# A small window: the default one would have each frame that is being unpacked take 8 MB of memory.
+# A small window: with the default one each frame that is being decompressed takes 8 MB of memory.
 ZSTD_OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 3,
     zstd.CompressionParameter.window_log: 19,
@@ -18,11 +18,11 @@ ZSTD_OPTIONS: dict[int, int] = {
 
 
 class PackingError(Exception):
-    """Something that is not the frame that it should be."""
+    """The data are not the expected frame."""
 
 
 def compress_file(source: Path, target: Path, part_bytes: int) -> tuple[int, ...]:
-    """Write a file's frames, one for each `part_bytes` bytes of it, into another; gives their sizes in bytes."""
+    """Write the source's frames, one per `part_bytes` bytes, into the target; return their sizes in bytes."""
     with source.open("rb") as source_file, target.open("wb") as target_file:
         return tuple(
             target_file.write(zstd.compress(data, options=ZSTD_OPTIONS))
@@ -31,10 +31,10 @@ def compress_file(source: Path, target: Path, part_bytes: int) -> tuple[int, ...
 
 
 def decompress_frame(chunks: Iterable[memoryview], size: int) -> Iterator[bytes]:
-    """What one frame holds, which are `size` bytes, chunk by chunk; `PackingError` for any other frame."""
+    """Decompress one frame of `size` bytes chunk by chunk; raise `PackingError` for any other frame."""
     frame, remaining = zstd.ZstdDecompressor(), size
     for chunk in chunks:
-        data = decompress_chunk(frame, chunk, remaining + 1)  # one byte more tells a frame that holds too much
+        data = decompress_chunk(frame, chunk, remaining + 1)  # one byte more reveals a frame that holds too much
         remaining -= len(data)
         if remaining < 0:
             break
@@ -44,7 +44,7 @@ def decompress_frame(chunks: Iterable[memoryview], size: int) -> Iterator[bytes]
 
 
 def decompress_chunk(frame: zstd.ZstdDecompressor, chunk: memoryview, max_bytes: int) -> bytes:
-    """What the next chunk of a frame gives."""
+    """Decompress the next chunk of a frame."""
     try:
         return frame.decompress(chunk, max_bytes)
     except (zstd.ZstdError, EOFError) as exc:

@@ -1,4 +1,4 @@
-"""What a training run leaves in the store for people to look at, as the job writes it and the command reads it.
+"""The folders of training runs in the store, as the job writes them and as the command and the API read them.
 
     runs/<run>/recipe.yaml      as run
     runs/<run>/status.json      a `RunStatus`: under way, paused, finished, failed
@@ -6,8 +6,8 @@
     runs/<run>/published.json   a `PublishedVersion`: the version that came out
     runs/<run>/*.png            the pictures
 
-The documents themselves are in `run_folder`; what `jobs` adds is of runs that were started over HTTP. It knows
-documents, not what a recipe's words mean. Fields that a newer job added are let through.
+The job writes them in `run_folder`; `jobs` adds a document for runs that were started over HTTP. A recipe is text here.
+Unknown fields, which a newer job may write, are ignored.
 """
 
 import json
@@ -19,10 +19,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from pilotlight.contracts.codec import DocumentT, decode_document
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.run import EpochRecord, PublishedVersion, RunState, RunStatus
 from pilotlight.errors import InvalidInputError, NotFoundError
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
 READERS = 8  # runs read at once: each is four small objects, tens of milliseconds apart on S3
@@ -34,54 +34,54 @@ class TrainingRun:
 
     name: str
     recipe: str  # YAML
-    status: RunStatus | None  # none of before there were any
+    status: RunStatus | None  # an older job may have written none
     epochs: tuple[EpochRecord, ...]
     published_reference: ModelReference | None
 
     @property
     def state(self) -> RunState:
-        """How it is, as far as anybody knows."""
+        """The state, as far as it is known."""
         if self.published_reference:
             return "finished"
         return self.status.state if self.status else "unknown"
 
     @property
     def last_update(self) -> str:
-        """When it last wrote anything."""
+        """The time of the last epoch or status."""
         return max([line.at for line in self.epochs[-1:]] + [self.status.at if self.status else ""])
 
     @property
     def seconds(self) -> float:
-        """How long it took so far: what it said, or at least what its epochs took."""
+        """Seconds so far: those of its status, or the sum of its epochs where that is more."""
         reported = self.status.seconds if self.status else 0.0
         return max(reported, sum(line.seconds for line in self.epochs))
 
 
 def generate_run_name(model: str) -> str:
-    """A name that no run has yet: the model's, the time, and four random digits."""
+    """Generate a new name: the model's, the time, and four random digits."""
     return f"{model}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
 def run_path(run: str, file: str) -> str:
-    """The key of a file of a run."""
+    """Return the key of a file of a run."""
     return f"runs/{run}/{file}"
 
 
 def list_runs(store: ObjectStore) -> list[str]:
-    """Every run in the store, sorted."""
+    """List every run in the store, sorted."""
     return store.list_folders("runs")
 
 
 def load_run(store: ObjectStore, run: str) -> TrainingRun:
-    """A run; `NotFoundError` when there is none of that name."""
+    """Load a run; raise `NotFoundError` when there is none of that name."""
     recipe = read_text_or_none(store, run_path(run, "recipe.yaml"))
     if recipe is None:
         raise NotFoundError(f"There is no run {run!r} in {store.url}; `pilotlight runs` lists all.")
-    published = read_document_or_none(store, run_path(run, "published.json"), PublishedVersion)
+    published = Document(store, run_path(run, "published.json"), PublishedVersion).read_or_none()
     return TrainingRun(
         name=run,
         recipe=recipe,
-        status=read_document_or_none(store, run_path(run, "status.json"), RunStatus),
+        status=Document(store, run_path(run, "status.json"), RunStatus).read_or_none(),
         epochs=parse_epochs(
             read_text_or_none(store, run_path(run, "metrics.jsonl")) or "", run_path(run, "metrics.jsonl")
         ),
@@ -90,18 +90,18 @@ def load_run(store: ObjectStore, run: str) -> TrainingRun:
 
 
 def load_runs(store: ObjectStore, names: Sequence[str]) -> list[TrainingRun]:
-    """These runs, in that order."""
+    """Load runs at the same time; return them in the order of their names."""
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(lambda run: load_run(store, run), names))
 
 
 def list_pictures(store: ObjectStore, run: str) -> list[str]:
-    """The keys of a run's pictures, sorted."""
+    """List the keys of a run's pictures, sorted."""
     return sorted(key for key in store.list_paths(f"runs/{run}") if key.endswith(".png"))
 
 
 def find_best_epoch(epochs: Sequence[EpochRecord], min_delta: float = 0.0) -> EpochRecord | None:
-    """The epoch whose weights early stopping keeps: the last that lowered the validation loss by more than that."""
+    """Find the epoch whose weights early stopping keeps: the last that lowered the validation loss enough."""
     best: EpochRecord | None = None
     for line in epochs:
         loss = line.validation_loss
@@ -113,7 +113,7 @@ def find_best_epoch(epochs: Sequence[EpochRecord], min_delta: float = 0.0) -> Ep
 
 
 def parse_epochs(content: str, source: str) -> tuple[EpochRecord, ...]:
-    """The lines of metrics.jsonl; the json module reads the NaN of files from before there were nulls."""
+    """Parse the lines of metrics.jsonl; the json module reads NaN, which older jobs wrote in place of null."""
     try:
         records = [json.loads(line, parse_constant=lambda _: None) for line in content.splitlines()]
         return tuple(msgspec.convert(records, list[EpochRecord]))
@@ -121,14 +121,8 @@ def parse_epochs(content: str, source: str) -> tuple[EpochRecord, ...]:
         raise InvalidInputError(f"{source} does not hold epochs: {exc}.") from exc
 
 
-def read_document_or_none(store: ObjectStore, key: str, document_type: type[DocumentT]) -> DocumentT | None:
-    """A document of a run, if it is there."""
-    content = read_text_or_none(store, key)
-    return None if content is None else decode_document(content.encode(), document_type, key)
-
-
 def read_text_or_none(store: ObjectStore, key: str) -> str | None:
-    """An object's text, if it is there."""
+    """Read an object's text; return None where there is none."""
     try:
         return store.get(key).data.decode()
     except NotFoundError:
@@ -136,7 +130,7 @@ def read_text_or_none(store: ObjectStore, key: str) -> str | None:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds for people: 8 s, 3 min 20 s, 5 h 07 min."""
+    """Format seconds: 8 s, 3 min 20 s, 5 h 07 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -127,8 +127,8 @@ def test_a_sentence_transformer_embeds_as_torch_does(
     (path / "modules.json").write_text(json.dumps(MODULES))
     (path / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
     manifest = publish(path, name="sentences")
-    assert (manifest.prepare, manifest.serve) == (TextPreprocessing(max_length=12), "fp32")
-    assert manifest.finish == EmbeddingPostprocessing(output="last_hidden_state", normalise=False)
+    assert (manifest.preprocess, manifest.serve) == (TextPreprocessing(max_length=12), "fp32")
+    assert manifest.postprocess == EmbeddingPostprocessing(output="last_hidden_state", normalise=False)
     assert manifest.parity is not None
     assert {"golden.json", "report.json", "model-card.md"} <= {file.path for file in manifest.files}
     expected = [
@@ -145,7 +145,7 @@ def test_a_classifier_of_distilberts_shape_gives_its_labels(
     tensors |= linear("pre_classifier", WIDTH, WIDTH) | linear("classifier", WIDTH, 3)
     manifest = publish(folder(tmp_path / "m", DISTIL, tensors), "--quantize", "int8", name="moods")
     assert manifest.labels == ("bad", "good", "odd")
-    assert manifest.finish == ClassificationPostprocessing(output="logits")
+    assert manifest.postprocess == ClassificationPostprocessing(output="logits")
     sizes = {key: manifest.get_file(variant.graph).bytes for key, variant in manifest.variants.items()}
     assert sizes["int8"] < 0.35 * sizes["fp32"]
     expected = []
@@ -165,7 +165,7 @@ def test_a_grade_is_a_number_and_no_class_of_one(
     tensors = weights("distilbert.", "transformer.layer", DISTILBERT, segments=0)
     tensors |= linear("pre_classifier", WIDTH, WIDTH) | linear("classifier", WIDTH, 1)
     manifest = publish(folder(tmp_path / "m", DISTIL | {"id2label": {"0": "LABEL_0"}}, tensors), name="grades")
-    assert manifest.finish == RegressionPostprocessing(output="logits")
+    assert manifest.postprocess == RegressionPostprocessing(output="logits")
     expected = []
     for text in TEXTS:
         found = embedded(tensors, "distilbert.", tokens(text))

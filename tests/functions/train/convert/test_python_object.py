@@ -11,7 +11,7 @@ import torch
 import tritonclient.http as triton
 from sklearn.datasets import load_iris
 
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 from tests.functions.train.convert.conftest import Publish, Refused, imported
 
 SOURCE = """

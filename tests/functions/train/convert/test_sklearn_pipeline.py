@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from pilotlight.runtime.session import Array
+from pilotlight.runtime.datatypes import Array
 from tests.functions.train.convert.conftest import Publish, Refused, imported
 
 SOURCE = """

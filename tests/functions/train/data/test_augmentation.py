@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from functions.train.data import augmentation
+from functions.train.data import Array, augmentation
 from functions.train.data.augmentation import transform_images
-from functions.train.data.dataset import Array, Splits
+from functions.train.data.split import Splits
 from functions.train.training import trainer
 from functions.train.training.step import StepResult, TrainStep
 from functions.train.training.trainer import seed_torch
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.augmentation import AugmentationOptions
+from pilotlight.recipes.data_schema import AugmentationOptions
 from pilotlight.recipes.schema import load_recipe
 from tests.functions.train.conftest import tiny_recipe
 from tests.functions.train.training.test_checkpoint import StopAt, assert_same, stopped, trained

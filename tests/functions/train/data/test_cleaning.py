@@ -1,11 +1,9 @@
 """What cannot be learned from is left out of a table and counted; everything else stays, in its order."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.train.data import dataset as data
 from functions.train.data.cleaning import CleaningReport, clean_table
 
 NAMES = ("a", "b", "c")
@@ -39,19 +37,3 @@ def test_cleaning_twice_is_cleaning_once(pairs: list[tuple[int, int]]) -> None:
     again = clean_table(once[0], once[1], once[2])
     assert np.array_equal(again[0], once[0])
     assert (again[3].missing, again[3].duplicates, again[3].constant) == (0, 0, ())
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "classes"),
-    [("breast-cancer", (569, 30), 2), ("wine", (178, 13), 3), ("diabetes", (442, 10), 0)],
-)
-def test_tables_are_whole(name: str, shape: tuple[int, int], classes: int) -> None:
-    dataset = data.BUILTIN_DATASETS[name]()
-    assert dataset.inputs.shape == shape
-    assert dataset.inputs.dtype == np.float32
-    assert len(dataset.features) == shape[1]
-    assert len(dataset.classes) == classes
-    assert dataset.cleaning == CleaningReport(shape[0], 0, 0, ())
-    assert dataset.targets.dtype == (np.int64 if classes else np.float32)
-    assert dataset.targets.shape == ((shape[0],) if classes else (shape[0], 1))
-    assert dataset.output_size == max(1, classes)

@@ -7,7 +7,7 @@ import pytest
 from functions.train.data import corpus
 from functions.train.data.corpus import PARAGRAPH_BREAK, Documents
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import SplitFractions
+from pilotlight.recipes.data_schema import SplitFractions
 
 EIGHTY = SplitFractions(train=0.8, validation=0.1, test=0.1)
 

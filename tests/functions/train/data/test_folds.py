@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.train.data import dataset, folds
+from functions.train.data import folds
 from functions.train.data.dataset import Dataset
 from functions.train.data.folds import FoldScores, split_into_folds
+from functions.train.data.load import load_dataset
 from functions.train.pipeline import run_recipe
 from functions.train.progress import ProgressReporter
 from functions.train.training.epoch import Epoch
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import BuiltinDataOptions
+from pilotlight.recipes.data_schema import BuiltinDataOptions
 from pilotlight.storage.object_store import open_store
 from tests.functions.train.conftest import silence, tiny_recipe
 
@@ -47,7 +48,7 @@ def options() -> BuiltinDataOptions:
 
 
 def test_sets_of_a_fold_have_nothing_in_common() -> None:
-    digits = dataset.load_dataset(options())
+    digits = load_dataset(options())
     for parts in folds.build_fold_splits(digits, 5, 1, options().fractions):
         sets = (parts.train, parts.validation, parts.test)
         assert sum(map(len, sets)) == len(digits)

@@ -14,15 +14,15 @@ from PIL import Image
 from torch import nn
 
 from functions.train import publish
-from functions.train.data import dataset
 from functions.train.data.cleaning import CleaningReport
 from functions.train.data.dataset import Dataset
 from functions.train.data.encoding import FillMissing, OneHotEncode, encode_table, name_encoded_columns
 from functions.train.data.files import DataRoot
+from functions.train.data.load import load_dataset, load_splits
 from functions.train.export import golden
 from functions.train.models import build
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.data import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions
 from pilotlight.storage.object_store import open_store
 
 ROWS = "".join(f"{n},{'red' if n % 3 else 'blue'},{n * 1.5},{'yes' if n % 2 else 'no'}\n" for n in range(40))
@@ -35,7 +35,7 @@ def options(**words: Any) -> UserDataOptions:  # noqa: ANN401 - a recipe's value
 
 
 def read(folder: Path, **words: Any) -> Dataset:  # noqa: ANN401
-    return dataset.load_dataset(options(**words), DataRoot(folder))
+    return load_dataset(options(**words), DataRoot(folder))
 
 
 def csv(folder: Path, text: str | bytes, **words: Any) -> Dataset:  # noqa: ANN401
@@ -190,11 +190,11 @@ def test_store_is_a_place_too(tmp_path: Path) -> None:
     store.put("sets/one.csv", b"a,label\n1,x\n")
     store.put("sets/two.csv", b"a,label\n2,y\n")
     for path in ("store:sets/*.csv", ["store:sets/one.csv", "store:sets/two.csv"]):
-        assert dataset.load_dataset(options(path=path), DataRoot(tmp_path, store)).inputs[:, 0].tolist() == [1, 2]
-    assert len(dataset.load_dataset(options(path="store:sets", format="csv"), DataRoot(tmp_path, store))) == 2
+        assert load_dataset(options(path=path), DataRoot(tmp_path, store)).inputs[:, 0].tolist() == [1, 2]
+    assert len(load_dataset(options(path="store:sets", format="csv"), DataRoot(tmp_path, store))) == 2
     for path, said in (("store:sets/no.csv", "There is nothing at"), ("store:other/*.csv", "no file ends in .csv")):
         with pytest.raises(InvalidInputError, match=said):
-            dataset.load_dataset(options(path=path), DataRoot(tmp_path, store))
+            load_dataset(options(path=path), DataRoot(tmp_path, store))
 
 
 @pytest.mark.usefixtures("aws_environment")
@@ -341,7 +341,7 @@ def test_mistake_in_a_folder_of_images_is_one_sentence(tmp_path: Path) -> None:
 def test_a_class_too_rare_for_the_split_is_named(tmp_path: Path) -> None:
     csv(tmp_path, HEADER + ROWS + "99,red,1,seldom\n")
     with pytest.raises(InvalidInputError) as caught:
-        dataset.load_splits(options(), DataRoot(tmp_path))
+        load_splits(options(), DataRoot(tmp_path))
     assert str(caught.value) == (
         "data.fractions.validation is too small: the class 'seldom' has no example left in that set, of 1 in all."
     )
@@ -349,7 +349,7 @@ def test_a_class_too_rare_for_the_split_is_named(tmp_path: Path) -> None:
 
 def test_calibration_that_is_left_open_takes_what_there_is(tmp_path: Path) -> None:
     csv(tmp_path, HEADER + ROWS)
-    splits = dataset.load_splits(options(), DataRoot(tmp_path))
+    splits = load_splits(options(), DataRoot(tmp_path))
     assert len(splits.calibration) == len(splits.train) == 24
 
 

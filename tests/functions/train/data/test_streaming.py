@@ -15,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.train.__main__ import main
-from functions.train.data import dataset, files
+from functions.train.data import files
 from functions.train.data.cleaning import CleaningReport
-from functions.train.data.dataset import Splits
 from functions.train.data.files import DataRoot
-from functions.train.data.loader import MiniBatch, compute_batch_sizes, load_batches
-from functions.train.data.running import RandomSample, RunningMoments
+from functions.train.data.load import load_splits
+from functions.train.data.loader import compute_batch_sizes, load_batches
+from functions.train.data.passes import MiniBatch
 from functions.train.data.shards import assign_sets, generate_uniform
+from functions.train.data.split import Splits, scale_targets
+from functions.train.data.statistics import RandomSample, RunningMoments
 from functions.train.data.streaming import StreamedDataset, rechunk_rows
 from functions.train.distributed.process_group import ProcessGroup
 from functions.train.models import build
@@ -29,7 +31,7 @@ from functions.train.training.epoch import TrainingHistory
 from functions.train.training.trainer import seed_torch, train_model
 from pilotlight.contracts.processing import TablePreprocessing
 from pilotlight.errors import InvalidInputError, StoreError
-from pilotlight.recipes.options.data import SplitFractions, UserDataOptions
+from pilotlight.recipes.data_schema import SplitFractions, UserDataOptions
 from pilotlight.recipes.schema import Recipe, load_recipe
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import ObjectStore, open_store
@@ -61,7 +63,7 @@ def options(**words: object) -> UserDataOptions:
 @pytest.fixture
 def splits(tmp_path: Path) -> Splits:
     shards(tmp_path)
-    return dataset.load_splits(options(), DataRoot(tmp_path))
+    return load_splits(options(), DataRoot(tmp_path))
 
 
 def passes(splits: Splits) -> StreamedDataset:
@@ -89,17 +91,17 @@ def test_every_example_is_in_one_set_and_a_pass_gives_each_training_example_once
 
 
 def test_sets_and_hash_hang_on_seed_and_files_alone(tmp_path: Path, splits: Splits) -> None:
-    again, other = (dataset.load_splits(options(seed=seed), DataRoot(tmp_path)) for seed in (0, 1))
+    again, other = (load_splits(options(seed=seed), DataRoot(tmp_path)) for seed in (0, 1))
     for name in ("validation", "test", "calibration"):
         assert getattr(splits, name).sha256 == getattr(again, name).sha256 != getattr(other, name).sha256
     assert splits.sha256 == again.sha256 == other.sha256
     shards(tmp_path, columns=5)
-    assert dataset.load_splits(options(), DataRoot(tmp_path)).sha256 != splits.sha256
+    assert load_splits(options(), DataRoot(tmp_path)).sha256 != splits.sha256
 
 
 @pytest.mark.parametrize(("buffer", "size"), [(50, 16), (7, 16), (1000, 16), (64, 64), (1, 3)])
 def test_pass_goes_on_at_any_batch(splits: Splits, tmp_path: Path, buffer: int, size: int) -> None:
-    stream = passes(dataset.load_splits(options(buffer=buffer), DataRoot(tmp_path)))
+    stream = passes(load_splits(options(buffer=buffer), DataRoot(tmp_path)))
     order = stream.draw_order()
     whole = numbers(stream, order, size)
     for start in range(0, len(whole) // size + 1, 3):
@@ -206,7 +208,7 @@ def test_numbers_are_learned_in_their_deviations(tmp_path: Path) -> None:
     for number in range(3):
         x = rng.normal(0, 1, (200, 3))
         np.savez(tmp_path / f"{number}.npz", x=x, y=1000 + 50 * x[:, 0])
-    found = dataset.scale_targets(dataset.load_splits(options(), DataRoot(tmp_path)))
+    found = scale_targets(load_splits(options(), DataRoot(tmp_path)))
     stream = passes(found)
     targets = torch.cat([targets for _, targets in batched(stream, stream.draw_order())])
     assert (targets.dtype, targets.shape[1]) == (torch.float32, 1)
@@ -218,7 +220,7 @@ def test_tables_are_streamed_too_and_their_text_is_refused(tmp_path: Path) -> No
     for number in range(4):
         rows = "".join(f"{n},{n % 7},7,{'yes' if n % 2 else 'no'}\n" for n in range(30 * number, 30 * number + 30))
         (tmp_path / f"{number}.csv").write_text("id,a,same,y\n" + rows + ",1,7,yes\n")
-    found = dataset.load_splits(options(path="*.csv"), DataRoot(tmp_path))
+    found = load_splits(options(path="*.csv"), DataRoot(tmp_path))
     assert (found.train.features, found.train.classes) == (("id", "a"), ("no", "yes"))
     assert found.train.cleaning == CleaningReport(124, missing=4, duplicates=None, constant=("same",))
     held = [int(number) for part in (found.validation, found.test) for number in part.inputs[:, 0]]
@@ -229,13 +231,13 @@ def test_tables_are_streamed_too_and_their_text_is_refused(tmp_path: Path) -> No
     with pytest.raises(
         InvalidInputError, match=r"4\.csv: column 'a' holds text, such as 'red', which a stream does not"
     ):
-        dataset.load_splits(options(path="*.csv"), DataRoot(tmp_path))
+        load_splits(options(path="*.csv"), DataRoot(tmp_path))
 
 
 def test_too_many_held_examples_are_refused(tmp_path: Path) -> None:
     shards(tmp_path)
     with pytest.raises(InvalidInputError, match=r"fractions\.\w+ is 0\.15, which is .* data\.held lets only 30"):
-        dataset.load_splits(options(held=30), DataRoot(tmp_path))
+        load_splits(options(held=30), DataRoot(tmp_path))
 
 
 class Faulty(ObjectStore):
@@ -264,7 +266,7 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Faulty, Str
     monkeypatch.setattr("functions.train.data.shards.PAUSE_S", 0)
     shards(tmp_path)
     store = Faulty(tmp_path)
-    return store, passes(dataset.load_splits(options(path="store:*.npz"), DataRoot(store=store)))
+    return store, passes(load_splits(options(path="store:*.npz"), DataRoot(store=store)))
 
 
 def test_store_that_fails_once_in_the_middle_is_asked_again(faulty: tuple[Faulty, StreamedDataset]) -> None:
@@ -296,7 +298,7 @@ def test_shard_that_is_broken_from_the_start_is_named(tmp_path: Path) -> None:
     paths = shards(tmp_path)
     paths[2].write_bytes(paths[2].read_bytes()[:300])
     with pytest.raises(InvalidInputError, match=r"part-2\.npz cannot be read as NPZ"):
-        dataset.load_splits(options(), DataRoot(tmp_path))
+        load_splits(options(), DataRoot(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -311,7 +313,7 @@ def test_shard_that_does_not_go_with_the_others_is_named(tmp_path: Path, change:
     shards(tmp_path)
     np.savez(tmp_path / "part-9.npz", **change)
     with pytest.raises(InvalidInputError, match=said):
-        dataset.load_splits(options(), DataRoot(tmp_path))
+        load_splits(options(), DataRoot(tmp_path))
 
 
 STREAMED = (
@@ -329,8 +331,8 @@ def test_command_trains_over_shards_in_the_store(tmp_path: Path, capsys: pytest.
     assert out == "tiny:1\n"
     assert "left out of 310 rows: 0 with missing values, duplicates were not looked for" in err
     manifest = Registry(open_store(str(tmp_path))).load_manifest("tiny", 1)
-    assert isinstance(manifest.prepare, TablePreprocessing)
-    assert [column.name for column in manifest.prepare.columns] == ["x0", "x1", "x2", "x3"]
+    assert isinstance(manifest.preprocess, TablePreprocessing)
+    assert [column.name for column in manifest.preprocess.columns] == ["x0", "x1", "x2", "x3"]
     assert main(["digits", "--store", str(tmp_path), "--set", *words, "batch_size=full"]) == 2
     assert capsys.readouterr().err.endswith("it must be a number where data.streaming is true.\n")
     assert main(["digits", "--store", str(tmp_path), "--set", *words, "folds=3"]) == 2
@@ -340,9 +342,9 @@ def test_command_trains_over_shards_in_the_store(tmp_path: Path, capsys: pytest.
 PEAK = """
 import resource, sys
 from pathlib import Path
-from functions.train.data.dataset import load_splits
+from functions.train.data.load import load_splits
 from functions.train.data.loader import compute_batch_sizes
-from pilotlight.recipes.options.data import SplitFractions, UserDataOptions
+from pilotlight.recipes.data_schema import SplitFractions, UserDataOptions
 from functions.train.data.files import DataRoot
 fractions = SplitFractions(train=0.96, validation=0.02, test=0.02)
 for path in (("0000.npz", "0001.npz", "0002.npz", "0003.npz"), "*.npz"):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from functions.train.data.dataset import Splits
 from functions.train.data.files import DataRoot
+from functions.train.data.split import Splits
 from functions.train.distributed import consensus
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from pilotlight.errors import InvalidInputError

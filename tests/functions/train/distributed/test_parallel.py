@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from functions.train.data import loader
-from functions.train.data.dataset import Splits
+from functions.train.data.split import Splits
 from functions.train.distributed import parallel
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup, read_process_group
 from functions.train.training.step import count_accumulation_parts

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from functions.train.data import dataset
-from functions.train.data.dataset import Splits
+from functions.train.data.load import load_dataset
+from functions.train.data.split import Splits, split_dataset
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup, join_process_group
 from functions.train.errors import PausedError
 from functions.train.models import build
@@ -44,7 +44,7 @@ STEP = 7
 def few() -> Splits:
     """The digits, with few of them to train on."""
     options = tiny_recipe().data
-    splits = dataset.split_dataset(dataset.load_dataset(options), options)
+    splits = split_dataset(load_dataset(options), options)
     return replace(splits, train=splits.train.select(np.arange(EXAMPLES)))
 
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from functions.train.data.dataset import Array, Dataset
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
 from functions.train.evaluation.diagnostics import (
     Confusion,
     compute_wilson_interval,

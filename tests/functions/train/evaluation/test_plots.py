@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from functions.train.data.dataset import Array, Dataset, Splits
+from functions.train.data.dataset import Dataset
+from functions.train.data.split import Splits
 from functions.train.evaluation import plots
 from functions.train.evaluation.diagnostics import (
     ClassificationDiagnosis,
@@ -28,7 +29,7 @@ def judged(classes: int, examples: int, name: str = "class") -> ClassificationDi
 
 def size(picture: bytes) -> tuple[int, int]:
     """Width and height in pixels."""
-    pixels: Array = matplotlib.image.imread(BytesIO(picture))
+    pixels = np.asarray(matplotlib.image.imread(BytesIO(picture)))
     assert np.ptp(pixels) > 0.5
     return pixels.shape[1], pixels.shape[0]
 

@@ -7,7 +7,8 @@ import onnx
 import pytest
 from torch import nn
 
-from functions.train.data.dataset import Array, Splits
+from functions.train.data import Array
+from functions.train.data.split import Splits
 from functions.train.evaluation import quantization_report
 from functions.train.evaluation.metrics import score_outputs
 from functions.train.evaluation.quantization_report import choose_served_variant, compare_variants

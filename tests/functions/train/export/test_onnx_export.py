@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from functions.train.data.dataset import Splits
+from functions.train.data.split import Splits
 from functions.train.errors import ExportError, GoldenError, ParityError
 from functions.train.export import golden, onnx_export, parity
 from functions.train.training.trainer import predict_outputs
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.graph import ExportOptions
+from pilotlight.recipes.schema import ExportOptions
 from pilotlight.runtime.golden import GoldenDocument, to_array
 from pilotlight.runtime.session import open_session
 from tests.functions.train.conftest import Finished, tiny_recipe

@@ -10,13 +10,12 @@ import torch
 from torch import nn
 
 from functions.train.__main__ import main
-from functions.train.data.dataset import Splits
+from functions.train.data.split import Splits
 from functions.train.models import build, custom
 from functions.train.training.trainer import seed_torch
 from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.model import CustomOptions
-from pilotlight.recipes.schema import load_recipe
+from pilotlight.recipes.schema import CustomOptions, load_recipe
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 from tests.functions.predict.test_handler import Function
@@ -151,8 +150,8 @@ def test_own_table_and_own_model_are_trained_and_published(home: Path, capsys: p
     assert noted["cleaning"]["duplicates"] == 80
     report = json.loads(store.get("models/mine/versions/1/report.json").data)
     assert report["cleaning"] == noted["cleaning"]
-    assert isinstance(manifest.prepare, TablePreprocessing)
-    assert manifest.prepare.columns == (
+    assert isinstance(manifest.preprocess, TablePreprocessing)
+    assert manifest.preprocess.columns == (
         TableColumn(name="a", missing="nan"),
         TableColumn(name="colour", categories=("blue", "red"), encoding="index", missing="blue"),
         TableColumn(name="b", missing="nan"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from functions.train.data import dataset
+from functions.train.data.load import load_dataset
 from functions.train.models import build
 from functions.train.models.decoder import (
     Decoder,
@@ -16,8 +16,7 @@ from functions.train.models.decoder import (
 )
 from functions.train.training.trainer import seed_torch
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.model import DecoderOptions
-from pilotlight.recipes.schema import load_recipe
+from pilotlight.recipes.schema import DecoderOptions, load_recipe
 
 SIZES = {"architecture": "decoder", "layers": 2, "width": 16, "heads": 4, "kv_heads": 2, "hidden": 24, "context": 9}
 
@@ -104,7 +103,7 @@ def test_untrained_decoder_guesses_evenly() -> None:
 
 def test_images_and_long_windows_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="'decoder', which takes a text alone"):
-        build.build_model(options(), dataset.load_dataset(load_recipe("digits").data))
+        build.build_model(options(), load_dataset(load_recipe("digits").data))
     with pytest.raises(InvalidInputError, match="takes windows of tokens, not examples of 1 x 8 x 8 values"):
         build_decoder_layers(options(), (1, 8, 8), 11)
     with pytest.raises(InvalidInputError, match=r"model\.context is 9; it must be at least the 10 tokens"):

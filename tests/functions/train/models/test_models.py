@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from functions.train.data import dataset
-from functions.train.data.dataset import Dataset, Splits
+from functions.train.data.builtin import BUILTIN_DATASETS
+from functions.train.data.dataset import Dataset
+from functions.train.data.load import load_dataset
+from functions.train.data.split import Splits, scale_targets, split_dataset
 from functions.train.export import parity
 from functions.train.export.onnx_export import export_onnx
 from functions.train.models import build
@@ -100,7 +102,7 @@ def test_attention_is_the_papers() -> None:
 def test_table_is_refused_by_what_takes_images(architecture: str) -> None:
     recipe = {"cnn": "digits", "rnn": "digits-rnn", "transformer": "digits-transformer"}[architecture]
     with pytest.raises(InvalidInputError, match=f"'{architecture}', which takes images, not examples of 13 values"):
-        build.build_model(load_recipe(recipe).model, dataset.BUILTIN_DATASETS["wine"]())
+        build.build_model(load_recipe(recipe).model, BUILTIN_DATASETS["wine"]())
 
 
 def test_what_no_memory_holds_is_refused(splits: Splits) -> None:
@@ -114,7 +116,7 @@ def test_patches_that_leave_a_rest_are_refused(splits: Splits) -> None:
 
 
 def test_column_without_variance_is_not_blown_up() -> None:
-    wine = dataset.BUILTIN_DATASETS["wine"]()
+    wine = BUILTIN_DATASETS["wine"]()
     flat = replace(wine, inputs=np.concatenate([wine.inputs[:, :1] * 0 + 3, wine.inputs[:, 1:]], axis=1))
     scaled = build.Standardise(flat.statistics.input_moments, flat.inputs.ndim)(torch.from_numpy(flat.inputs + 1))
     assert float(scaled[:, 0].abs().max()) == pytest.approx(1)
@@ -122,8 +124,8 @@ def test_column_without_variance_is_not_blown_up() -> None:
 
 def test_number_is_answered_in_its_own_unit() -> None:
     options = load_recipe("diabetes")
-    splits = dataset.split_dataset(dataset.load_dataset(options.data), options.data)
-    learned = dataset.scale_targets(splits).train.targets
+    splits = split_dataset(load_dataset(options.data), options.data)
+    learned = scale_targets(splits).train.targets
     assert [float(learned.mean()), float(learned.std())] == pytest.approx([0, 1], abs=1e-5)
     rescale = build.Rescale(splits.train.statistics.target_moments)
     assert rescale(torch.from_numpy(learned)).numpy() == pytest.approx(splits.train.targets, abs=1e-3)
@@ -135,7 +137,7 @@ def test_number_is_answered_in_its_own_unit() -> None:
 
 
 def test_classes_have_no_unit(splits: Splits) -> None:
-    assert dataset.scale_targets(splits) is splits
+    assert scale_targets(splits) is splits
     network = nn.Linear(1, 1)
     assert build.restore_scale(network, splits.train) is network
     assert build.find_scaling(network, build.Rescale, ("prediction",)) is None

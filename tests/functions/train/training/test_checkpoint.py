@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from functions.train.data.dataset import Splits
+from functions.train.data.split import Splits
 from functions.train.errors import DivergedError, PausedError
 from functions.train.models import build
 from functions.train.training.checkpoint import CheckpointStore
@@ -17,8 +17,7 @@ from functions.train.training.epoch import TrainingHistory
 from functions.train.training.interruption import Interruption
 from functions.train.training.state import TrainerState
 from functions.train.training.trainer import Trainer, seed_torch, train_model
-from pilotlight.recipes.options.life import CheckpointOptions
-from pilotlight.recipes.schema import Recipe
+from pilotlight.recipes.schema import CheckpointOptions, Recipe
 from pilotlight.storage.object_store import ObjectStore, open_store
 from tests.fakes import Clock
 from tests.functions.train.conftest import tiny_recipe

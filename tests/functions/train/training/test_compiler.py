@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from functions.train.data.dataset import Splits
+from functions.train.data.split import Splits
 from functions.train.models.build import build_model
 from functions.train.training.compiler import compile_function, refuse_without_compiler
 from functions.train.training.trainer import seed_torch, train_model

@@ -6,10 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.train.data.dataset import Array, Dataset, Splits
+from functions.train.data import Array
+from functions.train.data.dataset import Dataset
+from functions.train.data.split import Splits
 from functions.train.training import loss
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.options.loss import CrossEntropyOptions, LossOptions, MseOptions
+from pilotlight.recipes.schema import CrossEntropyOptions, LossOptions, MseOptions
 
 CPU = torch.device("cpu")
 LABELS = np.array([0, 0, 0, 1, 2, 2])

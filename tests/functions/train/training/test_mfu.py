@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from functions.train.benchmark import MODELS, Flat, per_token, weights
 from functions.train.models.decoder import Decoder
 from functions.train.training.mfu import MfuMeter, count_training_flops, find_peak_flops
 from functions.train.training.precision import TrainingPrecision
+from tests.benchmarks.gpu_step import MODELS, TokenClassifier, count_weights, estimate_token_flops
 
 
 @pytest.mark.parametrize(
@@ -43,15 +43,17 @@ def test_dense_layers_count_six_for_each_weight() -> None:
 
 
 def test_counted_decoder_is_the_papers_formula() -> None:
-    shape = MODELS["tiny"]
-    decoder = Flat(Decoder(shape, shape.vocabulary))  # type: ignore[arg-type]  # has the recipe's words
-    found = count_training_flops(decoder, torch.zeros((1, shape.context), dtype=torch.long))
-    assert found == pytest.approx(per_token(shape) * shape.context, rel=0.01)  # the norms' gains do not multiply
+    size = MODELS["tiny"]
+    decoder = TokenClassifier(Decoder(size.options, size.vocabulary))
+    found = count_training_flops(decoder, torch.zeros((1, size.context), dtype=torch.long))
+    assert found == pytest.approx(
+        estimate_token_flops(size) * size.context, rel=0.01
+    )  # the norms' gains do not multiply
 
 
 def test_large_model_of_the_benchmark_is_what_it_says() -> None:
-    assert weights(MODELS["350m"]) == pytest.approx(354e6, rel=0.002)
-    assert per_token(MODELS["350m"]) == pytest.approx(6 * 354e6 + 12 * 24 * 2048 * 1024, rel=0.002)
+    assert count_weights(MODELS["350m"]) == pytest.approx(354e6, rel=0.002)
+    assert estimate_token_flops(MODELS["350m"]) == pytest.approx(6 * 354e6 + 12 * 24 * 2048 * 1024, rel=0.002)
 
 
 def test_utilisation_is_a_share_of_all_gpus() -> None:

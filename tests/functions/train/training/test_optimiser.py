@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.train.data.dataset import Array
+from functions.train.data import Array
 from functions.train.training import optimiser
-from pilotlight.recipes.options.optimiser import (
+from pilotlight.recipes.schema import (
     AdagradOptions,
     AdamOptions,
     AdamwOptions,

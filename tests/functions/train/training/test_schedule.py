@@ -9,13 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.train.training.schedule import compute_rate_factor
-from pilotlight.recipes.options.schedule import (
-    ConstantOptions,
-    CosineOptions,
-    ExponentialOptions,
-    ScheduleOptions,
-    StepOptions,
-)
+from pilotlight.recipes.schema import ConstantOptions, CosineOptions, ExponentialOptions, ScheduleOptions, StepOptions
 
 
 def test_cosine_in_closed_form() -> None:

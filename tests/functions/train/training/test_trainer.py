@@ -8,15 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from functions.train.data.dataset import Splits
+from functions.train.data.split import Splits
 from functions.train.errors import DivergedError
 from functions.train.evaluation.metrics import score_outputs
 from functions.train.models import build
 from functions.train.training.epoch import EarlyStopping, Epoch, TrainingHistory
 from functions.train.training.trainer import compute_learning_rates, predict_outputs, seed_torch, train_model
-from pilotlight.recipes.options.life import StoppingOptions
-from pilotlight.recipes.options.schedule import CosineOptions
-from pilotlight.recipes.schema import Recipe
+from pilotlight.recipes.schema import CosineOptions, Recipe, StoppingOptions
 from tests.functions.train.conftest import tiny_recipe
 
 

@@ -6,9 +6,12 @@ which tensors name it, and an upload where its bytes may be put at once (`presig
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from annotated_types import Ge, Le, MaxLen, MinLen
+from msgspec import Struct
 
-ShortText = Annotated[str, Meta(min_length=1, max_length=512)]
+from pilotlight.api.schemas.request_body import STRICT, matches, request_body
+
+ShortText = Annotated[str, MinLen(1), MaxLen(512)]
 BatchStatus = Literal[
     "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
 ]  # fmt: skip
@@ -35,11 +38,12 @@ class DeletedFile(Struct, kw_only=True):
     deleted: bool = True
 
 
-class CreateUploadBody(Struct, kw_only=True):
+@request_body("is no NewUpload", extra="ignore")
+class CreateUploadBody:
     """The announcement of a file that is too large for one request."""
 
     filename: ShortText
-    bytes: Annotated[int, Meta(ge=1, le=5_000_000_000)]  # what S3 takes in one PUT
+    bytes: Annotated[int, STRICT, Ge(1), Le(5_000_000_000)]  # what S3 takes in one PUT
     purpose: ShortText = "batch"
     mime_type: str = ""
 
@@ -78,22 +82,22 @@ class UploadPart(Struct, kw_only=True):
     upload_id: str
 
 
-class CompleteUploadBody(Struct, kw_only=True):
+@request_body("is no Complete", extra="ignore")
+class CompleteUploadBody:
     """That an upload is whole: its parts in their order, none where the bytes were put at once."""
 
-    part_ids: list[Annotated[str, Meta(pattern=r"^part_[0-9a-f]{32}$")]] = []
+    part_ids: tuple[Annotated[str, matches(r"^part_[0-9a-f]{32}$")], ...] = ()
     md5: str = ""
 
 
-class CreateBatchBody(Struct, kw_only=True):
+@request_body("is no NewBatch", extra="ignore")
+class CreateBatchBody:
     """A batch: the requests in a file, all to one endpoint."""
 
     input_file_id: str
     endpoint: str
-    completion_window: Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,2}h$")] = "24h"
-    metadata: Annotated[
-        dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
-    ] | None = None  # fmt: skip
+    completion_window: Annotated[str, matches(r"^[1-9][0-9]{0,2}h$")] = "24h"
+    metadata: Annotated[dict[Annotated[str, MaxLen(64)], Annotated[str, MaxLen(512)]], MaxLen(16)] | None = None
 
 
 class RequestCounts(Struct, kw_only=True):

@@ -1,68 +1,75 @@
-"""What the registry's routes are sent and what they answer, for the function, its OpenAPI document and the client.
+"""Request and response bodies of the registry's routes, for the function, its OpenAPI document and the client.
 
-Where a route answers a document of the store as it lies there, `contracts` has its form.
+Documents of the store that a route returns as they are have their types in `contracts`.
 """
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from msgspec import Struct
 
+from pilotlight.api.schemas.request_body import STRICT, matches, request_body
 from pilotlight.contracts.alias import AliasDocument, Canary
 from pilotlight.contracts.manifest import Precision
-from pilotlight.contracts.names import CANDIDATE, ModelReference, Version, is_version
+from pilotlight.contracts.names import CANDIDATE, ModelReference, is_version
 from pilotlight.errors import InvalidInputError, UnavailableError
 
-VersionNumber = Annotated[str, Meta(pattern=r"^([1-9][0-9]{0,17})$")] | Version  # 3 and "3" are the same version
-Percent = Annotated[float, Meta(ge=0, lt=100)]
-Reason = Annotated[str, Meta(max_length=1000)]
-Body = TypeVar("Body", bound=Struct)
+# 3 and "3" are the same version.
+VersionNumber = Annotated[str, matches(r"^([1-9][0-9]{0,17})$")] | Annotated[int, STRICT, Ge(1)]
+Percent = Annotated[float, STRICT, Ge(0), Lt(100)]
+Reason = Annotated[str, MaxLen(1000)]
+Flag = Annotated[bool, STRICT]
 Answer = TypeVar("Answer")
 
 
-class PromoteBody(Struct, forbid_unknown_fields=True):
+@request_body("is not an order to promote")
+class PromoteBody:
     """Bring a version to the alias through the gate; a forced one is moved even if it is refused, and says why."""
 
     version: VersionNumber | None = None  # the candidate, if none is named
-    force: bool = False
+    force: Flag = False
     why: Reason = ""
 
 
-class CanaryBody(Struct, forbid_unknown_fields=True):
+@request_body("is not a canary")
+class CanaryBody:
     """Try a version on a share of the alias's requests; 0 percent ends the trial."""
 
     version: VersionNumber
     percent: Percent = 10.0
     bake: str = "1h"  # after which it is promoted if it held: 90s, 30m, 2h, 1d
-    max_error_rate: Annotated[float, Meta(ge=0, le=1)] = 0.01
-    max_latency_ratio: Annotated[float, Meta(gt=0)] = 2.0
-    max_drift: Annotated[float, Meta(ge=0, le=1)] = 0.25
-    min_requests: Annotated[int, Meta(ge=1)] = 50
+    max_error_rate: Annotated[float, STRICT, Ge(0), Le(1)] = 0.01
+    max_latency_ratio: Annotated[float, STRICT, Gt(0)] = 2.0
+    max_drift: Annotated[float, STRICT, Ge(0), Le(1)] = 0.25
+    min_requests: Annotated[int, STRICT, Ge(1)] = 50
     why: Reason = "trial"
 
     def to_canary(self, until: str) -> Canary:
-        """The trial that ends then."""
+        """Return the canary that ends at `until`."""
         limits = (self.max_error_rate, self.max_latency_ratio, self.max_drift, self.min_requests)
         return Canary(parse_version_number(self.version), until, *limits)
 
 
-class TrafficShareBody(Struct, forbid_unknown_fields=True):
+@request_body("is not a share")
+class TrafficShareBody:
     """A version's part of the requests."""
 
     version: VersionNumber
-    percent: Annotated[float, Meta(gt=0, lt=100)]
+    percent: Annotated[float, STRICT, Gt(0), Lt(100)]
 
 
-class TrafficSplitBody(Struct, forbid_unknown_fields=True):
+@request_body("is not a split")
+class TrafficSplitBody:
     """Share the alias's requests out, each caller always to the same version; no shares end it."""
 
-    shares: Annotated[list[TrafficShareBody], Meta(max_length=100)]
+    shares: Annotated[list[TrafficShareBody], MaxLen(100)]
     why: Reason = "split"
 
 
-class ShadowBody(Struct, forbid_unknown_fields=True):
+@request_body("is not a shadow")
+class ShadowBody:
     """Send copies of a share of the requests to another version too; 0 percent ends it."""
 
     version: VersionNumber
@@ -70,24 +77,27 @@ class ShadowBody(Struct, forbid_unknown_fields=True):
     why: Reason = "shadow"
 
 
-class RollbackBody(Struct, forbid_unknown_fields=True):
+@request_body("is not an order to roll back")
+class RollbackBody:
     """End the alias's trial or, without one, go back to where it pointed before."""
 
     why: Reason = "rolled back over HTTP"
 
 
-class ApprovalBody(Struct, forbid_unknown_fields=True):
+@request_body("is not a decision about a version")
+class ApprovalBody:
     """Approve or reject a version."""
 
     state: Literal["approved", "rejected"]
-    why: Annotated[str, Meta(min_length=1, max_length=1000)]
+    why: Annotated[str, MinLen(1), MaxLen(1000)]
 
 
-class PruneBody(Struct, forbid_unknown_fields=True):
+@request_body("is not an order to prune")
+class PruneBody:
     """Remove old versions that no alias needs; unless `dry_run` is false, only say which."""
 
-    keep: Annotated[int, Meta(ge=1)] = 5
-    dry_run: bool = True
+    keep: Annotated[int, STRICT, Ge(1)] = 5
+    dry_run: Flag = True
 
 
 class VersionSummary(Struct, frozen=True):
@@ -149,16 +159,8 @@ class ErrorBody(Struct, frozen=True):
     error: str
 
 
-def parse_body(body: bytes, kind: type[Body], what: str) -> Body:
-    """A request's body; an empty one is all defaults. `InvalidInputError` names the wrong field."""
-    try:
-        return msgspec.json.decode(body or b"{}", type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise InvalidInputError(f"The body is not {what}: {exc}.") from exc
-
-
 def parse_response(body: bytes, kind: type[Answer]) -> Answer:
-    """An answer as what it should be, for clients; `UnavailableError` when the server is another one."""
+    """Decode a response for a client; raise `UnavailableError` when the server is no registry."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as exc:
@@ -166,12 +168,12 @@ def parse_response(body: bytes, kind: type[Answer]) -> Answer:
 
 
 def parse_version_number(version: str | int) -> int:
-    """A version as a number."""
+    """Convert a version to a number."""
     return int(version)
 
 
 def build_reference(model: str, version: str | int | None) -> ModelReference:
-    """The version that a body names, else the candidate."""
+    """Build the reference to the version of a body; without one, to the candidate."""
     return (
         ModelReference(model, alias=CANDIDATE)
         if version is None
@@ -179,29 +181,20 @@ def build_reference(model: str, version: str | int | None) -> ModelReference:
     )
 
 
-def get_path_version(parameters: Mapping[str, str]) -> int:
-    """The version that a path names; `InvalidInputError` for an alias, which may move while one speaks of it."""
-    text = parameters["version"]
+def parse_path_version(text: str) -> int:
+    """Read a version of a path; `InvalidInputError` for an alias, which may move between two requests."""
     if not is_version(text):
         raise InvalidInputError(f"{text!r} is not a version; here it takes a number: 1, 2, 3, ...")
     return int(text)
 
 
-def parse_query_number(query: Mapping[str, str], name: str, default: int, minimum: int = 1) -> int:
-    """A whole number of a query; `InvalidInputError` for another word, or one below `minimum`."""
-    text = query.get(name, str(default))
-    if not (text.isdecimal() and text.isascii() and 0 < len(text) < 6 and int(text) >= minimum):
-        raise InvalidInputError(f"{name}={text} is not a number from {minimum} to 99999.")
-    return int(text)
-
-
 def format_etag(document: AliasDocument) -> str:
-    """The ETag of an alias: the number of its document."""
+    """Format the ETag of an alias: the number of its document."""
     return f'"{document.number}"'
 
 
 def is_if_match_satisfied(if_match: str | None, current_etag: str | None) -> bool:
-    """Whether an If-Match lets a change of what has the ETag `current_etag` through (RFC 9110, 13.1.1)."""
+    """Return whether an If-Match allows a change of what has the ETag `current_etag` (RFC 9110, 13.1.1)."""
     if if_match is None:
         return True
     if if_match.strip() == "*":

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from annotated_types import Ge, Le, MaxLen
+from msgspec import Struct
 
-from pilotlight.contracts.names import Name
+from pilotlight.api.schemas.request_body import matches, request_body
+from pilotlight.contracts.names import NAME_PATTERN
 from pilotlight.contracts.run import EpochRecord, RunStatus
 
 TrainingState = Literal[
@@ -14,7 +16,8 @@ ACTIVE_STATES = frozenset({"queued", "running", "stopping"})
 MAX_NODES = 16
 
 
-class StartTrainingBody(Struct, forbid_unknown_fields=True):
+@request_body("orders no training")
+class StartTrainingBody:
     """Train a recipe: a whole one, or the name of a recipe of record; `set` changes values in it, as `--set` does.
 
     A run's name is what makes asking twice the same as asking once. With `resume`, a run that ended without a version
@@ -22,16 +25,17 @@ class StartTrainingBody(Struct, forbid_unknown_fields=True):
     """
 
     recipe: str | dict[str, Any]
-    set: Annotated[list[Annotated[str, Meta(max_length=10_000)]], Meta(max_length=100)] = []
-    run: Name | None = None  # a new one is made up unless given
-    nodes: Annotated[int, Meta(ge=1, le=MAX_NODES)] = 1  # machines that train together
+    set: Annotated[tuple[Annotated[str, MaxLen(10_000)], ...], MaxLen(100)] = ()
+    run: Annotated[str, matches(NAME_PATTERN)] | None = None  # a new one is made up unless given
+    nodes: Annotated[int, Ge(1), Le(MAX_NODES)] = 1  # machines that train together
     resume: bool = False
 
 
-class CancelTrainingBody(Struct, forbid_unknown_fields=True):
+@request_body("is not an order to cancel")
+class CancelTrainingBody:
     """Stop a training: it saves a checkpoint first, and can be resumed."""
 
-    why: Annotated[str, Meta(max_length=1000)] = "cancelled over HTTP"
+    why: Annotated[str, MaxLen(1000)] = "cancelled over HTTP"
 
 
 class TrainingJobInfo(Struct, frozen=True, kw_only=True):

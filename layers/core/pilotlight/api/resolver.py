@@ -1,0 +1,174 @@
+"""The router of the control plane: endpoints declare what they take, and Powertools validates it before they run.
+
+A parameter of an endpoint is a part of the path by its name, a query or header value by its annotation, or the JSON
+body where its type is a dataclass; a `Request` gives the whole request. pydantic, which validates them, and Powertools
+take 0.1 s of CPU to import, which inference does not spend (infra/decisions/0061). Errors, costs and the usage log are
+the router's.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from inspect import Signature, signature
+from typing import Annotated, Any, get_type_hints
+from urllib.parse import quote
+
+import msgspec
+import pybase64
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver
+from aws_lambda_powertools.event_handler import Response as ResolverResponse
+from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
+from aws_lambda_powertools.event_handler.openapi.params import Query as Query
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
+
+from pilotlight.api.call_cost import CostMeter
+from pilotlight.api.http import JSON, Request, Response
+from pilotlight.api.router import Endpoint, ErrorFormatter, Router
+from pilotlight.api.schemas.registry import parse_path_version
+from pilotlight.api.schemas.request_body import Body
+from pilotlight.api.usage_log import UsageLog
+from pilotlight.contracts.names import check_alias, check_name
+from pilotlight.errors import InvalidInputError, NotFoundError
+
+TypedEndpoint = Callable[..., Response]
+TypedRoutes = Mapping[str, Mapping[str, TypedEndpoint]]  # resource -> verb -> endpoint
+MAX_SHOWN_VALUE = 60  # characters of a wrong value in an error
+UNION_TAGS = frozenset({"str", "int", "float", "bool"})  # as pydantic names the alternatives of a field
+FIELD_NAME = re.compile(r"[A-Za-z_]\w*")
+# Instead of pydantic's words where those name a class.
+MESSAGES = {"dataclass_type": "Input should be an object"}
+# Errors whose value is the whole object.
+ABSENT = frozenset({"missing", "unexpected_keyword_argument"})
+
+# Parts of paths; an error names what they should be.
+ModelName = Annotated[str, AfterValidator(lambda name: check_name(name, "model name"))]
+RunName = Annotated[str, AfterValidator(lambda name: check_name(name, "run's name"))]
+AliasName = Annotated[str, AfterValidator(check_alias)]
+PathVersion = Annotated[int, BeforeValidator(parse_path_version)]
+
+
+class ResolverRouter(Router):
+    """A Lambda handler over a table of routes whose endpoints declare typed parameters."""
+
+    def __init__(
+        self,
+        routes: TypedRoutes,
+        cost_meter: CostMeter | None = None,
+        usage_log: UsageLog | None = None,
+        error_formatter: ErrorFormatter | None = None,
+    ) -> None:
+        super().__init__(routes, cost_meter, usage_log, error_formatter)
+        self._resolver = APIGatewayRestResolver(enable_validation=True, json_body_deserializer=parse_json)
+        self._resolver.exception_handler(RequestValidationError)(self._raise_invalid_input)
+        self._resolver.not_found(raise_not_found)
+        self._resolver.exception_handler(Exception)(reraise)
+        for resource, verbs in routes.items():
+            for verb, endpoint in verbs.items():
+                rule = resource.replace("{", "<").replace("}", ">")
+                self._resolver.route(rule, verb)(self._adapt(endpoint))
+
+    def find_endpoint(self, request: Request) -> Endpoint:
+        """Check the route and the verb; give what validates the request and calls its endpoint."""
+        super().find_endpoint(request)
+        return self._resolve
+
+    def _resolve(self, request: Request) -> Response:
+        self._request = request  # Lambda gives an environment one request at a time
+        no_context: Any = None  # Powertools hands it on, and nothing reads it
+        return from_proxy_response(self._resolver.resolve(to_proxy_event(request), no_context))
+
+    def _raise_invalid_input(self, error: RequestValidationError) -> None:
+        """Raise `InvalidInputError` with a sentence for all that is wrong."""
+        body_type = get_type_hints(super().find_endpoint(self._request)).get("body")
+        raise InvalidInputError(describe_errors(error.errors(), getattr(body_type, "complaint", "is wrong"))) from None
+
+    def _adapt(self, endpoint: TypedEndpoint) -> Callable[..., ResolverResponse[Any]]:
+        """Give Powertools a function with the endpoint's parameters, less the request, and a response in its form."""
+        hints = get_type_hints(endpoint, include_extras=True)
+        parameters = [
+            parameter.replace(annotation=hints[name]) for name, parameter in signature(endpoint).parameters.items()
+        ]
+        with_request = [parameter.name for parameter in parameters if parameter.annotation is Request]
+
+        @wraps(endpoint)
+        def call(**arguments: object) -> ResolverResponse[Any]:
+            response = endpoint(**arguments, **dict.fromkeys(with_request, self._request))
+            body = response.body if response.binary else response.body.decode()
+            return ResolverResponse(response.status, None, body, dict(response.headers))
+
+        call.__signature__ = Signature([each for each in parameters if each.name not in with_request])  # type: ignore[attr-defined]
+        return call
+
+
+def to_proxy_event(request: Request) -> dict[str, Any]:
+    """Build the event that Powertools resolves.
+
+    Its path is made of the route and its parameters, since the gateway's own begins with a base path where a domain has
+    one. HEAD is GET, and the body is JSON whatever its type, as curl sends it.
+    """
+    values = {name: quote(value, safe="") for name, value in request.parameters.items()}
+    return {
+        "path": request.resource.format_map(values),
+        "httpMethod": "GET" if request.method == "HEAD" else request.method,
+        "headers": {**request.headers, "content-type": JSON},
+        "queryStringParameters": dict(request.query),
+        "body": request.body.decode(errors="surrogateescape") or "{}",
+        "requestContext": {"stage": ""},
+    }
+
+
+def from_proxy_response(event: Mapping[str, Any]) -> Response:
+    """Read the response that Powertools built for the gateway."""
+    headers = {name: ", ".join(values) for name, values in event["multiValueHeaders"].items()}
+    if event["isBase64Encoded"]:
+        return Response(event["statusCode"], pybase64.b64decode(event["body"]), headers, binary=True)
+    return Response(event["statusCode"], event["body"].encode(), headers)
+
+
+def parse_json(text: str) -> dict[str, Any]:
+    """Decode a body; `InvalidInputError` says where it is no JSON, or that it is no object."""
+    try:
+        content = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
+        raise InvalidInputError(f"The body is not JSON: {exc}.") from exc
+    if not isinstance(content, dict):  # of an array, Powertools would take the first element
+        raise InvalidInputError(f"The body is not a JSON object: {text[:MAX_SHOWN_VALUE]}.")
+    return content
+
+
+def raise_not_found(error: Exception) -> None:
+    """Raise `NotFoundError` for a path with an empty part; the router has found the route before."""
+    raise NotFoundError("A part of the path is empty.") from error
+
+
+def reraise(error: Exception) -> None:
+    """Leave an error to the router; without a handler, Powertools would log it with its words."""
+    raise error
+
+
+def validate_body(content: object, body_type: type[Body]) -> Body:
+    """Validate a body that an endpoint has decoded itself; `InvalidInputError` says what is wrong with it."""
+    try:
+        return TypeAdapter(body_type).validate_python(content)
+    except ValidationError as exc:
+        errors = [{**error, "loc": ("body", *error["loc"])} for error in exc.errors()]
+        raise InvalidInputError(describe_errors(errors, getattr(body_type, "complaint", "is wrong"))) from None
+
+
+def describe_errors(errors: Sequence[Mapping[str, Any]], complaint: str) -> str:
+    """Say what pydantic found wrong, where, and with which value; of a body, that it is what the `complaint` says."""
+    found = "; ".join(dict.fromkeys(map(describe_error, errors)))
+    of_body = all(error["loc"][0] == "body" for error in errors)
+    return f"The body {complaint}: {found}." if of_body else f"The request is wrong: {found}."
+
+
+def describe_error(error: Mapping[str, Any]) -> str:
+    """Say one thing: `$.percent: Input should be less than 100, not 120`, or `newest=0: Input should be ...`."""
+    source, *parts = error["loc"]
+    value = "" if error["type"] in ABSENT else repr(error["input"])[:MAX_SHOWN_VALUE]
+    message = MESSAGES.get(error["type"], error["msg"])
+    if source != "body":
+        return f"{'.'.join(map(str, parts))}={value}: {message}"
+    names = [part for part in parts if isinstance(part, int) or (FIELD_NAME.fullmatch(part) and part not in UNION_TAGS)]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in names)
+    return f"${place}: {message}{value and f', not {value}'}"

@@ -1,0 +1,48 @@
+"""What request bodies are declared with: dataclasses that the client builds without pydantic.
+
+The control plane's resolver validates them by pydantic, and the OpenAPI document shows their constraints, which are
+annotated_types' bounds and lengths and the two that it lacks: `matches` and `STRICT`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, dataclass_transform
+
+Body = TypeVar("Body")
+
+
+@dataclass_transform(frozen_default=True)
+def request_body(
+    complaint: str, *, extra: Literal["forbid", "ignore"] = "forbid"
+) -> Callable[[type[Body]], type[Body]]:
+    """Make a class a frozen dataclass for a JSON body; `extra` is what happens to unknown fields.
+
+    `complaint` is what an error says of a body of another form, such as "is not a canary".
+    """
+
+    def decorate(body_type: type[Body]) -> type[Body]:
+        attributes = {"complaint": complaint, "__pydantic_config__": {"extra": extra}}
+        for name, value in attributes.items():
+            setattr(body_type, name, value)
+        return dataclass(frozen=True)(body_type)
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class CoreSchema:
+    """Keys to change in pydantic's core schema of the annotated type."""
+
+    changes: tuple[tuple[str, object], ...]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:  # noqa: ANN401 - pydantic's
+        """Build the type's schema with the changes."""
+        return {**handler(source), **dict(self.changes)}
+
+
+def matches(pattern: str) -> CoreSchema:
+    """Require that a text matches a regular expression."""
+    return CoreSchema((("pattern", pattern),))
+
+
+STRICT = CoreSchema((("strict", True),))  # takes no other type: neither "5" for 5 nor 1 for true

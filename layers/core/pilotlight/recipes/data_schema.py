@@ -1,0 +1,240 @@
+"""The options of the data: a built-in data set or the user's own, its split, and the augmentation of images.
+
+`data: {name: digits, ...}` is a built-in one. `data: {path: ..., ...}` is the user's own:
+
+    path         a file, a folder, a pattern with * (one level) or ** (any), or a list of files. It begins at the folder
+                 of the recipe file; or with / or file:///, with s3://bucket/, or with store:, the run's own store.
+                 Behind an s3:// path, ?endpoint=http://host:9000 names another server that speaks S3
+    format       csv, parquet, npz or images, where the extension does not determine it
+    target       the column, or the NPZ's array, to predict; of images it is the sub-folder
+    features     the columns to learn from, or the NPZ's array; all others unless given
+    drop         columns to leave out
+    delimiter    of a CSV, whose first line names the columns
+    task         classes or number; where it is not given, text, truth values and at most 20 different whole numbers
+                 are classes, everything else is a number
+    classes      their names in the order of the outputs; sorted unless given, and then no other may occur
+    metric       what the model is judged by: accuracy or balanced_accuracy, and r2 for numbers
+    missing      drop the rows with gaps, or fill them with the mean or median of the training set, in the graph too. A
+                 column of text is filled with its most frequent category
+    image        size, one number or [height, width], and mode, grey or rgb; as the files are, unless given
+    streaming    read shards of Parquet, CSV or NPZ anew in each pass, because they do not fit in memory
+    buffer       of a stream: how many examples are shuffled among each other
+    held         of a stream: how many examples of validation and of test may be in memory, each
+
+A column of text enters the graph as the index of its category, and is one-hot encoded there; the manifest lists the
+categories. What cleaning leaves out is counted and reported.
+"""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Proportion = Annotated[float, Field(gt=0, lt=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Layers = Annotated[int, Field(ge=1, le=32)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Options(BaseModel):
+    """A part of a recipe: frozen, every key known, `yes` is no number and `.inf` no learning rate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def get_union_tag(value: object) -> str:
+    """Tag a union of a word and something else by what is meant, so that an error names that part alone."""
+    return "word" if isinstance(value, str) else "value"
+
+
+FileFormat = Literal["csv", "parquet", "npz", "images"]
+Paths = Annotated[
+    Annotated[Annotated[tuple[str, ...], Field(min_length=1)], Tag("value")]
+    | Annotated[Annotated[str, Field(min_length=1)], Tag("word")],
+    Discriminator(get_union_tag),
+]
+Pixels = Annotated[int, Field(ge=1, le=4096)]  # pixels
+ImageSize = Annotated[
+    Annotated[tuple[Pixels, Pixels], Tag("pair")] | Annotated[Pixels, Tag("side")],
+    Discriminator(lambda value: "pair" if isinstance(value, list | tuple) else "side"),
+]
+FORMAT_BY_ENDING: dict[str, FileFormat] = {".csv": "csv", ".parquet": "parquet", ".npz": "npz"}
+
+
+class SplitFractions(Options):
+    """How the examples are shared out; the three sum to one."""
+
+    train: Proportion
+    validation: Proportion
+    test: Proportion
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> Self:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, validation and test must sum to 1, not to {total:.6g}")
+        return self
+
+
+class TextOptions(Options):
+    """The tokenizer's size, and the windows that are learned from.
+
+    The 256 bytes are tokens by themselves, and so is the end of a document: a vocabulary is larger than these.
+    """
+
+    vocabulary: Annotated[int, Field(gt=257, le=2**17)]  # tokens, at most
+    window: Annotated[int, Field(ge=2)]  # tokens
+    stride: Count | None = None  # tokens from one training window to the next; null: a window's length
+
+    @model_validator(mode="after")
+    def _check_stride(self) -> Self:
+        if self.effective_stride > self.window:
+            raise ValueError(f"stride must be at most the window's {self.window} tokens, else some are never learned")
+        return self
+
+    @property
+    def effective_stride(self) -> int:
+        """Tokens from one training window to the next."""
+        return self.stride or self.window
+
+
+class BuiltinDataOptions(Options):
+    """A data set that comes along. The split has its own seed: runs of other seeds stay comparable on one test set."""
+
+    name: Literal["digits", "breast-cancer", "wine", "diabetes", "topics"]
+    seed: Seed = 0
+    fractions: SplitFractions
+    calibration: Count = 256  # examples of the training set that the quantizer sees
+    text: Annotated[TextOptions | None, Field(validate_default=True)] = None  # how a text becomes tokens
+
+    @field_validator("text")
+    @classmethod
+    def _check_text(cls, text: TextOptions | None, info: ValidationInfo) -> TextOptions | None:
+        if (info.data.get("name") == "topics") != (text is not None):
+            raise ValueError("it must be given for topics, with a vocabulary and a window, and for nothing else")
+        return text
+
+
+class ImageOptions(Options):
+    """What files of images are made into; null leaves them as they are, if they are all alike."""
+
+    size: ImageSize | None = None  # one side of a square, or height and width
+    mode: Literal["grey", "rgb"] | None = None
+
+
+class UserDataOptions(Options):
+    """A data set of the user's own, and its split; the words are told at the top of this module."""
+
+    path: Paths
+    format: Annotated[FileFormat | None, Field(validate_default=True)] = None
+    target: Annotated[str | None, Field(validate_default=True)] = None
+    features: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    drop: tuple[str, ...] = ()
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    task: Literal["classes", "number"] | None = None
+    classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    metric: Literal["accuracy", "balanced_accuracy", "r2"] | None = None
+    missing: Literal["drop", "mean", "median"] = "drop"
+    image: ImageOptions = ImageOptions()
+    streaming: bool = False
+    buffer: Count = 10_000
+    held: Count = 50_000
+    seed: Seed = 0
+    fractions: SplitFractions
+    calibration: Count | None = None  # as many of the training set as the quantizer sees; 256 where there are so many
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every path that is named."""
+        return list_paths(self.path)
+
+    @property
+    def name(self) -> str:
+        """The name of the data set: the last part of its path."""
+        return PurePosixPath(self.paths[0].partition("?endpoint=")[0]).name or self.paths[0]
+
+    @property
+    def file_format(self) -> FileFormat:
+        """The format that is named, or else that of the extension; a path without one is a folder of images."""
+        return self.format or infer_file_format(self.path)
+
+    @field_validator("format")
+    @classmethod
+    def _check_format(cls, value: FileFormat | None, info: ValidationInfo) -> FileFormat | None:
+        found = get_file_endings(info.data.get("path", ()))
+        if value is None and (len(found) > 1 or found - {"", *FORMAT_BY_ENDING}):
+            raise ValueError(
+                f"files that end in {', '.join(sorted(found))} are no one format; csv, parquet and npz are"
+            )
+        return value
+
+    @field_validator("target")
+    @classmethod
+    def _check_target(cls, target: str | None, info: ValidationInfo) -> str | None:
+        images = (info.data.get("format") or infer_file_format(info.data.get("path", ()))) == "images"
+        if images == (target is not None):
+            raise ValueError("it must name what is to be answered; of images that is the sub-folder, and not named")
+        return target
+
+    @field_validator("classes")
+    @classmethod
+    def _check_classes(cls, classes: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if classes and info.data.get("task") == "number":
+            raise ValueError("data.task is number, which has none")
+        return classes
+
+    @field_validator("metric")
+    @classmethod
+    def _check_metric(cls, metric: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("task") == "number" and metric not in (None, "r2"):
+            raise ValueError("data.task is number, whose metric is r2")
+        return metric
+
+    @field_validator("streaming")
+    @classmethod
+    def _check_streaming(cls, streaming: bool, info: ValidationInfo) -> bool:
+        values = info.data
+        images = (values.get("format") or infer_file_format(values.get("path", ()))) == "images"
+        if streaming and (images or values.get("missing") == "median"):
+            raise ValueError("a stream takes csv, parquet or npz, and no median, for which all must be in memory")
+        return streaming
+
+
+def list_paths(path: str | tuple[str, ...]) -> tuple[str, ...]:
+    """List every path that is named."""
+    return (path,) if isinstance(path, str) else path
+
+
+def get_file_endings(path: str | tuple[str, ...]) -> set[str]:
+    """Return the extensions of the named files, in lower case."""
+    return {PurePosixPath(each.partition("?endpoint=")[0]).suffix.lower() for each in list_paths(path)}
+
+
+def infer_file_format(path: str | tuple[str, ...]) -> FileFormat:
+    """Infer the format from the extension; a path without one is a folder of images."""
+    found = get_file_endings(path)
+    return FORMAT_BY_ENDING.get(found.pop() if len(found) == 1 else "", "images")
+
+
+def get_keys(part: object) -> tuple[str, ...]:
+    """Return the keys of a part of a recipe, if it has any."""
+    return tuple(part) if isinstance(part, dict) else ()
+
+
+Data = Annotated[
+    Annotated[BuiltinDataOptions, Tag("known")] | Annotated[UserDataOptions, Tag("own")],
+    Discriminator(lambda data: "own" if isinstance(data, UserDataOptions) or "path" in get_keys(data) else "known"),
+]
+
+
+class AugmentationOptions(Options):
+    """Drawn anew for each image in each pass, evenly up to a bound; validation and test stay as they are."""
+
+    shift: Annotated[int, Field(ge=0)] = 0  # largest shift in pixels, in each direction; zeros fill the gap
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0  # largest rotation in degrees, in either direction
+    flip: bool = False  # mirror every second image, left to right
+    noise: NotNegative = 0.0  # the standard deviation of what is added to each value, in the data's own unit

@@ -1,0 +1,216 @@
+"""Open versions in the background: each once at a time, and refused ones not again for a while.
+
+This module keeps what the environment has learned of each version: manifest, refusal, verification, load time. It does
+not depend on aliases or on which version serves.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from math import ceil
+from pathlib import Path
+
+from pilotlight.contracts.manifest import Manifest, TensorSpec
+from pilotlight.errors import LoadingError, ModelRefusedError, NotFoundError
+from pilotlight.observability.emf import count
+from pilotlight.registry.registry import Registry, version_path
+from pilotlight.runtime.load_time import LoadTimeEstimator
+from pilotlight.runtime.malloc import return_freed_memory
+from pilotlight.runtime.model_cache import Assets, LoadedModel, ModelCache, VersionKey
+from pilotlight.runtime.model_files import open_model_files
+from pilotlight.runtime.session import open_session
+from pilotlight.runtime.single_flight import BackgroundTask, SingleFlight, wait_for_document
+from pilotlight.storage.object_store import ObjectStore
+
+LOG = logging.getLogger("pilotlight.runtime")
+REFUSED_SECONDS = 60.0  # s after a refusal during which the version is not fetched again
+MAX_LOAD_WAIT_SECONDS = 25.0  # s that a request can wait for a load; the gateway gives up after 29 s
+
+
+class ModelLoader:
+    """Opens the versions of a store into a model cache. Thread-safe."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        model_cache: ModelCache,
+        *,
+        memory_mb: int,
+        check_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.registry = registry
+        self.model_cache = model_cache
+        self.wait_count = 0  # times that a request has waited for a model to be opened
+        self._memory_mb = memory_mb
+        self._check_seconds = check_seconds  # s between two checks whether a version was deleted
+        self._clock = clock
+        self._manifests: dict[VersionKey, Manifest] = {}  # immutable, but a version may be deleted
+        self._last_seen: dict[VersionKey, float] = {}  # time on the clock when a version was last in the store
+        self._refusals: dict[VersionKey, tuple[ModelRefusedError, float]] = {}  # each with its time on the clock
+        self._verified_versions: set[VersionKey] = set()  # those that answered their golden requests correctly
+        self._load_times = LoadTimeEstimator()
+        self._manifest_reads: SingleFlight[VersionKey, Manifest] = SingleFlight(self.get_manifest)
+        self._loads: SingleFlight[VersionKey, LoadedModel] = SingleFlight(self._load_version)
+        self._deletion_checks: SingleFlight[VersionKey, None] = SingleFlight(self._forget_if_deleted)
+
+    def get_manifest(self, key: VersionKey) -> Manifest:
+        """Return the manifest of a version; read it if it is not known yet."""
+        if key not in self._manifests:
+            self._manifests[key] = self.registry.load_manifest(*key)
+            self._last_seen[key] = self._clock()
+        return self._manifests[key]
+
+    def open_model(self, key: VersionKey, deadline: float) -> LoadedModel:
+        """Return the open version; wait until `deadline`, on time.monotonic's clock, for it to be opened.
+
+        Raises `LoadingError` if there is not enough time, `ModelRefusedError` if the version cannot be served.
+        """
+        model = self.model_cache.get(key)
+        if model is not None:
+            return model
+        self.raise_if_refused(key)
+        manifest = self._manifests.get(key) or wait_for_document(
+            self._manifest_reads.start(key), deadline, f"{key[0]}:{key[1]}"
+        )
+        self._raise_if_too_late(manifest, deadline)
+        return self._wait_for_load(manifest, deadline)
+
+    def start_load(self, key: VersionKey) -> BackgroundTask[LoadedModel]:
+        """Start to open a version, or join the load that is running."""
+        return self._loads.start(key)
+
+    def mark_verified(self, key: VersionKey) -> None:
+        """Record that the version answered its golden requests correctly."""
+        self._verified_versions.add(key)
+
+    def is_verified(self, key: VersionKey) -> bool:
+        """Return whether the version answered its golden requests correctly in this environment."""
+        return key in self._verified_versions
+
+    def refuse_version(self, key: VersionKey, error: ModelRefusedError) -> None:
+        """Close a version, log the reason, count a metric, and refuse it for `REFUSED_SECONDS`."""
+        self.model_cache.evict(key)
+        self._refusals[key] = error, self._clock()
+        LOG.error("%s", error)
+        count("ModelRefused", model=key[0])
+
+    def is_refused(self, key: VersionKey) -> bool:
+        """Return whether the version was refused within `REFUSED_SECONDS`."""
+        return self._find_refusal(key) is not None
+
+    def raise_if_refused(self, key: VersionKey) -> None:
+        """Raise `ModelRefusedError` if the version was refused within `REFUSED_SECONDS`."""
+        error = self._find_refusal(key)
+        if error is not None:
+            raise error.with_traceback(None)  # otherwise each raise would add to its traceback
+
+    def schedule_deletion_check(self, key: VersionKey) -> None:
+        """Check in the background, once in `check_seconds`, whether a version that callers name was deleted."""
+        now = self._clock()
+        if now - self._last_seen.get(key, now) >= self._check_seconds:
+            self._last_seen[key] = now
+            self._deletion_checks.start(key)
+
+    def wait_for_background(self, deadline: float) -> None:
+        """Wait until no version is being checked or opened, at most until `deadline`."""
+        self._deletion_checks.wait_for_all(deadline)
+        self._loads.wait_for_all(deadline)
+
+    def _find_refusal(self, key: VersionKey) -> ModelRefusedError | None:
+        error, refused_at = self._refusals.get(key, (None, 0.0))
+        return error if self._clock() - refused_at < REFUSED_SECONDS else None
+
+    def _forget_if_deleted(self, key: VersionKey) -> None:
+        """Forget a version whose manifest was deleted; other errors of the store are no sign of that."""
+        try:
+            self.registry.store.get_size(version_path(*key, "manifest.json"))
+        except NotFoundError:
+            self._manifests.pop(key, None)
+            self._last_seen.pop(key, None)
+            self._verified_versions.discard(key)
+            self.model_cache.evict(key)
+
+    def _raise_if_too_late(self, manifest: Manifest, deadline: float) -> None:
+        """Raise `LoadingError` instead of starting a load that this request cannot wait for.
+
+        A load that takes longer than any request can wait is started: it continues while callers try again.
+        """
+        left, needed = max(0.0, deadline - time.monotonic()), self._estimate_seconds(manifest)
+        if left < needed <= MAX_LOAD_WAIT_SECONDS:
+            raise self._build_loading_error(
+                manifest, f"takes about {needed:.1f} s to open, and this request has {left:.1f} s left"
+            )
+
+    def _wait_for_load(self, manifest: Manifest, deadline: float) -> LoadedModel:
+        """Start a load or join a running one, wait for it, and record the time that it took."""
+        key = manifest.name, manifest.version
+        self.wait_count += 1
+        started_at = time.monotonic()
+        load = self._loads.start(key)
+        if not load.wait_until(deadline):
+            seconds = time.monotonic() - load.started_at
+            raise self._build_loading_error(manifest, f"is being opened, for {seconds:.0f} s so far")
+        model = load.result()
+        # An earlier load may have been frozen with the environment, so its time is no measurement.
+        if load.started_at >= started_at:
+            self._load_times.record_load(key, manifest.served_bytes, time.monotonic() - started_at)
+        return model
+
+    def _build_loading_error(self, manifest: Manifest, reason: str) -> LoadingError:
+        wait = max(1, ceil(self._estimate_seconds(manifest)))
+        return LoadingError(f"{manifest.name}:{manifest.version} {reason}; try again in {wait} s.", retry_after=wait)
+
+    def _estimate_seconds(self, manifest: Manifest) -> float:
+        return self._load_times.estimate_seconds((manifest.name, manifest.version), manifest.served_bytes)
+
+    def _load_version(self, key: VersionKey) -> LoadedModel:
+        """Fetch, check and open a version in its own thread; keep the model, or the refusal.
+
+        Another load may have ended between the caller's check and the start of this one: then its outcome counts.
+        """
+        model = self.model_cache.get(key)
+        if model is not None:
+            return model
+        self.raise_if_refused(key)
+        manifest = self.get_manifest(key)
+        try:
+            self.model_cache.reserve_room(manifest)
+            model = self._fetch_and_open(manifest)
+        except ModelRefusedError as exc:
+            self.refuse_version(key, exc)
+            raise
+        finally:
+            self.model_cache.release_room(key)
+        self.model_cache.put(model)
+        return model
+
+    def _fetch_and_open(self, manifest: Manifest) -> LoadedModel:
+        # If no version of the model is open, a request is waiting for this one, which should answer soon.
+        is_first = manifest.name not in {name for name, _ in list(self.model_cache.keys())}
+        with open_model_files(self.registry.store, manifest) as path, return_freed_memory():
+            session = open_session(path, self._memory_mb, quick=is_first)
+        check_graph_signature(manifest, "inputs", session.inputs, manifest.inputs)
+        check_graph_signature(manifest, "outputs", session.outputs, manifest.outputs)
+        return LoadedModel(manifest, session, manifest.served_bytes, load_assets(self.registry.store, manifest))
+
+
+def load_assets(store: ObjectStore, manifest: Manifest) -> Assets:
+    """Fetch and check the assets of a version; raises `ModelRefusedError` as `open_model_files` does."""
+    contents = {}
+    for file in manifest.asset_files:
+        with open_model_files(store, manifest, file) as path:
+            contents[file.path] = Path(path).read_bytes()
+    return Assets(contents)
+
+
+def check_graph_signature(
+    manifest: Manifest, kind: str, actual: Sequence[TensorSpec], declared: Sequence[TensorSpec]
+) -> None:
+    """Refuse a graph whose signature differs from its manifest."""
+    graph, contract = ([(spec.name, spec.datatype, spec.v2_shape) for spec in specs] for specs in (actual, declared))
+    if graph != contract:
+        raise ModelRefusedError(
+            f"{manifest.name}:{manifest.version} is refused: the graph's {kind} are {graph}, the manifest promises "
+            f"{contract}; publish the model again as a new version."
+        )
