@@ -1,10 +1,13 @@
-"""The OpenAPI 3.1 document of the whole HTTP surface, made from the table of routes and msgspec's schemas."""
+"""The OpenAPI 3.1 document of the whole HTTP surface: the table of routes, with schemas by msgspec and pydantic."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import msgspec
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
 
 import pilotlight
 from pilotlight.api.routes import ROUTES, Route
@@ -102,16 +105,13 @@ STATUS_DESCRIPTIONS = {
     "409": "Somebody else was faster, or something still needs it.",
     "412": "If-Match names another document than the alias has now.",
 }
-SCHEMA_REFERENCE = "#/components/schemas/{name}"
+SCHEMA_REFERENCE = "#/components/schemas/{model}"
 
 
 def build_openapi_document() -> dict[str, Any]:
     """Build the whole document."""
     kinds = [SCHEMAS[name] for route in ROUTES for name in (route.response, route.body or "") if name in SCHEMAS]
-    kind_schemas, components = msgspec.json.schema_components(
-        [*kinds, registry.ErrorBody], ref_template=SCHEMA_REFERENCE
-    )
-    schemas = dict(zip(map(repr, (*kinds, registry.ErrorBody)), kind_schemas, strict=True))
+    schemas, components = build_schemas([*kinds, registry.ErrorBody])
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         item = paths.setdefault(route.path, {"parameters": build_path_parameters(route.path)})
@@ -127,6 +127,36 @@ def build_openapi_document() -> dict[str, Any]:
             "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "x-api-key"}},
         },
     }
+
+
+class UntitledFields(GenerateJsonSchema):
+    """pydantic's schemas without a title for each field, which would only repeat its name."""
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        """Set none."""
+        return False
+
+
+def build_schemas(kinds: Iterable[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Build the schemas of types by their repr, and the components that they refer to.
+
+    Dataclasses are bodies that the resolver validates by pydantic, which knows their constraints; msgspec has the rest.
+    """
+    bodies: list[Any] = []
+    others: list[Any] = []
+    for kind in kinds:
+        (bodies if is_dataclass(kind) else others).append(kind)
+    other_schemas, components = msgspec.json.schema_components(
+        others, ref_template=SCHEMA_REFERENCE.format(model="{name}")
+    )
+    body_schemas, definitions = TypeAdapter.json_schemas(
+        [(repr(body), "validation", TypeAdapter(body)) for body in bodies],
+        ref_template=SCHEMA_REFERENCE,
+        schema_generator=UntitledFields,
+    )
+    schemas = dict(zip(map(repr, others), other_schemas, strict=True))
+    schemas |= {name: schema for (name, _), schema in body_schemas.items()}
+    return schemas, {**components, **definitions.get("$defs", {})}
 
 
 def build_operation(route: Route, schemas: Mapping[str, Any]) -> dict[str, Any]:
