@@ -1,8 +1,10 @@
 """The audit of dependencies says what it knows, and never that all is well when it could not ask."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
+import yaml
 
 from tests import audit
 from tests.audit import HOLES, LISTS, ROOT, UNASKED, Report, main, pins
@@ -65,3 +67,17 @@ def test_everything_that_is_shipped_is_listed() -> None:
     assert {"onnxruntime==1.32.0", "pyjwt==2.15.1", "torch==2.13.0", "cryptography==50.0.2"} <= set(found)
     units = {path.parent.name for path in (ROOT / "functions").glob("*/requirements.txt")}
     assert units == {path.split("/")[1] for path in LISTS if path.startswith("functions/")}
+
+
+def test_what_is_passed_over_for_all_functions_has_a_reason() -> None:
+    lines = [line.strip() for line in (ROOT / ".checkov.yaml").read_text().partition("skip-check:")[2].splitlines()]
+    for before, line in pairwise(lines):
+        assert not line.startswith("- ") or before.startswith("# "), f"{line} has no reason above it"
+
+
+def test_no_check_is_passed_over_twice() -> None:
+    """What .checkov.yaml passes over everywhere needs no suppression at a resource."""
+    everywhere = yaml.safe_load((ROOT / ".checkov.yaml").read_text())["skip-check"]
+    texts = [path.read_text() for path in (ROOT / "template.yaml", *(ROOT / "infra").glob("*.yaml"))]
+    assert [check for check in everywhere if any(f"id: {check}" in text for text in texts)] == []
+    assert len(set(everywhere)) == len(everywhere)
