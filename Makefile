@@ -5,7 +5,7 @@ PYTHON ?= python3
 # Lambda's:
 RUNTIME_PYTHON ?= python3.13
 ARCH ?= x86_64
-# What `audit` does where PyPI's advisories cannot be reached: fail, or tell.
+# What `audit` does if PyPI's advisories cannot be reached: `fail`, or `tell` (only report it).
 UNASKED ?= fail
 VENV := .venv
 BIN := $(VENV)/bin

@@ -53,7 +53,7 @@ class BatchEndpoints:
         self._bus = bus
 
     def routes(self) -> TypedRoutes:
-        """The table of routes, spelled as in template.yaml."""
+        """Return the endpoints by route and verb."""
         return {
             "/v1/batches": {"POST": self.create, "GET": self.list},
             "/v1/batches/{batch}": {"GET": self.show},

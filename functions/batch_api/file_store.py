@@ -70,7 +70,7 @@ class FileStore:
             try:
                 yield self.find_file(f"file-{name}").file_object
             except NotFoundError:
-                continue  # not complete yet, or put there by another program
+                continue  # not complete yet, or written by another program
 
     def delete_file(self, file_id: str) -> None:
         """Delete an uploaded file; raise `ConflictError` for the results of a batch."""
@@ -97,7 +97,7 @@ class FileStore:
         return batch_request
 
     def open_batch_request(self, batch_id: str) -> Document[BatchRequest]:
-        """Open the document of a batch's request; raise `NotFoundError` for what is no batch's id."""
+        """Open the document of a batch's request; raise `NotFoundError` for an id that is not a batch's."""
         return Document(self.store, batch_document_path(batch_id, "order"), BatchRequest)
 
     def _find_batch_result(self, file_id: str, batch: str, what: str) -> StoredFile:
@@ -120,7 +120,7 @@ class FileStore:
     def _find_stored_output(self, file_id: str, path: str) -> StoredFile:
         """Find an output that was too large for a response."""
         size = self.store.get_size(path)
-        created_at = int(file_id[5:17], 16) // 1000  # ms, as new_id puts it there
+        created_at = int(file_id[5:17], 16) // 1000  # ms since 1970, the prefix of the id
         uri = f"{self.store.url}/{path}"
         file_object = FileObject(
             id=file_id, bytes=size, created_at=created_at, filename=file_id, purpose="user_data", s3_uri=uri

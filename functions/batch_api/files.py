@@ -31,7 +31,7 @@ class FileEndpoints:
         self._presigner = presigner
 
     def routes(self) -> TypedRoutes:
-        """The table of routes, spelled as in template.yaml."""
+        """Return the endpoints by route and verb."""
         return {
             "/v1/files": {"POST": self.create, "GET": self.list},
             "/v1/files/{file}": {"GET": self.show, "DELETE": self.delete},

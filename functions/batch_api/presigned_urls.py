@@ -24,7 +24,7 @@ class Presigner:
 
     @classmethod
     def from_store_url(cls, store_url: str) -> "Presigner | None":
-        """Build the presigner of a store; return None where the store is no bucket."""
+        """Build the presigner of a store; return None if the store is not a bucket."""
         parts = urlsplit(store_url)
         if parts.scheme != "s3":
             return None

@@ -1,6 +1,6 @@
 """Routes of uploads: a file that is too large for a request is sent in parts, or directly to the bucket.
 
-POST /v1/uploads                      announces it; `presigned` is the URL to put its bytes to, where there is a bucket
+POST /v1/uploads                      announces it; `presigned` is the URL for its bytes, if the store is a bucket
 POST /v1/uploads/{upload}/parts       a part of at most 4 MB, in any order and at the same time
 POST /v1/uploads/{upload}/complete    the parts in their order become the file
 """
@@ -35,7 +35,7 @@ class UploadEndpoints:
         self._presigner = presigner
 
     def routes(self) -> TypedRoutes:
-        """The table of routes, spelled as in template.yaml."""
+        """Return the endpoints by route and verb."""
         return {
             "/v1/uploads": {"POST": self.create},
             "/v1/uploads/{upload}/parts": {"POST": self.add_part},
@@ -75,9 +75,9 @@ class UploadEndpoints:
         )
 
     def complete(self, upload: str, body: CompleteUploadBody) -> Response:
-        """Make the file; raise `InvalidInputError`, without a file, when it is not what was announced.
+        """Create the file; raise `InvalidInputError`, without a file, when it is not what was announced.
 
-        A client that lost the response asks again: an upload that is a file already is returned as one.
+        A client that lost the response may repeat the request: a completed upload is returned with its file.
         """
         upload_record = self._read_upload(upload)
         if (existing := self._find_file(upload_record)) is not None:

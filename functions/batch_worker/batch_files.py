@@ -27,7 +27,7 @@ from pilotlight.contracts.codec import decode_document, encode_document, format_
 from pilotlight.errors import ConflictError, InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
-RESERVE_S = 15.0  # of an invocation, kept to write what is answered and to hand on
+RESERVE_S = 15.0  # at the end of an invocation, for writing answers and requesting the next invocation
 SPAN_BYTES = 16_000_000  # of a file that is spread
 MAX_SPANS = 2_000  # of a file: the result of each must fit into the 256 kB of a state
 
@@ -64,7 +64,7 @@ class BatchFiles:
         `deadline` is on time.monotonic's clock. `origin` is the tenant and the correlation id of the event that named
         the file.
         """
-        if target.endswith("/"):  # as S3's console makes one
+        if target.endswith("/"):  # as S3's console creates them
             return f"{target} is a folder, in which there is nothing to answer."
         inbox_file = self._find_file(target)
         try:

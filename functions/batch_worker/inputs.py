@@ -1,6 +1,6 @@
-"""What one inference of a batch brings, in whatever form: JSON, a row of a table, an image.
+"""Convert the inputs of batches to infer requests: JSON, rows of a table, images.
 
-It knows manifests and forms, not stores or sessions.
+This module depends on manifests and formats, not on stores or sessions.
 """
 
 import re
@@ -23,7 +23,7 @@ from pilotlight.runtime.datatypes import Array
 
 
 class InferenceHead(Struct):
-    """What tells a V2 body from a record, and which model it is for."""
+    """The fields that distinguish a V2 body from a record, and the model that it names."""
 
     model_name: str | None = None
     model_version: str | int | None = None
@@ -31,18 +31,18 @@ class InferenceHead(Struct):
 
 
 HEAD_DECODER = msgspec.json.Decoder(InferenceHead)
-V2_INPUTS = re.compile(rb"\s*\[\s*\{")  # how V2's inputs begin; a model may have an input of that name
+V2_INPUTS = re.compile(rb"\s*\[\s*\{")  # how V2's inputs begin; a model may also have an input named `inputs`
 
 
 class JsonInput(Struct, frozen=True):
-    """A V2 body, or one record: an object of the model's inputs or columns, or the bare values of its only input."""
+    """A V2 body, or one record: an object with the model's inputs or columns, or the value of its only input."""
 
     data: bytes
-    head: InferenceHead | None = None  # of an object
+    head: InferenceHead | None = None  # None unless the data is an object
 
     @classmethod
     def parse(cls, data: bytes) -> "JsonInput":
-        """Look at it; `InvalidInputError` for what is no JSON."""
+        """Parse the beginning of a body; raise `InvalidInputError` if it is not JSON."""
         try:
             plain = replace_nan_with_null(data) or data
             if data.lstrip()[:1] == b"{":
@@ -55,14 +55,14 @@ class JsonInput(Struct, frozen=True):
         return cls(data)
 
     def get_reference(self) -> ModelReference | None:
-        """The model that the body names, if it does."""
+        """Return the model that the body names, if any."""
         if self.head is None or self.head.model_name is None:
             return None
         version = self.head.model_version
         return ModelReference.from_selector(self.head.model_name, None if version is None else str(version))
 
     def to_infer_request(self, manifest: Manifest, uploads: UploadedTensors | None = None) -> v2.InferenceRequest:
-        """As predict reads it, else as a record."""
+        """Decode the body as the predict function does, else as a record."""
         if self.head is not None and V2_INPUTS.match(self.head.inputs):
             return v2.decode_infer_request(self.data, {}, manifest, uploads)
         record = msgspec.json.decode(replace_nan_with_null(self.data) or self.data)
@@ -77,11 +77,11 @@ class CsvRow(Struct, frozen=True):
     cells: Mapping[str, str]
 
     def get_reference(self) -> ModelReference | None:
-        """A table names no model."""
+        """Return None, since a table does not name a model."""
         return None
 
     def to_infer_request(self, manifest: Manifest, uploads: UploadedTensors | None = None) -> v2.InferenceRequest:
-        """The row as the model's columns, inputs or features."""
+        """Convert the row to the model's columns, inputs or features."""
         return from_record(dict(self.cells), manifest, strict=False)
 
 
@@ -91,11 +91,11 @@ class ImageInput(Struct, frozen=True):
     data: bytes
 
     def get_reference(self) -> ModelReference | None:
-        """An image names no model."""
+        """Return None, since an image does not name a model."""
         return None
 
     def to_infer_request(self, manifest: Manifest, uploads: UploadedTensors | None = None) -> v2.InferenceRequest:
-        """The file as the model's image; `InvalidInputError` for a model that takes none."""
+        """Convert the file to the model's image; raise `InvalidInputError` for a model that takes no image."""
         if not isinstance(manifest.preprocess, ImagePreprocessing):
             raise InvalidInputError(
                 f"{manifest.name} takes no image; its inputs are {list_signatures(manifest)[0].input_names}."
@@ -105,18 +105,18 @@ class ImageInput(Struct, frozen=True):
 
 
 class BatchCall(Struct, frozen=True):
-    """A request of a batch: a V2 body, the id that its answer carries, and the model of its endpoint."""
+    """A request of a batch: a V2 body, the id for its answer, and the model of its endpoint."""
 
     data: bytes
     custom_id: str
     meant: ModelReference
 
     def get_reference(self) -> ModelReference | None:
-        """The endpoint's."""
+        """Return the model of the endpoint."""
         return self.meant
 
     def to_infer_request(self, manifest: Manifest, uploads: UploadedTensors | None = None) -> v2.InferenceRequest:
-        """As predict reads it."""
+        """Decode the body as the predict function does."""
         return v2.decode_infer_request(self.data, {}, manifest, uploads)
 
 
@@ -124,7 +124,7 @@ InferenceInput = JsonInput | CsvRow | ImageInput | BatchCall
 
 
 def from_record(record: Any, manifest: Manifest, *, strict: bool = True) -> v2.InferenceRequest:  # noqa: ANN401 - any JSON
-    """One record as a batch of one; not `strict`: its values are texts, as in a CSV file."""
+    """Convert one record to a batch of one; unless `strict`, its values are texts, as in a CSV file."""
     signature, steps = list_signatures(manifest)[0], manifest.preprocess
     if not signature.is_raw and isinstance(record, dict) and set(record) == set(signature.input_names):
         return build_infer_request(
@@ -143,12 +143,12 @@ def from_record(record: Any, manifest: Manifest, *, strict: bool = True) -> v2.I
 
 
 def build_infer_request(signature: CallSignature, tensors: Mapping[str, Array]) -> v2.InferenceRequest:
-    """A request for all that the model answers to such inputs."""
+    """Build a request for all outputs of a signature."""
     return v2.InferenceRequest(None, tensors, [v2.RequestedOutput(spec.name) for spec in signature.outputs])
 
 
 def check_cell(name: str, value: object) -> str | float | None:
-    """A single value of a record; `InvalidInputError` for a list or an object."""
+    """Return a single value of a record; raise `InvalidInputError` for a list or an object."""
     if value is None or isinstance(value, str | int | float):
         return value
     raise InvalidInputError(f"{name!r} is {value!r}, expected one number or text.")

@@ -1,4 +1,4 @@
-"""One inference of a batch, by the code that answers requests; the answer is JSON, since it goes where bytes do not."""
+"""Run the inferences of batches with the code of the predict function; answers are JSON, since results are text."""
 
 from msgspec import Struct
 
@@ -17,17 +17,17 @@ class WorkerRequest(Struct, frozen=True):
     """An input of the batch worker; its answer is the JSON of V2, of any size."""
 
     inference_input: InferenceInput
-    uploaded_tensors: UploadedTensors | None  # tensors that a body only names
+    uploaded_tensors: UploadedTensors | None  # tensors that a body gives by `s3_uri`
 
     def decode(self, manifest: Manifest) -> v2.InferenceRequest:
-        """Read the input; `InvalidInputError` where it asks for outputs in binary form."""
+        """Decode the input; raise `InvalidInputError` if it requests outputs in binary form."""
         request = self.inference_input.to_infer_request(manifest, self.uploaded_tensors)
         if any(output.binary for output in request.outputs):
             raise InvalidInputError("The answers of a batch are JSON; ask for no binary_data.")
         return request
 
     def encode(self, manifest: Manifest, request: v2.InferenceRequest, outputs: Arrays) -> InferenceResult[bytes]:
-        """Write the body of a V2 answer."""
+        """Encode the body of a V2 answer."""
         return InferenceResult(v2.encode_infer_response(manifest, request, outputs).body, outputs)
 
 
@@ -49,7 +49,7 @@ class Predictor:
         deadline: float,
         trace: RequestContext | None = None,
     ) -> tuple[bytes, str]:
-        """The V2 answer, and the version that gave it; `deadline` is on time.monotonic's clock."""
+        """Return the V2 answer and the version that gave it; `deadline` is on time.monotonic's clock."""
         if reference is None:
             raise InvalidInputError("No model is named; name it by model_name, and by model_version if need be.")
         trace = trace or RequestContext(deadline)
@@ -59,7 +59,7 @@ class Predictor:
         return result.body, f"{model.manifest.name}:{model.manifest.version}"
 
     def find_default_model(self, folder: str = "") -> ModelReference | None:
-        """The model for those who name none: that of a folder's name, the setting's, the store's only one."""
+        """Find the model for inputs without one: that of the folder, of the setting, or the store's only model."""
         for candidate in filter(None, (folder, self._default_model)):
             try:
                 reference = ModelReference.parse(candidate)
@@ -71,5 +71,5 @@ class Predictor:
         return ModelReference(models[0]) if len(models) == 1 else None
 
     def resolve_version(self, reference: ModelReference) -> ModelReference:
-        """The version that a reference means now."""
+        """Resolve a reference to its current version."""
         return ModelReference(reference.name, self._model_manager.resolve_manifest(reference).version)

@@ -57,7 +57,7 @@ class MessageHandler:
         answer = add_correlation(answer, message.correlation)
         try:
             self.store.create(path, answer)
-        except AlreadyExistsError:  # another delivery of it was faster
+        except AlreadyExistsError:  # another delivery was faster
             return self.store.get(path).data
         return answer
 

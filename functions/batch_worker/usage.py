@@ -1,7 +1,7 @@
-"""What messages and files took and cost, by the same bill and ledger as calls over HTTP (pilotlight.api.usage_log).
+"""Log the duration and cost of messages and files, as of calls over HTTP (pilotlight.api.usage_log).
 
-A message has a line of the log, as a call has. A file may have millions of lines, so each part of it has one, for each
-version that answered: `LinesAnswered`, `LinesFailed`, and its share of the price. Queues and S3 are not in it.
+A message has one line in the log, as a call has. A file may have millions of lines, so each of its parts has one log
+line for each version: `LinesAnswered`, `LinesFailed`, and its share of the price. Costs of SQS and S3 are not included.
 """
 
 import time
@@ -19,21 +19,21 @@ DIMENSION_SETS = [["function"], ["function", "model", "version"]]
 
 
 class BatchUsageLog:
-    """Notes; without a ledger, nothing."""
+    """The usage log of the batch worker; without a `usage_log`, it writes nothing."""
 
     def __init__(self, cost_meter: CostMeter, usage_log: UsageLog | None) -> None:
         self._cost_meter = cost_meter
         self._usage_log = usage_log
 
     def log_message(self, message: InferenceMessage, trace: RequestContext, status: int, message_count: int) -> None:
-        """One message of an invocation that has `message_count` of them."""
+        """Log one message of an invocation that has `message_count` of them."""
         if self._usage_log is not None:
             trace.mark_stage("store")
             charge = self._cost_meter.measure_call(trace, 1 / message_count)
             self._usage_log.record_call(trace, charge, status, "queue", message.key, message.tenant)
 
     def flush(self) -> None:
-        """Write what is held: an invocation is over, and nobody waits for it."""
+        """Write the pending lines at the end of an invocation."""
         if self._usage_log is not None:
             self._usage_log.flush()
 
@@ -47,7 +47,7 @@ class BatchUsageLog:
         correlation: str,
         is_first: bool,
     ) -> None:
-        """A part of a file: lines answered by `name:version`, and those that have no answer; the first pays the fee."""
+        """Log a part of a file: answered lines by `name:version`, and failed ones; the first includes the fee."""
         lines = sum(lines_by_version.values()) + failed
         if self._usage_log is None or not lines:
             return

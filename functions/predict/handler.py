@@ -1,4 +1,4 @@
-"""Where Lambda enters: the model's fetch begins, settings are read, the catalog is built once per environment."""
+"""Lambda's entry: reads the settings, starts the fetch of models, and builds the handler once per environment."""
 
 from pilotlight.runtime import cold_start
 
@@ -19,18 +19,16 @@ STORE = start_prefetch(
     budget_bytes=SETTINGS.model_memory_budget,
 )
 
-# What follows imports numpy and onnxruntime, which takes as long as the fetch of a hundred megabytes.
+# The next imports load numpy and onnxruntime, which takes as long as the fetch of a hundred megabytes.
 from functools import partial  # noqa: E402
 
 from pilotlight.runtime.model_manager import ModelManager  # noqa: E402
 
 MODEL_MANAGER = ModelManager.from_settings(SETTINGS, STORE)
-for reference in PRELOADED_REFERENCES[
-    :1
-]:  # others would take the CPU from the first request, which is likely for this one
+for reference in PRELOADED_REFERENCES[:1]:  # more would take CPU from the first request, which probably needs this one
     MODEL_MANAGER.load_in_background(reference)
 
-# onnxruntime opens what has been fetched while the interpreter imports what the first request needs.
+# onnxruntime opens the fetched model while the interpreter imports what the first request needs.
 from functions.predict.snapstart import SnapStartHooks  # noqa: E402
 from functions.predict.v2_endpoints import V2Endpoints  # noqa: E402
 from pilotlight.api.call_cost import CostMeter  # noqa: E402
@@ -43,7 +41,7 @@ from pilotlight.runtime.inference_deadline import DeadlineRunner  # noqa: E402
 
 
 def build_router(settings: Settings, model_manager: ModelManager) -> Router:
-    """The routes over the models of a catalog, with a bill for each call and, unless that is off, a line of the log."""
+    """Build the router of the models, with the cost of each call and, if enabled, a usage log."""
     correlation.install_log_record_factory()
     recorder, store_large_outputs = create_recorder(settings, model_manager), settings.large_answers == "on"
     service = InferenceService(model_manager, ModelStatistics(), DeadlineRunner(), recorder)
@@ -60,7 +58,7 @@ def build_router(settings: Settings, model_manager: ModelManager) -> Router:
 
 
 def build_predict_handler(settings: Settings) -> Router:
-    """A handler for these settings that preloads nothing."""
+    """Build a handler for these settings that preloads nothing."""
     return build_router(settings, ModelManager.from_settings(settings, open_store(settings.store)))
 
 

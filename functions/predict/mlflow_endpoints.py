@@ -1,4 +1,4 @@
-"""What each route of MLflow's scoring protocol answers, by the same catalog, checks and graphs as V2's."""
+"""Endpoints of MLflow's scoring protocol, on the same models, checks and graphs as those of V2."""
 
 from collections.abc import Callable, Mapping
 
@@ -21,19 +21,19 @@ TEXT_HEADERS = {"content-type": "text/plain; charset=utf-8"}
 
 
 class MlflowRequest(Struct, frozen=True):
-    """A request of MLflow's scoring protocol; its answer has the outputs that belong to what was sent."""
+    """A request of MLflow's scoring protocol; its answer has the outputs of the signature that was called."""
 
     body: bytes
     headers: Mapping[str, str]
 
     def decode(self, manifest: Manifest) -> InferenceRequest:
-        """Read the body, in any form of the protocol."""
+        """Decode the body, in any form of the protocol."""
         tensors = mlflow.decode_request(self.body, self.headers, manifest)
         outputs = processing.get_call_signature(manifest, tensors).outputs
         return InferenceRequest(None, tensors, [RequestedOutput(spec.name) for spec in outputs])
 
     def encode(self, manifest: Manifest, request: InferenceRequest, outputs: Arrays) -> InferenceResult[Response]:
-        """Write the predictions."""
+        """Encode the predictions."""
         answer = {requested.name: outputs[requested.name] for requested in request.outputs}
         return InferenceResult(
             mlflow.encode_response(manifest, answer, self.headers.get("accept-encoding", "")), answer
@@ -41,10 +41,10 @@ class MlflowRequest(Struct, frozen=True):
 
 
 class MlflowEndpoints:
-    """MLflow's protocol over a catalog.
+    """The endpoints of MLflow's protocol.
 
-    `default_model` is the reference behind it, empty for the store's only model; `infer` asks the version that an
-    alias's shares send a caller to.
+    `default_model` is the reference of the served model, empty for the store's only model; `infer` runs a request on
+    the version that the alias's traffic split selects for the caller.
     """
 
     def __init__(self, model_manager: ModelManager, default_model: str, infer: InferenceFunction) -> None:
@@ -53,25 +53,25 @@ class MlflowEndpoints:
         self._infer = infer
 
     def answer(self, request: Request) -> Response:
-        """Answer one of MLflow's routes, whose verb the router has checked; errors are in MLflow's words."""
+        """Answer one of MLflow's routes, whose verb the router has checked; errors have MLflow's form."""
         endpoints = {"/invocations": self.invoke, "/version": self.get_version}
         return mlflow.wrap_mlflow_errors(endpoints.get(request.resource, self.ping))(request)
 
     def ping(self, request: Request) -> Response:
-        """Healthy: the store answers. MLflow's own server sends an empty line."""
+        """Check that the store answers; return an empty line, as MLflow's server does."""
         self._model_manager.registry.store.list_folders("models")
         return Response(200, b"\n", TEXT_HEADERS)
 
     def get_version(self, request: Request) -> Response:
-        """The version of the server as plain text."""
+        """Return the version of the server as plain text."""
         return Response(200, pilotlight.__version__.encode(), TEXT_HEADERS)
 
     def invoke(self, request: Request) -> Response:
-        """One call of the scoring protocol."""
+        """Answer one inference."""
         return self._infer(request, self.parse_reference(request), MlflowRequest(request.body, request.headers))
 
     def parse_reference(self, request: Request) -> ModelReference:
-        """The model that is meant: the header's, the query's, the setting's, else the only one of the store."""
+        """Parse the model's reference from header, query or setting; else choose the store's only model."""
         named = request.headers.get(mlflow.MODEL_HEADER) or request.query.get("model") or self._default_model
         if named:
             return ModelReference.parse(named)

@@ -1,8 +1,8 @@
-"""What a handler does before anybody calls: under SnapStart and provisioned concurrency it opens its models.
+"""Open models before the first request, under SnapStart and provisioned concurrency.
 
 SnapStart keeps the memory of an initialised environment and starts others from it, perhaps days later. So models are
-opened, packed and run once before the snapshot, and after each restore what must not be shared is made anew. AWS's
-runtime client brings the hooks; this module knows which models to prime, not how they are loaded.
+opened, packed and run once before the snapshot, and state that must not be shared is renewed after each restore. AWS's
+runtime client has the hooks; this module decides which models to prime, not how they are loaded.
 """
 
 import json
@@ -19,13 +19,13 @@ from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.predict")
-SNAP_START, PROVISIONED = "snap-start", "provisioned-concurrency"  # of AWS_LAMBDA_INITIALIZATION_TYPE
+SNAP_START, PROVISIONED = "snap-start", "provisioned-concurrency"  # values of AWS_LAMBDA_INITIALIZATION_TYPE
 Handler = Callable[[Mapping[str, Any], object], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class SnapStartHooks:
-    """Both hooks over one handler's catalog."""
+    """The hooks before a snapshot and after its restore, for one handler's models."""
 
     handler: Handler
     model_manager: ModelManager
@@ -33,9 +33,9 @@ class SnapStartHooks:
     reopen_store: Callable[[], ObjectStore]
 
     def install(self, initialization_type: str) -> None:
-        """Do what this kind of start asks for: hooks for SnapStart, priming at once where the call may come later."""
+        """Register the hooks for SnapStart, or prime the models at once for provisioned concurrency."""
         if initialization_type == SNAP_START:
-            from snapshot_restore_py import (  # part of Lambda's python, and of no other start's path
+            from snapshot_restore_py import (  # part of Lambda's python, and not needed for other kinds of start
                 register_after_restore,
                 register_before_snapshot,
             )
@@ -48,16 +48,16 @@ class SnapStartHooks:
     def prime_models(self) -> None:
         """Open each preloaded model, run its first golden request and pack its weights.
 
-        A model that fails is said in the log; it would be refused on its first request too, and others still answer.
+        A model that fails is logged; its first request is refused too, and other models still answer.
         """
         for reference in self.references:
             try:
                 self._prime_model(reference)
             except PilotlightError as exc:
-                LOG.error("%s is not primed: %s", reference, exc)  # noqa: TRY400 - the sentence tells all
+                LOG.error("%s is not primed: %s", reference, exc)  # noqa: TRY400 - the message is complete
 
     def restore_environment(self) -> None:
-        """Make anew what a snapshot must not share: connections and credentials, randomness, and what aliases said."""
+        """Renew what environments must not share: connections, credentials, random state, and resolved aliases."""
         random.seed()
         self.model_manager.reconnect(self.reopen_store())
 
@@ -71,7 +71,7 @@ class SnapStartHooks:
         model.session.prepack_now()
 
     def _send_infer_request(self, reference: ModelReference, request: object) -> None:
-        """Put a V2 request to the handler itself, so that its whole way is warm."""
+        """Send a V2 request to the handler itself, so that its whole code path is warm."""
         resource = "/v2/models/{model}/versions/{version}/infer"
         version = str(reference.version) if reference.version else reference.alias
         event = {

@@ -1,4 +1,4 @@
-"""What each V2 route answers. Only `infer` and a model's `ready` open a model; metadata comes from manifests."""
+"""Endpoints of the V2 protocol. Only `infer` and a model's `ready` open a model; metadata comes from manifests."""
 
 import functools
 import time
@@ -18,13 +18,13 @@ from pilotlight.inference import Arrays, EncodedRequest, InferenceService
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey
 from pilotlight.runtime.traffic import InferenceResult, TrafficRouter
 
-CALLER_HEADER = "x-pilotlight-caller"  # whoever sends the same one meets the same version of an experiment
-VERSION_HEADER = "x-pilotlight-version"  # a caller pins by it, an answer tells by it
-CAPTURE_HEADER = "x-pilotlight-capture"  # `off`: nothing is kept of this request, whatever the stack and the model say
+CALLER_HEADER = "x-pilotlight-caller"  # the same value gets the same version of an experiment
+VERSION_HEADER = "x-pilotlight-version"  # the requested version in a request, the answering one in an answer
+CAPTURE_HEADER = "x-pilotlight-capture"  # `off`: the request is not captured, whatever the settings
 
 
 class V2Request(Struct, frozen=True):
-    """An infer request of V2; tensors that it names may be uploads, and large outputs may go to the store."""
+    """An infer request of V2; its inputs may be uploads, and large outputs may go to the store."""
 
     body: bytes
     headers: Mapping[str, str]
@@ -32,18 +32,18 @@ class V2Request(Struct, frozen=True):
     stored_outputs: StoredOutputs
 
     def decode(self, manifest: Manifest) -> v2.InferenceRequest:
-        """Read the body, in JSON or in binary form."""
+        """Decode the body, in JSON or in binary form."""
         return v2.decode_infer_request(self.body, self.headers, manifest, self.uploaded_tensors)
 
     def encode(self, manifest: Manifest, request: v2.InferenceRequest, outputs: Arrays) -> InferenceResult[Response]:
-        """Write the outputs as the request wants each of them."""
+        """Encode the outputs, each in the requested form."""
         accept_encoding = self.headers.get("accept-encoding", "")
         response = v2.encode_infer_response(manifest, request, outputs, accept_encoding, self.stored_outputs)
         return InferenceResult(response, outputs)
 
 
 class V2Endpoints:
-    """The V2 protocol over a catalog; MLflow's routes are passed on."""
+    """The endpoints of the V2 protocol; MLflow's routes are passed on."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class V2Endpoints:
         *,
         store_large_outputs: bool = False,
     ) -> None:
-        """`tensor_bytes` of tensors may lie in the store, for one request; `store_large_outputs` answers go there."""
+        """Create endpoints; a request may read at most `tensor_bytes` of tensors from the store."""
         self._service = service
         self._model_manager = service.model_manager
         self._uploaded_tensors = UploadedTensors(self._model_manager.registry, tensor_bytes)
@@ -62,7 +62,7 @@ class V2Endpoints:
         self._traffic_router = TrafficRouter(self._model_manager)
 
     def routes(self) -> Routes:
-        """The table of routes, spelled as in template.yaml; a `{version}` may be a number or an alias."""
+        """Return the endpoints by route and verb; a `{version}` may be a number or an alias."""
         return {
             "/ping": {"GET": self.answer_mlflow},
             "/health": {"GET": self.answer_mlflow},
@@ -86,56 +86,56 @@ class V2Endpoints:
         }
 
     def get_server_metadata(self, request: Request) -> Response:
-        """Server metadata."""
+        """Return the server metadata."""
         return Response.json({"name": "pilotlight", "version": pilotlight.__version__, "extensions": v2.EXTENSIONS})
 
     def check_live(self, request: Request) -> Response:
-        """Live: the process answers."""
+        """Return that the process answers."""
         return Response.json({"live": True})
 
     def check_ready(self, request: Request) -> Response:
-        """Ready: the store answers too. Both keys, since the specification's text and its schema differ."""
+        """Check that the store answers; return both keys, since the specification's text and its schema differ."""
         self._model_manager.registry.store.list_folders("models")
         return Response.json({"live": True, "ready": True})
 
     def list_models(self, request: Request) -> Response:
-        """The names of all models, as KServe lists them."""
+        """Return the names of all models, in KServe's form."""
         return Response.json({"models": self._model_manager.registry.list_models()})
 
     def get_model_metadata(self, request: Request) -> Response:
-        """Model metadata of the version that is meant, and the list of all versions."""
+        """Return the metadata of the requested version, with the list of all versions."""
         manifest = self._model_manager.resolve_manifest(parse_reference(request))
         return Response.json(
             v2.build_model_metadata(manifest, self._model_manager.registry.list_versions(manifest.name))
         )
 
     def get_model_config(self, request: Request) -> Response:
-        """The model's configuration in Triton's words."""
+        """Return the model's configuration in Triton's form."""
         return Response.json(v2.build_model_config(self._model_manager.resolve_manifest(parse_reference(request))))
 
     def get_all_statistics(self, request: Request) -> Response:
-        """What this environment has answered, of all versions that it was asked for."""
+        """Return this environment's statistics of all versions."""
         return self._to_statistics_response(self._service.statistics.list_versions())
 
     def get_model_statistics(self, request: Request) -> Response:
-        """The same of one version, or of the champion and every other version of the model that was asked for."""
+        """Return the statistics of one version, or of the champion and the model's other requested versions."""
         manifest = self._model_manager.resolve_manifest(parse_reference(request))
         requested = {(manifest.name, manifest.version)}
         others = [] if "version" in request.parameters else self._service.statistics.list_versions(manifest.name)
         return self._to_statistics_response(sorted(requested.union(others)))
 
     def check_model_ready(self, request: Request) -> Response:
-        """Ready means that the next inference will be answered, so this opens the model if nobody has."""
+        """Open the model unless it is open: ready means that the next inference is answered."""
         model = self._open_model(request)
         return Response.json({"name": model.manifest.name, "ready": True})
 
     def infer(self, request: Request) -> Response:
-        """One inference."""
+        """Answer one inference."""
         infer_request = V2Request(request.body, request.headers, self._uploaded_tensors, self._stored_outputs)
         return self._infer_by_traffic_split(request, parse_reference(request), infer_request)
 
     def answer_mlflow(self, request: Request) -> Response:
-        """MLflow's routes; their module takes 8 ms to import, which no V2 caller's cold start waits for."""
+        """Answer MLflow's routes; their module takes 8 ms to import, so it is not part of every cold start."""
         from functions.predict.mlflow_endpoints import MlflowEndpoints
 
         endpoints = MlflowEndpoints(self._model_manager, self._default_model, self._infer_by_traffic_split)
@@ -144,7 +144,7 @@ class V2Endpoints:
     def _infer_by_traffic_split(
         self, request: Request, reference: ModelReference, infer_request: EncodedRequest[Response]
     ) -> Response:
-        """Answer by the version that the alias's shares send this caller to; a shadow's answer is not captured."""
+        """Answer with the version that the traffic split selects for the caller; a shadow's request is not captured."""
         service, trace = self._service, request.trace
         caller = request.headers.get(CALLER_HEADER) or request.id
         capture = request.headers.get(CAPTURE_HEADER) != "off"
@@ -169,7 +169,7 @@ class V2Endpoints:
 
 
 def parse_reference(request: Request) -> ModelReference:
-    """The model that the path names, in the version or alias of the header `x-pilotlight-version`, else of the path."""
+    """Parse the model in the path, and the version or alias in the header `x-pilotlight-version`, else in the path."""
     selector = request.headers.get(VERSION_HEADER) or request.parameters.get("version")
     return select_reference(request.parameters["model"], selector)
 
@@ -177,7 +177,7 @@ def parse_reference(request: Request) -> ModelReference:
 def halve_deadline(
     trace: RequestContext, run_inference: Callable[[], InferenceResult[Response]]
 ) -> InferenceResult[Response]:
-    """An answer within half of the time that is left, so that there is as much for who answers if this one does not."""
+    """Run an inference within half of the remaining time, which leaves the other half for a fallback."""
     deadline = trace.deadline
     trace.deadline = (time.monotonic() + deadline) / 2
     try:
@@ -188,5 +188,5 @@ def halve_deadline(
 
 @functools.lru_cache(1024)
 def select_reference(model: str, selector: str | None) -> ModelReference:
-    """The reference; the same few are asked for over and over."""
+    """Build a reference; it is cached, since requests repeat the same few."""
     return ModelReference.from_selector(model, selector)

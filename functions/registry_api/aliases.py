@@ -42,7 +42,7 @@ class AliasEndpoints:
         self._approval_required = approval_required  # whether a version must be approved before it serves
 
     def routes(self) -> TypedRoutes:
-        """The table of routes, spelled as in template.yaml."""
+        """Return the endpoints by route and verb."""
         return {
             "/registry/models/{model}/aliases": {"GET": self.list_aliases},
             "/registry/models/{model}/promotions/{promotion}": {"GET": self.get_promotion},
@@ -59,7 +59,7 @@ class AliasEndpoints:
         """Return every alias of a model, by its name."""
         found = self._registry.load_aliases(model)
         if not found and not self._registry.list_versions(model):
-            self._registry.load_manifest(model, 1)  # raises the error that there is no such model
+            self._registry.load_manifest(model, 1)  # raises `NotFoundError` if there is no such model
         return Response.json(found)
 
     def get_alias(self, model: ModelName, alias: AliasName) -> Response:
@@ -182,7 +182,7 @@ class AliasEndpoints:
 
 
 def check_if_match(request: Request, document: AliasDocument | None) -> None:
-    """Raise `PreconditionError` where an If-Match names another document than the alias has now."""
+    """Raise `PreconditionError` if an If-Match names another document than the alias's current one."""
     current = format_etag(document) if document else None
     if not is_if_match_satisfied(request.headers.get("if-match"), current):
         now = f"is at number {current}, version {document.version}" if document else "does not exist"

@@ -1,6 +1,6 @@
-"""The API's own description: the OpenAPI document that was made when this was built, and a page of it for people.
+"""Routes of the API's description: the OpenAPI document, which `make routes` generates, and an HTML page of it.
 
-The page is HTML without scripts or anything from elsewhere, so that it opens in a closed network too.
+The page has no scripts and loads nothing from other servers, so that it works in a closed network too.
 """
 
 import html
@@ -22,23 +22,23 @@ STYLE = (
 
 
 class DocsEndpoints:
-    """Both forms of the document."""
+    """The routes of the document's two forms."""
 
     def routes(self) -> TypedRoutes:
-        """The table of routes, spelled as in template.yaml."""
+        """Return the endpoints by route and verb."""
         return {"/openapi.json": {"GET": self.get_document}, "/docs": {"GET": self.get_page}}
 
     def get_document(self) -> Response:
-        """The OpenAPI document."""
+        """Return the OpenAPI document."""
         return Response(200, DOCUMENT.read_bytes(), {"content-type": JSON})
 
     def get_page(self) -> Response:
-        """The same to read."""
+        """Return the document as an HTML page."""
         return Response(200, render_page(json.loads(DOCUMENT.read_bytes())).encode(), {"content-type": HTML})
 
 
 def render_page(document: dict[str, Any]) -> str:
-    """An OpenAPI document as one page."""
+    """Render an OpenAPI document as one page."""
     title = html.escape(document["info"]["title"])
     description = html.escape(document["info"]["description"])
     tags = "".join(render_section(document, tag) for tag in document["tags"])
@@ -51,7 +51,7 @@ def render_page(document: dict[str, Any]) -> str:
 
 
 def render_section(document: dict[str, Any], tag: dict[str, str]) -> str:
-    """The routes of a tag."""
+    """Render the routes of a tag."""
     rendered = "".join(
         render_operation(*found) for found in iterate_operations(document) if tag["name"] in found[2]["tags"]
     )
@@ -59,7 +59,7 @@ def render_section(document: dict[str, Any], tag: dict[str, str]) -> str:
 
 
 def iterate_operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Verb, path and content of each operation."""
+    """Iterate over the verb, path and content of each operation."""
     for path, item in document["paths"].items():
         for verb, content in item.items():
             if verb != "parameters":
@@ -67,7 +67,7 @@ def iterate_operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dic
 
 
 def render_operation(verb: str, path: str, content: dict[str, Any]) -> str:
-    """One verb of one route: what it does, what it is sent, what it answers."""
+    """Render one operation: its summary, its request bodies and its responses."""
     request_content = content.get("requestBody", {}).get("content", {})
     lines = [f"sent: {link_schema(kind['schema'])}" for kind in request_content.values()]
     for status, answer in content["responses"].items():
@@ -81,7 +81,7 @@ def render_operation(verb: str, path: str, content: dict[str, Any]) -> str:
 
 
 def link_schema(schema: dict[str, Any]) -> str:
-    """A schema in a few words, its form as a link."""
+    """Render a short reference to a schema, as a link if it has a name."""
     if "$ref" in schema:
         name = html.escape(schema["$ref"].rsplit("/", 1)[-1])
         return f"<a href='#{name}'>{name}</a>"
@@ -93,7 +93,7 @@ def link_schema(schema: dict[str, Any]) -> str:
 
 
 def render_schema(name: str, schema: dict[str, Any]) -> str:
-    """A schema's own place on the page."""
+    """Render a named schema."""
     description = html.escape(schema.get("description", ""))
     shown = {key: value for key, value in schema.items() if key not in ("description", "title")}
     content = html.escape(json.dumps(shown, indent=2, ensure_ascii=False))

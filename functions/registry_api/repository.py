@@ -1,7 +1,7 @@
 """The routes of V2's model repository extension. They open no model.
 
-The store itself is the repository, and every version in it is served on demand. So `load` and `unload` move no bytes:
-they resume and suspend the champion, and every environment sees that when it next reads the alias (decision 0014).
+The store is the repository, and every version in it is served on demand. So `load` and `unload` move no bytes: they
+resume and suspend the champion, which takes effect in each environment when it next reads the alias (decision 0014).
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from pilotlight.contracts.names import CHAMPION
 from pilotlight.errors import NotFoundError, UnsupportedError
 from pilotlight.registry.registry import Registry
 
-OTHER_BODY = "is not one of the repository extension"  # as the error calls a body of another form
+OTHER_BODY = "is not one of the repository extension"  # an error's text for a body of another form
 DEFAULT_REASON = "unloaded by POST /v2/repository"
 
 
@@ -40,7 +40,7 @@ class RepositoryEndpoints:
         self._registry = registry
 
     def routes(self) -> TypedRoutes:
-        """The table of routes, spelled as in template.yaml."""
+        """Return the endpoints by route and verb."""
         return {
             "/v2/repository/index": {"POST": self.index},
             "/v2/repository/models/{model}/load": {"POST": self.load},
@@ -73,7 +73,7 @@ class RepositoryEndpoints:
         try:
             return self._registry.load_alias(name, CHAMPION)
         except NotFoundError:
-            return None  # its publisher died between the commit and the alias: served by number, or as candidate
+            return None  # its publisher failed between the commit and the alias: served by number, or as candidate
 
 
 def get_model_state(champion: AliasDocument | None) -> tuple[str, str]:

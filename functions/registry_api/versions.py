@@ -35,7 +35,7 @@ class VersionEndpoints:
         self._registry = registry
 
     def routes(self) -> TypedRoutes:
-        """The table of routes, spelled as in template.yaml; where one only reads, `{version}` may be an alias."""
+        """Return the endpoints by route and verb; where a route only reads, `{version}` may be an alias."""
         return {
             "/registry/models": {"GET": self.list},
             "/registry/models/{model}": {"GET": self.show},
@@ -56,7 +56,7 @@ class VersionEndpoints:
         """Return a model with its aliases and its newest versions; `?newest=200` returns more."""
         versions = self._registry.list_versions(model)
         if not versions:
-            self._registry.load_manifest(model, 1)  # raises the error that there is no such model
+            self._registry.load_manifest(model, 1)  # raises `NotFoundError` if there is no such model
         aliases = self._registry.load_aliases(model)
         shown = [self._to_version_summary(model, version, aliases) for version in versions[: -newest - 1 : -1]]
         return Response.json(ModelDetail(model, aliases, shown, len(versions)))

@@ -112,7 +112,7 @@ def run_interruptibly(
 ) -> "RunOutcome | None":
     """Run so that SIGTERM can stop it; None where another process has the outcome."""
     interruption = Interruption(time_budget_s)
-    with interruption.handle_sigterm():  # from before torch is imported: SIGTERM in these seconds, too, means 75
+    with interruption.handle_sigterm():  # before torch is imported, since SIGTERM in these seconds also means 75
         return join_and_run(recipe, store, run_name, interruption, recipe_folder)
 
 
@@ -121,7 +121,7 @@ def join_and_run(
 ) -> "RunOutcome | None":
     """Run as the main process, or work in its trainings; None where another process has the outcome."""
     from functions.train.distributed.process_group import (
-        join_process_group,  # this brings torch: seconds that a typo in a recipe need not wait
+        join_process_group,  # imports torch, which takes seconds, after the recipe has been checked
     )
 
     with join_process_group() as process_group:
@@ -144,7 +144,7 @@ def run_main_process(
     """Run, and report progress on standard error."""
     from functions.train.evaluation.quantization_report import build_report_table
     from functions.train.pipeline import run_recipe
-    from functions.train.progress import ProgressReporter  # these bring what else a run needs, onnx among them
+    from functions.train.progress import ProgressReporter  # these import what else a run needs, such as onnx
 
     console = Console(stderr=True)
     progress = ProgressReporter(console, before_stage=interruption.raise_if_interrupted)

@@ -1,4 +1,4 @@
-"""What this process is to train: the recipe and run that the command line names, unless the run was cancelled.
+"""Load the recipe and the run that the command line names, unless the run was cancelled.
 
 A recipe is a YAML file, the bare name of a built-in recipe, or `store:` and a key: an object of the run's own store,
 where the API stores a recipe that it received as `store:runs/<run>/recipe.yaml`.
@@ -41,7 +41,7 @@ def refuse_cancelled_run(store: ObjectStore, run_name: str | None, environment: 
 
     Cancelling ends an attempt by SIGTERM, like a Spot notice; only the job's document distinguishes the two.
     """
-    job_id = environment.get("AWS_BATCH_JOB_ID", "").partition("#")[0]  # a node's id has its number behind it
+    job_id = environment.get("AWS_BATCH_JOB_ID", "").partition("#")[0]  # a node's id ends with its number
     job = jobs.open_job_document(store, run_name).read_or_none() if job_id and run_name else None
     if job and job.id == job_id and job.stop:
         raise CancelledError(f"The run {run_name!r} was cancelled by {job.stop.by}: {job.stop.why}")

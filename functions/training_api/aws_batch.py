@@ -18,7 +18,7 @@ from pilotlight.errors import InvalidInputError, NotFoundError, UnavailableError
 from pilotlight.settings import Settings
 
 MAX_DESCRIBED_JOBS = 100  # jobs of one call of DescribeJobs
-PHASES: dict[str, JobPhase] = {"RUNNING": "running", "SUCCEEDED": "over", "FAILED": "over"}  # all others wait
+PHASES: dict[str, JobPhase] = {"RUNNING": "running", "SUCCEEDED": "over", "FAILED": "over"}  # jobs in other states wait
 PAGE_LINES = 1000  # lines of a log at once
 STACK_TAG = "pilotlight-stack"  # by which the role recognises its own jobs
 CANCELLED_PREFIX = "Cancelled: "  # begins the reason of a job's end that sends no notification; infra/training.yaml

@@ -29,7 +29,7 @@ class TrainingEndpoints:
         self._status_reader = TrainingStatusReader(store, launcher)
 
     def routes(self) -> TypedRoutes:
-        """Return the table of routes, spelled as in template.yaml."""
+        """Return the endpoints by route and verb."""
         return {
             TRAININGS_PATH: {"GET": self.list_trainings, "POST": self.start_training},
             f"{TRAININGS_PATH}/{{run}}": {"GET": self.show_training},

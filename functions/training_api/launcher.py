@@ -20,7 +20,7 @@ def format_recipe_source(run: str) -> str:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """What a launcher knows of a job."""
+    """A job's state as its launcher reports it."""
 
     phase: JobPhase
     launcher_state: str  # the launcher's own name for its state

@@ -16,7 +16,7 @@ from functions.train.data.encoding import compute_fill_values, encode_table
 from functions.train.data.passes import Passes
 from functions.train.data.statistics import DatasetStatistics, compute_moments
 
-if TYPE_CHECKING:  # it brings tokenizers
+if TYPE_CHECKING:  # imports tokenizers
     from functions.train.data.tokenizer import TokenizedText
 
 
@@ -31,7 +31,7 @@ class Dataset:
     targets: Array  # int64 (N,) or (N, T), an index into classes; without classes float32 (N, 1), in its own unit
     classes: tuple[str, ...]
     features: tuple[str, ...] = ()  # the names of the channels or columns
-    metric: str = "accuracy"  # what a model of this data is judged by, one of evaluate's
+    metric: str = "accuracy"  # the metric by which a model of this data is judged
     cleaning: CleaningReport | None = None  # what was left out of a table, or of a text
     categories: tuple[tuple[str, ...], ...] = ()  # of each column; one of numbers has none
     missing: Literal["drop", "mean", "median"] = "drop"  # NaN among the inputs: there is none, or how it is filled

@@ -1,4 +1,4 @@
-"""The data set that a recipe names, read and split: the only module that knows every reader."""
+"""Read and split the data set that a recipe names: the only module that imports every reader."""
 
 from functions.train.data.builtin import BUILTIN_DATASETS
 from functions.train.data.dataset import Dataset

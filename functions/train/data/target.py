@@ -25,7 +25,7 @@ class ParsedTargets:
 
     values: Array  # float64 (N,): indices into classes, or the numbers themselves
     classes: tuple[str, ...]
-    metric: str  # what a model is judged by that gives them
+    metric: str  # the metric by which a model with these targets is judged
 
 
 def parse_targets(raw_targets: Array, options: UserDataOptions, origin: RowLocator) -> ParsedTargets:

@@ -1,4 +1,4 @@
-"""What the processes of one run agree on before its trainings, in this order.
+"""Let the processes of one run agree on the following before its trainings, in this order.
 
     published     has the run published already? Then no process trains
     same_data     do all processes read the same data as the main process?

@@ -1,4 +1,4 @@
-"""Starts one process per GPU, on every machine of the job, through torchrun's own agent.
+"""Start one process per GPU, on every machine of the job, through torchrun's own agent.
 
 AWS Batch sets in each container of a multi-node job:
 
@@ -126,7 +126,7 @@ def run_torchrun_agent(torchrun_arguments: Sequence[str], train_arguments: Seque
 
     Our own arguments bypass its parser, which reads our --run as its --run-path.
     """
-    from torch.distributed.elastic.multiprocessing import SignalException  # these bring torch
+    from torch.distributed.elastic.multiprocessing import SignalException  # these import torch
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
@@ -135,7 +135,7 @@ def run_torchrun_agent(torchrun_arguments: Sequence[str], train_arguments: Seque
     try:
         run(parsed)  # type: ignore[no-untyped-call]  # so is this
     except ChildFailedError:
-        return 1  # what went wrong is on standard error
+        return 1  # the reason is on standard error
     except SignalException:
         return os.EX_TEMPFAIL
     return 0

@@ -1,4 +1,4 @@
-"""What all processes but the main one do in a run: they take part in the trainings, and in nothing else.
+"""Run all processes but the main one: they take part in the trainings of a run, and in nothing else.
 
 A worker runs the trainings of `pipeline` in the same order, and ends before the model is evaluated, exported or
 published.

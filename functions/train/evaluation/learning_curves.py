@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 
 from functions.train.training.epoch import Epoch, TrainingHistory
 
-# Told apart by colour-blind readers: Okabe and Ito, Color Universal Design, 2008.
+# Distinct for colour-blind readers: Okabe and Ito, Color Universal Design, 2008.
 GREY, VERMILION, BLUE = "#8a8f98", "#d55e00", "#0072b2"
 TRAIN_COLOUR, VALIDATION_COLOUR, RATE_COLOUR = GREY, VERMILION, BLUE
 MAX_DOTS = 60  # epochs

@@ -12,7 +12,7 @@ from functions.train.data import Array
 from functions.train.data.dataset import Dataset
 from functions.train.training.step import get_model_device
 
-if TYPE_CHECKING:  # it brings tokenizers
+if TYPE_CHECKING:  # imports tokenizers
     from functions.train.data.tokenizer import Tokenizer
 
 PROMPT_TOKENS, GENERATED_TOKENS = 16, 96  # tokens

@@ -49,7 +49,7 @@ ACCURACY_LEVEL = 1  # of MatMulNBits' products: fp32
 class QuantizationPlan:
     """One way to quantize a graph."""
 
-    scheme: str  # a word of SCHEMES
+    scheme: str  # one of SCHEMES
     per_channel: bool = True  # a scale for each output of a layer, in place of one for the layer
     excluded_layers: tuple[str, ...] = ()  # names of layers that stay in fp32
     block_size: int = 32  # weights that share a scale, of `weight-only`

@@ -1,6 +1,6 @@
 """One inference on an open model: the steps that every protocol shares, from the decoded request to the outputs.
 
-It knows protocols only as `EncodedRequest`: a call over HTTP, a message of a queue or a line of a file.
+A protocol is only an `EncodedRequest` here: a call over HTTP, a message of a queue or a line of a file.
 """
 
 from collections.abc import Mapping
@@ -29,10 +29,10 @@ class EncodedRequest(Protocol[Body]):
     """A request in the form of its protocol, which also writes the answer to it."""
 
     def decode(self, manifest: Manifest) -> InferenceRequest:
-        """Read the request for the model of `manifest`; `InvalidInputError` names what was expected."""
+        """Decode the request for the model of `manifest`; raise `InvalidInputError` if it does not fit."""
 
     def encode(self, manifest: Manifest, request: InferenceRequest, outputs: Arrays) -> InferenceResult[Body]:
-        """Write the answer, and name the outputs by which versions are compared."""
+        """Encode the answer, and return it with the outputs by which versions are compared."""
 
 
 class InferenceService:
@@ -45,14 +45,14 @@ class InferenceService:
         deadline_runner: DeadlineRunner,
         recorder: "CaptureRecorder | None" = None,
     ) -> None:
-        """Without a `recorder`, no request is captured."""
+        """Create a service; without a `recorder`, no request is captured."""
         self.model_manager = model_manager
         self.statistics = statistics
         self._deadline_runner = deadline_runner
         self._recorder = recorder
 
     def open_model(self, reference: ModelReference, context: RequestContext) -> LoadedModel:
-        """Load the model that is meant unless it is open, and note its version in the context."""
+        """Load the referenced model unless it is open, and note its version in the context."""
         waits = self.model_manager.wait_count
         model = self.model_manager.get_model(reference, context.deadline)
         context.model, context.version = model.key
@@ -75,7 +75,7 @@ class InferenceService:
             return request.encode(manifest, decoded, outputs)
 
     def notify_recorder(self) -> None:
-        """Have the recorder write what is due, now that an answer is ready."""
+        """Let the recorder write what is due, now that an answer is ready."""
         if self._recorder is not None:
             self._recorder.notify()
 
@@ -104,7 +104,7 @@ class InferenceService:
 
 
 def count_examples(manifest: Manifest, feeds: Arrays) -> int:
-    """Count the examples that the graph is fed: the first input's first dimension, where the model leaves it free."""
+    """Count the examples of a batch: the first dimension of the first input, if the model leaves it free."""
     first = manifest.inputs[0] if manifest.inputs else None
     if first is None or not first.shape or isinstance(first.shape[0], int):
         return 1
@@ -112,9 +112,9 @@ def count_examples(manifest: Manifest, feeds: Arrays) -> int:
 
 
 def create_recorder(settings: Settings, model_manager: ModelManager) -> "CaptureRecorder | None":
-    """What keeps a share of the inferences; nothing where that share is none."""
+    """Create the recorder of a share of the inferences; return None if that share is 0."""
     if not settings.capture_rate:
         return None
-    from pilotlight.capture.recorder import CaptureRecorder  # 7 ms that no other cold start spends
+    from pilotlight.capture.recorder import CaptureRecorder  # takes 7 ms, which other cold starts do not spend
 
     return CaptureRecorder(lambda: model_manager.registry.store, settings.capture_rate, settings.capture_seconds)

@@ -1,15 +1,15 @@
-"""What one call took, and what it costs, as headers of its answer.
+"""Measure the duration and the cost of a call, and write them as headers of its answer.
 
     server-timing: queue;dur=3.1, load;dur=0.004, decode;dur=0.051, infer;dur=0.11, encode;dur=0.02, total;dur=0.19
     x-pilotlight-version: 3             the version that answered
-    x-pilotlight-cold: false            true for an environment's first call, and for one that waited for a model
-    x-pilotlight-billed-ms: 1           as Lambda bills it: each ms begun, with the init of a cold environment
+    x-pilotlight-cold: false            true for an environment's first call, and for a call that waited for a model
+    x-pilotlight-billed-ms: 1           as Lambda bills it: rounded up to 1 ms, with the init of a cold environment
     x-pilotlight-gb-seconds: 0.001728
     x-pilotlight-usd: 0.000000228793    the call's price on Lambda, by pilotlight.costs.prices
     x-correlation-id: ...               the caller's own, else the gateway's; also in the log
-    x-request-id: ...                   the same, where openai's client looks for it
+    x-request-id: ...                   the same, for openai's client
 
-Time and price are told before the answer is on its way, so they leave out the runtime's own millisecond.
+Duration and price are computed before the answer is sent, so they do not include the runtime's own millisecond.
 """
 
 import os
@@ -25,7 +25,7 @@ from pilotlight.observability.correlation import CORRELATION_HEADER, REQUEST_ID_
 
 
 class CostMeter:
-    """What calls of this environment cost. Its first call pays for the init too, unless AWS bills that otherwise."""
+    """Measures the calls of an environment. The first includes the init, unless AWS bills that separately."""
 
     def __init__(self, memory_mb: int, environment: Mapping[str, str] = os.environ) -> None:
         self._gb_per_second = prices.compute_gb_seconds(memory_mb, prices.MS_PER_S)
@@ -35,7 +35,7 @@ class CostMeter:
         self._is_first_call = True
 
     def measure_call(self, trace: RequestContext, invocations: float = 1.0) -> "CallCost":
-        """What a call took and cost; one that has only a share of an invocation is not rounded up to a whole ms."""
+        """Measure a call; one that has only a share of an invocation is not rounded up to a whole ms."""
         total = time.perf_counter() - trace.start_time
         seconds = total + self._init_seconds if self._is_first_call else total
         cold, self._is_first_call = self._is_first_call or trace.cold, False
@@ -46,7 +46,7 @@ class CostMeter:
 
 
 class CallCost(Struct, frozen=True):
-    """What one call took, in seconds, and what it cost; as texts where header and log must say the same."""
+    """The duration of a call in seconds, and its cost; texts where header and log must be equal."""
 
     total: float
     cold: bool
@@ -55,7 +55,7 @@ class CallCost(Struct, frozen=True):
     usd: str
 
     def to_headers(self, trace: RequestContext) -> dict[str, str]:
-        """The headers that tell the caller."""
+        """Build the headers with duration, cost, version and correlation id."""
         headers = {
             "server-timing": trace.format_server_timing(self.total),
             "x-pilotlight-cold": "true" if self.cold else "false",
@@ -71,7 +71,7 @@ class CallCost(Struct, frozen=True):
 
 
 def read_process_age() -> float:
-    """How long this process lives already; 0 where the system does not say (it says so in /proc, on Linux)."""
+    """Read the age of this process in seconds from /proc; return 0 on systems without it."""
     try:
         with open("/proc/self/stat") as stat, open("/proc/uptime") as uptime:  # noqa: PTH123 - 3 ms less than pathlib
             start_seconds = int(stat.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")

@@ -1,15 +1,14 @@
-"""A V2 tensor's data in the store: what a request names there, and what is too large to be answered.
+"""Tensors in the store: inputs that a request refers to, and outputs that are too large for a response.
 
-A request names raw little-endian bytes, or a .npy file, below `uploads/`:
+A request refers to raw little-endian bytes, or to a .npy file, below `uploads/`:
 
     {"name": "image", "shape": [64, 3, 224, 224], "datatype": "FP32", "parameters": {"s3_uri": "s3://bucket/uploads/..."}}
 
-What lies there is measured by HEAD before a byte of it is held: against the shape, and against the memory that
-requests may take. It is read only as it was measured (If-Match), and from no address but the stack's own
-(pilotlight.contracts.upload).
+The size of the object is compared with the shape and with the memory limit of requests before it is read. It is read
+in the state in which it was measured (If-Match), and only from the stack's own store (pilotlight.contracts.upload).
 
-An answer beyond what Lambda sends is refused; or, where the stack lets this function write `answers/`, its outputs come
-by address in the same form, with `bytes` beside it and `file_id` for GET /v1/files/{file}/content.
+An answer beyond Lambda's limit is refused; if the stack lets this function write to `answers/`, its outputs are stored
+there instead, and the answer has their `s3_uri`, their `bytes` and a `file_id` for GET /v1/files/{file}/content.
 """
 
 import io
@@ -27,18 +26,18 @@ from pilotlight.registry.registry import Registry
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 
 NPY_MAGIC = b"\x93NUMPY"
-MAX_NPY_HEADER_BYTES = 65_536  # bytes that a .npy file may have before its numbers; numpy's own is 128
+MAX_NPY_HEADER_BYTES = 65_536  # bytes that a .npy file may have before its numbers; numpy writes 128
 
 
 class StoredOutputs:
-    """Where outputs go that are too large to be sent; nowhere, unless it is `kept`."""
+    """Stores outputs that are too large for a response, if that is `enabled`."""
 
     def __init__(self, registry: Registry, *, enabled: bool) -> None:
         self._registry = registry
         self._enabled = enabled
 
     def store_outputs(self, outputs: Mapping[str, bytes], size: int) -> dict[str, dict[str, Any]]:
-        """The parameters by which each output is found; `TooLargeError` where none are kept."""
+        """Store outputs and return the parameters that locate each; raise `TooLargeError` if that is not enabled."""
         if not self._enabled:
             raise TooLargeError(
                 f"The answer has {size:,} bytes, more than Lambda sends. Ask for fewer items or outputs, or by "
@@ -58,18 +57,19 @@ class StoredOutputs:
 
 
 class UploadedTensors:
-    """The uploads of a registry's store; `budget_bytes` is how many bytes of them one request may take."""
+    """The uploads of a registry's store; `budget_bytes` is the most that one request may read."""
 
     def __init__(self, registry: Registry, budget_bytes: int) -> None:
-        self._registry = registry  # whose store is another one after a snapshot
+        self._registry = registry  # its store is replaced after a snapshot
         self.budget_bytes = budget_bytes
 
     def read_tensor(
         self, uri: object, name: str, datatype: Datatype, shape: Sequence[int], remaining_bytes: int
     ) -> memoryview:
-        """The bytes for the input `name`, at most `remaining_bytes` of them.
+        """Read the bytes of the input `name`, at most `remaining_bytes` of them.
 
-        `InvalidInputError` for another address or size, `TooLargeError` beyond the memory, `NotFoundError` for nothing.
+        Raises `InvalidInputError` for another store's address or a wrong size, `TooLargeError` beyond the limit, and
+        `NotFoundError` if there is no such object.
         """
         path = upload.parse_upload_uri(self._registry.store.url, uri)
         size, e_tag = self._registry.store.get_size_and_e_tag(path)
@@ -97,7 +97,7 @@ class UploadedTensors:
 
 
 def read_npy_values(data: bytearray, name: str, datatype: Datatype, shape: Sequence[int]) -> memoryview:
-    """The numbers of a .npy file that says of itself what the request says of it."""
+    """Return the numbers of a .npy file, whose header must agree with the request."""
     stream = io.BytesIO(data[: MAX_NPY_HEADER_BYTES + len(NPY_MAGIC)])
     try:
         major, _ = np.lib.format.read_magic(stream)

@@ -1,8 +1,10 @@
-"""MLflow's scoring protocol: what a body of `/invocations` means for a manifest's inputs, and how its answer reads.
+"""MLflow's scoring protocol: how a body of `/invocations` is decoded to a model's inputs, and its answer encoded.
 
-It knows manifests and arrays, not stores or sessions. Source: mlflow/pyfunc/scoring_server of mlflow/mlflow.
-A body names rows (`dataframe_split`, `dataframe_records`, `instances`, CSV) or whole tensors (`inputs`). Columns that
-are called as the model's inputs are those inputs; any other columns are the features of its only input, in their order.
+This module depends on manifests and arrays, not on stores or sessions. A body has rows (`dataframe_split`,
+`dataframe_records`, `instances`, CSV) or whole tensors (`inputs`). Columns with the names of the model's inputs are
+those inputs; any other columns are the features of its only input, in their order.
+
+Source: mlflow/pyfunc/scoring_server of mlflow/mlflow.
 """
 
 import io
@@ -25,13 +27,13 @@ from pilotlight.processing.tabular import BOOLEAN_WORDS
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 BODY_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
-LANGUAGE_MODEL_FIELDS = ("messages", "prompt", "input")  # bodies of language models, which another function answers
+LANGUAGE_MODEL_FIELDS = ("messages", "prompt", "input")  # of bodies for language models, which another function answers
 MEDIA_TYPES = ("application/json", "text/csv")
-MODEL_HEADER = "x-pilotlight-model"  # header of a request: which model is meant; of an answer: which version it was
+MODEL_HEADER = "x-pilotlight-model"  # the requested model in a request; model and version in an answer
 ERROR_CODES = {
     404: "RESOURCE_DOES_NOT_EXIST", 409: "RESOURCE_CONFLICT", 501: "NOT_IMPLEMENTED", 503: "TEMPORARILY_UNAVAILABLE",
 }  # fmt: skip
-# Cells of a CSV that pandas.read_csv takes for missing, as MLflow's server does.
+# Cells of a CSV that pandas.read_csv, and so MLflow's server, treats as missing.
 MISSING_WORDS = frozenset(
     {
         "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
@@ -42,7 +44,7 @@ ColumnValues = Mapping[str, Sequence[Any]]
 
 
 class DataFrameSplit(Struct):
-    """A data frame as pandas writes it in the orientation `split`; its index says nothing to a model."""
+    """A data frame as pandas writes it in the orientation `split`; the index is ignored."""
 
     data: list[list[Any]]
     columns: list[str | int] | None = None
@@ -56,7 +58,7 @@ BODY_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def wrap_mlflow_errors(endpoint: Endpoint) -> Endpoint:
-    """The endpoint, with its errors in MLflow's words: an error code beside the message."""
+    """Wrap an endpoint to return errors in MLflow's form: an error code beside the message."""
 
     def answer(request: Request) -> Response:
         try:
@@ -69,7 +71,10 @@ def wrap_mlflow_errors(endpoint: Endpoint) -> Endpoint:
 
 
 def decode_request(body: bytes, headers: Mapping[str, str], manifest: Manifest) -> dict[str, Array]:
-    """Arrays by input name; `InvalidInputError` says what was expected, `UnsupportedTypeError` which types are read."""
+    """Decode a body to arrays by input name.
+
+    Raises `InvalidInputError` for a body that does not fit the model, `UnsupportedTypeError` for another media type.
+    """
     kind = parse_content_type(headers.get("content-type", ""))
     body = compression.decompress_body(body, headers.get("content-encoding", ""))
     if kind == "text/csv":
@@ -82,7 +87,7 @@ def decode_request(body: bytes, headers: Mapping[str, str], manifest: Manifest) 
 
 
 def encode_response(manifest: Manifest, results: Mapping[str, Array], accept_encoding: str = "") -> Response:
-    """The predictions: the only output's rows, or each output by its name; NaN and infinities are null."""
+    """Encode the predictions: the rows of a single output, or each output by name; NaN and infinities become null."""
     kinds = {
         spec.name: spec.datatype for way in list_signatures(manifest) for spec in (*way.outputs, *way.extra_outputs)
     }
@@ -96,7 +101,7 @@ def encode_response(manifest: Manifest, results: Mapping[str, Array], accept_enc
 
 
 def parse_content_type(content_type: str) -> str:
-    """The body's media type, JSON if there is none; its charset must be UTF-8."""
+    """Parse the body's media type, JSON by default; the charset must be UTF-8."""
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charset = next((p.partition("=")[2].strip('" ') for p in parameters if p.startswith("charset=")), "utf-8")
     if kind not in ("", *MEDIA_TYPES):
@@ -109,7 +114,7 @@ def parse_content_type(content_type: str) -> str:
 
 
 def find_body_format(body: bytes) -> tuple[str, msgspec.Raw]:
-    """Which of the forms the body is, and its undecoded data."""
+    """Find which form the body has; return the form and its undecoded data."""
     try:
         content = decode_fields(body)
     except msgspec.ValidationError as exc:
@@ -126,7 +131,7 @@ def find_body_format(body: bytes) -> tuple[str, msgspec.Raw]:
 
 
 def decode_fields(body: bytes) -> dict[str, msgspec.Raw]:
-    """The fields of the body; a NaN in it, as MLflow's own client writes an empty cell, is null."""
+    """Decode the fields of the body; NaN, which MLflow's client writes for an empty cell, becomes null."""
     try:
         return BODY_DECODER.decode(body)
     except msgspec.DecodeError:
@@ -137,7 +142,7 @@ def decode_fields(body: bytes) -> dict[str, msgspec.Raw]:
 
 
 def decode_split_body(data: bytes, manifest: Manifest) -> dict[str, Array]:
-    """`dataframe_split`: column names beside rows."""
+    """Decode `dataframe_split`: column names beside rows."""
     frame = SPLIT_DECODER.decode(data)
     width = len(frame.data[0]) if frame.data else 0
     names = [str(name) for name in (frame.columns if frame.columns is not None else range(width))]
@@ -145,12 +150,12 @@ def decode_split_body(data: bytes, manifest: Manifest) -> dict[str, Array]:
 
 
 def decode_records_body(data: bytes, manifest: Manifest) -> dict[str, Array]:
-    """`dataframe_records`: one object for each row."""
+    """Decode `dataframe_records`: one object for each row."""
     return tensors_from_columns(columns_from_records(RECORDS_DECODER.decode(data)), manifest)
 
 
 def decode_instances_body(data: bytes, manifest: Manifest) -> dict[str, Array]:
-    """`instances`: rows, as objects or as bare values of the only input."""
+    """Decode `instances`: rows, as objects or as values of the only input."""
     rows = INSTANCES_DECODER.decode(data)
     return (
         tensors_from_columns(columns_from_records(rows), manifest)
@@ -160,7 +165,7 @@ def decode_instances_body(data: bytes, manifest: Manifest) -> dict[str, Array]:
 
 
 def decode_inputs_body(data: bytes, manifest: Manifest) -> dict[str, Array]:
-    """`inputs`: whole tensors by name, or that of the only input."""
+    """Decode `inputs`: whole tensors by name, or the tensor of the only input."""
     content = INPUTS_DECODER.decode(data)
     if isinstance(content, dict):
         return tensors_from_columns({name: to_list(value) for name, value in content.items()}, manifest)
@@ -180,8 +185,8 @@ READERS: Mapping[str, Callable[[bytes, Manifest], dict[str, Array]]] = {
 
 
 def parse_csv(body: bytes) -> ColumnValues:
-    """CSV with a header; an empty cell is a missing number, and a truth value among numbers is 1 or 0."""
-    import csv  # few callers need it, and no cold start waits for it
+    """Parse CSV with a header to columns of texts."""
+    import csv  # few requests need it, so it is not part of a cold start
 
     try:
         rows = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
@@ -193,7 +198,7 @@ def parse_csv(body: bytes) -> ColumnValues:
 
 
 def columns_from_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> ColumnValues:
-    """Rows as columns by name; every row must be as long as there are names, and no name may come twice."""
+    """Convert rows to columns by name; raise `InvalidInputError` for rows of another length and for duplicate names."""
     if len(set(names)) != len(names):
         raise InvalidInputError(f"The columns {list(names)} name one twice.")
     wrong_index = next((place for place, row in enumerate(rows) if len(row) != len(names)), None)
@@ -205,7 +210,7 @@ def columns_from_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Co
 
 
 def columns_from_records(rows: Sequence[Any]) -> ColumnValues:
-    """Records as columns; each must have the fields of the first."""
+    """Convert records to columns by name; each record must have the fields of the first."""
     names = list(rows[0]) if rows and isinstance(rows[0], dict) else []
     for place, row in enumerate(rows):
         if not isinstance(row, dict) or row.keys() != set(names):
@@ -215,7 +220,7 @@ def columns_from_records(rows: Sequence[Any]) -> ColumnValues:
 
 
 def tensors_from_columns(table: ColumnValues, manifest: Manifest, *, strict: bool = True) -> dict[str, Array]:
-    """Columns that are called as the inputs as those inputs, else all of them as features of the only input."""
+    """Build tensors from columns with the names of the inputs, else from all columns as features of the only input."""
     candidates = list_signatures(manifest)
     for signature in candidates:
         if set(signature.input_names) == set(table):
@@ -234,7 +239,7 @@ def tensors_from_columns(table: ColumnValues, manifest: Manifest, *, strict: boo
 
 
 def order_features(names: list[str], manifest: Manifest) -> list[str]:
-    """The columns as the model was trained on them, where the manifest knows their names and they are these."""
+    """Order columns as the model was trained on them, if the manifest has their names; else leave their order."""
     trained_names = list(manifest.preprocessing.names) if manifest.preprocessing is not None else []
     if set(trained_names) & set(names) and set(trained_names) != set(names):
         missing, extra = sorted(set(trained_names) - set(names)), sorted(set(names) - set(trained_names))
@@ -245,7 +250,7 @@ def order_features(names: list[str], manifest: Manifest) -> list[str]:
 
 
 def tensors_from_values(values: list[Any], manifest: Manifest) -> dict[str, Array]:
-    """Bare values as the only input: texts, images in base64, the rows of a table, or the graph's own."""
+    """Build the only input from values without a name: texts, images in base64, rows of a table, or a graph's input."""
     model_input = next((way.inputs[0] for way in list_signatures(manifest) if len(way.inputs) == 1), None)
     if model_input is None:
         names = [spec.name for spec in manifest.inputs]
@@ -254,12 +259,12 @@ def tensors_from_values(values: list[Any], manifest: Manifest) -> dict[str, Arra
 
 
 def to_list(value: object) -> list[Any]:
-    """A tensor's nested list; a bare value is a tensor of one."""
+    """Return a tensor's nested list; a single value becomes a list of one."""
     return value if isinstance(value, list) else [value]
 
 
 def build_tensor(values: Sequence[Any], model_input: SignatureInput, *, strict: bool = True) -> Array:
-    """Nested values as the input's array, with the model's own dimensions where a row is as long but flat."""
+    """Build an input's array from nested values; flat rows of the right length get the model's dimensions."""
     spec = model_input.spec
     if spec.datatype == "BF16":
         raise InvalidInputError(f"Input {spec.name!r} is BF16, which only V2's binary tensors carry.")
@@ -280,14 +285,14 @@ def build_tensor(values: Sequence[Any], model_input: SignatureInput, *, strict: 
 
 
 def get_cell_type(model_input: SignatureInput) -> Any:  # noqa: ANN401 - a type, or an annotated one
-    """A cell of the input's; a missing number, null in JSON, is a float's NaN, and some inputs take a missing text."""
+    """Return the type of an input's cell; floats may be None, a missing number, and some inputs take a missing text."""
     kind = v2_tensors.get_element_type(model_input.spec.datatype)
     nullable_kinds = "fO" if model_input.nullable else "f"
     return kind | None if NUMPY_DTYPES[model_input.spec.datatype].kind in nullable_kinds else kind
 
 
 def parse_cells(values: Sequence[Any], model_input: SignatureInput) -> list[Any]:
-    """Cells of a CSV: an empty one is missing, where the input takes that; of numbers, so is each word for it."""
+    """Parse cells of a CSV: numbers are missing if they are in `MISSING_WORDS`; texts, if empty and `nullable`."""
     if model_input.spec.datatype != "BYTES":
         return [
             parse_cells(value, model_input) if isinstance(value, list) else parse_number_cell(value.strip())
@@ -298,12 +303,12 @@ def parse_cells(values: Sequence[Any], model_input: SignatureInput) -> list[Any]
 
 
 def parse_number_cell(cell: str) -> str | None:
-    """A cell of numbers, None where it is missing."""
+    """Return a number's cell, None if it is missing."""
     return None if cell in MISSING_WORDS else cell
 
 
 def convert_booleans(values: Sequence[Any], words: Mapping[str, float]) -> list[Any]:
-    """Truth values of a column of numbers as 1 and 0, as training takes them; in CSV they are words."""
+    """Convert truth values in a column of numbers to 1 and 0, as training does; in CSV they are words."""
     return [
         float(value) if isinstance(value, bool) else words.get(value, value) if isinstance(value, str) else value
         for value in values
@@ -311,7 +316,7 @@ def convert_booleans(values: Sequence[Any], words: Mapping[str, float]) -> list[
 
 
 def reshape_rows(array: Array, spec: TensorSpec) -> Array:
-    """Rows of the right length in the model's dimensions; anything else as it is, for the model's check to refuse."""
+    """Reshape rows of the right length to the model's dimensions; the model's check refuses others."""
     inner = spec.v2_shape[1:]
     if array.ndim == len(spec.shape) or -1 in inner or prod(array.shape[1:]) != prod(inner) or not spec.shape:
         return array
@@ -319,7 +324,7 @@ def reshape_rows(array: Array, spec: TensorSpec) -> Array:
 
 
 def to_nested_list(array: Array, datatype: Datatype) -> Any:  # noqa: ANN401 - nested lists of any depth
-    """An output as nested lists; texts decoded."""
+    """Convert an output to nested lists, with texts decoded."""
     if array.dtype == object:
         array = np.vectorize(lambda value: value.decode() if isinstance(value, bytes) else str(value), otypes="O")(
             array

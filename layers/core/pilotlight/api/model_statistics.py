@@ -1,8 +1,8 @@
-"""What one environment has answered so far, in the words of Triton's statistics extension.
+"""Statistics of one environment's inferences in the form of Triton's statistics extension.
 
-Counts and nanoseconds by version, in this environment's memory alone: a function has as many as it has environments,
-and the gateway chooses which one tells. It knows versions by key, not models. Nothing waits in a queue here and nothing
-is cached, so `queue` and `cache_*` stay 0: a Lambda environment is handed one request at a time.
+They are counts and nanoseconds by version, in the memory of this environment alone: the answer to a request covers the
+environment that receives it. `queue` and `cache_*` stay 0, since a Lambda environment gets one request at a time and
+nothing is cached.
 """
 
 import time
@@ -12,7 +12,7 @@ from typing import Any
 
 from pilotlight.runtime.model_cache import VersionKey
 
-PHASES = ("compute_input", "compute_infer", "compute_output")  # decode and check; the graph; encode
+PHASES = ("compute_input", "compute_infer", "compute_output")  # decode and check; run the graph; encode
 UNUSED_COUNTERS = ("queue", "cache_hit", "cache_miss")
 Clock = Callable[[], int]
 
@@ -27,17 +27,17 @@ class Duration:
         self.ns = 0
 
     def add(self, ns: int) -> None:
-        """Once more."""
+        """Count one more occurrence of `ns` nanoseconds."""
         self.count += 1
         self.ns += ns
 
     def to_document(self) -> dict[str, int]:
-        """The extension's form of it."""
+        """Build the extension's form of the duration."""
         return {"count": self.count, "ns": self.ns}
 
 
 class VersionStatistics:
-    """What one version has done; `batches` has the three phases by the number of items."""
+    """The statistics of one version; `batches` has the three phases by the number of items."""
 
     def __init__(self) -> None:
         self.success = Duration()
@@ -47,7 +47,7 @@ class VersionStatistics:
         self.batches: dict[int, tuple[Duration, Duration, Duration]] = {}
 
     def record_success(self, ns: int, phases: tuple[int, int, int], items: int) -> None:
-        """An answer to `items` inferences at once, `ns` in all, of which `phases`."""
+        """Record an answer to `items` inferences at once, which took `ns` in total and `phases` in each phase."""
         self.success.add(ns)
         self.items += items
         self.last_ms = time.time_ns() // 1_000_000
@@ -57,7 +57,7 @@ class VersionStatistics:
             duration.add(taken)
 
     def to_document(self, key: VersionKey, memory_bytes: int | None) -> dict[str, Any]:
-        """One entry of `model_stats`; `memory_bytes` is what the version takes in memory, None when it is not open."""
+        """Build an entry of `model_stats`; `memory_bytes` is the version's size in memory, None if it is not open."""
         durations: dict[str, Any] = {"success": self.success.to_document(), "fail": self.fail.to_document()}
         durations |= {name: Duration().to_document() for name in UNUSED_COUNTERS}
         durations |= {phase: self._sum_phase(place) for place, phase in enumerate(PHASES)}
@@ -80,15 +80,15 @@ class VersionStatistics:
 
 
 def format_batch_stats(items: int, phases: tuple[Duration, ...]) -> dict[str, Any]:
-    """One entry of `batch_stats`."""
+    """Build one entry of `batch_stats`."""
     spent = {phase: duration.to_document() for phase, duration in zip(PHASES, phases, strict=True)}
     return {"batch_size": items, **spent}
 
 
 class CallTimer:
-    """One inference while it runs: `with` it around the work, and say when a phase is over.
+    """Times one inference, as a context manager around it; the caller marks the end of each phase.
 
-    What leaves the `with` by an exception counts as a failure.
+    An inference that raises an exception counts as a failure.
     """
 
     __slots__ = ("_clock", "_infer", "_input", "_record", "_start", "items")
@@ -103,11 +103,11 @@ class CallTimer:
         return self
 
     def mark_decoded(self, items: int) -> None:
-        """The input is read and checked; it holds this many items."""
+        """Mark the end of decoding, which found this many items."""
         self.items, self._input = items, self._clock()
 
     def mark_inferred(self) -> None:
-        """The graph has run."""
+        """Mark the end of the graph's run."""
         self._infer = self._clock()
 
     def __exit__(
@@ -122,25 +122,25 @@ class CallTimer:
 
 
 class ModelStatistics:
-    """The records of all versions that this environment was asked for."""
+    """The statistics of all versions that were requested from this environment."""
 
     def __init__(self, clock: Clock = time.perf_counter_ns) -> None:
         self._clock = clock
         self._records: dict[VersionKey, VersionStatistics] = {}
 
     def start_call(self, key: VersionKey) -> CallTimer:
-        """An inference of the version is about to start."""
+        """Create the timer of an inference of a version."""
         record = self._records.get(key)
         if record is None:
             record = self._records[key] = VersionStatistics()
         return CallTimer(record, self._clock)
 
     def list_versions(self, name: str | None = None) -> list[VersionKey]:
-        """The versions with a record, those of one model or all."""
+        """List the versions with a record, of one model or of all."""
         return sorted(key for key in self._records if name in (None, key[0]))
 
     def build_document(self, keys: Iterable[VersionKey], memory_bytes: dict[VersionKey, int]) -> dict[str, Any]:
-        """The body of the extension's answer for these versions; zeros for one that nobody asked for yet."""
+        """Build the body of the extension's answer for these versions, with zeros for those without a request."""
         return {
             "model_stats": [
                 self._records.get(key, VersionStatistics()).to_document(key, memory_bytes.get(key)) for key in keys

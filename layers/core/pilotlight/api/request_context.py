@@ -1,4 +1,4 @@
-"""One call while it is answered: until when it must be, which version answers it, and how long each stage takes."""
+"""The context of one call: its deadline, the version that answers it, and the duration of each stage."""
 
 import os
 import time
@@ -6,29 +6,29 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any
 
-GATEWAY_TIMEOUT_S = 29.0  # after which API Gateway answers 504 itself
-DEADLINE_MARGIN_S = 0.5  # left over to write the error and send it
-SAM_LOCAL = "AWS_SAM_LOCAL"  # set by the SAM CLI, whose every event says that it was received when the CLI started
+GATEWAY_TIMEOUT_S = 29.0  # after which API Gateway answers 504
+DEADLINE_MARGIN_S = 0.5  # reserved for writing and sending the error
+SAM_LOCAL = "AWS_SAM_LOCAL"  # set by the SAM CLI, whose events all have the time at which the CLI started
 
 
 class RequestContext:
-    """One call, from the event's arrival to the answer. Times are seconds on time.perf_counter's clock."""
+    """One call, from the arrival of its event to its answer. Times are seconds on time.perf_counter's clock."""
 
     __slots__ = ("_last", "cold", "correlation", "deadline", "marks", "model", "queue_seconds", "start_time", "version")
 
     def __init__(self, deadline: float = inf, queue_seconds: float | None = None) -> None:
         self.start_time = self._last = time.perf_counter()
         self.deadline = deadline  # on time.monotonic's clock
-        self.queue_seconds = queue_seconds  # s between gateway and handler; None where it is not known
+        self.queue_seconds = queue_seconds  # seconds between gateway and handler; None if they are not known
         self.marks: list[tuple[str, float]] = []
         self.cold = False
-        self.model = ""  # this and the version are known once it is open
+        self.model = ""  # model and version are known once the model is open
         self.version: int | None = None
         self.correlation = ""
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any], context: object) -> "RequestContext":
-        """The call's end, by the function's timeout and by the gateway's, and the time that it has queued."""
+        """Create the context of an event, with the deadline by the timeouts of function and gateway."""
         remaining = getattr(context, "get_remaining_time_in_millis", None)
         remaining_seconds = remaining() / 1000 if remaining is not None else inf
         gateway_context = event.get("requestContext") or {}
@@ -36,7 +36,7 @@ class RequestContext:
         queue_seconds = time.time() - received / 1000 if isinstance(received, int | float) else None
         if (
             queue_seconds is None or not 0 <= queue_seconds < GATEWAY_TIMEOUT_S
-        ):  # the event was recorded earlier, or the clocks differ
+        ):  # a recorded event, or the clocks differ
             queue_seconds = None
         else:
             remaining_seconds = min(remaining_seconds, GATEWAY_TIMEOUT_S - queue_seconds)
@@ -45,13 +45,13 @@ class RequestContext:
         return trace
 
     def mark_stage(self, name: str) -> None:
-        """What has passed since the last mark was spent on `name`."""
+        """Record the time since the last mark as the duration of the stage `name`."""
         now = time.perf_counter()
         self.marks.append((name, now - self._last))
         self._last = now
 
     def format_server_timing(self, total: float) -> str:
-        """The Server-Timing header, in ms; a call that marked nothing has its total alone."""
+        """Format the Server-Timing header, in ms; a call without stages has only its total."""
         parts = [f"{name};dur={seconds * 1e3:.3f}" for name, seconds in self.marks]
         if self.queue_seconds is not None:
             parts.insert(0, f"queue;dur={self.queue_seconds * 1e3:.0f}")

@@ -35,12 +35,12 @@ TypedRoutes = Mapping[str, Mapping[str, TypedEndpoint]]  # resource -> verb -> e
 MAX_SHOWN_VALUE = 60  # characters of a wrong value in an error
 UNION_TAGS = frozenset({"str", "int", "float", "bool"})  # as pydantic names the alternatives of a field
 FIELD_NAME = re.compile(r"[A-Za-z_]\w*")
-# Instead of pydantic's words where those name a class.
+# Instead of pydantic's messages where those contain a class name.
 MESSAGES = {"dataclass_type": "Input should be an object"}
 # Errors whose value is the whole object.
 ABSENT = frozenset({"missing", "unexpected_keyword_argument"})
 
-# Parts of paths; an error names what they should be.
+# Parts of paths, with what they should be for errors.
 ModelName = Annotated[str, AfterValidator(lambda name: check_name(name, "model name"))]
 RunName = Annotated[str, AfterValidator(lambda name: check_name(name, "run's name"))]
 AliasName = Annotated[str, AfterValidator(check_alias)]
@@ -68,22 +68,22 @@ class ResolverRouter(Router):
                 self._resolver.route(rule, verb)(self._adapt(endpoint))
 
     def find_endpoint(self, request: Request) -> Endpoint:
-        """Check the route and the verb; give what validates the request and calls its endpoint."""
+        """Check the route and the verb; return what validates the request and calls its endpoint."""
         super().find_endpoint(request)
         return self._resolve
 
     def _resolve(self, request: Request) -> Response:
         self._request = request  # Lambda gives an environment one request at a time
-        no_context: Any = None  # Powertools hands it on, and nothing reads it
+        no_context: Any = None  # Powertools passes it on, and nothing reads it
         return from_proxy_response(self._resolver.resolve(to_proxy_event(request), no_context))
 
     def _raise_invalid_input(self, error: RequestValidationError) -> None:
-        """Raise `InvalidInputError` with a sentence for all that is wrong."""
+        """Raise `InvalidInputError` with a sentence that describes every error."""
         body_type = get_type_hints(super().find_endpoint(self._request)).get("body")
         raise InvalidInputError(describe_errors(error.errors(), getattr(body_type, "complaint", "is wrong"))) from None
 
     def _adapt(self, endpoint: TypedEndpoint) -> Callable[..., ResolverResponse[Any]]:
-        """Give Powertools a function with the endpoint's parameters, less the request, and a response in its form."""
+        """Adapt an endpoint to Powertools: a function with its parameters but the request, and Powertools' response."""
         hints = get_type_hints(endpoint, include_extras=True)
         parameters = [
             parameter.replace(annotation=hints[name]) for name, parameter in signature(endpoint).parameters.items()
@@ -103,8 +103,8 @@ class ResolverRouter(Router):
 def to_proxy_event(request: Request) -> dict[str, Any]:
     """Build the event that Powertools resolves.
 
-    Its path is made of the route and its parameters, since the gateway's own begins with a base path where a domain has
-    one. HEAD is GET, and the body is JSON whatever its type, as curl sends it.
+    Its path is built from the route and its parameters, since the gateway's own begins with a base path if the domain
+    has one. HEAD becomes GET, and the body is JSON whatever its declared type, since curl declares a form.
     """
     values = {name: quote(value, safe="") for name, value in request.parameters.items()}
     return {
@@ -126,28 +126,28 @@ def from_proxy_response(event: Mapping[str, Any]) -> Response:
 
 
 def parse_json(text: str) -> dict[str, Any]:
-    """Decode a body; `InvalidInputError` says where it is no JSON, or that it is no object."""
+    """Decode a body; raise `InvalidInputError` for one that is not a JSON object."""
     try:
         content = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
         raise InvalidInputError(f"The body is not JSON: {exc}.") from exc
-    if not isinstance(content, dict):  # of an array, Powertools would take the first element
+    if not isinstance(content, dict):  # Powertools would take the first element of an array
         raise InvalidInputError(f"The body is not a JSON object: {text[:MAX_SHOWN_VALUE]}.")
     return content
 
 
 def raise_not_found(error: Exception) -> None:
-    """Raise `NotFoundError` for a path with an empty part; the router has found the route before."""
+    """Raise `NotFoundError` for a path with an empty part; other paths have a route."""
     raise NotFoundError("A part of the path is empty.") from error
 
 
 def reraise(error: Exception) -> None:
-    """Leave an error to the router; without a handler, Powertools would log it with its words."""
+    """Raise an error again for the router; without this handler, Powertools would log it with its text."""
     raise error
 
 
 def validate_body(content: object, body_type: type[Body]) -> Body:
-    """Validate a body that an endpoint has decoded itself; `InvalidInputError` says what is wrong with it."""
+    """Validate a body that an endpoint has decoded itself; raise `InvalidInputError` for what is wrong with it."""
     try:
         return TypeAdapter(body_type).validate_python(content)
     except ValidationError as exc:
@@ -156,14 +156,14 @@ def validate_body(content: object, body_type: type[Body]) -> Body:
 
 
 def describe_errors(errors: Sequence[Mapping[str, Any]], complaint: str) -> str:
-    """Say what pydantic found wrong, where, and with which value; of a body, that it is what the `complaint` says."""
+    """Describe pydantic's errors with their places and values; for a body as a whole, give the `complaint`."""
     found = "; ".join(dict.fromkeys(map(describe_error, errors)))
     of_body = all(error["loc"][0] == "body" for error in errors)
     return f"The body {complaint}: {found}." if of_body else f"The request is wrong: {found}."
 
 
 def describe_error(error: Mapping[str, Any]) -> str:
-    """Say one thing: `$.percent: Input should be less than 100, not 120`, or `newest=0: Input should be ...`."""
+    """Describe one error: `$.percent: Input should be less than 100, not 120`, or `newest=0: Input should be ...`."""
     source, *parts = error["loc"]
     value = "" if error["type"] in ABSENT else repr(error["input"])[:MAX_SHOWN_VALUE]
     message = MESSAGES.get(error["type"], error["msg"])

@@ -1,9 +1,10 @@
-"""The one table of routes: verb, path, function, what a caller must be allowed to do, and what is sent and answered.
+"""The table of routes: verb, path, function, scope, and the bodies of request and response.
 
-Written from it are infra/api.yaml, which tells API Gateway the paths, and openapi.json, which tells callers (`make
-routes`). The authorizer takes the scopes: `infer` asks models, `batch` leaves files and work for them, `admin` decides
-which of them answer, `train` makes them. Where the API asks for no tokens, what is not `infer` asks for the stack's API
-key. Schemas are named here and resolved in pilotlight.openapi, since the authorizer has neither msgspec nor pydantic.
+`make routes` generates infra/api.yaml, which API Gateway reads, and openapi.json, which callers read, from it. The
+authorizer checks the scopes: `infer` calls models, `batch` creates files and batches, `admin` changes versions and
+aliases, `train` starts trainings. If the API requires neither tokens nor signatures, scopes other than `infer` require
+the stack's API key. Schemas are named here and resolved in pilotlight.openapi, since the authorizer has neither
+msgspec nor pydantic.
 """
 
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ REGISTRY_ALIAS_PATH = "/registry/models/{model}/aliases/{alias}"
 
 
 class Route(NamedTuple):
-    """A verb of a path: which function answers it, whom it allows, what it does, what it is sent and answers."""
+    """A verb of a path: the function that answers it, its scope and summary, and its bodies."""
 
     verb: Verb
     path: str
@@ -34,10 +35,10 @@ class Route(NamedTuple):
     scope: Scope
     summary: str
     response: str = "Anything"  # the name of a schema, or a media type
-    body: str | None = None  # as `response`; None for a verb that takes none
-    uses_etag: bool = False  # takes If-Match, gives an ETag
+    body: str | None = None  # as `response`; None for a verb without a body
+    uses_etag: bool = False  # whether it accepts If-Match and returns an ETag
     status: str = "200"
-    other_statuses: tuple[str, ...] = ()  # other statuses with an answer of the same form
+    other_statuses: tuple[str, ...] = ()  # other statuses with a response of the same form
 
 
 ROUTES: tuple[Route, ...] = (
@@ -237,7 +238,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/batches", BATCHES, "batch", "Batches, the newest first; ?limit, ?after.", "ObjectPage"),
     Route("GET", "/v1/batches/{batch}", BATCHES, "batch", "A batch and how far it is.", "BatchObject"),
     Route("POST", "/v1/batches/{batch}/cancel", BATCHES, "batch", "Stop a batch.", "BatchObject", "Object"),
-    # Recipes that are trained.
+    # Trainings of recipes.
     Route(
         "GET",
         "/v1/trainings",
@@ -285,7 +286,7 @@ ROUTES: tuple[Route, ...] = (
         status="202",
         other_statuses=("200",),
     ),
-    # What describes all this.
+    # The description of the API.
     Route("GET", "/openapi.json", REGISTRY, "infer", "The OpenAPI document."),
     Route("GET", "/docs", REGISTRY, "infer", "The same to read.", HTML),
 )

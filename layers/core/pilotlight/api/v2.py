@@ -1,7 +1,8 @@
-"""The Open Inference Protocol (V2): what an infer request means, and how an answer reads.
+"""The Open Inference Protocol (V2): how infer requests are decoded and answers encoded.
 
-Requests and answers are JSON, with tensors in it or in binary form behind it. It knows manifests and arrays, not stores
-or sessions. Sources: kserve/open-inference-protocol, docs/protocol of triton-inference-server/server.
+Requests and answers are JSON, with tensors in it or in binary form after it. This module depends on manifests and
+arrays, not on stores or sessions. Sources: kserve/open-inference-protocol, docs/protocol of
+triton-inference-server/server.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from pilotlight.processing.signature import CallSignature, SignatureInput, choos
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 PLATFORM = "onnxruntime_onnx"
-# Of the protocol; only what works is advertised.
+# Extensions of the protocol; only those that work are advertised.
 EXTENSIONS = (
     "binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters", "statistics",
 )  # fmt: skip
@@ -30,17 +31,15 @@ EXTENSIONS = (
 STATEFUL_PARAMETERS = ("sequence_id", "sequence_start", "sequence_end")
 SHARED_MEMORY_PARAMETER = "shared_memory_region"
 BINARY_TYPE = "application/octet-stream"
-MAX_DIMENSIONS = 32  # of a tensor; numpy ends at 64
-MAX_VALUES = compression.MAX_DECOMPRESSED_BYTES  # of a tensor: a body of that many bytes holds no more
-MAX_BINARY_RESPONSE_BYTES = (
-    4_600_000  # bytes of an answer that Lambda sends, 6 MB, before base64 makes a third more of it
-)
-MAX_TEXT_RESPONSE_BYTES = 5_500_000  # the same of JSON, whose quotes are escaped
-JSON_LENGTH_HEADER = "inference-header-content-length"  # how many bytes of the body are JSON; tensors follow
+MAX_DIMENSIONS = 32  # of a tensor; numpy allows 64
+MAX_VALUES = compression.MAX_DECOMPRESSED_BYTES  # of a tensor: a body of that many bytes has no more
+MAX_BINARY_RESPONSE_BYTES = 4_600_000  # bytes of an answer: Lambda sends 6 MB, and base64 adds a third
+MAX_TEXT_RESPONSE_BYTES = 5_500_000  # bytes of an answer in JSON, whose quotes are escaped
+JSON_LENGTH_HEADER = "inference-header-content-length"  # the number of bytes of the body that are JSON; tensors follow
 
 
 class RequestedOutput(Struct, frozen=True):
-    """An output to answer with: in binary form or as JSON, as it is or as the best `classes` of its last dimension."""
+    """An output to return: in binary form or as JSON, as it is or as the best `classes` of its last dimension."""
 
     name: str
     binary: bool = False
@@ -48,7 +47,7 @@ class RequestedOutput(Struct, frozen=True):
 
 
 class InferenceRequest(Struct, frozen=True):
-    """An infer request as meant: arrays by input name, and the outputs that are wanted, in order."""
+    """A decoded infer request: arrays by input name, and the requested outputs in order."""
 
     id: str | None
     tensors: Mapping[str, Array]
@@ -56,7 +55,7 @@ class InferenceRequest(Struct, frozen=True):
 
 
 class BinaryPayload:
-    """The tensors that do not stand in the JSON: behind it, taken one after the other, or among the uploads."""
+    """The tensors that are not in the JSON: those after it, which are taken in order, and uploaded ones."""
 
     def __init__(self, data: memoryview, uploads: UploadedTensors | None = None) -> None:
         self._data = data
@@ -64,14 +63,14 @@ class BinaryPayload:
         self._fetched_bytes = 0  # bytes
 
     def take_bytes(self, size: int, name: str) -> memoryview:
-        """The next `size` bytes, which belong to the input `name`."""
+        """Take the next `size` bytes, which belong to the input `name`."""
         if size > len(self._data):
             raise InvalidInputError(f"Input {name!r} says {size} binary bytes, but {len(self._data)} are left.")
         taken, self._data = self._data[:size], self._data[size:]
         return taken
 
     def fetch_upload(self, uri: object, name: str, datatype: Datatype, shape: Sequence[int]) -> memoryview:
-        """The bytes that lie at the address, which all inputs together may not take too many of."""
+        """Fetch the bytes at an address, within the limit for all inputs of the request."""
         if self._uploads is None:
             raise UnsupportedError(f"Input {name!r} is an s3_uri, which is not read here.")
         data = self._uploads.read_tensor(uri, name, datatype, shape, self._uploads.budget_bytes - self._fetched_bytes)
@@ -79,7 +78,7 @@ class BinaryPayload:
         return data
 
     def refuse_leftover(self) -> None:
-        """Refuse bytes that belong to no input."""
+        """Raise `InvalidInputError` for bytes that belong to no input."""
         if len(self._data):
             raise InvalidInputError(f"{len(self._data)} bytes are left over after the inputs' binary_data_size.")
 
@@ -87,9 +86,9 @@ class BinaryPayload:
 def decode_infer_request(
     body: bytes, headers: Mapping[str, str], manifest: Manifest, uploads: UploadedTensors | None = None
 ) -> InferenceRequest:
-    """Read an infer request for the model of `manifest`; `InvalidInputError` says what was expected instead.
+    """Decode an infer request for the model of `manifest`; raise `InvalidInputError` where it does not fit.
 
-    Tensors that it only names by `s3_uri` are taken from the `uploads`.
+    Tensors that are given by `s3_uri` are read from the `uploads`.
     """
     body = compression.decompress_body(body, headers.get("content-encoding", ""))
     length = parse_json_length(headers, len(body))
@@ -109,9 +108,9 @@ def encode_infer_response(
     accept_encoding: str = "",
     stored_outputs: StoredOutputs | None = None,
 ) -> Response:
-    """The answer: the version that answered, the request's id if it had one, the outputs in their order.
+    """Encode the answer: the model's version, the id of the request if it has one, and the outputs in their order.
 
-    One that is too large to be sent goes to the `stored_outputs`; without them, it goes where there is no limit.
+    Outputs that are too large for a response go to the `stored_outputs`; if that is None, there is no limit.
     """
     specs = get_output_specs(manifest)
     tails: list[bytes] = []
@@ -141,12 +140,12 @@ def encode_infer_response(
 
 
 def build_stored_output(output: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """One output of the answer, whose data lie where the parameters say."""
+    """Build an output of the answer whose data are in the store, where `parameters` locate them."""
     return {"name": output["name"], "datatype": output["datatype"], "shape": output["shape"], "parameters": parameters}
 
 
 def build_model_metadata(manifest: Manifest, versions: Sequence[int]) -> dict[str, Any]:
-    """The model metadata of the protocol, in its first signature; -1 stands for each free dimension."""
+    """Build the protocol's model metadata from the first signature; a free dimension is -1."""
     return {
         "name": manifest.name,
         "versions": [str(version) for version in versions],
@@ -157,18 +156,18 @@ def build_model_metadata(manifest: Manifest, versions: Sequence[int]) -> dict[st
 
 
 def get_output_specs(manifest: Manifest) -> Mapping[str, TensorSpec]:
-    """All outputs that may be asked for, by name."""
+    """Return all outputs that may be requested, by name."""
     first = list_signatures(manifest)[0]
     return {spec.name: spec for spec in (*first.outputs, *first.extra_outputs)}
 
 
 def describe_tensor(spec: TensorSpec) -> dict[str, Any]:
-    """One tensor of the model metadata."""
+    """Describe one tensor of the model metadata."""
     return {"name": spec.name, "datatype": spec.datatype, "shape": spec.v2_shape}
 
 
 def build_model_config(manifest: Manifest) -> dict[str, Any]:
-    """Triton's ModelConfig: every version is served, and shapes name the batch themselves, so `max_batch_size` is 0."""
+    """Build Triton's ModelConfig; `max_batch_size` is 0 since shapes include the batch dimension."""
     return {
         "name": manifest.name,
         "platform": PLATFORM,
@@ -183,17 +182,17 @@ def build_model_config(manifest: Manifest) -> dict[str, Any]:
 
 
 def build_config_tensor(spec: TensorSpec) -> dict[str, Any]:
-    """One tensor of the ModelConfig, whose word for BYTES is STRING."""
+    """Build one tensor of the ModelConfig, which calls BYTES STRING."""
     kind = "STRING" if spec.datatype == "BYTES" else spec.datatype
     return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": spec.v2_shape}
 
 
 def parse_json_length(headers: Mapping[str, str], size: int) -> int:
-    """How many bytes of a body of `size` are JSON: all, unless the header says otherwise."""
+    """Return how many bytes of a body of `size` bytes are JSON: all, unless a header limits them."""
     text = headers.get(JSON_LENGTH_HEADER)
     if text is None:
-        return size or 1  # an empty body is JSON that is missing, not a raw tensor
-    if not text.isdecimal() or len(text) > 18 or int(text) > size:  # python reads no number of 5,000 digits
+        return size or 1  # an empty body is missing JSON, not a raw tensor
+    if not text.isdecimal() or len(text) > 18 or int(text) > size:  # python does not parse a number of 5,000 digits
         raise InvalidInputError(f"Inference-Header-Content-Length is {text!r}, but the body has {size} bytes.")
     return int(text)
 
@@ -201,7 +200,7 @@ def parse_json_length(headers: Mapping[str, str], size: int) -> int:
 def decode_infer_inputs(
     request: InferBody, payload: BinaryPayload, manifest: Manifest, signature: CallSignature
 ) -> dict[str, Array]:
-    """Each input's array by its name; those in binary form take their bytes from the tail in turn."""
+    """Decode each input, by name; those in binary form take their bytes from the payload in order."""
     tensors: dict[str, Array] = {}
     for input_body in request.inputs:
         if input_body.name in tensors:
@@ -219,7 +218,7 @@ def decode_infer_inputs(
 def decode_infer_input(
     input_body: InputBody, model_input: SignatureInput, payload: BinaryPayload, *, nullable: bool
 ) -> Array:
-    """One input's array, of a datatype that the model takes and the shape that the request declares."""
+    """Decode one input of a datatype that the model accepts, in the shape that the request declares."""
     spec, parameters, data = model_input.spec, input_body.parameters or {}, bytes(input_body.data)
     if input_body.datatype not in model_input.datatypes:
         raise InvalidInputError(f"Input {input_body.name!r} is {input_body.datatype!r}, expected {spec.datatype}.")
@@ -249,15 +248,15 @@ def decode_infer_input(
 
 
 def refuse_shared_memory(parameters: Mapping[str, Any], what: str) -> None:
-    """Refuse memory that client and server would share: they are not on one machine."""
+    """Raise `UnsupportedError` for shared memory, since client and server are not on one machine."""
     if SHARED_MEMORY_PARAMETER in parameters:
         raise UnsupportedError(f"{what} is in shared memory, which is not served; send its data in binary form.")
 
 
 def check_declared_shape(name: str, shape: Sequence[int]) -> None:
-    """Refuse a shape that no body can fill, before anybody multiplies, nests or allocates by it.
+    """Refuse a shape that no body can fill, before anything is multiplied, nested or allocated by it.
 
-    A zero does not help: numpy and onnxruntime multiply the other dimensions of an empty tensor all the same.
+    A zero is counted as 1, since numpy and onnxruntime multiply the other dimensions of an empty tensor too.
     """
     if len(shape) > MAX_DIMENSIONS:
         raise InvalidInputError(f"Input {name!r} has {len(shape)} dimensions; at most {MAX_DIMENSIONS} are served.")
@@ -268,12 +267,12 @@ def check_declared_shape(name: str, shape: Sequence[int]) -> None:
 
 
 def format_shape(shape: Sequence[int]) -> str:
-    """A shape for a sentence, with its numbers cut where they are absurd."""
+    """Format a shape for an error message, and shorten absurdly large numbers."""
     return f"[{', '.join(str(size) if size <= MAX_VALUES else f'1e{len(str(size)) - 1}' for size in shape)}]"
 
 
 def decode_raw_request(body: memoryview, manifest: Manifest) -> InferenceRequest:
-    """A body that is nothing but the model's one input, as a batch of one; all outputs come back in binary form."""
+    """Decode a body that is only the model's one input, as a batch of one; all outputs are returned in binary form."""
     signature = next((way for way in list_signatures(manifest) if len(way.inputs) == 1), None)
     if signature is None:
         names = [spec.name for spec in manifest.inputs]
@@ -289,7 +288,7 @@ def decode_raw_request(body: memoryview, manifest: Manifest) -> InferenceRequest
 
 
 def resolve_raw_shape(spec: TensorSpec, size: int) -> list[int]:
-    """The shape of a raw tensor of `size` bytes: one free dimension follows from the size; of two, the first is 1."""
+    """Infer the shape of a raw tensor from its `size` in bytes; of two free dimensions, the first is 1."""
     shape = spec.v2_shape
     if spec.datatype == "BYTES":
         return [max(1, dimension) for dimension in shape]
@@ -302,7 +301,7 @@ def resolve_raw_shape(spec: TensorSpec, size: int) -> list[int]:
 
 
 def parse_requested_outputs(request: InferBody, manifest: Manifest, signature: CallSignature) -> list[RequestedOutput]:
-    """The outputs to answer with: those asked for, else those that belong to what was sent."""
+    """Parse which outputs to return; by default, those of the signature that was called."""
     parameters = request.parameters or {}
     stateful = next((name for name in STATEFUL_PARAMETERS if parameters.get(name)), None)
     if stateful is not None:
@@ -317,7 +316,7 @@ def parse_requested_outputs(request: InferBody, manifest: Manifest, signature: C
 
 
 def parse_requested_output(output: OutputBody, *, binary: bool) -> RequestedOutput:
-    """One output's own parameters, over those of the request."""
+    """Parse one output's parameters, which override those of the request."""
     parameters, what = output.parameters or {}, f"Output {output.name!r}"
     refuse_shared_memory(parameters, what)
     classes = parameters.get("classification") or None
@@ -329,7 +328,7 @@ def parse_requested_output(output: OutputBody, *, binary: bool) -> RequestedOutp
 def encode_infer_output(
     requested: RequestedOutput, spec: TensorSpec, array: Array, labels: Sequence[str], tails: list[bytes]
 ) -> dict[str, Any]:
-    """One output of the answer; its bytes go to `tails` when it is wanted in binary form."""
+    """Encode one output of the answer; append its bytes to `tails` if it is requested in binary form."""
     array, datatype = select_output_values(requested, spec, array, labels)
     encoded: dict[str, Any] = {"name": spec.name, "datatype": datatype, "shape": list(array.shape)}
     if requested.binary:
@@ -341,26 +340,26 @@ def encode_infer_output(
 
 
 def encode_raw_output(requested: RequestedOutput, spec: TensorSpec, array: Array, labels: Sequence[str]) -> bytes:
-    """An output's bytes in binary form."""
+    """Encode an output in binary form."""
     return v2_binary.encode_binary_tensor(select_output_values(requested, spec, array, labels)[0])
 
 
 def select_output_values(
     requested: RequestedOutput, spec: TensorSpec, array: Array, labels: Sequence[str]
 ) -> tuple[Array, Datatype]:
-    """Return what is asked of an output, and its datatype: the array as it is, or its best classes as texts."""
+    """Return the requested values of an output and their datatype: the array as it is, or its best classes as texts."""
     if requested.classes is None:
         return array, spec.datatype
     return classify_output(expand_bf16(array, spec.datatype), requested, labels), "BYTES"
 
 
 def expand_bf16(array: Array, datatype: Datatype) -> Array:
-    """An output's values; BF16 comes as bits, which are the upper half of a float's."""
+    """Convert the bits of BF16, which are the upper half of a float's; return other arrays unchanged."""
     return (array.astype(np.uint32) << 16).view(np.float32) if datatype == "BF16" else array
 
 
 def classify_output(array: Array, requested: RequestedOutput, labels: Sequence[str]) -> Array:
-    """The classification extension: `value:index:label` of the highest values of the last dimension, best first."""
+    """Return `value:index:label` of the highest values of the last dimension, best first: Triton's classification."""
     if array.ndim == 0 or array.dtype.kind not in "fiu":
         shape = list(array.shape)
         raise InvalidInputError(f"Output {requested.name!r} has no classes: it is {array.dtype} of shape {shape}.")

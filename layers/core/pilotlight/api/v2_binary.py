@@ -1,6 +1,6 @@
-"""A V2 tensor's data as bytes: little-endian, row by row, no padding; BYTES elements behind their 4-byte length.
+"""A V2 tensor's data as bytes: little-endian, row by row, no padding; each BYTES element follows its 4-byte length.
 
-It knows one tensor's datatype and shape, not requests. Source: Triton's binary tensor data extension.
+This module depends on a tensor's datatype and shape, not on requests. Source: Triton's binary tensor data extension.
 """
 
 import struct
@@ -19,10 +19,10 @@ LENGTH_PREFIX = struct.Struct("<I")  # the length of a BYTES element, in bytes
 def decode_binary_tensor(
     data: memoryview, name: str, datatype: Datatype, shape: Sequence[int], *, opaque: bool = False
 ) -> Array:
-    """The bytes of the input `name` as an array of `shape`, without a copy where they lie aligned in memory.
+    """Decode the bytes of the input `name` to an array of `shape`, without a copy where they are aligned in memory.
 
-    BYTES elements become str, which is what a graph takes, or stay bytes where they are `opaque`: a photograph's, say.
-    `InvalidInputError` when there are more or fewer bytes than the shape takes, before anything is allocated.
+    BYTES elements become str, which a graph takes; `opaque` ones, such as those of a photograph, stay bytes. Raises
+    `InvalidInputError` for more or fewer bytes than the shape takes, before anything is allocated.
     """
     if datatype == "BYTES":
         return decode_byte_elements(data, name, shape, bytes if opaque else decode_text)
@@ -32,12 +32,12 @@ def decode_binary_tensor(
         raise InvalidInputError(f"Input {name!r} has {len(data)} bytes, but {expected}.")
     array = np.frombuffer(data, dtype.newbyteorder("<"))
     if dtype.kind == "b":
-        array = array.view(np.uint8) != 0  # any byte but 0 is true; numpy takes some of them amiss
+        array = array.view(np.uint8) != 0  # any byte but 0 is true; numpy misreads some of them
     return (array if array.flags.aligned else array.copy()).reshape(shape)
 
 
 def encode_binary_tensor(array: Array) -> bytes:
-    """An output's bytes."""
+    """Encode an output."""
     if array.dtype == object:
         return b"".join(
             add_length_prefix(value if isinstance(value, bytes) else str(value).encode()) for value in array.ravel()
@@ -48,7 +48,7 @@ def encode_binary_tensor(array: Array) -> bytes:
 def decode_byte_elements(
     data: memoryview, name: str, shape: Sequence[int], parse_element: Callable[[memoryview], object]
 ) -> Array:
-    """BYTES elements as an array of what `parse_element` makes of each."""
+    """Decode BYTES elements to an array of the results of `parse_element`."""
     count = prod(shape)
     if count * LENGTH_PREFIX.size > len(data):
         raise InvalidInputError(f"Input {name!r} has {len(data)} bytes, too few for {count} elements with lengths.")
@@ -66,7 +66,7 @@ def decode_byte_elements(
 
 
 def locate_element(data: memoryview, position: int, what: str) -> tuple[int, int]:
-    """Where the BYTES element at a position starts behind its length, and where it ends."""
+    """Return where the BYTES element at `position` starts, which is after its length, and where it ends."""
     start = position + LENGTH_PREFIX.size
     if start > len(data):
         raise InvalidInputError(f"{what} ends before its length does.")
@@ -77,10 +77,10 @@ def locate_element(data: memoryview, position: int, what: str) -> tuple[int, int
 
 
 def decode_text(data: memoryview) -> str:
-    """The element as text; `UnicodeDecodeError` when it is none."""
+    """Decode an element as text; raise `UnicodeDecodeError` if it is not UTF-8."""
     return str(data, "utf-8")
 
 
 def add_length_prefix(value: bytes) -> bytes:
-    """A BYTES element behind its length."""
+    """Prefix a BYTES element with its length."""
     return LENGTH_PREFIX.pack(len(value)) + value

@@ -1,9 +1,9 @@
-"""The JSON of an infer request as clients write it: its parts with their names, shapes and parameters, data undecoded.
+"""The JSON of an infer request as clients write it: names, shapes, parameters, and data that are not decoded yet.
 
-It knows the form alone, not what a model takes. Sources: kserve/open-inference-protocol, Triton's extensions.
+This module checks the form alone, not what a model takes. Sources: kserve/open-inference-protocol, Triton's extensions.
 
-JSON has no NaN, but clients write one for a missing number: tritonclient in a tensor in JSON form, MLflow's client in
-an empty cell of a data frame. The servers that they come from read it (infra/decisions/0056).
+JSON has no NaN, but clients write it for a missing number: tritonclient in a tensor in JSON form, MLflow's client in
+an empty cell of a data frame. Triton and MLflow read it, and so does this module (infra/decisions/0056).
 """
 
 import re
@@ -15,13 +15,13 @@ from msgspec import Meta, Raw, Struct
 
 from pilotlight.errors import InvalidInputError
 
-Parameters = dict[str, Any] | None  # None where a client writes null for what it leaves out
-# A text is one step, closed or not: what follows an open quote is not searched again and again.
+Parameters = dict[str, Any] | None  # None where a client writes null instead of omitting them
+# A text is one match, closed or not, so that what follows an open quote is not searched repeatedly.
 TEXT_OR_NAN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|\bNaN\b', re.DOTALL)
 
 
 class InputBody(Struct):
-    """One of the request's `inputs`; its data waits undecoded for the manifest to say what it must be."""
+    """One of the request's `inputs`; its data is decoded later, by the datatype in the manifest."""
 
     name: str
     shape: list[Annotated[int, Meta(ge=0)]]
@@ -40,7 +40,7 @@ class OutputBody(Struct):
 class InferBody(Struct):
     """The body of an infer request."""
 
-    nullable: ClassVar[bool] = False  # whether null is a missing number, in any tensor of floats
+    nullable: ClassVar[bool] = False  # whether null is a missing number in any tensor of floats
 
     inputs: list[InputBody]
     id: str | None = None
@@ -49,7 +49,7 @@ class InferBody(Struct):
 
 
 class NanInferBody(InferBody):
-    """The same, of a client that wrote NaN."""
+    """The body of an infer request from a client that wrote NaN."""
 
     nullable: ClassVar[bool] = True
 
@@ -60,7 +60,7 @@ NAN_INFER_BODY_DECODER = msgspec.json.Decoder(NanInferBody)
 
 
 def decode_infer_body(body: memoryview) -> InferBody:
-    """The request's envelope, with the path of whatever is wrong in it."""
+    """Decode an infer request apart from its data; errors contain the path of what is wrong."""
     try:
         return decode_json_body(INFER_BODY_DECODER, body)
     except NotJsonError:
@@ -71,11 +71,11 @@ def decode_infer_body(body: memoryview) -> InferBody:
 
 
 class NotJsonError(InvalidInputError):
-    """The body cannot be read at all."""
+    """The body is not JSON."""
 
 
 def decode_json_body(decoder: msgspec.json.Decoder[Body], body: bytes | memoryview) -> Body:
-    """The body as the decoder's; `NotJsonError` for one that is none."""
+    """Decode a body; raise `NotJsonError` for one that is not JSON."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as exc:
@@ -86,7 +86,7 @@ def decode_json_body(decoder: msgspec.json.Decoder[Body], body: bytes | memoryvi
 
 
 def parse_flag(parameters: Mapping[str, Any], name: str, what: str, *, default: bool) -> bool:
-    """A parameter that is true or false; a text such as "false" is neither, and means something else to each reader."""
+    """Parse a parameter that is true or false; refuse a text such as "false", which readers interpret differently."""
     value = parameters.get(name)
     if value is None:
         return default
@@ -96,7 +96,7 @@ def parse_flag(parameters: Mapping[str, Any], name: str, what: str, *, default: 
 
 
 def replace_nan_with_null(body: bytes) -> bytes | None:
-    """The body with null for each NaN that stands outside of texts; None where there is none."""
+    """Replace each NaN outside of texts with null; return None if there is none."""
     if b"NaN" not in body:
         return None
     replaced = TEXT_OR_NAN.sub(lambda found: b"null" if found[0] == b"NaN" else found[0], body)

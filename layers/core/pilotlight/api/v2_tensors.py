@@ -1,6 +1,6 @@
-"""A V2 tensor's data as JSON: nested or flat lists to an array, and an array to a flat list.
+"""A V2 tensor's data as JSON: decode nested or flat lists to an array, and encode an array as a flat list.
 
-It knows one tensor's datatype and shape, not requests.
+This module depends on a tensor's datatype and shape, not on requests.
 """
 
 import functools
@@ -18,23 +18,23 @@ from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 BINARY_ONLY_DATATYPES = frozenset(
     {"FP16", "BF16"}
-)  # as in Triton: JSON numbers would promise digits that are not there
+)  # as in Triton: JSON numbers would suggest digits that these types do not have
 MAX_FLOATS: dict[Datatype, float] = {name: float(np.finfo(NUMPY_DTYPES[name]).max) for name in ("FP32", "FP64")}
 
 
 def decode_json_tensor(
     text: bytes, name: str, datatype: Datatype, shape: Sequence[int], *, nullable: bool = False
 ) -> Array:
-    """The data of the input `name` as an array of `shape`; `InvalidInputError` names the wrong element by its place.
+    """Decode the data of the input `name` to an array of `shape`; errors contain the place of the wrong element.
 
-    Where it is `nullable`, null becomes NaN among floats and None among texts.
+    If the input is `nullable`, null becomes NaN among floats and None among texts.
     """
     if datatype in BINARY_ONLY_DATATYPES:
         raise InvalidInputError(f"Input {name!r}: {datatype} travels in binary form only, not as JSON.")
     nullable = nullable and NUMPY_DTYPES[datatype].kind in "fO"
     data = decode_elements(text, name, datatype, shape, nullable=nullable)
     if datatype in MAX_FLOATS and not nullable and data and isinstance(data[0], float):
-        array = np.array(data, NUMPY_DTYPES[datatype])  # a flat list of numbers that fit: nothing is left to check
+        array = np.array(data, NUMPY_DTYPES[datatype])  # a flat list of checked numbers needs no more checks
     else:
         array = to_array(data, name, datatype, nullable=nullable)
     if array.ndim > 1 and array.shape != tuple(shape):
@@ -46,7 +46,7 @@ def decode_json_tensor(
 
 
 def encode_json_tensor(array: Array, name: str, datatype: Datatype) -> list[Any]:
-    """An output's data, flat and row by row; NaN and infinities become null when the list becomes JSON."""
+    """Encode an output as a flat list, row by row; NaN and infinities become null when the list becomes JSON."""
     if datatype in BINARY_ONLY_DATATYPES:
         raise InvalidInputError(f"Output {name!r} is {datatype}, which travels in binary form only; ask for that.")
     if array.dtype == object:
@@ -56,7 +56,7 @@ def encode_json_tensor(array: Array, name: str, datatype: Datatype) -> list[Any]
 
 
 def decode_elements(text: bytes, name: str, datatype: Datatype, shape: Sequence[int], *, nullable: bool) -> list[Any]:
-    """The data as lists of checked elements, as deep as they come, at most as deep as the shape is long."""
+    """Decode the data to lists of checked elements, nested as sent, at most as deep as the shape has dimensions."""
     if not text:
         raise InvalidInputError(f"Input {name!r} has no data; give it as 'data', nested or flat.")
     depth = max(1, count_nesting(text))
@@ -69,9 +69,9 @@ def decode_elements(text: bytes, name: str, datatype: Datatype, shape: Sequence[
 
 
 def to_array(data: list[Any], name: str, datatype: Datatype, *, nullable: bool = False) -> Array:
-    """Checked elements as an array of the model's type; ragged lists and values beyond the type are refused.
+    """Convert checked elements to an array of `datatype`; refuse ragged lists and values beyond its range.
 
-    Where it is `nullable`, an element may be None, which is NaN among floats.
+    If the input is `nullable`, an element may be None, which is NaN among floats.
     """
     try:
         with np.errstate(over="ignore"):  # the error is raised below, in the caller's terms
@@ -88,12 +88,12 @@ def to_array(data: list[Any], name: str, datatype: Datatype, *, nullable: bool =
 
 
 def build_ragged_error(name: str) -> InvalidInputError:
-    """The error for lists that are no array."""
+    """Build the error for lists that do not form an array."""
     return InvalidInputError(f"Input {name!r} is ragged: its rows differ in length or depth.")
 
 
 def count_nesting(text: bytes) -> int:
-    """How many brackets open before the first element."""
+    """Count the brackets before the first element."""
     depth = 0
     for byte in text:
         if byte == ord("["):
@@ -105,7 +105,7 @@ def count_nesting(text: bytes) -> int:
 
 @functools.cache
 def build_decoder(datatype: Datatype, depth: int, *, nullable: bool) -> msgspec.json.Decoder[list[Any]]:
-    """A decoder for lists of `datatype`, nested `depth` deep, that refuses every other element with its place."""
+    """Build a decoder for lists of `datatype`, nested `depth` deep; its errors have the place of the wrong element."""
     kind: Any = get_element_type(datatype) | None if nullable else get_element_type(datatype)
     for _ in range(depth):
         kind = list[kind]
@@ -113,7 +113,7 @@ def build_decoder(datatype: Datatype, depth: int, *, nullable: bool) -> msgspec.
 
 
 def get_element_type(datatype: Datatype) -> Any:  # noqa: ANN401 - a type, or an annotated one
-    """The JSON element of a datatype, with its range; UINT64's upper end, beyond what Meta can say, is `to_array`'s."""
+    """Return the JSON type of a datatype's element, with its range; `to_array` checks UINT64's, too large for Meta."""
     dtype = NUMPY_DTYPES[datatype]
     if dtype.kind == "u" and dtype.itemsize == 8:
         return Annotated[int, Meta(ge=0)]

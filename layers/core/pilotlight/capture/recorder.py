@@ -4,7 +4,7 @@ The handler only draws a random number and, for a sampled request, appends to a 
 features, masks, compresses and writes; it is woken when the answer is ready. Lambda freezes it as soon as the answer is
 sent, so a write may finish during a later request, or never. Therefore the first lines of an environment, and any lines
 that come `seconds` after the last write, are written at once, and the others once in `seconds`: an environment that
-dies loses the lines of its last `seconds` (infra/decisions/0038). Memory is bounded: samples that do not fit are
+ends loses the lines of its last `seconds` (infra/decisions/0038). Memory is bounded: samples that do not fit are
 counted and dropped.
 """
 

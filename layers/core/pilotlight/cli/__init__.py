@@ -68,7 +68,7 @@ def options(
         bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Serves large models from serverless functions."""
+    """Serves large models from serverless functions."""  # noqa: D401 - the command's help text, a caption
 
 
 for verb in VERBS:

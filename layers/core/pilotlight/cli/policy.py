@@ -1,4 +1,4 @@
-"""Parse what may be kept of requests, and build the profile with which they are compared, for `pilotlight publish`."""
+"""Parse the capture policy, and build the profile with which requests are compared, for `pilotlight publish`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from pilotlight.registry.registry import FileContent
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from pilotlight.runtime.session import Session
 
-BATCH_SIZE = 64  # examples asked at once
+BATCH_SIZE = 64  # examples in a batch
 OTHER_FIELDS = "*"  # every field that no --mask names
 
 

@@ -193,7 +193,7 @@ def parse_list(tokens: list[str], place: int) -> tuple[list[Any], int]:
 
 
 def parse_value(tokens: list[str], place: int) -> tuple[list[Any], int]:
-    """Parse a word, a text or a message, and return the place after it."""
+    """Parse an identifier, a text or a message, and return the position after it."""
     token = tokens[place]
     if token in "{<":  # noqa: S105 - of protobuf text, not a password
         message, end = parse_fields(tokens, place + 1)

@@ -4,7 +4,7 @@
     answer = client.infer("digits", [Tensor("image", "FP32", [1, 1, 8, 8], pixels)])
     answer.get_output("logits").data
 
-It knows the protocol's JSON and nothing of the server, and imports neither onnxruntime nor numpy.
+This module depends on the protocol's JSON alone, and imports neither onnxruntime nor numpy.
 """
 
 import base64
@@ -118,7 +118,7 @@ class RawResponse(Struct, frozen=True):
 class Client:
     """A connection to the server at `url`, which may end in a stage: `https://host/prod`.
 
-    Every call raises the error of `pilotlight.errors` that fits the server's status, with the server's sentence, and
+    Every call raises the error of `pilotlight.errors` for the server's status, with the server's message, and
     `UnavailableError` if there is no answer.
     """
 
@@ -130,7 +130,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         auth: httpx2.Auth | None = None,
     ) -> None:
-        """`auth` signs requests, as `pilotlight.client.auth.IamAuth` does for a stack that asks for IAM."""
+        """Create a client; `auth` signs requests, such as `client.auth.IamAuth` for stacks that require IAM."""
         self.url = url.rstrip("/")
         check_headers(headers or {})
         try:
@@ -181,7 +181,7 @@ class Client:
         *,
         version: str | None = None,
         outputs: Sequence[str] = (),
-        id: str | None = None,  # noqa: A002 - the protocol's word
+        id: str | None = None,  # noqa: A002 - the protocol's name
     ) -> InferResponse:
         """Send one inference; `version` is a number or an alias, `outputs` names the wanted outputs, by default all."""
         body: dict[str, Any] = {"inputs": inputs}

@@ -3,7 +3,7 @@
     with Client("https://host/prod", headers={"x-api-key": key}) as client:
         client.registry.promote("digits", 3)
 
-It knows the routes and their forms, not how requests are sent.
+This module has the routes and their forms; `client` sends the requests.
 """
 
 import time

@@ -5,7 +5,7 @@
         for line in client.trainings.follow_log(started.run):
             print(line)
 
-It knows the routes and their forms, not how requests are sent.
+This module has the routes and their forms; `client` sends the requests.
 """
 
 import time
@@ -79,7 +79,7 @@ class RemoteTrainings:
     ) -> Iterator[str]:
         """Yield the lines of a log as they appear, until its end; call `on_pause` before each pause.
 
-        A server that is unavailable for a moment is asked again.
+        Requests are repeated while a server is briefly unavailable.
         """
         token, failed = "", 0
         while True:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from pilotlight.errors import InvalidInputError
 
-NO_VALUE = "-"  # a call without a tenant, or one that met no model
+NO_VALUE = "-"  # for a call without a tenant or without a model
 
 
 class UsageRow(Struct, frozen=True, order=True):
@@ -68,7 +68,7 @@ def split_log_lines(text: str) -> Iterable[str]:
     if text.lstrip().startswith("{") and '"events"' in text:
         try:
             return [json.dumps(json.loads(text))]
-        except ValueError:  # lines, one of which has that word
+        except ValueError:  # lines of JSON, one of which contains the name
             return text.splitlines()
     return text.splitlines()
 

@@ -20,9 +20,7 @@ from pilotlight.runtime.session import ONNXRUNTIME_VERSION, open_session
 from pilotlight.settings import Settings
 
 MIN_PYTHON = (3, 11)
-MIN_FREE_BYTES = (
-    Settings().model_memory_budget
-)  # bytes: the most that a function of the template's size keeps of models
+MIN_FREE_BYTES = Settings().model_memory_budget  # bytes of models that a function of the template's size may hold
 TOOL_TIMEOUT_S = 20.0  # for docker or sam to print its version
 # An ONNX file of 67 bytes: y = x, one float.
 IDENTITY_MODEL = (

@@ -22,7 +22,7 @@ from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedE
 from pilotlight.errors import InvalidInputError, UnavailableError
 from pilotlight.openapi.public_document import encode_openapi_document
 
-UNKNOWN_MODEL = "pilotlight-doctor"  # a model that there is not
+UNKNOWN_MODEL = "pilotlight-doctor"  # a model that does not exist
 STAGE = "/prod"  # of template.yaml
 NO_CREDENTIALS = Credentials()
 UNAUTHORIZED_STATUSES = (401, 403)

@@ -59,7 +59,7 @@ class EnvironmentSpec:
     client: str
     overrides: Mapping[str, str]
     limits: GatewayLimits
-    gateway_url: str = ""  # where it answers Lambda's Invoke API; empty if it does not
+    gateway_url: str = ""  # URL of the gateway's Invoke API; empty without one
 
     @property
     def region(self) -> str:

@@ -140,7 +140,7 @@ class EnvironmentPool:
             self._start_environments()
 
     def _handle_end(self, environment: PooledEnvironment, reason: str) -> None:
-        """Fail the invocation that died with the environment; put one that it had not received first in the queue."""
+        """Fail the invocation that ended with the environment; put one that it had not received first in the queue."""
         error = _build_stopping_error() if self._stopping else GatewayError(FAILED, f"Internal server error: {reason}.")
         invocation, delivered = environment.get_unfinished()
         if not environment.initialised and self._queue:

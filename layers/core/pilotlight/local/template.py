@@ -1,4 +1,4 @@
-"""What the gateway needs of template.yaml: functions with their limits, routes, and the API's GatewayResponses.
+"""Read what the gateway needs from template.yaml: functions with their limits, routes, and the GatewayResponses.
 
 Only functions with a path in the API's document, or an event of `Type: Api`, `Schedule`, `CloudWatchLogs` or
 `EventBridgeRule`, are read, since nothing else starts them here: queues and buckets exist only on AWS. Nested templates
@@ -29,14 +29,14 @@ HEADER_PARAMETER = "gatewayresponse.header."  # what OpenAPI's form of a gateway
 
 @dataclass(frozen=True)
 class GatewayLimits:
-    """What API Gateway and Lambda refuse: sizes in bytes, times in seconds; the defaults are AWS's own."""
+    """The limits of API Gateway and Lambda: sizes in bytes, times in seconds; the defaults are AWS's."""
 
     body_bytes: int = 10 * 1024 * 1024  # API Gateway: a request's body
-    event_bytes: int = 6 * 1024 * 1024  # Lambda: the event of a synchronous invocation, base64 and all
-    answer_bytes: int = 6 * 1024 * 1024 + 100  # Lambda: what a handler returns, as JSON; the 100 are Lambda's own slack
-    integration_s: float = 29.0  # API Gateway: from the request to its answer, waiting in line included
-    init_s: float = 10.0  # Lambda: the init phase, before it is tried again under the function's Timeout
-    watch_s: float = 0.05  # ours: how often memory and time of a busy environment are looked at
+    event_bytes: int = 6 * 1024 * 1024  # Lambda: the event of a synchronous invocation, with base64
+    answer_bytes: int = 6 * 1024 * 1024 + 100  # Lambda: what a handler returns, as JSON; 100 are Lambda's own margin
+    integration_s: float = 29.0  # API Gateway: from the request to its answer, including the time in a queue
+    init_s: float = 10.0  # Lambda: the init phase, before it is repeated under the function's Timeout
+    watch_s: float = 0.05  # ours: how often memory and time of a busy environment are checked
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class _FunctionEvent:
 
 
 class _Template:
-    """A template that is being read; it keeps the path for its error messages."""
+    """A template that is being read, with its path for error messages."""
 
     def __init__(self, path: Path, document: Mapping[str, Any], root: Path | None = None) -> None:
         self._path = path
@@ -242,7 +242,7 @@ class _Template:
         return None
 
     def _find_function(self, node: Mapping[str, Any], key: str, where: str) -> str:
-        """The function, by logical id, that an address of Lambda's names."""
+        """Find the logical id of the function in an address of Lambda."""
         uri = node.get(key)
         function = re.search(r"functions/\$?\{?(\w+)", uri.text if isinstance(uri, UnresolvedValue) else str(uri))
         if function is None or function[1] not in self._resources:
@@ -258,7 +258,7 @@ class _Template:
     def _build_gateway_responses(
         self, api: Mapping[str, Any], document: Mapping[str, Any]
     ) -> dict[str, GatewayResponse]:
-        """Those of the API's property, and of its document, whose form is brought into the property's."""
+        """Build the GatewayResponses of the API's property and of its document."""
         written = self._require_mapping(document.get(GATEWAY_RESPONSES) or {}, GATEWAY_RESPONSES)
         responses = {kind: self._translate_gateway_response(kind, spec) for kind, spec in written.items()}
         responses |= self._require_mapping(api.get("GatewayResponses") or {}, "GatewayResponses")
@@ -314,7 +314,7 @@ class _Template:
         return ApiRoute(method.upper().replace(ANY_METHOD, "ANY"), resource, event.function)
 
     def _iter_document_routes(self, document: Mapping[str, Any]) -> Iterator[ApiRoute]:
-        """The methods of the API's document that a function answers."""
+        """Iterate over the methods of the API's document that a function answers."""
         for resource, item in self._require_mapping(document.get("paths") or {}, "paths").items():
             for verb, method in self._require_mapping(item, resource).items():
                 integration = method.get(INTEGRATION) if isinstance(method, dict) else None
@@ -372,7 +372,7 @@ class _Template:
         )
 
     def _get_function_globals(self, name: str) -> dict[str, Any]:
-        """What Globals say of a function, without what it ignores."""
+        """Return the properties that a function inherits from Globals."""
         shared = self._require_mapping(self._globals.get("Function") or {}, "Globals.Function")
         ignored = self._resources[name].get("IgnoreGlobals")
         if ignored == "*":

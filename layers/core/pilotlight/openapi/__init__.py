@@ -1,1 +1,1 @@
-"""The documents that are generated from the table of routes: `make routes` writes them."""
+"""Generate documents from the table of routes: `make routes` writes them."""

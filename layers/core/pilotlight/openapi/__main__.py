@@ -5,8 +5,8 @@ from pathlib import Path
 from pilotlight.openapi.gateway_document import encode_gateway_document
 from pilotlight.openapi.public_document import encode_openapi_document
 
-OPENAPI_FILE = Path("functions/registry_api/openapi.json")  # which the registry API serves
-GATEWAY_FILE = Path("infra/api.yaml")  # which template.yaml includes
+OPENAPI_FILE = Path("functions/registry_api/openapi.json")  # served by the registry API
+GATEWAY_FILE = Path("infra/api.yaml")  # included by template.yaml
 
 
 def write_documents() -> None:

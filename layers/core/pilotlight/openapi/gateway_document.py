@@ -1,8 +1,8 @@
-"""infra/api.yaml: the API's document for API Gateway, made from the table of routes.
+"""Generate infra/api.yaml, the API's document for API Gateway, from the table of routes.
 
-template.yaml includes it, and so its parameters and conditions are known here by name. CloudFormation reads an included
-file without its YAML tags, so intrinsic functions have their long form. `security` is always a list, which the SAM CLI
-wants where it resolves no conditions; what AWS::NoValue leaves of it is empty, and asks for nothing.
+template.yaml includes the document, which may refer to its parameters and conditions. CloudFormation reads an included
+file without YAML tags, so intrinsic functions have their long form. `security` is always a list, which the SAM CLI
+requires where it resolves no conditions; AWS::NoValue leaves it empty, and an empty list requires nothing.
 """
 
 import json
@@ -17,15 +17,15 @@ NO_VALUE = {"Ref": "AWS::NoValue"}
 INVOKE_URI = "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${%s}/invocations"
 PREDICT_ALIAS = {
     "PredictFunction": "PredictFunction.Alias"
-}  # published versions answer there, others by the latest code
+}  # published versions answer there, the latest code elsewhere
 BEARER_PATTERN = r"^[Bb]earer [A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$"
-AUTHORIZER_TTL_S = 60  # for as long an expired token goes on
+AUTHORIZER_TTL_S = 60  # an expired token is accepted for as long
 
 GATEWAY_MESSAGE = "$context.error.messageString"  # the gateway's own sentence, in quotes
 
 
 class ErrorResponse(NamedTuple):
-    """An error that the gateway makes itself, with our sentence, or the gateway's own where that is None."""
+    """An error that the gateway itself returns, with our sentence, or with its own if that is None."""
 
     kind: str
     sentence: str | None = None
@@ -61,17 +61,17 @@ ERROR_RESPONSES = (
         "body of about 4,700,000. Send fewer items at once.",
         413,
     ),
-    # What a REST API calls a path that it does not have.
+    # REST APIs answer a path that they do not have with this.
     ErrorResponse("MISSING_AUTHENTICATION_TOKEN", "There is no such route; GET /docs lists those that there are.", 404),
 )
 
 
 class _Inline(dict[str, Any]):
-    """A mapping that is written in one line."""
+    """A mapping that is written on one line."""
 
 
 class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401 - anything that YAML takes
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401 - anything that YAML represents
         return True
 
 
@@ -87,7 +87,7 @@ def encode_gateway_document() -> bytes:
 
 
 def build_gateway_document() -> dict[str, Any]:
-    """Build the whole document; the gateway takes every verb of a path, and the function refuses the wrong ones."""
+    """Build the whole document; the gateway accepts every verb of a path, and the function refuses unknown ones."""
     return {
         "openapi": "3.0.1",
         "info": {"title": {"Ref": "AWS::StackName"}, "version": "1"},
@@ -130,11 +130,11 @@ def build_error_response(error: ErrorResponse) -> dict[str, Any]:
 
 
 def build_security_schemes() -> dict[str, Any]:
-    """Build what routes may ask for: an API key, a signature, a token."""
+    """Build the security schemes that routes may require: an API key, a signature, a token."""
     header = {"type": "apiKey", "name": "Authorization", "in": "header"}
     authorizer = {
         "type": "token",
-        "identityValidationExpression": BEARER_PATTERN,  # others get 401 without a call of the function
+        "identityValidationExpression": BEARER_PATTERN,  # other values get 401 without a call of the function
         "authorizerResultTtlInSeconds": AUTHORIZER_TTL_S,
         "authorizerUri": {"Fn::Sub": INVOKE_URI % "AuthorizeFunction.Arn"},
     }
@@ -150,7 +150,7 @@ def build_security_schemes() -> dict[str, Any]:
 
 
 def build_path_item(function: str, scope: Scope) -> dict[str, Any]:
-    """Build one path: any verb is sent to its function, once the caller has shown what the scope asks for."""
+    """Build one path: any verb goes to its function, once the caller has the credentials that the scope requires."""
     target = PREDICT_ALIAS.get(function, f"{function}.Arn")
     integration = {"httpMethod": "POST", "type": "aws_proxy", "uri": {"Fn::Sub": INVOKE_URI % target}}
     method = {
@@ -162,7 +162,7 @@ def build_path_item(function: str, scope: Scope) -> dict[str, Any]:
 
 
 def build_security(scope: Scope) -> list[Any]:
-    """Build what a route of a scope asks for, by the parameter Auth; admin-key asks for nothing before a model."""
+    """Build the security of a route by its scope and the parameter Auth; admin-key requires nothing for `infer`."""
     key: dict[str, list[str]] = {"api_key": []}
     signature: dict[str, list[str]] = {"signature": []}
     token = {"Fn::If": ["UsesTokenApiKeys", {"token": [], "api_key": []}, {"token": []}]}

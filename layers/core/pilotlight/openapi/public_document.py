@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the whole HTTP surface: the table of routes, with schemas by msgspec and pydantic."""
+"""Generate the OpenAPI 3.1 document of all routes, with schemas by msgspec and pydantic."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -56,7 +56,7 @@ class InferRequest(msgspec.Struct):
     id: str | None = None
 
 
-SCHEMAS: Mapping[str, Any] = {  # what routes name, beside media types
+SCHEMAS: Mapping[str, Any] = {  # names in routes that are not media types
     "Anything": Any,
     "Object": dict[str, Any],
     "ModelNames": ModelNames,
@@ -130,10 +130,10 @@ def build_openapi_document() -> dict[str, Any]:
 
 
 class UntitledFields(GenerateJsonSchema):
-    """pydantic's schemas without a title for each field, which would only repeat its name."""
+    """pydantic's schemas without a title for each field, which would repeat its name."""
 
     def field_title_should_be_set(self, schema: object) -> bool:
-        """Set none."""
+        """Return False: no field gets a title."""
         return False
 
 

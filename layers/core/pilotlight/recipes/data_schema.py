@@ -4,7 +4,7 @@
 
     path         a file, a folder, a pattern with * (one level) or ** (any), or a list of files. It begins at the folder
                  of the recipe file; or with / or file:///, with s3://bucket/, or with store:, the run's own store.
-                 Behind an s3:// path, ?endpoint=http://host:9000 names another server that speaks S3
+                 After an s3:// path, ?endpoint=http://host:9000 names another server with S3's API
     format       csv, parquet, npz or images, where the extension does not determine it
     target       the column, or the NPZ's array, to predict; of images it is the sub-folder
     features     the columns to learn from, or the NPZ's array; all others unless given
@@ -41,13 +41,13 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Options(BaseModel):
-    """A part of a recipe: frozen, every key known, `yes` is no number and `.inf` no learning rate."""
+    """A part of a recipe: frozen, without unknown keys, with strict types and finite numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def get_union_tag(value: object) -> str:
-    """Tag a union of a word and something else by what is meant, so that an error names that part alone."""
+    """Return the tag of a union's member, so that an error names that member alone."""
     return "word" if isinstance(value, str) else "value"
 
 
@@ -66,7 +66,7 @@ FORMAT_BY_ENDING: dict[str, FileFormat] = {".csv": "csv", ".parquet": "parquet",
 
 
 class SplitFractions(Options):
-    """How the examples are shared out; the three sum to one."""
+    """The fractions of the examples in each set; the three sum to one."""
 
     train: Proportion
     validation: Proportion
@@ -103,7 +103,7 @@ class TextOptions(Options):
 
 
 class BuiltinDataOptions(Options):
-    """A data set that comes along. The split has its own seed: runs of other seeds stay comparable on one test set."""
+    """A built-in data set. The split has its own seed, so that runs of other seeds are compared on one test set."""
 
     name: Literal["digits", "breast-cancer", "wine", "diabetes", "topics"]
     seed: Seed = 0
@@ -120,14 +120,14 @@ class BuiltinDataOptions(Options):
 
 
 class ImageOptions(Options):
-    """What files of images are made into; null leaves them as they are, if they are all alike."""
+    """The size and mode of images from files; null leaves them as they are, if they are all alike."""
 
     size: ImageSize | None = None  # one side of a square, or height and width
     mode: Literal["grey", "rgb"] | None = None
 
 
 class UserDataOptions(Options):
-    """A data set of the user's own, and its split; the words are told at the top of this module."""
+    """A data set of the user's own, and its split; the top of this module describes the keys."""
 
     path: Paths
     format: Annotated[FileFormat | None, Field(validate_default=True)] = None
@@ -232,7 +232,7 @@ Data = Annotated[
 
 
 class AugmentationOptions(Options):
-    """Drawn anew for each image in each pass, evenly up to a bound; validation and test stay as they are."""
+    """Random changes of images, drawn for each image in each pass, evenly up to a bound; of the training set only."""
 
     shift: Annotated[int, Field(ge=0)] = 0  # largest shift in pixels, in each direction; zeros fill the gap
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0  # largest rotation in degrees, in either direction

@@ -1,7 +1,7 @@
-"""What is wrong with a recipe, in one sentence: where, the value, and what is allowed there.
+"""Format what is wrong with a recipe in one sentence: where, the value, and what is allowed there.
 
-It formats pydantic's errors for any schema. In a union of parts that a word discriminates, that word is the first field
-of each.
+This module formats pydantic's errors for any schema. In a discriminated union, the first field of each member is the
+discriminator.
 """
 
 import json
@@ -46,7 +46,7 @@ def format_value(value: object) -> str:
 
 
 def format_tag_error(path: str, context: dict[str, str]) -> str:
-    """Format what is wrong with the word that discriminates a union."""
+    """Format what is wrong with the discriminator of a union."""
     key = f"{path}.{context['discriminator'].strip(chr(39))}"
     if "tag" not in context:
         return f"the key {key!r} is missing"
@@ -60,7 +60,7 @@ def format_allowed_keys(path: str, part: Any) -> str:  # noqa: ANN401 - a class 
 
 
 def locate_error(location: tuple[int | str, ...], root: type[BaseModel]) -> tuple[str, Any]:
-    """Locate an error by its key path, without pydantic's words for the branches of a union, and its type there."""
+    """Locate an error by its key path, without pydantic's names for the branches of a union, and its type there."""
     path, current = list[str](), cast("Any", root)
     for key in location:
         branch = [
@@ -85,11 +85,11 @@ def list_member_models(part: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - a 
 
 
 def find_tagged_members(part: Any, key: int | str) -> list[type[BaseModel]]:  # noqa: ANN401 - a class or a union of classes
-    """Find the class that a union knows by a tag of pydantic's, where no word of its own discriminates it."""
+    """Find the class that a union identifies by pydantic's tag, without a discriminator of its own."""
     annotated = [(one, getattr(one, "__metadata__", ())) for one in get_args(part)]
     return [each for one, tags in annotated if Tag(str(key)) in tags for each in list_member_models(one)]
 
 
 def get_union_words(part: type[BaseModel]) -> tuple[str, ...]:
-    """Return the words by which a union knows this class: the values of its first key."""
+    """Return the discriminator values of this class in a union: the values of its first key."""
     return get_args(next(iter(part.model_fields.values())).annotation)

@@ -1,4 +1,4 @@
-"""What a recipe may name when it did not come from its own folder: one that was sent over HTTP, or is in a store.
+"""Restrict what a recipe may name that is not in a local folder: one that was sent over HTTP, or is in a store.
 
 A caller who sends a recipe trains with the trainer's rights, but has no shell there: the recipe names data in stores,
 contains no code, and makes the trainer neither read its machine's files nor call other hosts.

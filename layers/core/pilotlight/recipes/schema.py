@@ -1,8 +1,8 @@
 """The recipe: the one file that describes a training run, checked before anything heavy is imported.
 
 The options of the data are in `data_schema`; all others, `Recipe` itself and the reading of files are here. The schema
-has the names and limits of options, not what they do: the training job maps each name to a function. Where a part comes
-in several kinds, its field is a union that a word discriminates, and that word is the first field of each kind.
+has the names and limits of options, not what they do: the training job maps each name to a function. Where a part has
+several kinds, its field is a discriminated union, and the discriminator is the first field of each kind.
 """
 
 import json
@@ -85,7 +85,7 @@ class TransformerOptions(Options):
 
 
 class CustomOptions(Options):
-    """A model of the user's own: `module:factory`, and what it is given by name. See `factory`, also for its trust."""
+    """A model of the user's own: `module:factory`, and its arguments by name. See `factory`, also about trust."""
 
     architecture: Literal["custom"]
     factory: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
@@ -93,7 +93,7 @@ class CustomOptions(Options):
 
 
 class DecoderOptions(Options):
-    """A language model of Llama's shape. How many tokens there are is for the tokenizer to say."""
+    """A language model of Llama's shape. The tokenizer determines the number of tokens."""
 
     architecture: Literal["decoder"]
     layers: Layers
@@ -126,10 +126,10 @@ ModelOptions = Annotated[
 
 
 class BaseOptimiserOptions(Options):
-    """What every optimiser is told, but for `weight_decay`, which each declares behind its own words.
+    """The options of every optimiser, but for `weight_decay`, which each declares after its own options.
 
-    That is the order in which recipes are kept, and by which a run that goes on knows its own. Of which kind the decay
-    is, functions/train/training/optimiser.py says.
+    Stored recipes have this order, by which a run that resumes recognises its own. The kind of the decay is in
+    functions/train/training/optimiser.py.
     """
 
     name: str
@@ -189,7 +189,7 @@ OptimiserOptions = Annotated[
 
 
 class BaseScheduleOptions(Options):
-    """What every schedule is told: the learning rate rises linearly over the first share of all steps."""
+    """The options of every schedule: the learning rate rises linearly over the first share of all steps."""
 
     name: str
     warmup: BelowOne = 0.0
@@ -210,7 +210,7 @@ class StepOptions(BaseScheduleOptions):
 
 
 class ExponentialOptions(BaseScheduleOptions):
-    """By the same ratio at every step, down to `floor` times the learning rate."""
+    """The learning rate falls by the same ratio at every step, down to `floor` times itself."""
 
     name: Literal["exponential"]
     floor: Annotated[float, Field(gt=0, le=1)]
@@ -259,7 +259,7 @@ class StoppingOptions(Options):
 
 
 class CheckpointOptions(Options):
-    """How often to save what a killed run goes on from; either may be null. The end of a time budget always saves."""
+    """How often to save a checkpoint; either may be null. The end of a time budget always saves one."""
 
     seconds: Positive | None = 300.0
     steps: Count | None = None
@@ -268,16 +268,16 @@ class CheckpointOptions(Options):
 class DistributedOptions(Options):
     """A copy of the model in each process (`ddp`), or a slice of each weight (`fsdp`); `auto` slices what is too large.
 
-    How many processes there are is no matter of the recipe: the same run may go on with more or fewer.
+    The recipe does not have the number of processes: a run may resume with more or fewer.
     """
 
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
 
 
 class ExportOptions(Options):
-    """The ONNX opset, and the largest |difference| between graph and model that is let through.
+    """The ONNX opset, and the tolerance for the |difference| between graph and model.
 
-    It is a share of the largest |output|, or of 1 where that is less.
+    The tolerance is a share of the largest |output|, or of 1 where that is less.
     """
 
     opset: Annotated[int, Field(ge=18, le=23)] = 20
@@ -285,9 +285,9 @@ class ExportOptions(Options):
 
 
 class QuantizationOptions(Options):
-    """On which ladder the smaller variant is made, and how much it may lose and still be served.
+    """The ladder on which the smaller variant is made, and how much it may lose and still be served.
 
-    `weight-only` is for language models: weights in 4 bits first, and where that loses too much, as `dynamic`.
+    `weight-only` is for language models: 4-bit weights first and, where that loses too much, `dynamic`.
     """
 
     scheme: Literal["static", "dynamic", "weight-only"]
@@ -310,7 +310,7 @@ class CaptureOptions(Options):
 
 BatchSize = Annotated[
     Annotated[int, Field(ge=2), Tag("value")] | Annotated[Literal["full"], Tag("word")], Discriminator(get_union_tag)
-]  # examples; one at a time is refused, for batch normalisation has no variance over one
+]  # examples; 1 is refused, since batch normalisation has no variance over one example
 
 
 class Recipe(Options):
@@ -327,7 +327,7 @@ class Recipe(Options):
     schedule: ScheduleOptions
     loss: LossOptions | None = None  # cross-entropy for classes, the mean squared error for numbers
     batch_size: BatchSize
-    accumulation: Count = 1  # parts that a batch is worked through in, for less memory and the same step
+    accumulation: Count = 1  # parts in which a batch is processed, for less memory and the same step
     clip_norm: Positive | None = None  # largest norm of the gradient, over all weights together
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the weights' moving average, which is published
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -366,7 +366,7 @@ class Recipe(Options):
 
 
 class RecipeYamlLoader(yaml.SafeLoader):
-    """YAML in which `1e-4` is a number, as in YAML 1.2, and no key stands twice, for the first would be lost."""
+    """YAML in which `1e-4` is a number, as in YAML 1.2, and duplicate keys are errors, since one would be lost."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401 - a name or None, mistyped in PyYAML
         """Compose the mapping as it is written, before other mappings are merged into it."""
@@ -441,7 +441,7 @@ def parse_yaml(text: str, source: str) -> Any:  # noqa: ANN401 - YAML is anythin
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
         raise InvalidInputError(f"{source} is not YAML: {exc.problem} in line {line}.") from exc
-    except (yaml.YAMLError, ValueError) as exc:  # of a day that no month has, or a number of too many digits
+    except (yaml.YAMLError, ValueError) as exc:  # for a date that does not exist, or a number with too many digits
         raise InvalidInputError(f"{source} is not YAML: {' '.join(str(exc).split())}.") from exc
     except RecursionError as exc:
         raise InvalidInputError(f"{source} is not YAML: it is nested too deeply.") from exc

@@ -13,7 +13,7 @@ from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import ConflictError, InvalidInputError
 from pilotlight.registry.registry import Registry, RegistryDocument, version_path
 
-GRACE = timedelta(days=1)  # an upload without a manifest is left alone for so long: it may be under way
+GRACE = timedelta(days=1)  # an upload without a manifest may still be running for so long
 KEPT_FILES = frozenset({"claim.json"})
 
 
@@ -47,7 +47,7 @@ def plan_pruning(registry: Registry, name: str, keep_latest: int, now: datetime 
 def check_model_exists(registry: Registry, name: str) -> None:
     """Raise `NotFoundError` when nothing of the model is stored, not even an unfinished upload."""
     if next(registry.store.list_paths(f"models/{name}/versions"), None) is None:
-        registry.load_manifest(name, 1)  # raises the error that there is no such model
+        registry.load_manifest(name, 1)  # raises `NotFoundError` if there is no such model
 
 
 def prune(registry: Registry, plan: PruningPlan) -> None:

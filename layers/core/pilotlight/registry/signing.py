@@ -24,10 +24,10 @@ SEQUENCE, BIT_STRING, INTEGER = 0x30, 0x03, 0x02  # DER's tags; X.690
 
 
 class ManifestSignature(Struct, frozen=True, kw_only=True):
-    """`signature.json` beside a manifest: who vouches for its bytes."""
+    """`signature.json` beside a manifest: the signature of its bytes."""
 
     schema_version: Literal[1] = 1
-    key: str  # of KMS, by ARN or alias; for the reader only: what counts is the public key that the handler was given
+    key: str  # of KMS, by ARN or alias; for the reader only: handlers verify with the public key in their settings
     algorithm: Literal["RSASSA_PKCS1_V1_5_SHA_256"] = "RSASSA_PKCS1_V1_5_SHA_256"
     sha256: str  # of manifest.json, in hex; for the reader only
     signature: str  # base64

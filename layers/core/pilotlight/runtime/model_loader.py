@@ -1,7 +1,7 @@
 """Open versions in the background: each once at a time, and refused ones not again for a while.
 
-This module keeps what the environment has learned of each version: manifest, refusal, verification, load time. It does
-not depend on aliases or on which version serves.
+This module keeps each version's manifest, refusal, verification and load time. It does not depend on aliases or on
+which version serves.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Object storage: one interface over S3 (and servers with its API), the disk, and memory.
 
-The only module that imports obstore. It moves bytes and knows nothing of models; paths are keys below the store's URL.
+The only module that imports obstore. It moves bytes, whatever they mean; paths are keys below the store's URL.
 The registry needs two conditional writes: `create` (only where there is no object) and `replace` (only if unchanged).
 """
 
@@ -32,7 +32,7 @@ from pilotlight.errors import (
 
 # By one of these obstore finds credentials itself, as in every Lambda and container of AWS.
 CREDENTIAL_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"}
-# Bounds a store that is away or silent: the handler answers 503 well inside the gateway's 29 s.
+# Bounds the wait for an unreachable store: the handler answers 503 well within the gateway's 29 s.
 TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}
 PART_BYTES = 8 << 20  # of a large object, in one request (AWS, S3: Use byte-range fetches)
 CHUNK_BYTES = 1 << 20  # bytes written at once; larger chunks take fresh memory, smaller ones more turns of the lock
@@ -175,7 +175,7 @@ class ObjectStore:
                 obstore.delete(self._store, path)
         except NotFoundError:
             return
-        except TypeError as exc:  # what obstore raises, here alone, for a path with `..` or control characters
+        except TypeError as exc:  # obstore raises it only here, for a path with `..` or control characters
             raise InvalidInputError(f"{path!r} is not a path in a store.") from exc
 
     def _translate_errors(self, path: str) -> AbstractContextManager[None]:
@@ -280,7 +280,7 @@ def translate_errors(url: str, path: str) -> Iterator[None]:
         raise ChangedError(f"{place} was changed by somebody else; read it again.") from exc
     except PermissionDeniedError as exc:
         raise DeniedError(f"The store failed at {place}: {format_store_error(exc)}") from exc
-    except ValueError as exc:  # what obstore raises for a path with `..` or control characters
+    except ValueError as exc:  # obstore raises it for a path with `..` or control characters
         raise InvalidInputError(f"{path!r} is not a path in a store: {format_store_error(exc)}") from exc
     except (BaseError, OSError) as exc:
         raise StoreError(f"The store failed at {place}: {format_store_error(exc)}") from exc

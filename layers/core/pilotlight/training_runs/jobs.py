@@ -1,7 +1,7 @@
 """The job of a run that was requested over HTTP: `runs/<run>/job.json`.
 
-It is written before the job is started, so that one of two requests for the same run starts it. Then it
-gets the launcher's id of the job, who stopped it and why, and how it ended. A run keeps its newest job only.
+It is written before the job is started, so that only one of two requests for the same run starts it. Later it gets the
+launcher's id of the job, who stopped it and why, and how it ended. A run keeps its newest job only.
 """
 
 from typing import Literal
@@ -16,7 +16,7 @@ JOB_FILE = "job.json"
 
 
 class StopRequest(Struct, frozen=True):
-    """Somebody does not want the run to go on."""
+    """A request to stop the run."""
 
     by: str
     at: str  # RFC 3339, UTC
@@ -24,7 +24,7 @@ class StopRequest(Struct, frozen=True):
 
 
 class JobOutcome(Struct, frozen=True):
-    """How the launcher says that the job ended; `unstarted` is one that never came to it."""
+    """How the job ended, as the launcher reports it; `unstarted` is a job that never started."""
 
     state: Literal["succeeded", "failed", "unstarted"]
     reason: str

@@ -1,7 +1,7 @@
-"""What the routes of files, uploads and batches are sent and what they answer, in OpenAI's words.
+"""Request and response bodies of the routes of files, uploads and batches, in OpenAI's form.
 
-Source: OpenAI's API reference, Files, Uploads and Batch. Times are Unix seconds. Each file also tells its address, by
-which tensors name it, and an upload where its bytes may be put at once (`presigned`), which OpenAI's do not.
+Source: OpenAI's API reference, Files, Uploads and Batch. Times are Unix seconds. Beyond OpenAI's fields, a file has the
+address by which tensors refer to it, and an upload has a URL for all of its bytes (`presigned`).
 """
 
 from typing import Annotated, Any, Literal
@@ -43,7 +43,7 @@ class CreateUploadBody:
     """The announcement of a file that is too large for one request."""
 
     filename: ShortText
-    bytes: Annotated[int, STRICT, Ge(1), Le(5_000_000_000)]  # what S3 takes in one PUT
+    bytes: Annotated[int, STRICT, Ge(1), Le(5_000_000_000)]  # S3's limit for one PUT
     purpose: ShortText = "batch"
     mime_type: str = ""
 

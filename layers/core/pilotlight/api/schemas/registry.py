@@ -39,7 +39,7 @@ class CanaryBody:
 
     version: VersionNumber
     percent: Percent = 10.0
-    bake: str = "1h"  # after which it is promoted if it held: 90s, 30m, 2h, 1d
+    bake: str = "1h"  # the time after which it is promoted if it passed: 90s, 30m, 2h, 1d
     max_error_rate: Annotated[float, STRICT, Ge(0), Le(1)] = 0.01
     max_latency_ratio: Annotated[float, STRICT, Gt(0)] = 2.0
     max_drift: Annotated[float, STRICT, Ge(0), Le(1)] = 0.25
@@ -104,7 +104,7 @@ class VersionSummary(Struct, frozen=True):
     """A version in a few words."""
 
     version: str
-    aliases: list[str]  # that point to it
+    aliases: list[str]  # aliases that point to it
     serve: Precision
     bytes: int
     metric: str | None
@@ -160,7 +160,7 @@ class ErrorBody(Struct, frozen=True):
 
 
 def parse_response(body: bytes, kind: type[Answer]) -> Answer:
-    """Decode a response for a client; raise `UnavailableError` when the server is no registry."""
+    """Decode a response for a client; raise `UnavailableError` if the server is not a registry."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as exc:
@@ -182,7 +182,7 @@ def build_reference(model: str, version: str | int | None) -> ModelReference:
 
 
 def parse_path_version(text: str) -> int:
-    """Read a version of a path; `InvalidInputError` for an alias, which may move between two requests."""
+    """Parse the version in a path; raise `InvalidInputError` for an alias, which may move between two requests."""
     if not is_version(text):
         raise InvalidInputError(f"{text!r} is not a version; here it takes a number: 1, 2, 3, ...")
     return int(text)
@@ -194,7 +194,7 @@ def format_etag(document: AliasDocument) -> str:
 
 
 def is_if_match_satisfied(if_match: str | None, current_etag: str | None) -> bool:
-    """Return whether an If-Match allows a change of what has the ETag `current_etag` (RFC 9110, 13.1.1)."""
+    """Return whether an If-Match allows a change of a document with the ETag `current_etag` (RFC 9110, 13.1.1)."""
     if if_match is None:
         return True
     if if_match.strip() == "*":

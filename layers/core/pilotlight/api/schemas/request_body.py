@@ -1,7 +1,7 @@
-"""What request bodies are declared with: dataclasses that the client builds without pydantic.
+"""Declare request bodies as dataclasses, which the client builds without pydantic.
 
-The control plane's resolver validates them by pydantic, and the OpenAPI document shows their constraints, which are
-annotated_types' bounds and lengths and the two that it lacks: `matches` and `STRICT`.
+The control plane's resolver validates them with pydantic, and the OpenAPI document shows their constraints: the bounds
+and lengths of annotated_types, and two that it lacks, `matches` and `STRICT`.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,9 @@ Body = TypeVar("Body")
 def request_body(
     complaint: str, *, extra: Literal["forbid", "ignore"] = "forbid"
 ) -> Callable[[type[Body]], type[Body]]:
-    """Make a class a frozen dataclass for a JSON body; `extra` is what happens to unknown fields.
+    """Make a class a frozen dataclass for a JSON body; `extra` decides whether unknown fields are refused.
 
-    `complaint` is what an error says of a body of another form, such as "is not a canary".
+    `complaint` is the error's text for a body of another form, such as "is not a canary".
     """
 
     def decorate(body_type: type[Body]) -> type[Body]:
@@ -45,4 +45,4 @@ def matches(pattern: str) -> CoreSchema:
     return CoreSchema((("pattern", pattern),))
 
 
-STRICT = CoreSchema((("strict", True),))  # takes no other type: neither "5" for 5 nor 1 for true
+STRICT = CoreSchema((("strict", True),))  # accepts no other type: neither "5" for 5 nor 1 for true

@@ -1,4 +1,4 @@
-"""What the routes below `/v1/trainings` are sent and what they answer: for the function, its document and clients."""
+"""Request and response bodies of the routes below `/v1/trainings`, for function, OpenAPI document and clients."""
 
 from typing import Annotated, Any, Literal
 
@@ -26,8 +26,8 @@ class StartTrainingBody:
 
     recipe: str | dict[str, Any]
     set: Annotated[tuple[Annotated[str, MaxLen(10_000)], ...], MaxLen(100)] = ()
-    run: Annotated[str, matches(NAME_PATTERN)] | None = None  # a new one is made up unless given
-    nodes: Annotated[int, Ge(1), Le(MAX_NODES)] = 1  # machines that train together
+    run: Annotated[str, matches(NAME_PATTERN)] | None = None  # generated unless given
+    nodes: Annotated[int, Ge(1), Le(MAX_NODES)] = 1  # the number of machines that train together
     resume: bool = False
 
 
@@ -43,7 +43,7 @@ class TrainingJobInfo(Struct, frozen=True, kw_only=True):
 
     launcher: str  # batch: AWS Batch; local: a process beside the local gateway
     id: str
-    state: str  # in the launcher's own word
+    state: str  # as the launcher names it
     nodes: int = 1
     attempts: int = 0  # that have begun
     log: str = ""  # the launcher's name for the log of the newest attempt
@@ -68,13 +68,13 @@ class TrainingSummary(Struct, frozen=True, kw_only=True):
     state: TrainingState
     reason: str = ""
     started: str = ""  # of its first life; RFC 3339, UTC
-    heard: str = ""  # when it last said anything
-    seconds: float = 0.0  # that it took so far
+    heard: str = ""  # the time of its last update
+    seconds: float = 0.0  # seconds so far
     epochs: int = 0  # that are over
     of: int | None = None  # at most
     last: EpochRecord | None = None  # the newest epoch
     version: str | None = None  # that came out, name:version
-    job: TrainingJobInfo | None = None  # null where nobody has asked over HTTP
+    job: TrainingJobInfo | None = None  # null for a run that was not started over HTTP
     links: TrainingLinks
 
 
@@ -82,7 +82,7 @@ class TrainingDetail(TrainingSummary, frozen=True, kw_only=True):
     """A training with all that is known of it."""
 
     recipe: str  # YAML
-    status: RunStatus | None = None  # as the trainer says itself
+    status: RunStatus | None = None  # as the trainer reports it
     lines: tuple[EpochRecord, ...] = ()  # an epoch in each
     metrics: dict[str, float] = {}  # of the version's served variant, on the test set
     verdict: Literal["passed", "refused"] | None = None  # of the gate, on the version
