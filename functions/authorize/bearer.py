@@ -13,7 +13,7 @@ import jwt
 
 from functions.authorize.errors import RefusedError
 from functions.authorize.issuer import Issuer
-from functions.authorize.keys import JwksCache
+from functions.authorize.jwks import JwksCache
 from pilotlight.api.routes import Scope
 
 BEARER = re.compile(r"[Bb]earer ([-\w]+\.[-\w]+\.[-\w]+)", re.ASCII)

@@ -13,7 +13,7 @@ from typing import Any
 from functions.authorize.bearer import authenticate_caller
 from functions.authorize.errors import IssuerError, RefusedError
 from functions.authorize.issuer import Issuer
-from functions.authorize.keys import JwksCache, fetch_jwks
+from functions.authorize.jwks import JwksCache, fetch_jwks
 from functions.authorize.policy import build_policy
 
 LOG = logging.getLogger("pilotlight.authorize")

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
+from functions.batch_worker.inbox_file import InboxFile
 from functions.batch_worker.input_file import InputFile
-from functions.batch_worker.line_reader import InputItem
-from functions.batch_worker.paths import InboxFile
 from functions.batch_worker.predictor import Predictor
 from functions.batch_worker.progress import ProgressDocument, add_part, build_manifest
-from functions.batch_worker.usage import BatchUsageLog
+from functions.batch_worker.record_reader import InputItem
+from functions.batch_worker.usage_log import BatchUsageLog
 from pilotlight.api.request_context import RequestContext
 from pilotlight.contracts.batch import ByteRange, FileProgress, LineError, ResultPart
 from pilotlight.contracts.codec import encode_document, format_utc_now

@@ -5,8 +5,6 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from functions.batch_worker.batch_files import BatchFiles, FanOut
-from functions.batch_worker.dispatch import Dispatcher
 from functions.batch_worker.events import (
     FileEvent,
     InferenceMessage,
@@ -17,9 +15,11 @@ from functions.batch_worker.events import (
     parse_queue_record,
     parse_s3_notification,
 )
+from functions.batch_worker.file_handler import FanOut, FileHandler
+from functions.batch_worker.message_handler import MessageHandler
+from functions.batch_worker.outbound_messages import Dispatcher
 from functions.batch_worker.predictor import Predictor
-from functions.batch_worker.queue_messages import MessageHandler
-from functions.batch_worker.usage import BatchUsageLog
+from functions.batch_worker.usage_log import BatchUsageLog
 from pilotlight.api.call_cost import CostMeter
 from pilotlight.api.large_tensors import UploadedTensors
 from pilotlight.api.model_statistics import ModelStatistics
@@ -46,13 +46,13 @@ class BatchWorker:
     def __init__(
         self,
         message_handler: MessageHandler,
-        batch_files: BatchFiles,
+        file_handler: FileHandler,
         dispatcher: Dispatcher,
         usage_log: BatchUsageLog | None = None,
         recorder: "CaptureRecorder | None" = None,
     ) -> None:
         self._message_handler = message_handler
-        self._batch_files = batch_files
+        self._batch_files = file_handler
         self._dispatcher = dispatcher
         self._usage_log = usage_log
         self._recorder = recorder
@@ -157,8 +157,8 @@ def build_batch_worker(settings: Settings, store: ObjectStore | None = None) -> 
     fan_out = FanOut(settings.spreader, settings.spread_bytes, settings.spread_at_once)
     correlation.install_log_record_factory()
     usage_log = BatchUsageLog(CostMeter(settings.memory_mb), create_usage_log(settings.call_seconds))
-    batch_files = BatchFiles(store, predictor, dispatcher, fan_out, usage_log)
-    return BatchWorker(MessageHandler(store, predictor, dispatcher), batch_files, dispatcher, usage_log, recorder)
+    file_handler = FileHandler(store, predictor, dispatcher, fan_out, usage_log)
+    return BatchWorker(MessageHandler(store, predictor, dispatcher), file_handler, dispatcher, usage_log, recorder)
 
 
 handle = build_batch_worker(Settings.from_environment(os.environ))

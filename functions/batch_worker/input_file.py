@@ -5,10 +5,10 @@ It reads one object in the state in which it was first seen (If-Match), and know
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from functions.batch_worker import line_reader
+from functions.batch_worker import record_reader
+from functions.batch_worker.inbox_file import IMAGE_SUFFIXES, LINE_SUFFIXES, SUFFIXES, InboxFile
 from functions.batch_worker.inputs import ImageInput
-from functions.batch_worker.line_reader import InputItem
-from functions.batch_worker.paths import IMAGE_SUFFIXES, LINE_SUFFIXES, SUFFIXES, InboxFile
+from functions.batch_worker.record_reader import InputItem
 from pilotlight.contracts.batch import ByteRange, LineError
 from pilotlight.errors import InvalidInputError
 from pilotlight.storage.download import hash_chunks
@@ -35,7 +35,7 @@ class InputFile:
             return str(exc), (), 0
         line_format = self._inbox_file.line_format
         total, errors = line_format.validate_lines(
-            line_reader.split_lines(self._read_blocks(0, self.size)) if line_format.has_error_file else ()
+            record_reader.split_lines(self._read_blocks(0, self.size)) if line_format.has_error_file else ()
         )
         return (f"{len(errors)} lines are wrong." if errors else ""), errors, total
 
@@ -58,17 +58,17 @@ class InputFile:
             yield InputItem(
                 1,
                 len(data),
-                ImageInput(data) if self._inbox_file.suffix in IMAGE_SUFFIXES else line_reader.parse_input(data),
+                ImageInput(data) if self._inbox_file.suffix in IMAGE_SUFFIXES else record_reader.parse_input(data),
             )
             return
-        file_lines = line_reader.split_lines(
+        file_lines = record_reader.split_lines(
             self._read_blocks(byte_range.position, byte_range.end), byte_range.position, byte_range.line
         )
         if self._inbox_file.suffix in LINE_SUFFIXES:
-            yield from line_reader.parse_json_lines(file_lines, self._inbox_file.line_format.parse_line)
+            yield from record_reader.parse_json_lines(file_lines, self._inbox_file.line_format.parse_line)
             return
         names = self._read_header()
-        rows = line_reader.parse_csv_rows(names, file_lines)
+        rows = record_reader.parse_csv_rows(names, file_lines)
         if byte_range.position == 0:
             next(rows, None)  # the header itself
         yield from rows
@@ -93,7 +93,7 @@ class InputFile:
             self._read_header()
 
     def _read_header(self) -> list[str]:
-        return line_reader.read_header(line_reader.split_lines(self._read_blocks(0, self.size)))
+        return record_reader.read_header(record_reader.split_lines(self._read_blocks(0, self.size)))
 
     def _read_blocks(self, start: int, end: int) -> Iterator[bytes]:
         return self._store.iterate_blocks(self._inbox_file.path, start, end, self.e_tag)

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from functions.batch_worker.inputs import BatchCall, InferenceInput, JsonInput
-from functions.batch_worker.line_reader import FileLine, InputItem
+from functions.batch_worker.record_reader import FileLine, InputItem
 from pilotlight.api.router import get_status_code
 from pilotlight.contracts.batch import MAX_LISTED_ERRORS, LineError, parse_model_endpoint
 from pilotlight.errors import PilotlightError

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from functions.batch_worker.paths import InboxFile
+from functions.batch_worker.inbox_file import InboxFile
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 

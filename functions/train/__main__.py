@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.console import Console
 
-from functions.train.command_recipe import load_command_recipe, refuse_cancelled_run, resolve_run_name
 from functions.train.distributed.launcher import count_gpus, detect_cluster, launch_processes, report_exit_code
 from functions.train.errors import PausedError
+from functions.train.run_spec import load_command_recipe, refuse_cancelled_run, resolve_run_name
 from functions.train.training.compiler import refuse_without_compiler
 from functions.train.training.interruption import Interruption
 from pilotlight.errors import InvalidInputError, PilotlightError

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from functions.training_api import job_events
+from functions.training_api import job_state_change
 from functions.training_api.aws_batch import AwsBatchLauncher
 from functions.training_api.endpoints import TrainingEndpoints
 from functions.training_api.launcher import Launcher, NoLauncher
@@ -38,7 +38,7 @@ class TrainingApi(ResolverRouter):
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
         """Answer a request; for an event, return what was done as a sentence, for the log."""
         if "detail-type" in event:
-            return {"done": [job_events.record_job_end(self._store, event)]}
+            return {"done": [job_state_change.record_job_end(self._store, event)]}
         return super().__call__(event, context)
 
 

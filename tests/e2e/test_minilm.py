@@ -29,7 +29,7 @@ from pilotlight.runtime.datatypes import Array
 from pilotlight.storage.object_store import open_store
 
 if TYPE_CHECKING:
-    from functions.train.convert.hf_encoder import TransformerEncoder
+    from functions.train.convert.transformer_encoder import TransformerEncoder
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".pilotlight" / "minilm"

@@ -22,11 +22,11 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from functions.authorize import bearer, issuer, keys, policy
+from functions.authorize import bearer, issuer, jwks, policy
 from functions.authorize.errors import RefusedError
 from functions.authorize.handler import JwtAuthorizer, UnauthorizedError
-from functions.batch_worker import handler, paths, queue_messages
-from functions.batch_worker.dispatch import Dispatcher
+from functions.batch_worker import handler, inbox_file, message_handler
+from functions.batch_worker.outbound_messages import Dispatcher
 from pilotlight.api.router import Router
 from pilotlight.contracts import manifest, names
 from pilotlight.errors import InvalidInputError, PilotlightError
@@ -127,7 +127,7 @@ class Fails:
 def tokens_are_not_logged() -> Iterator[str]:
     token = FORGED.token()
     with logged() as log, pytest.raises(UnauthorizedError) as raised:
-        JwtAuthorizer(TRUSTED, keys.JwksCache(RIGHT.jwks))(
+        JwtAuthorizer(TRUSTED, jwks.JwksCache(RIGHT.jwks))(
             {"authorizationToken": f"Bearer {token}", "methodArn": ARN}, None
         )
     if any(part in log.text or part in str(raised.value) for part in token.split(".")):
@@ -162,7 +162,7 @@ def tokens() -> Iterator[tuple[str, str]]:
 
 
 def only_right_tokens_are_believed() -> Iterator[str]:
-    known = keys.JwksCache(RIGHT.jwks)
+    known = jwks.JwksCache(RIGHT.jwks)
     for why, token in tokens():
         try:
             bearer.authenticate_caller(f"Bearer {token}", TRUSTED, known)
@@ -199,7 +199,7 @@ def accepted(read: Callable[[str], object], given: str) -> bool:
 
 
 def only_files_of_the_inbox_are_read() -> Iterator[str]:
-    if not accepted(lambda uri: paths.parse_inbox_uri(STORE, uri), f"{STORE}/inbox/digits/monday.jsonl"):
+    if not accepted(lambda uri: inbox_file.parse_inbox_uri(STORE, uri), f"{STORE}/inbox/digits/monday.jsonl"):
         yield "a file of the inbox is refused"
     for uri in (
         f"{STORE}/models/digits/aliases/champion.json", f"{STORE}/outbox/x.jsonl", f"{STORE}/inbox/../models/x",
@@ -208,20 +208,20 @@ def only_files_of_the_inbox_are_read() -> Iterator[str]:
         "models/x", "http://169.254.169.254/latest/meta-data", f"{STORE}/inbox/a\nb", f"{STORE}/inbox/a\x00",
         f"{STORE}/inbox/messages/one.jsonl", f"{STORE}/inbox/batches/0/a.jsonl", f"{STORE}/%69nbox/x",
     ):  # fmt: skip
-        if accepted(lambda each: paths.parse_inbox_uri(STORE, each), uri):
+        if accepted(lambda each: inbox_file.parse_inbox_uri(STORE, each), uri):
             yield f"{uri!r} is read"
 
 
 def results_lie_in_the_outbox() -> Iterator[str]:
     for name in ("digits/monday.jsonl", "x.csv", "a/b/c.png", "outbox/x.jsonl", "inbox/x.jsonl"):
-        found = paths.parse_inbox_uri(STORE, f"{STORE}/inbox/{name}")
+        found = inbox_file.parse_inbox_uri(STORE, f"{STORE}/inbox/{name}")
         if not all(path.startswith("outbox/") and ".." not in path for path in (found.folder, found.result_path)):
             yield f"the results of {name} lie at {found.result_path}"
 
 
 def answers_to_messages_have_names_of_their_own() -> Iterator[str]:
     for key in (*HOSTILE, "x" * 200, "one", "a.b-c_d"):
-        found = queue_messages.to_object_name(key)
+        found = message_handler.to_object_name(key)
         if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", found) is None:
             yield f"the answer to {key!r} lies at {found!r}"
 
@@ -366,25 +366,30 @@ MUTATIONS: tuple[Mutation, ...] = (
         tokens_open_the_routes_of_their_scopes, policy, "list_resources",
         "in sorted(scopes)", 'in ("infer", "admin")',
     ),
-    Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", "not uri.startswith(inbox)", "False"),
-    Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", 'f"{store_url}/inbox/"', 'f"{store_url}"'),
-    Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", '("", ".", "..")', '("", ".")'),
-    Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", '("", ".", "..")', '(".", "..")'),
-    Mutation(only_files_of_the_inbox_are_read, paths, "parse_inbox_uri", "not inbox_file.path.isprintable()", "False"),
+    Mutation(only_files_of_the_inbox_are_read, inbox_file, "parse_inbox_uri", "not uri.startswith(inbox)", "False"),
     Mutation(
-        only_files_of_the_inbox_are_read, paths, "parse_inbox_uri",
+        only_files_of_the_inbox_are_read, inbox_file, "parse_inbox_uri", 'f"{store_url}/inbox/"', 'f"{store_url}"'
+    ),
+    Mutation(only_files_of_the_inbox_are_read, inbox_file, "parse_inbox_uri", '("", ".", "..")', '("", ".")'),
+    Mutation(only_files_of_the_inbox_are_read, inbox_file, "parse_inbox_uri", '("", ".", "..")', '(".", "..")'),
+    Mutation(
+        only_files_of_the_inbox_are_read, inbox_file, "parse_inbox_uri",
+        "not inbox_file.path.isprintable()", "False",
+    ),
+    Mutation(
+        only_files_of_the_inbox_are_read, inbox_file, "parse_inbox_uri",
         "(MESSAGES_FOLDER, RESULTS_FOLDER)", "RESULTS_FOLDER",
     ),
     Mutation(
-        only_files_of_the_inbox_are_read, paths, "parse_inbox_uri",
+        only_files_of_the_inbox_are_read, inbox_file, "parse_inbox_uri",
         "(MESSAGES_FOLDER, RESULTS_FOLDER)", "MESSAGES_FOLDER",
     ),
-    Mutation(results_lie_in_the_outbox, paths, "InboxFile", 'f"outbox/{inner', 'f"{inner'),
+    Mutation(results_lie_in_the_outbox, inbox_file, "InboxFile", 'f"outbox/{inner', 'f"{inner'),
     Mutation(
-        answers_to_messages_have_names_of_their_own, queue_messages, "to_object_name",
+        answers_to_messages_have_names_of_their_own, message_handler, "to_object_name",
         "[A-Za-z0-9._-]{0,127}", ".{0,127}",
     ),
-    Mutation(answers_to_messages_have_names_of_their_own, queue_messages, "to_object_name", "{0,127}", "*"),
+    Mutation(answers_to_messages_have_names_of_their_own, message_handler, "to_object_name", "{0,127}", "*"),
     Mutation(
         answers_go_to_allowed_queues_alone, Dispatcher, "check_reply_queue",
         "queue not in self._allowed", "not queue",

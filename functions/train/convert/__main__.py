@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from functions.train.convert import examples, model_card, source
+from functions.train.convert import evaluation_data, model_card, source
 from functions.train.convert.converted_model import ConvertedModel
-from functions.train.convert.examples import ExampleSet
+from functions.train.convert.evaluation_data import ExampleSet
 from functions.train.convert.variants import QuantizationSource, VariantChoice, choose_variants
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import EvaluationSet, ManifestDraft, Variant
@@ -85,10 +85,10 @@ def load_evaluation_and_calibration(
     options: argparse.Namespace, session: Session
 ) -> tuple[ExampleSet | None, ExampleSet | None]:
     """Load the publisher's examples for the evaluation and for the calibration."""
-    evaluation = examples.load_examples(options.evaluation, session, with_targets=True) if options.evaluation else None
-    return evaluation, examples.load_examples(
-        options.calibration, session, with_targets=False
-    ) if options.calibration else None
+    load = evaluation_data.load_examples
+    evaluation = load(options.evaluation, session, with_targets=True) if options.evaluation else None
+    calibration = load(options.calibration, session, with_targets=False) if options.calibration else None
+    return evaluation, calibration
 
 
 def choose_golden_feeds(

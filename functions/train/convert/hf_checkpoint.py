@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from functions.train.convert.converted_model import ConvertedModel, measure_parity
-from functions.train.convert.hf_encoder import ACTIVATIONS, EncoderConfig, TransformerEncoder
-from functions.train.convert.pt2_program import build_feed, write_onnx
+from functions.train.convert.torch_module import build_feed, write_onnx
+from functions.train.convert.transformer_encoder import ACTIVATIONS, EncoderConfig, TransformerEncoder
 from functions.train.data import Array
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError

@@ -14,7 +14,7 @@ from typing import Any
 import sklearn.base
 from torch import Tensor, nn
 
-from functions.train.convert import pt2_program, sklearn_pipeline
+from functions.train.convert import sklearn_pipeline, torch_module
 from functions.train.convert.converted_model import ConvertedModel
 from pilotlight.errors import InvalidInputError
 
@@ -34,7 +34,7 @@ def convert_python_object(location: str, name: str, target: Path) -> ConvertedMo
         raise InvalidInputError(f"{source_name} raised {type(exc).__name__}: {message}.") from exc
     if isinstance(result, sklearn.base.BaseEstimator):
         return sklearn_pipeline.convert_estimator(result, source_name, target)
-    return pt2_program.convert_module(*parse_module_and_inputs(result, source_name), source_name, target)
+    return torch_module.convert_module(*parse_module_and_inputs(result, source_name), source_name, target)
 
 
 def parse_module_and_inputs(result: Any, source_name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:  # noqa: ANN401 - whatever came back

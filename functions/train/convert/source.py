@@ -28,9 +28,9 @@ def convert_source(path: Path, target: Path, task: str | None) -> ConvertedModel
 def convert_file(path: Path, target: Path) -> ConvertedModel:
     """Convert a file by its suffix."""
     if path.suffix == ".pt2":
-        from functions.train.convert import pt2_program
+        from functions.train.convert import torch_module
 
-        return pt2_program.convert_pt2_file(path, target)
+        return torch_module.convert_pt2_file(path, target)
     if path.suffix in PICKLE_SUFFIXES:
         raise InvalidInputError(
             f"{path} may hold a pickle, which runs whatever code its author put into it, and is not opened; "

@@ -14,7 +14,7 @@ import onnx
 from msgspec import Struct
 
 from functions.train.convert import quantize_data
-from functions.train.convert.examples import ExampleSet
+from functions.train.convert.evaluation_data import ExampleSet
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
 from functions.train.evaluation.metrics import Score, score_outputs

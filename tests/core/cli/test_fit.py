@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pilotlight.contracts.manifest import Manifest, ManifestDraft, TensorSpec, Variant
 from pilotlight.registry.registry import Registry
-from pilotlight.runtime.load_benchmark import LoadMeasurement, measure_load
+from pilotlight.runtime.model_benchmark import LoadMeasurement, measure_load
 from pilotlight.runtime.sizing import build_sizing_report, choose_memory_mb
 from pilotlight.storage.object_store import open_store
 from tests import fakes

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from functions.authorize.issuer import Issuer
-from functions.authorize.keys import JwksCache
+from functions.authorize.jwks import JwksCache
 from tests.issuer import AUDIENCE, NAME, FakeIssuer
 
 

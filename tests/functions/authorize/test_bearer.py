@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from functions.authorize.bearer import LEEWAY_S, Caller, authenticate_caller, read_scopes
 from functions.authorize.errors import IssuerError, RefusedError
 from functions.authorize.issuer import Issuer
-from functions.authorize.keys import JwksCache
+from functions.authorize.jwks import JwksCache
 from pilotlight.errors import InvalidInputError
-from tests.functions.authorize.test_keys import JSON
+from tests.functions.authorize.test_jwks import JSON
 from tests.issuer import AUDIENCE, NAME, FakeIssuer, claims, rsa_key
 
 

@@ -8,7 +8,7 @@ from functions.authorize import handler
 from functions.authorize.errors import IssuerError
 from functions.authorize.handler import JwtAuthorizer, UnauthorizedError
 from functions.authorize.issuer import Issuer
-from functions.authorize.keys import JwksCache
+from functions.authorize.jwks import JwksCache
 from tests.issuer import FakeIssuer
 
 ARN = "arn:aws:execute-api:us-east-1:123456789012:abcdefghij/prod/GET/v2"

@@ -124,7 +124,7 @@ def test_a_batch_expires_and_keeps_what_was_answered(place: Place, monkeypatch: 
     ordered = place.batch_of(place.upload(calls(3)), completion_window="1h")
     assert ordered["expires_at"] - ordered["created_at"] == 3600
     later = time.time() + 3601
-    for module in ("functions.batch_worker.paths", "functions.batch_api.batches"):
+    for module in ("functions.batch_worker.inbox_file", "functions.batch_api.batches"):
         monkeypatch.setattr(f"{module}.time", SimpleNamespace(time=lambda: later))
     assert place.show(ordered["id"])["status"] == "expired"
     place.work()

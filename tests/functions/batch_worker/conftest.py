@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from functions.batch_worker.batch_files import BatchFiles
-from functions.batch_worker.dispatch import Dispatcher
+from functions.batch_worker.file_handler import FileHandler
 from functions.batch_worker.handler import BatchWorker
+from functions.batch_worker.message_handler import MessageHandler
+from functions.batch_worker.outbound_messages import Dispatcher
 from functions.batch_worker.predictor import Predictor
-from functions.batch_worker.queue_messages import MessageHandler
 from pilotlight.api.model_statistics import ModelStatistics
 from pilotlight.inference import InferenceService
 from pilotlight.registry.registry import Registry
@@ -51,7 +51,7 @@ class Place:
         catalog = ModelManager(self.registry, ModelCache(500_000_000), memory_mb=1769, alias_seconds=0)
         answers = Predictor(InferenceService(catalog, ModelStatistics(), DeadlineRunner()))
         return BatchWorker(
-            MessageHandler(self.store, answers, self.post), BatchFiles(self.store, answers, self.post), self.post
+            MessageHandler(self.store, answers, self.post), FileHandler(self.store, answers, self.post), self.post
         )
 
     def upload(self, name: str, data: bytes, context: object = None) -> str:

@@ -11,8 +11,8 @@ import pytest
 
 from functions.train import __main__ as command
 from functions.train.__main__ import main
-from functions.train.command_recipe import resolve_run_name
 from functions.train.pipeline import run_recipe
+from functions.train.run_spec import resolve_run_name
 from functions.train.training.interruption import Interruption
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.schema import Recipe

@@ -8,7 +8,7 @@ from rich.table import Table
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.contracts.names import ModelReference
 from pilotlight.costs import prices
-from pilotlight.runtime.load_benchmark import measure_load
+from pilotlight.runtime.model_benchmark import measure_load
 from pilotlight.runtime.sizing import MAX_MEMORY_MB, SizingReport, build_sizing_report
 
 

@@ -16,7 +16,7 @@ from pilotlight.contracts.processing import (
     ImagePreprocessing,
     TablePreprocessing,
 )
-from pilotlight.processing import classification, embedding, regression, tabular, tensor
+from pilotlight.processing import classification, embedding, input_validation, regression, tabular
 from pilotlight.processing.signature import CallSignature, choose_signature
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from pilotlight.runtime.model_cache import Assets
@@ -33,11 +33,11 @@ def preprocess_inputs(
     """
     steps = manifest.preprocess
     if steps is None:
-        return tensor.check_feeds(manifest, tensors)
+        return input_validation.check_feeds(manifest, tensors)
     signature = get_call_signature(manifest, tensors)
     if signature.is_raw:
-        return tensor.check_feeds(manifest, tensors)
-    tensor.check_input_names(manifest, signature.input_names, tensors)
+        return input_validation.check_feeds(manifest, tensors)
+    input_validation.check_input_names(manifest, signature.input_names, tensors)
     if isinstance(steps, TablePreprocessing):
         feeds = tabular.build_table_feeds(steps, manifest, tensors)
     elif isinstance(steps, ImagePreprocessing):
@@ -48,7 +48,7 @@ def preprocess_inputs(
         from pilotlight.processing import text
 
         feeds = text.build_text_feeds(steps, manifest, tensors[steps.name], assets or Assets())
-    return tensor.check_feeds(manifest, feeds)
+    return input_validation.check_feeds(manifest, feeds)
 
 
 def get_call_signature(manifest: Manifest, tensors: Mapping[str, Array]) -> CallSignature:

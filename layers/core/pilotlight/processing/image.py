@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import ImagePreprocessing
 from pilotlight.errors import InvalidInputError
-from pilotlight.processing.tensor import flatten_column
+from pilotlight.processing.input_validation import flatten_column
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 Image.MAX_IMAGE_PIXELS = None  # it warns at one number and raises at another; `open_images` checks the manifest's

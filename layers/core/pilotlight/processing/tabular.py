@@ -10,7 +10,7 @@ import numpy as np
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError
-from pilotlight.processing import tensor
+from pilotlight.processing import input_validation
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 BOOLEAN_WORDS = {
@@ -45,7 +45,7 @@ def split_columns(steps: TablePreprocessing, tensors: Mapping[str, Array]) -> Ma
             expected = f"[batch, {len(names)}], the columns {names}"
             raise InvalidInputError(f"Input {steps.name!r} has shape {list(table.shape)}, expected {expected}.")
         return dict(zip(names, table.T, strict=True))
-    columns = {name: tensor.flatten_column(tensors[name], name) for name in names}
+    columns = {name: input_validation.flatten_column(tensors[name], name) for name in names}
     for name, values in columns.items():
         if len(values) != len(columns[names[0]]):
             found = f"{name!r} has {len(values)} rows and {names[0]!r} {len(columns[names[0]])}"

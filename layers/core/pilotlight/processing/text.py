@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from pilotlight.contracts.manifest import Manifest, ManifestDraft, TensorSpec
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError
-from pilotlight.processing.tensor import flatten_column
+from pilotlight.processing.input_validation import flatten_column
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from pilotlight.runtime.model_cache import Assets
 

@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.costs import prices
-from pilotlight.runtime.load_benchmark import LoadMeasurement
 from pilotlight.runtime.load_time import predict_load_seconds
+from pilotlight.runtime.model_benchmark import LoadMeasurement
 from pilotlight.runtime.session import MB_PER_VCPU
 
 BASE_BYTES = 72_500_000  # bytes; python, numpy, onnxruntime and obstore with a tiny model

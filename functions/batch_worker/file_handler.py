@@ -15,13 +15,13 @@ from typing import Any
 
 import msgspec
 
-from functions.batch_worker.dispatch import Dispatcher
 from functions.batch_worker.events import MapStep
 from functions.batch_worker.file_job import FileJob
+from functions.batch_worker.inbox_file import TABLE_SUFFIX, BatchInput, InboxFile, parse_inbox_uri
+from functions.batch_worker.outbound_messages import Dispatcher
 from functions.batch_worker.parquet import convert_table, has_object
-from functions.batch_worker.paths import TABLE_SUFFIX, BatchInput, InboxFile, parse_inbox_uri
 from functions.batch_worker.predictor import Predictor
-from functions.batch_worker.usage import BatchUsageLog
+from functions.batch_worker.usage_log import BatchUsageLog
 from pilotlight.contracts.batch import BatchManifest, BatchRequest, batch_document_path
 from pilotlight.contracts.codec import decode_document, encode_document, format_utc_now
 from pilotlight.errors import ConflictError, InvalidInputError, NotFoundError
@@ -41,7 +41,7 @@ class FanOut:
     max_concurrency: int = 10  # invocations that it may keep busy
 
 
-class BatchFiles:
+class FileHandler:
     """Answers files of a store and writes the results to its outbox."""
 
     def __init__(

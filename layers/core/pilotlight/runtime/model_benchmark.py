@@ -1,6 +1,6 @@
 """Measure the memory and the times of one version, opened and run in a separate process.
 
-The process runs this module, `python -m pilotlight.runtime.load_benchmark STORE NAME VERSION MEMORY_MB`. The parent
+The process runs this module, `python -m pilotlight.runtime.model_benchmark STORE NAME VERSION MEMORY_MB`. The parent
 process reads its memory, since onnxruntime lets no other thread of a process run while it opens a graph.
 """
 
@@ -52,7 +52,7 @@ class LoadMeasurement(Struct, frozen=True):
 def measure_load(url: str, manifest: Manifest, memory_mb: int) -> LoadMeasurement:
     """Open a version in a new process and run it a few times; `InvalidInputError` if that fails."""
     arguments = [url, manifest.name, str(manifest.version), str(memory_mb)]
-    command = [sys.executable, "-m", "pilotlight.runtime.load_benchmark", *arguments]
+    command = [sys.executable, "-m", "pilotlight.runtime.model_benchmark", *arguments]
     with (
         TemporaryFile() as stdout,
         TemporaryFile() as stderr,

@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from functions.batch_worker import batch_files, file_job, line_reader
+from functions.batch_worker import file_handler, file_job, record_reader
 from functions.batch_worker.handler import BatchWorker, build_batch_worker
 from functions.batch_worker.input_file import split_byte_ranges
 from functions.batch_worker.inputs import CsvRow
@@ -26,7 +26,7 @@ from pilotlight.storage.object_store import ObjectStore, open_store
 from tests import fakes
 from tests.functions.batch_api.conftest import calls
 from tests.functions.batch_worker.machine import Aws, Machine, running
-from tests.functions.batch_worker.test_batch_files import jsonl
+from tests.functions.batch_worker.test_file_handler import jsonl
 
 
 class Stack:
@@ -67,7 +67,7 @@ class Stack:
 
 @pytest.fixture
 def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    monkeypatch.setattr(batch_files, "SPAN_BYTES", 1500)
+    monkeypatch.setattr(file_handler, "SPAN_BYTES", 1500)
     monkeypatch.setattr(file_job, "PART_BYTES", 400)
     with running(lambda event, context: {}, monkeypatch) as aws:
         yield Stack(aws)
@@ -265,5 +265,7 @@ def test_tables_read_in_spans_are_the_table(rows: list[tuple[str, str]], length:
     assert parts == whole
 
 
-def rows_of(data: bytes, start: int, first: int) -> list[line_reader.InputItem]:
-    return list(line_reader.parse_csv_rows(["a", "b"], line_reader.split_lines([data] if data else [], start, first)))
+def rows_of(data: bytes, start: int, first: int) -> list[record_reader.InputItem]:
+    return list(
+        record_reader.parse_csv_rows(["a", "b"], record_reader.split_lines([data] if data else [], start, first))
+    )

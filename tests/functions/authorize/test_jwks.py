@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.authorize.errors import IssuerError
-from functions.authorize.keys import FIRST_RETRY_S, FRESH_S, REFETCH_S, STALE_S, JwksCache, fetch_jwks, parse_jwks
+from functions.authorize.jwks import FIRST_RETRY_S, FRESH_S, REFETCH_S, STALE_S, JwksCache, fetch_jwks, parse_jwks
 from tests.issuer import FakeIssuer, jwk, rsa_key
 
 KEY = rsa_key()

@@ -15,8 +15,8 @@ from hypothesis import given
 from msgspec.structs import replace
 from PIL import Image as Pillow
 
-from functions.batch_worker import file_job, handler, line_reader
-from functions.batch_worker.paths import parse_inbox_uri
+from functions.batch_worker import file_job, handler, record_reader
+from functions.batch_worker.inbox_file import parse_inbox_uri
 from pilotlight.api.request_context import RequestContext
 from pilotlight.contracts.batch import FileProgress
 from pilotlight.contracts.manifest import TensorSpec
@@ -395,21 +395,21 @@ def test_results_are_called_as_their_files() -> None:
 def test_lines_are_what_they_are_however_the_bytes_come(texts: list[bytes], size: int) -> None:
     whole = b"\n".join(texts)
     chunks = [whole[at : at + size] for at in range(0, len(whole), size)]
-    found = list(line_reader.split_lines(chunks))
+    found = list(record_reader.split_lines(chunks))
     kept = whole.split(b"\n") if whole else []
     kept = kept[:-1] if kept and not kept[-1] else kept
     assert [line.data for line in found] == [
-        text.removeprefix(line_reader.BYTE_ORDER_MARK) if place == 0 else text for place, text in enumerate(kept)
+        text.removeprefix(record_reader.BYTE_ORDER_MARK) if place == 0 else text for place, text in enumerate(kept)
     ]
     for place, line in enumerate(found):
-        rest = list(line_reader.split_lines([whole[line.end :]], line.end, line.number))
+        rest = list(record_reader.split_lines([whole[line.end :]], line.end, line.number))
         assert [each.number for each in rest] == [each.number for each in found[place + 1 :]]
         assert [each.end for each in rest] == [each.end for each in found[place + 1 :]]
 
 
 def test_a_line_beyond_the_limit_is_not_kept(place: Place) -> None:
-    long = b"x" * (line_reader.MAX_LINE_BYTES + 1)
-    found = list(line_reader.split_lines([body(1) + b"\n" + long[:4_000_000], long[4_000_000:], b"y\n" + body(2)]))
+    long = b"x" * (record_reader.MAX_LINE_BYTES + 1)
+    found = list(record_reader.split_lines([body(1) + b"\n" + long[:4_000_000], long[4_000_000:], b"y\n" + body(2)]))
     assert [line.data for line in found] == [body(1), None, body(2)]
     assert found[1].end == len(body(1)) + 1 + len(long) + 2
 

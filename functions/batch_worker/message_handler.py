@@ -10,10 +10,10 @@ import json
 import re
 from dataclasses import dataclass
 
-from functions.batch_worker.dispatch import Dispatcher
 from functions.batch_worker.events import InferenceMessage
+from functions.batch_worker.inbox_file import MESSAGES_FOLDER
 from functions.batch_worker.inputs import JsonInput
-from functions.batch_worker.paths import MESSAGES_FOLDER
+from functions.batch_worker.outbound_messages import Dispatcher
 from functions.batch_worker.predictor import Predictor
 from pilotlight.api.request_context import RequestContext
 from pilotlight.contracts.names import ModelReference

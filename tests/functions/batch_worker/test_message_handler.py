@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from functions.batch_worker.dispatch import Dispatcher
 from functions.batch_worker.events import FileEvent, InferenceMessage, parse_bus_event, parse_queue_record
 from functions.batch_worker.handler import build_batch_worker
+from functions.batch_worker.outbound_messages import Dispatcher
 from pilotlight.capture.record import CaptureRecord
 from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError, StoreError

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from functions.batch_worker import file_job
-from functions.batch_worker.batch_files import BatchFiles
+from functions.batch_worker.file_handler import FileHandler
 from functions.batch_worker.handler import BatchWorker
-from functions.batch_worker.paths import parse_inbox_uri
-from functions.batch_worker.usage import BatchUsageLog
+from functions.batch_worker.inbox_file import parse_inbox_uri
+from functions.batch_worker.usage_log import BatchUsageLog
 from pilotlight.api.call_cost import CostMeter
 from pilotlight.api.usage_log import UsageLog
 from pilotlight.costs.usage_report import build_usage_report
@@ -19,7 +19,7 @@ from pilotlight.observability import correlation, emf
 from tests import fakes
 from tests.core.observability.test_emf import directives
 from tests.functions.batch_worker.conftest import Place
-from tests.functions.batch_worker.test_queue_messages import BODY, record
+from tests.functions.batch_worker.test_message_handler import BODY, record
 
 Written = Callable[[], str]
 
@@ -32,7 +32,7 @@ class Noted(Place):
         books = BatchUsageLog(CostMeter(1769, {}), UsageLog(60))
         return BatchWorker(
             plain._message_handler,
-            BatchFiles(self.store, plain._message_handler.predictor, self.post, usage_log=books),
+            FileHandler(self.store, plain._message_handler.predictor, self.post, usage_log=books),
             self.post,
             books,
         )
