@@ -2,20 +2,27 @@
 
 import json
 import re
+from dataclasses import is_dataclass
+from math import prod
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from openapi_spec_validator import validate
+from pydantic import TypeAdapter
 
 from functions.registry_api.docs import DOCUMENT, render_page
 from pilotlight.api.routes import ROUTES, SCOPES, VERBS
 from pilotlight.local import intrinsics
 from pilotlight.openapi.__main__ import GATEWAY_FILE, OPENAPI_FILE, write_documents
+from pilotlight.openapi.body_examples import BODY_EXAMPLES
 from pilotlight.openapi.gateway_document import build_gateway_document
 from pilotlight.openapi.public_document import SCHEMAS, build_openapi_document, build_operation_id
 
 ROOT = Path(__file__).parents[2]
+INLINE_SCHEMAS = {"Anything", "Object"}  # of bodies that have no schema of their own
 
 
 @pytest.mark.parametrize("name", [OPENAPI_FILE, GATEWAY_FILE], ids=str)
@@ -57,6 +64,31 @@ def test_every_schema_is_that_of_a_route() -> None:
 
 def test_the_document_is_openapi() -> None:
     validate(json.loads(DOCUMENT.read_bytes()))
+
+
+def test_every_body_has_an_example_and_nothing_else_has() -> None:
+    bodies = {route.body for route in ROUTES if route.body in SCHEMAS} - INLINE_SCHEMAS
+    schemas = json.loads(DOCUMENT.read_bytes())["components"]["schemas"]
+    shown = {name: schema["examples"] for name, schema in schemas.items() if "examples" in schema}
+    assert BODY_EXAMPLES.keys() == bodies
+    assert shown == {name: [example] for name, example in BODY_EXAMPLES.items()}
+
+
+@pytest.mark.parametrize(("name", "example"), BODY_EXAMPLES.items(), ids=list(BODY_EXAMPLES))
+def test_an_example_is_a_body_of_its_type(name: str, example: dict[str, Any]) -> None:
+    kind = SCHEMAS[name]
+    if is_dataclass(kind):
+        TypeAdapter(kind).validate_json(json.dumps(example))
+    else:
+        msgspec.convert(example, kind)
+    known = build_openapi_document()["components"]["schemas"][name]["properties"].keys()
+    assert example.keys() <= known, "some types ignore a field that they do not know"
+
+
+def test_the_example_of_an_inference_has_as_many_values_as_its_shape() -> None:
+    assert [prod(tensor["shape"]) for tensor in BODY_EXAMPLES["InferRequest"]["inputs"]] == [
+        len(tensor["data"]) for tensor in BODY_EXAMPLES["InferRequest"]["inputs"]
+    ]
 
 
 def test_the_document_has_every_route_with_its_scope() -> None:

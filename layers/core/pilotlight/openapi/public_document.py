@@ -18,6 +18,7 @@ from pilotlight.contracts.manifest import Manifest, ManifestFile
 from pilotlight.contracts.names import NAME_PATTERN
 from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.gate.verdict import Verdict
+from pilotlight.openapi.body_examples import BODY_EXAMPLES
 from pilotlight.registry.approval import Approval
 
 JSON = "application/json"
@@ -123,7 +124,7 @@ def build_openapi_document() -> dict[str, Any]:
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": dict(sorted(components.items())),
+            "schemas": dict(sorted(add_body_examples(components).items())),
             "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "x-api-key"}},
         },
     }
@@ -157,6 +158,14 @@ def build_schemas(kinds: Iterable[Any]) -> tuple[dict[str, Any], dict[str, Any]]
     schemas = dict(zip(map(repr, others), other_schemas, strict=True))
     schemas |= {name: schema for (name, _), schema in body_schemas.items()}
     return schemas, {**components, **definitions.get("$defs", {})}
+
+
+def add_body_examples(components: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Add an example to the schema of each request body."""
+    return {
+        name: schema | {"examples": [BODY_EXAMPLES[name]]} if name in BODY_EXAMPLES else schema
+        for name, schema in components.items()
+    }
 
 
 def build_operation(route: Route, schemas: Mapping[str, Any]) -> dict[str, Any]:
