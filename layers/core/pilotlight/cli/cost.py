@@ -4,8 +4,9 @@ import sys
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
+import msgspec
 import typer
 from rich.table import Table
 
@@ -55,31 +56,39 @@ def cost(
     if from_logs:
         print_usage(build_usage_report(read_log(from_logs)), json=json)
         return
-    if name:
-        memory, ms, init_ms = fill_missing_from_sizing(store, name, arch.value, memory, ms, init_ms)
-    if not (rps and ms and memory):
-        raise InvalidInputError(
-            "Say --rps, and --ms and --memory or a model's name; pilotlight cost --help has examples."
-        )
     workload = Workload(
         rps=rps, ms=ms, memory_mb=memory, cold_share=cold_share, init_ms=init_ms, architecture=arch.value
     )
-    print_estimate(estimate_cost(workload), json=json)
+    print_estimate(estimate_cost(complete_workload(workload, store, name)), json=json)
 
 
-def fill_missing_from_sizing(
-    store: str, name: str, architecture: Literal["x86_64", "arm64"], memory: int, ms: float, init_ms: float
-) -> tuple[int, float, float]:
+def complete_workload(workload: Workload, store: str, name: str) -> Workload:
+    """Fill in what the options leave open, from the fit of the model where one is named."""
+    if name:
+        workload = fill_missing_from_sizing(workload, store, name)
+    if not (workload.rps and workload.ms and workload.memory_mb):
+        raise InvalidInputError(
+            "Say --rps, and --ms and --memory or a model's name; pilotlight cost --help has examples."
+        )
+    return workload
+
+
+def fill_missing_from_sizing(workload: Workload, store: str, name: str) -> Workload:
     """Fill in what the options leave open, from the model's fit."""
     model_registry = open_registry(store)
     reference = ModelReference.parse(name)
     needs = build_sizing_report(
         model_registry.load_manifest(reference.name, model_registry.resolve_reference(reference)),
-        architecture=architecture,
+        architecture=workload.architecture,
     )
-    if not (memory or needs.memory_mb):
+    if not (workload.memory_mb or needs.memory_mb):
         raise InvalidInputError(f"{reference} fits into no function; pilotlight fit {name} says why.")
-    return memory or needs.memory_mb or 0, ms or needs.warm_ms, init_ms or needs.load_seconds * 1e3
+    return msgspec.structs.replace(
+        workload,
+        memory_mb=workload.memory_mb or needs.memory_mb or 0,
+        ms=workload.ms or needs.warm_ms,
+        init_ms=workload.init_ms or needs.load_seconds * 1e3,
+    )
 
 
 def read_log(source: str) -> str:

@@ -53,16 +53,19 @@ def promote(
                 "--check and --sign-with are for a store; a server's gate signs by its own settings."
             )
         return promote_on_server(url, reference, check_alias(alias), force, why, json=json)
-    gate, (name, version) = (
-        QualityGate(open_registry(store), Settings(memory_mb=memory).memory_mb),
-        resolve_version(reference, store),
-    )
+    gate = QualityGate(open_registry(store), Settings(memory_mb=memory).memory_mb)
+    name, version = resolve_version(reference, store)
     actor, signer = getpass.getuser(), KmsSigner(sign_with) if sign_with else None
     if check:
         outcome = PromotionResult(gate.evaluate(name, version, check_alias(alias), actor=actor), None)
     else:
         forced = GateOverride(actor, why) if force else None
         outcome = promote_version(gate, name, version, check_alias(alias), actor=actor, override=forced, signer=signer)
+    return exit_with_outcome(outcome, json=json)
+
+
+def exit_with_outcome(outcome: PromotionResult, *, json: bool) -> None:
+    """Print the outcome, and exit with 0 if the version passed or was moved, else with 1."""
     if json:
         print_json({"verdict": outcome.verdict, "moved": outcome.alias_document})
     else:

@@ -102,14 +102,12 @@ def publish(
     """Make a model the next version of its name, and print its reference."""
     check_name(name, "model name")
     source = locate_graph(path)
-    data = {"--quantize": quantize, "--evaluation": evaluation, "--calibration": calibration}
+    options = {
+        "--name": name, "--task": task, "--labels": labels,
+        "--quantize": quantize, "--evaluation": evaluation, "--calibration": calibration,
+    }  # fmt: skip
     with TemporaryDirectory(prefix="pilotlight-publish-") as work_folder:
-        if source is not None and not any(data.values()):
-            draft, files, session = build_graph_draft(source, name, precision, Path(work_folder))
-        else:
-            graph = source.graph if source else path
-            options = {"--name": name, "--task": task, "--labels": labels} | data
-            draft, files, session = convert_to_graph(graph, options, precision, Path(work_folder))
+        draft, files, session = prepare_draft(path, source, options, precision, Path(work_folder))
         folder = source.folder if source else path if path.is_dir() else path.parent
         class_labels = (
             choose_labels(labels, folder, task or draft.task) or (source.labels if source else ()) or draft.labels
@@ -123,6 +121,16 @@ def publish(
         )
     reference = f"{manifest.name}:{manifest.version}"
     print_json({"reference": reference, "store": store}) if json else typer.echo(reference)
+
+
+def prepare_draft(
+    path: Path, source: GraphSource | None, options: Mapping[str, object], precision: Precision, folder: Path
+) -> PreparedDraft:
+    """Build the draft of an existing graph, or of what PATH is converted to."""
+    needs_conversion = any(options[name] for name in ("--quantize", "--evaluation", "--calibration"))
+    if source is None or needs_conversion:
+        return convert_to_graph(source.graph if source else path, options, precision, folder)
+    return build_graph_draft(source, str(options["--name"]), precision, folder)
 
 
 def build_graph_draft(source: GraphSource, name: str, precision: Precision, folder: Path) -> PreparedDraft:
