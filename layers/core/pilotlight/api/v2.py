@@ -125,11 +125,8 @@ def encode_infer_response(
     body, encoding = compression.compress_body(b"".join((text, *tails)), accept_encoding)
     binary = bool(tails) or encoding is not None
     if stored_outputs is not None and len(body) > (MAX_BINARY_RESPONSE_BYTES if binary else MAX_TEXT_RESPONSE_BYTES):
-        data = {
-            wanted.name: encode_raw_output(wanted, specs[wanted.name], results[wanted.name], manifest.labels)
-            for wanted in request.outputs
-        }
-        parameters = stored_outputs.store_outputs(data, sum(map(len, tails), len(text)))
+        raw_outputs = encode_raw_outputs(manifest, request, results)
+        parameters = stored_outputs.store_outputs(raw_outputs, sum(map(len, tails), len(text)))
         answer["outputs"] = [build_stored_output(output, parameters[output["name"]]) for output in answer["outputs"]]
         tails, text = [], msgspec.json.encode(answer)
         body, encoding = compression.compress_body(text, accept_encoding)
@@ -337,6 +334,15 @@ def encode_infer_output(
     else:
         encoded["data"] = v2_tensors.encode_json_tensor(array, spec.name, datatype)
     return encoded
+
+
+def encode_raw_outputs(manifest: Manifest, request: InferenceRequest, results: Mapping[str, Array]) -> dict[str, bytes]:
+    """Encode all requested outputs in binary form, by name."""
+    specs = get_output_specs(manifest)
+    return {
+        wanted.name: encode_raw_output(wanted, specs[wanted.name], results[wanted.name], manifest.labels)
+        for wanted in request.outputs
+    }
 
 
 def encode_raw_output(requested: RequestedOutput, spec: TensorSpec, array: Array, labels: Sequence[str]) -> bytes:
