@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from functions.train import feature_profile
+from functions.train.data.dataset import Dataset
 from functions.train.data.files import DataRoot
 from functions.train.data.folds import FoldScores
 from functions.train.data.load import load_splits
@@ -20,7 +21,11 @@ from functions.train.evaluation.metrics import evaluate_outputs, format_metric, 
 from functions.train.export import golden, parity
 from functions.train.export.artifacts import TrainingArtifacts
 from functions.train.export.onnx_export import export_onnx
-from functions.train.export.quantization_search import QuantizationSearch, select_best_candidate
+from functions.train.export.quantization_search import (
+    QuantizationCandidate,
+    QuantizationSearch,
+    select_best_candidate,
+)
 from functions.train.models import build, custom
 from functions.train.progress import ProgressReporter
 from functions.train.publish import get_code_revision, publish_artifacts
@@ -32,10 +37,11 @@ from functions.train.training.interruption import Interruption
 from functions.train.training.step import get_process_device
 from functions.train.training.trainer import Trainer, predict_outputs, seed_torch, train_model
 from pilotlight.contracts.codec import decode_document, encode_document
-from pilotlight.contracts.manifest import Manifest, Precision, TrainingRecord
+from pilotlight.contracts.manifest import ExportParity, Manifest, Precision, TrainingRecord
 from pilotlight.contracts.names import ModelReference
 from pilotlight.recipes.schema import CustomOptions, Recipe
 from pilotlight.registry.registry import Registry, version_path
+from pilotlight.runtime.golden import GoldenDocument
 from pilotlight.runtime.session import open_session
 from pilotlight.storage.object_store import ObjectStore
 
@@ -73,132 +79,233 @@ def run_recipe(
     reference = run_folder.published_version
     if consensus.is_run_published(process_group, published=reference is not None) and reference:
         return load_outcome(reference, run_folder, recipe, store)
-    with run_folder.track_status():
-        return run_stages(recipe, store, progress, run_folder, interruption or Interruption(), data_root, process_group)
-
-
-def run_stages(
-    recipe: Recipe,
-    store: ObjectStore,
-    progress: ProgressReporter,
-    run_folder: RunFolder,
-    interruption: Interruption,
-    data_root: DataRoot,
-    process_group: ProcessGroup,
-) -> RunOutcome:
-    """Train, evaluate, export, check, quantize, measure and publish.
-
-    Nothing is visible in the registry unless every stage succeeds. Long on purpose: the stages read from top to bottom.
-    """
-    with progress.stage("data") as say:
-        splits = load_splits(recipe.data, data_root)
-        feature_profile.check_capture_options(recipe.capture, splits.train)
-        run_folder.record_data(splits)
-        say(f"{recipe.data.name}: {format_split_sizes(splits)}")
-        if splits.train.cleaning:
-            say(str(splits.train.cleaning))
-        consensus.check_same_data(process_group, splits, recipe.data.name)
-    source = None
-    if isinstance(recipe.model, CustomOptions):
-        with progress.stage("model") as say:
-            source = check_custom_model(recipe, recipe.model, splits, data_root.folder)
-            run_folder.record_factory(source)
-            say(f"{recipe.model.factory} takes, gives and exports what it should")
-    create_policy = create_checkpoint_policies(run_folder, recipe, progress, interruption, process_group)
-    folds = None
-    if recipe.folds:
-        with progress.stage("folds") as say:
-            folds = cross_validate(recipe, run_folder, progress, create_policy, data_root, process_group)
-            say(str(folds))
-    with progress.stage("train") as say:
-        on_epoch, checkpoint_policy = create_epoch_callback(recipe, progress, run_folder), create_policy("checkpoints")
-        network, history = build_and_train(
-            recipe, scale_targets(splits), on_epoch, checkpoint_policy, data_root.folder, process_group
-        )
-        leave_process_group()
-        network = build.restore_scale(network, splits.train)
-        device_label = get_device_name() if process_group.size == 1 else f"{process_group.size} x {get_device_name()}"
-        say(f"{len(history.epochs)} epochs on {device_label}, kept epoch {history.best_epoch.number}")
-    with progress.stage("evaluate") as say:
-        result = evaluate_outputs(predict_outputs(network, splits.test.inputs), splits.test)
-        metric_text = f"{splits.test.metric} {format_metric(splits.test.metric, result.metrics[splits.test.metric])}"
-        plot_files = {
-            "curves.png": learning_curves.draw_learning_curves(
-                history, f"{recipe.name}: {metric_text} on {len(splits.test)} test examples"
-            )
-        }
-        run_folder.write_plots(plot_files)
-        say(f"{metric_text} on the test set")
-    if splits.test.text:
-        with progress.stage("sample") as say:
-            run_folder.write_sample(
-                generated_text := sample_text(network, splits.test.text.tokenizer, splits.test.inputs[0])
-            )
-            say(generated_text)
-    with TemporaryDirectory(prefix="pilotlight-train-") as folder:
-        graphs: dict[Precision, Path] = {"fp32": Path(folder, "model.fp32.onnx")}
-        with progress.stage("export") as say:
-            opset = export_onnx(network, splits.train, recipe.export, graphs["fp32"])
-            say(f"opset {opset}, {graphs['fp32'].stat().st_size:,} bytes")
-        with progress.stage("parity") as say:
-            parity_result = parity.check_parity(
-                network, graphs["fp32"], splits.validation.inputs, recipe.export.tolerance
-            )
-            say(
-                f"within {parity_result.max_abs:.2g} of the model at batches "
-                f"{', '.join(map(str, parity_result.batches))}"
-            )
-            if parity_result.lengths:
-                say(f"each at lengths {', '.join(map(str, parity_result.lengths))}")
-        with progress.stage("quantize") as say:
-            search = QuantizationSearch(
-                graphs["fp32"], splits.calibration.inputs, splits.validation, recipe.quantization
-            )
-            candidates = search.search(Path(folder, "model.smaller.onnx"))
-            small = select_best_candidate(candidates).precision
-            graphs[small] = Path(folder, "model.smaller.onnx").rename(Path(folder, f"model.{small}.onnx"))
-            say(f"{graphs[small].stat().st_size:,} bytes, {len(splits.calibration)} training examples to calibrate")
-            say(f"{len(candidates)} tried")
-        with progress.stage("report") as say:
-            baseline = quantization_report.load_recorded_baseline(recipe.data)
-            comparison = quantization_report.compare_variants(
-                graphs, splits.test, splits.calibration, search.budget, candidates, baseline
-            )
-            plot_files |= plots.draw_diagnosis_plots(comparison, graphs[comparison.serve], splits.test, recipe.name)
-            run_folder.write_plots(plot_files)
-            say(comparison.verdict)
-        with progress.stage("golden") as say:
-            golden_requests = golden.record_test_requests(graphs[comparison.serve], comparison.serve, splits.test)
-            golden.verify_recorded_answers(encode_document(golden_requests), graphs[comparison.serve])
-            say(f"{len(golden_requests.exchanges)} requests recorded and repeated")
-        with progress.stage("publish") as say:
-            session = open_session(str(graphs["fp32"]))
-            artifacts = TrainingArtifacts(
-                recipe=recipe,
-                run_name=run_folder.run_name,
-                graphs=graphs,
-                inputs=session.inputs,
-                outputs=session.outputs,
-                opset=opset,
-                parity=parity_result,
-                report=comparison,
-                golden=golden_requests,
-                splits=splits,
-                folds=folds,
-                plots=plot_files,
-                training=build_provenance(recipe, splits, history),
-                preprocessing=build.find_scaling(network, build.Standardise, build.name_network_inputs(splits.train)),
-                postprocessing=build.find_scaling(network, build.Rescale, ("prediction",)),
-                source=source,
-            )
-            manifest = publish_artifacts(artifacts, Registry(store))
-            say(f"{manifest.name}:{manifest.version} in {store.url}")
-    reference = ModelReference(manifest.name, manifest.version)
-    run_folder.record_version(reference)
-    create_policy("checkpoints").delete_all()
-    return RunOutcome(
-        reference, run_folder.run_name, manifest, comparison, history, dict(progress.stage_seconds), folds
+    pipeline = TrainingPipeline(
+        recipe, store, progress, run_folder, interruption or Interruption(), data_root, process_group
     )
+    with run_folder.track_status():
+        return pipeline.run()
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained network, and what is known of it before it is exported."""
+
+    network: nn.Module
+    history: TrainingHistory
+    splits: Splits
+    folds: FoldScores | None  # where the recipe asks for a cross-validation
+    source: str | None  # of a model of the user's own
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """The graphs of a network, and what was measured on them."""
+
+    graphs: dict[Precision, Path]
+    opset: int
+    parity: ExportParity
+    report: quantization_report.QuantizationReport
+    golden: GoldenDocument
+    plots: dict[str, bytes]  # by file name
+
+
+@dataclass(frozen=True)
+class TrainingPipeline:
+    """The stages of one run, each with its time and its result on the console."""
+
+    recipe: Recipe
+    store: ObjectStore
+    progress: ProgressReporter
+    run_folder: RunFolder
+    interruption: Interruption
+    data_root: DataRoot
+    process_group: ProcessGroup
+
+    def run(self) -> RunOutcome:
+        """Run all stages; nothing is visible in the registry unless every one of them succeeds."""
+        splits = self.load_data()
+        source = self.check_custom_model(splits)
+        folds = self.cross_validate()
+        network, history = self.train(splits)
+        plot_files = self.evaluate(network, history, splits.test)
+        self.write_sample(network, splits.test)
+        trained = TrainedModel(network, history, splits, folds, source)
+        with TemporaryDirectory(prefix="pilotlight-train-") as folder:
+            exported = self.export_variants(trained, plot_files, Path(folder))
+            manifest = self.publish(trained, exported)
+        reference = ModelReference(manifest.name, manifest.version)
+        self.run_folder.record_version(reference)
+        self.create_checkpoint_policy("checkpoints").delete_all()
+        return RunOutcome(
+            reference,
+            self.run_folder.run_name,
+            manifest,
+            exported.report,
+            history,
+            dict(self.progress.stage_seconds),
+            folds,
+        )
+
+    def export_variants(self, trained: TrainedModel, plot_files: dict[str, bytes], folder: Path) -> ExportedModel:
+        """Export the network to a folder, quantize it, and measure both variants."""
+        splits, fp32 = trained.splits, folder / "model.fp32.onnx"
+        opset = self.export(trained.network, splits.train, fp32)
+        parity_result = self.check_parity(trained.network, fp32, splits.validation)
+        search = QuantizationSearch(fp32, splits.calibration.inputs, splits.validation, self.recipe.quantization)
+        candidates, smaller = self.quantize(search, len(splits.calibration), folder)
+        graphs = {"fp32": fp32, **smaller}
+        comparison, plot_files = self.compare(graphs, splits, search.budget, candidates, plot_files)
+        golden_requests = self.record_golden_requests(graphs[comparison.serve], comparison.serve, splits.test)
+        return ExportedModel(graphs, opset, parity_result, comparison, golden_requests, plot_files)
+
+    def load_data(self) -> Splits:
+        """Load and record the data set, which is the same in all processes."""
+        recipe = self.recipe
+        with self.progress.stage("data") as write_result:
+            splits = load_splits(recipe.data, self.data_root)
+            feature_profile.check_capture_options(recipe.capture, splits.train)
+            self.run_folder.record_data(splits)
+            write_result(f"{recipe.data.name}: {format_split_sizes(splits)}")
+            if splits.train.cleaning:
+                write_result(str(splits.train.cleaning))
+            consensus.check_same_data(self.process_group, splits, recipe.data.name)
+        return splits
+
+    def check_custom_model(self, splits: Splits) -> str | None:
+        """Check and record a model of the user's own; return its source, or None for another model."""
+        options = self.recipe.model
+        if not isinstance(options, CustomOptions):
+            return None
+        with self.progress.stage("model") as write_result:
+            source = check_custom_model(self.recipe, options, splits, self.data_root.folder)
+            self.run_folder.record_factory(source)
+            write_result(f"{options.factory} takes, gives and exports what it should")
+        return source
+
+    def cross_validate(self) -> FoldScores | None:
+        """Train and score on folds where the recipe asks for a cross-validation."""
+        if not self.recipe.folds:
+            return None
+        with self.progress.stage("folds") as write_result:
+            folds = cross_validate(
+                self.recipe,
+                self.run_folder,
+                self.progress,
+                self.create_checkpoint_policy,
+                self.data_root,
+                self.process_group,
+            )
+            write_result(str(folds))
+        return folds
+
+    def train(self, splits: Splits) -> tuple[nn.Module, TrainingHistory]:
+        """Train the network, after which the other processes are no longer needed."""
+        with self.progress.stage("train") as write_result:
+            network, history = build_and_train(
+                self.recipe,
+                scale_targets(splits),
+                create_epoch_callback(self.recipe, self.progress, self.run_folder),
+                self.create_checkpoint_policy("checkpoints"),
+                self.data_root.folder,
+                self.process_group,
+            )
+            leave_process_group()
+            network = build.restore_scale(network, splits.train)
+            processes = self.process_group.size
+            device_label = get_device_name() if processes == 1 else f"{processes} x {get_device_name()}"
+            write_result(f"{len(history.epochs)} epochs on {device_label}, kept epoch {history.best_epoch.number}")
+        return network, history
+
+    def evaluate(self, network: nn.Module, history: TrainingHistory, test: Dataset) -> dict[str, bytes]:
+        """Evaluate the network on the test set; return the learning curves by file name."""
+        with self.progress.stage("evaluate") as write_result:
+            result = evaluate_outputs(predict_outputs(network, test.inputs), test)
+            metric_text = f"{test.metric} {format_metric(test.metric, result.metrics[test.metric])}"
+            title = f"{self.recipe.name}: {metric_text} on {len(test)} test examples"
+            plot_files = {"curves.png": learning_curves.draw_learning_curves(history, title)}
+            self.run_folder.write_plots(plot_files)
+            write_result(f"{metric_text} on the test set")
+        return plot_files
+
+    def write_sample(self, network: nn.Module, test: Dataset) -> None:
+        """Record a text by the network if it is a language model."""
+        if not test.text:
+            return
+        with self.progress.stage("sample") as write_result:
+            generated_text = sample_text(network, test.text.tokenizer, test.inputs[0])
+            self.run_folder.write_sample(generated_text)
+            write_result(generated_text)
+
+    def export(self, network: nn.Module, train: Dataset, graph: Path) -> int:
+        """Write the network as a graph; return the graph's opset."""
+        with self.progress.stage("export") as write_result:
+            opset = export_onnx(network, train, self.recipe.export, graph)
+            write_result(f"opset {opset}, {graph.stat().st_size:,} bytes")
+        return opset
+
+    def check_parity(self, network: nn.Module, graph: Path, validation: Dataset) -> ExportParity:
+        """Check that the graph answers as the network does."""
+        with self.progress.stage("parity") as write_result:
+            result = parity.check_parity(network, graph, validation.inputs, self.recipe.export.tolerance)
+            batches = ", ".join(map(str, result.batches))
+            write_result(f"within {result.max_abs:.2g} of the model at batches {batches}")
+            if result.lengths:
+                write_result(f"each at lengths {', '.join(map(str, result.lengths))}")
+        return result
+
+    def quantize(
+        self, search: QuantizationSearch, num_calibration_examples: int, folder: Path
+    ) -> tuple[tuple[QuantizationCandidate, ...], dict[Precision, Path]]:
+        """Write the smaller variant; return all candidates and the variant's graph by its precision."""
+        with self.progress.stage("quantize") as write_result:
+            candidates = search.search(folder / "model.smaller.onnx")
+            precision = select_best_candidate(candidates).precision
+            graph = (folder / "model.smaller.onnx").rename(folder / f"model.{precision}.onnx")
+            write_result(f"{graph.stat().st_size:,} bytes, {num_calibration_examples} training examples to calibrate")
+            write_result(f"{len(candidates)} tried")
+        return candidates, {precision: graph}
+
+    def compare(
+        self,
+        graphs: dict[Precision, Path],
+        splits: Splits,
+        budget: float,
+        candidates: tuple[QuantizationCandidate, ...],
+        plot_files: dict[str, bytes],
+    ) -> tuple[quantization_report.QuantizationReport, dict[str, bytes]]:
+        """Compare the variants on the test set; return the report, and all plots with those of its diagnosis."""
+        with self.progress.stage("report") as write_result:
+            baseline = quantization_report.load_recorded_baseline(self.recipe.data)
+            comparison = quantization_report.compare_variants(
+                graphs, splits.test, splits.calibration, budget, candidates, baseline
+            )
+            served_graph = graphs[comparison.serve]
+            diagnosis_files = plots.draw_diagnosis_plots(comparison, served_graph, splits.test, self.recipe.name)
+            self.run_folder.write_plots(plot_files | diagnosis_files)
+            write_result(comparison.verdict)
+        return comparison, plot_files | diagnosis_files
+
+    def record_golden_requests(self, graph: Path, precision: Precision, test: Dataset) -> GoldenDocument:
+        """Record golden requests of the served graph, and repeat them once."""
+        with self.progress.stage("golden") as write_result:
+            golden_requests = golden.record_test_requests(graph, precision, test)
+            golden.verify_recorded_answers(encode_document(golden_requests), graph)
+            write_result(f"{len(golden_requests.exchanges)} requests recorded and repeated")
+        return golden_requests
+
+    def publish(self, trained: TrainedModel, exported: ExportedModel) -> Manifest:
+        """Publish the version."""
+        with self.progress.stage("publish") as write_result:
+            artifacts = build_artifacts(self.recipe, self.run_folder.run_name, trained, exported)
+            manifest = publish_artifacts(artifacts, Registry(self.store))
+            write_result(f"{manifest.name}:{manifest.version} in {self.store.url}")
+        return manifest
+
+    def create_checkpoint_policy(self, folder: str) -> CheckpointPolicy:
+        """Create the policy for the checkpoints in a folder of the run."""
+        return create_checkpoint_policies(
+            self.run_folder, self.recipe, self.progress, self.interruption, self.process_group
+        )(folder)
 
 
 def load_outcome(reference: ModelReference, run_folder: RunFolder, recipe: Recipe, store: ObjectStore) -> RunOutcome:
@@ -307,6 +414,29 @@ def build_and_train(
         network = network.to(get_process_device())
     history = train_model(network, splits, recipe, on_epoch, checkpoint_policy, process_group)
     return network.to(get_process_device()), history
+
+
+def build_artifacts(recipe: Recipe, run_name: str, trained: TrainedModel, exported: ExportedModel) -> TrainingArtifacts:
+    """Gather everything that the run made and measured."""
+    session, splits, network = open_session(str(exported.graphs["fp32"])), trained.splits, trained.network
+    return TrainingArtifacts(
+        recipe=recipe,
+        run_name=run_name,
+        graphs=exported.graphs,
+        inputs=session.inputs,
+        outputs=session.outputs,
+        opset=exported.opset,
+        parity=exported.parity,
+        report=exported.report,
+        golden=exported.golden,
+        splits=splits,
+        folds=trained.folds,
+        plots=exported.plots,
+        training=build_provenance(recipe, splits, trained.history),
+        preprocessing=build.find_scaling(network, build.Standardise, build.name_network_inputs(splits.train)),
+        postprocessing=build.find_scaling(network, build.Rescale, ("prediction",)),
+        source=trained.source,
+    )
 
 
 def build_provenance(recipe: Recipe, splits: Splits, history: TrainingHistory) -> TrainingRecord:
