@@ -105,33 +105,14 @@ def read_json_object(file: Path) -> dict[str, Any]:
 
 def parse_encoder_config(folder: Path, config: Mapping[str, Any]) -> EncoderConfig:
     """Parse config.json; `InvalidInputError` for an encoder that is not supported."""
-    kind, file = config.get("model_type"), folder / "config.json"
-    if kind not in ENCODER_KINDS:
-        raise InvalidInputError(
-            f"{file} is of a {kind!r} model; {', '.join(ENCODER_KINDS)} are read. Export others to ONNX, and publish "
-            "that."
-        )
-    heads = [str(one) for one in config.get("architectures") or [] if str(one).endswith(UNSUPPORTED_HEADS)]
-    if heads:
-        raise InvalidInputError(
-            f"{file} is of a {heads[0]}, whose head is not read: embeddings and sequence classification are. Export it "
-            "to ONNX, and publish that."
-        )
-    if config.get("position_embedding_type", "absolute") != "absolute" or config.get("is_decoder"):
-        raise InvalidInputError(f"{file} has relative positions or is a decoder; export it to ONNX, and publish that.")
+    file = folder / "config.json"
+    refuse_unsupported_encoder(file, config)
+    kind = config["model_type"]
     small = kind == "distilbert"
-    keys = (
-        ("vocab_size", "dim", "n_layers", "n_heads", "hidden_dim", "max_position_embeddings")
-        if small
-        else ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-              "max_position_embeddings")
-    )  # fmt: skip
     activation = config.get("activation" if small else "hidden_act", "gelu")
     if activation not in ACTIVATIONS:
         raise InvalidInputError(f"{file} has the activation {activation!r}; {', '.join(ACTIVATIONS)} are known.")
-    if missing := [key for key in keys if not isinstance(config.get(key), int) or config[key] < 1]:
-        raise InvalidInputError(f"{file} has no whole number {missing[0]!r}.")
-    words, width, layers, heads, inner, places = (config[key] for key in keys)
+    words, width, layers, heads, inner, places = read_encoder_sizes(file, config)
     if width % heads:
         raise InvalidInputError(f"{file} has {heads} heads, of which {width} is no multiple.")
     return EncoderConfig(
@@ -150,6 +131,37 @@ def parse_encoder_config(folder: Path, config: Mapping[str, Any]) -> EncoderConf
         embedding_size=config.get("embedding_size", 0) if kind == "electra" else 0,
         num_distance_buckets=config.get("relative_attention_num_buckets", 32) if kind == "mpnet" else 0,
     )
+
+
+def refuse_unsupported_encoder(file: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a model of another kind, with another head, with relative positions, or a decoder."""
+    kind = config.get("model_type")
+    if kind not in ENCODER_KINDS:
+        raise InvalidInputError(
+            f"{file} is of a {kind!r} model; {', '.join(ENCODER_KINDS)} are read. Export others to ONNX, and publish "
+            "that."
+        )
+    heads = [str(one) for one in config.get("architectures") or [] if str(one).endswith(UNSUPPORTED_HEADS)]
+    if heads:
+        raise InvalidInputError(
+            f"{file} is of a {heads[0]}, whose head is not read: embeddings and sequence classification are. Export it "
+            "to ONNX, and publish that."
+        )
+    if config.get("position_embedding_type", "absolute") != "absolute" or config.get("is_decoder"):
+        raise InvalidInputError(f"{file} has relative positions or is a decoder; export it to ONNX, and publish that.")
+
+
+def read_encoder_sizes(file: Path, config: Mapping[str, Any]) -> list[int]:
+    """Read the sizes of vocabulary, states, layers, heads, feed-forward part and positions."""
+    keys = (
+        ("vocab_size", "dim", "n_layers", "n_heads", "hidden_dim", "max_position_embeddings")
+        if config["model_type"] == "distilbert"
+        else ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+              "max_position_embeddings")
+    )  # fmt: skip
+    if missing := [key for key in keys if not isinstance(config.get(key), int) or config[key] < 1]:
+        raise InvalidInputError(f"{file} has no whole number {missing[0]!r}.")
+    return [config[key] for key in keys]
 
 
 def count_head_classes(config: Mapping[str, Any]) -> int:

@@ -17,6 +17,7 @@ from functions.train.convert.sklearn_columns import EstimatorColumns, detect_col
 from functions.train.data import Array
 from functions.train.errors import ParityError
 from functions.train.export.onnx_export import strip_metadata
+from pilotlight.contracts.manifest import ExportParity
 from pilotlight.contracts.processing import (
     ClassificationPostprocessing,
     Postprocessing,
@@ -47,18 +48,12 @@ def convert_estimator(estimator: Any, source_name: str, target: Path) -> Convert
     onnx.save(
         strip_metadata(convert_to_onnx(estimator, input_columns, source_name, is_classifier=is_classifier)), target
     )
-    try:
-        parity = measure_parity(
-            target,
-            lambda feed: compute_expected_answers(estimator, input_columns, feed, is_classifier=is_classifier),
-            (rows,),
-        )
-    except ParityError as exc:
-        raise ParityError(
-            f"{source_name}: {exc} skl2onnx computes in float32 where scikit-learn takes float64."
-        ) from exc
-    except ModelRefusedError as exc:
-        raise InvalidInputError(f"{source_name} becomes a graph that cannot be served: {exc}") from exc
+    parity = measure_estimator_parity(
+        target,
+        lambda feed: compute_expected_answers(estimator, input_columns, feed, is_classifier=is_classifier),
+        rows,
+        source_name,
+    )
     output = open_session(str(target)).outputs[0].name
     postprocess: Postprocessing = (
         ClassificationPostprocessing(output=output, activation="none")
@@ -71,14 +66,29 @@ def convert_estimator(estimator: Any, source_name: str, target: Path) -> Convert
         feeds=tuple({name: values[:size] for name, values in rows.items()} for size in (1, 3)),
         parity=parity,
         task="tensor" if input_columns.has_separate_inputs else "tabular",
-        preprocess=None
-        if input_columns.has_separate_inputs
-        else TablePreprocessing(
-            input=INPUT_NAME, columns=tuple(TableColumn(name=name) for name in input_columns.names)
-        ),
+        preprocess=None if input_columns.has_separate_inputs else build_table_steps(input_columns),
         postprocess=postprocess,
         labels=tuple(map(str, estimator.classes_)) if is_classifier else (),
     )
+
+
+def measure_estimator_parity(
+    graph: Path, compute_answers: Callable[[Feeds], dict[str, Array]], rows: Feeds, source_name: str
+) -> ExportParity:
+    """Measure how far the graph is from the estimator; the errors name the estimator's source."""
+    try:
+        return measure_parity(graph, compute_answers, (rows,))
+    except ParityError as exc:
+        raise ParityError(
+            f"{source_name}: {exc} skl2onnx computes in float32 where scikit-learn takes float64."
+        ) from exc
+    except ModelRefusedError as exc:
+        raise InvalidInputError(f"{source_name} becomes a graph that cannot be served: {exc}") from exc
+
+
+def build_table_steps(input_columns: EstimatorColumns) -> TablePreprocessing:
+    """Build the step that makes one tensor of a row's columns."""
+    return TablePreprocessing(input=INPUT_NAME, columns=tuple(TableColumn(name=name) for name in input_columns.names))
 
 
 def build_random_feed(input_columns: EstimatorColumns, rows: int) -> Feeds:

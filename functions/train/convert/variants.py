@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import numpy as np
 import onnx
 from msgspec import Struct
@@ -125,10 +126,32 @@ def build_choice(
     if not verdict:
         small = next(name for name in graphs if name != "fp32")
         serve, verdict = choose_served_precision(small, requested_precision, metric, metrics)
+    report = build_agreement_report(graphs, source, serve, verdict, metric, metrics)
+    return VariantChoice(
+        graphs=graphs,
+        serve=serve,
+        verdict=verdict,
+        report=encode_document(report),
+        metrics=metrics,
+        metric=metric,
+        budget=METRICS[metric].default_budget if metric else None,
+        test=source.evaluation,
+    )
+
+
+def build_agreement_report(
+    graphs: Mapping[Precision, Path],
+    source: QuantizationSource,
+    serve: Precision,
+    verdict: str,
+    metric: str | None,
+    metrics: dict[Precision, dict[str, float]],
+) -> VariantAgreement:
+    """Build the report on the variants' sizes, answers and metrics."""
     sizes = {name: path.stat().st_size for name, path in graphs.items()}
     distance, cosine = measure_distance(graphs, source.feeds) if len(graphs) > 1 else (0.0, 1.0)
     test = source.evaluation
-    report = VariantAgreement(
+    return VariantAgreement(
         serve=serve,
         verdict=verdict,
         bytes=sizes,
@@ -139,16 +162,6 @@ def build_choice(
         metric=metric,
         metrics=metrics,
         evaluation=EvaluationSet(test.sha256, len(test)) if test else None,
-    )
-    return VariantChoice(
-        graphs=graphs,
-        serve=serve,
-        verdict=verdict,
-        report=encode_document(report),
-        metrics=metrics,
-        metric=metric,
-        budget=METRICS[metric].default_budget if metric else None,
-        test=test,
     )
 
 
@@ -177,14 +190,9 @@ def search_variants(source: QuantizationSource, requested_precision: str) -> Var
     examples = source.evaluation
     if examples is None:
         raise InvalidInputError("The ladder needs --evaluation FILE.")
-    validation, test = (
-        to_dataset(examples.take(slice(0, None, 2)), source),
-        to_dataset(examples.take(slice(1, None, 2)), source),
-    )
-    calibration = validation
-    if source.calibration is not None:
-        inputs = next(iter(source.calibration.inputs.values()))
-        calibration = replace(validation, inputs=inputs, targets=np.zeros(len(inputs), np.int64))
+    test_examples = examples.take(slice(1, None, 2))
+    validation, test = to_dataset(examples.take(slice(0, None, 2)), source), to_dataset(test_examples, source)
+    calibration = choose_calibration_set(source, validation)
     small = source.graph.with_name("model.int8.onnx")
     options = QuantizationOptions(scheme=choose_scheme(source.graph))
     search = QuantizationSearch(source.graph, calibration.inputs, validation, options)
@@ -193,9 +201,7 @@ def search_variants(source: QuantizationSource, requested_precision: str) -> Var
     report = compare_variants(graphs, test, calibration, search.budget, candidates)
     if requested_precision == "int8" and report.serve != "int8":
         reason = f"int8 is served, as asked, though it did not hold. {report.verdict}"
-        report = type(report)(
-            **{name: getattr(report, name) for name in report.__struct_fields__} | {"serve": "int8", "verdict": reason}
-        )
+        report = msgspec.structs.replace(report, serve="int8", verdict=reason)
     metrics = {
         name: {**one.metrics, "loss": one.loss, "latency_ms": one.latency_ms} for name, one in report.variants.items()
     }
@@ -207,8 +213,16 @@ def search_variants(source: QuantizationSource, requested_precision: str) -> Var
         metrics=metrics,
         metric=report.metric,
         budget=report.budget,
-        test=examples.take(slice(1, None, 2)),
+        test=test_examples,
     )
+
+
+def choose_calibration_set(source: QuantizationSource, validation: Dataset) -> Dataset:
+    """Choose the calibration examples that were given, without targets; else those of the validation set."""
+    if source.calibration is None:
+        return validation
+    inputs = next(iter(source.calibration.inputs.values()))
+    return replace(validation, inputs=inputs, targets=np.zeros(len(inputs), np.int64))
 
 
 def to_dataset(examples: ExampleSet, source: QuantizationSource) -> Dataset:

@@ -125,10 +125,7 @@ class StreamScan:
     def build_splits(self) -> Splits:
         """Build the sets; the training set is a stream."""
         answers, metric = self.target_encoding
-        table = len(self.example_shape) == 1
-        columns = np.flatnonzero(self.input_moments.varying_mask) if table else np.arange(self.example_shape[0])
-        if not len(columns):
-            raise InvalidInputError(f"No column of {self.options.name} varies; there is nothing to learn from.")
+        columns = self.choose_columns()
         features = tuple(self.features[column] for column in columns)
         constant = tuple(name for name in self.features if name not in features)
         cleaning = CleaningReport(self.row_count, self.missing_rows, None, constant, self.filled_values)
@@ -159,6 +156,14 @@ class StreamScan:
         calibration = build_part(self.sample.inputs, self.sample.targets)
         sha256 = hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
         return Splits(train, validation, test, calibration, sha256)
+
+    def choose_columns(self) -> Array:
+        """Choose the columns of a table that vary, or all channels of larger examples."""
+        is_table = len(self.example_shape) == 1
+        columns = np.flatnonzero(self.input_moments.varying_mask) if is_table else np.arange(self.example_shape[0])
+        if not len(columns):
+            raise InvalidInputError(f"No column of {self.options.name} varies; there is nothing to learn from.")
+        return columns
 
     def build_statistics(self, columns: Array, target_encoding: TargetEncoding) -> DatasetStatistics:
         """Build the statistics of the training set that a model needs."""

@@ -93,10 +93,7 @@ def compare_variants(
     baseline: Baseline | None = None,
 ) -> QuantizationReport:
     """Measure fp32 and the smaller graph on the test set, and choose which is served: fp32 where no candidate holds."""
-    sessions = {precision: open_session(str(path)) for precision, path in graphs.items()}
-    outputs = {precision: run_graph(session, test.inputs) for precision, session in sessions.items()}
-    latencies = measure_latencies(sessions, test.inputs[:1])
-    measured = {name: measure_variant(outputs[name], test, graphs[name], latencies[name]) for name in graphs}
+    outputs, measured = measure_variants(graphs, test)
     small = get_smaller_variant(graphs)
     full, reduced = measured["fp32"], measured[small]
     lost = METRICS[test.metric].compute_degradation(full.metrics[test.metric], reduced.metrics[test.metric])
@@ -150,6 +147,17 @@ def measure_agreement(fp32: Array, small: Array) -> float:
     if fp32.shape[-1] == 1:
         return score_regression(small, fp32).metrics["r2"]
     return float((fp32.argmax(axis=-1) == small.argmax(axis=-1)).mean())
+
+
+def measure_variants(
+    graphs: Mapping[Precision, Path], test: Dataset
+) -> tuple[dict[Precision, Array], dict[Precision, VariantMeasurement]]:
+    """Run every variant on the test set and measure it; return the outputs and the measurements."""
+    sessions = {precision: open_session(str(path)) for precision, path in graphs.items()}
+    outputs = {precision: run_graph(session, test.inputs) for precision, session in sessions.items()}
+    latencies = measure_latencies(sessions, test.inputs[:1])
+    measured = {name: measure_variant(outputs[name], test, graphs[name], latencies[name]) for name in graphs}
+    return outputs, measured
 
 
 def measure_variant(outputs: Array, test: Dataset, graph: Path, latency_ms: float) -> VariantMeasurement:
