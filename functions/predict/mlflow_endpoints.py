@@ -35,8 +35,9 @@ class MlflowRequest(Struct, frozen=True):
     def encode(self, manifest: Manifest, request: InferenceRequest, outputs: Arrays) -> InferenceResult[Response]:
         """Encode the predictions."""
         answer = {requested.name: outputs[requested.name] for requested in request.outputs}
+        # All outputs are compared by canaries and shadows, since the first of an answer may be a text.
         return InferenceResult(
-            mlflow.encode_response(manifest, answer, self.headers.get("accept-encoding", "")), answer
+            mlflow.encode_response(manifest, answer, self.headers.get("accept-encoding", "")), outputs
         )
 
 

@@ -42,7 +42,7 @@ class ScheduleTick(Struct, frozen=True):
 class PromotionRequested(Struct, frozen=True):
     """A caller of the registry's API requested a promotion."""
 
-    errand: PromotionRequest
+    request: PromotionRequest = msgspec.field(name="errand")  # as the registry API's event calls it
 
 
 PromotionEvent = VersionPublished | CanaryFailed | ScheduleTick | PromotionRequested

@@ -36,7 +36,7 @@ class Promoter:
         elif isinstance(event, CanaryFailed):
             yield self._handle_canary_failed(event)
         elif isinstance(event, PromotionRequested):
-            yield self._handle_promotion_request(event.errand)
+            yield self._handle_promotion_request(event.request)
         else:
             yield from self._promote_finished_canaries()
 

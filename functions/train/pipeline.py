@@ -433,8 +433,8 @@ def build_artifacts(recipe: Recipe, run_name: str, trained: TrainedModel, export
         folds=trained.folds,
         plots=exported.plots,
         training=build_provenance(recipe, splits, trained.history),
-        preprocessing=build.find_scaling(network, build.Standardise, build.name_network_inputs(splits.train)),
-        postprocessing=build.find_scaling(network, build.Rescale, ("prediction",)),
+        input_standardization=build.find_scaling(network, build.Standardise, build.name_network_inputs(splits.train)),
+        output_standardization=build.find_scaling(network, build.Rescale, ("prediction",)),
         source=trained.source,
     )
 

@@ -1,5 +1,6 @@
 """One path for every protocol: what is run, noted and captured of a request, and what of one that fails."""
 
+import json
 from collections.abc import Mapping
 from math import inf
 from typing import Any
@@ -211,3 +212,12 @@ def test_a_batch_has_no_binary_answers(rig: Rig) -> None:
     with pytest.raises(InvalidInputError, match="ask for no binary_data"):
         rig.infer(WorkerRequest(JsonInput.parse(body), None))
     assert rig.counts() == (0, 0, 1)
+
+
+def test_a_canary_compares_all_outputs_of_a_call_by_mlflow(rig: Rig) -> None:
+    """What the answer has may be texts alone, by which no drift is measured."""
+    request = MlflowRequest(b'{"instances":[[1,2,3]]}', {})
+    manifest = rig.service.open_model(DOUBLE, RequestContext()).manifest
+    result = request.encode(manifest, request.decode(manifest), {"y": ROW, "scores": ROW})
+    assert list(result.outputs) == ["y", "scores"]
+    assert json.loads(result.body.body) == {"predictions": [[1.0, 2.0, 3.0]]}

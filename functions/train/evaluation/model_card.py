@@ -137,13 +137,13 @@ def format_signature(artifacts: TrainingArtifacts) -> str:
 
 def describe_scaling(artifacts: TrainingArtifacts) -> str:
     """Describe the scaling that callers need not do themselves."""
-    names = artifacts.preprocessing.names if artifacts.preprocessing else ()
+    names = artifacts.input_standardization.names if artifacts.input_standardization else ()
     raw = f"Values are sent as they were measured ({format_name_list(names)}): the graph scales them." if names else ""
     if artifacts.splits.test.text:
         return "Tokens are those of `tokenizer.json`. At each, the answer has the logits of the one that follows."
     if artifacts.splits.test.classes:
         return f"{raw} Answers are logits; the largest is the class, by the order of the manifest's labels.".strip()
-    return f"{raw} The answer is in the target's own unit.".strip() if artifacts.postprocessing else raw
+    return f"{raw} The answer is in the target's own unit.".strip() if artifacts.output_standardization else raw
 
 
 def format_curl_request(name: str, exchange: GoldenExchange) -> str:

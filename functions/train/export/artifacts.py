@@ -28,6 +28,6 @@ class TrainingArtifacts:
     folds: FoldScores | None  # where the recipe asks for a cross-validation
     plots: dict[str, bytes]  # by file name
     training: TrainingRecord
-    preprocessing: Standardization | None
-    postprocessing: Standardization | None
+    input_standardization: Standardization | None
+    output_standardization: Standardization | None
     source: str | None = None  # of a model of the user's own

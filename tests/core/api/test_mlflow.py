@@ -25,7 +25,7 @@ CSV = {"content-type": "text/csv"}
 
 def manifest(*inputs: TensorSpec, features: tuple[str, ...] = ()) -> Manifest:
     scaling = Standardization(features, (0.0,) * len(features), (1.0,) * len(features)) if features else None
-    draft = replace(fakes.draft(inputs=inputs), preprocessing=scaling)
+    draft = replace(fakes.draft(inputs=inputs), input_standardization=scaling)
     return build_manifest(draft, (ManifestFile("model.onnx", 1, "0" * 64),))
 
 

@@ -110,7 +110,7 @@ def test_graph_is_the_models_over_the_whole_grid(kept: Kept) -> None:
 
 def test_manifest_tells_the_constants_of_the_graph(kept: Kept) -> None:
     manifest = kept.outcome.manifest
-    scaling = manifest.preprocessing
+    scaling = manifest.input_standardization
     assert scaling is not None
     examples = next(iter(kept.evaluation().values()))
     assert len(scaling.names) == len(scaling.mean) == len(scaling.deviation) == examples.shape[1]
@@ -118,17 +118,17 @@ def test_manifest_tells_the_constants_of_the_graph(kept: Kept) -> None:
     held = {onnx.numpy_helper.to_array(tensor).tobytes() for tensor in graph.initializer}
     assert np.array(scaling.mean, np.float32).tobytes() in held
     assert np.array(scaling.deviation, np.float32).tobytes() in held
-    assert (manifest.postprocessing is not None) == (not manifest.labels)
+    assert (manifest.output_standardization is not None) == (not manifest.labels)
 
 
 def test_a_table_is_published_with_its_columns(kept: Kept) -> None:
     manifest = kept.outcome.manifest
-    assert manifest.preprocessing is not None
+    assert manifest.input_standardization is not None
     if "image" in kept.evaluation():
         assert (manifest.task, manifest.preprocess, manifest.postprocess) == ("tensor", None, None)
         return
     assert isinstance(manifest.preprocess, TablePreprocessing)
-    assert tuple(column.name for column in manifest.preprocess.columns) == manifest.preprocessing.names
+    assert tuple(column.name for column in manifest.preprocess.columns) == manifest.input_standardization.names
     assert (manifest.postprocess is not None) == bool(manifest.labels)
 
 

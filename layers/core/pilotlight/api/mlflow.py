@@ -240,7 +240,7 @@ def tensors_from_columns(table: ColumnValues, manifest: Manifest, *, strict: boo
 
 def order_features(names: list[str], manifest: Manifest) -> list[str]:
     """Order columns as the model was trained on them, if the manifest has their names; else leave their order."""
-    trained_names = list(manifest.preprocessing.names) if manifest.preprocessing is not None else []
+    trained_names = list(manifest.input_standardization.names) if manifest.input_standardization is not None else []
     if set(trained_names) & set(names) and set(trained_names) != set(names):
         missing, extra = sorted(set(trained_names) - set(names)), sorted(set(names) - set(trained_names))
         raise InvalidInputError(

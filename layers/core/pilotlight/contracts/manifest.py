@@ -151,8 +151,9 @@ class ManifestDraft(Struct, frozen=True, kw_only=True):
     serve: Precision
     metric: str | None = None  # the one of the variants' metrics that the gate compares
     budget: Annotated[float, Meta(ge=0)] | None = None  # for quantization, in the metric's unit (`contracts.metric`)
-    preprocessing: Standardization | None = None  # of the inputs' columns or channels, inside the graph
-    postprocessing: Standardization | None = None  # of the answer, if it is a number, inside the graph
+    # Of the inputs' columns or channels, and of the answer if it is a number; both inside the graph.
+    input_standardization: Standardization | None = field(name="preprocessing", default=None)
+    output_standardization: Standardization | None = field(name="postprocessing", default=None)
     opset: int | None = None
     evaluation: EvaluationSet | None = None
     parity: ExportParity | None = None

@@ -156,8 +156,8 @@ def test_own_table_and_own_model_are_trained_and_published(home: Path, capsys: p
         TableColumn(name="colour", categories=("blue", "red"), encoding="index", missing="blue"),
         TableColumn(name="b", missing="nan"),
     )
-    assert manifest.preprocessing is not None
-    assert manifest.preprocessing.names == ("a", "colour=blue", "colour=red", "b")
+    assert manifest.input_standardization is not None
+    assert manifest.input_standardization.names == ("a", "colour=blue", "colour=red", "b")
     source = (home / "net.py").read_bytes()
     for path in ("runs/r/factory.py", "models/mine/versions/1/factory.py"):
         assert store.get(path).data == source
