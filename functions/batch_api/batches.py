@@ -14,7 +14,7 @@ from functions.batch_api.file_store import FileStore, skip_past
 from functions.batch_api.files import to_page_response
 from functions.batch_api.idempotency import IdempotencyKeys
 from pilotlight.api.http import Request, Response
-from pilotlight.api.resolver import Query, TypedRoutes
+from pilotlight.api.powertools_router import Query, TypedRoutes
 from pilotlight.api.schemas.openai import (
     BatchError,
     BatchErrors,

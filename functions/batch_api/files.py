@@ -11,7 +11,7 @@ from functions.batch_api.idempotency import IdempotencyKeys
 from functions.batch_api.openai_http import parse_multipart_form
 from functions.batch_api.presigned_urls import Presigner
 from pilotlight.api.http import Request, Response
-from pilotlight.api.resolver import Query, TypedRoutes
+from pilotlight.api.powertools_router import Query, TypedRoutes
 from pilotlight.api.schemas.openai import DeletedFile, ObjectPage
 from pilotlight.contracts.upload import Upload
 from pilotlight.errors import InvalidInputError, TooLargeError

@@ -10,7 +10,7 @@ from functions.batch_api.openai_http import to_openai_error
 from functions.batch_api.presigned_urls import Presigner
 from functions.batch_api.uploads import UploadEndpoints
 from pilotlight.api.call_cost import CostMeter
-from pilotlight.api.resolver import ResolverRouter
+from pilotlight.api.powertools_router import ResolverRouter
 from pilotlight.api.usage_log import create_usage_log
 from pilotlight.aws.eventbridge import EventBus
 from pilotlight.observability import correlation

@@ -18,7 +18,7 @@ from functions.batch_api.idempotency import IdempotencyKeys
 from functions.batch_api.openai_http import parse_multipart_form
 from functions.batch_api.presigned_urls import EXPIRY_S, Presigner
 from pilotlight.api.http import Request, Response
-from pilotlight.api.resolver import TypedRoutes
+from pilotlight.api.powertools_router import TypedRoutes
 from pilotlight.api.schemas.openai import CompleteUploadBody, CreateUploadBody, FileObject, UploadObject, UploadPart
 from pilotlight.contracts.upload import UPLOADS_FOLDER, Upload, upload_folder
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, TooLargeError

@@ -22,7 +22,7 @@ from pilotlight.processing.signature import CallSignature, list_signatures
 from pilotlight.runtime.datatypes import Array
 
 
-class InferenceHead(Struct):
+class InferenceEnvelope(Struct):
     """The fields that distinguish a V2 body from a record, and the model that it names."""
 
     model_name: str | None = None
@@ -30,7 +30,7 @@ class InferenceHead(Struct):
     inputs: Raw = Raw(b"")
 
 
-HEAD_DECODER = msgspec.json.Decoder(InferenceHead)
+HEAD_DECODER = msgspec.json.Decoder(InferenceEnvelope)
 V2_INPUTS = re.compile(rb"\s*\[\s*\{")  # how V2's inputs begin; a model may also have an input named `inputs`
 
 
@@ -38,7 +38,7 @@ class JsonInput(Struct, frozen=True):
     """A V2 body, or one record: an object with the model's inputs or columns, or the value of its only input."""
 
     data: bytes
-    head: InferenceHead | None = None  # None unless the data is an object
+    head: InferenceEnvelope | None = None  # None unless the data is an object
 
     @classmethod
     def parse(cls, data: bytes) -> "JsonInput":

@@ -8,7 +8,7 @@ models, runs the promotions.
 from collections.abc import Callable
 
 from pilotlight.api.http import Request, Response
-from pilotlight.api.resolver import AliasName, ModelName, TypedRoutes
+from pilotlight.api.powertools_router import AliasName, ModelName, TypedRoutes
 from pilotlight.api.schemas.registry import (
     CanaryBody,
     PromoteBody,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotlight.api.http import JSON, Response
-from pilotlight.api.resolver import TypedRoutes
+from pilotlight.api.powertools_router import TypedRoutes
 
 DOCUMENT = Path(__file__).with_name("openapi.json")
 HTML = "text/html; charset=utf-8"

@@ -4,10 +4,10 @@ import os
 
 from functions.registry_api.aliases import AliasEndpoints
 from functions.registry_api.docs import DocsEndpoints
-from functions.registry_api.repository import RepositoryEndpoints
+from functions.registry_api.model_repository import RepositoryEndpoints
 from functions.registry_api.versions import VersionEndpoints
 from pilotlight.api.call_cost import CostMeter
-from pilotlight.api.resolver import ResolverRouter
+from pilotlight.api.powertools_router import ResolverRouter
 from pilotlight.api.usage_log import create_usage_log
 from pilotlight.aws.lambda_invoke import LambdaFunction
 from pilotlight.observability import correlation

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from pilotlight.api.http import JSON, Request, Response
-from pilotlight.api.resolver import ModelName, PathVersion, Query, TypedRoutes
+from pilotlight.api.powertools_router import ModelName, PathVersion, Query, TypedRoutes
 from pilotlight.api.schemas.registry import (
     ApprovalBody,
     DeletedVersion,

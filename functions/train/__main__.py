@@ -21,9 +21,9 @@ from rich.console import Console
 
 from functions.train.distributed.launcher import count_gpus, detect_cluster, launch_processes, report_exit_code
 from functions.train.errors import PausedError
-from functions.train.run_spec import load_command_recipe, refuse_cancelled_run, resolve_run_name
+from functions.train.run_setup import load_command_recipe, refuse_cancelled_run, resolve_run_name
 from functions.train.training.compiler import refuse_without_compiler
-from functions.train.training.interruption import Interruption
+from functions.train.training.interruption import InterruptionMonitor
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.recipes.schema import Recipe
 from pilotlight.settings import DEFAULT_STORE
@@ -111,13 +111,13 @@ def run_interruptibly(
     recipe: Recipe, store: ObjectStore, run_name: str | None, time_budget_s: float | None, recipe_folder: Path
 ) -> "RunOutcome | None":
     """Run so that SIGTERM can stop it; None where another process has the outcome."""
-    interruption = Interruption(time_budget_s)
+    interruption = InterruptionMonitor(time_budget_s)
     with interruption.handle_sigterm():  # before torch is imported, since SIGTERM in these seconds also means 75
         return join_and_run(recipe, store, run_name, interruption, recipe_folder)
 
 
 def join_and_run(
-    recipe: Recipe, store: ObjectStore, run_name: str | None, interruption: Interruption, recipe_folder: Path
+    recipe: Recipe, store: ObjectStore, run_name: str | None, interruption: InterruptionMonitor, recipe_folder: Path
 ) -> "RunOutcome | None":
     """Run as the main process, or work in its trainings; None where another process has the outcome."""
     from functions.train.distributed.process_group import (
@@ -137,7 +137,7 @@ def run_main_process(
     recipe: Recipe,
     store: ObjectStore,
     run_name: str | None,
-    interruption: Interruption,
+    interruption: InterruptionMonitor,
     recipe_folder: Path,
     process_group: "ProcessGroup",
 ) -> "RunOutcome":

@@ -16,7 +16,7 @@ from functions.train.export.quantize import run_graph
 from pilotlight.contracts.feature_profile import FeatureProfile
 from pilotlight.contracts.manifest import ManifestDraft
 from pilotlight.contracts.processing import ClassificationPostprocessing
-from pilotlight.drift.training_profile import ANSWERED, EXAMPLES, build_profile, choose_examples
+from pilotlight.drift.training_profile import ANSWERED, EXAMPLES, build_profile, sample_row_indices
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.schema import CaptureOptions
 from pilotlight.runtime.session import Session, open_session
@@ -28,9 +28,9 @@ MAX_WINDOWS = 32  # of a text, whose answers are thousands of numbers for each t
 def profile_splits(draft: ManifestDraft, splits: Splits, graph: Path) -> FeatureProfile:
     """Build the profile that the draft's policy allows, with predictions of the served graph."""
     session, train = open_session(str(graph)), splits.train.inputs
-    feeds = {draft.inputs[0].name: train[choose_examples(len(train), EXAMPLES)]}
+    feeds = {draft.inputs[0].name: train[sample_row_indices(len(train), EXAMPLES)]}
     held_inputs = np.concatenate([splits.validation.inputs, splits.test.inputs])
-    chosen = held_inputs[choose_examples(len(held_inputs), MAX_WINDOWS if splits.test.text else ANSWERED)]
+    chosen = held_inputs[sample_row_indices(len(held_inputs), MAX_WINDOWS if splits.test.text else ANSWERED)]
     return build_profile(draft, feeds, {draft.outputs[0].name: predict_in_batches(session, chosen)})
 
 

@@ -32,10 +32,10 @@ from functions.train.publish import get_code_revision, publish_artifacts
 from functions.train.run_folder import RunFolder
 from functions.train.training import precision
 from functions.train.training.checkpoint_policy import CheckpointPolicy
-from functions.train.training.epoch import EarlyStopping, Epoch, TrainingHistory
-from functions.train.training.interruption import Interruption
+from functions.train.training.interruption import InterruptionMonitor
 from functions.train.training.step import get_process_device
 from functions.train.training.trainer import Trainer, predict_outputs, seed_torch, train_model
+from functions.train.training.training_history import EarlyStopping, EpochMetrics, TrainingHistory
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import ExportParity, Manifest, Precision, TrainingRecord
 from pilotlight.contracts.names import ModelReference
@@ -64,7 +64,7 @@ def run_recipe(
     store: ObjectStore,
     progress: ProgressReporter,
     run_name: str | None = None,
-    interruption: Interruption | None = None,
+    interruption: InterruptionMonitor | None = None,
     recipe_folder: Path = Path(),
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> RunOutcome:
@@ -80,7 +80,7 @@ def run_recipe(
     if consensus.is_run_published(process_group, published=reference is not None) and reference:
         return load_outcome(reference, run_folder, recipe, store)
     pipeline = TrainingPipeline(
-        recipe, store, progress, run_folder, interruption or Interruption(), data_root, process_group
+        recipe, store, progress, run_folder, interruption or InterruptionMonitor(), data_root, process_group
     )
     with run_folder.track_status():
         return pipeline.run()
@@ -117,7 +117,7 @@ class TrainingPipeline:
     store: ObjectStore
     progress: ProgressReporter
     run_folder: RunFolder
-    interruption: Interruption
+    interruption: InterruptionMonitor
     data_root: DataRoot
     process_group: ProcessGroup
 
@@ -332,7 +332,7 @@ def create_checkpoint_policies(
     run_folder: RunFolder,
     recipe: Recipe,
     progress: ProgressReporter,
-    interruption: Interruption,
+    interruption: InterruptionMonitor,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> Callable[[str], CheckpointPolicy]:
     """Return a function that creates the policy for the checkpoints in a folder of the run."""
@@ -351,10 +351,10 @@ def create_checkpoint_policies(
 
 def create_epoch_callback(
     recipe: Recipe, progress: ProgressReporter, run_folder: RunFolder | None = None
-) -> Callable[[Epoch], None]:
+) -> Callable[[EpochMetrics], None]:
     """Return a function that shows an epoch and records it in the run's folder."""
 
-    def watch(epoch: Epoch) -> None:
+    def watch(epoch: EpochMetrics) -> None:
         left = progress.show_epoch(epoch, recipe.epochs)
         if run_folder:
             run_folder.record_epoch(epoch, left)
@@ -402,7 +402,7 @@ def check_custom_model(recipe: Recipe, options: CustomOptions, splits: Splits, f
 def build_and_train(
     recipe: Recipe,
     splits: Splits,
-    on_epoch: Callable[[Epoch], None],
+    on_epoch: Callable[[EpochMetrics], None],
     checkpoint_policy: CheckpointPolicy,
     folder: Path,
     process_group: ProcessGroup = SINGLE_PROCESS,

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
 from functions.train.evaluation.metrics import format_metric
-from functions.train.training.epoch import Epoch
 from functions.train.training.trainer import Trainer
+from functions.train.training.training_history import EpochMetrics
 from pilotlight.training_runs.run_store import format_duration
 
 WriteResult = Callable[[str], None]
@@ -55,7 +55,7 @@ class ProgressReporter:
         self.stage_seconds[name] = time.perf_counter() - started
         self.show(f"{name:<9}{self.stage_seconds[name]:6.1f} s  {'; '.join(results)}")
 
-    def show_epoch(self, epoch: Epoch, total_epochs: int) -> float:
+    def show_epoch(self, epoch: EpochMetrics, total_epochs: int) -> float:
         """Show an epoch: at once on a terminal, in a log the last one and one every few seconds.
 
         Return the seconds that the other epochs will take, without early stopping.

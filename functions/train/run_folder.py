@@ -29,7 +29,7 @@ from functions.train.data.split import Splits
 from functions.train.errors import PausedError
 from functions.train.models.custom import FACTORY_FILE
 from functions.train.training.checkpoint import CheckpointStore
-from functions.train.training.epoch import Epoch
+from functions.train.training.training_history import EpochMetrics
 from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.run import PublishedVersion, RunState, RunStatus
@@ -90,7 +90,7 @@ class RunFolder:
             raise
         end("finished")
 
-    def record_epoch(self, epoch: Epoch, remaining_s: float) -> None:
+    def record_epoch(self, epoch: EpochMetrics, remaining_s: float) -> None:
         """Add an epoch with the remaining time, in place of that epoch and later ones of an earlier life of the run.
 
         Objects cannot grow, so that the whole file, a few kilobytes, is written again.
@@ -102,9 +102,9 @@ class RunFolder:
         self._write("metrics.jsonl", "".join(self._metric_lines).encode())
 
     @property
-    def epochs(self) -> list[Epoch]:
+    def epochs(self) -> list[EpochMetrics]:
         """The epochs so far."""
-        return [msgspec.json.decode(line, type=Epoch) for line in self._metric_lines]
+        return [msgspec.json.decode(line, type=EpochMetrics) for line in self._metric_lines]
 
     def record_data(self, splits: Splits) -> None:
         """Record the data set; raise `InvalidInputError` when an earlier life of the run had another."""

@@ -9,7 +9,7 @@ from functions.training_api.launcher import Launcher
 from functions.training_api.start import TrainingStarter
 from functions.training_api.training_status import TRAININGS_PATH, TrainingStatusReader
 from pilotlight.api.http import Request, Response
-from pilotlight.api.resolver import Query, RunName, TypedRoutes
+from pilotlight.api.powertools_router import Query, RunName, TypedRoutes
 from pilotlight.api.schemas.training import ACTIVE_STATES, CancelTrainingBody, TrainingList, TrainingLog
 from pilotlight.contracts.codec import format_utc_now
 from pilotlight.errors import ConflictError, NotFoundError, UnsupportedError

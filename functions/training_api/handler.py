@@ -12,7 +12,7 @@ from functions.training_api.endpoints import TrainingEndpoints
 from functions.training_api.launcher import Launcher, NoLauncher
 from functions.training_api.local_launcher import LocalLauncher
 from pilotlight.api.call_cost import CostMeter
-from pilotlight.api.resolver import ResolverRouter
+from pilotlight.api.powertools_router import ResolverRouter
 from pilotlight.api.usage_log import UsageLog, create_usage_log
 from pilotlight.observability import correlation
 from pilotlight.settings import Settings

@@ -12,7 +12,7 @@ import msgspec
 import yaml
 
 from pilotlight.api.http import Request
-from pilotlight.api.resolver import validate_body
+from pilotlight.api.powertools_router import validate_body
 from pilotlight.api.schemas.training import StartTrainingBody
 from pilotlight.contracts.names import check_name
 from pilotlight.errors import InvalidInputError, TooLargeError

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from msgspec import Struct
 
-from functions.train.convert import quantize_data
+from functions.train.convert import data_free_quantization
 from functions.train.convert.evaluation_data import ExampleSet
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
@@ -112,7 +112,7 @@ def write_smaller_variant(source: QuantizationSource, precision: Precision, path
         inputs = next(iter(source.calibration.inputs.values()))
         quantize_graph(source.graph, inputs, QuantizationPlan(choose_scheme(source.graph)), path)
     else:
-        quantize_data.quantize_without_data(source.graph, precision, path)
+        data_free_quantization.quantize_without_data(source.graph, precision, path)
 
 
 def build_choice(

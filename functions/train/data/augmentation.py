@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
-from functions.train.models.shape import describe_shape
+from functions.train.models.image_shape import describe_shape
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import AugmentationOptions
 

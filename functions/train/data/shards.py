@@ -111,7 +111,7 @@ def read_table_rows(path: Path, file_name: str, options: UserDataOptions) -> tup
     return inputs, tabular_files.read_target_column(whole, str(options.target), origin), features
 
 
-def assign_sets(first_example: int, count: int, options: UserDataOptions) -> Array:
+def assign_splits(first_example: int, count: int, options: UserDataOptions) -> Array:
     """Assign each of `count` examples from number `first_example` on to a set: an index into SETS."""
     edges = np.cumsum([options.fractions.train, options.fractions.validation])
     return np.digitize(generate_uniform(options.seed, first_example, count), edges)

@@ -22,7 +22,7 @@ from functions.train.data.shards import (
     Shard,
     ShardRows,
     TargetEncoding,
-    assign_sets,
+    assign_splits,
     check_same_columns,
     generate_uniform,
     read_new_shard,
@@ -68,7 +68,7 @@ class StreamScan:
             file.name,
             self.shards[0].file.name if self.shards else file.name,
         )
-        sets = assign_sets(self.row_count, shard_rows.row_count, self.options)[shard_rows.kept_rows]
+        sets = assign_splits(self.row_count, shard_rows.row_count, self.options)[shard_rows.kept_rows]
         for number, name in enumerate(SETS[1:], 1):
             self._hold_out(name, shard_rows.inputs[sets == number], shard_rows.targets[sets == number])
         chosen = np.flatnonzero(sets == 0)

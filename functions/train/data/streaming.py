@@ -17,7 +17,7 @@ import torch
 
 from functions.train.data import Array
 from functions.train.data.passes import MiniBatch
-from functions.train.data.shards import Shard, TargetEncoding, assign_sets, load_shard
+from functions.train.data.shards import Shard, TargetEncoding, assign_splits, load_shard
 from functions.train.data.statistics import DatasetStatistics, Moments
 from pilotlight.recipes.data_schema import UserDataOptions
 
@@ -92,7 +92,7 @@ def prefetch_shards(shards: Sequence[Shard], options: UserDataOptions) -> Iterat
 def read_training_block(shard: Shard, options: UserDataOptions) -> ExampleBlock:
     """Read the training examples of a shard."""
     read = load_shard(shard, options)
-    chosen = (assign_sets(shard.first_example, read.row_count, options)[read.kept_rows] == 0).nonzero()[0]
+    chosen = (assign_splits(shard.first_example, read.row_count, options)[read.kept_rows] == 0).nonzero()[0]
     return read.inputs[chosen], read.targets[chosen]
 
 

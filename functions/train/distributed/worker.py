@@ -14,14 +14,14 @@ from functions.train.distributed.process_group import ProcessGroup
 from functions.train.models import build
 from functions.train.training.checkpoint import CheckpointStore
 from functions.train.training.checkpoint_policy import CheckpointPolicy
-from functions.train.training.interruption import Interruption
+from functions.train.training.interruption import InterruptionMonitor
 from functions.train.training.trainer import seed_torch, train_model
 from pilotlight.recipes.schema import Recipe
 from pilotlight.storage.object_store import ObjectStore
 
 
 def run_worker(
-    recipe: Recipe, store: ObjectStore, interruption: Interruption, folder: Path, process_group: ProcessGroup
+    recipe: Recipe, store: ObjectStore, interruption: InterruptionMonitor, folder: Path, process_group: ProcessGroup
 ) -> None:
     """Take part in every training of a run; in none where the run has published already."""
     checkpoint_policy = CheckpointPolicy(

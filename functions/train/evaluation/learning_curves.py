@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from functions.train.training.epoch import Epoch, TrainingHistory
+from functions.train.training.training_history import EpochMetrics, TrainingHistory
 
 # Distinct for colour-blind readers: Okabe and Ito, Color Universal Design, 2008.
 GREY, VERMILION, BLUE = "#8a8f98", "#d55e00", "#0072b2"
@@ -89,7 +89,7 @@ def choose_line_style(history: TrainingHistory) -> str:
     return ".-" if len(history.epochs) <= MAX_DOTS else "-"
 
 
-def mark_best_epoch(axes: Axes, best: Epoch, value: float, text: str) -> None:
+def mark_best_epoch(axes: Axes, best: EpochMetrics, value: float, text: str) -> None:
     """Ring the value of the epoch whose weights were kept, and label it in the legend, where it never hides a curve."""
     label = f"kept: epoch {best.number}, {text}"
     axes.plot(best.number, value, "o", label=label, color=VALIDATION_COLOUR, fillstyle="none", markersize=10)

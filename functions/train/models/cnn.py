@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from functions.train.models import shape as shapes
+from functions.train.models.image_shape import parse_image_shape
 from pilotlight.recipes.schema import CnnOptions
 
 
@@ -14,7 +14,7 @@ def build_cnn_layers(options: CnnOptions, input_shape: tuple[int, ...], output_s
 
     Images are halved after every block but the first, while two pixels are left to pool.
     """
-    channels, height, width = shapes.parse_image_shape("cnn", input_shape)
+    channels, height, width = parse_image_shape("cnn", input_shape)
     side, body = min(height, width), list[nn.Module]()
     for number, (before, after) in enumerate(pairwise((channels, *options.channels))):
         body += build_conv_block(before, after)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
-from functions.train.models import shape as shapes
+from functions.train.models.image_shape import describe_shape
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.schema import DecoderOptions
 
@@ -20,7 +20,7 @@ def build_decoder_layers(options: DecoderOptions, input_shape: tuple[int, ...], 
     """Build (N, T) tokens to (N, T, outputs); `InvalidInputError` when the windows are longer than the context."""
     if len(input_shape) != 1:
         raise InvalidInputError(
-            f"model.architecture is 'decoder', which takes windows of tokens, not {shapes.describe_shape(input_shape)}."
+            f"model.architecture is 'decoder', which takes windows of tokens, not {describe_shape(input_shape)}."
         )
     if input_shape[0] > options.context:
         raise InvalidInputError(

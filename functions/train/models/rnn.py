@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from functions.train.models import shape as shapes
+from functions.train.models.image_shape import parse_image_shape
 from pilotlight.recipes.schema import RnnOptions
 
 CELL_TYPES: Mapping[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -17,7 +17,7 @@ CELL_TYPES: Mapping[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.G
 
 def build_rnn_layers(options: RnnOptions, input_shape: tuple[int, ...], output_size: int) -> list[nn.Module]:
     """Build (N, C, H, W) to (N, outputs): the image's H rows in sequence, then a dense layer."""
-    channels, _, width = shapes.parse_image_shape("rnn", input_shape)
+    channels, _, width = parse_image_shape("rnn", input_shape)
     directions = 1 + options.bidirectional
     drop, dense = nn.Dropout(options.dropout), nn.Linear(directions * options.hidden, output_size)
     return [ImageRows(), RecurrentEncoder(options, channels * width), drop, dense]

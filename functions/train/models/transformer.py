@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from functions.train.models import shape as shapes
+from functions.train.models.image_shape import parse_image_shape
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.schema import TransformerOptions
 
@@ -17,7 +17,7 @@ def build_transformer_layers(
     options: TransformerOptions, input_shape: tuple[int, ...], output_size: int
 ) -> list[nn.Module]:
     """Build (N, C, H, W) to (N, outputs); `InvalidInputError` when the patches do not divide the image."""
-    channels, height, width = shapes.parse_image_shape("transformer", input_shape)
+    channels, height, width = parse_image_shape("transformer", input_shape)
     patch = options.patch
     if height % patch or width % patch:
         raise InvalidInputError(f"model.patch is {patch}; it must divide the {height} x {width} pixels of an image.")

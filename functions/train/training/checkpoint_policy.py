@@ -11,7 +11,7 @@ from enum import IntEnum
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from functions.train.errors import PausedError
 from functions.train.training.checkpoint import CheckpointStore, MessageCallback
-from functions.train.training.interruption import Interruption
+from functions.train.training.interruption import InterruptionMonitor
 from functions.train.training.state import TrainerState, TrainingPosition
 from functions.train.training.trainer import Trainer
 from pilotlight.contracts.codec import decode_document, encode_document
@@ -33,7 +33,7 @@ class CheckpointPolicy:
         self,
         checkpoints: CheckpointStore,
         options: CheckpointOptions,
-        interruption: Interruption,
+        interruption: InterruptionMonitor,
         on_message: MessageCallback,
         clock: Callable[[], float] = time.monotonic,
         on_step: Callable[[Trainer], None] = lambda _: None,

@@ -12,7 +12,7 @@ from types import FrameType
 from functions.train.errors import PausedError
 
 
-class Interruption:
+class InterruptionMonitor:
     """A request to stop, by SIGTERM or by the clock."""
 
     def __init__(self, budget_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:

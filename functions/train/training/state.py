@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from msgspec import Struct
 
-from functions.train.training.epoch import Epoch
+from functions.train.training.training_history import EpochMetrics
 
 Tensors = dict[str, torch.Tensor]
 
@@ -19,7 +19,7 @@ class TrainingPosition(Struct, frozen=True, kw_only=True):
     step: int  # taken since the start of the training
     batches: int  # of them in the running epoch
     seconds: float  # that the running epoch has taken
-    epochs: tuple[Epoch, ...]  # that are over
+    epochs: tuple[EpochMetrics, ...]  # that are over
 
 
 @dataclass(frozen=True, eq=False)

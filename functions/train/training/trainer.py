@@ -24,7 +24,6 @@ from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGro
 from functions.train.errors import DivergedError
 from functions.train.evaluation.metrics import evaluate_outputs
 from functions.train.training import optimiser, schedule
-from functions.train.training.epoch import EarlyStopping, Epoch, TrainingHistory
 from functions.train.training.state import (
     Tensors,
     TrainerState,
@@ -34,6 +33,7 @@ from functions.train.training.state import (
     set_rng_states,
 )
 from functions.train.training.step import StepResult, TrainStep, get_model_device
+from functions.train.training.training_history import EarlyStopping, EpochMetrics, TrainingHistory
 from pilotlight.recipes.schema import Recipe
 
 MAX_TARGETS_AT_ONCE = 1024  # answers that are computed at once
@@ -67,7 +67,7 @@ class Trainer:
     ) -> None:
         self.train_step = TrainStep(model, splits.train, recipe, process_group)
         self.early_stopping = EarlyStopping(recipe.early_stopping)
-        self.epochs: list[Epoch] = []
+        self.epochs: list[EpochMetrics] = []
         self.step_count = 0  # taken since the start
         self.totals = EpochTotals(self.train_step.device)
         self._splits, self._recipe, self._process_group = splits, recipe, process_group
@@ -88,7 +88,7 @@ class Trainer:
             len(self.epochs) >= self._recipe.epochs or self.early_stopping.should_stop(self.epochs[-1])
         )
 
-    def run_epoch(self, on_step_end: Callable[["Trainer"], None]) -> Epoch:
+    def run_epoch(self, on_step_end: Callable[["Trainer"], None]) -> EpochMetrics:
         """Run the next epoch, or the rest of one that was restored."""
         started = time.perf_counter() - self.totals.seconds
         rates = compute_learning_rates(self._recipe, len(self._splits.train), len(self.epochs) + 1)
@@ -151,7 +151,7 @@ class Trainer:
         self._order_rng_state = state.tensors["random/order"]
         set_rng_states(select_part("random", state.tensors), self.train_step.device)
 
-    def record_epoch(self, epoch: Epoch) -> None:
+    def record_epoch(self, epoch: EpochMetrics) -> None:
         """Record an epoch, and keep its weights if they are the best; `DivergedError` when a loss is not finite."""
         if not math.isfinite(epoch.train_loss + epoch.validation_loss):
             losses = f"training loss {epoch.train_loss}, validation loss {epoch.validation_loss}"
@@ -182,7 +182,7 @@ class Trainer:
             gc.freeze()
             self._gc_frozen = True
 
-    def _finish_epoch(self, rate: float, started: float) -> Epoch:
+    def _finish_epoch(self, rate: float, started: float) -> EpochMetrics:
         """Evaluate, record the epoch, and prepare the next one."""
         tally, train, validation = self.totals, self._splits.train, self._splits.validation
         loss, hits, norm = (float(tally.sums[name]) for name in ("loss", "hits", "norm"))  # waits for the device
@@ -190,7 +190,7 @@ class Trainer:
         score = evaluate_outputs(predict_outputs(self.train_step.evaluated_model, validation.inputs), validation)
         metric, value = score.main_metric
         epoch = self._broadcast_epoch(
-            Epoch(
+            EpochMetrics(
                 number=len(self.epochs) + 1,
                 train_loss=loss / target_count,
                 train_accuracy=hits / target_count,
@@ -209,11 +209,13 @@ class Trainer:
         self.totals = EpochTotals(self.train_step.device)
         return epoch
 
-    def _broadcast_epoch(self, epoch: Epoch) -> Epoch:
+    def _broadcast_epoch(self, epoch: EpochMetrics) -> EpochMetrics:
         """Broadcast the main process's epoch: clocks and rounding differ, and all must stop after the same one."""
         if self._process_group.size == 1:
             return epoch
-        return msgspec.msgpack.decode(self._process_group.broadcast_bytes(msgspec.msgpack.encode(epoch)), type=Epoch)
+        return msgspec.msgpack.decode(
+            self._process_group.broadcast_bytes(msgspec.msgpack.encode(epoch)), type=EpochMetrics
+        )
 
     def _collect_tensors(self) -> dict[str, Tensors]:
         """Collect the tensors that the next step depends on, live."""
@@ -258,7 +260,7 @@ def train_model(
     model: nn.Module,
     splits: Splits,
     recipe: Recipe,
-    on_epoch: Callable[[Epoch], None],
+    on_epoch: Callable[[EpochMetrics], None],
     checkpointer: Checkpointer | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> TrainingHistory:

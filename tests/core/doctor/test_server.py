@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pilotlight.cli.doctor import check_server
-from pilotlight.doctor import answers
+from pilotlight.doctor import inference
 from pilotlight.doctor.finding import CheckResult
 from pilotlight.doctor.server import ServerChecks
 from pilotlight.errors import InvalidInputError
@@ -263,7 +263,7 @@ def test_a_far_server_must_ask_for_a_key_and_encrypt(served: Served, monkeypatch
 
 
 def test_slowness_is_a_fault(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "MAX_WARM_MS", 0.0)
+    monkeypatch.setattr(inference, "MAX_WARM_MS", 0.0)
     found = examined(served[0])
     assert failing(found) == {"latency"}
     assert "ModelMemory" in found["latency"].said

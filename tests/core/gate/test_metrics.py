@@ -47,17 +47,17 @@ def test_a_paired_bootstrap_is_sure_of_what_is_always_worse() -> None:
     theirs = classified([True] * 95 + [False] * 5)
     ours = classified([True] * 80 + [False] * 20)
     assert metrics.compute_gain(METRICS["accuracy"], ours, theirs) == pytest.approx(-15)
-    assert metrics.compute_worse_share(METRICS["accuracy"], ours, theirs) > 0.99
+    assert metrics.compute_probability_worse(METRICS["accuracy"], ours, theirs) > 0.99
 
 
 def test_it_is_not_sure_of_one_example_in_a_hundred() -> None:
     ours, theirs = classified([True] * 94 + [False] * 6), classified([True] * 95 + [False] * 5)
-    assert 0.5 < metrics.compute_worse_share(METRICS["accuracy"], ours, theirs) < 0.95
+    assert 0.5 < metrics.compute_probability_worse(METRICS["accuracy"], ours, theirs) < 0.95
 
 
 def test_the_same_answers_are_never_worse() -> None:
     answers = classified([True, False, True])
-    assert metrics.compute_worse_share(METRICS["accuracy"], answers, answers) == 0
+    assert metrics.compute_probability_worse(METRICS["accuracy"], answers, answers) == 0
 
 
 def test_recalls_come_with_their_number_of_examples() -> None:

@@ -10,7 +10,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight.storage.zstd_frames import PackingError, compress_file, decompress_frame
+from pilotlight.storage.zstd_frames import CompressedFrameError, compress_file, decompress_frame
 
 
 def frames(content: bytes, part: int) -> list[bytes]:
@@ -42,28 +42,28 @@ def test_the_zstd_program_reads_the_file_as_well() -> None:
 
 @given(data=st.binary(max_size=500), size=st.integers(0, 100))
 def test_anything_else_is_said_to_be_none(data: bytes, size: int) -> None:
-    with pytest.raises(PackingError):
+    with pytest.raises(CompressedFrameError):
         list(decompress_frame([memoryview(data)], size))
 
 
 @pytest.mark.parametrize("said", [0, 1, 2_999, 3_001, 1 << 40])
 def test_a_frame_of_another_size_is_refused(said: int) -> None:
     (frame,) = frames(b"\x01" * 3_000, 5_000)
-    with pytest.raises(PackingError, match=f"does not hold {said:,} bytes"):
+    with pytest.raises(CompressedFrameError, match=f"does not hold {said:,} bytes"):
         list(decompress_frame([memoryview(frame)], said))
 
 
 def test_a_bomb_gives_no_more_than_was_promised() -> None:
     (bomb,) = frames(bytes(100 << 20), 200 << 20)
     given_out = bytearray()
-    with pytest.raises(PackingError):
+    with pytest.raises(CompressedFrameError):
         given_out.extend(itertools.chain.from_iterable(decompress_frame(chunks(bomb, 64), 1000)))
     assert len(given_out) <= 1000
 
 
 def test_what_follows_a_frame_is_refused() -> None:
     (frame,) = frames(b"weights", 100)
-    with pytest.raises(PackingError):
+    with pytest.raises(CompressedFrameError):
         list(decompress_frame([memoryview(frame), memoryview(b"more")], 7))
-    with pytest.raises(PackingError):
+    with pytest.raises(CompressedFrameError):
         list(decompress_frame([memoryview(frame + frame)], 7))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from functions.registry_api.handler import build_registry_api
-from functions.registry_api.repository import RepositoryEndpoints
-from pilotlight.api.resolver import ResolverRouter
+from functions.registry_api.model_repository import RepositoryEndpoints
+from pilotlight.api.powertools_router import ResolverRouter
 from pilotlight.contracts.alias import AliasDocument
 from pilotlight.errors import ChangedError
 from pilotlight.registry.registry import Registry, alias_path

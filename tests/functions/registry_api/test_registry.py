@@ -12,7 +12,7 @@ from functions.promote.policy import PromotionPolicy
 from functions.promote.promoter import Promoter
 from functions.registry_api.aliases import AliasEndpoints
 from functions.registry_api.versions import VersionEndpoints
-from pilotlight.api.resolver import ResolverRouter
+from pilotlight.api.powertools_router import ResolverRouter
 from pilotlight.aws.lambda_invoke import LambdaFunction
 from pilotlight.errors import UnavailableError
 from pilotlight.gate.evaluation import QualityGate

@@ -12,8 +12,8 @@ import pytest
 from functions.train import __main__ as command
 from functions.train.__main__ import main
 from functions.train.pipeline import run_recipe
-from functions.train.run_spec import resolve_run_name
-from functions.train.training.interruption import Interruption
+from functions.train.run_setup import resolve_run_name
+from functions.train.training.interruption import InterruptionMonitor
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.schema import Recipe
 from pilotlight.registry.registry import Registry
@@ -112,7 +112,7 @@ def test_wrong_time_budget_ends_with_two(word: str, capsys: pytest.CaptureFixtur
 
 
 def test_run_that_is_stopped_after_its_training_does_not_train_again(tmp_path: Path) -> None:
-    store, stopping = open_store(str(tmp_path)), Interruption()
+    store, stopping = open_store(str(tmp_path)), InterruptionMonitor()
 
     def at_the_evaluation() -> None:
         if list(store.list_paths("runs/r/checkpoints")):
@@ -137,7 +137,7 @@ def test_name_of_a_run() -> None:
 
 def test_sigterm_before_the_first_stage_pauses_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def signalled(
-        recipe: Recipe, store: ObjectStore, name: str | None, interruption: Interruption, folder: Path
+        recipe: Recipe, store: ObjectStore, name: str | None, interruption: InterruptionMonitor, folder: Path
     ) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         until(lambda: interruption.reason is not None)
@@ -149,7 +149,7 @@ def test_sigterm_before_the_first_stage_pauses_too(monkeypatch: pytest.MonkeyPat
 
 def test_sigterm_is_only_noted_and_the_handler_goes_again() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    interruption = Interruption()
+    interruption = InterruptionMonitor()
     with interruption.handle_sigterm():
         assert interruption.reason is None
         os.kill(os.getpid(), signal.SIGTERM)

@@ -25,8 +25,8 @@ from functions.train.evaluation.quantization_report import QuantizationReport, b
 from functions.train.export import golden, quantization_search
 from functions.train.pipeline import run_recipe
 from functions.train.publish import describe_git_commit, get_code_revision
-from functions.train.training.epoch import Epoch, TrainingHistory
 from functions.train.training.trainer import Checkpointer, train_model
+from functions.train.training.training_history import EpochMetrics, TrainingHistory
 from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.contracts.names import ModelReference
@@ -128,7 +128,7 @@ def test_run_leaves_its_journal(tiny: Finished) -> None:
     pictures = {"calibration.png", "confusion.png", "curves.png"}
     assert names == {"recipe.yaml", "data.json", "metrics.jsonl", "status.json", "published.json"} | pictures
     lines = tiny.store.get(f"{folder}/metrics.jsonl").data.decode().splitlines()
-    assert [msgspec.json.decode(line, type=Epoch) for line in lines] == list(tiny.outcome.history.epochs)
+    assert [msgspec.json.decode(line, type=EpochMetrics) for line in lines] == list(tiny.outcome.history.epochs)
     assert tiny.store.get(f"{folder}/recipe.yaml").data == tiny.file("recipe.yaml")
     for picture in pictures:
         assert tiny.store.get(f"{folder}/{picture}").data == tiny.file(picture)
@@ -189,7 +189,7 @@ def test_model_of_nan_is_not_published(empty: Registry, monkeypatch: pytest.Monk
         network: nn.Module,
         splits: Splits,
         recipe: Recipe,
-        watch: Callable[[Epoch], None],
+        watch: Callable[[EpochMetrics], None],
         keeper: Checkpointer,
         world: ProcessGroup,
     ) -> TrainingHistory:

@@ -15,14 +15,14 @@ from functions.train.models import build
 from functions.train.pipeline import create_checkpoint_policies, create_epoch_callback
 from functions.train.progress import ProgressReporter, estimate_remaining_s
 from functions.train.run_folder import RunFolder
-from functions.train.training.epoch import Epoch
-from functions.train.training.interruption import Interruption
+from functions.train.training.interruption import InterruptionMonitor
 from functions.train.training.trainer import Trainer, seed_torch, train_model
+from functions.train.training.training_history import EpochMetrics
 from pilotlight.storage.object_store import open_store
 from tests.fakes import Clock
 from tests.functions.train.conftest import tiny_recipe
 
-EPOCH = Epoch(1, 0.5, 0.8, 0.4, 0.9, 1e-3, 0.1, examples_per_s=1234.5)
+EPOCH = EpochMetrics(1, 0.5, 0.8, 0.4, 0.9, 1e-3, 0.1, examples_per_s=1234.5)
 
 
 def shown(*, terminal: bool, every_s: float = 0.0) -> str:
@@ -84,7 +84,7 @@ def looked_into(splits: Splits, progress: ProgressReporter, spoil: int | None = 
     """One epoch of 17 steps under this progress; from step `spoil` on the weights are no numbers."""
     recipe = tiny_recipe("epochs=1")
     journal = RunFolder(open_store("memory://"), recipe, "r")
-    keeper = create_checkpoint_policies(journal, recipe, progress, Interruption())("checkpoints")
+    keeper = create_checkpoint_policies(journal, recipe, progress, InterruptionMonitor())("checkpoints")
     with seed_torch(0):
         network = build.build_model(recipe.model, splits.train)
     if spoil is not None:

@@ -11,8 +11,8 @@ from functions.train import pipeline as protocol
 from functions.train.__main__ import main
 from functions.train.errors import ExportError, PausedError
 from functions.train.run_folder import RunFolder
-from functions.train.training.epoch import Epoch
 from functions.train.training.step import StepResult, TrainStep
+from functions.train.training.training_history import EpochMetrics
 from pilotlight.contracts.run import RunStatus
 from pilotlight.errors import StoreError
 from pilotlight.registry.registry import Registry
@@ -127,7 +127,7 @@ def test_lines_are_json_to_every_reader(memory: ObjectStore) -> None:
     def refuse(word: str) -> None:
         raise AssertionError(word)
 
-    epoch = Epoch(1, 0.5, 0.8, 0.4, 0.9, 1e-3, 0.1)
+    epoch = EpochMetrics(1, 0.5, 0.8, 0.4, 0.9, 1e-3, 0.1)
     journal.record_epoch(epoch, math.inf)
     (line,) = memory.get("runs/r/metrics.jsonl").data.decode().splitlines()
     assert json.loads(line, parse_constant=refuse)["remaining_s"] is None

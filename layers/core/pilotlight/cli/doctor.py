@@ -11,8 +11,8 @@ import typer
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, print_json
 from pilotlight.client.auth import Credentials
 from pilotlight.doctor import machine
-from pilotlight.doctor.answers import InferenceChecks
 from pilotlight.doctor.finding import CheckResult, HealthCheck, run_check
+from pilotlight.doctor.inference import InferenceChecks
 from pilotlight.doctor.models import ModelChecks
 from pilotlight.doctor.server import ServerChecks, check_url
 from pilotlight.doctor.store import list_store_checks

@@ -1,6 +1,6 @@
 """`pilotlight publish`: publish a model of any kind as a version.
 
-A graph that is published as it is needs neither torch nor onnx; anything else goes through `pilotlight.cli.intake`.
+A graph that is published as it is needs neither torch nor onnx; `cli.model_conversion` converts other models.
 """
 
 import getpass
@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from pilotlight.cli import intake, policy, processing, repository
+from pilotlight.cli import capture_policy, model_conversion, processing_steps, triton_repository
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, open_registry, print_json
-from pilotlight.cli.source import GraphSource, locate_graph
+from pilotlight.cli.graph_source import GraphSource, locate_graph
 from pilotlight.contracts.capture_policy import CaptureExtent
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import ManifestDraft, Precision, Task, TensorSpec, Variant
@@ -113,8 +113,8 @@ def publish(
             choose_labels(labels, folder, task or draft.task) or (source.labels if source else ()) or draft.labels
         )
         draft = add_processing_steps(msgspec.structs.replace(draft, labels=class_labels), task, steps, folder, session)
-        draft, profile_files = policy.add_feature_profile(
-            policy.apply_capture_policy(draft, capture, mask), evaluation, session
+        draft, profile_files = capture_policy.add_feature_profile(
+            capture_policy.apply_capture_policy(draft, capture, mask), evaluation, session
         )
         manifest = open_registry(store).publish_version(
             draft, files | read_processing_assets(draft, folder) | profile_files
@@ -136,7 +136,7 @@ def prepare_draft(
 def build_graph_draft(source: GraphSource, name: str, precision: Precision, folder: Path) -> PreparedDraft:
     """Build the draft of an existing graph, opened as a handler opens it; new files are written to `folder`."""
     session = open_graph(source.graph)
-    repository.check_signature(source.folder, session.inputs, session.outputs)
+    triton_repository.check_signature(source.folder, session.inputs, session.outputs)
     served_variant, files = build_variant(source.graph, f"model.{precision}.onnx", folder)
     golden = record_golden_requests(source.graph, precision, session)
     draft = ManifestDraft(
@@ -194,7 +194,7 @@ def convert_to_graph(path: Path, options: Mapping[str, object], precision: Preci
         raise InvalidInputError(f"--precision {precision} says that PATH is quantized already; leave --quantize out.")
     into = folder / "taken-in"
     into.mkdir()
-    draft, files = intake.convert_model(path, options, into)
+    draft, files = model_conversion.convert_model(path, options, into)
     served = draft.variants[draft.serve]
     session = open_graph(files[served.graph])
     served_variant, new_files = build_variant(files[served.graph], served.graph, folder)
@@ -206,8 +206,8 @@ def convert_to_graph(path: Path, options: Mapping[str, object], precision: Preci
 def choose_labels(file: Path | None, folder: Path, task: Task | None) -> tuple[str, ...]:
     """Choose the labels of the publisher's file; else, for images and texts, those of the Hugging Face model."""
     if file is not None:
-        return repository.read_lines(file)
-    return processing.read_labels(folder) if task in {"image", "text"} else ()
+        return triton_repository.read_lines(file)
+    return processing_steps.read_labels(folder) if task in {"image", "text"} else ()
 
 
 def add_processing_steps(
@@ -215,17 +215,17 @@ def add_processing_steps(
 ) -> ManifestDraft:
     """Add the steps of the publisher's file, or of the files beside the graph, to the draft."""
     if file is not None:
-        steps = processing.read_processing_file(file, task)
+        steps = processing_steps.read_processing_file(file, task)
     elif (task or draft.task) in {"image", "text"}:
         task = task or draft.task
-        steps = processing.read_hugging_face_steps(folder, task, session, draft.labels)
+        steps = processing_steps.read_hugging_face_steps(folder, task, session, draft.labels)
     elif task == "tabular" and draft.preprocess is None:
         raise InvalidInputError("--task tabular needs --processing FILE, which tells of the columns.")
     elif task == "tensor":
         return msgspec.structs.replace(draft, task=task, preprocess=None, postprocess=None)
     else:
         return draft
-    steps = processing.complete_steps(steps, session)
+    steps = processing_steps.complete_steps(steps, session)
     kind = (steps["prepare"] or {}).get("kind", "tensor")
     try:
         return msgspec.convert(msgspec.to_builtins(draft) | steps | {"task": task or kind}, ManifestDraft)

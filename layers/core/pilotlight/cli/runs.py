@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from pilotlight.cli import trainings
+from pilotlight.cli import remote_trainings
 from pilotlight.cli.console import (
     RESULTS,
     STORE,
@@ -19,7 +19,8 @@ from pilotlight.cli.console import (
     print_json,
     print_table,
 )
-from pilotlight.cli.differences import (
+from pilotlight.cli.models import format_metric_value
+from pilotlight.cli.recipe_diff import (
     RecipeSettings,
     find_differing_paths,
     flatten_recipe,
@@ -27,7 +28,6 @@ from pilotlight.cli.differences import (
     format_settings,
     group_paths,
 )
-from pilotlight.cli.models import format_metric_value
 from pilotlight.contracts.run import EpochRecord
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.registry.registry import Registry
@@ -74,8 +74,8 @@ def print_runs(
     store: StoreOption = STORE, remote: RemoteOption = False, url: ServerOption = None, json: JsonOption = False
 ) -> None:
     """Every run, the newest first."""
-    if server := trainings.resolve_server_url(remote=remote, url=url):
-        trainings.print_trainings(server, json=json)
+    if server := remote_trainings.resolve_server_url(remote=remote, url=url):
+        remote_trainings.print_trainings(server, json=json)
         return
     object_store = open_store(store)
     all_runs = sorted(load_runs(object_store, list_runs(object_store)), key=get_start_time, reverse=True)
@@ -97,8 +97,8 @@ def print_run(
     json: JsonOption = False,
 ) -> None:
     """One run: how it is, its curve, where its pictures are."""
-    if server := trainings.resolve_server_url(remote=remote, url=url):
-        raise typer.Exit(trainings.print_training(server, run, follow_log=following, json=json))
+    if server := remote_trainings.resolve_server_url(remote=remote, url=url):
+        raise typer.Exit(remote_trainings.print_training(server, run, follow_log=following, json=json))
     if following:
         raise InvalidInputError("--follow is for --remote; a training on this machine shows its log where it runs.")
     object_store = open_store(store)
@@ -123,10 +123,10 @@ def cancel_run(
     json: JsonOption = False,
 ) -> None:
     """Stop a server's training: it saves a checkpoint first, and `train --remote --run RUN` goes on from there."""
-    server = trainings.resolve_server_url(remote=remote, url=url)
+    server = remote_trainings.resolve_server_url(remote=remote, url=url)
     if server is None:
         raise InvalidInputError("A run is cancelled at its server: add --remote. One on this machine ends by Ctrl-C.")
-    trainings.cancel_training(server, run, why, json=json)
+    remote_trainings.cancel_training(server, run, why, json=json)
 
 
 @runs.command("compare")
@@ -182,7 +182,7 @@ def build_run_summary(run: TrainingRun) -> dict[str, Any]:
 
 def find_best_of_run(run: TrainingRun, recipe: RecipeSettings) -> EpochRecord | None:
     """Find the epoch whose weights were kept, so far."""
-    return trainings.find_best_for_recipe(run.epochs, recipe)
+    return remote_trainings.find_best_for_recipe(run.epochs, recipe)
 
 
 def get_final_losses(run: TrainingRun) -> dict[str, Any]:
@@ -288,7 +288,7 @@ def format_best_epoch(run_summary: dict[str, Any]) -> str:
 
 def plot_run_losses(run: TrainingRun) -> list[str]:
     """Plot the losses over the epochs."""
-    return trainings.plot_losses(run.epochs, run.recipe)
+    return remote_trainings.plot_losses(run.epochs, run.recipe)
 
 
 def build_comparison_table(

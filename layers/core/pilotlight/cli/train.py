@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.cli import subprocesses, trainings
+from pilotlight.cli import remote_trainings, subprocesses
 from pilotlight.cli.console import STORE, JsonOption, RemoteOption, ServerOption, StoreOption, find_checkout
 from pilotlight.errors import InvalidInputError, UnavailableError
 
@@ -32,10 +32,10 @@ def train(
     json: JsonOption = False,
 ) -> None:
     """Run a recipe, publish a version, print its reference."""
-    if server := trainings.resolve_server_url(remote=remote, url=url):
+    if server := remote_trainings.resolve_server_url(remote=remote, url=url):
         if budget is not None:
             raise InvalidInputError("--time-budget is for this machine; a stack has its own, the parameter TimeBudget.")
-        raise typer.Exit(trainings.start_training(server, recipe, changes, run, nodes, json=json))
+        raise typer.Exit(remote_trainings.start_training(server, recipe, changes, run, nodes, json=json))
     if nodes > 1:
         raise InvalidInputError("--nodes is for --remote; on this machine training takes all its GPUs by itself.")
     optional = {"--run": run, "--time-budget": budget}

@@ -1,6 +1,6 @@
 """Check that a server, local or deployed, runs this code: reachable, of this version, with these routes.
 
-`doctor.answers` checks its models. No check changes anything: see the package.
+`doctor.inference` checks its models. No check changes anything: see the package.
 """
 
 import ipaddress

@@ -42,7 +42,7 @@ def count_rows(observed: list[Feature]) -> int:
     return len(observed[0].values) if observed else 0
 
 
-def choose_examples(count: int, limit: int) -> Array:
+def sample_row_indices(count: int, limit: int) -> Array:
     """Choose which of `count` examples are counted, at most `limit` of them, the same ones each time."""
     return np.sort(np.random.default_rng(0).permutation(count)[:limit])
 

@@ -101,7 +101,7 @@ def check_quality(
     margin = kind.default_budget if limits.margin_points is None else limits.margin_points
     gained, worse = (
         metrics.compute_gain(chosen_metric, ours, theirs),
-        metrics.compute_worse_share(chosen_metric, ours, theirs),
+        metrics.compute_probability_worse(chosen_metric, ours, theirs),
     )
     numbers = {
         "value": metrics.compute_metric(chosen_metric, ours),

@@ -101,7 +101,7 @@ def compute_gain(metric: WeightedMetric, ours: EvaluationOutputs, theirs: Evalua
     return 0 - metric.definition.compute_degradation(compute_metric(metric, theirs), compute_metric(metric, ours))
 
 
-def compute_worse_share(
+def compute_probability_worse(
     metric: WeightedMetric, ours: EvaluationOutputs, theirs: EvaluationOutputs, seed: int = 0
 ) -> float:
     """Compute the share of paired resamples in which ours is worse: the confidence that it is worse, 0 to 1."""

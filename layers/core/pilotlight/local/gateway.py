@@ -23,7 +23,7 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.local import template
 from pilotlight.local.authorizer import LocalAuthorizer
 from pilotlight.local.environment import Environment, EnvironmentSpec, find_runtime_client
-from pilotlight.local.events_api import EventsApi
+from pilotlight.local.eventbridge_api import EventsApi
 from pilotlight.local.invoke_api import InvokeApi
 from pilotlight.local.pool import EnvironmentPool, OnFree
 from pilotlight.local.rest_api import RestApi

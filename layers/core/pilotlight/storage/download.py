@@ -92,7 +92,7 @@ def copy_first_part(store: ObjectStore, path: str, fd: int, end: int) -> int:
 def build_decompressing_copier(store: ObjectStore, compressed: CompressedFile, copy_plain: PartCopier) -> PartCopier:
     """Build a copier that reads the compressed form of the object, and `copy_plain` where that form is unusable."""
     from pilotlight.storage.zstd_frames import (  # loads zstd, for which a fast link has no use
-        PackingError,
+        CompressedFrameError,
         decompress_frame,
     )
 
@@ -103,7 +103,7 @@ def build_decompressing_copier(store: ObjectStore, compressed: CompressedFile, c
         try:
             for chunk in decompress_frame(store.stream_range(compressed.path, *spans[start]), end - start):
                 at += os.pwrite(fd, chunk, at)
-        except (PackingError, NotFoundError, StoreError, KeyError) as exc:
+        except (CompressedFrameError, NotFoundError, StoreError, KeyError) as exc:
             LOG.warning("%s is read in its plain form: %s", compressed.path, exc)
             copy_plain(fd, start, end)
 

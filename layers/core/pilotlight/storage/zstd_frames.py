@@ -17,7 +17,7 @@ ZSTD_OPTIONS: dict[int, int] = {
 }
 
 
-class PackingError(Exception):
+class CompressedFrameError(Exception):
     """The data are not the expected frame."""
 
 
@@ -31,7 +31,7 @@ def compress_file(source: Path, target: Path, part_bytes: int) -> tuple[int, ...
 
 
 def decompress_frame(chunks: Iterable[memoryview], size: int) -> Iterator[bytes]:
-    """Decompress one frame of `size` bytes chunk by chunk; raise `PackingError` for any other frame."""
+    """Decompress one frame of `size` bytes chunk by chunk; raise `CompressedFrameError` for any other frame."""
     frame, remaining = zstd.ZstdDecompressor(), size
     for chunk in chunks:
         data = decompress_chunk(frame, chunk, remaining + 1)  # one byte more reveals a frame that holds too much
@@ -40,7 +40,7 @@ def decompress_frame(chunks: Iterable[memoryview], size: int) -> Iterator[bytes]
             break
         yield data
     if remaining or not frame.eof or frame.unused_data:
-        raise PackingError(f"The frame does not hold {size:,} bytes.")
+        raise CompressedFrameError(f"The frame does not hold {size:,} bytes.")
 
 
 def decompress_chunk(frame: zstd.ZstdDecompressor, chunk: memoryview, max_bytes: int) -> bytes:
@@ -48,4 +48,4 @@ def decompress_chunk(frame: zstd.ZstdDecompressor, chunk: memoryview, max_bytes:
     try:
         return frame.decompress(chunk, max_bytes)
     except (zstd.ZstdError, EOFError) as exc:
-        raise PackingError(f"The frame cannot be unpacked: {exc}.") from exc
+        raise CompressedFrameError(f"The frame cannot be unpacked: {exc}.") from exc

@@ -9,7 +9,7 @@ import pytest
 import tritonclient.http as triton
 
 from functions.train.convert.__main__ import main
-from pilotlight.cli import app, intake
+from pilotlight.cli import app, model_conversion
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry
@@ -47,7 +47,7 @@ def imported(file: Path) -> ModuleType:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run `pilotlight publish WORDS`."""
-    monkeypatch.setattr(intake, "run_converter", main)
+    monkeypatch.setattr(model_conversion, "run_converter", main)
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["pilotlight", "publish", *map(str, words)])

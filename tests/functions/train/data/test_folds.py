@@ -13,7 +13,7 @@ from functions.train.data.folds import FoldScores, split_into_folds
 from functions.train.data.load import load_dataset
 from functions.train.pipeline import run_recipe
 from functions.train.progress import ProgressReporter
-from functions.train.training.epoch import Epoch
+from functions.train.training.training_history import EpochMetrics
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import BuiltinDataOptions
 from pilotlight.storage.object_store import open_store
@@ -72,10 +72,10 @@ def test_cross_validation_goes_on_at_its_next_fold() -> None:
         2,
     )
     whole = run_recipe(recipe, open_store("memory://"), silence()).folds
-    seen = list[Epoch]()
+    seen = list[EpochMetrics]()
 
     class Breaking(ProgressReporter):
-        def show_epoch(self, epoch: Epoch, of: int) -> float:
+        def show_epoch(self, epoch: EpochMetrics, of: int) -> float:
             seen.append(epoch)
             if len(seen) == stops:
                 raise KeyboardInterrupt

@@ -21,14 +21,14 @@ from functions.train.data.files import DataRoot
 from functions.train.data.load import load_splits
 from functions.train.data.loader import compute_batch_sizes, load_batches
 from functions.train.data.passes import MiniBatch
-from functions.train.data.shards import assign_sets, generate_uniform
+from functions.train.data.shards import assign_splits, generate_uniform
 from functions.train.data.split import Splits, scale_targets
 from functions.train.data.statistics import RandomSample, RunningMoments
 from functions.train.data.streaming import StreamedDataset, rechunk_rows
 from functions.train.distributed.process_group import ProcessGroup
 from functions.train.models import build
-from functions.train.training.epoch import TrainingHistory
 from functions.train.training.trainer import seed_torch, train_model
+from functions.train.training.training_history import TrainingHistory
 from pilotlight.contracts.processing import TablePreprocessing
 from pilotlight.errors import InvalidInputError, StoreError
 from pilotlight.recipes.data_schema import SplitFractions, UserDataOptions
@@ -177,7 +177,7 @@ def test_sample_is_of_the_lowest_keys_whatever_the_parts() -> None:
 def test_hashes_are_spread_evenly() -> None:
     values = generate_uniform(3, 10**12, 100_000)
     assert np.histogram(values, 10, (0, 1))[0] == pytest.approx(10_000, rel=0.05)
-    assert np.bincount(assign_sets(0, 100_000, options())) / 1e5 == pytest.approx([0.7, 0.15, 0.15], abs=0.01)
+    assert np.bincount(assign_splits(0, 100_000, options())) / 1e5 == pytest.approx([0.7, 0.15, 0.15], abs=0.01)
     assert np.array_equal(generate_uniform(3, 5, 10)[2:], generate_uniform(3, 7, 8))
     assert abs(np.corrcoef(generate_uniform(3, 0, 10_000), generate_uniform(3, 0, 10_000, 1))[0, 1]) < 0.05
 

@@ -13,10 +13,10 @@ from functions.train.errors import DivergedError, PausedError
 from functions.train.models import build
 from functions.train.training.checkpoint import CheckpointStore
 from functions.train.training.checkpoint_policy import CheckpointPolicy
-from functions.train.training.epoch import TrainingHistory
-from functions.train.training.interruption import Interruption
+from functions.train.training.interruption import InterruptionMonitor
 from functions.train.training.state import TrainerState
 from functions.train.training.trainer import Trainer, seed_torch, train_model
+from functions.train.training.training_history import TrainingHistory
 from pilotlight.recipes.schema import CheckpointOptions, Recipe
 from pilotlight.storage.object_store import ObjectStore, open_store
 from tests.fakes import Clock
@@ -189,7 +189,7 @@ def test_manifest_is_the_last_file_to_be_written(snapshots: list[TrainerState]) 
 
 
 def kept(
-    splits: Splits, options: CheckpointOptions, interruption: Interruption, clock: Clock
+    splits: Splits, options: CheckpointOptions, interruption: InterruptionMonitor, clock: Clock
 ) -> tuple[CheckpointStore, str]:
     """Train under a keeper whose clock gains a second per step; what there is then, and how it ended."""
     store, recipe = checkpoints(open_store("memory://")), tiny_recipe("epochs=1")
@@ -214,17 +214,17 @@ def kept(
 
 
 def test_saves_every_so_many_seconds_or_steps(splits: Splits) -> None:
-    by_steps = kept(splits, CheckpointOptions(seconds=None, steps=6), Interruption(), Clock())
+    by_steps = kept(splits, CheckpointOptions(seconds=None, steps=6), InterruptionMonitor(), Clock())
     assert (by_steps[0].list_steps(), by_steps[1]) == ([12, 6], "")
-    by_seconds = kept(splits, CheckpointOptions(seconds=4.5), Interruption(), Clock())
+    by_seconds = kept(splits, CheckpointOptions(seconds=4.5), InterruptionMonitor(), Clock())
     assert (by_seconds[0].list_steps(), by_seconds[1]) == ([15, 10], "")
-    never = kept(splits, CheckpointOptions(seconds=None), Interruption(), Clock())
+    never = kept(splits, CheckpointOptions(seconds=None), InterruptionMonitor(), Clock())
     assert (never[0].list_steps(), never[1]) == ([], "")
 
 
 def test_end_of_the_time_budget_saves_and_ends(splits: Splits) -> None:
     clock = Clock()
-    found, said = kept(splits, CheckpointOptions(seconds=None), Interruption(7.0, clock), clock)
+    found, said = kept(splits, CheckpointOptions(seconds=None), InterruptionMonitor(7.0, clock), clock)
     assert found.list_steps() == [7]
     assert said.startswith("Stopped at the end of the time budget of 7 s and saved after step 7; start the same run")
 

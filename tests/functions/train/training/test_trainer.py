@@ -12,14 +12,14 @@ from functions.train.data.split import Splits
 from functions.train.errors import DivergedError
 from functions.train.evaluation.metrics import score_outputs
 from functions.train.models import build
-from functions.train.training.epoch import EarlyStopping, Epoch, TrainingHistory
 from functions.train.training.trainer import compute_learning_rates, predict_outputs, seed_torch, train_model
+from functions.train.training.training_history import EarlyStopping, EpochMetrics, TrainingHistory
 from pilotlight.recipes.schema import CosineOptions, Recipe, StoppingOptions
 from tests.functions.train.conftest import tiny_recipe
 
 
-def epoch(number: int, validation_loss: float) -> Epoch:
-    return Epoch(number, 1.0, 0.5, validation_loss, 0.5, 1e-3, 0.1)
+def epoch(number: int, validation_loss: float) -> EpochMetrics:
+    return EpochMetrics(number, 1.0, 0.5, validation_loss, 0.5, 1e-3, 0.1)
 
 
 def trained(recipe: Recipe, splits: Splits) -> tuple[nn.Module, TrainingHistory]:

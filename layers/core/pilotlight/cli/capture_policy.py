@@ -50,7 +50,7 @@ def add_feature_profile(
         return draft, {}
     with np.load(evaluation, allow_pickle=False) as arrays:
         feeds = {spec.name: arrays[spec.name].astype(NUMPY_DTYPES[spec.datatype]) for spec in session.inputs}
-    chosen = training_profile.choose_examples(len(next(iter(feeds.values()))), training_profile.EXAMPLES)
+    chosen = training_profile.sample_row_indices(len(next(iter(feeds.values()))), training_profile.EXAMPLES)
     feeds = {name: values[chosen] for name, values in feeds.items()}
     feature_profile = training_profile.build_profile(draft, feeds, compute_outputs(session, feeds))
     return msgspec.structs.replace(draft, profile=training_profile.PROFILE_FILE), {

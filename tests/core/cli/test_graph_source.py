@@ -258,6 +258,6 @@ def test_a_version_that_is_not_there_is_refused(run: Run, tmp_path: Path) -> Non
 def test_only_graphs_that_are_there_are_published_without_torch(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pilotlight.cli.intake.find_spec", lambda name: None)
+    monkeypatch.setattr("pilotlight.cli.model_conversion.find_spec", lambda name: None)
     code, _, err = run("publish", str(tmp_path / "m.py:factory"), "--name", "m")
     assert (code, "run pip install -e '.[train]'" in " ".join(err.split())) == (1, True)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pilotlight.api.http import Request, Response
-from pilotlight.api.resolver import ModelName, Query, ResolverRouter
+from pilotlight.api.powertools_router import ModelName, Query, ResolverRouter
 from pilotlight.api.schemas.request_body import STRICT, matches, request_body
 from pilotlight.errors import ConflictError
 from tests import fakes

@@ -1,12 +1,12 @@
 """Locate the ONNX graph in PATH of `pilotlight publish`: a file, a folder or a repository.
 
-It converts nothing: a model without a graph goes to `pilotlight.cli.intake`.
+It converts nothing: a model without a graph goes to `pilotlight.cli.model_conversion`.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilotlight.cli import repository
+from pilotlight.cli import triton_repository
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.runtime import onnx_header
 from pilotlight.settings import Settings
@@ -38,16 +38,16 @@ def locate_graph(path: Path) -> GraphSource | None:
 
 def locate_in_file(path: Path) -> GraphSource | None:
     """Take a file as a graph unless its name shows that it is not; inside a repository, use its config."""
-    if path.suffix == ".onnx" and repository.find_triton_model(path.parent) is not None:
+    if path.suffix == ".onnx" and triton_repository.find_triton_model(path.parent) is not None:
         return locate_in_folder(path.parent)
     return GraphSource(path, path.parent) if path.suffix in {".onnx", ""} and ":" not in path.name else None
 
 
 def locate_in_folder(folder: Path) -> GraphSource | None:
     """Locate the graph of a Triton model or of a Hugging Face folder."""
-    model = repository.find_triton_model(folder)
+    model = triton_repository.find_triton_model(folder)
     if model is not None:
-        return GraphSource(*repository.find_version_graph(model))
+        return GraphSource(*triton_repository.find_version_graph(model))
     for name in GRAPH_FILES:
         if (folder / name).is_file():
             return GraphSource(folder / name, folder)

@@ -7,7 +7,7 @@ import pytest
 
 from functions.train.__main__ import main
 from functions.train.errors import CancelledError
-from functions.train.run_spec import load_command_recipe, refuse_cancelled_run
+from functions.train.run_setup import load_command_recipe, refuse_cancelled_run
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.recipes.schema import BUILTIN_FOLDER, dump_recipe, load_recipe
 from pilotlight.storage.object_store import ObjectStore, open_store

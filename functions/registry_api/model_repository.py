@@ -7,7 +7,7 @@ resume and suspend the champion, which takes effect in each environment when it 
 from typing import Any
 
 from pilotlight.api.http import Request, Response
-from pilotlight.api.resolver import ModelName, TypedRoutes
+from pilotlight.api.powertools_router import ModelName, TypedRoutes
 from pilotlight.api.schemas.registry import Flag
 from pilotlight.api.schemas.request_body import request_body
 from pilotlight.contracts.alias import AliasDocument, Suspension

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from pilotlight.aws.eventbridge import EventBus
 from pilotlight.errors import UnavailableError
 from pilotlight.local import template
-from pilotlight.local.events_api import matches_pattern
+from pilotlight.local.eventbridge_api import matches_pattern
 from pilotlight.local.gateway import Gateway
 from pilotlight.local.template import EventRule
 from tests.core.local.http_client import ask

@@ -11,7 +11,7 @@ from pilotlight.recipes.schema import StoppingOptions
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochMetrics:
     """One pass over the training set. The training figures are means over the pass, taken with dropout on.
 
     Accuracy is the share of right classes; for a number it is the metric R2.
@@ -35,8 +35,8 @@ class Epoch:
 class TrainingHistory:
     """Every epoch of a run, and the one whose weights the model has kept."""
 
-    epochs: tuple[Epoch, ...]
-    best_epoch: Epoch
+    epochs: tuple[EpochMetrics, ...]
+    best_epoch: EpochMetrics
 
 
 class EarlyStopping:
@@ -44,10 +44,10 @@ class EarlyStopping:
 
     def __init__(self, options: StoppingOptions) -> None:
         self.options = options
-        self.best_epoch: Epoch | None = None
+        self.best_epoch: EpochMetrics | None = None
         self.best_weights: dict[str, torch.Tensor] = {}
 
-    def record_epoch(self, epoch: Epoch, model: nn.Module) -> bool:
+    def record_epoch(self, epoch: EpochMetrics, model: nn.Module) -> bool:
         """Record an epoch; return whether `patience` epochs have now passed since the best one."""
         if self._is_better(epoch):
             self.best_epoch = epoch
@@ -55,11 +55,11 @@ class EarlyStopping:
             self.best_weights = {name: parallel.copy_full_tensor(value.detach()) for name, value in state}
         return self.should_stop(epoch)
 
-    def should_stop(self, last_epoch: Epoch) -> bool:
+    def should_stop(self, last_epoch: EpochMetrics) -> bool:
         """Return whether `patience` epochs have passed since the best one."""
         return self.best_epoch is not None and last_epoch.number - self.best_epoch.number >= self.options.patience
 
-    def replay_epochs(self, epochs: Sequence[Epoch]) -> Epoch:
+    def replay_epochs(self, epochs: Sequence[EpochMetrics]) -> EpochMetrics:
         """Find the best of these epochs, one at least, again; without its weights."""
         for epoch in epochs:
             if self._is_better(epoch):
@@ -68,14 +68,14 @@ class EarlyStopping:
             raise ValueError("There is no epoch yet.")
         return self.best_epoch
 
-    def restore_best_weights(self, model: nn.Module) -> Epoch:
+    def restore_best_weights(self, model: nn.Module) -> EpochMetrics:
         """Restore the best epoch's weights into the model."""
         if self.best_epoch is None:
             raise ValueError("There is no epoch yet.")
         model.load_state_dict(self.best_weights)
         return self.best_epoch
 
-    def _is_better(self, epoch: Epoch) -> bool:
+    def _is_better(self, epoch: EpochMetrics) -> bool:
         return (
             self.best_epoch is None or epoch.validation_loss < self.best_epoch.validation_loss - self.options.min_delta
         )

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from pilotlight.api.schemas.training import ACTIVE_STATES, TrainingDetail, TrainingSummary
 from pilotlight.cli.console import ERRORS, LOCAL_URL, RESULTS, open_client, print_json, print_table
-from pilotlight.cli.differences import RecipeSettings, flatten_recipe
 from pilotlight.cli.models import format_metric_value
 from pilotlight.cli.plot import plot_curves
+from pilotlight.cli.recipe_diff import RecipeSettings, flatten_recipe
 from pilotlight.client.client import Client
 from pilotlight.contracts.run import EpochRecord
 from pilotlight.errors import UnavailableError
