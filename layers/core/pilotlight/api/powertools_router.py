@@ -58,7 +58,7 @@ class ResolverRouter(Router):
         error_formatter: ErrorFormatter | None = None,
     ) -> None:
         super().__init__(routes, cost_meter, usage_log, error_formatter)
-        self._resolver = APIGatewayRestResolver(enable_validation=True, json_body_deserializer=parse_json)
+        self._resolver = APIGatewayRestResolver(enable_validation=True, json_body_deserializer=self._read_body)
         self._resolver.exception_handler(RequestValidationError)(self._raise_invalid_input)
         self._resolver.not_found(raise_not_found)
         self._resolver.exception_handler(Exception)(reraise)
@@ -77,10 +77,14 @@ class ResolverRouter(Router):
         no_context: Any = None  # Powertools passes it on, and nothing reads it
         return from_proxy_response(self._resolver.resolve(to_proxy_event(request), no_context))
 
+    def _read_body(self, placeholder: str) -> dict[str, Any]:
+        """Decode the request's body, which Powertools asks for only where an endpoint takes one."""
+        return parse_json(self._request.body)
+
     def _raise_invalid_input(self, error: RequestValidationError) -> None:
         """Raise `InvalidInputError` with a sentence that describes every error."""
         body_type = get_type_hints(super().find_endpoint(self._request)).get("body")
-        raise InvalidInputError(describe_errors(error.errors(), getattr(body_type, "complaint", "is wrong"))) from None
+        raise InvalidInputError(describe_errors(error.errors(), body_type)) from None
 
     def _adapt(self, endpoint: TypedEndpoint) -> Callable[..., ResolverResponse[Any]]:
         """Adapt an endpoint to Powertools: a function with its parameters but the request, and Powertools' response."""
@@ -89,6 +93,7 @@ class ResolverRouter(Router):
             parameter.replace(annotation=hints[name]) for name, parameter in signature(endpoint).parameters.items()
         ]
         with_request = [parameter.name for parameter in parameters if parameter.annotation is Request]
+        declared = Signature([each for each in parameters if each.name not in with_request])
 
         @wraps(endpoint)
         def call(**arguments: object) -> ResolverResponse[Any]:
@@ -96,7 +101,7 @@ class ResolverRouter(Router):
             body = response.body if response.binary else response.body.decode()
             return ResolverResponse(response.status, None, body, dict(response.headers))
 
-        call.__signature__ = Signature([each for each in parameters if each.name not in with_request])  # type: ignore[attr-defined]
+        call.__signature__ = declared  # type: ignore[attr-defined]  # `inspect` reads it; typeshed does not have it
         return call
 
 
@@ -104,7 +109,8 @@ def to_proxy_event(request: Request) -> dict[str, Any]:
     """Build the event that Powertools resolves.
 
     Its path is built from the route and its parameters, since the gateway's own begins with a base path if the domain
-    has one. HEAD becomes GET, and the body is JSON whatever its declared type, since curl declares a form.
+    has one. HEAD becomes GET, and the body is JSON whatever its declared type, since curl declares a form; `_read_body`
+    decodes the body itself, so that this one is a placeholder.
     """
     values = {name: quote(value, safe="") for name, value in request.parameters.items()}
     return {
@@ -112,7 +118,7 @@ def to_proxy_event(request: Request) -> dict[str, Any]:
         "httpMethod": "GET" if request.method == "HEAD" else request.method,
         "headers": {**request.headers, "content-type": JSON},
         "queryStringParameters": dict(request.query),
-        "body": request.body.decode(errors="surrogateescape") or "{}",
+        "body": "{}",
         "requestContext": {"stage": ""},
     }
 
@@ -125,14 +131,14 @@ def from_proxy_response(event: Mapping[str, Any]) -> Response:
     return Response(event["statusCode"], event["body"].encode(), headers)
 
 
-def parse_json(text: str) -> dict[str, Any]:
-    """Decode a body; raise `InvalidInputError` for one that is not a JSON object."""
+def parse_json(body: bytes) -> dict[str, Any]:
+    """Decode a body, an empty one as `{}`; raise `InvalidInputError` for one that is not a JSON object."""
     try:
-        content = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
+        content = msgspec.json.decode(body or b"{}")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidInputError(f"The body is not JSON: {exc}.") from exc
     if not isinstance(content, dict):  # Powertools would take the first element of an array
-        raise InvalidInputError(f"The body is not a JSON object: {text[:MAX_SHOWN_VALUE]}.")
+        raise InvalidInputError(f"The body is not a JSON object: {body[:MAX_SHOWN_VALUE].decode(errors='replace')}.")
     return content
 
 
@@ -152,14 +158,15 @@ def validate_body(content: object, body_type: type[Body]) -> Body:
         return TypeAdapter(body_type).validate_python(content)
     except ValidationError as exc:
         errors = [{**error, "loc": ("body", *error["loc"])} for error in exc.errors()]
-        raise InvalidInputError(describe_errors(errors, getattr(body_type, "complaint", "is wrong"))) from None
+        raise InvalidInputError(describe_errors(errors, body_type)) from None
 
 
-def describe_errors(errors: Sequence[Mapping[str, Any]], complaint: str) -> str:
-    """Describe pydantic's errors with their places and values; for a body as a whole, give the `complaint`."""
+def describe_errors(errors: Sequence[Mapping[str, Any]], body_type: object) -> str:
+    """Describe pydantic's errors with their places and values; if all are of the body, begin with its complaint."""
     found = "; ".join(dict.fromkeys(map(describe_error, errors)))
-    of_body = all(error["loc"][0] == "body" for error in errors)
-    return f"The body {complaint}: {found}." if of_body else f"The request is wrong: {found}."
+    if all(error["loc"][0] == "body" for error in errors):
+        return f"The body {getattr(body_type, 'complaint', 'is wrong')}: {found}."
+    return f"The request is wrong: {found}."
 
 
 def describe_error(error: Mapping[str, Any]) -> str:

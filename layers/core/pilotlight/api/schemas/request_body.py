@@ -21,9 +21,9 @@ def request_body(
     """
 
     def decorate(body_type: type[Body]) -> type[Body]:
-        attributes = {"complaint": complaint, "__pydantic_config__": {"extra": extra}}
-        for name, value in attributes.items():
-            setattr(body_type, name, value)
+        attributes: Any = body_type
+        attributes.complaint = complaint
+        attributes.__pydantic_config__ = {"extra": extra}
         return dataclass(frozen=True)(body_type)
 
     return decorate
