@@ -303,9 +303,9 @@ class TrainingPipeline:
 
     def create_checkpoint_policy(self, folder: str) -> CheckpointPolicy:
         """Create the policy for the checkpoints in a folder of the run."""
-        return create_checkpoint_policies(
-            self.run_folder, self.recipe, self.progress, self.interruption, self.process_group
-        )(folder)
+        return create_checkpoint_policy(
+            self.run_folder, folder, self.recipe, self.progress, self.interruption, self.process_group
+        )
 
 
 def load_outcome(reference: ModelReference, run_folder: RunFolder, recipe: Recipe, store: ObjectStore) -> RunOutcome:
@@ -328,25 +328,23 @@ def format_split_sizes(splits: Splits) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items()) + (" tokens" if splits.train.text else "")
 
 
-def create_checkpoint_policies(
+def create_checkpoint_policy(
     run_folder: RunFolder,
+    folder: str,
     recipe: Recipe,
     progress: ProgressReporter,
     interruption: InterruptionMonitor,
     process_group: ProcessGroup = SINGLE_PROCESS,
-) -> Callable[[str], CheckpointPolicy]:
-    """Return a function that creates the policy for the checkpoints in a folder of the run."""
+) -> CheckpointPolicy:
+    """Create the policy for the checkpoints in a folder of the run, which also shows each step."""
 
-    def look(trainer: Trainer) -> None:
+    def show_step(trainer: Trainer) -> None:
         progress.show_step(trainer, recipe.epochs)
 
-    def keep(folder: str) -> CheckpointPolicy:
-        checkpoints = run_folder.open_checkpoints(folder)
-        return CheckpointPolicy(
-            checkpoints, recipe.checkpoint, interruption, progress.show, on_step=look, process_group=process_group
-        )
-
-    return keep
+    checkpoints = run_folder.open_checkpoints(folder)
+    return CheckpointPolicy(
+        checkpoints, recipe.checkpoint, interruption, progress.show, on_step=show_step, process_group=process_group
+    )
 
 
 def create_epoch_callback(

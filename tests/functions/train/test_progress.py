@@ -12,7 +12,7 @@ from torch import nn
 from functions.train.data.split import Splits
 from functions.train.errors import DivergedError
 from functions.train.models import build
-from functions.train.pipeline import create_checkpoint_policies, create_epoch_callback
+from functions.train.pipeline import create_checkpoint_policy, create_epoch_callback
 from functions.train.progress import ProgressReporter, estimate_remaining_s
 from functions.train.run_folder import RunFolder
 from functions.train.training.interruption import InterruptionMonitor
@@ -84,7 +84,7 @@ def looked_into(splits: Splits, progress: ProgressReporter, spoil: int | None = 
     """One epoch of 17 steps under this progress; from step `spoil` on the weights are no numbers."""
     recipe = tiny_recipe("epochs=1")
     journal = RunFolder(open_store("memory://"), recipe, "r")
-    keeper = create_checkpoint_policies(journal, recipe, progress, InterruptionMonitor())("checkpoints")
+    keeper = create_checkpoint_policy(journal, "checkpoints", recipe, progress, InterruptionMonitor())
     with seed_torch(0):
         network = build.build_model(recipe.model, splits.train)
     if spoil is not None:

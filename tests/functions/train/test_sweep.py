@@ -9,7 +9,7 @@ import pytest
 
 from functions.train.data.load import load_dataset
 from functions.train.data.split import split_dataset
-from functions.train.pipeline import build_and_train, create_checkpoint_policies, create_epoch_callback
+from functions.train.pipeline import build_and_train, create_checkpoint_policy, create_epoch_callback
 from functions.train.run_folder import RunFolder
 from functions.train.training.interruption import InterruptionMonitor
 from functions.train.training.optimiser import OPTIMISERS
@@ -45,10 +45,10 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> str:
     for pair in product(OPTIMISERS, SCHEDULES):
         chosen = recipe(*pair)
         journal = RunFolder(store, chosen, "sweep-" + "-".join(pair))
-        keep = create_checkpoint_policies(journal, chosen, silence(), InterruptionMonitor())
+        keep = create_checkpoint_policy(journal, "checkpoints", chosen, silence(), InterruptionMonitor())
         with journal.track_status():
             splits, watch = split_dataset(wine, chosen.data), create_epoch_callback(chosen, silence(), journal)
-            build_and_train(chosen, splits, watch, keep("checkpoints"), Path())
+            build_and_train(chosen, splits, watch, keep, Path())
     return url
 
 
