@@ -13,9 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from functions.train.training.precision import TrainingPrecision
 
-BACKWARD_FLOPS_RATIO = (
-    2  # a backward pass multiplies each matrix twice: for its own gradient and for that of what came in
-)
+# A backward pass multiplies each matrix twice: for its own gradient and for that of what came in.
+BACKWARD_FLOPS_RATIO = 2
 TERA = 1e12
 
 # Dense FLOP/s of one GPU by the longest start of its name, in bf16 on tensor cores and in fp32 without them (torch's
@@ -79,12 +78,3 @@ class MfuMeter:
     def compute_mfu(self, examples_per_s: float) -> float | None:
         """Compute the MFU, 0 to 1; None on any GPU that is not in the table."""
         return self._flops * examples_per_s / self._peak if self._flops else None
-
-
-def estimate_decoder_flops(weight_count: int, layers: int, width: int, context: int) -> float:
-    """Estimate the FLOPs of one training step for each token of a decoder: 6 N + 12 L T w.
-
-    N counts the weights that multiply: the head, but not an embedding that is only looked up; the second term is
-    attention over T tokens, all T of them though the causal mask leaves half. PaLM, appendix B.
-    """
-    return 6 * weight_count + 12 * layers * context * width

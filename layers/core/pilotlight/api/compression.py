@@ -10,9 +10,8 @@ from io import BytesIO
 
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
 
-MAX_DECOMPRESSED_BYTES = (
-    128_000_000  # bytes of a body once decompressed: 6 MB of gzip may hold a thousand times as much
-)
+# Of a body once decompressed: 6 MB of gzip may hold a thousand times as much.
+MAX_DECOMPRESSED_BYTES = 128_000_000
 MIN_COMPRESSIBLE_BYTES = 1024  # bytes; a smaller body gains less than its header costs
 ZERO_WEIGHT = re.compile(r"q=0(\.0{0,3})?")  # the weight of an encoding that is refused; RFC 9110, 12.4.2
 ZLIB_WINDOW_BITS = {

@@ -116,14 +116,6 @@ class Standardization(Struct, frozen=True):
     deviation: tuple[float, ...]
 
 
-class InputColumn(Struct, frozen=True):
-    """A column of a table as it is sent: a number, or where it has categories the index of one of them, from 0."""
-
-    name: str
-    categories: tuple[str, ...] = ()
-    fill: float | None = None  # what the graph uses for a missing value, which is sent as NaN
-
-
 class TrainingRecord(Struct, frozen=True):
     """Where a version comes from, enough to train it again."""
 

@@ -26,9 +26,8 @@ class ImagePreprocessing(Struct, frozen=True, kw_only=True, tag="image", tag_fie
     shortest: PositiveInt | None = None  # pixels that the shorter side is resized to, the longer one in proportion
     resize: tuple[PositiveInt, PositiveInt] | None = None  # or exactly (height, width)
     filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"  # Pillow's, antialiased
-    crop: tuple[PositiveInt, PositiveInt] | None = (
-        None  # (height, width) from the centre; black where the image is smaller
-    )
+    # (height, width) from the centre; black where the image is smaller.
+    crop: tuple[PositiveInt, PositiveInt] | None = None
     scale: float = 1 / 255  # times the pixel of 0 to 255
     mean: tuple[float, ...] = ()  # then minus this and over the deviation, by channel or one for all
     deviation: tuple[Deviation, ...] = ()

@@ -15,9 +15,8 @@ from pilotlight.api.routes import ROUTES, Scope
 HEADER = "# Generated from layers/core/pilotlight/api/routes.py; change that, and run `make routes`.\n"
 NO_VALUE = {"Ref": "AWS::NoValue"}
 INVOKE_URI = "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${%s}/invocations"
-PREDICT_ALIAS = {
-    "PredictFunction": "PredictFunction.Alias"
-}  # published versions answer there, the latest code elsewhere
+# Published versions of this function answer; of the others, the latest code does.
+PREDICT_ALIAS = {"PredictFunction": "PredictFunction.Alias"}
 BEARER_PATTERN = r"^[Bb]earer [A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$"
 AUTHORIZER_TTL_S = 60  # an expired token is accepted for as long
 

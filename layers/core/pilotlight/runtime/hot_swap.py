@@ -24,9 +24,8 @@ from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.runtime")
 STALE_FACTOR = 6.0  # multiples of the maximum age; a request waits while an older alias is read again
-STALE_WAIT_SECONDS = (
-    5.0  # s that such a request waits, enough for about 200 MB on Lambda; then the active version answers
-)
+# s that such a request waits, enough for about 200 MB on Lambda; then the active version answers.
+STALE_WAIT_SECONDS = 5.0
 
 
 class HotSwap:

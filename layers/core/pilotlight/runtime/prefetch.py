@@ -22,9 +22,8 @@ from pilotlight.runtime.model_files import fetch_model_files
 from pilotlight.runtime.prefetched_store import PrefetchedStore
 from pilotlight.storage.object_store import ObjectStore
 
-SWITCH_INTERVAL_S = (
-    0.0005  # between two turns of the interpreter's lock during imports, short so that the fetch proceeds
-)
+# Between two turns of the interpreter's lock during imports, short so that the fetch proceeds.
+SWITCH_INTERVAL_S = 0.0005
 
 
 LOG = logging.getLogger("pilotlight.runtime")
