@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight.api.http import Request, Response, get_caller
+from pilotlight.api.http import Request, Response, get_caller, get_identity, get_tenant
 from pilotlight.errors import InvalidInputError
 
 EVENT: dict[str, Any] = {"httpMethod": "POST", "resource": "/v2", "headers": None, "pathParameters": None, "body": None}
@@ -73,3 +73,17 @@ def test_json_answers_are_text() -> None:
 )  # fmt: skip
 def test_the_caller_is_named_as_well_as_the_gateway_can(context: dict[str, Any], name: str) -> None:
     assert get_caller(context) == name
+
+
+@pytest.mark.parametrize(
+    ("context", "tenant", "identity"),
+    [
+        ({"authorizer": {"principalId": "p", "tenant": "t"}, "identity": {"userArn": "u"}}, "t", "p"),
+        ({"identity": {"userArn": "u", "apiKeyId": "k", "sourceIp": "1.2.3.4"}}, "", "u"),
+        ({"identity": {"apiKeyId": "k", "sourceIp": "1.2.3.4"}}, "", ""),
+        ({"authorizer": None, "identity": None}, "", ""),
+        ({}, "", ""),
+    ],
+)
+def test_only_authenticated_callers_have_an_identity(context: dict[str, Any], tenant: str, identity: str) -> None:
+    assert (get_tenant(context), get_identity(context)) == (tenant, identity)

@@ -8,7 +8,7 @@ import pytest
 
 from pilotlight.api.call_cost import CallCost, CostMeter
 from pilotlight.api.request_context import RequestContext
-from pilotlight.api.usage_log import UsageLog, create_usage_log, get_tenant
+from pilotlight.api.usage_log import UsageLog, create_usage_log, get_billed_name
 from pilotlight.observability import emf
 from tests.core.observability.test_emf import directives
 from tests.fakes import Clock
@@ -166,14 +166,16 @@ def test_what_an_authorizer_says_cannot_forge_a_line(text: str, lines: Lines) ->
     ("context", "expected"),
     [
         ({"authorizer": {"principalId": "p"}, "identity": {"apiKeyId": "k", "userArn": "u"}}, "p"),
-        ({"identity": {"apiKeyId": "k", "userArn": "u"}}, "k"),
+        ({"authorizer": {"principalId": "p", "tenant": "t"}, "identity": {}}, "t"),
+        ({"identity": {"apiKeyId": "k", "userArn": "u"}}, "u"),
+        ({"identity": {"apiKeyId": "k", "apiKey": "secret"}}, "k"),
         ({"identity": {"apiKeyId": None, "userArn": "u", "apiKey": "secret"}}, "u"),
         ({"identity": {"sourceIp": "1.2.3.4", "apiKey": "secret"}}, ""),
         ({"authorizer": None}, ""),
     ],
 )
-def test_tenants(context: dict[str, Any], expected: str) -> None:
-    assert get_tenant(context) == expected
+def test_billed_names(context: dict[str, Any], expected: str) -> None:
+    assert get_billed_name(context) == expected
 
 
 def test_less_than_nothing_is_no_ledger() -> None:

@@ -62,6 +62,16 @@ class Request(Struct, frozen=True):
         return get_caller(self.context)
 
     @property
+    def tenant(self) -> str:
+        """The tenant to whom the caller belongs, by the authorizer; empty for the stack's own callers."""
+        return get_tenant(self.context)
+
+    @property
+    def identity(self) -> str:
+        """The caller's name if the gateway has authenticated it; empty otherwise, and never an address or a header."""
+        return get_identity(self.context)
+
+    @property
     def actor(self) -> str:
         """The caller's name where a document records who changed it; never empty."""
         return self.caller or UNKNOWN_CALLER
@@ -97,6 +107,20 @@ def get_caller(context: Mapping[str, Any]) -> str:
     names = [claims.get(key) for key in ("email", "cognito:username", "sub")]
     names = [identity.get("userArn"), *names, authorizer.get("principalId"), identity.get("apiKeyId")]
     return next((str(name) for name in (*names, identity.get("sourceIp")) if name), "")
+
+
+def get_tenant(context: Mapping[str, Any]) -> str:
+    """Return the tenant in the authorizer's context; empty for callers of the stack's own."""
+    return str((context.get("authorizer") or {}).get("tenant") or "")
+
+
+def get_identity(context: Mapping[str, Any]) -> str:
+    """Return the name that an authorizer or a signature proves: a key's name, a token's subject, an IAM principal.
+
+    It is empty for callers whom nobody has authenticated: an API key of the gateway only meters.
+    """
+    identity, authorizer = context.get("identity") or {}, context.get("authorizer") or {}
+    return str(authorizer.get("principalId") or identity.get("userArn") or "")
 
 
 def decode_event_body(body: str | None, *, is_base64: bool) -> bytes:

@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pilotlight.api.call_cost import CallCost
+from pilotlight.api.http import get_identity, get_tenant
 from pilotlight.api.request_context import RequestContext
 from pilotlight.observability import emf
 
@@ -63,7 +64,12 @@ class UsageLog:
         context = event.get("requestContext")
         if context is not None:
             self.record_call(
-                trace, cost, status, event.get("resource") or "", context.get("requestId") or "", get_tenant(context)
+                trace,
+                cost,
+                status,
+                event.get("resource") or "",
+                context.get("requestId") or "",
+                get_billed_name(context),
             )
 
     def record_call(
@@ -160,8 +166,6 @@ def get_error_counters(status: int) -> list[str]:
     return ["ServerErrors"] if status >= SERVER_ERROR else ["ClientErrors"] if status >= CLIENT_ERROR else []
 
 
-def get_tenant(context: Mapping[str, Any]) -> str:
-    """Return the tenant to bill: an authorizer's principal, else the API key's id, else the signature's ARN."""
-    authorizer, identity = context.get("authorizer") or {}, context.get("identity") or {}
-    principal = authorizer.get("principalId") or identity.get("apiKeyId") or identity.get("userArn")
-    return str(principal) if principal else ""
+def get_billed_name(context: Mapping[str, Any]) -> str:
+    """Return the name to bill: the tenant, else the authenticated caller, else the API key's id that was metered."""
+    return get_tenant(context) or get_identity(context) or str((context.get("identity") or {}).get("apiKeyId") or "")
