@@ -4,16 +4,13 @@ Pure functions over `AliasDocument`; `registry` reads and swaps the documents, `
 """
 
 import hashlib
-import re
-from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
 
 from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument, Canary, Suspension, TrafficShare
 from pilotlight.contracts.codec import format_utc_now
+from pilotlight.contracts.durations import compute_end
 from pilotlight.errors import InvalidInputError
-
-SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
 
 
 def build_first_document(version: int, actor: str, reason: str) -> AliasDocument:
@@ -139,7 +136,4 @@ def weight_from_percent(percent: float) -> int:
 
 def compute_bake_end(bake: str) -> str:
     """Return the time after a duration such as 90s, 30m, 2h or 1d from now, as RFC 3339 in UTC."""
-    match = re.fullmatch(r"(\d{1,9})([smhd])", bake)
-    if match is None:
-        raise InvalidInputError(f"{bake!r} is not a duration such as 90s, 30m, 2h or 1d.")
-    return (datetime.now(UTC) + timedelta(seconds=int(match[1]) * SECONDS_PER_UNIT[match[2]])).isoformat()
+    return compute_end(bake).isoformat()

@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -218,16 +218,16 @@ class DiskStore(ObjectStore):
                 yield
 
 
-def open_store(url: str) -> ObjectStore:
+def open_store(url: str, *, patience_s: float | None = None) -> ObjectStore:
     """Open `s3://bucket/prefix`, `file:///folder`, a plain folder path, or `memory://`.
 
     S3 takes region and credentials from the usual AWS_* variables. `s3://bucket?endpoint=http://host:9000`, or the
-    variable AWS_ENDPOINT_URL, names another server with S3's API. Raises `InvalidInputError` for another scheme, and
-    for a folder that cannot be made.
+    variable AWS_ENDPOINT_URL, names another server with S3's API; it is given up after `patience_s` seconds. Raises
+    `InvalidInputError` for another scheme, and for a folder that cannot be made.
     """
     parts = urlsplit(url)
     if parts.scheme == "s3" and parts.netloc:
-        return _open_s3_store(f"s3://{parts.netloc}{parts.path.rstrip('/')}", parts.query)
+        return _open_s3_store(f"s3://{parts.netloc}{parts.path.rstrip('/')}", parts.query, patience_s)
     if parts.scheme == "memory":
         return ObjectStore("memory://", MemoryStore())
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
@@ -237,7 +237,7 @@ def open_store(url: str) -> ObjectStore:
     raise InvalidInputError(f"{url!r} is not a store; use s3://bucket/prefix, file:///folder, a folder or memory://.")
 
 
-def _open_s3_store(url: str, query: str) -> ObjectStore:
+def _open_s3_store(url: str, query: str, patience_s: float | None) -> ObjectStore:
     options = dict(parse_qsl(query))
     endpoint = options.pop("endpoint", os.environ.get("AWS_ENDPOINT_URL", ""))
     if options:
@@ -245,14 +245,22 @@ def _open_s3_store(url: str, query: str) -> ObjectStore:
     if endpoint and not (urlsplit(endpoint).scheme in ("http", "https") and urlsplit(endpoint).hostname):
         raise InvalidInputError(f"{endpoint!r} is not an endpoint for {url}; write http://host:port or https://host.")
     arguments: dict[str, Any] = {
-        "client_options": {"allow_http": endpoint.startswith("http://"), **TIMEOUTS},
-        "retry_config": RETRIES,
+        "client_options": {"allow_http": endpoint.startswith("http://"), **_limit_wait(TIMEOUTS, patience_s)},
+        "retry_config": _limit_wait(RETRIES, patience_s),
     }
     if endpoint:
         arguments["endpoint"] = endpoint
     if not CREDENTIAL_VARIABLES.intersection(os.environ):
         arguments["credential_provider"] = _find_aws_credentials()
     return ObjectStore(url, S3Store.from_url(url, **arguments), f"{url}?{query}" if query else url)
+
+
+def _limit_wait(options: Mapping[str, Any], patience_s: float | None) -> dict[str, Any]:
+    """Shorten the times among some options to a caller's patience: half of it for each attempt."""
+    if patience_s is None:
+        return dict(options)
+    most = timedelta(seconds=patience_s / 2)
+    return {name: min(value, most) if isinstance(value, timedelta) else value for name, value in options.items()}
 
 
 def _find_aws_credentials() -> Any:  # noqa: ANN401 - obstore's protocol for credential providers is private
