@@ -3,7 +3,6 @@
 `doctor.inference` checks its models. No check changes anything: see the package.
 """
 
-import ipaddress
 import re
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from pilotlight.client.auth import Credentials
 from pilotlight.client.client import Client, RawResponse
 from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedError, join_names
 from pilotlight.errors import InvalidInputError, UnavailableError
+from pilotlight.local.authorizer import is_loopback
 from pilotlight.openapi.public_document import encode_openapi_document
 
 UNKNOWN_MODEL = "pilotlight-doctor"  # a model that does not exist
@@ -49,11 +49,7 @@ class ServerChecks:
     @property
     def is_local(self) -> bool:
         """Whether the server runs on this machine, where no other machine reaches it."""
-        host = urlsplit(self.url).hostname or ""
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return is_loopback(urlsplit(self.url).hostname or "")
 
     def get(self, path: str) -> RawResponse:
         """Call a route with GET."""

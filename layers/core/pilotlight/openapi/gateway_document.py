@@ -55,7 +55,11 @@ ERROR_RESPONSES = (
         503,
         ("Retry-After", "5"),
     ),
-    ErrorResponse("INVALID_API_KEY", "The usage plan of this key or token is not one of this API; see its meter.", 403),
+    ErrorResponse(
+        "INVALID_API_KEY",
+        "The API Gateway key that meters this key or token is disabled, or in no usage plan of this API.",
+        403,
+    ),
     ErrorResponse("THROTTLED", None, 429, ("Retry-After", "1")),
     ErrorResponse(
         "REQUEST_TOO_LARGE",
