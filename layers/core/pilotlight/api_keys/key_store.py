@@ -68,6 +68,25 @@ class KeyStore:
     ) -> NewKey:
         """Create a key; raise `AlreadyExistsError` if a valid one has that name."""
         self.check_key(name, scopes, tenant)
+        return self._write_key(name, scopes, tenant, expires, meter, actor)
+
+    def rotate_key(self, old: ApiKey, *, actor: str, expires: datetime | None) -> NewKey:
+        """Create a key like another one, with its meter, then revoke that one."""
+        meter = UsageMeter(old.usage_key, old.usage_key_id)
+        created = self._write_key(old.name, old.scopes, old.tenant, expires, meter, actor)
+        # The meter goes with the new key from now on.
+        self._open_document(old.id).update(lambda one: replace(one, revoked=datetime.now(UTC), usage_key_id=""))
+        return created
+
+    def _write_key(
+        self,
+        name: str,
+        scopes: Sequence[Scope],
+        tenant: str,
+        expires: datetime | None,
+        meter: UsageMeter,
+        actor: str,
+    ) -> NewKey:
         key_id, key = generate_key()
         document = ApiKey(
             id=key_id,
@@ -105,7 +124,7 @@ class KeyStore:
     def find_id(self, name_or_id: str) -> str:
         """Find the id of a key by its id or name; of several with one name, the valid one."""
         keys, broken = self.list_keys()
-        if name_or_id in {one.id for one in (*keys, *broken)}:
+        if name_or_id in {*(one.id for one in keys), *(one.id for one in broken)}:
             return name_or_id
         named = [one for one in keys if one.name == name_or_id]
         valid = [one for one in named if one.get_state(datetime.now(UTC)) == "valid"]

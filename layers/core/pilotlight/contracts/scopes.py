@@ -4,7 +4,7 @@ This module imports nothing that takes time, since the authorizer reads it at it
 """
 
 from collections.abc import Iterable
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from pilotlight.errors import InvalidInputError
 
@@ -25,4 +25,4 @@ def parse_scopes(text: str) -> tuple[Scope, ...]:
 def sort_scopes(scopes: Iterable[str]) -> tuple[Scope, ...]:
     """Sort known scopes in their usual order, each once."""
     named = set(scopes)
-    return tuple(cast("Scope", scope) for scope in ALL_SCOPES if scope in named)
+    return tuple(scope for scope in ALL_SCOPES if scope in named)

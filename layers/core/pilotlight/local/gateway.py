@@ -42,8 +42,8 @@ class Gateway:
     """What to serve, where, and with how many environments per function.
 
     Port 0 takes any free port. `parameters` are the template's, and `environment` overrides its variables. Unless Auth
-    is among the parameters, no key is asked for on loopback. `idle_s` is how many seconds an environment may be idle. `client` is the runtime client's module: AWS's if it is
-    installed, else ours.
+    is among the parameters, no key is asked for on loopback. `idle_s` is how many seconds an environment may be without
+    work. `client` is the runtime client's module: AWS's if it is installed, else ours.
     """
 
     template: Path

@@ -33,6 +33,7 @@ class ErrorResponse(NamedTuple):
     sentence: str | None = None
     status: int | None = None
     header: tuple[str, str] | None = None
+    header_condition: str = ""  # a condition of template.yaml, without which the header is not sent
 
 
 ERROR_RESPONSES = (
@@ -51,7 +52,7 @@ ERROR_RESPONSES = (
     ),
     ErrorResponse(
         "AUTHORIZER_FAILURE",
-        "Keys and tokens cannot be checked at the moment, since the store or the issuer does not answer; ask again soon.",
+        "Keys and tokens cannot be checked at the moment: the store or the issuer does not answer; ask again soon.",
         503,
         ("Retry-After", "5"),
     ),
@@ -67,11 +68,14 @@ ERROR_RESPONSES = (
         "body of about 4,700,000. Send fewer items at once.",
         413,
     ),
-    # REST APIs answer a path that they do not have with this; with Auth=iam, a request without a signature too.
+    # REST APIs answer a path that they do not have with this; with Auth=iam, a request without a signature too, and
+    # then the header tells a client what to do.
     ErrorResponse(
         "MISSING_AUTHENTICATION_TOKEN",
         "There is no such route, or this API asks for signed requests; GET /docs lists the routes.",
         404,
+        header=("WWW-Authenticate", "AWS4-HMAC-SHA256"),
+        header_condition="UsesIamAuth",
     ),
 )
 
@@ -136,7 +140,9 @@ def build_error_response(error: ErrorResponse) -> dict[str, Any]:
         response["statusCode"] = error.status
     if error.header is not None:
         name, value = error.header
-        response["responseParameters"] = {f"gatewayresponse.header.{name}": f"'{value}'"}
+        parameters = {f"gatewayresponse.header.{name}": f"'{value}'"}
+        condition = error.header_condition
+        response["responseParameters"] = build_choice(condition, parameters, NO_VALUE) if condition else parameters
     return response
 
 
