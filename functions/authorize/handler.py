@@ -52,12 +52,14 @@ class Authorizer:
 
 def build_authorizer(environment: Mapping[str, str]) -> Authorizer:
     """Build a handler from these environment variables; it imports only what its mode needs."""
-    mode = environment.get("PILOTLIGHT_AUTH", "")
+    mode = environment.get("PILOTLIGHT_AUTH_MODE", "")
     if mode == "jwt":
         return Authorizer(_build_token_check(environment))
     if mode in ("keys", "open"):
         return Authorizer(_build_key_check(environment))
-    raise InvalidInputError(f"PILOTLIGHT_AUTH is {mode!r}; this function checks keys (keys, open) and tokens (jwt).")
+    raise InvalidInputError(
+        f"PILOTLIGHT_AUTH_MODE is {mode!r}; this function checks keys (keys, open) and tokens (jwt)."
+    )
 
 
 def _build_token_check(environment: Mapping[str, str]) -> Authenticate:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -22,13 +23,15 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from functions.authorize import bearer, issuer, jwks, policy
+from functions.authorize import api_keys, bearer, issuer, jwks, policy
+from functions.authorize.caller import Caller
 from functions.authorize.errors import RefusedError
-from functions.authorize.handler import JwtAuthorizer, UnauthorizedError
+from functions.authorize.handler import Authorizer, UnauthorizedError
 from functions.batch_worker import handler, inbox_file, message_handler
 from functions.batch_worker.outbound_messages import Dispatcher
 from pilotlight.api.router import Router
-from pilotlight.contracts import manifest, names
+from pilotlight.api_keys import key_store
+from pilotlight.contracts import api_key, manifest, names
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.local import authorizer, routes
 from pilotlight.local.template import ApiRoute
@@ -126,10 +129,10 @@ class Fails:
 
 def tokens_are_not_logged() -> Iterator[str]:
     token = FORGED.token()
+    known = jwks.JwksCache(RIGHT.jwks)
+    check = Authorizer(lambda event: bearer.authenticate_caller(event["authorizationToken"], TRUSTED, known))
     with logged() as log, pytest.raises(UnauthorizedError) as raised:
-        JwtAuthorizer(TRUSTED, jwks.JwksCache(RIGHT.jwks))(
-            {"authorizationToken": f"Bearer {token}", "methodArn": ARN}, None
-        )
+        check({"authorizationToken": f"Bearer {token}", "methodArn": ARN}, None)
     if any(part in log.text or part in str(raised.value) for part in token.split(".")):
         yield "a token that is refused is logged"
     if not is_alone(raised.value):
@@ -177,8 +180,46 @@ def only_right_tokens_are_believed() -> Iterator[str]:
         yield f"keys are read from {url}"
 
 
+def only_right_keys_are_believed() -> Iterator[str]:
+    store = object_store.open_store("memory://")
+    keys = key_store.KeyStore(store)
+    right, revoked, copied = (
+        keys.create_key(name, ("infer",), actor="test") for name in ("right", "revoked", "copied")
+    )
+    expired = keys.create_key("expired", ("infer",), actor="test", expires=datetime.now(UTC) - timedelta(seconds=1))
+    keys.revoke_key(revoked.document.id)
+    store.put(api_key.key_path(copied.document.id), store.get(api_key.key_path(right.document.id)).data)
+    wrong = {
+        "has expired": expired.key,
+        "is revoked": revoked.key,
+        "has the secret of another": right.key[:17] + revoked.key[17:],
+        "meters and is none of ours": "0123456789abcdef" * 2,
+    }
+    cache = api_keys.KeyCache(store)
+    if not is_believed(cache, {"x-api-key": right.key}):
+        yield "a right key is not believed"
+    for why, key in wrong.items():
+        if is_believed(cache, {"x-api-key": key}) or is_believed(cache, {"Authorization": f"Bearer {key}"}):
+            yield f"a key that {why} is believed"
+    if is_believed(cache, {"x-api-key": right.key, "authorization": f"Bearer {other.key}"}):
+        yield "one of two keys is believed"
+    try:
+        key_store.read_key(store, copied.document.id)
+        yield "the document of another key is read"
+    except InvalidInputError:
+        return
+
+
+def is_believed(cache: api_keys.KeyCache, headers: dict[str, str]) -> bool:
+    try:
+        api_keys.authenticate_key({"headers": headers}, cache, "")
+    except RefusedError:
+        return False
+    return True
+
+
 def tokens_open_the_routes_of_their_scopes() -> Iterator[str]:
-    said = policy.build_policy(bearer.Caller("acme", frozenset({"infer"})), ARN)
+    said = policy.build_policy(Caller("acme", "acme", frozenset({"infer"})), ARN)
     stage = ARN.removesuffix("/GET/v2")
     if not authorizer.is_call_allowed(said, f"{stage}/POST/v2/models/digits/infer"):
         yield "who may infer may not"
@@ -289,8 +330,9 @@ def encoded_slashes_lead_nowhere() -> Iterator[str]:
 
 RULES: tuple[Rule, ...] = (
     requests_are_not_logged, messages_are_not_logged, tokens_are_not_logged, only_right_tokens_are_believed,
-    tokens_open_the_routes_of_their_scopes, only_files_of_the_inbox_are_read, results_lie_in_the_outbox,
-    answers_to_messages_have_names_of_their_own, answers_go_to_allowed_queues_alone, names_are_no_paths,
+    only_right_keys_are_believed, tokens_open_the_routes_of_their_scopes, only_files_of_the_inbox_are_read,
+    results_lie_in_the_outbox, answers_to_messages_have_names_of_their_own, answers_go_to_allowed_queues_alone,
+    names_are_no_paths,
     files_of_a_version_stay_in_it, stores_keep_to_their_folder, encoded_slashes_lead_nowhere,
 )  # fmt: skip
 
@@ -346,8 +388,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(messages_are_not_logged, handler.BatchWorker, "_handle_bus_message", "{type(exc).__name__}", "{exc}"),
     Mutation(messages_are_not_logged, handler.BatchWorker, "_handle_bus_message", "from None", "from exc"),
-    Mutation(tokens_are_not_logged, JwtAuthorizer, "__call__", 'refused: %s", exc', 'refused: %s", event'),
-    Mutation(tokens_are_not_logged, JwtAuthorizer, "__call__", "from None", "from exc"),
+    Mutation(tokens_are_not_logged, Authorizer, "__call__", 'refused: %s", exc', 'refused: %s", event'),
+    Mutation(tokens_are_not_logged, Authorizer, "__call__", "from None", "from exc"),
     Mutation(
         only_right_tokens_are_believed, bearer, "_verify_claims",
         "audience=issuer.audience", 'audience=["other", "pilotlight"]',
@@ -361,6 +403,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(only_right_tokens_are_believed, bearer, "_read_tenant", "TENANT.fullmatch(tenant) is None", "False"),
     Mutation(only_right_tokens_are_believed, issuer, "_check_https_url", 'parts.scheme != "https" or ', ""),
+    Mutation(only_right_keys_are_believed, api_keys, "authenticate_key", "not document.matches(key)", "False"),
+    Mutation(only_right_keys_are_believed, api_keys, "authenticate_key", '!= "valid"', '== "unknown"'),
+    Mutation(only_right_keys_are_believed, api_keys, "find_key", "len(found) > 1", "False"),
+    Mutation(only_right_keys_are_believed, key_store, "read_key", "document.id != key_id", "False"),
+    Mutation(only_right_keys_are_believed, api_key, "hash_key", "key.encode()", "key[:17].encode()"),
+    Mutation(only_right_keys_are_believed, api_key.ApiKey, "get_state", "self.revoked is not None", "False"),
+    Mutation(only_right_keys_are_believed, api_key.ApiKey, "get_state", "self.expires <= now", "False"),
     Mutation(tokens_open_the_routes_of_their_scopes, policy, "list_resources", "{verb}{path}", "*{path}"),
     Mutation(
         tokens_open_the_routes_of_their_scopes, policy, "list_resources",

@@ -13,7 +13,10 @@ Templates = dict[str, Template]  # by name: api, training, events
 Rule = Callable[[Templates], Iterator[str]]  # yields what is wrong, in sentences
 Change = Callable[[Templates], None]  # says by its docstring what it changes
 
-FILES = {"api": "template.yaml", "training": "infra/training.yaml", "events": "infra/events.yaml"}
+FILES = {
+    "api": "template.yaml", "training": "infra/training.yaml", "events": "infra/events.yaml",
+    "gateway": "infra/gateway.yaml", "alarms": "infra/alarms.yaml",
+}  # fmt: skip
 
 TEMPLATES: Templates = {name: intrinsics.load_raw_template(ROOT / path) for name, path in FILES.items()}
 

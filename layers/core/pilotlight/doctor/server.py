@@ -207,28 +207,26 @@ class ServerChecks:
             raise NotCheckedError("The gateway on this machine asks nobody for a key.")
         if beyond := sorted(open_scopes - {"infer"}):
             paths = [path for path in open_routes if SCOPES[path] != "infer"]
-            raise CheckFailedError(
-                f"Anybody may call {len(paths)} routes of {', '.join(beyond)}: {join_names(paths)}; deploy with Auth=keys."
-            )
+            named = f"{len(paths)} routes of {', '.join(beyond)}: {join_names(paths)}"
+            raise CheckFailedError(f"Anybody may call {named}; deploy with Auth=keys.")
         self._check_wrong_key(closed=[path for path in SCOPES if path not in open_routes])
         if open_scopes:
+            others = len(SCOPES) - len(open_routes)
             return (
-                f"Inference is open (Auth=open): anybody may call its {len(open_routes)} routes, at your cost; the other "
-                f"{len(SCOPES) - len(open_routes)} ask for a key."
+                f"Inference is open (Auth=open): anybody may call its {len(open_routes)} routes, at your cost; the "
+                f"other {others} ask for a key."
             )
         return f"All {len(SCOPES)} routes ask for a key, and a wrong one opens none."
 
     def _check_wrong_key(self, closed: list[str]) -> None:
         """Raise `CheckFailedError` if a route of any scope takes a key that nobody has created."""
         by_scope = {SCOPES[path]: path for path in closed}
-        for headers in ({"authorization": f"Bearer {UNKNOWN_KEY}"}, {"x-api-key": UNKNOWN_KEY}):
-            with Client(self.url, headers=headers) as wrong:
+        for header, value in (("authorization", f"Bearer {UNKNOWN_KEY}"), ("x-api-key", UNKNOWN_KEY)):
+            with Client(self.url, headers={header: value}) as wrong:
                 for path in by_scope.values():
-                    reply = wrong.send_request("GET", fill_path(path))
-                    if not is_refused(reply):
-                        raise CheckFailedError(
-                            f"{path} answers {reply.status} to a wrong key in {next(iter(headers))}; see the authorizer."
-                        )
+                    if not is_refused(reply := wrong.send_request("GET", fill_path(path))):
+                        status = reply.status
+                        raise CheckFailedError(f"{path} answers {status} to a wrong {header}; see the authorizer.")
 
     def check_registry(self) -> str:
         """Check that the registry can be read with the key, and lists the models that are served."""
