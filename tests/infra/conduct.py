@@ -183,9 +183,8 @@ def only_right_tokens_are_believed() -> Iterator[str]:
 def only_right_keys_are_believed() -> Iterator[str]:
     store = object_store.open_store("memory://")
     keys = key_store.KeyStore(store)
-    right, revoked, copied = (
-        keys.create_key(name, ("infer",), actor="test") for name in ("right", "revoked", "copied")
-    )
+    names_of_keys = ("right", "other", "revoked", "copied")
+    right, other, revoked, copied = (keys.create_key(name, ("infer",), actor="test") for name in names_of_keys)
     expired = keys.create_key("expired", ("infer",), actor="test", expires=datetime.now(UTC) - timedelta(seconds=1))
     keys.revoke_key(revoked.document.id)
     store.put(api_key.key_path(copied.document.id), store.get(api_key.key_path(right.document.id)).data)

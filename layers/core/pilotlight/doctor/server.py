@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from pilotlight.api.routes import SCOPES
 from pilotlight.client.auth import Credentials
 from pilotlight.client.client import Client, RawResponse
 from pilotlight.contracts.api_key import KEY_PREFIX
+from pilotlight.contracts.scopes import ALL_SCOPES
 from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedError, join_names
 from pilotlight.errors import InvalidInputError, UnavailableError
 from pilotlight.local.authorizer import is_loopback
@@ -159,16 +161,15 @@ class ServerChecks:
 
     def check_routes(self) -> str:
         """Check that every route exists: each answers GET, if only that it takes another verb."""
-        paths = [fill_path(path) for path in SCOPES]
-        replies = {path: self.get(path) for path in paths}
+        replies = {fill_path(path): reply for path, reply in self._route_replies.items()}
         wrong = [f"{path} ({format_reply(reply)})" for path, reply in replies.items() if is_route_missing(reply)]
         if wrong:
             raise CheckFailedError(
-                f"{len(wrong)} of {len(paths)} routes are not as they should be: {join_names(wrong)}."
+                f"{len(wrong)} of {len(replies)} routes are not as they should be: {join_names(wrong)}."
             )
         hidden = sum(map(is_refused, replies.values()))
         more = f"; {hidden} of them want a key" if hidden else ""
-        return f"All {len(paths)} routes answer{more}."
+        return f"All {len(replies)} routes answer{more}."
 
     def check_openapi(self) -> str:
         """Check that the server's OpenAPI document is that of this code."""
@@ -200,10 +201,9 @@ class ServerChecks:
 
     def check_open_routes(self) -> str:
         """Check which routes answer to anybody: those of inference may, with Auth=open, and no others."""
-        with Client(self.url) as nobody:
-            open_routes = [path for path in SCOPES if not is_refused(nobody.send_request("GET", fill_path(path)))]
+        open_routes = [path for path, reply in self._ask_as_nobody().items() if not is_refused(reply)]
         open_scopes = {SCOPES[path] for path in open_routes}
-        if self.is_local and len(open_routes) == len(SCOPES):
+        if self.is_local and open_scopes == set(ALL_SCOPES):
             raise NotCheckedError("The gateway on this machine asks nobody for a key.")
         if beyond := sorted(open_scopes - {"infer"}):
             paths = [path for path in open_routes if SCOPES[path] != "infer"]
@@ -217,6 +217,17 @@ class ServerChecks:
                 f"other {others} ask for a key."
             )
         return f"All {len(SCOPES)} routes ask for a key, and a wrong one opens none."
+
+    @cached_property
+    def _route_replies(self) -> dict[str, RawResponse]:
+        """What each route answers to GET."""
+        return ask_routes(self.client)
+
+    def _ask_as_nobody(self) -> dict[str, RawResponse]:
+        if not self.credentials:
+            return self._route_replies
+        with Client(self.url) as nobody:
+            return ask_routes(nobody)
 
     def _check_wrong_key(self, closed: list[str]) -> None:
         """Raise `CheckFailedError` if a route of any scope takes a key that nobody has created."""
@@ -240,6 +251,11 @@ class ServerChecks:
                 f"Registry and predictions see different stores: {join_names(differing)}; deploy again."
             )
         return f"It shows {len(rows)} models, {sum(len(row.versions) for row in rows)} versions."
+
+
+def ask_routes(client: Client) -> dict[str, RawResponse]:
+    """Call each route with GET, which changes nothing; a gateway asks for the same credentials for every verb."""
+    return {path: client.send_request("GET", fill_path(path)) for path in SCOPES}
 
 
 def fill_path(path: str) -> str:
