@@ -150,6 +150,6 @@ def test_invoke_looks_for_drift_at_night(environment_file: Path) -> None:
     assert answer["done"][0].startswith("digits:1 has no profile")
 
 
-def test_invoke_believes_no_token_that_is_none(environment_file: Path) -> None:
-    answer = invoked("AuthorizeFunction", "tests/events/authorize-token.json", environment_file)
+def test_invoke_believes_no_key_that_nobody_created(environment_file: Path) -> None:
+    answer = invoked("AuthorizeFunction", "tests/events/authorize-key.json", environment_file)
     assert (answer["errorType"], answer["errorMessage"]) == ("UnauthorizedError", "Unauthorized")

@@ -86,6 +86,7 @@ def test_every_function_has_a_log_group_that_forgets(name: str) -> None:
 def test_the_authorizer_is_asked_before_every_route_and_in_its_mode_alone() -> None:
     assert STACK.authorizer is not None
     assert STACK.authorizer.resources == {route.resource for route in STACK.routes}
+    assert STACK.authorizer.pattern is not None
     assert re.search(STACK.authorizer.pattern, "Bearer eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln-_A")
     assert not re.search(STACK.authorizer.pattern, "Bearer a.b.c d")
     assert template.load_stack(ROOT / "template.yaml", {"Auth": "iam"}).authorizer is None
