@@ -128,13 +128,14 @@ def keys_are_checked_before_they_count(templates: Templates) -> Iterator[str]:
         yield "there is no authorizer where keys are asked for"
     if "${AuthorizeFunction.Arn}" not in authorizer.get("authorizerUri", {}).get("Fn::Sub", ""):
         yield "somebody else checks the keys"
-    seconds = templates["api"]["Mappings"]["Settings"]["Keys"]["GatewayCacheSeconds"]
-    if authorizer.get("authorizerResultTtlInSeconds") != {"Fn::FindInMap": ["Settings", "Keys", "GatewayCacheSeconds"]}:
-        yield "the gateway keeps answers for another time than GatewayCacheSeconds"
-    if int(seconds) > 60:
+    condition, cached_s, uncached_s = authorizer.get("authorizerResultTtlInSeconds", {}).get("Fn::If", ("", 3600, 3600))
+    if condition != "CachesKeys" or cached_s > 60 or uncached_s != 0:
         yield "a revoked key goes on for long"
-    if int(seconds) == 0 and authorizer.get("identitySource", {}).get("Fn::If", [None])[0] != "CachesKeys":
-        yield "the gateway refuses keys that come in the other header"
+    sources = ["CachesKeys", "method.request.header.Authorization", {"Ref": "AWS::NoValue"}]
+    if authorizer.get("identitySource", {}).get("Fn::If") != sources:
+        yield "the gateway refuses keys that come in the other header, or keeps an answer for other keys"
+    if templates["api"]["Mappings"]["Settings"]["Keys"]["GatewayCache"] != "off":
+        yield "keys in the header x-api-key are refused by default"
     if templates["api"]["Resources"]["AuthorizeFunction"].get("Condition") != "UsesAuthorizer":
         yield "the authorizer is not there where it is asked"
 
@@ -260,7 +261,11 @@ MUTATIONS: list[tuple[Rule, Change]] = [
     (keys_are_checked_before_they_count, changed(f"{SCHEMES}.key.Fn::If.0", "IsOpen")),
     (keys_are_checked_before_they_count, changed(f"{SCHEMES}.key.Fn::If.1.{CHECKS}", {})),
     (keys_are_checked_before_they_count, changed(f"{SCHEMES}.key.Fn::If.1.{CHECKS}.identitySource", {})),
-    (keys_are_checked_before_they_count, changed("api.Mappings.Settings.Keys.GatewayCacheSeconds", "3600")),
+    (keys_are_checked_before_they_count, changed("api.Mappings.Settings.Keys.GatewayCache", "on")),
+    (
+        keys_are_checked_before_they_count,
+        changed(f"{SCHEMES}.key.Fn::If.1.{CHECKS}.authorizerResultTtlInSeconds.Fn::If.1", 3600),
+    ),
     (keys_are_checked_before_they_count, changed("api.Resources.AuthorizeFunction.Condition", "UsesJwt")),
     (meters_open_nothing, changed(f"{API}.DefinitionBody.x-amazon-apigateway-api-key-source", "HEADER")),
     (meters_open_nothing, changed(f"{PATHS}.{LOAD}.security", [{"meter": []}])),

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,16 @@ def test_keys_are_asked_for_by_default_and_come_in_either_header() -> None:
     assert authorizer.resources == set(SCOPES)
     # API Gateway keeps answers by all its sources together, and refuses what lacks one.
     assert (authorizer.ttl_s, authorizer.identity_headers) == (0, ())
+
+
+def test_the_gateway_may_keep_answers_by_the_one_header(tmp_path: Path) -> None:
+    copy = tmp_path / "template.yaml"
+    shutil.copytree(ROOT / "infra", tmp_path / "infra")
+    text = (ROOT / "template.yaml").read_text()
+    copy.write_text(text.replace('GatewayCache: &GatewayCache "off"', 'GatewayCache: &GatewayCache "on"'))
+    authorizer = template.load_stack(copy).authorizer
+    assert authorizer is not None
+    assert (authorizer.ttl_s, authorizer.identity_headers) == (60, ("authorization",))
 
 
 def test_open_is_about_inference_alone() -> None:
@@ -197,11 +208,13 @@ def test_a_guided_deploy_asks_few_questions_in_groups() -> None:
 
 def test_every_setting_is_used() -> None:
     """The mapping holds what few stacks change; CloudFormation does not say which of it nothing looks up."""
+    text = (ROOT / "template.yaml").read_text()
     document = json.dumps(intrinsics.load_raw_template(ROOT / "template.yaml"))
     settings = cfn_yaml.load(str(ROOT / "template.yaml"))["Mappings"]["Settings"]
     for group, values in settings.items():
         for name in values:
-            assert json.dumps({"Fn::FindInMap": ["Settings", group, name]}) in document
+            is_in_condition = f" {name}: &{name} " in text and f"*{name}," in text
+            assert is_in_condition or json.dumps({"Fn::FindInMap": ["Settings", group, name]}) in document
 
 
 def test_the_template_stays_short() -> None:

@@ -21,7 +21,7 @@ PREDICT_ALIAS = {"PredictFunction": "PredictFunction.Alias"}
 # The name of the security scheme that asks the authorizer, by what the authorizer checks.
 KEY_SCHEME, TOKEN_SCHEME, METER_SCHEME = "key", "token", "meter"
 BEARER_PATTERN = r"^[Bb]earer [A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$"
-TOKEN_TTL_S = 60  # an expired token is accepted for as long
+ANSWER_TTL_S = 60  # an expired token is accepted for as long
 
 GATEWAY_MESSAGE = "$context.error.messageString"  # the gateway's own sentence, in quotes
 
@@ -164,7 +164,7 @@ def build_token_authorizer() -> dict[str, Any]:
         "x-amazon-apigateway-authorizer": {
             "type": "token",
             "identityValidationExpression": BEARER_PATTERN,  # other values get 401 without a call of the function
-            "authorizerResultTtlInSeconds": TOKEN_TTL_S,
+            "authorizerResultTtlInSeconds": ANSWER_TTL_S,
             "authorizerUri": {"Fn::Sub": INVOKE_URI % "AuthorizeFunction.Arn"},
         },
     }
@@ -176,7 +176,7 @@ def build_key_authorizer() -> dict[str, Any]:
     The gateway keeps answers by all its identity sources together, and answers 401 by itself where one is missing. So
     it keeps none (the function does), or it keeps those of one header and refuses the other.
     """
-    cache_s = {"Fn::FindInMap": ["Settings", "Keys", "GatewayCacheSeconds"]}
+    cache_s = {"Fn::If": ["CachesKeys", ANSWER_TTL_S, 0]}
     source = {"Fn::If": ["CachesKeys", "method.request.header.Authorization", NO_VALUE]}
     return {
         "x-amazon-apigateway-authtype": "custom",
