@@ -29,7 +29,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("house")
 os.environ["PILOTLIGHT_STORE"] = "memory://"  # handlers open their store when imported; no test may touch a real one
-os.environ["PILOTLIGHT_AUTH_MODE"] = "keys"  # likewise
 
 CONTAINER = {
     "image": "training",

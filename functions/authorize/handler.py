@@ -52,7 +52,7 @@ class Authorizer:
 
 def build_authorizer(environment: Mapping[str, str]) -> Authorizer:
     """Build a handler from these environment variables; it imports only what its mode needs."""
-    mode = environment.get("PILOTLIGHT_AUTH_MODE", "")
+    mode = environment.get("PILOTLIGHT_AUTH_MODE", "keys")
     if mode == "jwt":
         return Authorizer(_build_token_check(environment))
     if mode in ("keys", "open"):

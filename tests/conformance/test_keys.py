@@ -1,7 +1,10 @@
 """Keys end to end: the real command's keys, the real authorizer behind HTTP, the real routes and real clients."""
 
+import asyncio
+import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +15,8 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from functions.authorize.api_keys import FRESH_S, KeyCache, authenticate_key
+from functions.authorize.handler import Authorizer, UnauthorizedError
 from pilotlight.api.routes import SCOPES
 from pilotlight.api_keys.key_store import KeyStore, NewKey
 from pilotlight.cli.console import open_client
@@ -21,7 +26,12 @@ from pilotlight.contracts.api_key import generate_key
 from pilotlight.contracts.scopes import ALL_SCOPES, Scope
 from pilotlight.doctor.finding import CheckResult
 from pilotlight.errors import UnavailableError
+from pilotlight.local.authorizer import LocalAuthorizer
 from pilotlight.local.gateway import Gateway
+from pilotlight.local.gateway_errors import FAILED, GatewayError
+from pilotlight.local.proxy_events import HttpRequest
+from pilotlight.local.routes import RouteMatch
+from pilotlight.local.template import ApiRoute, load_stack
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 from tests import fakes
@@ -109,6 +119,39 @@ def test_a_key_of_several_scopes_opens_the_routes_of_all(guarded: Guarded, clien
 def eventually_known(client: httpx2.Client, key: str) -> None:
     """Wait until the authorizer has listed a new key, which takes up to five seconds after unknown ones."""
     fakes.eventually(lambda: client.get("/ping", headers=bearer(key)).status_code == 200, within_s=30)
+
+
+@pytest.mark.parametrize(("gateway_cache", "life_s"), [("off", FRESH_S), ("on", FRESH_S + 60)])
+def test_a_revoked_key_is_dead_within_the_time_of_the_caches(tmp_path: Path, gateway_cache: str, life_s: float) -> None:
+    """The template's authorizer before the function's own cache, both by one clock."""
+    shutil.copytree(ROOT / "infra", tmp_path / "infra")
+    text = (ROOT / "template.yaml").read_text().replace('&GatewayCache "off"', f'&GatewayCache "{gateway_cache}"')
+    (tmp_path / "template.yaml").write_text(text)
+    spec = load_stack(tmp_path / "template.yaml").authorizer
+    assert spec is not None
+    store, clock = open_store("memory://"), fakes.Clock()
+    keys = KeyStore(store)
+    created = keys.create_key("ci", ("infer",), actor="test")
+    function = Authorizer(partial(authenticate_key, keys=KeyCache(store, clock), stack_meter=METER))
+
+    async def invoke(name: str, event: bytes) -> bytes:
+        try:
+            return json.dumps(function(json.loads(event), None)).encode()
+        except UnauthorizedError as exc:
+            raise GatewayError(FAILED, "It failed.", str(exc)) from exc
+
+    guard = LocalAuthorizer(spec, "prod", invoke, clock)
+    headers = [(b"authorization", f"Bearer {created.key}".encode())]
+    request = HttpRequest("GET", b"", headers, b"", "127.0.0.1", "HTTP/1.1", "id", "trace", 0.0)
+    match = RouteMatch(ApiRoute("ANY", "/v2", "PredictFunction"), "/v2", {})
+    for second in (0, 59):
+        clock.now = second
+        asyncio.run(guard.authorize_request(request, match))
+    keys.revoke_key(created.document.id)
+    clock.now = life_s
+    with pytest.raises(GatewayError) as raised:
+        asyncio.run(guard.authorize_request(request, match))
+    assert raised.value.kind.status == 401
 
 
 def test_openai_sends_the_key_by_itself(guarded: Guarded) -> None:
