@@ -59,6 +59,11 @@ class Place:
             return answer["statusCode"], answer
         return answer["statusCode"], json.loads(answer["body"])
 
+    def path(self, uri: str) -> str:
+        """The path of an address in the store."""
+        assert uri.startswith(f"{self.store.url}/")
+        return uri.removeprefix(f"{self.store.url}/")
+
     def upload(self, data: bytes, **headers: str) -> str:
         """A file's id."""
         status, said = self.ask("POST", "/v1/files", form(data), FORM | headers)

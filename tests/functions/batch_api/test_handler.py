@@ -266,7 +266,7 @@ def test_an_upload_in_parts_is_what_was_announced_or_nothing(place: Place) -> No
     assert place.ask("GET", "/v1/files")[1]["data"] == []
     status, done = place.ask("POST", complete, {"part_ids": parts[::-1]})
     assert (status, done["status"], done["file"]["bytes"]) == (200, "completed", 6)
-    assert place.store.get(f"uploads/{upload['id'][7:]}/content").data == b"abcdef"
+    assert place.store.get(place.path(done["file"]["s3_uri"])).data == b"abcdef"
     assert not list(place.store.list_paths(f"uploads/{upload['id'][7:]}/parts"))
     assert place.ask("POST", "/v1/uploads/upload_1/complete", {})[0] == 404
 
@@ -281,7 +281,7 @@ def test_what_has_become_a_file_stays_one(place: Place) -> None:
     for path, body, headers in ((f"{to}/cancel", {}, {}), (f"{to}/parts", form(b"xyz", "data"), FORM)):
         status, said = place.ask("POST", path, body, headers)
         assert (status, f"its file is {done['file']['id']}" in said["error"]["message"]) == (409, True)
-    assert place.store.get(f"uploads/{upload['id'][7:]}/content").data == b"abc"
+    assert place.store.get(place.path(done["file"]["s3_uri"])).data == b"abc"
 
 
 def test_an_upload_can_be_given_up(place: Place) -> None:
@@ -290,8 +290,9 @@ def test_an_upload_can_be_given_up(place: Place) -> None:
     assert place.ask("POST", f"/v1/uploads/{upload['id']}/complete", {"part_ids": []})[0] == 400
     place.store.put(f"uploads/{upload['id'][7:]}/content", b"too much")  # by its presigned URL, say
     assert place.ask("POST", f"/v1/uploads/{upload['id']}/cancel")[1]["status"] == "cancelled"
-    assert not list(place.store.list_paths("uploads"))
+    assert list(place.store.list_paths("uploads")) == [f"uploads/{upload['id'][7:]}/file.json"]  # that it was
     assert place.ask("POST", f"/v1/uploads/{upload['id']}/complete", {})[0] == 404
+    assert place.ask("GET", "/v1/files")[1]["data"] == []
 
 
 def test_bytes_go_straight_to_the_bucket_and_come_from_there(bucket_url: str) -> None:
