@@ -384,7 +384,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         only_files_of_the_inbox_are_read, inbox_file, "parse_inbox_uri",
         "(MESSAGES_FOLDER, RESULTS_FOLDER)", "MESSAGES_FOLDER",
     ),
-    Mutation(results_lie_in_the_outbox, inbox_file, "InboxFile", 'f"outbox/{inner', 'f"{inner'),
+    Mutation(results_lie_in_the_outbox, inbox_file, "InboxFile", 'f"outbox/{name_results', 'f"{name_results'),
     Mutation(
         answers_to_messages_have_names_of_their_own, message_handler, "to_object_name",
         "[A-Za-z0-9._-]{0,127}", ".{0,127}",
