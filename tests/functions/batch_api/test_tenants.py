@@ -103,6 +103,7 @@ class Tenants(RuleBasedStateMachine):
         if not key:
             self.own(tenant, mark)
         self.own(tenant, made["id"])
+        assert made["id"] in self.ask(tenant, "GET", "/v1/files")[1]
         return multiple((tenant, made["id"]))
 
     @rule(target=ids, tenant=callers, ends=st.sampled_from(["complete", "cancel", ""]))
@@ -129,6 +130,7 @@ class Tenants(RuleBasedStateMachine):
         assert found[0] == tenant
         batch = json.loads(said[said.index("}") + 1 :])["id"]
         self.own(tenant, batch)
+        assert batch in self.ask(tenant, "GET", "/v1/batches")[1]
         if answer:
             self.place.work()
         number = batch.removeprefix("batch_")
