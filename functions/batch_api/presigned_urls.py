@@ -1,8 +1,7 @@
 """Presigned URLs of S3, for clients without credentials, valid for an hour. boto3 is imported at the first signature.
 
 A signature covers the stack's own bucket, one key and, for an upload, the exact number of bytes: S3 refuses others. An
-upload's also covers `if-none-match: *`, so that its URL writes once: what was put stays what it is, though the URL lives
-on.
+upload's also covers `if-none-match: *`, so that its URL writes once: what was put stays as it is, though the URL lives.
 """
 
 import time

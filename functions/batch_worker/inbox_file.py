@@ -161,8 +161,8 @@ class BatchInput(InboxFile):
 def name_results(name: str) -> str:
     """Return the name of a file's results for its path in the inbox; two files never have the same.
 
-    A file of lines is known by its name without `.jsonl`, any other that is read by its name. Where another file has, or
-    could have, that name or an object within it, the results have the whole name and `.results`.
+    A file of lines is known by its name without `.jsonl`, any other that is read by its name. Where another file could
+    have that name, or an object within it, the results have the whole name and `.results`.
     """
     suffix, stem = PurePosixPath(name).suffix.lower(), name.removesuffix(".jsonl")
     if stem == name:

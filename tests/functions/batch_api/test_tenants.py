@@ -16,10 +16,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multiple, rule
 
+from pilotlight.api.large_tensors import StoredOutputs
 from pilotlight.contracts.batch import generate_sortable_id, results_folder
 from pilotlight.contracts.tenant import encode_tenant, tenant_folder
 from pilotlight.contracts.upload import content_path
 from pilotlight.observability import emf
+from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.functions.batch_api.conftest import FORM, Place, calls, form
@@ -121,7 +123,7 @@ class Tenants(RuleBasedStateMachine):
         return multiple((tenant, made["id"]), (tenant, made["id"].replace("upload_", "file-")))
 
     @rule(target=ids, tenant=callers, found=ids, answer=st.booleans())
-    def request_batch(self, tenant: str, found: tuple[str, str], answer: bool) -> Any:  # noqa: ANN401, FBT001
+    def request_batch(self, tenant: str, found: tuple[str, str], answer: bool) -> Any:  # noqa: ANN401
         told = len(self.place.word.told)
         status, said = self.ask(tenant, "POST", "/v1/batches", order(found[1]))
         if status != 200:
@@ -176,9 +178,7 @@ TestTenants.settings = settings(max_examples=20, stateful_step_count=25, deadlin
 
 
 @pytest.mark.parametrize("owner", CALLERS)
-def test_a_batch_is_answered_for_its_tenant_and_below_his_folder(
-    owner: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_is_answered_for_its_tenant_and_below_his_folder(owner: str, monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[str] = []
     monkeypatch.setattr(emf, "write_line", logged.append)
     place = Place(open_store("memory://"))
@@ -221,6 +221,22 @@ def test_a_line_of_a_batch_reads_its_tenants_uploads_alone() -> None:
         assert len(refused) == len(CALLERS) - 1
 
 
+def test_an_answer_that_was_too_large_is_its_tenants() -> None:
+    place = Place(open_store("memory://"))
+    stored = StoredOutputs(Registry(place.store), enabled=True)
+    for tenant in CALLERS:
+        (output,) = stored.for_tenant(tenant).store_outputs({"y": tenant.encode() or b"own"}, 9_000_000).values()
+        folder = tenant_folder("answers", tenant)
+        assert re.fullmatch(f"{place.store.url}/{folder}/[0-9a-f]{{32}}/0", output["s3_uri"])
+        for other in CALLERS:
+            for path in (f"/v1/files/{output['file_id']}", f"/v1/files/{output['file_id']}/content"):
+                status, said = Caller(place, other).ask("GET", path)
+                assert status == (200 if other == tenant else 404)
+                assert status == 200 or f"There is no file '{output['file_id']}'" in said
+            status = Caller(place, other).ask("DELETE", f"/v1/files/{output['file_id']}")[0]
+            assert status == (409 if other == tenant else 404)
+
+
 def test_an_order_that_lies_in_another_tenants_folder_is_not_answered() -> None:
     place = Place(open_store("memory://"))
     caller = Caller(place, "acme")
@@ -243,7 +259,7 @@ def test_objects_of_a_store_from_before_tenants_stay_where_they_are() -> None:
     old = {"id": name, "filename": "a.jsonl", "purpose": "batch", "bytes": len(calls(1)), "created_at": 1, "by": "ann"}
     place.store.put(f"uploads/{name}/file.json", json.dumps(old).encode())
     place.store.put(content_path(f"file-{name}"), calls(1))
-    asked = {"id": f"batch_{name}", "endpoint": "/v2/models/double/infer", "input_file_id": f"file-{name}"}
+    asked: dict[str, object] = {"id": f"batch_{name}", "endpoint": "/v2/models/double/infer", "input_file_id": f"file-{name}"}
     asked |= {"completion_window": "24h", "created_at": 1, "expires_at": 4_000_000_000, "by": "ann"}
     place.store.put(f"batches/{name}/order.json", json.dumps(asked).encode())
     event = {"detail-type": "Pilotlight Inference", "detail": {"batch": f"batch_{name}"}}

@@ -5,8 +5,8 @@ body where its type is a dataclass; a `Request` gives the whole request. pydanti
 take 0.1 s of CPU to import, which inference does not spend (infra/decisions/0061). Errors, costs and the usage log are
 the router's.
 
-What a caller sends is bounded before it is looked at: the bytes of a body, how deep it is nested, the items of each list
-in it; and an integer in the query has one spelling, so that what is compared with a limit is what was sent.
+What a caller sends is bounded before it is looked at: the bytes of a body, its nesting, the items of each list in it.
+An integer in the query has one spelling, so that what is compared with a limit is what was sent.
 """
 
 import re

@@ -15,7 +15,8 @@ class RequestContext:
     """One call, from the arrival of its event to its answer. Times are seconds on time.perf_counter's clock."""
 
     __slots__ = (
-        "_last", "cold", "correlation", "deadline", "marks", "model", "queue_seconds", "start_time", "tenant", "version",
+        "_last", "cold", "correlation", "deadline", "marks", "model", "queue_seconds", "start_time", "tenant",
+        "version",
     )  # fmt: skip
 
     def __init__(self, deadline: float = inf, queue_seconds: float | None = None) -> None:

@@ -35,9 +35,7 @@ class CaptureRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     inputs: Mapping[str, RawInput] = {}  # if the policy keeps them whole
 
 
-def capture_path(
-    model: str, version: int, at: datetime, environment: str, number: int, tenant: str = ""
-) -> str:
+def capture_path(model: str, version: int, at: datetime, environment: str, number: int, tenant: str = "") -> str:
     """Return the key of a file of captures."""
     hour = at.astimezone(UTC).strftime(HOUR_FORMAT)
     return f"{tenant_folder(CAPTURES_FOLDER, tenant)}/{model}/{version}/{hour}/{environment}-{number}.jsonl.gz"

@@ -16,13 +16,14 @@ KEPT_LENGTH = 60  # characters of a longer one, before its hash
 def encode_tenant(tenant: str) -> str:
     """Encode a tenant's name for a path: two names never become one, not even where case is ignored.
 
-    a-z, 0-9, `.` and `-` stay; every other byte of UTF-8 becomes `_` and two hexadecimal digits. A name that is too long
-    is cut, and gets `__` and its SHA-256, which no shorter name has.
+    a-z, 0-9, `.` and `-` stay; every other byte of UTF-8 becomes `_` and two hexadecimal digits. A name that is too
+    long is cut, and gets `__` and its SHA-256, which no shorter name has.
     """
-    encoded = "".join(chr(byte) if is_plain(byte) else f"_{byte:02x}" for byte in tenant.encode())
+    data = tenant.encode(errors="surrogatepass")
+    encoded = "".join(chr(byte) if is_plain(byte) else f"_{byte:02x}" for byte in data)
     if len(encoded) <= MAX_LENGTH:
         return encoded
-    return f"{encoded[:KEPT_LENGTH]}__{hashlib.sha256(tenant.encode()).hexdigest()}"
+    return f"{encoded[:KEPT_LENGTH]}__{hashlib.sha256(data).hexdigest()}"
 
 
 def is_plain(byte: int) -> bool:
