@@ -315,7 +315,7 @@ def test_bytes_go_straight_to_the_bucket_and_come_from_there(bucket_url: str) ->
 
 
 def test_a_presigned_url_writes_once_and_changes_no_file(bucket_url: str) -> None:
-    """The URL lives for an hour, and whoever has it may use it after the upload is complete, and after it is deleted."""
+    """The URL lives for an hour: it may be used after the upload is complete, and after the file is deleted."""
     place = Place(open_store(bucket_url), bucket_url)
     data, other = calls(2), calls(2, custom_id="another")
     other = other[: len(data)].ljust(len(data))

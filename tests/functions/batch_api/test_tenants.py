@@ -1,8 +1,8 @@
 """Tenants: what belongs to another one is not there, by every route, and nobody is told more about it.
 
-The machine lets four callers do whatever the routes allow, with their own ids and with those of the others. Each of them
-writes texts of his own; none may be seen by anybody else, and what a caller hears of a foreign id is to the letter what
-he hears of one that never was.
+The machine lets four callers do whatever the routes allow, with their own ids and with those of the others. Each of
+them writes texts of his own; none may be seen by anybody else, and what a caller hears of a foreign id is to the letter
+what he hears of one that never was.
 """
 
 import base64
@@ -259,7 +259,8 @@ def test_objects_of_a_store_from_before_tenants_stay_where_they_are() -> None:
     old = {"id": name, "filename": "a.jsonl", "purpose": "batch", "bytes": len(calls(1)), "created_at": 1, "by": "ann"}
     place.store.put(f"uploads/{name}/file.json", json.dumps(old).encode())
     place.store.put(content_path(f"file-{name}"), calls(1))
-    asked: dict[str, object] = {"id": f"batch_{name}", "endpoint": "/v2/models/double/infer", "input_file_id": f"file-{name}"}
+    asked: dict[str, object] = {"id": f"batch_{name}", "endpoint": "/v2/models/double/infer"}
+    asked |= {"input_file_id": f"file-{name}"}
     asked |= {"completion_window": "24h", "created_at": 1, "expires_at": 4_000_000_000, "by": "ann"}
     place.store.put(f"batches/{name}/order.json", json.dumps(asked).encode())
     event = {"detail-type": "Pilotlight Inference", "detail": {"batch": f"batch_{name}"}}

@@ -400,10 +400,9 @@ def written(name: str) -> set[str]:
 
 
 PART, ROWS = f"{0:015d}-{9:015d}", f"rows-{0:016x}.jsonl"
-PIECES = st.sampled_from(
-    ["a", "A", "é", "e\u0301", "/", ".", ".jsonl", ".JSONL", ".csv", ".json", ".parquet", ".PARQUET", ".gz", ".results"]
-    + ["/parts", f"/parts/{PART}", f"/parts/{PART}.errors", "/manifest", "/progress", "/spans", f"/{ROWS}"]
-)
+ENDS = (".jsonl", ".JSONL", ".csv", ".json", ".parquet", ".PARQUET", ".gz", ".results")
+INNER = ("/parts", f"/parts/{PART}", f"/parts/{PART}.errors", "/manifest", "/progress", "/spans", f"/{ROWS}")
+PIECES = st.sampled_from(["a", "A", "é", "e\u0301", "/", ".", *ENDS, *INNER])
 NAMES = (
     st.lists(PIECES, min_size=1, max_size=4)
     .map("".join)
