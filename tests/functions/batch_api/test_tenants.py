@@ -5,7 +5,6 @@ them writes texts of his own; none may be seen by anybody else, and what a calle
 what he hears of one that never was.
 """
 
-import base64
 import json
 import re
 import secrets
@@ -24,51 +23,10 @@ from pilotlight.observability import emf
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 from tests import fakes
-from tests.functions.batch_api.conftest import FORM, Place, calls, form
+from tests.functions.batch_api.conftest import BY_ID, CALLERS, FORM, Caller, Place, announce, calls, form, order
 
-CALLERS = ("", "acme", "Acme", "auth0|acme/@x")
 callers = st.sampled_from(CALLERS)
 HEX = re.compile(r"[0-9a-f]{32}")
-
-
-class Caller:
-    """Somebody of a tenant at a place."""
-
-    def __init__(self, place: Place, tenant: str) -> None:
-        self.place = place
-        self.tenant = tenant
-
-    def ask(self, method: str, path: str, body: bytes | None = None, **more: Any) -> tuple[int, str]:  # noqa: ANN401
-        """Status, and all that the answer says."""
-        event = fakes.event(self.place.handle._routes, method, path, body, **more)
-        authorizer = {"tenant": self.tenant, "principalId": f"one of {self.tenant}"} if self.tenant else {}
-        event["requestContext"] = {**event["requestContext"], "authorizer": authorizer}
-        answer = self.place.handle(event, None)
-        headers = {name: value for name, value in answer["headers"].items() if name in ("location", "content-type")}
-        text = base64.b64decode(answer["body"]).decode() if answer["isBase64Encoded"] else answer["body"]
-        return answer["statusCode"], json.dumps(headers) + text
-
-    def make(self, path: str, body: bytes, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
-        """What was made."""
-        status, said = self.ask("POST", path, body, **more)
-        assert status == 200, said
-        return dict(json.loads(said[said.index("}") + 1 :]))
-
-
-def announce(name: str, size: int) -> bytes:
-    return json.dumps({"filename": name, "bytes": size, "purpose": "batch"}).encode()
-
-
-def order(file: str, **more: object) -> bytes:
-    return json.dumps({"input_file_id": file, "endpoint": "/v2/models/double/infer", **more}).encode()
-
-
-BY_ID = [
-    ("GET", "/v1/files/{}"), ("GET", "/v1/files/{}/content"), ("DELETE", "/v1/files/{}"),
-    ("POST", "/v1/uploads/{}/parts"), ("POST", "/v1/uploads/{}/complete"), ("POST", "/v1/uploads/{}/cancel"),
-    ("GET", "/v1/batches/{}"), ("POST", "/v1/batches/{}/cancel"), ("POST", "/v1/batches"),
-    ("GET", "/v1/files?after={}"), ("GET", "/v1/batches?after={}"),
-]  # fmt: skip
 
 
 class Tenants(RuleBasedStateMachine):
