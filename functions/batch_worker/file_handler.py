@@ -23,7 +23,7 @@ from functions.batch_worker.outbound_messages import Dispatcher
 from functions.batch_worker.parquet import convert_table
 from functions.batch_worker.predictor import Predictor
 from functions.batch_worker.usage_log import BatchUsageLog
-from pilotlight.contracts.batch import BatchManifest, BatchRequest, parse_batch_target
+from pilotlight.contracts.batch import BatchManifest, BatchRequest, batch_request_path, is_batch_target
 from pilotlight.contracts.codec import decode_document, encode_document, format_utc_now
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
@@ -166,9 +166,9 @@ class FileHandler:
 
     def _find_file(self, target: str) -> InboxFile:
         """Find the file of a target: a URI of the inbox, or a batch; its own document says whose it is."""
-        path = parse_batch_target(target)
-        if path is None:
+        if not is_batch_target(target):
             return parse_inbox_uri(self._store.url, target)
+        path = batch_request_path(target)
         batch_request = decode_document(self._store.get(path).data, BatchRequest, path)
         if batch_request.target != target:
             raise InvalidInputError(f"{path} is the order of {batch_request.target}, not of {target}.")

@@ -6,7 +6,7 @@ boto3 is imported with the first event. On a laptop AWS_ENDPOINT_URL_EVENTBRIDGE
 import json
 from typing import Any
 
-from pilotlight.contracts.batch import parse_batch_target
+from pilotlight.contracts.batch import is_batch_target
 from pilotlight.errors import UnavailableError, format_cause
 
 INFERENCE_DETAIL_TYPE = "Pilotlight Inference"  # the detail-type to which the batch function is subscribed
@@ -23,7 +23,7 @@ class EventBus:
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError
 
-        detail = {"s3_uri" if parse_batch_target(job) is None else "batch": job}
+        detail = {"batch" if is_batch_target(job) else "s3_uri": job}
         entry = {"Source": source, "DetailType": INFERENCE_DETAIL_TYPE, "Detail": json.dumps(detail)}
         try:
             self._client = self._client or boto3.client("events")

@@ -172,14 +172,15 @@ def batch_document_path(batch_id: str, document: str, tenant: str = "") -> str:
     return _document_path(tenant_folder(BATCHES_FOLDER, tenant), batch_id, document)
 
 
-def parse_batch_target(target: str) -> str | None:
-    """Return the path of the request that an event's target names; None if the target is no batch.
-
-    `NotFoundError` is raised for a batch whose id is malformed.
-    """
+def is_batch_target(target: str) -> bool:
+    """Return whether the target of an event is a batch, and not the URI of a file."""
     folder, _, batch_id = target.rpartition("/")
-    if not batch_id.startswith("batch_") or (folder and not is_tenant_folder(folder)):
-        return None
+    return batch_id.startswith("batch_") and (not folder or is_tenant_folder(folder))
+
+
+def batch_request_path(target: str) -> str:
+    """Return the path of the request that a target names; `NotFoundError` if its id is malformed."""
+    folder, _, batch_id = target.rpartition("/")
     return _document_path(f"{BATCHES_FOLDER}/{folder}" if folder else BATCHES_FOLDER, batch_id, "order")
 
 
