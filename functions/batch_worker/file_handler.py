@@ -62,7 +62,7 @@ class FileHandler:
     def handle(self, target: str, deadline: float, origin: tuple[str, str] = ("", "")) -> str:
         """Answer as much of a file as the time allows, and describe in a sentence what was done.
 
-        `deadline` is on time.monotonic's clock. `origin` is the tenant and the correlation id of the event that named
+        `deadline` is on time.monotonic's clock. `origin` is the sender and the correlation id of the event that named
         the file.
         """
         if target.endswith("/"):  # as S3's console creates them

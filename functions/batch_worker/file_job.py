@@ -81,7 +81,7 @@ class FileJob:
         usage_log: BatchUsageLog | None = None,
         origin: tuple[str, str] = ("", ""),
     ) -> None:
-        """`origin` is the tenant and the correlation id of a file that is new."""
+        """`origin` is whom the cost of a new file belongs to, and its correlation id."""
         self._store = store
         self._usage_log = usage_log
         self._origin = origin

@@ -9,7 +9,9 @@ import io
 import logging
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 import msgspec
 
@@ -20,19 +22,26 @@ from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.capture")
 RECORD_DECODER = msgspec.json.Decoder(CaptureRecord)
+MAX_LISTS = 16  # at a time: each tenant has folders of his own
 MAX_FILES = 2000  # of one version that are read at once; of more, every second, third, ... file
 
 
 def list_captured_versions(store: ObjectStore) -> Iterator[tuple[str, int]]:
     """List every version that has captures, each once."""
-    found = {
-        (model, int(name))
-        for root in list_capture_roots(store)
-        for model in store.list_folders(root)
-        if not is_tenant_folder(model)
-        for name in store.list_folders(f"{root}/{model}")
-        if is_version(name)
-    }
+    roots = list_capture_roots(store)
+    with ThreadPoolExecutor(MAX_LISTS) as executor:
+        models = [
+            (root, model)
+            for root, names in zip(roots, executor.map(store.list_folders, roots), strict=True)
+            for model in names
+            if not is_tenant_folder(model)
+        ]
+        versions = executor.map(lambda place: store.list_folders("/".join(place)), models)
+        found = {
+            (model, int(name))
+            for (_, model), names in zip(models, versions, strict=True)
+            for name in filter(is_version, names)
+        }
     yield from sorted(found)
 
 
@@ -47,8 +56,9 @@ def list_capture_files(store: ObjectStore, model: str, version: int, since: date
     first, last = (at.astimezone(UTC).strftime(HOUR_FORMAT) for at in (since, until))
     days = (until.astimezone(UTC).date() - since.astimezone(UTC).date()).days
     dates = [(since.astimezone(UTC) + timedelta(days=day)).strftime("%Y-%m-%d") for day in range(days + 1)]
-    folders = [f"{root}/{model}/{version}" for root in list_capture_roots(store)]
-    found = (path for folder in folders for date in dates for path in store.list_paths(f"{folder}/{date}"))
+    folders = [f"{root}/{model}/{version}/{date}" for root in list_capture_roots(store) for date in dates]
+    with ThreadPoolExecutor(MAX_LISTS) as executor:
+        found = list(chain.from_iterable(executor.map(lambda folder: list(store.list_paths(folder)), folders)))
     return sorted((path for path in found if first <= find_hour(path) < last), key=lambda path: (find_hour(path), path))
 
 
