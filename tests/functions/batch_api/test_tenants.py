@@ -8,6 +8,7 @@ what he hears of one that never was.
 import json
 import re
 import secrets
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from pilotlight.contracts.tenant import encode_tenant, tenant_folder
 from pilotlight.contracts.upload import content_path
 from pilotlight.observability import emf
 from pilotlight.registry.registry import Registry
-from pilotlight.storage.object_store import open_store
+from pilotlight.storage.object_store import ObjectStore, open_store
 from tests import fakes
 from tests.functions.batch_api.conftest import BY_ID, CALLERS, FORM, Caller, Place, announce, calls, form, order
 
@@ -193,6 +194,43 @@ def test_an_answer_that_was_too_large_is_its_tenants() -> None:
                 assert status == 200 or f"There is no file '{output['file_id']}'" in said
             status = Caller(place, other).ask("DELETE", f"/v1/files/{output['file_id']}")[0]
             assert status == (409 if other == tenant else 404)
+
+
+class Counted(ObjectStore):
+    """A store that notes what it is asked for."""
+
+    def __init__(self) -> None:
+        inner = open_store("memory://")
+        super().__init__(inner.url, inner._store)
+        self.asked: list[str] = []
+
+    def _translate_errors(self, path: str) -> AbstractContextManager[None]:  # of every request
+        self.asked.append(path)
+        return super()._translate_errors(path)
+
+
+@pytest.mark.parametrize(("method", "path"), BY_ID)
+def test_a_foreign_id_takes_the_same_requests_as_one_that_never_was(method: str, path: str) -> None:
+    """So that its time says nothing either: what is asked for lies below the caller's own folder."""
+    store = Counted()
+    place = Place(store)
+    owner, other = Caller(place, "acme"), Caller(place, "beta")
+    file = owner.make("/v1/files", form(calls(1)), headers=FORM)["id"]
+    batch = owner.make("/v1/batches", order(file))["id"]
+    place.work()
+    upload = owner.make("/v1/uploads", announce("a", 3))["id"]
+    for name in (file, upload, batch, f"file-{batch[6:]}-output", f"file-{batch[6:]}-0"):
+        seen = []
+        never = HEX.sub(generate_sortable_id(), name)
+        for each in (name, never):
+            store.asked.clear()
+            body, headers = (form(b"abc", "data"), FORM) if path.endswith("parts") else (b"{}", {})
+            body = order(each) if path == "/v1/batches" else body if method == "POST" else b""
+            query = {"after": each} if "after" in path else None
+            other.ask(method, path.partition("?")[0].format(each), body, headers=headers, query=query)
+            seen.append([asked.replace(HEX.findall(each)[0], "") for asked in store.asked])
+        assert seen[0] == seen[1]
+        assert all("tenant=beta" in asked for asked in seen[0])
 
 
 def test_an_order_that_lies_in_another_tenants_folder_is_not_answered() -> None:
