@@ -84,7 +84,7 @@ class BatchWorker:
         return {"done": [self._handle_file(worker_event, deadline)]}
 
     def _handle_file(self, file_event: FileEvent, deadline: float) -> str:
-        return self._batch_files.handle(file_event.name, deadline, (file_event.tenant, file_event.correlation))
+        return self._batch_files.handle(file_event.name, deadline, (file_event.sender, file_event.correlation))
 
     def _handle_bus_message(self, message: InferenceMessage, deadline: float) -> str:
         """Answer an event's message; Lambda logs exceptions, and an error text would quote the message."""

@@ -131,7 +131,13 @@ class V2Endpoints:
 
     def infer(self, request: Request) -> Response:
         """Answer one inference."""
-        infer_request = V2Request(request.body, request.headers, self._uploaded_tensors, self._stored_outputs)
+        tenant = request.trace.tenant
+        infer_request = V2Request(
+            request.body,
+            request.headers,
+            self._uploaded_tensors.for_tenant(tenant),
+            self._stored_outputs.for_tenant(tenant),
+        )
         return self._infer_by_traffic_split(request, parse_reference(request), infer_request)
 
     def answer_mlflow(self, request: Request) -> Response:

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from msgspec.structs import replace
 from PIL import Image as Pillow
 
 from functions.batch_worker import file_job, handler, record_reader
-from functions.batch_worker.inbox_file import parse_inbox_uri
+from functions.batch_worker.inbox_file import InboxFile, name_results, parse_inbox_uri
 from pilotlight.api.request_context import RequestContext
 from pilotlight.contracts.batch import FileProgress
 from pilotlight.contracts.manifest import TensorSpec
@@ -340,7 +340,7 @@ def test_an_image_is_answered() -> None:
 )
 def test_a_file_that_cannot_be_read_is_refused_in_its_manifest(place: Place, name: str, data: bytes, hint: str) -> None:
     place.upload(name, data)
-    manifest = place.document(f"{name}/manifest.json")
+    manifest = place.document(f"{name_results(name)}/manifest.json")
     assert hint in manifest["refused"]
     assert manifest["result"] == ""
 
@@ -389,6 +389,55 @@ def test_results_are_called_as_their_files() -> None:
         "outbox/x/a.jsonl", "outbox/a.csv.jsonl", "outbox/digits:3/b/c.png.jsonl",
     ]  # fmt: skip
     assert [each.model for each in names.values()] == ["x", "", "digits:3"]
+
+
+def written(name: str) -> set[str]:
+    """Every object that answering a file of that name may write."""
+    file = InboxFile(f"inbox/{name}")
+    inner = ["progress.json", "manifest.json", "spans.json", f"parts/{PART}.jsonl", f"parts/{PART}.errors.jsonl"]
+    inner += [ROWS] if file.suffix == ".parquet" else []
+    return {file.result_path, *(f"{file.folder}/{each}" for each in inner)}
+
+
+PART, ROWS = f"{0:015d}-{9:015d}", f"rows-{0:016x}.jsonl"
+ENDS = (".jsonl", ".JSONL", ".csv", ".json", ".parquet", ".PARQUET", ".gz", ".results")
+INNER = ("/parts", f"/parts/{PART}", f"/parts/{PART}.errors", "/manifest", "/progress", "/spans", f"/{ROWS}")
+PIECES = st.sampled_from(["a", "A", "é", "e\u0301", "/", ".", *ENDS, *INNER])
+NAMES = (
+    st.lists(PIECES, min_size=1, max_size=4)
+    .map("".join)
+    .filter(lambda name: all(part not in ("", ".", "..") for part in name.split("/")))
+)
+
+
+@given(NAMES, NAMES)
+@example("a.csv", "a.csv.jsonl")
+@example("a", "a.jsonl")
+@example("a.jsonl", f"a/parts/{PART}.jsonl")
+@example("a.parquet", f"a.parquet/{ROWS}")
+@example("a/.jsonl", "a.jsonl")
+@example("a.csv.jsonl.results.jsonl", "a.csv.jsonl")
+@example("e\u0301.jsonl", "é.jsonl")
+def test_no_two_files_write_the_same_object(one: str, other: str) -> None:
+    assert one == other or not written(one) & written(other)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_table_and_lines_of_its_name_have_answers_of_their_own(place: Place, order: int) -> None:
+    for name, data in [("a.csv", b"x\n"), ("a.csv.jsonl", jsonl(3)), ("a", b"no"), ("a.jsonl", jsonl(2))][::order]:
+        place.upload(f"double/{name}", data)
+    assert len(place.result("double/a.csv.jsonl.results.jsonl")) == 3
+    assert len(place.result("double/a.jsonl")) == 2
+    assert place.result("double/a.csv.jsonl") == []
+    assert place.document("double/a/manifest.json")["answered"] == 2
+    assert "ends in ''" in place.document("double/a.results/manifest.json")["refused"]
+
+
+def test_a_file_deletes_its_own_parts_alone(place: Place) -> None:
+    other = f"outbox/a/parts/parts/{PART}.jsonl"  # of inbox/a/parts.jsonl, which is under way
+    place.store.put(other, b"{}\n")
+    place.upload("a.jsonl", jsonl(2))
+    assert list(place.store.list_paths("outbox/a/parts")) == [other]
 
 
 @given(st.lists(st.binary(max_size=30).map(lambda data: data.replace(b"\n", b"")), max_size=20), st.integers(1, 50))

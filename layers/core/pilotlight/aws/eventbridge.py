@@ -6,6 +6,7 @@ boto3 is imported with the first event. On a laptop AWS_ENDPOINT_URL_EVENTBRIDGE
 import json
 from typing import Any
 
+from pilotlight.contracts.batch import is_batch_target
 from pilotlight.errors import UnavailableError, format_cause
 
 INFERENCE_DETAIL_TYPE = "Pilotlight Inference"  # the detail-type to which the batch function is subscribed
@@ -18,11 +19,11 @@ class EventBus:
         self._client = client
 
     def publish(self, source: str, job: str) -> None:
-        """Publish a file by its URI, or a batch by its id; `UnavailableError` if EventBridge does not accept it."""
+        """Publish a file by its URI, or a batch by its target; `UnavailableError` if EventBridge does not accept it."""
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError
 
-        detail = {"batch" if job.startswith("batch_") else "s3_uri": job}
+        detail = {"batch" if is_batch_target(job) else "s3_uri": job}
         entry = {"Source": source, "DetailType": INFERENCE_DETAIL_TYPE, "Detail": json.dumps(detail)}
         try:
             self._client = self._client or boto3.client("events")

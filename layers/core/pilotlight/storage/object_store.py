@@ -133,6 +133,12 @@ class ObjectStore:
             for chunk in obstore.list(self._store, prefix):
                 yield from (meta["path"] for meta in chunk)
 
+    def list_sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """List the paths below the folder `prefix`, each with its size in bytes, in no particular order."""
+        with self._translate_errors(prefix):
+            for chunk in obstore.list(self._store, prefix):
+                yield from ((meta["path"], meta["size"]) for meta in chunk)
+
     def list_modification_times(self, prefix: str) -> Iterator[tuple[str, datetime]]:
         """List the paths below the folder `prefix`, each with the time of its last write, in no particular order."""
         with self._translate_errors(prefix):
