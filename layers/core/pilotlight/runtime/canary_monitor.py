@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from math import inf
 
 import numpy as np
+from msgspec import Struct
 
 from pilotlight.contracts.alias import Canary
 from pilotlight.errors import DeadlineError, NotFoundError, StoreError, TooLargeError
 from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.sequential_test import (
-    BET_COUNT,
     Factors,
     SequentialTest,
     compute_contrast_factors,
@@ -39,8 +39,7 @@ CENTER_STEP = 0.05  # how fast the expected share of the drifting classes follow
 FORGETTING_REQUESTS = 2_000  # requests after which what is known of classes is halved
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """That a canary is to be stopped or, where too few callers bear witness, only suspected."""
 
     kind: str
@@ -50,8 +49,7 @@ class Finding:
     is_suspicion: bool = False
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What one version answered, as far as versions are compared by it."""
 
     ms: float
@@ -60,8 +58,7 @@ class Answer:
     is_failure: bool = False  # nobody answered in time
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """Why the canary did not answer, and how long the champion may take for it to be the canary's fault.
 
     The canary has half of the time that is left, and runs first. Whoever sends requests that need just about that much
@@ -82,8 +79,7 @@ class Failure:
         return cls(reason, 0.0) if isinstance(error, NotFoundError | StoreError) else cls(reason)
 
 
-@dataclass(frozen=True)
-class TrialRequest:
+class TrialRequest(Struct, frozen=True):
     """A request during a trial: the account of its caller, and whether the sides are compared by it.
 
     Both are settled before the side is drawn, so that they favour neither.
@@ -104,7 +100,7 @@ class CanaryMonitor:
         self._failures = FailureTest(canary, SequentialTest(alpha, BLOCK_REQUESTS))
         self._latency = LatencyTest(canary, share, SequentialTest(alpha, block))
         self._drift = DriftTest(canary, share, SequentialTest(alpha, block))
-        self._accounts = CallerAccounts([1 / alpha] * len(KINDS), BET_COUNT)
+        self._accounts = CallerAccounts([1 / alpha] * len(KINDS))
         self._suspected: set[str] = set()
         self._is_open = False  # whether the canary answers here; while it does not, the sides cannot be compared
         self._answers_since_opening = 0
@@ -215,7 +211,7 @@ class FailureTest:
         self._failed += failed
         if self._factors is not None:
             factors = self._factors[0] if failed else self._factors[1]
-            self.evidence.add(factors, account.contributions[0], account.limits[0])
+            self.evidence.add(factors, account.credits[0])
 
     def describe(self) -> str:
         """Describe the fault."""
@@ -269,7 +265,7 @@ class LatencyTest:
         median = own if own is not None and own.count >= MIN_TIMES else times.adjusted
         if median.count >= MIN_TIMES:
             factors = self._factors[on_canary, adjusted > median.ms]
-            self.evidence.add(factors, account.contributions[1], account.limits[1])
+            self.evidence.add(factors, account.credits[1])
             self._latest = stratum
         if own is not None:
             own.add(adjusted)
@@ -315,7 +311,7 @@ class DriftTest:
         factors = compute_contrast_factors(
             self._share, on_trial=on_canary, value=value, center=self._center, margin=self._margin
         )
-        self.evidence.add(factors, account.contributions[2], account.limits[2])
+        self.evidence.add(factors, account.credits[2])
         self._center = min(0.95, max(0.05, self._center + CENTER_STEP * (value - self._center)))
         self._sums[on_canary] += value
         self._counts[on_canary] += 1

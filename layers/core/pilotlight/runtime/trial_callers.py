@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 
+from msgspec import Struct
+
+from pilotlight.runtime.sequential_test import Credit
+
 MAX_CALLERS = 1024  # that are told apart; all others are taken for one
 MAX_CALLER_STRATA = 8  # sizes of requests for which a caller's own times are kept
-SLACK_REQUESTS = 40  # that a caller may count more often than the average one
+SLACK_REQUESTS = 10  # that a caller may count more often than the average one
 HALVING_REQUESTS = 4096  # counted requests after which all counts are halved, so that old callers make room
 TENANT_PART = 1 / 2  # of the evidence for a stop, on a logarithmic scale, that a tenant contributes at most
 ANONYMOUS_PART = 1 / 4  # that an address contributes at most
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Who sends a request, by the gateway, and the end user for whom it is sent, by the caller."""
 
     identity: str = ""  # empty for a caller whom nobody has authenticated
@@ -29,8 +32,7 @@ class Caller:
         return f"{self.tenant}\0{self.identity}\0{self.user}" if self.identity and self.user else None
 
 
-@dataclass
-class TypicalTime:
+class TypicalTime(Struct):
     """A running median of positive numbers that needs no memory (after Ma, Muthukrishnan and Sandler, 2013)."""
 
     ms: float = 0.0
@@ -38,35 +40,34 @@ class TypicalTime:
 
     def add(self, ms: float) -> None:
         """Move towards `ms`, in smaller and smaller steps."""
-        self.count += 1
-        if self.count == 1:
+        self.count = count = self.count + 1
+        step = 1.03 if count > 16 else 1 + 0.5 / count  # noqa: PLR2004 - 0.5 / 16 is 0.03
+        if count == 1:
             self.ms = max(ms, 1e-3)
         elif ms > self.ms:
-            self.ms *= 1 + max(0.03, 0.5 / self.count)
+            self.ms *= step
         else:
-            self.ms /= 1 + max(0.03, 0.5 / self.count)
+            self.ms /= step
 
 
 @dataclass
 class CallerAccount:
     """One caller's part in a trial."""
 
-    limits: Sequence[float]  # by kind of evidence, the factor by which the caller can raise it
-    contributions: list[list[float]]  # by kind and bettor, the factor by which the caller has raised it
+    credits: tuple[Credit, ...]  # by kind of evidence
     requests: float = 0.0  # that were counted, halved from time to time
     times: dict[int, TypicalTime] = field(default_factory=dict)  # of the caller's requests, by stratum
 
     def is_idle(self) -> bool:
         """Whether nothing is lost if the account is closed."""
-        return self.requests < 1 and all(one == 1.0 for kind in self.contributions for one in kind)
+        return self.requests < 1 and all(one.is_unused() for one in self.credits)
 
 
 class CallerAccounts:
     """The accounts of a trial's callers in one environment."""
 
-    def __init__(self, thresholds: Sequence[float], bet_count: int) -> None:
+    def __init__(self, thresholds: Sequence[float]) -> None:
         """Keep accounts for tests that stop at these e-values."""
-        self._bet_count = bet_count
         self._unlimited = (inf,) * len(thresholds)
         self._tenant_limits = tuple(one**TENANT_PART for one in thresholds)
         self._anonymous_limits = tuple(one**ANONYMOUS_PART for one in thresholds)
@@ -108,8 +109,7 @@ class CallerAccounts:
                 key, limits = "all others", self._anonymous_limits
                 if key in accounts:
                     return accounts[key]
-            account = CallerAccount(limits, [[1.0] * self._bet_count for _ in limits])
-            accounts[key] = account
+            account = accounts[key] = CallerAccount(tuple(Credit(limit) for limit in limits))
         return account
 
     def _halve_counts(self) -> None:
