@@ -26,8 +26,8 @@ from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.runtime.traffic import InferenceResult, RoutedRequest, TrafficRouter
 from pilotlight.runtime.trial_callers import Caller
 
-HONEST_REQUESTS = 1_000  # of a trial in one environment, half of which are the canary's
-SHARE = 0.5
+GOOD_REQUESTS, BAD_REQUESTS, SLOWLY_FOUND_REQUESTS = 600, 1_500, 8_000  # honest ones of a trial in one environment
+SHARE = 0.5  # of the requests that are the canary's
 CALLERS = 50  # addresses
 HOSTILE_RATE = 3  # times as many requests as an honest caller
 MS, FIXED_MS, SPREAD = 1.0, 8.0, 0.3  # ms per row and per request, and the standard deviation of the logarithm
@@ -159,7 +159,7 @@ class Scenario:
     trick: Trick | None = None
     hostile: int = 0  # addresses of CALLERS
     is_bad: bool = False
-    honest_requests: int = HONEST_REQUESTS
+    honest_requests: int = GOOD_REQUESTS
 
 
 def list_scenarios() -> list[Scenario]:
@@ -170,7 +170,7 @@ def list_scenarios() -> list[Scenario]:
         scenarios += [Scenario("identical", good, trick, hostile) for hostile in (1, 5, 20)]
     scenarios += [Scenario("fails on one rare input", rare, send_poison, hostile) for hostile in (1, 4)]
     scenarios += [Scenario("1.5 times as long, 2 allowed", Version(slowdown=1.5))]
-    scenarios += [Scenario("fails 2 %, 1 % allowed", Version(failure_rate=0.02), None, 0, True, 8 * HONEST_REQUESTS)]
+    scenarios += [Scenario("fails 2 %, 1 % allowed", Version(failure_rate=0.02), None, 0, True, SLOWLY_FOUND_REQUESTS)]
     bad = {
         "2.6 times as long, 2 allowed": Version(slowdown=2.6),
         "4 times as long, 2 allowed": Version(slowdown=4.0),
@@ -179,7 +179,8 @@ def list_scenarios() -> list[Scenario]:
         "drifts by 0.45, 0.25 allowed": Version(drift=0.45),
     }
     for name, version in bad.items():
-        scenarios += [Scenario(name, version, send_easy if count else None, count, True) for count in (0, 5, 20)]
+        for count in (0, 5, 20):
+            scenarios.append(Scenario(name, version, send_easy if count else None, count, True, BAD_REQUESTS))
     return scenarios
 
 
@@ -207,6 +208,7 @@ def run_scenario(scenario: Scenario, trials: int) -> dict[str, Any]:
     stops = [end for end in ends if end is not None]
     return {
         "canary": scenario.name,
+        "honest_requests": scenario.honest_requests,
         "hostile": f"{scenario.hostile} of {CALLERS}, {scenario.trick.__name__}" if scenario.trick else "none",
         "trials": trials,
         "stopped": len(stops),
@@ -226,7 +228,6 @@ def run(count: int) -> dict[str, Any]:
         if row["wrong"] and not scenario.is_bad:
             false_stops.append(json.dumps(row))
     return {
-        "honest_requests": HONEST_REQUESTS,
         "share": SHARE,
         "scenarios": rows,
         "cpu_seconds": round(time.process_time() - began, 1),

@@ -226,7 +226,6 @@ class FailureTest:
 class StratumTimes:
     """The typical times of requests with about the same number of rows."""
 
-    adjusted: TypicalTime = field(default_factory=TypicalTime)  # of both, the canary's by what it may take longer
     champion: TypicalTime = field(default_factory=TypicalTime)
     canary: TypicalTime = field(default_factory=TypicalTime)
 
@@ -234,10 +233,10 @@ class StratumTimes:
 class LatencyTest:
     """Whether the canary takes longer than it may for requests of as many rows.
 
-    A time is slow if it is above the median of those before, of the same caller and of as many rows; the canary's is
-    first divided by the ratio that it may take longer. If slow requests fall to the canary more often than its share of
-    all requests, it is too slow. So the test counts requests and not milliseconds: one that takes very long counts
-    once, and who sends it cannot choose the side.
+    A time of the champion is slow if it is above the median of its times before, of the same caller and of as many rows;
+    a time of the canary is slow if it is above what is allowed for that median. If slow requests fall to the canary more
+    often than its share of all requests, it is too slow. So the test counts requests and not milliseconds: one that
+    takes very long counts once, and who sends it cannot choose the side.
     """
 
     def __init__(self, canary: Canary, share: float, evidence: SequentialTest) -> None:
@@ -254,7 +253,6 @@ class LatencyTest:
     def add(self, account: CallerAccount, answer: Answer, *, on_canary: bool, by_canary: bool) -> None:
         """Add a request of either side."""
         ms = answer.ms
-        adjusted = min(ms / self._ratio, ms - ALLOWANCE_MS) if by_canary else ms
         stratum = answer.rows.bit_length()  # 1, 2 to 3, 4 to 7 rows, and so on
         times = self._strata.get(stratum)
         if times is None:
@@ -262,15 +260,17 @@ class LatencyTest:
         own = account.times.get(stratum)
         if own is None and len(account.times) < MAX_CALLER_STRATA:
             own = account.times[stratum] = TypicalTime()
-        median = own if own is not None and own.count >= MIN_TIMES else times.adjusted
+        median = own if own is not None and own.count >= MIN_TIMES else times.champion
         if median.count >= MIN_TIMES:
-            factors = self._factors[on_canary, adjusted > median.ms]
-            self.evidence.add(factors, account.credits[1])
+            allowed_ms = max(median.ms * self._ratio, median.ms + ALLOWANCE_MS) if by_canary else median.ms
+            self.evidence.add(self._factors[on_canary, ms > allowed_ms], account.credits[1])
             self._latest = stratum
+        if by_canary:
+            times.canary.add(ms)
+            return
+        times.champion.add(ms)
         if own is not None:
-            own.add(adjusted)
-        times.adjusted.add(adjusted)
-        (times.canary if by_canary else times.champion).add(ms)
+            own.add(ms)
 
     def describe(self) -> str:
         """Describe the fault."""

@@ -14,7 +14,7 @@ BET_COUNT = 3  # a timid, a middling and a bold bettor share the stake, since th
 BET_SIZES = (0.15, 0.5, 0.9)  # shares of the largest bet that cannot be lost below zero
 ODDS_FACTORS = (2.0, 6.0, 40.0)  # how many times the allowed odds of a failure the bettors expect
 
-MIN_EARNED, MAX_EARNED = 0.25, 4.0  # bounds of a caller's worth, so that no record is so good or bad that it stays
+MIN_EARNED, MAX_EARNED = 0.1, 4.0  # bounds of a caller's worth, so that no record is so good or bad that it stays
 
 Factors = tuple[float, ...]  # one for each bettor
 

@@ -13,7 +13,7 @@ from pilotlight.runtime.sequential_test import Credit
 
 MAX_CALLERS = 1024  # that are told apart; all others are taken for one
 MAX_CALLER_STRATA = 8  # sizes of requests for which a caller's own times are kept
-SLACK_REQUESTS = 10  # that a caller may count more often than the average one
+SLACK_REQUESTS = 5  # that a caller may count more often than the average one
 HALVING_REQUESTS = 4096  # counted requests after which all counts are halved, so that old callers make room
 TENANT_PART = 1 / 2  # of the evidence for a stop, on a logarithmic scale, that a tenant contributes at most
 ANONYMOUS_PART = 1 / 4  # that an address contributes at most
@@ -41,7 +41,7 @@ class TypicalTime(Struct):
     def add(self, ms: float) -> None:
         """Move towards `ms`, in smaller and smaller steps."""
         self.count = count = self.count + 1
-        step = 1.03 if count > 16 else 1 + 0.5 / count  # noqa: PLR2004 - 0.5 / 16 is 0.03
+        step = 1 + max(0.05, 0.5 / count)
         if count == 1:
             self.ms = max(ms, 1e-3)
         elif ms > self.ms:
