@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from msgspec import Struct
@@ -22,9 +22,11 @@ from msgspec.structs import replace
 from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument, Canary, TrafficShare
 from pilotlight.contracts.names import ModelReference
 from pilotlight.runtime.model_cache import LoadedModel
-from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.runtime.traffic import InferenceResult, RoutedRequest, TrafficRouter
 from pilotlight.runtime.trial_callers import Caller
+
+if TYPE_CHECKING:
+    from pilotlight.runtime.model_manager import ModelManager
 
 GOOD_REQUESTS, BAD_REQUESTS, SLOWLY_FOUND_REQUESTS = 600, 1_500, 8_000  # honest ones of a trial in one environment
 SHARE = 0.5  # of the requests that are the canary's
@@ -66,13 +68,13 @@ class Simulation:
         self.now = 0.0
         self.latest_ms = 0.0
         self.latest_version = 0  # as the answer's header tells the caller
-        self._canary, self._random = canary, random.Random(seed)
+        self._canary, self._random = canary, random.Random(seed)  # noqa: S311 - a simulation
         self._outputs = [{"y": np.eye(CLASSES, dtype=np.float32)[[one]]} for one in range(CLASSES)]
         self._nan = {"y": np.full((1, CLASSES), np.nan, np.float32)}
         share = TrafficShare(2, int(SHARE * TOTAL_WEIGHT))
         self.document = AliasDocument(1, None, "load", "", "", shares=(share,), canary=settings)
         draw = partial(self._draw_slot, self._random.random)
-        self.router = TrafficRouter(cast(ModelManager, self), lambda: self.now, draw)
+        self.router = TrafficRouter(cast("ModelManager", self), lambda: self.now, draw)
 
     def get_alias_document(self, reference: ModelReference) -> AliasDocument:
         """As `ModelManager` does."""
@@ -80,12 +82,12 @@ class Simulation:
 
     def load_beside(self, key: tuple[str, int], active: tuple[str, int]) -> LoadedModel:
         """As `ModelManager` does; a version stands for its model."""
-        return cast(LoadedModel, key[1])
+        return cast("LoadedModel", key[1])
 
     def send(self, request: Request) -> None:
         """Send a request through the router."""
         infer = partial(self._infer, request)
-        champion = cast(LoadedModel, 1)
+        champion = cast("LoadedModel", 1)
         self.router.route_request(
             RoutedRequest(REFERENCE, lambda: request.caller, lambda: champion, infer, infer, infer)
         )
@@ -99,12 +101,12 @@ class Simulation:
         return int(draw() * TOTAL_WEIGHT)
 
     def _infer(self, request: Request, model: LoadedModel) -> InferenceResult[int]:
-        version, draw = cast(int, model), self._random.random
+        version, draw = cast("int", model), self._random.random
         canary = self._canary if version == 2 else Version()
         self.latest_version = version
         self.latest_ms = self._draw_ms(request) * (1.0 if request.is_easy else canary.slowdown)
         self.now += self.latest_ms / 1000
-        if not request.is_easy and draw() < canary.failure_rate or request.is_poison and canary.poison_fails:
+        if (not request.is_easy and draw() < canary.failure_rate) or (request.is_poison and canary.poison_fails):
             raise RuntimeError("it failed")
         if request.is_nan:
             return InferenceResult(version, self._nan, request.rows)
@@ -186,7 +188,7 @@ def list_scenarios() -> list[Scenario]:
 
 def simulate(scenario: Scenario, seed: int) -> int | None:
     """Run one trial; return after how many honest requests the canary was stopped, None if it was kept."""
-    trial, draw = Simulation(scenario.canary, seed), random.Random(-seed - 1)
+    trial, draw = Simulation(scenario.canary, seed), random.Random(-seed - 1)  # noqa: S311
     callers = [Caller(address=f"192.0.2.{one}") for one in range(CALLERS)]
     weights = [HOSTILE_RATE if one < scenario.hostile else 1 for one in range(CALLERS)]
     honest_share = (CALLERS - scenario.hostile) / sum(weights)

@@ -233,10 +233,10 @@ class StratumTimes:
 class LatencyTest:
     """Whether the canary takes longer than it may for requests of as many rows.
 
-    A time of the champion is slow if it is above the median of its times before, of the same caller and of as many rows;
-    a time of the canary is slow if it is above what is allowed for that median. If slow requests fall to the canary more
-    often than its share of all requests, it is too slow. So the test counts requests and not milliseconds: one that
-    takes very long counts once, and who sends it cannot choose the side.
+    A champion's time is slow if it is above the median of its times before, of the same caller and for as many rows; a
+    canary's time is slow if it is above what is allowed for that median. If slow requests fall to the canary more often
+    than its share of all requests, it is too slow. The test counts requests, not milliseconds: one that takes very long
+    counts once, and who sends it cannot choose the side.
     """
 
     def __init__(self, canary: Canary, share: float, evidence: SequentialTest) -> None:
@@ -301,7 +301,7 @@ class DriftTest:
     def add(self, account: CallerAccount, answer: Answer, *, on_canary: bool) -> None:
         """Add a request of either side, if its answer has classes."""
         scores = answer.scores
-        if scores is None or scores.ndim < 2 or scores.shape[-1] < 2 or scores.dtype.kind != "f":  # noqa: PLR2004
+        if scores is None or scores.ndim < 2 or scores.shape[-1] < 2 or scores.dtype.kind != "f":
             return
         classes = scores[:MAX_COMPARED_ROWS].argmax(axis=-1).ravel()[:MAX_COMPARED_ROWS].tolist()
         if not classes or self._margin >= 1:

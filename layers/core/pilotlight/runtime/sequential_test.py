@@ -107,9 +107,6 @@ def compute_contrast_factors(
     values are on average at most `margin` above the champion's. It needs nothing but the draw: whoever sends a request
     does not know its side (Horvitz and Thompson, 1952).
     """
-    if on_trial:
-        difference = (value - center) / share - margin
-    else:
-        difference = (center - value) / (1 - share) - margin
-    unit = difference / (margin + max(center / share, (1 - center) / (1 - share)))  # -1 is the largest loss
+    difference = (value - center) / share if on_trial else (center - value) / (1 - share)
+    unit = (difference - margin) / (margin + max(center / share, (1 - center) / (1 - share)))  # -1 is the largest loss
     return tuple([1 + size * unit for size in BET_SIZES])

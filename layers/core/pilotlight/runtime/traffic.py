@@ -45,7 +45,7 @@ Body = TypeVar("Body")
 
 @dataclass(frozen=True)
 class InferenceResult(Generic[Body]):
-    """A version's answer: the body for the caller, its outputs for the comparison of versions, and the request's rows."""
+    """A version's answer: the body for the caller, and outputs and rows, for the comparison of versions."""
 
     body: Body
     outputs: Mapping[str, Array]

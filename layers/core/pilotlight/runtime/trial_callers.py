@@ -5,8 +5,6 @@ A header names nobody. Callers are told apart by what the gateway knows: an auth
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf
-
 from msgspec import Struct
 
 from pilotlight.runtime.sequential_test import Credit
@@ -15,6 +13,7 @@ MAX_CALLERS = 1024  # that are told apart; all others are taken for one
 MAX_CALLER_STRATA = 8  # sizes of requests for which a caller's own times are kept
 SLACK_REQUESTS = 5  # that a caller may count more often than the average one
 HALVING_REQUESTS = 4096  # counted requests after which all counts are halved, so that old callers make room
+UNLIMITED = 1e100  # not infinite, since evidence is divided by what a caller has added
 TENANT_PART = 1 / 2  # of the evidence for a stop, on a logarithmic scale, that a tenant contributes at most
 ANONYMOUS_PART = 1 / 4  # that an address contributes at most
 
@@ -68,7 +67,7 @@ class CallerAccounts:
 
     def __init__(self, thresholds: Sequence[float]) -> None:
         """Keep accounts for tests that stop at these e-values."""
-        self._unlimited = (inf,) * len(thresholds)
+        self._unlimited = (UNLIMITED,) * len(thresholds)
         self._tenant_limits = tuple(one**TENANT_PART for one in thresholds)
         self._anonymous_limits = tuple(one**ANONYMOUS_PART for one in thresholds)
         self._own: dict[str, CallerAccount] = {}
@@ -100,9 +99,7 @@ class CallerAccounts:
             self._halve_counts()
         return account
 
-    def _open_account(
-        self, accounts: dict[str, CallerAccount], key: str, limits: Sequence[float]
-    ) -> CallerAccount:
+    def _open_account(self, accounts: dict[str, CallerAccount], key: str, limits: Sequence[float]) -> CallerAccount:
         account = accounts.get(key)
         if account is None:
             if len(accounts) >= MAX_CALLERS:
