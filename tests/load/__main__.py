@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     requests = kinds.add_parser("mixed", help="requests of all kinds through the gateway, with hot swaps")
     requests.add_argument("--minutes", type=float, default=30.0)
     requests.add_argument("--swaps", type=int, default=10)
-    trial = kinds.add_parser("canary", help="a tenth of the callers meets a canary, which then fails")
+    trial = kinds.add_parser("canary", help="a tenth of the requests meets a canary, which then fails")
     trial.add_argument("--count", type=int, default=20_000)
     simulated = kinds.add_parser("trials", help="good and bad canaries, honest and hostile callers, in simulation")
     simulated.add_argument("--count", type=int, default=1_000)

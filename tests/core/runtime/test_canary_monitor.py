@@ -1,5 +1,7 @@
 """A canary is stopped for failures, slowness and drift, and for nothing else."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from pilotlight.runtime.canary_monitor import (
     Failure,
     Finding,
     find_non_finite_output,
+    format_stratum,
 )
 from pilotlight.runtime.trial_callers import Caller
 
@@ -100,7 +103,8 @@ def test_slowness_beyond_ratio_and_allowance_stops_it(trial: Trial) -> None:
     found = [trial.ask(7.0) for _ in range(100)]
     (only,) = [one for one in found if one]
     assert only.kind == "latency"
-    assert only.reason.startswith("it takes 7.00 ms for a request of 1 rows or up to twice as many, the champion 1.00")
+    form = r"it takes [67]\.\d+ ms for requests of 1 row, the champion [01]\.\d+, where 2 times as long is let through"
+    assert re.fullmatch(form, only.reason)
     assert found.index(only) + 1 >= CANARY.min_requests - WARM_UP_ANSWERS
 
 
@@ -164,3 +168,12 @@ def test_a_failure_is_the_canarys_only_if_the_champion_would_not_have_failed_so(
 def test_nan_is_no_answer() -> None:
     assert find_non_finite_output({"y": np.array([1.0, np.nan])}) == "output 'y' is NaN or infinite"
     assert find_non_finite_output({"y": np.array([1.0]), "label": np.array([b"a"], object)}) is None
+
+
+def test_rows_are_compared_by_powers_of_two() -> None:
+    assert [format_stratum(rows.bit_length()) for rows in (0, 1, 4, 7)] == [
+        "requests whose time is over",
+        "requests of 1 row",
+        "requests of 4 to 7 rows",
+        "requests of 4 to 7 rows",
+    ]

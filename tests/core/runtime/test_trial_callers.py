@@ -29,6 +29,8 @@ def test_a_header_makes_no_caller() -> None:
         (Caller(address="192.0.2.1", user="me"), 1 / 4),
         (Caller(identity="key", tenant="acme", address="192.0.2.1"), 1 / 2),
         (Caller(identity="key", address="192.0.2.1"), None),
+        (Caller(address="127.0.0.1"), None),
+        (Caller(identity="key", tenant="acme", address="127.0.0.1"), 1 / 2),
     ],
 )
 def test_addresses_and_tenants_bring_about_no_stop_alone(caller: Caller, part: float | None) -> None:

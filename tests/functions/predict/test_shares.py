@@ -91,9 +91,9 @@ def test_a_canary_that_does_not_end_fails_nobody_and_is_stopped(
         "double", "champion", lambda old: alias_updates.start_canary(old, trial, 9999, "ann", "try")
     )
     for _ in range(2):  # one that has the alias read, and one that has the canary opened beside it
-        function.post(asked, "0", Context(2.5))
+        function.post(asked, "0", Context(1.5))
         function.catalog.wait_for_background()
-    answers = [function.post(asked, str(caller), Context(2.5)) for caller in range(6)]
+    answers = [function.post(asked, str(caller), Context(1.5)) for caller in range(6)]
     assert [(status, version) for status, version, _ in answers] == [(200, "1")] * 6
     lines = [line for line in capsys.readouterr().out.splitlines() if "CanaryStopped" in line]
     assert len(lines) == 1

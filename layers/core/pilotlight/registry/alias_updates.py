@@ -132,7 +132,7 @@ def hash_to_slot(salt: str, key: str) -> int:
 
     Callers do not know the salt, so that they cannot compute a key's slot; and no key has a low one in every split.
     """
-    digest = hashlib.blake2b(key.encode(), digest_size=8, key=salt.encode()).digest()
+    digest = hashlib.blake2b(f"{salt}/{key}".encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") % TOTAL_WEIGHT
 
 

@@ -274,9 +274,9 @@ class LatencyTest:
 
     def describe(self) -> str:
         """Describe the fault."""
-        times, least = self._strata[self._latest], 2 ** (self._latest - 1) if self._latest else 0
+        times = self._strata[self._latest]
         return (
-            f"it takes {times.canary.ms:.2f} ms for a request of {least} rows or up to twice as many, the champion "
+            f"it takes {times.canary.ms:.2f} ms for {format_stratum(self._latest)}, the champion "
             f"{times.champion.ms:.2f}, where {self._ratio:g} times as long is let through"
         )
 
@@ -334,6 +334,12 @@ class DriftTest:
         self._lead = {one: value / 2 for one, value in self._lead.items()}
         self._sums = [one / 2 for one in self._sums]
         self._counts = [one // 2 for one in self._counts]
+
+
+def format_stratum(stratum: int) -> str:
+    """Format the numbers of rows whose binary form has `stratum` digits."""
+    names = {0: "requests whose time is over", 1: "requests of 1 row"}
+    return names.get(stratum) or f"requests of {2 ** (stratum - 1)} to {2**stratum - 1} rows"
 
 
 def find_non_finite_output(outputs: Mapping[str, Array]) -> str | None:

@@ -230,8 +230,8 @@ def report_finding(reference: ModelReference, canary: Canary, finding: Finding |
     what = "suspected, on the word of too few callers" if finding.is_suspicion else "stopped"
     LOG.warning("%s: the canary %d is %s: %s", reference, canary.version, what, finding.reason)
     evidence = {"kind": finding.kind, "e_value": finding.e_value, "alpha": ALPHA, "callers": finding.callers}
-    properties = {"alias": reference.alias, "version": canary.version, "why": finding.reason, **evidence}
-    count(metric, properties, model=reference.name)
+    trial = {"alias": reference.alias, "version": canary.version, "until": canary.until, "why": finding.reason}
+    count(metric, trial | evidence, model=reference.name)
 
 
 class ShadowRunner:

@@ -5,10 +5,12 @@ A header names nobody. Callers are told apart by what the gateway knows: an auth
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
 from msgspec import Struct
 
 from pilotlight.runtime.sequential_test import Credit
 
+LOOPBACK = ("127.0.0.1", "::1")
 MAX_CALLERS = 1024  # that are told apart; all others are taken for one
 MAX_CALLER_STRATA = 8  # sizes of requests for which a caller's own times are kept
 SLACK_REQUESTS = 5  # that a caller may count more often than the average one
@@ -25,6 +27,13 @@ class Caller(Struct, frozen=True):
     tenant: str = ""  # empty for the stack's own callers
     address: str = ""
     user: str = ""  # by the header, which anybody can write
+
+    def is_own(self) -> bool:
+        """Whether the caller belongs to the stack: authenticated and of no tenant, or on the machine itself.
+
+        API Gateway has no caller on a loopback address; the local gateway has hardly any other.
+        """
+        return not self.tenant if self.identity else self.address in LOOPBACK
 
     def get_sticky_key(self) -> str | None:
         """Return the key that keeps an authenticated caller's user at one version of a split; None for all others."""
@@ -81,10 +90,10 @@ class CallerAccounts:
     def admit(self, caller: Caller) -> CallerAccount | None:
         """Return the caller's account if the request counts, which depends on nothing that the request does.
 
-        The stack's own authenticated callers always count. Others count as often as the average of them, and a little
+        The stack's own callers always count. Others count as often as the average of them, and a little
         more, so that nobody drowns the rest by sending a lot.
         """
-        if caller.identity and not caller.tenant:
+        if caller.is_own():
             return self._open_account(self._own, caller.identity, self._unlimited)
         if caller.identity:
             account = self._open_account(self._others, f"tenant {caller.tenant}", self._tenant_limits)
