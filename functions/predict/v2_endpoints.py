@@ -17,7 +17,7 @@ from pilotlight.contracts.names import ModelReference
 from pilotlight.inference import Arrays, EncodedRequest, InferenceService
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey
 from pilotlight.runtime.traffic import InferenceResult, RoutedRequest, TrafficRouter
-from pilotlight.runtime.trial_callers import Caller
+from pilotlight.runtime.trial_callers import TrialCaller
 
 CALLER_HEADER = "x-pilotlight-caller"  # of an authenticated caller: the user whom a split keeps at one version
 VERSION_HEADER = "x-pilotlight-version"  # the requested version in a request, the answering one in an answer
@@ -170,10 +170,10 @@ class V2Endpoints:
         return self._service.open_model(parse_reference(request), request.trace)
 
 
-def build_caller(request: Request) -> Caller:
+def build_caller(request: Request) -> TrialCaller:
     """Build the caller whom the gateway knows, for the evidence of a trial."""
     address = str((request.context.get("identity") or {}).get("sourceIp") or "")
-    return Caller(request.identity, request.tenant, address, request.headers.get(CALLER_HEADER, ""))
+    return TrialCaller(request.identity, request.tenant, address, request.headers.get(CALLER_HEADER, ""))
 
 
 def parse_reference(request: Request) -> ModelReference:

@@ -23,7 +23,7 @@ from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument, Canary, Traf
 from pilotlight.contracts.names import ModelReference
 from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.traffic import InferenceResult, RoutedRequest, TrafficRouter
-from pilotlight.runtime.trial_callers import Caller
+from pilotlight.runtime.trial_callers import TrialCaller
 
 if TYPE_CHECKING:
     from pilotlight.runtime.model_manager import ModelManager
@@ -43,7 +43,7 @@ Trick = Callable[["Request", random.Random, "Simulation"], "Request"]
 class Request(Struct, frozen=True):
     """A request, as far as it matters: who sends it, how long it is, and what becomes of it."""
 
-    caller: Caller
+    caller: TrialCaller
     rows: int = 1
     ms_factor: float = 1.0  # by content: a long text takes longer than a short one
     is_nan: bool = False
@@ -189,7 +189,7 @@ def list_scenarios() -> list[Scenario]:
 def simulate(scenario: Scenario, seed: int) -> int | None:
     """Run one trial; return after how many honest requests the canary was stopped, None if it was kept."""
     trial, draw = Simulation(scenario.canary, seed), random.Random(-seed - 1)  # noqa: S311
-    callers = [Caller(address=f"192.0.2.{one}") for one in range(CALLERS)]
+    callers = [TrialCaller(address=f"192.0.2.{one}") for one in range(CALLERS)]
     weights = [HOSTILE_RATE if one < scenario.hostile else 1 for one in range(CALLERS)]
     honest_share = (CALLERS - scenario.hostile) / sum(weights)
     honest = 0

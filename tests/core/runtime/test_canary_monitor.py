@@ -17,10 +17,10 @@ from pilotlight.runtime.canary_monitor import (
     find_non_finite_output,
     format_stratum,
 )
-from pilotlight.runtime.trial_callers import Caller
+from pilotlight.runtime.trial_callers import TrialCaller
 
 CANARY = Canary(2, "2026-11-24T00:00:00+00:00", min_requests=50)
-BACKEND = Caller(identity="backend")
+BACKEND = TrialCaller(identity="backend")
 NO = Failure("no")
 
 

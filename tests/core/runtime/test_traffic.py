@@ -18,7 +18,7 @@ from pilotlight.registry.registry import Registry
 from pilotlight.runtime.model_cache import LoadedModel, ModelCache
 from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.runtime.traffic import InferenceResult, RoutedRequest, TrafficRouter, describe_differences
-from pilotlight.runtime.trial_callers import Caller
+from pilotlight.runtime.trial_callers import TrialCaller
 from pilotlight.storage.object_store import open_store
 from tests import fakes
 
@@ -48,13 +48,15 @@ class Rig:
             self.call(str(caller))
             self.catalog.wait_for_background()
 
-    def call(self, caller: str | Caller) -> int:
+    def call(self, caller: str | TrialCaller) -> int:
         """The version that answers; a name stands for an authenticated caller of the stack's own and his user."""
         return self.run(caller, self.ask).body
 
-    def run(self, caller: str | Caller, ask: Callable[[LoadedModel], InferenceResult[int]]) -> InferenceResult[int]:
+    def run(
+        self, caller: str | TrialCaller, ask: Callable[[LoadedModel], InferenceResult[int]]
+    ) -> InferenceResult[int]:
         """What the router answers."""
-        who = Caller(identity="backend", user=caller) if isinstance(caller, str) else caller
+        who = TrialCaller(identity="backend", user=caller) if isinstance(caller, str) else caller
         own = partial(self.catalog.get_model, CHAMPION)
         return self.experiments.route_request(RoutedRequest(CHAMPION, lambda: who, own, ask, ask, ask))
 
@@ -101,7 +103,7 @@ def test_a_header_of_somebody_unknown_chooses_no_side(
 ) -> None:
     """Chi-square with one degree of freedom: 10.83 is exceeded by chance once in a thousand times."""
     rig.change(change)
-    met = Counter(rig.call(Caller(address="192.0.2.1", user="the same")) for _ in range(1000))
+    met = Counter(rig.call(TrialCaller(address="192.0.2.1", user="the same")) for _ in range(1000))
     assert (met[2] - 300) ** 2 / 300 + (met[1] - 700) ** 2 / 700 < 10.83
 
 
@@ -113,8 +115,8 @@ def test_nobody_is_kept_on_a_side_of_a_canary(rig: Rig) -> None:
 
 def test_an_authenticated_caller_is_kept_in_a_split_only_by_naming_a_user(rig: Rig) -> None:
     rig.change(lambda old: alias_updates.set_traffic_split(old, (TrafficShare(2, 5000),), "ann", "try"))
-    assert {rig.call(Caller(identity="backend")) for _ in range(100)} == {1, 2}
-    assert {len({rig.call(Caller(identity=one, user="u")) for _ in range(20)}) for one in "abcdefgh"} == {1}
+    assert {rig.call(TrialCaller(identity="backend")) for _ in range(100)} == {1, 2}
+    assert {len({rig.call(TrialCaller(identity=one, user="u")) for _ in range(20)}) for one in "abcdefgh"} == {1}
 
 
 def test_a_split_of_before_salts_keeps_nobody_and_keeps_its_shares(rig: Rig) -> None:
@@ -129,12 +131,12 @@ def test_few_unknown_callers_raise_a_suspicion_and_more_of_them_stop_it(
 ) -> None:
     rig.change(lambda old: alias_updates.start_canary(old, CANARY, 5000, "ann", "try"))
     rig.broken = True
-    assert {rig.call(Caller(address=f"192.0.2.{number % 3}")) for number in range(300)} == {1}
+    assert {rig.call(TrialCaller(address=f"192.0.2.{number % 3}")) for number in range(300)} == {1}
     printed = capsys.readouterr().out
     assert stopped(printed) == []
     (line,) = [json.loads(line) for line in printed.splitlines() if "CanarySuspected" in line]
     assert (line["kind"], line["callers"], line["version"]) == ("failures", 4, 2)  # with him who had it opened
-    assert {rig.call(Caller(address=f"192.0.2.{number % 10}")) for number in range(300)} == {1}
+    assert {rig.call(TrialCaller(address=f"192.0.2.{number % 10}")) for number in range(300)} == {1}
     (line,) = stopped(capsys.readouterr().out)
     assert (line["kind"], line["alpha"]) == ("failures", 1e-5)
     assert float(str(line["e_value"])) >= 3e5

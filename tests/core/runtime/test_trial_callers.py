@@ -7,8 +7,8 @@ from pilotlight.runtime.trial_callers import (
     MAX_CALLERS,
     SLACK_REQUESTS,
     UNLIMITED,
-    Caller,
     CallerAccounts,
+    TrialCaller,
     TypicalTime,
     get_network,
 )
@@ -19,21 +19,21 @@ THRESHOLDS = (3e5, 3e5, 3e5)
 def test_a_header_makes_no_caller() -> None:
     accounts = CallerAccounts(THRESHOLDS)
     for number in range(SLACK_REQUESTS):
-        accounts.admit(Caller(address="192.0.2.1", user=str(number)))
+        accounts.admit(TrialCaller(address="192.0.2.1", user=str(number)))
     assert len(accounts) == 1
 
 
 @pytest.mark.parametrize(
     ("caller", "part"),
     [
-        (Caller(address="192.0.2.1", user="me"), 1 / 4),
-        (Caller(identity="key", tenant="acme", address="192.0.2.1"), 1 / 2),
-        (Caller(identity="key", address="192.0.2.1"), None),
-        (Caller(address="127.0.0.1"), None),
-        (Caller(identity="key", tenant="acme", address="127.0.0.1"), 1 / 2),
+        (TrialCaller(address="192.0.2.1", user="me"), 1 / 4),
+        (TrialCaller(identity="key", tenant="acme", address="192.0.2.1"), 1 / 2),
+        (TrialCaller(identity="key", address="192.0.2.1"), None),
+        (TrialCaller(address="127.0.0.1"), None),
+        (TrialCaller(identity="key", tenant="acme", address="127.0.0.1"), 1 / 2),
     ],
 )
-def test_addresses_and_tenants_bring_about_no_stop_alone(caller: Caller, part: float | None) -> None:
+def test_addresses_and_tenants_bring_about_no_stop_alone(caller: TrialCaller, part: float | None) -> None:
     account = CallerAccounts(THRESHOLDS).admit(caller)
     assert account is not None
     limit = UNLIMITED if part is None else pytest.approx(3e5**part)
@@ -42,27 +42,27 @@ def test_addresses_and_tenants_bring_about_no_stop_alone(caller: Caller, part: f
 
 def test_the_keys_of_a_tenant_are_one_caller() -> None:
     accounts = CallerAccounts(THRESHOLDS)
-    assert accounts.admit(Caller("one", "acme")) is accounts.admit(Caller("two", "acme"))
+    assert accounts.admit(TrialCaller("one", "acme")) is accounts.admit(TrialCaller("two", "acme"))
 
 
 def test_who_sends_a_lot_does_not_count_more_than_others() -> None:
     accounts = CallerAccounts(THRESHOLDS)
     for number in range(10):
-        accounts.admit(Caller(address=f"192.0.2.{number}"))
-    counted = sum(accounts.admit(Caller(address="198.51.100.1")) is not None for _ in range(1000))
+        accounts.admit(TrialCaller(address=f"192.0.2.{number}"))
+    counted = sum(accounts.admit(TrialCaller(address="198.51.100.1")) is not None for _ in range(1000))
     assert counted <= SLACK_REQUESTS + 3
 
 
 def test_who_is_alone_always_counts() -> None:
     accounts = CallerAccounts(THRESHOLDS)
-    assert all(accounts.admit(Caller(address="192.0.2.1")) for _ in range(2 * HALVING_REQUESTS))
+    assert all(accounts.admit(TrialCaller(address="192.0.2.1")) for _ in range(2 * HALVING_REQUESTS))
 
 
 def test_accounts_take_bounded_memory() -> None:
     accounts = CallerAccounts(THRESHOLDS)
     for number in range(3 * MAX_CALLERS):
-        accounts.admit(Caller(address=f"10.0.{number // 250}.{number % 250}"))
-        accounts.admit(Caller(identity=str(number)))
+        accounts.admit(TrialCaller(address=f"10.0.{number // 250}.{number % 250}"))
+        accounts.admit(TrialCaller(identity=str(number)))
     assert len(accounts) <= 2 * (MAX_CALLERS + 1)
 
 

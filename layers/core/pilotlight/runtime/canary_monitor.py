@@ -22,7 +22,7 @@ from pilotlight.runtime.sequential_test import (
     compute_contrast_factors,
     compute_rate_factors,
 )
-from pilotlight.runtime.trial_callers import MAX_CALLER_STRATA, Caller, CallerAccount, CallerAccounts, TypicalTime
+from pilotlight.runtime.trial_callers import MAX_CALLER_STRATA, CallerAccount, CallerAccounts, TrialCaller, TypicalTime
 
 ALPHA = 1e-5  # the chance that one environment stops a canary without reason; 1 % over 1,000 environments together
 KINDS = FAILURES, LATENCY, DRIFT = ("failures", "latency", "drift")  # each is tested at a third of ALPHA
@@ -106,7 +106,7 @@ class CanaryMonitor:
         self._answers_since_opening = 0
         self._requests = 0  # that the canary answered, or should have
 
-    def start_request(self, caller: Caller) -> TrialRequest:
+    def start_request(self, caller: TrialCaller) -> TrialRequest:
         """Settle how a request will count, before its side is drawn."""
         return TrialRequest(
             self._accounts.admit(caller), self._is_open and self._answers_since_opening >= WARM_UP_ANSWERS

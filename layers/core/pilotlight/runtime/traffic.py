@@ -16,6 +16,7 @@ from math import inf
 from typing import Generic, TypeVar
 
 import numpy as np
+from msgspec import Struct
 
 from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument, Canary
 from pilotlight.contracts.names import ModelReference
@@ -34,7 +35,7 @@ from pilotlight.runtime.canary_monitor import (
 from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.model_manager import ModelManager
-from pilotlight.runtime.trial_callers import Caller
+from pilotlight.runtime.trial_callers import TrialCaller
 
 LOG = logging.getLogger("pilotlight.runtime")
 MAX_QUEUED_COPIES = 16  # requests that may wait for the shadow; more are dropped, since it is too slow for its share
@@ -55,8 +56,7 @@ class InferenceResult(Generic[Body]):
 InferenceCall = Callable[[LoadedModel], InferenceResult[Body]]
 
 
-@dataclass(frozen=True)
-class RoutedRequest(Generic[Body]):
+class RoutedRequest(Struct, Generic[Body], frozen=True):
     """A request of an alias, and how to run it on the version that is chosen for it.
 
     `open_active` opens the version that the alias points to, and `infer` runs the request on it. `infer_other` runs it
@@ -65,7 +65,7 @@ class RoutedRequest(Generic[Body]):
     """
 
     reference: ModelReference
-    get_caller: Callable[[], Caller]
+    get_caller: Callable[[], TrialCaller]
     open_active: Callable[[], LoadedModel]
     infer: InferenceCall[Body]
     infer_other: InferenceCall[Body]

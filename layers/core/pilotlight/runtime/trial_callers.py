@@ -20,7 +20,7 @@ TENANT_PART = 1 / 2  # of the evidence for a stop, on a logarithmic scale, that 
 ANONYMOUS_PART = 1 / 4  # that an address contributes at most
 
 
-class Caller(Struct, frozen=True):
+class TrialCaller(Struct, frozen=True):
     """Who sends a request, by the gateway, and the end user for whom it is sent, by the caller."""
 
     identity: str = ""  # empty for a caller whom nobody has authenticated
@@ -87,7 +87,7 @@ class CallerAccounts:
     def __len__(self) -> int:
         return len(self._own) + len(self._others)
 
-    def admit(self, caller: Caller) -> CallerAccount | None:
+    def admit(self, caller: TrialCaller) -> CallerAccount | None:
         """Return the caller's account if the request counts, which depends on nothing that the request does.
 
         The stack's own callers always count. Others count as often as the average of them, and a little
