@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from functions.promote.events import CanaryFailed, ScheduleTick, VersionPublished, parse_events
 from functions.promote.policy import PromotionPolicy
@@ -64,6 +65,8 @@ def test_lines_of_the_log_and_the_clock_are_understood() -> None:
         "version": 2,
         "why": "3 of 60 failed",
         "CanaryStopped": 1,
+        "kind": "failures",
+        "e_value": 400_000.0,
         "_aws": {},
     }
     assert list(parse_events(logs(line, line))) == [CanaryFailed("digits", "champion", 2, "3 of 60 failed")] * 2
@@ -122,6 +125,16 @@ def test_a_stopped_canary_is_rolled_back_once(registry: Registry) -> None:
     document = registry.load_alias("double", "champion")
     assert (document.version, document.shares, document.number) == (1, (), 3)
     assert document.reason == "canary 2 failed: 3 of 60 requests failed"
+
+
+def test_a_late_line_about_an_earlier_trial_does_not_end_the_next_one(registry: Registry) -> None:
+    trying(registry, FUTURE)
+    late = CanaryFailed("double", "champion", 2, "3 of 60 requests failed", until=PAST)
+    (said,) = duties(registry).handle(late)
+    assert said.startswith("The canary double:2 was left as it is")
+    assert registry.load_alias("double", "champion").canary is not None
+    (said,) = duties(registry).handle(replace(late, until=FUTURE))
+    assert said == "The canary double:2 was rolled back: 3 of 60 requests failed"
 
 
 def test_a_canary_becomes_champion_when_its_time_is_over_and_not_before(registry: Registry) -> None:
