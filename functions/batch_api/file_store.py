@@ -58,7 +58,9 @@ class FileStore:
         answer = OUTPUT_ID.fullmatch(file_id)
         if answer is not None:
             return self._find_stored_output(file_id, f"{upload.ANSWERS_FOLDER}/{answer[1]}/{answer[2]}")
-        upload_record = Document(self.store, f"{upload.upload_folder(file_id)}/file.json", Upload).read_or_none()
+        folder = upload.upload_folder(file_id)
+        own_id = folder.rpartition("/")[2]
+        upload_record = Document(self.store, f"{folder}/file.json", Upload, id=own_id).read_or_none()
         if upload_record is None:
             raise NotFoundError(f"There is no file {file_id!r}; GET /v1/files lists them.")
         return StoredFile(self._to_file_object(upload_record), upload.content_path(file_id))
@@ -98,7 +100,7 @@ class FileStore:
 
     def open_batch_request(self, batch_id: str) -> Document[BatchRequest]:
         """Open the document of a batch's request; raise `NotFoundError` for an id that is not a batch's."""
-        return Document(self.store, batch_document_path(batch_id, "order"), BatchRequest)
+        return Document(self.store, batch_document_path(batch_id, "order"), BatchRequest, id=batch_id)
 
     def _find_batch_result(self, file_id: str, batch: str, what: str) -> StoredFile:
         manifest = self.read_manifest(f"batch_{batch}")

@@ -143,7 +143,8 @@ class UploadEndpoints:
         return upload_record
 
     def _open_upload(self, upload_id: str) -> Document[Upload]:
-        return Document(self._store, f"{upload_folder(upload_id)}/upload.json", Upload)
+        folder = upload_folder(upload_id)
+        return Document(self._store, f"{folder}/upload.json", Upload, id=folder.rpartition("/")[2])
 
     def _to_upload_object(self, upload_record: Upload, file: FileObject | None = None) -> UploadObject:
         path = f"{UPLOADS_FOLDER}/{upload_record.id}/content"
