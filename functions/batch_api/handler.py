@@ -31,7 +31,7 @@ def build_batch_api(
     parts = (
         FileEndpoints(file_store, idempotency_keys, presigner),
         UploadEndpoints(file_store, idempotency_keys, presigner),
-        BatchEndpoints(file_store, idempotency_keys, bus or EventBus()),
+        BatchEndpoints(file_store, idempotency_keys, bus or EventBus(resource=settings.event_resource)),
     )
     routes = {resource: verbs for part in parts for resource, verbs in part.routes().items()}
     correlation.install_log_record_factory()

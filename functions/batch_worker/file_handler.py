@@ -23,13 +23,18 @@ from functions.batch_worker.parquet import convert_table, has_object
 from functions.batch_worker.predictor import Predictor
 from functions.batch_worker.usage_log import BatchUsageLog
 from pilotlight.contracts.batch import BatchManifest, BatchRequest, batch_document_path
-from pilotlight.contracts.codec import decode_document, encode_document, format_utc_now
-from pilotlight.errors import ConflictError, InvalidInputError, NotFoundError
+from pilotlight.contracts.codec import encode_document, format_utc_now
+from pilotlight.errors import ConflictError, NotFoundError
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
 RESERVE_S = 15.0  # at the end of an invocation, for writing answers and requesting the next invocation
 SPAN_BYTES = 16_000_000  # of a file that is spread
 MAX_SPANS = 2_000  # of a file: the result of each must fit into the 256 kB of a state
+
+
+class UnknownBatchError(NotFoundError):
+    """No batch of that id was ordered in this store."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,10 @@ class FileHandler:
         """
         if target.endswith("/"):  # as S3's console creates them
             return f"{target} is a folder, in which there is nothing to answer."
-        inbox_file = self._find_file(target)
+        try:
+            inbox_file = self._find_file(target)
+        except UnknownBatchError as exc:
+            return str(exc)  # another try would not find it either
         try:
             inbox_file = self._convert_if_table(inbox_file, deadline)
             file_job = self._create_job(inbox_file, deadline, origin)
@@ -145,7 +153,7 @@ class FileHandler:
         if not target.startswith("batch_"):
             return parse_inbox_uri(self._store.url, target)
         path = batch_document_path(target, "order")
-        batch_request = decode_document(self._store.get(path).data, BatchRequest, path)
-        if batch_request.id != target:
-            raise InvalidInputError(f"{path} is the order of {batch_request.id}, not of {target}.")
+        batch_request = Document(self._store, path, BatchRequest, id=target).read_or_none()
+        if batch_request is None:
+            raise UnknownBatchError(f"There is no batch {target} here: it was withdrawn, or is of another stack.")
         return BatchInput.from_batch_request(batch_request)
