@@ -1,7 +1,8 @@
 """The matrix of rights: who may do what, told once here, and asked of an evaluator of IAM that nobody here wrote.
 
-The evaluator is ministack's (MIT), the emulator of AWS, of which this imports one module. `python -m tests.infra.access`
-prints the table of infra/decisions/0047. A stack is asked with every option on, which gives the most rights.
+The evaluator is that of ministack (MIT), an emulator of AWS, of which this imports one module. The table in
+infra/decisions/0047 is printed by `python -m tests.infra.access`. A stack is asked with every option on, which gives
+the most rights.
 """
 
 import copy
@@ -112,7 +113,7 @@ DEEDS = (
     put("add captures", "captures/digits/1/a.jsonl.gz", "caller, batch worker", CREATED),
     put("replace captures", "captures/digits/1/a.jsonl.gz"),
     get("read the key of captures' hashes", "secrets/capture-key", "caller, batch worker, drift"),
-    put("make the key of captures' hashes", "secrets/capture-key", "drift", CREATED),
+    put("create the key of captures' hashes", "secrets/capture-key", "drift", CREATED),
     put("replace the key of captures' hashes", "secrets/capture-key"),
     get("read callers' keys", "keys/acme.json"),
     put("write callers' keys", "keys/acme.json"),
@@ -129,7 +130,8 @@ DEEDS = (
          {"events:source": "pilotlight.batches", "events:detail-type": "Pilotlight Inference"}),
     Deed("tell the batch worker to go on", "events:PutEvents", BUS, "batch worker",
          {"events:source": "pilotlight.batch", "events:detail-type": "Pilotlight Inference"}),
-    Deed("send other events", "events:PutEvents", BUS, "", {"events:source": "x", "events:detail-type": "Object Created"}),
+    Deed("send other events", "events:PutEvents", BUS, "",
+         {"events:source": "x", "events:detail-type": "Object Created"}),
     Deed("ask the promoter", "lambda:InvokeFunction", "!GetAtt PromoteFunction.Arn", "registry"),
     Deed("end a job of this stack", "batch:TerminateJob", JOB, "starter", {"aws:resourcetag/pilotlight-stack": "this"}),
     Deed("end a job of another stack", "batch:TerminateJob", JOB, "", {"aws:resourcetag/pilotlight-stack": "other"}),
@@ -283,7 +285,7 @@ MUTATIONS: list[tuple[Rule, Change]] = [
     (rights_are_those_of_the_matrix, changed(f"{TRAINS}.7.Resource.0", None)),
     (rights_are_those_of_the_matrix, changed(f"{TRAINS}.7.Resource.1", None)),
     (rights_are_those_of_the_matrix, changed(f"{TRAINS}.7.Resource.2", None)),
-    (rights_are_those_of_the_matrix, changed(f"{TRAINS}.2.Resource", {"Fn::Sub": "arn:aws:s3:::${ModelBucket}/runs/*"})),
+    (rights_are_those_of_the_matrix, changed(f"{TRAINS}.2.Resource", f"arn:aws:s3:::{BUCKET}/runs/*")),
     (rights_are_those_of_the_matrix, changed(f"{REGISTERS}.4", None)),
 ]  # fmt: skip
 

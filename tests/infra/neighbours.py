@@ -16,16 +16,12 @@ NAMES = {
     "ManagedPolicyName", "Name", "QueueName", "RepositoryName", "RoleName", "StateMachineName", "TableName",
     "TopicName", "UsagePlanName",
 }  # fmt: skip
-NAMES_OF_OTHERS = {
-    "AWS::Lambda::Permission",
-    "AWS::Events::Rule",
-}  # the name of a function there is one that it is given
 OWN = ("ModelBucket", "Queue", "NodesQueue", "Training.Outputs.Queue", "Training.Outputs.NodesQueue")
 
 
 def is_of_the_stack(value: object) -> bool:
     """Whether a name holds the stack's, or that of something in it, which AWS makes of the stack's."""
-    return bool(re.search(r"AWS::StackName|'Ref': '(?!AWS::)\w+'|'Fn::GetAtt'|\$\{(?!AWS::|!)\w+", str(value)))
+    return bool(re.search(r"AWS::StackName|'Ref': '(?!AWS::)[\w.]+'|'Fn::GetAtt'|\$\{(?!AWS::|!)\w+", str(value)))
 
 
 def resources(templates: Templates) -> Iterator[tuple[str, Template]]:
@@ -36,8 +32,7 @@ def resources(templates: Templates) -> Iterator[tuple[str, Template]]:
 
 def names_are_of_the_stack(templates: Templates) -> Iterator[str]:
     for place, resource in resources(templates):
-        named = resource.get("Properties", {}).items() if resource["Type"] not in NAMES_OF_OTHERS else ()
-        for name, value in named:
+        for name, value in resource.get("Properties", {}).items():
             if name in NAMES and not is_of_the_stack(value):
                 yield f"{place} has the {name} {value} in every stack"
     for file, template in templates.items():
@@ -133,6 +128,7 @@ RULES: list[Rule] = [
 # --- and each rule, broken on purpose ---------------------------------------------------------------------------------
 
 EVENTS = "events.Resources.BatchFunction.Properties"
+STATEMENTS = "api.Resources.AlarmsPolicy.Properties.PolicyDocument.Statement"
 DASHBOARD = "monitoring.Resources.Dashboard.Properties"
 SENDERS = ("api.Resources.BatchesFunction.Properties", EVENTS)
 ALL_MODELS = {"Id": "all", "Expression": 'SELECT SUM(Drift) FROM SCHEMA("Pilotlight", model)', "Period": 3600}
@@ -166,6 +162,7 @@ MUTATIONS: list[tuple[Rule, Change]] = [
     (names_are_of_the_stack, changed("monitoring.Resources.Bill.Properties.Name", "usd by tenant")),
     (names_are_of_the_stack, changed("api.Resources.PredictLogs.Properties.LogGroupName", "/aws/lambda/predict")),
     (names_are_of_the_stack, changed("monitoring.Resources.Dead.Properties.AlarmName", "dead letters")),
+    (names_are_of_the_stack, changed("api.Resources.TrainingEnded.Properties.Name", "training-ended")),
     (names_are_of_the_stack, changed("api.Outputs.Bucket.Export", {"Name": "models"})),
     (one_stack_hears_its_own_events, changed(f"{EVENTS}.Events.Asked.Properties.Pattern.resources", None)),
     (
@@ -194,7 +191,7 @@ MUTATIONS: list[tuple[Rule, Change]] = [
     (the_dashboard_shows_the_stack, set_word("Models", "{Pilotlight,model}")),
     (the_dashboard_shows_the_stack, set_word("Versions", "{Pilotlight,cold,function,model,version}")),
     (the_dashboard_shows_the_stack, show('"QueueName", "${DeadLetters}"', '"QueueName", "dead"')),
-    (the_dashboard_shows_the_stack, show("SEARCH('${Models} MetricName=\\\"Train", "SEARCH('{Pilotlight,model} MetricName=\\\"Train")),
-    (topics_hear_their_account, changed("api.Resources.AlarmsPolicy.Properties.PolicyDocument.Statement.0.Condition", None)),
-    (topics_hear_their_account, changed("api.Resources.AlarmsPolicy.Properties.PolicyDocument.Statement.1.Condition", None)),
+    (the_dashboard_shows_the_stack, show("SEARCH('${Models}", "SEARCH('{Pilotlight,model}")),
+    (topics_hear_their_account, changed(f"{STATEMENTS}.0.Condition", None)),
+    (topics_hear_their_account, changed(f"{STATEMENTS}.1.Condition", None)),
 ]  # fmt: skip
