@@ -86,6 +86,6 @@ def stacks(emulator: None) -> tuple[DeployedStack, DeployedStack]:
     """Two of them, side by side in one account and region."""
     names = ("pilotlight-one", "pilotlight-two")
     for name in names:
-        command = [SAM, "deploy", "--template-file", BUILT, "--stack-name", name, *DEPLOY]
+        command = [str(SAM), "deploy", "--template-file", str(BUILT), "--stack-name", name, *DEPLOY]
         subprocess.run(command, check=True, capture_output=True)
     return DeployedStack(names[0]), DeployedStack(names[1])
