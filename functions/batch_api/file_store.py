@@ -140,7 +140,7 @@ class FileStore:
 
     def open_batch_request(self, batch_id: str) -> Document[BatchRequest]:
         """Open the document of a batch's request; raise `NotFoundError` for an id that is not a batch's."""
-        return Document(self.store, batch_document_path(batch_id, "order", self.tenant), BatchRequest)
+        return Document(self.store, batch_document_path(batch_id, "order", self.tenant), BatchRequest, id=batch_id)
 
     def open_cancellation(self, batch_id: str) -> Document[BatchCancellation]:
         """Open the document that stops a batch."""

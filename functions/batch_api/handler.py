@@ -26,7 +26,7 @@ def build_batch_api(
     parts = (
         FileEndpoints(store, idempotency_keys, presigner),
         UploadEndpoints(store, idempotency_keys, presigner),
-        BatchEndpoints(store, idempotency_keys, bus or EventBus()),
+        BatchEndpoints(store, idempotency_keys, bus or EventBus(resource=settings.event_resource)),
     )
     routes = {resource: verbs for part in parts for resource, verbs in part.routes().items()}
     correlation.install_log_record_factory()

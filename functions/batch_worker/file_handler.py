@@ -24,13 +24,18 @@ from functions.batch_worker.parquet import convert_table
 from functions.batch_worker.predictor import Predictor
 from functions.batch_worker.usage_log import BatchUsageLog
 from pilotlight.contracts.batch import BatchManifest, BatchRequest, batch_request_path, is_batch_target
-from pilotlight.contracts.codec import decode_document, encode_document, format_utc_now
+from pilotlight.contracts.codec import encode_document, format_utc_now
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
 RESERVE_S = 15.0  # at the end of an invocation, for writing answers and requesting the next invocation
 SPAN_BYTES = 16_000_000  # of a file that is spread
 MAX_SPANS = 2_000  # of a file: the result of each must fit into the 256 kB of a state
+
+
+class UnknownBatchError(NotFoundError):
+    """No batch of that id was ordered in this store."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,10 @@ class FileHandler:
         """
         if target.endswith("/"):  # as S3's console creates them
             return f"{target} is a folder, in which there is nothing to answer."
-        inbox_file = self._find_file(target)
+        try:
+            inbox_file = self._find_file(target)
+        except UnknownBatchError as exc:
+            return str(exc)  # another try would not find it either
         try:
             inbox_file = self._convert_if_table(inbox_file, deadline)
             file_job = self._create_job(inbox_file, deadline, origin)
@@ -169,7 +177,9 @@ class FileHandler:
         if not is_batch_target(target):
             return parse_inbox_uri(self._store.url, target)
         path = batch_request_path(target)
-        batch_request = decode_document(self._store.get(path).data, BatchRequest, path)
+        batch_request = Document(self._store, path, BatchRequest).read_or_none()
+        if batch_request is None:
+            raise UnknownBatchError(f"There is no batch {target} here: it was withdrawn, or is of another stack.")
         if batch_request.target != target:
             raise InvalidInputError(f"{path} is the order of {batch_request.target}, not of {target}.")
         return BatchInput.from_batch_request(batch_request)

@@ -153,7 +153,7 @@ def build_batch_worker(settings: Settings, store: ObjectStore | None = None) -> 
     predictor = Predictor(
         service, settings.model, UploadedTensors(model_manager.registry, settings.tensor_memory_budget)
     )
-    dispatcher = Dispatcher(settings.reply_queues.replace(",", " ").split())
+    dispatcher = Dispatcher(settings.reply_queues.replace(",", " ").split(), settings.event_resource)
     fan_out = FanOut(settings.spreader, settings.spread_bytes, settings.spread_at_once)
     correlation.install_log_record_factory()
     usage_log = BatchUsageLog(CostMeter(settings.memory_mb), create_usage_log(settings.call_seconds))

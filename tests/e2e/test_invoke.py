@@ -137,7 +137,7 @@ def test_invoke_judges_the_published_version(environment_file: Path) -> None:
         fakes.publish_digits(registry)
     answer = invoked("PromoteFunction", "tests/events/promote-published.json", environment_file)
     assert answer == {"done": ["digits:2 passed the gate."]}
-    verdict = registry.store.get("models/digits/versions/2/verdict.json")
+    verdict = registry.store.get("verdicts/digits/2.json")
     assert json.loads(verdict.data)["passed"] is True
 
 

@@ -31,7 +31,6 @@ WEIGHTS = "models/digits/versions/1/model.onnx"
 CAPTURE = "captures/digits/1/2026-11-25/02/environment-0.jsonl.gz"
 CAPTURE_KEY = "secrets/capture-key"
 HASHERS = {"PredictFunction", "BatchFunction", "DriftFunction"}
-MANIFEST = "models/digits/versions/1/manifest.json"
 SPREAD_REACHES = {  # by the service of the action
     "lambda": ("BatchFunction.Arn",),
     "s3": ("/outbox/*/spans.json",),
@@ -132,17 +131,6 @@ def weights_are_written_by_the_trainer_alone(templates: Templates) -> Iterator[s
             yield f"{name} may write {WEIGHTS}"
 
 
-def manifests_are_never_replaced(templates: Templates) -> Iterator[str]:
-    denied = [
-        one
-        for one in statements(templates["training"]["Resources"]["TrainerRole"])
-        if one["Effect"] == "Deny" and one.get("Condition") == {"Null": {"s3:if-none-match": "true"}}
-    ]
-    for key in (MANIFEST, MANIFEST.replace("manifest", "claim")):
-        if not any(fnmatchcase(key, pattern) for one in denied for pattern in keys(one)):
-            yield f"TrainerRole may replace {key}"
-
-
 def what_runs_say_is_written_by_the_trainer_alone(templates: Templates) -> Iterator[str]:
     for name, resource in roles(templates):
         for action in ("s3:PutObject", "s3:DeleteObject"):
@@ -211,7 +199,7 @@ RULES: list[Rule] = [
     rights_are_named, objects_are_reached_below_a_folder, who_predicts_writes_nothing,
     who_orders_batches_reaches_no_model, who_answers_writes_no_order, words_on_the_bus_are_ours,
     the_machine_reaches_its_own_things, aliases_are_moved_by_few,
-    weights_are_written_by_the_trainer_alone, manifests_are_never_replaced,
+    weights_are_written_by_the_trainer_alone,
     what_runs_say_is_written_by_the_trainer_alone, who_starts_trainings_writes_orders_alone,
     who_starts_trainings_does_so_in_its_stack, captures_are_only_ever_added, captures_are_read_by_few,
     who_looks_for_drift_writes_reports_alone,
@@ -234,7 +222,7 @@ MUTATIONS: list[tuple[Rule, Change]] = [
     (rights_are_named, changed(f"{PREDICTS}.0.Resource", "*")),
     (rights_are_named, allowed("training", "TrainerRole", "s3:Put*", "models/*/versions/*")),
     (objects_are_reached_below_a_folder, allowed("api", "PredictFunction", "s3:GetObject", "*")),
-    (objects_are_reached_below_a_folder, changed(f"{TRAINS}.5.Condition", None)),
+    (objects_are_reached_below_a_folder, changed(f"{TRAINS}.9.Condition", None)),
     (who_predicts_writes_nothing, allowed("api", "PredictFunction", "s3:PutObject", "outbox/*")),
     (who_predicts_writes_nothing, allowed("api", "PredictFunction", "s3:DeleteObject", "models/*")),
     (who_predicts_writes_nothing, changed("api.Parameters.LargeAnswers.Default", "on")),
@@ -262,8 +250,6 @@ MUTATIONS: list[tuple[Rule, Change]] = [
         weights_are_written_by_the_trainer_alone,
         allowed("api", "PromoteFunction", "s3:PutObject", "models/*/versions/*"),
     ),
-    (manifests_are_never_replaced, changed(f"{TRAINS}.3.Effect", "Allow")),
-    (manifests_are_never_replaced, changed(f"{TRAINS}.3.Condition", {"Null": {"s3:if-none-match": "false"}})),
     (what_runs_say_is_written_by_the_trainer_alone, allowed("api", "ModelsFunction", "s3:PutObject", "runs/*")),
     (what_runs_say_is_written_by_the_trainer_alone, allowed("api", STARTER, "s3:DeleteObject", "runs/*")),
     (who_starts_trainings_writes_orders_alone, allowed("api", STARTER, "s3:PutObject", "runs/*/metrics.jsonl")),

@@ -192,9 +192,10 @@ def test_the_bucket_is_as_it_must_be(name: Callable[[str], str]) -> None:
     s3, bucket = boto3.client("s3"), name("ModelBucket")
     rules = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
     assert rules[0]["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
-    (statement,) = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
-    assert (statement["Effect"], statement["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
-    assert bucket in json.dumps(statement["Resource"])
+    over_tls, once = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
+    assert (over_tls["Effect"], over_tls["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
+    assert (once["Effect"], once["Principal"], once["Action"]) == ("Deny", "*", "s3:PutObject")
+    assert all(bucket in json.dumps(one["Resource"]) for one in (over_tls, once))
     resource = decided("ModelBucket")  # moto's CloudFormation leaves out the rest
     assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("Retain", "Retain")
     assert resource["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}

@@ -18,10 +18,11 @@ from PIL import Image as Pillow
 from functions.batch_worker import file_job, handler, record_reader
 from functions.batch_worker.inbox_file import InboxFile, name_results, parse_inbox_uri
 from pilotlight.api.request_context import RequestContext
-from pilotlight.contracts.batch import FileProgress
+from pilotlight.contracts.batch import BatchRequest, FileProgress
+from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.processing import ImagePreprocessing, TableColumn, TablePreprocessing
-from pilotlight.errors import InvalidInputError, StoreError, UnavailableError
+from pilotlight.errors import InvalidInputError, NotFoundError, StoreError, UnavailableError
 from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.functions.batch_worker.conftest import Place
@@ -468,3 +469,25 @@ def test_a_large_file_survives_two_kills() -> None:
     assert seen["failures"] == []
     assert seen["invocations"] == 3
     assert len(seen["progress seen"]) >= 3
+
+
+def test_a_batch_that_is_not_here_is_done_since_no_other_try_would_find_it(place: Place) -> None:
+    """It was withdrawn, or another stack of the account was told of it: no retry, no dead letter, no alarm."""
+    unknown = "batch_0123456789abcdef0123456789abcdef"
+    event = {"detail-type": "Pilotlight Inference", "id": "e-1", "detail": {"batch": unknown}}
+    assert place.handle(event, None) == {
+        "done": [f"There is no batch {unknown} here: it was withdrawn, or is of another stack."]
+    }
+    with pytest.raises(NotFoundError):
+        place.handle(event | {"detail": {"batch": "batch_1"}}, None)
+
+
+def test_an_order_of_another_batch_is_refused(place: Place) -> None:
+    order = BatchRequest(
+        id="batch_" + "1" * 32, endpoint="/v2/models/double/infer", input_file_id="file-" + "2" * 32,
+        completion_window="24h", created_at=1, expires_at=2,
+    )  # fmt: skip
+    place.store.put(f"batches/{'3' * 32}/order.json", encode_document(order))
+    event = {"detail-type": "Pilotlight Inference", "id": "e-1", "detail": {"batch": "batch_" + "3" * 32}}
+    with pytest.raises(InvalidInputError, match="is not of this place: its id is 'batch_1"):
+        place.handle(event, None)

@@ -16,8 +16,9 @@ from functions.promote.promoter import Promoter
 from pilotlight.contracts.alias import Canary
 from pilotlight.errors import InvalidInputError
 from pilotlight.gate.evaluation import QualityGate
+from pilotlight.gate.verdict import verdict_path
 from pilotlight.registry import alias_updates
-from pilotlight.registry.registry import Registry, alias_path, version_path
+from pilotlight.registry.registry import Registry, alias_path, signature_path, version_path
 from pilotlight.storage.object_store import open_store
 from tests import fakes
 
@@ -87,7 +88,7 @@ def test_a_wrong_policy_is_refused(text: str) -> None:
 def test_by_default_a_passed_version_waits_for_a_person(registry: Registry) -> None:
     assert list(duties(registry).handle(VersionPublished("double", 2))) == ["double:2 passed the gate."]
     assert registry.load_alias("double", "champion").version == 1
-    assert json.loads(registry.store.get(version_path("double", 2, "verdict.json")).data)["passed"] is True
+    assert json.loads(registry.store.get(verdict_path("double", 2)).data)["passed"] is True
 
 
 def test_aliases_that_the_trainer_could_not_write_are_the_promoters(registry: Registry) -> None:
@@ -179,7 +180,7 @@ def test_what_passes_is_signed_once_the_first_version_too(registry: Registry, ve
     found = Promoter(QualityGate(registry, 1769), PromotionPolicy.parse(policy), notary)
     list(found.handle(VersionPublished("double", version)))
     assert notary.signed == 1
-    assert registry.store.get(version_path("double", version, "signature.json")).data
+    assert registry.store.get(signature_path("double", version)).data
 
 
 def test_what_does_not_pass_is_not_signed(registry: Registry) -> None:

@@ -13,9 +13,14 @@ INFERENCE_DETAIL_TYPE = "Pilotlight Inference"  # the detail-type to which the b
 
 
 class EventBus:
-    """The default bus of the account."""
+    """The default bus of the account, to which all of its stacks listen.
 
-    def __init__(self, client: Any = None) -> None:  # noqa: ANN401 - boto3 ships no types
+    An event names the stack's `resource`, its bucket by ARN, as S3's own events do; the rules of the other stacks do
+    not match it.
+    """
+
+    def __init__(self, client: Any = None, resource: str = "") -> None:  # noqa: ANN401 - boto3 ships no types
+        self._resources = [resource] if resource else []
         self._client = client
 
     def publish(self, source: str, job: str) -> None:
@@ -24,7 +29,12 @@ class EventBus:
         from botocore.exceptions import BotoCoreError, ClientError
 
         detail = {"batch" if is_batch_target(job) else "s3_uri": job}
-        entry = {"Source": source, "DetailType": INFERENCE_DETAIL_TYPE, "Detail": json.dumps(detail)}
+        entry = {
+            "Source": source,
+            "DetailType": INFERENCE_DETAIL_TYPE,
+            "Resources": self._resources,
+            "Detail": json.dumps(detail),
+        }
         try:
             self._client = self._client or boto3.client("events")
             response = self._client.put_events(Entries=[entry])

@@ -59,6 +59,8 @@ class AliasDocument(Struct, frozen=True):
     canary: Canary | None = None  # why there is a share, if it is for a canary
     shadow: TrafficShare | None = None  # receives copies of its share of the requests, off the caller's path
     split_salt: str = ""  # with which a split hashes its sticky callers; empty for one that keeps nobody
+    model: str = ""  # whose alias it is, and which; empty in documents of former releases
+    alias: str = ""
 
     def __post_init__(self) -> None:
         """Refuse shares that leave nothing for the version itself; msgspec reports it as an invalid document."""

@@ -349,9 +349,12 @@ class _Template:
         return Schedule(event.function, int(found[1]) * UNITS_S[found[2]])
 
     def _build_rule(self, event: _FunctionEvent) -> EventRule:
-        return EventRule(
-            event.function, self._require_mapping(event.properties.get("Pattern"), f"Pattern of {event.where}")
-        )
+        """Build a rule without the resources that distinguish stacks on AWS: this gateway's bus has one stack."""
+        pattern = self._require_mapping(event.properties.get("Pattern"), f"Pattern of {event.where}")
+        resources = self._require_list(pattern.get("resources"), f"resources of {event.where}")
+        if any(isinstance(resource, UnresolvedValue) for resource in resources):
+            pattern = {key: value for key, value in pattern.items() if key != "resources"}
+        return EventRule(event.function, pattern)
 
     def _build_subscription(self, event: _FunctionEvent) -> LogSubscription:
         """Build a subscription; the name of the log group contains the source function's name."""

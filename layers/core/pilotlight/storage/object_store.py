@@ -35,6 +35,7 @@ CREDENTIAL_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE
 # Bounds the wait for an unreachable store: the handler answers 503 well within the gateway's 29 s.
 TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}
 PART_BYTES = 8 << 20  # of a large object, in one request (AWS, S3: Use byte-range fetches)
+SINGLE_PUT_BYTES = 16 << 20  # up to which a file is created by one request, from memory
 CHUNK_BYTES = 1 << 20  # bytes written at once; larger chunks take fresh memory, smaller ones more turns of the lock
 RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=10)}
 
@@ -169,6 +170,10 @@ class ObjectStore:
         with self._translate_errors(path):
             obstore.put(self._store, path, data, mode="create")
 
+    def create_from_file(self, path: str, source: Path) -> None:
+        """Write a file's bytes as an object only if there is none; raise `AlreadyExistsError` otherwise."""
+        self.create(path, source.read_bytes())
+
     def replace(self, path: str, data: bytes, e_tag: str) -> None:
         """Write the object only if its e_tag is still `e_tag`; raise `ChangedError` otherwise."""
         with self._translate_errors(path):
@@ -199,6 +204,13 @@ class DiskStore(ObjectStore):
             raise InvalidInputError(f"{url!r} cannot be a store: {format_store_error(exc)}") from exc
         self._folder = folder
 
+    def create_from_file(self, path: str, source: Path) -> None:
+        """Copy a file of any size beside the store, and link it into its place, which fails where something is."""
+        with self._translate_errors(path), self._lock_path(path):
+            if self._current_e_tag(path) is not None:
+                raise AlreadyExistsError(f"There is something at {self.url}/{path} already.")
+            self.put(path, source)
+
     def replace(self, path: str, data: bytes, e_tag: str) -> None:
         """Compare and swap under a lock that all writers of this path take; the write itself is an atomic rename."""
         with self._lock_path(path):
@@ -222,6 +234,25 @@ class DiskStore(ObjectStore):
             with (locks / hashlib.sha256(path.encode()).hexdigest()).open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
+
+
+class BucketStore(ObjectStore):
+    """A bucket of S3, or of a server with its API; this class adds create-only uploads in parts."""
+
+    def __init__(self, url: str, store: S3Store, address: str, endpoint: str) -> None:
+        super().__init__(url, store, address)
+        self._endpoint = endpoint
+
+    def create_from_file(self, path: str, source: Path) -> None:
+        """Upload a file in parts, unless it is small; joining them fails where there is an object."""
+        if source.stat().st_size <= SINGLE_PUT_BYTES:
+            return super().create_from_file(path, source)
+        from pilotlight.storage import multipart_upload  # botocore takes 200 ms to import
+
+        bucket, _, prefix = self.url.removeprefix("s3://").partition("/")
+        key = f"{prefix}/{path}".lstrip("/")
+        multipart_upload.create_object(multipart_upload.create_client(self._endpoint), bucket, key, source)
+        return None
 
 
 def open_store(url: str, *, patience_s: float | None = None) -> ObjectStore:
@@ -258,7 +289,7 @@ def _open_s3_store(url: str, query: str, patience_s: float | None) -> ObjectStor
         arguments["endpoint"] = endpoint
     if not CREDENTIAL_VARIABLES.intersection(os.environ):
         arguments["credential_provider"] = _find_aws_credentials()
-    return ObjectStore(url, S3Store.from_url(url, **arguments), f"{url}?{query}" if query else url)
+    return BucketStore(url, S3Store.from_url(url, **arguments), f"{url}?{query}" if query else url, endpoint)
 
 
 def _limit_wait(options: Mapping[str, Any], patience_s: float | None) -> dict[str, Any]:
