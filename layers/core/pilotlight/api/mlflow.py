@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 
 from pilotlight.api import compression, v2, v2_json, v2_tensors
 from pilotlight.api.http import Request, Response
+from pilotlight.api.request_limits import CSV_COST, UNLIMITED, UNTYPED_COST, RequestLimits, pause_garbage_collection
 from pilotlight.api.router import Endpoint, get_status_code
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.contracts.processing import TablePreprocessing
@@ -70,15 +71,25 @@ def wrap_mlflow_errors(endpoint: Endpoint) -> Endpoint:
     return answer
 
 
-def decode_request(body: bytes, headers: Mapping[str, str], manifest: Manifest) -> dict[str, Array]:
+def decode_request(
+    body: bytes, headers: Mapping[str, str], manifest: Manifest, limits: RequestLimits = UNLIMITED
+) -> dict[str, Array]:
     """Decode a body to arrays by input name.
 
-    Raises `InvalidInputError` for a body that does not fit the model, `UnsupportedTypeError` for another media type.
+    Raises `InvalidInputError` for a body that does not fit the model, `TooLargeError` for one that decodes to more than
+    the `limits`, `UnsupportedTypeError` for another media type.
     """
     kind = parse_content_type(headers.get("content-type", ""))
-    body = compression.decompress_body(body, headers.get("content-encoding", ""))
-    if kind == "text/csv":
-        return tensors_from_columns(parse_csv(body), manifest, strict=False)
+    body = v2.decompress_within_limits(body, headers, limits)
+    limits.check_text(body, CSV_COST if kind == "text/csv" else UNTYPED_COST)
+    with pause_garbage_collection(len(body)):
+        if kind == "text/csv":
+            return tensors_from_columns(parse_csv(body), manifest, strict=False)
+        return decode_json_request(body, manifest)
+
+
+def decode_json_request(body: bytes, manifest: Manifest) -> dict[str, Array]:
+    """Decode a body in JSON, in any of its forms."""
     body_format, data = find_body_format(body)
     try:
         return READERS[body_format](bytes(data), manifest)

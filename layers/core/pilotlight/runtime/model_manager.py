@@ -41,6 +41,7 @@ class ModelManager:
     ) -> None:
         self.registry = registry
         self.model_cache = model_cache
+        self.memory_mb = memory_mb
         self._alias_cache = AliasCache(registry, alias_seconds, clock)
         # A named version is checked as often as an alias, so that changes of both are noticed equally soon.
         self._loader = ModelLoader(registry, model_cache, memory_mb=memory_mb, check_seconds=alias_seconds, clock=clock)

@@ -1,0 +1,159 @@
+"""Weigh a run of a graph against the memory and the time that are left: run it, run it in parts, or refuse it.
+
+Parts are for graphs whose rows do not depend on each other, which publishing has tried (`runtime.cost_measurement`).
+This module depends on feeds and costs, not on protocols.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from math import inf
+
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pilotlight.errors import TooLargeError
+from pilotlight.runtime.datatypes import Array
+from pilotlight.runtime.environment_memory import EnvironmentMemory
+from pilotlight.runtime.inference_deadline import DeadlineRunner
+from pilotlight.runtime.model_cache import LoadedModel, VersionKey
+from pilotlight.runtime.request_cost import LIGHT_BYTES, LIGHT_SECONDS, MIN_RATED_SECONDS, VersionCost
+
+MAX_PART_BYTES = 64_000_000  # bytes of memory of one part; glibc reuses blocks of up to 32 MB, larger ones cost faults
+MB = 1_000_000
+
+Feeds = Mapping[str, Array]
+
+
+class Run(Struct, frozen=True):
+    """What is to be run: the model, its feeds, the wanted outputs, and the limits."""
+
+    model: LoadedModel
+    feeds: Feeds
+    outputs: Sequence[str]
+    rows: int
+    answer_factor: float = 0.0  # bytes of the encoded answer for each byte of the outputs
+    deadline: float = inf  # on time.monotonic's clock
+
+    @property
+    def feed_bytes(self) -> int:
+        """The bytes of all feeds."""
+        return sum([feed.nbytes for feed in self.feeds.values()])
+
+
+class RequestRunner:
+    """Runs graphs within the memory and the time of one environment, and learns what they cost."""
+
+    def __init__(self, deadline_runner: DeadlineRunner, memory: EnvironmentMemory, slowdown: float = 1.0) -> None:
+        """Create a runner; `slowdown` is how much slower this environment is than the machine that measured."""
+        self.memory = memory
+        self._deadline_runner = deadline_runner
+        self._slowdown = slowdown
+        self._costs: dict[VersionKey, tuple[str, VersionCost]] = {}  # with the nonce of the manifest
+
+    def run(self, run: Run) -> dict[str, Array]:
+        """Run the graph; raise `TooLargeError`, with how much would fit, for what does not fit."""
+        cost, feed_bytes = self.get_cost(run.model), run.feed_bytes
+        row_bytes = feed_bytes / run.rows
+        if cost.is_light(run.rows, feed_bytes):
+            return self._run_once(run, cost, row_bytes)
+        part_rows = self._plan_part(run, cost, row_bytes)
+        try:
+            if part_rows < run.rows:
+                return self._run_parts(run, cost, part_rows)
+            return self._run_once(run, cost, row_bytes)
+        except MemoryError as exc:
+            cost.record_exhaustion(part_rows, row_bytes, self.memory.free_bytes)
+            raise self._build_refusal(run, cost, row_bytes, inf) from exc
+
+    def check_rows(self, model: LoadedModel, rows: int, deadline: float) -> None:
+        """Refuse rows that would take too long in the graph alone, before they are prepared for it."""
+        cost = self.get_cost(model)
+        seconds = cost.predict_seconds(rows, 0.0) if cost.is_measured else 0.0
+        if rows > 1 and seconds > LIGHT_SECONDS and seconds > (left := deadline - time.monotonic()):
+            raise self._build_refusal(Run(model, {}, (), rows), cost, 0.0, left)
+
+    def get_cost(self, model: LoadedModel) -> VersionCost:
+        """Return what is known of a version's cost."""
+        nonce, cost = self._costs.get(model.key, ("", None))
+        if cost is None or nonce != model.manifest.nonce:
+            cost = VersionCost(model.manifest, self._slowdown)
+            self._costs[model.key] = model.manifest.nonce, cost
+        return cost
+
+    def _plan_part(self, run: Run, cost: VersionCost, row_bytes: float) -> int:
+        """Choose how many rows are run at once; refuse the run if it does not fit."""
+        needed, seconds = cost.predict_bytes(run.rows, row_bytes), cost.predict_seconds(run.rows, row_bytes)
+        kept = cost.predict_output_bytes(run.rows, row_bytes) * run.answer_factor
+        if needed + kept <= LIGHT_BYTES and seconds <= LIGHT_SECONDS:
+            return run.rows
+        self.memory.enforce_limit()
+        free, left = self.memory.free_bytes, run.deadline - time.monotonic()
+        if run.rows > 1 and seconds > left:
+            raise self._build_refusal(run, cost, row_bytes, left)
+        part_rows = run.rows
+        divisible = cost.is_divisible and all(len(feed) == run.rows for feed in run.feeds.values())
+        if divisible and needed > MAX_PART_BYTES:
+            part_rows = min(run.rows, max(1, cost.count_rows_for_bytes(MAX_PART_BYTES, row_bytes)))
+            kept += cost.predict_output_bytes(run.rows, row_bytes)
+        if cost.predict_bytes(part_rows, row_bytes) + kept > free:
+            raise self._build_refusal(run, cost, row_bytes, left)
+        return part_rows
+
+    def _run_once(self, run: Run, cost: VersionCost, row_bytes: float) -> dict[str, Array]:
+        started_at = time.perf_counter()
+        results = self._deadline_runner.run(run.model.session, run.feeds, run.outputs, run.deadline)
+        seconds = time.perf_counter() - started_at
+        if seconds >= MIN_RATED_SECONDS:
+            cost.record_seconds(run.rows, row_bytes, seconds)
+        return results
+
+    def _run_parts(self, run: Run, cost: VersionCost, part_rows: int) -> dict[str, Array]:
+        """Run part by part, and stop as soon as it is clear that the time will not suffice."""
+        collected: dict[str, Array] = {}
+        started_at = time.monotonic()
+        for start in range(0, run.rows, part_rows):
+            end = min(start + part_rows, run.rows)
+            part = replace(run, feeds={name: feed[start:end] for name, feed in run.feeds.items()}, rows=end - start)
+            for name, values in self._run_once(part, cost, part.feed_bytes / part.rows).items():
+                collect_rows(collected, name, values, (start, end, run.rows))
+            now = time.monotonic()
+            if now + (now - started_at) / end * (run.rows - end) > run.deadline:
+                raise self._build_refusal(run, cost, run.feed_bytes / run.rows, run.deadline - started_at)
+        return collected
+
+    def _build_refusal(self, run: Run, cost: VersionCost, row_bytes: float, seconds_left: float) -> TooLargeError:
+        """Build the error: what the rows would take, what is left, and how many would fit."""
+        free, rows = self.memory.free_bytes, run.rows
+        output_bytes = cost.predict_output_bytes(1, row_bytes)
+        kept = output_bytes * (run.answer_factor + cost.is_divisible)
+        needed = cost.predict_bytes(rows, row_bytes) + output_bytes * run.answer_factor * rows
+        seconds = cost.predict_seconds(rows, row_bytes)
+        if cost.is_divisible:
+            part_rows = cost.count_rows_for_bytes(MAX_PART_BYTES, row_bytes)
+            by_memory = int((free - cost.predict_bytes(min(rows, part_rows), row_bytes)) / max(kept, 1.0))
+        else:
+            per_row = cost.predict_bytes(rows, row_bytes) / rows + kept
+            by_memory = int(free / max(per_row, 1.0))
+        fitting = max(0, min(rows - 1, by_memory, cost.count_rows_for_seconds(seconds_left, row_bytes)))
+        left = f" and {1000 * seconds_left:,.0f} ms" if seconds_left != inf else ""
+        took = f" and {1000 * seconds:,.0f} ms" if seconds else ""
+        return TooLargeError(
+            f"{rows:,} {'rows' if rows > 1 else 'row'} of {run.model.manifest.name}:{run.model.manifest.version} would "
+            f"take about {needed / MB:,.0f} MB{took}; {free / MB:,.0f} MB{left} are left, enough for {fitting:,}. "
+            "Send fewer at once, or raise MemorySize in template.yaml (parameter ModelMemory)."
+        )
+
+
+def collect_rows(collected: dict[str, Array], name: str, values: Array, place: tuple[int, int, int]) -> None:
+    """Copy a part's rows of an output to their place, from row to row of all rows; they must have one shape."""
+    start, end, rows = place
+    if name not in collected:
+        collected[name] = np.empty((rows, *values.shape[1:]), values.dtype)
+    target = collected[name]
+    if values.shape != (end - start, *target.shape[1:]):
+        raise TooLargeError(
+            f"Output {name!r} has the shape {list(values.shape)} for rows {start} to {end}, and "
+            f"{list(target.shape[1:])} for each row before: so many rows cannot be answered at once; send fewer."
+        )
+    target[start:end] = values
