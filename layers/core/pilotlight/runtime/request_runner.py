@@ -21,6 +21,7 @@ from pilotlight.runtime.request_cost import LIGHT_BYTES, LIGHT_SECONDS, MIN_RATE
 
 MAX_PART_BYTES = 64_000_000  # bytes of memory of one part; glibc reuses blocks of up to 32 MB, larger ones cost faults
 MB = 1_000_000
+ADVICE = "Send fewer at once, or raise MemorySize in template.yaml (parameter ModelMemory)."
 
 Feeds = Mapping[str, Array]
 
@@ -84,19 +85,15 @@ class RequestRunner:
     def _plan_part(self, run: Run, cost: VersionCost, row_bytes: float) -> int:
         """Choose how many rows are run at once; refuse the run if it does not fit."""
         needed, seconds = cost.predict_bytes(run.rows, row_bytes), cost.predict_seconds(run.rows, row_bytes)
-        kept = cost.predict_output_bytes(run.rows, row_bytes) * run.answer_factor
-        if needed + kept <= LIGHT_BYTES and seconds <= LIGHT_SECONDS:
+        answer = cost.predict_output_bytes(run.rows, row_bytes) * run.answer_factor
+        if needed + answer <= LIGHT_BYTES and seconds <= LIGHT_SECONDS:
             return run.rows
         self.memory.enforce_limit()
-        free, left = self.memory.free_bytes, run.deadline - time.monotonic()
-        if run.rows > 1 and seconds > left:
-            raise self._build_refusal(run, cost, row_bytes, left)
-        part_rows = run.rows
-        divisible = cost.is_divisible and all(len(feed) == run.rows for feed in run.feeds.values())
-        if divisible and needed > MAX_PART_BYTES:
-            part_rows = min(run.rows, max(1, cost.count_rows_for_bytes(MAX_PART_BYTES, row_bytes)))
-            kept += cost.predict_output_bytes(run.rows, row_bytes)
-        if cost.predict_bytes(part_rows, row_bytes) + kept > free:
+        left = run.deadline - time.monotonic()
+        part_rows = choose_part_rows(run, cost, row_bytes)
+        if estimate_needed_bytes(run, cost, row_bytes, part_rows) > self.memory.free_bytes or (
+            run.rows > 1 and seconds > left  # one row alone is tried, and stopped at the deadline
+        ):
             raise self._build_refusal(run, cost, row_bytes, left)
         return part_rows
 
@@ -109,40 +106,63 @@ class RequestRunner:
         return results
 
     def _run_parts(self, run: Run, cost: VersionCost, part_rows: int) -> dict[str, Array]:
-        """Run part by part, and stop as soon as it is clear that the time will not suffice."""
+        """Run part by part, and stop as soon as it is clear that the time will not suffice.
+
+        The first part is no sign of that: memory that is used for the first time takes longer.
+        """
         collected: dict[str, Array] = {}
-        started_at = time.monotonic()
         for start in range(0, run.rows, part_rows):
-            end = min(start + part_rows, run.rows)
+            end, started_at = min(start + part_rows, run.rows), time.monotonic()
             part = replace(run, feeds={name: feed[start:end] for name, feed in run.feeds.items()}, rows=end - start)
             for name, values in self._run_once(part, cost, part.feed_bytes / part.rows).items():
                 collect_rows(collected, name, values, (start, end, run.rows))
             now = time.monotonic()
-            if now + (now - started_at) / end * (run.rows - end) > run.deadline:
-                raise self._build_refusal(run, cost, run.feed_bytes / run.rows, run.deadline - started_at)
+            row_seconds, left = (now - started_at) / part.rows, run.deadline - now
+            if start and row_seconds * (run.rows - end) > left:
+                raise TooLargeError(
+                    f"{run.rows:,} rows of {name_version(run)} take about {1000 * row_seconds * run.rows:,.0f} ms, and "
+                    f"{max(0.0, 1000 * left):,.0f} ms are left after {end:,} of them, enough for "
+                    f"{end + int(max(0.0, left) / row_seconds):,} in all. {ADVICE}"
+                )
         return collected
 
     def _build_refusal(self, run: Run, cost: VersionCost, row_bytes: float, seconds_left: float) -> TooLargeError:
         """Build the error: what the rows would take, what is left, and how many would fit."""
-        free, rows = self.memory.free_bytes, run.rows
-        output_bytes = cost.predict_output_bytes(1, row_bytes)
-        kept = output_bytes * (run.answer_factor + cost.is_divisible)
-        needed = cost.predict_bytes(rows, row_bytes) + output_bytes * run.answer_factor * rows
-        seconds = cost.predict_seconds(rows, row_bytes)
-        if cost.is_divisible:
-            part_rows = cost.count_rows_for_bytes(MAX_PART_BYTES, row_bytes)
-            by_memory = int((free - cost.predict_bytes(min(rows, part_rows), row_bytes)) / max(kept, 1.0))
-        else:
-            per_row = cost.predict_bytes(rows, row_bytes) / rows + kept
-            by_memory = int(free / max(per_row, 1.0))
-        fitting = max(0, min(rows - 1, by_memory, cost.count_rows_for_seconds(seconds_left, row_bytes)))
-        left = f" and {1000 * seconds_left:,.0f} ms" if seconds_left != inf else ""
+        free, left = self.memory.free_bytes, max(0.0, seconds_left)
+        part_rows = choose_part_rows(run, cost, row_bytes)
+        needed = estimate_needed_bytes(run, cost, row_bytes, part_rows)
+        fixed = estimate_needed_bytes(replace(run, rows=part_rows), cost, row_bytes, part_rows)
+        per_row = (needed - fixed) / (run.rows - part_rows) if part_rows < run.rows else needed / run.rows
+        by_memory = part_rows + (free - fixed) / per_row if part_rows < run.rows else free / per_row
+        by_time = cost.count_rows_for_seconds(left, row_bytes)
+        fitting = max(0, min(run.rows - 1, int(by_memory), by_time))
+        seconds = cost.predict_seconds(run.rows, row_bytes)
         took = f" and {1000 * seconds:,.0f} ms" if seconds else ""
+        remaining = f" and {1000 * left:,.0f} ms" if left != inf else ""
         return TooLargeError(
-            f"{rows:,} {'rows' if rows > 1 else 'row'} of {run.model.manifest.name}:{run.model.manifest.version} would "
-            f"take about {needed / MB:,.0f} MB{took}; {free / MB:,.0f} MB{left} are left, enough for {fitting:,}. "
-            "Send fewer at once, or raise MemorySize in template.yaml (parameter ModelMemory)."
+            f"{run.rows:,} {'rows' if run.rows > 1 else 'row'} of {name_version(run)} would take about "
+            f"{needed / MB:,.0f} MB{took}; {free / MB:,.0f} MB{remaining} are left, enough for {fitting:,}. {ADVICE}"
         )
+
+
+def choose_part_rows(run: Run, cost: VersionCost, row_bytes: float) -> int:
+    """Choose how many rows are run at once: all, unless the graph's rows may be divided and take much memory."""
+    divisible = cost.is_divisible and all(len(feed) == run.rows for feed in run.feeds.values())
+    if not divisible or cost.predict_bytes(run.rows, row_bytes) <= MAX_PART_BYTES:
+        return run.rows
+    return min(run.rows, max(1, cost.count_rows_for_bytes(MAX_PART_BYTES, row_bytes)))
+
+
+def estimate_needed_bytes(run: Run, cost: VersionCost, row_bytes: float, part_rows: int) -> float:
+    """Estimate the memory of a run in parts of `part_rows`, with its outputs and its answer."""
+    outputs = cost.predict_output_bytes(run.rows, row_bytes)
+    collected = outputs if part_rows < run.rows else 0.0
+    return max(1.0, cost.predict_bytes(part_rows, row_bytes) + collected + outputs * run.answer_factor)
+
+
+def name_version(run: Run) -> str:
+    """Name the version in a message."""
+    return f"{run.model.manifest.name}:{run.model.manifest.version}"
 
 
 def collect_rows(collected: dict[str, Array], name: str, values: Array, place: tuple[int, int, int]) -> None:
