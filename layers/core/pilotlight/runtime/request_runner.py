@@ -19,7 +19,7 @@ from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey
 from pilotlight.runtime.request_cost import LIGHT_BYTES, LIGHT_SECONDS, MIN_RATED_SECONDS, VersionCost
 
-MAX_PART_BYTES = 64_000_000  # bytes of memory of one part; glibc reuses blocks of up to 32 MB, larger ones cost faults
+MAX_PART_BYTES = 32_000_000  # bytes of memory of one part; glibc reuses blocks of up to 32 MB, larger ones cost faults
 MB = 1_000_000
 ADVICE = "Send fewer at once, or raise MemorySize in template.yaml (parameter ModelMemory)."
 
