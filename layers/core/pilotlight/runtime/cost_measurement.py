@@ -139,7 +139,7 @@ class RunMeter:
         names = {name for spec in self._session.inputs for name in list_free_sizes(spec)}
         for widening in WIDENINGS if names else ():
             factor = max(2, round(widening ** (1 / len(names))))
-            feeds = {spec.name: widen(self._build_feeds(1)[spec.name], spec, factor) for spec in self._session.inputs}
+            feeds = {spec.name: enlarge_row(self._build_feeds(1)[spec.name], spec, factor) for spec in self._session.inputs}
             point = self._measure(1, feeds, sum(feed.nbytes for feed in feeds.values()))
             if point is not None:
                 return [point]
@@ -237,7 +237,7 @@ def list_free_sizes(spec: TensorSpec) -> list[str]:
     return [size for size in spec.shape[1:] if isinstance(size, str)]
 
 
-def widen(feed: Array, spec: TensorSpec, factor: int) -> Array:
+def enlarge_row(feed: Array, spec: TensorSpec, factor: int) -> Array:
     """Repeat an input along each free dimension behind the first."""
     free = set(list_free_sizes(spec))
     return np.tile(feed, [factor if place and size in free else 1 for place, size in enumerate(spec.shape)])

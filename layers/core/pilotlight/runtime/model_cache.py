@@ -64,7 +64,7 @@ class ModelCache:
     """
 
     def __init__(self, budget_bytes: int, overhead_bytes: int = 0) -> None:
-        """Create a cache; a version counts for `overhead_bytes` beside its files, or for its files alone if that is 0."""
+        """Create a cache; a version counts for its files and `overhead_bytes`, or for its files alone if that is 0."""
         self.budget_bytes = budget_bytes
         self._overhead_bytes = overhead_bytes
         self._models: OrderedDict[VersionKey, LoadedModel] = OrderedDict()
