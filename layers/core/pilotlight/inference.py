@@ -62,7 +62,7 @@ class InferenceService:
 
     def create_limits(self, context: RequestContext) -> RequestLimits:
         """Create the limits for the decoding of a request."""
-        return RequestLimits(self._memory, context)
+        return RequestLimits(self._memory, context, self._runner)
 
     def open_model(self, reference: ModelReference, context: RequestContext) -> LoadedModel:
         """Load the referenced model unless it is open, and note its version in the context."""
@@ -112,7 +112,7 @@ class InferenceService:
         """Preprocess, run the graph, postprocess and capture."""
         manifest, names = model.manifest, [output.name for output in request.outputs]
         if manifest.preprocess is not None:
-            self._runner.check_rows(model, count_rows(request.tensors), context.deadline)
+            self._runner.check_rows(manifest, count_rows(request.tensors), context.deadline)
         feeds = processing.preprocess_inputs(manifest, request.tensors, model.assets)
         rows = count_examples(manifest, feeds)
         timer.mark_decoded(rows)

@@ -22,7 +22,7 @@ from pilotlight.api.request_limits import CSV_COST, UNLIMITED, UNTYPED_COST, Req
 from pilotlight.api.router import Endpoint, get_status_code
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.contracts.processing import TablePreprocessing
-from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedTypeError
+from pilotlight.errors import InvalidInputError, PilotlightError, TooLargeError, UnsupportedTypeError
 from pilotlight.processing.signature import SignatureInput, list_signatures
 from pilotlight.processing.tabular import BOOLEAN_WORDS
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
@@ -106,6 +106,11 @@ def encode_response(manifest: Manifest, results: Mapping[str, Array], accept_enc
     predictions = next(iter(lists.values())) if len(lists) == 1 else lists
     response = Response.json({"predictions": predictions}, 200, **{MODEL_HEADER: f"{manifest.name}:{manifest.version}"})
     body, encoding = compression.compress_body(response.body, accept_encoding)
+    if len(body) > (v2.MAX_TEXT_RESPONSE_BYTES if encoding is None else v2.MAX_BINARY_RESPONSE_BYTES):
+        raise TooLargeError(
+            f"The predictions have {len(response.body):,} bytes, more than Lambda sends; ask for fewer rows at once, "
+            "or by POST /v1/batches."
+        )
     if encoding is None:
         return response
     return Response(200, body, {**response.headers, "content-encoding": encoding}, binary=True)

@@ -13,8 +13,10 @@ from math import inf
 from msgspec import Struct
 
 from pilotlight.api.request_context import RequestContext
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import TooLargeError
 from pilotlight.runtime.environment_memory import EnvironmentMemory
+from pilotlight.runtime.request_runner import RequestRunner
 
 MAX_DECODE_SECONDS = 1.2  # s for the decoding of one body, on one vCPU
 INFLATED_BYTES = 6_000_000  # bytes; a larger body has passed the gateway only by being compressed
@@ -39,17 +41,19 @@ JSON_COST = TextCost(140, 0.30e-6, 44, 0.06e-6)  # one decoder of the right type
 UNTYPED_COST = TextCost(210, 0.60e-6, 48, 0.12e-6)  # decoded to any type, then converted
 CSV_COST = TextCost(0, 0.0, 60, 0.20e-6, 120, 0.50e-6)
 ELEMENT_BYTES, ELEMENT_SECONDS = 72, 0.55e-6  # of a text or a file in binary form, beside its bytes
+NAN_SECONDS = 0.6e-6  # for each NaN of a text, which is replaced before the text is decoded again
 WIDEST_CHARACTER = 4  # bytes of memory for each byte of a text that has one wide character
 
 
 class RequestLimits:
-    """The limits of one request in an environment; `context` has its deadline."""
+    """The limits of one request in an environment; `context` has its deadline, `runner` knows what rows cost."""
 
-    __slots__ = ("_context", "_memory")
+    __slots__ = ("_context", "_memory", "_runner")
 
-    def __init__(self, memory: EnvironmentMemory, context: RequestContext) -> None:
+    def __init__(self, memory: EnvironmentMemory, context: RequestContext, runner: RequestRunner | None = None) -> None:
         self._memory = memory
         self._context = context
+        self._runner = runner
 
     def get_body_bytes(self, max_bytes: int) -> int:
         """Return how many bytes a body may have once decompressed: at most `max_bytes`."""
@@ -61,20 +65,28 @@ class RequestLimits:
             left = INFLATED_SECONDS - (time.perf_counter() - self._context.start_time)
             self._context.deadline = min(self._context.deadline, time.monotonic() + left)
 
-    def check_text(self, text: bytes, cost: TextCost, end: int | None = None) -> None:
-        """Refuse a text whose lists and values, up to `end`, would take too much when they are decoded."""
+    def check_text(self, text: bytes, cost: TextCost, end: int | None = None) -> float:
+        """Refuse a text whose lists and values, up to `end`, would take too much; return the seconds that they take."""
         size = len(text) if end is None else end
         if size <= WEIGHED_BYTES:
-            return
+            return 0.0
         lists = text.count(b"[", 0, size) + text.count(b"{", 0, size)
         lines = text.count(b"\n", 0, size) if cost.line_bytes else 0
         values = text.count(b",", 0, size) + lines + 1
+        seconds = lists * cost.list_seconds + values * cost.value_seconds + lines * cost.line_seconds
+        seconds += text.count(b"NaN", 0, size) * NAN_SECONDS
         self._check(
             f"The {size:,} bytes of text have {values:,} values in {lists + lines:,} lists",
             2 * size + lists * cost.list_bytes + values * cost.value_bytes + lines * cost.line_bytes,
-            lists * cost.list_seconds + values * cost.value_seconds + lines * cost.line_seconds,
+            seconds,
             values,
         )
+        return seconds
+
+    def check_rows(self, manifest: Manifest, rows: int, decode_seconds: float = 0.0) -> None:
+        """Refuse rows that would take too long in the graph, before they are decoded in `decode_seconds`."""
+        if self._runner is not None:
+            self._runner.check_rows(manifest, rows, self._context.deadline - decode_seconds)
 
     def check_elements(self, name: str, count: int, size: int) -> None:
         """Refuse `count` elements of BYTES, in `size` bytes, that would take too much when they are decoded."""

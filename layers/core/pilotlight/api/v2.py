@@ -103,10 +103,12 @@ def decode_infer_request(
     length = parse_json_length(headers, len(body))
     if length == 0:
         return decode_raw_request(memoryview(body), manifest)
-    limits.check_text(body, JSON_COST, length)
+    decode_seconds = limits.check_text(body, JSON_COST, length)
     with pause_garbage_collection(length):
         request = decode_infer_body(memoryview(body)[:length])
         payload = BinaryPayload(memoryview(body)[length:], uploads, limits)
+        rows = max([given.shape[0] for given in request.inputs if given.shape], default=1)
+        limits.check_rows(manifest, rows, decode_seconds)
         signature = choose_signature(manifest, {given.name: given.datatype for given in request.inputs})
         tensors = decode_infer_inputs(request, payload, manifest, signature)
     payload.refuse_leftover()

@@ -139,7 +139,9 @@ class RunMeter:
         names = {name for spec in self._session.inputs for name in list_free_sizes(spec)}
         for widening in WIDENINGS if names else ():
             factor = max(2, round(widening ** (1 / len(names))))
-            feeds = {spec.name: enlarge_row(self._build_feeds(1)[spec.name], spec, factor) for spec in self._session.inputs}
+            feeds = {
+                spec.name: enlarge_row(self._build_feeds(1)[spec.name], spec, factor) for spec in self._session.inputs
+            }
             point = self._measure(1, feeds, sum(feed.nbytes for feed in feeds.values()))
             if point is not None:
                 return [point]

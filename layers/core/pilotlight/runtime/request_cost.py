@@ -119,6 +119,8 @@ class VersionCost:
 
     def count_rows_for_seconds(self, seconds: float, row_bytes: float) -> int:
         """Count how many rows a run can have in this time; all, in effect, if nothing is known."""
+        if seconds <= 0:
+            return 0
         per_row = self.predict_seconds(1, row_bytes) - (self._time.base * self._time_ratio if self.is_measured else 0.0)
         return max(0, int(seconds / per_row)) if per_row > 0 else 1 << 62
 

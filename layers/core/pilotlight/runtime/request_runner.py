@@ -12,6 +12,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import TooLargeError
 from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.environment_memory import EnvironmentMemory
@@ -54,7 +55,7 @@ class RequestRunner:
 
     def run(self, run: Run) -> dict[str, Array]:
         """Run the graph; raise `TooLargeError`, with how much would fit, for what does not fit."""
-        cost, feed_bytes = self.get_cost(run.model), run.feed_bytes
+        cost, feed_bytes = self.get_cost(run.model.manifest), run.feed_bytes
         row_bytes = feed_bytes / run.rows
         if cost.is_light(run.rows, feed_bytes):
             return self._run_once(run, cost, row_bytes)
@@ -67,19 +68,26 @@ class RequestRunner:
             cost.record_exhaustion(part_rows, row_bytes, self.memory.free_bytes)
             raise self._build_refusal(run, cost, row_bytes, inf) from exc
 
-    def check_rows(self, model: LoadedModel, rows: int, deadline: float) -> None:
-        """Refuse rows that would take too long in the graph alone, before they are prepared for it."""
-        cost = self.get_cost(model)
-        seconds = cost.predict_seconds(rows, 0.0) if cost.is_measured else 0.0
-        if rows > 1 and seconds > LIGHT_SECONDS and seconds > (left := deadline - time.monotonic()):
-            raise self._build_refusal(Run(model, {}, (), rows), cost, 0.0, left)
+    def check_rows(self, manifest: Manifest, rows: int, deadline: float) -> None:
+        """Refuse rows that would take too long in the graph alone, before they are decoded or prepared for it."""
+        cost = self.get_cost(manifest)
+        if rows <= 1 or cost.is_light(rows, 0) or not cost.is_measured or not has_free_first_input(manifest):
+            return
+        seconds = cost.predict_seconds(rows, 0.0)
+        if seconds > LIGHT_SECONDS and seconds > (left := max(0.0, deadline - time.monotonic())):
+            fitting = cost.count_rows_for_seconds(left, 0.0)
+            raise TooLargeError(
+                f"{rows:,} rows of {manifest.name}:{manifest.version} would take about {1000 * seconds:,.0f} ms; "
+                f"{1000 * left:,.0f} ms are left, enough for {fitting:,}. {ADVICE}"
+            )
 
-    def get_cost(self, model: LoadedModel) -> VersionCost:
+    def get_cost(self, manifest: Manifest) -> VersionCost:
         """Return what is known of a version's cost."""
-        nonce, cost = self._costs.get(model.key, ("", None))
-        if cost is None or nonce != model.manifest.nonce:
-            cost = VersionCost(model.manifest, self._slowdown)
-            self._costs[model.key] = model.manifest.nonce, cost
+        key = manifest.name, manifest.version
+        nonce, cost = self._costs.get(key, ("", None))
+        if cost is None or nonce != manifest.nonce:
+            cost = VersionCost(manifest, self._slowdown)
+            self._costs[key] = manifest.nonce, cost
         return cost
 
     def _plan_part(self, run: Run, cost: VersionCost, row_bytes: float) -> int:
@@ -143,6 +151,11 @@ class RequestRunner:
             f"{run.rows:,} {'rows' if run.rows > 1 else 'row'} of {name_version(run)} would take about "
             f"{needed / MB:,.0f} MB{took}; {free / MB:,.0f} MB{remaining} are left, enough for {fitting:,}. {ADVICE}"
         )
+
+
+def has_free_first_input(manifest: Manifest) -> bool:
+    """Return whether the first dimension of the first input, which counts rows, is free."""
+    return bool(manifest.inputs and manifest.inputs[0].shape) and isinstance(manifest.inputs[0].shape[0], str)
 
 
 def choose_part_rows(run: Run, cost: VersionCost, row_bytes: float) -> int:
