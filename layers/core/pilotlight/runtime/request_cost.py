@@ -13,6 +13,7 @@ from pilotlight.runtime.session import MB_PER_VCPU
 
 UNKNOWN_PEAK_FACTOR = 16.0  # bytes of memory for each byte of input, of a graph that was not measured
 MIN_RATED_SECONDS = 0.001  # s; shorter runs measure the machine's mood
+MAX_ROWS = 1 << 62  # as many as anybody likes
 LEARNING_RATE = 0.3  # weight of the newest run in the ratio of seen to predicted seconds
 MAX_STEP = 5.0  # times by which one run may change that ratio; the first run of a session is slow
 MEMORY_MARGIN = 1.3  # times what was measured with 64 rows; memory in use by larger runs is less dense
@@ -122,7 +123,7 @@ class VersionCost:
         if seconds <= 0:
             return 0
         per_row = self.predict_seconds(1, row_bytes) - (self._time.base * self._time_ratio if self.is_measured else 0.0)
-        return max(0, int(seconds / per_row)) if per_row > 0 else 1 << 62
+        return int(min(seconds / per_row, MAX_ROWS)) if per_row > 0 else MAX_ROWS
 
     def record_seconds(self, rows: int, row_bytes: float, seconds: float) -> None:
         """Learn from the time that a run took."""

@@ -56,7 +56,7 @@ class RequestRunner:
     def run(self, run: Run) -> dict[str, Array]:
         """Run the graph; raise `TooLargeError`, with how much would fit, for what does not fit."""
         cost, feed_bytes = self.get_cost(run.model.manifest), run.feed_bytes
-        row_bytes = feed_bytes / run.rows
+        row_bytes = feed_bytes / max(1, run.rows)
         if cost.is_light(run.rows, feed_bytes):
             return self._run_once(run, cost, row_bytes)
         part_rows = self._plan_part(run, cost, row_bytes)
@@ -97,9 +97,9 @@ class RequestRunner:
         if needed + answer <= LIGHT_BYTES and seconds <= LIGHT_SECONDS:
             return run.rows
         self.memory.enforce_limit()
-        left = run.deadline - time.monotonic()
-        part_rows = choose_part_rows(run, cost, row_bytes)
-        if estimate_needed_bytes(run, cost, row_bytes, part_rows) > self.memory.free_bytes or (
+        free, left = self.memory.free_bytes, run.deadline - time.monotonic()
+        part_rows = choose_part_rows(run, cost, row_bytes, free)
+        if estimate_needed_bytes(run, cost, row_bytes, part_rows) > free or (
             run.rows > 1 and seconds > left  # one row alone is tried, and stopped at the deadline
         ):
             raise self._build_refusal(run, cost, row_bytes, left)
@@ -137,7 +137,7 @@ class RequestRunner:
     def _build_refusal(self, run: Run, cost: VersionCost, row_bytes: float, seconds_left: float) -> TooLargeError:
         """Build the error: what the rows would take, what is left, and how many would fit."""
         free, left = self.memory.free_bytes, max(0.0, seconds_left)
-        part_rows = choose_part_rows(run, cost, row_bytes)
+        part_rows = choose_part_rows(run, cost, row_bytes, free)
         needed = estimate_needed_bytes(run, cost, row_bytes, part_rows)
         fixed = estimate_needed_bytes(replace(run, rows=part_rows), cost, row_bytes, part_rows)
         per_row = (needed - fixed) / (run.rows - part_rows) if part_rows < run.rows else needed / run.rows
@@ -158,12 +158,13 @@ def has_free_first_input(manifest: Manifest) -> bool:
     return bool(manifest.inputs and manifest.inputs[0].shape) and isinstance(manifest.inputs[0].shape[0], str)
 
 
-def choose_part_rows(run: Run, cost: VersionCost, row_bytes: float) -> int:
+def choose_part_rows(run: Run, cost: VersionCost, row_bytes: float, free_bytes: int) -> int:
     """Choose how many rows are run at once: all, unless the graph's rows may be divided and take much memory."""
     divisible = cost.is_divisible and all(len(feed) == run.rows for feed in run.feeds.values())
-    if not divisible or cost.predict_bytes(run.rows, row_bytes) <= MAX_PART_BYTES:
+    part_bytes = min(MAX_PART_BYTES, free_bytes // 2)
+    if not divisible or cost.predict_bytes(run.rows, row_bytes) <= part_bytes:
         return run.rows
-    return min(run.rows, max(1, cost.count_rows_for_bytes(MAX_PART_BYTES, row_bytes)))
+    return min(run.rows, max(1, cost.count_rows_for_bytes(part_bytes, row_bytes)))
 
 
 def estimate_needed_bytes(run: Run, cost: VersionCost, row_bytes: float, part_rows: int) -> float:
