@@ -139,9 +139,8 @@ class RequestRunner:
         free, left = self.memory.free_bytes, max(0.0, seconds_left)
         part_rows = choose_part_rows(run, cost, row_bytes, free)
         needed = estimate_needed_bytes(run, cost, row_bytes, part_rows)
-        fixed = estimate_needed_bytes(replace(run, rows=part_rows), cost, row_bytes, part_rows)
-        per_row = (needed - fixed) / (run.rows - part_rows) if part_rows < run.rows else needed / run.rows
-        by_memory = part_rows + (free - fixed) / per_row if part_rows < run.rows else free / per_row
+        fixed = cost.predict_bytes(part_rows if part_rows < run.rows else 0, row_bytes)
+        by_memory = (free - fixed) / max(1.0, needed - fixed) * run.rows
         by_time = cost.count_rows_for_seconds(left, row_bytes)
         fitting = max(0, min(run.rows - 1, int(by_memory), by_time))
         seconds = cost.predict_seconds(run.rows, row_bytes)
