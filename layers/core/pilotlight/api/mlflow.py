@@ -18,7 +18,14 @@ from msgspec import Meta, Struct
 
 from pilotlight.api import compression, v2, v2_json, v2_tensors
 from pilotlight.api.http import Request, Response
-from pilotlight.api.request_limits import CSV_COST, UNLIMITED, UNTYPED_COST, RequestLimits, pause_garbage_collection
+from pilotlight.api.request_limits import (
+    CSV_COST,
+    UNLIMITED,
+    UNTYPED_COST,
+    WEIGHED_BYTES,
+    RequestLimits,
+    pause_garbage_collection,
+)
 from pilotlight.api.router import Endpoint, get_status_code
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.contracts.processing import TablePreprocessing
@@ -82,14 +89,16 @@ def decode_request(
     kind = parse_content_type(headers.get("content-type", ""))
     body = v2.decompress_within_limits(body, headers, limits)
     limits.check_text(body, CSV_COST if kind == "text/csv" else UNTYPED_COST)
-    with pause_garbage_collection(len(body)):
-        if kind == "text/csv":
-            return tensors_from_columns(parse_csv(body), manifest, strict=False)
-        return decode_json_request(body, manifest)
+    if len(body) <= WEIGHED_BYTES:
+        return decode_text(body, kind, manifest)
+    with pause_garbage_collection():
+        return decode_text(body, kind, manifest)
 
 
-def decode_json_request(body: bytes, manifest: Manifest) -> dict[str, Array]:
-    """Decode a body in JSON, in any of its forms."""
+def decode_text(body: bytes, kind: str, manifest: Manifest) -> dict[str, Array]:
+    """Decode a body of the media type `kind`: CSV, or JSON in any of its forms."""
+    if kind == "text/csv":
+        return tensors_from_columns(parse_csv(body), manifest, strict=False)
     body_format, data = find_body_format(body)
     try:
         return READERS[body_format](bytes(data), manifest)

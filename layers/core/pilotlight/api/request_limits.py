@@ -110,13 +110,12 @@ UNLIMITED = RequestLimits(EnvironmentMemory(), RequestContext(inf))
 
 
 @contextmanager
-def pause_garbage_collection(size: int) -> Iterator[None]:
-    """Pause python's collector while a text of `size` bytes is decoded to lists: it takes four fifths of that time."""
-    if size <= WEIGHED_BYTES or not gc.isenabled():
-        yield
-        return
+def pause_garbage_collection() -> Iterator[None]:
+    """Pause python's collector while a large text is decoded to lists: it takes four fifths of that time."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if was_enabled:
+            gc.enable()

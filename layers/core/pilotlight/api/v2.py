@@ -16,7 +16,13 @@ from msgspec import Struct
 from pilotlight.api import compression, v2_binary, v2_tensors
 from pilotlight.api.http import JSON, Response
 from pilotlight.api.large_tensors import StoredOutputs, UploadedTensors
-from pilotlight.api.request_limits import JSON_COST, UNLIMITED, RequestLimits, pause_garbage_collection
+from pilotlight.api.request_limits import (
+    JSON_COST,
+    UNLIMITED,
+    WEIGHED_BYTES,
+    RequestLimits,
+    pause_garbage_collection,
+)
 from pilotlight.api.v2_json import InferBody, InputBody, OutputBody, decode_infer_body, parse_flag
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
@@ -59,9 +65,15 @@ class BinaryPayload:
     """The tensors that are not in the JSON: those after it, which are taken in order, and uploaded ones."""
 
     def __init__(
-        self, data: memoryview, uploads: UploadedTensors | None = None, limits: RequestLimits = UNLIMITED
+        self,
+        data: memoryview,
+        uploads: UploadedTensors | None = None,
+        limits: RequestLimits = UNLIMITED,
+        decode_seconds: float = 0.0,
     ) -> None:
+        """Create a payload; `decode_seconds` is what decoding the JSON probably takes."""
         self.limits = limits
+        self.decode_seconds = decode_seconds
         self._data = data
         self._uploads = uploads
         self._fetched_bytes = 0  # bytes
@@ -103,14 +115,22 @@ def decode_infer_request(
     length = parse_json_length(headers, len(body))
     if length == 0:
         return decode_raw_request(memoryview(body), manifest)
+    if len(body) <= WEIGHED_BYTES:
+        return decode_parts(memoryview(body), length, manifest, BinaryPayload(memoryview(body)[length:], uploads))
     decode_seconds = limits.check_text(body, JSON_COST, length)
-    with pause_garbage_collection(length):
-        request = decode_infer_body(memoryview(body)[:length])
-        payload = BinaryPayload(memoryview(body)[length:], uploads, limits)
+    payload = BinaryPayload(memoryview(body)[length:], uploads, limits, decode_seconds)
+    with pause_garbage_collection():
+        return decode_parts(memoryview(body), length, manifest, payload)
+
+
+def decode_parts(body: memoryview, length: int, manifest: Manifest, payload: BinaryPayload) -> InferenceRequest:
+    """Decode the JSON, which is the first `length` bytes of the body, and with it the tensors in the payload."""
+    request = decode_infer_body(body[:length])
+    if payload.limits is not UNLIMITED:
         rows = max([given.shape[0] for given in request.inputs if given.shape], default=1)
-        limits.check_rows(manifest, rows, decode_seconds)
-        signature = choose_signature(manifest, {given.name: given.datatype for given in request.inputs})
-        tensors = decode_infer_inputs(request, payload, manifest, signature)
+        payload.limits.check_rows(manifest, rows, payload.decode_seconds)
+    signature = choose_signature(manifest, {given.name: given.datatype for given in request.inputs})
+    tensors = decode_infer_inputs(request, payload, manifest, signature)
     payload.refuse_leftover()
     return InferenceRequest(request.id, tensors, parse_requested_outputs(request, manifest, signature))
 

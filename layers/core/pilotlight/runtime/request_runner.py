@@ -17,10 +17,11 @@ from pilotlight.errors import TooLargeError
 from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.environment_memory import EnvironmentMemory
 from pilotlight.runtime.inference_deadline import DeadlineRunner
-from pilotlight.runtime.model_cache import LoadedModel, VersionKey
+from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.request_cost import LIGHT_BYTES, LIGHT_SECONDS, MIN_RATED_SECONDS, VersionCost
 
 MAX_PART_BYTES = 32_000_000  # bytes of memory of one part; glibc reuses blocks of up to 32 MB, larger ones cost faults
+MAX_COSTS = 1000  # versions whose cost is known, of about 1 kB each
 MB = 1_000_000
 ADVICE = "Send fewer at once, or raise MemorySize in template.yaml (parameter ModelMemory)."
 
@@ -51,7 +52,7 @@ class RequestRunner:
         self.memory = memory
         self._deadline_runner = deadline_runner
         self._slowdown = slowdown
-        self._costs: dict[VersionKey, tuple[str, VersionCost]] = {}  # with the nonce of the manifest
+        self._costs: dict[str, VersionCost] = {}  # by the nonce of the manifest
 
     def run(self, run: Run) -> dict[str, Array]:
         """Run the graph; raise `TooLargeError`, with how much would fit, for what does not fit."""
@@ -83,11 +84,11 @@ class RequestRunner:
 
     def get_cost(self, manifest: Manifest) -> VersionCost:
         """Return what is known of a version's cost."""
-        key = manifest.name, manifest.version
-        nonce, cost = self._costs.get(key, ("", None))
-        if cost is None or nonce != manifest.nonce:
-            cost = VersionCost(manifest, self._slowdown)
-            self._costs[key] = manifest.nonce, cost
+        cost = self._costs.get(manifest.nonce)
+        if cost is None:
+            if len(self._costs) >= MAX_COSTS:
+                self._costs.clear()  # they are learned again
+            cost = self._costs[manifest.nonce] = VersionCost(manifest, self._slowdown)
         return cost
 
     def _plan_part(self, run: Run, cost: VersionCost, row_bytes: float) -> int:
