@@ -27,7 +27,7 @@ from pilotlight.api.request_context import RequestContext
 from pilotlight.api.router import format_traceback, get_status_code
 from pilotlight.api.usage_log import create_usage_log
 from pilotlight.errors import InvalidInputError, PilotlightError
-from pilotlight.inference import InferenceService, create_recorder
+from pilotlight.inference import InferenceService, create_environment_memory, create_recorder
 from pilotlight.observability import correlation
 from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_manager import ModelManager
@@ -149,7 +149,9 @@ def build_batch_worker(settings: Settings, store: ObjectStore | None = None) -> 
     store = store or open_store(settings.store)
     model_manager = ModelManager.from_settings(settings, store)
     recorder = create_recorder(settings, model_manager)
-    service = InferenceService(model_manager, ModelStatistics(), DeadlineRunner(), recorder)
+    service = InferenceService(
+        model_manager, ModelStatistics(), DeadlineRunner(), recorder, create_environment_memory(settings)
+    )
     predictor = Predictor(
         service, settings.model, UploadedTensors(model_manager.registry, settings.tensor_memory_budget)
     )

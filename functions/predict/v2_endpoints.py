@@ -11,6 +11,7 @@ from pilotlight.api import v2
 from pilotlight.api.http import Request, Response
 from pilotlight.api.large_tensors import StoredOutputs, UploadedTensors
 from pilotlight.api.request_context import RequestContext
+from pilotlight.api.request_limits import UNLIMITED, RequestLimits
 from pilotlight.api.router import Routes
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
@@ -31,10 +32,11 @@ class V2Request(Struct, frozen=True):
     headers: Mapping[str, str]
     uploaded_tensors: UploadedTensors
     stored_outputs: StoredOutputs
+    limits: RequestLimits = UNLIMITED
 
     def decode(self, manifest: Manifest) -> v2.InferenceRequest:
         """Decode the body, in JSON or in binary form."""
-        return v2.decode_infer_request(self.body, self.headers, manifest, self.uploaded_tensors)
+        return v2.decode_infer_request(self.body, self.headers, manifest, self.uploaded_tensors, self.limits)
 
     def encode(self, manifest: Manifest, request: v2.InferenceRequest, outputs: Arrays) -> InferenceResult[Response]:
         """Encode the outputs, each in the requested form."""
@@ -138,6 +140,7 @@ class V2Endpoints:
             request.headers,
             self._uploaded_tensors.for_tenant(tenant),
             self._stored_outputs.for_tenant(tenant),
+            self._service.create_limits(request.trace),
         )
         return self._infer_by_traffic_split(request, parse_reference(request), infer_request)
 
@@ -145,7 +148,7 @@ class V2Endpoints:
         """Answer MLflow's routes; their module takes 8 ms to import, so it is not part of every cold start."""
         from functions.predict.mlflow_endpoints import MlflowEndpoints
 
-        endpoints = MlflowEndpoints(self._model_manager, self._default_model, self._infer_by_traffic_split)
+        endpoints = MlflowEndpoints(self._service, self._default_model, self._infer_by_traffic_split)
         return endpoints.answer(request)
 
     def _infer_by_traffic_split(

@@ -30,6 +30,7 @@ from pilotlight.runtime.model_files import create_private_folder
 EXTERNAL_DATA_ERROR = "External data path validation failed"  # in onnxruntime's message about weights in another folder
 BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 MB_PER_VCPU = 1769  # of a Lambda function's memory (AWS, Lambda quotas)
+ALLOCATION_ERRORS = ("bad_alloc", "Failed to allocate memory")  # in onnxruntime's messages about too little memory
 ONNXRUNTIME_VERSION: str = ort.__version__
 MIN_MAPPED_BYTES = 4096  # a page; smaller weights stay in the graph
 RunOptions = Any  # onnxruntime.RunOptions, which has no types; setting `terminate` stops the run
@@ -46,7 +47,10 @@ class Session:
     def run(
         self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None, options: RunOptions | None = None
     ) -> dict[str, Array]:
-        """Compute all outputs, or the requested ones, by name; `InvalidInputError` if the graph refuses the feeds."""
+        """Compute all outputs, or the requested ones, by name; `InvalidInputError` if the graph refuses the feeds.
+
+        Raises `MemoryError` if an allocation fails.
+        """
         names = list(outputs) if outputs is not None else [output.name for output in self.outputs]
         try:
             answers = (
@@ -56,6 +60,8 @@ class Session:
             )
             return dict(zip(names, answers, strict=True))
         except RUN_ERRORS as exc:
+            if any(text in str(exc) for text in ALLOCATION_ERRORS):
+                raise MemoryError(str(exc)) from exc
             raise InvalidInputError(f"The model refused the input: {exc}") from exc
 
     def prepack_now(self) -> None:
@@ -170,6 +176,8 @@ def open_native(path: Path | str, options: Any) -> Any:  # noqa: ANN401 - onnxru
     """Open onnxruntime's session over the graph at `path`; `ModelRefusedError` if that fails."""
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except MemoryError as exc:
+        raise ModelRefusedError("There is not enough memory to open the graph; raise MemorySize.") from exc
     except OPEN_ERRORS as exc:
         outside = EXTERNAL_DATA_ERROR in str(exc)
         reason = "it names weights that lie outside the files of its version" if outside else str(exc)
