@@ -12,8 +12,8 @@ from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.runner import Runner
 
-from pilotlight.runtime.datatypes import ORT_DATATYPES, Array
 from pilotlight.errors import InvalidInputError
+from pilotlight.runtime.datatypes import ORT_DATATYPES, Array
 from pilotlight.runtime.session import ORT_ERRORS, to_numpy, to_ort_value
 
 BFLOAT16 = numpy_helper.to_array(onnx.helper.make_tensor("one", onnx.TensorProto.BFLOAT16, [], [1])).dtype

@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
     fakes.publish_digits(registry)
     publish_text(registry, "texts", tokenizer_with("(a+)+$"))
     for datatype in ("FP16", "BF16", "FP32", "FP64"):
-        publish_small_echo(registry, datatype)  # type: ignore[arg-type]  # one of them
+        publish_small_echo(registry, datatype)
     return Server(url)
 
 

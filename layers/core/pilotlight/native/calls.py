@@ -15,7 +15,9 @@ from pilotlight.errors import InvalidInputError, PilotlightError, TooLargeError,
 
 MAX_CAUSE_LENGTH = 300  # characters of a library's message
 # How libraries that have no MemoryError say that an allocation failed.
-OUT_OF_MEMORY = re.compile(r"bad_alloc|[Ff]ailed to allocate|out of memory|[Cc]annot allocate memory")
+OUT_OF_MEMORY = re.compile(
+    r"bad_alloc|[Ff]ailed to allocate|out of memory|[Cc]annot allocate memory|would require more than \d+ bytes"
+)
 QUOTED = re.compile(r"[`'\"].*", re.DOTALL)  # from where on a panic quotes what it failed on
 PASSED_ERRORS = (PilotlightError, KeyboardInterrupt, SystemExit, GeneratorExit)
 ErrorBuilder = Callable[[str], Exception]
