@@ -11,9 +11,17 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from tempfile import TemporaryFile
+from threading import TIMEOUT_MAX, Event, Timer
+from typing import BinaryIO, cast
 
+from pilotlight.errors import PilotlightError
+
+CHUNK_BYTES = 1_000_000  # of what is yielded at once
 MAX_LAST_WORDS = 500  # characters of the line on standard error that tells why a process has failed
 
 
@@ -41,6 +49,58 @@ def run_module(
     except subprocess.TimeoutExpired:
         return ChildOutcome(b"", f"it did not end within {seconds:g} s")
     return ChildOutcome(done.stdout, describe_failure(done.returncode, done.stderr, memory_bytes))
+
+
+class ChildError(PilotlightError):
+    """A process of one's own has failed; the text is a clause without its full stop."""
+
+
+class OverdueError(ChildError):
+    """It has taken longer than it may."""
+
+
+def stream_module(module: str, arguments: Sequence[str], *, memory_bytes: int, seconds: float) -> Iterator[bytes]:
+    """Run a module, and yield what it writes as it comes; raise `ChildError` when it fails.
+
+    What is yielded before it fails is not to be kept.
+    """
+    with (
+        TemporaryFile() as stderr,
+        subprocess.Popen(
+            build_command(module, arguments, memory_bytes),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=build_environment(),
+        ) as process,
+        end_after(process, seconds) as is_overdue,
+    ):
+        yield from iter(partial(cast("BinaryIO", process.stdout).read, CHUNK_BYTES), b"")
+        code = process.wait()
+        if is_overdue.is_set():
+            raise OverdueError(f"it did not end within {seconds:g} s")
+        stderr.seek(0)
+        if failure := describe_failure(code, stderr.read(), memory_bytes):
+            raise ChildError(failure)
+
+
+@contextmanager
+def end_after(process: "subprocess.Popen[bytes]", seconds: float) -> Iterator[Event]:
+    """Kill a process after `seconds`, and when the context is left; the event tells that its time was over."""
+    is_overdue = Event()
+
+    def end_process() -> None:
+        is_overdue.set()
+        process.kill()
+
+    timer = Timer(min(seconds, TIMEOUT_MAX), end_process)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield is_overdue
+    finally:
+        timer.cancel()
+        process.kill()
 
 
 def build_command(module: str, arguments: Sequence[str], memory_bytes: int) -> list[str]:
