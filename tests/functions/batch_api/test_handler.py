@@ -14,7 +14,7 @@ from functions.batch_api import uploads
 from functions.batch_api.file_store import FileStore
 from functions.batch_api.files import MAX_INLINE_BYTES
 from functions.batch_api.presigned_urls import Presigner
-from functions.batch_worker import file_job
+from functions.batch_worker import caution, file_job
 from pilotlight.storage.object_store import DiskStore, open_store
 from tests import fakes
 from tests.core.local.http_client import Reply, ask
@@ -22,7 +22,7 @@ from tests.functions.batch_api.conftest import FORM, Place, calls, form
 
 
 def test_a_batch_goes_through_its_states(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_job, "PART_BYTES", 400)
+    monkeypatch.setattr(caution, "PART_BYTES", 400)
     ordered = place.order(calls(5))
     assert ordered["status"] == "validating"
     assert ordered["request_counts"] == {"total": 0, "completed": 0, "failed": 0}

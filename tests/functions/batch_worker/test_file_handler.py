@@ -15,7 +15,7 @@ from hypothesis import example, given
 from msgspec.structs import replace
 from PIL import Image as Pillow
 
-from functions.batch_worker import file_job, handler, record_reader
+from functions.batch_worker import caution, file_job, handler, record_reader
 from functions.batch_worker.inbox_file import InboxFile, name_results, parse_inbox_uri
 from pilotlight.api.request_context import RequestContext
 from pilotlight.contracts.batch import BatchRequest, FileProgress
@@ -158,7 +158,7 @@ class Dying(fakes.FaultyStore):
 def test_a_worker_that_dies_at_any_write_is_followed_without_a_gap_or_a_double(
     dies_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_job, "PART_BYTES", 300)
+    monkeypatch.setattr(caution, "PART_BYTES", 300)
     store = Dying()
     place = Place(store)
     fakes.publish(place.registry)
@@ -222,7 +222,7 @@ def test_a_file_that_is_replaced_is_answered_anew(place: Place) -> None:
 
 
 def test_two_workers_do_not_both_go_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_job, "PART_BYTES", 300)
+    monkeypatch.setattr(caution, "PART_BYTES", 300)
     place.store.put("inbox/a.jsonl", jsonl(12))
     inner = file_job.FileJob._write
     told: list[str] = []
@@ -243,7 +243,7 @@ EVENT = {"detail-type": "Pilotlight Inference", "detail": {"s3_uri": "memory:///
 
 
 def test_a_version_answers_its_file_to_the_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_job, "PART_BYTES", 300)
+    monkeypatch.setattr(caution, "PART_BYTES", 300)
     fakes.publish(place.registry, of="square")
     place.store.put("inbox/double/a.jsonl", jsonl(12))
     inner = file_job.FileJob._write
@@ -268,7 +268,7 @@ def test_lines_may_name_their_own_models(place: Place) -> None:
 
 
 def test_a_store_that_is_away_is_tried_again_from_where_it_stood(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_job, "PART_BYTES", 300)
+    monkeypatch.setattr(caution, "PART_BYTES", 300)
     fakes.publish(place.registry, "other")
     other = json.dumps(json.loads(body(9)) | {"model_name": "other"}).encode()
     store = place.store
@@ -283,7 +283,7 @@ def test_a_store_that_is_away_is_tried_again_from_where_it_stood(place: Place, m
 
 
 def test_a_table_is_answered_row_by_row(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_job, "PART_BYTES", 10)  # so that each row is read by a new start
+    monkeypatch.setattr(caution, "PART_BYTES", 10)  # so that each row is read by a new start
     place.upload("t.csv", b'a,b,c\r\n1,2,3\r\n4,5\r\n"6",7,8\n\n9,"1\n0",11\n1,x,2\n')
     said = place.result("t.csv.jsonl")
     assert [each["line"] for each in said] == [2, 3, 4, 7, 8]

@@ -56,6 +56,22 @@ class ResultPart(Struct, frozen=True):
         return f"parts/{self.start:015d}-{self.end:015d}.errors.jsonl"
 
 
+class Block(Struct, frozen=True):
+    """What a worker answers now. If it is still noted when the next worker comes, its worker ended without a word."""
+
+    end: int  # byte of the input
+    is_single: bool = False  # one line alone
+
+
+class Caution(Struct, frozen=True):
+    """How a range is answered after a worker has ended without a word: in blocks, each noted before it is begun."""
+
+    block_bytes: int  # of a block, of one line at least
+    suspect_end: int  # byte before which the cause lies
+    end: int  # byte from which on the range is answered as usual
+    sets_aside: bool = False  # the next line has ended a process alone, and is not tried again
+
+
 class ByteRange(Struct, frozen=True):
     """A range of the input that is answered by one worker at a time; other ranges have workers of their own."""
 
@@ -65,6 +81,8 @@ class ByteRange(Struct, frozen=True):
     position: int  # everything before it is answered
     line: int  # the last one that is answered
     worker: str = ""  # the worker that wrote this last
+    block: Block | None = None
+    caution: Caution | None = None
 
     @property
     def is_done(self) -> bool:
@@ -85,6 +103,8 @@ class FileProgress(Struct, frozen=True, kw_only=True):
     total: int = 0  # requests in it, if they were counted first
     answered: int = 0
     failed: int = 0
+    deaths: int = 0  # workers that ended without a word
+    set_aside: int = 0  # lines that ended a process again and again, and have an error for an answer
     correlation: str = ""  # correlation id of the upload
     tenant: str = ""  # that uploaded it
     model: str = ""  # for lines that name none; its version stays the same to the end
