@@ -72,7 +72,7 @@ ERROR_RESPONSES = (
     # then the header tells a client what to do.
     ErrorResponse(
         "MISSING_AUTHENTICATION_TOKEN",
-        "There is no such route, or this API asks for signed requests; GET /docs lists the routes.",
+        "There is no such route; GET /docs lists those that there are. With Auth=iam, it may lack a signature.",
         404,
         header=("WWW-Authenticate", "AWS4-HMAC-SHA256"),
         header_condition="UsesIamAuth",
