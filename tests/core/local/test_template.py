@@ -393,3 +393,15 @@ def test_a_document_that_lies_in_s3_is_not_read(load: Load) -> None:
 def test_a_route_that_leads_to_no_function_of_the_template_is_refused(load: Load) -> None:
     with pytest.raises(InvalidInputError, match=r"x-amazon-apigateway-any-method /x: uri is .* names no function"):
         load(INCLUDING.replace(INCLUDE, INCLUDED.replace("${F.Alias}", "${Other.Arn}")))
+
+
+def test_mappings_without_content_are_none() -> None:
+    document = {"Mappings": None, "Resources": {"F": {"Fn::FindInMap": ["A", "B", "C"]}}}
+    assert intrinsics.look_up_mappings(document, {}) == document
+
+
+def test_the_bucket_that_tells_stacks_apart_on_aws_is_asked_of_no_event_here() -> None:
+    stack = template.load_stack(REPOSITORY / "template.yaml")
+    assert [rule.pattern for rule in stack.rules if "detail-type" in rule.pattern and "source" not in rule.pattern] == [
+        {"detail-type": ["Pilotlight Inference"]}
+    ]
