@@ -10,7 +10,7 @@ from typing import Annotated
 
 from msgspec import json
 
-from functions.batch_api.file_store import FileStore, skip_past
+from functions.batch_api.file_store import FileStore, parse_creation_time, skip_past
 from functions.batch_api.files import to_page_response
 from functions.batch_api.idempotency import IdempotencyKeys
 from pilotlight.api.http import Request, Response
@@ -34,7 +34,7 @@ from pilotlight.contracts.batch import (
     parse_model_endpoint,
     to_unix_seconds,
 )
-from pilotlight.errors import AlreadyExistsError, ConflictError, NotFoundError, UnavailableError
+from pilotlight.errors import AlreadyExistsError, BrokenDocumentError, ConflictError, NotFoundError, UnavailableError
 from pilotlight.storage.documents import Document
 
 SOURCE = "pilotlight.batches"  # of the events that this function may send
@@ -82,7 +82,7 @@ class BatchEndpoints:
         self, after: str = "", limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE
     ) -> Response:
         """List batches, the newest first."""
-        return to_page_response(map(self._to_batch, skip_past(self._iterate_batch_requests(), after)), limit)
+        return to_page_response(skip_past(self._iterate_batches(), after), limit)
 
     def show(self, batch: str) -> Response:
         """Return one batch."""
@@ -115,12 +115,14 @@ class BatchEndpoints:
                 raise
         return stored
 
-    def _iterate_batch_requests(self) -> Iterator[BatchRequest]:
+    def _iterate_batches(self) -> Iterator[BatchObject]:
         for name in reversed(self._store.list_folders(BATCHES_FOLDER)):
             try:
-                yield self._file_store.read_batch_request(f"batch_{name}")
+                yield self._to_batch(self._file_store.read_batch_request(f"batch_{name}"))
             except NotFoundError:
                 continue  # removed meanwhile
+            except BrokenDocumentError as exc:
+                yield build_broken_batch(name, str(exc))
 
     def _to_batch(self, batch_request: BatchRequest) -> BatchObject:
         progress, manifest = self._file_store.read_progress(batch_request)
@@ -129,6 +131,22 @@ class BatchEndpoints:
 
     def _open_cancellation(self, batch_id: str) -> Document[BatchCancellation]:
         return Document(self._store, batch_document_path(batch_id, "cancel"), BatchCancellation)
+
+
+def build_broken_batch(name: str, error: str) -> BatchObject:
+    """Build the row of a batch of which a document is broken: its id says when it was requested."""
+    created_at = parse_creation_time(name)
+    return BatchObject(
+        id=f"batch_{name}",
+        endpoint="",
+        input_file_id="",
+        completion_window="",
+        status="failed",
+        created_at=created_at,
+        expires_at=created_at,
+        errors=BatchErrors(data=[BatchError(code="broken_document", message=error)]),
+        request_counts=RequestCounts(),
+    )
 
 
 def get_batch_status(

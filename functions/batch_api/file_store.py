@@ -3,10 +3,11 @@
 import re
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pilotlight.api.schemas.openai import FileObject
+from pilotlight.api.schemas.openai import BatchObject, FileObject
 from pilotlight.contracts import upload
 from pilotlight.contracts.batch import (
     BatchManifest,
@@ -17,11 +18,11 @@ from pilotlight.contracts.batch import (
     to_unix_seconds,
 )
 from pilotlight.contracts.upload import Upload
-from pilotlight.errors import ConflictError, NotFoundError
+from pilotlight.errors import BrokenDocumentError, ConflictError, NotFoundError
 from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
-Shown = TypeVar("Shown", FileObject, BatchRequest)
+Shown = TypeVar("Shown", FileObject, BatchObject)
 OUTPUT_ID = re.compile(rf"file-({upload.ID_PATTERN})-(\d+)")
 RESULT_ID = re.compile(rf"file-({upload.ID_PATTERN})-(output|errors)")
 
@@ -71,12 +72,16 @@ class FileStore:
                 yield self.find_file(f"file-{name}").file_object
             except NotFoundError:
                 continue  # not complete yet, or written by another program
+            except BrokenDocumentError as exc:
+                yield build_broken_file(name, str(exc))
 
     def delete_file(self, file_id: str) -> None:
         """Delete an uploaded file; raise `ConflictError` for the results of a batch."""
         if RESULT_ID.fullmatch(file_id) or OUTPUT_ID.fullmatch(file_id):
             raise ConflictError(f"{file_id} is an answer, and stays as long as the bucket keeps those.")
-        folder = upload.upload_folder(self.find_file(file_id).file_object.id)
+        with suppress(BrokenDocumentError):  # what cannot be read can be deleted
+            self.find_file(file_id)
+        folder = upload.upload_folder(file_id)
         for path in (f"{folder}/file.json", f"{folder}/content", *self.store.list_paths(f"{folder}/parts")):
             self.store.delete(path)
 
@@ -120,7 +125,7 @@ class FileStore:
     def _find_stored_output(self, file_id: str, path: str) -> StoredFile:
         """Find an output that was too large for a response."""
         size = self.store.get_size(path)
-        created_at = int(file_id[5:17], 16) // 1000  # ms since 1970, the prefix of the id
+        created_at = parse_creation_time(file_id.removeprefix("file-"))
         uri = f"{self.store.url}/{path}"
         file_object = FileObject(
             id=file_id, bytes=size, created_at=created_at, filename=file_id, purpose="user_data", s3_uri=uri
@@ -136,6 +141,25 @@ class FileStore:
             purpose=upload_record.purpose,
             s3_uri=f"{self.store.url}/{upload.content_path(f'file-{upload_record.id}')}",
         )
+
+
+def build_broken_file(name: str, error: str) -> FileObject:
+    """Build the row of a file whose document is broken: its id says when it was made."""
+    created_at = parse_creation_time(name)
+    return FileObject(
+        id=f"file-{name}",
+        bytes=0,
+        created_at=created_at,
+        filename="",
+        purpose="",
+        status="error",
+        status_details=error,
+    )
+
+
+def parse_creation_time(sortable_id: str) -> int:
+    """Return when an id was generated, in Unix seconds."""
+    return int(sortable_id[:12], 16) // 1000
 
 
 def skip_past(items: Iterable[Shown], last_id: str) -> Iterator[Shown]:

@@ -16,6 +16,7 @@
         ├── DeadlineError          the request's time is over
         ├── StoreError             the object store failed
         │   └── DeniedError        the credentials do not allow it
+        ├── BrokenDocumentError    a document of the store that cannot be read as what it must be
         ├── SuspendedError         the alias was taken out of service
         └── ModelRefusedError      the version's bytes differ from its manifest, or do not open
             └── DoesNotFitError    the version is larger than the memory it may use
@@ -96,6 +97,10 @@ class StoreError(UnavailableError):
 
 class DeniedError(StoreError):
     """The object store knows the caller, but denies the access."""
+
+
+class BrokenDocumentError(UnavailableError):
+    """A document of the store is not what it must be: truncated, no JSON, of another form, too large."""
 
 
 class SuspendedError(UnavailableError):

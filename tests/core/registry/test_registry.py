@@ -46,7 +46,7 @@ def test_first_is_champion_newest_is_candidate(any_registry: Registry) -> None:
     assert any_registry.resolve_reference(ModelReference.parse("double")) == 1
     assert any_registry.resolve_reference(ModelReference.parse("double@candidate")) == 3
     assert any_registry.resolve_reference(ModelReference.parse("double:2")) == 2
-    assert sorted(any_registry.load_aliases("double")) == ["candidate", "champion"]
+    assert sorted(any_registry.load_aliases("double").documents) == ["candidate", "champion"]
 
 
 def test_moving_remembers_where_from(any_registry: Registry) -> None:
@@ -123,12 +123,12 @@ def test_a_publisher_without_a_right_to_aliases_leaves_them_to_the_promoter(capl
     store = Trainer()
     published = fakes.publish(Registry(store))
     assert Registry(store).list_versions("double") == [1]
-    assert Registry(store).load_aliases("double") == {}
+    assert Registry(store).load_aliases("double").documents == {}
     assert "double:1 is published; its aliases are the promoter's" in caplog.text
     store.promotes = True
     for _ in range(2):
         Registry(store).assign_initial_aliases(published)
-    assert {name: alias.version for name, alias in Registry(store).load_aliases("double").items()} == {
+    assert {name: alias.version for name, alias in Registry(store).load_aliases("double").documents.items()} == {
         "candidate": 1,
         "champion": 1,
     }
@@ -278,7 +278,8 @@ def test_a_rollback_is_one_swap_and_is_in_the_history(any_registry: Registry) ->
     any_registry.move_alias("double", "champion", 2, actor="ann", reason="better")
     any_registry.rollback_alias("double", actor="bob", reason="worse after all")
     past = any_registry.load_alias_history("double")
-    assert [(document.number, document.version, document.by) for document in past] == [
+    documents = [row for row in past if isinstance(row, AliasDocument)]
+    assert [(document.number, document.version, document.by) for document in documents] == [
         (1, 1, ""),
         (2, 2, "ann"),
         (3, 1, "bob"),

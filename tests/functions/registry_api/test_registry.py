@@ -340,7 +340,8 @@ def test_decisions_and_aliases_that_do_not_read_are_the_stores_fault(api: Api) -
     for method, body in (("GET", None), ("PUT", {"state": "approved", "why": "good"})):
         assert api(method, f"{MODEL}/versions/2/approval", body)[:2] == (503, {"error": said})
     api.registry.store.put("models/double/aliases/champion.json", b"{")
-    said = "models/double/aliases/champion.json is not a AliasDocument: Input data was truncated."
+    said = "models/double/aliases/champion.json is not a AliasDocument: Input data was truncated. "
+    said += "`pilotlight promote double:VERSION --force` replaces it."
     assert api("GET", CHAMPION)[:2] == (503, {"error": said})
     assert api("POST", f"{CHAMPION}/rollback", {"why": "worse"})[:2] == (503, {"error": said})
 
@@ -351,4 +352,4 @@ def test_a_promotion_that_is_not_there_or_does_not_read(api: Api) -> None:
     assert api("GET", where)[:2] == (404, {"error": missing})
     api.registry.store.put("models/double/promotions/0a1b.json", b"[]")
     broken = "models/double/promotions/0a1b.json is not a PromotionRequest: Expected `object`, got `array`."
-    assert api("GET", where)[:2] == (400, {"error": broken})
+    assert api("GET", where)[:2] == (503, {"error": broken})

@@ -13,10 +13,21 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from pilotlight.capture.record import CAPTURES_FOLDER, HOUR_FORMAT, CaptureRecord, capture_folder
+from pilotlight.errors import BrokenDocumentError
 from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.capture")
 RECORD_DECODER = msgspec.json.Decoder(CaptureRecord)
+# Of gzip and of msgspec; and of a file that is too large to be read whole.
+BROKEN_FILE_ERRORS = (
+    OSError,
+    EOFError,
+    zlib.error,
+    msgspec.DecodeError,
+    ValueError,
+    RecursionError,
+    BrokenDocumentError,
+)
 MAX_FILES = 2000  # of one version that are read at once; of more, every second, third, ... file
 
 
@@ -47,5 +58,5 @@ def read_records(store: ObjectStore, paths: Sequence[str]) -> Iterator[CaptureRe
         try:
             with gzip.GzipFile(fileobj=io.BytesIO(store.get(path).data)) as content:
                 yield from map(RECORD_DECODER.decode, content)
-        except (OSError, EOFError, zlib.error, msgspec.DecodeError) as exc:
+        except BROKEN_FILE_ERRORS as exc:
             LOG.warning("%s is not read to its end: %s", path, type(exc).__name__)

@@ -15,7 +15,8 @@ from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.names import Version
 from pilotlight.errors import ConflictError
 from pilotlight.registry import alias_updates
-from pilotlight.registry.registry import Registry, RegistryDocument, version_path
+from pilotlight.registry.registry import Registry, version_path
+from pilotlight.storage.documents import Document
 
 DecisionState = Literal["approved", "rejected"]
 
@@ -76,6 +77,6 @@ def rollback_alias(registry: Registry, name: str, document: AliasDocument, actor
     return restored
 
 
-def open_approval(registry: Registry, name: str, version: Version) -> RegistryDocument[Approval]:
+def open_approval(registry: Registry, name: str, version: Version) -> Document[Approval]:
     """Open the document of the decision about a version."""
-    return RegistryDocument(registry.store, version_path(name, version, "approval.json"), Approval)
+    return Document(registry.store, version_path(name, version, "approval.json"), Approval)

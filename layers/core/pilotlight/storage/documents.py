@@ -1,13 +1,15 @@
 """One typed document in an object store: read, create-only write, compare-and-swap with retry.
 
-What is stored is JSON, as `contracts.codec` writes it; what is stored there in another form is an `InvalidInputError`.
+What is stored is JSON, as `contracts.codec` writes it; what is stored there in another form is a
+`BrokenDocumentError`: a fault of the store, not of the caller. Lists read by `read_or_error`, so that a broken document
+is one row with an error.
 """
 
 from collections.abc import Callable
 from typing import Generic
 
 from pilotlight.contracts.codec import DocumentT, decode_document, encode_document
-from pilotlight.errors import AlreadyExistsError, ConflictError, NotFoundError
+from pilotlight.errors import AlreadyExistsError, BrokenDocumentError, ConflictError, InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
 ATTEMPTS = 5  # of a compare-and-swap that other writers may win
@@ -16,10 +18,12 @@ ATTEMPTS = 5  # of a compare-and-swap that other writers may win
 class Document(Generic[DocumentT]):
     """The document of one type at one path. It holds no state: each read is one request to the store."""
 
-    def __init__(self, store: ObjectStore, path: str, document_type: type[DocumentT]) -> None:
+    def __init__(self, store: ObjectStore, path: str, document_type: type[DocumentT], remedy: str = "") -> None:
+        """`remedy` is a sentence for the error of a broken document: what mends it."""
         self.store = store
         self.path = path
         self._type = document_type
+        self._remedy = remedy
 
     def read(self) -> DocumentT:
         """Read the document; raise `NotFoundError` where there is none."""
@@ -30,9 +34,19 @@ class Document(Generic[DocumentT]):
         found = self.read_with_e_tag_or_none()
         return None if found is None else found[0]
 
+    def read_or_error(self) -> DocumentT | BrokenDocumentError | None:
+        """Read the document; return the error of a broken one, None where there is none."""
+        try:
+            return self.read_or_none()
+        except BrokenDocumentError as exc:
+            return exc
+
     def read_with_e_tag(self) -> tuple[DocumentT, str]:
         """Read the document with the e_tag that `replace` compares; raise `NotFoundError` where there is none."""
-        stored = self.store.get(self.path)
+        try:
+            stored = self.store.get(self.path)
+        except BrokenDocumentError as exc:  # it is too large
+            raise self._build_error(exc) from exc
         return self.decode(stored.data), stored.e_tag
 
     def read_with_e_tag_or_none(self) -> tuple[DocumentT, str] | None:
@@ -91,8 +105,14 @@ class Document(Generic[DocumentT]):
                 return updated
 
     def decode(self, data: bytes) -> DocumentT:
-        """Decode stored bytes; an error names the path and the wrong field."""
-        return decode_document(data, self._type, self.path)
+        """Decode stored bytes; a `BrokenDocumentError` names the path and the wrong field."""
+        try:
+            return decode_document(data, self._type, self.path)
+        except InvalidInputError as exc:
+            raise self._build_error(exc) from exc
+
+    def _build_error(self, cause: Exception) -> BrokenDocumentError:
+        return BrokenDocumentError(f"{cause} {self._remedy}".rstrip())
 
     def _read_or_initial(self, initial: DocumentT | None) -> tuple[DocumentT, str | None]:
         if initial is None:
