@@ -23,8 +23,9 @@ from functions.batch_worker.parquet import convert_table, has_object
 from functions.batch_worker.predictor import Predictor
 from functions.batch_worker.usage_log import BatchUsageLog
 from pilotlight.contracts.batch import BatchManifest, BatchRequest, batch_document_path
-from pilotlight.contracts.codec import decode_document, encode_document, format_utc_now
+from pilotlight.contracts.codec import encode_document, format_utc_now
 from pilotlight.errors import ConflictError, InvalidInputError, NotFoundError
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
 RESERVE_S = 15.0  # at the end of an invocation, for writing answers and requesting the next invocation
@@ -145,7 +146,7 @@ class FileHandler:
         if not target.startswith("batch_"):
             return parse_inbox_uri(self._store.url, target)
         path = batch_document_path(target, "order")
-        batch_request = decode_document(self._store.get(path).data, BatchRequest, path)
+        batch_request = Document(self._store, path, BatchRequest).read()
         if batch_request.id != target:
             raise InvalidInputError(f"{path} is the order of {batch_request.id}, not of {target}.")
         return BatchInput.from_batch_request(batch_request)

@@ -63,8 +63,11 @@ class RunFolder:
         """Record that the run is running inside the context, and afterwards how this life of it ended."""
         started = time.monotonic()
         document = Document(self._store, self.path("status.json"), RunStatus)
-        status = document.read_or_none() or RunStatus(
-            state="running", started=format_utc_now(), at=format_utc_now(), lives=0
+        former = document.read_or_error()
+        status = (
+            former
+            if isinstance(former, RunStatus)  # a broken one says nothing of former lives, and is written anew
+            else RunStatus(state="running", started=format_utc_now(), at=format_utc_now(), lives=0)
         )
         status = msgspec.structs.replace(
             status, state="running", at=format_utc_now(), lives=status.lives + 1, reason=""

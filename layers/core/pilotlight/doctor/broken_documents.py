@@ -289,7 +289,7 @@ KINDS = (
     DocumentKind(
         rf"{RUN}/status\.json",
         RunStatus,
-        "The run's state is unknown, and it cannot be resumed.",
+        "The run's state is unknown.",
         f"{ASIDE}; the run writes it when it goes on",
         set_aside,
     ),
