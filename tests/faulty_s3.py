@@ -1,6 +1,7 @@
-"""An S3 on loopback that serves what a registry holds, and fails as networks and stores do."""
+"""An S3 on loopback that serves what a registry holds, takes writes, and fails as networks and stores do."""
 
 import hashlib
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,12 @@ class FaultyS3(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.objects: dict[str, bytes] = {}
         self.fault, self.where = "", ""
+        self.share = 1.0  # of the requests that the fault hits
+        self.before: dict[str, bytes] = {}  # what a stale read gives
+        self.asked_at: list[float] = []  # s, monotonic, of each request
+        self.late_s = 5.0
+        self._chance = random.Random(1)  # noqa: S311 - a repeatable run, not a secret
+        self._lock = threading.Lock()  # of the conditional writes
         self.stopped = threading.Event()  # lets go of the answers that hang
         self.failures = 0
 
@@ -37,15 +44,38 @@ class FaultyS3(ThreadingHTTPServer):
         """Serve what is in that store now."""
         self.objects = {path: store.get(path).data for path in store.list_paths("")}
 
-    def fail(self, fault: str, where: str) -> None:
-        """From now on."""
-        self.fault, self.where, self.failures = fault, where, 0
+    def fail(self, fault: str, where: str, share: float = 1.0) -> None:
+        """From now on, a share of the requests."""
+        self.fault, self.where, self.failures, self.share = fault, where, 0, share
+        self.before = dict(self.objects)
+
+    def choose_fault(self, key: str) -> str:
+        """The fault of a request; empty for none."""
+        self.asked_at.append(time.monotonic())
+        if not self.fault or self.where not in key or self._chance.random() >= self.share:
+            return ""
+        self.failures += 1
+        return self.fault
+
+    def write(self, key: str, data: bytes, expected: str, *, is_new: bool) -> bool:
+        """Write an object if the condition holds, as S3 does: at once or not at all."""
+        with self._lock:
+            existing = self.objects.get(key)
+            if (is_new and existing is not None) or (expected and (existing is None or expected != e_tag(existing))):
+                return False
+            self.objects[key] = data
+            return True
 
     def heal(self) -> None:
         """From now on, answer rightly; what hangs ends."""
         self.fault = ""
         self.stopped.set()
         self.stopped = threading.Event()
+
+
+def e_tag(data: bytes) -> str:
+    """The e_tag of these bytes."""
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -65,10 +95,37 @@ class Answer(BaseHTTPRequestHandler):
         if data is None:
             self._send(404, b"<Error><Code>NoSuchKey</Code></Error>")
             return
-        fault = self.server.fault if self.server.where in key else ""
-        if fault:
-            self.server.failures += 1
+        fault = self.server.choose_fault(key)
+        if fault == "stale":
+            data, fault = self.server.before.get(key, data), ""
         getattr(self, f"_{fault or 'whole'}")(data)
+
+    def do_HEAD(self) -> None:
+        """The size of an object."""
+        data = self.server.objects.get(unquote(urlsplit(self.path).path).removeprefix(f"/{BUCKET}/"))
+        self._head(200 if data is not None else 404, data or b"")
+
+    def do_PUT(self) -> None:
+        """A write, perhaps under a condition; a fault comes before it, or behind it where the answer is lost."""
+        key = unquote(urlsplit(self.path).path).removeprefix(f"/{BUCKET}/")
+        data = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        fault = self.server.choose_fault(key)
+        if fault in ("slow_down", "403", "500", "late"):
+            getattr(self, f"_{fault}")(data)
+            if fault != "late":
+                return
+        expected, is_new = self.headers.get("If-Match", ""), self.headers.get("If-None-Match") == "*"
+        if not self.server.write(key, data, expected.strip('"'), is_new=is_new):
+            self._send(412, b"<Error><Code>PreconditionFailed</Code></Error>")
+        elif fault == "truncated":  # written, and the answer does not come
+            self.close_connection = True
+        elif fault != "late":
+            self._head(200, b"", data)
+
+    def do_DELETE(self) -> None:
+        """A deletion."""
+        self.server.objects.pop(unquote(urlsplit(self.path).path).removeprefix(f"/{BUCKET}/"), None)
+        self._head(204, b"")
 
     def _whole(self, data: bytes) -> None:
         self._send(200, data)
@@ -76,6 +133,13 @@ class Answer(BaseHTTPRequestHandler):
     def _timeout(self, data: bytes) -> None:
         self.server.stopped.wait(60)
         self.close_connection = True
+
+    def _slow_down(self, data: bytes) -> None:
+        self._send(503, b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>")
+
+    def _late(self, data: bytes) -> None:
+        self.server.stopped.wait(self.server.late_s)
+        self._send(200, data if self.command == "GET" else b"")
 
     def _500(self, data: bytes) -> None:
         self._send(500, b"<Error><Code>InternalError</Code></Error>")
@@ -104,19 +168,26 @@ class Answer(BaseHTTPRequestHandler):
         self._head(status, data)
         self.wfile.write(data)
 
-    def _head(self, status: int, data: bytes) -> None:
+    def _head(self, status: int, data: bytes, stored: bytes | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()[:32]}"')
+        self.send_header("ETag", f'"{e_tag(data if stored is None else stored)}"')
         self.send_header("Last-Modified", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(0)))
         self.end_headers()
 
     def _listing(self, query: dict[str, list[str]]) -> bytes:
-        prefix = query.get("prefix", [""])[0]
+        prefix, delimiter = query.get("prefix", [""])[0], query.get("delimiter", [""])[0]
+        if delimiter:
+            below = (key.removeprefix(prefix) for key in list(self.server.objects) if key.startswith(prefix))
+            folders = sorted({name.split("/")[0] for name in below if "/" in name})
+            found = "".join(
+                f"<CommonPrefixes><Prefix>{escape(prefix + folder)}/</Prefix></CommonPrefixes>" for folder in folders
+            )
+            return f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>".encode()
         rows = "".join(
             f"<Contents><Key>{escape(key)}</Key><Size>{len(data)}</Size><ETag>x</ETag>"
             "<LastModified>2026-11-23T00:00:00.000Z</LastModified></Contents>"
-            for key, data in sorted(self.server.objects.items())
+            for key, data in sorted(self.server.objects.copy().items())
             if key.startswith(prefix)
         )
         return f"<ListBucketResult><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>".encode()

@@ -1,6 +1,7 @@
 """Publishing is all or nothing, also when many publish at once or one dies half-way."""
 
 import multiprocessing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import (
     AlreadyExistsError,
     ChangedError,
+    ConflictError,
     DeniedError,
     InvalidInputError,
     NotFoundError,
     StoreError,
 )
+from pilotlight.registry import retention
 from pilotlight.registry.registry import Registry, alias_path, describe_file, version_path
 from pilotlight.storage.object_store import ObjectStore, StoredObject, open_store
 from tests import fakes
@@ -295,3 +298,19 @@ def test_many_movers_leave_a_linear_history_in_which_no_change_is_lost(
     found = moves.judge(url, MOVERS, MOVING_SECONDS)
     assert found["failures"] == []
     assert found["moves"] > 0
+
+
+def test_an_upload_that_is_pruned_by_a_wrong_clock_is_not_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry(open_store("memory://"))
+    fakes.publish(registry)
+    commit = registry._commit_manifest
+
+    def prune_first(manifest: Manifest) -> None:
+        tomorrow = datetime.now(UTC) + timedelta(days=1, seconds=1)
+        retention.prune(registry, retention.plan_pruning(registry, "double", 1, tomorrow))
+        commit(manifest)
+
+    monkeypatch.setattr(registry, "_commit_manifest", prune_first)
+    with pytest.raises(ConflictError, match=r"double:2 is not published: model\.onnx was removed"):
+        fakes.publish(registry)
+    assert registry.list_versions("double") == [1]

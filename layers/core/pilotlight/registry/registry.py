@@ -275,7 +275,21 @@ class Registry:
         return claim is not None and claim.nonce == manifest.nonce
 
     def _commit_manifest(self, manifest: Manifest) -> None:
-        """Write the manifest; the store repeats a put whose answer was lost, and then finds its own manifest."""
+        """Write the manifest; the store repeats a put whose answer was lost, and then finds its own manifest.
+
+        The files are looked for first: by a clock that jumped, a pruning may have taken them for an old upload's.
+        """
+        uploaded = set(self.store.list_paths(f"models/{manifest.name}/versions/{manifest.version}"))
+        missing = [
+            file.path
+            for file in manifest.files
+            if version_path(manifest.name, manifest.version, file.path) not in uploaded
+        ]
+        if missing:
+            raise ConflictError(
+                f"{manifest.name}:{manifest.version} is not published: {', '.join(missing[:3])} was removed from the "
+                "store while the others were uploaded; publish again."
+            )
         document = self._open_manifest(manifest.name, manifest.version)
         try:
             document.create(manifest)
