@@ -2,10 +2,11 @@
 
 import hashlib
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -30,6 +31,7 @@ class FaultyS3(ThreadingHTTPServer):
         self.before: dict[str, bytes] = {}  # what a stale read gives
         self.asked_at: list[float] = []  # s, monotonic, of each request
         self.late_s = 5.0
+        self.connections: set[socket.socket] = set()
         self._chance = random.Random(1)  # noqa: S311 - a repeatable run, not a secret
         self._lock = threading.Lock()  # of the conditional writes
         self.stopped = threading.Event()  # lets go of the answers that hang
@@ -39,6 +41,12 @@ class FaultyS3(ThreadingHTTPServer):
     def url(self) -> str:
         """The store's URL for `open_store`."""
         return f"s3://{BUCKET}?endpoint=http://127.0.0.1:{self.server_port}"
+
+    def close_connections(self) -> None:
+        """Close every connection that is kept alive, as a load balancer does with idle ones."""
+        for connection in list(self.connections):
+            with suppress(OSError):  # closed by the client
+                connection.shutdown(socket.SHUT_RDWR)
 
     def copy(self, store: ObjectStore) -> None:
         """Serve what is in that store now."""
@@ -83,6 +91,16 @@ class Answer(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server: FaultyS3
+
+    def setup(self) -> None:
+        """Note the connection."""
+        super().setup()
+        self.server.connections.add(self.connection)
+
+    def finish(self) -> None:
+        """Forget the connection."""
+        self.server.connections.discard(self.connection)
+        super().finish()
 
     def do_GET(self) -> None:
         """An object, or a listing."""

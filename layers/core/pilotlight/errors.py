@@ -26,6 +26,8 @@ A message contains what happened, the value, and what to do. Only `pilotlight.ap
 
 from collections.abc import Iterable
 
+STORE_RETRY_S = 2  # after which a store that was slow or away may answer again
+
 
 class PilotlightError(Exception):
     """Base of all errors that Pilotlight raises on purpose; the text may be shown to the caller."""
@@ -94,9 +96,15 @@ class DeadlineError(UnavailableError):
 class StoreError(UnavailableError):
     """The object store failed, after its own retries."""
 
+    def __init__(self, message: str, *, retry_after: int | None = STORE_RETRY_S) -> None:
+        super().__init__(message, retry_after=retry_after)
+
 
 class DeniedError(StoreError):
-    """The object store knows the caller, but denies the access."""
+    """The object store knows the caller, but denies the access, which time does not change."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry_after=None)
 
 
 class BrokenDocumentError(UnavailableError):

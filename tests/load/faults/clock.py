@@ -4,15 +4,17 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
 import jwt
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from functions.authorize import bearer
 from functions.promote import promoter as promoter_module
 from functions.promote.events import ScheduleTick
 from functions.promote.policy import PromotionPolicy
@@ -30,24 +32,19 @@ from tests.load.faults.row import Row, judge
 
 DAY_S = 86_400.0
 REAL_TIME = time.time
-LEEWAY_S = 60
 
 
 @contextmanager
 def shift_clock(seconds: float) -> Iterator[None]:
     """Let the wall clock be wrong by so many seconds; the monotonic one is right, as after a step by NTP."""
 
-    class ShiftedDatetime(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]  # as `datetime.now` gives one
-            return datetime.now(tz) + timedelta(seconds=seconds)
-
+    shifted = make_datetime(seconds)
     with (
         patch("time.time", lambda: REAL_TIME() + seconds),
-        patch.object(codec, "datetime", ShiftedDatetime),
-        patch.object(alias_updates, "datetime", ShiftedDatetime),
-        patch.object(retention, "datetime", ShiftedDatetime),
-        patch.object(promoter_module, "datetime", ShiftedDatetime),
+        patch.object(codec, "datetime", shifted),
+        patch.object(alias_updates, "datetime", shifted),
+        patch.object(retention, "datetime", shifted),
+        patch.object(promoter_module, "datetime", shifted),
     ):
         yield
 
@@ -55,11 +52,8 @@ def shift_clock(seconds: float) -> Iterator[None]:
 def run(times: int) -> list[Row]:
     """Jump both ways."""
     del times
-    return [
-        row
-        for seconds, way in ((DAY_S, "a day ahead"), (-DAY_S, "a day back"))
-        for row in (move(seconds, way), bake(seconds, way), prune(seconds, way), batch(seconds, way), sign_in(seconds, way))
-    ]
+    jumps = ((DAY_S, "a day ahead"), (-DAY_S, "a day back"))
+    return [kind(seconds, way) for seconds, way in jumps for kind in (move, bake, prune, batch, sign_in)]
 
 
 @contextmanager
@@ -91,7 +85,7 @@ class OpenGate(QualityGate):
 
     def evaluate(self, name: str, version: int, alias: str, **options: Any) -> Any:  # noqa: ANN401 - the gate's
         verdict = super().evaluate(name, version, alias, **options)
-        return codec.msgspec.structs.replace(verdict, passed=True)
+        return msgspec.structs.replace(verdict, passed=True)
 
 
 def bake(seconds: float, way: str) -> Row:
@@ -166,8 +160,6 @@ def batch(seconds: float, way: str) -> Row:
 
 def sign_in(seconds: float, way: str) -> Row:
     """A token of an hour at the authorizer, whose clock is wrong."""
-    from functions.authorize import bearer
-
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     now = int(REAL_TIME())
     claims = {"exp": now + 3600, "iat": now, "iss": "https://i", "aud": "a", "sub": "ann"}
@@ -175,12 +167,17 @@ def sign_in(seconds: float, way: str) -> Row:
     answers = []
     for shift in (0.0, seconds, 0.0):
         with shift_clock(shift), patch("jwt.api_jwt.datetime", make_datetime(shift)):
-            answers.append(said_by(lambda: jwt.decode(
-                token, key.public_key(), ["RS256"], bearer.JWT_OPTIONS, audience="a", issuer="https://i", leeway=LEEWAY_S
-            )))
+            answers.append(said_by(lambda: decode(token, key.public_key())))
     if answers[0] or answers[2] or not answers[1]:
         wrong.append(str(answers))
-    return judge(f"clock {way}, JWT", "refused while the clock is wrong, taken again after it", answers[1] or "taken", wrong)
+    promised = "refused while the clock is wrong, taken again after it"
+    return judge(f"clock {way}, JWT", promised, answers[1] or "taken", wrong)
+
+
+def decode(token: str, key: rsa.RSAPublicKey) -> object:
+    """Decode a token as the authorizer does."""
+    options = bearer.JWT_OPTIONS
+    return jwt.decode(token, key, ["RS256"], options, audience="a", issuer="https://i", leeway=bearer.LEEWAY_S)
 
 
 def make_datetime(seconds: float) -> type[datetime]:
@@ -192,5 +189,3 @@ def make_datetime(seconds: float) -> type[datetime]:
             return datetime.now(tz) + timedelta(seconds=seconds)
 
     return ShiftedDatetime
-
-
