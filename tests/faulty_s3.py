@@ -2,12 +2,14 @@
 
 import hashlib
 import random
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import inf
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
@@ -28,6 +30,7 @@ class FaultyS3(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.fault, self.where = "", ""
         self.share = 1.0  # of the requests that the fault hits
+        self.count = inf  # requests that it hits at most
         self.before: dict[str, bytes] = {}  # what a stale read gives
         self.asked_at: list[float] = []  # s, monotonic, of each request
         self.late_s = 5.0
@@ -52,15 +55,16 @@ class FaultyS3(ThreadingHTTPServer):
         """Serve what is in that store now."""
         self.objects = {path: store.get(path).data for path in store.list_paths("")}
 
-    def fail(self, fault: str, where: str, share: float = 1.0) -> None:
-        """From now on, a share of the requests."""
-        self.fault, self.where, self.failures, self.share = fault, where, 0, share
+    def fail(self, fault: str, where: str, share: float = 1.0, count: float = inf) -> None:
+        """From now on, a share of the requests, and so many of them."""
+        self.fault, self.where, self.failures, self.share, self.count = fault, where, 0, share, count
         self.before = dict(self.objects)
 
     def choose_fault(self, key: str) -> str:
         """The fault of a request; empty for none."""
         self.asked_at.append(time.monotonic())
-        if not self.fault or self.where not in key or self._chance.random() >= self.share:
+        is_hit = self.fault and self.where in key and self.failures < self.count
+        if not is_hit or self._chance.random() >= self.share:
             return ""
         self.failures += 1
         return self.fault
@@ -146,7 +150,18 @@ class Answer(BaseHTTPRequestHandler):
         self._head(204, b"")
 
     def _whole(self, data: bytes) -> None:
-        self._send(200, data)
+        self.wfile.write(self._begin(data))
+
+    def _begin(self, data: bytes) -> bytes:
+        """Send the head for an object, or for the range of it that is asked for; gives the body."""
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if match is None:
+            self._head(200, data)
+            return data
+        start, end = int(match[1]), min(int(match[2] or len(data)), len(data) - 1)
+        part = data[start : end + 1]
+        self._head(206, part, data, f"bytes {start}-{end}/{len(data)}")
+        return part
 
     def _timeout(self, data: bytes) -> None:
         self.server.stopped.wait(60)
@@ -157,7 +172,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def _late(self, data: bytes) -> None:
         self.server.stopped.wait(self.server.late_s)
-        self._send(200, data if self.command == "GET" else b"")
+        self._whole(data) if self.command == "GET" else self._head(200, b"", data)
 
     def _500(self, data: bytes) -> None:
         self._send(500, b"<Error><Code>InternalError</Code></Error>")
@@ -166,18 +181,17 @@ class Answer(BaseHTTPRequestHandler):
         self._send(403, b"<Error><Code>AccessDenied</Code></Error>")
 
     def _truncated(self, data: bytes) -> None:
-        self._head(200, data)
-        self.wfile.write(data[: len(data) // 2])
+        body = self._begin(data)
+        self.wfile.write(body[: len(body) // 2])
         self.close_connection = True
 
     def _flipped(self, data: bytes) -> None:
-        self._send(200, data[:-1] + bytes([data[-1] ^ 1]))
+        self._whole(data[:-1] + bytes([data[-1] ^ 1]))
 
     def _drip(self, data: bytes) -> None:
-        self._head(200, data)
-        stopped = self.server.stopped
-        for at in range(len(data)):
-            self.wfile.write(data[at : at + 1])
+        body, stopped = self._begin(data), self.server.stopped
+        for at in range(len(body)):
+            self.wfile.write(body[at : at + 1])
             if stopped.wait(DRIP_S):
                 break
         self.close_connection = True
@@ -186,8 +200,10 @@ class Answer(BaseHTTPRequestHandler):
         self._head(status, data)
         self.wfile.write(data)
 
-    def _head(self, status: int, data: bytes, stored: bytes | None = None) -> None:
+    def _head(self, status: int, data: bytes, stored: bytes | None = None, content_range: str = "") -> None:
         self.send_response(status)
+        if content_range:
+            self.send_header("Content-Range", content_range)
         self.send_header("Content-Length", str(len(data)))
         self.send_header("ETag", f'"{e_tag(data if stored is None else stored)}"')
         self.send_header("Last-Modified", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(0)))

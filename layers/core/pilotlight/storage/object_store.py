@@ -7,9 +7,7 @@ The registry needs two conditional writes: `create` (only where there is no obje
 import fcntl
 import hashlib
 import os
-import random
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -41,9 +39,6 @@ PART_BYTES = 8 << 20  # of a large object, in one request (AWS, S3: Use byte-ran
 MAX_WHOLE_BYTES = 64 << 20  # of an object that is read whole; one document must not take an environment's memory
 CHUNK_BYTES = 1 << 20  # bytes written at once; larger chunks take fresh memory, smaller ones more turns of the lock
 RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=10)}
-
-
-BODY_PAUSES_S = (0.1, 0.3)  # about, before another attempt at an answer that ended in the middle
 
 
 @dataclass(frozen=True)
@@ -78,24 +73,14 @@ class ObjectStore:
         return f"open_store({self.url!r})"
 
     def get(self, path: str) -> StoredObject:
-        """Read the whole object; raise `NotFoundError` when there is none, `BrokenDocumentError` for a huge one.
-
-        obstore repeats a request that fails, but not one whose answer ends in the middle; this does.
-        """
-        pauses = iter(BODY_PAUSES_S)
+        """Read the whole object; raise `NotFoundError` when there is none, `BrokenDocumentError` for a huge one."""
         with self._translate_errors(path):
-            while True:
-                result = obstore.get(self._store, path)
-                if (size := result.meta["size"]) > MAX_WHOLE_BYTES:
-                    raise BrokenDocumentError(
-                        f"{path} has {size:,} bytes; what is read whole has at most {MAX_WHOLE_BYTES:,}."
-                    )
-                try:
-                    return StoredObject(bytes(result.bytes()), result.meta["e_tag"] or "")
-                except BaseError:
-                    if (pause := next(pauses, None)) is None:
-                        raise
-                    time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - s, so that not all come back at once
+            result = obstore.get(self._store, path)
+            if (size := result.meta["size"]) > MAX_WHOLE_BYTES:
+                raise BrokenDocumentError(
+                    f"{path} has {size:,} bytes; what is read whole has at most {MAX_WHOLE_BYTES:,}."
+                )
+            return StoredObject(bytes(result.bytes()), result.meta["e_tag"] or "")
 
     def take_prefetched_files(self, name: str, version: int) -> PrefetchedFiles | None:
         """Return the files of a model's version where this store has fetched them already; this one fetches none."""
