@@ -19,7 +19,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 
 import msgspec
@@ -33,7 +33,7 @@ from functions.train.training.training_history import EpochMetrics
 from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.run import PublishedVersion, RunState, RunStatus
-from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
+from pilotlight.errors import AlreadyExistsError, BrokenDocumentError, InvalidInputError, PilotlightError
 from pilotlight.recipes.schema import Recipe, dump_recipe, find_differing_keys, parse_yaml, validate_recipe
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.documents import Document
@@ -171,8 +171,9 @@ class RunFolder:
         """Find the run's version in the registry: a run may be killed between the commit and `record_version`."""
         registry, name = Registry(self._store), self._recipe.name
         for version in sorted(registry.list_versions(name), reverse=True):
-            if registry.load_manifest(name, version).by == self.path("").rstrip("/"):
-                return ModelReference(name, version)
+            with suppress(BrokenDocumentError):  # whose it was is not known, and no other run waits for that
+                if registry.load_manifest(name, version).by == self.path("").rstrip("/"):
+                    return ModelReference(name, version)
         return None
 
     def _refuse_other_recipe(self) -> None:

@@ -1,9 +1,10 @@
 """Clocks that jump a day ahead or back: nothing is lost, and what depends on the time goes on once it is right."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -94,10 +95,10 @@ def bake(seconds: float, way: str) -> Row:
         canary = Canary(2, alias_updates.compute_bake_end("1h"))
         registry.update_alias("double", "champion", lambda old: alias_updates.start_canary(old, canary, 500, "a", "b"))
         promoter = Promoter(OpenGate(registry, 1769), PromotionPolicy.parse("off"))
-        with shift_clock(seconds):
+        with shift_clock(seconds), redirect_stdout(sys.stderr):  # where its metrics go
             list(promoter.handle(ScheduleTick()))
         during = registry.load_alias("double", "champion").version
-        with shift_clock(3601):
+        with shift_clock(3601), redirect_stdout(sys.stderr):
             list(promoter.handle(ScheduleTick()))
         after = registry.load_alias("double", "champion").version
         wrong = find_wrong_history(registry) + ([] if after == 2 else [f"version {after} serves after the hour"])
