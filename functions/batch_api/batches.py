@@ -5,12 +5,13 @@ progress of the file and the manifest of its results. A caller's batches are tho
 """
 
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Annotated
 
 from msgspec import json
 
-from functions.batch_api.file_store import FileStore, skip_past
+from functions.batch_api.file_store import FileStore, parse_creation_time, skip_past
 from functions.batch_api.files import to_page_response
 from functions.batch_api.idempotency import IdempotencyKeys
 from pilotlight.api.http import Request, Response
@@ -32,7 +33,14 @@ from pilotlight.contracts.batch import (
     parse_model_endpoint,
     to_unix_seconds,
 )
-from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, UnavailableError
+from pilotlight.errors import (
+    AlreadyExistsError,
+    BrokenDocumentError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+)
 from pilotlight.storage.object_store import ObjectStore
 
 SOURCE = "pilotlight.batches"  # of the events that this function may send
@@ -88,9 +96,7 @@ class BatchEndpoints:
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE,
     ) -> Response:
         """List batches, the newest first."""
-        file_store = FileStore(self._store, request.tenant)
-        found = skip_past(file_store.iterate_batch_requests(), after)
-        return to_page_response((read_batch(file_store, each) for each in found), limit)
+        return to_page_response(skip_past(iterate_batches(FileStore(self._store, request.tenant)), after), limit)
 
     def show(self, request: Request, batch: str) -> Response:
         """Return one batch."""
@@ -131,11 +137,38 @@ class BatchEndpoints:
         return stored
 
 
+def iterate_batches(file_store: FileStore) -> Iterator[BatchObject]:
+    """Iterate over a tenant's batches, the newest first; a broken one is a row with its error."""
+    for batch_id in file_store.list_batch_ids():
+        try:
+            yield read_batch(file_store, file_store.read_batch_request(batch_id))
+        except NotFoundError:
+            continue  # removed meanwhile
+        except BrokenDocumentError as exc:
+            yield build_broken_batch(batch_id, str(exc))
+
+
 def read_batch(file_store: FileStore, batch_request: BatchRequest) -> BatchObject:
     """Read how far a batch is, and build the response for it."""
     progress, manifest = file_store.read_progress(batch_request)
     cancel = file_store.open_cancellation(batch_request.id).read_or_none()
     return to_batch_object(batch_request, progress, manifest, cancel)
+
+
+def build_broken_batch(batch_id: str, error: str) -> BatchObject:
+    """Build the row of a batch of which a document is broken: its id says when it was requested."""
+    created_at = parse_creation_time(batch_id.removeprefix("batch_"))
+    return BatchObject(
+        id=batch_id,
+        endpoint="",
+        input_file_id="",
+        completion_window="",
+        status="failed",
+        created_at=created_at,
+        expires_at=created_at,
+        errors=BatchErrors(data=[BatchError(code="broken_document", message=error)]),
+        request_counts=RequestCounts(),
+    )
 
 
 def get_batch_status(

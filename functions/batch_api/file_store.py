@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from msgspec import structs
 
-from pilotlight.api.schemas.openai import FileObject
+from pilotlight.api.schemas.openai import BatchObject, FileObject
 from pilotlight.contracts import upload
 from pilotlight.contracts.batch import (
     BATCHES_FOLDER,
@@ -28,11 +28,11 @@ from pilotlight.contracts.batch import (
 )
 from pilotlight.contracts.tenant import tenant_folder
 from pilotlight.contracts.upload import Upload
-from pilotlight.errors import AlreadyExistsError, ConflictError, NotFoundError
+from pilotlight.errors import AlreadyExistsError, BrokenDocumentError, ConflictError, NotFoundError
 from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
-Shown = TypeVar("Shown", FileObject, BatchRequest)
+Shown = TypeVar("Shown", FileObject, BatchObject)
 OUTPUT_ID = re.compile(rf"file-({upload.ID_PATTERN})-(0|[1-9][0-9]{{0,5}})")
 ID = re.compile(upload.ID_PATTERN)
 RESULT_ID = re.compile(rf"file-({upload.ID_PATTERN})-(output|errors)")
@@ -100,14 +100,17 @@ class FileStore:
                 yield self.find_file(f"file-{name}").file_object
             except NotFoundError:
                 continue  # not complete yet, or written by another program
+            except BrokenDocumentError as exc:
+                yield build_broken_file(name, str(exc))
 
     def delete_file(self, file_id: str) -> None:
         """Delete an uploaded file; raise `ConflictError` for the results of a batch.
 
         The announcement goes first, since a `complete` at the same time looks for it last.
         """
-        if self.find_file(file_id).upload_record is None:
-            raise ConflictError(f"{file_id} is an answer, and stays as long as the bucket keeps those.")
+        with suppress(BrokenDocumentError):  # what cannot be read can be deleted
+            if self.find_file(file_id).upload_record is None:
+                raise ConflictError(f"{file_id} is an answer, and stays as long as the bucket keeps those.")
         folder = upload.upload_folder(file_id, self.tenant)
         for path in (f"{folder}/upload.json", f"{folder}/file.json", *list(self.store.list_paths(folder))):
             self.store.delete(path)
@@ -122,13 +125,9 @@ class FileStore:
         path = f"{results_folder(batch_id, self.tenant)}/manifest.json"
         return Document(self.store, path, BatchManifest).read_or_none()
 
-    def iterate_batch_requests(self) -> Iterator[BatchRequest]:
-        """Iterate over the requests of batches, the newest first."""
-        for name in reversed(self._list_ids(BATCHES_FOLDER)):
-            try:
-                yield self.read_batch_request(f"batch_{name}")
-            except NotFoundError:
-                continue  # removed meanwhile
+    def list_batch_ids(self) -> list[str]:
+        """List the ids of the batches, the newest first."""
+        return [f"batch_{name}" for name in reversed(self._list_ids(BATCHES_FOLDER))]
 
     def read_batch_request(self, batch_id: str) -> BatchRequest:
         """Read a batch's request; raise `NotFoundError` when there is none of that id."""
@@ -175,6 +174,8 @@ class FileStore:
         except NotFoundError as exc:
             raise NotFoundError(f"There is no file {file_id!r}; GET /v1/files lists them.") from exc
         created_at = int(file_id[5:17], 16) // 1000  # ms since 1970, the prefix of the id
+        size = self.store.get_size(path)
+        created_at = parse_creation_time(file_id.removeprefix("file-"))
         uri = f"{self.store.url}/{path}"
         file_object = FileObject(
             id=file_id, bytes=size, created_at=created_at, filename=file_id, purpose="user_data", s3_uri=uri
@@ -193,6 +194,25 @@ class FileStore:
             purpose=upload_record.purpose,
             s3_uri=f"{self.store.url}/{path}",
         )
+
+
+def build_broken_file(name: str, error: str) -> FileObject:
+    """Build the row of a file whose document is broken: its id says when it was made."""
+    created_at = parse_creation_time(name)
+    return FileObject(
+        id=f"file-{name}",
+        bytes=0,
+        created_at=created_at,
+        filename="",
+        purpose="",
+        status="error",
+        status_details=error,
+    )
+
+
+def parse_creation_time(sortable_id: str) -> int:
+    """Return when an id was generated, in Unix seconds."""
+    return int(sortable_id[:12], 16) // 1000
 
 
 def skip_past(items: Iterable[Shown], last_id: str) -> Iterator[Shown]:

@@ -4,6 +4,7 @@ Byte ranges may have workers at the same time. A worker that loses a swap to the
 that loses it to a worker of its own range stops, since that one has taken the range over.
 """
 
+import logging
 import random
 import time
 import uuid
@@ -23,10 +24,11 @@ from pilotlight.contracts.batch import (
     ResultPart,
 )
 from pilotlight.contracts.codec import format_utc_now
-from pilotlight.errors import ChangedError
+from pilotlight.errors import BrokenDocumentError, ChangedError
 from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
+LOG = logging.getLogger("pilotlight.batch")
 MAX_SWAPS = 100  # attempts, while workers of other ranges are faster
 ProgressChange = Callable[[FileProgress], FileProgress]
 
@@ -42,8 +44,16 @@ class ProgressDocument:
         self.latest: FileProgress | None = None  # as this worker last wrote it
 
     def read_if_current(self, size: int, e_tag: str) -> FileProgress | None:
-        """Read the document; return None where there is none, or it is of a former file."""
-        found = self._document.read_with_e_tag_or_none()
+        """Read the document; return None where there is none, or it is broken or of a former file.
+
+        A broken one is written anew, and the file answered from its start: parts that are there are written over.
+        """
+        try:
+            found = self._document.read_with_e_tag_or_none()
+        except BrokenDocumentError as exc:
+            LOG.warning("%s is answered from its start. %s", self._document.path, exc)
+            _, self._e_tag = self._document.store.get_size_and_e_tag(self._document.path)
+            return None
         if found is None:
             return None
         existing, self._e_tag = found

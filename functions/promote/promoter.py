@@ -1,5 +1,6 @@
 """The reaction to each event. The only code on AWS that moves aliases without a person."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from pilotlight.observability.emf import count
 from pilotlight.registry import alias_updates
 from pilotlight.registry.signing import Signer
 
+LOG = logging.getLogger("pilotlight.promote")
 ACTOR = "functions/promote"
 
 
@@ -133,10 +135,22 @@ class Promoter:
         """Promote the canaries whose bake time is over and that no environment has stopped."""
         registry, now = self.gate.registry, datetime.now(UTC)
         for name in registry.list_models():
-            for alias, document in registry.load_aliases(name).items():
+            listing = registry.load_aliases(name)
+            for alias, error in listing.errors.items():
+                LOG.error("%s@%s is left as it is: %s", name, alias, error)
+                yield f"{name}@{alias} is left as it is: {error}"
+            for alias, document in listing.documents.items():
                 canary = document.canary
                 if canary is not None and datetime.fromisoformat(canary.until) <= now:
-                    yield self._promote_canary(name, alias, canary)
+                    yield self._settle_canary(name, alias, canary)
+
+    def _settle_canary(self, name: str, alias: str, canary: Canary) -> str:
+        """Promote a canary, or leave it for the next tick; one model's failure does not stop the others."""
+        try:
+            return self._promote_canary(name, alias, canary)
+        except PilotlightError as exc:
+            LOG.error("The canary %s:%d is not settled: %s", name, canary.version, exc)  # noqa: TRY400 - the sentence is enough
+            return f"The canary {name}:{canary.version} is not settled: {exc}"
 
     def _promote_canary(self, name: str, alias: str, canary: Canary) -> str:
         """Run the gate again, since the champion may have changed, and promote the canary."""

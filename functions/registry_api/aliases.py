@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pilotlight.api.http import Request, Response
 from pilotlight.api.powertools_router import AliasName, ModelName, TypedRoutes
 from pilotlight.api.schemas.registry import (
+    BrokenAlias,
     CanaryBody,
     PromoteBody,
     RollbackBody,
@@ -23,7 +24,13 @@ from pilotlight.api.schemas.registry import (
 from pilotlight.aws.lambda_invoke import LambdaFunction
 from pilotlight.contracts.alias import AliasDocument, TrafficShare
 from pilotlight.contracts.promotion import PromotionRequest
-from pilotlight.errors import InvalidInputError, NotFoundError, PilotlightError, PreconditionError
+from pilotlight.errors import (
+    BrokenDocumentError,
+    InvalidInputError,
+    NotFoundError,
+    PilotlightError,
+    PreconditionError,
+)
 from pilotlight.gate import promotion_request
 from pilotlight.registry import alias_updates
 from pilotlight.registry.approval import refuse_unapproved, rollback_alias
@@ -56,8 +63,9 @@ class AliasEndpoints:
         }
 
     def list_aliases(self, model: ModelName) -> Response:
-        """Return every alias of a model, by its name."""
-        found = self._registry.load_aliases(model)
+        """Return every alias of a model, by its name; a broken one has an error in place of its document."""
+        listing = self._registry.load_aliases(model)
+        found = listing.documents | {alias: BrokenAlias(error) for alias, error in listing.errors.items()}
         if not found and not self._registry.list_versions(model):
             self._registry.load_manifest(model, 1)  # raises `NotFoundError` if there is no such model
         return Response.json(found)
@@ -69,7 +77,9 @@ class AliasEndpoints:
     def get_history(self, model: ModelName, alias: AliasName) -> Response:
         """Return every document that an alias has had, oldest first, the current one last."""
         documents = self._registry.load_alias_history(model, alias)
-        return Response.json(documents, etag=format_etag(documents[-1]))
+        if isinstance(current := documents[-1], AliasDocument):
+            return Response.json(documents, etag=format_etag(current))
+        return Response.json(documents)
 
     def get_promotion(self, model: ModelName, promotion: str) -> Response:
         """Return the state of a promotion."""
@@ -81,7 +91,7 @@ class AliasEndpoints:
             raise InvalidInputError("To force a version past the gate, say why: the history keeps it.")
         version = self._registry.resolve_reference(build_reference(model, body.version))
         self._registry.load_manifest(model, version)
-        document = self._find_current(request, model, alias)
+        document = self._find_current(request, model, alias, ignore_broken=body.force)
         promotion = promotion_request.new_request(
             model, version, alias, actor=request.actor, force=body.force, reason=body.why
         )
@@ -159,11 +169,15 @@ class AliasEndpoints:
 
         return to_alias_response(self._registry.update_alias(model, alias, change_if_unmoved))
 
-    def _find_current(self, request: Request, model: str, alias: str) -> AliasDocument | None:
-        """Return the alias's document, None for a new alias, if it satisfies the request's If-Match."""
+    def _find_current(self, request: Request, model: str, alias: str, *, ignore_broken: bool) -> AliasDocument | None:
+        """Return the alias's document if it satisfies the request's If-Match; None for a new or broken alias."""
         try:
             document = self._registry.load_alias(model, alias)
         except NotFoundError:
+            document = None
+        except BrokenDocumentError:
+            if not ignore_broken:
+                raise
             document = None
         check_if_match(request, document)
         return document

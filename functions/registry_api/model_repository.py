@@ -12,7 +12,7 @@ from pilotlight.api.schemas.registry import Flag
 from pilotlight.api.schemas.request_body import request_body
 from pilotlight.contracts.alias import AliasDocument, Suspension
 from pilotlight.contracts.names import CHAMPION
-from pilotlight.errors import NotFoundError, UnsupportedError
+from pilotlight.errors import BrokenDocumentError, NotFoundError, UnsupportedError
 from pilotlight.registry.registry import Registry
 
 OTHER_BODY = "is not one of the repository extension"  # an error's text for a body of another form
@@ -65,7 +65,10 @@ class RepositoryEndpoints:
         return to_change_response(model, document)
 
     def _list_versions(self, name: str) -> list[dict[str, str]]:
-        state, reason = get_model_state(self._find_champion(name))
+        try:
+            state, reason = get_model_state(self._find_champion(name))
+        except BrokenDocumentError as exc:
+            state, reason = "UNAVAILABLE", str(exc)
         versions = self._registry.list_versions(name)
         return [{"name": name, "version": str(version), "state": state, "reason": reason} for version in versions]
 

@@ -14,14 +14,13 @@ from pilotlight.api.schemas.registry import (
     PruneResult,
     VersionSummary,
 )
-from pilotlight.contracts.alias import AliasDocument
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import CHAMPION, ModelReference
-from pilotlight.errors import NotFoundError
+from pilotlight.errors import BrokenDocumentError, NotFoundError
 from pilotlight.gate.verdict import open_verdict
 from pilotlight.registry import retention
 from pilotlight.registry.approval import load_approval, record_decision
-from pilotlight.registry.registry import Registry, version_path
+from pilotlight.registry.registry import AliasListing, Registry, version_path
 
 MAX_NEWEST = 99_999  # versions in a response
 DEFAULT_NEWEST = 50  # versions in a response by default: each costs a read of the store
@@ -59,14 +58,13 @@ class VersionEndpoints:
             self._registry.load_manifest(model, 1)  # raises `NotFoundError` if there is no such model
         aliases = self._registry.load_aliases(model)
         shown = [self._to_version_summary(model, version, aliases) for version in versions[: -newest - 1 : -1]]
-        return Response.json(ModelDetail(model, aliases, shown, len(versions)))
+        return Response.json(ModelDetail(model, aliases.documents, shown, len(versions), aliases.errors))
 
     def show_version(self, model: ModelName, version: str) -> Response:
         """Return the summary of a version."""
         manifest = self._resolve_manifest(model, version)
-        return Response.json(
-            self._to_version_summary(manifest.name, manifest.version, self._registry.load_aliases(manifest.name))
-        )
+        aliases = self._registry.load_aliases(manifest.name)
+        return Response.json(self._to_version_summary(manifest.name, manifest.version, aliases))
 
     def get_manifest(self, model: ModelName, version: str) -> Response:
         """Return the commit record of a version."""
@@ -117,24 +115,37 @@ class VersionEndpoints:
         return Response.json(PruneResult(model, versions, [*plan.orphan_paths], kept, done=not body.dry_run))
 
     def _to_model_row(self, name: str) -> ModelSummary:
+        champion, error = None, None
         try:
             champion = str(self._registry.load_alias(name, CHAMPION).version)
         except NotFoundError:
-            champion = None
-        return ModelSummary(name, [*map(str, self._registry.list_versions(name))], champion)
+            pass  # its first publisher died before it had one
+        except BrokenDocumentError as exc:
+            error = str(exc)
+        return ModelSummary(name, [*map(str, self._registry.list_versions(name))], champion, error)
 
-    def _to_version_summary(self, name: str, version: int, aliases: dict[str, AliasDocument]) -> VersionSummary:
-        manifest = self._registry.load_manifest(name, version)
+    def _to_version_summary(self, name: str, version: int, listing: AliasListing) -> VersionSummary:
+        aliases = [alias for alias, document in listing.documents.items() if document.version == version]
+        try:
+            manifest = self._registry.load_manifest(name, version)
+        except BrokenDocumentError as exc:
+            return VersionSummary(str(version), aliases, None, 0, None, {}, None, "", "", str(exc))
+        approval, error = None, None
+        try:
+            approval = load_approval(self._registry, name, version).state
+        except BrokenDocumentError as exc:
+            error = str(exc)
         return VersionSummary(
             version=str(version),
-            aliases=[alias for alias, document in aliases.items() if document.version == version],
+            aliases=aliases,
             serve=manifest.serve,
             bytes=manifest.served_bytes,
             metric=manifest.metric,
             metrics={precision: variant.metrics for precision, variant in manifest.variants.items()},
-            approval=load_approval(self._registry, name, version).state,
+            approval=approval,
             created=manifest.created,
             by=manifest.by,
+            error=error,
         )
 
     def _resolve_manifest(self, model: str, version: str) -> Manifest:

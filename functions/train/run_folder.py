@@ -19,7 +19,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 
 import msgspec
@@ -33,7 +33,7 @@ from functions.train.training.training_history import EpochMetrics
 from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.run import PublishedVersion, RunState, RunStatus
-from pilotlight.errors import AlreadyExistsError, InvalidInputError, PilotlightError
+from pilotlight.errors import AlreadyExistsError, BrokenDocumentError, InvalidInputError, PilotlightError
 from pilotlight.recipes.schema import Recipe, dump_recipe, find_differing_keys, parse_yaml, validate_recipe
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.documents import Document
@@ -63,8 +63,11 @@ class RunFolder:
         """Record that the run is running inside the context, and afterwards how this life of it ended."""
         started = time.monotonic()
         document = Document(self._store, self.path("status.json"), RunStatus)
-        status = document.read_or_none() or RunStatus(
-            state="running", started=format_utc_now(), at=format_utc_now(), lives=0
+        former = document.read_or_error()
+        status = (
+            former
+            if isinstance(former, RunStatus)  # a broken one says nothing of former lives, and is written anew
+            else RunStatus(state="running", started=format_utc_now(), at=format_utc_now(), lives=0)
         )
         status = msgspec.structs.replace(
             status, state="running", at=format_utc_now(), lives=status.lives + 1, reason=""
@@ -168,8 +171,9 @@ class RunFolder:
         """Find the run's version in the registry: a run may be killed between the commit and `record_version`."""
         registry, name = Registry(self._store), self._recipe.name
         for version in sorted(registry.list_versions(name), reverse=True):
-            if registry.load_manifest(name, version).by == self.path("").rstrip("/"):
-                return ModelReference(name, version)
+            with suppress(BrokenDocumentError):  # whose it was is not known, and no other run waits for that
+                if registry.load_manifest(name, version).by == self.path("").rstrip("/"):
+                    return ModelReference(name, version)
         return None
 
     def _refuse_other_recipe(self) -> None:

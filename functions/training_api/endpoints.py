@@ -90,6 +90,7 @@ class TrainingEndpoints:
     def _require_job(self, job: TrainingJob | None, name: str) -> TrainingJob:
         """Return the run's job, if it belongs to this stack's launcher."""
         if job is None:
+            open_job_document(self._store, name).read_or_none()  # raises `BrokenDocumentError` for a broken one
             raise NotFoundError(f"The run {name!r} was not started over HTTP, and its log is where it was started.")
         if job.launcher != self._launcher.name:
             raise UnsupportedError(

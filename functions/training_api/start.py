@@ -104,7 +104,8 @@ class TrainingStarter:
         """
         if job.end is not None:
             return True
-        is_young = datetime.now(UTC) - datetime.fromisoformat(job.asked) < START_GRACE
+        # A request from the future is of a clock that was wrong, not young until that time comes.
+        is_young = abs(datetime.now(UTC) - datetime.fromisoformat(job.asked)) < START_GRACE
         if not job.id:
             if is_young:
                 raise UnavailableError("Another request is starting this run; ask again.", retry_after=RETRY_AFTER_S)

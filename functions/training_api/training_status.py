@@ -15,8 +15,8 @@ from pilotlight.api.schemas.training import (
     TrainingState,
     TrainingSummary,
 )
-from pilotlight.errors import NotFoundError
-from pilotlight.gate.verdict import open_verdict
+from pilotlight.errors import BrokenDocumentError, NotFoundError
+from pilotlight.gate.verdict import Verdict, open_verdict
 from pilotlight.recipes.schema import parse_yaml
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import ObjectStore
@@ -34,6 +34,7 @@ class TrainingSnapshot:
     run: TrainingRun
     job: TrainingJob | None
     job_status: JobStatus | None
+    error: str = ""  # which documents are broken
 
     @property
     def state(self) -> TrainingState:
@@ -95,18 +96,26 @@ class TrainingStatusReader:
         names = list_runs_by_change(self.store)
         chosen = names[skip : skip + limit]
         runs = run_store.load_runs(self.store, chosen)
-        runs_with_jobs = [(run, open_job_document(self.store, run.name).read_or_none()) for run in runs]
-        statuses = self.launcher.poll([job.id for _, job in runs_with_jobs if job and job.id and not job.end])
+        runs_with_jobs = [(run, *self._read_job(run)) for run in runs]
+        statuses = self.launcher.poll([job.id for _, job, _ in runs_with_jobs if job and job.id and not job.end])
         return [
-            to_training(TrainingSnapshot(run, job, statuses.get(job.id) if job else None))
-            for run, job in runs_with_jobs
+            to_training(TrainingSnapshot(run, job, statuses.get(job.id) if job else None, error))
+            for run, job, error in runs_with_jobs
         ], len(names)
 
     def read_snapshot(self, name: str) -> TrainingSnapshot:
         """Read one training; `NotFoundError` if there is no such run."""
-        run, job = run_store.load_run(self.store, name), open_job_document(self.store, name).read_or_none()
+        run = run_store.load_run(self.store, name)
+        job, error = self._read_job(run)
         job_status = self.launcher.poll([job.id]).get(job.id) if job and job.id and not job.end else None
-        return TrainingSnapshot(run, job, job_status)
+        return TrainingSnapshot(run, job, job_status, error)
+
+    def _read_job(self, run: TrainingRun) -> tuple[TrainingJob | None, str]:
+        """Read a run's job, and what is broken of the run or the job."""
+        job = open_job_document(self.store, run.name).read_or_error()
+        if isinstance(job, BrokenDocumentError):
+            return None, f"{run.error} {job}".lstrip()
+        return job, run.error
 
     def read_detail(self, name: str) -> TrainingDetail:
         """Read one training in full."""
@@ -128,12 +137,12 @@ class TrainingStatusReader:
         name, version = run.published_reference.name, run.published_reference.version
         try:
             manifest = Registry(self.store).load_manifest(name, version)
-        except NotFoundError:
-            return {}, None  # it was deleted since
+        except (NotFoundError, BrokenDocumentError):
+            return {}, None  # it was deleted since, or is the registry's to report
         if manifest.by != f"runs/{run.name}":
             return {}, None  # a trainer writes what its run has published, and may name the version of another
-        verdict = open_verdict(self.store, name, version).read_or_none()
-        outcome = None if verdict is None else "passed" if verdict.passed else "refused"
+        verdict = open_verdict(self.store, name, version).read_or_error()
+        outcome = ("passed" if verdict.passed else "refused") if isinstance(verdict, Verdict) else None
         return manifest.variants[manifest.serve].metrics, outcome
 
 
@@ -149,11 +158,12 @@ def to_training(snapshot: TrainingSnapshot) -> TrainingSummary:
         heard=run.last_update,
         seconds=round(run.seconds, 3),
         epochs=len(run.epochs),
-        of=recipe.get("epochs"),
+        of=epochs if isinstance(epochs := recipe.get("epochs"), int) else None,
         last=run.epochs[-1] if run.epochs else None,
         version=str(run.published_reference) if run.published_reference else None,
         job=to_job_summary(snapshot.job, snapshot.job_status) if snapshot.job else None,
         links=build_links(run),
+        error=snapshot.error,
     )
 
 

@@ -1,6 +1,6 @@
 """`python -m tests.load KIND`: fuzz [--count N] [--seed S], mixed [--minutes M] [--swaps N], canary [--count N],
 moves [--processes N] [--seconds S], release, queue [--count N] [--seed S], file [--mb N] [--spread N],
-kills [--count N] [--seed S], trials [--count N].
+kills [--count N] [--seed S], trials [--count N], faults [--kind K] [--times N].
 
 Prints one JSON document; exit code 1 when a request failed, memory grew, or a canary did not do as it must.
 """
@@ -52,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
     lines = kinds.add_parser("file", help="a large file through the batch function, which is killed twice")
     lines.add_argument("--mb", type=float, default=200.0)
     lines.add_argument("--spread", type=int, default=0, help="so many handlers at once")
+    faults = kinds.add_parser("faults", help="kills, full disks, clocks, slow stores ...: promised and seen")
+    faults.add_argument("--kind", default="all", dest="only", metavar="KIND")
+    faults.add_argument("--times", type=int, default=20)
     return words
 
 

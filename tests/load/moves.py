@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pilotlight.contracts.alias import AliasDocument
 from pilotlight.errors import ConflictError, InvalidInputError
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
@@ -65,9 +66,11 @@ def judge(url: str, processes: int, seconds: float) -> dict[str, Any]:
         reading = pool.apply_async(read, (url, seconds))
         done = pool.starmap(move, [(url, seed, seconds) for seed in range(processes)])
         seen = reading.get()
-    past = registry.load_alias_history("double")
+    rows = registry.load_alias_history("double")
+    past = [row for row in rows if isinstance(row, AliasDocument)]
     movers = Counter(document.by for document in past[1:])
     wrong = {
+        "unreadable documents": len(past) < len(rows),
         "numbers with gaps": [document.number for document in past] != list(range(1, len(past) + 1)),
         "a move from elsewhere": any(after.previous != before.version for before, after in pairwise(past)),
         "lost updates": movers != Counter({str(seed): count for seed, count in enumerate(done) if count}),

@@ -17,6 +17,7 @@
         ├── DeadlineError          the request's time is over
         ├── StoreError             the object store failed
         │   └── DeniedError        the credentials do not allow it
+        ├── BrokenDocumentError    a document of the store that cannot be read as what it must be
         ├── SuspendedError         the alias was taken out of service
         └── ModelRefusedError      the version's bytes differ from its manifest, or do not open
             └── DoesNotFitError    the version is larger than the memory it may use
@@ -25,6 +26,8 @@ A message contains what happened, the value, and what to do. Only `pilotlight.ap
 """
 
 from collections.abc import Iterable
+
+STORE_RETRY_S = 2  # after which a store that was slow or away may answer again
 
 
 class PilotlightError(Exception):
@@ -98,9 +101,19 @@ class DeadlineError(UnavailableError):
 class StoreError(UnavailableError):
     """The object store failed, after its own retries."""
 
+    def __init__(self, message: str, *, retry_after: int | None = STORE_RETRY_S) -> None:
+        super().__init__(message, retry_after=retry_after)
+
 
 class DeniedError(StoreError):
-    """The object store knows the caller, but denies the access."""
+    """The object store knows the caller, but denies the access, which time does not change."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry_after=None)
+
+
+class BrokenDocumentError(UnavailableError):
+    """A document of the store is not what it must be: truncated, no JSON, of another form, too large."""
 
 
 class SuspendedError(UnavailableError):

@@ -104,7 +104,7 @@ def test_version_is_shown_by_the_metric_that_it_is_judged_by(
 ) -> None:
     published = fakes.publish(Registry(open_store("memory://")))
     manifest = msgspec.structs.replace(published, metric=metric, variants={"fp32": Variant("model.onnx", metrics)})
-    assert format_measured_metric(build_version_summary(manifest, {})) == text
+    assert format_measured_metric(build_version_summary(manifest)) == text
 
 
 @pytest.mark.parametrize("words", [["rollback", "double"], ["split", "double", "1=20"], ["canary", "double:1"]])

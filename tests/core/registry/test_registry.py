@@ -1,6 +1,7 @@
 """Publishing is all or nothing, also when many publish at once or one dies half-way."""
 
 import multiprocessing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import (
     AlreadyExistsError,
     ChangedError,
+    ConflictError,
     DeniedError,
     InvalidInputError,
     NotFoundError,
     StoreError,
 )
+from pilotlight.registry import retention
 from pilotlight.registry.registry import Registry, alias_path, describe_file, version_path
 from pilotlight.storage.object_store import ObjectStore, StoredObject, open_store
 from tests import fakes
@@ -46,7 +49,7 @@ def test_first_is_champion_newest_is_candidate(any_registry: Registry) -> None:
     assert any_registry.resolve_reference(ModelReference.parse("double")) == 1
     assert any_registry.resolve_reference(ModelReference.parse("double@candidate")) == 3
     assert any_registry.resolve_reference(ModelReference.parse("double:2")) == 2
-    assert sorted(any_registry.load_aliases("double")) == ["candidate", "champion"]
+    assert sorted(any_registry.load_aliases("double").documents) == ["candidate", "champion"]
 
 
 def test_moving_remembers_where_from(any_registry: Registry) -> None:
@@ -123,12 +126,12 @@ def test_a_publisher_without_a_right_to_aliases_leaves_them_to_the_promoter(capl
     store = Trainer()
     published = fakes.publish(Registry(store))
     assert Registry(store).list_versions("double") == [1]
-    assert Registry(store).load_aliases("double") == {}
+    assert Registry(store).load_aliases("double").documents == {}
     assert "double:1 is published; its aliases are the promoter's" in caplog.text
     store.promotes = True
     for _ in range(2):
         Registry(store).assign_initial_aliases(published)
-    assert {name: alias.version for name, alias in Registry(store).load_aliases("double").items()} == {
+    assert {name: alias.version for name, alias in Registry(store).load_aliases("double").documents.items()} == {
         "candidate": 1,
         "champion": 1,
     }
@@ -278,7 +281,8 @@ def test_a_rollback_is_one_swap_and_is_in_the_history(any_registry: Registry) ->
     any_registry.move_alias("double", "champion", 2, actor="ann", reason="better")
     any_registry.rollback_alias("double", actor="bob", reason="worse after all")
     past = any_registry.load_alias_history("double")
-    assert [(document.number, document.version, document.by) for document in past] == [
+    documents = [row for row in past if isinstance(row, AliasDocument)]
+    assert [(document.number, document.version, document.by) for document in documents] == [
         (1, 1, ""),
         (2, 2, "ann"),
         (3, 1, "bob"),
@@ -294,3 +298,19 @@ def test_many_movers_leave_a_linear_history_in_which_no_change_is_lost(
     found = moves.judge(url, MOVERS, MOVING_SECONDS)
     assert found["failures"] == []
     assert found["moves"] > 0
+
+
+def test_an_upload_that_is_pruned_by_a_wrong_clock_is_not_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry(open_store("memory://"))
+    fakes.publish(registry)
+    commit = registry._commit_manifest
+
+    def prune_first(manifest: Manifest) -> None:
+        tomorrow = datetime.now(UTC) + timedelta(days=1, seconds=1)
+        retention.prune(registry, retention.plan_pruning(registry, "double", 1, tomorrow))
+        commit(manifest)
+
+    monkeypatch.setattr(registry, "_commit_manifest", prune_first)
+    with pytest.raises(ConflictError, match=r"double:2 is not published: model\.onnx was removed"):
+        fakes.publish(registry)
+    assert registry.list_versions("double") == [1]

@@ -12,7 +12,14 @@ from pilotlight.contracts.codec import encode_document, format_utc_now
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.processing import TextPreprocessing
-from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError, StoreError, SuspendedError
+from pilotlight.errors import (
+    BrokenDocumentError,
+    DoesNotFitError,
+    ModelRefusedError,
+    NotFoundError,
+    StoreError,
+    SuspendedError,
+)
 from pilotlight.registry import retention
 from pilotlight.registry.registry import Registry, alias_path
 from pilotlight.runtime.model_cache import LoadedModel, ModelCache
@@ -209,7 +216,7 @@ def test_garbage_for_an_alias_keeps_the_old(rig: Rig) -> None:
 
 def test_garbage_for_an_alias_is_not_the_callers_fault(rig: Rig) -> None:
     rig.store.put(alias_path("double", "champion"), b"{")
-    with pytest.raises(ModelRefusedError, match=r"champion\.json is not a AliasDocument"):
+    with pytest.raises(BrokenDocumentError, match=r"champion\.json is not a AliasDocument"):
         rig.catalog.get_model(CHAMPION)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pilotlight.contracts.names import ModelReference
-from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError, StoreError
+from pilotlight.errors import BrokenDocumentError, DoesNotFitError, ModelRefusedError, NotFoundError, StoreError
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.alias_cache import AliasCache
 from pilotlight.runtime.model_cache import ModelCache
@@ -119,7 +119,7 @@ def test_a_store_that_fails_at_the_files_is_said_once(rig: Rig) -> None:
 def test_garbage_in_the_store_does_not_stop_the_start(rig: Rig) -> None:
     rig.store.bend("champion.json", lambda _: b"{")
     catalog = rig.catalog(rig.start("double"))
-    with pytest.raises(ModelRefusedError, match=r"champion\.json is not a AliasDocument"):
+    with pytest.raises(BrokenDocumentError, match=r"champion\.json is not a AliasDocument"):
         catalog.get_model(CHAMPION)
 
 

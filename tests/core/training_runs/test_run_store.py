@@ -6,7 +6,7 @@ import pytest
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.run import EpochRecord, RunStatus
-from pilotlight.errors import InvalidInputError, NotFoundError
+from pilotlight.errors import NotFoundError
 from pilotlight.storage.object_store import ObjectStore, open_store
 from pilotlight.training_runs.run_store import (
     TrainingRun,
@@ -67,9 +67,10 @@ def test_run_from_before_there_was_a_status_is_unknown(memory: ObjectStore) -> N
 def test_missing_run_and_broken_lines_are_told(memory: ObjectStore) -> None:
     with pytest.raises(NotFoundError, match="There is no run 'r'"):
         load_run(memory, "r")
-    for broken in (b"{", b'{"number": "one"}', b"[1]"):
-        with pytest.raises(InvalidInputError, match=r"runs/r/metrics.jsonl does not hold epochs"):
-            write(memory, "r", **{"metrics.jsonl": broken})
+    for broken in (b"{", b'{"number": "one"}', b"[1]", b'{"number": 1, "at": "noon"}', b"[" * 100_000):
+        run = write(memory, "r", **{"metrics.jsonl": msgspec.json.encode(line(1, 0.5)) + b"\n" + broken})
+        assert [epoch.number for epoch in run.epochs] == [1]
+        assert run.error.startswith("line 2 of runs/r/metrics.jsonl is not an epoch: ")
 
 
 def test_kept_epoch_is_early_stoppings() -> None:

@@ -601,4 +601,4 @@ def test_documents_that_are_not_there_or_do_not_read(place: Place) -> None:
         key, kind = broken[path]
         place.store.put(key, b"[]")
         status, said = place.ask(method, path)
-        assert (status, said["error"]["message"]) == (400, f"{key} is not a {kind}: Expected `object`, got `array`.")
+        assert (status, said["error"]["message"]) == (503, f"{key} is not a {kind}: Expected `object`, got `array`.")

@@ -340,9 +340,28 @@ def test_decisions_and_aliases_that_do_not_read_are_the_stores_fault(api: Api) -
     for method, body in (("GET", None), ("PUT", {"state": "approved", "why": "good"})):
         assert api(method, f"{MODEL}/versions/2/approval", body)[:2] == (503, {"error": said})
     api.registry.store.put("models/double/aliases/champion.json", b"{")
-    said = "models/double/aliases/champion.json is not a AliasDocument: Input data was truncated."
+    said = "models/double/aliases/champion.json is not a AliasDocument: Input data was truncated. "
+    said += "`pilotlight promote double:VERSION --force` replaces it."
     assert api("GET", CHAMPION)[:2] == (503, {"error": said})
     assert api("POST", f"{CHAMPION}/rollback", {"why": "worse"})[:2] == (503, {"error": said})
+
+
+def test_a_broken_alias_is_replaced_by_force_alone(near: Api) -> None:
+    near.registry.store.put("models/double/aliases/champion.json", b"{")
+    status, body, _ = near("POST", f"{CHAMPION}/promote", {"version": 2})
+    assert (status, "--force` replaces it" in body["error"]) == (503, True)
+    order = {"version": 2, "force": True, "why": "it was truncated"}
+    assert near("POST", f"{CHAMPION}/promote", order, if_match='"1"')[0] == 412  # what it was is not known
+    status, asked, _ = near("POST", f"{CHAMPION}/promote", order)
+    assert status == 202
+    near.promoter.run(near.registry)
+    assert near("GET", f"{MODEL}/promotions/{asked['id']}")[1]["state"] == "promoted"
+    mended = near("GET", CHAMPION)[1]
+    assert (mended["number"], mended["version"]) == (2, 2)
+    assert mended["reason"].startswith("replaces a broken document; ")
+    first, current = near("GET", f"{CHAMPION}/history")[1]
+    assert (first["number"], current["number"]) == (1, 2)
+    assert "its bytes are in models/double/history/champion/1.broken" in first["error"]
 
 
 def test_a_promotion_that_is_not_there_or_does_not_read(api: Api) -> None:
@@ -351,4 +370,4 @@ def test_a_promotion_that_is_not_there_or_does_not_read(api: Api) -> None:
     assert api("GET", where)[:2] == (404, {"error": missing})
     api.registry.store.put("models/double/promotions/0a1b.json", b"[]")
     broken = "models/double/promotions/0a1b.json is not a PromotionRequest: Expected `object`, got `array`."
-    assert api("GET", where)[:2] == (400, {"error": broken})
+    assert api("GET", where)[:2] == (503, {"error": broken})

@@ -154,7 +154,7 @@ def test_stages_are_timed_in_order(tiny: Finished) -> None:
 
 def assert_nothing_is_visible(registry: Registry) -> None:
     assert registry.list_models() == []
-    assert list(registry.load_aliases("tiny")) == []
+    assert list(registry.load_aliases("tiny").documents) == []
 
 
 def test_diverged_run_publishes_nothing(empty: Registry) -> None:

@@ -108,9 +108,16 @@ def test_a_job_that_is_forgotten_may_be_followed_by_another(api: Api) -> None:
     assert api.start(resume=True)[1]["job"]["id"] == "job-2"
 
 
-def age(api: Api) -> None:
+def test_a_job_from_the_future_is_not_young_until_then(api: Api) -> None:
+    api.start()
+    api.queue.looks.clear()
+    age(api, seconds=-86_400)  # asked for while the clock was a day ahead
+    assert api.start(resume=True)[1]["job"]["id"] == "job-2"
+
+
+def age(api: Api, seconds: float = 61) -> None:
     """Make the job one that was asked for a minute ago."""
-    before = (datetime.now(UTC) - timedelta(seconds=61)).isoformat()
+    before = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
     jobs.open_job_document(api.store, "monday").update(lambda job: msgspec.structs.replace(job, asked=before))
 
 

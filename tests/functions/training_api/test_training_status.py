@@ -153,7 +153,10 @@ def test_a_job_that_does_not_read_is_named_by_its_place(api: Api) -> None:
     api.store.put("runs/monday/job.json", b'{"launcher": 1}')
     status, body = api("GET", "/v1/trainings/monday")
     said = "runs/monday/job.json is not a TrainingJob: Expected `str`, got `int` - at `$.launcher`."
-    assert (status, body) == (400, {"error": said})
+    assert (status, body["error"], body["state"], body["model"]) == (200, said, "unknown", "digits")
+    (row,) = api("GET", "/v1/trainings")[1]["trainings"]
+    assert (row["run"], row["error"]) == ("monday", said)
+    assert api("POST", "/v1/trainings/monday/cancel", {})[:2] == (503, {"error": said})
 
 
 def test_cancelling_twice_is_one_stop(api: Api) -> None:

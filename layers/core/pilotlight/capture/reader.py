@@ -18,11 +18,22 @@ import msgspec
 from pilotlight.capture.record import CAPTURES_FOLDER, HOUR_FORMAT, CaptureRecord
 from pilotlight.contracts.names import is_version
 from pilotlight.contracts.tenant import is_tenant_folder
+from pilotlight.errors import BrokenDocumentError
 from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.capture")
 RECORD_DECODER = msgspec.json.Decoder(CaptureRecord)
 MAX_LISTS = 16  # at a time: each tenant has folders of his own
+# Of gzip and of msgspec; and of a file that is too large to be read whole.
+BROKEN_FILE_ERRORS = (
+    OSError,
+    EOFError,
+    zlib.error,
+    msgspec.DecodeError,
+    ValueError,
+    RecursionError,
+    BrokenDocumentError,
+)
 MAX_FILES = 2000  # of one version that are read at once; of more, every second, third, ... file
 
 
@@ -78,5 +89,5 @@ def read_records(store: ObjectStore, paths: Sequence[str]) -> Iterator[CaptureRe
         try:
             with gzip.GzipFile(fileobj=io.BytesIO(store.get(path).data)) as content:
                 yield from map(RECORD_DECODER.decode, content)
-        except (OSError, EOFError, zlib.error, msgspec.DecodeError) as exc:
+        except BROKEN_FILE_ERRORS as exc:
             LOG.warning("%s is not read to its end: %s", path, type(exc).__name__)

@@ -20,7 +20,7 @@ from pilotlight.cli.console import (
     print_alias_traffic,
     print_json,
 )
-from pilotlight.contracts.alias import AliasDocument, Canary, TrafficShare
+from pilotlight.contracts.alias import AliasDocument, Canary, TrafficShare, UnreadableDocument
 from pilotlight.contracts.names import CHAMPION, ModelReference, check_alias, check_name
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry import alias_updates
@@ -145,10 +145,13 @@ def parse_share(text: str) -> TrafficShare:
     return TrafficShare(int(match[1]), alias_updates.weight_from_percent(float(match[2])))
 
 
-def build_history_table(title: str, documents: list[AliasDocument]) -> Table:
+def build_history_table(title: str, documents: list[AliasDocument | UnreadableDocument]) -> Table:
     """Build the table of the history, newest first."""
     table = Table("", "when", "who", "points to", "why", title=title, title_justify="left")
     for document in reversed(documents):
+        if isinstance(document, UnreadableDocument):
+            table.add_row(str(document.number), "", "", "unreadable", document.error)
+            continue
         when = document.at[:19].replace("T", " ")
         table.add_row(str(document.number), when, document.by, format_alias_traffic(document), document.reason)
     return table

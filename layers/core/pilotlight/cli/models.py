@@ -5,12 +5,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from pilotlight.cli.console import RESULTS, STORE, JsonOption, StoreOption, open_registry, print_json
-from pilotlight.contracts.alias import AliasDocument
+from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import check_name
-from pilotlight.errors import NotFoundError
-from pilotlight.registry.registry import Registry
+from pilotlight.errors import BrokenDocumentError, NotFoundError
+from pilotlight.registry.registry import AliasListing, Registry
 
 
 def models(
@@ -28,6 +27,8 @@ def models(
         RESULTS.print(f"No models in {store} yet; `pilotlight train digits` makes one.", markup=False, soft_wrap=True)
     for model in [] if json else described:
         RESULTS.print(build_versions_table(model))
+        for error in list_errors(model):
+            ERRORS.print(error, markup=False, soft_wrap=True)
 
 
 def describe_model(model_registry: Registry, name: str) -> dict[str, Any]:
@@ -36,19 +37,32 @@ def describe_model(model_registry: Registry, name: str) -> dict[str, Any]:
     if not versions:
         raise NotFoundError(f"There is no model {name!r} in {model_registry.store.url}; `pilotlight models` lists all.")
     aliases = model_registry.load_aliases(name)
-    manifests = [model_registry.load_manifest(name, version) for version in reversed(versions)]
     return {
         "name": name,
-        "aliases": aliases,
-        "versions": [build_version_summary(manifest, aliases) for manifest in manifests],
+        "aliases": aliases.documents,
+        "errors": aliases.errors,
+        "versions": [describe_version(model_registry, name, version, aliases) for version in reversed(versions)],
     }
 
 
-def build_version_summary(manifest: Manifest, aliases: dict[str, AliasDocument]) -> dict[str, Any]:
-    """Summarize a version."""
+def list_errors(model: dict[str, Any]) -> list[str]:
+    """List what of a model could not be read."""
+    return [*model["errors"].values(), *(version["error"] for version in model["versions"] if "error" in version)]
+
+
+def describe_version(model_registry: Registry, name: str, version: int, listing: AliasListing) -> dict[str, Any]:
+    """Describe a version; one whose manifest is broken has an error."""
+    aliases = [alias for alias, document in listing.documents.items() if document.version == version]
+    try:
+        manifest = model_registry.load_manifest(name, version)
+    except BrokenDocumentError as exc:
+        return {"version": str(version), "aliases": aliases, "error": str(exc)}
+    return {"version": str(version), "aliases": aliases} | build_version_summary(manifest)
+
+
+def build_version_summary(manifest: Manifest) -> dict[str, Any]:
+    """Summarize a version's manifest."""
     return {
-        "version": str(manifest.version),
-        "aliases": [alias for alias, document in aliases.items() if document.version == manifest.version],
         "serve": manifest.serve,
         "metric": manifest.metric or "accuracy",  # manifests of before the field name no other
         "bytes": manifest.served_bytes,
@@ -64,6 +78,9 @@ def build_versions_table(model: dict[str, Any]) -> Table:
     for column in ("version", "aliases", "served", "kB", "measured", "created"):
         table.add_column(column, justify="right" if column in ("version", "kB", "measured") else "left")
     for version in model["versions"]:
+        if "error" in version:
+            table.add_row(version["version"], ", ".join(version["aliases"]), "broken")
+            continue
         table.add_row(
             version["version"],
             ", ".join(version["aliases"]),

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pilotlight.cli import remote_trainings
 from pilotlight.cli.console import (
+    ERRORS,
     RESULTS,
     STORE,
     JsonOption,
@@ -29,7 +30,7 @@ from pilotlight.cli.recipe_diff import (
     group_paths,
 )
 from pilotlight.contracts.run import EpochRecord
-from pilotlight.errors import InvalidInputError, NotFoundError
+from pilotlight.errors import BrokenDocumentError, InvalidInputError, NotFoundError
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import ObjectStore, open_store
 from pilotlight.training_runs.run_store import (
@@ -83,6 +84,9 @@ def print_runs(
         print_json([build_run_summary(run) | {"changes": find_changed_settings(run, all_runs)} for run in all_runs])
     elif all_runs:
         print_table(build_runs_table(all_runs))
+        for run in all_runs:
+            if run.error:
+                ERRORS.print(f"{run.name}: {run.error}", markup=False, soft_wrap=True)
     else:
         RESULTS.print(f"No runs in {store} yet; `pilotlight train digits` makes one.", markup=False, soft_wrap=True)
 
@@ -177,6 +181,7 @@ def build_run_summary(run: TrainingRun) -> dict[str, Any]:
         "metric": best.metric if best else None,
         "best": best,
         "version": str(run.published_reference) if run.published_reference else None,
+        "error": run.error,
     }
 
 
@@ -209,7 +214,10 @@ def read_test_metrics(store: ObjectStore, run: TrainingRun) -> dict[str, float]:
     """Read the metrics of the served variant of the run's version on the test set; empty without a version."""
     if run.published_reference is None or run.published_reference.version is None:
         return {}
-    manifest = Registry(store).load_manifest(run.published_reference.name, run.published_reference.version)
+    try:
+        manifest = Registry(store).load_manifest(run.published_reference.name, run.published_reference.version)
+    except (NotFoundError, BrokenDocumentError):
+        return {}  # deleted since, or unreadable
     return manifest.variants[manifest.serve].metrics
 
 
@@ -253,7 +261,7 @@ def build_runs_table(all_runs: Sequence[TrainingRun]) -> Table:
 def format_run(run: TrainingRun, test_metrics: dict[str, float]) -> list[str]:
     """Format one run, without its curve."""
     one = build_run_summary(run)
-    lines = [f"{run.name}  {format_state(run)}", one["reason"]]
+    lines = [f"{run.name}  {format_state(run)}", one["reason"], run.error]
     lines.append(
         f"{one['epochs']} of {one['of']} epochs in {format_duration(run.seconds)}, started {one['started'][:19]}"
     )

@@ -14,7 +14,7 @@ import msgspec
 
 from pilotlight.api.schemas import registry
 from pilotlight.api.schemas.registry import CanaryBody, ModelDetail, ModelList, ModelSummary, PromoteBody, RollbackBody
-from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.alias import AliasDocument, UnreadableDocument
 from pilotlight.contracts.names import CHAMPION
 from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.errors import UnavailableError
@@ -47,9 +47,9 @@ class RemoteRegistry:
         """Get the document of an alias."""
         return self._request(AliasDocument, "GET", build_alias_path(name, alias))
 
-    def get_alias_history(self, name: str, alias: str = CHAMPION) -> list[AliasDocument]:
-        """Get every document that the alias has had, oldest first."""
-        return self._request(list[AliasDocument], "GET", f"{build_alias_path(name, alias)}/history")
+    def get_alias_history(self, name: str, alias: str = CHAMPION) -> list[AliasDocument | UnreadableDocument]:
+        """Get every document that the alias has had, oldest first; one that is broken is a row with the reason."""
+        return registry.parse_history(self._call("GET", f"/registry/models{build_alias_path(name, alias)}/history"))
 
     def promote(
         self,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from pilotlight.contracts.codec import check_timestamps
 from pilotlight.contracts.names import Version
 
 TOTAL_WEIGHT = 10_000  # the sum of the weights of all shares; a weight of 1 is 0.01 %
@@ -38,6 +39,17 @@ class Canary(Struct, frozen=True):
     max_latency_ratio: Annotated[float, Meta(gt=0)] = 2.0  # inference time over the champion's, for as many rows
     max_drift: Annotated[float, Meta(ge=0, le=1)] = 0.25  # total variation between the two versions' answers
     min_requests: Annotated[int, Meta(ge=1)] = 50  # of the canary in an environment, before it decides
+
+    def __post_init__(self) -> None:
+        """Refuse an end that is no time, which would stop the clock of all canaries."""
+        check_timestamps(self, "until")
+
+
+class UnreadableDocument(Struct, frozen=True):
+    """A row of an alias's history that cannot be read, or is missing, and why."""
+
+    number: int  # of the document among all of the alias
+    error: str
 
 
 class AliasDocument(Struct, frozen=True):

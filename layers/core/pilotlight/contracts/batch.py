@@ -17,6 +17,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from pilotlight.contracts.codec import check_timestamps
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.tenant import is_tenant_folder, tenant_folder
 from pilotlight.contracts.upload import CONTENT
@@ -119,6 +120,10 @@ class FileProgress(Struct, frozen=True, kw_only=True):
     joining: str = ""  # when joining the parts began
     updated: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse texts that are no times."""
+        check_timestamps(self, "started", "joining", "updated")
+
 
 class BatchManifest(Struct, frozen=True, kw_only=True):
     """`manifest.json`: the result of a file. It is written last: without it, the result is not complete."""
@@ -142,6 +147,10 @@ class BatchManifest(Struct, frozen=True, kw_only=True):
     started: str = ""
     joining: str = ""
     ended: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse texts that are no times."""
+        check_timestamps(self, "started", "joining", "ended")
 
 
 class BatchRequest(Struct, frozen=True, kw_only=True):

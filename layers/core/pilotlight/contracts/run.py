@@ -8,6 +8,10 @@ from typing import Literal
 
 from msgspec import Struct
 
+from pilotlight.contracts.codec import check_timestamps
+from pilotlight.contracts.names import ModelReference
+from pilotlight.errors import InvalidInputError
+
 RunState = Literal["running", "paused", "interrupted", "finished", "failed", "unknown"]
 
 
@@ -20,6 +24,10 @@ class RunStatus(Struct, frozen=True, kw_only=True):
     lives: int = 1  # how many times it was started
     seconds: float = 0.0  # of the lives before `at`, without those that were killed
     reason: str = ""  # the sentence that it ended with
+
+    def __post_init__(self) -> None:
+        """Refuse texts that are no times."""
+        check_timestamps(self, "started", "at")
 
 
 class EpochRecord(Struct, frozen=True, kw_only=True):
@@ -36,8 +44,26 @@ class EpochRecord(Struct, frozen=True, kw_only=True):
     remaining_s: float | None = None  # at most, as estimated then: early stopping shortens it
     at: str = ""  # when it ended; RFC 3339, UTC
 
+    def __post_init__(self) -> None:
+        """Refuse a text that is no time."""
+        check_timestamps(self, "at")
+
 
 class PublishedVersion(Struct, frozen=True):
     """The published version, `name:version`."""
 
     reference: str
+
+    def __post_init__(self) -> None:
+        """Refuse a text that is no reference to a version."""
+        try:
+            is_version = self.model_reference.version is not None
+        except InvalidInputError as exc:
+            raise ValueError(str(exc)) from exc
+        if not is_version:
+            raise ValueError(f"{self.reference!r} names no version")
+
+    @property
+    def model_reference(self) -> ModelReference:
+        """The reference, parsed."""
+        return ModelReference.parse(self.reference)

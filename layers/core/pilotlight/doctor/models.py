@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
-from pilotlight.contracts.alias import AliasDocument
 from pilotlight.contracts.manifest import Manifest, ManifestFile
 from pilotlight.contracts.names import CHAMPION
 from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedError, join_names
-from pilotlight.errors import NotFoundError, PilotlightError
-from pilotlight.registry.registry import Registry, version_path
+from pilotlight.errors import BrokenDocumentError, NotFoundError, PilotlightError
+from pilotlight.registry.registry import AliasListing, Registry, version_path
 from pilotlight.registry.retention import find_needed_versions
 from pilotlight.runtime.model_files import PINNED_ONNXRUNTIME, find_mismatch
 
@@ -34,26 +33,33 @@ class ModelChecks:
 
     def check_champions(self) -> str:
         """Check that every model has a champion, which answers requests without a version."""
-        without = [name for name, aliases in self._aliases_by_model.items() if CHAMPION not in aliases]
+        broken = [listing.errors[CHAMPION] for listing in self._aliases_by_model.values() if CHAMPION in listing.errors]
+        if broken:
+            raise CheckFailedError(" ".join(broken))
+        without = [name for name, listing in self._aliases_by_model.items() if CHAMPION not in listing.documents]
         if without:
             raise CheckFailedError(
                 f"{join_names(without)} have no champion; `pilotlight promote {without[0]}` measures one."
             )
-        resting = [name for name, aliases in self._aliases_by_model.items() if aliases[CHAMPION].suspended]
+        resting = [name for name, listing in self._aliases_by_model.items() if listing.documents[CHAMPION].suspended]
         more = f" Out of service on purpose: {join_names(resting)}." if resting else ""
         return f"All {len(self._aliases_by_model)} models have one.{more}"
 
     def check_aliases(self) -> str:
-        """Check that every version that an alias needs exists."""
+        """Check that every alias can be read, and every version that it needs exists."""
+        broken = [error for listing in self._aliases_by_model.values() for error in listing.errors.values()]
+        if broken:
+            raise CheckFailedError(" ".join(broken))
         missing = [
             f"{name}:{version}, and {why}"
-            for name, aliases in self._aliases_by_model.items()
-            for version, why in find_needed_versions(aliases).items()
+            for name, listing in self._aliases_by_model.items()
+            for version, why in find_needed_versions(listing).items()
             if version not in self._registry.list_versions(name)
         ]
         if missing:
             raise CheckFailedError(f"There is no {join_names(missing)}; promote a version that is there.")
-        return f"The versions that {sum(map(len, self._aliases_by_model.values()))} aliases need are all there."
+        count = sum(len(listing.documents) for listing in self._aliases_by_model.values())
+        return f"The versions that {count} aliases need are all there."
 
     def check_files(self) -> str:
         """Check that every file of these versions has the size in its manifest and, if deep, the sha256."""
@@ -87,7 +93,7 @@ class ModelChecks:
         return f"{len(prepared)} of {len(served)} served graphs are prepared, all for this onnxruntime."
 
     @cached_property
-    def _aliases_by_model(self) -> dict[str, dict[str, AliasDocument]]:
+    def _aliases_by_model(self) -> dict[str, AliasListing]:
         aliases = {name: self._registry.load_aliases(name) for name in self._registry.list_models()}
         if not aliases:
             raise NotCheckedError("The store has no model yet; `pilotlight train digits` makes one.")
@@ -95,12 +101,12 @@ class ModelChecks:
 
     def _read_needed_manifests(self) -> Iterator[Manifest]:
         """Yield the manifests of the existing versions that aliases need."""
-        for name, aliases in self._aliases_by_model.items():
-            for version in sorted(find_needed_versions(aliases)):
+        for name, listing in self._aliases_by_model.items():
+            for version in sorted(find_needed_versions(listing)):
                 try:
                     yield self._registry.load_manifest(name, version)
-                except NotFoundError:
-                    continue  # the check of aliases reports it
+                except (NotFoundError, BrokenDocumentError):
+                    continue  # the checks of aliases and of documents report it
 
     def _describe_file_mismatch(self, manifest: Manifest, file: ManifestFile) -> str:
         """Describe how a file differs from its record; return an empty string if it does not."""

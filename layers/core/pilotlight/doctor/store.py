@@ -5,19 +5,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
-from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedError
+from pilotlight.doctor.broken_documents import find_broken_documents
+from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedError, join_names
 from pilotlight.errors import AlreadyExistsError, ChangedError, DeniedError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
 SCRATCH_FOLDER = "doctor"  # no handler reads there, and no event of the stack starts anything there
 
 
-def list_store_checks(store: ObjectStore) -> tuple[HealthCheck, ...]:
-    """List all checks; the last two write an object that nothing else reads, and remove it."""
+def list_store_checks(store: ObjectStore, *, deep: bool = False) -> tuple[HealthCheck, ...]:
+    """List all checks; two of them write an object that nothing else reads, and remove it. If deep, read documents."""
     return (
         HealthCheck("store", lambda: check_reads(store)),
         HealthCheck("create-only writes", lambda: check_create_only(store)),
         HealthCheck("compare-and-swap", lambda: check_compare_and_swap(store)),
+        *([HealthCheck("documents", lambda: check_documents(store))] if deep else []),
     )
 
 
@@ -26,6 +28,14 @@ def check_reads(store: ObjectStore) -> str:
     began = time.perf_counter()
     names = store.list_folders("models")
     return f"{store.url} answers in {(time.perf_counter() - began) * 1000:.0f} ms; {len(names)} models lie there."
+
+
+def check_documents(store: ObjectStore) -> str:
+    """Check that every document can be read."""
+    broken = [one.path for one in find_broken_documents(store)]
+    if broken:
+        raise CheckFailedError(f"{join_names(broken)} cannot be read; `pilotlight doctor --repair` mends what it can.")
+    return "Every document can be read."
 
 
 def check_create_only(store: ObjectStore) -> str:

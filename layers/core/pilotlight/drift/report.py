@@ -122,13 +122,17 @@ def truncate_to_hour(at: datetime) -> datetime:
 
 def find_report_start(store: ObjectStore, name: str, version: int, until: datetime) -> datetime:
     """Find where a version's next report begins: at the end of its last one, or `MAX_DAYS` ago."""
-    stamps = [
-        path.rsplit("/", 1)[-1].removesuffix(".json") for path in store.list_paths(f"{REPORTS_FOLDER}/{name}/{version}")
-    ]
-    earliest = until - timedelta(days=MAX_DAYS)
-    if not stamps:
-        return earliest
-    return max(earliest, datetime.strptime(max(stamps), STAMP_FORMAT).replace(tzinfo=UTC))
+    names = (path.rsplit("/", 1)[-1] for path in store.list_paths(f"{REPORTS_FOLDER}/{name}/{version}"))
+    ends = (parse_report_name(file_name) for file_name in names)
+    return max([until - timedelta(days=MAX_DAYS), *(end for end in ends if end is not None)])
+
+
+def parse_report_name(file_name: str) -> datetime | None:
+    """Parse the end of a report's hours from its file name; None for a file of another kind."""
+    try:
+        return datetime.strptime(file_name, f"{STAMP_FORMAT}.json").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def save_report(store: ObjectStore, report: DriftReport) -> str:

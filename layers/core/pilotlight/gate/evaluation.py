@@ -13,7 +13,7 @@ import numpy as np
 
 from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.manifest import Manifest, Precision
-from pilotlight.errors import NotFoundError
+from pilotlight.errors import BrokenDocumentError, NotFoundError
 from pilotlight.gate import checks, metrics
 from pilotlight.gate.metrics import EvaluationOutputs
 from pilotlight.gate.probe import EVALUATION_FILE, ProbeRequest, ProbeResult, run_probe
@@ -48,15 +48,23 @@ class QualityGate:
     limits: GateLimits = DEFAULT_LIMITS
     requires_approval: bool = False  # whether a version also needs a person's approval
 
-    def evaluate(self, name: str, version: int, alias: str, *, actor: str) -> Verdict:
-        """Run every check on the version, store the verdict, and return it.
+    def evaluate(
+        self, name: str, version: int, alias: str, *, actor: str, ignore_broken_champion: bool = False
+    ) -> Verdict:
+        """Run every check on the version, store the verdict beside it, and return it.
 
         The champion is the version that the alias points to now. Both versions answer the champion's test set, so that
         a version cannot bring an easier one. Without a champion, or if the champion has no test set, the version's own
-        is used.
+        is used. A champion that cannot be read is an error, unless it is to be replaced whatever it is.
         """
         started = time.monotonic()
-        manifest, champion = self.registry.load_manifest(name, version), self._load_champion(name, version, alias)
+        manifest = self.registry.load_manifest(name, version)
+        try:
+            champion = self._load_champion(name, version, alias)
+        except BrokenDocumentError:
+            if not ignore_broken_champion:
+                raise
+            champion = None
         test_set_owner = next((one for one in (champion, manifest) if one and has_test_set(one)), None)
         ours, theirs = self._probe_both(manifest, champion, test_set_owner)
         targets = self._load_targets(test_set_owner) if test_set_owner else None

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from pilotlight.contracts.alias import AliasDocument
 from pilotlight.contracts.names import CHAMPION
-from pilotlight.errors import ChangedError, NotFoundError
+from pilotlight.errors import BrokenDocumentError, ChangedError, NotFoundError
 from pilotlight.gate.evaluation import QualityGate
 from pilotlight.gate.verdict import Verdict
 from pilotlight.registry import alias_updates
@@ -41,15 +41,22 @@ def promote_version(
     """Evaluate a version and, if it passes or is forced, point the alias to it.
 
     Where versions are signed, it is signed first. Raises `ChangedError` if the alias was moved while the gate measured
-    the version against the earlier champion.
+    the version against the earlier champion. A broken alias is replaced if the version is forced.
     """
-    verdict = gate.evaluate(name, version, alias, actor=actor)
+    verdict = gate.evaluate(name, version, alias, actor=actor, ignore_broken_champion=override is not None)
     if not verdict.passed and override is None:
         return PromotionResult(verdict, None)
     if signer is not None:
         gate.registry.sign_manifest(name, version, signer, actor=actor)
     reason = "passed the gate" if verdict.passed or override is None else f"forced by {override.by}: {override.why}"
-    return PromotionResult(verdict, move_alias(gate, verdict, reason))
+    try:
+        return PromotionResult(verdict, move_alias(gate, verdict, reason))
+    except BrokenDocumentError:
+        if override is None:
+            raise
+        reason = f"replaces a broken document; {reason}"
+        mended = gate.registry.replace_broken_alias(name, alias, version, actor=actor, reason=reason)
+        return PromotionResult(verdict, mended)
 
 
 def move_alias(gate: QualityGate, verdict: Verdict, reason: str) -> AliasDocument:

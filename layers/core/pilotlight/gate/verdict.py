@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from pilotlight.contracts.names import Version
-from pilotlight.registry.registry import RegistryDocument, judgement_path
+from pilotlight.registry.registry import judgement_path
+from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
 APPROVAL_CHECK = "approval"  # name of the only check that a person decides
@@ -67,9 +68,9 @@ class Verdict(Struct, frozen=True, kw_only=True):
         return " ".join(failed) if failed else f"All {len(self.checks)} checks passed."
 
 
-def open_verdict(store: ObjectStore, name: str, version: int) -> RegistryDocument[Verdict]:
+def open_verdict(store: ObjectStore, name: str, version: int) -> Document[Verdict]:
     """Open the document of a version's verdict."""
-    return RegistryDocument(store, verdict_path(name, version), Verdict, name=name, version=version)
+    return Document(store, verdict_path(name, version), Verdict, name=name, version=version)
 
 
 def verdict_path(name: str, version: int) -> str:

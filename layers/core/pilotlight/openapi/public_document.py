@@ -1,9 +1,9 @@
 """Generate the OpenAPI 3.1 document of all routes, with schemas by msgspec and pydantic."""
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import is_dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from typing import Any, Literal
 
 import msgspec
 from pydantic import TypeAdapter
@@ -13,7 +13,7 @@ import pilotlight
 from pilotlight.api.routes import ROUTES, Route
 from pilotlight.api.schemas import openai, registry, training
 from pilotlight.client.client import InferResponse, ModelMetadata, ModelNames, Tensor
-from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.alias import AliasDocument, UnreadableDocument
 from pilotlight.contracts.manifest import Manifest, ManifestFile
 from pilotlight.contracts.names import NAME_PATTERN
 from pilotlight.contracts.promotion import PromotionRequest
@@ -57,6 +57,19 @@ class InferRequest(msgspec.Struct):
     id: str | None = None
 
 
+@dataclass(frozen=True)
+class MixedCollection:
+    """A list, or an object by names, of values of several types, which msgspec cannot describe."""
+
+    container: Literal["array", "object"]
+    members: tuple[type, ...]
+
+    def build_schema(self, schemas: Mapping[str, Any]) -> dict[str, Any]:
+        """Build the schema from those of the members."""
+        items = {"anyOf": [schemas[repr(member)] for member in self.members]}
+        return {"type": self.container, "items" if self.container == "array" else "additionalProperties": items}
+
+
 SCHEMAS: Mapping[str, Any] = {  # names in routes that are not media types
     "Anything": Any,
     "Object": dict[str, Any],
@@ -77,8 +90,8 @@ SCHEMAS: Mapping[str, Any] = {  # names in routes that are not media types
     "Approval": Approval,
     "ApprovalBody": registry.ApprovalBody,
     "AliasDocument": AliasDocument,
-    "Aliases": dict[str, AliasDocument],
-    "AliasHistory": list[AliasDocument],
+    "Aliases": MixedCollection("object", (AliasDocument, registry.BrokenAlias)),
+    "AliasHistory": MixedCollection("array", (AliasDocument, UnreadableDocument)),
     "PromotionRequest": PromotionRequest,
     "PromoteBody": registry.PromoteBody,
     "RollbackBody": registry.RollbackBody,
@@ -141,14 +154,16 @@ class UntitledFields(GenerateJsonSchema):
         return False
 
 
-def build_schemas(kinds: Iterable[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def build_schemas(kinds: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Build the schemas of types by their repr, and the components that they refer to.
 
     Dataclasses are bodies that the resolver validates by pydantic, which knows their constraints; msgspec has the rest.
     """
     bodies: list[Any] = []
     others: list[Any] = []
-    for kind in kinds:
+    mixed = [kind for kind in kinds if isinstance(kind, MixedCollection)]
+    members = [member for collection in mixed for member in collection.members]
+    for kind in [*(one for one in kinds if one not in mixed), *members]:
         (bodies if is_dataclass(kind) else others).append(kind)
     other_schemas, components = msgspec.json.schema_components(
         others, ref_template=SCHEMA_REFERENCE.format(model="{name}")
@@ -160,6 +175,7 @@ def build_schemas(kinds: Iterable[Any]) -> tuple[dict[str, Any], dict[str, Any]]
     )
     schemas = dict(zip(map(repr, others), other_schemas, strict=True))
     schemas |= {name: schema for (name, _), schema in body_schemas.items()}
+    schemas |= {repr(kind): kind.build_schema(schemas) for kind in mixed}
     return schemas, {**components, **definitions.get("$defs", {})}
 
 

@@ -17,7 +17,8 @@ from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.names import Version
 from pilotlight.errors import ConflictError
 from pilotlight.registry import alias_updates
-from pilotlight.registry.registry import Registry, RegistryDocument, judgement_path, version_path
+from pilotlight.registry.registry import Registry, judgement_path, version_path
+from pilotlight.storage.documents import Document
 
 DecisionState = Literal["approved", "rejected"]
 
@@ -46,7 +47,7 @@ def load_approval(registry: Registry, name: str, version: Version) -> Approval:
 def load_earlier_rejection(registry: Registry, name: str, version: Version) -> Approval | None:
     """Load a rejection that a former release kept beside the version; an approval there may be its publisher's."""
     path = version_path(name, version, "approval.json")
-    earlier = RegistryDocument(registry.store, path, Approval).read_or_none()
+    earlier = Document(registry.store, path, Approval).read_or_none()
     return replace(earlier, name=name, version=version) if earlier and earlier.state == "rejected" else None
 
 
@@ -89,9 +90,9 @@ def rollback_alias(registry: Registry, name: str, document: AliasDocument, actor
     return restored
 
 
-def open_approval(registry: Registry, name: str, version: Version) -> RegistryDocument[Approval]:
+def open_approval(registry: Registry, name: str, version: Version) -> Document[Approval]:
     """Open the document of the decision about a version."""
-    return RegistryDocument(registry.store, approval_path(name, version), Approval, name=name, version=version)
+    return Document(registry.store, approval_path(name, version), Approval, name=name, version=version)
 
 
 def approval_path(name: str, version: int) -> str:

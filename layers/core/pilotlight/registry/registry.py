@@ -6,6 +6,7 @@
     models/<name>/aliases/<alias>.json        create-only, then compare-and-swap
     models/<name>/history/<alias>/<k>.json    the alias's k-th document, copied before it is swapped for the next
     signatures/<name>/<n>.json                by who judges a version: where its publisher cannot write
+    models/<name>/history/<alias>/<k>.broken  its bytes, where they were no document and were replaced
 
 Without a manifest there is no version: an unfinished upload is invisible, and its number is never used again. An
 alias's history is complete at every moment: the former documents and then the current one. There is no server and no
@@ -16,19 +17,21 @@ import hashlib
 import logging
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.alias import AliasDocument, UnreadableDocument
 from pilotlight.contracts.codec import DocumentT, format_utc_now
 from pilotlight.contracts.manifest import Manifest, ManifestDraft, ManifestFile
 from pilotlight.contracts.names import CANDIDATE, CHAMPION, ModelReference, check_alias, check_name
 from pilotlight.errors import (
     AlreadyExistsError,
+    BrokenDocumentError,
     ConflictError,
     DeniedError,
     InvalidInputError,
@@ -55,15 +58,12 @@ class VersionClaim(Struct, frozen=True):
     at: str  # RFC 3339, UTC
 
 
-class RegistryDocument(Document[DocumentT]):
-    """A document of the registry: one that does not decode is an error of the store, not of the caller."""
+@dataclass(frozen=True)
+class AliasListing:
+    """The aliases of a model: the documents of those that can be read, and why the others cannot."""
 
-    def decode(self, data: bytes) -> DocumentT:
-        """Decode stored bytes; raise `ModelRefusedError` with the path and the wrong field."""
-        try:
-            return super().decode(data)
-        except InvalidInputError as exc:
-            raise ModelRefusedError(str(exc)) from exc
+    documents: dict[str, AliasDocument] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
 
 
 class Registry:
@@ -104,12 +104,21 @@ class Registry:
         self._open_document(signature_path(name, version), ManifestSignature).write(signature)
         return signature
 
-    def load_aliases(self, name: str) -> dict[str, AliasDocument]:
-        """Load every alias of a model, by its name."""
-        names = (
-            path.removesuffix(".json").rsplit("/", 1)[-1] for path in self.store.list_paths(f"models/{name}/aliases")
-        )
-        return {alias: self.load_alias(name, alias) for alias in sorted(names)}
+    def load_aliases(self, name: str) -> AliasListing:
+        """Load every alias of a model; a broken one does not hide the others."""
+        listing = AliasListing()
+        for alias in sorted(self._list_alias_names(name)):
+            document = self._open_alias(name, alias).read_or_error()
+            if isinstance(document, BrokenDocumentError):
+                listing.errors[alias] = str(document)
+            elif document is not None:
+                listing.documents[alias] = document
+        return listing
+
+    def _list_alias_names(self, name: str) -> Iterator[str]:
+        pattern = re.compile(r"models/[^/]+/aliases/([^/]+)\.json")
+        matches = map(pattern.fullmatch, self.store.list_paths(f"models/{name}/aliases"))
+        return (match[1] for match in matches if match)
 
     def load_alias(self, name: str, alias: str) -> AliasDocument:
         """Load an alias's document; a `NotFoundError` names the versions and aliases that exist."""
@@ -134,6 +143,7 @@ class Registry:
         The first version of a model becomes its champion too, since there is none to be measured against. Many
         processes may publish at once. A draft that names a file which is not in `files` is an `InvalidInputError`.
         A publisher without the right to write aliases, as the trainer on AWS, leaves them to the promoter and logs it.
+        A broken alias costs the version nothing.
         """
         check_name(draft.name, "model name")
         manifest = build_manifest(draft, tuple(describe_file(path, content) for path, content in sorted(files.items())))
@@ -161,6 +171,31 @@ class Registry:
             )
         except NotFoundError:
             return self._create_alias(name, alias, version, actor, reason)
+
+    def replace_broken_alias(self, name: str, alias: str, version: int, *, actor: str, reason: str) -> AliasDocument:
+        """Point an alias whose document is broken to an existing version; its bytes are kept in the history.
+
+        Number, previous version and suspension go on from the history. Raises `ConflictError` when another swap was
+        faster, or the document is not broken.
+        """
+        self.load_manifest(name, version)
+        if not isinstance(self._open_alias(name, alias).read_or_error(), BrokenDocumentError):
+            raise ConflictError(f"{name}@{alias} is not broken, so that it is not replaced; read it again.")
+        path = alias_path(name, alias)
+        _, e_tag = self.store.get_size_and_e_tag(path)
+        former = self._load_former_documents(name, alias)
+        number = 1 + max(former, default=0)
+        self.store.put_chunks(history_path(name, alias, number, "broken"), map(bytes, self.store.stream(path)))
+        last = next((one for _, one in sorted(former.items(), reverse=True) if isinstance(one, AliasDocument)), None)
+        if last is None:
+            pointed = alias_updates.build_first_document(version, actor, reason)
+        else:
+            pointed = alias_updates.point_to(last, version, actor, reason)
+            if last.version == version:  # it is put back: a rollback goes where it would have gone then
+                pointed = msgspec.structs.replace(pointed, previous=last.previous)
+        mended = msgspec.structs.replace(pointed, number=number + 1)
+        self._open_alias(name, alias).replace(mended, e_tag)
+        return mended
 
     def rollback_alias(self, name: str, alias: str = CHAMPION, *, actor: str, reason: str) -> AliasDocument:
         """End the alias's canary or, without one, point it to its previous version, by one compare-and-swap."""
@@ -194,10 +229,36 @@ class Registry:
         self._open_alias(name, alias).replace(updated, e_tag)
         return updated
 
-    def load_alias_history(self, name: str, alias: str = CHAMPION) -> list[AliasDocument]:
-        """Load every document that the alias has had, oldest first, the current one last."""
-        current = self.load_alias(name, alias)
-        return [*(self._open_history(name, alias, number).read() for number in range(1, current.number)), current]
+    def load_alias_history(self, name: str, alias: str = CHAMPION) -> list[AliasDocument | UnreadableDocument]:
+        """Load every document that the alias has had, oldest first, the current one last.
+
+        A document that is broken or missing is a row that says so.
+        """
+        current = self._open_alias(name, alias).read_or_error()
+        if current is None:
+            raise self._build_not_found_error(name, f"version or alias {alias!r}")
+        rows = self._load_former_documents(name, alias)
+        if isinstance(current, BrokenDocumentError):
+            number = 1 + max(rows, default=0)
+            rows[number] = UnreadableDocument(number, str(current))
+        else:
+            rows = {number: row for number, row in rows.items() if number < current.number} | {current.number: current}
+        return list(fill_gaps(rows))
+
+    def _load_former_documents(self, name: str, alias: str) -> dict[int, AliasDocument | UnreadableDocument]:
+        """Load the history's documents by their numbers."""
+        pattern = re.compile(r".*/([1-9][0-9]{0,17})\.(json|broken)")
+        matches = filter(None, map(pattern.fullmatch, self.store.list_paths(f"models/{name}/history/{alias}")))
+        rows: dict[int, AliasDocument | UnreadableDocument] = {}
+        for number, suffix in sorted((int(match[1]), match[2]) for match in matches):
+            path = history_path(name, alias, number, suffix)
+            if suffix == "broken":
+                error = f"It could not be read, and was replaced; its bytes are in {path}."
+                rows.setdefault(number, UnreadableDocument(number, error))
+            else:
+                found = self._open_history(name, alias, number).read_or_error()
+                rows[number] = found if isinstance(found, AliasDocument) else UnreadableDocument(number, str(found))
+        return rows
 
     def _claim_version(self, manifest: Manifest) -> Manifest:
         """Take the lowest number above all that were ever taken; a slower publisher takes the next one."""
@@ -236,7 +297,21 @@ class Registry:
         return True
 
     def _commit_manifest(self, manifest: Manifest) -> None:
-        """Write the manifest; the store repeats a put whose answer was lost, and then finds its own manifest."""
+        """Write the manifest; the store repeats a put whose answer was lost, and then finds its own manifest.
+
+        The files are looked for first: by a clock that jumped, a pruning may have taken them for an old upload's.
+        """
+        uploaded = set(self.store.list_paths(f"models/{manifest.name}/versions/{manifest.version}"))
+        missing = [
+            file.path
+            for file in manifest.files
+            if version_path(manifest.name, manifest.version, file.path) not in uploaded
+        ]
+        if missing:
+            raise ConflictError(
+                f"{manifest.name}:{manifest.version} is not published: {', '.join(missing[:3])} was removed from the "
+                "store while the others were uploaded; publish again."
+            )
         document = self._open_manifest(manifest.name, manifest.version)
         try:
             document.create(manifest)
@@ -248,6 +323,10 @@ class Registry:
         """Make a version the candidate unless a newer one is, and the champion if there is none; safe to repeat."""
         name, version, actor = manifest.name, manifest.version, manifest.by
         candidate, champion = self._open_alias(name, CANDIDATE), self._open_alias(name, CHAMPION)
+        if isinstance(candidate.read_or_error(), BrokenDocumentError):  # what it must be is known: the newest version
+            newest = max(self.list_versions(name))
+            with suppress(ConflictError):
+                self.replace_broken_alias(name, CANDIDATE, newest, actor=actor, reason="newest version")
         while (current := candidate.read_with_e_tag_or_none()) is None or current[0].version < version:
             with suppress(ConflictError):  # another publisher was faster; look again
                 if current is None:
@@ -255,7 +334,7 @@ class Registry:
                 else:
                     updated = alias_updates.point_to(current[0], version, actor, "newest version")
                     self._swap_alias(name, CANDIDATE, *current, updated)
-        if champion.read_or_none() is None:
+        if champion.read_or_error() is None:  # a broken one is a person's to replace
             with suppress(AlreadyExistsError):  # another first version was faster
                 self._create_alias(name, CHAMPION, version, actor, "first version")
 
@@ -284,29 +363,36 @@ class Registry:
                 "model, with the trusted key."
             )
 
-    def _open_alias(self, name: str, alias: str) -> RegistryDocument[AliasDocument]:
-        return RegistryDocument(self.store, alias_path(name, alias), AliasDocument, model=name, alias=alias)
-
-    def _open_history(self, name: str, alias: str, number: int) -> RegistryDocument[AliasDocument]:
-        path = history_path(name, alias, number)
-        return RegistryDocument(self.store, path, AliasDocument, model=name, alias=alias, number=number)
-
-    def _open_manifest(self, name: str, version: int) -> RegistryDocument[Manifest]:
-        return RegistryDocument(
-            self.store, version_path(name, version, "manifest.json"), Manifest, name=name, version=version
+    def _open_alias(self, name: str, alias: str) -> Document[AliasDocument]:
+        option = "" if alias == CHAMPION else f" --alias {alias}"
+        return Document(
+            self.store,
+            alias_path(name, alias),
+            AliasDocument,
+            f"`pilotlight promote {name}:VERSION{option} --force` replaces it.",
+            model=name,
+            alias=alias,
         )
 
-    def _open_claim(self, name: str, version: int) -> RegistryDocument[VersionClaim]:
+    def _open_history(self, name: str, alias: str, number: int) -> Document[AliasDocument]:
+        path = history_path(name, alias, number)
+        return Document(self.store, path, AliasDocument, model=name, alias=alias, number=number)
+
+    def _open_manifest(self, name: str, version: int) -> Document[Manifest]:
+        path = version_path(name, version, "manifest.json")
+        return Document(self.store, path, Manifest, name=name, version=version)
+
+    def _open_claim(self, name: str, version: int) -> Document[VersionClaim]:
         return self._open_document(version_path(name, version, "claim.json"), VersionClaim)
 
-    def _open_document(self, path: str, document_type: type[DocumentT]) -> RegistryDocument[DocumentT]:
-        return RegistryDocument(self.store, path, document_type)
+    def _open_document(self, path: str, document_type: type[DocumentT]) -> Document[DocumentT]:
+        return Document(self.store, path, document_type)
 
     def _build_not_found_error(self, name: str, what: str) -> NotFoundError:
         versions = self.list_versions(name)
         if not versions:
             return NotFoundError(f"There is no model {name!r}; GET /v2/models and `pilotlight models` list all.")
-        existing = [*map(str, versions), *self.load_aliases(name)]
+        existing = [*map(str, versions), *sorted(self._list_alias_names(name))]
         return NotFoundError(f"Model {name!r} has no {what}; it has {', '.join(existing)}.")
 
 
@@ -330,9 +416,22 @@ def alias_path(name: str, alias: str) -> str:
     return f"models/{name}/aliases/{alias}.json"
 
 
-def history_path(name: str, alias: str, number: int) -> str:
+def history_path(name: str, alias: str, number: int, suffix: str = "json") -> str:
     """Return the key of a former document of an alias."""
-    return f"models/{name}/history/{alias}/{number}.json"
+    return f"models/{name}/history/{alias}/{number}.{suffix}"
+
+
+def fill_gaps(
+    rows: Mapping[int, AliasDocument | UnreadableDocument],
+) -> Iterator[AliasDocument | UnreadableDocument]:
+    """Yield the rows of a history by their numbers, with one row for each gap between them."""
+    expected = 1
+    for number, row in sorted(rows.items()):
+        if number > expected:
+            missing = f"{expected} is" if number == expected + 1 else f"{expected} to {number - 1} are"
+            yield UnreadableDocument(expected, f"What was number {missing} missing from the store.")
+        yield row
+        expected = number + 1
 
 
 def build_manifest(draft: ManifestDraft, files: tuple[ManifestFile, ...]) -> Manifest:

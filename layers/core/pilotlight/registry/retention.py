@@ -4,14 +4,12 @@ A version's number is never used again: its claim stays. The manifest is removed
 once for every reader.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from pilotlight.contracts.alias import AliasDocument
-from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import ConflictError, InvalidInputError
-from pilotlight.registry.registry import JUDGEMENT_FOLDERS, Registry, RegistryDocument, judgement_path, version_path
+from pilotlight.registry.registry import JUDGEMENT_FOLDERS, AliasListing, Registry, judgement_path, version_path
 
 GRACE = timedelta(days=1)  # an upload without a manifest may still be running for so long
 KEPT_FILES = frozenset({"claim.json"})
@@ -31,7 +29,8 @@ def plan_pruning(registry: Registry, name: str, keep_latest: int, now: datetime 
     """Plan what to remove when the newest `keep_latest` versions stay, and all that aliases need."""
     if keep_latest < 1:
         raise InvalidInputError(f"keep {keep_latest} versions would leave none to go back to; keep 1 or more.")
-    versions, needed_reasons = registry.list_versions(name), find_needed_versions(registry.load_aliases(name))
+    versions = registry.list_versions(name)
+    needed_reasons = find_kept_versions(registry, name, versions)
     newest = dict.fromkeys(versions[-keep_latest:], "among the newest")
     kept_reasons = {
         version: needed_reasons.get(version) or newest[version]
@@ -60,14 +59,16 @@ def prune(registry: Registry, plan: PruningPlan) -> None:
 
 def delete_version(registry: Registry, name: str, version: int) -> None:
     """Remove a version for good; raise `ConflictError` while an alias needs it."""
-    manifest = registry.load_manifest(name, version)
+    path = version_path(name, version, "manifest.json")
+    if version not in registry.list_versions(name):
+        registry.load_manifest(name, version)  # raises `NotFoundError`
+    manifest = registry.store.get(path).data  # as bytes: one that cannot be decoded can be deleted too
     refuse_needed(registry, name, version)
-    document = RegistryDocument(registry.store, version_path(name, version, "manifest.json"), Manifest)
-    registry.store.delete(document.path)
+    registry.store.delete(path)
     try:
         refuse_needed(registry, name, version)
     except ConflictError:  # an alias was pointed to it meanwhile
-        document.create(manifest)
+        registry.store.create(path, manifest)
         raise
     for file in list(registry.store.list_paths(f"models/{name}/versions/{version}")):
         if file.rsplit("/", 1)[-1] not in KEPT_FILES:
@@ -78,14 +79,24 @@ def delete_version(registry: Registry, name: str, version: int) -> None:
 
 def refuse_needed(registry: Registry, name: str, version: int) -> None:
     """Raise `ConflictError` for a version that an alias needs, with the reason."""
-    reason = find_needed_versions(registry.load_aliases(name)).get(version)
+    reason = find_kept_versions(registry, name, [version]).get(version)
     if reason is not None:
         raise ConflictError(f"{name}:{version} cannot be deleted: {reason}.")
 
 
-def find_needed_versions(aliases: Mapping[str, AliasDocument]) -> dict[int, str]:
-    """Find the versions that aliases need, each with the reason."""
-    reasons: dict[int, str] = {}
+def find_kept_versions(registry: Registry, name: str, versions: Iterable[int]) -> dict[int, str]:
+    """Find which of a model's versions must stay, each with the reason: all while an alias cannot be read."""
+    listing = registry.load_aliases(name)
+    unknown = dict[int, str]()
+    if listing.errors:
+        error = next(iter(listing.errors.values()))
+        unknown = dict.fromkeys(versions, f"what an alias needs is not known, {error.rstrip('.')}")
+    return unknown | find_needed_versions(listing)
+
+
+def find_needed_versions(listing: AliasListing) -> dict[int, str]:
+    """Find the versions that the readable aliases need, each with the reason."""
+    aliases, reasons = listing.documents, dict[int, str]()
     for alias, document in aliases.items():
         if document.previous is not None:
             reasons.setdefault(document.previous, f"a rollback of the alias {alias!r} would go back to it")

@@ -11,7 +11,13 @@ from pathlib import Path
 
 from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import Manifest
-from pilotlight.errors import DoesNotFitError, InvalidInputError, ModelRefusedError, PilotlightError
+from pilotlight.errors import (
+    BrokenDocumentError,
+    DoesNotFitError,
+    InvalidInputError,
+    ModelRefusedError,
+    PilotlightError,
+)
 from pilotlight.observability.emf import count
 from pilotlight.runtime.alias_cache import AliasCache, AliasKey, CachedAlias
 from pilotlight.runtime.golden import GoldenDocument, replay_exchanges
@@ -112,7 +118,11 @@ class HotSwap:
     def _open_beside(self, keys: tuple[VersionKey, VersionKey]) -> None:
         """Open and verify the first version without closing the second, which is active."""
         key, active = keys
-        manifest = self._loader.get_manifest(key)
+        try:
+            manifest = self._loader.get_manifest(key)
+        except BrokenDocumentError as exc:
+            self._loader.refuse_version(key, ModelRefusedError(str(exc)))  # it is not read again with each request
+            raise
         if not self._model_cache.can_fit_beside(manifest, active):
             error = DoesNotFitError(f"{key[0]}:{key[1]} does not fit beside version {active[1]}.")
             self._loader.refuse_version(key, error)

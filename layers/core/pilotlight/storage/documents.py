@@ -1,13 +1,15 @@
 """One typed document in an object store: read, create-only write, compare-and-swap with retry.
 
-What is stored is JSON, as `contracts.codec` writes it; what is stored there in another form is an `InvalidInputError`.
+What is stored is JSON, as `contracts.codec` writes it; what is stored there in another form is a
+`BrokenDocumentError`: a fault of the store, not of the caller. Lists read by `read_or_error`, so that a broken document
+is one row with an error.
 """
 
 from collections.abc import Callable
 from typing import Generic
 
 from pilotlight.contracts.codec import DocumentT, decode_document, encode_document
-from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
+from pilotlight.errors import AlreadyExistsError, BrokenDocumentError, ConflictError, InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
 ATTEMPTS = 5  # of a compare-and-swap that other writers may win
@@ -16,15 +18,19 @@ ATTEMPTS = 5  # of a compare-and-swap that other writers may win
 class Document(Generic[DocumentT]):
     """The document of one type at one path. It holds no state: each read is one request to the store."""
 
-    def __init__(self, store: ObjectStore, path: str, document_type: type[DocumentT], **identity: object) -> None:
+    def __init__(
+        self, store: ObjectStore, path: str, document_type: type[DocumentT], remedy: str = "", **identity: object
+    ) -> None:
         """Open a document, of which `identity` are the fields by which it says what it is about.
 
-        A document is read only where it belongs: with other values in these fields it is refused, wherever it came
-        from. An empty field is that of a former release, which did not say.
+        A document is read only where it belongs: with other values in these fields it is broken, wherever it came
+        from. An empty field is that of a former release, which did not say. `remedy` is a sentence for the error of a
+        broken document: what mends it.
         """
         self.store = store
         self.path = path
         self._type = document_type
+        self._remedy = remedy
         self._identity = identity
 
     def read(self) -> DocumentT:
@@ -36,9 +42,19 @@ class Document(Generic[DocumentT]):
         found = self.read_with_e_tag_or_none()
         return None if found is None else found[0]
 
+    def read_or_error(self) -> DocumentT | BrokenDocumentError | None:
+        """Read the document; return the error of a broken one, None where there is none."""
+        try:
+            return self.read_or_none()
+        except BrokenDocumentError as exc:
+            return exc
+
     def read_with_e_tag(self) -> tuple[DocumentT, str]:
         """Read the document with the e_tag that `replace` compares; raise `NotFoundError` where there is none."""
-        stored = self.store.get(self.path)
+        try:
+            stored = self.store.get(self.path)
+        except BrokenDocumentError as exc:  # it is too large
+            raise self._build_error(exc) from exc
         return self.decode(stored.data), stored.e_tag
 
     def read_with_e_tag_or_none(self) -> tuple[DocumentT, str] | None:
@@ -97,15 +113,24 @@ class Document(Generic[DocumentT]):
                 return updated
 
     def decode(self, data: bytes) -> DocumentT:
-        """Decode stored bytes; an error names the path and the wrong field."""
-        value = decode_document(data, self._type, self.path)
+        """Decode stored bytes; a `BrokenDocumentError` names the path and the wrong field."""
+        try:
+            value = decode_document(data, self._type, self.path)
+        except InvalidInputError as exc:
+            raise self._build_error(exc) from exc
+        self._check_place(value)
+        return value
+
+    def _check_place(self, value: DocumentT) -> None:
         for field, expected in self._identity.items():
             if (found := getattr(value, field)) not in (expected, ""):
-                raise InvalidInputError(
+                raise self._build_error(
                     f"{self.path} is not of this place: its {field} is {found!r}, where {expected!r} belongs. It was "
                     "copied from elsewhere, or forged."
                 )
-        return value
+
+    def _build_error(self, cause: object) -> BrokenDocumentError:
+        return BrokenDocumentError(f"{cause} {self._remedy}".rstrip())
 
     def _read_or_initial(self, initial: DocumentT | None) -> tuple[DocumentT, str | None]:
         if initial is None:

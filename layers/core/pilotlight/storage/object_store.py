@@ -23,6 +23,7 @@ from obstore.store import LocalStore, MemoryStore, S3Store
 
 from pilotlight.errors import (
     AlreadyExistsError,
+    BrokenDocumentError,
     ChangedError,
     DeniedError,
     InvalidInputError,
@@ -36,6 +37,7 @@ CREDENTIAL_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE
 TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}
 PART_BYTES = 8 << 20  # of a large object, in one request (AWS, S3: Use byte-range fetches)
 SINGLE_PUT_BYTES = 16 << 20  # up to which a file is created by one request, from memory
+MAX_WHOLE_BYTES = 64 << 20  # of an object that is read whole; one document must not take an environment's memory
 CHUNK_BYTES = 1 << 20  # bytes written at once; larger chunks take fresh memory, smaller ones more turns of the lock
 RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=10)}
 
@@ -72,9 +74,13 @@ class ObjectStore:
         return f"open_store({self.url!r})"
 
     def get(self, path: str) -> StoredObject:
-        """Read the whole object; raise `NotFoundError` when there is none."""
+        """Read the whole object; raise `NotFoundError` when there is none, `BrokenDocumentError` for a huge one."""
         with self._translate_errors(path):
             result = obstore.get(self._store, path)
+            if (size := result.meta["size"]) > MAX_WHOLE_BYTES:
+                raise BrokenDocumentError(
+                    f"{path} has {size:,} bytes; what is read whole has at most {MAX_WHOLE_BYTES:,}."
+                )
             return StoredObject(bytes(result.bytes()), result.meta["e_tag"] or "")
 
     def take_prefetched_files(self, name: str, version: int) -> PrefetchedFiles | None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from pilotlight.contracts.codec import check_timestamps
 from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs.run_store import run_path
@@ -45,6 +46,10 @@ class TrainingJob(Struct, frozen=True, kw_only=True):
     number: int = 1  # of the run's jobs, from 1
     stop: StopRequest | None = None
     end: JobOutcome | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a text that is no time."""
+        check_timestamps(self, "asked")
 
 
 def open_job_document(store: ObjectStore, run: str) -> Document[TrainingJob]:

@@ -21,7 +21,8 @@ import msgspec
 
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.run import EpochRecord, PublishedVersion, RunState, RunStatus
-from pilotlight.errors import InvalidInputError, NotFoundError
+from pilotlight.errors import BrokenDocumentError, InvalidInputError, NotFoundError
+from pilotlight.recipes.schema import parse_yaml
 from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
@@ -30,13 +31,14 @@ READERS = 8  # runs read at once: each is four small objects, tens of millisecon
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """The folder of a run, read."""
+    """The folder of a run, read; what is broken of it is empty, and named in `error`."""
 
     name: str
     recipe: str  # YAML
     status: RunStatus | None  # an older job may have written none
     epochs: tuple[EpochRecord, ...]
     published_reference: ModelReference | None
+    error: str = ""  # in sentences
 
     @property
     def state(self) -> RunState:
@@ -74,25 +76,64 @@ def list_runs(store: ObjectStore) -> list[str]:
 
 def load_run(store: ObjectStore, run: str) -> TrainingRun:
     """Load a run; raise `NotFoundError` when there is none of that name."""
-    recipe = read_text_or_none(store, run_path(run, "recipe.yaml"))
+    errors = list[str]()
+    recipe = load_recipe(store, run_path(run, "recipe.yaml"), errors)
     if recipe is None:
         raise NotFoundError(f"There is no run {run!r} in {store.url}; `pilotlight runs` lists all.")
-    published = Document(store, run_path(run, "published.json"), PublishedVersion).read_or_none()
+    status = Document(store, run_path(run, "status.json"), RunStatus).read_or_error()
+    published = Document(store, run_path(run, "published.json"), PublishedVersion).read_or_error()
+    errors += [str(broken) for broken in (status, published) if isinstance(broken, BrokenDocumentError)]
     return TrainingRun(
         name=run,
         recipe=recipe,
-        status=Document(store, run_path(run, "status.json"), RunStatus).read_or_none(),
-        epochs=parse_epochs(
-            read_text_or_none(store, run_path(run, "metrics.jsonl")) or "", run_path(run, "metrics.jsonl")
-        ),
-        published_reference=ModelReference.parse(published.reference) if published else None,
+        status=status if isinstance(status, RunStatus) else None,
+        epochs=load_epochs(store, run_path(run, "metrics.jsonl"), errors),
+        published_reference=published.model_reference if isinstance(published, PublishedVersion) else None,
+        error=" ".join(errors),
     )
 
 
+def load_recipe(store: ObjectStore, path: str, errors: list[str]) -> str | None:
+    """Load a run's recipe, None where there is none; for a broken one, an empty text and an error."""
+    try:
+        recipe = read_text_or_none(store, path)
+        is_recipe = recipe is None or isinstance(parse_yaml(recipe, path), dict)
+    except (InvalidInputError, BrokenDocumentError) as exc:
+        errors.append(str(exc))
+        return ""
+    if not is_recipe:
+        errors.append(f"{path} is not a recipe: it has no keys.")
+    return recipe if is_recipe else ""
+
+
+def load_epochs(store: ObjectStore, path: str, errors: list[str]) -> tuple[EpochRecord, ...]:
+    """Load the epochs of a run up to the first line that is none, which is an error."""
+    try:
+        content = read_text_or_none(store, path) or ""
+    except BrokenDocumentError as exc:
+        errors.append(str(exc))
+        return ()
+    epochs = list[EpochRecord]()
+    for line in content.splitlines():
+        try:
+            epochs.append(parse_epoch(line, f"line {len(epochs) + 1} of {path}"))
+        except InvalidInputError as exc:
+            errors.append(f"{exc} Epochs from there on are not shown.")
+            break
+    return tuple(epochs)
+
+
 def load_runs(store: ObjectStore, names: Sequence[str]) -> list[TrainingRun]:
-    """Load runs at the same time; return them in the order of their names."""
+    """Load runs at the same time, in the order of their names; a folder without a recipe is left out."""
+
+    def load_or_none(run: str) -> TrainingRun | None:
+        try:
+            return load_run(store, run)
+        except NotFoundError:
+            return None
+
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(lambda run: load_run(store, run), names))
+        return [run for run in pool.map(load_or_none, names) if run is not None]
 
 
 def list_pictures(store: ObjectStore, run: str) -> list[str]:
@@ -112,21 +153,22 @@ def find_best_epoch(epochs: Sequence[EpochRecord], min_delta: float = 0.0) -> Ep
     return best
 
 
-def parse_epochs(content: str, source: str) -> tuple[EpochRecord, ...]:
-    """Parse the lines of metrics.jsonl; the json module reads NaN, which older jobs wrote in place of null."""
+def parse_epoch(line: str, source: str) -> EpochRecord:
+    """Parse a line of metrics.jsonl; the json module reads NaN, which older jobs wrote in place of null."""
     try:
-        records = [json.loads(line, parse_constant=lambda _: None) for line in content.splitlines()]
-        return tuple(msgspec.convert(records, list[EpochRecord]))
-    except (ValueError, msgspec.ValidationError) as exc:
-        raise InvalidInputError(f"{source} does not hold epochs: {exc}.") from exc
+        return msgspec.convert(json.loads(line, parse_constant=lambda _: None), EpochRecord)
+    except (ValueError, RecursionError, msgspec.ValidationError) as exc:
+        raise InvalidInputError(f"{source} is not an epoch: {exc}.") from exc
 
 
 def read_text_or_none(store: ObjectStore, key: str) -> str | None:
-    """Read an object's text; return None where there is none."""
+    """Read an object's text, None where there is none; raise `BrokenDocumentError` where it is not UTF-8."""
     try:
         return store.get(key).data.decode()
     except NotFoundError:
         return None
+    except UnicodeDecodeError as exc:
+        raise BrokenDocumentError(f"{key} is not text: {exc}.") from exc
 
 
 def format_duration(seconds: float) -> str:

@@ -81,6 +81,12 @@ def act_exit(event: Event) -> Event:
     sys.exit(4)
 
 
+def act_hog(event: Event) -> Event:
+    hoard = bytearray(400 * 1024 * 1024)
+    time.sleep(600)
+    return answer(len(hoard))
+
+
 def act_segfault(event: Event) -> Event:
     os.kill(os.getpid(), signal.SIGSEGV)
     time.sleep(60)

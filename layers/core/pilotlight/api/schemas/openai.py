@@ -27,7 +27,8 @@ class FileObject(Struct, kw_only=True):
     created_at: int
     filename: str
     purpose: str
-    status: Literal["uploaded", "processed"] = "processed"
+    status: Literal["uploaded", "processed", "error"] = "processed"
+    status_details: str | None = None  # why its document cannot be read
     s3_uri: str = ""  # for `parameters: {"s3_uri": ...}` of a tensor
 
 

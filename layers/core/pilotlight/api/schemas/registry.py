@@ -4,14 +4,14 @@ Documents of the store that a route returns as they are have their types in `con
 """
 
 import re
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from msgspec import Struct
 
 from pilotlight.api.schemas.request_body import STRICT, matches, request_body
-from pilotlight.contracts.alias import AliasDocument, Canary
+from pilotlight.contracts.alias import AliasDocument, Canary, UnreadableDocument
 from pilotlight.contracts.manifest import Precision
 from pilotlight.contracts.names import CANDIDATE, ModelReference, is_version
 from pilotlight.errors import InvalidInputError, UnavailableError
@@ -100,41 +100,50 @@ class PruneBody:
     dry_run: Flag = True
 
 
-class VersionSummary(Struct, frozen=True):
-    """A version in a few words."""
+class VersionSummary(Struct, frozen=True, omit_defaults=True):
+    """A version in a few words; with an `error`, what could not be read is empty."""
 
     version: str
     aliases: list[str]  # aliases that point to it
-    serve: Precision
+    serve: Precision | None
     bytes: int
     metric: str | None
     metrics: dict[str, dict[str, float]]  # of each variant
-    approval: Literal["pending", "approved", "rejected"]
+    approval: Literal["pending", "approved", "rejected"] | None
     created: str
     by: str
+    error: str | None = None  # which document is broken
 
 
-class ModelDetail(Struct, frozen=True):
+class ModelDetail(Struct, frozen=True, omit_defaults=True):
     """A model: its aliases, and its newest versions, newest first."""
 
     name: str
     aliases: dict[str, AliasDocument]
     versions: list[VersionSummary]
     total: int  # of its versions
+    errors: dict[str, str] = {}  # aliases whose documents are broken, and why
 
 
-class ModelSummary(Struct, frozen=True):
+class ModelSummary(Struct, frozen=True, omit_defaults=True):
     """A model in a list; the champion is null where its first publisher died before it had one."""
 
     name: str
     versions: list[str]  # oldest first
     champion: str | None
+    error: str | None = None  # why the champion's document cannot be read
 
 
 class ModelList(Struct, frozen=True):
     """Every model."""
 
     models: list[ModelSummary]
+
+
+class BrokenAlias(Struct, frozen=True):
+    """An alias in a list whose document is broken."""
+
+    error: str
 
 
 class DeletedVersion(Struct, frozen=True):
@@ -165,6 +174,19 @@ def parse_response(body: bytes, kind: type[Answer]) -> Answer:
         return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as exc:
         raise UnavailableError(f"The server did not answer as a registry does: {exc}.") from exc
+
+
+def parse_history(body: bytes) -> list[AliasDocument | UnreadableDocument]:
+    """Decode an alias's history for a client; rows that the server could not read have an error."""
+    rows = parse_response(body, list[msgspec.Raw])
+    return [parse_history_row(bytes(row)) for row in rows]
+
+
+def parse_history_row(row: bytes) -> AliasDocument | UnreadableDocument:
+    """Decode a row of an alias's history."""
+    if "error" in parse_response(row, dict[str, Any]):
+        return parse_response(row, UnreadableDocument)
+    return parse_response(row, AliasDocument)
 
 
 def parse_version_number(version: str | int) -> int:

@@ -76,6 +76,7 @@ class TrainingSummary(Struct, frozen=True, kw_only=True):
     version: str | None = None  # that came out, name:version
     job: TrainingJobInfo | None = None  # null for a run that was not started over HTTP
     links: TrainingLinks
+    error: str = ""  # which of its documents are broken; what they would say is empty
 
 
 class TrainingDetail(TrainingSummary, frozen=True, kw_only=True):
