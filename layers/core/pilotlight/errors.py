@@ -16,6 +16,7 @@
         ├── DeadlineError          the request's time is over
         ├── StoreError             the object store failed
         │   └── DeniedError        the credentials do not allow it
+        ├── LimitExceededError     as many as there may be at once are under way
         ├── SuspendedError         the alias was taken out of service
         └── ModelRefusedError      the version's bytes differ from its manifest, or do not open
             └── DoesNotFitError    the version is larger than the memory it may use
@@ -96,6 +97,10 @@ class StoreError(UnavailableError):
 
 class DeniedError(StoreError):
     """The object store knows the caller, but denies the access."""
+
+
+class LimitExceededError(UnavailableError):
+    """As much of this is under way as there may be at once; a later request may find room."""
 
 
 class SuspendedError(UnavailableError):

@@ -59,7 +59,7 @@ class EnvironmentSpec:
     client: str
     overrides: Mapping[str, str]
     limits: GatewayLimits
-    gateway_url: str = ""  # URL of the gateway's Invoke API; empty without one
+    gateway_url: str = ""  # URL of the gateway's Invoke API, with its secret; empty without one
 
     @property
     def region(self) -> str:
@@ -147,7 +147,12 @@ class Environment:
         self._on_free = on_free
         self._process: asyncio.subprocess.Process | None = None
         self._api = RuntimeApi(
-            spec.function.logical_id, spec.arn, spec.function.timeout_s, spec.limits.answer_bytes, self
+            spec.function.logical_id,
+            spec.arn,
+            spec.function.timeout_s,
+            spec.limits.answer_bytes,
+            self,
+            is_own_connection=self._is_own_connection,
         )
         self._reason = ""  # why it ended, or is about to end
         self._busy_since = time.monotonic()
@@ -253,6 +258,19 @@ class Environment:
         """Note why the handler could not be imported."""
         self._reason = self._reason or f"could not be initialised: {text}"
 
+    def _is_own_connection(self, port: int) -> bool:
+        """Return whether the process, or a child of it, holds the connection from this port of the machine.
+
+        The Runtime API's address cannot carry a secret: AWS's client takes a host and a port, and nothing more.
+        """
+        if self._process is None:
+            return False
+        try:
+            own = psutil.Process(self._process.pid)
+            return any(_has_local_port(each, port) for each in (own, *own.children(recursive=True)))
+        except psutil.Error:  # it has ended, and its connection with it
+            return False
+
     def _kill(self) -> None:
         if self._process is None:
             return
@@ -274,6 +292,10 @@ class Environment:
         how = f"was ended by {_signal_name(-code)}" if code < 0 else f"exited with code {code}"
         when = "while it was idle" if self.free_since else "during a request" if self.initialised else "during its init"
         return f"{how} {when}; its last words are on the gateway's stderr"
+
+
+def _has_local_port(process: psutil.Process, port: int) -> bool:
+    return any(each.laddr and each.laddr.port == port for each in process.net_connections("inet4"))
 
 
 def _signal_name(number: int) -> str:
