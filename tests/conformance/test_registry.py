@@ -34,7 +34,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for graph in ("double", "double"):
         fakes.publish(registry, of=graph)
     variables = {"PILOTLIGHT_STORE": store, "PILOTLIGHT_ALIAS_SECONDS": "0.2"}
-    with Gateway(ROOT / "template.yaml", port=0, workers=1, environment=variables, secret=SECRET).serve_in_background() as url:
+    with Gateway(
+        ROOT / "template.yaml", port=0, workers=1, environment=variables, secret=SECRET
+    ).serve_in_background() as url:
         yield url
 
 
@@ -88,7 +90,11 @@ def test_the_description_is_served(server: str) -> None:
 def lambda_at(url: str) -> Any:  # noqa: ANN401 - boto3 ships no types
     """boto3's client, unmodified."""
     return boto3.client(
-        "lambda", endpoint_url=f"{url}/{SECRET}", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+        "lambda",
+        endpoint_url=f"{url}/{SECRET}",
+        region_name="us-east-1",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
     )
 
 

@@ -82,6 +82,7 @@ def stack(tmp_path: Path) -> Path:
     (tmp_path / "listener.py").write_text(LISTENER)
     return tmp_path
 
+
 SECRET = "0123456789abcdef"
 
 

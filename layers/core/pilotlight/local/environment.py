@@ -39,7 +39,8 @@ CREDENTIALS = (
     "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )  # fmt: skip
-NOT_INHERITED_PREFIX = "AWS_LAMBDA_"  # set if the gateway itself runs on Lambda, or in an environment of another one
+# Set if the gateway itself runs on Lambda, or in an environment of another one; its operator's secret.
+NOT_INHERITED_PREFIXES = ("AWS_LAMBDA_", "PILOTLIGHT_CONTROL_SECRET")
 
 log = logging.getLogger("pilotlight.local")
 
@@ -128,7 +129,7 @@ class EnvironmentSpec:
 
 
 def _is_inherited(name: str) -> bool:
-    return name in INHERITED or (name.startswith(INHERITED_PREFIXES) and not name.startswith(NOT_INHERITED_PREFIX))
+    return name in INHERITED or (name.startswith(INHERITED_PREFIXES) and not name.startswith(NOT_INHERITED_PREFIXES))
 
 
 class Environment:

@@ -2,9 +2,9 @@
 
     POST /    X-Amz-Target: AWSEvents.PutEvents
 
-Only for callers that know the gateway's secret, as with the Invoke API. A function that fails is invoked again, twice, as Lambda does
-with asynchronous invocations. Sources of the forms: Amazon EventBridge API reference, PutEvents; event patterns, of
-which lists of values, prefix and wildcard are implemented.
+Only for callers that know the gateway's secret, as with the Invoke API. A function that fails is invoked again, twice,
+as Lambda does with asynchronous invocations. Sources of the forms: Amazon EventBridge API reference, PutEvents; event
+patterns, of which lists of values, prefix and wildcard are implemented.
 """
 
 import json

@@ -27,9 +27,9 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.local import template
 from pilotlight.local.authorizer import LocalAuthorizer
 from pilotlight.local.connections import ConnectionLimits, ConnectionTable, HttpConnection, count_connections
+from pilotlight.local.control_secret import ControlSecret
 from pilotlight.local.environment import Environment, EnvironmentSpec, find_runtime_client
 from pilotlight.local.eventbridge_api import EventsApi
-from pilotlight.local.control_secret import ControlSecret
 from pilotlight.local.invoke_api import InvokeApi
 from pilotlight.local.origin_policy import OriginPolicy
 from pilotlight.local.pool import EnvironmentPool, OnFree
@@ -113,8 +113,7 @@ class Gateway:
         listener = _open_listener(self.host, self.port)
         control_url = f"{_loopback_url(_listener_url(listener))}{secret.path}"
         pools |= {
-            name: self._build_pool(stack, function, triggers, control_url)
-            for name, function in stack.functions.items()
+            name: self._build_pool(stack, function, triggers, control_url) for name, function in stack.functions.items()
         }
         count = count_connections(self.connections, self.workers * len(pools))
         table = ConnectionTable(self.connections, count)
@@ -200,7 +199,7 @@ class _Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         """Wait until no function works and every request is answered, at most for the grace or a second signal."""
-        count = sum(pool.unfinished for pool in self._pools)
+        count = sum(pool.in_flight for pool in self._pools)
         if count:
             log.info("Finishing %d invocations, for %g s at most; a second signal ends them.", count, self._drain_s)
         until = time.monotonic() + self._drain_s
@@ -208,7 +207,7 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(DRAIN_CHECK_S)
 
     def _has_unfinished(self) -> bool:
-        return bool(self.server_state.tasks) or any(pool.unfinished for pool in self._pools)
+        return bool(self.server_state.tasks) or any(pool.in_flight for pool in self._pools)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -14,7 +14,14 @@ from urllib.parse import unquote
 
 from pilotlight.local.background_tasks import BackgroundTasks, Invoke
 from pilotlight.local.control_secret import ControlSecret
-from pilotlight.local.gateway_errors import CLIENT_GONE, INVALID_REQUEST, NO_FUNCTION, THROTTLED, TOO_LARGE, GatewayError
+from pilotlight.local.gateway_errors import (
+    CLIENT_GONE,
+    INVALID_REQUEST,
+    NO_FUNCTION,
+    THROTTLED,
+    TOO_LARGE,
+    GatewayError,
+)
 from pilotlight.local.proxy_events import HttpResponse
 from pilotlight.local.template import GatewayLimits
 

@@ -34,7 +34,7 @@ class OriginPolicy:
 
     def __init__(self, host: str, allowed_hosts: Iterable[str] = (), allowed_origins: Iterable[str] = ()) -> None:
         self._hosts = LOOPBACK_NAMES | {host.lower()} | {_normalise_host(name) for name in allowed_hosts}
-        self._takes_addresses = not _is_loopback(host)
+        self._takes_addresses = not is_loopback(host)
         self._origins = frozenset(map(parse_origin, allowed_origins))
 
     def check_request(self, scope: Scope) -> None:
@@ -99,16 +99,22 @@ def parse_origin(text: str) -> str:
         port = url.port
     except ValueError as exc:
         raise InvalidInputError(f"{text!r} is no origin: {exc}.") from exc
-    if url.scheme not in {"http", "https"} or not url.hostname or url.path not in {"", "/"} or url.query or url.username:
+    has_more = url.path not in {"", "/"} or url.query or url.fragment or url.username
+    if url.scheme not in {"http", "https"} or not url.hostname or has_more:
         raise InvalidInputError(f"{text!r} is no origin; write --allow-origin https://app.example.com.")
     name = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     is_usual = port is None or port == {"http": 80, "https": 443}[url.scheme]
     return f"{url.scheme}://{name}" if is_usual else f"{url.scheme}://{name}:{port}"
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine alone."""
+    return host in LOOPBACK_NAMES or (_is_address(host) and ip_address(host).is_loopback)
+
+
 def _normalise_host(name: str) -> str:
     host = _parse_host(name.strip().encode("latin-1", errors="replace"))
-    if not host or any(sign in host for sign in "/*@ "):
+    if not host or any(sign in name for sign in "/*@ "):
         raise InvalidInputError(f"{name!r} is no name of a host; write --allow-host models.example.com.")
     return host
 
@@ -127,10 +133,6 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_loopback(host: str) -> bool:
-    return host in LOOPBACK_NAMES or (_is_address(host) and ip_address(host).is_loopback)
 
 
 def _format_refused_page(what: str) -> str:

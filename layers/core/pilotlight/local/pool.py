@@ -1,8 +1,9 @@
 """The environments of one function, and the queue of invocations that wait for one.
 
 As on Lambda: the most recently used free environment comes first, a new one starts if none is free and fewer than
-`workers` exist, and one that is free for too long is ended. Where Lambda would throttle, a request waits here, up to a number of them. The pool
-starts no process itself: its caller passes a way to make an environment. It knows neither processes nor HTTP.
+`workers` exist, and one that is free for too long is ended. Where Lambda would throttle, a request waits here, up to a
+number of them. The pool starts no process itself: its caller passes a way to make an environment. It knows neither
+processes nor HTTP.
 """
 
 import asyncio
@@ -77,7 +78,7 @@ class EnvironmentPool:
         return self._running.keys()
 
     @property
-    def unfinished(self) -> int:
+    def in_flight(self) -> int:
         """How many invocations wait or are worked on."""
         return len(self._queue) + sum(each.initialised and each.free_since is None for each in self._running)
 
