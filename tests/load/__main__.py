@@ -1,6 +1,6 @@
 """`python -m tests.load KIND`: fuzz [--count N] [--seed S], mixed [--minutes M] [--swaps N] [--hostile],
-hostile [--only WORD], canary [--count N], moves [--processes N] [--seconds S], release, queue [--count N] [--seed S], file [--mb N] [--spread N],
-kills [--count N] [--seed S].
+hostile [--only WORD], canary [--count N], moves [--processes N] [--seconds S], release, queue [--count N] [--seed S],
+file [--mb N] [--spread N], kills [--count N] [--seed S].
 
 Prints one JSON document; exit code 1 when a request failed, memory grew, or a canary did not do as it must.
 """

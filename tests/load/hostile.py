@@ -37,7 +37,7 @@ from tests.load.hostile_bodies import (
 )
 
 ROOT = Path(__file__).parents[2]
-SECRET = "the-secret-of-this-load"  # noqa: S105  # of a gateway that ends with it
+SECRET = "the-secret-of-this-load"  # of a gateway that ends with it
 LIMIT_S = 2.0
 WAIT_S = 150.0  # for an answer, however slow
 MIB = 1024 * 1024
@@ -298,7 +298,9 @@ def run(only: str = "") -> dict[str, Any]:
         "slowest_ms": max((row.ms for row in rows), default=0.0),
         "peak_mb": max((row.peak_mb for row in rows), default=0.0),
         "ended": sum(not row.is_alive for row in rows),
-        "failures": [f"{row.body} at {row.door}: {row.failure} ({row.status}, {row.ms} ms)" for row in rows if row.failure],
+        "failures": [
+            f"{row.body} at {row.door}: {row.failure} ({row.status}, {row.ms} ms)" for row in rows if row.failure
+        ],
     }
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from arro3.core import Array, DataType, Table
+from arro3.io import write_parquet
 from PIL import Image as Pillow
 
 MESSAGE_BYTES = 1024 * 1024  # SQS's limit
@@ -135,7 +137,9 @@ def build_json_bodies() -> Iterator[HostileBody]:
     deep, right = 100_000, build_v2("[1,1,8,8]", "[" + "0," * 63 + "0]")
     arrays = "[" * deep + "]" * deep
     objects = '{"a":' * deep + "1" + "}" * deep
-    yield HostileBody("100,000 nested arrays", "digits", build_v2("[1,1,8,8]", arrays), f'{{"inputs":{arrays}}}'.encode())
+    yield HostileBody(
+        "100,000 nested arrays", "digits", build_v2("[1,1,8,8]", arrays), f'{{"inputs":{arrays}}}'.encode()
+    )
     yield HostileBody(
         "100,000 nested objects", "digits",
         build_v2("[1,1,8,8]", "[0]", more=f',"parameters":{objects}'), f'{{"inputs":{objects}}}'.encode(),
@@ -282,16 +286,14 @@ def build_compressed_bodies() -> Iterator[HostileBody]:
 
 def build_parquet_bodies() -> Iterator[HostileBody]:
     """Build tables of a few kilobytes with many rows; only a file is a table."""
-    import pyarrow as arrow
-    from pyarrow import parquet
-
-    for name, table in (
-        ("Parquet of 20,000,000 equal rows", arrow.table({"image": arrow.array(np.zeros(20_000_000, np.float32))})),
-        ("Parquet of one cell of 100 MB", arrow.table({"image": arrow.array(["x" * 100_000_000])})),
-        ("Parquet of 10,000 columns", arrow.table({f"c{number}": [0.0] for number in range(10_000)})),
+    number = Array([0.0], DataType.float64())
+    for name, columns in (
+        ("Parquet of 20,000,000 equal rows", {"image": np.zeros(20_000_000, np.float32)}),
+        ("Parquet of one cell of 100 MB", {"image": Array(["x" * 100_000_000], DataType.utf8())}),
+        ("Parquet of 10,000 columns", {f"c{place}": number for place in range(10_000)}),
     ):
         target = io.BytesIO()
-        parquet.write_table(table, target, compression="zstd", use_dictionary=True, row_group_size=20_000_000)
+        write_parquet(Table.from_pydict(columns), target, compression="zstd(1)", max_row_group_size=20_000_000)
         yield HostileBody(name, "digits", b"", file=("parquet", target.getvalue()))
 
 
