@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from pilotlight.errors import NotFoundError
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import ObjectStore, open_store
@@ -173,10 +174,11 @@ class Doors:
 
     def _name_result(self, name: str) -> str:
         stem = name.removesuffix(".jsonl")
-        with suppress(Exception):
+        try:
             manifest = json.loads(self._store.get(f"outbox/{stem}/manifest.json").data)
-            return "refused" if manifest.get("errors") else "answered"
-        return "no result"
+        except NotFoundError:
+            return "no result"
+        return "refused" if manifest["refused"] or manifest["errors"] else "answered"
 
 
 def name_failure(status: str, answer: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from arro3.core import Array, DataType, Table
@@ -287,11 +288,12 @@ def build_compressed_bodies() -> Iterator[HostileBody]:
 def build_parquet_bodies() -> Iterator[HostileBody]:
     """Build tables of a few kilobytes with many rows; only a file is a table."""
     number = Array([0.0], DataType.float64())
-    for name, columns in (
-        ("Parquet of 20,000,000 equal rows", {"image": np.zeros(20_000_000, np.float32)}),
-        ("Parquet of one cell of 100 MB", {"image": Array(["x" * 100_000_000], DataType.utf8())}),
-        ("Parquet of 10,000 columns", {f"c{place}": number for place in range(10_000)}),
-    ):
+    tables: dict[str, dict[str, Any]] = {
+        "Parquet of 20,000,000 equal rows": {"image": np.zeros(20_000_000, np.float32)},
+        "Parquet of one cell of 100 MB": {"image": Array(["x" * 100_000_000], DataType.utf8())},
+        "Parquet of 10,000 columns": {f"c{place}": number for place in range(10_000)},
+    }
+    for name, columns in tables.items():
         target = io.BytesIO()
         write_parquet(Table.from_pydict(columns), target, compression="zstd(1)", max_row_group_size=20_000_000)
         yield HostileBody(name, "digits", b"", file=("parquet", target.getvalue()))

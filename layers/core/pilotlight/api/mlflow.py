@@ -82,7 +82,7 @@ def decode_request(body: bytes, headers: Mapping[str, str], manifest: Manifest) 
     body_format, data = find_body_format(body)
     try:
         return READERS[body_format](bytes(data), manifest)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidInputError(f"{body_format!r} does not read: {exc}.") from exc
 
 

@@ -68,7 +68,7 @@ class EventsApi:
             request = msgspec.json.decode(await read_body(receive, self._limit), type=PutEventsBody)
             check_entries(request.entries)
             events = [build_bus_event(entry) for entry in request.entries]
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise GatewayError(INVALID_REQUEST, f"The body is not one of PutEvents: {exc}.") from exc
         entries = [self._deliver_event(bus_event) for bus_event in events]
         failed = sum("ErrorCode" in entry for entry in entries)

@@ -116,7 +116,7 @@ def _check_async_size(size: int) -> None:
 def _check_json(event: bytes) -> None:
     try:
         json.loads(event)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise GatewayError(INVALID_REQUEST, f"Could not parse request body into json: {exc}.") from exc
 
 
