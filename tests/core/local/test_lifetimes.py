@@ -105,6 +105,8 @@ def test_client_that_goes_away_leaves_the_line_and_spares_the_environment(stack:
 def test_wrong_configuration_is_one_sentence(stack: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="0 workers"), Gateway(stack, port=0, workers=0).serve_in_background():
         pass
+    with pytest.raises(InvalidInputError, match="take 1 to 1000"), Gateway(stack, workers=1001).serve_in_background():
+        pass
     with (
         pytest.raises(InvalidInputError, match="Cannot read the template"),
         Gateway(tmp_path / "t.yaml").serve_in_background(),

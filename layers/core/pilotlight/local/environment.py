@@ -262,12 +262,11 @@ class Environment:
     def _is_own_connection(self, port: int) -> bool:
         """Return whether the process, or a child of it, holds the connection from this port of the machine.
 
-        The Runtime API's address cannot carry a secret: AWS's client takes a host and a port, and nothing more.
+        The Runtime API's address cannot carry a secret: AWS's client takes a host and a port, and nothing more. A
+        process may connect before the loop has said that it started; then any process of the gateway is believed.
         """
-        if self._process is None:
-            return False
         try:
-            own = psutil.Process(self._process.pid)
+            own = psutil.Process(self._process.pid if self._process else None)
             return any(_has_local_port(each, port) for each in (own, *own.children(recursive=True)))
         except psutil.Error:  # it has ended, and its connection with it
             return False

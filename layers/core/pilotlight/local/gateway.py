@@ -38,6 +38,7 @@ from pilotlight.local.runtime_api import Invocation
 from pilotlight.local.template import FunctionSpec, GatewayLimits, Stack
 from pilotlight.local.triggers import Triggers
 
+MAX_WORKERS = 1000  # environments of one function, as many as Lambda runs in a new account
 DRAIN_CHECK_S = 0.02  # between two looks at what is unfinished
 SHUTDOWN_S = 3  # how long a client may take to read the last answer
 
@@ -96,8 +97,8 @@ class Gateway:
                 server.should_exit = True
 
     def _build_server(self, on_ready: OnReady) -> "tuple[_Server, socket.socket]":
-        if self.workers < 1:
-            raise InvalidInputError(f"{self.workers} workers cannot serve anything; take 1 or more.")
+        if not 1 <= self.workers <= MAX_WORKERS:
+            raise InvalidInputError(f"{self.workers} workers cannot serve anything; take 1 to {MAX_WORKERS}.")
         secret = ControlSecret(self.secret)
         policy = OriginPolicy(self.host, self.allowed_hosts, self.allowed_origins)
         stack = template.load_stack(self.template, self.parameters)
