@@ -128,6 +128,18 @@ def test_head_without_an_end_is_refused_before_it_has_one(usual: str) -> None:
         assert parse_refusal(read_all(connection))[0] == 431
 
 
+def test_refusal_is_the_last_answer_and_never_that_of_another_request(usual: str) -> None:
+    large = b"GET /echo HTTP/1.1\r\nHost: localhost\r\nA: " + b"x" * 12_000 + b"\r\n\r\n"
+    right = b"GET /act/print-ahead HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connect(usual) as connection:
+        connection.sendall(large + right)
+        assert read_all(connection).count(b"HTTP/1.1 ") == 1
+    assert "print-ahead" not in get(usual, "/act/pid").json["seen"]
+    with connect(usual) as connection:
+        connection.sendall(b"GET /act/sleep?s=0.3 HTTP/1.1\r\nHost: localhost\r\n\r\n" + large)
+        assert read_all(connection) == b""
+
+
 def test_headers_after_the_body_are_dropped(usual: str) -> None:
     with connect(usual) as connection:
         late = b"X-Api-Key: somebody's\r\nHost: elsewhere\r\n"

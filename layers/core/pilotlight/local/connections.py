@@ -123,6 +123,7 @@ class HttpConnection(HttpToolsProtocol):
         self._held = 0
         self._unsent = 0  # bytes that the client had not read when an answer was complete
         self._unsent_since = 0.0  # s, the loop's clock
+        self._is_ahead = False  # whether the request was sent before the one before it was answered
         self._is_refused = False
         self.since = 0.0  # s, the loop's clock, at which it began to wait for what it waits for now
 
@@ -160,6 +161,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Start to read a head."""
+        self._is_ahead = self.cycle is not None and not self.cycle.response_complete
         super().on_message_begin()
         self._reading, self._head_bytes, self.since = "head", 0, self.loop.time()
 
@@ -170,6 +172,8 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the request, if its head is not too large."""
+        if self._is_refused:
+            return
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)  # ": " and a line's end
         if size > self._limits.head_bytes:
             self._refuse_head()
@@ -266,9 +270,10 @@ class HttpConnection(HttpToolsProtocol):
             self.abort()  # not a byte has come, so there is no request to answer
 
     def _refuse(self, kind: GatewayErrorKind, text: str) -> None:
-        """Answer with an error, unless another answer is on its way, and read on until the client has seen it.
+        """Answer with an error, and read on until the client has seen it.
 
-        Closing at once would reset the connection, and with it the answer, if the client is still sending.
+        There is no answer if another one is on its way, or is still to come: it would be taken for that one. Closing at
+        once would reset the connection, and with it the answer, if the client is still sending.
         """
         log.info("%s", text)
         self._is_refused, self.since = True, self.loop.time()
@@ -277,7 +282,7 @@ class HttpConnection(HttpToolsProtocol):
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if is_answering or self.transport.is_closing():
+        if self._is_ahead or is_answering or self.transport.is_closing():
             self.abort()
             return
         self.transport.write(format_refusal(kind, text))
