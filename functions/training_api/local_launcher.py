@@ -24,10 +24,13 @@ from msgspec import Struct
 from functions.training_api.launcher import JobStatus, LogPage, format_recipe_source
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.names import NAME_PATTERN, check_name
-from pilotlight.errors import InvalidInputError, UnavailableError
+from pilotlight.errors import InvalidInputError, LimitExceededError, UnavailableError
 
+MAX_TRAININGS = 2  # at once; each takes all cores and the memory of a model
+RETRY_AFTER_S = 60
 PAGE_BYTES = 256 * 1024  # of a log at once
 PREFIX = "local-"
+LOCK_FILE = "starting.lock"
 EXCLUDED_VARIABLES = ("AWS_LAMBDA_", "_HANDLER", "LAMBDA_TASK_ROOT", "TMPDIR")  # of an environment, which ends earlier
 
 
@@ -40,12 +43,15 @@ class TrainingProcess(Struct, frozen=True):
 
 
 class LocalLauncher:
-    """The launcher of a machine without a queue. `store` is the URL that the process opens, `folder` keeps its log."""
+    """The launcher of a machine without a queue. `store` is the URL that the process opens, `folder` keeps its log.
+
+    At most `max_trainings` run at once, whoever started them: there is no queue in which more could wait.
+    """
 
     name = "local"
 
-    def __init__(self, store: str, folder: Path) -> None:
-        self._store, self._folder = store, folder
+    def __init__(self, store: str, folder: Path, max_trainings: int = MAX_TRAININGS) -> None:
+        self._store, self._folder, self._max_trainings = store, folder, max_trainings
 
     def check_nodes(self, nodes: int) -> None:
         """Check that this machine can train on so many nodes."""
@@ -57,9 +63,27 @@ class LocalLauncher:
             raise UnavailableError("Another process cannot see the store memory://; set PILOTLIGHT_STORE to a folder.")
 
     def start_job(self, run: str, nodes: int) -> str:
-        """Start a process in its own session, so that it is not killed with the process that started it."""
-        job = PREFIX + secrets.token_hex(6)
+        """Start a process in its own session, so that it is not killed with the process that started it.
+
+        `LimitExceededError` if as many trainings as may be are running.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / LOCK_FILE).open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until the process holds its log, so that another request counts it
+            self._check_room()
+            return self._start_process(run)
+
+    def _check_room(self) -> None:
+        running = [file.stem for file in self._folder.glob(f"{PREFIX}*.log") if self._is_alive(file.stem)]
+        if len(running) >= self._max_trainings:
+            raise LimitExceededError(
+                f"{len(running)} trainings are running here, and {self._max_trainings} may at once. "
+                "Wait for one to end, cancel one, or train on AWS Batch, which has a queue.",
+                retry_after=RETRY_AFTER_S,
+            )
+
+    def _start_process(self, run: str) -> str:
+        job = PREFIX + secrets.token_hex(6)
         with self._get_path(job, "log").open("xb") as log:
             fcntl.flock(log, fcntl.LOCK_EX)  # the process inherits it with the file
             process = subprocess.Popen(

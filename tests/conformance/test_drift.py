@@ -20,7 +20,7 @@ from pilotlight.local.gateway import Gateway
 from pilotlight.recipes.schema import load_recipe
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.storage.object_store import ObjectStore, open_store
-from tests.conformance.test_registry import lambda_at
+from tests.conformance.test_registry import SECRET, lambda_at
 from tests.functions.train.conftest import silence
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     store = open_store(str(tmp_path_factory.mktemp("drift") / "store"))
     run_recipe(load_recipe("wine", ["folds=null"]), store, silence())
     variables = {"PILOTLIGHT_STORE": store.url, "PILOTLIGHT_CAPTURE_RATE": "1", "PILOTLIGHT_CAPTURE_SECONDS": "0.1"}
-    gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment=variables)
+    gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment=variables, secret=SECRET)
     with gateway.serve_in_background() as url, Client(url) as client:
         yield Place(store, url, client)
 

@@ -23,6 +23,8 @@ from tests import fakes
 ROOT = Path(__file__).parents[2]
 CHAMPION = "/registry/models/double/aliases/champion"
 
+SECRET = "the-secret-of-these-tests"
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -32,7 +34,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for graph in ("double", "double"):
         fakes.publish(registry, of=graph)
     variables = {"PILOTLIGHT_STORE": store, "PILOTLIGHT_ALIAS_SECONDS": "0.2"}
-    with Gateway(ROOT / "template.yaml", port=0, workers=1, environment=variables).serve_in_background() as url:
+    with Gateway(
+        ROOT / "template.yaml", port=0, workers=1, environment=variables, secret=SECRET
+    ).serve_in_background() as url:
         yield url
 
 
@@ -86,7 +90,11 @@ def test_the_description_is_served(server: str) -> None:
 def lambda_at(url: str) -> Any:  # noqa: ANN401 - boto3 ships no types
     """boto3's client, unmodified."""
     return boto3.client(
-        "lambda", endpoint_url=url, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+        "lambda",
+        endpoint_url=f"{url}/{SECRET}",
+        region_name="us-east-1",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
     )
 
 
@@ -108,8 +116,12 @@ def test_boto3_is_told_what_is_wrong(server: str) -> None:
     assert lambda_at(server).invoke(FunctionName="PromoteFunction", InvocationType="DryRun")["StatusCode"] == 204
 
 
-def test_what_bears_no_signature_starts_nothing(server: str) -> None:
-    assert call(server, "POST", "/2015-03-31/functions/PromoteFunction/invocations", {}).status_code == 403
+@pytest.mark.parametrize("prefix", ["", "/" + "0" * 16, f"/{SECRET.upper()}", f"/{SECRET}%20", f"/x/{SECRET}"])
+def test_who_does_not_know_the_secret_starts_nothing(server: str, prefix: str) -> None:
+    path = f"{prefix}/2015-03-31/functions/PromoteFunction/invocations"
+    signed = {"Authorization": "AWS4-HMAC-SHA256 x", "X-Amz-Invocation-Type": "Event"}
+    answer = httpx2.post(server + path, headers=signed, json={})
+    assert answer.status_code in {403, 404}
 
 
 def test_the_client_releases_too(server: str) -> None:

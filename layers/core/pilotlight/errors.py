@@ -18,6 +18,7 @@
         ├── StoreError             the object store failed
         │   └── DeniedError        the credentials do not allow it
         ├── BrokenDocumentError    a document of the store that cannot be read as what it must be
+        ├── LimitExceededError     as many as there may be at once are under way
         ├── SuspendedError         the alias was taken out of service
         └── ModelRefusedError      the version's bytes differ from its manifest, or do not open
             └── DoesNotFitError    the version is larger than the memory it may use
@@ -114,6 +115,10 @@ class DeniedError(StoreError):
 
 class BrokenDocumentError(UnavailableError):
     """A document of the store is not what it must be: truncated, no JSON, of another form, too large."""
+
+
+class LimitExceededError(UnavailableError):
+    """As much of this is under way as there may be at once; a later request may find room."""
 
 
 class SuspendedError(UnavailableError):

@@ -194,6 +194,14 @@ def test_other_types_are_refused(kind: str) -> None:
         mlflow.decode_request(b'{"inputs": [[1, 2, 3]]}', {"content-type": kind}, TABLE)
 
 
+@pytest.mark.parametrize("form", mlflow.BODY_FORMATS)
+@pytest.mark.parametrize("value", [b'["\xff"]', b'{"\xff": 1}', b'[["\xc3"]]', b"[" * 100_000 + b"]" * 100_000])
+def test_what_no_text_or_no_depth_can_be_is_refused(form: str, value: bytes) -> None:
+    for model in (TABLE, PAIR):
+        with pytest.raises(InvalidInputError):
+            mlflow.decode_request(b'{"%s": %s}' % (form.encode(), value), JSON, model)
+
+
 @pytest.mark.parametrize("body", [b"", b"a,b,c", b'"a', b"\xff", b"a,b,c\n1,2\n", b"a,b,c\n1,2,x\n"])
 def test_bad_csv_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidInputError):

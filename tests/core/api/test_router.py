@@ -56,7 +56,7 @@ def test_every_error_of_ours_has_a_status(kind: type[errors.PilotlightError]) ->
 
 
 def test_statuses_are_those_of_the_protocol() -> None:
-    assert set(STATUS_CODES.values()) == {400, 404, 405, 409, 412, 413, 415, 501, 503, 504}
+    assert set(STATUS_CODES.values()) == {400, 404, 405, 409, 412, 413, 415, 429, 501, 503, 504}
 
 
 def test_a_bug_is_logged_by_its_place_without_what_was_sent(caplog: pytest.LogCaptureFixture) -> None:

@@ -20,7 +20,7 @@ from pilotlight import cli
 from pilotlight.cli import demo
 from pilotlight.cli.console import find_checkout
 from pilotlight.cli.models import build_version_summary, format_measured_metric
-from pilotlight.cli.serve import resolve_store
+from pilotlight.cli.serve import build_gateway, format_exposure_warning, resolve_store
 from pilotlight.contracts.manifest import Variant
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.approval import record_decision
@@ -213,6 +213,35 @@ def test_serve_prints_its_url_and_ends_on_ctrl_c(store: str) -> None:
         assert re.fullmatch(rf"Serving {re.escape(store)} at http://127\.0\.0\.1:\d+\n", process.stdout.readline())
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
+
+
+def test_serve_warns_where_others_can_reach_it() -> None:
+    gateway = build_gateway("s", host="0.0.0.0", port=0, workers=1)  # noqa: S104  # it is not started
+    warning = format_exposure_warning(gateway, "http://0.0.0.0:8080")
+    assert warning.startswith(
+        "Warning: http://0.0.0.0:8080 is open to every machine that reaches this one, without TLS"
+    )
+    assert re.search(r"\d+ of \d+ routes answer to anybody", warning)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--allow-host", "https://a"], "is no name of a host"),
+        (["--allow-origin", "a.example.com"], "is no origin"),
+    ],
+)
+def test_serve_refuses_what_names_no_site(run: Run, words: list[str], why: str) -> None:
+    code, out, err = run("serve", "--port", "0", *words)
+    assert (code, out, why in err) == (2, "", True)
+
+
+def test_operators_secret_is_taken_and_checked(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setenv("PILOTLIGHT_CONTROL_SECRET", "x" * 20)
+    assert build_gateway("s", host="127.0.0.1", port=0, workers=1).secret == "x" * 20
+    monkeypatch.setenv("PILOTLIGHT_CONTROL_SECRET", "short")
+    code, _, err = run("serve", "--port", "0")
+    assert (code, "has 5 characters" in err) == (2, True)
 
 
 def test_relative_stores_mean_the_same_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,9 @@ class FakeTransport(asyncio.Transport):
         self.written = b""
         self.is_closed = False
 
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return ("127.0.0.1", 50_000) if name == "peername" else default
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += bytes(data)
 

@@ -7,7 +7,7 @@ import pytest
 
 from pilotlight.local import background_tasks
 from pilotlight.local.background_tasks import BackgroundTasks
-from pilotlight.local.gateway_errors import INVALID_REQUEST, GatewayError
+from pilotlight.local.gateway_errors import INVALID_REQUEST, THROTTLED, GatewayError
 
 
 class Failing:
@@ -39,6 +39,21 @@ def test_what_fails_is_tried_again(
     caplog.set_level(logging.INFO, "pilotlight.local")
     asyncio.run(BackgroundTasks(Failing(fails).invoke, attempts).invoke_function("F", b"{}"))
     assert [record.getMessage() for record in caplog.records] == said
+
+
+def test_tasks_have_a_limit() -> None:
+    async def scenario() -> None:
+        tasks = BackgroundTasks(Failing(0).invoke, max_tasks=2)
+        for _ in range(2):
+            tasks.start(asyncio.sleep(60))
+        with pytest.raises(GatewayError, match="2 invocations wait in the background") as caught:
+            tasks.start(asyncio.sleep(60))
+        assert caught.value.kind is THROTTLED
+        await tasks.stop()
+        tasks.start(asyncio.sleep(0))
+        await tasks.stop()
+
+    asyncio.run(scenario())
 
 
 def test_what_is_under_way_ends_with_who_began_it() -> None:

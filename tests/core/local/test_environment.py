@@ -124,3 +124,8 @@ def test_boto3_finds_the_gateway_and_credentials_are_made_up_only_where_there_ar
     assert "AWS_ACCESS_KEY_ID" not in variables(replace(near, overrides={"AWS_PROFILE": "me"}))
     (tmp_path / ".aws").mkdir()
     assert "AWS_ACCESS_KEY_ID" not in variables(near)
+
+
+def test_operators_secret_is_no_variable_of_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PILOTLIGHT_CONTROL_SECRET", "0123456789abcdef")
+    assert "0123456789abcdef" not in variables().values()

@@ -86,6 +86,9 @@ def stack(tmp_path: Path) -> Path:
     return tmp_path
 
 
+SECRET = "0123456789abcdef"
+
+
 def heard(folder: Path) -> list[Any]:
     path = folder / "heard"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -110,7 +113,8 @@ def test_a_nested_template_gives_functions_with_the_parameters_that_it_is_given(
 def test_words_reach_who_has_subscribed_and_are_repeated_to_who_fails(
     stack: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Gateway(stack / "template.yaml", port=0, workers=1).serve_in_background() as url:
+    with Gateway(stack / "template.yaml", port=0, workers=1, secret=SECRET).serve_in_background() as base:
+        url = f"{base}/{SECRET}"
         EventBus(client(url)).publish("pilotlight.batches", "once more")
         eventually(lambda: len(heard(stack)) == 2)
         EventBus(client(url)).publish("pilotlight.batches", "batch_1")
@@ -124,12 +128,16 @@ def test_words_reach_who_has_subscribed_and_are_repeated_to_who_fails(
 
 
 def test_nobody_else_is_listened_to(stack: Path) -> None:
-    with Gateway(stack / "template.yaml", port=0, workers=1).serve_in_background() as url:
-        headers = {"x-amz-target": "AWSEvents.PutEvents"}
-        assert ask(url, "POST", "/", b"{}", headers).status == 403
-        wrong = {"Source": "x", "DetailType": "Pilotlight Inference", "Detail": "no JSON"}
-        with pytest.raises(ClientError):
-            client(url).put_events(Entries=[wrong])
+    right = {"Source": "x", "DetailType": "Pilotlight Inference", "Detail": "{}"}
+    with Gateway(stack / "template.yaml", port=0, workers=1, secret=SECRET).serve_in_background() as url:
+        headers = {"x-amz-target": "AWSEvents.PutEvents", "Authorization": "AWS4-HMAC-SHA256 x"}
+        body = json.dumps({"Entries": [right]})
+        for path in ("/", f"/{SECRET[:-1]}x", f"/{SECRET[:-1]}x/", f"/{SECRET.upper()}/"):
+            assert ask(url, "POST", path, body, headers).status in {403, 404}
+        insider = client(f"{url}/{SECRET}")
+        for wrong in ([right | {"Detail": "no JSON"}], [right] * 11, [right | {"Detail": json.dumps("x" * 262_144)}]):
+            with pytest.raises(ClientError):
+                insider.put_events(Entries=wrong)
         with pytest.raises(UnavailableError, match="did not take the word"):
             EventBus(client(url + "/elsewhere")).publish("x", "batch_1")
     assert heard(stack) == []

@@ -221,7 +221,7 @@ def test_children_of_a_handler_end_with_their_environment(url: str) -> None:
 
 def test_client_that_goes_away_in_the_middle_of_its_body(url: str) -> None:
     with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as connection:
-        connection.sendall(b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nhalf")
+        connection.sendall(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
     assert get(url, "/echo").status == 200
 
 

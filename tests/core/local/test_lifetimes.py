@@ -85,7 +85,7 @@ def test_integration_limit_is_a_504_and_the_handler_goes_on(stack: Path) -> None
 
 def raw_request(url: str, path: str) -> socket.socket:
     connection = socket.create_connection((urlsplit(url).hostname, urlsplit(url).port))
-    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     return connection
 
 
@@ -104,6 +104,8 @@ def test_client_that_goes_away_leaves_the_line_and_spares_the_environment(stack:
 
 def test_wrong_configuration_is_one_sentence(stack: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="0 workers"), Gateway(stack, port=0, workers=0).serve_in_background():
+        pass
+    with pytest.raises(InvalidInputError, match="take 1 to 1000"), Gateway(stack, workers=1001).serve_in_background():
         pass
     with (
         pytest.raises(InvalidInputError, match="Cannot read the template"),
@@ -127,14 +129,27 @@ def test_callback_that_fails_ends_the_gateway(stack: Path) -> None:
         Gateway(stack, port=0).serve(fail)
 
 
-def test_requests_in_flight_at_the_end_are_answered(stack: Path) -> None:
+def test_requests_in_flight_at_the_end_are_finished(stack: Path) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        with Gateway(stack, port=0, workers=2).serve_in_background() as url:
+            pid = pid_of(url)
+            replies = [threads.submit(get, url, "/act/sleep?s=0.4") for _ in range(4)]
+            time.sleep(0.2)  # all have arrived: two are worked on, two wait
+        found = [reply.result() for reply in replies]
+    assert [(reply.status, reply.headers["connection"]) for reply in found] == [(200, "close")] * 4
+    eventually(lambda: is_gone(pid))
+
+
+def test_requests_that_outlast_the_grace_are_told_to_come_again(stack: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
-        with Gateway(stack, port=0, workers=1).serve_in_background() as url:
+        with Gateway(stack, port=0, workers=1, drain_s=0.1).serve_in_background() as url:
             pid = pid_of(url)
             replies = [threads.submit(get, url, "/act/sleep?s=1.9") for _ in range(2)]
-            time.sleep(0.5)  # both have arrived: one is worked on, one waits
-        statuses = [reply.result().status for reply in replies]
-    assert statuses == [503, 503]
+            time.sleep(0.2)  # both have arrived: one is worked on, one waits
+        found = [reply.result() for reply in replies]
+    assert [(reply.status, reply.headers["retry-after"], reply.headers["connection"]) for reply in found] == [
+        (503, "1", "close")
+    ] * 2
     eventually(lambda: is_gone(pid))
 
 
@@ -160,9 +175,9 @@ def served(stack: Path, tmp: Path) -> Iterator[tuple[subprocess.Popen[str], str]
             process.kill()
 
 
-def environments(url: str) -> list[int]:
+def environments(url: str, path: str = "/act/hang") -> list[int]:
     """Two of them, one idle and one in a handler that hangs."""
-    threading.Thread(target=hang, args=(url,), daemon=True).start()
+    threading.Thread(target=hang, args=(url, path), daemon=True).start()
     found: list[int] = []
 
     def both() -> bool:
@@ -176,9 +191,9 @@ def environments(url: str) -> list[int]:
     return found
 
 
-def hang(url: str) -> None:
+def hang(url: str, path: str) -> None:
     try:
-        get(url, "/act/hang")
+        get(url, path)
     except OSError:
         return  # the gateway was killed, as it should be
 
@@ -192,6 +207,42 @@ def test_signal_ends_gateway_and_environments(stack: Path, tmp_path: Path, numbe
         assert (process.returncode, output) == (0, "served\n")
         assert list(tmp_path.iterdir()) == []  # what environments had for /tmp
         assert all(is_gone(pid) for pid in pids)
+
+
+def test_signal_lets_four_requests_finish_and_refuses_new_connections(stack: Path, tmp_path: Path) -> None:
+    with served(stack, tmp_path) as (process, url), ThreadPoolExecutor(4) as threads:
+        eventually(lambda: len({span["pid"] for span in sleeps(url, 2, 0.1)}) == 2)
+        replies = [threads.submit(get, url, "/act/sleep?s=0.5") for _ in range(4)]
+        time.sleep(0.2)  # all have arrived: two are worked on, two wait
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        with pytest.raises(OSError, match="refused"):
+            get(url, "/act/pid")
+        assert [reply.result().status for reply in replies] == [200] * 4
+        output, _ = process.communicate(timeout=60)
+        assert (process.returncode, output) == (0, "served\n")
+
+
+def test_second_signal_ends_it_at_once(stack: Path, tmp_path: Path) -> None:
+    with served(stack, tmp_path) as (process, url):
+        pids = environments(url, "/nap")
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)  # it is waiting for the handler
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=5)
+        assert process.returncode == 0
+        assert all(is_gone(pid) for pid in pids)
+
+
+def test_environment_that_takes_too_much_memory_costs_nobody_else_an_answer(stack: Path) -> None:
+    with Gateway(stack, port=0, workers=2).serve_in_background() as url, ThreadPoolExecutor(3) as threads:
+        eventually(lambda: len({span["pid"] for span in sleeps(url, 2, 0.1)}) == 2)
+        others = [threads.submit(get, url, "/act/sleep?s=0.6") for _ in range(2)]
+        hog = threads.submit(get, url, "/hog")
+        assert hog.result().status == 502
+        assert [other.result().status for other in others] == [200, 200]
+        assert get(url, "/act/pid").status == 200
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent was killed")

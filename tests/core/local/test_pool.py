@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from pilotlight.local.gateway_errors import CLIENT_GONE, FAILED, STOPPING, TIMED_OUT, GatewayError
+from pilotlight.local.gateway_errors import CLIENT_GONE, FAILED, STOPPING, THROTTLED, TIMED_OUT, GatewayError
 from pilotlight.local.pool import EnvironmentPool, OnFree
 from pilotlight.local.template import GatewayLimits
 from tests.core.local.fakes import FakeEnvironment, invocation
@@ -18,7 +18,7 @@ class House:
 
     def __init__(self, workers: int = 2, idle_s: float = 300.0, limits: GatewayLimits = LIMITS) -> None:
         self.made: list[FakeEnvironment] = []
-        self.pool = EnvironmentPool(self._make, workers, idle_s, limits)
+        self.pool = EnvironmentPool(self._make, workers, idle_s, limits, queue_length=20)
         self.pool.start()
 
     def _make(self, on_free: OnFree) -> FakeEnvironment:
@@ -243,3 +243,17 @@ def test_burst_starts_one_environment_each(workers: int) -> None:
         assert len(house.made) == workers
 
     on_a_loop(scenario, workers=workers)
+
+
+def test_line_has_an_end() -> None:
+    async def scenario(house: House) -> None:
+        waiting = [await house.ask(f"w{number}") for number in range(20)]
+        refused = await house.ask("one too many")
+        assert kind_of(refused) is THROTTLED
+        assert house.pool.in_flight == 20
+        house.made[0].become_free()
+        later = await house.ask("in its place")
+        assert not later.done()
+        assert not any(task.done() for task in waiting)
+
+    on_a_loop(scenario)

@@ -59,7 +59,7 @@ def ask(
         pool.start()
         scope = {
             "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
-            "headers": [], "client": ("127.0.0.1", 1), "http_version": "1.1",
+            "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "http_version": "1.1",
         }  # fmt: skip
         await RestApi(stack, {"F": pool}, LIMITS)(scope, receive, send)
         await pool.stop()

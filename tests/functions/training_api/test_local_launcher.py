@@ -3,12 +3,13 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from functions.training_api.local_launcher import PAGE_BYTES, LocalLauncher, filter_environment, find_end_of_lines
-from pilotlight.errors import InvalidInputError, UnavailableError
+from pilotlight.errors import InvalidInputError, LimitExceededError, UnavailableError
 from tests import fakes
 
 JOB = """
@@ -78,6 +79,23 @@ def test_a_process_that_was_killed_is_over(local: LocalLauncher, tmp_path: Path)
     process = (tmp_path / "trainings" / f"{job}.json").read_text()
     subprocess.run(["kill", "-KILL", process.partition('"pid":')[2].partition(",")[0]], check=True)
     fakes.eventually(lambda: local.poll([job])[job].phase == "over")
+
+
+def test_a_hundred_trainings_at_once_are_two(local: LocalLauncher) -> None:
+    def start(number: int) -> str:
+        try:
+            return local.start_job(f"run-{number}", 1)
+        except LimitExceededError as exc:
+            return f"{exc.retry_after} {exc}"
+
+    with ThreadPoolExecutor(8) as threads:
+        started = list(threads.map(start, range(100)))
+    jobs = [each for each in started if each.startswith("local-")]
+    assert len(jobs) == 2
+    assert all("2 trainings are running here, and 2 may at once." in each for each in started if each not in jobs)
+    local.stop_job(jobs[0], "enough")
+    fakes.eventually(lambda: local.poll(jobs)[jobs[0]].phase == "over")
+    assert local.start_job("another", 1).startswith("local-")
 
 
 def test_what_cannot_be_trained_here(local: LocalLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

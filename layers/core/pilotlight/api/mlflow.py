@@ -102,7 +102,7 @@ def decode_text(body: bytes, kind: str, manifest: Manifest) -> dict[str, Array]:
     body_format, data = find_body_format(body)
     try:
         return READERS[body_format](bytes(data), manifest)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidInputError(f"{body_format!r} does not read: {exc}.") from exc
 
 

@@ -16,6 +16,7 @@ from pilotlight.errors import (
     ConflictError,
     DeadlineError,
     InvalidInputError,
+    LimitExceededError,
     MethodNotAllowedError,
     NotFoundError,
     PilotlightError,
@@ -44,6 +45,7 @@ STATUS_CODES: Mapping[type[PilotlightError], int] = {
     UnsupportedError: 501,
     UnavailableError: 503,
     DeadlineError: 504,
+    LimitExceededError: 429,
 }
 
 

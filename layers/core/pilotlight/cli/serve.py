@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +11,14 @@ import typer
 
 from pilotlight.cli.console import ERRORS, STORE, TEMPLATE_FILE, JsonOption, StoreOption, find_checkout, print_json
 from pilotlight.errors import InvalidInputError
-from pilotlight.local.authorizer import is_loopback
+from pilotlight.local import template
 from pilotlight.local.gateway import Gateway
+from pilotlight.local.origin_policy import is_loopback
 from pilotlight.settings import Settings
 
 AUTH_MODES = ("keys", "jwt", "open")
+CONTROL_VARIABLE = "PILOTLIGHT_CONTROL_SECRET"
+SHOWN_ROUTES = 4  # in the warning
 TRAININGS_FOLDER = Settings().trainings  # in the working folder, as the store is
 
 
@@ -38,6 +42,14 @@ def serve(
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", help="Of the template, Auth=jwt; may be repeated.")
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="A further name of this server; may be repeated."),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option("--allow-origin", metavar="URL", help="A site whose pages may call this; may be repeated."),
+    ] = None,
     calls: Annotated[
         bool | None,
         typer.Option("--calls/--no-calls", help="A JSON line of what each call cost; by default unless on a terminal."),
@@ -50,13 +62,37 @@ def serve(
     def on_ready(url: str) -> None:
         show_access_lines()
         ERRORS.print(describe_auth(parameters.get("Auth"), host, store), markup=False, soft_wrap=True)
+        if not is_loopback(host):
+            ERRORS.print(format_exposure_warning(local_gateway, url), markup=False, soft_wrap=True)
         print_json({"url": url, "store": store}) if json else typer.echo(f"Serving {store} at {url}")
 
     log_calls = not ERRORS.is_terminal if calls is None else calls
     local_gateway = build_gateway(
-        store, host=host, port=port, workers=workers, parameters=parameters, log_calls=log_calls, capture_share=capture
+        store,
+        host=host,
+        port=port,
+        workers=workers,
+        parameters=parameters,
+        log_calls=log_calls,
+        capture_share=capture,
+        allowed_hosts=allow_host or (),
+        allowed_origins=allow_origin or (),
     )
     local_gateway.serve(on_ready)
+
+
+def format_exposure_warning(gateway: Gateway, url: str) -> str:
+    """Format what others can reach of a gateway that listens beyond this machine."""
+    stack = template.load_stack(gateway.template, gateway.parameters)
+    guarded = stack.authorizer.resources if stack.authorizer else frozenset()
+    answering = sorted({f"{route.method} {route.resource}" for route in stack.routes if route.resource not in guarded})
+    writing = [route for route in answering if not route.startswith("GET")]
+    shown = ", ".join(writing[:SHOWN_ROUTES]) + (", ..." if len(writing) > SHOWN_ROUTES else "")
+    return (
+        f"Warning: {url} is open to every machine that reaches this one, without TLS: what is sent can be read on "
+        f"the way. {len(answering)} of {len({(each.method, each.resource) for each in stack.routes})} routes answer "
+        f"to anybody{f', among them {shown}' if shown else ''}."
+    )
 
 
 def parse_parameter(text: str) -> tuple[str, str]:
@@ -109,10 +145,13 @@ def build_gateway(
     parameters: Mapping[str, str] | None = None,
     log_calls: bool = False,
     capture_share: float = 0.0,
+    allowed_hosts: Sequence[str] = (),
+    allowed_origins: Sequence[str] = (),
 ) -> Gateway:
     """Build the gateway over the template with these parameters; the functions read that store.
 
-    With `log_calls` they log each call; they keep `capture_share` of the requests.
+    With `log_calls` they log each call; they keep `capture_share` of the requests. Whoever sets
+    PILOTLIGHT_CONTROL_SECRET can invoke functions by it.
     """
     keeping = (
         {"PILOTLIGHT_CAPTURE_RATE": f"{capture_share:g}", "PILOTLIGHT_CAPTURE_SECONDS": "1"} if capture_share else {}
@@ -126,6 +165,9 @@ def build_gateway(
         workers=workers,
         environment=places | silent | keeping,
         parameters=parameters or {},
+        allowed_hosts=allowed_hosts,
+        allowed_origins=allowed_origins,
+        secret=os.environ.get(CONTROL_VARIABLE) or secrets.token_hex(16),
     )
 
 

@@ -22,7 +22,7 @@ from pilotlight.contracts.api_key import KEY_PREFIX
 from pilotlight.contracts.scopes import ALL_SCOPES
 from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedError, join_names
 from pilotlight.errors import InvalidInputError, UnavailableError
-from pilotlight.local.authorizer import is_loopback
+from pilotlight.local.origin_policy import is_loopback
 from pilotlight.openapi.public_document import encode_openapi_document
 
 UNKNOWN_MODEL = "pilotlight-doctor"  # a model that does not exist

@@ -8,7 +8,6 @@ Lambda authorizers; API reference, CreateAuthorizer, identitySource; IAM User Gu
 module knows no processes.
 """
 
-import ipaddress
 import json
 import re
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 from pilotlight.errors import UnsupportedError
 from pilotlight.local.gateway_errors import DENIED, NO_AUTHORIZER, UNAUTHORIZED, GatewayError
+from pilotlight.local.origin_policy import is_loopback
 from pilotlight.local.proxy_events import ACCOUNT_ID, API_ID, HttpRequest, build_authorizer_request
 from pilotlight.local.routes import RouteMatch
 from pilotlight.local.template import AuthorizerSpec, Stack
@@ -106,14 +106,6 @@ def apply_auth(stack: Stack, host: str, parameters: Mapping[str, str]) -> Stack:
         return stack
     kept = {name: spec for name, spec in stack.functions.items() if name != stack.authorizer.function}
     return replace(stack, functions=kept, authorizer=None)
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches an address; a name other than localhost may lead anywhere."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def is_call_allowed(answer: AuthorizerAnswer, arn: str) -> bool:

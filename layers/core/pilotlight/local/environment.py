@@ -39,7 +39,8 @@ CREDENTIALS = (
     "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )  # fmt: skip
-NOT_INHERITED_PREFIX = "AWS_LAMBDA_"  # set if the gateway itself runs on Lambda, or in an environment of another one
+# Set if the gateway itself runs on Lambda, or in an environment of another one; its operator's secret.
+NOT_INHERITED_PREFIXES = ("AWS_LAMBDA_", "PILOTLIGHT_CONTROL_SECRET")
 
 log = logging.getLogger("pilotlight.local")
 
@@ -59,7 +60,7 @@ class EnvironmentSpec:
     client: str
     overrides: Mapping[str, str]
     limits: GatewayLimits
-    gateway_url: str = ""  # URL of the gateway's Invoke API; empty without one
+    gateway_url: str = ""  # URL of the gateway's Invoke API, with its secret; empty without one
 
     @property
     def region(self) -> str:
@@ -128,7 +129,7 @@ class EnvironmentSpec:
 
 
 def _is_inherited(name: str) -> bool:
-    return name in INHERITED or (name.startswith(INHERITED_PREFIXES) and not name.startswith(NOT_INHERITED_PREFIX))
+    return name in INHERITED or (name.startswith(INHERITED_PREFIXES) and not name.startswith(NOT_INHERITED_PREFIXES))
 
 
 class Environment:
@@ -147,7 +148,12 @@ class Environment:
         self._on_free = on_free
         self._process: asyncio.subprocess.Process | None = None
         self._api = RuntimeApi(
-            spec.function.logical_id, spec.arn, spec.function.timeout_s, spec.limits.answer_bytes, self
+            spec.function.logical_id,
+            spec.arn,
+            spec.function.timeout_s,
+            spec.limits.answer_bytes,
+            self,
+            is_own_connection=self._is_own_connection,
         )
         self._reason = ""  # why it ended, or is about to end
         self._busy_since = time.monotonic()
@@ -253,6 +259,18 @@ class Environment:
         """Note why the handler could not be imported."""
         self._reason = self._reason or f"could not be initialised: {text}"
 
+    def _is_own_connection(self, port: int) -> bool:
+        """Return whether the process, or a child of it, holds the connection from this port of the machine.
+
+        The Runtime API's address cannot carry a secret: AWS's client takes a host and a port, and nothing more. A
+        process may connect before the loop has said that it started; then any process of the gateway is believed.
+        """
+        try:
+            own = psutil.Process(self._process.pid if self._process else None)
+            return any(_has_local_port(each, port) for each in (own, *own.children(recursive=True)))
+        except psutil.Error:  # it has ended, and its connection with it
+            return False
+
     def _kill(self) -> None:
         if self._process is None:
             return
@@ -274,6 +292,10 @@ class Environment:
         how = f"was ended by {_signal_name(-code)}" if code < 0 else f"exited with code {code}"
         when = "while it was idle" if self.free_since else "during a request" if self.initialised else "during its init"
         return f"{how} {when}; its last words are on the gateway's stderr"
+
+
+def _has_local_port(process: psutil.Process, port: int) -> bool:
+    return any(each.laddr and each.laddr.port == port for each in process.net_connections("inet4"))
 
 
 def _signal_name(number: int) -> str:

@@ -2,9 +2,9 @@
 
     POST /    X-Amz-Target: AWSEvents.PutEvents
 
-Only for callers on this machine, as with the Invoke API. A function that fails is invoked again, twice, as Lambda does
-with asynchronous invocations. Sources of the forms: Amazon EventBridge API reference, PutEvents; event patterns, of
-which lists of values, prefix and wildcard are implemented.
+Only for callers that know the gateway's secret, as with the Invoke API. A function that fails is invoked again, twice,
+as Lambda does with asynchronous invocations. Sources of the forms: Amazon EventBridge API reference, PutEvents; event
+patterns, of which lists of values, prefix and wildcard are implemented.
 """
 
 import json
@@ -18,12 +18,15 @@ import msgspec
 from msgspec import Struct, field
 
 from pilotlight.local.background_tasks import BackgroundTasks, Invoke
-from pilotlight.local.gateway_errors import INVALID_REQUEST, GatewayError
-from pilotlight.local.invoke_api import Receive, Scope, check_caller, read_body
+from pilotlight.local.control_secret import ControlSecret
+from pilotlight.local.gateway_errors import INVALID_REQUEST, TOO_LARGE, GatewayError
+from pilotlight.local.invoke_api import Receive, Scope, read_body
 from pilotlight.local.proxy_events import ACCOUNT_ID, HttpResponse
 from pilotlight.local.template import EventRule, GatewayLimits
 
 TARGET = b"AWSEvents.PutEvents"
+MAX_ENTRIES = 10  # PutEvents's limits
+MAX_ENTRY_BYTES = 256 * 1024
 ATTEMPTS = 3  # Lambda's, for an asynchronous invocation
 
 
@@ -45,32 +48,54 @@ class PutEventsBody(Struct):
 class EventsApi:
     """Invokes functions for events by the rules of a stack."""
 
-    def __init__(self, rules: Sequence[EventRule], invoke: Invoke, limits: GatewayLimits) -> None:
+    def __init__(
+        self, rules: Sequence[EventRule], invoke: Invoke, limits: GatewayLimits, secret: ControlSecret
+    ) -> None:
         self._rules = rules
+        self._secret = secret
         self._limit = limits.event_bytes
         self._background_tasks = BackgroundTasks(invoke, ATTEMPTS)
 
     def can_handle(self, scope: Scope) -> bool:
         """Return whether a request is for this API."""
-        return scope["method"] == "POST" and scope["raw_path"] == b"/" and (b"x-amz-target", TARGET) in scope["headers"]
+        if scope["method"] != "POST" or (b"x-amz-target", TARGET) not in scope["headers"]:
+            return False
+        return self._secret.split_path(scope["raw_path"])[1] == "/"
 
     async def handle_request(self, scope: Scope, receive: Receive) -> HttpResponse:
         """Accept events, and invoke the functions whose rules match."""
-        check_caller(scope, dict(scope["headers"]).get(b"authorization", b""))
+        self._secret.check_caller(scope)
         try:
             request = msgspec.json.decode(await read_body(receive, self._limit), type=PutEventsBody)
+            check_entries(request.entries)
             events = [build_bus_event(entry) for entry in request.entries]
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise GatewayError(INVALID_REQUEST, f"The body is not one of PutEvents: {exc}.") from exc
-        for bus_event in events:
-            for rule in self._rules:
-                if matches_pattern(rule.pattern, bus_event):
-                    self._background_tasks.start(
-                        self._background_tasks.invoke_function(rule.function, json.dumps(bus_event).encode())
-                    )
-        body = json.dumps({"FailedEntryCount": 0, "Entries": [{"EventId": told["id"]} for told in events]}).encode()
+        entries = [self._deliver_event(bus_event) for bus_event in events]
+        failed = sum("ErrorCode" in entry for entry in entries)
+        body = json.dumps({"FailedEntryCount": failed, "Entries": entries}).encode()
         headers = [(b"content-type", b"application/x-amz-json-1.1"), (b"content-length", b"%d" % len(body))]
         return HttpResponse(200, headers, body)
+
+    def _deliver_event(self, bus_event: Mapping[str, Any]) -> dict[str, str]:
+        """Invoke the functions whose rules match an event, and return the entry of the answer."""
+        event = json.dumps(bus_event).encode()
+        try:
+            for rule in self._rules:
+                if matches_pattern(rule.pattern, bus_event):
+                    self._background_tasks.start(self._background_tasks.invoke_function(rule.function, event))
+        except GatewayError as exc:
+            return {"ErrorCode": "ThrottlingException", "ErrorMessage": str(exc)}
+        return {"EventId": bus_event["id"]}
+
+
+def check_entries(entries: Sequence[EventEntry]) -> None:
+    """Check the limits of PutEvents: the number of entries, and their size together."""
+    size = sum(len(part.encode()) for each in entries for part in (each.source, each.kind, each.detail))
+    if not 1 <= len(entries) <= MAX_ENTRIES:
+        raise GatewayError(INVALID_REQUEST, f"Entries has {len(entries)} entries; PutEvents takes 1 to {MAX_ENTRIES}.")
+    if size > MAX_ENTRY_BYTES:
+        raise GatewayError(TOO_LARGE, f"Total size of the entries is {size} bytes; it may be {MAX_ENTRY_BYTES}.")
 
 
 def build_bus_event(entry: EventEntry) -> dict[str, Any]:

@@ -10,11 +10,18 @@ from pilotlight.errors import PilotlightError
 
 @dataclass(frozen=True)
 class GatewayErrorKind:
-    """One of API Gateway's kinds of error: its GatewayResponse, its usual status, and its `x-amzn-errortype`."""
+    """One of API Gateway's kinds of error: its GatewayResponse, its usual status, and its `x-amzn-errortype`.
+
+    `headers` are for what only a later request can get.
+    """
 
     response: str
     status: int
     error_type: str
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+_LATER = ((b"retry-after", b"1"),)  # s
 
 
 NO_ROUTE = GatewayErrorKind("MISSING_AUTHENTICATION_TOKEN", 403, "MissingAuthenticationTokenException")
@@ -25,7 +32,13 @@ TOO_LARGE = GatewayErrorKind("REQUEST_TOO_LARGE", 413, "RequestTooLargeException
 FAILED = GatewayErrorKind("DEFAULT_5XX", 502, "InternalServerErrorException")
 NO_FUNCTION = GatewayErrorKind("DEFAULT_4XX", 404, "ResourceNotFoundException")  # of the Invoke API, like the next one
 INVALID_REQUEST = GatewayErrorKind("DEFAULT_4XX", 400, "InvalidRequestContentException")
-STOPPING = GatewayErrorKind("DEFAULT_5XX", 503, "ServiceUnavailableException")
+STOPPING = GatewayErrorKind("DEFAULT_5XX", 503, "ServiceUnavailableException", (*_LATER, (b"connection", b"close")))
+CONNECTIONS_USED_UP = GatewayErrorKind("DEFAULT_5XX", 503, "ServiceUnavailableException", _LATER)
+THROTTLED = GatewayErrorKind("THROTTLED", 429, "TooManyRequestsException", _LATER)
+TOO_SLOW = GatewayErrorKind("DEFAULT_4XX", 408, "RequestTimeoutException")
+HEAD_TOO_LARGE = GatewayErrorKind("DEFAULT_4XX", 431, "RequestHeaderFieldsTooLargeException")
+MISDIRECTED = GatewayErrorKind("DEFAULT_4XX", 421, "MisdirectedRequestException")  # of a name that is not ours
+BAD_HOST = GatewayErrorKind("DEFAULT_4XX", 400, "BadRequestException")
 TIMED_OUT = GatewayErrorKind("INTEGRATION_TIMEOUT", 504, "InternalServerErrorException")
 CLIENT_GONE = GatewayErrorKind(
     "DEFAULT_4XX", 499, "ClientGone"

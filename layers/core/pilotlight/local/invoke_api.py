@@ -2,50 +2,58 @@
 
     POST /2015-03-31/functions/{name}/invocations     X-Amz-Invocation-Type: Event, RequestResponse, DryRun
 
-Only for callers on this machine, and only with AWS's signature, whose content is not checked: no page in a browser can
-send one. Source of the forms: AWS Lambda API reference, Invoke. This module knows neither routes nor processes.
+Only for callers on this machine that know the gateway's secret. Source of the forms: AWS Lambda API reference, Invoke;
+Lambda quotas. This module knows neither routes nor processes.
 """
 
 import json
 import re
-from collections.abc import Callable, Collection, Coroutine, Mapping
-from ipaddress import ip_address
+from collections.abc import Callable, Collection, Coroutine, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
 from pilotlight.local.background_tasks import BackgroundTasks, Invoke
-from pilotlight.local.gateway_errors import CLIENT_GONE, INVALID_REQUEST, NO_FUNCTION, NO_ROUTE, TOO_LARGE, GatewayError
+from pilotlight.local.control_secret import ControlSecret
+from pilotlight.local.gateway_errors import (
+    CLIENT_GONE,
+    INVALID_REQUEST,
+    NO_FUNCTION,
+    THROTTLED,
+    TOO_LARGE,
+    GatewayError,
+)
 from pilotlight.local.proxy_events import HttpResponse
 from pilotlight.local.template import GatewayLimits
 
-Scope = Mapping[str, Any]
+Scope = MutableMapping[str, Any]
 Receive = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
 
 PATH = re.compile(r"/2015-03-31/functions/([^/]+)/invocations/?")
-SIGNATURE_PREFIX = b"AWS4-HMAC-SHA256 "
+ASYNC_EVENT_BYTES = 1024 * 1024  # Lambda's limit of an event for which nobody waits
 
 
 class InvokeApi:
     """Invokes functions by name."""
 
-    def __init__(self, functions: Collection[str], invoke: Invoke, limits: GatewayLimits) -> None:
+    def __init__(
+        self, functions: Collection[str], invoke: Invoke, limits: GatewayLimits, secret: ControlSecret
+    ) -> None:
         self._functions = functions
+        self._secret = secret
         self._invoke = invoke
         self._limit = limits.event_bytes
         self._background_tasks = BackgroundTasks(invoke)
 
     def can_handle(self, scope: Scope) -> bool:
         """Return whether a request is for this API."""
-        return scope["method"] == "POST" and PATH.fullmatch(scope["raw_path"].decode("latin-1")) is not None
+        return scope["method"] == "POST" and PATH.fullmatch(self._secret.split_path(scope["raw_path"])[1]) is not None
 
     async def handle_request(self, scope: Scope, receive: Receive) -> HttpResponse:
         """Answer an Invoke request."""
         try:
-            headers = dict(scope["headers"])
-            check_caller(scope, headers.get(b"authorization", b""))
-            name = self._find_function(scope["raw_path"].decode("latin-1"))
+            name = self._find_function(self._secret.check_caller(scope))
             event = await read_body(receive, self._limit) or b"{}"
-            kind = headers.get(b"x-amz-invocation-type", b"RequestResponse").decode("latin-1")
+            kind = dict(scope["headers"]).get(b"x-amz-invocation-type", b"RequestResponse").decode("latin-1")
             return await self._start_function(name, event, kind)
         except GatewayError as error:
             return _build_error_response(error)
@@ -64,6 +72,7 @@ class InvokeApi:
         if kind == "DryRun":
             return HttpResponse(204, [], b"")
         if kind == "Event":
+            _check_async_size(len(event))
             self._background_tasks.start(self._background_tasks.invoke_function(name, event))
             return _build_response(202, b"")
         if kind != "RequestResponse":
@@ -73,6 +82,8 @@ class InvokeApi:
         try:
             return _build_response(200, await self._invoke(name, event), (b"x-amz-executed-version", b"$LATEST"))
         except GatewayError as exc:
+            if exc.kind is THROTTLED:
+                raise
             body = json.dumps({"errorMessage": str(exc), "errorType": exc.kind.error_type}).encode()
             return _build_response(200, body, (b"x-amz-function-error", b"Unhandled"))
 
@@ -94,18 +105,18 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def check_caller(scope: Scope, authorization: bytes) -> None:
-    """Check that the caller is on this machine and has sent a signature."""
-    client, server = scope["client"], scope["server"]
-    is_near = client is not None and (ip_address(client[0]).is_loopback or client[0] == server[0])
-    if not (is_near and authorization.startswith(SIGNATURE_PREFIX)):
-        raise GatewayError(NO_ROUTE, "Missing Authentication Token")
+def _check_async_size(size: int) -> None:
+    if size > ASYNC_EVENT_BYTES:
+        raise GatewayError(
+            TOO_LARGE,
+            f"{size} byte payload is too large for the Event invocation type (limit {ASYNC_EVENT_BYTES} bytes)",
+        )
 
 
 def _check_json(event: bytes) -> None:
     try:
         json.loads(event)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise GatewayError(INVALID_REQUEST, f"Could not parse request body into json: {exc}.") from exc
 
 

@@ -1,8 +1,9 @@
 """The environments of one function, and the queue of invocations that wait for one.
 
 As on Lambda: the most recently used free environment comes first, a new one starts if none is free and fewer than
-`workers` exist, and one that is free for too long is ended. Where Lambda would throttle, a request waits here. The pool
-starts no process itself: its caller passes a way to make an environment. It knows neither processes nor HTTP.
+`workers` exist, and one that is free for too long is ended. Where Lambda would throttle, a request waits here, up to a
+number of them. The pool starts no process itself: its caller passes a way to make an environment. It knows neither
+processes nor HTTP.
 """
 
 import asyncio
@@ -11,9 +12,11 @@ import time
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from pilotlight.local.gateway_errors import CLIENT_GONE, FAILED, STOPPING, TIMED_OUT, GatewayError
+from pilotlight.local.gateway_errors import CLIENT_GONE, FAILED, STOPPING, THROTTLED, TIMED_OUT, GatewayError
 from pilotlight.local.runtime_api import Invocation
 from pilotlight.local.template import GatewayLimits
+
+QUEUE_LENGTH = 1000  # invocations of one function that wait; as many as Lambda runs at once in a new account
 
 log = logging.getLogger("pilotlight.local")
 
@@ -44,7 +47,7 @@ OnFree = Callable[[PooledEnvironment], None]
 
 
 class EnvironmentPool:
-    """Up to `workers` environments; `idle_s` is how long one may be free."""
+    """Up to `workers` environments; `idle_s` is how long one may be free, `queue_length` how many may wait for one."""
 
     def __init__(
         self,
@@ -52,11 +55,13 @@ class EnvironmentPool:
         workers: int,
         idle_s: float,
         limits: GatewayLimits,
+        queue_length: int = QUEUE_LENGTH,
     ) -> None:
         self._make_environment = make_environment
         self._workers = workers
         self._idle_s = idle_s
         self._limits = limits
+        self._queue_length = queue_length
         self._running: dict[PooledEnvironment, asyncio.Task[None]] = {}
         self._free: list[PooledEnvironment] = []  # the most recently used last
         self._queue: dict[str, Invocation] = {}  # by request id, oldest first
@@ -71,6 +76,11 @@ class EnvironmentPool:
     def environments(self) -> Collection[PooledEnvironment]:
         """The environments that have started and not ended."""
         return self._running.keys()
+
+    @property
+    def in_flight(self) -> int:
+        """How many invocations wait or are worked on."""
+        return len(self._queue) + sum(each.initialised and each.free_since is None for each in self._running)
 
     async def stop(self) -> None:
         """End every environment, and wait until all of them have ended."""
@@ -105,6 +115,8 @@ class EnvironmentPool:
         """Pass the invocation to a free environment, or queue it."""
         if self._free:
             self._free.pop().take(invocation)
+        elif len(self._queue) >= self._queue_length:
+            raise GatewayError(THROTTLED, f"Too Many Requests: {len(self._queue)} wait for this function already.")
         else:
             self._queue[invocation.request_id] = invocation
             self._start_environments()

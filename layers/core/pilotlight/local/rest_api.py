@@ -9,20 +9,21 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 from uuid import uuid4
 
 from pilotlight.local.authorizer import LocalAuthorizer
 from pilotlight.local.gateway_errors import NO_ROUTE, GatewayError
 from pilotlight.local.invoke_api import read_body
+from pilotlight.local.origin_policy import OriginPolicy
 from pilotlight.local.pool import EnvironmentPool
 from pilotlight.local.proxy_events import HttpRequest, HttpResponse, ProxyEventEncoder, parse_handler_reply
 from pilotlight.local.routes import RouteMatch, RouteTable
 from pilotlight.local.runtime_api import Invocation
 from pilotlight.local.template import GatewayLimits, GatewayResponse, Stack
 
-Scope = Mapping[str, Any]
+Scope = MutableMapping[str, Any]
 Receive = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -46,7 +47,7 @@ class AwsService(Protocol):
 class RestApi:
     """One API of one stack; `pools` are by their function's logical id, `services` answer for AWS's own APIs.
 
-    `authorizer` calls the stack's authorizer, if it has one.
+    `authorizer` calls the stack's authorizer, if it has one; `policy` refuses foreign hosts and pages.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class RestApi:
         limits: GatewayLimits,
         services: Sequence[AwsService] = (),
         authorizer: LocalAuthorizer | None = None,
+        policy: OriginPolicy | None = None,
     ) -> None:
+        self._policy = policy or OriginPolicy("localhost")
         self._services = services
         self._authorizer = authorizer
         self._routes = RouteTable(stack.routes, stack.stage)
@@ -73,8 +76,12 @@ class RestApi:
         request_id = f"{self._id_prefix}{next(self._ids):012x}"  # looks like a UUID, at a tenth of the cost
         invocation: Invocation | None = None
         try:
+            self._policy.check_request(scope)
+            preflight = self._policy.answer_preflight(scope)
             service = next((each for each in self._services if each.can_handle(scope)), None)
-            if service is not None:
+            if preflight is not None:
+                response = preflight
+            elif service is not None:
                 response = await service.handle_request(scope, receive)
             else:
                 match = self._match_route(scope)
@@ -84,7 +91,8 @@ class RestApi:
             log.log(logging.WARNING if error.kind.status >= SERVER_ERROR else logging.DEBUG, "%s", error)
             response = self._format_error(error)
         request_id_value = request_id.encode()
-        headers = [*response.headers, (b"x-amzn-requestid", request_id_value), (b"x-amz-apigw-id", request_id_value)]
+        ids = [(b"x-amzn-requestid", request_id_value), (b"x-amz-apigw-id", request_id_value)]
+        headers = [*response.headers, *self._policy.build_cors_headers(scope), *ids]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
         if log.isEnabledFor(logging.INFO):
@@ -127,13 +135,14 @@ class RestApi:
         body = own.body or default.body or AWS_BODY
         body = body.replace("$context.error.messageString", json.dumps(message))
         content = body.replace("$context.error.message", message).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(content)),
-            (b"x-amzn-errortype", kind.error_type.encode()),
-            *((name.encode(), value.encode("latin-1")) for name, value in own.headers),
-        ]
-        return HttpResponse(own.status or default.status or kind.status, headers, content)
+        headers = {
+            b"content-type": b"application/json",
+            b"content-length": b"%d" % len(content),
+            b"x-amzn-errortype": kind.error_type.encode(),
+            **dict(kind.headers),
+            **{name.lower().encode(): value.encode("latin-1") for name, value in own.headers},
+        }
+        return HttpResponse(own.status or default.status or kind.status, list(headers.items()), content)
 
 
 def _is_gone(receive: Receive) -> bool:

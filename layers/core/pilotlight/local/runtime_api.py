@@ -58,12 +58,22 @@ class RuntimeObserver(Protocol):
 class RuntimeApi:
     """The Runtime API's state for one environment."""
 
-    def __init__(self, function: str, arn: str, timeout_s: float, answer_bytes: int, owner: RuntimeObserver) -> None:
+    def __init__(
+        self,
+        function: str,
+        arn: str,
+        timeout_s: float,
+        answer_bytes: int,
+        owner: RuntimeObserver,
+        is_own_connection: Callable[[int], bool] = lambda port: True,
+    ) -> None:
+        """Create the state; `is_own_connection` tells whether the environment's process connects from a port."""
         self._function = function
         self._arn = arn
         self._timeout_s = timeout_s
         self._limit = answer_bytes
         self._owner = owner
+        self._is_own_connection = is_own_connection
         self._waiting_transport: asyncio.Transport | None = None
         self.invocation: Invocation | None = None
         self.is_delivered = False  # whether the runtime client has received `invocation`
@@ -71,6 +81,10 @@ class RuntimeApi:
     def create_connection(self) -> asyncio.Protocol:
         """Create a protocol for a new connection of the runtime client."""
         return _Connection(self, self._limit)
+
+    def is_own_connection(self, transport: asyncio.BaseTransport) -> bool:
+        """Return whether a connection is the environment's own, not that of another program or of a web page."""
+        return self._is_own_connection(transport.get_extra_info("peername")[1])
 
     def assign_invocation(self, invocation: Invocation) -> None:
         """Answer the client's long poll with this invocation, now or as soon as it asks."""
@@ -176,6 +190,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # create_server makes no other kind
+        if not self._api.is_own_connection(transport):
+            self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._api.drop_connection(self._transport)

@@ -8,14 +8,18 @@ import asyncio
 import base64
 import gzip
 import json
+import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
 from pilotlight.local.background_tasks import BackgroundTasks, Invoke
+from pilotlight.local.gateway_errors import GatewayError
 from pilotlight.local.proxy_events import ACCOUNT_ID
 from pilotlight.local.template import LogSubscription, Schedule
+
+log = logging.getLogger("pilotlight.local")
 
 
 class Triggers:
@@ -25,23 +29,34 @@ class Triggers:
         self._schedules = schedules
         self._subscriptions = subscriptions
         self._background_tasks = BackgroundTasks(invoke)
+        self._timers = BackgroundTasks(invoke)
 
     def start(self) -> None:
         """Start the schedules; needs a running loop."""
         for schedule in self._schedules:
-            self._background_tasks.start(self._run_schedule(schedule))
+            self._timers.start(self._run_schedule(schedule))
+
+    async def stop_schedules(self) -> None:
+        """Start nothing more by the clock; functions that are running go on."""
+        await self._timers.stop()
 
     async def stop(self) -> None:
         """Stop the schedules and running invocations."""
+        await self.stop_schedules()
         await self._background_tasks.stop()
 
     def on_log_line(self, source: str, line: bytes) -> None:
         """Handle a line in a function's log: invoke the functions that subscribe to such lines."""
         for subscription in self._subscriptions:
             if subscription.source == source and matches_subscription(subscription, line):
-                self._background_tasks.start(
-                    self._background_tasks.invoke_function(subscription.function, build_log_event(source, line))
-                )
+                self._start_invocation(subscription.function, build_log_event(source, line))
+
+    def _start_invocation(self, function: str, event: bytes) -> None:
+        """Invoke a function, unless too many invocations wait: a log that floods is not worth the gateway's memory."""
+        try:
+            self._background_tasks.start(self._background_tasks.invoke_function(function, event))
+        except GatewayError as exc:
+            log.warning("%s was not invoked for a line of the log: %s", function, exc)
 
     async def _run_schedule(self, schedule: Schedule) -> None:
         while True:

@@ -55,6 +55,12 @@ def hog(event: Event, context: Context) -> Event:
     return answer(len(hoard))
 
 
+def nap(event: Event, context: Context) -> Event:
+    """Sleep for longer than a gateway waits for it at its end."""
+    time.sleep(600)
+    raise AssertionError
+
+
 def act(event: Event, context: Context) -> object:
     """Do what the path says."""
     what = event["pathParameters"]["what"]
