@@ -24,7 +24,7 @@ ALLOWED = {
     }
 }  # fmt: skip
 # boto3's
-OBJECTS = {
+OBJECTS: dict[str, list[type[object]]] = {
     "tokenizers": [tokenizers.Tokenizer, tokenizers.Encoding],
     "PIL": [PIL.Image.Image],
     "onnxruntime": [onnxruntime.InferenceSession, onnxruntime.OrtValue],
@@ -108,7 +108,9 @@ def find_unguarded_calls(tree: ast.Module) -> set[str]:
     names = find_native_names(tree)
     methods = {name for library in names.values() for kind in OBJECTS[library] for name in dir(kind)} - COMMON
     guards = find_guards(tree)
-    calls = iterate_unguarded(tree, guards, find_guarded_functions(tree, guards)) if names else ()
+    if not names:
+        return set()
+    calls = iterate_unguarded(tree, guards, find_guarded_functions(tree, guards))
     return {
         ast.unparse(call.func)
         for call in calls
