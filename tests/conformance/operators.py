@@ -16,6 +16,7 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.datatypes import ORT_DATATYPES, Array
 from pilotlight.runtime.session import ORT_ERRORS, to_numpy, to_ort_value
 
+RUN_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, InvalidInputError)
 BFLOAT16 = numpy_helper.to_array(onnx.helper.make_tensor("one", onnx.TensorProto.BFLOAT16, [], [1])).dtype
 
 ROUNDING = "onnxruntime rounds otherwise than the suite tolerates"
@@ -89,7 +90,7 @@ def exclusion(case: Case) -> str | None:
         return "sequences and optionals are no tensors" if "(tensor" in foreign else f"V2 has no {foreign}"
     try:
         case.check(run(session, case))
-    except (*ORT_ERRORS, InvalidInputError):
+    except RUN_ERRORS:
         return "onnxruntime does not run it"
     except AssertionError:
         return ROUNDING if nearly(session, case) else "onnxruntime answers otherwise than the suite"
