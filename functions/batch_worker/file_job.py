@@ -33,7 +33,7 @@ from pilotlight.observability.correlation import set_correlation_id
 from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.batch")
-PART_PATH = re.compile(r".*/parts/\d{15}-\d{15}(\.errors)?\.jsonl")
+PART_NAME = re.compile(r"[0-9]{15}-[0-9]{15}(\.errors)?\.jsonl")
 WATCH_S = 2.0  # seconds between two checks whether the file is cancelled
 
 
@@ -85,7 +85,7 @@ class FileJob:
         usage_log: BatchUsageLog | None = None,
         origin: tuple[str, str] = ("", ""),
     ) -> None:
-        """`origin` is the tenant and the correlation id of a file that is new."""
+        """`origin` is whom the cost of a new file belongs to, and its correlation id."""
         self._store = store
         self._usage_log = usage_log
         self._origin = origin
@@ -303,7 +303,9 @@ class FileJob:
             if progress.set_aside >= caution.MAX_SET_ASIDE and self._has_caution(progress):
                 raise PilotlightError(caution.NOT_TRIED)  # noqa: TRY301 - it becomes the line's error as any other
             reference = item.body.get_reference() or (ModelReference.parse(progress.model) if progress.model else None)
-            answer, version = self._predictor.predict(item.body, reference, self._deadline)
+            answer, version = self._predictor.predict(
+                item.body, reference, self._deadline, tenant=self._inbox_file.tenant
+            )
         except PilotlightError as exc:
             if isinstance(exc, UnavailableError) and not (self._idle and isinstance(exc, DeadlineError)):
                 raise  # it may go better later, but not for a line that had a whole invocation
@@ -375,11 +377,17 @@ class FileJob:
         )
         self._store.put(f"{self._inbox_file.folder}/manifest.json", encode_document(manifest))
         self._progress_document.update(progress, mark_done)
-        for path in filter(PART_PATH.fullmatch, list(self._store.list_paths(f"{self._inbox_file.folder}/parts"))):
-            self._store.delete(path)
+        self._delete_parts()
         if progress.refused:
             return f"{self._inbox_file.path} is refused: {progress.refused}"
         return f"{self._inbox_file.path} is {stop_reason or 'answered'}: {result_path}."
+
+    def _delete_parts(self) -> None:
+        """Delete the parts; a file `.../parts/x.jsonl` of the inbox may have results of its own beside them."""
+        folder = f"{self._inbox_file.folder}/parts/"
+        for path in list(self._store.list_paths(folder.rstrip("/"))):
+            if PART_NAME.fullmatch(path.removeprefix(folder)):
+                self._store.delete(path)
 
     def _iterate_part_bytes(self, names: Iterator[str]) -> Iterator[bytes]:
         """Yield the bytes of the parts in the order of the input."""

@@ -13,11 +13,12 @@ from msgspec import Raw, Struct
 
 from pilotlight.api import mlflow, v2
 from pilotlight.api.large_tensors import UploadedTensors
+from pilotlight.api.request_limits import UNLIMITED, UNTYPED_COST, RequestLimits
 from pilotlight.api.v2_json import replace_nan_with_null
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.processing import ImagePreprocessing, TablePreprocessing
-from pilotlight.errors import InvalidInputError
+from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.processing.signature import CallSignature, list_signatures
 from pilotlight.runtime.datatypes import Array
 
@@ -52,6 +53,10 @@ class JsonInput(Struct, frozen=True):
             raise InvalidInputError(f"The body is not an infer request: {exc}.") from exc
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise InvalidInputError(f"The body is not JSON (which has no Infinity): {exc}.") from exc
+        except MemoryError as exc:
+            raise TooLargeError(
+                f"The {len(data):,} bytes of JSON decode to more than the memory that is free."
+            ) from exc
         return cls(data)
 
     def get_reference(self) -> ModelReference | None:
@@ -61,10 +66,13 @@ class JsonInput(Struct, frozen=True):
         version = self.head.model_version
         return ModelReference.from_selector(self.head.model_name, None if version is None else str(version))
 
-    def to_infer_request(self, manifest: Manifest, uploads: UploadedTensors | None = None) -> v2.InferenceRequest:
+    def to_infer_request(
+        self, manifest: Manifest, uploads: UploadedTensors | None = None, limits: RequestLimits = UNLIMITED
+    ) -> v2.InferenceRequest:
         """Decode the body as the predict function does, else as a record."""
         if self.head is not None and V2_INPUTS.match(self.head.inputs):
-            return v2.decode_infer_request(self.data, {}, manifest, uploads)
+            return v2.decode_infer_request(self.data, {}, manifest, uploads, limits)
+        limits.check_text(self.data, UNTYPED_COST)
         record = msgspec.json.decode(replace_nan_with_null(self.data) or self.data)
         if isinstance(record, dict):
             record = {name: value for name, value in record.items() if name not in ("model_name", "model_version")}
@@ -80,7 +88,9 @@ class CsvRow(Struct, frozen=True):
         """Return None, since a table does not name a model."""
         return None
 
-    def to_infer_request(self, manifest: Manifest, uploads: UploadedTensors | None = None) -> v2.InferenceRequest:
+    def to_infer_request(
+        self, manifest: Manifest, uploads: UploadedTensors | None = None, limits: RequestLimits = UNLIMITED
+    ) -> v2.InferenceRequest:
         """Convert the row to the model's columns, inputs or features."""
         return from_record(dict(self.cells), manifest, strict=False)
 
@@ -94,7 +104,9 @@ class ImageInput(Struct, frozen=True):
         """Return None, since an image does not name a model."""
         return None
 
-    def to_infer_request(self, manifest: Manifest, uploads: UploadedTensors | None = None) -> v2.InferenceRequest:
+    def to_infer_request(
+        self, manifest: Manifest, uploads: UploadedTensors | None = None, limits: RequestLimits = UNLIMITED
+    ) -> v2.InferenceRequest:
         """Convert the file to the model's image; raise `InvalidInputError` for a model that takes no image."""
         if not isinstance(manifest.preprocess, ImagePreprocessing):
             raise InvalidInputError(
@@ -115,9 +127,11 @@ class BatchCall(Struct, frozen=True):
         """Return the model of the endpoint."""
         return self.meant
 
-    def to_infer_request(self, manifest: Manifest, uploads: UploadedTensors | None = None) -> v2.InferenceRequest:
+    def to_infer_request(
+        self, manifest: Manifest, uploads: UploadedTensors | None = None, limits: RequestLimits = UNLIMITED
+    ) -> v2.InferenceRequest:
         """Decode the body as the predict function does."""
-        return v2.decode_infer_request(self.data, {}, manifest, uploads)
+        return v2.decode_infer_request(self.data, {}, manifest, uploads, limits)
 
 
 InferenceInput = JsonInput | CsvRow | ImageInput | BatchCall

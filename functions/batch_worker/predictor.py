@@ -6,6 +6,7 @@ from functions.batch_worker.inputs import InferenceInput
 from pilotlight.api import v2
 from pilotlight.api.large_tensors import UploadedTensors
 from pilotlight.api.request_context import RequestContext
+from pilotlight.api.request_limits import UNLIMITED, RequestLimits
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError, NotFoundError
@@ -18,10 +19,11 @@ class WorkerRequest(Struct, frozen=True):
 
     inference_input: InferenceInput
     uploaded_tensors: UploadedTensors | None  # tensors that a body gives by `s3_uri`
+    limits: RequestLimits = UNLIMITED
 
     def decode(self, manifest: Manifest) -> v2.InferenceRequest:
         """Decode the input; raise `InvalidInputError` if it requests outputs in binary form."""
-        request = self.inference_input.to_infer_request(manifest, self.uploaded_tensors)
+        request = self.inference_input.to_infer_request(manifest, self.uploaded_tensors, self.limits)
         if any(output.binary for output in request.outputs):
             raise InvalidInputError("The answers of a batch are JSON; ask for no binary_data.")
         return request
@@ -48,13 +50,20 @@ class Predictor:
         reference: ModelReference | None,
         deadline: float,
         trace: RequestContext | None = None,
+        tenant: str = "",
     ) -> tuple[bytes, str]:
-        """Return the V2 answer and the version that gave it; `deadline` is on time.monotonic's clock."""
+        """Return the V2 answer and the version that gave it; `deadline` is on time.monotonic's clock.
+
+        The input may refer to the uploads of `tenant` alone.
+        """
         if reference is None:
             raise InvalidInputError("No model is named; name it by model_name, and by model_version if need be.")
         trace = trace or RequestContext(deadline)
+        trace.tenant = tenant
+        uploaded_tensors = self._uploaded_tensors and self._uploaded_tensors.for_tenant(tenant)
         model = self._service.open_model(reference, trace)
-        result = self._service.infer(model, WorkerRequest(inference_input, self._uploaded_tensors), trace)
+        request = WorkerRequest(inference_input, uploaded_tensors, self._service.create_limits(trace))
+        result = self._service.infer(model, request, trace)
         self._service.notify_recorder()
         return result.body, f"{model.manifest.name}:{model.manifest.version}"
 

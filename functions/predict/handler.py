@@ -35,7 +35,7 @@ from pilotlight.api.call_cost import CostMeter  # noqa: E402
 from pilotlight.api.model_statistics import ModelStatistics  # noqa: E402
 from pilotlight.api.router import Router  # noqa: E402
 from pilotlight.api.usage_log import create_usage_log  # noqa: E402
-from pilotlight.inference import InferenceService, create_recorder  # noqa: E402
+from pilotlight.inference import InferenceService, create_environment_memory, create_recorder  # noqa: E402
 from pilotlight.observability import correlation  # noqa: E402
 from pilotlight.runtime.inference_deadline import DeadlineRunner  # noqa: E402
 
@@ -44,7 +44,9 @@ def build_router(settings: Settings, model_manager: ModelManager) -> Router:
     """Build the router of the models, with the cost of each call and, if enabled, a usage log."""
     correlation.install_log_record_factory()
     recorder, store_large_outputs = create_recorder(settings, model_manager), settings.large_answers == "on"
-    service = InferenceService(model_manager, ModelStatistics(), DeadlineRunner(), recorder)
+    service = InferenceService(
+        model_manager, ModelStatistics(), DeadlineRunner(), recorder, create_environment_memory(settings)
+    )
     endpoints = V2Endpoints(
         service, settings.model, settings.tensor_memory_budget, store_large_outputs=store_large_outputs
     )

@@ -8,12 +8,12 @@ import pilotlight
 from pilotlight import processing
 from pilotlight.api import mlflow
 from pilotlight.api.http import Request, Response
+from pilotlight.api.request_limits import UNLIMITED, RequestLimits
 from pilotlight.api.v2 import InferenceRequest, RequestedOutput
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError
-from pilotlight.inference import Arrays, EncodedRequest
-from pilotlight.runtime.model_manager import ModelManager
+from pilotlight.inference import Arrays, EncodedRequest, InferenceService
 from pilotlight.runtime.traffic import InferenceResult
 
 InferenceFunction = Callable[[Request, ModelReference, EncodedRequest[Response]], Response]
@@ -25,10 +25,11 @@ class MlflowRequest(Struct, frozen=True):
 
     body: bytes
     headers: Mapping[str, str]
+    limits: RequestLimits = UNLIMITED
 
     def decode(self, manifest: Manifest) -> InferenceRequest:
         """Decode the body, in any form of the protocol."""
-        tensors = mlflow.decode_request(self.body, self.headers, manifest)
+        tensors = mlflow.decode_request(self.body, self.headers, manifest, self.limits)
         outputs = processing.get_call_signature(manifest, tensors).outputs
         return InferenceRequest(None, tensors, [RequestedOutput(spec.name) for spec in outputs])
 
@@ -36,9 +37,8 @@ class MlflowRequest(Struct, frozen=True):
         """Encode the predictions."""
         answer = {requested.name: outputs[requested.name] for requested in request.outputs}
         # All outputs are compared by canaries and shadows, since the first of an answer may be a text.
-        return InferenceResult(
-            mlflow.encode_response(manifest, answer, self.headers.get("accept-encoding", "")), outputs
-        )
+        response = mlflow.encode_response(manifest, answer, self.headers.get("accept-encoding", ""))
+        return InferenceResult(response, outputs, request.row_count)
 
 
 class MlflowEndpoints:
@@ -48,8 +48,9 @@ class MlflowEndpoints:
     the version that the alias's traffic split selects for the caller.
     """
 
-    def __init__(self, model_manager: ModelManager, default_model: str, infer: InferenceFunction) -> None:
-        self._model_manager = model_manager
+    def __init__(self, service: InferenceService, default_model: str, infer: InferenceFunction) -> None:
+        self._service = service
+        self._model_manager = service.model_manager
         self._default_model = default_model
         self._infer = infer
 
@@ -69,7 +70,9 @@ class MlflowEndpoints:
 
     def invoke(self, request: Request) -> Response:
         """Answer one inference."""
-        return self._infer(request, self.parse_reference(request), MlflowRequest(request.body, request.headers))
+        limits = self._service.create_limits(request.trace)
+        infer_request = MlflowRequest(request.body, request.headers, limits)
+        return self._infer(request, self.parse_reference(request), infer_request)
 
     def parse_reference(self, request: Request) -> ModelReference:
         """Parse the model's reference from header, query or setting; else choose the store's only model."""

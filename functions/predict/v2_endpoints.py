@@ -11,14 +11,16 @@ from pilotlight.api import v2
 from pilotlight.api.http import Request, Response
 from pilotlight.api.large_tensors import StoredOutputs, UploadedTensors
 from pilotlight.api.request_context import RequestContext
+from pilotlight.api.request_limits import UNLIMITED, RequestLimits
 from pilotlight.api.router import Routes
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.inference import Arrays, EncodedRequest, InferenceService
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey
-from pilotlight.runtime.traffic import InferenceResult, TrafficRouter
+from pilotlight.runtime.traffic import InferenceResult, RoutedRequest, TrafficRouter
+from pilotlight.runtime.trial_callers import TrialCaller
 
-CALLER_HEADER = "x-pilotlight-caller"  # the same value gets the same version of an experiment
+CALLER_HEADER = "x-pilotlight-caller"  # of an authenticated caller: the user whom a split keeps at one version
 VERSION_HEADER = "x-pilotlight-version"  # the requested version in a request, the answering one in an answer
 CAPTURE_HEADER = "x-pilotlight-capture"  # `off`: the request is not captured, whatever the settings
 
@@ -30,16 +32,17 @@ class V2Request(Struct, frozen=True):
     headers: Mapping[str, str]
     uploaded_tensors: UploadedTensors
     stored_outputs: StoredOutputs
+    limits: RequestLimits = UNLIMITED
 
     def decode(self, manifest: Manifest) -> v2.InferenceRequest:
         """Decode the body, in JSON or in binary form."""
-        return v2.decode_infer_request(self.body, self.headers, manifest, self.uploaded_tensors)
+        return v2.decode_infer_request(self.body, self.headers, manifest, self.uploaded_tensors, self.limits)
 
     def encode(self, manifest: Manifest, request: v2.InferenceRequest, outputs: Arrays) -> InferenceResult[Response]:
         """Encode the outputs, each in the requested form."""
         accept_encoding = self.headers.get("accept-encoding", "")
         response = v2.encode_infer_response(manifest, request, outputs, accept_encoding, self.stored_outputs)
-        return InferenceResult(response, outputs)
+        return InferenceResult(response, outputs, request.row_count)
 
 
 class V2Endpoints:
@@ -131,41 +134,55 @@ class V2Endpoints:
 
     def infer(self, request: Request) -> Response:
         """Answer one inference."""
-        infer_request = V2Request(request.body, request.headers, self._uploaded_tensors, self._stored_outputs)
+        tenant = request.trace.tenant
+        infer_request = V2Request(
+            request.body,
+            request.headers,
+            self._uploaded_tensors.for_tenant(tenant),
+            self._stored_outputs.for_tenant(tenant),
+            self._service.create_limits(request.trace),
+        )
         return self._infer_by_traffic_split(request, parse_reference(request), infer_request)
 
     def answer_mlflow(self, request: Request) -> Response:
         """Answer MLflow's routes; their module takes 8 ms to import, so it is not part of every cold start."""
         from functions.predict.mlflow_endpoints import MlflowEndpoints
 
-        endpoints = MlflowEndpoints(self._model_manager, self._default_model, self._infer_by_traffic_split)
+        endpoints = MlflowEndpoints(self._service, self._default_model, self._infer_by_traffic_split)
         return endpoints.answer(request)
 
     def _infer_by_traffic_split(
         self, request: Request, reference: ModelReference, infer_request: EncodedRequest[Response]
     ) -> Response:
-        """Answer with the version that the traffic split selects for the caller; a shadow's request is not captured."""
+        """Answer with the version that the traffic split selects; a shadow's request is not captured."""
         service, trace = self._service, request.trace
-        caller = request.headers.get(CALLER_HEADER) or request.id
         capture = request.headers.get(CAPTURE_HEADER) != "off"
 
         def infer(model: LoadedModel) -> InferenceResult[Response]:
             return service.infer(model, infer_request, trace, capture=capture)
 
-        return self._traffic_router.route_request(
+        routed_request = RoutedRequest(
             reference,
-            caller,
+            lambda: build_caller(request),
             lambda: service.open_model(reference, trace),
             infer,
-            lambda model: service.infer(model, infer_request, RequestContext(), capture=False),
             lambda model: halve_deadline(trace, lambda: infer(model)),
-        ).body
+            lambda model: service.infer(model, infer_request, RequestContext(), capture=False),
+            lambda: trace.deadline - time.monotonic(),
+        )
+        return self._traffic_router.route_request(routed_request).body
 
     def _to_statistics_response(self, keys: Sequence[VersionKey]) -> Response:
         return Response.json(self._service.statistics.build_document(keys, self._model_manager.model_cache.get_sizes()))
 
     def _open_model(self, request: Request) -> LoadedModel:
         return self._service.open_model(parse_reference(request), request.trace)
+
+
+def build_caller(request: Request) -> TrialCaller:
+    """Build the caller whom the gateway knows, for the evidence of a trial."""
+    address = str((request.context.get("identity") or {}).get("sourceIp") or "")
+    return TrialCaller(request.identity, request.tenant, address, request.headers.get(CALLER_HEADER, ""))
 
 
 def parse_reference(request: Request) -> ModelReference:

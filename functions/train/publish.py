@@ -23,6 +23,7 @@ from pilotlight.drift import training_profile
 from pilotlight.recipes.schema import dump_recipe
 from pilotlight.registry.registry import FileContent, Registry
 from pilotlight.runtime import graph_optimization
+from pilotlight.runtime.cost_measurement import measure_request_cost
 
 
 def publish_artifacts(artifacts: TrainingArtifacts, registry: Registry) -> Manifest:
@@ -64,6 +65,7 @@ def build_draft(artifacts: TrainingArtifacts, served: Variant) -> ManifestDraft:
         parity=artifacts.parity,
         report="report.json",
         golden="golden.json",
+        request_cost=measure_request_cost(artifacts.graphs[artifacts.report.serve], artifacts.golden),
         tokenizer="tokenizer.json" if text else None,
         profile=training_profile.PROFILE_FILE,
         capture=artifacts.recipe.capture.policy if artifacts.recipe.capture else None,

@@ -102,6 +102,15 @@ def tokens() -> None:
     write("tokens", nodes, infos[:3], [state, infos[3]])
 
 
+def mixed() -> None:
+    """Rows that depend on each other, (batch, 3): `centred`, x without the mean of the batch; `shared`, its softmax."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in "xy")
+    axis = helper.make_node("Constant", [], ["axis"], value_ints=[0])
+    mean = helper.make_node("ReduceMean", ["x", "axis"], ["mean"], keepdims=1)
+    write("centred", [axis, mean, helper.make_node("Sub", ["x", "mean"], ["y"])], [x], [y])
+    write("shared", [helper.make_node("Softmax", ["x"], ["y"], axis=0)], [x], [y])
+
+
 def endless() -> None:
     """y = x doubled 10^15 times, (batch, 3): an inference that somebody has to stop."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in "xy")
@@ -125,5 +134,6 @@ if __name__ == "__main__":
     logarithm()
     pair()
     outer()
+    mixed()
     for name in TYPES:
         echo(name)

@@ -3,19 +3,24 @@
 A protocol is only an `EncodedRequest` here: a call over HTTP, a message of a queue or a line of a file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from pilotlight import processing
 from pilotlight.api.model_statistics import CallTimer, ModelStatistics
 from pilotlight.api.request_context import RequestContext
-from pilotlight.api.v2 import InferenceRequest
+from pilotlight.api.request_limits import RequestLimits
+from pilotlight.api.v2 import InferenceRequest, RequestedOutput
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
+from pilotlight.errors import TooLargeError
 from pilotlight.runtime.datatypes import Array
+from pilotlight.runtime.environment_memory import EnvironmentMemory
 from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.model_manager import ModelManager
+from pilotlight.runtime.request_cost import compute_slowdown
+from pilotlight.runtime.request_runner import RequestRunner, Run
 from pilotlight.runtime.traffic import Body, InferenceResult
 from pilotlight.settings import Settings
 
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
     from pilotlight.capture.recorder import CaptureRecorder
 
 Arrays = Mapping[str, Array]
+# Bytes of memory for each byte of an output until it is sent: in JSON, python's numbers and their text beside it.
+JSON_ANSWER_FACTOR, BINARY_ANSWER_FACTOR = 16.0, 3.0
 
 
 class EncodedRequest(Protocol[Body]):
@@ -44,12 +51,18 @@ class InferenceService:
         statistics: ModelStatistics,
         deadline_runner: DeadlineRunner,
         recorder: "CaptureRecorder | None" = None,
+        memory: EnvironmentMemory | None = None,
     ) -> None:
-        """Create a service; without a `recorder`, no request is captured."""
+        """Create a service; without a `recorder`, no request is captured, and without `memory`, it is not limited."""
         self.model_manager = model_manager
         self.statistics = statistics
-        self._deadline_runner = deadline_runner
+        self._memory = memory or EnvironmentMemory()
+        self._runner = RequestRunner(deadline_runner, self._memory, compute_slowdown(model_manager.memory_mb))
         self._recorder = recorder
+
+    def create_limits(self, context: RequestContext) -> RequestLimits:
+        """Create the limits for the decoding of a request."""
+        return RequestLimits(self._memory, context, self._runner)
 
     def open_model(self, reference: ModelReference, context: RequestContext) -> LoadedModel:
         """Load the referenced model unless it is open, and note its version in the context."""
@@ -57,6 +70,8 @@ class InferenceService:
         model = self.model_manager.get_model(reference, context.deadline)
         context.model, context.version = model.key
         context.cold = self.model_manager.wait_count != waits
+        if context.cold:
+            self._memory.enforce_limit()  # the model's memory is counted otherwise than allocations are
         context.mark_stage("load")
         return model
 
@@ -70,9 +85,15 @@ class InferenceService:
         manifest, key = model.manifest, model.key
         context.model, context.version = key
         with self.statistics.start_call(key) as timer:
-            decoded = request.decode(manifest)
-            outputs = self._run_model(model, decoded, context, timer, capture=capture)
-            return request.encode(manifest, decoded, outputs)
+            try:
+                decoded = request.decode(manifest)
+                outputs = self._run_model(model, decoded, context, timer, capture=capture)
+                return request.encode(manifest, decoded, outputs)
+            except MemoryError as exc:
+                raise TooLargeError(
+                    f"The request takes more memory than the {self._memory.free_bytes / 1e6:,.0f} MB that are free; "
+                    "send fewer rows at once, or raise MemorySize in template.yaml (parameter ModelMemory)."
+                ) from exc
 
     def notify_recorder(self) -> None:
         """Let the recorder write what is due, now that an answer is ready."""
@@ -90,16 +111,20 @@ class InferenceService:
     ) -> Arrays:
         """Preprocess, run the graph, postprocess and capture."""
         manifest, names = model.manifest, [output.name for output in request.outputs]
+        if manifest.preprocess is not None:
+            self._runner.check_rows(manifest, count_rows(request.tensors), context.deadline)
         feeds = processing.preprocess_inputs(manifest, request.tensors, model.assets)
-        timer.mark_decoded(count_examples(manifest, feeds))
+        rows = count_examples(manifest, feeds)
+        timer.mark_decoded(rows)
         context.mark_stage("decode")
         graph_outputs = processing.select_graph_outputs(manifest, names)
-        results = self._deadline_runner.run(model.session, feeds, graph_outputs, context.deadline)
+        factor = get_answer_factor(request.outputs)
+        results = self._runner.run(Run(model, feeds, graph_outputs, rows, factor, context.deadline))
         timer.mark_inferred()
         context.mark_stage("infer")
         outputs = processing.postprocess_outputs(manifest, results, feeds, names)
         if capture and self._recorder is not None:
-            self._recorder.offer(manifest, request.tensors, feeds, results)
+            self._recorder.offer(manifest, request.tensors, feeds, results, context.tenant)
         return outputs
 
 
@@ -109,6 +134,21 @@ def count_examples(manifest: Manifest, feeds: Arrays) -> int:
     if first is None or not first.shape or isinstance(first.shape[0], int):
         return 1
     return len(feeds[first.name])
+
+
+def count_rows(tensors: Arrays) -> int:
+    """Count the rows of a caller's tensors, before they are prepared for the graph."""
+    return max((len(tensor) for tensor in tensors.values() if tensor.ndim), default=1)
+
+
+def get_answer_factor(outputs: Sequence[RequestedOutput]) -> float:
+    """Return how much memory an answer takes for each byte of its outputs."""
+    return BINARY_ANSWER_FACTOR if all(output.binary for output in outputs) else JSON_ANSWER_FACTOR
+
+
+def create_environment_memory(settings: Settings) -> EnvironmentMemory:
+    """Create the memory of a function; in an execution environment, allocations beyond it fail."""
+    return EnvironmentMemory(settings.memory_mb, enforced=bool(settings.runtime_api))
 
 
 def create_recorder(settings: Settings, model_manager: ModelManager) -> "CaptureRecorder | None":

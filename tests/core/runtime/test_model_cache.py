@@ -1,12 +1,17 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from pilotlight.contracts.manifest import Manifest, ManifestFile
+from pilotlight.contracts.manifest import CostPoint, Manifest, ManifestFile, RequestCost
+from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import DoesNotFitError, LoadingError
-from pilotlight.registry.registry import build_manifest
-from pilotlight.runtime.model_cache import LoadedModel, ModelCache
+from pilotlight.registry.registry import Registry, build_manifest
+from pilotlight.runtime import malloc
+from pilotlight.runtime.model_cache import SESSION_OVERHEAD_BYTES, LoadedModel, ModelCache
+from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.runtime.session import open_session
+from pilotlight.storage.object_store import open_store
 from tests import fakes
 
 SESSION = open_session(str(fakes.MODELS / "double.onnx"))
@@ -77,3 +82,39 @@ def test_a_refusal_says_how_much_memory_it_takes() -> None:
         DoesNotFitError, match=r"half of the function's 1,769 MB; raise MemorySize .* to 2,000 MB or more"
     ):
         warm.reserve_room(of_size("big", 1_000_000_000))
+
+
+def test_a_small_model_counts_for_its_session() -> None:
+    warm = ModelCache(1_000_000, overhead_bytes=100_000)
+    for name in "abcdefghijkl":
+        manifest = of_size(name, 80)
+        warm.reserve_room(manifest)
+        warm.put(LoadedModel(manifest, SESSION, warm.compute_size(manifest, 120_000)))
+    assert warm.keys() == [(name, 1) for name in "efghijkl"]
+    assert warm.used_bytes == 960_000
+
+
+def test_what_was_measured_counts_if_it_is_plausible() -> None:
+    warm, small = ModelCache(10_000_000, overhead_bytes=100_000), of_size("a", 80)
+    assert warm.compute_size(small, 0) == 100_080
+    assert warm.compute_size(small, 500_000) == 500_000
+    assert warm.compute_size(small, 900_000_000) == 100_080  # a request has allocated meanwhile
+    measured = replace(small, request_cost=RequestCost((CostPoint(1, 4, 1.0, 4, 4),), 700_000))
+    assert warm.estimate_size(measured) == 700_000
+    larger = replace(small, request_cost=RequestCost((CostPoint(1, 4, 1.0, 4, 4),), 10**9))
+    assert warm.estimate_size(larger) == 10**7  # its file fits, so it may be open alone
+
+
+def test_many_small_models_stay_within_the_budget() -> None:
+    store = open_store("memory://")
+    registry = Registry(store)
+    for number in range(150):
+        fakes.publish(registry, f"small-{number}")
+    budget = 6_000_000
+    warm = ModelCache(budget, SESSION_OVERHEAD_BYTES)
+    manager = ModelManager(registry, warm, memory_mb=1769, alias_seconds=10)
+    before = malloc.count_allocated_bytes()
+    for number in range(150):
+        manager.get_model(ModelReference(f"small-{number}", 1))
+    assert budget / SESSION_OVERHEAD_BYTES * 0.8 < len(warm.keys()) <= budget / SESSION_OVERHEAD_BYTES
+    assert malloc.count_allocated_bytes() - before < budget

@@ -21,7 +21,7 @@ from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.inference import InferenceService
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.inference_deadline import DeadlineRunner
-from pilotlight.runtime.model_cache import ModelCache
+from pilotlight.runtime.model_cache import SESSION_OVERHEAD_BYTES, ModelCache
 from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
@@ -306,7 +306,8 @@ def test_statistics(call: Function) -> None:
     first, second = call("GET", "/v2/models/double/stats")[1]["model_stats"]
     assert (first["version"], first["inference_count"], first["execution_count"]) == ("1", 2, 1)
     assert (first["inference_stats"]["fail"]["count"], second["inference_stats"]["fail"]["count"]) == (1, 0)
-    assert (second["version"], second["memory_usage"][0]["byte_size"]) == ("2", len(fakes.graph("square")))
+    assert second["version"] == "2"
+    assert second["memory_usage"][0]["byte_size"] >= len(fakes.graph("square")) + SESSION_OVERHEAD_BYTES
     assert first["inference_stats"]["compute_infer"]["ns"] > 0
     assert [one["version"] for one in call("GET", "/v2/models/double/versions/2/stats")[1]["model_stats"]] == ["2"]
     assert len(call("GET", "/v2/models/stats")[1]["model_stats"]) == 2

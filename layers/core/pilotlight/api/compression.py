@@ -20,8 +20,8 @@ ZLIB_WINDOW_BITS = {
 }  # zlib's window bits; HTTP's deflate is a zlib stream
 
 
-def decompress_body(body: bytes, encoding: str) -> bytes:
-    """Decompress a body by its `Content-Encoding`; never hold more than `MAX_DECOMPRESSED_BYTES` bytes of it.
+def decompress_body(body: bytes, encoding: str, max_bytes: int | None = None) -> bytes:
+    """Decompress a body by its `Content-Encoding`; never hold more than `max_bytes` of it, by default the constant.
 
     Raises `InvalidInputError` for bytes of another encoding, `TooLargeError` beyond the limit, `UnsupportedError` for
     an unknown encoding.
@@ -31,37 +31,36 @@ def decompress_body(body: bytes, encoding: str) -> bytes:
         return body
     if encoding not in ZLIB_WINDOW_BITS:
         raise UnsupportedError(f"Content-Encoding {encoding!r} is not served; use {', '.join(ZLIB_WINDOW_BITS)}.")
+    limit = max(1, MAX_DECOMPRESSED_BYTES if max_bytes is None else max_bytes)  # for zlib, 0 is no limit
     stream = zlib.decompressobj(ZLIB_WINDOW_BITS[encoding])
     try:
-        data = stream.decompress(body, MAX_DECOMPRESSED_BYTES)
+        data = stream.decompress(body, limit)
     except zlib.error as exc:
         raise InvalidInputError(f"The body is not {encoding}, as its Content-Encoding says: {exc}.") from exc
     if stream.unconsumed_tail:
-        raise build_size_error()
+        raise build_size_error(limit)
     if not stream.eof:
         raise InvalidInputError(f"The body ends in the middle of its {encoding}.")
-    return decompress_gzip_members(body, encoding) if stream.unused_data else data
+    return decompress_gzip_members(body, encoding, limit) if stream.unused_data else data
 
 
-def decompress_gzip_members(body: bytes, encoding: str) -> bytes:
+def decompress_gzip_members(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """Decompress a body with data after the end of its encoding: gzip may have another member (RFC 1952, 2.2)."""
     if encoding != "gzip":
         raise InvalidInputError(f"The body goes on behind the end of its {encoding}.")
     try:
         with gzip.GzipFile(fileobj=BytesIO(body)) as members:
-            data = members.read(MAX_DECOMPRESSED_BYTES + 1)
+            data = members.read(max_bytes + 1)
     except (OSError, EOFError, zlib.error) as exc:
         raise InvalidInputError(f"The body goes on behind the end of its gzip, with what is none: {exc}.") from exc
-    if len(data) > MAX_DECOMPRESSED_BYTES:
-        raise build_size_error()
+    if len(data) > max_bytes:
+        raise build_size_error(max_bytes)
     return data
 
 
-def build_size_error() -> TooLargeError:
+def build_size_error(max_bytes: int) -> TooLargeError:
     """Build the error for a body that exceeds the limit when decompressed."""
-    return TooLargeError(
-        f"The body is more than {MAX_DECOMPRESSED_BYTES:,} bytes once decompressed; send fewer items at once."
-    )
+    return TooLargeError(f"The body is more than {max_bytes:,} bytes once decompressed; send fewer items at once.")
 
 
 def compress_body(body: bytes, accept_encoding: str) -> tuple[bytes, str | None]:

@@ -18,10 +18,18 @@ from msgspec import Meta, Struct
 
 from pilotlight.api import compression, v2, v2_json, v2_tensors
 from pilotlight.api.http import Request, Response
+from pilotlight.api.request_limits import (
+    CSV_COST,
+    UNLIMITED,
+    UNTYPED_COST,
+    WEIGHED_BYTES,
+    RequestLimits,
+    pause_garbage_collection,
+)
 from pilotlight.api.router import Endpoint, get_status_code
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.contracts.processing import TablePreprocessing
-from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedTypeError
+from pilotlight.errors import InvalidInputError, PilotlightError, TooLargeError, UnsupportedTypeError
 from pilotlight.processing.signature import SignatureInput, list_signatures
 from pilotlight.processing.tabular import BOOLEAN_WORDS
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
@@ -70,13 +78,25 @@ def wrap_mlflow_errors(endpoint: Endpoint) -> Endpoint:
     return answer
 
 
-def decode_request(body: bytes, headers: Mapping[str, str], manifest: Manifest) -> dict[str, Array]:
+def decode_request(
+    body: bytes, headers: Mapping[str, str], manifest: Manifest, limits: RequestLimits = UNLIMITED
+) -> dict[str, Array]:
     """Decode a body to arrays by input name.
 
-    Raises `InvalidInputError` for a body that does not fit the model, `UnsupportedTypeError` for another media type.
+    Raises `InvalidInputError` for a body that does not fit the model, `TooLargeError` for one that decodes to more than
+    the `limits`, `UnsupportedTypeError` for another media type.
     """
     kind = parse_content_type(headers.get("content-type", ""))
-    body = compression.decompress_body(body, headers.get("content-encoding", ""))
+    body = v2.decompress_within_limits(body, headers, limits)
+    limits.check_text(body, CSV_COST if kind == "text/csv" else UNTYPED_COST)
+    if len(body) <= WEIGHED_BYTES:
+        return decode_text(body, kind, manifest)
+    with pause_garbage_collection():
+        return decode_text(body, kind, manifest)
+
+
+def decode_text(body: bytes, kind: str, manifest: Manifest) -> dict[str, Array]:
+    """Decode a body of the media type `kind`: CSV, or JSON in any of its forms."""
     if kind == "text/csv":
         return tensors_from_columns(parse_csv(body), manifest, strict=False)
     body_format, data = find_body_format(body)
@@ -95,6 +115,11 @@ def encode_response(manifest: Manifest, results: Mapping[str, Array], accept_enc
     predictions = next(iter(lists.values())) if len(lists) == 1 else lists
     response = Response.json({"predictions": predictions}, 200, **{MODEL_HEADER: f"{manifest.name}:{manifest.version}"})
     body, encoding = compression.compress_body(response.body, accept_encoding)
+    if len(body) > (v2.MAX_TEXT_RESPONSE_BYTES if encoding is None else v2.MAX_BINARY_RESPONSE_BYTES):
+        raise TooLargeError(
+            f"The predictions have {len(response.body):,} bytes, more than Lambda sends; ask for fewer rows at once, "
+            "or by POST /v1/batches."
+        )
     if encoding is None:
         return response
     return Response(200, body, {**response.headers, "content-encoding": encoding}, binary=True)

@@ -85,12 +85,15 @@ class Router:
         correlation.set_correlation_id(trace.correlation)
         try:
             request = Request.from_event(event, trace)
+            trace.tenant = request.tenant
             trace.correlation = correlation.set_correlation_id(
                 correlation.get_correlation_id(request.headers, request.id)
             )
             return self.find_endpoint(request)(request)
         except PilotlightError as exc:
             return self._error_formatter(get_status_code(exc), str(exc), **retry_headers(exc))
+        except MemoryError:  # before the endpoint has taken the request, or behind it
+            return self._error_formatter(413, "The request takes more memory than is free; send fewer items at once.")
         except Exception as exc:  # noqa: BLE001 - the last resort: a bug of ours must reach the log, not the caller
             # Without its text, which may quote the request.
             LOG.error(  # noqa: TRY400 - without its text

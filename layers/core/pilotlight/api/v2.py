@@ -16,6 +16,13 @@ from msgspec import Struct
 from pilotlight.api import compression, v2_binary, v2_tensors
 from pilotlight.api.http import JSON, Response
 from pilotlight.api.large_tensors import StoredOutputs, UploadedTensors
+from pilotlight.api.request_limits import (
+    JSON_COST,
+    UNLIMITED,
+    WEIGHED_BYTES,
+    RequestLimits,
+    pause_garbage_collection,
+)
 from pilotlight.api.v2_json import InferBody, InputBody, OutputBody, decode_infer_body, parse_flag
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
@@ -53,11 +60,26 @@ class InferenceRequest(Struct, frozen=True):
     tensors: Mapping[str, Array]
     outputs: Sequence[RequestedOutput]
 
+    @property
+    def row_count(self) -> int:
+        """The length of the first tensor's first dimension, which depends on nothing but the request."""
+        shape = next(iter(self.tensors.values())).shape if self.tensors else ()
+        return int(shape[0]) if shape else 1
+
 
 class BinaryPayload:
     """The tensors that are not in the JSON: those after it, which are taken in order, and uploaded ones."""
 
-    def __init__(self, data: memoryview, uploads: UploadedTensors | None = None) -> None:
+    def __init__(
+        self,
+        data: memoryview,
+        uploads: UploadedTensors | None = None,
+        limits: RequestLimits = UNLIMITED,
+        decode_seconds: float = 0.0,
+    ) -> None:
+        """Create a payload; `decode_seconds` is what decoding the JSON probably takes."""
+        self.limits = limits
+        self.decode_seconds = decode_seconds
         self._data = data
         self._uploads = uploads
         self._fetched_bytes = 0  # bytes
@@ -84,21 +106,49 @@ class BinaryPayload:
 
 
 def decode_infer_request(
-    body: bytes, headers: Mapping[str, str], manifest: Manifest, uploads: UploadedTensors | None = None
+    body: bytes,
+    headers: Mapping[str, str],
+    manifest: Manifest,
+    uploads: UploadedTensors | None = None,
+    limits: RequestLimits = UNLIMITED,
 ) -> InferenceRequest:
     """Decode an infer request for the model of `manifest`; raise `InvalidInputError` where it does not fit.
 
-    Tensors that are given by `s3_uri` are read from the `uploads`.
+    Tensors that are given by `s3_uri` are read from the `uploads`. What decodes to more than the `limits` raises
+    `TooLargeError` before it is decoded.
     """
-    body = compression.decompress_body(body, headers.get("content-encoding", ""))
+    body = decompress_within_limits(body, headers, limits)
     length = parse_json_length(headers, len(body))
     if length == 0:
         return decode_raw_request(memoryview(body), manifest)
-    request, payload = decode_infer_body(memoryview(body)[:length]), BinaryPayload(memoryview(body)[length:], uploads)
+    if len(body) <= WEIGHED_BYTES:
+        return decode_parts(memoryview(body), length, manifest, BinaryPayload(memoryview(body)[length:], uploads))
+    decode_seconds = limits.check_text(body, JSON_COST, length)
+    payload = BinaryPayload(memoryview(body)[length:], uploads, limits, decode_seconds)
+    with pause_garbage_collection():
+        return decode_parts(memoryview(body), length, manifest, payload)
+
+
+def decode_parts(body: memoryview, length: int, manifest: Manifest, payload: BinaryPayload) -> InferenceRequest:
+    """Decode the JSON, which is the first `length` bytes of the body, and with it the tensors in the payload."""
+    request = decode_infer_body(body[:length])
+    if payload.limits is not UNLIMITED:
+        rows = max([given.shape[0] for given in request.inputs if given.shape], default=1)
+        payload.limits.check_rows(manifest, rows, payload.decode_seconds)
     signature = choose_signature(manifest, {given.name: given.datatype for given in request.inputs})
     tensors = decode_infer_inputs(request, payload, manifest, signature)
     payload.refuse_leftover()
     return InferenceRequest(request.id, tensors, parse_requested_outputs(request, manifest, signature))
+
+
+def decompress_within_limits(body: bytes, headers: Mapping[str, str], limits: RequestLimits) -> bytes:
+    """Decompress a body within the memory that is free; a body that grows beyond what can be sent has less time."""
+    encoding = headers.get("content-encoding", "")
+    if not encoding:
+        return body
+    body = compression.decompress_body(body, encoding, limits.get_body_bytes(compression.MAX_DECOMPRESSED_BYTES))
+    limits.note_decompressed(len(body))
+    return body
 
 
 def encode_infer_response(
@@ -229,9 +279,7 @@ def decode_infer_input(
                 f"Input {input_body.name!r} takes either an s3_uri, or data, or a binary_data_size."
             )
         tensor_bytes = payload.fetch_upload(parameters["s3_uri"], spec.name, datatype, input_body.shape)
-        return v2_binary.decode_binary_tensor(
-            tensor_bytes, spec.name, datatype, input_body.shape, opaque=model_input.opaque
-        )
+        return decode_binary_input(tensor_bytes, model_input, datatype, input_body.shape, payload.limits)
     if size is None:
         missing_is_nan = model_input.nullable or (nullable and datatype in v2_tensors.MAX_FLOATS)
         return v2_tensors.decode_json_tensor(data, spec.name, datatype, input_body.shape, nullable=missing_is_nan)
@@ -239,9 +287,18 @@ def decode_infer_input(
         raise InvalidInputError(
             f"Input {input_body.name!r} takes either data or a binary_data_size of 0 or more, not both."
         )
-    return v2_binary.decode_binary_tensor(
-        payload.take_bytes(size, spec.name), spec.name, datatype, input_body.shape, opaque=model_input.opaque
-    )
+    tensor_bytes = payload.take_bytes(size, spec.name)
+    return decode_binary_input(tensor_bytes, model_input, datatype, input_body.shape, payload.limits)
+
+
+def decode_binary_input(
+    data: memoryview, model_input: SignatureInput, datatype: Datatype, shape: Sequence[int], limits: RequestLimits
+) -> Array:
+    """Decode an input in binary form; only the elements of BYTES take more memory than their bytes."""
+    name = model_input.spec.name
+    if datatype == "BYTES":
+        limits.check_elements(name, min(prod(shape), len(data) // v2_binary.LENGTH_PREFIX.size), len(data))
+    return v2_binary.decode_binary_tensor(data, name, datatype, shape, opaque=model_input.opaque)
 
 
 def refuse_shared_memory(parameters: Mapping[str, Any], what: str) -> None:

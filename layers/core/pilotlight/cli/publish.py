@@ -16,7 +16,7 @@ from pilotlight.cli import capture_policy, model_conversion, processing_steps, t
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.cli.graph_source import GraphSource, locate_graph
 from pilotlight.contracts.capture_policy import CaptureExtent
-from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import ManifestDraft, Precision, Task, TensorSpec, Variant
 from pilotlight.contracts.names import check_name
 from pilotlight.contracts.processing import TextPreprocessing
@@ -24,6 +24,8 @@ from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.gate import graph_probe, text_probe
 from pilotlight.registry.registry import FileContent
 from pilotlight.runtime import golden_recorder, onnx_header
+from pilotlight.runtime.cost_measurement import measure_request_cost
+from pilotlight.runtime.golden import GoldenDocument
 from pilotlight.runtime.graph_optimization import build_variant
 from pilotlight.runtime.session import Session, open_session
 
@@ -149,10 +151,14 @@ def build_graph_draft(source: GraphSource, name: str, precision: Precision, fold
         variants={precision: served_variant},
         serve=precision,
         opset=onnx_header.read_onnx_header(source.graph).opsets.get("", 0) or None,
-        golden=next(iter(golden), None),
+        golden="golden.json" if golden is not None else None,
+        request_cost=measure_request_cost(source.graph, golden),
         by=getpass.getuser(),
     )
-    return draft, {**files, **golden, "model-card.md": format_graph_card(draft, source.graph).encode()}, session
+    documents = {"model-card.md": format_graph_card(draft, source.graph).encode()}
+    if golden is not None:
+        documents["golden.json"] = encode_document(golden)
+    return draft, {**files, **documents}, session
 
 
 def format_graph_card(draft: ManifestDraft, graph: Path) -> str:
@@ -177,8 +183,8 @@ def format_tensor_row(direction: str, spec: TensorSpec) -> str:
     return f"| {direction} | `{spec.name}` | {spec.datatype} | `[{', '.join(map(str, spec.shape))}]` |"
 
 
-def record_golden_requests(graph: Path, precision: Precision, session: Session) -> dict[str, FileContent]:
-    """Record golden requests, made up within the signature; none if the graph rejects or does not repeat them."""
+def record_golden_requests(graph: Path, precision: Precision, session: Session) -> GoldenDocument | None:
+    """Record golden requests, made up within the signature; None if the graph rejects or does not repeat them."""
     golden = golden_recorder.record_golden_requests(graph, precision, golden_recorder.generate_feeds(session))
     if golden is None:
         ERRORS.print(
@@ -187,8 +193,7 @@ def record_golden_requests(graph: Path, precision: Precision, session: Session) 
             style="yellow",
             soft_wrap=True,
         )
-        return {}
-    return {"golden.json": encode_document(golden)}
+    return golden
 
 
 def convert_to_graph(path: Path, options: Mapping[str, object], precision: Precision, folder: Path) -> PreparedDraft:
@@ -203,7 +208,10 @@ def convert_to_graph(path: Path, options: Mapping[str, object], precision: Preci
     served_variant, new_files = build_variant(files[served.graph], served.graph, folder)
     served_variant = msgspec.structs.replace(served_variant, metrics=served.metrics)
     variants: dict[Precision, Variant] = draft.variants | {draft.serve: served_variant}
-    return msgspec.structs.replace(draft, variants=variants, by=getpass.getuser()), {**files, **new_files}, session
+    golden = decode_document(files[draft.golden].read_bytes(), GoldenDocument, draft.golden) if draft.golden else None
+    cost = measure_request_cost(files[served.graph], golden)
+    draft = msgspec.structs.replace(draft, variants=variants, request_cost=cost, by=getpass.getuser())
+    return draft, {**files, **new_files}, session
 
 
 def choose_labels(file: Path | None, folder: Path, task: Task | None) -> tuple[str, ...]:

@@ -128,6 +128,24 @@ class TrainingRecord(Struct, frozen=True):
     precision: str = "fp32"  # in which the forward passes of training were computed
 
 
+class CostPoint(Struct, frozen=True):
+    """One measured run of the graph: its rows, and what they took on one vCPU."""
+
+    rows: Annotated[int, Meta(ge=1)]
+    row_bytes: Annotated[int, Meta(ge=0)]  # of the graph's inputs, for each row
+    ms: Annotated[float, Meta(ge=0)]
+    peak_bytes: Annotated[int, Meta(ge=0)]  # beyond the open session and the inputs
+    output_bytes: Annotated[int, Meta(ge=0)]  # of all outputs
+
+
+class RequestCost(Struct, frozen=True):
+    """What requests of a version cost, as measured when it was published; by it, requests are weighed."""
+
+    points: Annotated[tuple[CostPoint, ...], Meta(min_length=1)]
+    session_bytes: Annotated[int, Meta(ge=0)]  # memory of the open session
+    rows_independent: bool = False  # whether several rows have the same answers as each alone; then they may be divided
+
+
 class ManifestDraft(Struct, frozen=True, kw_only=True):
     """A version without a number, as its publisher describes it; the registry makes a `Manifest` of it."""
 
@@ -153,6 +171,7 @@ class ManifestDraft(Struct, frozen=True, kw_only=True):
     golden: str | None = None  # path of the golden requests among the files
     tokenizer: str | None = None  # path of the tokenizer among the files, of a language model
     profile: str | None = None  # path of the training set's profile among the files
+    request_cost: RequestCost | None = None  # without it, environments learn what requests cost
     capture: CapturePolicy | None = None  # what may be kept of requests; without it, summaries
     training: TrainingRecord | None = None
     parent: Version | None = None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ContextDecorator
 from types import TracebackType
 
-from pilotlight.errors import InvalidInputError, PilotlightError, TooLargeError, format_cause
+from pilotlight.errors import InvalidInputError, OutOfMemoryError, PilotlightError, format_cause
 
 MAX_CAUSE_LENGTH = 300  # characters of a library's message
 # How libraries that have no MemoryError say that an allocation failed.
@@ -32,9 +32,9 @@ class NativeCalls(ContextDecorator):
             encodings = tokenizer.encode_batch(texts)
 
     `build_error` makes the error of a sentence's end, such as "it has no vocabulary" or "tokenizers panicked". The
-    library's own `errors` and panics come that way; a failed allocation is `TooLargeError`, or what `build_error` makes
-    if that is no `InvalidInputError`. Any other `Exception` is a bug of ours and passes. It keeps no state, so that one
-    object serves all threads; it takes 0.2 us where nothing fails.
+    library's own `errors` and panics come that way; a failed allocation is `OutOfMemoryError`, or what `build_error`
+    makes if that is no `InvalidInputError`. Any other `Exception` is a bug of ours and passes. It keeps no state, so
+    that one object serves all threads; it takes 0.2 us where nothing fails.
     """
 
     def __init__(self, library: str, build_error: ErrorBuilder, errors: tuple[type[Exception], ...]) -> None:
@@ -63,7 +63,7 @@ class NativeCalls(ContextDecorator):
         cause = f"{self._library} found no memory for it{format_details(exc)}"
         error = self._build_error(cause)
         if isinstance(error, InvalidInputError):
-            return TooLargeError(f"{format_cause(error)}; send less at once.")
+            return OutOfMemoryError(f"{format_cause(error)}; send less at once.")
         return error
 
 

@@ -14,6 +14,10 @@ from typing import Any
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
 OPENING_THRESHOLD = 256 << 10  # bytes; while a model is opened, larger blocks go back to the system when freed
+# The fields of struct mallinfo2 in glibc's malloc.h.
+MALLOC_COUNTERS = (
+    "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+)  # fmt: skip
 SERVING_THRESHOLD = 32 << 20  # the largest value that glibc's own adaptive threshold reaches; it trims from twice that
 
 
@@ -49,6 +53,29 @@ def reuse_freed_memory() -> Iterator[None]:
         yield
     finally:
         library.malloc_trim(0)
+
+
+def return_all_freed_memory() -> None:
+    """Return all freed blocks to the system, so that new ones show as resident again; without glibc, do nothing."""
+    library = load_glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def count_allocated_bytes() -> int:
+    """Count the bytes that are allocated in all arenas and in blocks of their own; 0 without glibc 2.33 or newer."""
+    library = load_glibc()
+    if library is None or not hasattr(library, "mallinfo2"):
+        return 0
+    library.mallinfo2.restype = MallocStatistics
+    statistics = library.mallinfo2()
+    return int(statistics.uordblks + statistics.hblkhd)
+
+
+class MallocStatistics(ctypes.Structure):
+    """The result of glibc's mallinfo2; the names are its own."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in MALLOC_COUNTERS]
 
 
 @cache

@@ -14,6 +14,9 @@ from pilotlight.errors import DoesNotFitError, LoadingError, NotFoundError
 from pilotlight.runtime.session import Session
 
 Value = TypeVar("Value")
+# Memory of the smallest open version: onnxruntime's session takes 75 kB, its manifest and python's objects the rest.
+SESSION_OVERHEAD_BYTES = 128_000
+MAX_GROWTH_FACTOR, MAX_GROWTH_BYTES = 3, 2_000_000  # of an open version: times its files, and bytes for its graph
 VersionKey = tuple[str, int]  # name and version
 
 
@@ -60,8 +63,10 @@ class ModelCache:
     that runs it has ended, since that refers to it too.
     """
 
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, budget_bytes: int, overhead_bytes: int = 0) -> None:
+        """Create a cache; a version counts for its files and `overhead_bytes`, or for its files alone if that is 0."""
         self.budget_bytes = budget_bytes
+        self._overhead_bytes = overhead_bytes
         self._models: OrderedDict[VersionKey, LoadedModel] = OrderedDict()
         self._reserved: dict[VersionKey, int] = {}  # bytes reserved for models that are being opened
         self._lock = threading.Lock()
@@ -88,13 +93,33 @@ class ModelCache:
                 self._models.move_to_end(key)
             return model
 
+    def estimate_size(self, manifest: Manifest) -> int:
+        """Estimate the memory of an open version: as measured at publish, and not less than its files.
+
+        A version whose files fit into the budget may have all of it, since it may be open alone.
+        """
+        cost = manifest.request_cost
+        size = max(manifest.served_bytes + self._overhead_bytes, cost.session_bytes if cost is not None else 0)
+        return size if manifest.served_bytes > self.budget_bytes else min(size, self.budget_bytes)
+
+    def compute_size(self, manifest: Manifest, growth: int) -> int:
+        """Compute what an open version counts for: the estimate, or `growth`, what was allocated meanwhile, if larger.
+
+        Requests that ran meanwhile have allocated too, so what no session of these files takes is not believed.
+        """
+        estimate = self.estimate_size(manifest)
+        plausible = MAX_GROWTH_FACTOR * manifest.served_bytes + MAX_GROWTH_BYTES
+        if not self._overhead_bytes or growth > plausible:
+            return estimate
+        return max(estimate, min(growth, self.budget_bytes))
+
     def reserve_room(self, manifest: Manifest) -> None:
         """Evict models until this one fits, and reserve its memory until `put` or `release_room`.
 
         Raises `DoesNotFitError` with the numbers, and evicts nothing, if it can never fit; `LoadingError` while models
         that are being opened have reserved the memory.
         """
-        key, size = (manifest.name, manifest.version), manifest.served_bytes
+        key, size = (manifest.name, manifest.version), self.estimate_size(manifest)
         self.check_fits(manifest)
         with self._lock:
             reserved = sum(self._reserved.values())
@@ -124,14 +149,16 @@ class ModelCache:
         """Return whether a model can be opened while the open version `key` stays."""
         with self._lock:
             active_bytes = self._models[key].size_bytes if key in self._models else 0
-            return manifest.served_bytes + active_bytes + sum(self._reserved.values()) <= self.budget_bytes
+            return self.estimate_size(manifest) + active_bytes + sum(self._reserved.values()) <= self.budget_bytes
 
     def put(self, model: LoadedModel) -> None:
-        """Add an open model, whose memory was reserved before it was opened."""
+        """Add an open model, whose memory was reserved before it was opened; evict others if it takes more."""
         with self._lock:
             self._reserved.pop(model.key, None)
             self._models[model.key] = model
             self._models.move_to_end(model.key)
+            while len(self._models) > 1 and self.used_bytes > self.budget_bytes:
+                self._models.popitem(last=False)
 
     def release_room(self, key: VersionKey) -> None:
         """Release the memory that was reserved for a model which did not open."""

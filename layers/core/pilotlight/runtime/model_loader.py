@@ -14,8 +14,8 @@ from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.errors import LoadingError, ModelRefusedError, NotFoundError
 from pilotlight.observability.emf import count
 from pilotlight.registry.registry import Registry, version_path
+from pilotlight.runtime import malloc
 from pilotlight.runtime.load_time import LoadTimeEstimator
-from pilotlight.runtime.malloc import return_freed_memory
 from pilotlight.runtime.model_cache import Assets, LoadedModel, ModelCache, VersionKey
 from pilotlight.runtime.model_files import open_model_files
 from pilotlight.runtime.session import open_session
@@ -23,6 +23,7 @@ from pilotlight.runtime.single_flight import BackgroundTask, SingleFlight, wait_
 from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.runtime")
+MAX_MANIFESTS = 1000  # that are kept, of about 10 kB each
 REFUSED_SECONDS = 60.0  # s after a refusal during which the version is not fetched again
 MAX_LOAD_WAIT_SECONDS = 25.0  # s that a request can wait for a load; the gateway gives up after 29 s
 
@@ -59,7 +60,14 @@ class ModelLoader:
         if key not in self._manifests:
             self._manifests[key] = self.registry.load_manifest(*key)
             self._last_seen[key] = self._clock()
+            self._drop_oldest_manifests()
         return self._manifests[key]
+
+    def _drop_oldest_manifests(self) -> None:
+        """Forget the manifests that were read first, beyond `MAX_MANIFESTS`; an open version has its own."""
+        for key in list(self._manifests)[:-MAX_MANIFESTS]:
+            self._manifests.pop(key, None)
+            self._last_seen.pop(key, None)
 
     def open_model(self, key: VersionKey, deadline: float) -> LoadedModel:
         """Return the open version; wait until `deadline`, on time.monotonic's clock, for it to be opened.
@@ -188,11 +196,14 @@ class ModelLoader:
     def _fetch_and_open(self, manifest: Manifest) -> LoadedModel:
         # If no version of the model is open, a request is waiting for this one, which should answer soon.
         is_first = manifest.name not in {name for name, _ in list(self.model_cache.keys())}
-        with open_model_files(self.registry.store, manifest) as path, return_freed_memory():
+        allocated_bytes = malloc.count_allocated_bytes()
+        with open_model_files(self.registry.store, manifest) as path, malloc.return_freed_memory():
             session = open_session(path, self._memory_mb, quick=is_first)
         check_graph_signature(manifest, "inputs", session.inputs, manifest.inputs)
         check_graph_signature(manifest, "outputs", session.outputs, manifest.outputs)
-        return LoadedModel(manifest, session, manifest.served_bytes, load_assets(self.registry.store, manifest))
+        assets = load_assets(self.registry.store, manifest)
+        size = self.model_cache.compute_size(manifest, malloc.count_allocated_bytes() - allocated_bytes)
+        return LoadedModel(manifest, session, size, assets)
 
 
 def load_assets(store: ObjectStore, manifest: Manifest) -> Assets:

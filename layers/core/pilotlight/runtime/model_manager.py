@@ -21,7 +21,7 @@ from pilotlight.registry.registry import Registry
 from pilotlight.registry.signing import PublicKey
 from pilotlight.runtime.alias_cache import AliasCache, AliasKey
 from pilotlight.runtime.hot_swap import HotSwap
-from pilotlight.runtime.model_cache import LoadedModel, ModelCache, VersionKey
+from pilotlight.runtime.model_cache import SESSION_OVERHEAD_BYTES, LoadedModel, ModelCache, VersionKey
 from pilotlight.runtime.model_loader import ModelLoader
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import ObjectStore
@@ -41,6 +41,7 @@ class ModelManager:
     ) -> None:
         self.registry = registry
         self.model_cache = model_cache
+        self.memory_mb = memory_mb
         self._alias_cache = AliasCache(registry, alias_seconds, clock)
         # A named version is checked as often as an alias, so that changes of both are noticed equally soon.
         self._loader = ModelLoader(registry, model_cache, memory_mb=memory_mb, check_seconds=alias_seconds, clock=clock)
@@ -50,7 +51,7 @@ class ModelManager:
     def from_settings(cls, settings: Settings, store: ObjectStore) -> "ModelManager":
         """Create the manager of a function with these settings, with no model loaded yet."""
         public_key = PublicKey.parse(settings.signing_key) if settings.signing_key else None
-        model_cache = ModelCache(settings.model_memory_budget)
+        model_cache = ModelCache(settings.model_memory_budget, SESSION_OVERHEAD_BYTES)
         return cls(
             Registry(store, public_key), model_cache, memory_mb=settings.memory_mb, alias_seconds=settings.alias_seconds
         )

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 KIB = 1024  # /proc and Linux's getrusage count in these
+OWN_PAGES = Path("/proc/self/statm")  # pages: of addresses, resident, shared, text, libraries, data, dirty
 
 
 def resident_bytes(pid: int) -> int:
@@ -25,6 +26,25 @@ def resident_bytes(pid: int) -> int:
     fields = dict(line.split(":", 1) for line in status.splitlines())
     own = sum(int(fields[name].split()[0]) * KIB for name in ("RssAnon", "RssFile") if name in fields)
     return own + sum(files.values())
+
+
+def measure_own_memory() -> tuple[int, int]:
+    """Return this process's resident bytes, and the bytes that RLIMIT_DATA counts; the peak and 0 without /proc."""
+    try:
+        _, resident, _, _, _, data, _ = OWN_PAGES.read_bytes().split()
+    except OSError:
+        return read_max_rss(resource.RUSAGE_SELF), 0
+    page = resource.getpagesize()
+    return int(resident) * page, int(data) * page
+
+
+def reset_peak() -> bool:
+    """Let `peak_resident_bytes` begin anew at what is resident now; return False where that cannot be done."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def peak_resident_bytes() -> int:

@@ -71,7 +71,10 @@ class Session:
     def run(
         self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None, options: RunOptions | None = None
     ) -> dict[str, Array]:
-        """Compute all outputs, or the requested ones, by name; `InvalidInputError` if the graph refuses the feeds."""
+        """Compute all outputs, or the requested ones, by name; `InvalidInputError` if the graph refuses the feeds.
+
+        Raises `OutOfMemoryError` if an allocation fails.
+        """
         names = list(outputs) if outputs is not None else [output.name for output in self.outputs]
         native = self.get_native()
         if self.has_bfloat16:

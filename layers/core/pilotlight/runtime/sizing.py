@@ -14,7 +14,7 @@ from pilotlight.contracts.manifest import Manifest
 from pilotlight.costs import prices
 from pilotlight.runtime.load_time import predict_load_seconds
 from pilotlight.runtime.model_benchmark import LoadMeasurement
-from pilotlight.runtime.session import MB_PER_VCPU
+from pilotlight.runtime.request_cost import compute_slowdown
 
 BASE_BYTES = 72_500_000  # bytes; python, numpy, onnxruntime and obstore with a tiny model
 PEAK_FACTOR = 2.2  # of the graph's bytes: the file in memory, and onnxruntime's copy of its weights
@@ -76,11 +76,6 @@ def choose_memory_mb(peak_bytes: int, model_bytes: int) -> int | None:
     needed = max((peak_bytes + HANDLER_BYTES) / MIB / USABLE_SHARE, 2 * model_bytes / 1e6)
     rounded = max(MIN_MEMORY_MB, MEMORY_STEP_MB * ceil(needed / MEMORY_STEP_MB))
     return rounded if rounded <= MAX_MEMORY_MB else None
-
-
-def compute_slowdown(memory_mb: int) -> float:
-    """Compute how many times as long one thread takes if the function has less than one vCPU."""
-    return max(1.0, MB_PER_VCPU / memory_mb)
 
 
 def estimate_inference_ms(manifest: Manifest) -> float:

@@ -1,0 +1,56 @@
+"""The floor under an environment: an allocation that is too large is an error, and the process goes on."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pilotlight.runtime import process_memory
+from pilotlight.runtime.environment_memory import MIB, UNLIMITED_BYTES, EnvironmentMemory
+from tests import fakes
+
+# What a function does: numpy, onnxruntime, python's own objects and zlib ask for more than there is, then for little.
+SCRIPT = """
+import sys, zlib
+import msgspec, numpy as np
+from pilotlight.runtime.environment_memory import EnvironmentMemory
+from pilotlight.runtime.session import open_session
+
+session = open_session(sys.argv[1])
+memory = EnvironmentMemory(256, enforced=True)
+text = b"[" + b"[0]," * 3_000_000 + b"0]"
+bomb = zlib.compress(bytes(1_000_000))
+attempts = {
+    "numpy": lambda: np.ones(10**9, np.uint8),
+    "onnxruntime": lambda: session.run({"image": np.zeros((40_000, 1, 8, 8), np.float32)}),
+    "json": lambda: msgspec.json.decode(text),
+    "bytes": lambda: bytearray(300_000_000),
+    "zlib": lambda: [zlib.decompress(bomb) for _ in range(400)],
+}
+for name, attempt in attempts.items():
+    try:
+        attempt()
+    except MemoryError:
+        answer = session.run({"image": np.zeros((1, 1, 8, 8), np.float32)})["logits"]
+        print(name, answer.shape, 0 < memory.free_bytes < 256 * 1024 * 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts what is allocated")
+def test_allocations_fail_and_the_process_goes_on() -> None:
+    graph = str(fakes.MODELS / "digits" / "model.int8.onnx")
+    done = subprocess.run([sys.executable, "-c", SCRIPT, graph], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        [f"{name} (1, 10) True" for name in ("numpy", "onnxruntime", "json", "bytes", "zlib")],
+    ), done.stderr
+
+
+def test_what_is_resident_is_not_free() -> None:
+    memory, before = EnvironmentMemory(100_000), process_memory.measure_own_memory()[0]
+    assert abs(memory.free_bytes - (90_000 * MIB - before)) < 64 * MIB
+    held = b"\x01" * (200 * MIB)
+    assert memory.free_bytes < 90_000 * MIB - before - 150 * MIB
+    assert len(held)
+    assert EnvironmentMemory(1).free_bytes == 0
+    assert EnvironmentMemory().free_bytes == UNLIMITED_BYTES
