@@ -2,7 +2,7 @@
 
 import pytest
 
-from pilotlight.errors import InvalidInputError, ModelRefusedError, NotFoundError, PilotlightError, OutOfMemoryError
+from pilotlight.errors import InvalidInputError, ModelRefusedError, NotFoundError, OutOfMemoryError, PilotlightError
 from pilotlight.native.calls import NativeCalls
 
 
