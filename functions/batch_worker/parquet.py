@@ -19,6 +19,7 @@ from pilotlight.storage.object_store import ObjectStore
 
 MAX_TABLE_BYTES = 200_000_000  # bytes of a table: it is converted within one invocation
 MAX_LINES_BYTES = 2_000_000_000  # bytes of its rows as JSON
+MAX_READ_SECONDS = 600.0  # where an invocation has no end, as on a laptop
 READER_BYTES = 1_000_000_000  # of memory, for the process that reads it
 
 
@@ -97,7 +98,7 @@ def iterate_json_lines(file: Path, deadline: float) -> Iterator[bytes]:
             "functions.batch_worker.table_rows",
             [str(file)],
             memory_bytes=READER_BYTES,
-            seconds=max(0.0, deadline - time.monotonic()),
+            seconds=min(MAX_READ_SECONDS, max(0.0, deadline - time.monotonic())),
         ):
             written += len(chunk)
             if written > MAX_LINES_BYTES:

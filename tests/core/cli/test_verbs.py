@@ -28,6 +28,7 @@ from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.core.cli.conftest import Run
+from tests.core.gate.test_graph_probe import HUGE
 
 ROOT = Path(__file__).parents[3]
 ANY_JSON = str(ROOT / "infra" / "local.json")
@@ -119,6 +120,16 @@ def test_what_people_have_rejected_serves_nobody(run: Run, store: str, words: li
     assert found.load_alias("double", "champion").number == 2
     record_decision(found, "double", 1, "approved", actor="ann", reason="it does not")
     assert run(*words)[0] == 0
+
+
+def test_a_graph_that_would_take_all_memory_is_not_published(run: Run, tmp_path: Path) -> None:
+    """181 bytes of a constant of 40 GB; opening it took 100 s and 6 GB of this process."""
+    (tmp_path / "model.onnx").write_bytes(HUGE["ConstantOfShape"])
+    code, _, said = run("publish", str(tmp_path / "model.onnx"), "--name", "huge")
+    assert code == 2
+    assert "found no memory for it" in said
+    assert "ConstantOfShape node. Name:'the_huge_one'" in said
+    assert run("models", "--json")[1] == "[]\n"
 
 
 def test_published_labels_are_kept(run: Run, store: str, tmp_path: Path) -> None:

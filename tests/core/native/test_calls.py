@@ -2,7 +2,7 @@
 
 import pytest
 
-from pilotlight.errors import InvalidInputError, ModelRefusedError, NotFoundError, PilotlightError, TooLargeError
+from pilotlight.errors import InvalidInputError, ModelRefusedError, NotFoundError, OutOfMemoryError, PilotlightError
 from pilotlight.native.calls import NativeCalls
 
 
@@ -43,9 +43,9 @@ def test_what_succeeds_is_left_alone() -> None:
         (PanicException("index out of bounds"), InvalidInputError, "refused: reader panicked: index out of bounds."),
         (PanicException("byte index 1 of `secret é`"), InvalidInputError, "reader panicked: byte index 1 of ...."),
         (PanicException(), InvalidInputError, "reader panicked: PanicException."),
-        (MemoryError(), TooLargeError, "refused: reader found no memory for it; send less at once."),
-        (LibraryError("std::bad_alloc"), TooLargeError, "no memory for it (std::bad_alloc); send less at once."),
-        (PanicException("Failed to allocate 9 bytes"), TooLargeError, "(Failed to allocate 9 bytes); send less"),
+        (MemoryError(), OutOfMemoryError, "refused: reader found no memory for it; send less at once."),
+        (LibraryError("std::bad_alloc"), OutOfMemoryError, "no memory for it (std::bad_alloc); send less at once."),
+        (PanicException("Failed to allocate 9 bytes"), OutOfMemoryError, "(Failed to allocate 9 bytes); send less"),
     ],
 )
 def test_failures_are_errors_of_the_tree(raised: BaseException, kind: type[PilotlightError], text: str) -> None:

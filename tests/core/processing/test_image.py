@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from pilotlight import processing
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.contracts.processing import ImagePreprocessing
-from pilotlight.errors import InvalidInputError
+from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.registry.registry import build_manifest
 from pilotlight.runtime.datatypes import Array
 from tests import fakes
@@ -253,3 +253,38 @@ def test_the_graph_must_have_the_input() -> None:
         fakes.stepped(ImagePreprocessing(input="pixel"))
     draft = fakes.draft()
     assert build_manifest(draft, fakes.stepped(None).files).task == "tensor"
+
+
+def with_size(raw: bytes, width: int, height: int) -> bytes:
+    """A PNG whose header says that it has another size."""
+    head = b"IHDR" + width.to_bytes(4) + height.to_bytes(4) + raw[24:29]
+    return raw[:12] + head + zlib.crc32(head).to_bytes(4) + raw[33:]
+
+
+@pytest.mark.parametrize("size", [(50_000, 50_000), (2**31 - 1, 1), (1, 2**31 - 1)])
+def test_the_header_is_believed_before_pixels_are_made(size: tuple[int, int]) -> None:
+    with pytest.raises(TooLargeError, match=r"have [\d,]+ pixels together .* about 0 of these 1 at once"):
+        one(with_size(file(NOISE), *size))
+
+
+def test_small_images_that_become_large_ones_are_refused_before_any_is_decoded() -> None:
+    dot = file(NOISE[:1, :1])
+    with pytest.raises(TooLargeError, match=r"are resized to 50,176,000 pixels together .* about 498 of these 1000 at"):
+        pixels(*[dot] * 1000, resize=(224, 224))
+    assert pixels(*[dot] * 3, resize=(224, 224)).shape == (3, 3, 224, 224)
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
+    """Each scan is a pass over all pixels, and takes 10 bytes to ask for."""
+    progressive = file(NOISE, "JPEG", progressive=True)
+    assert 5 < progressive.count(b"\xff\xda") < 20
+    assert one(progressive).shape == NOISE.shape
+    start = progressive.index(b"\xff\xda")
+    with pytest.raises(InvalidInputError, match="Image 0 has 310 scans, more than 200; save it as baseline JPEG"):
+        one(progressive[:start] + b"\xff\xda\x00\x02" * 300 + progressive[start:])
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "BMP", "ICO"])
+def test_no_other_decoder_is_reached(kind: str) -> None:
+    with pytest.raises(InvalidInputError, match="is neither PNG nor JPEG"):
+        one(file(NOISE, kind))

@@ -25,7 +25,9 @@ from pilotlight.contracts.processing import ImagePreprocessing, TableColumn, Tab
 from pilotlight.errors import InvalidInputError, NotFoundError, StoreError, UnavailableError
 from pilotlight.storage.object_store import open_store
 from tests import fakes
+from tests.core.processing.test_text import tokenizer_with
 from tests.functions.batch_worker.conftest import Place
+from tests.functions.predict.test_hostile_inputs import publish_text
 from tests.load import file as load
 
 
@@ -309,6 +311,29 @@ def test_a_table_of_columns_with_steps_is_answered() -> None:
         [4, 0, 2],
         None,
     ]
+
+
+def test_a_text_that_makes_the_tokenizer_panic_costs_its_own_line() -> None:
+    place = Place(open_store("memory://"))
+    publish_text(place.registry, "texts", tokenizer_with("(a+)+$"))
+    texts = ["one", "two", "three", "a" * 105 + "!", "five", "six", "seven"]
+    place.upload("texts/a.jsonl", "\n".join(map(json.dumps, texts)).encode())
+    said = place.result("texts/a.jsonl")
+    assert [each["line"] for each in said] == [1, 2, 3, 4, 5, 6, 7]
+    assert [each["line"] for each in said if "error" in each] == [4]
+    assert "The tokenizer refused the texts: tokenizers panicked: Onig" in said[3]["error"]
+
+
+def test_numbers_that_int8_hides_are_refused_in_their_line() -> None:
+    place = Place(open_store("memory://"))
+    fakes.publish_digits(place.registry)
+    image = {"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32"}
+    numbers = ([0.0] * 64, [float("nan")] + [0.0] * 63)
+    lines = [json.dumps({"inputs": [image | {"data": data}]}) for data in numbers]
+    place.upload("digits/a.jsonl", "\n".join(lines).encode())
+    right, wrong = place.result("digits/a.jsonl")
+    assert "outputs" in right
+    assert "Input 'image' has nan in row 0" in wrong["error"]
 
 
 def test_an_image_is_answered() -> None:

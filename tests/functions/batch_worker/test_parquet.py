@@ -236,25 +236,26 @@ def bombs() -> dict[str, bytes]:
         pages.write_table(pyarrow.table({"x": values}), target, compression="zstd", row_group_size=rows)
         return target.getvalue()
 
-    long = pyarrow.array(["a" * 3_000_000]).dictionary_encode().dictionary
-    indices = pyarrow.array(np.zeros(1000, np.int8))
+    long = pyarrow.DictionaryArray.from_arrays(pyarrow.array(np.zeros(1000, np.int8)), pyarrow.array(["a" * 3_000_000]))
+    flat = pyarrow.array(np.zeros(10_000_000, np.int64))
+    nest = pyarrow.ListArray.from_arrays(pyarrow.array([0, len(flat)], pyarrow.int32()), flat)
     return {
-        "long texts": write(pyarrow.DictionaryArray.from_arrays(indices, long), 1000),
-        "a nest": write(pyarrow.array([[[0] * 20_000_000]], pyarrow.list_(pyarrow.list_(pyarrow.int64()))), 1),
-        "many rows": write(pyarrow.array(np.zeros(20_000_000, np.int8)), 20_000_000),
+        "long texts": write(long, 1000),
+        "a nest": write(nest, 1),
+        "many rows": write(pyarrow.array(np.zeros(5_000_000, np.int8)), 5_000_000),
     }
 
 
 def test_a_table_that_unfolds_is_refused_and_not_died_of(
     place: Place, bombs: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet, "MAX_LINES_BYTES", 20_000_000)
-    monkeypatch.setattr(parquet, "READER_BYTES", 600_000_000)
+    monkeypatch.setattr(parquet, "MAX_LINES_BYTES", 5_000_000)
+    monkeypatch.setattr(parquet, "READER_BYTES", 300_000_000)
     for kind, data in bombs.items():
         assert len(data) < 300_000, kind
         place.upload(f"double/{kind}.parquet", data)
         refused = place.document(f"double/{kind}.parquet/manifest.json")["refused"]
-        assert "memory" in refused or "SIGABRT" in refused or "bytes as JSON" in refused, (kind, refused)
+        assert any(word in refused for word in ("memory", "panicked", "SIGABRT", "bytes as JSON")), (kind, refused)
         assert not any("rows-" in path for path in place.store.list_paths(f"outbox/double/{kind}.parquet"))
 
 

@@ -110,7 +110,11 @@ def build_command(module: str, arguments: Sequence[str], memory_bytes: int) -> l
 
 def build_environment() -> dict[str, str]:
     """Build the environment of a process that finds the modules which this one finds."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "ORT_DISABLE_TELEMETRY": "1"}
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "ORT_DISABLE_TELEMETRY": "1",
+        "RUST_BACKTRACE": "0",  # a panic for lack of memory that prints one waits for itself for ever
+    }
 
 
 def describe_failure(code: int, stderr: bytes, memory_bytes: int) -> str:

@@ -62,10 +62,10 @@ def build_text_feeds(
     encodings = tokenize_texts(tokenizer, texts, steps)
     if not steps.truncate:
         refuse_long_texts(steps, encodings)
-    return {spec.name: build_graph_input(encodings, spec) for spec in manifest.inputs}
+    with TOKENIZING:
+        return {spec.name: build_graph_input(encodings, spec) for spec in manifest.inputs}
 
 
-@TOKENIZING
 def build_graph_input(encodings: Sequence[Any], spec: TensorSpec) -> Array:
     """Build one of the graph's inputs."""
     return np.array(

@@ -30,6 +30,7 @@ from pilotlight.errors import (
     NotFoundError,
     StoreError,
 )
+from pilotlight.native.calls import NativeCalls
 
 # By one of these obstore finds credentials itself, as in every Lambda and container of AWS.
 CREDENTIAL_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"}
@@ -322,7 +323,10 @@ def translate_errors(url: str, path: str) -> Iterator[None]:
     """Turn obstore's errors into Pilotlight's, each with its place."""
     place = f"{url}/{path}"
     try:
-        yield
+        with NativeCalls(
+            "obstore", lambda cause: StoreError(f"The store failed at {place}: {cause}."), ()
+        ):  # its panics
+            yield
     except FileNotFoundError as exc:
         raise NotFoundError(f"There is nothing at {place}.") from exc
     except ObstoreExistsError as exc:
