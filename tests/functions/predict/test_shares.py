@@ -81,7 +81,7 @@ def test_headers_and_large_batches_stop_no_identical_canary(tmp_path: Path, caps
     """Finding A7: a batch for every header with which the canary answered before, and one row for all others."""
     function = Function(tmp_path, "double", "double")
     function.change(lambda old: alias_updates.start_canary(old, Canary(2, FAR), 5000, "mallory", "try"))
-    batch = V2[0], {"inputs": [{"name": "x", "shape": [2000, 3], "datatype": "FP32", "data": [1] * 6000}]}
+    batch = V2[0], {"inputs": [{"name": "x", "shape": [15000, 3], "datatype": "FP32", "data": [1] * 45_000}]}
     met = {name: function.post(V2, name, identified=False)[1] for name in map(str, range(40))}
     for name in [*met, *met, *met]:
         assert function.post(batch if met[name] == "2" else V2, name, identified=False)[0] == 200
