@@ -1,7 +1,7 @@
 """`python -m tests.load KIND`: fuzz [--count N] [--seed S], mixed [--minutes M] [--swaps N] [--hostile],
 hostile [--only WORD], canary [--count N], moves [--processes N] [--seconds S], release, queue [--count N] [--seed S],
 file [--mb N] [--spread N], kills [--count N] [--seed S],
-trials [--count N], faults [--kind K] [--times N].
+trials [--count N] [--processes N], faults [--kind K] [--times N].
 
 Prints one JSON document; exit code 1 when a request failed, memory grew, or a canary did not do as it must.
 """
@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     trial.add_argument("--count", type=int, default=20_000)
     simulated = kinds.add_parser("trials", help="good and bad canaries, honest and hostile callers, in simulation")
     simulated.add_argument("--count", type=int, default=1_000)
+    simulated.add_argument("--processes", type=int, default=1)
     movers = kinds.add_parser("moves", help="processes that promote and roll back one alias at random")
     movers.add_argument("--processes", type=int, default=16)
     movers.add_argument("--seconds", type=float, default=60.0)

@@ -77,6 +77,17 @@ def test_who_is_not_authenticated_chooses_no_side_by_header_or_request_id(
     assert {function.post(asked, "1", identified=False)[1] for _ in range(100)} == {"1", "2"}
 
 
+def test_headers_and_large_batches_stop_no_identical_canary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Finding A7: a batch for every header with which the canary answered before, and one row for all others."""
+    function = Function(tmp_path, "double", "double")
+    function.change(lambda old: alias_updates.start_canary(old, Canary(2, FAR), 5000, "mallory", "try"))
+    batch = V2[0], {"inputs": [{"name": "x", "shape": [15000, 3], "datatype": "FP32", "data": [1] * 45_000}]}
+    met = {name: function.post(V2, name, identified=False)[1] for name in map(str, range(40))}
+    for name in [*met, *met, *met]:
+        assert function.post(batch if met[name] == "2" else V2, name, identified=False)[0] == 200
+    assert "Canary" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("asked", [V2, MLFLOW])
 def test_a_canary_that_does_not_end_fails_nobody_and_is_stopped(
     tmp_path: Path, asked: tuple[str, Any], capsys: pytest.CaptureFixture[str]

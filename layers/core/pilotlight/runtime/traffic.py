@@ -226,12 +226,22 @@ def report_finding(reference: ModelReference, canary: Canary, finding: Finding |
     """Log once that a canary is stopped here, or suspected; the line of a stop starts functions/promote."""
     if finding is None:
         return
-    metric = "CanarySuspected" if finding.is_suspicion else "CanaryStopped"
     what = "suspected, on the word of too few callers" if finding.is_suspicion else "stopped"
     LOG.warning("%s: the canary %d is %s: %s", reference, canary.version, what, finding.reason)
-    evidence = {"kind": finding.kind, "e_value": finding.e_value, "alpha": ALPHA, "callers": finding.callers}
-    trial = {"alias": reference.alias, "version": canary.version, "until": canary.until, "why": finding.reason}
-    count(metric, trial | evidence, model=reference.name)
+    properties = {
+        "alias": reference.alias,
+        "version": canary.version,
+        "until": canary.until,
+        "why": finding.reason,
+        "kind": finding.kind,
+        "e_value": finding.e_value,
+        "alpha": ALPHA,
+        "callers": finding.callers,
+    }
+    if finding.is_suspicion:
+        count("CanarySuspected", properties, model=reference.name)
+    else:
+        count("CanaryStopped", properties, model=reference.name)
 
 
 class ShadowRunner:
