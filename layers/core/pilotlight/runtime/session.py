@@ -25,6 +25,7 @@ from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime.datatypes import ORT_DATATYPES, Array
 from pilotlight.runtime.deferred_prepacking import DeferredPrepacking
+from pilotlight.runtime.environment_memory import DATA_LIMIT
 from pilotlight.runtime.model_files import create_private_folder
 
 EXTERNAL_DATA_ERROR = "External data path validation failed"  # in onnxruntime's message about weights in another folder
@@ -175,7 +176,8 @@ def save_graph(source: Path, target: Path, *, optimized: bool = False) -> Path:
 def open_native(path: Path | str, options: Any) -> Any:  # noqa: ANN401 - onnxruntime ships no types
     """Open onnxruntime's session over the graph at `path`; `ModelRefusedError` if that fails."""
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        with DATA_LIMIT.suspend():
+            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except MemoryError as exc:
         raise ModelRefusedError("There is not enough memory to open the graph; raise MemorySize.") from exc
     except OPEN_ERRORS as exc:
