@@ -112,9 +112,11 @@ $(VENV)/with-train: $(VENV)/bin/python $(LISTS) functions/train/requirements.txt
 	$(BIN)/python $(PIP) --editable '.[train]'
 	@touch $@
 
-$(VENV)/with-dev: $(VENV)/with-train tests/requirements.txt tests/requirements-runtime.txt
+# Of the evaluator of IAM one module is used, which needs nothing of what the rest of its package does.
+$(VENV)/with-dev: $(VENV)/with-train tests/requirements.txt tests/requirements-runtime.txt tests/requirements-iam.txt
 	@echo "Installing what tests and linters need into $(VENV), once."
 	$(BIN)/python $(PIP) --editable '.[train,dev]'
+	$(BIN)/python $(PIP) --no-deps --requirement tests/requirements-iam.txt
 	@touch $@
 
 HANDLERS := layers/deps/requirements.txt functions/authorize/requirements.txt functions/batch_worker/requirements.txt

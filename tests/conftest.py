@@ -29,7 +29,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("house")
 os.environ["PILOTLIGHT_STORE"] = "memory://"  # handlers open their store when imported; no test may touch a real one
-os.environ |= {"PILOTLIGHT_ISSUER": "https://issuer.example.com/", "PILOTLIGHT_AUDIENCE": "pilotlight"}  # likewise
 
 CONTAINER = {
     "image": "training",

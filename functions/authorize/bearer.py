@@ -6,15 +6,15 @@ algorithm is the key's, never the token's: RS256 for RSA keys, ES256 for P-256 k
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import jwt
 
+from functions.authorize.caller import Caller
 from functions.authorize.errors import RefusedError
 from functions.authorize.issuer import Issuer
 from functions.authorize.jwks import JwksCache
-from pilotlight.api.routes import Scope
+from pilotlight.contracts.scopes import ALL_SCOPES, Scope
 
 BEARER = re.compile(r"[Bb]earer ([-\w]+\.[-\w]+\.[-\w]+)", re.ASCII)
 MAX_HEADER_LENGTH = 8192  # characters; all headers of a request have 10,240 bytes
@@ -24,22 +24,14 @@ TENANT = re.compile(r"[\w.@|:/+=-]{1,128}", re.ASCII)  # it is written into a JS
 JWT_OPTIONS: Any = {"require": ["exp", "iss", "aud"], "enforce_minimum_key_length": True}
 
 
-@dataclass(frozen=True)
-class Caller:
-    """The holder of a token, by the token's claims."""
-
-    tenant: str
-    scopes: frozenset[Scope]
-    api_key: str = ""  # value of an API key, to whose usage plan this request counts
-
-
 def authenticate_caller(authorization: str, issuer: Issuer, keys: JwksCache) -> Caller:
     """Authenticate the caller of an Authorization header; raises `RefusedError`, or `IssuerError` from `keys`."""
     match = BEARER.fullmatch(authorization) if len(authorization) <= MAX_HEADER_LENGTH else None
     if match is None:
         raise RefusedError("There is no bearer token in the form of a JWT.")
     claims = _verify_claims(match[1], issuer, keys)
-    return Caller(_read_tenant(claims, issuer), read_scopes(claims, issuer), _read_usage_key(claims, issuer))
+    tenant = _read_tenant(claims, issuer)
+    return Caller(tenant, tenant, read_scopes(claims, issuer), usage_key=_read_usage_key(claims, issuer))
 
 
 def _verify_claims(token: str, issuer: Issuer, keys: JwksCache) -> Mapping[str, Any]:
@@ -74,7 +66,7 @@ def read_scopes(claims: Mapping[str, Any], issuer: Issuer) -> frozenset[Scope]:
         value = claims.get(claim)
         words = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
         claimed |= {word for word in words if isinstance(word, str)}
-    return frozenset(scope for scope in get_args(Scope) if issuer.scope_prefix + scope in claimed)
+    return frozenset(scope for scope in ALL_SCOPES if issuer.scope_prefix + scope in claimed)
 
 
 def _read_usage_key(claims: Mapping[str, Any], issuer: Issuer) -> str:

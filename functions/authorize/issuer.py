@@ -1,6 +1,6 @@
 """The issuer whose tokens are accepted, and which claims are read; loaded once from the environment.
 
-The function has none of the other functions' third-party code, and so its own settings.
+The function reads these settings alone, and without what the other functions' need.
 """
 
 from collections.abc import Mapping

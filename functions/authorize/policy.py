@@ -6,32 +6,35 @@ Output from a Lambda authorizer; it may have 8 KB.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
-from functions.authorize.bearer import Caller
-from pilotlight.api.routes import SCOPES, VERBS, Scope
+from functions.authorize.caller import Caller
+from pilotlight.api.routes import SCOPES, VERBS
+from pilotlight.contracts.scopes import Scope
 
 MAX_POLICY_BYTES = 8192  # bytes of an answer
 
 
 def build_policy(caller: Caller, method_arn: str) -> dict[str, Any]:
-    """Build the answer for API Gateway, which caches it for this token and all its routes."""
+    """Build the answer for API Gateway, which may cache it for this key or token and all its routes."""
     stage = "/".join(method_arn.split("/")[:2])  # arn:aws:execute-api:region:account:api/stage
     allowed = [f"{stage}/{each}" for each in list_resources(caller.scopes)]
     response: dict[str, Any] = {
-        "principalId": caller.tenant,
+        "principalId": caller.principal,
         "policyDocument": {
             "Version": "2012-10-17",
             "Statement": [_build_statement("Allow", allowed) if allowed else _build_statement("Deny", [f"{stage}/*"])],
         },
-        "context": {"tenant": caller.tenant, "scopes": " ".join(sorted(caller.scopes))},
+        "context": {"tenant": caller.tenant, "scopes": " ".join(sorted(caller.scopes)), "key": caller.key_name},
     }
-    return response | ({"usageIdentifierKey": caller.api_key} if caller.api_key else {})
+    return response | ({"usageIdentifierKey": caller.usage_key} if caller.usage_key else {})
 
 
-def list_resources(scopes: Collection[Scope]) -> list[str]:
+@lru_cache
+def list_resources(scopes: frozenset[Scope]) -> list[str]:
     """List verbs with paths, such as `GET/v2/models/*`."""
     return [f"{verb}{path}" for scope in sorted(scopes) for path in build_path_patterns(scope) for verb in VERBS[scope]]
 

@@ -1,11 +1,11 @@
 """Routes of batches. A batch is requested here; the batch worker, which gets an event, answers it.
 
 The state of a batch is not stored: it follows from the documents that are, which are the request, its cancellation, the
-progress of the file and the manifest of its results.
+progress of the file and the manifest of its results. A caller's batches are those of his tenant.
 """
 
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated
 
 from msgspec import json
@@ -25,17 +25,15 @@ from pilotlight.api.schemas.openai import (
 )
 from pilotlight.aws.eventbridge import EventBus
 from pilotlight.contracts.batch import (
-    BATCHES_FOLDER,
     BatchCancellation,
     BatchManifest,
     BatchRequest,
     FileProgress,
-    batch_document_path,
     parse_model_endpoint,
     to_unix_seconds,
 )
-from pilotlight.errors import AlreadyExistsError, ConflictError, NotFoundError, UnavailableError
-from pilotlight.storage.documents import Document
+from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, UnavailableError
+from pilotlight.storage.object_store import ObjectStore
 
 SOURCE = "pilotlight.batches"  # of the events that this function may send
 MAX_PAGE_SIZE = 100  # of a page
@@ -44,11 +42,10 @@ HOUR_S = 3600
 
 
 class BatchEndpoints:
-    """The routes of batches over a file store."""
+    """The routes of batches over a store."""
 
-    def __init__(self, file_store: FileStore, idempotency_keys: IdempotencyKeys, bus: EventBus) -> None:
-        self._file_store = file_store
-        self._store = file_store.store
+    def __init__(self, store: ObjectStore, idempotency_keys: IdempotencyKeys, bus: EventBus) -> None:
+        self._store = store
         self._idempotency_keys = idempotency_keys
         self._bus = bus
 
@@ -63,7 +60,10 @@ class BatchEndpoints:
     def create(self, request: Request, body: CreateBatchBody) -> Response:
         """Request a batch; its state shows later what is wrong with its file."""
         parse_model_endpoint(body.endpoint)
-        self._file_store.find_file(body.input_file_id)
+        file_store = FileStore(self._store, request.tenant)
+        upload_record = file_store.find_file(body.input_file_id).upload_record
+        if upload_record is None:
+            raise InvalidInputError(f"{body.input_file_id} is an answer; a batch answers an uploaded file.")
         name = self._idempotency_keys.reserve_id(request, json.encode(body))
         created = int(time.time())
         batch_request = BatchRequest(
@@ -75,60 +75,67 @@ class BatchEndpoints:
             expires_at=created + int(body.completion_window[:-1]) * HOUR_S,
             metadata=body.metadata,
             by=request.caller,
+            tenant=request.tenant,
+            input_content=upload_record.content,
+            input_e_tag=upload_record.e_tag,
         )
-        return Response.json(self._to_batch(self._submit(batch_request)))
+        return Response.json(read_batch(file_store, self._submit(file_store, batch_request)))
 
     def list(
-        self, after: str = "", limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE
+        self,
+        request: Request,
+        after: str = "",
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE,
     ) -> Response:
         """List batches, the newest first."""
-        return to_page_response(map(self._to_batch, skip_past(self._iterate_batch_requests(), after)), limit)
+        file_store = FileStore(self._store, request.tenant)
+        found = skip_past(file_store.iterate_batch_requests(), after)
+        return to_page_response((read_batch(file_store, each) for each in found), limit)
 
-    def show(self, batch: str) -> Response:
+    def show(self, request: Request, batch: str) -> Response:
         """Return one batch."""
-        return Response.json(self._to_batch(self._file_store.read_batch_request(batch)))
+        file_store = FileStore(self._store, request.tenant)
+        return Response.json(read_batch(file_store, file_store.read_batch_request(batch)))
 
     def cancel(self, request: Request, batch: str) -> Response:
-        """Cancel a batch: its worker checks every other second, and what is answered by then stays."""
-        batch_request = self._file_store.read_batch_request(batch)
-        manifest = self._file_store.read_manifest(batch_request.id)
+        """Cancel a batch: its worker checks every other second, and what is answered by then stays.
+
+        Each request sends an event, since a batch without a worker needs one to finish it, and an earlier request may
+        have failed before its own.
+        """
+        file_store = FileStore(self._store, request.tenant)
+        batch_request = file_store.read_batch_request(batch)
+        manifest = file_store.read_manifest(batch_request.id)
         if manifest is not None and manifest.stopped != "cancelled":
             state = get_batch_status(batch_request, None, manifest, None)
             raise ConflictError(f"{batch_request.id} is {state} already; there is nothing to cancel.")
-        try:
-            self._open_cancellation(batch_request.id).create(BatchCancellation(int(time.time()), request.caller))
-        except AlreadyExistsError:
-            return Response.json(self._to_batch(batch_request))
-        self._bus.publish(SOURCE, batch_request.id)  # a batch without a worker needs one to finish it
-        return Response.json(self._to_batch(batch_request))
+        if manifest is None:
+            with suppress(AlreadyExistsError):
+                file_store.open_cancellation(batch_request.id).create(
+                    BatchCancellation(int(time.time()), request.caller)
+                )
+            self._bus.publish(SOURCE, batch_request.target)
+        return Response.json(read_batch(file_store, batch_request))
 
-    def _submit(self, batch_request: BatchRequest) -> BatchRequest:
+    def _submit(self, file_store: FileStore, batch_request: BatchRequest) -> BatchRequest:
         """Store a request and send its event; return the stored one. A request whose event fails is removed."""
-        document = self._file_store.open_batch_request(batch_request.id)
+        document = file_store.open_batch_request(batch_request.id)
         stored = document.create_or_read(batch_request)
-        progress, _ = self._file_store.read_progress(stored) if stored is not batch_request else (None, None)
+        progress, _ = file_store.read_progress(stored) if stored is not batch_request else (None, None)
         if progress is None:
             try:
-                self._bus.publish(SOURCE, stored.id)
+                self._bus.publish(SOURCE, stored.target)
             except UnavailableError:
                 self._store.delete(document.path)
                 raise
         return stored
 
-    def _iterate_batch_requests(self) -> Iterator[BatchRequest]:
-        for name in reversed(self._store.list_folders(BATCHES_FOLDER)):
-            try:
-                yield self._file_store.read_batch_request(f"batch_{name}")
-            except NotFoundError:
-                continue  # removed meanwhile
 
-    def _to_batch(self, batch_request: BatchRequest) -> BatchObject:
-        progress, manifest = self._file_store.read_progress(batch_request)
-        cancel = self._open_cancellation(batch_request.id).read_or_none()
-        return to_batch_object(batch_request, progress, manifest, cancel)
-
-    def _open_cancellation(self, batch_id: str) -> Document[BatchCancellation]:
-        return Document(self._store, batch_document_path(batch_id, "cancel"), BatchCancellation)
+def read_batch(file_store: FileStore, batch_request: BatchRequest) -> BatchObject:
+    """Read how far a batch is, and build the response for it."""
+    progress, manifest = file_store.read_progress(batch_request)
+    cancel = file_store.open_cancellation(batch_request.id).read_or_none()
+    return to_batch_object(batch_request, progress, manifest, cancel)
 
 
 def get_batch_status(

@@ -15,18 +15,19 @@ from pilotlight.api.powertools_router import Query, TypedRoutes
 from pilotlight.api.schemas.openai import DeletedFile, ObjectPage
 from pilotlight.contracts.upload import Upload
 from pilotlight.errors import InvalidInputError, TooLargeError
+from pilotlight.storage.object_store import ObjectStore
 
 MAX_INLINE_BYTES = 4_000_000  # bytes of a response: base64 adds a third, and Lambda's limit is 6 MB
 MAX_PAGE_SIZE = 10_000  # of a page
-RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
+RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
 JSONL = "application/jsonl"
 
 
 class FileEndpoints:
-    """The routes of files over a file store."""
+    """The routes of files over a store; a caller's files are those of his tenant."""
 
-    def __init__(self, file_store: FileStore, idempotency_keys: IdempotencyKeys, presigner: Presigner | None) -> None:
-        self._file_store = file_store
+    def __init__(self, store: ObjectStore, idempotency_keys: IdempotencyKeys, presigner: Presigner | None) -> None:
+        self._store = store
         self._idempotency_keys = idempotency_keys
         self._presigner = presigner
 
@@ -52,42 +53,42 @@ class FileEndpoints:
             bytes=len(form.data),
             created_at=int(time.time()),
             by=request.caller,
+            tenant=request.tenant,
         )
-        return Response.json(self._file_store.save_file(upload_record, form.data))
+        return Response.json(self._open_files(request).save_file(upload_record, form.data))
 
     def list(
         self,
+        request: Request,
         purpose: str | None = None,
         order: Literal["asc", "desc"] = "desc",
         after: str = "",
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = MAX_PAGE_SIZE,
     ) -> Response:
         """List uploaded files, the newest first unless `order` is asc."""
-        all_files = self._file_store.iterate_files(oldest_first=order == "asc")
+        all_files = self._open_files(request).iterate_files(oldest_first=order == "asc")
         files = (each for each in all_files if purpose in (None, each.purpose))
         return to_page_response(skip_past(files, after), limit)
 
-    def show(self, file: str) -> Response:
+    def show(self, request: Request, file: str) -> Response:
         """Return one file."""
-        return Response.json(self._file_store.find_file(file).file_object)
+        return Response.json(self._open_files(request).find_file(file).file_object)
 
-    def delete(self, file: str) -> Response:
+    def delete(self, request: Request, file: str) -> Response:
         """Delete an uploaded file."""
-        self._file_store.delete_file(file)
+        self._open_files(request).delete_file(file)
         return Response.json(DeletedFile(id=file))
 
     def get_content(self, request: Request, file: str) -> Response:
         """Return the bytes, a range of them, or a redirect to the bucket."""
-        stored_file = self._file_store.find_file(file)
+        stored_file = self._open_files(request).find_file(file)
         range_match = RANGE.fullmatch(request.headers.get("range", ""))
         if range_match is not None:
             return self._get_range(
                 stored_file, int(range_match[1]), int(range_match[2] or stored_file.file_object.bytes - 1)
             )
         if stored_file.file_object.bytes <= MAX_INLINE_BYTES:
-            return Response(
-                200, self._file_store.store.get(stored_file.path).data, {"content-type": JSONL}, binary=True
-            )
+            return Response(200, self._store.get(stored_file.path).data, {"content-type": JSONL}, binary=True)
         if self._presigner is not None:
             url = self._presigner.presign_download(stored_file.path, f"{stored_file.file_object.id}.jsonl")
             return Response(302, b"", {"location": url})
@@ -98,6 +99,9 @@ class FileEndpoints:
             f"bytes=0-{MAX_INLINE_BYTES - 1}."
         )
 
+    def _open_files(self, request: Request) -> FileStore:
+        return FileStore(self._store, request.tenant)
+
     def _get_range(self, stored_file: StoredFile, first: int, last: int) -> Response:
         size = stored_file.file_object.bytes
         last = min(last, size - 1, first + MAX_INLINE_BYTES - 1)
@@ -105,8 +109,8 @@ class FileEndpoints:
             raise InvalidInputError(
                 f"The file has {size:,} bytes, so that there is nothing from {first:,} to {last:,}."
             )
-        _, e_tag = self._file_store.store.get_size_and_e_tag(stored_file.path)
-        data = b"".join(self._file_store.store.iterate_blocks(stored_file.path, first, last + 1, e_tag))
+        _, e_tag = self._store.get_size_and_e_tag(stored_file.path)
+        data = b"".join(self._store.iterate_blocks(stored_file.path, first, last + 1, e_tag))
         headers = {"content-type": JSONL, "content-range": f"bytes {first}-{last}/{size}", "accept-ranges": "bytes"}
         return Response(206, data, headers, binary=True)
 

@@ -3,7 +3,6 @@
 import os
 
 from functions.batch_api.batches import BatchEndpoints
-from functions.batch_api.file_store import FileStore
 from functions.batch_api.files import FileEndpoints
 from functions.batch_api.idempotency import IdempotencyKeys
 from functions.batch_api.openai_http import to_openai_error
@@ -23,15 +22,11 @@ def build_batch_api(
 ) -> ResolverRouter:
     """Build a handler for these settings."""
     store = store or open_store(settings.store)
-    file_store, idempotency_keys, presigner = (
-        FileStore(store),
-        IdempotencyKeys(store),
-        Presigner.from_store_url(settings.store),
-    )
+    idempotency_keys, presigner = IdempotencyKeys(store), Presigner.from_store_url(settings.store)
     parts = (
-        FileEndpoints(file_store, idempotency_keys, presigner),
-        UploadEndpoints(file_store, idempotency_keys, presigner),
-        BatchEndpoints(file_store, idempotency_keys, bus or EventBus()),
+        FileEndpoints(store, idempotency_keys, presigner),
+        UploadEndpoints(store, idempotency_keys, presigner),
+        BatchEndpoints(store, idempotency_keys, bus or EventBus(resource=settings.event_resource)),
     )
     routes = {resource: verbs for part in parts for resource, verbs in part.routes().items()}
     correlation.install_log_record_factory()

@@ -2,6 +2,7 @@
 
     idempotency/<sha256 of route and key>.json     {"id": ..., "fingerprint": ...}; create-only, deleted after days
 
+A tenant's lie below `idempotency/tenant=<name>/`: the same key of two tenants is two requests.
 The document is written before the object, so that a client that repeats an interrupted request gets the same object.
 """
 
@@ -11,6 +12,7 @@ from msgspec import Struct
 
 from pilotlight.api.http import Request
 from pilotlight.contracts.batch import generate_sortable_id
+from pilotlight.contracts.tenant import tenant_folder
 from pilotlight.errors import ConflictError, InvalidInputError
 from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
@@ -41,7 +43,8 @@ class IdempotencyKeys:
             raise InvalidInputError(
                 f"The Idempotency-Key has {len(key)} characters; at most {MAX_KEY_LENGTH} are taken."
             )
-        path = f"idempotency/{hashlib.sha256(f'{request.resource} {key}'.encode()).hexdigest()}.json"
+        folder = tenant_folder("idempotency", request.tenant)
+        path = f"{folder}/{hashlib.sha256(f'{request.resource} {key}'.encode()).hexdigest()}.json"
         fresh = IdempotencyRecord(generate_sortable_id(), hashlib.sha256(b"\0".join(content)).hexdigest())
         record = Document(self._store, path, IdempotencyRecord).create_or_read(fresh)
         if record.fingerprint != fresh.fingerprint:

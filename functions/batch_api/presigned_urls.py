@@ -1,6 +1,7 @@
 """Presigned URLs of S3, for clients without credentials, valid for an hour. boto3 is imported at the first signature.
 
-A signature covers the stack's own bucket, one key and, for an upload, the exact number of bytes: S3 refuses others.
+A signature covers the stack's own bucket, one key and, for an upload, the exact number of bytes: S3 refuses others. An
+upload's also covers `if-none-match: *`, so that its URL writes once: what was put stays as it is, though the URL lives.
 """
 
 import time
@@ -31,10 +32,11 @@ class Presigner:
         return cls(parts.netloc, parts.path.strip("/"), dict(parse_qsl(parts.query)).get("endpoint", ""))
 
     def presign_upload(self, path: str, size: int) -> PresignedUpload:
-        """Presign an upload of `size` bytes to a path of the store."""
+        """Presign an upload of `size` bytes to a path of the store where there is nothing."""
         expires_at = int(time.time()) + EXPIRY_S
-        url = self._presign("put_object", path, ContentLength=size)
-        return PresignedUpload(url=url, headers={"content-length": str(size)}, expires_at=expires_at)
+        url = self._presign("put_object", path, ContentLength=size, IfNoneMatch="*")
+        headers = {"content-length": str(size), "if-none-match": "*"}
+        return PresignedUpload(url=url, headers=headers, expires_at=expires_at)
 
     def presign_download(self, path: str, filename: str) -> str:
         """Presign a download of a path of the store, with the file name that the client saves."""

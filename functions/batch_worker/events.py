@@ -27,7 +27,7 @@ class InferenceMessage(Struct, frozen=True):
     version: str = ""  # a number or an alias
     reply_to: str = ""  # ARN of a queue
     fresh: bool = True  # this is its first delivery, as far as the queue knows
-    tenant: str = ""  # the sender: SQS's SenderId, the event's source
+    sender: str = ""  # SQS's SenderId, the event's source
     correlation: str = ""  # the sender's own, else the key
 
 
@@ -35,7 +35,7 @@ class FileEvent(Struct, frozen=True):
     """A file to answer line by line, by its full URI, or a batch by its id."""
 
     name: str
-    tenant: str = ""  # who wrote the file, according to S3
+    sender: str = ""  # who wrote the file, according to S3
     correlation: str = ""  # the id that S3 gave to the upload; the uploader finds it in S3's answer
 
 
@@ -63,7 +63,7 @@ def parse_bus_event(event: Mapping[str, Any]) -> WorkerEvent:
     key, source = str(event.get("id", "")), str(event.get("source", ""))
     targets = [detail[name] for name in ("s3_uri", "batch", "job") if name in detail]
     if not targets:
-        return InferenceMessage(key, msgspec.json.encode(detail), fresh=False, tenant=source, correlation=key)
+        return InferenceMessage(key, msgspec.json.encode(detail), fresh=False, sender=source, correlation=key)
     if len(targets) > 1 or "inputs" in detail or not isinstance(targets[0], str):
         raise InvalidInputError("An event has either s3_uri, batch or job, which is a text, or a V2 body with inputs.")
     return FileEvent(targets[0], source, key)
@@ -108,7 +108,7 @@ def parse_queue_record(record: Mapping[str, Any]) -> WorkerEvent:
         version=attributes.get("model_version") or attributes.get("version") or "",
         reply_to=attributes.get("reply_to") or "",
         fresh=not deduplication_id and system_attributes.get("ApproximateReceiveCount", "1") == "1",
-        tenant=system_attributes.get("SenderId", ""),
+        sender=system_attributes.get("SenderId", ""),
         correlation=correlation.get_correlation_id(
             {correlation.CORRELATION_HEADER: attributes.get("correlation_id", "")}, key
         ),

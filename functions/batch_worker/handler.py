@@ -84,7 +84,7 @@ class BatchWorker:
         return {"done": [self._handle_file(worker_event, deadline)]}
 
     def _handle_file(self, file_event: FileEvent, deadline: float) -> str:
-        return self._batch_files.handle(file_event.name, deadline, (file_event.tenant, file_event.correlation))
+        return self._batch_files.handle(file_event.name, deadline, (file_event.sender, file_event.correlation))
 
     def _handle_bus_message(self, message: InferenceMessage, deadline: float) -> str:
         """Answer an event's message; Lambda logs exceptions, and an error text would quote the message."""
@@ -155,7 +155,7 @@ def build_batch_worker(settings: Settings, store: ObjectStore | None = None) -> 
     predictor = Predictor(
         service, settings.model, UploadedTensors(model_manager.registry, settings.tensor_memory_budget)
     )
-    dispatcher = Dispatcher(settings.reply_queues.replace(",", " ").split())
+    dispatcher = Dispatcher(settings.reply_queues.replace(",", " ").split(), settings.event_resource)
     fan_out = FanOut(settings.spreader, settings.spread_bytes, settings.spread_at_once)
     correlation.install_log_record_factory()
     usage_log = BatchUsageLog(CostMeter(settings.memory_mb), create_usage_log(settings.call_seconds))

@@ -4,12 +4,17 @@
                                outbox/<name>/progress.json, parts/..., manifest.json (last)
     inbox/<name>.csv       ->  outbox/<name>.csv.jsonl, outbox/<name>.csv/...
     inbox/<name>.parquet   ->  outbox/<name>.parquet.jsonl, outbox/<name>.parquet/...
+    inbox/<name>               ->  outbox/<name>.results.jsonl, outbox/<name>.results/...   any other, see `folder`
     inbox/<model>/...          the model that answers: digits, digits:3, digits@candidate
 
+No two files share a folder or a result. The inbox has no tenants: who may write there is a role, and the outbox is for
+whoever may read it.
+
 A file may also be the input of a batch that was created over HTTP; then it is one of the uploads, and its results go to
-the batch's folder. The only thing that this module reads is whether a batch is cancelled.
+the batch's folder, which is its tenant's. The only thing that this module reads is whether a batch is cancelled.
 """
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -27,6 +32,9 @@ TABLE_SUFFIX = ".parquet"
 SUFFIXES = (*LINE_SUFFIXES, ".json", ".csv", TABLE_SUFFIX, *IMAGE_SUFFIXES)
 MESSAGES_FOLDER = "outbox/messages/"  # of answers to messages
 INBOX_FORMAT = InboxFormat()
+OWN_FOLDER_SUFFIX = ".results"  # of a folder that is named by a file's whole name
+# Objects in a folder that the inbox could name too: the parts of a result, the lines of a converted table.
+INNER_OBJECT = re.compile(r".*/parts/[0-9]{15}-[0-9]{15}(\.errors)?|.*\.(?i:parquet)/rows-[0-9a-f]{16}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,9 @@ class InboxFile:
 
     @property
     def folder(self) -> str:
-        """The folder of its parts, progress and manifest."""
+        """The folder of its parts, progress and manifest, which no other file has."""
         inner = self.path.removeprefix("inbox/")
-        return f"outbox/{inner.removesuffix('.jsonl')}"
+        return f"outbox/{name_results(inner)}"
 
     @property
     def result_path(self) -> str:
@@ -66,6 +74,16 @@ class InboxFile:
     def line_format(self) -> LineFormat:
         """How its lines are read and answered."""
         return INBOX_FORMAT
+
+    @property
+    def tenant(self) -> str:
+        """Whose requests are in it; the inbox has no tenants."""
+        return ""
+
+    @property
+    def expected_e_tag(self) -> str:
+        """The e_tag of the only state in which it may be read; empty for any state."""
+        return ""
 
     @property
     def unreadable_reason(self) -> str:
@@ -86,7 +104,18 @@ class BatchInput(InboxFile):
     @classmethod
     def from_batch_request(cls, batch_request: BatchRequest) -> "BatchInput":
         """Return the input file that a batch names."""
-        return cls(content_path(batch_request.input_file_id), batch_request)
+        path = content_path(batch_request.input_file_id, batch_request.tenant, batch_request.input_content)
+        return cls(path, batch_request)
+
+    @property
+    def tenant(self) -> str:
+        """The tenant whose batch it is."""
+        return self.batch_request.tenant
+
+    @property
+    def expected_e_tag(self) -> str:
+        """The e_tag of the file when the batch was requested."""
+        return self.batch_request.input_e_tag
 
     @property
     def suffix(self) -> str:
@@ -123,10 +152,23 @@ class BatchInput(InboxFile):
         if time.time() > self.batch_request.expires_at:
             return "expired"
         try:
-            store.get_size(batch_document_path(self.batch_request.id, "cancel"))
+            store.get_size(batch_document_path(self.batch_request.id, "cancel", self.tenant))
         except NotFoundError:
             return ""
         return "cancelled"
+
+
+def name_results(name: str) -> str:
+    """Return the name of a file's results for its path in the inbox; two files never have the same.
+
+    A file of lines is known by its name without `.jsonl`, any other that is read by its name. Where another file could
+    have that name, or an object within it, the results have the whole name and `.results`.
+    """
+    suffix, stem = PurePosixPath(name).suffix.lower(), name.removesuffix(".jsonl")
+    if stem == name:
+        return name if suffix in SUFFIXES else f"{name}{OWN_FOLDER_SUFFIX}"
+    is_taken = stem.lower().endswith(("/", *SUFFIXES, OWN_FOLDER_SUFFIX)) or INNER_OBJECT.fullmatch(stem)
+    return f"{name}{OWN_FOLDER_SUFFIX}" if is_taken or not stem else stem
 
 
 def parse_inbox_uri(store_url: str, uri: str) -> InboxFile:

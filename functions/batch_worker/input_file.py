@@ -10,7 +10,7 @@ from functions.batch_worker.inbox_file import IMAGE_SUFFIXES, LINE_SUFFIXES, SUF
 from functions.batch_worker.inputs import ImageInput
 from functions.batch_worker.record_reader import InputItem
 from pilotlight.contracts.batch import ByteRange, LineError
-from pilotlight.errors import InvalidInputError
+from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.storage.download import hash_chunks
 from pilotlight.storage.object_store import ObjectStore
 
@@ -25,6 +25,8 @@ class InputFile:
         self._store = store
         self._inbox_file = inbox_file
         self.size, self.e_tag = store.get_size_and_e_tag(inbox_file.path)
+        if inbox_file.expected_e_tag not in ("", self.e_tag):
+            raise NotFoundError(f"{inbox_file.path} is not the file any more that it was when its batch was requested.")
         self._is_line_based = inbox_file.suffix in (*LINE_SUFFIXES, ".csv")
 
     def validate(self) -> tuple[str, Sequence[LineError], int]:

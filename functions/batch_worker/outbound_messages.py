@@ -19,11 +19,11 @@ MESSAGE_GROUP = "pilotlight"  # of replies in a FIFO queue
 class Dispatcher:
     """Sends to the allowed queues, by ARN, to the account's default bus and to the state machine."""
 
-    def __init__(self, reply_queues: Sequence[str] = ()) -> None:
+    def __init__(self, reply_queues: Sequence[str] = (), event_resource: str = "") -> None:
         self._allowed = frozenset(reply_queues)
         self._urls: dict[str, str] = {}
         self._clients: dict[str, Any] = {}
-        self._bus = EventBus()
+        self._bus = EventBus(resource=event_resource)
 
     def check_reply_queue(self, queue: str) -> None:
         """Raise `InvalidInputError` for a queue that the setting does not allow."""

@@ -2,28 +2,24 @@
 
     inbox/houses.parquet  ->  outbox/houses.parquet/rows-<hash of its e_tag>.jsonl
 
-The lines remain in the store: a result refers to a row by its number. This is the only module that imports arro3,
-Arrow's reader in Rust: with 35 MB it fits beside onnxruntime, and pyarrow does not.
+The lines remain in the store: a result refers to a row by its number.
 """
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
-
-import msgspec
 
 from functions.batch_worker.inbox_file import InboxFile
 from pilotlight.errors import InvalidInputError, NotFoundError
+from pilotlight.native import child_process
 from pilotlight.storage.object_store import ObjectStore
 
 MAX_TABLE_BYTES = 200_000_000  # bytes of a table: it is converted within one invocation
-BATCH_ROWS = 1_000  # at a time
-ENCODER = msgspec.json.Encoder(decimal_format="number")
-Found = TypeVar("Found")
+MAX_LINES_BYTES = 2_000_000_000  # bytes of its rows as JSON
+READER_BYTES = 1_000_000_000  # of memory, for the process that reads it
 
 
 @dataclass(frozen=True)
@@ -90,38 +86,28 @@ def read_table(store: ObjectStore, table: InboxFile, size: int, e_tag: str, dead
 
 
 def iterate_json_lines(file: Path, deadline: float) -> Iterator[bytes]:
-    """Yield the rows in order, many at a time, until `deadline` on time.monotonic's clock.
+    """Yield the rows as `table_rows` writes them, many at a time, until `deadline` on time.monotonic's clock.
 
-    NaN, infinities and missing values are null; bytes are base64, dates and times ISO 8601. Raises `InvalidInputError`
-    for a broken table, for values without a form in JSON, and when the time is over.
+    They are read by a process of their own with a limit of memory. Raises `InvalidInputError` for what that refuses, if
+    it dies, and when the time is over.
     """
-    from arro3.io import read_parquet  # 20 ms to import, for which no other file waits
-
-    batches = iter(call_reader(lambda: read_parquet(str(file), batch_size=BATCH_ROWS)))
-    while (batch := call_reader(lambda: next(batches, None))) is not None:
-        if time.monotonic() > deadline:
-            raise InvalidInputError("The table takes longer to read than one invocation has; send it in several files.")
-        yield encode_rows(batch)
-
-
-def call_reader(step: Callable[[], Found]) -> Found:
-    """Call the reader, and turn any of its errors into `InvalidInputError`."""
+    written = 0
     try:
-        return step()
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as exc:  # noqa: BLE001 - Rust's panics, for a broken footer, are no Exceptions
-        raise InvalidInputError(f"The file is no Parquet, or a broken one: {exc}") from None
-
-
-def encode_rows(batch: Any) -> bytes:  # noqa: ANN401 - arro3's own
-    """Encode the rows of a batch, each as a line."""
-    names = batch.column_names
-    if len(set(names)) < len(names):
-        raise InvalidInputError(f"The columns {names} name one twice.")
-    columns = [call_reader(column.to_pylist) for column in batch.columns]
-    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    try:
-        return ENCODER.encode_lines(rows)
-    except (TypeError, ValueError, OverflowError) as exc:
-        raise InvalidInputError(f"A row cannot be told in JSON: {exc}.") from exc
+        for chunk in child_process.stream_module(
+            "functions.batch_worker.table_rows",
+            [str(file)],
+            memory_bytes=READER_BYTES,
+            seconds=max(0.0, deadline - time.monotonic()),
+        ):
+            written += len(chunk)
+            if written > MAX_LINES_BYTES:
+                raise InvalidInputError(
+                    f"The table's rows have more than {MAX_LINES_BYTES:,} bytes as JSON; send it in several files."
+                )
+            yield chunk
+    except child_process.OverdueError as exc:
+        raise InvalidInputError(
+            "The table takes longer to read than one invocation has; send it in several files."
+        ) from exc
+    except child_process.ChildError as exc:
+        raise InvalidInputError(f"{exc}.") from exc

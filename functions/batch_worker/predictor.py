@@ -50,13 +50,19 @@ class Predictor:
         reference: ModelReference | None,
         deadline: float,
         trace: RequestContext | None = None,
+        tenant: str = "",
     ) -> tuple[bytes, str]:
-        """Return the V2 answer and the version that gave it; `deadline` is on time.monotonic's clock."""
+        """Return the V2 answer and the version that gave it; `deadline` is on time.monotonic's clock.
+
+        The input may refer to the uploads of `tenant` alone.
+        """
         if reference is None:
             raise InvalidInputError("No model is named; name it by model_name, and by model_version if need be.")
         trace = trace or RequestContext(deadline)
+        trace.tenant = tenant
+        uploaded_tensors = self._uploaded_tensors and self._uploaded_tensors.for_tenant(tenant)
         model = self._service.open_model(reference, trace)
-        request = WorkerRequest(inference_input, self._uploaded_tensors, self._service.create_limits(trace))
+        request = WorkerRequest(inference_input, uploaded_tensors, self._service.create_limits(trace))
         result = self._service.infer(model, request, trace)
         self._service.notify_recorder()
         return result.body, f"{model.manifest.name}:{model.manifest.version}"

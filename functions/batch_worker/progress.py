@@ -12,9 +12,11 @@ from typing import Any
 
 from msgspec import structs
 
+from functions.batch_worker.caution import begin_range, ease_caution
 from pilotlight.contracts.batch import (
     MAX_LISTED_ERRORS,
     BatchManifest,
+    Block,
     ByteRange,
     FileProgress,
     LineError,
@@ -37,6 +39,7 @@ class ProgressDocument:
         self._e_tag = ""
         self.worker = uuid.uuid4().hex  # so that no two workers write the same bytes
         self.range_start: int | None = None  # of the range that this worker has
+        self.latest: FileProgress | None = None  # as this worker last wrote it
 
     def read_if_current(self, size: int, e_tag: str) -> FileProgress | None:
         """Read the document; return None where there is none, or it is of a former file."""
@@ -65,14 +68,33 @@ class ProgressDocument:
         self.range_start = start if start is not None else next(iter(unfinished), None)
         if self.range_start is None and not invocations:
             return progress
-        return self.update(
-            progress,
-            lambda found: structs.replace(
-                found,
-                spans=change_range(found, self.range_start, worker=self.worker),
-                invocations=found.invocations + invocations,
+        return self.update(progress, lambda found: self._begin_claimed_range(found, invocations))
+
+    def _begin_claimed_range(self, found: FileProgress, invocations: int) -> FileProgress:
+        span = self.find_claimed_range(found)
+        return structs.replace(
+            found,
+            spans=tuple(
+                structs.replace(begin_range(each), worker=self.worker) if each is span else each for each in found.spans
             ),
+            invocations=found.invocations + invocations,
+            deaths=found.deaths + int(span is not None and span.block is not None),
         )
+
+    def note_block(self, progress: FileProgress, block: Block) -> FileProgress:
+        """Note what this worker answers next."""
+        return self.update(
+            progress, lambda found: structs.replace(found, spans=change_range(found, self.range_start, block=block))
+        )
+
+    def release_range(self) -> None:
+        """Note that this worker ends in order; for one that ends without a word, nobody calls this."""
+        latest = self.latest
+        span = self.find_claimed_range(latest) if latest is not None else None
+        if latest is not None and span is not None and span.block is not None:
+            self.update(
+                latest, lambda found: structs.replace(found, spans=change_range(found, self.range_start, block=None))
+            )
 
     def update(self, progress: FileProgress, change: ProgressChange) -> FileProgress:
         """Write the changed progress; raise `ChangedError` when another worker has written to the same range."""
@@ -81,6 +103,7 @@ class ProgressDocument:
             written = self._try_replace(after)
             current, self._e_tag = self._document.read_with_e_tag()
             if self._is_unchanged(current, after):
+                self.latest = current
                 return current
             if written or not self._is_unchanged(current, progress):
                 break
@@ -118,7 +141,7 @@ def add_part(
     progress: FileProgress, start: int | None, line: int, new_part: ResultPart, new_errors: list[LineError]
 ) -> FileProgress:
     """Add a part, whose last line is `line`, to the range that begins at `start`."""
-    after = change_range(progress, start, position=new_part.end, line=line)
+    after = tuple(advance_range(span, new_part.end, line) if span.start == start else span for span in progress.spans)
     position = sum(span.position - span.start for span in after)
     errors = sorted((*progress.errors, *new_errors), key=lambda wrong: wrong.line)
     parts = (*progress.parts, new_part) if new_part.answers or new_part.refusals else progress.parts
@@ -132,6 +155,12 @@ def add_part(
         errors=tuple(errors[:MAX_LISTED_ERRORS]),
         parts=tuple(sorted(parts, key=lambda part: part.start)),
     )
+
+
+def advance_range(span: ByteRange, position: int, line: int) -> ByteRange:
+    """Return the range once it is answered up to `position`; at its end, its worker is not at work any more."""
+    advanced = ease_caution(structs.replace(span, position=position, line=line))
+    return structs.replace(advanced, block=None) if advanced.is_done else advanced
 
 
 def build_manifest(progress: FileProgress, **more: Any) -> BatchManifest:  # noqa: ANN401 - fields of the manifest

@@ -30,7 +30,7 @@ class BatchUsageLog:
         if self._usage_log is not None:
             trace.mark_stage("store")
             charge = self._cost_meter.measure_call(trace, 1 / message_count)
-            self._usage_log.record_call(trace, charge, status, "queue", message.key, message.tenant)
+            self._usage_log.record_call(trace, charge, status, "queue", message.key, message.sender)
 
     def flush(self) -> None:
         """Write the pending lines at the end of an invocation."""

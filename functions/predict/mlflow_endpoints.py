@@ -37,9 +37,8 @@ class MlflowRequest(Struct, frozen=True):
         """Encode the predictions."""
         answer = {requested.name: outputs[requested.name] for requested in request.outputs}
         # All outputs are compared by canaries and shadows, since the first of an answer may be a text.
-        return InferenceResult(
-            mlflow.encode_response(manifest, answer, self.headers.get("accept-encoding", "")), outputs
-        )
+        response = mlflow.encode_response(manifest, answer, self.headers.get("accept-encoding", ""))
+        return InferenceResult(response, outputs, request.row_count)
 
 
 class MlflowEndpoints:

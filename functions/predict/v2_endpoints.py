@@ -17,9 +17,10 @@ from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.inference import Arrays, EncodedRequest, InferenceService
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey
-from pilotlight.runtime.traffic import InferenceResult, TrafficRouter
+from pilotlight.runtime.traffic import InferenceResult, RoutedRequest, TrafficRouter
+from pilotlight.runtime.trial_callers import TrialCaller
 
-CALLER_HEADER = "x-pilotlight-caller"  # the same value gets the same version of an experiment
+CALLER_HEADER = "x-pilotlight-caller"  # of an authenticated caller: the user whom a split keeps at one version
 VERSION_HEADER = "x-pilotlight-version"  # the requested version in a request, the answering one in an answer
 CAPTURE_HEADER = "x-pilotlight-capture"  # `off`: the request is not captured, whatever the settings
 
@@ -41,7 +42,7 @@ class V2Request(Struct, frozen=True):
         """Encode the outputs, each in the requested form."""
         accept_encoding = self.headers.get("accept-encoding", "")
         response = v2.encode_infer_response(manifest, request, outputs, accept_encoding, self.stored_outputs)
-        return InferenceResult(response, outputs)
+        return InferenceResult(response, outputs, request.row_count)
 
 
 class V2Endpoints:
@@ -133,8 +134,14 @@ class V2Endpoints:
 
     def infer(self, request: Request) -> Response:
         """Answer one inference."""
-        limits = self._service.create_limits(request.trace)
-        infer_request = V2Request(request.body, request.headers, self._uploaded_tensors, self._stored_outputs, limits)
+        tenant = request.trace.tenant
+        infer_request = V2Request(
+            request.body,
+            request.headers,
+            self._uploaded_tensors.for_tenant(tenant),
+            self._stored_outputs.for_tenant(tenant),
+            self._service.create_limits(request.trace),
+        )
         return self._infer_by_traffic_split(request, parse_reference(request), infer_request)
 
     def answer_mlflow(self, request: Request) -> Response:
@@ -147,28 +154,35 @@ class V2Endpoints:
     def _infer_by_traffic_split(
         self, request: Request, reference: ModelReference, infer_request: EncodedRequest[Response]
     ) -> Response:
-        """Answer with the version that the traffic split selects for the caller; a shadow's request is not captured."""
+        """Answer with the version that the traffic split selects; a shadow's request is not captured."""
         service, trace = self._service, request.trace
-        caller = request.headers.get(CALLER_HEADER) or request.id
         capture = request.headers.get(CAPTURE_HEADER) != "off"
 
         def infer(model: LoadedModel) -> InferenceResult[Response]:
             return service.infer(model, infer_request, trace, capture=capture)
 
-        return self._traffic_router.route_request(
+        routed_request = RoutedRequest(
             reference,
-            caller,
+            lambda: build_caller(request),
             lambda: service.open_model(reference, trace),
             infer,
-            lambda model: service.infer(model, infer_request, RequestContext(), capture=False),
             lambda model: halve_deadline(trace, lambda: infer(model)),
-        ).body
+            lambda model: service.infer(model, infer_request, RequestContext(), capture=False),
+            lambda: trace.deadline - time.monotonic(),
+        )
+        return self._traffic_router.route_request(routed_request).body
 
     def _to_statistics_response(self, keys: Sequence[VersionKey]) -> Response:
         return Response.json(self._service.statistics.build_document(keys, self._model_manager.model_cache.get_sizes()))
 
     def _open_model(self, request: Request) -> LoadedModel:
         return self._service.open_model(parse_reference(request), request.trace)
+
+
+def build_caller(request: Request) -> TrialCaller:
+    """Build the caller whom the gateway knows, for the evidence of a trial."""
+    address = str((request.context.get("identity") or {}).get("sourceIp") or "")
+    return TrialCaller(request.identity, request.tenant, address, request.headers.get(CALLER_HEADER, ""))
 
 
 def parse_reference(request: Request) -> ModelReference:

@@ -33,6 +33,7 @@ class CanaryFailed(Struct, frozen=True):
     alias: str
     version: int
     why: str
+    until: str = ""  # by which one trial of a version is told from another
 
 
 class ScheduleTick(Struct, frozen=True):

@@ -117,7 +117,8 @@ class Promoter:
         """Take a canary that one environment has stopped from all of them, once."""
 
         def end_canary(document: AliasDocument) -> AliasDocument:
-            if document.canary is None or document.canary.version != event.version:
+            canary = document.canary
+            if canary is None or canary.version != event.version or event.until not in ("", canary.until):
                 raise ChangedError("it had been ended before")
             return alias_updates.clear_traffic_split(document, ACTOR, f"canary {event.version} failed: {event.why}")
 

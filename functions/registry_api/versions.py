@@ -18,7 +18,7 @@ from pilotlight.contracts.alias import AliasDocument
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import CHAMPION, ModelReference
 from pilotlight.errors import NotFoundError
-from pilotlight.gate.verdict import verdict_path
+from pilotlight.gate.verdict import open_verdict
 from pilotlight.registry import retention
 from pilotlight.registry.approval import load_approval, record_decision
 from pilotlight.registry.registry import Registry, version_path
@@ -86,10 +86,10 @@ class VersionEndpoints:
     def get_verdict(self, model: ModelName, version: str) -> Response:
         """Return the gate's last verdict on a version."""
         manifest = self._resolve_manifest(model, version)
-        try:
-            return self._read_json_file(verdict_path(manifest.name, manifest.version))
-        except NotFoundError:
-            raise NotFoundError(f"{manifest.name}:{manifest.version} has not been examined by the gate yet.") from None
+        verdict = open_verdict(self._registry.store, manifest.name, manifest.version).read_or_none()
+        if verdict is None:
+            raise NotFoundError(f"{manifest.name}:{manifest.version} has not been examined by the gate yet.")
+        return Response.json(verdict)
 
     def get_approval(self, model: ModelName, version: str) -> Response:
         """Return the decision about a version."""

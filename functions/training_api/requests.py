@@ -12,7 +12,7 @@ import msgspec
 import yaml
 
 from pilotlight.api.http import Request
-from pilotlight.api.powertools_router import validate_body
+from pilotlight.api.powertools_router import check_integer, validate_body
 from pilotlight.api.schemas.training import StartTrainingBody
 from pilotlight.contracts.names import check_name
 from pilotlight.errors import InvalidInputError, TooLargeError
@@ -80,6 +80,8 @@ def reject_yaml_aliases(text: str, where: str) -> str:
 def to_start_request(content: Any, query: Mapping[str, str]) -> StartTrainingBody:  # noqa: ANN401 - as above
     """Build the request from the body, and from the query where the body is a recipe."""
     if isinstance(content, dict) and "recipe" not in content:
+        if "nodes" in query:
+            check_integer("nodes", query["nodes"])
         content = {"recipe": content, **{key: query[key] for key in ("run", "nodes", "resume") if key in query}}
     return validate_body(content, StartTrainingBody)
 

@@ -39,7 +39,11 @@ class TrainingStarter:
         self.launcher.check_nodes(training_request.nodes)
         self._save_recipe(training_request.run, training_request.recipe)
         new_job = TrainingJob(
-            launcher=self.launcher.name, nodes=training_request.nodes, by=actor, asked=format_utc_now()
+            run=training_request.run,
+            launcher=self.launcher.name,
+            nodes=training_request.nodes,
+            by=actor,
+            asked=format_utc_now(),
         )
         if not self._claim_start(training_request, new_job):
             return False

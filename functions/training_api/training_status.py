@@ -16,10 +16,9 @@ from pilotlight.api.schemas.training import (
     TrainingSummary,
 )
 from pilotlight.errors import NotFoundError
-from pilotlight.gate.verdict import Verdict, verdict_path
+from pilotlight.gate.verdict import open_verdict
 from pilotlight.recipes.schema import parse_yaml
 from pilotlight.registry.registry import Registry
-from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 from pilotlight.training_runs import run_store
 from pilotlight.training_runs.jobs import TrainingJob, open_job_document
@@ -131,7 +130,9 @@ class TrainingStatusReader:
             manifest = Registry(self.store).load_manifest(name, version)
         except NotFoundError:
             return {}, None  # it was deleted since
-        verdict = Document(self.store, verdict_path(name, version), Verdict).read_or_none()
+        if manifest.by != f"runs/{run.name}":
+            return {}, None  # a trainer writes what its run has published, and may name the version of another
+        verdict = open_verdict(self.store, name, version).read_or_none()
         outcome = None if verdict is None else "passed" if verdict.passed else "refused"
         return manifest.variants[manifest.serve].metrics, outcome
 

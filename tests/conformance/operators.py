@@ -12,8 +12,9 @@ from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.runner import Runner
 
+from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.datatypes import ORT_DATATYPES, Array
-from pilotlight.runtime.session import OPEN_ERRORS, RUN_ERRORS, to_numpy, to_ort_value
+from pilotlight.runtime.session import ORT_ERRORS, to_numpy, to_ort_value
 
 BFLOAT16 = numpy_helper.to_array(onnx.helper.make_tensor("one", onnx.TensorProto.BFLOAT16, [], [1])).dtype
 
@@ -80,7 +81,7 @@ def exclusion(case: Case) -> str | None:
     """Why a case is none of ours: onnxruntime itself has no answer to it, or V2 has no datatype for it."""
     try:
         session = ort.InferenceSession(case.model, options(), providers=["CPUExecutionProvider"])
-    except OPEN_ERRORS as exc:
+    except ORT_ERRORS as exc:
         return LOCALE if "locale" in str(exc) else "onnxruntime does not open it"
     arguments = [*session.get_inputs(), *session.get_outputs()]
     foreign = next((argument.type for argument in arguments if argument.type not in ORT_DATATYPES), None)
@@ -88,7 +89,7 @@ def exclusion(case: Case) -> str | None:
         return "sequences and optionals are no tensors" if "(tensor" in foreign else f"V2 has no {foreign}"
     try:
         case.check(run(session, case))
-    except RUN_ERRORS:
+    except (*ORT_ERRORS, InvalidInputError):
         return "onnxruntime does not run it"
     except AssertionError:
         return ROUNDING if nearly(session, case) else "onnxruntime answers otherwise than the suite"

@@ -103,7 +103,7 @@ def test_tritonclient_sends_the_token_that_it_is_given(guarded: str) -> None:
     with triton.InferenceServerClient(guarded.removeprefix("http://")) as client:
         answer = client.infer("digits", [tensor], headers=bearer(FAKE.token()))
         assert answer.as_numpy("logits").shape == (1, 10)
-        with pytest.raises(InferenceServerException, match="Send a token of the issuer") as raised:
+        with pytest.raises(InferenceServerException, match="Send a key or token") as raised:
             client.infer("digits", [tensor])
         assert raised.value.status() == "401"
 
@@ -167,4 +167,4 @@ def test_without_the_issuers_keys_it_is_503(tmp_path: Path) -> None:
     with gateway.serve_in_background() as url:
         answer = httpx2.get(f"{url}/v2", headers=bearer(FAKE.token()), timeout=60)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-    assert "their issuer gives no keys" in answer.json()["error"]
+    assert "the issuer does not answer" in answer.json()["error"]

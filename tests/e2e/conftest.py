@@ -46,11 +46,9 @@ def environment_file(bridge: str, moto_url: str, tmp_path_factory: pytest.TempPa
             fakes.publish_echo(registry, datatype)
         store = {"PILOTLIGHT_STORE": f"s3://models?endpoint={reachable}"}
         variables = {"PredictFunction": {**store, "PILOTLIGHT_ALIAS_SECONDS": "1"}}
-        others = ("Models", "Batch", "Batches", "Drift", "StartTraining")
+        others = ("Authorize", "Models", "Batch", "Batches", "Drift", "StartTraining")
         variables |= {f"{name}Function": store for name in others}
         variables |= {"PromoteFunction": {"PILOTLIGHT_STORE": f"{JUDGED}?endpoint={reachable}"}}
-        issuer = {"PILOTLIGHT_ISSUER": "https://issuer.example", "PILOTLIGHT_AUDIENCE": "pilotlight"}
-        variables |= {"AuthorizeFunction": issuer}
         file = tmp_path_factory.mktemp("sam") / "environment.json"
         file.write_text(json.dumps(variables))
         yield file

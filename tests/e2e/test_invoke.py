@@ -137,7 +137,7 @@ def test_invoke_judges_the_published_version(environment_file: Path) -> None:
         fakes.publish_digits(registry)
     answer = invoked("PromoteFunction", "tests/events/promote-published.json", environment_file)
     assert answer == {"done": ["digits:2 passed the gate."]}
-    verdict = registry.store.get("models/digits/versions/2/verdict.json")
+    verdict = registry.store.get("verdicts/digits/2.json")
     assert json.loads(verdict.data)["passed"] is True
 
 
@@ -150,6 +150,6 @@ def test_invoke_looks_for_drift_at_night(environment_file: Path) -> None:
     assert answer["done"][0].startswith("digits:1 has no profile")
 
 
-def test_invoke_believes_no_token_that_is_none(environment_file: Path) -> None:
-    answer = invoked("AuthorizeFunction", "tests/events/authorize-token.json", environment_file)
+def test_invoke_believes_no_key_that_nobody_created(environment_file: Path) -> None:
+    answer = invoked("AuthorizeFunction", "tests/events/authorize-key.json", environment_file)
     assert (answer["errorType"], answer["errorMessage"]) == ("UnauthorizedError", "Unauthorized")

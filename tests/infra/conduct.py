@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -22,17 +23,38 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from functions.authorize import bearer, issuer, jwks, policy
+from functions.authorize import api_keys, bearer, issuer, jwks, policy
+from functions.authorize.caller import Caller as AuthorizedCaller
 from functions.authorize.errors import RefusedError
-from functions.authorize.handler import JwtAuthorizer, UnauthorizedError
+from functions.authorize.handler import Authorizer, UnauthorizedError
+from functions.batch_api.batches import BatchEndpoints
+from functions.batch_api.file_store import FileStore
+from functions.batch_api.files import FileEndpoints
+from functions.batch_api.idempotency import IdempotencyKeys
+from functions.batch_api.uploads import UploadEndpoints
 from functions.batch_worker import handler, inbox_file, message_handler
+from functions.batch_worker.file_handler import FileHandler
 from functions.batch_worker.outbound_messages import Dispatcher
+from pilotlight.api.large_tensors import StoredOutputs
 from pilotlight.api.router import Router
-from pilotlight.contracts import manifest, names
+from pilotlight.api_keys import key_store
+from pilotlight.contracts import api_key, manifest, names
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.local import authorizer, routes
 from pilotlight.local.template import ApiRoute
+from pilotlight.registry.registry import Registry
 from pilotlight.storage import object_store
+from tests.functions.batch_api.conftest import (
+    BY_ID,
+    CALLERS,
+    FORM,
+    Caller,
+    Place,
+    announce,
+    calls,
+    form,
+    order,
+)
 from tests.issuer import AUDIENCE, NAME, FakeIssuer, claims, rsa_key
 
 Rule = Callable[[], Iterator[str]]
@@ -126,10 +148,10 @@ class Fails:
 
 def tokens_are_not_logged() -> Iterator[str]:
     token = FORGED.token()
+    known = jwks.JwksCache(RIGHT.jwks)
+    check = Authorizer(lambda event: bearer.authenticate_caller(event["authorizationToken"], TRUSTED, known))
     with logged() as log, pytest.raises(UnauthorizedError) as raised:
-        JwtAuthorizer(TRUSTED, jwks.JwksCache(RIGHT.jwks))(
-            {"authorizationToken": f"Bearer {token}", "methodArn": ARN}, None
-        )
+        check({"authorizationToken": f"Bearer {token}", "methodArn": ARN}, None)
     if any(part in log.text or part in str(raised.value) for part in token.split(".")):
         yield "a token that is refused is logged"
     if not is_alone(raised.value):
@@ -177,8 +199,45 @@ def only_right_tokens_are_believed() -> Iterator[str]:
         yield f"keys are read from {url}"
 
 
+def only_right_keys_are_believed() -> Iterator[str]:
+    store = object_store.open_store("memory://")
+    keys = key_store.KeyStore(store)
+    names_of_keys = ("right", "other", "revoked", "copied")
+    right, other, revoked, copied = (keys.create_key(name, ("infer",), actor="test") for name in names_of_keys)
+    expired = keys.create_key("expired", ("infer",), actor="test", expires=datetime.now(UTC) - timedelta(seconds=1))
+    keys.revoke_key(revoked.document.id)
+    store.put(api_key.key_path(copied.document.id), store.get(api_key.key_path(right.document.id)).data)
+    wrong = {
+        "has expired": expired.key,
+        "is revoked": revoked.key,
+        "has the secret of another": right.key[:17] + revoked.key[17:],
+        "meters and is none of ours": "0123456789abcdef" * 2,
+    }
+    cache = api_keys.KeyCache(store)
+    if not is_believed(cache, {"x-api-key": right.key}):
+        yield "a right key is not believed"
+    for why, key in wrong.items():
+        if is_believed(cache, {"x-api-key": key}) or is_believed(cache, {"Authorization": f"Bearer {key}"}):
+            yield f"a key that {why} is believed"
+    if is_believed(cache, {"x-api-key": right.key, "authorization": f"Bearer {other.key}"}):
+        yield "one of two keys is believed"
+    try:
+        key_store.read_key(store, copied.document.id)
+        yield "the document of another key is read"
+    except InvalidInputError:
+        return
+
+
+def is_believed(cache: api_keys.KeyCache, headers: dict[str, str]) -> bool:
+    try:
+        api_keys.authenticate_key({"headers": headers}, cache, "")
+    except RefusedError:
+        return False
+    return True
+
+
 def tokens_open_the_routes_of_their_scopes() -> Iterator[str]:
-    said = policy.build_policy(bearer.Caller("acme", frozenset({"infer"})), ARN)
+    said = policy.build_policy(AuthorizedCaller("acme", "acme", frozenset({"infer"})), ARN)
     stage = ARN.removesuffix("/GET/v2")
     if not authorizer.is_call_allowed(said, f"{stage}/POST/v2/models/digits/infer"):
         yield "who may infer may not"
@@ -287,11 +346,89 @@ def encoded_slashes_lead_nowhere() -> Iterator[str]:
             yield f"{path} names a model"
 
 
+def tenants_see_their_own_alone() -> Iterator[str]:
+    """By every route, with the ids of all the others."""
+    place = Place(object_store.open_store("memory://"))
+    try:
+        made = {tenant: make_one_of_each(place, tenant) for tenant in CALLERS}
+    except (AssertionError, PilotlightError) as exc:
+        yield f"a tenant is disturbed by what another one has: {exc}"
+        return
+    for tenant in CALLERS:
+        caller = Caller(place, tenant)
+        listed = [caller.ask("GET", path)[1] for path in ("/v1/files", "/v1/batches")]
+        seen = {owner for owner, ids in made.items() if any(each in "".join(listed) for each in ids)}
+        if seen != {tenant}:
+            yield f"{tenant!r} is told of what belongs to {seen}"
+        for owner in set(CALLERS) - {tenant}:
+            for name in made[owner]:
+                yield from reach_by_id(caller, owner, name)
+    for tenant, ids in made.items():
+        if any(Caller(place, tenant).ask("GET", f"/v1/files/{each}")[0] != 200 for each in ids[2:]):
+            yield f"{tenant!r} has lost something"
+        if Caller(place, tenant).ask("POST", f"/v1/uploads/{ids[0]}/cancel", b"{}")[0] != 200:
+            yield f"{tenant!r} has lost an upload"
+
+
+def make_one_of_each(place: Place, tenant: str) -> list[str]:
+    """The ids of an upload, a batch, its output, a file, and an answer that was too large."""
+    caller = Caller(place, tenant)
+    file = caller.make("/v1/files", form(calls(1)), headers=FORM | {"idempotency-key": "monday"})["id"]
+    batch = caller.make("/v1/batches", order(file), headers={"idempotency-key": "monday"})["id"]
+    place.work()
+    stored = StoredOutputs(Registry(place.store), enabled=True).for_tenant(tenant)
+    answer = stored.store_outputs({"y": b"bytes"}, 9_000_000)["y"]["file_id"]
+    upload = caller.make("/v1/uploads", announce("a.jsonl", 3))["id"]
+    return [upload, batch, f"file-{batch[6:]}-output", file, answer]
+
+
+def reach_by_id(caller: Caller, owner: str, name: str) -> Iterator[str]:
+    for method, path in BY_ID:
+        if "after" not in path:
+            body = order(name) if path == "/v1/batches" else b"{}" if method == "POST" else None
+            more = {"headers": FORM} if path.endswith("parts") else {}
+            body = form(b"abc", "data") if path.endswith("parts") else body
+            status, _ = caller.ask(method, path.format(name), body, **more)
+            if status != 404:
+                yield f"{caller.tenant!r} is answered {status} to {method} {path} with an id of {owner!r}"
+
+
+def a_batch_is_its_tenants() -> Iterator[str]:
+    """A document that lies in the folder of another one is believed by nobody."""
+    place = Place(object_store.open_store("memory://"))
+    _, batch, _, file, _ = make_one_of_each(place, "acme")
+    for path in (f"batches/tenant=acme/{batch[6:]}/order.json", f"uploads/tenant=acme/{file[5:]}/file.json"):
+        place.store.put(path.replace("acme", "beta"), place.store.get(path).data)
+    for name, path in ((batch, "/v1/batches/{}"), (file, "/v1/files/{}")):
+        if Caller(place, "beta").ask("GET", path.format(name))[0] != 404:
+            yield f"{name} of acme is beta's"
+    try:
+        place.batch({"detail-type": "Pilotlight Inference", "detail": {"batch": f"tenant=beta/{batch}"}}, None)
+    except InvalidInputError:
+        return
+    yield "a batch of acme is answered for beta"
+
+
+def two_files_share_no_results() -> Iterator[str]:
+    for one, other in (
+        ("a.csv", "a.csv.jsonl"), ("a", "a.jsonl"), ("a/.jsonl", "a.jsonl"), ("a.exe", "a.exe.jsonl"),
+        ("a.csv.jsonl.results.jsonl", "a.csv.jsonl"), ("a.jsonl.jsonl", "a.jsonl"),
+    ):  # fmt: skip
+        found = [inbox_file.InboxFile(f"inbox/{name}") for name in (one, other)]
+        if found[0].folder.rstrip("/") == found[1].folder.rstrip("/"):
+            yield f"{one} and {other} share {found[0].folder}"
+    for inner in (f"a/parts/{0:015d}-{9:015d}.jsonl", f"a.parquet/rows-{0:016x}.jsonl"):
+        if inbox_file.InboxFile(f"inbox/{inner}").result_path == f"outbox/{inner}":
+            yield f"{inner} overwrites what is in the results of another file"
+
+
 RULES: tuple[Rule, ...] = (
     requests_are_not_logged, messages_are_not_logged, tokens_are_not_logged, only_right_tokens_are_believed,
-    tokens_open_the_routes_of_their_scopes, only_files_of_the_inbox_are_read, results_lie_in_the_outbox,
-    answers_to_messages_have_names_of_their_own, answers_go_to_allowed_queues_alone, names_are_no_paths,
+    only_right_keys_are_believed, tokens_open_the_routes_of_their_scopes, only_files_of_the_inbox_are_read,
+    results_lie_in_the_outbox, answers_to_messages_have_names_of_their_own, answers_go_to_allowed_queues_alone,
+    names_are_no_paths,
     files_of_a_version_stay_in_it, stores_keep_to_their_folder, encoded_slashes_lead_nowhere,
+    tenants_see_their_own_alone, a_batch_is_its_tenants, two_files_share_no_results,
 )  # fmt: skip
 
 
@@ -346,8 +483,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(messages_are_not_logged, handler.BatchWorker, "_handle_bus_message", "{type(exc).__name__}", "{exc}"),
     Mutation(messages_are_not_logged, handler.BatchWorker, "_handle_bus_message", "from None", "from exc"),
-    Mutation(tokens_are_not_logged, JwtAuthorizer, "__call__", 'refused: %s", exc', 'refused: %s", event'),
-    Mutation(tokens_are_not_logged, JwtAuthorizer, "__call__", "from None", "from exc"),
+    Mutation(tokens_are_not_logged, Authorizer, "__call__", 'refused: %s", exc', 'refused: %s", event'),
+    Mutation(tokens_are_not_logged, Authorizer, "__call__", "from None", "from exc"),
     Mutation(
         only_right_tokens_are_believed, bearer, "_verify_claims",
         "audience=issuer.audience", 'audience=["other", "pilotlight"]',
@@ -361,6 +498,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(only_right_tokens_are_believed, bearer, "_read_tenant", "TENANT.fullmatch(tenant) is None", "False"),
     Mutation(only_right_tokens_are_believed, issuer, "_check_https_url", 'parts.scheme != "https" or ', ""),
+    Mutation(only_right_keys_are_believed, api_keys, "authenticate_key", "not document.matches(key)", "False"),
+    Mutation(only_right_keys_are_believed, api_keys, "authenticate_key", '!= "valid"', '== "unknown"'),
+    Mutation(only_right_keys_are_believed, api_keys, "find_key", "len(found) > 1", "False"),
+    Mutation(only_right_keys_are_believed, key_store, "read_key", "document.id != key_id", "False"),
+    Mutation(only_right_keys_are_believed, api_key, "hash_key", "key.encode()", "key[:17].encode()"),
+    Mutation(only_right_keys_are_believed, api_key.ApiKey, "get_state", "self.revoked is not None", "False"),
+    Mutation(only_right_keys_are_believed, api_key.ApiKey, "get_state", "self.expires <= now", "False"),
     Mutation(tokens_open_the_routes_of_their_scopes, policy, "list_resources", "{verb}{path}", "*{path}"),
     Mutation(
         tokens_open_the_routes_of_their_scopes, policy, "list_resources",
@@ -384,7 +528,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         only_files_of_the_inbox_are_read, inbox_file, "parse_inbox_uri",
         "(MESSAGES_FOLDER, RESULTS_FOLDER)", "MESSAGES_FOLDER",
     ),
-    Mutation(results_lie_in_the_outbox, inbox_file, "InboxFile", 'f"outbox/{inner', 'f"{inner'),
+    Mutation(results_lie_in_the_outbox, inbox_file, "InboxFile", 'f"outbox/{name_results', 'f"{name_results'),
     Mutation(
         answers_to_messages_have_names_of_their_own, message_handler, "to_object_name",
         "[A-Za-z0-9._-]{0,127}", ".{0,127}",
@@ -408,5 +552,23 @@ MUTATIONS: tuple[Mutation, ...] = (
         "except ValueError as exc",
         "except LookupError as exc",
     ),
+    Mutation(tenants_see_their_own_alone, FileEndpoints, "_open_files", ", request.tenant", ""),
+    Mutation(tenants_see_their_own_alone, BatchEndpoints, "create", "self._store, request.tenant", "self._store"),
+    Mutation(tenants_see_their_own_alone, BatchEndpoints, "list", "self._store, request.tenant", "self._store"),
+    Mutation(tenants_see_their_own_alone, BatchEndpoints, "show", "self._store, request.tenant", "self._store"),
+    Mutation(tenants_see_their_own_alone, BatchEndpoints, "cancel", "self._store, request.tenant", "self._store"),
+    Mutation(tenants_see_their_own_alone, UploadEndpoints, "_read_upload", "upload_id, request.tenant", "upload_id"),
+    Mutation(tenants_see_their_own_alone, IdempotencyKeys, "reserve_id", '"idempotency", request.tenant', '"x", ""'),
+    Mutation(tenants_see_their_own_alone, FileStore, "_list_ids", "folder, self.tenant", 'folder, ""'),
+    Mutation(tenants_see_their_own_alone, FileStore, "read_manifest", "batch_id, self.tenant", "batch_id"),
+    Mutation(tenants_see_their_own_alone, FileStore, "_find_stored_output", "place, self.tenant", "place"),
+    Mutation(tenants_see_their_own_alone, StoredOutputs, "for_tenant", "if tenant else self", "if False else self"),
+    Mutation(a_batch_is_its_tenants, FileStore, "has_own", "document.tenant == self.tenant", "True"),
+    Mutation(a_batch_is_its_tenants, FileHandler, "_find_file", "batch_request.target != target", "False"),
+    Mutation(two_files_share_no_results, inbox_file, "name_results", '("/", *SUFFIXES, OWN', '("/", OWN'),
+    Mutation(two_files_share_no_results, inbox_file, "name_results", '("/", *SUFFIXES, OWN', "(*SUFFIXES, OWN"),
+    Mutation(two_files_share_no_results, inbox_file, "name_results", "*SUFFIXES, OWN_FOLDER_SUFFIX", "*SUFFIXES"),
+    Mutation(two_files_share_no_results, inbox_file, "name_results", "or INNER_OBJECT.fullmatch(stem)", ""),
+    Mutation(two_files_share_no_results, inbox_file, "name_results", "if suffix in SUFFIXES else", "if True else"),
     Mutation(encoded_slashes_lead_nowhere, routes, "_split_path", "segments = path.", "segments = unquote(path)."),
 )  # fmt: skip

@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterator
 
 from pilotlight.api.routes import ROUTES, SCOPES
+from pilotlight.contracts.scopes import ALL_SCOPES
 from tests.infra.templates import Change, Rule, Template, Templates, changed
 
+MAX_DEFAULT_RATE = 50  # requests per second: tens, as a small team would choose
 PUBLIC = {"PILOTLIGHT_SIGNING_KEY"}  # the public half
 SETTING_OF_DAYS = {"Fn::FindInMap": ["Settings", "Retention", "LogDays"]}
 LOGGED = {
@@ -53,17 +55,47 @@ def every_route_asks_for_what_the_mode_says(templates: Templates) -> Iterator[st
     paths = api(templates)["DefinitionBody"]["paths"]
     if strays := SCOPES.keys() ^ paths.keys():
         yield f"the table of routes and paths of the Api differ in {sorted(strays)}"
-    key: Template = {"api_key": []}
+    key: Template = {"key": [], "meter": []}
     signed: Template = {"signature": []}
-    token = {"Fn::If": ["UsesTokenApiKeys", {"token": [], "api_key": []}, {"token": []}]}
-    nothing = {"Ref": "AWS::NoValue"}
-    infer = {
-        "Fn::If": ["UsesApiKeys", key, {"Fn::If": ["UsesIamAuth", signed, {"Fn::If": ["UsesJwt", token, nothing]}]}]
+    token = {"Fn::If": ["UsesTokenMeter", {"token": [], "meter": []}, {"token": []}]}
+    infer = {"Fn::If": ["IsOpen", {"Ref": "AWS::NoValue"}, key]}
+    asked = {
+        scope: {"Fn::If": ["UsesIamAuth", signed, {"Fn::If": ["UsesJwt", token, infer if scope == "infer" else key]}]}
+        for scope in ALL_SCOPES
     }
-    decide = {"Fn::If": ["UsesIamAuth", signed, {"Fn::If": ["UsesJwt", token, key]}]}
     for path, item in paths.items():
-        if item["x-amazon-apigateway-any-method"]["security"] != [infer if SCOPES.get(path) == "infer" else decide]:
+        if item["x-amazon-apigateway-any-method"]["security"] != [asked.get(SCOPES.get(path, "admin"))]:
             yield f"{path} asks for something else than its scope does"
+
+
+def meters_open_nothing(templates: Templates) -> Iterator[str]:
+    """A key of API Gateway, such as a tenant's, counts requests; what a caller sends as one is not even read."""
+    document = api(templates)["DefinitionBody"]
+    if document["x-amazon-apigateway-api-key-source"] != "AUTHORIZER":
+        yield "callers name the key of API Gateway that meters them"
+    for path, item in document["paths"].items():
+        for need in requirements(item["x-amazon-apigateway-any-method"]["security"]):
+            if "meter" in need and not need.keys() & {"key", "token"}:
+                yield f"{path} opens to a key of API Gateway"
+
+
+def requirements(security: object) -> Iterator[Template]:
+    """Every requirement that some mode has."""
+    for one in security if isinstance(security, list) else [security]:
+        if isinstance(one, dict) and "Fn::If" in one:
+            yield from requirements(one["Fn::If"][1:])
+        elif isinstance(one, dict) and "Ref" not in one:
+            yield one
+
+
+def the_default_asks_for_keys(templates: Templates) -> Iterator[str]:
+    parameter = templates["api"]["Parameters"]["Auth"]
+    if (parameter["Default"], parameter["AllowedValues"]) != ("keys", ["keys", "iam", "jwt", "open"]):
+        yield "the default deploy does not ask for keys"
+    if templates["api"]["Conditions"].get("IsOpen") != {"Fn::Equals": [{"Ref": "Auth"}, "open"]}:
+        yield "inference is open without Auth=open"
+    if templates["api"]["Parameters"]["RateLimit"]["Default"] > MAX_DEFAULT_RATE:
+        yield "the default lets a flood through"
 
 
 def every_route_leads_to_its_function(templates: Templates) -> Iterator[str]:
@@ -86,6 +118,26 @@ def the_gateway_alone_may_call_what_answers_it(templates: Templates) -> Iterator
     for name, properties in allowed.items():
         if ":${Api}/" not in properties.get("SourceArn", {}).get("Fn::Sub", ""):
             yield f"every API may call {name}"
+
+
+def keys_are_checked_before_they_count(templates: Templates) -> Iterator[str]:
+    schemes = api(templates)["DefinitionBody"]["components"]["securitySchemes"]
+    condition, scheme, otherwise = schemes.get("key", {}).get("Fn::If", (None, {}, None))
+    authorizer = scheme.get("x-amazon-apigateway-authorizer", {})
+    if condition != "UsesKeys" or otherwise != {"Ref": "AWS::NoValue"} or authorizer.get("type") != "request":
+        yield "there is no authorizer where keys are asked for"
+    if "${AuthorizeFunction.Arn}" not in authorizer.get("authorizerUri", {}).get("Fn::Sub", ""):
+        yield "somebody else checks the keys"
+    condition, cached_s, uncached_s = authorizer.get("authorizerResultTtlInSeconds", {}).get("Fn::If", ("", 3600, 3600))
+    if condition != "CachesKeys" or cached_s > 60 or uncached_s != 0:
+        yield "a revoked key goes on for long"
+    sources = ["CachesKeys", "method.request.header.Authorization", {"Ref": "AWS::NoValue"}]
+    if authorizer.get("identitySource", {}).get("Fn::If") != sources:
+        yield "the gateway refuses keys that come in the other header, or keeps an answer for other keys"
+    if templates["api"]["Mappings"]["Settings"]["Keys"]["GatewayCache"] != "off":
+        yield "keys in the header x-api-key are refused by default"
+    if templates["api"]["Resources"]["AuthorizeFunction"].get("Condition") != "UsesAuthorizer":
+        yield "the authorizer is not there where it is asked"
 
 
 def tokens_are_checked_before_they_count(templates: Templates) -> Iterator[str]:
@@ -182,7 +234,8 @@ def logs_are_forgotten(templates: Templates) -> Iterator[str]:
 
 RULES: list[Rule] = [
     the_bucket_is_private_and_kept, the_bucket_asks_for_tls, no_body_is_logged,
-    every_route_asks_for_what_the_mode_says, every_route_leads_to_its_function,
+    every_route_asks_for_what_the_mode_says, meters_open_nothing, the_default_asks_for_keys,
+    keys_are_checked_before_they_count, every_route_leads_to_its_function,
     the_gateway_alone_may_call_what_answers_it,
     tokens_are_checked_before_they_count, a_private_api_answers_its_endpoint_alone, machines_are_closed,
     no_secret_is_a_variable, payloads_are_kept_where_that_is_asked_for_alone, captures_are_off_unless_asked_for,
@@ -204,7 +257,22 @@ START = "/v1/trainings.x-amazon-apigateway-any-method"
 
 MUTATIONS: list[tuple[Rule, Change]] = [
     (uploads_are_forgotten, changed(f"{BUCKET}.Properties.LifecycleConfiguration.Rules.4.Prefix", "uploaded/")),
-    (tokens_are_checked_before_they_count, changed(f"{SCHEMES}.token.Fn::If.0", "UsesApiKeys")),
+    (tokens_are_checked_before_they_count, changed(f"{SCHEMES}.token.Fn::If.0", "UsesKeys")),
+    (keys_are_checked_before_they_count, changed(f"{SCHEMES}.key.Fn::If.0", "IsOpen")),
+    (keys_are_checked_before_they_count, changed(f"{SCHEMES}.key.Fn::If.1.{CHECKS}", {})),
+    (keys_are_checked_before_they_count, changed(f"{SCHEMES}.key.Fn::If.1.{CHECKS}.identitySource", {})),
+    (keys_are_checked_before_they_count, changed("api.Mappings.Settings.Keys.GatewayCache", "on")),
+    (
+        keys_are_checked_before_they_count,
+        changed(f"{SCHEMES}.key.Fn::If.1.{CHECKS}.authorizerResultTtlInSeconds.Fn::If.1", 3600),
+    ),
+    (keys_are_checked_before_they_count, changed("api.Resources.AuthorizeFunction.Condition", "UsesJwt")),
+    (meters_open_nothing, changed(f"{API}.DefinitionBody.x-amazon-apigateway-api-key-source", "HEADER")),
+    (meters_open_nothing, changed(f"{PATHS}.{LOAD}.security", [{"meter": []}])),
+    (meters_open_nothing, changed(f"{PATHS}.{START}.security.0.Fn::If.2.Fn::If.2", {"meter": []})),
+    (the_default_asks_for_keys, changed("api.Parameters.Auth.Default", "open")),
+    (the_default_asks_for_keys, changed("api.Conditions.IsOpen", {"Fn::Not": [{"Fn::Equals": [1, 2]}]})),
+    (the_default_asks_for_keys, changed("api.Parameters.RateLimit.Default", 5000)),
     (tokens_are_checked_before_they_count, changed(f"{SCHEMES}.token.Fn::If.1.{CHECKS}", {})),
     (
         tokens_are_checked_before_they_count,

@@ -40,7 +40,7 @@ def rest_api(properties: Properties) -> Mapping[str, Any]:
     for path, item in document["paths"].items():
         method(client, made["id"], path, item["x-amazon-apigateway-any-method"], authorizers)
     for kind, response in document["x-amazon-apigateway-gateway-responses"].items():
-        more = {name: response[name] for name in ("responseTemplates", "responseParameters") if name in response}
+        more = {name: response[name] for name in ("responseTemplates", "responseParameters") if response.get(name)}
         status = {"statusCode": str(response["statusCode"])} if "statusCode" in response else {}
         client.put_gateway_response(restApiId=made["id"], responseType=kind, **status, **more)
     return {"Ref": made["id"]}
@@ -50,14 +50,16 @@ def made_authorizers(client: Any, api: str, document: Properties) -> Iterator[tu
     """The names of security schemes with the ids of their authorizers."""
     for name, scheme in document["components"]["securitySchemes"].items():
         if found := scheme.get("x-amazon-apigateway-authorizer"):
+            validated = found.get("identityValidationExpression")  # of a TOKEN authorizer
+            source = f"method.request.header.{scheme['name']}" if validated else found.get("identitySource")
             authorizer = client.create_authorizer(
                 restApiId=api,
                 name=name,
                 type=found["type"].upper(),
                 authorizerUri=found["authorizerUri"],
-                authorizerResultTtlInSeconds=found["authorizerResultTtlInSeconds"],
-                identityValidationExpression=found["identityValidationExpression"],
-                identitySource=f"method.request.header.{scheme['name']}",
+                authorizerResultTtlInSeconds=int(found["authorizerResultTtlInSeconds"]),
+                **({"identityValidationExpression": validated} if validated else {}),
+                **({"identitySource": source} if source else {}),
             )
             yield name, authorizer["id"]
 
@@ -70,7 +72,7 @@ def method(client: Any, api: str, path: str, said: Properties, authorizers: Mapp
     client.put_method(
         **place,
         authorizationType=kind,
-        apiKeyRequired="api_key" in needs,
+        apiKeyRequired="meter" in needs,
         authorizerId=next((authorizers[name] for name in needs & authorizers.keys()), ""),
     )
     leads = said["x-amazon-apigateway-integration"]

@@ -20,7 +20,6 @@ from tests.infra.templates import (
     unconditional,
 )
 
-SILENT = {"AuthorizeFunction"}  # that may do nothing but write their log, which SAM's own policy lets every function do
 READS = {"s3:GetObject", "s3:ListBucket", "kms:Decrypt"}
 NO_RESOURCES = {
     "ecr:GetAuthorizationToken",
@@ -32,7 +31,6 @@ WEIGHTS = "models/digits/versions/1/model.onnx"
 CAPTURE = "captures/digits/1/2026-11-25/02/environment-0.jsonl.gz"
 CAPTURE_KEY = "secrets/capture-key"
 HASHERS = {"PredictFunction", "BatchFunction", "DriftFunction"}
-MANIFEST = "models/digits/versions/1/manifest.json"
 SPREAD_REACHES = {  # by the service of the action
     "lambda": ("BatchFunction.Arn",),
     "s3": ("/outbox/*/spans.json",),
@@ -44,7 +42,7 @@ PUBLISHED = "runs/monday/published.json"
 ORDERED = {"runs/monday/recipe.yaml", "runs/monday/job.json"}  # what whoever starts trainings writes
 OWN_JOBS = {"pilotlight-stack": {"Ref": "AWS::StackName"}}  # the tag of a stack's jobs
 QUEUES = ("Queue", "Job", "NodesQueue", "NodesJob")
-MOVERS = {"PromoteFunction", "ModelsFunction"}  # the promoter, and those who hold the API key
+MOVERS = {"PromoteFunction", "ModelsFunction"}  # the promoter, and who holds a key with the scope admin
 
 
 def rights_are_named(templates: Templates) -> Iterator[str]:
@@ -120,15 +118,6 @@ def the_machine_reaches_its_own_things(templates: Templates) -> Iterator[str]:
         yield "the state machine's role may be taken for another account"
 
 
-def who_checks_tokens_may_do_nothing_else(templates: Templates) -> Iterator[str]:
-    for name in SILENT:
-        properties = templates["api"]["Resources"][name]["Properties"]
-        if "Policies" in properties or properties.get("Tracing") != "Disabled":
-            yield f"{name} has rights"
-        if properties["Layers"] != [{"Ref": "CoreLayer"}]:
-            yield f"{name} carries more code than it runs"
-
-
 def aliases_are_moved_by_few(templates: Templates) -> Iterator[str]:
     for name, resource in roles(templates):
         for action in ("s3:PutObject", "s3:DeleteObject"):
@@ -140,17 +129,6 @@ def weights_are_written_by_the_trainer_alone(templates: Templates) -> Iterator[s
     for name, resource in roles(templates):
         if name != "TrainerRole" and may(resource, "s3:PutObject", WEIGHTS):
             yield f"{name} may write {WEIGHTS}"
-
-
-def manifests_are_never_replaced(templates: Templates) -> Iterator[str]:
-    denied = [
-        one
-        for one in statements(templates["training"]["Resources"]["TrainerRole"])
-        if one["Effect"] == "Deny" and one.get("Condition") == {"Null": {"s3:if-none-match": "true"}}
-    ]
-    for key in (MANIFEST, MANIFEST.replace("manifest", "claim")):
-        if not any(fnmatchcase(key, pattern) for one in denied for pattern in keys(one)):
-            yield f"TrainerRole may replace {key}"
 
 
 def what_runs_say_is_written_by_the_trainer_alone(templates: Templates) -> Iterator[str]:
@@ -220,8 +198,8 @@ def who_looks_for_drift_writes_reports_alone(templates: Templates) -> Iterator[s
 RULES: list[Rule] = [
     rights_are_named, objects_are_reached_below_a_folder, who_predicts_writes_nothing,
     who_orders_batches_reaches_no_model, who_answers_writes_no_order, words_on_the_bus_are_ours,
-    the_machine_reaches_its_own_things, who_checks_tokens_may_do_nothing_else, aliases_are_moved_by_few,
-    weights_are_written_by_the_trainer_alone, manifests_are_never_replaced,
+    the_machine_reaches_its_own_things, aliases_are_moved_by_few,
+    weights_are_written_by_the_trainer_alone,
     what_runs_say_is_written_by_the_trainer_alone, who_starts_trainings_writes_orders_alone,
     who_starts_trainings_does_so_in_its_stack, captures_are_only_ever_added, captures_are_read_by_few,
     who_looks_for_drift_writes_reports_alone,
@@ -244,7 +222,7 @@ MUTATIONS: list[tuple[Rule, Change]] = [
     (rights_are_named, changed(f"{PREDICTS}.0.Resource", "*")),
     (rights_are_named, allowed("training", "TrainerRole", "s3:Put*", "models/*/versions/*")),
     (objects_are_reached_below_a_folder, allowed("api", "PredictFunction", "s3:GetObject", "*")),
-    (objects_are_reached_below_a_folder, changed(f"{TRAINS}.5.Condition", None)),
+    (objects_are_reached_below_a_folder, changed(f"{TRAINS}.9.Condition", None)),
     (who_predicts_writes_nothing, allowed("api", "PredictFunction", "s3:PutObject", "outbox/*")),
     (who_predicts_writes_nothing, allowed("api", "PredictFunction", "s3:DeleteObject", "models/*")),
     (who_predicts_writes_nothing, changed("api.Parameters.LargeAnswers.Default", "on")),
@@ -262,9 +240,6 @@ MUTATIONS: list[tuple[Rule, Change]] = [
     (the_machine_reaches_its_own_things, changed(f"{SPREADS}.1.Resource.Fn::Sub", "arn:aws:s3:::${ModelBucket}/*")),
     (the_machine_reaches_its_own_things, changed(f"{SPREADS}.2.Resource.Fn::Sub", "arn:aws:states:::stateMachine:x")),
     (the_machine_reaches_its_own_things, changed(f"{TRUST}.0.Condition", None)),
-    (who_checks_tokens_may_do_nothing_else, changed(f"{ASKS}.Policies", [])),
-    (who_checks_tokens_may_do_nothing_else, changed(f"{ASKS}.Tracing", "Active")),
-    (who_checks_tokens_may_do_nothing_else, changed(f"{ASKS}.Layers", [{"Ref": "DepsLayer"}])),
     (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:PutObject", "models/*/aliases/*")),
     (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:PutObject", "models/*")),
     (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:DeleteObject", "models/*")),
@@ -275,8 +250,6 @@ MUTATIONS: list[tuple[Rule, Change]] = [
         weights_are_written_by_the_trainer_alone,
         allowed("api", "PromoteFunction", "s3:PutObject", "models/*/versions/*"),
     ),
-    (manifests_are_never_replaced, changed(f"{TRAINS}.3.Effect", "Allow")),
-    (manifests_are_never_replaced, changed(f"{TRAINS}.3.Condition", {"Null": {"s3:if-none-match": "false"}})),
     (what_runs_say_is_written_by_the_trainer_alone, allowed("api", "ModelsFunction", "s3:PutObject", "runs/*")),
     (what_runs_say_is_written_by_the_trainer_alone, allowed("api", STARTER, "s3:DeleteObject", "runs/*")),
     (who_starts_trainings_writes_orders_alone, allowed("api", STARTER, "s3:PutObject", "runs/*/metrics.jsonl")),
@@ -300,4 +273,46 @@ MUTATIONS: list[tuple[Rule, Change]] = [
     (captures_are_read_by_few, allowed("api", "PredictFunction", "s3:PutObject", "secrets/capture-key")),
     (who_looks_for_drift_writes_reports_alone, allowed("api", "DriftFunction", "s3:PutObject", "captures/*")),
     (who_looks_for_drift_writes_reports_alone, allowed("api", "DriftFunction", "s3:DeleteObject", "captures/*")),
+]
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+KEY_DOCUMENT = "keys/aaaaaaaaaaaa.json"
+KEY_READER = "AuthorizeFunction"
+
+
+def keys_are_read_by_the_authorizer_alone(templates: Templates) -> Iterator[str]:
+    for name, resource in roles(templates):
+        if name != KEY_READER and may(resource, "s3:GetObject", KEY_DOCUMENT):
+            yield f"{name} may read {KEY_DOCUMENT}"
+        for action in ("s3:PutObject", "s3:DeleteObject"):
+            if may(resource, action, KEY_DOCUMENT):
+                yield f"{name} may do {action} to {KEY_DOCUMENT}"
+
+
+def the_authorizer_reads_keys_alone(templates: Templates) -> Iterator[str]:
+    authorizer = templates["api"]["Resources"][KEY_READER]
+    for one in statements(authorizer):
+        if beyond := set(listed(one["Action"])) - READS:
+            yield f"{KEY_READER} may do {beyond}"
+        if "s3:GetObject" in listed(one["Action"]) and set(keys(one)) != {"keys/*"}:
+            yield f"{KEY_READER} reads {set(keys(one))}"
+        if "s3:ListBucket" in listed(one["Action"]) and "'keys/*'" not in str(one.get("Condition")):
+            yield f"{KEY_READER} lists more than keys"
+    if authorizer["Properties"].get("Tracing") != "Disabled":
+        yield f"{KEY_READER} may send traces"
+
+
+RULES += [keys_are_read_by_the_authorizer_alone, the_authorizer_reads_keys_alone]
+MUTATIONS += [
+    (keys_are_read_by_the_authorizer_alone, allowed("api", "PredictFunction", "s3:GetObject", "keys/*")),
+    (keys_are_read_by_the_authorizer_alone, allowed("api", "ModelsFunction", "s3:PutObject", "keys/*")),
+    (keys_are_read_by_the_authorizer_alone, allowed("api", KEY_READER, "s3:PutObject", "keys/*")),
+    (keys_are_read_by_the_authorizer_alone, allowed("api", "BatchesFunction", "s3:DeleteObject", "k*")),
+    (keys_are_read_by_the_authorizer_alone, allowed("training", "TrainerRole", "s3:GetObject", "*.json")),
+    (the_authorizer_reads_keys_alone, allowed("api", KEY_READER, "s3:GetObject", "models/*")),
+    (the_authorizer_reads_keys_alone, allowed("api", KEY_READER, "s3:DeleteObject", "models/*")),
+    (the_authorizer_reads_keys_alone, changed(f"{ASKS}.Tracing", "Active")),
+    (the_authorizer_reads_keys_alone, changed(f"{ASKS}.Policies.0.Statement.2.Condition", None)),
 ]

@@ -9,11 +9,14 @@ from pilotlight.local import intrinsics
 
 ROOT = Path(__file__).parents[2]
 Template = dict[str, Any]
-Templates = dict[str, Template]  # by name: api, training, events
+Templates = dict[str, Template]  # by name: api, training, events, monitoring
 Rule = Callable[[Templates], Iterator[str]]  # yields what is wrong, in sentences
 Change = Callable[[Templates], None]  # says by its docstring what it changes
 
-FILES = {"api": "template.yaml", "training": "infra/training.yaml", "events": "infra/events.yaml"}
+FILES = {
+    "api": "template.yaml", "training": "infra/training.yaml", "events": "infra/events.yaml",
+    "gateway": "infra/gateway.yaml", "alarms": "infra/alarms.yaml", "monitoring": "infra/monitoring.yaml",
+}  # fmt: skip
 
 TEMPLATES: Templates = {name: intrinsics.load_raw_template(ROOT / path) for name, path in FILES.items()}
 

@@ -63,7 +63,8 @@ def test_the_function_may_do_only_what_it_must() -> None:
         {"Fn::Sub": f"{OBJECTS}/outbox/*/{name}"} for name in ("parts/*", "manifest.json")
     ]
     assert resources("s3:GetObject") == [
-        {"Fn::Sub": f"{OBJECTS}/{folder}/*"} for folder in ("models", "inbox", "outbox", "uploads", "batches")
+        {"Fn::Sub": f"{OBJECTS}/{folder}/*"}
+        for folder in ("models", "signatures", "inbox", "outbox", "uploads", "batches")
     ]
     assert resources("sqs:SendMessage") == [{"Ref": "ReplyQueues"}]
 
@@ -128,7 +129,8 @@ def test_events_of_the_inbox_and_of_the_bus_come_and_no_others() -> None:
     assert uploaded["detail-type"] == [OBJECT_CREATED]
     assert uploaded["detail"]["object"] == {"key": [{"prefix": "inbox/"}]}
     assert uploaded["detail"]["bucket"] == {"name": [{"Ref": "ModelBucket"}]}
-    assert asked == {"detail-type": [INFERENCE_DETAIL_TYPE]}
+    assert asked == {"detail-type": [INFERENCE_DETAIL_TYPE], "resources": [{"Fn::Sub": OBJECTS}]}
+    assert FUNCTION["Environment"]["Variables"]["PILOTLIGHT_EVENT_RESOURCE"] == {"Fn::Sub": OBJECTS}
 
 
 def test_the_stack_nests_it_with_parameters_that_it_has() -> None:

@@ -21,10 +21,11 @@ TOLD_BY_CODE = ("layers/core/pilotlight", "functions")
 
 STACK = intrinsics.load_raw_template(ROOT / "template.yaml")
 EVENTS = intrinsics.load_raw_template(ROOT / "infra/events.yaml")
+ROLLBACK = intrinsics.load_raw_template(ROOT / "infra/alarms.yaml")
 MONITORING = intrinsics.load_raw_template(ROOT / "infra/monitoring.yaml")
 ALARMS = {
     name: resource["Properties"]
-    for template in (STACK, MONITORING)
+    for template in (ROLLBACK, MONITORING)
     for name, resource in template["Resources"].items()
     if resource["Type"] == "AWS::CloudWatch::Alarm"
 }
@@ -166,10 +167,13 @@ def test_every_alarm_is_on_the_dashboard_and_says_what_to_do() -> None:
 
 def test_new_code_is_taken_back_by_alarms_that_are_about_it() -> None:
     preference = STACK["Resources"]["PredictFunction"]["Properties"]["DeploymentPreference"]
-    assert preference["Alarms"] == [{"Ref": "PredictFailures"}, {"Ref": "PredictAnswers"}]
+    assert preference["Alarms"] == [{"Fn::GetAtt": f"Alarms.Outputs.{name}"} for name in ("CodeAlarm", "AnswerAlarm")]
+    assert [ROLLBACK["Outputs"][name]["Value"] for name in ("CodeAlarm", "AnswerAlarm")] == [
+        {"Ref": "PredictFailures"}, {"Ref": "PredictAnswers"},
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["Monitoring", "Training"])
+@pytest.mark.parametrize("name", ["Monitoring", "Training", "Gateway", "Alarms"])
 def test_nested_stacks_get_the_parameters_that_they_have(name: str) -> None:
     nested = STACK["Resources"][name]["Properties"]
     parameters = intrinsics.load_raw_template(ROOT / nested["TemplateURL"])["Parameters"]
@@ -178,7 +182,7 @@ def test_nested_stacks_get_the_parameters_that_they_have(name: str) -> None:
 
 
 def test_services_may_write_to_the_topic_and_nobody_else() -> None:
-    policy = STACK["Resources"]["AlarmsPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    policy = ROLLBACK["Resources"]["TopicPolicy"]["Properties"]["PolicyDocument"]["Statement"]
     assert [(each["Principal"], each["Action"]) for each in policy] == [
         ({"Service": "cloudwatch.amazonaws.com"}, "sns:Publish"),
         ({"Service": "events.amazonaws.com"}, "sns:Publish"),

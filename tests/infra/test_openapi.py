@@ -53,7 +53,9 @@ def test_the_gateways_document_needs_no_tags_of_cloudformations() -> None:
 def test_the_gateways_document_names_conditions_of_the_template() -> None:
     template = intrinsics.load_raw_template(ROOT / "template.yaml")
     named = set(re.findall(r"'Fn::If': \['?(\w+)", (ROOT / GATEWAY_FILE).read_text()))
-    assert {"UsesApiKeys", "UsesIamAuth", "UsesJwt", "UsesTokenApiKeys", "IsPrivate"} == named
+    assert {
+        "CachesKeys", "IsOpen", "IsPrivate", "UsesIamAuth", "UsesJwt", "UsesKeys", "UsesTokenMeter",
+    } == named  # fmt: skip
     assert named <= template["Conditions"].keys()
 
 

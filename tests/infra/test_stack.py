@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -130,7 +131,7 @@ def test_the_lists_of_what_moto_lacks_are_right() -> None:
 
 def test_everything_else_is_made(stack: Resources) -> None:
     """Whatever stands in the templates under no condition, or one that holds; a deployment's name is the day's."""
-    holds = {"TrainingEnabled", "HasWebAcl", "HasDomain", "CreatesLogRole", "UsesJwt", "UsesOwnImage", None}
+    holds = {"TrainingEnabled", "HasWebAcl", "HasDomain", "CreatesLogRole", "UsesAuthorizer", "UsesOwnImage", None}
     wanted = {
         prefix + logical
         for prefix, template in {"": "api", **{f"{inner}.": file for inner, file in nested().items()}}.items()
@@ -152,10 +153,15 @@ def test_each_function_has_a_role_of_its_own(name: Callable[[str], str]) -> None
     assert all(name(f"{each}Role") in role for each, role in zip(FUNCTIONS, roles, strict=True))
 
 
-def test_the_authorizer_may_write_its_log_and_nothing_else(name: Callable[[str], str]) -> None:
+def test_the_authorizer_may_read_keys_and_nothing_else(name: Callable[[str], str]) -> None:
     role = translated("api", JWT)["Resources"]["AuthorizeFunctionRole"]["Properties"]
     assert role["ManagedPolicyArns"] == ["arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"]
-    assert boto3.client("iam").list_role_policies(RoleName=name("AuthorizeFunctionRole"))["PolicyNames"] == []
+    assert len(boto3.client("iam").list_role_policies(RoleName=name("AuthorizeFunctionRole"))["PolicyNames"]) == 1
+    (policy,) = role["Policies"]
+    statements = [one for one in policy["PolicyDocument"]["Statement"] if "Fn::If" not in one]  # the key of the data
+    allowed = {one["Action"]: one["Resource"] for one in statements}
+    assert set(allowed) == {"s3:GetObject", "s3:ListBucket"}
+    assert allowed["s3:GetObject"] == {"Fn::Sub": "${ModelBucket.Arn}/keys/*"}
 
 
 def test_functions_run_on_the_processors_that_were_asked_for() -> None:
@@ -186,9 +192,10 @@ def test_the_bucket_is_as_it_must_be(name: Callable[[str], str]) -> None:
     s3, bucket = boto3.client("s3"), name("ModelBucket")
     rules = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
     assert rules[0]["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
-    (statement,) = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
-    assert (statement["Effect"], statement["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
-    assert bucket in json.dumps(statement["Resource"])
+    over_tls, once = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
+    assert (over_tls["Effect"], over_tls["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
+    assert (once["Effect"], once["Principal"], once["Action"]) == ("Deny", "*", "s3:PutObject")
+    assert all(bucket in json.dumps(one["Resource"]) for one in (over_tls, once))
     resource = decided("ModelBucket")  # moto's CloudFormation leaves out the rest
     assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("Retain", "Retain")
     assert resource["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
@@ -248,19 +255,29 @@ def test_every_route_asks_the_authorizer_and_counts_by_its_key(name: Callable[[s
     assert client.get_rest_api(restApiId=api)["apiKeySource"] == "AUTHORIZER"
 
 
-def test_without_options_a_key_is_asked_for_where_models_are_changed(private: Resources) -> None:
+def test_without_options_the_authorizer_is_asked_each_time_and_says_who_meters(private: Resources) -> None:
     api = str(private["Api"]["PhysicalResourceId"])
-    assert boto3.client("apigateway").get_authorizers(restApiId=api)["items"] == []
+    (authorizer,) = boto3.client("apigateway").get_authorizers(restApiId=api)["items"]
+    assert (authorizer["type"], authorizer["authorizerResultTtlInSeconds"]) == ("REQUEST", 0)
+    assert not authorizer.get("identitySource")
     for path, method in methods(api).items():
-        assert (method["authorizationType"], method["apiKeyRequired"]) == ("NONE", SCOPES[path] != "infer"), path
+        assert (method["authorizationType"], method["authorizerId"]) == ("CUSTOM", authorizer["id"]), path
+        assert method["apiKeyRequired"], path
+    assert boto3.client("apigateway").get_rest_api(restApiId=api)["apiKeySource"] == "AUTHORIZER"
 
 
-def test_a_tenant_is_throttled(name: Callable[[str], str]) -> None:
+def test_callers_are_throttled_by_the_meter_that_the_authorizer_names(name: Callable[[str], str]) -> None:
     client = boto3.client("apigateway")
-    plan = client.get_usage_plan(usagePlanId=name("ApiUsagePlan"))
+    plan = client.get_usage_plan(usagePlanId=name("Gateway.Plan"))
     assert (plan["throttle"]["rateLimit"], plan["throttle"]["burstLimit"]) == (50, 100)
     assert (plan["quota"]["limit"], plan["quota"]["period"]) == (1000, "DAY")
-    assert [key["id"] for key in client.get_usage_plan_keys(usagePlanId=plan["id"])["items"]] == [name("ApiApiKey")]
+    assert [key["id"] for key in client.get_usage_plan_keys(usagePlanId=plan["id"])["items"]] == [
+        name("Gateway.MeterKey")
+    ]
+    value = client.get_api_key(apiKey=name("Gateway.MeterKey"), includeValue=True)["value"]
+    function = boto3.client("lambda").get_function_configuration(FunctionName=name("AuthorizeFunction"))
+    assert function["Environment"]["Variables"]["PILOTLIGHT_METER"] == value
+    assert re.fullmatch("[a-z0-9]{20,128}", value)
 
 
 def test_errors_of_the_gateway_have_our_words(name: Callable[[str], str]) -> None:
@@ -292,8 +309,8 @@ def test_a_private_api_is_private(private: Resources, stack: Resources) -> None:
     assert PRIVATE["VpcEndpoint"] in found["policy"]
     public = client.get_rest_api(restApiId=str(stack["Api"]["PhysicalResourceId"]))
     assert public["endpointConfiguration"]["types"] == ["REGIONAL"]
-    assert "Firewall" not in private
-    assert "AuthorizeFunction" not in private
+    assert "Gateway.Firewall" not in private
+    assert "AuthorizeFunction" in private
 
 
 # --- code that takes over ---------------------------------------------------------------------------------------------
@@ -337,13 +354,15 @@ def test_new_code_takes_over_slowly_and_is_taken_back_on_the_alarm(name: Callabl
     assert group["autoRollbackConfiguration"]["enabled"]
     assert "DEPLOYMENT_STOP_ON_ALARM" in group["autoRollbackConfiguration"]["events"]
     watched = decided("PredictFunctionDeploymentGroup", **MUCH)["Properties"]["AlarmConfiguration"]
-    assert str(watched["Alarms"][0]["Name"]) == str(intrinsics.UnresolvedValue("!Ref PredictFailures"))
+    assert str(watched["Alarms"][0]["Name"]) == str(
+        intrinsics.UnresolvedValue("!GetAtt ['Alarms', 'Outputs.CodeAlarm']")
+    )
     policy = decided("PredictFunctionAliaslive", **MUCH)["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]
     assert "ServerlessDeploymentApplication" in str(policy["ApplicationName"])
 
 
 def test_the_alarm_counts_failures_of_the_predict_function(name: Callable[[str], str]) -> None:
-    (alarm,) = boto3.client("cloudwatch").describe_alarms(AlarmNames=[name("PredictFailures")])["MetricAlarms"]
+    (alarm,) = boto3.client("cloudwatch").describe_alarms(AlarmNames=[name("Alarms.PredictFailures")])["MetricAlarms"]
     assert alarm["Dimensions"] == [{"Name": "FunctionName", "Value": name("PredictFunction")}]
     assert (alarm["Namespace"], alarm["MetricName"]) == ("AWS/Lambda", "Errors")
 

@@ -4,13 +4,17 @@ import importlib
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cfnlint.decode import cfn_yaml
 
-from pilotlight.api.routes import ROUTES
+from functions.authorize.handler import STORE_PATIENCE_S
+from pilotlight.api.routes import ROUTES, SCOPES
 from pilotlight.local import intrinsics, template
 
 ROOT = Path(__file__).parents[2]
@@ -83,18 +87,65 @@ def test_every_function_has_a_log_group_that_forgets(name: str) -> None:
 def test_the_authorizer_is_asked_before_every_route_and_in_its_mode_alone() -> None:
     assert STACK.authorizer is not None
     assert STACK.authorizer.resources == {route.resource for route in STACK.routes}
+    assert STACK.authorizer.pattern is not None
     assert re.search(STACK.authorizer.pattern, "Bearer eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln-_A")
     assert not re.search(STACK.authorizer.pattern, "Bearer a.b.c d")
-    for mode in ("admin-key", "key", "iam"):
-        assert template.load_stack(ROOT / "template.yaml", {"Auth": mode}).authorizer is None
+    assert template.load_stack(ROOT / "template.yaml", {"Auth": "iam"}).authorizer is None
 
 
-def test_the_authorizer_carries_no_model_code() -> None:
+def test_keys_are_asked_for_by_default_and_come_in_either_header() -> None:
+    authorizer = template.load_stack(ROOT / "template.yaml").authorizer
+    assert authorizer is not None
+    assert (authorizer.function, authorizer.pattern) == ("AuthorizeFunction", None)
+    assert authorizer.resources == set(SCOPES)
+    # API Gateway keeps answers by all its sources together, and refuses what lacks one.
+    assert (authorizer.ttl_s, authorizer.identity_headers) == (0, ())
+
+
+def test_the_gateway_may_keep_answers_by_the_one_header(tmp_path: Path) -> None:
+    copy = tmp_path / "template.yaml"
+    shutil.copytree(ROOT / "infra", tmp_path / "infra")
+    text = (ROOT / "template.yaml").read_text()
+    copy.write_text(text.replace('GatewayCache: &GatewayCache "off"', 'GatewayCache: &GatewayCache "on"'))
+    authorizer = template.load_stack(copy).authorizer
+    assert authorizer is not None
+    assert (authorizer.ttl_s, authorizer.identity_headers) == (60, ("authorization",))
+
+
+def test_open_is_about_inference_alone() -> None:
+    authorizer = template.load_stack(ROOT / "template.yaml", {"Auth": "open"}).authorizer
+    assert authorizer is not None
+    assert authorizer.resources == {path for path, scope in SCOPES.items() if scope != "infer"}
+
+
+def test_the_authorizer_reads_the_variables_that_it_has() -> None:
     properties = FUNCTIONS["AuthorizeFunction"]["Properties"]
-    assert properties["Layers"] == [{"Ref": "CoreLayer"}]
     assert properties["Timeout"] < 29
-    variables = set(properties["Environment"]["Variables"])
-    assert variables == set(re.findall(r'"(PILOTLIGHT_\w+)"', (ROOT / "functions/authorize/issuer.py").read_text()))
+    assert properties["Timeout"] / 2 > STORE_PATIENCE_S
+    read = "".join((ROOT / "functions/authorize" / f"{name}.py").read_text() for name in ("issuer", "handler"))
+    assert set(properties["Environment"]["Variables"]) | {"PILOTLIGHT_STORE"} == set(
+        re.findall(r'"(PILOTLIGHT_\w+)"', read)
+    )
+
+
+def test_the_authorizer_starts_without_what_it_does_not_need() -> None:
+    """In the mode of keys: neither PyJWT with cryptography, nor numpy, boto3, pydantic."""
+    seen = "import sys, functions.authorize.handler; print({name.partition('.')[0] for name in sys.modules})"
+    variables = {**os.environ, "PILOTLIGHT_AUTH_MODE": "keys", "PILOTLIGHT_STORE": "memory://"}
+    variables["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'layers/core'}"
+    done = subprocess.run([sys.executable, "-c", seen], env=variables, capture_output=True, text=True, check=True)
+    loaded = set(re.findall(r"'(\w+)'", done.stdout))
+    assert {"obstore", "msgspec"} <= loaded
+    assert not loaded & {
+        "jwt",
+        "cryptography",
+        "numpy",
+        "boto3",
+        "botocore",
+        "pydantic",
+        "yaml",
+        "aws_lambda_powertools",
+    }
 
 
 def test_functions_give_up_before_the_gateway_does() -> None:
@@ -157,11 +208,13 @@ def test_a_guided_deploy_asks_few_questions_in_groups() -> None:
 
 def test_every_setting_is_used() -> None:
     """The mapping holds what few stacks change; CloudFormation does not say which of it nothing looks up."""
+    text = (ROOT / "template.yaml").read_text()
     document = json.dumps(intrinsics.load_raw_template(ROOT / "template.yaml"))
     settings = cfn_yaml.load(str(ROOT / "template.yaml"))["Mappings"]["Settings"]
     for group, values in settings.items():
         for name in values:
-            assert json.dumps({"Fn::FindInMap": ["Settings", group, name]}) in document
+            is_in_condition = f" {name}: &{name} " in text and f"*{name}," in text
+            assert is_in_condition or json.dumps({"Fn::FindInMap": ["Settings", group, name]}) in document
 
 
 def test_the_template_stays_short() -> None:

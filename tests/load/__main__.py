@@ -1,6 +1,6 @@
 """`python -m tests.load KIND`: fuzz [--count N] [--seed S], mixed [--minutes M] [--swaps N], canary [--count N],
 moves [--processes N] [--seconds S], release, queue [--count N] [--seed S], file [--mb N] [--spread N],
-kills [--count N] [--seed S].
+kills [--count N] [--seed S], trials [--count N].
 
 Prints one JSON document; exit code 1 when a request failed, memory grew, or a canary did not do as it must.
 """
@@ -35,8 +35,10 @@ def parser() -> argparse.ArgumentParser:
     requests = kinds.add_parser("mixed", help="requests of all kinds through the gateway, with hot swaps")
     requests.add_argument("--minutes", type=float, default=30.0)
     requests.add_argument("--swaps", type=int, default=10)
-    trial = kinds.add_parser("canary", help="a tenth of the callers meets a canary, which then fails")
+    trial = kinds.add_parser("canary", help="a tenth of the requests meets a canary, which then fails")
     trial.add_argument("--count", type=int, default=20_000)
+    simulated = kinds.add_parser("trials", help="good and bad canaries, honest and hostile callers, in simulation")
+    simulated.add_argument("--count", type=int, default=1_000)
     movers = kinds.add_parser("moves", help="processes that promote and roll back one alias at random")
     movers.add_argument("--processes", type=int, default=16)
     movers.add_argument("--seconds", type=float, default=60.0)

@@ -1,4 +1,4 @@
-"""A canary through the real gateway: its share of the callers, and what they see when it starts to fail."""
+"""A canary through the real gateway: its share of the requests, and what callers see when it starts to fail."""
 
 import json
 import threading
@@ -51,7 +51,7 @@ def publish(registry: Registry, rows: int) -> None:
 
 
 class Callers:
-    """Connections that share a number of requests, each from another caller."""
+    """Connections that share a number of requests."""
 
     def __init__(self, url: str) -> None:
         self._address = urlsplit(url)
@@ -72,19 +72,18 @@ class Callers:
     def _work(self, end: int, value: int) -> None:
         connection = HTTPConnection(self._address.hostname or "", self._address.port, timeout=60)
         body = json.dumps({"inputs": [{"name": "x", "shape": [1], "datatype": "INT64", "data": [value]}]}).encode()
-        while (number := self._take(end)) is not None:
-            headers = {"X-Pilotlight-Caller": f"caller-{number}"}
-            connection.request("POST", "/v2/models/table/infer", body, headers)
+        while self._take(end):
+            connection.request("POST", "/v2/models/table/infer", body)
             answer = connection.getresponse()
             self._judge(answer.status, answer.read(), value)
         connection.close()
 
-    def _take(self, end: int) -> int | None:
+    def _take(self, end: int) -> bool:
         with self._lock:
             if self._next >= end:
-                return None
+                return False
             self._next += 1
-            return self._next
+            return True
 
     def _judge(self, status: int, content: bytes, value: int) -> None:
         said = json.loads(content)
@@ -96,7 +95,7 @@ class Callers:
 
 
 def run(count: int) -> dict[str, Any]:
-    """A tenth of `count` callers meets the canary; then it fails, from request 5,000 of as many more."""
+    """A tenth of `count` requests meets the canary; then it fails, from request 5,000 of as many more."""
     with TemporaryDirectory() as store:
         registry = Registry(open_store(store))
         publish(registry, 10)

@@ -32,12 +32,12 @@ NAME = "large"
 ROWS = 16  # in each request
 WRONG = 997  # one line in so many is no JSON
 ATTEMPTS = 3  # at a step, as infra/events.yaml has them retried
-PART_BYTES = 4_000_000  # as in functions/batch_worker/file_job.py
+PART_BYTES = 4_000_000  # as in functions/batch_worker/caution.py
 HANDLER = """
 import json, sys
-from functions.batch_worker import file_job
+from functions.batch_worker import caution
 from functions.batch_worker.handler import handle
-file_job.PART_BYTES = int(sys.argv[1])
+caution.PART_BYTES = int(sys.argv[1])
 print(json.dumps(handle(json.load(sys.stdin), None)))
 """
 

@@ -4,6 +4,7 @@
     ├── InvalidInputError          the caller's request, file or recipe is wrong
     │   ├── MethodNotAllowedError  right route, wrong verb
     │   ├── TooLargeError          more bytes than the limit
+    │   │   └── OutOfMemoryError   an allocation failed
     │   └── UnsupportedTypeError   a body of a type or charset that is not read
     ├── NotFoundError              no such route, model, version, alias or object
     ├── UnsupportedError           a valid request for something that is not implemented
@@ -44,6 +45,10 @@ class MethodNotAllowedError(InvalidInputError):
 
 class TooLargeError(InvalidInputError):
     """The caller sent more bytes than the limit."""
+
+
+class OutOfMemoryError(TooLargeError):
+    """The caller's request needs more memory than could be allocated."""
 
 
 class UnsupportedTypeError(InvalidInputError):

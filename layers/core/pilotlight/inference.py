@@ -122,7 +122,7 @@ class InferenceService:
         context.mark_stage("infer")
         outputs = processing.postprocess_outputs(manifest, results, feeds, names)
         if capture and self._recorder is not None:
-            self._recorder.offer(manifest, request.tensors, feeds, results)
+            self._recorder.offer(manifest, request.tensors, feeds, results, context.tenant)
         return outputs
 
 

@@ -27,6 +27,7 @@ VARIABLES = {
     "capture_rate": "PILOTLIGHT_CAPTURE_RATE",
     "capture_seconds": "PILOTLIGHT_CAPTURE_SECONDS",
     "large_answers": "PILOTLIGHT_LARGE_ANSWERS",
+    "event_resource": "PILOTLIGHT_EVENT_RESOURCE",
     "spreader": "PILOTLIGHT_SPREADER",
     "spread_bytes": "PILOTLIGHT_SPREAD_BYTES",
     "spread_at_once": "PILOTLIGHT_SPREAD_AT_ONCE",
@@ -61,6 +62,7 @@ class Settings(Struct, frozen=True):
     capture_rate: Annotated[float, Meta(ge=0, le=1)] = 0.0  # share of the requests that are captured
     capture_seconds: Annotated[float, Meta(gt=0)] = 60.0  # between two writes of captured requests, in each environment
     large_answers: Literal["off", "on"] = "off"  # whether answers too large to send are put into the store
+    event_resource: str = ""  # ARN of the stack's bucket, which its events name; empty where there is one stack alone
     spreader: str = ""  # ARN of the state machine that splits large files; empty to process each in one piece
     spread_bytes: Annotated[int, Meta(ge=1)] = 64_000_000  # size from which a file is split
     spread_at_once: Annotated[int, Meta(ge=1)] = 10  # concurrent invocations for one split file, at most

@@ -67,6 +67,8 @@ def test_json_answers_are_text() -> None:
         ({"identity": {"apiKeyId": "k"}, "authorizer": {"claims": {"sub": "1", "email": "a@b.org"}}}, "a@b.org"),
         ({"authorizer": {"claims": {"sub": "1-2"}}}, "1-2"),
         ({"authorizer": {"principalId": "service"}, "identity": {"sourceIp": "192.0.2.7"}}, "service"),
+        ({"authorizer": {"principalId": "abcdefghijkl", "key": "ci", "tenant": "acme"}}, "ci"),
+        ({"authorizer": {"principalId": "subject", "key": "", "tenant": "subject"}}, "subject"),
         ({"identity": {"apiKeyId": "k", "sourceIp": "192.0.2.7"}}, "k"),
         ({"identity": None, "authorizer": None}, ""),
     ],

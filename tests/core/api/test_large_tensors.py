@@ -4,6 +4,7 @@ Each rule is broken on purpose in a copy of the code, and then one of the attack
 """
 
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from pilotlight.api import large_tensors, v2, v2_binary
 from pilotlight.contracts import upload
 from pilotlight.contracts.manifest import Datatype, TensorSpec
+from pilotlight.contracts.tenant import tenant_folder
 from pilotlight.errors import InvalidInputError, NotFoundError, PilotlightError, TooLargeError, UnsupportedError
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.datatypes import Array
@@ -85,9 +87,11 @@ def body(uri: object, shape: tuple[int, ...] = (2, 3), name: str = "x", **more: 
     return {"name": name, "shape": shape, "datatype": "FP32", "parameters": {"s3_uri": uri}, **more}
 
 
-def asked(store: ObjectStore, *inputs: dict[str, Any], of: ModuleType = large_tensors) -> v2.InferenceRequest:
+def asked(
+    store: ObjectStore, *inputs: dict[str, Any], of: ModuleType = large_tensors, tenant: str = ""
+) -> v2.InferenceRequest:
     manifest = MANIFEST if len(inputs) == 1 else PAIR
-    found = of.UploadedTensors(Registry(store), BUDGET)
+    found = of.UploadedTensors(Registry(store), BUDGET).for_tenant(tenant)
     return v2.decode_infer_request(json.dumps({"inputs": inputs}).encode(), {}, manifest, found)
 
 
@@ -241,6 +245,10 @@ ELSEWHERE = [
     "s3://bucket/prefix/uploads/..%2fmodels/m/versions/1/model.onnx",
     "s3://bucket/prefix/uploads/%2e%2e/secret",
     "s3://bucket/prefix/uploads/./raw",
+    "s3://bucket/prefix/uploads/a/../../models/m/versions/1/model.onnx",
+    "s3://bucket/prefix/uploads/a/../raw",
+    "s3://bucket/prefix/uploads/a//raw",
+    "s3://bucket/prefix/uploads/a/raw?versionId=1",
     "s3://bucket/prefix/uploads//raw",
     "s3://bucket/prefix/uploads/.hidden",
     "s3://bucket/prefix/uploads/",
@@ -280,7 +288,7 @@ ELSEWHERE = [
 
 def attacks(of: ModuleType = large_tensors) -> list[str]:
     """What got through that must not."""
-    return [*reached_elsewhere(of), *held_too_much(of), *believed_a_lie(of)]
+    return [*reached_elsewhere(of), *reached_another_tenant(of), *held_too_much(of), *believed_a_lie(of)]
 
 
 def reached_elsewhere(of: ModuleType) -> Iterator[str]:
@@ -297,6 +305,29 @@ def reached_elsewhere(of: ModuleType) -> Iterator[str]:
             yield f"{uri!r} broke the reader: {exc!r}"
         else:
             yield f"{uri!r} was read"
+
+
+TENANTS = ("", "acme", "Acme", "acme/raw", "acme|raw", "a", "acme_2fraw")
+
+
+def reached_another_tenant(of: ModuleType) -> Iterator[str]:
+    """By the very address that the other one would use, and by what reads like it."""
+    for caller, owner in itertools.product(TENANTS, repeat=2):
+        for name in ("raw", "tenant=acme/raw", "../tenant=acme/raw"):
+            store, path = place(), f"{tenant_folder('uploads', owner)}/{name}"
+            for tenant in TENANTS:
+                store.put(f"{tenant_folder('uploads', tenant)}/raw", NUMBERS.tobytes())
+            is_own = path == f"{tenant_folder('uploads', caller)}/raw"
+            try:
+                asked(store, body(f"s3://bucket/prefix/{path}"), of=of, tenant=caller)
+            except InvalidInputError:
+                if is_own or store.asked:
+                    yield f"{path!r} was looked for by {caller!r}"
+            except PilotlightError as exc:
+                yield f"{path!r} was looked for by {caller!r}: {exc}"
+            else:
+                if not is_own:
+                    yield f"{path!r} was read by {caller!r}"
 
 
 def held_too_much(of: ModuleType) -> Iterator[str]:
@@ -337,13 +368,16 @@ Mutation = tuple[ModuleType, str, str]
 MUTATIONS: list[Mutation] = [
     (upload, "isinstance(uri, str) and uri.startswith(below)", "isinstance(uri, str)"),
     (upload, "isinstance(uri, str) and uri.startswith(below)", "uri.startswith(below)"),
-    (upload, 'below = f"{store}/"', 'below = "s3://"'),
-    (upload, "KEY_PATTERN.fullmatch(path)", "KEY_PATTERN.match(path)"),
-    (upload, "KEY_PATTERN.fullmatch(path)", "path"),
-    (upload, "(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", "(?:/[A-Za-z0-9._-]*)+"),
-    (upload, "(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", "(?:/[^.][^/]*)+"),
-    (upload, 'KEY_PATTERN = re.compile(r"uploads', 'KEY_PATTERN = re.compile(r"[a-z]+'),
-    (upload, "len(path) > MAX_KEY_LENGTH or ", ""),
+    (upload, 'below = f"{store}/{folder}/"', 'below = "s3://"'),
+    (upload, 'below = f"{store}/{folder}/"', 'below = f"{store}/"'),
+    (upload, "KEY_PATTERN.fullmatch(key)", "KEY_PATTERN.match(key)"),
+    (upload, "KEY_PATTERN.fullmatch(key)", "key"),
+    (upload, '[A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*"', '[A-Za-z0-9._-]*(?:/[A-Za-z0-9._-]*)*"'),
+    (upload, '[A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*"', '[A-Za-z0-9._-]*(?:/[^.][^/]*)*"'),
+    (upload, 'r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:', 'r"[A-Za-z0-9=_-][A-Za-z0-9=._-]*(?:'),
+    (upload, "len(folder) + 1 + len(key) > MAX_KEY_LENGTH or ", ""),
+    (upload, "folder = tenant_folder(UPLOADS_FOLDER, tenant)", "folder = UPLOADS_FOLDER"),
+    (large_tensors, "self._registry.store.url, uri, self._tenant)", "self._registry.store.url, uri)"),
     (large_tensors, "if size > remaining_bytes:", "if False:"),
     (large_tensors, "not expected_bytes <= size <= expected_bytes + MAX_NPY_HEADER_BYTES", "size < expected_bytes"),
     (large_tensors, "not expected_bytes <= size <= expected_bytes + MAX_NPY_HEADER_BYTES", "False"),

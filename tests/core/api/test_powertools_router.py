@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pilotlight.api.http import Request, Response
-from pilotlight.api.powertools_router import ModelName, Query, ResolverRouter
+from pilotlight.api.powertools_router import ModelName, Query, ResolverRouter, check_integer, parse_json
 from pilotlight.api.schemas.request_body import STRICT, matches, request_body
-from pilotlight.errors import ConflictError
+from pilotlight.errors import ConflictError, InvalidInputError, TooLargeError
 from tests import fakes
 
 ROUTE = "/registry/models/{model}/canary"
@@ -117,6 +117,51 @@ def test_says_what_is_wrong_with_a_query(router: ResolverRouter) -> None:
         400,
         "The request is wrong: newest='0': Input should be greater than or equal to 1.",
     )
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["0000000019999999", "007", "00", "-0", "1" * 40, "9" * 5000, "1_000", " 7", "7 ", "+7", "7.0", "1e3", "0x10",
+     "\u0667", "\uff17", "", "NaN", "7\n", "-"],
+)  # fmt: skip
+def test_an_integer_in_a_query_has_one_spelling(router: ResolverRouter, value: str) -> None:
+    status, answer = call(router, None, "GET", queryStringParameters={"newest": value})
+    assert (status, answer["error"][:29]) == (400, "The request is wrong: newest=")
+    assert len(answer["error"]) < 220
+
+
+@given(st.integers(-(10**18) + 1, 10**18 - 1) | st.text(max_size=20))
+def test_what_is_taken_for_an_integer_is_its_only_spelling(value: int | str) -> None:
+    try:
+        check_integer("limit", str(value))
+    except InvalidInputError:
+        assert isinstance(value, str)
+    else:
+        assert str(int(value)) == str(value)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"a": "' + b"x" * 1_000_000 + b'"}', "at most 1,000,000 are taken"),
+        (b'{"a": ' + b"[" * 33 + b"]" * 33 + b"}", "nested more than 32 levels"),
+        (b'{"a": ' * 40 + b"1" + b"}" * 40, "nested more than 32 levels"),
+        (json.dumps({"a": [0] * 20_001}).encode(), "has 20,001 items"),
+        (json.dumps({"a": {"b": [[1], [0] * 20_001]}}).encode(), "has 20,001 items"),
+        (json.dumps({"a": dict.fromkeys(map(str, range(20_001)))}).encode(), "has 20,001 items"),
+    ],
+    ids=["bytes", "lists", "objects", "items", "inner items", "keys"],
+)
+def test_a_body_is_bounded_before_it_is_looked_at(body: bytes, said: str) -> None:
+    with pytest.raises(TooLargeError, match=said):
+        parse_json(body)
+    assert parse_json(b'{"a": ' + b"[" * 30 + b"]" * 30 + b"}")
+
+
+def test_an_error_names_the_first_of_many(router: ResolverRouter) -> None:
+    status, answer = call(router, json.dumps({"version": 3, **{f"x{number}": 1 for number in range(5000)}}))
+    assert (status, "; and 4,990 more." in answer["error"]) == (400, True)
+    assert len(answer["error"]) < 1000
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "", "%2F", "stats", "a b", "é"])

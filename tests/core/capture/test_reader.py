@@ -13,8 +13,10 @@ from pilotlight.storage.object_store import ObjectStore, open_store
 NOON = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 
 
-def put(store: ObjectStore, at: datetime, model: str = "wine", version: int = 1, number: int = 0) -> str:
-    key = capture_path(model, version, at, "env", number)
+def put(
+    store: ObjectStore, at: datetime, model: str = "wine", version: int = 1, number: int = 0, tenant: str = ""
+) -> str:
+    key = capture_path(model, version, at, "env", number, tenant)
     store.put(
         key, gzip.compress(msgspec.json.encode(CaptureRecord(at=at.isoformat(), features={"x": [1.0, None]})) + b"\n")
     )
@@ -41,6 +43,20 @@ def test_every_version_that_something_was_kept_of_is_known(store: ObjectStore) -
         put(store, NOON, model, version)
     assert sorted(list_captured_versions(store)) == [("digits", 3), ("wine", 1), ("wine", 12)]
     assert list(list_captured_versions(open_store("memory://"))) == []
+
+
+def test_captures_of_every_tenant_are_read_in_the_order_of_time(store: ObjectStore) -> None:
+    tenants = ("zeta", "", "acme", "Acme|x")
+    put_files = [
+        put(store, NOON + timedelta(hours=hour), tenant=tenant) for hour in range(-2, 1) for tenant in sorted(tenants)
+    ]
+    put(store, NOON, "digits", 4, tenant="acme")
+    found = list_capture_files(store, "wine", 1, NOON - timedelta(hours=2), NOON)
+    assert sorted(found) == sorted(put_files[:8])
+    assert [path.split("/")[-2] for path in found] == ["10"] * 4 + ["11"] * 4
+    assert list(list_captured_versions(store)) == [("digits", 4), ("wine", 1)]
+    assert "captures/tenant=_41cme_7cx/wine/1/2026-11-25/10/env-0.jsonl.gz" in found
+    assert len(list(read_records(store, found))) == 8
 
 
 def test_lines_come_back_as_they_were_written(store: ObjectStore) -> None:

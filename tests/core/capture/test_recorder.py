@@ -60,6 +60,39 @@ def test_a_request_is_kept_under_its_model_version_date_and_hour(store: ObjectSt
     assert kept.features == {"x[0]": [1.0], "x[1]": [2.0], "x[2]": [3.0]}
 
 
+def test_a_tenants_requests_lie_below_a_folder_of_his_own(store: ObjectStore) -> None:
+    keeper = made(store)
+    for tenant in ("acme", "", "acme", "Acme"):
+        keeper.offer(fakes.stepped(None), {"x": ROW}, {"x": ROW}, {"y": ROW * 2}, tenant)
+    keeper.flush()
+    folders = sorted(path.split("/1/")[0] for path in store.list_paths("captures"))
+    assert folders == ["captures/double", "captures/tenant=_41cme/double", "captures/tenant=acme/double"]
+    assert len(lines(store)) == 4
+
+
+def test_what_waits_for_many_tenants_is_bounded(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "MAX_PENDING_BYTES", 1000)
+    keeper = made(store, seconds=3600)
+    for count in range(20):
+        for _ in range(2):  # the first is written at once, the second waits
+            keeper.offer(fakes.stepped(None), {"x": ROW}, {"x": ROW}, {"y": ROW * 2}, f"tenant {count}")
+            keeper.drain()
+    assert sum(pending.size_bytes for pending in keeper._pending.values()) < 1000
+    keeper.flush()
+    assert len(lines(store)) == 40
+
+
+def test_a_tenant_who_asks_no_more_is_forgotten(store: ObjectStore) -> None:
+    clock = fakes.Clock()
+    keeper = CaptureRecorder(lambda: store, 1.0, 60.0, clock=lambda: clock.now, chance=lambda: 0.0)
+    for count in range(20):
+        keeper.offer(fakes.stepped(None), {"x": ROW}, {"x": ROW}, {"y": ROW * 2}, f"tenant {count}")
+        keeper.drain()
+        clock.tick(61)
+    assert len(keeper._pending) == 1
+    assert len(lines(store)) == 20
+
+
 def test_so_many_are_kept_as_the_rate_says(store: ObjectStore) -> None:
     keeper = made(store, rate=0.25, chance=cycle([0.1, 0.25, 0.5, 0.9]))
     ask(keeper, fakes.stepped(None), 40)

@@ -3,11 +3,13 @@
 import json
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from pilotlight.api_keys.key_store import KeyStore
 from pilotlight.cli import serve
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry
@@ -77,15 +79,17 @@ def test_help_has_examples(run: Run) -> None:
     assert "pilotlight cost --rps 20 --ms 20 --memory 1769" in out
 
 
-def asked(url: str) -> dict[str, list[Reply]]:
+def asked(url: str, keys: Mapping[str, str]) -> dict[str, list[Reply]]:
     """Some calls of two tenants to two versions, one of which is wrong; what they were answered."""
     answers: dict[str, list[Reply]] = defaultdict(list)
     for call in range(30):
         tenant = "north" if call % 3 else "south"
-        headers = {"x-api-key": tenant, "x-pilotlight-version": "2" if call % 5 == 0 else "1"}
+        headers = {"x-api-key": keys[tenant], "x-pilotlight-version": "2" if call % 5 == 0 else "1"}
         answers[tenant].append(ask(url, "POST", "/v2/models/double/infer", b"{" if call == 7 else BODY, headers))
     time.sleep(PAUSE_S)
-    answers["south"].append(ask(url, "GET", "/v2", headers={"x-api-key": "south", "x-correlation-id": "order-17"}))
+    answers["south"].append(
+        ask(url, "GET", "/v2", headers={"x-api-key": keys["south"], "x-correlation-id": "order-17"})
+    )
     return answers
 
 
@@ -95,15 +99,21 @@ def test_tenants_are_billed_what_their_answers_said(
     registry = Registry(open_store(store))
     fakes.publish(registry)
     fakes.publish(registry)
+    key_store = KeyStore(open_store(store))
+    keys = {
+        tenant: key_store.create_key(tenant, ("infer",), actor="test", tenant=f"{tenant}-inc").key
+        for tenant in ("north", "south")
+    }
     capfd.readouterr()
-    gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment={"PILOTLIGHT_STORE": store})
+    variables = {"PILOTLIGHT_STORE": store}
+    gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment=variables, parameters={"Auth": "keys"})
     with gateway.serve_in_background() as url:
-        answers = asked(url)
+        answers = asked(url, keys)
     log = tmp_path / "calls.log"
     log.write_text(capfd.readouterr().err)
     assert answers["south"][-1].headers["x-correlation-id"] == "order-17"
     assert '"correlation_id":"order-17"' in log.read_text()
-    hidden = ("north", "south", '"data"', '"inputs"')  # keys and bodies
+    hidden = (*(key.rpartition("_")[2] for key in keys.values()), '"data"', '"inputs"')  # secrets and bodies
     assert not [word for word in hidden if word in log.read_text()]
 
     code, out, err = run("cost", "--from-logs", str(log), "--json")
@@ -113,6 +123,7 @@ def test_tenants_are_billed_what_their_answers_said(
     billed: dict[str, Decimal] = defaultdict(Decimal)
     for account in found["accounts"]:
         billed[account["tenant"]] += Decimal(account["usd"])
+    assert billed.keys() == {"north-inc", "south-inc"}
     assert sorted(billed.values()) == sorted(told)
     assert (Decimal(found["usd"]), found["calls"]) == (sum(told), 31)
     met = {(each["model"], each["version"]) for each in found["accounts"]}

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from pilotlight.client.auth import Credentials
+from pilotlight.client.auth import Credentials, IamAuth, OfferedIamAuth
 from pilotlight.client.client import Client
 from pilotlight.errors import InvalidInputError
 
@@ -41,6 +41,8 @@ class Asked(BaseHTTPRequestHandler):
         known = signature(self.command, self.path, dict(self.headers.items()), body)
         said = self.headers.get("authorization", "").rpartition("Signature=")[2]
         self.send_response(200 if known and hmac.compare_digest(said, known) else 403)
+        if self.server.hints:
+            self.send_header("www-authenticate", "AWS4-HMAC-SHA256")
         self.send_header("content-length", "2")
         self.end_headers()
         self.wfile.write(b"{}")
@@ -50,6 +52,7 @@ class Checking(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Asked)
         self.seen: list[dict[str, str]] = []
+        self.hints = False
 
 
 def signature(method: str, target: str, headers: dict[str, str], body: bytes) -> str:
@@ -110,7 +113,7 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
 def client(server: Checking, **environment: str) -> Client:
     url = f"http://127.0.0.1:{server.server_port}"
     given = Credentials.from_environment(environment, url)
-    return Client(url, headers=given.headers, auth=given.iam_auth)
+    return Client(url, headers=given.headers, auth=given.auth)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", bytes(range(256))])
@@ -131,17 +134,50 @@ def test_a_signed_request_is_let_in(server: Checking, path: str, body: bytes) ->
     assert server.seen[0]["x-amz-security-token"] == SESSION
 
 
-def test_a_key_goes_along(server: Checking) -> None:
-    with client(server, PILOTLIGHT_AUTH="iam", PILOTLIGHT_API_KEY="k-1") as both:
-        assert both.send_request("GET", "/v2").status == 200
-    assert server.seen[0]["x-api-key"] == "k-1"
-
-
-def test_keys_and_tokens_are_headers(server: Checking) -> None:
-    with client(server, PILOTLIGHT_API_KEY="k-1", PILOTLIGHT_TOKEN="t-1") as connected:
+@pytest.mark.parametrize("name", ["KEY", "TOKEN"])
+def test_keys_and_tokens_are_bearers(server: Checking, name: str) -> None:
+    with client(server, **{f"PILOTLIGHT_{name}": "k-1\n"}) as connected:
         connected.send_request("GET", "/v2")
-    assert (server.seen[0]["x-api-key"], server.seen[0]["authorization"]) == ("k-1", "Bearer t-1")
+    assert server.seen[0]["authorization"] == "Bearer k-1"
     assert not Credentials.from_environment({}, "http://localhost")
+
+
+def test_a_client_takes_a_key(server: Checking) -> None:
+    with Client(f"http://127.0.0.1:{server.server_port}", key="k-1", headers={"x-more": "1"}) as connected:
+        connected.send_request("GET", "/v2")
+    assert (server.seen[0]["authorization"], server.seen[0]["x-more"]) == ("Bearer k-1", "1")
+
+
+def test_a_server_that_asks_for_a_signature_gets_one_from_then_on(server: Checking) -> None:
+    server.hints = True
+    url = f"http://127.0.0.1:{server.server_port}"
+    with Client(url, auth=OfferedIamAuth(url)) as connected:
+        assert connected.send_request("POST", "/v2/models/digits/infer", b"{}").status == 200
+        assert connected.send_request("GET", "/v2").status == 200
+    assert ["authorization" in headers for headers in server.seen] == [False, True, True]
+
+
+def test_a_server_that_does_not_ask_gets_none(server: Checking) -> None:
+    url = f"http://127.0.0.1:{server.server_port}"
+    with Client(url, auth=OfferedIamAuth(url)) as connected:
+        assert connected.send_request("GET", "/v2").status == 403
+    assert ["authorization" in headers for headers in server.seen] == [False]
+
+
+@pytest.mark.parametrize(
+    ("url", "is_offered"),
+    [
+        ("https://abc.execute-api.eu-west-3.amazonaws.com/prod", True),
+        ("https://vpce-1.execute-api.cn-north-1.amazonaws.com.cn", True),
+        ("http://abc.execute-api.eu-west-3.amazonaws.com/prod", False),
+        ("https://abc.execute-api.eu-west-3.amazonaws.com.evil.example/prod", False),
+        ("https://evil.example/abc.execute-api.eu-west-3.amazonaws.com/", False),
+        ("https://models.example.com", False),
+    ],
+)
+def test_signatures_are_offered_to_aws_alone(url: str, is_offered: bool) -> None:
+    assert isinstance(Credentials.from_environment({}, url).auth, OfferedIamAuth) == is_offered
+    assert Credentials.from_environment({"PILOTLIGHT_KEY": "k"}, url).auth is None
 
 
 def test_the_region_is_that_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,15 +185,16 @@ def test_the_region_is_that_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None
     found = Credentials.from_environment(
         {"PILOTLIGHT_AUTH": "iam"}, "https://abc.execute-api.eu-west-3.amazonaws.com/prod"
     )
-    assert found.iam_auth is not None
-    assert found.iam_auth._region == "eu-west-3"
+    assert isinstance(found.auth, IamAuth)
+    assert found.auth._region == "eu-west-3"
 
 
 @pytest.mark.parametrize(
     ("environment", "without", "said"),
     [
         ({"PILOTLIGHT_AUTH": "basic"}, (), "PILOTLIGHT_AUTH is 'basic'; it may be iam"),
-        ({"PILOTLIGHT_AUTH": "iam", "PILOTLIGHT_TOKEN": "t"}, (), "both set"),
+        ({"PILOTLIGHT_AUTH": "iam", "PILOTLIGHT_TOKEN": "t"}, (), "PILOTLIGHT_TOKEN and PILOTLIGHT_AUTH are set"),
+        ({"PILOTLIGHT_KEY": "k", "PILOTLIGHT_TOKEN": "t"}, (), "PILOTLIGHT_KEY and PILOTLIGHT_TOKEN are set together"),
         ({"PILOTLIGHT_AUTH": "iam"}, ("AWS_DEFAULT_REGION",), "names no region; set AWS_REGION"),
         ({"PILOTLIGHT_AUTH": "iam"}, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "no AWS credentials"),
     ],

@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from pilotlight.api.routes import SCOPES
 from pilotlight.cli.doctor import check_server
 from pilotlight.doctor import inference
 from pilotlight.doctor.finding import CheckResult
-from pilotlight.doctor.server import ServerChecks
+from pilotlight.doctor.server import UNKNOWN_KEY, ServerChecks, fill_path
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
@@ -84,10 +85,15 @@ def only_below_the_stage(asked: Asked, onward: Next) -> Told:
     return Told(403, {"content-type": "application/json"}, b'{"message":"Forbidden"}')
 
 
-def guarded(asked: Asked, onward: Next, *, keys: tuple[str, ...] = (KEY,), everywhere: bool = False) -> Told:
+def guarded(
+    asked: Asked, onward: Next, *, keys: tuple[str, ...] = (f"Bearer {KEY}",), open_scopes: tuple[str, ...] = ("infer",)
+) -> Told:
     """A stack that asks for a key."""
-    if (everywhere or asked.path.startswith("/registry")) and asked.headers.get("x-api-key") not in keys:
-        return Told(403, {}, b'{"error": "Forbidden", "message": "Forbidden"}')
+    path = asked.path.removeprefix("/prod").partition("?")[0]
+    scope = next((scope for route, scope in SCOPES.items() if fill_path(route) == path), "infer")
+    sent = {asked.headers.get("authorization"), asked.headers.get("x-api-key")}
+    if scope not in open_scopes and not sent & set(keys):
+        return Told(401, {"www-authenticate": "Bearer"}, b'{"error": "Send a key.", "message": "Send a key."}')
     return onward(asked)
 
 
@@ -228,37 +234,61 @@ def test_a_url_without_its_stage_is_told_it(served: Served) -> None:
         assert failing(examined(f"{url}/prod")) == set()
 
 
-def test_keys(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_answers_to_anybody_is_told(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    inference = sum(scope == "infer" for scope in SCOPES.values())
     with running(served[0], guarded) as (url, _):
         found = examined(url)
         assert failing(found) == set()
-        assert found["keys"].said == "The registry asks for a key, and a wrong one gets 403; predictions ask for none."
+        assert found["keys"].said == (
+            f"Inference is open (Auth=open): anybody may call its {inference} routes, at your cost; the other "
+            f"{len(SCOPES) - inference} ask for a key."
+        )
         assert found["registry"].state == "not checked"
-        monkeypatch.setenv("PILOTLIGHT_API_KEY", KEY)
+        monkeypatch.setenv("PILOTLIGHT_KEY", KEY)
         assert examined(url)["registry"].state == "passes"
-        monkeypatch.setenv("PILOTLIGHT_API_KEY", "another")
-        assert "Forbidden" in examined(url)["registry"].said
+        monkeypatch.setenv("PILOTLIGHT_KEY", "another")
+        assert "Send a key" in examined(url)["registry"].said
 
 
 def test_keys_everywhere(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PILOTLIGHT_API_KEY", KEY)
-    with running(served[0], lambda asked, onward: guarded(asked, onward, everywhere=True)) as (url, _):
+    monkeypatch.setenv("PILOTLIGHT_KEY", KEY)
+    with running(served[0], lambda asked, onward: guarded(asked, onward, open_scopes=())) as (url, _):
         found = examined(url)
     assert failing(found) == set()
-    assert "predictions too" in found["keys"].said
+    assert found["keys"].said == f"All {len(SCOPES)} routes ask for a key, and a wrong one opens none."
 
 
-def test_a_wrong_key_that_is_let_in(served: Served) -> None:
-    any_key = (KEY, "not-a-key")
-    with running(served[0], lambda asked, onward: guarded(asked, onward, keys=any_key)) as (url, _):
-        assert "answers 200 to a wrong key" in examined(url)["keys"].said
+@pytest.mark.parametrize(
+    ("scopes", "named"), [(("batch",), "batch: /v1/files"), (("admin", "train"), "admin, train: ")]
+)
+def test_routes_that_change_something_and_are_open_are_a_fault(
+    served: Served, scopes: tuple[str, ...], named: str
+) -> None:
+    with running(served[0], lambda asked, onward: guarded(asked, onward, open_scopes=("infer", *scopes))) as (url, _):
+        found = examined(url)
+    assert failing(found) == {"keys"}
+    count = sum(scope in scopes for scope in SCOPES.values())
+    assert found["keys"].said.startswith(f"Anybody may call {count} routes of {named}")
+
+
+@pytest.mark.parametrize("known", [UNKNOWN_KEY, f"Bearer {UNKNOWN_KEY}"])
+def test_a_wrong_key_that_is_let_in(served: Served, known: str) -> None:
+    with running(served[0], lambda asked, onward: guarded(asked, onward, keys=(known,))) as (url, _):
+        assert "to a wrong " in examined(url)["keys"].said
+
+
+def test_a_stack_that_asks_for_signatures_is_closed(served: Served) -> None:
+    """API Gateway answers an unsigned request as one for a route that it has not."""
+    missing = Told(404, {"www-authenticate": "AWS4-HMAC-SHA256"}, b'{"message": "There is no such route, or ..."}')
+    with running(served[0], lambda asked, onward: missing) as (url, _), ServerChecks(url) as checks:
+        assert checks.check_open_routes() == f"All {len(SCOPES)} routes ask for a key, and a wrong one opens none."
 
 
 def test_a_far_server_must_ask_for_a_key_and_encrypt(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ServerChecks, "is_local", False)
     found = examined(served[0])
     assert failing(found) == {"TLS", "keys"}
-    assert "deploy with Auth=admin-key" in found["keys"].said
+    assert "deploy with Auth=keys" in found["keys"].said
     assert "use https" in found["TLS"].said
 
 

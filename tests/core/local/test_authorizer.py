@@ -2,15 +2,17 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pilotlight.local.authorizer import MAX_CACHED_ANSWERS, LocalAuthorizer, is_call_allowed
+from pilotlight.errors import UnsupportedError
+from pilotlight.local.authorizer import MAX_CACHED_ANSWERS, LocalAuthorizer, apply_auth, is_call_allowed
 from pilotlight.local.gateway_errors import FAILED, GatewayError
 from pilotlight.local.proxy_events import HttpRequest
 from pilotlight.local.routes import RouteMatch
-from pilotlight.local.template import ApiRoute, AuthorizerSpec
+from pilotlight.local.template import ApiRoute, AuthorizerSpec, FunctionSpec, Stack
 
 ARN = "arn:aws:execute-api:us-east-1:123456789012:local/prod"
 TOKEN = "Bearer abc"
@@ -145,3 +147,67 @@ def test_other_actions_allow_nothing() -> None:
     assert not is_call_allowed(said, f"{ARN}/GET/closed")
     said["policyDocument"]["Statement"][0]["Action"] = "execute-api:*"
     assert is_call_allowed(said, f"{ARN}/GET/closed")
+
+
+# --- authorizers that see the request ---------------------------------------------------------------------------------
+
+REQUEST = AuthorizerSpec("Ask", frozenset({"/closed"}), None, 0, ())
+
+
+def test_a_request_authorizer_sees_headers_and_path_and_no_body() -> None:
+    function = Function(policy(("Allow", f"{ARN}/*")))
+    check(LocalAuthorizer(REQUEST, "prod", function))
+    (event,) = function.events
+    assert (event["type"], event["methodArn"], event["path"]) == ("REQUEST", f"{ARN}/GET/closed", "/closed")
+    assert event["headers"]["authorization"] == TOKEN
+    assert event["multiValueHeaders"]["authorization"] == [TOKEN]
+    assert "body" not in event
+
+
+def test_without_a_cache_it_is_asked_each_time_whatever_is_sent() -> None:
+    function = Function(policy(("Allow", f"{ARN}/*")))
+    guard = LocalAuthorizer(REQUEST, "prod", function)
+    for token in (TOKEN, TOKEN, None, "anything"):
+        check(guard, token=token)
+    assert len(function.events) == 4
+
+
+def test_with_a_cache_a_missing_identity_header_is_401_without_a_call() -> None:
+    function = Function(policy(("Allow", f"{ARN}/*")))
+    guard = LocalAuthorizer(
+        AuthorizerSpec("Ask", frozenset({"/closed"}), None, 60, ("authorization",)), "prod", function
+    )
+    assert refused(guard, token=None) == ("UNAUTHORIZED", 401)
+    check(guard)
+    check(guard)
+    assert len(function.events) == 1
+
+
+# --- where it is asked ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "parameters", "asks"),
+    [
+        ("127.0.0.1", {}, False),
+        ("localhost", {}, False),
+        ("::1", {}, False),
+        ("127.0.0.1", {"Auth": "keys"}, True),
+        ("0.0.0.0", {}, True),  # noqa: S104 - what this is about
+        ("::", {}, True),
+        ("192.0.2.7", {}, True),
+        ("models.example.com", {}, True),
+        ("localhost.example.com", {}, True),
+    ],
+)
+def test_beyond_loopback_the_authorizer_is_always_asked(host: str, parameters: dict[str, str], asks: bool) -> None:
+    specs = {name: FunctionSpec(name, "m.h", 128, 3, {}, ()) for name in ("Ask", "F")}
+    stack = Stack(specs, (), "prod", {}, frozenset(), Path(), authorizer=REQUEST)
+    applied = apply_auth(stack, host, parameters)
+    assert (applied.authorizer is not None, "Ask" in applied.functions) == (asks, asks)
+
+
+def test_signatures_cannot_be_checked_here() -> None:
+    stack = Stack({}, (), "prod", {}, frozenset(), Path())
+    with pytest.raises(UnsupportedError, match="Auth=iam cannot be checked on this machine"):
+        apply_auth(stack, "127.0.0.1", {"Auth": "iam"})

@@ -50,7 +50,10 @@ Resources:
       Layers: [!Ref Layer]
       Environment: {Variables: {WORD: !Ref Word, WHERE: !Ref Bucket}}
       Events:
-        Asked: {Type: EventBridgeRule, Properties: {Pattern: {detail-type: [Pilotlight Inference]}}}
+        Asked:
+          Type: EventBridgeRule
+          Properties:
+            Pattern: {detail-type: [Pilotlight Inference], resources: [!Sub "arn:aws:s3:::${Bucket}"]}
         Put:
           Type: EventBridgeRule
           Properties: {Pattern: {source: [aws.s3], detail: {bucket: {name: [!Ref Bucket]}}}}
@@ -147,8 +150,15 @@ def test_nobody_else_is_listened_to(stack: Path) -> None:
         ({"detail": {"nothing": ["x"]}}, False),
         ({"detail": {"object": {"key": {"deeper": ["x"]}}}}, False),
         ({"source": [{"anything-but": "x"}]}, False),
+        ({"resources": ["arn:aws:s3:::ours"]}, True),
+        ({"resources": ["arn:aws:s3:::theirs"]}, False),
     ],
 )
 def test_patterns(pattern: dict[str, Any], is_told: bool) -> None:
-    event = {"source": "aws.s3", "detail": {"object": {"key": "models/a/manifest.json", "size": 7}}}
+    resources = ["arn:aws:s3:::other", "arn:aws:s3:::ours"]
+    event = {
+        "source": "aws.s3",
+        "resources": resources,
+        "detail": {"object": {"key": "models/a/manifest.json", "size": 7}},
+    }
     assert matches_pattern(pattern, event) == is_told

@@ -298,7 +298,7 @@ def test_an_authorizer_is_found_where_the_parameters_ask_for_it(tmp_path: Path) 
     assert set(guarded(tmp_path).functions) == {"F"}
     for more in ({}, {"Claim": "plan"}):
         stack = guarded(tmp_path, Auth="jwt", **more)
-        assert stack.authorizer == template.AuthorizerSpec("G", frozenset({"/x"}), "^Bearer", 30)
+        assert stack.authorizer == template.AuthorizerSpec("G", frozenset({"/x"}), "^Bearer", 30, ("authorization",))
         assert stack.functions["G"].handler == "handlers.guard"
 
 
@@ -311,6 +311,31 @@ def test_conditions_that_parameters_decide_are_decided(tmp_path: Path) -> None:
 def test_a_parameter_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="has no parameter Oauth"):
         guarded(tmp_path, Oauth="jwt")
+
+
+@pytest.mark.parametrize(
+    ("source", "headers"),
+    [
+        ("", ()),
+        ("identitySource: method.request.header.Authorization", ("authorization",)),
+        ("identitySource: 'method.request.header.X-Api-Key, method.request.header.Host'", ("x-api-key", "host")),
+    ],
+)
+def test_a_request_authorizer_has_its_identity_sources(tmp_path: Path, source: str, headers: tuple[str, ...]) -> None:
+    path = tmp_path / "template.yaml"
+    path.write_text(
+        GUARDED.replace("identityValidationExpression: ^Bearer", f"type: request\n                  {source}")
+    )
+    authorizer = template.load_stack(path, {"Auth": "jwt"}).authorizer
+    assert authorizer == template.AuthorizerSpec("G", frozenset({"/x"}), None, 30, headers)
+
+
+def test_an_identity_source_that_is_no_header_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "template.yaml"
+    sent = "type: request\n                  identitySource: context.identity.sourceIp"
+    path.write_text(GUARDED.replace("identityValidationExpression: ^Bearer", sent))
+    with pytest.raises(UnsupportedError, match=r"context.identity.sourceIp' is no header"):
+        template.load_stack(path, {"Auth": "jwt"})
 
 
 def test_an_authorizer_that_is_no_function_of_the_template_is_refused(tmp_path: Path) -> None:
@@ -368,3 +393,15 @@ def test_a_document_that_lies_in_s3_is_not_read(load: Load) -> None:
 def test_a_route_that_leads_to_no_function_of_the_template_is_refused(load: Load) -> None:
     with pytest.raises(InvalidInputError, match=r"x-amazon-apigateway-any-method /x: uri is .* names no function"):
         load(INCLUDING.replace(INCLUDE, INCLUDED.replace("${F.Alias}", "${Other.Arn}")))
+
+
+def test_mappings_without_content_are_none() -> None:
+    document = {"Mappings": None, "Resources": {"F": {"Fn::FindInMap": ["A", "B", "C"]}}}
+    assert intrinsics.look_up_mappings(document, {}) == document
+
+
+def test_the_bucket_that_tells_stacks_apart_on_aws_is_asked_of_no_event_here() -> None:
+    stack = template.load_stack(REPOSITORY / "template.yaml")
+    assert [rule.pattern for rule in stack.rules if "detail-type" in rule.pattern and "source" not in rule.pattern] == [
+        {"detail-type": ["Pilotlight Inference"]}
+    ]

@@ -38,7 +38,7 @@ def lines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
 def test_a_count_is_told_by_model_and_by_function(lines: Lines) -> None:
     emf.count("SwapFailed", {"why": "a\nb", "version": 3}, model="digits")
     (line,) = lines()
-    assert directives(line) == [(["SwapFailed"], ["function"]), (["SwapFailed"], ["model"])]
+    assert directives(line) == [(["SwapFailed"], ["function"]), (["SwapFailed"], ["function", "model"])]
     assert (line["SwapFailed"], line["model"], line["function"]) == (1, "digits", "stack-Predict-1")
     assert (line["why"], line["version"]) == ("a\nb", 3)
 

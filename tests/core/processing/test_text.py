@@ -2,16 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from pilotlight import processing
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.contracts.processing import TextPreprocessing
-from pilotlight.errors import InvalidInputError, ModelRefusedError, NotFoundError
+from pilotlight.errors import InvalidInputError, ModelRefusedError, NotFoundError, TooLargeError
+from pilotlight.processing import text
 from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.model_cache import Assets
 from tests import fakes
@@ -117,6 +120,101 @@ def test_inputs_that_no_tokenizer_makes_are_refused() -> None:
 @given(st.lists(st.text(min_size=1, max_size=60).filter(str.strip), min_size=1, max_size=4))
 def test_any_text_alone_is_what_it_is_in_a_batch(texts: list[str]) -> None:
     batch = feeds(*texts)
-    for place, text in enumerate(texts):
-        alone = feeds(text)["input_ids"][0]
+    for place, one in enumerate(texts):
+        alone = feeds(one)["input_ids"][0]
         assert batch["input_ids"][place][batch["attention_mask"][place] == 1].tolist() == alone.tolist()
+
+
+def tokenizer_with(pattern: str) -> bytes:
+    """MiniLM's tokenizer, which first cuts texts by a pattern."""
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    return json.dumps(json.loads(TOKENIZER) | {"pre_tokenizer": split}).encode()
+
+
+def test_a_panic_of_the_tokenizer_is_one_sentence_and_the_next_text_is_answered() -> None:
+    """`(a+)+$` tries 2^105 ways; the library's engine of patterns gives up, which is a panic and no Exception."""
+    assets = Assets({"tokenizer.json": tokenizer_with("(a+)+$")})
+    for _ in range(2):
+        with pytest.raises(InvalidInputError, match=r"The tokenizer refused the texts: tokenizers panicked: Onig"):
+            feeds("a" * 105 + "!", assets=assets)
+    assert feeds("b", assets=assets)["input_ids"].shape == (1, 3)
+
+
+def whole(text: str, tokenizer: Tokenizer) -> list[int]:
+    """The ids of a text that nobody cut before."""
+    return list(tokenizer.encode(text).ids)
+
+
+def byte_pairs() -> bytes:
+    """A tokenizer of bytes as GPT-2 and its heirs have it, trained on this file."""
+    native = Tokenizer(models.BPE())
+    native.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=1200,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    native.train_from_iterator([Path(__file__).read_text()], trainer)
+    return native.to_str().encode()
+
+
+TOKENIZERS = {"words": TOKENIZER, "byte pairs": byte_pairs()}
+PIECES = (
+    "hello world ", "Donaudampfschifffahrt ", "a", "  \n", "\t", "é", "e\u0301", "日本語", "😀", "12345 ", "!?",
+    "\u200d", "👩\u200d👩\u200d👧", "x" * 99 + " ", "y" * 150 + " ", "[MASK]", "<|endoftext|>", "https://a.com/b?c=d ",
+    "\u0000", "שלום ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@given(st.lists(st.tuples(st.sampled_from(PIECES), st.integers(1, 60)), min_size=1, max_size=30))
+@settings(max_examples=60)
+def test_a_text_that_is_cut_first_has_the_ids_of_the_whole(name: str, parts: list[tuple[str, int]]) -> None:
+    steps = TextPreprocessing(max_length=16)
+    native = text.load_tokenizer(TOKENIZERS[name], steps, None)
+    given_text = "".join(piece * count for piece, count in parts)
+    (found,) = text.tokenize_texts(native, [given_text], steps)
+    assert found.ids == whole(given_text, native)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_long_and_short_texts_together_are_each_as_alone(name: str) -> None:
+    steps = TextPreprocessing(max_length=16)
+    native = text.load_tokenizer(TOKENIZERS[name], steps, None)
+    texts = ["hello", "a " * 5000, " " * 3000 + "late words", "x" * 120 + " y", "日" * 900, "hi"]
+    found = text.tokenize_texts(native, texts, steps)
+    assert [encoding.ids for encoding in found] == [encoding.ids for encoding in native.encode_batch(texts)]
+
+
+def test_a_text_that_never_fills_its_tokens_is_cut_where_the_docstring_says() -> None:
+    steps = TextPreprocessing(max_length=16)
+    native = text.load_tokenizer(TOKENIZER, steps, None)
+    limit = 256 * 16 + 256
+    for spaces, expected in ((limit - 10, [101, 2397, 102]), (limit, [101, 102])):
+        (found,) = text.tokenize_texts(native, [" " * spaces + "late"], steps)
+        assert found.ids == expected
+
+
+def test_only_the_beginning_of_a_long_text_is_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[int] = []
+    encode = text.encode_texts
+
+    def count_characters(native: Tokenizer, texts: list[str]) -> list[Any]:
+        encoded.append(sum(map(len, texts)))
+        return encode(native, texts)
+
+    monkeypatch.setattr(text, "encode_texts", count_characters)
+    feeds("hello world " * 83_000, max_length=128)
+    assert encoded == [8 * 128 + 256]
+
+
+def test_many_long_texts_are_refused_before_they_are_tokenized() -> None:
+    hint = r"1,000,000 characters to be tokenized, of which a request may have 400,000 .* 200 of these 500 texts fit"
+    with pytest.raises(TooLargeError, match=hint):
+        feeds(*["hello you " * 200] * 500)
+
+
+def test_a_long_text_that_must_not_be_cut_is_refused_before_it_is_tokenized() -> None:
+    with pytest.raises(TooLargeError, match="Text 1 has 4,097 characters; one for 16 tokens may have 4,096, shorten"):
+        feeds("fine", "a" * 4097, truncate=False, max_length=16)

@@ -1,5 +1,6 @@
 """Where a request goes, and what each change makes of an alias."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -79,9 +80,9 @@ def test_documents_of_before_shares_are_read() -> None:
 
 
 @given(st.text(), st.text())
-def test_a_key_always_lies_at_the_same_place(name: str, key: str) -> None:
-    assert alias_updates.hash_to_slot(name, "champion", key) == alias_updates.hash_to_slot(name, "champion", key)
-    assert 0 <= alias_updates.hash_to_slot(name, "champion", key) < TOTAL_WEIGHT
+def test_a_key_always_lies_at_the_same_place(salt: str, key: str) -> None:
+    assert alias_updates.hash_to_slot(salt, key) == alias_updates.hash_to_slot(salt, key)
+    assert 0 <= alias_updates.hash_to_slot(salt, key) < TOTAL_WEIGHT
 
 
 def test_places_are_shared_out_by_weight_to_the_last_one() -> None:
@@ -90,7 +91,7 @@ def test_places_are_shared_out_by_weight_to_the_last_one() -> None:
     assert counted == {1: 8750, 2: 1000, 3: 250}
 
 
-def test_whoever_is_in_a_small_canary_is_in_a_larger_one() -> None:
+def test_whoever_is_in_a_small_share_is_in_a_larger_one() -> None:
     small = {place for place in range(TOTAL_WEIGHT) if alias_updates.choose_version(document((2, 500)), place) == 2}
     assert small < {
         place for place in range(TOTAL_WEIGHT) if alias_updates.choose_version(document((2, 1000)), place) == 2
@@ -100,13 +101,33 @@ def test_whoever_is_in_a_small_canary_is_in_a_larger_one() -> None:
 def test_keys_are_spread_evenly() -> None:
     """Chi-square over 20 bins of 20,000 keys; 43.8 is exceeded by chance once in a thousand times."""
     bins = Counter(
-        alias_updates.hash_to_slot("digits", "champion", f"caller-{number}") * 20 // TOTAL_WEIGHT
-        for number in range(20_000)
+        alias_updates.hash_to_slot("salt", f"caller-{number}") * 20 // TOTAL_WEIGHT for number in range(20_000)
     )
     assert sum((count - 1000) ** 2 / 1000 for count in bins.values()) < 43.8
 
 
-def test_experiments_do_not_share_their_first_callers() -> None:
-    first = {key for key in range(2000) if alias_updates.hash_to_slot("digits", "champion", str(key)) < 1000}
-    again = {key for key in first if alias_updates.hash_to_slot("digits", "candidate", str(key)) < 1000}
+def test_splits_do_not_share_their_first_callers() -> None:
+    first = {key for key in range(2000) if alias_updates.hash_to_slot("salt", str(key)) < 1000}
+    again = {key for key in first if alias_updates.hash_to_slot("another", str(key)) < 1000}
     assert len(again) < len(first) / 5
+
+
+def test_a_split_has_a_salt_of_its_own_which_it_keeps_while_it_is_changed() -> None:
+    one, other = document((2, 500)), document((2, 500))
+    assert len(one.split_salt) == len(other.split_salt) == 32
+    assert one.split_salt != other.split_salt
+    assert alias_updates.set_traffic_split(one, (TrafficShare(2, 900),), "ann", "more").split_salt == one.split_salt
+    ended = [
+        alias_updates.set_traffic_split(one, (), "ann", "enough"),
+        alias_updates.clear_traffic_split(one, "ann", "enough"),
+        alias_updates.start_canary(one, CANARY, 500, "ann", "try"),
+        alias_updates.point_to(one, 2, "ann", "better"),
+    ]
+    assert {after.split_salt for after in ended} == {""}
+
+
+def test_documents_of_before_salts_are_read() -> None:
+    stored = encode_document(document((2, 500)))
+    old = re.sub(rb',\s*"split_salt": "[0-9a-f]+"', b"", stored)
+    assert old != stored
+    assert decode_document(old, AliasDocument, "here").split_salt == ""

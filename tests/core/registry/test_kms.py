@@ -1,6 +1,8 @@
 """Versions signed by KMS, which moto plays, and checked without it."""
 
 import base64
+import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,8 @@ import pytest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.registry.kms import KmsSigner
-from pilotlight.registry.registry import Registry, version_path
-from pilotlight.registry.signing import PublicKey
+from pilotlight.registry.registry import Registry, signature_path, version_path
+from pilotlight.registry.signing import PublicKey, build_signature
 from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.settings import Settings
 from tests import fakes
@@ -70,15 +72,52 @@ def test_a_changed_manifest_is_refused(trusting: Registry) -> None:
 
 
 def test_a_signature_of_another_version_is_refused(trusting: Registry) -> None:
-    signature = trusting.store.get(version_path("double", 1, "signature.json")).data
-    trusting.store.put(version_path("double", 2, "signature.json"), signature)
+    signature = trusting.store.get(signature_path("double", 1)).data
+    trusting.store.put(signature_path("double", 2), signature)
+    with pytest.raises(ModelRefusedError, match="its signature was not made over this manifest"):
+        trusting.load_manifest("double", 2)
+
+
+@pytest.mark.parametrize(("name", "version"), [("double", 7), ("other", 1)])
+def test_a_signed_manifest_of_another_place_is_refused(trusting: Registry, name: str, version: int) -> None:
+    """With its signature, and where former releases put it too; nor is it signed there."""
+    signature = trusting.store.get(signature_path("double", 1)).data
+    manifest = trusting.store.get(version_path("double", 1, "manifest.json")).data
+    trusting.store.put(version_path(name, version, "manifest.json"), manifest)
+    with pytest.raises(ModelRefusedError, match="is not of this place"):
+        trusting.sign_manifest(name, version, KmsSigner("never asked"), actor="ann")
+    for path in (signature_path(name, version), version_path(name, version, "signature.json")):
+        trusting.store.put(path, signature)
+        with pytest.raises(ModelRefusedError, match=r"is refused: its signature|is not of this place"):
+            trusting.load_manifest(name, version)
+
+
+def test_the_signature_covers_name_and_version(trusting: Registry, key: str) -> None:
+    manifest = trusting.store.get(version_path("double", 1, "manifest.json")).data
+    signature = build_signature("double", 1, manifest, KmsSigner(key), "ann")
+    trusted = PublicKey.parse(public(key))
+    assert trusted.has_signed("double", 1, manifest, signature)
+    assert not trusted.has_signed("double", 2, manifest, signature)
+    assert not trusted.has_signed("other", 1, manifest, signature)
+
+
+def test_a_signature_of_a_former_release_is_believed_where_it_lies(trusting: Registry, key: str) -> None:
+    """It says the manifest's hash alone, and the manifest says the rest."""
+    manifest = trusting.store.get(version_path("double", 2, "manifest.json")).data
+    statement = b"pilotlight manifest sha256:" + hashlib.sha256(manifest).hexdigest().encode()
+    signature = base64.b64encode(KmsSigner(key).sign(statement)).decode()
+    document = {"key": key, "sha256": "", "signature": signature, "by": "ann", "at": "", "schema_version": 1}
+    path = version_path("double", 2, "signature.json")
+    trusting.store.put(path, json.dumps(document).encode())
+    assert trusting.load_manifest("double", 2).version == 2
+    trusting.store.put(path, json.dumps(document | {"schema_version": 2}).encode())
     with pytest.raises(ModelRefusedError, match="its signature was not made over this manifest"):
         trusting.load_manifest("double", 2)
 
 
 @pytest.mark.parametrize("text", ["AAAA", "not base64!"])
 def test_a_signature_that_is_none_is_refused(trusting: Registry, text: str) -> None:
-    path = version_path("double", 1, "signature.json")
+    path = signature_path("double", 1)
     stored = trusting.store.get(path).data.decode()
     signature = stored.split('"signature": "')[1].split('"')[0]
     trusting.store.put(path, stored.replace(signature, text).encode())

@@ -13,6 +13,7 @@ from tests import fakes
 SCRIPT = """
 import sys, zlib
 import msgspec, numpy as np
+from pilotlight.errors import OutOfMemoryError
 from pilotlight.runtime.environment_memory import DATA_LIMIT, EnvironmentMemory
 from pilotlight.runtime.session import open_session
 
@@ -30,7 +31,7 @@ attempts = {
 for name, attempt in attempts.items():
     try:
         attempt()
-    except MemoryError:
+    except (MemoryError, OutOfMemoryError):
         answer = session.run({"image": np.zeros((1, 1, 8, 8), np.float32)})["logits"]
         print(name, answer.shape, 0 < memory.free_bytes < 256 * 1024 * 1024)
 with DATA_LIMIT.suspend(), DATA_LIMIT.suspend():

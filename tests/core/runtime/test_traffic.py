@@ -4,18 +4,21 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pilotlight.contracts.alias import AliasDocument, Canary, TrafficShare
 from pilotlight.contracts.names import ModelReference
-from pilotlight.errors import InvalidInputError
+from pilotlight.errors import InvalidInputError, NotFoundError, StoreError
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.model_cache import LoadedModel, ModelCache
 from pilotlight.runtime.model_manager import ModelManager
-from pilotlight.runtime.traffic import InferenceResult, TrafficRouter, describe_differences
+from pilotlight.runtime.traffic import InferenceResult, RoutedRequest, TrafficRouter, describe_differences
+from pilotlight.runtime.trial_callers import TrialCaller
 from pilotlight.storage.object_store import open_store
 from tests import fakes
 
@@ -45,13 +48,17 @@ class Rig:
             self.call(str(caller))
             self.catalog.wait_for_background()
 
-    def call(self, caller: str) -> int:
-        """The version that answers."""
+    def call(self, caller: str | TrialCaller) -> int:
+        """The version that answers; a name stands for an authenticated caller of the stack's own and his user."""
+        return self.run(caller, self.ask).body
 
-        def own() -> LoadedModel:
-            return self.catalog.get_model(CHAMPION)
-
-        return self.experiments.route_request(CHAMPION, caller, own, self.ask, self.ask).body
+    def run(
+        self, caller: str | TrialCaller, ask: Callable[[LoadedModel], InferenceResult[int]]
+    ) -> InferenceResult[int]:
+        """What the router answers."""
+        who = TrialCaller(identity="backend", user=caller) if isinstance(caller, str) else caller
+        own = partial(self.catalog.get_model, CHAMPION)
+        return self.experiments.route_request(RoutedRequest(CHAMPION, lambda: who, own, ask, ask, ask))
 
     def ask(self, model: LoadedModel) -> InferenceResult[int]:
         version = model.manifest.version
@@ -84,6 +91,73 @@ def test_shares_are_kept_and_callers_stay_where_they_are(rig: Rig) -> None:
     assert all(rig.call(caller) == version for caller, version in list(met.items())[:200])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda old: alias_updates.start_canary(old, CANARY, 3000, "ann", "try"),
+        lambda old: alias_updates.set_traffic_split(old, (TrafficShare(2, 3000),), "ann", "try"),
+    ],
+)
+def test_a_header_of_somebody_unknown_chooses_no_side(
+    rig: Rig, change: Callable[[AliasDocument], AliasDocument]
+) -> None:
+    """Chi-square with one degree of freedom: 10.83 is exceeded by chance once in a thousand times."""
+    rig.change(change)
+    met = Counter(rig.call(TrialCaller(address="192.0.2.1", user="the same")) for _ in range(1000))
+    assert (met[2] - 300) ** 2 / 300 + (met[1] - 700) ** 2 / 700 < 10.83
+
+
+def test_nobody_is_kept_on_a_side_of_a_canary(rig: Rig) -> None:
+    """Who knew his side could send it what takes long, and one backend would be all or nothing."""
+    rig.change(lambda old: alias_updates.start_canary(old, CANARY, 5000, "ann", "try"))
+    assert {rig.call("the same") for _ in range(100)} == {1, 2}
+
+
+def test_an_authenticated_caller_is_kept_in_a_split_only_by_naming_a_user(rig: Rig) -> None:
+    rig.change(lambda old: alias_updates.set_traffic_split(old, (TrafficShare(2, 5000),), "ann", "try"))
+    assert {rig.call(TrialCaller(identity="backend")) for _ in range(100)} == {1, 2}
+    assert {len({rig.call(TrialCaller(identity=one, user="u")) for _ in range(20)}) for one in "abcdefgh"} == {1}
+
+
+def test_a_split_of_before_salts_keeps_nobody_and_keeps_its_shares(rig: Rig) -> None:
+    rig.change(
+        lambda old: replace(alias_updates.set_traffic_split(old, (TrafficShare(2, 5000),), "ann", "try"), split_salt="")
+    )
+    assert {rig.call("the same") for _ in range(100)} == {1, 2}
+
+
+def test_few_unknown_callers_raise_a_suspicion_and_more_of_them_stop_it(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig.change(lambda old: alias_updates.start_canary(old, CANARY, 5000, "ann", "try"))
+    rig.broken = True
+    assert {rig.call(TrialCaller(address=f"192.0.2.{number % 3}")) for number in range(300)} == {1}
+    printed = capsys.readouterr().out
+    assert stopped(printed) == []
+    (line,) = [json.loads(line) for line in printed.splitlines() if "CanarySuspected" in line]
+    assert (line["kind"], line["callers"], line["version"]) == ("failures", 4, 2)  # with him who had it opened
+    assert {rig.call(TrialCaller(address=f"192.0.2.{number % 10}")) for number in range(300)} == {1}
+    (line,) = stopped(capsys.readouterr().out)
+    assert (line["kind"], line["alpha"]) == ("failures", 1e-5)
+    assert float(str(line["e_value"])) >= 3e5
+
+
+@pytest.mark.parametrize("error", [StoreError("SlowDown"), NotFoundError("no such upload")])
+def test_what_the_store_lacked_for_a_moment_is_no_failure_of_the_canary(
+    rig: Rig, error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig.change(lambda old: alias_updates.start_canary(old, CANARY, 5000, "ann", "try"))
+
+    def ask(model: LoadedModel) -> InferenceResult[int]:
+        if model.manifest.version == 2:
+            raise error
+        return rig.ask(model)
+
+    assert {rig.run("backend", ask).body for _ in range(300)} == {1}
+    assert "Canary" not in capsys.readouterr().out
+    assert 2 in {rig.call("backend") for _ in range(100)}
+
+
 def test_a_canary_that_breaks_fails_nobody_and_is_stopped_once(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
     rig.change(lambda old: alias_updates.start_canary(old, CANARY, 5000, "ann", "try"))
     assert {rig.call(str(caller)) for caller in range(100)} == {1, 2}
@@ -110,9 +184,7 @@ def test_a_caller_whose_numbers_are_none_stops_no_canary(rig: Rig, capsys: pytes
         return InferenceResult(model.manifest.version, model.session.run({"x": np.array([[np.nan, 2, 3]], np.float32)}))
 
     for caller in range(50):
-        told = rig.experiments.route_request(
-            CHAMPION, str(caller), lambda: rig.catalog.get_model(CHAMPION), missing, missing
-        )
+        told = rig.run(str(caller), missing)
         assert np.isnan(told.outputs["y"][0, 0])
     assert stopped(capsys.readouterr().out) == []
     assert 2 in {rig.call(str(caller)) for caller in range(100)}
@@ -143,7 +215,7 @@ def test_the_callers_own_fault_is_no_failure_of_the_canary(rig: Rig, capsys: pyt
 
     for caller in range(50):
         with pytest.raises(InvalidInputError):
-            rig.experiments.route_request(CHAMPION, str(caller), lambda: rig.catalog.get_model(CHAMPION), wrong, wrong)
+            rig.run(str(caller), wrong)
     assert stopped(capsys.readouterr().out) == []
     assert 2 in {rig.call(str(caller)) for caller in range(100)}
 

@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from pilotlight.errors import (
     NotFoundError,
     StoreError,
 )
+from pilotlight.storage import object_store
 from pilotlight.storage.object_store import ObjectStore, open_store
 from tests import faulty_s3
 
@@ -256,3 +258,13 @@ def test_a_store_that_denies_is_told_from_one_that_fails(monkeypatch: pytest.Mon
         server.fail("403", "a")
         with pytest.raises(DeniedError, match="403"):
             open_store(server.url).get("a")
+
+
+def test_a_caller_may_have_less_patience_than_the_default() -> None:
+    """The authorizer must answer within its function's time, whatever the store does."""
+    waits = object_store._limit_wait(object_store.TIMEOUTS, 3.0)
+    assert waits == {"connect_timeout": timedelta(seconds=1.5), "read_timeout": timedelta(seconds=1.5)}
+    assert object_store._limit_wait(object_store.RETRIES, 3.0) == {
+        "max_retries": 4, "retry_timeout": timedelta(seconds=1.5),
+    }  # fmt: skip
+    assert object_store._limit_wait(object_store.RETRIES, None) == object_store.RETRIES

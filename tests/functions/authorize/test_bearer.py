@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.authorize.bearer import LEEWAY_S, Caller, authenticate_caller, read_scopes
+from functions.authorize.bearer import LEEWAY_S, authenticate_caller, read_scopes
+from functions.authorize.caller import Caller
 from functions.authorize.errors import IssuerError, RefusedError
 from functions.authorize.issuer import Issuer
 from functions.authorize.jwks import JwksCache
@@ -33,7 +34,7 @@ def forged(head: dict[str, Any], payload: dict[str, Any], signature: bytes = b""
 @pytest.mark.parametrize("kid", ["one", "two"])
 def test_a_right_token_is_believed(kid: str, fake: FakeIssuer, issuer: Issuer, keys: JwksCache) -> None:
     token = fake.token(kid, scope="infer admin openid", sub="acme")
-    assert authenticate_caller(f"Bearer {token}", issuer, keys) == Caller("acme", frozenset({"infer", "admin"}))
+    assert authenticate_caller(f"Bearer {token}", issuer, keys) == Caller("acme", "acme", frozenset({"infer", "admin"}))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,9 @@ def test_scopes_may_have_a_prefix(issuer: Issuer) -> None:
 def test_the_tenant_and_his_key_are_claims_of_ones_choice(fake: FakeIssuer, issuer: Issuer, keys: JwksCache) -> None:
     named = replace(issuer, tenant_claim="org", key_claim="plan")
     token = fake.token(org="acme-7", plan="k" * 20)
-    assert authenticate_caller(f"Bearer {token}", named, keys) == Caller("acme-7", frozenset({"infer"}), "k" * 20)
+    assert authenticate_caller(f"Bearer {token}", named, keys) == Caller(
+        "acme-7", "acme-7", frozenset({"infer"}), usage_key="k" * 20
+    )
     with pytest.raises(RefusedError, match="The claim plan holds no API key"):
         authenticate_caller(f"Bearer {fake.token(org='acme')}", named, keys)
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.authorize.bearer import Caller
+from functions.authorize.caller import Caller
 from functions.authorize.policy import MAX_POLICY_BYTES, build_path_patterns, build_policy
-from pilotlight.api.routes import SCOPES, VERBS, Scope
+from pilotlight.api.routes import SCOPES, VERBS
+from pilotlight.contracts.scopes import Scope
 from pilotlight.local.authorizer import is_call_allowed
 
 STAGE = "arn:aws:execute-api:us-east-1:123456789012:abcdefghij/prod"
@@ -33,40 +34,42 @@ def test_exactly_the_routes_of_the_scopes_are_allowed(
 ) -> None:
     path = re.sub(r"\{[^}]*\}", lambda _: data.draw(VALUES), route)
     verb = data.draw(st.sampled_from(VERBS[SCOPES[route]]))
-    said = build_policy(Caller("acme", scopes), f"{STAGE}/GET/v2")
+    said = build_policy(Caller("acme", "acme", scopes), f"{STAGE}/GET/v2")
     assert is_call_allowed(said, f"{STAGE}/{verb}{path}") == (SCOPES[route] in scopes)
 
 
 def test_a_model_may_be_called_as_a_route_is() -> None:
     """With a wildcard for the verb, who may infer could read the registry of a model that is called ping."""
-    said = build_policy(Caller("acme", frozenset({"infer"})), f"{STAGE}/GET/v2")
+    said = build_policy(Caller("acme", "acme", frozenset({"infer"})), f"{STAGE}/GET/v2")
     assert is_call_allowed(said, f"{STAGE}/GET/ping")
     assert not is_call_allowed(said, f"{STAGE}/GET/registry/models/ping")
 
 
 def test_other_stages_and_other_apis_are_not_meant() -> None:
-    said = build_policy(Caller("acme", frozenset(ALL)), f"{STAGE}/GET/v2")
+    said = build_policy(Caller("acme", "acme", frozenset(ALL)), f"{STAGE}/GET/v2")
     assert not is_call_allowed(said, f"{STAGE}x/GET/v2")
     assert not is_call_allowed(said, STAGE.replace("abcdefghij", "klmnopqrst") + "/GET/v2")
 
 
 def test_no_scope_is_no_right() -> None:
-    said = build_policy(Caller("acme", frozenset()), f"{STAGE}/GET/v2")
+    said = build_policy(Caller("acme", "acme", frozenset()), f"{STAGE}/GET/v2")
     assert [one["Effect"] for one in said["policyDocument"]["Statement"]] == ["Deny"]
     assert not is_call_allowed(said, f"{STAGE}/GET/v2")
 
 
 @pytest.mark.parametrize("scopes", EVERY, ids=lambda scopes: "+".join(sorted(scopes)))
 def test_the_answer_is_as_small_as_the_gateway_asks(scopes: frozenset[Scope]) -> None:
-    said = build_policy(Caller("x" * 128, scopes, "k" * 128), f"{LONGEST}/GET/v2")
+    said = build_policy(Caller("x" * 128, "x" * 128, scopes, "n" * 64, "k" * 128), f"{LONGEST}/GET/v2")
     assert len(json.dumps(said)) < MAX_POLICY_BYTES
 
 
 def test_the_answer_names_the_tenant_and_his_key() -> None:
-    said = build_policy(Caller("acme", frozenset({"infer"}), "k" * 20), f"{STAGE}/POST/v2/models/digits/infer")
+    said = build_policy(
+        Caller("acme", "acme", frozenset({"infer"}), "ci", "k" * 20), f"{STAGE}/POST/v2/models/digits/infer"
+    )
     assert (said["principalId"], said["usageIdentifierKey"]) == ("acme", "k" * 20)
-    assert said["context"] == {"tenant": "acme", "scopes": "infer"}
-    assert "usageIdentifierKey" not in build_policy(Caller("acme", frozenset({"infer"})), f"{STAGE}/GET/v2")
+    assert said["context"] == {"tenant": "acme", "scopes": "infer", "key": "ci"}
+    assert "usageIdentifierKey" not in build_policy(Caller("acme", "acme", frozenset({"infer"})), f"{STAGE}/GET/v2")
 
 
 def test_what_another_pattern_covers_is_left_out() -> None:

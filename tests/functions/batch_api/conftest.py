@@ -1,5 +1,6 @@
 """The batches function over a store in memory, and the batch function that it tells, when it is asked to."""
 
+import base64
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -59,6 +60,11 @@ class Place:
             return answer["statusCode"], answer
         return answer["statusCode"], json.loads(answer["body"])
 
+    def path(self, uri: str) -> str:
+        """The path of an address in the store."""
+        assert uri.startswith(f"{self.store.url}/")
+        return uri.removeprefix(f"{self.store.url}/")
+
     def upload(self, data: bytes, **headers: str) -> str:
         """A file's id."""
         status, said = self.ask("POST", "/v1/files", form(data), FORM | headers)
@@ -112,6 +118,49 @@ def calls(count: int, **more: object) -> bytes:
         + b"\n"
         for number in range(count)
     )
+
+
+CALLERS = ("", "acme", "Acme", "auth0|acme/@x")  # tenants; the first is none
+
+
+class Caller:
+    """Somebody of a tenant at a place."""
+
+    def __init__(self, place: Place, tenant: str) -> None:
+        self.place = place
+        self.tenant = tenant
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **more: Any) -> tuple[int, str]:  # noqa: ANN401
+        """Status, and all that the answer says."""
+        event = fakes.event(self.place.handle._routes, method, path, body, **more)
+        authorizer = {"tenant": self.tenant, "principalId": f"one of {self.tenant}"} if self.tenant else {}
+        event["requestContext"] = {**event["requestContext"], "authorizer": authorizer}
+        answer = self.place.handle(event, None)
+        headers = {name: value for name, value in answer["headers"].items() if name in ("location", "content-type")}
+        text = base64.b64decode(answer["body"]).decode() if answer["isBase64Encoded"] else answer["body"]
+        return answer["statusCode"], json.dumps(headers) + text
+
+    def make(self, path: str, body: bytes, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
+        """What was made."""
+        status, said = self.ask("POST", path, body, **more)
+        assert status == 200, said
+        return dict(json.loads(said[said.index("}") + 1 :]))
+
+
+def announce(name: str, size: int) -> bytes:
+    return json.dumps({"filename": name, "bytes": size, "purpose": "batch"}).encode()
+
+
+def order(file: str, **more: object) -> bytes:
+    return json.dumps({"input_file_id": file, "endpoint": "/v2/models/double/infer", **more}).encode()
+
+
+BY_ID = [
+    ("GET", "/v1/files/{}"), ("GET", "/v1/files/{}/content"), ("DELETE", "/v1/files/{}"),
+    ("POST", "/v1/uploads/{}/parts"), ("POST", "/v1/uploads/{}/complete"), ("POST", "/v1/uploads/{}/cancel"),
+    ("GET", "/v1/batches/{}"), ("POST", "/v1/batches/{}/cancel"), ("POST", "/v1/batches"),
+    ("GET", "/v1/files?after={}"), ("GET", "/v1/batches?after={}"),
+]  # fmt: skip
 
 
 @pytest.fixture

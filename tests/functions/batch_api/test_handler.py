@@ -10,16 +10,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from functions.batch_api import uploads
+from functions.batch_api.file_store import FileStore
 from functions.batch_api.files import MAX_INLINE_BYTES
 from functions.batch_api.presigned_urls import Presigner
-from functions.batch_worker import file_job
+from functions.batch_worker import caution, file_job
 from pilotlight.storage.object_store import DiskStore, open_store
+from tests import fakes
 from tests.core.local.http_client import Reply, ask
 from tests.functions.batch_api.conftest import FORM, Place, calls, form
 
 
 def test_a_batch_goes_through_its_states(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_job, "PART_BYTES", 400)
+    monkeypatch.setattr(caution, "PART_BYTES", 400)
     ordered = place.order(calls(5))
     assert ordered["status"] == "validating"
     assert ordered["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
@@ -266,7 +269,7 @@ def test_an_upload_in_parts_is_what_was_announced_or_nothing(place: Place) -> No
     assert place.ask("GET", "/v1/files")[1]["data"] == []
     status, done = place.ask("POST", complete, {"part_ids": parts[::-1]})
     assert (status, done["status"], done["file"]["bytes"]) == (200, "completed", 6)
-    assert place.store.get(f"uploads/{upload['id'][7:]}/content").data == b"abcdef"
+    assert place.store.get(place.path(done["file"]["s3_uri"])).data == b"abcdef"
     assert not list(place.store.list_paths(f"uploads/{upload['id'][7:]}/parts"))
     assert place.ask("POST", "/v1/uploads/upload_1/complete", {})[0] == 404
 
@@ -281,7 +284,7 @@ def test_what_has_become_a_file_stays_one(place: Place) -> None:
     for path, body, headers in ((f"{to}/cancel", {}, {}), (f"{to}/parts", form(b"xyz", "data"), FORM)):
         status, said = place.ask("POST", path, body, headers)
         assert (status, f"its file is {done['file']['id']}" in said["error"]["message"]) == (409, True)
-    assert place.store.get(f"uploads/{upload['id'][7:]}/content").data == b"abc"
+    assert place.store.get(place.path(done["file"]["s3_uri"])).data == b"abc"
 
 
 def test_an_upload_can_be_given_up(place: Place) -> None:
@@ -290,8 +293,9 @@ def test_an_upload_can_be_given_up(place: Place) -> None:
     assert place.ask("POST", f"/v1/uploads/{upload['id']}/complete", {"part_ids": []})[0] == 400
     place.store.put(f"uploads/{upload['id'][7:]}/content", b"too much")  # by its presigned URL, say
     assert place.ask("POST", f"/v1/uploads/{upload['id']}/cancel")[1]["status"] == "cancelled"
-    assert not list(place.store.list_paths("uploads"))
+    assert list(place.store.list_paths("uploads")) == [f"uploads/{upload['id'][7:]}/file.json"]  # that it was
     assert place.ask("POST", f"/v1/uploads/{upload['id']}/complete", {})[0] == 404
+    assert place.ask("GET", "/v1/files")[1]["data"] == []
 
 
 def test_bytes_go_straight_to_the_bucket_and_come_from_there(bucket_url: str) -> None:
@@ -308,6 +312,223 @@ def test_bytes_go_straight_to_the_bucket_and_come_from_there(bucket_url: str) ->
     status, answer = place.ask("GET", f"/v1/files/{done['file']['id']}/content")
     assert status == 302
     assert followed("GET", answer["headers"]["location"]).body == data
+
+
+def test_a_presigned_url_writes_once_and_changes_no_file(bucket_url: str) -> None:
+    """The URL lives for an hour: it may be used after the upload is complete, and after the file is deleted."""
+    place = Place(open_store(bucket_url), bucket_url)
+    data, other = calls(2), calls(2, custom_id="another")
+    other = other[: len(data)].ljust(len(data))
+    upload = place.ask("POST", "/v1/uploads", {"filename": "a", "bytes": len(data), "purpose": "batch"})[1]
+    signed, complete = upload["presigned"], f"/v1/uploads/{upload['id']}/complete"
+    assert signed["headers"] == {"content-length": str(len(data)), "if-none-match": "*"}
+    assert "if-none-match" in signed["url"]  # is signed, so that it cannot be left out
+    assert followed("PUT", signed["url"], data, signed["headers"]).status == 200
+    assert followed("PUT", signed["url"], other, signed["headers"]).status == 412
+    file = place.ask("POST", complete, {})[1]["file"]["id"]
+    ordered = place.batch_of(file)
+    assert followed("PUT", signed["url"], other, signed["headers"]).status == 412
+    assert base64.b64decode(place.ask("GET", f"/v1/files/{file}/content")[1]["body"]) == data
+    place.work()
+    assert place.show(ordered["id"])["request_counts"]["completed"] == 2
+    late = place.batch_of(file)
+    place.ask("DELETE", f"/v1/files/{file}")
+    assert followed("PUT", signed["url"], other, signed["headers"]).status == 200  # nothing is there any more
+    assert "is not there any more" in place.work()
+    assert place.show(late["id"])["status"] == "failed"
+    assert place.ask("GET", f"/v1/files/{file}")[0] == 404
+    assert place.ask("POST", complete, {})[0] == 404
+
+
+def test_bytes_that_are_replaced_behind_a_file_are_not_answered(place: Place) -> None:
+    """By a store that takes a signed condition for none: the state that was complete is the one that is read."""
+    ordered = place.order(calls(2))
+    place.store.put(f"uploads/{ordered['input_file_id'][5:]}/content", calls(2, custom_id="other"))
+    assert "is not there any more" in place.work()
+    assert place.show(ordered["id"])["status"] == "failed"
+
+
+def test_bytes_that_are_replaced_while_a_batch_runs_end_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_job, "PART_BYTES", 400)
+    ordered = place.order(calls(5))
+    path, inner = f"uploads/{ordered['input_file_id'][5:]}/content", file_job.FileJob._answer_parts
+
+    def replaced(*given: Any) -> Any:  # noqa: ANN401 - as it is
+        place.store.put(path, calls(5, custom_id="other"))
+        return inner(*given)
+
+    monkeypatch.setattr(file_job.FileJob, "_answer_parts", replaced)
+    assert "is not there any more" in place.work()
+    assert place.show(ordered["id"])["status"] == "failed"
+
+
+def test_a_file_that_is_deleted_while_its_batch_runs_ends_the_batch(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordered = place.order(calls(5))
+    inner = file_job.FileJob._answer_parts
+
+    def deleted(*given: Any) -> Any:  # noqa: ANN401 - as it is
+        assert place.ask("DELETE", f"/v1/files/{ordered['input_file_id']}")[0] == 200
+        return inner(*given)
+
+    monkeypatch.setattr(file_job.FileJob, "_answer_parts", deleted)
+    assert "is not there any more" in place.work()
+    assert place.show(ordered["id"])["status"] == "failed"
+    monkeypatch.undo()
+    for step in ("split", "answer", "join"):  # as the state machine would try again
+        said = place.batch({"step": step, "job": ordered["id"]}, None)
+        assert said == {"done": True, "said": said["said"]} if step != "split" else said["spans"] == 0
+
+
+def test_a_batch_that_has_ended_stays_so_when_its_file_goes(place: Place) -> None:
+    """Its event may be delivered twice, and hours later."""
+    ordered = place.order(calls(2))
+    place.work()
+    place.ask("DELETE", f"/v1/files/{ordered['input_file_id']}")
+    assert "answered already" in place.work()
+    assert place.show(ordered["id"])["status"] == "completed"
+    assert place.ask("GET", f"/v1/files/{place.show(ordered['id'])['output_file_id']}/content")[0] == 200
+
+
+def test_an_answer_is_no_input_of_a_batch(place: Place) -> None:
+    ordered = place.order(calls(1))
+    place.work()
+    output = place.show(ordered["id"])["output_file_id"]
+    status, said = place.ask("POST", "/v1/batches", {"input_file_id": output, "endpoint": "/v2/models/double/infer"})
+    assert (status, "is an answer" in said["error"]["message"]) == (400, True)
+
+
+def test_a_cancellation_whose_event_was_lost_is_repeated(place: Place) -> None:
+    ordered = place.order(calls(2))
+    place.word.away = True
+    assert place.ask("POST", f"/v1/batches/{ordered['id']}/cancel")[0] == 503
+    place.word.away, told = False, len(place.word.told)
+    assert place.ask("POST", f"/v1/batches/{ordered['id']}/cancel")[1]["status"] == "cancelling"
+    assert len(place.word.told) == told + 1
+    place.work()
+    assert place.show(ordered["id"])["status"] == "cancelled"
+
+
+def begin(place: Place, *parts: bytes) -> tuple[str, list[str]]:
+    """An upload that is announced and whose parts are sent: its route, and their ids."""
+    asked = {"filename": "a", "bytes": sum(map(len, parts)), "purpose": "user_data"}
+    to = f"/v1/uploads/{place.ask('POST', '/v1/uploads', asked)[1]['id']}"
+    return to, [place.ask("POST", f"{to}/parts", form(data, "data"), FORM)[1]["id"] for data in parts]
+
+
+def test_parts_are_counted_before_any_is_read() -> None:
+    place = Place(fakes.FaultyStore())
+    to, parts = begin(place, b"abc", b"def")
+    unknown = [f"part_{number:032x}" for number in range(9_998)]
+    store = place.store
+    assert isinstance(store, fakes.FaultyStore)
+    store.reads.clear()
+    for named, hint in [
+        ([parts[0]] * 20_000, "at most 10000 items"),
+        ([parts[0]] * 20_001, "A list in the body has 20,001 items"),
+        ([parts[0]] * 2, "is named twice"),
+        ([*parts, *unknown], "9,998 are not there"),
+        (parts[:1], "The parts have 3 bytes, but 6 were announced"),
+        ([*parts, "part_" + "0" * 31], "should match pattern"),
+        (["x"] * 9_000, "; and 8,990 more"),
+    ]:
+        status, said = place.ask("POST", f"{to}/complete", {"part_ids": named})
+        assert (status in (400, 413), hint in said["error"]["message"]) == (True, True), said
+        assert len(said["error"]["message"]) < 2000
+    assert not [path for path in store.reads if "/parts/" in path]
+    assert not [path for path in store.list_paths("uploads") if "/content" in path]
+    assert place.ask("POST", f"{to}/complete", {"part_ids": parts})[0] == 200
+
+
+def test_an_upload_of_too_many_parts_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "MAX_UPLOAD_PARTS", 3)
+    to, parts = begin(place, b"a", b"b", b"c", b"d")
+    status, said = place.ask("POST", f"{to}/complete", {"part_ids": parts})
+    assert (status, "more than 3 parts" in said["error"]["message"]) == (413, True)
+    assert place.ask("POST", f"{to}/cancel")[1]["status"] == "cancelled"
+
+
+def test_of_two_that_complete_an_upload_at_once_one_counts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    to, parts = begin(place, b"abc", b"def")
+    inner, seen = uploads.UploadEndpoints._check_content, list[Any]()
+
+    def overtaken(*given: Any) -> str:  # noqa: ANN401 - as it is
+        if not seen:
+            seen.append(None)
+            seen[0] = place.ask("POST", f"{to}/complete", {"part_ids": parts[::-1]})
+        return inner(*given)
+
+    monkeypatch.setattr(uploads.UploadEndpoints, "_check_content", overtaken)
+    assert place.ask("POST", f"{to}/complete", {"part_ids": parts}) == seen[0]
+    file = seen[0][1]["file"]
+    assert place.store.get(place.path(file["s3_uri"])).data == b"defabc"
+    kept = [path.rpartition("/")[2] for path in place.store.list_paths("uploads")]
+    assert sorted(kept) == sorted(["upload.json", "file.json", file["s3_uri"].rpartition("/")[2]])
+
+
+@pytest.mark.parametrize("first", ["complete", "cancel"])
+def test_of_two_that_end_an_upload_at_once_one_is_told(
+    first: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one comes in between, after the first has looked and before it writes."""
+    to, parts = begin(place, b"abc")
+    second = {"complete": "cancel", "cancel": "complete"}[first]
+    inner, seen = FileStore.end_upload, list[Any]()
+
+    def overtaken(*given: Any) -> Any:  # noqa: ANN401 - as it is
+        if not seen:
+            seen.append(None)
+            seen[0] = place.ask("POST", f"{to}/{second}", {"part_ids": parts})
+        return inner(*given)
+
+    monkeypatch.setattr(FileStore, "end_upload", overtaken)
+    status, said = place.ask("POST", f"{to}/{first}", {"part_ids": parts})
+    assert (seen[0][0], status) == (200, 409), said
+    files = place.ask("GET", "/v1/files")[1]["data"]
+    assert len(files) == (second == "complete")
+    assert all(place.ask("GET", f"/v1/files/{file['id']}/content")[0] == 200 for file in files)
+
+
+def test_a_file_that_is_deleted_stays_so_for_who_completes_it_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to, parts = begin(place, b"abc")
+    assert place.ask("POST", f"{to}/complete", {"part_ids": parts})[0] == 200
+    file = to.rpartition("/")[2].replace("upload_", "file-")
+    inner, seen = FileStore.end_upload, list[int]()
+
+    def overtaken(this: FileStore, fresh: Any) -> Any:  # noqa: ANN401 - as it is
+        seen.append(place.ask("DELETE", f"/v1/files/{file}")[0])
+        return inner(this, fresh)
+
+    monkeypatch.setattr(FileStore, "end_upload", overtaken)
+    monkeypatch.setattr(uploads.UploadEndpoints, "_read_end", lambda *_: None)  # it looked before
+    monkeypatch.setattr(uploads.UploadEndpoints, "_check_content", lambda *_: "an e_tag")
+    place.store.put(f"uploads/{file[5:]}/content", b"abc")
+    assert place.ask("POST", f"{to}/complete", {})[0] == 404
+    assert seen == [200]
+    assert place.ask("GET", f"/v1/files/{file}")[0] == 404
+    assert not [path for path in place.store.list_paths("uploads") if path.endswith(".json")]
+
+
+def test_a_repeated_upload_with_its_key_leaves_the_bytes_as_they_are(place: Place) -> None:
+    key = {"idempotency-key": "monday"}
+    file = place.upload(calls(2), **key)
+    before = place.store.get_size_and_e_tag(f"uploads/{file[5:]}/content")
+    ordered = place.batch_of(file)
+    assert place.upload(calls(2), **key) == file
+    assert place.store.get_size_and_e_tag(f"uploads/{file[5:]}/content") == before
+    place.work()
+    assert place.show(ordered["id"])["status"] == "completed"
+
+
+def test_an_upload_that_was_given_up_is_told_so_to_who_repeats_its_announcement(place: Place) -> None:
+    asked, key = {"filename": "a", "bytes": 3, "purpose": "batch"}, {"idempotency-key": "k"}
+    upload = place.ask("POST", "/v1/uploads", asked, key)[1]
+    place.ask("POST", f"/v1/uploads/{upload['id']}/cancel")
+    again = place.ask("POST", "/v1/uploads", asked, key)[1]
+    assert (again["id"], again["status"], again["presigned"]) == (upload["id"], "cancelled", None)
 
 
 def followed(method: str, url: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> Reply:

@@ -11,17 +11,18 @@ from types import SimpleNamespace
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from msgspec.structs import replace
 from PIL import Image as Pillow
 
-from functions.batch_worker import file_job, handler, record_reader
-from functions.batch_worker.inbox_file import parse_inbox_uri
+from functions.batch_worker import caution, file_job, handler, record_reader
+from functions.batch_worker.inbox_file import InboxFile, name_results, parse_inbox_uri
 from pilotlight.api.request_context import RequestContext
-from pilotlight.contracts.batch import FileProgress
+from pilotlight.contracts.batch import BatchRequest, FileProgress
+from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.processing import ImagePreprocessing, TableColumn, TablePreprocessing
-from pilotlight.errors import InvalidInputError, StoreError, UnavailableError
+from pilotlight.errors import InvalidInputError, NotFoundError, StoreError, UnavailableError
 from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.functions.batch_worker.conftest import Place
@@ -157,7 +158,7 @@ class Dying(fakes.FaultyStore):
 def test_a_worker_that_dies_at_any_write_is_followed_without_a_gap_or_a_double(
     dies_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_job, "PART_BYTES", 300)
+    monkeypatch.setattr(caution, "PART_BYTES", 300)
     store = Dying()
     place = Place(store)
     fakes.publish(place.registry)
@@ -221,7 +222,7 @@ def test_a_file_that_is_replaced_is_answered_anew(place: Place) -> None:
 
 
 def test_two_workers_do_not_both_go_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_job, "PART_BYTES", 300)
+    monkeypatch.setattr(caution, "PART_BYTES", 300)
     place.store.put("inbox/a.jsonl", jsonl(12))
     inner = file_job.FileJob._write
     told: list[str] = []
@@ -242,7 +243,7 @@ EVENT = {"detail-type": "Pilotlight Inference", "detail": {"s3_uri": "memory:///
 
 
 def test_a_version_answers_its_file_to_the_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_job, "PART_BYTES", 300)
+    monkeypatch.setattr(caution, "PART_BYTES", 300)
     fakes.publish(place.registry, of="square")
     place.store.put("inbox/double/a.jsonl", jsonl(12))
     inner = file_job.FileJob._write
@@ -267,7 +268,7 @@ def test_lines_may_name_their_own_models(place: Place) -> None:
 
 
 def test_a_store_that_is_away_is_tried_again_from_where_it_stood(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_job, "PART_BYTES", 300)
+    monkeypatch.setattr(caution, "PART_BYTES", 300)
     fakes.publish(place.registry, "other")
     other = json.dumps(json.loads(body(9)) | {"model_name": "other"}).encode()
     store = place.store
@@ -282,7 +283,7 @@ def test_a_store_that_is_away_is_tried_again_from_where_it_stood(place: Place, m
 
 
 def test_a_table_is_answered_row_by_row(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_job, "PART_BYTES", 10)  # so that each row is read by a new start
+    monkeypatch.setattr(caution, "PART_BYTES", 10)  # so that each row is read by a new start
     place.upload("t.csv", b'a,b,c\r\n1,2,3\r\n4,5\r\n"6",7,8\n\n9,"1\n0",11\n1,x,2\n')
     said = place.result("t.csv.jsonl")
     assert [each["line"] for each in said] == [2, 3, 4, 7, 8]
@@ -340,7 +341,7 @@ def test_an_image_is_answered() -> None:
 )
 def test_a_file_that_cannot_be_read_is_refused_in_its_manifest(place: Place, name: str, data: bytes, hint: str) -> None:
     place.upload(name, data)
-    manifest = place.document(f"{name}/manifest.json")
+    manifest = place.document(f"{name_results(name)}/manifest.json")
     assert hint in manifest["refused"]
     assert manifest["result"] == ""
 
@@ -391,6 +392,55 @@ def test_results_are_called_as_their_files() -> None:
     assert [each.model for each in names.values()] == ["x", "", "digits:3"]
 
 
+def written(name: str) -> set[str]:
+    """Every object that answering a file of that name may write."""
+    file = InboxFile(f"inbox/{name}")
+    inner = ["progress.json", "manifest.json", "spans.json", f"parts/{PART}.jsonl", f"parts/{PART}.errors.jsonl"]
+    inner += [ROWS] if file.suffix == ".parquet" else []
+    return {file.result_path, *(f"{file.folder}/{each}" for each in inner)}
+
+
+PART, ROWS = f"{0:015d}-{9:015d}", f"rows-{0:016x}.jsonl"
+ENDS = (".jsonl", ".JSONL", ".csv", ".json", ".parquet", ".PARQUET", ".gz", ".results")
+INNER = ("/parts", f"/parts/{PART}", f"/parts/{PART}.errors", "/manifest", "/progress", "/spans", f"/{ROWS}")
+PIECES = st.sampled_from(["a", "A", "é", "e\u0301", "/", ".", *ENDS, *INNER])
+NAMES = (
+    st.lists(PIECES, min_size=1, max_size=4)
+    .map("".join)
+    .filter(lambda name: all(part not in ("", ".", "..") for part in name.split("/")))
+)
+
+
+@given(NAMES, NAMES)
+@example("a.csv", "a.csv.jsonl")
+@example("a", "a.jsonl")
+@example("a.jsonl", f"a/parts/{PART}.jsonl")
+@example("a.parquet", f"a.parquet/{ROWS}")
+@example("a/.jsonl", "a.jsonl")
+@example("a.csv.jsonl.results.jsonl", "a.csv.jsonl")
+@example("e\u0301.jsonl", "é.jsonl")
+def test_no_two_files_write_the_same_object(one: str, other: str) -> None:
+    assert one == other or not written(one) & written(other)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_table_and_lines_of_its_name_have_answers_of_their_own(place: Place, order: int) -> None:
+    for name, data in [("a.csv", b"x\n"), ("a.csv.jsonl", jsonl(3)), ("a", b"no"), ("a.jsonl", jsonl(2))][::order]:
+        place.upload(f"double/{name}", data)
+    assert len(place.result("double/a.csv.jsonl.results.jsonl")) == 3
+    assert len(place.result("double/a.jsonl")) == 2
+    assert place.result("double/a.csv.jsonl") == []
+    assert place.document("double/a/manifest.json")["answered"] == 2
+    assert "ends in ''" in place.document("double/a.results/manifest.json")["refused"]
+
+
+def test_a_file_deletes_its_own_parts_alone(place: Place) -> None:
+    other = f"outbox/a/parts/parts/{PART}.jsonl"  # of inbox/a/parts.jsonl, which is under way
+    place.store.put(other, b"{}\n")
+    place.upload("a.jsonl", jsonl(2))
+    assert list(place.store.list_paths("outbox/a/parts")) == [other]
+
+
 @given(st.lists(st.binary(max_size=30).map(lambda data: data.replace(b"\n", b"")), max_size=20), st.integers(1, 50))
 def test_lines_are_what_they_are_however_the_bytes_come(texts: list[bytes], size: int) -> None:
     whole = b"\n".join(texts)
@@ -419,3 +469,25 @@ def test_a_large_file_survives_two_kills() -> None:
     assert seen["failures"] == []
     assert seen["invocations"] == 3
     assert len(seen["progress seen"]) >= 3
+
+
+def test_a_batch_that_is_not_here_is_done_since_no_other_try_would_find_it(place: Place) -> None:
+    """It was withdrawn, or another stack of the account was told of it: no retry, no dead letter, no alarm."""
+    unknown = "batch_0123456789abcdef0123456789abcdef"
+    event = {"detail-type": "Pilotlight Inference", "id": "e-1", "detail": {"batch": unknown}}
+    assert place.handle(event, None) == {
+        "done": [f"There is no batch {unknown} here: it was withdrawn, or is of another stack."]
+    }
+    with pytest.raises(NotFoundError):
+        place.handle(event | {"detail": {"batch": "batch_1"}}, None)
+
+
+def test_an_order_of_another_batch_is_refused(place: Place) -> None:
+    order = BatchRequest(
+        id="batch_" + "1" * 32, endpoint="/v2/models/double/infer", input_file_id="file-" + "2" * 32,
+        completion_window="24h", created_at=1, expires_at=2,
+    )  # fmt: skip
+    place.store.put(f"batches/{'3' * 32}/order.json", encode_document(order))
+    event = {"detail-type": "Pilotlight Inference", "id": "e-1", "detail": {"batch": "batch_" + "3" * 32}}
+    with pytest.raises(InvalidInputError, match="is not of this place: its id is 'batch_1"):
+        place.handle(event, None)

@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from functions.batch_worker import file_handler, file_job, record_reader
+from functions.batch_worker import caution, file_handler, file_job, record_reader
 from functions.batch_worker.handler import BatchWorker, build_batch_worker
 from functions.batch_worker.input_file import split_byte_ranges
 from functions.batch_worker.inputs import CsvRow
@@ -68,7 +68,7 @@ class Stack:
 @pytest.fixture
 def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     monkeypatch.setattr(file_handler, "SPAN_BYTES", 1500)
-    monkeypatch.setattr(file_job, "PART_BYTES", 400)
+    monkeypatch.setattr(caution, "PART_BYTES", 400)
     with running(lambda event, context: {}, monkeypatch) as aws:
         yield Stack(aws)
 

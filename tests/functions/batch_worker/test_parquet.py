@@ -19,7 +19,7 @@ from arro3.io import write_parquet
 from hypothesis import given
 from msgspec.structs import replace
 
-from functions.batch_worker import parquet
+from functions.batch_worker import parquet, table_rows
 from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError, StoreError
 from tests import fakes
@@ -167,9 +167,7 @@ def lines(data: bytes) -> list[dict[str, Any]]:
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
-        return [
-            json.loads(line) for line in b"".join(parquet.iterate_json_lines(Path(file.name), FOREVER)).splitlines()
-        ]
+        return [json.loads(line) for line in b"".join(table_rows.iterate_rows(Path(file.name))).splitlines()]
 
 
 def test_every_type_has_a_form() -> None:
@@ -225,3 +223,42 @@ def test_a_name_that_comes_twice_is_refused() -> None:
     twice = pyarrow.Table.from_arrays([pyarrow.array([1])] * 2, ["a", "a"])
     with pytest.raises(InvalidInputError, match="name one twice"):
         lines(written(twice))
+
+
+@pytest.fixture
+def bombs() -> dict[str, bytes]:
+    """Files of some kB whose rows have GBs: a value that is told once, in many rows or in one."""
+    pyarrow = pytest.importorskip("pyarrow")
+    pages = pytest.importorskip("pyarrow.parquet")
+
+    def write(values: Any, rows: int) -> bytes:  # noqa: ANN401 - pyarrow's
+        target = io.BytesIO()
+        pages.write_table(pyarrow.table({"x": values}), target, compression="zstd", row_group_size=rows)
+        return target.getvalue()
+
+    long = pyarrow.array(["a" * 3_000_000]).dictionary_encode().dictionary
+    indices = pyarrow.array(np.zeros(1000, np.int8))
+    return {
+        "long texts": write(pyarrow.DictionaryArray.from_arrays(indices, long), 1000),
+        "a nest": write(pyarrow.array([[[0] * 20_000_000]], pyarrow.list_(pyarrow.list_(pyarrow.int64()))), 1),
+        "many rows": write(pyarrow.array(np.zeros(20_000_000, np.int8)), 20_000_000),
+    }
+
+
+def test_a_table_that_unfolds_is_refused_and_not_died_of(
+    place: Place, bombs: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "MAX_LINES_BYTES", 20_000_000)
+    monkeypatch.setattr(parquet, "READER_BYTES", 600_000_000)
+    for kind, data in bombs.items():
+        assert len(data) < 300_000, kind
+        place.upload(f"double/{kind}.parquet", data)
+        refused = place.document(f"double/{kind}.parquet/manifest.json")["refused"]
+        assert "memory" in refused or "SIGABRT" in refused or "bytes as JSON" in refused, (kind, refused)
+        assert not any("rows-" in path for path in place.store.list_paths(f"outbox/double/{kind}.parquet"))
+
+
+def test_rows_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_rows, "MAX_ROWS", 2_400)
+    with pytest.raises(InvalidInputError, match="more than 2,400 rows; send it in several files"):
+        told({"number": list(range(2_500))})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from functions.batch_worker import file_job
+from functions.batch_worker import caution, file_job
 from functions.batch_worker.file_handler import FileHandler
 from functions.batch_worker.handler import BatchWorker
 from functions.batch_worker.inbox_file import parse_inbox_uri
@@ -99,7 +99,7 @@ def test_messages_of_one_invocation_share_its_fee(place: Noted, written: Written
 def test_a_file_has_the_id_of_its_upload_and_a_line_for_each_part(
     place: Noted, written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_job, "PART_BYTES", 300)
+    monkeypatch.setattr(caution, "PART_BYTES", 300)
     text = json.dumps(BODY).encode() + b"\n"
     place.store.put("inbox/monday.jsonl", (text * 3 + b"{\n") * 3)
     detail = {"bucket": {"name": "b"}, "object": {"key": "inbox/monday.jsonl"}, "requester": "me", "request-id": "R1"}

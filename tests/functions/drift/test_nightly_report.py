@@ -96,7 +96,7 @@ def test_what_moved_is_named_and_counted(registry: Registry, capsys: pytest.Capt
     assert (found["model"], found["Drift"], found["drifted"]) == ("double", 1, ["x[1]", "y[1]"])
     emf = found["_aws"]
     assert emf["CloudWatchMetrics"][0]["Namespace"] == "Pilotlight"
-    assert emf["CloudWatchMetrics"][0]["Dimensions"] == [["function"], ["model"]]
+    assert emf["CloudWatchMetrics"][0]["Dimensions"] == [["function"], ["function", "model"]]
 
 
 def test_the_next_night_goes_on_where_the_last_one_ended(registry: Registry) -> None:

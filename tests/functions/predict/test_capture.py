@@ -38,8 +38,9 @@ class Function:
         self.handle = build_predict_handler(Settings(store=str(folder), capture_rate=rate, capture_seconds=3600))
         self.after: Any = self.handle._on_response  # the recorder's wake
 
-    def post(self, path: str, body: object, **headers: str) -> Any:  # noqa: ANN401 - JSON
+    def post(self, path: str, body: object, tenant: str = "", **headers: str) -> Any:  # noqa: ANN401 - JSON
         event = fakes.event(self.handle._routes, "POST", path, json.dumps(body).encode())
+        event["requestContext"] = {**event["requestContext"], "authorizer": {"tenant": tenant} if tenant else None}
         event["headers"] = {**event["headers"], **headers}
         answer = self.handle(event, None)
         return answer["statusCode"], json.loads(answer["body"])
@@ -75,6 +76,16 @@ def test_every_protocol_is_kept_alike(function: Function) -> None:
     features = [line.features for line in function.kept()]
     assert features == 3 * [{"age": [1.0], "income": [2.0], "place": [3.0]}]
     assert [line.answers["y[1]"] for line in function.kept()] == 3 * [[4.0]]
+
+
+def test_a_tenants_requests_are_kept_apart(function: Function) -> None:
+    scoring = {"dataframe_split": {"columns": ["age", "income", "place"], "data": [[1.0, 2.0, 3.0]]}}
+    for tenant in ("acme", "", "Acme"):
+        assert function.post("/v2/models/table/infer", columns(), tenant)[0] == 200
+        assert function.post("/invocations", scoring, tenant, **{"X-Pilotlight-Model": "table"})[0] == 200
+    assert len(function.kept()) == 6
+    folders = {path.split("/1/")[0] for path in function.registry.store.list_paths("captures")}
+    assert folders == {"captures/table", "captures/tenant=acme/table", "captures/tenant=_41cme/table"}
 
 
 def test_a_caller_may_forbid_it(function: Function) -> None:

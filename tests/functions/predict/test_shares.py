@@ -42,11 +42,14 @@ class Function:
             self.post(V2, str(caller))
             self.catalog.wait_for_background()
 
-    def post(self, asked: tuple[str, Any], caller: str, context: object = None) -> tuple[int, str, Any]:
-        """Status, version and body."""
+    def post(
+        self, asked: tuple[str, Any], caller: str, context: object = None, *, identified: bool = True
+    ) -> tuple[int, str, Any]:
+        """Status, version and body, for a user of an authenticated caller or for somebody who only says so."""
         path, body = asked
         event = fakes.event(self.handle._routes, "POST", path, json.dumps(body).encode())
         event["headers"] = {**event["headers"], "X-Pilotlight-Caller": caller}
+        event["requestContext"] |= {"authorizer": {"principalId": "backend"}} if identified else {}
         answer = self.handle(event, context)
         return answer["statusCode"], answer["headers"].get("x-pilotlight-version", ""), json.loads(answer["body"])
 
@@ -65,6 +68,16 @@ def test_a_caller_meets_the_same_version_in_every_protocol(tmp_path: Path, asked
 
 
 @pytest.mark.parametrize("asked", [V2, MLFLOW])
+def test_who_is_not_authenticated_chooses_no_side_by_header_or_request_id(
+    tmp_path: Path, asked: tuple[str, Any]
+) -> None:
+    """A client sets the gateway's request id too, by x-amzn-RequestId; it is the same in all of these events."""
+    function = Function(tmp_path, "double", "square")
+    function.change(lambda old: alias_updates.start_canary(old, Canary(2, FAR), 5000, "ann", "try"))
+    assert {function.post(asked, "1", identified=False)[1] for _ in range(100)} == {"1", "2"}
+
+
+@pytest.mark.parametrize("asked", [V2, MLFLOW])
 def test_a_canary_that_does_not_end_fails_nobody_and_is_stopped(
     tmp_path: Path, asked: tuple[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,13 +91,13 @@ def test_a_canary_that_does_not_end_fails_nobody_and_is_stopped(
         "double", "champion", lambda old: alias_updates.start_canary(old, trial, 9999, "ann", "try")
     )
     for _ in range(2):  # one that has the alias read, and one that has the canary opened beside it
-        function.post(asked, "0", Context(2.5))
+        function.post(asked, "0", Context(1.5))
         function.catalog.wait_for_background()
-    answers = [function.post(asked, str(caller), Context(2.5)) for caller in range(6)]
+    answers = [function.post(asked, str(caller), Context(1.5)) for caller in range(6)]
     assert [(status, version) for status, version, _ in answers] == [(200, "1")] * 6
     lines = [line for line in capsys.readouterr().out.splitlines() if "CanaryStopped" in line]
     assert len(lines) == 1
-    assert "its last 3 requests failed: DeadlineError" in lines[0]
+    assert "requests failed, 100.00% where 1.00% are let through: DeadlineError" in lines[0]
 
 
 def test_a_shadow_sees_what_mlflows_callers_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

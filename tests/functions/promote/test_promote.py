@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from functions.promote.events import CanaryFailed, ScheduleTick, VersionPublished, parse_events
 from functions.promote.policy import PromotionPolicy
@@ -15,8 +16,9 @@ from functions.promote.promoter import Promoter
 from pilotlight.contracts.alias import Canary
 from pilotlight.errors import InvalidInputError
 from pilotlight.gate.evaluation import QualityGate
+from pilotlight.gate.verdict import verdict_path
 from pilotlight.registry import alias_updates
-from pilotlight.registry.registry import Registry, alias_path, version_path
+from pilotlight.registry.registry import Registry, alias_path, signature_path, version_path
 from pilotlight.storage.object_store import open_store
 from tests import fakes
 
@@ -64,6 +66,8 @@ def test_lines_of_the_log_and_the_clock_are_understood() -> None:
         "version": 2,
         "why": "3 of 60 failed",
         "CanaryStopped": 1,
+        "kind": "failures",
+        "e_value": 400_000.0,
         "_aws": {},
     }
     assert list(parse_events(logs(line, line))) == [CanaryFailed("digits", "champion", 2, "3 of 60 failed")] * 2
@@ -84,7 +88,7 @@ def test_a_wrong_policy_is_refused(text: str) -> None:
 def test_by_default_a_passed_version_waits_for_a_person(registry: Registry) -> None:
     assert list(duties(registry).handle(VersionPublished("double", 2))) == ["double:2 passed the gate."]
     assert registry.load_alias("double", "champion").version == 1
-    assert json.loads(registry.store.get(version_path("double", 2, "verdict.json")).data)["passed"] is True
+    assert json.loads(registry.store.get(verdict_path("double", 2)).data)["passed"] is True
 
 
 def test_aliases_that_the_trainer_could_not_write_are_the_promoters(registry: Registry) -> None:
@@ -122,6 +126,16 @@ def test_a_stopped_canary_is_rolled_back_once(registry: Registry) -> None:
     document = registry.load_alias("double", "champion")
     assert (document.version, document.shares, document.number) == (1, (), 3)
     assert document.reason == "canary 2 failed: 3 of 60 requests failed"
+
+
+def test_a_late_line_about_an_earlier_trial_does_not_end_the_next_one(registry: Registry) -> None:
+    trying(registry, FUTURE)
+    late = CanaryFailed("double", "champion", 2, "3 of 60 requests failed", until=PAST)
+    (said,) = duties(registry).handle(late)
+    assert said.startswith("The canary double:2 was left as it is")
+    assert registry.load_alias("double", "champion").canary is not None
+    (said,) = duties(registry).handle(replace(late, until=FUTURE))
+    assert said == "The canary double:2 was rolled back: 3 of 60 requests failed"
 
 
 def test_a_canary_becomes_champion_when_its_time_is_over_and_not_before(registry: Registry) -> None:
@@ -166,7 +180,7 @@ def test_what_passes_is_signed_once_the_first_version_too(registry: Registry, ve
     found = Promoter(QualityGate(registry, 1769), PromotionPolicy.parse(policy), notary)
     list(found.handle(VersionPublished("double", version)))
     assert notary.signed == 1
-    assert registry.store.get(version_path("double", version, "signature.json")).data
+    assert registry.store.get(signature_path("double", version)).data
 
 
 def test_what_does_not_pass_is_not_signed(registry: Registry) -> None:

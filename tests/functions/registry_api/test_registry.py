@@ -335,8 +335,8 @@ def test_a_body_of_another_form_is_named_in_words(near: Api, method: str, path: 
 
 def test_decisions_and_aliases_that_do_not_read_are_the_stores_fault(api: Api) -> None:
     """503, and never what the caller has sent."""
-    api.registry.store.put("models/double/versions/2/approval.json", b'{"state": "maybe"}')
-    said = "models/double/versions/2/approval.json is not a Approval: Invalid enum value 'maybe' - at `$.state`."
+    api.registry.store.put("approvals/double/2.json", b'{"state": "maybe"}')
+    said = "approvals/double/2.json is not a Approval: Invalid enum value 'maybe' - at `$.state`."
     for method, body in (("GET", None), ("PUT", {"state": "approved", "why": "good"})):
         assert api(method, f"{MODEL}/versions/2/approval", body)[:2] == (503, {"error": said})
     api.registry.store.put("models/double/aliases/champion.json", b"{")

@@ -57,6 +57,11 @@ def test_a_run_without_a_name_gets_one_of_its_own() -> None:
     assert all(name.startswith("digits-2") for name in names)
 
 
+@pytest.mark.parametrize("nodes", ["02", "1_0", " 2", "2.0", "9" * 40])
+def test_a_count_in_the_query_has_one_spelling(nodes: str) -> None:
+    assert f"nodes={nodes!r}: Input should be a valid integer" in refused(dump_recipe(WHOLE).encode(), nodes=nodes)
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [

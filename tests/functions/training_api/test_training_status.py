@@ -4,14 +4,17 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec import structs
 
 from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import InvalidInputError
+from pilotlight.gate.verdict import verdict_path
 from pilotlight.recipes.schema import dump_recipe, load_recipe
-from pilotlight.registry.registry import Registry, version_path
+from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 from pilotlight.training_runs import run_store
-from pilotlight.training_runs.jobs import StopRequest
+from pilotlight.training_runs.jobs import StopRequest, open_job_document
 from tests import fakes
 from tests.functions.training_api.conftest import ANN, Api, now
 
@@ -20,6 +23,12 @@ EPOCH = {"train_loss": 0.5, "validation_loss": 0.4, "validation_accuracy": 0.9, 
 
 def lines(count: int) -> bytes:
     return b"".join(json.dumps(EPOCH | {"number": number}).encode() + b"\n" for number in range(1, count + 1))
+
+
+def publish_from(api: Api, run: str) -> Manifest:
+    """A version, as a run's trainer publishes it."""
+    draft = structs.replace(fakes.draft(), by=f"runs/{run}")
+    return Registry(api.store).publish_version(draft, {"model.onnx": fakes.graph("double")})
 
 
 def test_a_training_from_queue_to_version(api: Api) -> None:
@@ -32,7 +41,7 @@ def test_a_training_from_queue_to_version(api: Api) -> None:
     assert (shown["job"]["state"], shown["job"]["log"], shown["seconds"]) == ("RUNNING", "train/job-1", 6.0)
     assert shown["status"]["state"] == "running"
     assert [line["validation_loss"] for line in shown["lines"]] == [0.4, 0.4, 0.4]
-    manifest = fakes.publish(Registry(api.store))
+    manifest = publish_from(api, "monday")
     api.publish("monday", f"{manifest.name}:{manifest.version}")
     api.queue.move("job-1", "over", "SUCCEEDED")
     shown = api.show()
@@ -43,14 +52,29 @@ def test_a_training_from_queue_to_version(api: Api) -> None:
 @pytest.mark.parametrize("passed", [True, False])
 def test_the_verdict_of_the_gate_is_shown(api: Api, passed: bool) -> None:
     api.start()
-    fakes.publish(Registry(api.store))
+    publish_from(api, "monday")
     api.publish("monday", "double:1")
     said = {
         "name": "double", "version": 1, "champion": None, "alias": "champion", "passed": passed, "checks": [],
         "limits": {}, "memory_mb": 1769, "machine": "", "at": now(), "by": "gate", "seconds": 1.0,
     }  # fmt: skip
-    api.store.put(version_path("double", 1, "verdict.json"), json.dumps(said).encode())
+    api.store.put(verdict_path("double", 1), json.dumps(said).encode())
     assert api.show()["verdict"] == ("passed" if passed else "refused")
+
+
+def test_a_run_does_not_adorn_itself_with_the_version_of_another(api: Api) -> None:
+    api.start()
+    publish_from(api, "tuesday")
+    api.publish("monday", "double:1")
+    assert (api.show()["metrics"], api.show()["verdict"]) == ({}, None)
+
+
+def test_a_job_of_another_run_is_not_this_ones(api: Api) -> None:
+    api.start()
+    api.store.put(run_store.run_path("tuesday", "recipe.yaml"), b"name: double")
+    api.store.put("runs/tuesday/job.json", api.store.get("runs/monday/job.json").data)
+    with pytest.raises(InvalidInputError, match=r"runs/tuesday/job.json is not of this place: its run is 'monday'"):
+        open_job_document(api.store, "tuesday").read()
 
 
 def test_a_version_that_was_deleted_is_still_what_came_out(api: Api) -> None:

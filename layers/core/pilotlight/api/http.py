@@ -58,7 +58,7 @@ class Request(Struct, frozen=True):
 
     @property
     def caller(self) -> str:
-        """The caller's name by the gateway: an IAM principal, a token's subject, an API key's id, an address."""
+        """The caller's name by the gateway: an IAM principal, a token's subject, a key's name, an address."""
         return get_caller(self.context)
 
     @property
@@ -105,7 +105,8 @@ def get_caller(context: Mapping[str, Any]) -> str:
     identity, authorizer = context.get("identity") or {}, context.get("authorizer") or {}
     claims = authorizer.get("claims") or {}
     names = [claims.get(key) for key in ("email", "cognito:username", "sub")]
-    names = [identity.get("userArn"), *names, authorizer.get("principalId"), identity.get("apiKeyId")]
+    names = [identity.get("userArn"), *names, authorizer.get("key"), authorizer.get("principalId")]
+    names.append(identity.get("apiKeyId"))
     return next((str(name) for name in (*names, identity.get("sourceIp")) if name), "")
 
 

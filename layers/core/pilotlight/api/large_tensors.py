@@ -9,6 +9,8 @@ in the state in which it was measured (If-Match), and only from the stack's own 
 
 An answer beyond Lambda's limit is refused; if the stack lets this function write to `answers/`, its outputs are stored
 there instead, and the answer has their `s3_uri`, their `bytes` and a `file_id` for GET /v1/files/{file}/content.
+
+A tenant's requests read his own uploads alone, and their outputs are stored below a folder of his own.
 """
 
 import io
@@ -32,9 +34,14 @@ MAX_NPY_HEADER_BYTES = 65_536  # bytes that a .npy file may have before its numb
 class StoredOutputs:
     """Stores outputs that are too large for a response, if that is `enabled`."""
 
-    def __init__(self, registry: Registry, *, enabled: bool) -> None:
+    def __init__(self, registry: Registry, *, enabled: bool, tenant: str = "") -> None:
         self._registry = registry
         self._enabled = enabled
+        self._tenant = tenant
+
+    def for_tenant(self, tenant: str) -> "StoredOutputs":
+        """Return the same for a tenant's requests."""
+        return StoredOutputs(self._registry, enabled=self._enabled, tenant=tenant) if tenant else self
 
     def store_outputs(self, outputs: Mapping[str, bytes], size: int) -> dict[str, dict[str, Any]]:
         """Store outputs and return the parameters that locate each; raise `TooLargeError` if that is not enabled."""
@@ -46,7 +53,7 @@ class StoredOutputs:
         store, name = self._registry.store, generate_sortable_id()
         parameters = {}
         for place, (output, data) in enumerate(outputs.items()):
-            path = f"{upload.ANSWERS_FOLDER}/{name}/{place}"
+            path = upload.output_path(name, place, self._tenant)
             store.create(path, data)
             parameters[output] = {
                 "s3_uri": f"{store.url}/{path}",
@@ -59,9 +66,14 @@ class StoredOutputs:
 class UploadedTensors:
     """The uploads of a registry's store; `budget_bytes` is the most that one request may read."""
 
-    def __init__(self, registry: Registry, budget_bytes: int) -> None:
+    def __init__(self, registry: Registry, budget_bytes: int, tenant: str = "") -> None:
         self._registry = registry  # its store is replaced after a snapshot
         self.budget_bytes = budget_bytes
+        self._tenant = tenant
+
+    def for_tenant(self, tenant: str) -> "UploadedTensors":
+        """Return those of a tenant."""
+        return UploadedTensors(self._registry, self.budget_bytes, tenant) if tenant else self
 
     def read_tensor(
         self, uri: object, name: str, datatype: Datatype, shape: Sequence[int], remaining_bytes: int
@@ -71,7 +83,7 @@ class UploadedTensors:
         Raises `InvalidInputError` for another store's address or a wrong size, `TooLargeError` beyond the limit, and
         `NotFoundError` if there is no such object.
         """
-        path = upload.parse_upload_uri(self._registry.store.url, uri)
+        path = upload.parse_upload_uri(self._registry.store.url, uri, self._tenant)
         size, e_tag = self._registry.store.get_size_and_e_tag(path)
         if size > remaining_bytes:
             raise TooLargeError(

@@ -4,10 +4,13 @@ A parameter of an endpoint is a part of the path by its name, a query or header 
 body where its type is a dataclass; a `Request` gives the whole request. pydantic, which validates them, and Powertools
 take 0.1 s of CPU to import, which inference does not spend (infra/decisions/0061). Errors, costs and the usage log are
 the router's.
+
+What a caller sends is bounded before it is looked at: the bytes of a body, its nesting, the items of each list in it.
+An integer in the query has one spelling, so that what is compared with a limit is what was sent.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from inspect import Signature, signature
 from typing import Annotated, Any, get_type_hints
@@ -28,11 +31,16 @@ from pilotlight.api.schemas.registry import parse_path_version
 from pilotlight.api.schemas.request_body import Body
 from pilotlight.api.usage_log import UsageLog
 from pilotlight.contracts.names import check_alias, check_name
-from pilotlight.errors import InvalidInputError, NotFoundError
+from pilotlight.errors import InvalidInputError, NotFoundError, TooLargeError
 
 TypedEndpoint = Callable[..., Response]
 TypedRoutes = Mapping[str, Mapping[str, TypedEndpoint]]  # resource -> verb -> endpoint
 MAX_SHOWN_VALUE = 60  # characters of a wrong value in an error
+MAX_SHOWN_ERRORS = 10  # in the error of a request that has more
+MAX_JSON_BYTES = 1_000_000  # of a body; the longest that an endpoint needs is a list of 10,000 parts, 430 kB
+MAX_JSON_DEPTH = 32  # objects and lists within each other
+MAX_JSON_ITEMS = 20_000  # of a list, or keys of an object
+PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 UNION_TAGS = frozenset({"str", "int", "float", "bool"})  # as pydantic names the alternatives of a field
 FIELD_NAME = re.compile(r"[A-Za-z_]\w*")
 # Instead of pydantic's messages where those contain a class name.
@@ -74,6 +82,7 @@ class ResolverRouter(Router):
 
     def _resolve(self, request: Request) -> Response:
         self._request = request  # Lambda gives an environment one request at a time
+        check_integers(request.query, get_type_hints(super().find_endpoint(request)))
         no_context: Any = None  # Powertools passes it on, and nothing reads it
         return from_proxy_response(self._resolver.resolve(to_proxy_event(request), no_context))
 
@@ -131,15 +140,55 @@ def from_proxy_response(event: Mapping[str, Any]) -> Response:
     return Response(event["statusCode"], event["body"].encode(), headers)
 
 
+def check_integers(query: Mapping[str, str], hints: Mapping[str, object]) -> None:
+    """Check the integers in a query: `limit` where an endpoint has a parameter `limit` of that type."""
+    for name, value in query.items():
+        if hints.get(name) is int:
+            check_integer(name, value)
+
+
+def check_integer(name: str, value: str) -> None:
+    """Check that an integer is written as JSON writes it: pydantic takes 1_000, " 7", 1.0 and 0000001 too."""
+    if PLAIN_INTEGER.fullmatch(value) is None:
+        raise InvalidInputError(
+            f"The request is wrong: {name}={value[:MAX_SHOWN_VALUE]!r}: Input should be a valid integer, of at most 18 "
+            "digits, without leading zeros."
+        )
+
+
 def parse_json(body: bytes) -> dict[str, Any]:
-    """Decode a body, an empty one as `{}`; raise `InvalidInputError` for one that is not a JSON object."""
+    """Decode a body, an empty one as `{}`; raise `InvalidInputError` for one that is not a JSON object.
+
+    One with more bytes, levels or items than any endpoint takes raises `TooLargeError`.
+    """
+    if len(body) > MAX_JSON_BYTES:
+        raise TooLargeError(f"The body has {len(body):,} bytes; at most {MAX_JSON_BYTES:,} are taken.")
     try:
         content = msgspec.json.decode(body or b"{}")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidInputError(f"The body is not JSON: {exc}.") from exc
     if not isinstance(content, dict):  # Powertools would take the first element of an array
         raise InvalidInputError(f"The body is not a JSON object: {body[:MAX_SHOWN_VALUE].decode(errors='replace')}.")
+    check_json_size(content)
     return content
+
+
+def check_json_size(content: object) -> None:
+    """Check how deep a body is nested, and how many items each list and each object in it has."""
+    level: list[object] = [content]
+    for _ in range(MAX_JSON_DEPTH):
+        level = [child for value in level for child in iterate_children(value)]
+        if not level:
+            return
+    raise TooLargeError(f"The body is nested more than {MAX_JSON_DEPTH} levels deep.")
+
+
+def iterate_children(value: object) -> Iterable[object]:
+    """Return the items of a list, or the values of an object; raise `TooLargeError` for too many."""
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if len(children) > MAX_JSON_ITEMS:
+        raise TooLargeError(f"A list in the body has {len(children):,} items; at most {MAX_JSON_ITEMS:,} are taken.")
+    return children
 
 
 def raise_not_found(error: Exception) -> None:
@@ -163,7 +212,9 @@ def validate_body(content: object, body_type: type[Body]) -> Body:
 
 def describe_errors(errors: Sequence[Mapping[str, Any]], body_type: object) -> str:
     """Describe pydantic's errors with their places and values; if all are of the body, begin with its complaint."""
-    found = "; ".join(dict.fromkeys(map(describe_error, errors)))
+    found = "; ".join(dict.fromkeys(map(describe_error, errors[:MAX_SHOWN_ERRORS])))
+    if len(errors) > MAX_SHOWN_ERRORS:
+        found += f"; and {len(errors) - MAX_SHOWN_ERRORS:,} more"
     if all(error["loc"][0] == "body" for error in errors):
         return f"The body {getattr(body_type, 'complaint', 'is wrong')}: {found}."
     return f"The request is wrong: {found}."

@@ -1,4 +1,4 @@
-"""The context of one call: its deadline, the version that answers it, and the duration of each stage."""
+"""The context of one call: its deadline, the version that answers it, its tenant, and the duration of each stage."""
 
 import os
 import time
@@ -14,7 +14,10 @@ SAM_LOCAL = "AWS_SAM_LOCAL"  # set by the SAM CLI, whose events all have the tim
 class RequestContext:
     """One call, from the arrival of its event to its answer. Times are seconds on time.perf_counter's clock."""
 
-    __slots__ = ("_last", "cold", "correlation", "deadline", "marks", "model", "queue_seconds", "start_time", "version")
+    __slots__ = (
+        "_last", "cold", "correlation", "deadline", "marks", "model", "queue_seconds", "start_time", "tenant",
+        "version",
+    )  # fmt: skip
 
     def __init__(self, deadline: float = inf, queue_seconds: float | None = None) -> None:
         self.start_time = self._last = time.perf_counter()
@@ -25,6 +28,7 @@ class RequestContext:
         self.model = ""  # model and version are known once the model is open
         self.version: int | None = None
         self.correlation = ""
+        self.tenant = ""  # whose request it is; empty for the stack's own callers
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any], context: object) -> "RequestContext":

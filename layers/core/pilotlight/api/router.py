@@ -85,6 +85,7 @@ class Router:
         correlation.set_correlation_id(trace.correlation)
         try:
             request = Request.from_event(event, trace)
+            trace.tenant = request.tenant
             trace.correlation = correlation.set_correlation_id(
                 correlation.get_correlation_id(request.headers, request.id)
             )

@@ -2,16 +2,16 @@
 
 `make routes` generates infra/api.yaml, which API Gateway reads, and openapi.json, which callers read, from it. The
 authorizer checks the scopes: `infer` calls models, `batch` creates files and batches, `admin` changes versions and
-aliases, `train` starts trainings. If the API requires neither tokens nor signatures, scopes other than `infer` require
-the stack's API key. Schemas are named here and resolved in pilotlight.openapi, since the authorizer has neither
-msgspec nor pydantic.
+aliases, `train` starts trainings. Schemas are named here and resolved in pilotlight.openapi, since
+the authorizer, which must start fast, reads this table too.
 """
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from pilotlight.contracts.scopes import Scope
+
 Verb = Literal["GET", "POST", "PUT", "DELETE"]
-Scope = Literal["infer", "batch", "admin", "train"]
 
 TEXT, HTML = "text/plain", "text/html"
 MULTIPART, BINARY = "multipart/form-data", "application/octet-stream"

@@ -60,6 +60,12 @@ class InferenceRequest(Struct, frozen=True):
     tensors: Mapping[str, Array]
     outputs: Sequence[RequestedOutput]
 
+    @property
+    def row_count(self) -> int:
+        """The length of the first tensor's first dimension, which depends on nothing but the request."""
+        shape = next(iter(self.tensors.values())).shape if self.tensors else ()
+        return int(shape[0]) if shape else 1
+
 
 class BinaryPayload:
     """The tensors that are not in the JSON: those after it, which are taken in order, and uploaded ones."""

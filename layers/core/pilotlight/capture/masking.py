@@ -32,6 +32,7 @@ class CaptureSample:
     feeds: Mapping[str, Array]
     results: Mapping[str, Array]
     at: float  # s since 1970
+    tenant: str = ""  # whose request it is
 
     @property
     def size_bytes(self) -> int:

@@ -1,6 +1,7 @@
 """The records in a file of captures, and the key of that file.
 
-captures/<model>/<version>/<date>/<hour>/<environment>-<n>.jsonl.gz    one line for each request, UTC
+captures/<model>/<version>/<date>/<hour>/<environment>-<n>.jsonl.gz                  one line for each request, UTC
+captures/tenant=<name>/<model>/<version>/<date>/<hour>/<environment>-<n>.jsonl.gz    those of a tenant
 """
 
 from collections.abc import Mapping
@@ -8,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import Struct
+
+from pilotlight.contracts.tenant import tenant_folder
 
 CAPTURES_FOLDER = "captures"
 HOUR_FORMAT = "%Y-%m-%d/%H"
@@ -32,13 +35,7 @@ class CaptureRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     inputs: Mapping[str, RawInput] = {}  # if the policy keeps them whole
 
 
-def capture_path(model: str, version: int, at: datetime, environment: str, number: int) -> str:
+def capture_path(model: str, version: int, at: datetime, environment: str, number: int, tenant: str = "") -> str:
     """Return the key of a file of captures."""
-    return (
-        f"{capture_folder(model, version)}/{at.astimezone(UTC).strftime(HOUR_FORMAT)}/{environment}-{number}.jsonl.gz"
-    )
-
-
-def capture_folder(model: str, version: int) -> str:
-    """Return the folder of a version's captures."""
-    return f"{CAPTURES_FOLDER}/{model}/{version}"
+    hour = at.astimezone(UTC).strftime(HOUR_FORMAT)
+    return f"{tenant_folder(CAPTURES_FOLDER, tenant)}/{model}/{version}/{hour}/{environment}-{number}.jsonl.gz"

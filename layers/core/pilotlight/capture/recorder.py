@@ -36,14 +36,15 @@ MAX_WAITING, MAX_WAITING_BYTES = 256, 16_000_000  # samples that the thread has 
 MAX_FILE_BYTES = 1_000_000  # of lines, at which they are written early
 KEY_RETRY_S = 600.0  # before the key of the hashes is looked for again
 GZIP_LEVEL = 6
-Version = tuple[str, int]
+MAX_PENDING_BYTES = 16_000_000  # of lines of all tenants and versions, at which all of them are written early
+Group = tuple[str, str, int]  # tenant, model and version, whose lines share a file
 
 
 @dataclass
 class PendingRecords:
-    """Lines of a version that are not written yet."""
+    """Lines of a tenant's requests to a version that are not written yet."""
 
-    last_written: float = -math.inf  # on the recorder's clock, when lines of this version were last written
+    last_written: float = -math.inf  # on the recorder's clock, when such lines were last written
     lines: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
 
@@ -72,7 +73,7 @@ class CaptureRecorder:
         self._overflow_count = 0  # samples that did not fit
         self._condition = threading.Condition()
         self._busy = False
-        self._pending: dict[Version, PendingRecords] = {}
+        self._pending: dict[Group, PendingRecords] = {}
         self._thread: threading.Thread | None = None
         self._environment_id = ""  # set at the first write: environments that start from one snapshot must differ
         self._file_number = 0
@@ -80,13 +81,18 @@ class CaptureRecorder:
         self._key_retry_at = -math.inf  # on the clock, for a key that did not exist
 
     def offer(
-        self, manifest: Manifest, tensors: Mapping[str, Array], feeds: Mapping[str, Array], results: Mapping[str, Array]
+        self,
+        manifest: Manifest,
+        tensors: Mapping[str, Array],
+        feeds: Mapping[str, Array],
+        results: Mapping[str, Array],
+        tenant: str = "",
     ) -> None:
         """Queue this request if it is sampled; the arrays must not change any more."""
         if self._chance() >= self.rate or masking.get_capture_policy(manifest).keep == "off":
             return
         sample = CaptureSample(
-            manifest, tensors if masking.needs_tensors(manifest) else {}, feeds, results, time.time()
+            manifest, tensors if masking.needs_tensors(manifest) else {}, feeds, results, time.time(), tenant
         )
         size_bytes = sample.size_bytes
         with self._condition:
@@ -165,8 +171,8 @@ class CaptureRecorder:
         except Exception as exc:  # noqa: BLE001 - capture never fails a request, and the message may quote a value
             count_lost(type(exc).__name__)
             return
-        version = sample.manifest.name, sample.manifest.version
-        pending = self._pending.setdefault(version, PendingRecords())
+        group = sample.tenant, sample.manifest.name, sample.manifest.version
+        pending = self._pending.setdefault(group, PendingRecords())
         pending.lines.append(record)
         pending.size_bytes += len(record)
 
@@ -178,15 +184,22 @@ class CaptureRecorder:
         return self._key
 
     def _write_due(self, now: float, *, everything: bool = False) -> None:
-        for version, pending in self._pending.items():
+        everything |= sum(pending.size_bytes for pending in self._pending.values()) >= MAX_PENDING_BYTES
+        for group, pending in self._pending.items():
             if pending.lines and (everything or pending.is_due(now, self._seconds)):
-                self._write_file(version, b"".join(pending.lines))
-                self._pending[version] = PendingRecords(now)
+                self._write_file(group, b"".join(pending.lines))
+                self._pending[group] = PendingRecords(now)
+        self._pending = {  # one that is forgotten would be due anyway
+            group: pending
+            for group, pending in self._pending.items()
+            if pending.lines or now - pending.last_written < self._seconds
+        }
 
-    def _write_file(self, version: Version, content: bytes) -> None:
+    def _write_file(self, group: Group, content: bytes) -> None:
         """Write a file of lines, create-only; an existing file is from an earlier attempt whose answer was lost."""
         self._environment_id = self._environment_id or uuid4().hex[:12]
-        path = capture_path(*version, datetime.now(UTC), self._environment_id, self._file_number)
+        tenant, model, version = group
+        path = capture_path(model, version, datetime.now(UTC), self._environment_id, self._file_number, tenant)
         self._file_number += 1
         try:
             self._store().create(path, gzip.compress(content, GZIP_LEVEL))

@@ -13,6 +13,7 @@ from pilotlight.cli import (
     doctor,
     drift,
     fit,
+    keys,
     models,
     predict,
     promote,
@@ -74,6 +75,7 @@ def options(
 for verb in VERBS:
     commands.command()(verb)
 commands.add_typer(runs.runs, name="runs")
+commands.add_typer(keys.keys, name="keys")
 
 
 def app() -> None:

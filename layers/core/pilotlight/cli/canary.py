@@ -36,7 +36,9 @@ def canary(
     percent: Annotated[float, typer.Option("--percent", help="Of the alias's requests; 0 ends the trial.")] = 10.0,
     bake: Annotated[str, typer.Option("--bake", help="After which it is promoted if it held: 30m, 2h, 1d.")] = "1h",
     max_error_rate: Annotated[float, typer.Option("--max-error-rate", help="Of its own requests.")] = 0.01,
-    max_latency_ratio: Annotated[float, typer.Option("--max-latency-ratio", help="Over the champion's.")] = 2.0,
+    max_latency_ratio: Annotated[
+        float, typer.Option("--max-latency-ratio", help="Over the champion's, for as many rows.")
+    ] = 2.0,
     max_drift: Annotated[float, typer.Option("--max-drift", help="Between their answers, 0 to 1.")] = 0.25,
     alias: AliasOption = CHAMPION,
     why: ReasonOption = "trial",
@@ -76,7 +78,7 @@ def split(
     store: StoreOption = STORE,
     json: JsonOption = False,
 ) -> None:
-    """Share an alias's requests out among versions, each caller always to the same one (A/B/N)."""
+    """Share an alias's requests out among versions; an authenticated caller's users stay where they are (A/B/N)."""
     model_registry = open_registry(store)
     parsed_shares = tuple(parse_share(text) for text in shares)
     for one in parsed_shares:

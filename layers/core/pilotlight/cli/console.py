@@ -33,7 +33,7 @@ ServerOption = Annotated[
     typer.Option(
         "--url",
         metavar="URL",
-        help="Of a server to ask instead of a store; PILOTLIGHT_API_KEY, _TOKEN or _AUTH=iam open it.",
+        help="Of a server to ask instead of a store; PILOTLIGHT_KEY, _TOKEN or _AUTH=iam open it.",
     ),
 ]
 RemoteOption = Annotated[bool, typer.Option("--remote", help="Of the server at --url, or of pilotlight serve.")]
@@ -57,7 +57,7 @@ def print_table(table: Table) -> None:
 def open_client(url: str) -> Client:
     """Open a client of the server at that URL, with the credentials of the environment."""
     credentials = Credentials.from_environment(os.environ, url)
-    return Client(url, headers=credentials.headers, auth=credentials.iam_auth)
+    return Client(url, headers=credentials.headers, auth=credentials.auth)
 
 
 def print_json(content: Any) -> None:  # noqa: ANN401 - any JSON

@@ -28,7 +28,7 @@ def doctor(
         typer.Option(
             "--url",
             metavar="URL",
-            help="Of a server, with its stage; PILOTLIGHT_API_KEY, _TOKEN or _AUTH=iam opens it.",
+            help="Of a server, with its stage; PILOTLIGHT_KEY, _TOKEN or _AUTH=iam opens it.",
         ),
     ] = None,
     store: Annotated[

@@ -21,6 +21,7 @@ from pilotlight.contracts.manifest import ManifestDraft, Precision, Task, Tensor
 from pilotlight.contracts.names import check_name
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError
+from pilotlight.gate import graph_probe, text_probe
 from pilotlight.registry.registry import FileContent
 from pilotlight.runtime import golden_recorder, onnx_header
 from pilotlight.runtime.cost_measurement import measure_request_cost
@@ -104,6 +105,8 @@ def publish(
     """Make a model the next version of its name, and print its reference."""
     check_name(name, "model name")
     source = locate_graph(path)
+    if source is not None:
+        graph_probe.check_graph_runs(source.graph)
     options = {
         "--name": name, "--task": task, "--labels": labels,
         "--quantize": quantize, "--evaluation": evaluation, "--calibration": calibration,
@@ -242,16 +245,18 @@ def add_processing_steps(
 
 
 def read_processing_assets(draft: ManifestDraft, folder: Path) -> dict[str, FileContent]:
-    """Read the files that the steps need, from beside the graph, and open them once as a handler will."""
+    """Read the files that the steps need, from beside the graph, and open them once in a process of their own."""
     if not isinstance(draft.preprocess, TextPreprocessing):
         return {}
     from pilotlight.processing import text
 
     content = read_file(folder / draft.preprocess.tokenizer)
     try:
-        text.load_tokenizer(content, draft.preprocess, text.get_fixed_length(draft))
+        length = text.get_fixed_length(draft)
     except ModelRefusedError as exc:
         raise InvalidInputError(f"{folder} cannot be published as text: {exc}") from exc
+    if failure := text_probe.find_tokenizer_failure(content, draft.preprocess, length):
+        raise InvalidInputError(f"{folder} cannot be published as text: {failure}.")
     return {draft.preprocess.tokenizer: content}
 
 

@@ -10,9 +10,11 @@ import typer
 
 from pilotlight.cli.console import ERRORS, STORE, TEMPLATE_FILE, JsonOption, StoreOption, find_checkout, print_json
 from pilotlight.errors import InvalidInputError
+from pilotlight.local.authorizer import is_loopback
 from pilotlight.local.gateway import Gateway
 from pilotlight.settings import Settings
 
+AUTH_MODES = ("keys", "jwt", "open")
 TRAININGS_FOLDER = Settings().trainings  # in the working folder, as the store is
 
 
@@ -24,6 +26,15 @@ def serve(
     capture: Annotated[
         float, typer.Option("--capture", metavar="SHARE", min=0, max=1, help="Of the requests, to keep for drift.")
     ] = 0.0,
+    auth: Annotated[
+        str | None,
+        typer.Option(
+            "--auth",
+            metavar="MODE",
+            help="Ask for keys, jwt (with --parameter JwtIssuer=...) or, where models are not called, keys: open. "
+            "On loopback nothing is asked by default; elsewhere keys.",
+        ),
+    ] = None,
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", help="Of the template, Auth=jwt; may be repeated.")
     ] = None,
@@ -34,10 +45,11 @@ def serve(
     json: JsonOption = False,
 ) -> None:
     """Serve template.yaml's functions on this machine; print the URL when ready, and a line for each request."""
-    parameters = dict(map(parse_parameter, parameter or ()))
+    parameters = choose_auth(dict(map(parse_parameter, parameter or ())), auth, host)
 
     def on_ready(url: str) -> None:
         show_access_lines()
+        ERRORS.print(describe_auth(parameters.get("Auth"), host, store), markup=False, soft_wrap=True)
         print_json({"url": url, "store": store}) if json else typer.echo(f"Serving {store} at {url}")
 
     log_calls = not ERRORS.is_terminal if calls is None else calls
@@ -53,6 +65,30 @@ def parse_parameter(text: str) -> tuple[str, str]:
     if not sign or not name:
         raise InvalidInputError(f"{text!r} is no parameter; write --parameter Name=value, such as Auth=jwt.")
     return name, value
+
+
+def choose_auth(parameters: dict[str, str], auth: str | None, host: str) -> dict[str, str]:
+    """Complete the parameters with Auth: as the option says, else keys on an address that others may reach."""
+    if auth is not None and parameters.setdefault("Auth", auth) != auth:
+        raise InvalidInputError(f"--auth {auth} and --parameter Auth={parameters['Auth']} differ; leave one out.")
+    if not is_loopback(host):
+        parameters.setdefault("Auth", "keys")
+    if parameters.get("Auth", "keys") not in AUTH_MODES:
+        raise InvalidInputError(
+            f"{parameters['Auth']!r} cannot be asked for here; --auth takes {', '.join(AUTH_MODES)}, and iam only AWS."
+        )
+    return parameters
+
+
+def describe_auth(auth: str | None, host: str, store: str) -> str:
+    """Describe who may call what; with a warning where others than this machine may call without a key."""
+    create = f"`pilotlight keys create NAME --scopes infer --store {store}` creates one"
+    if auth is None:
+        return "No key is asked for, since only this machine can call; --auth keys asks as a deployed stack does."
+    if auth == "open":
+        said = f"Anybody who reaches {host} may call models; all other routes ask for a key: {create}."
+        return said if is_loopback(host) else f"WARNING: {said}"
+    return f"Every route asks for a key; {create}." if auth == "keys" else "Every route asks for a token."
 
 
 def show_access_lines() -> None:

@@ -127,12 +127,14 @@ class Client:
         url: str,
         *,
         timeout_s: float = TIMEOUT_S,
+        key: str | None = None,
         headers: Mapping[str, str] | None = None,
         auth: httpx2.Auth | None = None,
     ) -> None:
-        """Create a client; `auth` signs requests, such as `client.auth.IamAuth` for stacks that require IAM."""
+        """Create a client that sends a key or token, or signs requests: `auth=client.auth.IamAuth(url)`."""
         self.url = url.rstrip("/")
-        check_headers(headers or {})
+        headers = {**(headers or {}), **({"authorization": f"Bearer {key}"} if key is not None else {})}
+        check_headers(headers)
         try:
             self._http = httpx2.Client(base_url=self.url, timeout=timeout_s, headers=headers, auth=auth)
         except httpx2.InvalidURL as exc:
@@ -150,12 +152,12 @@ class Client:
 
     @property
     def registry(self) -> RemoteRegistry:
-        """The server's versions and aliases; on AWS it needs the API key, as the header x-api-key."""
+        """The server's versions and aliases; on AWS a key needs the scope `admin`."""
         return RemoteRegistry(self._call)
 
     @property
     def trainings(self) -> RemoteTrainings:
-        """The server's trainings; on AWS it needs the API key, as the header x-api-key."""
+        """The server's trainings; on AWS a key needs the scope `train`."""
         return RemoteTrainings(self._call)
 
     def is_ready(self) -> bool:

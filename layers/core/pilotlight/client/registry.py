@@ -1,6 +1,6 @@
 """The registry of a server, over HTTP: `Client.registry`.
 
-    with Client("https://host/prod", headers={"x-api-key": key}) as client:
+    with Client("https://host/prod", key=key) as client:
         client.registry.promote("digits", 3)
 
 This module has the routes and their forms; `client` sends the requests.

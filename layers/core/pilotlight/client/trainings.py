@@ -1,6 +1,6 @@
 """The trainings of a server, over HTTP: `Client.trainings`.
 
-    with Client("https://host/prod", headers={"x-api-key": key}) as client:
+    with Client("https://host/prod", key=key) as client:
         started = client.trainings.start("digits", changes=["epochs=5"])
         for line in client.trainings.follow_log(started.run):
             print(line)

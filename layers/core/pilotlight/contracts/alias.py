@@ -28,15 +28,16 @@ class Canary(Struct, frozen=True):
     """A trial of a version on a share of an alias's requests: what ends it, and how.
 
     `functions/promote` promotes the version when `until` has passed, and takes the share away as soon as one of the
-    limits is broken; each environment stops by itself before that (`runtime.canary`).
+    limits is broken; each environment stops by itself before that (`runtime.canary_monitor`). The limits are those of
+    hypotheses: a stop needs evidence that one is broken (infra/decisions/0067).
     """
 
     version: Version
     until: str  # RFC 3339, UTC: the end of the bake time
     max_error_rate: Annotated[float, Meta(ge=0, le=1)] = 0.01
-    max_latency_ratio: Annotated[float, Meta(gt=0)] = 2.0  # mean inference time over the champion's
+    max_latency_ratio: Annotated[float, Meta(gt=0)] = 2.0  # inference time over the champion's, for as many rows
     max_drift: Annotated[float, Meta(ge=0, le=1)] = 0.25  # total variation between the two versions' answers
-    min_requests: Annotated[int, Meta(ge=1)] = 50  # before any of these limits is applied
+    min_requests: Annotated[int, Meta(ge=1)] = 50  # of the canary in an environment, before it decides
 
 
 class AliasDocument(Struct, frozen=True):
@@ -57,6 +58,9 @@ class AliasDocument(Struct, frozen=True):
     shares: tuple[TrafficShare, ...] = ()  # together less than TOTAL_WEIGHT; the rest goes to `version`
     canary: Canary | None = None  # why there is a share, if it is for a canary
     shadow: TrafficShare | None = None  # receives copies of its share of the requests, off the caller's path
+    split_salt: str = ""  # with which a split hashes its sticky callers; empty for one that keeps nobody
+    model: str = ""  # whose alias it is, and which; empty in documents of former releases
+    alias: str = ""
 
     def __post_init__(self) -> None:
         """Refuse shares that leave nothing for the version itself; msgspec reports it as an invalid document."""

@@ -4,8 +4,9 @@
     batches/<id>/cancel.json          the request to stop it; create-only
     outbox/batches/<id>/...           its progress.json, parts/, output.jsonl, errors.jsonl, manifest.json (last)
 
-The API function writes the first two, the worker all others, so that neither overwrites the other's. The module knows
-names and forms, not stores.
+The API function writes the first two, the worker all others, so that neither overwrites the other's. A tenant's lie
+below `batches/tenant=<name>/` and `outbox/batches/tenant=<name>/` (pilotlight.contracts.tenant). The module knows names
+and forms, not stores.
 """
 
 import re
@@ -17,6 +18,8 @@ from typing import Literal
 from msgspec import Struct
 
 from pilotlight.contracts.names import ModelReference
+from pilotlight.contracts.tenant import is_tenant_folder, tenant_folder
+from pilotlight.contracts.upload import CONTENT
 from pilotlight.errors import InvalidInputError, NotFoundError
 
 MAX_LISTED_ERRORS = 1000  # in a document; all of them are lines of the result
@@ -53,6 +56,22 @@ class ResultPart(Struct, frozen=True):
         return f"parts/{self.start:015d}-{self.end:015d}.errors.jsonl"
 
 
+class Block(Struct, frozen=True):
+    """What a worker answers now. If it is still noted when the next worker comes, its worker ended without a word."""
+
+    end: int  # byte of the input
+    is_single: bool = False  # one line alone
+
+
+class Caution(Struct, frozen=True):
+    """How a range is answered after a worker has ended without a word: in blocks, each noted before it is begun."""
+
+    block_bytes: int  # of a block, of one line at least
+    suspect_end: int  # byte before which the cause lies
+    end: int  # byte from which on the range is answered as usual
+    sets_aside: bool = False  # the next line has ended a process alone, and is not tried again
+
+
 class ByteRange(Struct, frozen=True):
     """A range of the input that is answered by one worker at a time; other ranges have workers of their own."""
 
@@ -62,6 +81,8 @@ class ByteRange(Struct, frozen=True):
     position: int  # everything before it is answered
     line: int  # the last one that is answered
     worker: str = ""  # the worker that wrote this last
+    block: Block | None = None
+    caution: Caution | None = None
 
     @property
     def is_done(self) -> bool:
@@ -82,6 +103,8 @@ class FileProgress(Struct, frozen=True, kw_only=True):
     total: int = 0  # requests in it, if they were counted first
     answered: int = 0
     failed: int = 0
+    deaths: int = 0  # workers that ended without a word
+    set_aside: int = 0  # lines that ended a process again and again, and have an error for an answer
     correlation: str = ""  # correlation id of the upload
     tenant: str = ""  # that uploaded it
     model: str = ""  # for lines that name none; its version stays the same to the end
@@ -132,11 +155,19 @@ class BatchRequest(Struct, frozen=True, kw_only=True):
     expires_at: int
     metadata: dict[str, str] | None = None
     by: str = ""
+    tenant: str = ""
+    input_content: str = CONTENT  # the object with the bytes of the input file
+    input_e_tag: str = ""  # of that object when the batch was requested; empty in older documents
 
     @property
     def results_folder(self) -> str:
         """The folder of its results."""
-        return results_folder(self.id)
+        return results_folder(self.id, self.tenant)
+
+    @property
+    def target(self) -> str:
+        """What an event names to have it answered: its id, behind the tenant's folder if it has one."""
+        return f"{tenant_folder('', self.tenant)}/{self.id}".lstrip("/")
 
 
 class BatchCancellation(Struct, frozen=True):
@@ -156,12 +187,28 @@ def generate_sortable_id() -> str:
     return f"{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
 
 
-def batch_document_path(batch_id: str, document: str) -> str:
+def batch_document_path(batch_id: str, document: str, tenant: str = "") -> str:
     """Return the path of a batch's `order` or `cancel`; `NotFoundError` if the id is malformed."""
+    return _document_path(tenant_folder(BATCHES_FOLDER, tenant), batch_id, document)
+
+
+def is_batch_target(target: str) -> bool:
+    """Return whether the target of an event is a batch, and not the URI of a file."""
+    folder, _, batch_id = target.rpartition("/")
+    return batch_id.startswith("batch_") and (not folder or is_tenant_folder(folder))
+
+
+def batch_request_path(target: str) -> str:
+    """Return the path of the request that a target names; `NotFoundError` if its id is malformed."""
+    folder, _, batch_id = target.rpartition("/")
+    return _document_path(f"{BATCHES_FOLDER}/{folder}" if folder else BATCHES_FOLDER, batch_id, "order")
+
+
+def _document_path(folder: str, batch_id: str, document: str) -> str:
     match = BATCH_ID_PATTERN.fullmatch(batch_id)
     if match is None:
         raise NotFoundError(f"There is no batch {batch_id!r}; GET /v1/batches lists them.")
-    return f"{BATCHES_FOLDER}/{match[1]}/{document}.json"
+    return f"{folder}/{match[1]}/{document}.json"
 
 
 def parse_model_endpoint(endpoint: str) -> ModelReference:
@@ -172,6 +219,6 @@ def parse_model_endpoint(endpoint: str) -> ModelReference:
     return ModelReference.from_selector(match[1], match[2])
 
 
-def results_folder(batch_id: str) -> str:
+def results_folder(batch_id: str, tenant: str = "") -> str:
     """Return the folder of a batch's results."""
-    return f"{RESULTS_FOLDER}{batch_id.removeprefix('batch_')}"
+    return f"{tenant_folder(RESULTS_FOLDER.rstrip('/'), tenant)}/{batch_id.removeprefix('batch_')}"

@@ -9,6 +9,7 @@ from pilotlight.errors import InvalidInputError
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 RESERVED_NAMES = frozenset({"stats"})  # `/v2/models/stats` is a route of the statistics extension
+RESERVED_ALIASES = frozenset({"versions"})  # its history would lie where rights on files of versions reach
 CHAMPION = "champion"  # serves if the caller names neither version nor alias
 CANDIDATE = "candidate"  # the newest version that has not passed the gate
 
@@ -66,4 +67,6 @@ def check_alias(alias: str) -> str:
     """Return `alias`, or raise `InvalidInputError`; digits alone would be mistaken for a version."""
     if alias.isdecimal():
         raise InvalidInputError(f"{alias!r} is neither a version (1, 2, 3, ...) nor an alias, which has letters too.")
+    if alias in RESERVED_ALIASES:
+        raise InvalidInputError(f"{alias!r} cannot be the name of an alias; choose another.")
     return check_name(alias, "version or alias")

@@ -3,12 +3,12 @@
 `doctor.inference` checks its models. No check changes anything: see the package.
 """
 
-import ipaddress
 import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -18,13 +18,17 @@ import pilotlight
 from pilotlight.api.routes import SCOPES
 from pilotlight.client.auth import Credentials
 from pilotlight.client.client import Client, RawResponse
+from pilotlight.contracts.api_key import KEY_PREFIX
+from pilotlight.contracts.scopes import ALL_SCOPES
 from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedError, join_names
 from pilotlight.errors import InvalidInputError, UnavailableError
+from pilotlight.local.authorizer import is_loopback
 from pilotlight.openapi.public_document import encode_openapi_document
 
 UNKNOWN_MODEL = "pilotlight-doctor"  # a model that does not exist
 STAGE = "/prod"  # of template.yaml
 NO_CREDENTIALS = Credentials()
+UNKNOWN_KEY = f"{KEY_PREFIX}{'a' * 12}_{'A' * 43}"  # of the right form
 UNAUTHORIZED_STATUSES = (401, 403)
 UNKNOWN_ROUTE_MESSAGE = "Missing Authentication Token"  # of a REST API for an unknown route, with 403
 MIN_CERTIFICATE_LIFE = timedelta(days=14)  # of a certificate; ACM renews 60 days before the end
@@ -38,7 +42,7 @@ class ServerChecks:
     def __init__(self, url: str, credentials: Credentials = NO_CREDENTIALS) -> None:
         self.url = url.rstrip("/")
         self.credentials = credentials
-        self.client = Client(self.url, headers=credentials.headers, auth=credentials.iam_auth)
+        self.client = Client(self.url, headers=credentials.headers, auth=credentials.auth)
 
     def __enter__(self) -> Self:
         return self
@@ -49,11 +53,7 @@ class ServerChecks:
     @property
     def is_local(self) -> bool:
         """Whether the server runs on this machine, where no other machine reaches it."""
-        host = urlsplit(self.url).hostname or ""
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return is_loopback(urlsplit(self.url).hostname or "")
 
     def get(self, path: str) -> RawResponse:
         """Call a route with GET."""
@@ -69,7 +69,7 @@ class ServerChecks:
             HealthCheck("routes", self.check_routes),
             HealthCheck("openapi", self.check_openapi),
             HealthCheck("clock", self.check_clock),
-            HealthCheck("keys", self.check_api_keys),
+            HealthCheck("keys", self.check_open_routes),
             HealthCheck("registry", self.check_registry),
         )
 
@@ -107,7 +107,9 @@ class ServerChecks:
         reply = self.get("/v2/health/live")
         if is_live(reply):
             return f"It answers, the first time after {reply.seconds * 1000:.0f} ms."
-        advice = "see that the URL has its stage, and PILOTLIGHT_API_KEY the key if the stack asks for it everywhere"
+        advice = (
+            "see that the URL has its stage, and PILOTLIGHT_KEY a key with the scope infer if the stack asks for one"
+        )
         if reply.status in (*UNAUTHORIZED_STATUSES, 404):
             advice += "; with Auth=iam set PILOTLIGHT_AUTH=iam, with Auth=jwt PILOTLIGHT_TOKEN"
         raise CheckFailedError(f"/v2/health/live answers {format_reply(reply)}; {advice}.")
@@ -159,18 +161,15 @@ class ServerChecks:
 
     def check_routes(self) -> str:
         """Check that every route exists: each answers GET, if only that it takes another verb."""
-        paths = [
-            re.sub(r"{(\w+)}", lambda name: PATH_PLACEHOLDERS.get(name[1], UNKNOWN_MODEL), path) for path in SCOPES
-        ]
-        replies = {path: self.get(path) for path in paths}
+        replies = {fill_path(path): reply for path, reply in self._route_replies.items()}
         wrong = [f"{path} ({format_reply(reply)})" for path, reply in replies.items() if is_route_missing(reply)]
         if wrong:
             raise CheckFailedError(
-                f"{len(wrong)} of {len(paths)} routes are not as they should be: {join_names(wrong)}."
+                f"{len(wrong)} of {len(replies)} routes are not as they should be: {join_names(wrong)}."
             )
-        hidden = sum(reply.status in UNAUTHORIZED_STATUSES for reply in replies.values())
+        hidden = sum(map(is_refused, replies.values()))
         more = f"; {hidden} of them want a key" if hidden else ""
-        return f"All {len(paths)} routes answer{more}."
+        return f"All {len(replies)} routes answer{more}."
 
     def check_openapi(self) -> str:
         """Check that the server's OpenAPI document is that of this code."""
@@ -200,29 +199,50 @@ class ServerChecks:
             )
         return f"Its clock is {abs(apart):.0f} s from this machine's."
 
-    def check_api_keys(self) -> str:
-        """Check that the registry, which decides what answers, is closed without a key and with a wrong one."""
-        with self._open_client() as nobody, self._open_client("not-a-key") as wrong:
-            bare, predicts = nobody.send_request("GET", "/registry/models"), nobody.send_request("GET", "/v2")
-            guessed = wrong.send_request("GET", "/registry/models")
-        if bare.status == 200 and self.is_local:
+    def check_open_routes(self) -> str:
+        """Check which routes answer to anybody: those of inference may, with Auth=open, and no others."""
+        open_routes = [path for path, reply in self._ask_as_nobody().items() if not is_refused(reply)]
+        open_scopes = {SCOPES[path] for path in open_routes}
+        if self.is_local and open_scopes == set(ALL_SCOPES):
             raise NotCheckedError("The gateway on this machine asks nobody for a key.")
-        if bare.status not in UNAUTHORIZED_STATUSES:
-            raise CheckFailedError(
-                f"/registry/models answers {bare.status} without a key, and whoever reaches it may move aliases; "
-                "deploy with Auth=admin-key or more."
+        if beyond := sorted(open_scopes - {"infer"}):
+            paths = [path for path in open_routes if SCOPES[path] != "infer"]
+            named = f"{len(paths)} routes of {', '.join(beyond)}: {join_names(paths)}"
+            raise CheckFailedError(f"Anybody may call {named}; deploy with Auth=keys.")
+        self._check_wrong_key(closed=[path for path in SCOPES if path not in open_routes])
+        if open_scopes:
+            others = len(SCOPES) - len(open_routes)
+            return (
+                f"Inference is open (Auth=open): anybody may call its {len(open_routes)} routes, at your cost; the "
+                f"other {others} ask for a key."
             )
-        if guessed.status not in UNAUTHORIZED_STATUSES:
-            raise CheckFailedError(
-                f"/registry/models answers {guessed.status} to a wrong key, not 403; see its usage plan."
-            )
-        also = "predictions too" if predicts.status in UNAUTHORIZED_STATUSES else "predictions ask for none"
-        return f"The registry asks for a key, and a wrong one gets {guessed.status}; {also}."
+        return f"All {len(SCOPES)} routes ask for a key, and a wrong one opens none."
+
+    @cached_property
+    def _route_replies(self) -> dict[str, RawResponse]:
+        """What each route answers to GET."""
+        return ask_routes(self.client)
+
+    def _ask_as_nobody(self) -> dict[str, RawResponse]:
+        if not self.credentials:
+            return self._route_replies
+        with Client(self.url) as nobody:
+            return ask_routes(nobody)
+
+    def _check_wrong_key(self, closed: list[str]) -> None:
+        """Raise `CheckFailedError` if a route of any scope takes a key that nobody has created."""
+        by_scope = {SCOPES[path]: path for path in closed}
+        for header, value in (("authorization", f"Bearer {UNKNOWN_KEY}"), ("x-api-key", UNKNOWN_KEY)):
+            with Client(self.url, headers={header: value}) as wrong:
+                for path in by_scope.values():
+                    if not is_refused(reply := wrong.send_request("GET", fill_path(path))):
+                        status = reply.status
+                        raise CheckFailedError(f"{path} answers {status} to a wrong {header}; see the authorizer.")
 
     def check_registry(self) -> str:
         """Check that the registry can be read with the key, and lists the models that are served."""
         if not self.credentials and self.get("/registry/models").status in UNAUTHORIZED_STATUSES:
-            raise NotCheckedError("It asks for a key; give it as PILOTLIGHT_API_KEY, or what opens it otherwise.")
+            raise NotCheckedError("It asks for a key; give it as PILOTLIGHT_KEY, or what opens it otherwise.")
         rows, served = self.client.registry.list_models(), self.client.list_models()
         named = [row.name for row in rows]
         if sorted(named) != sorted(served):
@@ -232,9 +252,20 @@ class ServerChecks:
             )
         return f"It shows {len(rows)} models, {sum(len(row.versions) for row in rows)} versions."
 
-    def _open_client(self, key: str | None = None) -> Client:
-        """Open a client that sends a key and no other credentials."""
-        return Client(self.url, headers={"x-api-key": key} if key else None)
+
+def ask_routes(client: Client) -> dict[str, RawResponse]:
+    """Call each route with GET, which changes nothing; a gateway asks for the same credentials for every verb."""
+    return {path: client.send_request("GET", fill_path(path)) for path in SCOPES}
+
+
+def fill_path(path: str) -> str:
+    """Fill a route's parameters with names that nothing has."""
+    return re.sub(r"{(\w+)}", lambda name: PATH_PLACEHOLDERS.get(name[1], UNKNOWN_MODEL), path)
+
+
+def is_refused(reply: RawResponse) -> bool:
+    """Return whether the gateway asks for credentials; a route that asks for a signature is a 404 with that header."""
+    return reply.status in UNAUTHORIZED_STATUSES or "www-authenticate" in reply.headers
 
 
 def is_live(reply: RawResponse) -> bool:
@@ -244,6 +275,8 @@ def is_live(reply: RawResponse) -> bool:
 
 def is_route_missing(reply: RawResponse) -> bool:
     """Return whether the gateway lacks the route, or its function fails; only the gateway sends `message`."""
+    if "www-authenticate" in reply.headers:
+        return False
     message = parse_json_object(reply).get("message")
     if reply.status == 404 or message == UNKNOWN_ROUTE_MESSAGE:
         return message is not None

@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 
-from pilotlight.contracts.codec import encode_document, format_utc_now
+from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.manifest import Manifest, Precision
 from pilotlight.errors import NotFoundError
 from pilotlight.gate import checks, metrics
 from pilotlight.gate.metrics import EvaluationOutputs
 from pilotlight.gate.probe import EVALUATION_FILE, ProbeRequest, ProbeResult, run_probe
-from pilotlight.gate.verdict import APPROVAL_CHECK, GateCheck, GateLimits, Verdict, verdict_path
+from pilotlight.gate.verdict import APPROVAL_CHECK, GateCheck, GateLimits, Verdict, open_verdict
 from pilotlight.registry.approval import blocking_reason
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.datatypes import Array
@@ -49,7 +49,7 @@ class QualityGate:
     requires_approval: bool = False  # whether a version also needs a person's approval
 
     def evaluate(self, name: str, version: int, alias: str, *, actor: str) -> Verdict:
-        """Run every check on the version, store the verdict beside it, and return it.
+        """Run every check on the version, store the verdict, and return it.
 
         The champion is the version that the alias points to now. Both versions answer the champion's test set, so that
         a version cannot bring an easier one. Without a champion, or if the champion has no test set, the version's own
@@ -75,7 +75,7 @@ class QualityGate:
             seconds=round(time.monotonic() - started, 3),
         )
         verdict = msgspec.structs.replace(verdict, passed=all(check.passed for check in verdict.checks))
-        self.registry.store.put(verdict_path(name, version), encode_document(verdict))
+        open_verdict(self.registry.store, name, version).write(verdict)
         return verdict
 
     def _load_champion(self, name: str, version: int, alias: str) -> Manifest | None:

@@ -5,8 +5,6 @@ much memory and time opening takes. It reads a `ProbeRequest` as JSON from stand
 metrics.
 """
 
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,10 +18,14 @@ from msgspec import Meta, Struct
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import Manifest, Precision
 from pilotlight.contracts.names import ModelReference
+from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import ModelRefusedError, PilotlightError
+from pilotlight.gate import graph_probe, text_probe
+from pilotlight.native import child_process
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime import golden, golden_recorder, process_memory
 from pilotlight.runtime.datatypes import Array
+from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.model_files import open_model_files
 from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.runtime.session import Session, open_session
@@ -33,6 +35,9 @@ from pilotlight.storage.object_store import open_store
 LATENCY_ROUNDS = 30  # single requests, for the latency
 BATCH_SIZE = 256  # examples in a batch
 EVALUATION_FILE = "evaluation.npz"  # of a version: the graph's inputs by name, and the targets
+MIN_MEMORY_BYTES = (
+    2_000_000_000  # of the probe; its verdict on a function of less memory is to be measured, not died of
+)
 TIMEOUT_S = 600  # a version that takes longer than this is not served by a function
 
 
@@ -61,19 +66,15 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
 
 def run_probe(request: ProbeRequest) -> ProbeResult:
     """Run the probe in a fresh process; if that process dies, the version cannot be opened."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pilotlight.gate.probe"],
-        input=encode_document(request),
-        capture_output=True,
-        timeout=TIMEOUT_S,
-        check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "ORT_DISABLE_TELEMETRY": "1"},
+    outcome = child_process.run_module(
+        "pilotlight.gate.probe",
+        (),
+        memory_bytes=max(MIN_MEMORY_BYTES, 2_000_000 * request.memory_mb),
+        seconds=TIMEOUT_S,
+        stdin=encode_document(request),
     )
-    if done.returncode:
-        last = done.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1]
-        return ProbeResult(
-            error=f"the process that opened it ended with {done.returncode}: {last or 'it said nothing'}"
-        )
+    if outcome.failure:
+        return ProbeResult(error=f"the process that opened it failed: {outcome.failure}")
     return decode_document(Path(request.answers, "probe.json").read_bytes(), ProbeResult, "probe.json")
 
 
@@ -88,6 +89,8 @@ def probe_version(request: ProbeRequest) -> ProbeResult:
     except PilotlightError as exc:
         return ProbeResult(error=str(exc))
     load_s = time.perf_counter() - started
+    if error := find_failure(registry, model):
+        return ProbeResult(error=error)
     refusal = replay_golden(registry, model.manifest, model.session)
     inputs = load_test_inputs(request, registry, model.session)
     return ProbeResult(
@@ -98,6 +101,18 @@ def probe_version(request: ProbeRequest) -> ProbeResult:
         peak_mb=process_memory.peak_resident_bytes() / 1e6,
         answered=write_answers(request, registry, model.manifest, model.session, inputs),
     )
+
+
+def find_failure(registry: Registry, model: LoadedModel) -> str:
+    """Return why made-up requests or hostile texts end for lack of memory or time; empty if they do not."""
+    manifest, steps = model.manifest, model.manifest.preprocess
+    if isinstance(steps, TextPreprocessing):
+        from pilotlight.processing import text
+
+        content = registry.store.get(version_path(manifest.name, manifest.version, steps.tokenizer)).data
+        if failure := text_probe.find_tokenizer_failure(content, steps, text.get_fixed_length(manifest)):
+            return f"its tokenizer is refused, {failure}"
+    return graph_probe.find_run_failure(model.session)
 
 
 def replay_golden(registry: Registry, manifest: Manifest, session: Session) -> str | None:

@@ -49,4 +49,5 @@ def load_request(store: ObjectStore, model: str, request_id: str) -> PromotionRe
 
 def open_request(store: ObjectStore, model: str, request_id: str) -> Document[PromotionRequest]:
     """Open the document of a request for a promotion."""
-    return Document(store, f"models/{model}/promotions/{request_id}.json", PromotionRequest)
+    path = f"models/{model}/promotions/{request_id}.json"
+    return Document(store, path, PromotionRequest, id=request_id, model=model)

@@ -1,10 +1,12 @@
-"""The result of the gate: each check with its numbers, and the verdict that is stored beside the version."""
+"""The result of the gate: each check with its numbers, and the verdict, stored where no publisher may write."""
 
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from pilotlight.contracts.names import Version
+from pilotlight.registry.registry import RegistryDocument, judgement_path
+from pilotlight.storage.object_store import ObjectStore
 
 APPROVAL_CHECK = "approval"  # name of the only check that a person decides
 
@@ -37,7 +39,7 @@ class GateCheck(Struct, frozen=True):
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
-    """`verdict.json` beside the version: the latest examination of it."""
+    """`verdicts/<name>/<n>.json`: the latest examination of a version."""
 
     schema_version: Literal[1] = 1
     name: str
@@ -65,6 +67,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
         return " ".join(failed) if failed else f"All {len(self.checks)} checks passed."
 
 
+def open_verdict(store: ObjectStore, name: str, version: int) -> RegistryDocument[Verdict]:
+    """Open the document of a version's verdict."""
+    return RegistryDocument(store, verdict_path(name, version), Verdict, name=name, version=version)
+
+
 def verdict_path(name: str, version: int) -> str:
     """Return the key of a version's verdict."""
-    return f"models/{name}/versions/{version}/verdict.json"
+    return judgement_path("verdicts", name, version)

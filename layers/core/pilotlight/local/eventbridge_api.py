@@ -33,6 +33,7 @@ class EventEntry(Struct):
     source: str = field(name="Source")
     kind: str = field(name="DetailType")
     detail: str = field(name="Detail")  # JSON in a text
+    resources: list[str] = field(name="Resources", default_factory=list)
 
 
 class PutEventsBody(Struct):
@@ -81,7 +82,7 @@ def build_bus_event(entry: EventEntry) -> dict[str, Any]:
         "source": entry.source,
         "account": ACCOUNT_ID,
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "resources": [],
+        "resources": entry.resources,
         "detail": msgspec.json.decode(entry.detail),
     }
 
@@ -93,9 +94,14 @@ def matches_pattern(pattern: Mapping[str, Any], content: object) -> bool:
     return all(
         matches_pattern(expected, content.get(name))
         if isinstance(expected, Mapping)
-        else any(matches_value(each, content.get(name)) for each in expected)
+        else any(matches_value(each, value) for each in expected for value in list_values(content.get(name)))
         for name, expected in pattern.items()
     )
+
+
+def list_values(value: object) -> list[object]:
+    """List the values of an array, of which one must match; any other value is its own only one."""
+    return value if isinstance(value, list) else [value]
 
 
 def matches_value(expected: object, value: object) -> bool:

@@ -21,7 +21,7 @@ import uvicorn
 
 from pilotlight.errors import InvalidInputError
 from pilotlight.local import template
-from pilotlight.local.authorizer import LocalAuthorizer
+from pilotlight.local.authorizer import LocalAuthorizer, apply_auth
 from pilotlight.local.environment import Environment, EnvironmentSpec, find_runtime_client
 from pilotlight.local.eventbridge_api import EventsApi
 from pilotlight.local.invoke_api import InvokeApi
@@ -41,9 +41,9 @@ OnReady = Callable[[str], None]
 class Gateway:
     """What to serve, where, and with how many environments per function.
 
-    Port 0 takes any free port. `parameters` are the template's, and `environment` overrides its variables. `idle_s` is
-    how many seconds an environment may be without work. `client` is the runtime client's module: AWS's if it is
-    installed, else ours.
+    Port 0 takes any free port. `parameters` are the template's, and `environment` overrides its variables. Unless Auth
+    is among the parameters, no key is asked for on loopback. `idle_s` is how many seconds an environment may be without
+    work. `client` is the runtime client's module: AWS's if it is installed, else ours.
     """
 
     template: Path
@@ -82,7 +82,7 @@ class Gateway:
     def _build_server(self, on_ready: OnReady) -> "tuple[_Server, socket.socket]":
         if self.workers < 1:
             raise InvalidInputError(f"{self.workers} workers cannot serve anything; take 1 or more.")
-        stack = template.load_stack(self.template, self.parameters)
+        stack = apply_auth(template.load_stack(self.template, self.parameters), self.host, self.parameters)
         pools: dict[str, EnvironmentPool] = {}
         invoke = partial(_invoke_function, pools)
         triggers = Triggers(stack.schedules, stack.subscriptions, invoke)

@@ -127,7 +127,7 @@ def _fill_parameters(document: Mapping[str, Any], overrides: Mapping[str, Any], 
 
 def look_up_mappings(node: Any, values: Mapping[str, Any], mappings: Any = None) -> Any:  # noqa: ANN401  # as above
     """Replace each `Fn::FindInMap` whose keys are known by what it finds in the Mappings of the template `node`."""
-    mappings = node.get("Mappings", {}) if mappings is None else mappings
+    mappings = node.get("Mappings") or {} if mappings is None else mappings
     match node:
         case {"Fn::FindInMap": [*keys]}:
             try:

@@ -24,6 +24,7 @@ ANY_METHOD = "X-AMAZON-APIGATEWAY-ANY-METHOD"  # OpenAPI's extension for it, in 
 INTEGRATION, AUTHORIZER = "x-amazon-apigateway-integration", "x-amazon-apigateway-authorizer"
 GATEWAY_RESPONSES = "x-amazon-apigateway-gateway-responses"
 BINARY_MEDIA_TYPES = "x-amazon-apigateway-binary-media-types"
+HEADER_SOURCE = "method.request.header."  # what stands before a header's name in an identity source
 HEADER_PARAMETER = "gatewayresponse.header."  # what OpenAPI's form of a gateway response puts before a header's name
 
 
@@ -62,15 +63,18 @@ class ApiRoute:
 
 @dataclass(frozen=True)
 class AuthorizerSpec:
-    """A TOKEN authorizer of the API: `function` by logical id, called before the routes of `resources`.
+    """An authorizer of the API: `function` by logical id, called before the routes of `resources`.
 
-    `pattern` is what the Authorization header must match, and an answer is valid for `ttl_s` seconds.
+    An answer is valid for `ttl_s` seconds for requests whose `identity_headers`, in lower case, are the same; with 0
+    each request is asked about. `pattern` is what the header of a TOKEN authorizer must match; of a REQUEST one it is
+    None.
     """
 
     function: str
     resources: frozenset[str]
-    pattern: str
+    pattern: str | None
     ttl_s: float
+    identity_headers: tuple[str, ...] = ("authorization",)
 
 
 @dataclass(frozen=True)
@@ -230,16 +234,25 @@ class _Template:
         schemes = self._require_mapping(components.get("securitySchemes") or {}, "securitySchemes")
         for name, scheme in schemes.items():
             if found := self._require_mapping(scheme, name).get(AUTHORIZER):
-                function = self._find_function(self._require_mapping(found, name), "authorizerUri", name)
+                found = self._require_mapping(found, name)
                 paths = self._require_mapping(document.get("paths") or {}, "paths")
-                secured_paths = frozenset(
-                    path for path, item in paths.items() if self._requires_scheme(item, path, name)
-                )
-                ttl_s = self._require_whole_number(found.get("authorizerResultTtlInSeconds", 300), f"TTL of {name}")
                 return AuthorizerSpec(
-                    function, secured_paths, str(found.get("identityValidationExpression", "")), ttl_s
+                    self._find_function(found, "authorizerUri", name),
+                    frozenset(path for path, item in paths.items() if self._requires_scheme(item, path, name)),
+                    None if found.get("type") == "request" else str(found.get("identityValidationExpression", "")),
+                    self._require_whole_number(found.get("authorizerResultTtlInSeconds", 300), f"TTL of {name}"),
+                    self._list_identity_headers(found, name),
                 )
         return None
+
+    def _list_identity_headers(self, authorizer: Mapping[str, Any], name: str) -> tuple[str, ...]:
+        """List the headers by which answers are cached; a TOKEN authorizer has the one of its security scheme."""
+        if authorizer.get("type") != "request":
+            return ("authorization",)
+        sources = [source.strip() for source in str(authorizer.get("identitySource") or "").split(",") if source]
+        if strange := [source for source in sources if not source.startswith(HEADER_SOURCE)]:
+            raise UnsupportedError(f"{self._path}: {name}: the identity source {strange[0]!r} is no header.")
+        return tuple(source.removeprefix(HEADER_SOURCE).lower() for source in sources)
 
     def _find_function(self, node: Mapping[str, Any], key: str, where: str) -> str:
         """Find the logical id of the function in an address of Lambda."""
@@ -336,9 +349,12 @@ class _Template:
         return Schedule(event.function, int(found[1]) * UNITS_S[found[2]])
 
     def _build_rule(self, event: _FunctionEvent) -> EventRule:
-        return EventRule(
-            event.function, self._require_mapping(event.properties.get("Pattern"), f"Pattern of {event.where}")
-        )
+        """Build a rule without the resources that distinguish stacks on AWS: this gateway's bus has one stack."""
+        pattern = self._require_mapping(event.properties.get("Pattern"), f"Pattern of {event.where}")
+        resources = self._require_list(pattern.get("resources"), f"resources of {event.where}")
+        if any(isinstance(resource, UnresolvedValue) for resource in resources):
+            pattern = {key: value for key, value in pattern.items() if key != "resources"}
+        return EventRule(event.function, pattern)
 
     def _build_subscription(self, event: _FunctionEvent) -> LogSubscription:
         """Build a subscription; the name of the log group contains the source function's name."""

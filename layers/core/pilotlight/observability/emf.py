@@ -20,11 +20,13 @@ Directive = dict[str, object]
 
 
 def count(name: str, properties: Mapping[str, object] | None = None, **dimensions: str) -> None:
-    """Add one to the metric `name`, once under these dimensions and once under the function's name.
+    """Add one to the metric `name`, once under the function's name, and once under it with these dimensions.
+
+    Without the function, two stacks of an account would count together.
 
     `properties` are further fields of the same log line, and make no metric of their own.
     """
-    dimension_sets = [["function"], [*dimensions]] if dimensions else [["function"]]
+    dimension_sets = [["function"], ["function", *dimensions]] if dimensions else [["function"]]
     metadata = {
         "Timestamp": time.time_ns() // 1_000_000,
         "CloudWatchMetrics": [build_directive([name], dimension_sets, "Count")],

@@ -10,15 +10,18 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pilotlight.api.routes import ROUTES, Scope
+from pilotlight.api.routes import ROUTES
+from pilotlight.contracts.scopes import Scope
 
 HEADER = "# Generated from layers/core/pilotlight/api/routes.py; change that, and run `make routes`.\n"
 NO_VALUE = {"Ref": "AWS::NoValue"}
 INVOKE_URI = "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${%s}/invocations"
 # Published versions of this function answer; of the others, the latest code does.
 PREDICT_ALIAS = {"PredictFunction": "PredictFunction.Alias"}
+# The name of the security scheme that asks the authorizer, by what the authorizer checks.
+KEY_SCHEME, TOKEN_SCHEME, METER_SCHEME = "key", "token", "meter"
 BEARER_PATTERN = r"^[Bb]earer [A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$"
-AUTHORIZER_TTL_S = 60  # an expired token is accepted for as long
+ANSWER_TTL_S = 60  # an expired token is accepted for as long
 
 GATEWAY_MESSAGE = "$context.error.messageString"  # the gateway's own sentence, in quotes
 
@@ -30,6 +33,7 @@ class ErrorResponse(NamedTuple):
     sentence: str | None = None
     status: int | None = None
     header: tuple[str, str] | None = None
+    header_condition: str = ""  # a condition of template.yaml, without which the header is not sent
 
 
 ERROR_RESPONSES = (
@@ -37,22 +41,26 @@ ERROR_RESPONSES = (
     ErrorResponse("DEFAULT_5XX"),
     ErrorResponse(
         "UNAUTHORIZED",
-        "Send a token of the issuer that has not expired, header Authorization: Bearer TOKEN.",
+        "Send a key or token that is valid, header Authorization: Bearer KEY; `pilotlight keys create` creates keys.",
         401,
         ("WWW-Authenticate", "Bearer"),
     ),
     ErrorResponse(
         "ACCESS_DENIED",
-        "The token has not the scope of this route; GET /openapi.json says which one that is.",
+        "The key, token or signature has not the scope of this route; GET /openapi.json says which one that is.",
         403,
     ),
     ErrorResponse(
         "AUTHORIZER_FAILURE",
-        "Tokens cannot be checked at the moment, since their issuer gives no keys; ask again soon.",
+        "Keys and tokens cannot be checked at the moment: the store or the issuer does not answer; ask again soon.",
         503,
         ("Retry-After", "5"),
     ),
-    ErrorResponse("INVALID_API_KEY", "This route asks for an API key, header x-api-key.", 403),
+    ErrorResponse(
+        "INVALID_API_KEY",
+        "The API Gateway key that meters this key or token is disabled, or in no usage plan of this API.",
+        403,
+    ),
     ErrorResponse("THROTTLED", None, 429, ("Retry-After", "1")),
     ErrorResponse(
         "REQUEST_TOO_LARGE",
@@ -60,8 +68,15 @@ ERROR_RESPONSES = (
         "body of about 4,700,000. Send fewer items at once.",
         413,
     ),
-    # REST APIs answer a path that they do not have with this.
-    ErrorResponse("MISSING_AUTHENTICATION_TOKEN", "There is no such route; GET /docs lists those that there are.", 404),
+    # REST APIs answer a path that they do not have with this; with Auth=iam, a request without a signature too, and
+    # then the header tells a client what to do.
+    ErrorResponse(
+        "MISSING_AUTHENTICATION_TOKEN",
+        "There is no such route; GET /docs lists those that there are. With Auth=iam, it may lack a signature.",
+        404,
+        header=("WWW-Authenticate", "AWS4-HMAC-SHA256"),
+        header_condition="UsesIamAuth",
+    ),
 )
 
 
@@ -90,7 +105,8 @@ def build_gateway_document() -> dict[str, Any]:
     return {
         "openapi": "3.0.1",
         "info": {"title": {"Ref": "AWS::StackName"}, "version": "1"},
-        "x-amazon-apigateway-api-key-source": build_choice("UsesTokenApiKeys", "AUTHORIZER", "HEADER"),
+        # What a caller sends as an API key of the gateway counts for nothing: the authorizer says which key meters him.
+        "x-amazon-apigateway-api-key-source": "AUTHORIZER",
         "x-amazon-apigateway-policy": build_choice("IsPrivate", build_private_policy(), NO_VALUE),
         # Every body arrives as base64: tritonclient sends tensors without a Content-Type.
         "x-amazon-apigateway-binary-media-types": ["*/*"],
@@ -124,27 +140,52 @@ def build_error_response(error: ErrorResponse) -> dict[str, Any]:
         response["statusCode"] = error.status
     if error.header is not None:
         name, value = error.header
-        response["responseParameters"] = {f"gatewayresponse.header.{name}": f"'{value}'"}
+        parameters = {f"gatewayresponse.header.{name}": f"'{value}'"}
+        condition = error.header_condition
+        response["responseParameters"] = build_choice(condition, parameters, NO_VALUE) if condition else parameters
     return response
 
 
 def build_security_schemes() -> dict[str, Any]:
-    """Build the security schemes that routes may require: an API key, a signature, a token."""
+    """Build the security schemes that routes may require: a key, a token, a signature, and a meter beside those."""
     header = {"type": "apiKey", "name": "Authorization", "in": "header"}
-    authorizer = {
-        "type": "token",
-        "identityValidationExpression": BEARER_PATTERN,  # other values get 401 without a call of the function
-        "authorizerResultTtlInSeconds": AUTHORIZER_TTL_S,
-        "authorizerUri": {"Fn::Sub": INVOKE_URI % "AuthorizeFunction.Arn"},
-    }
-    token = header | {
-        "x-amazon-apigateway-authtype": "custom",
-        "x-amazon-apigateway-authorizer": authorizer,
-    }
     return {
-        "api_key": {"type": "apiKey", "name": "x-api-key", "in": "header"},
+        METER_SCHEME: {"type": "apiKey", "name": "x-api-key", "in": "header"},
         "signature": header | {"x-amazon-apigateway-authtype": "awsSigv4"},
-        "token": build_choice("UsesJwt", token, NO_VALUE),
+        TOKEN_SCHEME: build_choice("UsesJwt", header | build_token_authorizer(), NO_VALUE),
+        KEY_SCHEME: build_choice("UsesKeys", header | build_key_authorizer(), NO_VALUE),
+    }
+
+
+def build_token_authorizer() -> dict[str, Any]:
+    """Build the authorizer of tokens, whose answers the gateway keeps by the header."""
+    return {
+        "x-amazon-apigateway-authtype": "custom",
+        "x-amazon-apigateway-authorizer": {
+            "type": "token",
+            "identityValidationExpression": BEARER_PATTERN,  # other values get 401 without a call of the function
+            "authorizerResultTtlInSeconds": ANSWER_TTL_S,
+            "authorizerUri": {"Fn::Sub": INVOKE_URI % "AuthorizeFunction.Arn"},
+        },
+    }
+
+
+def build_key_authorizer() -> dict[str, Any]:
+    """Build the authorizer of keys, which may come in either of two headers.
+
+    The gateway keeps answers by all its identity sources together, and answers 401 by itself where one is missing. So
+    it keeps none (the function does), or it keeps those of one header and refuses the other.
+    """
+    cache_s = {"Fn::If": ["CachesKeys", ANSWER_TTL_S, 0]}
+    source = {"Fn::If": ["CachesKeys", "method.request.header.Authorization", NO_VALUE]}
+    return {
+        "x-amazon-apigateway-authtype": "custom",
+        "x-amazon-apigateway-authorizer": {
+            "type": "request",
+            "identitySource": source,
+            "authorizerResultTtlInSeconds": cache_s,
+            "authorizerUri": {"Fn::Sub": INVOKE_URI % "AuthorizeFunction.Arn"},
+        },
     }
 
 
@@ -161,11 +202,10 @@ def build_path_item(function: str, scope: Scope) -> dict[str, Any]:
 
 
 def build_security(scope: Scope) -> list[Any]:
-    """Build the security of a route by its scope and the parameter Auth; admin-key requires nothing for `infer`."""
-    key: dict[str, list[str]] = {"api_key": []}
+    """Build the security of a route by its scope and the parameter Auth; `open` requires nothing for `infer`."""
     signature: dict[str, list[str]] = {"signature": []}
-    token = {"Fn::If": ["UsesTokenApiKeys", {"token": [], "api_key": []}, {"token": []}]}
+    token = {"Fn::If": ["UsesTokenMeter", {TOKEN_SCHEME: [], METER_SCHEME: []}, {TOKEN_SCHEME: []}]}
+    key: dict[str, Any] = {KEY_SCHEME: [], METER_SCHEME: []}
     if scope == "infer":
-        signed = {"Fn::If": ["UsesIamAuth", signature, {"Fn::If": ["UsesJwt", token, NO_VALUE]}]}
-        return [build_choice("UsesApiKeys", key, signed)]
+        key = {"Fn::If": ["IsOpen", NO_VALUE, key]}
     return [build_choice("UsesIamAuth", signature, {"Fn::If": ["UsesJwt", token, key]})]

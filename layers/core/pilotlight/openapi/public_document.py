@@ -25,8 +25,8 @@ JSON = "application/json"
 DESCRIPTION = (
     "Pilotlight serves large models from serverless functions: the Open Inference Protocol (V2) with Triton's "
     "extensions, MLflow's scoring protocol, OpenAI's files and batches, the registry of versions and aliases, and "
-    "trainings. On AWS the routes lie below the stage. Routes of the scopes admin, batch and train ask for the stack's "
-    "API key. A wrong verb is answered with 405 and the right one."
+    "trainings. On AWS the routes lie below the stage, and ask for a key with the scope of the route. A wrong verb is "
+    "answered with 405 and the right one."
 )
 TAGS = {
     "V2": "The Open Inference Protocol, as JSON or with binary tensors (Inference-Header-Content-Length).",
@@ -125,7 +125,10 @@ def build_openapi_document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": dict(sorted(add_body_examples(components).items())),
-            "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "x-api-key"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
         },
     }
 
@@ -181,8 +184,9 @@ def build_operation(route: Route, schemas: Mapping[str, Any]) -> dict[str, Any]:
         "responses": responses
         | {status: {"description": STATUS_DESCRIPTIONS[status], **error_response} for status in error_statuses},
     }
-    if route.scope != "infer":
-        content["security"] = [{"key": []}]
+    content["security"] = [{"key": []}, {"header": []}]
+    if route.scope == "infer":
+        content["security"].append({})  # with Auth=open, and on the machine of a developer
     if route.body is not None:
         content["requestBody"] = {"content": build_content(route.body, schemas, {"type": "object"})}
     if route.uses_etag:

@@ -8,19 +8,22 @@ import base64
 import binascii
 import io
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import ImagePreprocessing
-from pilotlight.errors import InvalidInputError
+from pilotlight.errors import InvalidInputError, TooLargeError
+from pilotlight.native.calls import NativeCalls
 from pilotlight.processing.input_validation import flatten_column
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 Image.MAX_IMAGE_PIXELS = None  # it warns at one number and raises at another; `open_images` checks the manifest's
 FORMATS = ("PNG", "JPEG")  # no other decoder of Pillow reads a caller's bytes
+JPEG_SCAN = b"\xff\xda"  # marker of a scan; compressed data cannot hold it
+MAX_JPEG_SCANS = 200  # of a JPEG with its previews; a progressive one has 10, and each is a pass over all pixels
 FILE_SIGNATURES = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}
 # What Pillow raises on broken files. None of it is documented: found by flipping and cutting bytes.
 PILLOW_ERRORS = (
@@ -60,14 +63,21 @@ def build_image_feeds(steps: ImagePreprocessing, manifest: Manifest, tensor: Arr
 def open_images(steps: ImagePreprocessing, elements: Array) -> list[Image.Image]:
     """Open the images and read their headers without decoding; refuse them if they are too large together."""
     pictures = [read_image_header(decode_file_bytes(element, place), place) for place, element in enumerate(elements)]
-    pixels = sum(picture.width * picture.height for picture in pictures)
-    if pixels > steps.max_pixels:
-        sizes = ", ".join(f"{picture.width} x {picture.height}" for picture in pictures[:8])
-        raise InvalidInputError(
-            f"The request's images have {pixels:,} pixels together ({sizes}), more than {steps.max_pixels:,}; "
-            "send smaller or fewer ones."
-        )
+    check_pixel_count(steps, [picture.size for picture in pictures], "have")
+    resized = [compute_resized_size(steps, picture, place) for place, picture in enumerate(pictures)]
+    check_pixel_count(steps, resized, "are resized to")
     return pictures
+
+
+def check_pixel_count(steps: ImagePreprocessing, sizes: Sequence[tuple[int, int]], verb: str) -> None:
+    """Refuse images that have more pixels together than the manifest allows."""
+    pixels = sum(width * height for width, height in sizes)
+    if pixels > steps.max_pixels:
+        examples = ", ".join(f"{width} x {height}" for width, height in sizes[:8])
+        raise TooLargeError(
+            f"The request's images {verb} {pixels:,} pixels together ({examples}), more than {steps.max_pixels:,}; "
+            f"send smaller ones, or about {len(sizes) * steps.max_pixels // pixels} of these {len(sizes)} at once."
+        )
 
 
 def decode_file_bytes(element: bytes | str, index: int) -> bytes:
@@ -85,25 +95,30 @@ def read_image_header(file: bytes, index: int) -> Image.Image:
     """Open an image and read its header, which has the size and the mode."""
     if not file.startswith(tuple(FILE_SIGNATURES.values())):
         raise build_image_error(index, f"is neither PNG nor JPEG: its {len(file)} bytes start with {file[:8]!r}")
-    try:
+    scans = file.count(JPEG_SCAN) if file.startswith(FILE_SIGNATURES["JPEG"]) else 0
+    if scans > MAX_JPEG_SCANS:
+        raise build_image_error(index, f"has {scans:,} scans, more than {MAX_JPEG_SCANS}; save it as baseline JPEG")
+    with guard_pillow(index, "cannot be read"):
         picture = Image.open(io.BytesIO(file), formats=FORMATS)
-    except PILLOW_ERRORS as exc:
-        raise build_image_error(index, f"cannot be read: {exc}") from exc
-    frames = getattr(picture, "n_frames", 1) if picture.format == "PNG" else 1  # a phone's JPEG may have two images
+        # A phone's JPEG may have two images.
+        frames = getattr(picture, "n_frames", 1) if picture.format == "PNG" else 1
     if frames > 1:
         raise build_image_error(index, f"is animated with {frames} frames; send one of them")
     return picture
 
 
+def guard_pillow(index: int, failure: str) -> NativeCalls:
+    """Create a guard for calls of Pillow whose errors name the image."""
+    return NativeCalls("Pillow", lambda cause: build_image_error(index, f"{failure}: {cause}"), PILLOW_ERRORS)
+
+
 def transform_image(steps: ImagePreprocessing, picture: Image.Image, index: int) -> Array:
     """Decode, rotate, convert, resize and crop an image by the steps: uint8, (height, width, channels)."""
-    try:
+    with guard_pillow(index, "is damaged"):
         ImageOps.exif_transpose(picture, in_place=True)
         coloured = convert_colours(steps, picture)
-    except PILLOW_ERRORS as exc:
-        raise build_image_error(index, f"is damaged: {exc}") from exc
-    sized = coloured.resize(compute_resized_size(steps, coloured, index), Image.Resampling[steps.filter.upper()])
-    pixels = np.asarray(crop_centre(steps, sized))
+        size = compute_resized_size(steps, coloured, index)
+        pixels = np.asarray(crop_centre(steps, coloured.resize(size, Image.Resampling[steps.filter.upper()])))
     if steps.colour == "BGR":
         pixels = pixels[..., ::-1]
     return pixels if pixels.ndim == 3 else pixels[..., None]
@@ -155,7 +170,9 @@ def normalise_pixels(steps: ImagePreprocessing, pixels: Array) -> Array:
     """Compute (pixel * scale - mean) / deviation with one multiplication and one addition, in float32."""
     mean, deviation = np.array(steps.mean or (0.0,)), np.array(steps.deviation or (1.0,))
     factor, summand = (steps.scale / deviation).astype(np.float32), (-mean / deviation).astype(np.float32)
-    return np.asarray(pixels * factor + summand)
+    scaled = np.asarray(pixels * factor)
+    scaled += summand  # in place: a copy of a large batch is hundreds of MB
+    return scaled
 
 
 def build_image_error(index: int, reason: str) -> InvalidInputError:

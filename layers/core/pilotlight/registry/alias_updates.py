@@ -4,16 +4,16 @@ Pure functions over `AliasDocument`; `registry` reads and swaps the documents, `
 """
 
 import hashlib
-import re
-from datetime import UTC, datetime, timedelta
+import secrets
 
 from msgspec.structs import replace
 
 from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument, Canary, Suspension, TrafficShare
 from pilotlight.contracts.codec import format_utc_now
+from pilotlight.contracts.durations import compute_end
 from pilotlight.errors import InvalidInputError
 
-SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # seconds
+SALT_BYTES = 16  # of randomness
 
 
 def build_first_document(version: int, actor: str, reason: str) -> AliasDocument:
@@ -30,6 +30,7 @@ def point_to(document: AliasDocument, version: int, actor: str, reason: str) -> 
         shares=(),
         canary=None,
         shadow=None,
+        split_salt="",
     )
 
 
@@ -50,21 +51,25 @@ def roll_back(document: AliasDocument, actor: str, reason: str) -> AliasDocument
 def set_traffic_split(
     document: AliasDocument, shares: tuple[TrafficShare, ...], actor: str, reason: str
 ) -> AliasDocument:
-    """Send shares of the requests to other versions; raise `InvalidInputError` for contradictory shares."""
+    """Send shares of the requests to other versions; raise `InvalidInputError` for contradictory shares.
+
+    A split that is changed keeps its salt, so that callers stay where they are as far as the shares allow.
+    """
     check_shares(document, shares)
-    return replace(build_next_document(document, actor, reason), shares=shares, canary=None)
+    salt = (document.split_salt or secrets.token_hex(SALT_BYTES)) if shares else ""
+    return replace(build_next_document(document, actor, reason), shares=shares, canary=None, split_salt=salt)
 
 
 def start_canary(document: AliasDocument, canary: Canary, weight: int, actor: str, reason: str) -> AliasDocument:
     """Start a canary on `weight` of the requests, in place of the existing shares."""
     shares = (TrafficShare(canary.version, weight),)
     check_shares(document, shares)
-    return replace(build_next_document(document, actor, reason), shares=shares, canary=canary)
+    return replace(build_next_document(document, actor, reason), shares=shares, canary=canary, split_salt="")
 
 
 def clear_traffic_split(document: AliasDocument, actor: str, reason: str) -> AliasDocument:
     """Send every request to the version that the alias points to."""
-    return replace(build_next_document(document, actor, reason), shares=(), canary=None)
+    return replace(build_next_document(document, actor, reason), shares=(), canary=None, split_salt="")
 
 
 def set_shadow(document: AliasDocument, shadow: TrafficShare | None, actor: str, reason: str) -> AliasDocument:
@@ -110,7 +115,7 @@ def check_shares(document: AliasDocument, shares: tuple[TrafficShare, ...]) -> N
 def choose_version(document: AliasDocument, slot: int) -> int:
     """Choose the version for a request at a slot from 0 to below TOTAL_WEIGHT.
 
-    Shares take the slots from 0 upwards in their order: a caller in a canary of 5 % is in it at 10 % too.
+    Shares take the slots from 0 upwards in their order: a caller in a share of 5 % is in it at 10 % too.
     """
     upper = 0
     for share in document.shares:
@@ -120,12 +125,12 @@ def choose_version(document: AliasDocument, slot: int) -> int:
     return document.version
 
 
-def hash_to_slot(name: str, alias: str, key: str) -> int:
+def hash_to_slot(salt: str, key: str) -> int:
     """Hash a caller's key to one of TOTAL_WEIGHT slots: the same at every request, in every environment.
 
-    The alias is hashed too, so that a key does not get a low slot in every experiment.
+    Callers do not know the salt, so that they cannot compute a key's slot; and no key has a low one in every split.
     """
-    digest = hashlib.blake2b(f"{name}@{alias}/{key}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{salt}/{key}".encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") % TOTAL_WEIGHT
 
 
@@ -139,7 +144,4 @@ def weight_from_percent(percent: float) -> int:
 
 def compute_bake_end(bake: str) -> str:
     """Return the time after a duration such as 90s, 30m, 2h or 1d from now, as RFC 3339 in UTC."""
-    match = re.fullmatch(r"(\d{1,9})([smhd])", bake)
-    if match is None:
-        raise InvalidInputError(f"{bake!r} is not a duration such as 90s, 30m, 2h or 1d.")
-    return (datetime.now(UTC) + timedelta(seconds=int(match[1]) * SECONDS_PER_UNIT[match[2]])).isoformat()
+    return compute_end(bake).isoformat()

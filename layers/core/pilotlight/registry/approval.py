@@ -1,8 +1,10 @@
 """Approval of versions by people: pending until a person approves or rejects the version.
 
-    models/<name>/versions/<n>/approval.json   create-only, then compare-and-swap
+    approvals/<name>/<n>.json   create-only, then compare-and-swap; where no publisher may write
 
-The gate measures what a version can do; the approval decides whether it may serve.
+The gate measures what a version can do; the approval decides whether it may serve. Former releases kept decisions
+beside the version, where its publisher could forge them: of those a rejection still counts, and an approval must be
+given again (infra/decisions/0066).
 """
 
 from typing import Annotated, Literal
@@ -15,7 +17,7 @@ from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.names import Version
 from pilotlight.errors import ConflictError
 from pilotlight.registry import alias_updates
-from pilotlight.registry.registry import Registry, RegistryDocument, version_path
+from pilotlight.registry.registry import Registry, RegistryDocument, judgement_path, version_path
 
 DecisionState = Literal["approved", "rejected"]
 
@@ -23,6 +25,8 @@ DecisionState = Literal["approved", "rejected"]
 class Approval(Struct, frozen=True):
     """What was decided of a version, by whom, when and why; each decision replaces the one before."""
 
+    name: str = ""
+    version: Annotated[int, Meta(ge=0)] = 0
     state: Literal["pending", "approved", "rejected"] = "pending"
     by: str = ""
     at: str = ""  # RFC 3339, UTC; empty while it is pending
@@ -30,12 +34,20 @@ class Approval(Struct, frozen=True):
     number: Annotated[int, Meta(ge=0)] = 0  # of this decision among all of the version; 0 while it is pending
 
 
-PENDING = Approval()
-
-
 def load_approval(registry: Registry, name: str, version: Version) -> Approval:
     """Load the decision about a version, pending where there is none; the version itself is not looked up."""
-    return open_approval(registry, name, version).read_or_none() or PENDING
+    return (
+        open_approval(registry, name, version).read_or_none()
+        or load_earlier_rejection(registry, name, version)
+        or Approval(name, version)
+    )
+
+
+def load_earlier_rejection(registry: Registry, name: str, version: Version) -> Approval | None:
+    """Load a rejection that a former release kept beside the version; an approval there may be its publisher's."""
+    path = version_path(name, version, "approval.json")
+    earlier = RegistryDocument(registry.store, path, Approval).read_or_none()
+    return replace(earlier, name=name, version=version) if earlier and earlier.state == "rejected" else None
 
 
 def record_decision(
@@ -49,7 +61,8 @@ def record_decision(
             return old
         return replace(old, state=state, by=actor, at=format_utc_now(), why=reason, number=old.number + 1)
 
-    return open_approval(registry, name, version).update(decide, attempts=1, initial=PENDING)
+    initial = load_earlier_rejection(registry, name, version) or Approval(name, version)
+    return open_approval(registry, name, version).update(decide, attempts=1, initial=initial)
 
 
 def blocking_reason(registry: Registry, name: str, version: Version, *, required: bool) -> str | None:
@@ -78,4 +91,9 @@ def rollback_alias(registry: Registry, name: str, document: AliasDocument, actor
 
 def open_approval(registry: Registry, name: str, version: Version) -> RegistryDocument[Approval]:
     """Open the document of the decision about a version."""
-    return RegistryDocument(registry.store, version_path(name, version, "approval.json"), Approval)
+    return RegistryDocument(registry.store, approval_path(name, version), Approval, name=name, version=version)
+
+
+def approval_path(name: str, version: int) -> str:
+    """Return the key of the decision about a version."""
+    return judgement_path("approvals", name, version)

@@ -5,10 +5,11 @@
     models/<name>/versions/<n>/manifest.json  create-only and last: this write is the commit
     models/<name>/aliases/<alias>.json        create-only, then compare-and-swap
     models/<name>/history/<alias>/<k>.json    the alias's k-th document, copied before it is swapped for the next
+    signatures/<name>/<n>.json                by who judges a version: where its publisher cannot write
 
 Without a manifest there is no version: an unfinished upload is invisible, and its number is never used again. An
 alias's history is complete at every moment: the former documents and then the current one. There is no server and no
-lock.
+lock. A manifest is read only from the place that it names (infra/decisions/0066).
 """
 
 import hashlib
@@ -37,10 +38,12 @@ from pilotlight.errors import (
 from pilotlight.registry import alias_updates
 from pilotlight.registry.signing import ManifestSignature, PublicKey, Signer, build_signature
 from pilotlight.storage.documents import Document
+from pilotlight.storage.download import hash_chunks
 from pilotlight.storage.object_store import ObjectStore
 
 log = logging.getLogger(__name__)
 
+JUDGEMENT_FOLDERS = ("approvals", "signatures", "verdicts")
 FileContent = bytes | Path  # of a file of a version: in memory, or on disk
 
 
@@ -83,7 +86,7 @@ class Registry:
 
     def load_manifest(self, name: str, version: int) -> Manifest:
         """Load the commit record of a version; a `NotFoundError` names the versions and aliases that exist."""
-        document = self._open_document(version_path(name, version, "manifest.json"), Manifest)
+        document = self._open_manifest(name, version)
         try:
             stored = self.store.get(document.path)
         except NotFoundError as exc:
@@ -93,10 +96,12 @@ class Registry:
         return document.decode(stored.data)
 
     def sign_manifest(self, name: str, version: int, signer: Signer, *, actor: str) -> ManifestSignature:
-        """Write a signature beside a manifest: over the sha256 of its bytes, and so over the hash of every file."""
-        manifest = self.store.get(version_path(name, version, "manifest.json")).data
-        signature = build_signature(manifest, signer, actor)
-        self._open_document(version_path(name, version, "signature.json"), ManifestSignature).write(signature)
+        """Write a signature: over name, version and the sha256 of the manifest, and so over the hash of every file."""
+        document = self._open_manifest(name, version)
+        manifest = self.store.get(document.path).data
+        document.decode(manifest)  # what belongs elsewhere is not signed here
+        signature = build_signature(name, version, manifest, signer, actor)
+        self._open_document(signature_path(name, version), ManifestSignature).write(signature)
         return signature
 
     def load_aliases(self, name: str) -> dict[str, AliasDocument]:
@@ -134,8 +139,8 @@ class Registry:
         manifest = build_manifest(draft, tuple(describe_file(path, content) for path, content in sorted(files.items())))
         while not self._has_claim(manifest):
             manifest = self._claim_version(manifest)
-            for path, content in files.items():
-                self.store.put(version_path(manifest.name, manifest.version, path), content)
+            if not self._create_files(manifest, files):
+                manifest = msgspec.structs.replace(manifest, nonce=uuid.uuid4().hex)  # gives this number up
         self._commit_manifest(manifest)
         try:
             self.assign_initial_aliases(manifest)
@@ -181,16 +186,18 @@ class Registry:
 
         It is first copied into the history, under its number. Racing writers copy the same document, so none is lost.
         """
-        if updated is not document:
-            self._open_document(history_path(name, alias, document.number), AliasDocument).write(document)
-            self._open_alias(name, alias).replace(updated, e_tag)
+        if updated is document:
+            return document
+        with suppress(AlreadyExistsError):
+            self._open_history(name, alias, document.number).create(document)
+        updated = msgspec.structs.replace(updated, model=name, alias=alias)
+        self._open_alias(name, alias).replace(updated, e_tag)
         return updated
 
     def load_alias_history(self, name: str, alias: str = CHAMPION) -> list[AliasDocument]:
         """Load every document that the alias has had, oldest first, the current one last."""
         current = self.load_alias(name, alias)
-        paths = (history_path(name, alias, number) for number in range(1, current.number))
-        return [*(self._open_document(path, AliasDocument).read() for path in paths), current]
+        return [*(self._open_history(name, alias, number).read() for number in range(1, current.number)), current]
 
     def _claim_version(self, manifest: Manifest) -> Manifest:
         """Take the lowest number above all that were ever taken; a slower publisher takes the next one."""
@@ -214,9 +221,23 @@ class Registry:
         claim = self._open_claim(manifest.name, manifest.version).read_or_none()
         return claim is not None and claim.nonce == manifest.nonce
 
+    def _create_files(self, manifest: Manifest, files: Mapping[str, FileContent]) -> bool:
+        """Write the files of a version, each create-only; return whether they are this publisher's."""
+        for file in manifest.files:
+            path, content = version_path(manifest.name, manifest.version, file.path), files[file.path]
+            try:
+                if isinstance(content, bytes):
+                    self.store.create(path, content)
+                else:
+                    self.store.create_from_file(path, content)
+            except AlreadyExistsError:  # its own, if the answer to the first attempt was lost
+                if hash_chunks(self.store.stream(path)) != (file.bytes, file.sha256):
+                    return False
+        return True
+
     def _commit_manifest(self, manifest: Manifest) -> None:
         """Write the manifest; the store repeats a put whose answer was lost, and then finds its own manifest."""
-        document = self._open_document(version_path(manifest.name, manifest.version, "manifest.json"), Manifest)
+        document = self._open_manifest(manifest.name, manifest.version)
         try:
             document.create(manifest)
         except AlreadyExistsError:
@@ -239,26 +260,41 @@ class Registry:
                 self._create_alias(name, CHAMPION, version, actor, "first version")
 
     def _create_alias(self, name: str, alias: str, version: int, actor: str, reason: str) -> AliasDocument:
-        created = alias_updates.build_first_document(version, actor, reason)
+        created = msgspec.structs.replace(
+            alias_updates.build_first_document(version, actor, reason), model=name, alias=alias
+        )
         self._open_alias(name, alias).create(created)
         return created
 
     def _verify_signature(self, name: str, version: int, manifest: bytes, key: PublicKey) -> None:
         """Refuse a manifest that the key has not signed."""
-        path = version_path(name, version, "signature.json")
-        signature = self._open_document(path, ManifestSignature).read_or_none()
+        signature = (
+            self._open_document(signature_path(name, version), ManifestSignature).read_or_none()
+            # Where former releases put it; only the key can have made it, and the manifest names the version.
+            or self._open_document(version_path(name, version, "signature.json"), ManifestSignature).read_or_none()
+        )
         if signature is None:
             raise ModelRefusedError(
                 f"{name}:{version} is refused: it is not signed, and only signed versions are served here; "
                 "`pilotlight promote --sign-with KEY` signs what passes the gate."
             )
-        if not key.has_signed(manifest, signature):
+        if not key.has_signed(name, version, manifest, signature):
             raise ModelRefusedError(
-                f"{name}:{version} is refused: its signature was not made over this manifest with the trusted key."
+                f"{name}:{version} is refused: its signature was not made over this manifest, as this version of this "
+                "model, with the trusted key."
             )
 
     def _open_alias(self, name: str, alias: str) -> RegistryDocument[AliasDocument]:
-        return self._open_document(alias_path(name, alias), AliasDocument)
+        return RegistryDocument(self.store, alias_path(name, alias), AliasDocument, model=name, alias=alias)
+
+    def _open_history(self, name: str, alias: str, number: int) -> RegistryDocument[AliasDocument]:
+        path = history_path(name, alias, number)
+        return RegistryDocument(self.store, path, AliasDocument, model=name, alias=alias, number=number)
+
+    def _open_manifest(self, name: str, version: int) -> RegistryDocument[Manifest]:
+        return RegistryDocument(
+            self.store, version_path(name, version, "manifest.json"), Manifest, name=name, version=version
+        )
 
     def _open_claim(self, name: str, version: int) -> RegistryDocument[VersionClaim]:
         return self._open_document(version_path(name, version, "claim.json"), VersionClaim)
@@ -277,6 +313,16 @@ class Registry:
 def version_path(name: str, version: int, file: str) -> str:
     """Return the key of a file of a version."""
     return f"models/{name}/versions/{version}/{file}"
+
+
+def judgement_path(folder: str, name: str, version: int) -> str:
+    """Return the key of a judgement of a version: in its folder of JUDGEMENT_FOLDERS, where no publisher may write."""
+    return f"{folder}/{name}/{version}.json"
+
+
+def signature_path(name: str, version: int) -> str:
+    """Return the key of a version's signature."""
+    return judgement_path("signatures", name, version)
 
 
 def alias_path(name: str, alias: str) -> str:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pilotlight.contracts.alias import AliasDocument
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import ConflictError, InvalidInputError
-from pilotlight.registry.registry import Registry, RegistryDocument, version_path
+from pilotlight.registry.registry import JUDGEMENT_FOLDERS, Registry, RegistryDocument, judgement_path, version_path
 
 GRACE = timedelta(days=1)  # an upload without a manifest may still be running for so long
 KEPT_FILES = frozenset({"claim.json"})
@@ -72,6 +72,8 @@ def delete_version(registry: Registry, name: str, version: int) -> None:
     for file in list(registry.store.list_paths(f"models/{name}/versions/{version}")):
         if file.rsplit("/", 1)[-1] not in KEPT_FILES:
             registry.store.delete(file)
+    for folder in JUDGEMENT_FOLDERS:
+        registry.store.delete(judgement_path(folder, name, version))
 
 
 def refuse_needed(registry: Registry, name: str, version: int) -> None:

@@ -24,9 +24,9 @@ SEQUENCE, BIT_STRING, INTEGER = 0x30, 0x03, 0x02  # DER's tags; X.690
 
 
 class ManifestSignature(Struct, frozen=True, kw_only=True):
-    """`signature.json` beside a manifest: the signature of its bytes."""
+    """`signatures/<name>/<n>.json`: that the holder of the key has passed a version, of this name and number alone."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2  # of the statement that is signed; the first named no version
     key: str  # of KMS, by ARN or alias; for the reader only: handlers verify with the public key in their settings
     algorithm: Literal["RSASSA_PKCS1_V1_5_SHA_256"] = "RSASSA_PKCS1_V1_5_SHA_256"
     sha256: str  # of manifest.json, in hex; for the reader only
@@ -43,9 +43,10 @@ class ManifestSignature(Struct, frozen=True, kw_only=True):
             return b""
 
 
-def build_signed_statement(manifest: bytes) -> bytes:
-    """Build the message that is signed: the manifest's sha256 with a prefix of its own; KMS takes 4,096 bytes."""
-    return b"pilotlight manifest sha256:" + hashlib.sha256(manifest).hexdigest().encode()
+def build_signed_statement(name: str, version: int, manifest: bytes, schema_version: int = 2) -> bytes:
+    """Build the message that is signed: the version and its manifest's sha256; KMS takes 4,096 bytes."""
+    place = f" {name}:{version}" if schema_version > 1 else ""
+    return f"pilotlight manifest{place} sha256:{hashlib.sha256(manifest).hexdigest()}".encode()
 
 
 class Signer(Protocol):
@@ -57,9 +58,9 @@ class Signer(Protocol):
         """Sign a message."""
 
 
-def build_signature(manifest: bytes, signer: Signer, actor: str) -> ManifestSignature:
-    """Sign a manifest; return the document that is put beside it."""
-    signature = base64.b64encode(signer.sign(build_signed_statement(manifest))).decode()
+def build_signature(name: str, version: int, manifest: bytes, signer: Signer, actor: str) -> ManifestSignature:
+    """Sign a version; return the document to store."""
+    signature = base64.b64encode(signer.sign(build_signed_statement(name, version, manifest))).decode()
     digest = hashlib.sha256(manifest).hexdigest()
     return ManifestSignature(key=signer.key, sha256=digest, signature=signature, by=actor, at=format_utc_now())
 
@@ -88,9 +89,10 @@ class PublicKey:
             raise InvalidInputError(f"The signing key has {modulus.bit_length()} bits; {MIN_BITS} are the least.")
         return cls(modulus, exponent)
 
-    def has_signed(self, manifest: bytes, signature: ManifestSignature) -> bool:
-        """Return whether the signature was made over this manifest with this key."""
-        return self.is_valid_signature(build_signed_statement(manifest), signature.signature_bytes)
+    def has_signed(self, name: str, version: int, manifest: bytes, signature: ManifestSignature) -> bool:
+        """Return whether the signature was made with this key over this manifest, as this version of this model."""
+        statement = build_signed_statement(name, version, manifest, signature.schema_version)
+        return self.is_valid_signature(statement, signature.signature_bytes)
 
     def is_valid_signature(self, message: bytes, signature: bytes) -> bool:
         """Return whether the signature over the message was made with this key."""

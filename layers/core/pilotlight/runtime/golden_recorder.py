@@ -83,11 +83,15 @@ def to_golden_tensors(specs: Sequence[TensorSpec], arrays: Mapping[str, Array]) 
 
 def generate_feeds(session: Session, seed: int = 0) -> tuple[Feeds, ...]:
     """Generate two requests from the signature, without those the graph refuses; none if an input is text."""
+    return tuple(feed for feed in generate_candidates(session, seed) if can_run(session, feed))
+
+
+def generate_candidates(session: Session, seed: int = 0) -> tuple[Feeds, ...]:
+    """Generate two requests from the signature, which the graph may refuse; none if an input is text."""
     if any(spec.datatype == "BYTES" for spec in session.inputs):
         return ()
     random = np.random.default_rng(seed)
-    feeds = tuple({spec.name: generate_input(spec, size, random) for spec in session.inputs} for size in (1, 2))
-    return tuple(feed for feed in feeds if can_run(session, feed))
+    return tuple({spec.name: generate_input(spec, size, random) for spec in session.inputs} for size in (1, 2))
 
 
 def generate_input(spec: TensorSpec, batch_size: int, random: np.random.Generator) -> Array:

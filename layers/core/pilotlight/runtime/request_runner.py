@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pilotlight.contracts.manifest import Manifest
-from pilotlight.errors import TooLargeError
+from pilotlight.errors import OutOfMemoryError, TooLargeError
 from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.environment_memory import DATA_LIMIT, EnvironmentMemory
 from pilotlight.runtime.inference_deadline import DeadlineRunner
@@ -65,7 +65,7 @@ class RequestRunner:
             if part_rows < run.rows:
                 return self._run_parts(run, cost, part_rows)
             return self._run_once(run, cost, row_bytes)
-        except MemoryError as exc:
+        except (MemoryError, OutOfMemoryError) as exc:
             cost.record_exhaustion(part_rows, row_bytes, self.memory.free_bytes)
             raise self._build_refusal(run, cost, row_bytes, inf) from exc
 

@@ -23,6 +23,7 @@ import onnxruntime as ort
 
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError
+from pilotlight.native.calls import NativeCalls
 from pilotlight.runtime.datatypes import ORT_DATATYPES, Array
 from pilotlight.runtime.deferred_prepacking import DeferredPrepacking
 from pilotlight.runtime.environment_memory import DATA_LIMIT
@@ -31,10 +32,33 @@ from pilotlight.runtime.model_files import create_private_folder
 EXTERNAL_DATA_ERROR = "External data path validation failed"  # in onnxruntime's message about weights in another folder
 BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 MB_PER_VCPU = 1769  # of a Lambda function's memory (AWS, Lambda quotas)
-ALLOCATION_ERRORS = ("bad_alloc", "Failed to allocate memory")  # in onnxruntime's messages about too little memory
 ONNXRUNTIME_VERSION: str = ort.__version__
 MIN_MAPPED_BYTES = 4096  # a page; smaller weights stay in the graph
 RunOptions = Any  # onnxruntime.RunOptions, which has no types; setting `terminate` stops the run
+# onnxruntime's errors share no base class; pybind11 turns those of C++ into the last four.
+_STATE = vars(ort.capi.onnxruntime_pybind11_state)
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    *(kind for kind in _STATE.values() if isinstance(kind, type) and issubclass(kind, Exception)),
+    RuntimeError,
+    ValueError,
+    IndexError,
+    OverflowError,
+)
+
+
+def build_run_error(cause: str) -> InvalidInputError:
+    """Build the error of a graph that does not run on its feeds."""
+    return InvalidInputError(f"The model refused the input: {cause}.")
+
+
+def build_open_error(cause: str) -> ModelRefusedError:
+    """Build the error of a graph that does not open."""
+    reason = "it names weights that lie outside the files of its version" if EXTERNAL_DATA_ERROR in cause else cause
+    return ModelRefusedError(f"onnxruntime {ONNXRUNTIME_VERSION} cannot open the graph: {reason}.")
+
+
+RUNNING = NativeCalls("onnxruntime", build_run_error, ORT_ERRORS)
+OPENING = NativeCalls("onnxruntime", build_open_error, ORT_ERRORS)
 
 
 @dataclass(frozen=True)
@@ -50,20 +74,14 @@ class Session:
     ) -> dict[str, Array]:
         """Compute all outputs, or the requested ones, by name; `InvalidInputError` if the graph refuses the feeds.
 
-        Raises `MemoryError` if an allocation fails.
+        Raises `OutOfMemoryError` if an allocation fails.
         """
         names = list(outputs) if outputs is not None else [output.name for output in self.outputs]
-        try:
-            answers = (
-                self._run_bfloat16(names, feeds, options)
-                if self.has_bfloat16
-                else self.get_native().run(names, feeds, options)
-            )
-            return dict(zip(names, answers, strict=True))
-        except RUN_ERRORS as exc:
-            if any(text in str(exc) for text in ALLOCATION_ERRORS):
-                raise MemoryError(str(exc)) from exc
-            raise InvalidInputError(f"The model refused the input: {exc}") from exc
+        native = self.get_native()
+        if self.has_bfloat16:
+            return dict(zip(names, self._run_bfloat16(native, names, feeds, options), strict=True))
+        with RUNNING:
+            return dict(zip(names, native.run(names, feeds, options), strict=True))
 
     def prepack_now(self) -> None:
         """Open the fast session now if that was deferred, and wait for it."""
@@ -76,13 +94,19 @@ class Session:
         return any(spec.datatype == "BF16" for spec in (*self.inputs, *self.outputs))
 
     def _run_bfloat16(
-        self, names: Sequence[str], feeds: Mapping[str, Array], options: RunOptions | None
+        self,
+        native: Any,  # noqa: ANN401 - onnxruntime ships no types
+        names: Sequence[str],
+        feeds: Mapping[str, Array],
+        options: RunOptions | None,
     ) -> list[Array]:
         kinds = {spec.name: spec.datatype for spec in self.inputs}
-        values = {name: to_ort_value(array, kinds.get(name)) for name, array in feeds.items()}
-        return [to_numpy(value) for value in self.get_native().run_with_ort_values(names, values, options)]
+        with RUNNING:
+            values = {name: to_ort_value(array, kinds.get(name)) for name, array in feeds.items()}
+            return [to_numpy(value) for value in native.run_with_ort_values(names, values, options)]
 
 
+@RUNNING
 def to_ort_value(array: Array, datatype: Datatype | None) -> Any:  # noqa: ANN401 - onnxruntime ships no types
     """Convert an array to an onnxruntime value; for bits of BF16, with the type's number in ONNX."""
     if datatype == "BF16":
@@ -90,6 +114,7 @@ def to_ort_value(array: Array, datatype: Datatype | None) -> Any:  # noqa: ANN40
     return ort.OrtValue.ortvalue_from_numpy(array)
 
 
+@RUNNING
 def to_numpy(value: Any) -> Array:  # noqa: ANN401 - onnxruntime ships no types
     """Convert an onnxruntime value to an array; bits of BF16 are copied from its memory, the only access to them."""
     if value.element_type() != BFLOAT16:
@@ -99,12 +124,7 @@ def to_numpy(value: Any) -> Array:  # noqa: ANN401 - onnxruntime ships no types
     return np.frombuffer(ctypes.string_at(value.data_ptr(), 2 * prod(shape)), np.uint16).reshape(shape)
 
 
-# The errors of onnxruntime when a graph does not run or does not open; they share no base class.
-_STATE = ort.capi.onnxruntime_pybind11_state
-RUN_ERRORS = (_STATE.InvalidArgument, _STATE.Fail, _STATE.RuntimeException)
-OPEN_ERRORS = (*RUN_ERRORS, _STATE.InvalidGraph, _STATE.InvalidProtobuf, _STATE.NoSuchFile, _STATE.NotImplemented)
-
-
+@RUNNING
 def create_run_options() -> RunOptions:
     """Create the options of one run."""
     return ort.RunOptions()
@@ -123,7 +143,8 @@ def open_session(path: str, memory_mb: int = MB_PER_VCPU, *, quick: bool = False
         else open_with_prepacking(path, memory_mb)
     )
     native = get_native()
-    return Session(get_native, to_tensor_specs(native.get_inputs()), to_tensor_specs(native.get_outputs()))
+    with OPENING:
+        return Session(get_native, to_tensor_specs(native.get_inputs()), to_tensor_specs(native.get_outputs()))
 
 
 def open_with_prepacking(path: str, memory_mb: int) -> Callable[[], Any]:
@@ -153,6 +174,7 @@ def has_external_weights(path: str) -> bool:
     return Path(f"{path}.data").exists()
 
 
+@OPENING
 def save_graph(source: Path, target: Path, *, optimized: bool = False) -> Path:
     """Write the graph at `source` to `target`, with its large weights in a file beside it that is mapped when opened.
 
@@ -173,19 +195,14 @@ def save_graph(source: Path, target: Path, *, optimized: bool = False) -> Path:
     return weights
 
 
+@OPENING
 def open_native(path: Path | str, options: Any) -> Any:  # noqa: ANN401 - onnxruntime ships no types
     """Open onnxruntime's session over the graph at `path`; `ModelRefusedError` if that fails."""
-    try:
-        with DATA_LIMIT.suspend():
-            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except MemoryError as exc:
-        raise ModelRefusedError("There is not enough memory to open the graph; raise MemorySize.") from exc
-    except OPEN_ERRORS as exc:
-        outside = EXTERNAL_DATA_ERROR in str(exc)
-        reason = "it names weights that lie outside the files of its version" if outside else str(exc)
-        raise ModelRefusedError(f"onnxruntime {ort.__version__} cannot open the graph: {reason}") from exc
+    with DATA_LIMIT.suspend():
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
+@OPENING
 def build_session_options(memory_mb: int, *, prepacked: bool = True) -> Any:  # noqa: ANN401 - onnxruntime ships no types
     """Build options for one request at a time in an environment that is frozen between requests.
 

@@ -5,146 +5,233 @@ module depends on versions and answers, not on the protocol of a request.
 """
 
 import logging
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Generic, TypeVar
 
 import numpy as np
+from msgspec import Struct
 
-from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument
+from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument, Canary
 from pilotlight.contracts.names import ModelReference
-from pilotlight.errors import ModelRefusedError
+from pilotlight.errors import DeadlineError, ModelRefusedError
 from pilotlight.observability.emf import count
 from pilotlight.registry import alias_updates
-from pilotlight.runtime.canary_monitor import CanaryMonitor, find_non_finite_output
+from pilotlight.runtime.canary_monitor import (
+    ALPHA,
+    Answer,
+    CanaryMonitor,
+    Failure,
+    Finding,
+    TrialRequest,
+    find_non_finite_output,
+)
 from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.model_manager import ModelManager
+from pilotlight.runtime.trial_callers import TrialCaller
 
 LOG = logging.getLogger("pilotlight.runtime")
 MAX_QUEUED_COPIES = 16  # requests that may wait for the shadow; more are dropped, since it is too slow for its share
 OUTPUT_TOLERANCE = 1e-3  # |difference| of two answers that still count as equal, relative and absolute
+UNKNOWN_ROWS = 0  # of a request whose time is over
 Body = TypeVar("Body")
 
 
 @dataclass(frozen=True)
 class InferenceResult(Generic[Body]):
-    """A version's answer: the body for the caller, and its outputs, for the comparison of versions."""
+    """A version's answer: the body for the caller, and outputs and rows, for the comparison of versions."""
 
     body: Body
     outputs: Mapping[str, Array]
+    rows: int = 1
 
 
 InferenceCall = Callable[[LoadedModel], InferenceResult[Body]]
 
 
+class RoutedRequest(Struct, Generic[Body], frozen=True):
+    """A request of an alias, and how to run it on the version that is chosen for it.
+
+    `open_active` opens the version that the alias points to, and `infer` runs the request on it. `infer_other` runs it
+    on another version and leaves time to run it on the alias's version after all; `infer_shadow` runs it on the shadow
+    in another thread, where the answer is only compared.
+    """
+
+    reference: ModelReference
+    get_caller: Callable[[], TrialCaller]
+    open_active: Callable[[], LoadedModel]
+    infer: InferenceCall[Body]
+    infer_other: InferenceCall[Body]
+    infer_shadow: InferenceCall[Body]
+    get_seconds_left: Callable[[], float] = lambda: inf  # before the caller is answered that the time is over
+
+
+def draw_slot() -> int:
+    """Draw a slot that nobody can foretell.
+
+    The gateway's request id would not do: a client sets it by the header x-amzn-RequestId (Amazon API Gateway, Set up
+    access logging). A generator seeded before a snapshot would draw the same in every environment restored from it.
+    """
+    return int.from_bytes(os.urandom(8), "big") % TOTAL_WEIGHT
+
+
 class TrafficRouter:
     """Applies the shares, canaries and shadows of all aliases in one environment."""
 
-    def __init__(self, model_manager: ModelManager) -> None:
+    def __init__(
+        self,
+        model_manager: ModelManager,
+        clock: Callable[[], float] = time.perf_counter,
+        draw: Callable[[], int] = draw_slot,
+    ) -> None:
+        """Route requests; `clock` counts seconds, and `draw` draws the slots of requests that are not sticky."""
         self._model_manager = model_manager
+        self._clock = clock
+        self._draw_slot = draw
         self._monitors: dict[
             tuple[str, str], tuple[int, CanaryMonitor]
         ] = {}  # by alias: its document's number, and the monitor
         self._shadow = ShadowRunner(model_manager)
 
-    def route_request(
-        self,
-        reference: ModelReference,
-        caller: str,
-        open_active: Callable[[], LoadedModel],
-        infer: InferenceCall[Body],
-        infer_shadow: InferenceCall[Body],
-        infer_other: InferenceCall[Body] | None = None,
-    ) -> InferenceResult[Body]:
-        """Answer a request of `caller`, whose requests all go to the same version.
+    def route_request(self, request: RoutedRequest[Body]) -> InferenceResult[Body]:
+        """Answer a request with the version that is drawn for it.
 
-        `open_active` opens the version that the alias points to, and `infer` runs the request on it. `infer_other` runs
-        it on another version and leaves time to run it on the alias's version after all; `infer_shadow` runs it on the
-        shadow in another thread, where the answer is only compared.
+        A canary's side is drawn for each request. A split keeps an authenticated caller's user at one version.
         """
+        reference = request.reference
         document = self._model_manager.get_alias_document(reference)
         if document is None or not (document.shares or document.shadow):
-            return infer(open_active())
-        bucket = alias_updates.hash_to_slot(reference.name, reference.alias, caller)
-        monitor = self._get_monitor(reference, document)
-        other_result, failure = self._infer_by_share(reference, document, bucket, monitor, infer_other or infer)
-        if other_result is not None:
-            return other_result
-        result = self._infer_active(open_active(), infer, monitor)
-        # The champion answered, so the fault is the canary's, unless the champion's answer is not finite either.
-        if failure is not None and monitor is not None and failure != find_non_finite_output(result.outputs):
-            self._report_stop(reference, document, monitor.record_failure(failure))
-        if document.shadow is not None and bucket >= TOTAL_WEIGHT - document.shadow.weight:
-            self._shadow.enqueue_copy((reference.name, document.shadow.version), document.version, result, infer_shadow)
+            return request.infer(request.open_active())
+        if document.canary is not None:
+            slot = self._draw_slot()
+            result, is_other = self._infer_in_canary(request, document, document.canary, slot)
+        else:
+            slot = self._choose_slot(request, document)
+            result, is_other = self._infer_in_split(request, document, slot)
+        shadow = document.shadow
+        if shadow is not None and not is_other and slot >= TOTAL_WEIGHT - shadow.weight:
+            self._shadow.enqueue_copy((reference.name, shadow.version), document.version, result, request.infer_shadow)
         return result
 
-    def _infer_active(
-        self, model: LoadedModel, infer: InferenceCall[Body], monitor: CanaryMonitor | None
-    ) -> InferenceResult[Body]:
-        """Run the request on the version that the alias points to."""
-        started_at = time.perf_counter()
-        result = infer(model)
-        if monitor is not None:
-            monitor.record_champion(1000 * (time.perf_counter() - started_at), get_first_output(result.outputs))
-        return result
+    def _choose_slot(self, request: RoutedRequest[Body], document: AliasDocument) -> int:
+        key = request.get_caller().get_sticky_key() if document.split_salt else None
+        return self._draw_slot() if key is None else alias_updates.hash_to_slot(document.split_salt, key)
 
-    def _infer_by_share(
-        self,
-        reference: ModelReference,
-        document: AliasDocument,
-        bucket: int,
-        monitor: CanaryMonitor | None,
-        infer: InferenceCall[Body],
-    ) -> tuple[InferenceResult[Body] | None, str | None]:
-        """Run the request on the version whose share contains `bucket`; return its answer, or why it failed.
+    def _infer_in_split(
+        self, request: RoutedRequest[Body], document: AliasDocument, slot: int
+    ) -> tuple[InferenceResult[Body], bool]:
+        """Return the answer, and whether another version than the alias's gave it."""
+        version = alias_updates.choose_version(document, slot)
+        if version != document.version:
+            with suppress(ModelRefusedError):
+                model = self._load_beside(request.reference, document, version)
+                result = self._infer_other(request, model)[0] if model is not None else None
+                if result is not None:
+                    return result, True
+        return request.infer(request.open_active()), False
 
-        Both are None if the request belongs to the alias's version, or the other one is stopped, not open or refused.
-        """
-        version = alias_updates.choose_version(document, bucket)
-        if version == document.version or (monitor is not None and monitor.stop_reason is not None):
-            return None, None
-        started_at = time.perf_counter()
+    def _infer_in_canary(
+        self, request: RoutedRequest[Body], document: AliasDocument, canary: Canary, slot: int
+    ) -> tuple[InferenceResult[Body], bool]:
+        """Return the answer, and whether the canary gave it; record it either way."""
+        monitor = self._get_monitor(request.reference, document, canary)
+        if monitor.is_stopped:
+            return request.infer(request.open_active()), False
+        trial = monitor.start_request(request.get_caller())
+        if alias_updates.choose_version(document, slot) == document.version:
+            return self._infer_champion(request, canary, monitor.record_champion, trial), False
+        model = None
         try:
-            model = self._model_manager.load_beside((reference.name, version), (reference.name, document.version))
-            if model is None:
-                return None, None
-            result = infer(model)
+            model = self._load_beside(request.reference, document, canary.version)
         except ModelRefusedError as exc:
-            self._report_stop(reference, document, monitor.stop(str(exc)) if monitor is not None else None)
-            return None, None
-        except Exception as exc:  # noqa: BLE001 - the alias's version answers, and raises the error if that is ours
-            return None, f"{type(exc).__name__}: {exc}"
-        if (reason := find_non_finite_output(result.outputs)) is not None:
-            return None, reason
-        if monitor is not None:
-            milliseconds = 1000 * (time.perf_counter() - started_at)
-            self._report_stop(
-                reference, document, monitor.record_success(milliseconds, get_first_output(result.outputs))
-            )
-        return result, None
+            report_finding(request.reference, canary, monitor.stop("refused", str(exc)))
+        monitor.record_opening(is_open=model is not None)
+        failure = None
+        if model is not None:
+            began = self._clock()
+            result, failure = self._infer_other(request, model)
+            if result is not None:
+                answer = build_answer(1000 * (self._clock() - began), result)
+                report_finding(request.reference, canary, monitor.record_canary(trial, answer))
+                return result, True
 
-    def _get_monitor(self, reference: ModelReference, document: AliasDocument) -> CanaryMonitor | None:
+        def record_fallback(trial: TrialRequest, answer: Answer) -> Finding | None:
+            return monitor.record_fallback(trial, answer, failure)
+
+        return self._infer_champion(request, canary, record_fallback, trial), False
+
+    def _infer_champion(
+        self,
+        request: RoutedRequest[Body],
+        canary: Canary,
+        record: Callable[[TrialRequest, Answer], Finding | None],
+        trial: TrialRequest,
+    ) -> InferenceResult[Body]:
+        """Run the request on the version that the alias points to, and record it.
+
+        An answer that is not finite is not recorded: the caller sent what has none. A request whose time is over is
+        recorded with the time that it took, since both versions see those.
+        """
+        model = request.open_active()
+        began = self._clock()
+        try:
+            result = request.infer(model)
+        except DeadlineError:
+            answer = Answer(1000 * (self._clock() - began), UNKNOWN_ROWS, None, is_failure=True)
+            report_finding(request.reference, canary, record(trial, answer))
+            raise
+        if find_non_finite_output(result.outputs) is None:
+            answer = build_answer(1000 * (self._clock() - began), result)
+            report_finding(request.reference, canary, record(trial, answer))
+        return result
+
+    def _load_beside(self, reference: ModelReference, document: AliasDocument, version: int) -> LoadedModel | None:
+        return self._model_manager.load_beside((reference.name, version), (reference.name, document.version))
+
+    def _infer_other(
+        self, request: RoutedRequest[Body], model: LoadedModel
+    ) -> tuple[InferenceResult[Body] | None, Failure | None]:
+        """Run the request on another version than the alias's; return its answer, or why there is none."""
+        began, seconds_left = self._clock(), request.get_seconds_left()
+        try:
+            result = request.infer_other(model)
+        except Exception as exc:  # noqa: BLE001 - the alias's version answers, and raises the error if that is ours
+            return None, Failure.from_error(exc, 1000 * (self._clock() - began), 1000 * seconds_left / 2)
+        reason = find_non_finite_output(result.outputs)
+        return (result, None) if reason is None else (None, Failure(reason))
+
+    def _get_monitor(self, reference: ModelReference, document: AliasDocument, canary: Canary) -> CanaryMonitor:
         """Return the canary's monitor; a new document of the alias starts a new one."""
-        if document.canary is None:
-            return None
         key = reference.name, reference.alias
         number, monitor = self._monitors.get(key, (0, None))
         if monitor is None or number != document.number:
-            monitor = CanaryMonitor(document.canary)
+            monitor = CanaryMonitor(canary, sum(share.weight for share in document.shares) / TOTAL_WEIGHT)
             self._monitors[key] = document.number, monitor
         return monitor
 
-    def _report_stop(self, reference: ModelReference, document: AliasDocument, reason: str | None) -> None:
-        """Log once that a canary was stopped here; the log line starts functions/promote."""
-        if reason is None or document.canary is None:
-            return
-        LOG.warning("%s: the canary %d is stopped: %s", reference, document.canary.version, reason)
-        properties = {"alias": reference.alias, "version": document.canary.version, "why": reason}
-        count("CanaryStopped", properties, model=reference.name)
+
+def build_answer(ms: float, result: InferenceResult[Body]) -> Answer:
+    """Build what versions are compared by."""
+    return Answer(ms, result.rows, next(iter(result.outputs.values()), None))
+
+
+def report_finding(reference: ModelReference, canary: Canary, finding: Finding | None) -> None:
+    """Log once that a canary is stopped here, or suspected; the line of a stop starts functions/promote."""
+    if finding is None:
+        return
+    metric = "CanarySuspected" if finding.is_suspicion else "CanaryStopped"
+    what = "suspected, on the word of too few callers" if finding.is_suspicion else "stopped"
+    LOG.warning("%s: the canary %d is %s: %s", reference, canary.version, what, finding.reason)
+    evidence = {"kind": finding.kind, "e_value": finding.e_value, "alpha": ALPHA, "callers": finding.callers}
+    trial = {"alias": reference.alias, "version": canary.version, "until": canary.until, "why": finding.reason}
+    count(metric, trial | evidence, model=reference.name)
 
 
 class ShadowRunner:
@@ -205,11 +292,6 @@ class ShadowRunner:
             {"version": key[1], "differences": differences},
             model=key[0],
         )
-
-
-def get_first_output(outputs: Mapping[str, Array]) -> Array | None:
-    """Return the output by which answers are compared; None if there is none."""
-    return next(iter(outputs.values()), None)
 
 
 def describe_differences(expected: Mapping[str, Array], actual: Mapping[str, Array]) -> dict[str, str]:

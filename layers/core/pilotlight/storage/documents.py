@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Generic
 
 from pilotlight.contracts.codec import DocumentT, decode_document, encode_document
-from pilotlight.errors import AlreadyExistsError, ConflictError, NotFoundError
+from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
 ATTEMPTS = 5  # of a compare-and-swap that other writers may win
@@ -16,10 +16,16 @@ ATTEMPTS = 5  # of a compare-and-swap that other writers may win
 class Document(Generic[DocumentT]):
     """The document of one type at one path. It holds no state: each read is one request to the store."""
 
-    def __init__(self, store: ObjectStore, path: str, document_type: type[DocumentT]) -> None:
+    def __init__(self, store: ObjectStore, path: str, document_type: type[DocumentT], **identity: object) -> None:
+        """Open a document, of which `identity` are the fields by which it says what it is about.
+
+        A document is read only where it belongs: with other values in these fields it is refused, wherever it came
+        from. An empty field is that of a former release, which did not say.
+        """
         self.store = store
         self.path = path
         self._type = document_type
+        self._identity = identity
 
     def read(self) -> DocumentT:
         """Read the document; raise `NotFoundError` where there is none."""
@@ -92,7 +98,14 @@ class Document(Generic[DocumentT]):
 
     def decode(self, data: bytes) -> DocumentT:
         """Decode stored bytes; an error names the path and the wrong field."""
-        return decode_document(data, self._type, self.path)
+        value = decode_document(data, self._type, self.path)
+        for field, expected in self._identity.items():
+            if (found := getattr(value, field)) not in (expected, ""):
+                raise InvalidInputError(
+                    f"{self.path} is not of this place: its {field} is {found!r}, where {expected!r} belongs. It was "
+                    "copied from elsewhere, or forged."
+                )
+        return value
 
     def _read_or_initial(self, initial: DocumentT | None) -> tuple[DocumentT, str | None]:
         if initial is None:

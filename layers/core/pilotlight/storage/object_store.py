@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -35,6 +35,7 @@ CREDENTIAL_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE
 # Bounds the wait for an unreachable store: the handler answers 503 well within the gateway's 29 s.
 TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=3), "read_timeout": timedelta(seconds=10)}
 PART_BYTES = 8 << 20  # of a large object, in one request (AWS, S3: Use byte-range fetches)
+SINGLE_PUT_BYTES = 16 << 20  # up to which a file is created by one request, from memory
 CHUNK_BYTES = 1 << 20  # bytes written at once; larger chunks take fresh memory, smaller ones more turns of the lock
 RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=10)}
 
@@ -133,6 +134,12 @@ class ObjectStore:
             for chunk in obstore.list(self._store, prefix):
                 yield from (meta["path"] for meta in chunk)
 
+    def list_sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """List the paths below the folder `prefix`, each with its size in bytes, in no particular order."""
+        with self._translate_errors(prefix):
+            for chunk in obstore.list(self._store, prefix):
+                yield from ((meta["path"], meta["size"]) for meta in chunk)
+
     def list_modification_times(self, prefix: str) -> Iterator[tuple[str, datetime]]:
         """List the paths below the folder `prefix`, each with the time of its last write, in no particular order."""
         with self._translate_errors(prefix):
@@ -162,6 +169,10 @@ class ObjectStore:
         """Write the object only if there is none; raise `AlreadyExistsError` otherwise."""
         with self._translate_errors(path):
             obstore.put(self._store, path, data, mode="create")
+
+    def create_from_file(self, path: str, source: Path) -> None:
+        """Write a file's bytes as an object only if there is none; raise `AlreadyExistsError` otherwise."""
+        self.create(path, source.read_bytes())
 
     def replace(self, path: str, data: bytes, e_tag: str) -> None:
         """Write the object only if its e_tag is still `e_tag`; raise `ChangedError` otherwise."""
@@ -193,6 +204,13 @@ class DiskStore(ObjectStore):
             raise InvalidInputError(f"{url!r} cannot be a store: {format_store_error(exc)}") from exc
         self._folder = folder
 
+    def create_from_file(self, path: str, source: Path) -> None:
+        """Copy a file of any size beside the store, and link it into its place, which fails where something is."""
+        with self._translate_errors(path), self._lock_path(path):
+            if self._current_e_tag(path) is not None:
+                raise AlreadyExistsError(f"There is something at {self.url}/{path} already.")
+            self.put(path, source)
+
     def replace(self, path: str, data: bytes, e_tag: str) -> None:
         """Compare and swap under a lock that all writers of this path take; the write itself is an atomic rename."""
         with self._lock_path(path):
@@ -218,16 +236,35 @@ class DiskStore(ObjectStore):
                 yield
 
 
-def open_store(url: str) -> ObjectStore:
+class BucketStore(ObjectStore):
+    """A bucket of S3, or of a server with its API; this class adds create-only uploads in parts."""
+
+    def __init__(self, url: str, store: S3Store, address: str, endpoint: str) -> None:
+        super().__init__(url, store, address)
+        self._endpoint = endpoint
+
+    def create_from_file(self, path: str, source: Path) -> None:
+        """Upload a file in parts, unless it is small; joining them fails where there is an object."""
+        if source.stat().st_size <= SINGLE_PUT_BYTES:
+            return super().create_from_file(path, source)
+        from pilotlight.storage import multipart_upload  # botocore takes 200 ms to import
+
+        bucket, _, prefix = self.url.removeprefix("s3://").partition("/")
+        key = f"{prefix}/{path}".lstrip("/")
+        multipart_upload.create_object(multipart_upload.create_client(self._endpoint), bucket, key, source)
+        return None
+
+
+def open_store(url: str, *, patience_s: float | None = None) -> ObjectStore:
     """Open `s3://bucket/prefix`, `file:///folder`, a plain folder path, or `memory://`.
 
     S3 takes region and credentials from the usual AWS_* variables. `s3://bucket?endpoint=http://host:9000`, or the
-    variable AWS_ENDPOINT_URL, names another server with S3's API. Raises `InvalidInputError` for another scheme, and
-    for a folder that cannot be made.
+    variable AWS_ENDPOINT_URL, names another server with S3's API; it is given up after `patience_s` seconds. Raises
+    `InvalidInputError` for another scheme, and for a folder that cannot be made.
     """
     parts = urlsplit(url)
     if parts.scheme == "s3" and parts.netloc:
-        return _open_s3_store(f"s3://{parts.netloc}{parts.path.rstrip('/')}", parts.query)
+        return _open_s3_store(f"s3://{parts.netloc}{parts.path.rstrip('/')}", parts.query, patience_s)
     if parts.scheme == "memory":
         return ObjectStore("memory://", MemoryStore())
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
@@ -237,7 +274,7 @@ def open_store(url: str) -> ObjectStore:
     raise InvalidInputError(f"{url!r} is not a store; use s3://bucket/prefix, file:///folder, a folder or memory://.")
 
 
-def _open_s3_store(url: str, query: str) -> ObjectStore:
+def _open_s3_store(url: str, query: str, patience_s: float | None) -> ObjectStore:
     options = dict(parse_qsl(query))
     endpoint = options.pop("endpoint", os.environ.get("AWS_ENDPOINT_URL", ""))
     if options:
@@ -245,14 +282,22 @@ def _open_s3_store(url: str, query: str) -> ObjectStore:
     if endpoint and not (urlsplit(endpoint).scheme in ("http", "https") and urlsplit(endpoint).hostname):
         raise InvalidInputError(f"{endpoint!r} is not an endpoint for {url}; write http://host:port or https://host.")
     arguments: dict[str, Any] = {
-        "client_options": {"allow_http": endpoint.startswith("http://"), **TIMEOUTS},
-        "retry_config": RETRIES,
+        "client_options": {"allow_http": endpoint.startswith("http://"), **_limit_wait(TIMEOUTS, patience_s)},
+        "retry_config": _limit_wait(RETRIES, patience_s),
     }
     if endpoint:
         arguments["endpoint"] = endpoint
     if not CREDENTIAL_VARIABLES.intersection(os.environ):
         arguments["credential_provider"] = _find_aws_credentials()
-    return ObjectStore(url, S3Store.from_url(url, **arguments), f"{url}?{query}" if query else url)
+    return BucketStore(url, S3Store.from_url(url, **arguments), f"{url}?{query}" if query else url, endpoint)
+
+
+def _limit_wait(options: Mapping[str, Any], patience_s: float | None) -> dict[str, Any]:
+    """Shorten the times among some options to a caller's patience: half of it for each attempt."""
+    if patience_s is None:
+        return dict(options)
+    most = timedelta(seconds=patience_s / 2)
+    return {name: min(value, most) if isinstance(value, timedelta) else value for name, value in options.items()}
 
 
 def _find_aws_credentials() -> Any:  # noqa: ANN401 - obstore's protocol for credential providers is private

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from backports import zstd
 
+from pilotlight.native.calls import NativeCalls
+
 # A small window: with the default one each frame that is being decompressed takes 8 MB of memory.
 ZSTD_OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 3,
@@ -21,6 +23,15 @@ class CompressedFrameError(Exception):
     """The data are not the expected frame."""
 
 
+def build_frame_error(cause: str) -> CompressedFrameError:
+    """Build the error of a frame that zstd cannot pack or unpack."""
+    return CompressedFrameError(f"The frame cannot be packed or unpacked: {cause}.")
+
+
+ZSTD = NativeCalls("zstd", build_frame_error, (zstd.ZstdError, EOFError))
+
+
+@ZSTD
 def compress_file(source: Path, target: Path, part_bytes: int) -> tuple[int, ...]:
     """Write the source's frames, one per `part_bytes` bytes, into the target; return their sizes in bytes."""
     with source.open("rb") as source_file, target.open("wb") as target_file:
@@ -32,7 +43,8 @@ def compress_file(source: Path, target: Path, part_bytes: int) -> tuple[int, ...
 
 def decompress_frame(chunks: Iterable[memoryview], size: int) -> Iterator[bytes]:
     """Decompress one frame of `size` bytes chunk by chunk; raise `CompressedFrameError` for any other frame."""
-    frame, remaining = zstd.ZstdDecompressor(), size
+    with ZSTD:
+        frame, remaining = zstd.ZstdDecompressor(), size
     for chunk in chunks:
         data = decompress_chunk(frame, chunk, remaining + 1)  # one byte more reveals a frame that holds too much
         remaining -= len(data)
@@ -43,9 +55,7 @@ def decompress_frame(chunks: Iterable[memoryview], size: int) -> Iterator[bytes]
         raise CompressedFrameError(f"The frame does not hold {size:,} bytes.")
 
 
+@ZSTD
 def decompress_chunk(frame: zstd.ZstdDecompressor, chunk: memoryview, max_bytes: int) -> bytes:
     """Decompress the next chunk of a frame."""
-    try:
-        return frame.decompress(chunk, max_bytes)
-    except (zstd.ZstdError, EOFError) as exc:
-        raise CompressedFrameError(f"The frame cannot be unpacked: {exc}.") from exc
+    return frame.decompress(chunk, max_bytes)

@@ -36,6 +36,7 @@ class JobOutcome(Struct, frozen=True):
 class TrainingJob(Struct, frozen=True, kw_only=True):
     """The newest job of a run."""
 
+    run: str = ""
     launcher: str  # batch, or local
     id: str = ""  # empty until the launcher has given one
     nodes: int = 1
@@ -48,4 +49,4 @@ class TrainingJob(Struct, frozen=True, kw_only=True):
 
 def open_job_document(store: ObjectStore, run: str) -> Document[TrainingJob]:
     """Open the document of the run's newest job; a run that was not requested over HTTP has none."""
-    return Document(store, run_path(run, JOB_FILE), TrainingJob)
+    return Document(store, run_path(run, JOB_FILE), TrainingJob, run=run)

@@ -12,6 +12,7 @@ from msgspec import Struct
 from pilotlight.api.schemas.request_body import STRICT, matches, request_body
 
 ShortText = Annotated[str, MinLen(1), MaxLen(512)]
+MAX_UPLOAD_PARTS = 10_000  # of a file
 BatchStatus = Literal[
     "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
 ]  # fmt: skip
@@ -86,16 +87,16 @@ class UploadPart(Struct, kw_only=True):
 class CompleteUploadBody:
     """That an upload is whole: its parts in their order, none where the bytes were put at once."""
 
-    part_ids: tuple[Annotated[str, matches(r"^part_[0-9a-f]{32}$")], ...] = ()
-    md5: str = ""
+    part_ids: Annotated[tuple[Annotated[str, matches(r"^part_[0-9a-f]{32}$")], ...], MaxLen(MAX_UPLOAD_PARTS)] = ()
+    md5: Annotated[str, matches(r"^([0-9a-fA-F]{32})?$")] = ""
 
 
 @request_body("is no NewBatch", extra="ignore")
 class CreateBatchBody:
     """A batch: the requests in a file, all to one endpoint."""
 
-    input_file_id: str
-    endpoint: str
+    input_file_id: ShortText
+    endpoint: ShortText
     completion_window: Annotated[str, matches(r"^[1-9][0-9]{0,2}h$")] = "24h"
     metadata: Annotated[dict[Annotated[str, MaxLen(64)], Annotated[str, MaxLen(512)]], MaxLen(16)] | None = None
 

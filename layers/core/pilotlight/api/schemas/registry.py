@@ -62,7 +62,7 @@ class TrafficShareBody:
 
 @request_body("is not a split")
 class TrafficSplitBody:
-    """Share the alias's requests out, each caller always to the same version; no shares end it."""
+    """Share the alias's requests out; an authenticated caller's users stay at one version. No shares end it."""
 
     shares: Annotated[list[TrafficShareBody], MaxLen(100)]
     why: Reason = "split"

@@ -1,0 +1,1 @@
+"""What native libraries need around them: their failures as errors of Pilotlight's tree, and processes with limits."""
