@@ -70,8 +70,6 @@ class InferenceService:
         model = self.model_manager.get_model(reference, context.deadline)
         context.model, context.version = model.key
         context.cold = self.model_manager.wait_count != waits
-        if context.cold:
-            self._memory.enforce_limit()  # the model's memory is counted otherwise than allocations are
         context.mark_stage("load")
         return model
 

@@ -102,6 +102,11 @@ def repository(path: Path, config: str = CONFIG) -> Path:
 def test_golden_requests_are_made_up_and_recorded(run: Run, store: str) -> None:
     manifest = published(run, store, fakes.MODELS / "double.onnx")
     assert manifest.golden == "golden.json"
+    assert manifest.request_cost is not None
+    assert ([point.rows for point in manifest.request_cost.points], manifest.request_cost.rows_independent) == (
+        [1, 8, 64],
+        True,
+    )
     stored = Registry(open_store(store)).store.get("models/m/versions/1/golden.json").data
     golden.replay_exchanges(
         decode_document(stored, GoldenDocument, "golden.json"), open_session(str(fakes.MODELS / "double.onnx"))

@@ -13,7 +13,8 @@ from tests import fakes
 SCRIPT = """
 import sys, zlib
 import msgspec, numpy as np
-from pilotlight.runtime.environment_memory import EnvironmentMemory
+from pilotlight.errors import OutOfMemoryError
+from pilotlight.runtime.environment_memory import DATA_LIMIT, EnvironmentMemory
 from pilotlight.runtime.session import open_session
 
 session = open_session(sys.argv[1])
@@ -30,9 +31,15 @@ attempts = {
 for name, attempt in attempts.items():
     try:
         attempt()
-    except MemoryError:
+    except (MemoryError, OutOfMemoryError):
         answer = session.run({"image": np.zeros((1, 1, 8, 8), np.float32)})["logits"]
         print(name, answer.shape, 0 < memory.free_bytes < 256 * 1024 * 1024)
+with DATA_LIMIT.suspend(), DATA_LIMIT.suspend():
+    np.ones(300_000_000, np.uint8)
+try:
+    np.ones(300_000_000, np.uint8)
+except MemoryError:
+    print("it is back")
 """
 
 
@@ -42,7 +49,7 @@ def test_allocations_fail_and_the_process_goes_on() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT, graph], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()) == (
         0,
-        [f"{name} (1, 10) True" for name in ("numpy", "onnxruntime", "json", "bytes", "zlib")],
+        [*(f"{name} (1, 10) True" for name in ("numpy", "onnxruntime", "json", "bytes", "zlib")), "it is back"],
     ), done.stderr
 
 

@@ -72,6 +72,8 @@ def test_manifest_tells_the_whole_story(tiny: Finished, splits: Splits) -> None:
     manifest, report = tiny.outcome.manifest, tiny.outcome.report
     assert {file.path for file in manifest.files} == FILES
     assert manifest.inputs == (TensorSpec("image", "FP32", ("batch", 1, 8, 8)),)
+    assert manifest.request_cost is not None
+    assert {point.row_bytes for point in manifest.request_cost.points} == {256}
     assert manifest.outputs == (TensorSpec("logits", "FP32", ("batch", 10)),)
     assert manifest.labels == tuple("0123456789")
     assert manifest.opset == 20

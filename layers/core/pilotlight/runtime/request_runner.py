@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import OutOfMemoryError, TooLargeError
 from pilotlight.runtime.datatypes import Array
-from pilotlight.runtime.environment_memory import EnvironmentMemory
+from pilotlight.runtime.environment_memory import DATA_LIMIT, EnvironmentMemory
 from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.request_cost import LIGHT_BYTES, LIGHT_SECONDS, MIN_RATED_SECONDS, VersionCost
@@ -97,7 +97,7 @@ class RequestRunner:
         answer = cost.predict_output_bytes(run.rows, row_bytes) * run.answer_factor
         if needed + answer <= LIGHT_BYTES and seconds <= LIGHT_SECONDS:
             return run.rows
-        self.memory.enforce_limit()
+        DATA_LIMIT.renew()
         free, left = self.memory.free_bytes, run.deadline - time.monotonic()
         part_rows = choose_part_rows(run, cost, row_bytes, free)
         if estimate_needed_bytes(run, cost, row_bytes, part_rows) > free or (

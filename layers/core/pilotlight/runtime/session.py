@@ -26,6 +26,7 @@ from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.native.calls import NativeCalls
 from pilotlight.runtime.datatypes import ORT_DATATYPES, Array
 from pilotlight.runtime.deferred_prepacking import DeferredPrepacking
+from pilotlight.runtime.environment_memory import DATA_LIMIT
 from pilotlight.runtime.model_files import create_private_folder
 
 EXTERNAL_DATA_ERROR = "External data path validation failed"  # in onnxruntime's message about weights in another folder
@@ -197,7 +198,8 @@ def save_graph(source: Path, target: Path, *, optimized: bool = False) -> Path:
 @OPENING
 def open_native(path: Path | str, options: Any) -> Any:  # noqa: ANN401 - onnxruntime ships no types
     """Open onnxruntime's session over the graph at `path`; `ModelRefusedError` if that fails."""
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    with DATA_LIMIT.suspend():
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 @OPENING
