@@ -115,7 +115,7 @@ DEEDS = (
     get("read the key of captures' hashes", "secrets/capture-key", "caller, batch worker, drift"),
     put("create the key of captures' hashes", "secrets/capture-key", "drift", CREATED),
     put("replace the key of captures' hashes", "secrets/capture-key"),
-    get("read callers' keys", "keys/acme.json"),
+    get("read callers' keys", "keys/acme.json", "authorizer"),
     put("write callers' keys", "keys/acme.json"),
     put("write a drift report", "drift/digits/1.json", "drift"),
     put("order or cancel a batch", "batches/1/order.json", "batch caller"),
