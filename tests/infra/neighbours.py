@@ -128,7 +128,7 @@ RULES: list[Rule] = [
 # --- and each rule, broken on purpose ---------------------------------------------------------------------------------
 
 EVENTS = "events.Resources.BatchFunction.Properties"
-STATEMENTS = "api.Resources.AlarmsPolicy.Properties.PolicyDocument.Statement"
+STATEMENTS = "alarms.Resources.TopicPolicy.Properties.PolicyDocument.Statement"
 DASHBOARD = "monitoring.Resources.Dashboard.Properties"
 SENDERS = ("api.Resources.BatchesFunction.Properties", EVENTS)
 ALL_MODELS = {"Id": "all", "Expression": 'SELECT SUM(Drift) FROM SCHEMA("Pilotlight", model)', "Period": 3600}
@@ -187,7 +187,7 @@ MUTATIONS: list[tuple[Rule, Change]] = [
     (metrics_are_of_the_stack, changed("monitoring.Resources.Drifted.Properties.Dimensions", [])),
     (metrics_are_of_the_stack, changed("monitoring.Resources.Failing.Properties.Metrics", [ALL_MODELS])),
     (metrics_are_of_the_stack, changed("monitoring.Resources.Dead.Properties.Dimensions.0.Value", "messages")),
-    (metrics_are_of_the_stack, changed("api.Resources.PredictAnswers.Properties.Dimensions.0.Value", "predict")),
+    (metrics_are_of_the_stack, changed("alarms.Resources.PredictAnswers.Properties.Dimensions.0.Value", "predict")),
     (the_dashboard_shows_the_stack, set_word("Models", "{Pilotlight,model}")),
     (the_dashboard_shows_the_stack, set_word("Versions", "{Pilotlight,cold,function,model,version}")),
     (the_dashboard_shows_the_stack, show('"QueueName", "${DeadLetters}"', '"QueueName", "dead"')),
