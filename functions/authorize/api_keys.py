@@ -17,7 +17,7 @@ from functions.authorize.caller import Caller
 from functions.authorize.errors import KeysUnavailableError, RefusedError
 from pilotlight.api_keys.key_store import list_key_ids, read_key
 from pilotlight.contracts.api_key import ApiKey, parse_key_id
-from pilotlight.errors import InvalidInputError, NotFoundError, StoreError
+from pilotlight.errors import BrokenDocumentError, NotFoundError, StoreError
 from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.authorize")
@@ -84,7 +84,7 @@ class KeyCache:
             self._listed -= {key_id}
             self._cached.pop(key_id, None)
             return None
-        except InvalidInputError as exc:
+        except BrokenDocumentError as exc:
             LOG.error("A key is refused: %s", exc)  # noqa: TRY400 - the sentence is enough
         self._cached.pop(key_id, None)  # so that the oldest is the first
         while len(self._cached) >= MAX_CACHED_KEYS:

@@ -16,6 +16,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from pilotlight.cli import publish as publish_module
+from pilotlight.gate import graph_probe
 from pilotlight.local.gateway import Gateway
 from pilotlight.runtime.datatypes import Array
 from tests.conformance.operators import BY_MACHINE, Case, cases, exclusion
@@ -40,7 +41,7 @@ def client(
     folder = tmp_path_factory.mktemp("operators")
     store, file = str(folder / "store"), folder / "model.onnx"
     with pytest.MonkeyPatch.context() as patch:  # two processes for each of 1,500 graphs would take 20 minutes
-        patch.setattr(publish_module.graph_probe, "check_graph_runs", lambda graph: None)
+        patch.setattr(graph_probe, "check_graph_runs", lambda graph: None)
         patch.setattr(publish_module, "measure_request_cost", lambda graph, golden: None)
         for case in suite[0]:
             file.write_bytes(case.model)

@@ -4,7 +4,7 @@ import pytest
 
 from pilotlight.api_keys.key_store import BrokenKey, KeyStore, UsageMeter, list_key_ids, read_key
 from pilotlight.contracts.api_key import key_path
-from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
+from pilotlight.errors import AlreadyExistsError, BrokenDocumentError, ConflictError, InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
 
@@ -74,7 +74,7 @@ def test_a_broken_document_costs_that_key_alone_and_can_be_mended(keys: KeyStore
 def test_a_document_of_another_id_is_broken(keys: KeyStore, store: ObjectStore) -> None:
     one, other = (keys.create_key(name, ("infer",), actor="ann").document for name in ("one", "other"))
     store.put(key_path(other.id), store.get(key_path(one.id)).data)
-    with pytest.raises(InvalidInputError, match=f"is the document of the key {one.id}"):
+    with pytest.raises(BrokenDocumentError, match=f"its id is '{one.id}'"):
         read_key(store, other.id)
 
 

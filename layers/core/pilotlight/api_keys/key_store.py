@@ -19,7 +19,7 @@ from pilotlight.contracts.api_key import (
 )
 from pilotlight.contracts.names import check_name
 from pilotlight.contracts.scopes import Scope
-from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
+from pilotlight.errors import AlreadyExistsError, BrokenDocumentError, ConflictError, InvalidInputError, NotFoundError
 from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
 
@@ -142,7 +142,7 @@ class KeyStore:
 
         try:
             return self._open_document(key_id).update(revoke)
-        except InvalidInputError:
+        except BrokenDocumentError:
             self._store.delete(key_path(key_id))
             return None
 
@@ -152,19 +152,21 @@ class KeyStore:
             return read_key(self._store, key_id)
         except NotFoundError:  # removed since it was listed
             return None
-        except InvalidInputError as exc:
+        except BrokenDocumentError as exc:
             return BrokenKey(key_id, str(exc))
 
     def _open_document(self, key_id: str) -> Document[ApiKey]:
-        return Document(self._store, key_path(key_id), ApiKey)
+        return open_key_document(self._store, key_id)
 
 
 def read_key(store: ObjectStore, key_id: str) -> ApiKey:
-    """Read the document of a key; raise `InvalidInputError` for one that is broken, or of another key."""
-    document = Document(store, key_path(key_id), ApiKey).read()
-    if document.id != key_id:
-        raise InvalidInputError(f"{key_path(key_id)} is the document of the key {document.id}.")
-    return document
+    """Read the document of a key; raise `BrokenDocumentError` for one that is broken, or of another key."""
+    return open_key_document(store, key_id).read()
+
+
+def open_key_document(store: ObjectStore, key_id: str) -> Document[ApiKey]:
+    """Open the document of a key."""
+    return Document(store, key_path(key_id), ApiKey, f"`pilotlight keys revoke {key_id}` removes it.", id=key_id)
 
 
 def list_key_ids(store: ObjectStore) -> frozenset[str]:
