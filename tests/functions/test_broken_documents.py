@@ -16,13 +16,15 @@ from functions.promote.policy import PromotionPolicy
 from functions.promote.promoter import Promoter
 from functions.registry_api.model_repository import RepositoryEndpoints
 from pilotlight.api.powertools_router import ResolverRouter
+from pilotlight.api_keys.key_store import KeyStore
 from pilotlight.cli import app
 from pilotlight.contracts.alias import AliasDocument, Canary
 from pilotlight.contracts.batch import BatchCancellation
-from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.promotion import PromotionRequest
 from pilotlight.contracts.run import EpochRecord, PublishedVersion, RunStatus
+from pilotlight.contracts.upload import Upload
 from pilotlight.doctor.broken_documents import KINDS, find_broken_documents, find_kind, repair_document
 from pilotlight.drift.report import DriftReport, save_report
 from pilotlight.errors import BrokenDocumentError, ConflictError, PilotlightError
@@ -39,7 +41,7 @@ from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore, open_store
 from pilotlight.training_runs.jobs import JobOutcome, TrainingJob
 from tests import fakes
-from tests.functions.batch_api.conftest import FORM, Place, Word, form
+from tests.functions.batch_api.conftest import FORM, Caller, Place, Word, form
 from tests.functions.registry_api.test_registry import Api
 from tests.functions.training_api.conftest import Api as Trainings
 
@@ -67,6 +69,7 @@ def build_store(url: str) -> ObjectStore:
     promote_version(QualityGate(registry, 1769), "double", 2, "live", actor="ann", override=GateOverride("ann", "try"))
     signature = {"key": "k", "sha256": "0", "signature": "", "by": "ann", "at": AT}
     store.put(signature_path("double", 2), json.dumps(signature).encode())
+    KeyStore(store).create_key("ann", ("infer",), actor="ann")
     request = PromotionRequest("0a1b", "double", 2, "champion", "ann", AT)
     store.put("models/double/promotions/0a1b.json", encode_document(request))
     for run in ("monday", "tuesday"):
@@ -340,6 +343,21 @@ def test_a_broken_progress_is_begun_again_without_a_lost_or_doubled_line() -> No
     assert (done["status"], done["request_counts"]) == ("completed", {"total": 9, "completed": 9, "failed": 0})
     output = place.store.get(f"outbox/batches/{batch['id'][6:]}/output.jsonl").data.splitlines()
     assert [json.loads(line)["custom_id"] for line in output] == [str(number) for number in range(9)]
+
+
+def test_a_broken_file_of_a_tenant_is_mended_in_his_folder() -> None:
+    place = Place(open_store("memory://"))
+    file = Caller(place, "acme").make("/v1/files", form(b"{}\n"), headers=FORM)["id"]
+    path = f"uploads/tenant=acme/{file[5:]}/file.json"
+    before = place.store.get(path).data
+    place.store.put(path, before[:40])
+    (broken,) = find_broken_documents(place.store)
+    assert broken.path == path
+    announced = path.replace("file.json", "upload.json")
+    place.store.put(announced, encode_document(decode_document(before, Upload, path)))
+    repair_document(place.store, path)
+    assert json.loads(place.store.get(path).data) == json.loads(before)
+    assert Caller(place, "acme").ask("GET", f"/v1/files/{file}")[0] == 200
 
 
 def test_a_broken_file_can_be_deleted(whole: ObjectStore) -> None:

@@ -12,8 +12,10 @@ from uuid import uuid4
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pilotlight.contracts.alias import AliasDocument
+from pilotlight.contracts.api_key import ApiKey
 from pilotlight.contracts.batch import BatchCancellation, BatchManifest, BatchRequest, FileProgress
 from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.manifest import Manifest
@@ -45,6 +47,7 @@ FOLDERS = (
     "uploads",
     "drift",
     "idempotency",
+    "keys",
 )
 Repair = Callable[[ObjectStore, "re.Match[str]"], str]  # mends a document, and says in a sentence what was done
 
@@ -216,26 +219,30 @@ def rewrite_cancellation(store: ObjectStore, match: "re.Match[str]") -> str:
 
 def restore_file(store: ObjectStore, match: "re.Match[str]") -> str:
     """Write a file's document from that of its upload; without one, move it away."""
-    announced = Document(store, f"uploads/{match[1]}/upload.json", Upload).read_or_error()
-    if isinstance(announced, Upload) and has_content(store, announced):
-        Document(store, match[0], Upload).write(announced)
+    folder = match[0].rpartition("/")[0]
+    announced = Document(store, f"{folder}/upload.json", Upload, id=match[1]).read_or_error()
+    e_tag = find_content(store, folder, announced) if isinstance(announced, Upload) else None
+    if isinstance(announced, Upload) and e_tag is not None:
+        Document(store, match[0], Upload).write(replace(announced, e_tag=e_tag))
         return f"{match[0]} was written anew, as its upload was announced."
     return set_aside(store, match)
 
 
-def has_content(store: ObjectStore, announced: Upload) -> bool:
-    """Return whether the bytes of an upload are there."""
+def find_content(store: ObjectStore, folder: str, announced: Upload) -> str | None:
+    """Return the e_tag of an upload's bytes, which were sent at once; None if they are not all there."""
     try:
-        return store.get_size(f"uploads/{announced.id}/content") == announced.bytes
+        size, e_tag = store.get_size_and_e_tag(f"{folder}/{announced.content}")
     except NotFoundError:
-        return False
+        return None
+    return e_tag if size == announced.bytes else None
 
 
 MODEL = r"models/([^/]+)"
 VERSION = rf"{MODEL}/versions/([1-9][0-9]*)"
 JUDGED = r"([^/]+)/([1-9][0-9]*)"  # a version, in the folders of those who judge
 RUN = r"runs/([^/]+)"
-ID = r"([0-9a-f]{32})"
+TENANT = r"(?:tenant=[^/]+/)?"  # the folder of a tenant
+ID = rf"{TENANT}([0-9a-f]{{32}})"
 ASIDE = "its bytes are moved to broken/"
 KINDS = (
     DocumentKind(
@@ -366,11 +373,17 @@ KINDS = (
         set_aside,
     ),
     DocumentKind(
-        r"idempotency/[0-9a-f]{64}\.json",
+        rf"idempotency/{TENANT}[0-9a-f]{{64}}\.json",
         IdempotencyEntry,
         "Requests with this idempotency key fail.",
         f"{ASIDE}; the key may make a new object",
         set_aside,
+    ),
+    DocumentKind(
+        r"keys/([^/]+)\.json",
+        ApiKey,
+        "The key opens nothing.",
+        "`pilotlight keys revoke ID` removes it, and `pilotlight keys create` makes another one",
     ),
 )
 
