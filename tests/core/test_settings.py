@@ -44,6 +44,7 @@ def test_template_and_settings_know_the_same_variables() -> None:
     texts = [path.read_text().split("Outputs:")[0] for path in (TEMPLATE, TEMPLATE.parent / "infra" / "events.yaml")]
     in_template = set(VARIABLE.findall("".join(texts)))
     here_alone = {"PILOTLIGHT_TRAININGS"}  # where trainings of the local gateway keep their logs
-    issuer = TEMPLATE.parent / "functions" / "authorize" / "issuer.py"  # the authorizer has none of the core's settings
-    known = {name for name in VARIABLES.values() if VARIABLE.match(name)} | set(VARIABLE.findall(issuer.read_text()))
+    authorizer = TEMPLATE.parent / "functions" / "authorize"  # it has none of the core's settings
+    sources = "".join(path.read_text() for path in authorizer.glob("*.py"))
+    known = {name for name in VARIABLES.values() if VARIABLE.match(name)} | set(VARIABLE.findall(sources))
     assert in_template | here_alone == known

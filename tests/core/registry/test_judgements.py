@@ -8,7 +8,12 @@ import pytest
 from msgspec import structs
 
 from pilotlight.contracts.codec import encode_document
-from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, ModelRefusedError
+from pilotlight.errors import (
+    AlreadyExistsError,
+    BrokenDocumentError,
+    ConflictError,
+    InvalidInputError,
+)
 from pilotlight.gate.evaluation import QualityGate
 from pilotlight.gate.verdict import open_verdict
 from pilotlight.registry.approval import Approval, approval_path, blocking_reason, load_approval, record_decision
@@ -100,13 +105,13 @@ def test_a_document_is_read_from_its_own_place_alone(
     QualityGate(two, 1769).evaluate("double", 2, "champion", actor="ann")
     assert read(two, "double", 2) is not None
     two.store.put(path(name, version), two.store.get(path("double", 2)).data)
-    with pytest.raises(ModelRefusedError, match="is not of this place"):
+    with pytest.raises(BrokenDocumentError, match="is not of this place"):
         read(two, name, version)
 
 
 def test_an_alias_of_another_model_is_refused_and_one_that_says_nothing_is_not(two: Registry) -> None:
     two.store.put(alias_path("other", "champion"), two.store.get(alias_path("double", "champion")).data)
-    with pytest.raises(ModelRefusedError, match=r"other/aliases/champion.json is not of this place: its model"):
+    with pytest.raises(BrokenDocumentError, match=r"other/aliases/champion.json is not of this place: its model"):
         two.load_alias("other", "champion")
     earlier = structs.replace(two.load_alias("double", "champion"), model="", alias="")
     two.store.put(alias_path("double", "champion"), encode_document(earlier))

@@ -11,7 +11,7 @@ import boto3
 import pytest
 
 from pilotlight.contracts.names import ModelReference
-from pilotlight.errors import InvalidInputError, ModelRefusedError
+from pilotlight.errors import BrokenDocumentError, InvalidInputError, ModelRefusedError, UnavailableError
 from pilotlight.registry.kms import KmsSigner
 from pilotlight.registry.registry import Registry, signature_path, version_path
 from pilotlight.registry.signing import PublicKey, build_signature
@@ -84,11 +84,11 @@ def test_a_signed_manifest_of_another_place_is_refused(trusting: Registry, name:
     signature = trusting.store.get(signature_path("double", 1)).data
     manifest = trusting.store.get(version_path("double", 1, "manifest.json")).data
     trusting.store.put(version_path(name, version, "manifest.json"), manifest)
-    with pytest.raises(ModelRefusedError, match="is not of this place"):
+    with pytest.raises(BrokenDocumentError, match="is not of this place"):
         trusting.sign_manifest(name, version, KmsSigner("never asked"), actor="ann")
     for path in (signature_path(name, version), version_path(name, version, "signature.json")):
         trusting.store.put(path, signature)
-        with pytest.raises(ModelRefusedError, match=r"is refused: its signature|is not of this place"):
+        with pytest.raises(UnavailableError, match=r"is refused: its signature|is not of this place"):
             trusting.load_manifest(name, version)
 
 

@@ -349,7 +349,7 @@ def test_bytes_that_are_replaced_behind_a_file_are_not_answered(place: Place) ->
 
 
 def test_bytes_that_are_replaced_while_a_batch_runs_end_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_job, "PART_BYTES", 400)
+    monkeypatch.setattr(caution, "PART_BYTES", 400)
     ordered = place.order(calls(5))
     path, inner = f"uploads/{ordered['input_file_id'][5:]}/content", file_job.FileJob._answer_parts
 

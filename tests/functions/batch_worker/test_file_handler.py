@@ -514,5 +514,5 @@ def test_an_order_of_another_batch_is_refused(place: Place) -> None:
     )  # fmt: skip
     place.store.put(f"batches/{'3' * 32}/order.json", encode_document(order))
     event = {"detail-type": "Pilotlight Inference", "id": "e-1", "detail": {"batch": "batch_" + "3" * 32}}
-    with pytest.raises(InvalidInputError, match="is not of this place: its id is 'batch_1"):
+    with pytest.raises(InvalidInputError, match="is the order of batch_1"):
         place.handle(event, None)

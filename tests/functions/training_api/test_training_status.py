@@ -8,7 +8,7 @@ from msgspec import structs
 
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import Manifest
-from pilotlight.errors import InvalidInputError
+from pilotlight.errors import BrokenDocumentError, InvalidInputError
 from pilotlight.gate.verdict import verdict_path
 from pilotlight.recipes.schema import dump_recipe, load_recipe
 from pilotlight.registry.registry import Registry
@@ -73,7 +73,7 @@ def test_a_job_of_another_run_is_not_this_ones(api: Api) -> None:
     api.start()
     api.store.put(run_store.run_path("tuesday", "recipe.yaml"), b"name: double")
     api.store.put("runs/tuesday/job.json", api.store.get("runs/monday/job.json").data)
-    with pytest.raises(InvalidInputError, match=r"runs/tuesday/job.json is not of this place: its run is 'monday'"):
+    with pytest.raises(BrokenDocumentError, match=r"runs/tuesday/job.json is not of this place: its run is 'monday'"):
         open_job_document(api.store, "tuesday").read()
 
 

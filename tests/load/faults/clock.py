@@ -20,7 +20,7 @@ from functions.promote import promoter as promoter_module
 from functions.promote.events import ScheduleTick
 from functions.promote.policy import PromotionPolicy
 from functions.promote.promoter import Promoter
-from pilotlight.contracts import codec
+from pilotlight.contracts import codec, durations
 from pilotlight.contracts.alias import AliasDocument, Canary
 from pilotlight.gate.evaluation import QualityGate
 from pilotlight.registry import alias_updates, retention
@@ -43,7 +43,7 @@ def shift_clock(seconds: float) -> Iterator[None]:
     with (
         patch("time.time", lambda: REAL_TIME() + seconds),
         patch.object(codec, "datetime", shifted),
-        patch.object(alias_updates, "datetime", shifted),
+        patch.object(durations, "datetime", shifted),
         patch.object(retention, "datetime", shifted),
         patch.object(promoter_module, "datetime", shifted),
     ):
