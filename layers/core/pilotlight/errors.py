@@ -28,6 +28,7 @@ A message contains what happened, the value, and what to do. Only `pilotlight.ap
 
 from collections.abc import Iterable
 
+SHOWN_START_BYTES, SHOWN_END_BYTES = 1_000, 400  # of a message to a caller: what happened, and what to do
 STORE_RETRY_S = 2  # after which a store that was slow or away may answer again
 
 
@@ -136,3 +137,15 @@ class DoesNotFitError(ModelRefusedError):
 def format_cause(exc: BaseException) -> str:
     """Format another library's message for the middle of a sentence: without its full stop."""
     return str(exc).rstrip(".")
+
+
+def shorten_message(message: str) -> str:
+    """Shorten a message to a caller that quotes much of what he has sent: leave out its middle."""
+    if len(message) <= SHOWN_START_BYTES // 3:  # no character has more than 4 bytes
+        return message
+    data = message.encode(errors="replace")
+    left_out = len(data) - SHOWN_START_BYTES - SHOWN_END_BYTES
+    if left_out <= 0:
+        return message
+    start, end = data[:SHOWN_START_BYTES], data[-SHOWN_END_BYTES:]
+    return f"{start.decode(errors='ignore')} [... {left_out:,} bytes ...] {end.decode(errors='ignore')}"

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from pilotlight.api import compression, v2_binary, v2_tensors
-from pilotlight.api.http import JSON, Response
+from pilotlight.api.http import JSON, Response, is_sendable
 from pilotlight.api.large_tensors import StoredOutputs, UploadedTensors
 from pilotlight.api.request_limits import (
     JSON_COST,
@@ -40,8 +40,6 @@ SHARED_MEMORY_PARAMETER = "shared_memory_region"
 BINARY_TYPE = "application/octet-stream"
 MAX_DIMENSIONS = 32  # of a tensor; numpy allows 64
 MAX_VALUES = compression.MAX_DECOMPRESSED_BYTES  # of a tensor: a body of that many bytes has no more
-MAX_BINARY_RESPONSE_BYTES = 4_600_000  # bytes of an answer: Lambda sends 6 MB, and base64 adds a third
-MAX_TEXT_RESPONSE_BYTES = 5_500_000  # bytes of an answer in JSON, whose quotes are escaped
 JSON_LENGTH_HEADER = "inference-header-content-length"  # the number of bytes of the body that are JSON; tensors follow
 
 
@@ -174,7 +172,7 @@ def encode_infer_response(
     text = msgspec.json.encode(answer)
     body, encoding = compression.compress_body(b"".join((text, *tails)), accept_encoding)
     binary = bool(tails) or encoding is not None
-    if stored_outputs is not None and len(body) > (MAX_BINARY_RESPONSE_BYTES if binary else MAX_TEXT_RESPONSE_BYTES):
+    if stored_outputs is not None and not is_sendable(body, binary=binary):
         raw_outputs = encode_raw_outputs(manifest, request, results)
         parameters = stored_outputs.store_outputs(raw_outputs, sum(map(len, tails), len(text)))
         answer["outputs"] = [build_stored_output(output, parameters[output["name"]]) for output in answer["outputs"]]
