@@ -1,8 +1,8 @@
 """Hostile bodies at every door of the real local gateway: status, time, processor time, and the environment's memory.
 
 None may end an environment, take longer than 2 s, or be refused with more than 2 kB. The doors are V2 in JSON and in
-binary form, `/invocations`, a message of a queue and a file of the inbox; the last two are events, given to the function
-by the Invoke API as Lambda's event sources give them.
+binary form, `/invocations`, a message of a queue and a file of the inbox; the last two are events, given to the
+function by the Invoke API as Lambda's event sources give them.
 """
 
 import json

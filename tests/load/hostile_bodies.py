@@ -181,9 +181,9 @@ def build_echo_bodies() -> Iterator[HostileBody]:
     fields = "{" + ",".join(f'"{number}":0' for number in range(300_000)) + "}"
     columns = f'{{"dataframe_records":[{fields},{{}}]}}'.encode()
     yield HostileBody("300,000 columns", "digits", columns, columns, message=columns[:900_000])
-    wide = build_v2("[1,1,8,8]", "[" + "0," * 63 + "0]")[:-1] + b',"outputs":[' + b'{"name":"probabilities"},' * 60_000
+    wide = build_v2("[1,1,8,8]", "[" + "0," * 63 + "0]")[:-1] + b',"outputs":[' + b'{"name":"logits"},' * 60_000
     wide = wide[:-1] + b"]}"
-    small = build_v2("[1,1,8,8]", "[" + "0," * 63 + "0]")[:-1] + b',"outputs":[' + b'{"name":"probabilities"},' * 20_000
+    small = build_v2("[1,1,8,8]", "[" + "0," * 63 + "0]")[:-1] + b',"outputs":[' + b'{"name":"logits"},' * 20_000
     yield HostileBody("one output 60,000 times", "digits", wide, message=small[:-1] + b"]}")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from pilotlight.api import compression, v2_binary, v2_tensors
-from pilotlight.api.http import JSON, Response, is_sendable
+from pilotlight.api.http import JSON, Response, count_sent_bytes, is_sendable
 from pilotlight.api.large_tensors import StoredOutputs, UploadedTensors
 from pilotlight.api.request_limits import (
     JSON_COST,
@@ -174,7 +174,7 @@ def encode_infer_response(
     binary = bool(tails) or encoding is not None
     if stored_outputs is not None and not is_sendable(body, binary=binary):
         raw_outputs = encode_raw_outputs(manifest, request, results)
-        parameters = stored_outputs.store_outputs(raw_outputs, sum(map(len, tails), len(text)))
+        parameters = stored_outputs.store_outputs(raw_outputs, count_sent_bytes(body, binary=binary))
         answer["outputs"] = [build_stored_output(output, parameters[output["name"]]) for output in answer["outputs"]]
         tails, text = [], msgspec.json.encode(answer)
         body, encoding = compression.compress_body(text, accept_encoding)
@@ -364,6 +364,10 @@ def parse_requested_outputs(request: InferBody, manifest: Manifest, signature: C
     unknown = [output.name for output in requested if output.name not in available]
     if unknown:
         raise InvalidInputError(f"{unknown[0]!r} is not an output of {manifest.name}; its outputs are {available}.")
+    names = {output.name for output in requested}
+    if len(names) < len(requested):
+        twice = next(name for name in names if sum(output.name == name for output in requested) > 1)
+        raise InvalidInputError(f"Output {twice!r} is requested twice; request it once.")
     return [parse_requested_output(output, binary=binary) for output in requested]
 
 
