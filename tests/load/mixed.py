@@ -5,6 +5,7 @@ without them, on a machine that is equally busy with other things.
 """
 
 import json
+import os
 import threading
 import time
 from collections import Counter
