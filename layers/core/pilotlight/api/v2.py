@@ -26,6 +26,7 @@ from pilotlight.api.request_limits import (
 from pilotlight.api.v2_json import InferBody, InputBody, OutputBody, decode_infer_body, parse_flag
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
+from pilotlight.processing.input_validation import check_row_count
 from pilotlight.processing.signature import CallSignature, SignatureInput, choose_signature, list_signatures
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
@@ -39,7 +40,7 @@ STATEFUL_PARAMETERS = ("sequence_id", "sequence_start", "sequence_end")
 SHARED_MEMORY_PARAMETER = "shared_memory_region"
 BINARY_TYPE = "application/octet-stream"
 MAX_DIMENSIONS = 32  # of a tensor; numpy allows 64
-MAX_VALUES = compression.MAX_DECOMPRESSED_BYTES  # of a tensor: a body of that many bytes has no more
+MAX_VALUES = 128_000_000  # of a tensor
 JSON_LENGTH_HEADER = "inference-header-content-length"  # the number of bytes of the body that are JSON; tensors follow
 
 
@@ -133,6 +134,8 @@ def decode_parts(body: memoryview, length: int, manifest: Manifest, payload: Bin
     if payload.limits is not UNLIMITED:
         rows = max([given.shape[0] for given in request.inputs if given.shape], default=1)
         payload.limits.check_rows(manifest, rows, payload.decode_seconds)
+        elements = [prod(given.shape) for given in request.inputs if given.datatype == "BYTES"]
+        check_row_count(manifest.preprocess, max(elements, default=0))
     signature = choose_signature(manifest, {given.name: given.datatype for given in request.inputs})
     tensors = decode_infer_inputs(request, payload, manifest, signature)
     payload.refuse_leftover()

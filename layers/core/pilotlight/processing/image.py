@@ -17,13 +17,12 @@ from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import ImagePreprocessing
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.native.calls import NativeCalls
-from pilotlight.processing.input_validation import flatten_column
+from pilotlight.processing.input_validation import check_row_count, flatten_column
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 Image.MAX_IMAGE_PIXELS = None  # it warns at one number and raises at another; `open_images` checks the manifest's
 FORMATS = ("PNG", "JPEG")  # no other decoder of Pillow reads a caller's bytes
 JPEG_SCAN = b"\xff\xda"  # marker of a scan; compressed data cannot hold it
-MAX_IMAGES = 12_000  # of a request; the smallest takes 50 us and 3 kB of memory
 MAX_JPEG_SCANS = 200  # of a JPEG with its previews; a progressive one has 10, and each is a pass over all pixels
 FILE_SIGNATURES = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}
 # What Pillow raises on broken files. None of it is documented: found by flipping and cutting bytes.
@@ -63,8 +62,7 @@ def build_image_feeds(steps: ImagePreprocessing, manifest: Manifest, tensor: Arr
 
 def open_images(steps: ImagePreprocessing, elements: Array) -> list[Image.Image]:
     """Open the images and read their headers without decoding; refuse them if they are too large together."""
-    if len(elements) > MAX_IMAGES:
-        raise TooLargeError(f"The request has {len(elements):,} images; send {MAX_IMAGES:,} at most at once.")
+    check_row_count(steps, len(elements))
     pictures = [read_image_header(decode_file_bytes(element, place), place) for place, element in enumerate(elements)]
     check_pixel_count(steps, [picture.size for picture in pictures], "have")
     resized = [compute_resized_size(steps, picture, place) for place, picture in enumerate(pictures)]
