@@ -28,7 +28,14 @@ from pilotlight.api.request_context import RequestContext
 from pilotlight.contracts.batch import Block, ByteRange, Caution, FileProgress, LineError, ResultPart
 from pilotlight.contracts.codec import encode_document, format_utc_now
 from pilotlight.contracts.names import ModelReference
-from pilotlight.errors import DeadlineError, InvalidInputError, NotFoundError, PilotlightError, UnavailableError
+from pilotlight.errors import (
+    DeadlineError,
+    InvalidInputError,
+    NotFoundError,
+    PilotlightError,
+    UnavailableError,
+    shorten_message,
+)
 from pilotlight.observability.correlation import set_correlation_id
 from pilotlight.storage.object_store import ObjectStore
 
@@ -320,7 +327,7 @@ class FileJob:
 
     def _add_error(self, item: InputItem, buffer: ResultBuffer, error: PilotlightError) -> None:
         """Add the line of an item without an answer to the result."""
-        buffer.errors.append(LineError(item.number, str(error)))
+        buffer.errors.append(LineError(item.number, shorten_message(str(error))))
         buffer.add_line(
             item, self._line_format.format_error(item, error), to_error_file=self._line_format.has_error_file
         )

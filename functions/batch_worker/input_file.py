@@ -10,7 +10,7 @@ from functions.batch_worker.inbox_file import IMAGE_SUFFIXES, LINE_SUFFIXES, SUF
 from functions.batch_worker.inputs import ImageInput
 from functions.batch_worker.record_reader import InputItem
 from pilotlight.contracts.batch import ByteRange, LineError
-from pilotlight.errors import InvalidInputError, NotFoundError
+from pilotlight.errors import InvalidInputError, NotFoundError, shorten_message
 from pilotlight.storage.download import hash_chunks
 from pilotlight.storage.object_store import ObjectStore
 
@@ -34,7 +34,7 @@ class InputFile:
         try:
             self._check_readable()
         except InvalidInputError as exc:
-            return str(exc), (), 0
+            return shorten_message(str(exc)), (), 0
         line_format = self._inbox_file.line_format
         total, errors = line_format.validate_lines(
             record_reader.split_lines(self._read_blocks(0, self.size)) if line_format.has_error_file else ()

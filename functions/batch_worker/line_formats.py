@@ -18,7 +18,7 @@ from functions.batch_worker.inputs import BatchCall, InferenceInput, JsonInput
 from functions.batch_worker.record_reader import FileLine, InputItem
 from pilotlight.api.router import get_status_code
 from pilotlight.contracts.batch import MAX_LISTED_ERRORS, LineError, parse_model_endpoint
-from pilotlight.errors import PilotlightError
+from pilotlight.errors import PilotlightError, shorten_message
 
 MAX_REQUESTS = 1_000_000  # of a batch: each one's id is remembered while it is examined, in 100 bytes
 TOO_LONG = "The line is longer than 6,000,000 bytes; send fewer items in each."
@@ -61,7 +61,7 @@ class InboxFormat:
 
     def format_error(self, item: InputItem, error: PilotlightError) -> bytes:
         """Format the error with the number of its line."""
-        return msgspec.json.encode(LineError(item.number, str(error))) + b"\n"
+        return msgspec.json.encode(LineError(item.number, shorten_message(str(error)))) + b"\n"
 
 
 class BatchRequestLine(Struct):
@@ -111,7 +111,7 @@ class OpenAIBatchFormat:
 
     def format_error(self, item: InputItem, error: PilotlightError) -> bytes:
         """Format a line of the error file."""
-        return self._format_line(item, get_status_code(error), {"error": str(error)})
+        return self._format_line(item, get_status_code(error), {"error": shorten_message(str(error))})
 
     def _format_line(self, item: InputItem, status: int, body: object) -> bytes:
         key = hashlib.sha256(f"{self.batch_id}/{item.number}".encode()).hexdigest()[:24]  # the same in every attempt

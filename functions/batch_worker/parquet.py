@@ -15,12 +15,19 @@ from tempfile import TemporaryDirectory
 from functions.batch_worker.inbox_file import InboxFile
 from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.native import child_process
+from pilotlight.runtime.environment_memory import DATA_LIMIT
 from pilotlight.storage.object_store import ObjectStore
 
 MAX_TABLE_BYTES = 200_000_000  # bytes of a table: it is converted within one invocation
 MAX_LINES_BYTES = 2_000_000_000  # bytes of its rows as JSON
 MAX_READ_SECONDS = 600.0  # where an invocation has no end, as on a laptop
 READER_BYTES = 1_000_000_000  # of memory, for the process that reads it
+# A table of a few kilobytes may hold millions of rows. What a reader may spend grows with what the sender has sent: a
+# table of 420 kB with 2,000,000 numbers takes 0.35 s of processor time.
+READ_CPU_SECONDS, READ_CPU_SECONDS_PER_MB = 0.5, 8.0
+MIN_READ_SECONDS = 10.0  # s in which a reader of little processor time ends, however busy the machine is
+READ_SECONDS_PER_CPU_SECOND = 10.0  # a store may be slow to take the rows
+MB = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -89,16 +96,20 @@ def read_table(store: ObjectStore, table: InboxFile, size: int, e_tag: str, dead
 def iterate_json_lines(file: Path, deadline: float) -> Iterator[bytes]:
     """Yield the rows as `table_rows` writes them, many at a time, until `deadline` on time.monotonic's clock.
 
-    They are read by a process of their own with a limit of memory. Raises `InvalidInputError` for what that refuses, if
-    it dies, and when the time is over.
+    They are read by a process of their own with a limit of memory, and one of processor time by the table's size.
+    Raises `InvalidInputError` for what that refuses, if it dies, and when the time is over.
     """
+    size = file.stat().st_size
+    cpu_seconds = READ_CPU_SECONDS + READ_CPU_SECONDS_PER_MB * size / MB
+    left = max(0.0, deadline - time.monotonic())
     written = 0
     try:
         for chunk in child_process.stream_module(
             "functions.batch_worker.table_rows",
             [str(file)],
-            memory_bytes=READER_BYTES,
-            seconds=min(MAX_READ_SECONDS, max(0.0, deadline - time.monotonic())),
+            memory_bytes=min(READER_BYTES, DATA_LIMIT.count_free_bytes()),
+            seconds=min(MAX_READ_SECONDS, MIN_READ_SECONDS + READ_SECONDS_PER_CPU_SECOND * cpu_seconds, left),
+            cpu_seconds=cpu_seconds,
         ):
             written += len(chunk)
             if written > MAX_LINES_BYTES:
@@ -108,7 +119,8 @@ def iterate_json_lines(file: Path, deadline: float) -> Iterator[bytes]:
             yield chunk
     except child_process.OverdueError as exc:
         raise InvalidInputError(
-            "The table takes longer to read than one invocation has; send it in several files."
+            f"The table of {size:,} bytes takes longer to read than one invocation has for it ({exc}); send it in "
+            "several files, or as CSV."
         ) from exc
     except child_process.ChildError as exc:
         raise InvalidInputError(f"{exc}.") from exc

@@ -17,6 +17,7 @@ from pilotlight.native.calls import NativeCalls
 
 BATCH_ROWS = 1_000  # at a time
 MAX_ROWS = 10_000_000  # of a table; a file of 1 kB may declare more than anybody would pay for
+MAX_COLUMNS = 5_000  # of a table; the reader takes about 100 kB of memory for each
 ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -35,7 +36,13 @@ def iterate_rows(file: Path) -> Iterator[bytes]:
     for a broken table, for one of too many rows, and for values without a form in JSON.
     """
     with READING:
-        batches = iter(read_parquet(str(file), batch_size=BATCH_ROWS))
+        reader = read_parquet(str(file), batch_size=BATCH_ROWS)
+        width, batches = len(reader.schema), iter(reader)
+    if width > MAX_COLUMNS:
+        raise InvalidInputError(
+            f"The table has {width:,} columns, and one may have {MAX_COLUMNS:,}; put numbers of one kind into a column "
+            "of lists."
+        )
     count = 0
     while (batch := read_next(batches)) is not None:
         names, columns = batch

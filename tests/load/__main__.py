@@ -1,6 +1,6 @@
 """`python -m tests.load KIND`: fuzz [--count N] [--seed S], mixed [--minutes M] [--swaps N] [--hostile],
-hostile [--only WORD], canary [--count N], moves [--processes N] [--seconds S], release, queue [--count N] [--seed S],
-file [--mb N] [--spread N], kills [--count N] [--seed S],
+hostile [--only WORD] [--memory MB], canary [--count N], moves [--processes N] [--seconds S], release,
+queue [--count N] [--seed S], file [--mb N] [--spread N], kills [--count N] [--seed S],
 trials [--count N] [--processes N], faults [--kind K] [--times N].
 
 Prints one JSON document; exit code 1 when a request failed, memory grew, or a canary did not do as it must.
@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     requests.add_argument("--hostile", action="store_true", help="every second minute, with hostile callers")
     hostile = kinds.add_parser("hostile", help="hostile bodies at every door: status, time, memory")
     hostile.add_argument("--only", default="", help="bodies with this in their name")
+    hostile.add_argument("--memory", type=int, default=0, metavar="MB", help="of the functions; 0 is the template's")
     trial = kinds.add_parser("canary", help="a tenth of the requests meets a canary, which then fails")
     trial.add_argument("--count", type=int, default=20_000)
     simulated = kinds.add_parser("trials", help="good and bad canaries, honest and hostile callers, in simulation")

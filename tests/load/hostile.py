@@ -1,16 +1,17 @@
-"""Hostile bodies at every door of the real local gateway: status, time, and the memory that the environment took.
+"""Hostile bodies at every door of the real local gateway: status, time, processor time, and the environment's memory.
 
-None may end an environment, and none may take longer than 2 s. The doors are V2 in JSON and in binary form,
-`/invocations`, a message of a queue and a file of the inbox; the last two are events, given to the function by the
-Invoke API as Lambda's event sources give them.
+None may end an environment, take longer than 2 s, or be refused with more than 2 kB. The doors are V2 in JSON and in
+binary form, `/invocations`, a message of a queue and a file of the inbox; the last two are events, given to the
+function by the Invoke API as Lambda's event sources give them.
 """
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from itertools import count
 from pathlib import Path
@@ -40,6 +41,10 @@ from tests.load.hostile_bodies import (
 ROOT = Path(__file__).parents[2]
 SECRET = "the-secret-of-this-load"  # of a gateway that ends with it
 LIMIT_S = 2.0
+MAX_ERROR_BYTES = 2_000  # of an answer that refuses a body
+DOORS = ("json", "binary", "invocations", "queue", "inbox")
+COSTLY = 5  # refused bodies that are named
+SHOWN = 90  # characters of an error, in the table
 WAIT_S = 150.0  # for an answer, however slow
 MIB = 1024 * 1024
 PREDICT, BATCH = "functions.predict.handler", "functions.batch_worker.handler"
@@ -68,8 +73,10 @@ class Row:
     sent_bytes: int
     status: str
     ms: float
+    cpu_ms: float
     peak_mb: float
     is_alive: bool
+    error: str
 
     @property
     def failure(self) -> str:
@@ -78,6 +85,8 @@ class Row:
             return "the environment ended"
         if self.ms > LIMIT_S * 1000:
             return f"took over {LIMIT_S:g} s"
+        if len(self.error.encode()) > MAX_ERROR_BYTES:
+            return f"an error of {len(self.error.encode()):,} bytes"
         return "a server error" if self.status in {"500", "502", "503", "504", "lost"} else ""
 
 
@@ -115,6 +124,14 @@ def shape_message(body: HostileBody) -> bytes | None:
     return None if not text or len(text) > MESSAGE_BYTES else text
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a body, and why it was refused."""
+
+    status: str
+    error: str = ""
+
+
 class Doors:
     """The ways into one gateway."""
 
@@ -139,8 +156,13 @@ class Doors:
         status, content = self.send(SentRequest(path, json.dumps(event).encode()))
         return status, json.loads(content) if status == "200" and content else {}
 
-    def deliver_message(self, text: bytes, model: str) -> str:
-        """Deliver a message; what became of it."""
+    def infer(self, request: SentRequest) -> Outcome:
+        """Send a request for an inference; what became of it."""
+        status, content = self.send(request)
+        return Outcome(status, "" if status == "200" else content.decode(errors="replace"))
+
+    def deliver_message(self, text: bytes, model: str) -> Outcome:
+        """Deliver a message; what became of it. Why one is refused is not told, since a log would quote it."""
         attributes = {"ApproximateReceiveCount": "1", "SentTimestamp": str(int(time.time() * 1000))}
         record = {
             "messageId": f"message-{next(self._numbers)}",
@@ -155,9 +177,9 @@ class Doors:
         status, answer = self.invoke_batch({"Records": [record]})
         if "errorMessage" in answer or status != "200":
             return name_failure(status, answer)
-        return "refused" if answer.get("batchItemFailures") else "answered"
+        return Outcome("refused" if answer.get("batchItemFailures") else "answered")
 
-    def put_file(self, content: bytes, suffix: str, model: str) -> str:
+    def put_file(self, content: bytes, suffix: str, model: str) -> Outcome:
         """Put a file into the inbox, and tell the function of it; what became of it."""
         name = f"{model}/file-{next(self._numbers)}.{suffix}"
         self._store.put(f"inbox/{name}", content)
@@ -172,31 +194,33 @@ class Doors:
             return name_failure(status, answer)
         return self._name_result(name)
 
-    def _name_result(self, name: str) -> str:
+    def _name_result(self, name: str) -> Outcome:
         stem = name.removesuffix(".jsonl")
         try:
             manifest = json.loads(self._store.get(f"outbox/{stem}/manifest.json").data)
         except NotFoundError:
-            return "no result"
-        return "refused" if manifest["refused"] or manifest["errors"] else "answered"
+            return Outcome("no result")
+        error = manifest["refused"] or next((line["error"] for line in manifest["errors"]), "")
+        return Outcome("refused" if error else "answered", error)
 
 
-def name_failure(status: str, answer: dict[str, Any]) -> str:
+def name_failure(status: str, answer: dict[str, Any]) -> Outcome:
     """Name what became of an invocation that failed."""
     text = str(answer.get("errorMessage", ""))
     if text.startswith("Internal server error") and " failed with " not in text:
-        return "502"
-    return "refused" if answer.get("errorType") or " failed with InvalidInputError" in text else status
+        return Outcome("502", text)
+    is_refused = answer.get("errorType") or " failed with InvalidInputError" in text
+    return Outcome("refused" if is_refused else status, text)
 
 
-def send_to_doors(doors: Doors, body: HostileBody) -> Iterator[tuple[str, str, int, Callable[[], str]]]:
+def send_to_doors(doors: Doors, body: HostileBody) -> Iterator[tuple[str, str, int, Callable[[], Outcome]]]:
     """Yield the doors that have a form for a body: name, handler, bytes, and the call that gives the status."""
     for name, shape in (("json", shape_json), ("binary", shape_binary), ("invocations", shape_invocations)):
         request = shape(body)
         if request is not None and (body.v2 or name != "json"):
             if len(request.body) * 4 // 3 > EVENT_BYTES:
                 continue  # the gateway refuses it without a function
-            yield name, PREDICT, len(request.body), lambda sent=request: doors.send(sent)[0]  # type: ignore[misc]
+            yield name, PREDICT, len(request.body), partial(doors.infer, request)
     text = shape_message(body)
     if text is not None:
         yield "queue", BATCH, len(text), lambda: doors.deliver_message(text, body.model)
@@ -228,15 +252,26 @@ def read_peak(process: psutil.Process) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
-def measure_call(doors: Doors, body: str, door: str, handler: str, size: int, call: Callable[[], str]) -> Row:
+def measure_call(doors: Doors, body: str, door: str, handler: str, size: int, call: Callable[[], Outcome]) -> Row:
     """Send one body to one door, whose environment is warm."""
     before = find_environment(handler) or warm_up(doors, handler)
     reset_peak(before)
-    began = time.perf_counter()
-    status = call()
-    ms = (time.perf_counter() - began) * 1000
+    cpu_s, began = read_processor_time(before), time.perf_counter()
+    outcome = call()
+    ms, cpu_ms = (time.perf_counter() - began) * 1000, (read_processor_time(before) - cpu_s) * 1000
     peak = read_peak(before)
-    return Row(body, door, size, status, round(ms, 1), round(peak, 1), before.is_running() and peak > 0)
+    is_alive = before.is_running() and peak > 0
+    times = round(ms, 1), max(0.0, round(cpu_ms, 1))
+    return Row(body, door, size, outcome.status, *times, round(peak, 1), is_alive, outcome.error)
+
+
+def read_processor_time(process: psutil.Process) -> float:
+    """Read how many seconds of processors a process and those it has started took; 0 if it has ended."""
+    try:
+        used = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(used.user + used.system + used.children_user + used.children_system)
 
 
 def warm_up(doors: Doors, handler: str) -> psutil.Process:
@@ -247,7 +282,7 @@ def warm_up(doors: Doors, handler: str) -> psutil.Process:
             status, content = doors.send(sent)
             assert status == "200", content
         elif body:
-            assert doors.deliver_message(body, model) == "answered"
+            assert doors.deliver_message(body, model).status == "answered"
     found = find_environment(handler)
     assert found is not None, f"{handler} has no environment"
     return found
@@ -271,43 +306,69 @@ def publish(store: str) -> ObjectStore:
 
 
 @contextmanager
-def serve_stock_models(workers: int = 1) -> Iterator[tuple[str, ObjectStore]]:
-    """Serve them by the real gateway."""
+def serve_stock_models(workers: int = 1, memory: int = 0) -> Iterator[tuple[str, ObjectStore]]:
+    """Serve them by the real gateway; `memory` is that of the functions with models in MB, 0 the template's."""
     with TemporaryDirectory() as folder:
         store = publish(folder)
         environment = {"PILOTLIGHT_STORE": folder, "PILOTLIGHT_ALIAS_SECONDS": "3600", **fakes.QUIET}
-        gateway = Gateway(ROOT / "template.yaml", port=0, workers=workers, environment=environment, secret=SECRET)
+        gateway = Gateway(
+            ROOT / "template.yaml", port=0, workers=workers, environment=environment, secret=SECRET,
+            parameters={"ModelMemory": str(memory)} if memory else {},
+        )  # fmt: skip
         with gateway.serve_in_background() as url:
             yield url, store
 
 
-def run(only: str = "") -> dict[str, Any]:
+def run(only: str = "", memory: int = 0) -> dict[str, Any]:
     """Send every body, or those with a word in their name, to every door; print the table on standard error."""
     rows = []
-    with serve_stock_models() as (url, store):
+    with serve_stock_models(memory=memory) as (url, store):
         doors = Doors(url, store)
         for handler in (PREDICT, BATCH):
             warm_up(doors, handler)
-        print_line("body", "door", "bytes", "status", "ms", "peak MB", "alive")
+        print_line("body", "door", "bytes", "status", "ms", "CPU ms", "peak MB", "failure", "error")
         for body in build_bodies():
             for door, handler, size, call in send_to_doors(doors, body) if only in body.name else ():
                 row = measure_call(doors, body.name, door, handler, size, call)
                 rows.append(row)
-                print_line(row.body, row.door, row.sent_bytes, row.status, row.ms, row.peak_mb, row.failure or "yes")
+                print_line(
+                    row.body, row.door, row.sent_bytes, row.status, row.ms, row.cpu_ms, row.peak_mb, row.failure or "-",
+                    " ".join(row.error[:SHOWN].split()),
+                )  # fmt: skip
+    return describe_rows(rows)
+
+
+def describe_rows(rows: Sequence[Row]) -> dict[str, Any]:
+    """Describe what all bodies did, and which of those that were refused cost most."""
+    refused = [row for row in rows if row.status not in {"200", "answered"}]
+    costly = sorted(refused, key=lambda row: -row.cpu_ms)[:COSTLY]
     return {
         "bodies": len({row.body for row in rows}),
         "calls": len(rows),
         "slowest_ms": max((row.ms for row in rows), default=0.0),
         "peak_mb": max((row.peak_mb for row in rows), default=0.0),
+        "longest_error": max((len(row.error.encode()) for row in rows), default=0),
         "ended": sum(not row.is_alive for row in rows),
+        "refused": len(refused),
+        "refused_cpu_ms": {f"{row.body} at {row.door}": row.cpu_ms for row in costly},
+        "table": list(tabulate_rows(rows)),
         "failures": [
             f"{row.body} at {row.door}: {row.failure} ({row.status}, {row.ms} ms)" for row in rows if row.failure
         ],
     }
 
 
+def tabulate_rows(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield a line of Markdown for each body: status, ms and peak MB at each door."""
+    yield f"| body | {' | '.join(DOORS)} |"
+    yield "|---" * (1 + len(DOORS)) + "|"
+    for body in dict.fromkeys(row.body for row in rows):
+        found = {row.door: f"{row.status} {row.ms:.0f} {row.peak_mb:.0f}" for row in rows if row.body == body}
+        yield f"| {body} | {' | '.join(found.get(door, '') for door in DOORS)} |"
+
+
 def print_line(*cells: object) -> None:
     """Print one line of the table."""
-    widths = (38, 11, 9, 9, 9, 8, 24)
+    widths = (38, 11, 9, 9, 9, 9, 8, 24, 0)
     sys.stderr.write("  ".join(str(cell).ljust(width) for cell, width in zip(cells, widths, strict=True)) + "\n")
     sys.stderr.flush()

@@ -163,6 +163,30 @@ def build_json_bodies() -> Iterator[HostileBody]:
     yield HostileBody("300,000 empty records", "digits", records, records)
 
 
+def build_echo_bodies() -> Iterator[HostileBody]:
+    """Build bodies of which an answer could quote more than Lambda sends."""
+    right = build_v2("[1,1,8,8]", "[" + "0," * 63 + "0]")
+    for name, sign, count in (("id of quotes", r"\"", 2_100_000), ("id of line separators", "\u2028", 1_400_000)):
+        body = b'{"id":"' + (sign * count).encode() + b'",' + right[1:]
+        small = b'{"id":"' + (sign * (count // 10)).encode() + b'",' + right[1:]
+        yield HostileBody(
+            name, "digits", body, b'{"inputs":[], "id":"' + (sign * count).encode() + b'"}', message=small
+        )
+    for name, sign in (("input named by 4 MB of zeros", r"\u0000"), ("input named by 4 MB of backslashes", r"\\")):
+        long = sign * (4_000_000 // len(sign))
+        yield HostileBody(
+            name, "digits", build_v2("[1,1,8,8]", "[0]", name=long), f'{{"inputs":{{"{long}":[0]}}}}'.encode(),
+            build_binary("[1,1,8,8]", bytes(4 * IMAGE), name=long), message=build_v2("[1]", "[0]", name=long[:600_000]),
+        )  # fmt: skip
+    fields = "{" + ",".join(f'"{number}":0' for number in range(300_000)) + "}"
+    columns = f'{{"dataframe_records":[{fields},{{}}]}}'.encode()
+    yield HostileBody("300,000 columns", "digits", columns, columns, message=columns[:900_000])
+    wide = build_v2("[1,1,8,8]", "[" + "0," * 63 + "0]")[:-1] + b',"outputs":[' + b'{"name":"logits"},' * 60_000
+    wide = wide[:-1] + b"]}"
+    small = build_v2("[1,1,8,8]", "[" + "0," * 63 + "0]")[:-1] + b',"outputs":[' + b'{"name":"logits"},' * 20_000
+    yield HostileBody("one output 60,000 times", "digits", wide, message=small[:-1] + b"]}")
+
+
 def build_length_bodies() -> Iterator[HostileBody]:
     """Build bodies in binary form whose lengths lie."""
     head, tail, _ = build_binary("[1,1,8,8]", bytes(4 * IMAGE))
@@ -210,6 +234,7 @@ def build_image_bodies() -> Iterator[HostileBody]:
         ("PNG with 200 MB of compressed text", build_png_with_text(200_000_000), "png"),
         ("JPEG of 65,500 x 65,500", build_jpeg_head(65_500, 65_500), "jpg"),
         ("GIF of 65,535 x 65,535", build_gif_head(), "gif"),
+        ("gzip of 1 GB in place of an image", repeat_members(100, b" " * MEMBER), "png"),
     ):
         text = json.dumps([base64.b64encode(content).decode()])
         yield HostileBody(
@@ -308,6 +333,7 @@ def build_bodies() -> Iterator[HostileBody]:
     yield from build_shape_bodies()
     yield from build_number_bodies()
     yield from build_length_bodies()
+    yield from build_echo_bodies()
     yield from build_text_bodies()
     yield from build_image_bodies()
     yield from build_parquet_bodies()

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
+from typing import Any
 from urllib.parse import urlsplit
 
 from tests.load.hostile import SentRequest, shape_binary, shape_invocations, shape_json
@@ -15,6 +16,7 @@ from tests.load.hostile_bodies import EVENT_BYTES, build_bodies
 
 HALVES = 100  # half-sent requests that are held open at a time
 BODY_CALLERS = 2
+LONGEST = 8  # bodies that are named
 REST_S = 0.05  # between two requests of one caller, so that the good ones find a processor too
 HALF_SENT = (
     b"",
@@ -52,6 +54,7 @@ class HostileCallers:
         self._requests = list_requests()
         self._is_active, self._is_over = threading.Event(), threading.Event()
         self.counts: Counter[str] = Counter()
+        self.ms: Counter[str] = Counter()  # for which each hostile body was waited for, in all
         works: list[Callable[[random.Random], None]] = [
             *[self._send_body] * BODY_CALLERS, self._hold_halves, self._close_half, self._try_key, self._make_noise,
         ]  # fmt: skip
@@ -77,9 +80,10 @@ class HostileCallers:
         for thread in self._threads:
             thread.join(120)
 
-    def describe(self) -> dict[str, int]:
-        """Describe what was sent, and what came of it."""
-        return dict(sorted(self.counts.items()))
+    def describe(self) -> dict[str, Any]:
+        """Describe what was sent, what came of it, and which bodies were waited for longest."""
+        ms = {body: round(spent) for body, spent in self.ms.most_common(LONGEST)}
+        return dict(sorted(self.counts.items())) | {"ms": ms}
 
     def _repeat(self, work: Callable[[random.Random], None], chance: random.Random) -> None:
         while not self._is_over.is_set():
@@ -103,7 +107,10 @@ class HostileCallers:
 
     def _send_body(self, chance: random.Random) -> None:
         self.counts["bodies"] += 1
-        self.counts[f"bodies answered {self._post(chance.choice(self._requests))}"] += 1
+        name, request = chance.choice(self._requests)
+        began = time.perf_counter()
+        self.counts[f"bodies answered {self._post(request)}"] += 1
+        self.ms[name] += int((time.perf_counter() - began) * 1000)
 
     def _hold_halves(self, chance: random.Random) -> None:
         """Open many half-sent requests, and send a byte to some of them now and then."""
@@ -140,10 +147,10 @@ class HostileCallers:
             connection.recv(1000)
 
 
-def list_requests() -> list[SentRequest]:
-    """List the requests of all hostile bodies that the gateway would pass on."""
+def list_requests() -> list[tuple[str, SentRequest]]:
+    """List the requests of all hostile bodies that the gateway would pass on, with the names of the bodies."""
     found = []
     for body in build_bodies():
         shaped = (shape_json(body), shape_binary(body), shape_invocations(body))
-        found += [each for each in shaped if each is not None and len(each.body) * 4 // 3 <= EVENT_BYTES]
+        found += [(body.name, each) for each in shaped if each and len(each.body) * 4 // 3 <= EVENT_BYTES]
     return found

@@ -5,6 +5,7 @@ without them, on a machine that is equally busy with other things.
 """
 
 import json
+import os
 import threading
 import time
 from collections import Counter
@@ -107,7 +108,7 @@ def run(minutes: float, swaps: int, *, hostile: bool = False) -> dict[str, Any]:
         fakes.publish(registry)
         fakes.publish(registry, of="square", golden=fakes.golden([1, 2, 3], [1, 4, 9]))
         environment = {"PILOTLIGHT_STORE": store, "PILOTLIGHT_ALIAS_SECONDS": "1", **fakes.QUIET}
-        gateway = Gateway(ROOT / "template.yaml", port=0, workers=2, environment=environment)
+        gateway = Gateway(ROOT / "template.yaml", port=0, workers=os.cpu_count() or 2, environment=environment)
         with gateway.serve_in_background() as url:
             crowd = HostileCallers(url) if hostile else None
             return drive(url, registry, minutes * 60, swaps, crowd)

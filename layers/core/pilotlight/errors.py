@@ -28,6 +28,9 @@ A message contains what happened, the value, and what to do. Only `pilotlight.ap
 
 from collections.abc import Iterable
 
+MAX_SHOWN_BYTES = 1_400  # of a message to a caller
+# Of a longer one: what happened, and what to do. A quote or backslash takes two bytes in JSON.
+SHOWN_START_BYTES, SHOWN_END_BYTES = 700, 250
 STORE_RETRY_S = 2  # after which a store that was slow or away may answer again
 
 
@@ -136,3 +139,15 @@ class DoesNotFitError(ModelRefusedError):
 def format_cause(exc: BaseException) -> str:
     """Format another library's message for the middle of a sentence: without its full stop."""
     return str(exc).rstrip(".")
+
+
+def shorten_message(message: str) -> str:
+    """Shorten a message to a caller that quotes much of what he has sent: leave out its middle."""
+    if len(message) <= MAX_SHOWN_BYTES // 4:  # no character has more bytes
+        return message
+    data = message.encode(errors="replace")
+    if len(data) <= MAX_SHOWN_BYTES:
+        return message
+    start, end = data[:SHOWN_START_BYTES], data[-SHOWN_END_BYTES:]
+    left_out = len(data) - len(start) - len(end)
+    return f"{start.decode(errors='ignore')} [... {left_out:,} bytes ...] {end.decode(errors='ignore')}"

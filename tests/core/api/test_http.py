@@ -1,11 +1,21 @@
 import base64
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight.api.http import Request, Response, get_caller, get_identity, get_tenant
+from pilotlight.api import http
+from pilotlight.api.http import (
+    Request,
+    Response,
+    count_sent_bytes,
+    get_caller,
+    get_identity,
+    get_tenant,
+    is_sendable,
+)
 from pilotlight.errors import InvalidInputError
 
 EVENT: dict[str, Any] = {"httpMethod": "POST", "resource": "/v2", "headers": None, "pathParameters": None, "body": None}
@@ -89,3 +99,25 @@ def test_the_caller_is_named_as_well_as_the_gateway_can(context: dict[str, Any],
 )
 def test_only_authenticated_callers_have_an_identity(context: dict[str, Any], tenant: str, identity: str) -> None:
     assert (get_tenant(context), get_identity(context)) == (tenant, identity)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('"\\\n\0\x1f\x7f\u2028\u2029')))
+def test_a_text_takes_no_more_than_is_counted(text: str) -> None:
+    sent = json.dumps(text, ensure_ascii=False).replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    assert len(sent.encode()) - len('""') <= count_sent_bytes(text.encode(), binary=False)
+
+
+@given(st.binary())
+def test_a_binary_body_takes_what_is_counted(body: bytes) -> None:
+    assert count_sent_bytes(body, binary=True) == len(base64.b64encode(body))
+
+
+@pytest.mark.parametrize(("body", "binary", "expected"), [
+    (b"x" * 600, False, True), (b"x" * 601, False, False), (b'"' * 300, False, True), (b'"' * 301, False, False),
+    (b"\0" * 101, False, False), (b"x" * 450, True, True), (b"x" * 451, True, False),
+])  # fmt: skip
+def test_what_lambda_does_not_send_is_known_before(
+    body: bytes, binary: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "MAX_RESPONSE_BYTES", 600)
+    assert is_sendable(body, binary=binary) == expected

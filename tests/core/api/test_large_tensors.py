@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pilotlight.api import large_tensors, v2, v2_binary
+from pilotlight.api import http, large_tensors, v2, v2_binary
 from pilotlight.contracts import upload
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.contracts.tenant import tenant_folder
@@ -144,7 +144,7 @@ def test_columns_first_is_refused() -> None:
 
 
 def test_an_answer_that_cannot_be_sent_is_refused_or_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(v2, "MAX_TEXT_RESPONSE_BYTES", 100)
+    monkeypatch.setattr(http, "MAX_RESPONSE_BYTES", 100)
     store = place()
     given = body(None, data=[0, 1, 2, 3, 4, 5], parameters={})
     request = v2.decode_infer_request(json.dumps({"inputs": [given]}).encode(), {}, MANIFEST)
@@ -162,7 +162,7 @@ def test_an_answer_that_cannot_be_sent_is_refused_or_kept(monkeypatch: pytest.Mo
 
 
 def test_an_answer_that_is_small_once_compressed_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(v2, "MAX_BINARY_RESPONSE_BYTES", 2000)
+    monkeypatch.setattr(http, "MAX_RESPONSE_BYTES", 2000)
     given = body(None, shape=(500, 3), data=[1] * 1500, parameters={})
     request = v2.decode_infer_request(json.dumps({"inputs": [given]}).encode(), {}, MANIFEST)
     nowhere, zeros = large_tensors.StoredOutputs(Registry(place()), enabled=False), np.zeros((500, 3), np.float32)
@@ -199,8 +199,7 @@ def test_classes_are_of_values_wherever_they_go(
     datatype: Datatype, array: Array, expected: list[list[str]], form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if form.startswith("stored"):
-        monkeypatch.setattr(v2, "MAX_TEXT_RESPONSE_BYTES", 10)
-        monkeypatch.setattr(v2, "MAX_BINARY_RESPONSE_BYTES", 10)
+        monkeypatch.setattr(http, "MAX_RESPONSE_BYTES", 10)
     manifest = fakes.stepped(None, of=(MANIFEST.inputs, (TensorSpec("y", datatype, ("n", 3)),)))
     requested = v2.RequestedOutput("y", binary="binary" in form, classes=2)
     request, store = v2.InferenceRequest(None, {}, [requested]), place()
@@ -222,7 +221,7 @@ def test_classes_are_of_values_wherever_they_go(
 @pytest.mark.parametrize("form", ["binary", "stored"])
 def test_bf16_without_classes_stays_bits(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if form == "stored":
-        monkeypatch.setattr(v2, "MAX_BINARY_RESPONSE_BYTES", 10)
+        monkeypatch.setattr(http, "MAX_RESPONSE_BYTES", 10)
     manifest = fakes.stepped(None, of=(MANIFEST.inputs, (TensorSpec("y", "BF16", ("n", 3)),)))
     request, store = v2.InferenceRequest(None, {}, [v2.RequestedOutput("y", binary=True)]), place()
     stored_outputs = large_tensors.StoredOutputs(Registry(store), enabled=True)

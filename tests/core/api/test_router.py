@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pilotlight import errors
+from pilotlight.api import http
 from pilotlight.api.call_cost import CostMeter
 from pilotlight.api.http import Request, Response
 from pilotlight.api.router import STATUS_CODES, Router, Routes, get_status_code
@@ -113,3 +114,23 @@ def test_what_is_logged_of_a_call_has_its_id(caplog: pytest.LogCaptureFixture) -
         logging.setLogRecordFactory(kept)
         correlation.set_correlation_id("")
     assert [vars(record)["correlation_id"] for record in caplog.records] == ["order-17"]
+
+
+@pytest.mark.parametrize("response", [
+    Response.json({"id": "x" * 1000}), Response(200, bytes(1000), {}, binary=True), Response.json(['"'] * 300),
+])  # fmt: skip
+def test_an_answer_that_lambda_does_not_send_is_an_error(response: Response, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_RESPONSE_BYTES", 1000)
+    sent = Router({"/here": {"GET": lambda _: response}})(EVENT, None)
+    assert (sent["statusCode"], sent["isBase64Encoded"]) == (413, False)
+    assert "more than Lambda sends; ask for less at once" in json.loads(sent["body"])["error"]
+
+
+@pytest.mark.parametrize("quoted", ["x", "ü", "\U0001f525", "\x00", "\\"])
+def test_an_error_does_not_send_back_all_that_it_quotes(quoted: str) -> None:
+    name = quoted * 500_000
+    status, body = answer({"resource": "/fails"}, errors.InvalidInputError(f"{name!r} is no input; send another."))
+    assert status == 400
+    assert len(body["error"].encode()) < 1_500
+    assert body["error"].startswith(repr(name)[:150])
+    assert body["error"].endswith("' is no input; send another.")

@@ -265,6 +265,13 @@ def test_config_says_string_for_bytes_and_minus_one_for_free() -> None:
     assert (described["data_type"], described["dims"][0]) == ("TYPE_STRING", -1)
 
 
+def test_what_an_answer_would_repeat_is_bounded() -> None:
+    with pytest.raises(InvalidInputError, match=r"length <= 10000 - at `\$\.id`"):
+        decode(body([1], [1, 1], id="x" * 10_001))
+    with pytest.raises(InvalidInputError, match="Output 'y' is requested twice; request it once"):
+        decode(body([1], [1, 1], outputs=[{"name": "y"}] * 60_000))
+
+
 def test_the_id_comes_back_only_if_it_was_sent() -> None:
     with_id, without = (v2.decode_infer_request(body([1, 2], [1, 2], **more), {}, FP32) for more in ({"id": "7"}, {}))
     assert answer(FP32, with_id, np.zeros((1, 2)))["id"] == "7"

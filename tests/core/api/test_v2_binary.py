@@ -228,14 +228,15 @@ ZIPPED = gzip.compress(b"{}", mtime=0)  # the time would be part of a test's nam
             gzip.compress(bytes(compression.MAX_DECOMPRESSED_BYTES + 1), mtime=0),
             "gzip",
             TooLargeError,
-            "more than 128,000,000 bytes",
+            "more than 64,000,000 bytes",
         ),
         (
             gzip.compress(bytes(compression.MAX_DECOMPRESSED_BYTES)) + gzip.compress(b"0"),
             "gzip",
             TooLargeError,
-            "more than 128,000,000",
+            "more than 64,000,000",
         ),
+        (ZIPPED * 10_001, "gzip", InvalidInputError, "has more than 10,000 members of gzip; send it as one"),
         (
             gzip.compress(b"{}", mtime=0) + b"more",
             "gzip",

@@ -13,6 +13,9 @@ MODULES = {
     "aborts": "import os; os.abort()",
     "greedy": "held = bytearray(600_000_000)",
     "endless": "while True: pass",
+    # As Rust does whose panic for lack of memory waits for a lock that it holds itself.
+    "hanging": "import sys, time\nsys.stderr.write('memory allocation of 24576 bytes failed\\n')\nsys.stderr.flush()\n"
+    "time.sleep(1000)",
 }
 
 
@@ -50,3 +53,15 @@ def test_what_fails_says_why(module: str, failure: str) -> None:
 @pytest.mark.parametrize("module", ["endless"], indirect=True)
 def test_what_does_not_end_is_ended(module: str) -> None:
     assert run(module, seconds=0.5).failure == "it did not end within 0.5 s"
+
+
+@pytest.mark.parametrize("module", ["hanging"], indirect=True)
+def test_what_announces_its_end_and_hangs_is_ended(module: str) -> None:
+    failure = run(module).failure
+    assert failure == ("its process was ended by SIGKILL (it may use 500 MB): memory allocation of 24576 bytes failed")
+
+
+@pytest.mark.parametrize("module", ["endless"], indirect=True)
+def test_what_takes_more_processor_time_than_it_may_is_ended(module: str) -> None:
+    with pytest.raises(child_process.OverdueError, match=r"within 0\.2 s of processor time"):
+        list(child_process.stream_module(module, [], memory_bytes=500_000_000, seconds=60, cpu_seconds=0.2))

@@ -212,6 +212,11 @@ def test_many_large_images_are_refused_before_any_is_decoded() -> None:
         pixels(*[file(NOISE)] * 3, max_pixels=4000)
 
 
+def test_too_many_images_are_refused_before_any_is_opened() -> None:
+    with pytest.raises(InvalidInputError, match="has 12,001 images; send 12,000 at most"):
+        pixels(*[b"no image"] * 12_001)
+
+
 def test_a_strip_that_would_grow_is_refused() -> None:
     strip = file(np.zeros((1, 60_000), np.uint8))
     with pytest.raises(InvalidInputError, match=r"is 60000 x 1 and would be resized to 256 x 15,360,000, more than"):

@@ -215,6 +215,11 @@ def test_many_long_texts_are_refused_before_they_are_tokenized() -> None:
         feeds(*["hello you " * 200] * 500)
 
 
+def test_many_short_texts_are_refused_before_they_are_tokenized() -> None:
+    with pytest.raises(TooLargeError, match="has 50,001 texts; send 50,000 at most at once"):
+        feeds(*["a"] * 50_001)
+
+
 def test_a_long_text_that_must_not_be_cut_is_refused_before_it_is_tokenized() -> None:
     with pytest.raises(TooLargeError, match="Text 1 has 4,097 characters; one for 16 tokens may have 4,096, shorten"):
         feeds("fine", "a" * 4097, truncate=False, max_length=16)

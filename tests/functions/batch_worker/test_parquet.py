@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from functions.batch_worker import parquet, table_rows
 from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError, StoreError
+from pilotlight.native import child_process
 from tests import fakes
 from tests.functions.batch_worker.conftest import Place
 
@@ -255,7 +256,8 @@ def test_a_table_that_unfolds_is_refused_and_not_died_of(
         assert len(data) < 300_000, kind
         place.upload(f"double/{kind}.parquet", data)
         refused = place.document(f"double/{kind}.parquet/manifest.json")["refused"]
-        assert any(word in refused for word in ("memory", "panicked", "SIGABRT", "bytes as JSON")), (kind, refused)
+        words = ("memory", "panicked", "SIGABRT", "bytes as JSON", "of processor time")
+        assert any(word in refused for word in words), (kind, refused)
         assert not any("rows-" in path for path in place.store.list_paths(f"outbox/double/{kind}.parquet"))
 
 
@@ -263,3 +265,25 @@ def test_rows_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(table_rows, "MAX_ROWS", 2_400)
     with pytest.raises(InvalidInputError, match="more than 2,400 rows; send it in several files"):
         told({"number": list(range(2_500))})
+
+
+def test_columns_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_rows, "MAX_COLUMNS", 2)
+    with pytest.raises(InvalidInputError, match="has 3 columns, and one may have 2"):
+        told(ROWS)
+
+
+def test_the_processor_time_of_a_table_grows_with_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, float]] = []
+
+    def note_limits(*_: object, **limits: float) -> Iterator[bytes]:
+        given.append(limits)
+        return iter(())
+
+    monkeypatch.setattr(child_process, "stream_module", note_limits)
+    for size in (0, 2_000_000, 100_000_000):
+        with (tmp_path / "table").open("wb") as file:
+            file.truncate(size)
+        list(parquet.iterate_json_lines(tmp_path / "table", FOREVER))
+    assert [limits["cpu_seconds"] for limits in given] == [0.5, 16.5, 800.5]
+    assert [limits["seconds"] for limits in given] == [15.0, 175.0, 600.0]

@@ -11,7 +11,9 @@ from io import BytesIO
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
 
 # Of a body once decompressed: 6 MB of gzip may hold a thousand times as much.
-MAX_DECOMPRESSED_BYTES = 128_000_000
+MAX_DECOMPRESSED_BYTES = 64_000_000
+MAX_GZIP_MEMBERS = 10_000  # of a body; bgzip begins another one with every 64 kB
+GZIP_MEMBER_START = b"\x1f\x8b\x08"  # may be in compressed data too, once in 16 MB
 MIN_COMPRESSIBLE_BYTES = 1024  # bytes; a smaller body gains less than its header costs
 ZERO_WEIGHT = re.compile(r"q=0(\.0{0,3})?")  # the weight of an encoding that is refused; RFC 9110, 12.4.2
 ZLIB_WINDOW_BITS = {
@@ -48,6 +50,8 @@ def decompress_gzip_members(body: bytes, encoding: str, max_bytes: int) -> bytes
     """Decompress a body with data after the end of its encoding: gzip may have another member (RFC 1952, 2.2)."""
     if encoding != "gzip":
         raise InvalidInputError(f"The body goes on behind the end of its {encoding}.")
+    if body.count(GZIP_MEMBER_START) > MAX_GZIP_MEMBERS:
+        raise InvalidInputError(f"The body has more than {MAX_GZIP_MEMBERS:,} members of gzip; send it as one.")
     try:
         with gzip.GzipFile(fileobj=BytesIO(body)) as members:
             data = members.read(max_bytes + 1)

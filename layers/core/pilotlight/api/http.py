@@ -15,6 +15,10 @@ Body = TypeVar("Body")
 JSON = "application/json"
 UNKNOWN_CALLER = "an unnamed caller"  # the gateway knows no name for one without credentials
 REQUIRED_KEYS = ("resource", "httpMethod")  # by which a request is routed
+MAX_RESPONSE_BYTES = 6_270_000  # of a body as it is sent: Lambda takes 6,291,556 bytes, with 10,240 of headers at most
+ESCAPED_TWICE = (b'"', b"\\")  # characters that take one more byte in the JSON that is sent
+LINE_SEPARATORS = ("\u2028".encode(), "\u2029".encode())  # AWS's client writes 6 bytes for these 3
+CONTROL_CHARACTERS = bytes(range(32))  # and up to 6 bytes for each of these
 UNSUPPORTED_HINT = (
     "HTTP APIs, function URLs and load balancers send another; put the REST API of template.yaml before it."
 )
@@ -98,6 +102,21 @@ class Response(Struct, frozen=True):
             "body": pybase64.b64encode_as_string(self.body) if self.binary else self.body.decode(),
             "isBase64Encoded": self.binary,
         }
+
+
+def is_sendable(body: bytes, *, binary: bool) -> bool:
+    """Return whether Lambda sends a response with this body; the environment of one that it does not send ends."""
+    if len(body) * len("\\u0000") <= MAX_RESPONSE_BYTES:  # however much is escaped
+        return True
+    return count_sent_bytes(body, binary=binary) <= MAX_RESPONSE_BYTES
+
+
+def count_sent_bytes(body: bytes, *, binary: bool) -> int:
+    """Count the bytes of a body as it is sent: in base64, or as a string in JSON, whose escapes are counted."""
+    if binary:
+        return (len(body) + 2) // 3 * 4
+    escapes = sum(map(body.count, ESCAPED_TWICE)) + 3 * sum(map(body.count, LINE_SEPARATORS))
+    return len(body) + escapes + 5 * (len(body) - len(body.translate(None, CONTROL_CHARACTERS)))
 
 
 def get_caller(context: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from pilotlight.api import compression, v2, v2_json, v2_tensors
-from pilotlight.api.http import Request, Response
+from pilotlight.api.http import Request, Response, is_sendable
 from pilotlight.api.request_limits import (
     CSV_COST,
     UNLIMITED,
@@ -29,7 +29,13 @@ from pilotlight.api.request_limits import (
 from pilotlight.api.router import Endpoint, get_status_code
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.contracts.processing import TablePreprocessing
-from pilotlight.errors import InvalidInputError, PilotlightError, TooLargeError, UnsupportedTypeError
+from pilotlight.errors import (
+    InvalidInputError,
+    PilotlightError,
+    TooLargeError,
+    UnsupportedTypeError,
+    shorten_message,
+)
 from pilotlight.processing.signature import SignatureInput, list_signatures
 from pilotlight.processing.tabular import BOOLEAN_WORDS
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
@@ -72,8 +78,8 @@ def wrap_mlflow_errors(endpoint: Endpoint) -> Endpoint:
         try:
             return endpoint(request)
         except PilotlightError as exc:
-            status = get_status_code(exc)
-            return Response.json({"error_code": ERROR_CODES.get(status, "BAD_REQUEST"), "message": str(exc)}, status)
+            status, message = get_status_code(exc), shorten_message(str(exc))
+            return Response.json({"error_code": ERROR_CODES.get(status, "BAD_REQUEST"), "message": message}, status)
 
     return answer
 
@@ -115,7 +121,7 @@ def encode_response(manifest: Manifest, results: Mapping[str, Array], accept_enc
     predictions = next(iter(lists.values())) if len(lists) == 1 else lists
     response = Response.json({"predictions": predictions}, 200, **{MODEL_HEADER: f"{manifest.name}:{manifest.version}"})
     body, encoding = compression.compress_body(response.body, accept_encoding)
-    if len(body) > (v2.MAX_TEXT_RESPONSE_BYTES if encoding is None else v2.MAX_BINARY_RESPONSE_BYTES):
+    if not is_sendable(body, binary=encoding is not None):
         raise TooLargeError(
             f"The predictions have {len(response.body):,} bytes, more than Lambda sends; ask for fewer rows at once, "
             "or by POST /v1/batches."

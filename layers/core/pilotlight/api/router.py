@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pilotlight.api.call_cost import CostMeter
-from pilotlight.api.http import Request, Response
+from pilotlight.api.http import Request, Response, count_sent_bytes, is_sendable
 from pilotlight.api.request_context import RequestContext
 from pilotlight.api.usage_log import UsageLog
 from pilotlight.errors import (
@@ -25,6 +25,7 @@ from pilotlight.errors import (
     UnavailableError,
     UnsupportedError,
     UnsupportedTypeError,
+    shorten_message,
 )
 from pilotlight.observability import correlation
 
@@ -70,7 +71,7 @@ class Router:
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
         """Answer a REST proxy event; with a cost meter, add the call's duration and cost, and log them."""
         trace = RequestContext.from_event(event, context)
-        response = self.dispatch(event, trace).to_event()
+        response = self.replace_unsendable(self.dispatch(event, trace)).to_event()
         if self._cost_meter is not None:
             if trace.marks:
                 trace.mark_stage("encode")
@@ -93,7 +94,7 @@ class Router:
             )
             return self.find_endpoint(request)(request)
         except PilotlightError as exc:
-            return self._error_formatter(get_status_code(exc), str(exc), **retry_headers(exc))
+            return self._error_formatter(get_status_code(exc), shorten_message(str(exc)), **retry_headers(exc))
         except MemoryError:  # before the endpoint has taken the request, or behind it
             return self._error_formatter(413, "The request takes more memory than is free; send fewer items at once.")
         except Exception as exc:  # noqa: BLE001 - the last resort: a bug of ours must reach the log, not the caller
@@ -102,6 +103,15 @@ class Router:
                 "The handler failed on %s: %s\n%s", event.get("resource"), type(exc).__name__, format_traceback(exc)
             )
             return self._error_formatter(500, "The server failed on this request; its log says why.")
+
+    def replace_unsendable(self, response: Response) -> Response:
+        """Return the response, or an error if it is larger than Lambda sends: that would end the environment."""
+        if is_sendable(response.body, binary=response.binary):
+            return response
+        size = count_sent_bytes(response.body, binary=response.binary)
+        return self._error_formatter(
+            413, f"The answer would take {size:,} bytes, more than Lambda sends; ask for less at once."
+        )
 
     def find_endpoint(self, request: Request) -> Endpoint:
         """Find the endpoint for the request's route and verb; HEAD is answered as GET."""

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from pilotlight.api import compression, v2_binary, v2_tensors
-from pilotlight.api.http import JSON, Response
+from pilotlight.api.http import JSON, Response, count_sent_bytes, is_sendable
 from pilotlight.api.large_tensors import StoredOutputs, UploadedTensors
 from pilotlight.api.request_limits import (
     JSON_COST,
@@ -26,6 +26,7 @@ from pilotlight.api.request_limits import (
 from pilotlight.api.v2_json import InferBody, InputBody, OutputBody, decode_infer_body, parse_flag
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
+from pilotlight.processing.input_validation import check_row_count
 from pilotlight.processing.signature import CallSignature, SignatureInput, choose_signature, list_signatures
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
@@ -39,9 +40,7 @@ STATEFUL_PARAMETERS = ("sequence_id", "sequence_start", "sequence_end")
 SHARED_MEMORY_PARAMETER = "shared_memory_region"
 BINARY_TYPE = "application/octet-stream"
 MAX_DIMENSIONS = 32  # of a tensor; numpy allows 64
-MAX_VALUES = compression.MAX_DECOMPRESSED_BYTES  # of a tensor: a body of that many bytes has no more
-MAX_BINARY_RESPONSE_BYTES = 4_600_000  # bytes of an answer: Lambda sends 6 MB, and base64 adds a third
-MAX_TEXT_RESPONSE_BYTES = 5_500_000  # bytes of an answer in JSON, whose quotes are escaped
+MAX_VALUES = 128_000_000  # of a tensor
 JSON_LENGTH_HEADER = "inference-header-content-length"  # the number of bytes of the body that are JSON; tensors follow
 
 
@@ -135,6 +134,8 @@ def decode_parts(body: memoryview, length: int, manifest: Manifest, payload: Bin
     if payload.limits is not UNLIMITED:
         rows = max([given.shape[0] for given in request.inputs if given.shape], default=1)
         payload.limits.check_rows(manifest, rows, payload.decode_seconds)
+        elements = [prod(given.shape) for given in request.inputs if given.datatype == "BYTES"]
+        check_row_count(manifest.preprocess, max(elements, default=0))
     signature = choose_signature(manifest, {given.name: given.datatype for given in request.inputs})
     tensors = decode_infer_inputs(request, payload, manifest, signature)
     payload.refuse_leftover()
@@ -174,9 +175,9 @@ def encode_infer_response(
     text = msgspec.json.encode(answer)
     body, encoding = compression.compress_body(b"".join((text, *tails)), accept_encoding)
     binary = bool(tails) or encoding is not None
-    if stored_outputs is not None and len(body) > (MAX_BINARY_RESPONSE_BYTES if binary else MAX_TEXT_RESPONSE_BYTES):
+    if stored_outputs is not None and not is_sendable(body, binary=binary):
         raw_outputs = encode_raw_outputs(manifest, request, results)
-        parameters = stored_outputs.store_outputs(raw_outputs, sum(map(len, tails), len(text)))
+        parameters = stored_outputs.store_outputs(raw_outputs, count_sent_bytes(body, binary=binary))
         answer["outputs"] = [build_stored_output(output, parameters[output["name"]]) for output in answer["outputs"]]
         tails, text = [], msgspec.json.encode(answer)
         body, encoding = compression.compress_body(text, accept_encoding)
@@ -366,6 +367,10 @@ def parse_requested_outputs(request: InferBody, manifest: Manifest, signature: C
     unknown = [output.name for output in requested if output.name not in available]
     if unknown:
         raise InvalidInputError(f"{unknown[0]!r} is not an output of {manifest.name}; its outputs are {available}.")
+    names = {output.name for output in requested}
+    if len(names) < len(requested):
+        twice = next(name for name in names if sum(output.name == name for output in requested) > 1)
+        raise InvalidInputError(f"Output {twice!r} is requested twice; request it once.")
     return [parse_requested_output(output, binary=binary) for output in requested]
 
 

@@ -15,6 +15,7 @@ from msgspec import Meta, Raw, Struct
 
 from pilotlight.errors import InvalidInputError
 
+MAX_ID_LENGTH = 10_000  # characters of a request's id, which its answer repeats
 Parameters = dict[str, Any] | None  # None where a client writes null instead of omitting them
 # A text is one match, closed or not, so that what follows an open quote is not searched repeatedly.
 TEXT_OR_NAN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|\bNaN\b', re.DOTALL)
@@ -43,7 +44,7 @@ class InferBody(Struct):
     nullable: ClassVar[bool] = False  # whether null is a missing number in any tensor of floats
 
     inputs: list[InputBody]
-    id: str | None = None
+    id: Annotated[str, Meta(max_length=MAX_ID_LENGTH)] | None = None
     parameters: Parameters = None
     outputs: list[OutputBody] | None = None
 

@@ -3,7 +3,7 @@
 Frozen msgspec structs as in the manifest, distinguished by their `kind`. They depend on no graph and no array.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct
 
@@ -17,6 +17,8 @@ class ImagePreprocessing(Struct, frozen=True, kw_only=True, tag="image", tag_fie
 
     `shortest` and `resize` are two fields because msgspec 0.22 crashes on a type like `int | tuple[int, int]`.
     """
+
+    max_rows: ClassVar[int] = 12_000  # images of a request; the smallest takes 50 us and 3 kB of memory
 
     input: NonEmptyString  # of the graph
     name: NonEmptyString = "image"  # of the caller's input, BYTES
@@ -49,6 +51,8 @@ class ImagePreprocessing(Struct, frozen=True, kw_only=True, tag="image", tag_fie
 
 class TextPreprocessing(Struct, frozen=True, kw_only=True, tag="text", tag_field="kind"):
     """A text becomes what the graph has of `input_ids`, `attention_mask` and `token_type_ids`."""
+
+    max_rows: ClassVar[int] = 50_000  # texts of a request; the shortest takes 6 us until it is answered
 
     tokenizer: str = "tokenizer.json"  # path among the version's files, as the `tokenizers` library writes it
     name: NonEmptyString = "text"  # of the caller's input, BYTES

@@ -34,6 +34,7 @@ INHERITED = frozenset({
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 })  # fmt: skip
+EXECUTION_ENV = "AWS_Lambda_python3.13"  # as in template.yaml; AWS's client encodes its answers by it
 INHERITED_PREFIXES = ("AWS_", "LC_", "PILOTLIGHT_")
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -93,6 +94,7 @@ class EnvironmentSpec:
             "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.logical_id}",
             "AWS_LAMBDA_LOG_STREAM_NAME": f"{time.strftime('%Y/%m/%d', time.gmtime())}/[$LATEST]{uuid4().hex}",
             "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_EXECUTION_ENV": EXECUTION_ENV,
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
             "TZ": ":UTC",

@@ -120,7 +120,7 @@ def handle_next_event(client: RuntimeClient, handler: Handler, environ: Mapping[
         failure = report_error(exc, type(exc).__name__, str(exc))
         return client.post(f"invocation/{context.aws_request_id}/error", json.dumps(failure))
     try:
-        body = json.dumps(result)
+        body = json.dumps(result, ensure_ascii=False)  # as AWS's client from python 3.12 on
     except (TypeError, ValueError) as exc:
         failure = report_error(exc, "Runtime.MarshalError", f"Unable to marshal response: {exc}")
         return client.post(f"invocation/{context.aws_request_id}/error", json.dumps(failure))

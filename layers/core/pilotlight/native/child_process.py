@@ -1,28 +1,35 @@
-"""Run one of Pilotlight's modules in a process of its own, within limits of memory and time.
+"""Run one of Pilotlight's modules in a process of its own, within limits of memory, processor time and time.
 
 For what may end its process: a graph, a tokenizer or a table that somebody else has made. The process runs
-`python -m pilotlight.native.child_process MEMORY_BYTES MODULE ARGUMENTS...`, which sets the limit and then runs the
-module. The limit is RLIMIT_DATA: memory that a process may write, without mapped files; macOS does not enforce it.
+`python -m pilotlight.native.child_process MEMORY_BYTES CPU_SECONDS MODULE ARGUMENTS...`, which sets the limits and then
+runs the module. That of memory is RLIMIT_DATA: what a process may write, without mapped files; macOS does not enforce
+it. A panic of Rust for lack of memory prints a backtrace, for which it takes memory while it holds a lock that it then
+waits for; so a process that has announced its end and still lives is ended.
 """
 
 import os
+import re
 import resource
 import runpy
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from tempfile import TemporaryFile
-from threading import TIMEOUT_MAX, Event, Timer
+from threading import Event, Thread
 from typing import BinaryIO, cast
 
 from pilotlight.errors import PilotlightError
 
 CHUNK_BYTES = 1_000_000  # of what is yielded at once
 MAX_LAST_WORDS = 500  # characters of the line on standard error that tells why a process has failed
+WATCH_S = 0.1  # between two looks at what a process says and how long it takes
+UNLIMITED_CPU = 0.0  # as the processor time of a process: it is not limited
+LAST_GASP = re.compile(rb"memory allocation of \d+ bytes failed|panic in a function that cannot unwind")
 
 
 @dataclass(frozen=True)
@@ -37,18 +44,12 @@ def run_module(
     module: str, arguments: Sequence[str], *, memory_bytes: int, seconds: float, stdin: bytes = b""
 ) -> ChildOutcome:
     """Run a module to its end, or until it has taken `seconds`; the last line on its standard error is its reason."""
-    try:
-        done = subprocess.run(
-            build_command(module, arguments, memory_bytes),
-            input=stdin,
-            capture_output=True,
-            timeout=seconds,
-            check=False,
-            env=build_environment(),
-        )
-    except subprocess.TimeoutExpired:
-        return ChildOutcome(b"", f"it did not end within {seconds:g} s")
-    return ChildOutcome(done.stdout, describe_failure(done.returncode, done.stderr, memory_bytes))
+    command = build_command(module, arguments, memory_bytes, UNLIMITED_CPU)
+    with start_process(command, subprocess.PIPE) as (process, stderr), watch_process(process, stderr, seconds) as watch:
+        output, _ = process.communicate(stdin)
+        if watch.is_overdue.is_set():
+            return ChildOutcome(b"", f"it did not end within {seconds:g} s")
+        return ChildOutcome(output, describe_failure(process.returncode, read_start(stderr), memory_bytes))
 
 
 class ChildError(PilotlightError):
@@ -59,53 +60,91 @@ class OverdueError(ChildError):
     """It has taken longer than it may."""
 
 
-def stream_module(module: str, arguments: Sequence[str], *, memory_bytes: int, seconds: float) -> Iterator[bytes]:
+def stream_module(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    memory_bytes: int,
+    seconds: float,
+    cpu_seconds: float = UNLIMITED_CPU,
+) -> Iterator[bytes]:
     """Run a module, and yield what it writes as it comes; raise `ChildError` when it fails.
 
     What is yielded before it fails is not to be kept.
     """
+    command = build_command(module, arguments, memory_bytes, cpu_seconds)
     with (
-        TemporaryFile() as stderr,
-        subprocess.Popen(
-            build_command(module, arguments, memory_bytes),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env=build_environment(),
-        ) as process,
-        end_after(process, seconds) as is_overdue,
+        start_process(command, subprocess.DEVNULL) as (process, stderr),
+        watch_process(process, stderr, seconds) as watch,
     ):
         yield from iter(partial(cast("BinaryIO", process.stdout).read, CHUNK_BYTES), b"")
         code = process.wait()
-        if is_overdue.is_set():
+        if watch.is_overdue.is_set():
             raise OverdueError(f"it did not end within {seconds:g} s")
-        stderr.seek(0)
-        if failure := describe_failure(code, stderr.read(), memory_bytes):
+        if code == -signal.SIGPROF:
+            raise OverdueError(f"it did not end within {cpu_seconds:.1f} s of processor time")
+        if failure := describe_failure(code, read_start(stderr), memory_bytes):
             raise ChildError(failure)
 
 
 @contextmanager
-def end_after(process: "subprocess.Popen[bytes]", seconds: float) -> Iterator[Event]:
-    """Kill a process after `seconds`, and when the context is left; the event tells that its time was over."""
-    is_overdue = Event()
+def start_process(command: Sequence[str], stdin: int) -> Iterator[tuple["subprocess.Popen[bytes]", BinaryIO]]:
+    """Start a process; yield it and what it writes to standard error."""
+    with (
+        TemporaryFile() as stderr,
+        subprocess.Popen(
+            command, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, env=build_environment()
+        ) as process,
+    ):
+        yield process, cast("BinaryIO", stderr)
 
-    def end_process() -> None:
-        is_overdue.set()
-        process.kill()
 
-    timer = Timer(min(seconds, TIMEOUT_MAX), end_process)
-    timer.daemon = True
-    timer.start()
+class ProcessWatch(Thread):
+    """Kills a process when its time is over, and when it has announced that it aborts and does not end."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", stderr: BinaryIO, seconds: float) -> None:
+        super().__init__(daemon=True)
+        self.is_overdue = Event()
+        self.is_over = Event()
+        self._process = process
+        self._stderr = stderr
+        self._end = time.monotonic() + seconds
+
+    def run(self) -> None:
+        """Look at the process until it has ended or is killed."""
+        while not self.is_over.wait(max(0.0, min(WATCH_S, self._end - time.monotonic()))):
+            if time.monotonic() >= self._end:
+                self.is_overdue.set()
+            elif LAST_GASP.search(read_start(self._stderr)) is None:
+                continue
+            elif self.is_over.wait(WATCH_S):  # it may write its last line yet, and abort by itself
+                return
+            self._process.kill()
+            return
+
+
+@contextmanager
+def watch_process(process: "subprocess.Popen[bytes]", stderr: BinaryIO, seconds: float) -> Iterator[ProcessWatch]:
+    """Kill a process after `seconds`, when it hangs, and when the context is left."""
+    watch = ProcessWatch(process, stderr, seconds)
+    watch.start()
     try:
-        yield is_overdue
+        yield watch
     finally:
-        timer.cancel()
         process.kill()
+        watch.is_over.set()
+        watch.join()  # before the file is closed that it reads
 
 
-def build_command(module: str, arguments: Sequence[str], memory_bytes: int) -> list[str]:
-    """Build the command of a process that sets its limit and runs a module."""
-    return [sys.executable, "-m", "pilotlight.native.child_process", str(memory_bytes), module, *arguments]
+def read_start(stderr: BinaryIO) -> bytes:
+    """Read what a process has written to standard error, without moving the place at which it writes on."""
+    return os.pread(stderr.fileno(), CHUNK_BYTES, 0)
+
+
+def build_command(module: str, arguments: Sequence[str], memory_bytes: int, cpu_seconds: float) -> list[str]:
+    """Build the command of a process that sets its limits and runs a module."""
+    limits = [str(memory_bytes), str(cpu_seconds)]
+    return [sys.executable, "-m", "pilotlight.native.child_process", *limits, module, *arguments]
 
 
 def build_environment() -> dict[str, str]:
@@ -129,10 +168,11 @@ def describe_failure(code: int, stderr: bytes, memory_bytes: int) -> str:
 
 
 def main() -> None:
-    """Set the limit, then run the module as if it had been started itself."""
-    _, memory_bytes, module, *arguments = sys.argv
+    """Set the limits, then run the module as if it had been started itself."""
+    _, memory_bytes, cpu_seconds, module, *arguments = sys.argv
     resource.setrlimit(resource.RLIMIT_DATA, (int(memory_bytes), int(memory_bytes)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash that is expected writes no file of GBs
+    signal.setitimer(signal.ITIMER_PROF, float(cpu_seconds))  # SIGPROF ends it; RLIMIT_CPU counts whole seconds
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

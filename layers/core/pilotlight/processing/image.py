@@ -17,7 +17,7 @@ from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import ImagePreprocessing
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.native.calls import NativeCalls
-from pilotlight.processing.input_validation import flatten_column
+from pilotlight.processing.input_validation import check_row_count, flatten_column
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 Image.MAX_IMAGE_PIXELS = None  # it warns at one number and raises at another; `open_images` checks the manifest's
@@ -62,6 +62,7 @@ def build_image_feeds(steps: ImagePreprocessing, manifest: Manifest, tensor: Arr
 
 def open_images(steps: ImagePreprocessing, elements: Array) -> list[Image.Image]:
     """Open the images and read their headers without decoding; refuse them if they are too large together."""
+    check_row_count(steps, len(elements))
     pictures = [read_image_header(decode_file_bytes(element, place), place) for place, element in enumerate(elements)]
     check_pixel_count(steps, [picture.size for picture in pictures], "have")
     resized = [compute_resized_size(steps, picture, place) for place, picture in enumerate(pictures)]

@@ -15,7 +15,7 @@ from pilotlight.contracts.manifest import Manifest, ManifestDraft, TensorSpec
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError, TooLargeError
 from pilotlight.native.calls import NativeCalls
-from pilotlight.processing.input_validation import flatten_column
+from pilotlight.processing.input_validation import check_row_count, flatten_column
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from pilotlight.runtime.model_cache import Assets
 
@@ -74,7 +74,8 @@ def build_graph_input(encodings: Sequence[Any], spec: TensorSpec) -> Array:
 
 
 def check_texts(steps: TextPreprocessing, elements: Array) -> list[str]:
-    """Check that no text is blank and that they are not too long together."""
+    """Check that no text is blank, and that they are neither too many nor too long together."""
+    check_row_count(steps, len(elements))
     texts: list[str] = elements.tolist()
     for place, text in enumerate(texts):
         if not text.strip():

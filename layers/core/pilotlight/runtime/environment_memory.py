@@ -37,6 +37,12 @@ class DataLimit:
             with self._lock:
                 self._apply(self.allowed_bytes)
 
+    def count_free_bytes(self) -> int:
+        """Count the bytes that may still be taken before allocations are to fail, such as by a process of its own."""
+        if self.allowed_bytes is None:
+            return UNLIMITED_BYTES
+        return max(0, self.allowed_bytes - process_memory.measure_own_memory()[0])
+
     @contextmanager
     def suspend(self) -> Iterator[None]:
         """Set no limit in this context, in which a model is opened.
