@@ -17,7 +17,7 @@ LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layer
 TEMPLATES := template.yaml $(filter-out infra/api.yaml,$(wildcard infra/*.yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint fmt routes bench soak audit docs clean test-runtime package test-sam
+.PHONY: help demo serve test test-slow lint fmt routes bench soak audit docs clean test-runtime package test-sam
 
 # --- Everyday ---------------------------------------------------------------------------------------------------------
 
@@ -33,7 +33,10 @@ serve: $(VENV)/with-train  ## serve template.yaml on this machine
 
 # A process per CPU; the tests of a file share its fixtures.
 test: $(VENV)/with-dev  ## run the tests that need only python
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+
+test-slow: $(VENV)/with-dev  ## train every recipe of record, on several processes too, and serve ONNX's own suite
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 lint: $(VENV)/with-dev  ## check style, types, imports between modules, and templates
 	$(BIN)/ruff check

@@ -21,6 +21,8 @@ from pilotlight.local.gateway import Gateway
 from pilotlight.runtime.datatypes import Array
 from tests.conformance.operators import BY_MACHINE, Case, cases, exclusion
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 EXCLUDED = Path(__file__).with_name("excluded.json")
 

@@ -22,6 +22,8 @@ from pilotlight.runtime.session import Session, open_session
 from pilotlight.storage.object_store import ObjectStore, open_store
 from tests.functions.train.conftest import silence
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Record:

@@ -21,6 +21,8 @@ from pilotlight.errors import InvalidInputError
 from tests.functions.train.conftest import TINY
 from tests.functions.train.training_process import Process, until
 
+pytestmark = pytest.mark.slow
+
 THERE = "10.0.0.7"
 NODES = "--nnodes {} --node-rank {} --nproc-per-node {} --master-addr {}"
 MAIN = "AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS"

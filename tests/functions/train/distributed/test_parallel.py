@@ -17,6 +17,8 @@ from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGro
 from functions.train.training.step import count_accumulation_parts
 from tests.functions.train.distributed.worker_processes import BROKEN, WAYS, few, trained
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[4]
 TOLERANCE = 2e-5  # of a weight; the order in which two processes add is another one
 CPU = torch.device("cpu")
