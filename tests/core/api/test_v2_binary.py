@@ -261,7 +261,7 @@ def test_bodies_that_do_not_decompress(body: bytes, encoding: str, kind: type[Ex
 def test_a_gzip_may_have_several_members(encoding: str) -> None:
     body = b'{"inputs": []}'
     assert compression.decompress_body(b"".join(gzip.compress(body[at : at + 1]) for at in range(14)), encoding) == body
-    assert compression.decompress_body(gzip.compress(b"") * 50_000 + gzip.compress(body), encoding) == body
+    assert compression.decompress_body(gzip.compress(b"") * 9_000 + gzip.compress(body), encoding) == body
 
 
 @pytest.mark.parametrize(
