@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from functions.batch_worker.inbox_file import InboxFile
 from pilotlight.errors import NotFoundError
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry
@@ -195,9 +196,8 @@ class Doors:
         return self._name_result(name)
 
     def _name_result(self, name: str) -> Outcome:
-        stem = name.removesuffix(".jsonl")
         try:
-            manifest = json.loads(self._store.get(f"outbox/{stem}/manifest.json").data)
+            manifest = json.loads(self._store.get(f"{InboxFile(f'inbox/{name}').folder}/manifest.json").data)
         except NotFoundError:
             return Outcome("no result")
         error = manifest["refused"] or next((line["error"] for line in manifest["errors"]), "")

@@ -236,7 +236,9 @@ ZIPPED = gzip.compress(b"{}", mtime=0)  # the time would be part of a test's nam
             TooLargeError,
             "more than 64,000,000",
         ),
-        (ZIPPED * 10_001, "gzip", InvalidInputError, "has more than 10,000 members of gzip; send it as one"),
+        pytest.param(
+            ZIPPED * 10_001, "gzip", InvalidInputError, "more than 10,000 members of gzip; send it as one", id="members"
+        ),
         (
             gzip.compress(b"{}", mtime=0) + b"more",
             "gzip",
@@ -261,7 +263,7 @@ def test_bodies_that_do_not_decompress(body: bytes, encoding: str, kind: type[Ex
 def test_a_gzip_may_have_several_members(encoding: str) -> None:
     body = b'{"inputs": []}'
     assert compression.decompress_body(b"".join(gzip.compress(body[at : at + 1]) for at in range(14)), encoding) == body
-    assert compression.decompress_body(gzip.compress(b"") * 50_000 + gzip.compress(body), encoding) == body
+    assert compression.decompress_body(gzip.compress(b"") * 9_000 + gzip.compress(body), encoding) == body
 
 
 @pytest.mark.parametrize(

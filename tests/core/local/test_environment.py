@@ -26,6 +26,7 @@ def test_handlers_see_what_lambda_gives_them() -> None:
     assert given["PYTHONPATH"] == "/task:/layer"
     assert (given["A"], given["B"]) == ("template", "caller")
     assert given["TMPDIR"] == "/its/tmp"
+    assert given["AWS_EXECUTION_ENV"] == "AWS_Lambda_python3.13"  # by which AWS's client does not escape "ü"
 
 
 def test_little_is_inherited(monkeypatch: pytest.MonkeyPatch) -> None:

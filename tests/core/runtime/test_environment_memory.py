@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pilotlight.runtime import process_memory
-from pilotlight.runtime.environment_memory import MIB, UNLIMITED_BYTES, EnvironmentMemory
+from pilotlight.runtime.environment_memory import MIB, UNLIMITED_BYTES, DataLimit, EnvironmentMemory
 from tests import fakes
 
 # What a function does: numpy, onnxruntime, python's own objects and zlib ask for more than there is, then for little.
@@ -61,3 +61,12 @@ def test_what_is_resident_is_not_free() -> None:
     assert len(held)
     assert EnvironmentMemory(1).free_bytes == 0
     assert EnvironmentMemory().free_bytes == UNLIMITED_BYTES
+
+
+def test_what_a_process_of_ones_own_may_take_is_what_is_left() -> None:
+    limit = DataLimit()
+    assert limit.count_free_bytes() == UNLIMITED_BYTES
+    limit.allowed_bytes = process_memory.measure_own_memory()[0] + 500 * MIB
+    assert 400 * MIB < limit.count_free_bytes() < 600 * MIB
+    limit.allowed_bytes = 1
+    assert limit.count_free_bytes() == 0
