@@ -62,8 +62,8 @@ class DeployedStack:
 
     def create_key(self, name: str, scopes: str, *options: str) -> str:
         """Create a key by the real command, and wait until the authorizer has listed it, some seconds at most."""
-        command = [PILOTLIGHT, "keys", "create", name, "--scopes", scopes, *options, "--store", self.store_url]
-        key = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        command = [str(PILOTLIGHT), "keys", "create", name, "--scopes", scopes, *options, "--store", self.store_url]
+        key: str = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         fakes.eventually(lambda: self.get("/v2", key=key).status_code != UNAUTHORIZED, 30)
         return key
 
@@ -117,7 +117,7 @@ def read_outputs(stack: str) -> dict[str, str]:
 def sam_deploy(template: Path, name: str, **parameters: str) -> None:
     """Deploy a template as the stack `name`, or update that."""
     given = [f"{parameter}={value}" for parameter, value in parameters.items()]
-    command = [SAM, "deploy", "--template-file", template, "--stack-name", name, *DEPLOY]
+    command = [str(SAM), "deploy", "--template-file", str(template), "--stack-name", name, *DEPLOY]
     ran = subprocess.run([*command, "--parameter-overrides", *given], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 

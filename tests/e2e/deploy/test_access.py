@@ -73,8 +73,7 @@ def ask_triton(url: str, headers: dict[str, str]) -> list[float]:
         x = triton.InferInput("x", [1, 3], "FP32")
         x.set_data_from_numpy(np.array([[1, 0, 1]], "float32"), binary_data=False)
         y = triton.InferRequestedOutput("y", binary_data=False)
-        found: list[float] = client.infer("double", [x], outputs=[y], headers=headers).as_numpy("y").ravel().tolist()
-        return found
+        return list(client.infer("double", [x], outputs=[y], headers=headers).as_numpy("y").ravel())
 
 
 def open_openai(stack: DeployedStack, key: str) -> openai.OpenAI:
@@ -148,19 +147,42 @@ def test_a_tenant_has_files_and_batches_of_his_own(guarded: Guarded) -> None:
         for theirs in (rival, open_openai(stack, stack.key)):
             assert file.id not in {one.id for one in theirs.files.list()}
             assert batch.id not in {one.id for one in theirs.batches.list()}
-            for ask in (theirs.files.retrieve, theirs.files.content, theirs.files.delete):
-                for each in (file.id, done.output_file_id):
-                    with pytest.raises(openai.NotFoundError):
-                        ask(each)
-            for ask in (theirs.batches.retrieve, theirs.batches.cancel):
+            files: tuple[Callable[[str], object], ...] = (
+                theirs.files.retrieve, theirs.files.content, theirs.files.delete,
+            )  # fmt: skip
+            batches: tuple[Callable[[str], object], ...] = (theirs.batches.retrieve, theirs.batches.cancel)
+            asked = [(ask, each) for ask in files for each in (file.id, done.output_file_id)]
+            for ask, each in [*asked, *((ask, batch.id) for ask in batches)]:
                 with pytest.raises(openai.NotFoundError):
-                    ask(batch.id)
+                    ask(each)
             with pytest.raises(openai.APIStatusError):
                 theirs.batches.create(input_file_id=file.id, endpoint=INFER, completion_window="24h")
         assert acme.files.delete(file.id).deleted
     own = [path for path in stack.store.list_paths("") if file.id in path or batch.id.removeprefix("batch_") in path]
     assert any(path.startswith("outbox/batches/tenant=acme/") for path in own)
     assert all("/tenant=acme/" in path for path in own if not path.startswith("keys/"))
+
+
+def test_the_command_promotes_and_rolls_back_by_a_key(guarded: Guarded) -> None:
+    """By the functions' own roles; the history has the name of the key."""
+    stack, registry = guarded.stack, Registry(guarded.stack.store)
+    for _ in range(2):
+        fakes.publish(registry, "release")
+
+    def run(*words: str, key: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PILOTLIGHT_KEY": key}
+        command = [str(PILOTLIGHT), *words, "--url", stack.url]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    refused = run("promote", "release:2", key=guarded.infer)
+    assert (refused.returncode, "has not the scope" in refused.stderr) == (1, True), refused
+    promoted = run("promote", "release:2", key=stack.key)
+    assert promoted.returncode == 0, promoted
+    alias = registry.load_alias("release", "champion")
+    assert (alias.version, alias.by) == (2, "operator")
+    rolled_back = run("rollback", "release", key=stack.key)
+    assert rolled_back.returncode == 0, rolled_back
+    assert registry.load_alias("release", "champion").version == 1
 
 
 def test_a_tenant_is_metered_and_locked_out_by_his_stack(guarded: Guarded) -> None:
@@ -260,8 +282,7 @@ def localhost(monkeypatch: pytest.MonkeyPatch) -> None:
 def ask_signed(stack: DeployedStack) -> list[float]:
     """Ask by our client, which signs once the server says that it wants that."""
     with Client(stack.url, auth=OfferedIamAuth(stack.url)) as client:
-        found: list[float] = client.infer("double", [X]).get_output("y").data
-        return found
+        return list(client.infer("double", [X]).get_output("y").data)
 
 
 def test_iam_wants_signatures_and_our_client_signs(
