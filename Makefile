@@ -17,7 +17,7 @@ LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layer
 TEMPLATES := template.yaml $(filter-out infra/api.yaml,$(wildcard infra/*.yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-slow lint fmt routes bench soak audit docs clean test-runtime package test-sam
+.PHONY: help demo serve test test-slow lint fmt routes bench soak audit docs clean test-runtime package test-sam test-deploy
 
 # --- Everyday ---------------------------------------------------------------------------------------------------------
 
@@ -101,7 +101,14 @@ package: .venv-sam/ready  ## build what `sam deploy` uploads; ARCH=arm64 builds 
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 sam validate --lint
 
 test-sam: $(VENV)/with-dev package  ## test the package under the SAM CLI, in Docker
-	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(BIN)/python -m pytest tests/e2e
+	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(BIN)/python -m pytest tests/e2e --ignore tests/e2e/deploy
+
+# PILOTLIGHT_AWS_EMULATOR names a program with the verbs start, stop and env; tests/e2e/deploy/conftest.py says more.
+# Without it nothing is built.
+test-deploy: $(VENV)/with-dev  ## deploy the package to an emulator of AWS, and test it there
+	@if [ -z "$$PILOTLIGHT_AWS_EMULATOR" ]; then \
+	  echo "Skipped: PILOTLIGHT_AWS_EMULATOR does not name a program that starts an emulator of AWS." >&2; \
+	else $(MAKE) package && $(BIN)/python -m pytest tests/e2e/deploy; fi
 
 # --- Set-up -----------------------------------------------------------------------------------------------------------
 

@@ -250,6 +250,28 @@ def test_what_answers_to_anybody_is_told(served: Served, monkeypatch: pytest.Mon
         assert "Send a key" in examined(url)["registry"].said
 
 
+def test_a_key_without_the_scope_of_the_registry_is_no_fault_of_the_server(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PILOTLIGHT_KEY", KEY)
+    forbidden = Told(403, {"content-type": "application/json"}, b'{"message": "no scope"}')
+    with running(served[0], at("/registry/models", lambda _: forbidden)) as (url, _):
+        found = examined(url)["registry"]
+    assert (found.state, "scope admin" in found.said) == ("not checked", True)
+
+
+def test_a_refusal_is_quoted_by_its_sentence(served: Served) -> None:
+    body = b'{"error": "Send a key.", "message": "Send a key."}'
+    with running(served[0], at("/v2/health/live", lambda _: Told(401, {}, body))) as (url, _):
+        assert "answers 401: Send a key; see that" in examined(url)["live"].said
+
+
+def test_answers_with_few_numbers_per_row_are_compressed_too(served: Served) -> None:
+    """Most of a short answer is not repeated with its rows."""
+    with running(served[0], at("/v2/models", lambda told: told.saying({"models": ["double"]}))) as (url, _):
+        assert examined(url)["gzip from it"].state == "passes"
+
+
 def test_keys_everywhere(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PILOTLIGHT_KEY", KEY)
     with running(served[0], lambda asked, onward: guarded(asked, onward, open_scopes=())) as (url, _):

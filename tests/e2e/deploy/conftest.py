@@ -1,15 +1,18 @@
-"""Two stacks, deployed by `sam deploy` as they are onto an emulator of AWS that judges every call by IAM.
+"""Stacks, deployed by `sam deploy` as they are onto an emulator of AWS that judges every call by IAM.
 
 `PILOTLIGHT_AWS_EMULATOR` names the program that starts and stops it (`start`, `stop`, and `env`, which prints variables
-to export); without it, without Docker, or before `make package`, these tests are skipped.
+to export); without it, without Docker, or before `make package`, these tests are skipped. `make test-deploy` runs them.
 """
 
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,17 @@ import httpx2
 import pytest
 
 from pilotlight.storage.object_store import ObjectStore, open_store
+from tests import fakes
+from tests.e2e.deploy.metering_proxy import metering_proxy
 
 ROOT = Path(__file__).parents[3]
 BUILT = ROOT / ".aws-sam" / "build" / "template.yaml"
 SAM = ROOT / ".venv-sam" / "bin" / "sam"
+PILOTLIGHT = Path(sys.executable).with_name("pilotlight")
 DEPLOY = ("--resolve-s3", "--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND", "--no-confirm-changeset",
-          "--no-fail-on-empty-changeset", "--parameter-overrides", "AccessLogs=off")  # fmt: skip
+          "--no-fail-on-empty-changeset")  # fmt: skip
 EMULATOR = os.environ.get("PILOTLIGHT_AWS_EMULATOR", "")
+UNAUTHORIZED = 401
 
 
 @dataclass
@@ -32,23 +39,43 @@ class DeployedStack:
     """A stack, by its outputs and the functions in it."""
 
     name: str
+    url: str = ""  # of its API with the stage, where unmodified clients reach it
     outputs: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        (stack,) = boto3.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
-        self.outputs = {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
+        self.outputs = read_outputs(self.name)
+
+    @property
+    def store_url(self) -> str:
+        """Its store, for the command."""
+        return f"s3://{self.outputs['Bucket']}"
 
     @property
     def store(self) -> ObjectStore:
         """Its bucket, as the account's administrator reaches it."""
-        return open_store(f"s3://{self.outputs['Bucket']}")
+        return open_store(self.store_url)
+
+    @cached_property
+    def key(self) -> str:
+        """A key that opens every route."""
+        return self.create_key("operator", "infer,batch,admin,train")
+
+    def create_key(self, name: str, scopes: str, *options: str) -> str:
+        """Create a key by the real command, and wait until the authorizer has listed it, some seconds at most."""
+        command = [str(PILOTLIGHT), "keys", "create", name, "--scopes", scopes, *options, "--store", self.store_url]
+        key: str = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        fakes.eventually(lambda: self.get("/v2", key=key).status_code != UNAUTHORIZED, 30)
+        return key
+
+    def get(self, path: str, *, key: str = "", **headers: str) -> httpx2.Response:
+        """Get a path with this key, or with none."""
+        sent = {"authorization": f"Bearer {key}"} if key else {}
+        return httpx2.get(f"{self.url}{path}", headers={**sent, **headers}, timeout=60)
 
     def call(self, method: str, path: str, **more: Any) -> httpx2.Response:  # noqa: ANN401 - httpx's own
-        """Ask its API, with its first key."""
-        key = boto3.client("apigateway").get_api_key(apiKey=self.outputs["Key"], includeValue=True)["value"]
-        headers = {"Host": f"{self.outputs['ApiId']}.execute-api.localhost", "x-api-key": key}
-        url = f"{os.environ['AWS_ENDPOINT_URL']}/prod{path}"
-        return httpx2.request(method, url, headers=headers, timeout=60, **more)
+        """Call its API with a key that opens every route."""
+        headers = {"authorization": f"Bearer {self.key}"}
+        return httpx2.request(method, f"{self.url}{path}", headers=headers, timeout=60, **more)
 
     def count_messages(self, queue: str) -> int:
         """How many messages wait in its queue of that output."""
@@ -81,11 +108,40 @@ def emulator() -> Iterator[None]:
     subprocess.run([EMULATOR, "stop"], check=True)
 
 
+def read_outputs(stack: str) -> dict[str, str]:
+    """Read the outputs of a stack."""
+    (found,) = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    return {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
+
+
+def sam_deploy(template: Path, name: str, **parameters: str) -> None:
+    """Deploy a template as the stack `name`, or update that."""
+    given = [f"{parameter}={value}" for parameter, value in parameters.items()]
+    command = [str(SAM), "deploy", "--template-file", str(template), "--stack-name", name, *DEPLOY]
+    ran = subprocess.run([*command, "--parameter-overrides", *given], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 @pytest.fixture(scope="session")
-def stacks(emulator: None) -> tuple[DeployedStack, DeployedStack]:
-    """Two of them, side by side in one account and region."""
-    names = ("pilotlight-one", "pilotlight-two")
-    for name in names:
-        command = [str(SAM), "deploy", "--template-file", str(BUILT), "--stack-name", name, *DEPLOY]
-        subprocess.run(command, check=True, capture_output=True)
-    return DeployedStack(names[0]), DeployedStack(names[1])
+def deploy(emulator: None) -> Iterator[Callable[..., DeployedStack]]:
+    """Deploy Pilotlight's stack, and stand the proxy that names meters before its API."""
+    with ExitStack() as proxies:
+
+        def deploy_stack(name: str, **parameters: str) -> DeployedStack:
+            sam_deploy(BUILT, name, AccessLogs="off", **parameters)
+            stack = DeployedStack(name)
+            described = boto3.client("cloudformation").describe_stack_resource(
+                StackName=name, LogicalResourceId="AuthorizeFunction"
+            )
+            authorizer = described["StackResourceDetail"]["PhysicalResourceId"]
+            proxy = metering_proxy(stack.outputs["ApiId"], authorizer, stack.outputs["UsagePlan"])
+            stack.url = f"{proxies.enter_context(proxy)}/prod"
+            return stack
+
+        yield deploy_stack
+
+
+@pytest.fixture(scope="session")
+def stacks(deploy: Callable[..., DeployedStack]) -> tuple[DeployedStack, DeployedStack]:
+    """Two of them, side by side in one account and region, as the template's defaults have them."""
+    return deploy("pilotlight-one"), deploy("pilotlight-two")

@@ -29,7 +29,8 @@ UNKNOWN_MODEL = "pilotlight-doctor"  # a model that does not exist
 STAGE = "/prod"  # of template.yaml
 NO_CREDENTIALS = Credentials()
 UNKNOWN_KEY = f"{KEY_PREFIX}{'a' * 12}_{'A' * 43}"  # of the right form
-UNAUTHORIZED_STATUSES = (401, 403)
+FORBIDDEN_STATUS = 403  # for credentials that are valid, and lack the scope
+UNAUTHORIZED_STATUSES = (401, FORBIDDEN_STATUS)
 UNKNOWN_ROUTE_MESSAGE = "Missing Authentication Token"  # of a REST API for an unknown route, with 403
 MIN_CERTIFICATE_LIFE = timedelta(days=14)  # of a certificate; ACM renews 60 days before the end
 MAX_CLOCK_SKEW_S = 300.0  # from there on AWS refuses signatures for their time
@@ -241,8 +242,11 @@ class ServerChecks:
 
     def check_registry(self) -> str:
         """Check that the registry can be read with the key, and lists the models that are served."""
-        if not self.credentials and self.get("/registry/models").status in UNAUTHORIZED_STATUSES:
+        status = self.get("/registry/models").status
+        if not self.credentials and status in UNAUTHORIZED_STATUSES:
             raise NotCheckedError("It asks for a key; give it as PILOTLIGHT_KEY, or what opens it otherwise.")
+        if status == FORBIDDEN_STATUS:  # no fault of the server: these credentials open other routes
+            raise NotCheckedError("It asks for the scope admin, which this key, token or signature has not.")
         rows, served = self.client.registry.list_models(), self.client.list_models()
         named = [row.name for row in rows]
         if sorted(named) != sorted(served):
@@ -292,8 +296,10 @@ def parse_json_object(reply: RawResponse) -> dict[str, Any]:
 
 
 def format_reply(reply: RawResponse) -> str:
-    """Format a status and the start of its body, for a sentence."""
-    return f"{reply.status}: {reply.content[:120].decode(errors='replace')}".strip().rstrip(":.")
+    """Format a status and what the body says, or the start of a body that is no error, for a sentence."""
+    body = parse_json_object(reply)
+    said = next((text for name in ("error", "message") if isinstance(text := body.get(name), str)), "")
+    return f"{reply.status}: {said or reply.content[:120].decode(errors='replace')}".strip().rstrip(":.")
 
 
 def find_openapi_differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
