@@ -180,9 +180,15 @@ class V2Endpoints:
 
 
 def build_caller(request: Request) -> TrialCaller:
-    """Build the caller whom the gateway knows, for the evidence of a trial."""
-    address = str((request.context.get("identity") or {}).get("sourceIp") or "")
-    return TrialCaller(request.identity, request.tenant, address, request.headers.get(CALLER_HEADER, ""))
+    """Build the caller whom the gateway knows, for the sides and the evidence of a trial.
+
+    A token is its subject's, who is the user himself; a key or a role is a program's, which names its users.
+    """
+    context = request.context
+    address = str((context.get("identity") or {}).get("sourceIp") or "")
+    authorizer = context.get("authorizer") or {}
+    subject = "" if authorizer.get("key") else str(authorizer.get("principalId") or "")
+    return TrialCaller(request.identity, request.tenant, address, request.headers.get(CALLER_HEADER) or subject)
 
 
 def parse_reference(request: Request) -> ModelReference:

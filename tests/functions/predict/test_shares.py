@@ -77,6 +77,18 @@ def test_who_is_not_authenticated_chooses_no_side_by_header_or_request_id(
     assert {function.post(asked, "1", identified=False)[1] for _ in range(100)} == {"1", "2"}
 
 
+@pytest.mark.parametrize(("authorizer", "met"), [({"key": ""}, 1), ({"key": "backend"}, 2), ({}, 1)])
+def test_a_split_keeps_the_subject_of_a_token_and_not_all_users_of_a_key(
+    tmp_path: Path, authorizer: dict[str, str], met: int
+) -> None:
+    function = Function(tmp_path, "double", "square")
+    function.change(lambda old: alias_updates.set_traffic_split(old, (TrafficShare(2, 5000),), "ann", "try"))
+    event = fakes.event(function.handle._routes, "POST", V2[0], json.dumps(V2[1]).encode())
+    event["requestContext"] |= {"authorizer": {"principalId": "one", **authorizer}}
+    versions = {function.handle(event, None)["headers"]["x-pilotlight-version"] for _ in range(60)}
+    assert len(versions) == met
+
+
 def test_headers_and_large_batches_stop_no_identical_canary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Finding A7: a batch for every header with which the canary answered before, and one row for all others."""
     function = Function(tmp_path, "double", "double")

@@ -26,7 +26,7 @@ class TrialCaller(Struct, frozen=True):
     identity: str = ""  # empty for a caller whom nobody has authenticated
     tenant: str = ""  # empty for the stack's own callers
     address: str = ""
-    user: str = ""  # by the header, which anybody can write
+    user: str = ""  # by the header, which anybody can write, or the subject of a token
 
     def is_own(self) -> bool:
         """Whether the caller belongs to the stack: authenticated and of no tenant, or on the machine itself.
