@@ -3,13 +3,14 @@
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from pilotlight.errors import AlreadyExistsError, DeniedError, StoreError
+from pilotlight.errors import AlreadyExistsError, DeniedError, InvalidInputError, StoreError
 from pilotlight.storage import multipart_upload, object_store
 from pilotlight.storage.object_store import ObjectStore, open_store
 
@@ -133,6 +134,17 @@ def test_a_folder_takes_a_file_without_a_lock_beside_it(
     store.create_from_file("a/large", larger)
     assert seen == [(True, [])]
     assert sorted(path.name for path in folder.parent.rglob("*")) == ["a", "large", "store"]
+
+
+@pytest.mark.parametrize("path", ["/a", "a/", "/../a", "a/../../b", "a//b", "."])
+def test_a_file_never_leaves_its_folder(tmp_path: Path, path: str) -> None:
+    (tmp_path / "source").write_bytes(b"1")
+    store = open_store(str(tmp_path / "store"))
+    with suppress(InvalidInputError):
+        store.create_from_file(path, tmp_path / "source")
+        assert store.get(path).data == b"1"
+    assert set(tmp_path.iterdir()) == {tmp_path / "source", tmp_path / "store"}
+    assert not Path("/a").exists()
 
 
 def test_one_of_many_creates_a_file_in_a_folder(tmp_path: Path) -> None:

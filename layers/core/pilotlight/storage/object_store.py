@@ -217,7 +217,7 @@ class DiskStore(ObjectStore):
         """Copy a file of any size beside its place, and link it into that, which fails where something is."""
         if self._current_e_tag(path) is not None:
             raise AlreadyExistsError(f"There is something at {self.url}/{path} already.")
-        target = self._folder / path
+        target = self._folder / path.strip("/")  # as obstore has it; all else that leaves the folder was refused above
         staged = target.with_name(f"{target.name}#{secrets.randbits(64)}")  # a name as of obstore's own, never listed
         with self._translate_errors(path):
             try:
