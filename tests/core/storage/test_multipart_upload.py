@@ -1,13 +1,16 @@
 """Large files become objects once, in parts, and never over what is there."""
 
+import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from pilotlight.errors import AlreadyExistsError, DeniedError, StoreError
+from pilotlight.errors import AlreadyExistsError, DeniedError, InvalidInputError, StoreError
 from pilotlight.storage import multipart_upload, object_store
 from pilotlight.storage.object_store import ObjectStore, open_store
 
@@ -114,6 +117,54 @@ def test_every_kind_of_store_creates_a_file_once(store: ObjectStore, larger: Pat
     store.create_from_file("a/small", small)
     with pytest.raises(AlreadyExistsError, match="a/small already"):
         store.create_from_file("a/small", small)
+
+
+def test_a_folder_takes_a_file_without_a_lock_beside_it(
+    larger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container may write to the store that is mounted in it, and not beside that."""
+    folder = tmp_path / "mounted" / "store"
+    store, copy, seen = open_store(str(folder)), shutil.copyfile, []
+
+    def look(source: Path, staged: Path) -> None:
+        copy(source, staged)
+        seen.append((staged.exists(), list(store.list_paths(""))))
+
+    monkeypatch.setattr(shutil, "copyfile", look)
+    store.create_from_file("a/large", larger)
+    assert seen == [(True, [])]
+    assert sorted(path.name for path in folder.parent.rglob("*")) == ["a", "large", "store"]
+
+
+@pytest.mark.parametrize("path", ["/a", "a/", "/../a", "a/../../b", "a//b", "."])
+def test_a_file_never_leaves_its_folder(tmp_path: Path, path: str) -> None:
+    (tmp_path / "source").write_bytes(b"1")
+    store = open_store(str(tmp_path / "store"))
+    with suppress(InvalidInputError):
+        store.create_from_file(path, tmp_path / "source")
+        assert store.get(path).data == b"1"
+    assert set(tmp_path.iterdir()) == {tmp_path / "source", tmp_path / "store"}
+    assert not Path("/a").exists()
+
+
+def test_one_of_many_creates_a_file_in_a_folder(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    sources = [tmp_path / str(number) for number in range(8)]
+    for number, source in enumerate(sources):
+        source.write_bytes(bytes([number]) * 1_000_000)
+
+    def create(source: Path) -> bool:
+        try:
+            store.create_from_file("a/large", source)
+        except AlreadyExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(create, sources))
+    assert won.count(True) == 1
+    assert store.get("a/large").data == sources[won.index(True)].read_bytes()
+    assert [path.name for path in (tmp_path / "store" / "a").iterdir()] == ["large"]
 
 
 def test_a_file_is_created_below_the_prefix_of_its_store(larger: Path, bucket_url: str) -> None:
