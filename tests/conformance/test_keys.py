@@ -202,6 +202,14 @@ def test_the_history_names_the_key(guarded: Guarded, client: httpx2.Client) -> N
     assert moved.json()["by"] == "admin"
 
 
+def test_a_page_of_another_site_is_told_that_it_is_one(guarded: Guarded, client: httpx2.Client) -> None:
+    """And not that its key lacks a scope, which is what the template's ACCESS_DENIED says."""
+    headers = {"Origin": "https://evil.example", "x-api-key": guarded.by_scope["infer"].key}
+    answer = client.get(MODEL, headers=headers)
+    assert answer.status_code == 403
+    assert "--allow-origin URL" in answer.json()["error"]
+
+
 def test_a_secret_with_another_id_is_refused(guarded: Guarded, client: httpx2.Client) -> None:
     infer, admin = guarded.by_scope["infer"].key, guarded.by_scope["admin"].key
     for forged in (

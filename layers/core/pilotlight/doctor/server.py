@@ -169,7 +169,7 @@ class ServerChecks:
                 f"{len(wrong)} of {len(replies)} routes are not as they should be: {join_names(wrong)}."
             )
         hidden = sum(map(is_refused, replies.values()))
-        more = f"; {hidden} of them want a key" if hidden else ""
+        more = f"; {hidden} of them want a key, or another scope" if hidden else ""
         return f"All {len(replies)} routes answer{more}."
 
     def check_openapi(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pilotlight.errors import InvalidInputError
-from pilotlight.local.gateway_errors import BAD_HOST, DENIED, MISDIRECTED, GatewayError
+from pilotlight.local.gateway_errors import BAD_HOST, FOREIGN_PAGE, MISDIRECTED, GatewayError
 from pilotlight.local.proxy_events import HttpResponse
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -53,7 +53,7 @@ class OriginPolicy:
         if origin is not None:
             self._check_origin(origin, hosts)
         elif site is not None and site not in OWN_SITES and not (mode == b"navigate" and scope["method"] == "GET"):
-            raise GatewayError(DENIED, _format_refused_page("of another site"))
+            raise GatewayError(FOREIGN_PAGE, _format_refused_page("of another site"))
 
     def answer_preflight(self, scope: Scope) -> HttpResponse | None:
         """Answer the question of a browser whether a page may send a request; None for any other request."""
@@ -86,7 +86,7 @@ class OriginPolicy:
     def _check_origin(self, origin: bytes, hosts: Sequence[bytes]) -> None:
         is_own = bool(hosts) and origin.partition(b"://")[2].lower() == hosts[0].lower()
         if not is_own and not self._is_named(origin):
-            raise GatewayError(DENIED, _format_refused_page(f"of {origin.decode('latin-1')[:LONGEST]!r}"))
+            raise GatewayError(FOREIGN_PAGE, _format_refused_page(f"of {origin.decode('latin-1')[:LONGEST]!r}"))
 
     def _is_named(self, origin: bytes | None) -> bool:
         return origin is not None and origin.decode("latin-1").lower() in self._origins
