@@ -33,6 +33,7 @@ MUCH = {
     "CodeDeployment": "Canary10Percent5Minutes",
     "ProvisionedConcurrency": "2",
     "ReservedConcurrency": "10",
+    "PromoteConcurrency": "2",
     "DomainName": "models.example.com",
     "Architecture": "arm64",
     "RateLimit": "50",
@@ -338,6 +339,12 @@ def test_environments_are_kept_started_where_that_is_asked_for(stack: Resources,
     assert "ProvisionedConcurrencyConfig" not in decided("PredictFunctionAliaslive")["Properties"]
     reserved = boto3.client("lambda").get_function_concurrency(FunctionName=name("PredictFunction"))
     assert int(reserved["ReservedConcurrentExecutions"]) == 10
+
+
+def test_nothing_is_reserved_unasked_since_a_new_account_has_nothing_to_reserve() -> None:
+    for function in ("PredictFunction", "PromoteFunction"):
+        assert "ReservedConcurrentExecutions" not in decided(function)["Properties"]
+    assert decided("PromoteFunction", **MUCH)["Properties"]["ReservedConcurrentExecutions"] == "2"
 
 
 def test_requests_go_to_the_alias_that_new_code_takes_over(name: Callable[[str], str]) -> None:
