@@ -140,6 +140,16 @@ def test_refusal_is_the_last_answer_and_never_that_of_another_request(usual: str
         assert read_all(connection) == b""
 
 
+def test_client_that_sends_ahead_and_goes_leaves_no_traceback(usual: str, caplog: pytest.LogCaptureFixture) -> None:
+    """uvicorn notes only for the last of the requests that nobody reads the answer."""
+    with caplog.at_level("ERROR", "uvicorn.error"):
+        for _ in range(3):
+            with connect(usual) as connection:
+                connection.sendall((HEAD + b"Content-Length: 2\r\n\r\n{}") * 2)
+        assert get(usual, "/echo").status == 200  # by the same environment, which takes one after the other
+    assert "Exception in ASGI application" not in caplog.text
+
+
 def test_headers_after_the_body_are_dropped(usual: str) -> None:
     with connect(usual) as connection:
         late = b"X-Api-Key: somebody's\r\nHost: elsewhere\r\n"

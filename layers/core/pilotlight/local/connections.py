@@ -125,6 +125,7 @@ class HttpConnection(HttpToolsProtocol):
         self._unsent_since = 0.0  # s, the loop's clock
         self._is_ahead = False  # whether the request was sent before the one before it was answered
         self._is_refused = False
+        self._answered_cycle: RequestResponseCycle | None = None
         self.since = 0.0  # s, the loop's clock, at which it began to wait for what it waits for now
 
     @property
@@ -142,8 +143,13 @@ class HttpConnection(HttpToolsProtocol):
             self._is_refused = True
             transport.close()  # not to be waited for, or refused ones would take what is used up
 
+    def eof_received(self) -> None:
+        """Note that the client is gone: the transport is closed from here on, before the connection counts as lost."""
+        self._note_gone_client()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
+        self._note_gone_client()
         self._table.discard(self)
         self._release()
         super().connection_lost(exc)
@@ -238,6 +244,13 @@ class HttpConnection(HttpToolsProtocol):
         elif self.is_waiting and waited > limits.idle_s:
             self.abort()
 
+    def _note_gone_client(self) -> None:
+        """Let no answer be written; uvicorn's `cycle` is the last request that was sent, not the one being answered."""
+        for cycle in (self.cycle, self._answered_cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+
     def _is_unread(self, now: float) -> bool:
         """Return whether the client is reading an answer too slowly, on which a next one may be waiting."""
         if not self._unsent or not self.transport.get_write_buffer_size():
@@ -246,6 +259,7 @@ class HttpConnection(HttpToolsProtocol):
         return now - self._unsent_since > self._limits.body_s + self._unsent / self._limits.least_rate
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  # uvicorn's type
+        self._answered_cycle = cycle
         super()._start_asgi_task(cycle, cast("Any", answer_unavailable) if self._table.is_draining else app)
 
     def _hold(self, size: int) -> None:
