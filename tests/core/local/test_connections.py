@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -209,7 +209,8 @@ def test_longest_waiting_connection_makes_room_and_a_working_one_does_not(stack:
         working.sendall(b"GET /act/sleep?s=0.4 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         halves = [open_ones.enter_context(connect(url)) for _ in range(6)]
         for half in halves:
-            half.sendall(HEAD)
+            with suppress(ConnectionError):  # it has made room already
+                half.sendall(HEAD)
         assert get(url, "/echo").status == 200
         assert read_all(halves[0]) == b""
         assert read_all(working).startswith(b"HTTP/1.1 200 ")
