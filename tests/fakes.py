@@ -23,6 +23,7 @@ from pilotlight.contracts.processing import (
 )
 from pilotlight.errors import StoreError
 from pilotlight.registry.registry import Registry, build_manifest
+from pilotlight.runtime.environment_memory import EnvironmentMemory
 from pilotlight.runtime.golden import GoldenDocument, GoldenExchange, GoldenRequest, GoldenResponse, GoldenTensor
 from pilotlight.storage.object_store import ObjectStore, StoredObject, open_store
 
@@ -183,6 +184,18 @@ class FaultyStore(ObjectStore):
             if text in path:
                 data = change(data)
         return data
+
+
+class FixedMemory(EnvironmentMemory):
+    """A memory of which so much is free."""
+
+    def __init__(self, free: int) -> None:
+        super().__init__()
+        self.free = free
+
+    @property
+    def free_bytes(self) -> int:
+        return self.free
 
 
 class Clock:

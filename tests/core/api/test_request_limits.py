@@ -17,21 +17,9 @@ from pilotlight.api.request_limits import (
     pause_garbage_collection,
 )
 from pilotlight.errors import TooLargeError
-from pilotlight.runtime.environment_memory import EnvironmentMemory
+from tests import fakes
 
 MB = 1_000_000
-
-
-class Memory(EnvironmentMemory):
-    """A memory of which so much is free."""
-
-    def __init__(self, free: int) -> None:
-        super().__init__()
-        self.free = free
-
-    @property
-    def free_bytes(self) -> int:
-        return self.free
 
 
 def fill(unit: bytes, size: int) -> bytes:
@@ -45,7 +33,7 @@ def fill(unit: bytes, size: int) -> bytes:
 )
 @pytest.mark.parametrize("cost", [JSON_COST, UNTYPED_COST], ids=["typed", "untyped"])
 def test_honest_bodies_of_the_largest_size_pass(text: bytes, cost: TextCost) -> None:
-    assert RequestLimits(Memory(1500 * MB), RequestContext()).check_text(text, cost) > 0
+    assert RequestLimits(fakes.FixedMemory(1500 * MB), RequestContext()).check_text(text, cost) > 0
 
 
 @pytest.mark.parametrize(
@@ -66,17 +54,17 @@ def test_honest_bodies_of_the_largest_size_pass(text: bytes, cost: TextCost) -> 
 )
 def test_what_decodes_to_too_much_is_refused(text: bytes, cost: TextCost, free: int, hint: str) -> None:
     with pytest.raises(TooLargeError, match="decoding them would take about") as caught:
-        RequestLimits(Memory(free * MB), RequestContext()).check_text(text, cost)
+        RequestLimits(fakes.FixedMemory(free * MB), RequestContext()).check_text(text, cost)
     assert hint in str(caught.value)
 
 
 def test_small_texts_are_not_weighed() -> None:
-    assert RequestLimits(Memory(0), RequestContext()).check_text(b"[" * 200_000, JSON_COST) == 0
+    assert RequestLimits(fakes.FixedMemory(0), RequestContext()).check_text(b"[" * 200_000, JSON_COST) == 0
 
 
 @pytest.mark.parametrize(("count", "passes"), [(1_050_000, True), (8_000_000, False)])
 def test_elements_are_weighed_by_their_number(count: int, *, passes: bool) -> None:
-    limits = RequestLimits(Memory(1500 * MB), RequestContext())
+    limits = RequestLimits(fakes.FixedMemory(1500 * MB), RequestContext())
     if passes:
         limits.check_elements("text", count, 4 * count)
         return
@@ -88,13 +76,13 @@ def test_elements_are_weighed_by_their_number(count: int, *, passes: bool) -> No
 
 def test_a_body_that_could_not_have_been_sent_as_it_is_has_less_time() -> None:
     context = RequestContext()
-    limits = RequestLimits(Memory(1500 * MB), context)
+    limits = RequestLimits(fakes.FixedMemory(1500 * MB), context)
     limits.note_decompressed(6 * MB)
     assert context.deadline > time.monotonic() + 1000
     limits.note_decompressed(6 * MB + 1)
     assert context.deadline <= time.monotonic() + INFLATED_SECONDS
     assert limits.get_body_bytes(128 * MB) == 128 * MB
-    assert RequestLimits(Memory(100 * MB), context).get_body_bytes(128 * MB) == 25 * MB
+    assert RequestLimits(fakes.FixedMemory(100 * MB), context).get_body_bytes(128 * MB) == 25 * MB
 
 
 def test_the_collector_is_paused_and_works_again() -> None:

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from pilotlight.contracts.manifest import CostPoint, Manifest, RequestCost
 from pilotlight.errors import TooLargeError
 from pilotlight.runtime.datatypes import Array
-from pilotlight.runtime.environment_memory import EnvironmentMemory
 from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.request_runner import RequestRunner, Run
@@ -21,18 +20,6 @@ from tests import fakes
 MB = 1_000_000
 # A row takes 100 kB and 1 ms.
 COST = RequestCost((CostPoint(1, 12, 1.0, 100_000, 12), CostPoint(64, 12, 64.0, 6_400_000, 768)), 100_000, True)
-
-
-class Memory(EnvironmentMemory):
-    """A memory of which so much is free."""
-
-    def __init__(self, free: int) -> None:
-        super().__init__()
-        self.free = free
-
-    @property
-    def free_bytes(self) -> int:
-        return self.free
 
 
 class Watched(DeadlineRunner):
@@ -59,7 +46,7 @@ class Rig:
     ) -> None:
         manifest: Manifest = replace(fakes.stepped(None), request_cost=cost)
         self.model = LoadedModel(manifest, open_session(str(fakes.MODELS / f"{of}.onnx")), 1)
-        self.memory, self.watched = Memory(free), watched or Watched()
+        self.memory, self.watched = fakes.FixedMemory(free), watched or Watched()
         self.runner = RequestRunner(self.watched, self.memory)
 
     def run(self, rows: int, seconds: float = inf, factor: float = 0.0) -> Array:

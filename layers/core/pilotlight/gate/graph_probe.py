@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilotlight.errors import DeadlineError, InvalidInputError, PilotlightError, TooLargeError
+from pilotlight.errors import DeadlineError, InvalidInputError, TooLargeError
 from pilotlight.native import child_process
 from pilotlight.runtime import onnx_header
 
@@ -62,12 +62,7 @@ def main() -> None:
     """Open and run the graph that is named; end with its failure on standard error."""
     from pilotlight.runtime.session import open_session
 
-    try:
-        failure = find_run_failure(open_session(sys.argv[1]))
-    except PilotlightError as exc:
-        failure = str(exc)
-    if failure:
-        sys.exit(" ".join(failure.split()))
+    child_process.exit_with_failure(lambda: find_run_failure(open_session(sys.argv[1])))
 
 
 if __name__ == "__main__":

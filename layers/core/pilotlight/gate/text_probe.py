@@ -93,12 +93,8 @@ def main() -> None:
 
     steps = msgspec.json.decode(sys.argv[1], type=TextPreprocessing)
     content = sys.stdin.buffer.read()
-    try:
-        failure = probe_tokenizer(text.load_tokenizer(content, steps, int(sys.argv[2]) or None), content)
-    except PilotlightError as exc:
-        failure = str(exc)
-    if failure:
-        sys.exit(" ".join(failure.split()))
+    max_tokens = int(sys.argv[2]) or None
+    child_process.exit_with_failure(lambda: probe_tokenizer(text.load_tokenizer(content, steps, max_tokens), content))
 
 
 if __name__ == "__main__":

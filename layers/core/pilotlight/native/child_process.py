@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -165,6 +165,16 @@ def describe_failure(code: int, stderr: bytes, memory_bytes: int) -> str:
         return last_words or f"its process ended with {code} and said nothing"
     limit = f"it may use {memory_bytes / 1e6:,.0f} MB"
     return f"its process was ended by {signal.Signals(-code).name} ({limit}): {last_words or 'it said nothing'}"
+
+
+def exit_with_failure(find_failure: Callable[[], str]) -> None:
+    """Do the work of such a process, and end it with what has failed, if anything, in one line on standard error."""
+    try:
+        failure = find_failure()
+    except PilotlightError as exc:
+        failure = str(exc)
+    if failure:
+        sys.exit(" ".join(failure.split()))
 
 
 def main() -> None:
