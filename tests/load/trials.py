@@ -206,7 +206,6 @@ def simulate(scenario: Scenario, seed: int) -> int | None:
 
 def run_scenario(scenario: Scenario, trials: int) -> dict[str, Any]:
     """Run all trials of a scenario, and count."""
-    logging.getLogger("pilotlight").setLevel(logging.CRITICAL)
     with contextlib.redirect_stdout(io.StringIO()):  # the lines of the log
         ends = [simulate(scenario, seed) for seed in range(trials)]
     stops = [end for end in ends if end is not None]
@@ -224,7 +223,7 @@ def run_scenario(scenario: Scenario, trials: int) -> dict[str, Any]:
 def run(count: int, processes: int = 1) -> dict[str, Any]:
     """Simulate `count` trials of each scenario."""
     scenarios = list_scenarios()
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(processes, initializer=logging.disable) as pool:
         rows = []
         for row in pool.map(run_scenario, scenarios, [count] * len(scenarios)):
             rows.append(row)
