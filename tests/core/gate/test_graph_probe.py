@@ -2,17 +2,22 @@
 
 import resource
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from pilotlight.errors import InvalidInputError
 from pilotlight.gate import graph_probe
 from pilotlight.runtime import golden_recorder
 from pilotlight.runtime.session import open_session
 from tests import fakes
+
+if TYPE_CHECKING:
+    from onnx import NodeProto, TensorProto, helper, numpy_helper
+else:
+    onnx = pytest.importorskip("onnx")
+    NodeProto, TensorProto, helper, numpy_helper = onnx.NodeProto, onnx.TensorProto, onnx.helper, onnx.numpy_helper
 
 
 def constant(name: str, values: Any) -> TensorProto:  # noqa: ANN401 - what numpy takes

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from pilotlight.native import child_process
 from pilotlight.runtime import process_memory
 from pilotlight.runtime.environment_memory import MIB, UNLIMITED_BYTES, DataLimit, EnvironmentMemory
 from tests import fakes
@@ -46,7 +47,9 @@ except MemoryError:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts what is allocated")
 def test_allocations_fail_and_the_process_goes_on() -> None:
     graph = str(fakes.MODELS / "digits" / "model.int8.onnx")
-    done = subprocess.run([sys.executable, "-c", SCRIPT, graph], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", SCRIPT, graph]
+    environment = child_process.build_environment()  # python3.13's has no package installed but the layer's
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()) == (
         0,
         [*(f"{name} (1, 10) True" for name in ("numpy", "onnxruntime", "json", "bytes", "zlib")), "it is back"],
