@@ -92,7 +92,7 @@ DEEDS = (
     put("write a verdict beside the version", f"{VERSION}/verdict.json", "", CREATED),
     put("store a signature", "signatures/digits/1.json", "promoter"),
     put("store a signature beside the version", f"{VERSION}/signature.json", "", CREATED),
-    Deed("sign", "kms:Sign", VALUES["SigningKey"], "promoter"),  # type: ignore[arg-type]
+    Deed("sign", "kms:Sign", str(VALUES["SigningKey"]), "promoter"),
     delete("delete a verdict, with its version", "verdicts/digits/1.json", "registry"),
     put("move an alias", "models/digits/aliases/champion.json", "promoter, registry"),
     delete("delete an alias", "models/digits/aliases/champion.json"),

@@ -47,7 +47,7 @@ def test_what_no_key_may_have_is_said_and_nothing_is_written(
     keys: KeyStore, name: str, scopes: tuple[str, ...], tenant: str, said: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=said):
-        keys.create_key(name, scopes, actor="ann", tenant=tenant)  # type: ignore[arg-type]
+        keys.create_key(name, scopes, actor="ann", tenant=tenant)  # type: ignore[arg-type]  # some are no scopes
     assert keys.list_keys() == ([], [])
 
 

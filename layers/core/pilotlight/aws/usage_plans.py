@@ -26,7 +26,7 @@ def create_gateway_key(gateway: Any, name: str, plan: str) -> GatewayKey:  # noq
         made = gateway.create_api_key(name=name, enabled=True, description="Meters a key of Pilotlight; opens nothing.")
         try:
             gateway.create_usage_plan_key(usagePlanId=plan, keyId=made["id"], keyType="API_KEY")
-        except Exception:
+        except Exception:  # raised again: whatever it is, no key stays outside a plan
             gateway.delete_api_key(apiKey=made["id"])
             raise
     return GatewayKey(made["id"], made["value"])

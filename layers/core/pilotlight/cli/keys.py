@@ -118,7 +118,7 @@ def create_metered_key(
     """Create a key; if that fails, delete the meter that was made for it."""
     try:
         return key_store.create_key(name, scopes, actor=getpass.getuser(), tenant=tenant, expires=expires, meter=meter)
-    except Exception:
+    except Exception:  # raised again: whatever it is, no meter stays without its key
         if meter.id:
             delete_gateway_key(open_gateway(), meter.id)
         raise
