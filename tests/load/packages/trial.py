@@ -28,6 +28,10 @@ DTYPES = {
     "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8,
 }  # fmt: skip
 Feeds = Mapping[str, Array]
+ORT_ERRORS = tuple(
+    getattr(onnxruntime.capi.onnxruntime_pybind11_state, name)
+    for name in ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+)
 
 
 @dataclass
@@ -156,7 +160,7 @@ def call_served(graph: PackagedGraph, row: Row, url: str) -> None:
         row.json = compare(call(url, row.graph, feeds, list(tensors), binary=False), tensors)
     except InferenceServerException as exc:
         row.failures.append(f"call: {exc}")
-    except onnxruntime.capi.onnxruntime_pybind11_state.OnnxRuntimeException as exc:
+    except ORT_ERRORS as exc:
         row.failures.append(f"bare onnxruntime refuses the inputs made for it: {exc}")
     if not row.failures and not row.is_equal:
         row.failures.append(f"the answers are {row.binary} and {row.json} from onnxruntime's")
@@ -200,7 +204,10 @@ def publish_quantized(graph: PackagedGraph, row: Row, store: Path, quantize: str
     variant = manifest["variants"][row.served]
     sizes = [sum((folder / path).stat().st_size for path in (variant["graph"], *variant["weights"])), row.bytes]
     row.size_ratio = round(sizes[0] / sizes[1], 3)
-    measure_variants(graph, row, folder / variant["graph"])
+    try:
+        measure_variants(graph, row, folder / variant["graph"])
+    except ORT_ERRORS as exc:
+        row.failures.append(f"the {row.served} variant: {exc}")
 
 
 def measure_variants(graph: PackagedGraph, row: Row, served: Path) -> None:

@@ -4,8 +4,6 @@ It knows a request's images and the manifest's steps, not the model. Resizing an
 `Resize` and `CenterCrop` on Pillow images.
 """
 
-import base64
-import binascii
 import io
 import struct
 from collections.abc import Mapping, Sequence
@@ -17,6 +15,7 @@ from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import ImagePreprocessing
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.native.calls import NativeCalls
+from pilotlight.processing import file_bytes
 from pilotlight.processing.input_validation import check_row_count, flatten_column
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
@@ -82,14 +81,11 @@ def check_pixel_count(steps: ImagePreprocessing, sizes: Sequence[tuple[int, int]
 
 
 def decode_file_bytes(element: bytes | str, index: int) -> bytes:
-    """Decode a file's bytes: unchanged in binary form, base64 in JSON, with or without a data URL's prefix."""
-    if isinstance(element, bytes):
-        return element
-    text = element.partition(";base64,")[2] if element.startswith("data:") else element
+    """Decode a file's bytes; the error names the image."""
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise build_image_error(index, f"is not base64, which JSON needs for bytes: {exc}") from exc
+        return file_bytes.decode_file_bytes(element)
+    except InvalidInputError as exc:
+        raise build_image_error(index, str(exc)) from exc
 
 
 def read_image_header(file: bytes, index: int) -> Image.Image:

@@ -1,6 +1,7 @@
 """The signatures of a model: the inputs and outputs of the manifest's steps, or the graph's own tensors.
 
     image           image BYTES [-1]                            -> label BYTES [-1], probability FP32 [-1]
+    audio           audio BYTES [-1]                            -> the graph's own outputs
     text            text BYTES [-1]                             -> embedding FP32 [-1, width]
     tabular         a tensor for each column, or table [-1, n]  -> prediction FP32 [-1, n]
     always          the graph's own inputs                      -> the graph's own outputs
@@ -17,11 +18,11 @@ from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.contracts.processing import (
     ClassificationPostprocessing,
     EmbeddingPostprocessing,
-    ImagePreprocessing,
     Preprocessing,
     RegressionPostprocessing,
     TableColumn,
     TablePreprocessing,
+    TextPreprocessing,
 )
 
 NUMERIC_DATATYPES = frozenset(
@@ -111,7 +112,7 @@ def list_input_sets(steps: Preprocessing) -> list[tuple[SignatureInput, ...]]:
     if isinstance(steps, TablePreprocessing):
         return [tuple(map(build_column_input, steps.columns)), (build_table_input(steps),)]
     spec = TensorSpec(steps.name, "BYTES", (BATCH_DIMENSION,))
-    return [(SignatureInput(spec, frozenset({"BYTES"}), opaque=isinstance(steps, ImagePreprocessing)),)]
+    return [(SignatureInput(spec, frozenset({"BYTES"}), opaque=not isinstance(steps, TextPreprocessing)),)]
 
 
 def build_column_input(column: TableColumn) -> SignatureInput:
