@@ -46,6 +46,14 @@ def rows(*files: bytes | str, **steps: object) -> Array:
     return feeds(model(**steps), *files)["x"]  # type: ignore[arg-type]  # by name
 
 
+def read_or_refuse(sent: bytes) -> str:
+    """The datatype that a file becomes, or why it does not."""
+    try:
+        return str(rows(sent).dtype)
+    except InvalidInputError as exc:
+        return str(exc)
+
+
 def refuse(*files: bytes | str, **steps: object) -> str:
     with pytest.raises(InvalidInputError) as caught:
         rows(*files, **steps)
@@ -115,7 +123,7 @@ def test_a_length_is_cut_or_filled_at_the_side_that_is_not_kept() -> None:
 )
 def test_windows_begin_where_they_should(count: int, steps: dict[str, object], starts: list[int]) -> None:
     found = rows(file(SOUND[:count]), **steps)
-    padded = {place: value for place, value in enumerate(SOUND[:count])}
+    padded = dict(enumerate(SOUND[:count]))
     size = int(str(steps["window"]))
     np.testing.assert_array_equal(found, [[padded.get(at, 0) for at in range(start, start + size)] for start in starts])
 
@@ -241,10 +249,8 @@ def test_a_damaged_file_is_read_or_refused_with_its_place(kind: str, part: float
     noise = np.random.default_rng(3).integers(0, 256, 40, np.uint8).tobytes()
     at = int(len(whole) * part)
     for damaged in (whole[:at], whole[:at] + noise + whole[at + 40 :]):
-        try:
-            assert rows(damaged).dtype == np.float32
-        except InvalidInputError as exc:
-            assert str(exc).startswith("Audio 0 ")
+        outcome = read_or_refuse(damaged)
+        assert outcome == "float32" or outcome.startswith("Audio 0 ")
     if kind == "FLAC":
         assert "Audio 0 is" in refuse(whole[:at])
 

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms equal those of the definitions, computed here frame by frame, and Whisper's published numbers."""
+"""Log-mel spectrograms equal those of their definitions, which are computed here frame by frame."""
 
 import numpy as np
 import pytest

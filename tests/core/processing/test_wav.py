@@ -40,6 +40,14 @@ def read(file: bytes) -> Array:
     return wav.decode_samples(file, wav.parse_header(file))
 
 
+def read_or_refuse(file: bytes) -> Array | None:
+    """The samples, or None if the file is refused in a sentence; any other exception fails the test."""
+    try:
+        return read(file)
+    except InvalidInputError:
+        return None
+
+
 @pytest.mark.parametrize("subtype", SUBTYPES)
 @pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64"])
 def test_samples_are_those_that_libsndfile_reads(subtype: str, kind: str) -> None:
@@ -106,10 +114,5 @@ def test_a_damaged_file_is_read_or_refused(subtype: str, channels: int, cut: int
     damaged = bytes(file[: len(file) - cut])
     if not wav.is_wav(damaged):
         return
-    try:
-        samples = read(damaged)
-    except InvalidInputError as exc:
-        assert str(exc)
-    else:
-        assert samples.dtype == np.float32
-        assert samples.nbytes <= 4 * len(damaged)
+    samples = read_or_refuse(damaged)
+    assert samples is None or (samples.dtype == np.float32 and samples.nbytes <= 4 * len(damaged))

@@ -20,8 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pilotlight.local.gateway import Gateway
+from tests.load.packages.audio import MODELS
 from tests.load.packages.catalogue import PackagedGraph, list_graphs
 from tests.load.packages.download import CACHE
+from tests.load.packages.stepped import call_stepped, publish_stepped
 from tests.load.packages.trial import THREADS, Row, call_served, publish_graph, publish_quantized
 
 ROOT = Path(__file__).parents[3]
@@ -33,13 +35,18 @@ def run(only: str = "", keep: str = "", quantize: str = "auto", json_file: str =
     os.environ.update(THREADS)
     graphs = [graph for graph in list_graphs() if only in graph.name]
     with open_folder(keep) as folder:
-        rows = [publish_graph(graph, folder / "store") for graph in graphs]
+        rows = [Row(graph.name, graph.requirement) for graph in graphs]
+        for graph, row in zip(graphs, rows, strict=True):
+            with note_failure(row):
+                publish_graph(graph, row, folder / "store")
         with serve(folder / "store") as url:
             for graph, row in zip(graphs, rows, strict=True):
-                call_served(graph, row, url)
+                with note_failure(row):
+                    call_served(graph, row, url)
         if quantize != "none":
             for graph, row in zip(graphs, rows, strict=True):
-                publish_quantized(graph, row, folder / "quantized", quantize)
+                with note_failure(row):
+                    publish_quantized(graph, row, folder / "quantized", quantize)
         steps = try_steps(only, folder)
     show_rows(rows)
     if json_file:
@@ -47,9 +54,26 @@ def run(only: str = "", keep: str = "", quantize: str = "auto", json_file: str =
     return summarize(rows) | {"steps": steps, "failures": [*list_failures(rows), *steps["failures"]]}
 
 
+@contextlib.contextmanager
+def note_failure(row: Row) -> Iterator[None]:
+    """Note whatever fails with one graph in its row, so that the others are tried."""
+    try:
+        yield
+    except Exception as exc:  # noqa: BLE001 - a load tells of everything that it has not foreseen
+        row.failures.append(f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}")
+
+
 def try_steps(only: str, folder: Path) -> dict[str, Any]:
-    """Compare models with steps with the packages' own code."""
-    return {"equal": [], "failures": []}
+    """Compare models with steps, such as a whole file of sound, with the packages' own code."""
+    models = [model for model in MODELS if only in model.name]
+    rows = publish_stepped(models, folder / "steps")
+    results: list[dict[str, Any]] = []
+    with serve(folder / "steps") as url:
+        for model in models:
+            with note_failure(rows[model.name]):
+                results.append(call_stepped(model, url))
+    different = [f"{one['model']}: {one['apart']} from its own code" for one in results if not one["equal"]]
+    return {"seen": results, "failures": [*list_failures(list(rows.values())), *different]}
 
 
 @contextlib.contextmanager

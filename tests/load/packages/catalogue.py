@@ -102,7 +102,7 @@ def list_images() -> tuple[PackagedGraph, ...]:
 def list_texts() -> tuple[PackagedGraph, ...]:
     """List the graphs for letters and bytes."""
     resources, models = "arabic_name_romanizer/resources", "text2tashkeel/models"
-    letters = {name: (1, 12) for name in ("input", "input_ids")}
+    letters = dict.fromkeys(("input", "input_ids"), (1, 12))
     below = {"input": 30, "input_ids": 30, "src": 30, "prefix": 30, "bytes": 256}
     names = ("encoder", "decoder", "persian/encoder", "persian/decoder")
     tashkeel = ("bilstm", "rawi", "rawi_ensemble", "rawi_v2", "rawi_v3")

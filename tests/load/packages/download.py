@@ -1,4 +1,4 @@
-"""Fetch graphs out of packages: from the installed one if it is of that version, else from the index, kept in a cache."""
+"""Fetch graphs out of packages: from the installed one if its version fits, else from the index."""
 
 import subprocess
 import sys

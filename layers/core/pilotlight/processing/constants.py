@@ -1,6 +1,6 @@
 """Build the graph's further inputs, which have one value in all requests, and the states that begin with zeros."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 

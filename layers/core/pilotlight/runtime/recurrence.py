@@ -1,6 +1,6 @@
 """Run the rows of a request one after another: each takes what the graph remembers of the one before.
 
-For graphs that carry a state, and for those whose first dimension is fixed at 1. It depends on arrays, not on manifests.
+For graphs that carry a state, and for those whose first dimension is fixed at 1. It depends on arrays alone.
 """
 
 import time
