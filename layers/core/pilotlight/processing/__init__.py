@@ -60,7 +60,7 @@ def preprocess_inputs(
 
 
 def find_recurrence(manifest: Manifest, tensors: Mapping[str, Array]) -> Recurrence | None:
-    """Find how the rows that are prepared from these tensors are run one after another; None if they are run at once."""
+    """Find how the rows that are prepared from these tensors are run one after another; None if all are run at once."""
     steps = manifest.preprocess
     if not isinstance(steps, AudioPreprocessing) or get_call_signature(manifest, tensors).is_raw:
         return None

@@ -1,6 +1,6 @@
 """Decode FLAC, OGG and MP3 files: the only module that imports soundfile, which is libsndfile.
 
-It reads forwards alone: libsndfile cannot seek in a FLAC file that does not say its length, as programs write into pipes.
+It reads forwards alone: libsndfile cannot seek in a FLAC file that does not say its length, as pipes receive them.
 """
 
 import io
@@ -26,13 +26,34 @@ def build_decoding_error(cause: str) -> InvalidInputError:
 DECODING = NativeCalls("libsndfile", build_decoding_error, (soundfile.SoundFileError, OSError, ValueError, TypeError))
 
 
-class FileBytes(io.BytesIO):
-    """A file in memory that stays where it is when libsndfile seeks before its beginning."""
+class FileBytes:
+    """A file in memory that stays at its beginning when libsndfile seeks before it, as it does in broken MP3 files."""
+
+    def __init__(self, file: bytes) -> None:
+        self._file = memoryview(file)
+        self._position = 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Seek, but not before the beginning."""
-        base = (0, self.tell(), len(self.getbuffer()))[whence]
-        return super().seek(max(0, base + offset))
+        """Move to an offset from the beginning, from here, or from the end."""
+        self._position = max(0, (0, self._position, len(self._file))[whence] + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the buffer as far as there are bytes, and return their number."""
+        part = self._file[self._position : self._position + len(buffer)]
+        buffer[: len(part)] = part
+        self._position += len(part)
+        return len(part)
+
+    def read(self, count: int) -> bytes:
+        """Return so many bytes, or as many as there are."""
+        part = bytes(self._file[self._position : self._position + count])
+        self._position += len(part)
+        return part
 
 
 class ForwardFile(soundfile.SoundFile):

@@ -33,7 +33,7 @@ def build_state_feeds(states: Sequence[StateInput], manifest: Manifest, prepared
 
 
 def resolve_shape(spec: TensorSpec, prepared: TensorSpec, rows: int) -> tuple[int, ...]:
-    """Resolve the free dimensions: the first, and those named as the rows of the prepared input, are the rows' number."""
+    """Resolve the free dimensions: the first, and those named as the prepared input's first, are the number of rows."""
     batch = prepared.shape[0] if prepared.shape else None
     return tuple(
         size if isinstance(size, int) else rows if place == 0 or size == batch else 1

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.contracts.processing import (
+    AudioPreprocessing,
     ClassificationPostprocessing,
     EmbeddingPostprocessing,
     Preprocessing,
@@ -86,14 +87,21 @@ def list_signatures(manifest: Manifest) -> tuple[CallSignature, ...]:
                 graph_inputs, default_outputs or graph_outputs, (*extra_outputs, *graph_outputs), is_raw=True
             ),
         )
+    carried = get_carried_outputs(manifest.preprocess)
+    shown_outputs = tuple(spec for spec in graph_outputs if spec.name not in carried)
     prepared_signatures = (
-        CallSignature(inputs, default_outputs or graph_outputs, (*extra_outputs, *graph_outputs))
+        CallSignature(inputs, default_outputs or shown_outputs or graph_outputs, (*extra_outputs, *graph_outputs))
         for inputs in list_input_sets(manifest.preprocess)
     )
     return (
         *prepared_signatures,
         CallSignature(graph_inputs, graph_outputs, (*default_outputs, *extra_outputs), is_raw=True),
     )
+
+
+def get_carried_outputs(steps: Preprocessing) -> set[str]:
+    """Return the outputs that become inputs of the next window, which nobody wants unless he asks for them."""
+    return {state.output for state in steps.states} if isinstance(steps, AudioPreprocessing) else set()
 
 
 def choose_signature(manifest: Manifest, datatypes: Mapping[str, str]) -> CallSignature:

@@ -64,5 +64,5 @@ def check_time(done: int, rows: int, seconds: float, limit: float) -> None:
     if needed > limit:
         raise TooLargeError(
             f"{rows:,} rows, one after another, take about {1000 * needed:,.0f} ms, and {1000 * max(0.0, limit):,.0f} "
-            f"ms were left for them, enough for {int(done * limit / seconds):,}; send a shorter file."
+            f"ms were left for them, enough for {int(done * max(0.0, limit) / seconds):,}; send a shorter file."
         )
