@@ -31,7 +31,7 @@ def whisper_directly(samples: Array) -> Array:
     window = np.array([0.5 * (1 - np.cos(2 * np.pi * place / 400)) for place in range(400)])
     energies = transform_directly(padded, window, 160)[:-1].T ** 2
     logs = np.log10(np.maximum(slaney_filters() @ energies, 1e-10))
-    return (np.maximum(logs, logs.max() - 8) + 4) / 4
+    return np.asarray((np.maximum(logs, logs.max() - 8) + 4) / 4)
 
 
 def slaney_filters() -> Array:

@@ -36,7 +36,7 @@ def make_voice(rate: int, seconds: float) -> Array:
             )
             voice += span * np.convolve(pulses, ring)[: len(time)]
     noise = np.random.default_rng(0).standard_normal(len(time)) * 0.002
-    return (voice / np.abs(voice).max() * 0.7 + noise).astype(np.float32)
+    return np.asarray(voice / np.abs(voice).max() * 0.7 + noise, np.float32)
 
 
 def write(sound: Array, rate: int, kind: str = "WAV") -> bytes:
@@ -50,9 +50,9 @@ def read(file: bytes, rate: int | None = None) -> tuple[Array, int]:
     """Read a file as librosa's `load` does: the mean of the channels, at `rate`."""
     samples, own = soundfile.read(io.BytesIO(file), dtype="float32", always_2d=True)
     mono = samples.mean(axis=1)
-    if rate in {None, own}:
+    if rate is None or rate == own:
         return mono, own
-    return soxr.resample(mono, own, rate, quality="HQ"), cast("int", rate)
+    return soxr.resample(mono, own, rate, quality="HQ"), rate
 
 
 def make_silero_case(graph: Path) -> Case:

@@ -23,8 +23,8 @@ def predict(
         Path,
         typer.Option(
             "--input",
-            help="A photograph (.png, .jpg), a sound (.wav, .flac, .ogg, .mp3), texts, one on each line (.txt), a table "
-            "with a head (.csv), or JSON: a V2 infer request, or just the data of a model with one input.",
+            help="A photograph (.png, .jpg), a sound (.wav, .flac, .ogg, .mp3), texts, one on each line (.txt), a "
+            "table with a head (.csv), or JSON: a V2 infer request, or just the data of a model with one input.",
         ),
     ],
     url: UrlOption = LOCAL_URL,

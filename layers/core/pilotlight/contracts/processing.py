@@ -117,19 +117,25 @@ class AudioPreprocessing(Struct, frozen=True, kw_only=True, tag="audio", tag_fie
 
     def __post_init__(self) -> None:
         """Refuse steps that contradict each other."""
+        names = self.input_names
         if self.length is not None and self.window is not None:
             raise ValueError("has both 'length' and 'window'; keep one")
         if self.window is None and (self.hop or self.lead or self.tail != "pad" or self.states):
             raise ValueError("has 'hop', 'lead', 'tail' or 'states', which are for windows, but no 'window'")
-        names = [self.input, *(each.input for each in (*self.constants, *self.states))]
         if len(set(names)) < len(names):
             raise ValueError(f"gives an input twice among {names}")
 
+    @property
+    def input_names(self) -> list[str]:
+        """The graph's inputs that these steps give."""
+        return [self.input, *[each.input for each in self.constants], *[each.input for each in self.states]]
+
     def check_graph(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         """Refuse a graph whose inputs are not these, or that has no such outputs to carry."""
-        given = [self.input, *(each.input for each in (*self.constants, *self.states))]
-        if set(given) != set(inputs):
-            raise ValueError(f"prepares the inputs {given}, but the graph has {list(inputs)}; see constants and states")
+        if set(self.input_names) != set(inputs):
+            raise ValueError(
+                f"prepares the inputs {self.input_names}, but the graph has {list(inputs)}; see constants and states"
+            )
         if missing := [each.output for each in self.states if each.output not in outputs]:
             raise ValueError(f"carries the outputs {missing}, but the graph has {list(outputs)}")
 

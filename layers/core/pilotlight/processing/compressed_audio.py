@@ -56,7 +56,7 @@ class FileBytes:
         return part
 
 
-class ForwardFile(soundfile.SoundFile):
+class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]  # it has no types
     """A file that is read from its beginning to its end."""
 
     def seekable(self) -> bool:

@@ -110,15 +110,15 @@ def decode_values(raw: memoryview, header: WavHeader) -> Array:
     if header.encoding == FLOAT:
         return np.frombuffer(raw, f"<f{header.bits // 8}").astype(np.float32)
     if header.encoding != PCM:
-        return expand_table(header.encoding)[np.frombuffer(raw, np.uint8)]
+        return np.take(expand_table(header.encoding), np.frombuffer(raw, np.uint8))
     if header.bits == 8:
-        return (np.frombuffer(raw, np.uint8).astype(np.float32) - 128) / 128
+        return np.asarray((np.frombuffer(raw, np.uint8).astype(np.float32) - 128) / 128)
     if header.bits == 24:
         parts = np.frombuffer(raw, np.uint8).reshape(-1, 3)
         wide = np.zeros((len(parts), 4), np.uint8)
         wide[:, 1:] = parts  # the upper bytes of an integer of 32 bits, which has the sign
-        return wide.view("<i4")[:, 0].astype(np.float32) / 2**31
-    return np.frombuffer(raw, f"<i{header.bits // 8}").astype(np.float32) / 2 ** (header.bits - 1)
+        return np.asarray(wide.view("<i4")[:, 0].astype(np.float32) / 2**31)
+    return np.asarray(np.frombuffer(raw, f"<i{header.bits // 8}").astype(np.float32) / 2 ** (header.bits - 1))
 
 
 @functools.cache
@@ -135,4 +135,4 @@ def expand_table(encoding: int) -> Array:
         mantissa = (code & 0x0F) << 4
         magnitude = np.where(exponent == 0, mantissa + 8, mantissa + 0x108 << np.maximum(exponent - 1, 0))
         sign = np.where(code & 0x80, 1, -1)
-    return (sign * magnitude).astype(np.float32) / 2**15
+    return np.asarray(sign * magnitude / 2**15, np.float32)
