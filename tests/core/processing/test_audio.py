@@ -88,7 +88,11 @@ def test_a_flac_that_does_not_say_its_length_is_read_to_its_end() -> None:
     raw[22:26] = bytes(4)  # 36 bits of STREAMINFO
     expected = soundfile.read(io.BytesIO(file(kind="FLAC", subtype="PCM_16")), dtype="float32")[0]
     np.testing.assert_array_equal(rows(bytes(raw)), expected[None])
-    assert "more than 160 samples" in refuse(bytes(raw), max_seconds=0.01)
+    long = bytearray(file(np.tile(SOUND, 20), kind="FLAC", subtype="PCM_16"))
+    long[21] &= 0xF0
+    long[22:26] = bytes(4)
+    assert "Audio 0 has more than 18,400 samples" in refuse(bytes(long), max_seconds=1)
+    assert "Audio 1 has more than 10,400 samples" in refuse(bytes(long), bytes(long), max_seconds=2.5, length=9)
 
 
 def test_channels_are_mixed_and_rates_converted() -> None:
@@ -268,3 +272,6 @@ def test_what_is_too_long_is_refused_before_it_is_decoded() -> None:
     wide = file(np.zeros((600_000, 8), np.float32), 48_000, "FLAC", "PCM_16")
     with pytest.raises(TooLargeError, match="38,400,000 samples of all channels together"):
         rows(*[wide] * 8)
+    slow = file(np.zeros(100_000, np.float32), 1000, "FLAC", "PCM_16")
+    with pytest.raises(TooLargeError, match="76,800,000 samples at 768,000 a second together"):
+        rows(slow, rate=768_000)

@@ -61,6 +61,13 @@ def test_whispers_features_are_those_of_its_definition() -> None:
     np.testing.assert_allclose(found, whisper_directly(SOUND), atol=1e-6)
 
 
+def test_a_long_sound_is_that_of_its_parts() -> None:
+    steps = LogMelSpectrogram(hop=1, n_fft=64, n_mels=4, centre=False)
+    whole = compute_log_mel(steps, np.tile(SOUND, 2), RATE)
+    assert whole.shape == (4, 2 * len(SOUND) - 63)
+    np.testing.assert_array_equal(whole[:, 4_096:], compute_log_mel(steps, np.tile(SOUND, 2)[4_096:], RATE))
+
+
 def test_thirty_seconds_have_three_thousand_frames() -> None:
     assert count_frames(LogMelSpectrogram(normalisation="whisper"), 30 * RATE) == 3000
 

@@ -39,6 +39,7 @@ def run(only: str = "", keep: str = "", quantize: str = "auto", json_file: str =
         for graph, row in zip(graphs, rows, strict=True):
             with note_failure(row):
                 publish_graph(graph, row, folder / "store")
+            tell(f"{row.graph}: {f'published in {row.publish_s:.1f} s' if row.published else row.failures}")
         with serve(folder / "store") as url:
             for graph, row in zip(graphs, rows, strict=True):
                 with note_failure(row):
@@ -47,6 +48,7 @@ def run(only: str = "", keep: str = "", quantize: str = "auto", json_file: str =
             for graph, row in zip(graphs, rows, strict=True):
                 with note_failure(row):
                     publish_quantized(graph, row, folder / "quantized", quantize)
+                tell(f"{row.graph}: {row.served or 'nothing'} is served with --quantize {quantize}")
         steps = try_steps(only, folder)
     show_rows(rows)
     if json_file:
@@ -106,6 +108,11 @@ def show_rows(rows: Sequence[Row]) -> None:
         return
     for row in rows:
         sys.stderr.write(" | ".join(row.cells) + "\n")
+
+
+def tell(line: str) -> None:
+    """Tell how far the load is, on standard error."""
+    sys.stderr.write(f"{line}\n")
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from pilotlight.runtime.recurrence import Recurrence
 
 MIN_RATE, MAX_RATE = 1_000, 768_000  # samples a second of a file
 MAX_CHANNELS = 64
+ROUNDED_FRAMES = 2_400  # that an MP3 or OGG file may have beyond its header's word: a frame of the format
 VARIANCE_FLOOR = 1e-7  # Hugging Face's, when rows are standardised
 
 
@@ -60,7 +61,7 @@ def build_audio_feeds(steps: AudioPreprocessing, manifest: Manifest, tensor: Arr
             "one file at a time."
         )
     sounds = open_sounds(steps, elements)
-    rows, lengths = arrange_rows(steps, [decode_sound(steps, sound, place) for place, sound in enumerate(sounds)])
+    rows, lengths = arrange_rows(steps, decode_sounds(steps, sounds))
     prepared, lengths = lay_out(steps, rows, lengths)
     spec = next(spec for spec in manifest.inputs if spec.name == steps.input)
     dtype = NUMPY_DTYPES[spec.datatype]
@@ -92,12 +93,18 @@ def open_sounds(steps: AudioPreprocessing, elements: Array) -> list[Sound]:
             f"{steps.max_seconds:,.1f}; send shorter or fewer ones."
         )
     values = sum((sound.frames or 0) * sound.channels for sound in sounds)
-    if values > steps.max_values:
-        raise TooLargeError(
-            f"The request's audio files have {values:,} samples of all channels together, more than "
-            f"{steps.max_values:,}; send shorter ones, or one channel."
-        )
+    check_sample_count(steps, values, "of all channels")
+    check_sample_count(steps, ceil(sum(seconds) * steps.rate), f"at {steps.rate:,} a second")
     return sounds
+
+
+def check_sample_count(steps: AudioPreprocessing, samples: int, kind: str) -> None:
+    """Refuse files that have more samples together than a request may."""
+    if samples > steps.max_values:
+        raise TooLargeError(
+            f"The request's audio files have {samples:,} samples {kind} together, more than {steps.max_values:,}; "
+            "send shorter ones, or one channel."
+        )
 
 
 def open_sound(file: bytes) -> Sound:
@@ -119,10 +126,20 @@ def open_sound(file: bytes) -> Sound:
     return sound
 
 
-def decode_sound(steps: AudioPreprocessing, sound: Sound, place: int) -> Array:
+def decode_sounds(steps: AudioPreprocessing, sounds: Sequence[Sound]) -> list[Array]:
+    """Decode the files one after another; what the headers have not told counts as well."""
+    decoded, seconds = [], steps.max_seconds
+    for place, sound in enumerate(sounds):
+        samples = decode_sound(steps, sound, place, seconds)
+        seconds -= len(samples) / steps.rate
+        decoded.append(samples)
+    return decoded
+
+
+def decode_sound(steps: AudioPreprocessing, sound: Sound, place: int, max_seconds: float) -> Array:
     """Decode a file, mix its channels, resample it and scale it: float32, (samples,)."""
     try:
-        samples = decode_mono(steps, sound)
+        samples = decode_mono(steps, sound, max_seconds)
     except TooLargeError as exc:
         raise TooLargeError(f"Audio {place} {exc}.") from exc
     except InvalidInputError as exc:
@@ -135,12 +152,12 @@ def decode_sound(steps: AudioPreprocessing, sound: Sound, place: int) -> Array:
     return samples if steps.scale == 1 else samples * np.float32(steps.scale)
 
 
-def decode_mono(steps: AudioPreprocessing, sound: Sound) -> Array:
+def decode_mono(steps: AudioPreprocessing, sound: Sound, max_seconds: float) -> Array:
     """Decode a file to the mean of its channels."""
     if isinstance(sound.source, wav.WavHeader):
         frames = wav.decode_samples(sound.file, sound.source)
         return frames[:, 0] if sound.channels == 1 else frames.mean(axis=1)
-    by_time = int(steps.max_seconds * sound.rate)
+    by_time = ceil(max(0.0, max_seconds) * sound.rate) + ROUNDED_FRAMES
     samples: Array = sound.source.decode(min(by_time, steps.max_values // sound.channels))
     return samples
 

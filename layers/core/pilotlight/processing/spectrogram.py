@@ -13,6 +13,7 @@ from pilotlight.runtime.datatypes import Array
 # Slaney's scale: linear up to 1,000 Hz, which is mel 15, then logarithmic.
 LINEAR_HZ, LINEAR_MELS, LOG_STEP = 1000.0, 15.0, np.log(6.4) / 27
 WINDOW_TERMS = {"hann": (0.5, 0.5), "hamming": (0.54, 0.46), "rectangular": (1.0, 0.0)}  # of a + b * -cos
+CHUNK_FRAMES = 4_096  # that are transformed at once, of about 16 kB each
 WHISPER_RANGE = 8.0  # powers of ten below the largest value
 
 
@@ -28,9 +29,15 @@ def compute_log_mel(steps: LogMelSpectrogram, samples: Array, rate: int) -> Arra
     if steps.centre:
         wide = np.pad(wide, steps.n_fft // 2, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(wide, steps.n_fft)[:: steps.hop]
+    starts = range(0, len(frames), CHUNK_FRAMES)
+    bands = [compute_bands(steps, frames[start : start + CHUNK_FRAMES], rate) for start in starts]
+    return normalise_bands(steps, np.concatenate(bands, axis=1)).astype(np.float32)
+
+
+def compute_bands(steps: LogMelSpectrogram, frames: Array, rate: int) -> Array:
+    """Compute the energies of the bands in these frames: (mels, frames)."""
     magnitudes = np.abs(np.fft.rfft(frames * build_window(steps.window, steps.n_fft)))
-    bands = build_mel_filters(steps, rate) @ (magnitudes**steps.power).T
-    return normalise_bands(steps, bands).astype(np.float32)
+    return np.asarray(build_mel_filters(steps, rate) @ (magnitudes**steps.power).T)
 
 
 def normalise_bands(steps: LogMelSpectrogram, bands: Array) -> Array:
