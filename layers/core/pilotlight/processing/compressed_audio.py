@@ -4,6 +4,7 @@ It reads forwards alone: libsndfile cannot seek in a FLAC file that does not say
 """
 
 import io
+import re
 
 import numpy as np
 import soundfile
@@ -13,14 +14,18 @@ from pilotlight.native.calls import NativeCalls
 from pilotlight.runtime.datatypes import Array
 
 FORMATS = ("FLAC", "OGG", "MP3")  # no other decoder of libsndfile reads a caller's bytes
-SIGNATURES = (b"fLaC", b"OggS", b"ID3", b"\xff")
+MP3_HEADERS = tuple(bytes((0xFF, kind)) for kind in (0xFB, 0xFA, 0xF3, 0xF2, 0xE3, 0xE2))  # layer III of MPEG 1, 2, 2.5
+SIGNATURES = (b"fLaC", b"OggS", b"ID3", *MP3_HEADERS)
+OPENING = re.compile(r"^Error (?:opening <.*?>)?: ")  # of an object in memory, whose address is of no use
+NO_FRAMES = "File does not exist or is not a regular file"  # what libsndfile says when an MP3 file has no frame
 BLOCK_FRAMES = 65_536
 UNKNOWN_FRAMES = 2**62  # from here on, a length is libsndfile's word for an unknown one
 
 
 def build_decoding_error(cause: str) -> InvalidInputError:
     """Build the error of a file that cannot be decoded, for the end of a sentence."""
-    return InvalidInputError(f"is damaged, or no FLAC, OGG or MP3 file: {cause}")
+    reason = "it has no frames" if NO_FRAMES in cause else OPENING.sub("", cause)
+    return InvalidInputError(f"is damaged, or no FLAC, OGG or MP3 file: {reason}")
 
 
 DECODING = NativeCalls("libsndfile", build_decoding_error, (soundfile.SoundFileError, OSError, ValueError, TypeError))
