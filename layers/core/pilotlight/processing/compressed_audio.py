@@ -16,7 +16,7 @@ from pilotlight.runtime.datatypes import Array
 FORMATS = ("FLAC", "OGG", "MP3")  # no other decoder of libsndfile reads a caller's bytes
 MP3_HEADERS = tuple(bytes((0xFF, kind)) for kind in (0xFB, 0xFA, 0xF3, 0xF2, 0xE3, 0xE2))  # layer III of MPEG 1, 2, 2.5
 SIGNATURES = (b"fLaC", b"OggS", b"ID3", *MP3_HEADERS)
-OPENING = re.compile(r"^Error (?:opening <.*?>)?: ")  # of an object in memory, whose address is of no use
+OPENING = re.compile(r"^(?:Error (?:opening <.*?>)?: )+")  # of an object in memory, whose address is of no use
 NO_FRAMES = "File does not exist or is not a regular file"  # what libsndfile says when an MP3 file has no frame
 BLOCK_FRAMES = 65_536
 UNKNOWN_FRAMES = 2**62  # from here on, a length is libsndfile's word for an unknown one
