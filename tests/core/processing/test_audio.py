@@ -236,7 +236,9 @@ def test_what_is_no_sound_is_said_with_its_place() -> None:
     assert refuse(b"\xff\xd8\xff\xe0").startswith("Audio 0 is no WAV")
     assert refuse(b"fLaC" * 20) == ("Audio 0 is damaged, or no FLAC, OGG or MP3 file: unknown error in flac decoder.")
     assert refuse(b"OggS" * 20).startswith("Audio 0 is damaged, or no FLAC, OGG or MP3 file: ")
-    assert refuse(b"\xff\xfb\x90\x64") == "Audio 0 is damaged, or no FLAC, OGG or MP3 file: it has no frames."
+    assert refuse(b"\xff\xfb\x90\x64") == "Audio 0 is damaged, or no FLAC, OGG or MP3 file: Format not recognised."
+    cut = file(SOUND, kind="MP3", subtype="MPEG_LAYER_III")[:100]
+    assert refuse(cut) == "Audio 0 is damaged, or no FLAC, OGG or MP3 file: it has no frames."
     assert refuse("a:b").startswith("Audio 0 is not base64, which JSON needs for bytes")
     assert refuse(file(SOUND[:0])) == "Audio 0 has no samples."
     assert refuse(good[:-8]) == "Audio 0 is cut off: it promises 6,400 bytes of samples, and has 6,392."
