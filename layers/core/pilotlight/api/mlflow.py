@@ -131,6 +131,11 @@ def encode_response(manifest: Manifest, results: Mapping[str, Array], accept_enc
     return Response(200, body, {**response.headers, "content-encoding": encoding}, binary=True)
 
 
+def is_text_type(content_type: str) -> bool:
+    """Return whether a body is one of the protocol's own, JSON or CSV; JSON by default."""
+    return content_type.partition(";")[0].strip().lower() in ("", *MEDIA_TYPES)
+
+
 def parse_content_type(content_type: str) -> str:
     """Parse the body's media type, JSON by default; the charset must be UTF-8."""
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))

@@ -58,6 +58,7 @@ class InferenceRequest(Struct, frozen=True):
     id: str | None
     tensors: Mapping[str, Array]
     outputs: Sequence[RequestedOutput]
+    parameters: Mapping[str, Any] = {}  # of the request; a finish takes its own, such as a threshold
 
     @property
     def row_count(self) -> int:
@@ -126,6 +127,14 @@ def decode_infer_request(
     payload = BinaryPayload(memoryview(body)[length:], uploads, limits, decode_seconds)
     with pause_garbage_collection():
         return decode_parts(memoryview(body), length, manifest, payload)
+
+
+def may_be_file(headers: Mapping[str, str], body: bytes) -> bool:
+    """Return whether a body may be a file or a form: no header says that it is JSON, and it does not begin as JSON."""
+    kind = headers.get("content-type", "").lower()
+    if kind.startswith(JSON) or JSON_LENGTH_HEADER in headers or body.startswith(b"{"):
+        return False
+    return bool(kind or body)
 
 
 def decode_parts(body: memoryview, length: int, manifest: Manifest, payload: BinaryPayload) -> InferenceRequest:

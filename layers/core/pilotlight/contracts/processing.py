@@ -19,6 +19,8 @@ class ImagePreprocessing(Struct, frozen=True, kw_only=True, tag="image", tag_fie
     """
 
     max_rows: ClassVar[int] = 12_000  # images of a request; the smallest takes 50 us and 3 kB of memory
+    media_types: ClassVar[tuple[str, ...]] = ("image/*",)  # of bodies that are one example
+    is_text: ClassVar[bool] = False  # whether an example is text, rather than the bytes of a file
 
     input: NonEmptyString  # of the graph
     name: NonEmptyString = "image"  # of the caller's input, BYTES
@@ -53,6 +55,8 @@ class TextPreprocessing(Struct, frozen=True, kw_only=True, tag="text", tag_field
     """A text becomes what the graph has of `input_ids`, `attention_mask` and `token_type_ids`."""
 
     max_rows: ClassVar[int] = 50_000  # texts of a request; the shortest takes 6 us until it is answered
+    media_types: ClassVar[tuple[str, ...]] = ("text/plain",)  # of bodies that are one example
+    is_text: ClassVar[bool] = True
 
     tokenizer: str = "tokenizer.json"  # path among the version's files, as the `tokenizers` library writes it
     name: NonEmptyString = "text"  # of the caller's input, BYTES

@@ -17,7 +17,6 @@ from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.contracts.processing import (
     ClassificationPostprocessing,
     EmbeddingPostprocessing,
-    ImagePreprocessing,
     Preprocessing,
     RegressionPostprocessing,
     TableColumn,
@@ -39,6 +38,7 @@ class SignatureInput:
     datatypes: frozenset[str]
     opaque: bool = False  # BYTES elements that are not text
     nullable: bool = False  # JSON's null is a missing value
+    media_types: tuple[str, ...] = ()  # of bodies that are one element of it, such as image/*
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def list_input_sets(steps: Preprocessing) -> list[tuple[SignatureInput, ...]]:
     if isinstance(steps, TablePreprocessing):
         return [tuple(map(build_column_input, steps.columns)), (build_table_input(steps),)]
     spec = TensorSpec(steps.name, "BYTES", (BATCH_DIMENSION,))
-    return [(SignatureInput(spec, frozenset({"BYTES"}), opaque=isinstance(steps, ImagePreprocessing)),)]
+    return [(SignatureInput(spec, frozenset({"BYTES"}), opaque=not steps.is_text, media_types=steps.media_types),)]
 
 
 def build_column_input(column: TableColumn) -> SignatureInput:
