@@ -26,6 +26,7 @@ class MlflowRequest(Struct, frozen=True):
     body: bytes
     headers: Mapping[str, str]
     limits: RequestLimits = UNLIMITED
+    query: Mapping[str, str] = {}  # parameters beside a file
 
     def decode(self, manifest: Manifest) -> InferenceRequest:
         """Decode the body: JSON or CSV in any form of the protocol, else a file or a form."""
@@ -34,7 +35,9 @@ class MlflowRequest(Struct, frozen=True):
             from pilotlight.api import file_bodies
 
             body = v2.decompress_within_limits(self.body, self.headers, self.limits)
-            return file_bodies.decode_file_request(body, content_type, manifest, self.limits, mlflow.MEDIA_TYPES)
+            return file_bodies.decode_file_request(
+                body, content_type, manifest, self.limits, mlflow.MEDIA_TYPES, self.query
+            )
         tensors = mlflow.decode_request(self.body, self.headers, manifest, self.limits)
         outputs = processing.get_call_signature(manifest, tensors).outputs
         return InferenceRequest(None, tensors, [RequestedOutput(spec.name) for spec in outputs])
@@ -77,7 +80,7 @@ class MlflowEndpoints:
     def invoke(self, request: Request) -> Response:
         """Answer one inference."""
         limits = self._service.create_limits(request.trace)
-        infer_request = MlflowRequest(request.body, request.headers, limits)
+        infer_request = MlflowRequest(request.body, request.headers, limits, request.query)
         return self._infer(request, self.parse_reference(request), infer_request)
 
     def parse_reference(self, request: Request) -> ModelReference:

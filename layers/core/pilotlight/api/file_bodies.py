@@ -9,6 +9,7 @@ files: which media types a model takes, its steps say (infra/decisions/0073).
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -50,15 +51,17 @@ def decode_file_request(
     manifest: Manifest,
     limits: RequestLimits = UNLIMITED,
     text_types: Sequence[str] = (JSON,),
+    query: Mapping[str, str] = MappingProxyType({}),
 ) -> v2.InferenceRequest:
     """Decode a body that is a file or a form, once decompressed; all outputs of the signature are returned.
 
-    `text_types` are what else the protocol takes, for a refusal to name. Raises `UnsupportedTypeError` for a media type
-    that the model does not take, `TooLargeError` for what is more than the `limits`, before a file is decoded.
+    The `query` brings parameters, such as ?threshold=0.5, and so do fields of a form, which come first. `text_types`
+    are what else the protocol takes, for a refusal to name. Raises `UnsupportedTypeError` for a media type that the model
+    does not take, `TooLargeError` for what is more than the `limits`, before a file is decoded.
     """
     kind = parse_media_type(content_type)
     if kind == FORM_TYPE:
-        return decode_form_request(parse_form(body, content_type), manifest, limits)
+        return decode_form_request(parse_form(body, content_type), manifest, limits, parse_query(query))
     signature = find_file_signature(manifest)
     if signature is None:
         raise build_no_file_error(kind, manifest, text_types)
@@ -66,7 +69,9 @@ def decode_file_request(
     check_media_type(kind, given, manifest, text_types)
     if not body:
         raise InvalidInputError("The body is empty; send the bytes of a file, as curl's --data-binary @FILE does.")
-    return build_request(manifest, signature, {given.spec.name: build_elements([body], given, limits)}, limits)
+    return build_request(
+        manifest, signature, {given.spec.name: build_elements([body], given, limits)}, limits, parse_query(query)
+    )
 
 
 def find_file_signature(manifest: Manifest) -> CallSignature | None:
@@ -148,7 +153,9 @@ def build_request(
     return v2.InferenceRequest(None, tensors, outputs, parameters or {})
 
 
-def decode_form_request(parts: Sequence[FormPart], manifest: Manifest, limits: RequestLimits) -> v2.InferenceRequest:
+def decode_form_request(
+    parts: Sequence[FormPart], manifest: Manifest, limits: RequestLimits, query: Mapping[str, Any]
+) -> v2.InferenceRequest:
     """Decode the parts of a form: by the names of the model's inputs, or one field of files for its only input."""
     fields: dict[str, list[FormPart]] = {}
     for part in parts:
@@ -161,7 +168,7 @@ def decode_form_request(parts: Sequence[FormPart], manifest: Manifest, limits: R
     }
     others = {name: found[-1] for name, found in fields.items() if name not in names.values()}
     parameters = {name: parse_field(part, limits) for name, part in others.items()}
-    return build_request(manifest, signature, tensors, limits, parameters)
+    return build_request(manifest, signature, tensors, limits, {**query, **parameters})
 
 
 def choose_form_signature(manifest: Manifest, fields: Mapping[str, Sequence[FormPart]]) -> CallSignature:
@@ -203,6 +210,11 @@ def build_field_tensor(
     return mlflow.build_tensor(nested, given, strict=not is_flat_text(nested))
 
 
+def parse_query(query: Mapping[str, str]) -> dict[str, Any]:
+    """Parse the parameters of a query: values as JSON, or as the texts that they are."""
+    return {name: parse_value(value) for name, value in query.items()}
+
+
 def check_part_type(part: FormPart, given: SignatureInput, manifest: Manifest) -> None:
     """Refuse a file of a form whose media type is none of the input's."""
     if not any(matches_media_type(part.media_type, pattern) for pattern in given.media_types):
@@ -220,7 +232,12 @@ def is_flat_text(values: Sequence[Any]) -> bool:
 def parse_field(part: FormPart, limits: RequestLimits) -> Any:  # noqa: ANN401 - any JSON, or the text
     """Parse a field's value as JSON; what is none is the text itself."""
     limits.check_text(part.data, UNTYPED_COST)
+    return parse_value(part.text)
+
+
+def parse_value(text: str) -> Any:  # noqa: ANN401 - any JSON, or the text
+    """Parse a value as JSON; what is none is the text itself."""
     try:
-        return msgspec.json.decode(part.data)
+        return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
-        return part.text
+        return text

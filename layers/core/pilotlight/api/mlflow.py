@@ -118,7 +118,7 @@ def encode_response(manifest: Manifest, results: Mapping[str, Array], accept_enc
         spec.name: spec.datatype for way in list_signatures(manifest) for spec in (*way.outputs, *way.extra_outputs)
     }
     lists = {name: to_nested_list(array, kinds[name]) for name, array in results.items()}
-    predictions = next(iter(lists.values())) if len(lists) == 1 else lists
+    predictions = next(iter(lists.values())) if len(lists) == 1 else list_rows(manifest, lists) or lists
     response = Response.json({"predictions": predictions}, 200, **{MODEL_HEADER: f"{manifest.name}:{manifest.version}"})
     body, encoding = compression.compress_body(response.body, accept_encoding)
     if not is_sendable(body, binary=encoding is not None):
@@ -129,6 +129,26 @@ def encode_response(manifest: Manifest, results: Mapping[str, Array], accept_enc
     if encoding is None:
         return response
     return Response(200, body, {**response.headers, "content-encoding": encoding}, binary=True)
+
+
+def list_rows(manifest: Manifest, lists: Mapping[str, Any]) -> list[Any]:
+    """List what an image has in a row of its own, without padding; return nothing for other finishes.
+
+    Objects are a list of {label, score, box} each; a mask has its classes beside it.
+    """
+    steps = manifest.postprocess
+    count: str = getattr(steps, "count", "")  # only of finishes whose lists differ in length
+    if steps is None or count not in lists:
+        return []
+    single = [name for name in lists if name == getattr(steps, "mask", None)]
+    names = [name for name in lists if name not in (count, *single)]
+    rows = []
+    for place, number in enumerate(lists[count]):
+        columns = [lists[name][place][:number] for name in names]
+        rows.append([dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)])
+    if not single:
+        return rows
+    return [{single[0]: lists[single[0]][place], "classes": row} for place, row in enumerate(rows)]
 
 
 def is_text_type(content_type: str) -> bool:
@@ -362,7 +382,5 @@ def reshape_rows(array: Array, spec: TensorSpec) -> Array:
 def to_nested_list(array: Array, datatype: Datatype) -> Any:  # noqa: ANN401 - nested lists of any depth
     """Convert an output to nested lists, with texts decoded."""
     if array.dtype == object:
-        array = np.vectorize(lambda value: value.decode() if isinstance(value, bytes) else str(value), otypes="O")(
-            array
-        )
+        array = np.vectorize(v2_tensors.encode_json_element, otypes="O")(array)
     return v2.expand_bf16(array, datatype).tolist()

@@ -148,7 +148,8 @@ def decode_parts(body: memoryview, length: int, manifest: Manifest, payload: Bin
     signature = choose_signature(manifest, {given.name: given.datatype for given in request.inputs})
     tensors = decode_infer_inputs(request, payload, manifest, signature)
     payload.refuse_leftover()
-    return InferenceRequest(request.id, tensors, parse_requested_outputs(request, manifest, signature))
+    requested = parse_requested_outputs(request, manifest, signature)
+    return InferenceRequest(request.id, tensors, requested, request.parameters or {})
 
 
 def decompress_within_limits(body: bytes, headers: Mapping[str, str], limits: RequestLimits) -> bytes:

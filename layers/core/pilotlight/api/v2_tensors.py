@@ -3,6 +3,7 @@
 This module depends on a tensor's datatype and shape, not on requests.
 """
 
+import binascii
 import functools
 from collections.abc import Sequence
 from math import prod
@@ -46,13 +47,21 @@ def decode_json_tensor(
 
 
 def encode_json_tensor(array: Array, name: str, datatype: Datatype) -> list[Any]:
-    """Encode an output as a flat list, row by row; NaN and infinities become null when the list becomes JSON."""
+    """Encode an output as a flat list, row by row; NaN and infinities become null when the list becomes JSON.
+
+    Texts are themselves, and the bytes of files base64, as in requests.
+    """
     if datatype in BINARY_ONLY_DATATYPES:
         raise InvalidInputError(f"Output {name!r} is {datatype}, which travels in binary form only; ask for that.")
     if array.dtype == object:
-        return [value.decode() if isinstance(value, bytes) else str(value) for value in array.ravel()]
+        return list(map(encode_json_element, array.ravel()))
     values: list[Any] = array.ravel().tolist()
     return values
+
+
+def encode_json_element(value: object) -> str:
+    """Encode an element of BYTES."""
+    return binascii.b2a_base64(value, newline=False).decode() if isinstance(value, bytes) else str(value)
 
 
 def decode_elements(text: bytes, name: str, datatype: Datatype, shape: Sequence[int], *, nullable: bool) -> list[Any]:
