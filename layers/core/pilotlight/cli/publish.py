@@ -24,7 +24,7 @@ from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.gate import graph_probe, text_probe
 from pilotlight.registry.registry import FileContent
-from pilotlight.runtime import golden_recorder, onnx_header
+from pilotlight.runtime import booster_format, golden_recorder, onnx_header
 from pilotlight.runtime.classifier_graph import ClassifierOutputs, build_servable_graph
 from pilotlight.runtime.cost_measurement import measure_request_cost
 from pilotlight.runtime.golden import GoldenDocument
@@ -62,8 +62,9 @@ def publish(
         typer.Argument(
             metavar="PATH",
             help="An ONNX file; a folder with one; a Triton model's folder; a Hugging Face checkpoint's; a .pt2 file; "
-            "or file.py:NAME, a function that gives a torch module and example inputs, or a scikit-learn estimator: "
-            "that file is run.",
+            "a model that XGBoost (.json, .ubj), LightGBM (.txt) or CatBoost (.cbm) saved; or file.py:NAME, a function "
+            "that gives a torch module and example inputs, or an estimator of scikit-learn or of these three: that file "
+            "is run.",
         ),
     ],
     name: Annotated[str, typer.Option("--name", help="Of the model: letters, digits, dot, dash, underscore.")],
@@ -134,7 +135,7 @@ def publish(
 
 def locate_servable_graph(path: Path, folder: Path) -> GraphSource | None:
     """Locate the graph in PATH, rewrite in `folder` what of its outputs is no tensor, and run it once."""
-    source = locate_graph(path)
+    source = None if booster_format.check_booster_file(path) else locate_graph(path)
     if source is None:
         return None
     servable = build_servable_graph(source.graph, folder)

@@ -112,7 +112,7 @@ def spread_codes(column: TableColumn, codes: Array) -> Array:
     """Return indices as a column; or as 0 and 1 for each category, all 0 for `NO_CATEGORY`."""
     if column.encoding == "index":
         return codes[:, None]
-    return (codes[:, None] == np.arange(len(column.categories))).astype(np.float64)
+    return np.asarray(codes[:, None] == np.arange(len(column.categories)), np.float64)
 
 
 def get_fill_code(column: TableColumn, missing: Array) -> float:
