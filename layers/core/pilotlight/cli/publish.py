@@ -63,7 +63,7 @@ def publish(
             metavar="PATH",
             help="An ONNX file; a folder with one; a Triton model's folder; a Hugging Face checkpoint's; a .pt2 file; "
             "a model that XGBoost (.json, .ubj), LightGBM (.txt) or CatBoost (.cbm) saved; or file.py:NAME, a function "
-            "that gives a torch module and example inputs, or an estimator of scikit-learn or of these three: that file "
+            "that gives a torch module and example inputs, or an estimator of scikit-learn or of these: that file "
             "is run.",
         ),
     ],
