@@ -20,6 +20,7 @@ from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import Manifest, ManifestDraft, Precision, Variant
 from pilotlight.contracts.processing import ClassificationPostprocessing, TableColumn, TablePreprocessing
 from pilotlight.drift import training_profile
+from pilotlight.recipes.data_schema import UnknownCategory, UserDataOptions
 from pilotlight.recipes.schema import dump_recipe
 from pilotlight.registry.registry import FileContent, Registry
 from pilotlight.runtime import graph_optimization
@@ -80,13 +81,16 @@ def build_table_step(artifacts: TrainingArtifacts) -> TablePreprocessing | None:
     train = artifacts.splits.train
     if train.text or train.inputs.ndim != 2:
         return None
-    return TablePreprocessing(input=artifacts.inputs[0].name, columns=build_columns(train))
+    data = artifacts.recipe.data
+    unknown = data.unknown if isinstance(data, UserDataOptions) else "missing"
+    return TablePreprocessing(input=artifacts.inputs[0].name, columns=build_columns(train, unknown))
 
 
-def build_columns(train: Dataset) -> tuple[TableColumn, ...]:
+def build_columns(train: Dataset, unknown: UnknownCategory = "missing") -> tuple[TableColumn, ...]:
     """Build the columns that a caller sends: numbers, and categories as words, whose index the graph takes.
 
-    The graph fills a missing number; a missing category is replaced by the most frequent one.
+    The graph fills a missing number; a missing category is replaced by the most frequent one. An unknown category is
+    treated as a missing one, or is none of the graph's categories where no value may be missing.
     """
     fill = train.statistics.fill_values
     fill_values = [None] * len(train.features) if fill is None else fill.tolist()
@@ -97,9 +101,17 @@ def build_columns(train: Dataset) -> tuple[TableColumn, ...]:
             categories=words,
             encoding="index" if words else "onehot",
             missing=get_missing_value(words, value),
+            unknown=choose_unknown_treatment(words, value, unknown),
         )
         for name, words, value in zip(train.features, categories, fill_values, strict=True)
     )
+
+
+def choose_unknown_treatment(categories: Sequence[str], fill: float | None, wanted: UnknownCategory) -> UnknownCategory:
+    """Choose what a column's manifest records for unknown categories: zeros where there is no fill for gaps."""
+    if not categories:
+        return "missing"
+    return "zeros" if wanted == "missing" and fill is None else wanted
 
 
 def get_missing_value(categories: Sequence[str], fill: float | None) -> str | None:

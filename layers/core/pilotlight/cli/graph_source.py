@@ -9,6 +9,7 @@ from pathlib import Path
 from pilotlight.cli import triton_repository
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.runtime import onnx_header
+from pilotlight.runtime.classifier_graph import ClassifierOutputs
 from pilotlight.settings import Settings
 
 LARGEST_MB = 10_240  # of memory that a Lambda function may have
@@ -22,6 +23,7 @@ class GraphSource:
     graph: Path
     folder: Path
     labels: tuple[str, ...] = ()
+    classifier: ClassifierOutputs | None = None  # what the graph itself says of its classes
 
 
 def locate_graph(path: Path) -> GraphSource | None:

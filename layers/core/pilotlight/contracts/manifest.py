@@ -237,7 +237,7 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
         self._check_labels(self.postprocess)
         if set(self.postprocess.output_names) & set(outputs):
             raise ValueError(
-                f"gives outputs {list(self.postprocess.output_names)}, some named as the graph's {outputs}; rename"
+                f"gives outputs {list(self.postprocess.output_names)}, some named as the graph's {outputs}"
             )
 
     def _check_labels(self, postprocess: Postprocessing) -> None:

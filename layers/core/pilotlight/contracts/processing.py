@@ -191,11 +191,15 @@ class TableColumn(Struct, frozen=True, kw_only=True):
     mean: float = 0.0
     deviation: Deviation = 1.0
     missing: float | str | None = None  # replaces a missing value; None refuses it, "nan" leaves it to the graph
+    # A category that training did not know: as a missing value is treated, and zeros if those are refused and the
+    # encoding is onehot; or zeros in any case, -1 as an index; or refused.
+    unknown: Literal["missing", "zeros", "refuse"] = "missing"
 
     def __post_init__(self) -> None:
         """Refuse a replacement for missing values that would itself be refused."""
         number = self.missing == "nan" or not isinstance(self.missing, str)
-        stands = self.missing in self.categories if self.categories else number
+        is_index = self.encoding == "index" and self.missing == "nan"  # a gap among indices, for graphs that take it
+        stands = self.missing in self.categories or is_index if self.categories else number
         if self.missing is not None and not stands:
             raise ValueError(f"column {self.name!r} cannot have {self.missing!r} for what is missing")
 

@@ -16,6 +16,9 @@
     metric       what the model is judged by: accuracy or balanced_accuracy, and r2 for numbers
     missing      drop the rows with gaps, or fill them with the mean or median of the training set, in the graph too. A
                  column of text is filled with its most frequent category
+    unknown      of a column of text, a category that no row of training had, when the model is asked: missing (the
+                 default) treats it as a gap, and as none of the categories where gaps are not filled; zeros treats it
+                 as none of the categories; refuse answers 400
     image        size, one number or [height, width], and mode, grey or rgb; as the files are, unless given
     streaming    read shards of Parquet, CSV or NPZ anew in each pass, because they do not fit in memory
     buffer       of a stream: how many examples are shuffled among each other
@@ -51,6 +54,7 @@ def get_union_tag(value: object) -> str:
     return "word" if isinstance(value, str) else "value"
 
 
+UnknownCategory = Literal["missing", "zeros", "refuse"]
 FileFormat = Literal["csv", "parquet", "npz", "images"]
 Paths = Annotated[
     Annotated[Annotated[tuple[str, ...], Field(min_length=1)], Tag("value")]
@@ -139,6 +143,7 @@ class UserDataOptions(Options):
     classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     metric: Literal["accuracy", "balanced_accuracy", "r2"] | None = None
     missing: Literal["drop", "mean", "median"] = "drop"
+    unknown: UnknownCategory = "missing"
     image: ImageOptions = ImageOptions()
     streaming: bool = False
     buffer: Count = 10_000
