@@ -17,8 +17,25 @@ SUPPORTED_DOMAINS = frozenset(
     {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.ms.internal.nhwc", "com.microsoft.nchwc"}
 )
 VARINT, I64, LEN, I32 = 0, 1, 2, 5  # wire types
+GRAPH_FIELD = 7  # of a ModelProto
 EXTERNAL_LOCATION = 1  # TensorProto.DataLocation
 ProtobufField = tuple[int, int | memoryview]
+
+
+class FieldSizeError(ValueError):
+    """A field of a message is longer than the message."""
+
+    def __init__(self, number: int, wire: int, missing: int) -> None:
+        super().__init__(f"field {number} of wire type {wire} does not fit into it")
+        self.number, self.missing = number, missing
+
+
+class CutOffError(ValueError):
+    """A file begins as an ONNX file and ends within its graph."""
+
+    def __init__(self, missing: int) -> None:
+        super().__init__(f"{missing:,} bytes are missing at its end")
+        self.missing = missing
 
 
 @dataclass(frozen=True)
@@ -40,8 +57,23 @@ def read_onnx_header(path: Path) -> OnnxHeader:
             return parse_model(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
     except OSError as exc:
         raise InvalidInputError(f"Cannot read {path}: {exc.strerror}.") from exc
+    except CutOffError as exc:
+        size = path.stat().st_size
+        raise InvalidInputError(
+            f"{path} is not a whole ONNX file: it has {size:,} bytes of {size + exc.missing:,} or more; download or "
+            "export it again."
+        ) from exc
     except (ValueError, RecursionError) as exc:
         raise InvalidInputError(f"{path} is not an ONNX file: {exc}.") from exc
+
+
+def is_onnx_file(path: Path) -> bool:
+    """Return whether the file reads as an ONNX file, whatever its name."""
+    try:
+        read_onnx_header(path)
+    except InvalidInputError:
+        return False
+    return True
 
 
 def check_onnx_file(path: Path) -> OnnxHeader:
@@ -91,7 +123,7 @@ def parse_model(model: memoryview) -> OnnxHeader:
     """Parse a ModelProto; `ValueError` if it is not one."""
     ir_version, opsets, external_files, unranked_inputs = 0, dict[str, int](), list[str](), list[str]()
     operators, functions = set[tuple[str, str]](), set[tuple[str, str]]()
-    for number, value in iterate_fields(model):
+    for number, value in iterate_model_fields(model):
         if number == 1 and isinstance(value, int):
             ir_version = value
         elif number == 8:
@@ -112,6 +144,19 @@ def parse_model(model: memoryview) -> OnnxHeader:
         tuple(dict.fromkeys(external_files)),
         tuple(unranked_inputs),
     )
+
+
+def iterate_model_fields(model: memoryview) -> Iterator[ProtobufField]:
+    """Yield the fields of a ModelProto; `CutOffError` if it is a beginning of one: IR version and opset or producer."""
+    fields = dict[int, int | memoryview]()
+    try:
+        for number, value in iterate_fields(model):
+            fields[number] = value
+            yield number, value
+    except FieldSizeError as exc:
+        if exc.number == GRAPH_FIELD and isinstance(fields.get(1), int):
+            raise CutOffError(exc.missing) from exc
+        raise
 
 
 def parse_opset_import(value: int | memoryview) -> tuple[str, int]:
@@ -209,7 +254,7 @@ def iterate_fields(message: int | memoryview) -> Iterator[ProtobufField]:
             continue
         size, offset = read_varint(message, offset) if wire == LEN else ({I64: 8, I32: 4}.get(wire, end), offset)
         if offset + size > end:
-            raise ValueError(f"field {number} of wire type {wire} does not fit into it")
+            raise FieldSizeError(number, wire, offset + size - end)
         if wire == LEN:
             yield number, message[offset : offset + size]
         offset += size
