@@ -6,7 +6,7 @@ It converts nothing: a model without a graph goes to `pilotlight.cli.model_conve
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilotlight.cli import file_format, triton_repository
+from pilotlight.cli import file_format, hugging_face_cache, triton_repository
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.runtime import onnx_header
 from pilotlight.settings import Settings
@@ -38,6 +38,7 @@ def locate_graph(path: Path) -> GraphSource | None:
     file_format.check_file_format(path)
     source = locate_in_folder(path) if path.is_dir() else locate_in_file(path)
     if source is not None:
+        hugging_face_cache.check_graph_location(source.graph)
         header = onnx_header.check_onnx_file(source.graph)
         check_graph_size(source.graph, [source.graph.parent / place for place in header.external_files])
     elif path.is_dir():

@@ -12,6 +12,7 @@ from typing import Any
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.names import is_version
 from pilotlight.errors import InvalidInputError
+from pilotlight.runtime import containment
 
 CONFIG = "config.pbtxt"
 TOKEN_PATTERN = re.compile(
@@ -59,7 +60,7 @@ def find_version_graph(model: TritonModel) -> tuple[Path, Path, tuple[str, ...]]
         )
     name = get_first_value(config, "default_model_filename", "model.onnx")
     version = model.folder / str(model.version or there[-1])
-    if not (version / name).resolve().is_relative_to(model.folder.resolve()):
+    if not containment.is_contained(model.folder, f"{version.name}/{name}"):
         raise InvalidInputError(f"{model.folder / CONFIG} has the graph {name!r}, which is not a file of the model.")
     return version / name, model.folder, read_label_file(model.folder, config)
 
@@ -124,7 +125,7 @@ def read_label_file(folder: Path, config: TritonConfig) -> tuple[str, ...]:
     if not name:
         return ()
     file = folder / name
-    if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
+    if not containment.is_contained(folder, name) or not file.is_file():
         raise InvalidInputError(f"{folder / CONFIG} has the labels {name!r}, which are not a file beside it.")
     return read_lines(file)
 

@@ -5,12 +5,12 @@ that decide whether the file may be served. It depends on no store and no versio
 """
 
 import mmap
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pilotlight.errors import InvalidInputError
+from pilotlight.runtime import containment
 
 NEWEST_IR_VERSION, NEWEST_OPSET = 14, 28  # the newest that the pinned onnxruntime 1.32 reads
 SUPPORTED_DOMAINS = frozenset(
@@ -109,13 +109,11 @@ def check_onnx_file(path: Path) -> OnnxHeader:
 
 def check_weights_location(path: Path, location: str) -> None:
     """Refuse weights that are outside the folder of the file, or missing."""
-    folder = path.parent.resolve()
-    inside = (folder / location).resolve().is_relative_to(folder)  # resolves symbolic links, as opening the file would
-    if PurePosixPath(location).is_absolute() or re.match(r"[A-Za-z]:|\\", location) or not inside:
+    if not containment.is_contained(path.parent, location):
         raise InvalidInputError(
             f"{path} keeps weights at {location!r}, outside its own folder; save it with its weights beside it."
         )
-    if not (folder / location).is_file():
+    if not (path.parent / location).is_file():
         raise InvalidInputError(f"{path} keeps weights in {location!r}, which is not beside it; bring that file too.")
 
 
