@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pilotlight.contracts import label_file
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.names import is_version
 from pilotlight.errors import InvalidInputError
@@ -127,20 +128,7 @@ def read_label_file(folder: Path, config: TritonConfig) -> tuple[str, ...]:
     file = folder / name
     if not containment.is_contained(folder, name) or not file.is_file():
         raise InvalidInputError(f"{folder / CONFIG} has the labels {name!r}, which are not a file beside it.")
-    return read_lines(file)
-
-
-def read_lines(file: Path) -> tuple[str, ...]:
-    """Read the lines of a text file, of labels for example."""
-    return tuple(read_text(file).splitlines())
-
-
-def read_text(file: Path) -> str:
-    """Read a file's text; raise `InvalidInputError` if it cannot be read or is not in UTF-8."""
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise InvalidInputError(f"{file} cannot be read as text: {exc}.") from exc
+    return label_file.read_label_file(file)
 
 
 def get_first_value(config: TritonConfig, key: str, default: str) -> str:
@@ -150,7 +138,7 @@ def get_first_value(config: TritonConfig, key: str, default: str) -> str:
 
 def parse_config(file: Path) -> TritonConfig:
     """Parse a message in protobuf's text format, without its types; raise `InvalidInputError` for an error in it."""
-    tokens, place, source = list[str](), 0, read_text(file)
+    tokens, place, source = list[str](), 0, label_file.read_text_file(file)
     while place < len(source):
         match = TOKEN_PATTERN.match(source, place)
         if match is None:

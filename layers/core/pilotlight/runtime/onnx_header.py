@@ -240,6 +240,16 @@ def decode_text(value: int | memoryview | None) -> str:
 
 def iterate_fields(message: int | memoryview) -> Iterator[ProtobufField]:
     """Yield the number and value of each field of a message, except fixed-size numbers; `ValueError` if cut off."""
+    return ((number, value) for number, value, wire in iterate_wire_fields(message) if wire in (VARINT, LEN))
+
+
+def iterate_all_fields(message: int | memoryview) -> Iterator[ProtobufField]:
+    """Yield the number and value of each field of a message; fixed-size numbers as their bytes."""
+    return ((number, value) for number, value, _ in iterate_wire_fields(message))
+
+
+def iterate_wire_fields(message: int | memoryview) -> Iterator[tuple[int, int | memoryview, int]]:
+    """Yield the number, value and wire type of each field of a message; `ValueError` if it is cut off."""
     if isinstance(message, int):
         raise ValueError("a message is a number")  # noqa: TRY004 - the file is wrong, not the caller
     offset, end = 0, len(message)
@@ -248,13 +258,12 @@ def iterate_fields(message: int | memoryview) -> Iterator[ProtobufField]:
         number, wire = key >> 3, key & 7
         if wire == VARINT:
             value, offset = read_varint(message, offset)
-            yield number, value
+            yield number, value, wire
             continue
         size, offset = read_varint(message, offset) if wire == LEN else ({I64: 8, I32: 4}.get(wire, end), offset)
         if offset + size > end:
             raise FieldSizeError(number, wire, offset + size - end)
-        if wire == LEN:
-            yield number, message[offset : offset + size]
+        yield number, message[offset : offset + size], wire
         offset += size
 
 
