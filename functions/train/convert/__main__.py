@@ -13,6 +13,7 @@ from functions.train.convert import evaluation_data, model_card, source
 from functions.train.convert.converted_model import ConvertedModel
 from functions.train.convert.evaluation_data import ExampleSet
 from functions.train.convert.variants import QuantizationSource, VariantChoice, choose_variants
+from pilotlight.contracts import label_file
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import EvaluationSet, ManifestDraft, Variant
 from pilotlight.errors import InvalidInputError, PilotlightError
@@ -55,7 +56,7 @@ def build_version_files(options: argparse.Namespace) -> None:
     session = open_session(str(model.graph))
     evaluation, calibration = load_evaluation_and_calibration(options, session)
     feeds = choose_golden_feeds(model, session, evaluation or calibration)
-    labels = model.labels if options.labels is None else read_publisher_labels(options.labels)
+    labels = model.labels if options.labels is None else label_file.read_label_file(options.labels)
     choice = choose_variants(QuantizationSource(model.graph, feeds, labels, evaluation, calibration), options.quantize)
     golden_requests = golden_recorder.record_golden_requests(choice.graphs[choice.serve], choice.serve, feeds)
     files = {
@@ -71,14 +72,6 @@ def build_version_files(options: argparse.Namespace) -> None:
     )
     for name, content in files.items():
         (folder / name).write_bytes(content)
-
-
-def read_publisher_labels(file: Path) -> tuple[str, ...]:
-    """Read the publisher's labels."""
-    try:
-        return tuple(file.read_text("utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as exc:
-        raise InvalidInputError(f"{file} cannot be read as text: {exc}.") from exc
 
 
 def load_evaluation_and_calibration(

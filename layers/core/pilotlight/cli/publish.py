@@ -13,7 +13,14 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from pilotlight.cli import capture_policy, classifier_outputs, model_conversion, processing_steps, triton_repository
+from pilotlight.cli import (
+    capture_policy,
+    classifier_outputs,
+    hugging_face_cache,
+    model_conversion,
+    processing_steps,
+    triton_repository,
+)
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.cli.graph_source import GraphSource, locate_graph
 from pilotlight.contracts.capture_policy import CaptureExtent
@@ -109,6 +116,7 @@ def publish(
 ) -> None:
     """Make a model the next version of its name, and print its reference."""
     check_name(name, "model name")
+    path = hugging_face_cache.choose_snapshot(path)
     options = {
         "--name": name, "--task": task, "--labels": labels,
         "--quantize": quantize, "--evaluation": evaluation, "--calibration": calibration,

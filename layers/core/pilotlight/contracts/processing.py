@@ -227,7 +227,8 @@ class ClassificationPostprocessing(Struct, frozen=True, kw_only=True, tag="class
     """Scores become labels and probabilities, the best `top` of them, best first."""
 
     output: NonEmptyString  # of the graph; its last dimension holds the classes
-    activation: Literal["softmax", "sigmoid", "none"] = "softmax"  # none: the graph gives probabilities
+    # exp: the graph gives logarithms of probabilities; none: it gives probabilities.
+    activation: Literal["softmax", "sigmoid", "exp", "none"] = "softmax"
     top: PositiveInt = 1
     label: NonEmptyString = "label"  # names of the caller's outputs
     probability: NonEmptyString = "probability"

@@ -35,6 +35,8 @@ def compute_probabilities(steps: ClassificationPostprocessing, scores: Array, cl
         return softmax(wide)
     if steps.activation == "sigmoid":
         wide = sigmoid(wide)
+    elif steps.activation == "exp":
+        wide = np.exp(wide)
     if classes == 2 and wide.shape[-1] == 1:
         return np.concatenate([1 - wide, wide], axis=-1)
     return wide
