@@ -17,7 +17,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from pilotlight.api import compression, v2, v2_json, v2_tensors
-from pilotlight.api.http import Request, Response, is_sendable
+from pilotlight.api.http import Response, is_sendable
 from pilotlight.api.request_limits import (
     CSV_COST,
     UNLIMITED,
@@ -26,16 +26,9 @@ from pilotlight.api.request_limits import (
     RequestLimits,
     pause_garbage_collection,
 )
-from pilotlight.api.router import Endpoint, get_status_code
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.contracts.processing import TablePreprocessing
-from pilotlight.errors import (
-    InvalidInputError,
-    PilotlightError,
-    TooLargeError,
-    UnsupportedTypeError,
-    shorten_message,
-)
+from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedTypeError
 from pilotlight.processing.signature import SignatureInput, list_signatures
 from pilotlight.processing.tabular import BOOLEAN_WORDS
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
@@ -44,9 +37,6 @@ BODY_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 LANGUAGE_MODEL_FIELDS = ("messages", "prompt", "input")  # of bodies for language models, which another function answers
 MEDIA_TYPES = ("application/json", "text/csv")
 MODEL_HEADER = "x-pilotlight-model"  # the requested model in a request; model and version in an answer
-ERROR_CODES = {
-    404: "RESOURCE_DOES_NOT_EXIST", 409: "RESOURCE_CONFLICT", 501: "NOT_IMPLEMENTED", 503: "TEMPORARILY_UNAVAILABLE",
-}  # fmt: skip
 # Cells of a CSV that pandas.read_csv, and so MLflow's server, treats as missing.
 MISSING_WORDS = frozenset(
     {
@@ -69,19 +59,6 @@ RECORDS_DECODER = msgspec.json.Decoder(list[dict[str, Any]])
 INSTANCES_DECODER = msgspec.json.Decoder(Annotated[list[Any], Meta(min_length=1)])
 INPUTS_DECODER = msgspec.json.Decoder(dict[str, Any] | list[Any])
 BODY_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-def wrap_mlflow_errors(endpoint: Endpoint) -> Endpoint:
-    """Wrap an endpoint to return errors in MLflow's form: an error code beside the message."""
-
-    def answer(request: Request) -> Response:
-        try:
-            return endpoint(request)
-        except PilotlightError as exc:
-            status, message = get_status_code(exc), shorten_message(str(exc))
-            return Response.json({"error_code": ERROR_CODES.get(status, "BAD_REQUEST"), "message": message}, status)
-
-    return answer
 
 
 def decode_request(
