@@ -15,6 +15,7 @@ from pilotlight.api import mlflow, v2
 from pilotlight.api.large_tensors import UploadedTensors
 from pilotlight.api.request_limits import UNLIMITED, UNTYPED_COST, RequestLimits
 from pilotlight.api.v2_json import replace_nan_with_null
+from pilotlight.api.written_numbers import format_text_cell
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.processing import ImagePreprocessing, TablePreprocessing
@@ -92,7 +93,7 @@ class CsvRow(Struct, frozen=True):
         self, manifest: Manifest, uploads: UploadedTensors | None = None, limits: RequestLimits = UNLIMITED
     ) -> v2.InferenceRequest:
         """Convert the row to the model's columns, inputs or features."""
-        return from_record(dict(self.cells), manifest, strict=False)
+        return from_record(dict(self.cells), manifest, is_text=True)
 
 
 class ImageInput(Struct, frozen=True):
@@ -137,13 +138,14 @@ class BatchCall(Struct, frozen=True):
 InferenceInput = JsonInput | CsvRow | ImageInput | BatchCall
 
 
-def from_record(record: Any, manifest: Manifest, *, strict: bool = True) -> v2.InferenceRequest:  # noqa: ANN401 - any JSON
-    """Convert one record to a batch of one; unless `strict`, its values are texts, as in a CSV file."""
+def from_record(record: Any, manifest: Manifest, *, is_text: bool = False) -> v2.InferenceRequest:  # noqa: ANN401 - any JSON
+    """Convert one record to a batch of one; if it `is_text`, its values are texts, as in a CSV file."""
     signature, steps = list_signatures(manifest)[0], manifest.preprocess
     if not signature.is_raw and isinstance(record, dict) and set(record) == set(signature.input_names):
-        return build_infer_request(
-            signature, {name: np.array([check_cell(name, value)], object) for name, value in record.items()}
-        )
+        cells = {name: check_cell(name, value) for name, value in record.items()}
+        if not isinstance(steps, TablePreprocessing):  # texts, of which a tool may have written one as a number
+            cells = {name: value if value is None else format_text_cell(value) for name, value in cells.items()}
+        return build_infer_request(signature, {name: np.array([value], object) for name, value in cells.items()})
     if isinstance(steps, TablePreprocessing) and isinstance(record, list):
         row = [check_cell(steps.name, value) for value in record]
         return build_infer_request(list_signatures(manifest)[1], {steps.name: np.array([row], object)})
@@ -152,7 +154,7 @@ def from_record(record: Any, manifest: Manifest, *, strict: bool = True) -> v2.I
     raw_signature = next(way for way in list_signatures(manifest) if way.is_raw)
     if isinstance(record, dict):
         columns = {name: [value] for name, value in record.items()}
-        return build_infer_request(raw_signature, mlflow.tensors_from_columns(columns, manifest, strict=strict))
+        return build_infer_request(raw_signature, mlflow.tensors_from_columns(columns, manifest, is_text=is_text))
     return build_infer_request(raw_signature, mlflow.tensors_from_values([record], manifest))
 
 
