@@ -32,6 +32,7 @@ class InferenceEnvelope(Struct):
     inputs: Raw = Raw(b"")
 
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # that some programs write before UTF-8
 HEAD_DECODER = msgspec.json.Decoder(InferenceEnvelope)
 V2_INPUTS = re.compile(rb"\s*\[\s*\{")  # how V2's inputs begin; a model may also have an input named `inputs`
 
@@ -45,6 +46,7 @@ class JsonInput(Struct, frozen=True):
     @classmethod
     def parse(cls, data: bytes) -> "JsonInput":
         """Parse the beginning of a body; raise `InvalidInputError` if it is not JSON."""
+        data = data.removeprefix(BYTE_ORDER_MARK)
         try:
             plain = replace_nan_with_null(data) or data
             if data.lstrip()[:1] == b"{":
@@ -140,6 +142,8 @@ InferenceInput = JsonInput | CsvRow | ImageInput | BatchCall
 
 def from_record(record: Any, manifest: Manifest, *, is_text: bool = False) -> v2.InferenceRequest:  # noqa: ANN401 - any JSON
     """Convert one record to a batch of one; if it `is_text`, its values are texts, as in a CSV file."""
+    if is_text and "" in record:
+        record = mlflow.drop_unnamed_column(record, manifest)
     signature, steps = list_signatures(manifest)[0], manifest.preprocess
     if not signature.is_raw and isinstance(record, dict) and set(record) == set(signature.input_names):
         cells = {name: check_cell(name, value) for name, value in record.items()}
