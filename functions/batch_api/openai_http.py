@@ -1,13 +1,10 @@
-"""Forms and errors as OpenAI's clients send and show them."""
+"""Forms as OpenAI's clients send them."""
 
 from typing import NamedTuple
 
-from pilotlight.api.http import Request, Response
+from pilotlight.api.http import Request
 from pilotlight.api.multipart_form import FORM_TYPE, parse_form
 from pilotlight.errors import InvalidInputError, UnsupportedTypeError
-
-ERROR_TYPES = {400: "invalid_request_error", 404: "invalid_request_error", 409: "conflict_error"}
-SERVER_ERROR = 500  # from this status on the caller is not at fault
 
 
 class MultipartForm(NamedTuple):
@@ -16,12 +13,6 @@ class MultipartForm(NamedTuple):
     fields: dict[str, str]
     filename: str
     data: bytes
-
-
-def to_openai_error(status: int, message: str, **headers: str) -> Response:
-    """Build an error in OpenAI's form."""
-    kind = ERROR_TYPES.get(status, "server_error" if status >= SERVER_ERROR else "invalid_request_error")
-    return Response.json({"error": {"message": message, "type": kind, "param": None, "code": None}}, status, **headers)
 
 
 def parse_multipart_form(request: Request, name: str) -> MultipartForm:

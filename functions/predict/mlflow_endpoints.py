@@ -64,9 +64,9 @@ class MlflowEndpoints:
         self._infer = infer
 
     def answer(self, request: Request) -> Response:
-        """Answer one of MLflow's routes, whose verb the router has checked; errors have MLflow's form."""
+        """Answer one of MLflow's routes, whose verb the router has checked."""
         endpoints = {"/invocations": self.invoke, "/version": self.get_version}
-        return mlflow.wrap_mlflow_errors(endpoints.get(request.resource, self.ping))(request)
+        return endpoints.get(request.resource, self.ping)(request)
 
     def ping(self, request: Request) -> Response:
         """Check that the store answers; return an empty line, as MLflow's server does."""

@@ -23,6 +23,7 @@ from pilotlight.api.request_limits import (
     RequestLimits,
     pause_garbage_collection,
 )
+from pilotlight.api.text_encoding import convert_to_utf8, find_charset
 from pilotlight.api.v2_json import InferBody, InputBody, OutputBody, decode_infer_body, parse_flag
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
@@ -118,6 +119,8 @@ def decode_infer_request(
     `TooLargeError` before it is decoded.
     """
     body = decompress_within_limits(body, headers, limits)
+    if JSON_LENGTH_HEADER not in headers and find_charset(headers.get("content-type", "")):
+        body = convert_to_utf8(body, headers["content-type"])
     length = parse_json_length(headers, len(body))
     if length == 0:
         return decode_raw_request(memoryview(body), manifest)
