@@ -191,7 +191,9 @@ def measure_variants(
     """Run every variant on the test set, a batch at a time, and measure it; return what was measured."""
     sessions = {precision: open_session(str(path)) for precision, path in graphs.items()}
     comparison = VariantComparison(
-        AgreementTotals(), {name: DiagnosisTotals(test) for name in graphs}, {name: build_totals(test) for name in graphs}
+        AgreementTotals(),
+        {name: DiagnosisTotals(test) for name in graphs},
+        {name: build_totals(test) for name in graphs},
     )
     for rows in split_examples(test.inputs):
         outputs = {precision: run_graph(session, test.inputs[rows]) for precision, session in sessions.items()}

@@ -30,9 +30,15 @@ class AnswerStatistics:
     finite: Array  # bool (N,): whether all of an example's outputs are finite
     shape: Array  # of one example's output
     predicted: Array = field(default_factory=create_empty)  # int32 like the targets: the most probable class
-    losses: Array = field(default_factory=create_empty)  # float64 (N,): the mean of log(sum(exp(z))) - z[target], in nats
-    top_shares: Array = field(default_factory=create_empty)  # float64 (N, 3): the share of targets among the 3, 5 and 10 most probable
-    odds: Array = field(default_factory=create_empty)  # float32 (N, classes): log-odds of each class; of some examples where there are many
+    losses: Array = field(
+        default_factory=create_empty
+    )  # float64 (N,): the mean of log(sum(exp(z))) - z[target], in nats
+    top_shares: Array = field(
+        default_factory=create_empty
+    )  # float64 (N, 3): the share of targets among the 3, 5 and 10 most probable
+    odds: Array = field(
+        default_factory=create_empty
+    )  # float32 (N, classes): log-odds of each class; of some examples where there are many
     numbers: Array = field(default_factory=create_empty)  # float64 (N,): the one number of each example
 
     def save(self, path: Path) -> None:

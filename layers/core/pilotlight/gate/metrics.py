@@ -56,7 +56,9 @@ def f1_score(answers: EvaluationOutputs, counts: Array) -> Array:
         right, answered = targets == label, predicted == label
         total = per_token @ right.astype(np.float64) + per_token @ answered.astype(np.float64)
         absent = np.full(len(counts), 0.0 if total_classes == 2 else np.nan)
-        each.append(np.divide(2 * (per_token @ (right & answered).astype(np.float64)), total, out=absent, where=total > 0))
+        each.append(
+            np.divide(2 * (per_token @ (right & answered).astype(np.float64)), total, out=absent, where=total > 0)
+        )
     return np.asarray(np.nanmean(each, axis=0))
 
 
@@ -83,9 +85,7 @@ def weighted_area(scores: Array, own: Array, counts: Array) -> Array:
     levels, places = np.unique(scores, return_inverse=True)
     order = np.argsort(places, kind="stable")
     starts = np.searchsorted(places[order], np.arange(len(levels)))
-    others, of_class = (
-        np.add.reduceat((counts * chosen)[:, order], starts, axis=1) for chosen in (~own, own)
-    )
+    others, of_class = (np.add.reduceat((counts * chosen)[:, order], starts, axis=1) for chosen in (~own, own))
     below = np.cumsum(others, axis=1) - others / 2  # a tie counts half
     pairs = others.sum(axis=1) * of_class.sum(axis=1)
     return np.divide((of_class * below).sum(axis=1), pairs, out=np.full(len(counts), np.nan), where=pairs > 0)

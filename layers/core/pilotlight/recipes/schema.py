@@ -334,7 +334,9 @@ class Recipe(Options):
     schedule: ScheduleOptions
     loss: LossOptions | None = None  # cross-entropy for classes, the mean squared error for numbers
     batch_size: BatchSize
-    accumulation: Count = 1  # parts in which a batch is processed, for less memory and the same step
+    # Parts in which a batch is processed, for less memory and the same step; but for batch normalisation (`cnn`), which
+    # sees one part at a time, so that its steps differ from those of the whole batch.
+    accumulation: Count = 1
     clip_norm: Positive | None = None  # largest norm of the gradient, over all weights together
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the weights' moving average, which is published
     precision: Literal["auto", "fp32", "bf16"] = "auto"
