@@ -26,7 +26,7 @@ import msgspec
 
 from functions.train.data.folds import FoldScores
 from functions.train.data.split import Splits
-from functions.train.errors import PausedError
+from functions.train.errors import LostProcessError, PausedError
 from functions.train.models.custom import FACTORY_FILE
 from functions.train.training.checkpoint import CheckpointStore
 from functions.train.training.training_history import EpochMetrics
@@ -84,6 +84,9 @@ class RunFolder:
             yield
         except PausedError as exc:
             end("paused", str(exc))
+            raise
+        except LostProcessError as exc:
+            end("interrupted", str(exc))
             raise
         except KeyboardInterrupt:
             end("interrupted", "Interrupted; start the same run again, and it goes on from its last checkpoint.")

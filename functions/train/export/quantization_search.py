@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 from msgspec import Struct
-from onnxruntime.quantization.qdq_loss_debug import compute_signal_to_quantization_noice_ratio as signal_to_noise
 
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
-from functions.train.evaluation.metrics import evaluate_outputs
+from functions.train.evaluation.graphs import evaluate_graph, split_examples
 from functions.train.export.quantize import QuantizationPlan, list_quantizable_layers, quantize_graph, run_graph
 from pilotlight.contracts.manifest import Precision
 from pilotlight.contracts.metric import METRICS
@@ -105,8 +105,8 @@ class QuantizationSearch:
 
     def measure_metric(self, graph: Path) -> float:
         """Measure the metric of a graph on the validation set."""
-        answers = run_graph(open_session(str(graph)), self.validation.inputs)
-        return evaluate_outputs(answers, self.validation).metrics[self.validation.metric]
+        name = self.validation.metric
+        return evaluate_graph(open_session(str(graph)), self.validation, (name,)).metrics[name]
 
     def rank_layers(self, plan: QuantizationPlan) -> dict[str, float]:
         """Rank the layers, worst first, by the signal-to-noise ratio in dB when only that layer is quantized."""
@@ -124,5 +124,14 @@ class QuantizationSearch:
         with TemporaryDirectory(prefix="pilotlight-ladder-") as folder:
             path = Path(folder, "alone.onnx")
             quantize_graph(self.graph, self.calibration, plan, path)
-            answers = [run_graph(open_session(str(graph)), self.calibration) for graph in (self.graph, path)]
-        return float(signal_to_noise(*answers))
+            return measure_signal_to_noise(self.graph, path, self.calibration)
+
+
+def measure_signal_to_noise(graph: Path, changed: Path, inputs: Array) -> float:
+    """Measure the ratio of a graph's outputs to their change, in dB, as onnxruntime's `qdq_loss_debug` defines it."""
+    sessions, sums = [open_session(str(path)) for path in (graph, changed)], np.zeros(2)
+    for rows in split_examples(inputs):
+        expected, found = (run_graph(session, inputs[rows]).astype(np.float64) for session in sessions)
+        sums += np.square(expected).sum(), np.square(expected - found).sum()
+    signal, noise = np.sqrt(np.maximum(sums, np.finfo(np.float64).eps ** 2))
+    return float(20 * np.log10(signal / noise))

@@ -7,6 +7,7 @@ metrics.
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -21,6 +22,7 @@ from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import ModelRefusedError, PilotlightError
 from pilotlight.gate import graph_probe, text_probe
+from pilotlight.gate.answers import reduce_answers
 from pilotlight.native import child_process
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime import golden, golden_recorder, process_memory
@@ -49,7 +51,7 @@ class ProbeRequest(Struct, frozen=True):
     version: int
     memory_mb: Annotated[int, Meta(ge=128)]
     evaluation: int | None  # the version whose test set is used
-    answers: str  # path of the folder for the results: probe.json, and the answers, <precision>.npy
+    answers: str  # path of the folder for the results: probe.json, and what is kept of the answers, <precision>.npz
 
 
 class ProbeResult(Struct, frozen=True, kw_only=True):
@@ -164,28 +166,42 @@ def measure_latency(session: Session, inputs: dict[str, Array]) -> float:
 def write_answers(
     request: ProbeRequest, registry: Registry, manifest: Manifest, served: Session, inputs: dict[str, Array]
 ) -> tuple[Precision, ...]:
-    """Write the first output of each variant for the test set; the served variant's session is already open."""
+    """Write what is kept of each variant's first output for the test set; the served session is already open."""
     if not inputs:
         return ()
+    targets = load_test_targets(request, registry)
     for precision, variant in manifest.variants.items():
+        path = Path(request.answers, f"{precision}.npz")
         if precision == manifest.serve:
-            np.save(Path(request.answers, f"{precision}.npy"), run_in_batches(served, inputs))
+            reduce_answers(run_in_batches(served, inputs, targets), targets).save(path)
             continue
-        with open_model_files(registry.store, manifest, manifest.get_file(variant.graph)) as path:
-            np.save(
-                Path(request.answers, f"{precision}.npy"), run_in_batches(open_session(path, request.memory_mb), inputs)
-            )
+        with open_model_files(registry.store, manifest, manifest.get_file(variant.graph)) as graph:
+            session = open_session(graph, request.memory_mb)
+            reduce_answers(run_in_batches(session, inputs, targets), targets).save(path)
     return tuple(manifest.variants)
 
 
-def run_in_batches(session: Session, inputs: dict[str, Array]) -> Array:
-    """Return the first output for all examples, one batch at a time."""
+def load_test_targets(request: ProbeRequest, registry: Registry) -> Array | None:
+    """Load the targets of the test set; None where its file does not have one array that is no input of its version."""
+    if request.evaluation is None:
+        return None
+    owner = registry.load_manifest(request.name, request.evaluation)
+    with (
+        open_model_files(registry.store, owner, owner.get_file(EVALUATION_FILE)) as path,
+        np.load(path) as held,
+    ):
+        names = set(held.files) - {spec.name for spec in owner.inputs}
+        return np.asarray(held[names.pop()]) if len(names) == 1 else None
+
+
+def run_in_batches(session: Session, inputs: dict[str, Array], targets: Array | None) -> Iterator[Array]:
+    """Yield the first output for all examples, one batch at a time: of 256 targets at most, or of one example."""
     examples, first = len(next(iter(inputs.values()))), session.outputs[0].name
-    parts = [
-        session.run({name: values[start : start + BATCH_SIZE] for name, values in inputs.items()}, [first])[first]
-        for start in range(0, examples, BATCH_SIZE)
-    ]
-    return np.concatenate(parts)
+    per_example = 1 if targets is None else max(1, targets.size // max(1, len(targets)))
+    size = max(1, BATCH_SIZE // per_example)
+    for start in range(0, examples, size):
+        feeds = {name: values[start : start + size] for name, values in inputs.items()}
+        yield session.run(feeds, [first])[first]
 
 
 def main() -> None:
