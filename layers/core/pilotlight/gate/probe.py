@@ -7,6 +7,7 @@ metrics.
 
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -25,9 +26,11 @@ from pilotlight.native import child_process
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime import golden, golden_recorder, process_memory
 from pilotlight.runtime.datatypes import Array
+from pilotlight.runtime.example_batches import AXIS_SUFFIX, BatchLayout, find_layout, run_examples
 from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.model_files import open_model_files
 from pilotlight.runtime.model_manager import ModelManager
+from pilotlight.runtime.scored_output import choose_scored_output, to_scores
 from pilotlight.runtime.session import Session, open_session
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
@@ -95,9 +98,9 @@ def probe_version(request: ProbeRequest) -> ProbeResult:
     inputs = load_test_inputs(request, registry, model.session)
     return ProbeResult(
         golden=refusal,
-        finite=None if inputs else has_finite_answers(model.session),
+        finite=has_finite_answers(model.session) if inputs is None else None,
         load_s=load_s,
-        latency_ms=measure_latency(model.session, inputs) if inputs else 0.0,
+        latency_ms=0.0 if inputs is None else measure_latency(model.session, inputs),
         peak_mb=process_memory.peak_resident_bytes() / 1e6,
         answered=write_answers(request, registry, model.manifest, model.session, inputs),
     )
@@ -136,10 +139,18 @@ def has_finite_answers(session: Session) -> bool | None:
     return all(found) if found else None
 
 
-def load_test_inputs(request: ProbeRequest, registry: Registry, session: Session) -> dict[str, Array]:
-    """Load the test set's arrays that the graph takes; empty if one of them is missing."""
+@dataclass(frozen=True)
+class ProbeInputs:
+    """The inputs of a test set, and how a graph takes them."""
+
+    arrays: dict[str, Array]
+    layout: BatchLayout
+
+
+def load_test_inputs(request: ProbeRequest, registry: Registry, session: Session) -> ProbeInputs | None:
+    """Load the test set's arrays that the graph takes; None if one of them is missing."""
     if request.evaluation is None:
-        return {}
+        return None
     test_set_owner, input_names = (
         registry.load_manifest(request.name, request.evaluation),
         [spec.name for spec in session.inputs],
@@ -148,12 +159,16 @@ def load_test_inputs(request: ProbeRequest, registry: Registry, session: Session
         open_model_files(registry.store, test_set_owner, test_set_owner.get_file(EVALUATION_FILE)) as path,
         np.load(path) as held,
     ):
-        return {name: held[name] for name in input_names} if set(input_names) <= set(held.files) else {}
+        if not set(input_names) <= set(held.files):
+            return None
+        arrays = {name: held[name] for name in input_names}
+        told = {name: int(held[name + AXIS_SUFFIX]) for name in input_names if name + AXIS_SUFFIX in held.files}
+    return ProbeInputs(arrays, find_layout(session, arrays, told))
 
 
-def measure_latency(session: Session, inputs: dict[str, Array]) -> float:
-    """Measure the median time of a request with one example, in ms."""
-    one, seconds = {name: values[:1] for name, values in inputs.items()}, []
+def measure_latency(session: Session, inputs: ProbeInputs) -> float:
+    """Measure the median time of a request with one example, or as few as the graph takes, in ms."""
+    one, seconds = inputs.layout.build_feed(inputs.arrays, [0]), []
     for _ in range(LATENCY_ROUNDS):
         started = time.perf_counter()
         session.run(one)
@@ -162,30 +177,26 @@ def measure_latency(session: Session, inputs: dict[str, Array]) -> float:
 
 
 def write_answers(
-    request: ProbeRequest, registry: Registry, manifest: Manifest, served: Session, inputs: dict[str, Array]
+    request: ProbeRequest, registry: Registry, manifest: Manifest, served: Session, inputs: ProbeInputs | None
 ) -> tuple[Precision, ...]:
-    """Write the first output of each variant for the test set; the served variant's session is already open."""
-    if not inputs:
+    """Write the scores of each variant for the test set; the served variant's session is already open."""
+    if inputs is None:
         return ()
     for precision, variant in manifest.variants.items():
+        target = Path(request.answers, f"{precision}.npy")
         if precision == manifest.serve:
-            np.save(Path(request.answers, f"{precision}.npy"), run_in_batches(served, inputs))
+            np.save(target, compute_scores(served, inputs, manifest))
             continue
         with open_model_files(registry.store, manifest, manifest.get_file(variant.graph)) as path:
-            np.save(
-                Path(request.answers, f"{precision}.npy"), run_in_batches(open_session(path, request.memory_mb), inputs)
-            )
+            np.save(target, compute_scores(open_session(path, request.memory_mb), inputs, manifest))
     return tuple(manifest.variants)
 
 
-def run_in_batches(session: Session, inputs: dict[str, Array]) -> Array:
-    """Return the first output for all examples, one batch at a time."""
-    examples, first = len(next(iter(inputs.values()))), session.outputs[0].name
-    parts = [
-        session.run({name: values[start : start + BATCH_SIZE] for name, values in inputs.items()}, [first])[first]
-        for start in range(0, examples, BATCH_SIZE)
-    ]
-    return np.concatenate(parts)
+def compute_scores(session: Session, inputs: ProbeInputs, manifest: Manifest) -> Array:
+    """Compute the output that is judged for all examples, one batch at a time."""
+    name = choose_scored_output(session)
+    values = run_examples(session, inputs.arrays, inputs.layout, [name], BATCH_SIZE)[name]
+    return values if manifest.metric == "r2" else to_scores(values)
 
 
 def main() -> None:
