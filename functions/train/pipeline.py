@@ -17,7 +17,8 @@ from functions.train.data.split import Splits, scale_targets
 from functions.train.distributed import consensus
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup, leave_process_group
 from functions.train.evaluation import learning_curves, plots, quantization_report
-from functions.train.evaluation.metrics import evaluate_outputs, format_metric, sample_text
+from functions.train.evaluation.metric_check import check_metrics
+from functions.train.evaluation.metrics import format_metric, sample_text
 from functions.train.export import golden, parity
 from functions.train.export.artifacts import TrainingArtifacts
 from functions.train.export.onnx_export import export_onnx
@@ -33,8 +34,9 @@ from functions.train.run_folder import RunFolder
 from functions.train.training import precision
 from functions.train.training.checkpoint_policy import CheckpointPolicy
 from functions.train.training.interruption import InterruptionMonitor
-from functions.train.training.step import get_process_device
-from functions.train.training.trainer import Trainer, predict_outputs, seed_torch, train_model
+from functions.train.training.device import get_process_device
+from functions.train.training.prediction import evaluate_network
+from functions.train.training.trainer import Trainer, seed_torch, train_model
 from functions.train.training.training_history import EarlyStopping, EpochMetrics, TrainingHistory
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import ExportParity, Manifest, Precision, TrainingRecord
@@ -169,6 +171,7 @@ class TrainingPipeline:
             if splits.train.cleaning:
                 write_result(str(splits.train.cleaning))
             consensus.check_same_data(self.process_group, splits, recipe.data.name)
+            check_metrics(recipe, splits)
         return splits
 
     def check_custom_model(self, splits: Splits) -> str | None:
@@ -219,7 +222,7 @@ class TrainingPipeline:
     def evaluate(self, network: nn.Module, history: TrainingHistory, test: Dataset) -> dict[str, bytes]:
         """Evaluate the network on the test set; return the learning curves by file name."""
         with self.progress.stage("evaluate") as write_result:
-            result = evaluate_outputs(predict_outputs(network, test.inputs), test)
+            result = evaluate_network(network, test)
             metric_text = f"{test.metric} {format_metric(test.metric, result.metrics[test.metric])}"
             title = f"{self.recipe.name}: {metric_text} on {len(test)} test examples"
             plot_files = {"curves.png": learning_curves.draw_learning_curves(history, title)}
@@ -386,8 +389,8 @@ def cross_validate(
             data_root.folder,
             process_group,
         )
-        outputs = predict_outputs(build.restore_scale(network, parts.train), parts.test.inputs)
-        values.append(evaluate_outputs(outputs, parts.test).metrics[dataset.metric])
+        score = evaluate_network(build.restore_scale(network, parts.train), parts.test, (dataset.metric,))
+        values.append(score.metrics[dataset.metric])
         run_folder.record_folds(FoldScores(dataset.metric, tuple(values)))
         checkpoint_policy.delete_all()
     return FoldScores(dataset.metric, tuple(values))

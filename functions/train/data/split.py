@@ -8,6 +8,7 @@ import numpy as np
 
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
+from functions.train.data.statistics import Moments
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import BuiltinDataOptions, SplitFractions, UserDataOptions
 
@@ -24,6 +25,7 @@ class Splits:
     test: Dataset
     calibration: Dataset
     sha256: str  # of the whole data set, before it was split
+    target_moments: Moments | None = None  # by which `scale_targets` has scaled targets that are numbers
 
 
 def split_dataset(dataset: Dataset, options: BuiltinDataOptions | UserDataOptions) -> Splits:
@@ -96,4 +98,4 @@ def scale_targets(splits: Splits) -> Splits:
     train, validation, test, calibration = map(
         scale, (splits.train, splits.validation, splits.test, splits.calibration)
     )
-    return Splits(train, validation, test, calibration, splits.sha256)
+    return Splits(train, validation, test, calibration, splits.sha256, moments)

@@ -6,8 +6,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from functions.train.data import Array
+from pilotlight.contracts.metric import CLASS_METRICS, NUMBER_METRICS
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.data_schema import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions, format_alternatives
 
 MAX_INTEGER_CLASSES = 20  # different whole numbers at most that are classes, unless the recipe defines them
 
@@ -56,8 +57,9 @@ def is_class_target(distinct: Array, options: UserDataOptions) -> bool:
 
 def check_target_metric(options: UserDataOptions, *, classification: bool) -> None:
     """Refuse a metric of the other kind of targets, before anything is trained."""
-    if options.metric is not None and (options.metric == "r2") == classification:
-        kind, others = ("classes", "accuracy or balanced_accuracy") if classification else ("a number", "r2")
+    if options.metric is not None and (options.metric in NUMBER_METRICS) == classification:
+        kind, metrics = ("classes", CLASS_METRICS) if classification else ("a number", NUMBER_METRICS)
+        others = format_alternatives(list(metrics))
         said = f"data.metric is {options.metric!r}, and the target {options.target or 'sub-folder'!r} is {kind}"
         raise InvalidInputError(f"{said}; it must be {others}, or data.task tell what the target is.")
 

@@ -60,6 +60,19 @@ class ProcessGroup:
             distributed.all_reduce(value)
         return value
 
+    def concatenate_over_ranks(self, rows: torch.Tensor) -> torch.Tensor:
+        """Concatenate the rows (n, ...) of all processes, on the CPU; n may differ."""
+        if self.size == 1:
+            return rows
+        counts = [torch.tensor(0) for _ in range(self.size)]
+        distributed.all_gather(counts, torch.tensor(len(rows)))
+        most = max(map(int, counts))
+        padded = torch.zeros(most, *rows.shape[1:], dtype=rows.dtype)
+        padded[: len(rows)] = rows
+        gathered = [torch.empty_like(padded) for _ in range(self.size)]
+        distributed.all_gather(gathered, padded)
+        return torch.cat([part[: int(count)] for part, count in zip(gathered, counts, strict=True)])
+
     def max_over_ranks(self, value: int) -> int:
         """Return the largest value over all processes."""
         if self.size == 1:

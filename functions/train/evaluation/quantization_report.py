@@ -8,11 +8,13 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+import torch
 from msgspec import Struct
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -20,8 +22,10 @@ from rich.table import Table
 from functions.train.data import Array
 from functions.train.data.cleaning import CleaningReport
 from functions.train.data.dataset import Dataset
-from functions.train.evaluation.diagnostics import Diagnosis, diagnose_answers
-from functions.train.evaluation.metrics import evaluate_outputs, format_metric, score_regression
+from functions.train.evaluation.diagnostics import Diagnosis, DiagnosisTotals
+from functions.train.evaluation.graphs import split_examples
+from functions.train.evaluation.metrics import format_metric
+from functions.train.evaluation.totals import RegressionTotals, Score, Totals, build_totals
 from functions.train.export.quantization_search import QuantizationCandidate
 from functions.train.export.quantize import run_graph
 from pilotlight.contracts.codec import decode_document
@@ -93,8 +97,8 @@ def compare_variants(
     baseline: Baseline | None = None,
 ) -> QuantizationReport:
     """Measure fp32 and the smaller graph on the test set, and choose which is served: fp32 where no candidate holds."""
-    outputs, measured = measure_variants(graphs, test)
     small = get_smaller_variant(graphs)
+    measured, comparison = measure_variants(graphs, test)
     full, reduced = measured["fp32"], measured[small]
     lost = METRICS[test.metric].compute_degradation(full.metrics[test.metric], reduced.metrics[test.metric])
     serve, verdict = choose_served_variant(lost, budget, test.metric, candidates, small)
@@ -103,8 +107,8 @@ def compare_variants(
         verdict=verdict,
         points_lost=lost,
         budget=budget,
-        agreement=measure_agreement(outputs["fp32"], outputs[small]),
-        max_abs=float(np.abs(outputs["fp32"] - outputs[small]).max()),
+        agreement=comparison.agreement.compute(),
+        max_abs=comparison.agreement.max_abs,
         size_ratio=reduced.bytes / full.bytes,
         latency_ratio=reduced.latency_ms / full.latency_ms,
         variants=measured,
@@ -114,7 +118,7 @@ def compare_variants(
         metric=test.metric,
         rungs=tuple(candidates),
         cleaning=test.cleaning,
-        diagnosis=diagnose_answers(outputs[serve], test),
+        diagnosis=comparison.diagnoses[serve].diagnose(),
         baseline=baseline,
     )
 
@@ -142,27 +146,63 @@ def choose_served_variant(
     return "fp32", f"fp32 is served: {small} loses {points}, more than the budget of {allowed}."
 
 
-def measure_agreement(fp32: Array, small: Array) -> float:
-    """Measure how far a variant repeats fp32's outputs (..., outputs): the share of the same classes, or R2."""
-    if fp32.shape[-1] == 1:
-        return score_regression(small, fp32).metrics["r2"]
-    return float((fp32.argmax(axis=-1) == small.argmax(axis=-1)).mean())
+class AgreementTotals:
+    """How far a variant repeats fp32's outputs (..., outputs), batch by batch: the share of the same classes, or R2."""
+
+    def __init__(self) -> None:
+        self.max_abs = 0.0
+        self._same = self._count = 0
+        self._numbers: RegressionTotals | None = None
+
+    def add(self, fp32: Array, small: Array) -> None:
+        """Add a batch of both."""
+        self.max_abs = float(np.maximum(self.max_abs, np.abs(fp32 - small).max()))  # which keeps NaN
+        if fp32.shape[-1] == 1:
+            self._numbers = self._numbers or RegressionTotals(origin=float(fp32.mean(dtype=np.float64)))
+            self._numbers.add(torch.from_numpy(small), torch.from_numpy(fp32))
+            return
+        same = fp32.argmax(axis=-1) == small.argmax(axis=-1)
+        self._same, self._count = self._same + int(same.sum()), self._count + same.size
+
+    def compute(self) -> float:
+        """Compute the agreement over what was added."""
+        return self._numbers.score().metrics["r2"] if self._numbers else self._same / self._count
+
+
+@dataclass(frozen=True)
+class VariantComparison:
+    """What is accumulated over the test set while the variants run side by side; no outputs are kept."""
+
+    agreement: AgreementTotals
+    diagnoses: dict[Precision, DiagnosisTotals]
+    totals: dict[Precision, Totals]
+
+    def add(self, outputs: Mapping[Precision, Array], targets: Array) -> None:
+        """Add a batch of every variant's outputs."""
+        self.agreement.add(outputs["fp32"], outputs[get_smaller_variant(outputs)])
+        for precision, answers in outputs.items():
+            self.diagnoses[precision].add(answers, targets)
+            self.totals[precision].add(torch.from_numpy(answers), torch.from_numpy(targets))
 
 
 def measure_variants(
     graphs: Mapping[Precision, Path], test: Dataset
-) -> tuple[dict[Precision, Array], dict[Precision, VariantMeasurement]]:
-    """Run every variant on the test set and measure it; return the outputs and the measurements."""
+) -> tuple[dict[Precision, VariantMeasurement], VariantComparison]:
+    """Run every variant on the test set, a batch at a time, and measure it; return what was measured."""
     sessions = {precision: open_session(str(path)) for precision, path in graphs.items()}
-    outputs = {precision: run_graph(session, test.inputs) for precision, session in sessions.items()}
+    comparison = VariantComparison(
+        AgreementTotals(), {name: DiagnosisTotals(test) for name in graphs}, {name: build_totals(test) for name in graphs}
+    )
+    for rows in split_examples(test.inputs):
+        outputs = {precision: run_graph(session, test.inputs[rows]) for precision, session in sessions.items()}
+        comparison.add(outputs, test.targets[rows])
     latencies = measure_latencies(sessions, test.inputs[:1])
-    measured = {name: measure_variant(outputs[name], test, graphs[name], latencies[name]) for name in graphs}
-    return outputs, measured
+    scores = {name: totals.score() for name, totals in comparison.totals.items()}
+    return {name: measure_variant(scores[name], graphs[name], latencies[name]) for name in graphs}, comparison
 
 
-def measure_variant(outputs: Array, test: Dataset, graph: Path, latency_ms: float) -> VariantMeasurement:
+def measure_variant(result: Score, graph: Path, latency_ms: float) -> VariantMeasurement:
     """Measure one variant."""
-    result = evaluate_outputs(outputs, test)
     accuracy, size = result.metrics.get("accuracy", 0.0), graph.stat().st_size
     return VariantMeasurement(result.loss, result.per_class, size, latency_ms, accuracy, result.metrics)
 
@@ -231,6 +271,6 @@ def format_baseline_comparison(baseline: Baseline, report: QuantizationReport) -
 
 def format_agreement(report: QuantizationReport) -> str:
     """Format how far the variants' outputs agree."""
-    if report.metric == "r2":
+    if not report.variants["fp32"].per_class and "r2" in report.variants["fp32"].metrics:
         return f"R2 of {get_smaller_variant(report.variants)}'s answers against fp32's {report.agreement:.4f}"
     return f"the same {'class' if report.metric != 'loss' else 'next token'} in {report.agreement:.2%}"

@@ -8,6 +8,7 @@ import numpy as np
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
 from functions.train.errors import GoldenError
+from functions.train.evaluation.graphs import predict_answers
 from functions.train.export.quantize import run_graph
 from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import Precision
@@ -59,7 +60,7 @@ def pick_exemplars(session: Session, test: Dataset) -> Array:
     """Pick the index of the first test example of each class that is predicted right; the very first if none is."""
     if not test.classes:
         return np.arange(min(BATCH_SIZE, len(test)))
-    right = np.flatnonzero(run_graph(session, test.inputs).argmax(axis=1) == test.targets)
+    right = np.flatnonzero(predict_answers(session, test.inputs)[:, 0] == test.targets)
     return right[np.unique(test.targets[right], return_index=True)[1]] if len(right) else np.array([0])
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from functions.train.data import Array
 from functions.train.errors import ParityError
 from functions.train.export.quantize import run_graph
-from functions.train.training.trainer import predict_outputs
+from functions.train.training.prediction import predict_outputs
 from pilotlight.contracts.manifest import ExportParity
 from pilotlight.runtime.session import open_session
 

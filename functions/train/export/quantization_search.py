@@ -13,19 +13,18 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from msgspec import Struct
-from onnxruntime.quantization.qdq_loss_debug import compute_signal_to_quantization_noice_ratio as signal_to_noise
 
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
 from functions.train.errors import QuantizationError
-from functions.train.evaluation.metrics import evaluate_outputs
-from functions.train.export.quantize import QuantizationPlan, list_quantizable_layers, quantize_graph, run_graph
+from functions.train.evaluation.graphs import evaluate_graph, split_examples
+from functions.train.export.quantize import QuantizationPlan, list_quantizable_layers, quantize_graph
 from pilotlight.contracts.manifest import Precision
 from pilotlight.contracts.metric import METRICS
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.recipes.schema import QuantizationOptions
 from pilotlight.runtime.golden_recorder import Feeds
-from pilotlight.runtime.session import open_session
+from pilotlight.runtime.session import Session, open_session
 
 Quantizer = Callable[[Path, Array | Sequence[Feeds], QuantizationPlan, Path], None]
 # Static starts per channel: at no cost in time on any CPU measured, while dynamic pays some bytes and time for it.
@@ -138,16 +137,7 @@ class CandidateSearch(ABC):
         with TemporaryDirectory(prefix="pilotlight-ladder-") as folder:
             path = Path(folder, "alone.onnx")
             self.quantize(self.graph, self.calibration, plan, path)
-            answers = [self.run_calibration(graph) for graph in (self.graph, path)]
-        return float(signal_to_noise(*answers))
-
-    def run_calibration(self, graph: Path) -> list[Array]:
-        """Run a graph on the calibration inputs."""
-        session = open_session(str(graph))
-        if isinstance(self.calibration, np.ndarray):
-            return [run_graph(session, self.calibration)]
-        answers = [session.run(feed) for feed in self.calibration]
-        return [values for answer in answers for values in answer.values() if values.dtype.kind == "f"]
+            return measure_signal_to_noise(self.graph, path, self.calibration)
 
 
 def build_failed_candidate(
@@ -196,5 +186,27 @@ class QuantizationSearch(CandidateSearch):
 
     def measure_metric(self, graph: Path) -> float:
         """Measure the metric of a graph on the validation set."""
-        answers = run_graph(open_session(str(graph)), self.validation.inputs)
-        return evaluate_outputs(answers, self.validation).metrics[self.validation.metric]
+        name = self.validation.metric
+        return evaluate_graph(open_session(str(graph)), self.validation, (name,)).metrics[name]
+
+
+def generate_batches(session: Session, inputs: Array | Sequence[Feeds]) -> Iterator[Feeds]:
+    """Generate requests of a few of a graph's inputs (N, ...), or the requests as they are."""
+    if not isinstance(inputs, np.ndarray):
+        yield from inputs
+        return
+    for rows in split_examples(inputs):
+        yield {session.inputs[0].name: inputs[rows]}
+
+
+def measure_signal_to_noise(graph: Path, changed: Path, inputs: Array | Sequence[Feeds]) -> float:
+    """Measure the ratio of a graph's outputs to their change, in dB, as onnxruntime's `qdq_loss_debug` defines it."""
+    (session, other), sums = [open_session(str(path)) for path in (graph, changed)], np.zeros(2)
+    for feed in generate_batches(session, inputs):
+        expected, found = session.run(feed), other.run(feed)
+        for name, values in expected.items():
+            if values.dtype.kind == "f":
+                one, two = values.astype(np.float64), found[name].astype(np.float64)
+                sums += np.square(one).sum(), np.square(one - two).sum()
+    signal, noise = np.sqrt(np.maximum(sums, np.finfo(np.float64).eps ** 2))
+    return float(20 * np.log10(signal / noise))

@@ -18,6 +18,7 @@ from functions.train.training import loss as losses
 from functions.train.training import optimiser as optimisers
 from functions.train.training import precision
 from functions.train.training.compiler import compile_function
+from functions.train.training.device import get_model_device, get_process_device
 from functions.train.training.mfu import MfuMeter
 from pilotlight.recipes.schema import Recipe
 
@@ -183,13 +184,3 @@ def count_accumulation_parts(accumulation: int, examples: int, processes: int) -
     A normalisation needs two.
     """
     return min(accumulation, max(1, max(examples // processes, 1) // 2))
-
-
-def get_model_device(model: nn.Module) -> torch.device:
-    """Return the device of the model's weights."""
-    return next(model.parameters()).device
-
-
-def get_process_device() -> torch.device:
-    """Return the GPU of this process, or the CPU."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")

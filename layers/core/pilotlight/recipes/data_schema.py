@@ -13,7 +13,8 @@
     task         classes or number; where it is not given, text, truth values and at most 20 different whole numbers
                  are classes, everything else is a number
     classes      their names in the order of the outputs; sorted unless given, and then no other may occur
-    metric       what the model is judged by: accuracy or balanced_accuracy, and r2 for numbers
+    metric       what the model is judged by: accuracy, balanced_accuracy, f1, auc, top_3, top_5, top_10 or log_loss, and
+                 r2, mae, rmse or mape for numbers
     missing      drop the rows with gaps, or fill them with the mean or median of the training set, in the graph too. A
                  column of text is filled with its most frequent category
     image        size, one number or [height, width], and mode, grey or rgb; as the files are, unless given
@@ -25,8 +26,9 @@ A column of text enters the graph as the index of its category, and is one-hot e
 categories. What cleaning leaves out is counted and reported.
 """
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
@@ -51,6 +53,8 @@ def get_union_tag(value: object) -> str:
     return "word" if isinstance(value, str) else "value"
 
 
+ClassMetric = Literal["accuracy", "balanced_accuracy", "f1", "auc", "top_3", "top_5", "top_10", "log_loss"]
+NumberMetric = Literal["r2", "mae", "rmse", "mape"]
 FileFormat = Literal["csv", "parquet", "npz", "images"]
 Paths = Annotated[
     Annotated[Annotated[tuple[str, ...], Field(min_length=1)], Tag("value")]
@@ -137,7 +141,7 @@ class UserDataOptions(Options):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     task: Literal["classes", "number"] | None = None
     classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
-    metric: Literal["accuracy", "balanced_accuracy", "r2"] | None = None
+    metric: Literal[ClassMetric, NumberMetric] | None = None
     missing: Literal["drop", "mean", "median"] = "drop"
     image: ImageOptions = ImageOptions()
     streaming: bool = False
@@ -190,8 +194,10 @@ class UserDataOptions(Options):
     @field_validator("metric")
     @classmethod
     def _check_metric(cls, metric: str | None, info: ValidationInfo) -> str | None:
-        if info.data.get("task") == "number" and metric not in (None, "r2"):
-            raise ValueError("data.task is number, whose metric is r2")
+        if info.data.get("task") == "number" and metric not in (None, *get_args(NumberMetric)):
+            raise ValueError(f"data.task is number, whose metric is {format_alternatives(get_args(NumberMetric))}")
+        if info.data.get("task") == "classes" and metric not in (None, *get_args(ClassMetric)):
+            raise ValueError(f"data.task is classes, whose metric is {format_alternatives(get_args(ClassMetric))}")
         return metric
 
     @field_validator("streaming")
@@ -202,6 +208,11 @@ class UserDataOptions(Options):
         if streaming and (images or values.get("missing") == "median"):
             raise ValueError("a stream takes csv, parquet or npz, and no median, for which all must be in memory")
         return streaming
+
+
+def format_alternatives(names: Sequence[str]) -> str:
+    """Format names of which one may be given: `a, b or c`."""
+    return " or ".join([", ".join(names[:-1]), names[-1]])
 
 
 def list_paths(path: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -21,11 +21,13 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import (
     AugmentationOptions,
     BelowOne,
+    ClassMetric,
     Count,
     Data,
     Dropout,
     Layers,
     NotNegative,
+    NumberMetric,
     Options,
     Positive,
     Proportion,
@@ -252,10 +254,15 @@ LossOptions = Annotated[CrossEntropyOptions | MseOptions, Field(discriminator="n
 
 
 class StoppingOptions(Options):
-    """Stop after `patience` epochs in which the validation loss fell by no more than `min_delta`; keep the best."""
+    """Stop after `patience` epochs in which `metric` was not better by more than `min_delta`; keep the best.
+
+    `loss` is the validation loss, all others are metrics on the validation set: of classes, or of numbers and then in
+    the target's unit. Whether higher is better is known by name.
+    """
 
     patience: Count
     min_delta: Annotated[float, Field(ge=0)] = 0.0
+    metric: Literal["loss", ClassMetric, NumberMetric] = "loss"
 
 
 class CheckpointOptions(Options):
