@@ -67,7 +67,9 @@ class QuantizerProcess:
         self._folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="pilotlight-quantizer-")))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._end_process()
         self._stack.close()
 

@@ -16,6 +16,7 @@ MIN_SAME = 0.99  # share of places with the same largest value, or of equal answ
 MAX_RELATIVE = 0.05  # the largest |difference|, as a share of the largest |value|
 MIN_COSINE = 0.999
 MIN_EXAMPLES = 16  # compared ones; fewer tell nothing
+FLOOR = f"{MIN_SAME:.0%} the same, {MAX_RELATIVE:.0%} apart, cosine {MIN_COSINE}"
 CLASS_AXIS_RANK = 4  # (N, classes, height, width), and beyond: the classes come second
 
 

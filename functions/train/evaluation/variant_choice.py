@@ -8,7 +8,13 @@ an agreement above the floor of `agreement`. A variant that is slower must also 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from functions.train.evaluation.agreement import MIN_EXAMPLES, MIN_SAME, OutputAgreement, find_worst_agreement
+from functions.train.evaluation.agreement import (
+    FLOOR,
+    MIN_EXAMPLES,
+    MIN_SAME,
+    OutputAgreement,
+    find_worst_agreement,
+)
 from pilotlight.contracts.manifest import Precision
 from pilotlight.contracts.metric import METRICS
 
@@ -93,25 +99,34 @@ class Quality:
 
     def __str__(self) -> str:
         worst = find_worst_agreement(self.agreements)
-        agreement = f"{worst}, over {self.examples:,} {self.source}" if worst else "nothing was compared"
         if self.loss is not None:
-            return f"{self.loss}; {agreement}"
-        if self.examples < MIN_EXAMPLES:
-            return f"{agreement}, too few to tell; {MIN_EXAMPLES} would do"
-        return agreement
+            kept = f", {worst.same:.2%} of the answers keep their class" if worst and worst.places else ""
+            return f"{self.loss}{kept}"
+        if worst is None or not self.examples:
+            return "nothing tells what it loses, since no request could be compared"
+        compared = f"{worst}, over {self.examples:,} {self.source}"
+        return (
+            compared
+            if self.examples >= MIN_EXAMPLES
+            else f"{compared}, too few to tell ({MIN_EXAMPLES} would be enough)"
+        )
 
 
 def weigh_variant(small: Precision, gain: Gain, quality: Quality) -> tuple[Precision, str]:
     """Choose between fp32 and a quantized variant; return the choice and a verdict with the numbers."""
-    numbers = f"{small} takes {gain}, and {quality}" if quality.loss is None else f"{small} takes {gain}; {quality}"
+    numbers = f"{small} takes {gain}; {quality}"
     if not quality.is_enough:
-        return "fp32", f"fp32 is served: {numbers}, which is not close enough."
+        return "fp32", f"fp32 is served: {numbers}{'' if quality.loss else f'; the floor is {FLOOR}'}."
     if not gain.is_enough:
-        return "fp32", (
-            f"fp32 is served: {numbers}: no gain, which {MAX_SIZE:.2f} of the size or {MAX_TIME:.2f} of the time would be."
+        return (
+            "fp32",
+            f"fp32 is served: {numbers}; no gain, which {MAX_SIZE:g} of the size or {MAX_TIME:g} of the time is.",
         )
     if gain.is_slower and counts_classes(quality) and quality.changes_classes:
-        return "fp32", f"fp32 is served: {numbers}: slower, and too many answers change for its size to make up for it."
+        return (
+            "fp32",
+            f"fp32 is served: {numbers}; it is slower, and changes more than {1 - MIN_SAME:.0%} of the answers.",
+        )
     return small, f"{small} is served: {numbers}."
 
 

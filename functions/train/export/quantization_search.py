@@ -48,7 +48,9 @@ class QuantizationCandidate(Struct, frozen=True):
     failed: bool = False  # no graph was written, or it does not open; then nothing was measured
     size_ratio: float | None = None  # to fp32
     latency_ratio: float | None = None  # to fp32, if it was timed
-    agreement: float | None = None  # share of answers that are the same as fp32's, if there was nothing to judge them by
+    agreement: float | None = (
+        None  # share of answers that are the same as fp32's, if there was nothing to judge them by
+    )
 
 
 def select_best_candidate(candidates: Sequence[QuantizationCandidate]) -> QuantizationCandidate | None:

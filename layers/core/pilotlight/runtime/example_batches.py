@@ -18,8 +18,12 @@ from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.session import Session
 
 BATCH_SIZE: Final = 64  # examples that are run at once
-BATCH_NAMES: Final = re.compile(r"n|b|bs|batch.*|.*batch(_?size)?|num_?(examples|samples|rows)|examples|samples|rows", re.I)
-AXIS_SUFFIX: Final = ".batch_axis"  # of an array that tells which axis of NAME holds the examples; -1: the input is shared
+BATCH_NAMES: Final = re.compile(
+    r"n|b|bs|batch.*|.*batch(_?size)?|num_?(examples|samples|rows)|examples|samples|rows", re.I
+)
+AXIS_SUFFIX: Final = (
+    ".batch_axis"  # of an array that tells which axis of NAME holds the examples; -1: the input is shared
+)
 STACKED: Final = -1  # in place of an axis: the graph takes one example, without an axis for several
 Axis = int | None  # None: the same for all examples, or not divisible by example
 
@@ -36,7 +40,9 @@ class BatchLayout:
     @property
     def description(self) -> str:
         """Where the examples are, for people; empty if they come first everywhere and in any number."""
-        elsewhere = [f"{name!r} along axis {axis}" for name, axis in self.inputs.items() if axis is not None and axis > 0]
+        elsewhere = [
+            f"{name!r} along axis {axis}" for name, axis in self.inputs.items() if axis is not None and axis > 0
+        ]
         shared = [f"{name!r} is the same for all" for name, axis in self.inputs.items() if axis is None]
         answers = [f"answers {name!r} along axis {axis}" for name, axis in self.outputs.items() if axis]
         size = [f"{self.size} at a time"] if self.size is not None else []
