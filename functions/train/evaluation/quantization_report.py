@@ -26,6 +26,7 @@ from functions.train.evaluation.variant_choice import Gain, Loss, Quality, weigh
 from functions.train.evaluation.variant_report import (
     VariantMeasurement,
     VariantReport,
+    describe_machine,
     summarize_variants,
 )
 from functions.train.evaluation.variant_timing import ROUNDS, measure_request_times
@@ -86,7 +87,7 @@ def compare_variants(
         quality = build_quality(agreement, test, Loss(test.metric, lost, budget))
         serve, verdict = weigh_variant(small, compute_gain(full, reduced), quality)
     return QuantizationReport(
-        **(summarize_variants(measured, small) | {"max_abs": comparison.agreement.max_abs, "agreement": agreement}),
+        **(summarize_variants(measured, small, describe_machine()) | {"max_abs": comparison.agreement.max_abs, "agreement": agreement}),
         serve=serve,
         verdict=verdict,
         points_lost=lost,

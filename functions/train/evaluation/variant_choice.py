@@ -105,11 +105,8 @@ class Quality:
         if worst is None or not self.examples:
             return "nothing tells what it loses, since no request could be compared"
         compared = f"{worst}, over {self.examples:,} {self.source}"
-        return (
-            compared
-            if self.examples >= MIN_EXAMPLES
-            else f"{compared}, too few to tell ({MIN_EXAMPLES} would be enough)"
-        )
+        too_few = f", too few to tell: {MIN_EXAMPLES} are enough" if self.examples < MIN_EXAMPLES else ""
+        return compared + too_few
 
 
 def weigh_variant(small: Precision, gain: Gain, quality: Quality) -> tuple[Precision, str]:
@@ -118,15 +115,11 @@ def weigh_variant(small: Precision, gain: Gain, quality: Quality) -> tuple[Preci
     if not quality.is_enough:
         return "fp32", f"fp32 is served: {numbers}{'' if quality.loss else f'; the floor is {FLOOR}'}."
     if not gain.is_enough:
-        return (
-            "fp32",
-            f"fp32 is served: {numbers}; no gain, which {MAX_SIZE:g} of the size or {MAX_TIME:g} of the time is.",
-        )
+        needed = f"{MAX_SIZE:g} of the size or {MAX_TIME:g} of the time"
+        return "fp32", f"fp32 is served: {numbers}; that is no gain, for which it takes {needed}."
     if gain.is_slower and counts_classes(quality) and quality.changes_classes:
-        return (
-            "fp32",
-            f"fp32 is served: {numbers}; it is slower, and changes more than {1 - MIN_SAME:.0%} of the answers.",
-        )
+        changed = f"more than {1 - MIN_SAME:.0%} of the answers"
+        return "fp32", f"fp32 is served: {numbers}; it is slower, and changes {changed}."
     return small, f"{small} is served: {numbers}."
 
 

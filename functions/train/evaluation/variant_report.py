@@ -33,10 +33,8 @@ class VariantReport(Struct, frozen=True, kw_only=True):
     metric: str | None = None  # what the model is judged by; None if there were no right answers
     points_lost: float | None = None  # by the smaller variant, in the metric's unit (`pilotlight.contracts.metric`)
     budget: float | None = None  # in the same unit
-    agreement: float = (
-        1.0  # share of answers, of examples or tokens, that are the same class in both; of numbers, R2 of
-    )
-    # the smaller variant's against fp32's; without right answers, the worst output's `same`
+    agreement: float = 1.0  # share of answers, of examples or tokens, that are the same class in both; of numbers, R2
+    # of the smaller variant's against fp32's; without right answers, the worst output's `same`
     max_abs: float = 0.0  # the largest |difference| of an output
     size_ratio: float = 1.0  # of the smaller variant to fp32
     latency_ratio: float = 1.0  # of the smaller variant to fp32
@@ -57,12 +55,13 @@ class VariantReport(Struct, frozen=True, kw_only=True):
 def summarize_variants(
     measured: Mapping[Precision, VariantMeasurement],
     small: Precision | None,
+    machine: str,
     outputs: Sequence[OutputAgreement] = (),
 ) -> dict[str, Any]:
     """Summarize measurements: the fields of a report that follow from them."""
     fields: dict[str, Any] = {
         "variants": dict(measured),
-        "machine": describe_machine(),
+        "machine": machine,
         "outputs": tuple(outputs),
         "bytes": {name: one.bytes for name, one in measured.items()},
         "metrics": {name: one.metrics for name, one in measured.items() if one.metrics},

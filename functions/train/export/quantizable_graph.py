@@ -127,10 +127,7 @@ def find_captured_names(graph: GraphProto) -> set[str]:
     return {
         name
         for inner in iterate_subgraphs(graph)
-        for name in (
-            *(name for node in iterate_nodes(inner) for name in node.input),
-            *(out.name for out in inner.output),
-        )
+        for name in (*(name for node in iterate_nodes(inner) for name in node.input), *(v.name for v in inner.output))
     }
 
 

@@ -48,9 +48,7 @@ class QuantizationCandidate(Struct, frozen=True):
     failed: bool = False  # no graph was written, or it does not open; then nothing was measured
     size_ratio: float | None = None  # to fp32
     latency_ratio: float | None = None  # to fp32, if it was timed
-    agreement: float | None = (
-        None  # share of answers that are the same as fp32's, if there was nothing to judge them by
-    )
+    agreement: float | None = None  # share of answers that are fp32's, if there was nothing to judge them by
 
 
 def select_best_candidate(candidates: Sequence[QuantizationCandidate]) -> QuantizationCandidate | None:
@@ -157,7 +155,7 @@ class QuantizationSearch(CandidateSearch):
     options: QuantizationOptions
 
     def generate_plans(self) -> Iterator[tuple[QuantizationPlan, dict[str, float]]]:
-        """Generate plans in order: 4 bits for weights alone; in 8, the scheme, per channel, then without worst layers."""
+        """Generate plans in order: 4 bits for weights alone; in 8, the scheme, per channel, then sparing layers."""
         if self.options.scheme == "weight-only":
             yield QuantizationPlan("weight-only", block_size=self.options.block), {}
         first = FIRST_PLANS[self.options.scheme]

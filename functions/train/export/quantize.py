@@ -223,9 +223,11 @@ def quantize_graph(graph: Path, inputs: Array | Sequence[Feeds], plan: Quantizat
     Raises `QuantizationError` if the quantizer cannot, whatever it raises itself.
     """
     with explain_failure(), silence_quantizer(), prepare_graph(graph) as ready:
-        feeds = inputs
+        feeds: Sequence[Feeds]
         if isinstance(inputs, np.ndarray):
             feeds = split_into_feeds(onnx.load(ready, load_external_data=False).graph.input[0].name, inputs)
+        else:
+            feeds = inputs
         SCHEMES[plan.scheme](ready, feeds, plan, path)
         onnx.save(strip_metadata(onnx.load(path)), path)
 

@@ -180,9 +180,7 @@ def format_epoch(line: EpochRecord) -> str:
     """Format the numbers of an epoch."""
     metric, loss = line.validation_accuracy, line.validation_loss
     judged = "" if metric is None else f"{line.metric} {format_metric_value(line.metric, metric)}, "
-    return (
-        f"{judged}{format_monitored(line)}loss {'not finite' if loss is None else f'{loss:.4f}'} in epoch {line.number}"
-    )
+    return f"{judged}{format_monitored(line)}loss {'not finite' if loss is None else f'{loss:.4f}'} in epoch {line.number}"
 
 
 def format_monitored(line: EpochRecord) -> str:

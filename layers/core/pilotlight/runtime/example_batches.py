@@ -18,12 +18,8 @@ from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.session import Session
 
 BATCH_SIZE: Final = 64  # examples that are run at once
-BATCH_NAMES: Final = re.compile(
-    r"n|b|bs|batch.*|.*batch(_?size)?|num_?(examples|samples|rows)|examples|samples|rows", re.I
-)
-AXIS_SUFFIX: Final = (
-    ".batch_axis"  # of an array that tells which axis of NAME holds the examples; -1: the input is shared
-)
+BATCH_NAMES: Final = re.compile(r"n|b|bs|.*batch.*|(num_?)?(examples|samples|rows)", re.IGNORECASE)
+AXIS_SUFFIX: Final = ".batch_axis"  # of an array with the axis of NAME that holds the examples; -1: it is shared
 STACKED: Final = -1  # in place of an axis: the graph takes one example, without an axis for several
 Axis = int | None  # None: the same for all examples, or not divisible by example
 

@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from pilotlight.contracts.metric import METRICS
 from pilotlight.contracts.names import ModelReference
+from pilotlight.contracts.metric import METRICS
 from pilotlight.contracts.run import EpochRecord, PublishedVersion, RunState, RunStatus
 from pilotlight.errors import BrokenDocumentError, InvalidInputError, NotFoundError
 from pilotlight.recipes.schema import parse_yaml
