@@ -102,7 +102,8 @@ class QuantizerProcess:
         path = self._folder / "feeds.npz"
         if not path.exists():
             arrays = {f"{place}:{name}": v for place, feed in enumerate(self._feeds) for name, v in feed.items()}
-            np.savez(path, **{key: v.astype(str) if v.dtype == object else v for key, v in arrays.items()})
+            plain = {key: v.astype(str) if v.dtype == object else v for key, v in arrays.items()}
+            np.savez(path, allow_pickle=False, **plain)
         return str(path)
 
     def _start_process(self) -> "subprocess.Popen[bytes]":

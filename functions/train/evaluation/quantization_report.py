@@ -22,10 +22,11 @@ from functions.train.evaluation.diagnostics import Diagnosis, DiagnosisTotals
 from functions.train.evaluation.graphs import split_examples
 from functions.train.evaluation.metrics import format_metric
 from functions.train.evaluation.totals import RegressionTotals, Score, Totals, build_totals
-from functions.train.evaluation.variant_choice import Gain, Loss, Quality, weigh_variant
+from functions.train.evaluation.variant_choice import Loss, Quality, weigh_variant
 from functions.train.evaluation.variant_report import (
     VariantMeasurement,
     VariantReport,
+    compute_gain,
     describe_machine,
     summarize_variants,
 )
@@ -86,8 +87,9 @@ def compare_variants(
     if serve != "fp32":
         quality = build_quality(agreement, test, Loss(test.metric, lost, budget))
         serve, verdict = weigh_variant(small, compute_gain(full, reduced), quality)
+    summary = summarize_variants(measured, small, describe_machine())
     return QuantizationReport(
-        **(summarize_variants(measured, small, describe_machine()) | {"max_abs": comparison.agreement.max_abs, "agreement": agreement}),
+        **(summary | {"max_abs": comparison.agreement.max_abs, "agreement": agreement}),
         serve=serve,
         verdict=verdict,
         points_lost=lost,
@@ -108,12 +110,6 @@ def build_quality(agreement: float, test: Dataset, loss: Loss) -> Quality:
     """Build how good a variant's answers are; of numbers, the agreement is an R2 and tells of no classes."""
     classes = [OutputAgreement("answers", same=agreement, places=test.target_count)] if test.classes else []
     return Quality(classes, len(test), "test examples", loss)
-
-
-def compute_gain(full: VariantMeasurement, reduced: VariantMeasurement) -> Gain:
-    """Compute what a variant saves."""
-    slower_ms = reduced.latency_ms - full.latency_ms
-    return Gain(reduced.bytes / full.bytes, reduced.latency_ms / full.latency_ms, slower_ms)
 
 
 def get_smaller_variant(variants: Iterable[Precision]) -> Precision:

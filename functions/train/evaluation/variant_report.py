@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from functions.train.evaluation.agreement import OutputAgreement, find_worst_agreement
+from functions.train.evaluation.variant_choice import Gain
 from functions.train.export.quantization_search import QuantizationCandidate
 from pilotlight.contracts.manifest import EvaluationSet, Precision
 
@@ -67,13 +68,18 @@ def summarize_variants(
         "metrics": {name: one.metrics for name, one in measured.items() if one.metrics},
     }
     if small is not None:
-        full, reduced = measured["fp32"], measured[small]
-        fields["size_ratio"] = reduced.bytes / full.bytes
-        fields["latency_ratio"] = reduced.latency_ms / full.latency_ms
+        gain = compute_gain(measured["fp32"], measured[small])
+        fields |= {"size_ratio": gain.size_ratio, "latency_ratio": gain.latency_ratio}
     if worst := find_worst_agreement(outputs):
         fields |= {"agreement": worst.same, "cosine": min(one.cosine for one in outputs)}
         fields["max_abs"] = max(one.max_abs for one in outputs)
     return fields
+
+
+def compute_gain(full: VariantMeasurement, reduced: VariantMeasurement) -> Gain:
+    """Compute what a variant saves; without times, both take as long."""
+    ratio = reduced.latency_ms / full.latency_ms if full.latency_ms else 1.0
+    return Gain(reduced.bytes / full.bytes, ratio, reduced.latency_ms - full.latency_ms)
 
 
 def describe_machine() -> str:

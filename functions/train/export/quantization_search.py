@@ -72,19 +72,21 @@ class CandidateSearch(ABC):
 
         Nothing is written if every plan fails.
         """
-        tried: list[tuple[QuantizationCandidate, QuantizationPlan]] = []
+        tried: list[QuantizationCandidate] = []
+        least = path.with_name(f"{path.name}.least")  # the written one that loses least so far
         for plan, spared in self.generate_plans():
-            tried.append((self.try_plan(plan, spared, path), plan))
-            if tried[-1][0].holds:
-                break
-        else:
-            written = [each for each in tried if not each[0].failed]
-            if written:
-                _, least = min(written, key=lambda each: each[0].points_lost)
-                self.quantize(self.graph, self.calibration, least, path)
-            else:
-                path.unlink(missing_ok=True)
-        return tuple(candidate for candidate, _ in tried)
+            candidate = self.try_plan(plan, spared, path)
+            best = min((one.points_lost for one in tried if not one.failed), default=float("inf"))
+            tried.append(candidate)
+            if candidate.holds:
+                least.unlink(missing_ok=True)
+                return tuple(tried)
+            if not candidate.failed and candidate.points_lost < best:
+                path.replace(least)
+        path.unlink(missing_ok=True)
+        if least.exists():
+            least.replace(path)
+        return tuple(tried)
 
     def try_plan(self, plan: QuantizationPlan, spared: dict[str, float], path: Path) -> QuantizationCandidate:
         """Quantize by a plan and evaluate the result; what does not quantize, open or run has failed."""

@@ -133,7 +133,7 @@ def find_input_axis(spec: TensorSpec, values: Array, batch: int | str | None, co
     """
     if values.ndim == len(spec.shape) + 1 and fits(spec.v2_shape, values.shape[1:]):
         return STACKED
-    axes = [axis for axis in range(values.ndim) if fits(without(spec.v2_shape, axis), without(values.shape, axis))]
+    axes = [axis for axis in range(values.ndim) if can_hold_examples(spec, values, axis)]
     if values.ndim != len(spec.shape) or (values.ndim and not axes):
         raise build_shape_error(spec, values)
     named = [axis for axis in axes if isinstance(batch, str) and spec.shape[axis] == batch]
@@ -144,6 +144,17 @@ def find_input_axis(spec: TensorSpec, values: Array, batch: int | str | None, co
     if batch is not None and spec.v2_shape == list(values.shape):  # fixed, and given as it is: for all of them alike,
         return next((axis for axis in counted if spec.shape[axis] == batch), None)  # unless all inputs are fixed so
     return next(iter(counted or axes), None)
+
+
+def can_hold_examples(spec: TensorSpec, values: Array, axis: int) -> bool:
+    """Return whether an array fits the graph if its examples lie along this axis.
+
+    A fixed size is taken for a number of examples where no size is free, where it comes first, and where it is 1.
+    """
+    if not fits(without(spec.v2_shape, axis), without(values.shape, axis)):
+        return False
+    is_fixed = all(isinstance(size, int) for size in spec.shape)
+    return is_fixed or axis == 0 or spec.v2_shape[axis] in {-1, 1}
 
 
 def fits(wanted: Sequence[int], found: Sequence[int]) -> bool:
