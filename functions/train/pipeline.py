@@ -269,7 +269,11 @@ class TrainingPipeline:
         """Write the smaller variant; return all candidates and the variant's graph by its precision."""
         with self.progress.stage("quantize") as write_result:
             candidates = search.search(folder / "model.smaller.onnx")
-            precision = select_best_candidate(candidates).precision
+            best = select_best_candidate(candidates)
+            if best is None:
+                write_result("; ".join(f"{one.plan} fell: {one.why}" for one in candidates))
+                return candidates, {}
+            precision = best.precision
             graph = (folder / "model.smaller.onnx").rename(folder / f"model.{precision}.onnx")
             write_result(f"{graph.stat().st_size:,} bytes, {num_calibration_examples} training examples to calibrate")
             write_result(f"{len(candidates)} tried")

@@ -52,6 +52,8 @@ def build_convert_parser() -> argparse.ArgumentParser:
 def build_version_files(options: argparse.Namespace) -> None:
     """Convert, quantize, measure and record the model, and write all files."""
     folder: Path = options.into
+    for file in filter(None, (options.evaluation, options.calibration)):
+        evaluation_data.read_npz_arrays(file)  # what cannot be read is told before anything is converted
     model = source.convert_source(options.path, folder / "model.fp32.onnx", options.task)
     session = open_session(str(model.graph))
     evaluation, calibration = load_evaluation_and_calibration(options, session)
@@ -90,11 +92,11 @@ def choose_golden_feeds(
     """Choose the golden requests' inputs: the publisher's examples, the origin's, or generated ones."""
     if publisher_examples is None:
         return model.feeds or golden_recorder.generate_feeds(session)
-    alone = [
-        publisher_examples.take(slice(place, place + 1)).inputs
-        for place in range(min(GOLDEN_EXAMPLES, len(publisher_examples)))
-    ]
-    feeds = [*alone, publisher_examples.take(slice(0, GOLDEN_EXAMPLES)).inputs]
+    layout, arrays = publisher_examples.layout, publisher_examples.inputs
+    some = range(min(GOLDEN_EXAMPLES, len(publisher_examples)))
+    feeds = [layout.build_feed(arrays, [place]) for place in some]
+    if layout.size is None:
+        feeds.append(layout.build_feed(arrays, some))
     return tuple(feed for feed in feeds if golden_recorder.can_run(session, feed))
 
 
@@ -115,7 +117,7 @@ def build_converted_draft(
         serve=choice.serve,
         metric=choice.metric,
         budget=choice.budget,
-        opset=onnx_header.read_onnx_header(model.graph).opsets.get("", 0) or None,
+        opset=onnx_header.read_onnx_header(next(iter(choice.graphs.values()))).opsets.get("", 0) or None,
         evaluation=EvaluationSet(test_examples.sha256, len(test_examples)) if test_examples else None,
         parity=model.parity,
         report="report.json",

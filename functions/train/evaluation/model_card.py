@@ -15,9 +15,9 @@ from functions.train.evaluation.diagnostics import ClassificationDiagnosis, Regr
 from functions.train.evaluation.metrics import format_metric
 from functions.train.evaluation.quantization_report import (
     QuantizationReport,
-    VariantMeasurement,
     format_baseline_comparison,
 )
+from functions.train.evaluation.variant_report import VariantMeasurement
 from functions.train.export.artifacts import TrainingArtifacts
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.metric import METRICS

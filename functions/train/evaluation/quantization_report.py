@@ -4,14 +4,9 @@ It has the metrics, size and latency of both variants, the candidates of the sea
 served. The graphs are run as the handlers run them.
 """
 
-import os
-import platform
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
@@ -22,10 +17,20 @@ from rich.table import Table
 from functions.train.data import Array
 from functions.train.data.cleaning import CleaningReport
 from functions.train.data.dataset import Dataset
+from functions.train.evaluation.agreement import OutputAgreement
 from functions.train.evaluation.diagnostics import Diagnosis, DiagnosisTotals
 from functions.train.evaluation.graphs import split_examples
 from functions.train.evaluation.metrics import format_metric
 from functions.train.evaluation.totals import RegressionTotals, Score, Totals, build_totals
+from functions.train.evaluation.variant_choice import Loss, Quality, weigh_variant
+from functions.train.evaluation.variant_report import (
+    VariantMeasurement,
+    VariantReport,
+    compute_gain,
+    describe_machine,
+    summarize_variants,
+)
+from functions.train.evaluation.variant_timing import ROUNDS, measure_request_times
 from functions.train.export.quantization_search import QuantizationCandidate
 from functions.train.export.quantize import run_graph
 from pilotlight.contracts.codec import decode_document
@@ -33,20 +38,7 @@ from pilotlight.contracts.manifest import EvaluationSet, Precision
 from pilotlight.contracts.metric import METRICS
 from pilotlight.recipes.data_schema import Data
 from pilotlight.recipes.schema import list_builtin_recipes, load_recipe
-from pilotlight.runtime.session import Session, open_session
-
-LATENCY_ROUNDS = 200  # single requests per variant
-
-
-class VariantMeasurement(Struct, frozen=True):
-    """The measurements of one variant."""
-
-    loss: float  # mean cross-entropy in nats; for a regression, the mean squared error
-    per_class: dict[str, float]  # recall, 0 to 1; empty for a regression
-    bytes: int
-    latency_ms: float  # median of single requests, in the process, as on a Lambda function of one vCPU
-    accuracy: float = 0.0  # the same as in `metrics`, for older readers; 0 for a regression
-    metrics: dict[str, float] = {}  # by name: accuracy and balanced_accuracy, or r2, rmse and mae
+from pilotlight.runtime.session import open_session
 
 
 class BaselineScore(Struct, frozen=True):
@@ -64,25 +56,14 @@ class Baseline(Struct, frozen=True):
     test: BaselineScore
 
 
-class QuantizationReport(Struct, frozen=True, kw_only=True):
-    """The measured comparison of the variants of a version: `report.json`."""
+class QuantizationReport(VariantReport, frozen=True, kw_only=True):
+    """The report of a model that was trained here, with what is known of its data."""
 
-    schema_version: int = 1
-    serve: Precision
-    verdict: str
-    points_lost: float  # by the smaller variant, in the metric's unit (`pilotlight.contracts.metric`); negative: gained
-    budget: float  # in the same unit
-    agreement: float  # share of answers, of examples or tokens, that are the same class in both; of numbers, R2 of the
-    # smaller variant's against fp32's
-    max_abs: float  # the largest |difference| of an output
-    size_ratio: float  # int8, or int4, / fp32
-    latency_ratio: float  # int8, or int4, / fp32
-    variants: dict[Precision, VariantMeasurement]
+    points_lost: float  # negative: gained
+    budget: float
     evaluation: EvaluationSet  # on the test set
-    calibration: EvaluationSet  # of the quantizer, a part of the training set
-    machine: str
-    metric: str = "accuracy"  # what the model is judged by
-    rungs: tuple[QuantizationCandidate, ...] = ()  # of the quantization ladder, in the order in which they were tried
+    calibration: EvaluationSet  # a part of the training set
+    metric: str = "accuracy"
     cleaning: CleaningReport | None = None  # what was left out of the data
     diagnosis: Diagnosis = Diagnosis()  # of the served variant: confusions, classes, calibration, residuals
     baseline: Baseline | None = None  # what a language model has to beat
@@ -102,20 +83,22 @@ def compare_variants(
     full, reduced = measured["fp32"], measured[small]
     lost = METRICS[test.metric].compute_degradation(full.metrics[test.metric], reduced.metrics[test.metric])
     serve, verdict = choose_served_variant(lost, budget, test.metric, candidates, small)
+    agreement = comparison.agreement.compute()
+    if serve != "fp32":
+        quality = build_quality(agreement, test, Loss(test.metric, lost, budget))
+        serve, verdict = weigh_variant(small, compute_gain(full, reduced), quality)
+    summary = summarize_variants(measured, small, describe_machine())
     return QuantizationReport(
+        **(summary | {"max_abs": comparison.agreement.max_abs, "agreement": agreement}),
         serve=serve,
         verdict=verdict,
         points_lost=lost,
         budget=budget,
-        agreement=comparison.agreement.compute(),
-        max_abs=comparison.agreement.max_abs,
-        size_ratio=reduced.bytes / full.bytes,
-        latency_ratio=reduced.latency_ms / full.latency_ms,
-        variants=measured,
         evaluation=EvaluationSet(test.sha256, len(test)),
         calibration=EvaluationSet(calibration.sha256, len(calibration)),
-        machine=describe_machine(),
         metric=test.metric,
+        compared="test examples",
+        requests=len(test),
         rungs=tuple(candidates),
         cleaning=test.cleaning,
         diagnosis=comparison.diagnoses[serve].diagnose(),
@@ -123,9 +106,15 @@ def compare_variants(
     )
 
 
+def build_quality(agreement: float, test: Dataset, loss: Loss) -> Quality:
+    """Build how good a variant's answers are; of numbers, the agreement is an R2 and tells of no classes."""
+    classes = [OutputAgreement("answers", same=agreement, places=test.target_count)] if test.classes else []
+    return Quality(classes, len(test), "test examples", loss)
+
+
 def get_smaller_variant(variants: Iterable[Precision]) -> Precision:
-    """Return the quantized one of the variants."""
-    return next(precision for precision in variants if precision != "fp32")
+    """Return the quantized one of the variants; fp32 if it is the only one, since no way to fewer bits worked."""
+    return next((precision for precision in variants if precision != "fp32"), "fp32")
 
 
 def choose_served_variant(
@@ -198,7 +187,8 @@ def measure_variants(
     for rows in split_examples(test.inputs):
         outputs = {precision: run_graph(session, test.inputs[rows]) for precision, session in sessions.items()}
         comparison.add(outputs, test.targets[rows])
-    latencies = measure_latencies(sessions, test.inputs[:1])
+    first = next(iter(sessions.values())).inputs[0].name
+    latencies = measure_request_times(sessions, {first: test.inputs[:1]})
     scores = {name: totals.score() for name, totals in comparison.totals.items()}
     return {name: measure_variant(scores[name], graphs[name], latencies[name]) for name in graphs}, comparison
 
@@ -207,22 +197,6 @@ def measure_variant(result: Score, graph: Path, latency_ms: float) -> VariantMea
     """Measure one variant."""
     accuracy, size = result.metrics.get("accuracy", 0.0), graph.stat().st_size
     return VariantMeasurement(result.loss, result.per_class, size, latency_ms, accuracy, result.metrics)
-
-
-def measure_latencies(sessions: Mapping[Precision, Session], example: Array) -> dict[Precision, float]:
-    """Measure the median time of a single request to each session in ms, in turn: other load slows all alike."""
-    seconds: dict[Precision, list[float]] = {precision: [] for precision in sessions}
-    for _ in range(LATENCY_ROUNDS):
-        for precision, session in sessions.items():
-            started = time.perf_counter()
-            run_graph(session, example)
-            seconds[precision].append(time.perf_counter() - started)
-    return {precision: 1000 * median(times) for precision, times in seconds.items()}
-
-
-def describe_machine() -> str:
-    """Describe the machine that measured the latencies."""
-    return f"{platform.machine()}, {os.cpu_count()} CPUs, onnxruntime {version('onnxruntime')}"
 
 
 def build_report_table(report: QuantizationReport) -> RenderableType:
@@ -240,7 +214,7 @@ def build_report_table(report: QuantizationReport) -> RenderableType:
         f"{report.max_abs:.3g} apart.",
         *([format_baseline_comparison(report.baseline, report)] if report.baseline else []),
         *(f"{'held' if rung.holds else 'fell'}: {rung.plan}; {rung.why}." for rung in report.rungs),
-        f"{LATENCY_ROUNDS} single requests each, in turn, on {report.machine}.",
+        f"{ROUNDS} single requests each, in turn, on {report.machine}.",
     )
 
 

@@ -21,6 +21,7 @@ from pilotlight.gate.verdict import APPROVAL_CHECK, GateCheck, GateLimits, Verdi
 from pilotlight.registry.approval import blocking_reason
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.datatypes import Array
+from pilotlight.runtime.example_batches import AXIS_SUFFIX
 from pilotlight.runtime.model_files import find_mismatch, open_model_files
 
 DEFAULT_LIMITS = GateLimits()
@@ -101,7 +102,7 @@ class QualityGate:
             open_model_files(self.registry.store, test_set_owner, test_set_owner.get_file(EVALUATION_FILE)) as path,
             np.load(path) as held,
         ):
-            (name,) = set(held.files) - inputs
+            (name,) = {name for name in set(held.files) - inputs if not name.endswith(AXIS_SUFFIX)}
             return np.asarray(held[name])
 
     def _probe_both(
