@@ -80,6 +80,7 @@ class QuantizationReport(Struct, frozen=True, kw_only=True):
     metric: str = "accuracy"  # what the model is judged by
     rungs: tuple[QuantizationCandidate, ...] = ()  # of the quantization ladder, in the order in which they were tried
     cleaning: CleaningReport | None = None  # what was left out of the data
+    data_notes: tuple[str, ...] = ()  # what was decided about the data without being asked, a sentence each
     diagnosis: Diagnosis = Diagnosis()  # of the served variant: confusions, classes, calibration, residuals
     baseline: Baseline | None = None  # what a language model has to beat
 
@@ -114,6 +115,7 @@ def compare_variants(
         metric=test.metric,
         rungs=tuple(candidates),
         cleaning=test.cleaning,
+        data_notes=test.notes,
         diagnosis=diagnose_answers(outputs[serve], test),
         baseline=baseline,
     )

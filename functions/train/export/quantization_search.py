@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from msgspec import Struct
 from onnxruntime.quantization.qdq_loss_debug import compute_signal_to_quantization_noice_ratio as signal_to_noise
 
-from functions.train.data import Array
 from functions.train.data.dataset import Dataset
+from functions.train.data.pixels import Inputs
 from functions.train.evaluation.metrics import evaluate_outputs
 from functions.train.export.quantize import QuantizationPlan, list_quantizable_layers, quantize_graph, run_graph
 from pilotlight.contracts.manifest import Precision
@@ -51,7 +51,7 @@ class QuantizationSearch:
     """Tries quantization plans of one graph on the same calibration inputs, with the same evaluation."""
 
     graph: Path
-    calibration: Array
+    calibration: Inputs
     validation: Dataset
     options: QuantizationOptions
 

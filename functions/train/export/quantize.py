@@ -26,6 +26,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from functions.train.data import Array
+from functions.train.data.pixels import Inputs, Pixels, count_images_at_once, iterate_chunks
 from functions.train.export.onnx_export import strip_metadata
 from pilotlight.contracts.manifest import Precision
 from pilotlight.runtime.session import Session
@@ -69,10 +70,10 @@ class QuantizationPlan:
 class CalibrationInputs(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
     """Raw inputs in batches, in the form that the calibrator reads."""
 
-    def __init__(self, name: str, inputs: Array, batch: int = 64) -> None:
+    def __init__(self, name: str, inputs: Inputs, batch: int = 64) -> None:
         self.name = name
-        starts = range(0, len(inputs), batch)
-        self._batches: Iterator[Array] = iter([inputs[start : start + batch] for start in starts])
+        size = min(batch, count_images_at_once(inputs.image_shape)) if isinstance(inputs, Pixels) else batch
+        self._batches: Iterator[Array] = (inputs[start : start + size] for start in range(0, len(inputs), size))
 
     def get_next(self) -> dict[str, Array] | None:
         """Return the next batch, or None after the last."""
@@ -80,7 +81,7 @@ class CalibrationInputs(CalibrationDataReader):  # type: ignore[misc]  # onnxrun
         return None if batch is None else {self.name: batch}
 
 
-def quantize_static_int8(prepared: Path, inputs: Array, plan: QuantizationPlan, path: Path) -> None:
+def quantize_static_int8(prepared: Path, inputs: Inputs, plan: QuantizationPlan, path: Path) -> None:
     """Quantize weights to 7 of 8 bits, and activations to 8 over the range seen on the inputs, as QDQ.
 
     7 bits (`reduce_range`), because a CPU without VNNI adds pairs of 8-by-8-bit products in 16 bits, which saturate:
@@ -106,7 +107,7 @@ def quantize_static_int8(prepared: Path, inputs: Array, plan: QuantizationPlan, 
     )
 
 
-def quantize_dynamic_int8(prepared: Path, inputs: Array, plan: QuantizationPlan, path: Path) -> None:
+def quantize_dynamic_int8(prepared: Path, inputs: Inputs, plan: QuantizationPlan, path: Path) -> None:
     """Quantize weights to 7 of 8 bits, as above, and activations to 8 over the range in each request.
 
     A GRU, for which onnxruntime has no integer kernel, keeps its weights in 8 bits and computes in fp32. The quantizer
@@ -126,7 +127,7 @@ def quantize_dynamic_int8(prepared: Path, inputs: Array, plan: QuantizationPlan,
     onnx.save(model, path)
 
 
-def quantize_weights_int4(prepared: Path, inputs: Array, plan: QuantizationPlan, path: Path) -> None:
+def quantize_weights_int4(prepared: Path, inputs: Inputs, plan: QuantizationPlan, path: Path) -> None:
     """Quantize weights of matrix products to 4 bits, with a scale for each block of a column; all else stays in fp32.
 
     Rounded to the nearest of 16 steps from -8 to 7 scales (`MatMulNBits`). Activations stay in fp32 (accuracy level 1),
@@ -152,7 +153,7 @@ def import_nbits_quantizer() -> Any:  # noqa: ANN401 - onnxruntime ships no type
     return module
 
 
-SCHEMES: Mapping[str, Callable[[Path, Array, QuantizationPlan, Path], None]] = {
+SCHEMES: Mapping[str, Callable[[Path, Inputs, QuantizationPlan, Path], None]] = {
     "static": quantize_static_int8,
     "dynamic": quantize_dynamic_int8,
     "weight-only": quantize_weights_int4,
@@ -178,10 +179,11 @@ def quantize_gru_weights(graph: onnx.GraphProto, node: onnx.NodeProto, plan: Qua
         )
 
 
-def quantize_graph(graph: Path, inputs: Array, plan: QuantizationPlan, path: Path) -> None:
+def quantize_graph(graph: Path, inputs: Inputs, plan: QuantizationPlan, path: Path) -> None:
     """Write the smaller variant of a graph, calibrated on raw inputs (N, ...) of the training set."""
     with silence_quantizer(), prepare_graph(graph) as ready:
-        SCHEMES[plan.scheme](ready, np.ascontiguousarray(inputs), plan, path)
+        contiguous = inputs if isinstance(inputs, Pixels) else np.ascontiguousarray(inputs)
+        SCHEMES[plan.scheme](ready, contiguous, plan, path)
     onnx.save(strip_metadata(onnx.load(path)), path)
 
 
@@ -220,7 +222,8 @@ def silence_quantizer() -> Iterator[None]:
         logging.disable(before)
 
 
-def run_graph(session: Session, inputs: Array) -> Array:
-    """Run the graph on (N, ...) raw inputs, and return its only output."""
+def run_graph(session: Session, inputs: Inputs) -> Array:
+    """Run the graph on (N, ...) raw inputs, images in parts that fit in memory, and return its only output."""
     (given,), (answer,) = session.inputs, session.outputs
-    return session.run({given.name: inputs})[answer.name]
+    answers = [session.run({given.name: chunk})[answer.name] for chunk in iterate_chunks(inputs)]
+    return answers[0] if len(answers) == 1 else np.concatenate(answers)

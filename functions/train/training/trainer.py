@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from functions.train.data import Array, augmentation, loader
+from functions.train.data.pixels import Inputs, Pixels, iterate_chunks
 from functions.train.data.split import Splits
 from functions.train.distributed import parallel
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
@@ -288,7 +289,7 @@ def compute_learning_rates(recipe: Recipe, examples: int, epoch: int) -> Sequenc
     return [base * schedule.compute_rate_factor(recipe.schedule, step, total) for step in range(first, first + steps)]
 
 
-def predict_outputs(model: nn.Module, inputs: Array, batch_size: int | None = None) -> Array:
+def predict_outputs(model: nn.Module, inputs: Inputs, batch_size: int | None = None) -> Array:
     """Predict outputs, (N, classes) or (N, T, tokens), for raw inputs like those of a `Dataset`, in evaluation mode.
 
     Unless a batch size is given, a batch has 1,024 targets, or one window of tokens.
@@ -297,8 +298,15 @@ def predict_outputs(model: nn.Module, inputs: Array, batch_size: int | None = No
     device, targets_per_example = get_model_device(model), inputs.shape[1] if inputs.dtype == np.int64 else 1
     size = batch_size or max(1, MAX_TARGETS_AT_ONCE // targets_per_example)
     with torch.inference_mode():
-        batches = [model(batch.to(device)).cpu() for batch in torch.split(torch.from_numpy(inputs), size)]
+        batches = [model(batch.to(device)).cpu() for batch in split_inputs(inputs, size)]
     return np.concatenate([batch.numpy() for batch in batches])
+
+
+def split_inputs(inputs: Inputs, batch_size: int) -> Iterator[torch.Tensor]:
+    """Split raw inputs into batches, images into parts that fit in memory."""
+    if isinstance(inputs, Pixels):
+        return map(torch.from_numpy, iterate_chunks(inputs))
+    return iter(torch.split(torch.from_numpy(inputs), batch_size))
 
 
 @contextmanager
