@@ -174,6 +174,8 @@ class TrainingPipeline:
             feature_profile.check_capture_options(recipe.capture, splits.train)
             self.run_folder.record_data(splits)
             write_result(f"{recipe.data.name}: {format_split_sizes(splits)}")
+            for note in splits.train.notes:
+                write_result(note)
             if splits.train.cleaning:
                 write_result(str(splits.train.cleaning))
             consensus.check_same_data(self.process_group, splits, recipe.data.name)

@@ -116,6 +116,7 @@ class RunFolder:
         """Record the data set; raise `InvalidInputError` when an earlier life of the run had another."""
         sizes = {name: len(getattr(splits, name)) for name in ("train", "validation", "test", "calibration")}
         document = {"sha256": splits.sha256, "examples": sizes, "classes": splits.train.classes}
+        document["notes"] = splits.train.notes
         document["cleaning"] = msgspec.to_builtins(splits.train.cleaning)
         existing = self._read("data.json")
         if existing and json.loads(existing)["sha256"] != splits.sha256:

@@ -8,6 +8,7 @@ import torch
 
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
+from functions.train.data.pixels import Inputs
 from functions.train.evaluation.totals import Score, build_totals
 from functions.train.export.quantize import run_graph
 from functions.train.training.prediction import choose_batch_size
@@ -16,9 +17,9 @@ from pilotlight.runtime.session import Session
 MAX_BATCH_BYTES = 64 << 20  # of a batch's inputs; a graph needs several times as much inside
 
 
-def split_examples(inputs: Array) -> Iterator[slice]:
+def split_examples(inputs: Inputs) -> Iterator[slice]:
     """Split a data set into batches: of 1,024 targets at most, fewer where the inputs are large."""
-    example_bytes = inputs.itemsize * prod(inputs.shape[1:])
+    example_bytes = inputs.dtype.itemsize * prod(inputs.shape[1:])
     size = max(1, min(choose_batch_size(inputs), MAX_BATCH_BYTES // max(1, example_bytes)))
     return (slice(start, start + size) for start in range(0, len(inputs), size))
 
@@ -31,7 +32,7 @@ def evaluate_graph(session: Session, data: Dataset, names: Collection[str] | Non
     return totals.score()
 
 
-def predict_answers(session: Session, inputs: Array) -> Array:
+def predict_answers(session: Session, inputs: Inputs) -> Array:
     """Return what a graph answers: of logits (N, classes) the class (N, 1), of numbers themselves; no logits are kept."""
     batches = (run_graph(session, inputs[rows]) for rows in split_examples(inputs))
     return np.concatenate(

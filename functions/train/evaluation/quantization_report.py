@@ -65,6 +65,7 @@ class QuantizationReport(VariantReport, frozen=True, kw_only=True):
     calibration: EvaluationSet  # a part of the training set
     metric: str = "accuracy"
     cleaning: CleaningReport | None = None  # what was left out of the data
+    data_notes: tuple[str, ...] = ()  # what was decided about the data without being asked, a sentence each
     diagnosis: Diagnosis = Diagnosis()  # of the served variant: confusions, classes, calibration, residuals
     baseline: Baseline | None = None  # what a language model has to beat
 
@@ -101,6 +102,7 @@ def compare_variants(
         requests=len(test),
         rungs=tuple(candidates),
         cleaning=test.cleaning,
+        data_notes=test.notes,
         diagnosis=comparison.diagnoses[serve].diagnose(),
         baseline=baseline,
     )

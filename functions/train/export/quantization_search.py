@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from msgspec import Struct
 
-from functions.train.data import Array
 from functions.train.data.dataset import Dataset
+from functions.train.data.pixels import Inputs, Pixels
 from functions.train.errors import QuantizationError
 from functions.train.evaluation.graphs import evaluate_graph, split_examples
 from functions.train.export.quantize import QuantizationPlan, list_quantizable_layers, quantize_graph
@@ -26,7 +26,7 @@ from pilotlight.recipes.schema import QuantizationOptions
 from pilotlight.runtime.golden_recorder import Feeds
 from pilotlight.runtime.session import Session, open_session
 
-Quantizer = Callable[[Path, Array | Sequence[Feeds], QuantizationPlan, Path], None]
+Quantizer = Callable[[Path, Inputs | Sequence[Feeds], QuantizationPlan, Path], None]
 # Static starts per channel: at no cost in time on any CPU measured, while dynamic pays some bytes and time for it.
 FIRST_PLANS: Mapping[str, QuantizationPlan] = {
     "static": QuantizationPlan("static"),
@@ -64,7 +64,7 @@ class CandidateSearch(ABC):
     """Tries quantization plans of one graph on the same calibration inputs; a plan that fails is a candidate too."""
 
     graph: Path
-    calibration: Array | Sequence[Feeds]
+    calibration: Inputs | Sequence[Feeds]
     quantize: Quantizer = field(default=quantize_graph, kw_only=True)
 
     def search(self, path: Path) -> tuple[QuantizationCandidate, ...]:
@@ -192,16 +192,16 @@ class QuantizationSearch(CandidateSearch):
         return evaluate_graph(open_session(str(graph)), self.validation, (name,)).metrics[name]
 
 
-def generate_batches(session: Session, inputs: Array | Sequence[Feeds]) -> Iterator[Feeds]:
+def generate_batches(session: Session, inputs: Inputs | Sequence[Feeds]) -> Iterator[Feeds]:
     """Generate requests of a few of a graph's inputs (N, ...), or the requests as they are."""
-    if not isinstance(inputs, np.ndarray):
+    if not isinstance(inputs, np.ndarray | Pixels):
         yield from inputs
         return
     for rows in split_examples(inputs):
         yield {session.inputs[0].name: inputs[rows]}
 
 
-def measure_signal_to_noise(graph: Path, changed: Path, inputs: Array | Sequence[Feeds]) -> float:
+def measure_signal_to_noise(graph: Path, changed: Path, inputs: Inputs | Sequence[Feeds]) -> float:
     """Measure the ratio of a graph's outputs to their change, in dB, as onnxruntime's `qdq_loss_debug` defines it."""
     (session, other), sums = [open_session(str(path)) for path in (graph, changed)], np.zeros(2)
     for feed in generate_batches(session, inputs):

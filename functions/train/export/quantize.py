@@ -7,7 +7,7 @@ which plans to try, and which result is good enough.
 import importlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from functions.train.data import Array
+from functions.train.data.pixels import Inputs, Pixels, count_images_at_once, iterate_chunks
 from functions.train.errors import QuantizationError
 from functions.train.export.onnx_export import strip_metadata
 from functions.train.export.quantizable_graph import (
@@ -83,7 +84,7 @@ class QuantizationPlan:
 class CalibrationInputs(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
     """Requests with raw inputs, in the form that the calibrator reads."""
 
-    def __init__(self, feeds: Sequence[Feeds]) -> None:
+    def __init__(self, feeds: Iterable[Feeds]) -> None:
         self._feeds = iter(feeds)
 
     def get_next(self) -> dict[str, Array] | None:
@@ -92,13 +93,14 @@ class CalibrationInputs(CalibrationDataReader):  # type: ignore[misc]  # onnxrun
         return None if feed is None else dict(feed)
 
 
-def split_into_feeds(name: str, inputs: Array, batch_size: int = 64) -> tuple[Feeds, ...]:
-    """Split the examples (N, ...) of a graph's only input into requests."""
-    starts = range(0, len(inputs), batch_size)
-    return tuple({name: np.ascontiguousarray(inputs[start : start + batch_size])} for start in starts)
+def split_into_feeds(name: str, inputs: Inputs, batch_size: int = 64) -> Iterator[Feeds]:
+    """Split the examples (N, ...) of a graph's only input into requests, images into what fits in memory."""
+    size = min(batch_size, count_images_at_once(inputs.image_shape)) if isinstance(inputs, Pixels) else batch_size
+    for start in range(0, len(inputs), size):
+        yield {name: np.ascontiguousarray(inputs[start : start + size])}
 
 
-def quantize_static_int8(prepared: Path, feeds: Sequence[Feeds], plan: QuantizationPlan, path: Path) -> None:
+def quantize_static_int8(prepared: Path, feeds: Iterable[Feeds], plan: QuantizationPlan, path: Path) -> None:
     """Quantize weights to 7 of 8 bits, and activations to 8 over the range seen on the inputs, as QDQ.
 
     7 bits (`reduce_range`), because a CPU without VNNI adds pairs of 8-by-8-bit products in 16 bits, which saturate:
@@ -130,7 +132,7 @@ def quantize_static_int8(prepared: Path, feeds: Sequence[Feeds], plan: Quantizat
     )
 
 
-def quantize_dynamic_int8(prepared: Path, feeds: Sequence[Feeds], plan: QuantizationPlan, path: Path) -> None:
+def quantize_dynamic_int8(prepared: Path, feeds: Iterable[Feeds], plan: QuantizationPlan, path: Path) -> None:
     """Quantize weights to 7 of 8 bits, as above, and activations to 8 over the range in each request.
 
     A GRU, for which onnxruntime has no integer kernel, keeps its weights in 8 bits and computes in fp32. The quantizer
@@ -152,7 +154,7 @@ def quantize_dynamic_int8(prepared: Path, feeds: Sequence[Feeds], plan: Quantiza
     onnx.save(model, path)
 
 
-def quantize_weights_int4(prepared: Path, feeds: Sequence[Feeds], plan: QuantizationPlan, path: Path) -> None:
+def quantize_weights_int4(prepared: Path, feeds: Iterable[Feeds], plan: QuantizationPlan, path: Path) -> None:
     """Quantize weights of matrix products to 4 bits, with a scale for each block of a column; all else stays in fp32.
 
     Rounded to the nearest of 16 steps from -8 to 7 scales (`MatMulNBits`). Activations stay in fp32 (accuracy level 1),
@@ -178,7 +180,7 @@ def import_nbits_quantizer() -> Any:  # noqa: ANN401 - onnxruntime ships no type
     return module
 
 
-SCHEMES: Mapping[str, Callable[[Path, Sequence[Feeds], QuantizationPlan, Path], None]] = {
+SCHEMES: Mapping[str, Callable[[Path, Iterable[Feeds], QuantizationPlan, Path], None]] = {
     "static": quantize_static_int8,
     "dynamic": quantize_dynamic_int8,
     "weight-only": quantize_weights_int4,
@@ -217,14 +219,14 @@ def list_captured_layers(graph: onnx.GraphProto) -> list[str]:
     return [node.name for node in graph.node if captured.intersection(node.input)]
 
 
-def quantize_graph(graph: Path, inputs: Array | Sequence[Feeds], plan: QuantizationPlan, path: Path) -> None:
+def quantize_graph(graph: Path, inputs: Inputs | Sequence[Feeds], plan: QuantizationPlan, path: Path) -> None:
     """Write the smaller variant of a graph, calibrated on raw inputs (N, ...) of the training set, or on requests.
 
     Raises `QuantizationError` if the quantizer cannot, whatever it raises itself.
     """
     with explain_failure(), silence_quantizer(), prepare_graph(graph) as ready:
-        feeds: Sequence[Feeds]
-        if isinstance(inputs, np.ndarray):
+        feeds: Iterable[Feeds]
+        if isinstance(inputs, np.ndarray | Pixels):
             feeds = split_into_feeds(onnx.load(ready, load_external_data=False).graph.input[0].name, inputs)
         else:
             feeds = inputs
@@ -304,7 +306,8 @@ def silence_quantizer() -> Iterator[None]:
         logging.disable(before)
 
 
-def run_graph(session: Session, inputs: Array) -> Array:
-    """Run the graph on (N, ...) raw inputs, and return its only output."""
+def run_graph(session: Session, inputs: Inputs) -> Array:
+    """Run the graph on (N, ...) raw inputs, images in parts that fit in memory, and return its only output."""
     (given,), (answer,) = session.inputs, session.outputs
-    return session.run({given.name: inputs})[answer.name]
+    answers = [session.run({given.name: chunk})[answer.name] for chunk in iterate_chunks(inputs)]
+    return answers[0] if len(answers) == 1 else np.concatenate(answers)

@@ -13,6 +13,7 @@ from torch import nn
 
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
+from functions.train.data.pixels import Inputs, Pixels, count_images_at_once
 from functions.train.data.statistics import Moments
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from functions.train.evaluation.totals import Score, build_totals
@@ -21,7 +22,7 @@ from functions.train.training.device import get_model_device
 MAX_TARGETS_AT_ONCE = 1024  # answers that are computed at once
 
 
-def predict_outputs(model: nn.Module, inputs: Array, batch_size: int | None = None) -> Array:
+def predict_outputs(model: nn.Module, inputs: Inputs, batch_size: int | None = None) -> Array:
     """Predict outputs, (N, classes) or (N, T, tokens), for raw inputs like those of a `Dataset`, in evaluation mode.
 
     Unless a batch size is given, a batch has 1,024 targets, or one window of tokens. All outputs are held in memory.
@@ -49,8 +50,10 @@ def evaluate_network(
     return totals.score()
 
 
-def choose_batch_size(inputs: Array) -> int:
-    """Choose how many examples are run at once: 1,024 targets, or one window of tokens."""
+def choose_batch_size(inputs: Inputs) -> int:
+    """Choose how many examples are run at once: 1,024 targets, one window of tokens, or a few MB of pixels."""
+    if isinstance(inputs, Pixels):
+        return count_images_at_once(inputs.image_shape)
     targets_per_example = inputs.shape[1] if inputs.dtype == np.int64 else 1
     return max(1, MAX_TARGETS_AT_ONCE // targets_per_example)
 

@@ -77,9 +77,10 @@ def test_failing_gpu_of_the_only_process_is_one_sentence() -> None:
     with pytest.raises(DeviceFaultError, match=r"The GPU of process 0 failed: CUDA error: .* encountered\. Start the"):
         with join_process_group({}):
             raise RuntimeError(ECC)
-    with pytest.raises(
-        DeviceMemoryError, match="too little memory: CUDA out of memory. Tried to allocate 2 GiB. Set a"
-    ), translate_faults(SINGLE_PROCESS):
+    with (
+        pytest.raises(DeviceMemoryError, match="too little memory: CUDA out of memory. Tried to allocate 2 GiB. Set a"),
+        translate_faults(SINGLE_PROCESS),
+    ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
     with pytest.raises(RuntimeError, match="Connection"), join_process_group({}):
         raise RuntimeError("Connection refused")  # of one process this is no lost one

@@ -7,7 +7,6 @@ those inputs; any other columns are the features of its only input, in their ord
 Source: mlflow/pyfunc/scoring_server of mlflow/mlflow.
 """
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Annotated, Any
