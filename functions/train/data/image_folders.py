@@ -1,4 +1,4 @@
-"""Folders of images: PNG or JPEG files, below a folder that has their class's name.
+"""Folders of images: PNG, JPEG or WebP files, below a folder that has their class's name.
 
 They are decoded, turned upright, coloured and resized by the code that serves photos, with the steps that the published
 version gets, so that a photo has the same pixels in training and in a request. An alpha channel is dropped.
@@ -24,14 +24,14 @@ from functions.train.data.files import DataFile
 from functions.train.data.memory import measure_available_memory
 from functions.train.data.pixels import FilePixels, MemoryPixels, Pixels, PixelSums
 from pilotlight.contracts.processing import ImagePreprocessing
-from pilotlight.errors import InvalidInputError, StoreError
+from pilotlight.errors import InvalidInputError, StoreError, TooLargeError
 from pilotlight.processing import image
 from pilotlight.recipes.data_schema import ImageOptions
 
 Result = TypeVar("Result")
 Colour = Literal["L", "RGB"]
-EXTENSIONS = (".png", ".jpg", ".jpeg")
-OTHER_EXTENSIONS = (".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".jfif")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
+OTHER_EXTENSIONS = (".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".jfif")
 GREY_MODES = ("1", "L", "LA")  # Pillow's modes without colour, of 8 bits
 CHANNEL_NAMES = {"L": ("grey",), "RGB": ("red", "green", "blue")}
 SET_NAMES = {
@@ -45,6 +45,7 @@ SET_NAMES = {
     "eval",
 }  # folders that are no classes
 MAX_PIXELS = 2 * 89_478_485  # of one image; the limit above which Pillow, too, takes it for an attack
+HEADER_STEPS = ImagePreprocessing(input="image", max_pixels=MAX_PIXELS)
 MAX_NAMED = 10  # broken images that a message names
 MEMORY_SHARE = 0.25  # of the memory that is free, which pixels may take before they stay in their files
 DECODERS = 4  # threads at most; Pillow decodes without Python's lock
@@ -81,8 +82,8 @@ class FolderDecoder:
 
     def decode_file(self, position: int) -> Array:
         """Decode an image, uint8 (height, width, channels); `InvalidInputError` says what is wrong with it."""
-        picture = open_image(self.files[position])
-        return read_as_served(lambda: image.transform_image(self.steps, picture, 0))
+        opened = open_image(self.files[position])
+        return read_as_served(lambda: image.transform_image(self.steps, opened, 0).pixels)
 
     def scan_image(self, position: int, target: Array | None) -> ImageScan | str:
         """Decode an image for the first time, into `target` (M, C, H, W) if there is one; a text says what is wrong."""
@@ -145,31 +146,33 @@ def read_images(
 def read_header(file: DataFile) -> ImageHeader | str:
     """Read what an image's first bytes say; a text says what is wrong with it."""
     try:
-        picture = open_image(file)
+        opened = open_image(file)
     except InvalidInputError as exc:
         return str(exc)
-    return ImageHeader(picture.mode, picture.size)
+    return ImageHeader(opened.picture.mode, opened.size)
 
 
-def open_image(file: DataFile) -> Any:  # noqa: ANN401 - Pillow's, which one module imports
+def open_image(file: DataFile) -> Any:  # noqa: ANN401 - its picture is Pillow's, which one module imports
     """Open an image without decoding it; `InvalidInputError` says what is wrong, without its name."""
     with file.local_path() as path:
         content = path.read_bytes()
-    picture = read_as_served(lambda: image.read_image_header(content, 0))
-    if picture.mode.startswith(("I", "F")):  # its lower bits would be cut off
+    opened = read_as_served(lambda: image.read_image_header(HEADER_STEPS, content, 0))
+    if prod(opened.size) > MAX_PIXELS:
+        raise InvalidInputError(f"has more pixels than it may have: {prod(opened.size):,} of {MAX_PIXELS:,}")
+    if opened.picture is None:  # a WebP, whose size had to be known first
+        opened = opened._replace(picture=read_as_served(lambda: image.open_image(content, 0)))
+    if opened.picture.mode.startswith(("I", "F")):  # its lower bits would be cut off
         raise InvalidInputError("has 16 bits for each channel; save it with 8")
-    if prod(picture.size) > MAX_PIXELS:
-        raise InvalidInputError(f"has more pixels than it may have: {prod(picture.size):,} of {MAX_PIXELS:,}")
-    return picture
+    return opened
 
 
 def read_as_served(read: Callable[[], Result]) -> Result:
     """Call the code that serves images; what it says of image 0 becomes the end of a sentence about a file."""
     try:
         return read()
-    except InvalidInputError as exc:
+    except (InvalidInputError, TooLargeError) as exc:
         reason = str(exc).removeprefix("Image 0 ").rstrip(".")
-        raise InvalidInputError(f"cannot be read as PNG or JPEG: it {reason}") from exc
+        raise InvalidInputError(f"cannot be read as PNG, JPEG or WebP: it {reason}") from exc
 
 
 def choose_colour(headers: Sequence[ImageHeader | str], options: ImageOptions) -> Colour:

@@ -143,7 +143,7 @@ def describe_scaling(artifacts: TrainingArtifacts) -> str:
         return "Tokens are those of `tokenizer.json`. At each, the answer has the logits of the one that follows."
     if artifacts.splits.test.image_steps:
         return (
-            "`image` takes a PNG or JPEG as well (BYTES), turned upright, resized and coloured as in training; the "
+            "`image` takes a PNG, JPEG or WebP as well (BYTES), turned upright, resized and coloured as in training; the "
             "answer is then `label` and `probability`. To pixels as a tensor the answer is logits."
         )
     if artifacts.splits.test.classes:

@@ -207,7 +207,7 @@ def build_field_tensor(
         return build_elements([part.data for part in parts], given, limits)
     values = [parse_field(part, limits) for part in parts]
     nested = values[0] if len(values) == 1 and isinstance(values[0], list) else values
-    return mlflow.build_tensor(nested, given, strict=not is_flat_text(nested))
+    return mlflow.build_tensor(nested, given, is_text=is_flat_text(nested))
 
 
 def parse_query(query: Mapping[str, str]) -> dict[str, Any]:

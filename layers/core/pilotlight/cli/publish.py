@@ -23,6 +23,7 @@ from pilotlight.cli import (
 )
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.cli.graph_source import GraphSource, locate_graph
+from pilotlight.contracts import label_file
 from pilotlight.contracts.capture_policy import CaptureExtent
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import ManifestDraft, Precision, Task, TensorSpec, Variant
@@ -245,7 +246,7 @@ def convert_to_graph(path: Path, options: Mapping[str, object], precision: Preci
 def choose_labels(file: Path | None, folder: Path, task: Task | None) -> tuple[str, ...]:
     """Choose the labels of the publisher's file; else, for images and texts, those of the Hugging Face model."""
     if file is not None:
-        return triton_repository.read_lines(file)
+        return label_file.read_label_file(file)
     return processing_steps.read_labels(folder) if task in {"image", "text"} else ()
 
 

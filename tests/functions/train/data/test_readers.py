@@ -327,7 +327,7 @@ def test_mistake_in_a_folder_of_images_is_one_sentence(tmp_path: Path) -> None:
     Image.effect_noise((32, 32), 50).save(whole, "PNG")
     for broken in (b"no image", whole.getvalue()[:300], b""):
         (tmp_path / "animals/dog/2.png").write_bytes(broken)
-        with pytest.raises(InvalidInputError, match=r"The image dog/2\.png cannot be read as PNG or JPEG: it "):
+        with pytest.raises(InvalidInputError, match=r"The image dog/2\.png cannot be read as PNG, JPEG or WebP: it "):
             images(tmp_path, image={"size": 4})
     picture(tmp_path / "animals/dog/2.png", mode="I;16")
     with pytest.raises(InvalidInputError, match=r"The image dog/2\.png has 16 bits for each channel; save it with 8"):
